@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from ib_gateway_simulator import SimulatedGateway, load_book
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.stream_parts import with_money
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain import drain
@@ -52,7 +52,7 @@ class CalledModules:
             self._found.add(name)
 
 
-async def add_legs(lake: Lake) -> None:
+async def add_legs(lake: MoneyLake) -> None:
     """Make each holding of the book a leg of a strategy."""
     book = load_book("small")
     for conid in {opening.conid for opening in book.openings}:
@@ -63,7 +63,7 @@ async def add_legs(lake: Lake) -> None:
 
 async def measured(folder: Path) -> dict[str, list[set[str]]]:
     """Stream and drain the book, and return the modules that were called."""
-    modules, lake = CalledModules(), Lake(folder)
+    modules, lake = CalledModules(), MoneyLake(folder)
     await lake.initialize()
     await add_legs(lake)
     found: dict[str, list[set[str]]] = {"a second of ticks": [], "a drain": []}

@@ -122,7 +122,7 @@ def count(home: Path) -> int:
     import dagster as dg
     import polars as pl
 
-    from position_sync_dagster.lake.lake import Lake
+    from position_sync_dagster.lake.lake import MoneyLake
 
     reported = through = 0
     with dg.DagsterInstance.from_config(str(home / "dagster_home")) as instance:
@@ -130,7 +130,7 @@ def count(home: Path) -> int:
             if "rows" in event.metadata:
                 reported += int(event.metadata["rows"].value)
                 through = max(through, int(event.metadata["delta_version"].value))
-    rows = Lake(home / "lake").updates.table.rows(columns=["ledger_version"])
+    rows = MoneyLake(home / "lake").updates.table.rows(columns=["ledger_version"])
     held = rows.filter(pl.col("ledger_version") <= through).height
     say(f"{reported} rows reported by events, {held} of {rows.height} up to version {through}")
     return 0 if reported == held else 1

@@ -14,10 +14,11 @@ from ib_gateway_simulator.books.loader import BOOKS
 from ib_gateway_simulator.control.scenario import load_scenario
 from position_sync_dagster.cli import options
 from position_sync_dagster.lake.derived import replace, values_at_close
-from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED
+from position_sync_dagster.lake.schema import DAILY_POSITIONS
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.profit.profit import explain_day, is_explained
+from position_sync_dagster.money.tables import PROFIT_EXPLAINED
 from tests.support.browser import open_page
 from tests.support.demo_program import LEGS, Demo, wait_for
 
@@ -69,7 +70,7 @@ def explained(folder: Path) -> None:
         demo.close()
 
 
-def record_close(lake: Lake, day: date, closed: datetime) -> None:
+def record_close(lake: MoneyLake, day: date, closed: datetime) -> None:
     """Store the holdings at a time as if it were the close of a day."""
     last_minutes = closed - timedelta(minutes=2)
     rows = values_at_close(

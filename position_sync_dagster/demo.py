@@ -41,8 +41,6 @@ from position_sync_dagster.domain.position_update import (
 )
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.given_leg import make_leg
-from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.live_status import (
     LOOK_INTERVAL_S,
     AcceptanceResult,
@@ -50,11 +48,13 @@ from position_sync_dagster.live_status import (
     choose_display,
     frames,
 )
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.past.statement_folder import import_statements
 from position_sync_dagster.money.profit.todays_profit import day_and_close_before
 from position_sync_dagster.money.reports.columns import printable
 from position_sync_dagster.money.reports.figures import Figures, read_figures
+from position_sync_dagster.money.strategies.strategies_file import load_strategies
 from position_sync_dagster.processes import home as homes
 from position_sync_dagster.processes import ports, supervisor
 from position_sync_dagster.processes.child_process import ChildProcess, StopRequest, StopRequested
@@ -156,7 +156,7 @@ def write_history(settings: Settings, history: History) -> None:
     for name, content in history.past.statements():
         (settings.flex_folder / name).write_bytes(content)
 
-    lake = Lake.of(settings)
+    lake = MoneyLake.of(settings)
     updates = []
     for row in closing_rows(history.book, history.closing, history.closed_at):
         updates.append(PositionUpdate(**row, gateway_id=settings.gateway_id))
@@ -503,7 +503,7 @@ class DemoRun:
     complete_after_s: float | None = None
 
     def __post_init__(self) -> None:
-        self._lake = Lake.of(self.settings)
+        self._lake = MoneyLake.of(self.settings)
         self._complete: tuple[Paths, Paths] | None = None
 
     def check(self) -> None:
@@ -671,7 +671,7 @@ def import_strategies(
         strategies: The file; None: there are no strategies.
         past_legs: What they had before, and have no longer.
     """
-    lake = Lake(lake_path)
+    lake = MoneyLake(lake_path)
     lake.initialize_sync()
     if strategies is not None:
         lake.registry.sync.add_many(map(_leg_of, past_legs))

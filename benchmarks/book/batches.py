@@ -7,7 +7,7 @@ from benchmarks.bench import Bench
 from benchmarks.book.tables import BATCH, confirm, hold, wait, worker_of
 from benchmarks.outcome import Line, Target
 from benchmarks.timing import median
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.broker_view import LakeValues
 
@@ -40,7 +40,7 @@ async def _in_turns(bench: Bench, rounds: int, many: int) -> dict[int, list[floa
     settings = Settings(lake="unused")
     lakes, took = {}, {FEW: list[float](), many: list[float]()}
     for legs in took:
-        lake = lakes[legs] = Lake(bench.new_folder(f"batches-{legs}"))
+        lake = lakes[legs] = MoneyLake(bench.new_folder(f"batches-{legs}"))
         lake.initialize_sync()
         hold(lake, settings, legs)
     workers = {legs: worker_of(lake, settings, BATCH) for legs, lake in lakes.items()}

@@ -16,7 +16,7 @@ import psutil
 
 from benchmarks.book.generated import ACCOUNT, GeneratedBook
 from benchmarks.outside import SeenFromOutside
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.processes.home import Home, find_marked
 from position_sync_dagster.processes.ports import first_free
 
@@ -49,7 +49,7 @@ class RunningBook(SeenFromOutside):
         self.book = book
         self.home = Home.at(folder)
         self.home.prepare()
-        self.lake = Lake(self.home.lake)
+        self.lake = MoneyLake(self.home.lake)
         self._simulator, ports = simulate(book)
         self.broker = httpx.Client(
             base_url=f"http://127.0.0.1:{ports['control_port']}", timeout=60, trust_env=False

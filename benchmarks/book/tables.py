@@ -13,7 +13,7 @@ from benchmarks.outcome import Line, Target
 from position_sync_dagster.domain.holding import BrokerPosition, Completeness
 from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.domain.queue_request import QueueRequest, Reason
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.book import open_positions, read_book
 from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.settings import BatchSize, Settings
@@ -36,13 +36,13 @@ def tables(bench: Bench) -> None:
     """Drain and reconcile books of growing size."""
     per_row: float | None = None
     for legs in bench.legs or bench.size(SIZES, (200, 1_000)):
-        lake = Lake(bench.new_folder(f"lake-{legs}"))
+        lake = MoneyLake(bench.new_folder(f"lake-{legs}"))
         lake.initialize_sync()
         settings = make_settings(lake="unused", drain_time_limit_s=300)
         hold(lake, settings, legs)
         first = _seconds(lambda lake=lake, settings=settings: _drained(lake, settings))
         wait(lake, legs)
-        fresh = Lake(lake.path)
+        fresh = MoneyLake(lake.path)
         again = _seconds(lambda lake=fresh, settings=settings: _drained(lake, settings))
         batch = _batch_ms(lake, settings, legs, bench.size(5, 2))
         per_row = per_row or batch
@@ -77,13 +77,13 @@ def tables(bench: Bench) -> None:
         bench.report.add(f"The tables at {legs:,} legs", lines)
 
 
-def hold(lake: Lake, settings: Settings, legs: int) -> None:
+def hold(lake: MoneyLake, settings: Settings, legs: int) -> None:
     """Write the broker's view and a request for each holding."""
     confirm(lake, settings, legs)
     wait(lake, legs)
 
 
-def wait(lake: Lake, legs: int) -> None:
+def wait(lake: MoneyLake, legs: int) -> None:
     """Insert a request for each holding that has none."""
     lake.queue.sync.insert_many(
         QueueRequest(FIRST_CONID + n, f"SYM{n % 40}", 2, ACCOUNT, Reason.REFRESH)
@@ -91,12 +91,12 @@ def wait(lake: Lake, legs: int) -> None:
     )
 
 
-def confirm(lake: Lake, settings: Settings, legs: int) -> None:
+def confirm(lake: MoneyLake, settings: Settings, legs: int) -> None:
     """Write the broker's view, with a new value of each holding."""
     lake.broker_positions.replace(settings.gateway_id, _positions(settings, legs))
 
 
-def worker_of(lake: Lake, settings: Settings, batch_size: BatchSize = "auto") -> QueueWorker:
+def worker_of(lake: MoneyLake, settings: Settings, batch_size: BatchSize = "auto") -> QueueWorker:
     """Return a worker that takes the values from the tables."""
     return QueueWorker(
         lake.queue,
@@ -138,13 +138,13 @@ def _positions(settings: Settings, legs: int) -> list[BrokerPosition]:
     ]
 
 
-def _drained(lake: Lake, settings: Settings) -> None:
+def _drained(lake: MoneyLake, settings: Settings) -> None:
     report = asyncio.run(drain(lake, settings))
     if report.unavailable or lake.queue.sync.overview().claimable:
         raise RuntimeError(f"The drain did not end: {report.reason}")
 
 
-def _batch_ms(lake: Lake, settings: Settings, legs: int, rounds: int) -> float:
+def _batch_ms(lake: MoneyLake, settings: Settings, legs: int, rounds: int) -> float:
     """Time single batches while every leg of the book waits; in milliseconds a row."""
     hold(lake, settings, legs)
 
@@ -160,10 +160,10 @@ def _batch_ms(lake: Lake, settings: Settings, legs: int, rounds: int) -> float:
     return asyncio.run(batches())
 
 
-def _looks(lake: Lake, settings: Settings, state: str) -> list[Line]:
+def _looks(lake: MoneyLake, settings: Settings, state: str) -> list[Line]:
     """Read what a person looks at, each with tables that were just opened."""
     now = datetime.now(UTC)
-    looks: dict[str, tuple[Callable[[Lake], object], float]] = {
+    looks: dict[str, tuple[Callable[[MoneyLake], object], float]] = {
         "latest()": (lambda fresh: fresh.updates.sync.latest(), 300.0),
         "status": (lambda fresh: read_status(fresh, settings, now), 1_000.0),
         "positions --limit 20": (
@@ -175,14 +175,14 @@ def _looks(lake: Lake, settings: Settings, state: str) -> list[Line]:
         Line(
             what=what,
             state=state,
-            ours=_seconds(lambda look=look: look(Lake(lake.path))) * 1e3,  # type: ignore[misc]
+            ours=_seconds(lambda look=look: look(MoneyLake(lake.path))) * 1e3,  # type: ignore[misc]
             target=Target(value=most),
         )
         for what, (look, most) in looks.items()
     ]
 
 
-def _reconciled(lake: Lake, settings: Settings, state: str) -> list[Line]:
+def _reconciled(lake: MoneyLake, settings: Settings, state: str) -> list[Line]:
     """Reconcile a book in which every holding differs from its row."""
     holdings = [
         _other_quantity(holding)
@@ -208,7 +208,7 @@ def _other_quantity(holding: BrokerPosition) -> BrokerPosition:
     return replace(holding, position=holding.position + 1)
 
 
-def _outer_join(lake: Lake) -> int:
+def _outer_join(lake: MoneyLake) -> int:
     """Read both tables and join them, and write what differs, as the least that must be done."""
     key = ["account", "conid"]
     newest = (

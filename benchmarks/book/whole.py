@@ -17,7 +17,7 @@ from benchmarks.book.running import LINES, RunningBook
 from benchmarks.outcome import Line, Target
 from benchmarks.program.latency import idle_ticks
 from benchmarks.report import quantity
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 
 SIZES = (200, 1_000, 5_000, 20_000)
 ACTIVE_SHARE = 0.05
@@ -137,7 +137,7 @@ def _figures(running: RunningBook, rounds: int) -> Iterator[tuple[str, float]]:
 
 def _latest_ms(running: RunningBook) -> float:
     """Time `latest()` of a program that has read nothing before."""
-    lake = Lake(running.home.lake)
+    lake = MoneyLake(running.home.lake)
     began = time.perf_counter()
     lake.updates.sync.latest()
     return (time.perf_counter() - began) * 1e3

@@ -12,8 +12,8 @@ from position_sync_dagster.defs.assets.table_asset import DERIVE
 from position_sync_dagster.domain.execution import GATEWAY, Execution, Side
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_change import PositionChange
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.money.defs import exposure  # noqa: F401 - defines it
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.money.strategies.leg_followers import RollFollower
@@ -51,10 +51,10 @@ def measured(bench: Bench, closes: int) -> dict[str, float]:
     """Return the processor seconds of each step in a lake with so many closes."""
     now = datetime.now(UTC)
     folder = bench.new_folder(f"{closes}")
-    write_history(Lake(folder), closes, now)
+    write_history(MoneyLake(folder), closes, now)
     file = folder / "strategies.yaml"
     file.write_text("strategies: [{strategy_id: roller, follow_rolls: true, legs: []}]")
-    lake = Lake(folder)
+    lake = MoneyLake(folder)
     lake.registry.sync.add_active(
         conid=FIRST_CONID - 1, symbol="SYM1", right="CALL", strike=100.0, expiry="20281215",
         strategy_id="roller", account=ACCOUNT,
@@ -77,14 +77,14 @@ def measured(bench: Bench, closes: int) -> dict[str, float]:
         timed("explain new closes", lambda rows=rows: CloseExplainer(lake).explain(rows))
         timed("explain again", lambda: CloseExplainer(lake).explain())
         timed("follow rolls", follower.follow)
-        timed("explain in a new process", lambda: CloseExplainer(Lake(folder)).explain())
+        timed("explain in a new process", lambda: CloseExplainer(MoneyLake(folder)).explain())
         DERIVE["strategy_exposure"](lake, settings, None)
         timed("read the page", lambda: read_figures(lake, settings, datetime.now(UTC)))
         timed("derive the tables", lambda: _derive(lake, settings))
     return {what: median(samples) for what, samples in of.items()}
 
 
-def _derive(lake: Lake, settings: Settings) -> None:
+def _derive(lake: MoneyLake, settings: Settings) -> None:
     for name in ("latest_positions", "strategy_exposure"):
         DERIVE[name](lake, settings, None)
 

@@ -7,8 +7,8 @@ import polars as pl
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.execution import FLEX, GATEWAY, Side
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.table import Table, write
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import Cause, EventKind, Stage
 
 ACCOUNT = "DU1"
@@ -18,7 +18,7 @@ HOUR = timedelta(hours=1)
 FIRST_CONID = 1_000_000
 
 
-def write_history(lake: Lake, closes: int, now: datetime) -> None:
+def write_history(lake: MoneyLake, closes: int, now: datetime) -> None:
     """Write a year of closes; those of today have provisional causes, the others stated ones.
 
     Each closes an option that was opened an hour before. One of two is sold and, by the same order,

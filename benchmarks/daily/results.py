@@ -10,15 +10,16 @@ from benchmarks.bench import Bench
 from benchmarks.outcome import Line, Target
 from benchmarks.timing import elapsed_ms, median
 from position_sync_dagster.lake import derived
-from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema import CLOSED_CAMPAIGNS, frame_of
+from position_sync_dagster.lake.schema import frame_of
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.movements import (
     Movement,
     MovementKind,
     MovementSource,
     Section,
 )
+from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS
 from position_sync_dagster.settings import Settings
 
 CAMPAIGNS = 5000
@@ -32,7 +33,7 @@ def results(bench: Bench) -> None:
     count = bench.size(CAMPAIGNS, 50)
     folder = bench.new_folder("results")
     settings = Settings(lake=str(folder))
-    lake = Lake.of(settings)
+    lake = MoneyLake.of(settings)
     lake.initialize_sync()
     trades = [trade for number in range(count) for trade in vertical(number)]
     lake.movements.derive(lambda: trades)

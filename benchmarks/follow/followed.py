@@ -17,7 +17,7 @@ from benchmarks.outcome import Line, Target
 from benchmarks.stream.latency import SETTLE_S, activate, quantile, run_beside_simulator
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 
 READERS, READER = 50, "benchmarks.follow.reader"
 
@@ -56,7 +56,7 @@ def seen(bench: Bench) -> None:
 
 def idle(bench: Bench) -> None:
     """Measure 50 readers of one process while nothing is committed, then with a commit a second."""
-    lake = Lake(bench.new_folder("idle"))
+    lake = MoneyLake(bench.new_folder("idle"))
     lake.initialize_sync()
     lake.updates.sync.append([_row(conid) for conid in range(200)])
     seconds = bench.size(20, 3)
@@ -89,7 +89,7 @@ def _delays(
     lake = bench.new_folder(f"{reader}-{flush_s}")
     lake.mkdir(parents=True)
     legs = asyncio.run(activate(lake, 100))
-    Lake(lake).initialize_sync()
+    MoneyLake(lake).initialize_sync()
     seen_at = lake / "seen.txt"
     command = [sys.executable, "-m", READER, reader, str(lake), str(poll_s), str(seen_at)]
     follower = subprocess.Popen(command)
@@ -119,7 +119,7 @@ def _delays(
     return delays, cpu
 
 
-def _share_of_core(reader: str, lake: Lake, seconds: int, *, commits: bool) -> float:
+def _share_of_core(reader: str, lake: MoneyLake, seconds: int, *, commits: bool) -> float:
     command = [sys.executable, "-m", READER, reader, lake.path, "0.5", os.devnull, str(READERS)]
     process = subprocess.Popen(command)
     try:

@@ -11,16 +11,16 @@ from typing import TextIO
 
 import polars as pl
 
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 
 
-async def _follow(lake: Lake, poll_s: float, out: Path) -> None:
+async def _follow(lake: MoneyLake, poll_s: float, out: Path) -> None:
     with out.open("a", buffering=1) as file:
         async for rows, _token in lake.updates.follow("now", poll_s):
             _write(file, rows)
 
 
-async def _again(lake: Lake, poll_s: float, out: Path) -> None:
+async def _again(lake: MoneyLake, poll_s: float, out: Path) -> None:
     known = 0
     with out.open("a", buffering=1) as file:
         while True:
@@ -39,7 +39,7 @@ def _write(file: TextIO, rows: pl.DataFrame) -> None:
 
 
 async def _read(reader: str, path: str, poll_s: str, out: str, count: str = "1") -> None:
-    work, lake = {"follow": _follow, "again": _again}[reader], Lake(path)
+    work, lake = {"follow": _follow, "again": _again}[reader], MoneyLake(path)
     await asyncio.gather(*(work(lake, float(poll_s), Path(out)) for _ in range(int(count))))
 
 

@@ -22,7 +22,7 @@ from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.position_update import PositionUpdate, Source, ValueOrigin
 from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.errors import LakeError, LeaseLostError
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 
 # The lease of a login while others are prepared; its first renewal makes it the usual one.
 PREPARATION_S = 3600.0
@@ -40,7 +40,7 @@ class Login:
     def __init__(self, work: Work, number: int) -> None:
         self._work = work
         self._number = number
-        self._lake = Lake(work.lake)
+        self._lake = MoneyLake(work.lake)
         self._conids = range(number * 1_000_000 + 1, number * 1_000_000 + work.legs + 1)
         self._values = count(1)
         self._committed_at = 0.0

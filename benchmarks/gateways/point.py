@@ -15,7 +15,7 @@ import psutil
 
 from benchmarks.gateways.work import Work, account_of, name_of
 from benchmarks.timing import median
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain import drain
@@ -85,7 +85,7 @@ def measure(
         folder: For the gateways file.
         proxy: Of the store; the preparation is not delayed.
     """
-    lake = Lake(path)
+    lake = MoneyLake(path)
     lake.initialize_sync()
     numbers = range(1, logins + 1)
     shares = [tuple(numbers[first::PROGRAMS]) for first in range(PROGRAMS)]
@@ -150,7 +150,7 @@ def quantile(values: list[float], share: float) -> float:
     return sorted(values)[min(int(len(values) * share), len(values) - 1)]
 
 
-def _look(lake: Lake, settings: Settings, seconds: float) -> dict[str, float]:
+def _look(lake: MoneyLake, settings: Settings, seconds: float) -> dict[str, float]:
     """Drain the queue, then read the newest rows and the status until the time is over."""
     until = time.monotonic() + seconds
     began = time.monotonic()

@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.settings import Settings, load_settings
 from tests.support import postgres
@@ -70,7 +70,7 @@ class Deployment:
         )
         self._stack.enter_context(patch.dict(os.environ, environment))
         self.settings: Settings = load_settings()
-        self.lake = Lake.of(self.settings)
+        self.lake = MoneyLake.of(self.settings)
         self.hosts = {name: Host(folder / name, environment) for name in "ab"}
         for host in self.hosts.values():
             self._stack.callback(host.kill)

@@ -24,7 +24,7 @@ from benchmarks.outcome import Line
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.settings import load_settings
 from tests.support import postgres
@@ -114,7 +114,7 @@ class _ManyLogins:
         self._host = Host(folder / "host", environment)
         stack.callback(self._host.kill)
         stack.enter_context(patch.dict(os.environ, self._host.environment))
-        self._lake = Lake(folder / "lake")
+        self._lake = MoneyLake(folder / "lake")
         self._lake.initialize_sync()
 
     def _write(self, number: int) -> None:

@@ -19,7 +19,7 @@ from position_sync_dagster.defs.resources import LOGINS, PARTITION, STREAM_JOB
 from position_sync_dagster.defs.stream import RUNS_SEEN, recent_runs, supervise_stream
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.queue_request import QueueRequest
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.settings import Settings, load_settings
 from tests.support import postgres
 from tests.support.hosts import DEPLOY
@@ -91,9 +91,9 @@ class _Logins:
         (folder / "dagster.yaml").write_text((DEPLOY / "dagster.yaml").read_text())
         self._instance = stack.enter_context(dg.DagsterInstance.from_config(str(folder)))
         self._settings: Settings = load_settings()
-        self._writers = [Lake.of(self._settings) for _ in range(WRITERS)]
+        self._writers = [MoneyLake.of(self._settings) for _ in range(WRITERS)]
         self._writers[0].initialize_sync()
-        self._one_by_one = Lake.of(self._settings)
+        self._one_by_one = MoneyLake.of(self._settings)
         self._instance.add_dynamic_partitions(str(LOGINS.name), names)
         self._sessions = [self._own(name) for name in names]
         self._requests = 0

@@ -15,7 +15,7 @@ from benchmarks.bench import Bench
 from benchmarks.outcome import Line, Target
 from benchmarks.program.running import Running, at_any_moment
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 
 LEGS, STREAMED = 200, 20
 
@@ -56,7 +56,7 @@ def latency(bench: Bench) -> None:
 
 def _requests(running: Running, rounds: int) -> list[Line]:
     """Time single requests, each from its insert to the commit of its row and its end."""
-    queue = Lake(running.home / "lake").queue.sync
+    queue = MoneyLake(running.home / "lake").queue.sync
     legs = running.newest().filter(source="QUEUE").sample(rounds)
     # Each at its own part of the time between two ticks: by chance, the median varies by 0.5 s.
     moments = [(part + random.random()) * SENSOR_S / rounds for part in range(rounds)]
@@ -82,7 +82,7 @@ def _changes(running: Running, rounds: int) -> list[Line]:
     filled = [_change(running, "fill", random.choice(streamed)) for _ in range(rounds)]
     monitored = [_change(running, "fill", queued.pop()) for _ in range(rounds)]
     closed = [_change(running, "close", conid) for conid in streamed[: rounds // 2]]
-    lake = Lake(running.home / "lake")
+    lake = MoneyLake(running.home / "lake")
     active = [_activated(running, lake, queued.pop()) for _ in range(rounds)]
     return [
         _many("fill of a streamed leg to row", filled, 2.0),
@@ -101,7 +101,7 @@ def _change(running: Running, action: str, conid: int) -> float:
     return running.until(lambda: running.row(conid)["position"] == wanted)
 
 
-def _activated(running: Running, lake: Lake, conid: int) -> float:
+def _activated(running: Running, lake: MoneyLake, conid: int) -> float:
     row = running.row(conid)
     leg = {name: row[name] for name in ("conid", "symbol", "right", "strike", "expiry")}
     at_any_moment()
@@ -150,7 +150,7 @@ def _ticks_of(running: Asked, sensor: str) -> list[dict[str, Any]]:
 
 
 def _kills(running: Running, rounds: int) -> list[float]:
-    sessions = Lake(running.home / "lake").sessions
+    sessions = MoneyLake(running.home / "lake").sessions
     took = []
     for _ in range(rounds):
         running.until(lambda: sessions.history(1)[0].lines_in_use == running.lines())

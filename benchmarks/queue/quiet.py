@@ -13,7 +13,7 @@ from position_sync_dagster.domain.holding import BrokerPosition, Completeness
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus, Reason
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain import drain
 from tests.support.settings import make_settings
@@ -42,7 +42,7 @@ def quiet(bench: Bench) -> None:
     legs, hours = bench.size((LEGS, 2), (100, 1))
     settings = make_settings(gateway_port=7497, drain_time_limit_s=600.0)
     clock = Hours()
-    lake = Lake(bench.new_folder("quiet"), clock=clock)
+    lake = MoneyLake(bench.new_folder("quiet"), clock=clock)
     took = asyncio.run(_refreshes(lake, settings, clock, legs, hours))
     # Every holding has its first row at the first refresh; what counts is what follows.
     since_s = (len(took) - 1) * settings.refresh_interval_s
@@ -64,7 +64,7 @@ def quiet(bench: Bench) -> None:
 
 
 async def _refreshes(
-    lake: Lake, settings: Settings, clock: Hours, legs: int, hours: int
+    lake: MoneyLake, settings: Settings, clock: Hours, legs: int, hours: int
 ) -> list[float]:
     """Return how long each drain took, in milliseconds."""
     took = []
@@ -83,7 +83,7 @@ async def _refreshes(
             for h in holdings
         )
         clock.set(now + timedelta(seconds=2))  # the lease is over: nobody owns the login
-        fresh = Lake(lake.path, clock=clock)  # each drain is a process of its own
+        fresh = MoneyLake(lake.path, clock=clock)  # each drain is a process of its own
         started = time.perf_counter()
         report = await drain(fresh, settings, clock=clock)
         took.append((time.perf_counter() - started) * 1e3)

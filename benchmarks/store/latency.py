@@ -12,7 +12,7 @@ from benchmarks.outcome import Line
 from benchmarks.timing import Samples, median
 from position_sync_dagster.domain.position_update import PositionUpdate, Source
 from position_sync_dagster.domain.queue_request import QueuedPosition, QueueRequest
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from tests.support.object_store import running_store
 
 LATENCIES_MS = (0, 5, 50, 200)
@@ -40,7 +40,7 @@ def latency(bench: Bench) -> None:
     with running_store() as store, patch.dict(os.environ, store.environment):
         for delay_ms in LATENCIES_MS:
             path = store.lake()
-            Lake(path).initialize_sync()
+            MoneyLake(path).initialize_sync()
             store.proxy.change(latency_s=delay_ms / 1000)
             found, requests = _measured(path, rounds, lambda: len(store.proxy.change()))
             store.proxy.reset()
@@ -65,7 +65,7 @@ def _measured(
     path: Path | str, rounds: int, requests: Callable[[], int]
 ) -> tuple[Samples, Counted]:
     """Drain so many batches; return the times, and the requests of each operation."""
-    lake = Lake(path)
+    lake = MoneyLake(path)
     lake.initialize_sync()
     samples, counted = Samples(), {name: [] for name in OPERATIONS}
     queue, updates = lake.queue.sync, lake.updates.sync

@@ -13,8 +13,8 @@ from benchmarks.gateways.arithmetic import MONTH_S, USD_READ, USD_WRITE
 from benchmarks.outcome import Line
 from ib_gateway_simulator import SimulatedGateway
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.strategies_file import load_strategies
+from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.strategies.strategies_file import load_strategies
 from position_sync_dagster.money.stream_parts import with_money
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.streamer import stream
@@ -111,7 +111,7 @@ async def _counted(bench: Bench, hours: str | None, more: dict[str, float]) -> C
                 lake=store.lake(),
                 **more,
             )
-            lake = Lake.of(settings)
+            lake = MoneyLake.of(settings)
             await lake.initialize()
             await lake.registry.replace_all(load_strategies(book.strategies))
             store.proxy.change(latency_s=LATENCY_S)
@@ -131,7 +131,7 @@ async def _counted(bench: Bench, hours: str | None, more: dict[str, float]) -> C
 
 
 async def _live(store: ObjectStore, settings: Settings) -> None:
-    sessions = Lake.of(settings).sessions
+    sessions = MoneyLake.of(settings).sessions
     while True:
         found = await asyncio.to_thread(sessions.current, settings.gateway_id)
         if found is not None and found.state is SessionState.LIVE:

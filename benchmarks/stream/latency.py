@@ -22,7 +22,7 @@ from deltalake import DeltaTable
 from benchmarks.bench import Bench
 from benchmarks.outcome import Line, Target
 from position_sync_dagster.lake.given_leg import make_leg
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from tests.support.booked_legs import terms_of
 
 # The start takes the first seconds: connecting, the first download, contract details.
@@ -171,7 +171,7 @@ async def activate(folder: Path, lines: int) -> set[int]:
     """Add the first legs of the demo's book to the registry."""
     from ib_gateway_simulator import load_book
 
-    lake = Lake(folder)
+    lake = MoneyLake(folder)
     await lake.registry.initialize()
     book = load_book("demo")
     held = sorted({opening.conid for opening in book.openings})[:lines]

@@ -10,7 +10,7 @@ from benchmarks.bench import Bench
 from benchmarks.outcome import Line
 from ib_gateway_simulator.recordings.recording import load_recording
 from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from tests.support.recorded_session import SMALL, legs_of
 
 
@@ -55,6 +55,6 @@ def recorded(bench: Bench) -> None:
 
 
 async def _activate(folder: Path, legs: list[ActiveContract]) -> None:
-    lake = Lake(folder)
+    lake = MoneyLake(folder)
     await lake.registry.initialize()
     await lake.registry.add_many(legs)

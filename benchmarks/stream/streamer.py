@@ -8,7 +8,7 @@ import json
 import sys
 import time
 
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.stream_parts import with_money
 from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.settings import make_settings
@@ -23,7 +23,7 @@ async def main(lake: str, port: str, seconds: str) -> None:
         rotate_after_s=float(seconds),
     )
     last = await stream(
-        Lake(lake), settings, stop=asyncio.Event(), complete=with_money, run_id="benchmark"
+        MoneyLake(lake), settings, stop=asyncio.Event(), complete=with_money, run_id="benchmark"
     )
     found = {
         "rows": last.rows,

@@ -8,7 +8,7 @@ import asyncio
 import json
 import sys
 
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.stream_parts import with_money
 from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.settings import make_settings
@@ -17,7 +17,7 @@ from tests.support.settings import make_settings
 async def main(lake: str, port: str, seconds: str, *legs: str) -> None:
     """Stream the legs for some seconds."""
     settings = make_settings(lake=lake, gateway_port=int(port), rotate_after_s=float(seconds))
-    opened = Lake(lake)
+    opened = MoneyLake(lake)
     await opened.initialize()
     for leg in legs:
         await opened.registry.add_active(**json.loads(leg))

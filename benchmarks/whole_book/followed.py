@@ -28,7 +28,8 @@ from benchmarks.book.running import LINES, simulate
 from benchmarks.outcome import Line, Target
 from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.gateway.translate import details_of
-from position_sync_dagster.lake.lake import Lake, all_broker_rows
+from position_sync_dagster.lake.lake import all_broker_rows
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.broker_view import LakeValues
 from position_sync_dagster.sync.confirmations import (
@@ -80,7 +81,7 @@ class Running:
         self, folder: Path, book: GeneratedBook, subscriptions: int, *, underlyings: int
     ) -> None:
         folder.mkdir(parents=True)
-        self.lake = Lake(folder / "lake")
+        self.lake = MoneyLake(folder / "lake")
         self.drained = 0
         self.book = book
         self._simulator, ports = simulate(book)

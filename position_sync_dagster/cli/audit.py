@@ -18,9 +18,10 @@ from position_sync_dagster.domain.leg import Leg, few
 from position_sync_dagster.domain.queue_request import QueuedPosition
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.errors import AmbiguousIdError, UnknownIdError
-from position_sync_dagster.lake.lake import Lake, breaks_at, lasted
 from position_sync_dagster.lake.ledger_rows import LedgerProvenance
 from position_sync_dagster.lake.schema import legs_of
+from position_sync_dagster.money.as_of import breaks_at, lasted
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.columns import printable
 from position_sync_dagster.terminal import output
 
@@ -28,7 +29,7 @@ from position_sync_dagster.terminal import output
 CANDIDATES = 5
 
 
-def find_trace(lake: Lake, text: str, *, limit: int) -> dict[str, Any]:
+def find_trace(lake: MoneyLake, text: str, *, limit: int) -> dict[str, Any]:
     """Find everything that belongs to the id of a run, a batch, a row or a request.
 
     Args:
@@ -80,7 +81,7 @@ def find_trace(lake: Lake, text: str, *, limit: int) -> dict[str, Any]:
 KINDS = ("UPDATE", "REQUEST", "BATCH", "RUN")
 
 
-def find_id(lake: Lake, ledger: LedgerProvenance, text: str) -> tuple[str, str]:
+def find_id(lake: MoneyLake, ledger: LedgerProvenance, text: str) -> tuple[str, str]:
     """Find the id that is the text or begins with it, and its kind.
 
     Raises:
@@ -105,13 +106,15 @@ def find_id(lake: Lake, ledger: LedgerProvenance, text: str) -> tuple[str, str]:
     )
 
 
-def _ids_beginning_with(lake: Lake, ledger: LedgerProvenance, kind: str, text: str) -> list[str]:
+def _ids_beginning_with(
+    lake: MoneyLake, ledger: LedgerProvenance, kind: str, text: str
+) -> list[str]:
     if kind == "REQUEST":
         return [request.request_id for request in lake.queue.sync.beginning_with(text)]
     return ledger.ids_beginning_with(f"{kind.lower()}_id", text)
 
 
-def _requests(lake: Lake, ids: Iterable[str]) -> list[QueuedPosition]:
+def _requests(lake: MoneyLake, ids: Iterable[str]) -> list[QueuedPosition]:
     """Return the requests with these ids."""
     requests: list[QueuedPosition] = []
     for id_ in ids:
@@ -127,7 +130,7 @@ def _named(rows: pl.DataFrame, column: str) -> list[str]:
 
 
 def read_history(
-    lake: Lake, account: str, conid: int, *, day: date | None = None, limit: int
+    lake: MoneyLake, account: str, conid: int, *, day: date | None = None, limit: int
 ) -> dict[str, Any]:
     """Read the newest values of a holding.
 

@@ -10,7 +10,7 @@ from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import BrokerUnavailableError
-from position_sync_dagster.lake.lake import MOMENT, Past, breaks_at, require_past
+from position_sync_dagster.money.as_of import MOMENT, Past, breaks_at, require_past
 from position_sync_dagster.sync.reconciliation import ReconciliationService
 from position_sync_dagster.terminal import output
 

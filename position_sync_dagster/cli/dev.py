@@ -13,10 +13,10 @@ from position_sync_dagster import dagster_files
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.live_status import LOOK_INTERVAL_S, LiveDisplay, frames
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.figures import Figures, read_figures
+from position_sync_dagster.money.strategies.strategies_file import load_strategies
 from position_sync_dagster.processes import ports, supervisor
 from position_sync_dagster.processes.child_process import ChildProcess, StopRequest, StopRequested
 from position_sync_dagster.processes.home import HomeError, exclusive_use
@@ -107,7 +107,7 @@ def watch(dagster: ChildProcess, settings: Settings, ui_port: int, stop: StopReq
             dagster.check()
             stop.pause(LOOK_INTERVAL_S)
 
-    lake = Lake.of(settings)
+    lake = MoneyLake.of(settings)
 
     def read() -> Figures | None:
         return read_figures(lake, settings, utc_now()) if lake.exists else None

@@ -10,7 +10,7 @@ import typer
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.dagster_files import dagster_home
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.statement_folder import forget_files
 from position_sync_dagster.processes.preflight import Level, run_preflight
 from position_sync_dagster.terminal import output
@@ -43,7 +43,7 @@ def doctor(
     """
     if repair:
         settings = options.settings_for(home)
-        set_aside = _set_torn_files_aside(Lake.of(settings))
+        set_aside = _set_torn_files_aside(MoneyLake.of(settings))
         forget_files(settings)
         none = "No table has a torn last commit, or a checkpoint that cannot be used."
         output.show_rows(set_aside, _TORN, json=json, none=none)
@@ -74,7 +74,7 @@ def doctor(
 _TORN = ("table", "version", "file", "flaw")
 
 
-def _set_torn_files_aside(lake: Lake) -> list[dict[str, object]]:
+def _set_torn_files_aside(lake: MoneyLake) -> list[dict[str, object]]:
     """Set aside what keeps tables from being opened, and return why."""
     return [
         {"table": table.spec.name, **asdict(torn)}

@@ -13,12 +13,12 @@ from pydantic import Field
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.known_names import nearest
 from position_sync_dagster.errors import MissingExtraError, UserError, shown
-from position_sync_dagster.lake.lake import Lake, Past
+from position_sync_dagster.money.as_of import Past
 from position_sync_dagster.money.campaigns.results import (
     Grouping,
 )
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.profit.returns import Period
 from position_sync_dagster.money.reports.book import (
     COLUMNS,
@@ -27,6 +27,7 @@ from position_sync_dagster.money.reports.book import (
 )
 from position_sync_dagster.money.reports.figures import Figures, read_figures
 from position_sync_dagster.money.reports.fill_costs import FillGrouping
+from position_sync_dagster.money.reports.known_names import nearest
 from position_sync_dagster.money.reports.status import plain
 from position_sync_dagster.money.risk.what_if import USUAL_MOVES
 from position_sync_dagster.settings import Settings
@@ -43,7 +44,7 @@ class Tools:
     """
 
     settings: Settings
-    lake: Lake
+    lake: MoneyLake
 
     def _read(self) -> Figures:
         return read_figures(self.lake, self.settings, utc_now())

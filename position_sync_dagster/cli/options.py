@@ -12,7 +12,8 @@ from typer.core import TyperGroup
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import LakeError, MissingExtraError
-from position_sync_dagster.lake.lake import Lake, Past
+from position_sync_dagster.money.as_of import Past
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.columns import printable
 from position_sync_dagster.processes.home import Home, adopt_environment
 from position_sync_dagster.settings import Settings, load_settings, warnings_of
@@ -107,7 +108,7 @@ class ListByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-def opened(home: Path | None, *, create: bool = False) -> tuple[Settings, Lake]:
+def opened(home: Path | None, *, create: bool = False) -> tuple[Settings, MoneyLake]:
     """Return the settings of `settings_for`, and their lake, which must have tables.
 
     Args:
@@ -120,7 +121,7 @@ def opened(home: Path | None, *, create: bool = False) -> tuple[Settings, Lake]:
         LakeError: There are no tables.
     """
     settings = settings_for(home)
-    lake = Lake.of(settings)
+    lake = MoneyLake.of(settings)
     if create:
         lake.initialize_sync()
     elif not lake.exists:

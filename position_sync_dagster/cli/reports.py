@@ -15,12 +15,13 @@ from rich.text import Text
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.known_names import KnownNames
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.followed_rows import POLL_S
-from position_sync_dagster.lake.lake import Lake, Past, rows_of_logins
+from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import UPDATE_COLUMNS
+from position_sync_dagster.money.as_of import Past
 from position_sync_dagster.money.campaigns.closes_of_strategies import read_closes
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import Closure
 from position_sync_dagster.money.profit.profit import PARTS
 from position_sync_dagster.money.profit.todays_profit import (
@@ -37,6 +38,7 @@ from position_sync_dagster.money.reports.book import (
 from position_sync_dagster.money.reports.changes import ChangeKind
 from position_sync_dagster.money.reports.columns import amount, known_for
 from position_sync_dagster.money.reports.figures import read_figures
+from position_sync_dagster.money.reports.known_names import KnownNames
 from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.money.strategies.propose_strategies import next_step
 from position_sync_dagster.settings import Settings
@@ -159,7 +161,7 @@ def exposure(
 
 
 def _read(
-    opened: tuple[Settings, Lake],
+    opened: tuple[Settings, MoneyLake],
     past: Past | None,
     now: datetime,
     strategy: str | None,

@@ -10,11 +10,12 @@ import typer
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.instrument import parse_day
-from position_sync_dagster.lake.schema import CLOSED_CAMPAIGNS, frame_of
+from position_sync_dagster.lake.schema import frame_of
 from position_sync_dagster.money.campaigns.lots import LOTS, read_lots
 from position_sync_dagster.money.campaigns.results import Grouping, read_campaigns
 from position_sync_dagster.money.profit.returns import Period
 from position_sync_dagster.money.reports.fill_costs import FillGrouping
+from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import csv_of
 

@@ -13,13 +13,18 @@ from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import contract_name, parse_conid
 from position_sync_dagster.domain.leg import Leg, few
-from position_sync_dagster.lake import strategies_file
 from position_sync_dagster.lake.given_leg import ContractTerms, GivenLeg, help_of, make_leg
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.strategies_file import follow_file
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.book import read_book
 from position_sync_dagster.money.reports.columns import printable
 from position_sync_dagster.money.reports.status import leg_states
-from position_sync_dagster.money.strategies import leg_followers, propose_strategies, rules
+from position_sync_dagster.money.strategies import (
+    leg_followers,
+    propose_strategies,
+    rules,
+    strategies_file,
+)
 from position_sync_dagster.money.strategies.proposals import SINGLE, Proposal, ProposedStrategy
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.terminal import output
@@ -99,7 +104,7 @@ _LEG = (
 )  # fmt: skip
 
 
-def _explained(conid: int, settings: Settings, lake: Lake) -> list[str]:
+def _explained(conid: int, settings: Settings, lake: MoneyLake) -> list[str]:
     """Return which strategy or rule has a contract, or why none has."""
     file = settings.strategies_file
     rules_of_file = [] if file is None else strategies_file.saved_file(file).rules
@@ -338,7 +343,7 @@ def import_file(
     """Make the active legs equal to a strategies file. If it has an error, nothing changes."""
     strategies_file.load_strategies(file)
     settings, lake = options.opened(home, create=True)
-    added, removed = strategies_file.follow_file(lake.registry.sync, file)
+    added, removed = follow_file(lake.registry.sync, lake.strategies_file(file))
     registry = lake.registry.sync
     active = len(registry.get_all_active()) + len(registry.get_unresolved())
     if settings.strategies_file is None or file.resolve() != settings.strategies_file.resolve():

@@ -179,7 +179,7 @@ class Work:
         failing: The checks that fail, once the tick is over.
     """
 
-    lake: tables.Lake
+    lake: Any
     settings: Settings
     instance: dg.DagsterInstance
     now: datetime
@@ -265,7 +265,7 @@ class Work:
                 logger.error("The strategies file is refused, and the registry stays: %s", error)
             self.keep(strategies_mark=mark)
         before = self.cursor.registry_version
-        version = self.lake.registry.table.version()
+        version: int = self.lake.registry.table.version()
         self.keep(registry_version=version)
         return version != before
 

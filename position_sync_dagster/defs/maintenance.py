@@ -12,8 +12,8 @@ import dagster as dg
 import sqlalchemy as sql
 
 from position_sync_dagster.defs import resources
+from position_sync_dagster.defs.assets.past_days import STATED_BY
 from position_sync_dagster.defs.dagster_internals import SqlEventLogStorage, SqliteEventLogStorage
-from position_sync_dagster.lake import schema
 
 # The run id of an event without a run.
 NO_RUN = ""
@@ -96,12 +96,13 @@ def delete_old_events(instance: dg.DagsterInstance, assets: Iterable[str], befor
 
 MAINTENANCE_JOB = "maintain_lake"
 
-# The assets whose old events are deleted.
-OWN_ASSETS = (
-    *(spec.name for spec in (*schema.TABLES, *schema.DERIVED)),
-    resources.GATEWAY,
-    "flex_statements",
-)
+
+def own_assets() -> list[str]:
+    """Return the assets whose old events are deleted."""
+    lake = resources.LAKES[0]
+    tables = [spec.name for spec in (*lake.specs, *lake.derived_specs)]
+    return [*tables, resources.GATEWAY, *STATED_BY]
+
 
 # Runs of `close_day` are kept: they record which days are filled.
 PRUNED_JOBS = (resources.STREAM_JOB, resources.IMPORT_JOB, MAINTENANCE_JOB)
@@ -135,7 +136,7 @@ def forget_old_history(
     kept = position_sync.settings.history_days
     before = datetime.now(UTC) - timedelta(days=kept)
     deleted = delete_old_runs(context.instance, PRUNED_JOBS, before)
-    events = delete_old_events(context.instance, OWN_ASSETS, before)
+    events = delete_old_events(context.instance, own_assets(), before)
     context.log.info(
         f"Deleted {deleted} runs, and {events} events and results of checks, that are older than "
         f"{kept} days."

@@ -102,13 +102,17 @@ def _opened(ref: str) -> dg.DagsterInstance:
     return dg.DagsterInstance.from_ref(instance)
 
 
+# The class of the lake; definitions above the core replace it by one with their tables.
+LAKES: list[type[tables.Lake]] = [tables.Lake]
+
+
 @lru_cache(maxsize=2)
 def cached_lake(settings: Settings) -> tables.Lake:
     """Return the tables of the settings, created or migrated at the first tick.
 
     A table that cannot be is left out: its first use raises why, and the ticks use the others.
     """
-    lake = tables.Lake.of(settings)
+    lake = LAKES[0].of(settings)
     together(_initialize, lake.tables)
     return lake
 
@@ -213,14 +217,14 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self.read_settings()
 
     @cached_property
-    def lake(self) -> tables.Lake:
-        """Return the tables, created or migrated at the first use in the run.
+    def lake(self) -> Any:
+        """Return the tables (`LAKES`), created or migrated at the first use in the run.
 
         Raises:
             SettingsError: A value is malformed.
             LakeError: A table cannot be used.
         """
-        lake = tables.Lake.of(self.settings)
+        lake = LAKES[0].of(self.settings)
         lake.initialize_sync()
         return lake
 

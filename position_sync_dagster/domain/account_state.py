@@ -153,8 +153,7 @@ class AccountState:
         since_s = self.whole_since_s
         has_lasted = since_s is not None and now_s - since_s >= self.lasts_s
         self.failures = 0 if has_lasted else self.failures + 1
-        delay_s = AGAIN.delay_s(self.failures) * jitter
-        self.again_at_s = now_s + delay_s
+        self.again_at_s = now_s + (AGAIN.delay_s(self.failures) * jitter)
         self.whole_since_s = None
         self.problem = why
 

@@ -37,10 +37,11 @@ def contract_mismatch(leg: Membership, details: ContractDetails | None) -> str |
         ("multiplier", leg.multiplier, details.multiplier),
         ("currency", leg.currency, details.currency),
     ]
-    differences = []
-    for name, of_leg, of_contract in optional:
-        if of_leg is not None and of_leg != of_contract:
-            differences.append(_difference(name, of_leg, of_contract))
+    differences = [
+        _difference(name, of_leg, of_contract)
+        for name, of_leg, of_contract in optional
+        if of_leg is not None and of_leg != of_contract
+    ]
 
     names = (details.symbol.upper(), details.trading_class.upper())
     if leg.symbol.upper() not in names:
@@ -90,8 +91,7 @@ def matching_contracts(
     """
     matching: dict[int, ContractDetails] = {}
     for details in candidates:
-        day = details.expires_on or details.last_trade_date
-        is_chosen_day = leg.expiry in (None, day)
+        is_chosen_day = leg.expiry in (None, (details.expires_on or details.last_trade_date))
         if is_chosen_day and contract_mismatch(leg, details) is None:
             matching[details.conid] = details
     return list(matching.values())
@@ -133,10 +133,7 @@ def candidate(details: ContractDetails) -> str:
         "exchange": details.exchange,
         "multiplier": details.multiplier,
     }
-    words = []
-    for name, value in named.items():
-        if value:
-            words.append(f"{name} {word(value)}")
+    words = [f"{name} {word(value)}" for name, value in named.items() if value]
     words.append(details.currency)
 
     symbol = details.local_symbol or details.symbol

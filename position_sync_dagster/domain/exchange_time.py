@@ -98,8 +98,7 @@ datetime.timezone(datetime.timedelta(seconds=28800)))
         return timezone(-length if offset[1] == "-" else length)
 
     try:
-        name_of_zone = _ZONES.get(name.casefold(), name)
-        return ZoneInfo(name_of_zone)
+        return ZoneInfo(_ZONES.get(name.casefold(), name))
     except (LookupError, ValueError, OSError):
         return None
 

@@ -229,8 +229,7 @@ class GatewaySession:
         outages = []
         for began, ended, why in json.loads(self.outages or "[]"):
             began_at = datetime.fromisoformat(began)
-            ended_at = datetime.fromisoformat(ended)
-            outages.append((began_at, ended_at, why))
+            outages.append((began_at, datetime.fromisoformat(ended), why))
         return outages
 
     def outages_after(
@@ -397,9 +396,10 @@ def set_aside_of(reasons: Mapping[Key, str]) -> SetAside | None:
     if not reasons:
         return None
 
-    first = []
-    for (account, conid), why in sorted(reasons.items())[:SET_ASIDE_NAMED]:
-        first.append({"account": account, "conid": conid, "why": why})
+    first = [
+        {"account": account, "conid": conid, "why": why}
+        for (account, conid), why in sorted(reasons.items())[:SET_ASIDE_NAMED]
+    ]
     return {"count": len(reasons), "first": first}
 
 

@@ -179,8 +179,7 @@ class Line:
 
     def requested(self, now_s: float, *, delayed: bool = False) -> "Line":
         """Return the line after a request, the first one or that for another kind of data."""
-        held = replace(self, held_since_s=now_s, delayed=delayed)
-        return held._awaiting_answer(now_s)
+        return replace(self, held_since_s=now_s, delayed=delayed)._awaiting_answer(now_s)
 
     def reopened(self, now_s: float) -> "Line":
         """Return the line after its connection opened again: what came before does not count."""
@@ -343,8 +342,7 @@ class Line:
         """Return the part of its newest market data that counts; None if it is not held."""
         if quote is None or not self.held:
             return None
-        silence = timedelta(seconds=self.silence_s)
-        return quote.counted(since=self.since, model_silence=silence)
+        return quote.counted(since=self.since, model_silence=timedelta(seconds=self.silence_s))
 
     def elapsed(self, now_s: float, *, session_open: bool = True) -> "Line":
         """Return the line after time has passed.

@@ -68,11 +68,11 @@ class LoginLines:
     @property
     def held(self) -> dict[int, float]:
         """The conids that hold a line, and since when."""
-        held = {}
-        for conid, line in self._lines.items():
-            if line.held_since_s is not None:
-                held[conid] = line.held_since_s
-        return held
+        return {
+            conid: line.held_since_s
+            for conid, line in self._lines.items()
+            if line.held_since_s is not None
+        }
 
     def is_underlying(self, conid: int) -> bool:
         """Return whether a contract is wanted as an underlying alone."""

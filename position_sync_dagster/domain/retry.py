@@ -59,8 +59,7 @@ def rest_s(took_s: float) -> float:
     (0.24, 4.0, 4.0, 6.0, 10.0)
     """
     short_s = min(SHORT_REST * took_s, SHORT_REST_S)
-    long_s = min(LONG_REST * took_s, LONG_REST_S)
-    return max(short_s, long_s)
+    return max(short_s, min(LONG_REST * took_s, LONG_REST_S))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

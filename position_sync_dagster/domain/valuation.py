@@ -356,8 +356,7 @@ def revalue(
         quoted = holding.position * price.value * holding.instrument.multiplier
         value = quoted / price_magnifier
         if holding.average_cost is not None:
-            cost = holding.position * holding.average_cost
-            pnl = value - cost
+            pnl = value - (holding.position * holding.average_cost)
 
     worth = {
         "market_price": price.value,

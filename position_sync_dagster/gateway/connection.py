@@ -120,10 +120,11 @@ def _execution(fill: Fill, report: CommissionReport, asked_at: datetime) -> Exec
 
 def _written(done: IBExecution, contract: Contract) -> dict[str, int | float | str]:
     """Return what the gateway said of an execution, and the multiplier of its contract."""
-    written = {}
-    for name, value in sorted(vars(done).items()):
-        if value and isinstance(value, int | float | str):
-            written[name] = value
+    written = {
+        name: value
+        for name, value in sorted(vars(done).items())
+        if value and isinstance(value, int | float | str)
+    }
     if contract.multiplier:
         written["multiplier"] = contract.multiplier
     return written

@@ -207,8 +207,7 @@ def read_times(ib: IB) -> None:
 
     def rewrite_details(fields: list[str]) -> bool:
         """Join the time of the last trade to its zone, and leave the message to ib_async."""
-        has_version = ib.client.serverVersion() < _SHORT_DETAILS
-        place = _LAST_TRADE_AT + has_version
+        place = _LAST_TRADE_AT + (ib.client.serverVersion() < _SHORT_DETAILS)
         if len(fields) > place:
             day, *time_and_zone = fields[place].replace("-", " ").split() or [""]
             if "-" in fields[place]:

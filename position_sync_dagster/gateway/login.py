@@ -173,8 +173,7 @@ class _LoginListener:
     def _on_error(self, _request: int, code: int, text: str, _contract: object) -> None:
         if code == GatewayCode.CLIENT_ID_IN_USE:
             message = f"Client id {self._client_id}: {said(code, text)}"
-            error = errors.ClientIdInUseError(message, remedy="Use another.")
-            self._fail(error)
+            self._fail(errors.ClientIdInUseError(message, remedy="Use another."))
         self.connectivity.take(code, text)
 
     def _on_start(self) -> None:

@@ -392,10 +392,9 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
 
     def _summary(self, account: _Account) -> AccountSummary:
         _, currency = account.values.get(NET_LIQUIDATION, (None, None))
-        amounts: dict[str, Any] = {}
-        for tag, (amount, unit) in account.values.items():
-            if unit == currency:
-                amounts[TAGS[tag]] = amount
+        amounts: dict[str, Any] = {
+            TAGS[tag]: amount for tag, (amount, unit) in account.values.items() if unit == currency
+        }
         daily_pnl, unrealized_pnl, realized_pnl = account.pnl
 
         rates = {unit: rate for unit, (rate, _at) in account.rates.items()}

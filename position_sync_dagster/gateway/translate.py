@@ -417,8 +417,7 @@ def position_row(fields: Sequence[str]) -> HoldingRow | OddRow:
     account = fields[2]
     terms = fields[3:14]
     quantity, cost = fields[14:]
-    amounts = {"average_cost": cost or "nan"}
-    return _row(account, terms, quantity, amounts)
+    return _row(account, terms, quantity, {"average_cost": cost or "nan"})
 
 
 # The amounts of message 7, by the names of the columns.
@@ -468,8 +467,7 @@ def _row(
             amounts[name] = known(amount)
 
         key = (account, contract.conId)
-        instrument = instrument_of(contract)
-        return HoldingRow(key, instrument, position, amounts)
+        return HoldingRow(key, instrument_of(contract), position, amounts)
     except ValueError as error:
         number = number_of(conid) or 0
         return OddRow((account, int(number)), str(error))

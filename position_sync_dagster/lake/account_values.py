@@ -79,8 +79,7 @@ class AccountValuesTable:
         days = files.sort(LAST_ADDED, nulls_last=False)["partition.date"]
         first = pl.lit(days[-1] - LOOK_BACK)
         recent = files.filter(pl.col("partition.date") >= first)
-        version = ledger_rows.newest_version(earlier)
-        added = ledger_rows.added_after(self.table, recent, version)
+        added = ledger_rows.added_after(self.table, recent, ledger_rows.newest_version(earlier))
 
         rows = pl.concat([earlier.lazy(), added])
         return _newest(rows.filter(pl.col("date") >= first))
@@ -101,8 +100,7 @@ class AccountValuesTable:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""
 
         def step(files: pl.DataFrame) -> pl.DataFrame:
-            rows = ledger_rows.rows_between(self.table, files, first, last)
-            return rows.collect()
+            return ledger_rows.rows_between(self.table, files, first, last).collect()
 
         rows = self.table.read(step)
         return rows.sort("timestamp", "row_id")

@@ -152,8 +152,7 @@ class ReconciliationBreaks:
                 gateway_id, difference = match
                 if opened.gateway_id != gateway_id:
                     opened = replace(opened, gateway_id=gateway_id)
-                snapshot_id = downloads.get(gateway_id)
-                confirmed = seen_again(opened, difference, at, snapshot_id, run_id)
+                confirmed = seen_again(opened, difference, at, downloads.get(gateway_id), run_id)
                 live.append(confirmed)
 
             is_unchanged = all(map(operator.is_, live, before))
@@ -267,8 +266,7 @@ class ReconciliationBreaks:
         def step(handle: DeltaTable) -> pl.DataFrame:
             key = self.table.cache_key(handle)
             if self._closed is None or self._closed[0] != key:
-                files = files_in(handle, bucket=CLOSED)
-                rows = self.table.read_rows(files)
+                rows = self.table.read_rows(files_in(handle, bucket=CLOSED))
                 self._closed = (key, rows.sort("resolved_at", descending=True))
             return self._closed[1]
 

@@ -64,8 +64,7 @@ def newest(rows: pl.DataFrame) -> pl.DataFrame:
     """
     numbered = rows.select(*KEY, _ORDER).with_row_index("place")
     in_order = numbered.sort(_ORDER, maintain_order=True)
-    last = in_order.unique(KEY, keep="last", maintain_order=True)
-    return rows[last["place"]]
+    return rows[in_order.unique(KEY, keep="last", maintain_order=True)["place"]]
 
 
 def with_account_facts(rows: pl.DataFrame) -> pl.DataFrame:
@@ -253,8 +252,7 @@ def _numbered(rows: pl.DataFrame, handle: DeltaTable) -> pl.DataFrame:
 
 
 def _modes_of(rows: pl.DataFrame) -> list[TradingMode]:
-    modes = rows.get_column("trading_mode").unique()
-    return list(map(TradingMode, modes))
+    return list(map(TradingMode, rows.get_column("trading_mode").unique()))
 
 
 def _commit_info(session: GatewaySession | None) -> dict[str, str]:

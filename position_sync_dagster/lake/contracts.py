@@ -36,9 +36,10 @@ class ContractsTable:
 
         What is known of them stays.
         """
-        refused: list[dict[str, object]] = []
-        for conid, (times, at) in asked.items():
-            refused.append({"conid": conid, "not_given": times, "not_given_at": at})
+        refused = [
+            {"conid": conid, "not_given": times, "not_given_at": at}
+            for conid, (times, at) in asked.items()
+        ]
 
         names = ("not_given", "not_given_at")
         news = schema.frame_of(schema.CONTRACTS, refused).select("conid", *names)
@@ -47,8 +48,7 @@ class ContractsTable:
         def step(handle: DeltaTable) -> None:
             files = storage.data_files(handle)
             stored = self.table.read_rows(files).filter(is_refused)
-            details = stored.drop(*names)
-            rows = news.join(details, on="conid", how="left")
+            rows = news.join(stored.drop(*names), on="conid", how="left")
             self._overwrite(handle, rows.select(stored.columns))
 
         self.table.transact(step)
@@ -84,10 +84,9 @@ class ContractsTable:
     def _details(self, only: pl.Expr) -> dict[int, ContractDetails]:
         rows = self.table.rows(only)
         with_details = rows.filter(pl.col("symbol").is_not_null())
-        by_conid: dict[int, ContractDetails] = {}
-        for details in schema.records_of(ContractDetails, with_details):
-            by_conid[details.conid] = details
-        return by_conid
+        return {
+            details.conid: details for details in schema.records_of(ContractDetails, with_details)
+        }
 
 
 # The columns from which the magnifier of a row follows, apart from its conid.
@@ -99,10 +98,11 @@ def magnifier_in(contracts: Mapping[int, ContractDetails]) -> pl.Expr:
 
     The row has price, quantity, multiplier and value; a magnifier is 1, or 100 for cents.
     """
-    magnifiers: dict[int, int] = {}
-    for conid, details in contracts.items():
-        if details.price_magnifier:
-            magnifiers[conid] = details.price_magnifier
+    magnifiers = {
+        conid: details.price_magnifier
+        for conid, details in contracts.items()
+        if details.price_magnifier
+    }
 
     quoted = pl.col("position") * pl.col("market_price") * pl.col("multiplier")
     fitting = []
@@ -123,6 +123,5 @@ def magnifier_in(contracts: Mapping[int, ContractDetails]) -> pl.Expr:
 def magnifiers_of(latest: pl.DataFrame) -> dict[int, float]:
     """Return the price magnifiers that fit the values of rows, by conid; others are not known."""
     magnifier = magnifier_in({}).cast(pl.Float64)
-    rows = latest.select("conid", magnifier=magnifier)
-    fitting = rows.drop_nulls("magnifier")
+    fitting = latest.select("conid", magnifier=magnifier).drop_nulls("magnifier")
     return dict(fitting.iter_rows())

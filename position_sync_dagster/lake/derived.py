@@ -4,7 +4,7 @@ Also the rows of `daily_positions` that come from the broker's statements, and `
 broker did to holdings and cash, each once; all of it counts.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -19,12 +19,9 @@ from position_sync_dagster.domain.position_update import (
     ValueOrigin,
 )
 from position_sync_dagster.errors import CommitContentionError, NewerRowError
-from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.position_updates import SyncUpdates
-from position_sync_dagster.lake.records import RecordsTable
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.table import EVERY, Table, data_files, write
-from position_sync_dagster.money.past.movements import Movement
 
 # Maximum age of the value at a close, in days: a long weekend.
 LOOK_BACK_DAYS = 4
@@ -76,8 +73,7 @@ def derive(
         version = table.version() if table.exists() else 0
         reported, rows = make()
         with suppress(NewerRowError):
-            replaced = replace(table, rows, run_id=run_id, seen=version)
-            return reported, replaced
+            return reported, replace(table, rows, run_id=run_id, seen=version)
 
     raise CommitContentionError(
         f"{table.spec.name} was changed by another process each of {attempts} times.",
@@ -128,8 +124,7 @@ def replace(
         if seen not in (None, handle.version()):
             text = f"{spec.name} was derived by another run meanwhile."
             raise NewerRowError(text, remedy="Derive it again.")
-        files = data_files(handle).filter(chosen)
-        stored = table.read_rows(files)
+        stored = table.read_rows(data_files(handle).filter(chosen))
         changed = not _same(stored, wanted)
         if changed:
             commit_info = {"step": f"replace {spec.name}", "run_id": run_id or ""}
@@ -197,8 +192,7 @@ def values_at_close(
 
     was_held = pl.col("position") != 0
     is_of_day = pl.col("timestamp") >= opened.astimezone(UTC)
-    last = updates.last_before(closed, LOOK_BACK_DAYS)
-    of_close = last.filter(was_held | is_of_day)
+    of_close = updates.last_before(closed, LOOK_BACK_DAYS).filter(was_held | is_of_day)
     with_confirmed = of_close.join(newest, on="update_id", how="left")
 
     is_reported = pl.col("greeks_source").ne_missing(GreeksSource.MODEL.value)
@@ -242,55 +236,6 @@ def _same(stored: pl.DataFrame, wanted: pl.DataFrame) -> bool:
     order = wanted.columns
     in_order = stored.select(order).sort(order)
     return in_order.equals(wanted.sort(order))
-
-
-class MovementsTable(RecordsTable[Movement]):
-    """The table `movements`, which is replaced as a whole.
-
-    Example:
-        lake.movements.rows(since=date(2026, 3, 2), only=pl.col("account") == "U1234567")
-    """
-
-    def __init__(self, table: Table) -> None:
-        super().__init__(table, Movement)
-
-    def rows(
-        self,
-        since: datetime | date | None = None,
-        only: pl.Expr | None = None,
-        columns: Collection[str] = (),
-    ) -> pl.DataFrame:
-        """Return movements in order of day; only files are read that may have one of them."""
-        rows = super().rows(since, only).sort("day", "movement_id")
-        return rows.select(columns or rows.columns)
-
-    def derive(
-        self,
-        make: Callable[[], Iterable[Movement]],
-        *,
-        since: date | None = None,
-        run_id: str | None = None,
-    ) -> Replaced:
-        """Make the table equal to what `make` reads; equal movements commit nothing.
-
-        Args:
-            make: Reads the sources of the movements since that day.
-            since: Movements of earlier days stay; None: there are none.
-
-        Raises:
-            CommitContentionError: Other writers committed first each time; nothing was changed.
-        """
-
-        def rows() -> tuple[None, pl.DataFrame]:
-            movements = schema.frame_of(self.table.spec, make())
-            if since is None:
-                return None, movements
-
-            earlier = self.table.rows(pl.col("day") < since)
-            return None, pl.concat([earlier, movements])
-
-        _made, replaced = derive(self.table, rows, run_id=run_id)
-        return replaced
 
 
 def sum_if_known(amounts: pl.Expr) -> pl.Expr:

@@ -129,8 +129,7 @@ class AddedRows:
             if last_added(files) > place.version:
                 rows = self._read(files, place.version)
                 last_row = rows.select(ADDED, "update_id", _AT).row(-1)
-                behind = Place(place.ledger, *last_row)
-                answer = Added(rows, behind.token)
+                answer = Added(rows, Place(place.ledger, *last_row).token)
 
             last_answer = list(self._answers.items())[-1:]
             self._answers = dict(last_answer)
@@ -140,8 +139,7 @@ class AddedRows:
     def place(self, handle: DeltaTable, version: int) -> Place:
         """Return the place behind the rows of a version."""
         ledger = _ledger(handle)
-        files = storage.data_files(handle)
-        added = added_by(self._table, files, version)
+        added = added_by(self._table, storage.data_files(handle), version)
         rows = added.select("update_id", _AT).sort("update_id")
         last = rows.tail(1).collect()
         if last.is_empty():

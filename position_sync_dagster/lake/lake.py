@@ -1,33 +1,34 @@
 """All tables of one lake, the broker's newest rows of each login, and the rows of a past moment."""
 
 import asyncio
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Unpack
+from typing import ClassVar, Self, Unpack
 
 import polars as pl
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.domain.retry import RetryPolicy
-from position_sync_dagster.errors import MomentError
 from position_sync_dagster.lake import records, schema
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
-from position_sync_dagster.lake.derived import MovementsTable
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.object_store import LEASE_OPTIONS
 from position_sync_dagster.lake.storage.table import Table, TableOptions
+from position_sync_dagster.lake.strategies_file import StrategiesFile
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
+
+
+class LakeOptions(TableOptions, total=False):
+    """The options of a lake besides its path; see `Lake`."""
+
+    clock: Clock
+    retry: RetryPolicy | None
 
 
 class Lake:
@@ -41,6 +42,7 @@ class Lake:
 
     Attributes:
         registry, queue, updates: The tables active_strategies, position_queue, position_updates.
+        specs, derived_specs: What the tables hold; those of `derived_tables` apart.
         derived_tables: The tables that are computed from the others; their first rows create them.
 
     The other tables have their names.
@@ -49,6 +51,9 @@ class Lake:
     >>> await lake.initialize()           # doctest: +SKIP
     >>> await lake.queue.counts()         # doctest: +SKIP
     """
+
+    specs: ClassVar[tuple[schema.TableSpec, ...]] = schema.TABLES
+    derived_specs: ClassVar[tuple[schema.TableSpec, ...]] = schema.DERIVED
 
     def __init__(
         self,
@@ -62,8 +67,8 @@ class Lake:
         self._clock = clock
         self._options = options
         path_of = self.table_path
-        table = self._table
-        self.derived_tables = tuple(map(table, schema.DERIVED))
+        table = self.open_table
+        self.derived_tables = tuple(map(table, self.derived_specs))
         self.registry = StrategyRegistry(path_of("active_strategies"), clock=clock, **options)
         self.queue = PositionQueue(path_of("position_queue"), retry=retry, clock=clock, **options)
         self.updates = PositionUpdatesTable(
@@ -78,17 +83,11 @@ class Lake:
         self.sessions = self.open_sessions()
         self.breaks = ReconciliationBreaks(table(schema.RECONCILIATION_BREAKS), clock)
 
-        self.executions = records.ExecutionsTable(table(schema.EXECUTIONS))
-        self.statement_events = records.events_table(table(schema.STATEMENT_EVENTS))
         self.position_changes = records.changes_table(table(schema.POSITION_CHANGES))
-        self.closures = records.ClosuresTable(table(schema.CLOSURES))
-        self.movements = MovementsTable(table(schema.MOVEMENTS))
-        self.dividends = records.DividendsTable(table(schema.DIVIDENDS))
-        self.risk_scenarios = records.RiskScenariosTable(table(schema.RISK_SCENARIOS))
         self.account_values = AccountValuesTable(table(schema.ACCOUNT_VALUES), clock)
 
     @classmethod
-    def of(cls, settings: Settings, *, clock: Clock = utc_now) -> "Lake":
+    def of(cls, settings: Settings, *, clock: Clock = utc_now) -> Self:
         """Return the lake that the settings name, with their fsync."""
         return cls(settings.lake, clock=clock, fsync=settings.fsync)
 
@@ -123,13 +122,7 @@ class Lake:
             self.contracts,
             self.sessions,
             self.breaks,
-            self.executions,
-            self.statement_events,
             self.position_changes,
-            self.closures,
-            self.movements,
-            self.dividends,
-            self.risk_scenarios,
             self.account_values,
         )
         return tuple(part.table for part in parts)
@@ -143,12 +136,21 @@ class Lake:
         """Return every table that the program writes."""
         return (*self.tables, *self.derived_tables)
 
-    def _table(self, spec: schema.TableSpec) -> Table:
+    def open_table(self, spec: schema.TableSpec) -> Table:
+        """Return a table that a part above the core declares, in the folder of this lake."""
         return Table(self.table_path(spec.name), spec, **self._options)
 
     def table_path(self, name: str) -> str:
         """Return the path of a table."""
         return f"{self.path}/{name}"
+
+    def strategies_file(self, path: Path) -> StrategiesFile:
+        """Open a strategies file, which has the legs of the registry.
+
+        Raises:
+            StrategiesFileError: It cannot be read, or has a mistake.
+        """
+        return StrategiesFile(path)
 
     async def initialize(self) -> None:
         """Create all tables, or check and migrate those that exist.
@@ -168,8 +170,7 @@ class Lake:
         results: list[storage.MaintenanceResult] = []
         for table in self.all_tables:
             if table in self.tables or table.exists():
-                result = storage.maintain(table, clean_now=clean_now)
-                results.append(result)
+                results.append(storage.maintain(table, clean_now=clean_now))
         return results
 
 
@@ -201,87 +202,3 @@ def rows_of_logins(rows: pl.DataFrame, settings: Settings) -> pl.DataFrame:
     for login in settings.logins:
         accounts.update(login.accounts or ())
     return rows.filter(pl.col("account").is_in(accounts))
-
-
-# No rows of `broker_positions`: the table keeps no reports of a past moment.
-NO_HOLDINGS = schema.BROKER_POSITIONS.empty
-
-MOMENT = "%Y-%m-%d %H:%M:%S UTC"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Past:
-    """A moment, and which rows count.
-
-    Attributes:
-        at: The moment, with a time zone.
-        as_known_now: Whether all rows with a timestamp at or before the moment count, also those
-            that were committed later; otherwise only those that were committed by the moment.
-    """
-
-    at: datetime
-    as_known_now: bool = False
-
-    def __str__(self) -> str:
-        """Return the line that stands above a report."""
-        at = f"{self.at.astimezone(UTC):{MOMENT}}"
-        if self.as_known_now:
-            return f"What was true at {at}, as far as it is known now."
-        return f"As of {at}: what had been committed by then."
-
-
-def require_past(at: datetime, now: datetime) -> None:
-    """Raise if a moment is in the future.
-
-    Raises:
-        MomentError: The moment is in the future.
-    """
-    if at > now:
-        moment = at.astimezone(UTC)
-        raise MomentError(
-            f"{moment:{MOMENT}} is in the future; it is {now:{MOMENT}}.",
-            remedy="Name a time that has passed, with its zone, such as 2026-03-09T15:30:00Z.",
-        )
-
-
-def rows_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> pl.DataFrame:
-    """Return the newest row of each holding of the logins at a moment; blocks.
-
-    Raises:
-        LakeError: A table cannot be used.
-        MomentError: The moment is in the future, or before the first row.
-    """
-    require_past(past.at, now)
-    ledger = lake.updates.sync
-    rows = ledger.as_of(past.at, as_known_now=past.as_known_now)
-    if rows.is_empty():
-        moment = past.at.astimezone(UTC)
-        raise MomentError(
-            f"The ledger has no row of {moment:{MOMENT}}.",
-            remedy="Name a later time, or start `position-sync dev`: it writes rows.",
-        )
-    return rows_of_logins(rows, settings)
-
-
-def legs_at(lake: Lake, at: datetime) -> list[ActiveContract]:
-    """Return the legs that were active at a moment, and whose contract is known; blocks."""
-    legs = []
-    for leg in schema.legs_of(lake.registry.table.rows()):
-        if isinstance(leg, ActiveContract) and lasted(leg.added_at, leg.removed_at, at):
-            active = replace(leg, removed_at=None)
-            legs.append(active)
-    return legs
-
-
-def breaks_at(breaks: Iterable[Break], at: datetime) -> list[Break]:
-    """Return the breaks that were open at a moment, oldest first; pure."""
-    opened: list[Break] = []
-    for difference in breaks:
-        if lasted(difference.opened_at, difference.resolved_at, at):
-            opened.append(difference)
-    return sorted(opened, key=lambda difference: (difference.opened_at, difference.break_id))
-
-
-def lasted(began: datetime, ended: datetime | None, at: datetime) -> bool:
-    """Return whether something had begun by a moment and had not ended; None: it has no end."""
-    return began <= at and (ended is None or at < ended)

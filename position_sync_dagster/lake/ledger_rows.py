@@ -44,8 +44,7 @@ def rows_between(
     first = first.astimezone(UTC)
     last = last.astimezone(UTC)
     on_days = pl.col("partition.date").is_between(first.date(), last.date())
-    may_have_row = storage.may_have("timestamp", first, last)
-    chosen = files.filter(on_days, may_have_row)
+    chosen = files.filter(on_days, storage.may_have("timestamp", first, last))
 
     is_between = pl.col("timestamp").is_between(first, last)
     return table.scan_files(chosen).filter(is_between)

@@ -59,11 +59,9 @@ def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, p
 
     wanted = pl.Series("request_id", ids, dtype=pl.String)
     chosen = storage.in_bucket(FAILED) & storage.may_have_one_of("request_id", wanted)
-    finished = snapshot.finished(chosen, None)
-    rows = finished.filter(bucket=FAILED)
+    rows = snapshot.finished(chosen, None).filter(bucket=FAILED)
 
-    is_wanted = pl.col("request_id").is_in(ids)
-    failed = rows.filter(is_wanted)
+    failed = rows.filter(pl.col("request_id").is_in(ids))
     in_order = wanted.to_frame().join(failed, on="request_id", how="left", maintain_order="left")
 
     parts = failed.get_column("part").unique()
@@ -159,8 +157,7 @@ def ids_of(request_ids: str | Iterable[str]) -> list[str]:
     """Return ids as a list, each once."""
     if isinstance(request_ids, str):
         request_ids = [request_ids]
-    ids = map(storable, request_ids)
-    return list(dict.fromkeys(ids))
+    return list(dict.fromkeys(map(storable, request_ids)))
 
 
 @dataclass(eq=False, repr=False)
@@ -266,8 +263,7 @@ class SyncQueue:
         finished = self.store.finished(chosen)
 
         is_wanted = pl.col("request_id").str.starts_with(prefix)
-        stored = pl.concat([live, finished])
-        requests = stored.filter(is_wanted, IS_REQUEST)
+        requests = pl.concat([live, finished]).filter(is_wanted, IS_REQUEST)
         single = requests.unique("request_id", keep="first", maintain_order=True)
         return schema.records_of(QueuedPosition, single)
 
@@ -368,8 +364,7 @@ class SyncQueue:
             RequestStateError: A request was not claimed, or is finished; none was finished now.
             UnknownRequestError: A request does not exist.
         """
-        ids = ids_of(request_ids)
-        self._succeed(ids, Action.HOLD, lease_token, {})
+        self._succeed(ids_of(request_ids), Action.HOLD, lease_token, {})
 
     def _succeed(
         self, ids: list[str], action: Action, token: str | None, answers: Mapping[str, Answer]
@@ -404,9 +399,7 @@ class SyncQueue:
         Args:
             errors: Error message by request id.
         """
-        texts: dict[str, str] = {}
-        for failed_id, text in errors.items():
-            texts[storable(failed_id)] = storable(text)
+        texts = {storable(failed_id): storable(text) for failed_id, text in errors.items()}
 
         after = partial(next_attempt, retryable=retryable, policy=self.policy, random=self.random)
         step = partial(transitions.fail, errors=texts, following=after, new_ids=self.new_ids)
@@ -466,8 +459,7 @@ class SyncQueue:
         """
         ids = ids_of(request_ids)
         live = self.store.snapshot().live
-        named = transitions.has_id(live, ids)
-        rows = live.filter(named, IS_REQUEST)
+        rows = live.filter(transitions.has_id(live, ids), IS_REQUEST)
         tokens = self._tokens_of(ids, lease_token)
         action = Action.HOLD
         now = self.clock()
@@ -538,12 +530,9 @@ class SyncQueue:
                 counts[QueueStatus(bucket)] += number
                 newest[bucket] = last
 
-        pending = live.filter(status=transitions.PENDING)
-        oldest = pending.get_column("created_at").min()
-        is_claimable = transitions.is_claimable(now, except_accounts)
-        claimable = live.filter(is_claimable)
-        has_expired = transitions.lease_has_expired(now, except_accounts)
-        expired = live.filter(has_expired)
+        oldest = live.filter(status=transitions.PENDING).get_column("created_at").min()
+        claimable = live.filter(transitions.is_claimable(now, except_accounts))
+        expired = live.filter(transitions.lease_has_expired(now, except_accounts))
         return QueueOverview(
             counts=counts,
             claimable=claimable.height,
@@ -582,8 +571,7 @@ class SyncQueue:
                 status = statuses[finished_id]
                 raise wrong_state(finished_id, status, "the step needs a live request")
 
-            change = step(rows, now)
-            return replace(change, replaced=named)
+            return replace(step(rows, now), replaced=named)
 
         self.store.change(checked, commit_info)
         for request_id in ids:

@@ -429,9 +429,7 @@ class SyncUpdates:
         is_recent = pl.col("timestamp") >= since.astimezone(UTC)
         recent = rows.filter(one_of("conid", conids), is_recent)
 
-        newest: dict[Key, PositionUpdate] = {}
-        for update in schema.updates_of(recent):
-            newest[update.account, update.conid] = update
+        newest = {(update.account, update.conid): update for update in schema.updates_of(recent)}
         return NewestRows(rows=newest, through=through)
 
     def as_of(self, moment: datetime, *, as_known_now: bool = False) -> pl.DataFrame:
@@ -448,11 +446,9 @@ class SyncUpdates:
         is_wanted = at <= moment.astimezone(UTC)
 
         def step(files: pl.DataFrame) -> pl.DataFrame:
-            scanned = self.table.scan_files(files)
-            return newest_rows(scanned.filter(is_wanted))
+            return newest_rows(self.table.scan_files(files).filter(is_wanted))
 
-        rows = self.table.read(step)
-        return rows.sort(HOLDING)
+        return self.table.read(step).sort(HOLDING)
 
     def days(self) -> set[date]:
         """Return the UTC days of which there are rows, from the log alone."""
@@ -467,8 +463,7 @@ class SyncUpdates:
         first = last - timedelta(days=look_back_days)
 
         def step(files: pl.DataFrame) -> pl.DataFrame:
-            rows = rows_between(self.table, files, first, last)
-            return newest_rows(rows)
+            return newest_rows(rows_between(self.table, files, first, last))
 
         rows = self.table.read(step)
         return rows.sort(HOLDING)

@@ -118,8 +118,7 @@ def set_aside(live: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl.D
         columns.append(readable_or_new.alias(name))
 
     readable = rows.with_columns(columns)
-    messages = pl.Series(reasons, dtype=pl.String)
-    with_reasons = readable.with_columns(error_message=messages)
+    with_reasons = readable.with_columns(error_message=pl.Series(reasons, dtype=pl.String))
     return _finish(without_lease(with_reasons), FAILED, now)
 
 
@@ -261,8 +260,7 @@ def claim(
         return Change(granted, granted, replaced=is_granted)
 
     is_request = live.select(IS_REQUEST).to_series()
-    is_replaced = is_granted & is_request | ~is_request
-    return Change(granted, granted, aside, replaced=is_replaced)
+    return Change(granted, granted, aside, replaced=is_granted & is_request | ~is_request)
 
 
 def succeed(
@@ -283,8 +281,7 @@ def succeed(
     rows_of_answers = pl.Series(update_ids, dtype=pl.String)
     times_of_answers = schema.moments(confirmed_at)
     finished = _finish(done, SUCCESS, now, update_id=rows_of_answers, confirmed_at=times_of_answers)
-    follow_ups = _follow_ups(done, now, new_ids)
-    return Change(None, follow_ups, finished)
+    return Change(None, _follow_ups(done, now, new_ids), finished)
 
 
 def fail(
@@ -312,9 +309,7 @@ def fail(
         available_at.append(attempt.available_at)
         are_final.append(attempt.status is QueueStatus.FAILED)
 
-    messages: list[str] = []
-    for request_id in done.get_column("request_id"):
-        messages.append(errors[request_id])
+    messages = [errors[request_id] for request_id in done.get_column("request_id")]
 
     after = done.with_columns(
         attempts=pl.Series(attempts, dtype=pl.Int64),
@@ -330,8 +325,7 @@ def fail(
     ended = after_attempt(failed, Outcome.FAILED, ended_at=schema.moment(now), error=message)
     back_off = failed.get_column("available_at")
     retried = as_pending(ended, now).with_columns(available_at=back_off)
-    live = pl.concat([retried, follow_ups])
-    return Change(None, live, finished)
+    return Change(None, pl.concat([retried, follow_ups]), finished)
 
 
 def _follow_ups(done: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl.DataFrame:
@@ -414,15 +408,13 @@ def insert(
     if not (fresh or raised or changed_again):
         return Change(result)
 
-    fresh_requests = list(fresh.values())
-    added = schema.new_request_rows(fresh_ids, fresh_requests, now)
+    added = schema.new_request_rows(fresh_ids, list(fresh.values()), now)
     if not (raised or changed_again):
         return Change(result, added, replaced=False)
 
     touched = has_id(live, raised.keys() | changed_again)
     rows = _with_news(live.filter(touched), raised, changed_again, now)
-    after = pl.concat([rows, added])
-    return Change(result, after, replaced=touched)
+    return Change(result, pl.concat([rows, added]), replaced=touched)
 
 
 def _with_news(
@@ -571,5 +563,4 @@ def retry(
     pending = as_pending(ended, now)
     pending = pending.with_columns(*schema.LIVE_COLUMNS, attempts=pl.lit(0, pl.Int64))
     parts = in_parts(FAILED, siblings.get_column("part").unique())
-    still_failed = siblings.filter(~is_retried)
-    return Change(result, pending, still_failed, parts, replaced=False)
+    return Change(result, pending, siblings.filter(~is_retried), parts, replaced=False)

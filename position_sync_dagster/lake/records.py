@@ -1,20 +1,21 @@
-"""Facts that are stored once each: executions, events, changes of positions, and causes."""
+"""Facts that are stored once each, such as changes of quantities."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import date, datetime
 from typing import Generic
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
 
-from position_sync_dagster.domain.dividends import ExpectedDividend
-from position_sync_dagster.domain.execution import FLEX, Execution
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.money.past import closes
+
+# Returns which of new rows are stored although the table has them, given both: the rows of the
+# table have the columns that make a row the same, and `stated_at`.
+Again = Callable[[pl.DataFrame, pl.DataFrame, list[str]], pl.DataFrame]
 
 
 def add_unknown(
@@ -23,27 +24,23 @@ def add_unknown(
     same: list[str],
     commit_info: Mapping[str, str],
     guard: Callable[[], object] = lambda: None,
+    again: Again | None = None,
 ) -> int:
     """Append the rows that the table does not have, in one commit; return how many.
 
     Only files are read that may have one of the rows, by the log's statistics.
 
     Args:
-        same: A row is known if a row of the table, or one before it, equals it in these columns. A
-            row of a statement is stored again if otherwise a row that an older statement stated
-            would count.
+        same: A row is known if a row of the table, or one before it, equals it in these columns.
         guard: Called right before each attempt to commit; its error ends the attempts.
+        again: Adds rows that are stored again; those with the first of these columns in common are
+            compared then.
     """
 
     def step(handle: DeltaTable) -> int:
         files = storage.data_files(handle)
-        is_stated = "stated_at" in rows.columns and "stated_at" not in same
-        compared = same
-        columns = same
-        if is_stated:  # a statement may correct all but the id
-            compared = same[:1]
-            columns = [*same, "stated_at"]
-
+        compared = same if again is None else same[:1]
+        columns = same if again is None else [*same, "stated_at"]
         for column in compared:
             if column in table.spec.indexed and column in rows.columns:
                 values = rows.get_column(column)
@@ -53,10 +50,9 @@ def add_unknown(
         unknown = rows.join(present, on=same, how="anti", nulls_equal=True, maintain_order="left")
         new = unknown.unique(same, keep="first", maintain_order=True)
 
-        if is_stated:
+        if again is not None:
             stored = pl.concat([present, new.select(present.columns)])
-            again = _said_again(rows, stored, same)
-            new = pl.concat([new, again])
+            new = pl.concat([new, again(rows, stored, same)])
 
         if not new.is_empty():
             guard()
@@ -69,37 +65,24 @@ def add_unknown(
     return table.transact(step)
 
 
-def _said_again(rows: pl.DataFrame, stored: pl.DataFrame, same: list[str]) -> pl.DataFrame:
-    """Return what the newest statements say, where an older one that said otherwise would count."""
-    booking = pl.col("attributes").str.extract('"transactionID": "([^"]*)"')
-    name = ["account", "conid", same[0], "_booking"]  # those of `current_executions`
-    newest_time = pl.col("stated_at").max().over(name)
-    is_newest = pl.col("stated_at") == newest_time
-
-    def newest_of(statements: pl.DataFrame) -> pl.DataFrame:
-        of_broker = statements.filter(pl.col("source") == FLEX)
-        return of_broker.with_columns(_booking=booking).filter(is_newest)
-
-    newest = newest_of(rows)
-    different = newest_of(stored).join(newest, on=same, how="anti", nulls_equal=True)
-    before = different.select(*name, _before="stated_at").unique()
-    joined = newest.join(before, on=name, nulls_equal=True)
-    again = joined.filter(pl.col("stated_at") > pl.col("_before"))
-    return again.select(rows.columns)
-
-
 class RecordsTable(Generic[schema.Record]):
     """A table to which records are only added; one that it has is not added again.
 
     Args:
         kind: The dataclass of its rows.
         apart: Columns in which two equal records may differ: who wrote them, and from which file.
+        again: As in `add_unknown`.
     """
 
     def __init__(
-        self, table: Table, kind: type[schema.Record], apart: Collection[str] = ("run_id",)
+        self,
+        table: Table,
+        kind: type[schema.Record],
+        apart: Collection[str] = ("run_id",),
+        again: Again | None = None,
     ) -> None:
         self.table = table
+        self._again = again
         self._kind = kind
         names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
         self._same = [name for name in names if name not in apart]
@@ -125,7 +108,7 @@ class RecordsTable(Generic[schema.Record]):
 
         info = {"action": "import", "run_id": run_id or ""}
         in_order = rows.sort(spec.order, maintain_order=True)
-        return add_unknown(self.table, in_order, self._same, info, guard)
+        return add_unknown(self.table, in_order, self._same, info, guard, self._again)
 
     def rows(
         self,
@@ -170,113 +153,7 @@ class RecordsTable(Generic[schema.Record]):
         return schema.records_of(self._kind, in_order)
 
 
-class ExecutionsTable(RecordsTable[Execution]):
-    """The table `executions`: a row of each source, and of each correction, of an execution."""
-
-    def __init__(self, table: Table) -> None:
-        super().__init__(table, Execution, ("run_id", "statement", "stated_at"))
-
-    def read(self) -> pl.DataFrame:
-        """Return, for each execution, the row that counts; oldest first."""
-        current = closes.current_executions(self.records())
-        return schema.frame_of(self.table.spec, current)
-
-
-def events_table(table: Table) -> RecordsTable[closes.StatementEvent]:
-    """Return the table `statement_events`."""
-    return RecordsTable(table, closes.StatementEvent, ("run_id", "statement", "stated_at"))
-
-
 def changes_table(table: Table) -> RecordsTable[PositionChange]:
     """Return the table `position_changes`, which has each change of a quantity once, by its id."""
     names = {field.name for field in fields(PositionChange)} - {"change_id"}
     return RecordsTable(table, PositionChange, names)
-
-
-class DividendsTable(RecordsTable[ExpectedDividend]):
-    """The table `dividends`: what was expected of underlyings, and since when."""
-
-    def __init__(self, table: Table) -> None:
-        super().__init__(table, ExpectedDividend)
-
-    def current(self) -> list[ExpectedDividend]:
-        """Return the dividends that were seen last of each underlying and source, next first."""
-        newest = pl.col("seen_at").max().over("conid", "source")
-        current = self.table.rows().filter(pl.col("seen_at") == newest)
-        in_order = current.sort("conid", "source", "ex_date")
-        return schema.records_of(ExpectedDividend, in_order)
-
-
-class RiskScenariosTable:
-    """The table `risk_scenarios`: what each strategy would lose, at each time it was computed."""
-
-    def __init__(self, table: Table) -> None:
-        self.table = table
-
-    def record(self, rows: Iterable[Mapping[str, object]]) -> int:
-        """Store the rows of one time, each once, in one commit; return how many were new."""
-        frame = schema.frame_of(self.table.spec, rows)
-        if frame.is_empty():
-            return 0
-        return add_unknown(self.table, frame, list(self.table.spec.key), {"action": "record"})
-
-    def latest(self) -> pl.DataFrame:
-        """Return the rows of the newest time."""
-        rows = self.table.rows()
-        return rows.filter(pl.col("made_at") == pl.col("made_at").max())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LookedAt:
-    """The last look of this process at all closes that may be judged.
-
-    Attributes:
-        since: When the first close was seen that is to be looked at again.
-        until: The end of the days whose facts were complete.
-        files: The files that may have facts of these days.
-    """
-
-    since: datetime
-    until: datetime
-    files: frozenset[str]
-
-
-class ClosuresTable(RecordsTable[closes.Closure]):
-    """The table `closures`: the causes of closes, the provisional and the stated ones.
-
-    A cause that counted before may count again: it is stored with the time of each judgement.
-
-    Attributes:
-        looked: Kept here, since each look at the closes of weeks costs what they are.
-    """
-
-    def __init__(self, table: Table) -> None:
-        super().__init__(table, closes.Closure)
-        self.looked: LookedAt | None = None
-
-    def current_rows(
-        self,
-        only: pl.Expr | None = None,
-        since: datetime | None = None,
-        columns: Collection[str] = tuple(schema.CLOSURES.columns),
-    ) -> pl.DataFrame:
-        """Return, for each close, the causes that count: those judged last.
-
-        Args:
-            only: Chooses rows; the others do not count.
-            since: The earliest time at which closes were judged; None: any.
-            columns: Names of columns. With `closed_at` the oldest come first.
-        """
-        names = {"change_id", "judged_at", "cause", *columns}
-        rows = self.rows(since, only, sorted(names))
-        last = pl.col("judged_at").max().over("change_id")
-        counted = rows.filter(pl.col("judged_at").eq_missing(last))
-        if "closed_at" in columns:
-            counted = counted.sort("closed_at", "change_id", "cause")
-        return counted.select(list(columns))
-
-    def current(
-        self, only: pl.Expr | None = None, since: datetime | None = None
-    ) -> list[closes.Closure]:
-        """Return the rows of `current_rows` as records."""
-        return schema.records_of(closes.Closure, self.current_rows(only, since))

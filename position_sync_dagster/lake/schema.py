@@ -27,8 +27,6 @@ from deltalake import Field, Schema
 from deltalake.schema import PrimitiveType
 
 from position_sync_dagster.domain.account_values import AccountSummary
-from position_sync_dagster.domain.dividends import ExpectedDividend
-from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.holding import GREEKS_COLUMNS, BrokerPosition, HoldingGreeks
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument
@@ -42,9 +40,6 @@ from position_sync_dagster.domain.queue_request import QueuedPosition, QueueRequ
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.errors import InvalidRequestError
 from position_sync_dagster.lake.given_leg import TEXTS
-from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
-from position_sync_dagster.money.past.closes import Closure, StatementEvent
-from position_sync_dagster.money.past.movements import Movement
 
 # How a value of each type is stored: its type in Delta, and in a frame.
 _TYPES: Mapping[type, tuple[str, pl.DataType]] = {
@@ -87,11 +82,11 @@ def columns_of(
         TypeError: A field has a type for which there is no column type.
     """
     texts = descriptions_of(record) | dict(texts or {})
-    columns = {}
-    for name, hint in get_type_hints(record).items():
-        if name not in besides:
-            columns[name] = _column(name, hint, texts.get(name, ""))
-    return columns
+    return {
+        name: _column(name, hint, texts.get(name, ""))
+        for name, hint in get_type_hints(record).items()
+        if name not in besides
+    }
 
 
 def descriptions_of(record: type) -> dict[str, str]:
@@ -446,25 +441,6 @@ RECONCILIATION_BREAKS = TableSpec(
     "their decision.",
 )
 
-EXECUTIONS = TableSpec(
-    "executions",
-    columns_of(Execution),
-    indexed=("execution_id", "time", "account"),
-    order="time",
-    version=2,
-    description="Executions of the gateway's API and of statements: one trade may be there in "
-    "several wordings.",
-)
-
-STATEMENT_EVENTS = TableSpec(
-    "statement_events",
-    columns_of(StatementEvent),
-    indexed=("event_id", "day", "account"),
-    order="day",
-    description="What the broker's statements say of holdings besides trades: exercises, "
-    "transfers, cash.",
-)
-
 POSITION_CHANGES = TableSpec(
     "position_changes",
     columns_of(PositionChange),
@@ -473,26 +449,6 @@ POSITION_CHANGES = TableSpec(
     order="seen_at",
     key=("change_id",),
     description="Each change of a quantity, as the stream saw it.",
-)
-
-CLOSURES = TableSpec(
-    "closures",
-    columns_of(Closure),
-    indexed=("change_id", "closed_at", "judged_at"),
-    order="judged_at",
-    description="Why holdings closed, as it was known at each judgement; the newest one of a "
-    "change counts.",
-)
-
-MOVEMENTS = TableSpec(
-    "movements",
-    columns_of(Movement),
-    version=2,
-    indexed=("day", "session_date", "account"),
-    order="day",
-    key=("movement_id",),
-    description="Each movement of quantity and cash, once, in its newest wording.",
-    kept=A_WEEK,
 )
 
 ACCOUNT_VALUES = TableSpec(
@@ -507,64 +463,6 @@ ACCOUNT_VALUES = TableSpec(
     description="What each account was worth: a row for each change of a value.",
 )
 
-DIVIDENDS = TableSpec(
-    "dividends",
-    columns_of(ExpectedDividend),
-    indexed=("conid", "seen_at"),
-    order="seen_at",
-    description="The dividends that are expected of an underlying, as they were known at each "
-    "time.",
-)
-
-
-class _Scenario:
-    """The columns of `risk_scenarios`.
-
-    Attributes:
-        made_at: When the scenarios were computed (UTC).
-        date: Partition: the UTC date of made_at.
-        strategy_id: The strategy; UNATTRIBUTED for what no strategy has.
-        account: IB account.
-        currency: Currency of the money.
-        scenario: Name of the scenario.
-        spot: Move of the underlyings. Unit: percent.
-        vol: Change of the volatilities. Unit: points.
-        days: Days that have passed. Unit: days.
-        value: Value in the scenario, of the legs that could be priced; null where none could.
-            Unit: `currency`.
-        profit: By how much the value changes; null where it is not known. Unit: `currency`.
-        left_out: Legs that could not be priced: they are in no number.
-        largest_loss: The largest allowed loss, if the file of scenarios names one. Unit:
-            `currency`.
-        run_id: The Dagster run that wrote the row.
-    """
-
-    made_at: dt.datetime
-    date: dt.date
-    strategy_id: str
-    account: str
-    currency: str
-    scenario: str
-    spot: float
-    vol: float
-    days: float
-    value: float | None
-    profit: float
-    left_out: int
-    largest_loss: float
-    run_id: str
-
-
-RISK_SCENARIOS = TableSpec(
-    "risk_scenarios",
-    columns_of(_Scenario),
-    partition_by=("date",),
-    indexed=("made_at",),
-    order="made_at",
-    key=("made_at", "strategy_id", "account", "currency", "scenario"),
-    description="The value of each strategy in each scenario, recorded each quarter of an hour.",
-)
-
 # The tables that hold what happened. Those below are derived from them.
 TABLES = (
     ACTIVE_STRATEGIES,
@@ -574,14 +472,8 @@ TABLES = (
     CONTRACTS,
     GATEWAY_SESSIONS,
     RECONCILIATION_BREAKS,
-    EXECUTIONS,
-    STATEMENT_EVENTS,
     POSITION_CHANGES,
-    CLOSURES,
-    MOVEMENTS,
     ACCOUNT_VALUES,
-    DIVIDENDS,
-    RISK_SCENARIOS,
 )
 
 
@@ -605,101 +497,6 @@ LATEST_POSITIONS = TableSpec(
     version=5,
     indexed=("account", "conid"),
     description="The newest row of each holding, with the time until which its value is confirmed.",
-)
-
-
-class _Exposure:
-    """The columns of `strategy_exposure`.
-
-    Attributes:
-        strategy_id: The strategy; UNATTRIBUTED for what no strategy has of the account.
-        currency: Currency of the sums; null for legs that were never valued.
-        asset_class: OPTION, STOCK, FUTURE, OTHER, or UNKNOWN without a holding.
-        legs: Active legs of the strategy in this account, currency and class, and what it holds
-            without a leg; of UNATTRIBUTED its holdings.
-        legs_held: Legs of these with a holding.
-        market_value: Sum of the market values; null for futures. Unit: `currency`.
-        notional: Sum of the notional values of futures. Unit: `currency`.
-        unrealized_pnl: Sum of the unrealized profit and loss. Unit: `currency`.
-        delta: Sum of delta × quantity × multiplier. Unit: deltas.
-        gamma: Sum of gamma × quantity × multiplier. Unit: deltas per `currency`.
-        vega: Sum of vega × quantity × multiplier. Unit: `currency`.
-        theta: Sum of theta × quantity × multiplier. Unit: `currency`.
-        legs_without_value: Legs that are missing in the sums of money.
-        legs_without_greeks: Legs that are missing in the sums of greeks.
-        oldest_value_at: When the oldest price in the sums arrived or was confirmed; null if that is
-            not known of one of them.
-        dollar_delta: Sum of delta × quantity × multiplier × price of the underlying; of a stock or
-            a future its value. Unit: `currency`.
-        by_underlying: JSON: for each underlying the sums of delta, gamma, vega, theta, dollar_delta
-            and gamma_1pct.
-        daily_pnl: Sum of the profit and loss of the day. Unit: `currency`.
-        worst_value_age_s: Age of the oldest price when this row was made, as oldest_value_at. Unit:
-            seconds.
-        legs_without_value_time: Held legs whose value has no time of its source.
-        legs_expiring: Held legs that expire within 5 days, or have expired.
-        short_legs_in_money: Held short options in the money.
-        short_legs_unknown: Held short options of which the price of the underlying is not known.
-        mismatches: Legs that name another contract than their conid, with the difference; in no
-            sum.
-        account: IB account of the holdings; null for legs that are not held and name none.
-        gamma_1pct: By how much dollar_delta changes when the underlyings move by 1 %. Unit:
-            `currency`.
-        options: Held options.
-        options_with_greeks: Those of them whose greeks are known: the sums leave out the others,
-            and are null where what is known carries less than 90 % of a sum.
-        nearest_expiry: First day on which a holding expires.
-        differences: Legs that have less than the quantity they claim, and holdings of which
-            strategies have only a part, with the quantities.
-        options_modelled: Those of options_with_greeks whose greeks this package computed.
-        ledger_version: Greatest ledger_version of the rows of position_updates that were summed:
-            the same in each row. Null if there were none.
-        legs_closed: Legs that were held and of which it is known why they are gone.
-        closed: What happened to these, such as one expired on 2026-11-20.
-    """
-
-    strategy_id: str
-    currency: str | None
-    asset_class: str
-    legs: int
-    legs_held: int
-    market_value: float | None
-    notional: float
-    unrealized_pnl: float
-    delta: float
-    gamma: float
-    vega: float
-    theta: float
-    legs_without_value: int
-    legs_without_greeks: int
-    oldest_value_at: dt.datetime | None
-    dollar_delta: float
-    by_underlying: str
-    daily_pnl: float
-    worst_value_age_s: float
-    legs_without_value_time: int
-    legs_expiring: int
-    short_legs_in_money: int
-    short_legs_unknown: int
-    mismatches: str
-    account: str | None
-    gamma_1pct: float
-    options: int
-    options_with_greeks: int
-    nearest_expiry: dt.date
-    differences: str
-    options_modelled: int
-    ledger_version: int | None
-    legs_closed: int
-    closed: str
-
-
-STRATEGY_EXPOSURE = TableSpec(
-    "strategy_exposure",
-    columns_of(_Exposure),
-    indexed=("strategy_id",),
-    version=6,
-    description="Money, greeks and counts of each strategy, account, currency and class.",
 )
 
 
@@ -744,141 +541,7 @@ DAILY_POSITIONS = TableSpec(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExplainedProfit:
-    """The columns of `profit_explained`.
-
-    Attributes:
-        session_date: Partition: the exchange's trading day.
-        since: The close before, from which the profit counts (UTC).
-        closed_at: When the exchange closed on that day.
-        strategy_id: The strategy; UNATTRIBUTED for what no strategy has.
-        account: IB account.
-        currency: Currency of the money.
-        profit: Profit of the time, the sum of the parts below; they and it are null where the
-            profit of a holding is not known. Unit: `currency`.
-        delta: By the move of the underlyings. Unit: `currency`.
-        gamma: By the change of delta during that move. Unit: `currency`.
-        vega: By the change of the implied volatilities. Unit: `currency`.
-        theta: By the time that passed. Unit: `currency`.
-        repricing: The rest of the change of the prices. The greeks and it are null where the
-            options whose greeks are known carry less than 90 %. Unit: `currency`.
-        trades: From the prices of trades to the last prices. Unit: `currency`.
-        fees: Commissions; below 0 is a cost. Unit: `currency`.
-        assignments: Assignments, exercises, expiries, transfers and corporate actions, and what
-            they left. Unit: `currency`.
-        cash: Dividends, interest and fees that a statement names. Unit: `currency`.
-        unexplained: The value of quantities that came or went without a movement, which makes the
-            profit unknown; else 0. Unit: `currency`.
-        gross_move: The sum of the sizes of the parts. Unit: `currency`.
-        legs: Holdings with a part in it.
-        without_greeks: Those of them whose greeks were not known: a few are in repricing.
-        unexplained_legs: Which holdings are unexplained.
-        legs_unknown: Holdings, and cash, of which the profit is not known.
-        why_unknown: Which these are, and what is not known of each.
-    """
-
-    session_date: dt.date
-    since: dt.datetime
-    closed_at: dt.datetime
-    strategy_id: str
-    account: str
-    currency: str
-    profit: float | None
-    delta: float | None
-    gamma: float | None
-    vega: float | None
-    theta: float | None
-    repricing: float | None
-    trades: float | None
-    fees: float | None
-    assignments: float | None
-    cash: float | None
-    unexplained: float | None
-    gross_move: float | None
-    legs: int
-    without_greeks: int
-    unexplained_legs: str | None
-    legs_unknown: int
-    why_unknown: str | None
-
-
-PROFIT_EXPLAINED = TableSpec(
-    "profit_explained",
-    columns_of(ExplainedProfit),
-    version=2,
-    partition_by=("session_date",),
-    indexed=("strategy_id", "account"),
-    description="The profit of each trading day, strategy, account and currency, and its parts.",
-    kept=A_WEEK,
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BookedDay:
-    """The columns of `books`: why the net liquidation of an account moved.
-
-    Attributes:
-        session_date: Partition: the exchange's trading day.
-        account: IB account.
-        currency: Base currency of the account; null where the statement does not say it.
-        net_liquidation_before: That of the statement of the trading day before. Unit: `currency`.
-        net_liquidation: That of the statement of the day. Unit: `currency`.
-        change: The second less the first; the parts and the difference add up to it. Unit:
-            `currency`.
-        profit: Profit of holdings, without commissions; null, as all parts, where one is not known.
-            Unit: `currency`.
-        income: Dividends, and tax on them. Unit: `currency`.
-        fees: Commissions and fees; below 0 is a cost. Unit: `currency`.
-        interest: Interest and coupons. Unit: `currency`.
-        accruals: Dividends and interest that became due, less what was paid of them; null where the
-            statement names no parts. Unit: `currency`.
-        rates: Effect of exchange rates. Unit: `currency`.
-        owner: What the owner brought or took, in cash and in kind. Unit: `currency`.
-        difference: What nothing explains. Unit: `currency`.
-        why_unknown: Which parts are not known.
-        statement: The statement of the day.
-    """
-
-    session_date: dt.date
-    account: str
-    currency: str | None
-    net_liquidation_before: float
-    net_liquidation: float
-    change: float
-    profit: float | None
-    income: float | None
-    fees: float | None
-    interest: float | None
-    accruals: float | None
-    rates: float | None
-    owner: float | None
-    difference: float | None
-    why_unknown: str | None
-    statement: str
-
-
-BOOKS = TableSpec(
-    "books",
-    columns_of(BookedDay),
-    partition_by=("session_date",),
-    indexed=("account",),
-    description="Why the net liquidation of each account moved on each trading day.",
-    kept=A_WEEK,
-)
-
-CLOSED_CAMPAIGNS = TableSpec(
-    "closed_campaigns",
-    columns_of(ClosedCampaign),
-    indexed=("closed", "campaign_id"),
-    description="Each campaign of a strategy that is over, and each structure in no strategy, with "
-    "what it brought.",
-    kept=A_WEEK,
-)
-
-DERIVED = (
-    LATEST_POSITIONS, STRATEGY_EXPOSURE, DAILY_POSITIONS, PROFIT_EXPLAINED, BOOKS, CLOSED_CAMPAIGNS,
-)  # fmt: skip
+DERIVED = (LATEST_POSITIONS, DAILY_POSITIONS)
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -947,8 +610,7 @@ def moment(at: datetime | None) -> pl.Expr:
     `pl.lit` of a `datetime` takes forty times as long, and starts the threads of Polars: a process
     that imported it then could not fork any more.
     """
-    ticks = pl.lit(_ticks(at), pl.Int64)
-    return ticks.cast(_MOMENT)
+    return pl.lit(_ticks(at), pl.Int64).cast(_MOMENT)
 
 
 def one_of(column: str, values: Iterable[object]) -> pl.Expr:
@@ -1037,9 +699,9 @@ def broker_rows(
 
 def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
     """Return the broker positions in a frame."""
-    greeks: list[HoldingGreeks | None] = []
-    for values in records_of(HoldingGreeks, frame):
-        greeks.append(None if values.delta is None else values)
+    greeks = [
+        None if values.delta is None else values for values in records_of(HoldingGreeks, frame)
+    ]
 
     is_followed = pl.col("followed").fill_null(value=False)
     instruments = records_of(Instrument, frame)
@@ -1066,8 +728,7 @@ def records_of(kind: type[Record], frame: pl.DataFrame, **parts: list[Any]) -> l
         parts: The values of fields that are no columns, by the name of the field.
     """
     columns = columns_of(kind, besides=parts)
-    chosen = frame.select(list(columns))
-    values = chosen.to_dict(as_series=False)
+    values = frame.select(list(columns)).to_dict(as_series=False)
     for name, column in columns.items():
         if column.choices:
             members = {member.value: member for member in column.choices}
@@ -1124,8 +785,7 @@ def content_id(at: datetime, *content: object) -> str:
     text = repr(content).encode()
     digest = int.from_bytes(blake2b(text, digest_size=16).digest())
     sequence = digest >> 64 & 0xFFF
-    ticks = _milliseconds(at) << 12 | sequence
-    return _uuid(ticks, digest, version=8)
+    return _uuid(_milliseconds(at) << 12 | sequence, digest, version=8)
 
 
 def part_named(text: str) -> str:

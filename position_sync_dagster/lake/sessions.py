@@ -196,10 +196,7 @@ class GatewaySessions:
         """
         of_logins = pl.col("gateway_id").is_in(list(gateway_ids))
         rows = self._lifecycle.snapshot().live.filter(of_logins)
-        newest: dict[str, GatewaySession] = {}
-        for session in schema.records_of(GatewaySession, rows):
-            newest[session.gateway_id] = session
-        return newest
+        return {session.gateway_id: session for session in schema.records_of(GatewaySession, rows)}
 
     def history(self, limit: int | None = 50, only: pl.Expr = EVERY) -> list[GatewaySession]:
         """Return the newest sessions of all logins, newest first.
@@ -239,8 +236,7 @@ class GatewaySessions:
 
         def step(snapshot: Snapshot) -> Change[T]:
             is_own = snapshot.live.select(pl.col("gateway_id") == gateway_id).to_series()
-            rows = snapshot.live.filter(is_own)
-            sessions = schema.records_of(GatewaySession, rows)
+            sessions = schema.records_of(GatewaySession, snapshot.live.filter(is_own))
             stored = next(iter(sessions), None)
             now = self._clock()
             after = decide(stored, now)
@@ -249,14 +245,11 @@ class GatewaySessions:
 
             past = []
             if stored is not None and stored.session_id != after.session_id:
-                followed = stored.as_followed(now)
-                past.append(followed)
+                past.append(stored.as_followed(now))
             moved = schema.session_rows(past).with_columns(bucket=pl.lit(PAST))
-            live = schema.session_rows([after])
-            return Change(after, live, moved, replaced=is_own)
+            return Change(after, schema.session_rows([after]), moved, replaced=is_own)
 
-        part = schema.part_named(gateway_id)
-        return self._lifecycle.change(step, commit_info, part)
+        return self._lifecycle.change(step, commit_info, schema.part_named(gateway_id))
 
 
 def login_owned(by: GatewaySession) -> errors.LoginOwnedError:

@@ -139,8 +139,7 @@ class SyncRegistry:
 
         accounts: dict[int, set[str | None]] = {}
         for leg in self.legs:
-            of_conid = accounts.setdefault(leg.conid, set())
-            of_conid.add(leg.account)
+            accounts.setdefault(leg.conid, set()).add(leg.account)
         # One assignment, since `is_active` is called from other threads without a lock.
         self._accounts = accounts
         self.version = snapshot.version
@@ -288,8 +287,7 @@ class SyncRegistry:
 
             of_rules = [leg for leg in before.values() if leg.strategy_id in rules]
             of_rules = without_listed(of_rules, resolved)
-            legs_after = distinct_legs([*resolved, *of_rules])
-            return _memberships_of(legs_after, before)
+            return _memberships_of(distinct_legs([*resolved, *of_rules]), before)
 
         before, after = self._change(step, "replace")
         joined = after.items() - before.items()
@@ -318,8 +316,7 @@ class SyncRegistry:
                 if is_listed or leg.account not in accounts:
                     after[key] = leg
 
-            of_rules = without_listed(chosen, listed)
-            return after | _memberships_of(of_rules, before)
+            return after | _memberships_of(without_listed(chosen, listed), before)
 
         before, after = self._change(step, "rules")
         return before != after
@@ -342,11 +339,7 @@ class SyncRegistry:
             return after
 
         _before, after = self._change(step, "roll")
-        exchanged: list[ActiveContract] = []
-        for _old, new in wanted:
-            if after.get(new.key) is new:
-                exchanged.append(new)
-        return exchanged
+        return [new for _old, new in wanted if after.get(new.key) is new]
 
     def settle(self, findings: Iterable[tuple[UnresolvedLeg, int | str]]) -> None:
         """Record in one commit which contracts were found, and why others were not.
@@ -395,8 +388,7 @@ class SyncRegistry:
 
             ended = leg_rows(removed).with_columns(bucket=pl.lit(REMOVED))
             unreadable = snapshot.live.filter(~IS_LEG)
-            active = leg_rows(after.values())
-            live = pl.concat([active, unreadable])
+            live = pl.concat([leg_rows(after.values()), unreadable])
             return Change((before, after), live, ended)
 
         result = self._memberships.change(change_rows, {"action": action})
@@ -492,10 +484,11 @@ def is_unchanged(before: Leg | None, leg: Leg) -> bool:
     if type(before) is not type(leg):
         return False
 
-    not_compared: dict[str, Any] = {}
-    for name in ("added_at", "resolved_at", "rolled_from", "problem"):
-        if name in leg.__dataclass_fields__:
-            not_compared[name] = getattr(before, name)
+    not_compared = {
+        name: getattr(before, name)
+        for name in ("added_at", "resolved_at", "rolled_from", "problem")
+        if name in leg.__dataclass_fields__
+    }
     return replace(leg, **not_compared) == before
 
 
@@ -505,17 +498,17 @@ def with_known_contracts(legs: Iterable[Leg], before: Iterable[Leg]) -> list[Leg
     A conid is used only for the strategy and account for which it was found. Reading the same file
     again therefore changes nothing.
     """
-    contracts: dict[LegKey, ActiveContract] = {}
-    for leg in before:
-        if isinstance(leg, ActiveContract) and leg.resolved_at is not None:
-            contracts[leg.strategy_id, leg.account, leg.terms] = leg
+    contracts: dict[LegKey, ActiveContract] = {
+        (leg.strategy_id, leg.account, leg.terms): leg
+        for leg in before
+        if isinstance(leg, ActiveContract) and leg.resolved_at is not None
+    }
 
     known_legs: list[Leg] = []
     for leg in legs:
         contract = contracts.get(leg.key)
         if isinstance(leg, UnresolvedLeg) and contract is not None:
-            resolved = leg.resolved(contract.conid, contract.resolved_at)
-            known_legs.append(resolved)
+            known_legs.append(leg.resolved(contract.conid, contract.resolved_at))
         else:
             known_legs.append(leg)
     return known_legs
@@ -554,8 +547,7 @@ def with_rolls(
         if new is None or new.key in named:
             rolled.append(leg)
         else:
-            following_leg = _with_words_of(leg, new)
-            rolled.append(following_leg)
+            rolled.append(_with_words_of(leg, new))
     return rolled
 
 
@@ -603,8 +595,7 @@ def settled(
                 return after
             problem = f"The strategy has its contract already, as the leg {finding}."
 
-    unresolved = replace(present, problem=problem)
-    return {**legs, leg.key: unresolved}
+    return {**legs, leg.key: replace(present, problem=problem)}
 
 
 def distinct_legs(legs: Iterable[Leg]) -> list[Leg]:

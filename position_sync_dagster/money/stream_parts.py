@@ -1,8 +1,9 @@
 """What money adds to a stream: causes of closes, rolls, rules of legs, and computed greeks."""
 
 from dataclasses import replace
+from functools import partial
 
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.money.risk.model_greeks import ModelGreeks
 from position_sync_dagster.money.strategies.leg_followers import RollFollower, RuleFollower
@@ -12,7 +13,7 @@ from position_sync_dagster.sync.stream.router import StreamTables
 
 
 def with_money(
-    tables: StreamTables, lake: Lake, settings: Settings, own: Ownership
+    tables: StreamTables, lake: MoneyLake, settings: Settings, own: Ownership
 ) -> StreamTables:
     """Return the parts of a stream with those of money.
 
@@ -26,5 +27,5 @@ def with_money(
         closes=CloseExplainer(lake, run_id=run_id, calendar=settings.calendar),
         rolls=RollFollower(lake, settings),
         rules=None if file is None else RuleFollower(lake.registry, file),
-        greeks=ModelGreeks,
+        greeks=partial(ModelGreeks, dividends=lake.dividends),
     )

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
-from position_sync_dagster import dagster_files, errors
+from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import elapsed, utc_now
 from position_sync_dagster.domain.gateway_session import PAUSED, GatewaySession, SessionState
 from position_sync_dagster.domain.holding import BrokerPosition, Completeness
@@ -27,15 +27,16 @@ from position_sync_dagster.gateway.account_downloads import zone_of
 from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
 from position_sync_dagster.gateway.ib_async_internals import version_problem
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.object_store import (
     absolute_path,
     is_remote,
     require_conditional_put,
 )
 from position_sync_dagster.lake.storage.table import Table, together
-from position_sync_dagster.lake.strategies_file import load_strategies
+from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.reports import signs_of_life
 from position_sync_dagster.money.reports.alerts import not_understood
+from position_sync_dagster.money.strategies.strategies_file import load_strategies
 from position_sync_dagster.processes import ports
 from position_sync_dagster.processes.home import holder_of
 from position_sync_dagster.settings import Settings, warnings_of
@@ -382,7 +383,7 @@ def check_strategies_file(settings: Settings) -> list[Finding]:
     return [good("strategies file", f"{settings.strategies_file} can be read")]
 
 
-def check_lake(lake: Lake) -> list[Finding]:
+def check_lake(lake: MoneyLake) -> list[Finding]:
     """Return whether each table can be used.
 
     In an object store each table takes dozens of requests: they are examined at once.
@@ -395,7 +396,7 @@ def check_lake(lake: Lake) -> list[Finding]:
     return ill or [good("tables", text)]
 
 
-def check_store(lake: Lake) -> list[Finding]:
+def check_store(lake: MoneyLake) -> list[Finding]:
     """Return that an object store keeps two writers apart; nothing about a disk.
 
     Raises:
@@ -449,7 +450,7 @@ def run_preflight(
         dagster_home: Where Dagster keeps its state.
         ui_port: The port of the Dagster UI.
     """
-    lake = Lake(settings.lake, use="look")
+    lake = MoneyLake(settings.lake, use="look")
     sessions: dict[str, GatewaySession] = {}
     looks: Looks = {
         "settings": lambda: check_settings(settings, environ, env_file=env_file),
@@ -497,7 +498,7 @@ async def _gateways(
 
 def check_programs(home: Path) -> list[Finding]:
     """Return whether Dagster's programs work; none running after an end in order is good too."""
-    programs = dagster_files.read(home)
+    programs = signs_of_life.read(home)
     if programs.problems:
         remedy = "Then look at `position-sync status`."
         return [bad("programs", text, remedy) for text in programs.problems]
@@ -507,14 +508,14 @@ def check_programs(home: Path) -> list[Finding]:
 
 
 # How old a tick may be if the programs work.
-LATE = timedelta(seconds=dagster_files.LATE_S)
+LATE = timedelta(seconds=signs_of_life.LATE_S)
 
 # Seconds for which a stream may be away beside programs that work: another one follows it.
 AWAY_S = 60.0
 
 
 def check_streams(
-    lake: Lake, settings: Settings, home: Path, living: dict[str, GatewaySession]
+    lake: MoneyLake, settings: Settings, home: Path, living: dict[str, GatewaySession]
 ) -> list[Finding]:
     """Return each login without a stream, if Dagster's programs work: they start one.
 
@@ -528,7 +529,7 @@ def check_streams(
     if not lake.sessions.table.exists():
         return []
 
-    programs = dagster_files.read(home)
+    programs = signs_of_life.read(home)
     is_ticking = programs.ticked_at is not None and elapsed(programs.ticked_at, now) < LATE
     findings = []
     for login in logins:
@@ -553,7 +554,7 @@ def check_streams(
 def check_results(home: Path) -> list[Finding]:
     """Return the checks that failed at the last tick: those of values are bad."""
     findings = []
-    for check in dagster_files.failing_checks(home):
+    for check in signs_of_life.failing_checks(home):
         if check.is_unknown:
             continue
 

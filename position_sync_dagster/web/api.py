@@ -18,7 +18,6 @@ from starlette.datastructures import QueryParams
 from starlette.responses import JSONResponse, Response
 
 from position_sync_dagster.domain.holding import KEY
-from position_sync_dagster.domain.known_names import KnownNames, nearest
 from position_sync_dagster.errors import (
     BusyError,
     PositionSyncError,
@@ -32,6 +31,7 @@ from position_sync_dagster.money.campaigns.results import read_campaigns
 from position_sync_dagster.money.profit.returns import read_returns
 from position_sync_dagster.money.reports.book import COLUMNS, names_ever, open_positions
 from position_sync_dagster.money.reports.figures import VERSION, Figures, amounts_in_cents
+from position_sync_dagster.money.reports.known_names import KnownNames, nearest
 from position_sync_dagster.money.reports.status import plain
 from position_sync_dagster.money.risk.curve import PRICES
 from position_sync_dagster.money.risk.payoff import payoffs

@@ -18,10 +18,10 @@ from pydantic import (
     field_validator,
 )
 
-from position_sync_dagster.domain.known_names import nearest
 from position_sync_dagster.errors import UserError, shown
 from position_sync_dagster.money.profit.bridge import Today
 from position_sync_dagster.money.reports.changes import DayChange
+from position_sync_dagster.money.reports.known_names import nearest
 from position_sync_dagster.money.reports.money_sums import (
     ExpirySum,
     StrategySum,

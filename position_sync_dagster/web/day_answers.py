@@ -5,19 +5,14 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster.domain.cents import split_in_cents
 from position_sync_dagster.lake.derived import newest_day
-from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema import (
-    BOOKS,
-    PROFIT_EXPLAINED,
-    BookedDay,
-    ExplainedProfit,
-    TableSpec,
-)
+from position_sync_dagster.lake.schema import TableSpec
+from position_sync_dagster.money.cents import split_in_cents
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.profit.profit import PARTS
 from position_sync_dagster.money.profit.todays_profit import TodaysProfit, of_strategy
 from position_sync_dagster.money.reports.figures import Figures
+from position_sync_dagster.money.tables import BOOKS, PROFIT_EXPLAINED, BookedDay, ExplainedProfit
 from position_sync_dagster.web.api_answers import ApiModel, MomentQuery
 
 # The parts of the change of a net liquidation that are known.
@@ -36,7 +31,7 @@ class ClosedDayAnswer(ApiModel):
     books: list[BookedDay]
 
 
-def closed_day(lake: Lake, at: datetime) -> dict[str, Any]:
+def closed_day(lake: MoneyLake, at: datetime) -> dict[str, Any]:
     """Return the rows of the newest days; blocks.
 
     Raises:
@@ -62,7 +57,7 @@ def _booked_in_cents(row: dict[str, Any]) -> dict[str, Any]:
     return split_in_cents(row, "change", BOOKED_PARTS, "difference")
 
 
-def _newest(lake: Lake, spec: TableSpec) -> pl.DataFrame:
+def _newest(lake: MoneyLake, spec: TableSpec) -> pl.DataFrame:
     """Return the rows of the newest day of a table; none where nothing wrote it yet."""
     table = lake.derived_table(spec)
     return newest_day(table) if table.exists() else spec.empty

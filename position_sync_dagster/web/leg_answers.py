@@ -9,8 +9,8 @@ import polars as pl
 from pydantic import Field
 
 from position_sync_dagster.errors import UnknownIdError
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.ledger_rows import LedgerProvenance
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.book import COLUMNS
 from position_sync_dagster.money.reports.changes import DayChange
 from position_sync_dagster.money.reports.figures import Figures
@@ -64,7 +64,7 @@ class LegAnswer(ApiModel):
     """What happened to it today, the newest first."""
 
 
-def read_leg(lake: Lake, figures: Figures, query: LegQuery) -> dict[str, Any]:
+def read_leg(lake: MoneyLake, figures: Figures, query: LegQuery) -> dict[str, Any]:
     """Return a leg with its values of today; blocks.
 
     Raises:

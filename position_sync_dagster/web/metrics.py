@@ -27,6 +27,7 @@ from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.position_updates import SyncUpdates
+from position_sync_dagster.money.reports import signs_of_life
 from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.money.reports.status import LoginStatus, Status
 from position_sync_dagster.web.served_figures import Shared
@@ -190,15 +191,15 @@ def _of_queue(status: Status) -> Iterator[Metric]:
 
 def _of_ticks() -> Iterator[Metric]:
     home = dagster_files.dagster_home()
-    ticked_at = dagster_files.read(home).ticked_at
+    ticked_at = signs_of_life.read(home).ticked_at
     seconds = ticked_at.timestamp() if ticked_at else None
     text = "How long the last tick of drain_queue took."
-    yield _gauge("tick_duration_seconds", text, [((), dagster_files.tick_duration_s(home))])
+    yield _gauge("tick_duration_seconds", text, [((), signs_of_life.tick_duration_s(home))])
     text = "When a sensor last ticked."
     yield _gauge("last_tick_timestamp_seconds", text, [((), seconds)])
 
     samples: list[Sample] = []
-    for check in dagster_files.failing_checks(home):
+    for check in signs_of_life.failing_checks(home):
         asset, _colon, name = check.name.partition(": ")
         samples.append(((asset, name, "UNKNOWN" if check.is_unknown else "FAILED"), 1.0))
     text = "1 for each check whose newest result is not passed; the others have no sample."

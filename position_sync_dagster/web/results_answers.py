@@ -7,7 +7,6 @@ from pydantic import BeforeValidator
 
 from position_sync_dagster.domain.instrument import parse_day
 from position_sync_dagster.errors import InvalidLegError
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
 from position_sync_dagster.money.campaigns.results import (
     DayResult,
@@ -17,6 +16,7 @@ from position_sync_dagster.money.campaigns.results import (
     read_days,
     results_of,
 )
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.profit.returns import Period, PeriodReturn
 from position_sync_dagster.money.reports.fill_costs import (
     FillCost,
@@ -115,7 +115,7 @@ class CampaignQuery(ApiModel):
     """A `campaign_id`."""
 
 
-def answer_results(lake: Lake, query: ResultsQuery) -> dict[str, Any]:
+def answer_results(lake: MoneyLake, query: ResultsQuery) -> dict[str, Any]:
     """Return the answer of `results`."""
     campaigns = read_campaigns(lake, query.since)
     results = [result.row for result in results_of(campaigns, query.by)]
@@ -123,7 +123,7 @@ def answer_results(lake: Lake, query: ResultsQuery) -> dict[str, Any]:
     return {"since": query.since, "by": query.by, "results": results, "days": days}
 
 
-def answer_fills(lake: Lake, settings: Settings, query: FillsQuery) -> dict[str, Any]:
+def answer_fills(lake: MoneyLake, settings: Settings, query: FillsQuery) -> dict[str, Any]:
     """Return the answer of `fills`."""
     fills = read_fill_costs(lake, settings, query.since)
     groups = grouped_costs(fills, query.by)

@@ -14,7 +14,8 @@ from polars import col
 
 from position_sync_dagster.domain.clock import NEVER, elapsed
 from position_sync_dagster.errors import PositionSyncError
-from position_sync_dagster.lake.lake import Lake, Past, require_past
+from position_sync_dagster.money.as_of import Past, require_past
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.profit.todays_profit import TodaysProfit, explain_today
 from position_sync_dagster.money.reports.book import Book, margins_of, read_curves
 from position_sync_dagster.money.reports.decisions import MOVES, decisions
@@ -128,10 +129,10 @@ class PageFigures:
     """
 
     def __init__(
-        self, settings: Settings, lake: Lake | None = None, past: Past | None = None
+        self, settings: Settings, lake: MoneyLake | None = None, past: Past | None = None
     ) -> None:
         self.settings = settings
-        self.lake = lake or Lake.of(settings)
+        self.lake = lake or MoneyLake.of(settings)
         self.past = past
         self._moments: dict[datetime, PageFigures] = {}
         self._figures = Shared(self._read_figures, FRESH)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from tests.support import postgres
 from tests.support.legs import leg
 
@@ -30,7 +30,7 @@ def printed(heading: str) -> list[list[str]]:
 @pytest.mark.skipif(postgres.programs() is None, reason=postgres.MISSING)
 @pytest.mark.parametrize("server_has_it", [True, False])
 def test_a_restore_brings_back_what_the_backup_has(tmp_path, server_has_it):
-    lake = Lake(tmp_path / "lake")
+    lake = MoneyLake(tmp_path / "lake")
     lake.initialize_sync()
     lake.registry.sync.add_many([leg(1, "condor")])
 
@@ -56,5 +56,5 @@ def test_a_restore_brings_back_what_the_backup_has(tmp_path, server_has_it):
 
         run(restore)
         assert server.query("SELECT id FROM runs") == [(7,)]
-    restored = Lake(tmp_path / "lake").registry.sync.get_all_active()
+    restored = MoneyLake(tmp_path / "lake").registry.sync.get_all_active()
     assert [each.strategy_id for each in restored] == ["condor"]

@@ -14,7 +14,7 @@ import pytest
 
 from position_sync_dagster.demo import import_strategies
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from tests.support import demo_program, postgres
 from tests.support.demo_book import strategies_text
 from tests.support.demo_program import LIMIT_S, LINES, wait_for
@@ -42,8 +42,8 @@ class Deployment:
     host: Host
 
     @property
-    def lake(self) -> Lake:
-        return Lake(self.folder / "lake")
+    def lake(self) -> MoneyLake:
+        return MoneyLake(self.folder / "lake")
 
     def post(self, action: str, **arguments: Any) -> None:
         """Make the simulated gateway do something."""

@@ -14,7 +14,7 @@ import pytest
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.processes.home import Home
 from position_sync_dagster.processes.supervisor import is_serving
@@ -48,7 +48,7 @@ class SeveralLogins:
     named: Sequence[Login]
 
     def __post_init__(self) -> None:
-        self.lake = Lake.of(self.settings)
+        self.lake = MoneyLake.of(self.settings)
 
     def name(self, *logins: Login) -> None:
         """Save the gateways file."""

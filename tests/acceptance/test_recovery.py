@@ -18,7 +18,7 @@ import pytest
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from tests.support import promises
 from tests.support.demo_program import LINES, Demo, assert_tables_are_whole, wait_for
 from tests.support.promises import assert_one_writer_each
@@ -39,7 +39,7 @@ STREAM_RUNS = """{ runsOrError(filter: {pipelineName: "stream_positions"}) {
 def streaming(demo: Demo, *, after: GatewaySession | None) -> GatewaySession:
     """Wait for a stream that is another than the one before."""
     began, of_demo = time.monotonic(), {"after": after, "check": demo.check}
-    session = promises.streaming(Lake(demo.lake), lambda s: s.lines_in_use == LINES, **of_demo)
+    session = promises.streaming(MoneyLake(demo.lake), lambda s: s.lines_in_use == LINES, **of_demo)
     print(f"{LINES} lines again after {time.monotonic() - began:.1f} s")  # shown by `make chaos`
     wait_for("the broker agrees", lambda: demo.lines() == LINES)
     return session
@@ -66,7 +66,7 @@ def log(demo: Demo) -> str:
 def until_valued(demo: Demo, what: str) -> None:
     """Wait until a request that is inserted now has its row, and the stream has written others."""
     asked, began = utc_now(), time.monotonic()
-    lake = Lake(demo.lake)
+    lake = MoneyLake(demo.lake)
     leg = random.choice(wait_for("rows of the queue", lambda: of_the_queue(demo), poll_s=0.5))
     request = lake.queue.sync.insert(leg["conid"], leg["symbol"], account=leg["account"])
 
@@ -111,7 +111,7 @@ def test_after_a_kill_of_the_streams_process_another_streams(home):
     for _ in range(ROUNDS):
         os.kill(session.pid, signal.SIGKILL)
         session = streaming(demo, after=session)
-    assert_one_writer_each(Lake(demo.lake))
+    assert_one_writer_each(MoneyLake(demo.lake))
     assert_tables_are_whole(demo.lake)
 
 
@@ -136,5 +136,5 @@ def test_each_program_that_is_killed_is_started_again_and_the_stream_outlives_it
     now = streaming(demo, after=None)
     assert (now.session_id, now.pid) == (session.session_id, session.pid)
     assert stream_runs(demo) == runs, "no other stream was started, nor this one called failed"
-    assert_one_writer_each(Lake(demo.lake))
+    assert_one_writer_each(MoneyLake(demo.lake))
     assert_tables_are_whole(demo.lake)

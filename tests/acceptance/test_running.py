@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks import looks
 from position_sync_dagster.demo import RECORDED, SESSIONS
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.processes.supervisor import is_serving
 from tests.acceptance.test_recovery import stream_runs
 from tests.support import demo_program
@@ -354,7 +354,7 @@ def status(demo: Demo) -> dict[str, Any]:
 
 
 def test_a_stream_terminated_in_the_ui_is_paused_until_a_person_resumes_it(demo):
-    lake = Lake(str(demo.lake))
+    lake = MoneyLake(str(demo.lake))
     (before,) = lake.sessions.history(1)
     told = demo.graphql(
         "mutation($id: String!) { terminateRun(runId: $id) { __typename } }", id=before.run_id

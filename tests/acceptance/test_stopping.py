@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 import psutil
 
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from tests.support import demo_program
 from tests.support.demo_program import LEGS, LIMIT_S, QUEUED, STREAMED, Demo, wait_for
 from tests.support.promises import assert_one_writer_each
@@ -66,7 +66,7 @@ def test_after_a_kill_of_everything_no_request_is_lost_or_written_twice(home, te
     assert set(answered["request_id"]) == requests, "a request without its row"
     own = answered.filter(pl.col("request_id").is_in(rows["request_id"].drop_nulls().implode()))
     assert (own["request_id"] == own["request_id_of_row"]).all()
-    assert_one_writer_each(Lake(again.lake))
+    assert_one_writer_each(MoneyLake(again.lake))
     demo_program.assert_tables_are_whole(again.lake)
 
 

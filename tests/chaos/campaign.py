@@ -19,10 +19,10 @@ from deltalake import DeltaTable
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import LakeError, LeaseLostError, TokenError
 from position_sync_dagster.lake.followed_rows import START
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.durability import ENTRY, LOG, entry_name, versions_of
 from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.money.lake import MoneyLake
 from tests.support.drains import drain_for_ever, drain_later, price_at
 from tests.support.forked_workers import ForkedWorker
 from tests.support.waiting import eventually
@@ -34,7 +34,7 @@ CONIDS = 400
 LEASE_S = 1.0
 
 
-def insert(lake: Lake, random: Random, records: Path) -> None:
+def insert(lake: MoneyLake, random: Random, records: Path) -> None:
     """Insert requests; record the ids that were acknowledged."""
     with records.open("ab", buffering=0) as out:
         while True:
@@ -46,12 +46,12 @@ def insert(lake: Lake, random: Random, records: Path) -> None:
             out.write("".join(f"{request_id}\n" for request_id in ids).encode())
 
 
-def drain(lake: Lake, random: Random, records: Path) -> None:
+def drain(lake: MoneyLake, random: Random, records: Path) -> None:
     """Drain as the product's worker does, with short leases."""
     asyncio.run(drain_for_ever(lake, random.randint(5, 40), LEASE_S))
 
 
-def claim(lake: Lake, random: Random, records: Path) -> None:
+def claim(lake: MoneyLake, random: Random, records: Path) -> None:
     """Claim requests; release them, or let their lease expire."""
     while True:
         batch = lake.queue.sync.claim_batch(limit=random.randint(1, 20), lease_s=LEASE_S / 4)
@@ -62,7 +62,7 @@ def claim(lake: Lake, random: Random, records: Path) -> None:
                 continue
 
 
-def maintain(lake: Lake, random: Random, records: Path) -> None:
+def maintain(lake: MoneyLake, random: Random, records: Path) -> None:
     """Merge a few files at a time, write checkpoints, cut the log, vacuum; record how much."""
     storage.COMPACT_FROM = 4
     with records.open("ab", buffering=0) as out:
@@ -72,7 +72,7 @@ def maintain(lake: Lake, random: Random, records: Path) -> None:
                 out.write(f"{done.compacted} {done.deleted}\n".encode())
 
 
-def doctor(lake: Lake, random: Random, records: Path) -> None:
+def doctor(lake: MoneyLake, random: Random, records: Path) -> None:
     """Set what is torn aside, as `position-sync doctor --repair` does."""
     for table in lake.all_tables:
         table.remove_torn()
@@ -81,7 +81,7 @@ def doctor(lake: Lake, random: Random, records: Path) -> None:
 READERS = 4
 
 
-def follow(lake: Lake, random: Random, records: Path) -> None:
+def follow(lake: MoneyLake, random: Random, records: Path) -> None:
     """Follow the ledger from its first row on; record each read's token and ids in one line.
 
     A reader goes on where a killed one of the same file ended. One whose rows a repair took back
@@ -131,7 +131,7 @@ def main(work: str, path: str, seed: int) -> None:
     """Work until killed; an error of the lake is printed and ends the process."""
     records = Path(f"{path}.{work}-{os.getpid()}-{seed}")
     try:
-        WORK[work](Lake(path), Random(seed), records)
+        WORK[work](MoneyLake(path), Random(seed), records)
     except LakeError as error:
         print(f"{work}: {error!r}")
 
@@ -206,7 +206,7 @@ def run(
     """
     random, result, began = Random(seed), CampaignResult(seed), monotonic()
     report(f"chaos with seed {seed}: replay with --seed {seed}")
-    lake = Lake(path)
+    lake = MoneyLake(path)
     lake.initialize_sync()
     for table in (lake.queue.table, lake.updates.table):
         DeltaTable(table.path).alter.set_table_properties(RETENTION)
@@ -216,7 +216,7 @@ def run(
             result.stops += stop_and_go_on(running, stopped, random)
             if (kills - left) % POWER_LOSS_EVERY == POWER_LOSS_EVERY - 1:
                 left -= lose_power(lake, running, random, result, left)
-                lake = Lake(path)
+                lake = MoneyLake(path)
                 check_readable(lake, result)
                 continue
             sleep(random.uniform(0.02, 0.25))  # the moment of the kill, not a wait
@@ -284,7 +284,7 @@ def start(work: str, path: Path, random: Random) -> ForkedWorker:
 
 
 def lose_power(
-    lake: Lake,
+    lake: MoneyLake,
     running: list[tuple[str, ForkedWorker]],
     random: Random,
     result: CampaignResult,
@@ -326,7 +326,7 @@ def choose(running: list[str], random: Random, result: CampaignResult, left: int
     return random.choice(wanted if wanted and left <= len(never_killed) else range(len(running)))
 
 
-def check_readable(lake: Lake, result: CampaignResult) -> None:
+def check_readable(lake: MoneyLake, result: CampaignResult) -> None:
     """Read both tables and check that no request and no value is gone."""
     counts = lake.queue.sync.counts()
     total, values = sum(counts.values()), lake.updates.sync.count()
@@ -337,7 +337,7 @@ def check_readable(lake: Lake, result: CampaignResult) -> None:
     lake.updates.sync.latest()
 
 
-def check_end(lake: Lake, path: Path, result: CampaignResult) -> None:
+def check_end(lake: MoneyLake, path: Path, result: CampaignResult) -> None:
     """Check that every request ended once, with its row, and that every table is whole."""
     counts = lake.queue.sync.counts()
     assert counts[QueueStatus.PENDING] == counts[QueueStatus.PROCESSING] == 0, counts
@@ -396,7 +396,7 @@ def check_answers(requests: pl.DataFrame, written: pl.DataFrame) -> None:
     assert again.is_empty(), "a value was written twice"
 
 
-def check_readers(lake: Lake, path: Path, written: pl.DataFrame) -> None:
+def check_readers(lake: MoneyLake, path: Path, written: pl.DataFrame) -> None:
     """Check that each reader, with what it has not read yet, has each row of the ledger once."""
     ids = set(written.get_column("update_id"))
     for file in sorted(path.parent.glob(f"{path.name}.follow-*")):

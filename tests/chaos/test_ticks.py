@@ -20,7 +20,7 @@ from deltalake.exceptions import DeltaError
 
 from position_sync_dagster import dagster_files
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.processes.home import Home
 from position_sync_dagster.processes.supervisor import GRACE_S, MODULE
 from tests.acceptance.test_recovery import log, program, streaming, until_valued
@@ -63,7 +63,7 @@ def assert_once(demo: Demo) -> None:
     assert done["request_id"].is_unique().all()
     assert rows["request_id"].drop_nulls().is_unique().all()
     assert done.join(rows, on="update_id", how="anti").is_empty()
-    assert_one_writer_each(Lake(demo.lake))
+    assert_one_writer_each(MoneyLake(demo.lake))
     assert_tables_are_whole(demo.lake)
 
 
@@ -144,7 +144,7 @@ def claimed(ui_port: int) -> bool:
 
 
 def test_two_homes_drain_one_lake_and_value_each_request_once(demo, tmp_path):
-    lake, session = Lake(demo.lake), streaming(demo, after=None)
+    lake, session = MoneyLake(demo.lake), streaming(demo, after=None)
     legs = demo.updates().filter(source="QUEUE").unique(["account", "conid"]).to_dicts()
     asked: list[str] = []
 
@@ -214,7 +214,7 @@ def test_a_lake_that_a_person_restores_and_vacuums_is_written_on(demo):
     until_valued(demo, "all tables were vacuumed")
     rows = demo.updates()
     assert rows["request_id"].drop_nulls().is_unique().all()
-    assert_one_writer_each(Lake(demo.lake))
+    assert_one_writer_each(MoneyLake(demo.lake))
     assert_tables_are_whole(demo.lake)
     # An event before it may count rows that the person took back.
     assert_each_row_is_in_one_event(demo, after=restored[-1])

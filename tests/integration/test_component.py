@@ -14,7 +14,7 @@ import yaml
 
 from position_sync_dagster.defs.resources import POSITION_SYNC, set_component_settings
 from position_sync_dagster.domain.queue_request import QueueStatus
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.settings import load_settings
 from tests.integration.defs.test_definitions import PARENTS
 from tests.support.short_owner import refresh
@@ -89,7 +89,7 @@ async def test_a_project_values_an_account_under_its_prefix_with_its_owners(
     async with simulate() as simulator:
         repository = project(component(gateway_port=simulator.port, lake="tables", **OF_HOST))
         settings = load_settings(lake=str(root / "tables"), gateway_port=simulator.port)
-        lake = Lake(settings.lake)
+        lake = MoneyLake(settings.lake)
         await lake.initialize()
         await refresh(lake, settings)
         drain = repository.get_sensor_def("drain_queue")

@@ -8,12 +8,13 @@ from pathlib import Path
 import polars as pl
 
 from position_sync_dagster.lake import derived
-from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED
+from position_sync_dagster.lake.schema import DAILY_POSITIONS
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.past.statement_days import StatementDays
 from position_sync_dagster.money.past.statement_folder import import_statements
 from position_sync_dagster.money.profit.profit import TradingDay, explain_days
+from position_sync_dagster.money.tables import PROFIT_EXPLAINED
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import (
     closing_times,
@@ -162,7 +163,7 @@ class Booked:
 class Books:
     """A folder of statements, the lake that they are imported into, and its profits."""
 
-    lake: Lake
+    lake: MoneyLake
     settings: Settings
     folder: Path
     written: int = field(default=0)

@@ -3,7 +3,10 @@
 Run as `python -m tests.support.data_dictionary > docs/tables.md`.
 """
 
-from position_sync_dagster.lake.schema import DERIVED, TABLES, StoredColumn, TableSpec
+from position_sync_dagster.lake.schema import StoredColumn, TableSpec
+from position_sync_dagster.money.lake import MoneyLake
+
+SPECS = (*MoneyLake.specs, *MoneyLake.derived_specs)
 
 HEAD = """# Tables
 
@@ -16,7 +19,7 @@ a row may leave the column out.
 
 def data_dictionary() -> str:
     """Return the page."""
-    sections = [_section(spec) for spec in (*TABLES, *DERIVED)]
+    sections = [_section(spec) for spec in SPECS]
     return HEAD + "".join(sections)
 
 

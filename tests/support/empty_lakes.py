@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from tests.support import object_store
 
 
@@ -15,7 +15,7 @@ from tests.support import object_store
 def _first_entries() -> dict[str, bytes]:
     """Return the first entry of each table's log, by its path in a lake."""
     with TemporaryDirectory(prefix="empty-lake-") as folder:
-        Lake(folder, fsync=False).initialize_sync()
+        MoneyLake(folder, fsync=False).initialize_sync()
         logs = Path(folder).rglob("*.json")
         return {str(path.relative_to(folder)): path.read_bytes() for path in logs}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.execution import GATEWAY, Execution
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.causes import Facts
 from position_sync_dagster.money.past.closes import EventKind, Statement, StatementEvent
 from position_sync_dagster.money.past.flex_fields import Fields
@@ -53,7 +53,7 @@ def movements_of_rows(
 
 
 def store_statement(
-    lake: Lake, executions: Iterable[Execution], events: Iterable[StatementEvent] = ()
+    lake: MoneyLake, executions: Iterable[Execution], events: Iterable[StatementEvent] = ()
 ) -> None:
     """Store what a statement names, whose days are not covered."""
     stated = [*executions]

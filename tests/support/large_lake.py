@@ -13,7 +13,7 @@ from position_sync_dagster.domain.position_update import (
     Source,
     ValueOrigin,
 )
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.settings import Settings
 from tests.support.legs import leg
 
@@ -79,7 +79,7 @@ def make_lake(folder: Path, legs: int, names: int, rounds: int = ROUNDS) -> Sett
     """
     now = datetime.now(UTC)
     settings = Settings(_env_file=None, lake=str(folder))
-    lake = Lake.of(settings)
+    lake = MoneyLake.of(settings)
     lake.initialize_sync()
 
     of_a_name = -(-legs // names)

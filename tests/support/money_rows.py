@@ -14,8 +14,8 @@ from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.lake.lake import NO_HOLDINGS
 from position_sync_dagster.lake.schema import update_rows
+from position_sync_dagster.money.as_of import NO_HOLDINGS
 from position_sync_dagster.money.campaigns.closes_of_strategies import NO_CLOSES
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.exposure import split

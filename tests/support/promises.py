@@ -10,14 +10,14 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.figures import Figures
 from tests.support.demo_program import wait_for
 from tests.support.logins import Login
 
 
 def streaming(
-    lake: Lake,
+    lake: MoneyLake,
     has_lines: Callable[[GatewaySession], bool],
     *,
     name: str | None = None,
@@ -45,7 +45,7 @@ def streaming(
     return session
 
 
-def waiting(lake: Lake, before: datetime | None = None) -> int:
+def waiting(lake: MoneyLake, before: datetime | None = None) -> int:
     """Count the requests that have not ended: all, or those that were made before a time."""
     if before is None:
         counts = lake.queue.sync.counts()
@@ -61,7 +61,7 @@ def current_by_login(overview: Figures) -> dict[str, int]:
     return {one.gateway_id: logins.count(one.gateway_id) for one in overview.status.each_login}
 
 
-def assert_kept(lake: Lake, logins: Sequence[Login], quiet_at: datetime) -> None:
+def assert_kept(lake: MoneyLake, logins: Sequence[Login], quiet_at: datetime) -> None:
     """Check every promise; everything that writes has ended.
 
     Args:
@@ -76,7 +76,7 @@ def assert_kept(lake: Lake, logins: Sequence[Login], quiet_at: datetime) -> None
         assert stats["orders_received"] == []
 
 
-def assert_nothing_is_lost(lake: Lake, logins: Sequence[Login], quiet_at: datetime) -> None:
+def assert_nothing_is_lost(lake: MoneyLake, logins: Sequence[Login], quiet_at: datetime) -> None:
     """Each request has ended with a row of its holding, and each newest row is the broker's."""
     requests = lake.queue.table.rows(
         columns=["request_id", "update_id", "account", "conid", "status", "created_at"]
@@ -96,7 +96,7 @@ def assert_nothing_is_lost(lake: Lake, logins: Sequence[Login], quiet_at: dateti
     assert differing == {}, f"row and broker differ: {differing}"
 
 
-def assert_nothing_is_double(lake: Lake) -> None:
+def assert_nothing_is_double(lake: MoneyLake) -> None:
     """Each request ended once, and each row and each answer was written once."""
     requests = lake.queue.table.rows(columns=["request_id"])["request_id"]
     assert requests.is_unique().all(), "a request ended twice"
@@ -105,7 +105,7 @@ def assert_nothing_is_double(lake: Lake) -> None:
     assert written["request_id"].drop_nulls().is_unique().all(), "a request has two rows"
 
 
-def assert_one_writer_each(lake: Lake) -> None:
+def assert_one_writer_each(lake: MoneyLake) -> None:
     """No row of an older token was written after one of a newer, for each login."""
     rows = lake.updates.table.rows(
         columns=["gateway_id", "fencing_token", "session_id", "ledger_version", "source"]

@@ -12,7 +12,7 @@ from position_sync_dagster.domain.leg import route
 from position_sync_dagster.domain.queue_request import Reason
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import IBConnectionManager
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
@@ -28,7 +28,7 @@ class RefreshReport(NamedTuple):
     reason: str = ""
 
 
-async def refresh(lake: Lake, settings: Settings) -> RefreshReport:
+async def refresh(lake: MoneyLake, settings: Settings) -> RefreshReport:
     """Own the login for one short connection: publish, and enqueue every position."""
     await lake.registry.refresh()
     try:
@@ -41,7 +41,7 @@ async def refresh(lake: Lake, settings: Settings) -> RefreshReport:
     return RefreshReport(connected=True, incomplete_accounts=tuple(partial))
 
 
-async def _download_and_enqueue(lake: Lake, settings: Settings, own: Ownership) -> AccountFeed:
+async def _download_and_enqueue(lake: MoneyLake, settings: Settings, own: Ownership) -> AccountFeed:
     """Return the account feed, after its connection is closed."""
     context = OwnerContext(settings=settings, lease=own)
     watcher = ChangeWatcher(context, lake.position_changes, [CloseExplainer(lake)])

@@ -11,7 +11,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.status import Status, read_status
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.streamer import StreamCounts, stream
@@ -68,13 +68,13 @@ def requests(sim: SimulatedGateway, name: str, client: str = "17") -> int:
     return sim.stats()["requests"].get(client, {}).get(name, 0)
 
 
-def published(lake: Lake, settings: Settings) -> dict[tuple[str, int], BrokerPosition]:
+def published(lake: MoneyLake, settings: Settings) -> dict[tuple[str, int], BrokerPosition]:
     """Return what is published of each holding."""
     return {row.key: row for row in lake.broker_positions.read(settings.gateway_id)}
 
 
 async def holding(
-    lake: Lake,
+    lake: MoneyLake,
     streamer: IBPositionStreamer,
     key: tuple[str, int],
     condition: Callable[[BrokerPosition], object],
@@ -108,7 +108,7 @@ async def offline(
 class Service:
     """A stream as a service, which runs as a task."""
 
-    def __init__(self, lake: Lake, settings: Settings, run_id: str = "run-1") -> None:
+    def __init__(self, lake: MoneyLake, settings: Settings, run_id: str = "run-1") -> None:
         self.lake, self.settings, self.stop = lake, settings, asyncio.Event()
         running = stream(lake, settings, run_id=run_id, stop=self.stop)
         self.task = asyncio.create_task(running)

@@ -9,6 +9,7 @@ import pytest
 from position_sync_dagster import dagster_files
 from position_sync_dagster.cli.dev import put_instance
 from position_sync_dagster.dagster_files import ENDED, SENSORS, SUPERVISOR, file_of
+from position_sync_dagster.money.reports import signs_of_life
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,18 +83,18 @@ def test_ticks_are_late_where_a_supervisor_has_not_ended(supervisor_s, tick_s, l
     for name, age_s in ((SUPERVISOR, supervisor_s), (SENSORS, tick_s)):
         if age_s is not None:
             wrote(name, age_s)
-    found = dagster_files.read()
+    found = signs_of_life.read()
     assert found.late is late
     assert bool(found.problems) is late
     assert (found.ticked_at is None) is (tick_s is None)
     dagster_files.clear()
-    assert dagster_files.read() == dagster_files.NONE
+    assert signs_of_life.read() == signs_of_life.NONE
 
 
 @pytest.mark.usefixtures("_home")
 def test_a_tick_ahead_of_the_clock_says_how_to_mend_it_also_without_a_supervisor():
     wrote(SENSORS, -3600)
-    found = dagster_files.read()
+    found = signs_of_life.read()
     assert found.set_back
     assert "The clock was set back" in found.problems[0]
     assert "-m position_sync_dagster.defs.sensor_states" in found.problems[0]
@@ -102,13 +103,13 @@ def test_a_tick_ahead_of_the_clock_says_how_to_mend_it_also_without_a_supervisor
 @pytest.mark.usefixtures("_home")
 def test_why_everything_ended_is_kept_until_the_next_start():
     dagster_files.note(ENDED, "The webserver (process 7) ended with exit code 1.")
-    (problem,) = dagster_files.read().problems
+    (problem,) = signs_of_life.read().problems
     assert problem.startswith("Everything ended by itself. The webserver (process 7)")
     dagster_files.clear()
-    assert dagster_files.read().problems == ()
+    assert signs_of_life.read().problems == ()
 
 
 def test_a_home_that_cannot_be_written_stops_no_program(monkeypatch, tmp_path):
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "missing"))
     dagster_files.note(SENSORS)
-    assert dagster_files.read() == dagster_files.NONE
+    assert signs_of_life.read() == signs_of_life.NONE

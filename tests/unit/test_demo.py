@@ -18,8 +18,8 @@ from ib_gateway_simulator.protocol.codes import Code
 from position_sync_dagster import demo
 from position_sync_dagster.demo import STATED_S, expect_paths
 from position_sync_dagster.domain.position_update import Source
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.processes.home import Home, HomeError
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.confirmations import CONFIRMED
@@ -233,7 +233,7 @@ def test_the_past_of_the_strategies_is_in_the_lake_with_their_campaigns(tmp_path
     settings = Settings(lake=str(home.lake), flex_folder=home.path / "flex")
     demo.write_history(settings, history)
 
-    campaigns = CampaignBook(Lake.of(settings), settings).rows()
+    campaigns = CampaignBook(MoneyLake.of(settings), settings).rows()
     assert len(campaigns) == 25
     assert Counter(campaign.strategy_id for campaign in campaigns) == {
         "spy-weekly-condor": 6, "aapl-short-put": 4, "qqq-condor": 3, "aapl-put-spread": 3,

@@ -10,7 +10,7 @@ import pytest
 from position_sync_dagster import cli
 from position_sync_dagster import settings as all_settings
 from position_sync_dagster.errors import InvalidRequestError, SettingsError
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.processes.child_process import MARKER
 from position_sync_dagster.settings import PREFIX, Settings, load_settings, warnings_of
 from tests.support.settings import make_settings
@@ -111,7 +111,7 @@ def test_a_lake_is_in_a_folder_or_in_a_bucket_and_nowhere_else(uri):
 @pytest.mark.parametrize("before", ["/data/", "", "s3://bucket/", "file:///data/"])
 def test_a_lake_where_no_table_works_is_refused_by_name(before, text):
     with pytest.raises(InvalidRequestError) as refused:
-        Lake(f"{before}a{text}b/lake").registry.table.version()
+        MoneyLake(f"{before}a{text}b/lake").registry.table.version()
     assert f"it contains {text!r}" in refused.value.what
 
 
@@ -119,7 +119,7 @@ def test_a_relative_lake_is_refused_for_the_folder_that_it_is_in(monkeypatch, tm
     (tmp_path / "a[1]").mkdir()
     monkeypatch.chdir(tmp_path / "a[1]")
     with pytest.raises(InvalidRequestError, match=r"it contains '\['"):
-        Lake.of(load_settings(lake="lake"))
+        MoneyLake.of(load_settings(lake="lake"))
 
 
 def test_settings_are_keys_of_caches_and_rates_are_read_by_currency(monkeypatch):

@@ -18,7 +18,7 @@ from matplotlib import pyplot
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.queue_request import QueueRequest
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.web.served_figures import PageFigures
 from tests.year.programs import Program
@@ -81,7 +81,7 @@ def measured(program: Program, day: date, sessions: int, holdings: int) -> Growt
         memory_mb=round(psutil.Process().memory_info().rss / MB, 1),
         tick_s=round(statistics.median(ticks), 4) if ticks else 0.0,
         claim_s=_claim_s(lake),
-        latest_s=_median_s(lambda: Lake(settings.lake).updates.sync.latest()),
+        latest_s=_median_s(lambda: MoneyLake(settings.lake).updates.sync.latest()),
         status_s=_median_s(lambda: read_status(lake, settings, utc_now())),
         page_s=_median_s(lambda: page.read(utc_now())),
     )
@@ -101,7 +101,7 @@ def _median_s(action: Callable[[], object]) -> float:
     return round(statistics.median(took), 4)
 
 
-def _claim_s(lake: Lake) -> float:
+def _claim_s(lake: MoneyLake) -> float:
     """Return how long a claim takes; the request is given back, and a later tick answers it."""
     queue = lake.queue.sync
     newest = lake.updates.sync.latest().filter(pl.col("position") != 0).head(1).to_dicts()

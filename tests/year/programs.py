@@ -41,7 +41,7 @@ from position_sync_dagster.defs.drain import STREAMED_EVERY
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.book import open_positions, read_book
 from position_sync_dagster.money.stream_parts import with_money
 from position_sync_dagster.settings import Settings, load_settings
@@ -94,7 +94,7 @@ def short_retentions() -> Iterator[None]:
     short = {name: SHORT if "Duration" in name else text for name, text in schema.RETENTION.items()}
     with ExitStack() as stack:
         stack.enter_context(mock.patch.dict(schema.RETENTION, short))
-        for spec in (*schema.TABLES, *schema.DERIVED):
+        for spec in (*MoneyLake.specs, *MoneyLake.derived_specs):
             if spec.kept is not None:
                 before = spec.kept
                 object.__setattr__(spec, "kept", SHORT_WEEK)
@@ -166,7 +166,7 @@ def open_program(home: Path, first: date, clock: MovedClock) -> Iterator["Progra
         )
         settings = load_settings()
         program = Program(
-            home=home, settings=settings, lake=Lake.of(settings), instance=instance,
+            home=home, settings=settings, lake=MoneyLake.of(settings), instance=instance,
             workspace=workspace, clock=clock,
         )  # fmt: skip
         program.lake.initialize_sync()
@@ -189,7 +189,7 @@ class Program:
 
     home: Path
     settings: Settings
-    lake: Lake
+    lake: MoneyLake
     instance: dg.DagsterInstance
     workspace: Any
     clock: MovedClock

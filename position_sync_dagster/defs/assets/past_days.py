@@ -35,7 +35,7 @@ CLOSED_DAYS = dg.FreshnessPolicy.time_window(
 
 # Makes the source of stated positions for a lake; definitions above the core fill it as they are
 # loaded. It has the days of every account where no lake is named.
-STATED: list[Callable[[Settings, tables.Lake | None], StatedDays]] = []
+STATED: list[Callable[[Settings, Any], StatedDays]] = []
 
 # The assets that this source reads.
 STATED_BY: list[str] = []

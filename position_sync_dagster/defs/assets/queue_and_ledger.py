@@ -39,7 +39,7 @@ def apply_file(lake: tables.Lake, settings: Settings) -> None:
         InvalidLegError: A leg is impossible; nothing was changed.
     """
     if settings.strategies_file is not None:
-        follow_file(lake.registry.sync, settings.strategies_file)
+        follow_file(lake.registry.sync, lake.strategies_file(settings.strategies_file))
 
 
 def strategies_state(lake: tables.Lake, settings: Settings) -> Derived:

@@ -15,7 +15,6 @@ import polars as pl
 
 from position_sync_dagster.defs import resources
 from position_sync_dagster.lake import derived, schema
-from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.ledger_rows import newest_version
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import Settings
@@ -94,8 +93,9 @@ class Derived:
     version: str = FOLLOWED
 
 
-# Writes a table; the last argument is the id of the run, or None in a tick.
-Derive = Callable[[tables.Lake, Settings, str | None], Derived]
+# Writes a table of the lake, which is one of `resources.LAKES`; the last argument is the id of the
+# run, or None in a tick.
+Derive = Callable[[Any, Settings, str | None], Derived]
 
 # The function of each asset that `derived_asset` defined; ticks call it too.
 DERIVE: dict[str, Derive] = {}
@@ -416,16 +416,6 @@ def position_changes() -> None:
 
     How to read it: one row per change, from `before` to `after`. `closures` says why, for each
     change that reduced a holding. What an account held when it was first seen is no change.
-    """
-
-
-@followed(schema.DIVIDENDS, resources.GATEWAY)
-def dividends() -> None:
-    """Dividends that the gateway expects of the underlyings of streamed options (generic tick 456).
-
-    Written by the stream, when what is expected changed.
-
-    How to read it: of the rows of a conid those with the greatest seen_at count.
     """
 
 

@@ -49,7 +49,7 @@ WHAT_TO_DO = "what_to_do"
 ADVICE = "What to do: "
 
 Key = dg.AssetCheckKey
-Evaluate = Callable[[tables.Lake, Settings], dg.AssetCheckResult]
+Evaluate = Callable[[Any, Settings], dg.AssetCheckResult]
 
 # The function of each check that `table_check` defined; the tick calls it too.
 EVALUATE: dict[Key, Evaluate] = {}

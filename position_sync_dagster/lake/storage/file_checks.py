@@ -68,8 +68,7 @@ class FileChecks:
         of_sizes = {path: size_flaw(stored.get(path), size) for path, size in logged.items()}
 
         whole = [path for path, flaw in of_sizes.items() if flaw is None]
-        due = self._due(whole, now)
-        of_footers = self._footer_flaws(sorted(due))
+        of_footers = self._footer_flaws(sorted(self._due(whole, now)))
 
         self._looked_at = now
         self._unreadable = {path for path, flaw in of_footers.items() if flaw is not None}

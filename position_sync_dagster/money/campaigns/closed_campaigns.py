@@ -26,7 +26,6 @@ from position_sync_dagster.domain.instrument import (
     usual_magnifier,
 )
 from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import legs_of, one_of, records_of
 from position_sync_dagster.money.campaigns.campaigns import (
     CampaignMoney,
@@ -47,6 +46,7 @@ from position_sync_dagster.money.campaigns.campaigns import (
 )
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
 from position_sync_dagster.money.campaigns.recorded_values import RecordedValues
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.attribution import (
     OwnedPart,
     attributed,
@@ -95,7 +95,7 @@ class CampaignBook:
         rows = CampaignBook(lake, settings).rows()
     """
 
-    lake: Lake
+    lake: MoneyLake
     settings: Settings
     conids: Collection[int] | None = None
 

@@ -13,8 +13,9 @@ import polars as pl
 from position_sync_dagster.domain.holding import KEY, Key, grouped
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.lake import Lake, Past
+from position_sync_dagster.money.as_of import Past
 from position_sync_dagster.money.campaigns.campaigns import EarnedMoney, earned_by
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.attribution import OwnedPart
 from position_sync_dagster.money.past.closes import Closure, end_text
 from position_sync_dagster.money.past.owned_parts import (
@@ -27,6 +28,7 @@ from position_sync_dagster.money.past.owned_parts import (
     part_rows,
     remembered_parts,
 )
+from position_sync_dagster.money.tables import CLOSURES
 
 # By contract, in each account: when a holding ended, and how; None: it is not known.
 Ends = Mapping[int, Mapping[str, tuple[datetime, str | None]]]
@@ -50,7 +52,7 @@ class Closes:
         parts: Whose the movements of contracts are that strategies may have.
     """
 
-    rows: pl.DataFrame = field(default_factory=schema.CLOSURES.polars.to_frame)
+    rows: pl.DataFrame = field(default_factory=CLOSURES.polars.to_frame)
     since: datetime | None = None
     ends: Ends = field(default_factory=dict)
     legs: pl.DataFrame = field(default_factory=schema.ACTIVE_STRATEGIES.polars.to_frame)
@@ -231,7 +233,7 @@ class Closes:
 NO_CLOSES = Closes()
 
 
-def read_closes(lake: Lake, past: Past | None = None) -> Closes:
+def read_closes(lake: MoneyLake, past: Past | None = None) -> Closes:
     """Read the closes as they are known now, or as they were at a moment; blocks.
 
     Args:
@@ -268,7 +270,7 @@ def read_closes(lake: Lake, past: Past | None = None) -> Closes:
     )
 
 
-def _parts(lake: Lake, changes: pl.DataFrame, past: Past | None) -> list[OwnedPart]:
+def _parts(lake: MoneyLake, changes: pl.DataFrame, past: Past | None) -> list[OwnedPart]:
     """Return whose the movements of contracts are that strategies may have."""
     contracts = legs_ever(lake)
     movements = lake.movements.rows()
@@ -284,7 +286,7 @@ def _parts(lake: Lake, changes: pl.DataFrame, past: Past | None) -> list[OwnedPa
 
 
 def _unmoved(
-    lake: Lake, legs: Iterable[ActiveContract], movements: pl.DataFrame
+    lake: MoneyLake, legs: Iterable[ActiveContract], movements: pl.DataFrame
 ) -> dict[Key, float]:
     """Return what is held without movements, of contracts that legs claim in any account."""
     conids = {leg.conid for leg in legs if leg.account is None and leg.quantity is not None}

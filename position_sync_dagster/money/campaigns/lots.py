@@ -17,9 +17,9 @@ from polars import col
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key, grouped
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import TableSpec, columns_of
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.attribution import OwnedPart, moment_of, name_of
 from position_sync_dagster.money.past.closes import EventKind, StatementEvent
 from position_sync_dagster.money.past.movements import (
@@ -375,7 +375,7 @@ def _minus(event: StatementEvent) -> float | None:
     return None if event.realized_pnl is None else -event.realized_pnl
 
 
-def read_lots(lake: Lake, settings: Settings, since: date | None = None) -> list[TradedLot]:
+def read_lots(lake: MoneyLake, settings: Settings, since: date | None = None) -> list[TradedLot]:
     """Read the lots, in the order in which they closed, and last those that are held; blocks.
 
     Args:

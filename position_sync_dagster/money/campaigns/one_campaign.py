@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from position_sync_dagster.errors import UnknownIdError, shown
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.money.campaigns.campaigns import (
     Contract,
     Contracts,
@@ -17,6 +16,7 @@ from position_sync_dagster.money.campaigns.campaigns import (
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook, CampaignValue
 from position_sync_dagster.money.campaigns.results import read_campaigns
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.attribution import OwnedPart
 from position_sync_dagster.money.past.movements import MovementKind
 from position_sync_dagster.settings import Settings
@@ -88,7 +88,7 @@ class OneCampaign:
     values: tuple[CampaignValue, ...]
 
 
-def read_campaign(lake: Lake, settings: Settings, campaign_id: str) -> OneCampaign:
+def read_campaign(lake: MoneyLake, settings: Settings, campaign_id: str) -> OneCampaign:
     """Read one campaign; blocks.
 
     Raises:

@@ -12,9 +12,9 @@ import polars as pl
 from polars import col
 
 from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key, grouped
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
 from position_sync_dagster.money.campaigns.campaigns import Contracts, Lots
+from position_sync_dagster.money.lake import MoneyLake
 
 # How far from a trade a row of the ledger may be whose greeks are those of the trade.
 NEAR = timedelta(hours=1)
@@ -55,7 +55,7 @@ class RecordedValues:
         quantities: The position of each holding on each recorded day.
     """
 
-    lake: Lake
+    lake: MoneyLake
     conids: Collection[int]
     quantities: dict[Key, dict[date, float]] = field(default_factory=dict, init=False)
     _units: dict[tuple[str, int, date], float] = field(default_factory=dict, init=False)

@@ -17,15 +17,12 @@ from polars import col
 from pydantic import Field
 
 from position_sync_dagster.lake.derived import derived_rows
-from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema import (
-    CLOSED_CAMPAIGNS,
-    PROFIT_EXPLAINED,
-    records_of,
-)
+from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.lake.storage.table import EVERY
 from position_sync_dagster.money.campaigns.closed_campaign import CampaignResult, ClosedCampaign
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.movements import first_reasons, known_sum
+from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS, PROFIT_EXPLAINED
 
 
 class Grouping(StrEnum):
@@ -265,7 +262,7 @@ class _RunningTotal:
 
 
 def read_campaigns(
-    lake: Lake, since: date | None = None, strategy: str | None = None
+    lake: MoneyLake, since: date | None = None, strategy: str | None = None
 ) -> list[ClosedCampaign]:
     """Read the campaigns that closed on a day or later, in the order in which they closed; blocks.
 
@@ -281,7 +278,7 @@ def read_campaigns(
 
 
 def read_days(
-    lake: Lake, campaigns: Iterable[CampaignResult], since: date | None = None
+    lake: MoneyLake, campaigns: Iterable[CampaignResult], since: date | None = None
 ) -> list[DayResult]:
     """Read the profit of each trading day, with what campaigns realised on it; blocks."""
     chosen = EVERY if since is None else pl.col("partition.session_date") >= since

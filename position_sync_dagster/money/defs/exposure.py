@@ -13,14 +13,15 @@ import polars as pl
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
 from position_sync_dagster.domain.leg import UNATTRIBUTED
-from position_sync_dagster.lake import derived, schema
-from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.ledger_rows import newest_version
 from position_sync_dagster.money.defs import strategy_checks as strategies
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports import exposure
 from position_sync_dagster.money.reports.book import Book, read_book
 from position_sync_dagster.money.reports.columns import Column, Row
 from position_sync_dagster.money.reports.money_tables import SUMS, money_lines, sums_table
+from position_sync_dagster.money.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.settings import Settings
 
 MOST_CURRENCIES = 5
@@ -121,13 +122,13 @@ _LEGS = (
 
 
 @derived_asset(
-    schema.STRATEGY_EXPOSURE,
+    STRATEGY_EXPOSURE,
     deps=["position_updates", "active_strategies", "contracts", "closures"],
-    metadata=table_asset.column_lineage(schema.STRATEGY_EXPOSURE, _MADE_OF, every=_LEGS),
+    metadata=table_asset.column_lineage(STRATEGY_EXPOSURE, _MADE_OF, every=_LEGS),
     money_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
-def strategy_exposure(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
+def strategy_exposure(lake: MoneyLake, settings: Settings, run_id: str | None) -> Derived:
     """The holdings of each strategy, and their value.
 
     Written by the sensor drain_queue after each report of the ledger; the table is replaced whole.
@@ -140,7 +141,7 @@ def strategy_exposure(lake: tables.Lake, settings: Settings, run_id: str | None)
     Live: `position-sync money` shows these figures as they move, second by second.
     """
     now = datetime.now(UTC)
-    table = lake.derived_table(schema.STRATEGY_EXPOSURE)
+    table = lake.derived_table(STRATEGY_EXPOSURE)
 
     def make() -> tuple[tuple[Book, pl.DataFrame], pl.DataFrame]:
         book = read_book(lake, settings, now)

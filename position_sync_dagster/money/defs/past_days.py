@@ -24,9 +24,8 @@ from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
 from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
 from position_sync_dagster.defs.resources import CLOSE_JOB
 from position_sync_dagster.lake import derived, schema
-from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.schema import BOOKS, PROFIT_EXPLAINED
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.profit.books import close_books, open_books
 from position_sync_dagster.money.profit.profit import (
@@ -34,18 +33,19 @@ from position_sync_dagster.money.profit.profit import (
     explain_days,
     unknown_profits,
 )
+from position_sync_dagster.money.tables import BOOKS, CLOSED_CAMPAIGNS, PROFIT_EXPLAINED
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import exchange_days
 
 
 @derived_asset(
-    schema.CLOSED_CAMPAIGNS,
+    CLOSED_CAMPAIGNS,
     # Not the strategies and daily_positions, which it reads too: they change all day, and it would
     # be shown as stale until the next close.
     deps=["executions", "statement_events", "closures"],
     writer=CLOSE_JOB,
 )
-def closed_campaigns(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
+def closed_campaigns(lake: MoneyLake, settings: Settings, run_id: str | None) -> Derived:
     """What each campaign of a strategy brought from its first trade until nothing was left of it.
 
     Written by the job close_day, after daily_positions, with the strategies as they are then.
@@ -55,7 +55,7 @@ def closed_campaigns(lake: tables.Lake, settings: Settings, run_id: str | None) 
     is null, and why, is in profit_unknown and why_unknown. position-sync results has the sums.
     """
     rows = CampaignBook(lake, settings).rows()
-    table = lake.derived_table(schema.CLOSED_CAMPAIGNS)
+    table = lake.derived_table(CLOSED_CAMPAIGNS)
     frame = schema.frame_of(table.spec, rows)
     result = derived.replace(table, frame, run_id=run_id)
 
@@ -117,7 +117,7 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
         of the volatilities (vega), time (theta), the rest of the repricing, trades and their fees,
         assignments, cash of statements, and what no trade explains. A day is replaced whole.
         """
-        lake = position_sync.lake
+        lake: MoneyLake = position_sync.lake
         settings = position_sync.settings
         days = days_of(context)
         days_before = [exchange_days.session_before(settings.calendar, day) for day in days]
@@ -161,7 +161,7 @@ def books_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefin
         difference, in the base currency of the account, by the statements of the day and of the
         day before. Where a part is not known, so is the difference.
         """
-        lake = position_sync.lake
+        lake: MoneyLake = position_sync.lake
         settings = position_sync.settings
         frames: dict[date, pl.DataFrame] = {}
         for day in days_of(context):
@@ -173,7 +173,7 @@ def books_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefin
 
 
 @table_check(BOOKS.name)
-def books_close(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+def books_close(lake: MoneyLake, settings: Settings) -> dg.AssetCheckResult:
     """Whether the change of net liquidation of each account is explained on the newest day.
 
     It fails where more than 1 unit of the base currency, and more than 0.01 % of net liquidation,
@@ -202,7 +202,7 @@ ACCOUNTS_SHOWN = 5
 
 
 @table_check(PROFIT_EXPLAINED.name)
-def profits_are_explained(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+def profits_are_explained(lake: MoneyLake, settings: Settings) -> dg.AssetCheckResult:
     """Whether the profit of each strategy is known: what moved its holdings, and both values.
 
     It looks at the newest recorded day. A profit is not known if a quantity came or went without a

@@ -8,12 +8,13 @@ import dagster as dg
 import polars as pl
 
 from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
+from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset, followed
 from position_sync_dagster.defs.checks.evaluation import EVALUATE, failed, passed, table_check
-from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake import schema
+from position_sync_dagster.defs.resources import GATEWAY
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.risk import recorded_risk as risk
 from position_sync_dagster.money.risk.deliveries import early_assignments
+from position_sync_dagster.money.tables import DIVIDENDS, RISK_SCENARIOS
 from position_sync_dagster.settings import Settings
 
 # Maximum number of options that a check names.
@@ -21,11 +22,11 @@ MOST_NAMED = 5
 
 
 @derived_asset(
-    schema.RISK_SCENARIOS,
+    RISK_SCENARIOS,
     deps=["position_updates", "active_strategies"],
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
-def risk_scenarios(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
+def risk_scenarios(lake: MoneyLake, settings: Settings, run_id: str | None) -> Derived:
     """What each strategy would gain and lose under other prices and volatilities.
 
     Written by the sensor drain_queue each quarter of an hour, and when the active strategies
@@ -54,8 +55,8 @@ def risk_scenarios(lake: tables.Lake, settings: Settings, run_id: str | None) ->
     return Derived(metadata=metadata, checks=results)
 
 
-@table_check(schema.RISK_SCENARIOS.name)
-def losses_are_within_their_limits(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+@table_check(RISK_SCENARIOS.name)
+def losses_are_within_their_limits(lake: MoneyLake, settings: Settings) -> dg.AssetCheckResult:
     """Whether no strategy would lose more than scenarios.yaml allows, by its newest rows.
 
     A strategy with a leg that cannot be priced has no certain loss: the check is yellow then.
@@ -85,8 +86,8 @@ def _described_loss(row: Mapping[str, Any]) -> str:
     return f"{loses}, allowed are {allowed}"
 
 
-@table_check(schema.RISK_SCENARIOS.name)
-def early_assignment(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+@table_check(RISK_SCENARIOS.name)
+def early_assignment(lake: MoneyLake, settings: Settings) -> dg.AssetCheckResult:
     """Whether no short option may be assigned early, where scenarios.yaml makes that a limit.
 
     A holder exercises where selling gains nothing more: an option below its intrinsic value, a
@@ -124,3 +125,13 @@ def _assignment_text(row: Mapping[str, Any]) -> str:
         return f"{name} is not judged: {row['reason']}"
     gain = "an unknown amount" if row["gain"] is None else f"{row['gain']:,.2f}"
     return f"{name} gains {gain} by exercise, and is worth {row['extrinsic']:,.2f} above it"
+
+
+@followed(DIVIDENDS, GATEWAY)
+def dividends() -> None:
+    """Dividends that the gateway expects of the underlyings of streamed options (generic tick 456).
+
+    Written by the stream, when what is expected changed.
+
+    How to read it: of the rows of a conid those with the greatest seen_at count.
+    """

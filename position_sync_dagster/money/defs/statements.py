@@ -23,11 +23,11 @@ from position_sync_dagster.defs.resources import (
 )
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import PositionSyncError
-from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.schema import CLOSURES, EXECUTIONS, STATEMENT_EVENTS
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past import explain_closes, movement_book, statement_folder
 from position_sync_dagster.money.past.closes import Closure, Statement
 from position_sync_dagster.money.strategies import leg_followers
+from position_sync_dagster.money.tables import CLOSURES, EXECUTIONS, STATEMENT_EVENTS
 from position_sync_dagster.settings import Settings
 
 FOLDER = "flex_statements"
@@ -110,7 +110,7 @@ def imported(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Download the query of the settings, and import the folder, also if that fails."""
     with dagster_failures():
-        lake = position_sync.lake
+        lake: MoneyLake = position_sync.lake
         settings = position_sync.settings
         run_id = context.run.run_id
         downloaded, done = statement_folder.download_and_import(lake, settings, run_id)
@@ -185,7 +185,7 @@ MOST_NAMED = 10
 
 
 @derived_asset(CLOSURES, deps=["position_changes", "executions", "statement_events", "contracts"])
-def closures(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
+def closures(lake: MoneyLake, settings: Settings, run_id: str | None) -> Derived:
     """Why each holding closed: its cause, with the evidence.
 
     The causes are traded, expired worthless, assigned, exercised, settled in cash, split,
@@ -219,7 +219,7 @@ def closures(lake: tables.Lake, settings: Settings, run_id: str | None) -> Deriv
 
 
 @table_check(CLOSURES.name)
-def closes_are_explained(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+def closes_are_explained(lake: MoneyLake, settings: Settings) -> dg.AssetCheckResult:
     """Whether the cause of each close is known."""
     derived_table = table_asset.DERIVE[CLOSURES.name](lake, settings, None)
     return derived_table.checks[closes_are_explained.check_key]

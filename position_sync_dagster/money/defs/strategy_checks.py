@@ -18,18 +18,17 @@ from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import digits
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
-from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake import strategies_file
-from position_sync_dagster.lake.schema import STRATEGY_EXPOSURE
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.book import Book, read_book
 from position_sync_dagster.money.reports.status import NOT_LOOKED_UP
-from position_sync_dagster.money.strategies import leg_followers, limit_readings
+from position_sync_dagster.money.strategies import leg_followers, limit_readings, strategies_file
 from position_sync_dagster.money.strategies.limits import Limit, LimitState
+from position_sync_dagster.money.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.settings import Settings
 
 
 @check.table_check("active_strategies", driven=True)
-def file_is_applied(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+def file_is_applied(lake: MoneyLake, settings: Settings) -> dg.AssetCheckResult:
     """Whether the strategies file, if there is one, can be read; the table follows it."""
     path = settings.strategies_file
     if path is None:
@@ -43,7 +42,7 @@ def file_is_applied(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResul
 
 
 @check.table_check("active_strategies", driven=True)
-def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+def legs_are_resolved(lake: MoneyLake, settings: Settings) -> dg.AssetCheckResult:
     """Whether exactly one contract was found for each leg without a conid.
 
     What to do: Name the conid of one candidate (`position-sync strategies add`), or in the file
@@ -78,7 +77,7 @@ def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
 
 
 @check.table_check("active_strategies", driven=True)
-def rolls_are_followed(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+def rolls_are_followed(lake: MoneyLake, settings: Settings) -> dg.AssetCheckResult:
     """Whether each roll of a strategy with `follow_rolls: true` is clear.
 
     What to do: Write the legs of these strategies as they are now into the strategies file.
@@ -160,13 +159,13 @@ def _read(settings: Settings) -> tuple[list[Limit], dg.AssetCheckResult]:
 
 
 @check.table_check(STRATEGY_EXPOSURE.name)
-def limits_are_read(_lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+def limits_are_read(_lake: MoneyLake, settings: Settings) -> dg.AssetCheckResult:
     """Whether the limits in the strategies file can be read. Without a file there are none."""
     _limits, result = _read(settings)
     return result
 
 
-def _evaluate_alone(name: str, lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+def _evaluate_alone(name: str, lake: MoneyLake, settings: Settings) -> dg.AssetCheckResult:
     """Return the result of one limit with a book that is read for it."""
     book = read_book(lake, settings, utc_now())
     results = evaluated_limits(settings, book)

@@ -1,9 +1,9 @@
 """What money does in each tick of `drain_queue`, after the drain and `latest_positions`."""
 
 from position_sync_dagster.defs.drain import DERIVED_EVERY, STREAMED_EVERY, Work
-from position_sync_dagster.lake.schema import CLOSURES, RISK_SCENARIOS, STRATEGY_EXPOSURE
 from position_sync_dagster.money.defs import exposure, risk, statements  # noqa: F401 - derive them
 from position_sync_dagster.money.defs.strategy_checks import watched_limits
+from position_sync_dagster.money.tables import CLOSURES, RISK_SCENARIOS, STRATEGY_EXPOSURE
 
 
 def derive_exposure(work: Work) -> None:

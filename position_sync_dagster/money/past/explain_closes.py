@@ -16,9 +16,8 @@ from position_sync_dagster.domain.holding import KEY, grouped
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.domain.reconciliation import Break, Discrepancy, DiscrepancyType
-from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.records import LookedAt
 from position_sync_dagster.lake.schema import moment, one_of, records_of
+from position_sync_dagster.money.lake import LookedAt, MoneyLake
 from position_sync_dagster.money.past.causes import (
     BOOKED,
     LAST_PRICE,
@@ -84,7 +83,7 @@ class CloseExplainer:
         CloseExplainer(lake).explain()
     """
 
-    lake: Lake
+    lake: MoneyLake
     _: KW_ONLY
     clock: Clock = utc_now
     run_id: str | None = None

@@ -14,8 +14,8 @@ from position_sync_dagster.domain.execution import FLEX, Execution
 from position_sync_dagster.domain.holding import KEY, Key
 from position_sync_dagster.lake.contracts import VALUED, magnifiers_of
 from position_sync_dagster.lake.derived import Replaced, derived_rows
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import (
     Closure,
     EventKind,
@@ -61,7 +61,7 @@ class MovementBook:
         MovementBook(lake, "XNYS").update()
     """
 
-    lake: Lake
+    lake: MoneyLake
     calendar: str
     _: KW_ONLY
     run_id: str | None = None

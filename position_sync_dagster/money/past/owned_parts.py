@@ -14,9 +14,9 @@ from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key, grouped
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import legs_of, records_of
 from position_sync_dagster.money.campaigns.campaigns import Groups
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.attribution import OwnedPart, attributed
 from position_sync_dagster.money.past.closes import SLACK
 from position_sync_dagster.money.past.movements import (
@@ -42,7 +42,7 @@ _SHARE = {
 }  # fmt: skip
 
 
-def legs_ever(lake: Lake) -> list[ActiveContract]:
+def legs_ever(lake: MoneyLake) -> list[ActiveContract]:
     """Return the legs of strategies whose contract is known, also those that were removed.
 
     A leg whose description does not match the contract of its conid claims nothing.
@@ -175,7 +175,7 @@ class RememberedParts:
 
 
 @lru_cache(maxsize=2)
-def remembered_parts(_lake: Lake) -> RememberedParts:
+def remembered_parts(_lake: MoneyLake) -> RememberedParts:
     """Return what is remembered of a lake in this process."""
     return RememberedParts()
 

@@ -12,7 +12,7 @@ import polars as pl
 from position_sync_dagster.domain.execution import FLEX
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.errors import PositionSyncError
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import Statement, StatementPosition
 from position_sync_dagster.money.past.movements import Section, counting_movements
 from position_sync_dagster.money.past.stated_days import join_rows, stated_rows
@@ -36,7 +36,7 @@ class StatementDays:
         ClosingService(lake, settings, stated=StatementDays(settings, lake))
     """
 
-    def __init__(self, settings: Settings, lake: Lake | None = None) -> None:
+    def __init__(self, settings: Settings, lake: MoneyLake | None = None) -> None:
         accounts = None if lake is None else ServedAccounts(lake, settings)
         self._settings = settings
         self._folder = StatementFolder(settings.flex_folder, accounts)

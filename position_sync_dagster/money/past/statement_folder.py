@@ -17,8 +17,8 @@ from position_sync_dagster import errors
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.position_update import TradingMode, trading_mode_of
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import content_id
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import Statement
 from position_sync_dagster.money.past.flex import every_account, read_statements
 from position_sync_dagster.money.past.flex_service import LARGEST_STATEMENT, FlexService
@@ -27,7 +27,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.yaml_file import first_bytes, open_regular, saved_state
 
 
-def known_accounts(lake: Lake) -> set[str]:
+def known_accounts(lake: MoneyLake) -> set[str]:
     """Return the accounts of the broker's holdings, of the ledger and of the gateway's values."""
     held = lake.broker_positions.table.rows(columns=["account"])
     recorded = lake.updates.sync.latest().select("account")
@@ -48,7 +48,7 @@ class ServedAccounts:
         served("U1234567")
     """
 
-    lake: Lake
+    lake: MoneyLake
     settings: Settings
 
     def __call__(self, account: str) -> bool:
@@ -377,7 +377,7 @@ class Imported(NamedTuple):
 
 
 def download_and_import(
-    lake: Lake, settings: Settings, run_id: str | None = None
+    lake: MoneyLake, settings: Settings, run_id: str | None = None
 ) -> tuple[int | None, Imported]:
     """Download the query, then import the folder, whose files count also if that fails.
 
@@ -432,7 +432,7 @@ def download(settings: Settings, served: ServedAccounts) -> int:
     return len(statements)
 
 
-def import_statements(lake: Lake, settings: Settings, run_id: str | None = None) -> Imported:
+def import_statements(lake: MoneyLake, settings: Settings, run_id: str | None = None) -> Imported:
     """Store what statements say that the lake does not have: of new and of changed files.
 
     Each table gets one commit. The days that a statement covers are stored after what it moved: a

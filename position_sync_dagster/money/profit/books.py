@@ -15,10 +15,12 @@ import polars as pl
 from polars import col
 
 from position_sync_dagster.lake.derived import derived_rows
-from position_sync_dagster.lake.lake import Lake, rows_of_logins
-from position_sync_dagster.lake.schema import BOOKS, DAILY_POSITIONS, PROFIT_EXPLAINED, frame_of
+from position_sync_dagster.lake.lake import rows_of_logins
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, frame_of
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import EventKind
 from position_sync_dagster.money.past.movements import OWNERS_CASH, MovementKind, known_sum
+from position_sync_dagster.money.tables import BOOKS, PROFIT_EXPLAINED
 from position_sync_dagster.settings import Settings
 
 # A difference is to be explained if it is more than the larger of these: in the base currency, and
@@ -57,7 +59,7 @@ class StatedWorth:
     rates: Mapping[str, float]
 
 
-def close_books(lake: Lake, settings: Settings, day: date, *, before: date) -> pl.DataFrame:
+def close_books(lake: MoneyLake, settings: Settings, day: date, *, before: date) -> pl.DataFrame:
     """Return the rows of `books` of a trading day: one for each account; blocks.
 
     Args:
@@ -111,13 +113,13 @@ class Moved:
         return self.movements.filter(kind=MovementKind.CONVERSION.value)
 
 
-def _of_account(lake: Lake, spec: Any, account: str, day: date) -> pl.DataFrame:
+def _of_account(lake: MoneyLake, spec: Any, account: str, day: date) -> pl.DataFrame:
     is_of_account = col.account == account
     is_of_day = pl.col("partition.session_date") == day
     return derived_rows(lake.derived_table(spec), is_of_account, is_of_day)
 
 
-def _stated_worth(lake: Lake, day: date) -> dict[str, StatedWorth]:
+def _stated_worth(lake: MoneyLake, day: date) -> dict[str, StatedWorth]:
     """Return what the newest statement says of each account at the end of a day."""
     kinds = [EventKind.NET_LIQUIDATION.value, EventKind.CASH_BALANCE.value, EventKind.RATE.value]
     is_of_kinds = col.kind.is_in(kinds)
@@ -314,7 +316,7 @@ def owner_flows(moved: Moved, rates: Mapping[str, float]) -> list[OwnerFlow]:
     return flows
 
 
-def read_owner_flows(lake: Lake, day: date, movements: pl.DataFrame) -> list[OwnerFlow]:
+def read_owner_flows(lake: MoneyLake, day: date, movements: pl.DataFrame) -> list[OwnerFlow]:
     """Read what the owner of an account moved on a day, as the books of the day have it; blocks.
 
     Args:

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from position_sync_dagster.domain.account_values import AccountSummary
-from position_sync_dagster.domain.cents import cents
 from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.leg import few
+from position_sync_dagster.money.cents import cents
 
 # How many holdings of which something is not known are named.
 MOST_NAMED = 10

@@ -18,8 +18,9 @@ from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.contracts import magnifier_in
 from position_sync_dagster.lake.derived import sum_if_known
-from position_sync_dagster.lake.lake import Lake, rows_of_logins
-from position_sync_dagster.lake.schema import DAILY_POSITIONS, PROFIT_EXPLAINED
+from position_sync_dagster.lake.lake import rows_of_logins
+from position_sync_dagster.lake.schema import DAILY_POSITIONS
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import EventKind
 from position_sync_dagster.money.past.movements import INCOME, MovementKind
 from position_sync_dagster.money.past.owned_parts import (
@@ -35,6 +36,7 @@ from position_sync_dagster.money.profit.moved_between import (
     movements_between,
 )
 from position_sync_dagster.money.risk.coverage import carries
+from position_sync_dagster.money.tables import PROFIT_EXPLAINED
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import time_zone_of
 
@@ -84,7 +86,7 @@ class TradingDay(NamedTuple):
 
 
 def explain_days(
-    lake: Lake, settings: Settings, days: Sequence[TradingDay]
+    lake: MoneyLake, settings: Settings, days: Sequence[TradingDay]
 ) -> dict[date, pl.DataFrame]:
     """Return the rows of `profit_explained` of trading days; blocks.
 
@@ -125,7 +127,7 @@ class _Sources:
     parts: pl.DataFrame
 
     @classmethod
-    def read(cls, lake: Lake, settings: Settings, days: Sequence[TradingDay]) -> "_Sources":
+    def read(cls, lake: MoneyLake, settings: Settings, days: Sequence[TradingDay]) -> "_Sources":
         """Read them, each once."""
         sessions: set[date] = set()
         for trading_day in days:
@@ -172,7 +174,7 @@ def _held_before(
     return {(account, conid): quantity for account, conid, quantity in before.iter_rows()}
 
 
-def rows_to_explain(lake: Lake, settings: Settings, rows: pl.DataFrame) -> pl.DataFrame:
+def rows_to_explain(lake: MoneyLake, settings: Settings, rows: pl.DataFrame) -> pl.DataFrame:
     """Return rows of `daily_positions` with `magnifier`, without values older than their day.
 
     The program did not run on that day, and no statement says what the holding was worth: with the

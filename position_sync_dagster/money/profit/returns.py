@@ -24,9 +24,8 @@ from position_sync_dagster.domain.account_values import AccountSource
 from position_sync_dagster.domain.clock import A_DAY, NEVER
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.lake.derived import derived_rows
-from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema import BOOKS
 from position_sync_dagster.lake.storage.table import EVERY
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.movement_book import LONGEST_HOLIDAYS
 from position_sync_dagster.money.past.movements import (
     OWNERS_CASH,
@@ -35,6 +34,7 @@ from position_sync_dagster.money.past.movements import (
     known_sum,
 )
 from position_sync_dagster.money.profit.books import OwnerFlow, read_owner_flows
+from position_sync_dagster.money.tables import BOOKS
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import exchange_days
 
@@ -334,7 +334,7 @@ def rate_for_a_year(payments: Sequence[tuple[date, float]]) -> float | None:
 
 
 def read_returns(
-    lake: Lake, settings: Settings, by: Period, since: date | None = None
+    lake: MoneyLake, settings: Settings, by: Period, since: date | None = None
 ) -> list[PeriodReturn]:
     """Read what each account returned in each period; blocks.
 
@@ -373,7 +373,7 @@ def _trading_days(calendar: str, first: date, last: date) -> list[date]:
 
 
 def _day_of(
-    lake: Lake,
+    lake: MoneyLake,
     booked: Mapping[date, Mapping[str, Any]],
     day: date,
     since: date,
@@ -400,7 +400,7 @@ def _day_of(
     )
 
 
-def _dividing(lake: Lake, account: str, flows: Iterable[OwnerFlow]) -> list[DividingFlow]:
+def _dividing(lake: MoneyLake, account: str, flows: Iterable[OwnerFlow]) -> list[DividingFlow]:
     """Return flows where recorded values show each of them; else none."""
     sums: defaultdict[datetime | None, list[float | None]] = defaultdict(list)
     for flow in flows:

@@ -17,12 +17,13 @@ import polars as pl
 from polars import col
 from pydantic import BaseModel, ConfigDict
 
-from position_sync_dagster.domain.cents import cents, in_cents
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.leg import UNATTRIBUTED
-from position_sync_dagster.lake.lake import Lake, rows_of_logins
+from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
+from position_sync_dagster.money.cents import cents, in_cents
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.profit.moved_between import movements_between
 from position_sync_dagster.money.profit.profit import (
@@ -167,7 +168,7 @@ class OpeningBook:
     rows: pl.DataFrame
 
 
-def read_opening_book(lake: Lake, settings: Settings, now: datetime) -> OpeningBook:
+def read_opening_book(lake: MoneyLake, settings: Settings, now: datetime) -> OpeningBook:
     """Read the close before the present day; blocks.
 
     Raises:
@@ -183,7 +184,7 @@ def read_opening_book(lake: Lake, settings: Settings, now: datetime) -> OpeningB
     return OpeningBook(today=today, session=session, closed_at=closed_at, rows=rows)
 
 
-def _rows_of_session(lake: Lake, session: date, closed_at: datetime) -> pl.DataFrame:
+def _rows_of_session(lake: MoneyLake, session: date, closed_at: datetime) -> pl.DataFrame:
     """Return the rows of a close, with the greeks that the ledger has of them."""
     table = lake.derived_table(DAILY_POSITIONS)
     is_of_session = col.session_date == session
@@ -213,7 +214,7 @@ def day_and_close_before(calendar: str, now: datetime) -> tuple[date, date, date
     return today, session, closing_times(calendar, [session])[session]
 
 
-def explain_today(lake: Lake, settings: Settings, figures: Figures) -> list[TodaysProfit]:
+def explain_today(lake: MoneyLake, settings: Settings, figures: Figures) -> list[TodaysProfit]:
     """Return why the profit of today of each strategy is what it is; blocks.
 
     Raises:

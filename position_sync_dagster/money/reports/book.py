@@ -14,29 +14,30 @@ import polars as pl
 from polars import col
 
 from position_sync_dagster.domain.account_values import AccountSummary
-from position_sync_dagster.domain.cents import cents
 from position_sync_dagster.domain.clock import A_DAY, SKEW, seconds_since
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
-from position_sync_dagster.domain.known_names import KnownNames
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.derived import derived_rows, sum_if_known
-from position_sync_dagster.lake.lake import NO_HOLDINGS, Lake, Past
-from position_sync_dagster.lake.schema import CLOSED_CAMPAIGNS, moment
+from position_sync_dagster.lake.schema import moment
+from position_sync_dagster.money.as_of import NO_HOLDINGS, Past, legs_at, rows_at
 from position_sync_dagster.money.campaigns.campaigns import EarnedMoney, open_profit
 from position_sync_dagster.money.campaigns.closes_of_strategies import (
     NO_CLOSES,
     Closes,
     read_closes,
 )
+from position_sync_dagster.money.cents import cents
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.past.owned_parts import owners_of
 from position_sync_dagster.money.reports import exposure
 from position_sync_dagster.money.reports.exposure import Split
+from position_sync_dagster.money.reports.known_names import KnownNames
 from position_sync_dagster.money.reports.money_sums import (
     AMOUNTS,
     BASE_TOTAL,
@@ -53,12 +54,13 @@ from position_sync_dagster.money.risk.scenario_file import (
     folder_of,
     read_scenarios,
 )
+from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations
 from position_sync_dagster.sync.confirmations import CONFIRMED, PRICED
 
 
-def is_leg_of(lake: Lake, strategy: str, legs: Iterable[ActiveContract]) -> pl.Expr:
+def is_leg_of(lake: MoneyLake, strategy: str, legs: Iterable[ActiveContract]) -> pl.Expr:
     """Return the condition that a row belongs to one of these legs, and the leg to the strategy."""
     legs_of_strategy = [leg for leg in legs if leg.strategy_id == strategy]
     conids = {leg.conid for leg in legs_of_strategy}
@@ -333,7 +335,7 @@ def versions_of(*tables: Any) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=2)
-def _closes_and_contracts(lake: Lake, _versions: tuple[int, ...]) -> ClosesAndContracts:
+def _closes_and_contracts(lake: MoneyLake, _versions: tuple[int, ...]) -> ClosesAndContracts:
     """Return what changes seldom: it is read again when one of its tables has changed.
 
     Seconds after a change of a holding that closed, its cause is in `closures`.
@@ -342,13 +344,13 @@ def _closes_and_contracts(lake: Lake, _versions: tuple[int, ...]) -> ClosesAndCo
     return read_closes(lake), _contracts_of(lake, legs)
 
 
-def _contracts_of(lake: Lake, legs: Iterable[ActiveContract]) -> dict[int, ContractDetails]:
+def _contracts_of(lake: MoneyLake, legs: Iterable[ActiveContract]) -> dict[int, ContractDetails]:
     """Return the contracts of legs, and of all that are quoted in cents."""
     conids = {leg.conid for leg in legs}
     return lake.contracts.quoted_in_cents() | lake.contracts.get(conids)
 
 
-def read_book(lake: Lake, settings: Settings, now: datetime) -> Book:
+def read_book(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
     """Read the holdings and the strategies; blocks.
 
     Raises:
@@ -385,7 +387,7 @@ def read_book(lake: Lake, settings: Settings, now: datetime) -> Book:
     )
 
 
-def _live_since(lake: Lake, settings: Settings, now: datetime) -> dict[str, datetime]:
+def _live_since(lake: MoneyLake, settings: Settings, now: datetime) -> dict[str, datetime]:
     """Return for each connected login from when on a confirmed value is current."""
     earliest = now - timedelta(seconds=2 * settings.refresh_interval_s)
     live_since = {}
@@ -437,14 +439,14 @@ def _book(
     return Book(now=now, priced=priced, legs=tuple(legs), split=split, closes=closes)
 
 
-def names_ever(lake: Lake, book: Book) -> KnownNames:
+def names_ever(lake: MoneyLake, book: Book) -> KnownNames:
     """Return the names of a book with those of strategies that ended; blocks."""
     of_campaigns = derived_rows(lake.derived_table(CLOSED_CAMPAIGNS), columns=["strategy_id"])
     ended = pl.concat([lake.registry.sync.history()["strategy_id"], of_campaigns["strategy_id"]])
     return replace(book.names, ended=frozenset(ended.unique()))
 
 
-def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
+def book_at(lake: MoneyLake, settings: Settings, past: Past, now: datetime) -> Book:
     """Read the holdings and the strategies of a moment in the past; blocks.
 
     It has no totals in a base currency, since those use the exchange rates of now.
@@ -453,8 +455,8 @@ def book_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Book:
         LakeError: A table cannot be used.
         MomentError: The moment is in the future, or before the first row.
     """
-    rows = tables.rows_at(lake, settings, past, now)
-    legs = tables.legs_at(lake, past.at)
+    rows = rows_at(lake, settings, past, now)
+    legs = legs_at(lake, past.at)
     priced = confirmations.with_priced(rows, NO_HOLDINGS, past.at, band=settings.value_band)
     closes_and_contracts = (read_closes(lake, past), _contracts_of(lake, legs))
     return _book(past.at, legs, priced, closes_and_contracts, settings)
@@ -568,7 +570,7 @@ POINTS = 60
 LONGEST_STEP = timedelta(minutes=5)
 
 
-def read_curves(lake: Lake, book: Book) -> list[dict[str, Any]]:
+def read_curves(lake: MoneyLake, book: Book) -> list[dict[str, Any]]:
     """Read the daily profit of each strategy, and of each account as the broker sums it; blocks.
 
     The present legs count for the whole span: a leg that became active at noon is in the points of
@@ -597,7 +599,7 @@ def read_curves(lake: Lake, book: Book) -> list[dict[str, Any]]:
     return curves
 
 
-def margins_of(lake: Lake, now: datetime) -> dict[str, list[tuple[datetime, float | None]]]:
+def margins_of(lake: MoneyLake, now: datetime) -> dict[str, list[tuple[datetime, float | None]]]:
     """Read the initial margin of each account over the day; blocks."""
     values = lake.account_values.between(now - SPAN, now).drop_nulls("initial_margin")
     margins = {}

@@ -13,7 +13,6 @@ from operator import attrgetter
 import polars as pl
 from polars import col
 
-from position_sync_dagster.domain.cents import cents, in_cents
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import Key, grouped
@@ -21,8 +20,10 @@ from position_sync_dagster.domain.instrument import contract_name, digits, leg_n
 from position_sync_dagster.domain.leg import NEGLIGIBLE
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.domain.reconciliation import Break, BreakState
-from position_sync_dagster.lake.lake import Lake, breaks_at
 from position_sync_dagster.lake.schema import TIMES, moment
+from position_sync_dagster.money.as_of import breaks_at
+from position_sync_dagster.money.cents import cents, in_cents
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import SLACK, Cause, Closure
 from position_sync_dagster.money.past.movements import Movement, MovementKind, known_sum
 
@@ -96,7 +97,7 @@ def day_began(now: datetime) -> datetime:
     return midnight.astimezone(UTC)
 
 
-def read_day(lake: Lake, since: datetime, until: datetime | None = None) -> Day:
+def read_day(lake: MoneyLake, since: datetime, until: datetime | None = None) -> Day:
     """Return what the tables have of a day that began then; blocks.
 
     Args:
@@ -155,13 +156,13 @@ def _open_then(breaks: Iterable[Break], at: datetime) -> list[Break]:
     return opened
 
 
-def read_sessions(lake: Lake, since: datetime) -> list[GatewaySession]:
+def read_sessions(lake: MoneyLake, since: datetime) -> list[GatewaySession]:
     """Return the sessions of a day that began then; blocks."""
     was_alive = col.heartbeat_at >= moment(since)
     return lake.sessions.history(None, was_alive)
 
 
-def _movements_since(lake: Lake, since: datetime) -> list[Movement]:
+def _movements_since(lake: MoneyLake, since: datetime) -> list[Movement]:
     """Return the movements of contracts since a time; one without a time belongs to its day."""
     day = since.astimezone(NEW_YORK).date()
     # The day of a calendar further west begins later.

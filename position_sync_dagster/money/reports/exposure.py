@@ -22,10 +22,11 @@ from position_sync_dagster.domain.instrument import ContractDetails, contract_na
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import GreeksSource
 from position_sync_dagster.lake.contracts import magnifier_in
-from position_sync_dagster.lake.schema import STRATEGY_EXPOSURE, moment
+from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.money.past.closes import counted_ends
 from position_sync_dagster.money.past.owned_parts import PART_COLUMNS, owners_of
 from position_sync_dagster.money.risk.coverage import sum_if_carried
+from position_sync_dagster.money.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.sync.confirmations import FEEDS, PRICED
 
 # Classes of assets with separate sums: a future's value is notional, an option's a premium. The

@@ -16,16 +16,16 @@ import polars as pl
 from polars import col
 
 from position_sync_dagster.domain.account_values import AccountSummary
-from position_sync_dagster.domain.cents import MONEY, in_cents
 from position_sync_dagster.domain.clock import NEVER, seconds_since
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.errors import StrategiesFileError
-from position_sync_dagster.lake.lake import Lake, Past
 from position_sync_dagster.lake.ledger_rows import newest_version
 from position_sync_dagster.lake.schema import moment
-from position_sync_dagster.lake.strategies_file import saved_limits
+from position_sync_dagster.money.as_of import Past
+from position_sync_dagster.money.cents import MONEY, in_cents
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.profit.bridge import Earned, bridge
 from position_sync_dagster.money.reports.book import (
@@ -50,6 +50,7 @@ from position_sync_dagster.money.reports.changes import (
 from position_sync_dagster.money.reports.status import Status, plain, read_status, status_not_kept
 from position_sync_dagster.money.strategies.limit_readings import Evaluated, evaluate
 from position_sync_dagster.money.strategies.limits import Limit
+from position_sync_dagster.money.strategies.strategies_file import saved_limits
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.confirmations import PRICED
 
@@ -298,7 +299,7 @@ def limit_of(evaluated: Evaluated) -> dict[str, Any]:
     }
 
 
-def read_figures(lake: Lake, settings: Settings, now: datetime) -> Figures:
+def read_figures(lake: MoneyLake, settings: Settings, now: datetime) -> Figures:
     """Read everything that a person is shown, and each time only the new data; blocks.
 
     Raises:
@@ -332,7 +333,7 @@ NOT_KEPT = (
 )  # fmt: skip
 
 
-def read_figures_at(lake: Lake, settings: Settings, past: Past, now: datetime) -> Figures:
+def read_figures_at(lake: MoneyLake, settings: Settings, past: Past, now: datetime) -> Figures:
     """Read what a person was shown at a past moment, with the ages of then; blocks.
 
     Raises:
@@ -351,7 +352,7 @@ def read_figures_at(lake: Lake, settings: Settings, past: Past, now: datetime) -
 
 
 @lru_cache(maxsize=2)
-def _day(lake: Lake, since: datetime, _versions: tuple[int, ...]) -> Day:
+def _day(lake: MoneyLake, since: datetime, _versions: tuple[int, ...]) -> Day:
     return read_day(lake, since)
 
 

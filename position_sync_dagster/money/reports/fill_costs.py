@@ -21,8 +21,8 @@ from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.position_update import Source, ValueOrigin
 from position_sync_dagster.lake.contracts import VALUED, magnifier_in
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.attribution import OwnedPart, name_of
 from position_sync_dagster.money.past.causes import cancelled_ids
 from position_sync_dagster.money.past.movements import known_sum
@@ -231,7 +231,9 @@ def combinations_as_one(fills: Sequence[FillCost]) -> list[FillCost]:
 # ---- what is read
 
 
-def read_fill_costs(lake: Lake, settings: Settings, since: date | None = None) -> list[FillCost]:
+def read_fill_costs(
+    lake: MoneyLake, settings: Settings, since: date | None = None
+) -> list[FillCost]:
     """Read what each execution cost, in order of time; blocks.
 
     Args:
@@ -285,7 +287,7 @@ def _fill(part: OwnedPart, zone: ZoneInfo) -> FillCost:
 _QUOTED = ["conid", "source", "bid", "ask", "value_source", "market_data_type", *VALUED]
 
 
-def _read_quotes(lake: Lake, fills: Iterable[FillCost]) -> dict[_Moment, QuoteBefore | str]:
+def _read_quotes(lake: MoneyLake, fills: Iterable[FillCost]) -> dict[_Moment, QuoteBefore | str]:
     """Read the last row of a line before each fill, day by day; blocks."""
     moments = {(fill.conid, fill.at) for fill in fills if fill.at is not None}
     if not moments:

@@ -15,10 +15,8 @@ from typing import Any
 from polars import col
 from pydantic import BaseModel
 
-from position_sync_dagster import dagster_files
 from position_sync_dagster.domain import gateway_session
 from position_sync_dagster.domain.account_values import AccountSummary
-from position_sync_dagster.domain.cents import MONEY, in_cents
 from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession, SessionState
 from position_sync_dagster.domain.holding import KEY
@@ -27,11 +25,14 @@ from position_sync_dagster.domain.line import QUEUED
 from position_sync_dagster.domain.position_update import Source, TradingMode
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import StrategiesFileError
-from position_sync_dagster.lake.lake import Lake, all_broker_rows
-from position_sync_dagster.lake.strategies_file import saved_file
+from position_sync_dagster.lake.lake import all_broker_rows
+from position_sync_dagster.money.cents import MONEY, in_cents
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import counted_ends
+from position_sync_dagster.money.reports import signs_of_life
 from position_sync_dagster.money.reports.book import Book, read_book, written_by
 from position_sync_dagster.money.strategies.propose_strategies import next_step
+from position_sync_dagster.money.strategies.strategies_file import saved_file
 from position_sync_dagster.settings import Settings
 
 NO_FREE_LINE = "no market data line is free, or one is being requested"
@@ -143,7 +144,7 @@ class Status(LoginStatus):
     accounts: tuple[AccountSummary, ...]
     attention: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
-    programs: dagster_files.Programs = dagster_files.NONE
+    programs: signs_of_life.Programs = signs_of_life.NONE
     logins: tuple[LoginStatus, ...] = ()
     legs_closed: str | None = None
 
@@ -176,7 +177,7 @@ class Status(LoginStatus):
 
 
 def read_status(
-    lake: Lake, settings: Settings, now: datetime, *, book: Book | None = None
+    lake: MoneyLake, settings: Settings, now: datetime, *, book: Book | None = None
 ) -> Status:
     """Read the status from the tables, without changing them and without the gateway.
 
@@ -192,7 +193,7 @@ def read_status(
     for login in settings.logins:
         session = lake.sessions.current(login.gateway_id)
         logins.append(_login_status(session, login, mode, now))
-    programs = dagster_files.read()
+    programs = signs_of_life.read()
     overview = lake.queue.sync.overview()
     failed = overview.counts.get(QueueStatus.FAILED, 0)
 
@@ -281,7 +282,7 @@ def _attention(strategies_file: Path | None, failed: int, now: datetime) -> Iter
 
 
 def leg_states(
-    legs: Iterable[Leg], lake: Lake, settings: Settings, now: datetime
+    legs: Iterable[Leg], lake: MoneyLake, settings: Settings, now: datetime
 ) -> list[LegState]:
     """Return the state of each active leg, in order, as far as the tables show it.
 

@@ -15,15 +15,15 @@ from datetime import datetime, timedelta
 from itertools import chain
 from operator import attrgetter, itemgetter
 
-from position_sync_dagster.domain.dividends import ExpectedDividend
 from position_sync_dagster.domain.holding import HoldingGreeks, Key
 from position_sync_dagster.domain.leg import QUEUED, LegState, few
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.valuation import price_of
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import PendingChanges
-from position_sync_dagster.lake.records import DividendsTable
 from position_sync_dagster.lake.storage.table import offload
+from position_sync_dagster.money.lake import DividendsTable
+from position_sync_dagster.money.risk.expected_dividend import ExpectedDividend
 from position_sync_dagster.money.risk.model import Exercise
 from position_sync_dagster.money.risk.terms import (
     ModelledLeg,

@@ -8,7 +8,7 @@ from polars import col
 
 from position_sync_dagster.domain.instrument import OPTION_TYPES, contract_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.book import Book, read_book
 from position_sync_dagster.money.risk.curve import Curve, curves_of
 from position_sync_dagster.money.risk.priced_legs import Assumptions, Choice, PricedLegs
@@ -24,7 +24,7 @@ from position_sync_dagster.settings import Settings
 
 
 def read_risk(
-    lake: Lake, settings: Settings, now: datetime
+    lake: MoneyLake, settings: Settings, now: datetime
 ) -> tuple[Book, OwnScenarios, PricedLegs]:
     """Read the holdings, the file of scenarios, and the parts ready for scenarios; blocks.
 
@@ -37,7 +37,9 @@ def read_risk(
     return book, scenarios, price_legs(lake, settings, book, scenarios)
 
 
-def price_legs(lake: Lake, settings: Settings, book: Book, scenarios: OwnScenarios) -> PricedLegs:
+def price_legs(
+    lake: MoneyLake, settings: Settings, book: Book, scenarios: OwnScenarios
+) -> PricedLegs:
     """Return the parts of the holdings of a book, ready for scenarios; blocks.
 
     Raises:
@@ -47,7 +49,7 @@ def price_legs(lake: Lake, settings: Settings, book: Book, scenarios: OwnScenari
     return PricedLegs.of(book.split.parts, assumptions)
 
 
-def assumptions_of(lake: Lake, settings: Settings, book: Book) -> Assumptions:
+def assumptions_of(lake: MoneyLake, settings: Settings, book: Book) -> Assumptions:
     """Read what the options of a book are priced with, without betas; blocks.
 
     Raises:
@@ -77,7 +79,7 @@ def curves_of_choice(book: Book, legs: PricedLegs, choice: Choice, shift: Point)
     return curves_of(legs.chosen(choice), shift, by_underlying=by_underlying, notes=notes)
 
 
-def _dividends_by_symbol(lake: Lake) -> dict[str, tuple[DatedDividend, ...]]:
+def _dividends_by_symbol(lake: MoneyLake) -> dict[str, tuple[DatedDividend, ...]]:
     rows = lake.dividends.current()
     symbols = {row.conid: row.symbol for row in rows}
     return {symbols[conid]: dividends for conid, dividends in dated_dividends(rows).items()}

@@ -14,11 +14,12 @@ from itertools import repeat
 
 import numpy as np
 
-from position_sync_dagster.domain.dividends import DividendSource, ExpectedDividend, StatedDividends
+from position_sync_dagster.domain.dividends import StatedDividends
 from position_sync_dagster.domain.exchange_time import expiry_moment
 from position_sync_dagster.domain.holding import HoldingGreeks, grouped
 from position_sync_dagster.domain.instrument import OPTION_TYPES, ContractDetails, Instrument, Right
 from position_sync_dagster.money.risk import model
+from position_sync_dagster.money.risk.expected_dividend import DividendSource, ExpectedDividend
 from position_sync_dagster.money.risk.model import (
     DAYS_PER_YEAR,
     Exercise,

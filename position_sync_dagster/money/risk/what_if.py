@@ -13,7 +13,7 @@ from typing import Any
 
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import parse_expiry
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.reports import exposure
 from position_sync_dagster.money.reports.book import Book
@@ -211,7 +211,7 @@ def _more_by_group(
     return more
 
 
-def read_what_if(lake: Lake, settings: Settings, now: datetime, changes: Changes) -> WhatIf:
+def read_what_if(lake: MoneyLake, settings: Settings, now: datetime, changes: Changes) -> WhatIf:
     """Read the book, and apply trades to it; blocks.
 
     Raises:

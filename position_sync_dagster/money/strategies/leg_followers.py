@@ -14,13 +14,19 @@ from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import BrokerPosition, Key
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.leg import ActiveContract, Leg
-from position_sync_dagster.lake.lake import Lake, all_broker_rows
+from position_sync_dagster.lake.lake import all_broker_rows
 from position_sync_dagster.lake.schema import one_of
-from position_sync_dagster.lake.strategies_file import follow_file, following_rolls, saved_file
+from position_sync_dagster.lake.strategies_file import follow_file
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.explain_closes import BEFORE, IS_CLOSE, WINDOW
 from position_sync_dagster.money.strategies.rolls import Roll, UnclearRoll, rolls_of
 from position_sync_dagster.money.strategies.rules import Rule, legs_of_rules
+from position_sync_dagster.money.strategies.strategies_file import (
+    RuledFile,
+    following_rolls,
+    saved_file,
+)
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.yaml_file import saved_state
 
@@ -52,7 +58,7 @@ class LegChange:
         )
 
 
-def proposed(lake: Lake, now: datetime) -> list[LegChange]:
+def proposed(lake: MoneyLake, now: datetime) -> list[LegChange]:
     """Return the legs of strategies that were rolled completely, each with its new contract.
 
     A leg with a quantity counts as rolled only if exactly that quantity was rolled.
@@ -71,7 +77,7 @@ def proposed(lake: Lake, now: datetime) -> list[LegChange]:
     return changes
 
 
-def apply(lake: Lake, changes: Sequence[LegChange]) -> list[LegChange]:
+def apply(lake: MoneyLake, changes: Sequence[LegChange]) -> list[LegChange]:
     """Replace the rolled legs in one commit; return those that were replaced.
 
     A leg that was changed or removed meanwhile is left alone.
@@ -94,7 +100,7 @@ class Followed:
     refused: tuple[str, ...] = ()
 
 
-def rolls_to_follow(lake: Lake, settings: Settings, now: datetime) -> Followed:
+def rolls_to_follow(lake: MoneyLake, settings: Settings, now: datetime) -> Followed:
     """Return what to do about the rolls of strategies with `follow_rolls: true`; blocks.
 
     Args:
@@ -148,7 +154,7 @@ class RollFollower:
     A roll that is left to a person is logged once.
     """
 
-    lake: Lake
+    lake: MoneyLake
     settings: Settings
     _: KW_ONLY
     clock: Clock = utc_now
@@ -183,7 +189,7 @@ class RollFollower:
 
 
 def _rolls(
-    lake: Lake, legs: Iterable[ActiveContract], now: datetime
+    lake: MoneyLake, legs: Iterable[ActiveContract], now: datetime
 ) -> tuple[list[Roll], list[UnclearRoll]]:
     """Return the rolls of legs, by all changes of their underlyings since the first leg closed."""
     table = lake.position_changes
@@ -318,7 +324,7 @@ class RuleFollower:
         """Apply what the file lists, and read its rules; a mistake leaves both as they were."""
         try:
             # Also what is listed: an older state of the rules may have been written since.
-            follow_file(self.registry.sync, self.file)
+            follow_file(self.registry.sync, RuledFile(self.file))
             self._rules = saved_file(self.file).rules
         except (errors.StrategiesFileError, errors.InvalidLegError) as error:
             logger.warning("the legs stay as they were read last: %s", error)

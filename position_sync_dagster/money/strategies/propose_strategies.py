@@ -10,9 +10,9 @@ import polars as pl
 
 from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.leg import leg_of
-from position_sync_dagster.lake.lake import Lake, all_broker_rows
+from position_sync_dagster.lake.lake import all_broker_rows
 from position_sync_dagster.lake.schema import broker_positions_of, one_of
-from position_sync_dagster.lake.strategies_file import StrategiesFile
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import current_executions
 from position_sync_dagster.money.strategies.proposals import (
     SINGLE,
@@ -20,6 +20,7 @@ from position_sync_dagster.money.strategies.proposals import (
     ProposedStrategy,
     propose,
 )
+from position_sync_dagster.money.strategies.strategies_file import RuledFile
 from position_sync_dagster.settings import Settings
 
 OPTIONS = ("OPT", "FOP")
@@ -41,7 +42,7 @@ FIRST_STEP = (
 )
 
 
-def held(lake: Lake, settings: Settings, *only: pl.Expr) -> list[BrokerPosition]:
+def held(lake: MoneyLake, settings: Settings, *only: pl.Expr) -> list[BrokerPosition]:
     """Return what the logins hold, with multipliers that lead to the major unit of the currency.
 
     Args:
@@ -62,7 +63,7 @@ def held(lake: Lake, settings: Settings, *only: pl.Expr) -> list[BrokerPosition]
 
 
 def read_proposal(
-    lake: Lake,
+    lake: MoneyLake,
     settings: Settings,
     account: str | None = None,
     underlyings: Collection[str] | None = None,
@@ -98,7 +99,7 @@ def read_proposal(
 
 
 def accept(
-    lake: Lake, settings: Settings, strategies: Sequence[ProposedStrategy], now: datetime
+    lake: MoneyLake, settings: Settings, strategies: Sequence[ProposedStrategy], now: datetime
 ) -> None:
     """Add proposed strategies to the strategies file if there is one, and to the registry.
 
@@ -119,12 +120,12 @@ def accept(
             legs.append(leg)
 
     if settings.strategies_file is not None:
-        StrategiesFile(settings.strategies_file).add(legs)
+        RuledFile(settings.strategies_file).add(legs)
     lake.registry.sync.add_many(legs)
 
 
 def cost_in_lines(
-    lake: Lake, settings: Settings, strategies: Collection[ProposedStrategy]
+    lake: MoneyLake, settings: Settings, strategies: Collection[ProposedStrategy]
 ) -> str | None:
     """Return what it costs in market data lines to make strategies active; None: nothing.
 
@@ -152,7 +153,7 @@ def cost_in_lines(
     )
 
 
-def next_step(lake: Lake, settings: Settings, now: datetime) -> str | None:
+def next_step(lake: MoneyLake, settings: Settings, now: datetime) -> str | None:
     """Return what to do about holdings that are in no strategy; None if there is nothing to do.
 
     Without any strategy that is the first step of a new user; otherwise the structures that were
@@ -173,7 +174,7 @@ def next_step(lake: Lake, settings: Settings, now: datetime) -> str | None:
 
 @lru_cache(maxsize=2)
 def _in_no_strategy(
-    lake: Lake, settings: Settings, minute: datetime, _versions: tuple[int, ...]
+    lake: MoneyLake, settings: Settings, minute: datetime, _versions: tuple[int, ...]
 ) -> str | None:
     """Return how many structures no strategy has, as `propose` lists them, if some are new."""
     changes = lake.position_changes.rows(minute - NEW, columns=CHANGE)

@@ -10,7 +10,6 @@ from position_sync_dagster.domain.holding import BrokerPosition, HoldingGreeks, 
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import PendingChanges
-from position_sync_dagster.lake.records import DividendsTable
 from position_sync_dagster.sync.stream.contracts import ContractCache
 from position_sync_dagster.sync.stream.lines import StreamLines
 from position_sync_dagster.sync.stream.ownership import OwnerContext
@@ -103,7 +102,4 @@ class ComputedGreeks(Protocol):
 
 
 # Makes what computes greeks: it gets the contracts, the lines, and where greeks are published.
-MakesGreeks = Callable[
-    [OwnerContext, ContractCache, StreamLines, PublishedGreeks, DividendsTable | None],
-    ComputedGreeks,
-]
+MakesGreeks = Callable[[OwnerContext, ContractCache, StreamLines, PublishedGreeks], ComputedGreeks]

@@ -29,7 +29,7 @@ from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
-from position_sync_dagster.lake.records import DividendsTable, RecordsTable
+from position_sync_dagster.lake.records import RecordsTable
 from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
@@ -302,7 +302,6 @@ class StreamTables:
 
     Attributes:
         broker_positions, contracts: Keep the positions and the contract details of the broker.
-        dividends: Gets the dividends that are expected of underlyings.
         account_values: Gets the net liquidation and profit of the accounts; with None, they are not
             subscribed.
         position_changes: Gets each change of a quantity, before that is published.
@@ -318,7 +317,6 @@ class StreamTables:
     broker_positions: BrokerPositionsTable | None = None
     contracts: ContractsTable | None = None
     account_values: AccountValuesTable | None = None
-    dividends: DividendsTable | None = None
     position_changes: RecordsTable[PositionChange] | None = None
     closes: ChangeFollower | None = None
     rolls: ChangeFollower | None = None
@@ -366,9 +364,7 @@ class Router:
         self.pricer = StreamPricer(context, self.lines.login, self.contracts, greeks)
         self.greeks = None
         if tables.greeks is not None:
-            self.greeks = tables.greeks(
-                context, self.contracts, self.lines, greeks, tables.dividends
-            )
+            self.greeks = tables.greeks(context, self.contracts, self.lines, greeks)
         self.account_refresh = AccountRefresh(context, self._publisher)
         self._resolver = LegResolver(context, self.registry, self.contracts)
         self._followed = FollowedHoldings(context, self._publisher)

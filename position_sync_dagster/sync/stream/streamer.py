@@ -682,7 +682,7 @@ LOGIN_WAIT_S = 60.0
 
 
 # Returns the parts of a stream with those of somebody above it.
-Complete = Callable[[StreamTables, Lake, Settings, Ownership], StreamTables]
+Complete = Callable[[StreamTables, Any, Settings, Ownership], StreamTables]
 
 
 async def stream(
@@ -739,7 +739,6 @@ def _parts_of(lake: Lake, own: Ownership) -> StreamTables:
         updates=lake.updates,
         contracts=lake.contracts,
         account_values=lake.account_values,
-        dividends=lake.dividends,
         position_changes=lake.position_changes,
         ownership=own,
     )

@@ -11,7 +11,7 @@ from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import GreeksSource, PositionUpdate
 from position_sync_dagster.errors import BrokerUnavailableError, MomentError, UnknownStrategyError
 from position_sync_dagster.lake.given_leg import make_leg
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from tests.support.command_line import call
 from tests.support.holdings import NOT_HELD, make_row
 from tests.unit.money.past.test_causes import details
@@ -25,10 +25,10 @@ def row(conid: int, at: datetime, value: float, **more: Any) -> PositionUpdate:
 
 
 @pytest.fixture
-def told(lake) -> Lake:
+def told(lake) -> MoneyLake:
     """Write a row at noon, one of noon that comes an hour later, and one that comes at two."""
     moment = NOON
-    lake = Lake(lake.path, fsync=False, clock=lambda: moment)
+    lake = MoneyLake(lake.path, fsync=False, clock=lambda: moment)
     legs = [make_leg(conid=1, symbol="SPY", strategy_id="a", added_at=NOON - HOUR)]
     lake.registry.sync.replace_all(legs)
     lake.updates.sync.append([row(1, NOON, 100.0), row(2, NOON, 7.0)])

@@ -7,9 +7,9 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.money.lake import MoneyLake
 from tests.support.command_line import json_of, run
 from tests.support.queues import claim, newest_entry
 
@@ -17,7 +17,7 @@ FINISHED = 12
 
 
 @pytest.fixture
-def lake(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Lake:
+def lake(lake: MoneyLake, monkeypatch: pytest.MonkeyPatch) -> MoneyLake:
     """Return a lake whose queue has many small commits, and keeps no replaced file."""
     monkeypatch.setattr(storage, "COMPACT_FROM", FINISHED)
     DeltaTable(lake.queue.table.path).alter.set_table_properties(
@@ -61,7 +61,7 @@ def test_a_torn_last_commit_is_refused_by_name_and_the_command_that_is_named_set
     tmp_path, monkeypatch
 ):
     monkeypatch.setenv("POSITION_SYNC_LAKE", str(tmp_path / "lake"))
-    lake = Lake(tmp_path / "lake", fsync=False)
+    lake = MoneyLake(tmp_path / "lake", fsync=False)
     assert run("doctor", "--repair").startswith("No table has a torn last commit, or a check")
     assert not (tmp_path / "lake").exists()
     lake.initialize_sync()

@@ -9,7 +9,7 @@ import pytest
 
 from position_sync_dagster.cli import strategies
 from position_sync_dagster.domain.account_values import AccountSummary
-from position_sync_dagster.lake.strategies_file import load_strategies
+from position_sync_dagster.money.strategies.strategies_file import load_strategies
 from position_sync_dagster.settings import load_settings
 from tests.support import command_line
 from tests.support.command_line import attention

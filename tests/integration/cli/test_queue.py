@@ -6,8 +6,8 @@ from functools import partial
 import pytest
 
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import SyncQueue
+from position_sync_dagster.money.lake import MoneyLake
 from tests.support import command_line
 
 ACCOUNT = "DUSIM0001"
@@ -16,7 +16,7 @@ ERROR = "No value of 911 came.\x1b[2J\n  second line\x9b31m"
 
 
 @pytest.fixture
-def queue(lake: Lake) -> SyncQueue:
+def queue(lake: MoneyLake) -> SyncQueue:
     return lake.queue.sync
 
 

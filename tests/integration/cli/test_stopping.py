@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.processes.home import find_marked
 from tests.support.demo_program import LIMIT_S, kill_all, started, wait_for
 from tests.support.extent import EVERYTHING
@@ -35,7 +35,7 @@ class Run:
         (package / "__init__.py").write_text("import time\ntime.sleep(600)\n")
         self.home = folder / "home"
         self.dagster_home = self.home / "dagster_home" if command == "demo" else self.home
-        Lake(str(self.home / "lake")).initialize_sync()
+        MoneyLake(str(self.home / "lake")).initialize_sync()
         # A port of its own: demos that start at once would find the same one free.
         (self.home / ".env").write_text(f"POSITION_SYNC_GATEWAY_PORT={free_port()}\n")
         self.output = folder / "output.txt"

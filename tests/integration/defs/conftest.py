@@ -22,10 +22,10 @@ from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, 
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.position_update import Source, TradingMode
 from position_sync_dagster.domain.queue_request import QueueRequest
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import TableSpec
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.money.defs import parts
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports import alerts
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync import reconciliation
@@ -72,10 +72,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def lake(settings: Settings) -> Lake:
+def lake(settings: Settings) -> MoneyLake:
     """Return the tables, empty."""
     put_tables(settings.lake)
-    return Lake(settings.lake)
+    return MoneyLake(settings.lake)
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ class World:
 
     def __init__(
         self,
-        lake: Lake,
+        lake: MoneyLake,
         settings: Settings,
         open_instance: Callable[[], dg.DagsterInstance],
         patch: pytest.MonkeyPatch,
@@ -222,7 +222,7 @@ class World:
     def check(self, definition: dg.AssetChecksDefinition) -> dg.AssetCheckResult:
         """Evaluate one check as a tick does; a run of Dagster takes ten times as long."""
         settings = load_settings()
-        return EVALUATE[definition.check_key](Lake.of(settings), settings)
+        return EVALUATE[definition.check_key](MoneyLake.of(settings), settings)
 
     def run_check(self, definition: dg.AssetChecksDefinition) -> dg.AssetCheckEvaluation:
         """Run one check as Dagster does, and return its evaluation."""

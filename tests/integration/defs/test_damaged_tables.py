@@ -13,22 +13,21 @@ import pytest
 from deltalake import DeltaTable, Field
 from deltalake.schema import PrimitiveType
 
-from position_sync_dagster import dagster_files
 from position_sync_dagster.defs import drain as defs_drain
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.checks import evaluation
 from position_sync_dagster.defs.checks.evaluation import UNEVALUATED, UNKNOWN
 from position_sync_dagster.defs.drain import drain_queue
 from position_sync_dagster.domain.queue_request import QueueStatus
-from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import opening
 from position_sync_dagster.lake.storage.table import data_files
 from position_sync_dagster.money.defs import alerts as alerts_module
+from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.reports import signs_of_life
 from position_sync_dagster.processes.preflight import Level, check_lake, check_programs
 
-BASE_TABLES = [spec.name for spec in schema.TABLES]
+BASE_TABLES = [spec.name for spec in MoneyLake.specs]
 WHOLE = dg.AssetCheckKey(dg.AssetKey("position_updates"), "tables_can_be_read")
 
 
@@ -70,7 +69,7 @@ DAMAGED = list(zip(BASE_TABLES, cycle(DAMAGES), strict=False))
 
 @pytest.fixture
 def tick(
-    instance: dg.DagsterInstance, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    instance: dg.DagsterInstance, lake: MoneyLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], dg.SensorResult]:
     """Return what evaluates the sensor, with every check due, and stores what it returns."""
     resources.cached_lake.cache_clear()
@@ -146,7 +145,7 @@ def test_no_check_stays_green_that_cannot_be_evaluated_and_the_table_is_named(
         if unknown:
             (programs,) = check_programs(tmp_path)
             is_said = programs.level is Level.BAD and name in programs.text
-            tables = check_lake(Lake(settings.lake, use="look"))
+            tables = check_lake(MoneyLake(settings.lake, use="look"))
             assert is_said or any(name in one.text and one.level != Level.GOOD for one in tables)
         assert result.skip_reason.skip_message
 
@@ -199,4 +198,4 @@ def test_a_message_is_sent_about_a_check_that_cannot_be_evaluated(tick, lake, in
     tell()
     bodies = "\n".join(f"{title}\n{body}" for title, body in receiver.taken())
     assert "Passes again: position_updates: a_stream_watches" in bodies
-    assert dagster_files.read().problems == () or "find errors" in dagster_files.read().problems[0]
+    assert signs_of_life.read().problems == () or "find errors" in signs_of_life.read().problems[0]

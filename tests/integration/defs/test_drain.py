@@ -22,7 +22,8 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.reports import signs_of_life
 
 LEDGER = "position_updates"
 RISK = "risk_scenarios"
@@ -59,7 +60,7 @@ class Ticks:
 
 
 @pytest.fixture
-def tick(instance: dg.DagsterInstance, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Ticks:
+def tick(instance: dg.DagsterInstance, lake: MoneyLake, monkeypatch: pytest.MonkeyPatch) -> Ticks:
     resources.cached_lake.cache_clear()
     monkeypatch.setattr(defs_drain, "BESIDE_WAIT_S", 60.0)
     return Ticks(instance)
@@ -336,7 +337,7 @@ def test_while_nothing_can_be_drained_rows_and_checks_are_reported_all_the_same(
     monkeypatch.setattr(defs_drain.queue_and_ledger, "queue_state", fail)
     result = tick()
     assert "Nothing is drained: The queue is damaged." in said(result)
-    assert "The queue is damaged" in dagster_files.read(tmp_path).problems[0]
+    assert "The queue is damaged" in signs_of_life.read(tmp_path).problems[0]
     assert tick.rows() == 1
     assert any(isinstance(one, dg.AssetCheckEvaluation) for one in result.asset_events)
     assert dagster_files.changed_at(dagster_files.FAILED_TICK)

@@ -12,10 +12,10 @@ import pytest
 
 from position_sync_dagster.definitions import defs
 from position_sync_dagster.defs import maintenance as history
-from position_sync_dagster.defs.maintenance import OWN_ASSETS, PRUNED_JOBS, maintain_lake
+from position_sync_dagster.defs.maintenance import PRUNED_JOBS, maintain_lake, own_assets
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from tests.support import postgres
 
 SOON = datetime.now(UTC) + timedelta(days=1)
@@ -69,9 +69,9 @@ def results(instance: dg.DagsterInstance, asset: dg.AssetKey) -> int:
 def test_old_events_and_results_go_but_the_newest_and_those_of_others(stored):
     for number in range(3):
         report(stored, number)
-    assert history.delete_old_events(stored, OWN_ASSETS, LONG_AGO) == 0
+    assert history.delete_old_events(stored, own_assets(), LONG_AGO) == 0
     assert (numbers(stored, TABLE), results(stored, TABLE)) == ([2, 1, 0], 3)
-    assert history.delete_old_events(stored, OWN_ASSETS, SOON) > 0
+    assert history.delete_old_events(stored, own_assets(), SOON) > 0
     assert (numbers(stored, TABLE), results(stored, TABLE)) == ([2], 1)
     assert (numbers(stored, FOREIGN), results(stored, FOREIGN)) == ([2, 1, 0], 3)
     evaluations = stored.event_log_storage.get_records_for_run(
@@ -85,7 +85,7 @@ def test_the_second_copy_that_sqlite_has_of_an_event_goes_at_once(tmp_path):
     with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
         for number in range(3):
             report(instance, number)
-        history.delete_old_events(instance, OWN_ASSETS, LONG_AGO)
+        history.delete_old_events(instance, own_assets(), LONG_AGO)
         assert numbers(instance, TABLE) == [2, 1, 0]
     (copies,) = tmp_path.rglob(".db")
     with closing(sqlite3.connect(copies)) as read:
@@ -117,7 +117,7 @@ def test_maintenance_covers_every_table_and_every_asset(settings, instance, lake
     asked: list[datetime] = []
     monkeypatch.setenv("POSITION_SYNC_HISTORY_DAYS", "7")
     monkeypatch.setattr(history, "delete_old_runs", lambda *_: asked.append(_[-1]) or 0)
-    quick = Lake(settings.lake, fsync=False).queue
+    quick = MoneyLake(settings.lake, fsync=False).queue
     for request_id in quick.sync.insert_many(
         QueueRequest(c, "SPY") for c in range(1, FINISHED + 1)
     ):
@@ -135,4 +135,4 @@ def test_maintenance_covers_every_table_and_every_asset(settings, instance, lake
         last = json.loads(Path(table.path, "_delta_log", "_last_checkpoint").read_bytes())
         assert last["version"] == table.version()
     assets = defs().get_repository_def().asset_graph.get_all_asset_keys()
-    assert {key.to_user_string() for key in assets} <= set(OWN_ASSETS)
+    assert {key.to_user_string() for key in assets} <= set(own_assets())

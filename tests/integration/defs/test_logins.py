@@ -23,7 +23,7 @@ from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.reconciliation import OF_STRATEGIES
@@ -149,7 +149,7 @@ def test_a_file_with_a_mistake_fails_the_tick_and_ends_nothing(world, instance, 
 
 
 @pytest.fixture
-def drain_tick(settings: Settings, lake: Lake, instance) -> Callable[..., dg.SensorResult]:
+def drain_tick(settings: Settings, lake: MoneyLake, instance) -> Callable[..., dg.SensorResult]:
     """Evaluate the tick that drains."""
 
     def tick() -> dg.SensorResult:
@@ -159,7 +159,7 @@ def drain_tick(settings: Settings, lake: Lake, instance) -> Callable[..., dg.Sen
     return tick
 
 
-def insert(lake: Lake, *positions: tuple[int, str]) -> list[str]:
+def insert(lake: MoneyLake, *positions: tuple[int, str]) -> list[str]:
     return lake.queue.sync.insert_many(
         [QueueRequest(conid, "SPY", 2, account) for conid, account in positions]
     )

@@ -7,7 +7,7 @@ import pytest
 
 from position_sync_dagster.defs.resources import PositionSyncResource, dagster_failures
 from position_sync_dagster.errors import UnknownLegError
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 
 
 @pytest.fixture
@@ -60,13 +60,13 @@ def test_the_tables_are_initialized_once_for_all_assets_of_a_run(
     steps_of_a_run, settings, monkeypatch
 ):
     initialized = []
-    initialize = Lake.initialize_sync
+    initialize = MoneyLake.initialize_sync
 
-    def count(lake: Lake) -> None:
+    def count(lake: MoneyLake) -> None:
         initialized.append(lake)
         initialize(lake)
 
-    monkeypatch.setattr(Lake, "initialize_sync", count)
+    monkeypatch.setattr(MoneyLake, "initialize_sync", count)
     assert steps_of_a_run(PositionSyncResource(), lambda given: given.lake) == initialized * 2
     assert len(initialized) == 1
 

@@ -25,11 +25,11 @@ from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake import derived
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import LATEST_POSITIONS
 from position_sync_dagster.lake.storage import opening
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.money.lake import MoneyLake
 from tests.support.contracts import contract_details
 from tests.support.extent import part_of
 from tests.support.holdings import make_holding
@@ -43,7 +43,7 @@ FILES = 6
 # In so many others, beside itself, `make test` commits each change.
 INSIDE_OTHERS = 1
 
-Work = Callable[[Lake], Any]
+Work = Callable[[MoneyLake], Any]
 
 
 def at(seconds: float) -> datetime:
@@ -70,39 +70,39 @@ def discrepancy(number: int) -> Discrepancy:
     )  # fmt: skip
 
 
-def leg(lake: Lake, number: int) -> None:
+def leg(lake: MoneyLake, number: int) -> None:
     lake.registry.sync.add_active(
         conid=number, symbol="SPY", right="PUT", strike=1.0, expiry="20270115", strategy_id="s"
     )
 
 
-def ids(lake: Lake, *conids: int) -> list[str]:
+def ids(lake: MoneyLake, *conids: int) -> list[str]:
     rows = lake.queue.table.rows(columns=["request_id", "conid"])
     return rows.filter(pl.col("conid").is_in(conids)).get_column("request_id").to_list()
 
 
-def later(lake: Lake) -> Lake:
+def later(lake: MoneyLake) -> MoneyLake:
     """Return the lake as a process whose clock is years ahead sees it: every lease is over."""
-    return Lake(lake.path, clock=lambda: datetime.now(UTC) + timedelta(days=999), fsync=False)
+    return MoneyLake(lake.path, clock=lambda: datetime.now(UTC) + timedelta(days=999), fsync=False)
 
 
-def own(lake: Lake, login: str) -> None:
+def own(lake: MoneyLake, login: str) -> None:
     lake.sessions.acquire(login, Owner.REFRESH, lease_s=600, run_id=None, host="h", pid=1)
 
 
-def end_session(lake: Lake, login: str) -> None:
+def end_session(lake: MoneyLake, login: str) -> None:
     session = lake.sessions.current(login)
     assert session is not None
     lake.sessions.end(session)
 
 
-def derive(lake: Lake, number: int) -> None:
+def derive(lake: MoneyLake, number: int) -> None:
     table = Table(lake.table_path("latest_positions"), LATEST_POSITIONS)
     row = dict.fromkeys(LATEST_POSITIONS.columns) | {"account": "DUSIM1", "conid": number}
     derived.replace(table, pl.DataFrame([row], schema=LATEST_POSITIONS.polars))
 
 
-FILL: dict[str, Callable[[Lake, int], Any]] = {
+FILL: dict[str, Callable[[MoneyLake, int], Any]] = {
     "active_strategies": lambda lake, n: (
         leg(lake, n), n % 2 or lake.registry.sync.remove_active(n)
     ),
@@ -184,7 +184,7 @@ UNTOLD = {
 }  # fmt: skip
 
 
-def table_of(lake: Lake, name: str) -> Table:
+def table_of(lake: MoneyLake, name: str) -> Table:
     return next(t for t in (*lake.tables, *lake.derived_tables) if t.spec.name == name)
 
 
@@ -197,7 +197,7 @@ def changes_of(name: str) -> dict[str, Work]:
 
 def template(path: Path, name: str) -> Path:
     """Fill a table with finished rows in several files, and a few that changes act on."""
-    lake = Lake(path, fsync=False)
+    lake = MoneyLake(path, fsync=False)
     table_of(lake, name).initialize()
     for number in range(1, FILES + 1):
         FILL[name](lake, number)
@@ -220,7 +220,7 @@ def errors_of(path: Path, *works: Work) -> list[str]:
     errors = []
     for work in works:
         try:
-            work(Lake(path, fsync=False))
+            work(MoneyLake(path, fsync=False))
         except LakeError as error:
             errors.append(type(error).__name__)
     return errors
@@ -229,7 +229,7 @@ def errors_of(path: Path, *works: Work) -> list[str]:
 def outcome(path: Path, name: str, *works: Work) -> Outcome:
     """Do one work after the other; return their errors and what the table holds then."""
     errors = errors_of(path, *works)
-    table = table_of(Lake(path, fsync=False), name)
+    table = table_of(MoneyLake(path, fsync=False), name)
     assert not table.rows(columns=list(table.spec.key or table.spec.columns)).is_duplicated().any()
     rows = table.rows()
     if table.spec.key:

@@ -10,8 +10,11 @@ from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.errors import AmbiguousRemovalError, InvalidLegError, UnknownLegError
 from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.lake.storage.lifecycle_table import LifecycleTable
-from position_sync_dagster.lake.strategies_file import as_strategies_file, load_strategies
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
+from position_sync_dagster.money.strategies.strategies_file import (
+    as_strategies_file,
+    load_strategies,
+)
 
 LEG = {"symbol": "SPY", "right": "C", "strike": 450.0, "expiry": "20260220"}
 

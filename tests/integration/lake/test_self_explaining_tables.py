@@ -8,8 +8,8 @@ import pytest
 from deltalake import DeltaTable
 
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.schema import DERIVED, TABLES
 from position_sync_dagster.lake.storage.table import Table, maintain
+from position_sync_dagster.money.lake import MoneyLake
 
 
 def comments(table: DeltaTable) -> dict[str, str | None]:
@@ -20,7 +20,9 @@ def texts(spec: schema.TableSpec) -> Mapping[str, str]:
     return {name: column.description for name, column in spec.described.items()}
 
 
-@pytest.mark.parametrize("spec", [*TABLES, *DERIVED], ids=lambda spec: spec.name)
+@pytest.mark.parametrize(
+    "spec", [*MoneyLake.specs, *MoneyLake.derived_specs], ids=lambda spec: spec.name
+)
 def test_a_new_table_has_the_texts_of_its_columns(tmp_path, spec):
     Table(tmp_path / "t", spec).initialize()
     table = DeltaTable(tmp_path / "t")

@@ -9,7 +9,7 @@ import pytest
 
 from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.gateway.connection import day_begin
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.causes import Facts, closures_of
 from position_sync_dagster.money.past.closes import Closure, knows_more
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
@@ -47,7 +47,7 @@ def by_change(found: list[Closure]) -> Counted:
 def test_what_is_judged_when_it_is_due_is_what_a_judgement_of_everything_says(
     seed: int, tmp_path
 ) -> None:
-    lake = Lake(tmp_path / "lake")
+    lake = MoneyLake(tmp_path / "lake")
     lake.contracts.put(CONTRACTS.values())
     random = Random(seed)
     days = days_of(random)

@@ -10,7 +10,8 @@ from position_sync_dagster import dagster_files
 from position_sync_dagster.dagster_files import FailingCheck
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.reports import signs_of_life
 from position_sync_dagster.processes.preflight import (
     Level,
     check_programs,
@@ -31,18 +32,18 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
+def lake(tmp_path: Path) -> MoneyLake:
     put_tables(str(tmp_path / "lake"))
-    return Lake(str(tmp_path / "lake"))
+    return MoneyLake(str(tmp_path / "lake"))
 
 
 @pytest.fixture
-def streams(lake: Lake, home: Path) -> Callable[[], list[tuple[Level, str]]]:
+def streams(lake: MoneyLake, home: Path) -> Callable[[], list[tuple[Level, str]]]:
     settings = Settings(lake=lake.path)
     return lambda: [(one.level, one.text) for one in check_streams(lake, settings, home, {})]
 
 
-def own(lake: Lake, *, lease_s: float = 60.0):
+def own(lake: MoneyLake, *, lease_s: float = 60.0):
     login = Settings(lake=lake.path).gateway_id
     return lake.sessions.acquire(login, Owner.STREAM, lease_s=lease_s, **LOGIN)
 
@@ -63,7 +64,7 @@ def test_a_stream_that_a_person_paused_is_bad_while_the_programs_work(lake, stre
 def test_a_stream_that_does_not_come_back_is_bad_and_nothing_is_said_while_no_program_runs(
     tmp_path, home, streams
 ):
-    an_hour_ago = Lake(str(tmp_path / "lake"), clock=lambda: utc_now() - timedelta(hours=1))
+    an_hour_ago = MoneyLake(str(tmp_path / "lake"), clock=lambda: utc_now() - timedelta(hours=1))
     own(an_hour_ago)
     assert streams() == []
     dagster_files.note(dagster_files.SENSORS)
@@ -103,4 +104,4 @@ def test_a_program_that_ended_is_bad_until_it_works_again(home):
     assert found.level is Level.GOOD
     dagster_files.note(f"{dagster_files.DOWN}daemon", text)
     dagster_files.clear()
-    assert dagster_files.read(home) == dagster_files.NONE
+    assert signs_of_life.read(home) == signs_of_life.NONE

@@ -17,7 +17,7 @@ from position_sync_dagster.cli import commands
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.gateway.connection import CLOSE_S, GatewayConnection, connect
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.processes import preflight
 from position_sync_dagster.processes.preflight import Finding, Level, of_account_time, run_preflight
 from position_sync_dagster.sync.stream.ownership import Ownership
@@ -172,7 +172,7 @@ async def test_an_account_that_another_client_follows_is_named():
 
 
 async def test_while_a_stream_owns_the_login_its_session_is_read_instead(tmp_path):
-    lake = Lake(tmp_path / "lake")
+    lake = MoneyLake(tmp_path / "lake")
     await lake.initialize()
     async with simulate() as sim:
         settings = settings_for(sim, lake=str(tmp_path / "lake"))
@@ -195,10 +195,10 @@ async def test_the_clock_is_compared_with_the_gateways():
 
 
 def test_a_table_that_cannot_be_used_is_named_with_what_to_do(tmp_path):
-    lake = Lake(tmp_path / "lake", fsync=False)
+    lake = MoneyLake(tmp_path / "lake", fsync=False)
     lake.initialize_sync()
     newest_entry(Path(lake.queue.table.path)).write_bytes(b"")
-    [found] = preflight.check_lake(Lake(lake.path, use="look"))
+    [found] = preflight.check_lake(MoneyLake(lake.path, use="look"))
     assert found.level is Level.BAD
     assert "doctor --repair" in found.remedy
 

@@ -10,6 +10,7 @@ import pytest
 
 from position_sync_dagster import dagster_files
 from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.money.reports import signs_of_life
 from position_sync_dagster.processes import supervisor as module
 from position_sync_dagster.processes.ports import LOOPBACK
 from position_sync_dagster.processes.supervisor import CannotRunError, Program, Supervisor
@@ -64,9 +65,9 @@ def test_a_program_that_is_killed_is_started_again_and_the_log_says_so(running, 
         f"The daemon (process {first}) was killed by signal 9. It is started again."
     ]
     assert not one.works
-    assert str(first) in dagster_files.read().problems[0], "`doctor` says so"
+    assert str(first) in signs_of_life.read().problems[0], "`doctor` says so"
     one.worked()
-    assert dagster_files.read().problems == ()
+    assert signs_of_life.read().problems == ()
     assert caplog.messages[1:] == ["The daemon works again."]
 
 
@@ -130,10 +131,10 @@ def test_a_person_who_switches_the_sensors_off_is_believed_and_no_program_is_sta
     before = three.code_server.process.pid, three.daemon.process.pid
     until(three.look, lambda: caplog.text.count("is switched off") >= 3)
     assert (three.code_server.process.pid, three.daemon.process.pid) == before
-    assert "switched off" in dagster_files.read().problems[0]
+    assert "switched off" in signs_of_life.read().problems[0]
     dagster_files.note(dagster_files.SENSORS)
     until(three.look, lambda: three.daemon.works)
-    assert dagster_files.read().problems == ()
+    assert signs_of_life.read().problems == ()
 
 
 def test_what_dagster_stores_of_sensors_is_mended_by_a_program_of_its_own(

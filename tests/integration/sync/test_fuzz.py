@@ -30,7 +30,7 @@ from ib_gateway_simulator.protocol import account_messages, messages
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import GatewayError
 from position_sync_dagster.gateway.connection import IBConnectionManager, MessageReader
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.sync.drain import drain
 from tests.support.fake_gateway import (
     ACCOUNTS,
@@ -198,7 +198,7 @@ class Session:
             lease_s=600,
             fsync=False,
         )
-        self.lake = Lake(path, fsync=False)
+        self.lake = MoneyLake(path, fsync=False)
         self.manager = IBConnectionManager(self.settings)
 
     async def connection(self):
@@ -503,7 +503,7 @@ def play_seeds(session, wanted, *scripts):
     first = SystemRandom().randrange(10**9) if FIRST_SEED == "random" else int(FIRST_SEED)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         lake = Path(folder) / "lake"
-        Lake(lake, fsync=False).initialize_sync()
+        MoneyLake(lake, fsync=False).initialize_sync()
         for number in count(first):
             play_seed(number, partial(session, played, lake), *scripts)
             print(number, dict(played), flush=True)

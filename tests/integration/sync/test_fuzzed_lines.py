@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ib_gateway_simulator.protocol import messages
 from position_sync_dagster import IBPositionStreamer, StreamTables
 from position_sync_dagster.domain.position_update import ValueOrigin
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from tests.integration.sync.test_fuzz import MESSAGES, assert_finite, faultless, play_seeds
 from tests.support.fake_gateway import ACCOUNTS, END, KEPT, LOST, portfolio, position
 from tests.support.settings import make_settings
@@ -105,7 +105,7 @@ class LineSession:
         self.gateway, self.played = gateway, played
         self.evidence, self.before = Evidence(), Evidence()
         self.received = Recorder()
-        self.lake = Lake(path, fsync=False)
+        self.lake = MoneyLake(path, fsync=False)
         self.settings = make_settings(
             gateway_port=gateway.port, flush_interval_s=FLUSH_S, min_hold_s=0.1,
             line_silence_s=SHORT_S, row_interval_s=0.1, fsync=False, delayed_fallback=True,

@@ -10,7 +10,7 @@ import pytest
 import position_sync_dagster as ps
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.lake.strategies_file import load_strategies
+from position_sync_dagster.money.strategies.strategies_file import load_strategies
 from tests.support.booked_legs import PUT, leg
 from tests.support.demo_book import strategies_text
 from tests.support.streams import eventually, simulate

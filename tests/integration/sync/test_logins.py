@@ -9,7 +9,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.gateway.connection import connect
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.sync.drain import drain
@@ -60,7 +60,7 @@ async def streams(settings):
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         for login in settings.logins:
-            running = stream(Lake.of(login), login, run_id=login.gateway_id, stop=stop)
+            running = stream(MoneyLake.of(login), login, run_id=login.gateway_id, stop=stop)
             tasks.create_task(running)
         drains = tasks.create_task(drain_for_ever(settings))
         yield
@@ -69,7 +69,7 @@ async def streams(settings):
 
 
 async def drain_for_ever(settings):
-    lake = Lake.of(settings)
+    lake = MoneyLake.of(settings)
     await lake.initialize()
     while True:
         await drain(lake, settings)

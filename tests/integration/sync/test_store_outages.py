@@ -11,8 +11,8 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import StoreError
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.table import offload
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.status import read_status
 from tests.support.booked_legs import PUT, leg
 from tests.support.empty_lakes import put_tables
@@ -59,7 +59,7 @@ def processes(tmp_path, store):
 
 @pytest.mark.timeout(1800)
 async def test_what_runs_outlives_outages_of_the_store(store, processes):
-    lake = Lake(store.lake())
+    lake = MoneyLake(store.lake())
     put_tables(lake.path)
     await lake.registry.add_active(**leg(PUT))
     ids = []
@@ -81,7 +81,7 @@ async def test_what_runs_outlives_outages_of_the_store(store, processes):
 
             store.proxy.fail(Rule(fault))
             with pytest.raises(StoreError):
-                await offload(lambda: read_status(Lake(lake.path), settings, utc_now()))
+                await offload(lambda: read_status(MoneyLake(lake.path), settings, utc_now()))
             # Longer than the lease: nobody owns the login, and nobody can take it.
             over = max(before.expires_at, utc_now()) + timedelta(seconds=2 * LEASE_S)
             await eventually(lambda over=over: utc_now() > over)
@@ -108,13 +108,13 @@ async def test_what_runs_outlives_outages_of_the_store(store, processes):
 
 async def test_a_stream_keeps_its_session_when_its_lease_runs_out_while_the_store_is_away(store):
     """Nobody can take the login meanwhile; the gateway is left to whoever may own it."""
-    lake = Lake(store.lake())
+    lake = MoneyLake(store.lake())
     put_tables(lake.path)
     await lake.registry.add_active(**leg(PUT))
     async with simulate() as sim:
         # The failed renewal is known before the lease runs out, also where the machine stalls.
         settings = settings_for(sim, lake=lake.path, session_lease_s=12.0)
-        service = Service(Lake.of(settings), settings)
+        service = Service(MoneyLake.of(settings), settings)
 
         async def streams(since) -> bool:
             assert not service.task.done(), service.task.exception()
@@ -146,19 +146,19 @@ def assert_says_each_thing_once(name: str, text: str) -> None:
     assert len(lines) < 40
 
 
-async def _lives(lake: Lake, settings) -> bool:
+async def _lives(lake: MoneyLake, settings) -> bool:
     session = lake.sessions.current(settings.gateway_id)
     return session is not None and session.is_alive(utc_now()) and session.state == "LIVE"
 
 
-async def _streamed(lake: Lake, since) -> bool:
+async def _streamed(lake: MoneyLake, since) -> bool:
     await asyncio.sleep(0.2)
     rows = await offload(lake.updates.sync.latest)
     streamed = rows.filter(pl.col("timestamp") >= since, source="STREAM", conid=PUT)
     return not streamed.is_empty()
 
 
-async def _all_ended(lake: Lake) -> bool:
+async def _all_ended(lake: MoneyLake) -> bool:
     await asyncio.sleep(0.2)
     counts = await lake.queue.counts()
     return counts[QueueStatus.PENDING] == counts[QueueStatus.PROCESSING] == 0

@@ -8,7 +8,7 @@ from jsonschema import Draft202012Validator
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.web import served_figures
 from position_sync_dagster.web.api import openapi
@@ -25,8 +25,8 @@ def settings(tmp_path) -> Settings:
 
 
 @pytest.fixture
-def lake(settings) -> Lake:
-    return Lake.of(settings)
+def lake(settings) -> MoneyLake:
+    return MoneyLake.of(settings)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from schemathesis.specs.openapi.checks import (
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.web.api import openapi
 from position_sync_dagster.web.loopback_guard import LoopbackGuard
@@ -42,7 +42,7 @@ def described(tmp_path_factory):
     folder = tmp_path_factory.mktemp("described") / "lake"
     put_tables(folder)
     served = Settings(lake=str(folder), gateway_id="gate")
-    lake = Lake.of(served)
+    lake = MoneyLake.of(served)
     lake.registry.sync.add_many([leg(1, "condor")])
     lake.updates.sync.append([row(conid) for conid in range(1, 5)])
     routes = money_routes(dagster=False, open_figures=lambda: PageFigures(served))

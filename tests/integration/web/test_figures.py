@@ -25,11 +25,12 @@ from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.derived import replace as replace_days
-from position_sync_dagster.lake.schema import BOOKS, PROFIT_EXPLAINED, frame_of
+from position_sync_dagster.lake.schema import frame_of
 from position_sync_dagster.money.profit.profit import PARTS
 from position_sync_dagster.money.reports.figures import COLUMNS as REPORTED
 from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.money.risk.terms import NotPriced
+from position_sync_dagster.money.tables import BOOKS, PROFIT_EXPLAINED
 from position_sync_dagster.web import api, served_figures, turns
 from position_sync_dagster.web.api import ROUTES
 from position_sync_dagster.web.api_answers import WhatIfAnswer

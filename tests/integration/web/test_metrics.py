@@ -20,8 +20,8 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.position_update import Source, ValueOrigin
 from position_sync_dagster.domain.queue_request import QueueRequest
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import SyncUpdates
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.web import metrics, served_figures
 from position_sync_dagster.web.money_page import money_routes
 from position_sync_dagster.web.served_figures import PageFigures
@@ -62,7 +62,7 @@ async def scrape(settings):
         yield scraped
 
 
-def at_work(lake: Lake, gateway_id: str) -> None:
+def at_work(lake: MoneyLake, gateway_id: str) -> None:
     """Fill the tables as a stream and its ticks do, with trouble of each kind."""
     then = utc_now() - timedelta(seconds=40)
     of_login = {"account": "U1", "gateway_id": gateway_id}

@@ -20,7 +20,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.position_update import PositionUpdate, ValueOrigin
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.profit.profit import PARTS
 from position_sync_dagster.money.profit.todays_profit import TodaysProfit
 from position_sync_dagster.money.reports.figures import Figures
@@ -56,10 +56,10 @@ def row(conid: int, **values: object) -> PositionUpdate:
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory) -> Lake:
+def lake(tmp_path_factory) -> MoneyLake:
     folder = tmp_path_factory.mktemp("pages") / "lake"
     put_tables(folder)
-    lake = Lake.of(Settings(lake=str(folder), gateway_id="gate"))
+    lake = MoneyLake.of(Settings(lake=str(folder), gateway_id="gate"))
     later = utc_now().date() + timedelta(days=30)
     greeks = {"delta": -0.5, "theta": -0.1, "underlying_price": 600.0, "implied_vol": 0.2}
     deep = {"strike": 700.0, "market_price": 100.0, "market_value": -20_000.0}
@@ -251,7 +251,7 @@ def test_blind_logins_and_refused_lines_are_red_and_in_the_title_and_more_legs_t
     """A gateway that lost IB, one whose lines another session took, and more legs than lines."""
     settings = Settings(lake=str(tmp_path / "lake"))
     put_tables(tmp_path / "lake")
-    lake = Lake.of(settings)
+    lake = MoneyLake.of(settings)
     conids = range(1, 21)
     lake.registry.sync.add_many(leg(conid, "wide") for conid in conids)
     held = [make_holding(conid, utc_now()) for conid in conids]

@@ -12,7 +12,7 @@ import pytest
 from position_sync_dagster.cli.mcp import Tools
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.lake.given_leg import make_leg
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.figures import NOT_KEPT, read_figures
 from position_sync_dagster.web import api
 from position_sync_dagster.web.served_figures import PageFigures
@@ -29,7 +29,7 @@ class LiveDay:
 
     def __init__(self, path: str, settings: Any) -> None:
         self.now = MORNING
-        self.lake = Lake(path, fsync=False, clock=lambda: self.now)
+        self.lake = MoneyLake(path, fsync=False, clock=lambda: self.now)
         self.settings = settings
         self.recorded: dict[datetime, Any] = {}
 

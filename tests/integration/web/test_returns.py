@@ -7,8 +7,8 @@ from mcp.shared.memory import create_connected_server_and_client_session
 
 from position_sync_dagster.cli.mcp import Tools, assistant_server
 from position_sync_dagster.lake import derived
-from position_sync_dagster.lake.schema import BOOKS
 from position_sync_dagster.money.profit.books import close_books
+from position_sync_dagster.money.tables import BOOKS
 from position_sync_dagster.settings import Settings
 from tests.support import command_line
 from tests.support.booked_days import FRIDAY, MONDAY, STOCK, THURSDAY, Booked, Books, held, paid

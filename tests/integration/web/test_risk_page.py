@@ -15,7 +15,7 @@ from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import BusyError
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.risk.priced_legs import PricedLegs
 from position_sync_dagster.settings import Settings
@@ -76,7 +76,7 @@ def busy(tmp_path_factory) -> BusyFigures:
     home = tmp_path_factory.mktemp("risk")
     put_tables(home / "lake")
     settings = Settings(lake=str(home / "lake"), strategies_file=home / "strategies.yaml")
-    lake = Lake.of(settings)
+    lake = MoneyLake.of(settings)
     rows = []
     for conid, (strategy, right, strike, quantity, cost, volatility) in enumerate(LEGS, 1):
         terms = {"right": right, "strike": strike, "expiry": EXPIRY, "quantity": quantity}

@@ -47,7 +47,7 @@ def test_a_field_that_no_column_can_hold_is_refused_by_name():
 
 @pytest.mark.parametrize(
     "spec",
-    [*schema.TABLES, schema.LATEST_POSITIONS, schema.STRATEGY_EXPOSURE, schema.DAILY_POSITIONS],
+    [*schema.TABLES, *schema.DERIVED],
     ids=lambda spec: spec.name,
 )
 def test_every_column_of_every_table_is_described_for_people(spec):

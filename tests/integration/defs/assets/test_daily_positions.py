@@ -12,11 +12,11 @@ from position_sync_dagster.defs.assets.past_days import daily, daily_asset, days
 from position_sync_dagster.defs.resources import resources
 from position_sync_dagster.domain.position_update import GreeksSource, ValueOrigin
 from position_sync_dagster.domain.queue_request import Answer
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import (
     DAILY_POSITIONS,
 )
 from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.exchange_days import exchange_days
 from tests.support.flex_files import statement
@@ -112,7 +112,7 @@ def test_an_unchanged_value_is_as_old_at_the_close_as_its_last_confirmation_befo
     world.row(1, written, value_time=written, value_source=ValueOrigin.PORTFOLIO, update_id="row")
     for marked, confirmed in (("20:30", "20:29"), ("20:59", "20:58"), ("21:05", "21:04")):
         at = utc(f"2026-03-05T{marked}:00")
-        queue = Lake.of(settings, clock=lambda at=at: at).queue.sync  # type: ignore[misc]
+        queue = MoneyLake.of(settings, clock=lambda at=at: at).queue.sync  # type: ignore[misc]
         queue.initialize()
         request_id = queue.insert(1, "SPY")
         known = Answer(update_id="row", confirmed_at=utc(f"2026-03-05T{confirmed}:00"))

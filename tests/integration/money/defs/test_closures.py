@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import pytest
 
-from position_sync_dagster.lake.lake import Past
+from position_sync_dagster.money.as_of import Past
 from position_sync_dagster.money.campaigns.closes_of_strategies import read_closes
 from position_sync_dagster.money.defs.statements import closures
 from position_sync_dagster.money.past.explain_closes import BREAKS, CloseExplainer

@@ -10,8 +10,8 @@ import pytest
 
 from position_sync_dagster.defs.assets.past_days import known_days
 from position_sync_dagster.errors import StatementError
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.money.defs.statements import imported
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past import statement_folder
 from position_sync_dagster.money.past.flex_service import LARGEST_STATEMENT, FlexService
 from position_sync_dagster.money.past.statement_folder import (
@@ -121,7 +121,7 @@ def test_a_pipe_in_the_place_of_the_index_is_no_index(folder):
 
 def check_bad_is_named_and_good_is_read(folder: Path) -> None:
     settings = load_settings(flex_folder=folder, lake=str(folder / "absent"))
-    accounts = ServedAccounts(Lake(settings.lake), settings)
+    accounts = ServedAccounts(MoneyLake(settings.lake), settings)
     read = StatementFolder(folder, accounts).read()
     assert [one.file for one in read.found] == ["good.xml"]
     (error,) = read.unreadable
@@ -169,7 +169,7 @@ def test_a_folder_that_is_none_is_named(folder, monkeypatch):
     monkeypatch.setattr(FlexService, "download", lambda *_: GOOD)
     settings = load_settings(flex_folder=folder / "good.xml", flex_token=KEPT, flex_query_id="7")
     with pytest.raises(StatementError, match=r"query 7: the folder .* cannot be written"):
-        download(settings, ServedAccounts(Lake(settings.lake), settings))
+        download(settings, ServedAccounts(MoneyLake(settings.lake), settings))
 
 
 def test_all_others_are_imported_and_the_check_names_the_bad_ones(world, folder, lake):

@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.money.defs.statements import imported
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past import statement_folder
 from position_sync_dagster.money.past.closes import Statement
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
@@ -340,10 +340,10 @@ def test_another_lake_and_one_that_was_made_anew_get_the_rows_of_known_files(
     (folder / "a.xml").write_bytes(statement(trades=(trade("e1"),)))
     for number in range(2):
         for expected in (1, 0):
-            lake = Lake(tmp_path / f"lake-{number}")
+            lake = MoneyLake(tmp_path / f"lake-{number}")
             assert import_statements(lake, settings).executions == expected
     rmtree(lake.executions.table.path)
-    lake = Lake(tmp_path / "lake-1")
+    lake = MoneyLake(tmp_path / "lake-1")
     assert import_statements(lake, settings).executions == 1
     assert parsed == ["a.xml"] * 3
 

@@ -10,7 +10,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
 from tests.support.contracts import contract_details
 from tests.support.four_currencies import (
     FIRST_FILES,
@@ -79,7 +79,7 @@ def put(folder: Path, files: Mapping[str, bytes]) -> None:
         folder.joinpath(name).write_bytes(content)
 
 
-def explained(lake: Lake) -> dict[tuple[str, str, str], float | None]:
+def explained(lake: MoneyLake) -> dict[tuple[str, str, str], float | None]:
     """Return the profit by day, account and currency; None where a part of it is unknown."""
     (table,) = (one for one in lake.derived_tables if one.spec.name == "profit_explained")
     total = pl.when(pl.col("profit").is_not_null().all()).then(pl.col("profit").sum())
@@ -87,7 +87,7 @@ def explained(lake: Lake) -> dict[tuple[str, str, str], float | None]:
     return {(str(day), *of): profit for day, *of, profit in rows.iter_rows()}
 
 
-def assert_profits(lake: Lake, profits: Profits, unknown: set[tuple[str, str]]) -> None:
+def assert_profits(lake: MoneyLake, profits: Profits, unknown: set[tuple[str, str]]) -> None:
     found = {key: profit for key, profit in explained(lake).items() if key != WRONG_DAY}
     for key in sorted(found.keys() | profits.keys() - {WRONG_DAY}):
         day, account, _currency = key
@@ -97,7 +97,7 @@ def assert_profits(lake: Lake, profits: Profits, unknown: set[tuple[str, str]]) 
             assert found.get(key, 0.0) == pytest.approx(profits.get(key, 0.0), abs=0.005), key
 
 
-def assert_each_state(lake: Lake, folder: Path, materialize: Materialize) -> None:
+def assert_each_state(lake: MoneyLake, folder: Path, materialize: Materialize) -> None:
     """Materialize the first files, then those that correct them, and compare both times."""
     put(folder, FIRST_FILES)
     materialize(IMPORTED, None)

@@ -12,8 +12,8 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway.connection import connect
-from position_sync_dagster.lake.strategies_file import load_strategies
 from position_sync_dagster.money.reports.status import leg_states, read_status
+from position_sync_dagster.money.strategies.strategies_file import load_strategies
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream import contracts
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver

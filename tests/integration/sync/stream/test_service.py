@@ -25,11 +25,11 @@ from position_sync_dagster.errors import (
     NewerTableError,
     TradingModeError,
 )
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.schema import ACTIVE_STRATEGIES, POSITION_UPDATES, StoredColumn
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.table import Table, offload
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.reconciliation import ReconciliationService
@@ -271,7 +271,7 @@ async def test_a_lease_is_renewed_while_its_process_reads_the_sessions_for_long(
         reading = asyncio.create_task(
             asyncio.to_thread(lake.sessions.table.snapshot, lambda _handle: may_end.wait(60))
         )
-        service.lake, began = Lake(lake.path), utc_now()
+        service.lake, began = MoneyLake(lake.path), utc_now()
         try:
             await eventually(lambda: service.session.heartbeat_at > began)
             assert not reading.done()

@@ -11,11 +11,12 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.queue_request import Reason
 from position_sync_dagster.errors import InvalidLegError
-from position_sync_dagster.lake.strategies_file import follow_file, load_strategies
+from position_sync_dagster.lake.strategies_file import follow_file
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.money.past.statement_folder import import_statements
 from position_sync_dagster.money.strategies import propose_strategies
 from position_sync_dagster.money.strategies.leg_followers import RuleFollower
+from position_sync_dagster.money.strategies.strategies_file import RuledFile, load_strategies
 from tests.support.booked_legs import CALL, PUT, A
 from tests.support.demo_book import strategies_text
 from tests.support.streams import eventually, published
@@ -78,7 +79,7 @@ async def test_a_saved_file_is_applied_and_what_its_rules_chose_stays(lake, foll
     rule = "strategies:\n- rule: puts\n  match: {right: PUT}\n"
     async with followed(rule) as (_sim, _streamer, file):
         await eventually(lambda: ("puts", PUT) in legs(lake))
-        assert follow_file(lake.registry.sync, file) == (0, 0)
+        assert follow_file(lake.registry.sync, RuledFile(file)) == (0, 0)
         file.write_text(f"{rule}- {{strategy_id: own, legs: [{{conid: {PUT}, symbol: T}}]}}\n")
         await eventually(lambda: {("own", PUT), ("puts", PUT)} & legs(lake) == {("own", PUT)})
         file.write_text(rule)

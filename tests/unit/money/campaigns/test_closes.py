@@ -6,7 +6,7 @@ from datetime import timedelta
 import polars as pl
 import pytest
 
-from position_sync_dagster.lake.schema import CLOSURES, frame_of, leg_rows
+from position_sync_dagster.lake.schema import frame_of, leg_rows
 from position_sync_dagster.money.campaigns.closes_of_strategies import (
     NO_CLOSES,
     UNATTRIBUTED,
@@ -17,6 +17,7 @@ from position_sync_dagster.money.past.closes import Cause, Closure, end_text
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.exposure import exposures
 from position_sync_dagster.money.reports.money_tables import money_lines, sums_table
+from position_sync_dagster.money.tables import CLOSURES
 from position_sync_dagster.terminal.output import fitted_table
 from tests.support.legs import ADDED_AT, leg
 from tests.support.money_rows import NOW, book_of, row, shown

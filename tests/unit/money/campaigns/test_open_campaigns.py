@@ -8,12 +8,13 @@ import pytest
 
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.lake.schema import CLOSURES, frame_of, leg_rows
+from position_sync_dagster.lake.schema import frame_of, leg_rows
 from position_sync_dagster.money.campaigns.campaigns import closed_campaigns, money_of
 from position_sync_dagster.money.campaigns.closes_of_strategies import Closes
 from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.movements import Movement, MovementKind
 from position_sync_dagster.money.reports.money_sums import Campaign
+from position_sync_dagster.money.tables import CLOSURES
 from tests.support.money_rows import NOW, book_of, row
 from tests.unit.money.campaigns.test_closed_campaigns import (
     ACTIONS,

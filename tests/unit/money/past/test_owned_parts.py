@@ -3,11 +3,12 @@
 from dataclasses import asdict, replace
 from unittest.mock import patch
 
-from position_sync_dagster.lake.schema import MOVEMENTS, frame_of
+from position_sync_dagster.lake.schema import frame_of
 from position_sync_dagster.money.past import owned_parts
 from position_sync_dagster.money.past.attribution import OwnedPart, attributed
 from position_sync_dagster.money.past.movements import Movement
 from position_sync_dagster.money.past.owned_parts import RememberedParts
+from position_sync_dagster.money.tables import MOVEMENTS
 from tests.unit.money.campaigns.test_closed_campaigns import (
     ACTIONS,
     BOUGHT,

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from position_sync_dagster.domain.leg import UNATTRIBUTED
-from position_sync_dagster.lake.schema import DAILY_POSITIONS, MOVEMENTS
+from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.money.past.movements import MovementKind, Section
 from position_sync_dagster.money.profit.profit import (
     PARTS,
@@ -17,6 +17,7 @@ from position_sync_dagster.money.profit.profit import (
     explain_holdings,
     is_explained,
 )
+from position_sync_dagster.money.tables import MOVEMENTS
 
 DAY = date(2026, 3, 6)
 NOTHING = pl.DataFrame(schema=DAILY_POSITIONS.polars)

@@ -11,7 +11,7 @@ import QuantLib as ql
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.lake.schema import DAILY_POSITIONS, MOVEMENTS, broker_rows
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, broker_rows
 from position_sync_dagster.money.past.movements import MovementKind, Section
 from position_sync_dagster.money.profit.profit import PARTS
 from position_sync_dagster.money.profit.todays_profit import (
@@ -23,6 +23,7 @@ from position_sync_dagster.money.profit.todays_profit import (
 from position_sync_dagster.money.reports.changes import Day, day_began
 from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.money.risk.priced_legs import Assumptions
+from position_sync_dagster.money.tables import MOVEMENTS
 from position_sync_dagster.settings import Settings
 from tests.support.contracts import contract_details
 from tests.support.holdings import make_holding

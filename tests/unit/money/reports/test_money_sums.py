@@ -1,12 +1,12 @@
 """The record of sums: its names in the JSON of figures, in commands, and in the tables."""
 
-from position_sync_dagster.lake.schema import STRATEGY_EXPOSURE
 from position_sync_dagster.money.reports.money_sums import (
     AMOUNTS,
     StrategySum,
     column_of,
     json_name,
 )
+from position_sync_dagster.money.tables import STRATEGY_EXPOSURE
 from tests.support.legs import leg
 from tests.support.money_rows import book_of, row
 

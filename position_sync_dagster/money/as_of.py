@@ -1,0 +1,97 @@
+"""A moment of the past, and what was true at it: rows, legs, breaks."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import polars as pl
+
+from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.reconciliation import Break
+from position_sync_dagster.errors import MomentError
+from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.lake import rows_of_logins
+from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.settings import Settings
+
+# No rows of `broker_positions`: the table keeps no reports of a past moment.
+NO_HOLDINGS = schema.BROKER_POSITIONS.empty
+
+MOMENT = "%Y-%m-%d %H:%M:%S UTC"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """A moment, and which rows count.
+
+    Attributes:
+        at: The moment, with a time zone.
+        as_known_now: Whether all rows with a timestamp at or before the moment count, also those
+            that were committed later; otherwise only those that were committed by the moment.
+    """
+
+    at: datetime
+    as_known_now: bool = False
+
+    def __str__(self) -> str:
+        """Return the line that stands above a report."""
+        at = f"{self.at.astimezone(UTC):{MOMENT}}"
+        if self.as_known_now:
+            return f"What was true at {at}, as far as it is known now."
+        return f"As of {at}: what had been committed by then."
+
+
+def require_past(at: datetime, now: datetime) -> None:
+    """Raise if a moment is in the future.
+
+    Raises:
+        MomentError: The moment is in the future.
+    """
+    if at > now:
+        moment = at.astimezone(UTC)
+        raise MomentError(
+            f"{moment:{MOMENT}} is in the future; it is {now:{MOMENT}}.",
+            remedy="Name a time that has passed, with its zone, such as 2026-03-09T15:30:00Z.",
+        )
+
+
+def rows_at(lake: MoneyLake, settings: Settings, past: Past, now: datetime) -> pl.DataFrame:
+    """Return the newest row of each holding of the logins at a moment; blocks.
+
+    Raises:
+        LakeError: A table cannot be used.
+        MomentError: The moment is in the future, or before the first row.
+    """
+    require_past(past.at, now)
+    rows = lake.updates.sync.as_of(past.at, as_known_now=past.as_known_now)
+    if rows.is_empty():
+        moment = past.at.astimezone(UTC)
+        raise MomentError(
+            f"The ledger has no row of {moment:{MOMENT}}.",
+            remedy="Name a later time, or start `position-sync dev`: it writes rows.",
+        )
+    return rows_of_logins(rows, settings)
+
+
+def legs_at(lake: MoneyLake, at: datetime) -> list[ActiveContract]:
+    """Return the legs that were active at a moment, and whose contract is known; blocks."""
+    legs = []
+    for leg in schema.legs_of(lake.registry.table.rows()):
+        if isinstance(leg, ActiveContract) and lasted(leg.added_at, leg.removed_at, at):
+            legs.append(replace(leg, removed_at=None))
+    return legs
+
+
+def breaks_at(breaks: Iterable[Break], at: datetime) -> list[Break]:
+    """Return the breaks that were open at a moment, oldest first; pure."""
+    opened = [
+        difference
+        for difference in breaks
+        if lasted(difference.opened_at, difference.resolved_at, at)
+    ]
+    return sorted(opened, key=lambda difference: (difference.opened_at, difference.break_id))
+
+
+def lasted(began: datetime, ended: datetime | None, at: datetime) -> bool:
+    """Return whether something had begun by a moment and had not ended; None: it has no end."""
+    return began <= at and (ended is None or at < ended)

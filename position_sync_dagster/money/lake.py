@@ -1,0 +1,235 @@
+"""The lake with the tables of money."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Unpack
+
+import polars as pl
+
+from position_sync_dagster.domain.execution import FLEX, Execution
+from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.derived import Replaced, derive
+from position_sync_dagster.lake.lake import Lake, LakeOptions
+from position_sync_dagster.lake.records import RecordsTable, add_unknown
+from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.money import tables as money_tables
+from position_sync_dagster.money.past import closes
+from position_sync_dagster.money.past.movements import Movement
+from position_sync_dagster.money.risk.expected_dividend import ExpectedDividend
+from position_sync_dagster.money.strategies.strategies_file import RuledFile
+
+# Where a row of a statement came from: the same fact may have several.
+_WHO_STATED = ("run_id", "statement", "stated_at")
+
+
+def said_again(rows: pl.DataFrame, stored: pl.DataFrame, same: list[str]) -> pl.DataFrame:
+    """Return what the newest statements say, where an older one that said otherwise would count.
+
+    A statement may correct all but the id.
+    """
+    booking = pl.col("attributes").str.extract('"transactionID": "([^"]*)"')
+    name = ["account", "conid", same[0], "_booking"]  # those of `current_executions`
+    newest_time = pl.col("stated_at").max().over(name)
+    is_newest = pl.col("stated_at") == newest_time
+
+    def newest_of(statements: pl.DataFrame) -> pl.DataFrame:
+        of_broker = statements.filter(pl.col("source") == FLEX)
+        return of_broker.with_columns(_booking=booking).filter(is_newest)
+
+    newest = newest_of(rows)
+    different = newest_of(stored).join(newest, on=same, how="anti", nulls_equal=True)
+    before = different.select(*name, _before="stated_at").unique()
+    joined = newest.join(before, on=name, nulls_equal=True)
+    again = joined.filter(pl.col("stated_at") > pl.col("_before"))
+    return again.select(rows.columns)
+
+
+class ExecutionsTable(RecordsTable[Execution]):
+    """The table `executions`: a row of each source, and of each correction, of an execution."""
+
+    def __init__(self, table: Table) -> None:
+        super().__init__(table, Execution, _WHO_STATED, said_again)
+
+    def read(self) -> pl.DataFrame:
+        """Return, for each execution, the row that counts; oldest first."""
+        current = closes.current_executions(self.records())
+        return schema.frame_of(self.table.spec, current)
+
+
+def events_table(table: Table) -> RecordsTable[closes.StatementEvent]:
+    """Return the table `statement_events`."""
+    return RecordsTable(table, closes.StatementEvent, _WHO_STATED, said_again)
+
+
+class MovementsTable(RecordsTable[Movement]):
+    """The table `movements`, which is replaced as a whole.
+
+    Example:
+        lake.movements.rows(since=date(2026, 3, 2), only=pl.col("account") == "U1234567")
+    """
+
+    def __init__(self, table: Table) -> None:
+        super().__init__(table, Movement)
+
+    def rows(
+        self,
+        since: datetime | date | None = None,
+        only: pl.Expr | None = None,
+        columns: Collection[str] = (),
+    ) -> pl.DataFrame:
+        """Return movements in order of day; only files are read that may have one of them."""
+        rows = super().rows(since, only).sort("day", "movement_id")
+        return rows.select(columns or rows.columns)
+
+    def derive(
+        self,
+        make: Callable[[], Iterable[Movement]],
+        *,
+        since: date | None = None,
+        run_id: str | None = None,
+    ) -> Replaced:
+        """Make the table equal to what `make` reads; equal movements commit nothing.
+
+        Args:
+            make: Reads the sources of the movements since that day.
+            since: Movements of earlier days stay; None: there are none.
+
+        Raises:
+            CommitContentionError: Other writers committed first each time; nothing was changed.
+        """
+
+        def rows() -> tuple[None, pl.DataFrame]:
+            movements = schema.frame_of(self.table.spec, make())
+            if since is None:
+                return None, movements
+
+            earlier = self.table.rows(pl.col("day") < since)
+            return None, pl.concat([earlier, movements])
+
+        _made, replaced = derive(self.table, rows, run_id=run_id)
+        return replaced
+
+
+class DividendsTable(RecordsTable[ExpectedDividend]):
+    """The table `dividends`: what was expected of underlyings, and since when."""
+
+    def __init__(self, table: Table) -> None:
+        super().__init__(table, ExpectedDividend)
+
+    def current(self) -> list[ExpectedDividend]:
+        """Return the dividends that were seen last of each underlying and source, next first."""
+        newest = pl.col("seen_at").max().over("conid", "source")
+        current = self.table.rows().filter(pl.col("seen_at") == newest)
+        in_order = current.sort("conid", "source", "ex_date")
+        return schema.records_of(ExpectedDividend, in_order)
+
+
+class RiskScenariosTable:
+    """The table `risk_scenarios`: what each strategy would lose, at each time it was computed."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def record(self, rows: Iterable[Mapping[str, object]]) -> int:
+        """Store the rows of one time, each once, in one commit; return how many were new."""
+        frame = schema.frame_of(self.table.spec, rows)
+        if frame.is_empty():
+            return 0
+        return add_unknown(self.table, frame, list(self.table.spec.key), {"action": "record"})
+
+    def latest(self) -> pl.DataFrame:
+        """Return the rows of the newest time."""
+        rows = self.table.rows()
+        return rows.filter(pl.col("made_at") == pl.col("made_at").max())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookedAt:
+    """The last look of this process at all closes that may be judged.
+
+    Attributes:
+        since: When the first close was seen that is to be looked at again.
+        until: The end of the days whose facts were complete.
+        files: The files that may have facts of these days.
+    """
+
+    since: datetime
+    until: datetime
+    files: frozenset[str]
+
+
+class ClosuresTable(RecordsTable[closes.Closure]):
+    """The table `closures`: the causes of closes, the provisional and the stated ones.
+
+    A cause that counted before may count again: it is stored with the time of each judgement.
+
+    Attributes:
+        looked: Kept here, since each look at the closes of weeks costs what they are.
+    """
+
+    def __init__(self, table: Table) -> None:
+        super().__init__(table, closes.Closure)
+        self.looked: LookedAt | None = None
+
+    def current_rows(
+        self,
+        only: pl.Expr | None = None,
+        since: datetime | None = None,
+        columns: Collection[str] = tuple(money_tables.CLOSURES.columns),
+    ) -> pl.DataFrame:
+        """Return, for each close, the causes that count: those judged last.
+
+        Args:
+            only: Chooses rows; the others do not count.
+            since: The earliest time at which closes were judged; None: any.
+            columns: Names of columns. With `closed_at` the oldest come first.
+        """
+        names = {"change_id", "judged_at", "cause", *columns}
+        rows = self.rows(since, only, sorted(names))
+        last = pl.col("judged_at").max().over("change_id")
+        counted = rows.filter(pl.col("judged_at").eq_missing(last))
+        if "closed_at" in columns:
+            counted = counted.sort("closed_at", "change_id", "cause")
+        return counted.select(list(columns))
+
+    def current(
+        self, only: pl.Expr | None = None, since: datetime | None = None
+    ) -> list[closes.Closure]:
+        """Return the rows of `current_rows` as records."""
+        return schema.records_of(closes.Closure, self.current_rows(only, since))
+
+
+class MoneyLake(Lake):
+    """The lake of the core, and the tables of money in the same folder."""
+
+    specs = (*Lake.specs, *money_tables.TABLES)
+    derived_specs = (*Lake.derived_specs, *money_tables.DERIVED)
+
+    def __init__(self, path: str | Path = "data/lake", **options: Unpack[LakeOptions]) -> None:
+        super().__init__(path, **options)
+        table = self.open_table
+        self.executions = ExecutionsTable(table(money_tables.EXECUTIONS))
+        self.statement_events = events_table(table(money_tables.STATEMENT_EVENTS))
+        self.closures = ClosuresTable(table(money_tables.CLOSURES))
+        self.movements = MovementsTable(table(money_tables.MOVEMENTS))
+        self.dividends = DividendsTable(table(money_tables.DIVIDENDS))
+        self.risk_scenarios = RiskScenariosTable(table(money_tables.RISK_SCENARIOS))
+
+    def strategies_file(self, path: Path) -> RuledFile:
+        """Open a strategies file, with its rules and limits; see `Lake.strategies_file`."""
+        return RuledFile(path)
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """Return every table, apart from the derived ones."""
+        parts = (
+            self.executions,
+            self.statement_events,
+            self.closures,
+            self.movements,
+            self.dividends,
+            self.risk_scenarios,
+        )
+        return (*super().tables, *(part.table for part in parts))
