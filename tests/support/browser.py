@@ -26,7 +26,7 @@ MISSING = "no Chromium here: `apt install chromium chromium-driver` on Debian an
 ARGUMENTS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
     *("--disable-quic", "--disable-background-networking", "--disable-component-update"),
-    *("--no-first-run", "--disable-sync", "--hide-scrollbars"),
+    *("--no-first-run", "--disable-sync"),
 )
 
 # The page of the whole lineage, on which each group is a box.

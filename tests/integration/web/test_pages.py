@@ -16,6 +16,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from starlette.applications import Starlette
 
+from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
@@ -72,6 +73,13 @@ def lake(tmp_path_factory) -> MoneyLake:
             row(4, **greeks | deep, symbol="QQQ", multiplier=100.0, expiry=later),
         ]
     )
+    at = utc_now()
+    account = AccountSummary(
+        account="U1", currency="USD", daily_pnl=-160.25, net_liquidation=50_000.0, cash=1.0,
+        excess_liquidity=20_000.0, initial_margin=31_000.0, maintenance_margin=30_000.0,
+        timestamp=at, pnl_received_at=at, values_received_at=at, gateway_id="gate",
+    )  # fmt: skip
+    lake.account_values.append([account.with_open_profit([("USD", -7.0), ("USD", -94.1)])])
     return lake
 
 
@@ -145,7 +153,17 @@ def test_axe_finds_nothing_on_the_money_page_and_on_an_open_leg(page, theme, siz
     assert violations(page) == []
 
 
-NUMBERS = ["current legs", "gateway"]  # no account is known
+NUMBERS = ["today USD", "net liquidation", "margin used", "current legs", "gateway"]
+
+
+def test_the_header_has_five_numbers_and_its_bridge_adds_up_to_the_cent(page):
+    opened(page)
+    assert texts(page, "#numbers dt") == NUMBERS
+    assert texts(page, "#numbers dd:not(.note)")[:3] == ["−160.25", "50,000", "62.0 %"]
+    bridge = texts(page, "#numbers .today .note")[0].replace("−", "-")
+    parts = [float(part) for part in re.findall(r"-?[\d,]+\.\d\d", bridge)]
+    assert parts == [-101.1, 0.0, 0.0, -59.15]
+    assert sum(parts) == pytest.approx(-160.25)
 
 
 def test_the_first_screen_answers_without_scrolling_and_the_title_says_number_and_state(page):
@@ -156,7 +174,6 @@ def test_the_first_screen_answers_without_scrolling_and_the_title_says_number_an
     assert page.driver.title.endswith("NOT CONNECTED · Money")
     assert "is not connected yet: its values are from before." in texts(page, "#alert")[0]
     assert "−5 %" in " ".join(texts(page, "#scenarios th")).replace("-", "−")
-    assert texts(page, "#numbers dt") == NUMBERS
     reasons = texts(page, "#decisions-table td.reason")
     assert len(reasons) == 3
     assert reasons[0].startswith("may be assigned: -2 QQQ 700P")
