@@ -170,41 +170,58 @@ def _over_moves(legs: PricedLegs, shift: Point) -> Curve:
 
 def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> Curve:
     """Return the curve of one underlying."""
-    each = list(legs)
-    # All strategies of an underlying may be hundreds of legs that live on.
-    is_of_one = legs.parts["strategy_id"].n_unique() == 1
-    steps = model.FINE if is_of_one else model.COARSE
+    key = (*legs.parts.select("strategy_id", "account", "conid").iter_rows(), *notes)
+    if key not in legs.searched:
+        legs.searched[key] = _at_expiry(legs, notes)
+    curve: Curve = legs.searched[key]
     realised = known_sum(legs.settled["realised"])
-    payoff = payoff_of(each, legs.given.now, notes, steps, realised)
-    left_out = _left_out(legs, since_opened=True)
-    curve = Curve(**_described(legs, left_out), underlying=payoff.under, payoff=payoff)
-    spot = legs.parts["spot"].median()
-    if not isinstance(spot, float):
+    if curve.spot is None or curve.left_out or realised is None:
         return curve
 
-    distribution = distribution_at_expiry(each, spot, legs.given.now)
-    move = spot * distribution.deviation if distribution else None
-    prices = _prices(each, payoff, spot, move)
-    moves = 100 * (prices / spot - 1)
-    curve = replace(
-        curve, spot=spot, moves=moves.tolist(), prices=prices.tolist(), expected_move=move,
-        odds=odds_of(payoff, distribution) if distribution else None,
-    )  # fmt: skip
-    if payoff.profit_at is not None:
-        at_expiry = payoff.profit_at(prices)
-        curve = replace(curve, at_expiry=at_expiry.tolist())
-    if left_out or realised is None:
-        return curve
-
+    moves = np.array(curve.moves)
     gained = realised + float(legs.parts["unrealized_pnl"].sum())
-    if payoff.greatest_profit is not None and payoff.greatest_profit > 0:
-        curve = replace(curve, reached=gained / payoff.greatest_profit)
+    greatest = getattr(curve.payoff, "greatest_profit", None)
     changed_now, changed_later = _profits(legs, moves, shift)
     now = gained + changed_now.sum(axis=0)
     chosen = gained + changed_later.sum(axis=0)
     along = _greeks_along(legs, moves, shift)
-    greeks = {name: rows.sum(axis=0).tolist() for name, rows in along.items()}
-    return replace(curve, now=now.tolist(), chosen=chosen.tolist(), greeks=greeks)
+    return replace(
+        curve,
+        reached=gained / greatest if greatest is not None and greatest > 0 else None,
+        now=now.tolist(),
+        chosen=chosen.tolist(),
+        greeks={name: rows.sum(axis=0).tolist() for name, rows in along.items()},
+    )
+
+
+def _at_expiry(legs: PricedLegs, notes: Sequence[str]) -> Curve:
+    """Return what of a curve no chosen day changes: its prices, the payoff and its odds."""
+    each = list(legs)
+    now = legs.given.now
+    # All strategies of an underlying may be hundreds of legs that live on.
+    is_of_one = legs.parts["strategy_id"].n_unique() == 1
+    steps = model.FINE if is_of_one else model.COARSE
+    realised = known_sum(legs.settled["realised"])
+    payoff = payoff_of(each, now, notes, steps, realised)
+    described = _described(legs, _left_out(legs, since_opened=True))
+    curve = Curve(**described, underlying=payoff.under, payoff=payoff)
+    spot = legs.parts["spot"].median()
+    if not isinstance(spot, float):
+        return curve
+
+    distribution = distribution_at_expiry(each, spot, now)
+    move = spot * distribution.deviation if distribution else None
+    prices = _prices(each, payoff, spot, move)
+    at_expiry = payoff.profit_at(prices).tolist() if payoff.profit_at else None
+    return replace(
+        curve,
+        spot=spot,
+        moves=(100 * (prices / spot - 1)).tolist(),
+        prices=prices.tolist(),
+        at_expiry=at_expiry,
+        expected_move=move,
+        odds=odds_of(payoff, distribution) if distribution else None,
+    )
 
 
 def _described(legs: PricedLegs, left_out: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -149,12 +149,15 @@ class PricedLegs:
         given: What they are priced with.
         terms: What each part delivers, and is priced as.
         settled: What trades settled, with the columns of `SETTLED`; of a book as it is, nothing.
+        searched: Curves at expiry that were searched once, by their legs: a day that somebody
+            chooses does not change them. Parts share those of the whole.
     """
 
     parts: pl.DataFrame
     given: Assumptions
     terms: Sequence[Terms]
     settled: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SETTLED))
+    searched: dict[Any, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, parts: pl.DataFrame, given: Assumptions) -> "PricedLegs":
@@ -196,8 +199,9 @@ class PricedLegs:
         terms = [self.terms[place] for place in chosen["place"]]
         settled = self.settled.filter(condition)
         return PricedLegs(
-            parts=chosen.drop("place"), given=self.given, terms=terms, settled=settled
-        )
+            parts=chosen.drop("place"), given=self.given, terms=terms, settled=settled,
+            searched=self.searched,
+        )  # fmt: skip
 
     @property
     def options(self) -> dict[int, OptionTerms]:

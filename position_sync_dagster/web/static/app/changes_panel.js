@@ -7,7 +7,7 @@ import { only } from "./holdings_panel.js";
 import { fill, money, openedLines } from "./table.js";
 
 const KINDS = ["all", "TRADE", "CLOSE", "QUANTITY", "GATEWAY", "BREAK"];
-const MOST = 6;
+const MOST = 5;
 const LOOKED = "money.looked_at";
 let lookedAt = Number(localStorage.getItem(LOOKED)) || null; // when somebody last saw the page
 

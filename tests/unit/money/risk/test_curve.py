@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from position_sync_dagster.domain.position_update import PositionUpdate
+from position_sync_dagster.money.risk import curve as curve_module
 from position_sync_dagster.money.risk.curve import NO_PROFIT, Curve, curves_of
+from position_sync_dagster.money.risk.payoff import Payoff, payoff_of
 from position_sync_dagster.money.risk.scenario_file import Point
 from position_sync_dagster.money.risk.scenarios import Breakdown, scenario_rows
 from position_sync_dagster.money.risk.terms import DatedDividend, NotPriced
@@ -136,3 +138,19 @@ def test_a_curve_reaches_beyond_its_strikes_and_has_corners_and_break_evens_as_p
     assert (min(curve.at_expiry), max(curve.at_expiry)) == pytest.approx((-300.0, 200.0))
     assert curve.prices[0] < 88
     assert curve.prices[-1] > 112
+
+
+def test_a_slider_over_days_searches_the_payoff_once(monkeypatch):
+    searched = []
+
+    def search(*args: object) -> Payoff:
+        searched.append(args)
+        return payoff_of(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(curve_module, "payoff_of", search)
+    legs = priced(spread())
+    curves = [
+        curves_of(legs.of_strategy(None), Point(days=days), by_underlying=True) for days in range(5)
+    ]
+    assert len(searched) == 1
+    assert len({tuple(curve.chosen) for (curve,) in curves}) == 5
