@@ -101,6 +101,7 @@ def pages(page: Page) -> None:
             open_window(page, suffix, f"/money{ADDRESSES[name]}")
             wait_for(f"{name} is drawn", lambda: page.driver.execute_async_script(ready))  # noqa: B023
             wait_for("all is computed", lambda: "Not computed yet" not in page.text())
+            wait_for("the header has numbers", lambda: page.driver.execute_script(NUMBERS))
             wait_for("nothing is grey", lambda: not page.driver.execute_script(AGED))
             save(page, f"{name}{suffix}.png")
 
@@ -167,6 +168,7 @@ const done = arguments[0];
   await openLeg([...parts.values()].find(part => part.strategy === 'spy-weekly-condor'));
 })().then(done, done);
 """
+NUMBERS = "return document.querySelectorAll('#numbers dd').length > 5"
 AGED = "return document.body.classList.contains('aged')"
 # Opens a strategy, once the book has rows.
 OPEN_STRATEGY = """
