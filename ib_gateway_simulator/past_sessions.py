@@ -71,12 +71,12 @@ class PastSessions:
     @property
     def costs(self) -> dict[int, float]:
         """What one contract of each holding had cost, by conid."""
-        costs = {}
         last_books = {books.account: books for books in self.books}
-        for books in last_books.values():
-            for conid, cost in books.costs.items():
-                costs[conid] = float(cost * self.securities[conid].multiplier)
-        return costs
+        return {
+            conid: float(cost * self.securities[conid].multiplier)
+            for books in last_books.values()
+            for conid, cost in books.costs.items()
+        }
 
     def statements(self) -> Iterator[tuple[str, bytes]]:
         """Yield the statement of each account and session, with the name of its file."""
@@ -122,14 +122,25 @@ def play_sessions(
     plan = _planned(book, sessions, spots)
     prices = _PastPrices(replace(book, contracts=plan.contracts), spots, closing, seed)
 
-    without_cash = _closed_books(book, sessions, plan, prices, deposits={})
-    deposits = {}
-    for account in book.accounts:
-        missing = Decimal(str(account.cash)) - without_cash[account.name][-1].cash[account.currency]
-        deposits[account.name] = missing
-    closed_books = _closed_books(book, sessions, plan, prices, deposits)
-    of_sessions = [books for _eve, *of_account in closed_books.values() for books in of_account]
+    of_sessions = []
+    for account, (_eve, *closed_books) in _closed_books(book, sessions, plan, prices).items():
+        [cash] = [listed.cash for listed in book.accounts if listed.name == account]
+        of_sessions += _ending_with(Decimal(str(cash)), closed_books)
     return PastSessions(books=of_sessions, securities=prices.securities, legs=plan.legs)
+
+
+def _ending_with(cash: Decimal, closed_books: Sequence[ClosedBooks]) -> list[ClosedBooks]:
+    """Return the books as if so much had been paid in before them that they end with this cash."""
+    base = closed_books[-1].base
+    paid_in = cash - closed_books[-1].cash.get(base, Decimal(0))
+    return [
+        replace(
+            books,
+            cash={**books.cash, base: books.cash.get(base, Decimal(0)) + paid_in},
+            wealth={**books.wealth, base: books.wealth.get(base, Decimal(0)) + paid_in},
+        )
+        for books in closed_books
+    ]
 
 
 # ---- prices
@@ -363,11 +374,7 @@ def strike_near(price: float) -> float:
 
 
 def _closed_books(
-    book: Book,
-    sessions: Sequence[date],
-    plan: _Plan,
-    prices: _PastPrices,
-    deposits: Mapping[str, Decimal],
+    book: Book, sessions: Sequence[date], plan: _Plan, prices: _PastPrices
 ) -> dict[str, list[ClosedBooks]]:
     """Return the closed books of all sessions, by account.
 
@@ -378,17 +385,11 @@ def _closed_books(
         sessions: All days, also that before the first session.
         plan: What is traded.
         prices: At what.
-        deposits: What each account got before the first session.
     """
     office = BackOffice(
         {account.name: account.currency for account in book.accounts},
         lambda _currency, _base, _day: Decimal(1),
     )
-    for account in book.accounts:
-        at = datetime.combine(sessions[0], TRADED_AT, NEW_YORK)
-        deposit = deposits.get(account.name, Decimal(0))
-        office.pay(account.name, "Deposits/Withdrawals", deposit, account.currency, at)
-
     closed_books: defaultdict[str, list[ClosedBooks]] = defaultdict(list)
     delivered: list[_Order] = []
     for day in sessions:

@@ -16,7 +16,7 @@ from ib_gateway_simulator.accounts.day_executions import (
     TRANSFER,
     Deal,
 )
-from ib_gateway_simulator.books.book import Book
+from ib_gateway_simulator.books.book import Account, Book
 from ib_gateway_simulator.gateway.gateway import Gateway
 from ib_gateway_simulator.market.underlying import NEW_YORK
 from ib_gateway_simulator.protocol.contract import Contract
@@ -29,23 +29,32 @@ def statements_so_far(gateway: Gateway) -> dict[str, str]:
     """
     journal = gateway.accounts.executions.journal
     now = datetime.fromtimestamp(gateway.now(), NEW_YORK)
-    times = [now, *(datetime.fromtimestamp(deal.at, NEW_YORK) for deal in journal)]
-    found: dict[str, str] = {}
+    first = min([now, *(datetime.fromtimestamp(deal.at, NEW_YORK) for deal in journal)]).date()
+    statements = {}
     for account in gateway.ledger.accounts.values():
-        root = _statement(account.name, now.date(), first=min(times).date(), made=now)
-        statement, held = root[0][0], gateway.ledger.holdings(account.name)
-        quantities = {one.contract.conid: one.quantity for one in held}
-        cost = {one.contract.conid: one.average_cost for one in held}
-        marks = {conid: gateway.market.value_price(conid) for conid in quantities}
-        _add_positions(gateway.book, statement, account.name, now.date(), quantities, cost, marks)
-        _add_deals(statement, [deal for deal in journal if deal.account == account.name])
-        value = sum(
-            one.quantity * marks[one.contract.conid] * one.contract.multiplier for one in held
-        )
-        cash = gateway.ledger.cash[account.name]
-        _add_cash(statement, account.name, now.date(), account.currency, cash, cash + value)
-        found[account.name] = Xml.tostring(root, encoding="unicode")
-    return found
+        deals = [deal for deal in journal if deal.account == account.name]
+        root = _statement(account.name, now.date(), first=first, made=now)
+        _add_sections(root[0][0], gateway, account, deals, now.date())
+        statements[account.name] = Xml.tostring(root, encoding="unicode")
+    return statements
+
+
+def _add_sections(
+    statement: Xml.Element, gateway: Gateway, account: Account, deals: Sequence[Deal], day: date
+) -> None:
+    holdings = gateway.ledger.holdings(account.name)
+    quantities = {holding.contract.conid: holding.quantity for holding in holdings}
+    costs = {holding.contract.conid: holding.average_cost for holding in holdings}
+    marks = {conid: gateway.market.value_price(conid) for conid in quantities}
+    _add_positions(gateway.book, statement, account.name, day, quantities, costs, marks)
+    _add_deals(statement, deals)
+
+    values = [
+        quantity * marks[conid] * gateway.book.contracts[conid].multiplier
+        for conid, quantity in quantities.items()
+    ]
+    cash = gateway.ledger.cash[account.name]
+    _add_cash(statement, account.name, day, account.currency, cash, cash + sum(values))
 
 
 def _add_deals(statement: Xml.Element, deals: Sequence[Deal]) -> None:
@@ -53,51 +62,67 @@ def _add_deals(statement: Xml.Element, deals: Sequence[Deal]) -> None:
     actions = Xml.SubElement(statement, "CorporateActions")
     transfers = Xml.SubElement(statement, "Transfers")
     for deal in deals:
-        at = f"{datetime.fromtimestamp(deal.at, NEW_YORK):%Y%m%d;%H%M%S}"
         common = {"accountId": deal.account, **_instrument(deal.contract)}
         if deal.kind == TRANSFER:
-            direction = "IN" if deal.quantity > 0 else "OUT"
-            of_transfer = {"type": "ACATS", "direction": direction, "dateTime": at}
-            _add(
-                transfers,
-                "Transfer",
-                **common,
-                **of_transfer,
-                quantity=f"{abs(deal.quantity):g}",
-                transactionID=f"{deal.order}{deal.number:04}",
-            )
-        elif deal.kind not in (EXECUTED, BOOKED):
-            of_action = {"type": deal.kind, "actionID": f"{deal.order}", "dateTime": at}
-            _add(
-                actions,
-                "CorporateAction",
-                **common,
-                **of_action,
-                quantity=f"{deal.quantity:g}",
-                transactionID=f"{deal.order}{deal.number:04}",
-            )
+            _add(transfers, "Transfer", **common, **_of_transfer(deal))
+        elif deal.kind in (EXECUTED, BOOKED):
+            _add(trades, "Trade", **common, **_of_trade(deal))
         else:
-            executed = deal.kind == EXECUTED
-            of_trade = {"ibExecID": deal.execution_id, "ibOrderID": f"{deal.order}"}
-            _add(
-                trades,
-                "Trade",
-                **common,
-                **(of_trade if executed else {}),
-                tradeID=f"{deal.order}{deal.number:04}",
-                dateTime=at,
-                tradeDate=at[:8],
-                transactionType=deal.kind,
-                notes=deal.codes,
-                openCloseIndicator=deal.codes[-1],
-                buySell="BUY" if deal.quantity > 0 else "SELL",
-                quantity=f"{deal.quantity:g}",
-                tradePrice=f"{deal.price * deal.contract.price_magnifier:.4f}",
-                ibCommission=f"{-COMMISSION * abs(deal.quantity) if executed else 0.0:.2f}",
-                ibCommissionCurrency=deal.contract.currency,
-                fifoPnlRealized=f"{deal.realized:.2f}",
-                levelOfDetail="EXECUTION",
-            )
+            _add(actions, "CorporateAction", **common, **_of_action(deal))
+
+
+def _of_transfer(deal: Deal) -> dict[str, str]:
+    return {
+        "type": "ACATS",
+        "direction": "IN" if deal.quantity > 0 else "OUT",
+        "dateTime": _time_of(deal),
+        "quantity": f"{abs(deal.quantity):g}",
+        "transactionID": _number_of(deal),
+    }
+
+
+def _of_action(deal: Deal) -> dict[str, str]:
+    return {
+        "type": deal.kind,
+        "actionID": f"{deal.order}",
+        "dateTime": _time_of(deal),
+        "quantity": f"{deal.quantity:g}",
+        "transactionID": _number_of(deal),
+    }
+
+
+def _of_trade(deal: Deal) -> dict[str, str]:
+    """Return the fields of a trade; a booking has no ids of an execution, and costs nothing."""
+    of_execution = {}
+    commission = 0.0
+    if deal.kind == EXECUTED:
+        of_execution = {"ibExecID": deal.execution_id, "ibOrderID": f"{deal.order}"}
+        commission = -COMMISSION * abs(deal.quantity)
+
+    at = _time_of(deal)
+    return of_execution | {
+        "tradeID": _number_of(deal),
+        "dateTime": at,
+        "tradeDate": at[:8],
+        "transactionType": deal.kind,
+        "notes": deal.codes,
+        "openCloseIndicator": deal.codes[-1],
+        "buySell": "BUY" if deal.quantity > 0 else "SELL",
+        "quantity": f"{deal.quantity:g}",
+        "tradePrice": f"{deal.price * deal.contract.price_magnifier:.4f}",
+        "ibCommission": f"{commission:.2f}",
+        "ibCommissionCurrency": deal.contract.currency,
+        "fifoPnlRealized": f"{deal.realized:.2f}",
+        "levelOfDetail": "EXECUTION",
+    }
+
+
+def _time_of(deal: Deal) -> str:
+    return f"{datetime.fromtimestamp(deal.at, NEW_YORK):%Y%m%d;%H%M%S}"
+
+
+def _number_of(deal: Deal) -> str:
+    return f"{deal.order}{deal.number:04}"
 
 
 def _statement(account: str, day: date, *, first: date, made: datetime) -> Xml.Element:

@@ -150,18 +150,25 @@ def require_living_book(home: homes.Home, today: date) -> None:
     )
 
 
-def write_history(settings: Settings, history: History) -> None:
-    """Write and import the statements of the past sessions, and the rows of the last close."""
-    settings.flex_folder.mkdir(exist_ok=True)
-    for name, content in history.past.statements():
-        (settings.flex_folder / name).write_bytes(content)
-
+def write_closes(settings: Settings, history: History) -> None:
+    """Write the rows of the last close, and the oldest statement, whose day is the first."""
     lake = MoneyLake.of(settings)
     updates = []
     for row in closing_rows(history.book, history.closing, history.closed_at):
         updates.append(PositionUpdate(**row, gateway_id=settings.gateway_id))
     lake.updates.sync.append(updates)
 
+    settings.flex_folder.mkdir(exist_ok=True)
+    name, content = next(history.past.statements())
+    (settings.flex_folder / name).write_bytes(content)
+
+
+def write_statements(settings: Settings, history: History) -> None:
+    """Write the statements of the past sessions, and import them."""
+    for name, content in history.past.statements():
+        (settings.flex_folder / name).write_bytes(content)
+
+    lake = MoneyLake.of(settings)
     import_statements(lake, settings)
     MovementBook(lake, settings.calendar).update()
 
@@ -635,7 +642,7 @@ def start(
         homes.adopt_environment(settings, home.dagster_home)
         loaded = load_settings(_env_file=None)
         if history is not None:
-            write_history(loaded, history)
+            write_closes(loaded, history)
 
         stop.check()
         with supervisor.start(
@@ -645,6 +652,8 @@ def start(
             cwd=home.path,
             log=home.log_file("dagster"),
         ) as dagster:
+            if history is not None:
+                write_statements(loaded, history)  # while Dagster starts
             yield DemoRun(
                 home=home,
                 settings=loaded,

@@ -25,6 +25,7 @@ from ib_gateway_simulator.books.schema import (
     ChainPart,
     ContractPart,
     ListedPart,
+    PositionPart,
     StrikeRange,
     UnderlyingPart,
 )
@@ -285,41 +286,50 @@ class _Builder:
         return found
 
     def _openings(self) -> Iterator[Opening]:
-        accounts = {account.name for account in self._part.accounts}
-        seen: set[tuple[str, int]] = set()
+        held: set[tuple[str, int]] = set()
         for index, part in enumerate(self._part.positions):
             at: Location = ("positions", index)
-            if part.account not in accounts:
-                raise self._error(
-                    (*at, "account"),
-                    f"there is no account {part.account} in this book",
-                    f"use one of {', '.join(sorted(accounts))}, or add it under accounts",
-                )
-            if (part.conid is None) == (part.chain is None):
-                raise self._error(
-                    at, "a position names either a conid or a chain", "give one of them"
-                )
-            quantities = part.quantities or ([] if part.quantity is None else [part.quantity])
-            if not quantities or (part.quantities is not None and part.quantity is not None):
-                raise self._error(
-                    at, "a position has either a quantity or quantities", "give one of them"
-                )
-            if part.conid is not None:
-                self._check_known((*at, "conid"), part.conid)
-                conids = [part.conid]
-            else:
-                conids = self._chains.get(part.chain or "", [])
-                if not conids:
-                    raise self._error((*at, "chain"), f"there is no chain {part.chain}")
-            for offset, conid in enumerate(conids):
-                if (part.account, conid) in seen:
+            quantities = self._checked_quantities(at, part)
+            for offset, conid in enumerate(self._conids_of(at, part)):
+                if (part.account, conid) in held:
                     raise self._error(at, f"{part.account} holds conid {conid} twice")
-                seen.add((part.account, conid))
+                held.add((part.account, conid))
+
+                cost = part.average_cost
                 yield Opening(
                     account=part.account,
                     conid=conid,
                     quantity=quantities[offset % len(quantities)],
-                    average_cost=part.average_cost
-                    if part.average_cost is not None
-                    else self._part.costs.get(conid),
+                    average_cost=self._part.costs.get(conid) if cost is None else cost,
                 )
+
+    def _checked_quantities(self, at: Location, part: PositionPart) -> list[float]:
+        """Return the quantities of a position, whose account and form are checked."""
+        accounts = sorted({account.name for account in self._part.accounts})
+        if part.account not in accounts:
+            raise self._error(
+                (*at, "account"),
+                f"there is no account {part.account} in this book",
+                f"use one of {', '.join(accounts)}, or add it under accounts",
+            )
+
+        quantities = part.quantities or ([] if part.quantity is None else [part.quantity])
+        if not quantities or (part.quantities is not None and part.quantity is not None):
+            cause = "a position has either a quantity or quantities"
+            raise self._error(at, cause, "give one of them")
+        return quantities
+
+    def _conids_of(self, at: Location, part: PositionPart) -> list[int]:
+        """Return the contracts of a position: one, or those of a chain."""
+        if (part.conid is None) == (part.chain is None):
+            cause = "a position names either a conid or a chain"
+            raise self._error(at, cause, "give one of them")
+
+        if part.conid is not None:
+            self._check_known((*at, "conid"), part.conid)
+            return [part.conid]
+
+        conids = self._chains.get(part.chain or "", [])
+        if not conids:
+            raise self._error((*at, "chain"), f"there is no chain {part.chain}")
+        return conids

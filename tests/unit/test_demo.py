@@ -231,7 +231,8 @@ def test_the_past_of_the_strategies_is_in_the_lake_with_their_campaigns(tmp_path
     history = demo.prepare_book(home, SATURDAY)
     demo.import_strategies(home.lake, demo.strategies_of(home), history.past.legs)
     settings = Settings(lake=str(home.lake), flex_folder=home.path / "flex")
-    demo.write_history(settings, history)
+    demo.write_closes(settings, history)
+    demo.write_statements(settings, history)
 
     campaigns = CampaignBook(MoneyLake.of(settings), settings).rows()
     assert len(campaigns) == 25
