@@ -129,7 +129,7 @@ def state(page: Page, name: str, said: str) -> None:
     for suffix in WINDOWS:
         open_window(page, suffix, "/money")
         wait_for("the book has rows", lambda: page.driver.execute_async_script(OPEN_STRATEGY))
-        page.wait_for_text(said, "at stake")
+        page.wait_for_text(said, "Needs a decision")
         save(page, f"money-{name}{suffix}.png")
 
 
