@@ -18,11 +18,11 @@ from position_sync_dagster.domain.leg import Leg, few
 from position_sync_dagster.domain.queue_request import QueuedPosition
 from position_sync_dagster.domain.reconciliation import Break
 from position_sync_dagster.errors import AmbiguousIdError, UnknownIdError
-from position_sync_dagster.lake.ledger_rows import LedgerProvenance
 from position_sync_dagster.lake.schema import legs_of
 from position_sync_dagster.money.as_of import breaks_at, lasted
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.columns import printable
+from position_sync_dagster.money.reports.provenance import LedgerProvenance
 from position_sync_dagster.terminal import output
 
 # Maximum number of ids in the error about an ambiguous prefix.

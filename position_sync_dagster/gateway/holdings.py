@@ -211,10 +211,10 @@ class Profit:
         self.at = at
         return True
 
-    def follows(
+    def compare(
         self, before: BrokerPosition, value: float | None, now: datetime, band: float
     ) -> bool:
-        """Return whether PnLSingle follows the market, by a portfolio row that arrives now.
+        """Compare it with a portfolio row that arrives now; return whether it follows the market.
 
         It does not if it is silent while the row has another value, or if it repeats its own value
         while the row moved.
@@ -466,7 +466,7 @@ class HoldingsBook:
         profit = self.profits.get(key)
         if before is None or before.position != position:
             self.profits.pop(key, None)
-        elif profit is not None and not profit.follows(before, value, now, self._band):
+        elif profit is not None and not profit.compare(before, value, now, self._band):
             self._missed.add(key)
 
         origin = ValueOrigin.NONE if value is None else ValueOrigin.PORTFOLIO

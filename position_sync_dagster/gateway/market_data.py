@@ -1,6 +1,5 @@
 """Requests for lines of market data, and what the gateway answers to them."""
 
-import asyncio
 import math
 import time
 from collections.abc import Callable
@@ -27,26 +26,6 @@ class Refusal:
     code: int
     text: str
     market_data_type: int
-
-
-# How often a trial looks for a tick.
-TRIAL_POLL_S = 0.05
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LineTrial:
-    """The result of a market data line that was requested as a trial and cancelled.
-
-    Attributes:
-        refusal: The gateway's message that refused or ended it.
-        market_data_type: The type of the ticks that came (1 live, 2 frozen, 3 delayed, 4 delayed
-            frozen); None if no tick came.
-        greeks: Whether greeks came; None for a contract that has none.
-    """
-
-    refusal: Refusal | None
-    market_data_type: int | None
-    greeks: bool | None
 
 
 class MarketDataRequests:
@@ -139,37 +118,6 @@ class MarketDataRequests:
         for conid, request in list(self._requests.items()):
             request.holders = 1
             self.cancel(conid)
-
-    async def trial(self, details: ContractDetails, *, wait_s: float) -> LineTrial:
-        """Request a line, wait for its first tick or its refusal, and cancel it.
-
-        Of an option the greeks are awaited as well.
-        """
-        refusals: list[Refusal] = []
-        is_option = details.right is not None
-        kind: int | None = None
-        has_greeks = False
-
-        self.on_refusal.append(refusals.append)
-        self.subscribe(details)
-        ends_s = time.monotonic() + wait_s
-        try:
-            while not refusals and self._ib.isConnected() and time.monotonic() < ends_s:
-                quote = self.quote(details.conid)
-                if quote is not None and quote.received_at is not None:
-                    kind = quote.market_data_type or 1
-                    has_greeks = quote.delta is not None
-
-                if kind is not None and (has_greeks or not is_option):
-                    break
-                await asyncio.sleep(TRIAL_POLL_S)
-        finally:
-            self.cancel(details.conid)
-            self.on_refusal.remove(refusals.append)
-
-        refusal = refusals[0] if refusals else None
-        greeks = has_greeks if is_option else None
-        return LineTrial(refusal=refusal, market_data_type=kind, greeks=greeks)
 
     def quote(self, conid: int) -> Quote | None:
         """Return the newest market data of a line; None when the conid has none."""

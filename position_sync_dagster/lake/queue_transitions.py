@@ -267,20 +267,16 @@ def succeed(
     done: pl.DataFrame, now: datetime, *, answers: Mapping[str, Answer], new_ids: schema.NewIds
 ) -> Change[None]:
     """Finish requests as SUCCESS with the rows that answer them; insert the follow-up requests."""
-    update_ids: list[str | None] = []
-    confirmed_at: list[datetime | None] = []
-    for request_id in done.get_column("request_id"):
-        answer = answers.get(request_id)
-        if answer is None:
-            update_ids.append(None)
-            confirmed_at.append(None)
-        else:
-            update_ids.append(answer.update_id)
-            confirmed_at.append(answer.confirmed_at)
-
-    rows_of_answers = pl.Series(update_ids, dtype=pl.String)
-    times_of_answers = schema.moments(confirmed_at)
-    finished = _finish(done, SUCCESS, now, update_id=rows_of_answers, confirmed_at=times_of_answers)
+    in_order = [answers.get(request_id) for request_id in done.get_column("request_id")]
+    update_ids = [answer.update_id if answer else None for answer in in_order]
+    confirmed_at = [answer.confirmed_at if answer else None for answer in in_order]
+    finished = _finish(
+        done,
+        SUCCESS,
+        now,
+        update_id=pl.Series(update_ids, dtype=pl.String),
+        confirmed_at=schema.moments(confirmed_at),
+    )
     return Change(None, _follow_ups(done, now, new_ids), finished)
 
 
@@ -300,23 +296,16 @@ def fail(
         errors: Error message by request id.
         following: `next_attempt` with the rules of this queue.
     """
-    attempts: list[int] = []
-    available_at: list[datetime | None] = []
-    are_final: list[bool] = []
-    for before in done.get_column("attempts"):
-        attempt = following(before, now=now)
-        attempts.append(attempt.attempts)
-        available_at.append(attempt.available_at)
-        are_final.append(attempt.status is QueueStatus.FAILED)
-
+    attempts = [following(before, now=now) for before in done.get_column("attempts")]
+    are_final = [attempt.status is QueueStatus.FAILED for attempt in attempts]
+    is_final = pl.Series(are_final, dtype=pl.Boolean)
     messages = [errors[request_id] for request_id in done.get_column("request_id")]
 
     after = done.with_columns(
-        attempts=pl.Series(attempts, dtype=pl.Int64),
-        available_at=schema.moments(available_at),
+        attempts=pl.Series([attempt.attempts for attempt in attempts], dtype=pl.Int64),
+        available_at=schema.moments(attempt.available_at for attempt in attempts),
         error_message=pl.Series(messages, dtype=pl.String),
     )
-    is_final = pl.Series(are_final, dtype=pl.Boolean)
     finished = _finish(after.filter(is_final), FAILED, now)
     follow_ups = _follow_ups(done.filter(is_final), now, new_ids)
 

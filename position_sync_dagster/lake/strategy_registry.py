@@ -400,14 +400,12 @@ class SyncRegistry:
 
 def _memberships_of(legs: Iterable[Leg], before: _Legs) -> dict[LegKey, Leg]:
     """Return each leg's membership: the present one if the leg is unchanged, else a new one."""
-    memberships: dict[LegKey, Leg] = {}
-    for leg in legs:
-        membership = leg
+
+    def membership(leg: Leg) -> Leg:
         present = before.get(leg.key)
-        if present is not None and is_unchanged(present, leg):
-            membership = present
-        memberships[leg.key] = membership
-    return memberships
+        return present if present is not None and is_unchanged(present, leg) else leg
+
+    return {leg.key: membership(leg) for leg in legs}
 
 
 class StrategyRegistry:

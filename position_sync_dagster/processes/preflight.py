@@ -27,6 +27,7 @@ from position_sync_dagster.gateway.account_downloads import zone_of
 from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
 from position_sync_dagster.gateway.ib_async_internals import version_problem
+from position_sync_dagster.gateway.market_data import Refusal
 from position_sync_dagster.lake.storage.object_store import (
     absolute_path,
     is_remote,
@@ -283,9 +284,64 @@ async def _lines(
             findings.append(good("lines", f"{free}; no gateway reports how many others use"))
 
 
+# How often a trial looks for a tick.
+TRIAL_POLL_S = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineTrial:
+    """The result of a market data line that was requested as a trial and cancelled.
+
+    Attributes:
+        refusal: The gateway's message that refused or ended it.
+        market_data_type: The type of the ticks that came (1 live, 2 frozen, 3 delayed, 4 delayed
+            frozen); None if no tick came.
+        greeks: Whether greeks came; None for a contract that has none.
+    """
+
+    refusal: Refusal | None
+    market_data_type: int | None
+    greeks: bool | None
+
+
+async def trial_line(
+    connection: GatewayConnection, details: ContractDetails, *, wait_s: float
+) -> LineTrial:
+    """Request a line, wait for its first tick or its refusal, and cancel it.
+
+    Of an option the greeks are awaited as well.
+    """
+    lines = connection.lines
+    refusals: list[Refusal] = []
+    is_option = details.right is not None
+    kind: int | None = None
+    has_greeks = False
+
+    lines.on_refusal.append(refusals.append)
+    lines.subscribe(details)
+    ends_s = time.monotonic() + wait_s
+    try:
+        while not refusals and connection.is_connected and time.monotonic() < ends_s:
+            quote = lines.quote(details.conid)
+            if quote is not None and quote.received_at is not None:
+                kind = quote.market_data_type or 1
+                has_greeks = quote.delta is not None
+
+            if kind is not None and (has_greeks or not is_option):
+                break
+            await asyncio.sleep(TRIAL_POLL_S)
+    finally:
+        lines.cancel(details.conid)
+        lines.on_refusal.remove(refusals.append)
+
+    refusal = refusals[0] if refusals else None
+    greeks = has_greeks if is_option else None
+    return LineTrial(refusal=refusal, market_data_type=kind, greeks=greeks)
+
+
 async def _trial(connection: GatewayConnection, details: ContractDetails) -> Finding:
     """Return from a trial line what market data there is, or that no line is free."""
-    trial = await connection.lines.trial(details, wait_s=ANSWER_S)
+    trial = await trial_line(connection, details, wait_s=ANSWER_S)
     name = f"{details.local_symbol or details.conid} ({details.sec_type}, {details.exchange})"
     if (refusal := trial.refusal) is not None:
         if refusal.code == GatewayCode.TOO_MANY_LINES:

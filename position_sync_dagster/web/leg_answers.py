@@ -9,11 +9,11 @@ import polars as pl
 from pydantic import Field
 
 from position_sync_dagster.errors import UnknownIdError
-from position_sync_dagster.lake.ledger_rows import LedgerProvenance
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.book import COLUMNS
 from position_sync_dagster.money.reports.changes import DayChange
 from position_sync_dagster.money.reports.figures import Figures
+from position_sync_dagster.money.reports.provenance import LedgerProvenance
 from position_sync_dagster.web.api_answers import ApiModel, Position
 
 # The most values of a day that are returned, the newest.

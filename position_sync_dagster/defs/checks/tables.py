@@ -127,7 +127,7 @@ def holdings_are_usable(lake: tables.Lake, login: Settings) -> dg.AssetCheckResu
 def tables_can_be_read(lake: tables.Lake, _settings: Settings) -> dg.AssetCheckResult:
     """Whether each table can be read: its log, and the files that the log names.
 
-    Each time their sizes are compared with the log; each footer is read within half a day.
+    Their sizes are compared with the log; what is in them is not read.
 
     What to do: The checks of a table that cannot be read are unknown, and its values are not
     current. Put back what was moved or deleted; `position-sync doctor` examines each table.

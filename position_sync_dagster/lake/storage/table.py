@@ -377,7 +377,6 @@ class Table:
         self.is_remote = object_store.is_remote(self.path)
         self._synced = durability.SyncedCommits(Path(self.path), on=fsync and not self.is_remote)
         self._handle = TableHandle(self.path, spec, self.options, use, self._synced.forget)
-        self._file_checks = file_checks.FileChecks(self.path, self.options)
         self._writer_lock = WriterLock(self.path)
         self._contention_s = REMOTE_CONTENTION_S if self.is_remote else CONTENTION_S
         self._mutex = RLock()
@@ -410,13 +409,9 @@ class Table:
         try:
             if not (self._handle.was_opened or self.exists()):
                 return None
-            return self.read(self._damage_of_files)
+            return self.read(partial(file_checks.damage_of, self.path))
         except errors.LakeError as error:
             return error
-
-    def _damage_of_files(self, files: pl.DataFrame) -> errors.LakeError | None:
-        flaws = self._file_checks.flaws(files, time.time())
-        return file_checks.damage_of(self.path, flaws, files.height) if flaws else None
 
     def remove_torn(self) -> list[durability.TornFile]:
         """Set aside what keeps a local table from being opened; see `durability.remove_torn`."""

@@ -18,7 +18,6 @@ from pydantic import Field
 
 from position_sync_dagster.lake.derived import derived_rows
 from position_sync_dagster.lake.schema import records_of
-from position_sync_dagster.lake.storage.table import EVERY
 from position_sync_dagster.money.campaigns.closed_campaign import CampaignResult, ClosedCampaign
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.movements import first_reasons, known_sum
@@ -270,7 +269,7 @@ def read_campaigns(
         since: The first day; None: any.
         strategy: The strategy; None: all, and what is in none.
     """
-    only = EVERY if since is None else col.closed >= since
+    only = pl.lit(value=True) if since is None else col.closed >= since
     rows = derived_rows(lake.derived_table(CLOSED_CAMPAIGNS), only)
     if strategy is not None:
         rows = rows.filter(strategy_id=strategy)
@@ -281,7 +280,7 @@ def read_days(
     lake: MoneyLake, campaigns: Iterable[CampaignResult], since: date | None = None
 ) -> list[DayResult]:
     """Read the profit of each trading day, with what campaigns realised on it; blocks."""
-    chosen = EVERY if since is None else pl.col("partition.session_date") >= since
+    chosen = pl.lit(value=True) if since is None else pl.col("partition.session_date") >= since
     columns = ["session_date", "currency", "profit"]
     table = lake.derived_table(PROFIT_EXPLAINED)
     rows = derived_rows(table, chosen=chosen, columns=columns)

@@ -24,7 +24,6 @@ from position_sync_dagster.domain.account_values import AccountSource
 from position_sync_dagster.domain.clock import A_DAY, NEVER
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.lake.derived import derived_rows
-from position_sync_dagster.lake.storage.table import EVERY
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.movement_book import LONGEST_HOLIDAYS
 from position_sync_dagster.money.past.movements import (
@@ -341,7 +340,7 @@ def read_returns(
     Args:
         since: The first day; None: any.
     """
-    chosen = EVERY if since is None else pl.col("partition.session_date") >= since
+    chosen = pl.lit(value=True) if since is None else pl.col("partition.session_date") >= since
     books = derived_rows(lake.derived_table(BOOKS), chosen=chosen).sort("session_date")
     if books.is_empty():
         return []
