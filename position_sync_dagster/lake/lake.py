@@ -12,6 +12,7 @@ from position_sync_dagster.lake import records, schema
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
+from position_sync_dagster.lake.changed_rows import ChangedRows, changed_rows
 from position_sync_dagster.lake.contracts import ContractsTable
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
@@ -164,6 +165,18 @@ class Lake:
         # In parallel: in an object store each table takes dozens of requests in sequence.
         storage.together(Table.initialize, self.tables)
         self.registry.sync.refresh()
+
+    def changed_rows(self, name: str, since: int | None = None) -> ChangedRows:
+        """Return what changed in a table since a version that was read before; blocks.
+
+        Args:
+            name: The table, such as `closed_campaigns`; the ledger is followed by `updates.follow`.
+            since: The `token` of the time before; None: all rows are new.
+
+        Raises:
+            LakeError: There is no such table or version: begin again without it.
+        """
+        return changed_rows(self.table_path(name), since, self._options.get("storage_options"))
 
     def maintain(self, *, clean_now: bool = False) -> list[storage.MaintenanceResult]:
         """Maintain every table that is there; blocks. See `storage.table.maintain`."""

@@ -58,7 +58,7 @@ class StoredColumn:
 
     Attributes:
         description: For people who read the table; with the unit, where there is one.
-        nullable: Whether a row may leave it out. Delta itself allows null in every column.
+        nullable: Whether a row may leave it out.
         choices: The members of this enum are the only values; None for any value.
     """
 
@@ -116,6 +116,8 @@ def _column(name: str, hint: Any, description: str) -> StoredColumn:
 
 NAME_PROPERTY = "positionSync.table"
 VERSION_PROPERTY = "positionSync.schemaVersion"
+KEY_PROPERTY = "positionSync.key"
+CHANGES_PROPERTY = "positionSync.changes"
 STATISTICS_PROPERTY = "delta.dataSkippingStatsColumns"
 MODE_PROPERTY = "positionSync.tradingMode"
 
@@ -180,6 +182,7 @@ class TableSpec:
             read. In any other column such a value is unknown (null).
         description: What the table holds, for people who read it.
         kept: How long old versions of it can be read, where it is longer than in RETENTION.
+        changes: When rows are added, changed or replaced, for programs that read it again.
     """
 
     name: str
@@ -192,6 +195,7 @@ class TableSpec:
     required: tuple[str, ...] = ()
     description: str = ""
     kept: str | None = None
+    changes: str = ""
 
     @cached_property
     def columns(self) -> Mapping[str, str]:
@@ -252,11 +256,20 @@ class TableSpec:
 
     @cached_property
     def delta(self) -> Schema:
-        """Return the schema in the form that Delta Lake takes."""
+        """Return the schema in the form that Delta Lake takes.
+
+        Delta refuses null in the key, in tables that this release makes: none can be made stricter.
+        What another program wrote without another value is named or left out as it is read, and
+        the rows of a life cycle are failed by name, so that the others go on.
+        """
+        has_life_cycle = "bucket" in self.partition_by
         fields: list[Field] = []
         for name, kind in self.columns.items():
-            comment = {"comment": self.described[name].description}
-            fields.append(Field(name, PrimitiveType(kind), metadata=comment))
+            column = self.described[name]
+            is_checked = name in self.key and not has_life_cycle
+            nullable = column.nullable or not is_checked
+            comment = {"comment": column.description}
+            fields.append(Field(name, PrimitiveType(kind), nullable=nullable, metadata=comment))
         return Schema(fields)
 
     @property
@@ -267,6 +280,8 @@ class TableSpec:
             NAME_PROPERTY: self.name,
             VERSION_PROPERTY: str(self.version),
             STATISTICS_PROPERTY: ",".join(self.indexed),
+            KEY_PROPERTY: ",".join(self.key),
+            CHANGES_PROPERTY: self.changes,
         }
         if self.kept is not None:
             properties |= dict.fromkeys(DURATIONS, self.kept)
@@ -298,6 +313,7 @@ ACTIVE_STRATEGIES = TableSpec(
     order="removed_at",
     description="The legs of active strategies, and those that left them: a row for each stay "
     "of a leg in a strategy.",
+    changes="A row changes while its leg is active, and no more once it has left.",
 )
 
 POSITION_QUEUE = TableSpec(
@@ -310,6 +326,7 @@ POSITION_QUEUE = TableSpec(
     key=("request_id",),
     description="Requests to value a position: live ones in the bucket live, finished ones in "
     "SUCCESS and FAILED.",
+    changes="A live row changes with each claim and mark; a finished one no more.",
 )
 
 # The columns of `position_updates` that callers fill, in the order of the dataclass.
@@ -345,6 +362,7 @@ POSITION_UPDATES = TableSpec(
     required=("account", "conid", "symbol", "position", "multiplier", "timestamp"),
     description="The ledger: every value of every holding, each row written once and kept for "
     "good.",
+    changes="Rows are added once a second, and with each drain; none changes.",
 )
 
 
@@ -393,6 +411,7 @@ BROKER_POSITIONS = TableSpec(
     key=("gateway_id", "account", "conid", "published_version"),
     description="What the broker last said of each holding; of several rows of a holding the "
     "one added last counts.",
+    changes="Rows are added as holdings change; older rows of a holding go away.",
 )
 
 
@@ -417,6 +436,7 @@ CONTRACTS = TableSpec(
     key=("conid",),
     version=4,
     description="The newest details of each contract: multiplier, trading hours, last trading day.",
+    changes="A row is replaced when its details are asked for again.",
 )
 
 GATEWAY_SESSIONS = TableSpec(
@@ -428,6 +448,7 @@ GATEWAY_SESSIONS = TableSpec(
     order="started_at",
     key=("session_id",),
     description="Who owned a login, from when to when: the leases of streams and of drains.",
+    changes="A live row changes every 4 s; a finished one no more.",
 )
 
 RECONCILIATION_BREAKS = TableSpec(
@@ -439,6 +460,7 @@ RECONCILIATION_BREAKS = TableSpec(
     key=("break_id",),
     description="Differences between the strategies and the broker, from their opening to "
     "their decision.",
+    changes="A row changes until it is decided.",
 )
 
 POSITION_CHANGES = TableSpec(
@@ -449,6 +471,7 @@ POSITION_CHANGES = TableSpec(
     order="seen_at",
     key=("change_id",),
     description="Each change of a quantity, as the stream saw it.",
+    changes="Rows are added as quantities change; none changes.",
 )
 
 ACCOUNT_VALUES = TableSpec(
@@ -461,6 +484,7 @@ ACCOUNT_VALUES = TableSpec(
     key=("row_id",),
     required=("account", "timestamp"),
     description="What each account was worth: a row for each change of a value.",
+    changes="Rows are added as values change; none changes.",
 )
 
 # The tables that hold what happened. Those below are derived from them.
@@ -496,7 +520,9 @@ LATEST_POSITIONS = TableSpec(
     _VALUES | columns_of(_Confirmed),
     version=5,
     indexed=("account", "conid"),
+    key=("account", "conid"),
     description="The newest row of each holding, with the time until which its value is confirmed.",
+    changes="Replaced by each tick in which a row differs.",
 )
 
 
@@ -536,7 +562,9 @@ DAILY_POSITIONS = TableSpec(
     version=4,
     partition_by=("session_date",),
     indexed=("account", "conid"),
+    key=("session_date", "account", "conid"),
     description="The holdings at the close of each trading day, from own rows and statements.",
+    changes="A day is replaced when it is recorded again and differs.",
     kept=A_WEEK,
 )
 

@@ -18,6 +18,7 @@ EXECUTIONS = TableSpec(
     version=2,
     description="Executions of the gateway's API and of statements: one trade may be there in "
     "several wordings.",
+    changes="Rows are added with each execution and each import; none changes.",
 )
 
 STATEMENT_EVENTS = TableSpec(
@@ -27,6 +28,7 @@ STATEMENT_EVENTS = TableSpec(
     order="day",
     description="What the broker's statements say of holdings besides trades: exercises, "
     "transfers, cash.",
+    changes="Rows are added with each import; none changes.",
 )
 
 CLOSURES = TableSpec(
@@ -36,6 +38,7 @@ CLOSURES = TableSpec(
     order="judged_at",
     description="Why holdings closed, as it was known at each judgement; the newest one of a "
     "change counts.",
+    changes="Rows are added with each judgement; none changes.",
 )
 
 MOVEMENTS = TableSpec(
@@ -46,6 +49,7 @@ MOVEMENTS = TableSpec(
     order="day",
     key=("movement_id",),
     description="Each movement of quantity and cash, once, in its newest wording.",
+    changes="Rows are replaced by newer wordings; the table is committed when one differs.",
     kept=A_WEEK,
 )
 
@@ -56,6 +60,7 @@ DIVIDENDS = TableSpec(
     order="seen_at",
     description="The dividends that are expected of an underlying, as they were known at each "
     "time.",
+    changes="Rows are added when what is expected differs; none changes.",
 )
 
 
@@ -105,6 +110,7 @@ RISK_SCENARIOS = TableSpec(
     order="made_at",
     key=("made_at", "strategy_id", "account", "currency", "scenario"),
     description="The value of each strategy in each scenario, recorded each quarter of an hour.",
+    changes="Rows are added each quarter of an hour; none changes.",
 )
 
 
@@ -199,7 +205,9 @@ STRATEGY_EXPOSURE = TableSpec(
     columns_of(_Exposure),
     indexed=("strategy_id",),
     version=6,
+    key=("strategy_id", "account", "currency", "asset_class"),
     description="Money, greeks and counts of each strategy, account, currency and class.",
+    changes="Replaced by each tick in which a row differs.",
 )
 
 
@@ -268,7 +276,9 @@ PROFIT_EXPLAINED = TableSpec(
     version=2,
     partition_by=("session_date",),
     indexed=("strategy_id", "account"),
+    key=("session_date", "strategy_id", "account", "currency"),
     description="The profit of each trading day, strategy, account and currency, and its parts.",
+    changes="A day is replaced when it is explained again and differs.",
     kept=A_WEEK,
 )
 
@@ -322,7 +332,9 @@ BOOKS = TableSpec(
     columns_of(BookedDay),
     partition_by=("session_date",),
     indexed=("account",),
+    key=("session_date", "account", "currency"),
     description="Why the net liquidation of each account moved on each trading day.",
+    changes="A day is replaced when its books are made again and differ.",
     kept=A_WEEK,
 )
 
@@ -330,8 +342,10 @@ CLOSED_CAMPAIGNS = TableSpec(
     "closed_campaigns",
     columns_of(ClosedCampaign),
     indexed=("closed", "campaign_id"),
+    key=("campaign_id",),
     description="Each campaign of a strategy that is over, and each structure in no strategy, with "
     "what it brought.",
+    changes="Replaced when a campaign ended, or one is read otherwise.",
     kept=A_WEEK,
 )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from deltalake import CommitProperties, DeltaTable
+from deltalake import CommitProperties, DeltaTable, Field
 from deltalake.exceptions import TableNotFoundError
 
 from position_sync_dagster import errors
@@ -353,9 +353,15 @@ class TableHandle:
         logger.info("migrating %s to schema version %d", self.path, self.spec.version)
         # Columns first: if this process dies in between, the next one does the rest.
         if missing:
-            handle.alter.add_columns([f for f in self.spec.delta.fields if f.name in missing])
-        changed = (schema.VERSION_PROPERTY, schema.STATISTICS_PROPERTY)
-        properties = {name: self.spec.configuration[name] for name in changed}
+            added = [field for field in self.spec.delta.fields if field.name in missing]
+            # Rows that are there have no value of them.
+            nullable = [Field(field.name, field.type, metadata=field.metadata) for field in added]
+            handle.alter.add_columns(nullable)
+        properties = {
+            name: value
+            for name, value in self.spec.configuration.items()
+            if name.startswith("positionSync.") or name == schema.STATISTICS_PROPERTY
+        }
         handle.alter.set_table_properties(properties, raise_if_not_exists=False)
         raise commit_errors.RetryCommit
 
