@@ -460,7 +460,7 @@ class PositionsQuery(MomentQuery):
         return fields
 
 
-class FeedQuery(ApiModel):
+class FeedQuery(MomentQuery):
     """Which state of the pages."""
 
     after: int = Field(0, ge=0, lt=10**16)

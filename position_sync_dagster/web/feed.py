@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -105,6 +106,17 @@ class Feed:
             return None
         is_next = state.sequence == sequence + 1
         return state.changed if is_next and state.changed is not None else state.whole
+
+    def played_back(self, at: datetime) -> bytes:
+        """Return all figures of a past moment, compressed; blocks.
+
+        Raises:
+            PositionSyncError: They cannot be read.
+        """
+        now = utc_now()
+        rows, figures = self._open().played_back(at, now).read(now)
+        shown = {**figures, **self._more, "trouble": None}
+        return State(0, rows, shown, changed=None).whole
 
     async def _read_on(self) -> None:
         while time.monotonic() - self._asked_at < 2 * WAIT_S:

@@ -4,6 +4,7 @@ Nobody can write: the tables that a viewer sorts and groups are in his own brows
 is for GET alone.
 """
 
+import asyncio
 from collections.abc import Callable
 from functools import cache
 
@@ -13,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.errors import UserError
+from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.web.api import answer, openapi, query_of, refusal
 from position_sync_dagster.web.api_answers import FeedQuery
@@ -31,6 +32,15 @@ from position_sync_dagster.web.results_page import results_html
 from position_sync_dagster.web.risk_page import risk_html
 from position_sync_dagster.web.served_figures import PageFigures
 
+MOMENT = """
+<button type="button" id="event-before" aria-label="Event before">◀</button>
+<input type="range" id="moment" list="events" step="1" aria-label="Moment of the day">
+<datalist id="events"></datalist>
+<button type="button" id="event-after" aria-label="Event after">▶</button>
+<output id="moment-text">live</output>
+<button type="button" id="live" hidden>Live</button>
+"""
+
 PANELS = (
     Panel(
         name="decisions",
@@ -40,7 +50,7 @@ PANELS = (
     Panel(
         name="losses",
         title="Profit of the day",
-        tools='<button type="button" id="why-open">Why</button>',
+        tools='<button type="button" id="why-open">Why</button>' + MOMENT,
         content='<svg id="curves" role="img" aria-label="Profit of the day by strategy"></svg>'
         '<p id="legend"></p><table id="losses-table"></table>',
     ),
@@ -123,12 +133,16 @@ def _feed_route(feed: Feed) -> Route:
     async def data(request: Request) -> Response:
         try:
             query = query_of(FeedQuery, dict(request.query_params))
-        except (UserError, ValidationError) as error:
+            packed = None
+            if query.at is not None:
+                packed = await asyncio.to_thread(feed.played_back, query.at)
+        except (PositionSyncError, ValidationError) as error:
             refused = refusal(error)
             refused.headers.update(HEADERS)
             return refused
 
-        packed = await feed.after(query.after)
+        if query.at is None:
+            packed = await feed.after(query.after)
         headers = {"Server-Time": _milliseconds_now(), "Cache-Control": "no-store"}
         if packed is None:
             return Response(status_code=204, headers={**HEADERS, **headers})

@@ -151,7 +151,8 @@ class PageFigures:
             LakeError: A table cannot be used.
         """
         figures = self.figures(now)
-        return parts_of(figures), shown(figures) | self._slow_of(figures)
+        slow = self._slow_of(figures) if self.past is None else plain(self._moved(figures))
+        return parts_of(figures), shown(figures) | slow
 
     def _slow_of(self, figures: Figures) -> dict[str, Any]:
         """Return the newest curves and scenarios; they are computed beside the reads."""
@@ -173,17 +174,20 @@ class PageFigures:
         """
         began = time.thread_time()
         curves = shown_curves(read_curves(self.lake, figures.book))
-        try:
-            moved = _scenarios_of(self.settings, figures, self.risk(figures.at)[1])
-        except PositionSyncError as error:
-            scenarios = NO_SCENARIOS | {"at": figures.at, "trouble": str(error)}
-            moved = {"scenarios": scenarios, "decisions": []}
-
+        moved = self._moved(figures)
         shown = plain(curves | moved | {"margins": margins_of(self.lake, figures.at)})
         has_line = any(len(curve["points"]) > 1 for curve in curves["curves"])
         every = SLOW_EVERY if has_line else BEGINNING
         worked = timedelta(seconds=time.thread_time() - began)
         return SlowFigures(shown, max(every, worked / SLOW_SHARE))
+
+    def _moved(self, figures: Figures) -> dict[str, Any]:
+        """Return what would be gained if prices moved, and what to decide; or what is wrong."""
+        try:
+            return _scenarios_of(self.settings, figures, self.risk(figures.at)[1])
+        except PositionSyncError as error:
+            scenarios = NO_SCENARIOS | {"at": figures.at, "trouble": str(error)}
+            return {"scenarios": scenarios, "decisions": []}
 
     def figures(self, now: datetime) -> Figures:
         """Return figures that are at most FRESH old; blocks.

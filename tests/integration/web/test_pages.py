@@ -411,3 +411,38 @@ def test_limits_and_outages_are_red_and_first_and_what_is_new_is_marked_until_it
     page.driver.execute_script(f"(async () => {{{play}}})()")
     wait_for("the limit", lambda: "Limit broken" in texts(page, "#alert")[0])
     assert page.driver.execute_script(hints)
+
+
+def test_a_slider_plays_the_day_back_in_every_panel_until_live_is_chosen(page, lake):
+    """The value of one holding changes; a moment before has the value of before."""
+
+    def total() -> str:
+        return {cells[0]: cells[1] for cells in rows_of(page)}.get("total", "")
+
+    def write(value: float) -> None:
+        valued = {"market_value": value, "symbol": "QQQ", "update_id": f"row-4{value}"}
+        lake.updates.sync.append([row(4, multiplier=100.0, **valued)])
+
+    write(-31_000.0)
+    opened(page)
+    wait_for("the first value", lambda: total() == "−31,900")
+    before = utc_now() + timedelta(seconds=1)
+    wait_for("a whole second", lambda: utc_now() > before + timedelta(seconds=1))
+    write(-32_000.0)
+    wait_for("the second value", lambda: total() == "−32,900")
+
+    script = "const s = arguments[0]; s.value = arguments[1]; s.dispatchEvent(new Event('input'))"
+    slider = page.driver.find_element("id", "moment")
+    page.driver.execute_script(script, slider, int(before.timestamp()))
+    wait_for("the moment", lambda: total() == "−31,900")
+    shown = page.driver.find_element("id", "moment-text").text
+    assert re.fullmatch(r"as of \d\d:\d\d:\d\d", shown)
+    after = "return getComputedStyle(document.querySelector('#changes h2'), '::after').content"
+    assert shown in page.driver.execute_script(after)
+    assert page.driver.title.count("AS OF") == 1
+    assert "not kept" in texts(page, "#numbers dd")
+    assert violations(page) == []
+
+    page.driver.find_element("id", "live").click()
+    wait_for("live", lambda: total() == "−32,900")
+    assert page.driver.find_element("id", "moment-text").text == "live"

@@ -10,7 +10,11 @@ export function takeFigures(newer) {
   figures.time = Date.parse(figures.at);
 }
 
-// Ages were counted at the moment of the figures, and go on since then.
-export const older = (age) => (age === null || age === undefined ? null : age + (now() - figures.time) / 1000);
+// Whether they are of a past moment, whose ages stand still.
+export const isPast = () => figures.not_kept?.length > 0;
+const moment = () => (isPast() ? figures.time : now());
 
-export const areLost = () => now() - figures.time > LOST_MS;
+// Ages were counted at the moment of the figures, and go on since then.
+export const older = (age) => (age === null || age === undefined ? null : age + (moment() - figures.time) / 1000);
+
+export const areLost = () => moment() - figures.time > LOST_MS;

@@ -3,7 +3,7 @@
 import { since } from "./clock.js";
 import { withCommands } from "./commands.js";
 import { byId, button, element, facts, show } from "./elements.js";
-import { areLost, figures, older } from "./figures.js";
+import { areLost, figures, isPast, older } from "./figures.js";
 import { DASH, cents, clock, duration, isUnknown, local, percent, sign, whole } from "./format.js";
 import { drawTrend } from "./plot.js";
 import { moneyInCents } from "./table.js";
@@ -19,7 +19,7 @@ export function drawHeader(notices = []) {
     show(byId("notice"), figures.trouble ?? "Reading the tables …");
     return false;
   }
-  const blind = figures.gateways.filter((login) => login.state !== LIVE);
+  const blind = isPast() ? [] : figures.gateways.filter((login) => login.state !== LIVE);
   const areAllBlind = blind.length === figures.gateways.length;
   document.body.classList.toggle("aged", areLost() || Boolean(figures.trouble) || areAllBlind);
 
@@ -116,6 +116,7 @@ function bridgeOf({ open, closed, cash, unexplained }) {
 }
 
 function stateNumbers(blind) {
+  if (isPast()) return ["current legs", "gateway"].map((label) => [label, "not kept", "large", "", ""]);
   const states = figures.gateways.map((login) => login.state ?? "none");
   const times = figures.gateways.map((login) => `for ${duration(since(login.since))}`);
   const names = figures.gateways.map((login) => login.gateway_id).join(", ");
@@ -176,6 +177,7 @@ function tabTitle() {
 }
 
 function worstState() {
+  if (isPast()) return `AS OF ${clock(figures.time)}`;
   if (areLost() || figures.trouble) return "NO FIGURES";
   const away = figures.gateways.find((login) => login.state !== LIVE);
   if (away) return away.state ?? "NOT CONNECTED";

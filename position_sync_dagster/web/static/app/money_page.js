@@ -9,6 +9,7 @@ import { drawCurves } from "./curves.js";
 import { drawDecisions } from "./decisions_panel.js";
 import { openLeg, openLegPanel } from "./leg_panel.js";
 import { drawLosses, openWhy } from "./losses_panel.js";
+import { drawMoment, isLive, openMoment } from "./moment.js";
 import { openSearch } from "./search.js";
 import { only, openHoldings, tickHoldings, updateHoldings } from "./holdings_panel.js";
 import { takeParts } from "./parts.js";
@@ -30,12 +31,18 @@ function tick() {
 }
 
 function take(message) {
-  sequence = message.sequence;
   takeFigures(message.figures);
   takeParts(message);
   updateHoldings();
   draw();
   if ("curves" in message.figures) drawCurves();
+  drawMoment();
+}
+
+// What comes while a past moment is shown is read again on the way back.
+function takeNewer(message) {
+  sequence = message.sequence;
+  if (isLive()) take(message);
 }
 
 // The server answers when there is something new.
@@ -44,7 +51,7 @@ async function follow() {
     try {
       const answer = await fetch(`/money/data?after=${sequence}`, { signal: AbortSignal.timeout(WAIT_MS) });
       setClock(answer);
-      if (answer.status === 200) take(await answer.json());
+      if (answer.status === 200) takeNewer(await answer.json());
       else if (answer.status !== 204) throw new Error(`the server answers ${answer.status}`);
       openHoldings();
       openAddress();
@@ -71,6 +78,7 @@ openChanges();
 openLegPanel();
 openSearch();
 openWhy();
+openMoment(take);
 setInterval(tick, 1000);
 addEventListener("visibilitychange", draw);
 addEventListener("resize", () => figures.curves && drawCurves());
