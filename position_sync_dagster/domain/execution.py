@@ -54,6 +54,8 @@ class Execution:
         underlying_conid: Contract id of the underlying.
         attributes: JSON: everything that the source said of it, as it wrote it.
         stated_at: When the statement was made, or the gateway was asked: the later row counts.
+        multiplier: Of the contract, as the gateway states it; null in rows of statements and of
+            older releases.
     """
 
     execution_id: str
@@ -83,6 +85,7 @@ class Execution:
     underlying_conid: int | None = None
     attributes: str | None = None
     stated_at: datetime | None = None
+    multiplier: float | None = None
 
     @property
     def change(self) -> float:

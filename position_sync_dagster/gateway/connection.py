@@ -95,7 +95,6 @@ def _execution(fill: Fill, report: CommissionReport, asked_at: datetime) -> Exec
         realized_pnl = known(report.realizedPNL) or None
 
     order_id = str(done.permId) if done.permId else None
-    written = _written(done, fill.contract)
     return Execution(
         execution_id=done.execId,
         account=done.acctNumber,
@@ -113,21 +112,16 @@ def _execution(fill: Fill, report: CommissionReport, asked_at: datetime) -> Exec
         source=GATEWAY,
         statement="",
         order_id=order_id,
-        attributes=json.dumps(written, ensure_ascii=False),
+        attributes=json.dumps(_written(done), ensure_ascii=False),
         stated_at=asked_at,
+        multiplier=instrument.multiplier,
     )
 
 
-def _written(done: IBExecution, contract: Contract) -> dict[str, int | float | str]:
-    """Return what the gateway said of an execution, and the multiplier of its contract."""
-    written = {
-        name: value
-        for name, value in sorted(vars(done).items())
-        if value and isinstance(value, int | float | str)
-    }
-    if contract.multiplier:
-        written["multiplier"] = contract.multiplier
-    return written
+def _written(done: IBExecution) -> dict[str, int | float | str]:
+    """Return what the gateway said of an execution."""
+    said = sorted(vars(done).items())
+    return {name: value for name, value in said if value and isinstance(value, int | float | str)}
 
 
 # Maximum number of requests that wait at once: the gateway answers them one after the other.

@@ -15,7 +15,7 @@ EXECUTIONS = TableSpec(
     columns_of(Execution),
     indexed=("execution_id", "time", "account"),
     order="time",
-    version=2,
+    version=3,
     description="Executions of the gateway's API and of statements: one trade may be there in "
     "several wordings.",
     changes="Rows are added with each execution and each import; none changes.",

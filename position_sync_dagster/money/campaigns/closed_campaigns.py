@@ -129,18 +129,15 @@ class CampaignBook:
 
         openings = Openings(self.parts)
         self._recorded.read_moments(_moments_of(self.campaigns))
-        in_currencies: list[tuple[TradedCampaign, str | None]] = []
-        parts = []
-        for campaign in self.campaigns:
-            for currency in campaign.currencies:
-                in_currencies.append((campaign, currency))
-                parts.append(campaign.parts_in(currency))
-
+        in_currencies = [
+            (campaign, currency) for campaign in self.campaigns for currency in campaign.currencies
+        ]
+        parts = [campaign.parts_in(currency) for campaign, currency in in_currencies]
         extremes = ledger_extremes(parts, self._recorded)
-        rows = []
-        for number, (campaign, currency) in enumerate(in_currencies):
-            rows.append(self._row(campaign, currency, openings, extremes.get(number)))
-        return rows
+        return [
+            self._row(campaign, currency, openings, extremes.get(number))
+            for number, (campaign, currency) in enumerate(in_currencies)
+        ]
 
     def stood(self, campaign: TradedCampaign, currency: str | None) -> list[CampaignValue]:
         """Return how a campaign stood at each close at which it was held."""
@@ -291,10 +288,10 @@ class CampaignBook:
         details = self.lake.contracts.get(by_conid)
         history = self.lake.registry.sync.history().filter(one_of("conid", by_conid))
         legs = {leg.conid: leg for leg in legs_of(history) if isinstance(leg, ActiveContract)}
-        contracts = {}
-        for conid, movements in by_conid.items():
-            contracts[conid] = contract_of(movements, details.get(conid), legs.get(conid))
-        return contracts
+        return {
+            conid: contract_of(movements, details.get(conid), legs.get(conid))
+            for conid, movements in by_conid.items()
+        }
 
 
 def _extremes(

@@ -147,14 +147,14 @@ class Closes:
         by_group = pl.concat([by_account, everywhere]).group_by(group)
         sums = by_group.agg(profit.sum(), closes=pl.len(), unknown=profit.null_count())
 
-        profits: dict[Group, Mapping[str, Any]] = {}
-        for name, account, currency, realized, closes, unknown in sums.iter_rows():
-            profits[name, account, currency] = {
+        return {
+            (name, account, currency): {
                 "realized_pnl": None if unknown else realized,
                 "closes": closes,
                 "closes_without_profit": unknown,
             }
-        return profits
+            for name, account, currency, realized, closes, unknown in sums.iter_rows()
+        }
 
     def realized(
         self, name: str | None, account: str | None, currency: str | None
@@ -224,10 +224,8 @@ class Closes:
 
         shown = rows[:limit]
         closures = schema.records_of(Closure, shown)
-        with_names: list[tuple[Closure, list[str]]] = []
-        for closure, names in zip(closures, shown["strategies"], strict=True):
-            with_names.append((closure, [] if names is None else names.to_list()))
-        return with_names, rows.height
+        names_of = shown["strategies"].fill_null([]).to_list()
+        return [*zip(closures, names_of, strict=True)], rows.height
 
 
 NO_CLOSES = Closes()

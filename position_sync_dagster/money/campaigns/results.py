@@ -10,12 +10,14 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from enum import StrEnum
 from math import fsum
+from operator import attrgetter
 from typing import Annotated, Any
 
 import polars as pl
 from polars import col
 from pydantic import Field
 
+from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.lake.derived import derived_rows
 from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.money.campaigns.closed_campaign import CampaignResult, ClosedCampaign
@@ -86,10 +88,8 @@ class GroupResult:
     @property
     def row(self) -> dict[str, Any]:
         """The result for a program."""
-        row = {}
-        for name, value in asdict(self).items():
-            row["return" if name == "return_on_risk" else name] = value
-        return row
+        values = asdict(self).items()
+        return {"return" if name == "return_on_risk" else name: value for name, value in values}
 
 
 def results_of(campaigns: Iterable[CampaignResult], by: Grouping) -> list[GroupResult]:
@@ -206,13 +206,8 @@ def days_of(
         campaigns: Those that closed.
         profits: The profit of days, by currency.
     """
-    profit_of: dict[tuple[date, str | None], float | None] = {}
-    for day_of_profit, currency_of_profit, amount in profits:
-        profit_of[day_of_profit, currency_of_profit] = amount
-
-    closed: defaultdict[tuple[date, str | None], list[CampaignResult]] = defaultdict(list)
-    for campaign in campaigns:
-        closed[campaign.closed, campaign.currency].append(campaign)
+    profit_of = {(day, currency): amount for day, currency, amount in profits}
+    closed = grouped(attrgetter("closed", "currency"), campaigns)
 
     totals: defaultdict[str | None, _RunningTotal] = defaultdict(_RunningTotal)
     days = []

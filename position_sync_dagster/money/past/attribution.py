@@ -16,12 +16,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time
 from functools import cached_property
 from itertools import groupby
+from operator import attrgetter, itemgetter
 from types import MappingProxyType
 from typing import NamedTuple
 
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.exchange_time import NEW_YORK
-from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key
+from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key, grouped
 from position_sync_dagster.domain.instrument import OPTION_TYPES, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.money.past.closes import SLACK
@@ -179,15 +180,13 @@ def attributed(
             of holdings without any.
         costs: What one unit of that had cost, where the broker says it.
     """
-    by_key: defaultdict[Key, list[Movement]] = defaultdict(list)
-    for movement in movements:
-        if movement.conid is not None and movement.kind not in _OF_NO_HOLDING:
-            by_key[movement.key].append(movement)
-
-    legs_of: defaultdict[int, list[ActiveContract]] = defaultdict(list)
-    for leg in legs:
-        legs_of[leg.conid].append(leg)
-
+    of_holdings = (
+        movement
+        for movement in movements
+        if movement.conid is not None and movement.kind not in _OF_NO_HOLDING
+    )
+    by_key = grouped(attrgetter("key"), of_holdings)
+    legs_of = grouped(attrgetter("conid"), legs)
     sources = _Sources()
     holdings: list[_Holding] = []
     for key, of_holding in by_key.items():
@@ -198,14 +197,12 @@ def attributed(
         holdings.append(holding)
 
     unmoved = [(key, held) for key, held in held_before.items() if key not in by_key]
-    timelines: defaultdict[int, list[_Timeline]] = defaultdict(list)
-    for (_account, conid), held in unmoved:
-        timelines[conid].append([(NEVER, held)])
+    timelines = [(conid, [(NEVER, held)]) for (_account, conid), held in unmoved]
+    timelines += [(holding.conid, holding.timeline) for holding in holdings]
+    timelines_of = grouped(itemgetter(0), timelines)
     for holding in holdings:
-        timelines[holding.conid].append(holding.timeline)
-    for holding in holdings:
-        others = timelines[holding.conid]
-        holding.elsewhere = [other for other in others if other is not holding.timeline]
+        others = timelines_of[holding.conid]
+        holding.elsewhere = [line for _conid, line in others if line is not holding.timeline]
 
     sources.link(holdings)
     parts: list[OwnedPart] = []
@@ -781,9 +778,8 @@ def _rank_of(claim: _Claim) -> tuple[bool, bool]:
 
 def _counting(claims: Iterable[_Claim]) -> list[_Claim]:
     """Return the newest form of each claim; of those on the whole, those that go on come first."""
-    newest: dict[tuple[str, str | None], _Claim] = {}
-    for claim in sorted(claims, key=lambda claim: claim.added_at):
-        newest[claim.strategy_id, claim.account] = claim
+    in_order = sorted(claims, key=attrgetter("added_at"))
+    newest = {(claim.strategy_id, claim.account): claim for claim in in_order}
 
     whole = [claim for claim in newest.values() if claim.quantity is None]
     present = [claim for claim in whole if claim.end is None] or whole[-1:]

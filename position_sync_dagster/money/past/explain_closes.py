@@ -163,10 +163,11 @@ class CloseExplainer:
 
         Breaks of closes before the window stay as they are.
         """
-        waiting = []
-        for closure in closures:
-            if closure.needs_person and elapsed(closure.closed_at, now) >= GRACE:
-                waiting.append(closure)
+        waiting = [
+            closure
+            for closure in closures
+            if closure.needs_person and elapsed(closure.closed_at, now) >= GRACE
+        ]
         waiting.sort(key=attrgetter("closed_at"))
 
         keys = set(closes.select(KEY).iter_rows())
@@ -281,10 +282,8 @@ class CloseExplainer:
         is_of_time = pl.col("greeks_time").is_between(begin, ended)
         in_order = rows.filter(is_priced, is_of_time).sort("greeks_time")
 
-        last_prices = {}
-        for conid, price in in_order.select("conid", "underlying_price").iter_rows():
-            last_prices[underlying_of[conid]] = price
-        return last_prices
+        priced = in_order.select("conid", "underlying_price").iter_rows()
+        return {underlying_of[conid]: price for conid, price in priced}
 
 
 def _replacing(

@@ -601,11 +601,9 @@ class _StatementReader:
             twice = flaw(f"{named}: {account} has conid {conid} twice on {day}.", _MODELS)
             flaws.append(twice)
 
-        single: list[closes.StatementPosition] = []
-        for key, position in self._positions.items():
-            if key not in self._named_twice:
-                single.append(position)
-        return single
+        return [
+            position for key, position in self._positions.items() if key not in self._named_twice
+        ]
 
     def _check_that_sections_say_something(self) -> None:
         """Name the sections that have rows, of which none was read."""

@@ -202,10 +202,10 @@ class Fields:
 
     def row(self, columns: Mapping[str, FieldColumn]) -> dict[str, Any]:
         """Return the values of columns; see `get`."""
-        values: dict[str, Any] = {}
-        for name, (kind, is_required, fields) in columns.items():
-            values[name] = self.get(kind, *fields, is_required=is_required)
-        return values
+        return {
+            name: self.get(kind, *fields, is_required=is_required)
+            for name, (kind, is_required, fields) in columns.items()
+        }
 
     def as_json(self) -> str:
         """Return the attributes as JSON in the order of names.

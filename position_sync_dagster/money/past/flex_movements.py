@@ -317,11 +317,9 @@ def joined(movements: Sequence[Movement], events: Iterable[StatementEvent]) -> t
         movements: What each row moved.
         events: Its events; those of transfers have a direction.
     """
-    directions: dict[str | None, str] = {}
-    for event in events:
-        if event.direction is not None:
-            directions[event.event_id] = event.direction.strip().upper()
-
+    directions: dict[str | None, str] = {
+        event.event_id: event.direction.strip().upper() for event in events if event.direction
+    }
     signed = _with_signs_of_transfers(movements, directions)
     settled = _with_settlements(signed)
     return tuple(_with_ids(_with_counterparts(settled)))

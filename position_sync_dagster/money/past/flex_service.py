@@ -194,7 +194,4 @@ class FlexService:
 def _without(token: str, texts: Mapping[str, str]) -> dict[str, str]:
     """Return texts of the service without the token, which it may repeat."""
     in_url = quote_plus(token)
-    hidden: dict[str, str] = {}
-    for name, text in texts.items():
-        hidden[name] = text.replace(token, "***").replace(in_url, "***")
-    return hidden
+    return {name: text.replace(token, "***").replace(in_url, "***") for name, text in texts.items()}

@@ -1,17 +1,17 @@
 """The table `movements`: what executions, statements and causes of closes say, each once."""
 
 import json
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import chain
+from operator import attrgetter
 
 import polars as pl
 
 from position_sync_dagster.domain.clock import A_DAY, NEVER
 from position_sync_dagster.domain.execution import FLEX, Execution
-from position_sync_dagster.domain.holding import KEY, Key
+from position_sync_dagster.domain.holding import KEY, Key, grouped
 from position_sync_dagster.lake.contracts import VALUED, magnifiers_of
 from position_sync_dagster.lake.derived import Replaced, derived_rows
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
@@ -118,10 +118,13 @@ class MovementBook:
         judged_now = {closure.change_id for closure in judged}
         is_reported = pl.col("source") == MovementSource.API.value
         records = self.lake.movements.records(since, ~is_reported)
+        stored = _with_their_days(records, sections)
         stated = [*_stated_once(statements)]
-        for movement in _with_their_days(records, sections):
-            if movement.stated_by not in read_now and movement.change_id not in judged_now:
-                stated.append(movement)
+        stated += [
+            movement
+            for movement in stored
+            if movement.stated_by not in read_now and movement.change_id not in judged_now
+        ]
 
         terms = self._terms(stated, reported, judged)
         movements = [_again(movement, terms) for movement in stated]
@@ -172,10 +175,8 @@ class MovementBook:
         """
         is_sections = pl.col("kind") == EventKind.SECTIONS.value
         events = self.lake.statement_events.records(None, is_sections)
-        newest = {}
-        for event in sorted(events, key=lambda event: event.stated_at or NEVER):
-            newest[event.statement, event.account] = event.stated_at
-
+        in_order = sorted(events, key=lambda event: event.stated_at or NEVER)
+        newest = {(event.statement, event.account): event.stated_at for event in in_order}
         sections: list[StatedSection] = []
         for event in events:
             is_newest = newest[event.statement, event.account] == event.stated_at
@@ -265,9 +266,8 @@ def _sections_row(
 
 
 def _sections_in(event: StatementEvent) -> list[StatedSection]:
-    sections = []
-    for name in json.loads(event.attributes):
-        section = StatedSection(
+    return [
+        StatedSection(
             account=event.account,
             section=Section(name),
             first=event.first_day or event.day,
@@ -275,8 +275,8 @@ def _sections_in(event: StatementEvent) -> list[StatedSection]:
             statement=event.statement,
             stated_at=event.stated_at,
         )
-        sections.append(section)
-    return sections
+        for name in json.loads(event.attributes)
+    ]
 
 
 def _names_of(statement: Statement) -> list[StatementName]:
@@ -288,11 +288,8 @@ def _stated_once(statements: Iterable[Statement]) -> Iterator[Movement]:
     """Return what statements state; one that is there twice, in a file or in two, is read once."""
     parts: dict[tuple[StatementName, Section], list[Movement]] = {}
     for statement in statements:
-        part: defaultdict[tuple[StatementName, Section], list[Movement]] = defaultdict(list)
-        for movement in statement.movements:
-            part[movement.stated_by, movement.section].append(movement)
-
-        for name, movements in part.items():
+        by_part = grouped(attrgetter("stated_by", "section"), statement.movements)
+        for name, movements in by_part.items():
             if len(movements) > len(parts.get(name, ())):
                 parts[name] = movements
     return chain.from_iterable(parts.values())
@@ -302,11 +299,7 @@ def _with_their_days(
     stored: Iterable[Movement], sections: Collection[StatedSection]
 ) -> list[Movement]:
     """Return movements with the days of their statements, which older releases did not store."""
-    days: defaultdict[tuple[str, str | None, datetime | None], list[StatedSection]]
-    days = defaultdict(list)
-    for section in sections:
-        days[section.account, section.statement, section.stated_at].append(section)
-
+    days = grouped(attrgetter("account", "statement", "stated_at"), sections)
     dated: list[Movement] = []
     for movement in stored:
         named = days[movement.account, movement.statement, movement.stated_at]

@@ -3,7 +3,6 @@
 A multiplier, a unit and an amount are read from their source; what it does not say stays unknown.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, tzinfo
@@ -129,10 +128,6 @@ def _cash_of_trade(movement: Movement, multiplier: float | None) -> float | None
 
 def reported_movement(execution: Execution, terms: Terms) -> Movement:
     """Return an execution that a gateway reported on its day."""
-    written = json.loads(execution.attributes or "{}")
-    stated = str(written.get("multiplier") or "")
-    is_number = stated.replace(".", "", 1).isdecimal()
-    multiplier = float(stated) if is_number else None
     magnifier = terms.magnifier_of(execution.conid, execution.sec_type, execution.currency)
     price = None
     if execution.price is not None and magnifier is not None:
@@ -153,7 +148,7 @@ def reported_movement(execution: Execution, terms: Terms) -> Movement:
         at=execution.time,
         quantity=execution.change,
         price=price,
-        multiplier=multiplier,
+        multiplier=execution.multiplier,
         fee=_fee_of(execution),
         fee_currency=execution.commission_currency,
     )

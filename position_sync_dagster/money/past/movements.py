@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from math import copysign
+from operator import attrgetter
 
 from position_sync_dagster.domain.clock import NEVER
-from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.leg import few
 
 
@@ -323,10 +324,9 @@ def counting_movements(
 
 def _covering(coverage: Iterable[StatedSection]) -> defaultdict[_Part, list[StatedSection]]:
     """Return what covers each account and section, the newest statement first."""
-    parts: defaultdict[_Part, list[StatedSection]] = defaultdict(list)
-    for covered in coverage:
-        parts[covered.account, covered.section].append(covered)
-
+    parts: defaultdict[_Part, list[StatedSection]] = grouped(
+        attrgetter("account", "section"), coverage
+    )
     for statements in parts.values():
         statements.sort(key=lambda covered: _age_of(covered.name), reverse=True)
     return parts
@@ -463,11 +463,11 @@ def _size_of(movement: Movement) -> tuple[str, int | None, float]:
 def _not_named_by(stated: Iterable[Movement], unstated: Iterable[Movement]) -> list[Movement]:
     """Return what no statement names, also not under another day: a trade of the evening."""
     named = {_execution_of(movement) for movement in stated}
-    not_named = []
-    for movement in unstated:
-        if movement.execution_id is None or _execution_of(movement) not in named:
-            not_named.append(movement)
-    return not_named
+    return [
+        movement
+        for movement in unstated
+        if movement.execution_id is None or _execution_of(movement) not in named
+    ]
 
 
 def _execution_of(movement: Movement) -> tuple[str, str | None]:

@@ -1,6 +1,5 @@
 """The profit of a day from what a gateway says: rows, executions, and causes of closes."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -84,8 +83,7 @@ def closed(lake, *closures: Closure) -> None:
 def test_a_trade_counts_with_the_multiplier_of_its_contract_and_its_commission(books, lake, write):
     write(share, FRIDAYS_CLOSE, 20, 2.0, 6500.0, sec_type="FUT", multiplier=5.0)
     write(share, MONDAYS_CLOSE, 20, 0.0, 0.0, sec_type="FUT", multiplier=5.0)
-    attributes = json.dumps({"multiplier": "5"})
-    executed(lake, sold(20, -2, 6510.0, sec_type="FUT", attributes=attributes))
+    executed(lake, sold(20, -2, 6510.0, sec_type="FUT", multiplier=5.0))
     assert books.profit(MONDAY) == {"USD": pytest.approx(100 - 1)}
 
 
@@ -151,11 +149,10 @@ def test_an_option_opened_and_closed_within_the_day_is_its_strategys(books, lake
         removed_at=NOON + timedelta(hours=3),
     )  # fmt: skip
     with_leg(lake, leg)
-    hundred = json.dumps({"multiplier": "100"})
     executed(
         lake,
-        sold(90, -1, 2.5, attributes=hundred),
-        sold(90, 1, 1.0, NOON + timedelta(hours=1), attributes=hundred),
+        sold(90, -1, 2.5, multiplier=100.0),
+        sold(90, 1, 1.0, NOON + timedelta(hours=1), multiplier=100.0),
     )
     rows = books.explained(MONDAY).select("strategy_id", "profit").rows()
     assert rows == [("0dte", pytest.approx(150 - 2)), ("UNATTRIBUTED", pytest.approx(0.0))]
