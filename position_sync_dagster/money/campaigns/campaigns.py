@@ -192,8 +192,7 @@ def _join_orders(stays: Sequence[_Stay], groups: "Groups") -> None:
             account, _conid = part.key
             order = part.movement.order_id
             if part.is_trade and order is not None:
-                first = by_order.setdefault((account, order), number)
-                groups.join(first, number)
+                groups.join(by_order.setdefault((account, order), number), number)
 
 
 def _join_near_trades(stays: Sequence[_Stay], groups: "Groups") -> None:
@@ -268,8 +267,7 @@ def _join_covered(stays: Sequence[_Stay], groups: "Groups") -> None:
         first = stay[0]
         if not first.is_option and first.movement.kind in DELIVERIES:
             end = None if _is_held(stay) else stay[-1].at
-            of_symbol = delivered.setdefault(_place_of(first), [])
-            of_symbol.append((first.at, end, number))
+            delivered.setdefault(_place_of(first), []).append((first.at, end, number))
 
     for number, stay in enumerate(stays):
         first = stay[0]
@@ -298,8 +296,7 @@ class Groups:
 
     def members(self) -> list[list[int]]:
         """Return the numbers of each group."""
-        groups = {id(group): group for group in self._group_of}
-        return list(map(sorted, groups.values()))
+        return list(map(sorted, {id(group): group for group in self._group_of}.values()))
 
 
 # ---- what it had: its states
@@ -427,8 +424,7 @@ def _is_with(last: OwnedPart, part: OwnedPart, orders: Collection[str]) -> bool:
 
 def first_state(states: Sequence[CampaignState]) -> CampaignState:
     """Return the state at the first close; of what was gone then the widest of the day."""
-    first_day = states[0].session
-    of_first_day = [state for state in states if state.session == first_day]
+    of_first_day = [state for state in states if state.session == states[0].session]
     if not of_first_day[-1].is_flat:
         return of_first_day[-1]
     return max(of_first_day, key=lambda state: len(state.lots))

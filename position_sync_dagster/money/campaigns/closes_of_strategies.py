@@ -61,8 +61,7 @@ class Closes:
 
     @cached_property
     def _first_legs(self) -> Mapping[str, datetime]:
-        added_at = pl.col("added_at").min()
-        first = self.legs.group_by("strategy_id").agg(added_at)
+        first = self.legs.group_by("strategy_id").agg(pl.col("added_at").min())
         return dict(first.iter_rows())
 
     @cached_property
@@ -94,8 +93,7 @@ class Closes:
         )
         named = pl.when(pl.col("owner").list.len() > 0).then("owner")
         of_closes = divided.with_columns(strategies=named).drop("owner")
-        joined = rows.join(of_closes, on="at", how="left", maintain_order="left")
-        return joined.drop("at")
+        return rows.join(of_closes, on="at", how="left", maintain_order="left").drop("at")
 
     @cached_property
     def _named_owners(self) -> pl.DataFrame:
@@ -134,8 +132,7 @@ class Closes:
         undivided = rows.with_columns(realized_pnl=profit_of_one)
         by_strategy = undivided.rename({"strategies": "name"}).explode("name")
         named = by_strategy.drop_nulls("name")
-        has_no_strategy = pl.col("strategies").is_null()
-        of_nobody = undivided.filter(has_no_strategy | pl.col("is_part"))
+        of_nobody = undivided.filter(pl.col("strategies").is_null() | pl.col("is_part"))
         unattributed = of_nobody.with_columns(name=pl.lit(UNATTRIBUTED))
 
         group = ("name", "account", "currency")
@@ -216,8 +213,7 @@ class Closes:
         """
         rows = self._with_strategies.reverse()
         if strategy is not None:
-            has_strategy = pl.col("strategies").list.contains(pl.lit(strategy))
-            rows = rows.filter(has_strategy)
+            rows = rows.filter(pl.col("strategies").list.contains(pl.lit(strategy)))
         if underlying is not None:
             symbol = pl.col("symbol").str.to_uppercase()
             rows = rows.filter(symbol == underlying.upper())
@@ -344,16 +340,15 @@ def _owners_by_claims(
 
 def _ends(changes: pl.DataFrame, rows: pl.DataFrame, legs: pl.DataFrame) -> Ends:
     """Return how the holdings of legs ended whose last change left nothing."""
-    last = changes.group_by(KEY, maintain_order=True).last()
-    without_rest = last.filter(after=0)
+    without_rest = changes.group_by(KEY, maintain_order=True).last().filter(after=0)
     closed = without_rest.join(legs, on="conid", how="semi")
-    of_closed = rows.join(closed, on="change_id", how="semi")
-    closures = schema.records_of(Closure, of_closed)
-    closures_of = grouped(attrgetter("change_id"), closures)
+    closures_of = grouped(
+        attrgetter("change_id"),
+        schema.records_of(Closure, rows.join(closed, on="change_id", how="semi")),
+    )
 
     ends: defaultdict[int, dict[str, tuple[datetime, str | None]]] = defaultdict(dict)
     columns = (*KEY, "change_id", "seen_at")
     for account, conid, change_id, seen_at in closed.select(columns).iter_rows():
-        text = end_text(closures_of[change_id])
-        ends[conid][account] = (seen_at, text)
+        ends[conid][account] = (seen_at, end_text(closures_of[change_id]))
     return ends

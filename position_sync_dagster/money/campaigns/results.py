@@ -280,7 +280,6 @@ def read_days(
     table = lake.derived_table(PROFIT_EXPLAINED)
     rows = derived_rows(table, chosen=chosen, columns=columns)
 
-    is_known = col.profit.is_not_null().all()
-    total = pl.when(is_known).then(col.profit.sum())
+    total = pl.when(col.profit.is_not_null().all()).then(col.profit.sum())
     sums = rows.group_by("session_date", "currency").agg(total)
     return days_of(campaigns, sums.iter_rows())

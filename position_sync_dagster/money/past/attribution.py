@@ -266,8 +266,7 @@ class _Sources:
 
     def taken_for(self, movement: Movement) -> tuple[int, ...]:
         """Return for which contracts a corporate action brought another one."""
-        gone = self.replaced.get(movement.movement_id, ())
-        return tuple(left.key[1] for left in gone)
+        return tuple(left.key[1] for left in self.replaced.get(movement.movement_id, ()))
 
     def is_replaced(self, movement: Movement) -> bool:
         """Return whether something came for what an action took."""

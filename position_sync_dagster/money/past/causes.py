@@ -781,8 +781,7 @@ def _closures_of_case(
 
 
 def _terms_of(change: PositionChange) -> dict[str, object]:
-    names = (*TERMS, "currency")
-    return {name: getattr(change, name) for name in names}
+    return {name: getattr(change, name) for name in (*TERMS, "currency")}
 
 
 def _stated_closure(

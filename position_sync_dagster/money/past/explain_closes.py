@@ -146,8 +146,7 @@ class CloseExplainer:
         asked: Asked,
     ) -> dict[str, list[Closure]]:
         """Return the causes of the closes that are due, by the change."""
-        named = self._named(since - BEFORE)
-        due = due_closes(closes, counted, named, now)
+        due = due_closes(closes, counted, self._named(since - BEFORE), now)
         if not due:
             return {}
 
@@ -232,14 +231,13 @@ class CloseExplainer:
         is_fact = pl.col("source") != MovementSource.INFERRED.value
         movements = lake.movements.records(first.date(), of_contracts & is_fact)
         periods = lake.statement_events.records(first.date(), is_period)
-        prices = self._underlying_prices(changes, contracts)
         return Facts(
             changes=changes,
             movements=movements,
             periods=periods,
             contracts=contracts,
             asked=asked,
-            prices=prices,
+            prices=self._underlying_prices(changes, contracts),
         )
 
     def _underlying_prices(
@@ -272,8 +270,7 @@ class CloseExplainer:
         have no greeks any more.
         """
         contracts = self.lake.contracts.table.rows(columns=["conid", "under_conid"])
-        is_option = pl.col("under_conid").is_in(under_conids)
-        options = contracts.filter(is_option)
+        options = contracts.filter(pl.col("under_conid").is_in(under_conids))
         underlying_of = dict(options.iter_rows())
 
         begin = ended - LAST_PRICE

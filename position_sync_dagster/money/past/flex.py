@@ -107,9 +107,8 @@ def execution_of(fields: Fields) -> Execution:
     if not execution_id:
         raise fields.error("has no ibExecID, tradeID or transactionID", _IDS)
 
-    row = fields.row(_EXECUTION)
     return Execution(
-        **row,
+        **fields.row(_EXECUTION),
         execution_id=execution_id,
         time=_execution_time(fields),
         side=side,
@@ -170,12 +169,10 @@ def event_of(fields: Fields) -> closes.StatementEvent:
     attributes = fields.as_json()
     event_id = fields.get(TEXT, "transactionID", "tradeID", "actionID")
     if not event_id:
-        digest = sha256(attributes.encode())
-        event_id = digest.hexdigest()[:32]
+        event_id = sha256(attributes.encode()).hexdigest()[:32]
 
-    row = fields.row(_EVENT)
     return closes.StatementEvent(
-        **row,
+        **fields.row(_EVENT),
         event_id=f"{fields.element}:{event_id}",
         kind=_KINDS[fields.element],
         day=local.date(),
@@ -290,8 +287,7 @@ def closed_lot_event(fields: Fields) -> closes.StatementEvent | None:
         StatementError: A field cannot be read.
     """
     row = fields.row(_CLOSED_LOT)
-    signs = {"BUY": -1.0, "SELL": 1.0}
-    side = signs.get((fields.get(TEXT, "buySell") or "").upper())
+    side = {"BUY": -1.0, "SELL": 1.0}.get((fields.get(TEXT, "buySell") or "").upper())
     names = ("quantity", "time", "amount", "realized_pnl")
     if side is None or any(row[name] is None for name in names):
         return None
@@ -415,8 +411,7 @@ def level_of(text: str) -> str:
     >>> level_of("Closed Lots"), level_of("execution")
     ('CLOSED_LOTS', 'EXECUTION')
     """
-    joined = re.sub(r"[\s_-]+", "_", text.strip())
-    return joined.upper()
+    return re.sub(r"[\s_-]+", "_", text.strip()).upper()
 
 
 _PositionKey = tuple[str, date, int]
@@ -508,11 +503,9 @@ class _StatementReader:
         self._check_that_sections_say_something()
 
         if self._states_all_trades():
-            period = self._period()
-            self._events.append(period)
+            self._events.append(self._period())
 
         left_out = self._left_out()
-        lacks_positions = bool(self._flaws[RowKind.POSITIONS])
 
         return closes.Statement(
             file=self._fields.file,
@@ -529,7 +522,7 @@ class _StatementReader:
             movements=self._stated_movements(),
             sections=frozenset(self._sections),
             foreign_rows=dict(self._foreign_rows),
-            lacks_positions=lacks_positions,
+            lacks_positions=bool(self._flaws[RowKind.POSITIONS]),
             left_out=tuple(left_out),
         )
 
@@ -558,8 +551,7 @@ class _StatementReader:
             written = shown(own["levelOfDetail"])
             raise fields.error(f"has levelOfDetail={written}, which is not known", _LEVELS)
 
-        account = fields.attributes["accountId"]
-        self._accounts.add(account.strip())
+        self._accounts.add(fields.attributes["accountId"].strip())
         match element.becomes:
             case RowKind.POSITIONS:
                 self._add_position(fields)
@@ -690,8 +682,7 @@ def read_statements(
 
             if event == "end":
                 if tag == "FlexStatement" and reader is not None:
-                    statement = reader.finished()
-                    statements.append(statement)
+                    statements.append(reader.finished())
                     reader = None
                 element.clear()
                 around.pop()

@@ -61,8 +61,7 @@ def _day(text: str) -> date:
 
 def _moment(text: str) -> datetime:
     """Return a time such as 20260305;153000 in UTC; a day alone is its midnight in New York."""
-    separated = re.sub("[;,T]", " ", text, count=1)
-    words = separated.split(maxsplit=2)
+    words = re.sub("[;,T]", " ", text, count=1).split(maxsplit=2)
     day, clock, named_zone = [*words, "", ""][:3]
     digits = clock.replace(":", "") if clock else "000000"
     zone = zone_of(named_zone) if named_zone else STATEMENT_ZONE
@@ -174,8 +173,7 @@ class Fields:
         named: list[str] = []
         for name in ("conid", "symbol", "tradeID", "transactionID", "dateTime"):
             if name in self.attributes:
-                value = shown(self.attributes[name])
-                named.append(f"{name} {value}")
+                named.append(f"{name} {shown(self.attributes[name])}")
 
         row = f"{self.file}: {self.element}"
         return f"{row} ({', '.join(named)})" if named else row

@@ -176,11 +176,10 @@ def _trade(fields: Fields, execution: Execution) -> Movement:
     if fee is None and kind not in (MovementKind.TRADE, MovementKind.CONVERSION):
         fee = 0.0  # the broker charges none for what it books by itself
 
-    traded_on = execution.time.astimezone(NEW_YORK).date()
     movement = _moved(
         fields,
         execution,
-        traded_on,
+        execution.time.astimezone(NEW_YORK).date(),
         kind=kind,
         section=Section.TRADES,
         at=_time_of(execution.time),
@@ -320,8 +319,7 @@ def joined(movements: Sequence[Movement], events: Iterable[StatementEvent]) -> t
     directions: dict[str | None, str] = {
         event.event_id: event.direction.strip().upper() for event in events if event.direction
     }
-    signed = _with_signs_of_transfers(movements, directions)
-    settled = _with_settlements(signed)
+    settled = _with_settlements(_with_signs_of_transfers(movements, directions))
     return tuple(_with_ids(_with_counterparts(settled)))
 
 

@@ -26,8 +26,7 @@ def answer_of(data: bytes) -> dict[str, str]:
             root = Xml.fromstring(data)  # noqa: S314 - expat bounds the growth of entities
             texts: dict[str, str] = {}
             for element in root:
-                text = element.text or ""
-                texts[element.tag] = text.strip()
+                texts[element.tag] = (element.text or "").strip()
             return texts
     return {}
 
@@ -132,8 +131,7 @@ class FlexService:
                 the code and the remedy.
         """
         url = f"{self.url}/SendRequest"
-        data = self._until_ready(url, token, query_id, query_id)
-        answer = answer_of(data)
+        answer = answer_of(self._until_ready(url, token, query_id, query_id))
         reference = answer.get("ReferenceCode", "")
         if not reference:
             raise refusal(_without(token, answer), f"query {query_id}")

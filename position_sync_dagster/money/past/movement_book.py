@@ -155,8 +155,7 @@ class MovementBook:
 
         names = [*KEY, "before", "after", "seen_at"]
         changes = self.lake.position_changes.rows(None, are_named, names).sort("seen_at")
-        is_gone = pl.col("after") == 0
-        last = pl.when(is_gone).then("before").otherwise("after")
+        last = pl.when(pl.col("after") == 0).then("before").otherwise("after")
         # The later of two rows of a holding counts: a gateway knows it of any moment.
         rows = pl.concat([held.select(*KEY, "position"), changes.select(*KEY, position=last)])
         return {(account, conid): position for account, conid, position in rows.iter_rows()}
@@ -228,8 +227,7 @@ class MovementBook:
         """Return what the broker said of holdings of these contracts, the newest last."""
         columns = ["conid", "timestamp", *VALUED]
         are_named = one_of("conid", conids)
-        latest = self.lake.updates.sync.latest()
-        rows = latest.filter(are_named).select(columns)
+        rows = self.lake.updates.sync.latest().filter(are_named).select(columns)
 
         daily = self.lake.derived_table(DAILY_POSITIONS)
         if daily.exists():

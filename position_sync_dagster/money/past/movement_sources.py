@@ -70,8 +70,7 @@ class Terms:
 
     def magnifier_of(self, conid: int, sec_type: str | None, currency: str | None) -> float | None:
         """Return the divisor of a quoted price; None where it is not known."""
-        usual = usual_magnifier(sec_type, currency)
-        return self.magnifiers.get(conid, usual)
+        return self.magnifiers.get(conid, usual_magnifier(sec_type, currency))
 
 
 # What each source names in the same words as a movement, as far as it has it.
@@ -122,8 +121,7 @@ def _cash_of_trade(movement: Movement, multiplier: float | None) -> float | None
     if movement.quantity is None or movement.price is None or multiplier is None:
         return None
     parts_of_price = 100.0 if movement.sec_type in PERCENT_TYPES else 1.0
-    size = movement.quantity * multiplier
-    return 0.0 - size * movement.price / parts_of_price
+    return 0.0 - movement.quantity * multiplier * movement.price / parts_of_price
 
 
 def reported_movement(execution: Execution, terms: Terms) -> Movement:
@@ -133,13 +131,11 @@ def reported_movement(execution: Execution, terms: Terms) -> Movement:
     if execution.price is not None and magnifier is not None:
         price = execution.price / magnifier
 
-    is_conversion = execution.sec_type == "CASH"
-    kind = MovementKind.CONVERSION if is_conversion else MovementKind.TRADE
+    kind = MovementKind.CONVERSION if execution.sec_type == "CASH" else MovementKind.TRADE
     local = execution.time.astimezone(terms.zone)
-    day = (local + EVENING).date()
     movement = _movement_of(
         execution,
-        day,
+        (local + EVENING).date(),
         terms,
         movement_id=f"{MovementSource.API}:{execution.account}:{execution.execution_id}",
         kind=kind,
@@ -211,8 +207,7 @@ def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
     ended = replace(base, price=0.0, cash=0.0, counter_conid=counter_conid)
     if counter_conid is None:
         return [ended]
-    delivery = _delivery(ended, counter_conid, magnifier, terms)
-    return [ended, delivery]
+    return [ended, _delivery(ended, counter_conid, magnifier, terms)]
 
 
 def _delivery(option: Movement, conid: int, magnifier: float | None, terms: Terms) -> Movement:

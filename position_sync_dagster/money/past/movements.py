@@ -242,8 +242,7 @@ class Movement:
 
 def named_sections(elements: Iterable[str]) -> list[Section]:
     """Return the sections that elements of a statement are of, beside that of trades."""
-    sections = {SECTION_OF[element] for element in elements if element in SECTION_OF}
-    return sorted(sections)
+    return sorted({SECTION_OF[element] for element in elements if element in SECTION_OF})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

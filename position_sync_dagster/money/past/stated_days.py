@@ -84,15 +84,13 @@ def join_rows(
 
     later = _traded_later(pairs, traded)
     present = pl.concat([fresh.select(HOLDING), later])
-    added = stated.join(present, on=HOLDING, how="anti")
-    rows = pl.concat([fresh, added]).sort(HOLDING)
+    rows = pl.concat([fresh, stated.join(present, on=HOLDING, how="anti")]).sort(HOLDING)
 
     unexplained = pairs.join(later, on=HOLDING, how="anti")
     differing = _differing(unexplained, band).sort(HOLDING)
     differences = []
     for row in differing.iter_rows(named=True):
-        difference = Discrepancy(type=DiscrepancyType.STATEMENT, **row)
-        differences.append(difference)
+        differences.append(Discrepancy(type=DiscrepancyType.STATEMENT, **row))
     return rows, differences
 
 

@@ -235,8 +235,7 @@ class StatementFolder:
 
     def first_day(self) -> date | None:
         """Return the first day that a statement covers."""
-        first_days = [statement.first for statement in self.read().found]
-        return min(first_days, default=None)
+        return min((statement.first for statement in self.read().found), default=None)
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file of the folder atomically.

@@ -79,10 +79,9 @@ def close_books(lake: MoneyLake, settings: Settings, day: date, *, before: date)
     for account in rows_of_logins(accounts, settings)["account"]:
         is_of_account = col.account == account
         is_of_day = col.session_date == day
-        movements = lake.movements.rows(only=is_of_account & is_of_day)
         moved = Moved(
             explained=_of_account(lake, PROFIT_EXPLAINED, account, day),
-            movements=movements,
+            movements=lake.movements.rows(only=is_of_account & is_of_day),
             held_before=_of_account(lake, DAILY_POSITIONS, account, before),
             held=_of_account(lake, DAILY_POSITIONS, account, day),
         )
@@ -201,8 +200,7 @@ def book_parts(first: StatedWorth, last: StatedWorth, moved: Moved) -> dict[str,
         rates = last.rates
         commissions = _in_base(moved.explained, "fees", rates)
         profit = _in_base(moved.explained, "profit", rates)
-        income = _in_base(moved.explained, "cash", rates)
-        parts["profit"] = profit - commissions - income
+        parts["profit"] = profit - commissions - _in_base(moved.explained, "cash", rates)
         parts["income"] = _sum_of(cash, _INCOME, rates)
         parts["fees"] = _sum_of(cash, _FEES, rates) + commissions
         parts["interest"] = _sum_of(cash, _INTEREST, rates)
@@ -262,8 +260,7 @@ def _bought(symbol: str) -> str:
 
 
 def _sum_of(cash: pl.DataFrame, kinds: Sequence[str], rates: Mapping[str, float]) -> float:
-    of_kinds = cash.filter(col.kind.is_in(list(kinds)))
-    return _in_base(of_kinds, "cash", rates)
+    return _in_base(cash.filter(col.kind.is_in(list(kinds))), "cash", rates)
 
 
 def _in_base(rows: pl.DataFrame, name: str, rates: Mapping[str, float]) -> float:

@@ -79,8 +79,7 @@ def movements_between(
 
 
 def _of_contracts(movements: pl.DataFrame) -> pl.DataFrame:
-    of_no_holding = col.kind.is_in(_OF_NO_HOLDING)
-    return movements.drop_nulls("conid").filter(~of_no_holding)
+    return movements.drop_nulls("conid").filter(~col.kind.is_in(_OF_NO_HOLDING))
 
 
 def _not_followed(
@@ -151,8 +150,7 @@ def _changes(start: pl.DataFrame, end: pl.DataFrame) -> pl.DataFrame:
     last = end.select(*KEY, last="position")
     held = first.join(last, on=KEY, how="full", coalesce=True)
     # A holding without a row at one end was not held then.
-    change = col.last.fill_null(0.0) - col.first.fill_null(0.0)
-    return held.select(*KEY, change=change)
+    return held.select(*KEY, change=col.last.fill_null(0.0) - col.first.fill_null(0.0))
 
 
 def _sums_near(included: pl.DataFrame) -> pl.DataFrame:

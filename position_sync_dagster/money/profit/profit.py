@@ -135,8 +135,7 @@ class _Sources:
 
         table = lake.derived_table(DAILY_POSITIONS)
         is_wanted = col.session_date.is_in(sessions)
-        of_sessions = pl.col("partition.session_date").is_in(sessions)
-        rows = table.rows(is_wanted, of_sessions)
+        rows = table.rows(is_wanted, pl.col("partition.session_date").is_in(sessions))
 
         movements = rows_of_logins(lake.movements.rows(), settings)
         recent = movements.filter(col.day >= min(sessions) - BOOKED_BEFORE)
@@ -166,8 +165,7 @@ def _held_before(
     opening = (first.before, first.since)
     closing = (first.day, first.closed)
     between = movements_between(movements, start, end, opening, closing, settings)
-    until = between.included.filter("before_start")
-    moved = until.group_by(KEY).agg(col.quantity.sum())
+    moved = between.included.filter("before_start").group_by(KEY).agg(col.quantity.sum())
     held = start.filter(col.position != 0).join(moved, on=KEY, how="left")
     unmoved_or_less = col.position - col.quantity.fill_null(0.0)  # without a movement nothing moved
     before = held.select(*KEY, unmoved_or_less)
@@ -183,8 +181,7 @@ def rows_to_explain(lake: MoneyLake, settings: Settings, rows: pl.DataFrame) -> 
     rows = rows_of_logins(rows, settings)
     magnifier = magnifier_in(lake.contracts.get(set(rows["conid"])))
     time_zone = str(time_zone_of(settings.calendar))
-    age = pl.duration(seconds="age_s")
-    valued_at = col.closed_at - age
+    valued_at = col.closed_at - pl.duration(seconds="age_s")
     valued_on = valued_at.dt.convert_time_zone(time_zone).dt.date()
 
     # An age that is not known is not older.
@@ -200,8 +197,7 @@ def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDa
     end = sources.rows.filter(session_date=day)
     movements = sources.movements.filter(col.day >= before - BOOKED_BEFORE)
     opening = (before, since)
-    closing = (day, closed)
-    between = movements_between(movements, start, end, opening, closing, settings)
+    between = movements_between(movements, start, end, opening, (day, closed), settings)
     owners = _owners_between(sources, between, start, end, trading_day)
 
     length_days = (closed - since) / timedelta(days=1)
@@ -218,8 +214,7 @@ def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDa
     if rows.is_empty():
         return PROFIT_EXPLAINED.empty
 
-    explained = by_strategy(rows)
-    dated = explained.with_columns(
+    dated = by_strategy(rows).with_columns(
         session_date=pl.lit(day), since=_lit_of(since), closed_at=_lit_of(closed)
     )
     return dated.select(list(PROFIT_EXPLAINED.columns))
@@ -342,11 +337,9 @@ def explain_holdings(
         A greek that is not known is null; what it would explain is in `repricing`.
     """
     both_ends = _both_ends(start, end, by)
-    movements = _sums_of_movements(moved, by)
-    with_movements = _with_movements(both_ends, movements, by)
+    with_movements = _with_movements(both_ends, _sums_of_movements(moved, by), by)
 
-    with_values = _with_values(with_movements)
-    with_profit = _with_profit(with_values)
+    with_profit = _with_profit(_with_values(with_movements))
     with_parts = _with_parts(with_profit, days)
 
     units_0 = col.position_0 * col.multiplier_0
@@ -358,8 +351,7 @@ def _both_ends(start: pl.DataFrame, end: pl.DataFrame, by: Sequence[str]) -> pl.
     """Return each holding with its state at the beginning (`…_0`) and at the end (`…_1`)."""
     state = pl.col(_STATE)
     first = start.select(*by, *_TERMS, state.name.suffix("_0"))
-    last = end.select(*by, *_TERMS, state.name.suffix("_1"))
-    return _joined(first, last, by)
+    return _joined(first, end.select(*by, *_TERMS, state.name.suffix("_1")), by)
 
 
 def _joined(rows: pl.DataFrame, more: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
@@ -392,7 +384,6 @@ def _sums_of_movements(moved: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
     at_price = col.quantity * col.price * col.multiplier
     stated = pl.coalesce("value", at_price)
     # Null where one of them has no value: then each counts at its mark.
-    transferred_value = sum_if_known(stated.filter(is_transfer))
 
     return by_holding.agg(
         symbol,
@@ -403,7 +394,7 @@ def _sums_of_movements(moved: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
         is_booked=(~is_trade).any(),
         last_unit=units_traded.last(),
         transferred=transferred,
-        transferred_value=transferred_value,
+        transferred_value=sum_if_known(stated.filter(is_transfer)),
         transfers=is_transfer.sum(),
     )
 
@@ -447,8 +438,7 @@ def _with_values(rows: pl.DataFrame) -> pl.DataFrame:
 def _value_at(end: str) -> pl.Expr:
     """Return the value at an end: 0 of what is not held, null where it is not known."""
     is_not_held = pl.col(f"position{end}") == 0
-    value = f"market_value{end}"
-    return pl.when(is_not_held).then(0.0).otherwise(value)
+    return pl.when(is_not_held).then(0.0).otherwise(f"market_value{end}")
 
 
 def _unit(end: str) -> pl.Expr:
@@ -461,8 +451,7 @@ def _unit(end: str) -> pl.Expr:
 def _brought() -> pl.Expr:
     """Return what transfers brought in kind, as stated or at the mark."""
     mark = pl.coalesce(_unit("_1"), "unit_0")
-    at_mark = col.transferred * mark
-    stated_or_marked = pl.coalesce("transferred_value", at_mark)
+    stated_or_marked = pl.coalesce("transferred_value", col.transferred * mark)
     has_transfers = col.transfers.fill_null(0) > 0  # no row of movements: no transfer
     return pl.when(has_transfers).then(stated_or_marked).otherwise(0.0)
 
@@ -492,16 +481,14 @@ def _why_unknown() -> pl.Expr:
 
 def _if_null(name: str, reason: str) -> pl.Expr:
     """Return the reason where a column is null."""
-    is_null = pl.col(name).is_null()
-    return pl.when(is_null).then(pl.lit(reason))
+    return pl.when(pl.col(name).is_null()).then(pl.lit(reason))
 
 
 def _with_parts(rows: pl.DataFrame, days: float) -> pl.DataFrame:
     """Split what was held by the greeks, and add the other parts; null where the profit is."""
     is_known = col.earned.is_not_null()
     is_priced = is_known & ~col.is_booked
-    repriced = _repriced()
-    held = pl.when(is_priced).then(repriced).otherwise(0.0)
+    held = pl.when(is_priced).then(_repriced()).otherwise(0.0)
     with_moves = rows.with_columns(held=held, **_moves_by_greeks(days))
 
     # A share or a future has no greeks: its price is its delta.
@@ -517,20 +504,18 @@ def _with_parts(rows: pl.DataFrame, days: float) -> pl.DataFrame:
     since_trades = col.earned - col.held
     trades = pl.when(is_priced).then(since_trades).otherwise(0.0)
     assignments = pl.when(is_priced).then(0.0).otherwise("earned")
-    without_greeks = (col.position_0 != 0) & col.delta_0.is_null() & ~is_share
     with_parts = by_price.with_columns(
         repricing=repricing,
         trades=trades,
         assignments=assignments,
         cash=0.0,
         unexplained=0.0,
-        without_greeks=without_greeks,
+        without_greeks=(col.position_0 != 0) & col.delta_0.is_null() & ~is_share,
     )
 
     sizes = pl.col(PARTS).abs()
     sized = with_parts.with_columns(gross_move=pl.sum_horizontal(sizes))
-    parts = pl.col(*PARTS, "gross_move")
-    known = sized.with_columns(pl.when(is_known).then(parts))
+    known = sized.with_columns(pl.when(is_known).then(pl.col(*PARTS, "gross_move")))
     return known.with_columns(unexplained=_unexplained(is_known))
 
 
@@ -577,8 +562,7 @@ def _fees_elsewhere(moved: pl.DataFrame) -> pl.DataFrame:
 def _income(movements: pl.DataFrame) -> pl.DataFrame:
     """Return dividends, tax, interest and fees by owner, account and currency."""
     is_income = col.kind.is_in(INCOME)
-    is_paid = col.cash.is_null() | (col.cash != 0)
-    paid = movements.filter(is_income, is_paid)
+    paid = movements.filter(is_income, col.cash.is_null() | (col.cash != 0))
 
     total = sum_if_known(col.cash)
     is_unknown = col.cash.is_null().any()
@@ -606,14 +590,12 @@ def _of_known_ends(
     without_close = accounts - set(end)
     without_start = accounts - set(start)
     lost = without_start & set(earlier)
-    first_days = without_start - lost
-    left_out = without_close | first_days
+    left_out = without_close | (without_start - lost)
 
     is_left_out = col.account.is_in(list(left_out))
     is_lost = col.account.is_in(list(lost))
     known_numbers = pl.when(~is_lost).then(pl.col(NUMBERS))
-    no_close = pl.lit(NO_CLOSE_BEFORE)
-    reason = pl.when(is_lost).then(no_close).otherwise("why_unknown")
+    reason = pl.when(is_lost).then(pl.lit(NO_CLOSE_BEFORE)).otherwise("why_unknown")
     return rows.filter(~is_left_out).with_columns(known_numbers, why_unknown=reason)
 
 

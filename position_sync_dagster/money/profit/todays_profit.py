@@ -188,12 +188,10 @@ def _rows_of_session(lake: MoneyLake, session: date, closed_at: datetime) -> pl.
     """Return the rows of a close, with the greeks that the ledger has of them."""
     table = lake.derived_table(DAILY_POSITIONS)
     is_of_session = col.session_date == session
-    in_partition = pl.col("partition.session_date") == session
-    rows = table.rows(is_of_session, in_partition)
+    rows = table.rows(is_of_session, pl.col("partition.session_date") == session)
 
     # `daily_positions` leaves out the greeks that this package computed.
-    is_held_option = col.right.is_not_null() & (col.position != 0)
-    lacks_greeks = is_held_option & col.delta.is_null()
+    lacks_greeks = col.right.is_not_null() & (col.position != 0) & col.delta.is_null()
     if rows.filter(lacks_greeks).is_empty():
         return rows
 
@@ -265,8 +263,7 @@ def explained(
     between = movements_between(movements, opening.rows, present, close_before, now, settings)
 
     holdings = _explained_holdings(opening, present, between.moved, book, given)
-    parts = _parts_of(book, holdings)
-    return _rows_of_groups(figures, opening, between.moved, parts)
+    return _rows_of_groups(figures, opening, between.moved, _parts_of(book, holdings))
 
 
 def _present_rows(book: Book) -> pl.DataFrame:
@@ -297,8 +294,7 @@ def _explained_holdings(
     is_near = col.expiry <= opening.today + NEAR_EXPIRY
     is_wanted = _IS_SPLIT & (is_near | col.lacks_greeks)
     by_expiry = holdings.filter(is_wanted).sort("expiry", *KEY, nulls_last=True)
-    wanted = by_expiry.head(MOST_REVALUED)
-    steps = _steps_of(wanted, opening, present, book, given)
+    steps = _steps_of(by_expiry.head(MOST_REVALUED), opening, present, book, given)
     return _with_steps(holdings, steps)
 
 
@@ -308,8 +304,7 @@ _IS_SPLIT = col.right.is_not_null() & (col.held != 0)
 
 def _with_lost_closes(holdings: pl.DataFrame, opening: OpeningBook) -> pl.DataFrame:
     """Return holdings; those of accounts without a close, which their movements show, say so."""
-    recorded = opening.rows["account"].unique()
-    is_recorded = col.account.is_in(recorded.to_list())
+    is_recorded = col.account.is_in(opening.rows["account"].unique().to_list())
     is_lost = ~is_recorded & IS_MISSING.any().over("account")
     reason = pl.lit(f"the close of {opening.session} is not recorded")
     why_unknown = pl.when(is_lost).then(reason).otherwise("why_unknown")
@@ -322,8 +317,7 @@ def _both_ends(first: pl.DataFrame, last: pl.DataFrame) -> pl.DataFrame:
     end = last.select(*KEY, "right", "strike", "expiry", *_GREEK_INPUTS)
     joined = end.join(start, on=KEY, how="left", suffix="_0", maintain_order="left")
 
-    at_start = [f"{name}_0" for name in _GREEK_INPUTS]
-    inputs = pl.col(*_SPLIT_BY, *at_start)
+    inputs = pl.col(*_SPLIT_BY, *[f"{name}_0" for name in _GREEK_INPUTS])
     lacks_greeks = pl.any_horizontal(inputs.is_null())
     return joined.select(*KEY, "right", "strike", "expiry", lacks_greeks=lacks_greeks)
 
@@ -336,8 +330,7 @@ def _steps_of(
     given: Assumptions,
 ) -> pl.DataFrame:
     """Return the steps of options at one unit; those without price, spot or terms are left out."""
-    symbols = wanted["symbol"].unique()
-    of_symbols = col.symbol.is_in(symbols.to_list())
+    of_symbols = col.symbol.is_in(wanted["symbol"].unique().to_list())
     before = _priced(opening.rows.filter(of_symbols), given)
     after = _priced(present.filter(of_symbols), given)
     priced = [leg.priced for leg in after]
@@ -366,9 +359,9 @@ def _values_at(at: datetime, prices: pl.Series, spots: pl.Series) -> OptionValue
 
 def _priced(rows: pl.DataFrame, given: Assumptions) -> PricedLegs:
     """Return whole holdings with what each is priced as."""
-    is_future = col.sec_type == "FUT"
-    notional = pl.when(is_future).then("market_value")
-    whole = rows.with_columns(share=1.0, notional=notional)
+    whole = rows.with_columns(
+        share=1.0, notional=pl.when(col.sec_type == "FUT").then("market_value")
+    )
     return PricedLegs.of(whole, given)
 
 
@@ -415,8 +408,7 @@ def _parts_of(book: Book, holdings: pl.DataFrame) -> pl.DataFrame:
     # The broker's profit of the day has no commissions.
     others = pl.sum_horizontal("repricing", "trades", "assignments", "cash", ignore_nulls=False)
     unexplained = col.daily_pnl - others - pl.sum_horizontal(BY_GREEKS)
-    is_known = col.why_unknown.is_null()
-    fees = pl.when(is_known).then(0.0)
+    fees = pl.when(col.why_unknown.is_null()).then(0.0)
     return shared.with_columns(fees=fees, unexplained=unexplained)
 
 
@@ -492,12 +484,11 @@ def _explained_parts(parts: pl.DataFrame) -> dict[str, Any]:
         largest = _largest(counted.select("account", "conid", "leg", *_known_names(sums)))
 
     revalued = counted.filter("revalued")
-    without_greeks = counted.filter("without_greeks")
     return sums | {
         "profit": profit,
         "largest": largest,
         "revalued": revalued["leg"].to_list(),
-        "without_greeks": without_greeks["leg"].to_list(),
+        "without_greeks": counted.filter("without_greeks")["leg"].to_list(),
         "left_out": left_out.height,
         "known": counted.height,
         "of": parts.height,

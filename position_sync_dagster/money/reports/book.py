@@ -170,8 +170,7 @@ class Book:
         """The reported holdings of which the ledger has another quantity, or no row."""
         newest = self.priced.select(*KEY, written="position")
         joined = self.reported.join(newest, on=KEY, how="left")
-        written = col.written.fill_null(0.0)
-        return joined.filter(col.position != written)
+        return joined.filter(col.position != col.written.fill_null(0.0))
 
     @cached_property
     def strategies(self) -> list[StrategySum]:
@@ -340,8 +339,7 @@ def _closes_and_contracts(lake: MoneyLake, _versions: tuple[int, ...]) -> Closes
 
     Seconds after a change of a holding that closed, its cause is in `closures`.
     """
-    legs = lake.registry.sync.get_all_active()
-    return read_closes(lake), _contracts_of(lake, legs)
+    return read_closes(lake), _contracts_of(lake, lake.registry.sync.get_all_active())
 
 
 def _contracts_of(lake: MoneyLake, legs: Iterable[ActiveContract]) -> dict[int, ContractDetails]:
@@ -368,13 +366,11 @@ def read_book(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
 
     legs = lake.registry.sync.get_all_active()
     versions = versions_of(lake.closures, lake.registry, lake.contracts, lake.movements)
-    closes_and_contracts = _closes_and_contracts(lake, versions)
-    book = _book(now, legs, priced, closes_and_contracts, settings)
+    book = _book(now, legs, priced, _closes_and_contracts(lake, versions), settings)
     is_followed = col.sec_type.is_in(settings.sec_types)
     accounts = lake.account_values.latest_summaries()
     logins = [login.gateway_id for login in settings.logins]
     served = [account for login in settings.logins for account in login.accounts or ()]
-    unresolved = {leg.strategy_id for leg in lake.registry.unresolved}
     return replace(
         book,
         reported=reported.filter(is_followed),
@@ -382,7 +378,7 @@ def read_book(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
         streamed=streamed,
         accounts=tuple(accounts),
         logins=tuple(logins),
-        unresolved=frozenset(unresolved),
+        unresolved=frozenset({leg.strategy_id for leg in lake.registry.unresolved}),
         served=frozenset(served),
     )
 
@@ -487,8 +483,7 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
     owners = _owners(book.split.parts)
     joined = named.join(owners, on=KEY, how="left", maintain_order="left")
     # A holding in no strategy has no row among those of strategies.
-    owners_and_shares = pl.col("strategies", "shares")
-    with_owners = joined.with_columns(owners_and_shares.fill_null([]))
+    with_owners = joined.with_columns(pl.col("strategies", "shares").fill_null([]))
 
     sign = col.right.replace_strict(_SIGNS, default=None, return_dtype=pl.Float64)
     inside = sign * (col.underlying_price - col.strike)
@@ -499,7 +494,6 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
     feed = col.market_data_type.replace_strict(
         confirmations.FEEDS, default="live", return_dtype=pl.String
     )
-    is_tick = col.value_source == "TICK"
     positions = with_owners.with_columns(
         unrealized="unrealized_pnl",
         today="daily_pnl",
@@ -510,7 +504,7 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
         days=days,
         confirmed_at=PRICED,
         greeks_at=greeks_at,
-        feed=pl.when(is_tick).then(feed),
+        feed=pl.when(col.value_source == "TICK").then(feed),
         current=is_current(book.live_since),
     )
     price_age = _age_s(col.confirmed_at, book.now)
@@ -521,8 +515,7 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
 def _names(rows: pl.DataFrame) -> pl.Series:
     """Return the name of the contract of each row."""
     terms = rows.select("symbol", "right", "strike", "expiry")
-    names = [leg_name(*row) for row in terms.iter_rows()]
-    return pl.Series("name", names, pl.String)
+    return pl.Series("name", [leg_name(*row) for row in terms.iter_rows()], pl.String)
 
 
 def _owners(parts: pl.DataFrame) -> pl.DataFrame:
@@ -585,8 +578,7 @@ def read_curves(lake: MoneyLake, book: Book) -> list[dict[str, Any]]:
     conids = {leg.conid for leg in book.matching} | {*of_strategies["conid"]}
     sampled = lake.updates.sync.sampled(conids, first, book.now, POINTS)
     earlier = book.priced.filter(col.timestamp < first)
-    not_sampled = earlier.filter(col.conid.is_in(conids))
-    at_slots = _newest_at_slots(sampled, not_sampled)
+    at_slots = _newest_at_slots(sampled, earlier.filter(col.conid.is_in(conids)))
     curves = _curves_of_strategies(at_slots, book)
 
     values = lake.account_values.between(first, book.now)
@@ -645,8 +637,7 @@ def _newest_at_slots(sampled: pl.DataFrame, not_sampled: pl.DataFrame) -> pl.Dat
     rows = pl.concat([earlier, in_slots]).sort("slot")
 
     slots = sampled.select("slot").unique()
-    holdings = rows.select(KEY).unique()
-    each = slots.join(holdings, how="cross").sort("slot")
+    each = slots.join(rows.select(KEY).unique(), how="cross").sort("slot")
     newest = each.join_asof(rows, on="slot", by=KEY, check_sortedness=False)
     return newest.drop_nulls("position")
 

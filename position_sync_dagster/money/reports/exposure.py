@@ -98,8 +98,7 @@ def split(
     ends = {number: end_of(active[number]) for number in absent}
     closed = col.leg.replace_strict(ends, default=None, return_dtype=pl.String)
 
-    legless = parts.filter(col.leg < 0)
-    all_rows = pl.concat([rows_of_legs, _legless_rows(legless, conids)])
+    all_rows = pl.concat([rows_of_legs, _legless_rows(parts.filter(col.leg < 0), conids)])
     return Split(parts, all_rows.with_columns(closed=closed))
 
 
@@ -169,7 +168,6 @@ def _with_marks(parts: pl.DataFrame) -> pl.DataFrame:
 
     is_valueless = col.market_value.is_null()
     is_undated = ~is_valueless & col.value_time.is_null()
-    is_delayed = (col.value_source == "TICK") & col.market_data_type.is_in(list(FEEDS))
     return parts.with_columns(
         is_option=is_option,
         has_greeks=has_greeks,
@@ -179,7 +177,7 @@ def _with_marks(parts: pl.DataFrame) -> pl.DataFrame:
         short_unknown=is_short & in_money.is_null(),
         valueless=is_valueless,
         undated=is_undated,
-        delayed=is_delayed,
+        delayed=(col.value_source == "TICK") & col.market_data_type.is_in(list(FEEDS)),
     )
 
 
@@ -201,14 +199,13 @@ def _with_amounts(parts: pl.DataFrame) -> pl.DataFrame:
     is_its_own_underlying = col.sec_type.is_in(["STK", "FUT"])
     delta_of_option = col.delta * units * spot
     dollar_delta = pl.when(is_its_own_underlying).then(value).otherwise(delta_of_option)
-    gamma_1pct = col.gamma * units * spot**2 / 100
     return parts.with_columns(
         money,
         greeks,
         market_value=market_value,
         notional=notional,
         dollar_delta=dollar_delta,
-        gamma_1pct=gamma_1pct,
+        gamma_1pct=col.gamma * units * spot**2 / 100,
     )
 
 
@@ -270,8 +267,7 @@ def _unmet_claim(leg: ActiveContract, quantity: float) -> str | None:
     difference = abs(leg.quantity - quantity)
     if difference <= NEGLIGIBLE * abs(leg.quantity):
         return None
-    claimed = digits(leg.quantity)
-    return f"{contract_name(leg)}: claims {claimed}, has {digits(quantity)}"
+    return f"{contract_name(leg)}: claims {digits(leg.quantity)}, has {digits(quantity)}"
 
 
 def _legless_rows(parts: pl.DataFrame, conids: Collection[int]) -> pl.DataFrame:
@@ -348,13 +344,12 @@ def summed(parts: pl.DataFrame, by: Sequence[str], now: datetime) -> pl.DataFram
 
     sums_of_known = {name: sum_if_carried(pl.col(name), figure_of(name)) for name in SUMS}
     priced_at = _oldest(pl.col(PRICED))
-    greeks_times = col.greeks_time.filter("has_greeks")
     sums = parts.group_by(by).agg(
         **sums_of_known,
         **counts,
         holdings=col.holding.n_unique(),
         priced_at=priced_at,
-        greeks_at=_oldest(greeks_times),
+        greeks_at=_oldest(col.greeks_time.filter("has_greeks")),
         nearest_expiry=col.expiry.min(),
         conids=col.conid.unique(),
     )
@@ -367,8 +362,7 @@ def _count(of: str, where: pl.Expr | str) -> pl.Expr:
 
 def _oldest(times: pl.Expr) -> pl.Expr:
     """Return the oldest time; null if one of them is unknown."""
-    unknown_times = times.null_count()
-    return pl.when(unknown_times == 0).then(times.min())
+    return pl.when(times.null_count() == 0).then(times.min())
 
 
 def summed_legs(split_holdings: Split, by: Sequence[str], now: datetime) -> pl.DataFrame:
@@ -380,13 +374,12 @@ def summed_legs(split_holdings: Split, by: Sequence[str], now: datetime) -> pl.D
         now: The reference time of days to expiry.
     """
     is_closed = col.closed.is_not_null()
-    is_mismatched = col.mismatch.is_not_null()
     counts = split_holdings.legs.group_by(by).agg(
         legs=col.leg.n_unique(),
         legs_held=_count("leg", "is_held"),
         legs_closed=_count("leg", is_closed),
         closed=col.closed.drop_nulls(),
-        mismatched=_count("leg", is_mismatched),
+        mismatched=_count("leg", col.mismatch.is_not_null()),
         mismatches=_joined("mismatch"),
         differences=_joined("difference"),
     )
@@ -439,11 +432,10 @@ def exposures(split_holdings: Split, now: datetime, version: int | None = None) 
 
     by_underlying = pl.Series(texts, dtype=pl.String)
     age = moment(now) - pl.col(PRICED)
-    age_s = age.dt.total_microseconds() / 1e6
     exposure = rows.with_columns(
         by_underlying=by_underlying,
         oldest_value_at=PRICED,
-        worst_value_age_s=age_s,
+        worst_value_age_s=age.dt.total_microseconds() / 1e6,
         ledger_version=pl.lit(version, pl.Int64),
     )
     return exposure.select(*STRATEGY_EXPOSURE.columns)
