@@ -127,8 +127,10 @@ class Book:
         accounts = {account for rows in of_rows for account in rows["account"].unique()}
         symbols = {symbol for rows in of_rows for symbol in rows["symbol"].unique()}
         symbols |= {leg.symbol for leg in self.legs} | {*self.closes.rows["symbol"].drop_nulls()}
+        # A strategy may have a holding without a leg: what an option of it delivered.
+        owners = {leg.strategy_id for leg in self.legs} | {*self.split.parts["strategy_id"]}
         return KnownNames(
-            strategies=frozenset({UNATTRIBUTED, *(leg.strategy_id for leg in self.legs)}),
+            strategies=frozenset({UNATTRIBUTED, *owners}),
             unresolved=self.unresolved,
             accounts=self.served | self.summaries.keys() | accounts,
             underlyings=frozenset(symbols - {None}),

@@ -90,6 +90,7 @@ def test_the_sums_of_a_strategy_have_what_its_campaign_has():
     assert sums.value == 4900 - 120
     assert sums.campaign.open == (4900 - 5000) + (149 - 120)
     assert book.rest == []
+    assert "s" in book.names.strategies
 
 
 def test_an_assignment_leaves_its_shares_at_the_strike_and_keeps_the_premium():
