@@ -55,7 +55,7 @@ class CampaignFill:
         at: When it happened; None: only the day is known.
         price: Of one unit.
         cash: What it brought, without the fee; None: not known.
-        fee: Positive was paid.
+        fee: Positive was paid. Unit: `fee_currency`.
         opens: Whether it opened something.
         movement_id: The row of `movements`.
         unknown: Why it is not known what it brought.
@@ -75,6 +75,7 @@ class CampaignFill:
     order_id: str | None
     movement_id: str
     unknown: str | None
+    fee_currency: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,4 +165,5 @@ def _fill(part: OwnedPart, contracts: Contracts) -> CampaignFill:
         order_id=movement.order_id,
         movement_id=movement.movement_id,
         unknown=part.unknown,
+        fee_currency=movement.fee_currency,
     )

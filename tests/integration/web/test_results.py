@@ -137,6 +137,7 @@ async def test_a_campaign_opens_with_its_legs_fills_and_value_over_time(client, 
     served = answer.json()
     assert served == command_line.json_of("campaign", name)
     assert [fill["quantity"] for fill in served["fills"]] == [-2.0, 2.0]
+    assert {fill["fee_currency"] for fill in served["fills"]} == {"USD"}
     assert [leg["contract"] for leg in served["legs"]] == ["XYZ 50P 20Mar26"]
     assert served["legs"][0]["profit"] == pytest.approx(597.4)
     assert [value["value"] for value in served["values"]] == [-200 * price for price in PRICES]
