@@ -34,11 +34,13 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := .venv
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE
 
-# What `make test PART=` runs: who changes the core waits for the core.
+# What `make test PART=` runs: who changes the core waits for the core, alone, without money.
+BY_FACES := $(addprefix tests/integration/lake/,test_older_lake.py test_object_store.py)
 PART_core := tests/contract \
-  $(addprefix tests/unit/,domain gateway lake processes sync) \
-  $(addprefix tests/integration/,gateway lake sync/stream sync/test_drain.py)
-PART_money := $(addprefix tests/unit/,money terminal web) $(addprefix tests/integration/,cli money web)
+  $(addprefix tests/unit/,domain gateway lake sync) \
+  $(addprefix tests/integration/,gateway lake sync/stream sync/test_drain.py) \
+  $(addprefix --ignore=,$(BY_FACES)) -p tests.support.core_alone
+PART_money := $(BY_FACES) $(addprefix tests/unit/,money processes terminal web) $(addprefix tests/integration/,cli money web)
 PART_simulator := ib_gateway_simulator/tests
 
 # Their markers; tests/support/tiers.py says which tests have them, and why.

@@ -4,10 +4,11 @@ The code location of this package is such a project too (`definitions`).
 """
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from copy import copy
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 import dagster as dg
@@ -17,8 +18,6 @@ from position_sync_dagster import defs as core
 from position_sync_dagster.defs.resources import GATEWAY, key_of, set_component_settings
 from position_sync_dagster.errors import GatewaysFileError, SettingsError
 from position_sync_dagster.lake.storage.object_store import absolute_path
-from position_sync_dagster.money import defs as money
-from position_sync_dagster.money.defs import parts
 from position_sync_dagster.settings import Settings, load_settings
 
 # The attributes, and the one of `settings`, that are paths.
@@ -105,6 +104,7 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
     drain_interval_s: Annotated[float | None, _setting("drain_interval_s", 5)] = None
     history_days: Annotated[int | None, _setting("history_days", 90)] = None
     strategies_file: Annotated[str | None, _setting("strategies_file", "strategies.yaml")] = None
+    money: Annotated[bool | None, _setting("money", False)] = None
     alert_urls: Annotated[str | None, _setting("alert_urls", "{{ env.ALERT_URLS }}")] = None
     settings: Annotated[
         Mapping[str, Any],
@@ -165,21 +165,30 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         return self.definitions(settings)
 
     def definitions(self, settings: Settings) -> dg.Definitions:
-        """Return the definitions of the core and of money, with the attributes of this component.
+        """Return the definitions of the core, and of money, with the attributes of this component.
 
         Args:
-            settings: The settings, for the addresses that the assets show.
+            settings: The settings; they may leave money out.
         """
+        packages: list[ModuleType] = [core]
+        if settings.money:
+            from position_sync_dagster.money import defs as money
+            from position_sync_dagster.money.defs import parts
+
+            parts.add_to_core()
+            packages.append(money)
+
         # `dg.load_from_defs_folder` needs a pyproject.toml, which a container image lacks. It also
         # describes all component types for the UI: a third of the time to load our definitions.
         root = Path(__file__).parents[1]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", dg.BetaWarning)
             warnings.simplefilter("ignore", dg.PreviewWarning)
-            parts.add_to_core()
-            trees = [dg.ComponentTree.from_module(package, root) for package in (core, money)]
+            trees = [dg.ComponentTree.from_module(package, root) for package in packages]
             loaded = dg.Definitions.merge(*(tree.build_defs(Path()) for tree in trees))
-            definitions = loaded.map_asset_specs(func=partial(self._completed, settings=settings))
+            defined = {spec.key for spec in _specs_of(loaded)}
+            completed = partial(self._completed, settings=settings, defined=defined)
+            definitions = loaded.map_asset_specs(func=completed)
 
         if self._prefix:
             definitions = with_key_prefix(definitions)
@@ -191,11 +200,19 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
     def _prefix(self) -> list[str]:
         return self.key_prefix.split("/") if self.key_prefix else []
 
-    def _completed(self, spec: dg.AssetSpec, settings: Settings) -> dg.AssetSpec:
-        """Return an asset with what all assets have: owners, tags, group, addresses."""
+    def _completed(
+        self, spec: dg.AssetSpec, settings: Settings, defined: Set[dg.AssetKey]
+    ) -> dg.AssetSpec:
+        """Return an asset with what all assets have: owners, tags, group, addresses.
+
+        A table that is written elsewhere is made of the assets that are defined.
+        """
         name = spec.key.to_user_string()
+        deps = [dep for dep in spec.deps if dep.asset_key in defined]
+        if len(deps) < len(list(spec.deps)):
+            spec = spec.replace_attributes(deps=deps)
         metadata: dict[str, Any] = {"dagster/uri": _address(spec, settings)}
-        if self.pages_url and name in PAGES:
+        if self.pages_url and name in PAGES and settings.money:
             page = self.pages_url.rstrip("/") + PAGES[name]
             metadata["page"] = dg.MetadataValue.url(page)
 

@@ -293,6 +293,11 @@ class Settings(BaseSettings):
     strategies_file: FilePath | None = Field(
         None, description="YAML file of the active legs; unset: the table and the CLI decide."
     )
+    money: bool = Field(
+        True,
+        description="Whether statements, causes, results, risk and pages are there too; false: "
+        "positions alone.",
+    )
 
     # Stream delayed data where the login lacks the live subscription.
     delayed_fallback: bool = False

@@ -23,7 +23,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from position_sync_dagster.processes.child_process import MARKER
-from position_sync_dagster.settings import warnings_of
+from position_sync_dagster.settings import load_settings, warnings_of
 from position_sync_dagster.web.loopback_guard import LoopbackGuard
 from position_sync_dagster.web.money_page import money_routes
 
@@ -72,8 +72,9 @@ class GuardedWebserver(DagsterWebserver[Any, Any]):
         return [Middleware(LoopbackGuard), Middleware(BodyLimit), *super().build_middleware()]
 
     def build_routes(self) -> list[BaseRoute]:
-        """Return Dagster's own routes after ours."""
-        return [*money_routes(), *super().build_routes()]  # type: ignore[no-untyped-call]
+        """Return Dagster's own routes after ours, which the settings may leave out."""
+        ours = money_routes() if load_settings().money else []
+        return [*ours, *super().build_routes()]  # type: ignore[no-untyped-call]
 
     async def graphql_http_endpoint(self, request: Request) -> Response:
         """Execute a GraphQL document posted as JSON; a GET only shows the playground."""

@@ -238,10 +238,11 @@ class ConnectionValues:
         connection.connectivity.require_ib()
 
         feed = connection.feed
-        holdings = []
-        for holding in feed.holdings:
-            if conids is None or holding.instrument.conid in conids:
-                holdings.append(holding)
+        holdings = [
+            holding
+            for holding in feed.holdings
+            if conids is None or holding.instrument.conid in conids
+        ]
         return BrokerView(
             holdings={holding.key: holding for holding in holdings},
             complete=feed.is_complete and not feed.book.unmanaged,

@@ -65,13 +65,10 @@ def newest_values(rows: pl.DataFrame, holdings: pl.DataFrame) -> pl.DataFrame:
         replaced("price_kind", pl.when(has_price).then(_VALUE)),
         replaced("timestamp", pl.col("_received_at")),
         replaced("update_id", pl.lit("")),
+        *(replaced(name, pl.col(f"_{name}"), is_same) for name in GREEKS_COLUMNS),
+        *(replaced(name, pl.col(f"_{name}")) for name in _MONEY),
+        *(replaced(name, pl.lit(None)) for name in _NOT_PUBLISHED),
     ]
-    for name in GREEKS_COLUMNS:
-        columns.append(replaced(name, pl.col(f"_{name}"), is_same))
-    for name in _MONEY:
-        columns.append(replaced(name, pl.col(f"_{name}")))
-    for name in _NOT_PUBLISHED:
-        columns.append(replaced(name, pl.lit(None)))
     return joined.with_columns(columns).select(rows.columns)
 
 

@@ -141,11 +141,8 @@ def _holidays_of_new_york(first: date, last: date) -> tuple[date, ...]:
     # Its import takes a third of a second, which commands without days need not wait for.
     from holidays import financial_holidays
 
-    holidays = []
-    for day in sorted(financial_holidays("XNYS", years=range(first.year, last.year + 1))):
-        if first <= day <= last and day.weekday() < 5:
-            holidays.append(day)
-    return tuple(holidays)
+    holidays = sorted(financial_holidays("XNYS", years=range(first.year, last.year + 1)))
+    return tuple(day for day in holidays if first <= day <= last and day.weekday() < 5)
 
 
 def _calendar(calendar: str):  # type: ignore[no-untyped-def]

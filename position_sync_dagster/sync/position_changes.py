@@ -61,27 +61,21 @@ def changes_between(
         after: Those that are published now, or only the ones that changed.
         confirmed: Until when the broker had confirmed the holdings of each account.
     """
-    moved: list[BrokerPosition] = []
-    for key, holding in after.items():
-        published = before.get(key)
-        quantity = published.position if published is not None else 0.0
-        if holding.position != quantity:
-            moved.append(holding)
+    moved = [
+        holding
+        for key, holding in after.items()
+        if holding.position != (before[key].position if key in before else 0.0)
+    ]
     if not moved:
         return []
 
-    accounts = {account for account, _conid in before}
-    for account, confirmed_at in confirmed.items():
-        if confirmed_at is not None:
-            accounts.add(account)
-
-    changes = []
-    for holding in moved:
-        if holding.account in accounts:
-            published = before.get(holding.key)
-            change = _change_to(holding, published, confirmed.get(holding.account))
-            changes.append(change)
-    return changes
+    known_accounts = {account for account, _conid in before}
+    known_accounts |= {account for account, at in confirmed.items() if at is not None}
+    return [
+        _change_to(holding, before.get(holding.key), confirmed.get(holding.account))
+        for holding in moved
+        if holding.account in known_accounts
+    ]
 
 
 def _change_to(

@@ -40,6 +40,10 @@ OF_STRATEGIES = "(strategies)"
 CONFIRM_AFTER = timedelta(seconds=15)
 
 
+# Age of a row from which it is STALE.
+STALE_AFTER = timedelta(seconds=Settings.stale_after_s)
+
+
 class PositionReconciler:
     """Compares a broker snapshot with the newest rows and the active legs.
 
@@ -52,9 +56,7 @@ class PositionReconciler:
             print(discrepancy.type, discrepancy.conid, discrepancy.detail)
     """
 
-    def __init__(
-        self, *, stale_after: timedelta = timedelta(minutes=10), clock: Clock = utc_now
-    ) -> None:
+    def __init__(self, *, stale_after: timedelta = STALE_AFTER, clock: Clock = utc_now) -> None:
         self._stale_after = stale_after
         self._clock = clock
 
@@ -228,10 +230,11 @@ class ReconciliationService:
         is_followed = col.sec_type.is_in(self._settings.sec_types)
         holdings = holdings.filter(is_followed)
 
-        covered_logins = []
-        for login in self._settings.logins:
-            if not login.accounts or not coverage.unavailable.issuperset(login.accounts):
-                covered_logins.append(login.gateway_id)
+        covered_logins = [
+            login.gateway_id
+            for login in self._settings.logins
+            if not login.accounts or not coverage.unavailable.issuperset(login.accounts)
+        ]
 
         newest = rows_of_logins(await self._lake.updates.latest(), self._settings)
         is_of_covered = col.gateway_id.is_in(covered_logins)
@@ -301,10 +304,9 @@ def _by_login(
     discrepancies: Iterable[Discrepancy], settings: Settings
 ) -> dict[str, list[Discrepancy]]:
     """Return the discrepancies by login; with several logins, OF_STRATEGIES has the rest."""
-    login_of = {}
-    for login in settings.logins:
-        for account in login.accounts or ():
-            login_of[account] = login.gateway_id
+    login_of = {
+        account: login.gateway_id for login in settings.logins for account in login.accounts or ()
+    }
 
     without_login = OF_STRATEGIES if login_of else settings.logins[0].gateway_id
     return grouped(

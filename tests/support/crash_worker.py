@@ -12,10 +12,10 @@ from typing import Any
 from deltalake import DeltaTable
 
 from position_sync_dagster.domain.queue_request import QueueRequest
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import SyncQueue
 from position_sync_dagster.lake.position_updates import SyncUpdates
 from position_sync_dagster.lake.storage import table
-from position_sync_dagster.money.lake import MoneyLake
 from tests.support.drains import drain_all
 from tests.support.object_store import delete_stored
 
@@ -101,7 +101,7 @@ def large_insert() -> list[QueueRequest]:
 
 def main(work: str, path: str, point: str) -> None:
     """Do a work, and die at the point."""
-    lake = MoneyLake(path, fsync=False)
+    lake = Lake(path, fsync=False)
     die_at(point, *POINTS[work][point])
     match work:
         case "drain":

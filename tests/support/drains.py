@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import LeaseLostError
-from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.broker_view import BrokerView
 from position_sync_dagster.sync.drain import QueueWorker
 from tests.support.holdings import make_holding
@@ -50,14 +50,14 @@ class AlwaysCurrent:
         """Do nothing: there is nothing to close."""
 
 
-def worker_of(lake: MoneyLake, batch_size: int, lease_s: float = 600.0) -> QueueWorker:
+def worker_of(lake: Lake, batch_size: int, lease_s: float = 600.0) -> QueueWorker:
     return QueueWorker(
         lake.queue, batch_size=batch_size, values=AlwaysCurrent(), updates=lake.updates,
         settings=make_settings(lease_s=lease_s),
     )  # fmt: skip
 
 
-async def drain_all(lake: MoneyLake, batch_size: int) -> None:
+async def drain_all(lake: Lake, batch_size: int) -> None:
     """Drain until nothing is left."""
     worker = worker_of(lake, batch_size)
     await lake.queue.rescue()
@@ -65,7 +65,7 @@ async def drain_all(lake: MoneyLake, batch_size: int) -> None:
         pass
 
 
-async def drain_for_ever(lake: MoneyLake, batch_size: int, lease_s: float) -> None:
+async def drain_for_ever(lake: Lake, batch_size: int, lease_s: float) -> None:
     """Drain until this process is killed."""
     worker = worker_of(lake, batch_size, lease_s)
     while True:
@@ -74,13 +74,13 @@ async def drain_for_ever(lake: MoneyLake, batch_size: int, lease_s: float) -> No
             await worker.process_batch()
 
 
-def drain_later(lake: MoneyLake, batch_size: int = 100) -> None:
+def drain_later(lake: Lake, batch_size: int = 100) -> None:
     """Drain what is left, an hour later, so that every lease is over."""
-    later = MoneyLake(lake.path, clock=lambda: datetime.now(UTC) + timedelta(hours=1), fsync=False)
+    later = Lake(lake.path, clock=lambda: datetime.now(UTC) + timedelta(hours=1), fsync=False)
     asyncio.run(drain_all(later, batch_size))
 
 
-def assert_each_ended_once(lake: MoneyLake) -> int:
+def assert_each_ended_once(lake: Lake) -> int:
     """Check that each request ended well, once, with one row; return how many there are."""
     stored = lake.queue.table.rows(columns=["request_id"])["request_id"]
     assert {n: c for n, c in lake.queue.sync.counts().items() if c} == {

@@ -7,15 +7,15 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from position_sync_dagster.money.lake import MoneyLake
 from tests.support import object_store
+from tests.support.whole_lake import WholeLake
 
 
 @cache
 def _first_entries() -> dict[str, bytes]:
     """Return the first entry of each table's log, by its path in a lake."""
     with TemporaryDirectory(prefix="empty-lake-") as folder:
-        MoneyLake(folder, fsync=False).initialize_sync()
+        WholeLake(folder, fsync=False).initialize_sync()
         logs = Path(folder).rglob("*.json")
         return {str(path.relative_to(folder)): path.read_bytes() for path in logs}
 

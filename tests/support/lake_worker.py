@@ -10,12 +10,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from position_sync_dagster.cli.queue import retry_all
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import LakeError, LeaseLostError, LoginOwnedError
-from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.lake.lake import Lake
 from tests.support.drains import drain_for_ever
 from tests.support.forked_workers import ForkedWorker
 
@@ -48,7 +47,7 @@ def together(*some: Worker) -> list[Any]:
         return [worker.result() for worker in running]
 
 
-def claim(lake: MoneyLake, limit: int) -> list[str]:
+def claim(lake: Lake, limit: int) -> list[str]:
     """Claim until nothing is left; return the ids that were granted."""
     granted: list[str] = []
     while batch := lake.queue.sync.claim_batch(limit=limit, lease_s=600):
@@ -56,7 +55,7 @@ def claim(lake: MoneyLake, limit: int) -> list[str]:
     return granted
 
 
-def insert(lake: MoneyLake, first: int, count: int, size: int, pause_s: float = 0.0) -> list[str]:
+def insert(lake: Lake, first: int, count: int, size: int, pause_s: float = 0.0) -> list[str]:
     """Insert contracts `first` to `first + count`, `size` a commit, with a pause after each."""
     ids: list[str] = []
     for start in range(first, first + count, size):
@@ -67,36 +66,36 @@ def insert(lake: MoneyLake, first: int, count: int, size: int, pause_s: float = 
     return ids
 
 
-def insert_the_same(lake: MoneyLake, count: int) -> list[str]:
+def insert_the_same(lake: Lake, count: int) -> list[str]:
     """Insert the same contracts as every other process, one a commit."""
     return [lake.queue.sync.insert_many([QueueRequest(c, "SPY")])[0] for c in range(1, count + 1)]
 
 
-def drain(lake: MoneyLake, lease_s: float, limit: int) -> None:
+def drain(lake: Lake, lease_s: float, limit: int) -> None:
     """Drain for ever."""
     asyncio.run(drain_for_ever(lake, limit, lease_s))
 
 
-def maintain(lake: MoneyLake) -> None:
+def maintain(lake: Lake) -> None:
     """Maintain for ever."""
     while True:
         lake.maintain()
 
 
-def create(lake: MoneyLake) -> list[int]:
+def create(lake: Lake) -> list[int]:
     """Create all tables; return their versions."""
     lake.initialize_sync()
     return [table.version() for table in lake.tables]
 
 
-def acquired(lake: MoneyLake, login: str = "g", lease_s: float = 600) -> GatewaySession:
+def acquired(lake: Lake, login: str = "g", lease_s: float = 600) -> GatewaySession:
     pid = os.getpid()
     return lake.sessions.acquire(
         login, Owner.STREAM, lease_s=lease_s, run_id=None, host="here", pid=pid
     )
 
 
-def own(lake: MoneyLake) -> int | None:
+def own(lake: Lake) -> int | None:
     """Try once to own a login; return the token, or None if another one owns it."""
     try:
         return acquired(lake).fencing_token
@@ -104,7 +103,7 @@ def own(lake: MoneyLake) -> int | None:
         return None
 
 
-def hold(lake: MoneyLake) -> None:
+def hold(lake: Lake) -> None:
     """Own the login `g`, and print each renewal of a short lease."""
     session = acquired(lake, lease_s=2)
     while True:
@@ -113,7 +112,7 @@ def hold(lake: MoneyLake) -> None:
         time.sleep(0.2)
 
 
-def write_as_owner(lake: MoneyLake, clock_s: float = 0.0, lease_s: float = 2.0) -> str:
+def write_as_owner(lake: Lake, clock_s: float = 0.0, lease_s: float = 2.0) -> str:
     """Own the login `g` with a lease that is not renewed, and write until it is refused.
 
     Args:
@@ -123,7 +122,7 @@ def write_as_owner(lake: MoneyLake, clock_s: float = 0.0, lease_s: float = 2.0) 
     def clock() -> datetime:
         return datetime.now(UTC) + timedelta(seconds=clock_s)
 
-    lake = MoneyLake(lake.path, clock=clock)
+    lake = Lake(lake.path, clock=clock)
     session, price = acquired(lake, lease_s=lease_s), 0.0
     lake.updates.table.fence("g", session.fencing_token)
     while True:
@@ -139,7 +138,7 @@ def write_as_owner(lake: MoneyLake, clock_s: float = 0.0, lease_s: float = 2.0) 
         time.sleep(0.05)
 
 
-def use_many(lake: MoneyLake, count: int, some: int = 100) -> None:
+def use_many(lake: Lake, count: int, some: int = 100) -> None:
     """Fail, read, retry and mark `count` requests at once, first `some` in each commit.
 
     A predicate with as many terms, or as many parts, would end this process.
@@ -152,6 +151,7 @@ def use_many(lake: MoneyLake, count: int, some: int = 100) -> None:
         queue.mark_failed_many(dict.fromkeys(part, "x"), retryable=False)
     failed = queue.get_batch(None, count, QueueStatus.FAILED)
     assert {request.request_id for request in failed} == set(ids)
+    from position_sync_dagster.cli.queue import retry_all  # a face, of which the core has none
 
     assert set(retry_all(queue)) == set(ids)
     assert queue.counts()[QueueStatus.PENDING] == count
@@ -164,7 +164,7 @@ def use_many(lake: MoneyLake, count: int, some: int = 100) -> None:
     assert queue.counts()[QueueStatus.SUCCESS] == count
 
 
-def append_the_same(lake: MoneyLake, count: int) -> int:
+def append_the_same(lake: Lake, count: int) -> int:
     """Write the same rows as every other process, ten a commit; return how many were new."""
     at = datetime(2026, 1, 2, tzinfo=UTC)
     rows = [
@@ -186,7 +186,7 @@ WORK: dict[str, Callable[..., object]] = {
 def main(name: str, path: str, arguments: dict[str, Any]) -> None:
     """Do one work on a lake and print its result."""
     try:
-        result = WORK[name](MoneyLake(path, fsync=False), **arguments)
+        result = WORK[name](Lake(path, fsync=False), **arguments)
     except LakeError as error:
         print(json.dumps({"error": repr(error)}))
     else:

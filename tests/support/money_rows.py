@@ -2,8 +2,6 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -11,7 +9,6 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from position_sync_dagster.domain.account_values import AccountSummary
-from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.lake.schema import update_rows
@@ -20,19 +17,9 @@ from position_sync_dagster.money.campaigns.closes_of_strategies import NO_CLOSES
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.exposure import split
 from position_sync_dagster.sync.confirmations import with_priced
+from tests.support.spy_rows import NOW, row
 
-NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
-
-
-def row(conid: int, **values: object) -> PositionUpdate:
-    at = NOW - timedelta(seconds=7)
-    plain = PositionUpdate(
-        conid, "SPY", Right.PUT, position=-2.0, market_price=1234.5, market_value=-246_900.0,
-        average_cost=100.0, unrealized_pnl=-12_345.0, daily_pnl=-1234.0, timestamp=at,
-        account="DUSIM0001", strike=575.0, expiry=date(2028, 12, 15), delta=-0.5, gamma=0.01,
-        vega=0.2, theta=-0.1, underlying_price=600.0, greeks_time=at,
-    )  # fmt: skip
-    return replace(plain, **values)  # type: ignore[arg-type]
+__all__ = ["NOW", "book_of", "money", "priced_rows", "row", "shown"]
 
 
 def priced_rows(rows: Sequence[PositionUpdate]) -> pl.DataFrame:

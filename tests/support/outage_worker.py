@@ -5,7 +5,7 @@ import logging
 import time
 
 from position_sync_dagster.errors import PositionSyncError
-from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.broker_view import LakeValues
@@ -38,7 +38,7 @@ async def streams(settings: Settings) -> None:
     while True:
         began = time.monotonic()
         try:
-            await stream(MoneyLake.of(settings), settings, stop=asyncio.Event())
+            await stream(Lake.of(settings), settings, stop=asyncio.Event())
         except PositionSyncError as error:
             if time.monotonic() - began > 60:  # it worked meanwhile
                 outage.fault = None
@@ -48,7 +48,7 @@ async def streams(settings: Settings) -> None:
 
 async def drains(settings: Settings) -> None:
     """Drain the queue."""
-    lake = MoneyLake.of(settings)
+    lake = Lake.of(settings)
     values = LakeValues(lake, settings)
     worker = QueueWorker(lake.queue, 0.5, 3, values=values, updates=lake.updates, settings=settings)
     await worker.start()

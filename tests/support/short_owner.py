@@ -1,6 +1,7 @@
 """A short owner of the login: it downloads all, publishes and enqueues once, and disconnects."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import NamedTuple
@@ -12,11 +13,11 @@ from position_sync_dagster.domain.leg import route
 from position_sync_dagster.domain.queue_request import Reason
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import IBConnectionManager
-from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.past.explain_closes import CloseExplainer
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
 from position_sync_dagster.sync.stream.ownership import OwnerContext, Ownership
+from position_sync_dagster.sync.stream.parts import ChangeFollower
 from position_sync_dagster.sync.stream.publisher import Announcements, ChangeWatcher, Publisher
 
 
@@ -28,12 +29,14 @@ class RefreshReport(NamedTuple):
     reason: str = ""
 
 
-async def refresh(lake: MoneyLake, settings: Settings) -> RefreshReport:
+async def refresh(
+    lake: Lake, settings: Settings, followers: Sequence[ChangeFollower] = ()
+) -> RefreshReport:
     """Own the login for one short connection: publish, and enqueue every position."""
     await lake.registry.refresh()
     try:
         async with Ownership(lake.sessions, settings, owner=Owner.REFRESH) as own:
-            feed = await _download_and_enqueue(lake, settings, own)
+            feed = await _download_and_enqueue(lake, settings, own, followers)
     except errors.LoginOwnedError as error:
         return RefreshReport(connected=False, reason=error.what)
     known = feed.completeness.items()
@@ -41,10 +44,12 @@ async def refresh(lake: MoneyLake, settings: Settings) -> RefreshReport:
     return RefreshReport(connected=True, incomplete_accounts=tuple(partial))
 
 
-async def _download_and_enqueue(lake: MoneyLake, settings: Settings, own: Ownership) -> AccountFeed:
+async def _download_and_enqueue(
+    lake: Lake, settings: Settings, own: Ownership, followers: Sequence[ChangeFollower]
+) -> AccountFeed:
     """Return the account feed, after its connection is closed."""
     context = OwnerContext(settings=settings, lease=own)
-    watcher = ChangeWatcher(context, lake.position_changes, [CloseExplainer(lake)])
+    watcher = ChangeWatcher(context, lake.position_changes, followers)
     publisher = Publisher(
         context, lake.queue, lake.broker_positions, Announcements(lake.updates), watcher=watcher
     )

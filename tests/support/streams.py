@@ -7,14 +7,12 @@ from typing import Any
 
 from ib_gateway_simulator import Book, SimulatedGateway, load_book
 from position_sync_dagster import IBPositionStreamer
-from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.reports.status import Status, read_status
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.streamer import StreamCounts, stream
+from position_sync_dagster.sync.stream.streamer import Complete, StreamCounts, stream
 from tests.support.booked_legs import A
 from tests.support.settings import make_settings
 from tests.support.waiting import eventually
@@ -68,13 +66,13 @@ def requests(sim: SimulatedGateway, name: str, client: str = "17") -> int:
     return sim.stats()["requests"].get(client, {}).get(name, 0)
 
 
-def published(lake: MoneyLake, settings: Settings) -> dict[tuple[str, int], BrokerPosition]:
+def published(lake: Lake, settings: Settings) -> dict[tuple[str, int], BrokerPosition]:
     """Return what is published of each holding."""
     return {row.key: row for row in lake.broker_positions.read(settings.gateway_id)}
 
 
 async def holding(
-    lake: MoneyLake,
+    lake: Lake,
     streamer: IBPositionStreamer,
     key: tuple[str, int],
     condition: Callable[[BrokerPosition], object],
@@ -108,18 +106,20 @@ async def offline(
 class Service:
     """A stream as a service, which runs as a task."""
 
-    def __init__(self, lake: MoneyLake, settings: Settings, run_id: str = "run-1") -> None:
+    def __init__(
+        self,
+        lake: Lake,
+        settings: Settings,
+        run_id: str = "run-1",
+        complete: Complete | None = None,
+    ) -> None:
         self.lake, self.settings, self.stop = lake, settings, asyncio.Event()
-        running = stream(lake, settings, run_id=run_id, stop=self.stop)
+        running = stream(lake, settings, run_id=run_id, stop=self.stop, complete=complete)
         self.task = asyncio.create_task(running)
 
     @property
     def session(self) -> GatewaySession:
         return self.lake.sessions.current(self.settings.gateway_id)
-
-    @property
-    def status(self) -> Status:
-        return read_status(self.lake, self.settings, utc_now())
 
     async def reaches(self, state: SessionState = SessionState.LIVE) -> None:
         await eventually(lambda: (one := self.session) is not None and one.state is state)

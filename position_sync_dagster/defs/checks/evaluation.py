@@ -261,10 +261,8 @@ def rows_result(
 
 def table_of_rows(rows: pl.DataFrame) -> dg.TableMetadataValue:
     """Return the first rows of a frame as a table of an event; pure."""
-    shown: list[dict[str, str | int]] = []
-    for row in rows.head(SHOWN).iter_rows(named=True):
-        shown.append({name: _shown(cell) for name, cell in row.items()})
-    return table_of(shown)
+    shown = rows.head(SHOWN).iter_rows(named=True)
+    return table_of({name: _shown(cell) for name, cell in row.items()} for row in shown)
 
 
 def _shown(value: object) -> str | int:

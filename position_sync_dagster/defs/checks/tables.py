@@ -343,9 +343,10 @@ def agrees_with_the_broker(lake: tables.Lake, settings: Settings) -> dg.AssetChe
     if not result.complete:
         summary += "; the snapshot does not cover every account, so what is absent proves nothing"
 
-    shown: list[dict[str, Any]] = []
-    for discrepancy in result.discrepancies[: check.SHOWN]:
-        shown.append(asdict(discrepancy) | {"type": discrepancy.type.value})
+    shown = [
+        asdict(discrepancy) | {"type": discrepancy.type.value}
+        for discrepancy in result.discrepancies[: check.SHOWN]
+    ]
     is_error = any(discrepancy.type in ERROR_TYPES for discrepancy in confirmed)
     return check.judged(
         summary,

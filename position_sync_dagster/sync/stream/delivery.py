@@ -7,7 +7,7 @@ only the newest row of each holding.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
@@ -19,8 +19,14 @@ from position_sync_dagster.domain.retry import Backoff, rest_s
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.lake.account_values import AccountValuesTable
+from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.storage.table import offload
-from position_sync_dagster.sync.stream.ownership import BackgroundWork, OwnerContext
+from position_sync_dagster.sync.stream.ownership import (
+    BackgroundWork,
+    OwnerContext,
+    Ownership,
+    StreamCounts,
+)
 from position_sync_dagster.sync.stream.pricing import StreamPricer
 from position_sync_dagster.sync.stream.publisher import Announcements
 
@@ -344,3 +350,22 @@ class Flusher:
         if self._accounts is not None:
             connection.summaries.subscribe()
             self._beside.begin("account_values", self._accounts.record, connection)
+
+
+@dataclass(eq=False, repr=False)
+class UpdatesWriter:
+    """The handler that checks the lease, then writes and counts streamed updates."""
+
+    table: PositionUpdatesTable
+    ownership: Ownership
+    counts: StreamCounts
+
+    async def on_position_update(self, update: PositionUpdate) -> None:
+        await self.on_position_updates([update])
+
+    async def on_position_updates(self, updates: Sequence[PositionUpdate]) -> None:
+        self.ownership.check()
+        written = await self.table.append(updates)
+        if written.rows:
+            self.counts.rows += written.rows
+            self.counts.commits += 1

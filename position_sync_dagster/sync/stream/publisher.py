@@ -176,8 +176,8 @@ class Announcements:
         """Return a holding as it was announced last; None if it was not."""
         return self._announced.get(key)
 
-    def is_current(self, holding: BrokerPosition) -> bool:
-        """Return whether no change of this holding needs a new row at once."""
+    def is_announced(self, holding: BrokerPosition) -> bool:
+        """Return whether this state was announced: no change of it needs a new row at once."""
         last = self.last(holding.key)
         return last is not None and _fingerprint(last) == _fingerprint(holding)
 
@@ -189,7 +189,7 @@ class Announcements:
     def lacks_zero_row(self, holding: BrokerPosition) -> bool:
         """Return whether a holding is closed now, and its close was not announced."""
         was_held = holding.key in self._announced
-        return was_held and not holding.position and not self.is_current(holding)
+        return was_held and not holding.position and not self.is_announced(holding)
 
 
 def _keys(rows: pl.DataFrame, condition: pl.Expr) -> frozenset[Key]:
@@ -246,11 +246,11 @@ class Publisher:
         accounts = self.context.settings.accounts
 
         def of_login(holdings: Iterable[BrokerPosition]) -> dict[Key, BrokerPosition]:
-            of_accounts = {}
-            for holding in holdings:
-                if accounts is None or holding.account in accounts:
-                    of_accounts[holding.key] = holding
-            return of_accounts
+            return {
+                holding.key: holding
+                for holding in holdings
+                if accounts is None or holding.account in accounts
+            }
 
         stored = await offload(self.broker_positions.read, self.context.settings.gateway_id)
         recorded = dict[Key, BrokerPosition]()
@@ -322,12 +322,12 @@ class Publisher:
 
     def _changed(self, reported: Mapping[Key, BrokerPosition]) -> dict[Key, BrokerPosition]:
         """Return the holdings that say something else than what was published of them."""
-        changed = {}
-        for key, holding in reported.items():
-            before = self._published.get(key)
-            if before is None or not is_repeated(before, holding):
-                changed[key] = holding
-        return changed
+        published = self._published
+        return {
+            key: holding
+            for key, holding in reported.items()
+            if key not in published or not is_repeated(published[key], holding)
+        }
 
     async def _record_changes(self, changed: Mapping[Key, BrokerPosition]) -> None:
         """Store the quantities that changed; if the process dies here, the next owner does it.
@@ -417,7 +417,7 @@ class Publisher:
             holding = self._published.get(key)
             if route is None or route is LegState.STREAMED or holding is None:
                 continue
-            if not self.announced.is_current(holding):
+            if not self.announced.is_announced(holding):
                 keys.append(key)
         await self.enqueue(routes, keys)
 
@@ -450,23 +450,23 @@ class Publisher:
     def _recent(self, holdings: Iterable[BrokerPosition]) -> list[BrokerPosition]:
         """Leave out the holdings that closed long ago, and have their zero row."""
         since = self.context.clock() - CLOSED_KEPT
-        recent = []
-        for holding in holdings:
-            is_unwritten = holding.key in self.announced.unwritten
-            if holding.position or holding.position_time >= since or is_unwritten:
-                recent.append(holding)
-        return recent
+        unwritten = self.announced.unwritten
+        return [
+            holding
+            for holding in holdings
+            if holding.position or holding.position_time >= since or holding.key in unwritten
+        ]
 
 
 def _accounts_of(feed: AccountFeed) -> _Accounts:
     confirmed_at = feed.book.confirmed.accounts
     followed_until = feed.book.followed_until()
-    confirmations = {}
-    for account, completeness in feed.completeness.items():
-        confirmations[account] = AccountConfirmation(
+    return {
+        account: AccountConfirmation(
             confirmed_at.get(account), followed_until.get(account), completeness
         )
-    return confirmations
+        for account, completeness in feed.completeness.items()
+    }
 
 
 def _request(holding: BrokerPosition, route: LegState | None, reason: Reason) -> QueueRequest:

@@ -74,11 +74,11 @@ class Routes:
 
     def update(self, states: Mapping[Key, LegState]) -> dict[Key, LegState | None]:
         """Set the routes of these holdings; return the routes before of those that changed."""
-        changed = {}
-        for key, state in states.items():
-            before = self.states.get(key)
-            if before is not state:
-                changed[key] = before
+        changed = {
+            key: self.states.get(key)
+            for key, state in states.items()
+            if self.states.get(key) is not state
+        }
         if changed:
             self.states |= states
             self.version += 1

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from random import Random
@@ -27,7 +27,6 @@ from position_sync_dagster.domain.gateway_session import (
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.position_update import (
-    PositionUpdate,
     PositionUpdateHandler,
 )
 from position_sync_dagster.domain.retry import Backoff
@@ -35,14 +34,13 @@ from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, G
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
-from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.sessions import login_owned
 from position_sync_dagster.lake.storage.object_store import absolute_path
 from position_sync_dagster.lake.storage.table import Table, offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.stream.delivery import Flusher
+from position_sync_dagster.sync.stream.delivery import Flusher, UpdatesWriter
 from position_sync_dagster.sync.stream.ownership import (
     OwnerContext,
     Ownership,
@@ -742,22 +740,3 @@ def _parts_of(lake: Lake, own: Ownership) -> StreamTables:
         position_changes=lake.position_changes,
         ownership=own,
     )
-
-
-@dataclass(eq=False, repr=False)
-class UpdatesWriter:
-    """The handler that checks the lease, then writes and counts streamed updates."""
-
-    table: PositionUpdatesTable
-    ownership: Ownership
-    counts: StreamCounts
-
-    async def on_position_update(self, update: PositionUpdate) -> None:
-        await self.on_position_updates([update])
-
-    async def on_position_updates(self, updates: Sequence[PositionUpdate]) -> None:
-        self.ownership.check()
-        written = await self.table.append(updates)
-        if written.rows:
-            self.counts.rows += written.rows
-            self.counts.commits += 1

@@ -16,7 +16,6 @@ from position_sync_dagster.domain.instrument import parse_expiry
 from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.gateway.connection import IBConnectionManager, connect
 from position_sync_dagster.lake.given_leg import make_leg
-from position_sync_dagster.money.risk.terms import expires_at
 from position_sync_dagster.settings import Settings, load_settings
 from tests.support.settings import make_settings
 from tests.support.waiting import DEADLINE_S
@@ -333,7 +332,7 @@ async def test_a_future_that_is_named_by_its_month_alone_expires_on_a_day(connec
     assert connection.feed.get(("DUSIM0002", future.conid)).instrument.expiry is None
     (details,) = (await connection.details([future.conid])).values()
     assert details.last_trade_date is None
-    assert expires_at(None, details).date() == parse_expiry(future.expiry)
+    assert details.expires_on == parse_expiry(future.expiry)
 
 
 @pytest.mark.parametrize(("at", "text"), [(3, "0"), (14, ""), (16, ""), (19, "nan"), (19, "1e999")])

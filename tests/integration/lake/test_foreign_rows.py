@@ -18,9 +18,6 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.table import Table, compact, maintain
 from position_sync_dagster.lake.strategy_registry import IS_LEG, StrategyRegistry
-from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.reports.figures import read_figures
-from position_sync_dagster.settings import Settings
 
 LONG = (None, -(2**63), -1, 0, 2**40, 2**63 - 1)
 TIMES = (date.min, date(1899, 12, 31), date(9999, 12, 31))
@@ -155,7 +152,7 @@ def test_a_value_that_no_program_can_use_is_unknown_and_the_others_are_shown(
     compact(lake.updates.table, 2**20)
 
     clock.advance(1)
-    opened = MoneyLake(lake.path, clock=clock)
+    opened = Lake(lake.path, clock=clock)
     now, updates = clock.now, opened.updates.sync
     added = updates.append(replace(make_update(conid), market_value=7.0) for conid in (2, 3))
     assert added.rows == 2
@@ -175,11 +172,6 @@ def test_a_value_that_no_program_can_use_is_unknown_and_the_others_are_shown(
         json.dumps(frame.to_dicts(), default=str, allow_nan=False)
     follower = updates.follow("start")
     assert {1, 2, 3} <= {*follower.read().rows["conid"]} | {*_rows_of(follower.read())}
-
-    figures = read_figures(opened, Settings(lake=str(lake.path)), now)
-    shown = json.loads(figures.to_json())
-    values = {one["conid"]: one["market_value"] for one in shown["positions"]}
-    assert {conid: values[conid] for conid in (1, 2, 3)} == {1: 150.0, 2: 7.0, 3: 7.0}
 
 
 def _rows_of(found):

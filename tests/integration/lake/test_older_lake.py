@@ -14,11 +14,9 @@ import pytest
 from deltalake import DeltaTable
 from polars.testing import assert_frame_equal
 
-from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import VERSION_PROPERTY
-from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.processes.preflight import Level, run_preflight
 from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.stream.streamer import stream
@@ -87,7 +85,7 @@ async def test_an_older_lake_loses_no_row_and_its_waiting_requests_end_once(
             counts = await lake.queue.counts()
             return counts[QueueStatus.PENDING] + counts[QueueStatus.PROCESSING] == 0
 
-        await eventually(lambda: read_status(lake, settings, utc_now()).lines_in_use == 1)
+        await eventually(lambda: lake.sessions.current(settings.gateway_id).lines_in_use == 1)
         await eventually(answered)
         stop.set()
         await streaming

@@ -29,11 +29,11 @@ from position_sync_dagster.lake.schema import LATEST_POSITIONS
 from position_sync_dagster.lake.storage import opening
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.money.lake import MoneyLake
 from tests.support.contracts import contract_details
 from tests.support.extent import part_of
 from tests.support.holdings import make_holding
 from tests.support.queues import finish_each
+from tests.support.whole_lake import WholeLake
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 LOGIN = "127.0.0.1:7497"
@@ -43,7 +43,7 @@ FILES = 6
 # In so many others, beside itself, `make test` commits each change.
 INSIDE_OTHERS = 1
 
-Work = Callable[[MoneyLake], Any]
+Work = Callable[[WholeLake], Any]
 
 
 def at(seconds: float) -> datetime:
@@ -70,39 +70,39 @@ def discrepancy(number: int) -> Discrepancy:
     )  # fmt: skip
 
 
-def leg(lake: MoneyLake, number: int) -> None:
+def leg(lake: WholeLake, number: int) -> None:
     lake.registry.sync.add_active(
         conid=number, symbol="SPY", right="PUT", strike=1.0, expiry="20270115", strategy_id="s"
     )
 
 
-def ids(lake: MoneyLake, *conids: int) -> list[str]:
+def ids(lake: WholeLake, *conids: int) -> list[str]:
     rows = lake.queue.table.rows(columns=["request_id", "conid"])
     return rows.filter(pl.col("conid").is_in(conids)).get_column("request_id").to_list()
 
 
-def later(lake: MoneyLake) -> MoneyLake:
+def later(lake: WholeLake) -> WholeLake:
     """Return the lake as a process whose clock is years ahead sees it: every lease is over."""
-    return MoneyLake(lake.path, clock=lambda: datetime.now(UTC) + timedelta(days=999), fsync=False)
+    return WholeLake(lake.path, clock=lambda: datetime.now(UTC) + timedelta(days=999), fsync=False)
 
 
-def own(lake: MoneyLake, login: str) -> None:
+def own(lake: WholeLake, login: str) -> None:
     lake.sessions.acquire(login, Owner.REFRESH, lease_s=600, run_id=None, host="h", pid=1)
 
 
-def end_session(lake: MoneyLake, login: str) -> None:
+def end_session(lake: WholeLake, login: str) -> None:
     session = lake.sessions.current(login)
     assert session is not None
     lake.sessions.end(session)
 
 
-def derive(lake: MoneyLake, number: int) -> None:
+def derive(lake: WholeLake, number: int) -> None:
     table = Table(lake.table_path("latest_positions"), LATEST_POSITIONS)
     row = dict.fromkeys(LATEST_POSITIONS.columns) | {"account": "DUSIM1", "conid": number}
     derived.replace(table, pl.DataFrame([row], schema=LATEST_POSITIONS.polars))
 
 
-FILL: dict[str, Callable[[MoneyLake, int], Any]] = {
+FILL: dict[str, Callable[[WholeLake, int], Any]] = {
     "active_strategies": lambda lake, n: (
         leg(lake, n), n % 2 or lake.registry.sync.remove_active(n)
     ),
@@ -184,7 +184,7 @@ UNTOLD = {
 }  # fmt: skip
 
 
-def table_of(lake: MoneyLake, name: str) -> Table:
+def table_of(lake: WholeLake, name: str) -> Table:
     return next(t for t in (*lake.tables, *lake.derived_tables) if t.spec.name == name)
 
 
@@ -197,7 +197,7 @@ def changes_of(name: str) -> dict[str, Work]:
 
 def template(path: Path, name: str) -> Path:
     """Fill a table with finished rows in several files, and a few that changes act on."""
-    lake = MoneyLake(path, fsync=False)
+    lake = WholeLake(path, fsync=False)
     table_of(lake, name).initialize()
     for number in range(1, FILES + 1):
         FILL[name](lake, number)
@@ -220,7 +220,7 @@ def errors_of(path: Path, *works: Work) -> list[str]:
     errors = []
     for work in works:
         try:
-            work(MoneyLake(path, fsync=False))
+            work(WholeLake(path, fsync=False))
         except LakeError as error:
             errors.append(type(error).__name__)
     return errors
@@ -229,7 +229,7 @@ def errors_of(path: Path, *works: Work) -> list[str]:
 def outcome(path: Path, name: str, *works: Work) -> Outcome:
     """Do one work after the other; return their errors and what the table holds then."""
     errors = errors_of(path, *works)
-    table = table_of(MoneyLake(path, fsync=False), name)
+    table = table_of(WholeLake(path, fsync=False), name)
     assert not table.rows(columns=list(table.spec.key or table.spec.columns)).is_duplicated().any()
     rows = table.rows()
     if table.spec.key:

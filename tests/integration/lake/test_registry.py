@@ -11,10 +11,6 @@ from position_sync_dagster.errors import AmbiguousRemovalError, InvalidLegError,
 from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.lake.storage.lifecycle_table import LifecycleTable
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
-from position_sync_dagster.money.strategies.strategies_file import (
-    as_strategies_file,
-    load_strategies,
-)
 
 LEG = {"symbol": "SPY", "right": "C", "strike": 450.0, "expiry": "20260220"}
 
@@ -42,7 +38,7 @@ async def test_an_added_leg_is_active_and_read_by_others(registry, tmp_path, clo
     assert await other.get_all_active() == [added]
 
 
-async def test_a_strategy_that_was_given_as_a_number_equals_it(registry, tmp_path):
+async def test_a_strategy_that_was_given_as_a_number_equals_it(registry):
     await registry.add_active(7, "SPY", "PUT", 500.0, "20270115", strategy_id=1)
     await registry.refresh()
     [leg] = await registry.get_all_active()
@@ -50,8 +46,6 @@ async def test_a_strategy_that_was_given_as_a_number_equals_it(registry, tmp_pat
     assert leg.strategy_id == "1"
     assert leg.strategy_id != 2
     assert [one for one in await registry.get_all_active() if one.strategy_id in (1, 2)] == [leg]
-    (tmp_path / "file.yaml").write_text(as_strategies_file([leg]))
-    assert [one.strategy_id for one in load_strategies(tmp_path / "file.yaml")] == [1]
     await registry.remove_active(7, 1)
     assert await registry.get_all_active() == []
 

@@ -9,7 +9,7 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage.table import Table, maintain
-from position_sync_dagster.money.lake import MoneyLake
+from tests.support.whole_lake import WholeLake
 
 
 def comments(table: DeltaTable) -> dict[str, str | None]:
@@ -21,7 +21,7 @@ def texts(spec: schema.TableSpec) -> Mapping[str, str]:
 
 
 @pytest.mark.parametrize(
-    "spec", [*MoneyLake.specs, *MoneyLake.derived_specs], ids=lambda spec: spec.name
+    "spec", [*WholeLake.specs, *WholeLake.derived_specs], ids=lambda spec: spec.name
 )
 def test_a_new_table_has_the_texts_of_its_columns(tmp_path, spec):
     Table(tmp_path / "t", spec).initialize()

@@ -261,19 +261,21 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
 async def test_what_closed_while_nobody_watched_is_found_by_the_next_refresh(lake) -> None:
     async with simulate(book()) as sim:
         settings = settings_for(sim)
-        await refresh(lake, settings)
+        await refresh(lake, settings, [CloseExplainer(lake)])
         assert not lake.position_changes.records()
         sim.close_position(A, CENTS)
         sim.fill(A, STOCK, 10)
         sim.refuse_executions()
-        await refresh(lake, settings)
+        await refresh(lake, settings, [CloseExplainer(lake)])
         assert causes_of(lake, A, CENTS) == [(Cause.UNEXPLAINED, P, 2.0)]
         sim.refuse_executions(refused=False)
-        await refresh(lake, settings)  # nothing changed, and the gateway is asked again
+        await refresh(
+            lake, settings, [CloseExplainer(lake)]
+        )  # nothing changed, and the gateway is asked again
         changes = {(one.conid, one.by) for one in lake.position_changes.records()}
         assert changes == {(CENTS, -2.0), (STOCK, 10.0)}
         assert causes_of(lake, A, CENTS) == [(Cause.TRADED, P, 2.0)]
-        await refresh(lake, settings)
+        await refresh(lake, settings, [CloseExplainer(lake)])
         assert len(lake.position_changes.records()) == 2
 
 
@@ -289,7 +291,7 @@ async def test_a_quantity_that_moves_on_after_a_kill_before_its_publication_is_r
         settings = settings_for(sim)
         held = {(row["account"], row["conid"]): row["quantity"] for row in sim.positions()}
         shares, calls = held[A, STOCK], held[A, CALL]
-        await refresh(lake, settings)
+        await refresh(lake, settings, [CloseExplainer(lake)])
         sim.fill(A, STOCK, 10)
         sim.fill(A, CALL, -1)
         sim.fill(A, NEW_CALL, 2)
@@ -298,13 +300,13 @@ async def test_a_quantity_that_moves_on_after_a_kill_before_its_publication_is_r
             broken.setattr(BrokerPositionsTable, "replace", killed)
             for _ in range(2):  # the second process finds what the first one left
                 with pytest.raises(RuntimeError, match="killed"):
-                    await refresh(lake, settings)
+                    await refresh(lake, settings, [CloseExplainer(lake)])
         sim.fill(A, STOCK, 5)
         sim.fill(A, CALL, 1)
         sim.fill(A, NEW_CALL, 1)
         sim.close_position(B, CENTS)
         for _ in range(2):
-            await refresh(lake, settings)
+            await refresh(lake, settings, [CloseExplainer(lake)])
         found = defaultdict(list)
         for one in lake.position_changes.records():
             found[one.account, one.conid].append((one.before, one.after))

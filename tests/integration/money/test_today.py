@@ -5,6 +5,7 @@ from contextlib import suppress
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.money.reports.figures import Figures, read_figures
+from position_sync_dagster.money.stream_parts import with_money
 from tests.support.booked_legs import CALL, STOCK, WORTHLESS, A, book_of_one_account, terms_of
 from tests.support.streams import Service, eventually, settings_for, simulate
 
@@ -20,7 +21,7 @@ async def test_closes_a_roll_and_an_assignment_leave_no_gap_in_the_profit_of_the
             make_leg(conid=conid, strategy_id="all", added_at=utc_now(), **terms_of(conid))
             for conid in (CALL, SHORT_PUT, WORTHLESS, CORN, STOCK, NEXT)
         )
-        service = Service(lake, settings_for(sim))
+        service = Service(lake, settings_for(sim), complete=with_money)
 
         def read() -> Figures:
             return read_figures(lake, service.settings, utc_now())

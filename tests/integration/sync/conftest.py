@@ -8,8 +8,8 @@ import pytest
 from position_sync_dagster import IBPositionStreamer, StreamTables
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import DeltaLakePositionWriter
-from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.sync.stream import router
 from position_sync_dagster.sync.stream import streamer as link
 from tests.support.booked_legs import leg
@@ -25,7 +25,7 @@ def _reconnects_at_once(monkeypatch):
 @pytest.fixture
 def lake(tmp_path):
     put_tables(tmp_path / "lake")
-    return MoneyLake(tmp_path / "lake")
+    return Lake(tmp_path / "lake")
 
 
 @pytest.fixture

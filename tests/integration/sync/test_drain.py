@@ -17,7 +17,7 @@ from position_sync_dagster.errors import (
     SettingsError,
 )
 from position_sync_dagster.gateway.connection import IBConnectionManager
-from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.broker_view import TIME_LIMIT_S, ConnectionValues, LakeValues
 from position_sync_dagster.sync.drain import QueueWorker, drain
@@ -40,7 +40,7 @@ def held(settings, now, conid, *, confirmed_at=None, completeness=Completeness.C
 
 @pytest.mark.in_store
 async def test_what_waits_is_drained_batch_by_batch(place):
-    lake, settings, now = MoneyLake(place), Settings(batch_size=40), utc_now()
+    lake, settings, now = Lake(place), Settings(batch_size=40), utc_now()
     put_tables(place)
     session = lake.sessions.acquire(
         settings.gateway_id, Owner.STREAM, lease_s=600, run_id=None, host="here", pid=1

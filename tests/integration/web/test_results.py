@@ -10,7 +10,7 @@ from position_sync_dagster.cli.mcp import Tools, assistant_server
 from position_sync_dagster.defs.assets.table_asset import DERIVE
 from position_sync_dagster.lake.derived import replace as replace_days
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, frame_of
-from position_sync_dagster.money.defs.past_days import closed_campaigns
+from position_sync_dagster.money.defs.explained_days import closed_campaigns
 from position_sync_dagster.money.tables import PROFIT_EXPLAINED
 from tests.support import command_line
 from tests.support.money_rows import row

@@ -33,7 +33,7 @@ from position_sync_dagster.sync.confirmations import (
 )
 from tests.support.extent import examples
 from tests.support.holdings import make_holding
-from tests.support.money_rows import NOW, row
+from tests.support.spy_rows import NOW, row
 
 
 def ago(minutes: float = 0.0, *, s: float = 0.0) -> datetime:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from dagster_webserver import cli
+from dagster_webserver.webserver import DagsterWebserver
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -50,6 +51,14 @@ async def test_a_body_beyond_the_limit_is_refused_also_if_its_length_is_not_anno
 def test_the_limit_of_bodies_stands_before_dagster():
     _guard, limit, *_others = object.__new__(GuardedWebserver).build_middleware()
     assert limit.cls is BodyLimit
+
+
+def test_without_money_there_are_no_pages_of_ours(monkeypatch):
+    monkeypatch.setattr(DagsterWebserver, "build_routes", lambda _self: ["of Dagster"])
+    monkeypatch.setenv("POSITION_SYNC_MONEY", "false")
+    assert object.__new__(GuardedWebserver).build_routes() == ["of Dagster"]
+    monkeypatch.setenv("POSITION_SYNC_MONEY", "true")
+    assert len(object.__new__(GuardedWebserver).build_routes()) > 5
 
 
 def test_an_unknown_setting_is_said_once_at_the_start(monkeypatch, capsys):

@@ -15,9 +15,8 @@ from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import table as storage
-from position_sync_dagster.money import tables
-from position_sync_dagster.money.lake import MoneyLake
 from tests.support.queues import finish_each
+from tests.support.whole_lake import WholeLake
 
 
 @pytest.fixture
@@ -112,12 +111,6 @@ def test_maintenance_that_meets_a_log_cut_by_another_one_looks_again(queue, tmp_
     assert seen == ([4] if step == "cleanup_metadata" else [4, 5])
 
 
-def test_every_table_that_the_code_describes_is_in_the_one_list(tmp_path):
-    values = [*vars(schema).values(), *vars(tables).values()]
-    described = {one.name for one in values if isinstance(one, schema.TableSpec)}
-    assert {table.spec.name for table in MoneyLake(tmp_path).all_tables} == described
-
-
 # Maintenances, and the commits of each table between two: more than make a compaction due.
 HOURS, COMMITS = 2, 12
 
@@ -144,7 +137,7 @@ def a_row(number: int, spec: schema.TableSpec = schema.LATEST_POSITIONS) -> pl.D
 
 def write(table: storage.Table, number: int) -> None:
     row = a_row(number, table.spec)
-    if table.spec not in MoneyLake.derived_specs:
+    if table.spec not in WholeLake.derived_specs:
         table.transact(lambda handle: storage.write(handle, row, {}))
     elif table.spec.partition_by:
         day = row.get_column(table.spec.partition_by[0]).item()
@@ -162,7 +155,7 @@ def stored(table: storage.Table) -> tuple[int, int]:
 
 def test_no_table_grows_in_files_or_log_over_a_day_of_commits(tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "COMPACT_FROM", DUE)
-    lake = MoneyLake(tmp_path, fsync=False)
+    lake = WholeLake(tmp_path, fsync=False)
     lake.initialize_sync()
     for table in lake.all_tables:
         storage.Table(table.path, table.spec).initialize()
@@ -179,7 +172,7 @@ def test_no_table_grows_in_files_or_log_over_a_day_of_commits(tmp_path, monkeypa
         files, entries = zip(*(one[table.spec.name] for one in afterwards), strict=True)
         assert max(files) < DUE, table.spec.name
         assert max(entries) <= 2 * storage.CHECKPOINT_EVERY, table.spec.name
-        rows = 1 if table.spec in MoneyLake.derived_specs else HOURS * COMMITS
+        rows = 1 if table.spec in WholeLake.derived_specs else HOURS * COMMITS
         assert table.count() == rows, table.spec.name
 
 

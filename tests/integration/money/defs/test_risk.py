@@ -14,7 +14,7 @@ from position_sync_dagster.defs.assets.past_days import (
 )
 from position_sync_dagster.defs.checks.evaluation import EVALUATE
 from position_sync_dagster.money.defs import risk
-from position_sync_dagster.money.defs.past_days import explained_asset, profits_are_explained
+from position_sync_dagster.money.defs.explained_days import explained_asset, profits_are_explained
 from position_sync_dagster.money.tables import PROFIT_EXPLAINED
 from position_sync_dagster.settings import load_settings
 from tests.support.booked_days import STOCK, Booked, held

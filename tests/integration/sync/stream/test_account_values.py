@@ -11,7 +11,6 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.sync.stream import ownership
-from position_sync_dagster.terminal.board import describe
 from tests.support.booked_legs import STOCK, A, B, book_of_one_account
 from tests.support.streams import Service, eventually, offline, requests, settings_for, simulate
 
@@ -179,7 +178,7 @@ async def test_a_table_that_cannot_be_written_harms_no_position_and_loses_no_cha
         assert next(failures, None) is None
 
 
-async def test_a_stream_as_a_service_fences_its_rows_and_status_shows_them(lake, arrives):
+async def test_a_stream_as_a_service_fences_its_rows(lake, arrives):
     async with simulate(pnl_interval_s=PNL_S) as sim:
         service = Service(lake, settings_for(sim, **OFTEN))
         row = await arrives(is_whole)
@@ -188,11 +187,3 @@ async def test_a_stream_as_a_service_fences_its_rows_and_status_shows_them(lake,
         assert row.fencing_token == session.fencing_token
         await arrives(is_whole, B)
         await service.end()
-    status = service.status
-    lines = dict(describe(status))
-    first = status.accounts[0]
-    assert f"net liquidation {first.net_liquidation:,.2f} USD (" in lines[A]
-    assert f"daily P&L {first.daily_pnl:,.2f} USD (" in lines[A]
-    assert status.to_dict()["accounts"][1]["account"] == B
-    unknown = replace(status, accounts=(replace(first, daily_pnl=None),))
-    assert dict(describe(unknown))[A].endswith(", daily P&L –")

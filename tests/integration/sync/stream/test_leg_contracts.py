@@ -8,18 +8,14 @@ from datetime import timedelta
 import pytest
 
 from ib_gateway_simulator import load_book
-from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway.connection import connect
-from position_sync_dagster.money.reports.status import leg_states, read_status
-from position_sync_dagster.money.strategies.strategies_file import load_strategies
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream import contracts
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 from tests.support.booked_legs import CALL, PUT, STOCK, A, leg, terms_of
-from tests.support.short_owner import refresh
 from tests.support.streams import eventually, settings_for, simulate
 
 
@@ -159,7 +155,7 @@ async def test_an_ambiguous_leg_names_its_candidates_and_harms_no_other(
     stream_legs, lake, tmp_path, caplog
 ):
     legs, book = (SPX, SPX | {"trading_class": "SPXW"}), book_of(tmp_path, BOOK)
-    async with stream_legs(*legs, book=book) as (sim, streamer, received):
+    async with stream_legs(*legs, book=book) as (_sim, streamer, received):
         await received.row(WEEKLY)
         await eventually(lambda: streamer.detail)
         assert "2 contracts are SPX 2028-12-15 6000 PUT: SPX " in streamer.detail
@@ -169,10 +165,6 @@ async def test_an_ambiguous_leg_names_its_candidates_and_harms_no_other(
         assert "exchange SMART, multiplier 100, USD)" in leg.problem
         assert received.newest(A, MONTHLY) is None
         assert streamer.routes[(A, MONTHLY)] is LegState.MONITORED
-        settings = settings_for(sim)
-        assert leg_states([leg], lake, settings, utc_now()) == [LegState.ARMED]
-        status = read_status(lake, settings, utc_now())
-        assert status.unresolved_legs == (f"{leg.described} of strategy s: {leg.problem}",)
         said = [r for r in caplog.records if "6000 PUT of strategy s is not" in r.getMessage()]
         assert len(said) == 1
         # The leg, corrected, takes the place of the description.
@@ -190,29 +182,6 @@ async def test_a_leg_that_no_contract_fits_says_so(stream_legs, lake):
         first, second = sorted(lake.registry.unresolved, key=lambda leg: leg.symbol)
         for leg in (first, second):
             assert leg.problem == f"The gateway knows no contract {leg.described}."
-
-
-async def test_a_file_that_is_read_again_changes_nothing(lake, tmp_path):
-    file = tmp_path / "strategies.yaml"
-    file.write_text(
-        "strategies: [{strategy_id: s, legs: ["
-        "{symbol: AAPL, right: C, strike: 240, expiry: 20281215, trading_class: AAPL},"
-        "{symbol: AAPL, quantity: 100}, {symbol: ES, expiry: 20281215},"
-        "{symbol: ES, right: P, strike: 6400, expiry: 20281215, sec_type: FOP},"
-        "{symbol: AAPL, right: C, strike: 241, expiry: 20281215}]}]"
-    )
-    assert await lake.registry.replace_all(load_strategies(file)) == (5, 0)
-    async with simulate() as sim:
-        await refresh(lake, settings_for(sim))
-        found = {leg.conid for leg in lake.registry.legs}
-        assert found == {CALL, 920000001, 920000002, 921000005}
-        [unknown] = lake.registry.unresolved
-        assert "241 CALL" in unknown.problem
-        version = lake.registry.version
-        assert await lake.registry.replace_all(load_strategies(file)) == (0, 0)
-        await refresh(lake, settings_for(sim))
-        assert lake.registry.version == version
-        assert len(await lake.registry.get_all_active()) == 4
 
 
 async def test_without_an_answer_nothing_is_said_of_a_leg(lake):

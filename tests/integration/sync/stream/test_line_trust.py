@@ -5,11 +5,9 @@ from datetime import timedelta
 import pytest
 
 from position_sync_dagster.domain import streamed_holding
-from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.position_update import PriceKind, ValueOrigin
-from position_sync_dagster.money.reports.book import open_positions, read_book
 from tests.support.booked_legs import CALL, CENTS, PUT, A
-from tests.support.streams import eventually, requests, settings_for
+from tests.support.streams import eventually, requests
 
 # Profits of the account come often.
 OFTEN = {"simulator": {"pnl_interval_s": 0.1}}
@@ -73,20 +71,6 @@ async def test_a_model_that_ticks_keeps_no_dead_quote_alive(stream_legs, monkeyp
         row = await received.row(PUT, lambda row: row.market_value == moved)
         assert (row.value_source, row.bid) == (ValueOrigin.PNL_SINGLE, None)
         assert "differs" in row.note or "farm broke" in row.note
-
-
-async def test_in_the_list_of_positions_a_dead_mark_grows_old_while_greeks_tick(stream_legs, lake):
-    async with stream_legs(PUT, pnl_subscriptions=0) as (sim, _streamer, received):
-        await received.row(PUT, lambda row: row.price_kind == "MARK")
-        sim.ticking(PUT, ["model"])
-        settings = settings_for(sim)
-
-        def price_is_older_than_greeks():
-            found = open_positions(read_book(lake, settings, utc_now()))
-            marked = found.filter(account=A, conid=PUT, price_kind="MARK")
-            return any(marked.get_column("age_s") > marked.get_column("greeks_age_s") + 1.0)
-
-        await eventually(price_is_older_than_greeks)
 
 
 @pytest.mark.parametrize("unit", ["quoted", "major"])

@@ -16,7 +16,6 @@ from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import BrokerUnavailableError, LakeNotWritableError
 from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.connection import IBConnectionManager
-from position_sync_dagster.money.risk import model_greeks
 from position_sync_dagster.sync.broker_view import ConnectionValues
 from position_sync_dagster.sync.stream import delivery
 from position_sync_dagster.sync.stream import streamer as link
@@ -67,7 +66,6 @@ def make_slow(table, monkeypatch):
 async def test_the_end_of_a_connection_makes_the_stream_blind_before_anything_looks_at_it(
     stream_legs, lake, monkeypatch
 ):
-    monkeypatch.setattr(model_greeks, "PRICES_S", 3600.0)
     async with stream_legs(PUT, pnl_subscriptions=0) as (sim, streamer, _received):
         parked: list[bool] = []
         monkeypatch.setattr(delivery.Flusher, "_flush", lambda *_: parked.append(True))

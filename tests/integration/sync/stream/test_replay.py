@@ -8,7 +8,7 @@ import pytest
 from ib_gateway_simulator.recordings.recording import load_recording
 from ib_gateway_simulator.replay.server import Replay
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.drain import drain
 from tests.support.booked_legs import CALL, CENTS, PUT, WORTHLESS, A, leg
 from tests.support.empty_lakes import put_tables
@@ -26,7 +26,7 @@ def stream_to(tmp_path, streaming):
     """Run a stream into tables of its own while a script goes on; return the newest rows."""
 
     async def run(server, name, script):
-        lake = MoneyLake(tmp_path / name, fsync=False)
+        lake = Lake(tmp_path / name, fsync=False)
         put_tables(tmp_path / name)
         for conid in (CALL, PUT, CENTS):
             await lake.registry.add_active(**leg(conid))

@@ -25,12 +25,11 @@ from position_sync_dagster.errors import (
     NewerTableError,
     TradingModeError,
 )
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.schema import ACTIVE_STRATEGIES, POSITION_UPDATES, StoredColumn
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.table import Table, offload
-from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.reconciliation import ReconciliationService
 from position_sync_dagster.sync.stream import streamer
@@ -70,8 +69,6 @@ async def test_what_the_broker_confirmed_before_the_session_is_live_is_current(l
         session = service.session
         assert session.started_at <= session.state_since <= min(confirmed())
         assert (await drain(lake, settings)).succeeded == 9
-        overview = read_figures(lake, settings, utc_now())
-        assert (overview.held, overview.current) == (9, 9)
 
 
 async def test_a_stream_owns_the_login_until_its_connection_is_closed(lake, monkeypatch):
@@ -93,25 +90,16 @@ async def test_a_stream_owns_the_login_until_its_connection_is_closed(lake, monk
     assert (ended.state, ended.lines_in_use) == (SessionState.ENDED, 0)
 
 
-async def test_a_stream_owns_the_login_writes_fenced_rows_and_reports(lake):
+async def test_a_stream_owns_the_login_writes_fenced_rows(lake):
     async with simulate() as sim:
         await lake.registry.add_active(**leg(PUT))
         service = Service(lake, settings_for(sim))
         await eventually(lambda: _has_rows(lake, 4))
         session = service.session
         assert (session.state, session.owner, session.run_id) == ("LIVE", "STREAM", "run-1")
-        await eventually(lambda: service.status.lines_in_use == 5)
-        status = service.status
-        assert (status.session_state, status.lines_text) == ("LIVE", "5 of 100 (4 for underlyings)")
-        assert (status.lines_in_use, status.underlying_lines, status.blind_since) == (5, 4, None)
-        assert "of 5 options without greeks of IB" in status.greeks
-        assert (status.active_legs, status.legs_held, status.positions) == (1, 1, 9)
-        assert status.trading_mode == "SIMULATED"
+        await eventually(lambda: service.session.lines_in_use == 1)
+        assert (service.session.underlying_lines, service.session.greeks) == (0, None)
         assert (await drain(lake, service.settings)).succeeded == 8
-        status = service.status
-        assert (status.legs_streamed, status.legs_queued) == (1, 8)
-        assert status.queue["SUCCESS"] == 8
-        assert status.to_dict()["at"] == status.at.isoformat()
         await service.end()
         rows = await lake.updates.latest_updates()
         streamed = [r for r in rows if r.source == "STREAM"]
@@ -166,18 +154,6 @@ async def test_an_error_in_one_holding_ends_no_stream_and_names_it_in_the_sessio
         assert row["why"] == "it cannot be valued: ArithmeticError: no such number"
         assert service.session.state is LIVE
         await service.end()
-
-
-async def test_each_row_of_a_close_names_the_run_that_wrote_it(lake):
-    async with simulate() as sim:
-        service = Service(lake, settings_for(sim))
-        await eventually(lambda: len(published(lake, service.settings)) == 9)
-        sim.close_position(A, PUT)
-        named = []
-        for table in (lake.position_changes, lake.executions, lake.closures):
-            await eventually(lambda table=table: table.records())
-            named += [one.run_id for one in table.records()]
-        assert set(named) == {"run-1"}
 
 
 async def test_a_run_initializes_each_table_once(lake, monkeypatch):
@@ -271,7 +247,7 @@ async def test_a_lease_is_renewed_while_its_process_reads_the_sessions_for_long(
         reading = asyncio.create_task(
             asyncio.to_thread(lake.sessions.table.snapshot, lambda _handle: may_end.wait(60))
         )
-        service.lake, began = MoneyLake(lake.path), utc_now()
+        service.lake, began = Lake(lake.path), utc_now()
         try:
             await eventually(lambda: service.session.heartbeat_at > began)
             assert not reading.done()
@@ -285,8 +261,7 @@ async def test_without_a_gateway_the_stream_is_blind_and_runs_on(lake):
         settings = settings_for(sim)
     service = Service(lake, settings)
     await service.reaches(SessionState.BLIND)
-    assert service.status.blind_since is not None
-    assert "Nothing listens" in service.status.session_detail
+    assert "Nothing listens" in service.session.detail
     done = await drain(lake, settings)
     assert "BLIND" in done.reason
     with pytest.raises(BrokerUnavailableError):

@@ -255,14 +255,14 @@ def holding(conid, position, *, market_value=None):
 
 def test_a_quantity_or_a_value_that_becomes_known_needs_a_row_and_another_value_does_not():
     announced, held = Announcements(), holding(1, 2.0)
-    assert not announced.is_current(held)
+    assert not announced.is_announced(held)
     announced.record([held])
-    assert announced.is_current(held)
+    assert announced.is_announced(held)
     valued = replace(held, market_value=5.0)
-    assert not announced.is_current(valued)
+    assert not announced.is_announced(valued)
     announced.record([valued])
-    assert announced.is_current(replace(valued, market_value=6.0))
-    assert not announced.is_current(replace(valued, position=3.0))
+    assert announced.is_announced(replace(valued, market_value=6.0))
+    assert not announced.is_announced(replace(valued, position=3.0))
 
 
 def test_a_fill_is_another_quantity_than_the_one_that_was_announced():

@@ -9,6 +9,7 @@ import pytest
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.schema import TableSpec
 from position_sync_dagster.money import tables
+from position_sync_dagster.money.lake import MoneyLake
 from tests.support.data_dictionary import SPECS, data_dictionary
 
 ROOT = Path(__file__).parents[3]
@@ -35,3 +36,9 @@ def test_the_package_is_imported_without_docstrings():
         "import position_sync_dagster.lake.lake, position_sync_dagster.cli as cli; cli.commands()"
     )
     subprocess.run([sys.executable, "-OO", "-W", "ignore", "-c", code], check=True, timeout=300)
+
+
+def test_every_table_that_the_code_describes_is_in_the_one_list(tmp_path):
+    values = [*vars(schema).values(), *vars(tables).values()]
+    described = {one.name for one in values if isinstance(one, schema.TableSpec)}
+    assert {table.spec.name for table in MoneyLake(tmp_path).all_tables} == described

@@ -16,10 +16,15 @@ from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.money.past.statement_folder import import_statements
 from position_sync_dagster.money.strategies import propose_strategies
 from position_sync_dagster.money.strategies.leg_followers import RuleFollower
-from position_sync_dagster.money.strategies.strategies_file import RuledFile, load_strategies
+from position_sync_dagster.money.strategies.strategies_file import (
+    RuledFile,
+    as_strategies_file,
+    load_strategies,
+)
 from tests.support.booked_legs import CALL, PUT, A
 from tests.support.demo_book import strategies_text
-from tests.support.streams import eventually, published
+from tests.support.short_owner import refresh
+from tests.support.streams import eventually, published, settings_for, simulate
 
 RULE = """\
 strategies:
@@ -146,3 +151,33 @@ async def test_the_book_of_the_demo_is_proposed_as_it_was_built(stream_legs, lak
         assert line is not None
         assert line.startswith("92 structures are in no strategy, of which new: ")
         assert line.endswith("`position-sync strategies propose`.")
+
+
+async def test_a_file_that_is_read_again_changes_nothing(lake, tmp_path):
+    file = tmp_path / "strategies.yaml"
+    file.write_text(
+        "strategies: [{strategy_id: s, legs: ["
+        "{symbol: AAPL, right: C, strike: 240, expiry: 20281215, trading_class: AAPL},"
+        "{symbol: AAPL, quantity: 100}, {symbol: ES, expiry: 20281215},"
+        "{symbol: ES, right: P, strike: 6400, expiry: 20281215, sec_type: FOP},"
+        "{symbol: AAPL, right: C, strike: 241, expiry: 20281215}]}]"
+    )
+    assert await lake.registry.replace_all(load_strategies(file)) == (5, 0)
+    async with simulate() as sim:
+        await refresh(lake, settings_for(sim))
+        found = {leg.conid for leg in lake.registry.legs}
+        assert found == {CALL, 920000001, 920000002, 921000005}
+        [unknown] = lake.registry.unresolved
+        assert "241 CALL" in unknown.problem
+        version = lake.registry.version
+        assert await lake.registry.replace_all(load_strategies(file)) == (0, 0)
+        await refresh(lake, settings_for(sim))
+        assert lake.registry.version == version
+        assert len(await lake.registry.get_all_active()) == 4
+
+
+async def test_a_strategy_that_was_given_as_a_number_is_in_its_file_as_one(lake, tmp_path):
+    await lake.registry.add_active(7, "SPY", "PUT", 500.0, "20270115", strategy_id=1)
+    file = tmp_path / "file.yaml"
+    file.write_text(as_strategies_file(await lake.registry.get_all_active()))
+    assert [one.strategy_id for one in load_strategies(file)] == [1]

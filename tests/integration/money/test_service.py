@@ -1,0 +1,82 @@
+"""A stream with the parts of money, as Dagster runs it, and what its status shows."""
+
+from dataclasses import replace
+
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.money.reports.book import open_positions, read_book
+from position_sync_dagster.money.reports.figures import read_figures
+from position_sync_dagster.money.reports.status import leg_states, read_status
+from position_sync_dagster.money.stream_parts import with_money
+from position_sync_dagster.sync.drain import drain
+from position_sync_dagster.terminal.board import describe
+from tests.support.booked_legs import PUT, A, B, leg
+from tests.support.streams import Service, eventually, published, settings_for, simulate
+
+OFTEN = {"account_interval_s": 0.3}
+
+
+async def test_the_status_has_the_lines_the_greeks_the_accounts_and_what_was_valued(lake):
+    described = {"strategy_id": "s", "symbol": "AAPL", "right": "C", "strike": 999}
+    async with simulate(pnl_interval_s=0.05) as sim:
+        await lake.registry.add_active(**leg(PUT))
+        await lake.registry.add_active(**described, expiry="20281215")
+        service = Service(lake, settings_for(sim, **OFTEN), complete=with_money)
+
+        def status():
+            return read_status(lake, service.settings, utc_now())
+
+        await eventually(lambda: status().lines_in_use == 5)
+        found = status()
+        assert (found.session_state, found.lines_text) == ("LIVE", "5 of 100 (4 for underlyings)")
+        assert (found.lines_in_use, found.underlying_lines, found.blind_since) == (5, 4, None)
+        assert "of 5 options without greeks of IB" in found.greeks
+        assert (found.legs_held, found.positions, found.trading_mode) == (1, 9, "SIMULATED")
+        assert (await drain(lake, service.settings)).succeeded >= 8
+        found = status()
+        assert (found.legs_streamed, found.legs_queued) == (1, 8)
+        assert found.to_dict()["at"] == found.at.isoformat()
+        overview = read_figures(lake, service.settings, utc_now())
+        assert (overview.held, overview.current) == (9, 9)
+
+        await eventually(lambda: all(leg.problem for leg in lake.registry.unresolved))
+        [unknown] = lake.registry.unresolved
+        assert leg_states([unknown], lake, service.settings, utc_now()) == [LegState.ARMED]
+        assert f"{unknown.described} of strategy s: {unknown.problem}" in status().unresolved_legs
+        await eventually(lambda: [one.account for one in status().accounts] == [A, B])
+        await eventually(lambda: None not in (status().accounts[0].daily_pnl,))
+        await service.end()
+
+    found = status()
+    first = found.accounts[0]
+    lines = dict(describe(found))
+    assert f"net liquidation {first.net_liquidation:,.2f} USD (" in lines[A]
+    assert f"daily P&L {first.daily_pnl:,.2f} USD (" in lines[A]
+    unknown_profit = replace(found, accounts=(replace(first, daily_pnl=None),))
+    assert dict(describe(unknown_profit))[A].endswith(", daily P&L –")
+
+
+async def test_in_the_list_of_positions_a_dead_mark_grows_old_while_greeks_tick(stream_legs, lake):
+    async with stream_legs(PUT, pnl_subscriptions=0) as (sim, _streamer, received):
+        await received.row(PUT, lambda row: row.price_kind == "MARK")
+        sim.ticking(PUT, ["model"])
+        settings = settings_for(sim)
+
+        def price_is_older_than_greeks():
+            found = open_positions(read_book(lake, settings, utc_now()))
+            marked = found.filter(account=A, conid=PUT, price_kind="MARK")
+            return any(marked.get_column("age_s") > marked.get_column("greeks_age_s") + 1.0)
+
+        await eventually(price_is_older_than_greeks)
+
+
+async def test_each_row_of_a_close_names_the_run_that_wrote_it(lake):
+    async with simulate() as sim:
+        service = Service(lake, settings_for(sim), complete=with_money)
+        await eventually(lambda: len(published(lake, service.settings)) == 9)
+        sim.close_position(A, PUT)
+        named = []
+        for table in (lake.position_changes, lake.executions, lake.closures):
+            await eventually(lambda table=table: table.records())
+            named += [one.run_id for one in table.records()]
+        assert set(named) == {"run-1"}
