@@ -85,7 +85,11 @@ async def test_an_older_lake_loses_no_row_and_its_waiting_requests_end_once(
             counts = await lake.queue.counts()
             return counts[QueueStatus.PENDING] + counts[QueueStatus.PROCESSING] == 0
 
-        await eventually(lambda: lake.sessions.current(settings.gateway_id).lines_in_use == 1)
+        def streams_its_leg() -> bool:
+            session = lake.sessions.current(settings.gateway_id)
+            return session is not None and session.lines_in_use == 1
+
+        await eventually(streams_its_leg)
         await eventually(answered)
         stop.set()
         await streaming
