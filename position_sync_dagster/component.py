@@ -305,11 +305,12 @@ def _with_prefixed_lineage(spec: dg.AssetSpec) -> dg.AssetSpec:
     if lineage is None:
         return spec
 
-    prefixed: dict[str, list[dg.TableColumnDep]] = {}
-    for column, sources in lineage.deps_by_column.items():
-        prefixed[column] = [
+    prefixed = {
+        column: [
             dg.TableColumnDep(_prefixed(source.asset_key), source.column_name) for source in sources
         ]
+        for column, sources in lineage.deps_by_column.items()
+    }
     return spec.merge_attributes(metadata={LINEAGE: dg.TableColumnLineage(prefixed)})
 
 

@@ -153,9 +153,10 @@ def require_living_book(home: homes.Home, today: date) -> None:
 def write_closes(settings: Settings, history: History) -> None:
     """Write the rows of the last close, and the oldest statement, whose day is the first."""
     lake = MoneyLake.of(settings)
-    updates = []
-    for row in closing_rows(history.book, history.closing, history.closed_at):
-        updates.append(PositionUpdate(**row, gateway_id=settings.gateway_id))
+    updates = [
+        PositionUpdate(**row, gateway_id=settings.gateway_id)
+        for row in closing_rows(history.book, history.closing, history.closed_at)
+    ]
     lake.updates.sync.append(updates)
 
     settings.flex_folder.mkdir(exist_ok=True)
@@ -306,8 +307,7 @@ def evaluate(
     results: list[AcceptanceResult] = []
 
     def add(name: str, wanted: object, found: object, *, met: bool) -> None:
-        result = AcceptanceResult(name, str(wanted), str(found), met)
-        results.append(result)
+        results.append(AcceptanceResult(name, str(wanted), str(found), met))
 
     rows = len(expected.keys() & found.keys())
     add("legs with a current row", len(expected), rows, met=rows == len(expected))
@@ -561,10 +561,9 @@ class DemoRun:
         if self._complete is not None:
             return self._complete
 
-        held: list[Key] = []
-        for row in self.ask("/positions"):
-            if row["quantity"]:
-                held.append((row["account"], row["conid"]))
+        held: list[Key] = [
+            (row["account"], row["conid"]) for row in self.ask("/positions") if row["quantity"]
+        ]
 
         expected = expect_paths(held, figures.book.legs)
         current = current_paths(figures.book.priced, since=self.since)
@@ -591,8 +590,7 @@ class DemoRun:
 def underlyings_of(figures: Figures, settings: Settings) -> int:
     """Return how many underlyings of the holdings may have a line of their own."""
     is_option = pl.col("right").is_not_null() & (pl.col("position") != 0)
-    options = figures.book.priced.filter(is_option)
-    symbols = options.get_column("symbol").n_unique()
+    symbols = figures.book.priced.filter(is_option).get_column("symbol").n_unique()
     return min(symbols, settings.most_underlyings)
 
 

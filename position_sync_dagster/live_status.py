@@ -201,8 +201,8 @@ def frames(
             figures = read()
             screen.show(figures, [*pages, *addresses])
         except PositionSyncError as error:
-            trouble: list[tuple[str, str]] = []
-            for line in str(error).splitlines():
-                trouble.append(("trouble", printable(line)))
+            trouble: list[tuple[str, str]] = [
+                ("trouble", printable(line)) for line in str(error).splitlines()
+            ]
             screen.show(None, [*pages, *addresses], trouble)
         yield serving

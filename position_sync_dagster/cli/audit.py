@@ -118,9 +118,9 @@ def _requests(lake: MoneyLake, ids: Iterable[str]) -> list[QueuedPosition]:
     """Return the requests with these ids."""
     requests: list[QueuedPosition] = []
     for id_ in ids:
-        for request in lake.queue.sync.beginning_with(id_):
-            if request.request_id == id_:
-                requests.append(request)
+        requests.extend(
+            request for request in lake.queue.sync.beginning_with(id_) if request.request_id == id_
+        )
     return requests
 
 
@@ -156,15 +156,15 @@ def read_history(
             remedy="`position-sync positions --closed` lists accounts and conids; days are in UTC.",
         )
 
-    memberships = []
-    for leg in legs_of(lake.registry.table.rows()):
-        if leg.conid == conid and leg.account in (None, account):
-            memberships.append(leg)
+    memberships = [
+        leg
+        for leg in legs_of(lake.registry.table.rows())
+        if leg.conid == conid and leg.account in (None, account)
+    ]
 
-    breaks = []
-    for brk in lake.breaks.all_breaks():
-        if brk.account == account and brk.conid == conid:
-            breaks.append(brk)
+    breaks = [
+        brk for brk in lake.breaks.all_breaks() if brk.account == account and brk.conid == conid
+    ]
 
     values = [_past_value(row, memberships, breaks) for row in rows.iter_rows(named=True)]
     is_of_account = pl.col("account") == account

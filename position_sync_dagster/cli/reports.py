@@ -258,9 +258,10 @@ def _print_closes(
     listed: Sequence[tuple[Closure, list[str]]], total: int, since: datetime | None, *, json: bool
 ) -> None:
     """Print closes with the strategies that had them, and how many there are since when."""
-    closes = []
-    for closure, names in listed:
-        closes.append({"contract": closure.name, **asdict(closure), "strategies": names})
+    closes = [
+        {"contract": closure.name, **asdict(closure), "strategies": names}
+        for closure, names in listed
+    ]
     if json:
         output.print_json({"since": since, "closes": closes})
         return
@@ -298,9 +299,7 @@ def why(
     reason behind it.
     """
     rows = options.asked(home, "why", strategy=strategy)["rows"]
-    lines = []
-    for row in rows:
-        lines.append(f"{row.strategy}: {_largest_legs(row)}")
+    lines = [f"{row.strategy}: {_largest_legs(row)}" for row in rows]
     output.show_rows(rows, _WHY, json=json, none="Nothing is held.", lines=lines)
 
 

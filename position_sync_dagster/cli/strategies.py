@@ -90,9 +90,10 @@ def list_legs(
     legs: list[Leg] = [*registry.get_all_active(), *registry.get_unresolved()]
     legs.sort(key=lambda leg: (leg.strategy_id, leg.symbol, str(leg.expiry), leg.strike or 0.0))
     states = leg_states(legs, lake, settings, utc_now())
-    listed = []
-    for leg, state in zip(legs, states, strict=True):
-        listed.append({"problem": None, **asdict(leg), "state": state})
+    listed = [
+        {"problem": None, **asdict(leg), "state": state}
+        for leg, state in zip(legs, states, strict=True)
+    ]
     none = as_typed("No leg is active: `position-sync strategies propose` shows what to add.")
     output.show_rows(listed, _LEG, json=json, none=none)
 

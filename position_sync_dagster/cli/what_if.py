@@ -154,9 +154,7 @@ def _show_compared(
     output.show(rows, notes, json=False)
     differing = [row for row in rows if row["before"] != row["after"]]
     if differing:
-        lines = []
-        for row in differing:
-            lines.append(_compared_line(row, is_ratio=is_ratio))
+        lines = [_compared_line(row, is_ratio=is_ratio) for row in differing]
         output.print_table(lines, list(lines[0]))
         payoffs = []
         for row in differing:
@@ -295,10 +293,8 @@ def curve(
 
         if row["left_out"] and row["now"] is None:
             notes.append(f"{title}: {known_for(row['known'], row['of'])}")
-        for text in filter(None, (row["why"], row["note"])):
-            notes.append(f"{title}: {text}")
-        for leg in row["left_out"]:
-            notes.append(f"{title}: {leg['leg']}: {leg['reason']}")
+        notes.extend(f"{title}: {text}" for text in filter(None, (row["why"], row["note"])))
+        notes.extend(f"{title}: {leg['leg']}: {leg['reason']}" for leg in row["left_out"])
     _show(rows, notes, json=json)
 
 

@@ -457,9 +457,9 @@ def unusable_holdings_of(session: GatewaySession) -> UnusableHoldings:
     >>> unusable_holdings_of(session) == unusable
     True
     """
-    accounts = []
-    for stored in json.loads(session.unknown_accounts or "[]"):
-        reason = UnknownReason(stored["reason"])
-        accounts.append(UnknownAccount(**{**stored, "reason": reason}))
+    accounts = [
+        UnknownAccount(**{**stored, "reason": UnknownReason(stored["reason"])})
+        for stored in json.loads(session.unknown_accounts or "[]")
+    ]
     set_aside = json.loads(session.set_aside or "null")
     return UnusableHoldings(unknown_accounts=tuple(accounts), set_aside=set_aside)

@@ -116,9 +116,7 @@ class Membership:
             "class": self.trading_class, "multiplier": self.multiplier, "on": self.exchange,
         }  # fmt: skip
         words = [word(term) for term in terms if term]
-        for name, value in named.items():
-            if value:
-                words.append(f"{name} {word(value)}")
+        words.extend(f"{name} {word(value)}" for name, value in named.items() if value)
         if self.currency:
             words.append(self.currency)
         return " ".join(words)

@@ -390,15 +390,13 @@ class Line:
             times += 1
 
         until_s = now_s + denial.wait.delay_s(times)
-        remembered = replace(denial, times=times, since_s=since_s, until_s=until_s)
-        return replace(self, denial=remembered)
+        return replace(self, denial=replace(denial, times=times, since_s=since_s, until_s=until_s))
 
     def lifted(self, now_s: float) -> "Line":
         """Return the line without a denial: what it waited for has arrived."""
         if self.denial is None:
             return self
-        until_s = min(self.denial.until_s, now_s)
-        return replace(self, denial=replace(self.denial, until_s=until_s))
+        return replace(self, denial=replace(self.denial, until_s=min(self.denial.until_s, now_s)))
 
     def denied(self, now_s: float) -> Denial | None:
         """Return the refusal of live data that still counts, if any."""

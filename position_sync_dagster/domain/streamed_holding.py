@@ -187,8 +187,7 @@ class StreamedHolding:
             row = self._valued(holding, counted, line, at, comparison)
         self._line_changes = line.changes
 
-        is_news = self._is_news(row, at)
-        return Step(row=row if is_news else None, agrees=comparison.agrees)
+        return Step(row=row if self._is_news(row, at) else None, agrees=comparison.agrees)
 
     def _valued(
         self,

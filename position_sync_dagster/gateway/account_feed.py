@@ -135,10 +135,10 @@ class AccountFeed:
             )
 
         unmanaged = Counter(row.account for row in self.book.unmanaged.values() if row.position)
-        for account, held in sorted(unmanaged.items()):
-            unknown.append(
-                UnknownAccount(account=account, reason=UnknownReason.NOT_MANAGED, holdings=held)
-            )
+        unknown.extend(
+            UnknownAccount(account=account, reason=UnknownReason.NOT_MANAGED, holdings=held)
+            for account, held in sorted(unmanaged.items())
+        )
         return tuple(unknown)
 
     @property

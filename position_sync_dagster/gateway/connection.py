@@ -432,8 +432,7 @@ class GatewayConnection:
             if fill.contract.secType == "BAG" or not fill.execution.shares:
                 continue  # the legs of a combo are named too
             try:
-                report = reports[fill.execution.execId]
-                executions.append(_execution(fill, report, asked_at))
+                executions.append(_execution(fill, reports[fill.execution.execId], asked_at))
             except ValueError:
                 begin = asked_at
         return DayExecutions(executions, begin, asked_at)

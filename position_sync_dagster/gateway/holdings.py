@@ -339,8 +339,7 @@ class HoldingsBook:
         for key, holding in self._holdings.items():
             instrument = holding.instrument
             if key[0] == account and holding.position and instrument.sec_type in sec_types:
-                daily = self._valued(key, holding, now).daily_pnl
-                profits.append((instrument.currency, daily))
+                profits.append((instrument.currency, self._valued(key, holding, now).daily_pnl))
         return profits
 
     def newest_value(self, key: Key) -> tuple[float, datetime] | None:

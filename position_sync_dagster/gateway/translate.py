@@ -463,8 +463,7 @@ def _row(
         contract = Contract(**named)
         amounts: dict[str, float | None] = {}
         for name, text in sent.items():
-            amount = _sent(name, text)
-            amounts[name] = known(amount)
+            amounts[name] = known(_sent(name, text))
 
         key = (account, contract.conId)
         return HoldingRow(key, instrument_of(contract), position, amounts)

@@ -64,8 +64,7 @@ class AccountValuesTable:
             before, rows = self._newest
             if before != key:
                 earlier = rows if before[0] == key[0] else rows.clear()
-                files = storage.data_files(handle)
-                self._newest = (key, self._newest_since(earlier, files))
+                self._newest = (key, self._newest_since(earlier, storage.data_files(handle)))
             return self._newest[1]
 
         return self.table.snapshot(step)
@@ -102,16 +101,14 @@ class AccountValuesTable:
         def step(files: pl.DataFrame) -> pl.DataFrame:
             return ledger_rows.rows_between(self.table, files, first, last).collect()
 
-        rows = self.table.read(step)
-        return rows.sort("timestamp", "row_id")
+        return self.table.read(step).sort("timestamp", "row_id")
 
 
 def _newest(rows: pl.LazyFrame) -> pl.DataFrame:
     of_gateway = rows.filter(pl.col("source") == AccountSource.GATEWAY.value)
     last = pl.all().sort_by(ledger_rows.ADDED, "timestamp", "row_id").last()
     newest = of_gateway.group_by("account").agg(last)
-    columns = newest.select(list(schema.ACCOUNT_VALUES.columns))
-    return columns.sort("account").collect()
+    return newest.select(list(schema.ACCOUNT_VALUES.columns)).sort("account").collect()
 
 
 def _identified(summary: AccountSummary) -> AccountSummary:

@@ -247,8 +247,7 @@ class BrokerPositionsTable:
 
 
 def _numbered(rows: pl.DataFrame, handle: DeltaTable) -> pl.DataFrame:
-    version = handle.version() + 1
-    return rows.with_columns(published_version=pl.lit(version, pl.Int64))
+    return rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
 
 
 def _modes_of(rows: pl.DataFrame) -> list[TradingMode]:

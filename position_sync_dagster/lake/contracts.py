@@ -46,8 +46,7 @@ class ContractsTable:
         is_refused = schema.one_of("conid", asked)
 
         def step(handle: DeltaTable) -> None:
-            files = storage.data_files(handle)
-            stored = self.table.read_rows(files).filter(is_refused)
+            stored = self.table.read_rows(storage.data_files(handle)).filter(is_refused)
             rows = news.join(stored.drop(*names), on="conid", how="left")
             self._overwrite(handle, rows.select(stored.columns))
 
@@ -60,8 +59,7 @@ class ContractsTable:
 
     def not_given(self) -> dict[int, tuple[int, datetime]]:
         """Return how often, and when last, the gateway gave no details, by conid."""
-        rows = self.table.rows()
-        refused = rows.filter(pl.col("not_given").is_not_null())
+        refused = self.table.rows().filter(pl.col("not_given").is_not_null())
         columns = refused.select("conid", "not_given", "not_given_at")
         return {conid: (times, at) for conid, times, at in columns.iter_rows()}
 

@@ -136,8 +136,7 @@ def replace(
 
 def _typed(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
     """Return rows in the schema of a table: a day without rows may have other types."""
-    columns = rows.select(list(table.spec.columns))
-    return columns.cast(table.spec.polars)
+    return rows.select(list(table.spec.columns)).cast(table.spec.polars)
 
 
 def _of_days(table: Table, days: Iterable[date]) -> tuple[str, pl.Expr]:
@@ -196,10 +195,7 @@ def values_at_close(
     with_confirmed = of_close.join(newest, on="update_id", how="left")
 
     is_reported = pl.col("greeks_source").ne_missing(GreeksSource.MODEL.value)
-    greeks: list[pl.Expr] = []
-    for name in GREEKS_COLUMNS:
-        reported = pl.when(is_reported).then(name)
-        greeks.append(reported.alias(name))
+    greeks = [pl.when(is_reported).then(name).alias(name) for name in GREEKS_COLUMNS]
     with_greeks = with_confirmed.with_columns(greeks)
 
     close = pl.lit(closed)

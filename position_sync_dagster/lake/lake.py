@@ -180,10 +180,11 @@ class Lake:
 
     def maintain(self, *, clean_now: bool = False) -> list[storage.MaintenanceResult]:
         """Maintain every table that is there; blocks. See `storage.table.maintain`."""
-        results: list[storage.MaintenanceResult] = []
-        for table in self.all_tables:
-            if table in self.tables or table.exists():
-                results.append(storage.maintain(table, clean_now=clean_now))
+        results: list[storage.MaintenanceResult] = [
+            storage.maintain(table, clean_now=clean_now)
+            for table in self.all_tables
+            if table in self.tables or table.exists()
+        ]
         return results
 
 

@@ -214,11 +214,9 @@ class LatestRows:
             self._through = 0
 
         if not self._through:
-            rows = self._first_rows(files, stored)
-            self._rows = newest_rows(rows).sort(HOLDING)
+            self._rows = newest_rows(self._first_rows(files, stored)).sort(HOLDING)
         elif last > self._through:
-            added = added_after(self._table, files, self._through)
-            self._take(added.collect())
+            self._take(added_after(self._table, files, self._through).collect())
         self._through = last
 
     def _first_rows(self, files: pl.DataFrame, stored: pl.DataFrame | None) -> pl.LazyFrame:
@@ -281,8 +279,7 @@ def sample(rows: pl.LazyFrame, last: datetime, slots: int) -> pl.DataFrame:
     slot_length = max((last - first) / slots, SHORTEST)
     slot_us = slot_length // timedelta(microseconds=1)
     end = pl.lit(last)
-    before_end = end - pl.col("timestamp")
-    slots_before_end = before_end.dt.total_microseconds() // slot_us
+    slots_before_end = (end - pl.col("timestamp")).dt.total_microseconds() // slot_us
     from_slot_to_end = pl.duration(microseconds=slots_before_end * slot_us)
     end_of_slot = end.dt.cast_time_unit("us") - from_slot_to_end
 

@@ -77,8 +77,7 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
     """
     columns = ["request_id", "status"]
     is_wanted = pl.col("request_id").is_in(ids)
-    live = snapshot.live.select(columns).filter(is_wanted)
-    status_of = dict(live.iter_rows())
+    status_of = dict(snapshot.live.select(columns).filter(is_wanted).iter_rows())
 
     absent = [request_id for request_id in ids if request_id not in status_of]
     chosen = storage.may_have_one_of("request_id", pl.Series(absent, dtype=pl.String))
@@ -194,8 +193,7 @@ class SyncQueue:
             InvalidRequestError: The conid is not a whole number above zero, the symbol is empty,
                 or the priority is neither 1 nor 2.
         """
-        request = QueueRequest(conid, symbol, priority, account, reason)
-        [request_id] = self.insert_many([request])
+        [request_id] = self.insert_many([QueueRequest(conid, symbol, priority, account, reason)])
         return request_id
 
     def insert_many(self, requests: Iterable[QueueRequest]) -> list[str]:
@@ -344,8 +342,7 @@ class SyncQueue:
             LeaseLostError: A lease has expired, or another worker holds it.
             UnknownRequestError, RequestStateError: A request does not exist, or is finished.
         """
-        ids = ids_of(request_ids)
-        self._succeed(ids, Action.MARK, lease_token, answers or {})
+        self._succeed(ids_of(request_ids), Action.MARK, lease_token, answers or {})
 
     def mark_processed(
         self, request_ids: str | Iterable[str], *, lease_token: str | None = None
@@ -618,8 +615,7 @@ class PositionQueue:
         self.table = Table(delta_lake_path, schema.POSITION_QUEUE, **options)
         store = LifecycleTable(self.table, clock)
         jitter = random or Random()  # noqa: S311 - not a secret
-        policy = retry or RetryPolicy()
-        self.sync = SyncQueue(store, clock, policy, jitter, new_ids)
+        self.sync = SyncQueue(store, clock, retry or RetryPolicy(), jitter, new_ids)
 
     @property
     def delta_lake_path(self) -> str:

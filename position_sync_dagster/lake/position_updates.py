@@ -175,8 +175,7 @@ def identified(
 
     filled: dict[str, list[Any]] = {"update_id": ids, "batch_id": batch_ids}
     filled |= {"run_id": run_ids, "trading_mode": modes}
-    rows = schema.update_rows(listed, filled)
-    return rows.unique("update_id", keep="first", maintain_order=True)
+    return schema.update_rows(listed, filled).unique("update_id", keep="first", maintain_order=True)
 
 
 def _trading_mode(update: PositionUpdate) -> TradingMode | None:
@@ -279,8 +278,7 @@ def append_rows(
         rows = rows.with_columns(
             ledger_version=pl.lit(ledger_version, pl.Int64), committed_at=committed_at
         )
-        transaction = Transaction(table.spec.name, version)
-        storage.write(handle, rows, commit_info, [transaction])
+        storage.write(handle, rows, commit_info, [Transaction(table.spec.name, version)])
         return AppendResult(version=handle.version(), rows=rows.height, batch_id=batch_id)
 
     return table.transact(step)
@@ -465,8 +463,7 @@ class SyncUpdates:
         def step(files: pl.DataFrame) -> pl.DataFrame:
             return newest_rows(rows_between(self.table, files, first, last))
 
-        rows = self.table.read(step)
-        return rows.sort(HOLDING)
+        return self.table.read(step).sort(HOLDING)
 
     def follow(self, since: str | None = None) -> Follower:
         """Return a reader of what is committed from a place on; see `Follower`.

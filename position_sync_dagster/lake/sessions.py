@@ -206,8 +206,7 @@ class GatewaySessions:
             only: Chooses sessions by the columns of the table.
         """
         live = self._lifecycle.snapshot().live
-        finished = self._lifecycle.finished()
-        chosen = pl.concat([live, finished]).filter(only)
+        chosen = pl.concat([live, self._lifecycle.finished()]).filter(only)
         newest_first = chosen.sort("started_at", "fencing_token", descending=True)
         distinct = newest_first.unique("session_id", keep="first", maintain_order=True)
         return schema.records_of(GatewaySession, distinct[:limit])

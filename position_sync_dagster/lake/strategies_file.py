@@ -89,8 +89,7 @@ class StrategiesFile:
             if isinstance(entry, dict) and "rule" in entry:
                 self.rule_entries.append((at, entry))
             else:
-                strategy = self.yaml.parse(StrategyPart, entry, at)
-                self.strategies.append((at, strategy))
+                self.strategies.append((at, self.yaml.parse(StrategyPart, entry, at)))
 
     def check_sections(self) -> None:
         """Raise the error of a mistake in the sections that parts above the core read."""

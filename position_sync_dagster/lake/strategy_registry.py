@@ -382,9 +382,9 @@ class SyncRegistry:
             if ends:
                 refuse_two_whole_holders(after.values())
                 now = self.clock()
-                for key, leg in before.items():
-                    if after.get(key) != leg:
-                        removed.append(leg.ended(now))
+                removed.extend(
+                    leg.ended(now) for key, leg in before.items() if after.get(key) != leg
+                )
 
             ended = leg_rows(removed).with_columns(bucket=pl.lit(REMOVED))
             unreadable = snapshot.live.filter(~IS_LEG)

@@ -75,11 +75,11 @@ def rows_at(lake: MoneyLake, settings: Settings, past: Past, now: datetime) -> p
 
 def legs_at(lake: MoneyLake, at: datetime) -> list[ActiveContract]:
     """Return the legs that were active at a moment, and whose contract is known; blocks."""
-    legs = []
-    for leg in schema.legs_of(lake.registry.table.rows()):
-        if isinstance(leg, ActiveContract) and lasted(leg.added_at, leg.removed_at, at):
-            legs.append(replace(leg, removed_at=None))
-    return legs
+    return [
+        replace(leg, removed_at=None)
+        for leg in schema.legs_of(lake.registry.table.rows())
+        if isinstance(leg, ActiveContract) and lasted(leg.added_at, leg.removed_at, at)
+    ]
 
 
 def breaks_at(breaks: Iterable[Break], at: datetime) -> list[Break]:

@@ -54,8 +54,7 @@ class ExecutionsTable(RecordsTable[Execution]):
 
     def read(self) -> pl.DataFrame:
         """Return, for each execution, the row that counts; oldest first."""
-        current = closes.current_executions(self.records())
-        return schema.frame_of(self.table.spec, current)
+        return schema.frame_of(self.table.spec, closes.current_executions(self.records()))
 
 
 def events_table(table: Table) -> RecordsTable[closes.StatementEvent]:

@@ -123,8 +123,7 @@ def _confirmed(now: datetime) -> pl.Expr:
     is_outside = pl.col("note").str.starts_with(valuation.OUTSIDE_SESSION)
     is_tick_outside = (source == ValueOrigin.TICK.value) & is_outside
     is_same_quantity = pl.col("position").eq_missing(pl.col("_position"))
-    confirmed = pl.when(is_same_quantity).then("_confirmed_at")
-    by_holding = pl.max_horizontal(confirmed, "timestamp")
+    by_holding = pl.max_horizontal(pl.when(is_same_quantity).then("_confirmed_at"), "timestamp")
 
     is_open = pl.col("position") != 0
     at = pl.coalesce(

@@ -151,8 +151,7 @@ def _own_row(
 ) -> PositionUpdate:
     """Return the row of a holding that a request would write."""
     row = from_portfolio(holding, source=Source.QUEUE, now=now, by=provenance)
-    own_id = _own_id(request, holding.key)
-    return replace(row, request_id=request.request_id, update_id=own_id)
+    return replace(row, request_id=request.request_id, update_id=_own_id(request, holding.key))
 
 
 def _after_own_row(
@@ -242,10 +241,11 @@ def match_holdings(request: QueuedPosition, view: BrokerView) -> tuple[BrokerPos
         holding = view.holdings.get((request.account, request.conid))
         holdings = [] if holding is None else [holding]
     else:
-        holdings = []
-        for (_account, conid), holding in view.holdings.items():
-            if conid == request.conid:
-                holdings.append(holding)
+        holdings = [
+            holding
+            for (_account, conid), holding in view.holdings.items()
+            if conid == request.conid
+        ]
 
     if any(holding.key in view.unconfirmed and holding.position for holding in holdings):
         return None
@@ -556,9 +556,7 @@ class QueueWorker:
             reason=NOT_COVERED if plan.not_covered else None,
         )
         self._count(report)
-        not_covered = [request for request in batch if request.request_id in plan.not_covered]
-
-        return report, not_covered
+        return report, [request for request in batch if request.request_id in plan.not_covered]
 
     def _count(self, report: DrainReport) -> None:
         stats = self.stats

@@ -111,8 +111,7 @@ class PositionReconciler:
         symbol = pl.coalesce("symbol", "_symbol")
         pairs = joined.select(*KEY, symbol, "held", "ours", "confirmed_at").sort(KEY)
 
-        conids = [leg.conid for leg in legs]
-        is_claimed = col.conid.is_in(conids)
+        is_claimed = col.conid.is_in([leg.conid for leg in legs])
         claimed = pairs.filter(is_claimed).drop_nulls("held")
         held = {
             (account, conid): quantity
@@ -325,8 +324,7 @@ def _differences(
     pairs: pl.DataFrame, coverage: Coverage, now: datetime, stale_after: timedelta
 ) -> Iterable[Discrepancy]:
     """Yield where a holding of the broker differs from its newest row."""
-    accounts = pairs["account"].unique()
-    covered = [account for account in accounts if coverage.covers(account)]
+    covered = [account for account in pairs["account"].unique() if coverage.covers(account)]
     is_absence_known = col.held.is_not_null() | col.account.is_in(covered)
     is_fresh = col.confirmed_at >= moment(now - stale_after)
 

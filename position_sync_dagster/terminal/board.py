@@ -30,12 +30,14 @@ LATE = "(late)"
 
 def describe(status: Status) -> list[tuple[str, str]]:
     """Return the label and the value of each figure."""
-    figures: list[tuple[str, str]] = []
-    for login in sorted(status.each_login, key=_is_live):
-        figures.append(("gateway", _gateway(login, status)))
-    for login in status.each_login:
-        if login.login and not login.login_asks:
-            figures.append(("login", login.login))
+    figures: list[tuple[str, str]] = [
+        ("gateway", _gateway(login, status)) for login in sorted(status.each_login, key=_is_live)
+    ]
+    figures.extend(
+        ("login", login.login)
+        for login in status.each_login
+        if login.login and not login.login_asks
+    )
 
     figures.append(("programs", _programs(status)))
     figures += _labelled("attention", status.attention)
@@ -54,11 +56,10 @@ def describe(status: Status) -> list[tuple[str, str]]:
         last_drain = f"{age(status.last_drained_at, status.at)} ago"
     figures.append(("last drain", last_drain))
 
-    for account in status.accounts:
-        figures.append((printable(account.account), _account(account, status.at)))
-    for login in status.each_login:
-        if login.greeks:
-            figures.append(("greeks", login.greeks))
+    figures.extend(
+        (printable(account.account), _account(account, status.at)) for account in status.accounts
+    )
+    figures.extend(("greeks", login.greeks) for login in status.each_login if login.greeks)
     return figures
 
 
@@ -176,8 +177,7 @@ def board(
 
 def _head(overview: Figures) -> Lines:
     """Return the state of the gateways, then that of the programs, lines, queue and accounts."""
-    accounts = {printable(account.account) for account in overview.status.accounts}
-    shown_labels = SHOWN | accounts
+    shown_labels = SHOWN | {printable(account.account) for account in overview.status.accounts}
     return [(label, value) for label, value in figures_of(overview) if label in shown_labels]
 
 

@@ -149,8 +149,7 @@ def _positions_csv(source: PageFigures, _query: NoQuery, now: datetime) -> str:
 
 def _points_of(source: PageFigures, query: WhatIfQuery) -> list[Point]:
     """Return the scenarios of a query."""
-    scenarios = read_scenarios(folder_of(source.settings.strategies_file))
-    points = query.points(scenarios.points)
+    points = query.points(read_scenarios(folder_of(source.settings.strategies_file)).points)
     if len(points) > MOST_POINTS:
         raise UserError(
             f"These are {len(points)} scenarios, and at most {MOST_POINTS} are computed at once.",
@@ -554,9 +553,9 @@ def etag_of(figures: Figures) -> str:
     That is the other tables that were read, the day, the state of each login and of each limit.
     """
     status = figures.status
-    logins = []
-    for login in status.each_login:
-        logins.append((login.gateway_id, login.session_state, login.session_detail))
+    logins = [
+        (login.gateway_id, login.session_state, login.session_detail) for login in status.each_login
+    ]
     limits = [(evaluated.limit, evaluated.outcome) for evaluated in figures.limits]
 
     day = (figures.at.date(), figures.day.since)

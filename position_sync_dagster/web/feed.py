@@ -57,10 +57,11 @@ def next_state(
 
     changed_rows = [row for key, row in rows.items() if before.rows.get(key) != row]
     removed_keys = [key for key in before.rows if key not in rows]
-    changed_figures = {}
-    for name, value in figures.items():
-        if name not in before.figures or before.figures[name] != value:
-            changed_figures[name] = value
+    changed_figures = {
+        name: value
+        for name, value in figures.items()
+        if name not in before.figures or before.figures[name] != value
+    }
 
     changed = _packed(sequence, changed_rows, changed_figures, gone=removed_keys)
     return State(sequence, rows, figures, changed)

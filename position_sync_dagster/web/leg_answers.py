@@ -83,10 +83,11 @@ def read_leg(lake: MoneyLake, figures: Figures, query: LegQuery) -> dict[str, An
             remedy="`position-sync positions --closed` lists accounts and conids.",
         )
 
-    changes = []
-    for change in figures.changes:
-        if change.account in (None, query.account) and query.conid in change.conids:
-            changes.append(change)
+    changes = [
+        change
+        for change in figures.changes
+        if change.account in (None, query.account) and query.conid in change.conids
+    ]
 
     return {
         "at": figures.at,

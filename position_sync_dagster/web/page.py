@@ -123,8 +123,7 @@ class PageFrame:
 def _program() -> str:
     """Return the program as a shell takes it in any folder: its path if it is not on the PATH."""
     beside = Path(sys.executable).with_name(NAME)
-    program = program_as_typed(str(beside)) if beside.exists() else NAME
-    return shlex.quote(program)
+    return shlex.quote(program_as_typed(str(beside)) if beside.exists() else NAME)
 
 
 def _option_of_home() -> str:

@@ -99,8 +99,7 @@ def curve_answer(
         query: What is chosen.
         notes: What priced each trade.
     """
-    point = Point(vol=query.vol, days=query.days)
-    curves = curves_of_choice(book, legs, query.choice, point)
+    curves = curves_of_choice(book, legs, query.choice, Point(vol=query.vol, days=query.days))
     rows = [curve.row for curve in curves]
     return {"at": book.now, "days": query.days, "vol": query.vol, "curves": rows, "notes": notes}
 
@@ -140,7 +139,4 @@ def scenarios_answer(book: Book, legs: PricedLegs, points: Sequence[Point]) -> d
 
 def left_out_of(legs: PricedLegs) -> list[dict[str, Any]]:
     """Return how many legs have no price, by the reason."""
-    left_out: list[dict[str, Any]] = []
-    for reason, count in legs.left_out().items():
-        left_out.append({"reason": reason, "legs": count})
-    return left_out
+    return [{"reason": reason, "legs": count} for reason, count in legs.left_out().items()]

@@ -289,10 +289,9 @@ def _scenarios_of(settings: Settings, figures: Figures, legs: PricedLegs) -> dic
         PositionSyncError: The file of scenarios has a mistake.
     """
     from_file = read_scenarios(folder_of(settings.strategies_file))
-    points: list[Point] = []
-    for point in STANDARD:
-        if not point.vol and abs(point.spot) <= MOST_SHOWN_PERCENT:
-            points.append(point)
+    points: list[Point] = [
+        point for point in STANDARD if not point.vol and abs(point.spot) <= MOST_SHOWN_PERCENT
+    ]
     points += from_file.points.values()
     points = points[:MOST_SCENARIOS]
 

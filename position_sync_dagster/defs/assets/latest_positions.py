@@ -52,8 +52,7 @@ def latest_positions(lake: tables.Lake, settings: Settings, run_id: str | None) 
 
     (latest, rows), result = derived.derive_whole(table, make, run_id=run_id)
     held = rows.filter(pl.col.position != 0)
-    without_value = rows["market_value"].null_count()
-    counts = table_asset.counted(held=held.height, without_value=without_value)
+    counts = table_asset.counted(held=held.height, without_value=rows["market_value"].null_count())
     return Derived(metadata=counts | table_asset.replaced_whole(result, latest))
 
 

@@ -88,11 +88,9 @@ def replaced_days(
     frames: Mapping[date, pl.DataFrame],
 ) -> dg.MaterializeResult[None]:
     """Replace days of a derived table, and return what the event of the run says."""
-    table = lake.derived_table(spec)
-    result = derived.replace(table, frames, run_id=context.run.run_id)
+    result = derived.replace(lake.derived_table(spec), frames, run_id=context.run.run_id)
     metadata = table_asset.replacement_metadata(result)
-    version = dg.DataVersion(str(result.version))
-    return dg.MaterializeResult(metadata=metadata, data_version=version)
+    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(str(result.version)))
 
 
 def days_of(context: dg.AssetExecutionContext) -> list[date]:
@@ -216,8 +214,7 @@ def known_days(settings: Settings) -> tuple[exchange_days.ExchangeDays, date]:
     """
     start = _first_day(settings)
     last_year = datetime.now(UTC).year + YEARS_AHEAD
-    days = exchange_days.exchange_days(settings.calendar, start, date(last_year, 12, 31))
-    return days, start
+    return exchange_days.exchange_days(settings.calendar, start, date(last_year, 12, 31)), start
 
 
 def exchange_partitions(
@@ -235,10 +232,11 @@ def exchange_partitions(
     minutes = sorted({begin.minute, end.minute})
 
     # A cron schedule has each minute in each hour: all but the begin of the window are left out.
-    exclusions: list[str | datetime] = []
-    for hour, minute in product(hours, minutes):
-        if (hour, minute) != (begin.hour, begin.minute):
-            exclusions.append(f"{minute} {hour} * * 1-5")
+    exclusions = [
+        f"{minute} {hour} * * 1-5"
+        for hour, minute in product(hours, minutes)
+        if (hour, minute) != (begin.hour, begin.minute)
+    ]
 
     return dg.TimeWindowPartitionsDefinition(
         start=first.isoformat(),

@@ -92,9 +92,10 @@ def position_queue(lake: tables.Lake, settings: Settings, _run_id: str | None) -
 def queue_state(lake: tables.Lake) -> Derived:
     """Return how many requests wait, and how many failed."""
     backlog = lake.queue.sync.overview()
-    metadata: dict[str, int | str] = {}
-    for status in (QueueStatus.PENDING, QueueStatus.PROCESSING, QueueStatus.FAILED):
-        metadata[status.lower()] = backlog.counts[status]
+    metadata: dict[str, int | str] = {
+        status.lower(): backlog.counts[status]
+        for status in (QueueStatus.PENDING, QueueStatus.PROCESSING, QueueStatus.FAILED)
+    }
     metadata["delta_version"] = str(backlog.version)
     return Derived(metadata=metadata)
 

@@ -57,8 +57,7 @@ def table_asset(
     DEPS[spec.name] = tuple(deps)
     CODE_VERSIONS[spec.name] = version
 
-    columns = COLUMNS if money_first else COLUMN_SCHEMA
-    described = table_metadata(spec, writer, columns=columns)
+    described = table_metadata(spec, writer, columns=COLUMNS if money_first else COLUMN_SCHEMA)
     described.update(metadata or {})
 
     def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
@@ -117,8 +116,7 @@ def derived_asset(
         def materialize(
             context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource
         ) -> dg.MaterializeResult[None]:
-            run_id = context.run.run_id
-            derived_table = derive(position_sync.lake, position_sync.settings, run_id)
+            derived_table = derive(position_sync.lake, position_sync.settings, context.run.run_id)
             for key, result in derived_table.checks.items():
                 context.log_event(check_evaluation(key, result))
             version = dg.DataVersion(derived_table.version)
@@ -245,8 +243,7 @@ def plotted(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue]:
     metadata: dict[str, dg.MetadataValue] = {}
     for name, value in numbers.items():
         if value is not None:
-            rounded = round(float(value), 4)
-            metadata[name] = dg.MetadataValue.float(rounded)
+            metadata[name] = dg.MetadataValue.float(round(float(value), 4))
     return metadata
 
 

@@ -110,9 +110,7 @@ def _of_each_login(evaluate: Evaluate) -> Evaluate:
     """Return a function that evaluates a check for each login, and merges the results."""
 
     def evaluation(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
-        results: dict[str, dg.AssetCheckResult] = {}
-        for login in settings.logins:
-            results[login.gateway_id] = evaluate(lake, login)
+        results = {login.gateway_id: evaluate(lake, login) for login in settings.logins}
         return merged(results)
 
     return evaluation
@@ -367,11 +365,11 @@ def news(
     event_keys = {key: check_key_of(key) for key in newest}
     storage = instance.event_log_storage
     stored = storage.get_latest_asset_check_execution_by_key(list(event_keys.values()))
-    events: list[dg.AssetCheckEvaluation] = []
-    for key, result in newest.items():
-        if is_news(stored.get(event_keys[key]), result, now):
-            events.append(check_evaluation(key, result))
-    return events
+    return [
+        check_evaluation(key, result)
+        for key, result in newest.items()
+        if is_news(stored.get(event_keys[key]), result, now)
+    ]
 
 
 def is_news(record: Any, result: dg.AssetCheckResult, now: datetime) -> bool:

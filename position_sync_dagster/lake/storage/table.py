@@ -846,8 +846,7 @@ async def offload(work: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) ->
 
     If the caller is cancelled, the work goes on: a commit that has begun is still made.
     """
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_pool, partial(work, *args, **kwargs))
+    return await asyncio.get_running_loop().run_in_executor(_pool, partial(work, *args, **kwargs))
 
 
 # The calls of `together` that run at once, in threads of their own.

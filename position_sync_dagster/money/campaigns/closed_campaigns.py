@@ -277,8 +277,7 @@ class CampaignBook:
         return exchange_days(self.settings.calendar, min(days), max(days))
 
     def _trading_days(self, first: date, last: date) -> list[date]:
-        days = _days_between(first, last)
-        return [day for day in days if self._calendar.is_trading_day(day)]
+        return [day for day in _days_between(first, last) if self._calendar.is_trading_day(day)]
 
     @cached_property
     def _contracts(self) -> dict[int, Contract]:

@@ -108,8 +108,7 @@ class Closes:
     @cached_property
     def _claiming_owners(self) -> pl.DataFrame:
         """The owners of the others, of contracts of legs: those that claimed it then."""
-        rows = self.rows.with_row_index("at")
-        others = rows.join(self._named_owners, on="at", how="anti")
+        others = self.rows.with_row_index("at").join(self._named_owners, on="at", how="anti")
         of_legs = others.join(self.legs.select("conid").unique(), on="conid")
         return _owners_by_claims(of_legs, self.before, self.legs)
 
@@ -271,8 +270,7 @@ def _parts(lake: MoneyLake, changes: pl.DataFrame, past: Past | None) -> list[Ow
     if past is not None:
         movements = _until(movements, past.at)
 
-    conids = contracts_of_strategies(movements, contracts)
-    deciding = deciding_movements(movements, conids)
+    deciding = deciding_movements(movements, contracts_of_strategies(movements, contracts))
     moved_before, costs = held_before(deciding, changes)
     before = _unmoved(lake, contracts, deciding) | moved_before
     memory = remembered_parts(lake) if past is None else RememberedParts()

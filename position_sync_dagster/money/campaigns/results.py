@@ -96,8 +96,7 @@ def results_of(campaigns: Iterable[CampaignResult], by: Grouping) -> list[GroupR
     """Return the result of each group and currency; pure."""
     groups: defaultdict[tuple[str | None, str | None], list[CampaignResult]] = defaultdict(list)
     for campaign in campaigns:
-        group = _GROUP_OF[by](campaign)
-        groups[group, campaign.currency].append(campaign)
+        groups[_GROUP_OF[by](campaign), campaign.currency].append(campaign)
 
     results = [_result(*key, of_group) for key, of_group in groups.items()]
     return sorted(results, key=lambda result: _place_of(result, by))
@@ -277,8 +276,7 @@ def read_days(
     """Read the profit of each trading day, with what campaigns realised on it; blocks."""
     chosen = pl.lit(value=True) if since is None else pl.col("partition.session_date") >= since
     columns = ["session_date", "currency", "profit"]
-    table = lake.derived_table(PROFIT_EXPLAINED)
-    rows = derived_rows(table, chosen=chosen, columns=columns)
+    rows = derived_rows(lake.derived_table(PROFIT_EXPLAINED), chosen=chosen, columns=columns)
 
     total = pl.when(col.profit.is_not_null().all()).then(col.profit.sum())
     sums = rows.group_by("session_date", "currency").agg(total)

@@ -60,8 +60,7 @@ def closed_campaigns(lake: MoneyLake, settings: Settings, run_id: str | None) ->
     result = derived.replace(table, frame, run_id=run_id)
 
     metadata = table_asset.replacement_metadata(result)
-    unknown = frame["profit"].null_count()
-    metadata["profits_unknown"] = str(unknown)
+    metadata["profits_unknown"] = str(frame["profit"].null_count())
     return Derived(metadata=metadata, version=str(result.version))
 
 
@@ -125,9 +124,10 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
         # What the new rows of daily_positions say of contracts may make a movement's cash known.
         MovementBook(lake, settings.calendar, run_id=context.run.run_id).update()
 
-        trading_days: list[TradingDay] = []
-        for day, before in zip(days, days_before, strict=True):
-            trading_days.append(TradingDay(day, before, closes[before], closes[day]))
+        trading_days = [
+            TradingDay(day, before, closes[before], closes[day])
+            for day, before in zip(days, days_before, strict=True)
+        ]
         frames = explain_days(lake, settings, trading_days)
 
         result = replaced_days(context, lake, PROFIT_EXPLAINED, frames)

@@ -95,9 +95,9 @@ def aligned_table(columns: Iterable[Column], rows: Sequence[Row]) -> dg.TableMet
             cells = [cell.rjust(widest).replace(" ", "\u00a0") for cell in cells]
         texts[column.heading] = cells
 
-    named_rows: list[dict[str, str]] = []
-    for row in zip(*texts.values(), strict=True):
-        named_rows.append(dict(zip(texts, row, strict=True)))
+    named_rows: list[dict[str, str]] = [
+        dict(zip(texts, row, strict=True)) for row in zip(*texts.values(), strict=True)
+    ]
     return table_asset.table_of(named_rows)
 
 
@@ -145,8 +145,7 @@ def strategy_exposure(lake: MoneyLake, settings: Settings, run_id: str | None) -
 
     def make() -> tuple[tuple[Book, pl.DataFrame], pl.DataFrame]:
         book = read_book(lake, settings, now)
-        version = newest_version(book.priced) or None
-        sums = exposure.exposures(book.split, now, version)
+        sums = exposure.exposures(book.split, now, newest_version(book.priced) or None)
         return (book, sums), sums
 
     (book, sums), result = derived.derive_whole(table, make, run_id=run_id)

@@ -36,8 +36,7 @@ def risk_scenarios(lake: MoneyLake, settings: Settings, run_id: str | None) -> D
     that the risk of yesterday can be read tomorrow. A leg that cannot be priced is counted in
     left_out and is in no number. `position-sync what-if` computes other scenarios.
     """
-    now = datetime.now(UTC)
-    _book, chosen, legs = risk.read_risk(lake, settings, now)
+    _book, chosen, legs = risk.read_risk(lake, settings, datetime.now(UTC))
     rows = risk.risk_rows(legs, chosen, run_id)
     lake.risk_scenarios.record(rows)
 
@@ -49,9 +48,10 @@ def risk_scenarios(lake: MoneyLake, settings: Settings, run_id: str | None) -> D
     metadata["left_out"] = sum(left_out.values())
     metadata["scenarios"] = str(len(chosen.recorded))
 
-    results: dict[dg.AssetCheckKey, dg.AssetCheckResult] = {}
-    for check in (losses_are_within_their_limits, early_assignment):
-        results[check.check_key] = EVALUATE[check.check_key](lake, settings)
+    results = {
+        check.check_key: EVALUATE[check.check_key](lake, settings)
+        for check in (losses_are_within_their_limits, early_assignment)
+    }
     return Derived(metadata=metadata, checks=results)
 
 
@@ -113,8 +113,7 @@ def early_assignment(lake: MoneyLake, settings: Settings) -> dg.AssetCheckResult
     if not named_rows:
         return passed(f"{summary}.")
 
-    texts = [_assignment_text(row) for row in named_rows[:MOST_NAMED]]
-    named = "; ".join(texts)
+    named = "; ".join([_assignment_text(row) for row in named_rows[:MOST_NAMED]])
     return failed(f"{summary}: {named}.", options=len(likely), not_judged=len(doubtful))
 
 

@@ -112,8 +112,7 @@ def imported(
     with dagster_failures():
         lake: MoneyLake = position_sync.lake
         settings = position_sync.settings
-        run_id = context.run.run_id
-        downloaded, done = statement_folder.download_and_import(lake, settings, run_id)
+        downloaded, done = statement_folder.download_and_import(lake, settings, context.run.run_id)
     for error in done.unreadable:
         context.log.warning(f"A statement was left out: {error}")
 
@@ -127,8 +126,7 @@ def imported(
     metadata_of: dict[str, dict[str, Any]] = {FOLDER: of_folder}
     added = {lake.executions.table: done.executions, lake.statement_events.table: done.events}
     for table, rows in added.items():
-        state = table_asset.state_of(table)
-        metadata_of[table.spec.name] = {"added": rows, **state}
+        metadata_of[table.spec.name] = {"added": rows, **table_asset.state_of(table)}
 
     files_check = judge_files(len(done.found), done.unreadable, done.notes)
     followed = dg.DataVersion(table_asset.FOLLOWED)  # that of the events of ticks
@@ -231,8 +229,7 @@ def judge_causes(unexplained: Sequence[Closure]) -> dg.AssetCheckResult:
         return passed("The cause of each close is known.")
 
     newest = unexplained[-MOST_NAMED:]
-    described = [_described_close(closure) for closure in reversed(newest)]
-    named = "; ".join(described)
+    named = "; ".join([_described_close(closure) for closure in reversed(newest)])
     return failed(
         f"{len(unexplained)} closes have no known cause. {named}",
         what_to_do="Look these up in TWS (Trades, Corporate Actions) or the broker's message "

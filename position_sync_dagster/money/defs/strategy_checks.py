@@ -82,8 +82,7 @@ def rolls_are_followed(lake: MoneyLake, settings: Settings) -> dg.AssetCheckResu
 
     What to do: Write the legs of these strategies as they are now into the strategies file.
     """
-    now = datetime.now(UTC)
-    rolls = leg_followers.rolls_to_follow(lake, settings, now)
+    rolls = leg_followers.rolls_to_follow(lake, settings, datetime.now(UTC))
     return check.rows_result(
         pl.DataFrame({"roll": rolls.refused}),
         none="Nothing is left to a person.",
@@ -112,8 +111,7 @@ def watched_limits(
         watched_before: Names of checks as "asset: check".
     """
     try:
-        limits = strategies_file.saved_limits(settings.strategies_file)
-        names = [limit.name for limit in limits]
+        names = [limit.name for limit in strategies_file.saved_limits(settings.strategies_file)]
     except StrategiesFileError:
         names = []
         for text in watched_before:
@@ -167,8 +165,7 @@ def limits_are_read(_lake: MoneyLake, settings: Settings) -> dg.AssetCheckResult
 
 def _evaluate_alone(name: str, lake: MoneyLake, settings: Settings) -> dg.AssetCheckResult:
     """Return the result of one limit with a book that is read for it."""
-    book = read_book(lake, settings, utc_now())
-    results = evaluated_limits(settings, book)
+    results = evaluated_limits(settings, read_book(lake, settings, utc_now()))
     key = dg.AssetCheckKey(EXPOSURE, name)
     if key not in results:
         return check.unknown_result("the strategies file has no such limit any more.")
@@ -183,8 +180,7 @@ def strategies_checks() -> dg.Definitions:
     """
     limits, _read_result = _read(POSITION_SYNC.read_settings())
     checks = [file_is_applied, legs_are_resolved, rolls_are_followed, limits_are_read]
-    for limit in limits:
-        checks.append(_check_of(limit))
+    checks.extend(_check_of(limit) for limit in limits)
     return dg.Definitions(asset_checks=checks)
 
 

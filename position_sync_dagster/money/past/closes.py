@@ -202,9 +202,7 @@ def current_executions(executions: Iterable[Execution]) -> list[Execution]:
         elif booking or (account, execution_id) not in booked:
             stated.append(execution)
 
-    last = {}
-    for execution in sorted(reported, key=_revision):
-        last[_uncorrected(execution)] = execution
+    last = {_uncorrected(execution): execution for execution in sorted(reported, key=_revision)}
     for execution in stated:  # a statement names only the last revision
         last.pop(_uncorrected(execution), None)
     return sorted((*stated, *last.values()), key=attrgetter("time", "execution_id"))

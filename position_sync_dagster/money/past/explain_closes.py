@@ -151,8 +151,7 @@ class CloseExplainer:
             return {}
 
         due_rows = closes.filter(one_of("change_id", due))
-        facts = self._facts(due_rows, asked)
-        closures = closures_of(facts, now, due)
+        closures = closures_of(self._facts(due_rows, asked), now, due)
         return grouped(attrgetter("change_id"), closures)
 
     def _ask_person(
@@ -385,8 +384,7 @@ def _with_newer_facts(closes: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame
 def _with_statement_of_days(closes: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
     """Return the closes of whose days a statement has the trades."""
     begin = _new_york(pl.col("begin"))
-    end = _new_york(pl.col("seen_at"))
-    days = closes.select("change_id", "account", begin=begin, end=end)
+    days = closes.select("change_id", "account", begin=begin, end=_new_york(pl.col("seen_at")))
 
     is_period = pl.col("first_day").is_not_null()
     periods = named.filter(is_period).select("account", "first_day", "day")

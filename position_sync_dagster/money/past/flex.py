@@ -195,8 +195,7 @@ def cash_of(fields: Fields) -> AccountSummary:
     Raises:
         StatementError: A field is missing or cannot be read.
     """
-    day = fields.required(DAY, "reportDate")
-    at = datetime.combine(day, STATED_AT, STATEMENT_ZONE)
+    at = datetime.combine(fields.required(DAY, "reportDate"), STATED_AT, STATEMENT_ZONE)
     row = fields.row(_CASH)
     return AccountSummary(**row, timestamp=at.astimezone(UTC), source=AccountSource.FLEX)
 
@@ -228,10 +227,11 @@ def equity_event(fields: Fields) -> closes.StatementEvent:
     Raises:
         StatementError: A field is missing or cannot be read.
     """
-    parts: dict[str, float] = {}
-    for name in fields.attributes:
-        if name not in _NO_PART and not name.endswith(("Long", "Short", "Component")):
-            parts[name] = fields.required(NUMBER, name)
+    parts = {
+        name: fields.required(NUMBER, name)
+        for name in fields.attributes
+        if name not in _NO_PART and not name.endswith(("Long", "Short", "Component"))
+    }
 
     day = fields.required(DAY, "reportDate")
     currency = fields.get(TEXT, "currency")
@@ -491,8 +491,7 @@ class _StatementReader:
             StatementError: It is no activity statement.
         """
         if not self._sections & _SECTIONS:
-            sections = sorted(self._sections)
-            listed = ", ".join(sections[:5]) or "nothing"
+            listed = ", ".join(sorted(self._sections)[:5]) or "nothing"
             message = (
                 f"{self._fields.file} is no activity statement: it has {shown(listed)}, and none "
                 "of Open Positions, Trades and the other sections that are read."

@@ -170,10 +170,11 @@ class Fields:
 
     def __str__(self) -> str:
         """Return what names the row in a message."""
-        named: list[str] = []
-        for name in ("conid", "symbol", "tradeID", "transactionID", "dateTime"):
-            if name in self.attributes:
-                named.append(f"{name} {shown(self.attributes[name])}")
+        named: list[str] = [
+            f"{name} {shown(self.attributes[name])}"
+            for name in ("conid", "symbol", "tradeID", "transactionID", "dateTime")
+            if name in self.attributes
+        ]
 
         row = f"{self.file}: {self.element}"
         return f"{row} ({', '.join(named)})" if named else row

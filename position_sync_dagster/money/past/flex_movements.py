@@ -398,8 +398,7 @@ def _with_counterparts(movements: Sequence[Movement]) -> list[Movement]:
     options: defaultdict[_End, list[Movement]] = defaultdict(list)
     for movement in movements:
         if movement.kind in DELIVERIES and movement.underlying_conid:
-            end = _end_of(movement, movement.underlying_conid)
-            options[end].append(movement)
+            options[_end_of(movement, movement.underlying_conid)].append(movement)
 
     linked: list[Movement] = []
     for movement in movements:

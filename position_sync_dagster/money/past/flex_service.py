@@ -24,10 +24,7 @@ def answer_of(data: bytes) -> dict[str, str]:
     if b"<FlexStatementResponse" in data[:4096]:
         with suppress(Xml.ParseError, LookupError, ValueError):
             root = Xml.fromstring(data)  # noqa: S314 - expat bounds the growth of entities
-            texts: dict[str, str] = {}
-            for element in root:
-                texts[element.tag] = (element.text or "").strip()
-            return texts
+            return {element.tag: (element.text or "").strip() for element in root}
     return {}
 
 
@@ -66,8 +63,7 @@ def refusal(texts: Mapping[str, str], source: str) -> FlexServiceError:
         source: The file or the query, for the message.
     """
     code = texts.get("ErrorCode") or texts.get("code") or "no code"
-    text = texts.get("ErrorMessage") or "no statement and no error"
-    message = text[:200].rstrip(".")
+    message = (texts.get("ErrorMessage") or "no statement and no error")[:200].rstrip(".")
     remedy = _REMEDIES.get(code, "See the error codes of IB's Flex Web Service.")
     kind = _LaterError if code in _LATER else FlexServiceError
     return kind(f"{source}: the Flex service answered {code}: {message}.", remedy=remedy)

@@ -117,8 +117,7 @@ class MovementBook:
         read_now = {name for statement in statements for name in _names_of(statement)}
         judged_now = {closure.change_id for closure in judged}
         is_reported = pl.col("source") == MovementSource.API.value
-        records = self.lake.movements.records(since, ~is_reported)
-        stored = _with_their_days(records, sections)
+        stored = _with_their_days(self.lake.movements.records(since, ~is_reported), sections)
         stated = [*_stated_once(statements)]
         stated += [
             movement
@@ -231,8 +230,7 @@ class MovementBook:
 
         daily = self.lake.derived_table(DAILY_POSITIONS)
         if daily.exists():
-            daily_rows = daily.rows(are_named).select(columns)
-            rows = pl.concat([rows, daily_rows])
+            rows = pl.concat([rows, daily.rows(are_named).select(columns)])
         return rows.sort("timestamp")
 
 
@@ -312,8 +310,7 @@ def _with_their_days(
 
 def _again(movement: Movement, terms: Terms) -> Movement:
     """Return a stored movement with what is known of its contract and its calendar now."""
-    session = terms.session_of(movement.day)
-    return completed(replace(movement, session_date=session), terms)
+    return completed(replace(movement, session_date=terms.session_of(movement.day)), terms)
 
 
 def _day_before(since: date | None) -> datetime | None:

@@ -201,8 +201,7 @@ def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
         price = None
         if closure.price is not None and magnifier is not None:
             price = closure.price / magnifier
-        settled = replace(base, price=price)
-        return [completed(settled, terms)]
+        return [completed(replace(base, price=price), terms)]
 
     ended = replace(base, price=0.0, cash=0.0, counter_conid=counter_conid)
     if counter_conid is None:

@@ -88,9 +88,10 @@ def join_rows(
 
     unexplained = pairs.join(later, on=HOLDING, how="anti")
     differing = _differing(unexplained, band).sort(HOLDING)
-    differences = []
-    for row in differing.iter_rows(named=True):
-        differences.append(Discrepancy(type=DiscrepancyType.STATEMENT, **row))
+    differences = [
+        Discrepancy(type=DiscrepancyType.STATEMENT, **row)
+        for row in differing.iter_rows(named=True)
+    ]
     return rows, differences
 
 

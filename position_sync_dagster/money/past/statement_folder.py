@@ -302,8 +302,9 @@ def _newest_first(
 
     all_errors = list(unreadable)
     for statement in served:
-        for fault, remedy in statement.left_out:
-            all_errors.append(errors.StatementError(fault, remedy=remedy))
+        all_errors.extend(
+            errors.StatementError(fault, remedy=remedy) for fault, remedy in statement.left_out
+        )
 
     notes: tuple[str, ...] = ()
     if foreign_rows:

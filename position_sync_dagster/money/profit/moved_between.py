@@ -147,8 +147,7 @@ def _as_quantities_say(
 def _changes(start: pl.DataFrame, end: pl.DataFrame) -> pl.DataFrame:
     """Return by how much each holding changed between two ends."""
     first = start.select(*KEY, first="position")
-    last = end.select(*KEY, last="position")
-    held = first.join(last, on=KEY, how="full", coalesce=True)
+    held = first.join(end.select(*KEY, last="position"), on=KEY, how="full", coalesce=True)
     # A holding without a row at one end was not held then.
     return held.select(*KEY, change=col.last.fill_null(0.0) - col.first.fill_null(0.0))
 

@@ -141,8 +141,7 @@ class _Sources:
         recent = movements.filter(col.day >= min(sessions) - BOOKED_BEFORE)
         legs = legs_ever(lake)
         conids = {*rows["conid"], *recent["conid"].drop_nulls()}
-        of_strategies = contracts_of_strategies(movements, legs) & conids
-        deciding = deciding_movements(movements, of_strategies)
+        deciding = deciding_movements(movements, contracts_of_strategies(movements, legs) & conids)
         accounts = table.rows(columns=["session_date", "account"])
         is_sections = col.kind == EventKind.SECTIONS.value
         statements = lake.statement_events.rows(None, is_sections, ["first_day", "account"])
@@ -163,8 +162,7 @@ def _held_before(
     start = rows.filter(session_date=first.before)
     end = rows.filter(session_date=first.day)
     opening = (first.before, first.since)
-    closing = (first.day, first.closed)
-    between = movements_between(movements, start, end, opening, closing, settings)
+    between = movements_between(movements, start, end, opening, (first.day, first.closed), settings)
     moved = between.included.filter("before_start").group_by(KEY).agg(col.quantity.sum())
     held = start.filter(col.position != 0).join(moved, on=KEY, how="left")
     unmoved_or_less = col.position - col.quantity.fill_null(0.0)  # without a movement nothing moved
@@ -336,11 +334,9 @@ def explain_holdings(
         `value_0` (what that was worth), and `units_0`, how many units of the underlying that was.
         A greek that is not known is null; what it would explain is in `repricing`.
     """
-    both_ends = _both_ends(start, end, by)
-    with_movements = _with_movements(both_ends, _sums_of_movements(moved, by), by)
+    with_movements = _with_movements(_both_ends(start, end, by), _sums_of_movements(moved, by), by)
 
-    with_profit = _with_profit(_with_values(with_movements))
-    with_parts = _with_parts(with_profit, days)
+    with_parts = _with_parts(_with_profit(_with_values(with_movements)), days)
 
     units_0 = col.position_0 * col.multiplier_0
     names = (*NUMBERS, "without_greeks", "why_unknown", "missing", "held", "is_split", "value_0")
@@ -359,8 +355,7 @@ def _joined(rows: pl.DataFrame, more: pl.DataFrame, by: Sequence[str]) -> pl.Dat
 
     Sources may write a symbol in different ways: the contract is the same.
     """
-    on = [*by, "currency"]
-    joined = rows.join(more, on=on, how="full", coalesce=True, suffix="_of_more")
+    joined = rows.join(more, on=[*by, "currency"], how="full", coalesce=True, suffix="_of_more")
     symbol = pl.coalesce("symbol", "symbol_of_more")
     return joined.with_columns(symbol=symbol).drop("symbol_of_more")
 
@@ -421,8 +416,7 @@ def _with_movements(
     is_moved = col.movements.is_not_null()
     moved = pl.col("quantity", "cash", "fees")
     moved_or_not = pl.when(is_moved).then(moved).otherwise(0.0)
-    is_booked = col.is_booked.fill_null(value=False)
-    return joined.with_columns(positions, moved_or_not, is_booked)
+    return joined.with_columns(positions, moved_or_not, col.is_booked.fill_null(value=False))
 
 
 def _with_values(rows: pl.DataFrame) -> pl.DataFrame:
@@ -513,8 +507,7 @@ def _with_parts(rows: pl.DataFrame, days: float) -> pl.DataFrame:
         without_greeks=(col.position_0 != 0) & col.delta_0.is_null() & ~is_share,
     )
 
-    sizes = pl.col(PARTS).abs()
-    sized = with_parts.with_columns(gross_move=pl.sum_horizontal(sizes))
+    sized = with_parts.with_columns(gross_move=pl.sum_horizontal(pl.col(PARTS).abs()))
     known = sized.with_columns(pl.when(is_known).then(pl.col(*PARTS, "gross_move")))
     return known.with_columns(unexplained=_unexplained(is_known))
 
@@ -590,9 +583,7 @@ def _of_known_ends(
     without_close = accounts - set(end)
     without_start = accounts - set(start)
     lost = without_start & set(earlier)
-    left_out = without_close | (without_start - lost)
-
-    is_left_out = col.account.is_in(list(left_out))
+    is_left_out = col.account.is_in(list(without_close | (without_start - lost)))
     is_lost = col.account.is_in(list(lost))
     known_numbers = pl.when(~is_lost).then(pl.col(NUMBERS))
     reason = pl.when(is_lost).then(pl.lit(NO_CLOSE_BEFORE)).otherwise("why_unknown")

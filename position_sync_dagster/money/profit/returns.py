@@ -353,9 +353,11 @@ def read_returns(
 
     days: list[AccountDay] = []
     for row_of_day in _booked(books):
-        for since_day, day in pairwise(sessions):
-            if min(row_of_day) <= day <= max(row_of_day):
-                days.append(_day_of(lake, row_of_day, day, since_day, by_owner))
+        days.extend(
+            _day_of(lake, row_of_day, day, since_day, by_owner)
+            for since_day, day in pairwise(sessions)
+            if min(row_of_day) <= day <= max(row_of_day)
+        )
     return returns_of(days, by)
 
 

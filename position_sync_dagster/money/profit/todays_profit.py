@@ -291,8 +291,7 @@ def _explained_holdings(
     ends = _both_ends(opening.rows, present)
     holdings = with_reasons.join(ends, on=KEY, how="left", maintain_order="left")
 
-    is_near = col.expiry <= opening.today + NEAR_EXPIRY
-    is_wanted = _IS_SPLIT & (is_near | col.lacks_greeks)
+    is_wanted = _IS_SPLIT & ((col.expiry <= opening.today + NEAR_EXPIRY) | col.lacks_greeks)
     by_expiry = holdings.filter(is_wanted).sort("expiry", *KEY, nulls_last=True)
     steps = _steps_of(by_expiry.head(MOST_REVALUED), opening, present, book, given)
     return _with_steps(holdings, steps)
@@ -307,8 +306,7 @@ def _with_lost_closes(holdings: pl.DataFrame, opening: OpeningBook) -> pl.DataFr
     is_recorded = col.account.is_in(opening.rows["account"].unique().to_list())
     is_lost = ~is_recorded & IS_MISSING.any().over("account")
     reason = pl.lit(f"the close of {opening.session} is not recorded")
-    why_unknown = pl.when(is_lost).then(reason).otherwise("why_unknown")
-    return holdings.with_columns(why_unknown=why_unknown)
+    return holdings.with_columns(why_unknown=pl.when(is_lost).then(reason).otherwise("why_unknown"))
 
 
 def _both_ends(first: pl.DataFrame, last: pl.DataFrame) -> pl.DataFrame:
@@ -392,8 +390,7 @@ def _with_steps(holdings: pl.DataFrame, steps: pl.DataFrame) -> pl.DataFrame:
         parts[name] = pl.when(is_revalued).then(step).otherwise(by_greek)
 
     split = rows.with_columns(**parts, revalued=is_revalued, without_greeks=is_repriced)
-    repricing = col.held - pl.sum_horizontal(BY_GREEKS)
-    return split.with_columns(repricing=repricing)
+    return split.with_columns(repricing=col.held - pl.sum_horizontal(BY_GREEKS))
 
 
 def _parts_of(book: Book, holdings: pl.DataFrame) -> pl.DataFrame:

@@ -194,11 +194,11 @@ def not_understood(urls: Iterable[SecretStr]) -> list[int]:
         except ImportError as error:
             raise MissingExtraError("apprise", "alerts") from error
 
-        numbers = []
-        for number, url in enumerate(urls, 1):
-            if not apprise.Apprise().add(url.get_secret_value()):
-                numbers.append(number)
-        return numbers
+        return [
+            number
+            for number, url in enumerate(urls, 1)
+            if not apprise.Apprise().add(url.get_secret_value())
+        ]
 
 
 class Delivery:

@@ -63,8 +63,7 @@ from position_sync_dagster.sync.confirmations import CONFIRMED, PRICED
 def is_leg_of(lake: MoneyLake, strategy: str, legs: Iterable[ActiveContract]) -> pl.Expr:
     """Return the condition that a row belongs to one of these legs, and the leg to the strategy."""
     legs_of_strategy = [leg for leg in legs if leg.strategy_id == strategy]
-    conids = {leg.conid for leg in legs_of_strategy}
-    contracts = lake.contracts.get(conids)
+    contracts = lake.contracts.get({leg.conid for leg in legs_of_strategy})
 
     is_wanted = pl.lit(value=False)
     for leg in legs_of_strategy:
@@ -482,8 +481,7 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
     `moneyness` is a part of the strike, above 0 in the money; `extrinsic` is of one unit.
     """
     named = rows.with_columns(_names(rows))
-    owners = _owners(book.split.parts)
-    joined = named.join(owners, on=KEY, how="left", maintain_order="left")
+    joined = named.join(_owners(book.split.parts), on=KEY, how="left", maintain_order="left")
     # A holding in no strategy has no row among those of strategies.
     with_owners = joined.with_columns(pl.col("strategies", "shares").fill_null([]))
 
@@ -510,8 +508,7 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
         current=is_current(book.live_since),
     )
     price_age = _age_s(col.confirmed_at, book.now)
-    greeks_age = _age_s(col.greeks_at, book.now)
-    return positions.with_columns(age_s=price_age, greeks_age_s=greeks_age)
+    return positions.with_columns(age_s=price_age, greeks_age_s=_age_s(col.greeks_at, book.now))
 
 
 def _names(rows: pl.DataFrame) -> pl.Series:
@@ -544,11 +541,9 @@ def open_positions(
     """
     holdings = book.priced.filter(col.position != 0)
     if underlying is not None:
-        symbol = col.symbol.str.to_uppercase()
-        holdings = holdings.filter(symbol == underlying.upper())
+        holdings = holdings.filter(col.symbol.str.to_uppercase() == underlying.upper())
 
-    strike = col.strike.fill_null(0.0)
-    order = ("account", "symbol", "expiry", strike, "conid")
+    order = ("account", "symbol", "expiry", col.strike.fill_null(0.0), "conid")
     rows = position_rows(holdings, book).sort(order, nulls_last=True)
     if strategy is None:
         return rows
@@ -583,8 +578,7 @@ def read_curves(lake: MoneyLake, book: Book) -> list[dict[str, Any]]:
     at_slots = _newest_at_slots(sampled, earlier.filter(col.conid.is_in(conids)))
     curves = _curves_of_strategies(at_slots, book)
 
-    values = lake.account_values.between(first, book.now)
-    profits = values.drop_nulls("daily_pnl")
+    profits = lake.account_values.between(first, book.now).drop_nulls("daily_pnl")
     by_account = profits.group_by("account", "currency", maintain_order=True)
     for (account, currency), of_account in by_account:
         rows = of_account.select("timestamp", "daily_pnl").rows()
@@ -664,8 +658,7 @@ def _curves_of_strategies(holdings: pl.DataFrame, book: Book) -> list[dict[str, 
     is_of_day = col.slot - col.timestamp <= A_DAY
     profit = pl.when(is_of_day).then(col.daily_pnl * col.share)
     with_profit = pl.concat(parts).select("currency", "slot", strategy="strategy_id", profit=profit)
-    by_slot = with_profit.group_by("strategy", "currency", "slot")
-    sums = by_slot.agg(sum_if_known(col.profit))
+    sums = with_profit.group_by("strategy", "currency", "slot").agg(sum_if_known(col.profit))
     in_order = sums.sort("strategy", "currency", "slot")
     by_strategy = in_order.group_by("strategy", "currency", maintain_order=True)
     shortest = holdings["slot"].unique().sort().diff().min()

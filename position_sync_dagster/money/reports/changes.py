@@ -128,9 +128,11 @@ def read_day(lake: MoneyLake, since: datetime, until: datetime | None = None) ->
         names[change.conid] = contract_name(change)
 
     breaks = lake.breaks.open_breaks()
-    for ended in lake.breaks.closed_breaks(MOST_BREAKS):
-        if ended.resolved_at and ended.resolved_at >= since:
-            breaks.append(ended)
+    breaks.extend(
+        ended
+        for ended in lake.breaks.closed_breaks(MOST_BREAKS)
+        if ended.resolved_at and ended.resolved_at >= since
+    )
 
     judged_at = pl.coalesce("judged_at", "closed_at")
     is_known = (col.closed_at >= moment(since)) & (judged_at <= moment(known_by))

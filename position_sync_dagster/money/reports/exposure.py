@@ -286,8 +286,7 @@ def _legless_rows(parts: pl.DataFrame, conids: Collection[int]) -> pl.DataFrame:
         differences[row["leg"]] = f"{name}: {unclaimed} of {held} in no strategy"
 
     difference = col.leg.replace_strict(differences, default=None, return_dtype=pl.String)
-    mismatch = pl.lit(None, pl.String)
-    rows = parts.with_columns(is_held=True, mismatch=mismatch, difference=difference)
+    rows = parts.with_columns(is_held=True, mismatch=pl.lit(None, pl.String), difference=difference)
     return rows.select(*_LEG_COLUMNS)
 
 

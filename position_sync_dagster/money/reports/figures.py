@@ -126,8 +126,7 @@ class Figures:
         unvalued = rows.drop("daily_pnl", "realized_pnl")
         with_moves = unvalued.join(self._moved, on=KEY, how="left")
         with_stated = with_moves.join(self._stated_at_close, on=KEY, how="left")
-        realized = pl.coalesce("stated", "realized")
-        with_profit = with_stated.with_columns(realized_pnl=realized)
+        with_profit = with_stated.with_columns(realized_pnl=pl.coalesce("stated", "realized"))
 
         positions = position_rows(with_profit.select(closed.columns), self.book)
         return self._with_owners(positions).sort("timestamp", descending=True)
@@ -166,9 +165,9 @@ class Figures:
             "realized": pl.Float64,
         }  # fmt: skip
         realized = realized_of(self.day)
-        rows: list[tuple[Any, ...]] = []
-        for key, profit in closed_profits(self.day).items():
-            rows.append((*key, profit, realized.get(key)))
+        rows = [
+            (*key, profit, realized.get(key)) for key, profit in closed_profits(self.day).items()
+        ]
         return pl.DataFrame(rows, schema=schema, orient="row")
 
     @property
@@ -252,8 +251,7 @@ class Figures:
     @property
     def current(self) -> int:
         """The number of holdings whose value is current."""
-        is_current = self.book.held["is_current"]
-        return int(is_current.sum())
+        return int(self.book.held["is_current"].sum())
 
     @property
     def oldest_age_s(self) -> float | None:

@@ -143,8 +143,7 @@ def sums_table(heading: str, sums: Iterable[MoneySum]) -> tuple[list[Column], li
     accounts = {row_sums.account for row_sums in listed if row_sums.account}
     rows = [_sums_row(row_sums, has_accounts=len(accounts) > 1) for row_sums in listed]
 
-    title = Column(heading, "title", 0, itemgetter("title"), left=True, most=18)
-    columns = [title]
+    columns = [Column(heading, "title", 0, itemgetter("title"), left=True, most=18)]
     for column in SUMS:
         is_empty = all(row[column.name] is None for row in rows)
         if column.name not in _NOT_ALWAYS or not is_empty:
@@ -188,8 +187,9 @@ def positions_table(rows: pl.DataFrame, book: Book) -> tuple[list[Row], int]:
 
     parts = book.split.parts.join(rows, on=KEY, how="semi")
     totals = summed(parts, ["currency"], book.now)
-    for total in totals.iter_rows(named=True):
-        lines.append(_total_row(total, summed_names, book.now))
+    lines.extend(
+        _total_row(total, summed_names, book.now) for total in totals.iter_rows(named=True)
+    )
 
     return lines, totals.height
 
@@ -197,8 +197,7 @@ def positions_table(rows: pl.DataFrame, book: Book) -> tuple[list[Row], int]:
 def _position_rows(positions: pl.DataFrame) -> list[Row]:
     """Return the cells of positions; one that does not have a figure, such as cash, lacks it."""
     size = pl.col("position") * pl.col("multiplier")
-    greeks = pl.col(_GREEKS) * size
-    sized = positions.with_columns(greeks, notional="market_value")
+    sized = positions.with_columns(pl.col(_GREEKS) * size, notional="market_value")
     figures = sized.select(figure_of(name).alias(name) for name in (*_GREEKS, *_SUMMED))
 
     rows: list[Row] = []
@@ -275,6 +274,5 @@ def _lines_of_strategy(sums: MoneySum) -> list[str]:
         lines.append(line)
 
     if sums.differences:
-        for text in sums.differences.split("; "):
-            lines.append(f"{sums.name}: {text}")
+        lines.extend(f"{sums.name}: {text}" for text in sums.differences.split("; "))
     return lines

@@ -94,8 +94,7 @@ def read(home: Path | None = None) -> Programs:
         changed_at(SENSORS, home),
         changed_at(FAILED_TICK, home),
     )
-    ticks = [at for at in (worked, failed) if at is not None]
-    ticked = max(ticks, default=None)
+    ticked = max([at for at in (worked, failed) if at is not None], default=None)
     started = changed_at(SUPERVISOR, home)
     limit_s = FIRST_TICK_S if ticked is None else LATE_S
     # Another sensor may tick without an error meanwhile.

@@ -206,9 +206,11 @@ def read_status(
         unresolved.append(f"{leg.described} of strategy {leg.strategy_id}: {problem}")
 
     attention = [*programs.problems]
-    for login_status in logins:
-        if login_status.login_asks:
-            attention.append(f"{login_status.gateway_id}: {login_status.login}. {CONFIRM}")
+    attention.extend(
+        f"{login_status.gateway_id}: {login_status.login}. {CONFIRM}"
+        for login_status in logins
+        if login_status.login_asks
+    )
     attention += _attention(settings.strategies_file, failed, now)
 
     hint = next_step(lake, settings, now)

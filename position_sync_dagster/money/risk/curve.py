@@ -147,8 +147,7 @@ def curves_of(
 
 def _over_moves(legs: PricedLegs, shift: Point) -> Curve:
     """Return the curve of several underlyings, which all move by the same percentage."""
-    left_out = _left_out(legs)
-    curve = Curve(**_described(legs, left_out), underlying=None)
+    curve = Curve(**_described(legs, _left_out(legs)), underlying=None)
     is_carried = carries(col.reason.is_null())
     if not legs.parts.select(is_carried).item():
         return curve
@@ -201,8 +200,7 @@ def _at_expiry(legs: PricedLegs, notes: Sequence[str]) -> Curve:
     # All strategies of an underlying may be hundreds of legs that live on.
     is_of_one = legs.parts["strategy_id"].n_unique() == 1
     steps = model.FINE if is_of_one else model.COARSE
-    realised = known_sum(legs.settled["realised"])
-    payoff = payoff_of(each, now, notes, steps, realised)
+    payoff = payoff_of(each, now, notes, steps, known_sum(legs.settled["realised"]))
     described = _described(legs, _left_out(legs, since_opened=True))
     curve = Curve(**described, underlying=payoff.under, payoff=payoff)
     spot = legs.parts["spot"].median()
@@ -227,10 +225,11 @@ def _at_expiry(legs: PricedLegs, notes: Sequence[str]) -> Curve:
 def _described(legs: PricedLegs, left_out: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return whose legs these are, which, when they expire, and which cannot be priced."""
     account, currency = legs.parts.select("account", "currency").row(0)
-    to_come = []
-    for leg in legs:
-        if leg.delivered is not None and leg.delivered.expires_at > legs.given.now:
-            to_come.append(leg.delivered.expires_at)
+    to_come = [
+        leg.delivered.expires_at
+        for leg in legs
+        if leg.delivered is not None and leg.delivered.expires_at > legs.given.now
+    ]
     return {
         "account": account,
         "currency": currency,
@@ -321,8 +320,7 @@ def _greeks_along(legs: PricedLegs, moves: model.Array, shift: Point) -> dict[st
     if options:
         priced = as_options([*terms.values()], repeat(legs.given.now), spot[options].tolist())
         later = priced.later(shift.days)
-        implied = parts["implied_vol"].to_numpy()[options]
-        shifted = implied + shift.vol / 100
+        shifted = parts["implied_vol"].to_numpy()[options] + shift.vol / 100
         volatility = shifted.clip(model.LOWEST_VOLATILITY, model.HIGHEST_VOLATILITY)
 
         greeks = model.greeks_along(later, spots[options], volatility, model.COARSE)

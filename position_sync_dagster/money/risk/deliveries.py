@@ -405,8 +405,9 @@ def _next_dividend(
     dividends: Iterable[DatedDividend] | None, terms: ExerciseTerms, now: datetime, spot: float
 ) -> tuple[datetime, float] | None:
     """Return the ex-date and the amount of the next dividend before an expiry; None: none."""
-    coming = []
-    for dividend in dividends or ():
-        if now < dividend.ex_date <= terms.expires_at:
-            coming.append((dividend.ex_date, dividend.amount_at(spot)))
+    coming = [
+        (dividend.ex_date, dividend.amount_at(spot))
+        for dividend in dividends or ()
+        if now < dividend.ex_date <= terms.expires_at
+    ]
     return min(coming, default=None)

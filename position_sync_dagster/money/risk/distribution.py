@@ -64,18 +64,18 @@ def distribution_at_expiry(
     """Return the distribution at the first expiry of legs; None: the model does not price it."""
     dated = [leg for leg in legs if leg.delivered is not None]
     first = min((leg.delivered.expires_at for leg in dated if leg.delivered), default=None)
-    priced = []
-    for leg in dated:
-        if leg.priced is not None and leg.priced.expires_at == first and leg.row["implied_vol"]:
-            priced.append((abs(leg.priced.strike - spot), leg.row["implied_vol"], leg.priced))
+    priced = [
+        (abs(leg.priced.strike - spot), leg.row["implied_vol"], leg.priced)
+        for leg in dated
+        if leg.priced is not None and leg.priced.expires_at == first and leg.row["implied_vol"]
+    ]
     if first is None or first <= now or not priced:
         return None
 
     _distance, volatility, terms = min(priced, key=lambda option: option[:2])
     options = as_options([terms], [now], [spot])
     forward = float(options.forwards(np.array([[spot]]))[0, 0])
-    deviation = volatility * float(options.years[0]) ** 0.5
-    return Distribution(forward=forward, deviation=deviation)
+    return Distribution(forward=forward, deviation=volatility * float(options.years[0]) ** 0.5)
 
 
 def odds_of(payoff: Payoff, distribution: Distribution) -> Odds | None:

@@ -281,8 +281,7 @@ def prices(options: VanillaOptions, spots: Array, volatility: Array, steps: Step
     worth = options.exercised(spots)
     price, is_exercised = _smooth_prices(options, spots, volatility, steps)
 
-    negligible = NEGLIGIBLE * _column(options.strike)
-    is_near = price < worth + negligible
+    is_near = price < worth + (NEGLIGIBLE * _column(options.strike))
     is_near &= _column(options.is_american)
 
     is_worth_exercise = (is_exercised | is_near) & (worth > 0)
@@ -424,9 +423,7 @@ def implied_volatility(
     has_no_vega = search.slope / 100 < SMALLEST_VEGA
     is_flat = is_at_least | (is_inner & is_in_the_money & has_no_vega)
 
-    reasons = []
-    for flags in zip(is_below, is_flat, is_inner, strict=True):
-        reasons.append(_reason(*flags))
+    reasons = [_reason(*flags) for flags in zip(is_below, is_flat, is_inner, strict=True)]
     return np.where(is_inner & ~is_flat, volatility, np.nan), reasons
 
 

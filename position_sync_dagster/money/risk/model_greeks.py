@@ -130,11 +130,11 @@ class AccountGreeks:
 
     def stale(self, now: datetime) -> list[int]:
         """Return the underlyings whose price is too old although they trade."""
-        stale = []
-        for conid, prices in self._prices.items():
-            if prices and self._is_old(conid, prices[-1][0], now):
-                stale.append(conid)
-        return stale
+        return [
+            conid
+            for conid, prices in self._prices.items()
+            if prices and self._is_old(conid, prices[-1][0], now)
+        ]
 
     @property
     def without(self) -> dict[int, Reason]:

@@ -117,8 +117,7 @@ def payoffs(legs: PricedLegs, notes: Mapping[str, Sequence[str]] | None = None) 
         strategy, _account, _under, _currency = key
         notes_of_strategy = notes_of.get(strategy, ())
         realised = known_sum(row["realised"] for row in settled[key])
-        payoff = payoff_of(groups[key], legs.given.now, notes_of_strategy, realised=realised)
-        result.append(payoff)
+        result.append(payoff_of(groups[key], legs.given.now, notes_of_strategy, realised=realised))
     return result
 
 
@@ -171,9 +170,10 @@ def payoff_of(
     if slope < 0:
         unbounded.append("the greatest loss is unbounded")
 
-    corners = []
-    for price, amount in zip(prices.tolist(), profits.tolist(), strict=True):
-        corners.append(Corner(price=_rounded(price), profit=_rounded(amount)))
+    corners = [
+        Corner(price=_rounded(price), profit=_rounded(amount))
+        for price, amount in zip(prices.tolist(), profits.tolist(), strict=True)
+    ]
     return replace(
         payoff,
         break_evens=tuple(sorted(set(map(_rounded, break_evens)))),
@@ -444,8 +444,7 @@ def _narrowed(
 def _around_the_highest(heights: model.Array) -> tuple[model.Array, model.Array]:
     highest = heights.argmax(axis=1)
     lower = np.maximum(highest - 1, 0)
-    upper = np.minimum(highest + 1, TRIED_AGAIN)
-    return lower, upper
+    return lower, np.minimum(highest + 1, TRIED_AGAIN)
 
 
 def _around_the_lowest(heights: model.Array) -> tuple[model.Array, model.Array]:

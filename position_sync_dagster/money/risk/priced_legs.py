@@ -164,8 +164,7 @@ class PricedLegs:
         """Return the parts of holdings (`Split.parts`) with what each is priced as."""
         underlyings = _underlyings(parts, given.details)
         named = parts.with_columns(magnifier=_magnifiers(parts), under=underlyings)
-        with_own_spot = named.with_columns(spot=_own_spot())
-        with_spot = with_own_spot.with_columns(spot=_spot_of_underlying())
+        with_spot = named.with_columns(spot=_own_spot()).with_columns(spot=_spot_of_underlying())
 
         terms = []
         reasons = []
@@ -207,11 +206,11 @@ class PricedLegs:
     def options(self) -> dict[int, OptionTerms]:
         """What the model prices the options as that are in scenarios, by the place of the part."""
         reasons = self.parts["reason"]
-        options = {}
-        for place, terms in enumerate(self.terms):
-            if isinstance(terms, OptionTerms) and reasons[place] is None:
-                options[place] = terms
-        return options
+        return {
+            place: terms
+            for place, terms in enumerate(self.terms)
+            if isinstance(terms, OptionTerms) and reasons[place] is None
+        }
 
     def left_out(self) -> dict[str, int]:
         """Return how many legs are left out of every scenario, by reason."""
@@ -233,8 +232,7 @@ def _terms_of(row: Row, given: Assumptions) -> Terms:
 
     fields_of_contract = {name: row[name] for name in CONTRACT_FIELDS}
     option = Instrument(**fields_of_contract)
-    details = given.details.get(option.conid)
-    delivered = exercise_terms(option, details, row["magnifier"])
+    delivered = exercise_terms(option, given.details.get(option.conid), row["magnifier"])
     rate = given.rates.get(option.currency)
     if isinstance(delivered, NotPriced) or rate is None:
         return delivered

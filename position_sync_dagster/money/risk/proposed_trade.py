@@ -229,10 +229,11 @@ def volatility_between(
         expires_at: The expiry.
         now: The present moment.
     """
-    usable = []
-    for leg in held:
-        if leg.delivered is not None and leg.row["implied_vol"] and leg.delivered.expires_at > now:
-            usable.append((leg.delivered, leg))
+    usable = [
+        (leg.delivered, leg)
+        for leg in held
+        if leg.delivered is not None and leg.row["implied_vol"] and leg.delivered.expires_at > now
+    ]
 
     by_expiry = grouped(lambda option: option[0].expires_at, usable)
     day = exchange_date(expires_at)
@@ -255,8 +256,7 @@ def volatility_between(
     variance_low = low.volatility**2 * years_low
     variance_high = high.volatility**2 * years_high
     part = (years - years_low) / (years_high - years_low)
-    variance = variance_low + part * (variance_high - variance_low)
-    volatility = (variance / years) ** 0.5
+    volatility = ((variance_low + part * (variance_high - variance_low)) / years) ** 0.5
     return Interpolated(volatility=volatility, source=f"{low.source} and {high.source}")
 
 

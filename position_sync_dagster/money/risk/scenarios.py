@@ -79,9 +79,9 @@ def _factors(legs: PricedLegs, points: Sequence[Point]) -> model.Array:
     moves = _moves(legs.parts)
     betas = legs.given.betas
 
-    factors_of = {}
-    for symbol in set(symbols):
-        factors_of[symbol] = [point.factor(symbol, moves, betas) for point in points]
+    factors_of = {
+        symbol: [point.factor(symbol, moves, betas) for point in points] for symbol in set(symbols)
+    }
 
     factors = [factors_of[symbol] for symbol in symbols]
     return np.array(factors).reshape(-1, len(points))
@@ -109,8 +109,7 @@ def _option_changes(
     def priced(point: Point, prices: model.Array) -> model.Array:
         """Return the prices of the options at a point."""
         later = options.later(point.days, point.rate / 100)
-        moved = _moved_volatility(volatility, point)
-        return model.prices(later, prices, moved)
+        return model.prices(later, prices, _moved_volatility(volatility, point))
 
     spots = spot[:, None]
     base = priced(Point(), spots)
@@ -217,15 +216,14 @@ def profits(legs: PricedLegs, points: Sequence[Point]) -> list[dict[str, Any]]:
         `left_out`, `known` and `of`.
     """
     change = changes(legs, points)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for level in (Breakdown.ACCOUNT, Breakdown.STRATEGY, Breakdown.UNDERLYING):
         name = _GROUPS[level][0]
         by = list(dict.fromkeys((name, "account", "currency")))
         groups = _summed(legs, change, level).group_by(by, maintain_order=True)
         lists = groups.agg("left_out", "known", "of", profits="profit").with_columns(name=name)
         named = lists.select("name", "account", "currency", "profits", "left_out", "known", "of")
-        for row in named.iter_rows(named=True):
-            rows.append({"level": level} | row)
+        rows.extend({"level": level} | row for row in named.iter_rows(named=True))
     return rows
 
 

@@ -126,10 +126,11 @@ def dated_dividends(rows: Iterable[ExpectedDividend]) -> dict[int, tuple[DatedDi
             dividends[conid] = dividends_stated(opens, best.amount, best.next_year)
             continue
 
-        expected = []
-        for row in of_underlying:
-            if row.source is best.source and row.ex_date is not None and row.share:
-                expected.append(DatedDividend(ex_date=ex_moment(row.ex_date), share=row.share))
+        expected = [
+            DatedDividend(ex_date=ex_moment(row.ex_date), share=row.share)
+            for row in of_underlying
+            if row.source is best.source and row.ex_date is not None and row.share
+        ]
         dividends[conid] = tuple(expected)
     return dividends
 

@@ -186,10 +186,11 @@ def _more_by_group(
     for sums in exposure.summed(legs.parts, by, book.now).iter_rows(named=True):
         strategy = sums.get("strategy_id")
         account = sums["account"]
-        uncovered_here = []
-        for row in uncovered:
-            if row["account"] == account and strategy in (None, row["strategy_id"]):
-                uncovered_here.append(row)
+        uncovered_here = [
+            row
+            for row in uncovered
+            if row["account"] == account and strategy in (None, row["strategy_id"])
+        ]
 
         broken_here = []
         for evaluated in broken:
@@ -284,10 +285,7 @@ def read_changes(
         ProposedTradeError: A text is no trade, or a strategy is closed or rolled twice.
         InvalidLegError: A part of a trade, or an expiry, cannot be read.
     """  # fmt: skip
-    parsed = []
-    for text in trades:
-        trade = parse_trade(text)
-        parsed.append(replace(trade, account=account, strategy=strategy))
+    parsed = [replace(parse_trade(text), account=account, strategy=strategy) for text in trades]
 
     closes = [(name, "closed") for name in closed]
     expiries = [(name, parse_expiry(expiry)) for name, expiry in rolled]

@@ -188,8 +188,7 @@ def _number(measure: Measure, subject: Split, now: datetime) -> Reading:
         return Reading(number=missing["leg"].n_unique())
     if measure is Measure.DAYS_TO_EXPIRY:
         until_expiry = col.expiry.min() - exchange_date(now)
-        days = parts.select(until_expiry.dt.total_days()).item()
-        return Reading(number=days)
+        return Reading(number=parts.select(until_expiry.dt.total_days()).item())
 
     number: float | None
     if measure is Measure.SHORT_IN_MONEY:

@@ -410,11 +410,7 @@ class _Group:
     @property
     def whole(self) -> list[Piece]:
         """All of its contracts."""
-        whole = []
-        for part in self.unit:
-            quantity = part.quantity * self.units
-            whole.append(replace(part, quantity=quantity))
-        return whole
+        return [replace(part, quantity=part.quantity * self.units) for part in self.unit]
 
     def kind_with(self, partner: "_Group") -> str | None:
         """Return the kind that a unit is together with one of another group."""
@@ -475,8 +471,7 @@ def _underlying_of(holding: BrokerPosition) -> tuple[str, str, str]:
 def _place_of(ranked: tuple[int, ProposedStrategy]) -> tuple[object, ...]:
     """Return the place of a proposal in the list: what shows it best comes first."""
     rank, strategy = ranked
-    legs = [leg.order for leg in strategy.legs]
-    return rank, strategy.account, strategy.underlying, legs
+    return rank, strategy.account, strategy.underlying, [leg.order for leg in strategy.legs]
 
 
 def _named_apart(
@@ -567,8 +562,7 @@ def _without(parts: Iterable[Piece], groups: Iterable[_Group]) -> list[Piece]:
     """Return contracts without those of some groups."""
     remaining = list(parts)
     for group in groups:
-        for part in group.whole:
-            remaining.append(replace(part, quantity=-part.quantity))
+        remaining.extend(replace(part, quantity=-part.quantity) for part in group.whole)
     return _together(remaining)
 
 
@@ -647,10 +641,7 @@ def _as_group(parts: Iterable[Piece], why: str = ALONE, rank: int = 3) -> _Group
     if all(size == int(size) for size in sizes):
         units = math.gcd(*map(int, sizes))
 
-    unit = []
-    for part in whole:
-        quantity = part.quantity / units
-        unit.append(replace(part, quantity=quantity))
+    unit = [replace(part, quantity=part.quantity / units) for part in whole]
     return _Group(unit, units, why, rank)
 
 
@@ -794,9 +785,9 @@ def _matched(lots: Iterable[Piece]) -> list[_Group]:
 
     options = [part for part in parts if part.is_option]
     groups = _groups_of_options(options)
-    for stock in parts:
-        if options and _is_stock(stock):
-            groups.append(_group_of_stock(stock, options))
+    groups.extend(
+        _group_of_stock(stock, options) for stock in parts if options and _is_stock(stock)
+    )
 
     _join_balanced(groups, STEPS[0])
     for step in STEPS:
@@ -829,10 +820,7 @@ def _with_labels(
     groups: Iterable[_Group], labels: Collection[str], step: _Step
 ) -> defaultdict[object, list[_Group]]:
     """Return the groups with some label, by what a step compares them by."""
-    fitting = []
-    for group in groups:
-        if group.units > 0 and not group.labels.isdisjoint(labels):
-            fitting.append(group)
+    fitting = [group for group in groups if group.units > 0 and not group.labels.isdisjoint(labels)]
     return grouped(lambda group: step.key(group.unit[-1].instrument), fitting)
 
 
@@ -840,10 +828,7 @@ def _sides(groups: Sequence[_Group], step: _Step) -> list[tuple[list[_Group], li
     """Return the groups that a step compares with each other."""
     first = _with_labels(groups, step.first_labels, step)
     second = _with_labels(groups, step.second_labels, step)
-    sides = []
-    for key, of_key in first.items():
-        sides.append((of_key, second[key]))
-    return sides
+    return [(of_key, second[key]) for key, of_key in first.items()]
 
 
 def _joined(group: _Group, partner: _Group, step: _Step) -> _Group:

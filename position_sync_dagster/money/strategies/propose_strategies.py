@@ -85,12 +85,12 @@ def read_proposal(
     holdings = held(lake, settings, *conditions)
 
     keys = {holding.key for holding in holdings}
-    executions = []
-    if keys:
-        conids = {conid for _account, conid in keys}
-        for execution in lake.executions.records(None, one_of("conid", conids)):
-            if (execution.account, execution.conid) in keys:
-                executions.append(execution)
+    conids = {conid for _account, conid in keys}
+    executions = [
+        execution
+        for execution in (lake.executions.records(None, one_of("conid", conids)) if keys else ())
+        if (execution.account, execution.conid) in keys
+    ]
 
     registry = lake.registry.sync
     legs = registry.get_all_active()

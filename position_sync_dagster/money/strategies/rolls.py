@@ -117,10 +117,7 @@ def rolls_of(
             traded_changes.append(TradedChange(change=change, trades=made_by))
 
     merged = _merged_by_order(traded_changes)
-    closes = []
-    for side in merged:
-        if causes[side.change_id] and side.trades:
-            closes.append(side)
+    closes = [side for side in merged if causes[side.change_id] and side.trades]
     _find_successors(closes, _Openings(merged), within)
     return _decided(closes)
 
@@ -205,14 +202,12 @@ class _Openings:
 
     def near(self, close: TradedChange, within: timedelta) -> dict[str, TradedChange]:
         """Return what was opened at about the time of a close, in another contract."""
-        terms = _terms_of(close.change, close.change.closed)
-        timed = self._timed[terms]
+        timed = self._timed[_terms_of(close.change, close.change.closed)]
         openings: list[TradedChange] = []
         for at in close.times:
             first = bisect_left(timed, at - within, key=itemgetter(0))
             last = bisect_right(timed, at + within, key=itemgetter(0))
-            for _at, opening in timed[first:last]:
-                openings.append(opening)
+            openings.extend(opening for _at, opening in timed[first:last])
         return _in_other_contracts(close, openings)
 
 

@@ -84,10 +84,11 @@ def legs_of_rules(
         contract = _terms(listed_leg) if listed_leg.conid is None else listed_leg.conid
         taken.add((listed_leg.account, contract))
 
-    free = []
-    for holding in holdings:
-        if holding.position and taken.isdisjoint(_ways_to_list(holding)):
-            free.append(holding)
+    free = [
+        holding
+        for holding in holdings
+        if holding.position and taken.isdisjoint(_ways_to_list(holding))
+    ]
     free.sort(key=_by_expiry)
 
     today = exchange_date(now)

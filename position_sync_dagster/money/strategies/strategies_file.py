@@ -204,8 +204,7 @@ class RuledFile(StrategiesFile):
             for bound in Bound:
                 number = getattr(bounds, bound)
                 if number is not None:
-                    limit = Limit(**named, measure=measure, bound=bound, value=number)
-                    limits.append(limit)
+                    limits.append(Limit(**named, measure=measure, bound=bound, value=number))
 
         return limits
 
@@ -228,8 +227,7 @@ class RuledFile(StrategiesFile):
             text[line - 1] = heading.replace("[]", "", 1).rstrip()
             column = 2
 
-        entries = _entries(legs)
-        added = indent(_as_text(entries), " " * column)
+        added = indent(_as_text(_entries(legs)), " " * column)
         text[line:line] = added.splitlines()
 
         new = path.with_name(f".{path.name}.new")
@@ -297,7 +295,6 @@ def _entries(legs: Iterable[Leg]) -> list[dict[str, object]]:
         if leg.priority == 1:
             del written["priority"]
 
-        of_strategy = legs_of.setdefault(str(leg.strategy_id), [])
-        of_strategy.append(written)
+        legs_of.setdefault(str(leg.strategy_id), []).append(written)
 
     return [{"strategy_id": name, "legs": legs_of[name]} for name in sorted(legs_of)]

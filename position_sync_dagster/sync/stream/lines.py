@@ -138,9 +138,10 @@ class StreamLines:
         if as_of == self._wanted_as_of:
             return
 
-        wanted = {}
-        for conid, options in self._underlyings.items():
-            wanted[conid] = Demand(conid=conid, options=options)
+        wanted = {
+            conid: Demand(conid=conid, options=options)
+            for conid, options in self._underlyings.items()
+        }
         sec_types = self.context.settings.sec_types
         for demand in demands(book.of_conid, self.contracts.matching, sec_types=sec_types):
             wanted[demand.conid] = demand
@@ -200,12 +201,10 @@ class StreamLines:
     def renew(self, connection: GatewayConnection) -> None:
         """Cancel lines that seem dead, and request them again with new ids."""
         for conid in self.login.take_due_for_renewal(self.context.monotonic()):
-            kind = KINDS[self.login.line(conid).delayed]
-            connection.lines.switch(conid, market_data_type=kind)
+            connection.lines.switch(conid, market_data_type=KINDS[self.login.line(conid).delayed])
 
     def _cancel(self, requests: MarketDataRequests, conid: int) -> None:
-        line = self.login.line(conid)
-        self.login.put(conid, line.cancelled())
+        self.login.put(conid, self.login.line(conid).cancelled())
         requests.cancel(conid)
 
     # What the gateway says.
@@ -268,18 +267,21 @@ class StreamLines:
     def problems(self) -> list[str]:
         """Return the problems of legs and lines: of each kind a sentence, then a few names."""
         now_s = self.context.monotonic()
-        refused = []
-        for conid, denial in self.login.denials(now_s).items():
-            if conid in self.login.wanted:
-                refused.append((conid, denial))
+        refused = [
+            (conid, denial)
+            for conid, denial in self.login.denials(now_s).items()
+            if conid in self.login.wanted
+        ]
         refused.sort(key=lambda entry: (entry[1].delayed, entry[0]))
         alike = grouped(lambda entry: (entry[1].code or entry[1].reason, entry[1].delayed), refused)
 
         texts = [few(self.contracts.mismatches.values(), NAMED, "; ")]
         for of_kind in alike.values():
             texts += self._refusal_texts(dict(of_kind))
-        for reason, conids in self.login.suspects().items():
-            texts.append(f"requested again: {self._names(conids)}: {reason}")
+        texts.extend(
+            f"requested again: {self._names(conids)}: {reason}"
+            for reason, conids in self.login.suspects().items()
+        )
         return [text for text in texts if text]
 
     def _refusal_texts(self, denials: Mapping[int, Denial]) -> list[str]:

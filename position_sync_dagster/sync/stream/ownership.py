@@ -212,8 +212,7 @@ class Ownership:
                 self.lost.set()
 
         except Exception:
-            gateway_id = self.session.gateway_id
-            logger.exception("the lease on %s is no longer renewed", gateway_id)
+            logger.exception("the lease on %s is no longer renewed", self.session.gateway_id)
             self.lost.set()
 
     async def _renew(self) -> None:

@@ -404,9 +404,11 @@ class Publisher:
         """
         keys = [key for key, state in routes.items() if state in QUEUED]
         have_rows = routes.keys() | self.announced.open_at_start
-        for key, holding in self._published.items():
-            if key in have_rows and self.announced.lacks_zero_row(holding):
-                keys.append(key)
+        keys.extend(
+            key
+            for key, holding in self._published.items()
+            if key in have_rows and self.announced.lacks_zero_row(holding)
+        )
         return await self.enqueue(routes, keys, reason)
 
     async def enqueue_changed(self, routes: Mapping[Key, LegState], changed: Iterable[Key]) -> None:
