@@ -54,8 +54,8 @@ class Execution:
         underlying_conid: Contract id of the underlying.
         attributes: JSON: everything that the source said of it, as it wrote it.
         stated_at: When the statement was made, or the gateway was asked: the later row counts.
-        multiplier: Of the contract, as the gateway states it; null in rows of statements and of
-            older releases.
+        multiplier: Units of the underlying in one contract, as the gateway states it; null in
+            rows of statements and of older releases. Unit: units of the underlying in a contract.
     """
 
     execution_id: str
