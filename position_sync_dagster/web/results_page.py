@@ -71,6 +71,16 @@ PANELS = (
         title="Campaigns that are over",
         content='<table id="campaigns-table"></table><p id="campaigns-none"></p>',
     ),
+    Panel(
+        name="returns",
+        title="Returns by month",
+        content='<table id="returns-table"></table><p id="returns-none"></p>',
+    ),
+    Panel(
+        name="costs",
+        title="What fills cost",
+        content='<table id="costs-table"></table><p id="costs-none"></p>',
+    ),
 )
 
 

@@ -45,7 +45,8 @@ def lake(lake, settings, monkeypatch):
         for day, price in zip(DAYS, PRICES, strict=True)
     }
     replace_days(lake.derived_table(DAILY_POSITIONS), days)
-    explained = {"session_date": DAYS[1], "currency": "USD", "strategy_id": "csp", "profit": -300.0}
+    explained = {"session_date": DAYS[1], "account": ACCOUNT, "currency": "USD"}
+    explained |= {"strategy_id": "csp", "profit": -300.0}
     replace_days(
         lake.derived_table(PROFIT_EXPLAINED), {DAYS[1]: frame_of(PROFIT_EXPLAINED, [explained])}
     )

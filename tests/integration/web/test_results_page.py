@@ -59,6 +59,10 @@ def test_days_groups_and_the_curve_are_shown_and_a_line_opens_its_campaign(page)
     assert "csp" in cells(page, "#day-campaigns")
     assert "closes" in cells(page, "#day-trades")
 
+    none = "No trading day with its books is known."
+    wait_for("no returns", lambda: first(page, "#returns-none").text == none, told=page.text)
+    wait_for("costs", lambda: "csp" in cells(page, "#costs-table"), told=page.text)
+
     phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
     wide = "return document.documentElement.scrollWidth"

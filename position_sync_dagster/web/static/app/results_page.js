@@ -4,6 +4,7 @@ import { followHeader, pause } from "./api.js";
 import { drawCalendar, openCalendar } from "./calendar_panel.js";
 import { drawCampaign, openCampaign } from "./campaign_panel.js";
 import { drawCampaigns } from "./campaigns_panel.js";
+import { drawCosts } from "./costs_panel.js";
 import { drawDay, openDay } from "./day_panel.js";
 import { byId } from "./elements.js";
 import { drawGroups } from "./groups_panel.js";
@@ -18,11 +19,19 @@ const EVERY_MS = 300000;
 const results = new Panel("groups", "calendar", "realised", "campaigns");
 const campaign = new Panel("campaign");
 const dayPanel = new Panel("day");
+const costs = new Panel("returns", "costs");
 
 function ask() {
   const { since, by } = choice;
   const read = (get) => Promise.all([get("results", { since, by }), get("campaigns", { since })]);
   return results.show({ since, by }, read, drawAll);
+}
+
+function askCosts() {
+  const { since } = choice;
+  const read = (get) =>
+    Promise.all([get("returns", { since, by: "all" }), get("returns", { since, by: "month" }), get("fills", { since, by: "strategy" })]);
+  return costs.show({ since }, read, drawCosts);
 }
 
 function askCampaign() {
@@ -52,12 +61,15 @@ function drawAll([results, list]) {
 onChoice((changes) => {
   if ("campaign" in changes) askCampaign();
   else if ("day" in changes) askDay();
-  else ask();
+  else {
+    ask();
+    if ("since" in changes) askCosts();
+  }
 });
 
 async function follow() {
   for (;;) {
-    if (!document.hidden) await ask();
+    if (!document.hidden) await Promise.all([ask(), askCosts()]);
     await pause(EVERY_MS);
   }
 }
