@@ -183,6 +183,7 @@ class TableSpec:
         description: What the table holds, for people who read it.
         kept: How long old versions of it can be read, where it is longer than in RETENTION.
         changes: When rows are added, changed or replaced, for programs that read it again.
+        is_copy: Whether it has rows of other tables as they are, whoever wrote them.
     """
 
     name: str
@@ -196,6 +197,7 @@ class TableSpec:
     description: str = ""
     kept: str | None = None
     changes: str = ""
+    is_copy: bool = False
 
     @cached_property
     def columns(self) -> Mapping[str, str]:
@@ -260,13 +262,14 @@ class TableSpec:
 
         Delta refuses null in the key, in tables that this release makes: none can be made stricter.
         What another program wrote without another value is named or left out as it is read, and
-        the rows of a life cycle are failed by name, so that the others go on.
+        the rows of a life cycle are failed by name, so that the others go on, as are those that
+        another table copies.
         """
-        has_life_cycle = "bucket" in self.partition_by
+        may_lack_its_key = self.is_copy or "bucket" in self.partition_by
         fields: list[Field] = []
         for name, kind in self.columns.items():
             column = self.described[name]
-            is_checked = name in self.key and not has_life_cycle
+            is_checked = name in self.key and not may_lack_its_key
             nullable = column.nullable or not is_checked
             comment = {"comment": column.description}
             fields.append(Field(name, PrimitiveType(kind), nullable=nullable, metadata=comment))
@@ -523,6 +526,7 @@ LATEST_POSITIONS = TableSpec(
     key=("account", "conid"),
     description="The newest row of each holding, with the time until which its value is confirmed.",
     changes="Replaced by each tick in which a row differs.",
+    is_copy=True,
 )
 
 
@@ -566,6 +570,7 @@ DAILY_POSITIONS = TableSpec(
     description="The holdings at the close of each trading day, from own rows and statements.",
     changes="A day is replaced when it is recorded again and differs.",
     kept=A_WEEK,
+    is_copy=True,
 )
 
 

@@ -114,7 +114,7 @@ def money(demo: Demo, page: Page) -> Page:
     """Return the money page in its first layout; tests of it that follow each other share it."""
     if not page.driver.current_url.endswith("/money"):
         page.open("/money", size=(1440, 900))
-    wait_for("the book has rows", lambda: book(page, "group"))
+    wait_for("the book has rows", lambda: book(page, "group") or book(page, "leg"))
     page.button("Reset")
     wait_for("all strategies", lambda: len(of_strategies(page, "value")) > 8)
     return page

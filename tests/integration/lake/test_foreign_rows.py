@@ -53,13 +53,17 @@ def numbered(rows: pl.DataFrame, column: str, first: int, **ids: str) -> pl.Data
 
 
 def rows_of_kind(good: pl.DataFrame, kind: str, spec: schema.TableSpec, **ids: str) -> pl.DataFrame:
-    """Return the extreme rows of each column of a type; none is of a column that names a folder."""
+    """Return the extreme rows of each column of a type; none is of a column that names a folder.
+
+    Delta itself refuses null in a key.
+    """
     frames = []
     for name, of_column in spec.columns.items():
         if of_column == kind and name not in PARTITIONS:
             first = 100 * (len(frames) + 1)
             frames.append(numbered(extreme_rows(good, name, spec), name, first, **ids))
-    return pl.concat(frames)
+    never_null = [field.name for field in spec.delta.fields if not field.nullable]
+    return pl.concat(frames).drop_nulls(never_null)
 
 
 def write(table: Table, rows: pl.DataFrame) -> None:

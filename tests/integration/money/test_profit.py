@@ -21,6 +21,7 @@ from position_sync_dagster.money.profit.books import (
     open_books,
 )
 from position_sync_dagster.money.profit.profit import TradingDay, explain_days
+from position_sync_dagster.money.strategies.strategies_file import RuledFile
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import closing_times
 from tests.support.booked_days import (
@@ -518,7 +519,7 @@ def test_over_a_year_profits_of_days_closed_and_open_campaigns_agree_by_strategy
     books.state(last, Booked(held=positions, trades=trades), first=MONDAYS[0])
     strategies = tmp_path / "strategies.yaml"
     strategies.write_text(YEAR.strategies())
-    follow_file(lake.registry.sync, strategies)
+    follow_file(lake.registry.sync, RuledFile(strategies))
     books.fill(*MONDAYS)
     MovementBook(lake, books.settings.calendar).update()
 
