@@ -117,6 +117,7 @@ def _own_settings(monkeypatch, tmp_path):
         if name.startswith(("POSITION_SYNC_", "AWS_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "no-dagster-home"))
+    monkeypatch.delenv("COLUMNS", raising=False)  # xdist sets it: tables would have that width
     monkeypatch.chdir(tmp_path)
 
 
