@@ -353,7 +353,7 @@ def test_actions_are_pinned_by_digest():
     [("no Chromium here: `apt install chromium`", "failed"), ("no Docker here", "skipped")],
 )
 def test_in_ci_a_missing_program_fails_a_test(monkeypatch, reason, outcome):
-    monkeypatch.setenv("CI", "true")
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
     report = Mock(skipped=True, longrepr=("file", 1, f"Skipped: {reason}"), outcome="skipped")
     hook = pytest_runtest_makereport(Mock(), Mock())
     next(hook)
