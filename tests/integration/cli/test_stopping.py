@@ -35,9 +35,13 @@ class Run:
         (package / "__init__.py").write_text("import time\ntime.sleep(600)\n")
         self.home = folder / "home"
         self.dagster_home = self.home / "dagster_home" if command == "demo" else self.home
-        MoneyLake(str(self.home / "lake")).initialize_sync()
         # A port of its own: demos that start at once would find the same one free.
-        (self.home / ".env").write_text(f"POSITION_SYNC_GATEWAY_PORT={free_port()}\n")
+        port = str(free_port())
+        if command == "demo":
+            options += ("--gateway-port", port)
+        else:
+            MoneyLake(str(self.home / "lake")).initialize_sync()
+            (self.home / ".env").write_text(f"POSITION_SYNC_GATEWAY_PORT={port}\n")
         self.output = folder / "output.txt"
         options += ("--ui-port", str(free_port()))
         if command == "demo":
