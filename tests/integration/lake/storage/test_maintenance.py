@@ -126,7 +126,12 @@ def a_row(number: int, spec: schema.TableSpec = schema.LATEST_POSITIONS) -> pl.D
     places = {name: [name if name in spec.partition_by else f"{name}-{number}"] for name in text}
     days = [column for column, kind in spec.polars.items() if kind == pl.Date]
     rest = {name: [None] for name in spec.columns if name not in places}
-    places |= rest | {name: [NOW.date()] for name in days}
+    keys = {
+        name: [NOW if isinstance(spec.polars[name], pl.Datetime) else number]
+        for name in spec.key
+        if name in rest
+    }
+    places |= rest | keys | {name: [NOW.date()] for name in days}
     if spec.order and spec.order not in text:
         is_count = spec.polars[spec.order] == pl.Int64
         places[spec.order] = [number if is_count else NOW + timedelta(seconds=number)]
