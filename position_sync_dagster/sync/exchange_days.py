@@ -52,6 +52,15 @@ class ExchangeDays:
         """Return whether the exchange trades on a day."""
         return day.weekday() < 5 and day not in self.holidays
 
+    def trading_days(self, first: date, last: date) -> list[date]:
+        """Return the days from one to another on which the exchange trades."""
+        return [day for day in days_between(first, last) if self.is_trading_day(day)]
+
+
+def days_between(first: date, last: date) -> list[date]:
+    """Return each calendar day from one to another, both included."""
+    return [first + timedelta(days=number) for number in range((last - first).days + 1)]
+
 
 def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
     """Return the days of an exchange from `first` to `last`.
@@ -71,13 +80,13 @@ def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
         )
 
     exchange = _calendar(calendar)
-    day = max(first, exchange.first_session.date())
+    first = max(first, exchange.first_session.date())
     last = min(last, exchange.last_session.date())
-    holidays = []
-    while day <= last:
-        if day.weekday() < 5 and not exchange.is_session(day.isoformat()):
-            holidays.append(day)
-        day += timedelta(days=1)
+    holidays = [
+        day
+        for day in days_between(first, last)
+        if day.weekday() < 5 and not exchange.is_session(day.isoformat())
+    ]
 
     _, closes_at = exchange.close_times[-1]
     return ExchangeDays(

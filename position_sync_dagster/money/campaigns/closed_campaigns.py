@@ -60,7 +60,7 @@ from position_sync_dagster.money.past.owned_parts import (
     legs_ever,
 )
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.exchange_days import ExchangeDays, exchange_days
+from position_sync_dagster.sync.exchange_days import ExchangeDays, days_between, exchange_days
 
 DAYS_OF_A_YEAR = 365
 
@@ -148,7 +148,7 @@ class CampaignBook:
         held: defaultdict[Key, float] = defaultdict(float)
         money: float | None = 0.0
         stood: list[CampaignValue] = []
-        for day in self._trading_days(campaign.opened, campaign.closed - A_DAY):
+        for day in self._calendar.trading_days(campaign.opened, campaign.closed - A_DAY):
             while waiting and waiting[0].movement.session_date <= day:
                 part = waiting.popleft()
                 held[part.key] += part.quantity
@@ -275,9 +275,6 @@ class CampaignBook:
     def _calendar(self) -> ExchangeDays:
         days = [movement.session_date for movement in self.movements]
         return exchange_days(self.settings.calendar, min(days), max(days))
-
-    def _trading_days(self, first: date, last: date) -> list[date]:
-        return [day for day in _days_between(first, last) if self._calendar.is_trading_day(day)]
 
     @cached_property
     def _contracts(self) -> dict[int, Contract]:
@@ -419,7 +416,7 @@ def ledger_extremes(
         for begin, end, money, held in _spans_of(parts):
             for (account, conid), quantity in held.items():
                 spans.append((number, begin, end, money, len(held), account, conid, quantity))
-                for day in _days_between(begin.date(), end.date()):
+                for day in days_between(begin.date(), end.date()):
                     conids_on[day].add(conid)
 
     table = pl.DataFrame(spans, schema=_SPAN, orient="row")
@@ -472,9 +469,3 @@ def _bounds_of(part: OwnedPart) -> tuple[datetime, datetime]:
         return part.at, part.at
     begin = datetime.combine(part.movement.day, time(), UTC)
     return begin, begin + A_DAY
-
-
-def _days_between(begin: date, end: date) -> Iterable[date]:
-    while begin <= end:
-        yield begin
-        begin += A_DAY

@@ -346,10 +346,10 @@ def read_returns(
         return []
 
     kinds = [MovementKind.TRANSFER.value, *(kind.value for kind in OWNERS_CASH)]
-    first = books["session_date"][0]
+    first = books["session_date"][0] - LONGEST_HOLIDAYS
     last = books["session_date"][-1]
-    by_owner = lake.movements.rows(first - LONGEST_HOLIDAYS, col.kind.is_in(kinds))
-    sessions = _trading_days(settings.calendar, first - LONGEST_HOLIDAYS, last)
+    by_owner = lake.movements.rows(first, col.kind.is_in(kinds))
+    sessions = exchange_days(settings.calendar, first, last).trading_days(first, last)
 
     days: list[AccountDay] = []
     for row_of_day in _booked(books):
@@ -365,12 +365,6 @@ def _booked(books: pl.DataFrame) -> list[dict[date, Mapping[str, Any]]]:
     """Return the rows of each account by their day."""
     accounts = grouped(itemgetter("account"), books.iter_rows(named=True))
     return [{row["session_date"]: row for row in rows} for rows in accounts.values()]
-
-
-def _trading_days(calendar: str, first: date, last: date) -> list[date]:
-    exchange = exchange_days(calendar, first, last)
-    days = [first + number * A_DAY for number in range((last - first).days + 1)]
-    return [day for day in days if exchange.is_trading_day(day)]
 
 
 def _day_of(
