@@ -122,7 +122,7 @@ def count(home: Path) -> int:
     import dagster as dg
     import polars as pl
 
-    from position_sync_dagster.lake.lake import MoneyLake
+    from position_sync_dagster.money.lake import MoneyLake
 
     reported = through = 0
     with dg.DagsterInstance.from_config(str(home / "dagster_home")) as instance:
