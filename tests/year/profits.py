@@ -65,16 +65,20 @@ def _is_told(books: ClosedBooks) -> bool:
     )
 
 
-def _explained(program: Program) -> dict[tuple[date, str, str], float | None]:
-    """Return the profit by session, account and currency; None where a part is unknown."""
-    profit = pl.col("profit")
-    total = pl.when(profit.is_not_null().all()).then(profit.sum())
-    rows = table(program, "profit_explained").group_by("session_date", "account", "currency")
-    return {tuple(row[:3]): row[3] for row in rows.agg(total).iter_rows()}  # type: ignore[misc]
+def _explained(program: Program) -> dict[tuple[date, str, str], float | str]:
+    """Return the profit by session, account and currency; where a part is unknown, why."""
+    profits: defaultdict[tuple[date, str, str], float | str] = defaultdict(float)
+    for row in table(program, "profit_explained").sort("profit", nulls_last=True).to_dicts():
+        key = (row["session_date"], row["account"], row["currency"])
+        if row["profit"] is None:
+            profits[key] = f"unknown: {row['why_unknown']}"
+        else:
+            profits[key] += row["profit"]
+    return profits
 
 
 def _of_account(
-    explained: dict[tuple[date, str, str], float | None],
+    explained: dict[tuple[date, str, str], float | str],
     broker: Broker,
     session: date,
     account: str,
@@ -85,7 +89,7 @@ def _of_account(
     for currency in sorted({*grown, *told_currencies}):
         true = round(float(grown.get(currency, 0)), 4)
         told = explained.get((session, account, currency), 0.0)
-        if told is None or abs(true - told) > TOLERANCE:
+        if isinstance(told, str) or abs(true - told) > TOLERANCE:
             yield Deviation(
                 invariant="profit", session=session, seen=seen, what=f"{account} {currency}",
                 true=true, told=told,
