@@ -23,7 +23,7 @@ class Execution:
     """One trade, or what the broker booked as one; a row of the table `executions`.
 
     A trade has a row of each source that names it, and a new row where a later statement says
-    something else of it. `current_executions` returns the rows that count.
+    something else of it. `movements` has each trade once.
 
     Attributes:
         execution_id: The broker's id of the execution, unique in an account; all of its rows

@@ -30,7 +30,7 @@ def said_again(rows: pl.DataFrame, stored: pl.DataFrame, same: list[str]) -> pl.
     A statement may correct all but the id.
     """
     booking = pl.col("attributes").str.extract('"transactionID": "([^"]*)"')
-    name = ["account", "conid", same[0], "_booking"]  # those of `current_executions`
+    name = ["account", "conid", same[0], "_booking"]
     newest_time = pl.col("stated_at").max().over(name)
     is_newest = pl.col("stated_at") == newest_time
 
@@ -44,22 +44,6 @@ def said_again(rows: pl.DataFrame, stored: pl.DataFrame, same: list[str]) -> pl.
     joined = newest.join(before, on=name, nulls_equal=True)
     again = joined.filter(pl.col("stated_at") > pl.col("_before"))
     return again.select(rows.columns)
-
-
-class ExecutionsTable(RecordsTable[Execution]):
-    """The table `executions`: a row of each source, and of each correction, of an execution."""
-
-    def __init__(self, table: Table) -> None:
-        super().__init__(table, Execution, _WHO_STATED, said_again)
-
-    def read(self) -> pl.DataFrame:
-        """Return, for each execution, the row that counts; oldest first."""
-        return schema.frame_of(self.table.spec, closes.current_executions(self.records()))
-
-
-def events_table(table: Table) -> RecordsTable[closes.StatementEvent]:
-    """Return the table `statement_events`."""
-    return RecordsTable(table, closes.StatementEvent, _WHO_STATED, said_again)
 
 
 class MovementsTable(RecordsTable[Movement]):
@@ -209,8 +193,12 @@ class MoneyLake(Lake):
     def __init__(self, path: str | Path = "data/lake", **options: Unpack[LakeOptions]) -> None:
         super().__init__(path, **options)
         table = self.open_table
-        self.executions = ExecutionsTable(table(money_tables.EXECUTIONS))
-        self.statement_events = events_table(table(money_tables.STATEMENT_EVENTS))
+        self.executions = RecordsTable(
+            table(money_tables.EXECUTIONS), Execution, _WHO_STATED, said_again
+        )
+        self.statement_events = RecordsTable(
+            table(money_tables.STATEMENT_EVENTS), closes.StatementEvent, _WHO_STATED, said_again
+        )
         self.closures = ClosuresTable(table(money_tables.CLOSURES))
         self.movements = MovementsTable(table(money_tables.MOVEMENTS))
         self.dividends = DividendsTable(table(money_tables.DIVIDENDS))

@@ -4,9 +4,14 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from zlib import crc32
 
-from position_sync_dagster.domain.execution import Execution, Side
 from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument, Right
+from position_sync_dagster.money.past.movements import (
+    Movement,
+    MovementKind,
+    MovementSource,
+    Section,
+)
 from tests.support.holdings import make_holding
 
 AT = datetime(2028, 11, 1, 15, tzinfo=UTC)
@@ -44,14 +49,16 @@ def book(quantities: Mapping[str, float]) -> list[BrokerPosition]:
 
 def order(
     number: int | None, quantities: Mapping[str, float], minute: float = 0.0, price: float = 1.0
-) -> Iterable[Execution]:
-    """Yield the executions of an order, a minute after the first order for each minute."""
+) -> Iterable[Movement]:
+    """Yield the trades of an order, a minute after the first order for each minute."""
+    at = AT + timedelta(minutes=minute)
     for name, quantity in quantities.items():
         terms = contract(name)
-        yield Execution(
-            execution_id=f"{number}.{minute}.{name}", account="A", conid=terms.conid,
-            symbol=terms.symbol, sec_type=terms.sec_type, time=AT + timedelta(minutes=minute),
-            side=Side.BUY if quantity > 0 else Side.SELL, quantity=abs(quantity), price=price,
-            commission=None, commission_currency=None, realized_pnl=None, currency="USD",
-            source="GATEWAY", statement="", order_id=None if number is None else str(number),
+        yield Movement(
+            movement_id=f"{number}.{minute}.{name}", kind=MovementKind.TRADE,
+            section=Section.TRADES, source=MovementSource.API, account="A", day=at.date(),
+            session_date=at.date(), at=at, conid=terms.conid, symbol=terms.symbol,
+            sec_type=terms.sec_type, quantity=quantity, price=price, currency="USD",
+            cash=-quantity * price * (terms.multiplier or 1.0),
+            order_id=None if number is None else str(number),
         )  # fmt: skip

@@ -60,8 +60,8 @@ def executions() -> None:
     stream, when a holding changes.
 
     How to read it: an execution is stored once, however many statements name it alike. If a later
-    statement says something else, it has a further row: Lake.executions.read() returns the rows
-    that count. A trade that was cancelled has a row with the opposite quantity (code Ca).
+    statement says something else, it has a further row: movements has each trade once, in its
+    newest wording. A trade that was cancelled has a row with the opposite quantity (code Ca).
     """
 
 

@@ -5,15 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from operator import attrgetter
 
 from position_sync_dagster.domain.account_values import AccountSummary
-from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.exchange_time import exchange_date
-from position_sync_dagster.domain.execution import FLEX, Execution
+from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.instrument import Right, contract_name
 from position_sync_dagster.domain.position_change import ChangedHolding
-from position_sync_dagster.money.past.movements import Movement, uncorrected
+from position_sync_dagster.money.past.movements import Movement
 
 # Maximum delay of the time of an execution after its effect: there are two clocks, and messages
 # wait.
@@ -172,70 +170,6 @@ class Statement:
     def without_rows(self) -> "Statement":
         """Return what it covers, without its rows."""
         return replace(self, positions=(), executions=(), cash=(), events=(), movements=())
-
-
-def current_executions(executions: Iterable[Execution]) -> list[Execution]:
-    """Return, for each execution, the row that counts; in order of time.
-
-    If an execution has several rows, a row of a statement counts before a row of a gateway, and a
-    later row before an earlier one. The answer of a gateway may come before the commission: such a
-    row replaces none that has it. A gateway corrects an execution by another one whose id differs
-    only in its last part: the execution with the greatest last part replaces the others. A
-    statement corrects a trade by further rows: one that cancels it, with the opposite quantity, and
-    one as it should be, which may have the id of the first. All of these count, so that their sum
-    is right. A row without the id of its booking says the same as one that has it.
-    """
-    newest: dict[_Name, Execution] = {}
-    booked: set[tuple[str, str]] = set()
-    for execution in sorted(executions, key=_rank):
-        name = _name(execution)
-        newest[name] = execution
-        account, execution_id, booking = name
-        if booking:
-            booked.add((account, execution_id))
-
-    stated: list[Execution] = []
-    reported: list[Execution] = []
-    for (account, execution_id, booking), execution in newest.items():
-        if execution.source != FLEX:
-            reported.append(execution)
-        elif booking or (account, execution_id) not in booked:
-            stated.append(execution)
-
-    last = {_uncorrected(execution): execution for execution in sorted(reported, key=_revision)}
-    for execution in stated:  # a statement names only the last revision
-        last.pop(_uncorrected(execution), None)
-    return sorted((*stated, *last.values()), key=attrgetter("time", "execution_id"))
-
-
-_Name = tuple[str, str, str]
-
-
-def _name(execution: Execution) -> _Name:
-    """Return account, id and booking.
-
-    An order that an advisor allocates is executed in several accounts, and a trade that a statement
-    corrects may be booked again with the same id: then its transactionID differs.
-    """
-    _before, _name, after = (execution.attributes or "").partition('"transactionID": "')
-    booking = after.partition('"')[0] if execution.source == FLEX else ""
-    return execution.account, execution.execution_id, booking
-
-
-def _uncorrected(execution: Execution) -> tuple[str, str | None]:
-    """Return account and id without the number of the correction."""
-    return execution.account, uncorrected(execution.execution_id)
-
-
-def _rank(execution: Execution) -> tuple[bool, bool, datetime]:
-    is_stated = execution.source == FLEX
-    has_fee = is_stated or execution.commission is not None
-    return is_stated, has_fee, execution.stated_at or NEVER
-
-
-def _revision(execution: Execution) -> int:
-    last = execution.execution_id.rpartition(".")[2]
-    return int(last) if last.isdecimal() and len(last) < 10 else 0
 
 
 class Cause(StrEnum):

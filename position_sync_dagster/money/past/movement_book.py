@@ -21,7 +21,6 @@ from position_sync_dagster.money.past.closes import (
     EventKind,
     Statement,
     StatementEvent,
-    current_executions,
 )
 from position_sync_dagster.money.past.movement_sources import (
     SessionOf,
@@ -160,11 +159,10 @@ class MovementBook:
         return {(account, conid): position for account, conid, position in rows.iter_rows()}
 
     def _reported(self, since: date | None) -> list[Execution]:
-        """Return the executions that gateways reported, each in its newest revision."""
-        of_gateways = pl.col("source") != FLEX
+        """Return the executions that gateways reported, in all wordings."""
         # The day of a movement may differ by one from that of its time in UTC.
-        begin = _day_before(since)
-        return current_executions(self.lake.executions.records(begin, of_gateways))
+        begin = None if since is None else datetime.combine(since, time(), UTC) - A_DAY
+        return self.lake.executions.records(begin, pl.col("source") != FLEX)
 
     def _sections(self) -> list[StatedSection]:
         """Return the sections of all statements.
@@ -311,13 +309,6 @@ def _with_their_days(
 def _again(movement: Movement, terms: Terms) -> Movement:
     """Return a stored movement with what is known of its contract and its calendar now."""
     return completed(replace(movement, session_date=terms.session_of(movement.day)), terms)
-
-
-def _day_before(since: date | None) -> datetime | None:
-    """Return when the day before a day begins, in UTC; None: there is no first day."""
-    if since is None:
-        return None
-    return datetime.combine(since, time(), UTC) - A_DAY
 
 
 def _calendar_of(name: str, days: Collection[date]) -> ExchangeDays:

@@ -460,18 +460,25 @@ def _size_of(movement: Movement) -> tuple[str, int | None, float]:
 
 
 def _not_named_by(stated: Iterable[Movement], unstated: Iterable[Movement]) -> list[Movement]:
-    """Return what no statement names, also not under another day: a trade of the evening."""
+    """Return what no statement names, also not under another day: a trade of the evening.
+
+    Of several answers of the gateway about an execution the last revision counts, and of that the
+    newest one with its commission: an answer may come before it.
+    """
     named = {_execution_of(movement) for movement in stated}
-    return [
-        movement
-        for movement in unstated
-        if movement.execution_id is None or _execution_of(movement) not in named
-    ]
+    newest = {_execution_of(movement): movement for movement in sorted(unstated, key=_newness)}
+    return [movement for execution, movement in newest.items() if execution not in named]
 
 
 def _execution_of(movement: Movement) -> tuple[str, str | None]:
     """Return the account and the execution of a movement, whatever its correction."""
-    return movement.account, uncorrected(movement.execution_id)
+    return movement.account, uncorrected(movement.execution_id) or movement.movement_id
+
+
+def _newness(movement: Movement) -> tuple[int, str, bool, datetime]:
+    execution_id = movement.execution_id or ""
+    has_fee = movement.fee is not None
+    return len(execution_id), execution_id, has_fee, movement.stated_at or NEVER
 
 
 def uncorrected(execution_id: str | None) -> str | None:

@@ -9,15 +9,15 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import chain, combinations, groupby, pairwise, product
 from operator import attrgetter, itemgetter
 
 from position_sync_dagster.domain.clock import NEVER
-from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.holding import BrokerPosition, grouped
 from position_sync_dagster.domain.instrument import OPTION_TYPES, Instrument, Right, contract_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract
+from position_sync_dagster.money.past.movements import Movement
 
 # Orders of one underlying within this time may have opened one structure.
 TOGETHER = timedelta(minutes=1)
@@ -426,7 +426,7 @@ class _Group:
 
 def propose(
     holdings: Iterable[BrokerPosition],
-    executions: Iterable[Execution] = (),
+    movements: Iterable[Movement] = (),
     claimed: Iterable[ActiveContract] = (),
     *,
     names: Collection[str] = (),
@@ -435,13 +435,13 @@ def propose(
 
     Args:
         holdings: What is held; multipliers lead from prices to the currency.
-        executions: What opened it, as far as it is known; each trade once.
+        movements: What opened it, as far as it is known; each once.
         claimed: The active legs: what they have stays as it is.
         names: The names that are taken.
     """
     claims = grouped(lambda leg: leg.conid, claimed)
-    in_order = sorted(executions, key=lambda execution: (execution.time, execution.execution_id))
-    executions_of = grouped(lambda execution: (execution.account, execution.conid), in_order)
+    in_order = sorted(movements, key=_order_of_movement)
+    movements_of = grouped(attrgetter("key"), in_order)
     by_underlying = grouped(_underlying_of, sorted(holdings, key=lambda holding: holding.key))
 
     ranked: list[tuple[int, ProposedStrategy]] = []
@@ -450,7 +450,7 @@ def propose(
         lots: list[Piece] = []
         for holding in of_underlying:
             legs = claims[holding.instrument.conid]
-            lots += _lots(holding, executions_of[holding.key], legs)
+            lots += _lots(holding, movements_of[holding.key], legs)
 
         groups = _structures(lots)
         for group in groups:
@@ -461,6 +461,10 @@ def propose(
     ranked.sort(key=_place_of)
     strategies = _named_apart([strategy for _rank, strategy in ranked], names)
     return Proposal(strategies=tuple(strategies), left_over=tuple(left_over))
+
+
+def _order_of_movement(movement: Movement) -> tuple[date, datetime, str]:
+    return movement.day, movement.at or NEVER, movement.movement_id
 
 
 def _underlying_of(holding: BrokerPosition) -> tuple[str, str, str]:
@@ -492,26 +496,27 @@ def _named_apart(
 
 
 def _lots(
-    holding: BrokerPosition, executions: Sequence[Execution], legs: Iterable[ActiveContract]
+    holding: BrokerPosition, movements: Sequence[Movement], legs: Iterable[ActiveContract]
 ) -> list[Piece]:
     """Return what is held and claimed by no strategy, by the orders that opened it.
 
     The oldest lots are closed first, and claimed first. What was held before the first known
-    execution is a lot without an order.
+    movement is a lot without an order.
 
     Args:
         holding: What is held.
-        executions: The executions of it, the oldest first.
+        movements: Those of it, the oldest first.
         legs: The active legs of its contract.
     """
     instrument = holding.instrument
-    traded = sum(execution.change for execution in executions)
-    held_before = holding.position - traded
+    held_before = holding.position - sum(movement.quantity or 0.0 for movement in movements)
     lots = [Piece(instrument, held_before, holding.average_cost)]
-    for execution in executions:
-        cost = None if execution.price is None else execution.price * instrument.multiplier
-        lots, opened = _changed(lots, execution.change)
-        lots.append(Piece(instrument, opened, cost, execution.order_id, execution.time))
+    for movement in movements:
+        change = movement.quantity or 0.0  # cash alone changed nothing
+        is_known = change and movement.cash is not None
+        cost = -movement.cash / change if is_known else None  # type: ignore[operator]
+        lots, opened = _changed(lots, change)
+        lots.append(Piece(instrument, opened, cost, movement.order_id, movement.at or NEVER))
 
     for leg in legs:
         claim = holding.position if leg.quantity is None else leg.quantity

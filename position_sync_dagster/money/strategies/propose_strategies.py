@@ -13,7 +13,6 @@ from position_sync_dagster.domain.leg import leg_of
 from position_sync_dagster.lake.lake import all_broker_rows
 from position_sync_dagster.lake.schema import broker_positions_of, one_of
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.past.closes import current_executions
 from position_sync_dagster.money.strategies.proposals import (
     SINGLE,
     Proposal,
@@ -86,16 +85,16 @@ def read_proposal(
 
     keys = {holding.key for holding in holdings}
     conids = {conid for _account, conid in keys}
-    executions = [
-        execution
-        for execution in (lake.executions.records(None, one_of("conid", conids)) if keys else ())
-        if (execution.account, execution.conid) in keys
+    movements = [
+        movement
+        for movement in (lake.movements.records(None, one_of("conid", conids)) if keys else ())
+        if movement.key in keys
     ]
 
     registry = lake.registry.sync
     legs = registry.get_all_active()
     names = {leg.strategy_id for leg in (*legs, *registry.unresolved)}
-    return propose(holdings, current_executions(executions), legs, names=names)
+    return propose(holdings, movements, legs, names=names)
 
 
 def accept(

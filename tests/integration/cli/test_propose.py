@@ -27,7 +27,7 @@ run = partial(command_line.run, "strategies")
 def held(lake):
     gateway_id = load_settings().gateway_id
     lake.broker_positions.replace(gateway_id, book({**CONDOR, **COVERED, "bond": 3.0}))
-    lake.executions.add([*order(5, CONDOR), *order(6, COVERED, minute=9)])
+    lake.movements.add([*order(5, CONDOR), *order(6, COVERED, minute=9)])
     return lake
 
 

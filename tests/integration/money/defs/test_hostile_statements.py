@@ -178,7 +178,7 @@ def test_all_others_are_imported_and_the_check_names_the_bad_ones(world, folder,
     os.mkfifo(folder / "pipe.xml")
     result = world.materialize(imported)
     assert result.success
-    assert lake.executions.read()["execution_id"].to_list() == ["good"]
+    assert lake.executions.rows()["execution_id"].to_list() == ["good"]
     (check,) = result.get_asset_check_evaluations()
     assert (check.check_name, check.passed) == ("files_are_readable", False)
     assert check.metadata["left_out"].value == len(CONTENTS) + len(ROWS) + 1
@@ -197,7 +197,7 @@ def test_a_download_that_fails_keeps_no_file_back_and_the_check_names_it(
     monkeypatch.setattr(statement_folder, "FlexService", lambda: service)
     result = world.materialize(imported)
     assert result.success
-    assert lake.executions.read()["execution_id"].to_list() == ["good"]
+    assert lake.executions.rows()["execution_id"].to_list() == ["good"]
     (check,) = result.get_asset_check_evaluations()
     assert (check.passed, check.metadata["left_out"].value) == (False, 1)
     assert "query 123456: the Flex service at 127.0.0.1 gave no answer" in check.description

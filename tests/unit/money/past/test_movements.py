@@ -5,6 +5,8 @@ import sys
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
+import pytest
+
 from position_sync_dagster.money.past.movements import (
     Movement,
     MovementKind,
@@ -107,6 +109,31 @@ def test_a_trade_of_the_evening_counts_once_under_the_day_of_the_statement() -> 
     booked = stated("t", TUESDAY, file="f", made=4, execution_id="0000e1.02")
     counting = counting_movements([evening, booked], [covered("f", 4, TUESDAY)])
     assert counting == [booked]
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([("0001.01.01", 1, None), ("0001.01.02", 1, None)], "0001.01.02"),
+        ([("0001.01.10", 1, None), ("0001.01.9", 2, None)], "0001.01.10"),
+        ([("0001.01", 1, -1.3), ("0001.01", 2, None)], -1.3),
+        ([("0001.01", 2, -2.0), ("0001.01", 1, -1.3)], -2.0),
+    ],
+)
+def test_of_several_answers_of_the_gateway_the_newest_revision_with_a_fee_counts(
+    answers, expected
+) -> None:
+    movements = [
+        replace(of_gateway(name), stated_at=stated_at(made), fee=fee) for name, made, fee in answers
+    ]
+    for rows in (movements, movements[::-1]):
+        [one] = counting_movements(rows, [])
+        assert expected in (one.execution_id, one.fee)
+
+
+def test_parts_of_an_allocated_order_with_one_id_count_in_each_account() -> None:
+    parts = [replace(of_gateway("0001.01.01"), account=account) for account in ("U1", "U2")]
+    assert len(counting_movements([*parts, of_gateway("77"), of_gateway("78")], [])) == 4
 
 
 def test_what_was_booked_late_counts_once_in_its_newest_wording() -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 import pytest
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
-from position_sync_dagster.domain.execution import FLEX, GATEWAY, Execution, Side
+from position_sync_dagster.domain.execution import Execution, Side
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.errors import StatementError
 from position_sync_dagster.money.past import flex_fields
@@ -17,12 +17,15 @@ from position_sync_dagster.money.past.closes import (
     EventKind,
     Statement,
     StatementEvent,
-    current_executions,
 )
 from position_sync_dagster.money.past.flex import read_statements
-from position_sync_dagster.money.past.movements import Movement
+from position_sync_dagster.money.past.movement_book import _sections_in, sections_of
+from position_sync_dagster.money.past.movements import (
+    Movement,
+    MovementSource,
+    counting_movements,
+)
 from tests.support.flex_files import OPTION, element, period, position, statement, trade
-from tests.unit.money.past.test_causes import CALL, fill
 
 
 def read(data: bytes, name: str = "a.xml") -> Statement:
@@ -335,51 +338,6 @@ def test_a_statement_that_is_made_again_has_another_period() -> None:
     assert late.stated_at == datetime(2026, 3, 6, 1, tzinfo=NEW_YORK)
 
 
-def execution(
-    name: str, source: str = FLEX, price: float = 1.0, hour: int = 1, **values: object
-) -> Execution:
-    at = datetime(2026, 3, 6, hour, tzinfo=UTC)
-    row = fill(CALL, -1.0, price=price, execution_id=name, source=source, stated_at=at)
-    return replace(row, **values)  # type: ignore[arg-type]
-
-
-CHARGED = execution("0001.01", GATEWAY, commission=1.3)
-PARTS = [
-    execution("0001.01.01", source, account=account)
-    for account in ("DU1", "DU2")
-    for source in (GATEWAY, FLEX)
-]
-CURRENT = {
-    "a statement counts before a gateway, whenever it was asked": (
-        [execution("0001.01", hour=1), execution("0001.01", GATEWAY, hour=9, price=2.0)],
-        [0],
-    ),
-    "the later statement counts": (
-        [execution("0001.01", hour=3, price=3.0), execution("0001.01", hour=1)], [0]
-    ),
-    "a statement of the correction replaces what the gateway said before": (
-        [execution("0001.01.01", GATEWAY), execution("0001.01.02", price=4.0)], [1]
-    ),
-    "an id without parts has no correction": (
-        [execution("77"), execution("78", GATEWAY)], [0, 1]
-    ),
-    "a later answer without a commission replaces none that has it": (
-        [CHARGED, execution("0001.01", GATEWAY, hour=2)], [0]
-    ),
-    "a later answer with a commission does": (
-        [execution("0001.01", GATEWAY, hour=2, commission=2.0), CHARGED], [0]
-    ),
-    "a statement without a commission does": ([CHARGED, execution("0001.01")], [1]),
-    "parts of an allocated order with one id count in each account": (PARTS, [1, 3]),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", CURRENT)
-def test_of_several_rows_of_an_execution_one_counts(name: str) -> None:
-    rows, expected = CURRENT[name]
-    assert current_executions(rows) == [rows[at] for at in expected]
-
-
 def test_a_trade_that_is_cancelled_and_booked_again_with_its_id_counts_once() -> None:
     cancel = {"tradeID": "", "transactionID": "2", "origTradeID": "77", "notes": "Ca"}
     rows = (
@@ -387,12 +345,18 @@ def test_a_trade_that_is_cancelled_and_booked_again_with_its_id_counts_once() ->
         trade("", quantity="-2", transactionType="TradeCancel", **cancel),
         trade("E1", transactionID="3", quantity="1"),
     )
-    found = read(statement(trades=rows))
-    assert sum(one.change for one in current_executions(found.executions)) == 1.0
     before = read(statement(trades=(trade("E1", quantity="2"),)), "before.xml")
-    gateway = execution("E1", GATEWAY, account="DUSIM0001")
-    known = [*before.executions, *found.executions, gateway]
-    assert sum(one.change for one in current_executions(known)) == 1.0
+    found = read(statement(trades=rows, generated="20260307;010000"))
+    covered = [
+        one
+        for stated in (before, found)
+        for row in sections_of(stated)
+        for one in _sections_in(row)
+    ]
+    counting = counting_movements([*before.movements, *found.movements], covered)
+    assert sum(one.quantity or 0.0 for one in counting) == 1.0
+    gateway = replace(counting[0], movement_id="API", source=MovementSource.API, execution_id="E1")
+    assert counting_movements([gateway, *found.movements], covered) == counting
 
 
 EAE = {"transactionType": "Expiration", "conid": "1", "quantity": "1", "tradeID": "9"}
