@@ -218,8 +218,11 @@ class GatewaySessions:
         action: str,
     ) -> GatewaySession:
         def changed(stored: GatewaySession | None, now: datetime) -> GatewaySession:
-            if stored is None or stored.session_id != session.session_id:
-                raise _lease_lost(session, "a newer session has followed")
+            if stored is None:
+                raise _lease_lost(session, "its row is gone")
+            if stored.session_id != session.session_id:
+                since = f"{stored.started_at:%Y-%m-%d %H:%M:%S} UTC"
+                raise _lease_lost(session, f"{_holder(stored)} owns it since {since}")
             if stored.state not in ALIVE:
                 raise _lease_lost(session, f"it is {stored.state.value}")
             return change(stored, now)
@@ -253,13 +256,17 @@ class GatewaySessions:
 
 def login_owned(by: GatewaySession) -> errors.LoginOwnedError:
     """Return the error of whoever wants a login that has an owner, with the owner's name."""
-    run = f", run {by.run_id}" if by.run_id else ""
-    process = f"process {by.pid} on {by.host}{run}"
     until = f"{by.expires_at:%Y-%m-%d %H:%M:%S} UTC"
     return errors.LoginOwnedError(
-        f"The login {by.gateway_id} is owned by {by.owner.value} ({process}) until {until}.",
+        f"The login {by.gateway_id} is owned by {_holder(by)} until {until}.",
         remedy="Wait until then, or end that process.",
     )
+
+
+def _holder(session: GatewaySession) -> str:
+    """Return who has a session, as STREAM (process 4711 on trader, run 1f3a...)."""
+    run = f", run {session.run_id}" if session.run_id else ""
+    return f"{session.owner.value} (process {session.pid} on {session.host}{run})"
 
 
 def _lease_lost(session: GatewaySession, why: str) -> errors.LeaseLostError:

@@ -77,6 +77,7 @@ class Ownership:
         self._renewal_requested = asyncio.Event()
         self._outage = OutageLog(logger)
         self.store_fault: errors.LakeError | None = None
+        self._loss: errors.LeaseLostError | None = None  # it says who has the login now
         self.lost = asyncio.Event()
 
     def renew_now(self) -> None:
@@ -94,7 +95,7 @@ class Ownership:
         end = f"{self.session.expires_at:%H:%M:%S} UTC"
         ended = f"The lease on {self.session.gateway_id} ended at {end}"
         if self.lost.is_set():
-            raise errors.LeaseLostError(
+            raise self._loss or errors.LeaseLostError(
                 f"{ended}.",
                 remedy="Another process may own the login now; this one writes nothing more.",
             )
@@ -202,6 +203,7 @@ class Ownership:
 
         except errors.LeaseLostError as error:
             logger.error("%s", error)
+            self._loss = error
             self.lost.set()
 
         except errors.LakeError as error:

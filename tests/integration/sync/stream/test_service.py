@@ -209,7 +209,8 @@ async def test_a_stream_whose_lease_was_taken_over_writes_nothing_more(lake, mon
         async with Ownership(lake.sessions, service.settings, owner=Owner.STREAM) as own:
             assert own.session.fencing_token == session.fencing_token + 1
             over.set()
-            with pytest.raises(LeaseLostError):
+            named = f"STREAM .process {own.session.pid} on .* owns it since"
+            with pytest.raises(LeaseLostError, match=named):
                 await service.task
         newest = max(r.timestamp for r in await lake.updates.latest_updates())
         assert newest <= session.expires_at
