@@ -81,7 +81,6 @@ def dagster_failures() -> Iterator[None]:
         raise dg.Failure(
             description=str(error),
             metadata={"error": type(error).__name__, "what": error.what, "remedy": error.remedy},
-            allow_retries=False,
         ) from None
 
 

@@ -26,6 +26,7 @@ from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past import explain_closes, movement_book, statement_folder
 from position_sync_dagster.money.past.closes import Closure, Statement
+from position_sync_dagster.money.past.flex_service import LaterError
 from position_sync_dagster.money.strategies import leg_followers
 from position_sync_dagster.money.tables import CLOSURES, EXECUTIONS, STATEMENT_EVENTS
 from position_sync_dagster.settings import Settings
@@ -77,6 +78,9 @@ def events() -> None:
     """
 
 
+# When a failed import begins again: the service refuses for ten minutes who asked too often.
+RETRIES = dg.RetryPolicy(max_retries=3, delay=600)
+
 _from_statements = partial(
     table_asset.spec_of_table, deps=[FOLDER], writer=IMPORT_JOB, kinds={"deltalake", "python"}
 )
@@ -104,15 +108,24 @@ _from_statements = partial(
     ],
     can_subset=True,
     config_schema={},  # without it, Launchpad would take any value
+    retry_policy=RETRIES,
 )
 def imported(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Download the query of the settings, and import the folder, also if that fails."""
+    """Download the query of the settings, and import the folder, also if that fails.
+
+    What a later attempt may mend is tried again, three times: the event of a retry says what
+    failed. After that, a download that failed fails the check alone.
+    """
     with dagster_failures():
         lake: MoneyLake = position_sync.lake
         settings = position_sync.settings
         downloaded, done = statement_folder.download_and_import(lake, settings, context.run.run_id)
+        for error in done.unreadable:
+            if isinstance(error, LaterError) and context.retry_number < RETRIES.max_retries:
+                raise error
+
     for error in done.unreadable:
         context.log.warning(f"A statement was left out: {error}")
 

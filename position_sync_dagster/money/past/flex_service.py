@@ -51,7 +51,7 @@ _REMEDIES = {
 }
 
 
-class _LaterError(FlexServiceError):
+class LaterError(FlexServiceError):
     """An answer after which the same request may succeed."""
 
 
@@ -65,7 +65,7 @@ def refusal(texts: Mapping[str, str], source: str) -> FlexServiceError:
     code = texts.get("ErrorCode") or texts.get("code") or "no code"
     message = (texts.get("ErrorMessage") or "no statement and no error")[:200].rstrip(".")
     remedy = _REMEDIES.get(code, "See the error codes of IB's Flex Web Service.")
-    kind = _LaterError if code in _LATER else FlexServiceError
+    kind = LaterError if code in _LATER else FlexServiceError
     return kind(f"{source}: the Flex service answered {code}: {message}.", remedy=remedy)
 
 
@@ -152,13 +152,13 @@ class FlexService:
             is_redirect = 300 <= code < 400
             answered = "a redirect, which is refused" if is_redirect else "HTTP"
             is_busy = code >= 500 or code == 429
-            kind = _LaterError if is_busy else FlexServiceError
+            kind = LaterError if is_busy else FlexServiceError
             raise self._no_answer(kind, query_id, f"{answered} {code}") from None
 
         except (HTTPException, OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or type(error).__name__
             texts = _without(token, {"reason": str(reason)})
-            raise self._no_answer(_LaterError, query_id, texts["reason"]) from None
+            raise self._no_answer(LaterError, query_id, texts["reason"]) from None
 
         texts = _without(token, answer_of(data))
         if texts and texts.get("Status") != "Success":
@@ -176,7 +176,7 @@ class FlexService:
 
     def _until_ready(self, *request: str) -> bytes:
         attempts = Retrying(
-            retry=retry_if_exception_type(_LaterError),
+            retry=retry_if_exception_type(LaterError),
             stop=stop_after_delay(self.patience_s),
             wait=wait_exponential(multiplier=2.0, max=30.0),
             sleep=self.sleep,

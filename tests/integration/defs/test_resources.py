@@ -82,4 +82,3 @@ def test_an_error_of_the_package_becomes_a_failure_with_cause_and_remedy():
     assert found == {
         "error": "UnknownLegError", "what": "Nobody holds it.", "remedy": "List the legs.",
     }  # fmt: skip
-    assert caught.value.allow_retries is False

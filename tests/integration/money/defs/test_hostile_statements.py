@@ -1,6 +1,7 @@
 """Files in the folder of statements that are none: each is an error of its own, and of no other."""
 
 import os
+import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.support.flex_files import element, position, refused, statement, trad
 GOOD = statement(position(), trades=(trade("good"),))
 LONG = "9" * 5000
 KEPT = "kept-to-itself"
+MINUTE_S = 60.0
 
 
 def declared(encoding: str) -> bytes:
@@ -189,14 +191,24 @@ def test_all_others_are_imported_and_the_check_names_the_bad_ones(world, folder,
     assert check.passed
 
 
-def test_a_download_that_fails_keeps_no_file_back_and_the_check_names_it(
+def test_a_download_that_fails_is_tried_again_keeps_no_file_back_and_the_check_names_it(
     world, folder, lake, monkeypatch
 ):
     world.set(flex_token=KEPT, flex_query_id="123456")
     service = FlexService(url="http://127.0.0.1:1/flex", patience_s=0.001)
     monkeypatch.setattr(statement_folder, "FlexService", lambda: service)
+    waits: list[float] = []
+    now, sleep = time.time, time.sleep
+    monkeypatch.setattr(time, "time", lambda: now() + sum(waits))
+    monkeypatch.setattr(time, "sleep", lambda s: waits.append(s) if s > MINUTE_S else sleep(s))
+
     result = world.materialize(imported)
     assert result.success
+    assert waits == pytest.approx([600] * 3, abs=MINUTE_S)
+    retries = [e for e in result.all_events if e.event_type_value == "STEP_UP_FOR_RETRY"]
+    assert len(retries) == 3
+    for retry in retries:
+        assert "gave no answer" in retry.event_specific_data.error.cause.message
     assert lake.executions.rows()["execution_id"].to_list() == ["good"]
     (check,) = result.get_asset_check_evaluations()
     assert (check.passed, check.metadata["left_out"].value) == (False, 1)
