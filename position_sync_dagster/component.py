@@ -132,7 +132,10 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
             "trading",
         ),
     ] = None
-    owners: Annotated[Sequence[str], _described("The owners of the assets.", ["team:trading"])] = ()
+    owners: Annotated[
+        Sequence[str],
+        _described("The owners of assets, sensors and schedules.", ["team:trading"]),
+    ] = ()
     tags: Annotated[
         Mapping[str, str], _described("Tags of the assets.", {"domain": "trading"})
     ] = {}
@@ -194,7 +197,7 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
             definitions = with_key_prefix(definitions)
         if not self.automation:
             definitions = with_stopped_automation(definitions)
-        return definitions
+        return with_owners(definitions, self.owners)
 
     @property
     def _prefix(self) -> list[str]:
@@ -318,15 +321,27 @@ def with_stopped_automation(definitions: dg.Definitions) -> dg.Definitions:
     """Return definitions whose sensors and schedules are stopped until a person starts them."""
     sensors = definitions.sensors or ()
     schedules = definitions.schedules or ()
-    stopped_sensors = [_with_status(sensor, dg.DefaultSensorStatus.STOPPED) for sensor in sensors]
-    stopped_schedules = [
-        _with_status(schedule, dg.DefaultScheduleStatus.STOPPED) for schedule in schedules
-    ]
-    return record.copy(definitions, sensors=stopped_sensors, schedules=stopped_schedules)
+    stopped = dg.DefaultSensorStatus.STOPPED
+    return record.copy(
+        definitions,
+        sensors=[_with(sensor, _default_status=stopped) for sensor in sensors],
+        schedules=[
+            _with(schedule, _default_status=dg.DefaultScheduleStatus.STOPPED)
+            for schedule in schedules
+        ],
+    )
 
 
-def _with_status(automation: Any, status: Any) -> Any:
-    """Return a copy of a sensor or schedule with another status: Dagster has no way to make one."""
-    changed = copy(automation)
-    changed._default_status = status
+def with_owners(definitions: dg.Definitions, owners: Sequence[str]) -> dg.Definitions:
+    """Return definitions whose sensors and schedules have owners; those of jobs warn."""
+    sensors = [_with(sensor, _owners=list(owners)) for sensor in definitions.sensors or ()]
+    schedules = [_with(schedule, _owners=list(owners)) for schedule in definitions.schedules or ()]
+    return record.copy(definitions, sensors=sensors, schedules=schedules)
+
+
+def _with(definition: Any, **attributes: object) -> Any:
+    """Return a copy of a sensor or schedule with other attributes: Dagster makes none."""
+    changed = copy(definition)
+    for name, value in attributes.items():
+        setattr(changed, name, value)
     return changed

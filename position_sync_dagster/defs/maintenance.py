@@ -145,18 +145,18 @@ def forget_old_history(
 
 @dg.job(name=MAINTENANCE_JOB, executor_def=dg.in_process_executor, tags={"domain": "upkeep"})
 def maintain_lake() -> None:
-    """Keep the tables fast and Dagster's storage small."""
+    """Merge small files of the tables, and delete old runs and events: both stay fast."""
     maintain_tables()
     forget_old_history()
 
 
 # SQLite makes a file of 150 kB for each run: with one each hour, a third of Dagster's history would
 # be maintenance.
-every_four_hours = dg.ScheduleDefinition(
-    name="every_four_hours",
-    job=maintain_lake,
+maintain_every_four_hours = dg.ScheduleDefinition(
+    name="maintain_every_four_hours",
+    job_name=MAINTENANCE_JOB,
     cron_schedule="37 */4 * * *",
-    description="Each four hours: merges small files of the tables, and deletes Dagster's runs "
-    "and events that are older than POSITION_SYNC_HISTORY_DAYS.",
+    description="Merge small files of the tables each four hours, and delete Dagster's runs and "
+    "events that are older than POSITION_SYNC_HISTORY_DAYS.",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )

@@ -240,7 +240,10 @@ def stream_job(partitions: dg.PartitionsDefinition | None = None) -> dg.JobDefin
         partitions_def=partitions,
     )
     def stream() -> None:
-        """Stream the legs of active strategies; a login's lease allows one stream at a time."""
+        """Own a login and value its holdings; runs until it is stopped, one of each login.
+
+        Legs of active strategies are streamed by market data lines; all else goes to the queue.
+        """
         stream_legs()
 
     return stream

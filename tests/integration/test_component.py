@@ -131,6 +131,10 @@ def test_all_that_is_in_a_catalog_has_the_prefix_the_group_the_owners_and_the_ta
     exposure = graph.get(dg.AssetKey(["ibkr", "options", "strategy_exposure"]))
     assert exposure.metadata["page"].url == "http://127.0.0.1:3001/money"
 
+    for owned in (*repository.sensor_defs, *repository.schedule_defs):
+        assert owned.owners == ["team:desk"]
+        assert owned.description
+
     closing = repository.get_job("close_day").asset_layer
     assert {key.path[-1] for key in closing.selected_asset_keys} == {
         "daily_positions", "profit_explained", "books", "closed_campaigns",

@@ -234,7 +234,7 @@ def schedules(program: Program, session: date) -> Iterator[Deviation]:
     Args:
         session: One after whose close the schedule was due.
     """
-    of_schedule = dg.RunsFilter(tags={"dagster/schedule_name": "after_the_close"})
+    of_schedule = dg.RunsFilter(tags={"dagster/schedule_name": "record_day_after_close"})
     runs = program.instance.get_runs(of_schedule, limit=5)
     recorded = {date.fromisoformat(run.tags["dagster/partition"]) for run in runs}
     sessions = {*sessions_between(min(recorded, default=session), session)}

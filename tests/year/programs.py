@@ -211,7 +211,7 @@ class Program:
                 origin = sensor.get_remote_origin_id()
                 self.instance.stop_sensor(origin, sensor.selector_id, sensor)
         for schedule in repository.get_schedules():
-            if maintenance and schedule.name == "every_four_hours":
+            if maintenance and schedule.name == "maintain_every_four_hours":
                 origin = schedule.get_remote_origin_id()
                 self.instance.stop_schedule(origin, schedule.selector_id, schedule)
 

@@ -279,7 +279,8 @@ def daily() -> dg.Definitions:
     days, first = known_days(resources.POSITION_SYNC.read_settings())
     closing = job_of(
         resources.CLOSE_JOB,
-        "Record every holding at the close of a trading day, or of a range of them.",
+        "Record a trading day after its close, or a range of days: each holding, what moved its "
+        "profit, the books, and the campaigns that are over.",
     )
     return dg.Definitions(
         assets=[daily_asset(exchange_partitions(days, first))],
@@ -328,16 +329,18 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
     at = days.settled_at
 
     @scheduled(resources.CLOSE_JOB, f"{at.minute} {at.hour} * * 1-5", days.timezone)
-    def after_the_close(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        """Shortly after the usual close of the exchange, on its trading days."""
+    def record_day_after_close(
+        context: dg.ScheduleEvaluationContext,
+    ) -> dg.RunRequest | dg.SkipReason:
+        """Record the trading day, twenty minutes after the usual close of the exchange."""
         day = context.scheduled_execution_time.astimezone(zone).date()
         if not days.is_trading_day(day):
             return dg.SkipReason(f"{days.calendar} is closed on {day}.")
         return dg.RunRequest(partition_key=day.isoformat())
 
     @scheduled(resources.CLOSE_JOB, "15 6 * * 2-6", days.timezone)
-    def late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        """At night: the last eight trading days again, for late rows and statements."""
+    def record_late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        """Record the last eight trading days again at night, for late rows and statements."""
         today = context.scheduled_execution_time.astimezone(zone).date()
         over = [day for day in last_days(days, LATE_DAYS, before=today) if day >= first]
         if not over:
@@ -345,7 +348,7 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
         day_range = {RANGE_START: over[0].isoformat(), RANGE_END: over[-1].isoformat()}
         return dg.RunRequest(tags=day_range)
 
-    return [after_the_close, late_rows]
+    return [record_day_after_close, record_late_rows]
 
 
 def last_days(days: exchange_days.ExchangeDays, number: int, *, before: date) -> list[date]:

@@ -132,8 +132,8 @@ def derived_asset(
 WRITERS = {
     resources.DRAIN_SENSOR: "the ticks of the sensor drain_queue",
     resources.STREAM_JOB: "the job stream_positions, which supervise_stream keeps running",
-    resources.CLOSE_JOB: "the job close_day, by the schedules after_the_close and late_rows",
-    resources.IMPORT_JOB: "the job import_statements, by the schedule nightly_statements",
+    resources.CLOSE_JOB: "the job close_day, by record_day_after_close and record_late_rows",
+    resources.IMPORT_JOB: "the job import_statements, by import_statements_nightly",
 }
 
 

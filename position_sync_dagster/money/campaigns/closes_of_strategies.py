@@ -45,7 +45,7 @@ class Closes:
 
     Attributes:
         rows: The causes that count, oldest first: rows of the table `closures`.
-        since: When the first change of a quantity was recorded; None before it.
+        since: When the first change of a quantity was recorded; before it, when recording began.
         ends: How holdings of strategies' legs ended whose last change left nothing.
         legs: The legs of strategies, also those that were removed: rows of `active_strategies`.
         before: The changes, with the quantity `before`.
@@ -155,7 +155,7 @@ class Closes:
     def realized(
         self, name: str | None, account: str | None, currency: str | None
     ) -> dict[str, Any] | None:
-        """Return the realised profit of a group; None where no change has been recorded yet.
+        """Return the realised profit of a group; None where no stream has run yet.
 
         Args:
             name: A strategy, UNATTRIBUTED, or None for all closes.
@@ -165,7 +165,8 @@ class Closes:
         Returns:
             `realized_pnl`, None if that of one of the closes is not known; the number of `closes`,
             and of `closes_without_profit`. Closes before `realized_since` are not in it: it is the
-            time of the first change that was recorded, or of the first leg of the strategy.
+            time of the first change that was recorded, else of the first session, or that of the
+            first leg of the strategy.
         """
         if self.since is None or currency is None:
             return None
@@ -248,11 +249,8 @@ def read_closes(lake: MoneyLake, past: Past | None = None) -> Closes:
         are_known = known_at <= at
 
     legs = lake.registry.sync.history()
-    if changes.is_empty():
-        return Closes(legs=legs)
-
     rows = lake.closures.current_rows(are_known)
-    since: Any = changes["seen_at"].min()
+    since: Any = changes["seen_at"].min() or _first_session(lake, past)
     return Closes(
         rows=rows,
         since=since,
@@ -261,6 +259,12 @@ def read_closes(lake: MoneyLake, past: Past | None = None) -> Closes:
         before=changes,
         parts=_parts(lake, changes, past),
     )
+
+
+def _first_session(lake: MoneyLake, past: Past | None) -> datetime | None:
+    """Return when a login was first owned: from then on each change is recorded."""
+    started = (session.started_at for session in lake.sessions.history(limit=None))
+    return min((at for at in started if past is None or at <= past.at), default=None)
 
 
 def _parts(lake: MoneyLake, changes: pl.DataFrame, past: Past | None) -> list[OwnedPart]:

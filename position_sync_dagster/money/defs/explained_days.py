@@ -71,12 +71,15 @@ def explained_days() -> dg.Definitions:
     partitions = exchange_partitions(days, first)
     importing = job_of(
         resources.IMPORT_JOB,
-        "Download the Flex query of the settings, and store trades and cash of all statements.",
+        "Download the Flex query of the settings, and store trades and cash of all statements. A "
+        "download that fails is tried again, three times.",
     )
 
     @scheduled(resources.IMPORT_JOB, "0 6 * * 2-6", days.timezone)
-    def nightly_statements(_context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        """At night: download and import the broker's statements, if there are any."""
+    def import_statements_nightly(
+        _context: dg.ScheduleEvaluationContext,
+    ) -> dg.RunRequest | dg.SkipReason:
+        """Download and import the broker's statements at night, if there are any."""
         settings = resources.POSITION_SYNC.read_settings()
         if settings.flex_token is None and not settings.flex_folder.is_dir():
             return dg.SkipReason(
@@ -89,7 +92,7 @@ def explained_days() -> dg.Definitions:
         assets=[explained_asset(partitions), books_asset(partitions), closed_campaigns],
         asset_checks=[profits_are_explained, books_close],
         jobs=[importing],
-        schedules=[nightly_statements],
+        schedules=[import_statements_nightly],
     )
 
 

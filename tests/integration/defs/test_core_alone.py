@@ -32,7 +32,11 @@ def test_without_money_there_are_positions_their_checks_and_backfills_alone(tmp_
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["sensors"] == ["drain_queue", "supervise_stream"]
-    assert found["schedules"] == ["after_the_close", "every_four_hours", "late_rows"]
+    assert found["schedules"] == [
+        "maintain_every_four_hours",
+        "record_day_after_close",
+        "record_late_rows",
+    ]
     assert found["assets"].keys() == {
         "account_values", "active_strategies", "broker_positions", "contracts", "daily_positions",
         "gateway", "gateway_sessions", "latest_positions", "position_changes", "position_queue",

@@ -169,7 +169,12 @@ def test_sensors_and_schedules_run_from_the_start_and_no_sensor_misses_a_check(r
         "supervise_stream": (running, 7),
     }
     assert {s.name: s.default_status for s in repository.schedule_defs} == dict.fromkeys(
-        ["every_four_hours", "after_the_close", "late_rows", "nightly_statements"],
+        [
+            "maintain_every_four_hours",
+            "record_day_after_close",
+            "record_late_rows",
+            "import_statements_nightly",
+        ],
         dg.DefaultScheduleStatus.RUNNING,
     )
 

@@ -75,7 +75,7 @@ def test_an_owner_that_is_late_goes_on_until_it_is_followed_by_a_greater_token(p
     second = there.acquire(LOGIN, Owner.REFRESH, **LONG)
     assert second.fencing_token == first.fencing_token + 1
     for call in (lambda: here.renew(first, **LIVE_LONG), lambda: here.end(first)):
-        with pytest.raises(LeaseLostError, match="DRAIN .process .* owns it since"):
+        with pytest.raises(LeaseLostError, match=r"DRAIN .process .* owns it since"):
             call()
     assert here.current(LOGIN).session_id == second.session_id
     newest, lost = there.history()

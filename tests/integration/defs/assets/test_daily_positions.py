@@ -261,7 +261,7 @@ def evaluate(settings, instance, monkeypatch) -> Callable[..., list[dg.RunReques
 
 def test_the_schedule_runs_the_day_that_just_closed_and_rests_on_holidays(evaluate):
     def days(at: str) -> list[str | None]:
-        return [request.partition_key for request in evaluate("after_the_close", at)]
+        return [request.partition_key for request in evaluate("record_day_after_close", at)]
 
     assert days("2026-03-09T16:20:00-04:00") == ["2026-03-09"]
     assert days("2026-11-26T16:20:00-05:00") == []
@@ -272,7 +272,7 @@ def test_the_last_eight_trading_days_are_recorded_again_by_night(evaluate):
     assert past_days.last_days(DAYS, 3, before=date(2026, 11, 30)) == [
         date(2026, 11, 24), date(2026, 11, 25), date(2026, 11, 27),
     ]  # fmt: skip
-    (request,) = evaluate("late_rows", "2028-03-10T06:15:00-05:00")
+    (request,) = evaluate("record_late_rows", "2028-03-10T06:15:00-05:00")
     assert request.tags["dagster/asset_partition_range_start"] == "2028-02-29"
     assert request.tags["dagster/asset_partition_range_end"] == "2028-03-09"
 

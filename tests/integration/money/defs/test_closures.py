@@ -28,6 +28,17 @@ def test_a_close_whose_cause_is_looked_for_fails_no_check_yet(world, lake):
     assert [one.cause for one in lake.closures.current()] == ["UNEXPLAINED"]
 
 
+def test_before_the_first_change_nothing_is_realised_since_the_first_session(world, lake):
+    assert read_closes(lake).realized(None, None, "USD") is None
+    session = world.own()
+    assert read_closes(lake).realized(None, None, "USD") == {
+        "realized_pnl": 0, "closes": 0, "closes_without_profit": 0,
+        "realized_since": session.started_at,
+    }  # fmt: skip
+    before = Past(at=session.started_at - timedelta(seconds=1))
+    assert read_closes(lake, before).realized(None, None, "USD") is None
+
+
 def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(world, lake):
     lake.registry.sync.add_active(
         conid=CALL, symbol="SPY", right="CALL", strike=575.0, expiry="20260320", strategy_id="ic"
