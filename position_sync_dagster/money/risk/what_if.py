@@ -8,11 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
+
+import polars as pl
 
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import parse_expiry
+from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.reports import exposure
@@ -20,7 +23,7 @@ from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.figures import known_limits
 from position_sync_dagster.money.risk.deliveries import uncovered_calls
 from position_sync_dagster.money.risk.hypothetical_book import HypotheticalBook
-from position_sync_dagster.money.risk.payoff import payoffs
+from position_sync_dagster.money.risk.payoff import Payoff, payoffs
 from position_sync_dagster.money.risk.priced_legs import PricedLegs, Row
 from position_sync_dagster.money.risk.proposed_trade import (
     ProposedTrade,
@@ -160,6 +163,7 @@ def _group_of_settled(level: Breakdown, settled: Row) -> _Group:
 
 
 _GROUP_OF = itemgetter("strategy", "name", "account", "currency", "conid")
+_STRATEGY_OF = attrgetter("strategy", "account")
 
 
 def _more_by_group(
@@ -173,10 +177,13 @@ def _more_by_group(
     if level not in (Breakdown.STRATEGY, Breakdown.ACCOUNT):
         return {}
     by = ["account", "currency"]
+    payoffs_of: Mapping[tuple[str | None, str], Sequence[Payoff]] = {}
     if level is Breakdown.STRATEGY:
         by = ["strategy_id", *by]
+        of_strategies = legs.where(pl.col("strategy_id") != UNATTRIBUTED)
+        payoffs_of = grouped(_STRATEGY_OF, payoffs(of_strategies, notes))
+
     uncovered = uncovered_calls(legs)
-    payoffs_of = grouped(lambda payoff: (payoff.strategy, payoff.account), payoffs(legs, notes))
     # What the broker alone knows of an account, such as its margin, is not known after a trade.
     computed = [limit for limit in known_limits(settings) if limit.measure not in OF_ACCOUNTS]
     judged = evaluate(computed, book)
@@ -205,7 +212,7 @@ def _more_by_group(
         more[key] = greeks | {
             "greeks_known": {name: of[name] - sums[f"without_{name}"] for name in lacking},
             "greeks_of": of,
-            "payoffs": [payoff.row for payoff in payoffs_of[strategy, account]],
+            "payoffs": [payoff.row for payoff in payoffs_of.get((strategy, account), ())],
             "uncovered": uncovered_here,
             "limits_broken": broken_here,
         }

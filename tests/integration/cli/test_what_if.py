@@ -209,7 +209,9 @@ def test_a_trade_costs_its_price_and_the_first_line_says_how_much(lake, strategy
 
 def test_a_strategy_that_is_rolled_has_its_contracts_at_the_new_expiry(lake, strategy):
     later = EXPIRY + timedelta(days=60)
-    row = compared("--roll", strategy, f"{later:%Y%m%d}", "--spot", "5")[strategy, 5]
+    rows = compared("--roll", strategy, f"{later:%Y%m%d}", "--spot", "5")
+    assert rows["UNATTRIBUTED", 5]["after"]["payoffs"] == []  # what no strategy has is no strategy
+    row = rows[strategy, 5]
     (before,) = row["before"]["payoffs"]
     (after,) = row["after"]["payoffs"]
     assert (before["expiry"], after["expiry"]) == (f"{EXPIRY}", f"{later}")
