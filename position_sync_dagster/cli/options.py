@@ -142,6 +142,8 @@ def asked(home: Path | None, route: str, **parameters: Any) -> Any:
         parameters: The query.
     """
     settings, _lake = opened(home)
+    if parameters.get("at") is not None:
+        typer.echo(Past(at=parameters["at"]), err=True)
     try:
         return ask(PageFigures(settings), route, utc_now(), **parameters)
     except ValidationError as error:

@@ -44,6 +44,7 @@ from position_sync_dagster.money.strategies.propose_strategies import next_step
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.terminal import board, output
 from position_sync_dagster.terminal.text import as_typed
+from position_sync_dagster.web.served_figures import PageFigures
 
 
 @app.command()
@@ -69,19 +70,26 @@ def _print_labelled(lines: board.Lines) -> None:
 
 @app.command()
 def figures(
+    as_of: options.AsOf = None,
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
-    """Show all figures of now: accounts, strategies, positions, changes, limits.
+    """Show all figures: accounts, strategies, positions, changes, limits.
 
-    With --json as `/api/v1/figures` serves them; a program may rely on the names.
+    With --json as `/api/v1/figures` serves them; a program may rely on the names. With --as-of,
+    `not_kept` names what is not known of the past.
     """
-    settings, lake = options.opened(home)
-    figures_now = read_figures(lake, settings, utc_now())
+    settings, _lake = options.opened(home)
+    if as_of is not None:
+        if not json:
+            raise typer.BadParameter("--as-of needs --json; `exposure --as-of` shows a table.")
+        typer.echo(Past(at=as_of), err=True)
+    now = utc_now()
+    shown = PageFigures(settings).played_back(as_of, now).figures(now)
     if json:
-        sys.stdout.write(output.escaped(figures_now.to_json()) + "\n")
+        sys.stdout.write(output.escaped(shown.to_json()) + "\n")
         return
-    _print_labelled(board.figures_of(figures_now))
+    _print_labelled(board.figures_of(shown))
 
 
 @app.command()
@@ -288,6 +296,7 @@ _MORE = ("confirmed_at", "age_s", "greeks_age_s", "feed", "strategies", "shares"
 @app.command()
 def why(
     strategy: options.Strategy = None,
+    as_of: options.AsOf = None,
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
@@ -298,7 +307,7 @@ def why(
     time. `closed` is what closed today, which is in no part. An unknown part is a dash, with the
     reason behind it.
     """
-    rows = options.asked(home, "why", strategy=strategy)["rows"]
+    rows = options.asked(home, "why", strategy=strategy, at=as_of)["rows"]
     lines = [f"{row.strategy}: {_largest_legs(row)}" for row in rows]
     output.show_rows(rows, _WHY, json=json, none="Nothing is held.", lines=lines)
 

@@ -57,6 +57,7 @@ def what_if(
     level: Annotated[
         Breakdown, typer.Option(help="What each row is of.", case_sensitive=False)
     ] = Breakdown.STRATEGY,
+    as_of: options.AsOf = None,
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
@@ -87,6 +88,7 @@ def what_if(
         underlying=underlying,
         strategy=strategy,
         level=level,
+        at=as_of,
     )
     rows = answer["rows"]
     is_ratio = answer["ratio"]

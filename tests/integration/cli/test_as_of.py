@@ -79,12 +79,26 @@ def test_the_dollar_delta_of_then_of_a_contract_in_cents_is_in_its_currency(lake
     assert [one["dollar_delta"] for one in found["rest"]] == [0.5 * 5_000 * 4.5]
 
 
-@pytest.mark.parametrize("command", ["positions", "exposure"])
+def test_figures_reasons_and_what_if_are_of_a_moment(told) -> None:
+    answers = {}
+    for command in ("figures", "why", "what-if"):
+        shown = call(command, "--json", "--as-of", "2026-03-09T12:30:00Z")
+        assert "As of 2026-03-09 12:30:00 UTC" in shown.stderr
+        answers[command] = json.loads(shown.stdout)
+
+    assert [row["market_value"] for row in answers["figures"]["positions"]] == [100.0, 7.0]
+    assert "limits" in answers["figures"]["not_kept"]
+    assert "needs --json" in call("figures", "--as-of", "2026-03-09T12:30:00Z").stderr
+    for command in ("why", "what-if"):
+        assert "a" in {row["strategy"] for row in answers[command]}, "the leg was active then"
+
+
+@pytest.mark.parametrize("command", ["positions", "exposure", "figures", "why", "what-if"])
 def test_a_moment_without_an_answer_is_an_error(told, command) -> None:
     with pytest.raises(MomentError, match="in the future"):
-        call(command, "--as-of", "2999-01-01T00:00:00Z")
+        call(command, "--json", "--as-of", "2999-01-01T00:00:00Z")
     with pytest.raises(MomentError, match="has no row of 2026-03-09"):
-        call(command, "--as-of", "2026-03-09T11:59:59Z")
+        call(command, "--json", "--as-of", "2026-03-09T11:59:59Z")
     for wrong in (["--as-of", "noon"], ["--at-value-time"], ["--as-of", "2026-03-09", "--watch"]):
         result = call(command, *wrong)
         assert result.exit_code == 2
