@@ -465,6 +465,8 @@ class FeedQuery(MomentQuery):
 
     after: int = Field(0, ge=0, lt=10**16)
     """`sequence` of the newest state that the page has; 0: none."""
+    curves: bool = False
+    """Whether a past moment has the curves of its day."""
 
 
 class PayoffQuery(ApiModel):

@@ -108,14 +108,20 @@ class Feed:
         is_next = state.sequence == sequence + 1
         return state.changed if is_next and state.changed is not None else state.whole
 
-    def played_back(self, at: datetime) -> bytes:
+    def played_back(self, at: datetime, *, curves: bool) -> bytes:
         """Return all figures of a past moment, compressed; blocks.
+
+        Args:
+            curves: Whether the curves of the day until then are among them.
 
         Raises:
             PositionSyncError: They cannot be read.
         """
         now = utc_now()
-        rows, figures = self._open().played_back(at, now).read(now)
+        of_moment = self._open().played_back(at, now)
+        rows, figures = of_moment.read(now)
+        if curves:
+            figures |= of_moment.curves(now)
         shown = {**figures, **self._more, "trouble": None}
         return State(0, rows, shown, changed=None).whole
 

@@ -33,6 +33,7 @@ from position_sync_dagster.web.risk_page import risk_html
 from position_sync_dagster.web.served_figures import PageFigures
 
 MOMENT = """
+<input type="date" id="past-day" aria-label="Day">
 <button type="button" id="event-before" aria-label="Event before">◀</button>
 <input type="range" id="moment" list="events" step="1" aria-label="Moment of the day">
 <datalist id="events"></datalist>
@@ -135,7 +136,7 @@ def _feed_route(feed: Feed) -> Route:
             query = query_of(FeedQuery, dict(request.query_params))
             packed = None
             if query.at is not None:
-                packed = await asyncio.to_thread(feed.played_back, query.at)
+                packed = await asyncio.to_thread(feed.played_back, query.at, curves=query.curves)
         except (PositionSyncError, ValidationError) as error:
             refused = refusal(error)
             refused.headers.update(HEADERS)

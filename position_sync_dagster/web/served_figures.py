@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import polars as pl
 from polars import col
 
-from position_sync_dagster.domain.clock import NEVER, elapsed
+from position_sync_dagster.domain.clock import A_DAY, NEVER, elapsed
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.money.as_of import Past, require_past
 from position_sync_dagster.money.lake import MoneyLake
@@ -180,6 +180,10 @@ class PageFigures:
         every = SLOW_EVERY if has_line else BEGINNING
         worked = timedelta(seconds=time.thread_time() - began)
         return SlowFigures(shown, max(every, worked / SLOW_SHARE))
+
+    def curves(self, now: datetime) -> dict[str, Any]:
+        """Return the curves of the day that ends with the moment of the figures; blocks."""
+        return dict(plain(shown_curves(read_curves(self.lake, self.figures(now).book, A_DAY))))
 
     def _moved(self, figures: Figures) -> dict[str, Any]:
         """Return what would be gained if prices moved, and what to decide; or what is wrong."""

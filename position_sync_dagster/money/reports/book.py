@@ -560,7 +560,7 @@ POINTS = 60
 LONGEST_STEP = timedelta(minutes=5)
 
 
-def read_curves(lake: MoneyLake, book: Book) -> list[dict[str, Any]]:
+def read_curves(lake: MoneyLake, book: Book, span: timedelta = SPAN) -> list[dict[str, Any]]:
     """Read the daily profit of each strategy, and of each account as the broker sums it; blocks.
 
     The present legs count for the whole span: a leg that became active at noon is in the points of
@@ -570,7 +570,7 @@ def read_curves(lake: MoneyLake, book: Book) -> list[dict[str, Any]]:
     Returns:
         The name, the currency and the points of each curve; first those of strategies, by name.
     """
-    first = book.now - SPAN
+    first = book.now - span
     of_strategies = book.split.parts.filter(col.strategy_id != UNATTRIBUTED)
     conids = {leg.conid for leg in book.matching} | {*of_strategies["conid"]}
     sampled = lake.updates.sync.sampled(conids, first, book.now, POINTS)

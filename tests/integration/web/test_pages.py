@@ -446,3 +446,32 @@ def test_a_slider_plays_the_day_back_in_every_panel_until_live_is_chosen(page, l
     page.driver.find_element("id", "live").click()
     wait_for("live", lambda: total() == "−32,900")
     assert page.driver.find_element("id", "moment-text").text == "live"
+
+
+def test_a_past_day_is_played_back_with_the_curves_of_that_day(page, lake):
+    at = utc_now() - timedelta(days=2)
+    of_that_day = MoneyLake(lake.path, fsync=False, clock=lambda: at)
+    values = {"timestamp": at, "value_time": at, "symbol": "QQQ", "update_id": "two days ago"}
+    of_that_day.updates.sync.append([row(4, market_value=-123.0, daily_pnl=-23.0, **values)])
+    account = AccountSummary(account="U2", currency="USD", timestamp=at, daily_pnl=-23.0)
+    of_that_day.account_values.append([account])
+
+    opened(page)
+    script = "const s = arguments[0]; s.value = arguments[1]; s.dispatchEvent(new Event('change'))"
+    chosen = page.driver.find_element("id", "past-day")
+    day = f"{at.astimezone():%Y-%m-%d}"
+    page.driver.execute_script(script, chosen, day)
+    text = page.driver.find_element("id", "moment-text")
+    wait_for("the end of the day", lambda: text.text == f"as of {day} 23:59:59")
+    assert [cells[1] for cells in rows_of(page) if cells[0] == "total"] == ["−123"]
+    assert "U2" in texts(page, "#legend")[0]
+
+    slider = page.driver.find_element("id", "moment")
+    assert int(slider.get_attribute("min")) <= at.timestamp() + 1
+    after = (at + timedelta(seconds=2)).astimezone()
+    page.driver.execute_script(script.replace("change", "input"), slider, int(after.timestamp()))
+    assert "U2 −23" in texts(page, "#legend")[0]
+    wait_for("the moment", lambda: text.text == f"as of {after:%Y-%m-%d %H:%M:%S}")
+
+    page.driver.find_element("id", "live").click()
+    wait_for("live", lambda: text.text == "live")

@@ -2,14 +2,26 @@
 
 import { byId, fit, set, write } from "./elements.js";
 import { figures } from "./figures.js";
+import { whole } from "./format.js";
 import { plot } from "./plot.js";
 
 const COLOURS = 8;
 
-export function drawCurves() {
+// With a moment, in milliseconds, the legend says what each had earned by then.
+export function drawCurves(at = null) {
   const curves = figures.curves.map(lineOf);
-  plot(byId("curves"), curves, figures.scenarios.at ? "The profit of the day is not known yet." : "Not computed yet.");
+  const none = figures.scenarios.at ? "The profit of the day is not known yet." : "Not computed yet.";
+  const marks = figures.changes.map((change) => ({ at: Date.parse(change.at), look: `event ${change.kind}`, name: change.text }));
+  if (at !== null) {
+    marks.push({ at, look: "moment", name: "the moment" });
+    for (const curve of curves) curve.label += ` ${whole(earnedBy(curve, at))}`;
+  }
+  plot(byId("curves"), curves, none, { marks });
   drawLegend(curves, figures.curves_hidden);
+}
+
+function earnedBy({ points }, at) {
+  return points.findLast(([time]) => time <= at)?.[1] ?? null;
 }
 
 function lineOf(curve, n) {

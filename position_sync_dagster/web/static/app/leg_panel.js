@@ -43,7 +43,7 @@ function draw(answer, { account, conid, name }) {
   byId("leg-facts").hidden = !answer.position;
   if (answer.position) drawFacts(answer.position);
   const points = answer.values.map((value) => [Date.parse(value.timestamp), value.market_value]);
-  plot(byId("leg-curve"), [{ name: "value", look: "account", points }], "No value of today is known.", false);
+  plot(byId("leg-curve"), [{ name: "value", look: "account", points }], "No value of today is known.", { zero: false });
   drawEvents(answer.changes);
   drawValues(answer.values);
   byId("leg-commands").replaceChildren("All values: ", copyButton(`history ${account}:${conid}`));

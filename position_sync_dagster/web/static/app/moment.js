@@ -1,15 +1,15 @@
-// A past moment of the day: all panels show what was known then, until somebody returns to live.
+// A moment of this day or of a past one: all panels show what was known then, until somebody returns to live.
 
 import { now, setClock } from "./clock.js";
+import { drawCurves } from "./curves.js";
 import { byId, element } from "./elements.js";
 import { figures, isPast } from "./figures.js";
 import { clock } from "./format.js";
-import { money } from "./table.js";
 
 const STILL_MS = 150; // a slider that stays so long has stopped
 let chosen = null; // in milliseconds; null: live
 let timer = 0;
-let events = []; // when something happened on the live day, the first one first
+let events = []; // when something happened on the day, the first one first
 let take = () => {};
 
 export const isLive = () => chosen === null;
@@ -21,11 +21,15 @@ export function openMoment(takeFigures) {
   byId("event-before").addEventListener("click", () => step(-1));
   byId("event-after").addEventListener("click", () => step(1));
   byId("live").addEventListener("click", () => choose(null));
+  byId("past-day").addEventListener("change", () => chooseDay(byId("past-day").value));
 }
 
-// The slider goes from the first value of the day to now; trades, closes and outages are its marks.
 export function drawMoment() {
-  if (isPast() || !isLive()) return;
+  if (!isPast() && isLive()) drawDay();
+}
+
+// The slider goes from the first value of the day to the newest; trades, closes and outages are its marks.
+function drawDay() {
   const slider = byId("moment");
   const first = Math.min(...figures.curves.flatMap((curve) => curve.points.slice(0, 1)).map(([at]) => Date.parse(at)), figures.time);
   slider.min = Math.ceil(first / 1000);
@@ -49,24 +53,31 @@ function step(direction) {
   if (next) choose(next);
 }
 
-// While the slider moves the curves say what each account had earned; where it stops all is read.
+// A past day is shown as it was at its end; today is live.
+function chooseDay(day) {
+  const end = new Date(`${day}T23:59:59`).getTime();
+  if (!day || end >= now()) choose(null);
+  else {
+    chosen = end;
+    load(end, "&curves=true");
+  }
+}
+
+// While the slider moves the curves say what each had earned; where it stops all is read.
 function choose(at) {
   chosen = at;
   clearTimeout(timer);
-  if (at !== null) {
+  if (at === null) byId("past-day").value = "";
+  else {
     byId("moment").value = Math.floor(at / 1000);
-    byId("moment-text").textContent = `${clock(at)} ${earned(at)} …`;
+    byId("moment-text").textContent = `${clock(at)} …`;
+    drawCurves(at);
   }
   timer = setTimeout(load, at === null ? 0 : STILL_MS, at);
 }
 
-function earned(at) {
-  const accounts = figures.curves.filter((curve) => curve.is_account);
-  return accounts.map(({ points }) => money(points.findLast(([time]) => Date.parse(time) <= at)?.[1] ?? null)[0]).join(" ");
-}
-
-async function load(at) {
-  const query = at === null ? "after=0" : `at=${new Date(at).toISOString()}`;
+async function load(at, more = "") {
+  const query = at === null ? "after=0" : `at=${new Date(at).toISOString()}${more}`;
   try {
     const answer = await fetch(`/money/data?${query}`);
     const message = await answer.json();
@@ -75,13 +86,14 @@ async function load(at) {
     setClock(answer);
     frame(at);
     take(message);
+    if (more) drawDay();
   } catch (error) {
     if (chosen === at) byId("moment-text").textContent = error.message;
   }
 }
 
 function frame(at) {
-  const text = at === null ? "live" : `as of ${clock(at)}`;
+  const text = at === null ? "live" : `as of ${byId("past-day").value} ${clock(at)}`.replace("  ", " ");
   document.body.classList.toggle("past", at !== null);
   document.body.style.setProperty("--as-of", JSON.stringify(` ${text}`));
   byId("moment-text").textContent = text;

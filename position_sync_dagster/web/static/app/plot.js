@@ -6,13 +6,13 @@ const GAP_MS = 300000; // no line over a longer time without a value
 const LEFT = 46;
 const SVG = "http://www.w3.org/2000/svg";
 
-// With `zero` the scale has zero.
-export function plot(box, lines, none, zero = true) {
+// With `zero` the scale has zero; `marks` are moments of the time of the lines: { at, look, name }.
+export function plot(box, lines, none, { zero = true, marks = [] } = {}) {
   const size = { width: box.clientWidth || 440, height: box.clientHeight || 110 };
   box.setAttribute("viewBox", `0 0 ${size.width} ${size.height}`);
   const points = lines.flatMap((line) => line.points.filter(([, value]) => value !== null));
   const empty = shape("text", { x: LEFT, y: size.height / 2 }, none);
-  box.replaceChildren(...(points.length ? picture(lines, spanOf(points, zero), size) : [empty]));
+  box.replaceChildren(...(points.length ? picture(lines, spanOf(points, zero), size, marks) : [empty]));
 }
 
 // A small line beside a number, without axes.
@@ -47,7 +47,7 @@ function shape(name, attributes, text) {
   return node;
 }
 
-function picture(lines, span, { width, height }) {
+function picture(lines, span, { width, height }, marks) {
   const x = (at) => LEFT + ((width - LEFT - 4) * (at - span.first)) / Math.max(1, span.last - span.first);
   const y = (value) => 6 + ((height - 20) * (span.high - value)) / (span.high - span.low || 1);
   const shapes = [];
@@ -58,7 +58,17 @@ function picture(lines, span, { width, height }) {
   }
   shapes.push(shape("text", { x: LEFT, y: height - 2 }, clock(span.first).slice(0, 5)));
   shapes.push(shape("text", { x: width - 4, y: height - 2, class: "end" }, clock(span.last).slice(0, 5)));
-  return [...shapes, ...lines.map((line) => path(line, span, x, y))];
+  const shown = marks.filter(({ at }) => at >= span.first && at <= span.last);
+  const markShapes = shown.map(({ at, look, name }) => {
+    const top = look === "moment" ? 0 : height - 20;
+    return titled(shape("line", { x1: x(at), x2: x(at), y1: top, y2: height - 12, class: look }), name);
+  });
+  return [...shapes, ...lines.map((line) => path(line, span, x, y)), ...markShapes];
+}
+
+function titled(node, name) {
+  node.append(shape("title", {}, name));
+  return node;
 }
 
 function path(line, span, x, y) {
@@ -69,7 +79,5 @@ function path(line, span, x, y) {
     before = value === null ? -Infinity : at;
     return value === null ? "" : `${move}${x(at)} ${y(value)}`;
   });
-  const node = shape("path", { d: steps.join(""), class: line.look });
-  node.append(shape("title", {}, line.name));
-  return node;
+  return titled(shape("path", { d: steps.join(""), class: line.look }), line.name);
 }
