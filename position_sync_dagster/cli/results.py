@@ -87,7 +87,7 @@ SinceTrade = Annotated[
 @app.command()
 def returns(
     since: SinceTrade = None,
-    by: Annotated[Period, typer.Option(help="The periods.")] = Period.ALL,
+    by: Annotated[Period, typer.Option(help="The periods, after the whole time.")] = Period.ALL,
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:

@@ -87,7 +87,7 @@ class ReturnsQuery(ApiModel):
     since: Day = None
     """Only trading days from this one on, such as 2026-01-02."""
     by: Period = Period.ALL
-    """all, year, month or day."""
+    """all, year, month or day; each account in all comes first."""
 
 
 class FillsQuery(ApiModel):

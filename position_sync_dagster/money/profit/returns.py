@@ -335,7 +335,7 @@ def rate_for_a_year(payments: Sequence[tuple[date, float]]) -> float | None:
 def read_returns(
     lake: MoneyLake, settings: Settings, by: Period, since: date | None = None
 ) -> list[PeriodReturn]:
-    """Read what each account returned in each period; blocks.
+    """Read what each account returned in all, and then in each period; blocks.
 
     Args:
         since: The first day; None: any.
@@ -358,7 +358,7 @@ def read_returns(
             for since_day, day in pairwise(sessions)
             if min(row_of_day) <= day <= max(row_of_day)
         )
-    return returns_of(days, by)
+    return [row for period in dict.fromkeys((Period.ALL, by)) for row in returns_of(days, period)]
 
 
 def _booked(books: pl.DataFrame) -> list[dict[date, Mapping[str, Any]]]:

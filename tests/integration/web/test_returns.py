@@ -59,7 +59,8 @@ async def test_every_face_says_what_the_books_say(closed, client, settings, lake
     assert answer["returns"] == [returned]
     days = (await client.get("/api/v1/returns", params={"by": "day", "since": f"{MONDAY}"})).json()
     assert [(row["period"], row["time_weighted"]) for row in days["returns"]] == [
-        (f"{MONDAY}", pytest.approx(second))
+        ("all", pytest.approx(second)),
+        (f"{MONDAY}", pytest.approx(second)),
     ]
     server = assistant_server(Tools(settings, lake))
     async with create_connected_server_and_client_session(server) as session:

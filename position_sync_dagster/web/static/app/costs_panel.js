@@ -10,9 +10,10 @@ const MOST = 13;
 
 const signed = (part) => [percent(part), sign(part)];
 
-export function drawCosts([all, months, fills]) {
-  const periods = [...all.returns, ...[...months.returns].reverse()];
-  const redraw = () => drawCosts([all, months, fills]);
+export function drawCosts([{ returns }, fills]) {
+  const all = returns.filter(({ period }) => period === "all");
+  const periods = [...all, ...returns.slice(all.length).reverse()];
+  const redraw = () => drawCosts([{ returns }, fills]);
   fill(byId("returns-table"), periods.length ? RETURNS : [], openedLines("returns", periods, MOST, returnLine, RETURNS.length, redraw));
   write(byId("returns-none"), periods.length ? "" : "No trading day with its books is known.");
 

@@ -29,8 +29,7 @@ function ask() {
 
 function askCosts() {
   const { since } = choice;
-  const read = (get) =>
-    Promise.all([get("returns", { since, by: "all" }), get("returns", { since, by: "month" }), get("fills", { since, by: "strategy" })]);
+  const read = (get) => Promise.all([get("returns", { since, by: "month" }), get("fills", { since, by: "strategy" })]);
   return costs.show({ since }, read, drawCosts);
 }
 
