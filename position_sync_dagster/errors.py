@@ -164,10 +164,6 @@ class StoreError(LakeError):
     """The object store refuses or does not answer; the tables are whole, and it may be mended."""
 
 
-class UnsafeStoreError(LakeError):
-    """The object store cannot keep two writers apart: it has no conditional put."""
-
-
 class ForeignTableError(LakeError):
     """The path holds something other than the table that this package keeps there."""
 

@@ -22,7 +22,7 @@ UI_PORT = 3000
 def doctor(
     repair: Annotated[
         bool,
-        typer.Option("--repair", help="Set torn commits and checkpoints of tables aside."),
+        typer.Option("--repair", help="Set torn commits of tables aside."),
     ] = False,
     ui_port: Annotated[
         int | None,
@@ -37,15 +37,14 @@ def doctor(
     within a minute, writes nothing, and takes one market data line at a time for moments, unless a
     stream owns the login. The exit code is 1 if anything is bad.
 
-    With --repair it only sets aside, of local tables, torn last commits, which a loss of power can
-    leave, checkpoints that cannot be read, and hints at checkpoints that are not there; and the
-    next import reads all statements of the folder again.
+    With --repair it only sets torn last commits of local tables aside, which a loss of power can
+    leave; and the next import reads all statements of the folder again.
     """
     if repair:
         settings = options.settings_for(home)
         set_aside = _set_torn_files_aside(MoneyLake.of(settings))
         forget_files(settings)
-        none = "No table has a torn last commit, or a checkpoint that cannot be used."
+        none = "No table has a torn last commit."
         output.show_rows(set_aside, _TORN, json=json, none=none)
         return
 

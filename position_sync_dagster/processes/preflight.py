@@ -28,11 +28,7 @@ from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
 from position_sync_dagster.gateway.ib_async_internals import version_problem
 from position_sync_dagster.gateway.market_data import Refusal
-from position_sync_dagster.lake.storage.object_store import (
-    absolute_path,
-    is_remote,
-    require_conditional_put,
-)
+from position_sync_dagster.lake.storage.object_store import absolute_path
 from position_sync_dagster.lake.storage.table import Table, together
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports import signs_of_life
@@ -447,21 +443,9 @@ def check_lake(lake: MoneyLake) -> list[Finding]:
     if not lake.exists:
         return [good("tables", f"none at {lake.path} yet: the first start makes them")]
     examined = together(Table.damage, lake.all_tables)
-    text = f"{len(examined)} at {lake.path}, each whole or not there yet"
+    text = f"{len(examined)} at {lake.path}, each can be opened or is not there yet"
     ill = [bad("tables", error.what, error.remedy) for error in examined if error is not None]
     return ill or [good("tables", text)]
-
-
-def check_store(lake: MoneyLake) -> list[Finding]:
-    """Return that an object store keeps two writers apart; nothing about a disk.
-
-    Raises:
-        LakeError: It does not, or it does not answer.
-    """
-    if not is_remote(lake.path):
-        return []
-    require_conditional_put(lake.path)
-    return [good("store", "it refuses the second of two writers (conditional put)")]
 
 
 def check_disk(path: str) -> list[Finding]:
@@ -498,8 +482,6 @@ def run_preflight(
 ) -> list[Finding]:
     """Check everything within a minute; write nothing and keep no market data line.
 
-    The exception is an object store: it gets a probe, which is deleted at once.
-
     Args:
         environ: The environment of this process.
         env_file: The file with settings, None for none.
@@ -513,7 +495,6 @@ def run_preflight(
         "alerts": lambda: check_alerts(settings),
         "strategies file": lambda: check_strategies_file(settings),
         "tables": lambda: check_lake(lake),
-        "store": lambda: check_store(lake),
         "disk": lambda: check_disk(settings.lake),
         "programs": lambda: check_programs(dagster_home),
         LOGINS: lambda: check_streams(lake, settings, dagster_home, sessions),

@@ -125,9 +125,7 @@ def holdings_are_usable(lake: tables.Lake, login: Settings) -> dg.AssetCheckResu
 
 @check.table_check("position_updates", driven=True)
 def tables_can_be_read(lake: tables.Lake, _settings: Settings) -> dg.AssetCheckResult:
-    """Whether each table can be read: its log, and the files that the log names.
-
-    Their sizes are compared with the log; what is in them is not read.
+    """Whether the log of each table can be read; its data files are not looked at.
 
     What to do: The checks of a table that cannot be read are unknown, and its values are not
     current. Put back what was moved or deleted; `position-sync doctor` examines each table.

@@ -15,71 +15,39 @@ from position_sync_dagster import errors
 # The length to which an error's text is cut.
 _LONGEST = 600
 
-_BACKTRACE = re.compile(r"\n\s*(stack backtrace|0: |Debug source)")
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_NOT_LOADED = "error occurred while loading credentials"
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m|↳")
 # Each error of a request to a store contains one of these texts, with either client.
-_MARKS = ("Error performing", "Generic S3 error", _NOT_LOADED)
+_MARKS = ("Error performing", "Generic S3 error", "error occurred while loading credentials")
 
 _CODE = re.compile(r"<Code>\s*(\w+)\s*</Code>")
-_SAYS = re.compile(r"<Message>\s*([^<]*?)\s*</Message>")
 _STATUS = re.compile(r"\b([345]\d\d) [A-Z]")
-_USER = re.compile(r"(?<=://)[^/@\s]*@")
-_BODY = re.compile(r"<(\?xml|Error)\b.*", re.DOTALL)
-
 
 # What a store says of a single object: that it is not there, or that it is there already.
 _OF_AN_OBJECT = frozenset({"304", "404", "409", "412", "416"})
 
 
-def is_of_store(text: str) -> bool:
+def _is_of_store(text: str) -> bool:
     """Return whether an error's text is of a store that refuses or does not answer.
 
     False for an error of something else, and for what a store says of a single object.
     """
-    text = _COLOUR.sub("", text)
     if not any(mark in text for mark in _MARKS):
         return False
-
-    code = _CODE.search(text)
-    if code is not None and code[1] == "NoSuchBucket":
-        return True
     status = _STATUS.search(text)
-    return status is None or status[1] not in _OF_AN_OBJECT
+    of_an_object = status is not None and status[1] in _OF_AN_OBJECT
+    return "NoSuchBucket" in text or not of_an_object
 
 
-def plain(text: str) -> str:
-    """Return an error's text in one line, without what a store repeats of the request.
+def _summary(text: str) -> str:
+    """Return the last part of an error's text, without times: the same throughout an outage.
 
     S3 answers an expired session token with the token itself, and a wrong signature with what was
-    signed. Of an answer only its code and its message are kept.
-
-    >>> plain("403: <Error><Code>AccessDenied</Code><Message>No.</Message><Token>t</Token></Error>")
-    '403: AccessDenied: No'
+    signed. Of an answer only its code is kept.
     """
-    line = _BACKTRACE.split(_COLOUR.sub("", text), maxsplit=1)[0]
-    body = _BODY.search(line)
-    if body:
-        parts = (pattern.search(body[0]) for pattern in (_CODE, _SAYS))
-        line = line[: body.start()] + ": ".join(part[1] for part in parts if part)
-    return " ".join(_USER.sub("", line).replace("↳", "").split())[:_LONGEST].rstrip(".")
-
-
-def summary(text: str) -> str:
-    """Return what a store or its client says, without times: the same text throughout an outage.
-
-    >>> summary("Error performing GET http://s3/b in 1ms - HTTP error: error sending request")
-    'HTTP error: error sending request'
-    """
-    return plain(text).rpartition(" - ")[2]
-
-
-def without_secrets(error: Exception) -> Exception:
-    """Return the error; if it quotes a store's answer, an error with its `plain` text instead."""
-    text = str(error)
-    if _BODY.search(text) or any(mark in text for mark in _MARKS):
-        return OSError(plain(text))
-    return error
+    said, _, body = text.rpartition(" - ")[2].partition("<")
+    code = _CODE.search(body)
+    line = said if code is None else said + code[1]
+    return " ".join(line.split())[:_LONGEST].rstrip(".")
 
 
 # The errors that delta-rs and Polars raise for a failure of storage, among others.
@@ -100,38 +68,41 @@ _REFUSED = {
 }
 _CONFLICT = ("Invalid table version", "already exists")
 
-# A file whose name delta-rs refuses when it lists a folder, and all others with it.
-_STRAY = re.compile(r'Path "(.+?)"[^"]*?(?:Encountered illegal|contained non-uni)', re.DOTALL)
+# What delta-rs says of a row without a value in a column that needs one.
+_INVALID_ROW = "failed validation check"
 
 
 def fail(error: Exception, path: str) -> NoReturn:
     """Raise the `LakeError` for a failure that retries did not end.
 
-    Its cause has no secrets: a store repeats parts of a request in its answers.
+    A store repeats parts of a request in its answers: its error is not the cause.
     """
-    raise to_lake_error(error, path) from without_secrets(error)
+    lake_error = to_lake_error(error, path)
+    raise lake_error from (None if isinstance(lake_error, errors.StoreError) else error)
 
 
 def to_lake_error(error: Exception, path: str) -> errors.LakeError:
-    """Return the `LakeError` for a failure; it names the table.
+    """Return the `LakeError` for a failure; it names the table. One that is one stays as it is.
 
     Returns:
         CommitContentionError: Another writer committed first: plan again.
         BrokenTableError: A file of the snapshot or the log is missing or not whole yet: open again.
         Another error: The table is whole, and another attempt does not help now.
     """
-    text = str(error)
-    if is_of_store(text):
+    if isinstance(error, errors.LakeError):
+        return error
+
+    text = _COLOUR.sub("", str(error))
+    if _is_of_store(text):
         return errors.StoreError(
-            f"The object store of {path.rpartition('/')[0]} cannot be used: {summary(text)}.",
-            remedy="The program tries again by itself. Check the network, the bucket, "
-            "AWS_ENDPOINT_URL, AWS_REGION, AWS_ALLOW_HTTP for an http:// address, rights and age "
-            "of the credentials (those of AWS_SHARED_CREDENTIALS_FILE are read again and again) "
-            "and this machine's clock; see docs/object-store.md.",
+            f"The object store of {path.rpartition('/')[0]} cannot be used: {_summary(text)}.",
+            remedy="The program tries again by itself. Check the network, the bucket, the "
+            "variables AWS_… of address, region and credentials, and this machine's clock; see "
+            "docs/object-store.md.",
         )
     if _error_number(error) in _REFUSED:
         return errors.LakeNotWritableError(
-            f"The table {path} cannot be used now: {plain(text)}.",
+            f"The table {path} cannot be used now: {_summary(text)}.",
             remedy="Check the folder, its permissions and free space, and the limits of this "
             "process (`ulimit -a`), or set POSITION_SYNC_LAKE to another place.",
         )
@@ -140,19 +111,15 @@ def to_lake_error(error: Exception, path: str) -> errors.LakeError:
             f"Other writers of {path} committed first each time; nothing was changed.",
             remedy="Try again; if it repeats, look for a process that writes in a tight loop.",
         )
-    stray = _STRAY.search(text)
-    if stray is not None:
-        folder, _, name = stray[1].rpartition("/")
-        return errors.BrokenTableError(
-            f"The table {path} cannot be read: Delta Lake refuses the name of the file "
-            f"{errors.shown(name)} in the folder {folder.rpartition('/')[2]}.",
-            remedy="Remove this file (`ls -b` shows its name), which is no part of the table: "
-            "Finder, for one, leaves such files. Nothing else is wrong, and no backup is needed.",
+    if _INVALID_ROW in text:
+        return errors.InvalidRequestError(
+            f"A row for {path} lacks a value that every row needs; nothing was written.",
+            remedy="Give each row a value in all columns of the table's key.",
         )
     return errors.BrokenTableError(
-        f"The table {path} cannot be read whole: {plain(text)}.",
-        remedy="A file was deleted or damaged. `position-sync doctor --repair` sets torn last "
-        "commits and unreadable checkpoints aside; everything else comes back from a backup.",
+        f"The table {path} cannot be read whole: {_summary(text)}.",
+        remedy="A file was deleted, damaged or added. `position-sync doctor --repair` sets torn "
+        "last commits aside; everything else comes back from a backup.",
     )
 
 

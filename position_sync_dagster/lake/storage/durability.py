@@ -3,8 +3,8 @@
 delta-rs does not sync what it writes. After a loss of power, the newest entries of the log, which
 were not acknowledged yet, may be torn: empty, cut, or without all of their data files. Delta
 readers may accept such an entry, so a process that opens a table checks the last entries.
-`position-sync doctor --repair` sets torn ones aside, and checkpoints that cannot be read. All else
-that is damaged is a matter of a backup, or of the broker's next answer.
+`position-sync doctor --repair` sets torn ones aside. All else that is damaged is a matter of a
+backup, or of the broker's next answer.
 """
 
 import json
@@ -17,9 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
-
-import polars as pl
-from polars.exceptions import PanicException, PolarsError
 
 from position_sync_dagster.errors import BrokenTableError, LakeNotWritableError
 
@@ -127,10 +124,10 @@ def _missing_action(info: dict[str, Any], kinds: list[str]) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class TornFile:
-    """A file that keeps a table from being opened: of its last entries, or of its checkpoints.
+    """A file that makes a last entry a torn one.
 
     Attributes:
-        file: Its path in the table: the entry, a data file that the entry added, or a checkpoint.
+        file: Its path in the table: the entry, or a data file that the entry added.
         flaw: What is wrong with it, as a predicate ("is cut").
     """
 
@@ -164,27 +161,13 @@ def _torn_file(table: Path, version: int) -> tuple[str, str] | None:
         return f"{LOG}/{entry_name(version)}", entry.flaw
 
     for file, size in entry.added.items():
-        flaw = size_flaw(stored_size(table / file), size)
-        if flaw is not None:
-            return file, flaw
+        try:
+            stored = os.stat(table / file).st_size
+        except FileNotFoundError:
+            return file, "is missing"
+        if stored < size:
+            return file, "is cut" if stored else "is empty"
     return None
-
-
-def stored_size(path: Path | str) -> int | None:
-    """Return the size of a file; None if it is not there."""
-    try:
-        return os.stat(path).st_size
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def size_flaw(size: int | None, logged: int) -> str | None:
-    """Return what the size of a file says is wrong with it, beside that in the log; pure."""
-    if size == logged:
-        return None
-    if not size:
-        return "is missing" if size is None else "is empty"
-    return "is cut" if size < logged else "was overwritten"
 
 
 def refuse_torn(table: Path) -> None:
@@ -207,82 +190,18 @@ def refuse_torn(table: Path) -> None:
     )
 
 
-def unusable_hints(table: Path) -> list[TornFile]:
-    """Return the checkpoints that cannot be read, and a hint at a checkpoint that is of no use.
-
-    Both repeat what the entries of the log say, but a table with such a file cannot be opened. None
-    is returned unless the entries are there: without them the table is damaged.
-    """
-    log = table / LOG
-    checkpoints = versions_of(log, CHECKPOINT)
-    usable = next((v for v in reversed(checkpoints) if _is_readable(log, v)), -1)
-    unusable = [version for version in checkpoints if version > usable]
-    entries = versions_of(log, ENTRY)
-    needed = range(usable + 1, max([*entries, *unusable], default=usable) + 1)
-    if not set(needed).issubset(entries):
-        return []
-
-    torn = [TornFile(v, f"{LOG}/{checkpoint_name(v)}", "cannot be read") for v in unusable]
-    hinted = _hinted_version(log)
-    if hinted is not None and (hinted > usable or hinted not in checkpoints):
-        flaw = "names a checkpoint that cannot be used"
-        torn.append(TornFile(hinted, f"{LOG}/{LAST_CHECKPOINT}", flaw))
-    return torn
-
-
-def _is_readable(log: Path, version: int) -> bool:
-    try:
-        pl.read_parquet(log / checkpoint_name(version), glob=False)
-    except (PolarsError, PanicException, OSError):
-        return False
-    return True
-
-
-def _hinted_version(log: Path) -> int | None:
-    """Return the version that the hint names; None where readers find none and look themselves."""
-    try:
-        return int(json.loads((log / LAST_CHECKPOINT).read_bytes())["version"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
-
-
-def refuse_unusable(table: Path) -> None:
-    """Refuse a table that could not be opened, if `remove_torn` can mend it.
-
-    Raises:
-        BrokenTableError: As `refuse_torn` does, also for a checkpoint and for the hint at one.
-    """
-    refuse_torn(table)
-    for torn in unusable_hints(table):
-        raise BrokenTableError(
-            f"The table {table} is whole, but cannot be opened: {torn.file} {torn.flaw}.",
-            remedy="Run `position-sync doctor --repair`: it sets this file aside, which only "
-            "repeats what the rest of the log says.",
-        )
-
-
 def remove_torn(table: Path) -> list[TornFile]:
-    """Set aside what keeps a table from being opened; return it.
+    """Set aside the torn last entries of a table; return them.
 
-    These are checkpoints that cannot be read, a hint at such a one, and the torn last entries. The
-    files stay in the folder of the table, under names that begin with `SET_ASIDE`.
+    The files stay in the folder of the table, under names that begin with `SET_ASIDE`.
     """
-    if not (table / LOG).is_dir():
-        return []
-    hints = unusable_hints(table)
-    for hint in hints:
-        _set_aside(table, Path(hint.file).name)
-
     entries = torn_entries(table)
     for torn in entries:
-        _set_aside(table, entry_name(torn.version))
-    return [*hints, *entries]
-
-
-def _set_aside(table: Path, name: str) -> None:
-    if (table / LOG / name).exists():
+        name = entry_name(torn.version)
         os.replace(table / LOG / name, table / f"{SET_ASIDE}{name}")
+    if entries:
         sync_paths([table / LOG, table])
+    return entries
 
 
 # Files that are synced at once share one write of the disk's journal: 6 files take 0.5 to 2 ms

@@ -1,7 +1,7 @@
-"""The lake in an object store: where a table lies, options of the clients, and a probe.
+"""The lake in an object store: where a table lies, and the options of the clients.
 
-The probe finds out whether the store keeps two writers apart: a commit of a table is the creation
-of one object, which a store with conditional put grants once.
+A commit of a table is the creation of one object, which a store with conditional put grants once:
+that alone keeps two writers apart.
 
 Address, region and credentials come from the environment, as for every AWS program; no setting of
 this package ever holds a secret, and errors are shown without one. Keys of a file are read whenever
@@ -14,17 +14,10 @@ from collections.abc import Mapping
 from configparser import ConfigParser
 from configparser import Error as UnreadableFileError
 from contextlib import suppress
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
 
-import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError
-from obstore.store import S3Store
-
-from position_sync_dagster.errors import InvalidRequestError, UnsafeStoreError, shown
-from position_sync_dagster.lake.storage import commit_errors
+from position_sync_dagster.errors import InvalidRequestError, shown
 
 RETRIES = 4
 # The client's default is three minutes of retries. An answer may have 30 s, since it may be a file
@@ -121,74 +114,3 @@ def first_ledger_day(path: str) -> date | None:
             with suppress(ValueError):
                 days.append(date.fromisoformat(folder.name.removeprefix("date=")))
     return min(days, default=None)
-
-
-def _client(uri: str) -> S3Store:
-    credentials: Any = file_credentials()
-    return S3Store.from_url(
-        uri,
-        config=credentials,
-        retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(seconds=10)},
-    )
-
-
-def sizes_under(uri: str) -> dict[str, int]:
-    """Return the size of each object below a URI, by its path from there; one listing.
-
-    Raises:
-        LakeError: The store refuses, or does not answer.
-    """
-    try:
-        pages = obstore.list(_client(uri), chunk_size=1000)
-        return {found["path"]: found["size"] for page in pages for found in page}
-    except BaseError as error:
-        commit_errors.fail(error, uri)
-
-
-# The folder, in the lake, of the objects that test the store; each is deleted at once.
-PROBES = "_probes"
-
-# The environment variable by which delta-rs writes without conditional put, and what switches it
-# on.
-UNSAFE = "AWS_S3_ALLOW_UNSAFE_RENAME"
-_ON = ("1", "true", "on", "yes", "y")
-
-
-def require_conditional_put(lake: str) -> None:
-    """Check that the store of a lake refuses to create an object a second time.
-
-    Args:
-        lake: The URI of the lake, where the probe is written and deleted.
-
-    Raises:
-        UnsafeStoreError: The store creates it twice, or the environment forbids conditional put.
-        StoreError: The store refuses, or does not answer.
-    """
-    if os.environ.get(UNSAFE, "").lower() in _ON:
-        raise _unsafe(lake, f"{UNSAFE} is set")
-
-    name = f"{PROBES}/{uuid4()}"
-    try:
-        store = _client(lake)
-        try:
-            obstore.put(store, name, b"", mode="create")
-            obstore.put(store, name, b"", mode="create")
-        except AlreadyExistsError:
-            return
-        finally:
-            obstore.delete(store, name)
-    except (NotImplementedError, NotSupportedError) as error:
-        raise _unsafe(lake, "its client may not use it") from error
-    except BaseError as error:
-        commit_errors.fail(error, f"{lake}/{name}")
-
-    raise _unsafe(lake, "it created one object twice")
-
-
-def _unsafe(lake: str, why: str) -> UnsafeStoreError:
-    return UnsafeStoreError(
-        f"The object store of {lake} has no conditional put (If-None-Match), or the environment "
-        f"switches it off: {why}.",
-        remedy="Use a store that has it (AWS S3, MinIO, Cloudflare R2, Ceph from Squid on), unset "
-        f"{UNSAFE} and AWS_CONDITIONAL_PUT, or set POSITION_SYNC_LAKE to a folder.",
-    )

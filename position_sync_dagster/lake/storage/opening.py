@@ -276,7 +276,7 @@ class TableHandle:
             return self._create()
         except commit_errors.STORAGE_ERRORS:
             if not self.is_remote:
-                durability.refuse_unusable(Path(self.path))
+                durability.refuse_torn(Path(self.path))
             raise
 
         self._check(handle)

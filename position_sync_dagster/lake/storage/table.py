@@ -36,12 +36,7 @@ from deltalake.exceptions import CommitFailedError
 from position_sync_dagster import errors
 from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.storage import (
-    commit_errors,
-    durability,
-    file_checks,
-    object_store,
-)
+from position_sync_dagster.lake.storage import commit_errors, durability, object_store
 from position_sync_dagster.lake.storage.opening import TableHandle, Use, WriterLock
 
 # A commit writes no checkpoint and cuts no log: `Table` does, once the commit is synced.
@@ -402,16 +397,13 @@ class Table:
         return retried(self._handle.exists, path=self.path, contention_s=self._contention_s)
 
     def damage(self) -> errors.LakeError | None:
-        """Return why the table cannot be read: its log, or a file that is missing or damaged.
-
-        None if it can be, or if it was never there. See `file_checks` for what is looked at.
-        """
+        """Return why the log of the table cannot be read; None if it can, or never was there."""
         try:
-            if not (self._handle.was_opened or self.exists()):
-                return None
-            return self.read(partial(file_checks.damage_of, self.path))
+            if self._handle.was_opened or self.exists():
+                self.version()
         except errors.LakeError as error:
             return error
+        return None
 
     def remove_torn(self) -> list[durability.TornFile]:
         """Set aside what keeps a local table from being opened; see `durability.remove_torn`."""
@@ -627,7 +619,7 @@ class Table:
                 "cannot write a checkpoint of %s at version %d; its commits are safe: %s",
                 self.path,
                 version,
-                commit_errors.plain(str(error)),
+                commit_errors.to_lake_error(error, self.path),
             )
 
 
@@ -718,7 +710,8 @@ def _compact(table: Table) -> None:
         compact(table, WRITER_SMALL_BYTES)
     except (*commit_errors.STORAGE_ERRORS, errors.LakeError) as error:
         # The commit before it is whole; the next compaction merges more.
-        logger.warning("cannot compact %s now: %s", table.path, commit_errors.plain(str(error)))
+        why = commit_errors.to_lake_error(error, table.path)
+        logger.warning("cannot compact %s now: %s", table.path, why)
 
 
 def compact(table: Table, small_bytes: int) -> int:

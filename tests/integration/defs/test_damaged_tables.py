@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from itertools import cycle
 from pathlib import Path
-from urllib.parse import unquote
 
 import dagster as dg
 import pytest
@@ -21,7 +20,6 @@ from position_sync_dagster.defs.drain import drain_queue
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import opening
-from position_sync_dagster.lake.storage.table import data_files
 from position_sync_dagster.money.defs import alerts as alerts_module
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports import signs_of_life
@@ -46,13 +44,6 @@ def without_its_folder(table: Path) -> Iterator[None]:
 
 
 @contextmanager
-def without_a_file(table: Path) -> Iterator[None]:
-    first = data_files(DeltaTable(table)).get_column("path")[0]
-    with moved_away(table / unquote(first)):
-        yield
-
-
-@contextmanager
 def with_a_foreign_column(table: Path) -> Iterator[None]:
     copy = table.with_name(f"{table.name}.copy")
     shutil.copytree(table, copy)
@@ -63,7 +54,7 @@ def with_a_foreign_column(table: Path) -> Iterator[None]:
 
 
 # Each table with one damage, in turn: what is done about a table does not depend on its damage.
-DAMAGES = (without_its_folder, without_a_file, with_a_foreign_column)
+DAMAGES = (without_its_folder, with_a_foreign_column)
 DAMAGED = list(zip(BASE_TABLES, cycle(DAMAGES), strict=False))
 
 
@@ -123,9 +114,6 @@ def test_no_check_stays_green_that_cannot_be_evaluated_and_the_table_is_named(
     world, tick, stored, lake, settings, name, damaged, tmp_path
 ):
     path = Path(lake.table_path(name))
-    if damaged is without_a_file and data_files(DeltaTable(path)).is_empty():
-        damaged = without_its_folder
-
     with damaged(path):
         tick()
         result = tick()

@@ -176,47 +176,6 @@ def test_the_torn_creation_of_a_table_is_set_aside_and_it_is_created_again(tmp_p
     assert queues.queue_at(tmp_path / "q").table.count() == 0
 
 
-CHECKPOINT = f"_delta_log/{durability.checkpoint_name(CHECKPOINT_EVERY)}"
-HINT = "_delta_log/_last_checkpoint"
-
-
-@pytest.mark.parametrize(
-    ("damaged", "damage", "set_aside"),
-    [
-        (CHECKPOINT, lambda whole: whole[:-20], [CHECKPOINT, HINT]),
-        (CHECKPOINT, lambda whole: b"", [CHECKPOINT, HINT]),
-        (CHECKPOINT, lambda whole: whole[:4] + bytes(len(whole) - 12) + whole[-8:],
-         [CHECKPOINT, HINT]),
-        (HINT, lambda whole: whole.replace(b'"version":10', b'"version":99'), [HINT]),
-    ],
-    ids=["cut", "empty", "zeros", "hint"],
-)  # fmt: skip
-def test_a_checkpoint_that_is_of_no_use_is_set_aside_and_the_entries_stand_for_it(
-    before, damaged, damage, set_aside
-):
-    path, _ = before
-    write_checkpoint(path)
-    whole = queues.rows(queues.queue_at(path))
-    file = path / damaged
-    file.write_bytes(damage(file.read_bytes()))
-
-    with pytest.raises(BrokenTableError, match=f"is whole, .*{damaged}.*doctor --repair"):
-        queues.queue_at(path).sync.counts()
-    assert [one.file for one in durability.remove_torn(path)] == set_aside
-    assert queues.rows(queues.queue_at(path)) == whole
-    assert durability.remove_torn(path) == []
-
-
-def test_a_checkpoint_whose_entries_are_gone_stays_where_it_is(before):
-    path, _ = before
-    write_checkpoint(path)
-    queues.entry(path, 0).unlink()
-    checkpoint = path / CHECKPOINT
-    checkpoint.write_bytes(checkpoint.read_bytes()[:-20])
-    assert durability.remove_torn(path) == []
-    assert checkpoint.exists()
-
-
 def test_a_file_that_is_missing_names_itself(before):
     path, _ = before
     write_checkpoint(path)

@@ -1,4 +1,4 @@
-"""A lake in an object store: refused where it is not safe, and whole after every fault."""
+"""A lake in an object store is whole after every fault."""
 
 import logging
 import os
@@ -12,11 +12,10 @@ import pytest
 from position_sync_dagster import errors
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
-from position_sync_dagster.errors import StoreError, UnsafeStoreError
+from position_sync_dagster.errors import StoreError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage import object_store
 from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.processes.preflight import check_store
 from position_sync_dagster.sync.stream.ownership import Ownership
 from tests.support.demo_program import wait_for
 from tests.support.empty_lakes import put_tables
@@ -234,7 +233,7 @@ def test_keys_of_a_file_that_expire_are_read_again_without_a_new_process(
     assert lake.updates.sync.latest().height == 1
     store.proxy.fail(Rule("expired", key_id="FIRSTKEY"))
     for use in (lake.updates.sync.latest, lake.queue.sync.counts):
-        with pytest.raises(StoreError, match=r"ExpiredToken.*AWS_SHARED_CREDENTIALS_FILE"):
+        with pytest.raises(StoreError, match="ExpiredToken"):
             use()
     write("SECONDKEY")
     lake.updates.sync.append([make_update(2)])
@@ -254,47 +253,6 @@ async def test_a_store_that_hangs_suspends_an_owner_before_its_lease_ends(store,
         store.proxy.fail()
         await eventually(lambda: own.store_fault is None)
         own.check()
-
-
-def test_a_safe_store_is_called_so_and_the_probe_leaves_nothing_in_it(lake):
-    before = stored_under(lake.path)
-    [found] = check_store(lake)
-    assert found.text == "it refuses the second of two writers (conditional put)"
-    assert stored_under(lake.path) == before
-
-
-def test_a_store_that_lost_its_conditional_put_is_named_with_those_that_have_it(store, lake):
-    store.proxy.change(stripped=("if-none-match",))
-    with pytest.raises(UnsafeStoreError, match=r"no conditional put.*MinIO"):
-        check_store(lake)
-
-
-def test_a_client_that_may_not_use_conditional_put_is_named(lake, monkeypatch):
-    monkeypatch.setenv("AWS_CONDITIONAL_PUT", "disabled")
-    with pytest.raises(UnsafeStoreError, match="AWS_CONDITIONAL_PUT"):
-        check_store(lake)
-
-
-def test_a_winner_whose_answer_is_lost_makes_no_store_unsafe(store, lake):
-    store.proxy.fail(Rule(CUT_AFTER, "PUT", object_store.PROBES, times=1))
-    assert check_store(lake)
-
-
-def test_an_environment_that_allows_commits_without_it_is_named(lake, monkeypatch):
-    monkeypatch.setenv(object_store.UNSAFE, "true")
-    with pytest.raises(UnsafeStoreError, match="AWS_S3_ALLOW_UNSAFE_RENAME is set"):
-        check_store(lake)
-
-
-@pytest.mark.parametrize("fault", ["denied", "slow down"])
-def test_a_store_that_cannot_be_written_now_is_not_called_unsafe(store, lake, fault):
-    store.proxy.fail(Rule(fault, "PUT"))
-    with pytest.raises(StoreError):
-        check_store(lake)
-
-
-def test_a_folder_needs_no_probe(tmp_path):
-    assert check_store(Lake(tmp_path / "lake")) == []
 
 
 COMMITS = 30

@@ -142,7 +142,7 @@ def without_data(table: Path) -> None:
         (lambda table: entry(table, 1).write_text('{"add":'), r"is cut.*doctor --repair"),
         (lambda table: entry(table, 0).unlink(), "from a backup"),
         (without_data, r"is missing.*position-sync doctor"),
-        (lambda table: (table / "_delta_log/Icon\r").touch(), "Remove this file"),
+        (lambda table: (table / "_delta_log/Icon\r").touch(), "deleted, damaged or added"),
     ],
     ids=["cut entry", "no first entry", "no data", "stray file"],
 )
