@@ -272,7 +272,7 @@ class Work:
     def _drain(self) -> drain.DrainReport:
         """Drain what waits, unless the last drain could not value the same requests."""
         backlog = self.lake.queue.sync.overview()
-        claimable = backlog.claimable + backlog.expired + backlog.unreadable
+        claimable = backlog.claimable + backlog.expired
         interval = timedelta(seconds=self.settings.drain_interval_s)
         if interval > LOOK and not self.is_due("drained", interval - LOOK / 2):
             self.said.append(f"next drain within {interval.seconds} s")

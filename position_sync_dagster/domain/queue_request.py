@@ -1,7 +1,6 @@
 """A request to value a position: what a caller asks for, its row in the queue, its attempts."""
 
 import json
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -174,10 +173,8 @@ def _written(moment: datetime | None) -> str | None:
 
 
 def _earlier(text: str | None) -> list[Written]:
-    written = None
-    with suppress(ValueError):  # another program may have written it
-        written = json.loads(text or "[]")
-    return written if isinstance(written, list) else []
+    written: list[Written] = json.loads(text or "[]")
+    return written
 
 
 def with_ended_attempt(

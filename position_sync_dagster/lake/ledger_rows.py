@@ -11,7 +11,6 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster import errors
-from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import Table
 
@@ -59,27 +58,9 @@ def added_by(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame:
     return table.scan_files(around).filter(pl.col("ledger_version") == version)
 
 
-def unreadable_rows(table: Table, files: pl.DataFrame, since: datetime) -> pl.DataFrame:
-    """Return the rows since a moment that no program can use, which readers leave out.
-
-    The files are those with rows since the moment, and those with an impossible time or version.
-    """
-    spec = table.spec
-    if spec.readable is None:
-        return spec.empty
-
-    is_recent = storage.may_have("timestamp", since)
-    odd_time = pl.col("min.timestamp") < schema.TIMES[0]
-    odd_version = pl.col("max.ledger_version") > schema.MOST_VERSIONS
-    chosen = files.filter(is_recent | odd_time | odd_version)
-    is_unreadable = ~spec.readable.fill_null(value=False)
-    return table.scan_stored(chosen).filter(is_unreadable).collect()
-
-
 def last_added(files: pl.DataFrame) -> int:
     """Return the greatest `ledger_version` of the files, from the log alone; 0 where none is."""
-    greatest = files.get_column("max.ledger_version")
-    last = greatest.filter(greatest <= schema.MOST_VERSIONS).max()
+    last = files.get_column("max.ledger_version").max()
     return last if isinstance(last, int) else 0
 
 
@@ -97,54 +78,14 @@ COMMITTED = pl.coalesce("committed_at", "timestamp")
 
 
 def newest_rows(rows: pl.LazyFrame) -> pl.DataFrame:
-    """Return the newest row of each holding, also where a clock was wrong.
-
-    The greatest timestamp wins, so that rows may be written late. But where a row of the same
-    holding was added later, by a writer whose clock had not reached that timestamp yet, the two
-    clocks disagree. Then the order of writing decides, which no clock can change: the rows before
-    that later one do not count.
-    """
+    """Return the row of each holding with the greatest timestamp: rows may be written late."""
     # Two passes: the first reads a few columns, the second all columns of the few newest rows.
     # Rows with equal times are rare; sorting each holding by id would cost ten times the rest.
-    by_holding = rows.group_by(HOLDING)
-    tops = by_holding.agg(pl.col("timestamp").max(), _last=pl.col(ADDED).max()).collect()
+    tops = rows.group_by(HOLDING).agg(pl.col("timestamp").max()).collect()
     newest = rows.join(tops.lazy(), on=[*HOLDING, "timestamp"], how="inner").collect()
-    if newest.height > newest.select(HOLDING).n_unique():
+    if newest.height > tops.height:
         newest = newest.sort("update_id").unique(HOLDING, keep="last")
-
-    since = _contradicted_since(rows, newest)
-    newest = newest.drop("_last")
-    if since.is_empty():
-        return newest
-
-    is_later = pl.col(ADDED) >= pl.col("_since")
-    later = rows.join(since.lazy(), on=HOLDING).filter(is_later)
-    undisputed = newest.join(since, on=HOLDING, how="anti")
-    return pl.concat([undisputed, newest_rows(later.drop("_since"))])
-
-
-def _contradicted_since(rows: pl.LazyFrame, newest: pl.DataFrame) -> pl.DataFrame:
-    """Return the holdings whose newest timestamp a later writer contradicts.
-
-    Args:
-        newest: The row with the greatest timestamp of each holding; `_last` is the greatest
-            `ledger_version` of the holding.
-
-    Returns:
-        Account, conid and `_since`: the `ledger_version` of the first row that contradicts.
-    """
-    added = pl.col(ADDED).fill_null(-1)
-    overtaken = newest.filter(pl.col("_last") > added)
-    overtaken = overtaken.select(*HOLDING, _top=added, _limit=pl.col("timestamp"))
-    if overtaken.is_empty():
-        return overtaken
-
-    is_later = pl.col(ADDED) > pl.col("_top")
-    is_contradiction = pl.col("committed_at") < pl.col("_limit")
-    of_holdings = rows.join(overtaken.lazy(), on=HOLDING, how="inner")
-    contradicting = of_holdings.filter(is_later, is_contradiction)
-    since = contradicting.group_by(HOLDING).agg(_since=pl.col(ADDED).min())
-    return since.collect()
+    return newest
 
 
 def newest_version(rows: pl.DataFrame) -> int:

@@ -34,7 +34,7 @@ from position_sync_dagster.domain.queue_request import (
 from position_sync_dagster.domain.retry import RetryPolicy, next_attempt
 from position_sync_dagster.lake import queue_transitions as transitions
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.queue_transitions import FAILED, IS_REQUEST, Action, claim_order
+from position_sync_dagster.lake.queue_transitions import FAILED, Action, claim_order
 from position_sync_dagster.lake.schema import storable
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
@@ -110,7 +110,6 @@ class QueueOverview:
         expired: Requests in processing whose lease has expired.
         version: The version of the table that was read; 0 in memory.
         last_success_at: When a request last succeeded; None before the first.
-        unreadable: Rows that are no requests; the next claim sets them aside as FAILED.
     """
 
     counts: dict[QueueStatus, int]
@@ -119,7 +118,6 @@ class QueueOverview:
     expired: int
     version: int
     last_success_at: datetime | None = None
-    unreadable: int = 0
 
 
 _CLAIMED = "Use ids of `insert`, `claim_batch` or `position-sync queue --status FAILED`."
@@ -240,7 +238,7 @@ class SyncQueue:
         """
         check(limit=limit)
         status = QueueStatus(status)
-        wanted = IS_REQUEST & (pl.col("status") == status.value)
+        wanted = pl.col("status") == status.value
         if priority is not None:
             check(priority=priority)
             wanted &= pl.col("priority") == priority
@@ -261,7 +259,7 @@ class SyncQueue:
         finished = self.store.finished(chosen)
 
         is_wanted = pl.col("request_id").str.starts_with(prefix)
-        requests = pl.concat([live, finished]).filter(is_wanted, IS_REQUEST)
+        requests = pl.concat([live, finished]).filter(is_wanted)
         single = requests.unique("request_id", keep="first", maintain_order=True)
         return schema.records_of(QueuedPosition, single)
 
@@ -308,10 +306,7 @@ class SyncQueue:
                 "lease_expires_at": schema.moment(until),
             }
             allowed = transitions.is_claimable(now, except_accounts)
-            new_ids = self.new_ids
-            return transitions.claim(
-                snapshot.live, allowed, limit, lease, order, now=now, new_ids=new_ids
-            )
+            return transitions.claim(snapshot.live, allowed, limit, lease, order, now=now)
 
         claimed = self.store.change(step, {"action": "claim", "lease_token": token})
         granted = schema.records_of(QueuedPosition, claimed)
@@ -456,7 +451,7 @@ class SyncQueue:
         """
         ids = ids_of(request_ids)
         live = self.store.snapshot().live
-        rows = live.filter(transitions.has_id(live, ids), IS_REQUEST)
+        rows = live.filter(transitions.has_id(live, ids))
         tokens = self._tokens_of(ids, lease_token)
         action = Action.HOLD
         now = self.clock()
@@ -477,7 +472,7 @@ class SyncQueue:
         else:
             live = self.store.snapshot().live.filter(transitions.WAS_CLAIMED)
             ended = [
-                self.store.newest_finished(status, IS_REQUEST, limit)
+                self.store.newest_finished(status, storage.EVERY, limit)
                 for status in (transitions.SUCCESS, FAILED)
             ]
             requests = schema.records_of(QueuedPosition, pl.concat([live, *ended]))
@@ -515,7 +510,7 @@ class SyncQueue:
         """
         snapshot, finished = self.store.counted_snapshot()
         now = self.clock()
-        live = snapshot.live.filter(IS_REQUEST)
+        live = snapshot.live
 
         counts = dict.fromkeys(QueueStatus, 0)
         for status, number in live.group_by("status").len().iter_rows():
@@ -537,7 +532,6 @@ class SyncQueue:
             expired=expired.height,
             version=snapshot.version,
             last_success_at=newest.get(transitions.SUCCESS),
-            unreadable=snapshot.live.height - live.height,
         )
 
     def _change_claimed(
@@ -554,8 +548,7 @@ class SyncQueue:
         now = self.clock()
 
         def checked(snapshot: Snapshot) -> Change[None]:
-            requests = snapshot.live.select(IS_REQUEST).to_series()
-            named = transitions.has_id(snapshot.live, ids) & requests
+            named = transitions.has_id(snapshot.live, ids)
             rows = snapshot.live.filter(named)
             tokens = self._tokens_of(ids, lease_token)
             missing = transitions.check_leases(rows, ids, tokens, action=action, now=now)

@@ -44,7 +44,6 @@ from position_sync_dagster.lake.ledger_rows import (
 )
 from position_sync_dagster.lake.schema import (
     POSITION_UPDATES,
-    UNSET,
     UPDATE_COLUMNS,
     StoredColumn,
     content_id,
@@ -98,6 +97,11 @@ def _refused(name: str, value: object, column: StoredColumn) -> errors.InvalidRe
         f"The update's {name} {value!r:.80} cannot be stored: it is not {wanted}.",
         remedy=f"Pass {name} as {wanted}.",
     )
+
+
+# Greater numbers count as unknown: IB writes DBL_MAX for a number that it does not know, and the
+# sum of two would be infinite.
+UNSET = 1e300
 
 
 def _number(value: Any) -> float | None:
@@ -405,8 +409,7 @@ class SyncUpdates:
         """Return the newest row per (account, conid).
 
         The newest row has the greatest `timestamp`, then the greatest `update_id`, whatever the
-        order of writing. The order of writing decides only if a later writer found that `timestamp`
-        to be in the future (see `newest_rows`).
+        order of writing.
 
         The first call reads the known rows and what was added since, or the whole table where there
         are no known rows; later calls only what was added since. `latest_positions` leaves out what

@@ -10,10 +10,8 @@ from enum import Enum, auto
 
 import polars as pl
 
-from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.queue_request import (
     ACTIVE_PRIORITY,
-    MONITORING_PRIORITY,
     Answer,
     Outcome,
     QueueRequest,
@@ -24,7 +22,6 @@ from position_sync_dagster.domain.queue_request import (
 from position_sync_dagster.domain.retry import NextAttempt
 from position_sync_dagster.errors import LeaseLostError, RequestStateError
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.schema import is_usable
 from position_sync_dagster.lake.storage.lifecycle_table import Change
 from position_sync_dagster.lake.storage.table import in_parts
 
@@ -34,92 +31,8 @@ SUCCESS = QueueStatus.SUCCESS.value
 FAILED = QueueStatus.FAILED.value
 
 
-_REASONS = [reason.value for reason in Reason]
-_STATUSES = [status.value for status in QueueStatus]
-
-# No request failed as often.
-_MOST_ATTEMPTS = 1_000_000
-
-_IS_LEASED = pl.all_horizontal(
-    pl.col("lease_owner", "lease_token", "lease_expires_at").is_not_null()
-)
-
-
-def _time(name: str) -> pl.Expr:
-    return is_usable(name, pl.Datetime())
-
-
-def _time_or_null(name: str) -> pl.Expr:
-    return pl.col(name).is_null() | _time(name)
-
-
-# Which values of a column this program can read; a null counts as none of them.
-_READABLE: Mapping[str, pl.Expr] = {
-    "request_id": pl.col("request_id") != "",
-    "conid": pl.col("conid") >= 0,
-    "symbol": pl.col("symbol").is_not_null(),
-    "priority": pl.col("priority").is_in([ACTIVE_PRIORITY, MONITORING_PRIORITY]),
-    "status": pl.col("status").is_in(_STATUSES),
-    "created_at": _time("created_at"),
-    "updated_at": _time("updated_at"),
-    "attempts": pl.col("attempts").is_between(0, _MOST_ATTEMPTS),
-    "available_at": _time_or_null("available_at"),
-    "lease_expires_at": _time_or_null("lease_expires_at"),
-    "reason": pl.col("reason").is_in(_REASONS),
-    "confirmed_at": _time_or_null("confirmed_at"),
-    "changed_at": _time_or_null("changed_at"),
-    "claimed_at": _time_or_null("claimed_at"),
-    "lease": pl.col("status").ne_missing(PROCESSING) | _IS_LEASED,
-}
-
-# Which rows are requests, as this program writes them. Another Delta writer may leave others: they
-# are neither claimed nor counted, and the next claim sets them aside (`set_aside`).
-IS_REQUEST = pl.all_horizontal(
-    is_readable.fill_null(value=False) for is_readable in _READABLE.values()
-)
-
-
 # Which live requests have attempts.
-_IS_TRIED = (pl.col("status") == PROCESSING) | pl.col("earlier_attempts").is_not_null()
-WAS_CLAIMED = IS_REQUEST & _IS_TRIED
-
-
-def set_aside(live: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl.DataFrame:
-    """Return the live rows that are no requests as FAILED ones, each with its reason.
-
-    What cannot be read of a row becomes what a new request of a person has; a conid that is not
-    known becomes 0.
-    """
-    unreadable = live.filter(~IS_REQUEST)
-    if unreadable.is_empty():
-        return unreadable
-
-    rows = unreadable.select(schema.POSITION_QUEUE.usable)
-    reasons: list[str] = []
-    for checks in unreadable.select(**_READABLE).iter_rows(named=True):
-        wrong = ", ".join(f"{name} is empty or not possible" for name in checks if not checks[name])
-        reasons.append(f"Another program wrote a row that is no request: {wrong}.")
-
-    ids = new_ids(now, unreadable.height)
-    instead: Mapping[str, pl.Expr | pl.Series] = {
-        "request_id": pl.Series(ids, dtype=pl.String),
-        "conid": pl.lit(0, pl.Int64),
-        "symbol": pl.lit("unknown"),
-        "priority": pl.lit(MONITORING_PRIORITY, pl.Int64),
-        "created_at": schema.moment(now),
-        "attempts": pl.lit(0, pl.Int64),
-        "reason": pl.lit(Reason.MANUAL.value),
-        "confirmed_at": schema.moment(None),
-        "claimed_at": schema.moment(None),
-    }
-    columns: list[pl.Expr] = []
-    for name, value in instead.items():
-        readable_or_new = pl.when(_READABLE[name]).then(pl.col(name)).otherwise(value)
-        columns.append(readable_or_new.alias(name))
-
-    readable = rows.with_columns(columns)
-    with_reasons = readable.with_columns(error_message=pl.Series(reasons, dtype=pl.String))
-    return _finish(without_lease(with_reasons), FAILED, now)
+WAS_CLAIMED = (pl.col("status") == PROCESSING) | pl.col("earlier_attempts").is_not_null()
 
 
 def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:
@@ -131,15 +44,13 @@ def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Exp
     """
     available_at = pl.col("available_at")
     has_waited = available_at.is_null() | (available_at <= schema.moment(now))
-    is_due = has_waited | is_in_future("updated_at", now)
     is_pending = pl.col("status") == PENDING
-    return is_pending & is_due & is_of_others(except_accounts)
+    return is_pending & has_waited & is_of_others(except_accounts)
 
 
 def lease_has_expired(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:
     """Return which requests are PROCESSING under a lease that has expired; see `is_claimable`."""
-    is_past = pl.col("lease_expires_at") <= schema.moment(now)
-    has_expired = is_past | is_in_future("updated_at", now)
+    has_expired = pl.col("lease_expires_at") <= schema.moment(now)
     is_processing = pl.col("status") == PROCESSING
     return is_processing & has_expired & is_of_others(except_accounts)
 
@@ -151,15 +62,9 @@ def is_of_others(accounts: Collection[str]) -> pl.Expr:
     return ~pl.col("account").is_in(sorted(accounts)).fill_null(value=False)
 
 
-def is_in_future(column: str, now: datetime) -> pl.Expr:
-    """Return which rows have a time that only a wrong clock can have written."""
-    return pl.col(column) > schema.moment(now + SKEW)
-
-
 def has_id(rows: pl.DataFrame, ids: Iterable[str]) -> pl.Series:
     """Return which rows have one of the ids."""
-    named = pl.col("request_id").is_in(list(ids)).fill_null(value=False)
-    return rows.select(named).to_series()
+    return rows.get_column("request_id").is_in(list(ids))
 
 
 def without_lease(rows: pl.DataFrame) -> pl.DataFrame:
@@ -208,15 +113,10 @@ def claim_order(now: datetime) -> list[pl.Expr]:
     A request that has waited for `PROMOTE_AFTER_S` counts as priority 1, so that a steady
     flow of requests of priority 1 cannot starve the others.
     """
-    is_undated = is_in_future("created_at", now)
     long_ago = schema.moment(now - timedelta(seconds=PROMOTE_AFTER_S))
-    is_old = is_undated | (pl.col("created_at") <= long_ago)
-
     promoted = pl.min_horizontal("priority", ACTIVE_PRIORITY)
-    rank = pl.when(is_old).then(promoted).otherwise("priority")
-    never = schema.moment(None)  # nulls come first
-    created_at = pl.when(is_undated).then(never).otherwise("created_at")
-    return [rank, created_at, pl.col("request_id")]
+    rank = pl.when(pl.col("created_at") <= long_ago).then(promoted).otherwise("priority")
+    return [rank, pl.col("created_at"), pl.col("request_id")]
 
 
 def claim(
@@ -227,9 +127,8 @@ def claim(
     order: Sequence[pl.Expr],
     *,
     now: datetime,
-    new_ids: schema.NewIds,
 ) -> Change[pl.DataFrame]:
-    """Grant up to `limit` claimable requests under one lease; set aside what is no request.
+    """Grant up to `limit` claimable requests under one lease.
 
     Args:
         live: All live rows.
@@ -243,9 +142,8 @@ def claim(
     Returns:
         The granted rows, in claim order.
     """
-    chosen = live.filter(allowed, IS_REQUEST).sort(order).head(limit)
-    aside = set_aside(live, now, new_ids)
-    if chosen.is_empty() and aside.is_empty():
+    chosen = live.filter(allowed).sort(order).head(limit)
+    if chosen.is_empty():
         return Change(chosen)
 
     granted = chosen.with_columns(
@@ -255,12 +153,7 @@ def claim(
         available_at=schema.moment(None),
         **lease,
     )
-    is_granted = has_id(live, granted.get_column("request_id"))
-    if aside.is_empty():
-        return Change(granted, granted, replaced=is_granted)
-
-    is_request = live.select(IS_REQUEST).to_series()
-    return Change(granted, granted, aside, replaced=is_granted & is_request | ~is_request)
+    return Change(granted, granted, replaced=has_id(live, granted.get_column("request_id")))
 
 
 def succeed(
@@ -428,7 +321,7 @@ def _live_requests(
 ) -> dict[Position, tuple[str, str, int]]:
     """Return id, status and priority of the live requests of the positions that are asked for."""
     conids = [request.conid for request in requests]
-    rows = live.filter(pl.col("conid").is_in(conids), IS_REQUEST)
+    rows = live.filter(pl.col("conid").is_in(conids))
     positions = rows.select("account", "conid").rows()
     states = rows.select("request_id", "status", "priority").rows()
     return dict(zip(positions, states, strict=True))
@@ -506,7 +399,7 @@ def rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
     Returns:
         Their ids.
     """
-    has_expired = live.select(lease_has_expired(now) & IS_REQUEST).to_series()
+    has_expired = live.select(lease_has_expired(now)).to_series()
     rows = live.filter(has_expired)
     ids = rows.get_column("request_id").sort().to_list()
     if not ids:

@@ -121,36 +121,6 @@ CHANGES_PROPERTY = "positionSync.changes"
 STATISTICS_PROPERTY = "delta.dataSkippingStatsColumns"
 MODE_PROPERTY = "positionSync.tradingMode"
 
-# No clock of a program shows a time outside these, and no contract expires on a day outside those.
-# Python cannot hold some of them, and they are unknown when they are read.
-TIMES = (datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
-DAYS = (date(1900, 1, 1), date(9000, 1, 1))
-
-# Greater numbers count as unknown: IB writes DBL_MAX for a number that it does not know, and the
-# sum of two would be infinite.
-UNSET = 1e300
-
-# No table has more versions: at one commit a second, it would take 34,000 years.
-MOST_VERSIONS = 2**40
-
-
-def is_usable(name: str, kind: pl.DataType) -> pl.Expr:
-    """Return in which rows a column has a value that a program can compute with.
-
-    A number is finite and below `UNSET`; a time and a day are possible ones. Null counts as none.
-    """
-    column = pl.col(name)
-    if kind == pl.Float64:
-        return column.is_between(-UNSET, UNSET, closed="none")
-    if kind == pl.Datetime:
-        earliest, latest = map(moment, TIMES)
-        return column.is_between(earliest, latest)
-    if kind == pl.Date:
-        first, last = map(pl.lit, DAYS)
-        return column.is_between(first, last)
-    return column.is_not_null()
-
-
 # A checkpoint every ten versions lets a table open in a few milliseconds. Deleted files are kept
 # for half an hour, longer than any reader uses a snapshot. Log entries are kept for ten minutes
 # only (600 entries at one commit a second), since each commit lists their folder.
@@ -178,8 +148,8 @@ class TableSpec:
         order: The indexed column that grows, at least roughly, as rows are added. Files are merged
             in its order. Empty for tables that are only replaced.
         key: Columns that no two rows share; all columns but the partitions by default.
-        required: Columns of which a row needs a usable value: a row without is left out of what is
-            read. In any other column such a value is unknown (null).
+        required: Columns of which a row needs a value, one of the choices where there are any. A
+            row without, which only another program writes, is left out of what is read.
         description: What the table holds, for people who read it.
         kept: How long old versions of it can be read, where it is longer than in RETENTION.
         changes: When rows are added, changed or replaced, for programs that read it again.
@@ -221,32 +191,14 @@ class TableSpec:
         return pl.DataFrame(schema=self.polars)
 
     @cached_property
-    def readable(self) -> pl.Expr | None:
-        """Return which rows are read; None: all.
-
-        Another program, or a failing disk, may have written what this one never writes.
-        """
-        if not self.required:
-            return None
-
-        needed = [is_usable(name, self.polars[name]) for name in self.required]
-        if "ledger_version" in self.columns:
-            version = pl.col("ledger_version")
-            is_possible = version.is_null() | version.is_between(0, MOST_VERSIONS)
-            needed.append(is_possible)
-        return pl.all_horizontal(needed)
-
-    @cached_property
-    def usable(self) -> list[pl.Expr]:
-        """Return the columns as they are read: without infinite numbers and impossible times."""
-        columns = []
-        for name, kind in self.polars.items():
+    def readable(self) -> pl.Expr:
+        """Return which rows are read."""
+        needed = []
+        for name in self.required:
             column = pl.col(name)
-            may_be_unusable = kind in (pl.Float64, pl.Datetime, pl.Date)
-            if may_be_unusable and name not in (*self.required, *self.partition_by):
-                column = pl.when(is_usable(name, kind)).then(column).alias(name)
-            columns.append(column)
-        return columns
+            choices = self.described[name].choices
+            needed.append(column.is_not_null() if choices is None else column.is_in([*choices]))
+        return pl.all_horizontal(pl.lit(value=True), *needed)
 
     @cached_property
     def stored(self) -> pl.Schema:
@@ -261,9 +213,8 @@ class TableSpec:
         """Return the schema in the form that Delta Lake takes.
 
         Delta refuses null in the key, in tables that this release makes: none can be made stricter.
-        What another program wrote without another value is named or left out as it is read, and
-        the rows of a life cycle are failed by name, so that the others go on, as are those that
-        another table copies.
+        Rows of a life cycle, and those that another table copies, are left out as they are read
+        if they lack a value that they need.
         """
         may_lack_its_key = self.is_copy or "bucket" in self.partition_by
         fields: list[Field] = []
@@ -314,6 +265,7 @@ ACTIVE_STRATEGIES = TableSpec(
     partition_by=PARTITION_COLUMNS,
     indexed=("added_at", "removed_at"),
     order="removed_at",
+    required=("strategy_id", "symbol", "added_at", "priority"),
     description="The legs of active strategies, and those that left them: a row for each stay "
     "of a leg in a strategy.",
     changes="A row changes while its leg is active, and no more once it has left.",
@@ -327,6 +279,10 @@ POSITION_QUEUE = TableSpec(
     indexed=("request_id", "created_at", "updated_at"),
     order="updated_at",
     key=("request_id",),
+    required=(
+        *("request_id", "conid", "symbol", "priority", "status", "created_at", "updated_at"),
+        *("attempts", "reason"),
+    ),
     description="Requests to value a position: live ones in the bucket live, finished ones in "
     "SUCCESS and FAILED.",
     changes="A live row changes with each claim and mark; a finished one no more.",

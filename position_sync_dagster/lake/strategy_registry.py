@@ -15,9 +15,7 @@ import polars as pl
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.instrument import CONIDS, Right
 from position_sync_dagster.domain.leg import (
-    UNATTRIBUTED,
     ActiveContract,
     Leg,
     Terms,
@@ -27,7 +25,6 @@ from position_sync_dagster.domain.leg import (
 from position_sync_dagster.lake.given_leg import make_leg, read_terms
 from position_sync_dagster.lake.schema import (
     ACTIVE_STRATEGIES,
-    is_usable,
     leg_rows,
     legs_of,
 )
@@ -43,39 +40,6 @@ _Legs = Mapping[LegKey, Leg]
 
 # The bucket of memberships that have ended.
 REMOVED = "removed"
-
-
-def _usable_or_null(name: str) -> pl.Expr:
-    kind = ACTIVE_STRATEGIES.polars[name]
-    return pl.col(name).is_null() | is_usable(name, kind)
-
-
-def _stripped(name: str) -> pl.Expr:
-    return pl.col(name).str.strip_chars()
-
-
-# Which rows are legs, as this program writes them. Another Delta writer may leave others: they are
-# in no strategy, and stay as they are.
-_IN_NO_STRATEGY = _stripped("strategy_id").str.to_uppercase().is_in(["", UNATTRIBUTED])
-_HAS_SYMBOL = _stripped("symbol") != ""
-_HAS_RIGHT = pl.col("right").is_null() | pl.col("right").is_in([*Right])
-_IS_CONID = pl.col("conid").is_between(CONIDS[0], CONIDS[-1])
-_HAS_PRIORITY = pl.col("priority").is_between(CONIDS[0], CONIDS[-1])
-_WAS_ADDED = is_usable("added_at", ACTIVE_STRATEGIES.polars["added_at"])
-_OTHER_CONIDS = pl.col("rolled_from").fill_null("")
-_ARE_CONIDS = _OTHER_CONIDS.str.contains(r"^(\d{1,10}(,\d{1,10})*)?$")
-_IS_READABLE = (
-    ~_IN_NO_STRATEGY,
-    _HAS_SYMBOL,
-    pl.col("conid").is_null() | _IS_CONID,
-    _HAS_RIGHT,
-    _WAS_ADDED,
-    _HAS_PRIORITY,
-    *map(_usable_or_null, ("quantity", "strike", "multiplier")),
-    *map(_usable_or_null, ("resolved_at", "removed_at", "expiry", "since")),
-    _ARE_CONIDS,
-)
-IS_LEG = pl.all_horizontal(_IS_READABLE).fill_null(value=False)
 
 
 def in_order(legs: Iterable[Leg]) -> tuple[tuple[ActiveContract, ...], tuple[UnresolvedLeg, ...]]:
@@ -129,13 +93,7 @@ class SyncRegistry:
             return False
 
         before = (self.legs, self.unresolved)
-        rows = snapshot.live.filter(IS_LEG)
-        self.legs, self.unresolved = in_order(legs_of(rows))
-
-        unreadable = snapshot.live.height - rows.height
-        if unreadable:
-            text = "%d rows of %s are no legs and in no strategy"
-            logger.warning(text, unreadable, self._memberships.table.path)
+        self.legs, self.unresolved = in_order(legs_of(snapshot.live))
 
         accounts: dict[int, set[str | None]] = {}
         for leg in self.legs:
@@ -159,8 +117,7 @@ class SyncRegistry:
 
     def history(self) -> pl.DataFrame:
         """Return the row of every leg that has a conid, also of those that were removed."""
-        rows = self._memberships.table.rows()
-        return rows.filter(IS_LEG, pl.col("conid").is_not_null())
+        return self._memberships.table.rows(pl.col("conid").is_not_null())
 
     def add_active(
         self,
@@ -278,11 +235,7 @@ class SyncRegistry:
             if following:
                 # A description that was rolled is found among the legs that ended.
                 finished = snapshot.finished(EVERY, None)
-                ended = [
-                    leg
-                    for leg in legs_of(finished.filter(IS_LEG))
-                    if isinstance(leg, ActiveContract)
-                ]
+                ended = [leg for leg in legs_of(finished) if isinstance(leg, ActiveContract)]
                 resolved = with_rolls(resolved, before.values(), ended, following)
 
             of_rules = [leg for leg in before.values() if leg.strategy_id in rules]
@@ -372,8 +325,7 @@ class SyncRegistry:
         """
 
         def change_rows(snapshot: Snapshot) -> Change[tuple[_Legs, _Legs]]:
-            stored = legs_of(snapshot.live.filter(IS_LEG))
-            before: _Legs = {leg.key: leg for leg in stored}
+            before: _Legs = {leg.key: leg for leg in legs_of(snapshot.live)}
             after = step(before, snapshot)
             if before == after:
                 return Change((before, after))
@@ -387,9 +339,7 @@ class SyncRegistry:
                 )
 
             ended = leg_rows(removed).with_columns(bucket=pl.lit(REMOVED))
-            unreadable = snapshot.live.filter(~IS_LEG)
-            live = pl.concat([leg_rows(after.values()), unreadable])
-            return Change((before, after), live, ended)
+            return Change((before, after), leg_rows(after.values()), ended)
 
         result = self._memberships.change(change_rows, {"action": action})
         self.refresh()

@@ -26,7 +26,7 @@ from position_sync_dagster.domain.reconciliation import (
 )
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.ledger_rows import rows_between, unreadable_rows
+from position_sync_dagster.lake.ledger_rows import rows_between
 from position_sync_dagster.lake.storage.table import in_bucket, may_have
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import reconciliation
@@ -391,25 +391,13 @@ WINDOW = timedelta(minutes=30)
 
 @check.table_check(LEDGER, driven=True)
 def ids_are_unique(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
-    """Whether each row of the ledger of the last half hour is there once, and can be read.
-
-    A row cannot be read without a holding, a finite quantity and a possible time: only another
-    program writes such a row, and it is left out of all that is shown.
+    """Whether each row of the ledger of the last half hour is there once.
 
     What to do: A value was written twice, as by two programs that compact at once: count each
-    update_id once in your reports, and leave the compaction to `position-sync maintain`. Of rows
-    that cannot be read, end the program that wrote them.
+    update_id once in your reports, and leave the compaction to `position-sync maintain`.
     """
     now = datetime.now(UTC)
     ledger = lake.updates.table
-    unreadable = ledger.read(lambda files: unreadable_rows(ledger, files, now - WINDOW))
-    if not unreadable.is_empty():
-        return check.rows_result(
-            unreadable.select("update_id", "account", "conid", "position"),
-            none="",
-            found="rows of the ledger cannot be read, and are shown nowhere",
-            error=True,
-        )
 
     def repeated_ids(files: pl.DataFrame) -> pl.DataFrame:
         rows = rows_between(ledger, files, now - WINDOW, now + SKEW)

@@ -146,10 +146,7 @@ class LifecycleTable:
         return Snapshot(handle.version(), self._live[1], partial(self._finished, handle))
 
     def _live_rows(self, handle: DeltaTable, **part: str) -> pl.DataFrame:
-        # As they are stored: each table decides which of its rows can be read, since null has a
-        # meaning in a row that changes.
-        files = storage.files_in(handle, bucket=LIVE, **part)
-        return self.table.scan_stored(files).collect()
+        return self.table.read_rows(storage.files_in(handle, bucket=LIVE, **part))
 
     def _finished(
         self, handle: DeltaTable, chosen: pl.Expr, columns: list[str] | None

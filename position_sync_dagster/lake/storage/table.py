@@ -447,15 +447,13 @@ class Table:
         """Return the rows of data files of a snapshot, read side by side.
 
         In an object store each file takes one request, where a predicate of Delta takes three, one
-        file after the other. What no program can compute with is unknown (`TableSpec.required`).
+        file after the other. Rows without a value that they need are left out.
 
         Args:
             files: Rows of `data_files`.
         """
         rows = self.scan_stored(files)
-        if self.spec.readable is not None:
-            rows = rows.filter(self.spec.readable)
-        return rows.select(self.spec.usable)
+        return rows.filter(self.spec.readable) if self.spec.required else rows
 
     def scan_stored(self, files: pl.DataFrame) -> pl.LazyFrame:
         """Return the rows of data files of a snapshot exactly as they are stored."""
@@ -791,8 +789,6 @@ def _runs_of_small_files(
     last = f"max.{spec.order}"
     keys = [f"partition.{name}" for name in spec.partition_by]
     ordered = files.filter(pl.col(first).is_not_null(), pl.col(f"null_count.{spec.order}") == 0)
-    if files.schema[last] == pl.Int64:
-        ordered = ordered.filter(pl.col(last) <= schema.MOST_VERSIONS)  # else it is no version
 
     is_small = pl.col("size_bytes") < small_bytes
     in_runs = ordered.sort(*keys, first, last).with_columns(_run=(~is_small).cum_sum())

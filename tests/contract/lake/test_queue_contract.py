@@ -312,26 +312,6 @@ async def test_the_overview_counts_what_waits_and_since_when(queue, clock):
     assert (overview.claimable, overview.expired) == (1, 2)
 
 
-async def test_a_lease_of_a_clock_that_was_far_ahead_does_not_bind(queue, clock):
-    request_id = await queue.insert(1, "SPY")
-    await queue.claim_batch(lease_s=30)
-    await queue.insert(1, "SPY", priority=P1)
-    clock.advance(-60)
-    assert await queue.rescue() == []
-    clock.advance(-3600)
-    assert (await queue.overview()).expired == 1
-    assert await queue.rescue() == [request_id]
-    assert ids_of(await queue.claim_batch()) == [request_id]
-
-
-async def test_a_request_of_a_clock_that_was_far_ahead_is_claimed_before_others(queue, clock):
-    clock.advance(3600)
-    undated = await queue.insert(1, "SPY")
-    clock.advance(-3600)
-    await queue.insert(2, "SPY", priority=P1)
-    assert ids_of(await queue.claim_batch(limit=1)) == [undated]
-
-
 async def test_workers_that_share_a_queue_object_are_distinguished_by_their_tokens(queue, clock):
     ids = await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2)])
     first = await queue.claim_batch(lease_s=30)

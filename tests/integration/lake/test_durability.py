@@ -11,7 +11,7 @@ from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import durability, table
-from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY, maintain
+from position_sync_dagster.lake.storage.table import maintain
 from position_sync_dagster.settings import Settings
 from tests.support import queues
 from tests.support.extent import EVERYTHING

@@ -372,86 +372,8 @@ async def test_an_update_of_an_account_has_its_trading_mode_and_one_without_has_
 
 
 @pytest.fixture
-def wrong_clock(clock):
-    """Return a clock that runs an hour ahead of the right one."""
-    return lambda: clock.now + timedelta(hours=1)
-
-
 def positions(ledger):
     return {u.conid: u.position for u in ledger.latest_updates()}
-
-
-def test_a_row_of_a_clock_that_ran_ahead_does_not_hide_the_close_after_it(
-    open_ledger, make_update, clock, wrong_clock
-):
-    reader, writer = open_ledger(), open_ledger()
-    writer.append([make_update(1), make_update(2)])
-    ahead = [make_update(conid, position=5.0, timestamp=wrong_clock()) for conid in (1, 2)]
-    open_ledger(wrong_clock).append(ahead)
-    assert positions(reader) == positions(open_ledger()) == {1: 5.0, 2: 5.0}
-    clock.advance(60)
-    writer.append([make_update(1, position=0.0)])
-    assert positions(reader) == positions(open_ledger()) == {1: 0.0, 2: 5.0}
-    clock.advance(3541)  # the time of the wrong row is 1 s ahead: it could be a right one now
-    writer.append([make_update(3)])
-    maintain(writer.table, clean_now=True)
-    assert positions(reader) == positions(open_ledger()) == {1: 0.0, 2: 5.0, 3: 1.0}
-    clock.advance(60)
-    for found in (writer.last_before(clock.now), writer.latest()):
-        assert dict(found.select("conid", "position").rows()) == {1: 0.0, 2: 5.0, 3: 1.0}
-
-
-def test_a_row_counts_at_once_after_the_clock_was_set_back_by_a_minute(
-    open_ledger, make_update, clock
-):
-    reader, writer = open_ledger(), open_ledger()
-    writer.append([make_update(1)])
-    assert positions(reader) == {1: 1.0}
-    clock.advance(-60)
-    writer.append([make_update(1, position=0.0)])
-    assert positions(reader) == positions(open_ledger()) == {1: 0.0}
-    clock.advance(30)
-    writer.append([make_update(1, position=4.0)])
-    assert positions(reader) == positions(open_ledger()) == {1: 4.0}
-
-
-def test_a_row_of_a_clock_ahead_hides_no_row_from_before_the_moment(
-    open_ledger, make_update, clock
-):
-    clock.now = clock.now.replace(hour=23)
-    ahead = clock.now + timedelta(hours=2)  # on the next day, in files of its own
-    ledger, by_wrong_clock = open_ledger(), open_ledger(lambda: ahead)
-    by_wrong_clock.append([make_update(1, position=5.0, timestamp=ahead)])
-    clock.advance(60)
-    ledger.append([make_update(1)])
-    by_wrong_clock.append([make_update(2, timestamp=ahead)])
-    maintain(ledger.table, clean_now=True)
-    clock.advance(60)
-    assert positions(open_ledger()) == positions(ledger) == {1: 1.0, 2: 1.0}
-
-
-AHEAD = timedelta(hours=2)
-
-
-def test_a_row_that_was_contradicted_does_not_come_back_when_its_file_is_merged(
-    open_ledger, make_update, clock, monkeypatch
-):
-    """It is of another day than the row that contradicted it: the merged file has it alone."""
-    monkeypatch.setattr(storage, "COMPACT_FROM", 3)
-    clock.advance(8 * 3600)  # an hour before midnight
-    tomorrow = clock.now + AHEAD
-    open_ledger(lambda: tomorrow).append([make_update(1, position=1.0, timestamp=tomorrow)])
-    reader, soon = open_ledger(), clock.now + AHEAD / 4
-    reader.append([make_update(1, position=2.0)])
-    assert reader.latest()["position"].to_list() == [2.0]
-    clock.now = tomorrow + AHEAD
-    reader.append([make_update(1, position=3.0, timestamp=soon)])  # late, by a right clock
-    for conid in (2, 3):
-        reader.append([make_update(conid, position=9.0)])
-    assert reader.latest()["position"].to_list() == [3.0, 9.0, 9.0]
-    assert maintain(reader.table).compacted == 5  # the two of the day before as well
-    for ledger in (reader, open_ledger()):
-        assert ledger.latest()["position"].to_list() == [3.0, 9.0, 9.0]
 
 
 DBL_MAX = 1.7976931348623157e308

@@ -14,7 +14,6 @@ from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import StoreError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.storage import object_store
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.sync.stream.ownership import Ownership
 from tests.support.demo_program import wait_for
