@@ -18,7 +18,7 @@ that a row may leave the column out.
 
 **Key**: no two rows share it. Delta refuses null in it, in tables that this release made and
 whose rows have no life cycle; in other columns null is not refused: what another program wrote
-without a value is named, and the rest goes on. **Order**: none is promised; sort by the column
+without a value that each row needs is left out. **Order**: none is promised; sort by the column
 that is named. **Money** is float64, as the broker's own values: exact to a billionth of a cent up
 to 131,072 of the unit, to a hundred-thousandth up to a billion. Commands, pages and `/api/v1`
 round sums once, to cents; tables keep the digits.

@@ -20,7 +20,7 @@ from position_sync_dagster.domain.instrument import contract_name, digits, leg_n
 from position_sync_dagster.domain.leg import NEGLIGIBLE
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.domain.reconciliation import Break, BreakState
-from position_sync_dagster.lake.schema import TIMES, moment
+from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.money.as_of import breaks_at
 from position_sync_dagster.money.cents import cents, in_cents
 from position_sync_dagster.money.lake import MoneyLake
@@ -106,7 +106,7 @@ def read_day(lake: MoneyLake, since: datetime, until: datetime | None = None) ->
     Raises:
         LakeError: A table cannot be used.
     """
-    known_by = until or TIMES[1]
+    known_by = until or datetime.max.replace(tzinfo=UTC)
     changes = lake.position_changes.records(since, col.seen_at <= moment(known_by))
     movements = [
         movement
