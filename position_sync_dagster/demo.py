@@ -41,13 +41,6 @@ from position_sync_dagster.domain.position_update import (
 )
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.given_leg import make_leg
-from position_sync_dagster.live_status import (
-    LOOK_INTERVAL_S,
-    AcceptanceResult,
-    Display,
-    choose_display,
-    frames,
-)
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.past.statement_folder import import_statements
@@ -58,6 +51,13 @@ from position_sync_dagster.money.strategies.strategies_file import load_strategi
 from position_sync_dagster.processes import home as homes
 from position_sync_dagster.processes import ports, supervisor
 from position_sync_dagster.processes.child_process import ChildProcess, StopRequest, StopRequested
+from position_sync_dagster.processes.live_status import (
+    LOOK_INTERVAL_S,
+    AcceptanceResult,
+    Display,
+    choose_display,
+    frames,
+)
 from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, NoAnswerError, exchange_json
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from position_sync_dagster.sync.confirmations import CONFIRMED

@@ -13,13 +13,13 @@ from position_sync_dagster import dagster_files
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.live_status import LOOK_INTERVAL_S, LiveDisplay, frames
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.figures import Figures, read_figures
 from position_sync_dagster.money.strategies.strategies_file import load_strategies
 from position_sync_dagster.processes import ports, supervisor
 from position_sync_dagster.processes.child_process import ChildProcess, StopRequest, StopRequested
 from position_sync_dagster.processes.home import HomeError, exclusive_use
+from position_sync_dagster.processes.live_status import LOOK_INTERVAL_S, LiveDisplay, frames
 from position_sync_dagster.settings import PREFIX, Settings, load_settings, read_env_file
 from position_sync_dagster.sync.exchange_days import require_known
 

@@ -8,16 +8,16 @@ from unittest.mock import Mock
 
 import pytest
 
-from position_sync_dagster import live_status
-from position_sync_dagster.live_status import (
+from position_sync_dagster.money.reports.changes import ChangeKind, DayChange
+from position_sync_dagster.processes import live_status
+from position_sync_dagster.processes.child_process import StopRequested
+from position_sync_dagster.processes.live_status import (
     AcceptanceResult,
     Display,
     JsonDisplay,
     LiveDisplay,
     choose_display,
 )
-from position_sync_dagster.money.reports.changes import ChangeKind, DayChange
-from position_sync_dagster.processes.child_process import StopRequested
 
 RESULTS = [
     AcceptanceResult(name="legs", wanted="2", found="2", met=True),
