@@ -150,6 +150,10 @@ class ActiveContract(Membership):
         return [int(conid) for conid in (self.rolled_from or "").split(",") if conid]
 
 
+# What is said of a leg whose contract nobody has looked for.
+NOT_LOOKED_UP = "its contract has not been looked up yet"
+
+
 @dataclass(frozen=True, slots=True)
 class UnresolvedLeg(Membership):
     """A leg that was given without a conid, until the gateway names its one contract.

@@ -1,4 +1,4 @@
-"""The checks of the broker's data, of queue and ledger, and of the differences between them."""
+"""The checks of registry, broker's data, queue and ledger, and of the differences between them."""
 
 import asyncio
 from collections import Counter
@@ -15,6 +15,7 @@ from position_sync_dagster.defs.checks import evaluation as check
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import CONFIRM, SessionState, unusable_holdings_of
 from position_sync_dagster.domain.holding import KEY, Completeness
+from position_sync_dagster.domain.leg import NOT_LOOKED_UP
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.domain.reconciliation import (
@@ -24,6 +25,7 @@ from position_sync_dagster.domain.reconciliation import (
     DiscrepancyType,
     ReconciliationResult,
 )
+from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.ledger_rows import rows_between
@@ -74,6 +76,54 @@ def sees_gateway(lake: tables.Lake, settings: Settings) -> bool:
     sessions = lake.sessions.current_of(names)
     now = datetime.now(UTC)
     return any(session.is_live(now) for session in sessions.values())
+
+
+@check.table_check(schema.ACTIVE_STRATEGIES.name, driven=True)
+def file_is_applied(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+    """Whether the strategies file, if there is one, can be read; the table follows it."""
+    path = settings.strategies_file
+    if path is None:
+        return check.passed("No file is named: the table rules.")
+    try:
+        legs = lake.strategies_file(path).legs(datetime.now(UTC))
+    except (StrategiesFileError, InvalidLegError) as error:
+        text = f"The registry stays as it was. {error}"
+        return check.failed(text, what_to_do=error.remedy, error=True)
+    return check.passed(f"{len(legs)} legs.")
+
+
+@check.table_check(schema.ACTIVE_STRATEGIES.name, driven=True)
+def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+    """Whether exactly one contract was found for each leg without a conid.
+
+    What to do: Name the conid of one candidate (`position-sync strategies add`), or in the file
+    a field by which they differ (trading_class, multiplier, exchange).
+    """
+    lake.registry.sync.refresh()
+    unresolved = lake.registry.unresolved
+    now = datetime.now(UTC)
+    patience = timedelta(seconds=settings.stale_after_s)
+    rows = [
+        {
+            "strategy_id": leg.strategy_id,
+            "account": leg.account or "",
+            "leg": leg.described,
+            "problem": leg.problem or NOT_LOOKED_UP,
+        }
+        for leg in unresolved
+        if leg.problem or now - leg.added_at > patience
+    ]
+
+    is_looked_up = any(leg.problem for leg in unresolved)
+    if rows and not is_looked_up and not sees_gateway(lake, settings):
+        return check.unknown_result(f"no gateway, which knows the contracts of {len(rows)} legs.")
+    resolved = len(lake.registry.legs)
+    return check.rows_result(
+        rows,
+        none=f"{resolved} legs with their contract, {len(unresolved)} that wait for the gateway.",
+        found="legs have no contract, and are not streamed",
+        legs=resolved + len(unresolved),
+    )
 
 
 @check.table_check("gateway_sessions", each_login=True, driven=True)

@@ -1,4 +1,4 @@
-"""Checks of the strategies file: its legs, their contracts, rolls, and the limits.
+"""Checks of the strategies file: rolls, and the limits.
 
 The checks of limits are defined when the definitions are loaded. The file is read again at each
 evaluation: a limit that was added since is evaluated and sent at once, and is shown in the UI
@@ -6,74 +6,23 @@ after the next restart.
 """
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 
 import dagster as dg
 import polars as pl
 
 from position_sync_dagster.defs.checks import evaluation as check
-from position_sync_dagster.defs.checks.tables import sees_gateway
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import digits
-from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
+from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.book import Book, read_book
-from position_sync_dagster.money.reports.status import NOT_LOOKED_UP
 from position_sync_dagster.money.strategies import leg_followers, limit_readings, strategies_file
 from position_sync_dagster.money.strategies.limits import Limit, LimitState
 from position_sync_dagster.money.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.settings import Settings
-
-
-@check.table_check("active_strategies", driven=True)
-def file_is_applied(lake: MoneyLake, settings: Settings) -> dg.AssetCheckResult:
-    """Whether the strategies file, if there is one, can be read; the table follows it."""
-    path = settings.strategies_file
-    if path is None:
-        return check.passed("No file is named: the table rules.")
-    try:
-        legs = list(strategies_file.load_strategies(path))
-    except (StrategiesFileError, InvalidLegError) as error:
-        text = f"The registry stays as it was. {error}"
-        return check.failed(text, what_to_do=error.remedy, error=True)
-    return check.passed(f"{len(legs)} legs.")
-
-
-@check.table_check("active_strategies", driven=True)
-def legs_are_resolved(lake: MoneyLake, settings: Settings) -> dg.AssetCheckResult:
-    """Whether exactly one contract was found for each leg without a conid.
-
-    What to do: Name the conid of one candidate (`position-sync strategies add`), or in the file
-    a field by which they differ (trading_class, multiplier, exchange).
-    """
-    lake.registry.sync.refresh()
-    resolved = len(lake.registry.legs)
-    unresolved = lake.registry.unresolved
-
-    now = datetime.now(UTC)
-    patience = timedelta(seconds=settings.stale_after_s)
-    rows: list[dict[str, str]] = []
-    for leg in unresolved:
-        if leg.problem or now - leg.added_at > patience:
-            row = {
-                "strategy_id": leg.strategy_id,
-                "account": leg.account or "",
-                "leg": leg.described,
-                "problem": leg.problem or NOT_LOOKED_UP,
-            }
-            rows.append(row)
-
-    is_looked_up = any(leg.problem for leg in unresolved)
-    if rows and not is_looked_up and not sees_gateway(lake, settings):
-        return check.unknown_result(f"no gateway, which knows the contracts of {len(rows)} legs.")
-    return check.rows_result(
-        rows,
-        none=f"{resolved} legs with their contract, {len(unresolved)} that wait for the gateway.",
-        found="legs have no contract, and are not streamed",
-        legs=resolved + len(unresolved),
-    )
 
 
 @check.table_check("active_strategies", driven=True)
@@ -179,7 +128,7 @@ def strategies_checks() -> dg.Definitions:
     The jobs must load all the same, and `limits_are_read` fails.
     """
     limits, _read_result = _read(POSITION_SYNC.read_settings())
-    checks = [file_is_applied, legs_are_resolved, rolls_are_followed, limits_are_read]
+    checks = [rolls_are_followed, limits_are_read]
     checks.extend(_check_of(limit) for limit in limits)
     return dg.Definitions(asset_checks=checks)
 

@@ -20,7 +20,7 @@ from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession, SessionState
 from position_sync_dagster.domain.holding import KEY
-from position_sync_dagster.domain.leg import ActiveContract, Leg, LegState
+from position_sync_dagster.domain.leg import NOT_LOOKED_UP, ActiveContract, Leg, LegState
 from position_sync_dagster.domain.line import QUEUED
 from position_sync_dagster.domain.position_update import Source, TradingMode
 from position_sync_dagster.domain.queue_request import QueueStatus
@@ -36,8 +36,6 @@ from position_sync_dagster.money.strategies.strategies_file import saved_file
 from position_sync_dagster.settings import Settings
 
 NO_FREE_LINE = "no market data line is free, or one is being requested"
-
-NOT_LOOKED_UP = "its contract has not been looked up yet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,6 @@ from position_sync_dagster.domain.gateway_session import (
 )
 from position_sync_dagster.domain.position_update import Source, TradingMode
 from position_sync_dagster.lake.given_leg import make_leg
-from position_sync_dagster.money.defs.strategy_checks import legs_are_resolved
 from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.terminal.board import describe
 
@@ -124,9 +123,9 @@ def test_a_leg_without_its_contract_is_named_with_the_candidates(world, lake):
     terms = dict(symbol="SPX", right="P", strike=5000.0, expiry="20281215", strategy_id="hedge")
     leg = make_leg(**terms, added_at=now)
     lake.registry.sync.add_many([leg])
-    assert world.check(legs_are_resolved).passed, "it was not looked up yet"
+    assert world.check(tables.legs_are_resolved).passed, "it was not looked up yet"
     lake.registry.sync.settle([(lake.registry.sync.get_unresolved()[0], "SPX or SPXW")])
-    found = world.fails(legs_are_resolved)
+    found = world.fails(tables.legs_are_resolved)
     (row,) = world.shown(found)
     assert (row["strategy_id"], row["problem"]) == ("hedge", "SPX or SPXW")
 
@@ -135,7 +134,7 @@ def test_a_leg_that_nobody_looks_up_is_named_after_a_while(world, lake):
     old = datetime.now(UTC) - timedelta(hours=1)
     terms = dict(symbol="SPX", right="P", strike=5000.0, expiry="20281215", strategy_id="hedge")
     lake.registry.sync.add_many([make_leg(**terms, added_at=old)])
-    assert not world.check(legs_are_resolved).passed
+    assert not world.check(tables.legs_are_resolved).passed
 
 
 def test_a_lake_without_a_stream_says_that_none_ran(world, lake):
