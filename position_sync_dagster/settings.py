@@ -425,7 +425,8 @@ class Settings(BaseSettings):
     # look at.
     rotate_after_s: ClassVar[float] = 21_600.0
 
-    # Reconciliation calls an older row STALE: three rounds of the account's values have passed.
+    # A value that its source confirmed longer ago is stale: three rounds of the account's values
+    # have passed. Reconciliation calls it STALE, and it is not current in any sum.
     stale_after_s: ClassVar[float] = 600.0
 
     # A check must have failed for so many seconds before that is sent: most mend themselves.

@@ -17,6 +17,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.money.reports import changes
 from position_sync_dagster.money.reports.book import Book, open_positions, read_book
+from position_sync_dagster.settings import Settings
 from tests.year.broker import Broker
 from tests.year.deviations import Deviation
 from tests.year.exchanges import NEW_YORK, sessions_between
@@ -29,7 +30,7 @@ CENT = 0.011
 BUDGET = 45
 
 # A value that counts as current is at most this old.
-CURRENT_FOR = timedelta(minutes=6)
+CURRENT_FOR = timedelta(seconds=Settings.stale_after_s)
 
 # How long Dagster's events are kept; the maintenance deletes them within a week, also after a gap.
 KEPT, A_WEEK = timedelta(days=90), timedelta(days=7)
@@ -102,7 +103,7 @@ class Live:
 
 
 def while_down(program: Program, broker: Broker, seen: str) -> Iterator[Deviation]:
-    """Yield what counts as current although the stream ended more than six minutes ago."""
+    """Yield what counts as current although the stream ended longer ago than values are current."""
     book = read_book(program.lake, program.settings, utc_now())
     for row in open_positions(book).filter(pl.col("current")).iter_rows(named=True):
         yield _of_freshness(broker.session, seen, row)

@@ -94,7 +94,7 @@ class Book:
         split: The parts of all these holdings.
         reported: What the broker last reported of the followed types: rows of `broker_positions`.
         live_since: For each connected login: values that their source confirmed since then are
-            current. It is the start of the connection, at most two refresh intervals ago.
+            current. It is the start of the connection, or when older ones became stale.
         streamed: The conids whose newest row the stream wrote recently (`written_by`), for logins
             whose owner is connected; None while none is.
         accounts: The newest values of the accounts, with their exchange rates.
@@ -385,8 +385,8 @@ def read_book(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
 
 
 def _live_since(lake: MoneyLake, settings: Settings, now: datetime) -> dict[str, datetime]:
-    """Return for each connected login from when on a confirmed value is current."""
-    earliest = now - timedelta(seconds=2 * settings.refresh_interval_s)
+    """Return for each connected login from when on a confirmed value is current: is not stale."""
+    earliest = now - timedelta(seconds=settings.stale_after_s)
     live_since = {}
     for login in settings.logins:
         session = lake.sessions.current(login.gateway_id)
@@ -409,12 +409,8 @@ def is_current(since: Mapping[str, datetime]) -> pl.Expr:
 def written_by(
     source: Source, priced: pl.DataFrame, settings: Settings, now: datetime
 ) -> pl.DataFrame:
-    """Return the open holdings whose newest row a source wrote, or confirmed, recently.
-
-    That is within two refresh intervals, or two intervals between rows if those are longer.
-    """
-    longest_s = max(settings.refresh_interval_s, settings.row_interval_s)
-    since = now - timedelta(seconds=2 * longest_s)
+    """Return the open holdings whose newest row a source wrote or confirmed, and is not stale."""
+    since = now - timedelta(seconds=settings.stale_after_s)
     last = pl.max_horizontal("timestamp", CONFIRMED)
     is_recent = last.is_between(since, now + SKEW)
     return priced.filter(col.position != 0, col.source == source, is_recent)

@@ -115,8 +115,7 @@ class Status(LoginStatus):
         oldest_pending_age_s: Age of the oldest waiting request, in seconds.
         updates_rows, updates_version: Rows and Delta version of `position_updates`.
         legs_streamed: Holdings whose newest row the stream wrote recently.
-        legs_queued: Holdings whose newest row the queue wrote, if that was written or confirmed
-            within the last two refresh intervals.
+        legs_queued: Holdings whose newest row the queue wrote recently, or confirmed.
         last_drained_at: When a request was last answered by a row.
         accounts: The newest net liquidation and profit of each account.
         attention: The problems that need attention, and the hints.
