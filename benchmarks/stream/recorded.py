@@ -46,11 +46,6 @@ def recorded(bench: Bench) -> None:
         Line(what="reconnects", state=state, ours=found["reconnects"], unit=""),
         Line(what="processor time", state=state, ours=found["processor_s"], unit="s"),
     ]
-    rows += [
-        Line(what=f"tick to row {share}", state=state, ours=1e3 * found[share])
-        for share in ("p50", "p95")
-        if found[share] is not None
-    ]
     bench.report.add(f"The stream on {Path(path).name}, {span_s:.0f} s", rows)
 
 

@@ -29,8 +29,6 @@ async def main(lake: str, port: str, seconds: str) -> None:
         "rows": last.rows,
         "commits": last.commits,
         "reconnects": last.reconnects,
-        "p50": last.tick_to_table_p50_s,
-        "p95": last.tick_to_table_p95_s,
         "processor_s": time.process_time(),
     }
     print(json.dumps(found), flush=True)

@@ -26,7 +26,6 @@ SUCCESS, FAILED = QueueStatus.SUCCESS, QueueStatus.FAILED
 POLICY = RetryPolicy(max_attempts=3, base_delay_s=10.0, max_delay_s=15.0, jitter=0.0)
 UNKNOWN = "01234567-89ab-7def-8123-456789abcdef"
 ALL = 10_000
-SKEW = timedelta(minutes=5)
 
 
 @dataclass
@@ -48,19 +47,13 @@ class Expected:
     def held(self, now: datetime) -> bool:
         return self.status is PROCESSING and self.expires_at > now
 
-    def ahead(self, now: datetime) -> bool:
-        """Its clock was wrong: nobody knows how long it has waited."""
-        return self.created_at > now + SKEW
-
     def lost(self, now: datetime) -> bool:
-        """Its lease has expired, or was granted by a clock that was far ahead."""
-        return self.status is PROCESSING and (
-            self.expires_at <= now or self.updated_at > now + SKEW
-        )
+        """Its lease has expired."""
+        return self.status is PROCESSING and self.expires_at <= now
 
     def ready(self, now: datetime) -> bool:
         waited = self.available_at is None or self.available_at <= now
-        return self.status is PENDING and (waited or self.updated_at > now + SKEW)
+        return self.status is PENDING and waited
 
     def back(self, now: datetime, available_at: datetime | None = None) -> None:
         self.status, self.available_at, self.updated_at = PENDING, available_at, now
@@ -161,11 +154,7 @@ class QueueMachine(RuleBasedStateMachine):
         old = self.now - timedelta(seconds=PROMOTE_AFTER_S)
         ready = sorted(
             (expected for expected in self.live.values() if expected.ready(self.now)),
-            key=lambda c: (
-                1 if c.created_at <= old or c.ahead(self.now) else c.priority,
-                datetime.min.replace(tzinfo=UTC) if c.ahead(self.now) else c.created_at,
-                c.request_id,
-            ),
+            key=lambda c: (1 if c.created_at <= old else c.priority, c.created_at, c.request_id),
         )[:limit]
         claimed = client.queue.claim_batch(limit=limit, lease_s=lease_s)
         assert [r.request_id for r in claimed] == [expected.request_id for expected in ready]
