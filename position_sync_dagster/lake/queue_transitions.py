@@ -142,17 +142,17 @@ def claim(
     Returns:
         The granted rows, in claim order.
     """
-    chosen = live.filter(allowed).sort(order).head(limit)
-    if chosen.is_empty():
-        return Change(chosen)
-
-    granted = chosen.with_columns(
+    chosen = live.lazy().filter(allowed).sort(order).head(limit)
+    claimed = chosen.with_columns(
         status=pl.lit(PROCESSING),
         updated_at=schema.moment(now),
         claimed_at=schema.moment(now),
         available_at=schema.moment(None),
         **lease,
     )
+    granted = claimed.collect()
+    if granted.is_empty():
+        return Change(granted)
     return Change(granted, granted, replaced=has_id(live, granted.get_column("request_id")))
 
 
@@ -321,10 +321,9 @@ def _live_requests(
 ) -> dict[Position, tuple[str, str, int]]:
     """Return id, status and priority of the live requests of the positions that are asked for."""
     conids = [request.conid for request in requests]
-    rows = live.filter(pl.col("conid").is_in(conids))
-    positions = rows.select("account", "conid").rows()
-    states = rows.select("request_id", "status", "priority").rows()
-    return dict(zip(positions, states, strict=True))
+    columns = live.lazy().select("account", "conid", "request_id", "status", "priority")
+    rows = columns.filter(pl.col("conid").is_in(conids)).collect()
+    return {(account, conid): (*state,) for account, conid, *state in rows.iter_rows()}
 
 
 class Action(Enum):
@@ -356,8 +355,8 @@ def check_leases(
         LeaseLostError: A lease has expired, or another worker holds it.
         RequestStateError: A request is not PROCESSING.
     """
-    columns = rows.select("request_id", "status", "lease_token", "lease_expires_at")
-    leases = {row[0]: row[1:] for row in columns.rows()}
+    columns = (rows.get_column(name) for name in ("status", "lease_token", "lease_expires_at"))
+    leases = dict(zip(rows.get_column("request_id"), zip(*columns, strict=True), strict=True))
     for request_id in ids:
         if request_id not in leases:
             continue

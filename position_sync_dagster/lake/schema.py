@@ -625,14 +625,11 @@ def new_request_rows(
     ids: Sequence[str], requests: Sequence[QueueRequest], now: datetime
 ) -> pl.DataFrame:
     """Return the live rows of new requests."""
-    rows = frame_of(POSITION_QUEUE, requests, request_id=ids)
-    return rows.with_columns(
-        *LIVE_COLUMNS,
-        status=pl.lit(QueueStatus.PENDING.value),
-        attempts=pl.lit(0, pl.Int64),
-        created_at=moment(now),
-        updated_at=moment(now),
-    )
+    pending = QueueStatus.PENDING.value
+    alike = {"bucket": LIVE, "part": LIVE_PART, "status": pending, "attempts": 0}
+    alike |= {"created_at": now, "updated_at": now}
+    given = {name: [value] * len(ids) for name, value in alike.items()}
+    return frame_of(POSITION_QUEUE, requests, request_id=ids, **given)
 
 
 def leg_rows(legs: Iterable[Leg]) -> pl.DataFrame:
@@ -717,7 +714,7 @@ def records_of(kind: type[Record], frame: pl.DataFrame, **parts: list[Any]) -> l
         parts: The values of fields that are no columns, by the name of the field.
     """
     columns = columns_of(kind, besides=parts)
-    values = frame.select(list(columns)).to_dict(as_series=False)
+    values = {name: frame.get_column(name).to_list() for name in columns}
     for name, column in columns.items():
         if column.choices:
             members = {member.value: member for member in column.choices}

@@ -196,7 +196,7 @@ class LifecycleTable:
         buckets = sorted(finished.get_column("bucket").unique())
         terms += [storage.in_parts(bucket, [new]) for bucket in buckets]
         in_new_part = finished.with_columns(part=pl.lit(new))
-        return pl.concat([live, in_new_part], rechunk=True), terms
+        return pl.concat([live, in_new_part]), terms
 
 
 def _should_append(change: Change[T], unchanged: pl.DataFrame, before: pl.DataFrame) -> bool:

@@ -6,7 +6,6 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
-import polars as pl
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -320,13 +319,3 @@ def test_the_page_names_only_commands_that_exist():
     named = re.findall(r"position-sync (\w+)", texts)
     assert named
     assert set(named) <= set(get_command(commands()).commands)
-
-
-def test_a_row_of_another_program_that_cannot_be_read_is_an_error(world, lake):
-    world.row(1, 5, update_id="row-1")
-    rows = lake.updates.table.rows().with_columns(update_id=pl.lit("odd"))
-    odd = rows.with_columns(position=pl.lit(float("nan")))
-    odd.write_delta(lake.updates.table.path, mode="append")
-    found = world.check(tables.ids_are_unique)
-    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
-    assert [row["update_id"] for row in world.shown(found)] == ["odd"]
