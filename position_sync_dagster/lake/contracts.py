@@ -1,7 +1,7 @@
 """The table `contracts`: the newest details of each contract, and what is quoted in cents."""
 
 from collections.abc import Iterable, Mapping
-from datetime import date, datetime
+from datetime import date
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
@@ -28,40 +28,15 @@ class ContractsTable:
         """Store the details of these contracts in one commit; older ones are replaced."""
         frame = schema.frame_of(schema.CONTRACTS, details)
         rows = frame.unique("conid", keep="last", maintain_order=True)
-        if not rows.is_empty():
-            self.table.transact(lambda handle: self._overwrite(handle, rows))
-
-    def put_not_given(self, asked: Mapping[int, tuple[int, datetime]]) -> None:
-        """Store in one commit how often, and when last, the gateway gave no details of contracts.
-
-        What is known of them stays.
-        """
-        refused = [
-            {"conid": conid, "not_given": times, "not_given_at": at}
-            for conid, (times, at) in asked.items()
-        ]
-
-        names = ("not_given", "not_given_at")
-        news = schema.frame_of(schema.CONTRACTS, refused).select("conid", *names)
-        is_refused = schema.one_of("conid", asked)
+        if rows.is_empty():
+            return
+        conids = ",".join(map(str, rows["conid"]))
 
         def step(handle: DeltaTable) -> None:
-            stored = self.table.read_rows(storage.data_files(handle)).filter(is_refused)
-            rows = news.join(stored.drop(*names), on="conid", how="left")
-            self._overwrite(handle, rows.select(stored.columns))
+            transaction = Transaction(WRITER, handle.version() + 1)
+            storage.write(handle, rows, {}, [transaction], f"conid IN ({conids})")
 
         self.table.transact(step)
-
-    def _overwrite(self, handle: DeltaTable, rows: pl.DataFrame) -> None:
-        conids = ",".join(map(str, rows["conid"]))
-        transaction = Transaction(WRITER, handle.version() + 1)
-        storage.write(handle, rows, {}, [transaction], f"conid IN ({conids})")
-
-    def not_given(self) -> dict[int, tuple[int, datetime]]:
-        """Return how often, and when last, the gateway gave no details, by conid."""
-        refused = self.table.rows().filter(pl.col("not_given").is_not_null())
-        columns = refused.select("conid", "not_given", "not_given_at")
-        return {conid: (times, at) for conid, times, at in columns.iter_rows()}
 
     def unexpired(self, since: date, besides: Iterable[int]) -> dict[int, ContractDetails]:
         """Return the details of contracts that had not expired on a day, and of some others."""

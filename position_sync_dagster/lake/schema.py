@@ -375,11 +375,11 @@ BROKER_POSITIONS = TableSpec(
 
 
 class _NotGiven:
-    """The columns of `contracts` about refused requests for details.
+    """The columns of `contracts` that rows of older releases have alone.
 
     Attributes:
-        not_given: How often the gateway gave no details since it gave them last; null if it never
-            refused. A row of a contract of which it never gave any has nothing else.
+        not_given: How often the gateway gave no details. A row of a contract of which it never gave
+            any has nothing else.
         not_given_at: When it was asked last without success.
     """
 

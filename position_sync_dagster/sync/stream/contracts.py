@@ -36,12 +36,9 @@ STORED_AT_ONCE = 500
 # The gateway lists a few days ahead.
 HOURS_AGAIN = timedelta(hours=1)
 
-# Delays before details are fetched again if the gateway did not give them.
+# Delays before details are fetched again if the gateway did not give them: an expired option has
+# none any more (nautilus_trader pull/3305).
 REFETCH = Backoff(first_s=60.0, longest_s=14_400.0)
-
-# Maximum number of requests for details, spread over eight hours: an expired option has no details
-# any more (nautilus_trader pull/3305). The table remembers how often details were not given.
-MOST_TIMES = 10
 
 # Details of contracts that expired longer ago are not read at the start.
 EXPIRED_KEPT = timedelta(days=30)
@@ -104,7 +101,6 @@ class ContractCache:
         if self.table is not None:
             since = (self.clock() - EXPIRED_KEPT).date()
             self._keep(await offload(self.table.unexpired, since, {leg.conid for leg in legs}))
-            self._not_given |= await offload(self.table.not_given)
         self.follow(legs)
 
     def known(self, conid: int) -> ContractDetails | None:
@@ -267,23 +263,11 @@ class ContractCache:
         for conid in without:
             times = self._not_given.get(conid, (0, now))[0] + (conid in connection.unknown)
             self._not_given[conid] = times, now
-            if times == MOST_TIMES:
-                logger.warning(
-                    "the gateway gave no details of contract %d, %d times: it has expired or does "
-                    "not exist, and is not asked for again. Remove its leg, if it has one; a leg "
-                    "that is added anew is asked for again.",
-                    conid,
-                    times,
-                )
 
         self._wanted = {conid: None for conid in self._wanted if conid not in found}
         self._asked |= without
         self.take(found)
         self._compare(without)
-
-        refused = {conid: self._not_given[conid] for conid in without & connection.unknown}
-        if self.table is not None and refused:
-            await offload(self.table.put_not_given, refused)
 
     def _is_missing(self, conid: int) -> bool:
         return not self.available((conid,)) and self._may_be_asked(conid)
@@ -291,7 +275,7 @@ class ContractCache:
     def _may_be_asked(self, conid: int) -> bool:
         times, asked_at = self._not_given.get(conid, (0, NEVER))
         wait = timedelta(seconds=REFETCH.delay_s(max(times, 1)))
-        return times < MOST_TIMES and elapsed(asked_at, self.clock()) >= wait
+        return elapsed(asked_at, self.clock()) >= wait
 
     def _hours_are_over(self, conid: int) -> bool:
         """Return whether the days that a contract listed are over, unless it has expired."""

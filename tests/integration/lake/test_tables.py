@@ -124,18 +124,6 @@ async def test_details_of_new_contracts_are_added_without_a_look_at_the_others(
     assert lake.contracts.get([450, 9_999]) == {450: found[450]}
 
 
-def test_how_often_a_contract_was_not_given_is_kept_beside_what_is_known_of_it(lake, clock):
-    lake.contracts.put([details(clock, 1)])
-    lake.contracts.put_not_given({1: (2, clock.now), 7: (10, clock.now)})
-    assert lake.contracts.not_given() == {1: (2, clock.now), 7: (10, clock.now)}
-    assert lake.contracts.get() == {1: details(clock, 1)}
-    assert lake.contracts.get([7]) == {}
-    assert lake.contracts.quoted_in_cents() == {}
-    lake.contracts.put([details(clock, 1), details(clock, 7)])
-    assert lake.contracts.not_given() == {}
-    assert lake.contracts.get().keys() == {1, 7}
-
-
 def test_contracts_that_expired_long_ago_are_read_only_if_they_are_named(lake, clock):
     ends = {1: date(2028, 1, 21), 2: date(2028, 1, 20), 3: None, 4: date(2028, 1, 20)}
     lake.contracts.put(

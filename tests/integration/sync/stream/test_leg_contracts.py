@@ -91,7 +91,6 @@ async def test_a_leg_streams_as_soon_as_its_refused_details_come(
         await eventually(lambda: streamer.routes[(A, PUT)] is LegState.STREAMED)
         assert time.monotonic() - began < 30.0
         await eventually(lambda: streamer.detail is None)
-    assert lake.contracts.not_given() == {}
 
 
 async def test_a_line_that_a_broken_farm_cut_is_requested_when_the_farm_is_back(stream_legs):
