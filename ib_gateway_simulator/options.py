@@ -61,6 +61,7 @@ class Options:
         for name in ("max_lines", "next_ports", "tick_ring", "max_messages_per_s"):
             if not 0 <= getattr(self, name) < 2**31:
                 raise OptionError(f"{name} is {getattr(self, name)}: give 0 to 2,147,483,647")
+
         if not 0 <= self.closed_days < 30:
             raise OptionError(f"closed_days is {self.closed_days}: give 0 to 30 days")
         if not self.host.strip():

@@ -27,7 +27,9 @@ from ib_gateway_simulator.market.market import Market
 from ib_gateway_simulator.market.underlying import NEW_YORK
 from ib_gateway_simulator.protocol.contract import Contract, SecType
 
-TRADED_AT, CLOSES_AT, MADE_AT = time(11), time(16), time(21)
+TRADED_AT = time(11)
+CLOSES_AT = time(16)
+MADE_AT = time(21)
 SESSIONS_PER_YEAR = 252
 
 # The conids of the contracts of campaigns: so many for each campaign.

@@ -74,16 +74,18 @@ class AccountUpdatesService:
         if account not in self._accounts:
             client.send(_unknown_account(account))
             return
-        others = {c: a for c, a in self._feeds.items() if c is not client and a != account}
-        if others:
+
+        other_feeds = {c: a for c, a in self._feeds.items() if c is not client and a != account}
+        if other_feeds:
             values = {
-                "clients": ", ".join(str(c.client_id) for c in others),
-                "account": next(iter(others.values())),
+                "clients": ", ".join(str(c.client_id) for c in other_feeds),
+                "account": next(iter(other_feeds.values())),
             }
             client.send(messages.error(-1, Code.OTHER_ACCOUNT_SUBSCRIBED, **values))
             return
         if self._feeds.get(client, account) != account:
             client.send(messages.error(-1, Code.ACCOUNT_UNSUBSCRIBED))
+
         self._feeds[client] = account
         self._send_account(client, account)
         self.ends.finish(client, account)
@@ -160,9 +162,9 @@ class AccountUpdatesService:
     def end_subscriptions(self, client: ClientConnection | None = None) -> None:
         """End the feed of one client, or of all."""
         self.ends.forget(client=client)
-        for each in list(self._feeds):
-            if client in (None, each):
-                self._end_feed(each)
+        for feed in list(self._feeds):
+            if client in (None, feed):
+                self._end_feed(feed)
 
     def _end_feed(self, client: ClientConnection) -> None:
         self._feeds.pop(client, None)

@@ -34,20 +34,23 @@ def account_values(ledger: Ledger, market: Market, account: str) -> Iterator[tup
     """
     base = ledger.accounts[account].currency
     rates = ledger.rates_of(account)
-    total, by_currency = _Ledger(), {base: _Ledger()}
+    total = _Ledger()
+    by_currency = {base: _Ledger()}
     gross = 0.0
+
     for holding in ledger.holdings(account):
         contract = holding.contract
         worth = ledger.value(holding, market.close_price(contract.conid))
         kind = "OPT" if contract.is_option else contract.sec_type.value
         rate = rates.get(contract.currency, 1.0)
-        own = by_currency.setdefault(contract.currency, _Ledger())
-        for sums, by in ((total, rate), (own, 1.0)):
+        own_currency = by_currency.setdefault(contract.currency, _Ledger())
+        for sums, by in ((total, rate), (own_currency, 1.0)):
             sums.options += worth.value * by if kind == "OPT" else 0.0
             sums.stocks += worth.value * by if kind == "STK" else 0.0
             sums.unrealized += worth.unrealized * by
             sums.realized += (holding.realized or 0.0) * by
         gross += abs(worth.value) * rate if kind in ("OPT", "STK") else 0.0
+
     total.cash = by_currency[base].cash = ledger.cash[account]
     net = total.cash + total.stocks + total.options
     margin = MARGIN_RATE * gross
@@ -67,6 +70,7 @@ def account_values(ledger: Ledger, market: Market, account: str) -> Iterator[tup
         ("TotalCashValue", total.cash),
     ):
         yield tag, f"{amount if ready else 0.0:.2f}", base
+
     for currency, sums in {BASE: total, **by_currency}.items():
         yield "Currency", currency, currency
         yield "ExchangeRate", f"{rates.get(currency, 1.0):.7f}", currency

@@ -18,7 +18,9 @@ COMMISSION = 0.65
 
 
 # The names in statements for an execution, for a booking without one, and for a transfer.
-EXECUTED, BOOKED, TRANSFER = "ExchTrade", "BookTrade", "Transfer"
+EXECUTED = "ExchTrade"
+BOOKED = "BookTrade"
+TRANSFER = "Transfer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,6 +61,7 @@ class Ledger:
         self.exchange_rates: dict[str, float] = {}
         # The same for accounts with another base currency.
         self._rates_of: dict[str, dict[str, float]] = {}
+
         # The accounts whose values IB's server is about to reset: they are not ready.
         self.resetting: set[str] = set()
         self._holdings: dict[tuple[str, int], Holding] = {}
@@ -71,6 +72,7 @@ class Ledger:
                 cost = cost_of(opening.conid)
             elif cost is None:
                 cost = price_of(opening.conid) * contract.multiplier
+
             if opening.quantity == 0:
                 cost = 0.0
             self._holdings[opening.account, opening.conid] = Holding(
@@ -160,6 +162,7 @@ class Ledger:
             realized += closed * (paid - old.average_cost)
             flipped = held * old.quantity < 0
             cost = paid if flipped else old.average_cost if held else 0.0
+
         new = replace(
             old,
             quantity=held,

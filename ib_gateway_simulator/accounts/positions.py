@@ -66,6 +66,7 @@ class PositionsService:
             if waiting:
                 self._answer(client, waiting=waiting - 1)
             return
+
         at_once = len(rows) - self.late_rows
         for row in rows[: max(0, at_once)]:
             client.send(row)
@@ -134,10 +135,10 @@ class PositionsService:
 
     def end_subscriptions(self, client: ClientConnection | None = None) -> None:
         """End the subscription of one client, or of all."""
-        for each in {*self._clients, *self._answers}:
-            if client in (None, each):
-                self._clients.discard(each)
-                self._answers.pop(each, None)
+        for receiver in {*self._clients, *self._answers}:
+            if client in (None, receiver):
+                self._clients.discard(receiver)
+                self._answers.pop(receiver, None)
         self._by_account = {
             key: account
             for key, account in self._by_account.items()

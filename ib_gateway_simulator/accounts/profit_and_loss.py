@@ -64,6 +64,7 @@ class ProfitAndLossService:
         if not request.conid and self._answers.get(account) == "refused":
             client.send(_refused(request.req_id, account))
             return
+
         running = self._subscriptions.keys() - self._ended
         singles = sum(bool(self._subscriptions[key].conid) for key in running)
         beyond = self.single_limit is not None and singles >= self.single_limit
@@ -71,6 +72,7 @@ class ProfitAndLossService:
         if request.conid and (answer == "refused" or (beyond and self.refuse_beyond)):
             client.send(_refused(request.req_id, account))
             return
+
         if request.conid and beyond:
             self._ended.add((client, request.req_id))
         subscription = _Subscription(account=account, conid=request.conid)
@@ -100,6 +102,7 @@ class ProfitAndLossService:
         answer = self._answers.get(subscription.account)
         if answer == "silent":
             return
+
         if answer == "unset":
             client.send(account_messages.pnl(req_id, None, None, None))
             return
@@ -121,6 +124,7 @@ class ProfitAndLossService:
             return (holding.quantity, None, None, None, None)
         if answer == "closed":
             return (0.0, 0.0, 0.0, 0.0, 0.0)
+
         worth = self._ledger.value(holding, self._market.close_price(conid))
         row: _Row = (
             holding.quantity,
@@ -144,9 +148,11 @@ class ProfitAndLossService:
     def set_single_answer(self, account: str, conid: int | None, answer: SingleAnswer) -> None:
         """Set how reqPnLSingle of a position is answered, or of every position of an account."""
         running = {
-            key: found
-            for key, found in self._subscriptions.items()
-            if found.account == account and found.conid and conid in (None, found.conid)
+            key: subscription
+            for key, subscription in self._subscriptions.items()
+            if subscription.account == account
+            and subscription.conid
+            and conid in (None, subscription.conid)
         }
         if answer == "ended":
             self._ended.update(running)

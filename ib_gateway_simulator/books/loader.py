@@ -277,13 +277,13 @@ class _Builder:
         self._chains[part.name] = [part.first_conid + offset for offset in range(len(legs))]
 
     def _underlying(self, location: Location, symbol: str) -> Underlying:
-        found = self._underlyings.get(symbol)
-        if found is None:
+        underlying = self._underlyings.get(symbol)
+        if underlying is None:
             known = ", ".join(self._underlyings)
             raise self._error(
                 location, f"there is no underlying {symbol}", f"define it, or use one of {known}"
             )
-        return found
+        return underlying
 
     def _openings(self) -> Iterator[Opening]:
         held: set[tuple[str, int]] = set()

@@ -55,6 +55,7 @@ class Source:
             raise BookError(
                 path, 1, 1, f"malformed YAML: {error}", "correct the value, or quote it"
             ) from error
+
         source = cls(path, root, data)
         if root is not None:
             source._check_duplicates(root)
@@ -62,14 +63,15 @@ class Source:
 
     def _check_duplicates(self, node: Node) -> None:
         if isinstance(node, SequenceNode):
-            for item in node.value:
-                self._check_duplicates(item)
+            for child in node.value:
+                self._check_duplicates(child)
         if not isinstance(node, MappingNode):
             return
-        seen: set[str] = set()
+
+        names_seen: set[str] = set()
         for key, value in node.value:
             if isinstance(key, ScalarNode):
-                if key.value in seen:
+                if key.value in names_seen:
                     mark = key.start_mark
                     raise BookError(
                         self.path,
@@ -78,7 +80,7 @@ class Source:
                         f"the key {key.value!r} is given twice",
                         "keep one of them",
                     )
-                seen.add(key.value)
+                names_seen.add(key.value)
             self._check_duplicates(value)
 
     def place(self, location: Location) -> tuple[int, int]:
@@ -119,16 +121,16 @@ class Source:
         of that field must stay.
         """
         node = self._root
-        kept: list[int | str] = []
+        known_steps: list[int | str] = []
         for position, step in enumerate(location):
             child = None if node is None else _child(node, step)
             if child is None:
                 if keep_last and position == len(location) - 1:
-                    kept.append(step)
+                    known_steps.append(step)
                 continue
             node = child
-            kept.append(step)
-        return tuple(kept)
+            known_steps.append(step)
+        return tuple(known_steps)
 
 
 def _child(node: Node, step: int | str) -> Node | None:
@@ -151,11 +153,13 @@ def dotted(location: Location) -> str:
 
 
 def _explain(error: dict[str, Any]) -> tuple[str, str]:
-    kind, message, given = error["type"], str(error["msg"]), error.get("input")
+    kind = error["type"]
+    message = str(error["msg"])
+    given_value = error.get("input")
     if kind == "missing":
         return "this field is required and missing", "add it"
     if kind == "extra_forbidden":
         return "this field is not known", "remove it, or correct its name"
     cause = message.removeprefix("Value error, ")
-    shown = "" if isinstance(given, (dict, list, BaseModel)) else f", not {given!r}"
+    shown = "" if isinstance(given_value, (dict, list, BaseModel)) else f", not {given_value!r}"
     return f"{cause[0].lower()}{cause[1:]}{shown}", "correct the value"

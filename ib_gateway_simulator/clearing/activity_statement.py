@@ -28,9 +28,15 @@ from ib_gateway_simulator.clearing.entries import (
 from ib_gateway_simulator.clearing.securities import Category, Security
 
 # The sections that a query can have.
-POSITIONS, TRADES, CASH = "OpenPositions", "Trades", "CashTransactions"
-TRANSFERS, ACTIONS, ENDS = "Transfers", "CorporateActions", "OptionEAE"
-EQUITY, RATES, CASH_REPORT = "EquitySummaryInBase", "ConversionRates", "CashReport"
+POSITIONS = "OpenPositions"
+TRADES = "Trades"
+CASH = "CashTransactions"
+TRANSFERS = "Transfers"
+ACTIONS = "CorporateActions"
+ENDS = "OptionEAE"
+EQUITY = "EquitySummaryInBase"
+RATES = "ConversionRates"
+CASH_REPORT = "CashReport"
 ALL_SECTIONS = frozenset(
     {POSITIONS, TRADES, CASH, TRANSFERS, ACTIONS, ENDS, EQUITY, RATES, CASH_REPORT}
 )
@@ -89,7 +95,9 @@ class _Writer:
     def __init__(
         self, books: Sequence[ClosedBooks], securities: Mapping[int, Security], query: FlexQuery
     ) -> None:
-        self._books, self._securities, self._query = books, securities, query
+        self._books = books
+        self._securities = securities
+        self._query = query
         self._last = books[-1]
 
     def written(self, made: datetime) -> bytes:
@@ -114,6 +122,7 @@ class _Writer:
             self._add_equity(Xml.SubElement(statement, EQUITY))
         if CASH_REPORT in self._query.sections:
             self._add_cash_report(Xml.SubElement(statement, CASH_REPORT))
+
         if POSITIONS in self._query.sections:
             self._add_positions(Xml.SubElement(statement, POSITIONS))
         for section in (TRADES, ENDS, ACTIONS, TRANSFERS, CASH):
@@ -174,7 +183,8 @@ class _Writer:
         day = self._last
         for conid, held in sorted(day.quantities.items()):
             security = self._securities[conid]
-            value, cost = security.worth(held, day.marks[conid]), day.costs[conid]
+            value = security.worth(held, day.marks[conid])
+            cost = day.costs[conid]
             basis = security.worth(held, cost)
             self._row(
                 parent,
@@ -349,8 +359,8 @@ class _Writer:
     # -- fields -------------------------------------------------------------------------------
 
     def _row(self, parent: Xml.Element, name: str, **attributes: str) -> None:
-        kept = {key: text for key, text in attributes.items() if key not in self._query.without}
-        Xml.SubElement(parent, name, kept)
+        written = {key: text for key, text in attributes.items() if key not in self._query.without}
+        Xml.SubElement(parent, name, written)
 
     def _of_security(self, day: ClosedBooks, security: Security) -> dict[str, str]:
         under = security.underlying

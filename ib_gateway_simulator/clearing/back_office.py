@@ -88,12 +88,12 @@ def profit_between(before: ClosedBooks | None, after: ClosedBooks) -> dict[str, 
         after: The close.
     """
     wealth = before.wealth if before is not None else {}
-    found: dict[str, Decimal] = {}
+    wealth_by_currency: dict[str, Decimal] = {}
     for currency in sorted({*wealth, *after.wealth}):
         grown = after.wealth.get(currency, ZERO) - wealth.get(currency, ZERO)
         brought = after.moved_by_owner.get(currency, ZERO) + after.converted.get(currency, ZERO)
-        found[currency] = grown - brought
-    return found
+        wealth_by_currency[currency] = grown - brought
+    return wealth_by_currency
 
 
 @dataclass(slots=True, kw_only=True)
@@ -275,7 +275,8 @@ class BackOffice:
         report_day: date | None = None,
     ) -> list[ActionEntry]:
         """Book a corporate action: by how much each holding changes; the first pays `proceeds`."""
-        action, entries = self._numbers + 1, list[ActionEntry]()
+        action = self._numbers + 1
+        entries = list[ActionEntry]()
         for security, quantity in changes.items():
             entry = ActionEntry(
                 **self._named(account, at, report_day),
@@ -316,7 +317,8 @@ class BackOffice:
         books = self._books[account]
         due = [entry for entry in books.waiting if entry.report_day <= session]
         books.waiting = [entry for entry in books.waiting if entry.report_day > session]
-        by_owner, converted = no_money(), no_money()
+        by_owner = no_money()
+        converted = no_money()
         for entry in due:
             self._apply(books, entry, price_of, by_owner, converted)
 
@@ -367,6 +369,7 @@ class BackOffice:
             stated = entry.amount
             if stated is None:
                 stated = entry.security.worth(entry.quantity, price_of(entry.security))
+
             by_owner[entry.security.currency] += stated
             self._change(books, entry.security, entry.quantity, price_of(entry.security))
         elif isinstance(entry, ActionEntry):
@@ -379,7 +382,8 @@ class BackOffice:
     def _apply_trade(self, books: _Books, entry: TradeEntry, converted: Money) -> None:
         security = entry.security
         if security.category is Category.CURRENCY:
-            bought, paid = security.symbol[:3], security.currency
+            bought = security.symbol[:3]
+            paid = security.currency
             for currency, amount in ((bought, entry.quantity), (paid, entry.proceeds)):
                 books.cash[currency] += amount
                 converted[currency] += amount

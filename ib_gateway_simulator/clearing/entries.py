@@ -11,7 +11,8 @@ from ib_gateway_simulator.clearing.securities import Security
 ZERO = Decimal(0)
 
 # The types of a trade: on an exchange, and without one.
-EXECUTED, BOOKED = "ExchTrade", "BookTrade"
+EXECUTED = "ExchTrade"
+BOOKED = "BookTrade"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,11 +99,13 @@ class ClientConnection(asyncio.Protocol):
         """Act on every complete frame that has arrived, then write the answers at once."""
         if self._transport is not None and not self._transport.is_reading() and not self._closing:
             self._transport.resume_reading()
+
         try:
             while not self._closing:
                 payload = self._frames.next_frame()
                 if payload is None:
                     break
+
                 if self._version is None:
                     self._negotiate(payload)
                 else:
@@ -161,6 +163,7 @@ class ClientConnection(asyncio.Protocol):
             # What came while the gateway was busy counts as sent at the greatest rate allowed,
             # less half a message: sums of floats must not make the 50th the 51st.
             sent = min(now, max(sent, times[-1] + RATE_WINDOW_S / (limit - 0.5)))
+
         while times and sent - times[0] > RATE_WINDOW_S:
             times.popleft()
         times.append(sent)

@@ -111,7 +111,8 @@ class AccountFaults(Readings):
         if limit is not None and limit < 0:
             raise ActionError("limit", "a number of subscriptions is 0 or more")
         profits = self._gateway.profits
-        profits.single_limit, profits.refuse_beyond = limit, refused
+        profits.single_limit = limit
+        profits.refuse_beyond = refused
 
     def portfolio_rows(self, account: str, sent: bool = True) -> None:
         """Send no portfolio row of an account; its downloads end all the same.
@@ -180,6 +181,7 @@ class AccountFaults(Readings):
             if not rows.remove_odd(account, conid):
                 raise ActionError("conid", f"there is no odd row of {account!r} with conid {conid}")
             return {"account": account, "conid": conid, "position": None}
+
         contracts = self._gateway.book.contracts
         like = contracts.get(conid) or _first_option(contracts.values())
         contract = replace(like, conid=conid, symbol=like.symbol if symbol is None else symbol)

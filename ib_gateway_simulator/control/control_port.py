@@ -147,6 +147,7 @@ class ControlPort:
             given: Any = json.loads(body) if body else {}
         except (ValueError, RecursionError) as error:
             return _problem(400, "body", f"not JSON: {error}")
+
         if not isinstance(given, dict):
             return _problem(400, "body", "a JSON object is expected")
         try:
@@ -160,11 +161,11 @@ class ControlPort:
 
 def _conid(request: Request) -> int | JSONResponse | None:
     """Return the conid of a request, None where it names none, or the answer to a bad one."""
-    given = request.query_params.get("conid")
+    given_conid = request.query_params.get("conid")
     try:
-        return None if given is None else int(given)
+        return None if given_conid is None else int(given_conid)
     except ValueError:
-        return _problem(400, "conid", f"{str(given)[:60]!r} is not a whole number")
+        return _problem(400, "conid", f"{str(given_conid)[:60]!r} is not a whole number")
 
 
 def _problem(status: int, field: str, cause: str) -> JSONResponse:

@@ -171,12 +171,14 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         It is on the same underlying, and is settled on the day on which it trades last.
         """
         contracts = self._gateway.book.contracts
-        known = contracts.get(like)
-        if conid in contracts or known is None or not known.is_option:
+        contract_like = contracts.get(like)
+        if conid in contracts or contract_like is None or not contract_like.is_option:
             cause = "is known already" if conid in contracts else f"{like} is no option of the book"
             raise ActionError("conid" if conid in contracts else "like", cause)
-        end = datetime.fromtimestamp(self._gateway.now() + ends_in_s, ZoneInfo(known.time_zone))
-        contracts[conid] = listed_like(known, conid, strike=strike, right=right, end=end)
+        end = datetime.fromtimestamp(
+            self._gateway.now() + ends_in_s, ZoneInfo(contract_like.time_zone)
+        )
+        contracts[conid] = listed_like(contract_like, conid, strike=strike, right=right, end=end)
         return {"conid": conid, "ends_at": end.isoformat()}
 
     def _quantity(self, account: str, conid: int) -> float:
@@ -194,12 +196,14 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
     ) -> list[dict[str, Any]]:
         """Change the ledger, record what happened, and send the new rows."""
         executions, ledger = self._gateway.accounts.executions, self._gateway.ledger
-        before = {(one.account, one.contract.conid): one for one in ledger.holdings()}
+        before = {
+            (holding.account, holding.contract.conid): holding for holding in ledger.holdings()
+        }
         rows = act()
         order = executions.new_order() if order is None else order
         for row in rows:
-            known = before.get((row.account, row.contract.conid))
-            executions.add(known, row, order, kind, code)
+            row_before = before.get((row.account, row.contract.conid))
+            executions.add(row_before, row, order, kind, code)
         return [self._send_change(row) for row in rows]
 
     def refuse_executions(self, refused: bool = True) -> None:
@@ -238,7 +242,8 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         """
         if written not in get_args(LastTrade):
             raise ActionError("written", f"{written!r} is not instrument, login or utc")
-        reference, at = self._gateway.reference_data, _zone(clock)
+        reference = self._gateway.reference_data
+        at = _zone(clock)
         reference.spelling = {
             "instrument": None,
             "utc": LastTradeSpelling(zone=UTC, name=None),
@@ -428,6 +433,7 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
             raise ActionError("answers", f"{answers!r} is not none or cached")
         if login_code not in (Code.GATEWAY_OFFLINE, Code.CONNECTIVITY_LOST):
             raise ActionError("login_code", f"{login_code} is not 1100 or 2110")
+
         gateway = self._gateway
         if state == "reported_lost":
             self._send_notice(Code.CONNECTIVITY_LOST)

@@ -54,9 +54,9 @@ def load_scenario(path: str | Path) -> list[Event]:
     entries: list[_Entry] = source.parse(list[_Entry])
     events = []
     for index, entry in enumerate(entries):
-        given: dict[str, Any] = dict(entry.model_extra or {})
+        arguments_given: dict[str, Any] = dict(entry.model_extra or {})
         try:
-            arguments = check(entry.do, given)
+            arguments = check(entry.do, arguments_given)
         except ActionError as error:
             location = (index, error.field) if error.field != "body" else (index,)
             raise source.error(

@@ -24,8 +24,8 @@ def farm_notices(farms: Sequence[str], broken: Mapping[str, Code]) -> list[Field
         HISTORY_FARM: Code.HISTORY_FARM_OK,
         DEFINITION_FARM: Code.DEFINITION_FARM_OK,
     }
-    others = {farm: code for farm, code in broken.items() if farm not in expected}
-    notices = {**others, **expected, **broken}
+    unexpected = {farm: code for farm, code in broken.items() if farm not in expected}
+    notices = {**unexpected, **expected, **broken}
     return [messages.error(-1, code, farm=farm) for farm, code in notices.items()]
 
 

@@ -65,6 +65,7 @@ class Gateway:
         self.login_code = Code.GATEWAY_OFFLINE
         # The clients that have logged in, by client id.
         self.clients: dict[int, ClientConnection] = {}
+
         # Client id to the time of the event loop until which it counts as in use.
         self.busy_ids: dict[int, float] = {}
         self._connections: set[ClientConnection] = set()
@@ -88,6 +89,7 @@ class Gateway:
             options=book.option_market,
             closed_days=options.closed_days,
         )
+
         self.sessions = Sessions(book.hours)
         self.ledger = Ledger(book, self.market.value_price, self.market.opening_cost)
         self.market_data = MarketDataService(
@@ -115,6 +117,7 @@ class Gateway:
                 ((row, quantity) for row, quantity in rows if row is not None),
                 before_s=ORDERS_APART_S * (len(of_today) - number),
             )
+
         self.profits = ProfitAndLossService(
             accounts=self.accounts, ledger=self.ledger, market=self.market
         )
@@ -183,10 +186,12 @@ class Gateway:
             self.stats.refused["too many clients"] += 1
             client.close(f"{MAX_CLIENTS} clients are connected already")
             return False
+
         client.client_id = client_id
         self.clients[client_id] = client
         self.stats.connected(client_id)
         self.stats.requests[client_id]["startApi"] += 1
+
         # 15 precedes 9 in every capture, and the notices follow.
         client.send(account_messages.managed_accounts(self.accounts.names))
         client.send(messages.next_valid_id(self.options.first_order_id))

@@ -60,17 +60,18 @@ class ReferenceDataService:
         if self.refused is not None:
             client.send(messages.error(request.req_id, self.refused))
             return
-        found = [
+        contracts = [
             contract
             for contract in query.find(self._book.contracts.values())
             if query.exchange in ("", *contract.valid_exchanges, *contract.algo_venues)
         ]
-        if self.unanswered.intersection(contract.conid for contract in found):
+        if self.unanswered.intersection(contract.conid for contract in contracts):
             return
-        if not found:
+        if not contracts:
             client.send(messages.error(request.req_id, Code.UNKNOWN_CONTRACT))
             return
-        for contract in found:
+
+        for contract in contracts:
             under = self._underlying_type(contract)
             hours = self._sessions.listing(contract, self._now())
             named = (query.exchange,) if query.exchange else ()

@@ -81,6 +81,7 @@ class EarlyExercise:
             math.prod(1 - share for at, share in dividends if at <= layer * step)
             for layer in range(STEPS + 1)
         ]
+
         # By the step before a dividend: the share of the price and the discount of the strike, if
         # a call is exercised just before it, or a put just after.
         self._at_dividends: dict[int, tuple[float, float]] = {}
@@ -114,8 +115,12 @@ class EarlyExercise:
         place = math.log(volatility) / math.log(RATIO)
         below = math.floor(place)
         weight = place - below
-        low, high = self._at(below, moneyness), self._at(below + 1, moneyness)
-        mixed = [(1 - weight) * one + weight * other for one, other in zip(low, high, strict=True)]
+        low = self._at(below, moneyness)
+        high = self._at(below + 1, moneyness)
+        mixed = [
+            (1 - weight) * low_value + weight * high_value
+            for low_value, high_value in zip(low, high, strict=True)
+        ]
         slope = (high[0] - low[0]) / (volatility * math.log(RATIO))
         return Addition(mixed[0], mixed[1], mixed[2], slope, mixed[3])
 
@@ -129,14 +134,16 @@ class EarlyExercise:
         node = math.floor(place)
         if not 1 <= node < len(values) - 2:
             return 0.0, 0.0, 0.0, 0.0
+
         x = place - node
         a, b, c, d = values[node - 1 : node + 3]
         # The cubic through b and c with the slopes of their neighbours (Catmull and Rom).
-        one, two = c - a, 2 * a - 5 * b + 4 * c - d
+        first_order = c - a
+        two = 2 * a - 5 * b + 4 * c - d
         three = 3 * (b - c) + d - a
         return (
-            b + 0.5 * x * (one + x * (two + x * three)),
-            0.5 * (one + x * (2 * two + 3 * x * three)) / step,
+            b + 0.5 * x * (first_order + x * (two + x * three)),
+            0.5 * (first_order + x * (2 * two + 3 * x * three)) / step,
             ((1 - x) * (a - 2 * b + c) + x * (b - 2 * c + d)) / step**2,
             (1 - x) * by_time[node] + x * by_time[node + 1],
         )
@@ -148,15 +155,18 @@ class EarlyExercise:
         reach = math.ceil(WIDTH * math.sqrt(STEPS / 3))
         tilt = (self._carry - volatility**2 / 2) * math.sqrt(length / 12) / volatility
         discount = math.exp(-self._rate * length)
-        up, level, down = discount * (1 / 6 + tilt), discount * 2 / 3, discount * (1 / 6 - tilt)
+        up = discount * (1 / 6 + tilt)
+        level = discount * 2 / 3
+        down = discount * (1 / 6 - tilt)
         spots = [math.exp(node * step) for node in range(-reach, reach + 1)]
         american = european = self._exercised(spots, STEPS)
         later: list[float] = []
+
         for layer in reversed(range(STEPS)):
-            left = (STEPS - layer) * length
-            forward = self._kept[-1] * math.exp(self._carry * left)
+            time_left = (STEPS - layer) * length
+            forward = self._kept[-1] * math.exp(self._carry * time_left)
             ends = [
-                math.exp(-self._rate * left) * max(0.0, self._side * (spot * forward - 1))
+                math.exp(-self._rate * time_left) * max(0.0, self._side * (spot * forward - 1))
                 for spot in (spots[0], spots[-1])
             ]
             european = [
@@ -176,12 +186,14 @@ class EarlyExercise:
             ]
             if layer == 2:
                 later = [one - two for one, two in zip(american, european, strict=True)]
+
         values = [one - two for one, two in zip(american, european, strict=True)]
         by_time = [(b - a) / (2 * length) for a, b in zip(values, later, strict=True)]
         return _Tree(step, values, by_time)
 
     def _exercised(self, spots: list[float], layer: int) -> list[float]:
-        kept, side = self._kept[layer], self._side
+        kept = self._kept[layer]
+        side = self._side
         later, strike = self._at_dividends.get(layer, (kept, 1.0))
         return [
             max(0.0, side * (spot * kept - 1), side * (spot * later - strike)) for spot in spots

@@ -93,11 +93,15 @@ class Market:
         self._pins: dict[int, Pin] = dict(pins or {})
         self._models_in_major: set[int] = set()
         self._not_computed: set[int] = set()
-        self._walks = {symbol: RandomWalk(item, seed) for symbol, item in underlyings.items()}
+        self._walks = {
+            symbol: RandomWalk(underlying, seed) for symbol, underlying in underlyings.items()
+        }
         self._american = options is not None
         self._volatilities = {
-            symbol: VolatilityWalk(item, options) for symbol, item in underlyings.items()
+            symbol: VolatilityWalk(underlying, options)
+            for symbol, underlying in underlyings.items()
         }
+
         self._closed_years = closed_days / DAYS_PER_YEAR
         self._early: dict[tuple[str, str, str, float], EarlyExercise] = {}
         self._jumped: dict[str, float] = {}
@@ -152,7 +156,7 @@ class Market:
         underlying = self._underlyings[symbol]
         share = underlying.dividend_yield / DIVIDENDS_PER_YEAR
         usual = [(at, share) for at in underlying.ex_dates(years, self._as_of)]
-        extra = (one for one in self._dividends.get(symbol, ()) if one[0] <= years)
+        extra = (dividend for dividend in self._dividends.get(symbol, ()) if dividend[0] <= years)
         jumped = self._jumped.get(symbol, 1.0)
         return tuple(sorted([*usual, *((at, share / jumped) for at, share in extra)]))
 
@@ -224,6 +228,7 @@ class Market:
         ask: float | None = round_to(fair + day.half_spread, tick, up=True)
         if bid is not None and bid <= 0:
             bid, ask = None, max(ask or 0.0, tick)
+
         noise = mix(self._seed, contract.conid, self.steps)
         trade = self._last_trade(contract, walk, fair)
         volume = mix(self._seed, contract.conid) % 500 + trade.step // TRADE_EVERY
@@ -326,6 +331,7 @@ class Market:
             years = (end - self._as_of).total_seconds() / 86_400 / DAYS_PER_YEAR
         else:
             years = (expiry - self._as_of).days / DAYS_PER_YEAR
+
         years += more_years
         dividends = self.dividends(contract.underlying, years)
         on_future = contract.sec_type is SecType.FOP

@@ -75,15 +75,18 @@ def black_scholes(
             vega=0.0,
             theta=0.0,
         )
+
     carry = 0.0 if on_future else rate
     discount = math.exp(-rate * years)
     growth = kept * math.exp((carry - rate) * years)
     root = volatility * math.sqrt(years)
     d1 = (math.log(kept * spot / strike) + (carry + 0.5 * volatility**2) * years) / root
     d2 = d1 - root
+
     density = math.exp(-0.5 * d1 * d1) / _SQRT_2PI
     side = 1.0 if call else -1.0
-    n1, n2 = _cdf(side * d1), _cdf(side * d2)
+    n1 = _cdf(side * d1)
+    n2 = _cdf(side * d2)
     price = side * (spot * growth * n1 - strike * discount * n2)
     decay = (
         -spot * growth * density * volatility / (2 * math.sqrt(years))

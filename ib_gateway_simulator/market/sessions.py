@@ -21,8 +21,8 @@ def checked(hours: str) -> str:
     Raises:
         ValueError: They are something else.
     """
-    found = _HOURS.fullmatch(hours)
-    if hours in (AROUND_THE_CLOCK, CLOSED) or (found and found[1] < found[2]):
+    match = _HOURS.fullmatch(hours)
+    if hours in (AROUND_THE_CLOCK, CLOSED) or (match and match[1] < match[2]):
         return hours
     raise ValueError('hours are "0930-1600" within a day, "CLOSED" or empty')
 
@@ -41,7 +41,8 @@ class Sessions:
     def set(self, conid: int | None, hours: str) -> None:
         """Set the hours of a contract, or of all."""
         if conid is None:
-            self._hours, self._of = hours, {}
+            self._hours = hours
+            self._of = {}
         else:
             self._of[conid] = hours
 
@@ -68,7 +69,8 @@ def listing(today: date, hours: str = AROUND_THE_CLOCK) -> str:
     days = []
     for offset in range(LISTED_DAYS):
         day = today + timedelta(days=offset)
-        stamp, after = f"{day:%Y%m%d}", f"{day + timedelta(days=1):%Y%m%d}"
+        stamp = f"{day:%Y%m%d}"
+        after = f"{day + timedelta(days=1):%Y%m%d}"
         if hours == AROUND_THE_CLOCK:
             days.append(f"{stamp}:0000-{after}:0000")
         elif hours == CLOSED or day.weekday() >= 5:

@@ -23,20 +23,21 @@ def refusal(
         return messages.error(req_id, Code.DUPLICATE_REQUEST_ID)
     if not query.exchange:
         return _invalid(req_id, "Please enter exchange")
-    found = query.find(contracts)
-    if not found:
+    matching = query.find(contracts)
+    if not matching:
         return messages.error(req_id, Code.UNKNOWN_CONTRACT)
-    if query.exchange not in found[0].valid_exchanges:
+
+    if query.exchange not in matching[0].valid_exchanges:
         text = "Invalid destination exchange specified"
         return messages.error(req_id, Code.UNKNOWN_CONTRACT, text)
-    if len(found) > 1:
+    if len(matching) > 1:
         text = "The contract description specified for the request is ambiguous."
         return messages.error(req_id, Code.UNKNOWN_CONTRACT, text)
     if request.snapshot and request.generic_ticks:
         return _invalid(
             req_id, "Snapshot market data subscription is not applicable to generic ticks"
         )
-    cause = generic_ticks.refusal(request.generic_ticks, request.text, found[0].sec_type)
+    cause = generic_ticks.refusal(request.generic_ticks, request.text, matching[0].sec_type)
     return None if cause is None else _invalid(req_id, cause)
 
 

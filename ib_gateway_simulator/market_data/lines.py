@@ -77,10 +77,10 @@ class Lines:
 
     def set_silent(self, silent: bool, concerns: Callable[[Contract], bool]) -> int:
         """Silence the running lines of some contracts, or let them speak; return how many."""
-        found = [line for line in self._lines.values() if concerns(line.contract)]
-        for line in found:
+        lines = [line for line in self._lines.values() if concerns(line.contract)]
+        for line in lines:
             line.silent = silent
-        return len(found)
+        return len(lines)
 
     @property
     def silent(self) -> int:

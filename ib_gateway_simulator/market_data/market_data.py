@@ -28,7 +28,10 @@ from ib_gateway_simulator.protocol.fields import Fields
 from ib_gateway_simulator.protocol.requests import Request
 
 # The market data types of IB.
-LIVE, FROZEN, DELAYED, DELAYED_FROZEN = 1, 2, 3, 4
+LIVE = 1
+FROZEN = 2
+DELAYED = 3
+DELAYED_FROZEN = 4
 
 BBO_EXCHANGE = "9c0001"
 
@@ -62,6 +65,7 @@ class MarketDataService:
         self._permissions = Permissions(book.permissions)
         self.lines = lines
         self.log = log
+
         # Farms whose contracts do not tick, with the code that says so.
         self.broken_farms: dict[str, Code] = {}
         # Send nothing at all, as without a connection to IB.
@@ -90,6 +94,7 @@ class MarketDataService:
             client.send(messages.error(req_id, code, f"Simulated error {code}"))
         if not ticking:
             return
+
         barred = self._permissions.live_refusal(contract.conid)
         if barred is not None and client.market_data_type not in (DELAYED, DELAYED_FROZEN):
             client.send(messages.error(req_id, barred))
@@ -97,6 +102,7 @@ class MarketDataService:
         if self.lines.full:
             client.send(messages.error(req_id, Code.LINE_LIMIT_REACHED))
             return
+
         line = Line(
             client=client,
             req_id=req_id,
@@ -141,6 +147,7 @@ class MarketDataService:
         for fields in reversed(head) if line.delayed else head:
             if not (line.delayed and self.delayed_unsaid and fields is head[0]):
                 client.send(fields)
+
         advisory = self._permissions.advisory(contract.conid)
         if line.delayed and not self.delayed_unsaid:
             client.send(messages.error(req_id, Code.DELAYED_DATA_SHOWN))
@@ -152,7 +159,8 @@ class MarketDataService:
             self._send_line(line)
 
     def _dividends(self, line: Line) -> Fields:
-        symbol, market = line.contract.underlying, self._market
+        symbol = line.contract.underlying
+        market = self._market
         now = datetime.fromtimestamp(self._now(), NEW_YORK)
         return ticks.dividends(line.req_id, market.spot(symbol), market.dividends(symbol, 1.0), now)
 
@@ -182,6 +190,7 @@ class MarketDataService:
         quote = self._market.quote(line.contract.conid)
         if quote is before:
             return
+
         now_us = time.time_ns() // 1000
         for fields in ticks.changed(
             line.req_id,
@@ -263,15 +272,15 @@ class MarketDataService:
             raise ActionError("code", f"{code} is not a permission code; use one of {codes}")
         if conid is not None and conid not in self._book.contracts:
             raise ActionError("conid", f"no contract of the book has conid {conid}")
-        known = None if code is None else Code(code)
-        for each in self._book.contracts if conid is None else (conid,):
-            self._permissions.set(each, known)
-        if known not in LINE_ENDING_CODES:
+        known_code = None if code is None else Code(code)
+        for number in self._book.contracts if conid is None else (conid,):
+            self._permissions.set(number, known_code)
+        if known_code not in LINE_ENDING_CODES:
             return
         for line in self.lines:
             if conid in (None, line.contract.conid) and not line.delayed:
                 self.lines.remove(line.client, line.req_id)
-                line.client.send(messages.error(line.req_id, known))
+                line.client.send(messages.error(line.req_id, known_code))
 
     def farms(self) -> list[str]:
         """Return the data farms of the book's contracts."""

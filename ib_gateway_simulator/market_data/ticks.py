@@ -69,12 +69,12 @@ _QUOTE_TYPES = {
 def is_of(kinds: Collection[Kind], fields: Fields) -> bool:
     """Return whether a tick is of one of these kinds; "quote": its prices and sizes."""
     message = fields[0]
-    found: set[Kind] = {"model"} if message == "21" else {"size"} if message == "2" else set()
+    of_field: set[Kind] = {"model"} if message == "21" else {"size"} if message == "2" else set()
     if message in {"1", "2"}:
         tick_type = fields[3]
-        found |= {"quote"} if tick_type in _QUOTE_TYPES else set()
-        found |= {"mark"} if tick_type == str(MARK_PRICE) else set()
-    return not found.isdisjoint(kinds)
+        of_field |= {"quote"} if tick_type in _QUOTE_TYPES else set()
+        of_field |= {"mark"} if tick_type == str(MARK_PRICE) else set()
+    return not of_field.isdisjoint(kinds)
 
 
 def dividends(
@@ -133,27 +133,31 @@ def changed(
     types = _DELAYED_TYPES if delayed else _LIVE_TYPES
     index = sec_type is SecType.IND
     opening = before is None
-    known = quote if before is None else before
-    trade, known_trade = (quote.trade_step, quote.traded_at), (known.trade_step, known.traded_at)
+    compared = quote if before is None else before
+    trade = (quote.trade_step, quote.traded_at)
+    known_trade = (compared.trade_step, compared.traded_at)
     if quote.last is not None and (opening or trade != known_trade):
         at_s = epoch_s if quote.traded_at is None else quote.traded_at
         yield messages.tick_string(req_id, types["timestamp"], str(at_s))
-    if quote.last is not None and (opening or quote.last != known.last):
+
+    if quote.last is not None and (opening or quote.last != compared.last):
         size = "" if index else str(quote.last_size)
         yield messages.tick_price(req_id, types["last"], quote.last, size)
     if opening:
         yield messages.tick_generic(req_id, types["halted"], 1.0 if halted else 0.0)
+
     if not index:
-        if opening or quote.bid != known.bid:
+        if opening or quote.bid != compared.bid:
             yield _side(req_id, types["bid"], quote.bid, quote.bid_size)
-        if opening or quote.ask != known.ask:
+        if opening or quote.ask != compared.ask:
             yield _side(req_id, types["ask"], quote.ask, quote.ask_size)
-        if sizes and (opening or quote.bid_size != known.bid_size):
+        if sizes and (opening or quote.bid_size != compared.bid_size):
             yield messages.tick_size(req_id, types["bid_size"], str(quote.bid_size))
-        if sizes and (opening or quote.ask_size != known.ask_size):
+        if sizes and (opening or quote.ask_size != compared.ask_size):
             yield messages.tick_size(req_id, types["ask_size"], str(quote.ask_size))
-        if opening or quote.volume != known.volume:
+        if opening or quote.volume != compared.volume:
             yield messages.tick_size(req_id, types["volume"], str(quote.volume))
+
     if opening:
         traded = quote.open if quote.last is None else quote.last
         for name, price in (
@@ -163,11 +167,11 @@ def changed(
             ("open", quote.open),
         ):
             yield messages.tick_price(req_id, types[name], price, "0")
-    if mark and not delayed and quote.mark is not None and (opening or quote.mark != known.mark):
+    if mark and not delayed and quote.mark is not None and (opening or quote.mark != compared.mark):
         yield messages.tick_price(req_id, MARK_PRICE, quote.mark, "0")
     model = quote.greeks
     # What was not computed is sent again with every change, or it would be a model that ended.
-    is_new = opening or model != known.greeks or model is NOT_COMPUTED
+    is_new = opening or model != compared.greeks or model is NOT_COMPUTED
     if model is not None and greeks and is_new:
         yield messages.option_computation(
             req_id,

@@ -81,7 +81,8 @@ class _Reader:
 
     def contract(self) -> ContractQuery:
         conid = self.integer("Con Id")
-        symbol, sec_type = self.text("Symbol"), self.text("Security Type")
+        symbol = self.text("Symbol")
+        sec_type = self.text("Security Type")
         expiry = self.text("Last trade date")
         strike = self.decimal("Strike")
         return ContractQuery(
@@ -135,7 +136,8 @@ def _account_updates(name: str, fields: list[str]) -> Request:
 def _pnl(name: str, fields: list[str]) -> Request:
     read = _Reader(fields, 1)
     req_id = read.request_id()
-    account, model = read.text("Account"), read.text("Model code")
+    account = read.text("Account")
+    model = read.text("Model code")
     conid = read.integer("Con Id") if name == "reqPnLSingle" else 0
     return Request(name=name, req_id=req_id, account=account, model=model, conid=conid)
 
@@ -156,8 +158,10 @@ def _number(name: str, fields: list[str]) -> Request:
 
 def _option_chain(name: str, fields: list[str]) -> Request:
     read = _Reader(fields, 1)
-    req_id, symbol = read.request_id(), read.text("Symbol")
-    exchange, sec_type = read.text("Exchange"), read.text("Security Type")
+    req_id = read.request_id()
+    symbol = read.text("Symbol")
+    exchange = read.text("Exchange")
+    sec_type = read.text("Security Type")
     contract = ContractQuery(
         symbol=symbol, exchange=exchange, sec_type=sec_type, conid=read.integer("Con Id")
     )
@@ -175,7 +179,8 @@ def _by_id(skip: int) -> Callable[[str, list[str]], Request]:
 
 
 # Requests with their id after a version number, and those without a version number.
-_VERSIONED, _PLAIN = _by_id(skip=2), _by_id(skip=1)
+_VERSIONED = _by_id(skip=2)
+_PLAIN = _by_id(skip=1)
 
 _DECODERS: dict[str, Callable[[str, list[str]], Request]] = {
     "reqMktData": _market_data,
@@ -250,5 +255,5 @@ def _order(name: str, fields: list[str]) -> Request:
     """Return an order message, even one with wrong fields: each one must be recorded."""
     at = 1 if name == "placeOrder" else 2
     text = fields[at] if len(fields) > at else ""
-    known = name != "reqGlobalCancel" and text.isdecimal()
-    return Request(name=name, fields=tuple(fields), req_id=int(text) if known else -1)
+    has_version = name != "reqGlobalCancel" and text.isdecimal()
+    return Request(name=name, fields=tuple(fields), req_id=int(text) if has_version else -1)

@@ -89,6 +89,7 @@ class FrameReader:
             self._prefix_read = True
         if len(self._buffer) < _LENGTH.size:
             return None
+
         (length,) = _LENGTH.unpack_from(self._buffer)
         if length > self._max_frame_bytes:
             raise WireError(f"a frame announces {length} bytes, more than {self._max_frame_bytes}")

@@ -105,6 +105,7 @@ class Disguise:
             case "73", 8:
                 model = self._names.name("MODEL", fields[4])
                 row = self._account_value(fields, tag_at=5, account_at=3)
+
                 written = _changed(row, {4: model})
             case "7", 20:
                 written = self._holding(fields, 19, 2, 13, amounts=(15, 17, 18))
@@ -115,6 +116,7 @@ class Disguise:
                 written = _changed(self._holding(fields, 3, 4, 15), {17: model})
             case "15", 3:
                 names = fields[2].split(",")
+
                 written = (*fields[:2], ",".join(map(self._names.account, names)))
             case "54", 3:
                 written = (*fields[:2], self._names.account(fields[2]))
@@ -134,7 +136,9 @@ class Disguise:
         held_at: int,
         amounts: tuple[int, ...] = (),
     ) -> Fields:
-        account, conid, held = fields[account_at], fields[conid_at], fields[held_at]
+        account = fields[account_at]
+        conid = fields[conid_at]
+        held = fields[held_at]
         changed = {
             account_at: self._names.account(account),
             held_at: self._names.quantity(account, conid, held),
@@ -150,7 +154,9 @@ class Disguise:
         return (*fields[:2], self._names.quantity(account, conid, held), *amounts)
 
     def _account_value(self, fields: Fields, *, tag_at: int, account_at: int) -> Fields:
-        account, tag, value = fields[account_at], fields[tag_at], fields[tag_at + 1]
+        account = fields[account_at]
+        tag = fields[tag_at]
+        value = fields[tag_at + 1]
         if tag in _ACCOUNT_TAGS:
             value = self._names.account(value)
         elif _KEPT_TAGS.fullmatch(tag) is None and value not in ("true", "false"):

@@ -39,6 +39,7 @@ def run(
     except SimulatorError as error:
         print(f"record: {error}", file=sys.stderr, flush=True)  # noqa: T201 - a program's output
         return 2
+
     done = {
         "recording": str(out),
         "entries": recorder.entries,

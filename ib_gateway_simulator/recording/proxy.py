@@ -96,6 +96,7 @@ class Proxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a callback of a server runs in a task
+
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         self.connections += 1
@@ -123,6 +124,7 @@ class Proxy:
                 self._unreachable = True
                 log.warning("nothing answers at %s:%d (%s); clients are cut", host, port, error)
             return "gateway"
+
         self._unreachable = False
         link = _Link(self, self._recorder, number, client=writer, gateway=requests)
         ways = [
@@ -134,6 +136,7 @@ class Proxy:
             for task in done:
                 with suppress(OSError):
                     task.result()
+
             # A write to a client that has gone fails in the task that passes messages to it.
             return "client" if reader.at_eof() or reader.exception() is not None else "gateway"
         finally:
@@ -181,6 +184,7 @@ class _Link:
         frames = wire.FrameReader(MAX_MESSAGE_BYTES, prefix=False)
         while data := await reader.read(READ_BYTES):
             frames.feed(data)
+
             while (payload := frames.next_frame()) is not None:
                 fields = tuple(wire.fields_of(payload))
                 if not self._greeted:
@@ -194,6 +198,7 @@ class _Link:
                     continue
                 else:
                     self._recorder.message(self._number, fields)
+
                 self._client.write(_frame(payload))
             await self._client.drain()
 
@@ -228,8 +233,8 @@ class _Link:
         self._gateway.write(wire.PREFIX + _frame(versions.encode()))
 
     def _greet(self, fields: tuple[str, ...]) -> None:
-        known = range(OLDEST_RECORDED, wire.MAX_SERVER_VERSION + 1)
-        if not fields or not fields[0].isdecimal() or int(fields[0]) not in known:
+        known_versions = range(OLDEST_RECORDED, wire.MAX_SERVER_VERSION + 1)
+        if not fields or not fields[0].isdecimal() or int(fields[0]) not in known_versions:
             raise WireError(
                 f"the gateway has version {fields[:1]}; a recording needs one from "
                 f"{OLDEST_RECORDED} to {wire.MAX_SERVER_VERSION}: update the gateway"

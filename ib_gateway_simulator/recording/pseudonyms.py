@@ -13,7 +13,8 @@ from ib_gateway_simulator.protocol.fields import number
 UNREADABLE = "?"
 
 # A factor of 2 or more keeps different quantities different when they are rounded up.
-LEAST_FACTOR, GREATEST_FACTOR = 2.0, 10.0
+LEAST_FACTOR = 2.0
+GREATEST_FACTOR = 10.0
 
 # A greater number means "no value": the gateway writes the largest double for it.
 UNSET = 1e300
@@ -64,25 +65,27 @@ class Pseudonyms:
         """Return what stands for another name, such as `MODEL1`; an empty one stays."""
         if not name:
             return name
-        count = sum(1 for known, _ in self._names if known == kind)
+        count = sum(1 for known_kind, _ in self._names if known_kind == kind)
         return self._names.setdefault((kind, name), f"{kind}{count + 1}")
 
     def known_in(self, text: str) -> str:
         """Return a text with what stands for the accounts that were seen before."""
         if self._known is None:
             return text
-        return self._known.sub(lambda found: self._accounts[found[0]], text)
+        return self._known.sub(lambda match: self._accounts[match[0]], text)
 
     def text(self, text: str) -> str:
         """Return a text with what stands for everything in it that looks like an account."""
-        for found in _ANY_ACCOUNT.findall(text):
-            self.account(found)
+        for match in _ANY_ACCOUNT.findall(text):
+            self.account(match)
         return self.known_in(text)
 
     def without_digits(self, text: str) -> str:
         """Return a text with 0 for each digit that is not part of what stands for an account."""
-        kept = "|".join(self._accounts.values())
-        return re.sub(rf"\b(?:{kept})\b|\d" if kept else r"\d", _pseudonym_or_zero, text)
+        pseudonyms = "|".join(self._accounts.values())
+        return re.sub(
+            rf"\b(?:{pseudonyms})\b|\d" if pseudonyms else r"\d", _pseudonym_or_zero, text
+        )
 
     # -- numbers ------------------------------------------------------------------------------
 
@@ -96,6 +99,7 @@ class Pseudonyms:
             return UNREADABLE
         if not held.is_finite() or held == 0 or abs(held) >= UNSET:
             return text
+
         exponent = held.as_tuple().exponent
         digits = max(0, -exponent) if isinstance(exponent, int) else 0
         if digits > MOST_DIGITS:

@@ -80,7 +80,7 @@ class Recorder:
 
     def __enter__(self) -> Recorder:
         try:
-            made = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
             raise RecordingError(
                 self.path, 0, "the file exists already; name another one"
@@ -89,7 +89,7 @@ class Recorder:
             raise RecordingError(
                 self.path, 0, f"cannot be written: {error.strerror or error}"
             ) from None
-        self._file = os.fdopen(made, "w", encoding="ascii", buffering=1)
+        self._file = os.fdopen(descriptor, "w", encoding="ascii", buffering=1)
         self._began_at = self._monotonic()
         quantities = "kept" if self._keep_quantities else "replaced"
         self._write(Header(started_at=self._now(), quantities=quantities))  # type: ignore[arg-type]

@@ -9,14 +9,16 @@ from typing import Any, Literal, get_args
 
 from ib_gateway_simulator.protocol.fields import Fields
 
-FORMAT, VERSION = "ibrec", 1
+FORMAT = "ibrec"
+VERSION = 1
 
 Side = Literal["client", "gateway"]
 Ender = Literal["client", "gateway", "recorder"]
 Quantities = Literal["replaced", "kept"]
 
 # The names of the two messages of the handshake, which have no id.
-OFFER, GREETING = "versionOffer", "serverVersion"
+OFFER = "versionOffer"
+GREETING = "serverVersion"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,11 +129,13 @@ def entry_of(record: Any) -> Entry:
     """
     if not isinstance(record, dict):
         raise ValueError("the line is no JSON object")
-    at_s, connection = record.get("t"), record.get("connection")
+    at_s = record.get("t")
+    connection = record.get("connection")
     if isinstance(at_s, bool) or not isinstance(at_s, int | float) or not 0 <= at_s < 1e9:
         raise ValueError("t is not a time in seconds")
     if isinstance(connection, bool) or not isinstance(connection, int) or connection < 1:
         raise ValueError("connection is not a number from 1")
+
     place: dict[str, Any] = {"at_s": float(at_s), "connection": connection}
     if "event" in record:
         if record["event"] == "opened":
@@ -139,8 +143,10 @@ def entry_of(record: Any) -> Entry:
         if record["event"] == "closed" and record.get("by") in get_args(Ender):
             return Closed(**place, by=record["by"])
         raise ValueError("event is not opened or closed")
+
     sender: Any = record.get("from")
-    name, fields = record.get("name"), record.get("fields")
+    name = record.get("name")
+    fields = record.get("fields")
     if sender not in get_args(Side) or not isinstance(name, str):
         raise ValueError("from is not client or gateway, or name is missing")
     if fields is not None and not (

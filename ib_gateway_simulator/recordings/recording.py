@@ -42,6 +42,7 @@ def load_recording(path: str | Path) -> Recording:
                         raise ValueError("the line is too long or cut off")
                     log.warning("%s: the last line is cut off; it is left out", path)
                     break
+
                 record = json.loads(raw)
                 if header is None:
                     header = header_of(record)
@@ -51,6 +52,7 @@ def load_recording(path: str | Path) -> Recording:
         raise RecordingError(path, 0, f"cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
         raise RecordingError(path, at, str(error)) from None
+
     if header is None:
         raise RecordingError(path, 0, "the file is empty")
     return Recording(header=header, entries=tuple(entries))

@@ -65,6 +65,7 @@ class Known:
                 account = request.account
                 values = self._values.get(account, {}).values()
                 rows = self._rows.get(account, {}).values()
+
                 return [*values, *rows, account_messages.account_download_end(account)]
             case "reqContractDetails" if request.contract.conid in self._details:
                 by_venue = {row[7]: row for row in self._details[request.contract.conid]}

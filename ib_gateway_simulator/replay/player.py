@@ -84,6 +84,7 @@ class Player:
             elif delay_s > 0:
                 self._client.flush()
                 await asyncio.sleep(delay_s)
+
             self._at_s = step.at_s
             if isinstance(step, Told):
                 self._tell(step)
@@ -139,7 +140,7 @@ class Player:
             self._end_account_updates(request.account)
         key = key_of(request, cancelled.request.req_id if cancelled else -1)
         matching = [asked for asked in self._asked if asked.key == key]
-        asked = next((each for each in matching if not each.made), None)
+        asked = next((candidate for candidate in matching if not candidate.made), None)
         soon_s = self._reached_s() + HORIZON_S
         if asked is not None and (asked.at_s <= soon_s or _is_cancel(request)):
             self._bind(asked, request)
@@ -157,6 +158,7 @@ class Player:
             # Clients take 321 for a warning, and would wait for ever (ib_async, wrapper.py).
             cause = f"Error processing request: the recording has no answer to {request.name}."
             refusal = messages.error(request.req_id, ERROR_PROCESSING_REQUEST, cause)
+
             self._client.send(refusal)
             return False
         return True

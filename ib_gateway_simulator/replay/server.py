@@ -76,6 +76,7 @@ class Replay:
             raise RecordingError(
                 "the recording", 0, "no client logged in: record again, from the log-in on"
             )
+
         self.unanswered: list[Unanswered] = []
         self._requests = [
             step.request
@@ -169,6 +170,7 @@ class Replay:
             patience_s=self._patience_s,
         )
         self._players[client] = player
+
         if recorded is None:
             log.info("client %d logs in after the last recorded connection", client_id)
             for fields in self._known.log_in():

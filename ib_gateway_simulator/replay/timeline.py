@@ -121,9 +121,11 @@ def connections_of(entries: Iterable[Entry]) -> Iterator[RecordedConnection]:
     by_number: dict[int, list[Entry]] = {}
     for entry in entries:
         by_number.setdefault(entry.connection, []).append(entry)
-    found = {number: _connection(number, mine) for number, mine in by_number.items()}
-    whole = sorted(filter(None, found.values()), key=lambda connection: connection.started_at_s)
-    failed = [by_number[number][-1] for number, one in found.items() if one is None]
+    connections = {number: _connection(number, mine) for number, mine in by_number.items()}
+    whole = sorted(
+        filter(None, connections.values()), key=lambda connection: connection.started_at_s
+    )
+    failed = [by_number[number][-1] for number, one in connections.items() if one is None]
     for one, after in zip_longest(whole, whole[1:]):
         ended_at_s = by_number[one.number][-1].at_s
         until_s = after.started_at_s if after else math.inf
@@ -142,6 +144,7 @@ def _connection(number: int, entries: list[Entry]) -> RecordedConnection | None:
     steps: list[Asked | Told | Ended] = []
     newest: dict[str, Asked] = {}
     by_id: dict[str, Asked] = {}
+
     for entry in entries:
         match entry:
             case Closed(by="gateway"):  # where the recorder ended it, the gateway went on
@@ -154,6 +157,7 @@ def _connection(number: int, entries: list[Entry]) -> RecordedConnection | None:
                 asked = _asked(entry.at_s, fields)
                 if asked is None:
                     continue
+
                 steps.append(asked)
                 if asked.request.name not in _CANCELS:
                     by_id[str(asked.request.req_id)] = asked
@@ -164,6 +168,7 @@ def _connection(number: int, entries: list[Entry]) -> RecordedConnection | None:
                 steps.append(Told(at_s=entry.at_s, fields=fields, asked=asked))
             case _:
                 pass
+
     if greeting is None or started_at_s is None:
         return None
     return RecordedConnection(

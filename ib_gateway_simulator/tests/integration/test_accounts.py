@@ -17,7 +17,8 @@ from tests.support.waiting import DEADLINE_S
 CALL, PUT, WORTHLESS, CENTS, ES_PUT, INDEX_PUT, UNHELD, CLOSED = (
     921000000 + n for n in range(1, 9)
 )
-STOCK, FUTURE = 920000001, 920000002
+STOCK = 920000001
+FUTURE = 920000002
 UNSET = 1.7976931348623157e308
 
 
@@ -44,11 +45,14 @@ async def test_position_changes_come_while_subscribed_and_not_after(sim, client)
     since = len(client.messages)
     sim.fill("DUSIM0001", UNHELD, 3, 12.5)
     opened = await client.wait_id(61, since)
-    assert (opened[3], opened[14:]) == (str(UNHELD), ["3", "1250.0"])
+    assert opened[3] == str(UNHELD)
+    assert opened[14:] == ["3", "1250.0"]
+
     since = len(client.messages)
     sim.close_position("DUSIM0001", UNHELD)
     closed = await client.wait_id(61, since)
-    assert (closed[3], closed[14:]) == (str(UNHELD), ["0", "0.0"])
+    assert closed[3] == str(UNHELD)
+    assert closed[14:] == ["0", "0.0"]
     client.send(64, 1)
     since = await client.barrier()
     sim.fill("DUSIM0001", UNHELD, 3)
@@ -66,6 +70,7 @@ async def test_an_account_download_has_a_time_after_every_row_and_then_its_end(c
     assert rows[STOCK][6:8] == ["0", "0"]
     assert rows[STOCK][19] == "DUSIM0001"
     assert rows[CLOSED][13] == "0"
+
     for conid, row in rows.items():
         held, price, value, cost, unrealized = map(float, row[13:18])
         factor = float(row[8] or 1)
@@ -94,19 +99,20 @@ async def test_account_times_are_in_the_zone_of_the_gateway(small, connect, zone
 
 
 async def test_one_account_at_a_time_over_all_clients(sim, connect, eventually):
-    one, two, three = [await connect(sim.port, n) for n in (1, 2, 3)]
-    await one.download("DUSIM0001")
+    first, two, three = [await connect(sim.port, n) for n in (1, 2, 3)]
+    await first.download("DUSIM0001")
     two.send(6, 2, 1, "DUSIM0002")
     error = await two.wait_error(2101)
     assert error[4].startswith("Unable to subscribe to account")
     assert "DUSIM0001" in error[4]
     await two.barrier()
     assert two.of(6, 7, 8, 54) == []
+
     await three.download("DUSIM0001")
     assert sim.stats()["account_feed"] == {"account": "DUSIM0001", "clients": [1, 3]}
-    one.send(6, 2, 0, "DUSIM0001")
+    first.send(6, 2, 0, "DUSIM0001")
     text = "API client has been unsubscribed from account data."
-    assert (await one.wait_error(2100))[4] == text
+    assert (await first.wait_error(2100))[4] == text
     await three.close()
     await eventually(lambda: sim.stats()["account_feed"] is None)
     await two.download("DUSIM0002")
@@ -135,8 +141,10 @@ async def test_a_change_brings_one_row_with_its_time_and_the_refresh_brings_all(
     since = len(client.messages)
     sim.fill("DUSIM0001", CALL, -2, 17.0)
     row = await client.wait_id(7, since)
-    assert (row[2], row[13]) == (str(CALL), "3")
+    assert row[2] == str(CALL)
+    assert row[13] == "3"
     assert float(row[18]) == pytest.approx(2 * (1700 - 2150.65))
+
     await client.wait(lambda m: len(client.of(7, since=since)) >= 13, since)
     rows = client.of(7, since=since)
     assert [m[2] for m in rows[1:7]] == [m[2] for m in rows[7:13]]
@@ -161,6 +169,7 @@ async def test_the_profit_of_a_held_contract_is_sent_repeatedly_and_of_others_ne
     assert row[2] == "5"
     assert float(row[5]) == UNSET
     assert all(math.isfinite(float(row[i])) and float(row[i]) < UNSET for i in (3, 4, 6))
+
     await client.wait(lambda m: len(client.of(94)) >= 2)
     sim.fill("DUSIM0001", UNHELD, 1)
     opened = await client.wait(lambda m: m[0] == "95" and m[1] == "2")
@@ -201,8 +210,8 @@ async def test_contract_details_by_conid_and_by_fields(client):
     fields = ("AAPL", "OPT", "202812", 0.0, "", "", "SMART", "", "USD", "", "")
     client.contract_details(2, 0, *fields)
     await client.wait(lambda m: m == ["52", "1", "2"])
-    found = [m for m in client.of(10) if m[1] == "2"]
-    assert {int(m[12]) for m in found} == {CALL, PUT, CLOSED}
+    of_second = [m for m in client.of(10) if m[1] == "2"]
+    assert {int(m[12]) for m in of_second} == {CALL, PUT, CLOSED}
     client.contract_details(3, FUTURE)
     await client.wait(lambda m: m == ["52", "1", "3"])
     assert client.of(10)[-1][7] == "CME"
@@ -239,6 +248,7 @@ async def test_every_remaining_request_is_answered(client):
     client.send(74, 1, 7, "DUSIM0002", "")
     await client.wait_id(72)
     assert len(client.of(71)) == 4
+
     client.send(78, 8, "AAPL", "", "STK", STOCK)
     await client.wait_id(76)
     assert "20281215" in client.of(75)[0]
@@ -251,16 +261,18 @@ async def test_every_remaining_request_is_answered(client):
 
 
 async def test_positions_of_more_than_50_accounts_come_by_account_alone(small, connect):
-    others = tuple(replace(small.accounts[0], name=f"DUSIM9{n:03}") for n in range(49))
-    async with SimulatedGateway(replace(small, accounts=(*small.accounts, *others))) as sim:
+    other_accounts = tuple(replace(small.accounts[0], name=f"DUSIM9{n:03}") for n in range(49))
+    async with SimulatedGateway(replace(small, accounts=(*small.accounts, *other_accounts))) as sim:
         client = await connect(sim.port)
         client.send(61, 1)
         assert (await client.wait_error(321))[2] == "-1"
         client.send(74, 1, 5, "DUSIM0002", "")
         await client.wait_id(72)
         since = await client.barrier()
-        assert (client.of(61), client.of(62)) == ([], [])
+        assert client.of(61) == []
+        assert client.of(62) == []
         assert {(m[2], m[3], m[17]) for m in client.of(71)} == {("5", "DUSIM0002", "")}
+
         sim.fill("DUSIM0001", CALL, 1)
         sim.fill("DUSIM0002", CALL, 1)
         await client.barrier()
@@ -273,7 +285,8 @@ async def test_positions_of_more_than_50_accounts_come_by_account_alone(small, c
         assert client.of(71, since=since) == []
 
 
-FIRST, SECOND = "DUSIM0001", "DUSIM0002"
+FIRST = "DUSIM0001"
+SECOND = "DUSIM0002"
 
 
 async def download(ib: IB, account: str) -> None:
@@ -305,6 +318,7 @@ async def test_a_late_end_of_a_download_ends_the_next_download_of_ib_async(
     first = ib.reqAccountUpdatesAsync(FIRST)
     await eventually(lambda: ib.portfolio(FIRST))
     assert not first.done()
+
     ib.client.reqAccountUpdates(False, FIRST)
     second = ib.reqAccountUpdatesAsync(SECOND)
     await eventually(lambda: ib.portfolio(SECOND))
@@ -327,6 +341,7 @@ async def test_the_late_end_of_a_position_list_ends_the_next_request_of_ib_async
     first = ib.reqPositionsAsync()
     await eventually(lambda: sim.stats()["messages_sent"]["position"] == sent + 10)
     assert not first.done()
+
     second = ib.reqPositionsAsync()
     await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
     assert sim.stats()["messages_sent"]["position"] == sent + 10
@@ -343,8 +358,8 @@ async def test_account_values_come_in_the_base_currency_and_by_currency_with_the
     values = {(v.tag, v.currency): v.value for v in ib.accountValues(FIRST)}
     assert [currency for tag, currency in values if tag == "NetLiquidation"] == ["USD"]
     total = float(values["NetLiquidation", "USD"])
-    rows = [item for item in ib.portfolio(FIRST) if item.contract.secType != "FUT"]
-    held = sum(item.marketValue for item in rows)
+    rows = [row for row in ib.portfolio(FIRST) if row.contract.secType != "FUT"]
+    held = sum(row.marketValue for row in rows)
     assert total == pytest.approx(100_000 + held, abs=len(rows))
     assert values["NetLiquidationByCurrency", "BASE"] == values["NetLiquidation", "USD"]
     assert values["TotalCashBalance", "BASE"] == values["TotalCashValue", "USD"] == "100000.00"
@@ -383,11 +398,13 @@ async def test_a_text_is_sent_as_it_is(sim, client):
     sim.holding(FIRST, 1, "no number", "")
     await client.positions()
     row = await client.wait(lambda m: m[0] == "61" and m[3] == "1")
-    assert (row[4], row[14]) == ("", "no number")
+    assert row[4] == ""
+    assert row[14] == "no number"
     assert (await client.wait(lambda m: m[0] == "61" and m[3] == "2"))[14] == "-Infinity"
     client.send(6, 2, 1, FIRST)
     row = await client.wait(lambda m: m[0] == "7" and m[2] == "1")
-    assert (row[13], row[15]) == ("no number", "NaN")
+    assert row[13] == "no number"
+    assert row[15] == "NaN"
 
 
 async def test_a_trade_of_a_back_office_comes_with_its_id_time_order_and_commission(sim):
@@ -408,7 +425,11 @@ async def test_a_trade_of_a_back_office_comes_with_its_id_time_order_and_commiss
 
     execution, report = fill.execution, fill.commissionReport
     assert row["quantity"] == 3
-    assert (execution.execId, execution.permId) == (entry.execution_id, 900_001)
-    assert (execution.side, execution.shares, execution.price) == ("SLD", 2, 12.5)
+    assert execution.execId == entry.execution_id
+    assert execution.permId == 900_001
+    assert execution.side == "SLD"
+    assert execution.shares == 2
+    assert execution.price == 12.5
     assert execution.time == at
-    assert (report.commission, report.currency) == (1.1, "EUR")
+    assert report.commission == 1.1
+    assert report.currency == "EUR"

@@ -17,7 +17,8 @@ from ibapi.wrapper import EWrapper
 from ib_gateway_simulator import SimulatedGateway
 from tests.support.waiting import DEADLINE_S
 
-CALL, FUTURE = 921000001, 920000002
+CALL = 921000001
+FUTURE = 920000002
 
 
 async def use_library(library: Any, sim: SimulatedGateway, version: int, eventually) -> None:
@@ -33,10 +34,12 @@ async def use_library(library: Any, sim: SimulatedGateway, version: int, eventua
         assert ib.managedAccounts() == ["DUSIM0001", "DUSIM0002"]
         positions = {(p.account, p.contract.conId): p for p in ib.positions()}
         assert len(positions) == 9  # the library drops the closed one
+
         held = positions["DUSIM0001", CALL]
-        assert (held.position, held.avgCost) == (5, 2150.65)
+        assert held.position == 5
+        assert held.avgCost == 2150.65
         assert held.contract.exchange == ""
-        portfolio = {item.contract.conId: item for item in ib.portfolio()}
+        portfolio = {row.contract.conId: row for row in ib.portfolio()}
         assert len(portfolio) == 5
         assert portfolio[CALL].marketValue > 0
         values = {v.tag: v for v in ib.accountValues("DUSIM0001")}
@@ -52,7 +55,8 @@ async def use_library(library: Any, sim: SimulatedGateway, version: int, eventua
         assert contract.right == "C"
         future = library.Future("ES", "202812", "CME")
         await ib.qualifyContractsAsync(future)
-        assert (future.conId, future.multiplier) == (FUTURE, "50")
+        assert future.conId == FUTURE
+        assert future.multiplier == "50"
 
         ticker = ib.reqMktData(contract, "232")
         pnl = ib.reqPnLSingle("DUSIM0001", "", CALL)
@@ -70,7 +74,8 @@ async def use_library(library: Any, sim: SimulatedGateway, version: int, eventua
         sim.fill("DUSIM0001", CALL, -5)
         await eventually(lambda: all(p.contract.conId != CALL for p in ib.positions("DUSIM0001")))
         [fill] = await ib.reqExecutionsAsync()
-        assert (fill.execution.side, fill.execution.shares) == ("SLD", 5)
+        assert fill.execution.side == "SLD"
+        assert fill.execution.shares == 5
         assert set(errors) <= {2104, 2106, 2158}
         assert sim.orders_received == []
     finally:
@@ -105,12 +110,12 @@ class Original(EWrapper, EClient):
 
     def wait(self, name: str, test: Callable[[tuple[Any, ...]], bool] = lambda a: True) -> Any:
         with self.news:
-            found = self.news.wait_for(
+            news = self.news.wait_for(
                 lambda: [args for args in self.received.get(name, []) if test(args)],
                 timeout=DEADLINE_S,
             )
-        assert found, f"{name} never came; received {sorted(self.received)}"
-        return found[0]
+        assert news, f"{name} never came; received {sorted(self.received)}"
+        return news[0]
 
 
 def _listen(name: str) -> Callable[..., None]:
@@ -150,26 +155,37 @@ def use_original(app: Original, port: int) -> None:
         app.wait("positionEnd")
         rows = {(a, c.conId): (c, held, cost) for a, c, held, cost in app.received["position"]}
         assert len(rows) == 10
+
         contract, held, cost = rows["DUSIM0001", CALL]
-        assert (contract.strike, contract.exchange, int(held), cost) == (240, "", 5, 2150.65)
+        assert contract.strike == 240
+        assert contract.exchange == ""
+        assert int(held) == 5
+        assert cost == 2150.65
         app.reqAccountUpdates(True, "DUSIM0001")
         app.wait("accountDownloadEnd")
         assert len(app.received["updatePortfolio"]) == 6
         assert len(app.received["updateAccountTime"]) == 7
+
         asked = IbapiContract()
-        asked.conId, asked.exchange = CALL, "SMART"
+        asked.conId = CALL
+        asked.exchange = "SMART"
         app.reqContractDetails(21, asked)
         app.wait("contractDetailsEnd")
         details = app.received["contractDetails"][0][1]
-        assert (details.contract.symbol, details.contract.right) == ("AAPL", "C")
-        assert (details.priceMagnifier, details.aggGroup) == (1, 1)
+        assert details.contract.symbol == "AAPL"
+        assert details.contract.right == "C"
+        assert details.priceMagnifier == 1
+        assert details.aggGroup == 1
+
         app.reqMktData(22, asked, "232", False, False, [])
         app.wait("tickPrice", lambda a: a[:2] == (22, 37))
         greeks = app.wait("tickOptionComputation", lambda a: a[:2] == (22, 13))
         assert 0 < greeks[4] < 1
         assert app.wait("marketDataType") == (22, 1)
+
         app.reqPnLSingle(23, "DUSIM0001", "", CALL)
         assert int(app.wait("pnlSingle")[1]) == 5
+
         app.cancelMktData(22)
         app.cancelMktData(22)
         app.wait("error", lambda a: a[:2] == (22, 300))

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-CALL, PUT = 921000001, 921000002
+CALL = 921000001
+PUT = 921000002
 
 
 @pytest.fixture
@@ -23,6 +24,7 @@ async def test_counts_positions_and_ticks_can_be_read(sim, http, connect):
     assert stats["connections"]["by_client"] == {"6": {"now": 1, "total": 1}}
     assert stats["messages_sent"]["marketDataType"] == 1
     assert stats["orders_received"] == []
+
     rows = (await http.get("/positions")).json()
     assert len(rows) == 10
     assert rows[0]["conid"] == CALL
@@ -39,7 +41,8 @@ async def test_trades_through_the_control_port(post, client):
     await client.positions()
     since = len(client.messages)
     row = await post("fill", account="DUSIM0002", conid=PUT, quantity=-4, price=11.0)
-    assert (row["quantity"], row["average_cost"]) == (-4, 1100)
+    assert row["quantity"] == -4
+    assert row["average_cost"] == 1100
     assert (await client.wait_id(61, since))[14] == "-4"
     rows = await post("assign", account="DUSIM0002", conid=PUT)
     assert [r["quantity"] for r in rows] == [0, 400]
@@ -49,9 +52,9 @@ async def test_trades_through_the_control_port(post, client):
 
 
 async def test_a_disconnect_cuts_one_client_or_all_and_can_keep_ids_busy(sim, post, connect):
-    one, two, three = [await connect(sim.port, n) for n in (1, 2, 3)]
+    first, two, three = [await connect(sim.port, n) for n in (1, 2, 3)]
     assert await post("disconnect", client_id=1, busy_s=60) == 1
-    await one.wait_closed()
+    await first.wait_closed()
     again = await connect(sim.port, start=False)
     again.greet()
     again.send(71, 2, 1, "")
@@ -62,9 +65,10 @@ async def test_a_disconnect_cuts_one_client_or_all_and_can_keep_ids_busy(sim, po
 
 
 async def test_any_error_can_be_sent(sim, post, connect):
-    one, two = await connect(sim.port, 1), await connect(sim.port, 2)
+    first = await connect(sim.port, 1)
+    two = await connect(sim.port, 2)
     await post("error", code=10197, req_id=9, client_id=1)
-    error = await one.wait_error(10197, 9)
+    error = await first.wait_error(10197, 9)
     assert error[4] == "No market data during competing live session"
     await post("error", code=4711, text="anything")
     assert (await two.wait_error(4711))[4] == "anything"
@@ -82,6 +86,7 @@ async def test_lines_continue_by_themselves_after_connectivity_is_restored_with_
     await client.line(2, PUT, ticks="232")
     assert client.about(1, since) == []
     assert client.about(2, since) == []
+
     await post("connectivity", state="restored_data_kept")
     text = (await client.wait_error(1102))[4]
     assert "data maintained. All data farms are connected: usfarm; usfuture." in text
@@ -105,9 +110,11 @@ async def test_a_paused_gateway_accepts_connections_and_sends_nothing(
     steps = sim.stats()["steps"]
     for _ in range(20):
         assert (await http.get("/stats")).json()["paused"] is True
+
     assert sim.stats()["steps"] == steps
     assert client.messages[since:] == []
     assert late.messages == []
+
     await post("resume")
     await client.wait_id(49, since)
     await client.wait_id(7, since)
@@ -185,6 +192,7 @@ async def test_changes_during_lost_connectivity_or_a_pause_are_sent_after_it(sim
     assert client.of(61, since=since - 1) == []
     sim.connectivity("restored_data_kept")
     assert (await client.wait_id(61, since))[14] == "6"
+
     sim.pause()
     since = len(client.messages)
     sim.fill("DUSIM0001", CALL, 1)
@@ -226,5 +234,6 @@ async def test_what_a_web_page_can_send_changes_nothing(sim, http, headers, stat
 async def test_a_body_that_is_no_json_object_is_refused(http, body):
     headers = {"Content-Type": "application/json"}
     answer = await http.post("/holding", content=body, headers=headers)
-    assert (answer.status_code, answer.json()["field"]) == (400, "body")
+    assert answer.status_code == 400
+    assert answer.json()["field"] == "body"
     assert len(answer.text) < 400

@@ -8,7 +8,9 @@ import pytest
 from ib_gateway_simulator import ActionError, Book, BookError, SimulatedGateway, load_book
 
 CALL, PUT, CENTS, ES_PUT = (921000000 + n for n in (1, 2, 4, 5))
-STOCK, FUTURE, INDEX = 920000001, 920000002, 920000004
+STOCK = 920000001
+FUTURE = 920000002
+INDEX = 920000004
 
 
 @pytest.fixture
@@ -63,33 +65,38 @@ async def test_a_duplicate_request_is_another_full_stream_and_another_line(sim, 
 
 @pytest.mark.parametrize("options", [{"autostep": False, "max_lines": 2}])
 async def test_over_the_limit_a_request_gets_101_and_running_lines_continue(sim, connect):
-    one, two = await connect(sim.port, 1), await connect(sim.port, 2)
-    await one.line(1, CALL)
+    first = await connect(sim.port, 1)
+    two = await connect(sim.port, 2)
+    await first.line(1, CALL)
     two.market_data(1, PUT)
     two.market_data(2, STOCK, sec_type="STK")
     error = await two.wait_error(101)
     assert error == ["4", "2", "2", "101", "Max number of tickers has been reached.", ""]
-    since = await one.step(sim, 5)
-    assert len(one.about(1)) > 12
+    since = await first.step(sim, 5)
+    assert len(first.about(1)) > 12
     assert two.about(2) == [error]
-    one.send(2, 2, 1)
-    await one.barrier()
-    assert one.about(1, since) == []
+
+    first.send(2, 2, 1)
+    await first.barrier()
+    assert first.about(1, since) == []
     two.market_data(2, STOCK, sec_type="STK")
     await two.wait(lambda m: m[0] == "58" and m[2] == "2")
     stats = sim.stats()
-    assert (stats["lines_in_use"], stats["peak_lines"], stats["line_limit"]) == (2, 2, 2)
+    assert stats["lines_in_use"] == 2
+    assert stats["peak_lines"] == 2
+    assert stats["line_limit"] == 2
 
 
 async def test_a_disconnect_frees_the_lines_of_that_client(sim, connect, eventually):
-    one, two = await connect(sim.port, 1), await connect(sim.port, 2)
-    one.market_data(1, CALL)
-    one.market_data(2, PUT)
+    first = await connect(sim.port, 1)
+    two = await connect(sim.port, 2)
+    first.market_data(1, CALL)
+    first.market_data(2, PUT)
     two.market_data(1, CALL)
-    await one.barrier()
+    await first.barrier()
     await two.barrier()
     assert sim.stats()["lines_in_use"] == 3
-    await one.close()
+    await first.close()
     await eventually(lambda: sim.stats()["lines_in_use"] == 1)
     await two.line(2, PUT)
     assert sim.stats()["lines_in_use"] == 2
@@ -173,6 +180,7 @@ async def test_delayed_data_comes_with_10167_and_delayed_types(sim, connect):
     client.market_data(1, CALL)
     text = (await client.wait_error(354, 1))[4]
     assert text.startswith("Requested market data is not subscribed.Delayed")
+
     client.send(2, 2, 1)
     await client.wait_error(300, 1)
     client.send(59, 1, 3)
@@ -215,11 +223,14 @@ async def test_a_pinned_quote_can_be_crossed_half_or_missing(sim, client):
     sim.pin_quote(CALL, bid=3.0, ask=2.5, last=2.7)
     await client.line(1, CALL, ticks="232")
     prices = prices_of(client)
-    assert (prices["1"], prices["2"], prices["4"]) == (3.0, 2.5, 2.7)
+    assert prices["1"] == 3.0
+    assert prices["2"] == 2.5
+    assert prices["4"] == 2.7
     sim.pin_quote(CALL, bid=3.0, ask=2.5, last=2.7)
     since = len(client.messages)
     await client.step(sim, 8)
     assert client.of(1, since=since) == []
+
     sim.pin_quote(CALL, ask=2.5, no_mark=True)
     since = len(client.messages)
     await client.step(sim)
@@ -327,10 +338,10 @@ async def test_dividends_come_with_generic_tick_456_and_are_announced(sim, clien
     sim.dividend("AAPL", 2.5, days=1)
     await client.barrier()
     assert sim.greeks(CALL)[CALL]["price"] < price
-    found = [m[4].split(",") for m in client.of(46) if m[3] == "59"]
+    dividend_fields = [m[4].split(",") for m in client.of(46) if m[3] == "59"]
     assert {m[2] for m in client.of(46) if m[3] == "59"} == {"9"}
-    assert float(found[-1][3]) == pytest.approx(2.5, rel=1e-3)
-    assert len(found[-1][2]) == 8
+    assert float(dividend_fields[-1][3]) == pytest.approx(2.5, rel=1e-3)
+    assert len(dividend_fields[-1][2]) == 8
 
 
 async def test_a_silenced_line_speaks_again_after_a_reset(sim, post, client):
@@ -459,12 +470,12 @@ async def details_of(client, *contract):
 
 async def test_algo_venues_are_among_several_contract_details(of_venues):
     _sim, client = of_venues
-    both = [("QBALGO", "CME,QBALGO"), ("CME", "CME,QBALGO")]
-    assert await details_of(client, FUTURE) == both
+    exchanges = [("QBALGO", "CME,QBALGO"), ("CME", "CME,QBALGO")]
+    assert await details_of(client, FUTURE) == exchanges
     chain = await details_of(client, FIRST_OF_CHAIN)
     assert [exchange for exchange, _ in chain] == ["QBALGO", "JEFFALGO", "CME"]
     at_venue = ("", "", "", 0.0, "", "", "QBALGO", *[""] * 4)
-    assert await details_of(client, FUTURE, *at_venue) == both[:1]
+    assert await details_of(client, FUTURE, *at_venue) == exchanges[:1]
 
 
 @pytest.mark.parametrize(

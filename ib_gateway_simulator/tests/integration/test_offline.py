@@ -23,7 +23,8 @@ async def log_in(ib: IB, sim: SimulatedGateway) -> None:
 async def test_without_answers_a_login_waits_and_ends_after_the_restore(
     sim, post, eventually, restore, code
 ):
-    ib, codes = IB(), []
+    ib = IB()
+    codes = []
     ib.errorEvent += lambda _id, code, _text, _contract: codes.append(code)
     await post("connectivity", state="lost", answers="none")
     login = asyncio.create_task(log_in(ib, sim))
@@ -33,6 +34,7 @@ async def test_without_answers_a_login_waits_and_ends_after_the_restore(
         assert codes == [2110]
         assert not login.done()
         assert ib.positions() == []
+
         await post("connectivity", state=restore)
         await login
         assert codes == [2110, code]
@@ -98,6 +100,7 @@ async def test_cached_answers_are_those_of_the_moment_when_the_connection_was_lo
     assert [m[14] for m in client.of(61) if m[2:4] == ["DUSIM0001", str(CALL)]] == ["5"]
     assert await downloaded() == before
     assert {m[2] for m in client.of(8)} == {"13:13"}
+
     sim.connectivity("restored_data_kept")
     await client.wait(lambda m: m[0] == "8" and m[2] == "14:13")
     await client.wait(lambda m: m[0] == "61" and m[3] == str(CALL) and m[14] == "6")
@@ -111,7 +114,8 @@ async def test_cached_answers_are_those_of_the_moment_when_the_connection_was_lo
 async def test_kept_requests_are_answered_in_their_order_and_not_to_a_client_that_left(
     sim, connect, eventually
 ):
-    stays, leaves = await connect(sim.port, 1), await connect(sim.port, 2)
+    stays = await connect(sim.port, 1)
+    leaves = await connect(sim.port, 2)
     sim.connectivity("lost", "none")
     for client in (stays, leaves):
         client.send(61, 1)
@@ -119,6 +123,7 @@ async def test_kept_requests_are_answered_in_their_order_and_not_to_a_client_tha
         client.send(6, 2, 0, "DUSIM0001")
         since = await client.barrier()
     assert stays.of(7, 54, 61, 62) == []
+
     await leaves.close()
     await eventually(lambda: sim.stats()["connections"]["now"] == 1)
     sim.connectivity("restored_data_kept")

@@ -62,6 +62,7 @@ def run_pytest(folder: Path) -> tuple[int, str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command: list[str | Path] = [sys.executable, "-m", "pytest"]
     command += ["-c", "/dev/null", "--rootdir", folder, "-p", "no:cacheprovider"]
+    command += ["-p", "no:schemathesis"]  # of this project alone, and slow to import
     command += ["-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function"]
     done = subprocess.run(
         [*command, folder],

@@ -34,18 +34,20 @@ async def test_it_prints_its_ports_serves_and_ends_cleanly(program, connect, num
         async with httpx.AsyncClient(timeout=DEADLINE_S, verify=NO_CERTIFICATES) as http:
             stats = await http.get(f"http://127.0.0.1:{ports['control_port']}/stats")
         assert stats.json()["lines_in_use"] == 1
+
         process.send_signal(number)
         out, err = await asyncio.wait_for(process.communicate(), DEADLINE_S)
         assert process.returncode == 0
-        assert (out, err) == (b"", b"")
+        assert out == b""
+        assert err == b""
         await client.wait_closed()
 
 
 async def test_a_port_in_use_ends_it_with_exit_code_2_and_the_reason(program):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+    with socket.socket() as taken_port:
+        taken_port.bind(("127.0.0.1", 0))
+        taken_port.listen()
+        port = taken_port.getsockname()[1]
         async with program(*SIMULATOR, "--port", str(port), "--book", "small") as process:
             out, err = await asyncio.wait_for(process.communicate(), DEADLINE_S)
     assert process.returncode == 2
@@ -78,6 +80,7 @@ async def test_the_actions_of_a_scenario_are_done_at_their_times(program, connec
         client.send(61, 1)
         row = await client.wait(lambda m: m[0] == "61" and m[3] == "921000007")
         assert row[14] == "2"
+
         await client.wait(lambda m: m[0] == "61" and m[3] == "921000001" and m[14] == "9")
         async with httpx.AsyncClient(timeout=DEADLINE_S, verify=NO_CERTIFICATES) as http:
             stats = await http.get(f"http://127.0.0.1:{ports['control_port']}/stats")

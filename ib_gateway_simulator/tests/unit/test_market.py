@@ -34,7 +34,8 @@ def test_a_textbook_option_has_its_textbook_price():
 @given(spot=st.floats(50, 200), years=st.floats(0.02, 3), volatility=st.floats(0.05, 1))
 def test_call_and_put_are_in_parity(spot, years, volatility):
     terms = {"spot": spot, "years": years, "volatility": volatility}
-    call, put = price(True, **terms), price(False, **terms)
+    call = price(True, **terms)
+    put = price(False, **terms)
     forward = spot - 100 * math.exp(-0.05 * years)
     assert call.price - put.price == pytest.approx(forward, abs=1e-9)
     assert call.delta - put.delta == pytest.approx(1)
@@ -88,15 +89,17 @@ def market_of(book: Book, seed: int = 7) -> Market:
 
 def test_the_same_seed_gives_the_same_quotes_whichever_are_read():
     book = load_book("small")
-    busy, lazy, other = market_of(book), market_of(book), market_of(book, seed=8)
+    busy = market_of(book)
+    lazy = market_of(book)
+    reseeded = market_of(book, seed=8)
     for _ in range(57):
-        for each in (busy, lazy, other):
-            each.step()
+        for walking in (busy, lazy, reseeded):
+            walking.step()
         for conid in book.contracts:
             busy.quote(conid)
     for conid in book.contracts:
         assert busy.quote(conid) == lazy.quote(conid)
-    assert other.quote(920000001) != lazy.quote(920000001)
+    assert reseeded.quote(920000001) != lazy.quote(920000001)
 
 
 @settings(max_examples=20, deadline=None)
@@ -109,6 +112,7 @@ def test_quotes_stay_consistent_on_every_walk(seed, steps):
     for contract in book.contracts.values():
         quote = simulated.quote(contract.conid)
         assert quote.mark >= 0
+
         if quote.bid is None:
             continue
         assert 0 < quote.bid <= quote.mark <= quote.ask
@@ -177,11 +181,11 @@ def test_greeks_are_the_slopes_of_american_prices(spot, volatility, call):
     def price(at: float = 0.0, more: float = 0.0) -> float:
         return american(early, spot + at, 40, 0.5, volatility + more, **terms).price
 
-    found = american(early, spot, 40, 0.5, volatility, **terms)
+    early_price = american(early, spot, 40, 0.5, volatility, **terms)
     h = 0.05
-    assert found.delta == pytest.approx((price(h) - price(-h)) / (2 * h), abs=0.012)
-    assert found.vega == pytest.approx((price(0, 0.001) - price(0, -0.001)) / 0.2, abs=0.006)
-    assert found.price >= max(0.0, spot - 40 if call else 40 - spot)
+    assert early_price.delta == pytest.approx((price(h) - price(-h)) / (2 * h), abs=0.012)
+    assert early_price.vega == pytest.approx((price(0, 0.001) - price(0, -0.001)) / 0.2, abs=0.006)
+    assert early_price.price >= max(0.0, spot - 40 if call else 40 - spot)
 
 
 EARLY = {
@@ -196,9 +200,9 @@ def test_theta_is_the_change_of_the_price_with_a_day():
     today = EarlyExercise(years=90 / 365, rate=0.06, carry=0.06, call=False)
     tomorrow = EarlyExercise(years=89 / 365, rate=0.06, carry=0.06, call=False)
     for spot in (36, 38, 40, 44):
-        found = american(today, spot, 40, 90 / 365, 0.3)
+        price = american(today, spot, 40, 90 / 365, 0.3)
         after = american(tomorrow, spot, 40, 89 / 365, 0.3).price
-        assert found.theta == pytest.approx(after - found.price, abs=0.001)
+        assert price.theta == pytest.approx(after - price.price, abs=0.001)
 
 
 def market(options: OptionMarket | None, as_of: date | datetime = date(2028, 6, 1)) -> Market:
@@ -261,12 +265,14 @@ def test_the_demo_book_has_american_options_whose_volatilities_walk():
 
 
 CALL = load_book("small").contracts[921000001]
-MONDAY, SATURDAY = "2026-03-09", "2026-03-14"
+MONDAY = "2026-03-09"
+SATURDAY = "2026-03-14"
 
 
 @given(st.sampled_from(["", "CLOSED", "0930-1600", "0000-2359"]), st.integers(0, 365 * 24 * 60))
 def test_what_the_details_list_is_when_the_lines_tick(hours, minute):
-    sessions, now = Sessions(hours), datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=minute)
+    sessions = Sessions(hours)
+    now = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=minute)
     listed = parse_trading_hours(sessions.listing(CALL, now.timestamp()), CALL.time_zone)
     assert listed.is_open(now) is sessions.is_open(CALL, now.timestamp())
 

@@ -43,7 +43,8 @@ def invoke(request):
 def test_without_arguments_the_program_has_its_defaults(started, invoke):
     assert invoke("").exit_code == 0
     assert started == [("demo", PROGRAM_OPTIONS, None)]
-    assert (PROGRAM_OPTIONS.port, PROGRAM_OPTIONS.control_port) == (7497, 0)
+    assert PROGRAM_OPTIONS.port == 7497
+    assert PROGRAM_OPTIONS.control_port == 0
 
 
 def test_every_argument_reaches_its_option(started, invoke):
@@ -96,8 +97,8 @@ def test_an_empty_address_and_a_count_without_bounds_are_refused(option, value):
 )
 def test_a_book_that_does_not_exist_is_one_short_line(book, capsys):
     assert program.run(book, Options(port=0)) != 0
-    told = capsys.readouterr().err
-    assert told.startswith("simulator: ")
-    assert told.count("\n") == 1
-    assert len(told) < 600
-    assert told[:-1].isprintable()
+    printed = capsys.readouterr().err
+    assert printed.startswith("simulator: ")
+    assert printed.count("\n") == 1
+    assert len(printed) < 600
+    assert printed[:-1].isprintable()

@@ -41,9 +41,9 @@ def statements(past):
 
 def test_the_same_seed_gives_the_same_statements():
     small = load_book("small")
-    first, again, other = (dict(play(small, seed=seed).statements()) for seed in (3, 3, 4))
+    first, again, other_seed = (dict(play(small, seed=seed).statements()) for seed in (3, 3, 4))
     assert first == again
-    assert first != other
+    assert first != other_seed
 
 
 def test_after_the_last_session_holdings_costs_and_cash_are_those_of_the_book(
@@ -70,15 +70,15 @@ def test_trades_and_ends_explain_how_holdings_change_from_session_to_session(sta
 def test_each_campaign_trades_all_its_legs_by_one_order_and_leaves_nothing(past):
     strategy_of = {leg.contract.conid: leg.strategy for leg in past.legs}
     orders = defaultdict(set)
-    left = defaultdict(int)
+    quantity_left = defaultdict(int)
     for books in past.books:
         for entry in books.entries:
             conid = getattr(entry, "security", None) and entry.security.conid
             if conid in strategy_of:
-                left[conid] += entry.quantity
+                quantity_left[conid] += entry.quantity
                 orders[books.session, strategy_of[conid]].add(entry.order)
-    assert left.keys() == strategy_of.keys()
-    assert not any(left.values())
+    assert quantity_left.keys() == strategy_of.keys()
+    assert not any(quantity_left.values())
     assert len(set(strategy_of.values())) == 8
     traded = [ids for ids in orders.values() if len(ids) > 1]
     assert not traded
@@ -97,7 +97,8 @@ def test_a_put_that_is_assigned_brings_shares_which_are_sold_in_the_next_session
     [sold] = [
         entry for entry in following.entries if entry.security.conid == delivered.security.conid
     ]
-    assert (sold.quantity, sold.kind) == (-delivered.quantity, "ExchTrade")
+    assert sold.quantity == -delivered.quantity
+    assert sold.kind == "ExchTrade"
 
 
 @pytest.mark.parametrize(
@@ -112,5 +113,7 @@ def test_a_put_that_is_assigned_brings_shares_which_are_sold_in_the_next_session
 )
 def test_an_expiry_is_a_friday_to_come_or_the_trading_day_before(day, weeks, expiry):
     good_friday = date(2026, 4, 3)
-    found = expiry_after(day, weeks, lambda one: one.weekday() < 5 and one != good_friday)
-    assert found == expiry
+    ended = expiry_after(
+        day, weeks, lambda candidate: candidate.weekday() < 5 and candidate != good_friday
+    )
+    assert ended == expiry

@@ -51,6 +51,7 @@ def test_each_line_is_there_as_soon_as_it_happened(recorder):
         recorder.message(number, ("62", "1"))
         written = lines_of(recorder)  # a kill costs none of them
         recorder.closed(number, "client")
+
     assert [line.get("name") for line in written[2:]] == [
         "versionOffer",
         "serverVersion",
@@ -70,7 +71,8 @@ def test_nothing_is_written_after_the_end(recorder):
     recorder.message(number, ("62", "1"))
     recorder.closed(number, "recorder")  # a connection may end after the recording
     assert recorder.path.read_text() == text
-    assert (recorder.entries, recorder.failed) == (1, None)
+    assert recorder.entries == 1
+    assert recorder.failed is None
 
 
 def test_a_disk_that_is_full_ends_the_recording_and_nothing_else(recorder, caplog):
@@ -163,8 +165,8 @@ def test_an_error_keeps_its_words_and_digits_only_where_its_text_is_published(di
     text = f"{ACCOUNT} (No 7654321) lost line 7"
     known = disguise.message(("4", "2", "-1", "321", text, "{json}"))
     assert known == ("4", "2", "-1", "321", "DUSIM0001 (No 0000000) lost line 0", "")
-    other = disguise.message(("4", "2", "-1", "201", "needs 2,500 USD", ""))
-    assert other[4] == "needs 0,000 USD"
+    message = disguise.message(("4", "2", "-1", "201", "needs 2,500 USD", ""))
+    assert message[4] == "needs 0,000 USD"
 
 
 def test_an_account_is_replaced_also_where_the_layout_has_none(disguise):
@@ -184,9 +186,9 @@ def names():
 
 
 def test_accounts_are_numbered_by_their_first_appearance(names):
-    given = ["U1234567", "U7654321", "U1234567", "All", ""]
+    given_names = ["U1234567", "U7654321", "U1234567", "All", ""]
     numbered = ["DUSIM0001", "DUSIM0002", "DUSIM0001", "All", ""]
-    assert [names.account(name) for name in given] == numbered
+    assert [names.account(name) for name in given_names] == numbered
 
 
 def test_models_and_groups_are_numbered_each_for_themselves(names):

@@ -29,7 +29,8 @@ def ask(*fields):
     return requests.decode([str(field) for field in fields])
 
 
-POSITIONS, UPDATES = (61, 1), (6, 2, 1, A)
+POSITIONS = (61, 1)
+UPDATES = (6, 2, 1, A)
 
 
 def test_positions_are_known_only_after_the_end_of_their_list(known):
@@ -178,8 +179,8 @@ def attempt(number, at_s, by="gateway"):
 
 
 def test_connections_without_a_log_in_are_left_out():
-    found = list(connections_of([*attempt(1, 0.0), *session(2, 1.0), *attempt(3, 9.0)]))
-    assert [connection.number for connection in found] == [2]
+    connections = list(connections_of([*attempt(1, 0.0), *session(2, 1.0), *attempt(3, 9.0)]))
+    assert [connection.number for connection in connections] == [2]
 
 
 def test_an_outage_lasts_until_the_last_attempt_that_the_gateway_ended():
@@ -209,8 +210,8 @@ def test_messages_belong_to_the_request_of_their_id_or_of_their_list():
         )
     )
     asked = [step for step in connection.steps if isinstance(step, Asked)]
-    told = [step for step in connection.steps if isinstance(step, Told)]
-    assert [step.asked for step in told] == [asked[0], asked[1], None]
+    told_steps = [step for step in connection.steps if isinstance(step, Told)]
+    assert [step.asked for step in told_steps] == [asked[0], asked[1], None]
     assert isinstance(connection.steps[-1], Ended)
 
 

@@ -115,7 +115,8 @@ OTHER_FARMS = "The following farms are connected"
 def test_the_texts_of_codes_are_the_recorded_ones():
     compared = set()
     for recorded in of_type("error"):
-        number, text = int(recorded[3]), recorded[4]
+        number = int(recorded[3])
+        text = recorded[4]
         if number not in set(Code) or OTHER_FARMS in text:
             continue
         pattern = PLACEHOLDER.sub(".*", re.escape(Code(number).text))
@@ -156,6 +157,7 @@ def test_contract_details_have_the_recorded_layout(symbol):
     del recorded[31 : 31 + sec_ids]
     recorded[30] = "0"
     assert len(ours) == len(recorded)
+
     exact = [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 17, 18, 19, 20, 21, 25]
     exact += [28, 29, 30, 32, 33, 35]
     assert [ours[i] for i in exact] == [recorded[i] for i in exact]
@@ -212,12 +214,15 @@ def test_ib_async_reads_the_messages_that_nobody_recorded(name, fields, expected
 def test_ib_async_reads_an_option_out_of_contract_details():
     fields = contract_details(7, OPTION, "SMART", "STK", listing(date(2026, 4, 5)), LAST_TRADE)
     [(name, (req_id, details))] = calls_of_ib_async(list(fields))
-    assert (name, req_id) == ("contractDetails", 7)
+    assert name == "contractDetails"
+    assert req_id == 7
     assert details.contract.conId == OPTION.conid
     assert details.contract.lastTradeDateOrContractMonth == "20270115"
     assert details.lastTradeTime == "16:00:00"
-    assert (details.contract.strike, details.contract.right) == (500.0, "P")
-    assert (details.underConId, details.underSymbol) == (320227571, "QQQ")
+    assert details.contract.strike == 500.0
+    assert details.contract.right == "P"
+    assert details.underConId == 320227571
+    assert details.underSymbol == "QQQ"
     assert details.priceMagnifier == 1
     assert details.minSize == 1
 
@@ -230,14 +235,15 @@ def test_ibapi_reads_every_message_to_its_last_field(version):
         contract_details(7, OPTION, "SMART", "STK", listing(date(2026, 4, 5)), LAST_TRADE)
     )
     frames.append(account_messages.position_multi(7, "DUSIM0001", OPTION, -3, 2100.6321))
+
     for fields in frames:
         received = RecordingWrapper()
         decoder = ibapi.decoder.Decoder(received, version)
-        rest = iter([field.encode() for field in fields])
+        fields_left = iter([field.encode() for field in fields])
         info = decoder.msgId2handleInfo[int(next(iter(fields)))]
         if info.processMeth is None:
-            decoder.interpretWithSignature(list(rest), info)
+            decoder.interpretWithSignature(list(fields_left), info)
         else:
-            info.processMeth(decoder, rest)
-            assert list(rest) == [], f"{fields} has more fields than ibapi reads"
+            info.processMeth(decoder, fields_left)
+            assert list(fields_left) == [], f"{fields} has more fields than ibapi reads"
         assert received.calls

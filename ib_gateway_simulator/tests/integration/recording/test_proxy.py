@@ -61,6 +61,7 @@ async def test_an_order_message_is_refused_and_neither_passed_on_nor_recorded(
         raw.send(*message)
         refusal = await raw.wait_error(321, req_id)
         assert "The recorder passes no" in refusal[4]
+
         await raw.barrier()  # the connection goes on
         assert proxy.refused == 2
         assert sim.orders_received == []
@@ -68,6 +69,7 @@ async def test_an_order_message_is_refused_and_neither_passed_on_nor_recorded(
     text = proxy.path.read_text()
     assert "LMT" not in text
     assert "recorder passes" not in text
+
     names = [json.loads(line).get("name") for line in text.splitlines()]
     requests = ["startApi", "reqCurrentTime"]
     assert [name for name in names if name in requests or "rder" in str(name)] == requests
@@ -125,7 +127,8 @@ async def test_the_end_of_the_recording_ends_its_connections_and_says_so(
         await raw.close()
         await eventually(lambda: sim.stats()["connections"]["now"] == 0)
     [*_, last] = load_recording(proxy.path).entries
-    assert (last.connection, last.by) == (1, "recorder")
+    assert last.connection == 1
+    assert last.by == "recorder"
 
 
 async def test_no_version_is_negotiated_whose_messages_cannot_be_read(connected):
@@ -195,10 +198,14 @@ async def test_the_command_records_until_a_signal(simulate, program, tmp_path, m
             process.send_signal(signal.SIGINT)
             output, errors = await process.communicate()
         await raw.close()
-    assert (process.returncode, errors) == (0, b"")
+    assert process.returncode == 0
+    assert errors == b""
+
     done = json.loads(output)
     assert done["entries"] == len(load_recording(out).entries) > 5
-    assert (done["connections"], done["not_passed_on"], done["failed"]) == (1, 0, None)
+    assert done["connections"] == 1
+    assert done["not_passed_on"] == 0
+    assert done["failed"] is None
 
 
 async def test_the_command_records_the_login_that_is_named(
@@ -218,9 +225,11 @@ async def test_the_command_records_the_login_that_is_named(
             assert code == 2
             assert "Choose one of the logins: east, west." in errors
         assert not out.exists()
+
         async with program(*MAIN, *command, "--login", "west") as process:
             output, errors = await process.communicate()
-    assert (process.returncode, errors) == (0, b"")
+    assert process.returncode == 0
+    assert errors == b""
     assert json.loads(output.splitlines()[0])["gateway"] == f"127.0.0.1:{sim.port}"
 
 

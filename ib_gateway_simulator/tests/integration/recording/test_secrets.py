@@ -12,8 +12,11 @@ from ib_gateway_simulator import load_book
 from tests.support.messages import frame
 from tests.support.raw_client import RawClient
 
-ONE, TWO = "U7654321", "U1122334"
-MODEL, GROUP, OWNER = "IncomeModel", "GrowthClients", "Marion Holder"
+ONE = "U7654321"
+TWO = "U1122334"
+MODEL = "IncomeModel"
+GROUP = "GrowthClients"
+OWNER = "Marion Holder"
 # Primes: none of them comes up by chance as a whole field.
 QUANTITIES = (137, -4211, -1999, 389, 1733, 641, -977, 2203, -821, 163, -167, 173)
 
@@ -71,6 +74,7 @@ async def session(sim, port):
     ib.reqPnL(ONE)
     for position in ib.positions(ONE):
         ib.reqPnLSingle(ONE, "", position.contract.conId)
+
     await ib.accountSummaryAsync()
     raw = RawClient()
     await raw.open(port)
@@ -83,8 +87,10 @@ async def session(sim, port):
     raw.send(62, 1, 35, GROUP, "NetLiquidation,Owners")
     raw.send(7, 3, 36, 0, ONE, "", "", "", "", "")
     raw.send(18, 1, 1)
+
     for bytes_ in UNASKED:
         sim.send_raw(bytes_)
+
     sim.fill(ONE, 921000001, 5.0)
     await raw.barrier()
     sim.send_raw(frame(49, 1, 1))
@@ -117,24 +123,24 @@ NUMBER = re.compile(r"-?\d+(\.\d+)?(E-?\d+)?")
 
 def amounts_of(messages):
     """Return the quantities and amounts in what the gateway sent, by their places."""
-    found = set()
+    names_found = set()
     for fields in messages:
         match fields[0], len(fields):
             case "61", 16:
-                found.add(fields[14])
+                names_found.add(fields[14])
             case "71", 18:
-                found.add(fields[15])
+                names_found.add(fields[15])
             case "7", 20:
-                found |= {fields[13], fields[15], fields[17], fields[18]}
+                names_found |= {fields[13], fields[15], fields[17], fields[18]}
             case ("6", 6) if fields[2] != "ExchangeRate":
-                found.add(fields[3])
+                names_found.add(fields[3])
             case ("63", 7) | ("73", 8) if "ExchangeRate" not in fields:
-                found.add(fields[-2])
+                names_found.add(fields[-2])
             case "94", 5:
-                found |= set(fields[2:])
+                names_found |= set(fields[2:])
             case "95", 7:
-                found |= set(fields[2:])
-    numbers = {text for text in found if NUMBER.fullmatch(text)}
+                names_found |= set(fields[2:])
+    numbers = {text for text in names_found if NUMBER.fullmatch(text)}
     return {text for text in numbers if 1e300 > abs(float(text)) > 0}
 
 
@@ -182,6 +188,7 @@ async def test_a_holding_has_the_same_quantity_in_every_message(truth_and_record
         elif record.get("name") == "updatePortfolio" and fields:
             seen.setdefault((fields[19], fields[2]), set()).add(fields[13])
     assert len(seen) > 5
+
     truth = {}
     for fields in messages:
         if fields[0] == "61":

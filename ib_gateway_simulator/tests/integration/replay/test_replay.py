@@ -18,8 +18,10 @@ from tests.support.raw_client import RawClient, logged_in
 from tests.support.recorded_session import SMALL
 from tests.support.waiting import DEADLINE_S, eventually
 
-A, B = "DUSIM0001", "DUSIM0002"
-CALL, PUT = 921000001, 921000002
+A = "DUSIM0001"
+B = "DUSIM0002"
+CALL = 921000001
+PUT = 921000002
 
 
 @pytest.fixture
@@ -33,6 +35,7 @@ async def session(simulate, recorded):
         await raw.wait_id(52)
         for req_id, conid in ((21, CALL), (22, PUT)):
             raw.market_data(req_id, conid, ticks="232")
+
         raw.send(94, 31, A, "", CALL)
         await raw.wait(lambda m: m[0] == "95")
         await raw.wait(lambda m: m[0] == "1" and m[2] == "22" and m[3] == "37")
@@ -41,6 +44,7 @@ async def session(simulate, recorded):
         sim.connectivity("lost")
         await raw.wait_error(1100)
         sim.connectivity("restored_data_kept")
+
         await raw.wait_error(1102)
         sim.fill(A, CALL, -1)
         sim.send_error(399, "an odd notice about 12 things")
@@ -49,6 +53,7 @@ async def session(simulate, recorded):
         await raw.barrier()
         sim.disconnect()
         await raw.wait_closed()
+
         again = await logged_in(proxy.port)
         await again.positions()
         again.market_data(7, PUT)
@@ -78,6 +83,7 @@ class Puppet:
             if isinstance(entry, Message) and entry.sender == "gateway":
                 received += 1
                 continue
+
             async with asyncio.timeout(DEADLINE_S):
                 while len(raw.messages) < received:
                     await asyncio.sleep(0.001)
@@ -153,7 +159,9 @@ async def test_request_ids_of_another_client_are_mapped(session):
         raw.send(6, 2, 1, A)
         raw.contract_details(501, CALL)
         row = await raw.wait_id(10)
-        assert (row[1], row[12]) == ("501", str(CALL))
+        assert row[1] == "501"
+        assert row[12] == str(CALL)
+
         raw.market_data(602, PUT)  # in another order, with another id
         raw.market_data(601, CALL)
         raw.send(94, 701, A, "", CALL)
@@ -179,6 +187,7 @@ async def test_what_was_not_recorded_is_answered_from_what_is_known_or_refused_b
         await raw.positions()
         listed = {(m[2], m[3]): m[14] for m in raw.of(61, since=since)}
         assert listed.keys() == {(m[0], m[1]) for m in first}  # none is missing
+
         since = await raw.barrier()
         await raw.download(A)
         assert len(raw.of(7, since=since)) >= 6

@@ -5,7 +5,11 @@ import pytest
 from ib_gateway_simulator import ActionError, load_book
 from ib_gateway_simulator.accounts.ledger import Ledger
 
-A, CALL, PUT, STOCK, FUTURE = "DUSIM0001", 921000001, 921000002, 920000001, 920000002
+A = "DUSIM0001"
+CALL = 921000001
+PUT = 921000002
+STOCK = 920000001
+FUTURE = 920000002
 INDEX_PUT = 921000006
 
 
@@ -29,13 +33,15 @@ COST = 2150.65
 def test_a_fill_changes_the_cost_or_realizes_a_profit(conid, quantity, price, left, cost, realized):
     row = ledger().fill(A, conid, quantity, price)
     assert row.quantity == left
-    assert (row.average_cost, row.realized) == (pytest.approx(cost), pytest.approx(realized))
+    assert row.average_cost == pytest.approx(cost)
+    assert row.realized == pytest.approx(realized)
 
 
 def test_a_closed_row_stays_until_the_day_ends():
     book = ledger()
     row = book.close(A, CALL)
-    assert (row.quantity, row.average_cost) == (0, 0)
+    assert row.quantity == 0
+    assert row.average_cost == 0
     assert book.holding(A, CALL) is not None
     book.reset_day()
     assert book.holding(A, CALL) is None

@@ -66,11 +66,13 @@ def test_the_demo_strategies_hold_20_contracts_of_the_book_and_share_one():
     conids = [leg["conid"] for leg in legs]
     assert len(set(conids)) == 20
     assert len(conids) == 21
+
     for leg in listed:
         contract = book.contracts[leg["conid"]]
         assert leg["symbol"] == contract.symbol
         assert {"CALL": "C", "PUT": "P"}[leg["right"]] == contract.right
-        assert (leg["strike"], leg["expiry"]) == (contract.strike, contract.expiry)
+        assert leg["strike"] == contract.strike
+        assert leg["expiry"] == contract.expiry
         assert leg["account"] == "DUSIM0001"
     [shared] = {conid for conid in conids if conids.count(conid) == 2}
     shares = [leg["quantity"] for leg in legs if leg["conid"] == shared]
@@ -128,7 +130,9 @@ def test_a_bad_field_is_named_with_line_and_column(tmp_path, old, new, line, col
     with pytest.raises(BookError) as caught:
         load_book(path)
     problem = caught.value
-    assert (problem.line, problem.column, problem.field) == (line, column, field)
+    assert problem.line == line
+    assert problem.column == column
+    assert problem.field == field
     assert cause in problem.cause
     assert problem.remedy
     assert str(problem).startswith(f"{path}:{line}:{column}: {field}: ")
@@ -136,7 +140,9 @@ def test_a_bad_field_is_named_with_line_and_column(tmp_path, old, new, line, col
 
 def test_orders_and_permissions_are_read(tmp_path):
     [order] = load_book(write(tmp_path / "a.yaml", GOOD.replace(END, ORDERS))).orders
-    assert (order.account, order.legs, order.sessions_ago) == ("DUSIM0001", {100: 1, 101: -1}, 0)
+    assert order.account == "DUSIM0001"
+    assert order.legs == {100: 1, 101: -1}
+    assert order.sessions_ago == 0
     past = ORDERS.replace("account: DUSIM0001, legs", "account: DUSIM0001, sessions_ago: 3, legs")
     [order] = load_book(write(tmp_path / "past.yaml", GOOD.replace(END, past))).orders
     assert order.sessions_ago == 3
@@ -167,7 +173,8 @@ def test_a_malformed_file_is_named_with_line_and_column(tmp_path, load, text, li
     path = write(tmp_path / "bad.yaml", text)
     with pytest.raises(BookError, match=r"bad\.yaml") as caught:
         load(path)
-    assert (caught.value.line, caught.value.column) == (line, column)
+    assert caught.value.line == line
+    assert caught.value.column == column
     assert cause in caught.value.cause
 
 

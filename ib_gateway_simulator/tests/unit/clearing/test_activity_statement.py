@@ -26,7 +26,8 @@ SESSIONS = sessions_between(FIRST, MERGER_DAY)
 def played(sessions: Sequence[date], seed: int = 1) -> Broker:
     """Return the broker after some sessions."""
     forget_options()
-    broker, book = Broker(seed), Book(seed, count=12)
+    broker = Broker(seed)
+    book = Book(seed, count=12)
     for session in sessions:
         let_pass(broker, book, session, seed)
     return broker
@@ -53,15 +54,18 @@ def parsed(file: Delivery) -> Xml.Element:
 def test_each_statement_is_read_whole_and_has_what_the_books_hold(broker, account):
     for books in broker.closed[account]:
         file = broker.statement(account, books.session)
-        (found,) = read_statements(file.content, file.name)
-        assert found.left_out == ()
-        held = {one.conid: (one.position, one.market_price) for one in found.positions}
+        (statement,) = read_statements(file.content, file.name)
+        assert statement.left_out == ()
+        held = {
+            position.conid: (position.position, position.market_price)
+            for position in statement.positions
+        }
         marks = books.marks
         assert held == {
             conid: (float(quantity), float(marks[conid]))
             for conid, quantity in books.quantities.items()
         }
-        (summary,) = found.cash
+        (summary,) = statement.cash
         assert summary.net_liquidation == pytest.approx(float(books.net_liquidation), abs=1e-6)
 
 
@@ -70,25 +74,26 @@ def test_trades_actions_and_transfers_explain_each_change_of_a_holding(broker, a
     held: Counter[int] = Counter()
     for books in broker.closed[account]:
         file = broker.statement(account, books.session)
-        (found,) = read_statements(file.content, file.name)
-        for trade in found.executions:
+        (statement,) = read_statements(file.content, file.name)
+        for trade in statement.executions:
             if trade.sec_type != "CASH":
                 held[trade.conid] += trade.change
-        for event in found.events:
+        for event in statement.events:
             if event.kind in ("CORPORATE_ACTION", "TRANSFER"):
                 held[event.conid] += event.quantity
-        stated = {one.conid: one.position for one in found.positions}
+        stated = {position.conid: position.position for position in statement.positions}
         assert {conid: quantity for conid, quantity in held.items() if quantity} == stated
 
 
 def test_a_query_leaves_out_sections_and_fields_and_names_the_same_trades(broker):
-    first, last = SESSIONS[9], SESSIONS[11]
+    first = SESSIONS[9]
+    last = SESSIONS[11]
     usual = parsed(broker.statement(A, first, last))
-    other = parsed(broker.statement(A, first, last, query=SECOND_QUERY))
-    assert other.find(".//Transfers") is None
-    assert "transactionID" not in other.find(".//Trade").attrib
-    assert date.fromisoformat(other.find(".//Trade").get("tradeDate")) >= first
-    ids = [[row.get("ibExecID") for row in one.iter("Trade")] for one in (usual, other)]
+    shortened = parsed(broker.statement(A, first, last, query=SECOND_QUERY))
+    assert shortened.find(".//Transfers") is None
+    assert "transactionID" not in shortened.find(".//Trade").attrib
+    assert date.fromisoformat(shortened.find(".//Trade").get("tradeDate")) >= first
+    ids = [[row.get("ibExecID") for row in one.iter("Trade")] for one in (usual, shortened)]
     assert ids[0]
     assert ids[0] == ids[1]
     fewer = replace(SECOND_QUERY, sections=frozenset({POSITIONS, CASH}))
@@ -123,9 +128,9 @@ def test_bonds_and_bills_are_quoted_in_percent_of_their_face_value():
     books = office.close(FIRST, lambda _security: D("98.75"))
 
     content = statement_xml(books, office.securities, made=at)
-    (found,) = read_statements(content, "statement.xml")
-    (summary,) = found.cash
-    assert found.left_out == ()
+    (statement,) = read_statements(content, "statement.xml")
+    (summary,) = statement.cash
+    assert statement.left_out == ()
     assert summary.net_liquidation == pytest.approx(2 * (20_000 * 0.0025 - 5))
 
 

@@ -11,7 +11,9 @@ from ib_gateway_simulator.clearing.back_office import BackOffice, ClosedBooks, p
 from ib_gateway_simulator.clearing.securities import Category, Security
 
 NEW_YORK = ZoneInfo("America/New_York")
-MONDAY, TUESDAY, WEDNESDAY = date(2026, 3, 2), date(2026, 3, 3), date(2026, 3, 4)
+MONDAY = date(2026, 3, 2)
+TUESDAY = date(2026, 3, 3)
+WEDNESDAY = date(2026, 3, 4)
 
 SHARE = Security(conid=1, symbol="ABC", category=Category.STOCK, currency="USD")
 INDEX = Security(conid=2, symbol="IDX", category=Category.INDEX, currency="USD")
@@ -66,7 +68,8 @@ def test_a_commission_in_another_currency_costs_that_currency(office):
 def test_a_future_pays_its_move_each_day_and_is_worth_nothing(office):
     office.trade("A", FUTURE, D(2), D(6500), at(MONDAY))
     first = closed(office, MONDAY, {3: "6510"})
-    assert (first.cash, first.wealth) == ({"USD": D(1000)}, {"USD": D(1000)})
+    assert first.cash == {"USD": D(1000)}
+    assert first.wealth == {"USD": D(1000)}
     office.trade("A", FUTURE, D(-2), D(6505), at(TUESDAY))
     second = closed(office, TUESDAY, {3: "6400"})
     assert second.wealth == {"USD": D(500)}
@@ -97,11 +100,14 @@ def test_an_option_on_an_index_pays_cash_and_one_out_of_the_money_expires(office
     first = closed(office, MONDAY, {12: "30"})
     (ended,) = office.end_option("A", put(INDEX, 6800), at(TUESDAY, 16), level=D(6750))
     second = closed(office, TUESDAY, {12: "0"})
-    assert (ended.codes, ended.price, ended.settlement) == ("A;C", D(0), D(-10_000))
+    assert ended.codes == "A;C"
+    assert ended.price == D(0)
+    assert ended.settlement == D(-10_000)
     assert profit_between(first, second) == {"USD": D(6000) - D(10_000)}
     office.trade("A", put(INDEX, 6800), D(1), D(1), at(WEDNESDAY))
     (ended,) = office.end_option("A", put(INDEX, 6800), at(WEDNESDAY, 16), level=D(6801))
-    assert (ended.codes, ended.settlement) == ("Ep;C", D(0))
+    assert ended.codes == "Ep;C"
+    assert ended.settlement == D(0)
 
 
 def test_what_is_reported_on_the_next_session_changes_nothing_before(office):
@@ -157,4 +163,5 @@ def test_accruals_are_part_of_net_liquidation_until_they_are_paid(office):
     office.accrue("A", "interestAccruals", D(-40))
     office.pay("A", "Broker Interest Received", D(40), "USD", at(TUESDAY))
     second = closed(office, TUESDAY, {})
-    assert (second.net_liquidation, second.wealth) == (D(40), {"USD": D(40)})
+    assert second.net_liquidation == D(40)
+    assert second.wealth == {"USD": D(40)}

@@ -73,8 +73,8 @@ def test_a_scenario_may_have_every_unkind_action(tmp_path):
     path = tmp_path / "scenario.yaml"
     lines = [{"at_s": at_s, "do": name, **given} for at_s, (name, given) in enumerate(UNKIND)]
     path.write_text(json.dumps(lines))  # JSON is YAML
-    found = [(event.at_s, event.do, event.arguments) for event in load_scenario(path)]
-    assert found == [(at_s, name, check(name, given)) for at_s, (name, given) in enumerate(UNKIND)]
+    events = [(event.at_s, event.do, event.arguments) for event in load_scenario(path)]
+    assert events == [(at_s, name, check(name, given)) for at_s, (name, given) in enumerate(UNKIND)]
     path.write_text("- {at_s: 0, do: after_restore, lines: half}\n")
     with pytest.raises(BookError, match=r"scenario\.yaml:1:"):
         load_scenario(path)

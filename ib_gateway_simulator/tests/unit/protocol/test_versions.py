@@ -66,14 +66,20 @@ def test_every_version_is_read_whole_by_the_clients(library, version):
         decoder.interpret(list(as_of_version(fields, version)))
 
     _request_id, code, text = received.calls["error"][:3]
-    assert (code, text) == (2104, "Market data farm connection is OK:usopt")
+    assert code == 2104
+    assert text == "Market data farm connection is OK:usopt"
 
     details = received.calls["contractDetails"][1]
-    assert (details.contract.strike, details.contract.multiplier) == (240.0, "100")
-    assert (details.underSymbol, details.realExpirationDate) == ("AAPL", "20281215")
+    assert details.contract.strike == 240.0
+    assert details.contract.multiplier == "100"
+    assert details.underSymbol == "AAPL"
+    assert details.realExpirationDate == "20281215"
     assert details.timeZoneId == OPTION.time_zone
 
     contract, execution = received.calls["execDetails"][1:]
     assert contract.conId == OPTION.conid
-    assert (execution.side, execution.shares, execution.avgPrice) == ("SLD", 2.0, 3.5)
-    assert (execution.lastLiquidity, execution.permId) == (1, 77)
+    assert execution.side == "SLD"
+    assert execution.shares == 2.0
+    assert execution.avgPrice == 3.5
+    assert execution.lastLiquidity == 1
+    assert execution.permId == 77
