@@ -12,7 +12,7 @@ import polars as pl
 from polars import col
 
 from position_sync_dagster.domain import reconciliation
-from position_sync_dagster.domain.clock import Clock, elapsed, utc_now
+from position_sync_dagster.domain.clock import Clock, elapsed, is_recent, utc_now
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import KEY, BrokerPosition, Key, grouped
 from position_sync_dagster.domain.instrument import ContractDetails
@@ -39,6 +39,10 @@ OF_STRATEGIES = "(strategies)"
 # drain, which begins within 5 s and takes some seconds.
 CONFIRM_AFTER = timedelta(seconds=15)
 
+
+# How long the values of a login may be old after its owner became LIVE: until then they are confirmed
+# again, of which an outage of more than STALE_AFTER kept all.
+CONFIRMED_WITHIN = timedelta(minutes=1)
 
 # Age of a row from which it is STALE.
 STALE_AFTER = timedelta(seconds=Settings.stale_after_s)
@@ -200,12 +204,16 @@ class ReconciliationService:
         """
         result, holdings, coverage = await self._compare()
         snapshots = holdings.group_by("gateway_id").agg(col.snapshot_id.first())
+        unconfirmed = self._accounts_just_live(holdings, result.at)
         held = set(holdings.select(KEY).iter_rows())
         await offload(
             self._lake.breaks.record,
             _by_login(result.discrepancies, self._settings),
             result.at,
-            compared=lambda recorded: _is_compared(recorded, held, coverage),
+            compared=lambda recorded: (
+                _is_compared(recorded, held, coverage)
+                and not _may_be_confirmed(recorded, unconfirmed)
+            ),
             snapshots=dict(snapshots.iter_rows()),
             run_id=run_id,
         )
@@ -245,7 +253,21 @@ class ReconciliationService:
         legs = self._lake.registry.legs
         details = await offload(self._lake.contracts.get, {leg.conid for leg in legs})
         result = self._reconciler._compare(holdings, latest, legs, coverage, details)
-        return result, holdings, coverage
+        unconfirmed = self._accounts_just_live(holdings, result.at)
+        lasting = [d for d in result.discrepancies if not _may_be_confirmed(d, unconfirmed)]
+        return replace(result, discrepancies=tuple(lasting)), holdings, coverage
+
+    def _accounts_just_live(self, holdings: pl.DataFrame, at: datetime) -> set[str]:
+        """Return the accounts whose owner has not been LIVE for CONFIRMED_WITHIN."""
+        if self._values is not None:
+            return set()
+        names = [login.gateway_id for login in self._settings.logins]
+        just_live = [
+            session.gateway_id
+            for session in self._lake.sessions.current_of(names).values()
+            if is_recent(session.state_since, CONFIRMED_WITHIN, at)
+        ]
+        return set(holdings.filter(col.gateway_id.is_in(just_live))["account"])
 
     def _judged(
         self, result: reconciliation.ReconciliationResult
@@ -278,6 +300,13 @@ class ReconciliationService:
             return await self._published.rows()
         view = await self._values.view()
         return broker_rows(view.holdings.values(), None), view
+
+
+def _may_be_confirmed(
+    difference: reconciliation.Break | Discrepancy, unconfirmed: Collection[str]
+) -> bool:
+    """Return whether a value is only old because its owner has just become LIVE."""
+    return difference.type is DiscrepancyType.STALE and difference.account in unconfirmed
 
 
 # The types of breaks that other comparisons find.

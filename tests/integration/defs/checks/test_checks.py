@@ -86,9 +86,11 @@ def test_a_difference_that_a_person_accepted_passes_until_it_changes(world, lake
 
 
 @pytest.mark.usefixtures("confirmed_at_once")
-def test_an_old_row_is_a_warning(world):
+def test_an_old_row_is_a_warning_once_the_stream_had_time_to_confirm_it(world, monkeypatch):
     world.hold(1)
     world.row(1, 3600)
+    world.passes(tables.agrees_with_the_broker)
+    monkeypatch.setattr(reconciliation, "CONFIRMED_WITHIN", timedelta(0))
     found = world.fails(tables.agrees_with_the_broker)
     assert found.severity is dg.AssetCheckSeverity.WARN
     assert found.metadata["stale"].value == 1
