@@ -14,7 +14,6 @@ from PIL import Image
 
 from position_sync_dagster.processes.supervisor import is_serving
 from tests.support.browser import (
-    GROUPS,
     LINEAGE,
     MISSING,
     WHOLE_GRAPH,
@@ -58,7 +57,7 @@ def main() -> int:
 
 
 def lineage(page: Page) -> None:
-    """Save the whole graph at the size of a laptop, once everything is green and in sync."""
+    """Save the way of a value at the size of a laptop, once all assets are green and in sync."""
 
     def path_is_green() -> bool:
         names = ("position_queue", "position_updates")
@@ -79,9 +78,8 @@ def lineage(page: Page) -> None:
     ):
         page.open(LINEAGE.format(group=group), size=WHOLE_GRAPH)
         wait_for(f"everything in {group} is green", green)
-    page.open(GROUPS, size=LAPTOP)
-    page.wait_for_text("broker_account", "position_values", "position_reports")
-    wait_for("the states of the groups are there", lambda: "fetching" not in page.text())
+    page.open(LINEAGE.format(group="position_values"), size=LAPTOP)
+    wait_for("the states are there", path_is_green)
     save(page, "lineage.png")
 
 

@@ -248,8 +248,11 @@ def test_the_instance_is_that_of_one_machine_on_postgres_and_has_no_class_of_our
 def test_the_helm_values_say_what_the_instance_says():
     values, instance = read("helm/values.yaml"), read("dagster.yaml")
     daemon = values["dagsterDaemon"]
-    assert instance["run_coordinator"]["class"] == "DefaultRunCoordinator"
-    assert daemon["runCoordinator"] == {"enabled": False}, "the chart's word for the same"
+    coordinator = instance["run_coordinator"]
+    assert daemon["runCoordinator"]["type"] == coordinator["class"]
+    queued = daemon["runCoordinator"]["config"]["queuedRunCoordinator"]
+    assert queued["maxConcurrentRuns"] == coordinator["config"]["max_concurrent_runs"]
+    assert queued["dequeueIntervalSeconds"] == coordinator["config"]["dequeue_interval_seconds"]
     assert values["additionalInstanceConfig"]["nux"] == instance["nux"]
     assert values["telemetry"] == instance["telemetry"]
     logs = instance["python_logs"]["managed_python_loggers"]
