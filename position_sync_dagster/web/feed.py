@@ -133,7 +133,9 @@ class Feed:
             newer = self._newer
             self._newer = asyncio.Event()
             newer.set()
-            period_s = min(max(PERIOD_S, worked_s / SHARE), LONGEST_S)
+            # What is computed beside the first read is shown as soon as it is there.
+            is_full = self._state.figures.get("decisions") is not None
+            period_s = min(max(PERIOD_S, worked_s / SHARE), LONGEST_S) if is_full else PERIOD_S
             await asyncio.sleep(began + period_s - time.monotonic())
         self._state = None  # an old state is not shown as new later
 

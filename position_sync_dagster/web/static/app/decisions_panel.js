@@ -27,7 +27,7 @@ function lineOf(decision) {
     act: strategy ? () => only("strategy", strategy) : () => only("account", name),
     cells: [
       name,
-      [whole(atStake), "", `what is lost if prices move 5 % to the worse side, ${currency ?? ""}`],
+      [whole(atStake), "", `what all of it loses if prices move 5 % to its worse side, ${currency ?? ""}`],
       [`${decision.kind}: ${local(decision.reason)}`, "text reason"],
       null,
     ],
