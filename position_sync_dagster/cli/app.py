@@ -14,7 +14,7 @@ from position_sync_dagster.terminal.text import as_typed
 # The commands by task, those of a trader first: the order of the help.
 TASKS = {
     "The book now": ("figures", "exposure", "positions", "why", "changes", "status", "follow"),
-    "What may happen": ("expiry", "what-if", "payoff", "curve"),
+    "What may happen": ("expiry", "what-if", "payoff"),
     "What it brought": ("results", "campaign", "returns", "fills", "export"),
     "Strategies": ("strategies",),
     "Run it": ("demo", "dev", "money", "mcp", "doctor", "maintain"),

@@ -1,4 +1,4 @@
-"""The commands about what may come: `what-if`, `payoff`, `expiry` and `curve`."""
+"""The commands about what may come: `what-if`, `payoff` and `expiry`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -257,63 +257,3 @@ _EXPIRY = {
     "not_judged": ("strategy_id", "account", "leg", "position", "reason"),
     "undated": ("strategy_id", "account", "leg", "reason"),
 }  # fmt: skip
-
-
-# The number of lines of a curve on a terminal; the JSON has all of its prices.
-CURVE_LINES = 15
-
-
-@app.command()
-def curve(
-    strategy: options.Strategy = None,
-    underlying: options.Underlying = None,
-    account: Annotated[str | None, typer.Option(help="Only this account.")] = None,
-    days: Annotated[
-        float, typer.Option(min=0, max=3650, help="Days that have passed on the chosen day.")
-    ] = 0.0,
-    vol: Annotated[
-        float, typer.Option(min=-500, max=500, help="Change of the volatilities in points.")
-    ] = 0.0,
-    json: options.Json = False,
-    home: options.HomeFolder = None,
-) -> None:
-    """Show profit and greeks over the price of the underlying: now, on a chosen day, at expiry.
-
-    Over one underlying the profit is that since the legs were opened. Over several, which all move
-    by the same percentage, it is the change from now. What cannot be priced is listed.
-    """
-    choice = {"strategy": strategy, "underlying": underlying, "account": account}
-    rows = options.asked(home, "curve", **choice, days=days, vol=vol)["curves"]
-
-    notes = []
-    for row in rows:
-        underlying_or_all = row["underlying"] or "all underlyings"
-        title = f"{underlying_or_all} {row['currency']} {row['account']}"
-        if row["moves"] and not json:
-            print(title)  # noqa: T201 - the command line's output
-            output.print_table(_curve_lines(row), ("move", *_CURVE))
-
-        if row["left_out"] and row["now"] is None:
-            notes.append(f"{title}: {known_for(row['known'], row['of'])}")
-        notes.extend(f"{title}: {text}" for text in filter(None, (row["why"], row["note"])))
-        notes.extend(f"{title}: {leg['leg']}: {leg['reason']}" for leg in row["left_out"])
-    _show(rows, notes, json=json)
-
-
-# The numbers of a line.
-_CURVE = ("prices", "now", "chosen", "at_expiry", "dollar_delta", "theta", "vega")
-
-
-def _curve_lines(row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the lines of a table: some of the prices, and the first and the last one."""
-    moves = row["moves"]
-    interval = (len(moves) - 1) / (CURVE_LINES - 1)
-    places = {round(line * interval) for line in range(CURVE_LINES)}
-    lines = []
-    for place in sorted(places):
-        line: dict[str, Any] = {"move": f"{moves[place]:+.1f} %"}
-        for name in _CURVE:
-            numbers = row[name]
-            line[name] = None if numbers is None else numbers[place]
-        lines.append(line)
-    return lines

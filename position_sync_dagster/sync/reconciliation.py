@@ -40,8 +40,8 @@ OF_STRATEGIES = "(strategies)"
 CONFIRM_AFTER = timedelta(seconds=15)
 
 
-# How long the values of a login may be old after its owner became LIVE: until then they are confirmed
-# again, of which an outage of more than STALE_AFTER kept all.
+# How long values may be old after the owner of their login became LIVE: after an outage of more
+# than STALE_AFTER all are, until they are confirmed again.
 CONFIRMED_WITHIN = timedelta(minutes=1)
 
 # Age of a row from which it is STALE.

@@ -128,13 +128,14 @@ class Feed:
     async def _read_on(self) -> None:
         while time.monotonic() - self._asked_at < 2 * WAIT_S:
             began = time.monotonic()
-            self._state, worked_s = await asyncio.to_thread(self._read, self._state)
+            state, worked_s = await asyncio.to_thread(self._read, self._state)
+            self._state = state
 
             newer = self._newer
             self._newer = asyncio.Event()
             newer.set()
             # What is computed beside the first read is shown as soon as it is there.
-            is_full = self._state.figures.get("decisions") is not None
+            is_full = state.figures.get("decisions") is not None
             period_s = min(max(PERIOD_S, worked_s / SHARE), LONGEST_S) if is_full else PERIOD_S
             await asyncio.sleep(began + period_s - time.monotonic())
         self._state = None  # an old state is not shown as new later

@@ -210,7 +210,7 @@ def test_a_scrape_of_the_webserver_says_the_same(demo):
 
 # The commands of documents that read; those of a reader's own ids are his own.
 READING = {
-    "status", "exposure", "what-if", "expiry", "changes", "positions", "payoff", "curve", "why",
+    "status", "exposure", "what-if", "expiry", "changes", "positions", "payoff", "why",
     "results", "figures", "breaks", "queue", "strategies", "reconcile",
 }  # fmt: skip
 CHANGING = {"accept", "reopen", "retry", "add", "remove", "--accept", "rolls"}

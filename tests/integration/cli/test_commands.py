@@ -253,7 +253,6 @@ def test_a_strategy_that_is_unknown_or_waits_for_its_contracts_is_an_error(lake,
         ["changes", "--account", "U99"],
         ["follow", "--account", "U99"],
         ["what-if", "--account", "U99"],
-        ["curve", "--underlying", "SPYY"],
         ["strategies", "propose", "--account", "U99"],
     ],
 )
