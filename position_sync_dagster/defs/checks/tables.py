@@ -47,6 +47,11 @@ def newest_values(lake: tables.Lake, login: Settings) -> pl.DataFrame:
     return rows.filter(pl.col.gateway_id == login.gateway_id, pl.col.position != 0)
 
 
+# How long a gateway may be away before that is an error: a connection that breaks is made again
+# within seconds.
+ERROR_AFTER = timedelta(minutes=1)
+
+
 @check.table_check(LEDGER, each_login=True, driven=True)
 def a_stream_watches(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether a stream sees the gateway, and since when none does.
@@ -66,7 +71,7 @@ def a_stream_watches(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     metadata["blind_for_s"] = (now - since).total_seconds()
     who = "The stream has not" if session.is_alive(now) else "No stream has"
     text = f"{who} seen the gateway since {since:%Y-%m-%d %H:%M:%S} UTC."
-    is_error = session.state is not SessionState.STARTING
+    is_error = session.state is not SessionState.STARTING and now - since >= ERROR_AFTER
     return check.failed(text, error=is_error, **metadata)
 
 

@@ -258,6 +258,7 @@ def test_without_a_gateway_one_check_fails_and_what_needs_it_is_unknown(
     world.ask(1)
     lake.sessions.renew(session, lease_s=60.0, state=SessionState.BLIND)
     monkeypatch.setattr(Settings, "stale_after_s", 1e-6)
+    monkeypatch.setattr(tables, "ERROR_AFTER", timedelta(0))
     results = {key.name: evaluate(lake, settings) for key, evaluate in EVALUATE.items()}
     wrong = {name: result for name, result in results.items() if not result.passed}
 
