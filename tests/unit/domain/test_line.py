@@ -373,6 +373,12 @@ def test_what_a_suspect_line_said_counts_no_more_when_a_single_part_of_it_ticks(
     assert (counted.mark, counted.bid) == (None, 4.0)
 
 
+def test_greeks_without_a_quote_count(line):
+    greeks = Quote(conid=1, delta=0.5, received_at=second(2), greeks_time=second(2))
+    line.heard(greeks)
+    assert line.counted(greeks).delta == 0.5
+
+
 def test_greeks_that_stand_still_while_the_price_moves_do_not_count(line):
     quote = Quote(
         conid=1, bid=1.0, delta=0.5, model_price=1.1, received_at=second(60),
