@@ -409,6 +409,27 @@ def launch(ui_port: int, job: str, tags: Mapping[str, str]) -> None:
         raise NoAnswerError(f"{job} was not launched: {why}.", remedy="Launch it in Dagster.")
 
 
+# How long a demo that is over waits for runs in progress: cut off, they would have failed.
+RUNS_END_S = 60.0
+
+_IN_PROGRESS = """
+query {
+  runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED]}) {
+    ... on Runs { results { jobName } }
+  }
+}
+"""
+
+
+def has_runs(ui_port: int) -> bool:
+    """Return whether runs are in progress that end by themselves; not if the UI does not answer."""
+    with suppress(NoAnswerError):
+        answer = exchange_json(ui_port, "/graphql", {"query": _IN_PROGRESS}, timeout_s=LAUNCH_S)
+        runs = answer["data"]["runsOrError"]["results"]
+        return any(run["jobName"] != "stream_positions" for run in runs)
+    return False
+
+
 SIMULATOR_GRACE_S = 1.0
 POLL_S = 0.05
 ANSWER_TIMEOUT_S = 5.0
@@ -807,11 +828,12 @@ def watch(
                 act_if_due(deeds, demo_run, screen)
 
             left_s = deadline - time.time()
-            if left_s <= 0:
+            is_over = left_s <= 0 and (left_s < -RUNS_END_S or not has_runs(demo_run.ui_port))
+            if is_over:
                 break
             is_complete_now = demo_run.complete_after_s is not None
             pause_s = screen.interval_s if is_complete_now else LOOK_INTERVAL_S
-            stop.pause(min(left_s, pause_s))
+            stop.pause(min(left_s, pause_s) if left_s > 0 else LOOK_INTERVAL_S)
 
         limit_s = (options.seconds or 0) if demo_run.is_first else TIME_LIMIT_S
         return demo_run.acceptance(limit_s=limit_s)
