@@ -122,9 +122,10 @@ def imported(
         lake: MoneyLake = position_sync.lake
         settings = position_sync.settings
         downloaded, done = statement_folder.download_and_import(lake, settings, context.run.run_id)
-        for error in done.unreadable:
-            if isinstance(error, LaterError) and context.retry_number < RETRIES.max_retries:
-                raise error
+        if downloaded is None and context.retry_number < RETRIES.max_retries:
+            of_download = done.unreadable[0]
+            if isinstance(of_download, LaterError):  # a file that says so stays as it is
+                raise of_download
 
     for error in done.unreadable:
         context.log.warning(f"A statement was left out: {error}")
