@@ -1,11 +1,10 @@
-"""The session of a gateway owner, the record of a run, and the login that IB asks for each week.
+"""The session of a gateway owner, and the login that IB asks for each week.
 
-The session says which process may write for a login, and until when. The connections of the owner
-show when the login of the week is due: IB invalidates the tokens of all logins each Sunday at 01:00
-in New York. A gateway runs on until its next restart, which then needs the user name, the password
-and, on a live login, the second factor (ibkrguides.com, "Auto Restart Considerations"). Restarts
-before it need nobody. Until a person confirms the login, the gateway refuses connections
-(IbcAlpha/IBC issues/246, issues/290; Lean.Brokerages.InteractiveBrokers issues/246).
+The session says which process may write for a login, and until when. IB invalidates the tokens of
+all logins each Sunday at 01:00 in New York. A gateway runs on until its next restart, which then
+needs the user name, the password and, on a live login, the second factor (ibkrguides.com, "Auto
+Restart Considerations"). Restarts before it need nobody. Until a person confirms the login, the
+gateway refuses connections (IbcAlpha/IBC issues/246, issues/290).
 """
 
 import json
@@ -20,13 +19,6 @@ from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.position_update import TradingMode
 
-# A gateway that was out of sight for no longer was not restarted: an automatic restart takes about
-# 35 s (Lean.Brokerages.InteractiveBrokers issues/246).
-RESTART_TAKES = timedelta(seconds=10)
-
-# A gateway that is out of sight for longer than this does more than an automatic restart.
-RESTART_LASTS = timedelta(minutes=10)
-
 # The beginning of a session's detail if its stream was terminated.
 PAUSED = "paused by a person"
 
@@ -37,88 +29,41 @@ CONFIRM = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GatewayRun:
-    """What connections show of the process of a gateway.
-
-    Attributes:
-        running_since: Since when it is known to run without a restart.
-        started_at: When it was last seen to accept a connection after it had refused others.
-        refused: It has refused a connection since it was seen last.
-    """
-
-    running_since: datetime | None = None
-    started_at: datetime | None = None
-    refused: bool = False
-
-    def after_refusal(self) -> "GatewayRun":
-        """Return what is known after a refused connection.
-
-        A refusal before the first connection shows no restart: the address may have been wrong, or
-        the API disabled.
-        """
-        seen = self.running_since is not None or self.started_at is not None
-        return replace(self, refused=seen)
-
-    def after_connection(self, now: datetime, seen_at: datetime) -> "GatewayRun":
-        """Return what is known after an accepted connection.
-
-        Args:
-            seen_at: When the connection before ended.
-        """
-        if self.refused:
-            return GatewayRun(running_since=now, started_at=now)
-        if self.running_since is not None and now - seen_at <= RESTART_TAKES:
-            return self
-        return replace(self, running_since=now)
-
-
-class WeekState(StrEnum):
-    """Whether the login of the present week was made.
-
-    MADE: the gateway was started in this week. DUE: it has run since before; its next restart asks
-    for the login. WAITING: it is out of sight, and probably asks for it. UNKNOWN: nobody saw.
-    """
-
-    MADE = "MADE"
-    DUE = "DUE"
-    WAITING = "WAITING"
-    UNKNOWN = "UNKNOWN"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class WeeklyLogin:
     """The login of the week, at one moment.
 
     Attributes:
-        began_at: When the present week began: Sunday, 01:00 in New York.
-        ends_at: When it ends.
-        asks: A person has something to do now or soon.
+        ends_at: When the week ends: Sunday, 01:00 in New York.
+        asks: A person has something to do soon.
     """
 
-    state: WeekState
-    began_at: datetime
     ends_at: datetime
     asks: bool
 
     @property
     def text(self) -> str:
-        """The state in words; what to do is CONFIRM."""
-        began, ends = _moment(self.began_at), _moment(self.ends_at)
-        if self.state is WeekState.WAITING:
-            return (
-                f"the login of the week, which IB asks for since {began}, was not seen, and the "
-                "gateway is out of sight: it may wait for the second factor"
-            )
-        if self.state is WeekState.DUE:
-            return (
-                f"the login is due: its week ended on {began}, and the gateway has run since "
-                "before. Its next restart asks for the second factor"
-            )
-        made = "made" if self.state is WeekState.MADE else "not known whether it was made"
+        """The end of the week in words; what to do is CONFIRM."""
         return (
-            f"the week of the login ends on {ends} ({made} since {began}); the first restart "
-            "after it asks for the second factor"
+            f"the week of the login ends on {self.ends_at:%A %Y-%m-%d %H:%M} UTC; the first "
+            "restart after it asks for the second factor"
         )
+
+
+def weekly_login(now: datetime, mode: TradingMode | None, notice_h: float) -> WeeklyLogin | None:
+    """Return when the week of a login ends; None for a login without a second factor.
+
+    A paper login has none (IbcAlpha/IBC issues/246).
+
+    Args:
+        now: The time.
+        mode: The trading mode of the login.
+        notice_h: How long before the end of the week a person is asked, in hours; 0 for a login
+            without a second factor.
+    """
+    if mode is not TradingMode.LIVE or not notice_h:
+        return None
+    ends_at = _week_began(_week_began(now) + timedelta(days=8))
+    return WeeklyLogin(ends_at=ends_at, asks=now >= ends_at - timedelta(hours=notice_h))
 
 
 def _week_began(now: datetime) -> datetime:
@@ -126,10 +71,6 @@ def _week_began(now: datetime) -> datetime:
     day = (now.astimezone(NEW_YORK) - timedelta(hours=1)).date()  # an hour by the clock there
     sunday = day - timedelta(days=day.isoweekday() % 7)
     return datetime.combine(sunday, time(1), NEW_YORK).astimezone(UTC)
-
-
-def _moment(at: datetime) -> str:
-    return f"{at:%A %Y-%m-%d %H:%M} UTC"
 
 
 class Owner(StrEnum):
@@ -188,10 +129,8 @@ class GatewaySession:
         underlying_lines: Of the lines in use, those of underlyings of held options; null in rows of
             older releases.
         greeks: How many options without greeks of IB have computed ones; why others have none.
-        gateway_running_since: Since when the gateway is known to run without a restart (UTC); null
-            where that is not known.
-        gateway_started_at: When the gateway was last seen to accept a connection after it had
-            refused others: it was restarted, and logged in (UTC). Null if that was never seen.
+        gateway_running_since: Null; an earlier release wrote since when the gateway ran (UTC).
+        gateway_started_at: Null; an earlier release wrote when the gateway was restarted (UTC).
         outages: JSON: the last outages of the session that are over, each as [from, until, why];
             null without one.
         unknown_accounts: JSON: the accounts whose holdings are unknown, each with account, reason
@@ -268,54 +207,6 @@ class GatewaySession:
         if self.state is not SessionState.LIVE:
             return min(now, self.state_since)
         return now if self.is_alive(now) else min(now, self.heartbeat_at)
-
-    @property
-    def gateway_run(self) -> GatewayRun:
-        """What connections have shown of the gateway's process."""
-        return GatewayRun(
-            running_since=self.gateway_running_since, started_at=self.gateway_started_at
-        )
-
-    def login_week(
-        self, now: datetime, mode: TradingMode | None, notice_h: float
-    ) -> WeeklyLogin | None:
-        """Return whether the login of the week was made, as an owner has seen it, and its end.
-
-        Without an owner that looks, a restart of the gateway may have gone unseen. A paper login
-        has no second factor (IbcAlpha/IBC issues/246).
-
-        Args:
-            mode: The trading mode of the login.
-            notice_h: How long before the end of the week a person is asked, in hours; 0 for a login
-                without a second factor.
-
-        Returns:
-            None for a login without a second factor.
-        """
-        if mode is not TradingMode.LIVE or not notice_h:
-            return None
-
-        began_at = _week_began(now)
-        ends_at = _week_began(began_at + timedelta(days=8))
-        state = self._state_of_week(began_at, now)
-        notice = timedelta(hours=notice_h)
-        asks = state in (WeekState.DUE, WeekState.WAITING) or now >= ends_at - notice
-        return WeeklyLogin(state=state, began_at=began_at, ends_at=ends_at, asks=asks)
-
-    def _state_of_week(self, began_at: datetime, now: datetime) -> WeekState:
-        """Return whether the gateway was started in the week that began then."""
-        started_at = self.gateway_started_at
-        if started_at is not None and started_at >= began_at:
-            return WeekState.MADE
-        if not self.is_alive(now):
-            return WeekState.UNKNOWN
-
-        if self.state is SessionState.BLIND and now - self.state_since > RESTART_LASTS:
-            return WeekState.WAITING
-        running_since = self.gateway_running_since
-        if running_since is not None and running_since < began_at:
-            return WeekState.DUE
-        return WeekState.UNKNOWN
 
     def as_followed(self, now: datetime) -> "GatewaySession":
         """Return the session as stored when its successor starts: LOST if it has not ended."""

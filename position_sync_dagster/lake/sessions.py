@@ -61,18 +61,11 @@ class GatewaySessions:
             if last is not None and last.is_alive(now):
                 raise login_owned(last)
 
-            # A refresh looks for a moment only: a restart may go unseen before and after it.
-            running_since = None
-            if last is not None and owner is Owner.STREAM:
-                running_since = last.gateway_running_since
-
             fencing_token = 1
             state_since = now
-            gateway_started_at = None
             if last is not None:
                 fencing_token = last.fencing_token + 1
                 state_since = last.seen_until(now)
-                gateway_started_at = last.gateway_started_at
             return GatewaySession(
                 gateway_id=gateway_id,
                 owner=Owner(owner),
@@ -86,8 +79,6 @@ class GatewaySessions:
                 expires_at=now + timedelta(seconds=lease_s),
                 state=SessionState.STARTING,
                 state_since=state_since,
-                gateway_running_since=running_since,
-                gateway_started_at=gateway_started_at,
             )
 
         return self._change(gateway_id, begun, action="acquire", run_id=run_id or "")

@@ -13,7 +13,12 @@ import polars as pl
 from position_sync_dagster.defs.assets.table_asset import Derived, known, state_of
 from position_sync_dagster.defs.checks import evaluation as check
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.gateway_session import CONFIRM, SessionState, unusable_holdings_of
+from position_sync_dagster.domain.gateway_session import (
+    CONFIRM,
+    SessionState,
+    unusable_holdings_of,
+    weekly_login,
+)
 from position_sync_dagster.domain.holding import KEY, Completeness
 from position_sync_dagster.domain.leg import NOT_LOOKED_UP
 from position_sync_dagster.domain.position_update import Source
@@ -133,25 +138,18 @@ def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
 
 @check.table_check("gateway_sessions", each_login=True, driven=True)
 def login_is_made(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
-    """Whether the live login of the week was made, and does not end soon.
+    """Whether the week of a live login does not end soon.
 
     IB asks for the second factor once a week. Soon is within POSITION_SYNC_LOGIN_NOTICE_H hours.
     """
-    session = lake.sessions.current(login.gateway_id)
-    week = None
-    if session is not None:
-        mode = lake.sessions.mode()
-        week = session.login_week(datetime.now(UTC), mode, login.login_notice_h)
+    week = weekly_login(datetime.now(UTC), lake.sessions.mode(), login.login_notice_h)
     if week is None:
         return check.passed("Nothing is due: no live login with a second factor is used.")
 
     text = f"{week.text[0].upper()}{week.text[1:]}."
     advice = CONFIRM if week.asks else None
     ends_at = week.ends_at.isoformat()
-    state = week.state.value
-    return check.judged(
-        text, holds=not week.asks, what_to_do=advice, login=state, week_ends_at=ends_at
-    )
+    return check.judged(text, holds=not week.asks, what_to_do=advice, week_ends_at=ends_at)
 
 
 @check.table_check("broker_positions", each_login=True, driven=True)

@@ -52,7 +52,7 @@ class LoginStatus:
         lines_in_use, line_limit: The lines of the live owner; None without one.
         underlying_lines: The lines in use that are held for underlyings.
         greeks: The number of options with computed greeks, and why others have none.
-        login: Until when the login of the week lasts, or that it is due; None for a login without
+        login: Until when the login of the week lasts; None for a login without
             a second factor.
         login_asks: A person has to confirm the login, now or soon.
     """
@@ -376,7 +376,7 @@ def _login_status(
     if is_alive:
         of_owner = {name: getattr(session, name) for name in (*_OF_LINES, "greeks")}
 
-    week = session.login_week(now, mode, login.login_notice_h)
+    week = gateway_session.weekly_login(now, mode, login.login_notice_h)
     if week is not None:
         of_owner |= {"login": week.text, "login_asks": week.asks}
 

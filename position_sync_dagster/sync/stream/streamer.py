@@ -17,8 +17,6 @@ from typing import Any
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import NEVER, Clock, ClockWatch, utc_now
 from position_sync_dagster.domain.gateway_session import (
-    GatewayRun,
-    GatewaySession,
     Owner,
     SessionState,
     UnusableHoldings,
@@ -77,7 +75,6 @@ class BrokerLink:
     Attributes:
         state: STARTING, LIVE, BLIND (no gateway) or ENDED.
         live_since: When the newest connection opened; values confirmed since then are current.
-        gateway_run: What the connections have shown of the gateway's process.
         outage: Why the stream is BLIND.
     """
 
@@ -101,14 +98,6 @@ class BrokerLink:
         self._blind_at = math.inf
         self._attempts = 0
         self._random = Random()  # noqa: S311 - jitter of a delay
-
-        self.gateway_run = GatewayRun()
-        self._ended_at: datetime | None = None
-
-    def follow(self, session: GatewaySession) -> None:
-        """Continue from what the owner before saw of the gateway."""
-        self.gateway_run = session.gateway_run
-        self._ended_at = session.state_since
 
     @property
     def connection(self) -> GatewayConnection | None:
@@ -140,19 +129,7 @@ class BrokerLink:
             LakeError: A table cannot be used.
         """
         self._opened = None
-        try:
-            connection = await self.manager.get_connection()
-        except errors.GatewayRefusedError as error:
-            # A machine or a name that cannot be reached says nothing of the gateway.
-            cause = error.__cause__
-            if not isinstance(cause, OSError) or isinstance(cause, ConnectionRefusedError):
-                self.gateway_run = self.gateway_run.after_refusal()
-            raise
-
-        if connection is not self._attached:
-            now = self.context.clock()
-            self.gateway_run = self.gateway_run.after_connection(now, self._ended_at or now)
-        self._ended_at = None
+        connection = await self.manager.get_connection()
         await self._lease.claim_mode(connection.trading_mode)
 
         await self.router.reset()
@@ -186,8 +163,6 @@ class BrokerLink:
         if self._opened is not None:
             self.go_blind(self._connection_ended)
             self._opened = None
-        if self._ended_at is None and self._attached and not self._attached.is_connected:
-            self._ended_at = self.context.clock()
 
         await self.pause(RECONNECT.delay_s(self._attempts, self._random), stop)
         if stop.is_set():
@@ -487,7 +462,6 @@ class IBPositionStreamer:
 
     def status(self) -> dict[str, Any]:
         """Return the columns of the session that change with the stream."""
-        gateway_run = self._link.gateway_run
         return {
             "state": self.state,
             "live_since": self._link.live_since,
@@ -497,8 +471,6 @@ class IBPositionStreamer:
             "detail": self.detail,
             "greeks": self.greeks,
             **self._unusable_holdings().as_columns(),
-            "gateway_running_since": gateway_run.running_since,
-            "gateway_started_at": gateway_run.started_at,
         }
 
     def register_handler(self, handler: PositionUpdateHandler, *, immediate: bool = False) -> None:
@@ -573,7 +545,6 @@ class IBPositionStreamer:
         await self._router.contracts.load(self.registry.legs)
         if tables.ownership is None:
             await self._take_login()
-        self._link.follow(self._lease.session)
 
     async def _take_login(self) -> None:
         """Acquire the lease; the lakes of the registry and of the settings may have an owner too.

@@ -7,13 +7,12 @@ import pytest
 
 from position_sync_dagster.defs.checks import tables
 from position_sync_dagster.domain.gateway_session import (
-    Owner,
     SessionState,
     UnknownAccount,
     UnknownReason,
     UnusableHoldings,
-    WeekState,
     set_aside_of,
+    weekly_login,
 )
 from position_sync_dagster.domain.position_update import Source, TradingMode
 from position_sync_dagster.lake.given_leg import make_leg
@@ -63,35 +62,21 @@ def test_without_an_owner_nothing_is_known_of_odd_holdings(world, lake):
     assert (found.passed, found.metadata["unknown"].value) == (False, True)
 
 
-def test_a_live_login_that_is_due_is_said_by_check_and_status(world, live, lake, settings):
+def test_a_live_login_whose_week_ends_soon_is_said_by_check_and_status(world, live, lake, settings):
+    live()
     now = datetime.now(UTC)
-    live(gateway_running_since=now - timedelta(days=8))
+    ever = settings.model_copy(update={"login_notice_h": 7 * 24.0})
     assert world.check(tables.login_is_made).passed, "the trading mode of the lake is unknown"
     lake.sessions.claim_mode(TradingMode.LIVE)
     found = world.check(tables.login_is_made)
-    assert (found.passed, found.metadata["login"].value) == (False, "DUE")
-    assert "Its next restart asks for the second factor" in found.description
-    status = read_status(lake, settings, now)
-    assert [text for text in status.attention if "the login is due" in text]
-    session = lake.sessions.current(settings.gateway_id)
-    for mode, notice_h in ((TradingMode.PAPER, 24.0), (TradingMode.LIVE, 0.0)):
-        assert session.login_week(now, mode, notice_h) is None, "no second factor"
-    live(gateway_running_since=None, gateway_started_at=now)
-    week = lake.sessions.current(settings.gateway_id).login_week(now, TradingMode.LIVE, 0.001)
-    assert ("login", week.text) in describe(
-        read_status(lake, settings.model_copy(update={"login_notice_h": 0.001}), now)
-    )
-
-
-def test_an_owner_that_looked_away_does_not_know_whether_the_gateway_was_restarted(world, lake):
-    now = datetime.now(UTC)
-    eight_days_ago = now - timedelta(days=8)
-    session = lake.sessions.renew(world.own(), lease_s=60.0, gateway_running_since=eight_days_ago)
-    assert session.login_week(now, TradingMode.LIVE, 1.0).state is WeekState.DUE
-    ended = lake.sessions.end(session)
-    assert ended.login_week(now, TradingMode.LIVE, 1.0).state is WeekState.UNKNOWN
-    refresh = world.own(owner=Owner.REFRESH)
-    assert refresh.gateway_running_since is None, "the stream after it cannot know either"
+    week = weekly_login(now, TradingMode.LIVE, settings.login_notice_h)
+    assert found.passed is not week.asks
+    assert found.metadata["week_ends_at"].value == week.ends_at.isoformat()
+    status = read_status(lake, ever, now)
+    assert [text for text in status.attention if "the week of the login ends on" in text]
+    soon = settings.model_copy(update={"login_notice_h": 0.001})
+    week = weekly_login(now, TradingMode.LIVE, 0.001)
+    assert ("login", week.text) in describe(read_status(lake, soon, now))
 
 
 def add_legs(lake, *conids: int) -> None:

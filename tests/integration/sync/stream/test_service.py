@@ -271,30 +271,6 @@ async def test_without_a_gateway_the_stream_is_blind_and_runs_on(lake):
     assert await lake.updates.count() == 0
 
 
-async def test_a_gateway_that_waited_for_the_weekly_login_is_known_to_be_logged_in_afterwards(lake):
-    async with simulate() as sim:
-        service = Service(lake, settings_for(sim))
-        await service.reaches(LIVE)
-        before = service.session
-        assert before.gateway_running_since is not None
-        assert before.gateway_started_at is None, "it may have run for long"
-        await sim.restart(down_s=0, needs_login=True)
-        await eventually(lambda: "Nothing listens" in (service.session.detail or ""))
-        assert service.session.gateway_started_at is None
-        confirmed_at = utc_now()
-        sim.confirm_login()
-        await service.reaches(LIVE)
-        await service.end()
-        after = service.session
-        assert after.gateway_started_at == after.gateway_running_since > confirmed_at
-        # A successor that connects at once knows that the gateway has run on.
-        service = Service(lake, service.settings)
-        await service.reaches(LIVE)
-        await service.end()
-        assert service.session.session_id != after.session_id
-        assert service.session.gateway_run == after.gateway_run
-
-
 async def test_a_lake_of_another_trading_mode_is_refused(lake):
     async with simulate() as sim:
         lake.sessions.claim_mode(TradingMode.PAPER)
