@@ -47,18 +47,6 @@ class LineState(StrEnum):
     REFUSED = "REFUSED"
 
 
-class Awaited(StrEnum):
-    """What lifts a denial when it arrives, before its wait has passed.
-
-    DETAILS: the contract details, without which no line can be requested. DEFINITIONS: the farm of
-    definitions is back (2158), or IB (1102). MARKET_DATA: a farm of market data is back (2104).
-    """
-
-    DETAILS = "DETAILS"
-    DEFINITIONS = "DEFINITIONS"
-    MARKET_DATA = "MARKET_DATA"
-
-
 # What a leg is whose line was refused, in texts for people.
 QUEUED = "now by the queue"
 
@@ -70,7 +58,6 @@ class Denial:
     Attributes:
         wait: The delays before live data are requested again.
         delayed: Whether delayed data may be requested meanwhile.
-        awaits: What lifts it when it arrives.
         code: The broker's code; None: the gateway did not refuse it.
         times: Number of refusals in a row.
         since_s: When the first of these came.
@@ -80,7 +67,6 @@ class Denial:
     reason: str
     wait: Backoff
     delayed: bool = False
-    awaits: Awaited | None = None
     code: int | None = None
     times: int = 0
     since_s: float = -math.inf
@@ -393,7 +379,7 @@ class Line:
         return replace(self, denial=replace(denial, times=times, since_s=since_s, until_s=until_s))
 
     def lifted(self, now_s: float) -> "Line":
-        """Return the line without a denial: what it waited for has arrived."""
+        """Return the line without its denial: what it waited for has arrived."""
         if self.denial is None:
             return self
         return replace(self, denial=replace(self.denial, until_s=min(self.denial.until_s, now_s)))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from position_sync_dagster.domain.holding import grouped
-from position_sync_dagster.domain.line import Awaited, Denial, Line
+from position_sync_dagster.domain.line import Denial, Line
 from position_sync_dagster.domain.line_allocation import Demand, LineLimit, allocate_lines, rank
 from position_sync_dagster.domain.quote import Quote
 
@@ -189,22 +189,21 @@ class LoginLines:
         self._lines[conid] = line
         return denial if line.denial is None else line.denial
 
-    def arrived(self, awaited: Awaited, now_s: float, only: Collection[int] | None = None) -> None:
-        """Record that what denials wait for has arrived.
+    def lift(self, code: int | None, now_s: float, only: Collection[int] | None = None) -> None:
+        """End the denials with a code: what they wait for has arrived.
 
         Args:
-            awaited: What it is.
+            code: That of the gateway; None of contracts without details.
             now_s: The time.
-            only: Only for these contracts; by default for all.
+            only: Only of these contracts; by default of all.
         """
-        for conid in self.waiting_for(awaited, now_s):
+        for conid in self.denied_with(code, now_s):
             if only is None or conid in only:
                 self._lines[conid] = self._lines[conid].lifted(now_s)
 
-    def waiting_for(self, awaited: Awaited, now_s: float) -> list[int]:
-        """Return the contracts whose denial is lifted when this arrives."""
-        denials = self.denials(now_s)
-        return [conid for conid, denial in denials.items() if denial.awaits is awaited]
+    def denied_with(self, code: int | None, now_s: float) -> list[int]:
+        """Return the contracts whose denial has this code."""
+        return [conid for conid, denial in self.denials(now_s).items() if denial.code == code]
 
     def denials(self, now_s: float) -> dict[int, Denial]:
         """Return the contracts that may not have live data now, each with the reason."""

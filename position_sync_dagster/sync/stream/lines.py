@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import few
-from position_sync_dagster.domain.line import QUEUED, Awaited, Denial
+from position_sync_dagster.domain.line import QUEUED, Denial
 from position_sync_dagster.domain.line_allocation import Demand, LineLimit, demands
 from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.quote import Quote
@@ -37,12 +37,6 @@ OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
 
 # Delays before another attempt to get more lines than the limit that was learned from code 101.
 PROBE_WAIT = Backoff(first_s=60.0, longest_s=900.0)
-
-# What lifts a refusal with a code when it arrives.
-AWAITED: dict[int, Awaited] = {
-    codes.GatewayCode.NO_CONTRACT: Awaited.DEFINITIONS,
-    codes.GatewayCode.CUT_BY_FARM: Awaited.MARKET_DATA,
-}
 
 # The kind of market data to request, by whether it is delayed; None: that of the settings.
 KINDS = {False: None, True: codes.MarketDataType.DELAYED}
@@ -124,9 +118,9 @@ class StreamLines:
     def follow(self, connection: GatewayConnection) -> None:
         """Advance the time, and record which holdings and legs need a line now."""
         now_s = self.context.monotonic()
-        waiting = self.login.waiting_for(Awaited.DETAILS, now_s)
+        waiting = self.login.denied_with(None, now_s)
         self.contracts.want(waiting, first=True)
-        self.login.arrived(Awaited.DETAILS, now_s, only=self.contracts.available(waiting))
+        self.login.lift(None, now_s, only=self.contracts.available(waiting))
 
         self.login.limit = self.login.limit.probed(connection.lines.in_use, now_s)
         self._update_wanted(connection)
@@ -175,7 +169,6 @@ class StreamLines:
                 Denial(
                     reason="the gateway gave no contract details",
                     wait=REFETCH,
-                    awaits=Awaited.DETAILS,
                 ),
             )
 
@@ -221,12 +214,13 @@ class StreamLines:
 
     def restored(self) -> None:
         """Record that data are expected again: each line must tick soon."""
-        self.login.restored(self.context.monotonic())
-        self.arrived(Awaited.MARKET_DATA)
+        now_s = self.context.monotonic()
+        self.login.restored(now_s)
+        self.login.lift(codes.GatewayCode.CUT_BY_FARM, now_s)
 
-    def arrived(self, awaited: Awaited) -> None:
-        """Record that what some refusals wait for is there."""
-        self.login.arrived(awaited, self.context.monotonic())
+    def definitions_restored(self) -> None:
+        """Request lines again of what the gateway did not know: it knows contracts again."""
+        self.login.lift(codes.GatewayCode.NO_CONTRACT, self.context.monotonic())
 
     def refused(self, refusal: Refusal) -> None:
         """Record a refusal: the line limit is lower, or a conid has no market data."""
@@ -252,7 +246,6 @@ class StreamLines:
             code=refusal.code,
             wait=RETRY_WAITS.get(refusal.code, OTHER_RETRY_WAIT),
             delayed=may_be_delayed and not was_delayed and is_leg,
-            awaits=AWAITED.get(refusal.code),
         )
         self._deny(conid, denial)
 

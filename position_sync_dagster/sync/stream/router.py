@@ -15,7 +15,6 @@ from datetime import timedelta
 
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.leg import QUEUED, LegState, route
-from position_sync_dagster.domain.line import Awaited
 from position_sync_dagster.domain.line_allocation import largest
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.domain.queue_request import Reason
@@ -393,7 +392,7 @@ class Router:
 
     def definitions_restored(self) -> None:
         """Request soon what the gateway refused as unknown lately: it knows contracts again."""
-        self.lines.arrived(Awaited.DEFINITIONS)
+        self.lines.definitions_restored()
         self.contracts.definitions_restored()
         self._resolver.definitions_restored()
 
