@@ -13,7 +13,7 @@ from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import contract_name, parse_conid
 from position_sync_dagster.domain.leg import Leg, few
-from position_sync_dagster.lake.given_leg import ContractTerms, GivenLeg, help_of, make_leg
+from position_sync_dagster.lake.given_leg import TEXTS, ContractTerms, GivenLeg, make_leg
 from position_sync_dagster.lake.strategies_file import follow_file
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.book import read_book
@@ -39,12 +39,18 @@ def strategies() -> None:
     """List and change the legs of active strategies."""
 
 
+def _help_of(name: str) -> str:
+    """Return what the help of a command says of a field of a leg."""
+    examples = GivenLeg.model_fields[name].examples
+    return f"{TEXTS[name]} For example {', '.join(examples)}" if examples else TEXTS[name]
+
+
 def _described(name: str) -> Any:
     """Return the option of a field of a leg, with the text of the field as its help."""
-    return typer.Option(help=help_of(name))
+    return typer.Option(help=_help_of(name))
 
 
-Conid = Annotated[str | None, typer.Argument(help=help_of("conid"))]
+Conid = Annotated[str | None, typer.Argument(help=_help_of("conid"))]
 Symbol = Annotated[str | None, _described("symbol")]
 Right = Annotated[str | None, _described("right")]
 Strike = Annotated[str | None, _described("strike")]

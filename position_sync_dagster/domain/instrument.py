@@ -19,21 +19,6 @@ OPTION_TYPES = frozenset({"OPT", "FOP"})
 # The broker states the multiplier of each of these (recorded in messages 7 and 61).
 MULTIPLIED_TYPES = frozenset({"OPT", "FOP", "FUT"})
 
-# Shares in these currencies, and options on them, are quoted in pence, cents or agorot; of other
-# currencies only futures and options on them may be (grains in Chicago).
-MINOR_CURRENCIES = frozenset({"GBP", "ZAR", "ILS", None})
-MAJOR_TYPES = frozenset({"STK", "OPT", "CASH"})
-
-
-def usual_magnifier(sec_type: str | None, currency: str | None) -> float | None:
-    """Return the divisor from a quoted price to the major unit, without contract details.
-
-    >>> usual_magnifier("OPT", "USD"), usual_magnifier("OPT", "GBP"), usual_magnifier("FOP", "USD")
-    (1.0, None, None)
-    """
-    may_be_in_cents = currency in MINOR_CURRENCIES or sec_type not in MAJOR_TYPES
-    return None if may_be_in_cents else 1.0
-
 
 class Right(StrEnum):
     """The right of an option. `gateway` translates IB's C and P."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import Self
 
 from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.clock import utc_now
@@ -175,14 +175,6 @@ class UnresolvedLeg(Membership):
         """Return the same membership with its contract."""
         known = {name: getattr(self, name) for name in _MEMBERSHIP}
         return ActiveContract(**known | {"conid": conid}, resolved_at=at)
-
-
-def leg_of(
-    terms: instrument.Instrument, strategy_id: str, added_at: datetime, **more: Any
-) -> ActiveContract:
-    """Return a leg of a strategy whose contract is known from a holding."""
-    known = (terms.conid, terms.symbol, terms.right, terms.strike, terms.expiry)
-    return ActiveContract(*known, strategy_id, added_at, **more)
 
 
 _MEMBERSHIP = tuple(field.name for field in fields(Membership))

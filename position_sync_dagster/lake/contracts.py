@@ -1,14 +1,12 @@
 """The table `contracts`: the newest details of each contract, and what is quoted in cents."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import date
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.domain.position_update import GreeksSource
-from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import Table
@@ -60,41 +58,3 @@ class ContractsTable:
         return {
             details.conid: details for details in schema.records_of(ContractDetails, with_details)
         }
-
-
-# The columns from which the magnifier of a row follows, apart from its conid.
-VALUED = ("position", "market_price", "multiplier", "market_value", "greeks_source")
-
-
-def magnifier_in(contracts: Mapping[int, ContractDetails]) -> pl.Expr:
-    """Return the price magnifier of each row: its contract's, else the one that fits its value.
-
-    The row has price, quantity, multiplier and value; a magnifier is 1, or 100 for cents.
-    """
-    magnifiers = {
-        conid: details.price_magnifier
-        for conid, details in contracts.items()
-        if details.price_magnifier
-    }
-
-    quoted = pl.col("position") * pl.col("market_price") * pl.col("multiplier")
-    fitting = []
-    for magnifier in (1, 100):
-        expected = quoted / magnifier
-        difference = pl.col("market_value") - expected
-        fits = difference.abs() <= FACTOR_TOLERANCE * expected.abs()
-        of_value = pl.when(quoted != 0, fits).then(magnifier)
-        fitting.append(of_value)
-
-    of_contract = pl.col("conid").replace_strict(magnifiers, default=None, return_dtype=pl.Int64)
-    # Computed greeks need details, and `contracts` has all details with a magnifier other than 1.
-    is_modelled = pl.col("greeks_source") == GreeksSource.MODEL.value
-    modelled = pl.when(is_modelled).then(1)
-    return pl.coalesce(of_contract, *fitting, modelled)
-
-
-def magnifiers_of(latest: pl.DataFrame) -> dict[int, float]:
-    """Return the price magnifiers that fit the values of rows, by conid; others are not known."""
-    magnifier = magnifier_in({}).cast(pl.Float64)
-    fitting = latest.select("conid", magnifier=magnifier).drop_nulls("magnifier")
-    return dict(fitting.iter_rows())

@@ -147,16 +147,6 @@ class GivenLeg(ContractTerms):
 TEXTS = {name: field.description or "" for name, field in GivenLeg.model_fields.items()}
 
 
-def help_of(name: str) -> str:
-    """Return what the help of a command says of a field."""
-    text = TEXTS[name]
-    examples = GivenLeg.model_fields[name].examples
-    if examples:
-        listed = ", ".join(examples)
-        return f"{text} For example {listed}"
-    return text
-
-
 def read_terms(**given: object) -> dict[str, Any]:
     """Return what is said of a contract, without what is left out.
 

@@ -81,18 +81,6 @@ def over_trading_days(
     )
 
 
-def replaced_days(
-    context: dg.AssetExecutionContext,
-    lake: tables.Lake,
-    spec: TableSpec,
-    frames: Mapping[date, pl.DataFrame],
-) -> dg.MaterializeResult[None]:
-    """Replace days of a derived table, and return what the event of the run says."""
-    result = derived.replace(lake.derived_table(spec), frames, run_id=context.run.run_id)
-    metadata = table_asset.replacement_metadata(result)
-    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(str(result.version)))
-
-
 def days_of(context: dg.AssetExecutionContext) -> list[date]:
     """Return the trading days that a run is to fill."""
     return [date.fromisoformat(key) for key in context.partition_keys]

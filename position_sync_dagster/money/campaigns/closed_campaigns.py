@@ -23,7 +23,6 @@ from position_sync_dagster.domain.instrument import (
     ContractDetails,
     Instrument,
     Right,
-    usual_magnifier,
 )
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.lake.schema import legs_of, one_of, records_of
@@ -47,6 +46,7 @@ from position_sync_dagster.money.campaigns.campaigns import (
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
 from position_sync_dagster.money.campaigns.recorded_values import RecordedValues
 from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.magnifiers import usual_magnifier
 from position_sync_dagster.money.past.attribution import (
     OwnedPart,
     attributed,

@@ -4,6 +4,7 @@ The first says where the profit of a trading day came from, the second why net l
 The job `close_day` records them after `daily_positions`.
 """
 
+from collections.abc import Mapping
 from datetime import date
 
 import dagster as dg
@@ -17,7 +18,6 @@ from position_sync_dagster.defs.assets.past_days import (
     job_of,
     known_days,
     over_trading_days,
-    replaced_days,
     scheduled,
 )
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
@@ -36,6 +36,18 @@ from position_sync_dagster.money.profit.profit import (
 from position_sync_dagster.money.tables import BOOKS, CLOSED_CAMPAIGNS, PROFIT_EXPLAINED
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import exchange_days
+
+
+def _replaced_days(
+    context: dg.AssetExecutionContext,
+    lake: MoneyLake,
+    spec: schema.TableSpec,
+    frames: Mapping[date, pl.DataFrame],
+) -> dg.MaterializeResult[None]:
+    """Replace days of a derived table, and return what the event of the run says."""
+    result = derived.replace(lake.derived_table(spec), frames, run_id=context.run.run_id)
+    metadata = table_asset.replacement_metadata(result)
+    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(str(result.version)))
 
 
 @derived_asset(
@@ -133,7 +145,7 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
         ]
         frames = explain_days(lake, settings, trading_days)
 
-        result = replaced_days(context, lake, PROFIT_EXPLAINED, frames)
+        result = _replaced_days(context, lake, PROFIT_EXPLAINED, frames)
         for day, rows in frames.items():
             profits = rows["profit"]
             legs_unknown = int(rows["legs_unknown"].sum())
@@ -170,7 +182,7 @@ def books_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefin
         for day in days_of(context):
             before = exchange_days.session_before(settings.calendar, day)
             frames[day] = close_books(lake, settings, day, before=before)
-        return replaced_days(context, lake, BOOKS, frames)
+        return _replaced_days(context, lake, BOOKS, frames)
 
     return books
 

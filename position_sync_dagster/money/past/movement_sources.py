@@ -13,8 +13,8 @@ from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.instrument import (
     ContractDetails,
     Right,
-    usual_magnifier,
 )
+from position_sync_dagster.money.magnifiers import usual_magnifier
 from position_sync_dagster.money.past.causes import EVENING
 from position_sync_dagster.money.past.closes import Cause, Closure, StatementEvent
 from position_sync_dagster.money.past.movements import (

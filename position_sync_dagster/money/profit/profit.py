@@ -16,11 +16,11 @@ from polars import col
 
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
-from position_sync_dagster.lake.contracts import magnifier_in
 from position_sync_dagster.lake.derived import sum_if_known
 from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.magnifiers import magnifier_in
 from position_sync_dagster.money.past.closes import EventKind
 from position_sync_dagster.money.past.movements import INCOME, MovementKind
 from position_sync_dagster.money.past.owned_parts import (

@@ -21,8 +21,8 @@ from position_sync_dagster.domain.holding import KEY, Key
 from position_sync_dagster.domain.instrument import ContractDetails, contract_name, digits, leg_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import GreeksSource
-from position_sync_dagster.lake.contracts import magnifier_in
 from position_sync_dagster.lake.schema import moment
+from position_sync_dagster.money.magnifiers import magnifier_in
 from position_sync_dagster.money.past.closes import counted_ends
 from position_sync_dagster.money.past.owned_parts import PART_COLUMNS, owners_of
 from position_sync_dagster.money.risk.coverage import sum_if_carried

@@ -20,9 +20,9 @@ from polars import col
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.position_update import Source, ValueOrigin
-from position_sync_dagster.lake.contracts import VALUED, magnifier_in
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.magnifiers import VALUED, magnifier_in
 from position_sync_dagster.money.past.attribution import OwnedPart, name_of
 from position_sync_dagster.money.past.causes import cancelled_ids
 from position_sync_dagster.money.past.movements import known_sum

@@ -19,8 +19,8 @@ from position_sync_dagster.domain.instrument import (
     ContractDetails,
     Instrument,
     leg_name,
-    usual_magnifier,
 )
+from position_sync_dagster.money.magnifiers import usual_magnifier
 from position_sync_dagster.money.risk.terms import (
     CONTRACT_FIELDS,
     WITHOUT_CARRY,

@@ -9,7 +9,6 @@ from functools import lru_cache
 import polars as pl
 
 from position_sync_dagster.domain.holding import BrokerPosition
-from position_sync_dagster.domain.leg import leg_of
 from position_sync_dagster.lake.lake import all_broker_rows
 from position_sync_dagster.lake.schema import broker_positions_of, one_of
 from position_sync_dagster.money.lake import MoneyLake
@@ -19,6 +18,7 @@ from position_sync_dagster.money.strategies.proposals import (
     ProposedStrategy,
     propose,
 )
+from position_sync_dagster.money.strategies.rules import leg_of
 from position_sync_dagster.money.strategies.strategies_file import RuledFile
 from position_sync_dagster.settings import Settings
 

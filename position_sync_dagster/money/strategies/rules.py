@@ -4,11 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
+from typing import Any
 
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import BrokerPosition
-from position_sync_dagster.domain.instrument import HasTerms, Right, contract_name
-from position_sync_dagster.domain.leg import ActiveContract, Leg, few, leg_of
+from position_sync_dagster.domain.instrument import HasTerms, Instrument, Right, contract_name
+from position_sync_dagster.domain.leg import ActiveContract, Leg, few
 
 
 class HoldingSide(StrEnum):
@@ -114,6 +115,12 @@ def legs_of_rules(
             legs.append(leg)
         free = not_taken
     return legs
+
+
+def leg_of(terms: Instrument, strategy_id: str, added_at: datetime, **more: Any) -> ActiveContract:
+    """Return a leg of a strategy whose contract is known from a holding."""
+    known = (terms.conid, terms.symbol, terms.right, terms.strike, terms.expiry)
+    return ActiveContract(*known, strategy_id, added_at, **more)
 
 
 def _by_expiry(holding: BrokerPosition) -> tuple[str, int, str]:

@@ -61,17 +61,6 @@ def test_a_holding_that_closed_two_weeks_ago_leaves_the_table_unless_a_leg_names
     assert lake.updates.sync.as_of(world.ago(0))["conid"].to_list() == [1, 2, 3, 4]
 
 
-def test_a_row_of_a_clock_that_ran_days_ahead_hides_no_later_row(world):
-    world.row(1, -3 * 86_400, market_value=9.0)
-    world.row(2, 20, market_value=2.0)
-    world.materialize(latest_positions)
-    world.row(1, 0, market_value=1.0)
-    world.row(2, 0, market_value=3.0)
-    world.materialize(latest_positions)
-    found = world.read(LATEST_POSITIONS).sort("conid")
-    assert found["market_value"].to_list() == [1.0, 3.0]
-
-
 def test_deriving_again_from_the_same_rows_makes_no_new_version(world):
     world.row(1, 20)
     runs = [world.materialize(latest_positions) for _ in range(2)]

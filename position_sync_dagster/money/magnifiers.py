@@ -1,0 +1,62 @@
+"""Price magnifiers: the divisor from a quoted price, which may be in cents, to the major unit."""
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.position_update import GreeksSource
+from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
+
+# Shares in these currencies, and options on them, are quoted in pence, cents or agorot; of other
+# currencies only futures and options on them may be (grains in Chicago).
+MINOR_CURRENCIES = frozenset({"GBP", "ZAR", "ILS", None})
+MAJOR_TYPES = frozenset({"STK", "OPT", "CASH"})
+
+
+def usual_magnifier(sec_type: str | None, currency: str | None) -> float | None:
+    """Return the divisor from a quoted price to the major unit, without contract details.
+
+    >>> usual_magnifier("OPT", "USD"), usual_magnifier("OPT", "GBP"), usual_magnifier("FOP", "USD")
+    (1.0, None, None)
+    """
+    may_be_in_cents = currency in MINOR_CURRENCIES or sec_type not in MAJOR_TYPES
+    return None if may_be_in_cents else 1.0
+
+
+# The columns from which the magnifier of a row follows, apart from its conid.
+VALUED = ("position", "market_price", "multiplier", "market_value", "greeks_source")
+
+
+def magnifier_in(contracts: Mapping[int, ContractDetails]) -> pl.Expr:
+    """Return the price magnifier of each row: its contract's, else the one that fits its value.
+
+    The row has price, quantity, multiplier and value; a magnifier is 1, or 100 for cents.
+    """
+    magnifiers = {
+        conid: details.price_magnifier
+        for conid, details in contracts.items()
+        if details.price_magnifier
+    }
+
+    quoted = pl.col("position") * pl.col("market_price") * pl.col("multiplier")
+    fitting = []
+    for magnifier in (1, 100):
+        expected = quoted / magnifier
+        difference = pl.col("market_value") - expected
+        fits = difference.abs() <= FACTOR_TOLERANCE * expected.abs()
+        of_value = pl.when(quoted != 0, fits).then(magnifier)
+        fitting.append(of_value)
+
+    of_contract = pl.col("conid").replace_strict(magnifiers, default=None, return_dtype=pl.Int64)
+    # Computed greeks need details, and `contracts` has all details with a magnifier other than 1.
+    is_modelled = pl.col("greeks_source") == GreeksSource.MODEL.value
+    modelled = pl.when(is_modelled).then(1)
+    return pl.coalesce(of_contract, *fitting, modelled)
+
+
+def magnifiers_of(latest: pl.DataFrame) -> dict[int, float]:
+    """Return the price magnifiers that fit the values of rows, by conid; others are not known."""
+    magnifier = magnifier_in({}).cast(pl.Float64)
+    fitting = latest.select("conid", magnifier=magnifier).drop_nulls("magnifier")
+    return dict(fitting.iter_rows())
