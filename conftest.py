@@ -67,8 +67,11 @@ def _is_roomy(folder: Path) -> bool:
     """Return whether all files of the tests, and programs among them, can be in a folder."""
     if not folder.is_dir() or psutil.virtual_memory().available < 2 * MEMORY_NEEDED:
         return False
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize >= MEMORY_NEEDED and not found.f_flag & os.ST_NOEXEC
+    file_system = os.statvfs(folder)
+    return (
+        file_system.f_bavail * file_system.f_frsize >= MEMORY_NEEDED
+        and not file_system.f_flag & os.ST_NOEXEC
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -86,7 +89,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     tiers.mark(items)
     if hasattr(config, "workerinput"):
         place = {nodeid: place for place, nodeid in enumerate(mixed(one.nodeid for one in items))}
-        items.sort(key=lambda item: place[item.nodeid])
+        items.sort(key=lambda test: place[test.nodeid])
 
 
 @pytest.hookimpl(wrapper=True)

@@ -172,6 +172,7 @@ def build(folder: Path, sources: Path, simulator_wheel: Path) -> Path:
     ]
     if "LICENSE" not in files_of(sdist):
         wrong.append("the sdist lacks LICENSE")
+
     if wrong:
         raise ReleaseError("\n".join(wrong))
     for made in (sdist, wheel):
@@ -271,7 +272,8 @@ def works(python: str) -> bool:
 
 def check_commands(programs: Path, folder: Path) -> None:
     """Run the commands that need no gateway, and see that nothing comes from a checkout."""
-    env, empty = outside(folder), folder / "empty"
+    env = outside(folder)
+    empty = folder / "empty"
     empty.mkdir()
     said = run(programs / "position-sync", "--version", cwd=empty, env=env).strip()
     if said != f"position-sync {VERSION}":
@@ -305,9 +307,10 @@ def check_gateway(programs: Path, folder: Path) -> None:
         r"```python\n(import asyncio.*?)```", (ROOT / "docs/library.md").read_text(), re.S
     )
     with simulator(programs / "position-sync", folder, "simulate") as env:
-        found = run(programs / "position-sync", "doctor", cwd=folder / "empty", env=env)
-        if "server version" not in found:
-            raise ReleaseError(f"doctor did not reach the simulator:\n{found}")
+        answer = run(programs / "position-sync", "doctor", cwd=folder / "empty", env=env)
+        if "server version" not in answer:
+            raise ReleaseError(f"doctor did not reach the simulator:\n{answer}")
+
         print("  doctor: reached the simulator, nothing to correct")
         used = folder / "library"
         used.mkdir()
@@ -441,6 +444,7 @@ def check(
     simulator_wheel = steps.run(title, build_simulator, folder / "simulator-dist", sources)
     if simulator_wheel is None:
         return
+
     title = "Building sdist and wheel"
     wheel = steps.run(title, build, folder / "dist", sources, simulator_wheel)
     if wheel is None:

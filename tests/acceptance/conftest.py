@@ -38,7 +38,8 @@ def _homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homes]:
 @pytest.fixture(scope="module")
 def chain_home(_homes: Homes, request: pytest.FixtureRequest) -> Iterator[SharedHome]:
     """Return the home that the modules of a chain share; what failed leaves no demo in it."""
-    home, failed = _homes[CHAINS[request.path.name]], request.session.testsfailed
+    home = _homes[CHAINS[request.path.name]]
+    failed = request.session.testsfailed
     yield home
     if request.session.testsfailed > failed:
         home.end()

@@ -57,4 +57,4 @@ def test_a_restore_brings_back_what_the_backup_has(tmp_path, server_has_it):
         run(restore)
         assert server.query("SELECT id FROM runs") == [(7,)]
     restored = MoneyLake(tmp_path / "lake").registry.sync.get_all_active()
-    assert [each.strategy_id for each in restored] == ["condor"]
+    assert [active_leg.strategy_id for active_leg in restored] == ["condor"]

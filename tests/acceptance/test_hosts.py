@@ -27,7 +27,8 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 
-ACCOUNT, MONITORED = "DUSIM0001", 915000030
+ACCOUNT = "DUSIM0001"
+MONITORED = 915000030
 PROGRAMS = ("code", "daemon", "webserver")
 
 
@@ -58,12 +59,14 @@ class Deployment:
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     folder = tmp_path_factory.mktemp("deployment")
-    gateway_port, control_port = free_port(), free_port()
+    gateway_port = free_port()
+    control_port = free_port()
     words = ["-m", "ib_gateway_simulator", "--book", "demo", "--host", "127.0.0.1"]
     words += ["--port", str(gateway_port), "--control-port", str(control_port)]
     strategies = folder / "strategies.yaml"
     strategies.write_text(strategies_text())
     import_strategies(folder / "lake", strategies)
+
     with postgres.running() as database:
         files = {"cwd": folder, "output": folder / "simulator.log"}
         simulator = demo_program.started(*words, program=sys.executable, env={}, **files)
@@ -86,7 +89,7 @@ def started(deployment: Deployment) -> GatewaySession:
     """Start what does not run, and wait for a stream."""
     if not deployment.host.processes():
         deployment.host.start(*PROGRAMS)
-    return streaming(deployment.lake, lambda found: found.lines_in_use == LINES)
+    return streaming(deployment.lake, lambda session: session.lines_in_use == LINES)
 
 
 def test_a_stream_outlives_an_outage_of_postgres_and_what_waited_is_drained_afterwards(deployment):
@@ -96,10 +99,13 @@ def test_a_stream_outlives_an_outage_of_postgres_and_what_waited_is_drained_afte
         deployment.post("disconnect")
 
         def writes_on() -> bool:
-            found = deployment.session()
-            assert found is not None
-            assert found.session_id == before.session_id, "the stream ended with Postgres"
-            again = found.state is SessionState.LIVE and found.state_since > before.state_since
+            session_read = deployment.session()
+            assert session_read is not None
+            assert session_read.session_id == before.session_id, "the stream ended with Postgres"
+            again = (
+                session_read.state is SessionState.LIVE
+                and session_read.state_since > before.state_since
+            )
             return again and deployment.lake.updates.table.version() >= version + 10
 
         wait_for("rows without Postgres, also after an interruption", writes_on, poll_s=0.3)
@@ -122,7 +128,8 @@ def test_a_stop_gives_the_lease_up_and_no_log_and_no_command_line_names_the_pass
     deployment.host.stop()
     session = deployment.session()
     assert session is not None
-    assert (session.session_id, session.state) == (before.session_id, SessionState.ENDED)
+    assert session.session_id == before.session_id
+    assert session.state == SessionState.ENDED
     demo_program.assert_tables_are_whole(deployment.folder / "lake")
     texts = [deployment.host.logs(), *deployment.host.commands]
     assert all(texts)

@@ -26,7 +26,9 @@ from tests.support.promises import assert_kept, current_by_login, streaming, wai
 
 pytestmark = pytest.mark.timeout(900)
 
-LEGS, ACTIVE, MAX_LINES = 60, 10, 14
+LEGS = 60
+ACTIVE = 10
+MAX_LINES = 14
 
 STREAMS = """query { runsOrError(filter: {pipelineName: "stream_positions"}) {
   ... on Runs { results { runId status tags { key value } } } } }"""
@@ -67,8 +69,8 @@ class SeveralLogins:
     def session(self, login: Login) -> GatewaySession:
         """Wait for a stream of a login that has all its lines."""
 
-        def has_lines(found: GatewaySession) -> bool:
-            return found.lines_in_use == login.wanted_lines
+        def has_lines(held_session: GatewaySession) -> bool:
+            return held_session.lines_in_use == login.wanted_lines
 
         return streaming(self.lake, has_lines, name=login.name)
 
@@ -77,7 +79,7 @@ class SeveralLogins:
         wait_for("the UI answers", lambda: is_serving(self.ui_port))
         runs = query_ui(self.ui_port, STREAMS)["runsOrError"]["results"]
         tags = {run["runId"]: {t["key"]: t["value"] for t in run["tags"]} for run in runs}
-        return {run_id: found["dagster/partition"] for run_id, found in tags.items()}
+        return {run_id: tag["dagster/partition"] for run_id, tag in tags.items()}
 
     def close(self) -> None:
         """End all processes, in whatever state they are."""
@@ -105,8 +107,10 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeveralLogins]
         "POSITION_SYNC_STRATEGIES_FILE": str(folder / "strategies.yaml"),
     }
     write_gateways(folder / "gateways.yaml", logins[:2])
+
     ui_port = free_port()
-    words, output = ("dev", "--ui-port", str(ui_port)), folder / "output.txt"
+    words = ("dev", "--ui-port", str(ui_port))
+    output = folder / "output.txt"
     process = started(*words, cwd=folder, output=output, env=environment)
     with patch.dict(os.environ, environment):
         running = SeveralLogins(folder, logins, load_settings(), ui_port, process, logins[:2])
@@ -134,7 +138,8 @@ def test_a_login_that_is_added_to_the_file_comes_up_and_one_that_is_removed_ends
     session = several.session(third)
     assert several.partitions()[session.run_id] == third.name
     third.post("freeze")  # what moves is requested again, and no login would have its account
-    captured, frozen_at = set[datetime](), utc_now()
+    captured = set[datetime]()
+    frozen_at = utc_now()
 
     def requested_all() -> bool:
         """What moved before is requested after a publication, and before the next one."""
@@ -146,8 +151,8 @@ def test_a_login_that_is_added_to_the_file_comes_up_and_one_that_is_removed_ends
     several.name(first, second)
 
     def ended() -> bool:
-        found = several.lake.sessions.current(third.name)
-        return found.state is SessionState.ENDED
+        current_session = several.lake.sessions.current(third.name)
+        return current_session.state is SessionState.ENDED
 
     wait_for("the stream of the removed login ends", ended)
     wait_for("its lines are free", lambda: third.stats()["lines_in_use"] == 0)
@@ -161,5 +166,5 @@ def test_nothing_is_lost_and_nothing_written_twice_or_by_two(several):
     several.process.terminate()  # as the end of a session does
     assert several.process.wait(LIMIT_S) == 0
     wait_for("no process is left", lambda: not processes_of(several.folder / "home"))
-    streamed = [one for one in several.logins if several.lake.sessions.current(one.name)]
+    streamed = [login for login in several.logins if several.lake.sessions.current(login.name)]
     assert_kept(several.lake, streamed, quiet_at)

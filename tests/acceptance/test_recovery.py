@@ -38,7 +38,8 @@ STREAM_RUNS = """{ runsOrError(filter: {pipelineName: "stream_positions"}) {
 
 def streaming(demo: Demo, *, after: GatewaySession | None) -> GatewaySession:
     """Wait for a stream that is another than the one before."""
-    began, of_demo = time.monotonic(), {"after": after, "check": demo.check}
+    began = time.monotonic()
+    of_demo = {"after": after, "check": demo.check}
     session = promises.streaming(MoneyLake(demo.lake), lambda s: s.lines_in_use == LINES, **of_demo)
     print(f"{LINES} lines again after {time.monotonic() - began:.1f} s")  # shown by `make chaos`
     wait_for("the broker agrees", lambda: demo.lines() == LINES)
@@ -65,7 +66,8 @@ def log(demo: Demo) -> str:
 
 def until_valued(demo: Demo, what: str) -> None:
     """Wait until a request that is inserted now has its row, and the stream has written others."""
-    asked, began = utc_now(), time.monotonic()
+    asked = utc_now()
+    began = time.monotonic()
     lake = MoneyLake(demo.lake)
     leg = random.choice(wait_for("rows of the queue", lambda: of_the_queue(demo), poll_s=0.5))
     request = lake.queue.sync.insert(leg["conid"], leg["symbol"], account=leg["account"])
@@ -122,10 +124,12 @@ def test_each_program_that_is_killed_is_started_again_and_the_stream_outlives_it
     runs = stream_runs(demo)
     for _ in range(ROUNDS):
         for name in PROGRAMS:
-            killed, again = program(demo, name), log(demo).count(f"The {name} works again.")
+            killed = program(demo, name)
+            again = log(demo).count(f"The {name} works again.")
             killed.kill()
             until_valued(demo, f"a kill of the {name}")
             assert demo.lines() == LINES, "a line was lost"
+
             wait_for(
                 "it works again",
                 lambda n=name, before=again: log(demo).count(f"The {n} works again.") > before,
@@ -133,8 +137,11 @@ def test_each_program_that_is_killed_is_started_again_and_the_stream_outlives_it
             )
             said = f"The {name} (process {killed.pid}) was killed by signal 9. It is started again."
             assert log(demo).count(said) == 1
+
     now = streaming(demo, after=None)
-    assert (now.session_id, now.pid) == (session.session_id, session.pid)
+    assert now.session_id == session.session_id
+    assert now.pid == session.pid
     assert stream_runs(demo) == runs, "no other stream was started, nor this one called failed"
+
     assert_one_writer_each(MoneyLake(demo.lake))
     assert_tables_are_whole(demo.lake)

@@ -177,11 +177,12 @@ def test_the_command_line_sees_the_same(demo):
     done = command("status", "--json", "--home", str(demo.home), cwd=demo.home.parent)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert (told["legs_streamed"], told["underlying_lines"]) == (STREAMED, LINES - STREAMED)
+    assert told["legs_streamed"] == STREAMED
+    assert told["underlying_lines"] == LINES - STREAMED
     assert told["session_state"] == "LIVE"
     assert len(json_of("positions", "--home", str(demo.home))) == demo_program.LEGS
-    one = json_of("positions", "--strategy", "spy-calendar", "--home", str(demo.home))
-    assert [row["source"] for row in one] == ["STREAM", "STREAM"]
+    answer = json_of("positions", "--strategy", "spy-calendar", "--home", str(demo.home))
+    assert [row["source"] for row in answer] == ["STREAM", "STREAM"]
 
 
 def scraped(demo: Demo) -> dict[str, dict[str, float]]:
@@ -199,13 +200,13 @@ def scraped(demo: Demo) -> dict[str, dict[str, float]]:
 def test_a_scrape_of_the_webserver_says_the_same(demo):
     ended = {"held": float(demo_program.LEGS), "current": float(demo_program.LEGS)}
     wait_for("all is current", lambda: ended.items() <= scraped(demo)["legs"].items(), poll_s=1)
-    found = scraped(demo)
-    assert sum(found["lines_in_use"].values()) == LINES
-    assert found["login_state"]["LIVE"] == 1.0
-    assert found["rows_written_total"].keys() == {"STREAM", "QUEUE"}
-    assert found["queue_requests"]["FAILED"] == 0.0
-    assert 0.0 < found["tick_duration_seconds"][""] < 60.0
-    assert found["oldest_value_age_seconds"][""] >= 0.0
+    samples = scraped(demo)
+    assert sum(samples["lines_in_use"].values()) == LINES
+    assert samples["login_state"]["LIVE"] == 1.0
+    assert samples["rows_written_total"].keys() == {"STREAM", "QUEUE"}
+    assert samples["queue_requests"]["FAILED"] == 0.0
+    assert 0.0 < samples["tick_duration_seconds"][""] < 60.0
+    assert samples["oldest_value_age_seconds"][""] >= 0.0
 
 
 # The commands of documents that read; those of a reader's own ids are his own.
@@ -271,7 +272,8 @@ def test_a_streamed_fill_is_seen_by_the_stream(demo):
 def test_a_streamed_close_is_an_explicit_zero_row_of_the_stream(demo):
     demo.post("close", account=ACCOUNT, conid=STREAMED_TO_CLOSE)
     row = seen(demo, STREAMED_TO_CLOSE, lambda r: r["position"] == 0.0)
-    assert (row["account"], row["source"]) == (ACCOUNT, "STREAM")
+    assert row["account"] == ACCOUNT
+    assert row["source"] == "STREAM"
     wait_for("its line is free", lambda: demo.lines() == LINES - 1)
 
 
@@ -290,7 +292,9 @@ def monitored(demo: Demo, *, short: bool) -> int:
 
 
 def test_monitored_changes_are_seen_by_the_queue(demo):
-    filled, closed, assigned = TO_FILL, monitored(demo, short=False), monitored(demo, short=True)
+    filled = TO_FILL
+    closed = monitored(demo, short=False)
+    assigned = monitored(demo, short=True)
     wanted = {filled: demo.latest(filled)["position"] + 3, closed: 0.0, assigned: 0.0}
     demo.post("fill", account=ACCOUNT, conid=filled, quantity=3)
     demo.post("close", account=ACCOUNT, conid=closed)
@@ -335,25 +339,25 @@ def ticks(demo: Demo, sensor: str, *, since: datetime) -> list[str]:
 @pytest.mark.parametrize("sensor", ["drain_queue", "supervise_stream"])
 def test_the_sensors_tick_without_an_error(demo, sensor):
     def at_least_five() -> list[str]:
-        found = ticks(demo, sensor, since=demo.began)
-        return found if len(found) >= 5 else []
+        tick_list = ticks(demo, sensor, since=demo.began)
+        return tick_list if len(tick_list) >= 5 else []
 
     statuses = wait_for("five ticks", at_least_five, poll_s=0.5)
     assert set(statuses) <= {"SUCCESS", "SKIPPED", "STARTED"}
 
 
 def test_no_run_fails(demo):
-    found = demo.graphql(
+    answer = demo.graphql(
         "{ runsOrError(limit: 100) { ... on Runs { results { jobName status } } } }"
     )
-    runs = {(run["jobName"], run["status"]) for run in found["runsOrError"]["results"]}
+    runs = {(run["jobName"], run["status"]) for run in answer["runsOrError"]["results"]}
     assert ("close_day", "SUCCESS") in runs
     assert not [job for job, status in runs if status == "FAILURE"]
 
 
 def status(demo: Demo) -> dict[str, Any]:
-    found: dict[str, Any] = json_of("status", "--home", str(demo.home))
-    return found
+    answer: dict[str, Any] = json_of("status", "--home", str(demo.home))
+    return answer
 
 
 def test_a_stream_terminated_in_the_ui_is_paused_until_a_person_resumes_it(demo):
@@ -386,7 +390,8 @@ def test_a_stream_terminated_in_the_ui_is_paused_until_a_person_resumes_it(demo)
 
 def test_a_backfill_of_five_days_fills_five_partitions(backfilled):
     status, new, rows = backfilled.result(demo_program.LIMIT_S)
-    assert (status, new) == ("COMPLETED_SUCCESS", 5)
+    assert status == "COMPLETED_SUCCESS"
+    assert new == 5
     assert rows.height >= SESSIONS * 190
     assert rows.is_unique().all()
 

@@ -105,8 +105,8 @@ def is_as_in_tables(demo: Demo, page: Page, column: str, name: str) -> bool:
 
 def positions(demo: Demo) -> list[dict[str, Any]]:
     """Return the holdings as the command line lists them."""
-    found: list[dict[str, Any]] = json_of("positions", "--home", str(demo.home))
-    return found
+    answer: list[dict[str, Any]] = json_of("positions", "--home", str(demo.home))
+    return answer
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_the_money_page_shows_the_figures_of_the_tables_and_asks_no_other_host(d
     before = of_strategies(money, "value")
     wait_for("it moves on", lambda: of_strategies(money, "value") != before)
     assert money.driver.execute_script(FOREIGN) == []
-    problems = [one for one in money.driver.get_log("browser") if one["level"] == "SEVERE"]
+    problems = [entry for entry in money.driver.get_log("browser") if entry["level"] == "SEVERE"]
     assert problems == []
 
 

@@ -92,12 +92,12 @@ def follow(lake: MoneyLake, random: Random, records: Path) -> None:
         reader = lake.updates.sync.follow(last[-1][0] if last else START)
         while True:
             try:
-                found = reader.read()
-                if found is None:
+                read_rows = reader.read()
+                if read_rows is None:
                     sleep(0.01)
                     continue
-                ids = found.rows.get_column("update_id")
-                out.write(" ".join([found.token, *ids]).encode() + b"\n")
+                ids = read_rows.rows.get_column("update_id")
+                out.write(" ".join([read_rows.token, *ids]).encode() + b"\n")
             except TokenError:
                 out.truncate(0)
                 reader = lake.updates.sync.follow(START)
@@ -204,14 +204,18 @@ def run(
     The seed decides which process is killed, after how long, and what each process does. How far
     each of them is by then depends on the machine.
     """
-    random, result, began = Random(seed), CampaignResult(seed), monotonic()
+    random = Random(seed)
+    result = CampaignResult(seed)
+    began = monotonic()
     report(f"chaos with seed {seed}: replay with --seed {seed}")
     lake = MoneyLake(path)
     lake.initialize_sync()
     for table in (lake.queue.table, lake.updates.table):
         DeltaTable(table.path).alter.set_table_properties(RETENTION)
+
     with worker_processes(path, random) as running:
-        left, stopped = kills, dict[int, float]()
+        left = kills
+        stopped = dict[int, float]()
         while left:
             result.stops += stop_and_go_on(running, stopped, random)
             if (kills - left) % POWER_LOSS_EVERY == POWER_LOSS_EVERY - 1:
@@ -219,10 +223,12 @@ def run(
                 lake = MoneyLake(path)
                 check_readable(lake, result)
                 continue
+
             sleep(random.uniform(0.02, 0.25))  # the moment of the kill, not a wait
             work, worker = running.pop(choose([work for work, _ in running], random, result, left))
             output = worker.kill()
             assert not output, output
+
             result.kills[work] = result.kills.get(work, 0) + 1
             check_readable(lake, result)
             if work == "insert" and lake.queue.sync.overview().claimable > BACKLOG:
@@ -233,6 +239,7 @@ def run(
             os.kill(pid, signal.SIGCONT)
         if kills >= FULL_CAMPAIGN:  # on a busy machine no maintenance may have come to its end yet
             asyncio.run(eventually(lambda: all(maintained(path))))
+
     drain_later(lake, 200)
     check_end(lake, path, result)
     check_breadth(result)
@@ -256,6 +263,7 @@ def stop_and_go_on(
     moving = [pid for pid in pids if pid not in stopped]
     if random.random() < 0.5 or len(stopped) > 1:
         return 0
+
     pid = random.choice(moving)
     try:
         os.kill(pid, signal.SIGSTOP)
@@ -297,6 +305,7 @@ def lose_power(
         assert not output, output
     for table in (lake.queue.table, lake.updates.table):
         tear(Path(table.path), random)
+
     kills = min(2, left)
     for _ in range(kills):
         doctor = start("doctor", path, random)
@@ -306,6 +315,7 @@ def lose_power(
     result.kills["doctor"] = result.kills.get("doctor", 0) + kills
     output = start("doctor", path, random).output()
     assert not output, output
+
     running[:] = [(work, start(work, path, random)) for work in WORKERS]
     return kills
 
@@ -356,14 +366,16 @@ def check_end(lake: MoneyLake, path: Path, result: CampaignResult) -> None:
     assert not written.get_column("update_id").is_duplicated().any(), "a row was written twice"
     assert not written.get_column("request_id").is_duplicated().any()
     assert set(written.get_column("request_id")) <= ids, "a row of no request"
+
     acknowledged = set(records(path, "insert"))
     assert acknowledged <= ids, "an acknowledged request is gone"
     check_answers(requests, written)
     check_readers(lake, path, written)
     for table in lake.tables:
-        found = Table(table.path, table.spec).damage()
-        assert found is None, found
-    result.requests, result.values = len(ids), written.height
+        damage = Table(table.path, table.spec).damage()
+        assert damage is None, damage
+    result.requests = len(ids)
+    result.values = written.height
     result.unchanged = len(ids) - written.height
     result.acknowledged = len(acknowledged)
     result.merged, result.deleted = maintained(path)
@@ -388,7 +400,8 @@ def check_answers(requests: pl.DataFrame, written: pl.DataFrame) -> None:
     assert own.height == written.height, "a row that its request does not name"
     for created_at, price in answered.select("created_at", "market_price").iter_rows():
         assert price >= price_at(created_at), "a value that is older than its request"
-    holding, interval = ["account", "conid"], timedelta(minutes=50)
+    holding = ["account", "conid"]
+    interval = timedelta(minutes=50)
     again = written.sort("ledger_version").filter(
         pl.col("market_price") == pl.col("market_price").shift().over(holding),
         pl.col("timestamp") - pl.col("timestamp").shift().over(holding) < interval,

@@ -75,13 +75,13 @@ def assert_each_row_is_in_one_event(demo: Demo, *, after: int = 0) -> None:
         with suppress(httpx.HTTPError):
             events = demo.graphql(EVENTS)["assetOrError"]["assetMaterializations"]
             found = [
-                {one["label"]: one.get("intValue") for one in event["metadataEntries"]}
+                {entry["label"]: entry.get("intValue") for entry in event["metadataEntries"]}
                 for event in reversed(events)
             ]
             spans[:] = [
-                (one["delta_version_from"], one["delta_version"], one["rows"])
-                for one in found
-                if one["delta_version_from"] >= after
+                (row["delta_version_from"], row["delta_version"], row["rows"])
+                for row in found
+                if row["delta_version_from"] >= after
             ]
         return bool(spans)
 
@@ -139,7 +139,7 @@ def claimed(ui_port: int) -> bool:
     """Return whether a tick of this home has claimed requests."""
     with suppress(httpx.HTTPError, KeyError):
         ticks = query_ui(ui_port, TICKS)["sensorOrError"]["sensorState"]["ticks"]
-        return any(re.match("[1-9][0-9]* claimed", one["skipReason"] or "") for one in ticks)
+        return any(re.match("[1-9][0-9]* claimed", tick["skipReason"] or "") for tick in ticks)
     return False
 
 
@@ -172,7 +172,8 @@ def test_two_homes_drain_one_lake_and_value_each_request_once(demo, tmp_path):
 
 
 def test_a_code_server_that_stands_still_is_replaced_and_the_stream_goes_on(demo):
-    session, code_server = streaming(demo, after=None), program(demo, "code server")
+    session = streaming(demo, after=None)
+    code_server = program(demo, "code server")
     code_server.suspend()
     until_valued(demo, "the code server stood still")
     said = f"The code server (process {code_server.pid}) has let no sensor tick for "

@@ -98,10 +98,12 @@ async def test_a_project_values_an_account_under_its_prefix_with_its_owners(
             dg.build_sensor_context(instance=instance) as context,
         ):
             ticked = await asyncio.to_thread(drain.evaluate_tick, context)
+
     graph = repository.asset_graph
-    keys = {one.asset_key for one in ticked.asset_events}
+    keys = {asset_event.asset_key for asset_event in ticked.asset_events}
     assert dg.AssetKey(["ibkr", "options", "position_updates"]) in keys
     assert {tuple(key.path[:-1]) for key in keys} == {("ibkr", "options")}
+
     checks = [e for e in ticked.asset_events if isinstance(e, dg.AssetCheckEvaluation)]
     assert {e.asset_check_key for e in checks} <= set(graph.asset_check_keys)
     assert checks
@@ -117,9 +119,11 @@ def test_all_that_is_in_a_catalog_has_the_prefix_the_group_the_owners_and_the_ta
     graph = repository.asset_graph
     nodes = [graph.get(key) for key in graph.get_all_asset_keys()]
     assert len(nodes) == len(PARENTS)
+
     for node in nodes:
         assert node.key.path[:-1] == ["ibkr", "options"]
-        assert (node.group_name, node.owners) == ("trading", ["team:desk"])
+        assert node.group_name == "trading"
+        assert node.owners == ["team:desk"]
         assert node.tags["book"] == "vol"
         assert "domain" not in node.tags
         lineage = node.metadata.get("dagster/column_lineage")
@@ -128,6 +132,7 @@ def test_all_that_is_in_a_catalog_has_the_prefix_the_group_the_owners_and_the_ta
     names = {node.key.path[-1]: {key.path[-1] for key in node.parent_keys} for node in nodes}
     assert names == PARENTS
     assert {key.asset_key.path[0] for key in graph.asset_check_keys} == {"ibkr"}
+
     exposure = graph.get(dg.AssetKey(["ibkr", "options", "strategy_exposure"]))
     assert exposure.metadata["page"].url == "http://127.0.0.1:3001/money"
 
@@ -153,11 +158,16 @@ def test_attributes_count_before_the_environment_and_paths_begin_at_the_project(
     others |= {"drain_interval_s": 30, "history_days": 7}
     others |= {"alert_urls": "json://one json://two", "gateway_port": "{{ env.GATEWAY }}"}
     repository = project(component(**files, **others))
-    found = POSITION_SYNC.read_settings()
-    assert (found.gateway_id, found.lake) == ("127.0.0.1:4001", "s3://bucket/lake")
-    assert found.strategies_file == root / "legs.yaml"
-    assert found.flex_folder == root / "statements"
-    assert (len(found.alert_urls), found.batch_size, found.max_lines) == (2, 70, 60)
+    settings_read = POSITION_SYNC.read_settings()
+
+    assert settings_read.gateway_id == "127.0.0.1:4001"
+    assert settings_read.lake == "s3://bucket/lake"
+    assert settings_read.strategies_file == root / "legs.yaml"
+    assert settings_read.flex_folder == root / "statements"
+    assert len(settings_read.alert_urls) == 2
+    assert settings_read.batch_size == 70
+    assert settings_read.max_lines == 60
+
     gateway = repository.asset_graph.get(dg.AssetKey("gateway"))
     assert gateway.metadata["dagster/uri"] == "tcp://127.0.0.1:4001"
     numbers = {"batch_size": "70", "drain_interval_s": 30.0, "history_days": 7}
@@ -234,5 +244,5 @@ def test_a_scaffolded_component_loads_and_imports_nothing_that_it_does_not_need(
 
     output(str(Path(sys.executable).with_name("dg")), "scaffold", "defs", TYPE, "position_sync")
     heavy = {"exchange_calendars", "typer"}
-    found = output(sys.executable, "-c", LOAD.format(root=root, heavy=heavy))
-    assert found.split() == ["3", str(root / "data" / "lake")]
+    printed = output(sys.executable, "-c", LOAD.format(root=root, heavy=heavy))
+    assert printed.split() == ["3", str(root / "data" / "lake")]

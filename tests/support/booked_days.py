@@ -24,7 +24,9 @@ from position_sync_dagster.sync.past_days import ClosingService
 from tests.support.flex_files import ACCOUNT, element
 
 # Sessions of one week and the Monday after it.
-THURSDAY, FRIDAY, MONDAY = date(2026, 3, 5), date(2026, 3, 6), date(2026, 3, 9)
+THURSDAY = date(2026, 3, 5)
+FRIDAY = date(2026, 3, 6)
+MONDAY = date(2026, 3, 9)
 
 STOCK = {"assetCategory": "STK", "symbol": "AAPL", "conid": "10", "currency": "USD"}
 MES = {"assetCategory": "FUT", "symbol": "MESM6", "conid": "20", "multiplier": "5"} | {

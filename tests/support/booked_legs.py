@@ -8,7 +8,8 @@ from typing import Any
 
 from ib_gateway_simulator import Book, load_book
 
-A, B = "DUSIM0001", "DUSIM0002"
+A = "DUSIM0001"
+B = "DUSIM0002"
 CALL, PUT, WORTHLESS, CENTS, STOCK, UNHELD = (
     921000001, 921000002, 921000003, 921000004, 920000001, 921000007,
 )  # fmt: skip
@@ -38,7 +39,9 @@ def leg(conid: int, strategy_id: str = "s", **more: Any) -> dict[str, Any]:
 def book_of_one_account(name: str = A) -> Book:
     """Return the small book with its first account only, by this name."""
     book = load_book("small")
-    openings = tuple(replace(one, account=name) for one in book.openings if one.account == A)
+    openings = tuple(
+        replace(opening, account=name) for opening in book.openings if opening.account == A
+    )
     return replace(book, accounts=(replace(book.accounts[0], name=name),), openings=openings)
 
 
@@ -61,9 +64,9 @@ def book_of_chain(
 ) -> Book:
     """Return a book whose accounts hold one each of the calls and puts on SPY."""
     path = folder / "chain.yaml"
-    positions = (f"{{account: {one}, chain: spy, quantities: [1]}}" for one in accounts)
+    positions = (f"{{account: {account}, chain: spy, quantities: [1]}}" for account in accounts)
     text = CHAIN.format(
-        accounts=", ".join(f"{{name: {one}}}" for one in accounts),
+        accounts=", ".join(f"{{name: {account}}}" for account in accounts),
         positions=", ".join(positions),
         first=FIRST,
         stop=600 + strikes - 1,

@@ -83,7 +83,7 @@ class Page:
 
     def wait_for_text(self, *texts: str) -> None:
         """Wait until the page shows each of the texts."""
-        wait_for(f"the page shows {texts}", lambda: all(one in self.text() for one in texts))
+        wait_for(f"the page shows {texts}", lambda: all(text in self.text() for text in texts))
 
     def click(self, xpath: str) -> None:
         """Click what an XPath finds, once it is there and enabled."""
@@ -128,8 +128,8 @@ class Page:
 
     def checks_pass(self, name: str) -> bool | None:
         """Return whether the lineage page shows all checks as passed; None without an answer."""
-        found = re.search(r"(\d+) / (\d+) Passed", self.node(name))
-        return found[1] == found[2] if found else None
+        match = re.search(r"(\d+) / (\d+) Passed", self.node(name))
+        return match[1] == match[2] if match else None
 
     def save(self, path: Path) -> None:
         """Write a screenshot as PNG."""

@@ -26,7 +26,9 @@ from tests.support.ports import NO_CERTIFICATES, free_port
 from tests.support.waiting import patience, pause_s
 
 PROGRAM = str(Path(sys.executable).parent / "position-sync")
-LEGS, STREAMED, QUEUED = 200, 20, 180
+LEGS = 200
+STREAMED = 20
+QUEUED = 180
 
 # The market data lines: those of the streamed legs, and one for each underlying.
 LINES = STREAMED + 5
@@ -110,14 +112,14 @@ def end_all(process: subprocess.Popen[Any], folder: Path) -> None:
 
 def processes_of(folder: Path) -> list[psutil.Process]:
     """List the living processes whose command line or environment names the folder."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             texts = [*process.cmdline(), *process.environ().values()]
             named = any(str(folder) in text for text in texts)
             if named and process.pid != os.getpid() and process.status() != "zombie":
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes
 
 
 def query_ui(ui_port: int, query: str, **variables: Any) -> Any:
@@ -143,7 +145,8 @@ class Demo:
         self.home = home
         self.arguments = arguments
         self.lake = home / "lake"
-        self.ui_port, self.control_port = free_port(), free_port()
+        self.ui_port = free_port()
+        self.control_port = free_port()
         self.began = datetime.now(UTC)
         self.events: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.errors = home.parent / f"{home.name}.stderr"
@@ -155,8 +158,10 @@ class Demo:
         )
         line = [PROGRAM, "demo", "--home", str(home), *arguments, *(["--calm"] if calm else [])]
         line += ["--ui-port", str(self.ui_port), "--control-port", str(self.control_port)]
+
         if Home.at(home).is_new:  # afterwards it keeps its port
             line += ["--gateway-port", str(free_port())]
+
         self._reader: threading.Thread | None = None
         # What is private is made so by the program.
         usual: dict[str, Any] = {"cwd": home.parent, "start_new_session": True, "umask": 0}
@@ -167,6 +172,7 @@ class Demo:
             usual |= dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
             self.process = subprocess.Popen([sys.executable, "-c", adopt, *line], **usual)
             return
+
         usual |= {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True}
         with self.errors.open("w") as errors:
             self.process = subprocess.Popen([*line, "--json"], stderr=errors, **usual)
@@ -240,12 +246,12 @@ class Demo:
 
     def partitions(self, asset: str) -> list[str]:
         """List the partitions that the UI offers for an asset, oldest first."""
-        found = self.graphql(
+        answer = self.graphql(
             """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) {
                  ... on AssetNode { partitionKeys } } }""",
             key={"path": [asset]},
         )
-        keys: list[str] = found["assetNodeOrError"]["partitionKeys"]
+        keys: list[str] = answer["assetNodeOrError"]["partitionKeys"]
         return keys
 
     def processes(self) -> list[psutil.Process]:

@@ -26,4 +26,6 @@ def part_of(names: Iterable[str], wanted: int) -> set[tuple[str, str]]:
     count = len(places)
     wanted = count if EVERYTHING else min(wanted, count)
     steps = {0, *Random(count).sample(range(count), wanted)}
-    return {(one, places[(at + step) % count]) for at, one in enumerate(places) for step in steps}
+    return {
+        (place, places[(at + step) % count]) for at, place in enumerate(places) for step in steps
+    }

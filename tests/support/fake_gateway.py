@@ -25,8 +25,10 @@ Message = Sequence[str] | bytes | Cut
 
 ACCOUNTS = ("DUSIM0001", "DUSIM0002", "DUSIM0003")
 CONIDS = (7001, 7002, 7003, 7004, 7005)
-POSITION, PORTFOLIO = "61", "7"
-POSITION_FIELDS, PORTFOLIO_FIELDS = 16, 20
+POSITION = "61"
+PORTFOLIO = "7"
+POSITION_FIELDS = 16
+PORTFOLIO_FIELDS = 20
 END = account_messages.position_end()
 LOST = messages.error(-1, 1100, "Connectivity has been lost.")
 DROPPED = messages.error(-1, 1101, "Connectivity restored - data lost.")
@@ -108,17 +110,21 @@ class FakeGateway:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         self._writers.append(writer)
+
         self.most = max(self.most, len(self._writers))
         ends = (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError)
+
         try:
             with suppress(*ends):
                 await reader.readexactly(len(wire.PREFIX))
                 await _read(reader)
                 version = str(wire.MAX_SERVER_VERSION)
                 writer.write(wire.frame((version, "20261120 23:30:01 Greenwich Mean Time")))
+
                 logging_in = True
                 while True:
                     request = await _read(reader)
@@ -142,6 +148,7 @@ class FakeGateway:
             case ["61", *_]:
                 self.lists_at.append(len(self.said))
                 self.say(self.listing)
+
                 # Interrupted, it is requested again: the answer is then without an interruption.
                 self.listing = [m for m in self.listing if m not in (LOST, DROPPED, KEPT)]
             case ["9", _, request_id, conid, *_]:
@@ -167,7 +174,7 @@ class FakeGateway:
 
 
 def _forget(requests: dict[int, int], request_id: int) -> None:
-    for conid in [conid for conid, each in requests.items() if each == request_id]:
+    for conid in [conid for conid, request in requests.items() if request == request_id]:
         del requests[conid]
 
 
@@ -218,6 +225,7 @@ class Told:
         for at, message in enumerate(said):
             if message in (LOST, DROPPED) and whole:
                 self.emptied.clear()
+
             if list_at is not None and at >= list_at and message == END:
                 list_at = None
                 open_ones = {key[0] for key in named_since - late if last[key]}
@@ -227,12 +235,16 @@ class Told:
                         for key in absent:
                             certain = whole and account in open_ones and key not in unsure
                             self._set(key, 0.0, certain=certain)
+
                     is_named = whole and account in open_ones
                     (self.emptied.discard if is_named else self.emptied.add)(account)
             elif (row := named(message)) is not None and row[0][0] in self.accounts:
-                key, quantity, is_position = row[0], row[1], message[0] == POSITION
+                key = row[0]
+                quantity = row[1]
+                is_position = message[0] == POSITION
                 if is_position and quantity and list_at is not None and at >= list_at:
                     named_since.add(key)
+
                 if quantity is not None:
                     in_list = list_at is not None and at >= list_at and key not in valued_since
                     contradicts = self.valued.get(key, quantity) != quantity
@@ -297,6 +309,7 @@ def named(message: Message) -> tuple[Key, float | None] | None:
         return None
     if not conid.isdecimal():
         return None
+
     key = (account, int(conid))
     try:
         quantity = float(held)

@@ -56,9 +56,9 @@ def statement(
     ).encode()
 
 
-def period(found: Statement) -> StatementEvent | None:
+def period(statement: Statement) -> StatementEvent | None:
     """Return the days whose trades a statement names."""
-    return next((one for one in found.events if one.kind is EventKind.PERIOD), None)
+    return next((event for event in statement.events if event.kind is EventKind.PERIOD), None)
 
 
 def refused(code: str, message: str, status: str = "Fail") -> bytes:

@@ -16,7 +16,8 @@ from datetime import date
 
 from tests.support.flex_files import element, statement
 
-A, B = "DUSIM0001", "DUSIM0002"
+A = "DUSIM0001"
+B = "DUSIM0002"
 
 DAYS = tuple(date(2026, 3, day) for day in (2, 3, 4, 5, 6, 9))
 
@@ -70,7 +71,8 @@ def _trade(
     number: int, symbol: str, quantity: int, price: str, commission: str, **more: str
 ) -> str:
     """Return a trade of account A, or of another one, on a day of the table."""
-    day, day_id = f"{DAYS[number]:%Y%m%d}", f"{DAYS[number]:%d}"
+    day = f"{DAYS[number]:%Y%m%d}"
+    day_id = f"{DAYS[number]:%d}"
     stated = {
         "tradeID": f"10{day_id}{abs(quantity)}", "transactionID": f"50{day_id}{abs(quantity)}",
         "ibExecID": f"0000e{day_id}.{abs(quantity)}.01.01", "reportDate": day, "tradeDate": day,

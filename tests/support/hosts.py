@@ -44,7 +44,8 @@ class Host:
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder
-        self.code_port, self.ui_port = free_port(), free_port()
+        self.code_port = free_port()
+        self.ui_port = free_port()
         home = folder / "dagster_home"
         home.mkdir(parents=True)
         (home / "dagster.yaml").write_text((DEPLOY / "dagster.yaml").read_text())
@@ -108,8 +109,8 @@ class Host:
     def answers(self) -> bool:
         """Return whether its webserver has loaded the definitions."""
         with suppress(httpx.HTTPError):
-            found = self.graphql("{ repositoriesOrError { __typename } }")
-            return bool(found["repositoriesOrError"]["__typename"] == "RepositoryConnection")
+            answer = self.graphql("{ repositoriesOrError { __typename } }")
+            return bool(answer["repositoriesOrError"]["__typename"] == "RepositoryConnection")
         return False
 
     def graphql(self, query: str, **variables: Any) -> Any:

@@ -123,7 +123,8 @@ def write_as_owner(lake: Lake, clock_s: float = 0.0, lease_s: float = 2.0) -> st
         return datetime.now(UTC) + timedelta(seconds=clock_s)
 
     lake = Lake(lake.path, clock=clock)
-    session, price = acquired(lake, lease_s=lease_s), 0.0
+    session = acquired(lake, lease_s=lease_s)
+    price = 0.0
     lake.updates.table.fence("g", session.fencing_token)
     while True:
         price += 1.0

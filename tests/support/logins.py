@@ -44,7 +44,9 @@ class Login:
         cls, folder: Path, number: int, *, legs: int, active: int, max_lines: int = 100
     ) -> "Login":
         """Start the gateway of a login with a generated book."""
-        name, account, port = f"login-{number}", f"DUSIM{number:04}", free_port()
+        name = f"login-{number}"
+        account = f"DUSIM{number:04}"
+        port = free_port()
         book = generate(folder / name, legs, active, account)
         process = subprocess.Popen(
             [

@@ -10,7 +10,8 @@ def keep_migrations() -> None:
     """Make alembic read the migrations of each storage once per process."""
     if hasattr(ScriptDirectory.from_config, "__wrapped__"):
         return
-    read, kept = ScriptDirectory.from_config, dict[str | None, ScriptDirectory]()
+    read = ScriptDirectory.from_config
+    kept = dict[str | None, ScriptDirectory]()
 
     @wraps(read)
     def from_config(config: Config) -> ScriptDirectory:

@@ -36,11 +36,12 @@ def money(
 
 def book_of(rows: Sequence[PositionUpdate], legs: Sequence[ActiveContract], **values: Any) -> Book:
     """Return the book of rows that the broker confirms nothing of."""
-    priced, active = priced_rows(rows), tuple(legs)
+    priced = priced_rows(rows)
+    active = tuple(legs)
     closes = values.get("closes", NO_CLOSES)
     betas = values.pop("betas", None)
-    found = split(active, priced, end_of=closes.end_of, betas=betas, owned=closes.owned)
-    return Book(now=NOW, priced=priced, legs=active, split=found, **values)
+    parts = split(active, priced, end_of=closes.end_of, betas=betas, owned=closes.owned)
+    return Book(now=NOW, priced=priced, legs=active, split=parts, **values)
 
 
 def shown(table: Sequence[Text], width: int) -> list[str]:

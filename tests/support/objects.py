@@ -61,6 +61,7 @@ class Objects:
             return error(404, "NoSuchBucket", "The specified bucket does not exist")
         if method == "GET" and not key and "list-type" in query:
             return self._list(bucket, query)
+
         if method == "POST" and query.keys() == {"delete"}:
             return self._delete_all(bucket, body)
         if key and not query and method in ("GET", "HEAD"):
@@ -85,6 +86,7 @@ class Objects:
         }
         if wanted is None:
             return Answer(200, headers, found.content)
+
         first, _, last = wanted.removeprefix("bytes=").partition("-")
         begin = int(first) if first else max(0, size - int(last))
         end = min(int(last), size - 1) if first and last else size - 1
@@ -114,9 +116,9 @@ class Objects:
 
     def _delete_all(self, bucket: str, body: bytes) -> Answer:
         names = [
-            one.text or ""
-            for one in ElementTree.fromstring(body).iter()  # noqa: S314 - of the program under test
-            if one.tag.rpartition("}")[2] == "Key"
+            element.text or ""
+            for element in ElementTree.fromstring(body).iter()  # noqa: S314 - of the program under test
+            if element.tag.rpartition("}")[2] == "Key"
         ]
         for name in names:
             self._delete(bucket, name)
@@ -124,7 +126,8 @@ class Objects:
         return _document("DeleteResult", deleted)
 
     def _list(self, bucket: str, query: Mapping[str, str]) -> Answer:
-        prefix, most = query.get("prefix", ""), int(query.get("max-keys", PAGE))
+        prefix = query.get("prefix", "")
+        most = int(query.get("max-keys", PAGE))
         after = query.get("continuation-token") or query.get("start-after", "")
         entries = self._entries(bucket, prefix, query.get("delimiter", ""), after)
         page = list(islice(entries, most))
@@ -140,11 +143,13 @@ class Objects:
         self, bucket: str, prefix: str, delimiter: str, after: str
     ) -> Iterator[tuple[str, str]]:
         """Yield objects and common prefixes in their order, each by its name, after a name."""
-        keys, last = self._keys[bucket], ""
+        keys = self._keys[bucket]
+        last = ""
         for place in range(bisect_left(keys, max(prefix, after)), len(keys)):
             key = keys[place]
             if not key.startswith(prefix):
                 return
+
             inner, found, _ = key.removeprefix(prefix).partition(delimiter or "\0")
             if found:
                 common = f"{prefix}{inner}{found}"
@@ -156,11 +161,11 @@ class Objects:
                 yield key, self._entry(bucket, key)
 
     def _entry(self, bucket: str, key: str) -> str:
-        found = self._buckets[bucket][key]
-        written = found.written.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        buckets = self._buckets[bucket][key]
+        written = buckets.written.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         return (
             f"<Contents><Key>{escape(key)}</Key><LastModified>{written}</LastModified>"
-            f"<ETag>{escape(found.etag)}</ETag><Size>{len(found.content)}</Size>"
+            f"<ETag>{escape(buckets.etag)}</ETag><Size>{len(buckets.content)}</Size>"
             "<StorageClass>STANDARD</StorageClass></Contents>"
         )
 

@@ -15,7 +15,8 @@ from position_sync_dagster.money.past.movements import (
 from tests.support.holdings import make_holding
 
 AT = datetime(2028, 11, 1, 15, tzinfo=UTC)
-NEAR, FAR = date(2028, 12, 15), date(2029, 1, 19)
+NEAR = date(2028, 12, 15)
+FAR = date(2029, 1, 19)
 OTHERS = {"stock": ("STK", 1.0), "future": ("FUT", 50.0), "bond": ("BOND", None)}
 
 
@@ -25,7 +26,8 @@ def contract(name: str) -> Instrument:
     if name in OTHERS:
         kind, multiplier = OTHERS[name]
         return Instrument(sec_type=kind, multiplier=multiplier, **own)
-    term, is_future = name.rstrip("+"), name.startswith("F")
+    term = name.rstrip("+")
+    is_future = name.startswith("F")
     return Instrument(
         sec_type="FOP" if is_future else "OPT",
         multiplier=50.0 if is_future else 100.0,

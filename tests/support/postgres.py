@@ -18,15 +18,16 @@ from tests.support.ports import free_port
 
 MISSING = "PostgreSQL is not installed (apt install postgresql)"
 
-USER, DATABASE = "dagster", "dagster"
+USER = "dagster"
+DATABASE = "dagster"
 PASSWORD = "unu5ual/p@ss :w0rd%41"  # noqa: S105 - each character that a URL would not take
 
 
 def programs() -> Path | None:
     """Return the folder of the server's programs; None where it is not installed."""
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name))
-    found = shutil.which("initdb")
-    folders = [*([Path(found).resolve().parent] if found else []), *reversed(debian)]
+    path = shutil.which("initdb")
+    folders = [*([Path(path).resolve().parent] if path else []), *reversed(debian)]
     return next((folder for folder in folders if (folder / "pg_isready").exists()), None)
 
 

@@ -32,14 +32,16 @@ def streaming(
 
     def lives() -> GatewaySession | None:
         check()
-        found = None
+        held_session = None
         with suppress(LakeError):  # there are no tables yet
             newest = lake.sessions.history(1) if name is None else [lake.sessions.current(name)]
-            found = next(iter(newest), None)
-        if found is None or (after is not None and found.session_id == after.session_id):
+            held_session = next(iter(newest), None)
+        if held_session is None or (
+            after is not None and held_session.session_id == after.session_id
+        ):
             return None
-        live = found.is_alive(utc_now()) and found.state is SessionState.LIVE
-        return found if live and has_lines(found) else None
+        live = held_session.is_alive(utc_now()) and held_session.state is SessionState.LIVE
+        return held_session if live and has_lines(held_session) else None
 
     session: GatewaySession = wait_for(f"{name or 'it'} streams", lives, poll_s=0.3)
     return session

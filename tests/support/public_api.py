@@ -33,6 +33,7 @@ def _describe(name: str) -> Iterator[str]:
     if not inspect.isclass(value):
         yield f"{_async(value)}def {name}{_signature(value)}"
         return
+
     yield f"class {name}({', '.join(base.__name__ for base in value.__bases__)})"
     if issubclass(value, enum.Enum):
         yield from (f"  {member.name} = {member.value!r}" for member in value)
@@ -52,6 +53,7 @@ def _methods(cls: type) -> Iterator[str]:
     for base in reversed(cls.__mro__):
         if base.__module__.partition(".")[0] == package.__name__:
             found |= vars(base)
+
     for name, member in sorted(found.items()):
         if name.startswith("_"):
             continue
@@ -110,7 +112,9 @@ def _type(annotation: Any) -> str:
     if get_origin(annotation) is Unpack:
         return f"Unpack[{get_args(annotation)[0].__name__}]"
     if get_origin(annotation) is Union:  # as Python before 3.14 shows some of `… | …`
-        return " | ".join("None" if one is NoneType else _type(one) for one in get_args(annotation))
+        return " | ".join(
+            "None" if get_arg is NoneType else _type(get_arg) for get_arg in get_args(annotation)
+        )
     return _plain(inspect.formatannotation(annotation))
 
 

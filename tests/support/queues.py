@@ -25,7 +25,9 @@ def written_by(table: Path, version: int) -> list[Path]:
 def written(table: Table) -> int:
     """Return the rows of the files that the newest commit added, by the log."""
     actions = map(json.loads, newest_entry(Path(table.path)).read_text().splitlines())
-    return sum(json.loads(one["add"]["stats"])["numRecords"] for one in actions if "add" in one)
+    return sum(
+        json.loads(action["add"]["stats"])["numRecords"] for action in actions if "add" in action
+    )
 
 
 def insert(queue: PositionQueue) -> None:

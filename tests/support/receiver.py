@@ -67,7 +67,7 @@ class Receiver:
 
     def taken(self) -> list[tuple[str, str]]:
         """Return the title and text of each message."""
-        return [(one["title"], one["message"]) for one in self.messages]
+        return [(message["title"], message["message"]) for message in self.messages]
 
     def take(self, request: BaseHTTPRequestHandler) -> Answer:
         body = request.rfile.read(int(request.headers["Content-Length"]))
@@ -93,7 +93,8 @@ def trickling_receiver() -> Iterator[tuple[str, list[bytes], Event]]:
         Its address for apprise, what it was asked, and an event that is set by the first request.
     """
     asked: list[bytes] = []
-    is_asked, ended = Event(), Event()
+    is_asked = Event()
+    ended = Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

@@ -65,9 +65,9 @@ def mixed(nodeids: Iterable[str]) -> list[str]:
         kinds[tier, nodeid.startswith(WAITING)].append(nodeid)
     kinds[1, True].sort(key=lambda n: [n.startswith(folder) for folder in WAITING], reverse=True)
     placed = [
-        (tier, place / len(found), nodeid)
-        for (tier, _), found in kinds.items()
-        for place, nodeid in enumerate(found)
+        (tier, place / len(kind), nodeid)
+        for (tier, _), kind in kinds.items()
+        for place, nodeid in enumerate(kind)
     ]
     return [nodeid for *_, nodeid in sorted(placed, key=lambda one: one[:2])]
 

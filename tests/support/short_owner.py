@@ -57,6 +57,7 @@ async def _download_and_enqueue(
     try:
         connection = await manager.get_connection()
         await own.claim_mode(connection.trading_mode)
+
         feed = connection.feed
         feed.book.remember(await publisher.restore())
         connection.connectivity.require_ib()
@@ -65,12 +66,14 @@ async def _download_and_enqueue(
             await asyncio.sleep(2 * settings.second_list_s)
             await feed.snapshot()
             await feed.download()
+
         connection.connectivity.require_ib()
         resolver = LegResolver(context, lake.registry, ContractCache(lake.contracts))
         await resolver.resolve(connection, lake.registry.unresolved)
         executions = await connection.executions()
     finally:
         await manager.close()
+
     own.check()
     own.status = lambda: {"state": SessionState.LIVE}
     publisher.follow(feed)

@@ -134,7 +134,7 @@ class StoreProxy:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(asdict(self._plan)).encode() + b"\n")
         self._process.stdin.flush()
-        return [Request(*one) for one in json.loads(self._answer())]
+        return [Request(*row) for row in json.loads(self._answer())]
 
     def reset(self) -> None:
         """Answer at once and without faults again, and forget the requests."""
@@ -213,6 +213,7 @@ class _Server:
                 if fault == HANG:
                     await reader.read()  # until the client gives up
                     break
+
                 known = fault is not None and fault != CUT_AFTER
                 answer = error(*ERRORS[fault]) if known else self._answer(request)
                 if fault == CUT_AFTER:

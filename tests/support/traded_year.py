@@ -84,6 +84,7 @@ class TradedYear:
         if is_option and "notes" not in more:
             told.received += max(cash, D(0))
             told.paid += max(-cash, D(0))
+
         told.days.append(day)
         self.fills.append((day, contract, quantity))
         legs = told.legs if is_option else told.shares
@@ -124,7 +125,8 @@ class TradedYear:
         files = {}
         for month, days in months.items():
             trades = [row for day in days for row in self.rows[day]]
-            first, last = days[0], days[-1]
+            first = days[0]
+            last = days[-1]
             made = f"{last + timedelta(days=1):%Y%m%d};010000"
             xml = Booked(trades=trades).xml(first, last, made, ACCOUNT)
             files[f"{month}.xml"] = xml.encode()
@@ -146,6 +148,7 @@ class TradedYear:
         for number, told in enumerate(self.told):
             if told.strategy == NOBODY:
                 continue
+
             since = "2025-01-01" if number % 2 else '"2025-01-01"'
             lines += [f"  - strategy_id: {told.strategy}", f"    since: {since}", "    legs:"]
             shares = told.shares if told.kind in WITH_SHARES else []
@@ -199,13 +202,15 @@ def put_expired(year: TradedYear, told: Told, day: date, n: int) -> None:
     put = year.option(year.underlying(), "P", 50, expiry)
     year.fill(told, put, -1, price(n, "0.8"), day)
     year.book(told, put, 1, "0", expiry, "Ep")
-    told.kind, told.ended = "single", "expired"
+    told.kind = "single"
+    told.ended = "expired"
     told.risk = 100 * (50 - D(price(n, "0.8")))
 
 
 def wheel(year: TradedYear, told: Told, day: date, n: int) -> None:
     """A put is assigned, a call is sold on the shares, and the shares are sold."""
-    under, expiry = year.underlying(), later(day, 10)
+    under = year.underlying()
+    expiry = later(day, 10)
     put = year.option(under, "P", 40, expiry)
     call = year.option(under, "C", 42, later(day, 40))
     year.fill(told, put, -1, price(n, "1.2"), day)
@@ -214,23 +219,28 @@ def wheel(year: TradedYear, told: Told, day: date, n: int) -> None:
     year.fill(told, call, -1, "0.75", later(expiry, 3))
     year.fill(told, call, 1, "0.2", later(expiry, 8))
     year.fill(told, under, -100, price(n, "39"), later(expiry, 9))
-    told.kind, told.risk = "single", 4000 - 100 * D(price(n, "1.2"))
+    told.kind = "single"
+    told.risk = 4000 - 100 * D(price(n, "1.2"))
 
 
 def called_away(year: TradedYear, told: Told, day: date, n: int) -> None:
-    under, expiry = year.underlying(), later(day, 21)
+    under = year.underlying()
+    expiry = later(day, 21)
     call = year.option(under, "C", 60, expiry)
     year.fill(told, under, 100, "58.5", day)
     year.fill(told, call, -1, price(n, "1.1"), day, at="120030")
     year.book(told, call, 1, "0", expiry, "A")
     year.book(told, under, -100, "60", expiry, "A")
-    told.kind, told.ended = "covered-call", "assigned"
+    told.kind = "covered-call"
+    told.ended = "assigned"
     told.risk = D(5850) - 100 * D(price(n, "1.1"))
 
 
 def put_spread(year: TradedYear, told: Told, day: date, n: int) -> None:
-    under, expiry = year.underlying(), later(day, 30)
-    short, long = year.option(under, "P", 100, expiry), year.option(under, "P", 95, expiry)
+    under = year.underlying()
+    expiry = later(day, 30)
+    short = year.option(under, "P", 100, expiry)
+    long = year.option(under, "P", 95, expiry)
     year.together(told, day, (short, -3, price(n, "2.1")), (long, 3, "0.9"))
     year.together(told, later(day, 12), (short, 3, "1.5"), (long, -3, price(n, "0.4")))
     told.kind = "vertical"
@@ -238,18 +248,22 @@ def put_spread(year: TradedYear, told: Told, day: date, n: int) -> None:
 
 
 def call_spread_expired(year: TradedYear, told: Told, day: date, n: int) -> None:
-    under, expiry = year.underlying(), later(day, 15)
-    short, long = year.option(under, "C", 100, expiry), year.option(under, "C", 110, expiry)
+    under = year.underlying()
+    expiry = later(day, 15)
+    short = year.option(under, "C", 100, expiry)
+    long = year.option(under, "C", 110, expiry)
     year.together(told, day, (short, -1, price(n, "3")), (long, 1, "1"))
     year.book(told, short, 1, "0", expiry, "Ep")
     year.book(told, long, -1, "0", expiry, "Ep")
-    told.kind, told.ended = "vertical", "expired"
+    told.kind = "vertical"
+    told.ended = "expired"
     told.risk = 100 * (10 - D(price(n, "3")) + 1)
 
 
 def condor(year: TradedYear, told: Told, day: date, n: int) -> None:
     """Closed in two orders on two days: it is one campaign until both are gone."""
-    under, expiry = year.underlying(), later(day, 35)
+    under = year.underlying()
+    expiry = later(day, 35)
     legs = [
         year.option(under, *of, expiry) for of in (("P", 90), ("P", 95), ("C", 105), ("C", 110))
     ]
@@ -264,8 +278,10 @@ def condor(year: TradedYear, told: Told, day: date, n: int) -> None:
 
 
 def strangle(year: TradedYear, told: Told, day: date, n: int) -> None:
-    under, expiry = year.underlying(), later(day, 40)
-    put, call = year.option(under, "P", 80, expiry), year.option(under, "C", 120, expiry)
+    under = year.underlying()
+    expiry = later(day, 40)
+    put = year.option(under, "P", 80, expiry)
+    call = year.option(under, "C", 120, expiry)
     year.fill(told, put, -1, price(n, "1.5"), day, at="120000")
     year.fill(told, call, -1, "1.4", day, at="120040")
     year.fill(told, put, 1, "2.9", later(day, 20))
@@ -274,8 +290,10 @@ def strangle(year: TradedYear, told: Told, day: date, n: int) -> None:
 
 
 def straddle(year: TradedYear, told: Told, day: date, n: int) -> None:
-    under, expiry = year.underlying(), later(day, 25)
-    put, call = year.option(under, "P", 100, expiry), year.option(under, "C", 100, expiry)
+    under = year.underlying()
+    expiry = later(day, 25)
+    put = year.option(under, "P", 100, expiry)
+    call = year.option(under, "C", 100, expiry)
     year.together(told, day, (put, 1, price(n, "4")), (call, 1, "4.2"))
     year.together(told, later(day, 6), (put, -1, "1.5"), (call, -1, price(n, "6.5")))
     told.kind = "straddle"
@@ -283,7 +301,8 @@ def straddle(year: TradedYear, told: Told, day: date, n: int) -> None:
 
 
 def butterfly(year: TradedYear, told: Told, day: date, n: int) -> None:
-    under, expiry = year.underlying(), later(day, 20)
+    under = year.underlying()
+    expiry = later(day, 20)
     low, mid, high = (year.option(under, "C", strike, expiry) for strike in (95, 100, 105))
     year.together(told, day, (low, 1, "6.1"), (mid, -2, "3.2"), (high, 1, price(n, "1.4")))
     year.together(told, later(day, 8), (low, -1, "4"), (mid, 2, "1.6"), (high, -1, "0.7"))
@@ -311,27 +330,33 @@ def rolled_put(year: TradedYear, told: Told, day: date, n: int) -> None:
     year.together(told, later(day, 10), (first, 1, "2.6"), (second, -1, price(n, "2.7")))
     year.together(told, later(day, 24), (second, 1, "1.9"), (third, -1, "2"))
     year.fill(told, third, 1, price(n, "0.6"), later(day, 38))
-    told.kind, told.rolls, told.risk = "single", 2, 100 * (60 - D("1.8"))
+    told.kind = "single"
+    told.rolls = 2
+    told.risk = 100 * (60 - D("1.8"))
 
 
 def exercised(year: TradedYear, told: Told, day: date, n: int) -> None:
     """A long call is exercised, and the shares are sold a day later."""
-    under, expiry = year.underlying(), later(day, 7)
+    under = year.underlying()
+    expiry = later(day, 7)
     call = year.option(under, "C", 30, expiry)
     year.fill(told, call, 1, price(n, "1.6"), day)
     year.book(told, call, -1, "0", expiry, "Ex")
     year.book(told, under, 100, "30", expiry, "Ex")
     year.fill(told, under, -100, "32.4", later(expiry, 1))
-    told.kind, told.risk = "single", 3000 + 100 * D(price(n, "1.6"))
+    told.kind = "single"
+    told.risk = 3000 + 100 * D(price(n, "1.6"))
 
 
 def settled_in_cash(year: TradedYear, told: Told, day: date, n: int) -> None:
     """An index option ends in the money: the broker takes the difference."""
-    under, expiry = year.underlying(), later(day, 5)
+    under = year.underlying()
+    expiry = later(day, 5)
     put = year.option(under, "P", 200, expiry)
     year.fill(told, put, -1, price(n, "3"), day)
     year.book(told, put, 1, "4.25", expiry, "A")
-    told.kind, told.ended = "single", "expired"
+    told.kind = "single"
+    told.ended = "expired"
     told.risk = 100 * (200 - D(price(n, "3")))
 
 
@@ -341,19 +366,23 @@ def day_trade(year: TradedYear, told: Told, day: date, n: int) -> None:
     year.fill(told, call, 5, price(n, "1"), day, at="100000")
     year.fill(told, call, -2, "1.4", day, at="103000")
     year.fill(told, call, -3, price(n, "1.1"), day, at="143000")
-    told.kind, told.risk = "single", 500 * D(price(n, "1"))
+    told.kind = "single"
+    told.risk = 500 * D(price(n, "1"))
 
 
 def collar(year: TradedYear, told: Told, day: date, n: int) -> None:
-    under, expiry = year.underlying(), later(day, 30)
-    put, call = year.option(under, "P", 45, expiry), year.option(under, "C", 55, expiry)
+    under = year.underlying()
+    expiry = later(day, 30)
+    put = year.option(under, "P", 45, expiry)
+    call = year.option(under, "C", 55, expiry)
     year.fill(told, under, 100, "50", day)
     year.fill(told, put, 1, "0.9", day, at="120010")
     year.fill(told, call, -1, price(n, "1"), day, at="120020")
     year.fill(told, put, -1, "0.3", later(day, 11))
     year.fill(told, call, 1, "2.2", later(day, 11), at="120010")
     year.fill(told, under, -100, price(n, "53"), later(day, 11), at="120020")
-    told.kind, told.risk = "collar", 5000 + 90 - 100 * D(price(n, "1")) - 4500
+    told.kind = "collar"
+    told.risk = 5000 + 90 - 100 * D(price(n, "1")) - 4500
 
 
 RECIPES: tuple[Recipe, ...] = (

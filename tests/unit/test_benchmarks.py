@@ -45,7 +45,8 @@ def test_a_lake_carries_half_of_what_the_fuller_of_its_tables_takes(
 
 def test_a_thousand_gateways_are_laid_out_over_lakes_that_carry_them():
     layout = lay_out(1_000, 1_000_000, rate=2.8, flush_s=5.0, heartbeat_s=10.0)
-    assert (layout.a_lake, layout.lakes) == (7, 143)
+    assert layout.a_lake == 7
+    assert layout.lakes == 143
     assert layout.a_lake * layout.lakes >= 1_000
 
 

@@ -36,7 +36,8 @@ def test_an_installed_package_has_its_own_files_and_the_platforms_folder(tmp_pat
 
 
 def test_a_new_home_of_dagster_gets_our_instance_and_no_other_home_does(tmp_path, monkeypatch):
-    ours, own = tmp_path / "ours", tmp_path / "own"
+    ours = tmp_path / "ours"
+    own = tmp_path / "own"
     for home in (ours, own):
         home.mkdir()
     monkeypatch.setattr(dagster_files, "own_dagster_home", lambda: ours)
@@ -83,10 +84,10 @@ def test_ticks_are_late_where_a_supervisor_has_not_ended(supervisor_s, tick_s, l
     for name, age_s in ((SUPERVISOR, supervisor_s), (SENSORS, tick_s)):
         if age_s is not None:
             wrote(name, age_s)
-    found = signs_of_life.read()
-    assert found.late is late
-    assert bool(found.problems) is late
-    assert (found.ticked_at is None) is (tick_s is None)
+    read_rows = signs_of_life.read()
+    assert read_rows.late is late
+    assert bool(read_rows.problems) is late
+    assert (read_rows.ticked_at is None) is (tick_s is None)
     dagster_files.clear()
     assert signs_of_life.read() == signs_of_life.NONE
 
@@ -94,10 +95,10 @@ def test_ticks_are_late_where_a_supervisor_has_not_ended(supervisor_s, tick_s, l
 @pytest.mark.usefixtures("_home")
 def test_a_tick_ahead_of_the_clock_says_how_to_mend_it_also_without_a_supervisor():
     wrote(SENSORS, -3600)
-    found = signs_of_life.read()
-    assert found.set_back
-    assert "The clock was set back" in found.problems[0]
-    assert "-m position_sync_dagster.defs.sensor_states" in found.problems[0]
+    read_rows = signs_of_life.read()
+    assert read_rows.set_back
+    assert "The clock was set back" in read_rows.problems[0]
+    assert "-m position_sync_dagster.defs.sensor_states" in read_rows.problems[0]
 
 
 @pytest.mark.usefixtures("_home")

@@ -51,19 +51,22 @@ def missed(rows=ROWS, *, expected=EXPECTED, lines=3, orders=(), **changes):
     arguments = {"complete_after_s": 20.0, "limit_s": 60.0, "underlyings": 1} | changes
     counts = {"peak_lines": lines, "orders_received": orders}
     results = demo.evaluate(expected, current(rows), counts=counts, **arguments)
-    return [one.name.strip() for one in results if not one.met]
+    return [result.name.strip() for result in results if not result.met]
 
 
 def test_a_leg_streams_while_a_strategy_has_it_and_it_is_held():
     streamed = [conid for (_, conid), path in EXPECTED.items() if path is Source.STREAM]
-    assert (len(EXPECTED), sorted(streamed)) == (10, [1, 2])
+    assert len(EXPECTED) == 10
+    assert sorted(streamed) == [1, 2]
     ended = expect_paths(HELD, [leg(1).ended(START)])
     assert set(ended.values()) == {Source.QUEUE}
 
 
 def test_one_line_serves_a_conid_in_two_accounts():
     twice = expect_paths({("A", 1), ("B", 1)}, [leg(1)])
-    [peak] = [one for one in missed([], expected=twice, lines=2, underlyings=0) if "peak" in one]
+    [peak] = [
+        figure for figure in missed([], expected=twice, lines=2, underlyings=0) if "peak" in figure
+    ]
     assert peak == "peak of market data lines"
     assert "peak of market data lines" not in missed([], expected=twice, lines=1, underlyings=0)
 
@@ -131,6 +134,7 @@ async def test_the_day_opens_rolls_and_closes_whole_strategies_and_ends_as_it_be
         quantities = {abs(quantity) for quantity in after[name].values() if quantity}
         assert len(quantities) <= 1, "a strategy is torn"
         sizes.append((name, *quantities))
+
     assert sizes[:4] == [
         ("spy-weekly-condor", 3.0), ("nvda-earnings",), ("aapl-put-spread", 1.0),
         ("nvda-earnings", 5.0),
@@ -183,10 +187,10 @@ def test_each_outage_ends_after_some_seconds_and_the_first_minutes_have_one(day)
     ],
 )
 def test_the_last_session_is_the_last_one_before_today_in_new_york(now: str, last: date) -> None:
-    found = demo.past_sessions("XNYS", datetime.fromisoformat(now).replace(tzinfo=UTC))
-    assert len(found) == demo.SESSIONS == 40
-    assert found[-1] == last
-    assert found == sorted(set(found))
+    past_sessions = demo.past_sessions("XNYS", datetime.fromisoformat(now).replace(tzinfo=UTC))
+    assert len(past_sessions) == demo.SESSIONS == 40
+    assert past_sessions[-1] == last
+    assert past_sessions == sorted(set(past_sessions))
 
 
 @pytest.fixture(scope="module")

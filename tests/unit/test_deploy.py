@@ -48,8 +48,8 @@ def compose() -> list[str] | None:
     if shutil.which("docker-compose"):
         return ["docker-compose"]
     if shutil.which("docker"):
-        found = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
-        return ["docker", "compose"] if found.returncode == 0 else None
+        answer = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+        return ["docker", "compose"] if answer.returncode == 0 else None
     return None
 
 
@@ -87,17 +87,20 @@ def test_the_gateway_of_the_profile_is_read_only_closed_and_knows_its_password_b
     said = parts["environment"]
     assert parts["profiles"] == ["gateway"]
     assert "env_file" not in parts, "the others' secrets are in theirs"
-    assert (said["READ_ONLY_API"], said["TRADING_MODE"]) == ("yes", "${TRADING_MODE:-paper}")
+    assert said["READ_ONLY_API"] == "yes"
+    assert said["TRADING_MODE"] == "${TRADING_MODE:-paper}"
     assert said["TWS_PASSWORD_FILE"].removeprefix("/run/secrets/") in parts["secrets"]
     assert not {"TWS_PASSWORD", "VNC_SERVER_PASSWORD", "VNC_SERVER_PASSWORD_FILE"} & set(said)
     assert "ports" not in parts
-    assert (parts["cap_drop"], parts["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
+    assert parts["cap_drop"] == ["ALL"]
+    assert parts["security_opt"] == ["no-new-privileges:true"]
     # The names that gnzsnz/ib-gateway-docker documents for this image.
     assert set(said) == {
         *("TWS_USERID", "TWS_PASSWORD_FILE", "TRADING_MODE", "READ_ONLY_API"),
         *("TWOFA_TIMEOUT_ACTION", "RELOGIN_AFTER_TWOFA_TIMEOUT", "TWOFA_DEVICE"),
         *("TIME_ZONE", "TZ", "AUTO_RESTART_TIME", "TWS_COLD_RESTART"),
     }
+
     secret = read("host.yaml")["secrets"]["tws_password"]["file"]
     assert {f"/deploy/{secret}", ".env"} <= set((ROOT / ".gitignore").read_text().split())
 
@@ -131,42 +134,51 @@ def model(of: type[Any], said: Any) -> Any:
 def test_each_part_of_the_helm_values_is_what_kubernetes_reads(kubernetes):
     values = read("helm/values.yaml")
     [code] = values["dagster-user-deployments"]["deployments"]
-    daemon, webserver = values["dagsterDaemon"], values["dagsterWebserver"]
+    daemon = values["dagsterDaemon"]
+    webserver = values["dagsterWebserver"]
     for part in (code, daemon, webserver):
         pod = model(kubernetes.V1PodSecurityContext, part["podSecurityContext"])
         assert pod.run_as_non_root
         assert pod.seccomp_profile.type == "RuntimeDefault"
         assert pod.sysctls is None
+
         container = model(kubernetes.V1SecurityContext, part["securityContext"])
         assert container.read_only_root_filesystem
         assert container.allow_privilege_escalation is False
         assert model(kubernetes.V1ResourceRequirements, part["resources"]).limits["memory"]
-        volumes = {model(kubernetes.V1Volume, one).name for one in part["volumes"]}
-        mounts = {model(kubernetes.V1VolumeMount, one).name for one in part["volumeMounts"]}
+        volumes = {model(kubernetes.V1Volume, volume).name for volume in part["volumes"]}
+        mounts = {
+            model(kubernetes.V1VolumeMount, volumemount).name
+            for volumemount in part["volumeMounts"]
+        }
         assert volumes == mounts
+
     for part in (code, daemon):
-        for one in part["tolerations"]:
-            assert model(kubernetes.V1Toleration, one).toleration_seconds >= 30
+        for toleration in part["tolerations"]:
+            assert model(kubernetes.V1Toleration, toleration).toleration_seconds >= 30
         assert model(kubernetes.V1Probe, part["livenessProbe"]).period_seconds
     assert daemon["livenessProbe"]["exec"]["command"][0] == "dagster-daemon"
     assert webserver["service"]["port"] == 8080
 
 
 def test_only_daemon_and_webserver_reach_the_port_of_the_code_server(kubernetes):
-    values, text = read("helm/values.yaml"), (DEPLOY / "helm" / "values.yaml").read_text()
+    values = read("helm/values.yaml")
+    text = (DEPLOY / "helm" / "values.yaml").read_text()
     [code] = values["dagster-user-deployments"]["deployments"]
-    found = read("helm/network-policy.yaml")
-    policy = model(kubernetes.V1NetworkPolicy, found)
-    assert (policy.api_version, policy.kind) == ("networking.k8s.io/v1", "NetworkPolicy")
+    read_rows = read("helm/network-policy.yaml")
+    policy = model(kubernetes.V1NetworkPolicy, read_rows)
+    assert policy.api_version == "networking.k8s.io/v1"
+    assert policy.kind == "NetworkPolicy"
     chosen = policy.spec.pod_selector.match_labels
     release = chosen["app.kubernetes.io/instance"]
     assert f"--install {release} dagster/dagster" in text
     assert chosen["component"] == "user-deployments"
     assert chosen["deployment"] == code["name"]
+
     [ingress] = policy.spec.ingress
     [port] = ingress.ports
     assert port.port == code["port"]
-    [peer] = found["spec"]["ingress"][0]["from"]
+    [peer] = read_rows["spec"]["ingress"][0]["from"]
     sender = model(kubernetes.V1LabelSelector, peer["podSelector"])
     assert sender.match_labels == {"app.kubernetes.io/instance": release}
     [component] = sender.match_expressions
@@ -179,9 +191,9 @@ _apt nobody"""
 
 
 def test_the_image_makes_an_account_that_debian_does_not_have():
-    found = re.search(r"useradd [^\n]* (\S+) \\\n", (DEPLOY / "Dockerfile").read_text())
-    assert found
-    assert found[1] not in DEBIAN.split()
+    match = re.search(r"useradd [^\n]* (\S+) \\\n", (DEPLOY / "Dockerfile").read_text())
+    assert match
+    assert match[1] not in DEBIAN.split()
 
 
 def test_what_the_image_copies_is_sent_to_its_build():
@@ -236,17 +248,22 @@ def test_each_program_is_there():
 
 
 def test_the_instance_is_that_of_one_machine_on_postgres_and_has_no_class_of_ours():
-    one = yaml.safe_load((ROOT / "dagster_home" / "dagster.yaml").read_text())
+    on_one_machine = yaml.safe_load((ROOT / "dagster_home" / "dagster.yaml").read_text())
     deployed = read("dagster.yaml")
     assert deployed.pop("storage")["postgres"]["postgres_url"] == "postgresql+psycopg2://"
-    assert deployed == one
-    named = [part["module"] for part in one.values() if isinstance(part, dict) and "module" in part]
+    assert deployed == on_one_machine
+    named = [
+        part["module"]
+        for part in on_one_machine.values()
+        if isinstance(part, dict) and "module" in part
+    ]
     assert named
     assert all(module.startswith("dagster.") for module in named)
 
 
 def test_the_helm_values_say_what_the_instance_says():
-    values, instance = read("helm/values.yaml"), read("dagster.yaml")
+    values = read("helm/values.yaml")
+    instance = read("dagster.yaml")
     daemon = values["dagsterDaemon"]
     coordinator = instance["run_coordinator"]
     assert daemon["runCoordinator"]["type"] == coordinator["class"]
@@ -257,6 +274,7 @@ def test_the_helm_values_say_what_the_instance_says():
     assert values["telemetry"] == instance["telemetry"]
     logs = instance["python_logs"]["managed_python_loggers"]
     assert values["pythonLogs"]["managedPythonLoggers"] == logs
+
     for kind in ("sensor", "schedule"):
         kept = instance["retention"][kind]["purge_after_days"]
         assert values["retention"][kind]["purgeAfterDays"] == kept
@@ -330,7 +348,7 @@ def test_package_and_simulator_own_no_file_and_no_command_in_common():
 
 
 def test_what_needs_an_extra_is_not_installed_without_it():
-    needed = {Requirement(each).name for each in PROJECT["dependencies"]}
+    needed = {Requirement(dependency).name for dependency in PROJECT["dependencies"]}
     assert needed.isdisjoint({"dagster-webserver", "ib-gateway-simulator"})
 
 

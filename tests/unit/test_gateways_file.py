@@ -35,8 +35,13 @@ def test_each_login_has_its_own_settings_and_the_rest_of_all(tmp_path: Path) -> 
     assert [one.gateway_id for one in (main, second)] == ["main", "second"]
     assert [one.gateway_address for one in (main, second)] == ["10.0.0.1:4001", "192.168.1.20:4001"]
     assert [one.accounts for one in (main, second)] == [("U1", "U2"), ("U3",)]
-    assert (main.max_lines, main.reserved_lines, main.trading_mode) == (90, 5, None)
-    assert (second.max_lines, second.reserved_lines, second.trading_mode) == (200, 20, "LIVE")
+    assert main.max_lines == 90
+    assert main.reserved_lines == 5
+    assert main.trading_mode is None
+
+    assert second.max_lines == 200
+    assert second.reserved_lines == 20
+    assert second.trading_mode == "LIVE"
     assert second.client_id_pool == (40, 41)
     assert main.client_id_pool == (17, 18, 19, 20)
     assert main.batch_size == second.batch_size == 7

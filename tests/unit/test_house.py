@@ -32,8 +32,8 @@ NOT_FIRST = {"Give", "Tell", "Say", "Note", "Let", "Have", "Be", "Hear"}
 
 def folders_of(root: Path) -> list[Path]:
     """List a folder and all folders in it that hold modules."""
-    found = {path.parent for path in root.rglob("*.py") if "__pycache__" not in path.parts}
-    return sorted(found)
+    parents = {path.parent for path in root.rglob("*.py") if "__pycache__" not in path.parts}
+    return sorted(parents)
 
 
 def name_of(path: Path) -> str:
@@ -148,7 +148,7 @@ def commands(text: str) -> list[str]:
     """Return the `position-sync` commands of the shell blocks and of inline code."""
     blocks = [body.replace("\\\n", " ") for kind, body in FENCE.findall(text) if kind == "sh"]
     lines = [line for body in blocks for line in body.splitlines()] + CODE.findall(text)
-    return [found[1].strip() for line in lines if (found := COMMAND.match(line.strip()))]
+    return [match[1].strip() for line in lines if (match := COMMAND.match(line.strip()))]
 
 
 def test_each_document_is_a_page_of_the_site():
@@ -193,6 +193,7 @@ def each_command_and_its_options_exist(document: Path) -> None:
         if not words:
             continue
         assert words[0].startswith("-") or not getattr(command, "commands", None), line
+
         options = {
             name for option in command.params for name in (*option.opts, *option.secondary_opts)
         } | {"--help"}

@@ -19,8 +19,8 @@ PROMISED = Path(__file__).with_name("public_api.txt")
 async def test_the_public_names_and_their_signatures_are_as_promised():
     # In an event loop, since eventkit (under ib_async) wants one when it is first imported.
     promised = PROMISED.read_text(encoding="utf-8").splitlines()
-    found = public_api().splitlines()
-    changes = "\n".join(unified_diff(promised, found, "promised", "found", lineterm=""))
+    splitlines = public_api().splitlines()
+    changes = "\n".join(unified_diff(promised, splitlines, "promised", "found", lineterm=""))
     assert not changes, (
         f"The public API changed:\n{changes}\nIf that is meant, write it into the changelog and "
         f"run: python -m tests.support.public_api > {PROMISED}"
@@ -46,7 +46,8 @@ TO_CONNECT = (
 def test_a_failure_to_connect_is_a_connection_error_with_its_remedy(error):
     with pytest.raises(ConnectionError) as caught:
         raise error("Nothing answers.", remedy="Start it.")
-    assert (caught.value.what, caught.value.remedy) == ("Nothing answers.", "Start it.")
+    assert caught.value.what == "Nothing answers."
+    assert caught.value.remedy == "Start it."
 
 
 def test_a_streamer_without_a_queue_has_that_of_the_default_path():
@@ -58,7 +59,9 @@ def test_a_streamer_without_a_queue_has_that_of_the_default_path():
 def test_the_arguments_of_a_constructor_can_be_read():
     queue = ps.PositionQueue("some/queue")
     worker = ps.QueueWorker(queue, interval=2.0, batch_size=7, settings=ps.Settings(_env_file=None))
-    assert (worker.queue, worker.interval, worker.batch_size) == (queue, 2.0, 7)
+    assert worker.queue == queue
+    assert worker.interval == 2.0
+    assert worker.batch_size == 7
     for one in (queue, ps.StrategyRegistry("some/legs"), ps.DeltaLakePositionWriter("some/rows")):
         assert "some/" in one.delta_lake_path
 

@@ -31,7 +31,8 @@ def test_a_file_of_settings_that_is_no_text_is_a_settings_error(tmp_path):
         load_settings()
 
 
-SHELL, NOTHING = "write the whole path", "leave the setting out"
+SHELL = "write the whole path"
+NOTHING = "leave the setting out"
 
 
 @pytest.mark.parametrize(
@@ -135,9 +136,9 @@ def test_settings_are_keys_of_caches_and_rates_are_read_by_currency(monkeypatch)
 def test_a_line_that_cannot_be_read_is_named_by_file_and_line(tmp_path, line):
     file = tmp_path / ".env"
     file.write_text(f"# mine\nPOSITION_SYNC_MAX_LINES=50\n\n{line}\n")
-    with pytest.raises(SettingsError) as found:
+    with pytest.raises(SettingsError) as raises:
         load_settings(_env_file=str(file))
-    assert found.value.what == f"Line 4 of {file} cannot be read."
+    assert raises.value.what == f"Line 4 of {file} cannot be read."
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):

@@ -53,10 +53,10 @@ def main() -> int:
     if given.plant is None:
         return 1 if played.deviations else 0
 
-    found = sorted({deviation.invariant for deviation in played.deviations})
-    on = played.results[-1].split()[0] if found else "no day"
-    say(f"{given.plant}, planted on {played.planted_on}, found on {on} by: {', '.join(found)}")
-    return 0 if found else 1
+    invariants = sorted({deviation.invariant for deviation in played.deviations})
+    on = played.results[-1].split()[0] if invariants else "no day"
+    say(f"{given.plant}, planted on {played.planted_on}, found on {on} by: {', '.join(invariants)}")
+    return 0 if invariants else 1
 
 
 def _memory() -> str | None:

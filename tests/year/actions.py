@@ -13,9 +13,11 @@ from tests.year.broker import A, Broker
 from tests.year.market import AAPL, NEW, OLD, RENAMED, SPUN, VOD, XYZ, D, option
 
 # One share becomes this many; this many become one.
-SPLIT, REVERSE_SPLIT = 5, 10
+SPLIT = 5
+REVERSE_SPLIT = 10
 # For so many shares the holder gets one more.
-FOR_A_STOCK_DIVIDEND, FOR_A_SPIN_OFF = 20, 10
+FOR_A_STOCK_DIVIDEND = 20
+FOR_A_SPIN_OFF = 10
 
 
 def act(broker: Broker, book: Book) -> None:

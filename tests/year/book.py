@@ -57,7 +57,8 @@ _PLACES: tuple[tuple[str, Security, int], ...] = (
 )  # fmt: skip
 
 # Below this price strikes are nearer to each other.
-SMALL_PRICE, SMALL_STEP = 150.0, 2
+SMALL_PRICE = 150.0
+SMALL_STEP = 2
 
 # Of the assignments in the evening, this part is reported with the next session.
 LATE_SHARE = 0.5
@@ -261,7 +262,7 @@ class Book:
             if other.kind in WITH_SHARES
             and (other.account, other.under) == (strategy.account, strategy.under)
         ]  # fmt: skip
-        wanted = 100 * sum(other.tranches for other in alike if other.legs)
+        wanted = 100 * sum(campaign.tranches for campaign in alike if campaign.legs)
         missing = D(wanted) - broker.office.held(strategy.account, strategy.under)
         if missing:
             broker.trade(strategy.account, strategy.under, float(missing), above="0.03")
@@ -311,6 +312,7 @@ class Book:
         step = STRIKE_STEP[strategy.under] if spot > SMALL_PRICE else SMALL_STEP
         middle = round(spot / step) * step
         legs: dict[Security, int] = {}
+
         for right, steps, quantity, later in KINDS[strategy.kind]:
             ends = expiry if not later else expiry_on_or_after(expiry + timedelta(weeks=later))
             strike = middle + steps * step
@@ -319,6 +321,7 @@ class Book:
                 strike += step if steps > 0 else -step
                 leg = option(under, ends, right, strike)
             legs[leg] = quantity
+
         if strategy.is_campaign:
             self._of_campaigns |= {leg.conid for leg in legs}
         return legs
@@ -381,7 +384,11 @@ class Book:
 
     def _close_deliveries(self, broker: Broker) -> None:
         """Sell what exercises and assignments brought: all shares and futures without a plan."""
-        with_plan = {(one.account, one.under) for one in self.strategies if one.kind in WITH_SHARES}
+        with_plan = {
+            (strategy.account, strategy.under)
+            for strategy in self.strategies
+            if strategy.kind in WITH_SHARES
+        }
         for account in broker.closed:
             for security in list(broker.office.securities.values()):
                 is_delivered = security in (AAPL, MSFT, XYZ, SAP) or (

@@ -16,7 +16,8 @@ from tests.year.exchanges import NEW_YORK, session_before
 from tests.year.market import D, MovingMarket
 
 # An account in dollars and one in euros.
-A, B = "DUSIM0001", "DUSIM0002"
+A = "DUSIM0001"
+B = "DUSIM0002"
 
 DAILY = FlexQuery()
 
@@ -24,7 +25,9 @@ DAILY = FlexQuery()
 MADE_AT = time(2, 10)
 
 # When trades are executed, when options on an index are settled at the open, when others end.
-TRADED_AT, SETTLED_AT, ENDED_AT = time(10, 32), time(9, 35), time(16, 20)
+TRADED_AT = time(10, 32)
+SETTLED_AT = time(9, 35)
+ENDED_AT = time(16, 20)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

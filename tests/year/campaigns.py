@@ -82,7 +82,7 @@ def _of_days(
             continue
 
         # A day on which another one ended or began has the profit of both.
-        others = [other for other in campaigns_of[by_strategy(row)] if other is not row]
+        others = [campaign for campaign in campaigns_of[by_strategy(row)] if campaign is not row]
         if any(
             other["closed"] >= row["opened"] and (other["opened"] or date.min) <= row["closed"]
             for other in others

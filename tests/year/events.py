@@ -35,9 +35,11 @@ from tests.year.market import (
 )
 
 # On this day the clock of the machine is this much ahead for a while.
-JUMP_DAY, JUMP = date(2027, 1, 14), timedelta(minutes=40)
+JUMP_DAY = date(2027, 1, 14)
+JUMP = timedelta(minutes=40)
 # The statements of this day come five sessions later.
-LATE_DAY, LATE_UNTIL = date(2027, 2, 23), date(2027, 3, 2)
+LATE_DAY = date(2027, 2, 23)
+LATE_UNTIL = date(2027, 3, 2)
 DIVIDEND_MONTHS = {2, 5, 8, 11}
 
 # A second query of the same account, with fewer sections and other fields.
@@ -96,6 +98,7 @@ def happen(broker: Broker, book: Book, seed: int) -> None:
         office.pay(A, "Deposits/Withdrawals", amount, "USD", broker.at(time(11)))
     if chance.random() < 0.05:
         broker.trade(A, EUR_USD, 1_234, codes="AFx")
+
     if chance.random() < 0.05:
         amount = D(7) * broker.market.price(VOD) * 100
         office.transfer(A, VOD, D(700), amount, broker.at(time(11)))
@@ -184,6 +187,7 @@ def delivered(broker: Broker, seed: int) -> list[Delivery]:
         files += broker.statements(LATE_DAY, days_later=8)
     if night_before is Night.WRONG:
         files.append(broker.statement(A, before, days_later=2))
+
     if night is Night.LATE or session == LATE_DAY:
         return files
     if night is Night.WRONG:

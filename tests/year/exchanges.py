@@ -22,9 +22,11 @@ _FRANKFURT_CLOSED = {
 }  # fmt: skip
 _HALF_DAYS = {date(2026, 11, 27), date(2026, 12, 24), date(2027, 11, 26)}
 
-FIRST, LAST = date(2026, 12, 14), date(2027, 12, 10)
+FIRST = date(2026, 12, 14)
+LAST = date(2027, 12, 10)
 
-USUAL_CLOSE, EARLY_CLOSE = time(16), time(13)
+USUAL_CLOSE = time(16)
+EARLY_CLOSE = time(13)
 
 
 def days_between(first: date, last: date) -> Iterator[date]:

@@ -106,7 +106,8 @@ def contract_of(security: Security) -> Contract:
     root = security if under is None else under
     symbol = ES.symbol if _is_of_es(root) else root.symbol
     exchange = _EXCHANGES.get(ES if _is_of_es(root) else root, "SMART")
-    ends, settled_on = security.expiry, ""
+    ends = security.expiry
+    settled_on = ""
     if under is SPX and is_third_friday(date.fromisoformat(security.expiry)):
         settled_on = security.expiry
         ends = f"{session_before(date.fromisoformat(security.expiry)):%Y%m%d}"

@@ -33,7 +33,8 @@ BUDGET = 45
 CURRENT_FOR = timedelta(seconds=Settings.stale_after_s)
 
 # How long Dagster's events are kept; the maintenance deletes them within a week, also after a gap.
-KEPT, A_WEEK = timedelta(days=90), timedelta(days=7)
+KEPT = timedelta(days=90)
+A_WEEK = timedelta(days=7)
 
 LEDGER = dg.AssetKey("position_updates")
 
@@ -149,6 +150,7 @@ class Ledger:
         )
         if alike.height:
             yield _of_ledger(session, "no row twice", f"{alike.row(0)}", 1, alike.height)
+
         lost = self._ids - {*ids}
         if lost:
             yield _of_ledger(session, "no row lost", "update_id", sorted(lost)[:3], None)
@@ -184,6 +186,7 @@ class Ledger:
             reported[until] += count
             if held != count:
                 yield _of_ledger(session, "one event", f"rows of {since} to {until}", held, count)
+
         covered = rows.filter(pl.col("ledger_version").is_between(begin + 1, through)).height
         if covered != reported.total():
             yield _of_ledger(session, "one event", "rows of all events", covered, reported.total())

@@ -28,13 +28,20 @@ def _pair(conid: int, symbol: str) -> Security:
     return Security(conid=conid, symbol=symbol, category=Category.CURRENCY, currency=symbol[-3:])
 
 
-AAPL, MSFT, XYZ = _stock(265598, "AAPL"), _stock(272093, "MSFT"), _stock(9001, "XYZ")
-OLD, NEW = _stock(9002, "OLD"), _stock(9003, "NEW")
-SPUN, RENAMED = _stock(9004, "SPUN"), _stock(9005, "RENAMED")
-SPX, ESTX50 = _index(416904, "SPX"), _index(4356500, "ESTX50", "EUR")
-SAP, VOD = _stock(14204, "SAP", "EUR"), _stock(9921, "VOD", "GBP")
+AAPL = _stock(265598, "AAPL")
+MSFT = _stock(272093, "MSFT")
+XYZ = _stock(9001, "XYZ")
+OLD = _stock(9002, "OLD")
+NEW = _stock(9003, "NEW")
+SPUN = _stock(9004, "SPUN")
+RENAMED = _stock(9005, "RENAMED")
+SPX = _index(416904, "SPX")
+ESTX50 = _index(4356500, "ESTX50", "EUR")
+SAP = _stock(14204, "SAP", "EUR")
+VOD = _stock(9921, "VOD", "GBP")
 ES = _index(11004968, "ES")
-EUR_USD, GBP_USD = _pair(12087792, "EUR.USD"), _pair(12087797, "GBP.USD")
+EUR_USD = _pair(12087792, "EUR.USD")
+GBP_USD = _pair(12087797, "GBP.USD")
 
 # Price at the beginning, and volatility per year. All futures of ES have one price.
 _START: dict[Security, tuple[float, float]] = {
@@ -57,7 +64,8 @@ MULTIPLIER = {ESTX50: 10, ES: 50}
 _options: dict[tuple[int, str, str, int], Security] = {}
 _futures: dict[str, Security] = {}
 
-FIRST_OPTION, FIRST_FUTURE = 700_000_001, 495_512_501
+FIRST_OPTION = 700_000_001
+FIRST_FUTURE = 495_512_501
 
 
 def future(expiry: date) -> Security:
@@ -105,7 +113,7 @@ class MovingMarket:
     """Prices that walk from session to session; the same seed has the same walks."""
 
     def __init__(self, seed: int) -> None:
-        self._walks = {one.conid: random.Random(f"{seed}:{one.conid}") for one in _START}
+        self._walks = {row.conid: random.Random(f"{seed}:{row.conid}") for row in _START}
         self._spots = {one.conid: start for one, (start, _volatility) in _START.items()}
         self._volatilities = {one.conid: volatility for one, (_start, volatility) in _START.items()}
         self._rates: dict[tuple[str, date], Decimal] = {}

@@ -36,16 +36,21 @@ from tests.year.market import forget_options
 from tests.year.programs import MovedClock, Program, Watched, open_program
 
 # When the program is looked at on a session.
-MORNING_LOOK, EVENING = time(10, 31), time(16, 21)
+MORNING_LOOK = time(10, 31)
+EVENING = time(16, 21)
 BEFORE_CLOSE = timedelta(minutes=3)
-AFTER_TRADES, AFTER_JUMP = timedelta(minutes=10), timedelta(minutes=5)
-IMPORTED, FILLED, TICKED = time(6, 1), time(6, 16), time(6, 20)
+AFTER_TRADES = timedelta(minutes=10)
+AFTER_JUMP = timedelta(minutes=5)
+IMPORTED = time(6, 1)
+FILLED = time(6, 16)
+TICKED = time(6, 20)
 
 # In this time the stream looks at its clock, in seconds of the machine.
 CLOCK_LOOK_S = 3.0
 
 # As many sessions as the program fills again at night, and as many more where a statement came.
-LATE_SESSIONS, FILLED_SESSIONS = 3, 6
+LATE_SESSIONS = 3
+FILLED_SESSIONS = 6
 
 # The time zones of traders, one for each seed.
 HOMES = ("UTC", "Australia/Sydney", "Europe/Berlin")
@@ -102,8 +107,10 @@ def play(plan: Plan, home: Path, *, say: Callable[[str], None]) -> Played:
     """
     zone = HOMES[plan.seed % len(HOMES)]
     begin = datetime.combine(plan.first, time(8), NEW_YORK).astimezone(UTC)
+
     with _living_in(zone), time_machine.travel(begin) as traveller:
         clock = MovedClock(traveller)
+
         with open_program(home, plan.first, clock) as program:
             year = Year(plan, program, say)
             with ExitStack() as planted:
@@ -142,7 +149,8 @@ class Year:
         self.broker = Broker(plan.seed)
         self.book = Book(plan.seed, plan.strategies)
         self.played = Played()
-        self._ledger, self._causes = invariants.Ledger(), profits.Causes()
+        self._ledger = invariants.Ledger()
+        self._causes = profits.Causes()
         self._down_until = date.min
         # The sessions that the program missed, and has to fill when it runs again.
         self._missed: list[date] = []
@@ -212,13 +220,13 @@ class Year:
         """
         with_before = self.played.sessions % 2 == 1
         at_trades = self.broker.at(MORNING_LOOK)
-        found = asyncio.run(self._watch_trades(at_trades, with_before=with_before))
+        answer = asyncio.run(self._watch_trades(at_trades, with_before=with_before))
         if session == events.JUMP_DAY:
-            found += asyncio.run(self._watch_jumps(at_trades + AFTER_TRADES))
+            answer += asyncio.run(self._watch_jumps(at_trades + AFTER_TRADES))
         if self.plan.with_closes:
             before_close = close_of(session) - BEFORE_CLOSE
-            found += asyncio.run(self._watch_close(before_close))
-        return found
+            answer += asyncio.run(self._watch_close(before_close))
+        return answer
 
     async def _watch_trades(self, at: datetime, *, with_before: bool) -> list[Deviation]:
         trades = [
@@ -227,17 +235,17 @@ class Year:
             for entry in executions(self.broker.books(account, self.broker.session))
             if entry.at >= at
         ]
-        found: list[Deviation] = []
+        watch_trades: list[Deviation] = []
         async with self.program.streaming(self.broker, at) as watched:
             if with_before or not trades:
                 await watched.becomes_current()
-                found += self._live(watched, "before the trades")
+                watch_trades += self._live(watched, "before the trades")
             if trades:
                 for entry in trades:
                     watched.gateway.execute(entry)
                 await watched.becomes_current()
-                found += self._live(watched, "after the trades", before_trades=False)
-        return found
+                watch_trades += self._live(watched, "after the trades", before_trades=False)
+        return watch_trades
 
     async def _watch_jumps(self, at: datetime) -> list[Deviation]:
         """Let the clock jump forwards, and back, which ends the stream; then another one begins."""
@@ -270,12 +278,12 @@ class Year:
         """Record the session after its close."""
         self.program.run_schedules(self.broker.at(EVENING))
         seen = "in the evening"
-        found = list(invariants.while_down(self.program, self.broker, seen))
-        found += invariants.beginning_of_today(session, seen)
-        found += invariants.schedules(self.program, session)
+        evening = list(invariants.while_down(self.program, self.broker, seen))
+        evening += invariants.beginning_of_today(session, seen)
+        evening += invariants.schedules(self.program, session)
         if self._is_told_of_before() and not self._missed:
-            found += profits.in_the_evening(self.program, self.broker, session)
-        return found
+            evening += profits.in_the_evening(self.program, self.broker, session)
+        return evening
 
     def _is_told_of_before(self) -> bool:
         """Return whether the ends of options on the session before are known from statements."""
@@ -335,7 +343,7 @@ class Year:
         passed = len(self._passed)
         self.played.growth.append(growth.measured(self.program, session, passed, held))
 
-    def _record(self, session: date, found: list[Deviation]) -> None:
+    def _record(self, session: date, deviations: list[Deviation]) -> None:
         self.played.sessions += 1
         books = self.broker.closed
         worth = ", ".join(
@@ -344,9 +352,9 @@ class Year:
         legs = sum(len(closed[-1].quantities) for closed in books.values())
         self.played.results.append(f"{session} {legs} holdings, {worth}")
         self._say(self.played.results[-1])
-        self._tell(found)
+        self._tell(deviations)
 
-    def _tell(self, found: list[Deviation]) -> None:
-        self.played.deviations += found
-        for deviation in found:
+    def _tell(self, deviations: list[Deviation]) -> None:
+        self.played.deviations += deviations
+        for deviation in deviations:
             self._say(f"  {deviation}")

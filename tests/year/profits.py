@@ -135,6 +135,7 @@ def of_books(
             books = broker.books(account, session)
             if books.previous is None:
                 continue
+
             row = told.get((session, account), {})
             why = row.get("why_unknown")
             for what, true in (
@@ -210,6 +211,7 @@ class Causes:
                     what=f"{row['account']} {row['quantity']:+g} {row['symbol']} {row['conid']}",
                     true=sorted(map(str, causes)), told=f"{row['cause']}: {row['detail']}",
                 )  # fmt: skip
+
         for change in changes.values():
             became_smaller = abs(change["after"]) < abs(change["before"])
             if change["seen_at"] >= since and became_smaller and change["change_id"] not in judged:

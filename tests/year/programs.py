@@ -142,11 +142,13 @@ def open_program(home: Path, first: date, clock: MovedClock) -> Iterator["Progra
     """Create a home with empty tables, and Dagster's instance and code location in this process."""
     for name in ("dagster", "flex"):
         (home / name).mkdir(parents=True)
+
     config = yaml.safe_load((ROOT / "dagster_home" / "dagster.yaml").read_text())
     (home / "dagster" / "dagster.yaml").write_text(
         yaml.safe_dump({**config, "run_launcher": LAUNCHER})
     )
     keep_migrations()
+
     environment = _environment(home, free_port(), first, "XNYS")
     with ExitStack() as stack:
         stack.enter_context(mock.patch.dict(os.environ, environment))
@@ -154,6 +156,7 @@ def open_program(home: Path, first: date, clock: MovedClock) -> Iterator["Progra
         stack.enter_context(kept_engines())
         forget_definitions()
         stack.callback(forget_definitions)
+
         instance = stack.enter_context(dg.DagsterInstance.get())
         target = LoadableTargetOrigin(
             executable_path="python",
@@ -266,6 +269,7 @@ class Program:
             for entry in chain.from_iterable(map(executions, books)):
                 if entry.at < at:
                     gateway.list_executed(entry)
+
             stop = asyncio.Event()
             task = asyncio.create_task(
                 stream(self.lake, self.settings, stop=stop, complete=with_money)

@@ -15,7 +15,8 @@ from position_sync_dagster.domain.queue_request import (
 )
 from position_sync_dagster.lake.position_queue import PositionQueue
 
-P1, P2 = 1, 2
+P1 = 1
+P2 = 2
 PENDING, PROCESSING = QueueStatus.PENDING, QueueStatus.PROCESSING
 SUCCESS, FAILED = QueueStatus.SUCCESS, QueueStatus.FAILED
 
@@ -101,7 +102,8 @@ async def test_a_claimed_request_is_granted_again_only_after_its_rescue(queue, c
     assert await queue.claim_batch() == []
     assert await queue.rescue() == [request_id]
     [again] = await queue.claim_batch()
-    assert (again.request_id, again.attempts) == (request_id, 0)
+    assert again.request_id == request_id
+    assert again.attempts == 0
 
 
 async def test_each_attempt_has_its_worker_begin_end_outcome_and_error(queue, clock):
@@ -127,8 +129,12 @@ async def test_each_attempt_has_its_worker_begin_end_outcome_and_error(queue, cl
     await claim("five")
 
     running, *ended = await queue.attempts()
-    assert (running.worker, running.outcome, running.ended_at) == ("five", "PROCESSING", None)
-    assert (running.request_id, running.account, running.conid) == (request_id, "A", 1)
+    assert running.worker == "five"
+    assert running.outcome == "PROCESSING"
+    assert running.ended_at is None
+    assert running.request_id == request_id
+    assert running.account == "A"
+    assert running.conid == 1
     found = [(a.number, a.worker, a.outcome, a.error) for a in ended]
     assert found == [
         (4, "four", "FAILED", "not held"),
@@ -142,7 +148,9 @@ async def test_each_attempt_has_its_worker_begin_end_outcome_and_error(queue, cl
 
     await queue.mark_success(request_id)
     newest, *_ = await queue.attempts(limit=1)
-    assert (newest.number, newest.outcome, newest.error) == (5, "SUCCESS", None)
+    assert newest.number == 5
+    assert newest.outcome == "SUCCESS"
+    assert newest.error is None
     assert newest.ended_at == clock.now
     assert len(await queue.attempts(request_id=request_id[:13])) == 5
 
@@ -209,10 +217,13 @@ async def test_a_failure_comes_back_after_a_growing_delay_and_is_final_at_the_li
         assert await queue.claim_batch() == []
         clock.advance(1)
     [third] = await queue.claim_batch()
-    assert (third.attempts, third.error_message) == (2, "no answer")
+    assert third.attempts == 2
+    assert third.error_message == "no answer"
+
     await queue.mark_failed(request_id, "still no answer")
     [failed] = await queue.get_batch(priority=None, status=FAILED)
-    assert (failed.attempts, failed.error_message) == (3, "still no answer")
+    assert failed.attempts == 3
+    assert failed.error_message == "still no answer"
     assert failed.lease_owner == third.lease_owner
 
 
@@ -223,7 +234,9 @@ async def test_a_person_can_retry_a_failed_request_with_all_its_attempts(queue):
     queue.sync.mark_failed_many({request_id: "x", other: "y"}, retryable=False)
     assert await queue.retry([request_id]) == [request_id]
     [again] = await queue.claim_batch()
-    assert (again.request_id, again.attempts, again.error_message) == (request_id, 0, "x")
+    assert again.request_id == request_id
+    assert again.attempts == 0
+    assert again.error_message == "x"
     assert await counts_of(queue) == (0, 1, 0, 1)
     assert ids_of(await queue.get_batch(priority=None, status=FAILED)) == [other]
 
@@ -236,7 +249,8 @@ async def test_retrying_many_requests_of_many_parts_keeps_those_between_them(que
     odd = ids[::2]
     assert await queue.retry(odd) == odd
     counts = await queue.counts()
-    assert (counts[QueueStatus.PENDING], counts[QueueStatus.FAILED]) == (20, 20)
+    assert counts[QueueStatus.PENDING] == 20
+    assert counts[QueueStatus.FAILED] == 20
     failed = await queue.get_batch(None, 200, QueueStatus.FAILED)
     assert {request.request_id for request in failed} == set(ids[1::2])
 
@@ -259,14 +273,20 @@ async def test_any_text_is_stored_exactly_as_it_was_given(queue, text):
     request_id = await queue.insert(1, symbol, account=text)
     assert await queue.insert(1, symbol, account=text) == request_id
     [claimed] = await queue.claim_batch(owner=text or "somebody")
-    assert (claimed.symbol, claimed.account) == (symbol, text)
+    assert claimed.symbol == symbol
+    assert claimed.account == text
     assert claimed.lease_owner == (text or "somebody")
+
     await queue.mark_failed(request_id, text, retryable=False)
     [failed] = await queue.get_batch(priority=None, status=FAILED)
-    assert (failed.symbol, failed.account, failed.error_message) == (symbol, text, text)
+    assert failed.symbol == symbol
+    assert failed.account == text
+    assert failed.error_message == text
     await queue.retry([request_id])
     [again] = await queue.get_batch()
-    assert (again.symbol, again.account, again.error_message) == (symbol, text, text)
+    assert again.symbol == symbol
+    assert again.account == text
+    assert again.error_message == text
 
 
 async def test_half_a_surrogate_pair_is_refused_in_a_symbol_and_spelled_out_in_an_error(queue):
@@ -288,8 +308,11 @@ async def test_a_change_during_processing_is_followed_by_a_new_request(queue, cl
     await queue.mark_success([first])
     [follower] = await queue.get_batch(priority=None)
     assert follower.request_id != first
-    assert (follower.conid, follower.account, follower.status) == (1, "A", PENDING)
-    assert (follower.reason, follower.created_at) == (Reason.CHANGED, clock.now)
+    assert follower.conid == 1
+    assert follower.account == "A"
+    assert follower.status == PENDING
+    assert follower.reason == Reason.CHANGED
+    assert follower.created_at == clock.now
     assert await counts_of(queue) == (1, 0, 1, 0)
 
 
@@ -302,14 +325,17 @@ async def test_the_overview_counts_what_waits_and_since_when(queue, clock):
     overview = await queue.overview()
     assert overview.oldest_pending_at == began
     assert overview.claimable == 3
+
     ids = ids_of(await queue.claim_batch(limit=3, lease_s=30))
     await queue.mark_failed(ids[0], "x")
     overview = await queue.overview()
-    assert (overview.claimable, overview.expired) == (0, 0)
+    assert overview.claimable == 0
+    assert overview.expired == 0
     assert overview.counts == {PENDING: 1, PROCESSING: 2, SUCCESS: 0, FAILED: 0}
     clock.advance(30)
     overview = await queue.overview()
-    assert (overview.claimable, overview.expired) == (1, 2)
+    assert overview.claimable == 1
+    assert overview.expired == 2
 
 
 async def test_workers_that_share_a_queue_object_are_distinguished_by_their_tokens(queue, clock):
@@ -318,8 +344,10 @@ async def test_workers_that_share_a_queue_object_are_distinguished_by_their_toke
     clock.advance(31)
     await queue.rescue()
     second = await queue.claim_batch(lease_s=30)
-    late, ours = first[0].lease_token, second[0].lease_token
+    late = first[0].lease_token
+    ours = second[0].lease_token
     assert not queue.sync.holds(ids, lease_token=late)
+
     for step in (queue.mark_success, queue.mark_processed, queue.release):
         with pytest.raises(errors.LeaseLostError):
             await step(ids, lease_token=late)
@@ -347,6 +375,7 @@ async def test_an_argument_of_a_wrong_type_is_named_and_changes_nothing(queue):
     for limit in (-1, 2**63, 1.5, "5", True, None):
         with pytest.raises(errors.InvalidRequestError, match="limit"):
             await queue.claim_batch(limit=limit)
+
     for lease_s in (0, -5, float("nan"), float("inf"), "5", True):
         with pytest.raises(errors.InvalidRequestError, match="lease"):
             await queue.claim_batch(lease_s=lease_s)
@@ -360,8 +389,10 @@ async def test_an_argument_of_a_wrong_type_is_named_and_changes_nothing(queue):
     with pytest.raises(errors.UnknownRequestError):
         await queue.mark_success(["\udcff"])
     assert await counts_of(queue) == (1, 0, 0, 0)
+
     [claimed] = await queue.claim_batch(owner="\udcff")
-    assert (claimed.request_id, claimed.lease_owner) == (request_id, "\\udcff")
+    assert claimed.request_id == request_id
+    assert claimed.lease_owner == "\\udcff"
 
 
 @pytest.mark.in_store
@@ -378,11 +409,14 @@ async def test_a_request_keeps_the_row_that_answers_it_and_when_it_was_confirmed
     clock.advance(20)
     await queue.mark_success([first, second], answers={first: answer})
     done = {r.conid: r for r in await queue.get_batch(priority=None, status=SUCCESS)}
-    assert (done[1].update_id, done[1].confirmed_at) == ("row-1", answer.confirmed_at)
-    assert (done[2].update_id, done[2].confirmed_at) == (None, None)
+    assert done[1].update_id == "row-1"
+    assert done[1].confirmed_at == answer.confirmed_at
+    assert done[2].update_id is None
+    assert done[2].confirmed_at is None
     assert (await queue.overview()).last_success_at == clock.now
+
     span = timedelta(seconds=30)
-    found = queue.sync.confirmations(clock.now - span, clock.now + span)
-    assert found.rows() == [("row-1", answer.confirmed_at)]
+    confirmed = queue.sync.confirmations(clock.now - span, clock.now + span)
+    assert confirmed.rows() == [("row-1", answer.confirmed_at)]
     assert queue.sync.confirmations(clock.now, clock.now + span).is_empty()
     assert queue.sync.confirmations(clock.now - span, clock.now - span / 2).is_empty()

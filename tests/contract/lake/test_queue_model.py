@@ -176,6 +176,7 @@ class QueueMachine(RuleBasedStateMachine):
                 return errors.LeaseLostError
             elif expected.status is PENDING and action != "mark":
                 return errors.RequestStateError
+
         absent = [i for i in ids if i not in self.live]
         if any(i in client.leases for i in absent):
             return errors.LeaseLostError
@@ -196,7 +197,8 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.any(PENDING, PROCESSING))
     @rule(number=NUMBERS, picks=PICKS)
     def mark_success(self, number: int, picks: list[int]) -> None:
-        client, ids = self.clients[number], self.picked(picks)
+        client = self.clients[number]
+        ids = self.picked(picks)
         if not self.allowed(client, ids, "mark", lambda: client.queue.mark_success(ids)):
             return
         for request_id in ids:
@@ -218,12 +220,14 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.any(PENDING, PROCESSING))
     @rule(number=NUMBERS, picks=PICKS, retryable=st.booleans())
     def mark_failed(self, number: int, picks: list[int], retryable: bool) -> None:
-        client, ids = self.clients[number], self.picked(picks)
+        client = self.clients[number]
+        ids = self.picked(picks)
         causes = dict.fromkeys(ids, "no answer")
         if not self.allowed(
             client, ids, "mark", lambda: client.queue.mark_failed_many(causes, retryable=retryable)
         ):
             return
+
         for request_id in ids:
             expected = self.requests[request_id]
             client.leases.pop(request_id, None)
@@ -239,7 +243,8 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.any(PROCESSING))
     @rule(number=NUMBERS, picks=PICKS)
     def release(self, number: int, picks: list[int]) -> None:
-        client, ids = self.clients[number], self.picked(picks)
+        client = self.clients[number]
+        ids = self.picked(picks)
         if self.allowed(client, ids, "release", lambda: client.queue.release(ids)):
             for request_id in ids:
                 self.requests[request_id].back(self.now)
@@ -270,9 +275,10 @@ class QueueMachine(RuleBasedStateMachine):
             with pytest.raises(refusal):
                 client.queue.retry(ids)
             return
-        found = client.queue.retry(ids)
+
+        retried = client.queue.retry(ids)
         live_ids = {expected.key: expected.request_id for expected in self.live.values()}
-        for request_id, live_id in zip(ids, found, strict=True):
+        for request_id, live_id in zip(ids, retried, strict=True):
             expected = self.requests[request_id]
             assert live_id == live_ids.setdefault(expected.key, request_id)
             if live_id == request_id:
@@ -290,6 +296,7 @@ class QueueMachine(RuleBasedStateMachine):
             stored = {r.request_id: r for r in queue.get_batch(None, ALL, status)}
             requests = {i: c for i, c in self.requests.items() if c.status is status}
             assert set(stored) == set(requests)
+
             for request_id, expected in requests.items():
                 found = stored[request_id]
                 assert (found.account, found.conid) == expected.key
@@ -298,6 +305,7 @@ class QueueMachine(RuleBasedStateMachine):
                     assert getattr(found, name) == getattr(expected, name), name
         keys = [expected.key for expected in self.live.values()]
         assert len(keys) == len(set(keys)), "two live requests for one position"
+
         found = queue.counts()
         for status in QueueStatus:
             assert found[status] == sum(c.status is status for c in self.requests.values())

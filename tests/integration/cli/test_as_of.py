@@ -41,9 +41,9 @@ def told(lake) -> MoneyLake:
 
 
 def values(at: datetime, *options: str) -> list[float]:
-    found = call("positions", "--json", "--as-of", at.isoformat(), *options)
-    assert f"{at:%Y-%m-%d %H:%M:%S} UTC" in found.stderr
-    return [one["market_value"] for one in json.loads(found.stdout)]
+    answer = call("positions", "--json", "--as-of", at.isoformat(), *options)
+    assert f"{at:%Y-%m-%d %H:%M:%S} UTC" in answer.stderr
+    return [row["market_value"] for row in json.loads(answer.stdout)]
 
 
 def test_positions_are_shown_as_they_were_known_or_as_they_were(told) -> None:
@@ -60,11 +60,12 @@ def test_positions_are_shown_as_they_were_known_or_as_they_were(told) -> None:
 def test_the_exposure_of_a_moment_has_the_legs_and_ages_of_then(told) -> None:
     shown = call("exposure", "--as-of", "2026-03-09T12:30:00Z").stdout
     assert shown.startswith("As of 2026-03-09 12:30:00 UTC")
-    found = json.loads(call("exposure", "--json", "--as-of", "2026-03-09T12:30:00Z").stdout)
-    (strategy,) = found["strategies"]
-    assert (strategy["name"], strategy["value"]) == ("a", 100.0)
+    answer = json.loads(call("exposure", "--json", "--as-of", "2026-03-09T12:30:00Z").stdout)
+    (strategy,) = answer["strategies"]
+    assert strategy["name"] == "a"
+    assert strategy["value"] == 100.0
     assert strategy["oldest_age_s"] == 1800.0
-    assert [one["value"] for one in found["rest"]] == [7.0]
+    assert [row["value"] for row in answer["rest"]] == [7.0]
     later = json.loads(call("exposure", "--json", "--as-of", "2026-03-09T15:00:00Z").stdout)
     assert later["strategies"] == [], "the leg was removed at two"
 
@@ -75,8 +76,8 @@ def test_the_dollar_delta_of_then_of_a_contract_in_cents_is_in_its_currency(lake
     greeks = {"delta": 0.5, "underlying_price": 450.0, "greeks_source": GreeksSource.MODEL}
     terms = {"right": Right.CALL, "strike": 460.0, "multiplier": 5_000.0, "market_price": None}
     lake.updates.sync.append([row(7, NOON, 625.0, **terms, **greeks)])
-    found = json.loads(call("exposure", "--json", "--as-of", f"{utc_now().isoformat()}").stdout)
-    assert [one["dollar_delta"] for one in found["rest"]] == [0.5 * 5_000 * 4.5]
+    answer = json.loads(call("exposure", "--json", "--as-of", f"{utc_now().isoformat()}").stdout)
+    assert [entry["dollar_delta"] for entry in answer["rest"]] == [0.5 * 5_000 * 4.5]
 
 
 def test_figures_reasons_and_what_if_are_of_a_moment(told) -> None:

@@ -52,7 +52,8 @@ def test_output_into_a_pipe_that_is_closed_ends_without_a_word(lake, capsys):
     os.close(reader)
     with open(writer, "w") as pipe:
         code = ended("strategies", "list", "--json", output=pipe)
-    assert (code, capsys.readouterr().err) == (1, "")
+    assert code == 1
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("command", [["status"], ["strategies", "list"], ["doctor"]])
@@ -74,7 +75,8 @@ def test_an_exchange_that_is_not_known_is_named_before_dagster_loads_nothing(
     monkeypatch.setenv("POSITION_SYNC_CALENDAR", "xnys")
     named = "POSITION_SYNC_CALENDAR='xnys' is not a known exchange."
     code, printed = refuse("dev", "--ui-port", str(free_port()))
-    assert (code, list(tmp_path.iterdir())) == (2, [])
+    assert code == 2
+    assert list(tmp_path.iterdir()) == []
     assert named in printed
     with pytest.raises(SettingsError, match=re.escape(named)):
         check_settings(load_settings(), {}, env_file=None)
@@ -121,7 +123,11 @@ def test_what_the_programs_did_last_is_said_by_status_and_by_doctor(
     past()
     assert re.search(shown, run("status"))
     answer = call("doctor", "--json")
-    (found,) = [one for one in json.loads(answer.stdout)["findings"] if one["check"] == "programs"]
+    (row,) = [
+        finding
+        for finding in json.loads(answer.stdout)["findings"]
+        if finding["check"] == "programs"
+    ]
     assert answer.exit_code == 1, "the gateway is not there"
-    assert found["level"] == level
-    assert re.search(said, found["text"])
+    assert row["level"] == level
+    assert re.search(said, row["text"])

@@ -19,8 +19,14 @@ from tests.support.command_line import call, json_of, run
 from tests.support.holdings import make_holding, make_row
 
 GATEWAY = "127.0.0.1:7497"
-STREAMED, QUEUED, STALE, UNHELD, CLOSED, SHARED = 911, 912, 913, 914, 915, 916
-A, B = "DUSIM1", "DUSIM2"
+STREAMED = 911
+QUEUED = 912
+STALE = 913
+UNHELD = 914
+CLOSED = 915
+SHARED = 916
+A = "DUSIM1"
+B = "DUSIM2"
 
 
 def held(conid, account=A, position=1.0):
@@ -60,23 +66,29 @@ def test_a_program_reads_positions_and_exposure_as_json(lake):
     assert all({"confirmed_at", "market_value", "source"} <= row.keys() for row in rows)
     run("strategies", "add", "911", "--strategy", "s", "--symbol", "SPY")
     (strategy,) = json_of("exposure")["strategies"]
-    assert (strategy["name"], strategy["legs_held"]) == ("s", 1)
+    assert strategy["name"] == "s"
+    assert strategy["legs_held"] == 1
 
 
 def test_a_stock_is_a_leg_without_right_strike_and_expiry(lake):
     run("strategies", "add", "77", "--strategy", "hedge", "--symbol", "SPY", "--quantity", "100")
     (line,) = [line for line in run("strategies", "list").splitlines() if "hedge" in line]
     assert "None" not in line
-    (found,) = json_of("strategies", "list")
-    assert (found["right"], found["strike"], found["expiry"]) == (None, None, None)
+    (row,) = json_of("strategies", "list")
+    assert row["right"] is None
+    assert row["strike"] is None
+    assert row["expiry"] is None
 
 
 def test_a_leg_without_a_conid_is_added_shown_with_its_problem_and_removed(lake):
     terms = ["--symbol", "SPX", "--right", "P", "--strike", "6000", "--expiry", "20281215"]
     added = run("strategies", "add", "--strategy", "ic", *terms, "--trading-class", "SPXW")
     assert added == "SPX 2028-12-15 6000 PUT class SPXW is active in ic.\n"
-    (found,) = json_of("strategies", "list")
-    assert (found["conid"], found["state"], found["problem"]) == (None, "ARMED", None)
+    (row,) = json_of("strategies", "list")
+    assert row["conid"] is None
+    assert row["state"] == "ARMED"
+    assert row["problem"] is None
+
     registry = lake.registry.sync
     registry.settle([(registry.get_unresolved()[0], "2 contracts fit: SPX (conid 1), SPXW")])
     shown = run("strategies", "list")
@@ -100,7 +112,8 @@ def test_exported_legs_are_imported_as_they_were(lake, tmp_path):
         found = [*registry.get_all_active(), *registry.get_unresolved()]
         return sorted((one.key, one.quantity, one.priority) for one in found)
 
-    before, file = legs(), tmp_path / "strategies.yaml"
+    before = legs()
+    file = tmp_path / "strategies.yaml"
     file.write_text(run("strategies", "export"))
     for strategy, conid in (("s", STREAMED), ("t", SHARED)):
         run("strategies", "remove", str(conid), "--strategy", strategy)
@@ -126,19 +139,19 @@ def test_a_leg_in_any_account_is_removed_beside_the_same_leg_in_one(lake):
     with pytest.raises(PositionSyncError, match="'any' for a leg in any account"):
         run("strategies", "remove", str(STREAMED), "--strategy", "s")
     run("strategies", "remove", str(STREAMED), "--account", "any")
-    assert [one.account for one in lake.registry.sync.get_all_active()] == [A]
+    assert [active_leg.account for active_leg in lake.registry.sync.get_all_active()] == [A]
 
 
 def test_a_list_of_legs_shows_the_state_of_each(lake):
     lake.registry.sync.add_many(leg(c) for c in (STREAMED, QUEUED, STALE, UNHELD, CLOSED, SHARED))
     lake.registry.sync.add_many([leg(SHARED, "t", account=A), leg(SHARED, "u", account=B)])
     printed = json_of("strategies", "list")
-    states = {(one["strategy_id"], one["conid"]): one["state"] for one in printed}
+    states = {(row["strategy_id"], row["conid"]): row["state"] for row in printed}
     armed = dict.fromkeys((("s", UNHELD), ("s", CLOSED), ("t", SHARED)), "ARMED")
     streamed = dict.fromkeys((("s", STREAMED), ("s", SHARED), ("u", SHARED)), "STREAMED")
     overflow = dict.fromkeys((("s", QUEUED), ("s", STALE)), "OVERFLOW")
     assert states == armed | streamed | overflow
-    assert {one["expiry"] for one in printed} == {"2028-12-15"}
+    assert {entry["expiry"] for entry in printed} == {"2028-12-15"}
     shown = run("strategies", "list")
     assert [line.split()[1] for line in shown.splitlines() if f" {UNHELD} " in line] == ["ARMED"]
 
@@ -146,18 +159,21 @@ def test_a_list_of_legs_shows_the_state_of_each(lake):
 def test_a_leg_of_two_strategies_is_counted_once(lake):
     lake.registry.sync.add_many([leg(STREAMED, "s"), leg(STREAMED, "t"), leg(QUEUED), leg(UNHELD)])
     status = read_status(lake, load_settings(), utc_now())
-    assert (status.legs_held, status.active_legs) == (2, 3)
+    assert status.legs_held == 2
+    assert status.active_legs == 3
     assert "2 of 3 active legs held" in run("status")
 
 
 def test_lines_are_unknown_while_nobody_owns_the_login(lake):
     printed = json_of("status")
-    assert (printed["lines_in_use"], printed["line_limit"]) == (None, None)
+    assert printed["lines_in_use"] is None
+    assert printed["line_limit"] is None
     (line,) = [line for line in run("status").splitlines() if line.startswith("lines")]
     assert line.split() == ["lines", "–"]
     lake.sessions.acquire(GATEWAY, Owner.STREAM, lease_s=60, run_id=None, host="here", pid=1)
     printed = json_of("status")
-    assert (printed["lines_in_use"], printed["line_limit"]) == (0, 0)
+    assert printed["lines_in_use"] == 0
+    assert printed["line_limit"] == 0
 
 
 @pytest.mark.parametrize(
@@ -193,11 +209,14 @@ def test_the_age_is_that_of_the_price_and_not_that_of_the_row_that_greeks_caused
     delayed = replace(ticked, conid=QUEUED, value_time=None, market_data_type=3)
     lake.updates.sync.append([ticked, delayed])
     lake.registry.sync.add_many([leg(STREAMED, "iron")])
-    found = {one["conid"]: one for one in json_of("positions")}
-    assert 50 <= found[STREAMED]["age_s"] < 110
-    assert found[STREAMED]["greeks_age_s"] < 50
-    assert (found[STREAMED]["feed"], found[STALE]["feed"]) == ("live", None)
-    assert (found[QUEUED]["age_s"], found[QUEUED]["feed"]) == (None, "delayed")
+    entry_of = {entry["conid"]: entry for entry in json_of("positions")}
+    assert 50 <= entry_of[STREAMED]["age_s"] < 110
+    assert entry_of[STREAMED]["greeks_age_s"] < 50
+    assert entry_of[STREAMED]["feed"] == "live"
+    assert entry_of[STALE]["feed"] is None
+    assert entry_of[QUEUED]["age_s"] is None
+    assert entry_of[QUEUED]["feed"] == "delayed"
+
     (iron,) = json_of("exposure")["strategies"]
     assert 50 <= iron["oldest_age_s"] < 110
     assert iron["oldest_greeks_s"] < 50
@@ -208,22 +227,24 @@ def test_the_age_is_that_of_the_price_and_not_that_of_the_row_that_greeks_caused
 def test_positions_of_an_underlying_are_chosen_and_none_is_not_a_book_without_positions(lake):
     lake.registry.sync.add_active(77, "QQQ", strategy_id="waits")
     lake.updates.sync.append([replace(row(STREAMED, Source.STREAM, ago_s=0.2), symbol="SPX")])
-    (found,) = json_of("positions", "--underlying", "spx")
-    assert found["conid"] == STREAMED
+    (entry,) = json_of("positions", "--underlying", "spx")
+    assert entry["conid"] == STREAMED
     assert run("positions", "--underlying", "QQQ") == "No position has this underlying.\n"
 
 
 def test_a_few_positions_are_the_first_of_all_and_the_output_says_how_many_there_are(lake):
     every = json_of("positions")
     some = json_of("positions", "--limit", "2")
-    keys = [[(one["account"], one["conid"]) for one in listed] for listed in (every, some)]
+    keys = [[(row["account"], row["conid"]) for row in listed] for listed in (every, some)]
     assert keys[1] == keys[0][:2]
     assert len(keys[0]) == 4
     printed = run("positions", "--limit", "2")
     assert "2 of 4 positions are shown; the totals are of those shown." in printed
     assert "are shown" not in run("positions", "--limit", "4")
     lake.registry.sync.add_many([leg(STREAMED, "iron"), leg(SHARED, "iron", account=B)])
-    held = {(one["account"], one["conid"]) for one in json_of("positions", "--strategy", "iron")}
+    held = {
+        (entry["account"], entry["conid"]) for entry in json_of("positions", "--strategy", "iron")
+    }
     assert held == {(A, STREAMED), (B, SHARED)}
 
 
@@ -239,10 +260,12 @@ def test_a_strategy_that_is_unknown_or_waits_for_its_contracts_is_an_error(lake,
     run("strategies", "add", "--strategy", "ic", "--symbol", "SPX", "--expiry", "20281215")
     for command in ("positions", "exposure", "follow"):
         code, printed = refuse(command, "--strategy", "irn")
-        assert (code, "There is no active strategy 'irn'" in printed) == (2, True)
+        assert code == 2
+        assert "There is no active strategy 'irn'" in printed
         assert "The nearest are: iron, " in printed
         code, printed = refuse(command, "--strategy", "ic")
-        assert (code, "the strategy 'ic' has its contract yet." in printed) == (2, True)
+        assert code == 2
+        assert "the strategy 'ic' has its contract yet." in printed
 
 
 @pytest.mark.parametrize(
@@ -258,7 +281,8 @@ def test_a_strategy_that_is_unknown_or_waits_for_its_contracts_is_an_error(lake,
 )
 def test_an_account_or_underlying_that_nobody_knows_is_an_error(lake, refuse, arguments):
     code, printed = refuse(*arguments)
-    assert (code, f"There is no {arguments[-2][2:]} '{arguments[-1]}'" in printed) == (2, True)
+    assert code == 2
+    assert f"There is no {arguments[-2][2:]} '{arguments[-1]}'" in printed
     assert "The nearest are: " in printed
 
 
@@ -270,16 +294,21 @@ def test_the_exposure_of_a_strategy_and_its_total(lake):
     assert names[:8] == ["calm", "iron", "iron", *rest]
     assert json_of("status")["totals"][2]["value"] == 600.0
     totals = json_of("exposure")["totals"]
-    assert [(one["account"], one["legs_held"]) for one in totals] == [(A, 3), (B, 1), (None, 4)]
+    assert [(total["account"], total["legs_held"]) for total in totals] == [
+        (A, 3),
+        (B, 1),
+        (None, 4),
+    ]
     assert totals[2]["theta"] is None
     chosen = json_of("exposure", "--strategy", "iron")["strategies"]
-    assert {one["name"] for one in chosen} == {"iron"}
+    assert {row["name"] for row in chosen} == {"iron"}
 
 
 @pytest.mark.parametrize("command", ["positions", "exposure"])
 def test_json_is_printed_once_and_is_not_watched(lake, command):
     refused = call(command, "--json", "--watch")
-    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert refused.exit_code == 2
+    assert refused.stdout == ""
     assert "--json does not go with --watch" in refused.output
 
 

@@ -52,15 +52,18 @@ def test_a_program_reads_each_row_and_resumes_by_the_last_token(lake, follow):
     lake.updates.sync.append([ROW])
     first = follow()
     row, token = lines(first)
-    assert (row["conid"], row["position"], row["market_value"]) == (7, 0.1, 15.25)
+    assert row["conid"] == 7
+    assert row["position"] == 0.1
+    assert row["market_value"] == 15.25
     assert row["market_price"] is None
     assert row["symbol"] == "SPY\u009b2J"
     assert datetime.fromisoformat(row["timestamp"]) == ROW.timestamp
+
     first.kill()
     lake.updates.sync.append([replace(ROW, conid=8)])
     lake.updates.sync.append([replace(ROW, conid=9)])
     second = follow("--since", token["token"])
-    assert [one.get("conid") for one in lines(second)] == [8, 9, None]
+    assert [line.get("conid") for line in lines(second)] == [8, 9, None]
     second.send_signal(signal.SIGINT)
     assert second.wait(60) == 0
 

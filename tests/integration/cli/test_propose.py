@@ -44,10 +44,8 @@ def test_json_has_a_list_of_proposals(held) -> None:
     covered, condor = json.loads(run("propose", "--json"))
     legs = {leg["conid"]: leg["quantity"] for leg in condor.pop("legs")}
     assert legs == {contract(name).conid: quantity for name, quantity in CONDOR.items()}
-    assert (condor.pop("name"), condor.pop("why")) == (
-        "SPY-iron-condor-2028-12-15",
-        "opened by one order",
-    )
+    assert condor.pop("name") == "SPY-iron-condor-2028-12-15"
+    assert condor.pop("why") == "opened by one order"
     terms = {"kind": "iron-condor", "account": "A", "underlying": "SPY", "currency": "USD"}
     money = {"credit": 0.0, "greatest_loss": 1000.0, "unlimited": False, "alternatives": []}
     assert condor == terms | money
@@ -113,6 +111,7 @@ def test_status_names_the_first_step_and_then_what_was_opened_in_no_strategy(hel
     held.position_changes.add([replace(change(conid, 0, 2, now), account="A")])
     assert attention() == ["1 SPY vertical is in no strategy: `position-sync strategies propose`."]
     assert "1 SPY vertical is in no strategy" in command_line.run("changes")
+
     # Another structure, of which nothing was opened today, is counted as the proposal lists it.
     held.broker_positions.replace(
         load_settings().gateway_id,

@@ -42,6 +42,7 @@ class Run:
         else:
             MoneyLake(str(self.home / "lake")).initialize_sync()
             (self.home / ".env").write_text(f"POSITION_SYNC_GATEWAY_PORT={port}\n")
+
         self.output = folder / "output.txt"
         options += ("--ui-port", str(free_port()))
         if command == "demo":

@@ -41,24 +41,31 @@ def drained(lake):
 @pytest.mark.parametrize("shorten", [0, 4])
 def test_from_any_id_of_a_row_the_others_are_found(drained, kind, shorten):
     id_ = drained[kind]
-    found = json.loads(run("trace", id_[: len(id_) - shorten], "--json"))
-    assert (found["kind"], found["id"], found["row_count"]) == (kind, id_, 1)
-    (row,) = found["rows"]
-    assert (row["update_id"], row["batch_id"]) == (drained["UPDATE"], drained["BATCH"])
-    assert (row["request_id"], row["run_id"]) == (drained["REQUEST"], RUN)
-    assert found["run_ids"] == [RUN]
-    assert [one["session_id"] for one in found["sessions"]] == [row["session_id"]]
+    answer = json.loads(run("trace", id_[: len(id_) - shorten], "--json"))
+    assert answer["kind"] == kind
+    assert answer["id"] == id_
+    assert answer["row_count"] == 1
+
+    (row,) = answer["rows"]
+    assert row["update_id"] == drained["UPDATE"]
+    assert row["batch_id"] == drained["BATCH"]
+    assert row["request_id"] == drained["REQUEST"]
+    assert row["run_id"] == RUN
+    assert answer["run_ids"] == [RUN]
+    assert [session["session_id"] for session in answer["sessions"]] == [row["session_id"]]
     if kind != "RUN":
-        assert [one["request_id"] for one in found["requests"]] == [drained["REQUEST"]]
-        assert found["requests"][0]["status"] == "SUCCESS"
+        assert [request["request_id"] for request in answer["requests"]] == [drained["REQUEST"]]
+        assert answer["requests"][0]["status"] == "SUCCESS"
     text = run("trace", id_)
     assert all(drained[one] in text for one in ("RUN", "BATCH", "UPDATE"))
 
 
 def test_a_request_whose_id_no_row_has_is_shown_without_rows(lake):
     (request_id,) = lake.queue.sync.insert_many([QueueRequest(7, "SPY", 2, ACCOUNT)])
-    found = json_of("trace", request_id)
-    assert (found["kind"], found["row_count"], found["rows"]) == ("REQUEST", 0, [])
+    answer = json_of("trace", request_id)
+    assert answer["kind"] == "REQUEST"
+    assert answer["row_count"] == 0
+    assert answer["rows"] == []
 
 
 def test_a_request_that_an_older_row_answers_shows_it_and_when_the_broker_confirmed_it(
@@ -68,11 +75,13 @@ def test_a_request_that_an_older_row_answers_shows_it_and_when_the_broker_confir
     confirmed = NOW + timedelta(minutes=50)
     answer = Answer(update_id=drained["UPDATE"], confirmed_at=confirmed)
     lake.queue.sync.mark_success([request_id], answers={request_id: answer})
-    found = json_of("trace", request_id)
-    assert [row["update_id"] for row in found["rows"]] == [drained["UPDATE"]]
-    assert (found["row_count"], found["run_ids"]) == (1, [RUN])
-    (request,) = found["requests"]
-    assert (request["request_id"], request["update_id"]) == (request_id, drained["UPDATE"])
+    reply = json_of("trace", request_id)
+    assert [row["update_id"] for row in reply["rows"]] == [drained["UPDATE"]]
+    assert reply["row_count"] == 1
+    assert reply["run_ids"] == [RUN]
+    (request,) = reply["requests"]
+    assert request["request_id"] == request_id
+    assert request["update_id"] == drained["UPDATE"]
     text = run("trace", request_id)
     (line,) = [line for line in text.splitlines() if line.startswith(request_id)]
     assert f"{drained['UPDATE']}  {confirmed:%Y-%m-%d %H:%M:%S}" in line
@@ -98,8 +107,9 @@ def test_a_beginning_of_several_ids_is_refused_and_they_are_named(lake, refuse):
 def test_rows_of_a_trace_are_bounded_and_all_are_counted(lake):
     rows = [replace(ROW, conid=n, run_id="big", update_id=f"big-row-{n:03}") for n in range(1, 31)]
     lake.updates.sync.append(rows, batch_id="batch-1")
-    found = json_of("trace", "batch-1", "--limit", "5")
-    assert (found["row_count"], len(found["rows"])) == (30, 5)
+    answer = json_of("trace", "batch-1", "--limit", "5")
+    assert answer["row_count"] == 30
+    assert len(answer["rows"]) == 5
     assert "rows: 30, the last 5" in run("trace", "batch-1", "--limit", "5")
 
 
@@ -110,10 +120,13 @@ def test_a_history_shows_each_value_with_what_held_then(lake, drained):
     lake.breaks.record({GATEWAY: [found]}, at=NOW + timedelta(minutes=1))
     lake.updates.sync.append([replace(ROW, timestamp=later, source=Source.STREAM)])
     first, second = json_of("history", f"{ACCOUNT}:7")["values"]
-    assert (first["row"]["run_id"], first["row"]["request_id"]) == (RUN, drained["REQUEST"])
-    assert (first["strategies"], first["breaks"]) == ([], [])
+    assert first["row"]["run_id"] == RUN
+    assert first["row"]["request_id"] == drained["REQUEST"]
+    assert first["strategies"] == []
+    assert first["breaks"] == []
     assert second["strategies"] == ["hedge"]
     assert [(b["type"], b["state"]) for b in second["breaks"]] == [("QUANTITY", "OPENED")]
+
     text = run("history", f"{ACCOUNT}:7")
     assert drained["UPDATE"] in text
     (line,) = [line for line in text.splitlines() if " QUEUE " in line]
@@ -124,9 +137,9 @@ def test_a_history_is_bounded_by_its_limit_and_by_a_day(lake):
     times = [NOW - timedelta(days=n) for n in range(3)]
     for at in times:
         lake.updates.sync.append([replace(ROW, timestamp=at)])
-    found = json_of("history", f"{ACCOUNT}:7", "--limit", "2")
-    assert found["more"]
-    shown = [datetime.fromisoformat(v["row"]["timestamp"]) for v in found["values"]]
+    answer = json_of("history", f"{ACCOUNT}:7", "--limit", "2")
+    assert answer["more"]
+    shown = [datetime.fromisoformat(v["row"]["timestamp"]) for v in answer["values"]]
     assert shown == [times[1], times[0]]
     day = times[2].date().isoformat()
     (only,) = json_of("history", f"{ACCOUNT}:7", "--day", day)["values"]

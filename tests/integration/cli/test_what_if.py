@@ -18,7 +18,9 @@ from tests.support import command_line
 from tests.support.legs import leg
 from tests.unit.money.risk.test_scenarios import option, share
 
-CALL, SHARE, UNKNOWN = 911, 912, 913
+CALL = 911
+SHARE = 912
+UNKNOWN = 913
 EXPIRY = (utc_now() + timedelta(days=90)).date()
 
 
@@ -65,28 +67,28 @@ def test_payoff_prints_an_object_for_each_strategy_account_and_underlying(lake):
 
 
 def test_expiry_prints_deliveries_and_what_may_be_assigned_early(lake):
-    found = json.loads(command_line.run("expiry", "--days", "100", "--json"))
-    assert set(found) >= {"expiries", "early_assignments", "not_judged", "undated"}
+    answer = json.loads(command_line.run("expiry", "--days", "100", "--json"))
+    assert set(answer) >= {"expiries", "early_assignments", "not_judged", "undated"}
     names = {"strategy_id", "account", "conid", "symbol", "currency", "expires_at", "position"}
     names |= {"units", "cash", "is_pinned", "is_uncovered", "is_cash_settled", "missing"}
-    assert all(names <= set(row) for row in found["expiries"])
-    assert [row["conid"] for row in found["expiries"]] == [CALL, UNKNOWN]
+    assert all(names <= set(row) for row in answer["expiries"])
+    assert [row["conid"] for row in answer["expiries"]] == [CALL, UNKNOWN]
     assert "expires at" in command_line.run("expiry", "--days", "100").splitlines()[1]
     assert command_line.run("expiry", "--days", "1").startswith("Nothing expires within 1 days.")
 
 
 def test_json_has_a_row_for_each_group_and_point_and_legs_say_what_priced_them(lake):
-    found = json.loads(run("--spot", "-10,0", "--vol", "0,5", "--level", "leg", "--json"))
-    assert len(found) == 3 * 4
-    call = next(one for one in found if one["conid"] == CALL and one["spot"] == -10)
+    answer = json.loads(run("--spot", "-10,0", "--vol", "0,5", "--level", "leg", "--json"))
+    assert len(answer) == 3 * 4
+    call = next(row for row in answer if row["conid"] == CALL and row["spot"] == -10)
     names = ["level", "name", "account", "conid", "spot", "vol", "days", "value", "profit"]
     names += ["left_out", "underlying_price", "implied_vol", "rate", "dividends", "exercise"]
     assert set(names) <= set(call)
     assert call["profit"] > 0
     assert call["dividends"][0]["amount"] == 1.75
-    still = [one for one in found if (one["spot"], one["vol"]) == (0, 0)]
-    assert {one["profit"] for one in still} == {0.0, None}
-    assert [one["left_out"] for one in still if one["conid"] == UNKNOWN] == [1]
+    still = [entry for entry in answer if (entry["spot"], entry["vol"]) == (0, 0)]
+    assert {row["profit"] for row in still} == {0.0, None}
+    assert [row["left_out"] for row in still if row["conid"] == UNKNOWN] == [1]
 
 
 def test_a_person_sees_a_table_and_what_is_left_out(lake):
@@ -115,13 +117,15 @@ def test_a_scenario_by_name_uses_betas_and_is_recorded_with_its_limit(lake):
     carry_the_sums(lake)
     own = "{name: crash, underlying: SPY, spot: -8, vol: 12, largest_loss: {UNATTRIBUTED: 100}}"
     Path("scenarios.yaml").write_text(f"betas: {{SPY: 1.0, QQQ: 1.0}}\nscenarios: [{own}]\n")
-    (found,) = json.loads(run("--scenario", "crash", "--level", "account", "--json"))
-    assert (found["spot"], found["vol"], found["scenario"]) == (-8, 12, "crash")
+    (row,) = json.loads(run("--scenario", "crash", "--level", "account", "--json"))
+    assert row["spot"] == (-8)
+    assert row["vol"] == 12
+    assert row["scenario"] == "crash"
     _book, own, legs = read_risk(lake, load_settings(), utc_now())
     lake.risk_scenarios.record(risk_rows(legs, own))
     stored = lake.risk_scenarios.latest().filter(scenario="crash").to_dicts()
-    assert [one["largest_loss"] for one in stored] == [100.0]
-    assert stored[0]["profit"] == pytest.approx(found["profit"], rel=1e-4)
+    assert [entry["largest_loss"] for entry in stored] == [100.0]
+    assert stored[0]["profit"] == pytest.approx(row["profit"], rel=1e-4)
 
 
 def test_a_mistake_in_the_file_of_scenarios_names_it(lake):
@@ -156,7 +160,8 @@ def test_a_trade_that_is_thought_of_has_a_before_and_an_after_in_each_row(lake):
     def missing(side: str) -> float:
         return sum(row["missing"] for row in still[side]["uncovered"])
 
-    assert (missing("before"), missing("after")) == (300, 400)
+    assert missing("before") == 300
+    assert missing("after") == 400
     assert read_risk(lake, load_settings(), utc_now())[0].priced.height == 4  # nothing is stored
 
 
@@ -188,7 +193,8 @@ def strategy(lake):
 def test_a_strategy_that_is_closed_has_what_that_realised_after(lake, strategy):
     row = compared("--close", strategy, "--spot", "5")[strategy, 5]
     # Two calls were sold at 1.00 and are worth 25.00.
-    assert (row["after"]["realised"], row["after"]["profit"]) == (-4800.0, 0.0)
+    assert row["after"]["realised"] == (-4800.0)
+    assert row["after"]["profit"] == 0.0
     assert row["before"]["profit"] < 0
     lake.registry.sync.add_many([leg(99, "nothing")])
     with pytest.raises(PositionSyncError, match="holds nothing"):
@@ -203,7 +209,8 @@ def test_a_trade_costs_its_price_and_the_first_line_says_how_much(lake, strategy
     assert printed[0].startswith("bought 1 above the mark: -200 USD: +2 SPY 600C")
     assert printed[0].endswith("closes 2 of calls: realises -5,000 USD")
     row = compared(*trade, "--spot", "0,5")[strategy, 5]
-    assert (row["before"]["realised"], row["after"]["realised"]) == (0.0, -5000.0)
+    assert row["before"]["realised"] == 0.0
+    assert row["after"]["realised"] == (-5000.0)
     assert row["after"]["profit"] == row["after"]["against_mark"] == -200.0
 
 
@@ -214,7 +221,8 @@ def test_a_strategy_that_is_rolled_has_its_contracts_at_the_new_expiry(lake, str
     row = rows[strategy, 5]
     (before,) = row["before"]["payoffs"]
     (after,) = row["after"]["payoffs"]
-    assert (before["expiry"], after["expiry"]) == (f"{EXPIRY}", f"{later}")
+    assert before["expiry"] == f"{EXPIRY}"
+    assert after["expiry"] == f"{later}"
     assert after["greatest_profit"] > before["greatest_profit"]
     assert after["note"] is None
     with pytest.raises(PositionSyncError, match="No option of"):

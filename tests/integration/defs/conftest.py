@@ -192,14 +192,14 @@ class World:
         with dg.build_sensor_context(
             instance=self.instance, last_sensor_start_time=time.time() - since_s
         ) as context:
-            found = supervise_stream(context)
-        for change in getattr(found, "dynamic_partitions_requests", None) or ():
+            result = supervise_stream(context)
+        for change in getattr(result, "dynamic_partitions_requests", None) or ():
             if isinstance(change, dg.AddDynamicPartitionsRequest):
                 self.instance.add_dynamic_partitions(LOGINS.name, change.partition_keys)
             else:
                 for key in change.partition_keys:
                     self.instance.delete_dynamic_partition(LOGINS.name, key)
-        return found
+        return result
 
     def materialize(self, *assets: Any, **options: Any) -> dg.ExecuteInProcessResult:
         """Materialize assets with the real resource; a failure is a result, not an exception."""
@@ -227,24 +227,24 @@ class World:
     def run_check(self, definition: dg.AssetChecksDefinition) -> dg.AssetCheckEvaluation:
         """Run one check as Dagster does, and return its evaluation."""
         result = self.materialize(definition, selection=dg.AssetSelection.all_asset_checks())
-        (found,) = result.get_asset_check_evaluations()
-        return found
+        (evaluation,) = result.get_asset_check_evaluations()
+        return evaluation
 
     def fails(self, definition: dg.AssetChecksDefinition) -> dg.AssetCheckResult:
         """Evaluate a check that fails."""
-        found = self.check(definition)
-        assert not found.passed
-        return found
+        evaluation = self.check(definition)
+        assert not evaluation.passed
+        return evaluation
 
     def passes(self, definition: dg.AssetChecksDefinition) -> dg.AssetCheckResult:
         """Evaluate a check that passes."""
-        found = self.check(definition)
-        assert found.passed, found.description
-        return found
+        evaluation = self.check(definition)
+        assert evaluation.passed, evaluation.description
+        return evaluation
 
-    def shown(self, found: dg.AssetCheckResult) -> list[dict[str, Any]]:
+    def shown(self, evaluation: dg.AssetCheckResult) -> list[dict[str, Any]]:
         """Return the rows that a failing check names."""
-        return [dict(record.data) for record in found.metadata["rows"].records]
+        return [dict(record.data) for record in evaluation.metadata["rows"].records]
 
 
 @pytest.fixture

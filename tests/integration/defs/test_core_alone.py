@@ -30,17 +30,17 @@ def test_without_money_there_are_positions_their_checks_and_backfills_alone(tmp_
         cwd=ROOT, env=os.environ | alone, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["sensors"] == ["drain_queue", "supervise_stream"]
-    assert found["schedules"] == [
+    answer = json.loads(done.stdout)
+    assert answer["sensors"] == ["drain_queue", "supervise_stream"]
+    assert answer["schedules"] == [
         "maintain_every_four_hours",
         "record_day_after_close",
         "record_late_rows",
     ]
-    assert found["assets"].keys() == {
+    assert answer["assets"].keys() == {
         "account_values", "active_strategies", "broker_positions", "contracts", "daily_positions",
         "gateway", "gateway_sessions", "latest_positions", "position_changes", "position_queue",
         "position_updates", "reconciliation_breaks",
     }  # fmt: skip
-    assert found["assets"]["account_values"] == ["gateway"]
-    assert found["assets"]["daily_positions"] == ["position_updates"]
+    assert answer["assets"]["account_values"] == ["gateway"]
+    assert answer["assets"]["daily_positions"] == ["position_updates"]

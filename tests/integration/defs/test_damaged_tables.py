@@ -124,17 +124,20 @@ def test_no_check_stays_green_that_cannot_be_evaluated_and_the_table_is_named(
                 assert UNEVALUATED not in now.metadata, (key, now.description)
         assert str(path) in results[WHOLE].description
         assert not results[WHOLE].passed
-        unknown = [one for one in results.values() if UNEVALUATED in one.metadata]
-        for one in unknown:
-            assert UNKNOWN in one.metadata
-            assert one.severity is dg.AssetCheckSeverity.WARN
-            assert one.description.startswith("Unknown: ")
-            assert name in one.description
+
+        unknown = [outcome for outcome in results.values() if UNEVALUATED in outcome.metadata]
+        for check_result in unknown:
+            assert UNKNOWN in check_result.metadata
+            assert check_result.severity is dg.AssetCheckSeverity.WARN
+            assert check_result.description.startswith("Unknown: ")
+            assert name in check_result.description
         if unknown:
             (programs,) = check_programs(tmp_path)
             is_said = programs.level is Level.BAD and name in programs.text
             tables = check_lake(MoneyLake(settings.lake, use="look"))
-            assert is_said or any(name in one.text and one.level != Level.GOOD for one in tables)
+            assert is_said or any(
+                name in table.text and table.level != Level.GOOD for table in tables
+            )
         assert result.skip_reason.skip_message
 
     tick()
@@ -182,6 +185,7 @@ def test_a_message_is_sent_about_a_check_that_cannot_be_evaluated(tick, lake, in
         bodies = "\n".join(f"{title}\n{body}" for title, body in receiver.taken())
     assert "position_updates: a_stream_watches" in bodies
     assert "gateway_sessions" in bodies
+
     tick()
     tell()
     bodies = "\n".join(f"{title}\n{body}" for title, body in receiver.taken())

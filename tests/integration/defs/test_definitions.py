@@ -96,8 +96,8 @@ def test_launchpad_takes_no_config_that_nothing_reads(repository):
 
 def test_the_lineage_page_shows_three_groups(repository):
     graph = repository.asset_graph
-    found = {graph.get(key).group_name for key in graph.get_all_asset_keys()}
-    assert found == {"broker_account", "position_values", "position_reports"}
+    group_names = {graph.get(key).group_name for key in graph.get_all_asset_keys()}
+    assert group_names == {"broker_account", "position_values", "position_reports"}
 
 
 def test_the_page_of_what_ticks_write_names_their_sensor_and_links_to_the_figures(repository):

@@ -48,15 +48,15 @@ class Ticks:
 
     def reported(self, name: str = LEDGER) -> list[dict[str, object]]:
         """Return the metadata of the events of an asset, oldest first."""
-        found = self.instance.fetch_materializations(dg.AssetKey(name), limit=100).records
+        records = self.instance.fetch_materializations(dg.AssetKey(name), limit=100).records
         return [
-            {key: value.value for key, value in one.asset_materialization.metadata.items()}
-            for one in reversed(found)
+            {key: value.value for key, value in record.asset_materialization.metadata.items()}
+            for record in reversed(records)
         ]
 
     def rows(self) -> int:
         """Return how many rows all events of the ledger report."""
-        return sum(int(one.get("rows", 0)) for one in self.reported())
+        return sum(int(event.get("rows", 0)) for event in self.reported())
 
 
 @pytest.fixture
@@ -85,7 +85,9 @@ def test_a_tick_drains_what_waits_and_reports_each_row_once(world, tick, lake):
     assert lake.queue.sync.counts()[QueueStatus.SUCCESS] == 3
     assert "3 claimed, 3 rows" in said(result)
     (event,) = tick.reported()
-    assert (event["rows"], event["rows_drained"], event["rows_streamed"]) == (3, 3, 0)
+    assert event["rows"] == 3
+    assert event["rows_drained"] == 3
+    assert event["rows_streamed"] == 0
     assert event["delta_version"] == lake.updates.table.version()
     assert names(result).index(LEDGER) < names(result).index("latest_positions")
     assert sorted(pl.read_delta(f"{lake.path}/latest_positions")["conid"]) == [1, 2, 3]
@@ -125,8 +127,12 @@ def test_a_mistake_in_the_file_of_scenarios_is_said_by_the_tick_and_makes_its_ch
     path.write_text("scenarios: [{name: x, spott: 5}]\n")
     result = tick()
     assert "spott" in said(result)
-    unknown = [one for one in result.asset_events if one.asset_key.to_user_string() == RISK]
-    assert [UNKNOWN in one.metadata for one in unknown] == [True, True]
+    unknown = [
+        asset_event
+        for asset_event in result.asset_events
+        if asset_event.asset_key.to_user_string() == RISK
+    ]
+    assert [UNKNOWN in evaluation.metadata for evaluation in unknown] == [True, True]
     path.unlink()
     world.later(timedelta(seconds=61))
     assert RISK in names(tick())
@@ -140,12 +146,14 @@ def test_a_drain_does_not_wait_for_what_a_large_book_takes_and_newer_rows_follow
         calls.append(may_end.wait(60))
         return Derived(metadata={})
 
-    may_end, calls = threading.Event(), []
+    may_end = threading.Event()
+    calls = []
     monkeypatch.setattr(defs_drain, "BESIDE_WAIT_S", 0.0)
     monkeypatch.setitem(DERIVE, name, record)
     world.hold(1, 2)
     world.ask(1)
     assert name not in names(tick())
+
     world.ask(2)
     result = tick()
     assert "1 claimed" in said(result)
@@ -164,7 +172,7 @@ def test_rows_of_the_stream_are_reported_once_a_minute_and_drained_ones_at_once(
     assert LEDGER not in names(tick())
     world.later(timedelta(seconds=61))
     assert LEDGER in names(tick())
-    assert [one["rows_streamed"] for one in tick.reported()] == [0, 1]
+    assert [event["rows_streamed"] for event in tick.reported()] == [0, 1]
 
 
 @pytest.mark.parametrize("stored", [0, 1, 8])
@@ -173,8 +181,8 @@ def test_a_daemon_killed_while_it_stores_the_events_repeats_no_row(world, tick, 
     world.ask(1, 2)
     events = tick(killed_after=stored).asset_events
     reported = any(
-        isinstance(one, dg.AssetMaterialization) and one.asset_key.to_user_string() == LEDGER
-        for one in events[:stored]
+        isinstance(event, dg.AssetMaterialization) and event.asset_key.to_user_string() == LEDGER
+        for event in events[:stored]
     )
     assert tick.rows() == (2 if reported else 0)
     tick()
@@ -195,8 +203,8 @@ def test_a_second_home_on_the_same_lake_continues_with_its_own_history(world, ti
     world.hold(1)
     world.ask(1)
     tick()
-    with dg.DagsterInstance.ephemeral() as other:
-        second = Ticks(other)
+    with dg.DagsterInstance.ephemeral() as instance:
+        second = Ticks(instance)
         second()
         assert second.rows() == 1
     assert tick.rows() == 1
@@ -227,14 +235,14 @@ def test_a_changed_strategies_file_is_applied_and_a_refused_one_stops_no_drain(
     path.write_text(f"strategies:\n  - strategy_id: one\n    legs: [{leg}]\n")
     world.hold(1, 2)
     assert "active_strategies" in names(tick())
-    assert [one.conid for one in lake.registry.sync.get_all_active()] == [1]
+    assert [active_leg.conid for active_leg in lake.registry.sync.get_all_active()] == [1]
     path.write_text(path.read_text().replace("right: C", "right: X"))
     world.ask(2)
     result = tick()
     assert "line 3" in said(result)
     assert "1 claimed" in said(result)
     lake.registry.sync.refresh()
-    assert [one.conid for one in lake.registry.legs] == [1]
+    assert [active_leg.conid for active_leg in lake.registry.legs] == [1]
 
 
 def test_results_of_checks_are_stored_when_they_change(world, tick, instance, lake):
@@ -245,9 +253,10 @@ def test_results_of_checks_are_stored_when_they_change(world, tick, instance, la
 
     def stored(result: dg.SensorResult) -> Callable[[], list[bool]]:
         return [
-            one.passed
-            for one in result.asset_events
-            if isinstance(one, dg.AssetCheckEvaluation) and one.asset_check_key == key
+            asset_event.passed
+            for asset_event in result.asset_events
+            if isinstance(asset_event, dg.AssetCheckEvaluation)
+            and asset_event.asset_check_key == key
         ]
 
     assert stored(first) == [True]
@@ -339,6 +348,8 @@ def test_while_nothing_can_be_drained_rows_and_checks_are_reported_all_the_same(
     assert "Nothing is drained: The queue is damaged." in said(result)
     assert "The queue is damaged" in signs_of_life.read(tmp_path).problems[0]
     assert tick.rows() == 1
-    assert any(isinstance(one, dg.AssetCheckEvaluation) for one in result.asset_events)
+    assert any(
+        isinstance(asset_event, dg.AssetCheckEvaluation) for asset_event in result.asset_events
+    )
     assert dagster_files.changed_at(dagster_files.FAILED_TICK)
     assert not dagster_files.changed_at(dagster_files.SENSORS)

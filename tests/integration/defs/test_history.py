@@ -20,7 +20,8 @@ from tests.support import postgres
 
 SOON = datetime.now(UTC) + timedelta(days=1)
 LONG_AGO = datetime.now(UTC) - timedelta(days=1)
-TABLE, FOREIGN = dg.AssetKey("position_queue"), dg.AssetKey("of_another_project")
+TABLE = dg.AssetKey("position_queue")
+FOREIGN = dg.AssetKey("of_another_project")
 CHECK = dg.AssetCheckKey(TABLE, "requests_are_answered")
 # Commits that finish one request each: more than `maintenance.COMPACT_FROM`.
 FINISHED = 35
@@ -58,7 +59,7 @@ def report(instance: dg.DagsterInstance, number: int) -> None:
 
 def numbers(instance: dg.DagsterInstance, asset: dg.AssetKey) -> list[int]:
     records = instance.fetch_materializations(asset, limit=100).records
-    return [one.asset_materialization.metadata["n"].value for one in records]
+    return [record.asset_materialization.metadata["n"].value for record in records]
 
 
 def results(instance: dg.DagsterInstance, asset: dg.AssetKey) -> int:
@@ -70,15 +71,23 @@ def test_old_events_and_results_go_but_the_newest_and_those_of_others(stored):
     for number in range(3):
         report(stored, number)
     assert history.delete_old_events(stored, own_assets(), LONG_AGO) == 0
-    assert (numbers(stored, TABLE), results(stored, TABLE)) == ([2, 1, 0], 3)
+    assert numbers(stored, TABLE) == [2, 1, 0]
+    assert results(stored, TABLE) == 3
     assert history.delete_old_events(stored, own_assets(), SOON) > 0
-    assert (numbers(stored, TABLE), results(stored, TABLE)) == ([2], 1)
-    assert (numbers(stored, FOREIGN), results(stored, FOREIGN)) == ([2, 1, 0], 3)
+    assert numbers(stored, TABLE) == [2]
+    assert results(stored, TABLE) == 1
+    assert numbers(stored, FOREIGN) == [2, 1, 0]
+    assert results(stored, FOREIGN) == 3
+
     evaluations = stored.event_log_storage.get_records_for_run(
         "", of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
     ).records
-    of_assets = [one.event_log_entry.dagster_event.event_specific_data for one in evaluations]
-    assert sum(one.asset_key == FOREIGN for one in of_assets) == 3, "results of others stay"
+    of_assets = [
+        evaluation.event_log_entry.dagster_event.event_specific_data for evaluation in evaluations
+    ]
+    assert sum(of_asset.asset_key == FOREIGN for of_asset in of_assets) == 3, (
+        "results of others stay"
+    )
 
 
 def test_the_second_copy_that_sqlite_has_of_an_event_goes_at_once(tmp_path):
@@ -87,6 +96,7 @@ def test_the_second_copy_that_sqlite_has_of_an_event_goes_at_once(tmp_path):
             report(instance, number)
         history.delete_old_events(instance, own_assets(), LONG_AGO)
         assert numbers(instance, TABLE) == [2, 1, 0]
+
     (copies,) = tmp_path.rglob(".db")
     with closing(sqlite3.connect(copies)) as read:
         query = "SELECT COUNT(*) FROM event_logs WHERE asset_key = ?"
@@ -126,6 +136,7 @@ def test_maintenance_covers_every_table_and_every_asset(settings, instance, lake
         instance=instance, resources={"position_sync": POSITION_SYNC}
     )
     assert result.success
+
     [before] = asked
     assert timedelta(days=7) <= datetime.now(UTC) - before < timedelta(days=7, hours=1)
     uris = lake.queue.table.snapshot(lambda handle: handle.file_uris())

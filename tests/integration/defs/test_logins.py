@@ -66,12 +66,12 @@ def own(world) -> Callable[..., GatewaySession]:
     return take
 
 
-def started(found: dg.SensorResult) -> list[str | None]:
-    return [request.partition_key for request in found.run_requests or ()]
+def started(tick_result: dg.SensorResult) -> list[str | None]:
+    return [request.partition_key for request in tick_result.run_requests or ()]
 
 
-def said(found: dg.SensorResult) -> str:
-    return found.skip_reason.skip_message
+def said(tick_result: dg.SensorResult) -> str:
+    return tick_result.skip_reason.skip_message
 
 
 def test_each_login_has_a_stream_of_its_own(world, own):
@@ -79,10 +79,10 @@ def test_each_login_has_a_stream_of_its_own(world, own):
     own("east", run_id=world.begin("east"))
     assert started(world.supervise()) == ["west"]
     own("west", run_id=world.begin("west"))
-    found = world.supervise()
-    assert started(found) == []
+    requests = world.supervise()
+    assert started(requests) == []
     for name in ACCOUNTS:
-        assert re.search(f"{name}: run .*its lease holds", said(found))
+        assert re.search(f"{name}: run .*its lease holds", said(requests))
 
 
 def test_the_streams_of_many_logins_start_two_at_a_time(world, file):
@@ -100,11 +100,11 @@ def test_the_run_of_a_stream_carries_the_tags_of_its_login(world, file):
     pin = '{"pod_spec_config": {"node_selector": {"kubernetes.io/hostname": "node-a"}}}'
     with file.open("a") as text:
         text.write(f"    tags: {{team: options, dagster-k8s/config: '{pin}'}}\n")
-    found = {request.partition_key: request.tags for request in world.supervise().run_requests}
-    assert found["west"]["dagster-k8s/config"] == pin
-    assert found["west"]["team"] == "options"
-    assert {name for name in found["east"] if not name.startswith("dagster/")} == set()
-    assert set(found["west"]) - set(found["east"]) == {"team", "dagster-k8s/config"}
+    tags = {request.partition_key: request.tags for request in world.supervise().run_requests}
+    assert tags["west"]["dagster-k8s/config"] == pin
+    assert tags["west"]["team"] == "options"
+    assert {name for name in tags["east"] if not name.startswith("dagster/")} == set()
+    assert set(tags["west"]) - set(tags["east"]) == {"team", "dagster-k8s/config"}
 
 
 def test_a_pause_and_a_dead_lease_concern_their_login_alone(world, instance, own, lake):
@@ -113,9 +113,9 @@ def test_a_pause_and_a_dead_lease_concern_their_login_alone(world, instance, own
     world.supervise()
     lake.sessions.end(sessions["east"])
     instance.report_run_canceled(instance.get_run_by_id(runs["east"]))
-    found = world.supervise()
-    assert started(found) == []
-    assert "east: paused by a person" in said(found)
+    requests = world.supervise()
+    assert started(requests) == []
+    assert "east: paused by a person" in said(requests)
     lake.sessions.renew(sessions["west"], lease_s=0.001)
     for _ in range(2):  # of a run that was killed Dagster believes for ever that it goes on
         assert started(world.supervise()) == ["west"]
@@ -220,18 +220,21 @@ def test_the_checks_and_the_status_name_the_login_that_is_down(world, own, lake,
     assert compared(lake, settings).passed
     watched = EVALUATE[tables.a_stream_watches.check_key]
     assert watched(lake, settings).passed
+
     blind(lake, detail="no socket")
-    found = watched(lake, settings)
-    assert not found.passed
-    assert found.description.startswith("west: The stream has not seen the gateway since")
-    assert found.metadata["west/note"].text == "no socket"
-    assert not [name for name in found.metadata if name.startswith("east/")]
+    watched_legs = watched(lake, settings)
+    assert not watched_legs.passed
+    assert watched_legs.description.startswith("west: The stream has not seen the gateway since")
+    assert watched_legs.metadata["west/note"].text == "no socket"
+    assert not [name for name in watched_legs.metadata if name.startswith("east/")]
     status = read_status(lake, settings, utc_now())
-    assert {one.gateway_id: one.session_state for one in status.logins} == {
+    assert {login.gateway_id: login.session_state for login in status.logins} == {
         "east": "LIVE",
         "west": "BLIND",
     }
-    assert (status.gateway_id, status.session_detail, status.positions) == ("west", "no socket", 2)
+    assert status.gateway_id == "west"
+    assert status.session_detail == "no socket"
+    assert status.positions == 2
 
 
 @pytest.mark.usefixtures("confirmed_at_once")
@@ -243,10 +246,10 @@ def test_breaks_of_a_login_without_data_stay_as_they_are(world, own, lake, setti
     found = compared(lake, settings)
     assert not found.passed
     breaks = lake.breaks
-    assert [one.conid for one in breaks.open_breaks("west")] == [2]
+    assert [open_break.conid for open_break in breaks.open_breaks("west")] == [2]
     blind(lake)
     compared(lake, settings)
-    assert [one.conid for one in breaks.open_breaks("west")] == [2]
+    assert [difference.conid for difference in breaks.open_breaks("west")] == [2]
     assert breaks.open_breaks("east") == breaks.open_breaks(OF_STRATEGIES) == []
 
 
@@ -258,9 +261,10 @@ def test_a_break_of_all_accounts_together_stays_as_it_is_while_a_login_has_no_da
     own("west", 1)
     lake.registry.sync.add_active(1, "SPY", strategy_id="s", quantity=3)
     compared(lake, settings)
-    (found,) = lake.breaks.open_breaks(OF_STRATEGIES)
-    accepted = lake.breaks.accept(found.break_id, "me")
-    assert (accepted.expected, accepted.actual) == (2.0, 3.0)
+    (open_break,) = lake.breaks.open_breaks(OF_STRATEGIES)
+    accepted = lake.breaks.accept(open_break.break_id, "me")
+    assert accepted.expected == 2.0
+    assert accepted.actual == 3.0
     blind(lake)
     compared(lake, settings)
     assert lake.breaks.open_breaks(OF_STRATEGIES) == [accepted]
@@ -274,13 +278,15 @@ def test_a_row_without_a_holding_stays_a_break_while_its_account_is_not_listed_c
     session = own("west", 1, 2)
     holdings = lake.broker_positions.read("west")
     rows = [
-        from_portfolio(one, source=Source.QUEUE, now=utc_now(), by=Provenance()) for one in holdings
+        from_portfolio(holding, source=Source.QUEUE, now=utc_now(), by=Provenance())
+        for holding in holdings
     ]
     lake.updates.sync.append(rows)
     lake.broker_positions.replace("west", holdings[:1], session=session)
     compared(lake, settings)
     before = lake.breaks.open_breaks("west")
-    assert [(one.type, one.conid) for one in before] == [("SURPLUS", 2)]
+    assert [(row.type, row.conid) for row in before] == [("SURPLUS", 2)]
+
     partly = replace(holdings[0], completeness=Completeness.PARTIAL)
     lake.broker_positions.replace("west", [partly], session=session)
     compared(lake, settings)

@@ -34,7 +34,8 @@ def steps_of_a_run(instance: dg.DagsterInstance):
 
 def test_the_path_of_the_resource_wins_over_the_environment(steps_of_a_run, settings):
     found, _ = steps_of_a_run(PositionSyncResource(path="elsewhere"), lambda given: given.settings)
-    assert (found.lake, found.gateway_id) == ("elsewhere", settings.gateway_id)
+    assert found.lake == "elsewhere"
+    assert found.gateway_id == settings.gateway_id
 
 
 def test_the_numbers_of_the_resource_win_over_the_environment(steps_of_a_run, settings):
@@ -44,7 +45,9 @@ def test_the_numbers_of_the_resource_win_over_the_environment(steps_of_a_run, se
     )  # fmt: skip
     found, _ = steps_of_a_run(given, lambda given: given.settings)
     assert found.gateway_address == "10.0.0.1:4001"
-    assert (found.batch_size, found.drain_interval_s, found.history_days) == (70, 30, 7)
+    assert found.batch_size == 70
+    assert found.drain_interval_s == 30
+    assert found.history_days == 7
 
 
 def test_every_run_reads_the_settings_anew_and_once(steps_of_a_run, monkeypatch, tmp_path):
@@ -78,7 +81,7 @@ def test_an_error_of_the_package_becomes_a_failure_with_cause_and_remedy():
 
     with pytest.raises(dg.Failure) as caught:
         fail()
-    found = {name: value.value for name, value in caught.value.metadata.items()}
-    assert found == {
+    value_of = {name: value.value for name, value in caught.value.metadata.items()}
+    assert value_of == {
         "error": "UnknownLegError", "what": "Nobody holds it.", "remedy": "List the legs.",
     }  # fmt: skip

@@ -54,11 +54,13 @@ def test_a_sensor_whose_last_tick_is_ahead_of_the_clock_ticks_at_once_and_keeps_
     assert get_elapsed(ahead()) < -HOUR_S + 60, "Dagster waits for an hour"
     before = fine()
 
-    found = mend_tick_times(instance_on_disk, now)
-    assert (found.reset, found.is_switched_off) == ((WATCHED,), False)
+    mended = mend_tick_times(instance_on_disk, now)
+    assert mended.reset == (WATCHED,)
+    assert mended.is_switched_off is False
     assert get_elapsed(ahead()) is None, "Dagster lets it tick at its next look"
     data = ahead().instigator_data
-    assert (data.cursor, data.last_sensor_start_timestamp) == ("{}", now)
+    assert data.cursor == "{}"
+    assert data.last_sensor_start_timestamp == now
     assert fine() == before
     assert mend_tick_times(instance_on_disk, now).reset == ()
 

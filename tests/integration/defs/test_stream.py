@@ -181,7 +181,8 @@ def test_a_stream_that_does_not_end_in_time_is_an_error(play, lake, settings, mo
 
 def test_a_storage_that_does_not_answer_holds_up_no_line_of_the_stream(play, run, capsys):
     """Else the thread that values the ticks would wait, or end with an error of the storage."""
-    package, waiting = logging.getLogger("position_sync_dagster"), threading.Event()
+    package = logging.getLogger("position_sync_dagster")
+    waiting = threading.Event()
 
     class Away(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

@@ -98,8 +98,8 @@ def test_an_outage_of_the_store_fails_one_tick_and_skips_the_others(world, store
         with pytest.raises(StoreError, match="SlowDown"):
             world.supervise()
         for _ in range(3):
-            found = world.supervise()
-            assert isinstance(found, dg.SkipReason)
-            assert "SlowDown" in found.skip_message
+            requests = world.supervise()
+            assert isinstance(requests, dg.SkipReason)
+            assert "SlowDown" in requests.skip_message
         store.proxy.fail()
         assert isinstance(world.supervise(), dg.SensorResult)

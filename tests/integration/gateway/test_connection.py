@@ -93,6 +93,7 @@ async def test_a_client_id_in_use_leads_to_the_next_of_the_pool_after_a_pause(
         assert len(pauses) == 3  # one before the second, two before the third
         assert min(pauses) == pytest.approx(0.625, abs=0.125)
         assert max(pauses) == pytest.approx(1.25, abs=0.25)
+
         pauses.clear()
         async with asyncio.timeout(settings.gateway_timeout_s):
             with pytest.raises(errors.ClientIdInUseError, match="17 to 19"):
@@ -230,7 +231,9 @@ async def test_each_answer_has_the_commissions_of_the_executions(opened):
     sim.fill("DUSIM0001", 921000001, -2.0, price=1.5)
     for _ in range(2):
         ((one,), _begin, _end) = await connection.executions()
-        assert (one.quantity, one.commission, one.commission_currency) == (2.0, 1.3, "USD")
+        assert one.quantity == 2.0
+        assert one.commission == 1.3
+        assert one.commission_currency == "USD"
 
 
 async def test_an_execution_s_time_in_utc_is_read_as_utc_on_a_machine_of_another_zone(
@@ -255,13 +258,16 @@ async def test_beside_an_execution_that_cannot_be_read_the_absence_of_others_pro
     answer = await connection.executions()
     assert len(answer.executions) == 1
     assert answer.begin < answer.end
+
     with monkeypatch.context() as patched:
         patched.setattr(Contract, "multiplier_text", "?")
         answer = await connection.executions()
-    assert (answer.executions, answer.begin) == ([], answer.end)
+    assert answer.executions == []
+    assert answer.begin == answer.end
     sim.execution_times("Time of Mars", "Asia/Shanghai")
     answer = await connection.executions()
-    assert (answer.executions, answer.begin) == ([], answer.end)
+    assert answer.executions == []
+    assert answer.begin == answer.end
     assert "the time zone 'Time of Mars' is not known. Choose another time zone" in caplog.text
 
 
@@ -318,7 +324,8 @@ async def test_a_last_trade_in_an_unknown_zone_has_the_day_of_the_expiry_and_no_
     (known,) = (await connection.details([921000001])).values()
     sim.last_trade_times("login", "Asia/Shanghai", "Time of Mars")
     (read,) = (await connection.details([921000001])).values()
-    assert (read.last_trade_date, read.last_trade_time) == (known.expires_on, None)
+    assert read.last_trade_date == known.expires_on
+    assert read.last_trade_time is None
     assert read.trading_hours == known.trading_hours
     assert "is in the time zone 'Time of Mars', which is not known" in caplog.text
 
@@ -345,7 +352,8 @@ async def test_an_execution_without_a_usable_name_or_quantity_is_left_out_like_a
     usual = handlers[11]
     monkeypatch.setitem(handlers, 11, lambda fields: usual([*fields[:at], text, *fields[at + 1 :]]))
     answer = await connection.executions()
-    assert (answer.executions, answer.begin) == ([], answer.end)
+    assert answer.executions == []
+    assert answer.begin == answer.end
 
 
 @pytest.mark.parametrize("fault", ["unreadable", "an error"])
@@ -365,9 +373,9 @@ async def test_no_contract_is_chosen_from_a_part_of_the_answer(opened, monkeypat
     monkeypatch.setitem(decoder.handlers, 10, read)
     wanted = dict(symbol="AAPL", right="CALL", strike=240, expiry="20281215", strategy_id="s")
     leg = replace(make_leg(**wanted, added_at=datetime.now(UTC)), strike=None)
-    found = await connection.candidates(leg)
-    assert len(found) > 1
-    faulty.add(str(found[1].conid))
+    contracts = await connection.candidates(leg)
+    assert len(contracts) > 1
+    faulty.add(str(contracts[1].conid))
     assert await connection.candidates(leg) is None
 
 
@@ -377,7 +385,8 @@ async def test_an_answer_of_after_midnight_says_nothing_of_the_day_before(opened
     now = iter([midnight - timedelta(seconds=1), midnight + timedelta(seconds=1)])
     monkeypatch.setattr(f"{connect.__module__}.utc_now", lambda: next(now))
     answer = await connection.executions()
-    assert (answer.begin, answer.end) == (midnight, midnight - timedelta(seconds=1))
+    assert answer.begin == midnight
+    assert answer.end == midnight - timedelta(seconds=1)
 
 
 async def test_an_answer_says_nothing_of_a_day_that_is_over_by_the_clock_of_the_gateway(

@@ -10,7 +10,8 @@ from position_sync_dagster.gateway.ib_async_internals import request_id_of
 from position_sync_dagster.gateway.translate import streamable
 
 CALL, PUT, WORTHLESS, CENTS = range(921000001, 921000005)
-STOCK, FUTURE = 920000001, 920000002
+STOCK = 920000001
+FUTURE = 920000002
 ALL = (CALL, PUT, WORTHLESS, CENTS, FUTURE, STOCK)
 
 
@@ -44,8 +45,10 @@ async def test_only_a_gateway_that_has_ib_and_says_so_does_not_know_a_contract(c
 async def test_details_are_known_for_every_kind_of_contract_but_not_for_an_unknown_one(line):
     _sim, _connection, details = line
     assert set(details) == set(ALL)
-    assert (details[CENTS].price_magnifier, details[CENTS].multiplier) == (100, 5000.0)
-    assert (details[STOCK].multiplier, details[STOCK].right) == (1.0, None)
+    assert details[CENTS].price_magnifier == 100
+    assert details[CENTS].multiplier == 5000.0
+    assert details[STOCK].multiplier == 1.0
+    assert details[STOCK].right is None
     assert details[FUTURE].exchange == "CME"
 
 
@@ -62,7 +65,8 @@ async def test_details_of_an_algo_venue_are_taken_only_where_there_are_no_others
     monkeypatch.setattr(ReferenceDataService, "details", at_each_venue)
     _sim, connection = await connected()
     details = await connection.details([FUTURE, CENTS])
-    assert (details[FUTURE].exchange, details[CENTS].exchange) == ("CME", "QBALGO")
+    assert details[FUTURE].exchange == "CME"
+    assert details[CENTS].exchange == "QBALGO"
     assert streamable(details[FUTURE]).exchange == "CME"
 
 
@@ -159,7 +163,8 @@ async def test_a_contract_without_permission_frees_its_line(line, refusals, even
     sim.set_permission(CALL, code)
     connection.lines.subscribe(details[CALL])
     await eventually(lambda: refusals)
-    assert (refusals[0].code, refusals[0].market_data_type) == (code, 1)
+    assert refusals[0].code == code
+    assert refusals[0].market_data_type == 1
     assert connection.lines.in_use == sim.stats()["lines_in_use"] == 0
 
 

@@ -13,8 +13,11 @@ from position_sync_dagster.errors import BrokerUnavailableError, GatewayTimeoutE
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.sync.broker_view import ConnectionValues
 
-A, B = "DUSIM0001", "DUSIM0002"
-CALL, PUT, OPENED = 921000001, 921000002, 921000007
+A = "DUSIM0001"
+B = "DUSIM0002"
+CALL = 921000001
+PUT = 921000002
+OPENED = 921000007
 HELD = 9
 # At a price of 0 its portfolio row has no value.
 WORTHLESS = (A, 921000003)
@@ -58,6 +61,7 @@ async def test_the_library_worker_never_takes_a_late_rest_for_a_whole_list(gatew
         with pytest.raises(BrokerUnavailableError):
             await values.view()
         assert {h.position for h in connection.feed.holdings} & {0.0} == set()
+
     sim.positions_end()
     view = await values.view()
     assert view.complete
@@ -110,10 +114,12 @@ async def test_what_comes_right_behind_the_end_of_a_list_is_newer_than_the_list(
     else:
         sim.fill(A, OPENED, 3)
         sim.fill(A, CALL, 2)
+
     await listing
     await connection.ib.reqCurrentTimeAsync()
     held = {h.key: h.position for h in connection.feed.holdings}
-    assert (held[A, OPENED], held[A, CALL]) == (3, 5 if by_row else 7)
+    assert held[A, OPENED] == 3
+    assert held[A, CALL] == (5 if by_row else 7)
 
 
 ROW = dict(price=1.5, value=450.0, average_cost=120.5, unrealized=3.0, realized=0.0)
@@ -157,10 +163,12 @@ async def test_a_second_list_that_says_the_same_closes_them(emptied):
     _sim, feed = emptied
     assert feed.positions_due
     await feed.snapshot()
-    assert (held(feed), held(feed, B)) == (0, 4)
+    assert held(feed) == 0
+    assert held(feed, B) == 4
     await feed.download()
     assert feed.is_complete
-    assert (feed.problems, feed.positions_due) == ([], False)
+    assert feed.problems == []
+    assert feed.positions_due is False
 
 
 async def test_a_second_list_that_names_one_counts_and_the_account_is_downloaded_again(emptied):
@@ -213,6 +221,7 @@ async def test_a_held_leg_whose_quantity_is_none_is_set_aside_and_not_closed(ope
     assert feed.get((A, CALL)).position == 5.0
     assert {h.key for h in feed.holdings if h.market_value is None} == {WORTHLESS}
     assert all(h.position for h in feed.holdings)
+
     (problem,) = feed.problems
     assert problem.startswith("1 holding is set aside: conid 921000001 of DUSIM0001")
     assert feed.completeness[A] is Completeness.PARTIAL
@@ -255,6 +264,7 @@ async def test_the_end_of_a_download_confirms_no_holding_that_it_set_aside(opene
     assert feed.get((A, CALL)).confirmed_at is None
     assert feed.get((A, CALL)).value_time == before.value_time
     assert all(feed.get(key).confirmed_at > before.confirmed_at for key in others)
+
     sim.holding(A, CALL, None)
     await feed.snapshot()  # a position has no value
     feed.book.confirmed.confirm(A)

@@ -75,7 +75,8 @@ def counted(
     monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, measure: Callable[..., int]
 ) -> list[int]:
     """Return a list that grows by a measure of the arguments of each call."""
-    found, real = list[int](), getattr(owner, name)
+    found = list[int]()
+    real = getattr(owner, name)
 
     def call(*arguments: Any) -> Any:
         found.append(measure(*arguments))

@@ -115,7 +115,8 @@ async def test_changes_take_the_place_of_the_rows_before_them_and_leave_the_othe
 
 
 async def test_a_confirmation_of_an_account_holds_for_its_rows_from_before(lake, clock):
-    table, earlier = lake.broker_positions, clock.now
+    table = lake.broker_positions
+    earlier = clock.now
     rows = [
         holding(clock, 1, completeness=Completeness.PARTIAL),
         holding(clock, 2, completeness=Completeness.PARTIAL, confirmed_at=earlier),
@@ -133,6 +134,7 @@ async def test_a_confirmation_of_an_account_holds_for_its_rows_from_before(lake,
             ("DUSIM1", 2): (Completeness.COMPLETE, clock.now),
             ("DUSIM2", 1): (Completeness.PARTIAL, None),
         }
+
     # What is known of the account now replaces what was known of it before.
     partial = holding(clock, 2, completeness=Completeness.PARTIAL)
     table.update(LOGIN, [partial], accounts=confirmed)
@@ -154,7 +156,8 @@ async def test_rows_of_a_replacement_are_confirmed_with_their_account_but_for_a_
 
 
 async def test_many_changes_are_folded_and_lose_nothing(lake, clock):
-    table, size = lake.broker_positions, 40
+    table = lake.broker_positions
+    size = 40
     table.replace(LOGIN, [holding(clock, conid) for conid in range(size)])
     expected = dict.fromkeys(range(size), 2.0)
     for number in range(3 * FOLD_FILES):
@@ -187,19 +190,19 @@ async def test_of_a_commit_race_with_a_newer_owner_the_older_one_writes_nothing(
     lake, clock, monkeypatch
 ):
     first, second = followed(lake, clock)
-    other = Lake(lake.path).broker_positions
+    broker_positions = Lake(lake.path).broker_positions
 
     def overtaken(*args, **more):
         monkeypatch.undo()
-        other.replace(LOGIN, [holding(clock, 1, 5.0)], second)
+        broker_positions.replace(LOGIN, [holding(clock, 1, 5.0)], second)
         write(*args, **more)
 
     # The writer lock only keeps the order; what is proved here must hold without it.
     monkeypatch.setattr(storage, "write", overtaken)
-    monkeypatch.setattr(other.table._writer_lock, "fair", nullcontext)
+    monkeypatch.setattr(broker_positions.table._writer_lock, "fair", nullcontext)
     with pytest.raises(LeaseLostError, match="newer owner"):
         lake.broker_positions.update(LOGIN, [holding(clock, 1, 9.0)], first, **CHANGES)
-    assert [row.position for row in other.read(LOGIN)] == [5.0]
+    assert [row.position for row in broker_positions.read(LOGIN)] == [5.0]
 
 
 @pytest.mark.on_disk  # it deletes a folder
@@ -213,17 +216,19 @@ async def test_after_a_table_was_deleted_the_next_rows_are_all_of_them(lake, clo
 
 
 async def test_followed_holdings_are_as_new_as_their_account_says(lake, clock):
-    table, first = lake.broker_positions, clock.now
+    table = lake.broker_positions
+    first = clock.now
     rows = [replace(holding(clock, conid), followed=conid < 3) for conid in (1, 2, 3)]
     table.replace(LOGIN, rows)
     clock.advance(seconds=4)
     until = {"DUSIM1": AccountConfirmation(None, clock.now)}
     table.update(LOGIN, [rows[0]], accounts=until)
-    found = {row.instrument.conid: row.received_at for row in table.read(LOGIN)}
-    assert found == {1: clock.now, 2: clock.now, 3: first}
+    received_at_of = {row.instrument.conid: row.received_at for row in table.read(LOGIN)}
+    assert received_at_of == {1: clock.now, 2: clock.now, 3: first}
+
     table.update(LOGIN, [replace(rows[1], followed=False)], accounts=until)
     clock.advance(seconds=4)
     until = {"DUSIM1": AccountConfirmation(None, clock.now)}
     table.update(LOGIN, [rows[2]], accounts=until)
-    found = {row.instrument.conid: row.received_at for row in table.read(LOGIN)}
-    assert found == {1: clock.now, 2: first, 3: first}
+    received_at_of = {row.instrument.conid: row.received_at for row in table.read(LOGIN)}
+    assert received_at_of == {1: clock.now, 2: first, 3: first}

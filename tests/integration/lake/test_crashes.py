@@ -57,7 +57,9 @@ def assert_all_ended_once(lake: Lake, count: int = REQUESTS) -> None:
     assert not any(map(Table.damage, Lake(lake.path).tables))
 
 
-P, C, S = QueueStatus.PENDING, QueueStatus.PROCESSING, QueueStatus.SUCCESS
+P = QueueStatus.PENDING
+C = QueueStatus.PROCESSING
+S = QueueStatus.SUCCESS
 LEFT = {
     "before the claim": ({P: REQUESTS}, 0),
     "the claim's file is written": ({P: REQUESTS}, 0),

@@ -179,7 +179,7 @@ def test_the_torn_creation_of_a_table_is_set_aside_and_it_is_created_again(tmp_p
 def test_a_file_that_is_missing_names_itself(before):
     path, _ = before
     write_checkpoint(path)
-    [file] = (one for one in queues.written_by(path, 2) if "SUCCESS" in str(one))
+    [file] = (request for request in queues.written_by(path, 2) if "SUCCESS" in str(request))
     file.unlink()
     with pytest.raises(BrokenTableError, match=file.name):
         queues.queue_at(path).table.rows()

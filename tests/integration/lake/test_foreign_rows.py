@@ -37,8 +37,8 @@ def test_a_row_that_is_no_request_stops_nothing(lake):
     queue = lake.queue.sync
     ids = queue.insert_many([QueueRequest(conid, "SPY") for conid in range(1, 6)])
     good = queue.store.snapshot().live.head(1)
-    other = good.with_columns(request_id=pl.lit("foreign"), conid=pl.lit(99, pl.Int64))
-    write(lake.queue.table, odd_rows(other, schema.POSITION_QUEUE))
+    with_columns = good.with_columns(request_id=pl.lit("foreign"), conid=pl.lit(99, pl.Int64))
+    write(lake.queue.table, odd_rows(with_columns, schema.POSITION_QUEUE))
 
     queue = Lake(lake.path).queue.sync
     assert queue.counts()[QueueStatus.PENDING] == 5

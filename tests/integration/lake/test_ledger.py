@@ -42,7 +42,9 @@ def test_an_update_is_read_as_it_was_written(ledger, make_update):
     ledger.sync.append([update], batch_id="b-1", run_id="r-1")
     [read] = ledger.sync.latest_updates()
     assert isinstance(read, PositionUpdate)
-    assert (read.update_id, read.batch_id, read.run_id) == ("u-1", "b-1", "r-1")
+    assert read.update_id == "u-1"
+    assert read.batch_id == "b-1"
+    assert read.run_id == "r-1"
     assert read.symbol == update.symbol
     assert read.timestamp == update.timestamp
     assert read.expiry is None
@@ -53,7 +55,8 @@ def test_a_batch_that_is_tried_again_writes_nothing_even_with_new_values(ledger,
     first = ledger.sync.append([make_update(1), make_update(2)], batch_id="b-1")
     assert (first.version, first.rows) == (2, 2)  # 1 remembers the trading mode
     again = ledger.sync.append([make_update(1, position=9.0), make_update(3)], batch_id="b-1")
-    assert (again.version, again.rows) == (2, 0)
+    assert again.version == 2
+    assert again.rows == 0
     assert ledger.sync.count() == 2
 
 
@@ -144,7 +147,8 @@ async def test_a_guard_is_called_before_each_attempt_to_commit(ledger, other, ma
             other.sync.append([make_update(100 + len(calls))])
 
     done = await ledger.append([make_update(1)], batch_id="b-1", guard=guard)
-    assert (done.rows, calls) == (1, [0, 1, 2])
+    assert done.rows == 1
+    assert calls == [0, 1, 2]
     assert ledger.sync.count() == 3
 
 
@@ -205,10 +209,14 @@ async def test_a_repeated_streamed_update_writes_nothing(ledger, make_update, cl
     await writer.on_position_update(make_update(1))
     await writer.on_position_updates([make_update(1), make_update(1)])
     await writer.on_position_updates([])
-    assert (writer.rows_written, writer.commits, writer.last_version) == (1, 1, 2)
+    assert writer.rows_written == 1
+    assert writer.commits == 1
+    assert writer.last_version == 2
     clock.advance(1)
     await writer.on_position_updates([make_update(1), make_update(2)])
-    assert (writer.rows_written, writer.commits, writer.last_version) == (3, 2, 3)
+    assert writer.rows_written == 3
+    assert writer.commits == 2
+    assert writer.last_version == 3
 
 
 def test_the_newest_row_of_a_holding_is_the_same_in_any_order_of_arrival(home, make_update, clock):
@@ -220,12 +228,14 @@ def test_the_newest_row_of_a_holding_is_the_same_in_any_order_of_arrival(home, m
     ]
     newest = []
     for seed in range(4):
-        one = position_updates.PositionUpdatesTable(f"{home}/u{seed}")
+        position_updates_table = position_updates.PositionUpdatesTable(f"{home}/u{seed}")
         shuffled = Random(seed).sample(updates, len(updates))
         for start in range(0, len(shuffled), 3):
-            one.sync.append(shuffled[start : start + 3])
-            one.sync.latest()
-        newest.append(one.sync.latest().select("account", "conid", "position").rows())
+            position_updates_table.sync.append(shuffled[start : start + 3])
+            position_updates_table.sync.latest()
+        newest.append(
+            position_updates_table.sync.latest().select("account", "conid", "position").rows()
+        )
     assert newest == [[("DUSIM1", 1, 3.0), ("DUSIM1", 2, 3.0)]] * 4
 
 
@@ -316,7 +326,8 @@ def test_a_scan_whose_files_are_vacuumed_meanwhile_is_repeated(ledger, make_upda
 
 def test_rows_are_read_from_the_first_moment_to_the_last(ledger, make_update, clock):
     ledger.sync.initialize()
-    first, last = NEVER, datetime.max.replace(tzinfo=UTC)
+    first = NEVER
+    last = datetime.max.replace(tzinfo=UTC)
     assert ledger.sync.between(first, last).is_empty()
     at = clock.now.replace(microsecond=999_999)
     ledger.sync.append([make_update(1, timestamp=at)])
@@ -330,7 +341,8 @@ def test_the_value_at_a_moment_is_the_last_one_before_it(ledger, make_update, cl
     for day in range(5):
         clock.now = began + timedelta(days=day)
         ledger.sync.append([make_update(1, position=float(day))])
-    middle, late = began + timedelta(days=2), began + timedelta(days=9)
+    middle = began + timedelta(days=2)
+    late = began + timedelta(days=9)
     for rows, expected in (
         (ledger.sync.last_before(middle + timedelta(hours=5)), [2.0]),
         (ledger.sync.last_before(middle), [2.0]),
@@ -410,7 +422,9 @@ def test_a_local_time_a_right_as_ib_spells_it_and_an_expiry_as_text_are_read_as_
 def test_a_number_that_is_not_finite_is_unknown(ledger, make_update, value):
     ledger.sync.append([replace(make_update(), market_price=value, delta=value)])
     [stored] = ledger.sync.latest_updates()
-    assert (stored.market_price, stored.delta, stored.market_value) == (None, None, 150.0)
+    assert stored.market_price is None
+    assert stored.delta is None
+    assert stored.market_value == 150.0
 
 
 REFUSED = {
@@ -451,5 +465,5 @@ def test_an_update_that_needs_no_change_is_returned_as_it_is(make_update):
 def test_a_number_of_our_own_that_is_not_finite_is_unknown_too(ledger, make_update, value):
     updates = [replace(make_update(1), market_value=value), make_update(2)]
     ledger.sync.append(updates)
-    stored = {one.conid: one.market_value for one in ledger.sync.latest_updates()}
+    stored = {update.conid: update.market_value for update in ledger.sync.latest_updates()}
     assert stored == {1: None, 2: 150.0}

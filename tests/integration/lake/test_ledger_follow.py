@@ -48,7 +48,8 @@ def test_a_reader_begins_with_the_newest_row_of_each_holding_and_then_follows(le
 
 
 def test_a_reader_may_begin_with_the_oldest_row_or_with_the_next_commit(ledger, make_update):
-    everything, coming = ledger.follow(START), ledger.follow(NOW)
+    everything = ledger.follow(START)
+    coming = ledger.follow(NOW)
     assert [len(rows) for rows in (conids(coming), conids(everything)[1])] == [1, 3]
     ledger.append([make_update(7)])
     assert conids(coming) == conids(everything) == [[7]]
@@ -145,7 +146,7 @@ def test_a_token_of_another_ledger_or_of_the_future_is_refused(ledger, make_upda
 def torn_last_commit(table: Table) -> None:
     torn = newest_entry(Path(table.path))
     torn.write_bytes(torn.read_bytes()[:40])
-    assert [one.file for one in table.remove_torn()] == [f"_delta_log/{torn.name}"]
+    assert [path.file for path in table.remove_torn()] == [f"_delta_log/{torn.name}"]
 
 
 def restored(table: Table) -> None:
@@ -162,6 +163,7 @@ def test_a_reader_of_rows_that_were_taken_back_is_told(ledger, make_update, open
     ledger.append([make_update(8)])
     lost = reader.read().token
     assert {7, 8} <= set(ledger.latest().get_column("conid"))
+
     take_back(open_ledger().table)
     if take_back is restored:
         assert {7, 8} & set(ledger.latest().get_column("conid")) == {7}
@@ -180,9 +182,11 @@ def test_a_token_of_a_row_that_a_restored_backup_has_again_in_its_version_is_ref
     """As a request that is drained again: its row has the same id."""
     path = Path(ledger.table.path)
     shutil.copytree(path, tmp_path / "backup")
-    reader, row = ledger.follow(NOW), replace(make_update(7), update_id="of-a-request")
+    reader = ledger.follow(NOW)
+    row = replace(make_update(7), update_id="of-a-request")
     reader.read()
     ledger.append([row, make_update(8)])
+
     token = reader.read().token
     shutil.rmtree(path)
     shutil.copytree(tmp_path / "backup", path)
@@ -191,6 +195,7 @@ def test_a_token_of_a_row_that_a_restored_backup_has_again_in_its_version_is_ref
     restored.append([row, make_update(9)])
     with pytest.raises(TokenError, match="a repair or a restored backup took it back"):
         restored.follow(token).read()
+
     place = followed_rows.Place.of(token)._replace(at=None)  # as an older release wrote it
     assert conids(restored.follow(place.token)) == []
     assert conids(restored.follow(restored.follow(NOW).read().token)) == []
@@ -220,27 +225,30 @@ async def test_an_async_reader_waits_without_holding_up_other_tasks(open_ledger,
 
 
 def test_what_was_known_at_a_moment_is_told_from_what_is_known_now(open_ledger, make_update, clock):
-    ledger, noon = open_ledger(), clock.now
+    ledger = open_ledger()
+    noon = clock.now
     ledger.append([make_update(1, position=1.0)])
     clock.advance(3600)
-    one = clock.now
+    now = clock.now
     ledger.append([make_update(1, position=2.0, timestamp=noon + timedelta(minutes=1))])
     clock.advance(3600)
     ledger.append([make_update(1, position=3.0)])
     half_past = noon + timedelta(minutes=30)
     assert ledger.as_of(half_past).get_column("position").to_list() == [1.0]
     assert ledger.as_of(half_past, as_known_now=True).get_column("position").to_list() == [2.0]
-    assert ledger.as_of(one).get_column("position").to_list() == [2.0]
+    assert ledger.as_of(now).get_column("position").to_list() == [2.0]
     assert ledger.as_of(noon - timedelta(seconds=1)).is_empty()
     assert ledger.as_of(clock.now).equals(ledger.latest())
 
 
 @pytest.mark.parametrize("reader", ["Polars", "pandas", "DuckDB", "true_at"])
 def test_the_lines_of_the_page_find_the_same_past(open_ledger, make_update, clock, reader):
-    ledger, noon = open_ledger(), clock.now
+    ledger = open_ledger()
+    noon = clock.now
     ledger.append([make_update(1, position=1.0), make_update(2, position=7.0)])
     clock.advance(3600)
     ledger.append([make_update(1, position=2.0, timestamp=noon + timedelta(minutes=1))])
+
     moment = noon + timedelta(minutes=30)
     docs = Path(__file__).parents[3] / "docs"
     shown = dict(re.findall(r"\| (\w+) \| `(.*?)`", (docs / "follow.md").read_text()))
@@ -249,6 +257,7 @@ def test_the_lines_of_the_page_find_the_same_past(open_ledger, make_update, cloc
         names = {"pl": pl, "path": path, "moment": moment}
         if reader == "pandas":
             names["rows"] = DeltaTable(path).to_pandas()
+
         found = eval(shown[reader], names)  # noqa: S307
         rows = {int(c): float(p) for c, p in zip(found["conid"], found["position"], strict=True)}
     else:

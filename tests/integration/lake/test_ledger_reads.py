@@ -57,7 +57,9 @@ def derive(reader, known, clock):
 def test_the_newest_rows_are_those_of_the_whole_ledger(
     open_ledger, reader, derive, make_update, clock, seed
 ):
-    chance, following, looking = random.Random(seed), reader(), reader()
+    chance = random.Random(seed)
+    following = reader()
+    looking = reader()
     for step in range(30 if EVERYTHING else 12):
         clock.advance(chance.choice([0, 1, 60, 600]))
         at = clock.now - timedelta(seconds=chance.choice([0, 0, 0, 900]))
@@ -71,6 +73,7 @@ def test_the_newest_rows_are_those_of_the_whole_ledger(
             maintain(open_ledger().table, clean_now=True)
         if chance.random() < 0.3:
             derive()
+
         if chance.random() < 0.7:
             continue
         whole = open_ledger().latest()
@@ -81,6 +84,7 @@ def test_the_newest_rows_are_those_of_the_whole_ledger(
             assert_frame_equal(lately.join(whole, on=whole.columns, nulls_equal=True), lately)
         since = clock.now - timedelta(seconds=chance.choice([0, 60, 600, 3600]))
         assert since >= clock.now - KEPT
+
         recent = whole.filter(whole["timestamp"] >= since)
         lately = reader().latest().filter(pl.col("timestamp") >= since)
         assert_frame_equal(lately, recent, check_row_order=False)
@@ -99,9 +103,12 @@ def test_the_history_before_the_known_rows_is_not_read(
     derive()
     clock.advance(1)
     open_ledger().append([make_update(1, position=7.0, timestamp=clock())])
-    whole, beginning, other = open_ledger().latest(), reader(), open_ledger()
+    whole = open_ledger().latest()
+    beginning = reader()
+    other = open_ledger()
     for ledger in (beginning, other):
         ledger.version()  # a ledger that is opened afterwards refuses what is missing
+
     for path in old:
         Path(path).unlink()
     assert_frame_equal(beginning.latest(), whole)
@@ -120,9 +127,11 @@ def test_a_holding_that_closed_before_the_known_rows_is_left_out_and_in_the_rows
     derive()
     clock.advance(1)
     open_ledger().append([make_update(2, position=5.0)])
-    whole, beginning = open_ledger().latest(), reader()
+    whole = open_ledger().latest()
+    beginning = reader()
     assert whole["position"].to_list() == [0.0, 5.0, 3.0]
     assert beginning.latest()["conid"].to_list() == [2, 3]
+
     assert_frame_equal(beginning.as_of(clock.now), whole)
     followed = reader().follow().read()
     assert followed is not None
@@ -162,15 +171,16 @@ HOUR = timedelta(hours=1)
 
 
 def held(ledger, clock, *conids):
-    found = ledger.newest_of(conids, clock.now - HOUR).rows
-    return {conid: row.position for (_, conid), row in found.items()}
+    rows = ledger.newest_of(conids, clock.now - HOUR).rows
+    return {conid: row.position for (_, conid), row in rows.items()}
 
 
 @pytest.mark.parametrize("book", [50, 1_000])
 def test_new_rows_are_compared_with_those_of_their_holdings_however_large_the_book_is(
     open_ledger, make_update, clock, rows_decided, book
 ):
-    writer, reader = open_ledger(), open_ledger()
+    writer = open_ledger()
+    reader = open_ledger()
     writer.append(make_update(conid) for conid in range(1, book + 1))
     assert len(reader.latest()) == len(held(reader, clock, *range(1, book + 1))) == book
     rows_decided.clear()
@@ -188,7 +198,8 @@ def test_new_rows_are_compared_with_those_of_their_holdings_however_large_the_bo
 def test_a_row_that_was_added_since_forbids_one_of_the_same_holding_only(
     open_ledger, make_update, clock
 ):
-    writer, other = open_ledger(), open_ledger()
+    writer = open_ledger()
+    other = open_ledger()
     writer.append([make_update(1), make_update(2)])
     through = writer.newest_of([1, 2], clock.now - HOUR).through
     other.append([make_update(1, position=0.0, update_id="zero")])
@@ -202,7 +213,8 @@ def test_a_row_that_was_added_since_forbids_one_of_the_same_holding_only(
     assert writer.append([make_update(1, update_id="a")], through=through).rows == 0
 
 
-LOGIN, ACCOUNT = "127.0.0.1:7497", "DUSIM1"
+LOGIN = "127.0.0.1:7497"
+ACCOUNT = "DUSIM1"
 BATCH = 50
 BOOKS = (200, 4_000)
 
@@ -212,7 +224,8 @@ BOOKS = (200, 4_000)
 def test_a_batch_appends_its_rows_and_reads_those_of_the_batch_before(
     lake, make_update, clock, rows_read, book
 ):
-    ledger, since = lake.updates.sync, clock.now - timedelta(hours=1)
+    ledger = lake.updates.sync
+    since = clock.now - timedelta(hours=1)
     conids = range(1, book + 1)
     ledger.append([make_update(conid, request_id=f"first-{conid}") for conid in conids])
     ledger.newest_of(conids, since)
@@ -223,6 +236,7 @@ def test_a_batch_appends_its_rows_and_reads_those_of_the_batch_before(
         rows_read.clear()
         newest = ledger.newest_of(chosen, since)
         assert len(newest.rows) == BATCH
+
         rows = [make_update(conid, request_id=f"{batch}-{conid}") for conid in chosen]
         ledger.append(rows, through=newest.through)
         assert sum(rows_read) <= BATCH
@@ -240,6 +254,7 @@ def test_a_fill_adds_one_row_of_its_holding_and_a_reader_reads_once(lake, clock,
     held = [make_holding(conid, clock.now, **who) for conid in range(1, book + 1)]
     table.replace(LOGIN, held)
     table.rows(LOGIN)
+
     for conid in (3, 7):
         clock.advance(1)
         rows_read.clear()

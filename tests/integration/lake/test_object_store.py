@@ -42,7 +42,10 @@ def drained(lake, make_update) -> None:
     queue, updates = lake.queue.sync, lake.updates.sync
     while batch := queue.claim_batch(limit=2, lease_s=600):
         ids = [request.request_id for request in batch]
-        rows = [make_update(one.conid, request_id=one.request_id) for one in batch]
+        rows = [
+            make_update(claimed_request.conid, request_id=claimed_request.request_id)
+            for claimed_request in batch
+        ]
         updates.append(rows)
         queue.mark_success(ids)
 
@@ -155,6 +158,7 @@ def test_no_credential_is_in_a_log_an_error_or_the_store(store, lake, make_updat
         b"\n".join(stored_under(lake.path).values()) + "\n".join([*said, caplog.text]).encode()
     )
     assert len(everything) > 10_000
+
     for secret in (SECRET, TOKEN, KEY_ID):
         assert secret.encode() not in everything
 
@@ -230,6 +234,7 @@ def test_keys_of_a_file_that_expire_are_read_again_without_a_new_process(
     assert lake.queue.sync.counts()[QueueStatus.PENDING] == REQUESTS
     lake.updates.sync.append([make_update(1)])
     assert lake.updates.sync.latest().height == 1
+
     store.proxy.fail(Rule("expired", key_id="FIRSTKEY"))
     for use in (lake.updates.sync.latest, lake.queue.sync.counts):
         with pytest.raises(StoreError, match="ExpiredToken"):

@@ -24,7 +24,8 @@ from tests.support.hosts import ROOT
 from tests.support.ports import free_port
 
 OLDER = ROOT / "tests" / "support" / "older-lake.tar.gz"
-LEG, ABSENT = 921000001, 1
+LEG = 921000001
+ABSENT = 1
 
 
 @pytest.fixture
@@ -47,10 +48,12 @@ async def test_doctor_reads_an_older_lake_and_leaves_it_to_its_programs(
     async with simulate() as sim:
         settings = settings_for(sim, lake=str(folder), trading_mode="SIMULATED")
         places = {"dagster_home": tmp_path / "home", "ui_port": free_port()}
-        found = await asyncio.to_thread(run_preflight, settings, {}, env_file=None, **places)
+        to_thread = await asyncio.to_thread(run_preflight, settings, {}, env_file=None, **places)
     # The book's worthless option has a portfolio row at 0, which is no value, in any lake.
-    [worthless] = [one for one in found if one.level not in (Level.GOOD, Level.INFO)]
-    assert (worthless.check, worthless.level) == ("positions", Level.WARNING), found
+    [worthless] = [
+        finding for finding in to_thread if finding.level not in (Level.GOOD, Level.INFO)
+    ]
+    assert (worthless.check, worthless.level) == ("positions", Level.WARNING), to_thread
     assert {str(path): path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
@@ -64,6 +67,7 @@ async def test_an_older_lake_loses_no_row_and_its_waiting_requests_end_once(
     ledger, requests = before.values()
     waiting = requests.filter(~pl.col("status").is_in(["SUCCESS", "FAILED"]))
     assert sorted(waiting["status"]) == ["PENDING", "PENDING", "PROCESSING"]
+
     async with simulate() as sim:
         settings = settings_for(sim, lake=str(folder), underlying_lines=0)
         lake = Lake.of(settings)
@@ -94,11 +98,12 @@ async def test_an_older_lake_loses_no_row_and_its_waiting_requests_end_once(
         stop.set()
         await streaming
     ended = {
-        one.request_id: one
+        claimed_request.request_id: claimed_request
         for status in (QueueStatus.SUCCESS, QueueStatus.FAILED)
-        for one in await lake.queue.get_batch(None, status=status)
+        for claimed_request in await lake.queue.get_batch(None, status=status)
     }
     assert set(requests["request_id"]) <= ended.keys()
+
     for request_id, conid in waiting.select("request_id", "conid").iter_rows():
         request = ended[request_id]
         held = conid != ABSENT

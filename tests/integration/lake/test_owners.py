@@ -41,8 +41,9 @@ def test_a_login_has_one_owner_who_is_named_to_the_others(pair):
     session = here.acquire(LOGIN, Owner.STREAM, **LONG)
     with pytest.raises(LoginOwnedError, match=r"STREAM \(process 42 on box, .* until"):
         there.acquire(LOGIN, Owner.REFRESH, **LONG)
-    found = there.current(LOGIN)
-    assert (found.session_id, found.fencing_token) == (session.session_id, 1)
+    current_session = there.current(LOGIN)
+    assert current_session.session_id == session.session_id
+    assert current_session.fencing_token == 1
     assert there.acquire("127.0.0.1:4001", Owner.REFRESH, **LONG).fencing_token == 1
 
 
@@ -56,10 +57,13 @@ def test_a_lease_lasts_as_long_as_it_is_renewed(pair, clock):
         with pytest.raises(LoginOwnedError):
             there.acquire(LOGIN, Owner.STREAM, **LONG)
     assert session.is_alive(clock.now + timedelta(seconds=1490))
-    found = there.current(LOGIN)
-    assert found.is_alive(clock.now + timedelta(seconds=1400))
-    assert (found.state, found.lines_in_use, found.detail) == (SessionState.LIVE, 4, "all is well")
-    assert [one.is_alive(clock.now) for one in there.history()] == [True]
+
+    current_session = there.current(LOGIN)
+    assert current_session.is_alive(clock.now + timedelta(seconds=1400))
+    assert current_session.state == SessionState.LIVE
+    assert current_session.lines_in_use == 4
+    assert current_session.detail == "all is well"
+    assert [held_session.is_alive(clock.now) for held_session in there.history()] == [True]
 
 
 def test_an_owner_that_is_late_goes_on_until_it_is_followed_by_a_greater_token(pair, clock):
@@ -71,6 +75,7 @@ def test_an_owner_that_is_late_goes_on_until_it_is_followed_by_a_greater_token(p
     assert not there.current(LOGIN).is_alive(clock.now)
     first = here.renew(first, **LIVE_LONG)
     assert there.current(LOGIN).is_alive(clock.now)
+
     clock.advance(1510)
     second = there.acquire(LOGIN, Owner.REFRESH, **LONG)
     assert second.fencing_token == first.fencing_token + 1
@@ -79,7 +84,8 @@ def test_an_owner_that_is_late_goes_on_until_it_is_followed_by_a_greater_token(p
             call()
     assert here.current(LOGIN).session_id == second.session_id
     newest, lost = there.history()
-    assert (newest.session_id, lost.state) == (second.session_id, SessionState.LOST)
+    assert newest.session_id == second.session_id
+    assert lost.state == SessionState.LOST
     assert clock.now - lost.state_since < timedelta(seconds=2000)  # its last heartbeat
 
 
@@ -88,8 +94,9 @@ def test_an_ended_session_leaves_the_login_free_at_once(pair, clock):
     session = here.renew(here.acquire(LOGIN, Owner.STREAM, **LONG), **LIVE_LONG)
     clock.advance(300)
     ended = here.end(here.renew(session, **LIVE_LONG), detail="rotation")
-    found = there.current(LOGIN)
-    assert (found.state, found.detail) == (SessionState.ENDED, "rotation")
+    current_session = there.current(LOGIN)
+    assert current_session.state == SessionState.ENDED
+    assert current_session.detail == "rotation"
     with pytest.raises(LeaseLostError, match="ENDED"):
         here.renew(ended, **LIVE_LONG)
     assert there.acquire(LOGIN, Owner.STREAM, **LONG).fencing_token == 2
@@ -111,7 +118,7 @@ async def test_a_killed_owner_is_followed_when_its_lease_is_over_and_not_before(
     holder, sessions = Worker("hold", lake.path), Lake(lake.path).sessions
     with workers(holder):
         await eventually(
-            lambda: (one := sessions.current("g")) and one.heartbeat_at > one.started_at
+            lambda: (session := sessions.current("g")) and session.heartbeat_at > session.started_at
         )
         *_, last, _cut = holder.kill().split("\n")
     ends = datetime.fromisoformat(last) + timedelta(seconds=2)
@@ -132,18 +139,23 @@ async def test_a_heartbeat_renews_the_lease_and_records_the_state_of_the_owner(l
     live = lake.sessions.renew(session, lines_in_use=20, line_limit=95, **LIVE)
     clock.advance(4)
     again = lake.sessions.renew(session, lease_s=15)
-    assert (again.state, again.lines_in_use, again.line_limit) == (SessionState.LIVE, 20, 95)
+    assert again.state == SessionState.LIVE
+    assert again.lines_in_use == 20
+    assert again.line_limit == 95
     assert again.state_since == live.state_since == live.heartbeat_at
     assert (again.expires_at - clock.now).total_seconds() == 15
+
     blind = lake.sessions.renew(
         session, lease_s=15, state=SessionState.BLIND, detail="1100 connectivity lost"
     )
-    assert (blind.state_since, blind.detail) == (clock.now, "1100 connectivity lost")
+    assert blind.state_since == clock.now
+    assert blind.detail == "1100 connectivity lost"
     back = lake.sessions.renew(blind, **LIVE)
     assert back.detail is None
     assert lake.sessions.renew(back, lease_s=15, detail="a leg is wrong").detail
     back = lake.sessions.renew(back, lease_s=15)
-    assert (back.state, back.detail) == (SessionState.LIVE, None)
+    assert back.state == SessionState.LIVE
+    assert back.detail is None
     assert lake.sessions.current(LOGIN) == back
     assert back.is_alive(clock.now)
 
@@ -185,7 +197,9 @@ async def test_the_time_when_the_gateway_was_last_seen_is_kept_across_sessions(
     session = lake.sessions.renew(session, **LIVE)
     last_seen = clock.now + timedelta(seconds=7 if cleanly else 0)
     session = await follow(session)
-    assert (session.state, session.state_since) == (SessionState.STARTING, last_seen)
+    assert session.state == SessionState.STARTING
+    assert session.state_since == last_seen
+
     session = await follow(session)
     assert session.state_since == last_seen
     session = lake.sessions.renew(session, lease_s=15, state=SessionState.BLIND)
@@ -208,6 +222,7 @@ async def test_a_lease_from_the_future_holds_for_minutes_and_not_for_hours(lake,
                 lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
             lake.sessions.end(dead)
     assert not lake.sessions.current(LOGIN).is_alive(clock.now)
+
     session = lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     assert session.fencing_token == dead.fencing_token + 1
     assert session.state_since <= real
@@ -244,6 +259,7 @@ async def test_an_owner_whose_lease_ran_out_writes_nothing_until_it_is_renewed_l
     if is_followed:
         clock.advance(14_400)
         lake.sessions.acquire(own.session.gateway_id, Owner.STREAM, **WHO)
+
     own.renew_now()
     if is_followed:
         await asyncio.wait_for(own.lost.wait(), DEADLINE_S)
@@ -338,7 +354,8 @@ async def test_a_renewal_does_not_wait_for_those_of_other_logins(lake, clock, mo
     for login, lines in (("g:1", 0), ("g:2", 7)):
         for reader in (here, there, lake.sessions):
             session = reader.current(login)
-            assert (session.heartbeat_at, session.lines_in_use) == (clock.now, lines)
+            assert session.heartbeat_at == clock.now
+            assert session.lines_in_use == lines
 
 
 async def test_of_two_that_follow_a_dead_owner_at_once_one_is_refused(lake, clock, monkeypatch):

@@ -80,7 +80,8 @@ def test_inserting_claiming_and_compacting_at_once_loses_nothing(place):
     lake, _ = filled(place, 1)
     maintaining = Worker("maintain", place)
     commits = commits_on(place)
-    size, limit = 300 // commits, 540 // commits
+    size = 300 // commits
+    limit = 540 // commits
     inserting = [
         Worker("insert", place, first=first, count=100, size=size) for first in (1000, 2000)
     ]
@@ -89,6 +90,7 @@ def test_inserting_claiming_and_compacting_at_once_loses_nothing(place):
         ids = [i for worker in inserting for i in worker.result()]
         wait_for("all are claimed", lambda: not lake.queue.sync.overview().claimable)
     assert len(set(ids)) == 200
+
     drain_later(lake)
     assert assert_each_ended_once(lake) >= 201
 
@@ -124,7 +126,8 @@ def test_a_lake_that_is_being_written_is_whole_at_each_of_many_examinations(tmp_
         Worker("drain", path, lease_s=60, limit=5),
         Worker("maintain", path),
     )
-    queue, calls = PositionQueue(path / "position_queue").table, 0
+    queue = PositionQueue(path / "position_queue").table
+    calls = 0
     with workers(*writers):
         while calls < CALLS or queue.version() <= CHECKPOINT_EVERY:
             assert not any(map(Table.damage, Lake(path, fsync=False).all_tables))

@@ -12,8 +12,8 @@ from tests.support.lake_worker import Worker, together
 
 
 def ended(lake, limit):
-    found = lake.queue.sync.get_batch(None, limit, QueueStatus.SUCCESS)
-    return [one.conid for one in found]
+    batch = lake.queue.sync.get_batch(None, limit, QueueStatus.SUCCESS)
+    return [row.conid for row in batch]
 
 
 def test_the_rows_shown_are_those_that_changed_last_however_their_files_were_merged(lake, clock):

@@ -28,14 +28,16 @@ def leg(clock, conid, strategy_id, **more):
 
 async def test_an_added_leg_is_active_and_read_by_others(registry, tmp_path, clock):
     added = await registry.add_active(conid=1, strategy_id=7, **LEG)
-    assert (added.strategy_id, added.right, added.expiry) == ("7", Right.CALL, date(2026, 2, 20))
+    assert added.strategy_id == "7"
+    assert added.right == Right.CALL
+    assert added.expiry == date(2026, 2, 20)
     assert registry.is_active(1)
     assert not registry.is_active(2)
-    other = StrategyRegistry(tmp_path / "legs", clock=clock)
-    assert not other.is_active(1)
-    await other.initialize()
-    assert other.is_active(1)
-    assert await other.get_all_active() == [added]
+    strategy_registry = StrategyRegistry(tmp_path / "legs", clock=clock)
+    assert not strategy_registry.is_active(1)
+    await strategy_registry.initialize()
+    assert strategy_registry.is_active(1)
+    assert await strategy_registry.get_all_active() == [added]
 
 
 async def test_a_strategy_that_was_given_as_a_number_equals_it(registry):
@@ -45,7 +47,11 @@ async def test_a_strategy_that_was_given_as_a_number_equals_it(registry):
     assert leg.strategy_id == 1
     assert leg.strategy_id == "1"
     assert leg.strategy_id != 2
-    assert [one for one in await registry.get_all_active() if one.strategy_id in (1, 2)] == [leg]
+    assert [
+        active_leg
+        for active_leg in await registry.get_all_active()
+        if active_leg.strategy_id in (1, 2)
+    ] == [leg]
     await registry.remove_active(7, 1)
     assert await registry.get_all_active() == []
 
@@ -82,7 +88,8 @@ async def test_a_leg_shared_by_two_strategies_stays_active_until_both_drop_it(re
     with pytest.raises(AmbiguousRemovalError, match=r"'a' .*'b'"):
         await registry.remove_active(1)
     ended = await registry.remove_active(1, strategy_id="a")
-    assert (ended.strategy_id, ended.quantity) == ("a", 1.0)
+    assert ended.strategy_id == "a"
+    assert ended.quantity == 1.0
     assert registry.is_active(1)
     await registry.remove_active(1)
     assert not registry.is_active(1)
@@ -110,14 +117,14 @@ async def test_a_leg_that_nobody_holds_cannot_be_removed(registry):
 
 
 async def test_a_refresh_never_reads_ended_memberships(registry, tmp_path, clock):
-    other = StrategyRegistry(tmp_path / "legs", clock=clock)
-    await other.initialize()
+    strategy_registry = StrategyRegistry(tmp_path / "legs", clock=clock)
+    await strategy_registry.initialize()
     await registry.add_active(conid=1, strategy_id="a", **LEG)
     await registry.add_active(conid=2, strategy_id="a", **LEG)
     await registry.remove_active(1)
     shutil.rmtree(tmp_path / "legs" / "bucket=removed")
-    assert await other.refresh()
-    assert [x.conid for x in await other.get_all_active()] == [2]
+    assert await strategy_registry.refresh()
+    assert [x.conid for x in await strategy_registry.get_all_active()] == [2]
 
 
 async def test_a_file_of_strategies_becomes_the_registry_in_one_commit(registry, clock):
@@ -154,16 +161,20 @@ async def test_a_contract_that_is_found_changes_neither_the_membership_nor_its_t
     assert not registry.is_active(1)
     clock.advance(60)
     registry.sync.settle([(described, 1)])
-    [found] = await registry.get_all_active()
-    assert (found.conid, found.added_at, found.resolved_at) == (1, described.added_at, clock.now)
+    [active_leg] = await registry.get_all_active()
+    assert active_leg.conid == 1
+    assert active_leg.added_at == described.added_at
+    assert active_leg.resolved_at == clock.now
     assert registry.is_active(1)
     assert registry.table.rows().height == 1
+
     again = await registry.add_active(strategy_id="s", **LEG)
-    assert again == found
+    assert again == active_leg
     # Another quantity is another membership, of the same contract.
     assert await registry.replace_all([leg(clock, None, "s", quantity=2)]) == (1, 1)
     [changed] = await registry.get_all_active()
-    assert (changed.conid, changed.quantity) == (1, 2.0)
+    assert changed.conid == 1
+    assert changed.quantity == 2.0
 
 
 async def test_a_conid_that_a_person_gave_says_nothing_of_a_description(registry, clock):
@@ -175,8 +186,8 @@ async def test_a_conid_that_a_person_gave_says_nothing_of_a_description(registry
 async def test_a_contract_that_cannot_be_shared_leaves_the_leg_with_its_problem(registry):
     await registry.add_active(conid=1, strategy_id="a", **LEG)
     same = await registry.add_active(strategy_id="a", **LEG | {"expiry": "20260221"})
-    other = await registry.add_active(strategy_id="b", **LEG)
-    registry.sync.settle([(same, 1), (other, 1)])
+    add_active = await registry.add_active(strategy_id="b", **LEG)
+    registry.sync.settle([(same, 1), (add_active, 1)])
     problems = [leg.problem for leg in await registry.get_unresolved()]
     assert "already" in problems[0]
     assert "'a' and 'b' would both hold the whole of leg 1" in problems[1]
@@ -186,14 +197,16 @@ async def test_a_contract_that_cannot_be_shared_leaves_the_leg_with_its_problem(
 async def test_a_leg_with_its_contract_replaces_the_same_leg_without(registry):
     await registry.add_active(strategy_id="s", **LEG)
     await registry.add_active(conid=1, strategy_id="s", **LEG)
-    assert [one.conid for one in await registry.get_all_active()] == [1]
+    assert [leg.conid for leg in await registry.get_all_active()] == [1]
     assert await registry.get_unresolved() == []
 
 
 async def test_a_roll_to_a_leg_that_the_strategy_has_already_changes_nothing(registry, clock):
     await registry.replace_all([leg(clock, 1, "s"), leg(clock, 2, "s")])
-    one, _two = sorted(await registry.get_all_active(), key=lambda active: active.conid)
-    assert registry.sync.exchange([(one, replace(one, conid=2, rolled_from="1"))]) == []
+    active_leg, _two = sorted(await registry.get_all_active(), key=lambda active: active.conid)
+    assert (
+        registry.sync.exchange([(active_leg, replace(active_leg, conid=2, rolled_from="1"))]) == []
+    )
     assert sorted(active.conid for active in await registry.get_all_active()) == [1, 2]
 
 
@@ -212,13 +225,13 @@ async def test_a_roll_that_is_followed_while_a_file_is_applied_stays(registry, c
     described = leg(clock, None, "s")
     await registry.replace_all([described], following={"s"})
     registry.sync.settle([(described, 1)])
-    [found] = await registry.get_all_active()
+    [active_leg] = await registry.get_all_active()
     change = LifecycleTable.change
 
     def after_the_roll(*arguments):
         monkeypatch.setattr(LifecycleTable, "change", change)
-        rolled = replace(found, conid=2, strike=460.0, rolled_from="1")
-        assert registry.sync.exchange([(found, rolled)])
+        rolled = replace(active_leg, conid=2, strike=460.0, rolled_from="1")
+        assert registry.sync.exchange([(active_leg, rolled)])
         return change(*arguments)
 
     monkeypatch.setattr(LifecycleTable, "change", after_the_roll)

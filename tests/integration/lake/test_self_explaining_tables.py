@@ -34,7 +34,8 @@ def test_the_texts_stay_through_commits_and_other_libraries_read_each_version(
     lake, make_update, clock
 ):
     lake.updates.sync.append([make_update(1)])
-    first, between = lake.updates.table.version(), datetime.now(UTC)
+    first = lake.updates.table.version()
+    between = datetime.now(UTC)
     clock.advance(1)
     lake.updates.sync.append([make_update(2)])
     maintain(lake.updates.table)

@@ -11,7 +11,8 @@ from position_sync_dagster.errors import LeaseLostError, UnknownRequestError
 from position_sync_dagster.lake.storage.table import Table, data_files
 from tests.support.contracts import contract_details
 
-A, B = "DUSIM0001", "DUSIM0002"
+A = "DUSIM0001"
+B = "DUSIM0002"
 LOGIN = "127.0.0.1:7497"
 
 
@@ -99,8 +100,8 @@ async def test_the_newest_details_of_a_contract_are_kept(lake, clock):
     lake.contracts.put([first, first, details(clock, 2)])
     clock.advance(60)
     lake.contracts.put([details(clock, 1), details(clock, 3)])
-    found = lake.contracts.get([1, 3, 99])
-    assert found == {1: details(clock, 1), 3: details(clock, 3)}
+    contract = lake.contracts.get([1, 3, 99])
+    assert contract == {1: details(clock, 1), 3: details(clock, 3)}
     assert lake.contracts.get([2])[2].seen_at == first.seen_at
     assert lake.contracts.get([]) == {}
     assert len(lake.contracts.get()) == 3
@@ -115,13 +116,13 @@ async def test_details_of_new_contracts_are_added_without_a_look_at_the_others(
     assert sum(files_read) == 0
     clock.advance(60)
     lake.contracts.put([details(clock, conid) for conid in (400, *range(600, 700))])
-    found = lake.contracts.get(range(1, 1_000))
-    assert len(found) == 620
-    assert {conid for conid, one in found.items() if one.seen_at == clock.now} == {
+    contract = lake.contracts.get(range(1, 1_000))
+    assert len(contract) == 620
+    assert {conid for conid, one in contract.items() if one.seen_at == clock.now} == {
         400,
         *range(600, 700),
     }
-    assert lake.contracts.get([450, 9_999]) == {450: found[450]}
+    assert lake.contracts.get([450, 9_999]) == {450: contract[450]}
 
 
 def test_contracts_that_expired_long_ago_are_read_only_if_they_are_named(lake, clock):
@@ -148,16 +149,21 @@ def missing(conid=1, expected=2.0):
 @pytest.mark.in_store
 async def test_a_break_is_opened_confirmed_and_resolved(lake):
     lake.breaks.record({LOGIN: [missing()]}, AT, snapshots={LOGIN: "download-1"}, run_id="run-1")
-    [one] = lake.breaks.open_breaks()
-    assert (one.state, one.opened_at, one.snapshot_id) == (BreakState.OPENED, AT, "download-1")
+    [open_break] = lake.breaks.open_breaks()
+    assert open_break.state == BreakState.OPENED
+    assert open_break.opened_at == AT
+    assert open_break.snapshot_id == "download-1"
     later = AT + timedelta(minutes=5)
     lake.breaks.record({LOGIN: [missing()]}, later)
-    [one] = lake.breaks.open_breaks()
-    assert (one.state, one.confirmed_at) == (BreakState.CONFIRMED, later)
+    [open_break] = lake.breaks.open_breaks()
+    assert open_break.state == BreakState.CONFIRMED
+    assert open_break.confirmed_at == later
+
     lake.breaks.record({LOGIN: []}, later)
     assert lake.breaks.open_breaks() == []
     [gone] = lake.breaks.closed_breaks()
-    assert (gone.break_id, gone.state) == (one.break_id, BreakState.RESOLVED)
+    assert gone.break_id == open_break.break_id
+    assert gone.state == BreakState.RESOLVED
     assert gone.resolved_at == later
 
 
@@ -168,10 +174,10 @@ async def test_closed_breaks_are_read_again_only_when_the_table_changed(lake, mo
     read = Table.read_rows
     monkeypatch.setattr(Table, "read_rows", lambda *args: reads.append(1) or read(*args))
     for _ in range(3):
-        assert [one.conid for one in lake.breaks.closed_breaks()] == [1]
+        assert [closed_break.conid for closed_break in lake.breaks.closed_breaks()] == [1]
     assert len(reads) == 1
     lake.breaks.record({LOGIN: []}, AT + timedelta(hours=1))
-    assert [one.conid for one in lake.breaks.closed_breaks()] == [2, 1]
+    assert [closed_break.conid for closed_break in lake.breaks.closed_breaks()] == [2, 1]
     assert len(lake.breaks.closed_breaks(1)) == 1
 
 
@@ -188,22 +194,26 @@ async def test_a_reconciliation_that_changes_nothing_commits_nothing(lake):
 async def test_a_break_whose_quantities_change_remains_the_same_break(lake):
     for expected in (2.0, 3.0, 4.0):
         lake.breaks.record({LOGIN: [missing(expected=expected)]}, AT)
-    [one] = lake.breaks.open_breaks()
-    assert (one.expected, one.state, one.opened_at) == (4.0, BreakState.CONFIRMED, AT)
+    [open_break] = lake.breaks.open_breaks()
+    assert open_break.expected == 4.0
+    assert open_break.state == BreakState.CONFIRMED
+    assert open_break.opened_at == AT
 
 
 async def test_an_accepted_break_remains_accepted_until_it_is_gone(lake, clock):
     lake.breaks.record({LOGIN: [missing()]}, AT)
-    [one] = lake.breaks.open_breaks()
-    accepted = lake.breaks.accept(one.break_id, by="eva", note="assigned over night")
-    assert (accepted.accepted_by, accepted.accepted_at) == ("eva", clock.now)
+    [open_break] = lake.breaks.open_breaks()
+    accepted = lake.breaks.accept(open_break.break_id, by="eva", note="assigned over night")
+    assert accepted.accepted_by == "eva"
+    assert accepted.accepted_at == clock.now
     lake.breaks.record({LOGIN: [missing()]}, AT)
     assert [b.state for b in lake.breaks.open_breaks()] == [BreakState.ACCEPTED]
     lake.breaks.record({LOGIN: []}, AT)
     [gone] = lake.breaks.closed_breaks()
-    assert (gone.state, gone.resolved_at) == (BreakState.ACCEPTED, AT)
+    assert gone.state == BreakState.ACCEPTED
+    assert gone.resolved_at == AT
     with pytest.raises(UnknownRequestError):
-        lake.breaks.accept(one.break_id, by="eva")
+        lake.breaks.accept(open_break.break_id, by="eva")
 
 
 async def test_an_acceptance_ends_when_the_quantities_change(lake):
@@ -213,9 +223,12 @@ async def test_an_acceptance_ends_when_the_quantities_change(lake):
     later = AT + timedelta(minutes=5)
     changed = [missing(first.conid, expected=3.0), missing(3 - first.conid)]
     lake.breaks.record({LOGIN: changed}, later)
-    now = {one.conid: one for one in lake.breaks.open_breaks()}[first.conid]
-    assert (now.state, now.confirmed_at, now.expected) == (BreakState.CONFIRMED, later, 3.0)
-    assert (now.accepted_by, now.accepted_at) == (None, None)
+    now = {open_break.conid: open_break for open_break in lake.breaks.open_breaks()}[first.conid]
+    assert now.state == BreakState.CONFIRMED
+    assert now.confirmed_at == later
+    assert now.expected == 3.0
+    assert now.accepted_by is None
+    assert now.accepted_at is None
     assert now.note == "eva accepted 2.0 against ? (assigned); that has changed"
 
 
@@ -228,7 +241,8 @@ async def test_an_acceptance_can_be_taken_back_by_the_beginning_of_its_id(lake):
     with pytest.raises(UnknownRequestError, match="No open breaks that one can reopen"):
         lake.breaks.reopen(second.break_id, by="max")
     again = lake.breaks.reopen(first.break_id, by="max")
-    assert (again.state, again.accepted_by) == (BreakState.CONFIRMED, None)
+    assert again.state == BreakState.CONFIRMED
+    assert again.accepted_by is None
     assert again.note == "max reopened it"
 
 

@@ -40,14 +40,16 @@ ENDED, SETTLED = (f"{TODAY - timedelta(days=days):%Y%m%d}" for days in (2, 1))
 # How long after their option shares may come here. It is 15 minutes in the product.
 NEAR_S = 6
 
-P, S = Stage.PROVISIONAL, Stage.STATED
+P = Stage.PROVISIONAL
+S = Stage.STATED
 
 
 def book():
     """Return the small book with more contracts; three of its options have expired."""
     small = load_book("small")
     contracts = dict(small.contracts)
-    call, index_put = contracts[CALL], contracts[INDEX_PUT]
+    call = contracts[CALL]
+    index_put = contracts[INDEX_PUT]
     contracts[WORTHLESS] = replace(contracts[WORTHLESS], expiry=SETTLED)
     contracts[INDEX_PUT] = replace(index_put, strike=7000.0, expiry=SETTLED)
     more = [
@@ -68,7 +70,7 @@ def book():
     ]  # fmt: skip
     return replace(
         small,
-        contracts=contracts | {one.conid: one for one in more},
+        contracts=contracts | {row.conid: row for row in more},
         openings=(*small.openings, *openings),
         as_of=None,
     )
@@ -76,9 +78,9 @@ def book():
 
 def causes_of(lake, account, conid):
     return [
-        (one.cause, one.stage, one.quantity)
-        for one in lake.closures.current()
-        if (one.account, one.conid) == (account, conid)
+        (closure.cause, closure.stage, closure.quantity)
+        for closure in lake.closures.current()
+        if (closure.account, closure.conid) == (account, conid)
     ]
 
 
@@ -157,16 +159,16 @@ CASES = {
 def found_since(lake, earlier):
     """Return the causes that count of each holding, of changes that are not among the earlier."""
     found = defaultdict(list)
-    for one in lake.closures.current():
-        if one.change_id not in earlier:
-            found[one.account, one.conid].append(one)
+    for closure in lake.closures.current():
+        if closure.change_id not in earlier:
+            found[closure.account, closure.conid].append(closure)
     return dict(found)
 
 
 def explains(found, closes, cause):
     """Return whether this is the cause of all that closed."""
     return {key: sum(one.quantity for one in ones) for key, ones in found.items()} == closes and {
-        one.cause for ones in found.values() for one in ones
+        closure.cause for ones in found.values() for closure in ones
     } == {cause}
 
 
@@ -177,10 +179,10 @@ def without_shares(found):
 
 def import_statements(lake, sim):
     for account, text in sim.statements().items():
-        for one in read_statements(text.encode(), f"{account}.xml"):
-            MovementBook(lake, "XNYS").update([one])
-            lake.executions.add(one.executions)
-            lake.statement_events.add(one.events)
+        for statement in read_statements(text.encode(), f"{account}.xml"):
+            MovementBook(lake, "XNYS").update([statement])
+            lake.executions.add(statement.executions)
+            lake.statement_events.add(statement.events)
     CloseExplainer(lake).explain()
 
 
@@ -201,7 +203,8 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
     streaming, lake, tmp_path
 ) -> None:
     lake.registry.sync.add_active(**leg(CALL, "roller", account=A))
-    file, changes = tmp_path / "strategies.yaml", {}
+    file = tmp_path / "strategies.yaml"
+    changes = {}
     file.write_text("strategies: [{strategy_id: roller, follow_rolls: true, legs: []}]")
     async with simulate(book()) as sim:
         rolls = RollFollower(lake, settings_for(sim, strategies_file=file))
@@ -216,7 +219,11 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
             def apart():
                 """Whether what A has was confirmed long after its shares changed."""
                 records = lake.position_changes.records()
-                moved = [one.seen_at for one in records if (one.account, one.conid) == (A, STOCK)]
+                moved = [
+                    record.seen_at
+                    for record in records
+                    if (record.account, record.conid) == (A, STOCK)
+                ]
                 rows = lake.broker_positions.rows(streamer.settings.gateway_id)
                 held_rows = rows.filter(pl.col("account") == A, pl.col("position") != 0)
                 of_exercise = held_rows.filter(pl.col("conid").is_in([STOCK, NEXT_CALL]))
@@ -227,35 +234,43 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
             for name, case in CASES.items():
                 if case.shares:
                     await eventually(apart)
-                earlier = {one.change_id for one in lake.closures.records()}
+                earlier = {closure.change_id for closure in lake.closures.records()}
                 case.act(sim)
 
                 def judged(case=case, earlier=earlier):
-                    found = without_shares(found_since(lake, earlier))
-                    return explains(found, case.closes, case.provisional) and found
+                    options = without_shares(found_since(lake, earlier))
+                    return explains(options, case.closes, case.provisional) and options
 
                 def told(name=name, earlier=earlier):
                     return f"{name}: {without_shares(found_since(lake, earlier))}"
 
                 found = await eventually(judged, told)
-                changes[name] = {one.change_id for ones in found.values() for one in ones}
-                assert {one.stage for ones in found.values() for one in ones} == {P}
+                changes[name] = {
+                    judged_close.change_id for ones in found.values() for judged_close in ones
+                }
+                assert {closure.stage for ones in found.values() for closure in ones} == {P}
                 if name == "roll by one combo order":
                     await eventually(
                         lambda: [leg.conid for leg in lake.registry.legs] == [NEXT_CALL]
                     )
-    provisional = {(one.account, one.conid): one for one in lake.closures.current()}
+    provisional = {(closure.account, closure.conid): closure for closure in lake.closures.current()}
     assert provisional[A, WORTHLESS].realized_pnl == pytest.approx(2 * 119.35)
     assert provisional[A, NEXT_CALL].counter_conid == STOCK
-    opened = [one.order_id for one in lake.executions.records() if one.conid == NEXT_CALL]
+    opened = [
+        execution.order_id
+        for execution in lake.executions.records()
+        if execution.conid == NEXT_CALL
+    ]
     assert provisional[A, CALL].order_ids == opened[0]
 
     import_statements(lake, sim)
     stated = lake.closures.current()
-    assert {one.stage for one in stated} == {S}, [one for one in stated if one.stage is P]
+    assert {closure.stage for closure in stated} == {S}, [
+        closure for closure in stated if closure.stage is P
+    ]
     for name, case in CASES.items():
-        found = [one for one in stated if one.change_id in changes[name]]
-        assert {one.cause for one in found} == {case.stated or case.provisional}, name
+        found = [closure for closure in stated if closure.change_id in changes[name]]
+        assert {closure.cause for closure in found} == {case.stated or case.provisional}, name
 
 
 async def test_what_closed_while_nobody_watched_is_found_by_the_next_refresh(lake) -> None:
@@ -268,11 +283,12 @@ async def test_what_closed_while_nobody_watched_is_found_by_the_next_refresh(lak
         sim.refuse_executions()
         await refresh(lake, settings, [CloseExplainer(lake)])
         assert causes_of(lake, A, CENTS) == [(Cause.UNEXPLAINED, P, 2.0)]
+
         sim.refuse_executions(refused=False)
         await refresh(
             lake, settings, [CloseExplainer(lake)]
         )  # nothing changed, and the gateway is asked again
-        changes = {(one.conid, one.by) for one in lake.position_changes.records()}
+        changes = {(change.conid, change.by) for change in lake.position_changes.records()}
         assert changes == {(CENTS, -2.0), (STOCK, 10.0)}
         assert causes_of(lake, A, CENTS) == [(Cause.TRADED, P, 2.0)]
         await refresh(lake, settings, [CloseExplainer(lake)])
@@ -290,17 +306,20 @@ async def test_a_quantity_that_moves_on_after_a_kill_before_its_publication_is_r
     async with simulate(book()) as sim:
         settings = settings_for(sim)
         held = {(row["account"], row["conid"]): row["quantity"] for row in sim.positions()}
-        shares, calls = held[A, STOCK], held[A, CALL]
+        shares = held[A, STOCK]
+        calls = held[A, CALL]
         await refresh(lake, settings, [CloseExplainer(lake)])
         sim.fill(A, STOCK, 10)
         sim.fill(A, CALL, -1)
         sim.fill(A, NEW_CALL, 2)
         sim.fill(B, CENTS, 1)
+
         with monkeypatch.context() as broken:
             broken.setattr(BrokerPositionsTable, "replace", killed)
             for _ in range(2):  # the second process finds what the first one left
                 with pytest.raises(RuntimeError, match="killed"):
                     await refresh(lake, settings, [CloseExplainer(lake)])
+
         sim.fill(A, STOCK, 5)
         sim.fill(A, CALL, 1)
         sim.fill(A, NEW_CALL, 1)
@@ -308,8 +327,8 @@ async def test_a_quantity_that_moves_on_after_a_kill_before_its_publication_is_r
         for _ in range(2):
             await refresh(lake, settings, [CloseExplainer(lake)])
         found = defaultdict(list)
-        for one in lake.position_changes.records():
-            found[one.account, one.conid].append((one.before, one.after))
+        for change in lake.position_changes.records():
+            found[change.account, change.conid].append((change.before, change.after))
         assert found == {
             (A, STOCK): [(shares, shares + 10), (shares + 10, shares + 15)],
             (A, CALL): [(calls, calls - 1), (calls - 1, calls)],
@@ -346,9 +365,10 @@ async def test_a_quantity_that_moves_again_after_a_failed_write_is_recorded_from
             broken.setattr(owner, name, fail)
         with pytest.raises((LakeError, OSError)):
             await publisher.publish(feed)
+
     for second, quantity in ((2, 0.0), (3, 1.0)):
         at = NOW + timedelta(seconds=second)
         feed.put(replace(held, position=quantity, position_time=at))
         await publisher.publish(feed)
-    changes = [(one.before, one.after) for one in lake.position_changes.records()]
+    changes = [(change.before, change.after) for change in lake.position_changes.records()]
     assert changes == [(2.0, 5.0), (5.0, 0.0), (0.0, 1.0)]

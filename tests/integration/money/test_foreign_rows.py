@@ -20,5 +20,5 @@ def test_a_value_that_no_program_can_use_is_unknown_and_the_others_are_shown(lak
     ledger.append(replace(row(conid), market_value=7.0, timestamp=NOW) for conid in (2, 3))
     figures = read_figures(MoneyLake(lake.path), Settings(lake=str(lake.path)), NOW)
     shown = json.loads(figures.to_json())
-    values = {one["conid"]: one["market_value"] for one in shown["positions"]}
+    values = {position["conid"]: position["market_value"] for position in shown["positions"]}
     assert {conid: values[conid] for conid in (1, 2, 3)} == {1: 150.0, 2: 7.0, 3: 7.0}

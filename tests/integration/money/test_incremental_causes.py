@@ -33,14 +33,17 @@ Counted = dict[str, list[Closure]]
 
 def told(counted: Counted) -> dict[str, list[tuple[object, ...]]]:
     return {
-        change_id: sorted((one.cause, one.stage, one.quantity) for one in ones)
+        change_id: sorted((closure.cause, closure.stage, closure.quantity) for closure in ones)
         for change_id, ones in counted.items()
     }
 
 
-def by_change(found: list[Closure]) -> Counted:
-    ordered = sorted(found, key=lambda one: one.change_id)
-    return {key: list(ones) for key, ones in groupby(ordered, key=lambda one: one.change_id)}
+def by_change(closures: list[Closure]) -> Counted:
+    ordered = sorted(closures, key=lambda closure: closure.change_id)
+    return {
+        key: list(ones)
+        for key, ones in groupby(ordered, key=lambda judged_close: judged_close.change_id)
+    }
 
 
 @pytest.mark.parametrize("seed", range(HISTORIES))
@@ -67,14 +70,19 @@ def test_what_is_judged_when_it_is_due_is_what_a_judgement_of_everything_says(
             now = watcher.now + look
             moment.append(now)
             asked = {ACCOUNT: (day_begin(now), now)}
-            known = [replace(one, stated_at=now) for one in executions(days) if one.time <= now]
+            known = [
+                replace(execution, stated_at=now)
+                for execution in executions(days)
+                if execution.time <= now
+            ]
             explainer.explain([one for one in known if one.time >= day_begin(now)], asked)
             stored: list[Execution] = lake.executions.records()
             given = {"changes": watcher.changes, "contracts": CONTRACTS, "asked": asked}
             compare(facts_of(executions=stored, **given))
+
     rows, events = statement_of(days)
     events = [replace(one, stated_at=MADE) for one in (*events, *PERIODS)]
-    store_statement(lake, [replace(one, stated_at=MADE) for one in rows], events)
+    store_statement(lake, [replace(row, stated_at=MADE) for row in rows], events)
     moment.append(MADE + timedelta(days=random.choice((1, 20, 45))))
     explainer.explain()
     compare(

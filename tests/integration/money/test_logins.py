@@ -104,8 +104,8 @@ LINES = {"east": 2, "mid": 2, "west": 1}
 
 async def newest(lake, name, conid):
     rows = await lake.updates.latest_updates()
-    found = [row for row in rows if (row.account, row.conid) == (ACCOUNTS[name], conid)]
-    return found[0].position if found else None
+    read_rows = [row for row in rows if (row.account, row.conid) == (ACCOUNTS[name], conid)]
+    return read_rows[0].position if read_rows else None
 
 
 @pytest.mark.parametrize("trouble", ["down", "hung", "storm"][not EVERYTHING :])
@@ -115,7 +115,9 @@ async def test_trouble_at_one_gateway_delays_no_row_of_another(gateways, lake, t
         for name in ACCOUNTS:
             for conid in (CALL, PUT):
                 await eventually(lambda name=name, conid=conid: newest(lake, name, conid))
-        sim, session = sims["mid"], lake.sessions
+
+        sim = sims["mid"]
+        session = lake.sessions
         storm = None
         if trouble == "down":
             await sim.restart(down_s=3600)
@@ -124,6 +126,7 @@ async def test_trouble_at_one_gateway_delays_no_row_of_another(gateways, lake, t
             sim.pause()
         else:
             storm = asyncio.create_task(flood(sim))
+
         for name in ("east", "west"):
             for conid in (CALL, PUT):  # a streamed leg, and one of the queue
                 sims[name].fill(ACCOUNTS[name], conid, 7)
@@ -147,8 +150,8 @@ async def holds(lake, name, conid, quantity):
 
 
 async def is_blind(sessions):
-    found = sessions.current("mid")
-    return found is not None and found.state == "BLIND"
+    current_session = sessions.current("mid")
+    return current_session is not None and current_session.state == "BLIND"
 
 
 async def test_a_gateway_with_other_accounts_is_refused(gateways):

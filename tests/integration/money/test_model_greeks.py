@@ -22,8 +22,12 @@ from position_sync_dagster.sync.stream.contracts import ContractCache
 from tests.support.booked_legs import CALL, PUT, STOCK, A, B
 from tests.support.streams import eventually, published
 
-FUTURE, CORN, INDEX = 920000002, 920000003, 920000004
-CORN_CALL, ES_PUT, SPX_PUT = 921000004, 921000005, 921000006
+FUTURE = 920000002
+CORN = 920000003
+INDEX = 920000004
+CORN_CALL = 921000004
+ES_PUT = 921000005
+SPX_PUT = 921000006
 OPEN = 9
 STILL = {"tick_interval_s": 3600.0}
 COMPUTED = {(A, CALL), (A, PUT), (A, CORN_CALL), (B, CALL), (B, ES_PUT), (B, SPX_PUT)}
@@ -69,10 +73,12 @@ async def test_options_without_a_line_have_the_greeks_of_the_simulators_market(c
     async with computing(simulator=STILL) as (sim, streamer):
         await eventually(lambda: greeks(streamer).keys() >= COMPUTED)
         assert set(sim.stats()["lines_by_conid"]) == {str(c) for c in (STOCK, FUTURE, CORN, INDEX)}
-        assert (streamer.lines_in_use, streamer.underlying_lines) == (4, 4)
-        found = greeks(streamer)
+        assert streamer.lines_in_use == 4
+        assert streamer.underlying_lines == 4
+        greeks_of_model = greeks(streamer)
         for key in COMPUTED:
-            computed, truth = found[key], sim.greeks(key[1])[key[1]]
+            computed = greeks_of_model[key]
+            truth = sim.greeks(key[1])[key[1]]
             assert computed.delta == pytest.approx(truth["delta"], abs=0.03), key
             assert computed.vega == pytest.approx(truth["vega"], rel=0.1), key
             assert computed.greeks_source is GreeksSource.MODEL
@@ -100,7 +106,8 @@ async def test_without_a_spare_line_nothing_is_computed_and_the_underlyings_are_
         version = lake.broker_positions.table.version
         before = version()
         await eventually(lambda: version() > before + 3)  # it could have computed many times
-        assert (streamer.lines_in_use, streamer.underlying_lines) == (1, 0)
+        assert streamer.lines_in_use == 1
+        assert streamer.underlying_lines == 0
         assert not greeks(streamer)
         assert sim.stats()["peak_lines"] == 1
 
@@ -109,7 +116,8 @@ async def test_without_a_spare_line_nothing_is_computed_and_the_underlyings_are_
 async def test_without_lines_for_underlyings_nothing_is_computed(computing, lake, greeks, lines):
     async with computing(PUT, underlying_lines=lines) as (sim, streamer):
         await eventually(lambda: sim.stats()["pnl_subscriptions"] == OPEN)
-        assert (sim.stats()["peak_lines"], streamer.underlying_lines) == (1, 0)
+        assert sim.stats()["peak_lines"] == 1
+        assert streamer.underlying_lines == 0
         assert streamer.greeks is None
         assert not greeks(streamer)
 
@@ -154,10 +162,11 @@ async def test_a_streamed_leg_without_greeks_of_the_gateway_has_computed_ones_un
             return (await source())[0] == "MODEL"
 
         await eventually(computed)
-        (found,) = (await lake.updates.latest()).filter(conid=CALL, account=A).to_dicts()
-        assert found["delta"] == pytest.approx(sim.greeks(CALL)[CALL]["delta"], abs=0.03)
-        assert (found["price_kind"], found["value_source"]) == ("MARK", "TICK")
-        assert found["greeks_method"].startswith("AMERICAN")
+        (row,) = (await lake.updates.latest()).filter(conid=CALL, account=A).to_dicts()
+        assert row["delta"] == pytest.approx(sim.greeks(CALL)[CALL]["delta"], abs=0.03)
+        assert row["price_kind"] == "MARK"
+        assert row["value_source"] == "TICK"
+        assert row["greeks_method"].startswith("AMERICAN")
         sim.ticking(CALL)
         sim.model_computed(CALL, computed=True)
 
@@ -193,9 +202,10 @@ async def test_greeks_by_a_price_from_outside_the_session_of_the_underlying_have
     )
     async with computing() as (_sim, streamer):
         await eventually(lambda: greeks(streamer).keys() >= COMPUTED)
-        found = greeks(streamer)
-        assert (found[A, CALL].greeks_time, found[A, PUT].greeks_time) == (None, None)
-        assert found[A, CORN_CALL].greeks_time is not None
+        greeks_of_model = greeks(streamer)
+        assert greeks_of_model[A, CALL].greeks_time is None
+        assert greeks_of_model[A, PUT].greeks_time is None
+        assert greeks_of_model[A, CORN_CALL].greeks_time is not None
 
 
 @pytest.mark.parametrize("before_the_start", [True, False])
@@ -248,7 +258,8 @@ async def test_a_drain_writes_computed_greeks_with_their_times_and_once_for_a_va
         await eventually(lambda: greeks(streamer).keys() >= COMPUTED)
         holding = published(lake, streamer.settings)[A, PUT]
         row = from_portfolio(holding, source=Source.QUEUE, now=utc_now(), by=Provenance())
-        assert (row.greeks_source, row.delta) == (GreeksSource.MODEL, holding.greeks.delta)
+        assert row.greeks_source == GreeksSource.MODEL
+        assert row.delta == holding.greeks.delta
         assert row.greeks_method.startswith("AMERICAN, rate 0.04, dividends unknown")
         assert row.greeks_time is not None
         assert row.volatility_time is not None

@@ -81,6 +81,7 @@ async def test_a_rule_in_a_shell_goes_on_behind_its_token(lake, monkeypatch, tmp
         before = token.read_text()
         await lake.updates.append([row(7, daily_pnl=-100.0), row(8, daily_pnl=-300.0)])
         assert "8: -300" in await line()
+
         while token.read_text() in ("", before):  # the token behind these rows follows them
             await asyncio.sleep(0.05)
     await lake.updates.append([row(9, daily_pnl=-400.0), row(10, daily_pnl=None)])

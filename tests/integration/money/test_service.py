@@ -27,32 +27,40 @@ async def test_the_status_has_the_lines_the_greeks_the_accounts_and_what_was_val
             return read_status(lake, service.settings, utc_now())
 
         await eventually(lambda: status().lines_in_use == 5)
-        found = status()
-        assert (found.session_state, found.lines_text) == ("LIVE", "5 of 100 (4 for underlyings)")
-        assert (found.lines_in_use, found.underlying_lines, found.blind_since) == (5, 4, None)
-        assert "of 5 options without greeks of IB" in found.greeks
-        assert (found.legs_held, found.positions, found.trading_mode) == (1, 9, "SIMULATED")
+        shown_status = status()
+        assert shown_status.session_state == "LIVE"
+        assert shown_status.lines_text == "5 of 100 (4 for underlyings)"
+        assert shown_status.lines_in_use == 5
+        assert shown_status.underlying_lines == 4
+        assert shown_status.blind_since is None
+        assert "of 5 options without greeks of IB" in shown_status.greeks
+        assert shown_status.legs_held == 1
+        assert shown_status.positions == 9
+        assert shown_status.trading_mode == "SIMULATED"
         assert (await drain(lake, service.settings)).succeeded >= 8
-        found = status()
-        assert (found.legs_streamed, found.legs_queued) == (1, 8)
-        assert found.to_dict()["at"] == found.at.isoformat()
+
+        shown_status = status()
+        assert shown_status.legs_streamed == 1
+        assert shown_status.legs_queued == 8
+        assert shown_status.to_dict()["at"] == shown_status.at.isoformat()
         overview = read_figures(lake, service.settings, utc_now())
-        assert (overview.held, overview.current) == (9, 9)
+        assert overview.held == 9
+        assert overview.current == 9
 
         await eventually(lambda: all(leg.problem for leg in lake.registry.unresolved))
         [unknown] = lake.registry.unresolved
         assert leg_states([unknown], lake, service.settings, utc_now()) == [LegState.ARMED]
         assert f"{unknown.described} of strategy s: {unknown.problem}" in status().unresolved_legs
-        await eventually(lambda: [one.account for one in status().accounts] == [A, B])
+        await eventually(lambda: [account.account for account in status().accounts] == [A, B])
         await eventually(lambda: None not in (status().accounts[0].daily_pnl,))
         await service.end()
 
-    found = status()
-    first = found.accounts[0]
-    lines = dict(describe(found))
+    shown_status = status()
+    first = shown_status.accounts[0]
+    lines = dict(describe(shown_status))
     assert f"net liquidation {first.net_liquidation:,.2f} USD (" in lines[A]
     assert f"daily P&L {first.daily_pnl:,.2f} USD (" in lines[A]
-    unknown_profit = replace(found, accounts=(replace(first, daily_pnl=None),))
+    unknown_profit = replace(shown_status, accounts=(replace(first, daily_pnl=None),))
     assert dict(describe(unknown_profit))[A].endswith(", daily P&L –")
 
 
@@ -63,8 +71,8 @@ async def test_in_the_list_of_positions_a_dead_mark_grows_old_while_greeks_tick(
         settings = settings_for(sim)
 
         def price_is_older_than_greeks():
-            found = open_positions(read_book(lake, settings, utc_now()))
-            marked = found.filter(account=A, conid=PUT, price_kind="MARK")
+            positions = open_positions(read_book(lake, settings, utc_now()))
+            marked = positions.filter(account=A, conid=PUT, price_kind="MARK")
             return any(marked.get_column("age_s") > marked.get_column("greeks_age_s") + 1.0)
 
         await eventually(price_is_older_than_greeks)

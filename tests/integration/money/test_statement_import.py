@@ -93,7 +93,9 @@ def test_a_table_made_of_others_keeps_what_another_process_committed_meanwhile(l
         return "looked", newer
 
     reported, replaced = derive_whole(table, overtaken)
-    assert (reported, replaced.changed, replaced.version) == ("looked", False, versions[-1])
+    assert reported == "looked"
+    assert replaced.changed is False
+    assert replaced.version == versions[-1]
     assert table.rows()["account"].to_list() == ["U1"]
 
 
@@ -111,9 +113,11 @@ def test_movements_that_were_lost_come_back_when_the_folder_is_read_again(books,
 
 def in_one_file(*texts: str) -> str:
     """Return one result of a query with the statements of several."""
-    begin, end = "<FlexStatement ", "</FlexStatement>"
+    begin = "<FlexStatement "
+    end = "</FlexStatement>"
     statements = [begin + text.split(begin, 1)[1].split(end)[0] + end for text in texts]
-    head, tail = texts[0].split(begin)[0], texts[0].split(end)[1]
+    head = texts[0].split(begin)[0]
+    tail = texts[0].split(end)[1]
     return head + "".join(statements) + tail
 
 
@@ -159,12 +163,12 @@ def test_an_import_commits_once_and_without_news_not_at_all(books, lake, monkeyp
         (books.folder / f"{number}.xml").write_text(text)
     tables = [lake.executions, lake.statement_events, lake.account_values, lake.movements]
     import_statements(lake, books.settings)
-    versions = [one.table.version() for one in tables]
+    versions = [table.table.version() for table in tables]
     assert versions == [1, 1, 2, 1], "each is made first, account_values also for its trading mode"
 
     monkeypatch.setattr(movement_book, "counting_movements", None)
     import_statements(lake, books.settings)
-    assert [one.table.version() for one in tables] == versions
+    assert [table.table.version() for table in tables] == versions
 
 
 def test_a_lake_that_named_statements_by_their_files_goes_on(books, lake):

@@ -117,32 +117,39 @@ async def test_the_book_of_the_demo_is_proposed_as_it_was_built(stream_legs, lak
     past = play_sessions(book, demo.past_sessions("XNYS", now), closing)
     for name, content in past.statements():
         (tmp_path / name).write_bytes(content)
+
     file = tmp_path / "strategies.yaml"
     file.write_text(strategies_text())
+
     built = {}
     async with stream_legs(book="demo", closes=CloseExplainer(lake)) as (sim, streamer, _received):
         settings = streamer.settings
         import_statements(lake, settings.model_copy(update={"flex_folder": tmp_path}))
         await eventually(lambda: len(propose_strategies.held(lake, settings)) == 200)
-        held = {one.instrument.conid: one for one in propose_strategies.held(lake, settings)}
+        held = {
+            holding.instrument.conid: holding for holding in propose_strategies.held(lake, settings)
+        }
         for leg in load_strategies(str(file)):
             if leg.conid not in held:
                 continue  # the day of the demo rolls into it
             quantity = leg.quantity or held[leg.conid].position
             built.setdefault(leg.strategy_id, {})[leg.conid] = quantity
         assert "strategies propose" in propose_strategies.next_step(lake, settings, utc_now())
-        found = propose_strategies.read_proposal(lake, settings)
+
+        proposal = propose_strategies.read_proposal(lake, settings)
         several = [legs for legs in built.values() if len(legs) > 1]
-        first = found.strategies[: len(several)]
-        proposed = [{part.conid: part.quantity for part in one.legs} for one in first]
+        first = proposal.strategies[: len(several)]
+        proposed = [{part.conid: part.quantity for part in campaign.legs} for campaign in first]
         assert sorted(map(sorted, proposed)) == sorted(map(sorted, several))
         assert all(legs in proposed for legs in several)
-        assert found.left_over == ()
+        assert proposal.left_over == ()
 
         propose_strategies.accept(lake, settings, first, utc_now())
         await eventually(lambda: list(streamer.routes.values()).count(LegState.STREAMED) == 19)
         again = propose_strategies.read_proposal(lake, settings)
-        assert {one.name for one in again.strategies}.isdisjoint(one.name for one in first)
+        assert {strategy.name for strategy in again.strategies}.isdisjoint(
+            one.name for one in first
+        )
         assert propose_strategies.next_step(lake, settings, utc_now()) is None
         sim.fill("DUSIM0001", 912000001, -3)
         sim.fill("DUSIM0001", 912000005, 4)
@@ -163,10 +170,11 @@ async def test_a_file_that_is_read_again_changes_nothing(lake, tmp_path):
         "{symbol: AAPL, right: C, strike: 241, expiry: 20281215}]}]"
     )
     assert await lake.registry.replace_all(load_strategies(file)) == (5, 0)
+
     async with simulate() as sim:
         await refresh(lake, settings_for(sim))
-        found = {leg.conid for leg in lake.registry.legs}
-        assert found == {CALL, 920000001, 920000002, 921000005}
+        conids = {leg.conid for leg in lake.registry.legs}
+        assert conids == {CALL, 920000001, 920000002, 921000005}
         [unknown] = lake.registry.unresolved
         assert "241 CALL" in unknown.problem
         version = lake.registry.version
@@ -180,4 +188,4 @@ async def test_a_strategy_that_was_given_as_a_number_is_in_its_file_as_one(lake,
     await lake.registry.add_active(7, "SPY", "PUT", 500.0, "20270115", strategy_id=1)
     file = tmp_path / "file.yaml"
     file.write_text(as_strategies_file(await lake.registry.get_all_active()))
-    assert [one.strategy_id for one in load_strategies(file)] == [1]
+    assert [strategy.strategy_id for strategy in load_strategies(file)] == [1]

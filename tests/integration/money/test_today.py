@@ -9,7 +9,9 @@ from position_sync_dagster.money.stream_parts import with_money
 from tests.support.booked_legs import CALL, STOCK, WORTHLESS, A, book_of_one_account, terms_of
 from tests.support.streams import Service, eventually, settings_for, simulate
 
-SHORT_PUT, CORN, NEXT = 921000002, 921000004, 921000007
+SHORT_PUT = 921000002
+CORN = 921000004
+NEXT = 921000007
 
 
 async def test_closes_a_roll_and_an_assignment_leave_no_gap_in_the_profit_of_the_day(lake):
@@ -27,15 +29,17 @@ async def test_closes_a_roll_and_an_assignment_leave_no_gap_in_the_profit_of_the
             return read_figures(lake, service.settings, utc_now())
 
         def today(figures: Figures):
-            return next(one["today"] for one in figures.accounts if one["account"] == A)
+            return next(account["today"] for account in figures.accounts if account["account"] == A)
 
         def adds_up(closed: set[int]) -> bool:
             with suppress(StopIteration):
                 figures = read()
-                found = today(figures)
+                read_profits = today(figures)
                 names = set(figures.closed_today.filter(account=A).get_column("conid"))
-                whole = found.open_unknown == 0 and abs(found.unexplained) < 0.05
-                is_newer = bool(found.closed) == bool(closed)  # the bridge has the closes too
+                whole = read_profits.open_unknown == 0 and abs(read_profits.unexplained) < 0.05
+                is_newer = bool(read_profits.closed) == bool(
+                    closed
+                )  # the bridge has the closes too
                 known = not figures.closed_today["today"].null_count()
                 return names == closed and whole and is_newer and known
             return False
@@ -48,10 +52,10 @@ async def test_closes_a_roll_and_an_assignment_leave_no_gap_in_the_profit_of_the
         sim.fill(A, NEXT, -3.0, price=25.0)  # opened and closed today
         gone = {CALL, CORN, SHORT_PUT, NEXT}
         await eventually(lambda: adds_up(gone), told=lambda: today(read()))
-        found = today(read())
-        parts = (found.open, found.closed, found.cash, found.unexplained)
-        assert found.account == round(sum(parts), 2)
-        assert abs(found.closed) > 1
+        profits = today(read())
+        parts = (profits.open, profits.closed, profits.cash, profits.unexplained)
+        assert profits.account == round(sum(parts), 2)
+        assert abs(profits.closed) > 1
 
         sim.pin_quote(STOCK, bid=150.0, ask=150.0, mark=150.0)
 
@@ -59,7 +63,7 @@ async def test_closes_a_roll_and_an_assignment_leave_no_gap_in_the_profit_of_the
             """The parts are of one moment, also while rows and the account's number come apart."""
             moved = today(read())
             assert moved.account == round(moved.open + moved.closed + moved.unexplained, 2)
-            return abs(moved.account - found.account) > 100 and abs(moved.unexplained) < 0.05
+            return abs(moved.account - profits.account) > 100 and abs(moved.unexplained) < 0.05
 
         await eventually(follows)
         await service.end()

@@ -40,7 +40,9 @@ def lake(tmp_path: Path) -> MoneyLake:
 @pytest.fixture
 def streams(lake: MoneyLake, home: Path) -> Callable[[], list[tuple[Level, str]]]:
     settings = Settings(lake=lake.path)
-    return lambda: [(one.level, one.text) for one in check_streams(lake, settings, home, {})]
+    return lambda: [
+        (result.level, result.text) for result in check_streams(lake, settings, home, {})
+    ]
 
 
 def own(lake: MoneyLake, *, lease_s: float = 60.0):
@@ -84,8 +86,8 @@ def test_a_failing_check_of_values_is_bad_and_another_one_a_warning(home):
     of_values = FailingCheck(name="position_updates: x", is_of_values=True, text="2 differ.")
     limit = FailingCheck(name="strategy_exposure: limit_y", is_of_values=False, text="Beyond it.")
     dagster_files.note_checks([of_values, limit])
-    found = [(one.level, one.text) for one in check_results(home)]
-    assert found == [
+    results = [(result.level, result.text) for result in check_results(home)]
+    assert results == [
         (Level.BAD, "position_updates: x: 2 differ."),
         (Level.WARNING, "strategy_exposure: limit_y: Beyond it."),
     ]
@@ -97,11 +99,12 @@ def test_a_program_that_ended_is_bad_until_it_works_again(home):
     dagster_files.note(dagster_files.SENSORS)
     text = "The webserver (process 7) was killed by signal 9. It is started again."
     dagster_files.note(f"{dagster_files.DOWN}webserver", text)
-    (found,) = check_programs(home)
-    assert (found.level, found.text) == (Level.BAD, text)
+    (check_program,) = check_programs(home)
+    assert check_program.level == Level.BAD
+    assert check_program.text == text
     dagster_files.remove(f"{dagster_files.DOWN}webserver")
-    (found,) = check_programs(home)
-    assert found.level is Level.GOOD
+    (check_program,) = check_programs(home)
+    assert check_program.level is Level.GOOD
     dagster_files.note(f"{dagster_files.DOWN}daemon", text)
     dagster_files.clear()
     assert signs_of_life.read(home) == signs_of_life.NONE

@@ -46,7 +46,8 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     with ExitStack() as running:
 
         def run(code: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-            words, pipe = [sys.executable, "-c", code, *arguments], subprocess.PIPE
+            words = [sys.executable, "-c", code, *arguments]
+            pipe = subprocess.PIPE
             alone = {"text": True, "start_new_session": True}
             process = subprocess.Popen(words, stdout=pipe, stderr=pipe, **alone, **options)
             running.enter_context(process)
@@ -75,7 +76,9 @@ def test_what_a_kill_left_is_ended_also_by_a_start_that_names_the_home_otherwise
     for spelling in (real, tmp_path / "home" / ".." / "home"):
         wait_for(
             "it can be found",
-            lambda path=spelling: [one.pid for one in home_module.find_marked(path)] == [left.pid],
+            lambda path=spelling: (
+                [process.pid for process in home_module.find_marked(path)] == [left.pid]
+            ),
             poll_s=0.02,
         )
     with home_module.exclusive_use(tmp_path / "home" / ".." / "home", purpose="the next"):
@@ -104,7 +107,8 @@ def test_processes_that_a_crash_left_are_ended_before_the_next_use_and_no_others
     tmp_path, monkeypatch, start
 ):
     monkeypatch.setattr(home_module, "LEFTOVER_S", 0.2)
-    mine, other = tmp_path / "mine", tmp_path / "other"
+    mine = tmp_path / "mine"
+    other = tmp_path / "other"
     other.mkdir()
     start(SLEEP, env=home_module.home_environment({}, mine))
     words = [sys.executable, "-c", SLEEP]
@@ -112,7 +116,7 @@ def test_processes_that_a_crash_left_are_ended_before_the_next_use_and_no_others
         wait_for("it can be found", lambda: home_module.find_marked(mine), poll_s=0.02)
         with home_module.exclusive_use(mine, purpose="the next"):
             assert not home_module.find_marked(mine)
-        assert [one.pid for one in home_module.find_marked(other)] == [neighbour.pid]
+        assert [process.pid for process in home_module.find_marked(other)] == [neighbour.pid]
 
 
 def test_the_users_settings_do_not_reach_into_a_home(monkeypatch):
@@ -126,6 +130,7 @@ def test_the_users_settings_do_not_reach_into_a_home(monkeypatch):
         MARKER: "/demo/dagster",
     }
     assert env["TZ"] == "America/New_York"
+
     values = {"POSITION_SYNC_LAKE": "/demo/lake", "OTHER": "x"}
     home_module.adopt_environment(values, Path("/demo/dagster"))
     assert os.environ["DAGSTER_HOME"] == "/demo/dagster"
@@ -205,7 +210,9 @@ def test_a_signal_is_read_where_the_work_asks_for_it_and_a_pause_is_none(start, 
     process.send_signal(sig)
     output, errors = process.communicate(timeout=LIMIT_S)
     *before, last = output.splitlines()
-    assert (set(before) <= {"goes on"}, last, errors) == (True, reason, "")
+    assert set(before) <= {"goes on"}
+    assert last == reason
+    assert errors == ""
     assert process.returncode == 128 + sig
 
 

@@ -26,8 +26,11 @@ from tests.support.queues import newest_entry
 from tests.support.streams import settings_for, simulate
 from tests.support.waiting import eventually
 
-A, B = "DUSIM0001", "DUSIM0002"
-CALL, PUT, CENTS = 921000001, 921000002, 921000004
+A = "DUSIM0001"
+B = "DUSIM0002"
+CALL = 921000001
+PUT = 921000002
+CENTS = 921000004
 FILE = """\
 strategies:
   - strategy_id: one
@@ -38,19 +41,19 @@ strategies:
 
 async def look(sim: SimulatedGateway, **settings: Any) -> dict[str, list[Finding]]:
     """Run the preflight beside the simulator's event loop, in the folder of the test."""
-    found = await asyncio.to_thread(
+    to_thread = await asyncio.to_thread(
         run_preflight, settings_for(sim, **settings), {}, env_file=None,
         dagster_home=Path.cwd() / "dagster_home", ui_port=free_port(),
     )  # fmt: skip
     by_check: dict[str, list[Finding]] = {}
-    for one in found:
-        assert bool(one.remedy) == (one.level is not Level.GOOD), one
-        by_check.setdefault(one.check, []).append(one)
+    for finding in to_thread:
+        assert bool(finding.remedy) == (finding.level is not Level.GOOD), finding
+        by_check.setdefault(finding.check, []).append(finding)
     return by_check
 
 
 def levels(found: dict[str, list[Finding]]) -> dict[str, set[Level]]:
-    return {check: {one.level for one in ones} for check, ones in found.items()}
+    return {check: {finding.level for finding in ones} for check, ones in found.items()}
 
 
 def trace(folder: Path) -> dict[str, int]:
@@ -61,22 +64,23 @@ async def test_a_good_gateway_is_good_in_each_line_and_nothing_is_left(tmp_path)
     (tmp_path / "s.yaml").write_text(FILE)
     async with simulate() as sim:
         before = trace(tmp_path)
-        found = await look(sim, strategies_file=tmp_path / "s.yaml", trading_mode="SIMULATED")
+        answer = await look(sim, strategies_file=tmp_path / "s.yaml", trading_mode="SIMULATED")
         expected = {
             "settings", "strategies file", "tables", "disk", "Dagster home", "UI port", "programs",
             "gateway", "accounts", "read-only", "clock", "account feed", "positions", "market data",
             "lines", "gateway's zone",
         }  # fmt: skip
-        assert set(found) == expected
-        unknown = levels(found) | {"disk": {Level.GOOD}}
+        assert set(answer) == expected
+        unknown = levels(answer) | {"disk": {Level.GOOD}}
         assert unknown.pop("read-only") == {Level.INFO}
         # Of an option that is worth nothing the portfolio row has no value.
         assert unknown.pop("positions") == {Level.GOOD, Level.WARNING}
         assert set.union(*unknown.values()) == {Level.GOOD}
-        [gateway] = found["gateway"]
+
+        [gateway] = answer["gateway"]
         assert "server version" in gateway.text
-        assert [one.text.split(":")[0] for one in found["positions"]] == [A, B]
-        assert "live" in found["market data"][0].text
+        assert [position.text.split(":")[0] for position in answer["positions"]] == [A, B]
+        assert "live" in answer["market data"][0].text
         await eventually(lambda: sim.stats()["connections"]["now"] == 0)
         assert sim.stats()["lines_in_use"] == 0
         assert sim.stats()["connections"]["total"] == 1
@@ -98,28 +102,33 @@ async def test_a_line_is_tried_for_each_exchange_held_and_a_refused_one_says_wha
     async with simulate() as sim:
         sim.set_permission(CENTS, 354)
         found = (await look(sim))["market data"]
-        [refused] = [one for one in found if one.level is not Level.GOOD]
+        [refused] = [finding for finding in found if finding.level is not Level.GOOD]
         assert refused.level is Level.WARNING
         assert "(FOP, CBOT)" in refused.text
         assert "(354)" in refused.text
         assert "POSITION_SYNC_DELAYED_FALLBACK" in refused.remedy
         for place in ("(STK, SMART)", "(OPT, SMART)", "(FUT, CME)", "(FOP, CME)"):
             assert any(place in one.text for one in found)
-        assert (sim.stats()["peak_lines"], sim.stats()["lines_in_use"]) == (1, 0)
+        assert sim.stats()["peak_lines"] == 1
+        assert sim.stats()["lines_in_use"] == 0
 
 
 async def test_a_contract_without_details_does_not_hide_that_a_line_is_free(monkeypatch):
     details = GatewayConnection.details
 
     async def without_the_first(self, conids):
-        found = await details(self, conids)
-        return {conid: one for conid, one in found.items() if conid != next(iter(conids))}
+        contract_details = await details(self, conids)
+        return {
+            conid: contract_detail
+            for conid, contract_detail in contract_details.items()
+            if conid != next(iter(conids))
+        }
 
     monkeypatch.setattr(GatewayConnection, "details", without_the_first)
     async with simulate() as sim:
-        found = await look(sim)
-    assert "has no details" in found["market data"][0].text
-    assert levels(found)["lines"] == {Level.GOOD}
+        answer = await look(sim)
+    assert "has no details" in answer["market data"][0].text
+    assert levels(answer)["lines"] == {Level.GOOD}
 
 
 @asynccontextmanager
@@ -136,9 +145,9 @@ async def test_a_login_without_a_free_line_is_bad():
     async with simulate(max_lines=1) as sim, other(sim) as program:
         details = await program.details([PUT])
         program.lines.subscribe(details[PUT])
-        found = await look(sim)
-    assert levels(found)["lines"] == {Level.BAD}
-    assert "101" in found["lines"][0].text
+        answer = await look(sim)
+    assert levels(answer)["lines"] == {Level.BAD}
+    assert "101" in answer["lines"][0].text
 
 
 @pytest.mark.parametrize(
@@ -150,25 +159,26 @@ async def test_a_login_without_a_free_line_is_bad():
 )
 async def test_the_zone_of_the_gateway_is_named(zone, level, part):
     async with simulate(time_zone=zone) as sim:
-        [found] = (await look(sim))["gateway's zone"]
-    assert (found.level, part in found.text) == (level, True)
+        [finding] = (await look(sim))["gateway's zone"]
+    assert finding.level == level
+    assert part in finding.text
 
 
 @pytest.mark.parametrize("text", ["", "15:37", "no time"])
 def test_a_zone_that_cannot_be_known_is_a_warning(text):
-    found = of_account_time(text, datetime(2026, 3, 4, 15, 30, tzinfo=UTC))
-    assert found.level is Level.WARNING
-    assert "unknown" in found.text
+    moment = of_account_time(text, datetime(2026, 3, 4, 15, 30, tzinfo=UTC))
+    assert moment.level is Level.WARNING
+    assert "unknown" in moment.text
 
 
 async def test_an_account_that_another_client_follows_is_named():
     async with simulate() as sim, other(sim) as program:
         program.ib.client.reqAccountUpdates(True, B)
         await program.ib.reqCurrentTimeAsync()  # its requests were read in order
-        found = await look(sim)
-    assert levels(found)["account feed"] == {Level.WARNING}
-    assert "2101" in found["account feed"][0].text
-    assert Level.WARNING in levels(found)["positions"]
+        answer = await look(sim)
+    assert levels(answer)["account feed"] == {Level.WARNING}
+    assert "2101" in answer["account feed"][0].text
+    assert Level.WARNING in levels(answer)["positions"]
 
 
 async def test_while_a_stream_owns_the_login_its_session_is_read_instead(tmp_path):
@@ -177,9 +187,9 @@ async def test_while_a_stream_owns_the_login_its_session_is_read_instead(tmp_pat
     async with simulate() as sim:
         settings = settings_for(sim, lake=str(tmp_path / "lake"))
         async with Ownership(lake.sessions, settings, owner=Owner.STREAM):
-            found = await look(sim, lake=settings.lake)
-            assert "owns the login" in found["gateway"][0].text
-            assert "market data" not in found
+            answer = await look(sim, lake=settings.lake)
+            assert "owns the login" in answer["gateway"][0].text
+            assert "market data" not in answer
             assert sim.stats()["connections"]["total"] == 0
 
 
@@ -187,20 +197,20 @@ async def test_the_clock_is_compared_with_the_gateways():
     async with simulate() as sim, other(sim) as program:
         for ahead_s in (0, 30, -30):
             wrong = timedelta(seconds=ahead_s)
-            found = await program.clock_difference_s(
+            difference_s = await program.clock_difference_s(
                 timeout_s=60, clock=lambda wrong=wrong: utc_now() + wrong
             )
-            assert found is not None
-            assert math.isclose(found, -ahead_s, abs_tol=1.5)
+            assert difference_s is not None
+            assert math.isclose(difference_s, -ahead_s, abs_tol=1.5)
 
 
 def test_a_table_that_cannot_be_used_is_named_with_what_to_do(tmp_path):
     lake = MoneyLake(tmp_path / "lake", fsync=False)
     lake.initialize_sync()
     newest_entry(Path(lake.queue.table.path)).write_bytes(b"")
-    [found] = preflight.check_lake(MoneyLake(lake.path, use="look"))
-    assert found.level is Level.BAD
-    assert "doctor --repair" in found.remedy
+    [finding] = preflight.check_lake(MoneyLake(lake.path, use="look"))
+    assert finding.level is Level.BAD
+    assert "doctor --repair" in finding.remedy
 
 
 def test_all_limits_together_are_less_than_a_minute():
@@ -216,6 +226,6 @@ def test_without_a_gateway_the_command_says_what_to_do_and_ends_with_1(monkeypat
     result = CliRunner().invoke(commands(), ["doctor", "--json"])
     printed = json.loads(result.stdout)
     assert printed["good"] is False
-    [settings] = [one for one in printed["findings"] if one["check"] == "settings"]
+    [settings] = [finding for finding in printed["findings"] if finding["check"] == "settings"]
     assert settings["level"] == "warning"
     assert "POSITION_SYNC_MAX_LINES" in settings["text"]

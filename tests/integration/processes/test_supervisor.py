@@ -66,6 +66,7 @@ def test_a_program_that_is_killed_is_started_again_and_the_log_says_so(running, 
     ]
     assert not one.works
     assert str(first) in signs_of_life.read().problems[0], "`doctor` says so"
+
     one.worked()
     assert signs_of_life.read().problems == ()
     assert caplog.messages[1:] == ["The daemon works again."]
@@ -87,17 +88,20 @@ def three(running, monkeypatch, tmp_path) -> Iterator[Supervisor]:
     """Return a supervisor of programs that do nothing, whose code server is reached."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(module, "mend_sensor_states", lambda: False)
+
     port = free_port()
-    one = Supervisor(port)
-    one.code_server = running(Program("code server", *SLEEPS))
-    one.daemon = running(Program("daemon", *SLEEPS))
-    one.webserver = running(Program("webserver", "python", "-c", SERVES, str(port)))
+    supervisor = Supervisor(port)
+    supervisor.code_server = running(Program("code server", *SLEEPS))
+    supervisor.daemon = running(Program("daemon", *SLEEPS))
+    supervisor.webserver = running(Program("webserver", "python", "-c", SERVES, str(port)))
     served = str(tmp_path / "code.sock"), (LOOPBACK, port)
-    one._addresses = tuple(zip((one.code_server, one.webserver), served, strict=True))
+    supervisor._addresses = tuple(
+        zip((supervisor.code_server, supervisor.webserver), served, strict=True)
+    )
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("code.sock")
         server.listen(64)
-        yield one
+        yield supervisor
 
 
 def test_without_ticks_tick_times_are_mended_and_code_server_and_daemon_are_started_again(

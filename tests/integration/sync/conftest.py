@@ -97,8 +97,8 @@ def stream_legs(streaming, lake):
             if prepare is not None:
                 prepare(sim)
             legs = [leg(one) if isinstance(one, int) else one for one in legs]
-            for one in legs:
-                await lake.registry.add_active(**one)
+            for active_leg in legs:
+                await lake.registry.add_active(**active_leg)
             async with streaming(sim, **more) as (streamer, received):
                 for conid in [one["conid"] for one in legs if rows and "conid" in one]:
                     await received.row(conid)

@@ -40,8 +40,11 @@ def held(settings, now, conid, *, confirmed_at=None, completeness=Completeness.C
 
 @pytest.mark.in_store
 async def test_what_waits_is_drained_batch_by_batch(place):
-    lake, settings, now = Lake(place), Settings(batch_size=40), utc_now()
+    lake = Lake(place)
+    settings = Settings(batch_size=40)
+    now = utc_now()
     put_tables(place)
+
     session = lake.sessions.acquire(
         settings.gateway_id, Owner.STREAM, lease_s=600, run_id=None, host="here", pid=1
     )
@@ -51,9 +54,12 @@ async def test_what_waits_is_drained_batch_by_batch(place):
     await lake.queue.insert_many(
         [
             QueueRequest(
-                conid=one.instrument.conid, symbol="X", account=one.account, reason=Reason.REFRESH
+                conid=holding.instrument.conid,
+                symbol="X",
+                account=holding.account,
+                reason=Reason.REFRESH,
             )
-            for one in holdings
+            for holding in holdings
         ]
     )
     report = await drain(lake, settings)
@@ -63,7 +69,8 @@ async def test_what_waits_is_drained_batch_by_batch(place):
 
 
 async def test_a_view_has_the_contracts_that_are_asked_for_and_covers_all(lake):
-    settings, clock = Settings(), HandClock()
+    settings = Settings()
+    clock = HandClock()
     values = LakeValues(lake, settings, clock=clock)
     first = [held(settings, clock.now, conid) for conid in (1, 2)]
     lake.broker_positions.replace(settings.gateway_id, first)
@@ -78,7 +85,8 @@ async def test_a_view_has_the_contracts_that_are_asked_for_and_covers_all(lake):
 
 
 async def test_ages_are_those_of_the_moment_and_not_of_the_first_look(lake):
-    settings, clock = Settings(), HandClock()
+    settings = Settings()
+    clock = HandClock()
     values = LakeValues(lake, settings, clock=clock)
     span = timedelta(
         seconds=2 * max(settings.refresh_interval_s, settings.account_interval_s) + TIME_LIMIT_S
@@ -87,6 +95,7 @@ async def test_ages_are_those_of_the_moment_and_not_of_the_first_look(lake):
     new = held(settings, clock.now, 2)
     lake.broker_positions.replace(settings.gateway_id, [old, new])
     assert (await values.view()).unconfirmed == frozenset()
+
     clock.now += timedelta(seconds=20)
     assert (await values.view()).unconfirmed == {old.key}
     clock.now += timedelta(hours=1)
@@ -108,7 +117,8 @@ async def test_a_close_that_arrives_while_a_drain_is_stopped_gets_its_zero_row(
         await eventually(lambda: waiting(9))
         assert (await drain(lake, settings)).succeeded == 9
 
-        look, looks = LakeValues.view, []
+        look = LakeValues.view
+        looks = []
 
         async def stopped_after_the_first_look(self, conids=None):
             view = await look(self, conids)
@@ -121,7 +131,8 @@ async def test_a_close_that_arrives_while_a_drain_is_stopped_gets_its_zero_row(
         monkeypatch.setattr(LakeValues, "view", stopped_after_the_first_look)
         assert (await drain(lake, settings)).succeeded == 1
         rows = {(u.account, u.conid): u for u in await lake.updates.latest_updates()}
-        assert (rows[A, PUT].position, rows[A, PUT].market_value) == (0.0, 0.0)
+        assert rows[A, PUT].position == 0.0
+        assert rows[A, PUT].market_value == 0.0
 
 
 @pytest.fixture
@@ -151,9 +162,11 @@ async def test_a_worker_values_over_the_shared_connection_without_a_line(lake, w
         assert rows[(A, PUT)].position == -3.0
         assert all(u.market_value and u.value_time and u.request_id for u in rows.values())
         assert sim.stats()["peak_lines"] == 0
+
         stats = worker.stats
         assert stats == worker.get_stats()
-        assert (stats.total_processed, stats.total_failed) == (3, 0)
+        assert stats.total_processed == 3
+        assert stats.total_failed == 0
         assert stats.last_batch_time is not None
 
 
@@ -184,19 +197,20 @@ async def test_a_batch_whose_lease_ends_is_not_written_also_if_another_worker_to
     with pytest.raises(LeaseLostError):
         await worker_of(lake, 50, lease_s=0.2).process_batch()
     assert await lake.updates.count() == 0
-    for one in claimed:
-        await lake.queue.mark_success(one.request_id, lease_token=one.lease_token)
+    for request in claimed:
+        await lake.queue.mark_success(request.request_id, lease_token=request.lease_token)
 
 
 async def test_requests_that_nobody_holds_fail_for_good_in_one_commit(lake):
     ids = await lake.queue.insert_many([QueueRequest(900 + n, "NONE") for n in range(20)])
     before = (await lake.queue.overview()).version
     report = await worker_of(lake, 50).process_batch()
-    assert (report.failed, report.rows) == (20, 0)
+    assert report.failed == 20
+    assert report.rows == 0
     claim_and_mark = 2
     assert (await lake.queue.overview()).version == before + claim_and_mark
     failed = await lake.queue.get_batch(status=QueueStatus.FAILED)
-    assert {one.request_id for one in failed} == set(ids)
+    assert {request.request_id for request in failed} == set(ids)
     assert all("holds this conid" in one.error_message for one in failed)
 
 
@@ -246,4 +260,5 @@ async def test_a_batch_whose_worker_is_ended_is_released_at_once(lake, monkeypat
     with pytest.raises(asyncio.CancelledError):
         await batch
     (request,) = await lake.queue.get_batch(priority=None)
-    assert (request.status, request.attempts) == (QueueStatus.PENDING, 0)
+    assert request.status == QueueStatus.PENDING
+    assert request.attempts == 0

@@ -61,7 +61,8 @@ SCRIPTS = 25
 
 # -- messages ---------------------------------------------------------------------------------
 
-accounts, conids = st.sampled_from(ACCOUNTS), st.sampled_from(CONIDS)
+accounts = st.sampled_from(ACCOUNTS)
+conids = st.sampled_from(CONIDS)
 quantities = st.sampled_from([-300, -2, -1, 0, 1, 2, 5, 0.5, 100])
 prices = st.sampled_from([0.0, 0.01, 1.5, 33.3])
 rows = st.builds(position, accounts, conids, quantities)
@@ -111,7 +112,8 @@ other = st.one_of(
 
 def some(strategy, most=40):
     """Return lists, half of them long: alone, Hypothesis prefers a few elements."""
-    short, long = most // 4, most // 2
+    short = most // 4
+    long = most // 2
     return st.lists(strategy, max_size=short) | st.lists(strategy, min_size=long, max_size=most)
 
 
@@ -186,8 +188,11 @@ class Session:
         self.gateway, self.played = gateway, played
         self.told = Told(gateway.accounts)
         self.offline = False
-        self.before, self.known = (), None
-        self.published, self.written, self.refresh_emptied = {}, set(), set()
+        self.before = ()
+        self.known = None
+        self.published = {}
+        self.written = set()
+        self.refresh_emptied = set()
         self.settings = make_settings(
             gateway_port=gateway.port,
             gateway_timeout_s=DEADLINE_S / 2,
@@ -205,7 +210,8 @@ class Session:
         """Return the connection, on which all is remembered that the one before knew."""
         found = await self.manager.get_connection()
         if found is not self.known:
-            self.known, self.offline = found, False
+            self.known = found
+            self.offline = False
             self.told.emptied.clear()  # the next list is a first one
             found.feed.book.remember(self.before)
         return found
@@ -229,13 +235,18 @@ class Session:
         gateway.lists_at.clear()
         if kind == "refresh":
             self.told.emptied |= self.refresh_emptied
-        listed_at, began = feed.snapshot_at, datetime.now(UTC)
-        was_offline, published = self.offline, False
+
+        listed_at = feed.snapshot_at
+        began = datetime.now(UTC)
+        was_offline = self.offline
+        published = False
+
         try:
             if kind == "told":
                 gateway.say(script)
             elif kind == "list":
                 gateway.listing = script
+
                 await feed.snapshot()
             elif kind == "download":
                 self.set_downloads(*script)
@@ -245,10 +256,12 @@ class Session:
                 self.set_downloads(*script[1])
                 published = (await refresh(self.lake, self.settings)).connected
                 await drain(self.lake, self.settings)
+
             whole = await answers(connection)
         except (GatewayError, ConnectionError) as error:
             self.played[type(error).__name__] += 1
             whole = await answers(connection)
+
         said = list(gateway.said)
         self.played["messages"] += len(said)
         self.played[kind] += 1
@@ -256,13 +269,16 @@ class Session:
         if listed:
             self.played["whole lists"] += 1
             assert is_whole(said[gateway.lists_at[-1] :]), "a list that is not whole counts"
+
         for message in said:
             if message in (LOST, KEPT, DROPPED):
                 self.offline = message == LOST
         *before, newest = (*gateway.lists_at, None) if not listed else gateway.lists_at
-        parts, allowed = [(said, newest)], {}
+        parts = [(said, newest)]
+        allowed = {}
         if listed and before and is_whole(said[before[-1] : newest]):  # a refresh asks twice
             parts = [(said[:newest], before[-1]), (said[newest:], 0)]
+
         for part, list_at in parts:
             for key, found in self.told.after(part, list_at=list_at).items():
                 allowed.setdefault(key, set()).update(found)
@@ -271,6 +287,7 @@ class Session:
         if whole and self.offline:
             assert connection.connectivity.lost is not None, "the gateway has lost IB, and counts"
             assert kind != "list" or not listed, "a list without IB counts"
+
         if was_offline and not {KEPT, DROPPED} & {m for m in said if isinstance(m, tuple)}:
             times = [held.confirmed_at for held in feed.holdings]
             assert all(at is None or at < began for at in times), "confirmed without IB"
@@ -299,16 +316,17 @@ class Session:
     async def check_tables(self, allowed, published):
         """Check that the tables hold what was told until they were written, and nothing else."""
         stored = self.lake.broker_positions.read(self.settings.gateway_id)
-        found = {row.key: row.position for row in stored}
+        position_of = {row.key: row.position for row in stored}
         if not published:
-            assert found == self.published, "published although nothing was refreshed"
-        for key, quantity in found.items():
+            assert position_of == self.published, "published although nothing was refreshed"
+        for key, quantity in position_of.items():
             known = {self.published[key]} if key in self.published else set()
             assert quantity in known | allowed.get(key, set()), f"{key} is written as {quantity:g}"
-        self.published = found
+
+        self.published = position_of
         for row in await self.lake.updates.latest_updates():
             key = (row.account, row.conid)
-            assert key in found, f"a row of {key}, which nobody told"
+            assert key in position_of, f"a row of {key}, which nobody told"
             if row.update_id not in self.written:
                 managed = row.account in self.gateway.accounts
                 assert managed or row.position == 0, f"a row of {key}, which is not managed"
@@ -340,8 +358,8 @@ class Session:
     def open_in(self, rows):
         """Return the open holdings of the login, of all that is kept."""
         names = self.gateway.accounts
-        found = {(row.account, conid_of(row)): row.position for row in rows if row.position}
-        return {key: quantity for key, quantity in found.items() if key[0] in names}
+        position_of = {(row.account, conid_of(row)): row.position for row in rows if row.position}
+        return {key: quantity for key, quantity in position_of.items() if key[0] in names}
 
     def say_truth(self, truth):
         self.gateway.listing = [*(position(*key, held) for key, held in truth.items()), END]
@@ -388,7 +406,8 @@ def conid_of(row):
 def be_patient(feed, timeout_s):
     """Set how long a list or a download is waited for; a log-in has a minute."""
     feed._timeout_s = timeout_s
-    feed.values._timeout_s, feed.values._quiet_s = timeout_s, timeout_s / 2
+    feed.values._timeout_s = timeout_s
+    feed.values._quiet_s = timeout_s / 2
 
 
 def assert_finite(row):
@@ -431,7 +450,8 @@ def faults():
         original(self, error)
 
     original, logger = MessageReader._on_unreadable, eventkit.event.logger
-    eventkit.event.logger, MessageReader._on_unreadable = Log(), unreadable
+    eventkit.event.logger = Log()
+    MessageReader._on_unreadable = unreadable
     try:
         yield found
     finally:
@@ -464,15 +484,15 @@ async def faultless(login, lake):
 
 async def session(played, lake, login, script, emptied):
     async with faultless(login, lake) as (gateway, path):
-        one = Session(gateway, path, played)
+        held_session = Session(gateway, path, played)
         try:
             for kind, told in script:
-                await one.play(kind, told)
-            truth = await one.recover(ACCOUNTS[:login], emptied=emptied)
-            await one.manager.close()
-            await one.publish(truth)
+                await held_session.play(kind, told)
+            truth = await held_session.recover(ACCOUNTS[:login], emptied=emptied)
+            await held_session.manager.close()
+            await held_session.publish(truth)
         finally:
-            await one.manager.close()
+            await held_session.manager.close()
         assert gateway.most == 1, "two connections at once"
 
 
@@ -530,8 +550,8 @@ def test_memory_stays_bounded_whatever_a_gateway_sends(tmp_path):
     async def run():
         sizes = []
         async with FakeGateway(ACCOUNTS) as gateway:
-            one = Session(gateway, tmp_path / "lake", Counter())
-            connection = await one.connection()
+            session = Session(gateway, tmp_path / "lake", Counter())
+            connection = await session.connection()
             for _ in range(8):
                 for _ in range(5):
                     gateway.say([*absurd, *cut, *stray, *told])
@@ -539,7 +559,8 @@ def test_memory_stays_bounded_whatever_a_gateway_sends(tmp_path):
                 gateway.said.clear()
                 gc.collect()
                 sizes.append(tracemalloc.get_traced_memory()[0])
-            await one.manager.close()
+
+            await session.manager.close()
         return sizes
 
     tracemalloc.start()

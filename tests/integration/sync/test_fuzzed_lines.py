@@ -23,7 +23,9 @@ from tests.support.settings import make_settings
 from tests.support.streams import Recorder
 from tests.support.waiting import eventually
 
-ACCOUNT, CONIDS, HELD = ACCOUNTS[0], (7001, 7002, 7003), 2.0
+ACCOUNT = ACCOUNTS[0]
+CONIDS = (7001, 7002, 7003)
+HELD = 2.0
 FARM_BROKEN = messages.error(-1, 2103, "Market data farm connection is broken:usfarm")
 FARM_OK = messages.error(-1, 2104, "Market data farm connection is OK:usfarm")
 INTERRUPTIONS = (LOST, FARM_BROKEN)
@@ -76,11 +78,11 @@ class Evidence:
         self.values = defaultdict(set)
 
     def copy(self):
-        found = Evidence()
+        evidence = Evidence()
         for name in ("told", "before", "values"):
             for key, known in getattr(self, name).items():
-                getattr(found, name)[key] |= known
-        return found
+                getattr(evidence, name)[key] |= known
+        return evidence
 
     def interrupted(self):
         for (conid, name), known in self.told.items():
@@ -103,7 +105,8 @@ class LineSession:
 
     def __init__(self, gateway, path, played):
         self.gateway, self.played = gateway, played
-        self.evidence, self.before = Evidence(), Evidence()
+        self.evidence = Evidence()
+        self.before = Evidence()
         self.received = Recorder()
         self.lake = MoneyLake(path, fsync=False)
         self.settings = make_settings(
@@ -116,6 +119,7 @@ class LineSession:
             await self.lake.registry.add_active(
                 conid=conid, symbol="XYZ", right="C", strike=100, expiry="20281215", strategy_id="s"
             )
+
         self.gateway.listing = [*(position(ACCOUNT, conid, HELD) for conid in CONIDS), END]
         self.tell_values(1.5)
         streamer = IBPositionStreamer(
@@ -185,6 +189,7 @@ class LineSession:
             return messages.tick_generic(request, 49, value)
         if kind == "code":
             return messages.error(request, value, f"code {value}")
+
         at = kind.startswith("delayed ")
         kind = kind.removeprefix("delayed ")
         for evidence in (self.evidence, self.before):
@@ -209,19 +214,23 @@ class LineSession:
         for name in ("bid", "ask", "delta"):
             value = getattr(row, name)
             assert value is None or told(name, value), f"{name} was not told: {text}"
+
         if row.value_source in (ValueOrigin.PORTFOLIO, ValueOrigin.PNL_SINGLE):
             values = self.before.values[conid] | self.evidence.values[conid]
             assert any(math.isclose(row.market_value, v, abs_tol=0.01) for v in values), text
         if row.value_source is not ValueOrigin.TICK:
             return
         assert row.market_data_type not in (3, 4), f"a delayed price beats the broker: {text}"
+
         price = row.market_price
         self.played[str(row.price_kind)] += 1
         assert row.note is None, text
         assert row.market_value == pytest.approx(price * 100 * HELD), text
+
         two_sided = None not in (row.bid, row.ask) and row.bid <= row.ask
         if row.price_kind == "MARK":
             assert told("mark", price), f"no such mark: {text}"
+
             assert not (price == 0 and (row.bid or 0) > 0), f"a mark of 0 under a bid: {text}"
         elif row.price_kind == "MID":
             assert two_sided, text

@@ -56,10 +56,12 @@ async def test_a_script_beside_a_stream_of_dagster_is_refused_by_the_name_of_its
     streamer = ps.IBPositionStreamer()
     with pytest.raises(ps.errors.LoginOwnedError, match="process 7 on elsewhere, run run-1"):
         await streamer.start()
+
     sessions.end(session)
     await streamer.start()
     of_queue = ps.Lake("data/lake").sessions
     assert of_queue.current(gateway_id).owner is Owner.LIBRARY
+
     await streamer.stop()
     assert not of_queue.current(gateway_id).is_alive(utc_now())
 
@@ -107,7 +109,8 @@ async def test_an_immediate_handler_gets_each_tick_before_the_flush_and_that_val
     sim, monkeypatch
 ):
     monkeypatch.setenv("POSITION_SYNC_FLUSH_INTERVAL_S", "3600")
-    at_once, with_the_flush = Received(), Received()
+    at_once = Received()
+    with_the_flush = Received()
     async with streaming_the_put(with_the_flush) as streamer:
         streamer.register_handler(Failing(), immediate=True)
         streamer.register_handler(at_once, immediate=True)
@@ -139,8 +142,10 @@ async def test_registry_queue_streamer_and_worker_in_one_script(monkeypatch, cap
     async with simulate("demo", tick_interval_s=0.2) as sim:
         monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", str(sim.port))
         monkeypatch.setenv("POSITION_SYNC_FLUSH_INTERVAL_S", "0.2")
-        registry, queue = ps.StrategyRegistry(), ps.PositionQueue()
+        registry = ps.StrategyRegistry()
+        queue = ps.PositionQueue()
         await registry.initialize()
+
         strategies = tmp_path / "strategies.yaml"
         strategies.write_text(strategies_text())
         await registry.add_many(load_strategies(strategies))
@@ -162,6 +167,7 @@ async def test_registry_queue_streamer_and_worker_in_one_script(monkeypatch, cap
         assert sim.stats()["connections"]["total"] == 1
         assert worker.get_stats().total_failed == 0
         assert caplog.messages.count("20 streamed, 180 queued") == 1
+
         batches = [text for text in caplog.messages if text.startswith("batch of ")]
         assert re.fullmatch(
             r"batch of 40 in \d+\.\d\d s: 40 succeeded, 0 failed, 0 released", batches[0]

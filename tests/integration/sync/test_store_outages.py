@@ -62,6 +62,7 @@ async def test_what_runs_outlives_outages_of_the_store(store, processes):
     lake = MoneyLake(store.lake())
     put_tables(lake.path)
     await lake.registry.add_active(**leg(PUT))
+
     ids = []
     async with simulate() as sim:
         settings = settings_for(sim, lake=lake.path)
@@ -130,6 +131,7 @@ async def test_a_stream_keeps_its_session_when_its_lease_runs_out_while_the_stor
         await eventually(lambda: streams(back))
         assert (await eventually(lambda: service.session)).session_id == before.session_id
         await service.end()
+
     rows = lake.updates.table.rows()
     assert_one_writer_each(lake)
     assert rows.get_column("update_id").is_unique().all()

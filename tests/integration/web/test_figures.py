@@ -67,21 +67,27 @@ def test_the_parts_add_up_to_the_sums_of_the_reports(lake, settings):
     lake.updates.sync.append([row(1), row(2, delta=-0.5), row(3, **VALUELESS)])
     rows, figures = PageFigures(settings).read(utc_now())
     parts = named(rows)
-    assert {(one["strategy"], one["conid"]) for one in parts} == {
+    assert {(part["strategy"], part["conid"]) for part in parts} == {
         ("a", 1), ("UNATTRIBUTED", 1), (MARKUP, 2), ("UNATTRIBUTED", 3),
     }  # fmt: skip
+
     for column, name in (("market_value", "market_value"), ("daily_pnl", "today")):
         for strategy in figures["strategies"]:
-            known = [one[column] for one in parts if one["strategy"] == strategy["strategy"]]
+            known = [part[column] for part in parts if part["strategy"] == strategy["strategy"]]
             assert sum(value or 0.0 for value in known) == pytest.approx(strategy[name])
     [total] = figures["totals"]
     greekless = dict.fromkeys(("dollar_delta", "gamma_1pct", "theta", "vega"), 3)
-    assert (total["market_value"], total["unknown"]) == (-600.0, {"market_value": 1, **greekless})
+    assert total["market_value"] == (-600.0)
+    assert total["unknown"] == {"market_value": 1, **greekless}
     assert parts[0]["average_cost"] == 1.0, "of a share, as the price; a contract costs 100"
-    [unknown] = [one for one in parts if one["conid"] == 3]
-    assert (unknown["market_value"], unknown["unvalued"], unknown["delta"]) == (None, 1, None)
+
+    [unknown] = [part for part in parts if part["conid"] == 3]
+    assert unknown["market_value"] is None
+    assert unknown["unvalued"] == 1
+    assert unknown["delta"] is None
     [expiry] = figures["expiries"]
-    assert (expiry["days"], expiry["legs_held"]) == (0, 3)
+    assert expiry["days"] == 0
+    assert expiry["legs_held"] == 3
     assert json.loads(json.dumps([rows, figures], allow_nan=False))
 
 
@@ -92,12 +98,15 @@ def test_betas_of_the_file_weigh_deltas_and_a_mistake_in_it_stops_no_page(
     file = tmp_path / "scenarios.yaml"
     file.write_text("betas: {SPY: 1.5}\n")
     lake.updates.sync.append([row(1, delta=-0.5, underlying_price=600.0)])
-    reader, now = PageFigures(settings), utc_now()
+    reader = PageFigures(settings)
+    now = utc_now()
     (total,) = reader.read(now)[1]["totals"]
-    assert (total["dollar_delta"], total["beta_delta"]) == (60_000.0, 90_000.0)
+    assert total["dollar_delta"] == 60_000.0
+    assert total["beta_delta"] == 90_000.0
     file.write_text("betas: [SPY]\n")
     (total,) = reader.read(now + timedelta(seconds=2))[1]["totals"]
-    assert (total["dollar_delta"], total["beta_delta"]) == (60_000.0, None)
+    assert total["dollar_delta"] == 60_000.0
+    assert total["beta_delta"] is None
 
 
 def slow_figures(reader: PageFigures, now: datetime | None = None) -> dict[str, Any]:
@@ -128,9 +137,10 @@ def test_strategies_and_underlyings_have_a_strip_of_scenarios(
     held = row(1, **shares, position=10.0, market_price=100.0, market_value=1000.0, multiplier=1.0)
     lake.registry.sync.add_many([leg(1, "a", right=None, strike=None, expiry=None)])
     lake.updates.sync.append([held, row(2, implied_vol=None)])
-    found = scenarios(PageFigures(settings))
-    assert found["names"] == ["-10 %", "-5 %", "+5 %", "+10 %", "crash"]
-    profits = {(one["level"], one["name"]): one for one in found["rows"]}
+    rows = scenarios(PageFigures(settings))
+    assert rows["names"] == ["-10 %", "-5 %", "+5 %", "+10 %", "crash"]
+
+    profits = {(entry["level"], entry["name"]): entry for entry in rows["rows"]}
     assert profits["strategy", "a"]["profits"] == pytest.approx([-100, -50, 50, 100, -300])
     assert profits["underlying", "SPY"]["left_out"] == [1] * 5
     assert profits["strategy", "UNATTRIBUTED"]["profits"] == [None] * 5
@@ -139,16 +149,18 @@ def test_strategies_and_underlyings_have_a_strip_of_scenarios(
 
 
 def test_the_curves_are_read_again_after_the_clock_was_set_back(lake, settings):
-    reader, now = PageFigures(settings), utc_now()
+    reader = PageFigures(settings)
+    now = utc_now()
     assert slow_figures(reader, now)["curves"] == []
     lake.registry.sync.add_many([leg(1, "a")])
     lake.updates.sync.append([row(1, timestamp=now - timedelta(hours=2))])
     figures = slow_figures(reader, now - timedelta(hours=1))
-    assert [one["name"] for one in figures["curves"]] == ["a"]
+    assert [curve["name"] for curve in figures["curves"]] == ["a"]
 
 
 def test_curves_that_could_not_be_read_once_are_read_again(lake, settings, monkeypatch):
-    reader, now = PageFigures(settings), utc_now()
+    reader = PageFigures(settings)
+    now = utc_now()
     unreadable = Mock(side_effect=LakeError("A table is being replaced.", remedy="Wait."))
     with monkeypatch.context() as patched:
         patched.setattr(served_figures, "read_curves", unreadable)
@@ -157,7 +169,7 @@ def test_curves_that_could_not_be_read_once_are_read_again(lake, settings, monke
     lake.registry.sync.add_many([leg(1, "a")])
     lake.updates.sync.append([row(1)])
     figures = slow_figures(reader, now + timedelta(hours=1))
-    assert [one["name"] for one in figures["curves"]] == ["a"]
+    assert [curve["name"] for curve in figures["curves"]] == ["a"]
 
 
 def test_a_point_of_a_curve_has_all_holdings_of_a_strategy_and_day_or_is_unknown(lake, settings):
@@ -173,11 +185,13 @@ def test_a_point_of_a_curve_has_all_holdings_of_a_strategy_and_day_or_is_unknown
         )
     )  # fmt: skip
     figures = slow_figures(PageFigures(settings))
-    found = {one["name"]: [profit for _, profit in one["points"]] for one in figures["curves"]}
-    assert {name: points[-1] for name, points in found.items()} == {
+    entry = {
+        curve["name"]: [profit for _, profit in curve["points"]] for curve in figures["curves"]
+    }
+    assert {name: points[-1] for name, points in entry.items()} == {
         "a": -9.0, "b": 4.0, "both": -14.0,
     }  # fmt: skip
-    assert found["a"] == [-10.0, None, -9.0]
+    assert entry["a"] == [-10.0, None, -9.0]
 
 
 def test_the_strategies_that_lose_and_gain_most_have_a_curve():
@@ -240,17 +254,19 @@ TOP = {
 async def test_the_figures_have_their_shape_and_unknown_is_null(client, lake):
     lake.registry.sync.add_many([leg(1, "a", quantity=-1.0), leg(1, "b", quantity=-1.0)])
     lake.updates.sync.append([row(1), row(2, daily_pnl=None, market_price=None)])
-    found = (await client.get("/api/v1/figures")).json()
-    assert found.keys() >= TOP
-    assert found["version"] == 1
-    shared, unknown = found["positions"]
+    answer = (await client.get("/api/v1/figures")).json()
+    assert answer.keys() >= TOP
+    assert answer["version"] == 1
+
+    shared, unknown = answer["positions"]
     assert [*shared] == [*REPORTED]
-    assert (shared["strategies"], shared["shares"]) == (["a", "b"], [0.5, 0.5])
+    assert shared["strategies"] == ["a", "b"]
+    assert shared["shares"] == [0.5, 0.5]
     assert (unknown["today"], unknown["market_price"], unknown["greeks"]["delta"]) == (None,) * 3
-    total = found["totals"][0]
+    total = answer["totals"][0]
     counts = (total["unknown"]["today"], total["known"]["today"], total["of"]["today"])
     assert (total["today"], *counts) == (None, 1, 1, 2)
-    assert {one["strategy"]: one["today"] for one in found["strategies"]} == {
+    assert {strategy["strategy"]: strategy["today"] for strategy in answer["strategies"]} == {
         "a": -3.5, "b": -3.5, "UNATTRIBUTED": None,
     }  # fmt: skip
 
@@ -281,7 +297,8 @@ async def test_no_page_of_another_origin_reads_it_and_nobody_writes(client):
     assert "access-control-allow-origin" not in (await client.get("/api/v1/figures")).headers
     assert (await client.post("/api/v1/figures")).status_code == 405
     missing = await client.get("/api/v1/nothing")
-    assert (missing.status_code, missing.json()["status"]) == (404, 404)
+    assert missing.status_code == 404
+    assert missing.json()["status"] == 404
     assert missing.json()["detail"] == "There is nothing at /api/v1/'nothing'."
 
 
@@ -290,10 +307,12 @@ async def test_the_csv_has_the_strategies_and_no_cell_that_a_spreadsheet_runs(cl
     lake.updates.sync.append([row(1, symbol="@SUM\nforged", market_value=-300.126789012)])
     answer = await client.get("/api/v1/positions.csv")
     assert f"{utc_now():%Y}" in answer.headers["content-disposition"]
-    (one,) = csv.DictReader(io.StringIO(answer.text))
-    assert one["strategies"].startswith("'=HYPERLINK")
-    assert one["symbol"] == "'@SUM\\nforged"
-    assert (one["market_value"], one["delta"], one["position"]) == ("-300.13", "", "-2")
+    (entry,) = csv.DictReader(io.StringIO(answer.text))
+    assert entry["strategies"].startswith("'=HYPERLINK")
+    assert entry["symbol"] == "'@SUM\\nforged"
+    assert entry["market_value"] == "-300.13"
+    assert entry["delta"] == ""
+    assert entry["position"] == "-2"
 
 
 async def test_the_description_names_every_route_and_every_column(client):
@@ -304,8 +323,8 @@ async def test_the_description_names_every_route_and_every_column(client):
     assert {"today", "unrealized", "unknown"} <= set(schemas["StrategySum"]["required"])
     assert set(schemas["FiguresAnswer"]["required"]) >= TOP
     refused = [*schemas.values()]
-    assert not [one for one in refused if one["type"] == "object"
-                and one.get("additionalProperties") is not False]  # fmt: skip
+    assert not [row for row in refused if row["type"] == "object"
+                and row.get("additionalProperties") is not False]  # fmt: skip
 
 
 async def test_a_total_says_which_of_its_sums_leave_something_out(lake, settings):
@@ -326,9 +345,11 @@ async def test_a_total_says_which_of_its_sums_leave_something_out(lake, settings
 
 async def test_the_header_of_pages_says_how_old_all_is(client, lake):
     lake.updates.sync.append([row(1)])
-    found = (await client.get("/api/v1/header")).json()
-    assert [one["state"] for one in found["gateways"]] == [None]
-    assert (found["current"], found["held"], found["mode"]) == (0, 0, None)
+    answer = (await client.get("/api/v1/header")).json()
+    assert [gateway["state"] for gateway in answer["gateways"]] == [None]
+    assert answer["current"] == 0
+    assert answer["held"] == 0
+    assert answer["mode"] is None
 
 
 TAKEN = "Another session took your lines: 2 legs now by the queue, since 15:10 UTC (IB 10197)"
@@ -344,8 +365,8 @@ async def test_the_header_names_active_legs_that_have_lost_their_lines(client, l
     )
     renew = partial(lake.sessions.renew, session, lease_s=60.0, state=SessionState.LIVE)
     renew(lines_in_use=0, line_limit=100, underlying_lines=0, detail=f"{TAKEN}; of SPY")
-    found = (await client.get("/api/v1/header")).json()
-    assert found["without_line"] == TAKEN
+    answer = (await client.get("/api/v1/header")).json()
+    assert answer["without_line"] == TAKEN
 
 
 # Each number that is an amount of money, with more than two digits behind the point.
@@ -369,7 +390,8 @@ async def test_sums_of_money_leave_us_in_cents_and_prices_and_greeks_with_their_
     [position] = figures["positions"]
     amounts = [position[name] for name in ("market_value", "unrealized", "today")]
     assert amounts == [-136.04, 0.0, 0.3]
-    assert (position["market_price"], position["greeks"]["delta"]) == (1.234567, -0.123456)
+    assert position["market_price"] == 1.234567
+    assert position["greeks"]["delta"] == (-0.123456)
     csv = (await client.get("/api/v1/positions.csv")).text
     assert ",-136.04," in csv
     assert "1.234567" in csv
@@ -378,14 +400,14 @@ async def test_sums_of_money_leave_us_in_cents_and_prices_and_greeks_with_their_
 async def test_accounts_strategies_and_positions_have_answers_of_their_own(client, lake):
     lake.registry.sync.add_many([leg(1, "a"), leg(3, "b")])
     lake.updates.sync.append([row(1), row(2, symbol="QQQ"), row(3, daily_pnl=None)])
-    found = (await client.get("/api/v1/strategies")).json()
-    assert [one["strategy"] for one in found["strategies"]] == ["a", "b", "UNATTRIBUTED"]
-    assert found["totals"][0]["unknown"]["today"] == 1
+    reply = (await client.get("/api/v1/strategies")).json()
+    assert [strategy["strategy"] for strategy in reply["strategies"]] == ["a", "b", "UNATTRIBUTED"]
+    assert reply["totals"][0]["unknown"]["today"] == 1
     assert (await client.get("/api/v1/accounts")).json()["accounts"] == []
 
     async def conids(**parameters: str) -> list[int]:
         answer = await client.get("/api/v1/positions", params=parameters)
-        return [one["conid"] for one in answer.json()["positions"]]
+        return [position["conid"] for position in answer.json()["positions"]]
 
     assert await conids() == [2, 1, 3]
     assert await conids(strategy="a") == [1]
@@ -394,7 +416,8 @@ async def test_accounts_strategies_and_positions_have_answers_of_their_own(clien
 
 async def test_positions_are_read_in_pages_and_only_the_fields_that_are_asked_for(client, lake):
     lake.updates.sync.append([row(conid) for conid in range(1, 8)])
-    pages, cursor = [], ""
+    pages = []
+    cursor = ""
     while cursor is not None:
         query = {"limit": 3, "fields": "conid,today"} | ({"cursor": cursor} if cursor else {})
         page = (await client.get("/api/v1/positions", params=query)).json()
@@ -402,10 +425,11 @@ async def test_positions_are_read_in_pages_and_only_the_fields_that_are_asked_fo
         cursor = page["next_cursor"]
     assert [len(page) for page in pages] == [3, 3, 1]
     assert pages[0][0] == {"conid": 1, "today": -7.0}
-    assert [each["conid"] for page in pages for each in page] == [*range(1, 8)]
+    assert [entry["conid"] for page in pages for entry in page] == [*range(1, 8)]
 
     whole = await client.get("/api/v1/positions")
-    assert (len(whole.json()["positions"]), whole.json()["next_cursor"]) == (7, None)
+    assert len(whole.json()["positions"]) == 7
+    assert whole.json()["next_cursor"] is None
     known = {"If-None-Match": whole.headers["etag"]}
     assert (await client.get("/api/v1/positions", headers=known)).status_code == 304
     wrong = {
@@ -427,20 +451,26 @@ async def test_what_if_and_payoff_answer_as_the_commands_do(client, lake, monkey
     held = row(1, **shares, position=10.0, market_price=100.0, market_value=1000.0, multiplier=1.0)
     lake.registry.sync.add_many([leg(1, "a", right=None, strike=None, expiry=None)])
     lake.updates.sync.append([held, row(2, implied_vol=None)])
-    found = (await client.get("/api/v1/what-if", params={"spot": "-10,10"})).json()
-    profits = [(one["name"], one["spot"], one["profit"], one["left_out"]) for one in found["rows"]]
+    answer = (await client.get("/api/v1/what-if", params={"spot": "-10,10"})).json()
+    profits = [
+        (entry["name"], entry["spot"], entry["profit"], entry["left_out"])
+        for entry in answer["rows"]
+    ]
     assert profits == [
         ("UNATTRIBUTED", -10.0, None, 1), ("UNATTRIBUTED", 10.0, None, 1),
         ("a", -10.0, pytest.approx(-100.0), 0), ("a", 10.0, pytest.approx(100.0), 0),
     ]  # fmt: skip
-    assert [one["legs"] for one in found["left_out"]] == [1]
+    assert [entry["legs"] for entry in answer["left_out"]] == [1]
+
     of_legs = (await client.get("/api/v1/what-if", params={"level": "leg", "spot": "0"})).json()
-    assert [one["conid"] for one in of_legs["rows"]] == [2, 1]
+    assert [entry["conid"] for entry in of_legs["rows"]] == [2, 1]
     chosen = {"spot": "-10", "strategy": "a", "underlying": "spy", "account": held.account}
     rows = (await client.get("/api/v1/what-if", params=chosen)).json()["rows"]
     assert [row["name"] for row in rows] == ["a"]
     payoffs = (await client.get("/api/v1/payoff", params={"strategy": "a"})).json()["payoffs"]
-    assert [(one["underlying"], one["greatest_profit"]) for one in payoffs] == [("SPY", None)]
+    assert [(payoff["underlying"], payoff["greatest_profit"]) for payoff in payoffs] == [
+        ("SPY", None)
+    ]
 
 
 async def test_curve_and_expiry_answer_as_the_commands_do_and_requests_share_a_priced_book(
@@ -462,10 +492,10 @@ async def test_curve_and_expiry_answer_as_the_commands_do_and_requests_share_a_p
     whole = (await client.get("/api/v1/curve")).json()["curves"][0]
     assert [left["reason"] for left in whole["left_out"]] == [NotPriced.NO_VOLATILITY]
 
-    found = (await client.get("/api/v1/expiry?days=30")).json()
+    reply = (await client.get("/api/v1/expiry?days=30")).json()
     said = json.loads(command_line.run("expiry", "--days", "30", "--json"))
-    assert [row["leg"] for row in found["expiries"]] == [row["leg"] for row in said["expiries"]]
-    assert [row["conid"] for row in found["expiries"]] == [2, 1]
+    assert [row["leg"] for row in reply["expiries"]] == [row["leg"] for row in said["expiries"]]
+    assert [row["conid"] for row in reply["expiries"]] == [2, 1]
     assert (await client.get("/api/v1/curve?strategy=b")).status_code == 404
     commands = 1
     assert priced.call_count == 1 + commands, "priced once for all of these requests"
@@ -474,7 +504,10 @@ async def test_curve_and_expiry_answer_as_the_commands_do_and_requests_share_a_p
 async def test_the_closed_day_names_its_day_and_what_is_not_known(client, lake, monkeypatch):
     monkeypatch.setenv("POSITION_SYNC_LAKE", lake.path)
     empty = (await client.get("/api/v1/closed-day")).json()
-    assert (empty["explained_day"], empty["explained"], empty["books_day"]) == (None, [], None)
+    assert empty["explained_day"] is None
+    assert empty["explained"] == []
+    assert empty["books_day"] is None
+
     day = date(2026, 11, 25)
     usual = {"session_date": day, "account": "A", "currency": "USD"}
     thirds = {"delta": 13.334, "gamma": 13.333, "vega": 13.333}
@@ -487,16 +520,18 @@ async def test_the_closed_day_names_its_day_and_what_is_not_known(client, lake, 
     before = explained.with_columns(session_date=day - timedelta(days=1))
     days = {day: explained, day - timedelta(days=1): before}
     replace_days(lake.derived_table(PROFIT_EXPLAINED), days)
+
     booked = usual | {"change": 70.0, "why_unknown": "a rate"}
     booked |= {"net_liquidation_before": 30.0, "net_liquidation": 100.0, "statement": "U1.xml"}
     replace_days(lake.derived_table(BOOKS), {day: frame_of(BOOKS, [booked])})
 
-    found = (await client.get("/api/v1/closed-day")).json()
-    assert (found["explained_day"], found["books_day"]) == (f"{day}", f"{day}")
+    answer = (await client.get("/api/v1/closed-day")).json()
+    assert answer["explained_day"] == f"{day}"
+    assert answer["books_day"] == f"{day}"
     names = ("strategy_id", "profit", "delta", "vega", "unexplained")
-    rows = [tuple(each[name] for name in names) for each in found["explained"]]
+    rows = [tuple(each[name] for name in names) for each in answer["explained"]]
     assert sorted(rows, key=str) == [("condor", 40.0, 13.33, 13.33, 0.01), ("roll", *[None] * 4)]
-    assert [(each["change"], each["rates"]) for each in found["books"]] == [(70.0, None)]
+    assert [(book["change"], book["rates"]) for book in answer["books"]] == [(70.0, None)]
 
 
 async def test_the_recorded_scenarios_are_those_of_single_what_ifs_of_each_level(
@@ -508,16 +543,20 @@ async def test_the_recorded_scenarios_are_those_of_single_what_ifs_of_each_level
     lake.registry.sync.add_many([leg(1, "a", expiry=later)])
     known = {"underlying_price": 600.0, "implied_vol": 0.2, "expiry": later}
     lake.updates.sync.append([row(1, **known), row(2, implied_vol=None)])
-    found = (await client.get("/api/v1/scenarios")).json()
-    place = found["names"].index("-10 %, volatility +10")
+
+    answer = (await client.get("/api/v1/scenarios")).json()
+    place = answer["names"].index("-10 %, volatility +10")
     for level in ("account", "strategy", "underlying"):
         query = {"spot": "-10", "vol": "10", "level": level}
         single = (await client.get("/api/v1/what-if", params=query)).json()["rows"]
-        rows = [each for each in found["rows"] if each["level"] == level]
-        assert [each["profits"][place] for each in rows] == [each["profit"] for each in single]
-        assert [each["left_out"][place] for each in rows] == [each["left_out"] for each in single]
-    assert [each["account"] for each in found["rows"]] == ["U1"] * 4
-    assert [each["legs"] for each in found["left_out"]] == [1]
+        rows = [entry for entry in answer["rows"] if entry["level"] == level]
+        assert [entry["profits"][place] for entry in rows] == [entry["profit"] for entry in single]
+        assert [entry["left_out"][place] for entry in rows] == [
+            entry["left_out"] for entry in single
+        ]
+
+    assert [entry["account"] for entry in answer["rows"]] == ["U1"] * 4
+    assert [entry["legs"] for entry in answer["left_out"]] == [1]
 
 
 @pytest.mark.parametrize(
@@ -582,13 +621,15 @@ def test_a_large_computation_beyond_the_queue_may_be_asked_for_again(lake, setti
         assert api.answer(*asked).status_code == 200
         monkeypatch.setattr(turns, "SMALL_LEG_POINTS", 1)
         refused = api.answer(*asked)
-    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+    assert refused.status_code == 503
+    assert refused.headers["Retry-After"] == "5"
 
 
 async def test_tables_that_cannot_be_read_are_a_problem(client, settings):
     (Path(settings.lake) / "position_updates" / "_delta_log" / f"{0:020}.json").write_text("{")
     answer = await client.get("/api/v1/figures")
-    assert (answer.status_code, answer.json()["title"]) == (503, "The tables cannot be read")
+    assert answer.status_code == 503
+    assert answer.json()["title"] == "The tables cannot be read"
 
 
 async def test_an_unknown_name_or_parameter_is_an_error_for_an_assistant(
@@ -621,6 +662,7 @@ async def test_a_trade_that_is_thought_of_is_answered_over_http_and_for_an_assis
     trade = f"-1 SPY {later:%Y%m%d} P 575 @1.60"
     answer = (await client.get("/api/v1/what-if", params={"trade": trade, "spot": "0,5"})).json()
     assert [row["spot"] for row in answer["rows"]] == [0, 5]
+
     still = answer["rows"][0]
     assert still["after"]["value"] == still["before"]["value"] * 1.5
     assert answer["notes"][0].startswith("sold 0.1 above the mark: 10 USD: -1 SPY 575P")
@@ -664,14 +706,14 @@ async def test_an_answer_for_an_assistant_is_short_and_says_how_to_ask_on(lake, 
         cursor = 0
         while cursor is not None:
             page = await told("positions", cursor=cursor, fields=["conid", "market_value"])
-            conids += [each["conid"] for each in page["positions"]]
+            conids += [position["conid"] for position in page["positions"]]
             cursor = page["more"].get("positions")
         assert conids == [*range(1, 60)]
 
         figures = await told("figures")
         cursor = figures["more"]["strategies"]
         rest = await told("figures", part="strategies", cursor=cursor, fields=["strategy"])
-        names = [each["strategy"] for each in figures["strategies"] + rest["strategies"]]
+        names = [entry["strategy"] for entry in figures["strategies"] + rest["strategies"]]
         assert len(set(names)) == len(names) == 59
 
         assert await told("campaigns") == {"more": {}, "campaigns": []}
@@ -684,11 +726,12 @@ async def test_an_answer_for_an_assistant_is_short_and_says_how_to_ask_on(lake, 
 def test_an_assistant_gets_the_same_figures(lake, settings):
     lake.registry.sync.add_many([leg(1, "a")])
     lake.updates.sync.append([row(1), row(2, symbol="QQQ")])
-    tools, page = Tools(settings, lake), read_figures(lake, settings, utc_now()).to_dict()
+    tools = Tools(settings, lake)
+    page = read_figures(lake, settings, utc_now()).to_dict()
     assert tools.figures()["totals"][0]["today"] == page["totals"][0]["today"] == -14.0
-    assert [one["conid"] for one in tools.positions(strategy="a")] == [1]
-    assert [one["conid"] for one in tools.positions(symbol="qqq")] == [2]
+    assert [position["conid"] for position in tools.positions(strategy="a")] == [1]
+    assert [holding["conid"] for holding in tools.positions(symbol="qqq")] == [2]
     assert tools.changes() == page["changes"]
     past = tools.as_of(utc_now().isoformat())
-    assert [one["market_value"] for one in past["positions"]] == [-300.0, -300.0]
+    assert [position["market_value"] for position in past["positions"]] == [-300.0, -300.0]
     assert json.dumps(past, allow_nan=False)

@@ -18,7 +18,8 @@ from tests.unit.money.campaigns.test_closed_campaigns import CALL, PUT, A, leg, 
 
 DAYS = [date(2026, 2, 2) + timedelta(days=7 * week + day) for week in range(4) for day in range(5)]
 FEE = D("1.30")
-SCALED, CLOSED = "scaled", "closed"
+SCALED = "scaled"
+CLOSED = "closed"
 
 
 def at(day: date, hour: int, minute: int = 0, second: int = 0) -> datetime:
@@ -50,11 +51,14 @@ class TwentyDays:
         self.fills: list[Movement] = []
         self.rows: list[object] = []
         self.by_hour: dict[str, list[D]] = defaultdict(lambda: [D(0), D(0), D(0)])
+
         for number, day in enumerate(DAYS):
             opened = fill(PUT, -2, D("5"), at(day, 14, 45), f"open-{number}")
             self.fills.append(opened)
+
             for hour, local in ((15, "10:00"), (20, "15:00")):
-                bid, width = D("3") + D(number) / 20, D("0.1") + D(number % 4) / 50
+                bid = D("3") + D(number) / 20
+                width = D("0.1") + D(number % 4) / 50
                 price = bid + width * D(number % 5) / 4  # from the bid to the ask
                 when = at(day, hour, 10, 7)
                 self.rows += [
@@ -88,24 +92,29 @@ def twenty(lake):
 
 async def test_twenty_days_cost_what_a_sum_by_hand_says(twenty, client, settings):
     groups = command_line.json_of("fills", "--by", "hour")
-    found = {group["group"]: group for group in groups}
-    assert found.keys() == {"09:00", "10:00", "15:00"}
+    group_of = {group["group"]: group for group in groups}
+    assert group_of.keys() == {"09:00", "10:00", "15:00"}
     for hour, (slippage, spread, fees) in TWENTY.by_hour.items():
-        group = found[hour]
-        assert (group["known"], group["fills"], group["why_unknown"]) == (20, 20, None)
+        group = group_of[hour]
+        assert group["known"] == 20
+        assert group["fills"] == 20
+        assert group["why_unknown"] is None
         assert group["slippage"] == pytest.approx(float(slippage), abs=0.005)
         assert group["part_of_spread"] == pytest.approx(float(slippage / spread))
         assert group["fees"] == pytest.approx(float(fees))
         assert group["cost"] == pytest.approx(float(slippage + fees), abs=0.005)
 
-    opened = found["09:00"]
-    assert (opened["known"], opened["fills"]) == (0, 20)
+    opened = group_of["09:00"]
+    assert opened["known"] == 0
+    assert opened["fills"] == 20
     assert opened["slippage"] is opened["fees"] is opened["cost"] is None
     assert opened["fees_without_quote"] == pytest.approx(20 * 1.3)
     assert opened["why_unknown"] == "20: no line had a quote right before it"
 
     [strategy] = command_line.json_of("fills")
-    assert (strategy["group"], strategy["known"], strategy["fills"]) == ("csp", 40, 60)
+    assert strategy["group"] == "csp"
+    assert strategy["known"] == 40
+    assert strategy["fills"] == 60
     total = sum(sums[0] + sums[2] for sums in TWENTY.by_hour.values())
     assert strategy["cost"] == pytest.approx(float(total), abs=0.005)
 
@@ -150,7 +159,8 @@ BEFORE = NOON - timedelta(seconds=2)
 def test_what_is_no_quote_is_named(lake, more, why):
     bad = replace(quoted(PUT, D("2.9"), D("3.1"), BEFORE), **more)
     _opened, closed = costs(lake, [SOLD, BOUGHT], bad)
-    assert (closed["slippage"], closed["cost"]) == (None, None)
+    assert closed["slippage"] is None
+    assert closed["cost"] is None
     assert closed["why_unknown"].startswith(why)
 
 
@@ -167,7 +177,9 @@ def test_a_combination_has_a_cost_only_with_the_quotes_of_all_its_legs(lake):
 
     lake.updates.sync.append([quoted(CALL, D("1.9"), D("2.1"), BEFORE)])
     [whole] = [group for group in command_line.json_of("fills", "--by", "order") if group["known"]]
-    assert (whole["group"], whole["fills"], whole["known"]) == ("roll", 2, 2)
+    assert whole["group"] == "roll"
+    assert whole["fills"] == 2
+    assert whole["known"] == 2
     assert whole["slippage"] == pytest.approx(100 * (0.05 + 0.05))
     assert whole["part_of_spread"] == pytest.approx((5 + 5) / (10 + 20))
 
@@ -180,9 +192,12 @@ def test_a_trade_that_the_broker_took_back_is_no_fill(lake):
 def test_a_fee_that_is_not_known_makes_no_cost(lake):
     unknown = replace(BOUGHT, fee=None)
     [_opened, closed] = costs(lake, [SOLD, unknown], quoted(PUT, D("2.9"), D("3"), BEFORE))
-    assert (closed["slippage"], closed["fee"], closed["cost"]) == (pytest.approx(5), None, None)
+    assert closed["slippage"] == pytest.approx(5)
+    assert closed["fee"] is None
+    assert closed["cost"] is None
     [group] = command_line.json_of("fills")
-    assert (group["slippage"], group["cost"]) == (pytest.approx(5), None)
+    assert group["slippage"] == pytest.approx(5)
+    assert group["cost"] is None
     assert "1: the fee is not known" in group["why_unknown"]
 
 

@@ -15,7 +15,9 @@ from tests.support.receiver import serving_app
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason=MISSING)
 
-LEGS, NAMES, STRATEGIES = 20_000, 400, 2_000
+LEGS = 20_000
+NAMES = 400
+STRATEGIES = 2_000
 
 # A page that made elements of all rows would have some 300,000.
 MOST_ELEMENTS = 8_000
@@ -42,15 +44,15 @@ def elements(page: Page) -> int:
 
 
 def rows(page: Page) -> list[str]:
-    found: list[str] = page.driver.execute_script(ROWS)
-    return found
+    answer: list[str] = page.driver.execute_script(ROWS)
+    return answer
 
 
 def test_the_search_finds_a_leg_and_shows_the_legs_of_a_strategy_alone(page):
     def matches() -> list[str]:
         script = "return [...document.querySelectorAll('#matches li')].map(li => li.innerText)"
-        found: list[str] = page.driver.execute_script(script)
-        return found
+        answer: list[str] = page.driver.execute_script(script)
+        return answer
 
     wait_for("rows", lambda: len(rows(page)) > 20)
     box = page.driver.find_element("css selector", "input[type=search]")

@@ -66,12 +66,12 @@ async def test_what_expires_within_days_is_listed_with_what_may_be_assigned(clie
     )
     near = (await client.get("/api/v1/expiry")).json()
     assert near["expiries"] == []
-    assert [found["conid"] for found in near["early_assignments"]] == [1]
-    assert [(found["conid"], found["reason"]) for found in near["not_judged"]] == [
+    assert [early_assignment["conid"] for early_assignment in near["early_assignments"]] == [1]
+    assert [(entry["conid"], entry["reason"]) for entry in near["not_judged"]] == [
         (2, "it has no value")
     ]
     far = (await client.get("/api/v1/expiry", params={"days": 40})).json()
-    assert [(found["conid"], found["units"]) for found in far["expiries"]] == [
+    assert [(expiry["conid"], expiry["units"]) for expiry in far["expiries"]] == [
         (1, 200.0),
         (2, 200.0),
     ]

@@ -90,21 +90,26 @@ def at_work(lake: MoneyLake, gateway_id: str) -> None:
 
 async def test_a_scrape_says_how_logins_legs_queue_ticks_and_checks_are(scrape, lake, settings):
     at_work(lake, settings.gateway_id)
-    found = await scrape()
-    states = {labels["state"]: value for labels, value in found["position_sync_login_state"]}
+    samples = await scrape()
+    states = {labels["state"]: value for labels, value in samples["position_sync_login_state"]}
     assert states == dict.fromkeys([*SessionState, "NONE"], 0.0) | {"LIVE": 1.0}
-    assert found["position_sync_lines_in_use"] == [({"gateway": GATEWAY}, 7.0)]
-    assert found["position_sync_line_limit"] == [({"gateway": GATEWAY}, 90.0)]
-    legs = {labels["is"]: value for labels, value in found["position_sync_legs"]}
-    assert (legs["held"], legs["active"], legs["active_held"]) == (3.0, 2.0, 1.0)
-    rows = {labels["source"]: value for labels, value in found["position_sync_rows_written_total"]}
-    ((_labels, age),) = found["position_sync_oldest_value_age_seconds"]
+    assert samples["position_sync_lines_in_use"] == [({"gateway": GATEWAY}, 7.0)]
+    assert samples["position_sync_line_limit"] == [({"gateway": GATEWAY}, 90.0)]
+    legs = {labels["is"]: value for labels, value in samples["position_sync_legs"]}
+    assert legs["held"] == 3.0
+    assert legs["active"] == 2.0
+    assert legs["active_held"] == 1.0
+
+    rows = {
+        labels["source"]: value for labels, value in samples["position_sync_rows_written_total"]
+    }
+    ((_labels, age),) = samples["position_sync_oldest_value_age_seconds"]
     assert 40.0 <= age < 640.0
     assert rows == {"STREAM": 1.0, "QUEUE": 2.0}
-    queue = {labels["status"]: value for labels, value in found["position_sync_queue_requests"]}
+    queue = {labels["status"]: value for labels, value in samples["position_sync_queue_requests"]}
     assert queue == {"PENDING": 2.0, "PROCESSING": 0.0, "SUCCESS": 0.0, "FAILED": 0.0}
-    assert found["position_sync_tick_duration_seconds"] == [({}, 0.25)]
-    checks = [labels for labels, _value in found["position_sync_check_not_passed"]]
+    assert samples["position_sync_tick_duration_seconds"] == [({}, 0.25)]
+    checks = [labels for labels, _value in samples["position_sync_check_not_passed"]]
     assert checks == [
         {"asset": "position_updates", "check": "ids_are_unique", "result": "FAILED"},
         {"asset": "books", "check": "books_close", "result": "UNKNOWN"},
@@ -148,7 +153,8 @@ async def test_tables_that_cannot_be_read_fail_the_scrape(settings, monkeypatch)
         raise metrics.PositionSyncError("The table is broken.", remedy="Restore it.")
 
     answer = metrics.MetricsPage(broken, SyncUpdates).answer("", utc_now())
-    assert (answer.status_code, b"Restore it." in answer.body) == (503, True)
+    assert answer.status_code == 503
+    assert b"Restore it." in answer.body
 
 
 def queries() -> Iterator[tuple[str, str]]:
@@ -182,10 +188,11 @@ def matches(labels: Mapping[str, str], matcher: promql.Matcher) -> bool:
 async def test_each_query_of_dashboard_and_alerts_finds_its_series(scrape, lake, settings):
     at_work(lake, settings.gateway_id)
     claimed = lake.queue.sync.claim_batch(1)
-    lake.queue.sync.mark_success([one.request_id for one in claimed])
+    lake.queue.sync.mark_success([request.request_id for request in claimed])
     found = await scrape()
     asked = list(queries())
     assert len(asked) > 20
+
     for expression, text in asked:
         named = set(re.findall(r"\{\{ *\$?(?:labels\.)?(\w+)", text)) - {"value"}
         for selector in selectors(expression):

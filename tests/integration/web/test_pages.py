@@ -40,7 +40,9 @@ from tests.support.receiver import serving_app
 pytestmark = pytest.mark.skipif(not is_installed(), reason=MISSING)
 
 AXE = Path(__file__).parents[2] / "support/axe/axe.min.js"
-LAPTOP, TABLET, PHONE = (1440, 900), (1024, 768), (390, 844)
+LAPTOP = (1440, 900)
+TABLET = (1024, 768)
+PHONE = (390, 844)
 
 RUN_AXE = """
 const done = arguments[0];
@@ -115,15 +117,15 @@ def opened(
 def texts(page: Page, selector: str) -> list[str]:
     """Return the texts of what a selector finds."""
     script = "return [...document.querySelectorAll(arguments[0])].map(one => one.innerText.trim())"
-    found: list[str] = page.driver.execute_script(script, selector)
-    return found
+    answer: list[str] = page.driver.execute_script(script, selector)
+    return answer
 
 
 def violations(page: Page) -> list[Any]:
     """Return what axe-core finds on what is shown now."""
     page.driver.execute_script(AXE.read_text())
-    found: list[Any] = page.driver.execute_async_script(RUN_AXE)
-    return found
+    answer: list[Any] = page.driver.execute_async_script(RUN_AXE)
+    return answer
 
 
 def focused(page: Page) -> str:
@@ -174,6 +176,7 @@ def test_the_first_screen_answers_without_scrolling_and_the_title_says_number_an
     assert page.driver.title.endswith("NOT CONNECTED · Money")
     assert "is not connected yet: its values are from before." in texts(page, "#alert")[0]
     assert "−5 %" in " ".join(texts(page, "#scenarios th")).replace("-", "−")
+
     reasons = texts(page, "#decisions-table td.reason")
     assert len(reasons) == 3
     assert reasons[0].startswith("may be assigned: -2 QQQ 700P")
@@ -228,8 +231,8 @@ def rows_of(page: Page) -> list[list[str]]:
         "return [...document.querySelectorAll('#book tbody tr')].map("
         "row => [...row.cells].map(cell => cell.innerText.trim()))"
     )
-    found: list[list[str]] = page.driver.execute_script(script)
-    return [cells for cells in found if cells]
+    answer: list[list[str]] = page.driver.execute_script(script)
+    return [cells for cells in answer if cells]
 
 
 def test_one_search_box_opens_what_it_finds_by_the_keyboard(page):
@@ -289,6 +292,7 @@ def test_blind_logins_and_refused_lines_are_red_and_in_the_title_and_more_legs_t
 
     zone = {"timezoneId": "America/New_York"}
     page.driver.execute_cdp_cmd("Emulation.setTimezoneOverride", zone)
+
     with serving_app(Starlette(routes=routes)) as port:
         window = Page(page.driver, port)
         began = utc_now().replace(hour=15, minute=10)
@@ -296,6 +300,7 @@ def test_blind_logins_and_refused_lines_are_red_and_in_the_title_and_more_legs_t
         competing = f"{taken} {began:%H:%M} UTC (IB 10197); SPY 575P, again at 15:12 UTC"
         local = f"{taken} {began.astimezone(NEW_YORK):%H:%M} (IB 10197)\ndetails"
         few = "5 legs now by the queue: no market data line is free"
+
         for path in ("/money", "/money/risk"):
             blind = f"{settings.gateway_id} is BLIND"
             shows(path, blind, "BLIND", state=SessionState.BLIND, lines_in_use=5)
@@ -304,6 +309,7 @@ def test_blind_logins_and_refused_lines_are_red_and_in_the_title_and_more_legs_t
             window.driver.find_element("css selector", "#alert summary").click()
             folded = f"SPY 575P, again at {began.replace(minute=12).astimezone(NEW_YORK):%H:%M}"
             assert texts(window, "#alert details") == [f"details\n{folded}"]
+
             more = {"line_limit": 100, "underlying_lines": 5, "lines_in_use": 20, "detail": None}
             lake.sessions.renew(session, lease_s=600, **more, **live)
             wait_for(few, lambda: few in "".join(texts(window, "#notice")))

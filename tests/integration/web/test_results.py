@@ -45,6 +45,7 @@ def lake(lake, settings, monkeypatch):
         for day, price in zip(DAYS, PRICES, strict=True)
     }
     replace_days(lake.derived_table(DAILY_POSITIONS), days)
+
     explained = {"session_date": DAYS[1], "account": ACCOUNT, "currency": "USD"}
     explained |= {"strategy_id": "csp", "profit": -300.0}
     replace_days(
@@ -80,13 +81,18 @@ def test_a_campaign_says_how_it_stood_and_which_greeks_it_had(materialize):
         "profit_at_half": pytest.approx(stood[2]),
     }
     assert min(stood) > money - 1600
-    assert (campaign["closes"], campaign["closes_known"], campaign["moments_known"]) == (4, 4, 1)
+    assert campaign["closes"] == 4
+    assert campaign["closes_known"] == 4
+    assert campaign["moments_known"] == 1
     entry = [campaign[f"entry_{name}"] for name in ("delta", "vega", "theta", "implied_vol")]
     assert entry == pytest.approx([80.0, -100.0, 20.0, 0.2])
+
     last = [campaign[f"exit_{name}"] for name in ("delta", "vega", "theta", "implied_vol")]
     assert last == pytest.approx([40.0, -60.0, 10.0, 0.25])
-    assert (campaign["entry_age_s"], campaign["exit_age_s"]) == (40.0, 20 * 3600.0)
-    assert (campaign["entry_days_to_expiry"], campaign["exit_days_to_expiry"]) == (18, 14)
+    assert campaign["entry_age_s"] == 40.0
+    assert campaign["exit_age_s"] == 20 * 3600.0
+    assert campaign["entry_days_to_expiry"] == 18
+    assert campaign["exit_days_to_expiry"] == 14
     assert campaign["capital_at_risk"] == pytest.approx(2 * 100 * (50 - 5))
     assert campaign["return_on_risk"] == pytest.approx(597.4 / 9000)
     assert campaign["return_per_year"] == pytest.approx(597.4 / 9000 * 365 / 4)
@@ -99,7 +105,8 @@ def test_a_close_without_a_value_is_not_counted_and_at_half_it_is_not_known(lake
         dict.fromkeys(DAYS[1:3], DAILY_POSITIONS.empty),
     )
     campaign = materialize()
-    assert (campaign["closes"], campaign["closes_known"]) == (4, 2)
+    assert campaign["closes"] == 4
+    assert campaign["closes_known"] == 2
     assert campaign["best"] == pytest.approx(597.4)
     assert campaign["profit_at_half"] is None
     assert campaign["why_unknown"] == "profit_at_half: its value at that close is not known"
@@ -116,7 +123,8 @@ async def test_http_and_an_assistant_say_what_the_command_says(client, lake, set
     ]
 
     served = (await client.get("/api/v1/results", params={"by": "weekday"})).json()
-    assert (served["results"], served["days"]) == (groups, days)
+    assert served["results"] == groups
+    assert served["days"] == days
     listed = (await client.get("/api/v1/campaigns", params={"strategy": "csp"})).json()
     assert listed["campaigns"] == [campaign]
     later = await client.get("/api/v1/results", params={"since": "2026-03-07"})

@@ -172,6 +172,7 @@ def test_a_trade_that_is_thought_of_shows_the_book_before_and_after_and_a_wrong_
     wait_for("the curve after", lambda: after in reading(page), told=lambda: reading(page))
     wait_for("the books", lambda: "condor" in first(page, "#compared").text)
     assert first(page, "#what-if .asked").text == ""
+
     notes = first(page, "#trades-notes").text
     assert notes.startswith("bought 2 below the mark: 200 USD")
     assert "closes 1 of condor: realises 200 USD" in notes

@@ -42,6 +42,7 @@ def lake(lake, settings, monkeypatch):
     }  # fmt: skip
     rows = frame_of(DAILY_POSITIONS, [at_close])
     replace_days(lake.derived_table(DAILY_POSITIONS), {session: rows})
+
     usual = {"timestamp": now, "value_time": now, "strike": 600.0, "expiry": FAR}
     usual |= {"sec_type": "OPT", "implied_vol": 0.2, "underlying_price": 588.0}
     lost = row(1, **usual, market_price=18.0, market_value=-3600.0, daily_pnl=-1200.0)
@@ -120,9 +121,11 @@ def test_greeks_that_this_package_computed_of_the_close_split_the_profit(lake, s
         underlying_price=600.0, greeks_source="MODEL", market_price=12.0, market_value=-2400.0,
     )  # fmt: skip
     lake.updates.sync.append([written])
+
     unknown = [pl.lit(None).alias(name) for name in (*modelled, "underlying_price")]
     rows = table.rows().with_columns(*unknown, update_id=pl.lit("close"))
     replace_days(table, {session: rows})
     (condor,) = json.loads(command_line.run("why", "--strategy", "condor", "--json"))
     assert (condor["delta"], condor["repricing"]) == pytest.approx((-960.0, -240.0))
-    assert (condor["revalued"], condor["without_greeks"]) == ([], [])
+    assert condor["revalued"] == []
+    assert condor["without_greeks"] == []

@@ -18,7 +18,8 @@ def result(*, passed: bool, text: str = "", severity: dg.AssetCheckSeverity = ER
     return dg.AssetCheckResult(passed=passed, description=text, severity=severity)
 
 
-HOLDS, BROKEN = result(passed=True, text="1"), result(passed=False, text="daily profit -100")
+HOLDS = result(passed=True, text="1")
+BROKEN = result(passed=False, text="daily profit -100")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from position_sync_dagster.domain.account_state import AGAIN, AccountState, Acco
 from position_sync_dagster.domain.holding import Completeness
 from tests.support.clock import HandClock
 
-LASTS_S, SECOND_S = 180.0, 30.0
+LASTS_S = 180.0
+SECOND_S = 30.0
 INF = float("inf")
 MOMENT = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 
@@ -40,25 +41,29 @@ def test_how_much_of_an_account_is_confirmed(fields, listed, odd, rating):
 
 
 def test_a_download_without_its_end_is_tried_again_later_and_later():
-    account, waits = account_of(), []
+    account = account_of()
+    waits = []
     for _ in range(6):
         account.fail(1000.0, "why", jitter=1.1)
         waits.append(account.again_at_s - 1000.0)
     assert waits == pytest.approx([1.1 * AGAIN.delay_s(failures) for failures in range(1, 7)])
     assert waits[-1] >= AGAIN.longest_s
-    assert (account.problem, account.is_whole) == ("why", False)
+    assert account.problem == "why"
+    assert account.is_whole is False
 
 
 def test_a_subscription_that_lasted_is_requested_again_at_once_and_a_short_one_later():
     account = account_of(failures=2, again_at_s=500.0)
     account.begin(MOMENT)
     account.complete(0.0, stays_open=True)
-    assert (account.is_whole, account.failures) == (True, 2)
+    assert account.is_whole is True
+    assert account.failures == 2
     account.fail(LASTS_S, "silent")
     assert account.again_at_s == LASTS_S
     account.begin(MOMENT)
     account.complete(LASTS_S, stays_open=True)
-    assert (account.again_at_s, account.problem) == (INF, None)
+    assert account.again_at_s == INF
+    assert account.problem is None
     account.fail(LASTS_S * 1.5, "silent")
     assert account.again_at_s == LASTS_S * 1.5 + AGAIN.first_s
 
@@ -66,10 +71,15 @@ def test_a_subscription_that_lasted_is_requested_again_at_once_and_a_short_one_l
 def test_a_download_begins_anew_and_its_end_is_a_success():
     account = account_of(failures=2, again_at_s=500.0, spoiled="before", **WHOLE)
     account.begin(MOMENT)
-    assert (account.again_at_s, account.is_whole, account.spoiled) == (INF, False, None)
-    assert (account.requested_at, account.end_is_due) == (MOMENT, True)
+    assert account.again_at_s == INF
+    assert account.is_whole is False
+    assert account.spoiled is None
+    assert account.requested_at == MOMENT
+    assert account.end_is_due is True
     account.complete(100.0, stays_open=False)
-    assert (account.is_whole, account.failures, account.problem) == (True, 0, None)
+    assert account.is_whole is True
+    assert account.failures == 0
+    assert account.problem is None
 
 
 def test_what_became_due_during_a_download_is_due_after_it():
@@ -85,22 +95,28 @@ def test_an_end_that_comes_late_puts_off_the_next_request():
 
 
 def test_after_a_restore_what_waits_is_due_at_once_and_nothing_else_is():
-    whole, waiting = account_of(**WHOLE), account_of(again_at_s=500.0)
+    whole = account_of(**WHOLE)
+    waiting = account_of(again_at_s=500.0)
     whole.restore(5.0)
     waiting.restore(5.0)
-    assert (whole.again_at_s, waiting.again_at_s) == (INF, 5.0)
+    assert whole.again_at_s == INF
+    assert waiting.again_at_s == 5.0
 
 
 def test_what_is_spoiled_during_a_download_shows_at_its_end():
     account = account_of(again_at_s=500.0)
     account.spoil(100.0, "why")
-    assert (account.spoiled, account.problem, account.again_at_s) == ("why", None, 500.0)
+    assert account.spoiled == "why"
+    assert account.problem is None
+    assert account.again_at_s == 500.0
 
 
 def test_a_subscription_that_is_spoiled_is_requested_again_later():
     account = account_of(failures=2, **WHOLE)
     account.spoil(100.0, "why")
-    assert (account.is_whole, account.spoiled, account.problem) == (False, "why", "why")
+    assert account.is_whole is False
+    assert account.spoiled == "why"
+    assert account.problem == "why"
     assert account.again_at_s == 100.0 + AGAIN.delay_s(3)
 
 
@@ -112,7 +128,8 @@ def test_of_an_account_that_was_dropped_only_the_doubt_stays():
 
 # When a list of positions that empties an account counts.
 
-A, B = "DU1", "DU2"
+A = "DU1"
+B = "DU2"
 
 
 @pytest.fixture

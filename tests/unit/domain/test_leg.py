@@ -24,7 +24,9 @@ GOOD = dict(
 
 def test_a_leg_reads_ibs_spellings():
     leg = make_leg(**GOOD)
-    assert (leg.right, leg.strike, leg.expiry) == ("CALL", 450.0, date(2026, 2, 20))
+    assert leg.right == "CALL"
+    assert leg.strike == 450.0
+    assert leg.expiry == date(2026, 2, 20)
     assert leg.strategy_id == "12"
 
 
@@ -103,9 +105,9 @@ def test_a_description_that_fits_one_contract_finds_it_at_whichever_venue_it_was
 
 def test_a_description_that_fits_several_contracts_chooses_none_and_names_them():
     leg = described()
-    found = matching_contracts(leg, [MONTHLY, WEEKLY])
-    assert found == [MONTHLY, WEEKLY]
-    problem = problem_of(leg, found, found)
+    contracts = matching_contracts(leg, [MONTHLY, WEEKLY])
+    assert contracts == [MONTHLY, WEEKLY]
+    problem = problem_of(leg, contracts, contracts)
     assert problem.startswith("2 contracts are SPX 2026-02-20 5000 CALL: SPX   260220C05000000 (")
     assert "conid 1, class SPX, expiry 2026-02-20, exchange SMART, multiplier 100, USD)" in problem
     assert "conid 2, class SPXW" in problem

@@ -80,8 +80,10 @@ def test_a_line_goes_to_a_better_priority_when_its_hold_is_over():
 
 
 def test_young_lines_above_a_limit_that_fell_are_kept_until_their_hold_is_over():
-    wanted, granted = [want(c) for c in range(1, 6)], {1, 2, 3, 4}
-    young, grown = dict.fromkeys(granted, 2), dict.fromkeys(granted, 5)
+    wanted = [want(c) for c in range(1, 6)]
+    granted = {1, 2, 3, 4}
+    young = dict.fromkeys(granted, 2)
+    grown = dict.fromkeys(granted, 5)
     assert allocate(wanted, young, limit=3, reserve=1, hold_s=5) == granted
     assert allocate(wanted, grown, limit=3, reserve=1, hold_s=5) == {1, 2}
 
@@ -118,12 +120,15 @@ def burst(limit, given, at):
 
 def test_a_burst_of_refusals_lowers_the_limit_once():
     limit = burst(LIMIT, 60, at=0.0)
-    assert (limit.lines, limit.probe_at) == (60, 60.0)
+    assert limit.lines == 60
+    assert limit.probe_at == 60.0
     assert limit.probed(60, 59.9) == limit
 
 
 def test_each_refused_probe_makes_the_next_one_wait_twice_as_long_up_to_the_longest():
-    limit, now, waits = burst(LIMIT, 60, at=0.0), 0.0, []
+    limit = burst(LIMIT, 60, at=0.0)
+    now = 0.0
+    waits = []
     for _ in range(7):
         waits.append(limit.probe_at - now)
         now = limit.probe_at
@@ -132,7 +137,8 @@ def test_each_refused_probe_makes_the_next_one_wait_twice_as_long_up_to_the_long
 
 
 def test_the_limit_climbs_back_in_growing_steps_a_minute_apart():
-    limit, seen = burst(LIMIT, 60, at=0.0), []
+    limit = burst(LIMIT, 60, at=0.0)
+    seen = []
     while limit.given is not None:
         now = limit.probe_at
         limit = limit.probed(min(95, limit.lines - limit.reserve), now)
@@ -153,19 +159,22 @@ def test_a_granted_probe_ends_the_long_waits():
 def test_a_probe_that_is_not_used_is_no_success():
     limit = burst(LIMIT, 60, at=0.0).probed(20, 60.0)
     again = limit.probed(20, limit.probe_at)
-    assert (again.lines, again.given) == (limit.lines, 60)
+    assert again.lines == limit.lines
+    assert again.given == 60
 
 
 def test_a_limit_that_falls_further_without_a_probe_does_not_wait_longer():
     limit = burst(burst(LIMIT, 60, at=0.0), 40, at=30.0)
-    assert (limit.lines, limit.probe_at) == (40, 90.0)
+    assert limit.lines == 40
+    assert limit.probe_at == 90.0
 
 
 def test_underlyings_come_before_legs_with_a_quarter_of_the_lines_at_most():
     legs = [want(conid) for conid in range(200)]
     five = [underlying(1000 + n) for n in range(5)]
     lines = allocate([*legs, *five], limit=100, reserve=5)
-    assert (len(lines), lines & set(range(1000, 2000))) == (95, {1000, 1001, 1002, 1003, 1004})
+    assert len(lines) == 95
+    assert lines & set(range(1000, 2000)) == {1000, 1001, 1002, 1003, 1004}
 
     many = [underlying(1000 + n) for n in range(400)]
     lines = allocate([*legs[:20], *many], limit=100, reserve=5)

@@ -155,16 +155,19 @@ def test_a_line_that_has_missed_a_move_is_suspect_and_the_row_says_why(world):
     world.wait(6)
     world.broker(2.0)
     assert world.flush() is None
+
     world.wait(5)
     row = world.flush()
-    assert (row.market_value, row.value_source) == (-400.0, ValueOrigin.PNL_SINGLE)
+    assert row.market_value == (-400.0)
+    assert row.value_source == ValueOrigin.PNL_SINGLE
     assert "differs" in row.note
     assert row.bid is None
     assert world.line.is_due_for_renewal(world.now_s)
     world.tick(bid=1.9, ask=2.1, mark=2.01)
     row = world.flush()
     assert row.market_value == pytest.approx(-402.0)
-    assert (row.price_kind, row.note) == (PriceKind.MARK, None)
+    assert row.price_kind == PriceKind.MARK
+    assert row.note is None
 
 
 QUOTED = {"bid": 0.99, "ask": 1.01, "mark": 1.0}
@@ -219,8 +222,10 @@ def test_a_difference_in_one_account_settles_although_the_broker_agrees_in_anoth
             world.renew(**QUOTED)
             requests += 1
     assert requests == 1
+
     row = world.flush_at_once()
-    assert (row.value_source, row.note.split(":")[0]) == ("TICK", "the broker's value differs")
+    assert row.value_source == "TICK"
+    assert row.note.split(":")[0] == "the broker's value differs"
     assert other.flush_at_once().note is None
 
     world.hold(0.0)  # what another account says counts again once that holding is closed
@@ -237,6 +242,7 @@ def test_a_settled_difference_is_asked_again_or_over_when_one_side_moves(world, 
     world.renew(**QUOTED)
     world.differ(1.05)
     assert "confirmed" in world.flush_at_once().note
+
     if moved == "line":
         world.tick(bid=1.04, ask=1.06, mark=1.05)
     else:
@@ -247,7 +253,8 @@ def test_a_settled_difference_is_asked_again_or_over_when_one_side_moves(world, 
         assert world.line.suspect
         assert row.value_source is ValueOrigin.PNL_SINGLE
     else:
-        assert (row.market_price, row.note) == (1.05 if moved == "line" else 1.0, None)
+        assert row.market_price == (1.05 if moved == "line" else 1.0)
+        assert row.note is None
 
 
 def test_a_line_that_opens_with_another_price_has_its_difference_asked_anew(world):
@@ -282,7 +289,9 @@ def test_a_price_that_a_request_opens_with_outside_the_session_has_no_time(world
     world.now_s = 6 * 3600.0
     world.tick(delta=0.5, greeks_time=world.now, **QUOTED)
     row = world.flush()
-    assert (row.market_price, row.value_time, row.greeks_time) == (1.0, None, None)
+    assert row.market_price == 1.0
+    assert row.value_time is None
+    assert row.greeks_time is None
 
 
 def test_a_price_from_before_the_session_has_no_time_in_it_either_until_it_ticks(world):
@@ -290,8 +299,12 @@ def test_a_price_from_before_the_session_has_no_time_in_it_either_until_it_ticks
     world.tick(bid=1.0, ask=1.25, mark=1.12, delta=-0.2, greeks_time=START)
     world.wait(61)
     row = world.flush_at_once()
-    assert (row.value_source, row.market_price, row.note) == (ValueOrigin.TICK, 1.12, None)
-    assert (row.delta, row.value_time, row.greeks_time) == (-0.2, None, None)
+    assert row.value_source == ValueOrigin.TICK
+    assert row.market_price == 1.12
+    assert row.note is None
+    assert row.delta == (-0.2)
+    assert row.value_time is None
+    assert row.greeks_time is None
     world.tick(mark=1.13)
     assert world.flush().value_time == world.now
 
@@ -302,8 +315,10 @@ def test_greeks_from_outside_the_session_have_no_time_beside_a_value_of_the_brok
     world.tick(ask=0.05, delta=-0.2, greeks_time=world.now)
     world.broker(0.02)
     row = world.flush_at_once()
-    assert (row.value_source, row.delta) == (ValueOrigin.PNL_SINGLE, -0.2)
-    assert (row.value_time, row.greeks_time) == (world.now, None)
+    assert row.value_source == ValueOrigin.PNL_SINGLE
+    assert row.delta == (-0.2)
+    assert row.value_time == world.now
+    assert row.greeks_time is None
 
 
 def test_a_row_a_minute_follows_soon_after_the_session_opens(world):
@@ -358,7 +373,8 @@ def test_after_an_interruption_that_lasts_the_brokers_value_is_used(world):
     world.wait(5)
     row = world.flush()
     assert row.market_value == pytest.approx(-230.0)
-    assert (row.note, row.bid) == ("a farm broke", None)
+    assert row.note == "a farm broke"
+    assert row.bid is None
 
 
 def test_a_first_row_waits_a_moment_for_the_first_tick(world):
@@ -402,7 +418,8 @@ class Histories(RuleBasedStateMachine):
     @rule()
     def sizes_tick(self):
         if self.alive and not self.broken and self.ticked_s is not None:
-            self.ticked_s, self.counts = self.world.now_s, True
+            self.ticked_s = self.world.now_s
+            self.counts = True
             self.world.tick()
 
     @rule()
@@ -411,7 +428,8 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def the_farm_breaks(self):
-        self.broken, self.counts = True, False
+        self.broken = True
+        self.counts = False
         self.world.interrupt()
 
     @precondition(lambda self: self.broken)
@@ -425,7 +443,8 @@ class Histories(RuleBasedStateMachine):
     def the_gateway_ends_the_line(self):
         world = self.world
         self.record(Line.ended, "354 Not subscribed.")
-        world.quote, self.ticked_s = Quote(conid=7), None
+        world.quote = Quote(conid=7)
+        self.ticked_s = None
         self.counts = self.alive = False
 
     @precondition(lambda self: self.world.line.refused)
@@ -462,7 +481,8 @@ class Histories(RuleBasedStateMachine):
         world = self.world
         if world.line.is_due_for_renewal(world.now_s):
             self.record(Line.renewed)
-            world.quote, self.ticked_s = Quote(conid=7), None
+            world.quote = Quote(conid=7)
+            self.ticked_s = None
             self.counts = False
             self.open(works)
 
@@ -480,7 +500,8 @@ class Histories(RuleBasedStateMachine):
             assert written.position == world.holding.position
         if world.holding.position == 0:
             assert written is not None
-            assert (written.position, written.market_value) == (0.0, 0.0)
+            assert written.position == 0.0
+            assert written.market_value == 0.0
         assert world.flush() is None
 
     def record(self, event, *what):
@@ -493,7 +514,8 @@ class Histories(RuleBasedStateMachine):
             self.tick()
 
     def tick(self):
-        self.ticked_s, self.counts = self.world.now_s, True
+        self.ticked_s = self.world.now_s
+        self.counts = True
         self.world.tick(bid=self.price, ask=self.price + 0.01, mark=self.price)
 
     def check(self, row):
@@ -501,11 +523,13 @@ class Histories(RuleBasedStateMachine):
             return
         world, holding = self.world, self.world.holding
         assert row.position == holding.position
+
         if row.position == 0:
             assert len(world.rows) < 2 or world.rows[-2].position or self.is_heartbeat()
             return
         if holding.market_value is not None:
             assert row.market_value is not None
+
         if row.value_source is ValueOrigin.TICK:
             assert self.counts
             assert row.market_value == pytest.approx(row.position * row.market_price * 100)
@@ -519,7 +543,8 @@ class Histories(RuleBasedStateMachine):
         self.check_that_a_contradicted_line_is_not_used(row)
 
     def is_heartbeat(self):
-        newest, before = self.world.rows[-1], self.world.rows[-2]
+        newest = self.world.rows[-1]
+        before = self.world.rows[-2]
         return newest.timestamp - before.timestamp >= timedelta(seconds=RULES.heartbeat_s)
 
     def check_that_a_contradicted_line_is_not_used(self, row):
@@ -530,7 +555,8 @@ class Histories(RuleBasedStateMachine):
         late = world.now_s - self.pnl_s >= 5
         if row.value_source is not ValueOrigin.TICK or paced or not late:
             return
-        own, broker = row.market_value, world.holding.market_value
+        own = row.market_value
+        broker = world.holding.market_value
         assert abs(own - broker) <= max(0.03 * abs(own), 3.0 * abs(row.position))
 
 

@@ -18,8 +18,11 @@ TWO_DAYS = "20260406:0930-20260406:1600;20260407:0930-20260407:1600"
 def listings(draw):
     """Draw days in order, each closed or with sessions that do not overlap."""
     first = draw(st.dates(date(2020, 1, 1), date(2030, 1, 1)))
-    zone, text, sessions = ZoneInfo(draw(st.sampled_from(ZONES))), [], []
+    zone = ZoneInfo(draw(st.sampled_from(ZONES)))
+    text = []
+    sessions = []
     count = draw(st.integers(1, 6))
+
     for n in range(count):
         day = first + timedelta(days=n)
         # No clock is set between 4:00 and midnight.
@@ -27,6 +30,7 @@ def listings(draw):
         pairs = list(zip(*[iter(sorted(times))] * 2, strict=False))
         stamp = f"{day:%Y%m%d}"
         shown = []
+
         for pair in pairs:
             opens, closes = (
                 datetime(day.year, day.month, day.day, m // 60, m % 60, tzinfo=zone) for m in pair
@@ -36,6 +40,7 @@ def listings(draw):
             end = f"{stamp}:{closes:%H%M}" if long else f"{closes:%H%M}"
             shown.append(f"{stamp}:{opens:%H%M}-{end}")
         text.append(",".join(shown) if shown else f"{stamp}:CLOSED")
+
     begins = datetime(first.year, first.month, first.day, tzinfo=zone)
     last = first + timedelta(days=count)
     return ";".join(text), zone.key, sessions, begins, datetime(*last.timetuple()[:3], tzinfo=zone)

@@ -57,8 +57,11 @@ def test_a_short_option_is_worth_its_signed_quantity_times_price_times_multiplie
     row = value(holding(), marked(1.5))
     assert row.market_value == pytest.approx(-450.0)
     assert row.unrealized_pnl == pytest.approx(-450.0 + 3 * 210.0)
-    assert (row.price_kind, row.value_source) == (PriceKind.MARK, ValueOrigin.TICK)
-    assert (row.session_id, row.fencing_token, row.run_id) == ("s1", 4, "r1")
+    assert row.price_kind == PriceKind.MARK
+    assert row.value_source == ValueOrigin.TICK
+    assert row.session_id == "s1"
+    assert row.fencing_token == 4
+    assert row.run_id == "r1"
     assert row.trading_mode is TradingMode.SIMULATED
 
 
@@ -75,34 +78,44 @@ def test_a_value_counts_the_multiplier_and_is_in_the_major_unit(
     instrument, position, cost, price, magnifier, worth, profit
 ):
     row = value(holding(instrument, position, average_cost=cost), marked(price), magnifier)
-    assert (row.market_price, row.market_value) == (price, pytest.approx(worth))
+    assert row.market_price == price
+    assert row.market_value == pytest.approx(worth)
     assert row.unrealized_pnl == pytest.approx(profit)
 
 
 def test_a_futures_option_quoted_in_cents_is_valued_in_dollars():
     quote = Quote(conid=11, bid=12.375, ask=12.625, received_at=NOW, market_data_type=3)
     row = value(holding(CORN_CALL, 2.0, average_cost=602.5), quote, magnifier=100)
-    assert (row.market_price, row.price_kind, row.market_data_type) == (12.5, PriceKind.MID, 3)
+    assert row.market_price == 12.5
+    assert row.price_kind == PriceKind.MID
+    assert row.market_data_type == 3
     assert row.market_value == pytest.approx(2 * 12.5 * 5000 / 100)
     assert row.unrealized_pnl == pytest.approx(1250.0 - 2 * 602.5)
 
 
 def test_without_a_usable_price_the_money_is_unknown_and_not_zero():
     row = value(holding(), Quote(conid=1, ask=0.05, last=1.2, received_at=NOW))
-    assert (row.market_price, row.market_value, row.unrealized_pnl) == (None, None, None)
-    assert (row.position, row.ask, row.bid) == (-3.0, 0.05, None)
+    assert row.market_price is None
+    assert row.market_value is None
+    assert row.unrealized_pnl is None
+    assert row.position == (-3.0)
+    assert row.ask == 0.05
+    assert row.bid is None
 
 
 def test_without_an_average_cost_the_profit_is_unknown():
     row = value(holding(average_cost=None), marked(1.5))
-    assert (row.market_value, row.unrealized_pnl) == (pytest.approx(-450.0), None)
+    assert row.market_value == pytest.approx(-450.0)
+    assert row.unrealized_pnl is None
 
 
 def test_a_line_without_a_tick_leaves_the_portfolio_value_in_force():
     row = value(VALUED, None, note="the line is dead")
-    assert (row.source, row.value_source) == (Source.STREAM, ValueOrigin.PORTFOLIO)
+    assert row.source == Source.STREAM
+    assert row.value_source == ValueOrigin.PORTFOLIO
     assert row.note == "the line is dead"
-    assert (row.market_value, row.price_kind) == (-420.0, PriceKind.PORTFOLIO)
+    assert row.market_value == (-420.0)
+    assert row.price_kind == PriceKind.PORTFOLIO
 
 
 TOLD = NOW - timedelta(minutes=1)
@@ -119,8 +132,11 @@ OLD_VALUE = replace(VALUED, value_time=BEFORE, received_at=BEFORE)
 def test_a_delayed_price_does_not_replace_a_value_that_the_broker_gave_later():
     delayed = Quote(conid=7, bid=1.0, ask=1.2, delta=-0.2, market_data_type=3)
     row = value(VALUED, delayed)
-    assert (row.market_value, row.value_source) == (-420.0, ValueOrigin.PORTFOLIO)
-    assert (row.bid, row.delta, row.market_data_type) == (1.0, -0.2, 3)
+    assert row.market_value == (-420.0)
+    assert row.value_source == ValueOrigin.PORTFOLIO
+    assert row.bid == 1.0
+    assert row.delta == (-0.2)
+    assert row.market_data_type == 3
     assert value(OLD_VALUE, delayed).price_kind is PriceKind.MID
     confirmed = replace(OLD_VALUE, confirmed_at=TOLD)
     assert value(confirmed, delayed).value_source is ValueOrigin.PORTFOLIO
@@ -131,44 +147,56 @@ def test_a_delayed_price_does_not_replace_a_value_that_the_broker_gave_later():
 def test_of_a_line_that_is_not_trusted_the_model_counts_where_the_broker_has_no_value():
     model = Quote(conid=7, model_price=1.4, delta=-0.2, greeks_time=NOW)
     row = value(VALUED, model, trusted=False)
-    assert (row.value_source, row.delta) == (ValueOrigin.PORTFOLIO, -0.2)
+    assert row.value_source == ValueOrigin.PORTFOLIO
+    assert row.delta == (-0.2)
     assert value(holding(), model, trusted=False).price_kind is PriceKind.MODEL
 
 
 def test_of_a_quote_without_a_price_the_brokers_value_is_used_beside_its_bid_ask_and_greeks():
     quote = Quote(conid=7, ask=0.05, last=1.2, delta=-0.01, received_at=NOW)
     row = value(VALUED, quote)
-    assert (row.market_value, row.price_kind) == (-420.0, PriceKind.PORTFOLIO)
-    assert (row.value_source, row.value_time) == (ValueOrigin.PORTFOLIO, TOLD)
-    assert (row.ask, row.bid, row.delta) == (0.05, None, -0.01)
+    assert row.market_value == (-420.0)
+    assert row.price_kind == PriceKind.PORTFOLIO
+    assert row.value_source == ValueOrigin.PORTFOLIO
+    assert row.value_time == TOLD
+    assert row.ask == 0.05
+    assert row.bid is None
+    assert row.delta == (-0.01)
 
 
 def test_with_an_unknown_factor_the_brokers_value_is_used():
     row = value(VALUED, marked(1.5), magnifier=None)
-    assert (row.market_price, row.market_value) == (1.4, -420.0)
+    assert row.market_price == 1.4
+    assert row.market_value == (-420.0)
     assert row.value_source is ValueOrigin.PORTFOLIO
     row = value(holding(), marked(1.5), magnifier=None)  # it gave none
-    assert (row.market_price, row.market_value) == (1.5, None)
+    assert row.market_price == 1.5
+    assert row.market_value is None
 
 
 def test_the_model_price_values_a_holding_that_has_no_other_price():
     quote = Quote(conid=7, ask=0.05, model_price=0.01, greeks_time=BEFORE, received_at=NOW)
     row = value(VALUED, quote)
-    assert (row.price_kind, row.value_source) == (PriceKind.MODEL, ValueOrigin.TICK)
+    assert row.price_kind == PriceKind.MODEL
+    assert row.value_source == ValueOrigin.TICK
     assert row.market_value == pytest.approx(-3.0)
     assert row.value_time == row.greeks_time == BEFORE
 
 
 def test_a_mark_of_zero_of_a_worthless_option_is_a_value_of_zero():
     row = value(VALUED, WORTHLESS)
-    assert (row.market_price, row.price_kind, row.market_value) == (0.0, PriceKind.MARK, 0.0)
+    assert row.market_price == 0.0
+    assert row.price_kind == PriceKind.MARK
+    assert row.market_value == 0.0
     assert row.unrealized_pnl == pytest.approx(630.0)
 
 
 def test_an_unchanged_quote_that_counts_is_used_with_the_time_of_its_tick():
     row = value(VALUED, Quote(conid=7, bid=1.0, ask=1.2, quote_time=BEFORE))
-    assert (row.value_source, row.price_kind) == (ValueOrigin.TICK, PriceKind.MID)
-    assert (row.timestamp, row.value_time) == (NOW, BEFORE)
+    assert row.value_source == ValueOrigin.TICK
+    assert row.price_kind == PriceKind.MID
+    assert row.timestamp == NOW
+    assert row.value_time == BEFORE
 
 
 @pytest.mark.parametrize("kind", [2, 3, 4])
@@ -180,9 +208,13 @@ def test_delayed_and_frozen_data_have_no_value_time_but_that_of_the_last_trade(k
     last = value(OLD_VALUE, Quote(bid=1.0, ask=1.2, last=1.1, last_time=traded, **data))
     undated = value(OLD_VALUE, Quote(bid=1.0, ask=1.2, last=1.1, **data))
     assert {row.value_source for row in (mark, mid, last, undated)} == {ValueOrigin.TICK}
-    assert (mark.value_time, mid.value_time, undated.value_time) == (None, None, None)
+    assert mark.value_time is None
+    assert mid.value_time is None
+    assert undated.value_time is None
+
     greeks = value(OLD_VALUE, Quote(bid=1.0, ask=1.2, delta=-0.2, greeks_time=NOW, **data))
-    assert (greeks.delta, greeks.greeks_source) == (-0.2, GreeksSource.GATEWAY)
+    assert greeks.delta == (-0.2)
+    assert greeks.greeks_source == GreeksSource.GATEWAY
     assert greeks.greeks_time is None
     if last.price_kind is PriceKind.LAST:
         assert last.value_time == traded
@@ -195,20 +227,29 @@ IN_DOLLARS = {"gamma": 2.0, "vega": 0.62, "theta": -0.11, "underlying_price": 4.
 @pytest.mark.parametrize("given", [{}, {"model_price": 13.0}])
 def test_greeks_of_a_cent_quoted_contract_are_in_its_major_unit(given):
     row = value(holding(CORN_CALL, 2.0), replace(marked(12.5), **GREEKS, **given), magnifier=100)
-    assert (row.vega, row.theta) == (pytest.approx(0.62), pytest.approx(-0.11))
-    assert (row.delta, row.gamma, row.underlying_price) == (0.4, pytest.approx(2.0), 450.0)
+    assert row.vega == pytest.approx(0.62)
+    assert row.theta == pytest.approx(-0.11)
+    assert row.delta == 0.4
+    assert row.gamma == pytest.approx(2.0)
+    assert row.underlying_price == 450.0
     unknown = value(holding(CORN_CALL, 2.0), replace(marked(12.5), **GREEKS), magnifier=None)
-    assert (unknown.delta, unknown.gamma, unknown.vega, unknown.theta) == (0.4, None, None, None)
+    assert unknown.delta == 0.4
+    assert unknown.gamma is None
+    assert unknown.vega is None
+    assert unknown.theta is None
 
 
 def test_greeks_that_the_gateway_gives_in_the_major_unit_stay_in_it():
     quote = replace(marked(12.5), **GREEKS | IN_DOLLARS, model_price=0.13)
     row = value(holding(CORN_CALL, 2.0), quote, magnifier=100)
-    assert (row.vega, row.theta) == (pytest.approx(0.62), pytest.approx(-0.11))
-    assert (row.delta, row.gamma) == (0.4, pytest.approx(2.0))
+    assert row.vega == pytest.approx(0.62)
+    assert row.theta == pytest.approx(-0.11)
+    assert row.delta == 0.4
+    assert row.gamma == pytest.approx(2.0)
     assert row.underlying_price == pytest.approx(450.0)
     alone = value(holding(CORN_CALL, 2.0), replace(quote, mark=None, mark_time=None), magnifier=100)
-    assert (alone.price_kind, alone.market_price) == (PriceKind.MODEL, pytest.approx(13.0))
+    assert alone.price_kind == PriceKind.MODEL
+    assert alone.market_price == pytest.approx(13.0)
     assert alone.market_value == pytest.approx(2 * 0.13 * 5000)
 
 
@@ -220,19 +261,28 @@ def test_greeks_that_the_gateway_gives_in_the_major_unit_stay_in_it():
 def test_greeks_of_an_unclear_unit_are_unknown(given):
     quote = replace(marked(12.5), **GREEKS | given)
     row = value(holding(CORN_CALL, 2.0), quote, magnifier=100)
-    assert (row.gamma, row.vega, row.theta, row.underlying_price) == (None, None, None, None)
-    assert (row.delta, row.market_value) == (0.4, pytest.approx(1250.0))
+    assert row.gamma is None
+    assert row.vega is None
+    assert row.theta is None
+    assert row.underlying_price is None
+    assert row.delta == 0.4
+    assert row.market_value == pytest.approx(1250.0)
 
 
 def test_a_closed_position_is_an_explicit_zero_row():
     row = value(holding(position=0.0, realized_pnl=55.0), marked(1.5))
-    assert (row.position, row.market_value, row.unrealized_pnl) == (0.0, 0.0, 0.0)
-    assert (row.market_price, row.realized_pnl) == (None, 55.0)
+    assert row.position == 0.0
+    assert row.market_value == 0.0
+    assert row.unrealized_pnl == 0.0
+    assert row.market_price is None
+    assert row.realized_pnl == 55.0
 
 
 def test_what_the_gateway_did_not_give_stays_null_in_a_drained_row():
     row = from_portfolio(holding(), source=Source.QUEUE, now=NOW, by=Provenance())
-    assert (row.market_price, row.market_value, row.unrealized_pnl) == (None, None, None)
+    assert row.market_price is None
+    assert row.market_value is None
+    assert row.unrealized_pnl is None
     assert row.value_source is ValueOrigin.NONE
     assert row.average_cost == 210.0
 
@@ -241,7 +291,8 @@ def test_a_drained_row_carries_the_time_of_its_source():
     told = NOW - timedelta(minutes=2)
     held = holding(market_price=1.4, market_value=-420.0, value_time=told)
     row = from_portfolio(held, source=Source.QUEUE, now=NOW, by=Provenance())
-    assert (row.timestamp, row.value_time) == (NOW, told)
+    assert row.timestamp == NOW
+    assert row.value_time == told
 
 
 @pytest.mark.parametrize(
@@ -279,14 +330,15 @@ def test_the_factor_is_checked_against_the_brokers_own_value(held, magnifier, ag
 def test_the_brokers_value_means_a_price_where_the_unit_of_prices_is_known(
     held, of_value, magnifier, price
 ):
-    found = valuation.price_of_value(held, of_value, price_magnifier=magnifier)
-    assert found == (price if price is None else pytest.approx(price, abs=1e-6))
+    price_of_value = valuation.price_of_value(held, of_value, price_magnifier=magnifier)
+    assert price_of_value == (price if price is None else pytest.approx(price, abs=1e-6))
 
 
 def test_the_price_that_follows_from_a_value_confirms_no_factor():
     held = holding(market_price=1.5, market_value=300.0, value_source=ValueOrigin.PNL_SINGLE)
     row = from_portfolio(held, source=Source.QUEUE, now=NOW, by=Provenance())
-    assert (row.market_price, row.price_kind) == (1.5, PriceKind.VALUE)
+    assert row.market_price == 1.5
+    assert row.price_kind == PriceKind.VALUE
     assert factor_agrees(held, price_magnifier=1) is None
 
 
@@ -297,12 +349,15 @@ def test_a_row_names_the_trading_class_and_the_local_symbol_where_the_broker_doe
         value(holding(weekly, position=0.0), None),
         from_portfolio(holding(weekly), source=Source.QUEUE, now=NOW, by=Provenance()),
     ):
-        assert (row.trading_class, row.local_symbol) == ("SPXW", "SPXW  260220P05")
+        assert row.trading_class == "SPXW"
+        assert row.local_symbol == "SPXW  260220P05"
     row = value(holding(), marked(1.5))
-    assert (row.trading_class, row.local_symbol) == (None, None)
+    assert row.trading_class is None
+    assert row.local_symbol is None
 
 
-RECENT, OLD = NOW - timedelta(seconds=5), NOW - timedelta(hours=3)
+RECENT = NOW - timedelta(seconds=5)
+OLD = NOW - timedelta(hours=3)
 MINUTE = timedelta(seconds=60)
 AHEAD = NOW + timedelta(hours=1)
 DELAYED = 3

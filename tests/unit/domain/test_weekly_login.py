@@ -10,7 +10,8 @@ from position_sync_dagster.domain.position_update import TradingMode
 # 01:00 in New York, in winter.
 SUNDAY = datetime(2026, 11, 22, 6, tzinfo=UTC)
 
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,8 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 def test_a_week_ends_on_sunday_and_a_person_is_asked_a_day_before(now, ends_at, asks):
     week = weekly_login(now, TradingMode.LIVE, 24)
     assert week is not None
-    assert (week.ends_at, week.asks) == (ends_at, asks)
+    assert week.ends_at == ends_at
+    assert week.asks == asks
     assert f"{ends_at:%A %Y-%m-%d %H:%M} UTC" in week.text
 
 

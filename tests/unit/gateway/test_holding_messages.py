@@ -21,11 +21,13 @@ class Subscribed:
     """A holding with a profit subscription under the request id 4."""
 
     def __init__(self):
-        ib, connectivity = IB(), Connectivity()
+        ib = IB()
+        connectivity = Connectivity()
         ib.errorEvent += lambda _id, code, text, _contract: connectivity.take(code, text)
         self.book = make_book(lambda: NOW, account="DU1", connectivity=connectivity)
         stock = Instrument(conid=7, symbol="SPY", sec_type="STK", currency="USD")
         self.book.put_position("DU1", stock, -2.0, None)
+
         ib.client.getReqId = lambda: 4
         ib.client.reqPnLSingle = ib.client.cancelPnLSingle = lambda *_request: None
         ib.isConnected = lambda: True
@@ -59,7 +61,9 @@ async def test_a_profit_message_is_read_for_the_request_that_it_names(subscribed
     assert not subscribed.valued()
     subscribed.read(SENT)
     held = subscribed.book.get(KEY)
-    assert (held.daily_pnl, held.unrealized_pnl, held.realized_pnl) == (1.5, None, None)
+    assert held.daily_pnl == 1.5
+    assert held.unrealized_pnl is None
+    assert held.realized_pnl is None
     assert held.market_value == -300.25
     assert subscribed.valued() == {KEY}
     assert subscribed.subscriptions.take_fresh()
@@ -88,7 +92,8 @@ async def test_of_several_messages_the_newest_counts(subscribed):
     for value in ("-300.25", "-301", "-302"):
         subscribed.read(sent(value))
     assert subscribed.value == -302.0
-    assert (subscribed.valued(), subscribed.valued()) == ({KEY}, set())
+    assert subscribed.valued() == {KEY}
+    assert subscribed.valued() == set()
 
 
 async def test_only_what_came_before_the_gateway_lost_ib_counts(subscribed):

@@ -24,7 +24,8 @@ def changed(fields, place, value):
 
 def test_a_row_has_what_is_held_and_the_values_that_the_broker_knows():
     option, stock, recorded = map(portfolio_row, (OPTION, STOCK, RECORDED))
-    assert (option.key, option.position) == (("DU1", 921000001), -2.0)
+    assert option.key == ("DU1", 921000001)
+    assert option.position == (-2.0)
     assert option.amounts == {
         "market_price": 1.5,
         "market_value": -300.0,
@@ -32,9 +33,12 @@ def test_a_row_has_what_is_held_and_the_values_that_the_broker_knows():
         "unrealized_pnl": 2.5,
         "realized_pnl": 0.0,
     }
-    assert (option.instrument.strike, option.instrument.multiplier) == (550.5, 100.0)
-    assert (stock.amounts["unrealized_pnl"], stock.amounts["realized_pnl"]) == (None, None)
-    assert (recorded.position, recorded.instrument.exchange) == (4.0, "KRX")
+    assert option.instrument.strike == 550.5
+    assert option.instrument.multiplier == 100.0
+    assert stock.amounts["unrealized_pnl"] is None
+    assert stock.amounts["realized_pnl"] is None
+    assert recorded.position == 4.0
+    assert recorded.instrument.exchange == "KRX"
 
 
 @pytest.mark.parametrize(("price", "value"), [("0", "0"), ("0.0", "0.0"), ("-1", "-300")])
@@ -42,8 +46,10 @@ def test_a_holding_without_a_price_has_no_value_and_keeps_its_cost(price, value)
     row = portfolio_row([*OPTION[:13], "3", price, value, *OPTION[16:]])
     amounts = row.amounts
     assert row.position == 3.0
-    assert (amounts["market_price"], amounts["market_value"]) == (None, None)
-    assert (amounts["unrealized_pnl"], amounts["realized_pnl"]) == (None, 0.0)
+    assert amounts["market_price"] is None
+    assert amounts["market_value"] is None
+    assert amounts["unrealized_pnl"] is None
+    assert amounts["realized_pnl"] == 0.0
     assert amounts["average_cost"] == 151.25
     closed = portfolio_row([*OPTION[:13], "0", "0", "0", *OPTION[16:]])
     assert closed.amounts["market_value"] == 0.0
@@ -52,7 +58,8 @@ def test_a_holding_without_a_price_has_no_value_and_keeps_its_cost(price, value)
 @pytest.mark.parametrize(("sent", "cost"), [("3.5", 3.5), ("0", 0.0), ("", None)])
 def test_an_empty_cost_of_a_position_is_unknown(sent, cost):
     row = position_row(["61", "3", "DU1", *NAMES, "-2", sent])
-    assert (row.position, row.amounts) == (-2.0, {"average_cost": cost})
+    assert row.position == (-2.0)
+    assert row.amounts == {"average_cost": cost}
 
 
 @pytest.mark.parametrize(

@@ -55,8 +55,10 @@ def test_a_position_row_knows_no_value_and_keeps_those_of_the_portfolio(held):
     held.put_portfolio(KEY, UNLISTED, 10.0, VALUES)
     held.put_position(ACCOUNT, UNLISTED, 10.0, 601.0)
     holding = held.get(KEY)
-    assert (holding.market_value, holding.average_cost) == (6200.0, 601.0)
-    assert (holding.value_source, holding.instrument.exchange) == (ValueOrigin.PORTFOLIO, "ARCA")
+    assert holding.market_value == 6200.0
+    assert holding.average_cost == 601.0
+    assert holding.value_source == ValueOrigin.PORTFOLIO
+    assert holding.instrument.exchange == "ARCA"
 
 
 def test_the_time_of_the_position_moves_with_the_quantity_alone(held, clock):
@@ -84,12 +86,15 @@ def test_a_whole_list_closes_what_it_does_not_name(held):
     assert held.get(KEY).position == 10.0
     held.close_absent(set())
     closed = held.get(KEY)
-    assert (closed.position, closed.market_value, closed.realized_pnl) == (0.0, None, 0.0)
+    assert closed.position == 0.0
+    assert closed.market_value is None
+    assert closed.realized_pnl == 0.0
 
 
 def test_a_list_closes_nothing_in_an_account_that_is_in_doubt(held):
     held.close_absent(set(), except_in={ACCOUNT})
-    assert (held.get(KEY).position, held.open_in(ACCOUNT)) == (10.0, 1)
+    assert held.get(KEY).position == 10.0
+    assert held.open_in(ACCOUNT) == 1
     held.confirmed.is_doubted = {ACCOUNT}.__contains__
     held.confirmed.confirm(ACCOUNT)
     assert held.get(KEY).confirmed_at is None
@@ -99,10 +104,13 @@ def test_what_is_remembered_of_an_account_that_is_not_managed_is_kept_apart(book
     earlier = make_book(clock, account="DU2")
     earlier.put_position("DU2", LISTED, 10.0, 600.0)
     book.remember(earlier.holdings)
-    assert (book.holdings, book.get(("DU2", 7)), list(book.of_conid(7))) == ((), None, [])
+    assert book.holdings == ()
+    assert book.get(("DU2", 7)) is None
+    assert list(book.of_conid(7)) == []
     book.close_absent(set())
     kept = book.reported()["DU2", 7]
-    assert (kept.position, kept.completeness) == (10.0, Completeness.UNKNOWN)
+    assert kept.position == 10.0
+    assert kept.completeness == Completeness.UNKNOWN
     assert book.reported([]) == {}
 
 
@@ -114,14 +122,16 @@ def test_a_closed_holding_that_was_never_held_is_left_out(book):
 
 def test_only_messages_confirm_and_an_interruption_takes_it_back(held, clock):
     held.confirmed.completeness[ACCOUNT] = Completeness.COMPLETE
-    assert (held.get(KEY).completeness, held.get(KEY).confirmed_at) == ("COMPLETE", None)
+    assert held.get(KEY).completeness == "COMPLETE"
+    assert held.get(KEY).confirmed_at is None
     held.confirmed.confirm(ACCOUNT)
     assert held.get(KEY).confirmed_at == START
     clock.advance(minutes=1)
     held.confirmed.completeness[ACCOUNT] = Completeness.PARTIAL
     assert [(h.completeness, h.confirmed_at) for h in held.holdings] == [("PARTIAL", START)]
     held.invalidate()
-    assert (held.get(KEY).completeness, held.get(KEY).confirmed_at) == ("UNKNOWN", None)
+    assert held.get(KEY).completeness == "UNKNOWN"
+    assert held.get(KEY).confirmed_at is None
 
 
 @pytest.mark.parametrize(("position", "merged"), [(10.0, True), (11.0, False)])
@@ -137,15 +147,21 @@ def test_a_portfolio_row_gives_the_value_once_the_profit_messages_have_ended(hel
     clock.advance(seconds=5)
     held.put_portfolio(KEY, LISTED, 10.0, VALUES)
     holding = held.get(KEY)
-    assert (holding.market_value, holding.daily_pnl, holding.followed) == (6300.0, 5.0, True)
+    assert holding.market_value == 6300.0
+    assert holding.daily_pnl == 5.0
+    assert holding.followed is True
     assert holding.average_cost == 600.0
+
     clock.advance(seconds=1)
-    assert (held.get(KEY).market_value, held.get(KEY).followed) == (6300.0, False)
+    assert held.get(KEY).market_value == 6300.0
+    assert held.get(KEY).followed is False
     assert not held.take_missed()
     held.put_portfolio(KEY, LISTED, 10.0, VALUES)
     holding = held.get(KEY)
-    assert (holding.market_value, holding.daily_pnl) == (6200.0, None)
-    assert (held.take_missed(), held.take_missed()) == ({KEY}, set())
+    assert holding.market_value == 6200.0
+    assert holding.daily_pnl is None
+    assert held.take_missed() == {KEY}
+    assert held.take_missed() == set()
 
 
 def test_a_daily_profit_stays_while_the_account_feed_gives_the_same_value(held, clock):
@@ -153,7 +169,8 @@ def test_a_daily_profit_stays_while_the_account_feed_gives_the_same_value(held, 
     clock.advance(hours=1)
     held.put_portfolio(KEY, LISTED, 10.0, VALUES)
     holding = held.get(KEY)
-    assert (holding.value_source, holding.daily_pnl) == (ValueOrigin.PORTFOLIO, 5.0)
+    assert holding.value_source == ValueOrigin.PORTFOLIO
+    assert holding.daily_pnl == 5.0
     assert not held.take_missed()
 
 
@@ -170,7 +187,8 @@ def test_a_value_that_stands_still_while_portfolio_rows_move_does_not_count(book
     assert row(6250.0).market_value == 6300.0
     assert row(6290.0).market_value == 6300.0  # within the band
     holding = row(7000.0)
-    assert (holding.market_value, holding.daily_pnl) == (7000.0, None)
+    assert holding.market_value == 7000.0
+    assert holding.daily_pnl is None
     assert book.take_missed() == {KEY}
     assert row(7100.0).market_value == 7100.0
     assert book.put_pnl(KEY, pnl(7120.0))
@@ -182,7 +200,8 @@ def test_a_daily_profit_that_stands_still_while_the_value_moves_does_not_count(h
     held.put_pnl(KEY, pnl(6400.0))
     assert held.get(KEY).daily_pnl == 5.0  # within the band
     held.put_pnl(KEY, pnl(6600.0))
-    assert (held.get(KEY).market_value, held.get(KEY).daily_pnl) == (6600.0, None)
+    assert held.get(KEY).market_value == 6600.0
+    assert held.get(KEY).daily_pnl is None
     held.put_pnl(KEY, PnlValues(10.0, 305.0, UNSET, UNSET, 6600.0))
     assert held.get(KEY).daily_pnl == 305.0
 
@@ -213,12 +232,17 @@ def test_a_profit_message_is_as_old_as_its_arrival(held, clock):
     arrived = clock.now
     clock.advance(minutes=1)
     held.confirmed.confirm(ACCOUNT)
-    assert (list(changes.take()), list(held.profits)) == ([], [KEY])
+    assert list(changes.take()) == []
+    assert list(held.profits) == [KEY]
+
     (listed,), (of_conid,), holding = held.holdings, held.of_conid(7), held.get(KEY)
     assert listed == of_conid == holding
-    assert (holding.received_at, holding.confirmed_at) == (arrived, clock.now)
-    assert (holding.market_value, holding.realized_pnl) == (6310.0, 7.0)
-    assert (holding.value_source, holding.instrument) == (ValueOrigin.PNL_SINGLE, LISTED)
+    assert holding.received_at == arrived
+    assert holding.confirmed_at == clock.now
+    assert holding.market_value == 6310.0
+    assert holding.realized_pnl == 7.0
+    assert holding.value_source == ValueOrigin.PNL_SINGLE
+    assert holding.instrument == LISTED
 
 
 @pytest.mark.parametrize(
@@ -249,14 +273,16 @@ def test_the_realized_profit_of_yesterday_is_not_that_of_today(book):
 def test_the_realized_profit_of_a_closed_holding_is_that_of_its_last_profit_message(held):
     held.put_pnl(KEY, pnl(6300.0, realized=7.0))
     held.close_absent(set())
-    assert (held.get(KEY).position, held.get(KEY).realized_pnl) == (0.0, 7.0)
+    assert held.get(KEY).position == 0.0
+    assert held.get(KEY).realized_pnl == 7.0
 
 
 def test_a_profit_message_from_before_the_gateway_lost_its_data_confirms_nothing(held):
     held.put_pnl(KEY, pnl(6300.0))
     held.invalidate()
     holding = held.get(KEY)
-    assert (holding.market_value, holding.confirmed_at) == (6300.0, None)
+    assert holding.market_value == 6300.0
+    assert holding.confirmed_at is None
     assert holding.completeness is Completeness.UNKNOWN
 
 
@@ -285,7 +311,8 @@ def test_a_profit_message_confirms_as_of_its_arrival_while_the_gateway_has_ib(
     clock.advance(seconds=5)
     connectivity.take(GatewayCode.CONNECTIVITY_LOST, "lost")
     assert not held.put_pnl(KEY, pnl(6400.0))
-    assert (held.get(KEY).market_value, held.get(KEY).confirmed_at) == (6300.0, START)
+    assert held.get(KEY).market_value == 6300.0
+    assert held.get(KEY).confirmed_at == START
     connectivity.take(GatewayCode.RESTORED_DATA_KEPT, "restored")
     assert held.get(KEY).confirmed_at == START
 
@@ -297,7 +324,8 @@ def test_an_account_confirms_no_value_of_an_earlier_connection_without_a_row(boo
     clock.advance(days=3)
     book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
     book.confirmed.confirm(ACCOUNT)
-    assert (book.get(KEY).market_value, book.get(KEY).confirmed_at) == (6200.0, None)
+    assert book.get(KEY).market_value == 6200.0
+    assert book.get(KEY).confirmed_at is None
     book.put_portfolio(KEY, LISTED, 10.0, VALUES)
     clock.advance(minutes=3)
     book.confirmed.confirm(ACCOUNT)
@@ -324,7 +352,8 @@ def test_what_was_reported_has_the_completeness_of_its_account_and_no_lost_confi
     book.get(KEY)
     book.invalidate()
     (row,) = book.reported([KEY]).values()
-    assert (row.completeness, row.confirmed_at) == (Completeness.UNKNOWN, None)
+    assert row.completeness == Completeness.UNKNOWN
+    assert row.confirmed_at is None
 
 
 def test_what_was_reported_has_no_confirmation_from_before_the_clock_was_set_back(book, clock):

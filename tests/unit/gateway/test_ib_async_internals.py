@@ -32,13 +32,13 @@ def test_no_other_module_touches_the_inside_of_ib_async():
 
 def _used(owners):
     """Return the attributes of these owners that the module uses, as `owner.attribute`."""
-    found = set()
+    names_found = set()
     for node in ast.walk(ast.parse(Path(ib_async_internals.__file__).read_text())):
         if isinstance(node, ast.Attribute) and isinstance(node.value, (ast.Attribute, ast.Name)):
             owner = getattr(node.value, "attr", None) or getattr(node.value, "id", None)
             if owner in owners:
-                found.add(f"{owner}.{node.attr}")
-    return found
+                names_found.add(f"{owner}.{node.attr}")
+    return names_found
 
 
 EVENT = eventkit.Event
@@ -73,7 +73,8 @@ def test_each_private_symbol_is_in_the_installed_release_as_we_use_it(symbol):
         "decoder": ib.client.decoder,
         "wrapper": ib.wrapper,
     }
-    found, expected = getattr(owners[owner], name), SYMBOLS[symbol]
+    found = getattr(owners[owner], name)
+    expected = SYMBOLS[symbol]
     if isinstance(expected, tuple) and not any(isinstance(one, type) for one in expected):
         assert tuple(inspect.signature(found).parameters) == expected
     else:

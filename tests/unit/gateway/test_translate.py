@@ -24,7 +24,10 @@ NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 def test_a_stock_has_neither_right_nor_strike_nor_multiplier(right):
     contract = Contract(conId=1, symbol="AAPL", secType="STK", currency="USD", right=right)
     stock = instrument_of(contract)
-    assert (stock.right, stock.strike, stock.multiplier, stock.expiry) == (None, None, 1.0, None)
+    assert stock.right is None
+    assert stock.strike is None
+    assert stock.multiplier == 1.0
+    assert stock.expiry is None
 
 
 def test_an_option_is_read_as_recorded():
@@ -34,8 +37,11 @@ def test_an_option_is_read_as_recorded():
         localSymbol="QQQ   270115P00500000", tradingClass="QQQ",
     )  # fmt: skip
     option = instrument_of(contract)
-    assert (option.right, option.strike, option.multiplier) == ("PUT", 500.0, 100.0)
-    assert (option.expiry, option.exchange) == (date(2027, 1, 15), "")
+    assert option.right == "PUT"
+    assert option.strike == 500.0
+    assert option.multiplier == 100.0
+    assert option.expiry == date(2027, 1, 15)
+    assert option.exchange == ""
 
 
 @pytest.mark.parametrize(
@@ -102,7 +108,8 @@ def test_an_index_option_settled_at_the_open_expires_after_its_last_trading_day(
     )
     details = IBContractDetails(contract=contract, realExpirationDate="20260220")
     found = details_of(details, seen_at=NOW)
-    assert (found.last_trade_date, found.expires_on) == (date(2026, 2, 19), date(2026, 2, 20))
+    assert found.last_trade_date == date(2026, 2, 19)
+    assert found.expires_on == date(2026, 2, 20)
 
 
 def ticker(**fields):
@@ -115,7 +122,9 @@ def ticker(**fields):
 def test_an_absent_side_is_none_however_it_is_written():
     for absent in (nan, -1, 0):
         quote = quote_of(ticker(bid=absent, ask=absent, last=nan), Arrivals())
-        assert (quote.bid, quote.ask, quote.last) == (None, None, None)
+        assert quote.bid is None
+        assert quote.ask is None
+        assert quote.last is None
 
 
 def test_unset_greeks_are_none_and_a_delta_of_minus_one_is_a_delta():
@@ -125,7 +134,10 @@ def test_unset_greeks_are_none_and_a_delta_of_minus_one_is_a_delta():
     assert quote.underlying_price is None
     deep = OptionComputation(0, 0.2, -1.0, 1, 0, 0.0, 0.0, -0.1, 600.0)
     quote = quote_of(ticker(modelGreeks=deep), Arrivals())
-    assert (quote.delta, quote.gamma, quote.theta, quote.underlying_price) == (-1, 0, -0.1, 600)
+    assert quote.delta == (-1)
+    assert quote.gamma == 0
+    assert quote.theta == (-0.1)
+    assert quote.underlying_price == 600
 
 
 @pytest.mark.parametrize("zero", ["undPrice", "impliedVol"])
@@ -133,12 +145,14 @@ def test_a_model_without_a_price_of_the_underlying_or_a_volatility_has_computed_
     greeks = OptionComputation(0, 0.2, 0.0, 1.5, 0.0, 0.0, 0.0, 0.0, 600.0)
     quote = quote_of(ticker(modelGreeks=replace(greeks, **{zero: 0.0})), Arrivals(model=NOW))
     assert (quote.delta, quote.gamma, quote.vega, quote.theta) == (None,) * 4
-    assert (quote.model_price, quote.greeks_time) == (None, None)
+    assert quote.model_price is None
+    assert quote.greeks_time is None
     assert quote_of(ticker(modelGreeks=greeks), Arrivals(model=NOW)).greeks_time == NOW
 
 
 def test_delayed_data_takes_the_delayed_time_of_its_last_trade():
-    live, late = NOW, NOW - timedelta(minutes=15)
+    live = NOW
+    late = NOW - timedelta(minutes=15)
     both = {"lastTimestamp": live, "delayedLastTimestamp": late}
     assert quote_of(ticker(marketDataType=3, **both), Arrivals()).last_time == late
     assert quote_of(ticker(marketDataType=1, **both), Arrivals()).last_time == live
@@ -146,15 +160,20 @@ def test_delayed_data_takes_the_delayed_time_of_its_last_trade():
 
 @pytest.mark.parametrize("kind", [2, 3, 4])
 def test_what_came_as_frozen_or_delayed_data_is_no_live_price_once_the_line_is_live(kind):
-    line, arrivals = ticker(marketDataType=kind, bid=1.0, ask=1.2, markPrice=1.1), Arrivals()
-    line.time, line.ticks = NOW, [TickData(NOW, 1, 1.0, 5), TickData(NOW, 37, 1.1, 0)]
+    line = ticker(marketDataType=kind, bid=1.0, ask=1.2, markPrice=1.1)
+    arrivals = Arrivals()
+    line.time = NOW
+    line.ticks = [TickData(NOW, 1, 1.0, 5), TickData(NOW, 37, 1.1, 0)]
     arrivals.note(line)
     line.marketDataType = 1
     assert quote_of(line, arrivals).market_data_type == kind
-    line.time, line.ticks = NOW + timedelta(seconds=1), [TickData(NOW, 1, 1.0, 6)]
+    line.time = NOW + timedelta(seconds=1)
+    line.ticks = [TickData(NOW, 1, 1.0, 6)]
     arrivals.note(line)
     quote = quote_of(line, arrivals)
-    assert (quote.market_data_type, quote.quote_time, quote.mark_time) == (1, line.time, None)
+    assert quote.market_data_type == 1
+    assert quote.quote_time == line.time
+    assert quote.mark_time is None
 
 
 @pytest.mark.parametrize("kind", [1, 2, 3, 4])
@@ -173,5 +192,5 @@ def test_a_conid_that_no_contract_has_cannot_be_read(conid):
     with pytest.raises(ValueError, match="without a contract"):
         details_of(IBContractDetails(contract=contract), seen_at=NOW)
     contract.conId = 1
-    found = details_of(IBContractDetails(contract=contract, underConId=conid), seen_at=NOW)
-    assert found.under_conid is None
+    details = details_of(IBContractDetails(contract=contract, underConId=conid), seen_at=NOW)
+    assert details.under_conid is None

@@ -50,7 +50,8 @@ def test_a_description_is_the_leg_whose_contract_was_found_for_it_and_rolled():
     assert isinstance(described, UnresolvedLeg)
     ended = described.resolved(2, ADDED_AT).ended(LATER)
     assert [
-        one.conid for one in strategy_registry.with_rolls([described], [NEW], [ended], {"condor"})
+        with_roll.conid
+        for with_roll in strategy_registry.with_rolls([described], [NEW], [ended], {"condor"})
     ] == [3]
 
 

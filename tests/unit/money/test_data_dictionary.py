@@ -40,5 +40,5 @@ def test_the_package_is_imported_without_docstrings():
 
 def test_every_table_that_the_code_describes_is_in_the_one_list(tmp_path):
     values = [*vars(schema).values(), *vars(tables).values()]
-    described = {one.name for one in values if isinstance(one, schema.TableSpec)}
+    described = {value.name for value in values if isinstance(value, schema.TableSpec)}
     assert {table.spec.name for table in MoneyLake(tmp_path).all_tables} == described

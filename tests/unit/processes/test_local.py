@@ -18,9 +18,9 @@ from tests.support.ports import free_port
 def test_a_disk_without_room_is_found(monkeypatch, tmp_path, free, level):
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage(free))
-    [found] = preflight.check_disk(str(tmp_path / "not" / "there" / "yet"))
-    assert found.level is level
-    assert bool(found.remedy) == (level is not Level.GOOD)
+    [finding] = preflight.check_disk(str(tmp_path / "not" / "there" / "yet"))
+    assert finding.level is level
+    assert bool(finding.remedy) == (level is not Level.GOOD)
 
 
 def test_a_lake_that_is_named_by_the_uri_of_a_folder_is_on_a_disk(tmp_path):
@@ -31,24 +31,25 @@ def test_a_lake_that_is_named_by_the_uri_of_a_folder_is_on_a_disk(tmp_path):
 
 def test_unknown_settings_are_a_warning_each():
     names = {"POSITION_SYNC_MAX_LINE": "3", "POSITION_SYNC_LAKES": "x"}
-    found = preflight.check_settings(load_settings(), names, env_file=None)
-    assert [one.level for one in found] == [Level.WARNING] * 2
+    findings = preflight.check_settings(load_settings(), names, env_file=None)
+    assert [finding.level for finding in findings] == [Level.WARNING] * 2
     [fine] = preflight.check_settings(load_settings(), {}, env_file=None)
     assert fine.level is Level.GOOD
 
 
 def test_a_receiver_that_apprise_does_not_understand_is_bad():
     settings = load_settings(alert_urls=(SecretStr("json://127.0.0.1"), SecretStr("secret")))
-    [found] = preflight.check_alerts(settings)
-    assert (found.level, found.text) == (Level.BAD, "apprise does not understand receiver 2")
+    [check_alert] = preflight.check_alerts(settings)
+    assert check_alert.level == Level.BAD
+    assert check_alert.text == "apprise does not understand receiver 2"
 
 
 def test_a_gateways_file_that_is_missing_is_named_and_no_gateway_is_asked(tmp_path):
     settings = load_settings(gateways_file="no-such-file.yaml", lake=str(tmp_path))
-    found = preflight.run_preflight(
+    findings = preflight.run_preflight(
         settings, {}, env_file=None, dagster_home=tmp_path, ui_port=free_port()
     )
-    wrong = [one for one in found if one.level is Level.BAD]
+    wrong = [finding for finding in findings if finding.level is Level.BAD]
     assert [one.check for one in wrong] == [preflight.LOGINS, "gateway"]
     assert "no-such-file.yaml: there is no such file" in wrong[0].text
 
@@ -56,8 +57,9 @@ def test_a_gateways_file_that_is_missing_is_named_and_no_gateway_is_asked(tmp_pa
 def test_a_home_of_dagster_that_others_may_read_is_a_warning(tmp_path):
     for mode, level in ((0o700, Level.GOOD), (0o750, Level.WARNING)):
         tmp_path.chmod(mode)
-        [found, _port] = preflight.check_dagster(tmp_path, free_port())
-        assert (found.level, found.remedy.startswith("chmod 700")) == (level, mode != 0o700)
+        [finding, _port] = preflight.check_dagster(tmp_path, free_port())
+        assert finding.level == level
+        assert finding.remedy.startswith("chmod 700") == (mode != 0o700)
 
 
 def test_checks_run_side_by_side_and_their_findings_keep_their_order():
@@ -83,19 +85,19 @@ def test_an_error_of_ours_in_a_check_is_a_finding_and_any_other_is_raised():
 
 
 def test_a_check_that_hangs_is_bad_and_the_others_are_shown():
-    release, ended = threading.Event(), threading.Event()
+    release = threading.Event()
+    ended = threading.Event()
     looks = {
         "disk": lambda: [good("disk", str(release.wait()))],
         "tables": lambda: [good("tables", str(ended.set()))],
     }
     try:
-        silent, found = bounded(looks, within_s=3)
+        silent, finding = bounded(looks, within_s=3)
         assert ended.is_set()
-        assert (silent.check, silent.level, silent.text) == (
-            "disk",
-            Level.BAD,
-            "no answer within 3 s",
-        )
-        assert (found.check, found.level) == ("tables", Level.GOOD)
+        assert silent.check == "disk"
+        assert silent.level == Level.BAD
+        assert silent.text == "no answer within 3 s"
+        assert finding.check == "tables"
+        assert finding.level == Level.GOOD
     finally:
         release.set()

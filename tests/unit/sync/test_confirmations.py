@@ -234,16 +234,22 @@ PUBLISHED = replace(
 
 
 def newest(row, holding):
-    (found,) = updates_of(newest_values(update_rows([row]), broker_rows([holding], None)))
-    return found
+    (update,) = updates_of(newest_values(update_rows([row]), broker_rows([holding], None)))
+    return update
 
 
 def test_a_queued_holding_has_the_value_that_was_published_since_its_row():
-    found = newest(OF_QUEUE, PUBLISHED)
-    assert (found.market_value, found.unrealized_pnl, found.daily_pnl) == (340.0, 100.0, 40.0)
-    assert (found.market_price, found.price_kind, found.value_time) == (1.7, PriceKind.VALUE, None)
-    assert (found.value_source, found.timestamp) == (ValueOrigin.PNL_SINGLE, NOW)
-    assert (found.average_cost, found.update_id) == (120.0, "")
+    newest_rows = newest(OF_QUEUE, PUBLISHED)
+    assert newest_rows.market_value == 340.0
+    assert newest_rows.unrealized_pnl == 100.0
+    assert newest_rows.daily_pnl == 40.0
+    assert newest_rows.market_price == 1.7
+    assert newest_rows.price_kind == PriceKind.VALUE
+    assert newest_rows.value_time is None
+    assert newest_rows.value_source == ValueOrigin.PNL_SINGLE
+    assert newest_rows.timestamp == NOW
+    assert newest_rows.average_cost == 120.0
+    assert newest_rows.update_id == ""
 
 
 @pytest.mark.parametrize(
@@ -269,12 +275,16 @@ GREEKS = HoldingGreeks(
 def test_the_computed_greeks_of_a_queued_holding_are_those_that_are_published_or_unknown():
     old = replace(OF_QUEUE, delta=0.4, greeks_time=EARLIER, greeks_source=GreeksSource.MODEL)
     for holding in (QUEUED, PUBLISHED):
-        found = newest(old, replace(holding, greeks=GREEKS))
-        assert (found.delta, found.greeks_time) == (0.5, NOW)
-        assert found.greeks_source is GreeksSource.MODEL
-        assert (found.greeks_method, found.volatility_time) == ("AMERICAN, rate 0.04", EARLIER)
-    found = newest(old, QUEUED)
-    assert (found.delta, found.greeks_time, found.greeks_source) == (None, None, None)
+        newest_rows = newest(old, replace(holding, greeks=GREEKS))
+        assert newest_rows.delta == 0.5
+        assert newest_rows.greeks_time == NOW
+        assert newest_rows.greeks_source is GreeksSource.MODEL
+        assert newest_rows.greeks_method == "AMERICAN, rate 0.04"
+        assert newest_rows.volatility_time == EARLIER
+    newest_rows = newest(old, QUEUED)
+    assert newest_rows.delta is None
+    assert newest_rows.greeks_time is None
+    assert newest_rows.greeks_source is None
 
 
 def test_the_greeks_of_a_streamed_holding_are_those_of_its_row():

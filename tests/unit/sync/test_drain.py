@@ -58,8 +58,8 @@ class Ledger:
 
     def newest_of(self, conids, since):
         newest = {(r.account, r.conid): r for r in sorted(self.rows, key=lambda r: r.timestamp)}
-        found = {key: r for key, r in newest.items() if r.timestamp >= since and r.conid in conids}
-        return NewestRows(found, len(self.rows))
+        r_of = {key: r for key, r in newest.items() if r.timestamp >= since and r.conid in conids}
+        return NewestRows(r_of, len(self.rows))
 
     async def append(self, rows, *, batch_id, guard, through):
         known = {row.conid for row in self.rows[through:]}
@@ -112,7 +112,8 @@ class Draining:
     """A worker over a queue, a ledger and a broker in memory, of one account."""
 
     def __init__(self, *conids):
-        self.clock, self.ledger = Ticking(), Ledger()
+        self.clock = Ticking()
+        self.ledger = Ledger()
         self.queue = PositionQueue("queue", clock=self.clock, fsync=False)
         self.broker = Broker(self.clock, conids)
         self.worker = QueueWorker(
@@ -137,134 +138,144 @@ class Draining:
 
 
 async def test_requests_of_an_account_without_current_data_stay_where_they_are():
-    one = Draining(1)
-    complete = one.broker.view
+    draining = Draining(1)
+    complete = draining.broker.view
 
     async def view(conids=None):
         return replace(await complete(conids), unavailable=frozenset({"B"}))
 
-    one.broker.view = view
-    await one.queue.insert(1, "SPY", account="B")
-    report = await one.process(1)
-    assert (report.claimed, report.succeeded) == (1, 1)
-    left = await one.waiting()
-    assert (left.account, left.status) == ("B", QueueStatus.PENDING)
+    draining.broker.view = view
+    await draining.queue.insert(1, "SPY", account="B")
+    report = await draining.process(1)
+    assert report.claimed == 1
+    assert report.succeeded == 1
+    left = await draining.waiting()
+    assert left.account == "B"
+    assert left.status == QueueStatus.PENDING
 
 
 async def test_a_drain_that_is_stopped_around_each_close_loses_no_zero_row():
-    one = Draining(*range(1, CLOSES + 1))
-    left = list(one.broker.positions)
-    await one.request(*left[:50])
+    draining = Draining(*range(1, CLOSES + 1))
+    left = list(draining.broker.positions)
+    await draining.request(*left[:50])
 
     async def close():
         """Publish the close of the next holding, then queue it: as the stream does."""
         if left:
             conid = left.pop()
-            one.broker.positions[conid] = 0.0
-            await one.request(conid)
+            draining.broker.positions[conid] = 0.0
+            await draining.request(conid)
 
-    one.broker.meanwhile = close
-    while left or (await one.queue.counts())[QueueStatus.PENDING]:
-        await one.worker.process_batch()
-    assert one.ledger.newest() == dict.fromkeys(range(1, CLOSES + 1), 0.0)
-    counts, done = await one.queue.counts(), await one.succeeded()
-    assert {request.update_id for request in done} == {row.update_id for row in one.ledger.rows}
+    draining.broker.meanwhile = close
+    while left or (await draining.queue.counts())[QueueStatus.PENDING]:
+        await draining.worker.process_batch()
+    assert draining.ledger.newest() == dict.fromkeys(range(1, CLOSES + 1), 0.0)
+    counts, done = await draining.queue.counts(), await draining.succeeded()
+    assert {request.update_id for request in done} == {
+        row.update_id for row in draining.ledger.rows
+    }
     assert counts[QueueStatus.SUCCESS] == len(done)
     assert counts[QueueStatus.FAILED] == counts[QueueStatus.PROCESSING] == 0
 
 
 async def test_a_broker_that_is_lost_after_the_claim_gives_the_requests_back():
-    one = Draining(1)
-    one.broker.lost_after = 1
+    draining = Draining(1)
+    draining.broker.lost_after = 1
     with pytest.raises(BrokerUnavailableError):
-        await one.process(1)
-    request = await one.waiting()
-    assert (request.status, request.attempts) == (QueueStatus.PENDING, 0)
-    assert one.ledger.rows == []
+        await draining.process(1)
+    request = await draining.waiting()
+    assert request.status == QueueStatus.PENDING
+    assert request.attempts == 0
+    assert draining.ledger.rows == []
 
 
 async def test_nothing_is_claimed_without_a_view_of_the_broker():
-    one = Draining(1)
-    one.broker.lost_after = 0
+    draining = Draining(1)
+    draining.broker.lost_after = 0
     with pytest.raises(BrokerUnavailableError):
-        await one.process(1)
-    request = await one.waiting()
-    assert (request.status, request.updated_at) == (QueueStatus.PENDING, request.created_at)
+        await draining.process(1)
+    request = await draining.waiting()
+    assert request.status == QueueStatus.PENDING
+    assert request.updated_at == request.created_at
 
 
 async def test_a_request_of_an_unchanged_holding_ends_with_the_row_that_says_so():
-    one = Draining(1, 2)
-    first = await one.process(1, 2)
-    one.broker.positions[2] = 3.0
-    second = await one.process(1, 2)
-    assert (first.rows, first.succeeded) == (2, 2)
-    assert (second.rows, second.succeeded) == (1, 2)
-    rows = one.ledger.rows
+    draining = Draining(1, 2)
+    first = await draining.process(1, 2)
+    draining.broker.positions[2] = 3.0
+    second = await draining.process(1, 2)
+    assert first.rows == 2
+    assert first.succeeded == 2
+    assert second.rows == 1
+    assert second.succeeded == 2
+    rows = draining.ledger.rows
     assert [(r.conid, r.position) for r in rows] == [(1, 1.0), (2, 1.0), (2, 3.0)]
-    answers = [(r.conid, r.update_id) for r in await one.succeeded()]
+    answers = [(r.conid, r.update_id) for r in await draining.succeeded()]
     ids = [row.update_id for row in rows]
     assert sorted(answers) == sorted([(1, ids[0]), (1, ids[0]), (2, ids[1]), (2, ids[2])])
 
 
 async def test_a_request_whose_worker_was_killed_before_its_mark_keeps_its_own_row():
-    one = Draining(1)
-    queue = one.queue
+    draining = Draining(1)
+    queue = draining.queue
     request_id = await queue.insert(1, "SPY")
     marks, queue.mark_success = queue.mark_success, None
     with pytest.raises(TypeError):  # as if it were killed: nothing is released
-        await one.worker.process_batch()
+        await draining.worker.process_batch()
     queue.mark_success = marks
-    one.broker.positions[1] = 2.0
-    await one.process(1)
-    one.clock.now += timedelta(seconds=61)
+    draining.broker.positions[1] = 2.0
+    await draining.process(1)
+    draining.clock.now += timedelta(seconds=61)
     assert await queue.rescue() == [request_id]
-    await one.worker.process_batch()
-    assert [row.position for row in one.ledger.rows] == [1.0, 2.0]
-    assert {r.request_id: r.update_id for r in await one.succeeded()} == {
-        row.request_id: row.update_id for row in one.ledger.rows
+
+    await draining.worker.process_batch()
+    assert [row.position for row in draining.ledger.rows] == [1.0, 2.0]
+    assert {r.request_id: r.update_id for r in await draining.succeeded()} == {
+        row.request_id: row.update_id for row in draining.ledger.rows
     }
 
 
 async def test_a_row_that_would_be_too_old_at_the_next_request_is_written_again():
-    one = Draining(1)
+    draining = Draining(1)
     for _ in range(41):
-        await one.process(1)
-        one.clock.now += timedelta(seconds=180)
-    times = [row.timestamp for row in one.ledger.rows]
+        await draining.process(1)
+        draining.clock.now += timedelta(seconds=180)
+    times = [row.timestamp for row in draining.ledger.rows]
     assert len(times) == 3
     assert all(b - a <= timedelta(hours=1) for a, b in pairwise(times))
 
 
 async def test_a_zero_row_that_the_stream_writes_meanwhile_is_not_followed_by_an_old_row():
-    one = Draining(1)
+    draining = Draining(1)
 
     async def close():
         """Write the zero row, as the stream does before it publishes the close."""
-        if one.broker.looks == 2:  # the look for which the batch is planned
-            at = one.clock()
-            closed = replace(one.broker.holding(1, at), position=0.0)
+        if draining.broker.looks == 2:  # the look for which the batch is planned
+            at = draining.clock()
+            closed = replace(draining.broker.holding(1, at), position=0.0)
             by = Provenance(session_id="s")
             row = from_portfolio(closed, source=Source.STREAM, now=at, by=by)
-            one.ledger.rows.append(replace(row, update_id="zero"))
+            draining.ledger.rows.append(replace(row, update_id="zero"))
 
-    one.broker.meanwhile = close
-    report = await one.process(1)
-    assert [row.update_id for row in one.ledger.rows] == ["zero"]
-    assert (report.rows, report.succeeded) == (0, 1)
-    (done,) = await one.succeeded()
+    draining.broker.meanwhile = close
+    report = await draining.process(1)
+    assert [row.update_id for row in draining.ledger.rows] == ["zero"]
+    assert report.rows == 0
+    assert report.succeeded == 1
+    (done,) = await draining.succeeded()
     assert done.update_id == "zero"
 
 
 async def test_a_drain_of_many_requests_takes_a_few_batches_and_looks_at_the_broker_for_each():
     conids = range(1, 801)
-    one = Draining(*conids)
-    one.worker.batch_size = "auto"
-    await one.request(*conids)
-    result = await one.worker.drain(3600.0)
+    draining = Draining(*conids)
+    draining.worker.batch_size = "auto"
+    await draining.request(*conids)
+    result = await draining.worker.drain(3600.0)
     assert [batch.claimed for batch in result.batches] == [200, 200, 200, 200]
-    assert (await one.queue.counts())[QueueStatus.SUCCESS] == 800
-    assert len(one.ledger.newest()) == 800
-    assert (await one.process(*conids)).claimed == 200
+    assert (await draining.queue.counts())[QueueStatus.SUCCESS] == 800
+    assert len(draining.ledger.newest()) == 800
+    assert (await draining.process(*conids)).claimed == 200
 
 
 FULL = LakeError("No table can be written: the disk is full.", remedy="Make room.")
@@ -273,7 +284,8 @@ LOST = DrainReport(unavailable=True, reason="The connection to IB has been lost.
 
 @pytest.mark.parametrize("fault", [FULL, LOST])
 async def test_an_outage_of_broker_or_tables_is_logged_once(caplog, fault):
-    one, ended = Draining().worker, asyncio.Event()
+    worker = Draining().worker
+    ended = asyncio.Event()
     outcomes = [fault, fault, fault, NOTHING, fault, fault]
 
     async def drain(_time_limit_s):
@@ -285,10 +297,10 @@ async def test_an_outage_of_broker_or_tables_is_logged_once(caplog, fault):
             raise outcome
         return outcome
 
-    one.drain, one.interval = drain, 0.0
-    await one.start()
+    worker.drain, worker.interval = drain, 0.0
+    await worker.start()
     await ended.wait()
-    await one.stop()
+    await worker.stop()
     assert len(caplog.messages) == 2, caplog.messages
 
 
@@ -334,7 +346,9 @@ def plan(batch, view=COMPLETE, newest=None, now=NOW, written=()):
 
 def test_a_batch_becomes_rows_and_marks():
     done = plan([request(1), request(2), request(9)])
-    assert (tuple(done.answers), done.not_held, done.not_covered) == (("r1", "r2"), ["r9"], [])
+    assert tuple(done.answers) == ("r1", "r2")
+    assert done.not_held == ["r9"]
+    assert done.not_covered == []
     assert [(r.account, r.conid, r.request_id) for r in done.rows] == [
         ("A", 1, "r1"), ("B", 1, "r1"), ("A", 2, "r2"),
     ]  # fmt: skip
@@ -375,7 +389,8 @@ def confirmed(**changes):
 
 def test_a_row_that_says_the_same_answers_the_request_and_the_broker_has_confirmed_it():
     done = plan([request(1, "A")], confirmed(), newest=known(update_id="u"))
-    assert (done.rows, tuple(done.answers)) == ([], ("r1",))
+    assert done.rows == []
+    assert tuple(done.answers) == ("r1",)
     assert done.answers == {"r1": Answer(update_id="u", confirmed_at=NOW)}
 
 
@@ -440,7 +455,8 @@ def test_the_row_that_a_killed_worker_wrote_answers_its_request_also_after_a_new
     newest = known(update_id="of another", market_value=1.0)
     for view in (confirmed(), confirmed(market_value=1.0)):
         done = plan([request(1, "A")], view, newest=newest, written={own.update_id})
-        assert (done.rows, tuple(done.answers)) == ([], ("r1",))
+        assert done.rows == []
+        assert tuple(done.answers) == ("r1",)
         assert done.answers == {"r1": Answer(update_id=own.update_id, confirmed_at=None)}
 
 
@@ -513,8 +529,8 @@ HOUR_S = 3600
 )
 def test_a_holding_is_confirmed_by_a_download_or_by_a_value_of_its_own(row, counts):
     silent = confirmed_row(2, confirmed_s=HOUR_S)
-    found = unconfirmed([row, silent], SETTINGS, NOW)
-    assert found == ({silent.key} if counts else {silent.key, row.key})
+    holdings = unconfirmed([row, silent], SETTINGS, NOW)
+    assert holdings == ({silent.key} if counts else {silent.key, row.key})
 
 
 def test_nothing_of_an_account_that_is_unknown_counts_as_confirmed():

@@ -16,29 +16,32 @@ from position_sync_dagster.sync.exchange_days import (
 def test_new_york_closes_on_the_days_that_its_calendar_says() -> None:
     import exchange_calendars  # imports pandas, which nothing else here needs
 
-    first, last = date(2020, 1, 1), date(2026, 12, 31)
-    found = exchange_days("XNYS", first, last)
+    first = date(2020, 1, 1)
+    last = date(2026, 12, 31)
+    days = exchange_days("XNYS", first, last)
     calendar = exchange_calendars.get_calendar("XNYS")
     weekdays = (
         date.fromordinal(n)
         for n in range(first.toordinal(), last.toordinal() + 1)
         if date.fromordinal(n).weekday() < 5
     )
-    assert found.holidays == tuple(d for d in weekdays if not calendar.is_session(d.isoformat()))
+    assert days.holidays == tuple(d for d in weekdays if not calendar.is_session(d.isoformat()))
 
 
 def test_another_exchange_has_its_own_zone_close_and_holidays() -> None:
-    found = exchange_days("XETR", date(2026, 1, 1), date(2026, 12, 31))
-    assert (found.timezone, found.closes_at) == ("Europe/Berlin", time(17, 30))
-    assert date(2026, 4, 6) in found.holidays
-    assert date(2026, 11, 26) not in found.holidays
+    days = exchange_days("XETR", date(2026, 1, 1), date(2026, 12, 31))
+    assert days.timezone == "Europe/Berlin"
+    assert days.closes_at == time(17, 30)
+    assert date(2026, 4, 6) in days.holidays
+    assert date(2026, 11, 26) not in days.holidays
 
 
 def test_holidays_are_moments_of_the_exchange() -> None:
-    found = exchange_days("XNYS", date(2026, 1, 1), date(2026, 12, 31))
-    for day, moment in zip(found.holidays, found.holidays_at(time(16, 19)), strict=True):
+    days = exchange_days("XNYS", date(2026, 1, 1), date(2026, 12, 31))
+    for day, moment in zip(days.holidays, days.holidays_at(time(16, 19)), strict=True):
         assert moment.date() == day
-        assert (moment.hour, moment.minute) == (16, 19)
+        assert moment.hour == 16
+        assert moment.minute == 19
         assert str(moment.tzinfo) == "America/New_York"
 
 

@@ -78,9 +78,12 @@ def test_what_differs_is_found_and_an_absence_only_in_a_whole_snapshot(
 ):
     snapshot, latest = ([one] if one is not None else [] for one in (holding, row))
     found, result = types(snapshot, latest)
-    assert (found, result.checked, result.ok) == (of_whole, 1, not of_whole)
+    assert found == of_whole
+    assert result.checked == 1
+    assert result.ok == (not of_whole)
     found, result = types(snapshot, latest, complete=False)
-    assert (found, result.ok) == (of_part, False)
+    assert found == of_part
+    assert result.ok is False
 
 
 @pytest.mark.parametrize(("quantities", "found"), [([1.0, 1.0], 0), ([2.0, 1.0], 1), ([-1.0], 1)])
@@ -138,8 +141,11 @@ def test_a_leg_that_names_another_contract_than_its_conid_is_found(changes, deta
     named = replace(leg(1.0), **{"symbol": "SPX"} | changes)
     kinds, result = types([HELD], [ROW], [named], details={1: CONTRACT})
     assert kinds == [DiscrepancyType.LEG_MISMATCH] * (detail is not None)
-    found = [(one.account, one.conid, one.detail) for one in result.discrepancies]
-    assert found == ([("A", 1, f"strategy s: {detail}")] if detail else [])
+    discrepancies = [
+        (discrepancy.account, discrepancy.conid, discrepancy.detail)
+        for discrepancy in result.discrepancies
+    ]
+    assert discrepancies == ([("A", 1, f"strategy s: {detail}")] if detail else [])
     assert types([HELD], [ROW], [named.ended(NOW)], details={1: CONTRACT})[0] == []
 
 

@@ -108,7 +108,8 @@ def test_before_the_tables_exist_the_addresses_are_there():
 
 
 def test_the_board_says_how_many_legs_are_current_and_how_old_the_oldest_price_is():
-    seen, at = overview(), NOW - timedelta(seconds=130)
+    seen = overview()
+    at = NOW - timedelta(seconds=130)
     assert current_text(seen) == "2 of 2 legs, oldest 0.0 s"
     assert current_text(overview(BLIND)) == "0 of 2 legs: the gateway is not connected"
     old = priced_rows([row(n, value_source=ValueOrigin.TICK, value_time=at) for n in (1, 2)])

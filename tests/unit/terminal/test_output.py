@@ -94,7 +94,8 @@ def test_a_length_of_time_has_the_unit_that_suits_it(seconds, text):
 
 
 def test_age_counts_from_the_moment():
-    assert (age(NOW - timedelta(seconds=42), NOW), age(None, NOW)) == ("42 s", "–")
+    assert age(NOW - timedelta(seconds=42), NOW) == "42 s"
+    assert age(None, NOW) == "–"
 
 
 def test_a_frozen_value_becomes_an_object():

@@ -133,7 +133,8 @@ def test_a_viewer_who_stops_reading_delays_nobody(client, figures):
             silent = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
             request = "GET /money/vendor/uplot/uPlot.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
             silent.sendall(request.encode() * 50)
-        sequence, seen = 0, figures.reads
+        sequence = 0
+        seen = figures.reads
         while figures.reads < seen + 5:
             answer = client.get("/money/data", params={"after": sequence})
             sequence = answer.json()["sequence"] if answer.content else sequence
@@ -187,7 +188,8 @@ async def test_an_error_of_the_tables_is_shown_with_the_values_from_before(figur
     feed = Feed(lambda: figures, {})
     first = unpacked(await feed.after(0) or b"")
     figures.error = error
-    sequence, found = first["sequence"], first
+    sequence = first["sequence"]
+    found = first
     while not found["figures"].get("trouble"):
         found = unpacked(await feed.after(sequence) or b"")
         sequence = found["sequence"]

@@ -45,7 +45,7 @@ def test_materializing_the_queue_enqueues_what_is_in_no_strategy(world, lake, st
     event = world.event(world.materialize(position_queue), "position_queue")
     assert numbers(event)["requests"] == numbers(event)["pending"] == 2
     batch = lake.queue.sync.get_batch(limit=10)
-    assert sorted((one.conid, one.reason) for one in batch) == [(7, "REFRESH"), (8, "REFRESH")]
+    assert sorted((row.conid, row.reason) for row in batch) == [(7, "REFRESH"), (8, "REFRESH")]
 
 
 def test_a_drain_values_waiting_requests_and_reports_numbers(world, lake):
@@ -53,9 +53,11 @@ def test_a_drain_values_waiting_requests_and_reports_numbers(world, lake):
     world.hold(1, 2, 3)
     world.ask(1, 2, 3)
     result = world.materialize(position_updates)
-    found = numbers(world.event(result, "position_updates"))
-    assert (found["claimed"], found["succeeded"], found["pending_after"]) == (3, 3, 0)
-    assert "rows" not in found, "the next tick reports them"
+    shown_numbers = numbers(world.event(result, "position_updates"))
+    assert shown_numbers["claimed"] == 3
+    assert shown_numbers["succeeded"] == 3
+    assert shown_numbers["pending_after"] == 0
+    assert "rows" not in shown_numbers, "the next tick reports them"
     assert set(lake.updates.sync.latest()["run_id"]) == {result.run_id}
 
 

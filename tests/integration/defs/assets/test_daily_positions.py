@@ -54,8 +54,8 @@ def table(lake) -> Table:
 
 
 def by_day(table: Table) -> list[tuple[str, float, float]]:
-    found = table.rows().sort("session_date", "conid")
-    values = found.select("session_date", "market_value", "age_s").rows()
+    rows = table.rows().sort("session_date", "conid")
+    values = rows.select("session_date", "market_value", "age_s").rows()
     return [(str(day), value, age) for day, value, age in values]
 
 
@@ -75,6 +75,7 @@ def test_a_backfill_over_five_days_fills_each_with_its_last_value_before_the_clo
         ("2026-03-10", 10.0, 60.0),
         ("2026-03-11", 11.0, 60.0),
     ]
+
     events = result.asset_materializations_for_node("daily_positions")
     assert [event.partition for event in events] == [row[0] for row in by_day(table)]
     assert {e.metadata["dagster/partition_row_count"].value for e in events} == {1}
@@ -84,7 +85,8 @@ def test_a_backfill_over_five_days_fills_each_with_its_last_value_before_the_clo
 
 
 def test_the_age_at_the_close_is_that_of_the_value_and_not_of_its_row(world, fill, table):
-    written, valued = utc("2026-03-05T20:59:00"), utc("2026-03-05T20:50:00")
+    written = utc("2026-03-05T20:59:00")
+    valued = utc("2026-03-05T20:50:00")
     for conid, origin in ((1, ValueOrigin.PORTFOLIO), (2, ValueOrigin.TICK)):
         world.row(conid, written, value_time=valued, value_source=origin)
     world.row(3, written, value_source=ValueOrigin.PORTFOLIO)
@@ -96,7 +98,8 @@ def test_the_age_of_delayed_data_at_the_close_is_that_of_their_last_trade_or_unk
     world, fill, table
 ):
     delayed = {"value_source": ValueOrigin.TICK, "market_data_type": 3}
-    written, traded = utc("2026-03-05T20:59:00"), utc("2026-03-05T20:40:00")
+    written = utc("2026-03-05T20:59:00")
+    traded = utc("2026-03-05T20:40:00")
     world.row(1, written, value_time=traded, **delayed)
     world.row(2, written, **delayed)
     result = fill("2026-03-05", "2026-03-05")
@@ -170,8 +173,8 @@ def test_a_closed_position_shows_on_the_day_it_was_closed_and_not_after(world, f
     world.row(1, utc("2026-03-05T19:00:00"))
     world.row(1, utc("2026-03-06T19:00:00"), position=0.0)
     fill(*WEEK)
-    found = table.rows().sort("session_date")
-    assert found["position"].to_list() == [1.0, 0.0]
+    rows = table.rows().sort("session_date")
+    assert rows["position"].to_list() == [1.0, 0.0]
 
 
 def test_a_range_with_a_day_that_is_not_over_fills_the_others(world, fill, table, instance):
@@ -238,8 +241,11 @@ def _first_key() -> str:
 def skipped(instance: dg.DagsterInstance) -> dict[str, str]:
     """Return the days of which a run said why it did not fill them."""
     records = instance.fetch_observations(dg.AssetKey("daily_positions"), limit=100).records
-    found = [record.asset_observation for record in records]
-    return {one.partition: one.metadata["skipped"].value for one in found}
+    asset_observations = [record.asset_observation for record in records]
+    return {
+        asset_observation.partition: asset_observation.metadata["skipped"].value
+        for asset_observation in asset_observations
+    }
 
 
 @pytest.fixture
@@ -249,7 +255,8 @@ def evaluate(settings, instance, monkeypatch) -> Callable[..., list[dg.RunReques
     repository = dg.Definitions.merge(daily(), resources()).get_repository_def()
 
     def requests(name: str, at: str) -> list[dg.RunRequest]:
-        schedule, moment = repository.get_schedule_def(name), datetime.fromisoformat(at)
+        schedule = repository.get_schedule_def(name)
+        moment = datetime.fromisoformat(at)
         assert schedule.execution_timezone == "America/New_York"
         with dg.build_schedule_context(
             instance=instance, scheduled_execution_time=moment, repository_def=repository
@@ -298,8 +305,8 @@ def fill_checked(world):
 
     def run(**days):
         result = world.materialize(DAILY, days_are_complete, **days)
-        (found,) = result.get_asset_check_evaluations()
-        return result, found
+        (evaluation,) = result.get_asset_check_evaluations()
+        return result, evaluation
 
     return run
 
@@ -307,18 +314,18 @@ def fill_checked(world):
 def test_the_check_reads_the_table_and_the_calendar(world, fill_checked):
     world.set(daily_start="2026-03-05")
     world.row(1, utc("2026-03-05T20:00:00"))
-    _result, found = fill_checked(tags=partition_range("2026-03-05", "2026-03-06"))
-    assert not found.passed
-    assert "1 only older values" in found.description
-    assert "statements of 2026-03-06 to " in found.description
-    assert found.metadata["only_older_values"].value == 1
+    _result, evaluation = fill_checked(tags=partition_range("2026-03-05", "2026-03-06"))
+    assert not evaluation.passed
+    assert "1 only older values" in evaluation.description
+    assert "statements of 2026-03-06 to " in evaluation.description
+    assert evaluation.metadata["only_older_values"].value == 1
 
 
 def test_values_of_the_evening_before_are_older_than_the_day_of_the_exchange(world, fill_checked):
     world.set(daily_start="2026-03-05")
     world.row(1, utc("2026-03-05T02:00:00"))  # nine in the evening in New York
-    _result, found = fill_checked(partition_key="2026-03-05")
-    assert found.metadata["only_older_values"].value == 1
+    _result, evaluation = fill_checked(partition_key="2026-03-05")
+    assert evaluation.metadata["only_older_values"].value == 1
 
 
 @pytest.mark.parametrize(("calendar", "before", "after"), [("XNYS", 20, 22), ("XTKS", 5, 23)])
@@ -331,8 +338,8 @@ def test_a_ledger_that_begins_after_the_close_of_a_day_does_not_miss_that_day(
     hour, first = (before, "2026-03-05") if is_missed else (after, "2026-03-09")
     world.row(1, utc(f"2026-03-05T{hour:02}:00:00"))
     world.row(2, utc("2026-03-06T05:00:00"))
-    _result, found = fill_checked(partition_key="2026-03-06")
-    assert f"statements of {first} to " in found.description
+    _result, evaluation = fill_checked(partition_key="2026-03-06")
+    assert f"statements of {first} to " in evaluation.description
 
 
 def test_a_day_on_which_nothing_was_held_as_a_statement_says_is_complete(
@@ -342,10 +349,10 @@ def test_a_day_on_which_nothing_was_held_as_a_statement_says_is_complete(
     for day in ("20260305", "20260306"):
         (tmp_path / f"{day}.xml").write_bytes(statement(first=day, generated=f"{day};210000"))
     world.row(1, utc("2026-03-06T20:00:00"))  # this day has a row, and is not filled
-    result, found = fill_checked(partition_key="2026-03-05")
+    result, evaluation = fill_checked(partition_key="2026-03-05")
     event = world.event(result, "daily_positions")
     assert event.metadata["dagster/partition_row_count"].value == 0
-    assert "statements of 2026-03-06 to " in found.description
+    assert "statements of 2026-03-06 to " in evaluation.description
     (tmp_path / "bad.xml").write_text("<cut")
     _result, again = fill_checked(partition_key="2026-03-05")
-    assert again.metadata["missing"].value == found.metadata["missing"].value
+    assert again.metadata["missing"].value == evaluation.metadata["missing"].value

@@ -34,8 +34,9 @@ def test_rows_that_agree_with_the_broker_pass_and_types_that_are_not_followed_ar
     world.hold(1, 2)
     world.row(1, 5)
     world.row(2, 5)
-    found = world.run_check(tables.agrees_with_the_broker)
-    assert (found.passed, found.metadata["checked"].value) == (True, checked)
+    evaluation = world.run_check(tables.agrees_with_the_broker)
+    assert evaluation.passed is True
+    assert evaluation.metadata["checked"].value == checked
 
 
 def test_a_difference_that_the_next_drain_may_resolve_is_named_and_is_no_failure(
@@ -43,14 +44,15 @@ def test_a_difference_that_the_next_drain_may_resolve_is_named_and_is_no_failure
 ):
     world.hold(1, 2)
     world.row(1, 5)
-    found = world.passes(tables.agrees_with_the_broker)
-    assert (found.metadata["unconfirmed"].value, found.metadata["missing"].value) == (1, 1)
-    assert "1 first seen less than 15 s ago" in found.description
+    evaluation = world.passes(tables.agrees_with_the_broker)
+    assert evaluation.metadata["unconfirmed"].value == 1
+    assert evaluation.metadata["missing"].value == 1
+    assert "1 first seen less than 15 s ago" in evaluation.description
     monkeypatch.setattr(reconciliation, "CONFIRM_AFTER", timedelta(0))
     assert not world.check(tables.agrees_with_the_broker).passed
     world.row(2, 1)
-    found = world.passes(tables.agrees_with_the_broker)
-    assert "unconfirmed" not in found.metadata
+    evaluation = world.passes(tables.agrees_with_the_broker)
+    assert "unconfirmed" not in evaluation.metadata
 
 
 def test_a_difference_from_before_the_clock_was_set_back_fails_the_check(world, lake, settings):
@@ -65,10 +67,11 @@ def test_a_difference_from_before_the_clock_was_set_back_fails_the_check(world, 
 def test_a_quantity_that_differs_is_an_error_with_its_row(world):
     world.hold(1, 2)
     world.row(1, 5, position=3.0)
-    found = world.fails(tables.agrees_with_the_broker)
-    assert found.severity is dg.AssetCheckSeverity.ERROR
-    assert (found.metadata["quantity"].value, found.metadata["missing"].value) == (1, 1)
-    records = found.metadata["discrepancies"].records
+    evaluation = world.fails(tables.agrees_with_the_broker)
+    assert evaluation.severity is dg.AssetCheckSeverity.ERROR
+    assert evaluation.metadata["quantity"].value == 1
+    assert evaluation.metadata["missing"].value == 1
+    records = evaluation.metadata["discrepancies"].records
     assert [(r.data["type"], r.data["conid"]) for r in records] == [("QUANTITY", 1), ("MISSING", 2)]
 
 
@@ -77,10 +80,10 @@ def test_a_difference_that_a_person_accepted_passes_until_it_changes(world, lake
     world.hold(1)
     world.row(1, 5, position=3.0)
     assert not world.check(tables.agrees_with_the_broker).passed
-    [one] = lake.breaks.open_breaks()
-    lake.breaks.accept(one.break_id, by="eva", note="assigned")
-    found = world.passes(tables.agrees_with_the_broker)
-    assert found.metadata["accepted"].value == 1
+    [open_break] = lake.breaks.open_breaks()
+    lake.breaks.accept(open_break.break_id, by="eva", note="assigned")
+    evaluation = world.passes(tables.agrees_with_the_broker)
+    assert evaluation.metadata["accepted"].value == 1
     world.row(1, 4, position=4.0)
     assert not world.check(tables.agrees_with_the_broker).passed
 
@@ -91,28 +94,28 @@ def test_an_old_row_is_a_warning_once_the_stream_had_time_to_confirm_it(world, m
     world.row(1, 3600)
     world.passes(tables.agrees_with_the_broker)
     monkeypatch.setattr(reconciliation, "CONFIRMED_WITHIN", timedelta(0))
-    found = world.fails(tables.agrees_with_the_broker)
-    assert found.severity is dg.AssetCheckSeverity.WARN
-    assert found.metadata["stale"].value == 1
+    evaluation = world.fails(tables.agrees_with_the_broker)
+    assert evaluation.severity is dg.AssetCheckSeverity.WARN
+    assert evaluation.metadata["stale"].value == 1
 
 
 def test_an_incomplete_snapshot_is_no_pass_and_says_so(world):
     world.hold(1, completeness=Completeness.PARTIAL)
     world.row(1, 5)
-    found = world.fails(tables.agrees_with_the_broker)
-    assert "does not cover every account" in (found.description or "")
-    assert found.description.startswith(f"Unknown: the download of {ACCOUNT} has not ended")
-    assert found.metadata["unknown"].value is True
-    assert "linked accounts" in found.metadata["what_to_do"].value
+    evaluation = world.fails(tables.agrees_with_the_broker)
+    assert "does not cover every account" in (evaluation.description or "")
+    assert evaluation.description.startswith(f"Unknown: the download of {ACCOUNT} has not ended")
+    assert evaluation.metadata["unknown"].value is True
+    assert "linked accounts" in evaluation.metadata["what_to_do"].value
 
 
 @pytest.mark.usefixtures("confirmed_at_once")
 def test_a_difference_beside_an_incomplete_snapshot_is_a_failure(world):
     world.hold(1, completeness=Completeness.PARTIAL)
     world.row(1, 5, position=3.0)
-    found = world.fails(tables.agrees_with_the_broker)
-    assert found.severity is dg.AssetCheckSeverity.ERROR
-    assert "1 discrepancies; the snapshot does not cover every account" in found.description
+    evaluation = world.fails(tables.agrees_with_the_broker)
+    assert evaluation.severity is dg.AssetCheckSeverity.ERROR
+    assert "1 discrepancies; the snapshot does not cover every account" in evaluation.description
 
 
 def test_a_holding_without_a_value_is_named_and_is_not_zero(world):
@@ -120,8 +123,8 @@ def test_a_holding_without_a_value_is_named_and_is_not_zero(world):
     world.row(2, 1, market_value=None, note="no quote")
     world.row(3, 1, market_value=0.0)
     world.row(4, 5, position=0.0, market_value=None)
-    found = world.fails(tables.legs_have_values)
-    assert [(row["conid"], row["note"]) for row in world.shown(found)] == [(2, "no quote")]
+    evaluation = world.fails(tables.legs_have_values)
+    assert [(row["conid"], row["note"]) for row in world.shown(evaluation)] == [(2, "no quote")]
     world.row(2, 1)
     assert world.check(tables.legs_have_values).passed
 
@@ -131,8 +134,8 @@ def test_a_holding_without_a_value_is_named_and_is_not_zero(world):
     [tables.agrees_with_the_broker, tables.legs_have_values, tables.values_match_the_broker],
 )
 def test_without_rows_nothing_is_known(world, lake, definition):
-    found = world.fails(definition)
-    assert found.metadata["unknown"].value is True
+    evaluation = world.fails(definition)
+    assert evaluation.metadata["unknown"].value is True
 
 
 def test_a_value_outside_the_band_is_named_with_both_values(world):
@@ -140,10 +143,12 @@ def test_a_value_outside_the_band_is_named_with_both_values(world):
     world.row(1, 1, market_value=153.0)
     world.row(2, 1, market_value=190.0)
     world.row(3, 1, market_value=None)
-    found = world.fails(tables.values_match_the_broker)
-    (row,) = world.shown(found)
-    assert (row["conid"], row["market_value"], row["broker_value"]) == (2, "190", "150")
-    assert found.metadata["compared"].value == 2
+    evaluation = world.fails(tables.values_match_the_broker)
+    (row,) = world.shown(evaluation)
+    assert row["conid"] == 2
+    assert row["market_value"] == "190"
+    assert row["broker_value"] == "150"
+    assert evaluation.metadata["compared"].value == 2
 
 
 def test_a_value_of_another_time_proves_nothing(world):
@@ -168,9 +173,10 @@ def test_a_row_that_is_in_the_ledger_twice_is_an_error(world, lake):
     # The ledger itself refuses an id that it holds: this is a commit past it.
     rows = lake.updates.table.rows().filter(conid=2)
     rows.write_delta(lake.updates.table.path, mode="append")
-    found = world.check(tables.ids_are_unique)
-    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
-    assert [(row["update_id"], row["rows"]) for row in world.shown(found)] == [("row-2", 2)]
+    evaluation = world.check(tables.ids_are_unique)
+    assert evaluation.passed is False
+    assert evaluation.severity == dg.AssetCheckSeverity.ERROR
+    assert [(row["update_id"], row["rows"]) for row in world.shown(evaluation)] == [("row-2", 2)]
 
 
 def account_row(lake, at) -> None:
@@ -181,8 +187,8 @@ def test_an_account_follows_its_holdings_and_not_the_clock(world, lake):
     world.hold(1)
     assert "have no row yet" in world.check(tables.account_values_follow).description
     account_row(lake, world.ago(3600))
-    found = world.fails(tables.account_values_follow)
-    assert "10 min older than those of their holdings" in found.description
+    evaluation = world.fails(tables.account_values_follow)
+    assert "10 min older than those of their holdings" in evaluation.description
     account_row(lake, world.ago(5))
     assert world.check(tables.account_values_follow).passed
     world.later(timedelta(hours=12))  # nothing changes in the night: the row stays right
@@ -192,8 +198,8 @@ def test_an_account_follows_its_holdings_and_not_the_clock(world, lake):
 def test_an_account_without_a_row_is_named_after_a_while(world, monkeypatch):
     world.hold(1)
     monkeypatch.setattr(Settings, "stale_after_s", 0.0)
-    found = world.fails(tables.account_values_follow)
-    assert [row["account"] for row in world.shown(found)] == [ACCOUNT]
+    evaluation = world.fails(tables.account_values_follow)
+    assert [row["account"] for row in world.shown(evaluation)] == [ACCOUNT]
 
 
 def fail(lake, ids) -> None:
@@ -203,16 +209,18 @@ def fail(lake, ids) -> None:
 
 def test_requests_that_wait_for_a_moment_pass(world, lake):
     world.ask(1, 2)
-    found = world.passes(tables.requests_are_answered)
-    assert found.metadata["waiting"].value == 2
+    evaluation = world.passes(tables.requests_are_answered)
+    assert evaluation.metadata["waiting"].value == 2
 
 
 def test_a_failed_request_is_named_with_its_error(world, lake):
     fail(lake, world.ask(1))
-    found = world.fails(tables.requests_are_answered)
-    (row,) = world.shown(found)
-    assert (row["conid"], row["status"], row["error_message"]) == (1, "FAILED", "not held")
-    assert "queue retry" in found.metadata["what_to_do"].value
+    evaluation = world.fails(tables.requests_are_answered)
+    (row,) = world.shown(evaluation)
+    assert row["conid"] == 1
+    assert row["status"] == "FAILED"
+    assert row["error_message"] == "not held"
+    assert "queue retry" in evaluation.metadata["what_to_do"].value
 
 
 def test_a_failure_counts_until_its_holding_is_valued(world, lake):
@@ -244,10 +252,10 @@ def test_a_failure_of_a_closed_holding_or_one_that_is_tried_again_does_not_count
 def test_requests_that_wait_for_a_gateway_are_unknown_and_no_failure(world, monkeypatch):
     world.ask(1, 2)
     monkeypatch.setattr(Settings, "stale_after_s", 1e-6)
-    found = world.fails(tables.requests_are_answered)
-    assert found.description == "Unknown: no gateway, for which 2 requests wait."
-    assert found.severity is dg.AssetCheckSeverity.WARN
-    assert "unevaluated" not in found.metadata, "no message: a_stream_watches sends one"
+    evaluation = world.fails(tables.requests_are_answered)
+    assert evaluation.description == "Unknown: no gateway, for which 2 requests wait."
+    assert evaluation.severity is dg.AssetCheckSeverity.WARN
+    assert "unevaluated" not in evaluation.metadata, "no message: a_stream_watches sends one"
 
 
 def test_without_a_gateway_one_check_fails_and_what_needs_it_is_unknown(
@@ -274,9 +282,10 @@ def test_requests_that_wait_for_too_long_are_counted_and_twenty_are_shown(world,
     world.own()
     world.ask(*range(1, 101))
     monkeypatch.setattr(Settings, "stale_after_s", 1e-6)
-    found = world.fails(tables.requests_are_answered)
-    assert {row["status"] for row in world.shown(found)} == {"PENDING"}
-    assert (len(world.shown(found)), found.metadata["found"].value) == (20, 100)
+    evaluation = world.fails(tables.requests_are_answered)
+    assert {row["status"] for row in world.shown(evaluation)} == {"PENDING"}
+    assert len(world.shown(evaluation)) == 20
+    assert evaluation.metadata["found"].value == 100
 
 
 @pytest.fixture
@@ -290,17 +299,20 @@ def test_a_difference_that_nobody_decides_about_for_an_hour_fails_the_check(worl
     world.later(timedelta(hours=1, seconds=1))
     late = world.fails(tables.breaks_are_decided)
     (row,) = world.shown(late)
-    assert (row["symbol"], row["broker"], row["tables"]) == ("SPY", "", "2")
-    (one,) = breaks.open_breaks()
-    breaks.accept(one.break_id, "eva", "transferred out")
+    assert row["symbol"] == "SPY"
+    assert row["broker"] == ""
+    assert row["tables"] == "2"
+    (open_break,) = breaks.open_breaks()
+    breaks.accept(open_break.break_id, "eva", "transferred out")
     accepted = world.passes(tables.breaks_are_decided)
     assert accepted.metadata["accepted"].value == 1
 
 
 def test_an_observation_shows_the_open_differences(lake, breaks):
-    found = tables.breaks_state(lake).metadata
-    assert (found["open/opened"], found["open/confirmed"]) == (1, 0)
-    (row,) = found["open_breaks"].records
+    metadata = tables.breaks_state(lake).metadata
+    assert metadata["open/opened"] == 1
+    assert metadata["open/confirmed"] == 0
+    (row,) = metadata["open_breaks"].records
     assert row.data["detail"] == "not held at the broker"
     breaks.record({"gateway": []}, datetime.now(UTC))
     assert "open_breaks" not in tables.breaks_state(lake).metadata
@@ -311,8 +323,8 @@ def test_the_command_compares_now_and_records_nothing(world, lake):
     shown = CliRunner().invoke(commands(), ["reconcile"]).stdout
     assert "1 holdings of all accounts compared" in shown
     assert shown.splitlines()[-1].split()[:3] == ["MISSING", "DUSIM0001", "7"]
-    found = json.loads(CliRunner().invoke(commands(), ["reconcile", "--json"]).stdout)
-    assert [one["type"] for one in found["discrepancies"]] == ["MISSING"]
+    answer = json.loads(CliRunner().invoke(commands(), ["reconcile", "--json"]).stdout)
+    assert [discrepancy["type"] for discrepancy in answer["discrepancies"]] == ["MISSING"]
     assert lake.breaks.open_breaks() == []
 
 

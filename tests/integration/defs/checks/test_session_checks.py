@@ -58,8 +58,9 @@ def test_a_gateway_without_odd_holdings_passes(world, live):
 
 def test_without_an_owner_nothing_is_known_of_odd_holdings(world, lake):
     lake.sessions.end(world.own())
-    found = world.check(tables.holdings_are_usable)
-    assert (found.passed, found.metadata["unknown"].value) == (False, True)
+    evaluation = world.check(tables.holdings_are_usable)
+    assert evaluation.passed is False
+    assert evaluation.metadata["unknown"].value is True
 
 
 def test_a_live_login_whose_week_ends_soon_is_said_by_check_and_status(world, live, lake, settings):
@@ -68,10 +69,10 @@ def test_a_live_login_whose_week_ends_soon_is_said_by_check_and_status(world, li
     ever = settings.model_copy(update={"login_notice_h": 7 * 24.0})
     assert world.check(tables.login_is_made).passed, "the trading mode of the lake is unknown"
     lake.sessions.claim_mode(TradingMode.LIVE)
-    found = world.check(tables.login_is_made)
+    evaluation = world.check(tables.login_is_made)
     week = weekly_login(now, TradingMode.LIVE, settings.login_notice_h)
-    assert found.passed is not week.asks
-    assert found.metadata["week_ends_at"].value == week.ends_at.isoformat()
+    assert evaluation.passed is not week.asks
+    assert evaluation.metadata["week_ends_at"].value == week.ends_at.isoformat()
     status = read_status(lake, ever, now)
     assert [text for text in status.attention if "the week of the login ends on" in text]
     soon = settings.model_copy(update={"login_notice_h": 0.001})
@@ -93,14 +94,16 @@ def test_lines_near_the_limit_name_the_holdings_without_one(world, live, lake):
     world.row(1, 1)
     world.row(2, 1, source=Source.QUEUE)
     assert world.check(tables.lines_suffice).passed
+
     # Underlyings keep their lines where legs need more.
     live(lines_in_use=9, line_limit=10, underlying_lines=2)
-    found = world.fails(tables.lines_suffice)
-    assert [row["conid"] for row in world.shown(found)] == [2]
+    evaluation = world.fails(tables.lines_suffice)
+    assert [row["conid"] for row in world.shown(evaluation)] == [2]
     world.row(2, 0)
-    found = world.check(tables.lines_suffice)
-    assert (found.passed, world.shown(found)) == (False, [])
-    assert "9 of 10 lines are in use, 2 of them for underlyings" in found.description
+    evaluation = world.check(tables.lines_suffice)
+    assert evaluation.passed is False
+    assert world.shown(evaluation) == []
+    assert "9 of 10 lines are in use, 2 of them for underlyings" in evaluation.description
 
 
 def test_a_leg_without_its_contract_is_named_with_the_candidates(world, lake):
@@ -110,9 +113,10 @@ def test_a_leg_without_its_contract_is_named_with_the_candidates(world, lake):
     lake.registry.sync.add_many([leg])
     assert world.check(tables.legs_are_resolved).passed, "it was not looked up yet"
     lake.registry.sync.settle([(lake.registry.sync.get_unresolved()[0], "SPX or SPXW")])
-    found = world.fails(tables.legs_are_resolved)
-    (row,) = world.shown(found)
-    assert (row["strategy_id"], row["problem"]) == ("hedge", "SPX or SPXW")
+    evaluation = world.fails(tables.legs_are_resolved)
+    (row,) = world.shown(evaluation)
+    assert row["strategy_id"] == "hedge"
+    assert row["problem"] == "SPX or SPXW"
 
 
 def test_a_leg_that_nobody_looks_up_is_named_after_a_while(world, lake):
@@ -123,8 +127,8 @@ def test_a_leg_that_nobody_looks_up_is_named_after_a_while(world, lake):
 
 
 def test_a_lake_without_a_stream_says_that_none_ran(world, lake):
-    found = world.fails(tables.a_stream_watches)
-    assert "No stream has run yet" in (found.description or "")
+    evaluation = world.fails(tables.a_stream_watches)
+    assert "No stream has run yet" in (evaluation.description or "")
 
 
 BLIND = "The stream has not seen the gateway since"

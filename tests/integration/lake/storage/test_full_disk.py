@@ -73,7 +73,8 @@ def test_a_step_on_a_nearly_full_disk_is_done_or_refused_with_the_reason(
         path = Path(shutil.copytree(tmp_path / "q", small_disk / "q"))
         done[free] = assert_done_or_refused(PositionQueue(path), ON_A_FULL_DISK[step], free)
         shutil.rmtree(path)
-    assert (done[0], done[ROOM]) == (False, True)
+    assert done[0] is False
+    assert done[ROOM] is True
     assert "panicked" not in capfd.readouterr().err
 
 
@@ -91,10 +92,12 @@ def assert_done_or_refused(
     except LakeNotWritableError as error:
         assert "space" in str(error)  # noqa: PT017 - which of the two is the question here
         done = False
+
     counts = queue.sync.counts()
     assert PositionQueue(queue.table.path).sync.counts() == counts
     assert done or counts == before
     assert sum(counts.values()) == sum(before.values())
+
     filler.unlink()
     assert not torn_entries(Path(queue.table.path))
     under_way = queue.sync.get_batch(None, status=QueueStatus.PROCESSING)
@@ -113,8 +116,8 @@ def fill(filler: Path, *, leaving: int = 0) -> None:
 
 
 def free_on(disk: Path) -> int:
-    found = os.statvfs(disk)
-    return found.f_bavail * found.f_frsize
+    file_system = os.statvfs(disk)
+    return file_system.f_bavail * file_system.f_frsize
 
 
 def test_maintenance_makes_room_on_a_disk_that_is_full_of_replaced_files(small_disk):

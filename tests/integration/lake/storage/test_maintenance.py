@@ -31,7 +31,8 @@ def test_finished_requests_are_merged_and_live_ones_left_alone(queue):
     queue.sync.insert_many(QueueRequest(conid, "SPY") for conid in range(1000, 1010))
     live = {uri for uri in queue.table.snapshot(DeltaTable.file_uris) if "bucket=live" in uri}
     result = storage.maintain(queue.table)
-    assert (result.compacted, result.skipped) == (storage.COMPACT_FROM, None)
+    assert result.compacted == storage.COMPACT_FROM
+    assert result.skipped is None
     assert result.files == len(live) + 1
     assert live < set(queue.table.snapshot(DeltaTable.file_uris))
     done = queue.sync.get_batch(priority=None, status=QueueStatus.SUCCESS, limit=100)
@@ -42,7 +43,9 @@ def test_finished_requests_are_merged_and_live_ones_left_alone(queue):
 async def test_in_an_object_store_no_change_waits_for_a_merge(store, monkeypatch, eventually):
     queue = PositionQueue(f"{store.lake()}/q")
     queue.sync.initialize()
-    begun, go_on, merged = threading.Event(), threading.Event(), []
+    begun = threading.Event()
+    go_on = threading.Event()
+    merged = []
     monkeypatch.setattr("position_sync_dagster.lake.storage.table.COMPACT_EVERY", 2)
 
     def slow(of: storage.Table, _small_bytes: int) -> None:
@@ -69,11 +72,13 @@ def test_the_counts_of_a_queue_need_no_read_of_finished_requests(queue):
     for bucket in (QueueStatus.SUCCESS, QueueStatus.FAILED):
         [file] = Path(queue.table.path, f"bucket={bucket}").rglob("*.parquet")
         file.unlink()
+
     for again in (queue, PositionQueue(queue.table.path)):
         assert again.sync.overview() == expected
         assert again.sync.counts() == dict(zip(QueueStatus, (2, 0, 39, 1), strict=True))
     queue.sync.release(r.request_id for r in queue.sync.claim_batch())
     assert queue.sync.overview().claimable == 2
+
     with pytest.raises(BrokenTableError, match="cannot be read whole"):
         queue.sync.get_batch(None, status=QueueStatus.SUCCESS)
 
@@ -112,7 +117,8 @@ def test_maintenance_that_meets_a_log_cut_by_another_one_looks_again(queue, tmp_
 
 
 # Maintenances, and the commits of each table between two: more than make a compaction due.
-HOURS, COMMITS = 2, 12
+HOURS = 2
+COMMITS = 12
 
 # So many small files are merged, so that it takes fewer commits.
 DUE = COMMITS - 2
@@ -166,6 +172,7 @@ def test_no_table_grows_in_files_or_log_over_a_day_of_commits(tmp_path, monkeypa
         storage.Table(table.path, table.spec).initialize()
         retention = {"delta.logRetentionDuration": "interval 0 seconds"}
         DeltaTable(table.path).alter.set_table_properties(retention)
+
     afterwards = []
     for hour in range(HOURS):
         for table in lake.all_tables:
@@ -173,8 +180,9 @@ def test_no_table_grows_in_files_or_log_over_a_day_of_commits(tmp_path, monkeypa
                 write(table, hour * COMMITS + number)
         lake.maintain(clean_now=True)
         afterwards.append({table.spec.name: stored(table) for table in lake.all_tables})
+
     for table in lake.all_tables:
-        files, entries = zip(*(one[table.spec.name] for one in afterwards), strict=True)
+        files, entries = zip(*(afterward[table.spec.name] for afterward in afterwards), strict=True)
         assert max(files) < DUE, table.spec.name
         assert max(entries) <= 2 * storage.CHECKPOINT_EVERY, table.spec.name
         rows = 1 if table.spec in WholeLake.derived_specs else HOURS * COMMITS
@@ -220,7 +228,9 @@ def test_rows_that_are_appended_meanwhile_do_not_delay_a_merge(tmp_path, spec, m
 
     monkeypatch.setattr(table, "transact", beside)
     result = storage.maintain(table)
-    assert (result.compacted, result.files, result.skipped) == (DUE, 2, None)
+    assert result.compacted == DUE
+    assert result.files == 2
+    assert result.skipped is None
     assert len(tries) == 2  # the merge, and the look that found nothing more
 
 
@@ -242,5 +252,5 @@ def test_small_files_behind_some_larger_ones_are_merged(tmp_path, monkeypatch):
 def test_nothing_of_ours_uses_optimize():
     """Two of them at once would add each merged row twice (delta-rs 1.6)."""
     package = Path(position_sync_dagster.__file__).parent
-    found = [path for path in package.rglob("*.py") if ".optimize." in path.read_text()]
-    assert found == []
+    paths = [path for path in package.rglob("*.py") if ".optimize." in path.read_text()]
+    assert paths == []

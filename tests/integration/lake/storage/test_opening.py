@@ -196,7 +196,7 @@ def test_a_table_is_kept_in_the_folder_that_was_named(tmp_path, name):
     path = tmp_path / name / "lake"
     assert absolute_path(path) == str(path)
     Lake(path).registry.sync.add_active(1, "SPY", strategy_id="a")
-    assert [one.conid for one in Lake(str(path)).registry.sync.get_all_active()] == [1]
+    assert [leg.conid for leg in Lake(str(path)).registry.sync.get_all_active()] == [1]
     assert os.listdir(tmp_path) == [name]
 
 
@@ -210,7 +210,8 @@ def test_a_local_lake_without_tables_is_not_there_whatever_its_name_begins_with(
 
 
 def test_a_lake_that_may_not_be_read_is_no_lake_without_tables(tmp_path):
-    lake, user = Lake(tmp_path / "lake"), os.geteuid()
+    lake = Lake(tmp_path / "lake")
+    user = os.geteuid()
     lake.registry.sync.initialize()
     (tmp_path / "lake").chmod(0)
     try:

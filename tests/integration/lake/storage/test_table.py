@@ -35,7 +35,8 @@ def test_a_disk_that_cannot_sync_is_reported_and_the_change_is_not_made_twice(
         queue.sync.claim_batch(limit=1)
     monkeypatch.undo()
     counts = PositionQueue(tmp_path / "q").sync.counts()
-    assert (counts[QueueStatus.PENDING], counts[QueueStatus.PROCESSING]) == (2, 1)
+    assert counts[QueueStatus.PENDING] == 2
+    assert counts[QueueStatus.PROCESSING] == 1
 
 
 def no_long_wait(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +93,8 @@ def test_a_commit_during_which_the_machine_slept_is_not_acknowledged(tmp_path, m
 def test_a_change_is_made_although_its_checkpoint_finds_no_free_file(tmp_path, monkeypatch, caplog):
     queue = filled_queue(tmp_path / "q", 3)
     monkeypatch.setattr(table, "CHECKPOINT_EVERY", 1)
-    open_file, locks = os.open, []
+    open_file = os.open
+    locks = []
 
     def exhausted(path, *arguments, **more):
         if str(path).endswith(opening.WRITER_LOCK):
@@ -216,7 +218,8 @@ def test_without_file_locks_writers_go_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     queue.sync.insert(1001, "SPY")
-    opened, began = len(os.listdir("/proc/self/fd")), time.monotonic()
+    opened = len(os.listdir("/proc/self/fd"))
+    began = time.monotonic()
     for conid in range(1002, 1006):
         queue.sync.insert(conid, "SPY")
     assert time.monotonic() - began < opening.FAIR_WAIT_S

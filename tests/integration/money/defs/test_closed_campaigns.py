@@ -42,8 +42,8 @@ def sums_by_hand(told: list[Told]) -> dict[str, Any]:
     wins = [one.profit for one in told if one.profit > 0]
     losses = [one.profit for one in told if one.profit < 0]
     by_day: dict[date, Decimal] = defaultdict(Decimal)
-    for one in told:
-        by_day[max(one.days)] += one.profit
+    for campaign in told:
+        by_day[max(campaign.days)] += campaign.profit
     curve = [Decimal(0), *accumulate(by_day[day] for day in sorted(by_day))]
     drawdown = max(max(curve[: end + 1]) - total for end, total in enumerate(curve))
     risks = [one.risk for one in told]
@@ -64,10 +64,10 @@ def sums_by_hand(told: list[Told]) -> dict[str, Any]:
 
 GROUPS = {
     "strategy": lambda one: one.strategy,
-    "kind": lambda one: one.kind,
-    "month": lambda one: f"{max(one.days):%Y-%m}",
-    "weekday": lambda one: f"{max(one.days):%A}",
-    "underlying": lambda one: (one.shares + one.legs)[0]["symbol"].split()[0],
+    "kind": lambda campaign: campaign.kind,
+    "month": lambda campaign: f"{max(campaign.days):%Y-%m}",
+    "weekday": lambda campaign: f"{max(campaign.days):%A}",
+    "underlying": lambda campaign: (campaign.shares + campaign.legs)[0]["symbol"].split()[0],
 }
 
 
@@ -93,10 +93,10 @@ def test_a_year_of_forty_campaigns_is_what_a_sum_by_hand_says(results_of_the_yea
         for told in YEAR.told:
             groups[group_of(told), told.currency].append(told)
 
-        found = {(row["group"], row["currency"]): row for row in json_of("results", "--by", by)}
-        assert found.keys() == groups.keys()
+        row_of = {(row["group"], row["currency"]): row for row in json_of("results", "--by", by)}
+        assert row_of.keys() == groups.keys()
         for key, told in groups.items():
-            assert_alike(found[key], sums_by_hand(told), key)
+            assert_alike(row_of[key], sums_by_hand(told), key)
 
     rows = {(row["opened"], row["strategy_id"]): row for row in json_of("results", "--list")}
     assert len(rows) == 40
@@ -124,7 +124,10 @@ def test_a_year_of_forty_campaigns_is_what_a_sum_by_hand_says(results_of_the_yea
     assert all(lot["closed"] and lot["profit"] and not lot["why_unknown"] for lot in lots)
     for currency in ("USD", "EUR"):
         in_currency = [lot for lot in lots if lot["currency"] == currency]
-        for name, amount_of in (("profit", lambda one: one.profit), ("fees", lambda one: one.fees)):
+        for name, amount_of in (
+            ("profit", lambda campaign: campaign.profit),
+            ("fees", lambda campaign: campaign.fees),
+        ):
             by_hand = sum(amount_of(told) for told in YEAR.told if told.currency == currency)
             total = sum(Decimal(lot[name]) for lot in in_currency)
             assert total == pytest.approx(by_hand, abs=Decimal("0.005"))

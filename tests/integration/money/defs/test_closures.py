@@ -25,7 +25,7 @@ def test_a_close_whose_cause_is_looked_for_fails_no_check_yet(world, lake):
     lake.position_changes.add([change(OTHER, 1, 0, datetime.now(UTC))])
     (check,) = world.materialize(closures).get_asset_check_evaluations()
     assert check.passed
-    assert [one.cause for one in lake.closures.current()] == ["UNEXPLAINED"]
+    assert [closure.cause for closure in lake.closures.current()] == ["UNEXPLAINED"]
 
 
 def test_before_the_first_change_nothing_is_realised_since_the_first_session(world, lake):
@@ -48,30 +48,38 @@ def test_the_page_shows_the_closes_and_what_is_unexplained_asks_a_person(world, 
     lake.executions.add([fill(CALL, -2, at, realized_pnl=40.0)])
     result = world.materialize(closures)
     assert result.success
-    causes = {one.name: one.cause for one in lake.closures.current()}
+    causes = {closure.name: closure.cause for closure in lake.closures.current()}
     assert causes == {"SPY 575C 20Mar26": "TRADED", "SPY 580C 20Mar26": "UNEXPLAINED"}
-    found = read_closes(lake)
-    assert found.realized("ic", None, "USD")["realized_pnl"] == 40.0
-    assert found.realized("UNATTRIBUTED", None, "USD")["realized_pnl"] is None
+
+    closes = read_closes(lake)
+    assert closes.realized("ic", None, "USD")["realized_pnl"] == 40.0
+    assert closes.realized("UNATTRIBUTED", None, "USD")["realized_pnl"] is None
     (check,) = result.get_asset_check_evaluations()
     assert not check.passed
     assert "+1 SPY 580C 20Mar26 of DU1" in check.description
     (asked,) = lake.breaks.open_breaks(BREAKS)
-    assert (asked.account, asked.conid, asked.actual) == (ACCOUNT, OTHER, 1.0)
+    assert asked.account == ACCOUNT
+    assert asked.conid == OTHER
+    assert asked.actual == 1.0
 
     store_statement(lake, [booked(OTHER, -1, "A;C", AT, stated_at=AT)])
     result = world.materialize(closures)
     (check,) = result.get_asset_check_evaluations()
     assert check.passed
     assert not lake.breaks.open_breaks(BREAKS)
-    rows = [(one.cause, one.stage) for one in lake.closures.records() if one.conid == OTHER]
+    rows = [
+        (judged_close.cause, judged_close.stage)
+        for judged_close in lake.closures.records()
+        if judged_close.conid == OTHER
+    ]
     assert rows == [("UNEXPLAINED", "PROVISIONAL"), ("ASSIGNED", "STATED")]
-    counted = [one.cause for one in lake.closures.current() if one.conid == OTHER]
+
+    counted = [closure.cause for closure in lake.closures.current() if closure.conid == OTHER]
     assert counted == ["ASSIGNED"], "the cause that was judged last"
-    first = min(one.judged_at for one in lake.closures.records() if one.conid == OTHER)
+    first = min(closure.judged_at for closure in lake.closures.records() if closure.conid == OTHER)
     for known_now, causes in ((False, {"TRADED", "UNEXPLAINED"}), (True, {"ASSIGNED"})):
-        found = read_closes(lake, Past(at=first, as_known_now=known_now))
-        assert {*found.rows["cause"]} == causes
+        closes = read_closes(lake, Past(at=first, as_known_now=known_now))
+        assert {*closes.rows["cause"]} == causes
     version = lake.closures.table.version()
     assert world.materialize(closures).success
     assert lake.closures.table.version() == version
@@ -97,8 +105,8 @@ def test_a_bill_that_matured_asks_nobody(world, lake, sec_type):
 )
 def test_a_quantity_in_any_account_is_claimed_of_all_of_them(lake, quantities, elsewhere, profit):
     lake.registry.sync.add_many(
-        leg(CALL, "ic", quantity=one, account=account)
-        for one, account in zip(quantities, (None, ACCOUNT), strict=False)
+        leg(CALL, "ic", quantity=quantity, account=account)
+        for quantity, account in zip(quantities, (None, ACCOUNT), strict=False)
     )
     published = make_holding(CALL, AT, account="DU2", position=elsewhere)
     lake.broker_positions.replace("g", [published])
@@ -118,9 +126,9 @@ def test_a_judgement_of_another_process_that_knew_less_and_ended_later_does_not_
     stream = CloseExplainer(lake)
     stream.explain([fill(CALL, -2, AT)])
     lake.closures.add([replace(one, judged_at=datetime.now(UTC)) for one in judged])
-    assert [one.cause for one in lake.closures.current()] == ["UNEXPLAINED"]
+    assert [closure.cause for closure in lake.closures.current()] == ["UNEXPLAINED"]
     assert stream.explain().unexplained == ()
-    assert [one.cause for one in lake.closures.current()] == ["TRADED"]
+    assert [judged_close.cause for judged_close in lake.closures.current()] == ["TRADED"]
 
 
 def test_a_cause_that_is_judged_after_the_clock_was_set_back_counts(lake):
@@ -130,7 +138,8 @@ def test_a_cause_that_is_judged_after_the_clock_was_set_back_counts(lake):
     store_statement(lake, [booked(OTHER, -1, "A;C", AT, stated_at=AT)])
     assert not CloseExplainer(lake).explain().unexplained
     (counted,) = lake.closures.current()
-    assert (counted.cause, counted.stage) == ("ASSIGNED", "STATED")
+    assert counted.cause == "ASSIGNED"
+    assert counted.stage == "STATED"
 
 
 def test_a_person_is_asked_about_a_close_also_after_the_clock_was_set_back(lake):
@@ -140,7 +149,8 @@ def test_a_person_is_asked_about_a_close_also_after_the_clock_was_set_back(lake)
     lake.breaks.accept(asked.break_id, by="somebody")
     CloseExplainer(lake, clock=lambda: AT - timedelta(hours=1)).explain()
     (accepted,) = lake.breaks.open_breaks(BREAKS)
-    assert (accepted.break_id, accepted.state) == (asked.break_id, "ACCEPTED")
+    assert accepted.break_id == asked.break_id
+    assert accepted.state == "ACCEPTED"
 
 
 def test_a_fact_of_weeks_ago_is_looked_at_although_all_closes_of_its_days_were_settled(lake):
@@ -154,7 +164,7 @@ def test_a_fact_of_weeks_ago_is_looked_at_although_all_closes_of_its_days_were_s
     now[0] += timedelta(days=1)
     store_statement(lake, [booked(OTHER, -1, "A;C", AT, stated_at=now[0])])
     assert explainer.explain().rows == 1
-    causes = {one.conid: one.cause for one in lake.closures.current()}
+    causes = {closure.conid: closure.cause for closure in lake.closures.current()}
     assert causes == {CALL: "TRADED", OTHER: "ASSIGNED"}
 
 
@@ -164,21 +174,22 @@ def test_an_unexplained_close_of_long_ago_stays_open_until_a_person_accepts_it(l
     later = AT + timedelta(days=61)
     explainer = CloseExplainer(lake, clock=lambda: later)
     lake.position_changes.add([change(CALL, 1, 0, later - timedelta(minutes=5))])
-    assert [one.conid for one in explainer.explain().unexplained] == [CALL]
-    assert {one.conid for one in lake.breaks.open_breaks(BREAKS)} == {OTHER, CALL}
+    assert [row.conid for row in explainer.explain().unexplained] == [CALL]
+    assert {open_break.conid for open_break in lake.breaks.open_breaks(BREAKS)} == {OTHER, CALL}
 
 
 def test_the_price_at_the_end_of_an_index_option_is_that_of_the_greeks_in_the_ledger(lake):
     on_index = cases.details(9, under_conid=cases.INDEX)
     lake.contracts.put([cases.CONTRACTS[cases.INDEX_CALL], on_index])
-    passed, night = count(), cases.NIGHT
+    passed = count()
+    night = cases.NIGHT
     explainer = CloseExplainer(lake, clock=lambda: night + timedelta(microseconds=next(passed)))
     lake.position_changes.add([cases.worthless(cases.INDEX_CALL, 1)])
 
     def cause() -> str:
         explainer.explain(asked=ASKED)
-        (one,) = lake.closures.current()
-        return one.cause
+        (closure,) = lake.closures.current()
+        return closure.cause
 
     before = END - timedelta(minutes=1)
     old = {"underlying_price": 5000.0, "greeks_time": END - timedelta(hours=2)}
@@ -200,10 +211,10 @@ def test_a_cause_stays_that_another_process_found_while_this_one_judged_without_
     prices = explainer._underlying_prices
 
     def prices_after_another(*args):  # the executions are read, and the close is not judged yet
-        other = CloseExplainer(lake, clock=lambda: began - timedelta(seconds=1))
-        other.explain([fill(CALL, -2, AT)])
+        close_explainer = CloseExplainer(lake, clock=lambda: began - timedelta(seconds=1))
+        close_explainer.explain([fill(CALL, -2, AT)])
         return prices(*args)
 
     monkeypatch.setattr(explainer, "_underlying_prices", prices_after_another)
     explainer.explain()
-    assert [one.cause for one in lake.closures.current()] == ["TRADED"]
+    assert [closure.cause for closure in lake.closures.current()] == ["TRADED"]

@@ -28,8 +28,8 @@ def add_legs(lake, at: datetime) -> None:
     )
 
 
-def number(found: dg.AssetMaterialization, key: str) -> float:
-    return float(found.metadata[key].value)
+def number(materialization: dg.AssetMaterialization, key: str) -> float:
+    return float(materialization.metadata[key].value)
 
 
 def test_the_latest_table_holds_the_newest_row_of_each_holding(world):
@@ -37,9 +37,10 @@ def test_the_latest_table_holds_the_newest_row_of_each_holding(world):
     world.row(1, 10, market_value=150.0)
     world.row(2, 15, position=0.0)
     event = world.event(world.materialize(latest_positions), "latest_positions")
-    found = world.read(LATEST_POSITIONS).sort("conid")
-    assert found["market_value"].to_list() == [150.0, 150.0]
-    assert (number(event, "held"), number(event, "dagster/row_count")) == (1, 2)
+    rows = world.read(LATEST_POSITIONS).sort("conid")
+    assert rows["market_value"].to_list() == [150.0, 150.0]
+    assert number(event, "held") == 1
+    assert number(event, "dagster/row_count") == 2
 
 
 def test_a_holding_that_closed_two_weeks_ago_leaves_the_table_unless_a_leg_names_it(world, lake):
@@ -74,10 +75,10 @@ def test_exposure_is_summed_per_strategy_and_says_how_old_it_is(world, lake):
     world.row(1, 60, market_value=150.0, delta=0.5)
     world.row(2, 10, market_value=50.0)
     event = world.event(world.materialize(strategy_exposure), "strategy_exposure")
-    found = world.read(STRATEGY_EXPOSURE).sort("strategy_id")
+    rows = world.read(STRATEGY_EXPOSURE).sort("strategy_id")
     names = ["strategy_id", "legs", "legs_held", "market_value", "delta"]
-    assert found.select(names).rows() == [("a", 2, 2, 200.0, 50.0), ("b", 1, 0, None, None)]
-    assert 59 < found["worst_value_age_s"][0] < 90
+    assert rows.select(names).rows() == [("a", 2, 2, 200.0, 50.0), ("b", 1, 0, None, None)]
+    assert 59 < rows["worst_value_age_s"][0] < 90
     assert number(event, "without_greeks") == 1
 
 
@@ -89,8 +90,8 @@ def test_an_empty_lake_gives_empty_tables(world, lake):
 TABLE = dg.TableMetadataValue
 
 
-def records(found: dg.AssetMaterialization, key: str) -> list[dict[str, Any]]:
-    table = found.metadata[key]
+def records(materialization: dg.AssetMaterialization, key: str) -> list[dict[str, Any]]:
+    table = materialization.metadata[key]
     assert isinstance(table, dg.TableMetadataValue)
     return [dict(record.data) for record in table.records]
 
@@ -113,23 +114,31 @@ def plain(text: str) -> str:
 def test_the_exposure_page_shows_money_first_and_never_adds_currencies(world, instance):
     world.materialize(strategy_exposure)
     stored = instance.get_latest_materialization_event(dg.AssetKey("strategy_exposure"))
-    found = stored.asset_materialization
-    tables = [name for name, value in found.metadata.items() if isinstance(value, TABLE)]
+    asset_materialization = stored.asset_materialization
+    tables = [
+        name for name, value in asset_materialization.metadata.items() if isinstance(value, TABLE)
+    ]
     assert tables == ["money EUR", "money USD", "risk EUR", "risk USD"]
-    assert list(found.metadata)[: len(tables)] == tables
-    assert all(len(found.metadata[name].schema.columns) <= 6 for name in tables)
-    first, total = records(found, "money USD")
+    assert list(asset_materialization.metadata)[: len(tables)] == tables
+    assert all(len(asset_materialization.metadata[name].schema.columns) <= 6 for name in tables)
+
+    first, total = records(asset_materialization, "money USD")
     little = "known for 1 of 2"
-    assert (first["strategy"], plain(first["value"])) == ("a", little)
-    assert (plain(first["unreal"]), plain(first["daily"])) == (little, little)
-    assert (plain(first["legs"]), plain(total["legs"])) == ("2/2", "2/2")
+    assert first["strategy"] == "a"
+    assert plain(first["value"]) == little
+    assert plain(first["unreal"]) == little
+    assert plain(first["daily"]) == little
+    assert plain(first["legs"]) == "2/2"
+    assert plain(total["legs"]) == "2/2"
     assert 59 <= float(plain(first["oldest"]).removesuffix(" s")) < 90
-    (second, _) = records(found, "money EUR")
-    assert (second["strategy"], plain(second["daily"])) == ("b", "-3.0")
-    assert plain(records(found, "risk USD")[0]["theta"]) == "–"
+
+    (second, _) = records(asset_materialization, "money EUR")
+    assert second["strategy"] == "b"
+    assert plain(second["daily"]) == "-3.0"
+    assert plain(records(asset_materialization, "risk USD")[0]["theta"]) == "–"
     plots = {
         name: value.value
-        for name, value in found.metadata.items()
+        for name, value in asset_materialization.metadata.items()
         if isinstance(value, dg.FloatMetadataValue | dg.IntMetadataValue)
     }
     of_euro = {"daily EUR": -3.0, "value EUR": 70.0, "unrealised EUR": 50.0}
@@ -141,30 +150,34 @@ def test_the_exposure_page_shows_money_first_and_never_adds_currencies(world, in
 def test_figures_are_aligned_to_the_right_with_separators():
     columns = [Column("leg", "leg", 0, itemgetter("leg"), left=True), Column("value", "value")]
     rows = [{"leg": "a", "value": -13_844.8}, {"leg": "b", "value": 7.0}]
-    one, other = aligned_table(columns, rows).records
-    assert one.data == {"leg": "a", "value": "-13,845"}
+    record, other = aligned_table(columns, rows).records
+    assert record.data == {"leg": "a", "value": "-13,845"}
     assert other.data == {"leg": "b", "value": "\u00a0" * 4 + "7.0"}
 
 
 @pytest.mark.usefixtures("two_strategies")
 def test_the_page_and_the_table_have_what_no_strategy_has_and_the_totals_of_all_holdings(world):
     world.row(9, 5, market_value=1000.0, daily_pnl=-1.0, right="CALL", delta=None)
-    found = world.event(world.materialize(latest_positions, strategy_exposure), "strategy_exposure")
-    listed = {row["strategy"]: row for row in records(found, "money USD")}
+    reported_event = world.event(
+        world.materialize(latest_positions, strategy_exposure), "strategy_exposure"
+    )
+    listed = {row["strategy"]: row for row in records(reported_event, "money USD")}
     (rest,) = (row for name, row in listed.items() if name.startswith("UNATTRIBUTED"))
     assert plain(rest["value"]) == "1,000"
     assert plain(listed["total"]["value"]) == "known for 2 of 3"
     assert plain(listed["total"]["daily"]) == "known for 2 of 3"
-    assert "total USD: greeks of 0 of 1 options" in found.metadata["notes"].value
-    assert found.metadata["unattributed"].value == "1"
+    assert "total USD: greeks of 0 of 1 options" in reported_event.metadata["notes"].value
+    assert reported_event.metadata["unattributed"].value == "1"
+
     newest = world.read(LATEST_POSITIONS)["ledger_version"].max()
-    assert found.metadata["ledger_version"].value == str(newest)
+    assert reported_event.metadata["ledger_version"].value == str(newest)
     table = world.read(STRATEGY_EXPOSURE).filter(pl.col("currency") == "USD")
     assert set(table["market_value"]) == {1000.0, None}
     assert set(world.read(STRATEGY_EXPOSURE)["ledger_version"]) == {newest}
     without = world.read(STRATEGY_EXPOSURE).group_by(pl.col("strategy_id") == "UNATTRIBUTED")
     counts = dict(without.agg(pl.col("legs_without_greeks").sum()).iter_rows())
-    assert (found.metadata["without_greeks"].value, counts[True]) == (str(counts[False]), 1)
+    assert reported_event.metadata["without_greeks"].value == str(counts[False])
+    assert counts[True] == 1
 
 
 @pytest.mark.parametrize("asset", [latest_positions, strategy_exposure])

@@ -118,14 +118,16 @@ def test_a_file_with_the_ending_of_another_format_is_named(folder):
 def test_a_pipe_in_the_place_of_the_index_is_no_index(folder):
     os.mkfifo(folder / INDEX_FILE)
     for _ in range(2):
-        assert [one.file for one in StatementFolder(folder).read().found] == ["good.xml"]
+        assert [statement.file for statement in StatementFolder(folder).read().found] == [
+            "good.xml"
+        ]
 
 
 def check_bad_is_named_and_good_is_read(folder: Path) -> None:
     settings = load_settings(flex_folder=folder, lake=str(folder / "absent"))
     accounts = ServedAccounts(MoneyLake(settings.lake), settings)
     read = StatementFolder(folder, accounts).read()
-    assert [one.file for one in read.found] == ["good.xml"]
+    assert [statement.file for statement in read.found] == ["good.xml"]
     (error,) = read.unreadable
     assert error.what.startswith("bad.xml")
     assert error.remedy
@@ -144,7 +146,7 @@ def test_a_row_with_such_a_content_is_an_error_of_its_own(folder, content):
     (folder / "bad.xml").write_bytes(content)
     for _ in range(2):  # parsed, and from the index of the folder
         read = StatementFolder(folder).read()
-        assert {one.file for one in read.found} == {"good.xml", "bad.xml"}
+        assert {statement.file for statement in read.found} == {"good.xml", "bad.xml"}
         (error,) = read.unreadable
         assert error.what.startswith("bad.xml: ")
         assert error.remedy
@@ -165,9 +167,9 @@ def test_a_name_that_is_no_text_is_an_error_of_its_file(folder):
 
 
 def test_a_folder_that_is_none_is_named(folder, monkeypatch):
-    found = StatementFolder(folder / "good.xml")
-    assert "cannot be read" in str(found.read().unreadable[0])
-    assert found.first_day() is None
+    statement_folder = StatementFolder(folder / "good.xml")
+    assert "cannot be read" in str(statement_folder.read().unreadable[0])
+    assert statement_folder.first_day() is None
     monkeypatch.setattr(FlexService, "download", lambda *_: GOOD)
     settings = load_settings(flex_folder=folder / "good.xml", flex_token=KEPT, flex_query_id="7")
     with pytest.raises(StatementError, match=r"query 7: the folder .* cannot be written"):
@@ -181,8 +183,10 @@ def test_all_others_are_imported_and_the_check_names_the_bad_ones(world, folder,
     result = world.materialize(imported)
     assert result.success
     assert lake.executions.rows()["execution_id"].to_list() == ["good"]
+
     (check,) = result.get_asset_check_evaluations()
-    assert (check.check_name, check.passed) == ("files_are_readable", False)
+    assert check.check_name == "files_are_readable"
+    assert check.passed is False
     assert check.metadata["left_out"].value == len(CONTENTS) + len(ROWS) + 1
     assert check.severity is dg.AssetCheckSeverity.WARN
     for path in folder.glob("[bp]*.xml"):
@@ -210,8 +214,10 @@ def test_a_download_that_fails_is_tried_again_keeps_no_file_back_and_the_check_n
     for retry in retries:
         assert "gave no answer" in retry.event_specific_data.error.cause.message
     assert lake.executions.rows()["execution_id"].to_list() == ["good"]
+
     (check,) = result.get_asset_check_evaluations()
-    assert (check.passed, check.metadata["left_out"].value) == (False, 1)
+    assert check.passed is False
+    assert check.metadata["left_out"].value == 1
     assert "query 123456: the Flex service at 127.0.0.1 gave no answer" in check.description
     event, *_ = result.asset_materializations_for_node("statements")
     assert event.asset_key.to_user_string() == "flex_statements"

@@ -57,13 +57,14 @@ def test_a_day_without_own_rows_is_filled_from_the_statement(fill, folder, rows,
     (folder / "a.xml").write_bytes(statement(position(1), option, bond))
     result = fill()
     assert result.success
-    found = rows()
-    assert found["position"].to_list() == [1.0, -3.0]
-    assert found["sec_type"].to_list() == ["OPT", "FOP"]
-    assert set(found["source"]) == {"FLEX"}
-    assert set(found["trading_mode"]) == {"SIMULATED"}
-    assert found["market_value"].to_list() == [150.0, 150.0]
-    assert found["timestamp"].to_list() == [utc("2026-03-05T21:00:00")] * 2
+
+    read_rows = rows()
+    assert read_rows["position"].to_list() == [1.0, -3.0]
+    assert read_rows["sec_type"].to_list() == ["OPT", "FOP"]
+    assert set(read_rows["source"]) == {"FLEX"}
+    assert set(read_rows["trading_mode"]) == {"SIMULATED"}
+    assert read_rows["market_value"].to_list() == [150.0, 150.0]
+    assert read_rows["timestamp"].to_list() == [utc("2026-03-05T21:00:00")] * 2
     event = world.event(result, "daily_positions")
     assert event.metadata["from_statement"].value == 2
     assert event.metadata["statements"].value == "a.xml"
@@ -93,11 +94,14 @@ def test_own_rows_of_the_day_stay_and_what_differs_is_a_break(world, fill, folde
     assert fill().success
     assert rows()["source"].to_list() == [*["STREAM"] * 4, "FLEX"]
     assert rows()["market_value"].to_list() == [150.0] * 5
-    found = lake.breaks.open_breaks()
-    assert {(one.type.value, one.gateway_id) for one in found} == {
+
+    open_breaks = lake.breaks.open_breaks()
+    assert {(open_break.type.value, open_break.gateway_id) for open_break in open_breaks} == {
         ("STATEMENT", "statement:2026-03-05")
     }
-    sides = {one.conid: (one.expected, one.actual) for one in found}
+    sides = {
+        difference.conid: (difference.expected, difference.actual) for difference in open_breaks
+    }
     assert sides == {2: (2.0, 1.0), 3: (1.0, 1.0), 4: (None, 1.0), 5: (1.0, None)}
     (folder / "a.xml").write_bytes(statement(*map(position, range(1, 5))))
     assert fill().success
@@ -114,7 +118,8 @@ def test_a_day_whose_differences_could_not_be_recorded_stays_missing(
         assert not fill().success
     assert rows().is_empty()
     assert fill().success
-    assert (rows().height, len(lake.breaks.open_breaks())) == (1, 1)
+    assert rows().height == 1
+    assert len(lake.breaks.open_breaks()) == 1
 
 
 def test_what_was_traded_or_booked_after_the_close_is_no_difference(
@@ -138,10 +143,13 @@ def test_what_was_traded_or_booked_after_the_close_is_no_difference(
     for name in ("a", "b"):  # two statements that cover the day
         (folder / f"{name}.xml").write_bytes(statement(*stated, trades=trades, more=more))
     assert fill().success
+
     own = [(1, -1.0), (2, 1.0), (3, 1.0), (4, 100.0)]
     assert rows().select("conid", "position").rows() == own
-    (found,) = lake.breaks.open_breaks()
-    assert (found.conid, found.expected, found.actual) == (3, 2.0, 1.0), "traded before the close"
+    (open_break,) = lake.breaks.open_breaks()
+    assert (open_break.conid, open_break.expected, open_break.actual) == (3, 2.0, 1.0), (
+        "traded before the close"
+    )
 
 
 def test_a_row_of_another_day_gives_way_to_the_statement(world, fill, folder, rows, lake):
@@ -154,7 +162,8 @@ def test_a_row_of_another_day_gives_way_to_the_statement(world, fill, folder, ro
 
 
 def test_of_two_statements_for_a_day_the_later_one_counts(fill, folder, rows):
-    late, early = "20260307;010000", "20260306;010000"
+    late = "20260307;010000"
+    early = "20260306;010000"
     (folder / "a.xml").write_bytes(statement(position(1, positionValue="7"), generated=late))
     (folder / "b.xml").write_bytes(statement(position(1), position(2), generated=early))
     assert fill().success
@@ -240,7 +249,7 @@ def test_an_import_reads_each_file_once_a_changed_one_again_and_stores_a_trade_o
 ):
     def added() -> list[int]:
         events = world.materialize(imported).asset_materializations_for_node("statements")
-        return [one.metadata["added"].value for one in events if "added" in one.metadata]
+        return [event.metadata["added"].value for event in events if "added" in event.metadata]
 
     (folder / "a.xml").write_bytes(statement(trades=(trade("e1"), trade("e2"))))
     (folder / "b.xml").write_bytes(statement(trades=(trade("e2"), trade("e3"))))
@@ -249,12 +258,13 @@ def test_an_import_reads_each_file_once_a_changed_one_again_and_stores_a_trade_o
     assert added() == [0, 0]
     assert lake.executions.table.version() == version
     assert parsed == ["a.xml", "b.xml"]
+
     (folder / "b.xml").write_bytes(statement(trades=(trade("e3"), trade("e4"))))
     assert added() == [1, 0]
     assert parsed == ["a.xml", "b.xml", "b.xml"]
-    found = lake.executions.rows()
-    assert set(found["execution_id"]) == {"e1", "e2", "e3", "e4"}
-    assert set(found["source"]) == {"FLEX"}
+    rows = lake.executions.rows()
+    assert set(rows["execution_id"]) == {"e1", "e2", "e3", "e4"}
+    assert set(rows["source"]) == {"FLEX"}
 
 
 @pytest.mark.parametrize("at_once", [False, True, "all"])
@@ -274,8 +284,12 @@ def test_what_the_newest_statement_says_counts_also_if_an_older_one_said_it(lake
     others = stated("20260307", **less), stated("20260308", **full)
 
     def add(*found: Statement) -> int:
-        trades = lake.executions.add(row for one in found[::-1] for row in one.executions)
-        return trades + lake.statement_events.add(one.events[0] for one in found[::-1])
+        trades = lake.executions.add(
+            row for read_statement in found[::-1] for row in read_statement.executions
+        )
+        return trades + lake.statement_events.add(
+            read_statement.events[0] for read_statement in found[::-1]
+        )
 
     if at_once == "all":
         assert add(*others[::-1], first) == 7
@@ -302,13 +316,16 @@ def test_a_close_of_a_gap_is_explained_by_what_the_newest_statement_names(
     (folder / "b.xml").write_bytes(statement(trades=(trade("e1"),), generated="20260307;010000"))
     assert world.materialize(imported).success
 
-    since, seen_at = utc("2026-03-04T21:00:00"), utc("2026-03-10T15:00:00")
+    since = utc("2026-03-04T21:00:00")
+    seen_at = utc("2026-03-10T15:00:00")
     closed = change(CALL, 2, 0, seen_at, since=since, account="DUSIM0001")
     explainer = CloseExplainer(lake, clock=lambda: utc("2026-03-10T16:00:00"))
     lake.position_changes.add([closed])
     explainer.explain()
-    (found,) = lake.closures.current()
-    assert (found.cause, found.quantity, found.executions) == ("TRADED", 2.0, "e1")
+    (closure,) = lake.closures.current()
+    assert closure.cause == "TRADED"
+    assert closure.quantity == 2.0
+    assert closure.executions == "e1"
 
 
 def test_a_day_is_covered_only_with_the_trades_of_its_statement(world, folder, lake):
@@ -320,7 +337,7 @@ def test_a_day_is_covered_only_with_the_trades_of_its_statement(world, folder, l
     explainer = CloseExplainer(lake, clock=lambda: utc("2026-03-06T12:00:00"))
     lake.position_changes.add([closed])
     explainer.explain()
-    assert [one.cause for one in lake.closures.current()] == ["TRADED"]
+    assert [closure.cause for closure in lake.closures.current()] == ["TRADED"]
     assert world.materialize(imported).success
     assert lake.executions.table.count() == 1
 
@@ -397,6 +414,6 @@ def test_net_liquidation_and_cash_of_a_statement_are_stored_once(world, folder, 
     (folder / "a.xml").write_bytes(statement(more=element("EquitySummaryByReportDateInBase", row)))
     assert world.materialize(imported).success
     assert world.materialize(imported).success
-    found = lake.account_values.table.rows()
-    assert found.select("net_liquidation", "cash", "source").rows() == [(99.0, 10.5, "FLEX")]
-    assert found["timestamp"].to_list() == [utc("2026-03-05T21:00:00")]
+    rows = lake.account_values.table.rows()
+    assert rows.select("net_liquidation", "cash", "source").rows() == [(99.0, 10.5, "FLEX")]
+    assert rows["timestamp"].to_list() == [utc("2026-03-05T21:00:00")]

@@ -81,20 +81,24 @@ def put(folder: Path, files: Mapping[str, bytes]) -> None:
 
 def explained(lake: MoneyLake) -> dict[tuple[str, str, str], float | None]:
     """Return the profit by day, account and currency; None where a part of it is unknown."""
-    (table,) = (one for one in lake.derived_tables if one.spec.name == "profit_explained")
+    (table,) = (
+        derived_table
+        for derived_table in lake.derived_tables
+        if derived_table.spec.name == "profit_explained"
+    )
     total = pl.when(pl.col("profit").is_not_null().all()).then(pl.col("profit").sum())
     rows = table.rows().group_by("session_date", "account", "currency").agg(total)
     return {(str(day), *of): profit for day, *of, profit in rows.iter_rows()}
 
 
 def assert_profits(lake: MoneyLake, profits: Profits, unknown: set[tuple[str, str]]) -> None:
-    found = {key: profit for key, profit in explained(lake).items() if key != WRONG_DAY}
-    for key in sorted(found.keys() | profits.keys() - {WRONG_DAY}):
+    profit_of = {key: profit for key, profit in explained(lake).items() if key != WRONG_DAY}
+    for key in sorted(profit_of.keys() | profits.keys() - {WRONG_DAY}):
         day, account, _currency = key
         if (account, day) in unknown:
-            assert found[key] is None, key
+            assert profit_of[key] is None, key
         else:
-            assert found.get(key, 0.0) == pytest.approx(profits.get(key, 0.0), abs=0.005), key
+            assert profit_of.get(key, 0.0) == pytest.approx(profits.get(key, 0.0), abs=0.005), key
 
 
 def assert_each_state(lake: MoneyLake, folder: Path, materialize: Materialize) -> None:

@@ -45,14 +45,15 @@ def tick(instance: dg.DagsterInstance) -> Tick:
 def evaluated(instance: dg.DagsterInstance) -> Callable[..., None]:
     def report(*, passed: bool, **values) -> None:
         of_key = {"asset_key": KEY.asset_key, "check_name": KEY.name}
-        found = dg.AssetCheckEvaluation(**of_key, passed=passed, **values)
-        instance.report_runless_asset_event(found)
+        evaluation = dg.AssetCheckEvaluation(**of_key, passed=passed, **values)
+        instance.report_runless_asset_event(evaluation)
 
     return report
 
 
 def broken(evaluated) -> None:
-    text, what_to_do = "1 requests are FAILED. Retry them.", {"what_to_do": "Retry them."}
+    text = "1 requests are FAILED. Retry them."
+    what_to_do = {"what_to_do": "Retry them."}
     severity = dg.AssetCheckSeverity.WARN
     evaluated(passed=False, severity=severity, description=text, metadata=what_to_do)
 
@@ -68,6 +69,7 @@ def test_a_break_and_its_end_are_each_sent_once(tick, evaluated, receiver):
     assert title == "WARN: position_queue: requests_are_answered"
     assert "1 requests are FAILED." in body
     assert "What to do: Retry them." in body
+
     link = "http://127.0.0.1:3000/assets/position_queue?view=checks"
     assert f"{link}&checkDetail=requests_are_answered" in body
     evaluated(passed=True, description="None failed.")
@@ -82,7 +84,8 @@ def test_a_message_waits_for_a_receiver_that_is_away_and_no_url_is_stored(
     receiver.answer = 503
     broken(evaluated)
     result = tick()
-    assert (receiver.asked, receiver.messages) == (1, [])
+    assert receiver.asked == 1
+    assert receiver.messages == []
     assert "1 messages wait" in result.skip_reason.skip_message
     assert PASSWORD not in result.cursor + result.skip_reason.skip_message
     tick()

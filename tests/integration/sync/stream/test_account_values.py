@@ -65,13 +65,16 @@ async def test_the_first_row_of_each_account_is_whole_and_agrees_with_its_book(
     async with recording(**STILL) as (sim, _):
         for account, cash in ((A, 100_000.0), (B, 50_000.0)):
             row = await arrives(is_whole, account)
-            assert (row.currency, row.cash, row.source) == ("USD", cash, "GATEWAY")
+            assert row.currency == "USD"
+            assert row.cash == cash
+            assert row.source == "GATEWAY"
             assert row.trading_mode == "SIMULATED"
             assert row.values_received_at <= row.timestamp
             assert row.pnl_received_at <= row.timestamp
             assert row.unrealized_pnl != 0
         assert sim.stats()["account_pnl_subscriptions"] == {A: 1, B: 1}
         assert sim.stats()["lines_in_use"] == 0
+
     rows = lake.account_values.latest()
     first = rows.filter(rows["account"] == A).row(0, named=True)
     assert first["net_liquidation"] > first["available_funds"] > 0
@@ -116,10 +119,13 @@ async def test_profits_that_do_not_come_are_null_harm_nothing_else_and_are_reque
     prepare = lambda sim: sim.account_pnl(A, answer)  # noqa: E731
     async with recording(prepare=prepare, gateway_timeout_s=2.0) as (sim, streamer):
         row = await arrives(lambda row: row.net_liquidation is not None)
-        assert (row.daily_pnl, row.unrealized_pnl, row.realized_pnl) == (None, None, None)
+        assert row.daily_pnl is None
+        assert row.unrealized_pnl is None
+        assert row.realized_pnl is None
         assert (row.pnl_received_at is None) == (answer != "unset")
         assert is_whole(await arrives(is_whole, B))
         assert streamer.state is SessionState.LIVE
+
         if answer != "unset":
             await eventually(lambda: requests(sim, "reqPnL") >= 4)
         sim.account_pnl(A, "values")
@@ -183,7 +189,8 @@ async def test_a_stream_as_a_service_fences_its_rows(lake, arrives):
         service = Service(lake, settings_for(sim, **OFTEN))
         row = await arrives(is_whole)
         session = service.session
-        assert (row.session_id, row.run_id) == (session.session_id, "run-1")
+        assert row.session_id == session.session_id
+        assert row.run_id == "run-1"
         assert row.fencing_token == session.fencing_token
         await arrives(is_whole, B)
         await service.end()

@@ -35,7 +35,8 @@ def open_keys(sim, account):
 
 def rated_and_held(lake, settings):
     """Return the completeness of each account, and how many open holdings it has."""
-    rated, held = {}, Counter()
+    rated = {}
+    held = Counter()
     for row in published(lake, settings).values():
         rated.setdefault(row.account, set()).add(row.completeness)
         held[row.account] += row.position != 0
@@ -70,6 +71,7 @@ async def test_an_empty_list_after_a_restart_closes_nothing_until_one_names_the_
         for account in accounts:
             assert f"account {account} has none of its holdings in the list" in streamer.detail
         assert (B in streamer.detail) == (B in accounts)
+
         shown = len(received.updates)
         await offline(sim, streamer)  # its list comes too early to be a second one
         await publishes(lake, settings, rated, held)
@@ -143,6 +145,7 @@ async def test_accounts_of_another_login_at_the_port_are_unknown_and_never_close
         _, held = rated_and_held(lake, settings)
         sim.log_in_as([B])
         await publishes(lake, settings, {A: UNKNOWN, B: COMPLETE}, held)
+
         shown = len(received.updates)
         unknown = (
             f"account {A} is not managed by this login now: its {held[A]} holdings are unknown"
@@ -152,6 +155,7 @@ async def test_accounts_of_another_login_at_the_port_are_unknown_and_never_close
         assert {update.account for update in received.updates[shown:]} == {B}
         assert {account for account, _ in streamer.routes} == {B}
         assert await zero_rows(lake, settings) == set()
+
         sim.log_in_as([A, B])
         await publishes(lake, settings, {A: COMPLETE, B: COMPLETE}, held)
         await eventually(lambda: streamer.detail is None)
@@ -167,6 +171,7 @@ async def test_a_stream_that_starts_behind_another_login_knows_whose_accounts_it
         async with streaming(sim) as (streamer, _):
             settings = streamer.settings
             await publishes(lake, settings, {A: COMPLETE}, {A: 5})
+
         sim.log_in_as([B])
         for _ in range(2):
             async with streaming(sim) as (streamer, received):

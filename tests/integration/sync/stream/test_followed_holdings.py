@@ -18,7 +18,8 @@ from position_sync_dagster.sync.stream import router
 from tests.support.booked_legs import PUT, A, B
 from tests.support.streams import eventually, holding, published, requests
 
-SPX_PUT, FUTURE = 921000006, 920000002
+SPX_PUT = 921000006
+FUTURE = 920000002
 IN_CENTS = 921000004
 OPEN = 9
 STILL = {"autostep": True, "tick_interval_s": 3600.0}
@@ -83,7 +84,8 @@ async def test_a_monitored_holding_has_a_value_and_a_daily_profit_without_a_line
             return row if row and row["daily_pnl"] is not None else None
 
         row = await eventually(drained)
-        assert (row["source"], row["value_source"]) == (Source.QUEUE, ValueOrigin.PNL_SINGLE)
+        assert row["source"] == Source.QUEUE
+        assert row["value_source"] == ValueOrigin.PNL_SINGLE
         assert row["unrealized_pnl"] is not None
         assert sim.stats()["peak_lines"] == 0
 
@@ -96,16 +98,17 @@ async def test_a_value_that_stands_still_is_confirmed_and_has_no_further_row(
         await eventually(lambda: sim.stats()["pnl_subscriptions"] == OPEN)
 
         async def settled():
-            found = await drain(streamer)
-            return len(found) == OPEN and all(
+            drained = await drain(streamer)
+            return len(drained) == OPEN and all(
                 row["value_source"] == ValueOrigin.PNL_SINGLE
                 and row["market_price"] is not None  # 0.0, once the contract's details came
                 and (row["conid"] != IN_CENTS or row["market_price"] > 1)
-                for row in found.values()
+                for row in drained.values()
             )
 
         await eventually(settled)
-        ledger, table = await lake.updates.version(), lake.broker_positions
+        ledger = await lake.updates.version()
+        table = lake.broker_positions
         after = utc_now()
 
         async def confirmed():
@@ -130,7 +133,8 @@ async def test_a_message_that_cannot_count_changes_nothing_and_is_asked_for_agai
         asked = requests(sim, "reqPnLSingle")
         sim.position_pnl(A, PUT, answer)
         row = await holding(lake, streamer, (A, PUT), by_portfolio)
-        assert (row.position, row.followed) == (before.position, False)
+        assert row.position == before.position
+        assert row.followed is False
         await eventually(lambda: requests(sim, "reqPnLSingle") > asked)
         sim.position_pnl(A, PUT, "values")
         await holding(lake, streamer, (A, PUT), by_pnl)
@@ -159,7 +163,8 @@ async def test_a_daily_profit_of_yesterday_does_not_count(following, lake):
         sim.position_pnl(A, PUT, "yesterday")
         sim.pin_quote(PUT, bid=39.9, ask=40.1, mark=40.0)
         row = await holding(lake, streamer, (A, PUT), lambda row: row.daily_pnl is None)
-        assert (row.value_source, row.followed) == (ValueOrigin.PNL_SINGLE, True)
+        assert row.value_source == ValueOrigin.PNL_SINGLE
+        assert row.followed is True
         sim.position_pnl(A, PUT, "values")
         await holding(lake, streamer, (A, PUT), by_pnl)
 
@@ -225,7 +230,8 @@ async def test_an_account_without_portfolio_rows_is_valued_by_its_profit_subscri
             return row if row and row["market_value"] is not None else None
 
         row = await eventually(drained)
-        assert (row["value_source"], row["price_kind"]) == (ValueOrigin.PNL_SINGLE, "VALUE")
+        assert row["value_source"] == ValueOrigin.PNL_SINGLE
+        assert row["price_kind"] == "VALUE"
         assert row["daily_pnl"] is not None
 
 

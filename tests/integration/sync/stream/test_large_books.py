@@ -15,9 +15,13 @@ from tests.support.streams import eventually, offline, published
 
 ACTIVE = 60
 STRIKES = 500 if EVERYTHING else 125
-HOLDINGS, JOINING = 4 * STRIKES, 2 * STRIKES
+HOLDINGS = 4 * STRIKES
+JOINING = 2 * STRIKES
 TEN_LINES = {"max_lines": 10, "reserved_lines": 0}
-PNL_SINGLE, MARKET_DATA, POSITIONS, ACCOUNT = 94, 1, 61, 6
+PNL_SINGLE = 94
+MARKET_DATA = 1
+POSITIONS = 61
+ACCOUNT = 6
 
 
 @pytest.fixture
@@ -102,7 +106,7 @@ async def test_many_legs_that_join_and_leave_at_once_are_routed_in_few_commits(
         before = (await lake.queue.overview()).version
 
         def routed(state):
-            return sum(found is state for found in streamer.routes.values())
+            return sum(route is state for route in streamer.routes.values())
 
         await lake.registry.replace_all(legs)
         await eventually(lambda: routed(LegState.OVERFLOW) == JOINING - 10)

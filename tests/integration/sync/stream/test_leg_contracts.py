@@ -37,7 +37,9 @@ async def test_a_leg_with_another_strike_than_its_contract_is_not_streamed(strea
 async def test_a_stock_is_streamed_as_a_leg(stream_legs):
     async with stream_legs(STOCK) as (_sim, streamer, received):
         row = received.newest(A, STOCK)
-        assert (row.sec_type, row.right, row.position) == ("STK", None, 200.0)
+        assert row.sec_type == "STK"
+        assert row.right is None
+        assert row.position == 200.0
         assert streamer.routes[(A, STOCK)] is LegState.STREAMED
         assert streamer.detail is None
 
@@ -112,7 +114,8 @@ async def test_texts_of_a_gateway_in_chinese_are_readable_and_have_their_code(st
         assert "与IBKR的连接断开 (code 1100)" in streamer.detail
 
 
-MONTHLY, WEEKLY = 941000001, 941000002
+MONTHLY = 941000001
+WEEKLY = 941000002
 SPX = {"symbol": "SPX", "right": "PUT", "strike": 6000, "expiry": "20281215", "strategy_id": "s"}
 BOOK = f"""
 as_of: 2028-06-01
@@ -141,9 +144,10 @@ async def test_a_leg_without_a_conid_is_found_stored_and_streamed(stream_legs, l
     [described] = lake.registry.unresolved
     async with stream_legs() as (_sim, streamer, received):
         assert (await received.row(CALL)).position == 5
-        [found] = lake.registry.legs
-        assert (found.conid, found.added_at) == (CALL, described.added_at)
-        assert found.resolved_at >= described.added_at
+        [leg] = lake.registry.legs
+        assert leg.conid == CALL
+        assert leg.added_at == described.added_at
+        assert leg.resolved_at >= described.added_at
         assert lake.registry.unresolved == ()
         await eventually(lambda: CALL in lake.contracts.get([CALL]))
         await eventually(lambda: streamer.routes[(A, CALL)] is LegState.STREAMED)
@@ -153,11 +157,13 @@ async def test_a_leg_without_a_conid_is_found_stored_and_streamed(stream_legs, l
 async def test_an_ambiguous_leg_names_its_candidates_and_harms_no_other(
     stream_legs, lake, tmp_path, caplog
 ):
-    legs, book = (SPX, SPX | {"trading_class": "SPXW"}), book_of(tmp_path, BOOK)
+    legs = (SPX, SPX | {"trading_class": "SPXW"})
+    book = book_of(tmp_path, BOOK)
     async with stream_legs(*legs, book=book) as (_sim, streamer, received):
         await received.row(WEEKLY)
         await eventually(lambda: streamer.detail)
         assert "2 contracts are SPX 2028-12-15 6000 PUT: SPX " in streamer.detail
+
         [leg] = lake.registry.unresolved
         for conid, trading_class in ((MONTHLY, "SPX"), (WEEKLY, "SPXW")):
             assert f"(conid {conid}, class {trading_class}, expiry 2028-12-15" in leg.problem
@@ -166,6 +172,7 @@ async def test_an_ambiguous_leg_names_its_candidates_and_harms_no_other(
         assert streamer.routes[(A, MONTHLY)] is LegState.MONITORED
         said = [r for r in caplog.records if "6000 PUT of strategy s is not" in r.getMessage()]
         assert len(said) == 1
+
         # The leg, corrected, takes the place of the description.
         await lake.registry.add_active(MONTHLY, **SPX)
         await received.row(MONTHLY)
@@ -196,7 +203,9 @@ async def test_without_an_answer_nothing_is_said_of_a_leg(lake):
         assert [leg.conid for leg in lake.registry.legs] == [CALL]
 
 
-THURSDAYS, FRIDAYS, THURSDAYS_ALONE = 941000003, 941000004, 941000005
+THURSDAYS = 941000003
+FRIDAYS = 941000004
+THURSDAYS_ALONE = 941000005
 WEEKLIES = f"""
 as_of: 2028-06-01
 accounts: [{{name: {A}}}]
@@ -219,7 +228,8 @@ async def test_a_leg_is_the_contract_of_its_day_whatever_the_zone_of_the_login(
     tmp_path, clock, stream_legs, lake
 ):
     terms = {"symbol": "QQQ", "right": "CALL", "expiry": "20281215", "strategy_id": "s"}
-    legs, book = [terms | {"strike": strike} for strike in (600, 605)], book_of(tmp_path, WEEKLIES)
+    legs = [terms | {"strike": strike} for strike in (600, 605)]
+    book = book_of(tmp_path, WEEKLIES)
     of_login = lambda sim: sim.last_trade_times("login", clock)  # noqa: E731
     async with stream_legs(*legs, book=book, prepare=of_login) as (_sim, streamer, received):
         await received.row(FRIDAYS)
@@ -260,6 +270,8 @@ async def test_a_described_leg_that_has_expired_is_told_and_not_looked_up(lake) 
             await resolver.resolve_due(connection)
         (one,) = lake.registry.unresolved
         assert one.problem.startswith("It expired on 2024-01-19")
+
         version = lake.registry.table.version()
         await resolver.resolve(connection, lake.registry.unresolved)
-        assert (lake.registry.table.version(), asked()) == (version, 0)
+        assert lake.registry.table.version() == version
+        assert asked() == 0

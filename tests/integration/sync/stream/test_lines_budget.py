@@ -24,7 +24,9 @@ from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 from tests.support.booked_legs import CALL, CENTS, PUT, STOCK, WORTHLESS, A, book_of_chain, terms_of
 from tests.support.streams import Service, eventually, requests, settings_for, simulate
 
-FUTURE, FUTURE_OPTION, INDEX_OPTION = 920000002, 921000005, 921000006
+FUTURE = 920000002
+FUTURE_OPTION = 921000005
+INDEX_OPTION = 921000006
 INDEX = 920000004
 BEGAN = datetime(2026, 3, 9, 15, 10, tzinfo=UTC)
 ALL = (STOCK, FUTURE, CALL, PUT, WORTHLESS, CENTS, FUTURE_OPTION, INDEX_OPTION)
@@ -35,13 +37,15 @@ class ManagedLines:
 
     def __init__(self, sim, connection, settings):
         self.sim, self.connection = sim, connection
-        self.now, self.legs = 1000.0, []
+        self.now = 1000.0
+        self.legs = []
         self.contracts = ContractCache(None)
         clock = lambda: BEGAN + timedelta(seconds=self.now - 1000.0)  # noqa: E731
         context = OwnerContext(settings=settings, monotonic=lambda: self.now, clock=clock)
         self.manager = StreamLines(context, self.contracts)
         self.manager.attach(connection.lines)
-        self.requests, self.request_ids = Counter(), {}
+        self.requests = Counter()
+        self.request_ids = {}
         self._request = connection.ib.reqMktData
         connection.ib.reqMktData = self._request_and_count
 
@@ -124,6 +128,7 @@ async def test_the_line_of_a_leg_without_permission_is_requested_again_after_gro
         for times, wait_s in ((1, first_s), (2, second_s)):
             await managed.tick()
             await eventually(lambda: managed.streams == {CALL})
+
             text, which = managed.manager.problems()
             assert f": 1 leg now by the queue, since 15:10 UTC (IB {code}" in text
             assert which.startswith(f"{managed.contracts.name(PUT)}, requested again at ")
@@ -131,6 +136,7 @@ async def test_the_line_of_a_leg_without_permission_is_requested_again_after_gro
             assert await managed.tick() == await managed.tick(after_s=wait_s - 1) == {CALL}
             assert managed.requests[PUT] == times
             managed.now += 1
+
         managed.sim.set_permission(PUT, None)
         assert await managed.tick() == {CALL, PUT}
         assert managed.manager.problems() == []
@@ -148,6 +154,7 @@ async def test_a_leg_with_delayed_data_is_reported_and_live_data_are_requested_a
         await eventually(lambda: not managed.streams)
         assert managed.manager.login.line(PUT).refused
         assert await managed.tick() == {PUT}
+
         line = managed.manager.login.line(PUT)
         assert (line.state, line.is_awaited) == (LineState.WAITING, True)  # in the same step
         await eventually(lambda: managed.connection.lines.quote(PUT).market_data_type == 3)
@@ -155,6 +162,7 @@ async def test_a_leg_with_delayed_data_is_reported_and_live_data_are_requested_a
         assert ": 1 leg with delayed data, since " in text
         assert await managed.tick(after_s=wait_s - 1) == {PUT}
         assert managed.requests[PUT] == 2
+
         await managed.tick(after_s=1)
         await eventually(lambda: not managed.streams)
         assert await managed.tick() == {PUT}
@@ -233,7 +241,9 @@ async def test_a_refusal_while_contract_details_are_fetched_counts(manage_lines,
         assert managed.requests[PUT] == 1
 
 
-ACTIVE, OTHERS, STREAMED = 250, 30, 95
+ACTIVE = 250
+OTHERS = 30
+STREAMED = 95
 
 
 @pytest.fixture

@@ -82,6 +82,7 @@ async def test_a_replay_ends_in_the_same_ledger(recorded, stream_to):
             await eventually(lambda: streamer.counts.reconnects == 1)
             await eventually(lambda: streamer.state is SessionState.LIVE)
             await eventually(lambda: streamer.lines_in_use == 3)
+
             feed = streamer._link.connection.feed
             await eventually(
                 lambda: all(feed.states[account].ended_at for account in feed.accounts)

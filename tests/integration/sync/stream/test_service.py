@@ -87,7 +87,8 @@ async def test_a_stream_owns_the_login_until_its_connection_is_closed(lake, monk
         await service.end()
         ended = service.session
     assert owners == [True]
-    assert (ended.state, ended.lines_in_use) == (SessionState.ENDED, 0)
+    assert ended.state == SessionState.ENDED
+    assert ended.lines_in_use == 0
 
 
 async def test_a_stream_owns_the_login_writes_fenced_rows(lake):
@@ -96,9 +97,13 @@ async def test_a_stream_owns_the_login_writes_fenced_rows(lake):
         service = Service(lake, settings_for(sim))
         await eventually(lambda: _has_rows(lake, 4))
         session = service.session
-        assert (session.state, session.owner, session.run_id) == ("LIVE", "STREAM", "run-1")
+        assert session.state == "LIVE"
+        assert session.owner == "STREAM"
+        assert session.run_id == "run-1"
+
         await eventually(lambda: service.session.lines_in_use == 1)
-        assert (service.session.underlying_lines, service.session.greeks) == (0, None)
+        assert service.session.underlying_lines == 0
+        assert service.session.greeks is None
         assert (await drain(lake, service.settings)).succeeded == 8
         await service.end()
         rows = await lake.updates.latest_updates()
@@ -125,7 +130,9 @@ async def test_the_session_names_the_holdings_and_accounts_that_are_unusable(lak
         sim.log_in_as([B])
         await eventually(lambda: unusable_holdings_of(service.session).unknown_accounts)
         (unknown,) = unusable_holdings_of(service.session).unknown_accounts
-        assert (unknown.account, unknown.reason, unknown.holdings) == (A, "NOT_MANAGED", 4)
+        assert unknown.account == A
+        assert unknown.reason == "NOT_MANAGED"
+        assert unknown.holdings == 4
 
         await service.end()
         assert unusable_holdings_of(service.session) == UnusableHoldings()
@@ -149,8 +156,10 @@ async def test_an_error_in_one_holding_ends_no_stream_and_names_it_in_the_sessio
         await service.reaches(LIVE)
         await eventually(lambda: _has_rows(lake, 4))
         await eventually(lambda: unusable_holdings_of(service.session).set_aside)
+
         (row,) = unusable_holdings_of(service.session).set_aside["first"]
-        assert (row["account"], row["conid"]) == (A, PUT)
+        assert row["account"] == A
+        assert row["conid"] == PUT
         assert row["why"] == "it cannot be valued: ArithmeticError: no such number"
         assert service.session.state is LIVE
         await service.end()
@@ -286,6 +295,7 @@ async def test_reconciliation_finds_what_differs_and_nothing_once_all_agrees(lak
         before = await service.run()
         assert {d.type for d in before.discrepancies} == {"MISSING"}
         assert len(before.discrepancies) == 9
+
         await drain(lake, settings)
         after = await service.run(run_id="run-9")
         assert after.ok
@@ -310,18 +320,22 @@ async def test_the_breaks_of_a_login_that_was_renamed_go_on_under_its_new_name(
         (login,) = settings.logins
         await refresh(lake, login)
         service = ReconciliationService(lake, settings)
-        found = (await service.look()).discrepancies
+        discrepancies = (await service.look()).discrepancies
         for name in ("its-old-name:7497", login.gateway_id):
-            lake.breaks.record({name: found}, utc_now())
-        lake.breaks.record({"closures": [replace(found[0], type="UNEXPLAINED")]}, utc_now())
+            lake.breaks.record({name: discrepancies}, utc_now())
+
+        lake.breaks.record({"closures": [replace(discrepancies[0], type="UNEXPLAINED")]}, utc_now())
         accepted = lake.breaks.accept(lake.breaks.open_breaks()[0].break_id, by="eva")
         assert (await service.run()).accepted == 1
+
         opened = lake.breaks.open_breaks(login.gateway_id)
-        assert len(opened) == len(found)
-        assert [one.state for one in opened if one.break_id == accepted.break_id] == ["ACCEPTED"]
+        assert len(opened) == len(discrepancies)
+        assert [
+            difference.state for difference in opened if difference.break_id == accepted.break_id
+        ] == ["ACCEPTED"]
         await drain(lake, settings)
         assert (await service.run()).ok
-        assert [one.gateway_id for one in lake.breaks.open_breaks()] == ["closures"]
+        assert [open_break.gateway_id for open_break in lake.breaks.open_breaks()] == ["closures"]
 
 
 async def test_a_successor_takes_over_and_its_rows_follow_those_of_the_owner_before(lake):
@@ -365,6 +379,7 @@ async def test_a_stream_of_an_older_release_gives_its_login_up_when_a_newer_one_
         migrated = newer.version()
         with pytest.raises(NewerTableError, match=f"this release knows {spec.version}"):
             await asyncio.wait_for(service.task, DEADLINE_S)
+
         assert newer.version() == migrated
         assert sim.stats()["lines_in_use"] == 0
     assert service.session.state is SessionState.ENDED

@@ -60,7 +60,7 @@ async def open_again(sim, streamer):
 async def _read_hours(streamer, expected):
     """Read the hours of the lines now; the streamer does so when the listed days are over."""
     details = await streamer._link.connection.details(streamer._router.lines.held)
-    assert all(f":{expected}" in one.trading_hours for one in details.values())
+    assert all(f":{expected}" in detail.trading_hours for detail in details.values())
     streamer._router.contracts.take(details)
 
 

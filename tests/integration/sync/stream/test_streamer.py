@@ -56,7 +56,8 @@ async def test_a_streamed_row_agrees_with_the_brokers_own_value(stream_legs, lak
     async with stream_legs(CALL, CENTS, STOCK) as (_sim, streamer, received):
         for conid, factor in ((CALL, 100), (CENTS, 50), (STOCK, 1)):
             row = await received.row(conid)
-            assert (row.price_kind, row.value_source) == (PriceKind.MARK, ValueOrigin.TICK)
+            assert row.price_kind == PriceKind.MARK
+            assert row.value_source == ValueOrigin.TICK
             assert row.market_value == pytest.approx(row.position * row.market_price * factor)
             broker = await holding(lake, streamer, (A, conid), lambda held: held.market_value)
             assert row.market_value == pytest.approx(broker.market_value, rel=0.05)
@@ -84,7 +85,8 @@ async def test_a_streamed_position_that_closes_gives_a_zero_row_and_frees_its_li
     async with stream_legs(PUT) as (sim, _streamer, received):
         sim.close_position(A, PUT)
         row = await received.row(PUT, lambda row: row.position == 0)
-        assert (row.market_value, row.unrealized_pnl) == (0.0, 0.0)
+        assert row.market_value == 0.0
+        assert row.unrealized_pnl == 0.0
         await eventually(lambda: sim.stats()["lines_in_use"] == 0)
 
 
@@ -95,7 +97,8 @@ async def test_the_stream_writes_the_row_of_a_close_that_comes_in_the_middle_of_
     async with stream_legs(PUT, simulator=quiet, flush_interval_s=1.0) as (sim, streamer, received):
         await eventually(lambda: queued(lake))  # the accounts are downloaded
         await asyncio.sleep(1.3)  # until the downloaded values are handled
-        waits, freed = asyncio.Event(), asyncio.Event()
+        waits = asyncio.Event()
+        freed = asyncio.Event()
         refresh = lake.registry.refresh
 
         async def slow():
@@ -176,7 +179,8 @@ async def _both(lake, keys):
 
 async def test_a_slow_table_delays_no_other(stream_legs, lake, monkeypatch):
     async with stream_legs(PUT, flush_interval_s=0.1) as (sim, _streamer, received):
-        waits, freed = threading.Event(), threading.Event()
+        waits = threading.Event()
+        freed = threading.Event()
 
         def stuck(*_args, **_more):
             waits.set()
@@ -204,6 +208,7 @@ async def test_a_registry_that_vanishes_keeps_its_legs_until_it_is_back(stream_l
         assert sim.stats()["lines_in_use"] == 1
         assert caplog.text.count("the legs known so far stay active") == 1
         assert not (path / "_delta_log").exists()
+
         if path.exists():
             shutil.rmtree(path)
         path.with_name("away").rename(path)
@@ -222,7 +227,8 @@ async def test_a_clock_that_was_set_back_ends_the_stream_and_the_next_one_begins
             clock = lambda: utc_now() - behind  # noqa: E731
             return IBPositionStreamer(lake.registry, lake.queue, settings=settings, clock=clock)
 
-        before, after = streamer(), streamer()
+        before = streamer()
+        after = streamer()
         stream = asyncio.create_task(before.run(asyncio.Event()))
         await eventually(lambda: before.state is SessionState.LIVE)
         behind = timedelta(hours=1)
@@ -247,6 +253,7 @@ async def test_legs_without_a_line_are_valued_by_their_own_profit_and_loss_feed(
         assert row.daily_pnl is not None
         assert sim.stats()["peak_lines"] == 1
         assert streamer.routes[(A, STOCK)] is LegState.OVERFLOW
+
         await lake.registry.remove_active(PUT)
         await eventually(lambda: streamer.routes[(A, STOCK)] is LegState.STREAMED)
         assert sim.stats()["peak_lines"] == 1
@@ -272,7 +279,8 @@ async def test_with_several_accounts_a_change_is_valued_soon_as_well(stream_legs
         sim.fill(B, UNHELD, 2)
         by_portfolio = lambda held: held.value_source == "PORTFOLIO"  # noqa: E731
         row = await holding(lake, streamer, (B, UNHELD), by_portfolio)
-        assert (row.position, row.completeness) == (2.0, "COMPLETE")
+        assert row.position == 2.0
+        assert row.completeness == "COMPLETE"
         assert row.market_value > 0
         await eventually(lambda: _both(lake, {(B, UNHELD)}))
 

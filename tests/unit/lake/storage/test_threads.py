@@ -12,7 +12,8 @@ def test_results_come_in_the_order_of_the_items():
 
 
 def test_after_a_failure_nothing_runs_any_more():
-    begun, ended = set(), set()
+    begun = set()
+    ended = set()
 
     def work(number: int) -> None:
         begun.add(number)

@@ -30,7 +30,10 @@ from position_sync_dagster.money.past.movements import (
 A = "U1"
 MONDAY = date(2026, 3, 2)
 EXPIRY = date(2026, 3, 20)
-PUT, CALL, SHARES, OTHER = 11, 12, 99, 13
+PUT = 11
+CALL = 12
+SHARES = 99
+OTHER = 13
 TERMS: dict[int, dict[str, Any]] = {
     PUT: {"sec_type": "OPT", "right": "PUT", "strike": 50.0},
     CALL: {"sec_type": "OPT", "right": "CALL", "strike": 60.0},
@@ -107,7 +110,9 @@ BOUGHT = moved(PUT, 1.0, 0.5, 4)
 def test_a_campaign_is_over_at_the_first_close_at_which_nothing_is_left():
     again = [moved(PUT, -1.0, 3.0, 5), moved(PUT, 1.0, 1.0, 5), moved(CALL, -1.0, 3.0, 5)]
     campaigns = closed_campaigns(parts_of([SOLD, BOUGHT, *again], leg(PUT), leg(CALL)))
-    assert [(one.opened, one.closed) for one in campaigns] == [(MONDAY, date(2026, 3, 4))]
+    assert [(campaign.opened, campaign.closed) for campaign in campaigns] == [
+        (MONDAY, date(2026, 3, 4))
+    ]
     assert money_of(campaigns[0].parts).profit == 200 - 50 - 2
 
 
@@ -202,8 +207,10 @@ def test_a_fee_in_another_currency_is_no_cost_in_the_one_of_its_contract_and_a_c
         currency: money_of(campaign.parts_in(currency), campaign.fees_beside(currency))
         for currency in campaign.currencies
     }
-    assert (moneys["USD"].profit, moneys["USD"].fees) == (200 - 50 - 1, 1)
-    assert (moneys["EUR"].profit, moneys["EUR"].fees) == (-1, 1)
+    assert moneys["USD"].profit == 200 - 50 - 1
+    assert moneys["USD"].fees == 1
+    assert moneys["EUR"].profit == (-1)
+    assert moneys["EUR"].fees == 1
 
 
 CLOSING = {"open_close": "C"}
@@ -296,7 +303,8 @@ def test_what_is_in_no_strategy_is_one_structure_if_one_order_or_one_minute_open
 
 # ---- corporate actions
 
-NEW_CALL, NEW_SHARES = 14, 98
+NEW_CALL = 14
+NEW_SHARES = 98
 TERMS |= {
     NEW_CALL: {"sec_type": "OPT", "right": "CALL", "strike": 30.0},
     NEW_SHARES: {"sec_type": "STK", "multiplier": 1.0, "expiry": None, "symbol": "NEW"},

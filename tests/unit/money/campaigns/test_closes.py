@@ -35,7 +35,7 @@ def end(*causes: Closure):
 
 def closes(*current: Closure, **ends) -> Closes:
     legs = (leg(CALL, "condor"), leg(OTHER, "condor", added_at=LATER), leg(OTHER, "other"))
-    by_conid = {int(conid[1:]): {ACCOUNT: one} for conid, one in ends.items()}
+    by_conid = {int(conid[1:]): {ACCOUNT: end} for conid, end in ends.items()}
     return Closes(
         rows=frame_of(CLOSURES, map(asdict, current)),
         since=ADDED_AT + timedelta(days=1),
@@ -61,56 +61,60 @@ def test_what_happened_to_a_holding_is_said_only_if_all_of_it_is_known(causes, t
 
 
 def test_a_leg_that_was_held_before_it_was_added_or_elsewhere_is_not_closed() -> None:
-    found = closes(_1=end(EXPIRED))
-    assert found.end_of(leg(CALL)) == "expired on 2026-03-20"
-    assert found.end_of(leg(CALL, account=ACCOUNT)) == "expired on 2026-03-20"
-    assert found.end_of(leg(CALL, account="DU2")) is None
-    assert found.end_of(leg(CALL, added_at=LATER + timedelta(seconds=1))) is None
-    assert found.end_of(leg(OTHER)) is None
-    in_two = replace(found, ends={CALL: {**found.ends[CALL], "DU2": end()}})
+    closed = closes(_1=end(EXPIRED))
+    assert closed.end_of(leg(CALL)) == "expired on 2026-03-20"
+    assert closed.end_of(leg(CALL, account=ACCOUNT)) == "expired on 2026-03-20"
+    assert closed.end_of(leg(CALL, account="DU2")) is None
+    assert closed.end_of(leg(CALL, added_at=LATER + timedelta(seconds=1))) is None
+    assert closed.end_of(leg(OTHER)) is None
+    in_two = replace(closed, ends={CALL: {**closed.ends[CALL], "DU2": end()}})
     assert in_two.end_of(leg(CALL)) is None
 
 
-def book(found: Closes, strategy: str | None = None) -> Book:
+def book(closes: Closes, strategy: str | None = None) -> Book:
     legs = [leg(n, "condor") for n in (CALL, 5, 6, 7)]
     rows = [*(row(n) for n in (5, 6, 7)), row(CALL, position=0.0)]
-    held = book_of(rows, legs, closes=found)
+    held = book_of(rows, legs, closes=closes)
     of_table = exposures(held.split, NOW).row(0, named=True)
-    assert (of_table["legs"], of_table["legs_held"]) == (4, 3)
-    assert (of_table["legs_closed"], of_table["closed"]) == (1, "one expired on 2026-03-20")
+    assert of_table["legs"] == 4
+    assert of_table["legs_held"] == 3
+    assert of_table["legs_closed"] == 1
+    assert of_table["closed"] == "one expired on 2026-03-20"
     return held.of_strategy(strategy)
 
 
 def test_a_strategy_of_which_a_leg_expired_says_so_and_does_not_miss_it() -> None:
-    found = book(closes(EXPIRED, _1=end(EXPIRED)))
+    read_book = book(closes(EXPIRED, _1=end(EXPIRED)))
     said = "condor: 3 of 4 legs, one expired on 2026-03-20"
-    assert said in money_lines(found)
-    assert said in money_metadata(found)["notes"].value
-    found.strategies[0] = found.strategies[0].model_copy(update={"legs": 6})
-    assert f"{said.replace('4', '6')}, 2 missing" in money_lines(found)
+    assert said in money_lines(read_book)
+    assert said in money_metadata(read_book)["notes"].value
+    read_book.strategies[0] = read_book.strategies[0].model_copy(update={"legs": 6})
+    assert f"{said.replace('4', '6')}, 2 missing" in money_lines(read_book)
 
 
-def realized(found: Closes, name: str | None, account: str | None = None) -> tuple[object, ...]:
-    one = found.realized(name, account, "USD") or {}
-    return one["realized_pnl"], one["closes"], one["closes_without_profit"]
+def realized(closes: Closes, name: str | None, account: str | None = None) -> tuple[object, ...]:
+    row = closes.realized(name, account, "USD") or {}
+    return row["realized_pnl"], row["closes"], row["closes_without_profit"]
 
 
 def test_realised_profit_is_summed_by_strategy_and_unknown_if_that_of_one_close_is() -> None:
     elsewhere = replace(SOLD, conid=9, realized_pnl=7.0)
     shared = replace(SOLD, conid=OTHER, closed_at=LATER, realized_pnl=50.0)
-    found = closes(EXPIRED, replace(SOLD, realized_pnl=12.0), elsewhere, shared, _1=end(EXPIRED))
-    assert realized(found, "condor") == (None, 3, 1)
-    of_condor = found.realized("condor", None, "USD") or {}
+    closed = closes(EXPIRED, replace(SOLD, realized_pnl=12.0), elsewhere, shared, _1=end(EXPIRED))
+    assert realized(closed, "condor") == (None, 3, 1)
+    of_condor = closed.realized("condor", None, "USD") or {}
     assert of_condor["realized_since"] == ADDED_AT + timedelta(days=1)
-    alone = replace(found, rows=found.rows.head(3))
+
+    alone = replace(closed, rows=closed.rows.head(3))
     assert realized(alone, "condor") == (-112.0 + 12.0, 2, 0)
     assert realized(alone, UNATTRIBUTED, ACCOUNT) == (7.0, 1, 0)
-    assert realized(found, None) == (-112.0 + 12.0 + 7.0 + 50.0, 4, 0)
-    assert replace(found, since=None).realized("condor", None, "USD") is None
-    assert found.chosen("other", "spy", None) == ([(shared, ["condor", "other"])], 1)
-    assert found.chosen("condor", None, 0) == ([], 3)
-    listed, count = found.chosen(None, None, 2)
-    assert ([one for one, _strategies in listed], count) == ([shared, elsewhere], 4)
+    assert realized(closed, None) == (-112.0 + 12.0 + 7.0 + 50.0, 4, 0)
+    assert replace(closed, since=None).realized("condor", None, "USD") is None
+    assert closed.chosen("other", "spy", None) == ([(shared, ["condor", "other"])], 1)
+    assert closed.chosen("condor", None, 0) == ([], 3)
+    listed, count = closed.chosen(None, None, 2)
+    assert [one for one, _strategies in listed] == [shared, elsewhere]
+    assert count == 4
     assert NO_CLOSES.chosen(None, None, None) == ([], 0)
 
 
@@ -128,7 +132,7 @@ def test_a_strategy_with_a_part_of_what_closed_has_an_unknown_part_of_its_profit
     before, quantities, of_condor, of_rest
 ) -> None:
     change = {"change_id": SOLD.change_id, "before": before}
-    found = Closes(
+    closes = Closes(
         rows=frame_of(CLOSURES, [asdict(replace(SOLD, realized_pnl=12.0, quantity=-10.0))]),
         since=ADDED_AT,
         legs=leg_rows([leg(SOLD.conid, "condor", quantity=quantity) for quantity in quantities]),
@@ -136,7 +140,7 @@ def test_a_strategy_with_a_part_of_what_closed_has_an_unknown_part_of_its_profit
     )
     profits = {"unknown": (None, 1, 1), None: (0, 0, 0), 12.0: (12.0, 1, 0)}
     for name, profit in ((UNATTRIBUTED, of_rest), ("condor", of_condor)):
-        assert realized(found, name) == profits[profit]
+        assert realized(closes, name) == profits[profit]
 
 
 def test_a_strategy_that_is_called_total_has_its_own_profit() -> None:
@@ -148,10 +152,11 @@ def test_a_strategy_that_is_called_total_has_its_own_profit() -> None:
 
 
 def test_realised_profit_is_a_column() -> None:
-    found = book(closes(EXPIRED, _1=end(EXPIRED)))
-    table = fitted_table(*sums_table("strategy", [*found.strategies, *found.totals]), 160)
+    read_book = book(closes(EXPIRED, _1=end(EXPIRED)))
+    table = fitted_table(*sums_table("strategy", [*read_book.strategies, *read_book.totals]), 160)
     heading, condor, *_rest = shown(table, 160)
     assert "realised" in heading.split()
     assert "-112" in condor.split()
     (of_one,) = book(closes(EXPIRED, _1=end(EXPIRED)), "condor").totals
-    assert (of_one.realized_pnl, of_one.closes) == (-112.0, 1)
+    assert of_one.realized_pnl == (-112.0)
+    assert of_one.closes == 1

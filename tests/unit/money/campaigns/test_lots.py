@@ -62,23 +62,28 @@ def test_what_was_sold_first_has_a_negative_quantity_and_fees_are_in_both_sides(
 
 def test_a_fee_in_another_currency_is_in_no_lot():
     [lot] = lots(moved(PUT, -2, 5, 2, fee_currency="EUR"), moved(PUT, 2, 3, 6))
-    assert (money(lot), lot.fees) == ((-2, 601, 1000, 399), 1.0)
+    assert money(lot) == (-2, 601, 1000, 399)
+    assert lot.fees == 1.0
 
 
 def test_a_trade_through_zero_closes_and_opens():
     closed, held = lots(shares(100, 10, 2), shares(-150, 12, 3))
     assert money(closed) == (100, 1000, 1200, 200)
     assert money(held) == (-50, None, 600, None)
-    assert (held.closed, held.why_unknown) == (None, None)
+    assert held.closed is None
+    assert held.why_unknown is None
 
 
 def test_an_assignment_closes_the_option_and_opens_shares_through_it():
     assigned = booked(PUT, 1, 0, 6, MovementKind.ASSIGNMENT)
     delivered = replace(booked(SHARES, 100, 50, 6, MovementKind.ASSIGNMENT), counter_conid=PUT)
     option, sold = lots(moved(PUT, -1, 2, 2), assigned, delivered, shares(-100, 49, 9))
-    assert (money(option), option.closed_by) == ((-1, 0, 199, 199), MovementKind.ASSIGNMENT)
-    assert (money(sold), sold.opened_by) == ((100, 5000, 4900, -100), MovementKind.ASSIGNMENT)
-    assert (sold.opened_through, sold.closed_through) == (PUT, None)
+    assert money(option) == (-1, 0, 199, 199)
+    assert option.closed_by == MovementKind.ASSIGNMENT
+    assert money(sold) == (100, 5000, 4900, -100)
+    assert sold.opened_by == MovementKind.ASSIGNMENT
+    assert sold.opened_through == PUT
+    assert sold.closed_through is None
 
 
 def test_the_cash_of_a_settlement_that_has_a_row_of_its_own_is_of_the_lot():
@@ -101,21 +106,28 @@ def test_what_comes_for_another_contract_was_opened_when_that_was_and_cost_as_mu
     came = action(OTHER, 50, 5, type="TC", movement_id="a", **STOCK)
     sold = moved(OTHER, -50, 25, 9, fee=0.0, cash=1250.0, **STOCK)
     [lot] = lots(shares(100, 10, 2), gone, came, sold)
-    assert (money(lot), lot.conid, lot.opened.day) == ((50, 1000, 1250, 250), OTHER, 2)
+    assert money(lot) == (50, 1000, 1250, 250)
+    assert lot.conid == OTHER
+    assert lot.opened.day == 2
 
 
 def test_what_divides_one_cost_or_comes_for_nothing_has_an_unknown_cost():
     came = action(OTHER, 50, 5, type="SO", **STOCK)
     gone = moved(OTHER, -50, 3, 9, fee=0.0, cash=150.0, **STOCK)
     sold, kept = lots(shares(100, 10, 2), came, gone)
-    assert (sold.cost, sold.proceeds, sold.profit) == (None, 150, None)
+    assert sold.cost is None
+    assert sold.proceeds == 150
+    assert sold.profit is None
     assert "a corporate action brought it" in sold.why_unknown
     assert money(kept) == (100, 1000, None, None)
 
 
 def test_what_was_held_before_all_movements_has_no_day_and_no_cost():
     [lot] = lots(shares(-100, 12, 6), c99=100.0)
-    assert (lot.opened, lot.cost, lot.proceeds, lot.days) == (None, None, 1200, None)
+    assert lot.opened is None
+    assert lot.cost is None
+    assert lot.proceeds == 1200
+    assert lot.days is None
     assert "it was held before its first movement" in lot.why_unknown
 
 
@@ -124,7 +136,9 @@ def test_a_lot_whose_price_or_fee_is_not_known_has_no_profit(missing):
     bought = shares(100, 10, 2)
     unknown = {"cash": None, "price": None} if missing == "price" else {"fee": None}
     [lot] = lots(replace(bought, **unknown), shares(-100, 12, 6))
-    assert (lot.cost, lot.proceeds, lot.profit) == (None, 1200, None)
+    assert lot.cost is None
+    assert lot.proceeds == 1200
+    assert lot.profit is None
     assert missing in lot.why_unknown
 
 
@@ -145,7 +159,9 @@ def test_the_lots_of_a_statement_count_if_they_are_all_of_a_close():
     fifo = lots(shares(100, 10, 2), shares(100, 12, 3), shares(-100, 15, 10))
     closed, held = as_the_broker_matched(fifo, [stated(100, 1201, 298, 3)])
     assert money(closed) == (100, 1201, 1499, 298)
-    assert (closed.source, closed.opened.day, closed.days) == (LotSource.BROKER, 3, 7)
+    assert closed.source == LotSource.BROKER
+    assert closed.opened.day == 3
+    assert closed.days == 7
     assert held.closed is None
 
     assert as_the_broker_matched(fifo, [stated(60, 720, 180, 3)]) == fifo

@@ -75,9 +75,11 @@ def so_far(
 
 
 def test_a_roll_keeps_the_profit_of_the_leg_that_is_gone():
-    found = so_far([SOLD, BOUGHT, SOLD_OTHER], [option(OTHER, -1.0, -120.0)])
-    assert (found.realised, found.open) == (200 - 50 - 2, 150 - 1 - 120)
-    assert (found.profit, found.fees) == (148 + 29, 3)
+    results = so_far([SOLD, BOUGHT, SOLD_OTHER], [option(OTHER, -1.0, -120.0)])
+    assert results.realised == 200 - 50 - 2
+    assert results.open == 150 - 1 - 120
+    assert results.profit == 148 + 29
+    assert results.fees == 3
 
 
 def test_the_sums_of_a_strategy_have_what_its_campaign_has():
@@ -94,12 +96,15 @@ def test_the_sums_of_a_strategy_have_what_its_campaign_has():
 
 
 def test_an_assignment_leaves_its_shares_at_the_strike_and_keeps_the_premium():
-    found = so_far(ASSIGNED, [shares(100, 49.0)])
-    assert (found.realised, found.open) == (199, -100)
+    results = so_far(ASSIGNED, [shares(100, 49.0)])
+    assert results.realised == 199
+    assert results.open == (-100)
     as_leg = so_far(ASSIGNED, [shares(100, 49.0)], (*OF_PUTS, leg(SHARES)))
-    assert as_leg.profit == found.profit
+    assert as_leg.profit == results.profit
     sold = so_far([*ASSIGNED, moved(SHARES, -100.0, 51.0, 9)], [])
-    assert (sold.realised, sold.open, sold.fees) == (199 + 99, 0, 2)
+    assert sold.realised == 199 + 99
+    assert sold.open == 0
+    assert sold.fees == 2
 
 
 @pytest.mark.parametrize("movements", [case[0] for case in (*ACTIONS.values(), *AT_RISK.values())])
@@ -110,19 +115,22 @@ def test_a_campaign_that_is_over_has_realised_the_profit_of_its_row(movements):
     if any(movement.kind is MovementKind.CORPORATE_ACTION for movement in movements):
         legs = [*COVERED_CALL]
     [campaign] = closed_campaigns(attributed(movements, legs, {}))
-    found = so_far(movements, [], legs)
-    assert (found.realised, found.open) == (pytest.approx(money_of(campaign.parts).profit), 0)
+    results = so_far(movements, [], legs)
+    assert results.realised == pytest.approx(money_of(campaign.parts).profit)
+    assert results.open == 0
 
 
 def test_what_was_held_before_all_movements_has_the_cost_that_the_broker_says():
-    found = so_far([BOUGHT], [], before=-1.0, cost=180.0)
-    assert (found.realised, found.open) == (180 - 50 - 1, 0)
+    results = so_far([BOUGHT], [], before=-1.0, cost=180.0)
+    assert results.realised == 180 - 50 - 1
+    assert results.open == 0
     assert so_far([BOUGHT], [], before=-1.0).realised is None
 
 
 def test_what_no_movement_names_yet_has_the_open_profit_of_the_broker():
     held = [option(PUT, -2.0, -300.0, unrealized_pnl=70.0)]
-    assert (so_far([SOLD], held).open, so_far([], held).open) == (70, 70)
+    assert so_far([SOLD], held).open == 70
+    assert so_far([], held).open == 70
     unknown = [option(PUT, -2.0, -300.0, unrealized_pnl=None)]
     assert so_far([SOLD], unknown).profit is None
 
@@ -146,21 +154,26 @@ def test_a_part_that_is_not_known_leaves_the_profit_unknown(movements, held):
 
 def test_a_value_that_is_not_known_leaves_what_is_open_unknown():
     holding = replace(shares(100, 49.0), market_value=None)
-    found = so_far(ASSIGNED, [holding])
-    assert (found.realised, found.open, found.profit) == (199, None, None)
+    results = so_far(ASSIGNED, [holding])
+    assert results.realised == 199
+    assert results.open is None
+    assert results.profit is None
 
 
 def test_a_close_that_no_movement_names_leaves_what_is_realised_unknown():
     (sold,) = CASES["sold on its day"].found()
     close = replace(sold, account=A, conid=OTHER, closed_at=NOW)
-    found = so_far([SOLD, BOUGHT], [], rows=frame_of(CLOSURES, [asdict(close)]))
-    assert (found.realised, found.profit) == (None, None)
+    results = so_far([SOLD, BOUGHT], [], rows=frame_of(CLOSURES, [asdict(close)]))
+    assert results.realised is None
+    assert results.profit is None
 
 
 def test_a_fee_in_another_currency_stays_in_its_own():
     in_euros = replace(BOUGHT, fee_currency="EUR")
-    found = so_far([SOLD, in_euros], [])
-    assert (found.realised, found.fees, found.other_fees) == (200 - 50 - 1, 1, {"EUR": 1})
+    results = so_far([SOLD, in_euros], [])
+    assert results.realised == 200 - 50 - 1
+    assert results.fees == 1
+    assert results.other_fees == {"EUR": 1}
 
 
 def test_an_option_on_a_future_leaves_one_future_at_its_own_multiplier():
@@ -173,5 +186,5 @@ def test_an_option_on_a_future_leaves_one_future_at_its_own_multiplier():
 
 def test_a_split_under_a_covered_call_changes_nothing_that_is_open():
     movements, _profit = ACTIONS["two for one"]
-    found = so_far(movements[:4], [shares(200, 25.0)], (leg(CALL), leg(SHARES)))
-    assert found.open == 5000 - 5001
+    results = so_far(movements[:4], [shares(200, 25.0)], (leg(CALL), leg(SHARES)))
+    assert results.open == 5000 - 5001

@@ -37,6 +37,7 @@ def history(random: Random) -> list[Movement]:
         conid = random.choice([PUT, OTHER, CALL, SHARES])
         size = random.choice([-2.0, -1.0, 1.0, 2.0]) * (100 if conid == SHARES else 1)
         movements.append(moved(conid, size, random.randint(1, 9) * 1.0, day))
+
         held[conid] += size
         if random.random() < 0.3 and held[PUT] < 0:
             shares = -held[PUT] * 100
@@ -66,7 +67,8 @@ def claims(random: Random) -> list[ActiveContract]:
 @pytest.mark.parametrize("seed", range(30))
 def test_each_movement_is_divided_among_its_owners_without_a_rest(seed):
     random = Random(seed)
-    movements, legs = history(random), claims(random)
+    movements = history(random)
+    legs = claims(random)
     parts = attributed(movements, legs, {})
 
     quantities: defaultdict[str, float] = defaultdict(float)

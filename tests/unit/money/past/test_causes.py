@@ -15,7 +15,13 @@ from position_sync_dagster.money.past.closes import Cause, EventKind
 from tests.support.facts import facts_of
 
 ACCOUNT = "DU1"
-CALL, PUT, OTHER, SHARES, INDEX_CALL, INDEX, NEW_SHARES = 1, 2, 3, 10, 20, 21, 11
+CALL = 1
+PUT = 2
+OTHER = 3
+SHARES = 10
+INDEX_CALL = 20
+INDEX = 21
+NEW_SHARES = 11
 FRIDAY = date(2026, 3, 20)
 # A quarter past four in New York on the last trading day.
 END = datetime(2026, 3, 20, 20, 15, tzinfo=UTC)
@@ -123,7 +129,8 @@ AT_THE_OPEN = CONTRACTS | {
 ASKED = {ACCOUNT: (NOON - timedelta(hours=8), NIGHT + timedelta(hours=8))}
 EVENING = datetime(2026, 3, 20, 21, tzinfo=NEW_YORK)
 THURSDAY = FRIDAY - timedelta(days=1)
-P, S = closes.Stage.PROVISIONAL, closes.Stage.STATED
+P = closes.Stage.PROVISIONAL
+S = closes.Stage.STATED
 
 
 def period(
@@ -157,8 +164,11 @@ class Case:
 
 MIDNIGHT = datetime(2026, 3, 20, tzinfo=NEW_YORK).astimezone(UTC)
 SOLD_AT_NOON = change(CALL, 2, 0, NOON + timedelta(seconds=1))
-MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-BEFORE, RESTARTED = MIDNIGHT - 15 * MINUTE, MIDNIGHT + HOUR
+MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+BEFORE = MIDNIGHT - 15 * MINUTE
+RESTARTED = MIDNIGHT + HOUR
 TRADED, WORTHLESS, UNKNOWN = Cause.TRADED, Cause.EXPIRED_WORTHLESS, Cause.UNEXPLAINED
 ASSIGNED, EXERCISED = Cause.ASSIGNED, Cause.EXERCISED
 SALE: dict[str, object] = {"source": FLEX, "codes": "C;P", "transaction_type": "ExchTrade"}
@@ -429,16 +439,16 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_the_cause_follows_from_the_facts(name: str) -> None:
     case = CASES[name]
-    found = [(one.cause, one.stage, one.quantity) for one in case.found()]
+    found = [(closure.cause, closure.stage, closure.quantity) for closure in case.found()]
     assert found == case.says, [one.detail for one in case.found()]
 
 
 def test_the_parts_of_a_close_add_up_to_it() -> None:
     for name, case in CASES.items():
         found = case.found()
-        for one in case.changes:
-            parts = [part for part in found if part.change_id == one.change_id]
-            assert sum(part.quantity for part in parts) == one.closed, name
+        for change in case.changes:
+            parts = [part for part in found if part.change_id == change.change_id]
+            assert sum(part.quantity for part in parts) == change.closed, name
             assert all(part.detail and part.judged_at == NIGHT for part in parts), name
 
 
@@ -446,19 +456,21 @@ def test_without_facts_no_cause_is_known() -> None:
     """Missing requests, statements and details never make a cause; a sale alone is evidence."""
     for name, case in CASES.items():
         without = replace(case, executions=[], events=[], contracts={}, asked={})
-        known = [one for one in without.found() if one.cause is not Cause.UNEXPLAINED]
+        known = [closure for closure in without.found() if closure.cause is not Cause.UNEXPLAINED]
         assert not known, (name, [one.detail for one in known])
 
 
 def test_a_worthless_expiry_has_realized_its_cost() -> None:
     (short,) = Case([worthless(CALL, -1)], []).found()
     (long,) = Case([worthless(CALL, 2)], []).found()
-    assert (short.realized_pnl, long.realized_pnl, short.price) == (112.0, -224.0, 0.0)
+    assert short.realized_pnl == 112.0
+    assert long.realized_pnl == (-224.0)
+    assert short.price == 0.0
 
 
 def test_a_trade_has_its_price_its_profit_and_its_evidence() -> None:
     stated = {"source": FLEX, "codes": "C;P", "transaction_type": "ExchTrade", "statement": "a.xml"}
-    (one,) = Case(
+    (difference,) = Case(
         [SOLD_AT_NOON],
         [],
         [
@@ -466,9 +478,12 @@ def test_a_trade_has_its_price_its_profit_and_its_evidence() -> None:
             fill(CALL, -1, NOON - timedelta(minutes=1), 2.0, realized_pnl=7.0, **stated),
         ],
     ).found()
-    assert (one.price, one.realized_pnl, one.statement, one.order_ids) == (1.5, 12.0, "a.xml", "71")
-    assert (one.executions or "").count(",") == 1
-    assert one.closed_at == NOON
+    assert difference.price == 1.5
+    assert difference.realized_pnl == 12.0
+    assert difference.statement == "a.xml"
+    assert difference.order_ids == "71"
+    assert (difference.executions or "").count(",") == 1
+    assert difference.closed_at == NOON
 
 
 CANCEL: dict[str, object] = {"source": FLEX, "codes": "Ca", "transaction_type": "TradeCancel"}
@@ -489,14 +504,18 @@ SOLD_TWICE = [
 )
 def test_a_booking_and_its_cancellation_explain_no_close(again, realized) -> None:
     (closure,) = Case([SOLD_AT_NOON], [], [*SOLD_TWICE, *again]).found()
-    assert (closure.cause, closure.quantity, closure.realized_pnl) == (TRADED, 2.0, realized)
+    assert closure.cause == TRADED
+    assert closure.quantity == 2.0
+    assert closure.realized_pnl == realized
 
 
 def test_a_bill_is_counted_in_units_of_a_thousand_of_its_face() -> None:
     matured = fill(SHARES, -5000, sec_type="BILL", realized_pnl=70.0, **SALE)
     held = change(SHARES, 5, 0, NOON + timedelta(seconds=1), sec_type="BILL")
     (closure,) = Case([held], [], [matured]).found()
-    assert (closure.cause, closure.quantity, closure.realized_pnl) == (TRADED, 5.0, 70.0)
+    assert closure.cause == TRADED
+    assert closure.quantity == 5.0
+    assert closure.realized_pnl == 70.0
 
 
 def test_a_trade_with_a_code_that_nobody_knows_names_it() -> None:
@@ -510,13 +529,18 @@ def test_an_execution_that_closes_two_changes_gives_each_its_part_of_the_profit(
         change(CALL, 1, 0, NOON + timedelta(seconds=0.9), since=NOON + timedelta(seconds=0.4)),
     ]
     first, second = Case(seen_apart, [], [fill(CALL, -3, NOON, 2.0, realized_pnl=30.0)]).found()
-    assert (first.quantity, first.price, first.realized_pnl) == (2.0, 2.0, pytest.approx(20.0))
-    assert (second.quantity, second.price, second.realized_pnl) == (1.0, 2.0, pytest.approx(10.0))
+    assert first.quantity == 2.0
+    assert first.price == 2.0
+    assert first.realized_pnl == pytest.approx(20.0)
+    assert second.quantity == 1.0
+    assert second.price == 2.0
+    assert second.realized_pnl == pytest.approx(10.0)
 
 
 def test_an_assignment_names_the_shares_and_the_shares_name_the_option() -> None:
     option, shares = CASES["a covered call is assigned, and the shares go"].found()
-    assert (option.counter_conid, shares.counter_conid) == (SHARES, CALL)
+    assert option.counter_conid == SHARES
+    assert shares.counter_conid == CALL
     (stated,) = CASES["an assignment, as stated, with its shares"].found()
     assert stated.counter_conid == SHARES
 
@@ -542,7 +566,10 @@ def test_what_is_stated_replaces_and_what_is_known_is_not_forgotten(old, new, re
 
 def test_the_order_of_the_facts_does_not_matter() -> None:
     def told(case: Case) -> set[tuple[object, ...]]:
-        return {(one.change_id, one.cause, one.stage, one.quantity) for one in case.found()}
+        return {
+            (closure.change_id, closure.cause, closure.stage, closure.quantity)
+            for closure in case.found()
+        }
 
     for name, case in CASES.items():
         mirrored = replace(

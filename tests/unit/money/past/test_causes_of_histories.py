@@ -91,6 +91,7 @@ def days_of(random: Random) -> Days:
     start = {conid: float(random.randint(-3, 3)) for conid in STRIKES}
     start[SHARES] = float(random.choice((0, 0, 100, 200, -100)))
     days = Days(random, random.choice(SPOTS), start, dict(start))
+
     for _ in range(random.randint(0, 5)):
         at = OPEN + (END - OPEN) * random.random() * 0.98
         conid = random.choice((*STRIKES, SHARES))
@@ -102,6 +103,7 @@ def days_of(random: Random) -> Days:
             days.deliver(at, conid, held)
         else:
             days.move(at, conid, -held, Cause.TRANSFERRED)
+
     end = END + timedelta(hours=random.choice((1, 5, 36)))
     for conid in STRIKES:
         held = days.held.get(conid, 0.0)
@@ -110,6 +112,7 @@ def days_of(random: Random) -> Days:
             days.deliver(end, conid, held)
         else:
             days.move(end, conid, -held, Cause.EXPIRED_WORTHLESS)
+
     held = days.held.get(SHARES, 0.0)
     at = MONDAY + timedelta(minutes=random.randint(1, 300))
     kind = random.random()
@@ -121,9 +124,10 @@ def days_of(random: Random) -> Days:
     elif kind < 0.6:
         days.move(at, SHARES, -held, Cause.TRANSFERRED)
     days.moves.sort(key=lambda one: one.at)
+
     # Each message follows its move, before the next one.
     days.moves = [
-        replace(one, at=one.at + 2 * number * DELAY) for number, one in enumerate(days.moves)
+        replace(move, at=move.at + 2 * number * DELAY) for number, move in enumerate(days.moves)
     ]
     return days
 
@@ -146,8 +150,10 @@ class Watcher:
         sums: dict[int, float] = {}
         for move in self.days.moves[self.seen : until]:
             sums[move.conid] = sums.get(move.conid, 0.0) + move.by
+
         for conid, by in sums.items():
-            held, price = self.quantities.get(conid, 0.0), None
+            held = self.quantities.get(conid, 0.0)
+            price = None
             since = max(self.confirmed, self.moved.get(conid, OPEN))
             if conid in STRIKES:
                 price = self.days.intrinsic(conid) + (since < END)
@@ -159,13 +165,18 @@ class Watcher:
                     )
                 )  # fmt: skip
                 self.quantities[conid], self.moved[conid] = held + by, at
-        self.seen, self.now = until, at
+        self.seen = until
+        self.now = at
 
     def judge(self, now: datetime) -> list[Closure]:
         """Judge by the answer of the gateway at this moment."""
         begin = day_begin(now)
         asked = {ACCOUNT: (begin, now)} if self.answers else {}
-        known = [one for one in executions(self.days) if one.time <= now] if self.answers else []
+        known = (
+            [execution for execution in executions(self.days) if execution.time <= now]
+            if self.answers
+            else []
+        )
         facts = facts_of(changes=self.changes, executions=known, contracts=CONTRACTS, asked=asked)
         return closures_of(facts, now)
 
@@ -173,9 +184,9 @@ class Watcher:
 def executions(days: Days) -> list[Execution]:
     """Return the executions, dated as a gateway dates them: in whole seconds."""
     return [
-        fill(one.conid, one.by, one.at.replace(microsecond=0), execution_id=f"1.{number:04}.01")
-        for number, one in enumerate(days.moves)
-        if one.cause is Cause.TRADED
+        fill(move.conid, move.by, move.at.replace(microsecond=0), execution_id=f"1.{number:04}.01")
+        for number, move in enumerate(days.moves)
+        if move.cause is Cause.TRADED
     ]
 
 
@@ -188,49 +199,49 @@ def watched(days: Days, cut: int | None, down: timedelta, answers: bool) -> Iter
         down: For how long.
         answers: Whether the gateway names its executions.
     """
-    one = Watcher(days, answers, dict(days.start))
+    watcher = Watcher(days, answers, dict(days.start))
     moves = days.moves
-    while one.seen < len(moves):
-        at, until = moves[one.seen].at, one.seen + 1
+    while watcher.seen < len(moves):
+        at, until = moves[watcher.seen].at, watcher.seen + 1
         # The account is confirmed every three minutes while nothing happens.
-        quiet = max(timedelta(), at - one.confirmed - DELAY)
-        one.confirmed += quiet // CONFIRMED_EVERY * CONFIRMED_EVERY
-        if one.seen == cut:
+        quiet = max(timedelta(), at - watcher.confirmed - DELAY)
+        watcher.confirmed += quiet // CONFIRMED_EVERY * CONFIRMED_EVERY
+        if watcher.seen == cut:
             at += down
-            one.see(sum(move.at <= at for move in moves), at + DELAY)
-            one.confirmed = at  # by the list of positions
+            watcher.see(sum(move.at <= at for move in moves), at + DELAY)
+            watcher.confirmed = at  # by the list of positions
         else:
-            one.see(until, at + DELAY)
-        yield one
+            watcher.see(until, at + DELAY)
+        yield watcher
 
 
-def is_coincidence(days: Days, one: PositionChange, down: timedelta) -> bool:
+def is_coincidence(days: Days, position_change: PositionChange, down: timedelta) -> bool:
     """Return whether a transfer cannot be told apart before the statement; see docs/closures.md.
 
     Shares that are transferred near an option, or in the same gap, look as if it had been
     exercised; and a transfer near a trade of the same contract looks like that trade.
     """
     span = ONE_EVENT + SLACK + down
-    near = [move for move in days.moves if abs(move.at - one.seen_at) <= span]
+    near = [move for move in days.moves if abs(move.at - position_change.seen_at) <= span]
     transferred = {move.conid for move in near if move.cause is Cause.TRANSFERRED}
     traded = {move.conid for move in near if move.cause is Cause.TRADED}
-    return {SHARES} < transferred or one.conid in transferred & traded
+    return {SHARES} < transferred or position_change.conid in transferred & traded
 
 
-def check(watcher: Watcher, found: Sequence[Closure], down: timedelta) -> None:
+def check(watcher: Watcher, closures: Sequence[Closure], down: timedelta) -> None:
     """Check that each close has its rows, and that each cause is true or not known."""
     days = watcher.days
-    for one in watcher.changes:
-        parts = [part for part in found if part.change_id == one.change_id]
-        assert sum(part.quantity for part in parts) == one.closed, (one, parts)
+    for change in watcher.changes:
+        parts = [part for part in closures if part.change_id == change.change_id]
+        assert sum(part.quantity for part in parts) == change.closed, (change, parts)
         true = {
             move.cause
             for move in days.moves
-            if move.conid == one.conid and (one.since or OPEN) < move.at <= one.seen_at
+            if move.conid == change.conid and (change.since or OPEN) < move.at <= change.seen_at
         }
         said = {part.cause for part in parts}
-        if not is_coincidence(days, one, down):
-            assert said <= {*true, Cause.UNEXPLAINED}, (one, parts, days.moves)
+        if not is_coincidence(days, change, down):
+            assert said <= {*true, Cause.UNEXPLAINED}, (change, parts, days.moves)
 
 
 def statement_of(days: Days) -> tuple[list[Execution], list[closes.StatementEvent]]:
@@ -240,22 +251,23 @@ def statement_of(days: Days) -> tuple[list[Execution], list[closes.StatementEven
     }  # fmt: skip
     rows: list[Execution] = []
     events: list[closes.StatementEvent] = []
-    for number, one in enumerate(days.moves):
-        name, at = f"1.{number:04}.01", one.at.replace(microsecond=0)
-        if one.cause is Cause.TRADED:
+
+    for number, move in enumerate(days.moves):
+        name, at = f"1.{number:04}.01", move.at.replace(microsecond=0)
+        if move.cause is Cause.TRADED:
             rows.append(
                 fill(
-                    one.conid, one.by, at, execution_id=name, source=FLEX, codes="C",
+                    move.conid, move.by, at, execution_id=name, source=FLEX, codes="C",
                     transaction_type="ExchTrade",
                 )
             )  # fmt: skip
-        elif one.cause in codes:
-            rows.append(cases.booked(one.conid, one.by, codes[one.cause], at, execution_id=name))
+        elif move.cause in codes:
+            rows.append(cases.booked(move.conid, move.by, codes[move.cause], at, execution_id=name))
         else:
-            kind = EventKind.CORPORATE_ACTION if one.cause is Cause.SPLIT else EventKind.TRANSFER
-            made = cases.event(kind, one.by, conid=one.conid, type="FS", event_id=name)
+            kind = EventKind.CORPORATE_ACTION if move.cause is Cause.SPLIT else EventKind.TRANSFER
+            made = cases.event(kind, move.by, conid=move.conid, type="FS", event_id=name)
             events.append(
-                replace(made, day=at.date(), direction="IN" if one.by > 0 else "OUT")
+                replace(made, day=at.date(), direction="IN" if move.by > 0 else "OUT")
                 if kind is EventKind.TRANSFER
                 else replace(made, day=at.date())
             )
@@ -276,12 +288,14 @@ def test_a_cause_is_true_or_unexplained_wherever_the_messages_are_cut(block: int
             for watcher in watched(days, cut, down, answers):
                 if cut is None or watcher.seen > cut:  # before the cut all is as without one
                     check(watcher, watcher.judge(watcher.now), down)
+
             for look in LOOKS[1:] if cut is None else LOOKS[-1:]:
-                found = watcher.judge(watcher.now + look)
-                check(watcher, found, down)
+                judgement = watcher.judge(watcher.now + look)
+                check(watcher, judgement, down)
             if cut is None and answers:
-                known += sum(one.cause is not Cause.UNEXPLAINED for one in found)
-                total += len(found)
+                known += sum(closure.cause is not Cause.UNEXPLAINED for closure in judgement)
+                total += len(judgement)
+
             rows, events = statement_of(days)
             events += PERIODS
             facts = facts_of(
@@ -289,5 +303,5 @@ def test_a_cause_is_true_or_unexplained_wherever_the_messages_are_cut(block: int
             )
             stated = closures_of(facts, watcher.now)
             check(watcher, stated, timedelta())
-            assert {one.stage for one in stated} <= {closes.Stage.STATED}, seed
+            assert {judged_close.stage for judged_close in stated} <= {closes.Stage.STATED}, seed
     assert known > total / 4, (known, total)

@@ -9,9 +9,14 @@ from position_sync_dagster.domain.execution import FLEX, GATEWAY
 from position_sync_dagster.money.past.explain_closes import due_closes
 
 NOW = datetime(2026, 3, 20, 20, tzinfo=UTC)
-MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-TRADED, EXPIRED, UNKNOWN = "TRADED", "EXPIRED_WORTHLESS", "UNEXPLAINED"
-P, S = "PROVISIONAL", "STATED"
+MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+TRADED = "TRADED"
+EXPIRED = "EXPIRED_WORTHLESS"
+UNKNOWN = "UNEXPLAINED"
+P = "PROVISIONAL"
+S = "STATED"
 MOMENT = pl.Datetime("us", "UTC")
 TIMES = {"since": MOMENT, "seen_at": MOMENT}
 SAID = {
@@ -78,8 +83,8 @@ def test_a_close_is_judged_if_it_is_open_or_if_there_is_more_to_know(name: str) 
         [] if counted is None else [("c", *counted, seen + MINUTE)],
         dict.fromkeys(names, pl.String) | {"judged_at": MOMENT}, orient="row",
     )  # fmt: skip
-    found = due_closes(closes, known, pl.DataFrame(said, schema=SAID), NOW)
-    assert (found == {"c"}) is is_due
+    due = due_closes(closes, known, pl.DataFrame(said, schema=SAID), NOW)
+    assert (due == {"c"}) is is_due
 
 
 @pytest.mark.parametrize(

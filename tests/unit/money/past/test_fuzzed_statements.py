@@ -58,7 +58,7 @@ class Written:
         held = self.held[conid]
         lots = self.random.choice(((), (), (held - 1, 1.0), (held,)))
         summary = self.odd(row(held, "SUMMARY"))
-        return [summary, *(row(one, "LOT", openDateTime="20260102;1000") for one in lots)]
+        return [summary, *(row(lot, "LOT", openDateTime="20260102;1000") for lot in lots)]
 
     def execution(self, name: str) -> str:
         conid, quantity = self.executed[name]
@@ -98,26 +98,29 @@ class Written:
         return before + self.random.choice(("", f'{found}{odd}"')) + after
 
 
-def check(written: Written, found: Statement) -> None:
-    positions = {one.conid: one.position for one in found.positions}
-    assert len(positions) == len(found.positions), "a holding twice"
+def check(written: Written, statement: Statement) -> None:
+    positions = {position.conid: position.position for position in statement.positions}
+    assert len(positions) == len(statement.positions), "a holding twice"
     assert all(written.held[conid] == held for conid, held in positions.items())
-    if found.lacks_positions:
-        assert any("OpenPosition" in what for what, _remedy in found.left_out)
+    if statement.lacks_positions:
+        assert any("OpenPosition" in what for what, _remedy in statement.left_out)
     else:
         assert positions == written.held, "flat, and it is held"
-    names = [one.execution_id.lstrip("t") for one in found.executions]
+    names = [execution.execution_id.lstrip("t") for execution in statement.executions]
     assert len(names) == len(set(names)), "a trade twice"
-    for name, one in zip(names, found.executions, strict=True):
+
+    for name, one in zip(names, statement.executions, strict=True):
         conid, quantity = written.executed[name]
-        assert (one.conid, one.change) == (conid + 1, quantity)
-    covered = period(found)
+        assert one.conid == conid + 1
+        assert one.change == quantity
+    covered = period(statement)
     assert covered is None or len(names) == len(written.executed), "covered, and a trade is missing"
-    fees = {one.event_id: one for one in found.events if one.kind is EventKind.CASH}
-    assert len(fees) == len(found.events) - bool(covered)
+
+    fees = {event.event_id: event for event in statement.events if event.kind is EventKind.CASH}
+    assert len(fees) == len(statement.events) - bool(covered)
     for name, one in fees.items():
         assert one.amount in (written.fees[name.rpartition(":")[2]], None)
-    for what, remedy in found.left_out:
+    for what, remedy in statement.left_out:
         assert what.startswith("a.xml: ")
         assert remedy.endswith("download it again.")
 
@@ -130,10 +133,10 @@ def test_random_statements_are_read_right_or_their_rows_are_named(block: int) ->
     for number in range(STATEMENTS // BLOCKS):
         seed = f"{first + block * 10**5 + number}"
         written = Written(Random(seed))
-        (found,) = read_statements(written.text(), "a.xml")
+        (statement,) = read_statements(written.text(), "a.xml")
         try:
-            check(written, found)
+            check(written, statement)
         except AssertionError as error:
             raise AssertionError(f"FUZZ seed {seed}: {error}\n{written.text().decode()}") from error
-        left_out += len(found.left_out)
+        left_out += len(statement.left_out)
     assert left_out, "no row was spoilt"

@@ -26,7 +26,8 @@ from tests.year.exchanges import NEW_YORK
 
 DAILY = FlexQuery()
 TERMS = Terms(session_of=lambda day: day, zone=UTC)
-ACCOUNT, FRIDAY = "DUSIM0001", date(2026, 12, 18)
+ACCOUNT = "DUSIM0001"
+FRIDAY = date(2026, 12, 18)
 EVENING = datetime(2026, 12, 18, 16, 20, tzinfo=NEW_YORK)
 LATER = datetime(2026, 12, 24, 2, 10, tzinfo=NEW_YORK)
 ENDS = DELIVERIES | {MovementKind.CASH_SETTLEMENT}
@@ -71,34 +72,39 @@ def statement_of(
 
 
 def test_a_future_that_an_option_delivers_is_a_delivery_and_names_its_option():
-    of_future = [one for one in movements_of(FUTURE) if one.conid == FUTURE.conid]
-    assert {one.kind for one in of_future} == {MovementKind.ASSIGNMENT}
+    of_future = [movement for movement in movements_of(FUTURE) if movement.conid == FUTURE.conid]
+    assert {campaign.kind for campaign in of_future} == {MovementKind.ASSIGNMENT}
     assert {one.counter_conid for one in of_future} == {7}
 
 
 @pytest.mark.parametrize("is_stated", [True, False], ids=["stated", "stated as 0"])
 def test_a_future_costs_its_notional_also_where_a_query_states_none(*, is_stated: bool):
     moved = movements_of(FUTURE, replace(DAILY, futures_at_notional=is_stated))
-    [read] = [one for one in moved if one.conid == FUTURE.conid and one.section is Section.TRADES]
+    [read] = [row for row in moved if row.conid == FUTURE.conid and row.section is Section.TRADES]
     traded = completed(read, TERMS)
     assert traded.cash == -2 * 50 * 6775
 
 
 def test_a_settlement_in_cash_has_the_time_at_which_its_option_ended_and_delivers_nothing():
-    ends = [one for one in movements_of(INDEX) if one.kind is not MovementKind.TRADE]
-    [settled] = [one for one in ends if one.cash]
+    ends = [movement for movement in movements_of(INDEX) if movement.kind is not MovementKind.TRADE]
+    [settled] = [end for end in ends if end.cash]
     assert settled.cash == pytest.approx(-2 * 50 * (6775 - 6602.97))
-    assert (settled.at, settled.quantity) == (EVENING, 0)
+    assert settled.at == EVENING
+    assert settled.quantity == 0
 
-    counting = [one for one in counting_movements(ends, []) if one.kind in ENDS]
-    assert {one.kind for one in counting} == {MovementKind.CASH_SETTLEMENT}
+    counting = [
+        stated_movement
+        for stated_movement in counting_movements(ends, [])
+        if stated_movement.kind in ENDS
+    ]
+    assert {campaign.kind for campaign in counting} == {MovementKind.CASH_SETTLEMENT}
     assert sorted(one.quantity for one in counting) == [0, 2]
 
 
 def test_an_end_that_another_statement_than_that_of_its_settlement_names_delivers_nothing():
     daily = statement_of(INDEX)
     week = statement_of(INDEX, file="week.xml", made=LATER)
-    of_week = [one for one in week.movements if one.section is Section.TRADES]
+    of_week = [movement for movement in week.movements if movement.section is Section.TRADES]
     covered = []
     for section, file, at in (
         (Section.OPTION_EVENTS, "friday.xml", EVENING),
@@ -109,8 +115,12 @@ def test_an_end_that_another_statement_than_that_of_its_settlement_names_deliver
                                      statement=file, stated_at=at))  # fmt: skip
 
     stated = [*daily.movements, *of_week]
-    counting = [one for one in counting_movements(stated, covered) if one.kind in ENDS]
-    assert {(one.kind, one.statement, one.quantity) for one in counting} == {
+    counting = [
+        stated_movement
+        for stated_movement in counting_movements(stated, covered)
+        if stated_movement.kind in ENDS
+    ]
+    assert {(campaign.kind, campaign.statement, campaign.quantity) for campaign in counting} == {
         (MovementKind.CASH_SETTLEMENT, "week.xml", 2.0),
         (MovementKind.CASH_SETTLEMENT, "friday.xml", 0.0),
     }

@@ -18,7 +18,9 @@ from position_sync_dagster.money.past.movements import (
     with_signs,
 )
 
-MONDAY, TUESDAY, WEDNESDAY = date(2026, 3, 2), date(2026, 3, 3), date(2026, 3, 4)
+MONDAY = date(2026, 3, 2)
+TUESDAY = date(2026, 3, 3)
+WEDNESDAY = date(2026, 3, 4)
 
 
 def stated_at(day: int) -> datetime:
@@ -51,7 +53,7 @@ def covered(
 
 
 def names(movements: list[Movement]) -> list[str]:
-    return [one.movement_id for one in movements]
+    return [movement.movement_id for movement in movements]
 
 
 def test_what_judges_closes_and_keeps_movements_loads_no_parser_of_statements() -> None:
@@ -127,8 +129,8 @@ def test_of_several_answers_of_the_gateway_the_newest_revision_with_a_fee_counts
         replace(of_gateway(name), stated_at=stated_at(made), fee=fee) for name, made, fee in answers
     ]
     for rows in (movements, movements[::-1]):
-        [one] = counting_movements(rows, [])
-        assert expected in (one.execution_id, one.fee)
+        [movement] = counting_movements(rows, [])
+        assert expected in (movement.execution_id, movement.fee)
 
 
 def test_parts_of_an_allocated_order_with_one_id_count_in_each_account() -> None:

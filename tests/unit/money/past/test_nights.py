@@ -48,20 +48,25 @@ class Night:
         self.pause_s = pause_s
         self.refuses = self.dead = False
         self.now_s = 0.0
-        self.requests, self.rows = 0, []
+        self.requests = 0
+        self.rows = []
         self.lines = LoginLines(
             silence_s=30.0, session_open=lambda conid: hours is None, limit=LIMIT, min_hold_s=5.0
         )
+
         conids = range(1, LINES + 1)
         self.lines.wanted = {
             conid: Demand(conid=conid, priority=1, since=START) for conid in conids
         }
-        self.quotes, self.opening = {}, {}
+        self.quotes = {}
+        self.opening = {}
         self.holdings = {conid: holding(conid) for conid in conids}
         self.states = {conid: StreamedHolding(key=("A", conid), rules=RULES) for conid in conids}
         self.request_wanted()
         self.pass_for(6)
-        self.requests, self.rows = 0, []
+
+        self.requests = 0
+        self.rows = []
 
     @property
     def now(self):
@@ -102,6 +107,7 @@ class Night:
             if conid in ticked:
                 state.ticked()
             self.value(conid, state)
+
         for conid in self.lines.take_due_for_renewal(self.now_s):
             self.request(conid)
         self.request_wanted()
@@ -121,7 +127,8 @@ class Night:
 
     def pass_for(self, seconds):
         """Let time pass, in small steps after each request."""
-        end_s, busy_until_s = self.now_s + seconds, self.now_s + 60
+        end_s = self.now_s + seconds
+        busy_until_s = self.now_s + 60
         while self.now_s < end_s:
             before = self.requests
             step_s = 3 if self.now_s < busy_until_s else self.pause_s

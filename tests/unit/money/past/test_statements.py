@@ -30,31 +30,40 @@ from tests.support.flex_files import OPTION, element, period, position, statemen
 
 def read(data: bytes, name: str = "a.xml") -> Statement:
     """Return the only statement of a file."""
-    (found,) = read_statements(data, name)
-    return found
+    (statement,) = read_statements(data, name)
+    return statement
 
 
 def test_a_position_has_the_broker_s_values_and_its_cost_per_contract() -> None:
-    (one,) = read(statement(position(position="-2", costBasisMoney="-500"))).positions
-    assert (one.conid, one.symbol, one.right, one.strike) == (1, "SPY", Right.CALL, 575.0)
-    assert (one.day, one.expiry) == (date(2026, 3, 5), date(2028, 12, 15))
-    assert (one.position, one.market_price, one.market_value) == (-2.0, 1.5, 150.0)
-    assert (one.average_cost, one.unrealized_pnl) == (250.0, 50.0)
+    (holding,) = read(statement(position(position="-2", costBasisMoney="-500"))).positions
+    assert holding.conid == 1
+    assert holding.symbol == "SPY"
+    assert holding.right == Right.CALL
+    assert holding.strike == 575.0
+    assert holding.day == date(2026, 3, 5)
+    assert holding.expiry == date(2028, 12, 15)
+    assert holding.position == (-2.0)
+    assert holding.market_price == 1.5
+    assert holding.market_value == 150.0
+    assert holding.average_cost == 250.0
+    assert holding.unrealized_pnl == 50.0
 
 
 @pytest.mark.parametrize("nothing", ["", "-", "N/A"])
 def test_what_a_statement_leaves_out_is_unknown_and_not_zero(nothing: str) -> None:
     names = ["markPrice", "positionValue", "costBasisMoney", "fifoPnlUnrealized"]
     empty = dict.fromkeys(names, nothing)
-    (one,) = read(statement(position(**empty))).positions
-    assert (one.market_price, one.market_value, one.average_cost) == (None, None, None)
-    assert one.unrealized_pnl is None
+    (holding,) = read(statement(position(**empty))).positions
+    assert holding.market_price is None
+    assert holding.market_value is None
+    assert holding.average_cost is None
+    assert holding.unrealized_pnl is None
 
 
 def left_out(data: bytes) -> tuple[str, str]:
     """Return what is wrong with the only row that is left out, and the remedy."""
-    found = read(data, "march.xml")
-    ((what, remedy),) = found.left_out
+    read_rows = read(data, "march.xml")
+    ((what, remedy),) = read_rows.left_out
     assert what.startswith("march.xml")
     return what, remedy
 
@@ -81,8 +90,8 @@ def test_a_statement_of_lots_or_orders_alone_does_not_make_an_account_flat_or_id
     what, remedy = left_out(data)
     assert says in what
     assert "choose Summary for Open Positions and Execution for Trades" in remedy
-    found = read(data)
-    assert not (found.days and period(found))
+    read_rows = read(data)
+    assert not (read_rows.days and period(read_rows))
 
 
 def test_parts_of_a_holding_are_not_taken_for_holdings() -> None:
@@ -90,15 +99,18 @@ def test_parts_of_a_holding_are_not_taken_for_holdings() -> None:
     what, remedy = left_out(data)
     assert "DUSIM0001 has conid 1 twice on 2026-03-05" in what
     assert "leave the field Model of Open Positions out" in remedy
-    assert [one.conid for one in read(data).positions] == [2]
+    assert [holding.conid for holding in read(data).positions] == [2]
 
 
 def test_a_trade_has_its_time_in_utc_and_its_commission_as_a_cost() -> None:
     one = one_trade()
     assert one.execution_id == "0000e1.01"
     assert one.time == datetime(2026, 3, 5, 20, 30, tzinfo=UTC)
-    assert (one.side, one.quantity, one.price) == (Side.SELL, 2.0, 1.25)
-    assert (one.commission, one.realized_pnl) == (1.3, 12.5)
+    assert one.side == Side.SELL
+    assert one.quantity == 2.0
+    assert one.price == 1.25
+    assert one.commission == 1.3
+    assert one.realized_pnl == 12.5
 
 
 @pytest.mark.parametrize(
@@ -119,10 +131,12 @@ def test_the_usual_formats_of_a_time_are_read(when: dict[str, str]) -> None:
 def test_cash_and_net_liquidation_are_those_of_their_day() -> None:
     row = {"reportDate": "20260305", "currency": "USD", "cash": "10.5", "total": "99"}
     data = statement(more=element("EquitySummaryByReportDateInBase", row))
-    (one,) = read(data).cash
-    assert (one.cash, one.net_liquidation, one.source) == (10.5, 99.0, "FLEX")
-    assert one.timestamp == datetime(2026, 3, 5, 21, tzinfo=UTC)
-    assert one.account == "DUSIM0001"
+    (entry,) = read(data).cash
+    assert entry.cash == 10.5
+    assert entry.net_liquidation == 99.0
+    assert entry.source == "FLEX"
+    assert entry.timestamp == datetime(2026, 3, 5, 21, tzinfo=UTC)
+    assert entry.account == "DUSIM0001"
 
 
 def test_the_parts_of_net_liquidation_are_each_there_once() -> None:
@@ -131,16 +145,16 @@ def test_the_parts_of_net_liquidation_are_each_there_once() -> None:
         "cashShort": "0", "stock": "90", "dividendAccruals": "-1.5", "total": "99",
         "brokerCashComponent": "10.5",
     }  # fmt: skip
-    found = read(statement(more=element("EquitySummaryByReportDateInBase", row)))
-    (equity,) = [event for event in found.events if event.kind is EventKind.NET_LIQUIDATION]
+    read_rows = read(statement(more=element("EquitySummaryByReportDateInBase", row)))
+    (equity,) = [event for event in read_rows.events if event.kind is EventKind.NET_LIQUIDATION]
     parts = json.loads(equity.attributes)
     assert (equity.account, equity.day, equity.currency) == (
         "DUSIM0001", date(2026, 3, 5), "USD",
     )  # fmt: skip
     assert parts == {"cash": 10.5, "stock": 90.0, "dividendAccruals": -1.5}
     assert equity.amount == sum(parts.values())
-    assert found.sections >= {"OpenPositions", "Trades"}
-    assert "Transfers" not in found.sections
+    assert read_rows.sections >= {"OpenPositions", "Trades"}
+    assert "Transfers" not in read_rows.sections
 
 
 def test_what_a_row_says_of_money_is_read_and_nothing_is_filled_in() -> None:
@@ -149,8 +163,12 @@ def test_what_a_row_says_of_money_is_read_and_nothing_is_filled_in() -> None:
         "taxes": "", "transactionID": "12", "ibCommissionCurrency": "EUR",
     }  # fmt: skip
     sold = moved(trade(**written))
-    assert (sold.cash, sold.multiplier, sold.fee, sold.fee_currency) == (250.0, 100.0, -1.3, "EUR")
-    assert (sold.day, sold.transaction_id) == (date(2026, 3, 6), "12")
+    assert sold.cash == 250.0
+    assert sold.multiplier == 100.0
+    assert sold.fee == (-1.3)
+    assert sold.fee_currency == "EUR"
+    assert sold.day == date(2026, 3, 6)
+    assert sold.transaction_id == "12"
     net = {"proceeds": "", "ibCommissionCurrency": "USD"}
     assert moved(trade(**written | net)).cash == pytest.approx(250.0)
     for missing in (
@@ -180,8 +198,8 @@ def test_a_transfer_has_the_sign_of_its_section_or_of_its_direction(rows, moved_
         )
         for number, (way, quantity, code) in enumerate(rows)
     ]  # fmt: skip
-    found = read(statement(more=section("Transfers", *transfers)))
-    assert [one.quantity for one in found.movements] == moved_by
+    read_rows = read(statement(more=section("Transfers", *transfers)))
+    assert [movement.quantity for movement in read_rows.movements] == moved_by
 
 
 def moved(row: str) -> Movement:
@@ -223,14 +241,15 @@ def test_a_row_that_cannot_be_read_is_named_and_the_others_are_read(
     is_trade = row.startswith("<Trade")
     positions, trades = ((), (row,)) if is_trade else ((row,), ())
     data = statement(position(2), *positions, trades=(trade("e2", conid="2"), *trades))
-    found = read(data, "march.xml")
-    ((what, to_do),) = found.left_out
+    read_rows = read(data, "march.xml")
+    ((what, to_do),) = read_rows.left_out
     assert re.search(says, what)
     assert what.startswith("march.xml: Trade" if is_trade else "march.xml: OpenPosition")
     assert remedy in to_do
-    assert [one.conid for one in found.positions] == [2]
-    assert [one.execution_id for one in found.executions] == ["e2"]
-    assert (not found.lacks_positions, period(found) is not None) == (is_trade, not is_trade)
+    assert [holding.conid for holding in read_rows.positions] == [2]
+    assert [execution.execution_id for execution in read_rows.executions] == ["e2"]
+    assert (not read_rows.lacks_positions) == is_trade
+    assert (period(read_rows) is not None) == (not is_trade)
 
 
 def test_what_a_statement_says_is_from_1990_to_today(monkeypatch) -> None:
@@ -259,10 +278,15 @@ def test_a_trade_keeps_its_codes_its_order_and_its_rate() -> None:
         transactionType="BookTrade", fxRateToBase="0.92", underlyingConid="756733",
         origTradeID="76", newField="of tomorrow",
     )  # fmt: skip
-    assert (found.codes, found.open_close, found.transaction_type) == ("A;GEA;Zz", "C", "BookTrade")
-    assert (found.order_id, found.brokerage_order_id) == ("71", "002a")
-    assert (found.fx_rate_to_base, found.underlying_conid) == (0.92, 756733)
-    assert (found.trade_id, found.corrects) == ("77", "76")
+    assert found.codes == "A;GEA;Zz"
+    assert found.open_close == "C"
+    assert found.transaction_type == "BookTrade"
+    assert found.order_id == "71"
+    assert found.brokerage_order_id == "002a"
+    assert found.fx_rate_to_base == 0.92
+    assert found.underlying_conid == 756733
+    assert found.trade_id == "77"
+    assert found.corrects == "76"
     assert json.loads(found.attributes or "")["newField"] == "of tomorrow"
     assert found.stated_at == datetime(2026, 3, 6, 6, tzinfo=UTC)
 
@@ -303,26 +327,31 @@ EVENTS = {
 def test_each_kind_of_event_is_read(name: str) -> None:
     attributes, expected = EVENTS[name]
     more = element(name, {"accountId": "DUSIM0001", "currency": "USD"} | attributes)
-    one = read(statement(more=more)).events[0]
-    values = (one.kind, one.type, one.conid, one.quantity, one.amount, one.realized_pnl)
+    event = read(statement(more=more)).events[0]
+    values = (event.kind, event.type, event.conid, event.quantity, event.amount, event.realized_pnl)
     assert values == expected
-    assert (one.day, one.account, one.statement) == (date(2026, 3, 5), "DUSIM0001", "a.xml")
-    assert json.loads(one.attributes).items() >= {k: v for k, v in attributes.items() if v}.items()
+    assert event.day == date(2026, 3, 5)
+    assert event.account == "DUSIM0001"
+    assert event.statement == "a.xml"
+    assert (
+        json.loads(event.attributes).items() >= {k: v for k, v in attributes.items() if v}.items()
+    )
 
 
 def test_an_event_without_an_id_has_one_of_its_content() -> None:
     fees = [
         element("CashTransaction", {"type": "Other Fees", "amount": text}) for text in ("-1", "-2")
     ]
-    found = read(statement(more="".join(fees)))
+    read_rows = read(statement(more="".join(fees)))
     again = read(statement(more=fees[0]), "b.xml")
-    assert found.events[0].event_id == again.events[0].event_id != found.events[1].event_id
+    assert read_rows.events[0].event_id == again.events[0].event_id != read_rows.events[1].event_id
 
 
 def test_only_a_statement_with_its_trades_says_what_did_not_happen() -> None:
     covered = period(read(statement()))
     assert covered is not None
-    assert (covered.first_day, covered.day) == (date(2026, 3, 5), date(2026, 3, 5))
+    assert covered.first_day == date(2026, 3, 5)
+    assert covered.day == date(2026, 3, 5)
     assert period(read(statement().replace(b"<Trades></Trades>", b""))) is None
 
 
@@ -333,7 +362,8 @@ def test_a_statement_that_is_made_again_has_another_period() -> None:
         assert made is not None
         return made
 
-    early, late = covered("20260305;120000"), covered("20260306;010000")
+    early = covered("20260305;120000")
+    late = covered("20260306;010000")
     assert early.event_id != late.event_id == covered("20260306;010000").event_id
     assert late.stated_at == datetime(2026, 3, 6, 1, tzinfo=NEW_YORK)
 
@@ -346,17 +376,17 @@ def test_a_trade_that_is_cancelled_and_booked_again_with_its_id_counts_once() ->
         trade("E1", transactionID="3", quantity="1"),
     )
     before = read(statement(trades=(trade("E1", quantity="2"),)), "before.xml")
-    found = read(statement(trades=rows, generated="20260307;010000"))
+    read_rows = read(statement(trades=rows, generated="20260307;010000"))
     covered = [
         one
-        for stated in (before, found)
+        for stated in (before, read_rows)
         for row in sections_of(stated)
         for one in _sections_in(row)
     ]
-    counting = counting_movements([*before.movements, *found.movements], covered)
+    counting = counting_movements([*before.movements, *read_rows.movements], covered)
     assert sum(one.quantity or 0.0 for one in counting) == 1.0
     gateway = replace(counting[0], movement_id="API", source=MovementSource.API, execution_id="E1")
-    assert counting_movements([gateway, *found.movements], covered) == counting
+    assert counting_movements([gateway, *read_rows.movements], covered) == counting
 
 
 EAE = {"transactionType": "Expiration", "conid": "1", "quantity": "1", "tradeID": "9"}
@@ -383,7 +413,7 @@ def test_levels_of_detail_are_known_in_whatever_letters_they_are_written(letters
         element("CashTransaction", FEE | {"transactionID": name, "levelOfDetail": level})
         for name, level in {"1": detail, "2": summary}.items()
     ]
-    found = read(
+    read_rows = read(
         statement(
             position(levelOfDetail=summary),
             position(levelOfDetail=lot),
@@ -395,13 +425,13 @@ def test_levels_of_detail_are_known_in_whatever_letters_they_are_written(letters
             more=section("CashTransactions", *fees),
         )
     )
-    assert found.left_out == ()
-    assert [one.conid for one in found.positions] == [1]
-    assert [one.execution_id for one in found.executions] == ["e1"]
-    assert [one.event_id for one in found.events if one.kind is EventKind.CASH] == [
+    assert read_rows.left_out == ()
+    assert [holding.conid for holding in read_rows.positions] == [1]
+    assert [execution.execution_id for execution in read_rows.executions] == ["e1"]
+    assert [event.event_id for event in read_rows.events if event.kind is EventKind.CASH] == [
         "CashTransaction:1"
     ]
-    assert period(found) is not None
+    assert period(read_rows) is not None
 
 
 @pytest.mark.parametrize("name", ["OpenPosition", "Trade", "CashTransaction"])
@@ -416,17 +446,18 @@ def test_what_rows_of_an_unknown_level_may_say_is_not_known(name: str) -> None:
     assert what.startswith(f"march.xml: {name} (")
     assert "has levelOfDetail='Tax Parcel', which is not known" in what
     assert "Summary for Open Positions" in remedy
-    found = read(rows[name])
-    assert found.lacks_positions is (name == "OpenPosition")
-    assert (period(found) is None) is (name != "OpenPosition")
+    read_rows = read(rows[name])
+    assert read_rows.lacks_positions is (name == "OpenPosition")
+    assert (period(read_rows) is None) is (name != "OpenPosition")
 
 
 def test_types_are_known_in_whatever_letters() -> None:
     bill = position(4, assetCategory="Carbon", symbol="EUA DEC26")
     kinds = {1: "stk", 2: "Opt", 3: "FXCFD"}
-    found = read(statement(*(position(n, assetCategory=t) for n, t in kinds.items()), bill))
-    assert [one.sec_type for one in found.positions] == ["STK", "OPT", "CFD", "CARBON"]
-    assert (found.left_out, found.lacks_positions) == ((), False)
+    read_rows = read(statement(*(position(n, assetCategory=t) for n, t in kinds.items()), bill))
+    assert [holding.sec_type for holding in read_rows.positions] == ["STK", "OPT", "CFD", "CARBON"]
+    assert read_rows.left_out == ()
+    assert read_rows.lacks_positions is False
 
 
 def test_rows_of_accounts_that_are_not_served_are_counted_and_not_read() -> None:
@@ -437,15 +468,17 @@ def test_rows_of_accounts_that_are_not_served_are_counted_and_not_read() -> None
         trades=(trade("e1"), trade("e2", **others[0])),
         more=element("CashTransaction", FEE | others[0]),
     )
-    (found,) = read_statements(data, "a.xml", serves={"DUSIM0001"}.__contains__)
-    assert [one.conid for one in found.positions] == [1]
-    assert [one.execution_id for one in found.executions] == ["e1"]
-    assert found.foreign_rows == {"DUSIM0001-P": 3, "Savings": 1}
-    assert (found.accounts, found.left_out) == ({"DUSIM0001"}, ())
-    assert period(found) is not None
+    (read_statement,) = read_statements(data, "a.xml", serves={"DUSIM0001"}.__contains__)
+    assert [holding.conid for holding in read_statement.positions] == [1]
+    assert [execution.execution_id for execution in read_statement.executions] == ["e1"]
+    assert read_statement.foreign_rows == {"DUSIM0001-P": 3, "Savings": 1}
+    assert read_statement.accounts == {"DUSIM0001"}
+    assert read_statement.left_out == ()
+    assert period(read_statement) is not None
 
     (other,) = read_statements(data, "a.xml", serves={"Savings"}.__contains__)
-    assert (period(other), other.accounts) == (None, {"Savings"})
+    assert period(other) is None
+    assert other.accounts == {"Savings"}
 
 
 @dataclass(frozen=True)
@@ -557,28 +590,34 @@ SHAPES = {
 @pytest.mark.parametrize("name", SHAPES)
 def test_nothing_is_counted_twice_and_what_is_left_out_is_named(name: str) -> None:
     shape = SHAPES[name]
-    found = shape.read()
-    assert {one.conid: one.position for one in found.positions} == shape.held
-    assert tuple(sorted(one.execution_id for one in found.executions)) == shape.executed
-    assert len([one for one in found.events if one is not period(found)]) == shape.events
-    assert len(found.left_out) == len(shape.left_out)
-    for (what, remedy), named in zip(found.left_out, shape.left_out, strict=True):
+    read_rows = shape.read()
+    assert {position.conid: position.position for position in read_rows.positions} == shape.held
+    assert (
+        tuple(sorted(execution.execution_id for execution in read_rows.executions))
+        == shape.executed
+    )
+    assert (
+        len([event for event in read_rows.events if event is not period(read_rows)]) == shape.events
+    )
+    assert len(read_rows.left_out) == len(shape.left_out)
+
+    for (what, remedy), named in zip(read_rows.left_out, shape.left_out, strict=True):
         assert what.startswith(f"a.xml: {named}")
         assert remedy
     held_unread = any("OpenPosition" in one for one in shape.left_out)
-    assert found.lacks_positions is held_unread
+    assert read_rows.lacks_positions is held_unread
     trades_unread = any("Trade" in one for one in shape.left_out)
-    assert (period(found) is None) is trades_unread
+    assert (period(read_rows) is None) is trades_unread
 
 
 def test_the_types_of_a_statement_are_those_of_a_gateway() -> None:
     for theirs, ours in {"FSFOP": "FOP", "FSOPT": "OPT", "STK": "STK"}.items():
         event = element("OptionEAE", EAE | {"assetCategory": theirs})
-        found = Shape(
+        read_rows = Shape(
             (position(assetCategory=theirs),), (trade(assetCategory=theirs),), event
         ).read()
-        rows = (*found.positions, *found.executions, found.events[0])
-        assert [one.sec_type for one in rows] == [ours] * 3
+        rows = (*read_rows.positions, *read_rows.executions, read_rows.events[0])
+        assert [row.sec_type for row in rows] == [ours] * 3
 
 
 @pytest.mark.parametrize(
@@ -586,7 +625,8 @@ def test_the_types_of_a_statement_are_those_of_a_gateway() -> None:
 )
 def test_a_file_of_another_kind_is_named(content: str) -> None:
     data = statement().decode()
-    begin, end = data.index("<OpenPositions>"), data.index("</FlexStatement>")
+    begin = data.index("<OpenPositions>")
+    end = data.index("</FlexStatement>")
     with pytest.raises(StatementError, match=r"a.xml is no activity statement") as caught:
         read_statements(f"{data[:begin]}{content}{data[end:]}".encode(), "a.xml")
     assert "activity Flex query" in caught.value.remedy
@@ -596,11 +636,11 @@ def test_elements_without_meaning_take_no_memory() -> None:
     data = statement(position(), more="<a/>" * 60_000)
     tracemalloc.start()
     try:
-        (found,) = read_statements(data, "a.xml")
+        (read_statement,) = read_statements(data, "a.xml")
         _now, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert len(found.positions) == 1
+    assert len(read_statement.positions) == 1
     assert peak < 2 * 2**20
 
 
@@ -625,11 +665,15 @@ def lots_in(*lots: dict[str, str]) -> list[StatementEvent]:
 
 def test_a_closed_lot_is_an_event_with_the_sign_of_what_was_held():
     [short] = lots_in(LOT, LOT)[:1]
-    assert (short.quantity, short.amount, short.realized_pnl) == (-2.0, 498.7, 245.4)
-    assert (short.day, short.conid) == (date(2026, 3, 5), 1)
+    assert short.quantity == (-2.0)
+    assert short.amount == 498.7
+    assert short.realized_pnl == 245.4
+    assert short.day == date(2026, 3, 5)
+    assert short.conid == 1
     assert short.time == datetime(2026, 2, 12, 15, 15, tzinfo=UTC)
     [long] = lots_in(LOT | {"buySell": "SELL", "quantity": "-2", "cost": "-498.7"})
-    assert (long.quantity, long.amount) == (2.0, 498.7)
+    assert long.quantity == 2.0
+    assert long.amount == 498.7
     assert long.event_id != short.event_id
 
 

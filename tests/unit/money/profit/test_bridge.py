@@ -117,9 +117,13 @@ def test_what_is_not_known_is_not_explained_by_name() -> None:
     opened = [Earned("SPY 650C", 30.004), Earned("SPY 640P", None)]
     closed = [Earned("QQQ 500C", None, NOON), Earned("QQQ 490C", 5.0, NOON)]
     today = bridge(ACCOUNT, opened, closed, NOON)
-    assert (today.open, today.closed, today.cash, today.unexplained) == (30.0, 5.0, 0.0, 15.0)
+    assert today.open == 30.0
+    assert today.closed == 5.0
+    assert today.cash == 0.0
+    assert today.unexplained == 15.0
     assert "SPY 640P (open), QQQ 500C (closed)" in today.reasons["unexplained"]
-    assert (today.open_unknown, today.closed_unknown) == (1, 1)
+    assert today.open_unknown == 1
+    assert today.closed_unknown == 1
 
 
 def test_a_holding_that_closed_after_the_account_s_number_is_open_in_it() -> None:
@@ -131,10 +135,14 @@ def test_a_holding_that_closed_after_the_account_s_number_is_open_in_it() -> Non
 def test_prices_that_jumped_after_the_account_s_number_are_in_no_part_of_it() -> None:
     row = ACCOUNT.with_open_profit([("USD", 48.0)])
     today = bridge(row, [Earned("SPY 650C", -10_983.0)], [], NOON + STEP)
-    assert (today.open, today.unexplained, today.age_s) == (48.0, 2.0, 1.0)
+    assert today.open == 48.0
+    assert today.unexplained == 2.0
+    assert today.age_s == 1.0
 
 
 def test_without_the_account_s_number_nothing_is_said_to_be_unexplained() -> None:
     unknown = AccountSummary(account="U1", timestamp=NOON)
     today = bridge(unknown, [Earned("SPY 650C", None)], [], NOON)
-    assert (today.account, today.unexplained, today.age_s) == (None, None, None)
+    assert today.account is None
+    assert today.unexplained is None
+    assert today.age_s is None

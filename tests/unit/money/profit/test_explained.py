@@ -61,9 +61,9 @@ def explained(
     )
 
 
-def of_strategies(found: pl.DataFrame, *strategies: str) -> pl.DataFrame:
+def of_strategies(frame: pl.DataFrame, *strategies: str) -> pl.DataFrame:
     """Return the rows of holdings, each with its strategy."""
-    return found.with_columns(strategy_id=pl.Series(strategies))
+    return frame.with_columns(strategy_id=pl.Series(strategies))
 
 
 def row_of(frame: pl.DataFrame, conid: int) -> dict[str, Any]:
@@ -102,7 +102,8 @@ def test_what_was_opened_and_closed_within_the_day_earns_its_cash() -> None:
 
 
 def test_one_contract_under_two_symbols_is_one_holding() -> None:
-    bought, sold = moved(1, 2.0, 9.0, symbol="ESH7"), moved(1, -2.0, 8.0, symbol="ES")
+    bought = moved(1, 2.0, 9.0, symbol="ESH7")
+    sold = moved(1, -2.0, 8.0, symbol="ES")
     passing = _held_or_traded(NOTHING, NOTHING, pl.DataFrame([bought, sold], MOVEMENTS.polars))
     assert passing.select("conid", "position").rows() == [(1, 2.0)]
 
@@ -112,14 +113,14 @@ def test_one_contract_under_two_symbols_is_one_holding() -> None:
 
 def test_an_assignment_earns_what_the_premium_and_the_shares_are_worth() -> None:
     booked = {"kind": MovementKind.ASSIGNMENT, "fee": 0.0}
-    found = explained(
+    profits = explained(
         [held(1, -1.0, 11.0)],
         [held(5, -100.0, 610.0, **SHARE)],
         [moved(1, 1.0, 0.0, **booked), moved(5, -100.0, 600.0, cash=60_000.0, **booked)],
     )
-    assert found.get_column("assignments").sum() == pytest.approx(100.0)
-    assert found.get_column("profit").sum() == pytest.approx(1100.0 - 1000.0)
-    assert found.get_column("unexplained").sum() == 0
+    assert profits.get_column("assignments").sum() == pytest.approx(100.0)
+    assert profits.get_column("profit").sum() == pytest.approx(1100.0 - 1000.0)
+    assert profits.get_column("unexplained").sum() == 0
 
 
 def test_a_share_earns_by_its_price_alone() -> None:
@@ -132,7 +133,9 @@ def test_an_option_without_greeks_earns_by_its_repricing_and_is_counted() -> Non
     unknown = SHARE | {"multiplier": 100.0, "right": "CALL"}
     ends = [held(1, 1.0, 12.0, **unknown)], [held(1, 1.0, 9.0, **unknown)]
     row = row_of(explained(*ends, []), 1)
-    assert (row["delta"], row["theta"], row["repricing"]) == (None, None, pytest.approx(-300.0))
+    assert row["delta"] is None
+    assert row["theta"] is None
+    assert row["repricing"] == pytest.approx(-300.0)
     assert row["without_greeks"]
 
 
@@ -142,8 +145,8 @@ def test_the_greeks_of_a_day_are_null_where_most_options_have_none(without, delt
     unknown = dict.fromkeys(("delta", "gamma", "vega", "theta"))
     before = [held(n, 1.0, 12.0, **unknown if n < without else {}) for n in range(20)]
     after = [held(n, 1.0, 13.0, underlying_price=602.0) for n in range(20)]
-    found = explained(before, [*after, held(99, 100.0, 9.0, **SHARE)], [moved(99, 100.0, 8.0)])
-    (row,) = by_strategy(of_strategies(found, *["s"] * 21)).to_dicts()
+    profits = explained(before, [*after, held(99, 100.0, 9.0, **SHARE)], [moved(99, 100.0, 8.0)])
+    (row,) = by_strategy(of_strategies(profits, *["s"] * 21)).to_dicts()
     assert row["delta"] == (None if delta is None else pytest.approx(delta))
     assert (row["vega"] is None) == (row["repricing"] is None) == (delta is None)
     assert row["without_greeks"] == without
@@ -160,15 +163,17 @@ def test_the_greeks_of_a_day_are_null_where_most_options_have_none(without, delt
     ],
 )
 def test_a_movement_of_which_a_number_is_not_known_makes_the_profit_unknown(missing, why) -> None:
-    found = explained([], [held(1, 1.0, 13.0)], [moved(1, 1.0, 12.0, **missing)])
-    (row,) = found.to_dicts()
-    assert (row["profit"], row["why_unknown"]) == (None, why)
+    profits = explained([], [held(1, 1.0, 13.0)], [moved(1, 1.0, 12.0, **missing)])
+    (row,) = profits.to_dicts()
+    assert row["profit"] is None
+    assert row["why_unknown"] == why
 
 
 def test_a_commission_of_a_movement_without_a_currency_is_not_lost() -> None:
     booked = moved(1, 0.0, 0.0, kind=MovementKind.CORPORATE_ACTION, currency=None, cash=5.0)
     (row,) = explained([], [], [booked]).to_dicts()
-    assert (row["profit"], row["why_unknown"]) == (None, "a commission")
+    assert row["profit"] is None
+    assert row["why_unknown"] == "a commission"
 
 
 @pytest.mark.parametrize("end", ["before", "after"])
@@ -180,8 +185,8 @@ def test_a_value_that_is_not_known_makes_the_profit_and_its_parts_unknown(end) -
 
 
 def test_a_quantity_without_a_movement_is_unexplained_and_named() -> None:
-    found = explained([held(1, 1.0, 12.0)], [held(1, 3.0, 12.0)], [])
-    rows = by_strategy(of_strategies(found, "s"))
+    profits = explained([held(1, 1.0, 12.0)], [held(1, 3.0, 12.0)], [])
+    rows = by_strategy(of_strategies(profits, "s"))
     assert rows.get_column("unexplained").to_list() == pytest.approx([2400.0])
     assert rows.get_column("unexplained_legs").to_list() == ["SPY 1"]
     assert rows.get_column("why_unknown").to_list() == ["SPY 1: what moved 2.0"]
@@ -191,8 +196,8 @@ def test_a_quantity_without_a_movement_is_unexplained_and_named() -> None:
 
 def test_one_unknown_holding_makes_its_strategy_unknown_and_no_other() -> None:
     after = [held(1, 1.0, 13.0), held(2, 1.0, 13.0, market_value=None), held(3, 1.0, 14.0)]
-    found = explained([held(conid, 1.0, 12.0) for conid in (1, 2, 3)], after, [])
-    in_strategies = of_strategies(found.sort("conid"), "s", "s", "t")
+    profits = explained([held(conid, 1.0, 12.0) for conid in (1, 2, 3)], after, [])
+    in_strategies = of_strategies(profits.sort("conid"), "s", "s", "t")
     rows = by_strategy(in_strategies).select("strategy_id", "profit", "legs", "legs_unknown")
     assert rows.rows() == [("s", None, 2, 1), ("t", 200.0, 1, 0)]
 
@@ -209,9 +214,9 @@ def test_what_is_gone_is_of_those_that_had_it_or_of_nobody() -> None:
 
 
 def test_cash_of_an_account_is_in_no_strategy_and_no_leg() -> None:
-    found = explained([held(1, 1.0, 12.0)], [held(1, 1.0, 13.0)], [])
+    profits = explained([held(1, 1.0, 12.0)], [held(1, 1.0, 13.0)], [])
     cash = {"account": ["A"], "currency": ["USD"], "profit": [40.0], "cash": [40.0]}
     cash |= {"gross_move": [40.0], "strategy_id": [UNATTRIBUTED]}
-    both = pl.concat([of_strategies(found, "s"), pl.DataFrame(cash)], how="diagonal_relaxed")
+    both = pl.concat([of_strategies(profits, "s"), pl.DataFrame(cash)], how="diagonal_relaxed")
     rows = by_strategy(both).select("strategy_id", "profit", "cash", "legs")
     assert rows.rows() == [("UNATTRIBUTED", 40.0, 40.0, 0), ("s", 100.0, 0.0, 1)]

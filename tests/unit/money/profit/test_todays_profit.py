@@ -33,7 +33,8 @@ from tests.unit.money.past.test_causes import ACCOUNT as OWNER
 from tests.unit.money.reports.test_changes import trade
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)  # 11:00 in New York, in daylight saving time
-FRIDAY, MONDAY = date(2026, 3, 6), date(2026, 3, 9)
+FRIDAY = date(2026, 3, 6)
+MONDAY = date(2026, 3, 9)
 CLOSE = datetime(2026, 3, 6, 21, tzinfo=UTC)
 DAYS = 66 / 24
 FAR = date(2026, 6, 19)
@@ -98,51 +99,60 @@ def rows_of(
         details={contract.conid: contract for contract in details},
     )
     frame = pl.DataFrame(movements, schema=MOVEMENTS.polars)
-    found = explained(figures, opening, frame, given, Settings())
-    for strategy in found:
+    profits = explained(figures, opening, frame, given, Settings())
+
+    for strategy in profits:
         parts = [getattr(strategy, name) for name in PARTS]
         if None not in parts:
             assert sum(parts) == pytest.approx(strategy.profit, abs=1e-9)
         else:
             assert parts[:5] == [None] * 5
             assert strategy.why_unknown
-    return found
+    return profits
 
 
-def parts_of(found: TodaysProfit, *names: str) -> list[float]:
-    return [getattr(found, name) for name in names]
+def parts_of(todays_profit: TodaysProfit, *names: str) -> list[float]:
+    return [getattr(todays_profit, name) for name in names]
 
 
 def test_a_kept_option_is_split_by_the_greeks_of_the_close() -> None:
     # 594 is 6 below the close, 21 % a point above it, and 1.75 days are over.
     now = held(1, -2.0, 15.1, -620.0, underlying_price=594.0, implied_vol=0.21)
-    (found,) = rows_of([at_close(1, -2.0, 12.0)], [now])
-    delta, gamma, vega = -200 * -0.5 * -6, -200 * 0.01 * 36 / 2, -200 * 1.0 * 1
+    (row,) = rows_of([at_close(1, -2.0, 12.0)], [now])
+    delta = -200 * -0.5 * -6
+    gamma = -200 * 0.01 * 36 / 2
+    vega = -200 * 1.0 * 1
     theta = -200 * -0.2 * DAYS
     names = ("delta", "gamma", "vega", "theta", "repricing", "unexplained")
     rest = -620 - delta - gamma - vega - theta
-    assert parts_of(found, *names) == pytest.approx([delta, gamma, vega, theta, rest, 0.0])
-    assert (found.profit, found.strategy) == (-620.0, UNATTRIBUTED)
-    assert (found.revalued, found.without_greeks, found.left_out) == ([], [], 0)
-    (largest,) = found.largest["delta"]
-    assert (largest.leg, largest.amount) == ("SPY 600P 19Jun26", pytest.approx(-600.0))
+
+    assert parts_of(row, *names) == pytest.approx([delta, gamma, vega, theta, rest, 0.0])
+    assert row.profit == (-620.0)
+    assert row.strategy == UNATTRIBUTED
+    assert row.revalued == []
+    assert row.without_greeks == []
+    assert row.left_out == 0
+
+    (largest,) = row.largest["delta"]
+    assert largest.leg == "SPY 600P 19Jun26"
+    assert largest.amount == pytest.approx(-600.0)
 
 
 def test_the_broker_counts_from_another_closing_price() -> None:
     now = held(1, -2.0, 12.0, -30.0)
-    (found,) = rows_of([at_close(1, -2.0, 12.0)], [now])
-    assert found.unexplained == pytest.approx(-30.0)
+    (row,) = rows_of([at_close(1, -2.0, 12.0)], [now])
+    assert row.unexplained == pytest.approx(-30.0)
 
 
 def test_a_leg_opened_today_and_a_part_that_was_sold_earn_from_the_price_of_the_trade() -> None:
     opened = held(1, -1.0, 9.0, 100.0)
     reduced = held(2, 1.0, 13.0, 100.0 + 200.0)  # one kept from 12 to 13, one sold at 14
     trades = [moved(1, -1.0, 10.0), moved(2, -1.0, 14.0)]
-    (found,) = rows_of([at_close(2, 2.0, 12.0)], [opened, reduced], trades)
-    assert found.trades == pytest.approx(100.0 + 100.0)
-    assert (found.fees, found.unexplained) == pytest.approx((0.0, 0.0))
-    assert found.movements == ["m1-1", "m2-1"]
-    assert [leg.conid for leg in found.largest["trades"]] == [1, 2]
+    (row,) = rows_of([at_close(2, 2.0, 12.0)], [opened, reduced], trades)
+    assert row.trades == pytest.approx(100.0 + 100.0)
+    assert (row.fees, row.unexplained) == pytest.approx((0.0, 0.0))
+    assert row.movements == ["m1-1", "m2-1"]
+    assert [leg.conid for leg in row.largest["trades"]] == [1, 2]
 
 
 def test_shares_that_an_assignment_left_earn_from_the_strike() -> None:
@@ -151,21 +161,21 @@ def test_shares_that_an_assignment_left_earn_from_the_strike() -> None:
     booked = [moved(1, 1.0, 0.0, kind=MovementKind.ASSIGNMENT, fee=0.0, cash=0.0)]
     delivered = {name: shares[name] for name in ("cash", "kind", "fee", "sec_type")}
     booked.append(moved(5, 100.0, 600.0, **delivered))
-    (found,) = rows_of([at_close(1, -1.0, 5.0)], [now], booked)
-    assert (found.assignments, found.profit) == pytest.approx((-600.0, -600.0))
-    assert found.movements == ["m5+100"]
+    (row,) = rows_of([at_close(1, -1.0, 5.0)], [now], booked)
+    assert (row.assignments, row.profit) == pytest.approx((-600.0, -600.0))
+    assert row.movements == ["m5+100"]
 
 
 def test_currencies_and_strategies_have_rows_of_their_own_and_a_shared_leg_is_divided() -> None:
     before = [at_close(1, -2.0, 12.0), at_close(2, 1.0, 12.0, currency="EUR", right="CALL")]
     now = [held(1, -2.0, 11.0, 200.0), held(2, 1.0, 11.5, -50.0, currency="EUR", right="CALL")]
     legs = [leg(1, "a", strike=600.0, expiry=FAR, quantity=-0.5)]
-    found = rows_of(before, now, legs=legs)
-    assert [(row.strategy, row.currency, row.profit) for row in found] == [
+    rows = rows_of(before, now, legs=legs)
+    assert [(row.strategy, row.currency, row.profit) for row in rows] == [
         (UNATTRIBUTED, "EUR", -50.0), (UNATTRIBUTED, "USD", 150.0), ("a", "USD", 50.0),
     ]  # fmt: skip
     theta = -200 * -0.2 * DAYS
-    assert found[2].theta == pytest.approx(theta / 4)
+    assert rows[2].theta == pytest.approx(theta / 4)
 
 
 def test_a_weekend_and_a_holiday_count_from_the_last_close() -> None:
@@ -181,7 +191,8 @@ def test_a_weekend_and_a_holiday_count_from_the_last_close() -> None:
 # The expiry is on Wednesday at 16:00 in New York: five days less an hour of daylight saving time
 # after the close of Friday, and 2.2 days from now.
 NEAR = date(2026, 3, 11)
-YEARS_BEFORE, YEARS_NOW = (119 / 24) / 365, (53 / 24) / 365
+YEARS_BEFORE = (119 / 24) / 365
+YEARS_NOW = (53 / 24) / 365
 
 
 def black(
@@ -215,22 +226,22 @@ def test_near_the_expiry_the_parts_are_those_of_full_revaluation(position, call)
         last_trade_date=NEAR, last_trade_time="16:00:00", time_zone="US/Eastern",
         trading_class="SPXW",
     )  # fmt: skip
-    (found,) = rows_of([at_close(7, position, first, **terms)], [now], details=[details])
+    (row,) = rows_of([at_close(7, position, first, **terms)], [now], details=[details])
     wanted = [units * (after_spot - first), 0.0, units * (after_volatility - after_spot)]
     wanted += [units * (last - after_volatility), 0.0, 0.0]
     names = ("delta", "gamma", "vega", "theta", "repricing", "unexplained")
-    assert parts_of(found, *names) == pytest.approx(wanted, abs=0.001 * abs(units))
-    assert [text[:3] for text in found.revalued] == ["SPX"]
-    assert found.without_greeks == []
+    assert parts_of(row, *names) == pytest.approx(wanted, abs=0.001 * abs(units))
+    assert [text[:3] for text in row.revalued] == ["SPX"]
+    assert row.without_greeks == []
 
 
 @pytest.mark.parametrize("name", ["delta", "gamma", "vega", "theta", "implied_vol"])
 def test_a_leg_whose_close_lacks_a_greek_is_revalued(name) -> None:
     before = at_close(1, 2.0, 20.0, **{name: None})
-    (found,) = rows_of([before], [held(1, 2.0, 24.0, 800.0, underlying_price=590.0)])
-    assert len(found.revalued) == 1
-    assert found.delta > 500  # of 200 puts at the money, after 10 points
-    assert found.repricing == pytest.approx(0.0, abs=0.5)
+    (row,) = rows_of([before], [held(1, 2.0, 24.0, 800.0, underlying_price=590.0)])
+    assert len(row.revalued) == 1
+    assert row.delta > 500  # of 200 puts at the money, after 10 points
+    assert row.repricing == pytest.approx(0.0, abs=0.5)
 
 
 @pytest.mark.parametrize(
@@ -246,11 +257,11 @@ def test_without_spot_terms_or_a_rate_nothing_says_what_the_change_of_the_price_
     close, now, rates
 ) -> None:
     present = held(1, 2.0, 24.0, 800.0, **{"underlying_price": 590.0} | now)
-    (found,) = rows_of([at_close(1, 2.0, 20.0, **close)], [present], rates=rates)
-    assert parts_of(found, "delta", "vega", "theta", "repricing") == [None] * 4
-    assert parts_of(found, "profit", "trades", "unexplained") == pytest.approx([800, 0, 0])
-    assert len(found.without_greeks) == 1
-    assert "too few legs have greeks" in str(found.why_unknown)
+    (row,) = rows_of([at_close(1, 2.0, 20.0, **close)], [present], rates=rates)
+    assert parts_of(row, "delta", "vega", "theta", "repricing") == [None] * 4
+    assert parts_of(row, "profit", "trades", "unexplained") == pytest.approx([800, 0, 0])
+    assert len(row.without_greeks) == 1
+    assert "too few legs have greeks" in str(row.why_unknown)
 
 
 @pytest.mark.parametrize(
@@ -268,29 +279,35 @@ def test_a_number_that_is_not_known_makes_the_parts_unknown_and_never_the_profit
     kept = held(1, 2.0, 13.0, 100.0)
     bought = [moved(1, 1.0, 12.0, **values) for values in movements]
     before = at_close(1, position_before, 12.0, **close)
-    (found,) = rows_of([before], [kept], bought)
-    assert (found.profit, found.delta) == (100.0, None)
-    assert found.why_unknown == f"SPY 600P 19Jun26: {why}"
+    (row,) = rows_of([before], [kept], bought)
+    assert row.profit == 100.0
+    assert row.delta is None
+    assert row.why_unknown == f"SPY 600P 19Jun26: {why}"
 
 
 def test_an_account_without_a_close_says_so_and_leaves_the_others_known() -> None:
     other = held(2, -1.0, 5.0, 60.0, account="DUSIM0002")
-    found = rows_of([at_close(1, 2.0, 12.0)], [held(1, 2.0, 13.0, 200.0), other])
-    assert [(row.account, row.theta is None) for row in found] == [
+    rows = rows_of([at_close(1, 2.0, 12.0)], [held(1, 2.0, 13.0, 200.0), other])
+    assert [(row.account, row.theta is None) for row in rows] == [
         (ACCOUNT, False), ("DUSIM0002", True),
     ]  # fmt: skip
-    assert "the close of 2026-03-06 is not recorded" in str(found[1].why_unknown)
+    assert "the close of 2026-03-06 is not recorded" in str(rows[1].why_unknown)
 
 
 def test_a_profit_of_the_day_that_is_not_known_is_left_out_of_all_numbers() -> None:
     before = [at_close(1, 20.0, 12.0), at_close(2, 1.0, 3.0)]
-    (found,) = rows_of(before, [held(1, 20.0, 13.0, 200.0), held(2, 1.0, 4.0, None)])
-    assert (found.profit, found.left_out) == (200.0, 1)
+    (row,) = rows_of(before, [held(1, 20.0, 13.0, 200.0), held(2, 1.0, 4.0, None)])
+    assert row.profit == 200.0
+    assert row.left_out == 1
     (little,) = rows_of(before, [held(1, 1.0, 13.0, 200.0), held(2, 1.0, 4.0, None)])
-    assert (little.profit, little.delta, little.known, little.of) == (None, None, 1, 2)
-    assert "its profit of the day, which is left out" in str(found.why_unknown)
+    assert little.profit is None
+    assert little.delta is None
+    assert little.known == 1
+    assert little.of == 2
+    assert "its profit of the day, which is left out" in str(row.why_unknown)
     (nothing,) = rows_of(before[1:], [held(2, 1.0, 4.0, None)])
-    assert (nothing.profit, nothing.left_out) == (None, 1)
+    assert nothing.profit is None
+    assert nothing.left_out == 1
 
 
 def test_what_closed_today_is_named_beside_the_number_by_its_strategy() -> None:
@@ -301,7 +318,7 @@ def test_what_closed_today_is_named_beside_the_number_by_its_strategy() -> None:
     names = {1: frozenset({"0dte"}), 2: frozenset({"0dte"})}
     day = Day(since=day_began(NOW), movements=[sale, purchase], strategies=names)
     listed = [moved(2, -1.0, 5.0, account=OWNER), moved(2, 1.0, 4.0, account=OWNER)]
-    (found,) = rows_of(
+    (row,) = rows_of(
         [at_close(1, 2.0, 12.0, account=OWNER)],
         [held(1, 2.0, 13.0, 200.0, account=OWNER)],
         listed,
@@ -309,7 +326,8 @@ def test_what_closed_today_is_named_beside_the_number_by_its_strategy() -> None:
         day=day,
         reported=gone,
     )
-    assert (found.profit, found.closed) == (200.0, 100.0)
-    assert [leg.conid for leg in found.closed_legs] == [2]
-    assert found.movements == ["m2-1", "m2+1"]
-    assert found.trades == 0.0
+    assert row.profit == 200.0
+    assert row.closed == 100.0
+    assert [leg.conid for leg in row.closed_legs] == [2]
+    assert row.movements == ["m2-1", "m2+1"]
+    assert row.trades == 0.0

@@ -54,7 +54,7 @@ def closure(conid: int, cause: Cause, profit: float | None, **values) -> Closure
 
 def lines(**values) -> list[str]:
     day = Day(since=day_began(NOW), names=NAMES, **values)
-    return [f"{one.kind} {one.text}" for one in changes_of(day)]
+    return [f"{change.kind} {change.text}" for change in changes_of(day)]
 
 
 def test_an_order_is_one_line_with_its_contract_price_and_profit():
@@ -134,10 +134,13 @@ def test_an_outage_that_nobody_watched_is_listed_and_one_that_lasts_says_so():
     back = session.outages_after(SessionState.LIVE, later, later)
     live = replace(session, state=SessionState.LIVE, state_since=later, outages=back)
     ((began, ended, why),) = live.outages_over
-    assert (began, ended, why) == (NOW, later, "1100")
-    found = changes_of(Day(since=day_began(NOW), sessions=[live]))
-    assert {one.kind for one in found} == {ChangeKind.GATEWAY}
-    assert "gateway g: outage of 300 s – 1100" in [one.text for one in found]
+    assert began == NOW
+    assert ended == later
+    assert why == "1100"
+
+    changes = changes_of(Day(since=day_began(NOW), sessions=[live]))
+    assert {change.kind for change in changes} == {ChangeKind.GATEWAY}
+    assert "gateway g: outage of 300 s – 1100" in [change.text for change in changes]
     assert "GATEWAY gateway g: outage, not over yet – 1100" in lines(sessions=[session])
     assert live.outages_after(SessionState.LIVE, later, later) == back, "no second outage"
 

@@ -78,7 +78,7 @@ def test_a_broken_limit_and_a_broken_structure_say_what_is_the_case():
     listed = decided(
         sums("condor", differences="1 of 2 held"), sums("calm"), limits=[limit("condor")]
     )
-    assert [(one.kind, one.reason) for one in listed] == [
+    assert [(campaign.kind, campaign.reason) for campaign in listed] == [
         (Kind.LIMIT, "condor is over its limit"), (Kind.BROKEN, "1 of 2 held"),
     ]  # fmt: skip
     assert all(one.is_urgent for one in listed)
@@ -88,7 +88,9 @@ def test_a_limit_of_an_account_has_the_loss_of_the_account_at_stake():
     of_account = limit(None, account="U1")
     moves = [moved("U1", -700.0, 3.0, level=Breakdown.ACCOUNT)]
     (decision,) = decided(limits=[of_account], moves=moves)
-    assert (decision.name, decision.strategy, decision.at_stake) == ("U1", None, 700.0)
+    assert decision.name == "U1"
+    assert decision.strategy is None
+    assert decision.at_stake == 700.0
 
 
 @pytest.mark.parametrize(

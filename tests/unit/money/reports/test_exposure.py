@@ -47,59 +47,70 @@ def exposures(
     every: bool = False,
 ) -> list[SimpleNamespace]:
     """Return the exposure of strategies, or of `every` part, with each column as an attribute."""
-    found = exposure.exposures(exposure.split(legs, money_rows.priced_rows(rows), details), now)
-    rows = found.iter_rows(named=True)
-    return [SimpleNamespace(**one) for one in rows if every or one["strategy_id"] != UNATTRIBUTED]
+    read_rows = exposure.exposures(exposure.split(legs, money_rows.priced_rows(rows), details), now)
+    rows = read_rows.iter_rows(named=True)
+    return [SimpleNamespace(**row) for row in rows if every or row["strategy_id"] != UNATTRIBUTED]
 
 
 every_part = partial(exposures, every=True)
 
 
-def only(found: list[SimpleNamespace]) -> SimpleNamespace:
-    assert len(found) == 1
-    return found[0]
+def only(rows_of_strategies: list[SimpleNamespace]) -> SimpleNamespace:
+    assert len(rows_of_strategies) == 1
+    return rows_of_strategies[0]
 
 
 def test_a_strategy_sums_its_legs_with_their_signs() -> None:
-    found = only(exposures([leg(1), leg(2)], [row(1, 4.0), row(2, -1.0)]))
-    assert found.market_value == pytest.approx(450.0)
-    assert found.unrealized_pnl == pytest.approx(150.0)
-    assert found.delta == pytest.approx(0.5 * 3 * 100)
-    assert (found.legs, found.legs_held) == (2, 2)
+    campaign = only(exposures([leg(1), leg(2)], [row(1, 4.0), row(2, -1.0)]))
+    assert campaign.market_value == pytest.approx(450.0)
+    assert campaign.unrealized_pnl == pytest.approx(150.0)
+    assert campaign.delta == pytest.approx(0.5 * 3 * 100)
+    assert campaign.legs == 2
+    assert campaign.legs_held == 2
 
 
 def test_a_shared_leg_is_divided_by_quantity_and_the_rest_is_the_open_holders() -> None:
-    found = exposures([leg(1, "a", quantity=1.0), leg(1, "b")], [row(1, 4.0)])
-    assert [(e.strategy_id, e.market_value) for e in found] == [("a", 150.0), ("b", 450.0)]
+    rows = exposures([leg(1, "a", quantity=1.0), leg(1, "b")], [row(1, 4.0)])
+    assert [(e.strategy_id, e.market_value) for e in rows] == [("a", 150.0), ("b", 450.0)]
 
 
 def test_a_leg_in_any_account_takes_its_part_of_all_of_them() -> None:
     rows = [row(1, 3.0), row(1, 1.0, account="DUSIM2")]
-    found = exposures([leg(1, quantity=2.0)], rows)
-    assert [(one.account, one.market_value) for one in found] == [("DUSIM1", 225), ("DUSIM2", 75)]
+    read_rows = exposures([leg(1, quantity=2.0)], rows)
+    assert [(read_row.account, read_row.market_value) for read_row in read_rows] == [
+        ("DUSIM1", 225),
+        ("DUSIM2", 75),
+    ]
     assert only(exposures([leg(1, account="DUSIM2")], rows)).market_value == pytest.approx(150.0)
 
 
 def test_unknown_values_stay_unknown_and_are_counted() -> None:
     blank = row(2, market_value=None, unrealized_pnl=None, delta=None, gamma=None, vega=None)
-    found = only(exposures([leg(1), leg(2)], [row(1), blank]))
-    assert (found.market_value, found.delta) == (None, None), "half of it is no sum"
-    assert (found.legs_without_value, found.legs_without_greeks) == (1, 1)
+    entry = only(exposures([leg(1), leg(2)], [row(1), blank]))
+    assert (entry.market_value, entry.delta) == (None, None), "half of it is no sum"
+    assert entry.legs_without_value == 1
+    assert entry.legs_without_greeks == 1
     alone = only(exposures([leg(2)], [blank]))
-    assert (alone.market_value, alone.unrealized_pnl, alone.delta) == (None, None, None)
+    assert alone.market_value is None
+    assert alone.unrealized_pnl is None
+    assert alone.delta is None
 
 
 def test_a_future_counts_as_notional_and_never_as_value() -> None:
-    found = exposures([leg(1), leg(2)], [row(1), row(2, sec_type="FUT", market_value=250_000.0)])
-    option, future = sorted(found, key=lambda e: e.asset_class != "OPTION")
-    assert (option.market_value, option.notional) == (600.0, None)
-    assert (future.market_value, future.notional) == (None, 250_000.0)
+    rows = exposures([leg(1), leg(2)], [row(1), row(2, sec_type="FUT", market_value=250_000.0)])
+    option, future = sorted(rows, key=lambda e: e.asset_class != "OPTION")
+    assert option.market_value == 600.0
+    assert option.notional is None
+    assert future.market_value is None
+    assert future.notional == 250_000.0
 
 
 def test_a_leg_that_is_not_held_is_counted_and_no_more() -> None:
-    found = only(exposures([leg(1)], []))
-    assert (found.currency, found.legs, found.legs_held) == (None, 1, 0)
-    assert found.asset_class == "UNKNOWN"
+    campaign = only(exposures([leg(1)], []))
+    assert campaign.currency is None
+    assert campaign.legs == 1
+    assert campaign.legs_held == 0
+    assert campaign.asset_class == "UNKNOWN"
 
 
 def test_a_leg_that_ended_counts_nowhere() -> None:
@@ -109,9 +120,9 @@ def test_a_leg_that_ended_counts_nowhere() -> None:
 def test_greeks_are_summed_per_underlying_and_as_dollar_delta() -> None:
     spy = row(1, 4.0, underlying_price=500.0)
     spx = row(2, -1.0, symbol="SPX", underlying_price=5000.0, delta=0.2)
-    found = only(exposures([leg(1), leg(2)], [spy, spx]))
-    assert found.dollar_delta == pytest.approx(0.5 * 4 * 100 * 500 - 0.2 * 100 * 5000)
-    sums = json.loads(found.by_underlying or "")
+    strategy_row = only(exposures([leg(1), leg(2)], [spy, spx]))
+    assert strategy_row.dollar_delta == pytest.approx(0.5 * 4 * 100 * 500 - 0.2 * 100 * 5000)
+    sums = json.loads(strategy_row.by_underlying or "")
     assert sums["SPY"]["delta"] == pytest.approx(200.0)
     assert sums["SPY"]["dollar_delta"] == pytest.approx(100_000.0)
     assert sums["SPX"]["delta"] == pytest.approx(-20.0)
@@ -120,8 +131,8 @@ def test_greeks_are_summed_per_underlying_and_as_dollar_delta() -> None:
 
 def test_dollar_delta_of_a_contract_quoted_in_cents_is_in_its_currency() -> None:
     corn = {"multiplier": 5000.0, "market_price": 12.5, "underlying_price": 450.0}
-    found = only(exposures([leg(1)], [row(1, 2.0, market_value=1250.0, **corn)]))
-    assert found.dollar_delta == pytest.approx(0.5 * 2 * 5000 * 450 / 100)
+    strategy_row = only(exposures([leg(1)], [row(1, 2.0, market_value=1250.0, **corn)]))
+    assert strategy_row.dollar_delta == pytest.approx(0.5 * 2 * 5000 * 450 / 100)
     unknown = only(exposures([leg(1)], [row(1, 2.0, market_value=None, **corn)]))
     assert unknown.dollar_delta is None
 
@@ -134,16 +145,17 @@ def test_the_hedge_in_stock_has_its_value_as_dollar_delta() -> None:
 def test_the_worst_age_counts_from_now_and_unknown_times_are_counted() -> None:
     old = NOW - timedelta(minutes=3)
     rows = [row(1), row(2, value_time=old, value_source=BROKER)]
-    found = only(exposures([leg(1), leg(2)], rows, now=NOW + timedelta(minutes=1)))
-    assert (found.worst_value_age_s, found.legs_without_value_time) == (240.0, 1)
-    assert found.oldest_value_at == old
+    strategy_row = only(exposures([leg(1), leg(2)], rows, now=NOW + timedelta(minutes=1)))
+    assert strategy_row.worst_value_age_s == 240.0
+    assert strategy_row.legs_without_value_time == 1
+    assert strategy_row.oldest_value_at == old
 
 
 @pytest.mark.parametrize(("days", "soon"), [(-1, 1), (0, 1), (5, 1), (6, 0)])
 def test_held_legs_that_expire_within_five_days_are_counted(days: int, soon: int) -> None:
     expiry = (NOW + timedelta(days=days)).date()
-    found = only(exposures([leg(1), leg(2)], [row(1, expiry=expiry), row(2)], now=NOW))
-    assert found.legs_expiring == soon
+    strategy_row = only(exposures([leg(1), leg(2)], [row(1, expiry=expiry), row(2)], now=NOW))
+    assert strategy_row.legs_expiring == soon
     assert only(exposures([leg(1)], [row(1, 0.0, expiry=expiry)], now=NOW)).legs_expiring == 0
     midnight = NOW.replace(hour=3, day=NOW.day + 1)  # it is the evening before in New York
     at_midnight = only(exposures([leg(1)], [row(1, expiry=expiry)], now=midnight))
@@ -165,8 +177,9 @@ def test_short_legs_in_the_money_are_counted(
     right: Right, price: float | None, position: float, in_money: int, unknown: int
 ) -> None:
     held = row(1, position, right=right, strike=500.0, underlying_price=price)
-    found = only(exposures([leg(1)], [held]))
-    assert (found.short_legs_in_money, found.short_legs_unknown) == (in_money, unknown)
+    strategy_row = only(exposures([leg(1)], [held]))
+    assert strategy_row.short_legs_in_money == in_money
+    assert strategy_row.short_legs_unknown == unknown
 
 
 def test_a_leg_that_is_another_contract_than_its_conid_is_in_no_sum_and_is_named() -> None:
@@ -177,44 +190,55 @@ def test_a_leg_that_is_another_contract_than_its_conid_is_in_no_sum_and_is_named
     terms = {"right": Right.CALL, "strike": 500.0, "expiry": day}
     legs = [leg(1, **terms), leg(2, quantity=1.0, **terms), leg(2, "t", **terms)]
     right = replace(legs[2], right=PUT)
-    found = exposures([*legs[:2], right], [row(1), row(2)], details=details)
-    iron, other = found
-    assert (iron.legs, iron.legs_held, iron.market_value) == (2, 2, 600.0)
-    assert (iron.legs_without_value, iron.legs_without_greeks) == (1, 1)
+    rows = exposures([*legs[:2], right], [row(1), row(2)], details=details)
+    iron, entry = rows
+
+    assert iron.legs == 2
+    assert iron.legs_held == 2
+    assert iron.market_value == 600.0
+    assert iron.legs_without_value == 1
+    assert iron.legs_without_greeks == 1
     assert iron.mismatches == "SPY 500C 17Apr26: its right is PUT, not CALL"
-    assert (other.market_value, other.mismatches) == (600.0, None)  # nothing of it is claimed
+    assert (entry.market_value, entry.mismatches) == (600.0, None)  # nothing of it is claimed
 
 
 def test_a_mismatched_leg_alone_has_no_value_even_where_nothing_is_held() -> None:
     details = {1: contract_details(1)}
     for held in ([row(1)], []):
-        found = only(exposures([leg(1)], held, details=details))
-        assert (found.market_value, found.delta, found.oldest_value_at) == (None, None, None)
-        assert (found.legs, found.legs_held, found.legs_without_value) == (1, len(held), 1)
-        assert "its symbol is SPX, not SPY" in found.mismatches
+        campaign = only(exposures([leg(1)], held, details=details))
+        assert campaign.market_value is None
+        assert campaign.delta is None
+        assert campaign.oldest_value_at is None
+        assert campaign.legs == 1
+        assert campaign.legs_held == len(held)
+        assert campaign.legs_without_value == 1
+        assert "its symbol is SPX, not SPY" in campaign.mismatches
 
 
 def test_legs_that_claim_more_than_is_held_share_it_by_their_quantities_and_are_named() -> None:
-    found = every_part([leg(1, "a", quantity=3.0), leg(1, "b", quantity=1.0)], [row(1, 2.0)])
-    assert [(one.strategy_id, one.market_value) for one in found] == [("a", 225.0), ("b", 75.0)]
-    assert found[0].differences == "SPY 575P 15Dec28: claims 3, has 1.5"
+    parts = every_part([leg(1, "a", quantity=3.0), leg(1, "b", quantity=1.0)], [row(1, 2.0)])
+    assert [(part.strategy_id, part.market_value) for part in parts] == [("a", 225.0), ("b", 75.0)]
+    assert parts[0].differences == "SPY 575P 15Dec28: claims 3, has 1.5"
 
 
 def test_what_no_strategy_has_of_a_leg_is_unattributed_and_named() -> None:
     rest, strategy = every_part([leg(1, "a", quantity=1.0)], [row(1, 4.0), row(2, 2.0)])
-    assert (rest.strategy_id, rest.account, rest.legs) == (UNATTRIBUTED, "DUSIM1", 2)
-    assert (rest.market_value, strategy.market_value) == (450.0 + 300.0, 150.0)
+    assert rest.strategy_id == UNATTRIBUTED
+    assert rest.account == "DUSIM1"
+    assert rest.legs == 2
+    assert rest.market_value == 450.0 + 300.0
+    assert strategy.market_value == 150.0
     assert rest.differences == "SPY: 3 of 4 in no strategy"
     assert strategy.differences is None
 
 
 def test_gamma_is_the_change_of_dollar_delta_when_the_underlying_moves_by_one_percent() -> None:
     held = row(1, 4.0, underlying_price=500.0)
-    found = only(exposures([leg(1)], [held]))
+    strategy_row = only(exposures([leg(1)], [held]))
     moved = replace(held, delta=0.5 + 0.01 * 5.0)  # the underlying rises from 500 to 505
-    assert found.gamma_1pct == pytest.approx(0.01 * 4 * 100 * 5.0 * 500.0)
-    change = only(exposures([leg(1)], [moved])).dollar_delta - found.dollar_delta
-    assert found.gamma_1pct == pytest.approx(change)
+    assert strategy_row.gamma_1pct == pytest.approx(0.01 * 4 * 100 * 5.0 * 500.0)
+    change = only(exposures([leg(1)], [moved])).dollar_delta - strategy_row.dollar_delta
+    assert strategy_row.gamma_1pct == pytest.approx(change)
 
 
 ACCOUNTS = ("DUSIM1", "DUSIM2", "DUSIM3")
@@ -258,20 +282,25 @@ def test_strategies_and_the_rest_are_all_holdings_nothing_twice_and_nothing_miss
     details = {conid: contract_details(conid) for conid in wrong}  # another contract than the leg
     found = every_part(legs, rows, details=details)
     whole = every_part([], rows, details=details)
-    assert {one.strategy_id for one in whole} <= {UNATTRIBUTED}
+    assert {leg.strategy_id for leg in whole} <= {UNATTRIBUTED}
+
     names = ("market_value", "unrealized_pnl", "daily_pnl")
-    for one in whole:
+    for active_leg in whole:
         parts = [
-            e for e in found if (e.account, e.currency) == (one.account, one.currency) and e.options
+            e
+            for e in found
+            if (e.account, e.currency) == (active_leg.account, active_leg.currency) and e.options
         ]
         for name in (*names, "delta", "gamma", "vega", "theta"):
-            expected, values = getattr(one, name), [getattr(e, name) for e in parts]
+            expected = getattr(active_leg, name)
+            values = [getattr(e, name) for e in parts]
             known = [value for value in values if value is not None]
             assert (sum(known) if known else None) == pytest.approx(expected, abs=1e-6)
     held = {(r.account, r.conid): r.position for r in rows}
     no_parts = pl.DataFrame(schema=PART_COLUMNS)
     shares = owners_of(money_rows.priced_rows(rows), no_parts, legs).rows_by_key(KEY)
     assert shares.keys() == {key for key, position in held.items() if position}
+
     for key, owners in shares.items():
         assert all(share > 0 for _strategy, share in owners)
         assert sum(share for _strategy, share in owners) == pytest.approx(1.0)
@@ -286,7 +315,8 @@ def test_strategies_and_the_rest_are_all_holdings_nothing_twice_and_nothing_miss
 
 
 def test_what_a_strategy_traded_is_its_own_until_it_closes_also_without_a_leg() -> None:
-    put, shares = 1, 2
+    put = 1
+    shares = 2
     parts = [("m1", "DUSIM1", shares, "wheel", 100.0, 1.0, False, NOW)]
     parts += [("m2", "DUSIM1", shares, UNATTRIBUTED, 300.0, 1.0, True, NOW)]
     owned = pl.DataFrame(parts, PART_COLUMNS, orient="row")
@@ -294,8 +324,8 @@ def test_what_a_strategy_traded_is_its_own_until_it_closes_also_without_a_leg() 
     rows = [row(shares, 400.0, market_value=20_000.0, **stock)]
     split = exposure.split([leg(put, "wheel")], money_rows.priced_rows(rows), owned=owned)
 
-    found = exposure.exposures(split, NOW).filter(asset_class="STOCK")
-    assert dict(found.select("strategy_id", "market_value").iter_rows()) == {
+    read_rows = exposure.exposures(split, NOW).filter(asset_class="STOCK")
+    assert dict(read_rows.select("strategy_id", "market_value").iter_rows()) == {
         UNATTRIBUTED: 15_000.0,
         "wheel": 5_000.0,
     }

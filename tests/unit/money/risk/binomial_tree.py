@@ -22,6 +22,7 @@ def tree_price(
     side = 1.0 if call else -1.0
     if years <= 0:
         return max(0.0, side * (spot - strike))
+
     dt = years / steps
     paid = [(at, amount) for at, amount in dividends if 0 < at <= years]
     start = spot - sum(amount * math.exp(-rate * at) for at, amount in paid)
@@ -29,6 +30,7 @@ def tree_price(
     growth = 1.0 if on_future else math.exp(rate * dt)
     chance = (growth - 1 / up) / (up - 1 / up)
     discount = math.exp(-rate * dt)
+
     # Each second one is a node of a layer, from -step to step: the powers are computed once.
     nodes = start * up ** np.arange(-steps, steps + 1, 1.0)
     value = np.maximum(0.0, side * (nodes[::2] - strike))

@@ -20,19 +20,20 @@ from tests.support.legs import leg
 
 NOW = datetime(2026, 11, 27, 15, 0, tzinfo=UTC)
 BOOK = load_book("demo", NOW.date())
-HELD = {(one.account, one.conid): one.quantity for one in BOOK.openings}
+HELD = {(opening.account, opening.conid): opening.quantity for opening in BOOK.openings}
 STRATEGIES = strategies_text(NOW.date())
 
 
 def legs() -> list[ActiveContract]:
     return [
         leg(
-            one["conid"], strategy["strategy_id"], quantity=one.get("quantity"),
-            symbol=one["symbol"], right=parse_right(one["right"]), strike=float(one["strike"]),
-            expiry=parse_expiry(one["expiry"]),
+            active_leg["conid"], strategy["strategy_id"], quantity=active_leg.get("quantity"),
+            symbol=active_leg["symbol"], right=parse_right(active_leg["right"]),
+            strike=float(active_leg["strike"]),
+            expiry=parse_expiry(active_leg["expiry"]),
         )
         for strategy in yaml.safe_load(STRATEGIES)["strategies"]
-        for one in strategy["legs"]
+        for active_leg in strategy["legs"]
     ]  # fmt: skip
 
 
@@ -76,6 +77,7 @@ def predicted_and_moved(points: list[Point]) -> pl.DataFrame:
         parts, Assumptions(now=NOW, rates={"USD": BOOK.rate}, dividends=dividends(market))
     )
     assert priced.left_out() == {}
+
     predicted = scenarios(priced, points, Breakdown.STRATEGY)
     theory = {conid: market.theory(conid)[0] for conid in parts["conid"].unique()}
     values: list[dict[str, object]] = []
@@ -83,21 +85,23 @@ def predicted_and_moved(points: list[Point]) -> pl.DataFrame:
         moved = market_now()
         for symbol in BOOK.underlyings:
             moved.jump(symbol, 1 + point.spot / 100)
+
         moved.shift_volatility(point.vol)
-        for one in parts.iter_rows(named=True):
-            before, (after, _) = theory[one["conid"]], moved.theory(one["conid"])
-            size = one["position"] * one["multiplier"] * one["share"]
+        for entry in parts.iter_rows(named=True):
+            before, (after, _) = theory[entry["conid"]], moved.theory(entry["conid"])
+            size = entry["position"] * entry["multiplier"] * entry["share"]
             assert before is not None
             assert after is not None
             values.append(
                 {
-                    "strategy_id": one["strategy_id"],
+                    "strategy_id": entry["strategy_id"],
                     "point": number,
-                    "contracts": abs(one["position"] * one["share"]),
+                    "contracts": abs(entry["position"] * entry["share"]),
                     "moved": size * (after.price - before.price),
                     "gross": abs(size * (after.price - before.price)),
                 }
             )
+
     by = ["strategy_id", "point"]
     sums = pl.DataFrame(values).group_by(by).agg(pl.col("moved", "gross", "contracts").sum())
     return predicted.with_columns(pl.col("point").cast(pl.Int64)).join(sums, on=by)

@@ -18,8 +18,11 @@ from tests.unit.money.risk.test_payoff import leg, priced
 from tests.unit.money.risk.test_scenarios import EXPIRY, NOW, ROWS, share
 from tests.unit.money.risk.test_scenarios import priced as priced_book
 
-DAYS, VOL, RATE = 40, 6.0, 0.04
-DIVIDEND_DAYS, DIVIDEND = 60, 0.8
+DAYS = 40
+VOL = 6.0
+RATE = 0.04
+DIVIDEND_DAYS = 60
+DIVIDEND = 0.8
 AT_EXPIRY_DAYS = (EXPIRY - NOW.date()).days
 
 
@@ -80,7 +83,7 @@ def test_without_a_shift_the_curve_begins_at_the_profit_that_is_open():
 
 
 def test_on_the_day_of_the_expiry_the_curve_is_what_exercise_gives():
-    rows = [replace(each, unrealized_pnl=None) for each in spread()]
+    rows = [replace(active_leg, unrealized_pnl=None) for active_leg in spread()]
     costs = [
         leg(1, "PUT", 95.0, -3.0, 2.0, unrealized_pnl=0.0, market_price=2.0, market_value=-600.0),
     ]
@@ -96,7 +99,9 @@ def test_on_the_day_of_the_expiry_the_curve_is_what_exercise_gives():
 def test_a_leg_that_cannot_be_priced_makes_the_curve_unknown_and_is_listed():
     rows = [*spread(), leg(4, "CALL", 110.0, -1.0, 1.0, implied_vol=None)]
     curve = only(rows, Point(vol=5.0))
-    assert (curve.now, curve.chosen, curve.row["theta"]) == (None, None, None)
+    assert curve.now is None
+    assert curve.chosen is None
+    assert curve.row["theta"] is None
     assert [left["reason"] for left in curve.left_out] == [NotPriced.NO_VOLATILITY]
     assert curve.at_expiry is not None, "exercise needs no volatility"
     of_unknown = only([replace(spread()[0], unrealized_pnl=None)], Point())
@@ -107,8 +112,11 @@ def test_the_curve_of_an_account_is_what_single_scenarios_say_and_names_what_it_
     shift = Point(vol=3.0, days=10)
     curves = curves_of(priced_book(), shift, by_underlying=False)
     curve = next(each for each in curves if (each.account, each.currency) == ("DUSIM0001", "USD"))
-    assert (curve.underlying, curve.prices, curve.at_expiry) == (None, None, None)
+    assert curve.underlying is None
+    assert curve.prices is None
+    assert curve.at_expiry is None
     assert [left["strategy"] for left in curve.left_out] == ["other"]
+
     for place in (0, 30, 60):
         point = Point(spot=curve.moves[place], vol=3.0, days=10)
         single = scenario_rows(priced_book(), [point], Breakdown.ACCOUNT)
@@ -123,7 +131,9 @@ def test_the_curve_of_an_account_is_what_single_scenarios_say_and_names_what_it_
 def test_an_account_of_which_nothing_is_priced_has_no_curve():
     unknown = [replace(ROWS[0], implied_vol=None), replace(ROWS[3], implied_vol=None)]
     (curve,) = curves_of(priced_book(unknown), Point(), by_underlying=False)
-    assert (curve.now, curve.chosen, curve.row["dollar_delta"]) == (None, None, None)
+    assert curve.now is None
+    assert curve.chosen is None
+    assert curve.row["dollar_delta"] is None
     assert {left["leg"][:3] for left in curve.left_out} == {"SPY", "QQQ"}
 
 

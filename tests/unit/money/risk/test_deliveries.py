@@ -54,10 +54,14 @@ def ending(*rows: PositionUpdate, until: date = EXPIRY, **given: object) -> dict
 
 def test_a_short_call_in_the_money_takes_shares_and_is_uncovered_beyond_those_held():
     row = ending(leg(1, "CALL", 95.0, -3.0), shares(200.0))[1]
-    assert (row["units"], row["cash"], row["missing"]) == (-300.0, 28_500.0, 100.0)
+    assert row["units"] == (-300.0)
+    assert row["cash"] == 28_500.0
+    assert row["missing"] == 100.0
     assert row["is_uncovered"]
     row = ending(leg(1, "CALL", 95.0, -2.0), shares(200.0))[1]
-    assert (row["units"], row["is_uncovered"], row["is_pinned"]) == (-200.0, False, False)
+    assert row["units"] == (-200.0)
+    assert row["is_uncovered"] is False
+    assert row["is_pinned"] is False
     assert ending(leg(1, "CALL", 95.0, -3.0), until=EXPIRY - timedelta(days=1)) == {}
 
 
@@ -105,8 +109,11 @@ def test_an_option_near_its_strike_is_pinned_and_one_on_an_index_is_settled_in_c
     days = {"last_trade_date": EXPIRY - timedelta(days=1), "expires_on": EXPIRY}
     index = contract_details(1, symbol="IWM", under_sec_type="IND", strike=90.0, **days)
     row = ending(leg(1, "CALL", 90.0, -3.0), details={1: index})[1]
-    assert (row["units"], row["cash"], row["is_uncovered"]) == (0.0, -3000.0, False)
-    assert (row["is_cash_settled"], row["is_in_the_morning"]) == (True, True)
+    assert row["units"] == 0.0
+    assert row["cash"] == (-3000.0)
+    assert row["is_uncovered"] is False
+    assert row["is_cash_settled"] is True
+    assert row["is_in_the_morning"] is True
 
 
 ES = {"symbol": "ES", "multiplier": 50.0, "underlying_price": 6510.0}
@@ -124,13 +131,16 @@ def future(expiry: date = EXPIRY + timedelta(days=90)) -> PositionUpdate:
 
 def test_an_option_on_a_future_leaves_its_mark_and_one_future():
     row = ending(of_es(1, "PUT", 6600.0, -1.0))[1]
-    assert (row["units"], row["cash"], row["is_uncovered"]) == (1.0, -4500.0, False)
+    assert row["units"] == 1.0
+    assert row["cash"] == (-4500.0)
+    assert row["is_uncovered"] is False
 
 
 def test_a_short_call_on_a_future_is_covered_by_the_future_that_it_is_on():
     call = of_es(1, "CALL", 6500.0, -1.0)
     row = ending(call, future())[1]
-    assert (row["units"], row["missing"]) == (-1.0, 0.0)
+    assert row["units"] == (-1.0)
+    assert row["missing"] == 0.0
     assert ending(call)[1]["missing"] == 1.0
     of_another_month: dict[int, ContractDetails] = {
         1: contract_details(1, sec_type="FOP", under_conid=99, strike=6500.0,
@@ -141,12 +151,15 @@ def test_a_short_call_on_a_future_is_covered_by_the_future_that_it_is_on():
 
 def test_a_future_that_expires_is_listed():
     row = ending(future(expiry=SOON), until=SOON)[51]
-    assert (row["cash"], row["units"]) == (0.0, None)
+    assert row["cash"] == 0.0
+    assert row["units"] is None
     assert "delivers is not known" in row["reason"]
     days = {"last_trade_date": SOON, "expires_on": SOON, "right": None, "strike": None}
     details = {51: contract_details(51, sec_type="FUT", under_sec_type="IND", **days)}
     row = ending(future(expiry=SOON), until=SOON, details=details)[51]
-    assert (row["units"], row["is_cash_settled"], row["reason"]) == (0.0, True, None)
+    assert row["units"] == 0.0
+    assert row["is_cash_settled"] is True
+    assert row["reason"] is None
 
 
 def test_a_future_that_is_named_by_its_month_alone_expires_on_the_day_of_its_details():
@@ -158,7 +171,9 @@ def test_a_future_that_is_named_by_its_month_alone_expires_on_the_day_of_its_det
 
 def test_a_leg_without_a_price_is_listed_with_the_reason():
     row = ending(leg(1, "CALL", 95.0, -1.0, underlying_price=None))[1]
-    assert (row["units"], row["cash"], row["is_uncovered"]) == (None, None, None)
+    assert row["units"] is None
+    assert row["cash"] is None
+    assert row["is_uncovered"] is None
     assert row["reason"] == NotPriced.NO_PRICE
     no_terms = leg(1, "CALL", 95.0, -1.0, expiry=None)
     assert ending(no_terms) == {}
@@ -249,7 +264,8 @@ def test_what_cannot_be_judged_is_listed_and_in_doubt_if_it_may_be_in_the_money(
     result = early_assignments(priced(no_value, no_price, out))
     assert result.likely == []
     no_rate = early_assignments(priced(worth(DEEP_PUT, 59.3), rates={}))
-    assert (no_rate.likely, [row["in_the_money"] for row in no_rate.left_out]) == ([], [True])
+    assert no_rate.likely == []
+    assert [row["in_the_money"] for row in no_rate.left_out] == [True]
     assert early_assignments(priced(worth(DEEP_PUT, 59.3))).left_out == []
     assert {row["conid"]: row["in_the_money"] for row in result.left_out} == {
         1: True, 2: None, 3: False,

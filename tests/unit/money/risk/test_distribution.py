@@ -13,7 +13,8 @@ from position_sync_dagster.money.risk.distribution import Distribution
 from position_sync_dagster.money.risk.scenario_file import Point
 from tests.unit.money.risk.test_payoff import leg, priced
 
-VOLATILITY, RATE = 0.25, 0.04
+VOLATILITY = 0.25
+RATE = 0.04
 STRIKES = ((90.0, "PUT", 1.0), (95.0, "PUT", -1.0), (105.0, "CALL", -1.0), (110.0, "CALL", 1.0))
 COSTS = (0.9, 1.9, 1.8, 0.7)
 
@@ -93,7 +94,8 @@ def _interpolated(curve: Curve) -> object:
 def test_the_chances_of_all_prices_are_one_and_their_mean_is_the_forward():
     distribution = Distribution(forward=104.0, deviation=0.3)
     chance, mean = distribution.below(distribution.typical_prices[-1:] * 10)
-    assert (chance[0], mean[0]) == (pytest.approx(1.0), pytest.approx(104.0))
+    assert chance[0] == pytest.approx(1.0)
+    assert mean[0] == pytest.approx(104.0)
 
 
 @pytest.mark.parametrize("values", [{"implied_vol": None}, {"implied_vol": 0.0}])
@@ -119,7 +121,8 @@ def test_what_is_reached_is_a_part_of_the_greatest_profit():
 @pytest.mark.parametrize("volatility", [0.05, 0.25, 1.5])
 def test_a_curve_shows_two_expected_moves_and_all_strikes_but_not_much_beyond_them(volatility):
     curve = curve_of(*condor(implied_vol=volatility))
-    low, high = curve.prices[0], curve.prices[-1]
+    low = curve.prices[0]
+    high = curve.prices[-1]
     assert low < 90.0 < 110.0 < high
     assert max(90.0 - low, high - 110.0) <= 20.0 + 1.0
     if 2 * curve.expected_move < 30.0:

@@ -185,6 +185,7 @@ def test_a_strategy_has_the_payoff_of_the_oracle(case: Case) -> None:
     far = profit(2_000_000.0) - profit(1_000_000.0) if not lives_on else 0.0
     assert (payoff.greatest_profit is None) == (far > 1)
     assert (payoff.greatest_loss is None) == (far < -1)
+
     if payoff.greatest_profit is not None and not lives_on:
         assert payoff.greatest_profit == pytest.approx(max(profits), **close)
     if payoff.greatest_loss is not None and not lives_on:

@@ -48,7 +48,10 @@ class Odd:
 
 def options_of(odd: list[Odd]) -> VanillaOptions:
     return VanillaOptions.of(
-        [(one.call, one.strike, one.years, one.rate, one.exercise) for one in odd],
+        [
+            (contract.call, contract.strike, contract.years, contract.rate, contract.exercise)
+            for contract in odd
+        ],
         [[(at, amount, 0.0) for at, amount in one.dividends] for one in odd],
     )
 
@@ -96,23 +99,26 @@ def check(odd: list[Odd]) -> None:
     spots = np.tile([80.0, 90.0, 100.0, 105.0, 120.0], (len(odd), 1))
     now = model.prices(options, spots, volatility)
     later = model.prices(options.later(1.5), spots, volatility + 0.05)
-    found = model.greeks(options, spots[:, 2], volatility)
+    greeks_of_model = model.greeks(options, spots[:, 2], volatility)
     for n, one in enumerate(odd):
         close = 3e-4 * max(100.0, one.strike)
         base = one.tree(100.0)
         for m, spot in enumerate(spots[n]):
             assert now[n, m] == pytest.approx(one.tree(spot), abs=close), one
+
             moved = one.tree(spot, days=1.5, vol=0.05) - base
             assert later[n, m] - now[n, 2] == pytest.approx(moved, rel=0.01, abs=close), one
         step = max(0.5, 25 * one.volatility * one.years**0.5)
-        up, down = one.tree(100.0 + step), one.tree(100.0 - step)
-        bend = found.gamma[n] * step**2
+        up = one.tree(100.0 + step)
+        down = one.tree(100.0 - step)
+        bend = greeks_of_model.gamma[n] * step**2
         assert bend == pytest.approx(up - 2 * base + down, abs=close, rel=0.15), one
-        assert found.delta[n] == pytest.approx((up - down) / (2 * step), abs=0.02), one
+        assert greeks_of_model.delta[n] == pytest.approx((up - down) / (2 * step), abs=0.02), one
+
         vega = (one.tree(100.0, vol=0.01) - one.tree(100.0, vol=-0.01)) / 2
-        assert found.vega[n] == pytest.approx(vega, abs=6e-3, rel=0.02), one
+        assert greeks_of_model.vega[n] == pytest.approx(vega, abs=6e-3, rel=0.02), one
         hour = one.tree(100.0, days=1 / 24) - base
-        assert found.theta[n] / 24 == pytest.approx(hour, abs=2e-3, rel=0.05), one
+        assert greeks_of_model.theta[n] / 24 == pytest.approx(hour, abs=2e-3, rel=0.05), one
 
 
 def test_prices_scenarios_and_greeks_agree_with_the_tree() -> None:
@@ -137,8 +143,8 @@ def test_odd_options_agree_with_the_tree_but_for_two_of_two_hundred() -> None:
 
 def test_an_expired_option_is_worth_its_exercise() -> None:
     options = options_of([NAMED[0], NAMED[2]]).later(800)
-    found = model.prices(options, np.array([[90.0, 140.0]] * 2), np.array([0.2, 0.2]))
-    assert found.tolist() == [[40.0, 0.0], [0.0, 40.0]]
+    prices = model.prices(options, np.array([[90.0, 140.0]] * 2), np.array([0.2, 0.2]))
+    assert prices.tolist() == [[40.0, 0.0], [0.0, 40.0]]
 
 
 def test_a_share_as_dividend_is_the_same_as_its_amount_at_the_present_price() -> None:

@@ -43,8 +43,8 @@ def at(seconds: float) -> datetime:
 def value(greeks: AccountGreeks, spot: float, seconds: float, volatility: float = 0.3) -> None:
     """Report the value that the option has at a price of its underlying."""
     option = as_options([PUT], [at(seconds)], [spot])
-    found = model.prices(option, np.array([[spot]]), np.array([volatility]), model.COARSE)
-    greeks.valued(7, float(found[0, 0]), at(seconds))
+    prices = model.prices(option, np.array([[spot]]), np.array([volatility]), model.COARSE)
+    greeks.valued(7, float(prices[0, 0]), at(seconds))
 
 
 def opened(session_open: bool | None = True) -> AccountGreeks:
@@ -67,9 +67,9 @@ def computed(greeks: AccountGreeks, seconds: float) -> list[ModelledLeg]:
     return due
 
 
-def only(found: list[ModelledLeg]) -> ModelledLeg:
-    assert len(found) == 1
-    return found[0]
+def only(modelled_legs: list[ModelledLeg]) -> ModelledLeg:
+    assert len(modelled_legs) == 1
+    return modelled_legs[0]
 
 
 def test_the_volatility_is_that_of_the_underlying_price_at_the_time_of_the_value() -> None:
@@ -81,7 +81,8 @@ def test_the_volatility_is_that_of_the_underlying_price_at_the_time_of_the_value
     assert leg.greeks is not None
     assert leg.greeks.implied_vol == pytest.approx(0.3, abs=1e-4)
     assert leg.greeks.underlying_price == 90.0
-    assert (leg.value_at, leg.spot_at) == (at(3), at(4))
+    assert leg.value_at == at(3)
+    assert leg.spot_at == at(4)
 
 
 @pytest.mark.parametrize("first_at", [10, 0])
@@ -119,7 +120,8 @@ def test_a_value_far_below_the_intrinsic_value_is_wrong_and_gives_no_greeks() ->
     greeks.underlying_ticked(STOCK, 70.0, at(0))
     greeks.valued(7, 20.0, at(1))
     leg = only(computed(greeks, 2))
-    assert (leg.greeks, leg.reason) == (None, NoVolatility.BELOW_INTRINSIC)
+    assert leg.greeks is None
+    assert leg.reason == NoVolatility.BELOW_INTRINSIC
 
 
 def test_an_older_value_than_the_last_is_not_used() -> None:
@@ -219,9 +221,9 @@ def later(seconds=0.0, **changes):
 
 @pytest.fixture
 def published():
-    found = PublishedGreeks()
-    found.take(7, GREEKS)
-    return found
+    published_greeks = PublishedGreeks()
+    published_greeks.take(7, GREEKS)
+    return published_greeks
 
 
 @pytest.mark.parametrize(

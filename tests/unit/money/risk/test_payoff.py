@@ -51,7 +51,8 @@ def test_the_payoff_of_one_expiry_is_exact_whatever_the_volatility_is(volatility
         (0.0, -88_500.0),
         (95.0, 6500.0),
     ]
-    assert (payoff.why, payoff.expiry) == (None, EXPIRY)
+    assert payoff.why is None
+    assert payoff.expiry == EXPIRY
 
 
 def test_the_greatest_loss_is_that_at_a_price_of_zero():
@@ -75,18 +76,22 @@ def test_a_break_even_on_a_strike_and_on_a_whole_percent_is_named():
 
 def test_an_unbounded_side_is_null_and_says_so():
     naked = only(leg(1, "CALL", 105.0, -1.0, 2.0))
-    assert (naked.greatest_loss, naked.greatest_profit) == (None, 200.0)
+    assert naked.greatest_loss is None
+    assert naked.greatest_profit == 200.0
     assert naked.why == "the greatest loss is unbounded"
     assert naked.break_evens == (107.0,)
     long = only(leg(1, "CALL", 105.0, 1.0, 2.0))
-    assert (long.greatest_loss, long.why) == (-200.0, "the greatest profit is unbounded")
+    assert long.greatest_loss == (-200.0)
+    assert long.why == "the greatest profit is unbounded"
 
 
 def test_a_cost_that_is_not_known_makes_the_payoff_unknown_and_names_the_leg():
     put = leg(1, "PUT", 95.0, -1.0, 4.0)
     unknown = replace(leg(2, "PUT", 90.0, 1.0, 2.0), average_cost=None)
     payoff = only(put, unknown)
-    assert (payoff.break_evens, payoff.greatest_profit, payoff.greatest_loss) == (None, None, None)
+    assert payoff.break_evens is None
+    assert payoff.greatest_profit is None
+    assert payoff.greatest_loss is None
     assert payoff.why == "not known: the average cost of IWM 90P 19Jun26"
     assert payoff.corners == ()
 
@@ -106,7 +111,8 @@ def test_shares_futures_and_multipliers_count():
     stock = share(5, symbol="IWM", position=100.0, average_cost=98.0, market_price=100.0)
     covered = only(stock, leg(1, "CALL", 105.0, -1.0, 2.0))
     assert covered.break_evens == (96.0,)
-    assert (covered.greatest_profit, covered.greatest_loss) == (900.0, -9600.0)
+    assert covered.greatest_profit == 900.0
+    assert covered.greatest_loss == (-9600.0)
     mini = leg(1, "PUT", 95.0, -1.0, 4.0, multiplier=10.0)
     assert only(mini).greatest_profit == 40.0
 
@@ -122,10 +128,11 @@ def test_an_option_on_a_future_goes_with_the_future_of_its_month_alone():
                underlying_price=6510.0)  # fmt: skip
     details = {1: contract_details(1, sec_type="FOP", under_conid=50, strike=6600.0,
                                    last_trade_date=EXPIRY, expires_on=EXPIRY)}  # fmt: skip
-    covered, other = payoffs(priced([call, es(50, 6), es(51, 9)], details=details))
+    covered, payoff = payoffs(priced([call, es(50, 6), es(51, 9)], details=details))
     assert covered.greatest_profit == pytest.approx(50 * (100 + 20))
     assert covered.break_evens == (6480.0,)
-    assert (other.greatest_profit, other.why) == (None, "the greatest profit is unbounded")
+    assert payoff.greatest_profit is None
+    assert payoff.why == "the greatest profit is unbounded"
 
 
 def test_two_expiries_of_an_index_without_carry_are_two_underlyings():
@@ -162,6 +169,7 @@ def test_a_call_calendar_is_bounded_also_with_a_dividend_between_its_expiries(ga
     assert payoff.greatest_profit == pytest.approx(best, abs=2.5)
     assert payoff.greatest_loss == pytest.approx(-200.0, abs=2.5)
     assert payoff.why is None
+
     low, high = payoff.break_evens
     assert oracle(low, of_tree) == pytest.approx(0.0, abs=1.5)
     assert oracle(high, of_tree) == pytest.approx(0.0, abs=1.5)

@@ -75,7 +75,8 @@ def test_a_volatility_is_between_two_strikes_and_that_of_the_last_one_beyond() -
     assert between.source == "IWM 90P 19Jun26 and IWM 100P 19Jun26"
     above = volatility_between(held, 120.0, at, NOW)
     assert above is not None
-    assert (above.volatility, above.source) == (0.2, "IWM 100P 19Jun26")
+    assert above.volatility == 0.2
+    assert above.source == "IWM 100P 19Jun26"
     assert volatility_between([], 95.0, at, NOW) is None
 
 

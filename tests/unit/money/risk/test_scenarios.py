@@ -20,7 +20,8 @@ from tests.unit.money.risk.binomial_tree import tree_price
 
 NOW = money_rows.NOW
 EXPIRY = date(2026, 6, 19)
-A, B = "DUSIM0001", "DUSIM0002"
+A = "DUSIM0001"
+B = "DUSIM0002"
 RATES = {"USD": 0.04, "EUR": 0.02}
 
 
@@ -66,32 +67,38 @@ POINTS = [Point(spot=s, vol=v, days=d) for s in (-10, 0, 5) for v in (-5, 0) for
 
 
 def test_no_shift_changes_nothing() -> None:
-    found = scenarios(priced(), [Point(), *POINTS], Breakdown.LEG)
-    assert set(found.filter(point=0).get_column("profit").to_list()) == {0.0, None}
+    rows = scenarios(priced(), [Point(), *POINTS], Breakdown.LEG)
+    assert set(rows.filter(point=0).get_column("profit").to_list()) == {0.0, None}
 
 
 @pytest.mark.parametrize("level", list(Breakdown))
 def test_the_parts_of_every_level_add_up_to_the_accounts(level: Breakdown) -> None:
-    legs, by = priced([*ROWS[:5], *ROWS[6:]]), ["point", "account", "currency"]
+    legs = priced([*ROWS[:5], *ROWS[6:]])
+    by = ["point", "account", "currency"]
     sums = [pl.col("profit").sum(), pl.col("value").sum(), pl.col("left_out").sum()]
     whole = scenarios(legs, POINTS, Breakdown.ACCOUNT).group_by(by).agg(sums).sort(by)
-    found = scenarios(legs, POINTS, level).group_by(by).agg(sums).sort(by)
+    rows = scenarios(legs, POINTS, level).group_by(by).agg(sums).sort(by)
     for name in ("profit", "value", "left_out"):
-        np.testing.assert_allclose(found[name], whole[name], rtol=1e-12, atol=1e-9)
+        np.testing.assert_allclose(rows[name], whole[name], rtol=1e-12, atol=1e-9)
 
 
 def test_a_leg_without_a_volatility_is_left_out_and_counted() -> None:
     rows = scenario_rows(priced(), [Point(spot=-10)], Breakdown.STRATEGY)
-    other = next(one for one in rows if one["name"] == "other")
-    assert (other["left_out"], other["known"], other["of"], other["profit"]) == (1, 1, 2, None)
+    row = next(entry for entry in rows if entry["name"] == "other")
+    assert row["left_out"] == 1
+    assert row["known"] == 1
+    assert row["of"] == 2
+    assert row["profit"] is None
     alone = scenario_rows(priced([ROWS[5]]), [Point(spot=-10)], Breakdown.ACCOUNT)[0]
-    assert (alone["profit"], alone["value"], alone["left_out"]) == (None, None, 1)
+    assert alone["profit"] is None
+    assert alone["value"] is None
+    assert alone["left_out"] == 1
     assert list(priced().left_out().values()) == [1]
 
 
 def test_a_share_and_a_future_follow_their_price_and_a_future_has_no_value() -> None:
     rows = scenario_rows(priced([ROWS[4], ROWS[6]]), [Point(spot=-10, vol=5)], Breakdown.UNDERLYING)
-    assert [(one["name"], one["profit"], one["value"]) for one in rows] == [
+    assert [(row["name"], row["profit"], row["value"]) for row in rows] == [
         ("ES", 30_000.0, 30_000.0),
         ("SPY", -6000.0, 54_000.0),
     ]
@@ -104,13 +111,17 @@ def test_a_leg_says_what_it_was_priced_with_and_a_tree_agrees() -> None:
     years = (row["expires_at"] - NOW) / timedelta(days=365)
 
     def price(spot: float, volatility: float, days: float) -> float:
-        dates = [((one["ex_date"] - NOW).days - days, one["amount"]) for one in row["dividends"]]
+        dates = [
+            ((dividend["ex_date"] - NOW).days - days, dividend["amount"])
+            for dividend in row["dividends"]
+        ]
         return tree_price(
             call=False, spot=spot, strike=575.0, years=years - days / 365, rate=row["rate"],
             volatility=volatility, dividends=tuple((days / 365, amount) for days, amount in dates),
         )  # fmt: skip
 
-    spot, volatility = row["underlying_price"], row["implied_vol"]
+    spot = row["underlying_price"]
+    volatility = row["implied_vol"]
     change = price(0.95 * spot, volatility + 0.03, 10) - price(spot, volatility, 0)
     assert row["exercise"] == "AMERICAN"
     assert row["profit"] == pytest.approx(-100 * change, rel=0.002)
@@ -121,16 +132,16 @@ def test_the_others_follow_a_named_underlying_by_their_betas() -> None:
     rows = [share(5), share(9, symbol="AAPL"), share(10, symbol="GLD")]
     legs = priced(rows, betas={"SPY": 1.0, "AAPL": 1.5})
     point = Point(spot=-8, underlying="SPY", name="crash")
-    found = {
-        one["name"]: one["profit"] for one in scenario_rows(legs, [point], Breakdown.UNDERLYING)
+    profit_of = {
+        row["name"]: row["profit"] for row in scenario_rows(legs, [point], Breakdown.UNDERLYING)
     }
-    assert found == {"SPY": pytest.approx(-4800), "AAPL": pytest.approx(-7200), "GLD": None}
+    assert profit_of == {"SPY": pytest.approx(-4800), "AAPL": pytest.approx(-7200), "GLD": None}
 
 
 def test_moves_of_a_day_follow_from_the_volatilities_of_an_underlying() -> None:
     legs = priced([ROWS[0], ROWS[4]])
-    found = scenarios(legs, [Point(spot=2, in_moves=True)], Breakdown.LEG)
-    of_share = found.filter(pl.col("conid") == 5).get_column("profit").item()
+    rows = scenarios(legs, [Point(spot=2, in_moves=True)], Breakdown.LEG)
+    of_share = rows.filter(pl.col("conid") == 5).get_column("profit").item()
     assert of_share == pytest.approx(60_000 * 2 * 0.2 / 252**0.5)
 
 
@@ -143,11 +154,11 @@ def test_a_ratio_changes_the_volatility_of_each_option_by_its_part() -> None:
 
 def test_a_change_of_the_rates_changes_options_alone() -> None:
     legs = priced([ROWS[1], ROWS[4]])
-    found = {
+    profit_of = {
         row["conid"]: row["profit"] for row in scenario_rows(legs, [Point(rate=1)], Breakdown.LEG)
     }
-    assert found[5] == 0
-    assert found[2] < -50  # a short call with 0.28 years
+    assert profit_of[5] == 0
+    assert profit_of[2] < -50  # a short call with 0.28 years
 
 
 def test_what_the_model_does_not_fit_is_left_out_with_the_reason() -> None:
@@ -179,8 +190,8 @@ def test_a_strategy_has_its_share_of_a_holding() -> None:
     rows = scenario_rows(
         priced([replace(ROWS[0], position=-4.0)]), [Point(spot=-10)], Breakdown.STRATEGY
     )
-    found = {one["name"]: one["profit"] for one in rows}
-    assert found[UNATTRIBUTED] == pytest.approx(3 * found["condor"])
+    profit_of = {row["name"]: row["profit"] for row in rows}
+    assert profit_of[UNATTRIBUTED] == pytest.approx(3 * profit_of["condor"])
 
 
 def test_without_a_holding_there_is_nothing() -> None:

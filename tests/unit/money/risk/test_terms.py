@@ -47,9 +47,9 @@ def terms(under: str = "STK", sec_type: str = "OPT", **values: Any) -> OptionTer
     ],
 )
 def test_an_option_is_priced_as_what_it_is(given: dict[str, Any], exercise: Exercise) -> None:
-    found = terms(**given)
-    assert isinstance(found, OptionTerms)
-    assert found.exercise is exercise
+    option_terms = terms(**given)
+    assert isinstance(option_terms, OptionTerms)
+    assert option_terms.exercise is exercise
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_an_option_is_priced_as_what_it_is(given: dict[str, Any], exercise: Exer
     ],
 )
 def test_what_the_model_does_not_fit_has_a_reason(given, reason) -> None:
-    found = terms(**given)
-    assert found is reason or (reason is None and isinstance(found, OptionTerms))
+    option_terms = terms(**given)
+    assert option_terms is reason or (reason is None and isinstance(option_terms, OptionTerms))
 
 
 def test_a_class_of_another_exchange_may_have_a_name_of_its_own() -> None:
@@ -75,8 +75,8 @@ def test_a_class_of_another_exchange_may_have_a_name_of_its_own() -> None:
     )  # fmt: skip
     assert option_terms(option, None, RATES) is NotPriced.ADJUSTED
     in_hong_kong = replace(option, currency="HKD")
-    found = option_terms(in_hong_kong, None, {"HKD": 0.03}, magnifier=1.0)
-    assert isinstance(found, OptionTerms)
+    terms = option_terms(in_hong_kong, None, {"HKD": 0.03}, magnifier=1.0)
+    assert isinstance(terms, OptionTerms)
 
 
 def test_a_strike_in_pence_is_in_pounds_only_where_its_unit_is_known() -> None:
@@ -85,17 +85,17 @@ def test_a_strike_in_pence_is_in_pounds_only_where_its_unit_is_known() -> None:
         expiry=EXPIRY, trading_class="VOD",
     )  # fmt: skip
     assert option_terms(option, None, {"GBP": 0.04}) is NotPriced.NO_UNIT
-    found = option_terms(option, None, {"GBP": 0.04}, magnifier=100.0)
-    assert isinstance(found, OptionTerms)
-    assert found.strike == 2.4
+    terms = option_terms(option, None, {"GBP": 0.04}, magnifier=100.0)
+    assert isinstance(terms, OptionTerms)
+    assert terms.strike == 2.4
 
 
 def test_the_parts_of_the_price_until_expiries_give_dividends_between_them() -> None:
     known = [(NOW + timedelta(days=days), share) for days, share in ((30, 0.0), (60, 0.004))]
-    found = risk_terms.dividends_of_shares(known, NOW)
-    assert found[0].share == pytest.approx(0.004)
-    assert NOW + timedelta(days=30) < found[0].ex_date < NOW + timedelta(days=60)
-    gaps = {later.ex_date - one.ex_date for one, later in pairwise(found)}
+    dividends_of_shares = risk_terms.dividends_of_shares(known, NOW)
+    assert dividends_of_shares[0].share == pytest.approx(0.004)
+    assert NOW + timedelta(days=30) < dividends_of_shares[0].ex_date < NOW + timedelta(days=60)
+    gaps = {later.ex_date - one.ex_date for one, later in pairwise(dividends_of_shares)}
     assert gaps == {timedelta(days=365 / 4)}
     assert risk_terms.dividends_of_shares([(NOW + timedelta(days=90), 0.0)], NOW) == ()
 

@@ -57,15 +57,15 @@ def book(
     """Return a book of rows; `ages` are seconds since each conid was confirmed."""
     frame = update_rows(rows)
     times = {
-        one.conid: None if (age := (ages or {}).get(one.conid, 1.0)) is None
+        row.conid: None if (age := (ages or {}).get(row.conid, 1.0)) is None
         else NOW - timedelta(seconds=age)
-        for one in rows
+        for row in rows
     }  # fmt: skip
     column = pl.Series([times[conid] for conid in frame["conid"]], dtype=pl.Datetime("us", "UTC"))
     priced = frame.with_columns(column.alias(CONFIRMED), column.alias(PRICED))
     plain = Book(
         now=NOW, priced=priced, legs=tuple(legs),
-        split=split(legs, priced, end_of=lambda one: (ends or {}).get(one.conid)),
+        split=split(legs, priced, end_of=lambda entry: (ends or {}).get(entry.conid)),
         live_since={LOGIN: NOW - timedelta(minutes=6)}, logins=(LOGIN,),
     )  # fmt: skip
     return replace(plain, **values)  # type: ignore[arg-type]
@@ -79,14 +79,14 @@ SHORT = "short_in_money"
 Answer = tuple[LimitState, float | None, str]
 
 
-def outcome(measure: str, found: Book, **values: object) -> Answer:
+def outcome(measure: str, book: Book, **values: object) -> Answer:
     plain = {"strategy_id": "a", "measure": Measure(measure), "bound": Bound.MAX, "value": 0.0}
-    (one,) = evaluate([Limit(**plain | values)], found)  # type: ignore[arg-type]
+    (one,) = evaluate([Limit(**plain | values)], book)  # type: ignore[arg-type]
     return one.outcome, one.reading.number, one.text
 
 
-def in_usd(measure: str, found: Book, **values: object) -> Answer:
-    return outcome(measure, found, currency="USD", **values)
+def in_usd(measure: str, book: Book, **values: object) -> Answer:
+    return outcome(measure, book, currency="USD", **values)
 
 
 @pytest.mark.parametrize(
@@ -105,9 +105,9 @@ def in_usd(measure: str, found: Book, **values: object) -> Answer:
     ],
 )
 def test_the_number_of_each_measure(measure, currency, number) -> None:
-    found = book(LEGS, ROWS, {1: 9.0}, accounts=(EURO,))
-    assert outcome(measure, found, currency=currency)[1] == pytest.approx(number)
-    of_account = outcome(measure, found, currency=currency, strategy_id=None, account="DUSIM1")
+    read_book = book(LEGS, ROWS, {1: 9.0}, accounts=(EURO,))
+    assert outcome(measure, read_book, currency=currency)[1] == pytest.approx(number)
+    of_account = outcome(measure, read_book, currency=currency, strategy_id=None, account="DUSIM1")
     assert of_account[1] == pytest.approx(number)
 
 
@@ -125,9 +125,10 @@ def test_the_number_of_each_measure(measure, currency, number) -> None:
 )
 def test_a_sum_without_one_of_its_parts_is_unknown(measure, missing) -> None:
     values = {"unrealized_pnl": float("nan")} if missing == "nan" else {missing: None}
-    found = book(LEGS, [ROWS[0], row(2, 2.0, right=PUT, **values)])
-    state, number, text = in_usd(measure, found, value=-1e9)
-    assert (state, number) == (UNKNOWN, None)
+    read_book = book(LEGS, [ROWS[0], row(2, 2.0, right=PUT, **values)])
+    state, number, text = in_usd(measure, read_book, value=-1e9)
+    assert state == UNKNOWN
+    assert number is None
     assert "conid 2" in text
 
 
@@ -157,8 +158,8 @@ def test_nothing_holds_while_the_ledger_lacks_a_quantity_that_the_broker_reports
     subject, conid, position, of_strategy
 ) -> None:
     reported = broker_rows([make_holding(conid, NOW, position=position, account="DUSIM1")], None)
-    found = book(LEGS, ROWS, reported=reported)
-    state, _number, text = in_usd("theta", found, value=1e9, **subject)
+    read_book = book(LEGS, ROWS, reported=reported)
+    state, _number, text = in_usd("theta", read_book, value=1e9, **subject)
     assert state is (UNKNOWN if subject or of_strategy else HOLDS)
     assert ("no row has been written since" in text) == (state is UNKNOWN)
     written = broker_rows([make_holding(2, NOW, position=2.0, account="DUSIM1")], None)
@@ -185,10 +186,11 @@ def test_a_limit_in_a_currency_without_a_rate_is_unknown(measure, bound) -> None
     in_pounds = {"currency": "GBP", "bound": bound, "value": 0.0, "place": "s.yaml, line 3"}
     of_account = {"strategy_id": None, "account": "DUSIM1"}
     for accounts in ((), (EURO,), (replace(EURO, exchange_rates='{"GBP": 1.25}'),)):
-        found = book(LEGS, ROWS, accounts=accounts)
+        read_book = book(LEGS, ROWS, accounts=accounts)
         for subject in ({}, of_account):
-            state, number, text = outcome(measure, found, **in_pounds, **subject)
-            assert (state, number) == (UNKNOWN, None)
+            state, number, text = outcome(measure, read_book, **in_pounds, **subject)
+            assert state == UNKNOWN
+            assert number is None
             assert "s.yaml, line 3: account DUSIM1 has values in USD" in text
     both = replace(EURO, exchange_rates='{"GBP": 1.25, "USD": 0.8}')
     known = outcome(measure, book(LEGS, ROWS, accounts=(both,)), **in_pounds)[1]
@@ -237,4 +239,5 @@ def test_the_margins_of_an_account_are_the_brokers_numbers(
 ):
     limit = Limit(account="DUSIM1", measure=measure, bound=Bound.MIN, value=0.1, currency=currency)
     (one,) = evaluate([limit], book([], [], accounts=tuple(accounts)))
-    assert (one.reading.number, one.outcome) == (number, outcome)
+    assert one.reading.number == number
+    assert one.outcome == outcome

@@ -43,35 +43,37 @@ BOOKS: list[tuple[str, dict[str, float]]] = [
 ]
 
 
-def kinds(found: Proposal) -> list[str]:
-    return [one.kind for one in found.strategies]
+def kinds(proposal: Proposal) -> list[str]:
+    return [strategy.kind for strategy in proposal.strategies]
 
 
-def contracts(one: ProposedStrategy) -> dict[int, float]:
-    return {part.conid: part.quantity for part in one.legs}
+def contracts(proposed_strategy: ProposedStrategy) -> dict[int, float]:
+    return {part.conid: part.quantity for part in proposed_strategy.legs}
 
 
-def total(found: Proposal) -> dict[int, float]:
+def total(proposal: Proposal) -> dict[int, float]:
     sums: defaultdict[int, float] = defaultdict(float)
-    for one in found.strategies:
-        for conid, quantity in contracts(one).items():
+    for strategy in proposal.strategies:
+        for conid, quantity in contracts(strategy).items():
             sums[conid] += quantity
     return sums
 
 
 @pytest.mark.parametrize(("kind", "quantities"), BOOKS, ids=lambda one: str(one))
 def test_a_structure_is_proposed_as_it_also_beside_others(kind: str, quantities: Any) -> None:
-    found = propose(book(quantities))
-    assert kinds(found) == [kind]
-    assert found.left_over == ()
-    assert contracts(found.strategies[0]) == {contract(n).conid: q for n, q in quantities.items()}
+    proposal = propose(book(quantities))
+    assert kinds(proposal) == [kind]
+    assert proposal.left_over == ()
+    assert contracts(proposal.strategies[0]) == {
+        contract(n).conid: q for n, q in quantities.items()
+    }
     # Beside a strangle of a later day, and with twenty shares that cover nothing.
     if any(name.endswith("+") or name == "future" for name in quantities) or len(quantities) < 3:
         return  # these legs may go with the others
     beside = {"70P+": 1.0, "stock": quantities.get("stock", 0.0) + 20}
-    found = propose(book({**quantities, **beside}))
-    assert kind in kinds(found)
-    assert [one.quantity for one in found.left_over] == [20]
+    proposal = propose(book({**quantities, **beside}))
+    assert kind in kinds(proposal)
+    assert [one.quantity for one in proposal.left_over] == [20]
 
 
 def test_legs_of_one_order_belong_together_whatever_else_is_held() -> None:
@@ -80,11 +82,13 @@ def test_legs_of_one_order_belong_together_whatever_else_is_held() -> None:
     held = {"85P+": 2.0, "95P+": 2.0, "110C+": -2.0, "110C": 5.0} | {
         name: condor.get(name, 0) + odd.get(name, 0) for name in {*condor, *odd} - {"110C"}
     }
-    found = propose(book(held), [*order(7, condor), *order(9, odd, minute=5)])
-    by_order = [one for one in found.strategies if one.why == "opened by one order"]
-    assert [one.kind for one in by_order] == ["combination", "iron-condor"]
+    proposal = propose(book(held), [*order(7, condor), *order(9, odd, minute=5)])
+    by_order = [
+        strategy for strategy in proposal.strategies if strategy.why == "opened by one order"
+    ]
+    assert [campaign.kind for campaign in by_order] == ["combination", "iron-condor"]
     assert contracts(by_order[1]) == {contract(n).conid: q for n, q in condor.items()}
-    assert total(found)[contract("110C").conid] == 5
+    assert total(proposal)[contract("110C").conid] == 5
 
 
 def test_equal_orders_are_one_strategy_and_closed_lots_count_no_more() -> None:
@@ -92,8 +96,8 @@ def test_equal_orders_are_one_strategy_and_closed_lots_count_no_more() -> None:
     old = order(1, spread)
     out = order(2, {"90P": -1.0, "95P": 1.0}, minute=5)
     twice = [*order(3, spread, minute=10), *order(4, {"90P": 2.0, "95P": -2.0}, minute=20)]
-    found = propose(book({"90P": 3, "95P": -3}), [*old, *out, *twice])
-    assert [(one.kind, one.why) for one in found.strategies] == [
+    proposal = propose(book({"90P": 3, "95P": -3}), [*old, *out, *twice])
+    assert [(strategy.kind, strategy.why) for strategy in proposal.strategies] == [
         ("vertical", "opened by 2 orders of the same legs")
     ]
 
@@ -109,30 +113,32 @@ def test_orders_within_a_minute_open_one_structure_and_later_ones_do_not(
         *order(2, {second: held[second]}, minute=minutes),
         *order(3, {"200C": 1}, minute=60),
     ]
-    found = propose(book(held), trades)
-    assert sorted(kinds(found)) == ["single", "vertical"]
-    assert ("opened within a minute" in [one.why for one in found.strategies]) is is_together
+    proposal = propose(book(held), trades)
+    assert sorted(kinds(proposal)) == ["single", "vertical"]
+    assert (
+        "opened within a minute" in [strategy.why for strategy in proposal.strategies]
+    ) is is_together
 
 
 def test_shares_that_cover_nothing_are_left_over_whichever_lot_they_are_of() -> None:
-    found = propose(book({"stock": 150, "110C": -1}), order(1, {"stock": 100}))
-    assert kinds(found) == ["covered-call"]
-    assert sum(one.quantity for one in found.left_over) == 50
+    proposal = propose(book({"stock": 150, "110C": -1}), order(1, {"stock": 100}))
+    assert kinds(proposal) == ["covered-call"]
+    assert sum(one.quantity for one in proposal.left_over) == 50
 
 
 @pytest.mark.parametrize(
     ("name", "quantity", "kind"), [("110C", -1, "covered-call"), ("90P", 1, "protective-put")]
 )
 def test_an_option_with_an_order_goes_with_shares_without_one(name, quantity, kind) -> None:
-    found = propose(book({"stock": 100, name: quantity}), order(1, {name: quantity}))
-    assert kinds(found) == [kind]
+    proposal = propose(book({"stock": 100, name: quantity}), order(1, {name: quantity}))
+    assert kinds(proposal) == [kind]
 
 
 def test_what_is_claimed_stays_as_it_is() -> None:
     condor = {"90P": 2.0, "95P": -2.0, "105C": -2.0, "110C": 2.0}
     claims = [leg(contract(name).conid, quantity=q / 2, account="A") for name, q in condor.items()]
-    found = propose(book(condor), claimed=claims)
-    assert [contracts(one) for one in found.strategies] == [
+    proposal = propose(book(condor), claimed=claims)
+    assert [contracts(strategy) for strategy in proposal.strategies] == [
         {contract(name).conid: q / 2 for name, q in condor.items()}
     ]
     whole = [leg(contract(name).conid) for name in condor]
@@ -140,19 +146,21 @@ def test_what_is_claimed_stays_as_it_is() -> None:
 
 
 def test_equal_partners_are_alternatives_and_not_guessed() -> None:
-    found = propose(book({"105C": -1, "115C": -1, "stock": 100}))
-    assert kinds(found) == ["single", "single"]
-    assert [len(one.alternatives) for one in found.strategies] == [1, 1]
-    assert "covered-call" in found.strategies[0].alternatives[0]
+    proposal = propose(book({"105C": -1, "115C": -1, "stock": 100}))
+    assert kinds(proposal) == ["single", "single"]
+    assert [len(strategy.alternatives) for strategy in proposal.strategies] == [1, 1]
+    assert "covered-call" in proposal.strategies[0].alternatives[0]
 
 
 def test_two_debit_spreads_are_no_reverse_iron_condor_but_may_be_one() -> None:
     spreads = {"90P": -1, "95P": 1, "105C": 1, "110C": -1, "60P+": 1}
-    found = propose(book(spreads))
-    assert "reverse-iron-condor" in kinds(found)  # all options of the expiry
-    found = propose(book(spreads | {"200C": 1}))
-    assert Counter(kinds(found)) == {"vertical": 2, "single": 2}
-    assert all(one.alternatives for one in found.strategies if one.kind == "vertical")
+    proposal = propose(book(spreads))
+    assert "reverse-iron-condor" in kinds(proposal)  # all options of the expiry
+    proposal = propose(book(spreads | {"200C": 1}))
+    assert Counter(kinds(proposal)) == {"vertical": 2, "single": 2}
+    assert all(
+        strategy.alternatives for strategy in proposal.strategies if strategy.kind == "vertical"
+    )
 
 
 @pytest.mark.parametrize(
@@ -169,8 +177,8 @@ def test_pairs_make_a_structure_beside_other_options(kind: str, quantities: Any)
 
 
 def test_a_put_among_calls_makes_no_condor() -> None:
-    found = propose(book({"85C": 3, "95P": -3, "105C": -3, "110C": 3}))
-    assert "condor" not in kinds(found)
+    proposal = propose(book({"85C": 3, "95P": -3, "105C": -3, "110C": 3}))
+    assert "condor" not in kinds(proposal)
 
 
 @pytest.mark.parametrize(
@@ -187,30 +195,35 @@ def test_a_put_among_calls_makes_no_condor() -> None:
     ],
 )
 def test_credit_and_greatest_loss(quantities, credit, loss, unlimited) -> None:
-    found = propose([holding(name, q, cost=100.0) for name, q in quantities.items()])
-    [one] = found.strategies
-    assert (one.credit, one.greatest_loss, one.unlimited) == (credit, loss, unlimited)
+    proposal = propose([holding(name, q, cost=100.0) for name, q in quantities.items()])
+    [strategy] = proposal.strategies
+    assert strategy.credit == credit
+    assert strategy.greatest_loss == loss
+    assert strategy.unlimited == unlimited
 
 
 def test_the_price_of_an_order_counts_and_an_unknown_cost_is_unknown() -> None:
     spread = {"90P": 1.0, "95P": -1.0}
     trades = [*order(1, {"90P": 1}, price=1.0), *order(1, {"95P": -1}, price=2.5)]
-    [one] = propose(book(spread), trades).strategies
-    assert (one.credit, one.greatest_loss) == (150, 350)
-    [one] = propose([holding(n, q, cost=None) for n, q in spread.items()]).strategies
-    assert (one.credit, one.greatest_loss, one.unlimited) == (None, None, False)
+    [strategy] = propose(book(spread), trades).strategies
+    assert strategy.credit == 150
+    assert strategy.greatest_loss == 350
+    [strategy] = propose([holding(n, q, cost=None) for n, q in spread.items()]).strategies
+    assert strategy.credit is None
+    assert strategy.greatest_loss is None
+    assert strategy.unlimited is False
 
 
 def test_names_are_not_taken_twice() -> None:
     held = book({"90P": 1, "95P": -1, "80P+": 1, "85P+": -1})
     first = propose(held)
-    assert [one.name for one in first.strategies] == [
+    assert [strategy.name for strategy in first.strategies] == [
         "SPY-vertical-2028-12-15",
         "SPY-vertical-2029-01-19",
     ]
-    names = {one.name for one in first.strategies}
+    names = {strategy.name for strategy in first.strategies}
     assert "SPY-vertical-2028-12-15-2" in {
-        one.name for one in propose(held, names=names).strategies
+        strategy.name for strategy in propose(held, names=names).strategies
     }
     [calendar] = propose(book({"100C": -1, "100C+": 1})).strategies
     assert calendar.name == "SPY-calendar-2028-12-15", "the first expiry names it"
@@ -234,6 +247,7 @@ def mixed_books(draw: st.DrawFn) -> tuple[dict[str, float], list[Any], list[Any]
             held[name] += quantity
         if draw(st.booleans()):
             trades += order(number, opened, minute=draw(st.integers(0, 3)))
+
     for name, quantity in draw(st.dictionaries(st.sampled_from(NAMES), QUANTITIES)).items():
         held[name] += quantity * (30 if name == "stock" else 1)
     left = {name: quantity for name, quantity in held.items() if quantity}
@@ -248,26 +262,31 @@ def mixed_books(draw: st.DrawFn) -> tuple[dict[str, float], list[Any], list[Any]
 def test_a_proposal_takes_what_is_held_once_in_whatever_order_it_is_named(given_book, random):
     quantities, trades, claims = given_book
     held = book(quantities)
-    found = propose(held, trades, claims)
+    proposal = propose(held, trades, claims)
     claimed = {one.conid: one.quantity for one in claims}
-    left = {one.conid: one.quantity for one in found.left_over}
-    taken = total(found)
-    for one in held:
-        conid, position = one.instrument.conid, one.position
-        got = taken[conid] + sum(one.quantity for one in found.left_over if one.conid == conid)
+    left = {entry.conid: entry.quantity for entry in proposal.left_over}
+    taken = total(proposal)
+
+    for row in held:
+        conid, position = row.instrument.conid, row.position
+        got = taken[conid] + sum(
+            entry.quantity for entry in proposal.left_over if entry.conid == conid
+        )
         claim = claimed.get(conid, 0.0)
         claim = position if claim is None else claim if claim * position > 0 else 0.0
         free = position - (position if abs(claim) > abs(position) else claim)
         assert got == pytest.approx(free)
         assert abs(taken[conid]) <= abs(position)
         assert taken[conid] * position >= 0
-        assert one.instrument.right is None or conid not in left
+        assert row.instrument.right is None or conid not in left
+
     rest = [one for one in held if one.instrument.conid in left]
     assert propose([holding("stock", left[one.instrument.conid]) for one in rest]).strategies == ()
+
     random.shuffle(held)
     random.shuffle(trades)
     random.shuffle(claims)
-    assert propose(held, trades, claims) == found
+    assert propose(held, trades, claims) == proposal
 
 
 def test_two_thousand_legs_are_proposed_as_many_strategies() -> None:

@@ -25,8 +25,8 @@ def told(
 ) -> tuple[list[Roll], list[str]]:
     facts = facts_of(changes=changes, executions=executions)
     movements = [reported_movement(execution, TERMS_OF_ALL) for execution in executions]
-    found, unclear = rolls_of(closures_of(facts, NOON), changes, movements, WITHIN)
-    return found, [str(one) for one in unclear]
+    roll, unclear = rolls_of(closures_of(facts, NOON), changes, movements, WITHIN)
+    return roll, [str(one) for one in unclear]
 
 
 def rolls(changes: list[PositionChange], executions: list[Execution]) -> list[Roll]:
@@ -38,9 +38,12 @@ EXECUTED = [fill(CALL, 2, NOON), fill(OTHER, -2, NOON)]
 
 
 def test_legs_of_one_order_are_a_roll() -> None:
-    (one,) = rolls(ROLLED, EXECUTED)
-    assert (one.closed_conid, one.opened.conid) == (CALL, OTHER)
-    assert (one.quantity, one.complete, one.opened_name) == (-2, True, "SPY 580C 20Mar26")
+    (roll,) = rolls(ROLLED, EXECUTED)
+    assert roll.closed_conid == CALL
+    assert roll.opened.conid == OTHER
+    assert roll.quantity == (-2)
+    assert roll.complete is True
+    assert roll.opened_name == "SPY 580C 20Mar26"
 
 
 def test_executions_near_each_other_are_a_roll_in_whatever_order_they_come() -> None:
@@ -85,8 +88,8 @@ def test_what_is_no_roll(name: str) -> None:
 
 def test_a_part_that_was_rolled_is_not_the_whole_leg() -> None:
     changes = [change(CALL, -3, -1, NOON), ROLLED[1]]
-    (one,) = rolls(changes, EXECUTED)
-    assert not one.complete
+    (roll,) = rolls(changes, EXECUTED)
+    assert not roll.complete
 
 
 def test_where_two_might_be_the_new_leg_or_the_old_one_both_are_named_and_none_is_chosen() -> None:
@@ -124,7 +127,10 @@ def test_an_order_that_is_filled_in_parts_is_one_roll() -> None:
         fill(CALL, 1, NOON), fill(OTHER, -1, NOON), fill(CALL, 1, later), fill(OTHER, -1, later),
     ]  # fmt: skip
     (one,), unclear = told(changes, executions)
-    assert (one.quantity, one.complete, one.opened.before, one.opened.after) == (-2, True, 0, -2)
+    assert one.quantity == (-2)
+    assert one.complete is True
+    assert one.opened.before == 0
+    assert one.opened.after == (-2)
     assert unclear == []
 
 

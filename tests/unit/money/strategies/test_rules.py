@@ -18,8 +18,8 @@ RULE = Rule(name="r")
 
 def chosen(*rules: Rule, listed: tuple = (), held: dict[str, float] | None = None) -> list[tuple]:
     names = {contract(name).conid: name for name in HELD}
-    found = legs_of_rules(rules, book(HELD if held is None else held), listed, NOW)
-    return [(one.strategy_id, names[one.conid]) for one in found]
+    legs = legs_of_rules(rules, book(HELD if held is None else held), listed, NOW)
+    return [(leg.strategy_id, names[leg.conid]) for leg in legs]
 
 
 @pytest.mark.parametrize(
@@ -41,9 +41,9 @@ def test_a_rule_takes_what_meets_each_of_its_conditions(rule: Rule, names: list[
 
 def test_the_first_rule_takes_a_leg_up_to_its_limit_and_the_next_one_takes_the_rest() -> None:
     puts = Rule(name="puts", right=Right.PUT, limit=2)
-    found = chosen(puts, Rule(name="rest", days=(0, 365)))
-    assert [name for rule, name in found if rule == "rest"] == ["105C", "90P+"]
-    assert {name for rule, name in found if rule == "puts"} == {"90P", "95P"}
+    chosen_legs = chosen(puts, Rule(name="rest", days=(0, 365)))
+    assert [name for rule, name in chosen_legs if rule == "rest"] == ["105C", "90P+"]
+    assert {name for rule, name in chosen_legs if rule == "puts"} == {"90P", "95P"}
 
 
 def test_no_rule_takes_a_leg_that_the_file_lists_by_conid_or_by_description() -> None:
@@ -52,14 +52,19 @@ def test_no_rule_takes_a_leg_that_the_file_lists_by_conid_or_by_description() ->
         symbol="SPY", right="P", strike=95, expiry="20281215", strategy_id="x", added_at=NOW
     )
     elsewhere = leg(contract("105C").conid, "mine", account="B")
-    found = chosen(RULE, listed=(by_conid, described, elsewhere))
-    assert {name for _rule, name in found} == {"105C", "90P+", "stock"}
+    chosen_legs = chosen(RULE, listed=(by_conid, described, elsewhere))
+    assert {name for _rule, name in chosen_legs} == {"105C", "90P+", "stock"}
 
 
 def test_a_leg_has_the_name_and_the_priority_of_its_rule() -> None:
-    [one] = legs_of_rules([Rule(name="hedges", priority=3)], [holding("90P", -1)], [], NOW)
-    assert (one.strategy_id, one.priority, one.account, one.quantity) == ("hedges", 3, "A", None)
-    assert (one.symbol, one.right, one.strike) == ("SPY", Right.PUT, 90.0)
+    [leg] = legs_of_rules([Rule(name="hedges", priority=3)], [holding("90P", -1)], [], NOW)
+    assert leg.strategy_id == "hedges"
+    assert leg.priority == 3
+    assert leg.account == "A"
+    assert leg.quantity is None
+    assert leg.symbol == "SPY"
+    assert leg.right == Right.PUT
+    assert leg.strike == 90.0
 
 
 def test_a_contract_is_explained_by_the_rule_that_takes_it_or_by_why_none_does() -> None:

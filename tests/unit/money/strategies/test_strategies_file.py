@@ -58,11 +58,20 @@ def test_a_file_that_cannot_be_read_is_named(read_part):
 
 def test_legs_are_read_in_the_order_of_the_file(tmp_path):
     first, second, third = read(tmp_path, GOOD)
-    assert (first.strategy_id, first.conid, first.quantity) == ("ic-1", 700001, 1.0)
+    assert first.strategy_id == "ic-1"
+    assert first.conid == 700001
+    assert first.quantity == 1.0
     assert first.account is None
-    assert (second.right, second.strike, second.expiry) == (Right.PUT, 440.5, date(2026, 2, 20))
-    assert (second.account, second.quantity, second.priority) == ("DU1234567", -1.0, 3)
-    assert (third.strategy_id, third.quantity, third.priority) == ("42", None, 2)
+    assert second.right == Right.PUT
+    assert second.strike == 440.5
+
+    assert second.expiry == date(2026, 2, 20)
+    assert second.account == "DU1234567"
+    assert second.quantity == (-1.0)
+    assert second.priority == 3
+    assert third.strategy_id == "42"
+    assert third.quantity is None
+    assert third.priority == 2
     assert {leg.added_at for leg in (first, second, third)} == {NOW}
 
 
@@ -244,10 +253,10 @@ def test_an_aliased_leg_has_the_priority_of_each_strategy_unless_it_has_its_own(
         "  - {conid: 2, symbol: SPY, quantity: 1, priority: 7}\n"
         "- {strategy_id: b, priority: 2, legs: *legs}\n"
     )
-    found = [
+    strategies = [
         (leg.strategy_id, leg.conid, leg.priority) for leg in load_strategies(tmp_path / "s.yaml")
     ]
-    assert found == [("a", 1, 3), ("a", 2, 7), ("b", 1, 2), ("b", 2, 7)]
+    assert strategies == [("a", 1, 3), ("a", 2, 7), ("b", 1, 2), ("b", 2, 7)]
 
 
 def test_a_file_that_is_too_large_is_refused(tmp_path):
@@ -298,16 +307,19 @@ def limits_of(tmp_path, text):
 
 
 def test_limits_are_read_in_the_order_of_the_file(tmp_path):
-    found = limits_of(tmp_path, LIMITS)
-    assert [(one.strategy_id, one.account, one.measure, one.bound, one.value) for one in found] == [
+    limits = limits_of(tmp_path, LIMITS)
+    assert [
+        (limit.strategy_id, limit.account, limit.measure, limit.bound, limit.value)
+        for limit in limits
+    ] == [
         ("condor", None, Measure.UNREALIZED_PNL, Bound.MIN, -1500.0),
         ("condor", None, Measure.DOLLAR_DELTA, Bound.MIN, -50000.0),
         ("condor", None, Measure.DOLLAR_DELTA, Bound.MAX, 50000.0),
         ("condor", None, Measure.DAYS_TO_EXPIRY, Bound.MIN, 7.0),
         (None, "DU1234567", Measure.MISSING_LEGS, Bound.MAX, 0.0),
     ]
-    assert [one.currency for one in found] == ["USD", "USD", "USD", None, None]
-    assert found[0].place == f"{tmp_path / 'strategies.yaml'}, line 5, column 23"
+    assert [limit.currency for limit in limits] == ["USD", "USD", "USD", None, None]
+    assert limits[0].place == f"{tmp_path / 'strategies.yaml'}, line 5, column 23"
     assert len(load_strategies(tmp_path / "strategies.yaml")) == 1
 
 
@@ -318,7 +330,7 @@ def test_a_file_without_limits_has_none(tmp_path):
 def test_the_examples_of_the_page_are_read(tmp_path):
     page = Path(__file__).parents[4] / "docs" / "limits.md"
     (example,) = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
-    found = limits_of(tmp_path, example)
-    assert {one.measure for one in found} == set(Measure), "it shows every measure"
+    limits = limits_of(tmp_path, example)
+    assert {limit.measure for limit in limits} == set(Measure), "it shows every measure"
     for measure in Measure:
         assert f"| `{measure}` |" in page.read_text()

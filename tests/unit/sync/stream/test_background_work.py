@@ -14,7 +14,9 @@ async def turns():
 
 
 async def test_work_of_a_kind_is_not_begun_while_it_runs_and_its_end_is_waited_for():
-    work, may_end, done = BackgroundWork(lambda: 0.0), asyncio.Event(), []
+    work = BackgroundWork(lambda: 0.0)
+    may_end = asyncio.Event()
+    done = []
 
     async def wait(name):
         await may_end.wait()
@@ -33,7 +35,8 @@ async def test_work_of_a_kind_is_not_begun_while_it_runs_and_its_end_is_waited_f
     [(LakeNotWritableError("The disk is full.", remedy="Make room."), False), (KeyError(7), True)],
 )
 async def test_after_a_failure_work_pauses_and_an_outage_is_logged_once(error, traced, caplog):
-    now, begun = [0.0], []
+    now = [0.0]
+    begun = []
     work = BackgroundWork(lambda: now[0])
 
     async def fail():

@@ -25,8 +25,12 @@ class Gateway:
     """Knows every conid, or none; says so, or is silent."""
 
     def __init__(self, clock, *, knows=True, silent=False, **terms):
-        self.asked, self.unknown, self._silent = [], set(), silent
-        self._clock, self._knows, self._terms = clock, knows, terms
+        self.asked = []
+        self.unknown = set()
+        self._silent = silent
+        self._clock = clock
+        self._knows = knows
+        self._terms = terms
 
     async def details(self, conids):
         self.asked.append(list(conids))
@@ -40,15 +44,15 @@ class Table:
 
     def __init__(self, *details, fails=0):
         self.commits = []
-        self.stored = {one.conid: one for one in details}
+        self.stored = {detail.conid: detail for detail in details}
         self.fails = fails
 
     def put(self, details):
         if self.fails:
             self.fails -= 1
             raise CommitContentionError("busy", remedy="wait")
-        self.commits.append([one.conid for one in details])
-        self.stored |= {one.conid: one for one in details}
+        self.commits.append([detail.conid for detail in details])
+        self.stored |= {detail.conid: detail for detail in details}
 
     def unexpired(self, _since, _besides):
         return dict(self.stored)
@@ -65,7 +69,8 @@ async def steps(cache, gateway, number):
 
 
 async def test_details_of_many_contracts_are_stored_in_few_commits(clock):
-    gateway, table = Gateway(clock), Table()
+    gateway = Gateway(clock)
+    table = Table()
     cache = ContractCache(table, clock=clock)
     cache.want(range(1, 1051))
     await steps(cache, gateway, 1050 // CHUNK + 10)
@@ -95,7 +100,8 @@ async def test_details_in_the_table_are_not_requested_again(clock):
     cache.want([1, 2])
     await steps(cache, gateway, 3)
     assert (await cache.details(gateway, [2])).keys() == {2}
-    assert (gateway.asked, table.commits) == ([], [])
+    assert gateway.asked == []
+    assert table.commits == []
 
 
 async def test_new_legs_are_compared_before_they_are_routed(clock):
@@ -106,7 +112,8 @@ async def test_new_legs_are_compared_before_they_are_routed(clock):
 
 
 async def test_details_that_could_not_be_stored_are_stored_later(clock):
-    gateway, table = Gateway(clock), Table(fails=1)
+    gateway = Gateway(clock)
+    table = Table(fails=1)
     cache = ContractCache(table, clock=clock)
     cache.want(range(1, 11))
     with pytest.raises(CommitContentionError):
@@ -118,14 +125,17 @@ async def test_details_that_could_not_be_stored_are_stored_later(clock):
 
 
 async def test_the_legs_are_other_ones_only_when_a_contract_turns_out_to_be_another(clock):
-    first, second = leg(1, "a"), leg(2, "b")
+    first = leg(1, "a")
+    second = leg(2, "b")
     terms = {"symbol": second.symbol, "right": second.right, "strike": second.strike}
     terms |= {"last_trade_date": second.expiry, "expires_on": second.expiry}
     fitting = {"sec_type": second.sec_type} | terms
-    cache, legs = ContractCache(None, clock=clock), (first, second)
+    cache = ContractCache(None, clock=clock)
+    legs = (first, second)
     cache.follow(legs)
     version = cache.version
     assert cache.matching == legs
+
     cache.take({2: contract_details(2, **fitting), 3: contract_details(3)})
     assert cache.version == version
     cache.take({1: contract_details(1, symbol="OTHER", seen_at=clock.now)})
@@ -145,27 +155,33 @@ RENAMED = {"symbol": "NEW", "trading_class": "NEW"}
 
 async def test_stored_details_that_contradict_a_leg_are_fetched_before_that_counts(clock):
     old = clock.now - timedelta(days=3)
-    gateway, table = Gateway(clock, **RENAMED), Table(contract_details(1, seen_at=old))
+    gateway = Gateway(clock, **RENAMED)
+    table = Table(contract_details(1, seen_at=old))
     cache = ContractCache(table, clock=clock)
     renamed = leg(1, "a", symbol="NEW", **TERMS)
     await cache.load([renamed])
-    assert (cache.matching, cache.available([1])) == ((renamed,), set())
+    assert cache.matching == (renamed,)
+    assert cache.available([1]) == set()
     await steps(cache, gateway, 3)
     assert gateway.asked == [[1]]
-    assert (cache.matching, cache.mismatches, cache.available([1])) == ((renamed,), {}, {1})
+    assert cache.matching == (renamed,)
+    assert cache.mismatches == {}
+    assert cache.available([1]) == {1}
     assert table.stored[1].symbol == "NEW"
 
 
 async def test_details_that_contradict_a_leg_still_are_fetched_once(clock):
     old = clock.now - timedelta(days=3)
-    gateway, table = Gateway(clock), Table(contract_details(1, seen_at=old))
+    gateway = Gateway(clock)
+    table = Table(contract_details(1, seen_at=old))
     cache = ContractCache(table, clock=clock)
     await cache.load([leg(1, "a", symbol="NEW")])
     await steps(cache, gateway, 3)
     assert len(cache.mismatches) == 1
     clock.advance(86_400.0)
     await steps(cache, gateway, 3)
-    assert (len(gateway.asked), len(cache.mismatches)) == (1, 1)
+    assert len(gateway.asked) == 1
+    assert len(cache.mismatches) == 1
 
 
 async def test_a_gateway_that_does_not_answer_leaves_the_contradiction(clock):
@@ -175,7 +191,8 @@ async def test_a_gateway_that_does_not_answer_leaves_the_contradiction(clock):
     await cache.load([leg(1, "a", symbol="NEW")])
     await steps(cache, gateway, 3)
     assert gateway.asked == [[1]]
-    assert (len(cache.mismatches), cache.matching) == (1, ())
+    assert len(cache.mismatches) == 1
+    assert cache.matching == ()
 
 
 async def test_details_that_were_not_given_before_the_clock_was_set_back_are_requested_again(clock):
@@ -262,7 +279,8 @@ class Searched:
 
 
 async def requests_of_an_hour(answer):
-    gateway, now_s = Searched(answer), 0.0
+    gateway = Searched(answer)
+    now_s = 0.0
     context = OwnerContext(settings=Settings(), monotonic=lambda: now_s)
     registry = SimpleNamespace(unresolved=(LEG,), sync=SimpleNamespace(settle=Mock()))
     resolver = LegResolver(context, registry, ContractCache(None))

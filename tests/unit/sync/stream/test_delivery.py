@@ -82,14 +82,15 @@ async def test_a_slow_table_gets_the_newest_value_of_each_position():
 
 
 async def test_a_handler_that_hangs_harms_no_other_and_does_not_block_the_end(caplog):
-    hanging, other = Table(), Listener()
+    hanging = Table()
+    listener = Listener()
     hanging.open.clear()
-    deliveries = [HandlerDelivery(hanging), HandlerDelivery(other)]
+    deliveries = [HandlerDelivery(hanging), HandlerDelivery(listener)]
     for delivery in deliveries:
         delivery.put([pending(1, 1.0)])
     for delivery in deliveries:
         await delivery.close(timeout_s=0.1)
-    assert other.received == [(1, 1.0)]
+    assert listener.received == [(1, 1.0)]
     assert "Table did not accept its last updates" in caplog.text
 
 
@@ -165,7 +166,8 @@ async def test_a_table_that_stays_broken_is_logged_once_and_again_in_the_next_ou
         assert [r.getMessage() for r in caplog.records] == ["Table failed: busy wait"] * (
             count // 9
         )
-        table.fails, table.batches = 9, []
+        table.fails = 9
+        table.batches = []
     await delivery.close(timeout_s=5)
 
 
@@ -228,6 +230,7 @@ async def test_after_a_slow_flush_values_wait_and_a_fill_does_not(monkeypatch):
     delivery.put([pending(1, 1.5), pending(2, 2.5)])
     await turns()
     assert len(table.batches) == 1
+
     delivery.put([pending(1, 1.0, position=2.0)], urgent=True)
     await turns()
     assert table.batches[1:] == [[(2, 2.5), (1, 1.0)]]

@@ -81,7 +81,9 @@ OTHERS = [make_holding(conid, NOW, position=1.0) for conid in (2, 3)]
 
 def publishing(*holdings):
     """Return a publisher of a feed with these holdings, and the feed, the table and the queue."""
-    feed, positions, queue = Feed(*holdings), Positions(), PositionQueue("queue", fsync=False)
+    feed = Feed(*holdings)
+    positions = Positions()
+    queue = PositionQueue("queue", fsync=False)
     context = OwnerContext(settings=Settings(), clock=lambda: NOW)
     publisher = Publisher(context, queue, positions, Announcements())
     publisher.follow(feed)
@@ -254,7 +256,8 @@ def holding(conid, position, *, market_value=None):
 
 
 def test_a_quantity_or_a_value_that_becomes_known_needs_a_row_and_another_value_does_not():
-    announced, held = Announcements(), holding(1, 2.0)
+    announced = Announcements()
+    held = holding(1, 2.0)
     assert not announced.is_announced(held)
     announced.record([held])
     assert announced.is_announced(held)
@@ -266,7 +269,8 @@ def test_a_quantity_or_a_value_that_becomes_known_needs_a_row_and_another_value_
 
 
 def test_a_fill_is_another_quantity_than_the_one_that_was_announced():
-    announced, key = Announcements(), ("A", 1)
+    announced = Announcements()
+    key = ("A", 1)
     assert not announced.is_held(key, 2.0)
     announced.record([holding(1, 2.0)])
     assert announced.is_held(key, 2.0)
@@ -274,7 +278,8 @@ def test_a_fill_is_another_quantity_than_the_one_that_was_announced():
 
 
 def test_a_close_has_its_zero_row_once_it_was_recorded():
-    announced, key = Announcements(), ("A", 1)
+    announced = Announcements()
+    key = ("A", 1)
     announced.record([holding(1, 2.0)])
     assert announced.lacks_zero_row(holding(1, 0.0))
     assert not announced.is_held(key, 0.0)
@@ -316,7 +321,8 @@ FOLLOWER = SimpleNamespace(follow_changes=lambda *_: None)
 
 
 async def requests_of_a_start(*, answer=None, later_s=()):
-    gateway, now_s = Gateway(), 50.0
+    gateway = Gateway()
+    now_s = 50.0
     gateway.answer = answer
     context = OwnerContext(settings=Settings(), monotonic=lambda: now_s)
     watcher = ChangeWatcher(context, SimpleNamespace(), [FOLLOWER])
@@ -334,7 +340,8 @@ async def test_a_close_is_looked_at_although_its_table_did_not_confirm_it():
     def fail(*_changes):
         raise LakeNotWritableError("The disk did not confirm it.", remedy="Check it.")
 
-    gateway, table = Gateway(), SimpleNamespace(add=fail)
+    gateway = Gateway()
+    table = SimpleNamespace(add=fail)
     context = OwnerContext(settings=Settings(), monotonic=lambda: 50.0)
     watcher = ChangeWatcher(context, table, [FOLLOWER])
     with pytest.raises(LakeNotWritableError):
@@ -345,7 +352,9 @@ async def test_a_close_is_looked_at_although_its_table_did_not_confirm_it():
 
 def test_the_first_holding_of_an_account_that_the_broker_confirmed_as_flat_is_a_change():
     (change,) = changes_between({}, {HELD.key: HELD}, {"A": NOW})
-    assert (change.before, change.after, change.since) == (0.0, 2.0, NOW)
+    assert change.before == 0.0
+    assert change.after == 2.0
+    assert change.since == NOW
 
 
 def test_the_first_holding_of_an_account_that_was_never_confirmed_is_no_change():

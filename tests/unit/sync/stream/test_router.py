@@ -56,7 +56,9 @@ class Day:
     """Steps once a second, and keeps in which second what was done."""
 
     def __init__(self, routes=None, *, values=None, pnl_subscriptions=0, **settings):
-        self.second, self.done, self.greeks = 0, [], PublishedGreeks()
+        self.second = 0
+        self.done = []
+        self.greeks = PublishedGreeks()
         self.routes, self.gateway = routes or Routes(), Gateway(values)
         settings = make_settings(pnl_subscriptions=pnl_subscriptions, **settings)
         context = OwnerContext(settings=settings, monotonic=lambda: float(self.second))
@@ -105,7 +107,8 @@ async def test_values_are_published_steadily_and_when_the_legs_are_queued(
 ):
     day = Day(routes, overflow_interval_s=every_s, flush_interval_s=flush_s)
     await day.pass_(seconds, may_queue=may_queue)
-    assert (day.at("published"), day.at("queued")) == (published, queued)
+    assert day.at("published") == published
+    assert day.at("queued") == queued
 
 
 async def test_the_newest_values_are_published_before_the_legs_are_queued(routes):
@@ -131,13 +134,15 @@ async def test_what_has_no_new_value_is_not_published(routes):
     day = Day(routes, overflow_interval_s=30.0)
     day.gateway.take_fresh = lambda: False
     await day.pass_(35)
-    assert (day.at("queued"), day.at("published")) == ([0, 30], [])
+    assert day.at("queued") == [0, 30]
+    assert day.at("published") == []
 
 
 async def test_without_such_legs_nothing_is_published_or_queued():
     day = Day()
     await day.pass_(40)
-    assert (day.at("published"), day.at("queued")) == ([], [])
+    assert day.at("published") == []
+    assert day.at("queued") == []
 
 
 async def test_holdings_are_chosen_when_routes_change_and_when_values_may_have(routes):
@@ -147,11 +152,14 @@ async def test_holdings_are_chosen_when_routes_change_and_when_values_may_have(r
     gateway = day.gateway
     await day.pass_(10)
     largest = [("DU1", conid) for conid in (14, 13, 12)]
-    assert (gateway.keys, gateway.kept) == ([KEY, ("DU1", 8), *largest], 1)
+    assert gateway.keys == [KEY, ("DU1", 8), *largest]
+    assert gateway.kept == 1
+
     values["DU1", 10] = 14.9  # not a quarter more than the smallest of them
     values["DU1", 11] = -15.1
     await day.pass_(int(CHOOSE_S))
-    assert (set(gateway.keys[2:]), gateway.kept) == ({*largest[:2], ("DU1", 11)}, 2)
+    assert set(gateway.keys[2:]) == {*largest[:2], ("DU1", 11)}
+    assert gateway.kept == 2
     routes.update({("DU1", 14): LegState.CLOSED})
     await day.pass_(1)
     assert ("DU1", 14) not in gateway.keys
@@ -170,7 +178,8 @@ async def test_no_monitored_holding_is_followed_before_the_values_are_known(rout
 
 
 async def test_streamed_holdings_are_followed_up_to_a_bound_also_where_no_other_is():
-    streamed, routes = [("DU1", conid) for conid in range(1, MAX_STREAMED + 9)], Routes()
+    streamed = [("DU1", conid) for conid in range(1, MAX_STREAMED + 9)]
+    routes = Routes()
     routes.update(dict.fromkeys(streamed, LegState.STREAMED))
     day = Day(routes)
     await day.pass_(1)
@@ -292,7 +301,8 @@ class Feed:
     """An account feed whose downloads end when the test says so."""
 
     def __init__(self):
-        self.downloads, self.overdue = [], []
+        self.downloads = []
+        self.overdue = []
         self.ended = asyncio.Event()
         self.positions_due = self.lapsed = False
 
@@ -319,8 +329,10 @@ class Refreshing:
     """An account refresh, and all that it works with: the publisher too."""
 
     def __init__(self):
-        self.now, self.feed = 1000.0, Feed()
-        self.enqueued, self.published = [], 0
+        self.now = 1000.0
+        self.feed = Feed()
+        self.enqueued = []
+        self.published = 0
         settings = Settings(refresh_interval_s=INTERVAL_S)
         context = OwnerContext(settings=settings, monotonic=lambda: self.now)
         self.refresh = AccountRefresh(context, self)
@@ -354,10 +366,13 @@ async def refreshing():
 
 async def test_the_first_download_is_published_and_queues_every_holding(refreshing):
     await refreshing.step()
-    assert (refreshing.refresh.opening, refreshing.published) == (True, 0)
+    assert refreshing.refresh.opening is True
+    assert refreshing.published == 0
     await refreshing.finish_download()
-    assert (refreshing.refresh.opening, refreshing.refresh.idle) == (False, True)
-    assert (refreshing.published, refreshing.enqueued) == (1, [Reason.SNAPSHOT])
+    assert refreshing.refresh.opening is False
+    assert refreshing.refresh.idle is True
+    assert refreshing.published == 1
+    assert refreshing.enqueued == [Reason.SNAPSHOT]
 
 
 async def test_a_refresh_starts_when_its_interval_is_over(refreshing):
@@ -366,7 +381,8 @@ async def test_a_refresh_starts_when_its_interval_is_over(refreshing):
     assert refreshing.feed.downloads == ["all"]
     await refreshing.step(after_s=1)
     assert refreshing.feed.downloads == ["all", "all"]
-    assert (refreshing.refresh.opening, refreshing.refresh.idle) == (False, False)
+    assert refreshing.refresh.opening is False
+    assert refreshing.refresh.idle is False
     await refreshing.finish_download()
     assert refreshing.enqueued == [Reason.SNAPSHOT, Reason.REFRESH]
 
@@ -376,12 +392,14 @@ async def test_an_interrupted_download_does_not_count_as_whole(refreshing):
     refreshing.refresh.interrupt()
     refreshing.feed.ended.set()
     await refreshing.step()
-    assert (refreshing.published, refreshing.enqueued) == (0, [])
+    assert refreshing.published == 0
+    assert refreshing.enqueued == []
     assert refreshing.refresh.idle
 
 
 async def test_positions_and_accounts_that_are_due_are_requested_one_after_the_other(refreshing):
-    refreshing.feed.positions_due, refreshing.feed.overdue = True, ["A"]
+    refreshing.feed.positions_due = True
+    refreshing.feed.overdue = ["A"]
     await refreshing.finish_download()
     await refreshing.step()
     assert refreshing.feed.downloads == ["all", "positions"]
