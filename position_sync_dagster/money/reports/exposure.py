@@ -17,7 +17,7 @@ from polars import col
 
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.exchange_time import exchange_date
-from position_sync_dagster.domain.holding import KEY, Key
+from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.instrument import ContractDetails, contract_name, digits, leg_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import GreeksSource
@@ -100,12 +100,6 @@ def split(
 
     all_rows = pl.concat([rows_of_legs, _legless_rows(parts.filter(col.leg < 0), conids)])
     return Split(parts, all_rows.with_columns(closed=closed))
-
-
-def quantities_of(holdings: pl.DataFrame) -> dict[Key, float]:
-    """Return the quantity of each holding."""
-    quantities = holdings.select(_HELD).iter_rows()
-    return {(account, conid): quantity for account, conid, quantity in quantities}
 
 
 def _mismatches(

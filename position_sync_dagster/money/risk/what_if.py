@@ -6,7 +6,6 @@ of the profit after them, and what closing realises a part of the payoffs.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any
@@ -16,7 +15,6 @@ import polars as pl
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import parse_expiry
 from position_sync_dagster.domain.leg import UNATTRIBUTED
-from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.reports import exposure
 from position_sync_dagster.money.reports.book import Book
@@ -30,7 +28,7 @@ from position_sync_dagster.money.risk.proposed_trade import (
     ProposedTradeError,
     parse_trade,
 )
-from position_sync_dagster.money.risk.recorded_risk import leg_notes, read_risk
+from position_sync_dagster.money.risk.recorded_risk import leg_notes
 from position_sync_dagster.money.risk.scenario_file import Point
 from position_sync_dagster.money.risk.scenarios import Breakdown, scenario_rows
 from position_sync_dagster.money.strategies.limit_readings import evaluate
@@ -217,17 +215,6 @@ def _more_by_group(
             "limits_broken": broken_here,
         }
     return more
-
-
-def read_what_if(lake: MoneyLake, settings: Settings, now: datetime, changes: Changes) -> WhatIf:
-    """Read the book, and apply trades to it; blocks.
-
-    Raises:
-        LakeError: A table cannot be used.
-        ProposedTradeError: A trade names nothing that can be priced.
-    """
-    book, _scenarios, legs = read_risk(lake, settings, now)
-    return what_if_of(book, legs, settings, changes)
 
 
 def what_if_of(book: Book, legs: PricedLegs, settings: Settings, changes: Changes) -> WhatIf:

@@ -135,7 +135,7 @@ def test_day_and_volatility_are_chosen_by_sliders_and_stand_in_the_address(page)
     assert first(page, "#chosen-day").text == said
     assert page.driver.current_url.endswith("?strategy=condor&days=2&vol=1")
     command = first(page, "#payoff-command button").get_attribute("title")
-    assert "position-sync curve --strategy condor --days 2 --vol 1" in command
+    assert "position-sync what-if --strategy condor --days 2 --vol 1" in command
     matrix = page.driver.find_elements("css selector", "#matrices td")
     assert len(matrix) == 45
     assert "–" not in {cell.text for cell in matrix}
@@ -199,6 +199,20 @@ def test_on_a_phone_nothing_is_wider_than_the_screen_and_charts_that_are_gone_ar
     page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+THEME = "localStorage.setItem('money.theme', arguments[0])"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_in_either_theme(page, theme):
+    page.driver.execute_script(THEME, theme)
+    show(page, "?strategy=condor")
+    shown = page.driver.execute_script("return document.documentElement.dataset.theme")
+    assert shown == theme
+    wait_for("the matrix", lambda: page.driver.find_elements("css selector", "#matrices td"))
+    wait_for("axe finds nothing", lambda: violations(page) == [], told=lambda: violations(page))
+    page.driver.execute_script("localStorage.removeItem('money.theme')")
+
+
 def canvases(page: Page) -> list[WebElement]:
     return page.driver.find_elements("css selector", "canvas")
 
@@ -229,7 +243,7 @@ def test_heading_and_picture_change_together_and_a_panel_that_waits_says_so_and_
         assert first(page, "#payoff .asked").text == "computing …"
         assert first(page, "#payoff-title").text == "Profit over the price: condor"
         assert first(page, "#payoff-command").text.startswith(
-            "position-sync curve --strategy condor"
+            "position-sync what-if --strategy condor"
         )
         assert first(page, "#payoffs").text == drawn
         colour = first(page, "#payoffs h3").value_of_css_property("color")

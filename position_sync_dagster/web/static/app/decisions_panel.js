@@ -8,7 +8,7 @@ import { openedLines, fill } from "./table.js";
 
 const HEADINGS = ["what", "at stake", "why", "next step"];
 const NARROW = matchMedia("(max-width: 699px)");
-const mostShown = () => (NARROW.matches ? 2 : 5); // what stands below must be on a phone's screen too
+const mostShown = () => (NARROW.matches ? 2 : 4); // what stands below must be on a phone's screen too
 
 export function drawDecisions() {
   const table = byId("decisions-table");

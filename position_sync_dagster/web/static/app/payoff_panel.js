@@ -28,7 +28,7 @@ export function drawPayoff(before, after, { scope, name }) {
   newest = { before, after };
   write(byId("payoff-title"), `Profit over the price: ${name ?? "everything"}`);
   const { days, vol } = before;
-  showCommand(byId("payoff-command"), "curve", scope && `--${scope} ${quoted(name)}`, days && `--days ${days}`, vol && `--vol ${vol}`);
+  showCommand(byId("payoff-command"), "what-if", scope && `--${scope} ${quoted(name)}`, days && `--days ${days}`, vol && `--vol ${vol}`);
   drawAll();
 }
 
