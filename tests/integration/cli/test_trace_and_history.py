@@ -116,6 +116,8 @@ def test_rows_of_a_trace_are_bounded_and_all_are_counted(lake):
 def test_a_history_shows_each_value_with_what_held_then(lake, drained):
     later = datetime.now(UTC) + timedelta(minutes=2)
     lake.registry.sync.add_active(7, "SPY", strategy_id="hedge", account=ACCOUNT)
+    lake.registry.sync.add_active(7, "SPY", strategy_id="elsewhere", account="DU2")
+    lake.registry.sync.add_active(8, "SPY", strategy_id="other leg", account=ACCOUNT)
     found = replace(NOT_HELD, type=DiscrepancyType.QUANTITY, account=ACCOUNT)
     lake.breaks.record({GATEWAY: [found]}, at=NOW + timedelta(minutes=1))
     lake.updates.sync.append([replace(ROW, timestamp=later, source=Source.STREAM)])
