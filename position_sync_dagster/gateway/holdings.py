@@ -122,22 +122,15 @@ class Confirmations:
         self.accounts: dict[str, datetime] = {}
         self.holdings: dict[Key, datetime] = {}
 
-    def confirm(self, account: str, at: datetime | None = None) -> None:
+    def confirm(self, account: str) -> None:
         """Record that the broker confirmed every holding of an account.
 
         Call it only for a received message: the end of a download, or a later row or time of a
         subscription whose download ended. After a download the gateway sends only what changed, so
         each message confirms the rest. Source: IB, "Account Updates".
-
-        Args:
-            account: The account.
-            at: When the message arrived; by default now. Ignored if earlier than the newest one.
         """
-        if self.is_doubted(account) or self._connectivity.lost is not None:
-            return
-        newest = self.accounts.get(account)
-        if at is None or newest is None or at > newest:
-            self.accounts[account] = at or self._clock()
+        if not self.is_doubted(account) and self._connectivity.lost is None:
+            self.accounts[account] = self._clock()
 
     def clear(self) -> None:
         """Mark every account as UNKNOWN and unconfirmed."""

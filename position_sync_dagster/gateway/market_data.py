@@ -31,7 +31,7 @@ class Refusal:
 class MarketDataRequests:
     """The requests for market data of this connection, one for each line, as the gateway counts.
 
-    Callers of the same conid share its request. Whether its values count is decided by
+    Whether its values count is decided by
     `domain/login_lines.py`.
 
     Args:
@@ -62,32 +62,26 @@ class MarketDataRequests:
         return len(self._requests)
 
     def subscribe(self, details: ContractDetails, *, market_data_type: int | None = None) -> None:
-        """Request a line for a contract, or share the one that it has.
+        """Request a line for a contract, unless it has one.
 
         Args:
             details: The contract.
             market_data_type: Instead of the setting's; 3 requests delayed data.
         """
-        request = self._requests.get(details.conid)
-        if request is not None:
-            request.holders += 1
-            return
-        kind = market_data_type or self._market_data_type
-        self._send(_Request(translate.streamable(details), kind))
+        if details.conid not in self._requests:
+            kind = market_data_type or self._market_data_type
+            self._send(_Request(translate.streamable(details), kind))
 
     def cancel(self, conid: int) -> None:
-        """Release a line; the last caller that releases it frees it."""
+        """Free a line, if the contract has one."""
         request = self._requests.get(conid)
-        if request is None:
-            return
-        request.holders -= 1
-        if request.holders == 0:
+        if request is not None:
             self._retire(request)
             if self._ib.isConnected():
                 self._ib.client.cancelMktData(request.request_id)
 
     def switch(self, conid: int, *, market_data_type: int | None = None) -> None:
-        """Request a held line again as another kind of data, for all that share it.
+        """Request a held line again as another kind of data.
 
         Args:
             conid: Nothing happens when it has no line.
@@ -114,9 +108,8 @@ class MarketDataRequests:
             self._send(request)
 
     def cancel_all(self) -> None:
-        """Free every line, also shared ones."""
-        for conid, request in list(self._requests.items()):
-            request.holders = 1
+        """Free every line."""
+        for conid in list(self._requests):
             self.cancel(conid)
 
     def quote(self, conid: int) -> Quote | None:
@@ -191,7 +184,6 @@ class _Request:
 
     contract: Contract
     market_data_type: int
-    holders: int = 1
     with_dividends: bool = False
     ticker: Ticker = field(default_factory=Ticker)
     request_id: int = -1

@@ -9,7 +9,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import chain
 from math import inf
 from random import Random
 from typing import Any, Generic, TypeVar
@@ -202,7 +201,6 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
         withdraw = ib.client.cancelPnLSingle
         super().__init__(ib, MessageType.PNL_SINGLE, send, withdraw, silence_s)
         self._book = book
-        self._wanted_by: dict[object, tuple[Key, ...]] = {}
         self._wanted: list[Key] = []
         self._fresh = False
         self._valued: set[Key] = set()
@@ -214,25 +212,17 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
             key for key, subscription in self._all.items() if subscription.request is not None
         )
 
-    def keep(self, owner: object, keys: Iterable[Key]) -> None:
-        """Subscribe to exactly these holdings for an owner, besides those of other owners.
+    def keep(self, keys: Iterable[Key]) -> None:
+        """Subscribe to exactly these holdings, the most important ones first.
 
         `step` sends the requests.
-
-        Args:
-            owner: The owner.
-            keys: The holdings, the most important ones first.
         """
-        listed = tuple(keys)
-        if listed != self._wanted_by.get(owner):
-            self._wanted_by[owner] = listed
-            self._order()
+        self._wanted = list(dict.fromkeys(keys))
 
-    def release(self, owner: object) -> None:
-        """Cancel the subscriptions that only this owner wanted."""
-        keys = self._wanted_by.pop(owner, None)
-        self._order()
-        if keys and self._ib.isConnected():
+    def release(self) -> None:
+        """Cancel all subscriptions."""
+        self._wanted = []
+        if self._ib.isConnected():
             self._end_unwanted()
 
     def step(self) -> None:
@@ -270,10 +260,6 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
         fresh = self._fresh
         self._fresh = False
         return fresh
-
-    def _order(self) -> None:
-        """List what all owners want, each holding once."""
-        self._wanted = list(dict.fromkeys(chain.from_iterable(self._wanted_by.values())))
 
     def _end_unwanted(self) -> None:
         for key in self._all.keys() - set(self._wanted):

@@ -297,7 +297,6 @@ VALUE_CHECKS = frozenset(
         "legs_have_values",
         "values_match_the_broker",
         "account_values_follow",
-        "ids_are_unique",
     }
 )
 

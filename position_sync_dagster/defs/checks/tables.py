@@ -12,7 +12,6 @@ import polars as pl
 
 from position_sync_dagster.defs.assets.table_asset import Derived, known, state_of
 from position_sync_dagster.defs.checks import evaluation as check
-from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import (
     CONFIRM,
     SessionState,
@@ -33,7 +32,6 @@ from position_sync_dagster.domain.reconciliation import (
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.ledger_rows import rows_between
 from position_sync_dagster.lake.storage.table import in_bucket, may_have
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import reconciliation
@@ -435,35 +433,6 @@ def _download_unfinished(
         checked=result.checked,
         accepted=result.accepted,
         not_ended=accounts,
-    )
-
-
-# Time span of the checked rows: twice the longest time between two evaluations.
-WINDOW = timedelta(minutes=30)
-
-
-@check.table_check(LEDGER, driven=True)
-def ids_are_unique(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
-    """Whether each row of the ledger of the last half hour is there once.
-
-    What to do: A value was written twice, as by two programs that compact at once: count each
-    update_id once in your reports, and leave the compaction to `position-sync maintain`.
-    """
-    now = datetime.now(UTC)
-    ledger = lake.updates.table
-
-    def repeated_ids(files: pl.DataFrame) -> pl.DataFrame:
-        rows = rows_between(ledger, files, now - WINDOW, now + SKEW)
-        holding = pl.col(KEY).first()
-        by_id = rows.group_by("update_id").agg(holding, rows=pl.len())
-        return by_id.filter(pl.col.rows > 1).collect()
-
-    repeated = ledger.read(repeated_ids)
-    return check.rows_result(
-        repeated.sort("rows", "update_id", descending=True),
-        none="Each row of the last half hour has an id of its own.",
-        found="ids are in the ledger more than once",
-        error=True,
     )
 
 

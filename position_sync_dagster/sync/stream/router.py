@@ -285,11 +285,11 @@ class FollowedHoldings:
             still_monitored = set(monitored)
             self._monitored = [key for key in self._monitored if key in still_monitored]
         streamed = sorted(keys[LegState.STREAMED])[:MAX_STREAMED]
-        connection.pnl.keep(self, [*self._legs, *streamed, *self._monitored])
+        connection.pnl.keep([*self._legs, *streamed, *self._monitored])
 
     def release(self, connection: GatewayConnection) -> None:
         """End the subscriptions that only this stream needs."""
-        connection.pnl.release(self)
+        connection.pnl.release()
         self._chosen_as_of = None
         self._legs = []
         self._monitored = []

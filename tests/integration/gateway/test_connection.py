@@ -207,7 +207,7 @@ async def test_a_profit_request_that_comes_after_the_gateway_dropped_all_runs_on
     opened, eventually
 ):
     sim, connection = opened
-    connection.pnl.keep("test", [("DUSIM0001", 920000001)])
+    connection.pnl.keep([("DUSIM0001", 920000001)])
 
     def request():
         connection.summaries.subscribe()

@@ -33,7 +33,7 @@ class Subscribed:
         ib.isConnected = lambda: True
         self.subscriptions = PnlSubscriptions(ib, self.book, silence_s=30.0)
         self.valued = self.subscriptions.take_valued
-        self.subscriptions.keep("test", [KEY])
+        self.subscriptions.keep([KEY])
         self.subscriptions.step()
         MessageReader(ib, "g")
         self.read = ib.client.decoder.interpret
@@ -77,7 +77,7 @@ async def test_a_profit_message_without_a_value_is_not_fresh_and_values_nothing(
 
 
 async def test_a_profit_message_that_comes_after_the_end_of_its_subscription_is_ignored(subscribed):
-    subscribed.subscriptions.keep("test", ())
+    subscribed.subscriptions.keep(())
     subscribed.subscriptions.step()
     subscribed.read(SENT)
     assert subscribed.book.get(KEY).market_value is None

@@ -166,19 +166,6 @@ def test_a_few_cents_are_no_difference(world, monkeypatch):
     assert not world.check(tables.values_match_the_broker).passed
 
 
-def test_a_row_that_is_in_the_ledger_twice_is_an_error(world, lake):
-    world.row(1, 5, update_id="row-1")
-    world.row(2, 5, update_id="row-2")
-    assert world.check(tables.ids_are_unique).passed
-    # The ledger itself refuses an id that it holds: this is a commit past it.
-    rows = lake.updates.table.rows().filter(conid=2)
-    rows.write_delta(lake.updates.table.path, mode="append")
-    evaluation = world.check(tables.ids_are_unique)
-    assert evaluation.passed is False
-    assert evaluation.severity == dg.AssetCheckSeverity.ERROR
-    assert [(row["update_id"], row["rows"]) for row in world.shown(evaluation)] == [("row-2", 2)]
-
-
 def account_row(lake, at) -> None:
     lake.account_values.append([AccountSummary(account=ACCOUNT, cash=1.0, timestamp=at)])
 

@@ -171,7 +171,7 @@ async def test_a_profit_message_that_values_nothing_is_no_reason_to_write():
     await publisher.publish(feed)
     assert positions.updates == 1
     assert [row.market_value for row in positions.rows] == [450.0, None, None]
-    feed.book.confirmed.confirm("A", NOW)
+    feed.book.confirmed.confirm("A")
     await publisher.publish(feed)
     assert positions.updates == 2
 

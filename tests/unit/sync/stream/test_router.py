@@ -35,7 +35,7 @@ class Gateway:
         self.kept = 0
         self.known = values or {}
 
-    def keep(self, _owner, keys):
+    def keep(self, keys):
         self.kept += 1
         self.keys = list(keys)
 
