@@ -1,10 +1,6 @@
-"""Tables that are derived from the ledger; a replacement by equal rows commits nothing.
+"""Tables that are derived from the ledger; a replacement by equal rows commits nothing."""
 
-Also the rows of `daily_positions` that come from the broker's statements, and `movements`: what the
-broker did to holdings and cash, each once; all of it counts.
-"""
-
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -147,25 +143,6 @@ def _of_days(table: Table, days: Iterable[date]) -> tuple[str, pl.Expr]:
     listed = ", ".join(quoted)
     is_wanted = pl.col(f"partition.{name}").is_in(wanted)
     return f"{name} IN ({listed})", is_wanted
-
-
-def derived_rows(
-    table: Table,
-    only: pl.Expr = EVERY,
-    chosen: pl.Expr = EVERY,
-    columns: Sequence[str] | None = None,
-) -> pl.DataFrame:
-    """Return rows of a derived table, as `Table.rows`; none where it was never made; blocks."""
-    if table.exists():
-        return table.rows(only, chosen, columns)
-    empty = table.spec.empty
-    return empty.select(columns or empty.columns)
-
-
-def newest_day(table: Table) -> pl.DataFrame:
-    """Return the rows of the newest trading day of a table with a partition for each; blocks."""
-    session = pl.col("partition.session_date")
-    return table.rows(chosen=session == session.max())
 
 
 def values_at_close(

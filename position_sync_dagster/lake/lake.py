@@ -1,28 +1,92 @@
-"""All tables of one lake, the broker's newest rows of each login, and the rows of a past moment."""
+"""All tables of one lake, what changed in one, and the broker's newest rows of each login."""
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self, Unpack
 
 import polars as pl
+from deltalake import DeltaTable
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.retry import RetryPolicy
+from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake import records, schema
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
-from position_sync_dagster.lake.changed_rows import ChangedRows, changed_rows
 from position_sync_dagster.lake.contracts import ContractsTable
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage import table as storage
-from position_sync_dagster.lake.storage.object_store import LEASE_OPTIONS
+from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
+from position_sync_dagster.lake.storage.object_store import (
+    LEASE_OPTIONS,
+    delta_options,
+    is_remote,
+)
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.strategies_file import StrategiesFile
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
+
+
+# The ledger is followed by tokens (`followed_rows.py`). The other tables are small, and committed
+# only when a row differs: the version of a table is the token, and two versions are compared.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedRows:
+    """What changed between two versions of a table.
+
+    Attributes:
+        rows: Rows that are new, or differ from those before.
+        gone: Rows that were there before, in this form.
+        token: The version that was read, for the next time.
+    """
+
+    rows: pl.DataFrame
+    gone: pl.DataFrame
+    token: int
+
+
+def _changed_rows(
+    path: str, since: int | None, storage_options: Mapping[str, str] | None = None
+) -> ChangedRows:
+    """Return what changed in a table since a version; blocks.
+
+    A row that changed is among `gone` as it was, and among `rows` as it is.
+
+    Args:
+        path: The folder or URI of the table.
+        since: The token of the time before; None: all rows are new.
+
+    Raises:
+        LakeError: There is no such table or version: begin again with None.
+    """
+    options = delta_options(storage_options) if is_remote(path) else None
+
+    def version(number: int | None) -> tuple[int, pl.DataFrame]:
+        try:
+            handle = DeltaTable(path, version=number, storage_options=options)
+            return handle.version(), pl.scan_delta(handle).collect()
+        except (*STORAGE_ERRORS, pl.exceptions.PolarsError) as error:
+            what = "" if number is None else f"version {number} of "
+            raise LakeError(
+                f"There is no {what}the table {path}, or no longer.",
+                remedy="Read the whole table, and go on from its version.",
+            ) from error
+
+    token, now = version(None)
+    before = now.clear()
+    if since is not None:
+        # A column that a later release added is unknown in rows from before.
+        before = pl.concat([before, version(since)[1]], how="diagonal").select(now.columns)
+    return ChangedRows(
+        rows=now.join(before, on=now.columns, how="anti", nulls_equal=True),
+        gone=before.join(now, on=now.columns, how="anti", nulls_equal=True),
+        token=token,
+    )
 
 
 class LakeOptions(TableOptions, total=False):
@@ -176,7 +240,7 @@ class Lake:
         Raises:
             LakeError: There is no such table or version: begin again without it.
         """
-        return changed_rows(self.table_path(name), since, self._options.get("storage_options"))
+        return _changed_rows(self.table_path(name), since, self._options.get("storage_options"))
 
     def maintain(self, *, clean_now: bool = False) -> list[storage.MaintenanceResult]:
         """Maintain every table that is there; blocks. See `storage.table.maintain`."""

@@ -1,6 +1,6 @@
 """The lake with the tables of money."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.derived import Replaced, derive
 from position_sync_dagster.lake.lake import Lake, LakeOptions
 from position_sync_dagster.lake.records import RecordsTable, add_unknown
-from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.table import EVERY, Table
 from position_sync_dagster.money import tables as money_tables
 from position_sync_dagster.money.past import closes
 from position_sync_dagster.money.past.movements import Movement
@@ -220,3 +220,22 @@ class MoneyLake(Lake):
             self.risk_scenarios,
         )
         return (*super().tables, *(part.table for part in parts))
+
+
+def derived_rows(
+    table: Table,
+    only: pl.Expr = EVERY,
+    chosen: pl.Expr = EVERY,
+    columns: Sequence[str] | None = None,
+) -> pl.DataFrame:
+    """Return rows of a derived table, as `Table.rows`; none where it was never made; blocks."""
+    if table.exists():
+        return table.rows(only, chosen, columns)
+    empty = table.spec.empty
+    return empty.select(columns or empty.columns)
+
+
+def newest_day(table: Table) -> pl.DataFrame:
+    """Return the rows of the newest trading day of a table with a partition for each; blocks."""
+    session = pl.col("partition.session_date")
+    return table.rows(chosen=session == session.max())

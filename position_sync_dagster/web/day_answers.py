@@ -5,10 +5,9 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster.lake.derived import newest_day
 from position_sync_dagster.lake.schema import TableSpec
 from position_sync_dagster.money.cents import split_in_cents
-from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.lake import MoneyLake, newest_day
 from position_sync_dagster.money.profit.profit import PARTS
 from position_sync_dagster.money.profit.todays_profit import TodaysProfit, of_strategy
 from position_sync_dagster.money.reports.figures import Figures

@@ -18,10 +18,9 @@ from polars import col
 from pydantic import Field
 
 from position_sync_dagster.domain.holding import grouped
-from position_sync_dagster.lake.derived import derived_rows
 from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.money.campaigns.closed_campaign import CampaignResult, ClosedCampaign
-from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.movements import first_reasons, known_sum
 from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS, PROFIT_EXPLAINED
 

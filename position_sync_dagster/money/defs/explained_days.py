@@ -25,7 +25,7 @@ from position_sync_dagster.defs.checks.evaluation import failed, passed, table_c
 from position_sync_dagster.defs.resources import CLOSE_JOB
 from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
-from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.lake import MoneyLake, newest_day
 from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.profit.books import close_books, open_books
 from position_sync_dagster.money.profit.profit import (
@@ -197,7 +197,7 @@ def books_close(lake: MoneyLake, settings: Settings) -> dg.AssetCheckResult:
     What to do: Compare the largest part with the statement: a booking that no section of the Flex
     query has, or a holding of a type that is not followed, is missing.
     """
-    newest = derived.newest_day(lake.derived_table(BOOKS))
+    newest = newest_day(lake.derived_table(BOOKS))
     not_known = newest["difference"].null_count()
     differences = open_books(newest.to_dicts())
     if not differences:
@@ -226,7 +226,7 @@ def profits_are_explained(lake: MoneyLake, settings: Settings) -> dg.AssetCheckR
     What to do: Import the statement of the day, which names trades and bookings, and fill the
     day again; compare the quantities with TWS.
     """
-    newest = derived.newest_day(lake.derived_table(PROFIT_EXPLAINED))
+    newest = newest_day(lake.derived_table(PROFIT_EXPLAINED))
     unknown = unknown_profits(newest.iter_rows(named=True))
     if not unknown:
         return passed("", strategies=newest.height)

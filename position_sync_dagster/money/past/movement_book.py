@@ -12,9 +12,9 @@ import polars as pl
 from position_sync_dagster.domain.clock import A_DAY, NEVER
 from position_sync_dagster.domain.execution import FLEX, Execution
 from position_sync_dagster.domain.holding import KEY, Key, grouped
-from position_sync_dagster.lake.derived import Replaced, derived_rows
+from position_sync_dagster.lake.derived import Replaced
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
-from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.magnifiers import VALUED, magnifiers_of
 from position_sync_dagster.money.past.closes import (
     Closure,

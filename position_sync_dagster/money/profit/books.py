@@ -14,10 +14,9 @@ from typing import Any
 import polars as pl
 from polars import col
 
-from position_sync_dagster.lake.derived import derived_rows
 from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, frame_of
-from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.closes import EventKind
 from position_sync_dagster.money.past.movements import OWNERS_CASH, MovementKind, known_sum
 from position_sync_dagster.money.tables import BOOKS, PROFIT_EXPLAINED

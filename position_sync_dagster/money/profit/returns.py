@@ -23,8 +23,7 @@ from polars import col
 from position_sync_dagster.domain.account_values import AccountSource
 from position_sync_dagster.domain.clock import A_DAY, NEVER
 from position_sync_dagster.domain.holding import grouped
-from position_sync_dagster.lake.derived import derived_rows
-from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.movement_book import LONGEST_HOLIDAYS
 from position_sync_dagster.money.past.movements import (
     OWNERS_CASH,

@@ -22,7 +22,7 @@ from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.derived import derived_rows, sum_if_known
+from position_sync_dagster.lake.derived import sum_if_known
 from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.money.as_of import NO_HOLDINGS, Past, legs_at, rows_at
 from position_sync_dagster.money.campaigns.campaigns import EarnedMoney, open_profit
@@ -32,7 +32,7 @@ from position_sync_dagster.money.campaigns.closes_of_strategies import (
     read_closes,
 )
 from position_sync_dagster.money.cents import cents
-from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.past.owned_parts import owners_of
 from position_sync_dagster.money.reports import exposure

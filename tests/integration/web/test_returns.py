@@ -7,6 +7,7 @@ from mcp.shared.memory import create_connected_server_and_client_session
 
 from position_sync_dagster.cli.mcp import Tools, assistant_server
 from position_sync_dagster.lake import derived
+from position_sync_dagster.money.lake import derived_rows
 from position_sync_dagster.money.profit.books import close_books
 from position_sync_dagster.money.tables import BOOKS
 from position_sync_dagster.settings import Settings
@@ -53,7 +54,7 @@ async def test_every_face_says_what_the_books_say(closed, client, settings, lake
     assert returned["money_weighted"] is None
     assert returned["why_unknown"] == "money_weighted: it is less than 28 days"
 
-    books = derived.derived_rows(lake.derived_table(BOOKS))
+    books = derived_rows(lake.derived_table(BOOKS))
     assert books["difference"].abs().max() < 0.005
     assert books["owner"].sum() == pytest.approx(returned["brought"])
     assert (books["change"] - books["owner"]).sum() == pytest.approx(returned["profit"])
