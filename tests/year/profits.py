@@ -123,13 +123,21 @@ def of_movements(
 
 # -- books ----------------------------------------------------------------------------------------
 
+# The parts of the books that holdings and their cash bring.
+_EARNED = ("profit", "income", "fees", "interest")
+
 
 def of_books(
     program: Program, broker: Broker, sessions: Iterable[date], seen: str
 ) -> Iterator[Deviation]:
-    """Yield where the books do not close, or not at the net liquidation of the broker."""
+    """Yield where the books do not close, or not at the net liquidation of the broker.
+
+    What strategies earned by `profit_explained`, in the base currency, is what they say besides
+    rates, accruals and the owner.
+    """
     rows = table(program, "books").to_dicts()
     told = {(row["session_date"], row["account"]): row for row in rows}
+    earned = table(program, "profit_explained")
     for session in sessions:
         for account in broker.closed:
             books = broker.books(account, session)
@@ -138,9 +146,16 @@ def of_books(
 
             row = told.get((session, account), {})
             why = row.get("why_unknown")
+            by_strategies = 0.0
+            if None not in map(row.get, _EARNED):
+                row["earned"] = sum(row[name] for name in _EARNED)
+                of_account = earned.filter(session_date=session, account=account)
+                for profit, code in of_account.select("profit", "currency").iter_rows():
+                    by_strategies += profit * float(books.rates[code])
             for what, true in (
                 ("net_liquidation", float(books.net_liquidation)),
                 ("difference", 0.0),
+                ("earned", by_strategies),
             ):
                 amount = row.get(what)
                 if amount is None or abs(amount - true) > TOLERANCE:

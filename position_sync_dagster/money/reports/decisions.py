@@ -5,7 +5,7 @@ The money at stake is one figure for all: what the strategy or the account loses
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from operator import itemgetter
@@ -78,7 +78,9 @@ class _AtStake:
             of_accounts = [row["profits"][point] for row in rows]
             profits.append(known_sum(of_accounts) if of_accounts else None)
         known = [profit for profit in profits if profit is not None]
-        return max(0.0, -min(known)) if known and len(known) == len(profits) else None
+        if known and len(known) == len(profits):
+            return max(0.0, -min(known))
+        return None
 
 
 def decisions(
@@ -103,15 +105,27 @@ def decisions(
     is_listed = {(decision.strategy, decision.currency) for decision in listed}
     listed += _threatened(strategies, at_stake, is_listed)
 
-    rates: dict[str, float] = {}
-    for account in figures.book.accounts:
-        rates |= account.rates
+    rates: dict[str | None, float] = {
+        code: rate for account in figures.book.accounts for code, rate in account.rates.items()
+    }
+    currencies = {decision.currency for decision in listed if decision.at_stake}
+    if len(currencies) == 1:
+        rates = dict.fromkeys(currencies, 1.0)  # amounts of one currency need no rate
 
     def place(decision: Decision) -> tuple[bool, float]:
-        at_stake = decision.at_stake
-        return at_stake is None, -(at_stake or 0.0) * rates.get(decision.currency or "", 1.0)
+        rate = rates.get(decision.currency)
+        is_known = decision.at_stake == 0 or (decision.at_stake is not None and rate is not None)
+        return not is_known, -(decision.at_stake or 0.0) * (rate or 0.0)
 
-    return sorted(listed, key=place)
+    return [_with_rate_named(decision, rates) for decision in sorted(listed, key=place)]
+
+
+def _with_rate_named(decision: Decision, rates: Mapping[str | None, float]) -> Decision:
+    """Return a decision that says why its amount is not compared with others."""
+    if not decision.at_stake or decision.currency in rates:
+        return decision
+    why = f"the broker has sent no exchange rate of {decision.currency}"
+    return replace(decision, reason=f"{decision.reason}; {why}")
 
 
 def _of_strategy(
@@ -203,7 +217,9 @@ def _left_by(legs: Sequence[Row], symbol: str) -> str | None:
 
 
 def _count(legs: Sequence[Row]) -> str:
-    return "1 leg" if len(legs) == 1 else f"{len(legs)} legs"
+    if len(legs) == 1:
+        return "1 leg"
+    return f"{len(legs)} legs"
 
 
 def _moment(at: datetime) -> str:

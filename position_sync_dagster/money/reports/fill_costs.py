@@ -262,9 +262,8 @@ def _is_trade(part: OwnedPart) -> bool:
 def _fill(part: OwnedPart, zone: ZoneInfo) -> FillCost:
     movement = part.movement
     at = movement.at
-    fee = part.fee
-    if fee and movement.fee_currency not in (None, movement.currency):
-        fee = None  # of another currency, which is never added
+    # Of another currency, which is never added, or of one that is not known.
+    is_elsewhere = part.fee and movement.fee_currency != movement.currency
     return FillCost(
         at=at,
         day=movement.session_date,
@@ -279,7 +278,7 @@ def _fill(part: OwnedPart, zone: ZoneInfo) -> FillCost:
         currency=movement.currency or "",
         quantity=part.quantity,
         price=movement.price,
-        fee=fee,
+        fee=None if is_elsewhere else part.fee,
         opens=part.opens,
     )
 

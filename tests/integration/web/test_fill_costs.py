@@ -189,8 +189,9 @@ def test_a_trade_that_the_broker_took_back_is_no_fill(lake):
     assert len(costs(lake, [SOLD, BOUGHT, cancelled])) == 1
 
 
-def test_a_fee_that_is_not_known_makes_no_cost(lake):
-    unknown = replace(BOUGHT, fee=None)
+@pytest.mark.parametrize("lacking", ["fee", "fee_currency"])
+def test_a_fee_that_is_not_known_makes_no_cost(lake, lacking):
+    unknown = replace(BOUGHT, **{lacking: None})
     [_opened, closed] = costs(lake, [SOLD, unknown], quoted(PUT, D("2.9"), D("3"), BEFORE))
     assert closed["slippage"] == pytest.approx(5)
     assert closed["fee"] is None

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from itertools import product
 from typing import Any
 
 import pytest
@@ -434,10 +435,10 @@ def test_two_puts_in_no_strategy_that_are_assigned_in_one_night_each_have_their_
     profits = [money_of(campaign.parts).profit for campaign in campaigns]
     assert sorted(profits) == [200 - 1000 - 1.5, 100 - 500 - 1.5]
 
-    for place in range(len(movements)):
-        unpriced = [*movements]
-        unpriced[place] = replace(movements[place], cash=None)
-        unknown = closed_campaigns(parts_of(unpriced))
+    for place, lacking in product(range(len(movements)), ("cash", "fee")):
+        incomplete = [*movements]
+        incomplete[place] = replace(movements[place], **{lacking: None})
+        unknown = closed_campaigns(parts_of(incomplete))
         assert None in [money_of(campaign.parts).profit for campaign in unknown]
 
 

@@ -67,6 +67,17 @@ def test_amounts_of_other_currencies_are_compared_by_the_rates_of_the_account():
     assert [one.name for one in listed] == ["dollars", "yen"]
 
 
+def test_an_amount_of_a_currency_without_a_rate_comes_last_and_says_so():
+    strategies = [sums("yen", short_in_money=1, currency="JPY"), sums("dollars", short_in_money=1)]
+    moves = [moved("yen", -900.0, 0.0, currency="JPY"), moved("dollars", -10.0, 0.0)]
+    dollars, yen = decided(*strategies, moves=moves)
+    assert (dollars.name, yen.at_stake) == ("dollars", 900.0)
+    assert "rate" not in dollars.reason
+    assert yen.reason.endswith("the broker has sent no exchange rate of JPY")
+    [alone] = decided(strategies[0], moves=moves)
+    assert "rate" not in alone.reason, "amounts of one currency need none"
+
+
 def test_a_strategy_over_several_accounts_has_one_sum():
     moves = [moved("wide", -100.0, 300.0), moved("wide", -50.0, -400.0)]
     (decision,) = decided(sums("wide", short_in_money=2), moves=moves)
