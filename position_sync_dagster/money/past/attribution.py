@@ -15,10 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time
 from functools import cached_property
-from itertools import groupby
+from itertools import accumulate, groupby, pairwise
 from operator import attrgetter, itemgetter
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.exchange_time import NEW_YORK
@@ -32,6 +32,8 @@ from position_sync_dagster.money.past.movements import (
     OWNERS_CASH,
     Movement,
     MovementKind,
+    rounded,
+    times,
 )
 
 # When in its day, in New York, a trade counts as made, and a booking, of which only the day is
@@ -86,7 +88,7 @@ class OwnedPart:
     movement: Movement
     fraction: float
     quantity: float
-    opens: bool
+    opens: bool = False
     unclear: str | None = None
     is_prior: bool = False
     origin: int | None = None
@@ -118,8 +120,8 @@ class OwnedPart:
         movement = self.movement
         cash = movement.cash
         if movement.kind is MovementKind.TRANSFER:
-            cash = None if movement.value is None else -movement.value
-        return None if cash is None else cash * self.fraction
+            cash = times(movement.value, -1.0)
+        return times(cash, self.fraction)
 
     @property
     def unknown(self) -> str | None:
@@ -130,24 +132,29 @@ class OwnedPart:
     def whose_is_unclear(self) -> str | None:
         """Return why it is not known whose it is; None: it is known."""
         is_of_cost = self.is_prior or self.movement.kind is MovementKind.CORPORATE_ACTION
-        return None if is_of_cost or not self.quantity else self.unclear
+        if is_of_cost or not self.quantity:
+            return None
+        return self.unclear
 
     @property
     def known_cash(self) -> float | None:
         """Return what it brought to its owner, without fees; None: that is not known."""
-        return None if self.unclear else self.cash
+        if self.unclear:
+            return None
+        return self.cash
 
     @property
     def fee(self) -> float | None:
         """Return its fee; positive was paid; None: not known."""
-        fee = self.movement.fee
-        return None if fee is None else 0.0 - fee * self.fraction
+        return times(self.movement.fee, -self.fraction)
 
     def fee_in(self, currency: str | None) -> float | None:
         """Return its fee in a currency, 0 if it was charged in another one; None: not known."""
         charged_in = self.movement.fee_currency
         if self.fee and charged_in != currency:
-            return None if charged_in is None else 0.0
+            if charged_in is None:
+                return None
+            return 0.0
         return self.fee
 
 
@@ -155,7 +162,9 @@ def moment_of(movement: Movement) -> datetime:
     """Return when a movement happened, as far as that is known."""
     if movement.at is not None:
         return movement.at
-    usual = TRADED_AT if movement.kind is MovementKind.TRADE else BOOKED_AT
+    usual = BOOKED_AT
+    if movement.kind is MovementKind.TRADE:
+        usual = TRADED_AT
     return datetime.combine(movement.day, usual, NEW_YORK).astimezone(UTC)
 
 
@@ -278,7 +287,9 @@ class _Sources:
             gone = self.replaced.get(movement.movement_id, ())
             taken = [part for left in gone for part in self.taken[left.movement_id]]
             is_clear = len(gone) == 1 or _has_one_owner(taken)
-            return _divided_by(taken) if is_clear else None
+            if is_clear:
+                return _divided_by(taken)
+            return None
 
         place = (movement.account, movement.day, movement.conid)
         ends = self.ends.get(place)
@@ -289,7 +300,9 @@ class _Sources:
         of_option = [end for end in ends if end.movement.conid == movement.counter_conid]
         at_strike = [end for end in ends if end.movement.strike == movement.price]
         is_clear = bool(of_option or at_strike) or _has_one_owner(ends)
-        return _divided_by(of_option or at_strike or ends) if is_clear else None
+        if is_clear:
+            return _divided_by(of_option or at_strike or ends)
+        return None
 
     def lost(self) -> list[OwnedPart]:
         """Return, for each end of which nothing arrived, that what it left is not known."""
@@ -330,42 +343,45 @@ def _divided_by(parts: Iterable[OwnedPart]) -> _Shares | None:
         owner = HoldingOwner(part.owner, origin if part.owner == UNATTRIBUTED else None)
         sizes[owner] += abs(part.quantity)
     total = sum(sizes.values())
-    return {owner: size / total for owner, size in sizes.items()} if total else None
+    if total:
+        return {owner: size / total for owner, size in sizes.items()}
+    return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Claim:
-    """The claim of a strategy on a contract, while it is a leg of it.
+class _Claim(NamedTuple):
+    """The claim of a strategy on a contract: its leg, and from when on it counts."""
 
-    Attributes:
-        account: The account that its leg names; None: any.
-        quantity: How much of it; None: all.
-        since: The first day; None: `begin` says it.
-        begin: The time from which it counts.
-        end: Until when; None: it goes on.
-        added_at: When the leg was added; of two claims the newer one counts.
-    """
-
-    strategy_id: str
-    account: str | None
-    quantity: float | None
-    since: date | None
+    leg: ActiveContract
     begin: datetime
-    end: datetime | None
-    added_at: datetime
+
+    @property
+    def owner(self) -> HoldingOwner:
+        """Return the strategy."""
+        return HoldingOwner(str(self.leg.strategy_id))
 
     def covers(self, movement: Movement) -> bool:
         """Return whether the contract was a leg at the time of a movement."""
         at = moment_of(movement)
-        if self.end is not None and at > self.end:
+        if self.leg.removed_at is not None and at > self.leg.removed_at + SLACK:
             return False
-        if self.since is not None and movement.day >= self.since:
-            return True
-        return at >= self.begin
+        is_since = self.leg.since is not None and movement.day >= self.leg.since
+        return is_since or at >= self.begin
 
 
 # How much was held from each time on.
 _Timeline = list[tuple[datetime, float]]
+
+# A movement, with what was held before and after it.
+_Step = tuple[Movement, float, float]
+
+
+def _steps_of(movements: Sequence[Movement], prior: float) -> list[_Step]:
+    quantities = (movement.quantity or 0.0 for movement in movements)
+    totals = accumulate(quantities, lambda total, by: rounded(total + by), initial=prior)
+    return [
+        (movement, before, after)
+        for movement, (before, after) in zip(movements, pairwise(totals), strict=True)
+    ]
 
 
 class _Holding:
@@ -383,10 +399,12 @@ class _Holding:
         self._sources = sources
         self._movements = sorted(movements, key=_order_of)
         self._prior = held_before or _prior_of(self._movements)
+        self._steps = _steps_of(self._movements, self._prior)
         self._claims = _claims_of(legs, self._stays())
-        self._at_end_of = self._quantities_by_session()
+        self._at_end_of = {movement.session_date: after for movement, _, after in self._steps}
         self.conid = self._movements[0].key[1]
-        self.timeline = self._quantities_by_time()
+        later = ((moment_of(movement), after) for movement, _, after in self._steps)
+        self.timeline: _Timeline = [(NEVER, self._prior), *later]
         self.elsewhere: Sequence[_Timeline] = ()
         self._has: _Shares = {}
         self._last_owners: _Shares = {}
@@ -412,17 +430,13 @@ class _Holding:
     @cached_property
     def actions(self) -> list[tuple[Movement, float]]:
         """The corporate actions that took all that was held, or brought more; with what was."""
-        actions = []
-        total = self._prior
-        for movement in self._movements:
-            before, by = total, movement.quantity or 0.0
-            total += by
-            if abs(before) < QUANTITY_ROUNDING:
-                before = 0.0
-            is_more_or_all = before * by >= 0 or abs(total) < QUANTITY_ROUNDING
-            if movement.kind is MovementKind.CORPORATE_ACTION and by and is_more_or_all:
-                actions.append((movement, before))
-        return actions
+        return [
+            (movement, before)
+            for movement, before, after in self._steps
+            if movement.kind is MovementKind.CORPORATE_ACTION
+            and movement.quantity
+            and (before * movement.quantity >= 0 or not after)
+        ]
 
     @property
     def place(self) -> tuple[bool, datetime, Key]:
@@ -434,52 +448,26 @@ class _Holding:
 
     @property
     def _total(self) -> float:
-        return sum(self._has.values())
+        return rounded(sum(self._has.values()))
 
     def _stays(self) -> list[tuple[datetime, datetime | None]]:
         """Return from when until when something was held, each time; None: it still is."""
         stays: list[tuple[datetime, datetime | None]] = []
-        total = self._prior
         begin = moment_of(self._movements[0]) if self._prior else None
-        for movement in self._movements:
-            before = total
-            total += movement.quantity or 0.0
-            if abs(before) < QUANTITY_ROUNDING <= abs(total):
+        for movement, before, after in self._steps:
+            if after and not before:
                 begin = moment_of(movement)
-            if abs(total) < QUANTITY_ROUNDING <= abs(before) and begin is not None:
+            elif before and not after and begin is not None:
                 stays.append((begin, moment_of(movement)))
                 begin = None
-        return stays if begin is None else [*stays, (begin, None)]
-
-    def _quantities_by_session(self) -> dict[date, float]:
-        total = self._prior
-        quantities: dict[date, float] = {}
-        for movement in self._movements:
-            total += movement.quantity or 0.0
-            quantities[movement.session_date] = total
-        return quantities
-
-    def _quantities_by_time(self) -> _Timeline:
-        total = self._prior
-        timeline = [(NEVER, total)]
-        for movement in self._movements:
-            total += movement.quantity or 0.0
-            timeline.append((moment_of(movement), total))
-        return timeline
-
-    def _held_elsewhere(self, movement: Movement, by: float) -> float:
-        """Return what other accounts hold of the contract at the time, on the side of a change."""
-        at = moment_of(movement)
-        total = 0.0
-        for timeline in self.elsewhere:
-            held = [quantity for since, quantity in timeline if since <= at]
-            total += max(0.0, math.copysign(1.0, by) * held[-1])
-        return math.copysign(total, by)
+        if begin is None:
+            return stays
+        return [*stays, (begin, None)]
 
     def _open_prior(self, first: Movement) -> None:
         """Divide what was held before the first movement to those that claim it."""
         text = f"what {name_of(first)} cost is not known: it was held before its first movement"
-        cash = None if self._cost is None else -self._prior * self._cost
+        cash = times(self._cost, -self._prior)
         kind = MovementKind.TRADE
         prior = replace(first, kind=kind, quantity=self._prior, cash=cash, fee=0.0, order_id=None)
         openers = self._openers(prior, self._prior)
@@ -492,11 +480,13 @@ class _Holding:
         delivered_to = self._sources.owners_of(movement) if _is_delivery(movement) else None
         closed = 0.0
         if total * by < 0:
-            closed = -total if abs(by) >= abs(total) - QUANTITY_ROUNDING else by
+            closed = by
+            if abs(by) >= abs(total) - QUANTITY_ROUNDING:
+                closed = -total
             self._close(movement, closed, delivered_to)
 
         opened = by - closed
-        if abs(opened) >= QUANTITY_ROUNDING:
+        if rounded(opened):
             self._open(movement, opened, delivered_to)
 
     def _close(self, movement: Movement, by: float, delivered_to: _Shares | None) -> None:
@@ -518,7 +508,9 @@ class _Holding:
         left = self._openers(movement, self._total + by, {})
         closed = {owner: left.get(owner, 0.0) - held for owner, held in self._has.items()}
         can_be = left.keys() <= closed.keys() and all(part * by >= 0 for part in closed.values())
-        return closed if can_be else self._divided(by)
+        if can_be:
+            return closed
+        return self._divided(by)
 
     def _closers(
         self, movement: Movement, by: float, delivered_to: _Shares | None
@@ -528,11 +520,9 @@ class _Holding:
         if len(strategies) == 1:
             return self._of_origins({HoldingOwner(strategies.pop()): by})
 
-        is_all = abs(by + self._total) < QUANTITY_ROUNDING
-        ends_flat = abs(self._at_end_of[movement.session_date]) < QUANTITY_ROUNDING
-        if is_all or ends_flat:
+        is_all = not rounded(by + self._total)
+        if is_all or not self._at_end_of[movement.session_date]:
             return self._divided(by)
-
         if delivered_to is None:
             return None
         shares = self._of_origins(_scaled(delivered_to, by))
@@ -552,7 +542,7 @@ class _Holding:
         fraction = min(1.0, abs(of_nobody / total)) if total else 0.0
         closed = {owner: -held * fraction for owner, held in delivered.items() if fraction}
         remaining = of_nobody - sum(closed.values())
-        if abs(remaining) >= QUANTITY_ROUNDING:
+        if rounded(remaining):
             closed[_NOBODY] = remaining
         return of_strategies | closed
 
@@ -578,7 +568,9 @@ class _Holding:
         before = self._has if has is None else has
         claims = _counting(claim for claim in self._claims if claim.covers(movement))
         sized = [
-            claim for claim in claims if claim.quantity is not None and claim.quantity * by > 0
+            claim
+            for claim in claims
+            if claim.leg.quantity is not None and claim.leg.quantity * by > 0
         ]
         held = sum(before.values()) + by
         openers: _Shares = defaultdict(float)
@@ -586,8 +578,8 @@ class _Holding:
         unclaimed = by
         for _rank, of_rank in groupby(sorted(sized, key=_rank_of), _rank_of):
             for claim in of_rank:
-                part = 1.0 if claim.account else self._part_of_accounts(movement, held)
-                claimed[HoldingOwner(claim.strategy_id)] += (claim.quantity or 0.0) * part
+                part = 1.0 if claim.leg.account else self._part_of_accounts(movement, held)
+                claimed[claim.owner] += (claim.leg.quantity or 0.0) * part
 
             missing_of = {o: size - before.get(o, 0.0) - openers[o] for o, size in claimed.items()}
             lacking = {owner: missing for owner, missing in missing_of.items() if missing * by > 0}
@@ -597,30 +589,32 @@ class _Holding:
                 openers[owner] += missing * fraction
             unclaimed -= total * fraction
 
-        if abs(unclaimed) >= QUANTITY_ROUNDING:
-            whole = [HoldingOwner(claim.strategy_id) for claim in claims if claim.quantity is None]
-            takers = whole or [_NOBODY]
+        if rounded(unclaimed):
+            takers = [claim.owner for claim in claims if claim.leg.quantity is None] or [_NOBODY]
             for owner in takers:
                 openers[owner] += unclaimed / len(takers)
         return {owner: quantity for owner, quantity in openers.items() if quantity}
 
     def _part_of_accounts(self, movement: Movement, held: float) -> float:
         """Return which part of what all accounts hold this one has, which then holds so much."""
-        everywhere = held + self._held_elsewhere(movement, held)
-        return held / everywhere if everywhere else 1.0
+        at = moment_of(movement)
+        everywhere = abs(held)
+        for timeline in self.elsewhere:
+            *_earlier, last = (quantity for since, quantity in timeline if since <= at)
+            everywhere += max(0.0, math.copysign(1.0, held) * last)
+        return abs(held) / everywhere if everywhere else 1.0
 
     def _reorganize(self, movement: Movement, by: float) -> None:
         """Divide what a corporate action took, brought or changed by what the owners have."""
         total = self._total
-        after = total + by
-        if abs(total) < QUANTITY_ROUNDING or self._sources.replaced.get(movement.movement_id):
+        after = rounded(total + by)
+        if not total or self._sources.replaced.get(movement.movement_id):
             self._arrive(movement, by)
             return
 
-        is_gone = abs(after) < QUANTITY_ROUNDING
         is_turned = total * after < 0
         text = None
-        if is_turned or (is_gone and self._is_lost(movement)):
+        if is_turned or (not after and self._is_lost(movement)):
             text = f"what {name_of(movement)} became by a corporate action is not known"
         self._last_owners = dict(self._has)
         self._add_parts(movement, self._divided(-total if is_turned else by), unclear=text)
@@ -646,14 +640,14 @@ class _Holding:
         owners = self._has or self._last_owners or {_NOBODY: 1.0}
         total = sum(owners.values())
         for owner, held in owners.items():
-            self._add(_without_quantity(movement, owner, held / total))
+            self._add(movement, owner, fraction=held / total)
 
     def _lose_track(self, movement: Movement) -> None:
         """Make the money of all owners unknown: it is not known what a movement changed."""
         text = f"the quantity of {name_of(movement)} of {movement.day} is not known"
-        owners = self._has or {HoldingOwner(claim.strategy_id): 0.0 for claim in self._claims}
-        for owner in owners or {_NOBODY: 0.0}:
-            self._add(_without_quantity(movement, owner, 0.0, text))
+        owners = [*self._has] or list(dict.fromkeys(claim.owner for claim in self._claims))
+        for owner in owners or [_NOBODY]:
+            self._add(movement, owner, unclear=text)
 
     def _add_parts(
         self,
@@ -667,36 +661,31 @@ class _Holding:
         whole = movement.quantity or 0.0
         came_for = self._sources.taken_for(movement)
         for owner, quantity in shares.items():
-            part = OwnedPart(
-                owner=owner.strategy,
-                origin=owner.origin,
-                came_for=came_for,
-                movement=movement,
-                fraction=quantity / whole if whole else 1.0 / len(shares),
-                quantity=quantity,
-                opens=opens,
-                unclear=unclear,
-                is_prior=is_prior,
-            )
-            self._add(part)
+            fraction = quantity / whole if whole else 1.0 / len(shares)
+            part = self._add(
+                movement, owner, fraction, quantity,
+                came_for=came_for, opens=opens, unclear=unclear, is_prior=is_prior,
+            )  # fmt: skip
             self._sources.add(part)
 
-    def _add(self, part: OwnedPart) -> None:
+    def _add(
+        self,
+        movement: Movement,
+        owner: HoldingOwner,
+        fraction: float = 0.0,
+        quantity: float = 0.0,
+        **said: Any,
+    ) -> OwnedPart:
+        """Add the part of an owner; without a quantity it has of the money alone."""
+        part = OwnedPart(
+            owner=owner.strategy, origin=owner.origin, movement=movement, fraction=fraction,
+            quantity=quantity, **said,
+        )  # fmt: skip
         self._parts.append(part)
-        owner = HoldingOwner(part.owner, part.origin)
-        self._has[owner] = self._has.get(owner, 0.0) + part.quantity
-        if abs(self._has[owner]) < QUANTITY_ROUNDING:
+        self._has[owner] = self._has.get(owner, 0.0) + quantity
+        if not rounded(self._has[owner]):
             del self._has[owner]
-
-
-def _without_quantity(
-    movement: Movement, owner: HoldingOwner, fraction: float, unclear: str | None = None
-) -> OwnedPart:
-    """Return the part of an owner in the money of a movement that changed no quantity."""
-    return OwnedPart(
-        owner=owner.strategy, origin=owner.origin, movement=movement, fraction=fraction,
-        quantity=0.0, opens=False, unclear=unclear,
-    )  # fmt: skip
+        return part
 
 
 def _scaled(shares: _Shares, by: float) -> _Shares:
@@ -722,22 +711,16 @@ def _prior_of(movements: Sequence[Movement]) -> float:
     missing_long = 0.0
     missing_short = 0.0
     for movement in movements:
-        by = movement.quantity or 0.0
-        total += by
         # The cash of a settlement has a row without quantity, before or after that of its end.
-        if not by or not _closes(movement):
-            continue
-
-        if by > 0:
+        by = movement.quantity or 0.0
+        total = rounded(total + by)
+        if by > 0 and _closes(movement):
             missing_short = max(missing_short, total)
-        else:
+        elif by < 0 and _closes(movement):
             missing_long = max(missing_long, -total)
-
-    if missing_long >= QUANTITY_ROUNDING and missing_short >= QUANTITY_ROUNDING:
+    if missing_long and missing_short:
         return 0.0
-    if missing_long >= QUANTITY_ROUNDING:
-        return missing_long
-    return -missing_short if missing_short >= QUANTITY_ROUNDING else 0.0
+    return missing_long - missing_short
 
 
 def _closes(movement: Movement) -> bool:
@@ -752,36 +735,27 @@ def _claims_of(
     """Return the claims of legs; one on what is held already has it from when it was opened."""
     claims: list[_Claim] = []
     for leg in legs:
-        begin = leg.added_at - SLACK
-        for opened, closed in stays:
-            is_during = opened <= leg.added_at + SLACK and (closed is None or closed >= begin)
-            if is_during and leg.since is None:
-                begin = min(begin, opened)
-
-        claim = _Claim(
-            strategy_id=str(leg.strategy_id),
-            account=leg.account,
-            quantity=leg.quantity,
-            since=leg.since,
-            begin=begin,
-            end=None if leg.removed_at is None else leg.removed_at + SLACK,
-            added_at=leg.added_at,
-        )
-        claims.append(claim)
+        added = leg.added_at - SLACK
+        opened = [
+            begin
+            for begin, end in stays
+            if begin <= leg.added_at + SLACK and (end is None or end >= added)
+        ]
+        claims.append(_Claim(leg, min([added, *opened]) if leg.since is None else added))
     return claims
 
 
 def _rank_of(claim: _Claim) -> tuple[bool, bool]:
-    return claim.end is not None, claim.account is None
+    return claim.leg.removed_at is not None, claim.leg.account is None
 
 
 def _counting(claims: Iterable[_Claim]) -> list[_Claim]:
     """Return the newest form of each claim; of those on the whole, those that go on come first."""
-    in_order = sorted(claims, key=attrgetter("added_at"))
-    newest = {(claim.strategy_id, claim.account): claim for claim in in_order}
+    in_order = sorted(claims, key=attrgetter("leg.added_at"))
+    newest = {(claim.owner, claim.leg.account): claim for claim in in_order}
 
-    whole = [claim for claim in newest.values() if claim.quantity is None]
-    present = [claim for claim in whole if claim.end is None] or whole[-1:]
+    whole = [claim for claim in newest.values() if claim.leg.quantity is None]
+    present = [claim for claim in whole if claim.leg.removed_at is None] or whole[-1:]
     return [claim for claim in newest.values() if claim not in whole or claim in present]
 
 

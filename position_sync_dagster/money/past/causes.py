@@ -7,7 +7,6 @@ where it stood, and one option with exactly the delivery of its own multiplier. 
 UNEXPLAINED until the statement; a fact that is missing never makes a cause.
 """
 
-from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +38,9 @@ from position_sync_dagster.money.past.movements import (
     Section,
     codes_of,
     is_cancellation,
+    known_sum,
+    rounded,
+    times,
 )
 
 # An option and its delivery are seen within this time of each other.
@@ -335,11 +337,6 @@ def _cases_of(facts: Facts) -> defaultdict[Key, list[Case]]:
     return cases
 
 
-def rounded(quantity: float) -> float:
-    """Return a quantity without the error of a binary sum; fractions of shares have four digits."""
-    return round(quantity, 6) + 0.0
-
-
 def last_trade(change: PositionChange, details: ContractDetails | None) -> datetime | None:
     """Return when a derivative could be traded last; None where it does not expire."""
     day = details.last_day if details is not None else None
@@ -421,7 +418,9 @@ def _lead_of(movement: Movement) -> timedelta:
     if is_booked or movement.section is not Section.TRADES:
         return BOOKED
     # Without the field Date/Time a statement names the day alone.
-    return A_DAY if movement.at is None else timedelta()
+    if movement.at is None:
+        return A_DAY
+    return timedelta()
 
 
 # What each kind says of what it ended.
@@ -503,16 +502,11 @@ def _claim_bookings(cases: Sequence[Case], bookings: Sequence[Booking]) -> None:
 def _mark_strays(cases: Sequence[Case], bookings: Sequence[Booking]) -> None:
     """Mark the changes near which a trade that went the same way explains nothing."""
     for case in cases:
-        seen_at = case.change.seen_at
-        for booking in _between(bookings, seen_at - A_DAY, seen_at + A_DAY):
+        for booking in bookings:
+            is_of_day = abs(booking.at - case.change.seen_at) <= A_DAY
             is_same_way = booking.unclaimed * case.change.by > 0
-            if booking.is_trade and is_same_way:
+            if booking.is_trade and is_of_day and is_same_way:
                 case.has_stray = True
-
-
-def _between(bookings: Sequence[Booking], first: datetime, last: datetime) -> Sequence[Booking]:
-    begin = bisect_left(bookings, first, key=attrgetter("at"))
-    return bookings[begin : bisect_right(bookings, last, key=attrgetter("at"))]
 
 
 def _claim_within(reach: Reach, case: Case, bookings: Sequence[Booking]) -> None:
@@ -542,12 +536,12 @@ def _unclaimed_near(
     """Return the bookings in reach of a change of which something is unclaimed."""
     begin = change.since or change.seen_at - BOOKED
     earliest = begin - max(reach.slack, RESOLUTION)
-    near: list[Booking] = []
-    for booking in _between(bookings, earliest - reach.lead, change.seen_at + reach.slack):
-        is_in_reach = booking.at > earliest - min(reach.lead, booking.lead)
-        if booking.unclaimed and is_in_reach:
-            near.append(booking)
-    return near
+    latest = change.seen_at + reach.slack
+    return [
+        booking
+        for booking in bookings
+        if booking.unclaimed and earliest - min(reach.lead, booking.lead) < booking.at <= latest
+    ]
 
 
 # ---- the last day of options, and what they deliver
@@ -567,7 +561,9 @@ def moneyness(case: Case, underlying_price: float | None) -> Moneyness:
     clear = change.strike * (CLEAR_AT_THE_OPEN if at_the_open else CLEAR)
     if underlying_price is not None and abs(underlying_price - change.strike) >= clear:
         is_above = underlying_price > change.strike
-        return Moneyness.IN if is_above is (change.right is Right.CALL) else Moneyness.OUT
+        if is_above is (change.right is Right.CALL):
+            return Moneyness.IN
+        return Moneyness.OUT
 
     quote = _quote_at_the_end(case)
     if quote is None:
@@ -589,7 +585,9 @@ def _quote_at_the_end(case: Case) -> float | None:
         return None
 
     is_of_the_end = change.since >= case.ended - LAST_PRICE
-    return change.market_price * case.details.price_magnifier if is_of_the_end else None
+    if is_of_the_end:
+        return change.market_price * case.details.price_magnifier
+    return None
 
 
 def settles_in_cash(details: ContractDetails | None) -> bool | None:
@@ -679,7 +677,9 @@ def _explain_delivery(option: Case, delivery: Case, until: datetime) -> None:
     if option.change.units != delivery.unexplained:
         return
 
-    cause = Cause.EXERCISED if option.change.closed > 0 else Cause.ASSIGNED
+    cause = Cause.ASSIGNED
+    if option.change.closed > 0:
+        cause = Cause.EXERCISED
     units = f"{option.change.units:+g}"
     option.inference = Inference(
         cause=cause,
@@ -745,9 +745,9 @@ def _underlying_that_moved(case: Case, cases: Mapping[Key, Sequence[Case]]) -> i
     """Return the underlying of an option if it changed at about the same time."""
     if not case.change.is_option or case.under_key is None:
         return None
-    for moved in cases.get(case.under_key, ()):
-        if abs(moved.change.seen_at - case.change.seen_at) <= ONE_EVENT:
-            return case.under_key[1]
+    moved = cases.get(case.under_key, ())
+    if any(abs(other.change.seen_at - case.change.seen_at) <= ONE_EVENT for other in moved):
+        return case.under_key[1]
     return None
 
 
@@ -794,34 +794,26 @@ def _stated_closure(
     """Return the cause of a part of a close, with the bookings as evidence."""
     change = case.change
     booking = evidence[0].booking
-    closed_at: list[datetime] = []
-    executions: list[str | None] = []
-    orders: list[str | None] = []
-    events: list[str | None] = []
-    statements: list[str | None] = []
-
-    for part in evidence:
-        moved = part.booking.movement
-        events.append(moved.event_id)
-        statements.append(moved.statement)
-        executions.append(moved.execution_id)
-        if part.booking.is_trade:
-            closed_at.append(part.booking.at)
-            orders.append(moved.order_id)
-
+    moved = [part.booking.movement for part in evidence]
+    trades = [part.booking for part in evidence if part.booking.is_trade]
+    paid = known_sum(times(part.booking.movement.price, abs(part.quantity)) for part in evidence)
+    realized = known_sum(
+        times(part.booking.movement.realized_pnl, abs(part.quantity / part.booking.quantity))
+        for part in evidence
+    )
     return Closure(
         **_terms_of(change),  # type: ignore[arg-type]
-        closed_at=max(closed_at, default=change.seen_at),
+        closed_at=max((trade.at for trade in trades), default=change.seen_at),
         quantity=copysign(quantity, change.closed),
-        price=_average_price(evidence),
+        price=None if paid is None else paid / _size_of(evidence),
         cause=booking.cause,
         stage=booking.stage,
         detail=booking.detail,
-        realized_pnl=_realized(evidence),
-        executions=_joined(executions),
-        order_ids=_joined(orders),
-        events=_joined(events),
-        statement=_joined(statements),
+        realized_pnl=realized,
+        executions=_joined(movement.execution_id for movement in moved),
+        order_ids=_joined(trade.movement.order_id for trade in trades),
+        events=_joined(movement.event_id for movement in moved),
+        statement=_joined(movement.statement for movement in moved),
         counter_conid=counter_conid if booking.cause in BY_DELIVERY else None,
         judged_at=now,
     )
@@ -840,39 +832,15 @@ def _inferred_closure(
         cause=inference.cause,
         stage=inference.stage,
         detail=inference.detail,
-        realized_pnl=None if inference.cost is None else -closed * inference.cost + 0.0,
+        realized_pnl=times(inference.cost, -closed),
         counter_conid=inference.counter_conid,
         judged_at=now,
     )
 
 
-def _average_price(evidence: Sequence[Evidence]) -> float | None:
-    """Return the average price of bookings; None if one has no price."""
-    paid = 0.0
-    for part in evidence:
-        if part.booking.movement.price is None:
-            return None
-        paid += part.booking.movement.price * abs(part.quantity)
-    return paid / _size_of(evidence)
-
-
 def _size_of(evidence: Iterable[Evidence]) -> float:
     """Return how much parts of bookings moved, whatever their signs."""
-    size = 0.0
-    for part in evidence:
-        size += abs(part.quantity)
-    return size
-
-
-def _realized(evidence: Sequence[Evidence]) -> float | None:
-    """Return the realised profit of parts of bookings; None if that of one is not known."""
-    realized = 0.0
-    for part in evidence:
-        if part.booking.movement.realized_pnl is None:
-            return None
-        share = abs(part.quantity / part.booking.quantity)
-        realized += part.booking.movement.realized_pnl * share
-    return realized
+    return sum(abs(part.quantity) for part in evidence)
 
 
 def _joined(texts: Iterable[str | None]) -> str | None:

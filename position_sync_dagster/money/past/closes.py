@@ -300,11 +300,8 @@ def counted_ends(texts: Iterable[str]) -> str | None:
     >>> counted_ends(["traded on 2026-11-19", "expired on 2026-11-20", "traded on 2026-11-19"])
     'one expired on 2026-11-20, 2 traded on 2026-11-19'
     """
-    counted = []
-    for text, count in sorted(Counter(texts).items()):
-        number = "one" if count == 1 else count
-        counted.append(f"{number} {text}")
-    return ", ".join(counted) or None
+    counts = sorted(Counter(texts).items())
+    return ", ".join(f"{'one' if count == 1 else count} {text}" for text, count in counts) or None
 
 
 def knows_more(new: Sequence[Closure], old: Sequence[Closure]) -> bool:
@@ -327,13 +324,12 @@ def is_stated(closures: Sequence[Closure]) -> bool:
 
 def _explained_part(closures: Sequence[Closure]) -> float:
     """Return of which part of what was closed the cause is known."""
-    explained = 0.0
-    closed = 0.0
-    for closure in closures:
-        closed += abs(closure.quantity)
-        if closure.cause is not Cause.UNEXPLAINED:
-            explained += abs(closure.quantity)
-    return explained / closed if closed else 0.0
+    closed = sum(abs(closure.quantity) for closure in closures)
+    known = [closure for closure in closures if closure.cause is not Cause.UNEXPLAINED]
+    explained = sum(abs(closure.quantity) for closure in known)
+    if closed:
+        return explained / closed
+    return 0.0
 
 
 def _content(closure: Closure) -> Closure:

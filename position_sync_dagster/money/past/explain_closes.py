@@ -119,7 +119,11 @@ class CloseExplainer:
         # Read after the facts: another process may have judged meanwhile, from more facts.
         stored = lake.closures.current(are_open, since - BEFORE) if open_ids else []
         counting = grouped(attrgetter("change_id"), stored)
-        replaced = _replacing(judged, counting, now)
+        replaced = {
+            change_id: _judged_last(closures, counting[change_id], now)
+            for change_id, closures in judged.items()
+            if knows_more(closures, counting[change_id])
+        }
 
         closures = list(chain.from_iterable(replaced.values()))
         book.infer(closures)  # before its cause is stored: then it is not judged again
@@ -219,8 +223,7 @@ class CloseExplainer:
         first: datetime = spans.get_column("first").min()  # type: ignore[assignment]
 
         of_symbols = lake.position_changes.rows(first, one_of("symbol", spans["symbol"]))
-        with_spans = of_symbols.join(spans, on=key)
-        near = with_spans.filter(seen_at.is_between("first", "last"))
+        near = of_symbols.join(spans, on=key).filter(seen_at.is_between("first", "last"))
         changes = records_of(PositionChange, near.sort("seen_at", "change_id"))
 
         conids = near.get_column("conid").unique().to_list()
@@ -282,25 +285,11 @@ class CloseExplainer:
         return {underlying_of[conid]: price for conid, price in priced}
 
 
-def _replacing(
-    judged: Mapping[str, list[Closure]], counting: Mapping[str, list[Closure]], now: datetime
-) -> dict[str, list[Closure]]:
-    """Return the new causes that say more than those that count, by the change."""
-    replacing: dict[str, list[Closure]] = {}
-    for change_id, closures in judged.items():
-        before = counting.get(change_id, [])
-        if knows_more(closures, before):
-            replacing[change_id] = _judged_last(closures, before, now)
-    return replacing
-
-
 def _judged_last(
     closures: Iterable[Closure], before: Iterable[Closure], now: datetime
 ) -> list[Closure]:
     """Return causes as judged after those before: they count, also after a clock was set back."""
-    last = NEVER
-    for closure in before:
-        last = max(last, closure.judged_at or NEVER)
+    last = max((closure.judged_at or NEVER for closure in before), default=NEVER)
     judged_at = max(now, last + timedelta(microseconds=1))
     return [replace(closure, judged_at=judged_at) for closure in closures]
 

@@ -9,14 +9,15 @@ and refuses one for a code that it does not know, such as GEA.
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from datetime import time as clock_time
 from enum import StrEnum
 from hashlib import sha256
 from io import BytesIO
-from typing import IO
+from itertools import chain
+from typing import IO, Any
 from xml.etree import ElementTree as Xml
 
 from position_sync_dagster.domain import instrument
@@ -37,7 +38,7 @@ from position_sync_dagster.money.past.flex_fields import (
 )
 from position_sync_dagster.money.past.flex_movements import joined, movements_of
 from position_sync_dagster.money.past.flex_service import answer_of, refusal
-from position_sync_dagster.money.past.movements import FACE_OF_BILL, Movement
+from position_sync_dagster.money.past.movements import FACE_OF_BILL, Movement, times
 
 # The time in New York that the values of a statement's day get: a statement has only the date.
 STATED_AT = clock_time(16, 0)
@@ -67,8 +68,7 @@ def position_of(fields: Fields) -> closes.StatementPosition:
         multiplier *= FACE_OF_BILL
 
     cost = fields.get(NUMBER, "costBasisMoney")
-    price = fields.get(NUMBER, "costBasisPrice")
-    average = None if price is None else price * multiplier
+    average = times(fields.get(NUMBER, "costBasisPrice"), multiplier)
     if cost is not None and row["position"]:
         average = abs(cost / row["position"])
 
@@ -233,13 +233,14 @@ def equity_event(fields: Fields) -> closes.StatementEvent:
         if name not in _NO_PART and not name.endswith(("Long", "Short", "Component"))
     }
 
-    day = fields.required(DAY, "reportDate")
-    currency = fields.get(TEXT, "currency")
-    total = fields.get(NUMBER, "total")
-    attributes = json.dumps(parts, sort_keys=True)
-
-    event = _event_of_account(closes.EventKind.NET_LIQUIDATION, fields, day)
-    return replace(event, attributes=attributes, currency=currency, amount=total)
+    return _event_of_account(
+        closes.EventKind.NET_LIQUIDATION,
+        fields,
+        fields.required(DAY, "reportDate"),
+        attributes=json.dumps(parts, sort_keys=True),
+        currency=fields.get(TEXT, "currency"),
+        amount=fields.get(NUMBER, "total"),
+    )
 
 
 def balance_event(fields: Fields) -> closes.StatementEvent:
@@ -251,8 +252,9 @@ def balance_event(fields: Fields) -> closes.StatementEvent:
     currency = fields.required(TEXT, "currency")
     day = fields.required(DAY, "toDate", "reportDate")
     amount = fields.required(NUMBER, "endingCash")
-    event = _event_of_account(closes.EventKind.CASH_BALANCE, fields, day, currency)
-    return replace(event, amount=amount)
+    return _event_of_account(
+        closes.EventKind.CASH_BALANCE, fields, day, currency, currency=currency, amount=amount
+    )
 
 
 def rate_event(fields: Fields) -> closes.StatementEvent:
@@ -264,9 +266,10 @@ def rate_event(fields: Fields) -> closes.StatementEvent:
     day = fields.required(DAY, "reportDate")
     currency = fields.required(TEXT, "fromCurrency")
     rate = fields.required(NUMBER, "rate")
-    to_currency = fields.required(TEXT, "toCurrency")
-    event = _event_of_account(closes.EventKind.RATE, fields, day, currency)
-    return replace(event, amount=rate, type=to_currency)
+    base = fields.required(TEXT, "toCurrency")
+    return _event_of_account(
+        closes.EventKind.RATE, fields, day, currency, currency=currency, amount=rate, type=base
+    )
 
 
 _CLOSED_LOT = columns_of(
@@ -298,29 +301,31 @@ def closed_lot_event(fields: Fields) -> closes.StatementEvent | None:
     day = day or fields.required(TIME, "dateTime", "tradeDate").astimezone(STATEMENT_ZONE).date()
     content = "|".join(map(str, (day, *row.values())))
     digest = sha256(content.encode()).hexdigest()[:32]
-    event = _event_of_account(closes.EventKind.CLOSED_LOT, fields, day)
-    return replace(event, **row, event_id=f"Lot:{digest}", attributes=fields.as_json())
+    row["event_id"] = f"Lot:{digest}"
+    row["attributes"] = fields.as_json()
+    return _event_of_account(closes.EventKind.CLOSED_LOT, fields, day, **row)
 
 
 def _event_of_account(
-    kind: closes.EventKind, fields: Fields, day: date, currency: str | None = None
+    kind: closes.EventKind, fields: Fields, day: date, *name: str, **more: Any
 ) -> closes.StatementEvent:
+    """Return an event of an account and a day; `name` makes its id, besides these."""
     account = fields.required(TEXT, "accountId")
-    event_id = f"{kind}:{account}:{day}"
-    if currency is not None:
-        event_id += f":{currency}"
+    usual = {
+        "event_id": ":".join((kind, account, str(day), *name)), "kind": kind, "account": account,
+        "day": day, "attributes": "{}", "source": FLEX, "statement": fields.file,
+        "stated_at": fields.stated_at,
+    }  # fmt: skip
+    return closes.StatementEvent(**usual | more)
 
-    return closes.StatementEvent(
-        event_id=event_id,
-        kind=kind,
-        account=account,
-        day=day,
-        attributes="{}",
-        source=FLEX,
-        statement=fields.file,
-        currency=currency,
-        stated_at=fields.stated_at,
-    )
+
+# How a row becomes an event that moved nothing.
+_STATED: dict[RowKind, Callable[[Fields], closes.StatementEvent | None]] = {
+    RowKind.CASH: equity_event,
+    RowKind.BALANCES: balance_event,
+    RowKind.RATES: rate_event,
+    RowKind.LOTS: closed_lot_event,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -501,28 +506,35 @@ class _StatementReader:
         positions = self._single_positions()
         self._check_that_sections_say_something()
 
-        if self._states_all_trades():
+        days = {position.day for position in positions}
+        if "OpenPositions" in self._sections and not self._flaws[RowKind.POSITIONS]:
+            days.add(self._last)
+
+        # What such a statement does not name did not happen.
+        has_flaws = self._flaws[RowKind.EXECUTIONS] or self._flaws[RowKind.EVENTS]
+        if "Trades" in self._sections and not has_flaws and self._serves(self._account):
             self._events.append(self._period())
 
-        left_out = self._left_out()
-
+        period = {"stated_first": self._first, "stated_last": self._last}
+        together = joined(self._movements, self._events)
+        flaws = chain.from_iterable(self._flaws.values())
         return closes.Statement(
             file=self._fields.file,
             account=self._account,
             first=self._first,
             last=self._last,
             generated_at=self._made,
-            days=self._days_of(positions),
+            days=frozenset(days),
             accounts=frozenset(self._accounts),
             positions=tuple(positions),
             executions=tuple(self._executions),
             cash=tuple(self._cash),
             events=tuple(self._events),
-            movements=self._stated_movements(),
+            movements=tuple(replace(movement, **period) for movement in together),
             sections=frozenset(self._sections),
             foreign_rows=dict(self._foreign_rows),
             lacks_positions=bool(self._flaws[RowKind.POSITIONS]),
-            left_out=tuple(left_out),
+            left_out=tuple((error.what, error.remedy) for error in flaws),
         )
 
     def _read(self, fields: Fields, element: _Element, own: Mapping[str, str]) -> None:
@@ -558,25 +570,16 @@ class _StatementReader:
                 execution = execution_of(fields)
                 self._executions.append(execution)
                 self._movements += movements_of(fields, execution)
-            case RowKind.CASH:
-                cash = cash_of(fields)
-                self._cash.append(cash)
-                equity = equity_event(fields)
-                self._events.append(equity)
-            case RowKind.BALANCES:
-                balance = balance_event(fields)
-                self._events.append(balance)
-            case RowKind.RATES:
-                rate = rate_event(fields)
-                self._events.append(rate)
-            case RowKind.LOTS:
-                closed_lot = closed_lot_event(fields)
-                if closed_lot is not None:
-                    self._events.append(closed_lot)
             case RowKind.EVENTS:
                 event = event_of(fields)
                 self._events.append(event)
                 self._movements += movements_of(fields, event)
+            case _:
+                if element.becomes is RowKind.CASH:
+                    self._cash.append(cash_of(fields))
+                stated = _STATED[element.becomes](fields)
+                if stated is not None:
+                    self._events.append(stated)
 
     def _add_position(self, fields: Fields) -> None:
         position = position_of(fields)
@@ -607,37 +610,15 @@ class _StatementReader:
                 error = flaw(what, _LEVELS)
                 self._flaws[becomes].append(error)
 
-    def _stated_movements(self) -> tuple[Movement, ...]:
-        """Return what the rows moved, with the days that the statement covers."""
-        period = {"stated_first": self._first, "stated_last": self._last}
-        together = joined(self._movements, self._events)
-        return tuple(replace(movement, **period) for movement in together)
-
-    def _states_all_trades(self) -> bool:
-        """Return whether what the statement does not name did not happen."""
-        has_trades = "Trades" in self._sections
-        has_flaws = self._flaws[RowKind.EXECUTIONS] or self._flaws[RowKind.EVENTS]
-        return has_trades and not has_flaws and self._serves(self._account)
-
     def _period(self) -> closes.StatementEvent:
         """Return the days whose trades the statement has; one that is made again has another."""
-        period = _event_of_account(closes.EventKind.PERIOD, self._fields, self._last)
-        event_id = f"{closes.EventKind.PERIOD}:{self._account}:{self._first}:{self._last}"
+        kind = closes.EventKind.PERIOD
+        event_id = f"{kind}:{self._account}:{self._first}:{self._last}"
         if self._made:
             event_id += f":{self._made.isoformat()}"
-        return replace(period, event_id=event_id, first_day=self._first)
-
-    def _days_of(self, positions: list[closes.StatementPosition]) -> frozenset[date]:
-        days = {position.day for position in positions}
-        if "OpenPositions" in self._sections and not self._flaws[RowKind.POSITIONS]:
-            days.add(self._last)
-        return frozenset(days)
-
-    def _left_out(self) -> Iterator[tuple[str, str]]:
-        """Yield what could not be read, each with its remedy."""
-        for flaws in self._flaws.values():
-            for error in flaws:
-                yield error.what, error.remedy
+        return _event_of_account(
+            kind, self._fields, self._last, event_id=event_id, first_day=self._first
+        )
 
 
 def read_statements(

@@ -49,7 +49,9 @@ def _conid(text: str) -> int | None:
         return None
 
     conid = int(text)
-    return conid if conid in instrument.CONIDS else None
+    if conid in instrument.CONIDS:
+        return conid
+    return None
 
 
 def _day(text: str) -> date:
@@ -177,7 +179,9 @@ class Fields:
         ]
 
         row = f"{self.file}: {self.element}"
-        return f"{row} ({', '.join(named)})" if named else row
+        if named:
+            return f"{row} ({', '.join(named)})"
+        return row
 
     def get(self, kind: FieldKind, *names: str, is_required: bool = False) -> Any:
         """Return the value of the first of these fields that is there; None if none is.

@@ -30,6 +30,8 @@ from position_sync_dagster.money.past.movements import (
     MovementSource,
     Section,
     codes_of,
+    movement_of,
+    times,
 )
 
 # What ends by a delivery or in cash. A future with the code of a delivery was delivered.
@@ -86,29 +88,20 @@ def movements_of(fields: Fields, record: Execution | StatementEvent) -> list[Mov
             return [_option_event(base, fields, record)]
 
 
-# What both tables name in the same words as a movement, as far as they have it.
-_SAME = (
-    "account", "conid", "symbol", "sec_type", "currency", "realized_pnl", "fx_rate_to_base",
-    "execution_id", "event_id", "corrects", "order_id", "codes", "open_close", "statement",
-    "stated_at",
-)  # fmt: skip
-
-
 def _moved(fields: Fields, record: Execution | StatementEvent, day: date, **named: Any) -> Movement:
     """Return the movement of a day that a row is, with what `named` says beside it."""
-    same: dict[str, Any] = {name: getattr(record, name, None) for name in _SAME}
     if fields.has_report_date:
         day = _read(fields, DAY, "reportDate") or day
-    return Movement(
-        movement_id="",
-        day=day,
-        session_date=day,
+    return movement_of(
+        record,
+        day,
         source=MovementSource.STATEMENT,
+        statement=record.statement,
         **_contract(fields),
         trade_id=_read(fields, TEXT, "tradeID"),
         transaction_id=_read(fields, TEXT, "transactionID"),
         underlying_conid=_read(fields, CONID, "underlyingConid"),
-        **same | named,
+        **named,
     )
 
 
@@ -172,7 +165,7 @@ def _kind_of_trade(execution: Execution) -> MovementKind:
 
 def _trade(fields: Fields, execution: Execution) -> Movement:
     kind = _kind_of_trade(execution)
-    fee = None if execution.commission is None else 0.0 - execution.commission
+    fee = times(execution.commission, -1.0)
     if fee is None and kind not in (MovementKind.TRADE, MovementKind.CONVERSION):
         fee = 0.0  # the broker charges none for what it books by itself
 
@@ -197,18 +190,16 @@ def _in_units(movement: Movement) -> Movement:
     """Return a movement of a bill in the units of a gateway: a statement has its face value."""
     if movement.sec_type != "BILL" or movement.quantity is None:
         return movement
-    multiplier = movement.multiplier
-    return replace(
-        movement,
-        quantity=movement.quantity / FACE_OF_BILL,
-        multiplier=None if multiplier is None else multiplier * FACE_OF_BILL,
-    )
+    quantity = movement.quantity / FACE_OF_BILL
+    return replace(movement, quantity=quantity, multiplier=times(movement.multiplier, FACE_OF_BILL))
 
 
 def _time_of(moment: datetime) -> datetime | None:
     """Return a time of a statement; None if it is the midnight with which a day alone is stored."""
     local = moment.astimezone(NEW_YORK)
-    return None if local.time() == time() else moment
+    if local.time() == time():
+        return None
+    return moment
 
 
 def _cash_of_trade(fields: Fields, execution: Execution) -> float | None:
@@ -282,8 +273,7 @@ def _transfers(base: Movement, fields: Fields, event: StatementEvent) -> list[Mo
 def _corporate_action(base: Movement, fields: Fields, event: StatementEvent) -> Movement:
     cash = _read(fields, NUMBER, "proceeds")
     if cash is None:
-        amount = _read(fields, NUMBER, "amount")
-        cash = None if amount is None else 0.0 - amount  # it is minus the proceeds
+        cash = times(_read(fields, NUMBER, "amount"), -1.0)  # it is minus the proceeds
     if cash is None and event.type in _WITHOUT_CASH:
         cash = 0.0
     action = replace(base, kind=MovementKind.CORPORATE_ACTION, quantity=event.quantity, cash=cash)
@@ -332,15 +322,15 @@ def _with_signs_of_transfers(
     direction. In one that writes none the direction says it, and the code of what is taken back.
     """
     ways = {"IN": 1.0, "OUT": -1.0}
-    is_signed = False
-    for movement in movements:
-        way = ways.get(directions.get(movement.event_id, ""), 0.0)
-        is_signed = is_signed or (way != 0 and (movement.quantity or 0.0) < 0)
-
+    is_signed = any(
+        (movement.quantity or 0.0) < 0
+        for movement in movements
+        if directions.get(movement.event_id) in ways
+    )
     signed: list[Movement] = []
     for movement in movements:
-        way = ways.get(directions.get(movement.event_id, ""), 0.0)
-        if not way or movement.quantity is None or is_signed:
+        way = ways.get(directions.get(movement.event_id, ""))
+        if way is None or movement.quantity is None or is_signed:
             signed.append(movement)
             continue
 

@@ -113,7 +113,11 @@ class MovementBook:
                 sections += _sections_in(event)
 
         reported = self._reported(since)
-        read_now = {name for statement in statements for name in _names_of(statement)}
+        read_now = {
+            (account, statement.first, statement.last, statement.generated_at)
+            for statement in statements
+            for account in statement.accounts
+        }
         judged_now = {closure.change_id for closure in judged}
         is_reported = pl.col("source") == MovementSource.API.value
         stored = _with_their_days(self.lake.movements.records(since, ~is_reported), sections)
@@ -207,11 +211,12 @@ class MovementBook:
         without_details = conids - magnifiers.keys()
         if without_details:
             rows = self._valued(without_details)
-            multipliers_of_rows = dict(rows.select("conid", "multiplier").iter_rows())
-            multipliers = multipliers_of_rows | multipliers
+            multipliers = dict(rows.select("conid", "multiplier").iter_rows()) | multipliers
             magnifiers = magnifiers_of(rows) | magnifiers
 
-        calendar = _calendar_of(self.calendar, days)
+        first = min(days, default=date(2000, 1, 1)) - LONGEST_HOLIDAYS
+        last = max(days, default=first) + LONGEST_HOLIDAYS
+        calendar = exchange_days(self.calendar, first, last)
         return Terms(
             session_of=_session_in(calendar),
             zone=calendar.zone,
@@ -238,25 +243,22 @@ def sections_of(statement: Statement) -> list[StatementEvent]:
     # A statement of which a trade cannot be read does not state all trades of its days.
     if any(event.kind is EventKind.PERIOD for event in statement.events):
         sections.append(Section.TRADES)
-    return [_sections_row(statement, account, sections) for account in statement.accounts]
-
-
-def _sections_row(
-    statement: Statement, account: str, sections: Iterable[Section]
-) -> StatementEvent:
     kind = EventKind.SECTIONS
     made = statement.generated_at.isoformat() if statement.generated_at else ""
-    return StatementEvent(
-        event_id=f"{kind}:{account}:{statement.first}:{statement.last}:{made}",
-        kind=kind,
-        account=account,
-        day=statement.last,
-        first_day=statement.first,
-        attributes=json.dumps(sorted(sections)),
-        source=FLEX,
-        statement=statement.file,
-        stated_at=statement.generated_at,
-    )
+    return [
+        StatementEvent(
+            event_id=f"{kind}:{account}:{statement.first}:{statement.last}:{made}",
+            kind=kind,
+            account=account,
+            day=statement.last,
+            first_day=statement.first,
+            attributes=json.dumps(sorted(sections)),
+            source=FLEX,
+            statement=statement.file,
+            stated_at=statement.generated_at,
+        )
+        for account in statement.accounts
+    ]
 
 
 def _sections_in(event: StatementEvent) -> list[StatedSection]:
@@ -271,11 +273,6 @@ def _sections_in(event: StatementEvent) -> list[StatedSection]:
         )
         for name in json.loads(event.attributes)
     ]
-
-
-def _names_of(statement: Statement) -> list[StatementName]:
-    period = (statement.first, statement.last, statement.generated_at)
-    return [(account, *period) for account in statement.accounts]
 
 
 def _stated_once(statements: Iterable[Statement]) -> Iterator[Movement]:
@@ -309,13 +306,6 @@ def _with_their_days(
 def _again(movement: Movement, terms: Terms) -> Movement:
     """Return a stored movement with what is known of its contract and its calendar now."""
     return completed(replace(movement, session_date=terms.session_of(movement.day)), terms)
-
-
-def _calendar_of(name: str, days: Collection[date]) -> ExchangeDays:
-    """Return the days of an exchange around these days."""
-    first = min(days, default=date(2000, 1, 1)) - LONGEST_HOLIDAYS
-    last = max(days, default=first) + LONGEST_HOLIDAYS
-    return exchange_days(name, first, last)
 
 
 def _session_in(calendar: ExchangeDays) -> SessionOf:

@@ -6,7 +6,6 @@ A multiplier, a unit and an amount are read from their source; what it does not 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, tzinfo
-from typing import Any
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.execution import Execution
@@ -16,13 +15,15 @@ from position_sync_dagster.domain.instrument import (
 )
 from position_sync_dagster.money.magnifiers import usual_magnifier
 from position_sync_dagster.money.past.causes import EVENING
-from position_sync_dagster.money.past.closes import Cause, Closure, StatementEvent
+from position_sync_dagster.money.past.closes import Cause, Closure
 from position_sync_dagster.money.past.movements import (
     DELIVERIES,
     Movement,
     MovementKind,
     MovementSource,
     Section,
+    movement_of,
+    times,
 )
 
 # One unit of these is one of what it names: the broker leaves the multiplier empty.
@@ -73,37 +74,6 @@ class Terms:
         return self.magnifiers.get(conid, usual_magnifier(sec_type, currency))
 
 
-# What each source names in the same words as a movement, as far as it has it.
-_SAME = (
-    "account", "conid", "symbol", "sec_type", "right", "strike", "expiry", "currency",
-    "realized_pnl", "fx_rate_to_base", "execution_id", "event_id", "change_id", "corrects",
-    "order_id", "underlying_conid", "codes", "open_close", "stated_at",
-)  # fmt: skip
-
-
-def _movement_of(
-    record: Execution | StatementEvent | Closure, day: date, terms: Terms, **named: Any
-) -> Movement:
-    """Return the movement of a day that a record of a source is.
-
-    Args:
-        named: What the record does not have in the same words; these count.
-    """
-    values: dict[str, Any] = {name: getattr(record, name, None) for name in _SAME}
-    values["movement_id"] = ""
-    values["day"] = day
-    values["session_date"] = terms.session_of(day)
-    values.update(named)
-    return Movement(**values)
-
-
-def _fee_of(execution: Execution) -> float | None:
-    """Return what a trade cost; None where its commission is not known."""
-    if execution.commission is None:
-        return None
-    return 0.0 - execution.commission
-
-
 def completed(movement: Movement, terms: Terms) -> Movement:
     """Return a movement with the multiplier of its contract, and the cash that follows from it."""
     multiplier = movement.multiplier
@@ -120,32 +90,36 @@ def _cash_of_trade(movement: Movement, multiplier: float | None) -> float | None
     """Return what a movement received by its price; None: not known."""
     if movement.quantity is None or movement.price is None or multiplier is None:
         return None
-    parts_of_price = 100.0 if movement.sec_type in PERCENT_TYPES else 1.0
+    parts_of_price = 1.0
+    if movement.sec_type in PERCENT_TYPES:
+        parts_of_price = 100.0
     return 0.0 - movement.quantity * multiplier * movement.price / parts_of_price
+
+
+def _in_major_unit(price: float | None, magnifier: float | None) -> float | None:
+    if price is None or magnifier is None:
+        return None
+    return price / magnifier
 
 
 def reported_movement(execution: Execution, terms: Terms) -> Movement:
     """Return an execution that a gateway reported on its day."""
     magnifier = terms.magnifier_of(execution.conid, execution.sec_type, execution.currency)
-    price = None
-    if execution.price is not None and magnifier is not None:
-        price = execution.price / magnifier
-
     kind = MovementKind.CONVERSION if execution.sec_type == "CASH" else MovementKind.TRADE
-    local = execution.time.astimezone(terms.zone)
-    movement = _movement_of(
+    day = (execution.time.astimezone(terms.zone) + EVENING).date()
+    movement = movement_of(
         execution,
-        (local + EVENING).date(),
-        terms,
+        day,
+        session_date=terms.session_of(day),
         movement_id=f"{MovementSource.API}:{execution.account}:{execution.execution_id}",
         kind=kind,
         section=Section.TRADES,
         source=MovementSource.API,
         at=execution.time,
         quantity=execution.change,
-        price=price,
+        price=_in_major_unit(execution.price, magnifier),
         multiplier=execution.multiplier,
-        fee=_fee_of(execution),
+        fee=times(execution.commission, -1.0),
         fee_currency=execution.commission_currency,
     )
     return completed(movement, terms)
@@ -157,7 +131,9 @@ def inferred_kind(closure: Closure) -> MovementKind | None:
     is_option = closure.right is not None and closure.strike is not None
     if kind in DELIVERIES and not is_option:
         return None  # of what is delivered the option says it, at its strike
-    return None if closure.executions or closure.events else kind
+    if closure.executions or closure.events:
+        return None
+    return kind
 
 
 def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
@@ -179,10 +155,10 @@ def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
     day = closure.closed_at.astimezone(NEW_YORK).date()
     under_conid = details.under_conid if details is not None else None
     counter_conid = closure.counter_conid or under_conid
-    base = _movement_of(
+    base = movement_of(
         closure,
         day,
-        terms,
+        session_date=terms.session_of(day),
         movement_id=f"{MovementSource.INFERRED}:{closure.change_id}:{kind}",
         kind=kind,
         section=Section.OPTION_EVENTS,
@@ -198,10 +174,7 @@ def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
     if kind is MovementKind.EXPIRATION:
         return [replace(base, price=0.0, cash=0.0)]
     if kind is MovementKind.CASH_SETTLEMENT:
-        price = None
-        if closure.price is not None and magnifier is not None:
-            price = closure.price / magnifier
-        return [completed(replace(base, price=price), terms)]
+        return [completed(replace(base, price=_in_major_unit(closure.price, magnifier)), terms)]
 
     ended = replace(base, price=0.0, cash=0.0, counter_conid=counter_conid)
     if counter_conid is None:
@@ -214,14 +187,11 @@ def _delivery(option: Movement, conid: int, magnifier: float | None, terms: Term
     is_future = option.sec_type == "FOP"
     # One future for an option on it, whose multiplier is that of the option.
     units = 1.0 if is_future else option.multiplier
-    side = 1.0 if option.right == Right.CALL else -1.0
+    side = -1.0
+    if option.right == Right.CALL:
+        side = 1.0
     # An option that is gone was held with the opposite sign of the change.
     held = -(option.quantity or 0.0)
-    quantity = None if units is None else side * held * units
-    price = None
-    if option.strike is not None and magnifier is not None:
-        price = option.strike / magnifier
-
     delivery = replace(
         option,
         movement_id=f"{option.movement_id}:{conid}",
@@ -232,8 +202,8 @@ def _delivery(option: Movement, conid: int, magnifier: float | None, terms: Term
         right=None,
         strike=None,
         expiry=None,
-        quantity=quantity,
-        price=price,
+        quantity=times(units, side * held),
+        price=_in_major_unit(option.strike, magnifier),
         multiplier=option.multiplier if is_future else 1.0,
         cash=None,
         realized_pnl=None,

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from math import copysign
+from math import copysign, fsum
 from operator import attrgetter
+from typing import Any
 
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.holding import Key, grouped
@@ -240,6 +241,24 @@ class Movement:
         return self.transaction_id or self.trade_id or self.execution_id
 
 
+# What sources name in the same words as a movement, as far as they have it.
+_SAME = (
+    "account", "conid", "symbol", "sec_type", "right", "strike", "expiry", "currency",
+    "realized_pnl", "fx_rate_to_base", "execution_id", "event_id", "change_id", "corrects",
+    "order_id", "underlying_conid", "codes", "open_close", "stated_at",
+)  # fmt: skip
+
+
+def movement_of(record: object, day: date, **named: Any) -> Movement:
+    """Return the movement of a day that a record of a source is.
+
+    Args:
+        named: What the record does not have in the same words; these count.
+    """
+    same: dict[str, Any] = {name: getattr(record, name, None) for name in _SAME}
+    return Movement(**(same | {"movement_id": "", "day": day, "session_date": day} | named))
+
+
 def named_sections(elements: Iterable[str]) -> list[Section]:
     """Return the sections that elements of a statement are of, beside that of trades."""
     return sorted({SECTION_OF[element] for element in elements if element in SECTION_OF})
@@ -303,7 +322,12 @@ def counting_movements(
         movements: Of all sources and of all statements.
         coverage: The sections of all statements.
     """
-    covering = _covering(coverage)
+    covering: defaultdict[_Part, list[StatedSection]] = grouped(
+        attrgetter("account", "section"), coverage
+    )
+    for statements in covering.values():
+        statements.sort(key=lambda covered: _age_of(covered.name), reverse=True)
+
     stated: list[Movement] = []
     unstated: list[Movement] = []
     for movement in movements:
@@ -321,22 +345,10 @@ def counting_movements(
     return sorted(counting, key=lambda movement: (movement.day, movement.movement_id))
 
 
-def _covering(coverage: Iterable[StatedSection]) -> defaultdict[_Part, list[StatedSection]]:
-    """Return what covers each account and section, the newest statement first."""
-    parts: defaultdict[_Part, list[StatedSection]] = grouped(
-        attrgetter("account", "section"), coverage
-    )
-    for statements in parts.values():
-        statements.sort(key=lambda covered: _age_of(covered.name), reverse=True)
-    return parts
-
-
 def _newest_of(statements: Iterable[StatedSection], day: date) -> StatedSection | None:
     """Return the first statement that covers a day."""
-    for covered in statements:
-        if covered.first <= day <= covered.last:
-            return covered
-    return None
+    covering = (covered for covered in statements if covered.first <= day <= covered.last)
+    return next(covering, None)
 
 
 def _may_be_unnamed(
@@ -361,15 +373,13 @@ def _may_be_unnamed(
 
 def _newest_bookings(stated: Iterable[Movement]) -> list[Movement]:
     """Return of each booking the rows of the newest statement that names it."""
-    of_booking: defaultdict[tuple[object, ...], list[Movement]] = defaultdict(list)
-    for movement in stated:
-        name = movement.booking or movement.event_id
-        of_booking[movement.account, movement.section, name].append(movement)
-
+    of_booking = grouped(
+        lambda row: (row.account, row.section, row.booking or row.event_id), stated
+    )
     newest: list[Movement] = []
     for rows in of_booking.values():
-        last = max((movement.stated_by for movement in rows), key=_age_of)
-        newest += [movement for movement in rows if movement.stated_by == last]
+        last = max((row.stated_by for row in rows), key=_age_of)
+        newest += [row for row in rows if row.stated_by == last]
     return newest
 
 
@@ -402,19 +412,15 @@ def _without_repeated_ends(stated: Iterable[Movement]) -> list[Movement]:
 
 def _without_deliveries_of_cash(counting: Sequence[Movement]) -> list[Movement]:
     """Return movements where an option that was settled in cash does not end by a delivery."""
-    settled: set[tuple[str, int | None, date]] = set()
-    for movement in counting:
-        if movement.kind is MovementKind.CASH_SETTLEMENT:
-            settled.add((movement.account, movement.conid, movement.day))
-
-    named: list[Movement] = []
-    for movement in counting:
-        is_settled = (movement.account, movement.conid, movement.day) in settled
-        if is_settled and movement.kind in DELIVERIES:
-            named.append(replace(movement, kind=MovementKind.CASH_SETTLEMENT, counter_conid=None))
-        else:
-            named.append(movement)
-    return named
+    end_of = attrgetter("account", "conid", "day")
+    in_cash = MovementKind.CASH_SETTLEMENT
+    settled = {end_of(movement) for movement in counting if movement.kind is in_cash}
+    return [
+        replace(movement, kind=in_cash, counter_conid=None)
+        if movement.kind in DELIVERIES and end_of(movement) in settled
+        else movement
+        for movement in counting
+    ]
 
 
 def is_unsigned(movement: Movement) -> bool:
@@ -488,7 +494,25 @@ def uncorrected(execution_id: str | None) -> str | None:
     ('0000e1', '77', None)
     """
     base, _, revision = (execution_id or "").rpartition(".")
-    return base if base and revision.isdecimal() else execution_id
+    if base and revision.isdecimal():
+        return base
+    return execution_id
+
+
+def rounded(quantity: float) -> float:
+    """Return a quantity without the error of a binary sum; fractions of shares have four digits."""
+    return round(quantity, 6) + 0.0
+
+
+def times(amount: float | None, factor: float) -> float | None:
+    """Return an amount times a factor; None if it is not known.
+
+    >>> times(2.0, -1.5), times(0.0, -1.0), times(None, 2.0)
+    (-3.0, 0.0, None)
+    """
+    if amount is None:
+        return None
+    return amount * factor + 0.0
 
 
 def known_sum(values: Iterable[float | None]) -> float | None:
@@ -497,12 +521,11 @@ def known_sum(values: Iterable[float | None]) -> float | None:
     >>> known_sum([1.0, 2.0]), known_sum([1.0, None]), known_sum([])
     (3.0, None, 0.0)
     """
-    total = 0.0
-    for value in values:
-        if value is None:
-            return None
-        total += value
-    return total
+    amounts = [*values]
+    known = [amount for amount in amounts if amount is not None]
+    if len(known) == len(amounts):
+        return fsum(known)
+    return None
 
 
 # How many reasons are named where an amount is not known.

@@ -118,15 +118,13 @@ def held_before(
     held_at = pl.coalesce("since", "seen_at")
     of_before = joined.filter(col.about >= held_at - col.tolerance)
 
-    held: dict[Key, float] = {}
-    costs: dict[Key, float] = {}
-    for account, conid, before, cost in of_before.select(
-        *KEY, "before", "average_cost"
-    ).iter_rows():
-        held[account, conid] = before
-        if cost is not None:
-            costs[account, conid] = cost
-    return held, costs
+    return _by_key(of_before, "before"), _by_key(of_before, "average_cost")
+
+
+def _by_key(rows: pl.DataFrame, name: str) -> dict[Key, float]:
+    """Return the known numbers of holdings."""
+    known = rows.drop_nulls(name).select(*KEY, name)
+    return {(account, conid): number for account, conid, number in known.iter_rows()}
 
 
 class RememberedParts:

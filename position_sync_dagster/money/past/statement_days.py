@@ -1,21 +1,29 @@
-"""What the broker's statements say of past days, which fills the gaps of the ledger."""
+"""What the broker's statements say of past days, which fills the gaps of the ledger.
+
+Rows of `daily_positions` that they state are joined with our own.
+"""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
-from itertools import chain
+from itertools import accumulate, chain
 
 import polars as pl
 
 from position_sync_dagster.domain.execution import FLEX
-from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.holding import KEY, Key
+from position_sync_dagster.domain.position_update import PriceKind, trading_mode_of
+from position_sync_dagster.domain.reconciliation import (
+    LEAST_DIFFERENCE,
+    Discrepancy,
+    DiscrepancyType,
+)
 from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, fields_of, frame_of
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import Statement, StatementPosition
-from position_sync_dagster.money.past.movements import Section, counting_movements
-from position_sync_dagster.money.past.stated_days import join_rows, stated_rows
+from position_sync_dagster.money.past.movements import Section, counting_movements, rounded
 from position_sync_dagster.money.past.statement_folder import (
     ServedAccounts,
     StatementFolder,
@@ -66,14 +74,14 @@ class StatementDays:
         covering = (statement.file for statement in self._contents.found if day in statement.days)
         rows_of_files = map(self._folder.rows_of, dict.fromkeys(covering))
         statements = list(chain.from_iterable(rows_of_files))
-        stated = _stated(statements, day, self._settings.sec_types)
-        if not stated.accounts and not stated.positions and rows.is_empty():
+        accounts, files, positions = _stated(statements, day, self._settings.sec_types)
+        if not accounts and not positions and rows.is_empty():
             return None
 
         joined, differences = join_rows(
             rows,
-            stated_rows(stated.positions, day, closed),
-            stated.accounts,
+            stated_rows(positions, day, closed),
+            accounts,
             opened=opened,
             band=self._settings.value_band,
             traded=_traded(statements, closed, opened + timedelta(days=1)),
@@ -83,57 +91,52 @@ class StatementDays:
             closed_at=closed,
             rows=joined,
             stated=joined.filter(pl.col("value_source") == FLEX).height,
-            files=tuple(stated.files),
+            files=tuple(files),
             left_out=tuple(fault for fault, _remedy in faults),
             differences=tuple(differences),
         )
 
 
-@dataclass(slots=True)
-class _Positions:
-    """What statements say of the holdings of a day.
-
-    Attributes:
-        accounts: The accounts whose holdings are stated, all of them.
-        files: The statements that count.
-        positions: The stated positions, each with its file.
-    """
-
-    accounts: set[str] = field(default_factory=set)
-    files: list[str] = field(default_factory=list)
-    positions: list[tuple[StatementPosition, str]] = field(default_factory=list)
+# A stated position, and its file.
+_Position = tuple[StatementPosition, str]
 
 
-def _stated(statements: Iterable[Statement], day: date, types: Collection[str]) -> _Positions:
+def _stated(
+    statements: Iterable[Statement], day: date, types: Collection[str]
+) -> tuple[set[str], list[str], list[_Position]]:
     """Return what statements say of a day; of two for one account, the newer counts.
 
     Args:
         statements: The newest first.
         day: The day.
         types: The security types that are followed; others are left out, as in our own rows.
+
+    Returns:
+        The accounts all of whose holdings are stated, the statements that count, and the positions.
     """
-    stated = _Positions()
+    stated: set[str] = set()
+    files: list[str] = []
+    listed: list[_Position] = []
     incomplete: set[str] = set()
     for statement in statements:
         if day not in statement.days:
             continue
 
         positions = [position for position in statement.positions if position.day == day]
-        accounts = {statement.account, *(position.account for position in positions)}
-        new_accounts = accounts - stated.accounts
+        new_accounts = {statement.account, *(position.account for position in positions)} - stated
         if not new_accounts:
             continue
 
-        stated.accounts |= new_accounts
-        stated.files.append(statement.file)
+        stated |= new_accounts
+        files.append(statement.file)
         if statement.lacks_positions:
             incomplete |= new_accounts
-        for position in positions:
-            if position.account in new_accounts and position.sec_type in types:
-                stated.positions.append((position, statement.file))
-
-    stated.accounts -= incomplete
-    return stated
+        listed += [
+            (position, statement.file)
+            for position in positions
+            if position.account in new_accounts and position.sec_type in types
+        ]
+    return stated - incomplete, files, listed
 
 
 def _traded(
@@ -151,3 +154,128 @@ def _traded(
     for _at, key, quantity in sorted(changes):
         changes_of_holdings[key].append(quantity)
     return changes_of_holdings
+
+
+def stated_rows(
+    positions: Iterable[tuple[StatementPosition, str]], day: date, closed: datetime
+) -> pl.DataFrame:
+    """Return the positions of statements as rows of a day, in the schema of `daily_positions`.
+
+    Args:
+        positions: Positions, each with the name of its file.
+        closed: The close of the day, in UTC: the time of the broker's values.
+    """
+    of_day = {
+        "session_date": day,
+        "closed_at": closed,
+        "timestamp": closed,
+        "value_time": closed,
+        "age_s": 0.0,
+        "source": FLEX,
+        "value_source": FLEX,
+        "gateway_id": "",
+    }
+
+    rows = []
+    for position, file in positions:
+        row = fields_of(position) | of_day
+        row["update_id"] = f"{FLEX}:{position.account}:{position.conid}:{day}"
+        row["price_kind"] = None if position.market_price is None else PriceKind.MARK
+        row["trading_mode"] = trading_mode_of(position.account)
+        row["batch_id"] = file
+        row["note"] = f"from the broker's statement {file}"
+        rows.append(row)
+    return frame_of(DAILY_POSITIONS, rows)
+
+
+def join_rows(
+    valued: pl.DataFrame,
+    stated: pl.DataFrame,
+    covered: Collection[str],
+    *,
+    opened: datetime,
+    band: float,
+    traded: Mapping[Key, Sequence[float]],
+) -> tuple[pl.DataFrame, list[Discrepancy]]:
+    """Return our own rows of a day, completed by the broker's statement, and where they differ.
+
+    A row that was written on the day is kept. A row from before the day is replaced by that of the
+    statement. Accounts that no statement covers are left alone. A statement has the quantities of
+    the end of its day: where trades after the close lead to them, ours are those of the close.
+
+    Args:
+        valued: As `values_at_close` returns them.
+        stated: As `stated_rows` returns them.
+        covered: The accounts that the statements cover; a position they do not list is not held.
+        opened: Local midnight at the start of the day.
+        band: Tolerated difference, as a fraction of the value.
+        traded: By how much each trade after the close changed a holding, in order of time.
+    """
+    is_covered = pl.col("account").is_in(list(covered))
+    written = pl.col("timestamp") >= opened.astimezone(UTC)
+    fresh = valued.filter(written | ~is_covered)
+    compared = fresh.filter(is_covered).select(_COMPARED)
+    of_seen = stated.join(compared, on="account", how="semi").select(_COMPARED)
+    pairs = compared.join(of_seen, on=KEY, how="full", suffix="_stated", coalesce=True)
+
+    later = _traded_later(pairs, traded)
+    present = pl.concat([fresh.select(KEY), later])
+    rows = pl.concat([fresh, stated.join(present, on=KEY, how="anti")]).sort(KEY)
+
+    unexplained = pairs.join(later, on=KEY, how="anti")
+    differing = _differing(unexplained, band).sort(KEY)
+    differences = [
+        Discrepancy(type=DiscrepancyType.STATEMENT, **row)
+        for row in differing.iter_rows(named=True)
+    ]
+    return rows, differences
+
+
+def _traded_later(pairs: pl.DataFrame, traded: Mapping[Key, Sequence[float]]) -> pl.DataFrame:
+    """Return the holdings whose trades after the close lead from our quantity to the stated one.
+
+    Both quantities are right then.
+    """
+    # What only one side lists, the other does not hold.
+    quantities = pl.col("position", "position_stated").fill_null(0.0)
+    holdings = [
+        (account, conid)
+        for account, conid, mine, theirs in pairs.select(*KEY, quantities).iter_rows()
+        if rounded(theirs - mine) in map(rounded, accumulate(traded.get((account, conid), ())))
+    ]
+    return pl.DataFrame(holdings, {name: pairs.schema[name] for name in KEY}, orient="row")
+
+
+_COMPARED = [*KEY, "symbol", "position", "market_value", "multiplier"]
+
+
+def _differing(pairs: pl.DataFrame, band: float) -> pl.DataFrame:
+    """Return the holdings of which quantity or value differs, with the fields of a Discrepancy."""
+    mine = pl.col("position")
+    theirs = pl.col("position_stated")
+    is_missing = mine.is_null() & (theirs != 0)
+    missing = pl.lit("the broker's statement lists it, and we have no row of the day")
+
+    # What only one side lists, the other does not hold.
+    quantity_differs = mine.fill_null(0.0) != theirs.fill_null(0.0)
+    quantities = pl.lit("the quantity differs from the broker's statement")
+
+    value = pl.col("market_value")
+    stated = pl.col("market_value_stated")
+    # A tolerance, and no sum of money: without a multiplier the smallest one is meant.
+    units = mine.abs() * pl.col("multiplier").fill_null(1.0)
+    tolerance = pl.max_horizontal(stated.abs() * band, LEAST_DIFFERENCE * units)
+    value_differs = (value - stated).abs() > tolerance
+    values = pl.format("the value is {}, the broker's statement says {}", value, stated)
+
+    detail = (
+        pl.when(is_missing)
+        .then(missing)
+        .when(quantity_differs)
+        .then(quantities)
+        .when(value_differs)
+        .then(values)
+    )
+    symbol = pl.coalesce("symbol", "symbol_stated", pl.lit(""))
+    compared = pairs.select(*KEY, symbol=symbol, expected=theirs, actual=mine, detail=detail)
+    return compared.drop_nulls("detail")

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -33,8 +33,7 @@ def known_accounts(lake: MoneyLake) -> set[str]:
     recorded = lake.updates.sync.latest().select("account")
     changed = lake.position_changes.table.rows(columns=["account"])  # also what closed long ago
     valued = lake.account_values.latest().select("account")
-    accounts = pl.concat([held, recorded, changed, valued]).get_column("account")
-    return set(accounts.unique()) - {""}
+    return set(pl.concat([held, recorded, changed, valued]).get_column("account").unique()) - {""}
 
 
 @dataclass(eq=False, repr=False)
@@ -263,7 +262,9 @@ class StatementFolder:
         except (OSError, ValueError):  # it is made anew
             return {}
         is_of_these = self.accounts is None or index.of == self.accounts.name
-        return index.files if is_of_these else {}
+        if is_of_these:
+            return index.files
+        return {}
 
 
 def _is_statement_file(path: Path) -> bool:
@@ -298,7 +299,7 @@ def _newest_first(
         foreign_rows.update(statement.foreign_rows)
         if statement.accounts:
             served.append(statement)
-    served.sort(key=_made_at, reverse=True)
+    served.sort(key=lambda made: (made.generated_at or NEVER, made.last, made.file), reverse=True)
 
     all_errors = list(unreadable)
     for statement in served:
@@ -315,10 +316,6 @@ def _newest_first(
         )
         notes = (note,)
     return Statements(tuple(served), tuple(all_errors), notes)
-
-
-def _made_at(statement: Statement) -> tuple[datetime, date, str]:
-    return statement.generated_at or NEVER, statement.last, statement.file
 
 
 def statements_in(path: Path, serves: Callable[[str], bool] = every_account) -> list[Statement]:
