@@ -29,6 +29,8 @@ from position_sync_dagster.money.past.movements import (
     MovementKind,
     first_reasons,
     known_sum,
+    rounded,
+    times,
 )
 from position_sync_dagster.money.strategies.proposals import TOGETHER, Piece, kind_of, least_worth
 
@@ -46,13 +48,17 @@ class TradedCampaign:
         """Return its name, which does not depend on the source of its movements."""
         first = self.parts[0]
         name = f"{self.strategy_id}:{self.account}:{first.movement.session_date}"
-        return name if self.strategy_id != UNATTRIBUTED else f"{name}:{first.key[1]}"
+        if self.strategy_id != UNATTRIBUTED:
+            return name
+        return f"{name}:{first.key[1]}"
 
     @property
     def opened(self) -> date | None:
         """Return the trading day of its first trade; None: it was held before all movements."""
         is_prior = any(part.is_prior for part in self.parts)
-        return None if is_prior else self.parts[0].movement.session_date
+        if is_prior:
+            return None
+        return self.parts[0].movement.session_date
 
     @property
     def closed(self) -> date:
@@ -94,8 +100,7 @@ def closed_campaigns(parts: Iterable[OwnedPart]) -> list[TradedCampaign]:
         if part.owner == UNATTRIBUTED:
             unattributed.append(part)
         else:
-            account, _conid = part.key
-            of_owners[part.owner, account].append(part)
+            of_owners[part.owner, part.movement.account].append(part)
 
     campaigns = []
     for (strategy, account), owned in of_owners.items():
@@ -104,7 +109,7 @@ def closed_campaigns(parts: Iterable[OwnedPart]) -> list[TradedCampaign]:
             campaigns.append(campaign)
 
     for structure in _structures(unattributed):
-        account, _conid = structure[0].key
+        account = structure[0].movement.account
         campaign = TradedCampaign(strategy_id=UNATTRIBUTED, account=account, parts=structure)
         campaigns.append(campaign)
     return sorted(campaigns, key=lambda campaign: (campaign.closed, campaign.campaign_id))
@@ -143,7 +148,7 @@ def _is_held(parts: Iterable[OwnedPart]) -> bool:
     quantities: defaultdict[Key, float] = defaultdict(float)
     for part in parts:
         quantities[part.key] += part.quantity
-    return any(abs(quantity) >= QUANTITY_ROUNDING for quantity in quantities.values())
+    return any(map(rounded, quantities.values()))
 
 
 def _structures(parts: Iterable[OwnedPart]) -> Iterator[list[OwnedPart]]:
@@ -164,45 +169,44 @@ def _structures(parts: Iterable[OwnedPart]) -> Iterator[list[OwnedPart]]:
 
 _Stay = Sequence[OwnedPart]
 
+# A part, after the number of its stay.
+_Numbered = tuple[int, OwnedPart]
+
 # An account and a symbol.
 _Place = tuple[str, str | None]
 
 
 def _place_of(part: OwnedPart) -> _Place:
-    account, _conid = part.key
-    return account, part.movement.symbol
+    return part.movement.account, part.movement.symbol
 
 
 def _joined(stays: Sequence[_Stay]) -> list[list[int]]:
     """Return the numbers of the stays of each structure."""
     groups = Groups(len(stays))
-    _join_orders(stays, groups)
-    _join_near_trades(stays, groups)
-    _join_deliveries(stays, groups)
-    _join_actions(stays, groups)
+    parts = [(number, part) for number, stay in enumerate(stays) for part in stay]
+    _join_orders(parts, groups)
+    _join_near_trades(parts, groups)
+    _join_deliveries(parts, groups)
+    _join_actions(parts, stays, groups)
     _join_covered(stays, groups)
     return groups.members()
 
 
-def _join_orders(stays: Sequence[_Stay], groups: "Groups") -> None:
+def _join_orders(parts: Iterable[_Numbered], groups: "Groups") -> None:
     """Join what one order traded."""
     by_order: dict[tuple[str, str], int] = {}
-    for number, stay in enumerate(stays):
-        for part in stay:
-            account, _conid = part.key
-            order = part.movement.order_id
-            if part.is_trade and order is not None:
-                groups.join(by_order.setdefault((account, order), number), number)
+    for number, part in parts:
+        order = part.movement.order_id
+        if part.is_trade and order is not None:
+            groups.join(by_order.setdefault((part.movement.account, order), number), number)
 
 
-def _join_near_trades(stays: Sequence[_Stay], groups: "Groups") -> None:
+def _join_near_trades(parts: Iterable[_Numbered], groups: "Groups") -> None:
     """Join options that were opened within a minute, or when others of the symbol closed."""
-    of_symbol: dict[_Place, list[tuple[datetime, bool, int]]] = {}
-    for number, stay in enumerate(stays):
-        for part in stay:
-            if part.is_trade and part.is_option:
-                trades = of_symbol.setdefault(_place_of(part), [])
-                trades.append((part.at, part.opens, number))
+    of_symbol: defaultdict[_Place, list[tuple[datetime, bool, int]]] = defaultdict(list)
+    for number, part in parts:
+        if part.is_trade and part.is_option:
+            of_symbol[_place_of(part)].append((part.at, part.opens, number))
 
     for trades in of_symbol.values():
         trades.sort()
@@ -215,67 +219,56 @@ def _join_near_trades(stays: Sequence[_Stay], groups: "Groups") -> None:
                     groups.join(number_before, number)
 
 
-def _join_deliveries(stays: Sequence[_Stay], groups: "Groups") -> None:
+def _join_deliveries(parts: Iterable[_Numbered], groups: "Groups") -> None:
     """Join options with what they delivered."""
+    deliveries = [numbered for numbered in parts if numbered[1].movement.kind in DELIVERIES]
     ends: defaultdict[tuple[str, date, int], list[tuple[int, Movement]]] = defaultdict(list)
-    for number, stay in enumerate(stays):
-        for part in stay:
-            movement = part.movement
-            if part.is_option and movement.kind in DELIVERIES:
-                conid = movement.counter_conid or movement.underlying_conid or 0
-                ends[movement.account, movement.day, conid].append((number, movement))
+    for number, part in deliveries:
+        movement = part.movement
+        if part.is_option:
+            conid = movement.counter_conid or movement.underlying_conid or 0
+            ends[movement.account, movement.day, conid].append((number, movement))
 
-    for number, stay in enumerate(stays):
-        for part in stay:
-            account, conid = part.key
-            if part.movement.kind in DELIVERIES:
-                for option in _delivering(part, ends[account, part.movement.day, conid]):
-                    groups.join(option, number)
-
-
-def _delivering(part: OwnedPart, ends: Sequence[tuple[int, Movement]]) -> list[int]:
-    """Return the numbers of the options that delivered something: by contract, or by strike."""
-    movement = part.movement
-    option = part.origin if part.opens else movement.counter_conid
-    of_option = [number for number, end in ends if end.conid == option]
-    at_strike = [number for number, end in ends if end.strike == movement.price]
-    return of_option or at_strike or [number for number, _end in ends]
+    for number, part in deliveries:
+        account, conid = part.key
+        ended = ends[account, part.movement.day, conid]
+        option = part.origin if part.opens else part.movement.counter_conid
+        of_option = [ending for ending in ended if ending[1].conid == option]
+        at_strike = [ending for ending in ended if ending[1].strike == part.movement.price]
+        for delivering, _end in of_option or at_strike or ended:
+            groups.join(delivering, number)
 
 
-def _join_actions(stays: Sequence[_Stay], groups: "Groups") -> None:
+def _join_actions(parts: Sequence[_Numbered], stays: Sequence[_Stay], groups: "Groups") -> None:
     """Join contracts with what corporate actions brought for them."""
-    taken: defaultdict[tuple[str, date, int], list[int]] = defaultdict(list)
-    for number, stay in enumerate(stays):
-        for part in stay:
-            if part.movement.kind is MovementKind.CORPORATE_ACTION and not part.opens:
-                account, conid = part.key
-                taken[account, part.movement.day, conid].append(number)
+    taken: defaultdict[tuple[Key, date], list[int]] = defaultdict(list)
+    for number, part in parts:
+        if part.movement.kind is MovementKind.CORPORATE_ACTION and not part.opens:
+            taken[part.key, part.movement.day].append(number)
 
-    for number, stay in enumerate(stays):
-        for part in stay:
-            account, _conid = part.key
-            for conid in part.came_for:
-                for gone in taken[account, part.movement.day, conid]:
-                    if stays[gone][0].origin == part.origin:
-                        groups.join(gone, number)
+    for number, part in parts:
+        for conid in part.came_for:
+            for gone in taken[(part.movement.account, conid), part.movement.day]:
+                if stays[gone][0].origin == part.origin:
+                    groups.join(gone, number)
 
 
 def _join_covered(stays: Sequence[_Stay], groups: "Groups") -> None:
     """Join options that were sold while something was held that an option had delivered."""
-    delivered: dict[_Place, list[tuple[datetime, datetime | None, int]]] = {}
+    delivered: defaultdict[_Place, list[tuple[datetime, datetime | None, int]]]
+    delivered = defaultdict(list)
     for number, stay in enumerate(stays):
         first = stay[0]
         if not first.is_option and first.movement.kind in DELIVERIES:
             end = None if _is_held(stay) else stay[-1].at
-            delivered.setdefault(_place_of(first), []).append((first.at, end, number))
+            delivered[_place_of(first)].append((first.at, end, number))
 
     for number, stay in enumerate(stays):
         first = stay[0]
         if not first.is_option or first.quantity >= 0:
             continue
-        for begin, end, holding in delivered.get(_place_of(first), ()):
-            was_held = begin <= first.at and (end is None or first.at <= end)
-            if was_held:
+        for begin, end, holding in delivered[_place_of(first)]:
+            if begin <= first.at and (end is None or first.at <= end):
                 groups.join(holding, number)
 
 
@@ -358,8 +351,10 @@ def states_of(campaign: TradedCampaign) -> list[CampaignState]:
         brought_at_widest = brought
         for part in group:
             lots[part.key[1]] += part.quantity
-            held = _held_in(lots)
-            brought = _with_cash(brought, part)
+            held = {conid: quantity for conid, quantity in lots.items() if rounded(quantity)}
+            currency = part.movement.currency
+            with_part = known_sum([brought.get(currency, 0.0), part.known_cash])
+            brought = {**brought, currency: with_part}
             if _size_of(held) >= _size_of(widest):
                 widest = held
                 brought_at_widest = brought
@@ -378,23 +373,8 @@ def states_of(campaign: TradedCampaign) -> list[CampaignState]:
     return states
 
 
-def _held_in(lots: Lots) -> Lots:
-    """Return the lots of which something is held."""
-    return {
-        conid: quantity for conid, quantity in lots.items() if abs(quantity) >= QUANTITY_ROUNDING
-    }
-
-
 def _size_of(lots: Lots) -> tuple[int, float]:
     return len(lots), sum(map(abs, lots.values()))
-
-
-def _with_cash(
-    brought: Mapping[str | None, float | None], part: OwnedPart
-) -> dict[str | None, float | None]:
-    """Return what a campaign has brought with a part; None where its cash is not known."""
-    currency = part.movement.currency
-    return {**brought, currency: known_sum([brought.get(currency, 0.0), part.known_cash])}
 
 
 def _together(parts: Iterable[OwnedPart]) -> list[list[OwnedPart]]:
@@ -459,9 +439,8 @@ def rolls_in(states: Sequence[CampaignState], contracts: Contracts) -> list[Roll
         opened: dict[int, None] = {}
         for part in state.parts:
             if part.is_trade and part.is_option:
-                _account, conid = part.key
                 side = opened if part.opens else closed
-                side[conid] = None
+                side[part.key[1]] = None
 
         old = tuple(contracts[conid].name for conid in closed)
         new = tuple(contracts[conid].name for conid in opened if conid not in closed)
@@ -515,7 +494,9 @@ def capital_at_risk(
                 return None, f"{least}, on {state.session}"
             at_risk -= least
         greatest = max(greatest, at_risk)
-    return (greatest, None) if is_held else (None, "what it had is not known")
+    if is_held:
+        return (greatest, None)
+    return (None, "what it had is not known")
 
 
 def _least_worth_of(lots: Lots, contracts: Contracts) -> float | str:
@@ -533,7 +514,9 @@ def _least_worth_of(lots: Lots, contracts: Contracts) -> float | str:
     least, is_unlimited = least_worth(pieces)
     if is_unlimited:
         return "the loss had no bound"
-    return "a short option outlived the next expiry" if least is None else least
+    if least is None:
+        return "a short option outlived the next expiry"
+    return least
 
 
 # ---- what it brought
@@ -559,7 +542,7 @@ def money_of(parts: Sequence[OwnedPart], fees_beside: float = 0.0) -> CampaignMo
     cash = known_sum(part.cash for part in parts)
     fees = known_sum([fees_beside, *(part.fee_in(part.movement.currency) for part in parts)])
     reasons = dict.fromkeys(part.unknown for part in parts if part.unknown)
-    is_known = not reasons and cash is not None and fees is not None
+    profit = None if reasons else known_sum([cash, times(fees, -1.0)])
 
     received = None
     paid = None
@@ -570,11 +553,11 @@ def money_of(parts: Sequence[OwnedPart], fees_beside: float = 0.0) -> CampaignMo
         received = known_sum(premium for premium in known_premiums if premium > 0)
         paid = known_sum(-premium for premium in known_premiums if premium < 0)
     return CampaignMoney(
-        profit=cash - fees if is_known else None,  # type: ignore[operator]
+        profit=profit,
         fees=fees,
         received=received,
         paid=paid,
-        unknown=None if is_known else first_reasons([*reasons]),
+        unknown=None if profit is not None else first_reasons([*reasons]),
     )
 
 
@@ -624,7 +607,9 @@ def end_of(campaign: TradedCampaign, openings: Openings) -> CampaignEnd:
     if MovementKind.TRANSFER in kinds:
         return CampaignEnd.TRANSFERRED
 
-    return CampaignEnd.ROLLED_AWAY if is_rolled else CampaignEnd.CLOSED
+    if is_rolled:
+        return CampaignEnd.ROLLED_AWAY
+    return CampaignEnd.CLOSED
 
 
 # ---- what a strategy has earned so far
@@ -670,11 +655,11 @@ class EarnedMoney:
         lot = self.lots.setdefault(part.key, Lot())
         before = lot.quantity
         lot.quantity += part.quantity
-        is_gone = abs(lot.quantity) < QUANTITY_ROUNDING
+        is_gone = not rounded(lot.quantity)
         is_action = part.movement.kind is MovementKind.CORPORATE_ACTION
 
         if part.opens:
-            account, _conid = part.key
+            account = part.movement.account
             moved = [self._moving.pop((account, conid), 0.0) for conid in part.came_for]
             lot.cost = known_sum([lot.cost, paid, *moved])
         elif is_action and is_gone and is_replaced:
@@ -684,10 +669,9 @@ class EarnedMoney:
         else:
             closed = -part.quantity / before if before else 0.0
             cost = lot.cost if closed else 0.0
-            removed = None if cost is None else cost * closed
-            gained = None if paid is None or removed is None else -paid - removed
+            gained = times(known_sum([paid, times(cost, closed)]), -1.0)
             self.realised = known_sum([self.realised, gained])
-            lot.cost = None if lot.cost is None else lot.cost * (1.0 - closed)
+            lot.cost = times(lot.cost, 1.0 - closed)
         if is_gone:
             del self.lots[part.key]
 
@@ -698,7 +682,7 @@ class EarnedMoney:
         if part.fee and charged_in is not None and charged_in != part.movement.currency:
             self.other_fees[charged_in] = self.other_fees.get(charged_in, 0.0) + part.fee
         self.fees = known_sum([self.fees, fee])
-        return None if part.known_cash is None or fee is None else fee - part.known_cash
+        return known_sum([fee, times(part.known_cash, -1.0)])
 
 
 def earned_by(parts: Iterable[OwnedPart]) -> dict[tuple[str, str | None], EarnedMoney]:
@@ -742,7 +726,7 @@ def open_profit(
         position, value = whole.get(key, (0.0, None))
         held = own["position"] * own["share"] if own is not None else position
         is_enough = held / lot.quantity >= 1 - QUANTITY_ROUNDING
-        is_same = own is None or abs(held - lot.quantity) <= QUANTITY_ROUNDING
+        is_same = own is None or not rounded(held - lot.quantity)
         if not is_enough:
             return None
         if own is not None and (not is_same or lot.cost is None):

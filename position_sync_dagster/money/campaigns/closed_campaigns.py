@@ -17,7 +17,7 @@ import polars as pl
 from polars import col
 
 from position_sync_dagster.domain.clock import A_DAY
-from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key, grouped
+from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import (
     OPTION_TYPES,
     ContractDetails,
@@ -53,7 +53,7 @@ from position_sync_dagster.money.past.attribution import (
     name_of,
 )
 from position_sync_dagster.money.past.movement_sources import SINGLE_TYPES
-from position_sync_dagster.money.past.movements import Movement, known_sum
+from position_sync_dagster.money.past.movements import Movement, known_sum, rounded, times
 from position_sync_dagster.money.past.owned_parts import (
     deciding_movements,
     held_before,
@@ -128,7 +128,13 @@ class CampaignBook:
             return []
 
         openings = Openings(self.parts)
-        self._recorded.read_moments(_moments_of(self.campaigns))
+        moments: list[tuple[datetime, list[int]]] = []
+        for campaign in self.campaigns:
+            states = states_of(campaign)
+            moments.append((first_state(states).at, campaign.conids))
+            moments.append((states[-1].at, campaign.conids))
+        self._recorded.read_moments(moments)
+
         in_currencies = [
             (campaign, currency) for campaign in self.campaigns for currency in campaign.currencies
         ]
@@ -154,7 +160,7 @@ class CampaignBook:
                 held[part.key] += part.quantity
                 money = with_money(money, part)
 
-            if any(abs(quantity) >= QUANTITY_ROUNDING for quantity in held.values()):
+            if any(map(rounded, held.values())):
                 value = self._recorded.value_of(held, day)
                 profit = known_sum([money, value])
                 at_close = CampaignValue(day=day, currency=currency, value=value, profit=profit)
@@ -336,16 +342,6 @@ def _next_expiry(conids: Iterable[int], contracts: Contracts) -> date | None:
     return min(filter(None, expiries), default=None)
 
 
-def _moments_of(campaigns: Iterable[TradedCampaign]) -> list[tuple[datetime, list[int]]]:
-    """Return the times at which campaigns began and ended, with their contracts."""
-    moments: list[tuple[datetime, list[int]]] = []
-    for campaign in campaigns:
-        states = states_of(campaign)
-        moments.append((first_state(states).at, campaign.conids))
-        moments.append((states[-1].at, campaign.conids))
-    return moments
-
-
 def contract_of(
     movements: Sequence[Movement], details: ContractDetails | None, leg: ActiveContract | None
 ) -> Contract:
@@ -396,10 +392,10 @@ _SPAN = {
 
 def with_money(money: float | None, part: OwnedPart) -> float | None:
     """Return what a campaign got until a part, with it, less fees; None: not known."""
-    cash, fee = part.cash, part.fee_in(part.movement.currency)
-    if money is None or part.unknown or cash is None or fee is None:
+    fee = part.fee_in(part.movement.currency)
+    if part.unknown:
         return None
-    return money + cash - fee
+    return known_sum([money, part.cash, times(fee, -1.0)])
 
 
 def ledger_extremes(
@@ -458,7 +454,7 @@ def _spans_of(parts: Sequence[OwnedPart]) -> Iterable[_Span]:
         money = with_money(money, part)
         _before, begin = _bounds_of(part)
         end, _after = _bounds_of(following)
-        open_quantities = {key: q for key, q in held.items() if abs(q) >= QUANTITY_ROUNDING}
+        open_quantities = {key: quantity for key, quantity in held.items() if rounded(quantity)}
         if money is not None and open_quantities and begin < end:
             yield begin, end, money, open_quantities
 

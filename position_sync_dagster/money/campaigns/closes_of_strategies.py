@@ -126,8 +126,7 @@ class Closes:
         total = rows.with_columns(name=nothing)
 
         # The parts of a profit that is divided are not known.
-        is_divided = pl.col("is_divided").fill_null(value=False)
-        profit_of_one = pl.when(~is_divided).then("realized_pnl")
+        profit_of_one = pl.when(~pl.col("is_divided").fill_null(value=False)).then("realized_pnl")
         undivided = rows.with_columns(realized_pnl=profit_of_one)
         by_strategy = undivided.rename({"strategies": "name"}).explode("name")
         named = by_strategy.drop_nulls("name")
@@ -189,17 +188,14 @@ class Closes:
         Returns:
             None if it was not held since it was added, or if a cause is not known.
         """
-        newest: tuple[datetime, str] | None = None
-        for account, (seen_at, text) in self.ends.get(leg.conid, {}).items():
-            is_of_leg = leg.account in (None, account) and seen_at >= leg.added_at
-            if not is_of_leg:
-                continue
-            if text is None:
-                return None
-
-            end = (seen_at, text)
-            newest = end if newest is None else max(newest, end)
-        return None if newest is None else newest[1]
+        ends = [
+            (seen_at, text)
+            for account, (seen_at, text) in self.ends.get(leg.conid, {}).items()
+            if leg.account in (None, account) and seen_at >= leg.added_at
+        ]
+        if not ends or any(text is None for _seen_at, text in ends):
+            return None
+        return max(ends)[1]
 
     def chosen(
         self, strategy: str | None, underlying: str | None, limit: int | None
@@ -215,8 +211,7 @@ class Closes:
         if strategy is not None:
             rows = rows.filter(pl.col("strategies").list.contains(pl.lit(strategy)))
         if underlying is not None:
-            symbol = pl.col("symbol").str.to_uppercase()
-            rows = rows.filter(symbol == underlying.upper())
+            rows = rows.filter(pl.col("symbol").str.to_uppercase() == underlying.upper())
 
         shown = rows[:limit]
         closures = schema.records_of(Closure, shown)

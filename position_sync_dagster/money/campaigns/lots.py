@@ -12,11 +12,12 @@ from datetime import date, datetime
 from enum import StrEnum
 from itertools import chain
 from math import copysign
+from typing import Any
 
 from polars import col
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
-from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key, grouped
+from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.lake.schema import TableSpec, columns_of
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.lake import MoneyLake
@@ -28,6 +29,8 @@ from position_sync_dagster.money.past.movements import (
     Movement,
     MovementKind,
     known_sum,
+    rounded,
+    times,
 )
 from position_sync_dagster.settings import Settings
 
@@ -122,15 +125,16 @@ class HoldingChange:
     def part(self, quantity: float) -> "HoldingChange":
         """Return the part of it that changed so much."""
         fraction = quantity / self.quantity
-        cash = None if self.cash is None else self.cash * fraction
-        fees = None if self.fees is None else self.fees * fraction
-        return replace(self, quantity=quantity, cash=cash, fees=fees)
+        cash = times(self.cash, fraction)
+        return replace(self, quantity=quantity, cash=cash, fees=times(self.fees, fraction))
 
     @property
     def through(self) -> int | None:
         """The option that delivered it."""
         is_delivery = self.movement.kind in DELIVERIES and self.movement.right is None
-        return self.movement.counter_conid if is_delivery else None
+        if is_delivery:
+            return self.movement.counter_conid
+        return None
 
 
 def changes_in(parts: Iterable[OwnedPart]) -> list[HoldingChange]:
@@ -159,12 +163,12 @@ def _change(parts: Sequence[OwnedPart]) -> HoldingChange:
 
     cash = known_sum(part.cash for part in parts)
     fees = known_sum(part.fee_in(part.movement.currency) for part in parts)
-    is_known = why_unknown is None and cash is not None and fees is not None
+    after_fees = None if why_unknown else known_sum([cash, times(fees, -1.0)])
     return HoldingChange(
         movement=largest.movement,
         quantity=sum(part.quantity for part in parts),
-        cash=cash - fees if is_known else None,  # type: ignore[operator]
-        fees=fees if is_known else None,
+        cash=after_fees,
+        fees=None if after_fees is None else fees,
         came_for=largest.came_for,
         is_prior=largest.is_prior,
         why_unknown=why_unknown,
@@ -229,10 +233,10 @@ class _Matching:
             self.lots.append(_lot(first.part(-closing.quantity), closing))
 
             still_held = first.quantity + closing.quantity
-            if abs(still_held) >= QUANTITY_ROUNDING:
+            if rounded(still_held):
                 held.appendleft(first.part(still_held))
             left = left.part(left.quantity - closing.quantity)
-            if abs(left.quantity) < QUANTITY_ROUNDING:
+            if not rounded(left.quantity):
                 return
         held.append(left)
 
@@ -259,7 +263,7 @@ class _Matching:
         elif self.replaced[movement.account, movement.key[1], movement.day]:
             self.taken[movement.key] = [*held]
             held.clear()
-        elif total * after > 0 and abs(after) >= QUANTITY_ROUNDING:
+        elif total * after > 0 and rounded(after):
             self.held[movement.key] = deque(
                 replace(opened, quantity=opened.quantity * after / total) for opened in held
             )
@@ -291,16 +295,24 @@ class _Matching:
 def _lot(opened: HoldingChange, closing: HoldingChange | None) -> TradedLot:
     """Return the lot of what was opened and closed; None: it is held."""
     contract = opened.became or opened.movement
+    why_unknown = opened.why_unknown
+    since = None if opened.is_prior else opened.movement.day
+    sides = [opened.cash, None]
+    fees = opened.fees
+    ended: dict[str, Any] = {}
     if closing is not None:
         contract = closing.movement
-
-    sides = [opened.cash, None if closing is None else closing.cash]
-    bought, sold = sides if opened.quantity >= 0 else reversed(sides)
-    closed = None if closing is None else closing.movement.day
-    since = None if opened.is_prior else opened.movement.day
-    why_unknown = opened.why_unknown
-    if closing is not None:
         why_unknown = why_unknown or closing.why_unknown
+        sides = [opened.cash, closing.cash]
+        fees = known_sum([opened.fees, closing.fees])
+        ended["profit"] = known_sum(sides)
+        ended["closed"] = contract.day
+        ended["closed_at"] = contract.at
+        ended["closed_by"] = contract.kind
+        ended["closed_through"] = closing.through
+        ended["days"] = None if since is None else (contract.day - since).days
+
+    bought, sold = sides if opened.quantity >= 0 else reversed(sides)
     return TradedLot(
         account=contract.account,
         conid=contract.key[1],
@@ -313,16 +325,11 @@ def _lot(opened: HoldingChange, closing: HoldingChange | None) -> TradedLot:
         opened_at=None if opened.is_prior else opened.movement.at,
         opened_by=opened.movement.kind,
         opened_through=opened.through,
-        closed=closed,
-        closed_at=None if closing is None else closing.movement.at,
-        closed_by=None if closing is None else closing.movement.kind,
-        closed_through=None if closing is None else closing.through,
-        days=None if closed is None or since is None else (closed - since).days,
-        cost=None if bought is None else 0.0 - bought,
+        cost=times(bought, -1.0),
         proceeds=sold,
-        profit=None if closing is None else known_sum(sides),
-        fees=known_sum([opened.fees, 0.0 if closing is None else closing.fees]),
+        fees=fees,
         why_unknown=why_unknown,
+        **ended,
     )
 
 
@@ -342,7 +349,7 @@ def as_the_broker_matched(
         events = [] if day is None else stated_of[account, conid, day]
         size = sum(lot.quantity for lot in of_day)
         stated_size = sum(event.quantity or 0.0 for event in events)
-        if events and abs(size - stated_size) < QUANTITY_ROUNDING:
+        if events and not rounded(size - stated_size):
             matched += [_broker_lot(of_day[0], event) for event in events]
         else:
             matched += of_day
@@ -354,7 +361,8 @@ def _broker_lot(lot: TradedLot, event: StatementEvent) -> TradedLot:
     quantity = event.quantity or 0.0  # a closed lot has one
     is_long = quantity > 0
     opened = None if event.time is None else event.time.astimezone(NEW_YORK).date()
-    other_side = known_sum([event.amount, event.realized_pnl if is_long else _minus(event)])
+    gained = times(event.realized_pnl, 1.0 if is_long else -1.0)
+    other_side = known_sum([event.amount, gained])
     return replace(
         lot,
         quantity=quantity,
@@ -368,10 +376,6 @@ def _broker_lot(lot: TradedLot, event: StatementEvent) -> TradedLot:
         source=LotSource.BROKER,
         why_unknown=None,
     )
-
-
-def _minus(event: StatementEvent) -> float | None:
-    return None if event.realized_pnl is None else -event.realized_pnl
 
 
 def read_lots(lake: MoneyLake, settings: Settings, since: date | None = None) -> list[TradedLot]:

@@ -11,10 +11,11 @@ from typing import Any
 import polars as pl
 from polars import col
 
-from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key, grouped
+from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
 from position_sync_dagster.money.campaigns.campaigns import Contracts, Lots
 from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.past.movements import known_sum, rounded, times
 
 # How far from a trade a row of the ledger may be whose greeks are those of the trade.
 NEAR = timedelta(hours=1)
@@ -95,15 +96,11 @@ class RecordedValues:
 
     def value_of(self, held: Mapping[Key, float], day: date) -> float | None:
         """Return the value of some quantities at the close of a day; None: not known."""
-        total = 0.0
-        for (account, conid), quantity in held.items():
-            if abs(quantity) < QUANTITY_ROUNDING:
-                continue
-            unit = self._units.get((account, conid, day))
-            if unit is None:
-                return None
-            total += quantity * unit
-        return total
+        return known_sum(
+            times(self._units.get((account, conid, day)), quantity)
+            for (account, conid), quantity in held.items()
+            if rounded(quantity)
+        )
 
     def greeks_of(
         self,

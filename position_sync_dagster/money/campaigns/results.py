@@ -115,7 +115,7 @@ def _result(
         "group": group,
         "currency": currency,
         "number": number,
-        "fees": _exact_sum(campaign.fees for campaign in campaigns),
+        "fees": known_sum(campaign.fees for campaign in campaigns),
         "unknown": number - len(known),
     }
     if len(known) < number:
@@ -127,7 +127,7 @@ def _result(
     won = fsum(wins)
     lost = -fsum(losses)
     profit = fsum(known)
-    at_risk = _exact_sum(campaign.capital_at_risk for campaign in campaigns)
+    at_risk = known_sum(campaign.capital_at_risk for campaign in campaigns)
     why_unknown = None
     if not at_risk:
         why_unknown = "return: the capital at risk of a campaign is not known"
@@ -146,16 +146,6 @@ def _result(
         drawdown=max(drawdowns),
         why_unknown=why_unknown,
     )
-
-
-def _exact_sum(amounts: Iterable[float | None]) -> float | None:
-    """Return the sum without rounding on the way; None if one of the amounts is not known."""
-    exact = []
-    for amount in amounts:
-        if amount is None:
-            return None
-        exact.append(amount)
-    return fsum(exact)
 
 
 _OF_PROFITS = (
@@ -211,7 +201,7 @@ def days_of(
     days = []
     for day, currency in sorted({*profit_of, *closed}, key=_by_day):
         of_day = closed[day, currency]
-        realised = _exact_sum(campaign.profit for campaign in of_day)
+        realised = known_sum(campaign.profit for campaign in of_day)
         total = totals[currency]
         total.add(realised)
         result = DayResult(
@@ -247,7 +237,9 @@ class _RunningTotal:
     @property
     def drawdown(self) -> float | None:
         """How far it is below its highest; None: not known."""
-        return None if self.amount is None else self.highest - self.amount
+        if self.amount is None:
+            return None
+        return self.highest - self.amount
 
 
 # ---- what is read
