@@ -191,7 +191,9 @@ class Book:
         by_account = self._account_totals
         accounts = {total.account for total in by_account}
         by_currency = self._totals_by("currency")
-        return [*by_account, *by_currency] if len(accounts) > 1 else by_currency
+        if len(accounts) > 1:
+            return [*by_account, *by_currency]
+        return by_currency
 
     @cached_property
     def in_base(self) -> list[TotalSum]:
@@ -273,7 +275,9 @@ class Book:
         strategy, currency = key
         earned = self.closes.earned.get(key, EarnedMoney())
         # What closed without a movement that names it has no known profit.
-        realised = None if key in self.closes.unnamed else earned.realised
+        realised = None
+        if key not in self.closes.unnamed:
+            realised = earned.realised
         holdings = self.split.parts.filter(strategy_id=strategy, currency=currency)
         open_now = open_profit(earned.lots, holdings, self.priced)
         return Campaign(
@@ -605,7 +609,9 @@ def with_gaps(points: Sequence[CurvePoint], longest: timedelta, every: int = 1) 
     is_after_gap = False
     for number, point in enumerate(points):
         at = point[0]
-        next_at = points[number + 1][0] if number + 1 < len(points) else None
+        next_at = None
+        if number + 1 < len(points):
+            next_at = points[number + 1][0]
         is_before_gap = next_at is not None and next_at - at > longest
         is_end = is_after_gap or is_before_gap or next_at is None
         if is_end or number % every == 0:
@@ -625,8 +631,7 @@ def _newest_at_slots(sampled: pl.DataFrame, not_sampled: pl.DataFrame) -> pl.Dat
     """
     columns = (*KEY, "timestamp", "position", "daily_pnl", "currency")
     earlier = not_sampled.select(*columns, slot="timestamp")
-    in_slots = sampled.select(*columns, "slot")
-    rows = pl.concat([earlier, in_slots]).sort("slot")
+    rows = pl.concat([earlier, sampled.select(*columns, "slot")]).sort("slot")
 
     slots = sampled.select("slot").unique()
     each = slots.join(rows.select(KEY).unique(), how="cross").sort("slot")

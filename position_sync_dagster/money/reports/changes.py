@@ -25,7 +25,7 @@ from position_sync_dagster.money.as_of import breaks_at
 from position_sync_dagster.money.cents import cents, in_cents
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import SLACK, Cause, Closure
-from position_sync_dagster.money.past.movements import Movement, MovementKind, known_sum
+from position_sync_dagster.money.past.movements import Movement, MovementKind, known_sum, times
 
 # Maximum number of ended breaks that are looked at.
 MOST_BREAKS = 100
@@ -113,8 +113,7 @@ def read_day(lake: MoneyLake, since: datetime, until: datetime | None = None) ->
         for movement in _movements_since(lake, since)
         if until is None or (movement.at or known_by) < known_by
     ]
-    conids = set(map(attrgetter("conid"), (*changes, *movements)))
-    of_these = col.conid.is_in(conids)
+    of_these = col.conid.is_in(set(map(attrgetter("conid"), (*changes, *movements))))
 
     legs = lake.registry.sync.history().filter(of_these)  # also removed ones
     by_conid = legs.group_by("conid").agg("strategy_id")
@@ -246,7 +245,7 @@ def _profit_of(changes: Sequence[PositionChange], movements: Sequence[Movement])
 
     at_close = _value_at_close(changes[0]) if held else 0.0
     received = known_sum(movement.cash for movement in movements)
-    return None if at_close is None or received is None else received - at_close
+    return known_sum([received, times(at_close, -1.0)])
 
 
 def _value_at_close(change: PositionChange) -> float | None:
@@ -325,7 +324,7 @@ def _traded(trades: Sequence[Movement], names: Mapping[int, str]) -> str:
         quantity = trade.quantity or 0.0  # one without moved nothing
         net += quantity
         size += abs(quantity)
-        payments.append(None if trade.price is None else trade.price * abs(quantity))
+        payments.append(times(trade.price, abs(quantity)))
 
     if net > 0:
         word = "bought"

@@ -31,7 +31,9 @@ def foreign(text: str, most: int = MOST_FOREIGN) -> str:
     """
     if len(text) > most:
         text = f"{text[: most - 1]}…"
-    return text if text.isprintable() else printable(text)
+    if text.isprintable():
+        return text
+    return printable(text)
 
 
 def number(value: float | None) -> str:
@@ -40,7 +42,9 @@ def number(value: float | None) -> str:
     >>> number(1234.5), number(None)
     ('1,234.50', '–')
     """
-    return "–" if value is None else f"{value:,.2f}"
+    if value is None:
+        return "–"
+    return f"{value:,.2f}"
 
 
 def amount(value: float | None) -> str:
@@ -81,7 +85,9 @@ def readable(value: Any) -> str:
 
     if value.is_integer():
         return f"{value + 0.0:,.0f}"  # no "-0"
-    return f"{value:,.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
+    if abs(value) >= 0.1:
+        return f"{value:,.2f}"
+    return f"{value:.2g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +140,9 @@ def known_for(known: int, of: int) -> str:
 
 def age(since: datetime | None, now: datetime) -> str:
     """Return the time from `since` to `now`; an unknown one is a dash."""
-    return "–" if since is None else duration((now - since).total_seconds())
+    if since is None:
+        return "–"
+    return duration((now - since).total_seconds())
 
 
 def duration(seconds: float | None) -> str:

@@ -55,8 +55,7 @@ class Split:
 
     def filter(self, *where: pl.Expr) -> "Split":
         """Return the parts and the legs for which the given expressions are true."""
-        parts = self.parts.filter(*where)
-        return Split(parts, self.legs.filter(*where))
+        return Split(self.parts.filter(*where), self.legs.filter(*where))
 
 
 def split(
@@ -82,7 +81,8 @@ def split(
     """
     active = [leg for leg in legs if leg.removed_at is None]
     contracts = details or {}
-    wrong = _mismatches(active, contracts)
+    mismatches = [contract_mismatch(leg, contracts.get(leg.conid)) for leg in active]
+    wrong = {number: mismatch for number, mismatch in enumerate(mismatches) if mismatch}
     matching = {number: leg for number, leg in enumerate(active) if number not in wrong}
 
     conids = {leg.conid for leg in active}
@@ -100,14 +100,6 @@ def split(
 
     all_rows = pl.concat([rows_of_legs, _legless_rows(parts.filter(col.leg < 0), conids)])
     return Split(parts, all_rows.with_columns(closed=closed))
-
-
-def _mismatches(
-    legs: Sequence[ActiveContract], contracts: Mapping[int, ContractDetails]
-) -> dict[int, str]:
-    """Return how legs differ from the contract of their conid, by their number."""
-    mismatches = [contract_mismatch(leg, contracts.get(leg.conid)) for leg in legs]
-    return {number: mismatch for number, mismatch in enumerate(mismatches) if mismatch}
 
 
 _HELD = (*KEY, "position")
@@ -139,8 +131,7 @@ def _parts(
     latest: pl.DataFrame, shares: pl.DataFrame, contracts: Mapping[int, ContractDetails]
 ) -> pl.DataFrame:
     """Return the parts of the holdings."""
-    holdings = latest.filter(col.position != 0).with_row_index("holding")
-    parts = holdings.join(shares, on=KEY)
+    parts = latest.filter(col.position != 0).with_row_index("holding").join(shares, on=KEY)
     asset_class = col.sec_type.replace_strict(_CLASSES, default="OTHER")
     with_classes = parts.with_columns(asset_class=asset_class, magnifier=magnifier_in(contracts))
     return _with_amounts(_with_marks(with_classes))

@@ -138,24 +138,17 @@ class Figures:
         part of the book any more.
         """
         owners_of = self.book.closes.owners_since(self.day.since)
-        rows = []
+        strategies: list[list[str]] = []
         for account, conid in closed.select(KEY).iter_rows():
             of_contract = self.day.strategies.get(conid, frozenset())
             names = owners_of.get((account, conid), of_contract)
-            if len(names) == 1 and UNATTRIBUTED not in names:
-                rows.append((account, conid, [*names], [1.0]))
+            strategies.append([*names] if len(names) == 1 and UNATTRIBUTED not in names else [])
 
-        columns = pl.col("strategies", "shares")
-        terms = closed.drop("strategies", "shares")
-        types = {
-            "account": pl.String(),
-            "conid": pl.Int64(),
-            "strategies": pl.List(pl.String()),
-            "shares": pl.List(pl.Float64()),
-        }
-        of_holdings = pl.DataFrame(rows, types, orient="row").unique(KEY)
-        joined = terms.join(of_holdings, on=KEY, how="left", maintain_order="left")
-        return joined.with_columns(columns.fill_null([]))
+        shares = [[1.0] * len(names) for names in strategies]
+        return closed.with_columns(
+            strategies=pl.Series(strategies, dtype=pl.List(pl.String)),
+            shares=pl.Series(shares, dtype=pl.List(pl.Float64)),
+        )
 
     @property
     def _moved(self) -> pl.DataFrame:
@@ -309,8 +302,7 @@ def read_figures(lake: MoneyLake, settings: Settings, now: datetime) -> Figures:
     versions = versions_of(*of_day, *others, lake.account_values)
 
     # These tables change seldom, but the sessions every few seconds.
-    versions_of_day = versions[: len(of_day)]
-    day = _day(lake, day_began(now), versions_of_day)
+    day = _day(lake, day_began(now), versions[: len(of_day)])
     sessions = read_sessions(lake, day.since)
     limits = known_limits(settings)
     connections = map(str, book.live_since.items())

@@ -23,7 +23,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     by_text = {text.casefold(): text for text in sorted(known)}
     texts = get_close_matches(name[:COMPARED].casefold(), by_text, MOST_NEAREST, cutoff=0.0)
     names = ", ".join(by_text[text] for text in texts)
-    return f"The nearest are: {names}." if names else "None is known yet."
+    if names:
+        return f"The nearest are: {names}."
+    return "None is known yet."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -159,18 +159,14 @@ class MoneySum(BaseModel):
             streamed: The conids that have a market data line; None while no owner is connected.
         """
         lines = None if streamed is None else len(streamed.intersection(row["conids"] or ()))
-        unknown = _unknown_counts(row)
-        of = {name: row[f"of_{column_of(name)}"] for name in unknown}
         computed = {
             "name": TOTAL if cls.named_by is None else f"{row[cls.named_by]}",
             "oldest_age_s": seconds_since(row["priced_at"], now),
             "oldest_greeks_s": seconds_since(row["greeks_at"], now),
             "lines": lines,
-            "unknown": unknown,
-            "known": {name: of[name] - count for name, count in unknown.items()},
-            "of": of,
         }
-        return cls.model_validate({**row, **cls._legs_of(row), **computed})
+        counts = counts_behind(row, {name: column_of(name) for name in AMOUNTS})
+        return cls.model_validate({**row, **cls._legs_of(row), **computed, **counts})
 
     @classmethod
     def _legs_of(cls, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,7 +225,9 @@ AMOUNTS = (
 def column_of(name: str) -> str:
     """Return the column of a field in the tables."""
     alias = MoneySum.model_fields[name].validation_alias
-    return alias if isinstance(alias, str) else name
+    if isinstance(alias, str):
+        return alias
+    return name
 
 
 def json_name(name: str) -> str:
@@ -237,14 +235,22 @@ def json_name(name: str) -> str:
     return MoneySum.model_fields[name].serialization_alias or name
 
 
-def _unknown_counts(row: Mapping[str, Any]) -> dict[str, int]:
-    """Return of how many holdings each sum leaves out the value, if of any."""
-    counts = {}
-    for name in AMOUNTS:
-        column = column_of(name)
-        count = row[f"without_{column}"]
-        # Who has no betas misses none.
-        has_no_betas = name == "beta_delta" and count == row[f"of_{column}"]
-        if count and not has_no_betas:
-            counts[name] = count
-    return counts
+def counts_behind(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, dict[str, int]]:
+    """Return of how many holdings each sum leaves out the value (`unknown`), if of any.
+
+    Also of how many it has the value (`known`), and of how many it is (`of`).
+
+    Args:
+        row: A row of `exposure.summed`.
+        columns: The columns of the sums, by their names.
+    """
+    without = {name: row[f"without_{column}"] for name, column in columns.items()}
+    of_all = {name: row[f"of_{column}"] for name, column in columns.items()}
+    # Who has no betas misses none.
+    unknown = {
+        name: count
+        for name, count in without.items()
+        if count and not (name == "beta_delta" and count == of_all[name])
+    }
+    known = {name: of_all[name] - count for name, count in unknown.items()}
+    return {"unknown": unknown, "known": known, "of": {name: of_all[name] for name in unknown}}

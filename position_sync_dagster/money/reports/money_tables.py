@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from operator import itemgetter
-from typing import Any
 
 import polars as pl
 
@@ -12,7 +11,7 @@ from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.columns import Column, Row, duration, number, readable
 from position_sync_dagster.money.reports.exposure import figure_of, summed
-from position_sync_dagster.money.reports.money_sums import MoneySum
+from position_sync_dagster.money.reports.money_sums import MoneySum, counts_behind
 
 
 def _currency(sums: Row) -> str:
@@ -185,8 +184,7 @@ def positions_table(rows: pl.DataFrame, book: Book) -> tuple[list[Row], int]:
     shown_names = set().union(*lines)
     summed_names = [name for name in _SUMMED if name in shown_names]
 
-    parts = book.split.parts.join(rows, on=KEY, how="semi")
-    totals = summed(parts, ["currency"], book.now)
+    totals = summed(book.split.parts.join(rows, on=KEY, how="semi"), ["currency"], book.now)
     lines.extend(
         _total_row(total, summed_names, book.now) for total in totals.iter_rows(named=True)
     )
@@ -211,18 +209,14 @@ def _position_rows(positions: pl.DataFrame) -> list[Row]:
 
 def _total_row(total: Row, summed_names: Sequence[str], now: datetime) -> Row:
     """Return the cells of the total of a currency, with the sums of `summed_names`."""
-    row: dict[str, Any] = {"name": f"total {total['currency']}"}
-    for name in summed_names:
-        row[name] = total[name]
-
-    unknown = {name: total[f"without_{name}"] for name in summed_names if total[f"without_{name}"]}
-    row["unknown"] = unknown
-    row["of"] = {name: total[f"of_{name}"] for name in unknown}
-    row["known"] = {name: row["of"][name] - count for name, count in unknown.items()}
-    row["age_s"] = seconds_since(total["priced_at"], now)
-    row["greeks_age_s"] = seconds_since(total["greeks_at"], now)
-    row["feed"] = "delayed" if total["delayed"] else None
-    return row
+    return {
+        "name": f"total {total['currency']}",
+        **{name: total[name] for name in summed_names},
+        **counts_behind(total, {name: name for name in summed_names}),
+        "age_s": seconds_since(total["priced_at"], now),
+        "greeks_age_s": seconds_since(total["greeks_at"], now),
+        "feed": "delayed" if total["delayed"] else None,
+    }
 
 
 def not_in_sums(book: Book) -> list[str]:

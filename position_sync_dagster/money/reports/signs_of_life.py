@@ -68,7 +68,9 @@ class Programs:
             return (f"The sensors are switched off: nothing is drained or checked. {SWITCH_ON}",)
         if not self.late:
             errors = f"The sensors tick, and find errors. {self.failing}"
-            return (*self.down, errors) if self.failing else self.down
+            if self.failing:
+                return (*self.down, errors)
+            return self.down
         last = "no sensor has ticked since the start"
         if self.ticked_at is not None:
             last = f"the last sensor tick was at {self.ticked_at:{TIME}}"

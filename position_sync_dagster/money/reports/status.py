@@ -186,10 +186,10 @@ def read_status(
     """
     book = read_book(lake, settings, now) if book is None else book
     mode = lake.sessions.mode()
-    logins = []
-    for login in settings.logins:
-        session = lake.sessions.current(login.gateway_id)
-        logins.append(_login_status(session, login, mode, now))
+    logins = [
+        _login_status(lake.sessions.current(login.gateway_id), login, mode, now)
+        for login in settings.logins
+    ]
     programs = signs_of_life.read()
     overview = lake.queue.sync.overview()
     failed = overview.counts.get(QueueStatus.FAILED, 0)
@@ -306,10 +306,14 @@ def leg_states(
         holding = held.get(leg.conid, ())
         accounts = [account for account in holding if leg.account in (None, account)]
         if not accounts:
-            return LegState.ARMED if book.closes.end_of(leg) is None else LegState.CLOSED
+            if book.closes.end_of(leg) is None:
+                return LegState.ARMED
+            return LegState.CLOSED
 
         is_streamed = any((account, leg.conid) in streamed for account in accounts)
-        return LegState.STREAMED if is_streamed else LegState.OVERFLOW
+        if is_streamed:
+            return LegState.STREAMED
+        return LegState.OVERFLOW
 
     return [state(leg) for leg in legs]
 
@@ -332,7 +336,9 @@ def plain(value: Any) -> Any:
     the JSON of figures.
     """
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        if math.isfinite(value):
+            return value
+        return None
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, str | int) or value is None:
@@ -352,7 +358,9 @@ def plain(value: Any) -> Any:
 
 
 def _plain_part(name: Any, value: Any) -> Any:
-    return in_cents(plain(value)) if name in MONEY else plain(value)
+    if name in MONEY:
+        return in_cents(plain(value))
+    return plain(value)
 
 
 def _login_status(
@@ -399,4 +407,6 @@ _OF_LINES = ("lines_in_use", "line_limit", "underlying_lines")
 def _sum(values: Iterable[int | None]) -> int | None:
     """Return the sum of the values that are not None; None if all are."""
     numbers = [value for value in values if value is not None]
-    return sum(numbers) if numbers else None
+    if numbers:
+        return sum(numbers)
+    return None

@@ -66,15 +66,13 @@ def proposed(lake: MoneyLake, now: datetime) -> list[LegChange]:
     legs = lake.registry.sync.get_all_active()
     rolls, _unclear = _rolls(lake, legs, now)
     keys = {leg.key for leg in legs}
-    changes = []
-    for roll in rolls:
-        for leg in legs:
-            if not _is_of(leg, roll) or not _is_whole(leg, roll):
-                continue
-            change = _change(leg, roll, now)
-            if change.after.key not in keys:
-                changes.append(change)
-    return changes
+    changes = [
+        _change(leg, roll, now)
+        for roll in rolls
+        for leg in legs
+        if _is_of(leg, roll) and _is_whole(leg, roll)
+    ]
+    return [change for change in changes if change.after.key not in keys]
 
 
 def apply(lake: MoneyLake, changes: Sequence[LegChange]) -> list[LegChange]:

@@ -74,7 +74,9 @@ def read(limit: Limit, book: Book) -> Reading:
 
     doubt = _doubt(limit, book, subject)
     if limit.measure in SUMS_OF_MONEY:
-        return Reading(unknown=doubt) if doubt else _sum(limit, book, subject.parts)
+        if doubt:
+            return Reading(unknown=doubt)
+        return _sum(limit, book, subject.parts)
 
     reading = _number(limit.measure, subject, book.now)
     if not doubt:
@@ -143,7 +145,9 @@ def _doubt_of_values(limit: Limit, book: Book, parts: pl.DataFrame) -> str:
         return f"the quantity has changed, and no row has been written since: {_named(unwritten)}"
 
     late = parts.filter(~is_current(book.live_since))
-    return "" if late.is_empty() else f"not confirmed lately: {_named(late)}"
+    if late.is_empty():
+        return ""
+    return f"not confirmed lately: {_named(late)}"
 
 
 def _sum(limit: Limit, book: Book, parts: pl.DataFrame) -> Reading:

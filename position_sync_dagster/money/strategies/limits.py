@@ -98,7 +98,9 @@ class Limit:
 
     def is_beyond(self, number: float) -> bool:
         """Return whether a number is beyond the limit; the limit itself is allowed."""
-        return number < self.value if self.bound is Bound.MIN else number > self.value
+        if self.bound is Bound.MIN:
+            return number < self.value
+        return number > self.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +129,10 @@ def judge(limit: Limit, reading: Reading) -> LimitState:
     """
     beyond = reading.number is not None and limit.is_beyond(reading.number)
     if not reading.unknown:
-        return LimitState.BROKEN if beyond else LimitState.HOLDS
+        if beyond:
+            return LimitState.BROKEN
+        return LimitState.HOLDS
     sure = reading.at_least and limit.bound is Bound.MAX
-    return LimitState.BROKEN if beyond and sure else LimitState.UNKNOWN
+    if beyond and sure:
+        return LimitState.BROKEN
+    return LimitState.UNKNOWN

@@ -17,7 +17,7 @@ from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.holding import BrokerPosition, grouped
 from position_sync_dagster.domain.instrument import OPTION_TYPES, Instrument, Right, contract_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract
-from position_sync_dagster.money.past.movements import Movement
+from position_sync_dagster.money.past.movements import Movement, known_sum, times
 
 # Orders of one underlying within this time may have opened one structure.
 TOGETHER = timedelta(minutes=1)
@@ -68,7 +68,9 @@ class Piece:
     @property
     def day(self) -> str:
         """The expiry of an option; empty for anything else."""
-        return str(self.instrument.expiry) if self.is_option else ""
+        if self.is_option:
+            return str(self.instrument.expiry)
+        return ""
 
     @property
     def order(self) -> tuple[str, float, bool, int]:
@@ -113,22 +115,6 @@ def _has_equal_strikes(legs: Sequence[Piece]) -> bool:
 
 def _is_balanced(legs: Sequence[Piece]) -> bool:
     return _net(legs) == 0
-
-
-def _is_net_short(legs: Sequence[Piece]) -> bool:
-    return _net(legs) < 0
-
-
-def _is_net_long(legs: Sequence[Piece]) -> bool:
-    return _net(legs) > 0
-
-
-def _has_balanced_calls(legs: Sequence[Piece]) -> bool:
-    return _net(legs[1:]) == 0
-
-
-def _has_balanced_puts(legs: Sequence[Piece]) -> bool:
-    return _net(legs[:2]) == 0
 
 
 def _has_one_quantity(legs: Sequence[Piece]) -> bool:
@@ -192,8 +178,8 @@ _of_both_sides("collar", _fits_stock, *_COLLARS)
 
 _SPREADS = ((LONG_PUT, SHORT_PUT), (LONG_CALL, SHORT_CALL))
 _of_both_sides("vertical", _is_balanced, *_SPREADS)
-_of_both_sides("ratio-spread", _is_net_short, *_SPREADS)
-_of_both_sides("back-spread", _is_net_long, *_SPREADS)
+_of_both_sides("ratio-spread", lambda legs: _net(legs) < 0, *_SPREADS)
+_of_both_sides("back-spread", lambda legs: _net(legs) > 0, *_SPREADS)
 
 _of_both_sides("straddle", None, (LONG_PUT, SAME_STRIKE, LONG_CALL))
 _of_both_sides("strangle", None, (LONG_PUT, LONG_CALL), (LONG_CALL, LONG_PUT))
@@ -226,12 +212,12 @@ _JADE_LIZARDS = (
     (SHORT_PUT, SHORT_CALL, LONG_CALL),
     (SHORT_PUT, SAME_STRIKE, SHORT_CALL, LONG_CALL),
 )
-_of_one_side("jade-lizard", _has_balanced_calls, *_JADE_LIZARDS)
+_of_one_side("jade-lizard", lambda legs: not _net(legs[1:]), *_JADE_LIZARDS)
 _REVERSE_LIZARDS = (
     (LONG_PUT, SHORT_PUT, SHORT_CALL),
     (LONG_PUT, SHORT_PUT, SAME_STRIKE, SHORT_CALL),
 )
-_of_one_side("reverse-jade-lizard", _has_balanced_puts, *_REVERSE_LIZARDS)
+_of_one_side("reverse-jade-lizard", lambda legs: not _net(legs[:2]), *_REVERSE_LIZARDS)
 
 _BOX = (SHORT_PUT, SAME_STRIKE, LONG_CALL, LONG_PUT, SAME_STRIKE, SHORT_CALL)
 _of_both_sides("box", _has_one_quantity, _BOX)
@@ -291,7 +277,7 @@ def risk_of(parts: Sequence[Piece]) -> tuple[float | None, float | None, bool]:
         What was received for it, negative if it was paid, None: unknown; what it loses at most
         until its first expiry, None: unknown or without bound; and whether it has no bound.
     """
-    credit = _credit_of(parts)
+    credit = known_sum(times(part.cost, -part.quantity) for part in parts)
     least, is_unlimited = least_worth(parts)
     if credit is None or least is None:
         return credit, None, is_unlimited
@@ -322,16 +308,6 @@ def least_worth(parts: Sequence[Piece]) -> tuple[float | None, bool]:
     return min(_payoff(parts, price) for price in corners), False
 
 
-def _credit_of(parts: Sequence[Piece]) -> float | None:
-    """Return what was received for a structure; None: the cost of a part is unknown."""
-    paid = 0.0
-    for part in parts:
-        if part.cost is None:
-            return None
-        paid += part.quantity * part.cost
-    return 0.0 - paid
-
-
 def _first_expiry(parts: Iterable[Piece]) -> str:
     """Return the first expiry of the options; empty without any."""
     return min((part.day for part in parts if part.is_option), default="")
@@ -343,7 +319,9 @@ def _payoff(parts: Sequence[Piece], price: float) -> float:
         worth = price
         if part.is_option:
             above = price - part.strike
-            gained = above if part.instrument.right is Right.CALL else -above
+            gained = -above
+            if part.instrument.right is Right.CALL:
+                gained = above
             worth = max(0.0, gained)
         total += part.quantity * part.instrument.multiplier * worth
     return total
@@ -440,8 +418,7 @@ def propose(
         names: The names that are taken.
     """
     claims = grouped(lambda leg: leg.conid, claimed)
-    in_order = sorted(movements, key=_order_of_movement)
-    movements_of = grouped(attrgetter("key"), in_order)
+    movements_of = grouped(attrgetter("key"), sorted(movements, key=_order_of_movement))
     by_underlying = grouped(_underlying_of, sorted(holdings, key=lambda holding: holding.key))
 
     ranked: list[tuple[int, ProposedStrategy]] = []
@@ -707,7 +684,9 @@ def _by_strikes(short: _Group, long: _Group) -> Score:
 
 def _by_time(short: _Group, long: _Group) -> Score:
     is_short_first = short.unit[0].day < long.unit[0].day
-    return _by_strikes(short, long) if is_short_first else None
+    if is_short_first:
+        return _by_strikes(short, long)
+    return None
 
 
 def _by_width(spread: _Group, partner: _Group) -> Score:
@@ -745,7 +724,9 @@ def _by_units(group: _Group, partner: _Group) -> Score:
 
 def _beside(spread: _Group, single: _Group) -> Score:
     is_same_right = spread.unit[0].instrument.right == single.unit[0].instrument.right
-    return None if is_same_right else _by_units(spread, single)
+    if is_same_right:
+        return None
+    return _by_units(spread, single)
 
 
 def _by_day(_: _Group, option: _Group) -> Score:
@@ -841,8 +822,7 @@ def _joined(group: _Group, partner: _Group, step: _Step) -> _Group:
     count = min(group.units, partner.units)
     group.units -= count
     partner.units -= count
-    unit = _together([*group.unit, *partner.unit])
-    return _Group(unit, count, step.why, 2)
+    return _Group(_together([*group.unit, *partner.unit]), count, step.why, 2)
 
 
 def _join_balanced(groups: list[_Group], step: _Step) -> None:
@@ -868,8 +848,16 @@ def _join(groups: list[_Group], step: _Step) -> None:
 
     Pairs with equal scores that exclude each other are not joined: each is an alternative.
     """
+    scored = []
+    for first, second in _sides(groups, step):
+        has_equal_sides = step.first_labels == step.second_labels
+        for group, partner in combinations(first, 2) if has_equal_sides else product(first, second):
+            score = step.score(group, partner)
+            if score is not None:
+                scored.append((score, group, partner))
+
     closed = set[_Group]()
-    for _score, equal in groupby(_scored_pairs(groups, step), key=itemgetter(0)):
+    for _score, equal in groupby(sorted(scored, key=itemgetter(0)), key=itemgetter(0)):
         fitting: list[tuple[_Group, _Group]] = []
         for _, group, partner in equal:
             is_free = group.units and partner.units and closed.isdisjoint((group, partner))
@@ -902,18 +890,3 @@ def _contested(pairs: Iterable[tuple[_Group, _Group]]) -> set[_Group]:
         if len(units) > 1 and sum(units) > group.units:
             contested.add(group)
     return contested
-
-
-def _scored_pairs(
-    groups: Sequence[_Group], step: _Step
-) -> list[tuple[tuple[float | str | bool, ...], _Group, _Group]]:
-    """Return the pairs that a step may join, those with the smallest score first."""
-    has_equal_sides = step.first_labels == step.second_labels
-    scored = []
-    for first, second in _sides(groups, step):
-        pairs = combinations(first, 2) if has_equal_sides else product(first, second)
-        for group, partner in pairs:
-            score = step.score(group, partner)
-            if score is not None:
-                scored.append((score, group, partner))
-    return sorted(scored, key=itemgetter(0))

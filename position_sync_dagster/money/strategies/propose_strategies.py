@@ -164,7 +164,9 @@ def next_step(lake: MoneyLake, settings: Settings, now: datetime) -> str | None:
     """
     if not lake.registry.legs and not lake.registry.unresolved:
         is_option = pl.col("sec_type").is_in(OPTIONS)
-        return FIRST_STEP if held(lake, settings, is_option) else None
+        if held(lake, settings, is_option):
+            return FIRST_STEP
+        return None
 
     versions = (lake.registry.table.version(), lake.position_changes.table.version())
     minute = now.replace(second=0, microsecond=0)
@@ -199,7 +201,9 @@ def _in_no_strategy(
     for kind, count in new_kinds.items():
         ending = "s" if count > 1 else ""
         counted.append(f"{count} {kind}{ending}")
-    new = ", ".join(counted) if len(counted) <= MOST_KINDS else f"{new_kinds.total()} structures"
+    new = f"{new_kinds.total()} structures"
+    if len(counted) <= MOST_KINDS:
+        new = ", ".join(counted)
     text = f"{new} {'is' if new_kinds.total() == 1 else 'are'} in no strategy"
     if new_kinds.total() < len(proposed):
         least = "at least " if is_large else ""

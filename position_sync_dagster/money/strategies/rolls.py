@@ -1,13 +1,12 @@
 """Rolls: positions that were traded away, and those that took their places; pure."""
 
-from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 
-from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.money.past.closes import SLACK, Cause, Closure
@@ -59,11 +58,13 @@ class TradedChange:
 
     Attributes:
         trades: In order of time; each has one.
-        successors: Of a close: what may have taken its place, by the id of the change.
+        openings: Of a close: what was opened of the same terms in another contract.
+        successors: What of these may have taken its place, by the id of the change.
     """
 
     change: PositionChange
     trades: list[Movement]
+    openings: Sequence["TradedChange"] = ()
     successors: dict[str, "TradedChange"] = field(default_factory=dict)
 
     @property
@@ -110,7 +111,12 @@ def rolls_of(
         causes[closure.change_id].add(closure.cause)
 
     traded_changes: list[TradedChange] = []
-    trades = _trades_by_holding(movements)
+    timed = [
+        movement
+        for movement in movements
+        if movement.kind is MovementKind.TRADE and movement.at is not None
+    ]
+    trades = grouped(attrgetter("key"), sorted(timed, key=attrgetter("at", "movement_id")))
     for change in sorted(changes, key=attrgetter("seen_at", "change_id")):
         if causes[change.change_id] <= {Cause.TRADED}:
             made_by = trades_of(change, trades[change.key])
@@ -118,34 +124,21 @@ def rolls_of(
 
     merged = _merged_by_order(traded_changes)
     closes = [side for side in merged if causes[side.change_id] and side.trades]
-    _find_successors(closes, _Openings(merged), within)
+    _find_successors(closes, merged, within)
     return _decided(closes)
 
 
-def _trades_by_holding(movements: Iterable[Movement]) -> defaultdict[Key, list[Movement]]:
-    """Return the trades of each holding whose time is known, in order of time."""
-    trades: defaultdict[Key, list[Movement]] = defaultdict(list)
-    for movement in movements:
-        if movement.kind is MovementKind.TRADE and movement.at is not None:
-            trades[movement.key].append(movement)
-
-    for trades_of_holding in trades.values():
-        trades_of_holding.sort(key=attrgetter("at", "movement_id"))
-    return trades
-
-
-def trades_of(change: PositionChange, trades: Sequence[Movement]) -> list[Movement]:
+def trades_of(change: PositionChange, trades: Iterable[Movement]) -> list[Movement]:
     """Return those of a holding's trades, in order of time, that may have made a change."""
     begin = (change.since or change.seen_at) - SLACK
-    first = bisect_left(trades, begin, key=attrgetter("at"))
-    last = bisect_right(trades, change.seen_at + SLACK, key=attrgetter("at"))
-
-    of_change = []
-    for trade in trades[first:last]:
-        quantity = trade.quantity or 0.0
-        if quantity * change.by > 0:
-            of_change.append(trade)
-    return of_change
+    end = change.seen_at + SLACK
+    return [
+        trade
+        for trade in trades
+        if trade.at is not None
+        and begin <= trade.at <= end
+        and (trade.quantity or 0.0) * change.by > 0
+    ]
 
 
 def _merged_by_order(sides: Iterable[TradedChange]) -> list[TradedChange]:
@@ -173,70 +166,37 @@ def _continues(first: TradedChange, then: TradedChange) -> bool:
     return is_one_order and is_next and is_same_way
 
 
-class _Openings:
-    """What was opened, by the terms that a roll keeps: by order, and in order of time."""
-
-    def __init__(self, sides: Iterable[TradedChange]) -> None:
-        self._by_order: defaultdict[tuple[_Terms, str], list[TradedChange]] = defaultdict(list)
-        self._timed: defaultdict[_Terms, list[tuple[datetime, TradedChange]]] = defaultdict(list)
-        for side in sides:
-            if side.change.before * side.change.after < 0:
-                continue
-
-            terms = _terms_of(side.change, side.change.by)
-            for order in side.orders:
-                self._by_order[terms, order].append(side)
-            for at in side.times:
-                self._timed[terms].append((at, side))
-
-        for timed in self._timed.values():
-            timed.sort(key=itemgetter(0))
-
-    def of_order(self, close: TradedChange) -> dict[str, TradedChange]:
-        """Return what was opened by an order of a close, in another contract."""
-        terms = _terms_of(close.change, close.change.closed)
-        openings: list[TradedChange] = []
-        for order in close.orders:
-            openings += self._by_order[terms, order]
-        return _in_other_contracts(close, openings)
-
-    def near(self, close: TradedChange, within: timedelta) -> dict[str, TradedChange]:
-        """Return what was opened at about the time of a close, in another contract."""
-        timed = self._timed[_terms_of(close.change, close.change.closed)]
-        openings: list[TradedChange] = []
-        for at in close.times:
-            first = bisect_left(timed, at - within, key=itemgetter(0))
-            last = bisect_right(timed, at + within, key=itemgetter(0))
-            openings.extend(opening for _at, opening in timed[first:last])
-        return _in_other_contracts(close, openings)
-
-
 def _terms_of(change: PositionChange, quantity: float) -> _Terms:
     return change.account, change.symbol, change.sec_type, change.right, quantity
 
 
-def _in_other_contracts(
-    close: TradedChange, openings: Iterable[TradedChange]
-) -> dict[str, TradedChange]:
-    conid = close.change.conid
-    return {opening.change_id: opening for opening in openings if opening.change.conid != conid}
-
-
 def _find_successors(
-    closes: Sequence[TradedChange], openings: _Openings, within: timedelta
+    closes: Sequence[TradedChange], sides: Iterable[TradedChange], within: timedelta
 ) -> None:
     """Find what may have taken the place of each close: by its order, else by the time."""
+    opened = [side for side in sides if side.trades and side.change.before * side.change.after >= 0]
+    openings_of = grouped(lambda side: _terms_of(side.change, side.change.by), opened)
+
     taken: set[str] = set()
     for close in closes:
-        close.successors = openings.of_order(close)
+        openings = openings_of[_terms_of(close.change, close.change.closed)]
+        close.openings = [
+            opening for opening in openings if opening.change.conid != close.change.conid
+        ]
+        close.successors = {
+            opening.change_id: opening
+            for opening in close.openings
+            if opening.orders & close.orders
+        }
         taken |= close.successors.keys()
 
     for close in closes:
         if close.successors:
             continue
-        for change_id, opening in openings.near(close, within).items():
-            if change_id not in taken:
-                close.successors[change_id] = opening
+        for opening in close.openings:
+            apart = (abs(at - then) for at in close.times for then in opening.times)
+            if opening.change_id not in taken and min(apart) <= within:
+                close.successors[opening.change_id] = opening
 
 
 def _decided(closes: Sequence[TradedChange]) -> tuple[list[Roll], list[UnclearRoll]]:

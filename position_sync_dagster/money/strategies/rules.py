@@ -55,15 +55,16 @@ class Rule:
         if self.accounts is not None and holding.account not in self.accounts:
             return f"its account is {holding.account or 'none'}"
 
-        return None if self.days is None else self._refuses_expiry(instrument.expiry, today)
-
-    def _refuses_expiry(self, expiry: date | None, today: date) -> str | None:
-        if expiry is None:
+        if self.days is None:
+            return None
+        if instrument.expiry is None:
             return "it has no expiry"
 
-        days = (expiry - today).days
-        least, greatest = self.days or (days, days)
-        return None if least <= days <= greatest else f"it expires in {days} days"
+        days = (instrument.expiry - today).days
+        least, greatest = self.days
+        if least <= days <= greatest:
+            return None
+        return f"it expires in {days} days"
 
 
 def legs_of_rules(

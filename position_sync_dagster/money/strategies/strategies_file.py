@@ -74,7 +74,9 @@ def _days(text: object) -> tuple[int, int]:
 
 
 def _as_list(value: object) -> list[object]:
-    return value if isinstance(value, list) else [value]
+    if isinstance(value, list):
+        return value
+    return [value]
 
 
 def _in_capitals(names: frozenset[str]) -> frozenset[str]:
@@ -262,12 +264,16 @@ def _saved_file(path: Path, _saved: tuple[int, int, int]) -> RuledFile:
 
 def following_rolls(path: Path | None) -> frozenset[str]:
     """Return the strategies of a file that follow rolls; none without a file."""
-    return frozenset() if path is None else saved_file(path).following_rolls
+    if path is None:
+        return frozenset()
+    return saved_file(path).following_rolls
 
 
 def saved_limits(path: Path | None) -> list[Limit]:
     """Read the limits of a strategies file; none without one."""
-    return [] if path is None else saved_file(path).limits()
+    if path is None:
+        return []
+    return saved_file(path).limits()
 
 
 def as_strategies_file(legs: Iterable[Leg]) -> str:
