@@ -32,7 +32,9 @@ def in_cents(value: Any) -> Any:
     """Return an amount, or each of a list, in whole cents; what is no amount stays as it is."""
     if isinstance(value, list):
         return [in_cents(part) for part in value]
-    return cents(value) if isinstance(value, float) else value
+    if isinstance(value, float):
+        return cents(value)
+    return value
 
 
 def split_in_cents(

@@ -124,8 +124,7 @@ class RiskScenariosTable:
 
     def latest(self) -> pl.DataFrame:
         """Return the rows of the newest time."""
-        rows = self.table.rows()
-        return rows.filter(pl.col("made_at") == pl.col("made_at").max())
+        return self.table.rows().filter(pl.col("made_at") == pl.col("made_at").max())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -205,7 +205,9 @@ def book_parts(first: StatedWorth, last: StatedWorth, moved: Moved) -> dict[str,
         parts["interest"] = _sum_of(cash, _INTEREST, rates)
         parts["rates"] = _effect_of_rates(moved, first, last)
         parts["owner"] = known_sum(flow.amount for flow in by_owner)
-        parts["accruals"] = _change_of_accruals(first, last)
+        # Where a statement names no parts, what they moved is in the difference.
+        if first.accruals is not None and last.accruals is not None:
+            parts["accruals"] = last.accruals - first.accruals
         difference = change - sum(filter(None, parts.values()))
 
     return {
@@ -270,16 +272,6 @@ def _in_base(rows: pl.DataFrame, name: str, rates: Mapping[str, float]) -> float
         if amount:
             total += amount * rates[currency]
     return total
-
-
-def _change_of_accruals(first: StatedWorth, last: StatedWorth) -> float | None:
-    """Return the change of accruals; None where a statement names no parts.
-
-    What they moved is in the difference then.
-    """
-    if first.accruals is None or last.accruals is None:
-        return None
-    return last.accruals - first.accruals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

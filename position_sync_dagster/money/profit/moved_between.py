@@ -137,8 +137,7 @@ def _as_quantities_say(
     included: pl.DataFrame, start: pl.DataFrame, end: pl.DataFrame
 ) -> pl.DataFrame:
     """Return movements where those near a close are before it or after it as the quantities say."""
-    turned = _turned(_sums_near(included), _changes(start, end))
-    joined = included.join(turned, on=KEY, how="left")
+    joined = included.join(_turned(_sums_near(included), _changes(start, end)), on=KEY, how="left")
     before_end = col.before_end ^ (col.near_end & col.turn_end)
     before_start = col.before_start ^ (col.near_start & col.turn_start)
     return joined.with_columns(before_end=before_end, before_start=before_start)

@@ -286,13 +286,17 @@ def _owners_between(
 
     explained = held.join(unexplained, on=KEY, how="anti")
     attributed = pl.concat([explained, sources.parts.join(held, on=KEY, how="anti").select(KEY)])
-    legs = _legs_until(sources.legs, trading_day)
+    # What a leg counts for within the day, it counts for from its beginning on.
+    legs = [
+        replace(leg, since=None)
+        for leg in sources.legs
+        if leg.added_at <= trading_day.closed or (leg.since or date.max) <= trading_day.day
+    ]
     held_or_traded = _held_or_traded(start, end, between.moved)
     claimed = claimed_shares(held_or_traded, attributed, legs, trading_day.since)
 
     of_movements = sources.parts.filter(~col.is_prior).join(claimed, on=KEY, how="anti")
-    by_movement = of_movements.group_by("movement_id", *_OWNED)
-    sums = by_movement.agg(col.by.sum(), col.fraction.sum())
+    sums = of_movements.group_by("movement_id", *_OWNED).agg(col.by.sum(), col.fraction.sum())
     of_start = at_start.join(unexplained, on=KEY, how="anti")
     of_end = at_end.join(unexplained, on=KEY, how="anti")
     return _Owners(
@@ -422,8 +426,7 @@ def _with_movements(
 def _with_values(rows: pl.DataFrame) -> pl.DataFrame:
     """Return holdings with their values, those of one unit, and what no movement explains."""
     values = rows.with_columns(value_0=_value_at("_0"), value_1=_value_at("_1"))
-    unit_1 = pl.coalesce(_unit("_1"), "last_unit")
-    units = values.with_columns(unit_0=_unit("_0"), unit_1=unit_1)
+    units = values.with_columns(unit_0=_unit("_0"), unit_1=pl.coalesce(_unit("_1"), "last_unit"))
 
     missing = col.position_1 - col.position_0 - col.quantity
     return units.with_columns(missing=missing, brought=_brought())
@@ -465,8 +468,7 @@ def _why_unknown() -> pl.Expr:
     value_before = _if_null("value_0", "its value at the close before")
     value = _if_null("value_1", "its value at the close")
     quantity = _if_null("missing", "a quantity that moved")
-    missing = pl.format("what moved {}", col.missing.round(6))
-    unexplained = pl.when(IS_MISSING).then(missing)
+    unexplained = pl.when(IS_MISSING).then(pl.format("what moved {}", col.missing.round(6)))
     cash = _if_null("cash", "what a movement paid")
     fees = _if_null("fees", "a commission")
     brought = _if_null("brought", "the value of a transfer")
@@ -490,8 +492,7 @@ def _with_parts(rows: pl.DataFrame, days: float) -> pl.DataFrame:
     is_split = is_priced & ~is_share & (col.position_0 != 0)
     greeks = pl.when(is_split).then(pl.col(BY_GREEKS)).otherwise(0.0)
     with_greeks = with_moves.with_columns(greeks, is_split=is_split)
-    delta = pl.when(is_share).then("held").otherwise("delta")
-    by_price = with_greeks.with_columns(delta=delta)
+    by_price = with_greeks.with_columns(delta=pl.when(is_share).then("held").otherwise("delta"))
 
     # What greeks do not explain, since one of them is not known, is repricing.
     repricing = col.held - pl.sum_horizontal(BY_GREEKS)
@@ -537,8 +538,7 @@ def _moves_by_greeks(days: float) -> dict[str, pl.Expr]:
 
 def _unexplained(is_known: pl.Expr) -> pl.Expr:
     """Return the value of what came or went without a movement: how much is not explained."""
-    unit = pl.coalesce("unit_1", "unit_0")
-    value_missing = pl.when(IS_MISSING).then(col.missing * unit)
+    value_missing = pl.when(IS_MISSING).then(col.missing * pl.coalesce("unit_1", "unit_0"))
     return pl.when(is_known).then("unexplained").otherwise(value_missing)
 
 
@@ -554,8 +554,7 @@ def _fees_elsewhere(moved: pl.DataFrame) -> pl.DataFrame:
 
 def _income(movements: pl.DataFrame) -> pl.DataFrame:
     """Return dividends, tax, interest and fees by owner, account and currency."""
-    is_income = col.kind.is_in(INCOME)
-    paid = movements.filter(is_income, col.cash.is_null() | (col.cash != 0))
+    paid = movements.filter(col.kind.is_in(INCOME), col.cash.is_null() | (col.cash != 0))
 
     total = sum_if_known(col.cash)
     is_unknown = col.cash.is_null().any()
@@ -588,14 +587,6 @@ def _of_known_ends(
     known_numbers = pl.when(~is_lost).then(pl.col(NUMBERS))
     reason = pl.when(is_lost).then(pl.lit(NO_CLOSE_BEFORE)).otherwise("why_unknown")
     return rows.filter(~is_left_out).with_columns(known_numbers, why_unknown=reason)
-
-
-def _legs_until(legs: Iterable[ActiveContract], trading_day: TradingDay) -> list[ActiveContract]:
-    """Return the legs that were added until the close of a day, or that count since it."""
-    closed, day = trading_day.closed, trading_day.day
-    counting = [leg for leg in legs if leg.added_at <= closed or (leg.since or date.max) <= day]
-    # What a leg counts for within the day, it counts for from its beginning on.
-    return [replace(leg, since=None) for leg in counting]
 
 
 def _held_or_traded(start: pl.DataFrame, end: pl.DataFrame, moved: pl.DataFrame) -> pl.DataFrame:
@@ -651,8 +642,7 @@ def by_strategy(rows: pl.DataFrame) -> pl.DataFrame:
         why_unknown=reasons.str.join("; "),
     )
     texts_or_null = pl.col("unexplained_legs", "why_unknown").replace("", None)
-    has_greeks = pl.all_horizontal(pl.col(BY_GREEKS).is_not_null())
-    repricing = pl.when(has_greeks).then("repricing")
+    repricing = pl.when(pl.all_horizontal(pl.col(BY_GREEKS).is_not_null())).then("repricing")
     return sums.with_columns(texts_or_null, repricing=repricing).sort(by)
 
 

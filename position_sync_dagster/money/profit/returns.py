@@ -63,7 +63,9 @@ class Period(StrEnum):
         ('2026-03', 'all')
         """
         letters = {Period.YEAR: 4, Period.MONTH: 7, Period.DAY: 10}
-        return day.isoformat()[: letters[self]] if self in letters else self.value
+        if self in letters:
+            return day.isoformat()[: letters[self]]
+        return self.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +110,9 @@ class AccountDay:
             return "no statement says its worth"
         if self.owner is None:
             return "what the owner moved has no known value"
-        return "nothing was in it" if self.returned is None else None
+        if self.returned is None:
+            return "nothing was in it"
+        return None
 
     @property
     def returned(self) -> float | None:
@@ -132,7 +136,9 @@ class AccountDay:
 
         if start == end == 0:
             return 0.0  # an account in which nothing is yet, or any more, neither gains nor loses
-        return growth * end / start - 1 if start > 0 else None
+        if start > 0:
+            return growth * end / start - 1
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,7 +277,9 @@ _NUMBERS = (
 
 def _profit_of(day: AccountDay) -> float | None:
     change = (day.after or 0.0) - (day.before or 0.0)  # its return is known, and so are these
-    return None if day.owner is None else change - day.owner
+    if day.owner is None:
+        return None
+    return change - day.owner
 
 
 def deepest_fall(returns: Iterable[float]) -> float:
@@ -419,8 +427,7 @@ def worth_before_flow(recorded: pl.DataFrame, at: datetime, amount: float) -> fl
     Args:
         recorded: Rows of `account_values` of the account around the moment, in order of time.
     """
-    of_gateway = recorded.filter(source=AccountSource.GATEWAY.value)
-    known = of_gateway.drop_nulls("net_liquidation")
+    known = recorded.filter(source=AccountSource.GATEWAY.value).drop_nulls("net_liquidation")
     is_before = col.timestamp < at
     before = known.filter(is_before)["net_liquidation"]
     after = known.filter(~is_before)["net_liquidation"]
@@ -429,4 +436,6 @@ def worth_before_flow(recorded: pl.DataFrame, at: datetime, amount: float) -> fl
 
     worth_before: float = before[-1]
     shown = (after[0] - worth_before) / amount if amount else 0.0
-    return worth_before if abs(shown - 1) <= LARGEST_ERROR else None
+    if abs(shown - 1) <= LARGEST_ERROR:
+        return worth_before
+    return None

@@ -8,7 +8,7 @@ from full revaluation. What our closes and movements do not explain of the broke
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -269,8 +269,7 @@ def explained(
 def _present_rows(book: Book) -> pl.DataFrame:
     """Return the open holdings with the columns that `explain_holdings` reads."""
     open_holdings = book.priced.filter(col.position != 0)
-    parts = book.split.parts.unique(KEY)
-    magnifiers = parts.select(*KEY, col.magnifier.cast(pl.Float64))
+    magnifiers = book.split.parts.unique(KEY).select(*KEY, col.magnifier.cast(pl.Float64))
     return open_holdings.join(magnifiers, on=KEY, how="left", maintain_order="left")
 
 
@@ -478,7 +477,7 @@ def _explained_parts(parts: pl.DataFrame) -> dict[str, Any]:
             sums[name] = cents(float(counted[name].sum()))
         sums[unexplained] = cents(profit - sum(sums[name] for name in explaining))
         sums |= _greeks_that_carry(counted)
-        largest = _largest(counted.select("account", "conid", "leg", *_known_names(sums)))
+        largest = _largest(counted, [name for name in PARTS if sums[name] is not None])
 
     revalued = counted.filter("revalued")
     return sums | {
@@ -500,10 +499,6 @@ def _greeks_that_carry(counted: pl.DataFrame) -> dict[str, float | None]:
     return dict.fromkeys([*lacking, "repricing"] if lacking else [])
 
 
-def _known_names(sums: dict[str, Any]) -> list[str]:
-    return [name for name, amount in sums.items() if amount is not None]
-
-
 def _why_unknown(unknown: pl.DataFrame, left_out: pl.DataFrame, sums: dict[str, Any]) -> str | None:
     """Return why parts are not known, each reason once; None: all are."""
     reasons: dict[str, None] = {}
@@ -516,19 +511,17 @@ def _why_unknown(unknown: pl.DataFrame, left_out: pl.DataFrame, sums: dict[str, 
     return "; ".join(reasons) or None
 
 
-def _largest(counted: pl.DataFrame) -> dict[str, list[LargestLeg]]:
-    """Return the largest legs of each part."""
+def _largest(counted: pl.DataFrame, names: Iterable[str]) -> dict[str, list[LargestLeg]]:
+    """Return the largest legs of some parts."""
     largest = {}
-    for name in filter(counted.columns.__contains__, PARTS):
+    for name in names:
         size = pl.col(name).abs()
         by_size = counted.filter(size > AMOUNT_ROUNDING).sort(size, descending=True)
-        legs = []
-        for row in by_size.head(LARGEST).iter_rows(named=True):
-            amount = cents(row[name])
-            leg = LargestLeg(
-                account=row["account"], conid=row["conid"], leg=row["leg"], amount=amount
-            )
-            legs.append(leg)
+        rows = by_size.head(LARGEST).select("account", "conid", "leg", amount=name)
+        legs = [
+            LargestLeg(**row | {"amount": cents(row["amount"])})
+            for row in rows.iter_rows(named=True)
+        ]
         if legs:
             largest[name] = legs
     return largest

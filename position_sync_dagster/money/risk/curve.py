@@ -298,8 +298,7 @@ def _profits(legs: PricedLegs, moves: model.Array, shift: Point) -> tuple[model.
     if shift.vol or shift.days:
         points += [Point(spot=move, vol=shift.vol, days=shift.days) for move in moves.tolist()]
 
-    sizes = legs.parts.select(SIZE).to_numpy()
-    changed = sizes * changes(legs, points)
+    changed = legs.parts.select(SIZE).to_numpy() * changes(legs, points)
     now = changed[:, : len(moves)]
     later = changed[:, -len(moves) :]
     return now, later

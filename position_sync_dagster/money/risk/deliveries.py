@@ -16,7 +16,6 @@ from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.money.risk import model
 from position_sync_dagster.money.risk.priced_legs import Assumptions, PricedLeg, PricedLegs
 from position_sync_dagster.money.risk.terms import (
-    DatedDividend,
     ExerciseTerms,
     NotPriced,
     expires_at,
@@ -68,24 +67,22 @@ class ExpiringLeg:
     @property
     def is_uncovered(self) -> bool | None:
         """Whether the account lacks what goes; None: not known."""
-        return None if self.missing is None else self.missing > NO_UNITS
+        if self.missing is None:
+            return None
+        return self.missing > NO_UNITS
 
     @property
     def row(self) -> NewRow:
         """The delivery for a program."""
-        return {
-            **self.leg.named,
-            "expires_at": self.expires_at,
-            "position": self.leg.quantity,
-            "units": self.units,
-            "cash": self.cash,
-            "missing": self.missing,
-            "is_pinned": self.is_pinned,
-            "is_cash_settled": self.is_cash_settled,
-            "is_in_the_morning": self.is_in_the_morning,
-            "is_uncovered": self.is_uncovered,
-            "reason": self.reason,
-        }
+        named = self.leg.named | {"position": self.leg.quantity}
+        return named | {name: getattr(self, name) for name in _OF_DELIVERY}
+
+
+# What a program gets of a delivery.
+_OF_DELIVERY = (
+    "expires_at", "units", "cash", "missing", "is_pinned", "is_cash_settled", "is_in_the_morning",
+    "is_uncovered", "reason",
+)  # fmt: skip
 
 
 def expiries(legs: PricedLegs, *, until: date, strategy: str | None = None) -> list[NewRow]:
@@ -184,9 +181,10 @@ def _expires_at(leg: PricedLeg, legs: PricedLegs) -> datetime | None:
     """Return when a leg expires, in New York; None: never, or it is not known."""
     if leg.delivered is not None:
         return leg.delivered.expires_at.astimezone(NEW_YORK)
-    details = legs.given.details.get(leg.row["conid"])
-    moment = expires_at(leg.row["expiry"], details)
-    return None if moment is None else moment.astimezone(NEW_YORK)
+    moment = expires_at(leg.row["expiry"], legs.given.details.get(leg.row["conid"]))
+    if moment is None:
+        return None
+    return moment.astimezone(NEW_YORK)
 
 
 def _deliveries(legs: PricedLegs) -> Iterable[ExpiringLeg]:
@@ -240,7 +238,9 @@ def _delivery(leg: PricedLeg, expires_at: datetime, legs: PricedLegs) -> Expirin
 
 def _units_delivered(leg: PricedLeg, terms: ExerciseTerms) -> float:
     """Return the shares that a leg delivers as a call, or the futures: one for each option."""
-    return leg.quantity if terms.exercise.is_on_future else leg.size
+    if terms.exercise.is_on_future:
+        return leg.quantity
+    return leg.size
 
 
 def _count_missing(deliveries: Sequence[ExpiringLeg], held: Sequence[PricedLeg]) -> None:
@@ -251,7 +251,7 @@ def _count_missing(deliveries: Sequence[ExpiringLeg], held: Sequence[PricedLeg])
     """
     known = [delivery for delivery in deliveries if delivery.units is not None]
     by_moment = grouped(lambda delivery: delivery.expires_at, known)
-    units = sum(map(_units_held, held))
+    units = sum(leg.quantity for leg in held if leg.terms is None)  # shares and futures
     for moment in sorted(by_moment):
         for delivery in by_moment[moment]:
             units += max(0.0, delivery.units or 0.0)
@@ -263,11 +263,6 @@ def _count_missing(deliveries: Sequence[ExpiringLeg], held: Sequence[PricedLeg])
             delivery.missing = going - covered
             free -= covered
             units -= going
-
-
-def _units_held(leg: PricedLeg) -> float:
-    """Return the shares or futures of a leg; 0 of an option."""
-    return leg.quantity if leg.terms is None else 0.0
 
 
 def _units_callable(leg: PricedLeg, after: datetime) -> float:
@@ -282,7 +277,9 @@ def _depth(delivery: ExpiringLeg) -> float:
     """Return by how much an option is in the money."""
     terms = delivery.leg.delivered
     spot = delivery.leg.row["spot"]
-    return terms.above_strike(spot) if terms is not None and spot else 0.0
+    if terms is not None and spot:
+        return terms.above_strike(spot)
+    return 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -345,7 +342,9 @@ def _not_judged(leg: PricedLeg) -> str | None:
     terms = leg.delivered
     earns_interest = terms is not None and (terms.right == "PUT" or terms.exercise.is_on_future)
     if earns_interest and leg.priced is None and _in_the_money(leg):
-        return NotPriced.NO_RATE.value if _extrinsic(leg) > NEAR_PARITY else None
+        if _extrinsic(leg) > NEAR_PARITY:
+            return NotPriced.NO_RATE.value
+        return None
     return None
 
 
@@ -388,10 +387,16 @@ def _judged(leg: PricedLeg, given: Assumptions) -> NewRow | None:
             gain = basis * -math.expm1(-rate * years_between(now, terms.expires_at))
             interest = basis * rate * (WAITING / timedelta(days=model.DAYS_PER_YEAR))
             threshold = max(NEAR_PARITY, interest)
-    elif dividend := _next_dividend(given.dividends.get(leg.row["symbol"]), terms, now, spot):
-        ex_date, gain = dividend
-        if ex_date - now <= BEFORE_EX_DATE:
-            threshold = max(threshold, gain)
+    else:
+        coming = [
+            (dividend.ex_date, dividend.amount_at(spot))
+            for dividend in given.dividends.get(leg.row["symbol"]) or ()
+            if now < dividend.ex_date <= terms.expires_at
+        ]
+        if coming:
+            ex_date, gain = min(coming)
+            if ex_date - now <= BEFORE_EX_DATE:
+                threshold = max(threshold, gain)
 
     if gain is not None:
         gain = max(gain, -extrinsic)
@@ -399,15 +404,3 @@ def _judged(leg: PricedLeg, given: Assumptions) -> NewRow | None:
     if extrinsic > threshold or gains_nothing:
         return None
     return {"extrinsic": extrinsic, "gain": gain, "ex_date": ex_date}
-
-
-def _next_dividend(
-    dividends: Iterable[DatedDividend] | None, terms: ExerciseTerms, now: datetime, spot: float
-) -> tuple[datetime, float] | None:
-    """Return the ex-date and the amount of the next dividend before an expiry; None: none."""
-    coming = [
-        (dividend.ex_date, dividend.amount_at(spot))
-        for dividend in dividends or ()
-        if now < dividend.ex_date <= terms.expires_at
-    ]
-    return min(coming, default=None)

@@ -22,6 +22,7 @@ from position_sync_dagster.domain.instrument import (
     digits,
 )
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
+from position_sync_dagster.money.past.movements import times
 from position_sync_dagster.money.reports import exposure
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.exposure import Split
@@ -212,7 +213,11 @@ class HypotheticalBook:
         price = mark
         if trade.price is not None:
             if magnifier is None:
-                raise _unit_not_known(trade)
+                raise ProposedTradeError(
+                    f"It is not known whether {trade.symbol} is quoted in its currency or in "
+                    "cents of it.",
+                    remedy="Try again once a contract of it that is held has a price and a value.",
+                )
             price = trade.price / magnifier
         if price is None:
             example = f"{digits(trade.quantity)} {trade.name} @1.50"
@@ -220,8 +225,7 @@ class HypotheticalBook:
                 f"Nothing says what {trade.name} costs.", remedy=f'Give a price: "{example}".'
             )
         size = row["multiplier"]
-        mark_of_one = None if mark is None else mark * size
-        return Fill(trade=trade, row=row, price=price * size, mark=mark_of_one)
+        return Fill(trade=trade, row=row, price=price * size, mark=times(mark, size))
 
     def _close(self, fill: Fill) -> list[NewRow]:
         """Close what a trade closes of the parts that are left; return what that settles."""
@@ -262,7 +266,11 @@ class HypotheticalBook:
         if abs(trade.quantity) <= available * (1 + NEGLIGIBLE):
             return in_no_strategy
         if len(places_of) > 1:
-            raise _several_hold(trade, sorted(places_of))
+            raise ProposedTradeError(
+                f"Several strategies hold the {trade.name} that {trade.text} closes: "
+                f"{', '.join(sorted(places_of))}.",
+                remedy="Name one of them with --strategy; what the others have stays theirs.",
+            )
         return [*in_no_strategy, *chain.from_iterable(places_of.values())]
 
     def _open(self, fill: Fill, quantity: float) -> None:
@@ -348,7 +356,10 @@ class HypotheticalBook:
         ]
         if not held:
             raise _nothing_held(trade)
-        return min(held, key=lambda leg: _days_apart(leg.row["expiry"], trade.expiry))
+        wanted_day = trade.expiry
+        if wanted_day is None:
+            return held[0]
+        return min(held, key=lambda leg: abs((leg.row["expiry"] or wanted_day) - wanted_day))
 
     def _is_of_index(self, leg: PricedLeg) -> bool:
         """Return whether a leg is an option on an index, which has no shares."""
@@ -434,8 +445,10 @@ class HypotheticalBook:
         sec_type = row["sec_type"]
         alike = _QUOTED_ALIKE if sec_type in _QUOTED_ALIKE else {sec_type}
         parts = self.legs.parts.filter(col.sec_type.is_in(alike), symbol=row["symbol"])
-        magnifiers = parts["magnifier"].drop_nulls().to_list()
-        return magnifiers[0] if magnifiers else None
+        magnifiers: list[float] = parts["magnifier"].drop_nulls().to_list()
+        if magnifiers:
+            return magnifiers[0]
+        return None
 
 
 def _holding_of(row: Row) -> Key:
@@ -494,29 +507,8 @@ def _nothing_held(trade: ProposedTrade) -> ProposedTradeError:
     )
 
 
-def _several_hold(trade: ProposedTrade, strategies: Sequence[str]) -> ProposedTradeError:
-    names = ", ".join(strategies)
-    return ProposedTradeError(
-        f"Several strategies hold the {trade.name} that {trade.text} closes: {names}.",
-        remedy="Name one of them with --strategy; what the others have stays theirs.",
-    )
-
-
 def _expired(trade: ProposedTrade) -> ProposedTradeError:
     return ProposedTradeError(f"{trade.name} has expired.", remedy="Name a later expiry.")
-
-
-def _unit_not_known(trade: ProposedTrade) -> ProposedTradeError:
-    return ProposedTradeError(
-        f"It is not known whether {trade.symbol} is quoted in its currency or in cents of it.",
-        remedy="Try again once a contract of it that is held has a price and a value.",
-    )
-
-
-def _days_apart(expiry: date | None, wanted: date | None) -> int:
-    if expiry is None or wanted is None:
-        return 0
-    return abs((expiry - wanted).days)
 
 
 def _without_position(row: Row, account: str) -> NewRow:

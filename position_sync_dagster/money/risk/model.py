@@ -308,13 +308,7 @@ def _smooth_prices(
 def greeks(options: VanillaOptions, spot: Array, volatility: Array, steps: Steps = FINE) -> Greeks:
     """Return prices and greeks of options, each at one price of its underlying."""
     along = greeks_along(options, _column(spot), volatility, steps)
-    return Greeks(
-        price=along.price[:, 0],
-        delta=along.delta[:, 0],
-        gamma=along.gamma[:, 0],
-        vega=along.vega[:, 0],
-        theta=along.theta[:, 0],
-    )
+    return Greeks(**{row.name: getattr(along, row.name)[:, 0] for row in fields(Greeks)})
 
 
 def greeks_along(
@@ -433,7 +427,9 @@ def _reason(is_below: bool, is_flat: bool, is_inner: bool) -> NoVolatility | Non
         return NoVolatility.BELOW_INTRINSIC
     if is_flat:
         return NoVolatility.NO_VEGA
-    return None if is_inner else NoVolatility.OUT_OF_RANGE
+    if is_inner:
+        return None
+    return NoVolatility.OUT_OF_RANGE
 
 
 @dataclass(slots=True, kw_only=True)

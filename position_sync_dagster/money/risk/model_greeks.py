@@ -100,7 +100,9 @@ def underlying_price(
     price = price_of(quote, now=now, max_last_age=max_last_age)
     if price is not None:
         return price.value, max(times)
-    return (quote.last, max(times)) if sec_type == "IND" and quote.last is not None else None
+    if sec_type == "IND" and quote.last is not None:
+        return (quote.last, max(times))
+    return None
 
 
 # A price of the underlying that is older counts only while its session is closed.
@@ -214,7 +216,9 @@ class AccountGreeks:
         if leg.spot_at is None:
             return NoGreeks.NO_UNDERLYING_PRICE
         is_old = self._is_old(leg.underlying, leg.spot_at, now)
-        return NoGreeks.UNDERLYING_OLD if is_old else leg.terms
+        if is_old:
+            return NoGreeks.UNDERLYING_OLD
+        return leg.terms
 
     def _is_old(self, underlying: int, at: datetime, now: datetime) -> bool:
         return now - at > OLD and self.session_open(underlying) is not False
@@ -474,9 +478,10 @@ class ModelGreeks:
         """Read the newest values, compute what moved as one batch, and publish it."""
         now = self._clock()
         for conid in self._greeks.legs:
-            value = self._value_of(connection, conid)
-            if value is not None:
-                self._greeks.valued(conid, *value)
+            values = map(connection.feed.book.newest_value, self._keys.get(conid, ()))
+            newest = max(filter(None, values), key=itemgetter(1), default=None)
+            if newest is not None:
+                self._greeks.valued(conid, *newest)
 
         due = self._greeks.due(now)
         await asyncio.to_thread(compute, [leg for leg in due if leg.reason is None], now)
@@ -500,15 +505,6 @@ class ModelGreeks:
             underlying_price=greeks.underlying_price * magnifier,
             greeks_time=greeks.greeks_time if is_dated else None,
         )
-
-    def _value_of(self, connection: GatewayConnection, conid: int) -> tuple[float, datetime] | None:
-        """Return the newest value that the broker gave of an option in any account."""
-        newest: tuple[float, datetime] | None = None
-        for key in self._keys.get(conid, ()):
-            value = connection.feed.book.newest_value(key)
-            if value is not None and (newest is None or value[1] > newest[1]):
-                newest = value
-        return newest
 
 
 def _differ(rows: Sequence[ExpectedDividend], before: Sequence[ExpectedDividend]) -> bool:

@@ -187,7 +187,9 @@ def payoff_of(
 
 def _expiry_of(leg: PricedLeg) -> date | None:
     """Return the day on which an option expires, in New York; None: it is none, or not known."""
-    return None if leg.delivered is None else exchange_date(leg.delivered.expires_at)
+    if leg.delivered is None:
+        return None
+    return exchange_date(leg.delivered.expires_at)
 
 
 def _unknown(legs: Iterable[PricedLeg], expiry: date | None) -> Iterable[str]:
@@ -242,7 +244,9 @@ class _Profit:
         units = abs(self.linear)
         for size, _terms in (*self.ending, *self.living):
             units += abs(size)
-        return 0.0 if abs(self.slope) <= 1e-9 * units else self.slope
+        if abs(self.slope) <= 1e-9 * units:
+            return 0.0
+        return self.slope
 
     def at(self, prices: model.Array) -> model.Array:
         """Return the profit at some prices of the underlying."""
@@ -357,8 +361,11 @@ def _search_curve(profit: _Profit) -> _Solution:
     extremes = _extreme_prices(profit, prices, profits)
     changes_sign = profits[:-1] * profits[1:] < 0
     crossings = np.flatnonzero(changes_sign)
-    break_evens = _crossing_prices(profit, prices[crossings], prices[crossings + 1])
-    break_evens += prices[profits == 0].tolist()
+    break_evens = prices[profits == 0].tolist()
+    if crossings.size:
+        above = prices[crossings + 1]
+        low, high = _narrowed(profit.at, prices[crossings], above, _around_the_crossing)
+        break_evens += ((low + high) / 2).tolist()
     break_evens += _crossing_beyond(profit, prices, profits)
 
     at_top = [] if profit.slope_beyond else [profit.top]
@@ -401,15 +408,6 @@ def _extreme_prices(profit: _Profit, prices: model.Array, profits: model.Array) 
     return extremes
 
 
-def _crossing_prices(profit: _Profit, low: model.Array, high: model.Array) -> list[float]:
-    """Return where the profit is zero, each between two prices at which its signs differ."""
-    if not low.size:
-        return []
-    low, high = _narrowed(profit.at, low, high, _around_the_crossing)
-    middle = (low + high) / 2
-    return list(middle.tolist())
-
-
 _Choice = Callable[[model.Array], tuple[model.Array, model.Array]]
 
 
@@ -433,8 +431,7 @@ def _narrowed(
     while np.any(high - low > near_enough):
         width = high - low
         tried = low[:, None] + width[:, None] * steps
-        heights = height(tried.ravel()).reshape(tried.shape)
-        lower, upper = choose(heights)
+        lower, upper = choose(height(tried.ravel()).reshape(tried.shape))
         rows = np.arange(len(tried))
         low = tried[rows, lower]
         high = tried[rows, upper]

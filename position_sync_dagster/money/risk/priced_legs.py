@@ -88,12 +88,16 @@ class PricedLeg:
     @property
     def delivered(self) -> ExerciseTerms | None:
         """What an option delivers; None: it is none, or that is not known."""
-        return self.terms if isinstance(self.terms, ExerciseTerms) else None
+        if isinstance(self.terms, ExerciseTerms):
+            return self.terms
+        return None
 
     @property
     def priced(self) -> OptionTerms | None:
         """What the model prices an option as; None: it does not."""
-        return self.terms if isinstance(self.terms, OptionTerms) else None
+        if isinstance(self.terms, OptionTerms):
+            return self.terms
+        return None
 
     @property
     def text(self) -> str:
@@ -246,14 +250,18 @@ def _left_out(row: Row, terms: Terms) -> NotPriced | None:
 
     spot = row["spot"]
     if terms is None:
-        return NotPriced.NO_PRICE if spot is None else None
+        if spot is None:
+            return NotPriced.NO_PRICE
+        return None
     if not isinstance(terms, OptionTerms):
         return NotPriced.NO_RATE
 
     volatility = row["implied_vol"]
     if not volatility or volatility <= 0:
         return NotPriced.NO_VOLATILITY
-    return None if spot and spot > 0 else NotPriced.NO_PRICE
+    if spot and spot > 0:
+        return None
+    return NotPriced.NO_PRICE
 
 
 def _magnifiers(parts: pl.DataFrame) -> pl.Series:
@@ -297,10 +305,13 @@ def _underlyings(parts: pl.DataFrame, details: Mapping[int, ContractDetails]) ->
     futures = {}
     futures_of_symbol = defaultdict(set)
     for row in rows:
-        future = _future_of(row, details)
-        if future:
-            futures[row["conid"]] = future
-            futures_of_symbol[row["symbol"]].add(future)
+        conid = row["conid"]
+        if row["sec_type"] == "FOP" and conid in details:
+            futures[conid] = details[conid].under_conid
+        elif row["sec_type"] == "FUT":
+            futures[conid] = conid
+        if futures.get(conid):
+            futures_of_symbol[row["symbol"]].add(futures[conid])
 
     names = []
     for row in rows:
@@ -308,19 +319,11 @@ def _underlyings(parts: pl.DataFrame, details: Mapping[int, ContractDetails]) ->
         if row["sec_type"] in ("FUT", "FOP"):
             # Where only one future of a symbol is known, it is that of an option without details.
             of_symbol = list(futures_of_symbol[name])
-            single = of_symbol[0] if len(of_symbol) == 1 else None
-            name = f"{name} future {futures.get(row['conid'], single)}"
+            single = None
+            if len(of_symbol) == 1:
+                single = of_symbol[0]
+            name = f"{name} future {futures.get(row['conid']) or single}"
         elif name.upper() in WITHOUT_CARRY and row["sec_type"] == "OPT":
             name = f"{name} {row['expiry']}"
         names.append(name)
     return pl.Series(names, dtype=pl.String)
-
-
-def _future_of(row: Row, details: Mapping[int, ContractDetails]) -> int | None:
-    """Return the conid of the future that a row is of; None: of none, or it is not known."""
-    if row["sec_type"] == "FUT":
-        return int(row["conid"])
-    contract = details.get(row["conid"])
-    if row["sec_type"] != "FOP" or contract is None:
-        return None
-    return contract.under_conid

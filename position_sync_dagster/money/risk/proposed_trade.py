@@ -100,7 +100,9 @@ class Fill:
     def text(self) -> str:
         """What the trade gives or costs against the mark."""
         row = self.row
-        verb = "bought" if self.trade.quantity > 0 else "sold"
+        verb = "sold"
+        if self.trade.quantity > 0:
+            verb = "bought"
         unit_price = self.price / row["multiplier"]
         price = digits(round(unit_price, PRICE_DIGITS))
         contract = f"{self.trade.text} in {row['account']} at {price}"
@@ -116,7 +118,9 @@ class Fill:
 
     def against_mark(self, quantity: float) -> float | None:
         """Return what a part of the trade gives or, below 0, costs; None: not known."""
-        return None if self.mark is None else quantity * (self.mark - self.price)
+        if self.mark is None:
+            return None
+        return quantity * (self.mark - self.price)
 
     def closing(self, part: PricedLeg, quantity: float) -> dict[str, Any]:
         """Return what is settled if a part of a holding is closed, or a share of it."""
@@ -245,7 +249,9 @@ def volatility_between(
     later = min((expiry for expiry in by_expiry if expiry > expires_at), default=None)
     if earlier is None or later is None:
         nearest = earlier or later
-        return None if nearest is None else _between_strikes(by_expiry[nearest], strike)
+        if nearest is None:
+            return None
+        return _between_strikes(by_expiry[nearest], strike)
 
     low = _between_strikes(by_expiry[earlier], strike)
     high = _between_strikes(by_expiry[later], strike)
@@ -291,7 +297,9 @@ def volatility_of(terms: OptionTerms, price: float, spot: float, now: datetime) 
     spots = np.array([spot])
     near = np.array([FIRST_GUESS])
     volatility, _reasons = model.implied_volatility(options, values, spots, near)
-    return None if np.isnan(volatility[0]) else float(volatility[0])
+    if np.isnan(volatility[0]):
+        return None
+    return float(volatility[0])
 
 
 def greeks_of(

@@ -19,7 +19,7 @@ from position_sync_dagster.money.risk.scenario_file import (
     read_scenarios,
 )
 from position_sync_dagster.money.risk.scenarios import Breakdown, scenario_rows
-from position_sync_dagster.money.risk.terms import DatedDividend, dated_dividends
+from position_sync_dagster.money.risk.terms import dated_dividends
 from position_sync_dagster.settings import Settings
 
 
@@ -55,13 +55,14 @@ def assumptions_of(lake: MoneyLake, settings: Settings, book: Book) -> Assumptio
     Raises:
         LakeError: A table cannot be used.
     """
-    is_option = col.sec_type.is_in(list(OPTION_TYPES))
-    conids = book.split.parts.filter(is_option)["conid"].unique()
+    conids = book.split.parts.filter(col.sec_type.is_in(list(OPTION_TYPES)))["conid"].unique()
+    rows = lake.dividends.current()
+    symbols = {row.conid: row.symbol for row in rows}
     return Assumptions(
         now=book.now,
         details=lake.contracts.get(conids.to_list()),
         rates=dict(settings.interest_rates),
-        dividends=_dividends_by_symbol(lake),
+        dividends={symbols[conid]: paid for conid, paid in dated_dividends(rows).items()},
     )
 
 
@@ -77,12 +78,6 @@ def curves_of_choice(book: Book, legs: PricedLegs, choice: Choice, shift: Point)
     by_underlying = choice.strategy is not None or choice.underlying is not None
     notes = leg_notes(book).get(choice.strategy, ()) if choice.strategy is not None else ()
     return curves_of(legs.chosen(choice), shift, by_underlying=by_underlying, notes=notes)
-
-
-def _dividends_by_symbol(lake: MoneyLake) -> dict[str, tuple[DatedDividend, ...]]:
-    rows = lake.dividends.current()
-    symbols = {row.conid: row.symbol for row in rows}
-    return {symbols[conid]: dividends for conid, dividends in dated_dividends(rows).items()}
 
 
 def leg_notes(book: Book) -> dict[str, list[str]]:

@@ -140,4 +140,6 @@ def read_scenarios(folder: Path) -> OwnScenarios:
 
 def folder_of(strategies_file: Path | None) -> Path:
     """Return where the file is: beside the strategies file, else in the working directory."""
-    return strategies_file.parent if strategies_file is not None else Path()
+    if strategies_file is not None:
+        return strategies_file.parent
+    return Path()

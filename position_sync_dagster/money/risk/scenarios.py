@@ -21,7 +21,7 @@ from position_sync_dagster.money.risk import model
 from position_sync_dagster.money.risk.coverage import sum_if_carried
 from position_sync_dagster.money.risk.priced_legs import SIZE, PricedLeg, PricedLegs
 from position_sync_dagster.money.risk.scenario_file import Point
-from position_sync_dagster.money.risk.terms import OptionTerms, as_options
+from position_sync_dagster.money.risk.terms import as_options
 
 TRADING_DAYS = 252.0
 
@@ -109,7 +109,9 @@ def _option_changes(
     def priced(point: Point, prices: model.Array) -> model.Array:
         """Return the prices of the options at a point."""
         later = options.later(point.days, point.rate / 100)
-        return model.prices(later, prices, _moved_volatility(volatility, point))
+        moved = volatility * point.vol if point.is_ratio else volatility + point.vol / 100
+        within = np.clip(moved, model.LOWEST_VOLATILITY, model.HIGHEST_VOLATILITY)
+        return model.prices(later, prices, within)
 
     spots = spot[:, None]
     base = priced(Point(), spots)
@@ -133,12 +135,6 @@ def _option_changes(
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(price, alike.values()))
     return change
-
-
-def _moved_volatility(volatility: model.Array, point: Point) -> model.Array:
-    """Return volatilities at a point, within what the model prices."""
-    moved = volatility * point.vol if point.is_ratio else volatility + point.vol / 100
-    return np.clip(moved, model.LOWEST_VOLATILITY, model.HIGHEST_VOLATILITY)
 
 
 def scenarios(legs: PricedLegs, points: Sequence[Point], level: Breakdown) -> pl.DataFrame:
@@ -231,23 +227,19 @@ def _priced_with(leg: PricedLeg) -> dict[str, Any]:
     """Return what a leg is priced with."""
     spot = leg.row["spot"]
     terms = leg.priced
+    dividends = None
+    if terms is not None and terms.dividends is not None and spot:
+        dividends = [
+            {"ex_date": dividend.ex_date, "amount": dividend.amount_at(spot)}
+            for dividend in terms.until_expiry
+        ]
     return {
         "leg": leg.name,
         "underlying_price": spot,
         "implied_vol": leg.row["implied_vol"],
         "rate": terms.rate if terms else None,
-        "dividends": _dividends_until(terms, spot),
+        "dividends": dividends,
         "exercise": terms.exercise.value if terms else None,
         "expires_at": terms.expires_at if terms else None,
         "reason": leg.row["reason"],
     }
-
-
-def _dividends_until(terms: OptionTerms | None, spot: float | None) -> list[dict[str, Any]] | None:
-    """Return the dividends until an expiry; None: they are not known."""
-    if terms is None or terms.dividends is None or not spot:
-        return None
-    return [
-        {"ex_date": dividend.ex_date, "amount": dividend.amount_at(spot)}
-        for dividend in terms.until_expiry
-    ]

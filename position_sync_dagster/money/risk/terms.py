@@ -173,7 +173,9 @@ def dividend_rows(
 
 
 def _in_major_unit(amount: float | None, details: ContractDetails) -> float | None:
-    return None if amount is None else amount / details.price_magnifier
+    if amount is None:
+        return None
+    return amount / details.price_magnifier
 
 
 def ex_moment(day: date) -> datetime:
@@ -233,7 +235,9 @@ class ExerciseTerms:
     @property
     def side(self) -> float:
         """1 for a call, −1 for a put."""
-        return 1.0 if self.right == "CALL" else -1.0
+        if self.right == "CALL":
+            return 1.0
+        return -1.0
 
     def above_strike(self, price: float) -> float:
         """Return by how much an option is in the money; below 0 out of the money."""
@@ -353,7 +357,9 @@ def option_terms(
     if isinstance(delivered, NotPriced):
         return delivered
     rate = rates.get(contract.currency)
-    return NotPriced.NO_RATE if rate is None else with_rate(delivered, rate, dividends)
+    if rate is None:
+        return NotPriced.NO_RATE
+    return with_rate(delivered, rate, dividends)
 
 
 def with_rate(
@@ -386,7 +392,9 @@ def _exercise_of(contract: Instrument, details: ContractDetails | None) -> Exerc
         return NotPriced.OTHER_PAYOFF
 
     trading_class = details.trading_class if details else contract.trading_class
-    return NotPriced.ADJUSTED if _is_adjusted(contract, trading_class) else Exercise.AMERICAN
+    if _is_adjusted(contract, trading_class):
+        return NotPriced.ADJUSTED
+    return Exercise.AMERICAN
 
 
 def _is_adjusted(contract: Instrument, trading_class: str | None) -> bool:
@@ -413,7 +421,9 @@ def expires_at(expiry: date | None, details: ContractDetails | None) -> datetime
         expiry: The day that the row of the holding names: it counts if the details name another.
     """
     if details is None:
-        return expiry_moment(expiry) if expiry else None
+        if expiry:
+            return expiry_moment(expiry)
+        return None
 
     day = details.last_day
     clock = details.last_trade_time
@@ -423,7 +433,9 @@ def expires_at(expiry: date | None, details: ContractDetails | None) -> datetime
 
     if expiry not in (None, details.last_trade_date, details.expires_on):
         day = expiry
-    return expiry_moment(day, clock, details.time_zone) if day else None
+    if day:
+        return expiry_moment(day, clock, details.time_zone)
+    return None
 
 
 def as_options(

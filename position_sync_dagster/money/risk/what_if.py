@@ -19,6 +19,7 @@ from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.reports import exposure
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.figures import known_limits
+from position_sync_dagster.money.reports.money_sums import counts_behind
 from position_sync_dagster.money.risk.deliveries import uncovered_calls
 from position_sync_dagster.money.risk.hypothetical_book import HypotheticalBook
 from position_sync_dagster.money.risk.payoff import Payoff, payoffs
@@ -155,7 +156,9 @@ def _group_of_settled(level: Breakdown, settled: Row) -> _Group:
         Breakdown.EXPIRY: None if expiry is None else str(expiry),
         Breakdown.LEG: settled["name"],
     }[level]
-    strategy = settled["strategy_id"] if is_of_leg or level is Breakdown.STRATEGY else None
+    strategy = None
+    if is_of_leg or level is Breakdown.STRATEGY:
+        strategy = settled["strategy_id"]
     conid = settled["conid"] if is_of_leg else None
     return (strategy, name, settled["account"], settled["currency"], conid)
 
@@ -205,11 +208,10 @@ def _more_by_group(
 
         key = (strategy, strategy or account, account, sums["currency"], None)
         greeks = {name: sums[name] for name in GREEKS}
-        lacking = [name for name in GREEKS if sums[f"without_{name}"]]
-        of = {name: sums[f"of_{name}"] for name in lacking}
+        counts = counts_behind(sums, {name: name for name in GREEKS})
         more[key] = greeks | {
-            "greeks_known": {name: of[name] - sums[f"without_{name}"] for name in lacking},
-            "greeks_of": of,
+            "greeks_known": counts["known"],
+            "greeks_of": counts["of"],
             "payoffs": [payoff.row for payoff in payoffs_of.get((strategy, account), ())],
             "uncovered": uncovered_here,
             "limits_broken": broken_here,
@@ -286,13 +288,12 @@ def read_changes(
     rolls = [(name, f"rolled to {expiry}") for name, expiry in expiries]
     for name, changes in grouped(itemgetter(0), [*closes, *rolls]).items():
         if len(changes) > 1:
-            raise _changed_again(name, [change for _name, change in changes])
+            texts = dict.fromkeys(change for _name, change in changes)
+            both = f"{next(iter(texts))} twice"
+            if len(texts) > 1:
+                both = " and ".join(texts)
+            raise ProposedTradeError(
+                f"The strategy {name!r} is {both}.",
+                remedy="Name one of both: a strategy is closed once.",
+            )
     return Changes(trades=parsed, closed=tuple(closed), rolled=dict(expiries))
-
-
-def _changed_again(strategy: str, changes: Sequence[str]) -> ProposedTradeError:
-    both = " and ".join(changes) if len({*changes}) > 1 else f"{changes[0]} twice"
-    return ProposedTradeError(
-        f"The strategy {strategy!r} is {both}.",
-        remedy="Name one of both: a strategy is closed once.",
-    )
