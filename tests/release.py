@@ -198,8 +198,8 @@ def check_simulator(wheel: Path, python: str, folder: Path) -> None:
     suites = folder / "suites"
     shutil.copytree(ROOT / "examples/gateway_simulator", suites)
     (suites / "test_ibapi.py").unlink()  # IB distributes its client itself
-    said = run(bin_folder / "pytest", "-q", "-o", "asyncio_mode=auto", cwd=suites, env=env)
-    print(f"  its pytest plugin: {said.splitlines()[-1]}")
+    printed = run(bin_folder / "pytest", "-q", "-o", "asyncio_mode=auto", cwd=suites, env=env)
+    print(f"  its pytest plugin: {printed.splitlines()[-1]}")
 
 
 def with_locked_versions(folder: Path) -> tuple[str | Path, ...]:
@@ -251,9 +251,9 @@ def check_sdist(sdist: Path, programs: Path, folder: Path) -> None:
     env = outside(folder)
     run(UV, "pip", "install", "--quiet", "--reinstall", "--no-deps", "--python",
         programs / "python", sdist, cwd=folder, env=env)  # fmt: skip
-    said = run(programs / "position-sync", "--version", cwd=folder, env=env).strip()
-    if said != f"position-sync {VERSION}":
-        raise ReleaseError(f"installed from the sdist, position-sync --version says {said!r}")
+    printed = run(programs / "position-sync", "--version", cwd=folder, env=env).strip()
+    if printed != f"position-sync {VERSION}":
+        raise ReleaseError(f"installed from the sdist, position-sync --version says {printed!r}")
     print("  the sdist builds and installs too")
 
 
@@ -275,14 +275,14 @@ def check_commands(programs: Path, folder: Path) -> None:
     env = outside(folder)
     empty = folder / "empty"
     empty.mkdir()
-    said = run(programs / "position-sync", "--version", cwd=empty, env=env).strip()
-    if said != f"position-sync {VERSION}":
-        raise ReleaseError(f"position-sync --version says {said!r}")
+    printed = run(programs / "position-sync", "--version", cwd=empty, env=env).strip()
+    if printed != f"position-sync {VERSION}":
+        raise ReleaseError(f"position-sync --version says {printed!r}")
     code = "import position_sync_dagster as one, sys; print(sys.version.split()[0], one.__file__)"
     version, file = run(programs / "python", "-c", code, cwd=empty, env=env).split()
     if not file.startswith(str(folder)):
         raise ReleaseError(f"position_sync_dagster is imported from {file}")
-    print(f"  Python {version}, {said}, {megabytes(folder):,.0f} MB installed")
+    print(f"  Python {version}, {printed}, {megabytes(folder):,.0f} MB installed")
 
 
 @contextmanager
@@ -315,21 +315,21 @@ def check_gateway(programs: Path, folder: Path) -> None:
         used = folder / "library"
         used.mkdir()
         (used / "example.py").write_text(example.replace("asyncio.sleep(60)", "asyncio.sleep(20)"))
-        said = run(programs / "python", "example.py", cwd=used, env=env)
-        valued = re.search(r"total_success=(\d+)", said)
+        printed = run(programs / "python", "example.py", cwd=used, env=env)
+        valued = re.search(r"total_success=(\d+)", printed)
         if valued is None or int(valued[1]) < 100:
-            raise ReleaseError(f"the example of docs/library.md valued too little: {said}")
+            raise ReleaseError(f"the example of docs/library.md valued too little: {printed}")
         print(f"  docs/library.md: {valued[1]} positions valued in 20 s")
 
 
 def check_demo(python: Path, folder: Path, wheel: Path, seconds: float) -> None:
     """Run the demo from the wheel alone, as `uvx` does; it fails unless its figures are met."""
-    said = run(
+    printed = run(
         UV, "tool", "run", "--quiet", "--python", python, *with_locked_versions(folder.parent),
         "--from", with_demo(wheel), "position-sync", "demo", "--for",
         f"{seconds:g}", cwd=folder / "empty", env=outside(folder), within_s=seconds + 600,
     )  # fmt: skip
-    print("\n".join(f"  {line}" for line in said.splitlines()[-12:]))
+    print("\n".join(f"  {line}" for line in printed.splitlines()[-12:]))
     if list((folder / "empty").iterdir()):
         raise ReleaseError("the demo wrote into the folder in which it was started")
 
@@ -475,13 +475,13 @@ def main() -> int:
     parser.add_argument("--python", action="append", help="a Python to install it for, repeated")
     parser.add_argument("--for", dest="seconds", type=float, default=60.0, help="of the demo")
     parser.add_argument("--quick", action="store_true", help="without demo, example and project")
-    given = parser.parse_args()
+    args = parser.parse_args()
 
     steps = Steps()
     folder = Path(tempfile.mkdtemp(prefix="release-"))
     try:
-        pythons = given.python or oldest_and_newest()
-        check(steps, folder, pythons, quick=given.quick, seconds=given.seconds)
+        pythons = args.python or oldest_and_newest()
+        check(steps, folder, pythons, quick=args.quick, seconds=args.seconds)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -176,10 +176,10 @@ def test_the_command_line_sees_the_same(demo):
     wait_for("all lines are in its status", lambda: status(demo)["lines_in_use"] == LINES, poll_s=1)
     done = command("status", "--json", "--home", str(demo.home), cwd=demo.home.parent)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["legs_streamed"] == STREAMED
-    assert told["underlying_lines"] == LINES - STREAMED
-    assert told["session_state"] == "LIVE"
+    reply = json.loads(done.stdout)
+    assert reply["legs_streamed"] == STREAMED
+    assert reply["underlying_lines"] == LINES - STREAMED
+    assert reply["session_state"] == "LIVE"
     assert len(json_of("positions", "--home", str(demo.home))) == demo_program.LEGS
     answer = json_of("positions", "--strategy", "spy-calendar", "--home", str(demo.home))
     assert [row["source"] for row in answer] == ["STREAM", "STREAM"]
@@ -282,12 +282,12 @@ def monitored(demo: Demo, *, short: bool) -> int:
 
     No statement of the last days has a trade of it, which could be the cause of its close.
     """
-    told = demo.control.get("/positions").raise_for_status().json()
+    answer = demo.control.get("/positions").raise_for_status().json()
     statements = "".join(file.read_text() for file in (demo.home / "flex").glob("*.xml"))
     traded = map(int, re.findall(r'<Trade [^>]*conid="(\d+)"', statements))
     others = {TO_FILL, int(TO_ACTIVATE[0]), *traded}
     queued = set(newest(demo).filter(source="QUEUE")["conid"]) - others
-    held = {row["conid"]: row["quantity"] for row in told if row["quantity"]}
+    held = {row["conid"]: row["quantity"] for row in answer if row["quantity"]}
     return max(c for c, quantity in held.items() if c in queued and (quantity < 0) is short)
 
 
@@ -363,10 +363,10 @@ def status(demo: Demo) -> dict[str, Any]:
 def test_a_stream_terminated_in_the_ui_is_paused_until_a_person_resumes_it(demo):
     lake = MoneyLake(str(demo.lake))
     (before,) = lake.sessions.history(1)
-    told = demo.graphql(
+    answer = demo.graphql(
         "mutation($id: String!) { terminateRun(runId: $id) { __typename } }", id=before.run_id
     )
-    assert told["terminateRun"]["__typename"] == "TerminateRunSuccess", told
+    assert answer["terminateRun"]["__typename"] == "TerminateRunSuccess", answer
     wait_for("the lines are free", lambda: demo.lines() == 0)
     wait_for("status says so", lambda: "paused by a person" in str(status(demo)))
     since = datetime.now(UTC)

@@ -93,18 +93,18 @@ class FakeGateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def say(self, said: Iterable[Message]) -> None:
+    def say(self, messages: Iterable[Message]) -> None:
         """Send messages in one packet."""
-        data, said = bytearray(), list(said)
-        self.said += said
-        for message in said:
+        data, messages = bytearray(), list(messages)
+        self.said += messages
+        for message in messages:
             if isinstance(message, Cut):
                 data += wire.frame(position(ACCOUNTS[0], CONIDS[0], 9))[:40]
                 break
             data += message if isinstance(message, bytes) else wire.frame(message)
         for writer in self._writers:
             writer.write(data)
-            if Cut.HERE in said:
+            if Cut.HERE in messages:
                 writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -205,7 +205,7 @@ class Told:
         self.valued: dict[Key, float] = {}
         self.emptied: set[str] = set()
 
-    def hear(self, said: Sequence[Message], *, list_at: int | None, whole: bool) -> None:
+    def hear(self, messages: Sequence[Message], *, list_at: int | None, whole: bool) -> None:
         """Take what was said in a phase.
 
         Args:
@@ -213,16 +213,16 @@ class Told:
             list_at: Where the list begins that the client counted as whole; None: it counted none.
             whole: Whether all of it was read.
         """
-        rows = [(message[0], row) for message in said if (row := named(message)) is not None]
+        rows = [(message[0], row) for message in messages if (row := named(message)) is not None]
         # A list may be older than a value that came in it, and than a row that cannot be used.
         unsure = {row[0] for kind, row in rows if row[1] is None or kind == PORTFOLIO}
         last = {row[0]: row[1] for _, row in rows if row[1] is not None}
-        mentioned = {account for message in said for account in self._mentioned_by(message)}
+        mentioned = {account for message in messages for account in self._mentioned_by(message)}
         named_since: set[Key] = set()
         valued_since: set[Key] = set()
         late: set[Key] = set()
         listing = list_at is not None
-        for at, message in enumerate(said):
+        for at, message in enumerate(messages):
             if message in (LOST, DROPPED) and whole:
                 self.emptied.clear()
 
@@ -266,12 +266,12 @@ class Told:
         is_row = message[0] in (POSITION, PORTFOLIO) and (row is None or row[1] != 0)
         return set(self.accounts).intersection(message) if is_row else set()
 
-    def after(self, said: Sequence[Message], *, list_at: int | None) -> dict[Key, set[float]]:
+    def after(self, messages: Sequence[Message], *, list_at: int | None) -> dict[Key, set[float]]:
         """Return what each holding may have had in a phase, or before it."""
         found = Told(self.accounts)
         found.allowed, found.emptied = dict(self.allowed), set(self.emptied)
         found.valued = dict(self.valued)
-        found.hear(said, list_at=list_at, whole=False)
+        found.hear(messages, list_at=list_at, whole=False)
         return found.allowed
 
     def _set(self, key: Key, quantity: float, *, certain: bool) -> None:

@@ -179,9 +179,9 @@ class _Server:
         server = await asyncio.start_server(self._begin, "127.0.0.1", 0, limit=2**20)
         print(server.sockets[0].getsockname()[1], flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):
-            given = json.loads(line)
-            self._rules = [Rule(**rule) for rule in given["rules"]]
-            self._plan = Plan(**{**given, "rules": ()})
+            answer = json.loads(line)
+            self._rules = [Rule(**rule) for rule in answer["rules"]]
+            self._plan = Plan(**{**answer, "rules": ()})
             print(json.dumps(self._requests), flush=True)
             self._requests = []
 

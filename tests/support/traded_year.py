@@ -72,22 +72,22 @@ class TradedYear:
         }  # fmt: skip
 
     def fill(
-        self, told: Told, contract: Contract, quantity: int, price: str, day: date,
+        self, campaign: Told, contract: Contract, quantity: int, price: str, day: date,
         *, at: str = "120000", order: str = "", fee: Decimal = FEE, **more: str,
     ) -> None:  # fmt: skip
         """Tell one fill, and count what it brings."""
         size = D(contract.get("multiplier", "1"))
         cash = -quantity * D(price) * size
         is_option = contract["assetCategory"] == "OPT"
-        told.cash += cash
-        told.fees += fee
+        campaign.cash += cash
+        campaign.fees += fee
         if is_option and "notes" not in more:
-            told.received += max(cash, D(0))
-            told.paid += max(-cash, D(0))
+            campaign.received += max(cash, D(0))
+            campaign.paid += max(-cash, D(0))
 
-        told.days.append(day)
+        campaign.days.append(day)
         self.fills.append((day, contract, quantity))
-        legs = told.legs if is_option else told.shares
+        legs = campaign.legs if is_option else campaign.shares
         if contract not in legs:
             legs.append(contract)
         row = traded(
@@ -97,11 +97,11 @@ class TradedYear:
         self.rows.setdefault(day, []).append(row)
 
     def book(
-        self, told: Told, contract: Contract, quantity: int, price: str, day: date, codes: str
+        self, campaign: Told, contract: Contract, quantity: int, price: str, day: date, codes: str
     ) -> None:
         """Tell what the broker books after the close: it has no fee."""
         self.fill(
-            told, contract, quantity, price, day, at="162000", fee=D(0),
+            campaign, contract, quantity, price, day, at="162000", fee=D(0),
             transactionType="BookTrade", notes=codes,
         )  # fmt: skip
 
@@ -110,12 +110,12 @@ class TradedYear:
         return f"{9000 + self.orders}"
 
     def together(
-        self, told: Told, day: date, *fills: tuple[Contract, int, str], at: str = "120000"
+        self, campaign: Told, day: date, *fills: tuple[Contract, int, str], at: str = "120000"
     ) -> None:
         """Tell the fills of one order."""
         order = self.order()
         for contract, quantity, price in fills:
-            self.fill(told, contract, quantity, price, day, at=at, order=order)
+            self.fill(campaign, contract, quantity, price, day, at=at, order=order)
 
     def files(self) -> Mapping[str, bytes]:
         """Return the statements, one for each month."""
@@ -189,78 +189,78 @@ def price(number: int, base: str) -> str:
     return f"{D(base) + D(number % 7) / D(20)}"
 
 
-def put_closed(year: TradedYear, told: Told, day: date, n: int) -> None:
-    put = year.option(year.underlying(told.currency), "P", 100, later(day, 30))
-    year.fill(told, put, -2, price(n, "2.5"), day)
-    year.fill(told, put, 2, price(n + 3, "2.4"), later(day, 9))
-    told.kind = "single"
-    told.risk = 2 * 100 * (100 - D(price(n, "2.5")))
+def put_closed(year: TradedYear, campaign: Told, day: date, n: int) -> None:
+    put = year.option(year.underlying(campaign.currency), "P", 100, later(day, 30))
+    year.fill(campaign, put, -2, price(n, "2.5"), day)
+    year.fill(campaign, put, 2, price(n + 3, "2.4"), later(day, 9))
+    campaign.kind = "single"
+    campaign.risk = 2 * 100 * (100 - D(price(n, "2.5")))
 
 
-def put_expired(year: TradedYear, told: Told, day: date, n: int) -> None:
+def put_expired(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     expiry = later(day, 14)
     put = year.option(year.underlying(), "P", 50, expiry)
-    year.fill(told, put, -1, price(n, "0.8"), day)
-    year.book(told, put, 1, "0", expiry, "Ep")
-    told.kind = "single"
-    told.ended = "expired"
-    told.risk = 100 * (50 - D(price(n, "0.8")))
+    year.fill(campaign, put, -1, price(n, "0.8"), day)
+    year.book(campaign, put, 1, "0", expiry, "Ep")
+    campaign.kind = "single"
+    campaign.ended = "expired"
+    campaign.risk = 100 * (50 - D(price(n, "0.8")))
 
 
-def wheel(year: TradedYear, told: Told, day: date, n: int) -> None:
+def wheel(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     """A put is assigned, a call is sold on the shares, and the shares are sold."""
     under = year.underlying()
     expiry = later(day, 10)
     put = year.option(under, "P", 40, expiry)
     call = year.option(under, "C", 42, later(day, 40))
-    year.fill(told, put, -1, price(n, "1.2"), day)
-    year.book(told, put, 1, "0", expiry, "A")
-    year.book(told, under, 100, "40", expiry, "A")
-    year.fill(told, call, -1, "0.75", later(expiry, 3))
-    year.fill(told, call, 1, "0.2", later(expiry, 8))
-    year.fill(told, under, -100, price(n, "39"), later(expiry, 9))
-    told.kind = "single"
-    told.risk = 4000 - 100 * D(price(n, "1.2"))
+    year.fill(campaign, put, -1, price(n, "1.2"), day)
+    year.book(campaign, put, 1, "0", expiry, "A")
+    year.book(campaign, under, 100, "40", expiry, "A")
+    year.fill(campaign, call, -1, "0.75", later(expiry, 3))
+    year.fill(campaign, call, 1, "0.2", later(expiry, 8))
+    year.fill(campaign, under, -100, price(n, "39"), later(expiry, 9))
+    campaign.kind = "single"
+    campaign.risk = 4000 - 100 * D(price(n, "1.2"))
 
 
-def called_away(year: TradedYear, told: Told, day: date, n: int) -> None:
+def called_away(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     under = year.underlying()
     expiry = later(day, 21)
     call = year.option(under, "C", 60, expiry)
-    year.fill(told, under, 100, "58.5", day)
-    year.fill(told, call, -1, price(n, "1.1"), day, at="120030")
-    year.book(told, call, 1, "0", expiry, "A")
-    year.book(told, under, -100, "60", expiry, "A")
-    told.kind = "covered-call"
-    told.ended = "assigned"
-    told.risk = D(5850) - 100 * D(price(n, "1.1"))
+    year.fill(campaign, under, 100, "58.5", day)
+    year.fill(campaign, call, -1, price(n, "1.1"), day, at="120030")
+    year.book(campaign, call, 1, "0", expiry, "A")
+    year.book(campaign, under, -100, "60", expiry, "A")
+    campaign.kind = "covered-call"
+    campaign.ended = "assigned"
+    campaign.risk = D(5850) - 100 * D(price(n, "1.1"))
 
 
-def put_spread(year: TradedYear, told: Told, day: date, n: int) -> None:
+def put_spread(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     under = year.underlying()
     expiry = later(day, 30)
     short = year.option(under, "P", 100, expiry)
     long = year.option(under, "P", 95, expiry)
-    year.together(told, day, (short, -3, price(n, "2.1")), (long, 3, "0.9"))
-    year.together(told, later(day, 12), (short, 3, "1.5"), (long, -3, price(n, "0.4")))
-    told.kind = "vertical"
-    told.risk = 3 * 100 * (5 - D(price(n, "2.1")) + D("0.9"))
+    year.together(campaign, day, (short, -3, price(n, "2.1")), (long, 3, "0.9"))
+    year.together(campaign, later(day, 12), (short, 3, "1.5"), (long, -3, price(n, "0.4")))
+    campaign.kind = "vertical"
+    campaign.risk = 3 * 100 * (5 - D(price(n, "2.1")) + D("0.9"))
 
 
-def call_spread_expired(year: TradedYear, told: Told, day: date, n: int) -> None:
+def call_spread_expired(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     under = year.underlying()
     expiry = later(day, 15)
     short = year.option(under, "C", 100, expiry)
     long = year.option(under, "C", 110, expiry)
-    year.together(told, day, (short, -1, price(n, "3")), (long, 1, "1"))
-    year.book(told, short, 1, "0", expiry, "Ep")
-    year.book(told, long, -1, "0", expiry, "Ep")
-    told.kind = "vertical"
-    told.ended = "expired"
-    told.risk = 100 * (10 - D(price(n, "3")) + 1)
+    year.together(campaign, day, (short, -1, price(n, "3")), (long, 1, "1"))
+    year.book(campaign, short, 1, "0", expiry, "Ep")
+    year.book(campaign, long, -1, "0", expiry, "Ep")
+    campaign.kind = "vertical"
+    campaign.ended = "expired"
+    campaign.risk = 100 * (10 - D(price(n, "3")) + 1)
 
 
-def condor(year: TradedYear, told: Told, day: date, n: int) -> None:
+def condor(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     """Closed in two orders on two days: it is one campaign until both are gone."""
     under = year.underlying()
     expiry = later(day, 35)
@@ -268,121 +268,123 @@ def condor(year: TradedYear, told: Told, day: date, n: int) -> None:
         year.option(under, *of, expiry) for of in (("P", 90), ("P", 95), ("C", 105), ("C", 110))
     ]
     year.together(
-        told, day, (legs[0], 1, "0.5"), (legs[1], -1, price(n, "1.3")), (legs[2], -1, "1.2"),
+        campaign, day, (legs[0], 1, "0.5"), (legs[1], -1, price(n, "1.3")), (legs[2], -1, "1.2"),
         (legs[3], 1, "0.45"),
     )  # fmt: skip
-    year.together(told, later(day, 10), (legs[0], -1, "0.3"), (legs[1], 1, "0.9"))
-    year.together(told, later(day, 13), (legs[2], 1, price(n, "1.9")), (legs[3], -1, "0.7"))
-    told.kind = "iron-condor"
-    told.risk = 100 * (5 + D("0.35") - D(price(n, "1.3")))  # of the calls, once the puts are gone
+    year.together(campaign, later(day, 10), (legs[0], -1, "0.3"), (legs[1], 1, "0.9"))
+    year.together(campaign, later(day, 13), (legs[2], 1, price(n, "1.9")), (legs[3], -1, "0.7"))
+    campaign.kind = "iron-condor"
+    campaign.risk = 100 * (
+        5 + D("0.35") - D(price(n, "1.3"))
+    )  # of the calls, once the puts are gone
 
 
-def strangle(year: TradedYear, told: Told, day: date, n: int) -> None:
+def strangle(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     under = year.underlying()
     expiry = later(day, 40)
     put = year.option(under, "P", 80, expiry)
     call = year.option(under, "C", 120, expiry)
-    year.fill(told, put, -1, price(n, "1.5"), day, at="120000")
-    year.fill(told, call, -1, "1.4", day, at="120040")
-    year.fill(told, put, 1, "2.9", later(day, 20))
-    year.fill(told, call, 1, price(n, "0.6"), later(day, 20), at="150000")
-    told.kind = "strangle"
+    year.fill(campaign, put, -1, price(n, "1.5"), day, at="120000")
+    year.fill(campaign, call, -1, "1.4", day, at="120040")
+    year.fill(campaign, put, 1, "2.9", later(day, 20))
+    year.fill(campaign, call, 1, price(n, "0.6"), later(day, 20), at="150000")
+    campaign.kind = "strangle"
 
 
-def straddle(year: TradedYear, told: Told, day: date, n: int) -> None:
+def straddle(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     under = year.underlying()
     expiry = later(day, 25)
     put = year.option(under, "P", 100, expiry)
     call = year.option(under, "C", 100, expiry)
-    year.together(told, day, (put, 1, price(n, "4")), (call, 1, "4.2"))
-    year.together(told, later(day, 6), (put, -1, "1.5"), (call, -1, price(n, "6.5")))
-    told.kind = "straddle"
-    told.risk = 100 * (D(price(n, "4")) + D("4.2"))
+    year.together(campaign, day, (put, 1, price(n, "4")), (call, 1, "4.2"))
+    year.together(campaign, later(day, 6), (put, -1, "1.5"), (call, -1, price(n, "6.5")))
+    campaign.kind = "straddle"
+    campaign.risk = 100 * (D(price(n, "4")) + D("4.2"))
 
 
-def butterfly(year: TradedYear, told: Told, day: date, n: int) -> None:
+def butterfly(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     under = year.underlying()
     expiry = later(day, 20)
     low, mid, high = (year.option(under, "C", strike, expiry) for strike in (95, 100, 105))
-    year.together(told, day, (low, 1, "6.1"), (mid, -2, "3.2"), (high, 1, price(n, "1.4")))
-    year.together(told, later(day, 8), (low, -1, "4"), (mid, 2, "1.6"), (high, -1, "0.7"))
-    told.kind = "butterfly"
-    told.risk = 100 * (D("6.1") - D("6.4") + D(price(n, "1.4")))
+    year.together(campaign, day, (low, 1, "6.1"), (mid, -2, "3.2"), (high, 1, price(n, "1.4")))
+    year.together(campaign, later(day, 8), (low, -1, "4"), (mid, 2, "1.6"), (high, -1, "0.7"))
+    campaign.kind = "butterfly"
+    campaign.risk = 100 * (D("6.1") - D("6.4") + D(price(n, "1.4")))
 
 
-def calendar(year: TradedYear, told: Told, day: date, n: int) -> None:
+def calendar(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     under = year.underlying()
     near = year.option(under, "C", 100, later(day, 20))
     far = year.option(under, "C", 100, later(day, 50))
-    year.together(told, day, (near, -1, "2"), (far, 1, price(n, "3.5")))
-    year.together(told, later(day, 10), (near, 1, "1.1"), (far, -1, price(n, "2.9")))
-    told.kind = "calendar"
-    told.risk = 100 * (D(price(n, "3.5")) - 2)
+    year.together(campaign, day, (near, -1, "2"), (far, 1, price(n, "3.5")))
+    year.together(campaign, later(day, 10), (near, 1, "1.1"), (far, -1, price(n, "2.9")))
+    campaign.kind = "calendar"
+    campaign.risk = 100 * (D(price(n, "3.5")) - 2)
 
 
-def rolled_put(year: TradedYear, told: Told, day: date, n: int) -> None:
+def rolled_put(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     """Rolled twice, by one order each; what it risked at most is the second put."""
     under = year.underlying()
     first = year.option(under, "P", 60, later(day, 14))
     second = year.option(under, "P", 58, later(day, 28))
     third = year.option(under, "P", 57, later(day, 42))
-    year.fill(told, first, -1, "1.8", day)
-    year.together(told, later(day, 10), (first, 1, "2.6"), (second, -1, price(n, "2.7")))
-    year.together(told, later(day, 24), (second, 1, "1.9"), (third, -1, "2"))
-    year.fill(told, third, 1, price(n, "0.6"), later(day, 38))
-    told.kind = "single"
-    told.rolls = 2
-    told.risk = 100 * (60 - D("1.8"))
+    year.fill(campaign, first, -1, "1.8", day)
+    year.together(campaign, later(day, 10), (first, 1, "2.6"), (second, -1, price(n, "2.7")))
+    year.together(campaign, later(day, 24), (second, 1, "1.9"), (third, -1, "2"))
+    year.fill(campaign, third, 1, price(n, "0.6"), later(day, 38))
+    campaign.kind = "single"
+    campaign.rolls = 2
+    campaign.risk = 100 * (60 - D("1.8"))
 
 
-def exercised(year: TradedYear, told: Told, day: date, n: int) -> None:
+def exercised(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     """A long call is exercised, and the shares are sold a day later."""
     under = year.underlying()
     expiry = later(day, 7)
     call = year.option(under, "C", 30, expiry)
-    year.fill(told, call, 1, price(n, "1.6"), day)
-    year.book(told, call, -1, "0", expiry, "Ex")
-    year.book(told, under, 100, "30", expiry, "Ex")
-    year.fill(told, under, -100, "32.4", later(expiry, 1))
-    told.kind = "single"
-    told.risk = 3000 + 100 * D(price(n, "1.6"))
+    year.fill(campaign, call, 1, price(n, "1.6"), day)
+    year.book(campaign, call, -1, "0", expiry, "Ex")
+    year.book(campaign, under, 100, "30", expiry, "Ex")
+    year.fill(campaign, under, -100, "32.4", later(expiry, 1))
+    campaign.kind = "single"
+    campaign.risk = 3000 + 100 * D(price(n, "1.6"))
 
 
-def settled_in_cash(year: TradedYear, told: Told, day: date, n: int) -> None:
+def settled_in_cash(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     """An index option ends in the money: the broker takes the difference."""
     under = year.underlying()
     expiry = later(day, 5)
     put = year.option(under, "P", 200, expiry)
-    year.fill(told, put, -1, price(n, "3"), day)
-    year.book(told, put, 1, "4.25", expiry, "A")
-    told.kind = "single"
-    told.ended = "expired"
-    told.risk = 100 * (200 - D(price(n, "3")))
+    year.fill(campaign, put, -1, price(n, "3"), day)
+    year.book(campaign, put, 1, "4.25", expiry, "A")
+    campaign.kind = "single"
+    campaign.ended = "expired"
+    campaign.risk = 100 * (200 - D(price(n, "3")))
 
 
-def day_trade(year: TradedYear, told: Told, day: date, n: int) -> None:
+def day_trade(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     under = year.underlying()
     call = year.option(under, "C", 100, later(day, 2))
-    year.fill(told, call, 5, price(n, "1"), day, at="100000")
-    year.fill(told, call, -2, "1.4", day, at="103000")
-    year.fill(told, call, -3, price(n, "1.1"), day, at="143000")
-    told.kind = "single"
-    told.risk = 500 * D(price(n, "1"))
+    year.fill(campaign, call, 5, price(n, "1"), day, at="100000")
+    year.fill(campaign, call, -2, "1.4", day, at="103000")
+    year.fill(campaign, call, -3, price(n, "1.1"), day, at="143000")
+    campaign.kind = "single"
+    campaign.risk = 500 * D(price(n, "1"))
 
 
-def collar(year: TradedYear, told: Told, day: date, n: int) -> None:
+def collar(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     under = year.underlying()
     expiry = later(day, 30)
     put = year.option(under, "P", 45, expiry)
     call = year.option(under, "C", 55, expiry)
-    year.fill(told, under, 100, "50", day)
-    year.fill(told, put, 1, "0.9", day, at="120010")
-    year.fill(told, call, -1, price(n, "1"), day, at="120020")
-    year.fill(told, put, -1, "0.3", later(day, 11))
-    year.fill(told, call, 1, "2.2", later(day, 11), at="120010")
-    year.fill(told, under, -100, price(n, "53"), later(day, 11), at="120020")
-    told.kind = "collar"
-    told.risk = 5000 + 90 - 100 * D(price(n, "1")) - 4500
+    year.fill(campaign, under, 100, "50", day)
+    year.fill(campaign, put, 1, "0.9", day, at="120010")
+    year.fill(campaign, call, -1, price(n, "1"), day, at="120020")
+    year.fill(campaign, put, -1, "0.3", later(day, 11))
+    year.fill(campaign, call, 1, "2.2", later(day, 11), at="120010")
+    year.fill(campaign, under, -100, price(n, "53"), later(day, 11), at="120020")
+    campaign.kind = "collar"
+    campaign.risk = 5000 + 90 - 100 * D(price(n, "1")) - 4500
 
 
 RECIPES: tuple[Recipe, ...] = (

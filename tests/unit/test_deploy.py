@@ -84,18 +84,20 @@ def test_each_program_may_do_little():
 
 def test_the_gateway_of_the_profile_is_read_only_closed_and_knows_its_password_by_a_file():
     parts = read("host.yaml")["services"]["ib-gateway"]
-    said = parts["environment"]
+    environment = parts["environment"]
     assert parts["profiles"] == ["gateway"]
     assert "env_file" not in parts, "the others' secrets are in theirs"
-    assert said["READ_ONLY_API"] == "yes"
-    assert said["TRADING_MODE"] == "${TRADING_MODE:-paper}"
-    assert said["TWS_PASSWORD_FILE"].removeprefix("/run/secrets/") in parts["secrets"]
-    assert not {"TWS_PASSWORD", "VNC_SERVER_PASSWORD", "VNC_SERVER_PASSWORD_FILE"} & set(said)
+    assert environment["READ_ONLY_API"] == "yes"
+    assert environment["TRADING_MODE"] == "${TRADING_MODE:-paper}"
+    assert environment["TWS_PASSWORD_FILE"].removeprefix("/run/secrets/") in parts["secrets"]
+    assert not {"TWS_PASSWORD", "VNC_SERVER_PASSWORD", "VNC_SERVER_PASSWORD_FILE"} & set(
+        environment
+    )
     assert "ports" not in parts
     assert parts["cap_drop"] == ["ALL"]
     assert parts["security_opt"] == ["no-new-privileges:true"]
     # The names that gnzsnz/ib-gateway-docker documents for this image.
-    assert set(said) == {
+    assert set(environment) == {
         *("TWS_USERID", "TWS_PASSWORD_FILE", "TRADING_MODE", "READ_ONLY_API"),
         *("TWOFA_TIMEOUT_ACTION", "RELOGIN_AFTER_TWOFA_TIMEOUT", "TWOFA_DEVICE"),
         *("TIME_ZONE", "TZ", "AUTO_RESTART_TIME", "TWS_COLD_RESTART"),
@@ -276,8 +278,8 @@ def test_the_helm_values_say_what_the_instance_says():
     assert values["pythonLogs"]["managedPythonLoggers"] == logs
 
     for kind in ("sensor", "schedule"):
-        kept = instance["retention"][kind]["purge_after_days"]
-        assert values["retention"][kind]["purgeAfterDays"] == kept
+        purge_after_days = instance["retention"][kind]["purge_after_days"]
+        assert values["retention"][kind]["purgeAfterDays"] == purge_after_days
     assert daemon["sensors"]["useThreads"] == instance["sensors"]["use_threads"]
     assert values["runLauncher"]["type"] == "K8sRunLauncher"
     pods = values["runLauncher"]["config"]["k8sRunLauncher"]["runK8sConfig"]["podSpecConfig"]

@@ -28,7 +28,7 @@ parser.add_argument("--home", type=Path, default=None, help="a new folder, which
 
 def main() -> int:
     """Play, print each session, and return 1 if anything deviated."""
-    given = parser.parse_args()
+    args = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     began = time.monotonic()
@@ -36,26 +36,26 @@ def main() -> int:
     def say(text: str) -> None:
         print(f"{time.monotonic() - began:7.1f} s  {text}", flush=True)
 
-    plan = Plan(seed=given.seed, until=given.until, strategies=given.strategies, plant=given.plant)
+    plan = Plan(seed=args.seed, until=args.until, strategies=args.strategies, plant=args.plant)
     # A thread of a library may still write into the home while it is removed.
     with tempfile.TemporaryDirectory(
         prefix="year-", dir=_memory(), ignore_cleanup_errors=True
     ) as folder:
-        played = play(plan, given.home or Path(folder, "home"), say=say)
+        played = play(plan, args.home or Path(folder, "home"), say=say)
     used = time.process_time()
     say(
         f"{played.sessions} sessions since {FIRST}, {len(played.deviations)} deviations, "
         f"{used:.0f} s of processor"
     )
-    if given.growth is not None:
-        growth.write(played.growth, given.growth)
-        growth.draw(given.growth, given.growth.with_suffix(".png"))
-    if given.plant is None:
+    if args.growth is not None:
+        growth.write(played.growth, args.growth)
+        growth.draw(args.growth, args.growth.with_suffix(".png"))
+    if args.plant is None:
         return 1 if played.deviations else 0
 
     invariants = sorted({deviation.invariant for deviation in played.deviations})
     on = played.results[-1].split()[0] if invariants else "no day"
-    say(f"{given.plant}, planted on {played.planted_on}, found on {on} by: {', '.join(invariants)}")
+    say(f"{args.plant}, planted on {played.planted_on}, found on {on} by: {', '.join(invariants)}")
     return 0 if invariants else 1
 
 

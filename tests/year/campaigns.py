@@ -40,11 +40,12 @@ def of_campaigns(
     campaigns = _Campaigns(broker, rows, {*legs.iter_rows()})
     for row in new:
         true = campaigns.cash_of(row)
-        told = row["profit"]
-        if true is not None and (told is None or abs(told - float(true)) > TOLERANCE):
+        profit = row["profit"]
+        if true is not None and (profit is None or abs(profit - float(true)) > TOLERANCE):
             yield Deviation(
                 invariant="campaign", session=row["closed"], seen=seen, what=row["campaign_id"],
-                true=round(float(true), 4), told=row["profit_unknown"] if told is None else told,
+                true=round(float(true), 4),
+                told=row["profit_unknown"] if profit is None else profit,
             )  # fmt: skip
 
 

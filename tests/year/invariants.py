@@ -68,11 +68,11 @@ class Live:
 
     def _holdings(self) -> Iterator[Deviation]:
         """Compare what is held with the rows of latest_positions: all of it, and no other."""
-        told = self.watched.latest()
+        latest = self.watched.latest()
         held = self.watched.held()
-        for key in sorted({*held, *told}):
-            if held.get(key) != told.get(key):
-                yield self._deviation("holdings", f"{key}", held.get(key), told.get(key))
+        for key in sorted({*held, *latest}):
+            if held.get(key) != latest.get(key):
+                yield self._deviation("holdings", f"{key}", held.get(key), latest.get(key))
 
     def _values(self, priced: pl.DataFrame) -> Iterator[Deviation]:
         """Compare the value of each holding with quantity, price and multiplier of the broker."""
@@ -253,8 +253,13 @@ def beginning_of_today(session: date, seen: str) -> Iterator[Deviation]:
     """Compare when the day began: at midnight in New York, wherever the trader is."""
     now = utc_now()
     true = datetime.combine(now.astimezone(NEW_YORK).date(), time(), NEW_YORK)
-    told = changes.day_began(now)
-    if true != told:
+    day_began = changes.day_began(now)
+    if true != day_began:
         yield Deviation(
-            invariant="today", session=session, seen=seen, what="it began", true=true, told=told
+            invariant="today",
+            session=session,
+            seen=seen,
+            what="it began",
+            true=true,
+            told=day_began,
         )

@@ -328,12 +328,12 @@ class Year:
 
     def at_the_end(self) -> None:
         """Compare all sessions once more, but those of which statements are under way."""
-        told = [session for session in self._passed[:-1] if session not in self._missed]
+        sessions = [session for session in self._passed[:-1] if session not in self._missed]
         found = [
-            *profits.of_profit(self.program, self.broker, told, "at the end"),
-            *profits.of_books(self.program, self.broker, told, "at the end"),
-            *profits.of_movements(self.program, self.broker, told, "at the end"),
-            *campaigns.of_campaigns(self.program, self.broker, self.book, told, "at the end"),
+            *profits.of_profit(self.program, self.broker, sessions, "at the end"),
+            *profits.of_books(self.program, self.broker, sessions, "at the end"),
+            *profits.of_movements(self.program, self.broker, sessions, "at the end"),
+            *campaigns.of_campaigns(self.program, self.broker, self.book, sessions, "at the end"),
         ]
         self._measure(self._passed[-1])
         self._tell(found)

@@ -372,13 +372,13 @@ class Watched:
 
     def _accounts_are_told(self) -> bool:
         """Return whether the values of each account came since the stream began, or are true."""
-        told = {
+        accounts = {
             summary.account
             for summary in self.program.lake.account_values.latest_summaries()
             if summary.timestamp >= self.began
             or summary.net_liquidation == round(self.net_liquidation[summary.account], 2)
         }
-        return told >= self.net_liquidation.keys()
+        return accounts >= self.net_liquidation.keys()
 
     def _told(self) -> object:
         held, published = self.held(), self.published()

@@ -94,8 +94,8 @@ def test_a_leg_without_a_conid_is_added_shown_with_its_problem_and_removed(lake)
     shown = run("strategies", "list")
     assert "2 contracts fit: SPX (conid 1)" in shown
     assert "2 contracts fit" in run("status")
-    (told,) = json_of("status")["unresolved_legs"]
-    assert "2 contracts fit" in told
+    (unresolved_leg,) = json_of("status")["unresolved_legs"]
+    assert "2 contracts fit" in unresolved_leg
     removed = run("strategies", "remove", "--symbol", "SPX", "--trading-class", "SPXW")
     assert "is removed from ic" in removed
     assert registry.get_unresolved() == []

@@ -32,11 +32,11 @@ def held(lake):
 
 
 def test_proposals_are_printed_with_their_legs_and_what_is_left_over(held) -> None:
-    said = run("propose")
-    assert "SPY-iron-condor-2028-12-15" in said
-    assert "+2 SPY 90P 15Dec28, -2 SPY 95P 15Dec28" in said
-    assert "SPY-covered-call-2028-12-15" in said
-    assert "Left over: +3 SPY." in said
+    printed = run("propose")
+    assert "SPY-iron-condor-2028-12-15" in printed
+    assert "+2 SPY 90P 15Dec28, -2 SPY 95P 15Dec28" in printed
+    assert "SPY-covered-call-2028-12-15" in printed
+    assert "Left over: +3 SPY." in printed
     assert held.registry.sync.get_all_active() == []
 
 
@@ -77,10 +77,10 @@ def test_what_the_strategies_cost_in_lines_is_said_before_and_on_a_terminal_one_
 ) -> None:
     monkeypatch.setenv("POSITION_SYNC_MAX_LINES", "10")
     monkeypatch.setattr(strategies, "is_terminal", lambda: True)
-    said = command_line.call("strategies", "propose", "--accept", "all", typed="n\n").stderr
-    assert "Market data lines: 5, of which up to 1 are for underlyings." in said
-    assert "0 now, 6 with these strategies." in said
-    assert "have none, so that the queue values them: 2." in said
+    printed = command_line.call("strategies", "propose", "--accept", "all", typed="n\n").stderr
+    assert "Market data lines: 5, of which up to 1 are for underlyings." in printed
+    assert "0 now, 6 with these strategies." in printed
+    assert "have none, so that the queue values them: 2." in printed
     assert held.registry.sync.get_all_active() == []
 
 
@@ -129,5 +129,5 @@ def test_a_contract_is_explained(held, tmp_path, monkeypatch) -> None:
     conid = contract("95P").conid
     assert "calls does not take it: its right is PUT" in run("list", "--explain", str(conid))
     run("propose", "--accept", "all")
-    said = run("list", "--explain", str(conid))
-    assert "it belongs to the strategy SPY-iron-condor-2028-12-15" in said
+    printed = run("list", "--explain", str(conid))
+    assert "it belongs to the strategy SPY-iron-condor-2028-12-15" in printed

@@ -35,9 +35,9 @@ def test_a_rolled_leg_is_proposed_and_replaced_in_one_commit_on_demand(lake) -> 
     assert "No leg of a strategy was rolled." in run("strategies", "rolls")
     rolled(lake)
     before = lake.registry.table.version()
-    said = run("strategies", "rolls")
-    assert "ic: -2 SPY 575C 20Mar26 → SPY 580C 20Mar26" in said
-    assert "part:" not in said
+    printed = run("strategies", "rolls")
+    assert "ic: -2 SPY 575C 20Mar26 → SPY 580C 20Mar26" in printed
+    assert "part:" not in printed
     assert lake.registry.table.version() == before
     assert json_of("strategies", "rolls", "--apply")["replaced"] == 1
     assert lake.registry.table.version() == before + 1
@@ -51,9 +51,9 @@ def test_what_closed_is_listed_and_a_leg_that_is_gone_is_not_missing(lake) -> No
     assert "No change of a position has been recorded yet." in run("positions", "--closed")
     rolled(lake)
     lake.updates.sync.append([row(0.0, NOW)])
-    said = run("positions", "--closed")
+    printed = run("positions", "--closed")
     for wanted in ("SPY 575C 20Mar26", "TRADED", "PROVISIONAL", "ic, part", "1 of 1 closes since"):
-        assert wanted in said
+        assert wanted in printed
 
     listed = json_of("positions", "--closed", "--strategy", "ic")
     ((one,), since) = listed["closes"], listed["since"]
@@ -63,8 +63,8 @@ def test_what_closed_is_listed_and_a_leg_that_is_gone_is_not_missing(lake) -> No
     assert since
     assert json_of("positions", "--closed", "--limit", "1")["closes"] == [one]
 
-    told = json_of("exposure")["strategies"]
-    ((ic, part),) = [[entry for entry in told if entry["name"] in ("ic", "part")]]
+    strategies = json_of("exposure")["strategies"]
+    ((ic, part),) = [[entry for entry in strategies if entry["name"] in ("ic", "part")]]
     day = one_day()
     assert ic["legs_held"] == 0
     assert ic["closed"] == f"one traded on {day}"
@@ -86,6 +86,6 @@ def one_day() -> str:
 def test_the_history_of_a_holding_says_why_it_closed(lake) -> None:
     rolled(lake)
     lake.updates.sync.append([row(-2.0, AT), row(0.0, NOW)])
-    said = run("history", f"{ACCOUNT}:{CALL}")
-    assert said.splitlines()[-1].split()[2:5] == ["-2", "TRADED", "PROVISIONAL"]
-    assert said.endswith("112  USD\n")
+    printed = run("history", f"{ACCOUNT}:{CALL}")
+    assert printed.splitlines()[-1].split()[2:5] == ["-2", "TRADED", "PROVISIONAL"]
+    assert printed.endswith("112  USD\n")

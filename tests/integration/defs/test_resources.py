@@ -39,11 +39,11 @@ def test_the_path_of_the_resource_wins_over_the_environment(steps_of_a_run, sett
 
 
 def test_the_numbers_of_the_resource_win_over_the_environment(steps_of_a_run, settings):
-    given = PositionSyncResource(
+    resource = PositionSyncResource(
         gateway_host="10.0.0.1", gateway_port=4001, batch_size="70", drain_interval_s=30,
         history_days=7,
     )  # fmt: skip
-    found, _ = steps_of_a_run(given, lambda given: given.settings)
+    found, _ = steps_of_a_run(resource, lambda given: given.settings)
     assert found.gateway_address == "10.0.0.1:4001"
     assert found.batch_size == 70
     assert found.drain_interval_s == 30

@@ -35,11 +35,11 @@ def killed_at(path: str, work: str, point: str) -> None:
 def filled(place: Path | str) -> Lake:
     """Return a new lake with requests that wait."""
     put_tables(place)
-    made = Lake(place, fsync=False)
-    made.queue.sync.insert_many(
+    lake = Lake(place, fsync=False)
+    lake.queue.sync.insert_many(
         QueueRequest(conid, "SPY", account="DUSIM1") for conid in range(1, REQUESTS + 1)
     )
-    return made
+    return lake
 
 
 @pytest.fixture

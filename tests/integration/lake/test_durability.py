@@ -46,9 +46,9 @@ class SyncedDisk:
 
 @pytest.fixture
 def synced(monkeypatch) -> SyncedDisk:
-    made = SyncedDisk()
-    monkeypatch.setattr(durability, "sync_path", made.sync)
-    return made
+    disk = SyncedDisk()
+    monkeypatch.setattr(durability, "sync_path", disk.sync)
+    return disk
 
 
 def work(queue: PositionQueue, step: int) -> None:

@@ -234,8 +234,8 @@ def outcome(path: Path, name: str, *works: Work) -> Outcome:
     rows = table.rows()
     if table.spec.key:
         assert not rows.select(table.spec.key).is_duplicated().any()
-    told = rows.drop(UNTOLD, strict=False)
-    return sorted(errors), told.sort(told.columns, nulls_last=True)
+    frame = rows.drop(UNTOLD, strict=False)
+    return sorted(errors), frame.sort(frame.columns, nulls_last=True)
 
 
 def inside(monkeypatch: pytest.MonkeyPatch, path: Path, name: str, *works: Work) -> Outcome:

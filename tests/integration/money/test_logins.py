@@ -82,9 +82,9 @@ async def test_each_login_streams_within_its_lines_and_every_leg_is_current(gate
     async with gateways(one_line=("west",)) as (sims, settings), streams(settings):
 
         def whole():
-            seen = read_figures(lake, settings, utc_now())
-            valued = seen.status.legs_streamed + seen.status.legs_queued
-            return seen if valued == seen.held == len(ACCOUNTS) * HELD else None
+            figures = read_figures(lake, settings, utc_now())
+            valued = figures.status.legs_streamed + figures.status.legs_queued
+            return figures if valued == figures.held == len(ACCOUNTS) * HELD else None
 
         overview = await eventually(whole)
         limits = {login.gateway_id: login.line_limit for login in overview.status.logins}

@@ -302,9 +302,9 @@ def test_a_trade_that_the_newest_statement_names_no_more_is_gone(books):
 def test_bookings_without_report_date_or_id_in_overlapping_files_are_stored_once(books, lake):
     trades = [traded(STOCK, 1, 220 + n, FRIDAY, reportDate="", transactionID="") for n in range(5)]
     fee = paid("Other Fees", -10, FRIDAY, reportDate="", transactionID="")
-    said = Booked(held=[held(STOCK, 5, 225)], trades=trades, cash=[fee])
+    booked = Booked(held=[held(STOCK, 5, 225)], trades=trades, cash=[fee])
     for last in (FRIDAY, FRIDAY.replace(day=7), MONDAY):
-        books.state(last, said, first=FRIDAY)
+        books.state(last, booked, first=FRIDAY)
     assert lake.executions.table.count() == 5
     events = lake.statement_events.table.rows()
     assert events.filter(kind="CASH").height == 1
@@ -389,7 +389,7 @@ def test_the_books_close_with_every_part_of_the_change(books):
     before = worth(32_000, cash=10_000, stock=22_000, dividendAccruals=0)
     cash = {"USD": 10_000.0}
     books.state(THURSDAY, Booked(held=[held(STOCK, 100, 220)], worth=before, balances=cash))
-    said = Booked(
+    booked = Booked(
         held=[held(STOCK, 110, 225)],
         trades=[traded(STOCK, 10, 222, FRIDAY, ibCommission="-1")],
         cash=[
@@ -399,7 +399,7 @@ def test_the_books_close_with_every_part_of_the_change(books):
         ],
         worth=worth(33_073, cash=8_308, stock=24_750, dividendAccruals=15),
     )  # fmt: skip
-    books.state(FRIDAY, said)
+    books.state(FRIDAY, booked)
     row = closed_books(books)
     parts = {name: row[name] for name in EXPLAINS}
     assert parts == {
@@ -492,10 +492,10 @@ def test_what_no_part_explains_is_the_difference_and_is_named(books):
 )
 def test_books_with_a_part_that_is_not_known_are_not_judged(books, held_there, why):
     for day, total in ((THURSDAY, 22_000), (FRIDAY, 23_000)):
-        said = Booked(
+        booked = Booked(
             held=[held(STOCK, 100, 220), held_there], worth=worth(total), balances={"USD": 1.0}
         )
-        books.state(day, said)
+        books.state(day, booked)
     row = closed_books(books)
     assert row["difference"] is None
     assert row["profit"] is None

@@ -135,9 +135,9 @@ async def test_http_and_an_assistant_say_what_the_command_says(client, lake, set
     server = assistant_server(Tools(settings, lake))
     async with create_connected_server_and_client_session(server) as session:
         answer = await session.call_tool("results", {"by": "weekday", "since": "2026-03-01"})
-        told = await session.call_tool("campaigns", {"strategy": "csp"})
+        reply = await session.call_tool("campaigns", {"strategy": "csp"})
     assert json.loads(answer.content[0].text) == {"more": {}, "results": groups}
-    assert json.loads(told.content[0].text) == {"more": {}, "campaigns": [campaign]}
+    assert json.loads(reply.content[0].text) == {"more": {}, "campaigns": [campaign]}
 
 
 async def test_a_campaign_opens_with_its_legs_fills_and_value_over_time(client, materialize):

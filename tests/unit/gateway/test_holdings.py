@@ -108,9 +108,9 @@ def test_what_is_remembered_of_an_account_that_is_not_managed_is_kept_apart(book
     assert book.get(("DU2", 7)) is None
     assert list(book.of_conid(7)) == []
     book.close_absent(set())
-    kept = book.reported()["DU2", 7]
-    assert kept.position == 10.0
-    assert kept.completeness == Completeness.UNKNOWN
+    reported = book.reported()["DU2", 7]
+    assert reported.position == 10.0
+    assert reported.completeness == Completeness.UNKNOWN
     assert book.reported([]) == {}
 
 

@@ -69,13 +69,13 @@ def test_a_leg_that_expired_is_not_one_that_is_missing() -> None:
     assert told in dict(describe(status))["legs"]
 
 
-def screen(seen: Figures | None, width: int, height: int = 24) -> list[str]:
+def screen(figures: Figures | None, width: int, height: int = 24) -> list[str]:
     console = Console(width=width, height=height, file=io.StringIO(), record=True)
     changes = [
         DayChange(at=NOW, kind=ChangeKind.QUANTITY, text="quantity: SPY 575P 15Dec28  -2 → -3")
     ] * 6
     addresses = [("Dagster UI", "http://127.0.0.1:3000"), ("logs", ".demo/*.log")]
-    console.print(board(seen, changes, [], addresses, console))
+    console.print(board(figures, changes, [], addresses, console))
     return [line.rstrip() for line in console.export_text().splitlines()]
 
 
@@ -137,9 +137,9 @@ def test_the_board_shows_the_account_and_why_a_held_leg_has_no_line():
     assert "net liquidation 1,000.00 USD" in text
     whole = " ".join(" ".join(screen(overview(status), 60, 50)).split())
     assert "daily P&L -5.00 USD (0.0 s ago)" in whole
-    said = dict(describe(status))
-    assert said["gateway"].endswith(f" – {problem}")
-    assert said["lines"] == "20 of 100 in use", "why is said once"
+    row = dict(describe(status))
+    assert row["gateway"].endswith(f" – {problem}")
+    assert row["lines"] == "20 of 100 in use", "why is said once"
     without = dict(describe(replace(status, session_detail=None)))["lines"]
     assert "; 1 leg now by the queue: no market data line is free" in without
 

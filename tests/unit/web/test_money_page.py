@@ -134,8 +134,8 @@ def test_a_viewer_who_stops_reading_delays_nobody(client, figures):
             request = "GET /money/vendor/uplot/uPlot.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
             silent.sendall(request.encode() * 50)
         sequence = 0
-        seen = figures.reads
-        while figures.reads < seen + 5:
+        reads = figures.reads
+        while figures.reads < reads + 5:
             answer = client.get("/money/data", params={"after": sequence})
             sequence = answer.json()["sequence"] if answer.content else sequence
 

@@ -37,27 +37,27 @@ def results_of_the_year(world, folder, strategies_file):
         assert job.execute_in_process(instance=world.instance).success
 
 
-def sums_by_hand(told: list[Told]) -> dict[str, Any]:
+def sums_by_hand(campaigns: list[Told]) -> dict[str, Any]:
     """Return the results of campaigns in `Decimal`, each formula written out."""
-    wins = [one.profit for one in told if one.profit > 0]
-    losses = [one.profit for one in told if one.profit < 0]
+    wins = [one.profit for one in campaigns if one.profit > 0]
+    losses = [one.profit for one in campaigns if one.profit < 0]
     by_day: dict[date, Decimal] = defaultdict(Decimal)
-    for campaign in told:
+    for campaign in campaigns:
         by_day[max(campaign.days)] += campaign.profit
     curve = [Decimal(0), *accumulate(by_day[day] for day in sorted(by_day))]
     drawdown = max(max(curve[: end + 1]) - total for end, total in enumerate(curve))
-    risks = [one.risk for one in told]
+    risks = [one.risk for one in campaigns]
     return {
-        "number": len(told),
+        "number": len(campaigns),
         "wins": len(wins),
-        "win_rate": len(wins) / len(told),
-        "profit": sum(one.profit for one in told),
-        "fees": sum(one.fees for one in told),
+        "win_rate": len(wins) / len(campaigns),
+        "profit": sum(one.profit for one in campaigns),
+        "fees": sum(one.fees for one in campaigns),
         "average_win": sum(wins) / len(wins) if wins else None,
         "average_loss": sum(losses) / len(losses) if losses else None,
-        "expectancy": sum(one.profit for one in told) / len(told),
+        "expectancy": sum(one.profit for one in campaigns) / len(campaigns),
         "profit_factor": sum(wins) / -sum(losses) if losses else None,
-        "return": None if None in risks else sum(one.profit for one in told) / sum(risks),
+        "return": None if None in risks else sum(one.profit for one in campaigns) / sum(risks),
         "drawdown": drawdown,
     }
 

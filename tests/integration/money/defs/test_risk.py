@@ -113,9 +113,11 @@ def test_a_day_without_a_source_keeps_no_other_day_of_its_run_back(world, lake, 
     partitions = exchange_partitions(*known_days(load_settings()))
     days = {"start": "2026-03-02", "end": DAY}
     tags = {f"dagster/asset_partition_range_{end}": day for end, day in days.items()}
-    made = world.materialize(daily_asset(partitions), explained_asset(partitions), tags=tags)
-    assert made.success
+    result = world.materialize(daily_asset(partitions), explained_asset(partitions), tags=tags)
+    assert result.success
     profits = world.read(PROFIT_EXPLAINED).select("session_date", "profit").sort("session_date")
     assert profits.rows() == [(date(2026, 3, 5), None), (date(2026, 3, 6), pytest.approx(100.0))]
-    filled = {event.partition for event in made.asset_materializations_for_node("daily_positions")}
+    filled = {
+        event.partition for event in result.asset_materializations_for_node("daily_positions")
+    }
     assert filled == {"2026-03-02", "2026-03-05", "2026-03-06"}, "the others stay missing"

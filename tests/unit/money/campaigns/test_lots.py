@@ -114,12 +114,12 @@ def test_what_comes_for_another_contract_was_opened_when_that_was_and_cost_as_mu
 def test_what_divides_one_cost_or_comes_for_nothing_has_an_unknown_cost():
     came = action(OTHER, 50, 5, type="SO", **STOCK)
     gone = moved(OTHER, -50, 3, 9, fee=0.0, cash=150.0, **STOCK)
-    sold, kept = lots(shares(100, 10, 2), came, gone)
+    sold, lot = lots(shares(100, 10, 2), came, gone)
     assert sold.cost is None
     assert sold.proceeds == 150
     assert sold.profit is None
     assert "a corporate action brought it" in sold.why_unknown
-    assert money(kept) == (100, 1000, None, None)
+    assert money(lot) == (100, 1000, None, None)
 
 
 def test_what_was_held_before_all_movements_has_no_day_and_no_cost():

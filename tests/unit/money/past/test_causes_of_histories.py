@@ -239,9 +239,9 @@ def check(watcher: Watcher, closures: Sequence[Closure], down: timedelta) -> Non
             for move in days.moves
             if move.conid == change.conid and (change.since or OPEN) < move.at <= change.seen_at
         }
-        said = {part.cause for part in parts}
+        causes = {part.cause for part in parts}
         if not is_coincidence(days, change, down):
-            assert said <= {*true, Cause.UNEXPLAINED}, (change, parts, days.moves)
+            assert causes <= {*true, Cause.UNEXPLAINED}, (change, parts, days.moves)
 
 
 def statement_of(days: Days) -> tuple[list[Execution], list[closes.StatementEvent]]:
@@ -265,11 +265,11 @@ def statement_of(days: Days) -> tuple[list[Execution], list[closes.StatementEven
             rows.append(cases.booked(move.conid, move.by, codes[move.cause], at, execution_id=name))
         else:
             kind = EventKind.CORPORATE_ACTION if move.cause is Cause.SPLIT else EventKind.TRANSFER
-            made = cases.event(kind, move.by, conid=move.conid, type="FS", event_id=name)
+            reported_event = cases.event(kind, move.by, conid=move.conid, type="FS", event_id=name)
             events.append(
-                replace(made, day=at.date(), direction="IN" if move.by > 0 else "OUT")
+                replace(reported_event, day=at.date(), direction="IN" if move.by > 0 else "OUT")
                 if kind is EventKind.TRANSFER
-                else replace(made, day=at.date())
+                else replace(reported_event, day=at.date())
             )
     return rows, events
 

@@ -107,8 +107,8 @@ def test_one_contract_under_two_symbols_is_one_holding() -> None:
     passing = _held_or_traded(NOTHING, NOTHING, pl.DataFrame([bought, sold], MOVEMENTS.polars))
     assert passing.select("conid", "position").rows() == [(1, 2.0)]
 
-    kept = explained([held(1, 1.0, 9.0, symbol="ESH7")], [held(1, 1.0, 8.0, symbol="ES")], [])
-    assert kept.select("conid", "profit").rows() == [(1, -100.0)]
+    profits = explained([held(1, 1.0, 9.0, symbol="ESH7")], [held(1, 1.0, 8.0, symbol="ES")], [])
+    assert profits.select("conid", "profit").rows() == [(1, -100.0)]
 
 
 def test_an_assignment_earns_what_the_premium_and_the_shares_are_worth() -> None:
@@ -217,6 +217,6 @@ def test_cash_of_an_account_is_in_no_strategy_and_no_leg() -> None:
     profits = explained([held(1, 1.0, 12.0)], [held(1, 1.0, 13.0)], [])
     cash = {"account": ["A"], "currency": ["USD"], "profit": [40.0], "cash": [40.0]}
     cash |= {"gross_move": [40.0], "strategy_id": [UNATTRIBUTED]}
-    both = pl.concat([of_strategies(profits, "s"), pl.DataFrame(cash)], how="diagonal_relaxed")
-    rows = by_strategy(both).select("strategy_id", "profit", "cash", "legs")
+    with_cash = pl.concat([of_strategies(profits, "s"), pl.DataFrame(cash)], how="diagonal_relaxed")
+    rows = by_strategy(with_cash).select("strategy_id", "profit", "cash", "legs")
     assert rows.rows() == [("UNATTRIBUTED", 40.0, 40.0, 0), ("s", 100.0, 0.0, 1)]

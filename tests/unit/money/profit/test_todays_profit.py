@@ -93,13 +93,13 @@ def rows_of(
     book = book_of(now, legs, **of_book)
     figures = Figures(status=None, book=book, day=day)  # type: ignore[arg-type]
     usual_rates = {"USD": 0.04, "EUR": 0.02}
-    given = Assumptions(
+    assumptions = Assumptions(
         now=NOW,
         rates=usual_rates if rates is None else rates,
         details={contract.conid: contract for contract in details},
     )
     frame = pl.DataFrame(movements, schema=MOVEMENTS.polars)
-    profits = explained(figures, opening, frame, given, Settings())
+    profits = explained(figures, opening, frame, assumptions, Settings())
 
     for strategy in profits:
         parts = [getattr(strategy, name) for name in PARTS]
