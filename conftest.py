@@ -88,7 +88,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     tiers.mark(items)
     if hasattr(config, "workerinput"):
-        place = {nodeid: place for place, nodeid in enumerate(mixed(one.nodeid for one in items))}
+        place = {nodeid: place for place, nodeid in enumerate(mixed(item.nodeid for item in items))}
         items.sort(key=lambda test: place[test.nodeid])
 
 

@@ -123,7 +123,7 @@ def files_of(archive: Path) -> dict[str, bytes]:
         with zipfile.ZipFile(archive) as wheel:
             return {name: wheel.read(name) for name in wheel.namelist()}
     with tarfile.open(archive) as sdist:
-        members = {one.name: sdist.extractfile(one) for one in sdist if one.isfile()}
+        members = {member.name: sdist.extractfile(member) for member in sdist if member.isfile()}
         return {name.partition("/")[2]: file.read() for name, file in members.items()}
 
 

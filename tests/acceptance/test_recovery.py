@@ -94,16 +94,16 @@ def of_the_queue(demo: Demo) -> list[dict[str, Any]]:
 
 def stream_runs(demo: Demo) -> dict[str, str]:
     """Return the status of each run of the stream, which the UI tells once it answers."""
-    found: list[dict[str, str]] = []
+    runs: list[dict[str, str]] = []
 
     def told() -> bool:
         with suppress(httpx.HTTPError):
-            found[:] = demo.graphql(STREAM_RUNS)["runsOrError"]["results"]
+            runs[:] = demo.graphql(STREAM_RUNS)["runsOrError"]["results"]
             return True
         return False
 
     wait_for("the UI answers", told, poll_s=0.5)
-    return {run["runId"]: run["status"] for run in found}
+    return {run["runId"]: run["status"] for run in runs}
 
 
 @pytest.mark.timeout(600 * ROUNDS)

@@ -187,14 +187,14 @@ def test_the_command_line_sees_the_same(demo):
 
 def scraped(demo: Demo) -> dict[str, dict[str, float]]:
     """Scrape the webserver: each sample by its name, and by its labels without the gateway."""
-    found: dict[str, dict[str, float]] = defaultdict(dict)
+    samples: dict[str, dict[str, float]] = defaultdict(dict)
     url = f"http://127.0.0.1:{demo.ui_port}/metrics"
     answer = httpx.get(url, trust_env=False, timeout=60, verify=NO_CERTIFICATES)
     for family in text_string_to_metric_families(answer.text):
         for sample in family.samples:
             label = " ".join(text for key, text in sample.labels.items() if key != "gateway")
-            found[sample.name.removeprefix("position_sync_")][label] = sample.value
-    return found
+            samples[sample.name.removeprefix("position_sync_")][label] = sample.value
+    return samples
 
 
 def test_a_scrape_of_the_webserver_says_the_same(demo):
@@ -332,8 +332,8 @@ def ticks(demo: Demo, sensor: str, *, since: datetime) -> list[str]:
              ... on Sensor { sensorState { ticks(limit: 200) { timestamp status } } } } }""",
         sensor=PLACE | {"sensorName": sensor},
     )
-    found = answer["sensorOrError"]["sensorState"]["ticks"]
-    return [tick["status"] for tick in found if tick["timestamp"] >= since.timestamp()]
+    listed = answer["sensorOrError"]["sensorState"]["ticks"]
+    return [tick["status"] for tick in listed if tick["timestamp"] >= since.timestamp()]
 
 
 @pytest.mark.parametrize("sensor", ["drain_queue", "supervise_stream"])
@@ -404,12 +404,12 @@ def test_nothing_was_ordered_and_no_request_is_stuck(demo):
 
 
 def test_tables_and_state_are_for_the_owner_alone_under_any_umask(demo):
-    found: dict[Path, int] = {}
+    mode_of: dict[Path, int] = {}
     for folder in (demo.lake, demo.home / "dagster_home"):
         for path in (folder, *folder.rglob("*")):
             with suppress(FileNotFoundError):  # what runs removes files meanwhile
-                found[path] = stat.S_IMODE(path.lstat().st_mode)
-    assert {path for path, mode in found.items() if mode & 0o077} == set()
+                mode_of[path] = stat.S_IMODE(path.lstat().st_mode)
+    assert {path for path, mode in mode_of.items() if mode & 0o077} == set()
 
 
 def look(demo: Demo) -> list[str]:

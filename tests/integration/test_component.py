@@ -181,8 +181,8 @@ def test_attributes_count_before_the_environment_and_paths_begin_at_the_project(
 )
 def test_automation_is_on_unless_the_project_does_not_want_it(project, attributes, status) -> None:
     repository = project(component(**attributes))
-    found = [*repository.sensor_defs, *repository.schedule_defs]
-    assert [one.default_status.value for one in found] == [status] * 7
+    sensors_and_schedules = [*repository.sensor_defs, *repository.schedule_defs]
+    assert [definition.default_status.value for definition in sensors_and_schedules] == [status] * 7
 
 
 OWN = """

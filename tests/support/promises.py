@@ -60,7 +60,9 @@ def waiting(lake: MoneyLake, before: datetime | None = None) -> int:
 def current_by_login(overview: Figures) -> dict[str, int]:
     """Count the holdings of each login whose value is current now."""
     logins = overview.book.held.filter("is_current").get_column("gateway_id").to_list()
-    return {one.gateway_id: logins.count(one.gateway_id) for one in overview.status.each_login}
+    return {
+        login.gateway_id: logins.count(login.gateway_id) for login in overview.status.each_login
+    }
 
 
 def assert_kept(lake: MoneyLake, logins: Sequence[Login], quiet_at: datetime) -> None:

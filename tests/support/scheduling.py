@@ -69,7 +69,7 @@ def mixed(nodeids: Iterable[str]) -> list[str]:
         for (tier, _), kind in kinds.items()
         for place, nodeid in enumerate(kind)
     ]
-    return [nodeid for *_, nodeid in sorted(placed, key=lambda one: one[:2])]
+    return [nodeid for *_, nodeid in sorted(placed, key=lambda test: test[:2])]
 
 
 # What a module imports whose tests fork workers (`forked_workers`).

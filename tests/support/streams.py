@@ -122,7 +122,7 @@ class Service:
         return self.lake.sessions.current(self.settings.gateway_id)
 
     async def reaches(self, state: SessionState = SessionState.LIVE) -> None:
-        await eventually(lambda: (one := self.session) is not None and one.state is state)
+        await eventually(lambda: (session := self.session) is not None and session.state is state)
 
     async def end(self) -> StreamCounts:
         self.stop.set()

@@ -110,7 +110,7 @@ def test_exported_legs_are_imported_as_they_were(lake, tmp_path):
 
     def legs():
         found = [*registry.get_all_active(), *registry.get_unresolved()]
-        return sorted((one.key, one.quantity, one.priority) for one in found)
+        return sorted((key.key, key.quantity, key.priority) for key in found)
 
     before = legs()
     file = tmp_path / "strategies.yaml"

@@ -15,19 +15,19 @@ def steps_of_a_run(instance: dg.DagsterInstance):
     """Run two assets and return what each of them read from the resource."""
 
     def run(resource: PositionSyncResource, read) -> list[Any]:
-        found: list[Any] = []
+        steps: list[Any] = []
 
         @dg.asset
         def first(position_sync: PositionSyncResource) -> None:
-            found.append(read(position_sync))
+            steps.append(read(position_sync))
 
         @dg.asset
         def second(position_sync: PositionSyncResource) -> None:
-            found.append(read(position_sync))
+            steps.append(read(position_sync))
 
         resources = {"position_sync": resource}
         dg.materialize([first, second], resources=resources, instance=instance)
-        return found
+        return steps
 
     return run
 

@@ -25,9 +25,9 @@ async def line(opened):
 @pytest.fixture
 def refusals(line):
     """The refusals of the connection's lines."""
-    found = []
-    line[1].lines.on_refusal.append(found.append)
-    return found
+    lines_read = []
+    line[1].lines.on_refusal.append(lines_read.append)
+    return lines_read
 
 
 async def test_only_a_gateway_that_has_ib_and_says_so_does_not_know_a_contract(connected):

@@ -75,15 +75,15 @@ def counted(
     monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, measure: Callable[..., int]
 ) -> list[int]:
     """Return a list that grows by a measure of the arguments of each call."""
-    found = list[int]()
+    versions = list[int]()
     real = getattr(owner, name)
 
     def call(*arguments: Any) -> Any:
-        found.append(measure(*arguments))
+        versions.append(measure(*arguments))
         return real(*arguments)
 
     monkeypatch.setattr(owner, name, call)
-    return found
+    return versions
 
 
 @pytest.fixture

@@ -151,8 +151,8 @@ def test_a_torn_last_commit_is_refused_and_set_aside_and_the_others_stay(before,
         broken = copy / file.relative_to(path)
         broken.write_bytes(broken.read_bytes()[:length])
         assert_refused(copy)
-        [found] = durability.remove_torn(copy)
-        assert found.version == 3
+        [removed] = durability.remove_torn(copy)
+        assert removed.version == 3
         assert queues.rows(queues.queue_at(copy)) == old
         assert durability.torn_entries(copy) == []
         assert (copy / f"{durability.SET_ASIDE}{queues.entry(copy, 3).name}").exists()
@@ -164,7 +164,7 @@ def test_several_torn_last_commits_are_set_aside_together(before, tmp_path):
         step(queues.queue_at(path))
     for version in (3, 4, 5):
         queues.entry(path, version).write_bytes(b"{")
-    assert [one.version for one in durability.remove_torn(path)] == [5, 4, 3]
+    assert [removed.version for removed in durability.remove_torn(path)] == [5, 4, 3]
     assert queues.rows(queues.queue_at(path)) == old
 
 

@@ -169,9 +169,9 @@ def test_a_reader_of_rows_that_were_taken_back_is_told(ledger, make_update, open
         assert {7, 8} & set(ledger.latest().get_column("conid")) == {7}
     again = open_ledger()
     again.append([make_update(9)])
-    for one in (reader, again.follow(lost)):
+    for follower in (reader, again.follow(lost)):
         with pytest.raises(TokenError, match="a repair or a restored backup took it back"):
-            one.read()
+            follower.read()
     assert conids(again.follow(before)) == [[7, 9]]
 
 

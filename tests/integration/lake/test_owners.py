@@ -290,7 +290,7 @@ async def test_a_lease_is_renewed_while_slow_commits_keep_all_threads_of_the_lak
         try:
             clock.advance(1)
             await eventually(lambda: own.session.heartbeat_at == clock.now)
-            assert not any(one.done() for one in slow)
+            assert not any(task.done() for task in slow)
         finally:
             may_end.set()
             await asyncio.gather(*slow)
@@ -342,14 +342,14 @@ def unlocked(lake, monkeypatch):
 
 
 async def test_a_renewal_does_not_wait_for_those_of_other_logins(lake, clock, monkeypatch):
-    one, two = [lake.sessions.acquire(f"g:{n}", Owner.STREAM, **WHO) for n in (1, 2)]
+    first, two = [lake.sessions.acquire(f"g:{n}", Owner.STREAM, **WHO) for n in (1, 2)]
     here, there = (unlocked(Lake(lake.path, clock=clock), monkeypatch) for _ in range(2))
     there.renew(two, **LIVE)
     clock.advance(3)
     commits = overtaken_by(
         lambda: there.renew(two, lines_in_use=7, line_limit=10, **LIVE), monkeypatch
     )
-    here.renew(one, **LIVE)
+    here.renew(first, **LIVE)
     assert len(commits) == 2  # one each
     for login, lines in (("g:1", 0), ("g:2", 7)):
         for reader in (here, there, lake.sessions):

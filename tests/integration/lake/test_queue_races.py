@@ -61,8 +61,8 @@ def test_racing_inserts_keep_one_live_request_per_position(place):
 def test_the_first_inserts_of_two_hosts_at_once_are_one_request(tmp_path, monkeypatch):
     """Both are appends, which conflict with each other by the name of their transaction alone."""
     monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.001)
-    one, other = (PositionQueue(tmp_path / "queue", fsync=False).sync for _ in range(2))
-    one.initialize()
+    first, other = (PositionQueue(tmp_path / "queue", fsync=False).sync for _ in range(2))
+    first.initialize()
     ids = []
 
     def after_the_other(*arguments, **more):
@@ -71,9 +71,9 @@ def test_the_first_inserts_of_two_hosts_at_once_are_one_request(tmp_path, monkey
         write(*arguments, **more)
 
     monkeypatch.setattr(table, "write", after_the_other)
-    ids.append(one.insert(1, "SPY"))
+    ids.append(first.insert(1, "SPY"))
     assert len(set(ids)) == 1 < len(ids)
-    assert one.counts()[QueueStatus.PENDING] == 1
+    assert first.counts()[QueueStatus.PENDING] == 1
 
 
 def test_inserting_claiming_and_compacting_at_once_loses_nothing(place):

@@ -236,4 +236,4 @@ async def test_a_roll_that_is_followed_while_a_file_is_applied_stays(registry, c
 
     monkeypatch.setattr(LifecycleTable, "change", after_the_roll)
     assert await registry.replace_all([described], following={"s"}) == (0, 0)
-    assert [one.conid for one in await registry.get_all_active()] == [2]
+    assert [active.conid for active in await registry.get_all_active()] == [2]

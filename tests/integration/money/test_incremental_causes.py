@@ -81,7 +81,7 @@ def test_what_is_judged_when_it_is_due_is_what_a_judgement_of_everything_says(
             compare(facts_of(executions=stored, **given))
 
     rows, events = statement_of(days)
-    events = [replace(one, stated_at=MADE) for one in (*events, *PERIODS)]
+    events = [replace(event, stated_at=MADE) for event in (*events, *PERIODS)]
     store_statement(lake, [replace(row, stated_at=MADE) for row in rows], events)
     moment.append(MADE + timedelta(days=random.choice((1, 20, 45))))
     explainer.explain()

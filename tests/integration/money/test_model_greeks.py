@@ -234,9 +234,9 @@ async def _has_greeks_of_the_market(sim, streamer, greeks, change=lambda sim: No
     sim.fill(A, PUT, 1)
 
     def is_true():
-        found = greeks(streamer).get((A, PUT))
+        greeks_of_put = greeks(streamer).get((A, PUT))
         truth = sim.greeks(PUT)[PUT]["delta"]
-        return found is not None and found.delta == pytest.approx(truth, abs=0.01)
+        return greeks_of_put is not None and greeks_of_put.delta == pytest.approx(truth, abs=0.01)
 
     await eventually(is_true)
 

@@ -291,11 +291,11 @@ def test_a_split_that_is_stated_is_explained(books):
 
 def test_a_trade_that_the_newest_statement_names_no_more_is_gone(books):
     books.state(THURSDAY, Booked())
-    one = traded(STOCK, 10, 222, FRIDAY)
+    bought = traded(STOCK, 10, 222, FRIDAY)
     other = traded(STOCK, 5, 223, FRIDAY)
-    books.state(FRIDAY, Booked(held=[held(STOCK, 15, 225)], trades=[one, other]))
+    books.state(FRIDAY, Booked(held=[held(STOCK, 15, 225)], trades=[bought, other]))
     assert books.profit(FRIDAY) == {"USD": cents(40)}
-    books.state(FRIDAY, Booked(held=[held(STOCK, 10, 225)], trades=[one]))
+    books.state(FRIDAY, Booked(held=[held(STOCK, 10, 225)], trades=[bought]))
     assert books.profit(FRIDAY) == {"USD": cents(30)}
 
 

@@ -86,5 +86,5 @@ async def test_each_row_of_a_close_names_the_run_that_wrote_it(lake):
         named = []
         for table in (lake.position_changes, lake.executions, lake.closures):
             await eventually(lambda table=table: table.records())
-            named += [one.run_id for one in table.records()]
+            named += [record.run_id for record in table.records()]
         assert set(named) == {"run-1"}

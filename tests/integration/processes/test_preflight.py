@@ -92,8 +92,10 @@ async def test_a_line_without_greeks_says_so(monkeypatch):
     async with simulate() as sim:
         sim.set_permission(PUT, 10091)
         sim.set_permission(CALL, 10091)
-        found = (await look(sim))["market data"]
-    [silent] = [one for one in found if "no greeks (tick 13) came within 1.5 s" in one.text]
+        findings = (await look(sim))["market data"]
+    [silent] = [
+        finding for finding in findings if "no greeks (tick 13) came within 1.5 s" in finding.text
+    ]
     assert silent.level is Level.WARNING
     assert "underlying" in silent.remedy
 
@@ -101,14 +103,14 @@ async def test_a_line_without_greeks_says_so(monkeypatch):
 async def test_a_line_is_tried_for_each_exchange_held_and_a_refused_one_says_what_to_subscribe():
     async with simulate() as sim:
         sim.set_permission(CENTS, 354)
-        found = (await look(sim))["market data"]
-        [refused] = [finding for finding in found if finding.level is not Level.GOOD]
+        findings = (await look(sim))["market data"]
+        [refused] = [finding for finding in findings if finding.level is not Level.GOOD]
         assert refused.level is Level.WARNING
         assert "(FOP, CBOT)" in refused.text
         assert "(354)" in refused.text
         assert "POSITION_SYNC_DELAYED_FALLBACK" in refused.remedy
         for place in ("(STK, SMART)", "(OPT, SMART)", "(FUT, CME)", "(FOP, CME)"):
-            assert any(place in one.text for one in found)
+            assert any(place in one.text for one in findings)
         assert sim.stats()["peak_lines"] == 1
         assert sim.stats()["lines_in_use"] == 0
 

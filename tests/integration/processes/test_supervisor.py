@@ -55,19 +55,19 @@ def until(look: Callable[[], None], condition: Callable[[], object]) -> None:
 
 def test_a_program_that_is_killed_is_started_again_and_the_log_says_so(running, caplog):
     caplog.set_level("INFO")
-    one = running(Program("daemon", *SLEEPS))
-    one.keep()
-    one.worked()
-    first = one.process.pid
-    one.process.kill()
-    until(one.keep, lambda: one.process is not None and one.process.pid != first)
+    daemon = running(Program("daemon", *SLEEPS))
+    daemon.keep()
+    daemon.worked()
+    first = daemon.process.pid
+    daemon.process.kill()
+    until(daemon.keep, lambda: daemon.process is not None and daemon.process.pid != first)
     assert caplog.messages == [
         f"The daemon (process {first}) was killed by signal 9. It is started again."
     ]
-    assert not one.works
+    assert not daemon.works
     assert str(first) in signs_of_life.read().problems[0], "`doctor` says so"
 
-    one.worked()
+    daemon.worked()
     assert signs_of_life.read().problems == ()
     assert caplog.messages[1:] == ["The daemon works again."]
 
@@ -76,11 +76,11 @@ def test_a_program_that_is_killed_is_started_again_and_the_log_says_so(running, 
 def test_a_program_that_ends_again_and_again_ends_everything_sooner_if_it_never_worked(
     running, has_worked, times
 ):
-    one = running(Program("webserver", *FAILS))
+    webserver = running(Program("webserver", *FAILS))
     if has_worked:
-        one.worked()
+        webserver.worked()
     with pytest.raises(CannotRunError, match=f"ended with exit code 3, {times} times in a row"):
-        until(one.keep, lambda: False)
+        until(webserver.keep, lambda: False)
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def stream_legs(streaming, lake):
             for active_leg in legs:
                 await lake.registry.add_active(**active_leg)
             async with streaming(sim, **more) as (streamer, received):
-                for conid in [one["conid"] for one in legs if rows and "conid" in one]:
+                for conid in [row["conid"] for row in legs if rows and "conid" in row]:
                     await received.row(conid)
                 yield sim, streamer, received
 

@@ -53,11 +53,11 @@ async def scrape(settings):
         async def scraped() -> Samples:
             answer = await client.get("/metrics")
             assert answer.status_code == 200, answer.text
-            found = defaultdict(list)
+            samples = defaultdict(list)
             for family in text_string_to_metric_families(answer.text):
                 for sample in family.samples:
-                    found[sample.name].append((sample.labels, sample.value))
-            return found
+                    samples[sample.name].append((sample.labels, sample.value))
+            return samples
 
         yield scraped
 

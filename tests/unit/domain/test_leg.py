@@ -146,7 +146,7 @@ def held(conid, account, **more):
 
 
 def test_each_holding_has_its_route():
-    open_ones = [held(*one) for one in ((1, "A"), (1, "B"), (2, "A"), (2, "B"), (3, "A"))]
+    open_ones = [held(*key) for key in ((1, "A"), (1, "B"), (2, "A"), (2, "B"), (3, "A"))]
     holdings = [*open_ones, held(4, "A", position=0.0), held(5, "A", sec_type="BOND")]
     routes = route(holdings, [leg(1), leg(2, account="A")], frozenset({1}), sec_types=("OPT",))
     assert routes == {

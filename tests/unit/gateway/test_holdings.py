@@ -209,8 +209,8 @@ def test_a_daily_profit_that_stands_still_while_the_value_moves_does_not_count(h
 def test_followed_holdings_are_confirmed_until_the_oldest_of_their_messages(book, clock):
     other = (ACCOUNT, 8)
     instrument = Instrument(conid=8, symbol="QQQ", sec_type="STK", currency="USD")
-    for one in (LISTED, instrument):
-        book.put_position(ACCOUNT, one, 10.0, 600.0)
+    for contract in (LISTED, instrument):
+        book.put_position(ACCOUNT, contract, 10.0, 600.0)
     assert book.followed_until() == {}
     book.put_pnl(KEY, pnl(6300.0))
     clock.advance(seconds=2)

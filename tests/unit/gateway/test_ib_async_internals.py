@@ -75,7 +75,7 @@ def test_each_private_symbol_is_in_the_installed_release_as_we_use_it(symbol):
     }
     found = getattr(owners[owner], name)
     expected = SYMBOLS[symbol]
-    if isinstance(expected, tuple) and not any(isinstance(one, type) for one in expected):
+    if isinstance(expected, tuple) and not any(isinstance(part, type) for part in expected):
         assert tuple(inspect.signature(found).parameters) == expected
     else:
         assert isinstance(found, expected)

@@ -107,16 +107,16 @@ def test_an_index_option_settled_at_the_open_expires_after_its_last_trading_day(
         conId=1, secType="OPT", lastTradeDateOrContractMonth="20260219", multiplier="100"
     )
     details = IBContractDetails(contract=contract, realExpirationDate="20260220")
-    found = details_of(details, seen_at=NOW)
-    assert found.last_trade_date == date(2026, 2, 19)
-    assert found.expires_on == date(2026, 2, 20)
+    contract_details = details_of(details, seen_at=NOW)
+    assert contract_details.last_trade_date == date(2026, 2, 19)
+    assert contract_details.expires_on == date(2026, 2, 20)
 
 
 def ticker(**fields):
-    found = Ticker(contract=Contract(conId=1))  # a new one has no prices, whatever it is given
+    ticker = Ticker(contract=Contract(conId=1))  # a new one has no prices, whatever it is given
     for name, value in fields.items():
-        setattr(found, name, value)
-    return found
+        setattr(ticker, name, value)
+    return ticker
 
 
 def test_an_absent_side_is_none_however_it_is_written():

@@ -25,7 +25,7 @@ def test_times_are_stored_to_the_microsecond_in_utc():
     assert broker_positions_of(rows) == listed
     for name in ("received_at", "position_time", "value_time", "confirmed_at"):
         kind = BROKER_POSITIONS.polars[name]
-        of_polars = pl.Series(name, [getattr(one, name) for one in listed], kind)
+        of_polars = pl.Series(name, [getattr(row, name) for row in listed], kind)
         assert rows[name].equals(of_polars, check_dtypes=True)
 
 

@@ -25,8 +25,8 @@ def test_an_id_begins_with_its_time_in_milliseconds():
 
 
 def test_the_same_content_at_the_same_moment_has_the_same_id():
-    one = content_id(NOW, "DU1", 1, 2.0, None)
-    assert one == content_id(NOW, "DU1", 1, 2.0, None)
-    assert one != content_id(NOW, "DU1", 1, 2.5, None)
-    assert one != content_id(NOW + timedelta(seconds=1), "DU1", 1, 2.0, None)
-    assert UUID(one).version == 8
+    first_id = content_id(NOW, "DU1", 1, 2.0, None)
+    assert first_id == content_id(NOW, "DU1", 1, 2.0, None)
+    assert first_id != content_id(NOW, "DU1", 1, 2.5, None)
+    assert first_id != content_id(NOW + timedelta(seconds=1), "DU1", 1, 2.0, None)
+    assert UUID(first_id).version == 8

@@ -39,14 +39,14 @@ def results_of_the_year(world, folder, strategies_file):
 
 def sums_by_hand(campaigns: list[Told]) -> dict[str, Any]:
     """Return the results of campaigns in `Decimal`, each formula written out."""
-    wins = [one.profit for one in campaigns if one.profit > 0]
-    losses = [one.profit for one in campaigns if one.profit < 0]
+    wins = [winner.profit for winner in campaigns if winner.profit > 0]
+    losses = [loser.profit for loser in campaigns if loser.profit < 0]
     by_day: dict[date, Decimal] = defaultdict(Decimal)
     for campaign in campaigns:
         by_day[max(campaign.days)] += campaign.profit
     curve = [Decimal(0), *accumulate(by_day[day] for day in sorted(by_day))]
     drawdown = max(max(curve[: end + 1]) - total for end, total in enumerate(curve))
-    risks = [one.risk for one in campaigns]
+    risks = [told.risk for told in campaigns]
     return {
         "number": len(campaigns),
         "wins": len(wins),

@@ -113,8 +113,8 @@ async def test_a_value_that_stands_still_is_confirmed_and_has_no_further_row(
 
         async def confirmed():
             rows = table.rows(streamer.settings.gateway_id)
-            found = with_confirmed(await lake.updates.latest(), rows, utc_now())
-            return (found[CONFIRMED] > after).all()
+            confirmed_rows = with_confirmed(await lake.updates.latest(), rows, utc_now())
+            return (confirmed_rows[CONFIRMED] > after).all()
 
         await eventually(confirmed)
         await drain(streamer)

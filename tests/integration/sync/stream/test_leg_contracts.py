@@ -268,8 +268,8 @@ async def test_a_described_leg_that_has_expired_is_told_and_not_looked_up(lake) 
         resolver = LegResolver(context, lake.registry, ContractCache(None))
         for _day in range(3):
             await resolver.resolve_due(connection)
-        (one,) = lake.registry.unresolved
-        assert one.problem.startswith("It expired on 2024-01-19")
+        (unresolved,) = lake.registry.unresolved
+        assert unresolved.problem.startswith("It expired on 2024-01-19")
 
         version = lake.registry.table.version()
         await resolver.resolve(connection, lake.registry.unresolved)

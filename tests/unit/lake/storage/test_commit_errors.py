@@ -108,11 +108,11 @@ def answered(status: str, code: str, more: str = "") -> str:
 )  # fmt: skip
 def test_each_answer_is_an_error_with_its_cause_and_remedy(text, kind, words):
     for error in (DeltaError(text), ComputeError(text), OSError(text.replace(": ", ": \x1b[31m"))):
-        found = to_lake_error(error, TABLE)
-        assert type(found) is kind
-        assert words in str(found)
-        assert "s3://bucket/lake" in found.what
-        assert "pw" not in str(found)
+        lake_error = to_lake_error(error, TABLE)
+        assert type(lake_error) is kind
+        assert words in str(lake_error)
+        assert "s3://bucket/lake" in lake_error.what
+        assert "pw" not in str(lake_error)
 
 
 def test_nothing_that_a_store_repeats_of_a_request_is_shown():

@@ -113,7 +113,7 @@ def test_realised_profit_is_summed_by_strategy_and_unknown_if_that_of_one_close_
     assert closed.chosen("other", "spy", None) == ([(shared, ["condor", "other"])], 1)
     assert closed.chosen("condor", None, 0) == ([], 3)
     listed, count = closed.chosen(None, None, 2)
-    assert [one for one, _strategies in listed] == [shared, elsewhere]
+    assert [close for close, _strategies in listed] == [shared, elsewhere]
     assert count == 4
     assert NO_CLOSES.chosen(None, None, None) == ([], 0)
 
@@ -146,9 +146,9 @@ def test_a_strategy_with_a_part_of_what_closed_has_an_unknown_part_of_its_profit
 def test_a_strategy_that_is_called_total_has_its_own_profit() -> None:
     legs = [leg(CALL, "total")]
     elsewhere = replace(SOLD, conid=9, realized_pnl=7.0)
-    found = replace(closes(EXPIRED, elsewhere), legs=leg_rows(legs))
-    money = book_of([row(CALL)], legs, closes=found)
-    assert [one.realized_pnl for one in (*money.strategies, *money.totals)] == [-112.0, -105.0]
+    of_accounts = replace(closes(EXPIRED, elsewhere), legs=leg_rows(legs))
+    money = book_of([row(CALL)], legs, closes=of_accounts)
+    assert [sums.realized_pnl for sums in (*money.strategies, *money.totals)] == [-112.0, -105.0]
 
 
 def test_realised_profit_is_a_column() -> None:

@@ -439,8 +439,8 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_the_cause_follows_from_the_facts(name: str) -> None:
     case = CASES[name]
-    found = [(closure.cause, closure.stage, closure.quantity) for closure in case.found()]
-    assert found == case.says, [one.detail for one in case.found()]
+    judged = [(closure.cause, closure.stage, closure.quantity) for closure in case.found()]
+    assert judged == case.says, [one.detail for one in case.found()]
 
 
 def test_the_parts_of_a_close_add_up_to_it() -> None:
@@ -497,7 +497,13 @@ SOLD_TWICE = [
     ("again", "realized"),
     [
         ([fill(CALL, -2, execution_id="c", realized_pnl=100.0, **SALE)], 100.0),
-        ([fill(CALL, -1, execution_id=one, realized_pnl=75.0, **SALE) for one in "cd"], 150.0),
+        (
+            [
+                fill(CALL, -1, execution_id=execution_id, realized_pnl=75.0, **SALE)
+                for execution_id in "cd"
+            ],
+            150.0,
+        ),
         ([fill(CALL, -2, execution_id="c", **SALE)], None),
     ],
     ids=["as it was", "in two parts", "without its profit"],

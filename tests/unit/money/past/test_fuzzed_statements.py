@@ -109,17 +109,17 @@ def check(written: Written, statement: Statement) -> None:
     names = [execution.execution_id.lstrip("t") for execution in statement.executions]
     assert len(names) == len(set(names)), "a trade twice"
 
-    for name, one in zip(names, statement.executions, strict=True):
+    for name, amount in zip(names, statement.executions, strict=True):
         conid, quantity = written.executed[name]
-        assert one.conid == conid + 1
-        assert one.change == quantity
+        assert amount.conid == conid + 1
+        assert amount.change == quantity
     covered = period(statement)
     assert covered is None or len(names) == len(written.executed), "covered, and a trade is missing"
 
     fees = {event.event_id: event for event in statement.events if event.kind is EventKind.CASH}
     assert len(fees) == len(statement.events) - bool(covered)
-    for name, one in fees.items():
-        assert one.amount in (written.fees[name.rpartition(":")[2]], None)
+    for name, amount in fees.items():
+        assert amount.amount in (written.fees[name.rpartition(":")[2]], None)
     for what, remedy in statement.left_out:
         assert what.startswith("a.xml: ")
         assert remedy.endswith("download it again.")

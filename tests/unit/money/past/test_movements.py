@@ -39,9 +39,9 @@ def stated(name: str, day: date = MONDAY, *, file: str, made: int, **fields: obj
 
 
 def of_gateway(execution_id: str, day: date = MONDAY) -> Movement:
-    one = stated("", day, file="", made=1, execution_id=execution_id, transaction_id=None)
+    movement = stated("", day, file="", made=1, execution_id=execution_id, transaction_id=None)
     source = MovementSource.API
-    return replace(one, movement_id=execution_id, source=source, statement=None)
+    return replace(movement, movement_id=execution_id, source=source, statement=None)
 
 
 def covered(
@@ -101,9 +101,9 @@ def test_an_execution_counts_that_was_made_after_the_statement_of_its_day() -> N
 
 
 def test_the_gateway_counts_until_a_statement_covers_the_day() -> None:
-    one = of_gateway("0000e1.01")
-    assert counting_movements([one], [covered("f", 4, TUESDAY)]) == [one]
-    assert counting_movements([one], [covered("f", 4)]) == []
+    movement = of_gateway("0000e1.01")
+    assert counting_movements([movement], [covered("f", 4, TUESDAY)]) == [movement]
+    assert counting_movements([movement], [covered("f", 4)]) == []
 
 
 def test_a_trade_of_the_evening_counts_once_under_the_day_of_the_statement() -> None:

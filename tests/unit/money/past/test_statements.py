@@ -103,14 +103,14 @@ def test_parts_of_a_holding_are_not_taken_for_holdings() -> None:
 
 
 def test_a_trade_has_its_time_in_utc_and_its_commission_as_a_cost() -> None:
-    one = one_trade()
-    assert one.execution_id == "0000e1.01"
-    assert one.time == datetime(2026, 3, 5, 20, 30, tzinfo=UTC)
-    assert one.side == Side.SELL
-    assert one.quantity == 2.0
-    assert one.price == 1.25
-    assert one.commission == 1.3
-    assert one.realized_pnl == 12.5
+    trade = one_trade()
+    assert trade.execution_id == "0000e1.01"
+    assert trade.time == datetime(2026, 3, 5, 20, 30, tzinfo=UTC)
+    assert trade.side == Side.SELL
+    assert trade.quantity == 2.0
+    assert trade.price == 1.25
+    assert trade.commission == 1.3
+    assert trade.realized_pnl == 12.5
 
 
 @pytest.mark.parametrize(
@@ -273,22 +273,22 @@ def one_trade(**attributes: str) -> Execution:
 
 
 def test_a_trade_keeps_its_codes_its_order_and_its_rate() -> None:
-    found = one_trade(
+    trade = one_trade(
         notes="A;GEA;Zz", openCloseIndicator="C", ibOrderID="71", brokerageOrderID="002a",
         transactionType="BookTrade", fxRateToBase="0.92", underlyingConid="756733",
         origTradeID="76", newField="of tomorrow",
     )  # fmt: skip
-    assert found.codes == "A;GEA;Zz"
-    assert found.open_close == "C"
-    assert found.transaction_type == "BookTrade"
-    assert found.order_id == "71"
-    assert found.brokerage_order_id == "002a"
-    assert found.fx_rate_to_base == 0.92
-    assert found.underlying_conid == 756733
-    assert found.trade_id == "77"
-    assert found.corrects == "76"
-    assert json.loads(found.attributes or "")["newField"] == "of tomorrow"
-    assert found.stated_at == datetime(2026, 3, 6, 6, tzinfo=UTC)
+    assert trade.codes == "A;GEA;Zz"
+    assert trade.open_close == "C"
+    assert trade.transaction_type == "BookTrade"
+    assert trade.order_id == "71"
+    assert trade.brokerage_order_id == "002a"
+    assert trade.fx_rate_to_base == 0.92
+    assert trade.underlying_conid == 756733
+    assert trade.trade_id == "77"
+    assert trade.corrects == "76"
+    assert json.loads(trade.attributes or "")["newField"] == "of tomorrow"
+    assert trade.stated_at == datetime(2026, 3, 6, 6, tzinfo=UTC)
 
 
 EVENTS = {
@@ -378,13 +378,13 @@ def test_a_trade_that_is_cancelled_and_booked_again_with_its_id_counts_once() ->
     before = read(statement(trades=(trade("E1", quantity="2"),)), "before.xml")
     read_rows = read(statement(trades=rows, generated="20260307;010000"))
     covered = [
-        one
+        section
         for stated in (before, read_rows)
         for row in sections_of(stated)
-        for one in _sections_in(row)
+        for section in _sections_in(row)
     ]
     counting = counting_movements([*before.movements, *read_rows.movements], covered)
-    assert sum(one.quantity or 0.0 for one in counting) == 1.0
+    assert sum(movement.quantity or 0.0 for movement in counting) == 1.0
     gateway = replace(counting[0], movement_id="API", source=MovementSource.API, execution_id="E1")
     assert counting_movements([gateway, *read_rows.movements], covered) == counting
 
@@ -604,7 +604,7 @@ def test_nothing_is_counted_twice_and_what_is_left_out_is_named(name: str) -> No
     for (what, remedy), named in zip(read_rows.left_out, shape.left_out, strict=True):
         assert what.startswith(f"a.xml: {named}")
         assert remedy
-    held_unread = any("OpenPosition" in one for one in shape.left_out)
+    held_unread = any("OpenPosition" in text for text in shape.left_out)
     assert read_rows.lacks_positions is held_unread
     trades_unread = any("Trade" in one for one in shape.left_out)
     assert (period(read_rows) is None) is trades_unread

@@ -148,9 +148,9 @@ class Sent:
 
 @pytest.fixture
 def post(monkeypatch: pytest.MonkeyPatch) -> Post:
-    found = Post()
-    monkeypatch.setattr(alerts, "Delivery", found.begin)
-    return found
+    post = Post()
+    monkeypatch.setattr(alerts, "Delivery", post.begin)
+    return post
 
 
 def test_what_is_on_its_way_is_not_sent_again_and_what_came_since_follows_it(post: Post) -> None:

@@ -47,9 +47,9 @@ def trade(conid: int, quantity: float, price: float, profit: float | None, **val
 
 
 def closure(conid: int, cause: Cause, profit: float | None, **values) -> Closure:
-    (one,) = cases.CASES["sold on its day"].found()
+    (sale,) = cases.CASES["sold on its day"].found()
     usual = {"change_id": f"change-{conid}", "conid": conid, "quantity": -1.0, "closed_at": NOW}
-    return replace(one, cause=cause, realized_pnl=profit, **usual | values)
+    return replace(sale, cause=cause, realized_pnl=profit, **usual | values)
 
 
 def lines(**values) -> list[str]:

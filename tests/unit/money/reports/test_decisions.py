@@ -55,7 +55,7 @@ def test_what_loses_most_at_its_worse_side_comes_first_and_what_is_not_known_las
         moved("unknown", None, -5_000.0),
     ]  # fmt: skip
     listed = decided(*strategies, moves=moves)
-    assert [(one.name, one.at_stake) for one in listed] == [
+    assert [(decision.name, decision.at_stake) for decision in listed] == [
         ("large", 900.0), ("small", 100.0), ("safe", 0.0), ("unknown", None),
     ]  # fmt: skip
 
@@ -64,7 +64,7 @@ def test_amounts_of_other_currencies_are_compared_by_the_rates_of_the_account():
     strategies = [sums("dollars", short_in_money=1), sums("yen", short_in_money=1, currency="JPY")]
     moves = [moved("dollars", -10.0, 0.0), moved("yen", -900.0, 0.0, currency="JPY")]
     listed = decided(*strategies, moves=moves, rates={"USD": 1.0, "JPY": 0.007})
-    assert [one.name for one in listed] == ["dollars", "yen"]
+    assert [decision.name for decision in listed] == ["dollars", "yen"]
 
 
 def test_an_amount_of_a_currency_without_a_rate_comes_last_and_says_so():
@@ -92,7 +92,7 @@ def test_a_broken_limit_and_a_broken_structure_say_what_is_the_case():
     assert [(campaign.kind, campaign.reason) for campaign in listed] == [
         (Kind.LIMIT, "condor is over its limit"), (Kind.BROKEN, "1 of 2 held"),
     ]  # fmt: skip
-    assert all(one.is_urgent for one in listed)
+    assert all(decision.is_urgent for decision in listed)
 
 
 def test_a_limit_of_an_account_has_the_loss_of_the_account_at_stake():

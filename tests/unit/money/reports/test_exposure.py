@@ -269,7 +269,7 @@ def books(draw: st.DrawFn) -> tuple[list[ActiveContract], list[PositionUpdate]]:
         st.integers(1, 4),  # the fourth is not held
         st.none() | st.sampled_from([-3.0, -1.0, 1.0, 2.0, 6.0]),
     )
-    keys = draw(st.lists(terms, max_size=8, unique_by=lambda one: one[:3]))
+    keys = draw(st.lists(terms, max_size=8, unique_by=lambda terms_of_leg: terms_of_leg[:3]))
     return [leg(c, s, account=a, quantity=q) for s, a, c, q in keys], rows
 
 

@@ -100,25 +100,25 @@ def check(odd: list[Odd]) -> None:
     now = model.prices(options, spots, volatility)
     later = model.prices(options.later(1.5), spots, volatility + 0.05)
     greeks_of_model = model.greeks(options, spots[:, 2], volatility)
-    for n, one in enumerate(odd):
-        close = 3e-4 * max(100.0, one.strike)
-        base = one.tree(100.0)
+    for n, option in enumerate(odd):
+        close = 3e-4 * max(100.0, option.strike)
+        base = option.tree(100.0)
         for m, spot in enumerate(spots[n]):
-            assert now[n, m] == pytest.approx(one.tree(spot), abs=close), one
+            assert now[n, m] == pytest.approx(option.tree(spot), abs=close), option
 
-            moved = one.tree(spot, days=1.5, vol=0.05) - base
-            assert later[n, m] - now[n, 2] == pytest.approx(moved, rel=0.01, abs=close), one
-        step = max(0.5, 25 * one.volatility * one.years**0.5)
-        up = one.tree(100.0 + step)
-        down = one.tree(100.0 - step)
+            moved = option.tree(spot, days=1.5, vol=0.05) - base
+            assert later[n, m] - now[n, 2] == pytest.approx(moved, rel=0.01, abs=close), option
+        step = max(0.5, 25 * option.volatility * option.years**0.5)
+        up = option.tree(100.0 + step)
+        down = option.tree(100.0 - step)
         bend = greeks_of_model.gamma[n] * step**2
-        assert bend == pytest.approx(up - 2 * base + down, abs=close, rel=0.15), one
-        assert greeks_of_model.delta[n] == pytest.approx((up - down) / (2 * step), abs=0.02), one
+        assert bend == pytest.approx(up - 2 * base + down, abs=close, rel=0.15), option
+        assert greeks_of_model.delta[n] == pytest.approx((up - down) / (2 * step), abs=0.02), option
 
-        vega = (one.tree(100.0, vol=0.01) - one.tree(100.0, vol=-0.01)) / 2
-        assert greeks_of_model.vega[n] == pytest.approx(vega, abs=6e-3, rel=0.02), one
-        hour = one.tree(100.0, days=1 / 24) - base
-        assert greeks_of_model.theta[n] / 24 == pytest.approx(hour, abs=2e-3, rel=0.05), one
+        vega = (option.tree(100.0, vol=0.01) - option.tree(100.0, vol=-0.01)) / 2
+        assert greeks_of_model.vega[n] == pytest.approx(vega, abs=6e-3, rel=0.02), option
+        hour = option.tree(100.0, days=1 / 24) - base
+        assert greeks_of_model.theta[n] / 24 == pytest.approx(hour, abs=2e-3, rel=0.05), option
 
 
 def test_prices_scenarios_and_greeks_agree_with_the_tree() -> None:
@@ -158,9 +158,9 @@ def test_a_share_as_dividend_is_the_same_as_its_amount_at_the_present_price() ->
 @settings(max_examples=examples(40), deadline=None)
 @given(st.integers(0, 199), st.floats(0.05, 2.0))
 def test_a_price_gives_back_its_volatility_or_a_reason(number: int, near: float) -> None:
-    one = ODD[number]
-    options = options_of([one])
-    spot, volatility = np.array([100.0]), np.array([one.volatility])
+    option = ODD[number]
+    options = options_of([option])
+    spot, volatility = np.array([100.0]), np.array([option.volatility])
     value = model.prices(options, spot[:, None], volatility)[:, 0]
     found, reasons = model.implied_volatility(options, value, spot, np.array([near]))
     if reasons[0] is not None:

@@ -95,14 +95,14 @@ def test_the_parts_of_the_price_until_expiries_give_dividends_between_them() -> 
     dividends_of_shares = risk_terms.dividends_of_shares(known, NOW)
     assert dividends_of_shares[0].share == pytest.approx(0.004)
     assert NOW + timedelta(days=30) < dividends_of_shares[0].ex_date < NOW + timedelta(days=60)
-    gaps = {later.ex_date - one.ex_date for one, later in pairwise(dividends_of_shares)}
+    gaps = {later.ex_date - dividend.ex_date for dividend, later in pairwise(dividends_of_shares)}
     assert gaps == {timedelta(days=365 / 4)}
     assert risk_terms.dividends_of_shares([(NOW + timedelta(days=90), 0.0)], NOW) == ()
 
 
 def test_a_stated_dividend_is_paid_again_as_often_as_the_sum_of_a_year_says() -> None:
     found = dividends_stated(NOW + timedelta(days=9), 1.75, 7.0)
-    assert {one.amount for one in found} == {1.75}
+    assert {dividend.amount for dividend in found} == {1.75}
     assert found[1].ex_date - found[0].ex_date == timedelta(days=365 / 4)
     assert len(dividends_stated(NOW, 1.75, None)) == 1
     assert dividends_stated(NOW, 0.0, 7.0) == ()

@@ -81,8 +81,8 @@ Answer = tuple[LimitState, float | None, str]
 
 def outcome(measure: str, book: Book, **values: object) -> Answer:
     plain = {"strategy_id": "a", "measure": Measure(measure), "bound": Bound.MAX, "value": 0.0}
-    (one,) = evaluate([Limit(**plain | values)], book)  # type: ignore[arg-type]
-    return one.outcome, one.reading.number, one.text
+    (evaluated,) = evaluate([Limit(**plain | values)], book)  # type: ignore[arg-type]
+    return evaluated.outcome, evaluated.reading.number, evaluated.text
 
 
 def in_usd(measure: str, book: Book, **values: object) -> Answer:
@@ -238,6 +238,6 @@ def test_the_margins_of_an_account_are_the_brokers_numbers(
     measure, currency, accounts, number, outcome
 ):
     limit = Limit(account="DUSIM1", measure=measure, bound=Bound.MIN, value=0.1, currency=currency)
-    (one,) = evaluate([limit], book([], [], accounts=tuple(accounts)))
-    assert one.reading.number == number
-    assert one.outcome == outcome
+    (evaluated,) = evaluate([limit], book([], [], accounts=tuple(accounts)))
+    assert evaluated.reading.number == number
+    assert evaluated.outcome == outcome

@@ -73,7 +73,7 @@ def test_a_structure_is_proposed_as_it_also_beside_others(kind: str, quantities:
     beside = {"70P+": 1.0, "stock": quantities.get("stock", 0.0) + 20}
     proposal = propose(book({**quantities, **beside}))
     assert kind in kinds(proposal)
-    assert [one.quantity for one in proposal.left_over] == [20]
+    assert [holding_left.quantity for holding_left in proposal.left_over] == [20]
 
 
 def test_legs_of_one_order_belong_together_whatever_else_is_held() -> None:
@@ -123,7 +123,7 @@ def test_orders_within_a_minute_open_one_structure_and_later_ones_do_not(
 def test_shares_that_cover_nothing_are_left_over_whichever_lot_they_are_of() -> None:
     proposal = propose(book({"stock": 150, "110C": -1}), order(1, {"stock": 100}))
     assert kinds(proposal) == ["covered-call"]
-    assert sum(one.quantity for one in proposal.left_over) == 50
+    assert sum(holding_left.quantity for holding_left in proposal.left_over) == 50
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def told(
     facts = facts_of(changes=changes, executions=executions)
     movements = [reported_movement(execution, TERMS_OF_ALL) for execution in executions]
     roll, unclear = rolls_of(closures_of(facts, NOON), changes, movements, WITHIN)
-    return roll, [str(one) for one in unclear]
+    return roll, [str(problem) for problem in unclear]
 
 
 def rolls(changes: list[PositionChange], executions: list[Execution]) -> list[Roll]:
@@ -113,7 +113,7 @@ def test_what_was_traded_near_an_order_does_not_make_it_unclear() -> None:
     old = change(THIRD, -2, 0, NOON, **TERMS)
     executions = [*EXECUTED, fill(THIRD, 2, NOON, order_id="72")]
     found, unclear = told([*ROLLED, old], executions)
-    assert [one.closed_conid for one in found] == [CALL]
+    assert [roll.closed_conid for roll in found] == [CALL]
     assert unclear == []
 
 
@@ -126,11 +126,11 @@ def test_an_order_that_is_filled_in_parts_is_one_roll() -> None:
     executions = [
         fill(CALL, 1, NOON), fill(OTHER, -1, NOON), fill(CALL, 1, later), fill(OTHER, -1, later),
     ]  # fmt: skip
-    (one,), unclear = told(changes, executions)
-    assert one.quantity == (-2)
-    assert one.complete is True
-    assert one.opened.before == 0
-    assert one.opened.after == (-2)
+    (roll,), unclear = told(changes, executions)
+    assert roll.quantity == (-2)
+    assert roll.complete is True
+    assert roll.opened.before == 0
+    assert roll.opened.after == (-2)
     assert unclear == []
 
 

@@ -129,7 +129,7 @@ def one(limits: str) -> str:
 
 
 def accounts(*given):
-    return "strategies: []\naccounts:\n" + "".join(f"  - {one}\n" for one in given)
+    return "strategies: []\naccounts:\n" + "".join(f"  - {limit}\n" for limit in given)
 
 
 LEGS = "{account: A, limits: {missing_legs: {max: 1}}}"
