@@ -199,20 +199,6 @@ def test_on_a_phone_nothing_is_wider_than_the_screen_and_charts_that_are_gone_ar
     page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-THEME = "localStorage.setItem('money.theme', arguments[0])"
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing_in_either_theme(page, theme):
-    page.driver.execute_script(THEME, theme)
-    show(page, "?strategy=condor")
-    shown = page.driver.execute_script("return document.documentElement.dataset.theme")
-    assert shown == theme
-    wait_for("the matrix", lambda: page.driver.find_elements("css selector", "#matrices td"))
-    wait_for("axe finds nothing", lambda: violations(page) == [], told=lambda: violations(page))
-    page.driver.execute_script("localStorage.removeItem('money.theme')")
-
-
 def canvases(page: Page) -> list[WebElement]:
     return page.driver.find_elements("css selector", "canvas")
 
