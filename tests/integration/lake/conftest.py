@@ -75,15 +75,15 @@ def counted(
     monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, measure: Callable[..., int]
 ) -> list[int]:
     """Return a list that grows by a measure of the arguments of each call."""
-    versions = list[int]()
+    measured = list[int]()
     real = getattr(owner, name)
 
     def call(*arguments: Any) -> Any:
-        versions.append(measure(*arguments))
+        measured.append(measure(*arguments))
         return real(*arguments)
 
     monkeypatch.setattr(owner, name, call)
-    return versions
+    return measured
 
 
 @pytest.fixture
