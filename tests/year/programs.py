@@ -67,9 +67,16 @@ MOST_TICKS = 40
 # How long values may take, in seconds of the machine, before the next tick.
 VALUES_WAIT_S = 1.5
 
-LAUNCHER = {
-    "module": "dagster._core.launcher.sync_in_memory_run_launcher",
-    "class": "SyncInMemoryRunLauncher",
+# A run is carried out where it is launched, instead of by the daemon of the queue.
+IN_THIS_PROCESS = {
+    "run_launcher": {
+        "module": "dagster._core.launcher.sync_in_memory_run_launcher",
+        "class": "SyncInMemoryRunLauncher",
+    },
+    "run_coordinator": {
+        "module": "dagster.core.run_coordinator",
+        "class": "DefaultRunCoordinator",
+    },
 }
 
 
@@ -144,9 +151,7 @@ def open_program(home: Path, first: date, clock: MovedClock) -> Iterator["Progra
         (home / name).mkdir(parents=True)
 
     config = yaml.safe_load((ROOT / "dagster_home" / "dagster.yaml").read_text())
-    (home / "dagster" / "dagster.yaml").write_text(
-        yaml.safe_dump({**config, "run_launcher": LAUNCHER})
-    )
+    (home / "dagster" / "dagster.yaml").write_text(yaml.safe_dump(config | IN_THIS_PROCESS))
     keep_migrations()
 
     environment = _environment(home, free_port(), first, "XNYS")
