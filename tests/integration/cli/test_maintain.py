@@ -65,7 +65,7 @@ def test_a_torn_last_commit_is_refused_by_name_and_the_command_that_is_named_set
 ):
     monkeypatch.setenv("POSITION_SYNC_LAKE", str(tmp_path / "lake"))
     lake = MoneyLake(tmp_path / "lake", fsync=False)
-    assert run("doctor", "--repair").startswith("No table has a torn last commit, or a check")
+    assert run("doctor", "--repair").startswith("No table has a torn last commit.")
     assert not (tmp_path / "lake").exists()
 
     lake.initialize_sync()
