@@ -104,7 +104,7 @@ $(TESTS_COMPILED): $(SYNCED)
 	done; wait; touch $@
 
 .PHONY: test
-test: $(TESTS_COMPILED) ## every promise once, some 8 minutes on two cores (ARGS='-n 0': one test after the other)
+test: $(TESTS_COMPILED) ## every promise once, some 10 minutes on two cores (ARGS='-n 0': one test after the other)
 	@$(PYTEST) --durations=10 -m 'not ($(SECOND_TIER))' $(if $(PART),$(or $(PART_$(PART)),$(error no part $(PART)))) $(ARGS)
 
 .PHONY: test-all
