@@ -50,6 +50,7 @@ def main() -> int:
                 daily(page)
                 time.sleep(LIVE_S)
                 pages(page)
+                past(page)
                 states(page, demo)
         finally:
             demo.close()
@@ -110,6 +111,20 @@ def pages(page: Page) -> None:
     save(page, "money-leg.png")
 
 
+def past(page: Page) -> None:
+    """Save the money page as of a past moment, and what trading cost and accounts returned."""
+    open_window(page, "", "/money")
+    wait_for("the book has rows", lambda: page.driver.execute_async_script(OPEN_STRATEGY))
+    wait_for("the curves", lambda: page.driver.execute_script(MOVE_SLIDER))
+    page.wait_for_text("as of")
+    save(page, "money-past.png")
+
+    open_window(page, "", "/money/results")
+    wait_for("costs", lambda: page.driver.execute_async_script(HAS_NUMBERS % "#costs-table"))
+    page.driver.execute_script("document.querySelector('#returns').scrollIntoView()")
+    save(page, "results-costs.png")
+
+
 def states(page: Page, demo: Demo) -> None:
     """Save the money page while the gateway is cut off, and while another session has the lines."""
     demo.post("connectivity", state="lost")
@@ -168,6 +183,14 @@ const done = arguments[0];
 """
 NUMBERS = "return document.querySelectorAll('#numbers dd').length > 5"
 AGED = "return document.body.classList.contains('aged')"
+# Moves the slider of the day back by a third of it, once there are curves.
+MOVE_SLIDER = """
+const slider = document.querySelector('#moment');
+if (slider.max - slider.min < 60) return false;
+slider.value = Number(slider.max) - (slider.max - slider.min) / 3;
+slider.dispatchEvent(new Event('input'));
+return true;
+"""
 # Opens a strategy, once the book has rows.
 OPEN_STRATEGY = """
 const done = arguments[0];

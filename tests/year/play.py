@@ -40,7 +40,8 @@ MORNING_LOOK = time(10, 31)
 EVENING = time(16, 21)
 BEFORE_CLOSE = timedelta(minutes=3)
 AFTER_TRADES = timedelta(minutes=10)
-AFTER_JUMP = timedelta(minutes=5)
+# Rows of a clock that was ahead are the newest until the clock has passed them.
+AFTER_JUMP = events.JUMP + timedelta(minutes=5)
 IMPORTED = time(6, 1)
 FILLED = time(6, 16)
 TICKED = time(6, 20)
@@ -248,7 +249,7 @@ class Year:
         return watch_trades
 
     async def _watch_jumps(self, at: datetime) -> list[Deviation]:
-        """Let the clock jump forwards, and back, which ends the stream; then another one begins."""
+        """Let the clock jump forwards, and back, which ends the stream; one begins later."""
         found: list[Deviation] = []
         with suppress(ClockSetBackError):
             async with self.program.streaming(self.broker, at) as watched:
