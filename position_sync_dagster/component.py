@@ -319,27 +319,31 @@ def _with_prefixed_lineage(spec: dg.AssetSpec) -> dg.AssetSpec:
 
 def with_stopped_automation(definitions: dg.Definitions) -> dg.Definitions:
     """Return definitions whose sensors and schedules are stopped until a person starts them."""
-    sensors = definitions.sensors or ()
-    schedules = definitions.schedules or ()
-    stopped = dg.DefaultSensorStatus.STOPPED
-    return record.copy(
+    return _with_automation(
         definitions,
-        sensors=[_with(sensor, _default_status=stopped) for sensor in sensors],
-        schedules=[
-            _with(schedule, _default_status=dg.DefaultScheduleStatus.STOPPED)
-            for schedule in schedules
-        ],
+        of_sensors={"_default_status": dg.DefaultSensorStatus.STOPPED},
+        of_schedules={"_default_status": dg.DefaultScheduleStatus.STOPPED},
     )
 
 
 def with_owners(definitions: dg.Definitions, owners: Sequence[str]) -> dg.Definitions:
     """Return definitions whose sensors and schedules have owners; those of jobs warn."""
-    sensors = [_with(sensor, _owners=list(owners)) for sensor in definitions.sensors or ()]
-    schedules = [_with(schedule, _owners=list(owners)) for schedule in definitions.schedules or ()]
+    named = {"_owners": list(owners)}
+    return _with_automation(definitions, of_sensors=named, of_schedules=named)
+
+
+def _with_automation(
+    definitions: dg.Definitions,
+    *,
+    of_sensors: Mapping[str, object],
+    of_schedules: Mapping[str, object],
+) -> dg.Definitions:
+    sensors = [_with(sensor, of_sensors) for sensor in definitions.sensors or ()]
+    schedules = [_with(schedule, of_schedules) for schedule in definitions.schedules or ()]
     return record.copy(definitions, sensors=sensors, schedules=schedules)
 
 
-def _with(definition: Any, **attributes: object) -> Any:
+def _with(definition: Any, attributes: Mapping[str, object]) -> Any:
     """Return a copy of a sensor or schedule with other attributes: Dagster makes none."""
     changed = copy(definition)
     for name, value in attributes.items():

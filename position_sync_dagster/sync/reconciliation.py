@@ -202,9 +202,8 @@ class ReconciliationService:
         Raises:
             BrokerUnavailableError: The broker's data is not current; no break was changed.
         """
-        result, holdings, coverage = await self._compare()
+        result, holdings, coverage, unconfirmed = await self._compare()
         snapshots = holdings.group_by("gateway_id").agg(col.snapshot_id.first())
-        unconfirmed = self._accounts_just_live(holdings, result.at)
         held = set(holdings.select(KEY).iter_rows())
         await offload(
             self._lake.breaks.record,
@@ -225,13 +224,16 @@ class ReconciliationService:
         Raises:
             BrokerUnavailableError: The broker's data is not current.
         """
-        result, _, _ = await self._compare()
+        result, *_ = await self._compare()
         return self._judged(result)
 
     async def _compare(
         self,
-    ) -> tuple[reconciliation.ReconciliationResult, pl.DataFrame, Coverage]:
-        """Return the result, the broker's holdings, and which accounts they cover."""
+    ) -> tuple[reconciliation.ReconciliationResult, pl.DataFrame, Coverage, set[str]]:
+        """Return the result, the broker's holdings, which accounts they cover, and which are new.
+
+        The values of these may still be confirmed: their owner has just become LIVE.
+        """
         holdings, coverage = await self._holdings()
         await self._lake.registry.refresh()
         is_followed = col.sec_type.is_in(self._settings.sec_types)
@@ -253,12 +255,16 @@ class ReconciliationService:
         legs = self._lake.registry.legs
         details = await offload(self._lake.contracts.get, {leg.conid for leg in legs})
         result = self._reconciler._compare(holdings, latest, legs, coverage, details)
-        unconfirmed = self._accounts_just_live(holdings, result.at)
-        lasting = [d for d in result.discrepancies if not _may_be_confirmed(d, unconfirmed)]
-        return replace(result, discrepancies=tuple(lasting)), holdings, coverage
+        unconfirmed = await offload(self._accounts_just_live, holdings, result.at)
+        lasting = tuple(
+            difference
+            for difference in result.discrepancies
+            if not _may_be_confirmed(difference, unconfirmed)
+        )
+        return replace(result, discrepancies=lasting), holdings, coverage, unconfirmed
 
     def _accounts_just_live(self, holdings: pl.DataFrame, at: datetime) -> set[str]:
-        """Return the accounts whose owner has not been LIVE for CONFIRMED_WITHIN."""
+        """Return the accounts whose owner has not been LIVE for CONFIRMED_WITHIN; blocks."""
         if self._values is not None:
             return set()
         names = [login.gateway_id for login in self._settings.logins]

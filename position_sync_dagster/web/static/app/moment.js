@@ -93,7 +93,7 @@ async function load(at, more = "") {
 }
 
 function frame(at) {
-  const text = at === null ? "live" : `as of ${byId("past-day").value} ${clock(at)}`.replace("  ", " ");
+  const text = at === null ? "live" : ["as of", byId("past-day").value, clock(at)].filter(Boolean).join(" ");
   document.body.classList.toggle("past", at !== null);
   document.body.style.setProperty("--as-of", JSON.stringify(` ${text}`));
   byId("moment-text").textContent = text;
