@@ -122,9 +122,7 @@ def _assignment_text(row: Mapping[str, Any]) -> str:
     name = f"{row['strategy_id']}: {row['leg']}"
     if "reason" in row:
         return f"{name} is not judged: {row['reason']}"
-    gain = f"{row['gain']:,.2f}"
-    if row["gain"] is None:
-        gain = "an unknown amount"
+    gain = "an unknown amount" if row["gain"] is None else f"{row['gain']:,.2f}"
     return f"{name} gains {gain} by exercise, and is worth {row['extrinsic']:,.2f} above it"
 
 
