@@ -341,6 +341,7 @@ BOOKS = TableSpec(
 CLOSED_CAMPAIGNS = TableSpec(
     "closed_campaigns",
     columns_of(ClosedCampaign),
+    version=2,
     indexed=("closed", "campaign_id"),
     key=("campaign_id",),
     description="Each campaign of a strategy that is over, and each structure in no strategy, with "

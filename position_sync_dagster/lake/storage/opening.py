@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from deltalake import CommitProperties, DeltaTable, Field
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, Field, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 
 from position_sync_dagster import errors
@@ -339,17 +340,18 @@ class TableHandle:
         wanted = self.spec.columns
         missing = [column for column in wanted if column not in stored]
         is_older = int(text) < self.spec.version
-        wrong = [column for column, kind in stored.items() if wanted.get(column) != kind]
-        wrong += [] if is_older else missing
+        former = [column for column in stored if column not in wanted]
+        wrong = [column for column, kind in stored.items() if wanted.get(column, kind) != kind]
+        wrong += [] if is_older else missing + former
 
         if wrong or list(handle.metadata().partition_columns) != list(self.spec.partition_by):
             detail = ", ".join(wrong) or "partitions"
             raise self._foreign(f"its schema is another one ({detail})")
 
         if is_older and self.use != "look":
-            self._migrate(handle, missing)
+            self._migrate(handle, missing, former)
 
-    def _migrate(self, handle: DeltaTable, missing: list[str]) -> None:
+    def _migrate(self, handle: DeltaTable, missing: list[str], former: list[str]) -> None:
         logger.info("migrating %s to schema version %d", self.path, self.spec.version)
         # Columns first: if this process dies in between, the next one does the rest.
         if missing:
@@ -357,6 +359,10 @@ class TableHandle:
             # Rows that are there have no value of them.
             nullable = [Field(field.name, field.type, metadata=field.metadata) for field in added]
             handle.alter.add_columns(nullable)
+        if former:
+            rows = pl.scan_delta(handle, storage_options=self._options())
+            kept = rows.drop(former).collect()
+            write_deltalake(handle, kept, mode="overwrite", schema_mode="overwrite")
         properties = {
             name: value
             for name, value in self.spec.configuration.items()

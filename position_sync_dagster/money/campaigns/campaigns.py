@@ -410,14 +410,6 @@ def first_state(states: Sequence[CampaignState]) -> CampaignState:
     return max(of_first_day, key=lambda state: len(state.lots))
 
 
-def last_state(states: Sequence[CampaignState]) -> CampaignState:
-    """Return the last state in which something was held."""
-    for state in reversed(states):
-        if state.lots:
-            return state
-    return states[-1]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolledContracts:
     """Options that took the place of others, in one order or within a minute."""

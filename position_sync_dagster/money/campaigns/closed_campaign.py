@@ -73,28 +73,12 @@ class ClosedCampaign(CampaignResult):
         return_on_risk: Profit as a part of capital_at_risk: 0.1 is 10 %. Unit: part of one.
         return_per_year: That for 365 days; less than a day counts as one. Unit: part of one,
             a year.
-        worst: The least that it ever stood, at a close, at a moment that the ledger knows or at its
-            end, less fees. Unit: `currency`.
+        worst: The least that it ever stood, at a close or at its end, less fees. Unit: `currency`.
         best: The most that it ever stood. Unit: `currency`.
         profit_at_half: How it stood at the close of the day in the middle of its life. Unit:
             `currency`.
         closes: At how many closes it was held.
         closes_known: At how many of them its value is known.
-        moments_known: At how many moments between them the ledger knows its value, five minutes
-            apart.
-        entry_delta: Delta when it began. Unit: units of the underlying.
-        entry_vega: Vega then. Unit: `currency`.
-        entry_theta: Theta then. Unit: `currency`, a day.
-        entry_implied_vol: Implied volatility then, the mean of its options by vega. Unit: part
-            of one, a year.
-        entry_days_to_expiry: Days from then to its next expiry.
-        entry_age_s: How far the greeks are from the first trades. Unit: seconds.
-        exit_delta: Delta before it ended. Unit: units of the underlying.
-        exit_vega: Vega then. Unit: `currency`.
-        exit_theta: Theta then. Unit: `currency`, a day.
-        exit_implied_vol: Implied volatility then. Unit: part of one, a year.
-        exit_days_to_expiry: Days from then to its next expiry.
-        exit_age_s: How far the greeks are from the last trades. Unit: seconds.
         why_unknown: Which other columns are null, and why.
     """
 
@@ -115,17 +99,4 @@ class ClosedCampaign(CampaignResult):
     profit_at_half: float | None
     closes: int
     closes_known: int
-    moments_known: int
-    entry_delta: float | None
-    entry_vega: float | None
-    entry_theta: float | None
-    entry_implied_vol: float | None
-    entry_days_to_expiry: int | None
-    entry_age_s: float | None
-    exit_delta: float | None
-    exit_vega: float | None
-    exit_theta: float | None
-    exit_implied_vol: float | None
-    exit_days_to_expiry: int | None
-    exit_age_s: float | None
     why_unknown: str | None

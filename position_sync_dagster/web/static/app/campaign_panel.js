@@ -28,7 +28,6 @@ export function drawCampaign(found) {
 }
 
 function factsOf(row) {
-  const vol = isUnknown(row.entry_implied_vol) ? "–" : percent(row.entry_implied_vol);
   return [
     ["profit", cents(row.profit), `large ${sign(row.profit)}`],
     ["currency", row.currency ?? "–"],
@@ -43,11 +42,6 @@ function factsOf(row) {
     ["per year", percent(row.return_per_year)],
     ["worst / best", `${cents(row.worst)} / ${cents(row.best)}`],
     ["at half its life", cents(row.profit_at_half)],
-    ["delta at entry / exit", `${cents(row.entry_delta)} / ${cents(row.exit_delta)}`],
-    ["theta at entry / exit", `${cents(row.entry_theta)} / ${cents(row.exit_theta)}`],
-    ["vega at entry / exit", `${cents(row.entry_vega)} / ${cents(row.exit_vega)}`],
-    ["volatility at entry / exit", `${vol} / ${percent(row.exit_implied_vol)}`],
-    ["days to expiry at entry / exit", `${whole(row.entry_days_to_expiry)} / ${whole(row.exit_days_to_expiry)}`],
   ];
 }
 

@@ -115,6 +115,23 @@ def test_a_table_of_an_older_release_gets_the_new_columns_and_keeps_its_rows(tmp
         PositionQueue(tmp_path / "q").sync.counts()
 
 
+def test_a_column_that_a_release_no_longer_has_is_gone_and_the_rows_stay(tmp_path):
+    spec = schema.CONTRACTS
+    older = Table(tmp_path / "c", replace(spec, described=spec.described | {"note": new(str)}))
+    older.initialize()
+    rows = schema.frame_of(older.spec, [{"conid": 7, "symbol": "XYZ", "note": "kept before"}])
+    write_deltalake(tmp_path / "c", rows, mode="append")
+
+    for version in (spec.version + 1, spec.version + 1):
+        table = Table(tmp_path / "c", replace(spec, version=version))
+        table.initialize()
+    assert table.rows().select("conid", "symbol").rows() == [(7, "XYZ")]
+    stored = DeltaTable(tmp_path / "c")
+    assert [field.name for field in stored.schema().fields] == list(spec.columns)
+    assert stored.metadata().configuration[schema.VERSION_PROPERTY] == str(table.spec.version)
+    assert stored.metadata().name == spec.name
+
+
 def test_a_process_that_has_a_table_open_is_refused_each_time_once_a_newer_release_migrated_it(
     tmp_path,
 ):
