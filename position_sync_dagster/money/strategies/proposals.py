@@ -1,13 +1,13 @@
 """Strategies proposed from what is held: by the orders that opened it, then by its structure; pure.
 
-The legs of one order come first, then what was opened within a minute, then all that is held of an
-underlying or an expiry, then pairs, and pairs of pairs. A pair that has several equal partners is
+The legs of one order come first, then all that is held of an underlying or an
+expiry, then pairs, and pairs of pairs. A pair that has several equal partners is
 left as it is, with these as alternatives. Every option ends in one structure, alone at least.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from itertools import chain, combinations, groupby, pairwise, product
@@ -39,14 +39,12 @@ class Piece:
         quantity: Signed contracts or shares.
         cost: What one contract or share cost, with its multiplier; None: unknown.
         order_id: The order that opened it; None: unknown, or several.
-        at: When it was opened; NEVER: unknown, or several times.
     """
 
     instrument: Instrument
     quantity: float
     cost: float | None = None
     order_id: str | None = None
-    at: datetime = NEVER
 
     @property
     def conid(self) -> int:
@@ -76,6 +74,12 @@ class Piece:
     def order(self) -> tuple[str, float, bool, int]:
         """The sort key of a leg: stocks, then options by expiry and strike, the put first."""
         return self.day, self.strike, self.instrument.right is Right.CALL, self.conid
+
+
+_SPREADS = "+P -P, -P +P, +C -C, -C +C"
+_OF_TWO_EXPIRIES = "-P > +P, +P > -P, -C > +C, +C > -C"
+_TWO_OF_TWO_EXPIRIES = "-C -P > +C +P, +C +P > -C -P"
+_BUTTERFLIES = "+P -P +P, -P +P -P, +C -C +C, -C +C -C"
 
 
 def _fits_stock(legs: Sequence[Piece]) -> bool:
@@ -123,104 +127,44 @@ def _has_one_quantity(legs: Sequence[Piece]) -> bool:
 
 
 _Rule = Callable[[Sequence[Piece]], bool]
-# The parts of a shape. A stock or future that is held itself comes first. Options of one expiry
-# follow by strike, the put first where two have the same; those of two by expiry, then by right.
-LONG_STOCK = "long stock"
-SHORT_STOCK = "short stock"
-LONG_PUT = "long put"
-SHORT_PUT = "short put"
-LONG_CALL = "long call"
-SHORT_CALL = "short call"
 
-# How an option lies to the one before it, if not at a higher strike of the same expiry.
-SAME_STRIKE = "same strike"
-LATER = "later"
-
-# The parts of a structure in their order, with the steps between options.
-Shape = tuple[str, ...]
-
-OPPOSITE = {
-    LONG_STOCK: SHORT_STOCK, LONG_PUT: SHORT_PUT, LONG_CALL: SHORT_CALL,
-    SHORT_STOCK: LONG_STOCK, SHORT_PUT: LONG_PUT, SHORT_CALL: LONG_CALL,
-}  # fmt: skip
-
-
-def _opposite(shape: Shape) -> Shape:
-    """Return the shape of whoever has the opposite side of each part."""
-    return tuple(OPPOSITE.get(part, part) for part in shape)
-
-
-# What contracts are together. Of the structures of one shape, the first counts whose quantities and
-# strikes fit.
-_STRUCTURES: defaultdict[Shape, list[tuple[str, _Rule | None]]] = defaultdict(list)
-
-
-def _of_one_side(kind: str, rule: _Rule | None, *shapes: Shape) -> None:
-    """Define a structure."""
-    for shape in shapes:
-        _STRUCTURES[shape].append((kind, rule))
-
-
-def _of_both_sides(kind: str, rule: _Rule | None, *shapes: Shape) -> None:
-    """Define a structure that has the same name for whoever has the opposite side."""
-    _of_one_side(kind, rule, *shapes)
-    _of_one_side(kind, rule, *map(_opposite, shapes))
-
-
-_of_both_sides(SINGLE, None, (LONG_PUT,), (LONG_CALL,))
-
-_of_one_side("covered-call", _fits_stock, (LONG_STOCK, SHORT_CALL))
-_of_one_side("covered-put", _fits_stock, (SHORT_STOCK, SHORT_PUT))
-_of_one_side("protective-put", _fits_stock, (LONG_STOCK, LONG_PUT))
-_of_one_side("protective-call", _fits_stock, (SHORT_STOCK, LONG_CALL))
-_COLLARS = ((LONG_STOCK, LONG_PUT, SHORT_CALL), (LONG_STOCK, SHORT_CALL, LONG_PUT))
-_of_both_sides("collar", _fits_stock, *_COLLARS)
-
-_SPREADS = ((LONG_PUT, SHORT_PUT), (LONG_CALL, SHORT_CALL))
-_of_both_sides("vertical", _is_balanced, *_SPREADS)
-_of_both_sides("ratio-spread", lambda legs: _net(legs) < 0, *_SPREADS)
-_of_both_sides("back-spread", lambda legs: _net(legs) > 0, *_SPREADS)
-
-_of_both_sides("straddle", None, (LONG_PUT, SAME_STRIKE, LONG_CALL))
-_of_both_sides("strangle", None, (LONG_PUT, LONG_CALL), (LONG_CALL, LONG_PUT))
-_of_both_sides("risk-reversal", None, (LONG_PUT, SHORT_CALL), (SHORT_CALL, LONG_PUT))
-_of_both_sides("synthetic", None, (LONG_PUT, SAME_STRIKE, SHORT_CALL))
-
-_OF_TIME = ((SHORT_PUT, LATER, LONG_PUT), (SHORT_CALL, LATER, LONG_CALL))
-_of_both_sides("calendar", _has_equal_strikes, *_OF_TIME)
-_of_both_sides("diagonal", None, *_OF_TIME)
-_DOUBLE = (SHORT_CALL, SHORT_PUT, LATER, LONG_CALL, LONG_PUT)
-_of_both_sides("double-calendar", _has_equal_strikes, _DOUBLE)
-_of_both_sides("double-diagonal", None, _DOUBLE)
-
-_BUTTERFLIES = ((LONG_PUT, SHORT_PUT, LONG_PUT), (LONG_CALL, SHORT_CALL, LONG_CALL))
-_of_both_sides("butterfly", _has_even_wings, *_BUTTERFLIES)
-_of_both_sides("broken-wing-butterfly", _is_balanced, *_BUTTERFLIES)
-
-_CONDOR_OF_PUTS = (LONG_PUT, SHORT_PUT, SHORT_PUT, LONG_PUT)
-_CONDOR_OF_CALLS = (LONG_CALL, SHORT_CALL, SHORT_CALL, LONG_CALL)
-_of_both_sides("condor", _is_even, _CONDOR_OF_PUTS, _CONDOR_OF_CALLS)
-
-_IRON_BUTTERFLY = (LONG_PUT, SHORT_PUT, SAME_STRIKE, SHORT_CALL, LONG_CALL)
-_IRON_CONDOR = (LONG_PUT, SHORT_PUT, SHORT_CALL, LONG_CALL)
-_of_one_side("iron-butterfly", None, _IRON_BUTTERFLY)
-_of_one_side("iron-condor", None, _IRON_CONDOR)
-_of_one_side("reverse-iron-butterfly", None, _opposite(_IRON_BUTTERFLY))
-_of_one_side("reverse-iron-condor", None, _opposite(_IRON_CONDOR))
-
-_JADE_LIZARDS = (
-    (SHORT_PUT, SHORT_CALL, LONG_CALL),
-    (SHORT_PUT, SAME_STRIKE, SHORT_CALL, LONG_CALL),
+# What contracts are together: the first structure of a shape counts whose quantities and strikes
+# fit. A shape has its parts in order: S is a stock or future that is held itself, and comes first;
+# options of one expiry follow by strike, the put first where two have the same (=); those of two
+# (>) by expiry, then by right.
+_TABLE: tuple[tuple[str, _Rule | None, str], ...] = (
+    (SINGLE, None, "+P, -P, +C, -C"),
+    ("covered-call", _fits_stock, "+S -C"),
+    ("covered-put", _fits_stock, "-S -P"),
+    ("protective-put", _fits_stock, "+S +P"),
+    ("protective-call", _fits_stock, "-S +C"),
+    ("collar", _fits_stock, "+S +P -C, +S -C +P, -S -P +C, -S +C -P"),
+    ("vertical", _is_balanced, _SPREADS),
+    ("ratio-spread", lambda legs: _net(legs) < 0, _SPREADS),
+    ("back-spread", lambda legs: _net(legs) > 0, _SPREADS),
+    ("straddle", None, "+P = +C, -P = -C"),
+    ("strangle", None, "+P +C, -P -C, +C +P, -C -P"),
+    ("risk-reversal", None, "+P -C, -P +C, +C -P, -C +P"),
+    ("synthetic", None, "+P = -C, -P = +C"),
+    ("calendar", _has_equal_strikes, _OF_TWO_EXPIRIES),
+    ("diagonal", None, _OF_TWO_EXPIRIES),
+    ("double-calendar", _has_equal_strikes, _TWO_OF_TWO_EXPIRIES),
+    ("double-diagonal", None, _TWO_OF_TWO_EXPIRIES),
+    ("butterfly", _has_even_wings, _BUTTERFLIES),
+    ("broken-wing-butterfly", _is_balanced, _BUTTERFLIES),
+    ("condor", _is_even, "+P -P -P +P, -P +P +P -P, +C -C -C +C, -C +C +C -C"),
+    ("iron-butterfly", None, "+P -P = -C +C"),
+    ("iron-condor", None, "+P -P -C +C"),
+    ("reverse-iron-butterfly", None, "-P +P = +C -C"),
+    ("reverse-iron-condor", None, "-P +P +C -C"),
+    ("jade-lizard", lambda legs: not _net(legs[1:]), "-P -C +C, -P = -C +C"),
+    ("reverse-jade-lizard", lambda legs: not _net(legs[:2]), "+P -P -C, +P -P = -C"),
+    ("box", _has_one_quantity, "-P = +C +P = -C, +P = -C -P = +C"),
 )
-_of_one_side("jade-lizard", lambda legs: not _net(legs[1:]), *_JADE_LIZARDS)
-_REVERSE_LIZARDS = (
-    (LONG_PUT, SHORT_PUT, SHORT_CALL),
-    (LONG_PUT, SHORT_PUT, SAME_STRIKE, SHORT_CALL),
+_STRUCTURES = grouped(
+    itemgetter(0),
+    [(shape, kind, rule) for kind, rule, shapes in _TABLE for shape in shapes.split(", ")],
 )
-_of_one_side("reverse-jade-lizard", lambda legs: not _net(legs[:2]), *_REVERSE_LIZARDS)
-
-_BOX = (SHORT_PUT, SAME_STRIKE, LONG_CALL, LONG_PUT, SAME_STRIKE, SHORT_CALL)
-_of_both_sides("box", _has_one_quantity, _BOX)
 
 
 def kind_of(parts: Iterable[Piece]) -> str | None:
@@ -244,25 +188,25 @@ def kind_of(parts: Iterable[Piece]) -> str | None:
     shape = [_part_of(legs[0])]
     for before, leg in pairwise(legs):
         if is_of_time and before.day != leg.day:
-            shape.append(LATER)
+            shape.append(">")
         if is_of_one_day and before.strike == leg.strike:
-            shape.append(SAME_STRIKE)
+            shape.append("=")
         shape.append(_part_of(leg))
 
-    for kind, rule in _STRUCTURES.get(tuple(shape), ()):
+    for _shape, kind, rule in _STRUCTURES.get(" ".join(shape), ()):
         if rule is None or rule(legs):
             return kind
     return None
 
 
 def _part_of(leg: Piece) -> str:
-    side = "long" if leg.quantity > 0 else "short"
+    """Return the side of a leg with P, C or S; anything else is in no shape."""
+    kind = "other"
     if _is_stock(leg):
-        return f"{side} stock"
-    right = leg.instrument.right
-    if right is None or not leg.is_option:
-        return f"{side} other"
-    return f"{side} {right.lower()}"
+        kind = "S"
+    elif leg.is_option:
+        kind = str(leg.instrument.right)[:1]
+    return f"{'+' if leg.quantity > 0 else '-'}{kind}"
 
 
 def _is_stock(piece: Piece) -> bool:
@@ -364,26 +308,21 @@ class _Group:
     """Contracts that belong together: `units` times those of `unit`, by expiry and strike.
 
     Attributes:
-        labels: By what the steps of the matching know it: its kind; the side and the right of a
-            single option; "stock" of the underlying.
+        label: By what the steps of the matching know it: its kind; the part of a shape that a
+            single option or a stock is.
     """
 
     unit: list[Piece]
     units: float
     why: str = ALONE
-    rank: int = 3
     alternatives: list[str] = field(default_factory=list)
     kind: str | None = field(init=False)
-    labels: set[str] = field(init=False)
+    label: str | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.unit.sort(key=attrgetter("order"))
         self.kind = kind_of(self.unit)
-        self.labels = {self.kind or "stock"}
-        if self.kind == SINGLE:
-            option = self.unit[0]
-            side = "long" if option.quantity > 0 else "short"
-            self.labels = {side, str(option.instrument.right)}
+        self.label = _part_of(self.unit[0]) if len(self.unit) == 1 else self.kind
 
     @property
     def whole(self) -> list[Piece]:
@@ -397,9 +336,8 @@ class _Group:
     def add_alternative(self, partner: "_Group") -> None:
         """Name what it may be together with another group."""
         if len(self.alternatives) < MOST_ALTERNATIVES:
-            kind = self.kind_with(partner)
             names = [contract_name(part.instrument) for part in partner.unit]
-            self.alternatives.append(f"{kind} with {' / '.join(names)}")
+            self.alternatives.append(f"{self.kind_with(partner)} with {' / '.join(names)}")
 
 
 def propose(
@@ -421,7 +359,7 @@ def propose(
     movements_of = grouped(attrgetter("key"), sorted(movements, key=_order_of_movement))
     by_underlying = grouped(_underlying_of, sorted(holdings, key=lambda holding: holding.key))
 
-    ranked: list[tuple[int, ProposedStrategy]] = []
+    strategies: list[ProposedStrategy] = []
     left_over: list[Piece] = []
     for (account, symbol, _currency), of_underlying in sorted(by_underlying.items()):
         lots: list[Piece] = []
@@ -430,14 +368,12 @@ def propose(
             lots += _lots(holding, movements_of[holding.key], legs)
 
         groups = _structures(lots)
-        for group in groups:
-            strategy = _proposed(group, account, symbol)
-            ranked.append((group.rank, strategy))
+        of_groups = [_proposed(group, account, symbol) for group in groups]
+        strategies += sorted(of_groups, key=lambda strategy: [leg.order for leg in strategy.legs])
         left_over += _without(lots, groups)
 
-    ranked.sort(key=_place_of)
-    strategies = _named_apart([strategy for _rank, strategy in ranked], names)
-    return Proposal(strategies=tuple(strategies), left_over=tuple(left_over))
+    named = _named_apart(strategies, names)
+    return Proposal(strategies=tuple(named), left_over=tuple(left_over))
 
 
 def _order_of_movement(movement: Movement) -> tuple[date, datetime, str]:
@@ -447,12 +383,6 @@ def _order_of_movement(movement: Movement) -> tuple[date, datetime, str]:
 def _underlying_of(holding: BrokerPosition) -> tuple[str, str, str]:
     """Return account, symbol and currency of a holding: a structure has one of each."""
     return holding.account, holding.instrument.symbol, holding.instrument.currency
-
-
-def _place_of(ranked: tuple[int, ProposedStrategy]) -> tuple[object, ...]:
-    """Return the place of a proposal in the list: what shows it best comes first."""
-    rank, strategy = ranked
-    return rank, strategy.account, strategy.underlying, [leg.order for leg in strategy.legs]
 
 
 def _named_apart(
@@ -493,7 +423,7 @@ def _lots(
         is_known = change and movement.cash is not None
         cost = -movement.cash / change if is_known else None  # type: ignore[operator]
         lots, opened = _changed(lots, change)
-        lots.append(Piece(instrument, opened, cost, movement.order_id, movement.at or NEVER))
+        lots.append(Piece(instrument, opened, cost, movement.order_id))
 
     for leg in legs:
         claim = holding.position if leg.quantity is None else leg.quantity
@@ -550,72 +480,35 @@ def _without(parts: Iterable[Piece], groups: Iterable[_Group]) -> list[Piece]:
 
 def _structures(lots: Sequence[Piece]) -> list[_Group]:
     """Return the structures of one underlying: each option is in one."""
-    by_order = grouped(lambda lot: lot.order_id, lots)
-    without_order = by_order.pop(None, [])
-    combos, single_orders = _combos(by_order)
-    near, separate = _opened_together(single_orders)
-
-    has_stock = not all(lot.is_option for lot in lots)
-    opened_alone: list[_Group] = []
-    for group in _matched(separate):
-        # A long option needs no other one; a short one may go with what was opened before, and
-        # either with the underlying.
-        is_long = group.unit[0].quantity > 0
-        if len(group.unit) > 1:
-            opened_alone.append(group)
-        elif is_long and not has_stock:
-            group.why = "opened by an order of its own"
-            group.rank = 1
-            opened_alone.append(group)
-
-    not_in_structures = [*without_order, *_without(separate, opened_alone)]
-    return [*combos, *near, *opened_alone, *_matched(not_in_structures)]
+    combos, separate = _combos(lots)
+    return [*combos, *_matched(separate)]
 
 
-def _combos(by_order: Mapping[str | None, list[Piece]]) -> tuple[list[_Group], list[Piece]]:
-    """Return what orders of several legs opened, and the lots of all other orders.
+def _combos(lots: Iterable[Piece]) -> tuple[list[_Group], list[Piece]]:
+    """Return what orders of several legs opened, and all other lots.
 
     Orders of the same legs are one group.
     """
-    orders_of_unit: defaultdict[tuple[tuple[int, float], ...], list[list[Piece]]]
-    orders_of_unit = defaultdict(list)
-    single_orders: list[Piece] = []
-    for order in sorted(by_order, key=str):
-        parts = _together(by_order[order])
+    separate: list[Piece] = []
+    orders_of_unit: defaultdict[object, list[list[Piece]]] = defaultdict(list)
+    for order, lots_of_order in grouped(lambda lot: lot.order_id, lots).items():
+        parts = _together(lots_of_order)
         has_option = any(part.is_option for part in parts)
-        if len(parts) > 1 and has_option:
+        if order is not None and len(parts) > 1 and has_option:
             unit = _as_group(parts).unit
-            key = tuple((part.conid, part.quantity) for part in unit)
-            orders_of_unit[key].append(parts)
+            orders_of_unit[tuple((part.conid, part.quantity) for part in unit)].append(parts)
         else:
-            single_orders += by_order[order]
+            separate += lots_of_order
 
     groups = []
     for orders in orders_of_unit.values():
         count = len(orders)
         why = f"opened by {count} orders of the same legs" if count > 1 else "opened by one order"
-        groups.append(_as_group(chain.from_iterable(orders), why, 0))
-    return groups, single_orders
-
-
-def _opened_together(lots: Iterable[Piece]) -> tuple[list[_Group], list[Piece]]:
-    """Return the structures that were opened within a minute, and the lots of all other times."""
-    waiting = sorted(lots, key=lambda lot: (lot.at, lot.conid))
-    groups: list[_Group] = []
-    separate: list[Piece] = []
-    while waiting:
-        last = waiting[0].at + TOGETHER
-        near = [lot for lot in waiting if lot.at <= last]
-        group = _as_group(near, "opened within a minute", 1)
-        if len(group.unit) > 1 and group.kind is not None:
-            groups.append(group)
-            waiting = waiting[len(near) :]
-        else:
-            separate.append(waiting.pop(0))
+        groups.append(_as_group(chain.from_iterable(orders), why))
     return groups, separate
 
 
-def _as_group(parts: Iterable[Piece], why: str = ALONE, rank: int = 3) -> _Group:
+def _as_group(parts: Iterable[Piece], why: str = ALONE) -> _Group:
     """Return all of some contracts as one group, by their greatest common divisor."""
     whole = _together(parts)
     sizes = [abs(part.quantity) for part in whole]
@@ -624,7 +517,7 @@ def _as_group(parts: Iterable[Piece], why: str = ALONE, rank: int = 3) -> _Group
         units = math.gcd(*map(int, sizes))
 
     unit = [replace(part, quantity=part.quantity / units) for part in whole]
-    return _Group(unit, units, why, rank)
+    return _Group(unit, units, why)
 
 
 def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
@@ -648,11 +541,11 @@ def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
 # What all options of one expiry are not at once: each may go with something of the underlying.
 APART = frozenset({"straddle", "strangle", "risk-reversal", "synthetic", None})
 
-# What two spreads are that need no less margin together: it is named, and they stay apart.
-ONLY_NAMED = frozenset({"reverse-iron-butterfly", "reverse-iron-condor"})
+# What is proposed as a whole alone: two spreads that need no less margin together stay apart.
+NOT_OF_PAIRS = frozenset({"reverse-iron-butterfly", "reverse-iron-condor", None})
 
 # Sorts the pairs of a step, those with the smallest one first; None: they do not go together.
-Score = tuple[float | str | bool, ...] | None
+Score = tuple[object, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -660,82 +553,34 @@ class _Step:
     """One way to join pairs of groups, if the two are a structure.
 
     Attributes:
-        first_labels, second_labels: The labels of the two groups of a pair.
+        first, second: The labels of the two groups of a pair.
         key: Only groups whose last contract has an equal one are compared.
     """
 
     why: str
-    first_labels: Collection[str]
-    second_labels: Collection[str]
+    first: Collection[str]
+    second: Collection[str]
     key: Callable[[Instrument], object]
-    score: Callable[[_Group, _Group], Score]
 
 
-def _by_strikes(short: _Group, long: _Group) -> Score:
-    """Prefer strikes that are near, which count twice if the long option is behind."""
-    short_option = short.unit[0]
-    long_option = long.unit[0]
-    behind = long_option.strike - short_option.strike
-    if short_option.instrument.right is Right.PUT:
-        behind = -behind
-    distance = abs(behind) + max(0.0, behind)
-    return (distance, long_option.day, long_option.strike)
-
-
-def _by_time(short: _Group, long: _Group) -> Score:
-    is_short_first = short.unit[0].day < long.unit[0].day
-    if is_short_first:
-        return _by_strikes(short, long)
-    return None
-
-
-def _by_width(spread: _Group, partner: _Group) -> Score:
-    """Prefer boxes, then what needs the least margin: condors and butterflies."""
-    low, high = spread.unit
-    low_of_partner, high_of_partner = partner.unit
-    is_low_equal = low.strike == low_of_partner.strike
-    is_high_equal = high.strike == high_of_partner.strike
-    is_box = is_low_equal and is_high_equal
-
-    width = high.strike - low.strike
-    width_of_partner = high_of_partner.strike - low_of_partner.strike
-    narrower = min(width, width_of_partner)
-    return (not is_box, spread.units != partner.units, -narrower)
-
-
-def _by_sides(call: _Group, put: _Group) -> Score:
-    """Prefer two short ones, then two long ones."""
-    call_option = call.unit[0]
-    put_option = put.unit[0]
-    has_long = call_option.quantity > 0 or put_option.quantity > 0
-    has_short = call_option.quantity < 0 or put_option.quantity < 0
-    is_mixed = has_long and has_short
-    distance = abs(call_option.strike - put_option.strike)
-    return (is_mixed, has_long, call.units != put.units, distance)
-
-
-def _units_in(groups: Iterable[_Group]) -> float:
-    return sum(group.units for group in groups)
-
-
-def _by_units(group: _Group, partner: _Group) -> Score:
-    return (group.units != partner.units,)
-
-
-def _beside(spread: _Group, single: _Group) -> Score:
-    is_same_right = spread.unit[0].instrument.right == single.unit[0].instrument.right
-    if is_same_right:
+def _score(group: _Group, partner: _Group) -> Score:
+    """Prefer the next expiry, one side and one number, and strikes that are near."""
+    leg = group.unit[0]
+    leg_of_partner = partner.unit[0]
+    if leg_of_partner.day < leg.day:
         return None
-    return _by_units(spread, single)
+
+    strikes: tuple[float, ...] = ()
+    if leg.is_option:
+        strike = leg_of_partner.strike
+        strikes = (abs(strike - leg.strike), strike)
+    has_two_sides = leg.quantity * leg_of_partner.quantity < 0
+    return leg_of_partner.day, has_two_sides, group.units != partner.units, strikes
 
 
-def _by_day(_: _Group, option: _Group) -> Score:
-    return (option.unit[0].day,)
-
-
-SHORT = {"short"}
-LONG = {"long"}
-STOCK = {"stock"}
+SHORT = {"-P", "-C"}
+LONG = {"+P", "+C"}
+STOCK = {"+S", "-S"}
 SPREAD = {"vertical"}
 PAIR = {"vertical", "ratio-spread", "back-spread"}
 COVERED = {"covered-call", "covered-put"}
@@ -746,17 +591,17 @@ ANY = attrgetter("symbol")
 SERIES = attrgetter("expiry", "right", "trading_class", "multiplier")
 
 STEPS = (
-    _Step("same expiry and opposite sides", SHORT, LONG, SERIES, _by_strikes),
-    _Step("two spreads of one expiry", SPREAD, SPREAD, EXPIRY, _by_width),
-    _Step("opposite sides of two expiries", SHORT, LONG, attrgetter("right"), _by_time),
-    _Step("two spreads of the same expiries", OF_TIME, OF_TIME, EXPIRY, _by_units),
-    _Step("the underlying covers it", STOCK, SHORT, ANY, _by_day),
-    _Step("the underlying between a short and a long option", COVERED, LONG, EXPIRY, _by_day),
-    _Step("it protects the underlying", STOCK, LONG, ANY, _by_day),
-    _Step("a short option beside a spread of its expiry", SPREAD, SHORT, EXPIRY, _beside),
-    _Step("a call and a put of one expiry", {Right.CALL}, {Right.PUT}, EXPIRY, _by_sides),
-    _Step("more of one side of a spread", PAIR, SHORT | LONG, SERIES, _by_units),
-    _Step("more of one side of a spread", PAIR, SHORT | LONG, SERIES, _by_units),
+    _Step("same expiry and opposite sides", SHORT, LONG, SERIES),
+    _Step("two spreads of one expiry", SPREAD, SPREAD, EXPIRY),
+    _Step("opposite sides of two expiries", SHORT, LONG, attrgetter("right")),
+    _Step("two spreads of the same expiries", OF_TIME, OF_TIME, EXPIRY),
+    _Step("the underlying covers it", STOCK, SHORT, ANY),
+    _Step("the underlying between a short and a long option", COVERED, LONG, EXPIRY),
+    _Step("it protects the underlying", STOCK, LONG, ANY),
+    _Step("a short option beside a spread of its expiry", SPREAD, SHORT, EXPIRY),
+    _Step("a call and a put of one expiry", {"+C", "-C"}, {"+P", "-P"}, EXPIRY),
+    _Step("more of one side of a spread", PAIR, SHORT | LONG, SERIES),
+    _Step("more of one side of a spread", PAIR, SHORT | LONG, SERIES),
 )
 
 
@@ -767,7 +612,7 @@ def _matched(lots: Iterable[Piece]) -> list[_Group]:
     """
     parts = sorted(_together(lots), key=lambda part: part.conid)
     if len(parts) > 1 and kind_of(parts) is not None:
-        return [_as_group(parts, "all that is held of the underlying", 2)]
+        return [_as_group(parts, "all that is held of the underlying")]
 
     options = [part for part in parts if part.is_option]
     groups = _groups_of_options(options)
@@ -775,7 +620,6 @@ def _matched(lots: Iterable[Piece]) -> list[_Group]:
         _group_of_stock(stock, options) for stock in parts if options and _is_stock(stock)
     )
 
-    _join_balanced(groups, STEPS[0])
     for step in STEPS:
         _join(groups, step)
     return [group for group in groups if group.units > 0 and group.kind is not None]
@@ -788,7 +632,7 @@ def _groups_of_options(options: Iterable[Piece]) -> list[_Group]:
     for day in sorted(by_day):
         of_day = by_day[day]
         if len(of_day) > 1 and kind_of(of_day) not in APART:
-            groups.append(_as_group(of_day, "all options of the expiry", 2))
+            groups.append(_as_group(of_day, "all options of the expiry"))
         else:
             groups += [_as_group([option]) for option in of_day]
     return groups
@@ -802,45 +646,20 @@ def _group_of_stock(stock: Piece, options: Iterable[Piece]) -> _Group:
     return _Group([unit], units)
 
 
-def _with_labels(
-    groups: Iterable[_Group], labels: Collection[str], step: _Step
-) -> defaultdict[object, list[_Group]]:
-    """Return the groups with some label, by what a step compares them by."""
-    fitting = [group for group in groups if group.units > 0 and not group.labels.isdisjoint(labels)]
-    return grouped(lambda group: step.key(group.unit[-1].instrument), fitting)
+def _pairs(groups: Iterable[_Group], step: _Step) -> Iterator[tuple[_Group, _Group]]:
+    """Yield the pairs that a step compares."""
 
+    def by_key(labels: Collection[str]) -> dict[object, list[_Group]]:
+        fitting = [group for group in groups if group.units > 0 and group.label in labels]
+        return grouped(lambda group: step.key(group.unit[-1].instrument), fitting)
 
-def _sides(groups: Sequence[_Group], step: _Step) -> list[tuple[list[_Group], list[_Group]]]:
-    """Return the groups that a step compares with each other."""
-    first = _with_labels(groups, step.first_labels, step)
-    second = _with_labels(groups, step.second_labels, step)
-    return [(of_key, second[key]) for key, of_key in first.items()]
-
-
-def _joined(group: _Group, partner: _Group, step: _Step) -> _Group:
-    """Return two groups as one, as often as both are there."""
-    count = min(group.units, partner.units)
-    group.units -= count
-    partner.units -= count
-    return _Group(_together([*group.unit, *partner.unit]), count, step.why, 2)
-
-
-def _join_balanced(groups: list[_Group], step: _Step) -> None:
-    """Join pairs by strikes where all have one: this has the least sum of margins."""
-    for first, second in _sides(groups, step):
-        if _units_in(first) != _units_in(second):
-            continue
-
-        waiting = sorted(first, key=_order_of)
-        partners = sorted(second, key=_order_of)
-        while waiting and partners:
-            groups.append(_joined(waiting[0], partners[0], step))
-            waiting = [group for group in waiting if group.units]
-            partners = [group for group in partners if group.units]
-
-
-def _order_of(group: _Group) -> tuple[str, float, bool, int]:
-    return group.unit[0].order
+    second = by_key(step.second)
+    for key, of_key in by_key(step.first).items():
+        yield from (
+            combinations(of_key, 2)
+            if step.first == step.second
+            else product(of_key, second.get(key, ()))
+        )
 
 
 def _join(groups: list[_Group], step: _Step) -> None:
@@ -848,34 +667,29 @@ def _join(groups: list[_Group], step: _Step) -> None:
 
     Pairs with equal scores that exclude each other are not joined: each is an alternative.
     """
-    scored = []
-    for first, second in _sides(groups, step):
-        has_equal_sides = step.first_labels == step.second_labels
-        for group, partner in combinations(first, 2) if has_equal_sides else product(first, second):
-            score = step.score(group, partner)
-            if score is not None:
-                scored.append((score, group, partner))
-
+    scored = [(_score(*pair), *pair) for pair in _pairs(groups, step)]
+    fitting_days = [pair for pair in scored if pair[0] is not None]
     closed = set[_Group]()
-    for _score, equal in groupby(sorted(scored, key=itemgetter(0)), key=itemgetter(0)):
-        fitting: list[tuple[_Group, _Group]] = []
-        for _, group, partner in equal:
-            is_free = group.units and partner.units and closed.isdisjoint((group, partner))
-            kind = group.kind_with(partner) if is_free else None
-            if kind in ONLY_NAMED:
-                group.add_alternative(partner)
-                partner.add_alternative(group)
-            elif kind is not None:
-                fitting.append((group, partner))
-
+    for _, equal in groupby(sorted(fitting_days, key=itemgetter(0)), key=itemgetter(0)):
+        fitting = [
+            (group, partner)
+            for _, group, partner in equal
+            if group.units and partner.units and closed.isdisjoint((group, partner))
+            and group.kind_with(partner) not in NOT_OF_PAIRS
+        ]  # fmt: skip
         contested = _contested(fitting)
         for group, partner in fitting:
             if contested & {group, partner}:
                 closed |= {group, partner}
                 group.add_alternative(partner)
                 partner.add_alternative(group)
-            else:
-                groups.append(_joined(group, partner, step))
+                continue
+
+            count = min(group.units, partner.units)
+            group.units -= count
+            partner.units -= count
+            unit = _together([*group.unit, *partner.unit])
+            groups.append(_Group(unit, count, step.why))
 
 
 def _contested(pairs: Iterable[tuple[_Group, _Group]]) -> set[_Group]:
