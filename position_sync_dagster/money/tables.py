@@ -295,15 +295,16 @@ class BookedDay:
         net_liquidation: That of the statement of the day. Unit: `currency`.
         change: The second less the first; the parts and the difference add up to it. Unit:
             `currency`.
-        profit: Profit of holdings, without commissions; null, as all parts, where one is not known.
-            Unit: `currency`.
+        profit: Profit of holdings, without commissions; null, as all parts but `owner`, where one
+            is not known. Unit: `currency`.
         income: Dividends, and tax on them. Unit: `currency`.
         fees: Commissions and fees; below 0 is a cost. Unit: `currency`.
         interest: Interest and coupons. Unit: `currency`.
         accruals: Dividends and interest that became due, less what was paid of them; null where the
             statement names no parts. Unit: `currency`.
         rates: Effect of exchange rates. Unit: `currency`.
-        owner: What the owner brought or took, in cash and in kind. Unit: `currency`.
+        owner: What the owner brought less what was taken, in cash and in kind; null where that is
+            not known. Unit: `currency`.
         difference: What nothing explains. Unit: `currency`.
         why_unknown: Which parts are not known.
         statement: The statement of the day.

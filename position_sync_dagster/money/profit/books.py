@@ -8,7 +8,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from typing import Any
 
 import polars as pl
@@ -18,7 +18,7 @@ from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, frame_of
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.closes import EventKind
-from position_sync_dagster.money.past.movements import OWNERS_CASH, MovementKind, known_sum
+from position_sync_dagster.money.past.movements import OWNERS_CASH, MovementKind, known_sum, times
 from position_sync_dagster.money.tables import BOOKS, PROFIT_EXPLAINED
 from position_sync_dagster.settings import Settings
 
@@ -185,8 +185,8 @@ def book_parts(first: StatedWorth, last: StatedWorth, moved: Moved) -> dict[str,
     conversions = moved.conversions
     if conversions["cash"].has_nulls() or conversions["quantity"].has_nulls():
         unknown.append("what a conversion paid")
-    by_owner = owner_flows(moved, last.rates)
-    if any(flow.amount is None for flow in by_owner):
+    owner = _moved_by_owner(moved, last.rates)
+    if owner is None:
         unknown.append("what the owner moved")
 
     # What has no amount is unknown above, or makes a profit unknown.
@@ -194,7 +194,7 @@ def book_parts(first: StatedWorth, last: StatedWorth, moved: Moved) -> dict[str,
 
     change = last.total - first.total
     difference = None
-    parts = dict.fromkeys(EXPLAINS)
+    parts = {**dict.fromkeys(EXPLAINS), "owner": owner}
     if not unknown:
         rates = last.rates
         commissions = _in_base(moved.explained, "fees", rates)
@@ -204,7 +204,6 @@ def book_parts(first: StatedWorth, last: StatedWorth, moved: Moved) -> dict[str,
         parts["fees"] = _sum_of(cash, _FEES, rates) + commissions
         parts["interest"] = _sum_of(cash, _INTEREST, rates)
         parts["rates"] = _effect_of_rates(moved, first, last)
-        parts["owner"] = known_sum(flow.amount for flow in by_owner)
         # Where a statement names no parts, what they moved is in the difference.
         if first.accruals is not None and last.accruals is not None:
             parts["accruals"] = last.accruals - first.accruals
@@ -274,52 +273,19 @@ def _in_base(rows: pl.DataFrame, name: str, rates: Mapping[str, float]) -> float
     return total
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnerFlow:
-    """What the owner brought, in cash or in kind; negative was taken out.
-
-    Attributes:
-        at: When; None: only the day is known.
-        amount: In the base currency; None: not known, or its rate is not.
-    """
-
-    at: datetime | None
-    amount: float | None
-
-
-def owner_flows(moved: Moved, rates: Mapping[str, float]) -> list[OwnerFlow]:
-    """Return what the owner of an account moved on a day; pure.
-
-    Args:
-        moved: What the tables have of the account and day; its profit is not needed.
-        rates: What a unit of a currency is worth in the base currency.
-    """
+def _moved_by_owner(moved: Moved, rates: Mapping[str, float]) -> float | None:
+    """Return what the owner brought, in cash and in kind, less what was taken; None: not known."""
     by_owner = moved.movements.filter(col.kind.is_in(_OWN))
-    cash = by_owner.select("at", "currency", value="cash")
-    flows = []
-    for at, currency, value in pl.concat([cash, _transfers_in_kind(moved)]).iter_rows():
-        rate = rates.get(currency)
-        amount = None if value is None or rate is None else value * rate
-        flows.append(OwnerFlow(at=at, amount=amount))
-    return flows
-
-
-def read_owner_flows(lake: MoneyLake, day: date, movements: pl.DataFrame) -> list[OwnerFlow]:
-    """Read what the owner of an account moved on a day, as the books of the day have it; blocks.
-
-    Args:
-        movements: All rows of `movements` of that account and day by the owner.
-    """
-    account = movements["account"][0]
-    nothing = PROFIT_EXPLAINED.empty
-    held = _of_account(lake, DAILY_POSITIONS, account, day)
-    moved = Moved(explained=nothing, movements=movements, held_before=held.clear(), held=held)
-    worth = _stated_worth(lake, day).get(account)
-    return owner_flows(moved, {} if worth is None else worth.rates)
+    cash = by_owner.select("currency", value="cash")
+    amounts = pl.concat([cash, _transfers_in_kind(moved)])
+    return known_sum(
+        times(value, rates[currency]) if currency in rates else None
+        for currency, value in amounts.iter_rows()
+    )
 
 
 def _transfers_in_kind(moved: Moved) -> pl.DataFrame:
-    """Return what the owner moved in kind: `at`, `currency` and `value`, null if unknown."""
+    """Return what the owner moved in kind: `currency` and `value`, null if unknown."""
     transfers = moved.movements.filter(kind=MovementKind.TRANSFER.value)
     is_held = col.position != 0
     mark = col.market_value / col.position
@@ -328,7 +294,7 @@ def _transfers_in_kind(moved: Moved) -> pl.DataFrame:
     at_price = col.quantity * col.price * col.multiplier
     at_mark = col.quantity * col.mark
     value = pl.coalesce("value", at_price, at_mark)
-    return transfers.join(marks, on="conid", how="left").select("at", "currency", value=value)
+    return transfers.join(marks, on="conid", how="left").select("currency", value=value)
 
 
 def is_closed(row: Mapping[str, Any]) -> bool:

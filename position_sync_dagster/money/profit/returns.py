@@ -1,16 +1,15 @@
 """What accounts returned, by time and by money, from the books of their days.
 
-The return of a day is what the account gained for each unit that was in it. What the owner brings
-or takes divides the day where recorded values show it; else what was brought counts from the start
-of the day, and what was taken until its end. A day of which one of these is not known breaks every
-chain that it is in.
+The return of a day is what the account gained for each unit that was in it. What the owner brought,
+less what was taken, counts from the start of the day, and until its end if more was taken. A day of
+which one of these is not known breaks every chain that it is in.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date
 from enum import StrEnum
 from itertools import accumulate, pairwise
 from operator import attrgetter, itemgetter, mul
@@ -18,20 +17,15 @@ from statistics import stdev
 from typing import Any
 
 import polars as pl
-from polars import col
 
-from position_sync_dagster.domain.account_values import AccountSource
-from position_sync_dagster.domain.clock import A_DAY, NEVER
+from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.movement_book import LONGEST_HOLIDAYS
 from position_sync_dagster.money.past.movements import (
-    OWNERS_CASH,
-    MovementKind,
     first_reasons,
     known_sum,
 )
-from position_sync_dagster.money.profit.books import OwnerFlow, read_owner_flows
 from position_sync_dagster.money.tables import BOOKS
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import exchange_days
@@ -41,11 +35,6 @@ DAYS_OF_A_YEAR = 365
 
 # A rate for a year from less time than this says nothing.
 LEAST_DAYS_OF_A_RATE = 28
-
-# How near to a flow recorded values must be, and by which part of it their change may differ: a
-# statement may name another time than that at which the gateway booked it.
-NEAR = timedelta(minutes=15)
-LARGEST_ERROR = 0.5
 
 
 class Period(StrEnum):
@@ -69,14 +58,6 @@ class Period(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DividingFlow:
-    """What the owner moved at a moment, and what the account was worth right before."""
-
-    amount: float
-    worth_before: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AccountDay:
     """An account, or all of one base currency, on a trading day.
 
@@ -85,8 +66,7 @@ class AccountDay:
         since: The trading day before, from whose close the day counts.
         before: What it was worth then; None: not stated.
         after: What it is worth at the close.
-        flows: What the owner moved.
-        dividing: The same, where recorded values show all of it; else empty.
+        owner: What the owner brought less what was taken; None: not known.
     """
 
     account: str | None
@@ -95,13 +75,7 @@ class AccountDay:
     since: date
     before: float | None
     after: float | None
-    flows: tuple[OwnerFlow, ...] = ()
-    dividing: tuple[DividingFlow, ...] = ()
-
-    @property
-    def owner(self) -> float | None:
-        """What the owner moved; None: not known."""
-        return known_sum(flow.amount for flow in self.flows)
+    owner: float | None = 0.0
 
     @property
     def why_unknown(self) -> str | None:
@@ -120,24 +94,12 @@ class AccountDay:
         if self.before is None or self.after is None or self.owner is None:
             return None
 
-        start = self.before
-        end = self.after
-        growth = 1.0
-        if self.dividing:
-            for flow in self.dividing:
-                if start <= 0:
-                    return None
-                growth *= flow.worth_before / start
-                start = flow.worth_before + flow.amount
-        else:
-            amounts = [flow.amount or 0.0 for flow in self.flows]  # all are known
-            start += sum(amount for amount in amounts if amount > 0)
-            end -= sum(amount for amount in amounts if amount < 0)
-
+        start = self.before + max(self.owner, 0.0)
+        end = self.after - min(self.owner, 0.0)
         if start == end == 0:
             return 0.0  # an account in which nothing is yet, or any more, neither gains nor loses
         if start > 0:
-            return growth * end / start - 1
+            return end / start - 1
         return None
 
 
@@ -214,7 +176,6 @@ def _added(days: Sequence[AccountDay]) -> list[AccountDay]:
             continue
         for day, of_day in grouped(attrgetter("day"), of_currency).items():
             # From one account to another is no flow.
-            owner = known_sum(each.owner for each in of_day)
             together = AccountDay(
                 account=None,
                 currency=currency,
@@ -222,7 +183,7 @@ def _added(days: Sequence[AccountDay]) -> list[AccountDay]:
                 since=of_day[0].since,
                 before=known_sum(each.before for each in of_day),
                 after=known_sum(each.after for each in of_day),
-                flows=(OwnerFlow(at=None, amount=owner),),
+                owner=known_sum(each.owner for each in of_day),
             )
             added.append(together)
     return added
@@ -352,16 +313,14 @@ def read_returns(
     if books.is_empty():
         return []
 
-    kinds = [MovementKind.TRANSFER.value, *(kind.value for kind in OWNERS_CASH)]
     first = books["session_date"][0] - LONGEST_HOLIDAYS
     last = books["session_date"][-1]
-    by_owner = lake.movements.rows(first, col.kind.is_in(kinds))
     sessions = exchange_days(settings.calendar, first, last).trading_days(first, last)
 
     days: list[AccountDay] = []
     for row_of_day in _booked(books):
         days.extend(
-            _day_of(lake, row_of_day, day, since_day, by_owner)
+            _day_of(row_of_day, day, since_day)
             for since_day, day in pairwise(sessions)
             if min(row_of_day) <= day <= max(row_of_day)
         )
@@ -374,68 +333,16 @@ def _booked(books: pl.DataFrame) -> list[dict[date, Mapping[str, Any]]]:
     return [{row["session_date"]: row for row in rows} for rows in accounts.values()]
 
 
-def _day_of(
-    lake: MoneyLake,
-    booked: Mapping[date, Mapping[str, Any]],
-    day: date,
-    since: date,
-    by_owner: pl.DataFrame,
-) -> AccountDay:
+def _day_of(booked: Mapping[date, Mapping[str, Any]], day: date, since: date) -> AccountDay:
     """Return a day of an account; a day without its books has no known worth."""
+    row = booked.get(day, {})
     account = next(iter(booked.values()))
-    if day not in booked:
-        named = {"account": account["account"], "currency": account["currency"]}
-        return AccountDay(**named, day=day, since=since, before=None, after=None)
-
-    row = booked[day]
-    moved = by_owner.filter(account=row["account"], session_date=day)
-    flows = [] if moved.is_empty() else read_owner_flows(lake, day, moved)
     return AccountDay(
-        account=row["account"],
-        currency=row["currency"],
+        account=account["account"],
+        currency=row.get("currency", account["currency"]),
         day=day,
         since=since,
-        before=row["net_liquidation_before"],
-        after=row["net_liquidation"],
-        flows=tuple(flows),
-        dividing=tuple(_dividing(lake, row["account"], flows)),
+        before=row.get("net_liquidation_before"),
+        after=row.get("net_liquidation"),
+        owner=row.get("owner"),
     )
-
-
-def _dividing(lake: MoneyLake, account: str, flows: Iterable[OwnerFlow]) -> list[DividingFlow]:
-    """Return flows where recorded values show each of them; else none."""
-    sums: defaultdict[datetime | None, list[float | None]] = defaultdict(list)
-    for flow in flows:
-        sums[flow.at].append(flow.amount)
-
-    dividing = []
-    for at, amounts in sorted(sums.items(), key=lambda item: item[0] or NEVER):
-        amount = known_sum(amounts)
-        worth_before = None
-        if at is not None and amount is not None:
-            around = lake.account_values.between(at - NEAR, at + NEAR)
-            worth_before = worth_before_flow(around.filter(account=account), at, amount)
-        if amount is None or worth_before is None:
-            return []
-        dividing.append(DividingFlow(amount=amount, worth_before=worth_before))
-    return dividing
-
-
-def worth_before_flow(recorded: pl.DataFrame, at: datetime, amount: float) -> float | None:
-    """Return what an account was worth right before a flow; None: the values do not show it; pure.
-
-    Args:
-        recorded: Rows of `account_values` of the account around the moment, in order of time.
-    """
-    known = recorded.filter(source=AccountSource.GATEWAY.value).drop_nulls("net_liquidation")
-    is_before = col.timestamp < at
-    before = known.filter(is_before)["net_liquidation"]
-    after = known.filter(~is_before)["net_liquidation"]
-    if before.is_empty() or after.is_empty():
-        return None
-
-    worth_before: float = before[-1]
-    shown = (after[0] - worth_before) / amount if amount else 0.0
-    if abs(shown - 1) <= LARGEST_ERROR:
-        return worth_before
-    return None

@@ -2,21 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from math import prod
 
-import polars as pl
 import pytest
 
-from position_sync_dagster.money.profit.books import OwnerFlow
 from position_sync_dagster.money.profit.returns import (
     AccountDay,
-    DividingFlow,
     Period,
     PeriodReturn,
     rate_for_a_year,
     returns_of,
-    worth_before_flow,
 )
 
 FIRST = date(2026, 1, 2)
@@ -46,7 +42,7 @@ class Fund:
             row = AccountDay(
                 account=self.name, currency="USD", day=day, since=day - timedelta(days=2),
                 before=before, after=self.units * PRICES[number],
-                flows=(OwnerFlow(at=None, amount=flow),) if flow else (),
+                owner=flow,
             )  # fmt: skip
             days.append(row)
         return days
@@ -116,7 +112,7 @@ def test_a_rate_that_several_fit_or_none_is_not_known():
 def test_a_day_that_is_not_known_breaks_its_chains_and_says_so():
     days = Fund({4: 400_000.0}).days()
     days[9] = replace(days[9], before=None, after=None)
-    days[14] = replace(days[14], flows=(OwnerFlow(at=None, amount=None),))
+    days[14] = replace(days[14], owner=None)
     [returned] = returns_of(days, Period.ALL)
     assert returned.days == 21
     assert returned.days_known == 19
@@ -160,25 +156,14 @@ def test_accounts_of_a_currency_are_added_and_what_goes_between_them_is_no_flow(
     assert together.days == 21
 
 
-def test_a_flow_whose_moment_is_recorded_divides_its_day():
-    """The fund falls from 100 to 80, then money doubles the account, and it rises to 120."""
+def test_what_is_brought_counts_from_the_start_of_its_day_and_what_is_taken_until_its_end():
     day = AccountDay(
         account="U1", currency="USD", day=FIRST, since=FIRST, before=1_000.0, after=2_400.0,
-        flows=(OwnerFlow(at=None, amount=800.0),),
-        dividing=(DividingFlow(amount=800.0, worth_before=800.0),),
+        owner=800.0,
     )  # fmt: skip
-    assert day.returned == pytest.approx(120 / 100 - 1)
-    assert replace(day, dividing=()).returned == pytest.approx(2_400 / 1_800 - 1)
-
-
-@pytest.mark.parametrize(("after", "worth_before"), [(1_790.0, 800.0), (805.0, None), (None, None)])
-def test_recorded_values_must_show_the_flow(after, worth_before):
-    at = datetime(2026, 1, 2, 15, tzinfo=UTC)
-    times = [at - timedelta(minutes=2), at - timedelta(minutes=1), at + timedelta(minutes=1)]
-    recorded = pl.DataFrame({
-        "timestamp": times, "source": "GATEWAY", "net_liquidation": [900.0, 800.0, after],
-    })  # fmt: skip
-    assert worth_before_flow(recorded, at, 1_000.0) == worth_before
+    assert day.returned == pytest.approx(2_400 / 1_800 - 1)
+    taken = replace(day, after=150.0, owner=-800.0)
+    assert taken.returned == pytest.approx(950 / 1_000 - 1)
 
 
 def test_an_empty_account_neither_gains_nor_loses_and_a_debt_has_no_return():
