@@ -11,7 +11,6 @@ its day.
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
@@ -403,18 +402,11 @@ def implied_volatility(
     is_near_least = value <= least + ROUNDING
     is_at_least = ~is_below & is_in_the_money & is_near_least
 
-    search = _VolatilitySearch.begun(near)
-    places = np.flatnonzero(~is_below & ~is_at_least)
-    for _step in range(MOST_STEPS):
-        if not places.size:
-            break
-        places = search.step(options, value, spot, places, steps)
-
-    volatility = search.result
+    volatility, vega = _search(options, value, spot, near, ~is_below & ~is_at_least, steps)
     is_above_lowest = volatility > 1.001 * LOWEST_VOLATILITY
     is_below_highest = volatility < HIGHEST_VOLATILITY / 1.001
     is_inner = is_above_lowest & is_below_highest
-    has_no_vega = search.slope / 100 < SMALLEST_VEGA
+    has_no_vega = vega < SMALLEST_VEGA
     is_flat = is_at_least | (is_inner & is_in_the_money & has_no_vega)
 
     reasons = [_reason(*flags) for flags in zip(is_below, is_flat, is_inner, strict=True)]
@@ -432,96 +424,44 @@ def _reason(is_below: bool, is_flat: bool, is_inner: bool) -> NoVolatility | Non
     return NoVolatility.OUT_OF_RANGE
 
 
-@dataclass(slots=True, kw_only=True)
-class _VolatilitySearch:
-    """The search for many volatilities at once: secant steps within a bracket.
+def _search(
+    options: VanillaOptions, value: Array, spot: Array, near: Array, asked: Flags, steps: Steps
+) -> tuple[Array, Array]:
+    """Return the volatilities of some options, NaN where none is found, and the vegas there.
 
-    A step that leaves its bracket, or hardly helps, is replaced by a bisection of the bracket.
-
-    Attributes:
-        low, high: The bracket of each option.
-        guess: The next volatility to try.
-        tried: The last one that was tried; NaN before the first.
-        excess: By how much the price at `tried` exceeds the value.
-        slope: The change of the price by the volatility.
-        result: The volatilities that are found; NaN before.
+    Each takes steps of Newton within a bracket; one that leaves it bisects the bracket.
     """
+    low = np.full(len(options), LOWEST_VOLATILITY)
+    high = np.full(len(options), HIGHEST_VOLATILITY)
+    guess = np.clip(near, 1.02 * low, high / 1.02)
+    vega = np.zeros(len(options))
+    places = np.flatnonzero(asked)
+    for _step in range(MOST_STEPS):
+        if not places.size:
+            break
 
-    low: Array
-    high: Array
-    guess: Array
-    tried: Array
-    excess: Array
-    slope: Array
-    result: Array
-
-    @classmethod
-    def begun(cls, near: Array) -> "_VolatilitySearch":
-        """Return the search that begins near some volatilities."""
-        count = len(near)
-        low = np.full(count, LOWEST_VOLATILITY)
-        high = np.full(count, HIGHEST_VOLATILITY)
-        return cls(
-            low=low,
-            high=high,
-            guess=np.clip(near, 1.02 * low, high / 1.02),
-            tried=np.full(count, np.nan),
-            excess=np.full(count, np.nan),
-            slope=np.zeros(count),
-            result=np.full(count, np.nan),
-        )
-
-    def step(
-        self,
-        options: VanillaOptions,
-        value: Array,
-        spot: Array,
-        places: NDArray[np.int64],
-        steps: Steps,
-    ) -> NDArray[np.int64]:
-        """Try the next volatilities of some options; return those that go on."""
         chosen = options.at(places)
-        wanted = value[places]
-        guess = self.guess[places]
         spots = _column(spot[places])
-        price = prices(chosen, spots, guess, steps)[:, 0]
-        excess = price - wanted
+        tried = guess[places]
+        excess = prices(chosen, spots, tried, steps)[:, 0] - value[places]
+        bumped = prices(chosen, spots, 1.01 * tried, steps)[:, 0] - value[places]
+        slope = (bumped - excess) / (0.01 * tried)
 
-        last_excess = self.excess[places]
-        is_first = np.isnan(last_excess)
-        slope = (excess - last_excess) / (guess - self.tried[places])
-        if is_first.any():
-            bumped = prices(chosen, spots, 1.01 * guess, steps)[:, 0]
-            bumped_excess = bumped - wanted
-            first_slope = (bumped_excess - excess) / (0.01 * guess)
-            slope = np.where(is_first, first_slope, slope)
-
-        is_too_high = excess > 0
-        low = np.where(is_too_high, self.low[places], guess)
-        high = np.where(is_too_high, guess, self.high[places])
-
+        low[places] = np.where(excess > 0, low[places], tried)
+        high[places] = np.where(excess > 0, tried, high[places])
         with np.errstate(divide="ignore", invalid="ignore"):
-            secant = guess - excess / slope
-        is_inside = (slope > 0) & (secant > low) & (secant < high)
-        moved = np.abs(secant - guess)
-        is_close = is_inside & (moved <= CLOSE_ENOUGH * guess)
-        is_far = np.abs(excess) > np.abs(last_excess) / 2
-        is_slow = ~is_first & is_far
+            newton = tried - excess / slope
+        is_inside = (newton > low[places]) & (newton < high[places])
+        bisection = np.sqrt(low[places] * high[places])
 
-        takes_secant = is_inside & (is_close | ~is_slow)
-        bisection = np.sqrt(low * high)
-        following = np.where(takes_secant, secant, bisection)
-        is_narrow = high - low <= CLOSE_ENOUGH * low
-        is_done = is_close | is_narrow
+        guess[places] = np.where(is_inside, newton, bisection)
+        vega[places] = slope / 100
+        moved = np.abs(guess[places] - tried)
+        places = places[moved > CLOSE_ENOUGH * tried]
 
-        self.low[places] = low
-        self.high[places] = high
-        self.slope[places] = slope
-        self.tried[places] = guess
-        self.excess[places] = excess
-        self.guess[places] = following
-        self.result[places] = np.where(is_done, following, np.nan)
-        return places[~is_done]
+    is_found = asked.copy()
+    is_found[places] = False
+    return np.where(is_found, guess, np.nan), vega
 
 
 def _least(options: VanillaOptions, spot: Array) -> Array:
@@ -601,7 +541,7 @@ def _early_exercise(
     """Return what the right to exercise early adds, from one lattice for each option.
 
     The nodes are prices of the forward to expiry, which has no drift, in equal steps of their
-    logarithm around the strike. At a price outside the lattice the addition continues as a line.
+    logarithm around the strike. At a price outside the lattice the addition is that of its edge.
 
     Returns:
         The addition, and where the nodes to both sides of a price are worth their exercise.
@@ -615,59 +555,21 @@ def _early_exercise(
     added, node_is_exercised = _addition(options, nodes, width, steps)
 
     forward = options.forwards(spots)
-    place = np.log(forward / strike) / width + reach
-    last_below = 2 * reach - 1
-    below = np.clip(np.floor(place), 0, last_below).astype(np.int64)
+    place = np.clip(np.log(forward / strike) / width + reach, 0, 2 * reach)
+    below = np.minimum(place, 2 * reach - 1).astype(np.int64)
     below_is_exercised = np.take_along_axis(node_is_exercised, below, axis=1)
     above_is_exercised = np.take_along_axis(node_is_exercised, below + 1, axis=1)
-
-    value = _interpolated(added, place)
-    is_below_lattice = place < 2
-    is_above_lattice = place > 2 * reach - 2
-    below_lattice = _beyond(added, nodes, forward, (0, 1))
-    above_lattice = _beyond(added, nodes, forward, (-1, -2))
-    value = np.where(is_below_lattice, below_lattice, value)
-    value = np.where(is_above_lattice, above_lattice, value)
-    return value, below_is_exercised & above_is_exercised
-
-
-def _beyond(added: Array, nodes: Array, forward: Array, ends: tuple[int, int]) -> Array:
-    """Return the line through two nodes, the edge of a lattice and the one beside it."""
-    edge, inner = ends
-    rise = added[:, edge] - added[:, inner]
-    run = nodes[:, edge] - nodes[:, inner]
-    slope = _column(rise / run)
-    distance = forward - _column(nodes[:, edge])
-    line: Array = _column(added[:, edge]) + slope * distance
-    return line
+    return _interpolated(added, place), below_is_exercised & above_is_exercised
 
 
 def _interpolated(values: Array, place: Array) -> Array:
-    """Return values between nodes, by the polynomial through the five nodes around each place.
-
-    With the values `a` to `e` of these nodes, and `x` counted from the one in the middle, it is the
-    series of Taylor of the derivatives `f1` to `f4` that their centred differences give. Source of
-    the weights: Fornberg (1988), table 1.
-    """
-    last_middle = values.shape[1] - 3
-    middle = np.clip(np.rint(place), 2, last_middle).astype(np.int64)
-    x = place - middle
-    a = np.take_along_axis(values, middle - 2, axis=1)
-    b = np.take_along_axis(values, middle - 1, axis=1)
-    c = np.take_along_axis(values, middle, axis=1)
-    d = np.take_along_axis(values, middle + 1, axis=1)
-    e = np.take_along_axis(values, middle + 2, axis=1)
-
-    f1 = (a - 8 * b + 8 * d - e) / 12
-    f2 = (-a + 16 * b - 30 * c + 16 * d - e) / 12
-    f3 = (-a + 2 * b - 2 * d + e) / 2
-    f4 = a - 4 * b + 6 * c - 4 * d + e
-
-    # By Horner, from the highest power of x to the lowest.
-    series: Array = f3 + x / 4 * f4
-    series = f2 + x / 3 * series
-    series = f1 + x / 2 * series
-    return c + x * series
+    """Return values between nodes, by the polynomial through the five nodes around each place."""
+    middle = np.clip(np.rint(place), 2, values.shape[1] - 3).astype(np.int64)
+    nodes = np.arange(-2, 3)
+    around = np.stack([np.take_along_axis(values, middle + node, axis=1) for node in nodes])
+    weights = np.linalg.inv(np.vander(nodes, increasing=True))
+    coefficients: Array = np.tensordot(weights, around, 1)
+    return np.asarray(np.polynomial.polynomial.polyval(place - middle, coefficients, tensor=False))
 
 
 def _addition(
@@ -692,7 +594,6 @@ def _addition(
     money, share = options.kept(times)
     growth = np.exp(-_column(options.growth) * (years - times))
     spot_of_forward = growth / share
-    at_dividends = _at_dividends(options, times, spot_of_forward, money)
 
     up = np.exp(width)
     discount = np.exp(-_column(options.rate) * step)
@@ -724,64 +625,5 @@ def _addition(
         worth = on_nodes + _column(constants[:, layer])
         european = expected(european)
         american = np.maximum(expected(american), worth)
-        for at_dividend in at_dividends.get(layer, ()):
-            at_dividend.exercise(nodes, american)
     is_exercised = (american <= worth) & (worth > 0)
     return american - european, is_exercised
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _ExDateExercise:
-    """What exercise at an ex-date between two layers gives, as of the layer before.
-
-    It is a line of the forward: `slope` × forward + `constant`.
-
-    Attributes:
-        places: The options whose ex-date it is.
-    """
-
-    places: NDArray[np.int64]
-    slope: Array
-    constant: Array
-
-    def exercise(self, nodes: Array, american: Array) -> None:
-        """Raise the American values to what exercise gives."""
-        on_nodes = nodes[self.places] * _column(self.slope)
-        exercised = on_nodes + _column(self.constant)
-        american[self.places] = np.maximum(american[self.places], exercised)
-
-
-def _at_dividends(
-    options: VanillaOptions, times: Array, spot_of_forward: Array, money: Array
-) -> dict[int, list[_ExDateExercise]]:
-    """Return the exercise at the ex-dates between two layers, by the layer before.
-
-    A call is exercised just before a dividend, and a put just after it; both pay or earn interest
-    on the strike until then.
-    """
-    at_layers = defaultdict(list)
-    last_layer = times.shape[1] - 2
-    for number in range(options.dividends.shape[1]):
-        years, amount, share = options.dividends[:, number].T
-        is_before_expiry = (years > 0) & (years <= options.years)
-        is_paid = is_before_expiry & ~options.on_future
-        # The last layer before the ex-date, as `kept` counts: also where one is at the ex-date.
-        before = np.count_nonzero(times < _column(years), axis=1) - 1
-        layers = np.where(is_paid, np.minimum(before, last_layer), -1)
-
-        for layer in np.unique(layers[is_paid]):
-            places = np.flatnonzero(layers == layer)
-            is_call = options.is_call[places]
-            side = options.side[places]
-
-            waiting = years[places] - times[places, layer]
-            discount = np.exp(-options.rate[places] * waiting)
-            kept_share = np.where(is_call, 1.0, 1.0 - share[places])
-            taken = np.where(is_call, 0.0, amount[places] * discount)
-
-            strike = options.strike[places] * discount
-            constant = side * (money[places, layer] - strike - taken)
-            slope = side * kept_share * spot_of_forward[places, layer]
-            exercise = _ExDateExercise(places=places, slope=slope, constant=constant)
-            at_layers[int(layer)].append(exercise)
-    return at_layers

@@ -26,7 +26,7 @@ from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.money.past.movements import first_reasons, known_sum
 from position_sync_dagster.money.risk import model
 from position_sync_dagster.money.risk.priced_legs import PricedLeg, PricedLegs
-from position_sync_dagster.money.risk.terms import ExerciseTerms, NotPriced, OptionTerms, as_options
+from position_sync_dagster.money.risk.terms import ExerciseTerms, NotPriced, as_options
 
 # Amounts and prices below this are the rounding of sums.
 ROUNDING_DIGITS = 6
@@ -37,15 +37,11 @@ ZERO = 1e-10
 # Standard deviations beyond the last corner at which a curve is as straight as its limit.
 FAR = 8.0
 
-# How many prices are tried between two corners, and between two prices that were tried.
-TRIED = 48
-TRIED_AGAIN = 16
-
-# The search for a price ends when two of them are as near as this part of it.
-NEAR = 1e-8
-
-# How many of the highest and the lowest prices that were tried are searched around.
-MOST_PEAKS = 4
+# How many prices are tried between two corners, and around a price that is searched. Each search
+# is as much nearer.
+TRIED = 96
+TRIED_AGAIN = 17
+SEARCHES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,30 +152,35 @@ def payoff_of(
     if realised is None or unknown:
         return replace(payoff, why=f"not known: {first_reasons(unknown)}")
 
-    profit = _profit_of(legs, expiry, now, steps)
-    profit = replace(profit, cost=profit.cost - realised)
-    if profit.living:
-        break_evens, prices, profits = _search_curve(profit)
-    else:
-        break_evens, prices, profits = _solve_lines(profit)
+    profit = _profit_of(legs, expiry, now, steps, realised)
+    prices = _searched_prices(profit) if profit.living else np.array(profit.corners)
+    profits = profit.at(prices)
+    zero = ZERO * max(1.0, float(np.abs(profits).max()), abs(profit.cost))
+    profits = np.where(np.abs(profits) <= zero, 0.0, profits)
 
-    slope = profit.slope_beyond
-    unbounded = []
+    slope = profit.slope
+    unbounded = None
+    is_corner = np.isin(prices, profit.corners)
     if slope > 0:
-        unbounded.append("the greatest profit is unbounded")
+        unbounded = "the greatest profit is unbounded"
+    else:
+        is_corner[profits.argmax()] = True
     if slope < 0:
-        unbounded.append("the greatest loss is unbounded")
+        unbounded = "the greatest loss is unbounded"
+    else:
+        is_corner[profits.argmin()] = True
 
     corners = [
         Corner(price=_rounded(price), profit=_rounded(amount))
-        for price, amount in zip(prices.tolist(), profits.tolist(), strict=True)
+        for price, amount in zip(prices[is_corner], profits[is_corner], strict=True)
     ]
+    break_evens = set(map(_rounded, _break_evens(prices, profits, slope)))
     return replace(
         payoff,
-        break_evens=tuple(sorted(set(map(_rounded, break_evens)))),
+        break_evens=tuple(sorted(break_evens)),
         greatest_profit=None if slope > 0 else _rounded(profits.max()),
         greatest_loss=None if slope < 0 else _rounded(profits.min()),
-        why="; ".join(unbounded) or None,
+        why=unbounded,
         corners=tuple(corners),
         profit_at=profit.at,
     )
@@ -213,243 +214,111 @@ class _Profit:
     """The profit of some legs on the day of their first expiry.
 
     Attributes:
-        cost: What they cost.
+        cost: What they cost, less what trades realised.
         linear: The units of shares and futures.
         ending: The options that expire on that day, with their units.
+        living: Returns what the options that live on are worth at some prices; None: none does.
+        corners: The price zero, and each strike.
         slope: That of the profit above `top`.
         top: A price above all corners, from which on the profit is a line.
-        living: The options that live on, with their units.
-        values: Returns what one unit of each living option is worth at some prices.
     """
 
     cost: float
     linear: float
     ending: Sequence[tuple[float, ExerciseTerms]]
+    living: Callable[[model.Array], model.Array] | None = None
+    corners: Sequence[float]
     slope: float
     top: float
-    living: Sequence[tuple[float, OptionTerms]] = ()
-    values: Callable[[model.Array], model.Array] = np.zeros_like
-
-    @property
-    def corner_prices(self) -> list[float]:
-        """The price zero, and each strike."""
-        corners = {0.0}
-        for _size, terms in (*self.ending, *self.living):
-            corners.add(terms.strike)
-        return sorted(corners)
-
-    @property
-    def slope_beyond(self) -> float:
-        """The slope beyond the last corner; 0 if it is the rounding of a sum."""
-        units = abs(self.linear)
-        for size, _terms in (*self.ending, *self.living):
-            units += abs(size)
-        if abs(self.slope) <= 1e-9 * units:
-            return 0.0
-        return self.slope
 
     def at(self, prices: model.Array) -> model.Array:
         """Return the profit at some prices of the underlying."""
         total = self.linear * prices - self.cost
         for size, terms in self.ending:
-            worth = np.maximum(0.0, terms.side * (prices - terms.strike))
-            total = total + size * worth
-
-        if self.living:
-            sizes = np.array([size for size, _terms in self.living])
-            total = total + sizes @ self.values(prices)
-        return total
+            total = total + size * np.maximum(0.0, terms.side * (prices - terms.strike))
+        return total if self.living is None else total + self.living(prices)
 
 
 def _profit_of(
-    legs: Sequence[PricedLeg], expiry: date | None, now: datetime, steps: model.Steps
+    legs: Sequence[PricedLeg],
+    expiry: date | None,
+    now: datetime,
+    steps: model.Steps,
+    realised: float,
 ) -> _Profit:
     """Return the profit of legs whose costs and terms are known."""
-    cost = 0.0
-    linear = 0.0
-    ending = []
-    living = []
-    volatilities = []
-    spots = []
+    options = [(leg, leg.delivered) for leg in legs if leg.delivered is not None]
+    ending = [(leg.size, terms) for leg, terms in options if _expiry_of(leg) == expiry]
+    linear = sum(leg.size for leg in legs if leg.delivered is None)
+    slope = linear + sum(size for size, terms in ending if terms.side > 0)
+    corners = sorted({0.0, *(terms.strike for _leg, terms in options)})
+    profit = _Profit(
+        cost=sum(leg.quantity * leg.row["average_cost"] for leg in legs) - realised,
+        linear=linear,
+        ending=ending,
+        corners=corners,
+        slope=_rounded(slope),
+        top=corners[-1],
+    )
 
-    for leg in legs:
-        cost += leg.quantity * leg.row["average_cost"]
-        if leg.delivered is None:
-            linear += leg.size
-        elif _expiry_of(leg) == expiry:
-            ending.append((leg.size, leg.delivered))
-        elif leg.priced is not None:
-            living.append((leg.size, leg.priced))
-            volatilities.append(leg.row["implied_vol"])
-            # The forecast of a dividend is a part of the price; without a price it stays an amount.
-            spots.append(leg.row["spot"] or leg.priced.strike)
-
-    slope = linear
-    top = 0.0
-    for size, terms in ending:
-        top = max(top, terms.strike)
-        if terms.side > 0:
-            slope += size
-    profit = _Profit(cost=cost, linear=linear, ending=ending, slope=slope, top=top)
-    if not living:
+    later = [
+        (leg, leg.priced)
+        for leg in legs
+        if leg.priced is not None and _expiry_of(leg) != expiry
+    ]  # fmt: skip
+    if not later:
         return profit
 
     first_end = max(terms.expires_at for _size, terms in ending)
     days = (max(first_end, now) - now) / timedelta(days=1)
-    today = as_options([terms for _size, terms in living], repeat(now), spots)
-    later = today.later(days)
-    volatility = np.array(volatilities)
+    # The forecast of a dividend is a part of the price; without a price it stays an amount.
+    spots = [leg.row["spot"] or terms.strike for leg, terms in later]
+    living = as_options([terms for _leg, terms in later], repeat(now), spots).later(days)
+    sizes = np.array([leg.size for leg, _terms in later])
+    volatility = np.array([leg.row["implied_vol"] for leg, _terms in later])
 
-    def values(prices: model.Array) -> model.Array:
-        """Return a row of prices for each option that lives on."""
-        rows = np.tile(prices, (len(living), 1))
-        return model.prices(later, rows, volatility, steps)
+    def worth(prices: model.Array) -> model.Array:
+        rows = np.tile(prices, (len(later), 1))
+        total: model.Array = sizes @ model.prices(living, rows, volatility, steps)
+        return total
 
-    sizes = np.array([size for size, _terms in living])
-    highest_strike = max(top, later.strike.max())
-    widest = (volatility * np.sqrt(later.time_left)).max()
-    straight_above = highest_strike * np.exp(FAR * widest)
+    widest = (volatility * np.sqrt(living.time_left)).max()
     return replace(
         profit,
-        living=living,
-        values=values,
-        slope=slope + float(sizes @ later.slope_far_above()),
-        top=float(straight_above),
+        living=worth,
+        slope=_rounded(slope + float(sizes @ living.slope_far_above())),
+        top=float(corners[-1] * np.exp(FAR * widest)),
     )
 
 
-# The prices at which a profit is zero; the corners, among which are the extremes, and the profits
-# there.
-_Solution = tuple[list[float], model.Array, model.Array]
-
-
-def _solve_lines(profit: _Profit) -> _Solution:
-    """Return the exact solution of a profit that is a line between its corners."""
-    prices = np.array(profit.corner_prices)
-    profits = profit.at(prices)
-    largest = float(np.abs(profits).max())
-    zero = ZERO * max(1.0, largest, abs(profit.cost))
-    profits = np.where(np.abs(profits) <= zero, 0.0, profits)
-
-    break_evens = prices[profits == 0].tolist()
-    corners = zip(prices.tolist(), profits.tolist(), strict=True)
-    for (low, profit_low), (high, profit_high) in pairwise(corners):
-        if profit_low * profit_high < 0:
-            part = profit_low / (profit_low - profit_high)
-            break_evens.append(low + part * (high - low))
-    break_evens += _crossing_beyond(profit, prices, profits)
-    return break_evens, prices, profits
-
-
-def _crossing_beyond(profit: _Profit, prices: model.Array, profits: model.Array) -> list[float]:
-    """Return the price beyond the last corner at which the profit is zero; empty: it is nowhere."""
-    slope = profit.slope_beyond
-    if slope * profits[-1] >= 0:
-        return []
-    return [float(prices[-1] - profits[-1] / slope)]
+def _break_evens(prices: model.Array, profits: model.Array, slope: float) -> list[float]:
+    """Return the prices of no profit, which is a line between two prices and beyond the last."""
+    break_evens: list[float] = prices[profits == 0].tolist()
+    for low in np.flatnonzero(profits[:-1] * profits[1:] < 0):
+        part = profits[low] / (profits[low] - profits[low + 1])
+        break_evens.append(prices[low] + part * (prices[low + 1] - prices[low]))
+    if slope * profits[-1] < 0:
+        break_evens.append(prices[-1] - profits[-1] / slope)
+    return break_evens
 
 
 def _rounded(number: float) -> float:
     return round(float(number), ROUNDING_DIGITS) + 0.0
 
 
-def _search_curve(profit: _Profit) -> _Solution:
-    """Return the solution of a profit with legs that live on, searched to a cent."""
-    prices = _tried_prices(profit)
-    profits = profit.at(prices)
-
-    extremes = _extreme_prices(profit, prices, profits)
-    changes_sign = profits[:-1] * profits[1:] < 0
-    crossings = np.flatnonzero(changes_sign)
-    break_evens = prices[profits == 0].tolist()
-    if crossings.size:
-        above = prices[crossings + 1]
-        low, high = _narrowed(profit.at, prices[crossings], above, _around_the_crossing)
-        break_evens += ((low + high) / 2).tolist()
-    break_evens += _crossing_beyond(profit, prices, profits)
-
-    at_top = [] if profit.slope_beyond else [profit.top]
-    corners = np.unique([*profit.corner_prices, *extremes, *at_top])
-    return break_evens, corners, profit.at(corners)
-
-
-def _tried_prices(profit: _Profit) -> model.Array:
-    """Return prices from zero to the top, the corners among them."""
-    corners = profit.corner_prices
-    tried = []
-    for low, high in pairwise(corners):
-        between = np.linspace(low, high, TRIED, endpoint=False)
-        tried.append(between)
-
-    above = np.geomspace(corners[-1], profit.top, 2 * TRIED)
-    tried.append(above)
-    return np.concatenate(tried)
-
-
-def _extreme_prices(profit: _Profit, prices: model.Array, profits: model.Array) -> list[float]:
-    """Return the prices of the highest and the lowest profit."""
-    extremes = []
-    for sign in (1.0, -1.0):
-        heights = sign * profits
-        inner = heights[1:-1]
-        is_peak = (inner >= heights[:-2]) & (inner >= heights[2:])
-        peaks = 1 + np.flatnonzero(is_peak)
-        descending = np.argsort(-heights[peaks])
-        highest = peaks[descending][:MOST_PEAKS]
-        if not highest.size:
-            continue
-
-        below = prices[highest - 1]
-        above = prices[highest + 1]
-        around = _around_the_highest if sign > 0 else _around_the_lowest
-        low, high = _narrowed(profit.at, below, above, around)
-        middle = (low + high) / 2
-        extremes += middle.tolist()
-    return extremes
-
-
-_Choice = Callable[[model.Array], tuple[model.Array, model.Array]]
-
-
-def _narrowed(
-    height: Callable[[model.Array], model.Array],
-    low: model.Array,
-    high: model.Array,
-    choose: _Choice,
-) -> tuple[model.Array, model.Array]:
-    """Return intervals that were narrowed until they are as small as rounding.
-
-    Args:
-        height: What is searched, at some prices.
-        low: The lower ends of the intervals.
-        high: Their upper ends.
-        choose: Returns the place of the new lower and upper ends among the prices of each row.
-    """  # fmt: skip
-    steps = np.linspace(0.0, 1.0, TRIED_AGAIN + 1)
-    # Of where the search began: an interval that reaches down to zero stays as wide as its end.
-    near_enough = NEAR * high
-    while np.any(high - low > near_enough):
-        width = high - low
-        tried = low[:, None] + width[:, None] * steps
-        lower, upper = choose(height(tried.ravel()).reshape(tried.shape))
-        rows = np.arange(len(tried))
-        low = tried[rows, lower]
-        high = tried[rows, upper]
-    return low, high
-
-
-def _around_the_highest(heights: model.Array) -> tuple[model.Array, model.Array]:
-    highest = heights.argmax(axis=1)
-    lower = np.maximum(highest - 1, 0)
-    return lower, np.minimum(highest + 1, TRIED_AGAIN)
-
-
-def _around_the_lowest(heights: model.Array) -> tuple[model.Array, model.Array]:
-    return _around_the_highest(-heights)
-
-
-def _around_the_crossing(heights: model.Array) -> tuple[model.Array, model.Array]:
-    signs = np.sign(heights)
-    changes = signs[:, :-1] != signs[:, 1:]
-    crossing = changes.argmax(axis=1)
-    return crossing, crossing + 1
+def _searched_prices(profit: _Profit) -> model.Array:
+    """Return prices of a curve, ever nearer to its extremes and to where it is zero."""
+    between = [np.linspace(low, high, TRIED) for low, high in pairwise(profit.corners)]
+    above = np.geomspace(profit.corners[-1], profit.top, TRIED)
+    prices = np.unique(np.concatenate([*between, above]))
+    for _search in range(SEARCHES):
+        profits = profit.at(prices)
+        crossings = np.flatnonzero(profits[:-1] * profits[1:] < 0)
+        searched = [profits.argmax(), profits.argmin(), *crossings, *(crossings + 1)]
+        last = len(prices) - 1
+        nearer = [
+            np.linspace(prices[max(place - 1, 0)], prices[min(place + 1, last)], TRIED_AGAIN)
+            for place in searched
+        ]
+        prices = np.unique(np.concatenate([prices, *nearer]))
+    return prices
