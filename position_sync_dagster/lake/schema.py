@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
-from functools import cached_property
+from functools import cache, cached_property
 from hashlib import blake2b, sha256
 from inspect import cleandoc
 from types import NoneType
@@ -198,7 +198,7 @@ class TableSpec:
             column = pl.col(name)
             choices = self.described[name].choices
             needed.append(column.is_not_null() if choices is None else column.is_in([*choices]))
-        return pl.all_horizontal(pl.lit(value=True), *needed)
+        return pl.all_horizontal(pl.lit(value=True), *needed).fill_null(value=False)
 
     @cached_property
     def stored(self) -> pl.Schema:
@@ -704,6 +704,9 @@ def session_rows(sessions: Iterable[GatewaySession]) -> pl.DataFrame:
 
 Record = TypeVar("Record")
 
+# The hints and docstrings of a class are read once: that takes a millisecond.
+_columns_of_record: Callable[..., Mapping[str, StoredColumn]] = cache(columns_of)
+
 
 def records_of(kind: type[Record], frame: pl.DataFrame, **parts: list[Any]) -> list[Record]:
     """Return the rows of a frame as records of a dataclass, in their order.
@@ -713,7 +716,7 @@ def records_of(kind: type[Record], frame: pl.DataFrame, **parts: list[Any]) -> l
     Args:
         parts: The values of fields that are no columns, by the name of the field.
     """
-    columns = columns_of(kind, besides=parts)
+    columns = _columns_of_record(kind, frozenset(parts))
     values = {name: frame.get_column(name).to_list() for name in columns}
     for name, column in columns.items():
         if column.choices:
