@@ -59,14 +59,13 @@ def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, p
 
     wanted = pl.Series("request_id", ids, dtype=pl.String)
     chosen = storage.in_bucket(FAILED) & storage.may_have_one_of("request_id", wanted)
-    rows = snapshot.finished(chosen, None).filter(bucket=FAILED)
+    rows = snapshot.finished(chosen).filter(pl.col("request_id").is_in(ids), bucket=FAILED)
+    in_order = wanted.to_frame().join(rows, on="request_id", how="left", maintain_order="left")
 
-    failed = rows.filter(pl.col("request_id").is_in(ids))
-    in_order = wanted.to_frame().join(failed, on="request_id", how="left", maintain_order="left")
-
-    parts = failed.get_column("part").unique()
-    is_sibling = pl.col("part").is_in(parts.implode())
-    return in_order.select(rows.columns), rows.filter(is_sibling)
+    parts = rows.get_column("part").unique()
+    of_parts = pl.col("partition.part").is_in(parts.implode())
+    siblings = snapshot.finished(storage.in_bucket(FAILED) & of_parts, stored=True)
+    return in_order.select(rows.columns), siblings
 
 
 def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
@@ -133,8 +132,8 @@ _RULES: Mapping[str, tuple[Any, Callable[[Any], object] | None, str]] = {
 }
 
 
-def check(whose: str = "", /, **arguments: object) -> None:
-    """Check arguments by the rules of their names.
+def check(request: QueueRequest | None = None, /, **arguments: object) -> None:
+    """Check arguments by the rules of their names; those of a request name its conid.
 
     Raises:
         InvalidRequestError: One is wrong.
@@ -146,6 +145,7 @@ def check(whose: str = "", /, **arguments: object) -> None:
             is_valid = bool(is_right(value))
 
         if not is_valid:
+            whose = f" of the request for {errors.shown(request.conid)}" if request else ""
             message = f"The {name} {errors.shown(value)}{whose} is not valid."
             raise errors.InvalidRequestError(message, remedy=remedy)
 
@@ -205,10 +205,9 @@ class SyncQueue:
         """
         checked = list(requests)
         for request in checked:
-            whose = f" of the request for {errors.shown(request.conid)}"
             fields = schema.fields_of(request)
             del fields["account"]
-            check(whose, **fields)
+            check(request, **fields)
         if not checked:
             return []
 
@@ -295,9 +294,9 @@ class SyncQueue:
         def step(snapshot: Snapshot) -> Change[pl.DataFrame]:
             now = self.clock()
             order = claim_order(now)
-            claimed = snapshot.live.filter(lease_token=token)
-            if not claimed.is_empty():  # the answer to the commit was lost
-                return Change(claimed.sort(order))
+            is_granted = snapshot.live.get_column("lease_token") == token
+            if is_granted.any():  # the answer to the commit was lost
+                return Change(snapshot.live.filter(is_granted).sort(order))
 
             until = now + timedelta(seconds=lease_s)
             lease = {

@@ -234,7 +234,7 @@ class SyncRegistry:
             resolved = with_known_contracts(listed, before.values())
             if following:
                 # A description that was rolled is found among the legs that ended.
-                finished = snapshot.finished(EVERY, None)
+                finished = snapshot.finished(EVERY)
                 ended = [leg for leg in legs_of(finished) if isinstance(leg, ActiveContract)]
                 resolved = with_rolls(resolved, before.values(), ended, following)
 

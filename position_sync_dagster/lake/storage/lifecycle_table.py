@@ -6,15 +6,19 @@ makes, in one overwrite whose predicate names partitions only; a change that onl
 append instead. All changes share one application transaction, so that two changes always conflict
 and one of them runs again. No change scans finished rows.
 
+A live row that lacks a value it needs, which only another program writes, is in no snapshot; each
+change leaves it as it is.
+
 Live rows lie in the part `0`, unless a table gives each a part of its own. Changes of two parts do
 not conflict if each names its part. Every other change names all live rows and conflicts with each
 of them.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
@@ -23,6 +27,8 @@ from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.lake.schema import LIVE, new_part
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import Table
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -62,15 +68,23 @@ class Snapshot:
 
     Attributes:
         finished: Reads finished rows, all their columns or some: those in the data files that an
-            expression over the log's statistics chooses.
+            expression over the log's statistics chooses. With `stored`, also those that lack a
+            value that they need.
     """
 
     version: int
     live: pl.DataFrame
-    finished: Callable[[pl.Expr, list[str] | None], pl.DataFrame]
+    finished: Callable[..., pl.DataFrame]
 
 
 Step = Callable[[Snapshot], Change[T]]
+
+
+class _LiveRows(NamedTuple):
+    """Live rows, and apart from them those that lack a value that they need."""
+
+    readable: pl.DataFrame
+    incomplete: pl.DataFrame
 
 
 class LifecycleTable:
@@ -79,7 +93,7 @@ class LifecycleTable:
     def __init__(self, table: Table, clock: Clock) -> None:
         self.table = table
         self._clock = clock
-        self._live: tuple[tuple[int, int], pl.DataFrame] | None = None
+        self._newest: tuple[tuple[int, int], _LiveRows] | None = None
 
     def initialize(self) -> None:
         """Create, check or migrate the table."""
@@ -140,63 +154,87 @@ class LifecycleTable:
         return self.table.snapshot(lambda handle: (self._snapshot(handle), _counts(handle)))
 
     def _snapshot(self, handle: DeltaTable) -> Snapshot:
-        key = self.table.cache_key(handle)
-        if self._live is None or self._live[0] != key:
-            self._live = (key, self._live_rows(handle))
-        return Snapshot(handle.version(), self._live[1], partial(self._finished, handle))
+        return self._snapshot_of(handle, self._all_live(handle))
 
-    def _live_rows(self, handle: DeltaTable, **part: str) -> pl.DataFrame:
-        return self.table.read_rows(storage.files_in(handle, bucket=LIVE, **part))
+    def _snapshot_of(self, handle: DeltaTable, live: _LiveRows) -> Snapshot:
+        return Snapshot(handle.version(), live.readable, partial(self._finished, handle))
+
+    def _all_live(self, handle: DeltaTable) -> _LiveRows:
+        """Return all live rows, from memory if they are those of this version."""
+        key = self.table.cache_key(handle)
+        if self._newest is None or self._newest[0] != key:
+            before = self._newest[1].incomplete.height if self._newest else 0
+            self._newest = (key, self._read_live(handle))
+            count = self._newest[1].incomplete.height
+            if count > before:
+                logger.warning(
+                    "%d rows of %s lack a value that they need, and are left out and kept: correct "
+                    "them where they were written",
+                    count,
+                    self.table.path,
+                )
+        return self._newest[1]
+
+    def _read_live(self, handle: DeltaTable, **part: str) -> _LiveRows:
+        rows = self.table.scan_stored(storage.files_in(handle, bucket=LIVE, **part)).collect()
+        is_readable = self.table.spec.readable
+        return _LiveRows(rows.filter(is_readable), rows.filter(~is_readable))
 
     def _finished(
-        self, handle: DeltaTable, chosen: pl.Expr, columns: list[str] | None
+        self,
+        handle: DeltaTable,
+        chosen: pl.Expr,
+        columns: list[str] | None = None,
+        *,
+        stored: bool = False,
     ) -> pl.DataFrame:
         files = storage.data_files(handle).filter(~storage.in_bucket(LIVE), chosen)
+        if stored:
+            return self.table.scan_stored(files).collect()
         return self.table.read_rows(files, columns)
 
     def _commit(self, handle: DeltaTable, step: Step[T], info: Mapping[str, str], part: str) -> T:
         in_part = storage.files_in(handle, bucket=LIVE, part=part) if part else pl.DataFrame()
         if in_part.is_empty():
-            snapshot = self._snapshot(handle)
+            before = self._all_live(handle)
             replaced = f"bucket = '{LIVE}'"
             transactions = [Transaction(CHANGE_TRANSACTION, handle.version() + 1)]
         else:
-            rows = self._live_rows(handle, part=part)
-            snapshot = Snapshot(handle.version(), rows, partial(self._finished, handle))
+            before = self._read_live(handle, part=part)
             replaced = storage.in_parts(LIVE, [part])
             transactions = []
 
-        change = step(snapshot)
+        change = step(self._snapshot_of(handle, before))
         if change.live is None:
             return change.result
 
-        unchanged = change.kept(snapshot.live)
+        unchanged = change.kept(before.readable)
         live = pl.concat([unchanged, change.live], rechunk=True)
-        if _should_append(change, unchanged, snapshot.live):
+        if _should_append(change, unchanged, before.readable):
             storage.write(handle, change.live, info, transactions)
         else:
-            frame, terms = self._with_finished(live, change)
+            frame, terms = self._with_finished([live, before.incomplete], change)
             predicate = " OR ".join([replaced, *terms])
             storage.write(handle, frame, info, transactions, predicate)
 
         if transactions:
-            self._live = (self.table.cache_key(handle), live)
+            after = _LiveRows(live, before.incomplete)
+            self._newest = (self.table.cache_key(handle), after)
         return change.result
 
     def _with_finished(
-        self, live: pl.DataFrame, change: Change[T]
+        self, live: list[pl.DataFrame], change: Change[T]
     ) -> tuple[pl.DataFrame, list[str]]:
         """Return live and finished rows, and the predicates of the finished ones."""
         terms = [] if change.reopened is None else [change.reopened]
         finished = change.finished
-        if finished is None or finished.is_empty():
-            return live, terms
+        if finished is not None and not finished.is_empty():
+            new = new_part(self._clock())
+            buckets = sorted(set(finished.get_column("bucket")))
+            terms += [storage.in_parts(bucket, [new]) for bucket in buckets]
+            live = [*live, finished.with_columns(part=pl.lit(new))]
 
-        new = new_part(self._clock())
-        buckets = sorted(finished.get_column("bucket").unique())
-        terms += [storage.in_parts(bucket, [new]) for bucket in buckets]
-        in_new_part = finished.with_columns(part=pl.lit(new))
-        return pl.concat([live, in_new_part]), terms
+        return pl.concat(live), terms
 
 
 def _should_append(change: Change[T], unchanged: pl.DataFrame, before: pl.DataFrame) -> bool:

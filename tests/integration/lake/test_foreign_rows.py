@@ -1,10 +1,11 @@
-"""Rows that another program wrote without what each row needs are left out, and stop nothing."""
+"""Rows that another program wrote without what each row needs: left out, kept, and no obstacle."""
 
 from dataclasses import replace
 
 import polars as pl
 import pytest
 from deltalake import write_deltalake
+from polars.testing import assert_frame_equal
 
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.lake import schema
@@ -33,12 +34,17 @@ def write(table: Table, rows: pl.DataFrame) -> None:
     write_deltalake(table.path, rows.to_arrow(), mode="append")
 
 
-def test_a_row_that_is_no_request_stops_nothing(lake):
+def stored(table: Table) -> pl.DataFrame:
+    return table.read(lambda files: table.scan_stored(files).collect())
+
+
+def test_a_row_that_is_no_request_stops_nothing_and_stays_as_it_is(lake, caplog):
     queue = lake.queue.sync
     ids = queue.insert_many([QueueRequest(conid, "SPY") for conid in range(1, 6)])
     good = queue.store.snapshot().live.head(1)
     with_columns = good.with_columns(request_id=pl.lit("foreign"), conid=pl.lit(99, pl.Int64))
-    write(lake.queue.table, odd_rows(with_columns, schema.POSITION_QUEUE))
+    odd = odd_rows(with_columns, schema.POSITION_QUEUE)
+    write(lake.queue.table, odd)
 
     queue = Lake(lake.path).queue.sync
     assert queue.counts()[QueueStatus.PENDING] == 5
@@ -52,18 +58,46 @@ def test_a_row_that_is_no_request_stops_nothing(lake):
     queue.rescue()
     assert queue.counts()[QueueStatus.PENDING] == 3
 
+    rows = stored(lake.queue.table).filter(~schema.POSITION_QUEUE.readable)
+    assert_frame_equal(rows, odd, check_row_order=False)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said == [
+        f"{odd.height} rows of {lake.queue.table.path} lack a value that they need, and are left "
+        "out and kept: correct them where they were written"
+    ]
+
+
+def test_a_failed_row_that_is_no_request_stays_when_others_of_its_part_are_retried(lake):
+    queue = lake.queue.sync
+    ids = queue.insert_many([QueueRequest(conid, "SPY") for conid in (1, 2)])
+    queue.mark_failed_many(dict.fromkeys(ids, "for a test"), retryable=False)
+    odd = (
+        stored(lake.queue.table)
+        .filter(request_id=ids[1])
+        .with_columns(request_id=pl.lit("foreign"), symbol=pl.lit(None, pl.String))
+    )
+    write(lake.queue.table, odd)
+
+    queue = Lake(lake.path).queue.sync
+    assert queue.retry(ids[0]) == [ids[0]]
+    kept = stored(lake.queue.table).filter(request_id="foreign")
+    assert_frame_equal(kept.drop("part"), odd.drop("part"))
+
 
 def test_a_row_that_is_no_leg_is_in_no_strategy_and_the_others_stay(lake):
     registry = lake.registry.sync
     for conid in (1, 2):
         registry.add_active(conid, "SPY", "C", 450.0, "20260220", strategy_id="ic")
     good = registry._memberships.snapshot().live.head(1)
-    write(lake.registry.table, odd_rows(good, schema.ACTIVE_STRATEGIES))
+    odd = odd_rows(good, schema.ACTIVE_STRATEGIES)
+    write(lake.registry.table, odd)
 
     registry = Lake(lake.path).registry.sync
     registry.add_active(3, "SPY", "C", 450.0, "20260220", strategy_id="ic")
     registry.remove_active(1, "ic")
     assert [leg.conid for leg in registry.get_all_active()] == [2, 3]
+    rows = stored(lake.registry.table).filter(~schema.ACTIVE_STRATEGIES.readable)
+    assert_frame_equal(rows, odd, check_row_order=False)
 
 
 def test_a_row_that_is_of_no_holding_is_not_read_and_the_others_are(lake, make_update, clock):
