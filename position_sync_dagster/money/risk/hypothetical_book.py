@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from datetime import date
 from itertools import chain
 from math import copysign
+from operator import itemgetter
 from typing import Any
 
 import polars as pl
 from polars import col
 
 from position_sync_dagster.domain.exchange_time import exchange_date
-from position_sync_dagster.domain.holding import Key, grouped
+from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import (
     OPTION_TYPES,
     Instrument,
@@ -33,7 +34,7 @@ from position_sync_dagster.money.risk.proposed_trade import (
     ProposedTradeError,
     greeks_of,
     money_text,
-    volatility_between,
+    nearest_option,
     volatility_of,
 )
 from position_sync_dagster.money.risk.terms import (
@@ -45,6 +46,8 @@ from position_sync_dagster.money.risk.terms import (
 
 # A row of the ledger that is changed, or one for a program.
 NewRow = dict[str, Any]
+
+_HOLDING_OF = itemgetter("account", "conid")
 
 # The conid of a contract that is not held.
 NOT_HELD = 0
@@ -65,7 +68,7 @@ class HypotheticalBook:
         # What is left of each part, by its place; and the places of the parts of each holding.
         self._left = [part.quantity for part in self._parts]
         self._places = grouped(
-            lambda place: _holding_of(self._parts[place].row), range(len(self._parts))
+            lambda place: _HOLDING_OF(self._parts[place].row), range(len(self._parts))
         )
         # The rows of opened lots, each under a conid of its own, and the legs that claim them.
         self._lots: list[NewRow] = []
@@ -116,23 +119,14 @@ class HypotheticalBook:
         Raises:
             ProposedTradeError: It holds nothing.
         """
-        trades = []
-        for part, left in zip(self._parts, self._left, strict=True):
-            row = part.row
-            if not left or row["strategy_id"] != strategy:
-                continue
-            trade = ProposedTrade(
-                quantity=-left,
-                symbol=row["symbol"],
-                expiry=row["expiry"],
-                right=row["right"],
-                strike=row["strike"],
-                strategy=strategy,
-                account=row["account"],
-                conid=row["conid"],
+        columns = ("symbol", "expiry", "right", "strike", "account", "conid")
+        trades = [
+            ProposedTrade(
+                quantity=-left, strategy=strategy, **{name: part.row[name] for name in columns}
             )
-            trades.append(trade)
-
+            for part, left in zip(self._parts, self._left, strict=True)
+            if left and part.row["strategy_id"] == strategy
+        ]
         if not trades:
             raise ProposedTradeError(
                 f"The strategy {strategy!r} holds nothing.",
@@ -209,8 +203,7 @@ class HypotheticalBook:
     def _fill(self, trade: ProposedTrade, row: NewRow) -> Fill:
         """Return a trade with the price at which it is done."""
         magnifier = self._magnifier(row)
-        mark = _unit_price(row, magnifier)
-        price = mark
+        price = mark = _unit_price(row, magnifier)
         if trade.price is not None:
             if magnifier is None:
                 raise ProposedTradeError(
@@ -220,9 +213,9 @@ class HypotheticalBook:
                 )
             price = trade.price / magnifier
         if price is None:
-            example = f"{digits(trade.quantity)} {trade.name} @1.50"
             raise ProposedTradeError(
-                f"Nothing says what {trade.name} costs.", remedy=f'Give a price: "{example}".'
+                f"Nothing says what {trade.name} costs.",
+                remedy=f'Give a price: "{digits(trade.quantity)} {trade.name} @1.50".',
             )
         size = row["multiplier"]
         return Fill(trade=trade, row=row, price=price * size, mark=times(mark, size))
@@ -255,7 +248,7 @@ class HypotheticalBook:
             ProposedTradeError: Several strategies have it.
         """
         trade = fill.trade
-        places = self._places[_holding_of(fill.row)]
+        places = self._places[_HOLDING_OF(fill.row)]
         opposite = [place for place in places if self._left[place] * trade.quantity < 0]
         places_of = grouped(lambda place: self._parts[place].row["strategy_id"], opposite)
         if trade.strategy is not None:
@@ -292,16 +285,9 @@ class HypotheticalBook:
         if strategy == UNATTRIBUTED:
             return
 
+        terms = {name: row[name] for name in ("symbol", "right", "strike", "expiry", "account")}
         claim = ActiveContract(
-            conid=lot,
-            symbol=row["symbol"],
-            right=row["right"],
-            strike=row["strike"],
-            expiry=row["expiry"],
-            strategy_id=strategy,
-            added_at=self.book.now,
-            quantity=quantity,
-            account=row["account"],
+            conid=lot, strategy_id=strategy, added_at=self.book.now, quantity=quantity, **terms
         )
         self._claims.append(claim)
 
@@ -356,10 +342,8 @@ class HypotheticalBook:
         ]
         if not held:
             raise _nothing_held(trade)
-        wanted_day = trade.expiry
-        if wanted_day is None:
-            return held[0]
-        return min(held, key=lambda leg: abs((leg.row["expiry"] or wanted_day) - wanted_day))
+        day = trade.expiry or date.min
+        return min(held, key=lambda leg: abs((leg.row["expiry"] or day) - day))
 
     def _is_of_index(self, leg: PricedLeg) -> bool:
         """Return whether a leg is an option on an index, which has no shares."""
@@ -407,13 +391,14 @@ class HypotheticalBook:
                 return shown, GIVEN
 
         same = [leg for leg in self.legs if leg.row["under"] == similar.row["under"]]
-        between = volatility_between(same, terms.strike, terms.expires_at, now)
-        if between is None:
+        nearest = nearest_option(same, terms.strike, terms.expires_at, now)
+        if nearest is None:
             return None, GIVEN
-        source = f"a volatility of {between.volatility:.1%} from {between.source}"
+        volatility: float = nearest.row["implied_vol"]
+        source = f"the volatility of {nearest.name}, {volatility:.1%}"
         if price is not None:
             source = f"{GIVEN}, which shows none; valued with {source}"
-        return between.volatility, source
+        return volatility, source
 
     def _terms_of(
         self,
@@ -445,37 +430,27 @@ class HypotheticalBook:
         sec_type = row["sec_type"]
         alike = _QUOTED_ALIKE if sec_type in _QUOTED_ALIKE else {sec_type}
         parts = self.legs.parts.filter(col.sec_type.is_in(alike), symbol=row["symbol"])
-        magnifiers: list[float] = parts["magnifier"].drop_nulls().to_list()
-        if magnifiers:
-            return magnifiers[0]
-        return None
-
-
-def _holding_of(row: Row) -> Key:
-    return row["account"], row["conid"]
+        return next(iter(parts["magnifier"].drop_nulls()), None)
 
 
 def _closed_text(settled: Row) -> str:
     """Return whose part a trade closes, and what that realises."""
     realised = settled["realised"]
     amount = "an unknown amount" if realised is None else money_text(realised, settled["currency"])
-    return (
-        f"closes {digits(abs(settled['quantity']))} of {settled['strategy_id']}: realises {amount}"
-    )
+    size = digits(abs(settled["quantity"]))
+    return f"closes {size} of {settled['strategy_id']}: realises {amount}"
 
 
 def _sum_against_mark(settled: Sequence[Row], trades: int) -> str:
     """Return what several trades give or cost against the mark, by currency."""
-    sums: dict[str, float] = {}
-    without = 0
-    for row in settled:
-        amount = row["against_mark"]
-        without += amount is None
-        sums[row["currency"]] = sums.get(row["currency"], 0.0) + (amount or 0.0)
-
-    amounts = ", ".join(money_text(amount, currency) for currency, amount in sums.items())
+    known = [row for row in settled if row["against_mark"] is not None]
+    sums = [
+        money_text(sum(row["against_mark"] for row in rows), currency)
+        for currency, rows in grouped(itemgetter("currency"), known).items()
+    ]
+    without = len(settled) - len(known)
     unknown = f"; of {without} it is not known" if without else ""
-    return f"{trades} trades against the mark: {amounts}{unknown}"
+    return f"{trades} trades against the mark: {', '.join(sums)}{unknown}"
 
 
 # An option on a share is quoted in the unit of the share.

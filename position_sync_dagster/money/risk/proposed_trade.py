@@ -2,21 +2,19 @@
 
     QUANTITY SYMBOL [EXPIRY [RIGHT STRIKE]] [@PRICE]      such as   -2 SPY 20281215 C 645 @62.70
 
-A contract that is not held takes the price that is given. Else it takes a volatility between those
-of the nearest held options of its underlying: between two strikes by the strike, and between two
-expiries by the variance until them. Outside of what is held the nearest one counts.
+A contract that is not held takes the price that is given. Else it takes the volatility of the held
+option of its underlying that is nearest.
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import date, datetime
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
-from position_sync_dagster.domain.exchange_time import exchange_date
-from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import (
     Right,
     digits,
@@ -30,10 +28,8 @@ from position_sync_dagster.money.risk import model
 from position_sync_dagster.money.risk.priced_legs import PricedLeg
 from position_sync_dagster.money.risk.terms import (
     FIRST_GUESS,
-    ExerciseTerms,
     OptionTerms,
     as_options,
-    years_between,
 )
 
 EXAMPLE = "-2 SPY 20281215 C 645 @62.70"
@@ -100,9 +96,7 @@ class Fill:
     def text(self) -> str:
         """What the trade gives or costs against the mark."""
         row = self.row
-        verb = "sold"
-        if self.trade.quantity > 0:
-            verb = "bought"
+        verb = "bought" if self.trade.quantity > 0 else "sold"
         unit_price = self.price / row["multiplier"]
         price = digits(round(unit_price, PRICE_DIGITS))
         contract = f"{self.trade.text} in {row['account']} at {price}"
@@ -191,41 +185,25 @@ def parse_trade(text: str) -> ProposedTrade:
         remedy = f'Write it as "{EXAMPLE}", or "100 SPY @619" for shares.'
         raise ProposedTradeError(f"{shown(text)} is no trade.", remedy=remedy)
 
-    quantity = finite_number(
-        written["quantity"], "quantity", "-2", lambda number: 0 < abs(number) <= LARGEST
-    )
-    price = None
-    if written["price"] is not None:
-        price = finite_number(written["price"], "price", "3.20", lambda number: number <= LARGEST)
-    strike = None
-    if written["strike"] is not None:
-        strike = finite_number(written["strike"], "strike", "650", lambda n: 0 < n <= LARGEST)
+    numbers: dict[str, Any] = {
+        name: finite_number(written[name], name, example, lambda number: abs(number) <= LARGEST)
+        for name, example in (("quantity", "-2"), ("strike", "650"), ("price", "3.20"))
+        if written[name] is not None
+    }
+    if not numbers["quantity"] or numbers.get("strike") == 0:
+        raise ProposedTradeError(f"{shown(text)} trades nothing.", remedy=f'Try "{EXAMPLE}".')
     return ProposedTrade(
-        quantity=quantity,
+        **numbers,
         symbol=written["symbol"].upper(),
         expiry=parse_expiry(written["expiry"]) if written["expiry"] else None,
         right=parse_right(written["right"]) if written["right"] else None,
-        strike=strike,
-        price=price,
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interpolated:
-    """A volatility between those of held options.
-
-    Attributes:
-        source: The options that it is of.
-    """
-
-    volatility: float
-    source: str
-
-
-def volatility_between(
-    held: Sequence[PricedLeg], strike: float, expires_at: datetime, now: datetime
-) -> Interpolated | None:
-    """Return the volatility between the nearest strikes and expiries; None: none is held.
+def nearest_option(
+    held: Iterable[PricedLeg], strike: float, expires_at: datetime, now: datetime
+) -> PricedLeg | None:
+    """Return the option of an underlying that is nearest in time, then by its strike.
 
     Args:
         held: Options of one underlying; those without a volatility are not used.
@@ -234,72 +212,20 @@ def volatility_between(
         now: The present moment.
     """
     usable = [
-        (leg.delivered, leg)
+        (abs(leg.delivered.expires_at - expires_at), abs(leg.delivered.strike - strike), leg)
         for leg in held
         if leg.delivered is not None and leg.row["implied_vol"] and leg.delivered.expires_at > now
     ]
-
-    by_expiry = grouped(lambda option: option[0].expires_at, usable)
-    day = exchange_date(expires_at)
-    for expiry, options in by_expiry.items():
-        if exchange_date(expiry) == day:
-            return _between_strikes(options, strike)
-
-    earlier = max((expiry for expiry in by_expiry if expiry < expires_at), default=None)
-    later = min((expiry for expiry in by_expiry if expiry > expires_at), default=None)
-    if earlier is None or later is None:
-        nearest = earlier or later
-        if nearest is None:
-            return None
-        return _between_strikes(by_expiry[nearest], strike)
-
-    low = _between_strikes(by_expiry[earlier], strike)
-    high = _between_strikes(by_expiry[later], strike)
-    years = years_between(now, expires_at)
-    years_low = years_between(now, earlier)
-    years_high = years_between(now, later)
-
-    variance_low = low.volatility**2 * years_low
-    variance_high = high.volatility**2 * years_high
-    part = (years - years_low) / (years_high - years_low)
-    volatility = ((variance_low + part * (variance_high - variance_low)) / years) ** 0.5
-    return Interpolated(volatility=volatility, source=f"{low.source} and {high.source}")
-
-
-def _between_strikes(
-    options: Sequence[tuple[ExerciseTerms, PricedLeg]], strike: float
-) -> Interpolated:
-    """Return the volatility of one expiry at a strike; beyond the last strike that of it."""
-    below = [option for option in options if option[0].strike <= strike]
-    above = [option for option in options if option[0].strike >= strike]
-    lower, low = max(below, key=_strike_of) if below else min(above, key=_strike_of)
-    upper, high = min(above, key=_strike_of) if above else (lower, low)
-
-    volatility = float(low.row["implied_vol"])
-    gap = upper.strike - lower.strike
-    if gap <= 0:
-        return Interpolated(volatility=volatility, source=low.name)
-
-    part = (strike - lower.strike) / gap
-    difference = float(high.row["implied_vol"]) - volatility
-    source = f"{low.name} and {high.name}"
-    return Interpolated(volatility=volatility + part * difference, source=source)
-
-
-def _strike_of(option: tuple[ExerciseTerms, PricedLeg]) -> float:
-    return option[0].strike
+    return min(usable, key=itemgetter(0, 1), default=(None, None, None))[2]
 
 
 def volatility_of(terms: OptionTerms, price: float, spot: float, now: datetime) -> float | None:
     """Return the volatility that a price shows; None: it shows none."""
     options = as_options([terms], [now], [spot])
-    values = np.array([price])
-    spots = np.array([spot])
-    near = np.array([FIRST_GUESS])
-    volatility, _reasons = model.implied_volatility(options, values, spots, near)
-    if np.isnan(volatility[0]):
-        return None
-    return float(volatility[0])
+    [volatility], _reasons = model.implied_volatility(
+        options, np.array([price]), np.array([spot]), np.array([FIRST_GUESS])
+    )
+    return None if np.isnan(volatility) else float(volatility)
 
 
 def greeks_of(
@@ -308,5 +234,4 @@ def greeks_of(
     """Return `price`, `delta`, `gamma`, `vega` and `theta` of one unit, in the major unit."""
     options = as_options([terms], [now], [spot])
     greeks = model.greeks(options, np.array([spot]), np.array([volatility]))
-    names = ("price", "delta", "gamma", "vega", "theta")
-    return {name: float(getattr(greeks, name)[0]) for name in names}
+    return {name: float(values[0]) for name, values in asdict(greeks).items()}

@@ -4,6 +4,7 @@ The book after the trades is summed as ever. What the trades give or cost agains
 of the profit after them, and what closing realises a part of the payoffs.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -147,7 +148,6 @@ def _with_settled(side: NewRow, settled: Sequence[Row]) -> NewRow:
 
 def _group_of_settled(level: Breakdown, settled: Row) -> _Group:
     """Return the group to which a row of a level adds what a trade settled."""
-    is_of_leg = level is Breakdown.LEG
     expiry = settled["expiry"]
     name = {
         Breakdown.ACCOUNT: settled["account"],
@@ -156,10 +156,9 @@ def _group_of_settled(level: Breakdown, settled: Row) -> _Group:
         Breakdown.EXPIRY: None if expiry is None else str(expiry),
         Breakdown.LEG: settled["name"],
     }[level]
-    strategy = None
-    if is_of_leg or level is Breakdown.STRATEGY:
-        strategy = settled["strategy_id"]
-    conid = settled["conid"] if is_of_leg else None
+    has_strategy = level in (Breakdown.LEG, Breakdown.STRATEGY)
+    strategy = settled["strategy_id"] if has_strategy else None
+    conid = settled["conid"] if level is Breakdown.LEG else None
     return (strategy, name, settled["account"], settled["currency"], conid)
 
 
@@ -194,27 +193,23 @@ def _more_by_group(
     for sums in exposure.summed(legs.parts, by, book.now).iter_rows(named=True):
         strategy = sums.get("strategy_id")
         account = sums["account"]
-        uncovered_here = [
-            row
-            for row in uncovered
-            if row["account"] == account and strategy in (None, row["strategy_id"])
-        ]
-
-        broken_here = []
-        for evaluated in broken:
-            limit = evaluated.limit
-            if (limit.account or limit.strategy_id) in (strategy, account):
-                broken_here.append(evaluated.text)
-
         key = (strategy, strategy or account, account, sums["currency"], None)
         greeks = {name: sums[name] for name in GREEKS}
-        counts = counts_behind(sums, {name: name for name in GREEKS})
+        counts = counts_behind(sums, dict(zip(GREEKS, GREEKS, strict=True)))
         more[key] = greeks | {
             "greeks_known": counts["known"],
             "greeks_of": counts["of"],
             "payoffs": [payoff.row for payoff in payoffs_of.get((strategy, account), ())],
-            "uncovered": uncovered_here,
-            "limits_broken": broken_here,
+            "uncovered": [
+                row
+                for row in uncovered
+                if row["account"] == account and strategy in (None, row["strategy_id"])
+            ],
+            "limits_broken": [
+                evaluated.text
+                for evaluated in broken
+                if (evaluated.limit.account or evaluated.limit.strategy_id) in (strategy, account)
+            ],
         }
     return more
 
@@ -253,12 +248,12 @@ def rows_of_choice(
     rows: Sequence[NewRow], strategy: str | None, account: str | None
 ) -> list[NewRow]:
     """Return the rows of an account, and those of a strategy where rows are of strategies."""
-    chosen = []
-    for row in rows:
-        is_of_strategy = strategy is None or row["strategy"] in (None, strategy)
-        if is_of_strategy and account in (None, row["account"]):
-            chosen.append(row)
-    return chosen
+    return [
+        row
+        for row in rows
+        if strategy is None or row["strategy"] in (None, strategy)
+        if account in (None, row["account"])
+    ]
 
 
 def read_changes(
@@ -283,17 +278,12 @@ def read_changes(
     """  # fmt: skip
     parsed = [replace(parse_trade(text), account=account, strategy=strategy) for text in trades]
 
-    closes = [(name, "closed") for name in closed]
     expiries = [(name, parse_expiry(expiry)) for name, expiry in rolled]
-    rolls = [(name, f"rolled to {expiry}") for name, expiry in expiries]
-    for name, changes in grouped(itemgetter(0), [*closes, *rolls]).items():
-        if len(changes) > 1:
-            texts = dict.fromkeys(change for _name, change in changes)
-            both = f"{next(iter(texts))} twice"
-            if len(texts) > 1:
-                both = " and ".join(texts)
+    names = Counter([*closed, *map(itemgetter(0), expiries)])
+    for name, count in names.items():
+        if count > 1:
             raise ProposedTradeError(
-                f"The strategy {name!r} is {both}.",
-                remedy="Name one of both: a strategy is closed once.",
+                f"The strategy {name!r} is closed or rolled {count} times.",
+                remedy="Name it once: a strategy is closed once.",
             )
     return Changes(trades=parsed, closed=tuple(closed), rolled=dict(expiries))

@@ -165,9 +165,9 @@ def test_a_trade_that_is_thought_of_has_a_before_and_an_after_in_each_row(lake):
     assert read_risk(lake, load_settings(), utc_now())[0].priced.height == 4  # nothing is stored
 
 
-def test_a_contract_without_a_price_takes_a_volatility_between_those_held_and_says_which(lake):
+def test_a_contract_without_a_price_takes_that_of_the_nearest_held_and_says_which(lake):
     printed = run("--trade", f"-1 SPY {NEW:%Y%m%d} C 640")
-    assert "a volatility of 20.0% from SPY 600C" in printed
+    assert "the volatility of SPY 600C" in printed
     assert "would miss" in printed
     with pytest.raises(PositionSyncError, match="Nothing like QQQ"):
         run("--trade", "-1 QQQ 20290119 C 600 @2")
@@ -199,7 +199,7 @@ def test_a_strategy_that_is_closed_has_what_that_realised_after(lake, strategy):
     lake.registry.sync.add_many([leg(99, "nothing")])
     with pytest.raises(PositionSyncError, match="holds nothing"):
         run("--close", "nothing")
-    with pytest.raises(PositionSyncError, match="'calls' is closed twice"):
+    with pytest.raises(PositionSyncError, match="'calls' is closed or rolled 2 times"):
         run("--close", strategy, "--close", strategy)
 
 

@@ -11,8 +11,8 @@ from position_sync_dagster.money.risk.hypothetical_book import HypotheticalBook
 from position_sync_dagster.money.risk.proposed_trade import (
     ProposedTrade,
     ProposedTradeError,
+    nearest_option,
     parse_trade,
-    volatility_between,
 )
 from tests.support import money_rows
 from tests.unit.money.risk.test_payoff import LATER, leg, priced
@@ -66,32 +66,17 @@ def legs_with(*volatilities: tuple[float, date, float]):
     return list(priced(rows))
 
 
-def test_a_volatility_is_between_two_strikes_and_that_of_the_last_one_beyond() -> None:
-    held = legs_with((90.0, EXPIRY, 0.3), (100.0, EXPIRY, 0.2), (80.0, EXPIRY, 0.9))
-    at = expiry_moment(EXPIRY)
-    between = volatility_between(held, 95.0, at, NOW)
-    assert between is not None
-    assert between.volatility == pytest.approx(0.25)
-    assert between.source == "IWM 90P 19Jun26 and IWM 100P 19Jun26"
-    above = volatility_between(held, 120.0, at, NOW)
-    assert above is not None
-    assert above.volatility == 0.2
-    assert above.source == "IWM 100P 19Jun26"
-    assert volatility_between([], 95.0, at, NOW) is None
+def test_the_nearest_option_has_the_volatility_first_in_time_then_by_the_strike() -> None:
+    held = legs_with((90.0, EXPIRY, 0.3), (100.0, EXPIRY, 0.2), (95.0, LATER, 0.9))
 
+    def volatility(strike: float, day: date) -> float | None:
+        nearest = nearest_option(held, strike, expiry_moment(day), NOW)
+        return None if nearest is None else nearest.row["implied_vol"]
 
-def test_a_volatility_between_two_expiries_has_the_variance_between_theirs() -> None:
-    held = legs_with((100.0, EXPIRY, 0.2), (100.0, LATER, 0.3))
-    middle = EXPIRY + timedelta(days=45)
-    between = volatility_between(held, 100.0, expiry_moment(middle), NOW)
-    assert between is not None
-    days = [(day - NOW.date()).days + 5 / 24 for day in (EXPIRY, middle, LATER)]
-    part = (days[1] - days[0]) / (days[2] - days[0])
-    variance = 0.04 * days[0] + part * (0.09 * days[2] - 0.04 * days[0])
-    assert between.volatility == pytest.approx((variance / days[1]) ** 0.5, rel=1e-3)
-    late = volatility_between(held, 100.0, expiry_moment(LATER + timedelta(days=90)), NOW)
-    assert late is not None
-    assert late.volatility == 0.3
+    assert volatility(94.0, EXPIRY) == 0.3
+    assert volatility(120.0, EXPIRY) == 0.2
+    assert volatility(120.0, LATER + timedelta(days=90)) == 0.9
+    assert nearest_option([], 95.0, expiry_moment(EXPIRY), NOW) is None
 
 
 def test_a_price_is_refused_while_it_may_be_in_cents_of_the_currency() -> None:
