@@ -93,8 +93,8 @@ dev: $(RUNNABLE) ## Dagster on 127.0.0.1 against your own TWS or IB Gateway (see
 tables: $(RUNNABLE) ## docs/tables.md, the data dictionary, from the code
 	@$(BIN)/python -m tests.support.data_dictionary > docs/tables.md
 
-# Some tests wait while others compute: four processes fill two cores. Each imports and collects all.
-PYTEST := $(BIN)/pytest -n 4
+# Some tests wait while others compute: three processes fill two cores. Each imports and collects all.
+PYTEST := $(BIN)/pytest -n 3
 
 # Each process would compile the modules of all tests: two do it for all, a half each.
 $(TESTS_COMPILED): $(SYNCED)
@@ -119,7 +119,7 @@ test-rest: $(TESTS_COMPILED) ## what test-all has beyond test
 chaos: $(SYNCED) ## random kills and stops of all that writes, of each program, and odd lists (an hour)
 	@$(BIN)/python -m tests.chaos --kills 200 $(if $(SEED),--seed $(SEED)) $(ARGS)
 	@TESTS=all $(BIN)/pytest -q tests/unit tests/contract tests/integration/lake tests/integration/sync tests/integration/cli/test_stopping.py
-	@CHAOS_ROUNDS=10 $(BIN)/pytest -q -s tests/acceptance/test_recovery.py tests/chaos/test_ticks.py
+	@CHAOS_ROUNDS=10 $(BIN)/pytest -q -s tests/acceptance/test_starting_again.py tests/chaos/test_ticks.py
 	@TESTS=all $(BIN)/pytest -q tests/acceptance/test_hosts.py
 	@FUZZ_MESSAGES=50000 FUZZ_SEED=random $(BIN)/pytest -q -o timeout=0 tests/integration/sync/test_fuzz.py \
 	  tests/integration/sync/stream/test_emptied_accounts.py
@@ -172,7 +172,7 @@ bounds-check: $(UV_INSTALLED) ## make test with the lowest and the newest versio
 	  $(UV) pip install --quiet --python ".tools/$$end/bin/python" --resolution "$$end" \
 	    --editable '.[alerts,demo,kubernetes,mcp,postgres]' && \
 	  $(UV) pip install --quiet --python ".tools/$$end/bin/python" --group dev && \
-	  ".tools/$$end/bin/python" -m pytest -n 4 -W default -m 'not ($(SECOND_TIER))' $(ARGS) || exit; \
+	  ".tools/$$end/bin/python" -m pytest -n 3 -W default -m 'not ($(SECOND_TIER))' $(ARGS) || exit; \
 	done
 
 .PHONY: check

@@ -47,10 +47,10 @@ def chain_home(_homes: Homes, request: pytest.FixtureRequest) -> Iterator[Shared
 
 @pytest.fixture(scope="session")
 def terminal(_homes: Homes) -> Iterator[Terminal]:
-    """Return a terminal for a demo in the home of the recoveries, until a test closes it."""
-    made = Terminal(_homes["recovery"])
+    """Return a terminal for demos in the home of `looks`, until a test ends them."""
+    made = Terminal(_homes["looks"])
     yield made
-    _homes["recovery"].end()
+    _homes["looks"].end()
     made.close()
 
 

@@ -1,6 +1,7 @@
 """One running demo: what it shows, and how it follows strategies and broker.
 
-`test_screens.py` looks at the same demo in a browser, and `test_the_end.py` ends it.
+`test_screens.py` looks at the same demo in a browser, `test_starting_again.py` kills parts of it,
+and `test_stopping.py` all of it.
 """
 
 import json
@@ -25,9 +26,9 @@ from benchmarks import looks
 from position_sync_dagster.demo import RECORDED, SESSIONS
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.processes.supervisor import is_serving
-from tests.acceptance.test_recovery import stream_runs
+from tests.acceptance.test_starting_again import stream_runs
 from tests.support import demo_program
-from tests.support.command_line import call, json_of
+from tests.support.command_line import call, json_of, run
 from tests.support.demo_program import ACCOUNT, LINES, STREAMED, Demo, command, wait_for
 from tests.support.ports import NO_CERTIFICATES
 from tests.unit.test_house import DOCUMENTS, FENCE, commands
@@ -282,12 +283,11 @@ def monitored(demo: Demo, *, short: bool) -> int:
 
     No statement of the last days has a trade of it, which could be the cause of its close.
     """
-    answer = demo.control.get("/positions").raise_for_status().json()
     statements = "".join(file.read_text() for file in (demo.home / "flex").glob("*.xml"))
     traded = map(int, re.findall(r'<Trade [^>]*conid="(\d+)"', statements))
     others = {TO_FILL, int(TO_ACTIVATE[0]), *traded}
     queued = set(newest(demo).filter(source="QUEUE")["conid"]) - others
-    held = {row["conid"]: row["quantity"] for row in answer if row["quantity"]}
+    held = {row["conid"]: row["quantity"] for row in demo.positions() if row["quantity"]}
     return max(c for c, quantity in held.items() if c in queued and (quantity < 0) is short)
 
 
@@ -316,8 +316,7 @@ def test_a_leg_made_active_is_streamed_and_removed_goes_back(demo):
     assert row["position"] != 0
     assert demo.lines() == lines + 1
 
-    removed = command("strategies", "remove", conid, "--home", str(demo.home), cwd=demo.home.parent)
-    assert removed.returncode == 0, removed.stderr
+    run("strategies", "remove", conid, "--home", str(demo.home))
     wait_for("the line is free again", lambda: demo.lines() == lines)
     # A fill makes the account feed send its value, which would otherwise come within minutes.
     demo.post("fill", account=ACCOUNT, conid=int(conid), quantity=1)
@@ -347,12 +346,15 @@ def test_the_sensors_tick_without_an_error(demo, sensor):
 
 
 def test_no_run_fails(demo):
-    answer = demo.graphql(
-        "{ runsOrError(limit: 100) { ... on Runs { results { jobName status } } } }"
-    )
-    runs = {(run["jobName"], run["status"]) for run in answer["runsOrError"]["results"]}
-    assert ("close_day", "SUCCESS") in runs
-    assert not [job for job, status in runs if status == "FAILURE"]
+    def are_recorded() -> bool:
+        answer = demo.graphql(
+            "{ runsOrError(limit: 100) { ... on Runs { results { jobName status } } } }"
+        )
+        runs = {(run["jobName"], run["status"]) for run in answer["runsOrError"]["results"]}
+        assert not [job for job, status in runs if status == "FAILURE"]
+        return ("close_day", "SUCCESS") in runs
+
+    wait_for("the days before the start are recorded", are_recorded, poll_s=0.5)
 
 
 def status(demo: Demo) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +10,8 @@ from selenium.common.exceptions import WebDriverException
 from position_sync_dagster.processes.supervisor import is_serving
 from tests.support import browser
 from tests.support.browser import GROUPS, LINEAGE, MISSING, WHOLE_GRAPH, Page, is_installed
-from tests.support.command_line import json_of
-from tests.support.demo_program import ACCOUNT, Demo, command, wait_for
+from tests.support.command_line import json_of, run
+from tests.support.demo_program import ACCOUNT, Demo, wait_for
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason=MISSING)
 
@@ -22,7 +21,6 @@ MATERIALIZED = ("active_strategies", "position_queue", "position_updates")
 
 PATH = LINEAGE.format(group="position_values")
 
-ROOT = Path(__file__).parents[2]
 STREAMED_CONID = 911000001
 
 
@@ -150,8 +148,8 @@ def test_the_money_page_sorts_and_filters_and_remembers_it(demo, money):
     wait_for("the same after a reload", lambda: len(book(money, "leg")) == 4, told=money.text)
     money.driver.find_element("css selector", "#book td.leg button").click()
     money.wait_for_text(f"position-sync history {ACCOUNT}:", "STREAM")
-    run = money.driver.find_element("css selector", "#leg-values a").get_attribute("href")
-    assert "/runs/" in str(run)
+    link = money.driver.find_element("css selector", "#leg-values a").get_attribute("href")
+    assert "/runs/" in str(link)
     money.click("//button[@id='leg-close']")
 
 
@@ -176,10 +174,9 @@ def test_a_strategy_named_as_markup_is_text(demo, money):
     leg = [str(row["conid"]), "--strategy", MARKUP, "--home", str(demo.home)]
     terms = ["--symbol", row["symbol"], "--right", row["right"], "--strike", str(row["strike"])]
     terms += ["--expiry", row["expiry"].replace("-", "")]
-    added = command("strategies", "add", *leg, *terms, cwd=ROOT)
-    assert added.returncode == 0, added.stderr
+    run("strategies", "add", *leg, *terms)
     wait_for("its name is shown", lambda: MARKUP in of_strategies(money, "value"))
     money.wait_for_text(MARKUP)
     assert money.driver.execute_script(IMAGES) == 0
     assert money.driver.title.endswith(" · Money")
-    assert command("strategies", "remove", *leg, cwd=ROOT).returncode == 0
+    run("strategies", "remove", *leg)

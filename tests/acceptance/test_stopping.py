@@ -1,8 +1,7 @@
 """However the demo ends, nothing of it is left, and the next start carries on.
 
-The kill of everything ends the demo that `test_recovery.py` started last, a closed terminal the
-next one, and the one after that ends by itself. SIGINT ends the demo of `test_the_end.py`, SIGTERM
-the `dev` of `test_logins.py`, and SIGKILL that of `test_dev.py`.
+The kill of everything ends the demo of `test_running.py`, and Ctrl-C in its terminal the next one.
+SIGTERM ends the `dev` of `test_logins.py`, SIGKILL that of `test_dev.py`, and
 `tests/integration/cli/test_stopping.py` has SIGINT at every moment.
 """
 
@@ -16,9 +15,10 @@ from typing import Any
 import polars as pl
 import psutil
 
+from benchmarks import looks
 from position_sync_dagster.money.lake import MoneyLake
 from tests.support import demo_program
-from tests.support.demo_program import LEGS, LIMIT_S, QUEUED, STREAMED, Demo, wait_for
+from tests.support.demo_program import LEGS, LIMIT_S, QUEUED, STREAMED, Demo, Terminal, wait_for
 from tests.support.promises import assert_one_writer_each
 
 # How the demo that ends by itself is started: it is whole again before it ends.
@@ -70,15 +70,33 @@ def test_after_a_kill_of_everything_no_request_is_lost_or_written_twice(home, te
     demo_program.assert_tables_are_whole(again.lake)
 
 
-def test_a_closed_terminal_ends_all_of_it(terminal):
-    demo = terminal.running()
+def until_shown(terminal: Terminal, text: bytes) -> None:
     wait_for(
-        "the live status",
-        lambda: b" in use" in terminal.shown(),
+        f"{text.decode()} on the screen",
+        lambda: text in terminal.shown(),
         told=lambda: terminal.shown()[-4000:],
     )
-    ui = f"127.0.0.1:{demo.ui_port}".encode()
-    wait_for("the address of the UI, once it answers", lambda: ui in terminal.shown())
+
+
+def test_an_interrupt_ends_all_of_it_and_the_events_name_every_row(terminal):
+    demo = terminal.running()
+    until_shown(terminal, b" in use")
+    until_shown(terminal, f"127.0.0.1:{demo.ui_port}".encode())
+    wait_for("rows", lambda: any((demo.lake / "position_updates" / "_delta_log").glob("*.json")))
+    before = demo.updates().height
+    wait_for("it writes", lambda: demo.updates().height > before)
+
+    terminal.interrupt()
+    assert demo.process.wait(LIMIT_S) == 0, demo.outcome()
+    demo.ended_without_a_trace()
+    assert looks.count(demo.home) == 0
+    # Dagster's launcher interrupts a run a second time while it ends: it is a failed one then.
+    assert {*looks.ended_runs(demo.home, "stream_positions")} <= {"CANCELED", "SUCCESS", "FAILURE"}
+
+
+def test_a_closed_terminal_ends_all_of_it(terminal):
+    demo = terminal.running()
+    until_shown(terminal, b" in use")
     # A terminal that closes takes its side away and hangs up on the foreground group.
     os.killpg(demo.process.pid, signal.SIGHUP)
     assert demo.process.wait(LIMIT_S) == 0, demo.outcome()

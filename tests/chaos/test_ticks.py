@@ -23,7 +23,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.processes.home import Home
 from position_sync_dagster.processes.supervisor import GRACE_S, MODULE
-from tests.acceptance.test_recovery import log, program, streaming, until_valued
+from tests.acceptance.test_starting_again import log, program, streaming, until_valued
 from tests.support.demo_program import (
     Demo,
     assert_tables_are_whole,

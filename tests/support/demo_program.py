@@ -214,6 +214,11 @@ class Demo:
         counts: dict[str, Any] = self.control.get("/stats").raise_for_status().json()
         return counts
 
+    def positions(self) -> list[dict[str, Any]]:
+        """Read what the simulator's accounts hold."""
+        held: list[dict[str, Any]] = self.control.get("/positions").raise_for_status().json()
+        return held
+
     def lines(self) -> int:
         """Return the number of lines in use, 0 while the simulator does not answer."""
         with suppress(httpx.TransportError):
@@ -315,6 +320,7 @@ class Terminal:
         self._home = home
         self._demo: Demo | None = None
         self._shown: list[bytes] = []
+        self._keyboard: int | None = None
         self._reader: threading.Thread | None = None
 
     def running(self) -> Demo:
@@ -323,9 +329,16 @@ class Terminal:
             person, program = os.openpty()  # the side that a person sees, and the program's side
             self._demo = self._home.start(terminal=program)
             os.close(program)
+            self._shown.clear()
+            self._keyboard = person
             self._reader = threading.Thread(target=self._watch, args=(person,))
             self._reader.start()
         return self._demo
+
+    def interrupt(self) -> None:
+        """Type Ctrl-C."""
+        assert self._keyboard is not None, "no demo was started"
+        os.write(self._keyboard, b"\x03")
 
     def shown(self) -> bytes:
         """Return what was written to it."""

@@ -12,16 +12,15 @@ from xdist.scheduler import LoadScopeScheduling
 
 ACCEPTANCE = "tests/acceptance/"
 # Modules of whole programs that run in one process, one after the other. Each has a home in
-# which some of its tests share a demo. That of the UI (`looks`) takes longest.
+# which some of its tests share a demo. That of the first tier is `looks`.
 CHAINS = {
     "test_dev.py": "hosts",
     "test_hosts.py": "hosts",
     "test_logins.py": "hosts",
-    "test_recovery.py": "recovery",
-    "test_stopping.py": "recovery",
     "test_running.py": "looks",
     "test_screens.py": "looks",
-    "test_the_end.py": "looks",
+    "test_starting_again.py": "looks",
+    "test_stopping.py": "looks",
 }
 
 UNIT = ("tests/unit/", "ib_gateway_simulator/tests/unit/")
@@ -37,7 +36,7 @@ class Scheduling(LoadScopeScheduling):
     """Gives each worker one test at a time, but for chains and for modules with shared fixtures.
 
     A fixture of a module, and a process that forks workers, take seconds: in two processes they
-    would be made twice. The chains of whole programs are three: such a program takes a good part of
+    would be made twice. The chains of whole programs are two: such a program takes a good part of
     a core while a test waits for something, and more at once make each other slow. Tests begin in
     the order of `mixed`.
     """
