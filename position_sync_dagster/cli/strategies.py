@@ -15,14 +15,12 @@ from position_sync_dagster.domain.instrument import contract_name, parse_conid
 from position_sync_dagster.domain.leg import Leg, few
 from position_sync_dagster.lake.given_leg import TEXTS, ContractTerms, GivenLeg, make_leg
 from position_sync_dagster.lake.strategies_file import follow_file
-from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.book import read_book
 from position_sync_dagster.money.reports.columns import printable
 from position_sync_dagster.money.reports.status import leg_states
 from position_sync_dagster.money.strategies import (
     leg_followers,
     propose_strategies,
-    rules,
     strategies_file,
 )
 from position_sync_dagster.money.strategies.proposals import SINGLE, Proposal, ProposedStrategy
@@ -70,12 +68,6 @@ def warn_of_file(settings: Settings) -> None:
 
 @group.command("list")
 def list_legs(
-    explain: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CONID", help="Show which strategy or rule has a contract, or why none has."
-        ),
-    ] = None,
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
@@ -88,11 +80,6 @@ def list_legs(
     """
     settings, lake = options.opened(home)
     registry = lake.registry.sync
-    if explain is not None:
-        lines = _explained(parse_conid(explain), settings, lake)
-        output.show({"explanation": lines}, lines, json=json)
-        return
-
     legs: list[Leg] = [*registry.get_all_active(), *registry.get_unresolved()]
     legs.sort(key=lambda leg: (leg.strategy_id, leg.symbol, str(leg.expiry), leg.strike or 0.0))
     states = leg_states(legs, lake, settings, utc_now())
@@ -109,15 +96,6 @@ _LEG = (
     "strategy_id", "state", "conid", "symbol", "right", "strike", "expiry", "account", "quantity",
     "priority", "added_at", "problem",
 )  # fmt: skip
-
-
-def _explained(conid: int, settings: Settings, lake: MoneyLake) -> list[str]:
-    """Return which strategy or rule has a contract, or why none has."""
-    file = settings.strategies_file
-    rules_of_file = [] if file is None else strategies_file.saved_file(file).rules
-    holdings = propose_strategies.held(lake, settings)
-    active_legs = lake.registry.sync.get_all_active()
-    return rules.explain(conid, rules_of_file, holdings, active_legs, utc_now())
 
 
 def _named(leg: Leg) -> str:
@@ -321,8 +299,7 @@ def list_rolls(
     """Show the legs that were rolled, with the contracts that took their places.
 
     A leg is rolled when it was traded away, and as much of another contract of the same account,
-    underlying and right was opened under the same order, or within a minute. Without --apply
-    nothing changes.
+    underlying and right was opened under the same order. Without --apply nothing changes.
     """
     settings, lake = options.opened(home)
     rolls = leg_followers.proposed(lake, utc_now())

@@ -176,8 +176,7 @@ class Book:
     @cached_property
     def strategies(self) -> list[StrategySum]:
         """Each strategy by currency."""
-        in_strategies = self.split.filter(col.strategy_id != UNATTRIBUTED)
-        return self._by_strategy(in_strategies, "currency")
+        return self._by_strategy(self.split.filter(col.strategy_id != UNATTRIBUTED), "currency")
 
     @cached_property
     def rest(self) -> list[StrategySum]:
@@ -266,8 +265,7 @@ class Book:
             return sums
 
         if name is not None and is_strategy:
-            since = realized["realized_since"]
-            realized["campaign"] = self._campaign((name, sums.currency), since)
+            realized["campaign"] = self._campaign((name, sums.currency), realized["realized_since"])
         return sums.model_copy(update=realized)
 
     def _campaign(self, key: tuple[str, str], since: datetime | None) -> Campaign:
@@ -318,8 +316,7 @@ class Book:
 
         An amount whose rate is missing stays as it is: who asks must leave out the sums of it.
         """
-        is_of_account = col.account == account.account
-        of_account = self.split.filter(is_of_account, col.currency.is_not_null())
+        of_account = self.split.filter(col.account == account.account, col.currency.is_not_null())
         rate = col.currency.replace_strict(account.rates, default=1.0, return_dtype=pl.Float64)
         # A strike weighs the legs of a sum (`risk.coverage`).
         columns = [*map(column_of, AMOUNTS), "strike"]
@@ -349,8 +346,7 @@ def _closes_and_contracts(lake: MoneyLake, _versions: tuple[int, ...]) -> Closes
 
 def _contracts_of(lake: MoneyLake, legs: Iterable[ActiveContract]) -> dict[int, ContractDetails]:
     """Return the contracts of legs, and of all that are quoted in cents."""
-    conids = {leg.conid for leg in legs}
-    return lake.contracts.quoted_in_cents() | lake.contracts.get(conids)
+    return lake.contracts.quoted_in_cents() | lake.contracts.get({leg.conid for leg in legs})
 
 
 def read_book(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
@@ -415,8 +411,7 @@ def written_by(
 ) -> pl.DataFrame:
     """Return the open holdings whose newest row a source wrote or confirmed, and is not stale."""
     since = now - timedelta(seconds=settings.stale_after_s)
-    last = pl.max_horizontal("timestamp", CONFIRMED)
-    is_recent = last.is_between(since, now + SKEW)
+    is_recent = pl.max_horizontal("timestamp", CONFIRMED).is_between(since, now + SKEW)
     return priced.filter(col.position != 0, col.source == source, is_recent)
 
 
@@ -489,8 +484,7 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
     inside = sign * (col.underlying_price - col.strike)
     extrinsic = col.market_price - inside.clip(0.0)
     days = (col.expiry - exchange_date(book.now)).dt.total_days()
-    has_greeks = col.delta.is_not_null()
-    greeks_at = pl.when(has_greeks).then("greeks_time")
+    greeks_at = pl.when(col.delta.is_not_null()).then("greeks_time")
     feed = col.market_data_type.replace_strict(
         confirmations.FEEDS, default="live", return_dtype=pl.String
     )
@@ -526,8 +520,7 @@ def _owners(parts: pl.DataFrame) -> pl.DataFrame:
 
 def _age_s(at: pl.Expr, now: datetime) -> pl.Expr:
     """Return the age of what is of a time, in seconds."""
-    age_ms = (moment(now) - at).dt.total_milliseconds()
-    return (age_ms / 1000).clip(0.0)
+    return ((moment(now) - at).dt.total_milliseconds() / 1000).clip(0.0)
 
 
 def open_positions(
@@ -635,8 +628,7 @@ def _newest_at_slots(sampled: pl.DataFrame, not_sampled: pl.DataFrame) -> pl.Dat
 
     slots = sampled.select("slot").unique()
     each = slots.join(rows.select(KEY).unique(), how="cross").sort("slot")
-    newest = each.join_asof(rows, on="slot", by=KEY, check_sortedness=False)
-    return newest.drop_nulls("position")
+    return each.join_asof(rows, on="slot", by=KEY, check_sortedness=False).drop_nulls("position")
 
 
 def _curves_of_strategies(holdings: pl.DataFrame, book: Book) -> list[dict[str, Any]]:
@@ -651,10 +643,8 @@ def _curves_of_strategies(holdings: pl.DataFrame, book: Book) -> list[dict[str, 
     parts = []
     owned = book.closes.owned.filter(col.conid.is_in(holdings["conid"].unique().implode()))
     for (slot_end,), holdings_of_slot in holdings.partition_by("slot", as_dict=True).items():
-        until_slot = owned.filter(col.at <= slot_end)
-        shares = owners_of(holdings_of_slot, until_slot, book.matching)
-        in_strategies = shares.filter(col.strategy_id != UNATTRIBUTED)
-        parts.append(holdings_of_slot.join(in_strategies, on=KEY))
+        shares = owners_of(holdings_of_slot, owned.filter(col.at <= slot_end), book.matching)
+        parts.append(holdings_of_slot.join(shares.filter(col.strategy_id != UNATTRIBUTED), on=KEY))
 
     is_of_day = col.slot - col.timestamp <= A_DAY
     profit = pl.when(is_of_day).then(col.daily_pnl * col.share)

@@ -93,8 +93,7 @@ class Day:
 def day_began(now: datetime) -> datetime:
     """Return the last midnight in New York."""
     day = now.astimezone(NEW_YORK).date()
-    midnight = datetime.combine(day, time(), NEW_YORK)
-    return midnight.astimezone(UTC)
+    return datetime.combine(day, time(), NEW_YORK).astimezone(UTC)
 
 
 def read_day(lake: MoneyLake, since: datetime, until: datetime | None = None) -> Day:
@@ -159,8 +158,7 @@ def _open_then(breaks: Iterable[Break], at: datetime) -> list[Break]:
 
 def read_sessions(lake: MoneyLake, since: datetime) -> list[GatewaySession]:
     """Return the sessions of a day that began then; blocks."""
-    was_alive = col.heartbeat_at >= moment(since)
-    return lake.sessions.history(None, was_alive)
+    return lake.sessions.history(None, col.heartbeat_at >= moment(since))
 
 
 def _movements_since(lake: MoneyLake, since: datetime) -> list[Movement]:
@@ -204,8 +202,7 @@ def realized_of(day: Day) -> dict[Key, float | None]:
 
         difference = abs(unexplained[key] - moved)
         if difference < NEGLIGIBLE:
-            profits = map(attrgetter("realized_pnl"), movements)
-            realized[key] = known_sum(profits)
+            realized[key] = known_sum(map(attrgetter("realized_pnl"), movements))
     return realized
 
 
@@ -272,8 +269,7 @@ def _order(trades: Sequence[Movement], day: Day) -> DayChange:
     by_conid = grouped(lambda trade: trade.conid or 0, trades)
     conids = tuple(by_conid)
     strategies = _common_strategies(day, conids)
-    parts = [_traded(trades_of_leg, day.names) for trades_of_leg in by_conid.values()]
-    traded = ", ".join(parts)
+    traded = ", ".join([_traded(trades_of_leg, day.names) for trades_of_leg in by_conid.values()])
     first = trades[0]
     gain = _gain(amount, first.currency)
     return DayChange(

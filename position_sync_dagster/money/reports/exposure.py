@@ -209,8 +209,7 @@ def _legs(
     parts: pl.DataFrame,
 ) -> pl.DataFrame:
     """Return the rows of legs: where each has a part, and what is wrong with it."""
-    quantity = col.share * col.position
-    quantities_of_leg = parts.select("leg", "account", quantity).rows_by_key("leg")
+    quantities_of_leg = parts.select("leg", "account", col.share * col.position).rows_by_key("leg")
     columns = (*_HELD, "currency", "sec_type")
     rows_of_conid = newest.select(columns).rows_by_key("conid", named=True)
     rows: list[tuple[Any, ...]] = []
@@ -384,8 +383,7 @@ def summed_legs(split_holdings: Split, by: Sequence[str], now: datetime) -> pl.D
 
 def _joined(name: str) -> pl.Expr:
     """Return the different texts of a column, in order."""
-    texts = pl.col(name).drop_nulls().unique()
-    return texts.sort().str.join("; ")
+    return pl.col(name).drop_nulls().unique().sort().str.join("; ")
 
 
 _GROUP = ("strategy_id", "account", "currency", "asset_class")

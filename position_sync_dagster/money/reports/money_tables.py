@@ -253,8 +253,7 @@ def money_lines(book: Book) -> list[str]:
 
 def _titled(sums: MoneySum) -> str:
     """Return the name of sums with their account and currency."""
-    words = filter(None, (sums.name, sums.account, sums.currency))
-    return " ".join(words)
+    return " ".join(filter(None, (sums.name, sums.account, sums.currency)))
 
 
 def _lines_of_strategy(sums: MoneySum) -> list[str]:

@@ -74,8 +74,7 @@ class LedgerProvenance:
 
         a_day = timedelta(days=1)
         first = (request.created_at - a_day).date()
-        last = (request.updated_at + a_day).date()
-        is_of_days = pl.col("partition.date").is_between(first, last)
+        is_of_days = pl.col("partition.date").is_between(first, (request.updated_at + a_day).date())
         may_have_answer = storage.may_have_one_of("update_id", pl.Series([answer]))
         return self._last(is_of_request | is_answer, is_of_days | may_have_answer, limit)
 
@@ -88,8 +87,7 @@ class LedgerProvenance:
             batches = counted.sort("version", "batch_id").collect()
 
             newest = batches.tail(limit)
-            newest_ids = newest.get_column("batch_id").implode()
-            is_of_newest = pl.col("batch_id").is_in(newest_ids)
+            is_of_newest = pl.col("batch_id").is_in(newest.get_column("batch_id").implode())
             written = rows.filter(is_of_newest).sort(IN_ORDER)
             row_count = int(batches.get_column("rows").sum())
             return LastRows(

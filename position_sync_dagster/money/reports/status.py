@@ -353,8 +353,7 @@ def plain(value: Any) -> Any:
         return {name: _plain_part(name, part) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [plain(part) for part in value]
-    parts = {field.name: getattr(value, field.name) for field in fields(value)}
-    return plain(parts)
+    return plain({field.name: getattr(value, field.name) for field in fields(value)})
 
 
 def _plain_part(name: Any, value: Any) -> Any:

@@ -38,8 +38,7 @@ def carries(is_known: pl.Expr, counted: pl.Expr = EVERY, size: pl.Expr | None = 
         size = pl.when(has_deltas).then(by_delta).otherwise(stands_for())
 
     # What has no size at all counts as one of usual size.
-    usual = size.filter(counted).mean().fill_null(1.0)
-    sizes = size.fill_null(usual)
+    sizes = size.fill_null(size.filter(counted).mean().fill_null(1.0))
     return sizes.filter(counted & is_known).sum() >= LEAST_KNOWN * sizes.filter(counted).sum()
 
 

@@ -103,14 +103,12 @@ class Curve:
         row = {column.name: getattr(self, column.name) for column in fields(self)}
         del row["greeks"], row["payoff"], row["odds"]
         row |= {**dict.fromkeys(GREEKS), **self.greeks}
-        row |= {name: getattr(self.payoff, name, None) for name in _OF_PAYOFF}
-        return row | {name: getattr(self.odds, name, None) for name in _OF_ODDS}
+        of_payoff = {name: getattr(self.payoff, name, None) for name in _OF_PAYOFF}
+        return row | of_payoff | {name: getattr(self.odds, name, None) for name in _OF_ODDS}
 
 
-# What a program gets of a payoff.
+# What a program gets of a payoff, and of its odds.
 _OF_PAYOFF = ("break_evens", "greatest_profit", "greatest_loss", "why", "note")
-
-# And of its odds.
 _OF_ODDS = ("probability_of_profit", "expected_value")
 
 
@@ -132,38 +130,33 @@ def curves_of(
     curves = []
     groups = legs.parts.select("account", "currency", "under").unique().sort(pl.all())
     for (account, currency), group in groups.group_by(["account", "currency"], maintain_order=True):
-        is_of_account = (col.account == account) & (col.currency == currency)
-        of_account = legs.where(is_of_account)
+        of_account = legs.where((col.account == account) & (col.currency == currency))
         names = group["under"].to_list()
         if len(names) > 1 and not by_underlying:
             curves.append(_over_moves(of_account, shift))
-            continue
-
-        for name in names:
-            of_underlying = of_account.where(col.under == name)
-            curves.append(_over_prices(of_underlying, shift, notes))
+        else:
+            of_underlyings = [of_account.where(col.under == name) for name in names]
+            curves += [_over_prices(of_one, shift, notes) for of_one in of_underlyings]
     return curves
 
 
 def _over_moves(legs: PricedLegs, shift: Point) -> Curve:
     """Return the curve of several underlyings, which all move by the same percentage."""
     curve = Curve(**_described(legs, _left_out(legs)), underlying=None)
-    is_carried = carries(col.reason.is_null())
-    if not legs.parts.select(is_carried).item():
+    if not legs.parts.select(carries(col.reason.is_null())).item():
         return curve
 
     moves = np.linspace(-USUAL_REACH, USUAL_REACH, PRICES)
     now, chosen = _profits(legs, moves, shift)
     along = _greeks_along(legs, moves, shift)
-    greeks = {name: _sum_of_known(rows) for name, rows in along.items()}
-    del greeks["delta"]  # shares of several underlyings have no sum
+    del along["delta"]  # shares of several underlyings have no sum
     of_trades = sum(legs.settled["against_mark"].drop_nulls())
     return replace(
         curve,
         moves=moves.tolist(),
         now=_sum_of_known(now, of_trades),
         chosen=_sum_of_known(chosen, of_trades),
-        greeks=greeks,
+        greeks={name: _sum_of_known(rows) for name, rows in along.items()},
     )
 
 
@@ -180,16 +173,14 @@ def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> Curve:
     moves = np.array(curve.moves)
     gained = realised + float(legs.parts["unrealized_pnl"].sum())
     greatest = getattr(curve.payoff, "greatest_profit", None)
-    changed_now, changed_later = _profits(legs, moves, shift)
-    now = gained + changed_now.sum(axis=0)
-    chosen = gained + changed_later.sum(axis=0)
+    now, chosen = _profits(legs, moves, shift)
     along = _greeks_along(legs, moves, shift)
     return replace(
         curve,
         reached=gained / greatest if greatest is not None and greatest > 0 else None,
-        now=now.tolist(),
-        chosen=chosen.tolist(),
-        greeks={name: rows.sum(axis=0).tolist() for name, rows in along.items()},
+        now=_sum_of_known(now, gained),
+        chosen=_sum_of_known(chosen, gained),
+        greeks={name: _sum_of_known(rows) for name, rows in along.items()},
     )
 
 
@@ -244,20 +235,18 @@ def _described(legs: PricedLegs, left_out: Sequence[Mapping[str, Any]]) -> dict[
 
 def _left_out(legs: PricedLegs, *, since_opened: bool = False) -> list[Mapping[str, Any]]:
     """Return the legs that cannot be priced, or whose profit since they were opened is unknown."""
-    left_out: list[Mapping[str, Any]] = []
+    unknown = []
     for leg in legs:
         reason = leg.row["reason"]
-        if since_opened and reason is None and leg.row["unrealized_pnl"] is None:
-            reason = NO_PROFIT
-        if reason is not None:
-            strategy = leg.row["strategy_id"]
-            left_out.append({"leg": leg.name, "strategy": strategy, "reason": reason})
+        if since_opened and leg.row["unrealized_pnl"] is None:
+            reason = reason or NO_PROFIT
+        unknown.append((leg.name, leg.row["strategy_id"], reason))
 
-    for row in legs.settled.filter(col.against_mark.is_null()).iter_rows(named=True):
-        if not since_opened:
-            traded = {"leg": row["name"], "strategy": row["strategy_id"], "reason": NO_MARK}
-            left_out.append(traded)
-    return left_out
+    if not since_opened:
+        traded = legs.settled.filter(col.against_mark.is_null())
+        unknown += traded.select("name", "strategy_id", pl.lit(NO_MARK)).rows()
+    names = ("leg", "strategy", "reason")
+    return [dict(zip(names, row, strict=True)) for row in unknown if row[-1] is not None]
 
 
 def _prices(
@@ -272,24 +261,21 @@ def _prices(
         move: Its expected move until the next expiry; None: not known, the strikes alone count.
     """
     strikes = [leg.delivered.strike for leg in legs if leg.delivered is not None]
+    low, high = (spot * (1 + reach / 100) for reach in (-USUAL_REACH, USUAL_REACH))
     if strikes:
         lowest, highest = min(*strikes, spot), max(*strikes, spot)
         span = max(highest - lowest, LEAST_SPAN * spot)
         around = EXPECTED_MOVES * (move or span)
         low = min(lowest - span / 4, max(spot - around, lowest - span))
         high = max(highest + span / 4, min(spot + around, highest + span))
-    else:
-        low, high = (spot * (1 + reach / 100) for reach in (-USUAL_REACH, USUAL_REACH))
 
     # To a part of the price, so that the prices stay where they are while time passes.
     step = spot / 100
     low = max(step, math.floor(low / step) * step)
     high = math.ceil(high / step) * step
     even = np.linspace(low, high, PRICES)
-    break_evens = payoff.break_evens or ()
-    prices = np.array([*even, spot, *strikes, *break_evens])
-    is_inside = (prices >= low) & (prices <= high)
-    return np.unique(prices[is_inside])
+    prices = np.array([*even, spot, *strikes, *(payoff.break_evens or ())])
+    return np.unique(prices[(prices >= low) & (prices <= high)])
 
 
 def _profits(legs: PricedLegs, moves: model.Array, shift: Point) -> tuple[model.Array, model.Array]:
@@ -300,8 +286,7 @@ def _profits(legs: PricedLegs, moves: model.Array, shift: Point) -> tuple[model.
 
     changed = legs.parts.select(SIZE).to_numpy() * changes(legs, points)
     now = changed[:, : len(moves)]
-    later = changed[:, -len(moves) :]
-    return now, later
+    return now, changed[:, -len(moves) :]
 
 
 def _greeks_along(legs: PricedLegs, moves: model.Array, shift: Point) -> dict[str, model.Array]:
@@ -328,14 +313,10 @@ def _greeks_along(legs: PricedLegs, moves: model.Array, shift: Point) -> dict[st
 
     known_size = pl.when(col.reason.is_null()).then(SIZE)
     sizes = parts.select(known_size.fill_null(np.nan)).to_numpy()
-    delta = sizes * of_parts["delta"]
-    return {
-        "delta": delta,
-        "dollar_delta": delta * spots,
-        "gamma_1pct": sizes * of_parts["gamma"] * spots**2 / 100,
-        "theta": sizes * of_parts["theta"],
-        "vega": sizes * of_parts["vega"],
-    }
+    summed = {name: sizes * rows for name, rows in of_parts.items()}
+    summed["dollar_delta"] = summed["delta"] * spots
+    summed["gamma_1pct"] = summed.pop("gamma") * spots**2 / 100
+    return summed
 
 
 def _sum_of_known(rows: model.Array, more: float = 0.0) -> list[float] | None:

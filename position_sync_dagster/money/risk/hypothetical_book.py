@@ -141,8 +141,7 @@ class HypotheticalBook:
             ProposedTradeError: It holds no option, or the expiry is not later.
         """
         options = [trade for trade in self.closing_trades(strategy) if trade.right is not None]
-        expiries = [trade.expiry for trade in options if trade.expiry is not None]
-        nearest = min(expiries, default=None)
+        nearest = min([trade.expiry for trade in options if trade.expiry is not None], default=None)
         if nearest is None or expiry <= nearest:
             raise ProposedTradeError(
                 f"No option of {strategy!r} expires before {expiry}.",

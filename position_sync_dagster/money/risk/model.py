@@ -143,8 +143,7 @@ class VanillaOptions:
         """Return some of the options."""
         chosen = {}
         for column in fields(self):
-            values = getattr(self, column.name)
-            chosen[column.name] = values[places]
+            chosen[column.name] = getattr(self, column.name)[places]
         return replace(self, **chosen)
 
     def later(self, days: float, rate: float = 0.0) -> Self:
@@ -166,8 +165,7 @@ class VanillaOptions:
         ex_dates = self.dividends[..., 0]
         is_to_come = ex_dates > 0
         is_before_expiry = ex_dates <= _column(self.years)
-        is_paid = (is_to_come & is_before_expiry).any(axis=1)
-        return is_paid & ~self.on_future
+        return (is_to_come & is_before_expiry).any(axis=1) & ~self.on_future
 
     @property
     def growth(self) -> Array:
@@ -213,8 +211,7 @@ class VanillaOptions:
 
     def kept_from_now(self) -> tuple[Array, Array]:
         """Return what `kept` does of the present moment: a column with an entry for each option."""
-        now = np.zeros((len(self), 1))
-        return self.kept(now)
+        return self.kept(np.zeros((len(self), 1)))
 
     def forwards(self, spots: Array) -> Array:
         """Return the forward price at expiry for rows of prices."""
@@ -223,8 +220,7 @@ class VanillaOptions:
         forward = (spots - money) * (share * growth)
 
         # The logarithm of a forward that dividends leave nothing of is not known.
-        least = 1e-9 * _column(self.strike)
-        bounded: Array = np.maximum(forward, least)
+        bounded: Array = np.maximum(forward, 1e-9 * _column(self.strike))
         return bounded
 
     def slope_far_above(self) -> Array:
@@ -236,8 +232,7 @@ class VanillaOptions:
         _money, share = self.kept_from_now()
         of_future = np.exp(-self.rate * self.time_left)
         at_expiry = np.where(self.on_future, of_future, share[:, 0])
-        at_any_time = np.maximum(1.0, at_expiry)
-        of_call = np.where(self.is_american, at_any_time, at_expiry)
+        of_call = np.where(self.is_american, np.maximum(1.0, at_expiry), at_expiry)
         return np.where(self.is_call, of_call, 0.0)
 
 
@@ -360,8 +355,7 @@ def greeks_along(
 
 def _price_step(options: VanillaOptions, volatility: Array) -> Array:
     """Return how far beside a price delta and gamma are measured, as a part of it."""
-    deviation = volatility * np.sqrt(options.time_left)
-    return np.clip(ASIDE * deviation, 1e-4, 0.5)
+    return np.clip(ASIDE * (volatility * np.sqrt(options.time_left)), 1e-4, 0.5)
 
 
 def _vega(options: VanillaOptions, spots: Array, volatility: Array, steps: Steps) -> Array:
@@ -473,8 +467,7 @@ def _least(options: VanillaOptions, spot: Array) -> Array:
     at_expiry = np.maximum(0.0, discount * on_forward)
 
     at_once = options.exercised(spots)[:, 0]
-    at_any_time = np.maximum(at_expiry, at_once)
-    return np.where(options.is_american, at_any_time, at_expiry)
+    return np.where(options.is_american, np.maximum(at_expiry, at_once), at_expiry)
 
 
 def _lattices(options: VanillaOptions, steps: Steps) -> Iterator[tuple[int, NDArray[np.int64]]]:
@@ -496,8 +489,7 @@ def _may_gain(options: VanillaOptions) -> Flags:
     the dividends before expiry, and a future pays interest on what exercise gives.
     """
     strike_earns = options.side * options.rate < 0
-    future_pays = options.rate > 0
-    earns = np.where(options.on_future, future_pays, strike_earns)
+    earns = np.where(options.on_future, options.rate > 0, strike_earns)
     takes_dividends = options.is_call & options.pays
 
     may_be_early = options.is_american & (options.years > 0)
@@ -614,8 +606,7 @@ def _addition(
         """Return the expected values one step before, discounted."""
         before = after * discount  # right at the edges, where the value is a line
         above = after[:, 2:]
-        below = after[:, :-2]
-        from_sides = rise * above + fall * below
+        from_sides = rise * above + fall * after[:, :-2]
         inner = before[:, 1:-1]
         before[:, 1:-1] = 2 / 3 * inner + from_sides
         return before

@@ -157,8 +157,7 @@ class AccountGreeks:
             self.legs[conid] = ModelledLeg(conid=conid, terms=terms, underlying=underlying)
         elif (leg.terms, leg.underlying) != (terms, underlying):
             # The present batch goes on with the leg as it was.
-            new = replace(leg, terms=terms, underlying=underlying, volatility=None)
-            self.legs[conid] = new
+            self.legs[conid] = replace(leg, terms=terms, underlying=underlying, volatility=None)
 
     def underlying_ticked(self, conid: int, price: float, at: datetime) -> None:
         """Record the price of an underlying."""

@@ -190,8 +190,7 @@ class PricedLegs:
         if choice.strategy is not None:
             condition &= col.strategy_id == choice.strategy
         if choice.underlying is not None:
-            symbol = col.symbol.str.to_uppercase()
-            condition &= symbol == choice.underlying.upper()
+            condition &= col.symbol.str.to_uppercase() == choice.underlying.upper()
         if choice.account is not None:
             condition &= col.account == choice.account
         return self.where(condition)
@@ -234,8 +233,7 @@ def _terms_of(row: Row, given: Assumptions) -> Terms:
     if row["sec_type"] not in OPTION_TYPES:
         return NotPriced.OTHER_TYPE
 
-    fields_of_contract = {name: row[name] for name in CONTRACT_FIELDS}
-    option = Instrument(**fields_of_contract)
+    option = Instrument(**{name: row[name] for name in CONTRACT_FIELDS})
     delivered = exercise_terms(option, given.details.get(option.conid), row["magnifier"])
     rate = given.rates.get(option.currency)
     if isinstance(delivered, NotPriced) or rate is None:
@@ -286,8 +284,7 @@ def _own_spot() -> pl.Expr:
     quoted = col.market_price / magnifier
     implied = pl.coalesce("market_value", "notional") / SIZE  # a value that came without a price
     price = pl.coalesce(quoted, implied)
-    of_underlying = col.underlying_price / magnifier
-    return pl.when(_IS_LINEAR).then(price).otherwise(of_underlying)
+    return pl.when(_IS_LINEAR).then(price).otherwise(col.underlying_price / magnifier)
 
 
 def _spot_of_underlying() -> pl.Expr:

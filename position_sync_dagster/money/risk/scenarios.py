@@ -91,8 +91,7 @@ def _moves(parts: pl.DataFrame) -> dict[str, float]:
     """Return the move of one day of each underlying: from the median of its volatilities."""
     volatilities = parts.drop_nulls("implied_vol").unique(["conid", "implied_vol", "spot"])
     of_a_day = col.implied_vol.median() / TRADING_DAYS**0.5
-    moves = volatilities.group_by("symbol").agg(of_a_day)
-    return dict(moves.iter_rows())
+    return dict(volatilities.group_by("symbol").agg(of_a_day).iter_rows())
 
 
 def _option_changes(
@@ -152,8 +151,7 @@ def _summed(legs: PricedLegs, change: model.Array, level: Breakdown) -> pl.DataF
     """Return the sums of a level, from the changes of all parts at all points."""
     names = [*_GROUPS[level], "currency"]
     # A future has no value of its own: its market value is what it stands for.
-    is_future = col.sec_type == "FUT"
-    value_now = pl.when(is_future).then(0.0).otherwise("market_value")
+    value_now = pl.when(col.sec_type == "FUT").then(0.0).otherwise("market_value")
     numbers = list(range(change.shape[1]))
     changes_of_parts = pl.Series(change).arr.to_list()
     of_parts = legs.parts.with_columns(
@@ -199,8 +197,7 @@ def scenario_rows(
             "vol": point.vol,
             "days": point.days,
         }
-        sums = {column: row[column] for column in _SUMMED}
-        result.append(named | sums | of_leg)
+        result.append(named | {column: row[column] for column in _SUMMED} | of_leg)
     return result
 
 

@@ -32,9 +32,6 @@ from position_sync_dagster.yaml_file import saved_state
 
 logger = logging.getLogger(__name__)
 
-# Maximum time between the executions of two orders of a roll.
-WITHIN = timedelta(seconds=60)
-
 # How old the changes of a roll must be before it is followed: those of a combo order arrive one by
 # one, and the last of them may make the roll unclear.
 SETTLED = timedelta(seconds=30)
@@ -80,8 +77,7 @@ def apply(lake: MoneyLake, changes: Sequence[LegChange]) -> list[LegChange]:
 
     A leg that was changed or removed meanwhile is left alone.
     """
-    pairs = [(change.before, change.after) for change in changes]
-    new = lake.registry.sync.exchange(pairs)
+    new = lake.registry.sync.exchange([(change.before, change.after) for change in changes])
     return [change for change in changes if change.after in new]
 
 
@@ -200,7 +196,7 @@ def _rolls(
     since = first - BEFORE
     closures = lake.closures.current(since=since)
     movements = lake.movements.records(since.date(), one_of("conid", conids))
-    return rolls_of(closures, changes, movements, WITHIN)
+    return rolls_of(closures, changes, movements)
 
 
 def _concerns(leg: ActiveContract, conid: int, account: str, at: datetime) -> bool:
@@ -338,5 +334,4 @@ class RuleFollower:
             logger.warning("the legs of the rules stay as they were: %s", error)
 
     def _inputs(self, moves: int) -> tuple[object, ...]:
-        today = exchange_date(self.clock())
-        return saved_state(self.file), today, self.registry.version, moves
+        return saved_state(self.file), exchange_date(self.clock()), self.registry.version, moves

@@ -187,8 +187,7 @@ def _number(measure: Measure, subject: Split, now: datetime) -> Reading:
     """Return a number that is no sum: days, a count, or an age."""
     parts = subject.parts
     if measure is Measure.MISSING_LEGS:
-        is_open = col.closed.is_null()
-        missing = subject.legs.filter(~col.is_held, is_open)
+        missing = subject.legs.filter(~col.is_held, col.closed.is_null())
         return Reading(number=missing["leg"].n_unique())
     if measure is Measure.DAYS_TO_EXPIRY:
         until_expiry = col.expiry.min() - exchange_date(now)
@@ -202,8 +201,7 @@ def _number(measure: Measure, subject: Split, now: datetime) -> Reading:
     else:
         oldest = parts.select(pl.col(PRICED).min()).item()
         number = seconds_since(oldest, now)
-        has_no_price = pl.col(PRICED).is_null() | col.valueless
-        without = parts.filter(has_no_price)
+        without = parts.filter(pl.col(PRICED).is_null() | col.valueless)
         reason = "no price of"
 
     if without.is_empty():

@@ -122,8 +122,7 @@ def _is_balanced(legs: Sequence[Piece]) -> bool:
 
 
 def _has_one_quantity(legs: Sequence[Piece]) -> bool:
-    quantities = {abs(leg.quantity) for leg in legs}
-    return len(quantities) == 1
+    return len({abs(leg.quantity) for leg in legs}) == 1
 
 
 _Rule = Callable[[Sequence[Piece]], bool]
@@ -364,16 +363,14 @@ def propose(
     for (account, symbol, _currency), of_underlying in sorted(by_underlying.items()):
         lots: list[Piece] = []
         for holding in of_underlying:
-            legs = claims[holding.instrument.conid]
-            lots += _lots(holding, movements_of[holding.key], legs)
+            lots += _lots(holding, movements_of[holding.key], claims[holding.instrument.conid])
 
         groups = _structures(lots)
         of_groups = [_proposed(group, account, symbol) for group in groups]
         strategies += sorted(of_groups, key=lambda strategy: [leg.order for leg in strategy.legs])
         left_over += _without(lots, groups)
 
-    named = _named_apart(strategies, names)
-    return Proposal(strategies=tuple(named), left_over=tuple(left_over))
+    return Proposal(strategies=tuple(_named_apart(strategies, names)), left_over=tuple(left_over))
 
 
 def _order_of_movement(movement: Movement) -> tuple[date, datetime, str]:
@@ -440,8 +437,7 @@ def _changed(lots: Iterable[Piece], change: float) -> tuple[list[Piece], float]:
     for lot in lots:
         quantity = lot.quantity
         if quantity * change < 0:
-            size = min(abs(quantity), abs(change))
-            closed = math.copysign(size, quantity)
+            closed = math.copysign(min(abs(quantity), abs(change)), quantity)
             quantity -= closed
             change += closed
         if abs(quantity) > NEGLIGIBLE:
@@ -516,8 +512,7 @@ def _as_group(parts: Iterable[Piece], why: str = ALONE) -> _Group:
     if all(size == int(size) for size in sizes):
         units = math.gcd(*map(int, sizes))
 
-    unit = [replace(part, quantity=part.quantity / units) for part in whole]
-    return _Group(unit, units, why)
+    return _Group([replace(part, quantity=part.quantity / units) for part in whole], units, why)
 
 
 def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:

@@ -55,8 +55,7 @@ def held(lake: MoneyLake, settings: Settings, *only: pl.Expr) -> list[BrokerPosi
         details = quoted_in_cents.get(instrument.conid)
         if details is not None:
             multiplier = instrument.multiplier / details.price_magnifier
-            in_major_unit = replace(instrument, multiplier=multiplier)
-            holding = replace(holding, instrument=in_major_unit)
+            holding = replace(holding, instrument=replace(instrument, multiplier=multiplier))
         holdings.append(holding)
     return holdings
 
@@ -141,8 +140,7 @@ def cost_in_lines(
     options = [holding.instrument for holding in holdings if holding.instrument.right is not None]
     symbols = {option.symbol for option in options}
     budget = sum(login.max_lines - login.reserved_lines for login in settings.logins)
-    most = sum(login.most_underlyings for login in settings.logins)
-    underlyings = min(len(symbols), most)
+    underlyings = min(len(symbols), sum(login.most_underlyings for login in settings.logins))
     wanted = len(active | proposed)
     without = max(0, wanted + underlyings - budget)
     return (
@@ -169,8 +167,7 @@ def next_step(lake: MoneyLake, settings: Settings, now: datetime) -> str | None:
         return None
 
     versions = (lake.registry.table.version(), lake.position_changes.table.version())
-    minute = now.replace(second=0, microsecond=0)
-    return _in_no_strategy(lake, settings, minute, versions)
+    return _in_no_strategy(lake, settings, now.replace(second=0, microsecond=0), versions)
 
 
 @lru_cache(maxsize=2)

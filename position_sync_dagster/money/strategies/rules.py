@@ -8,8 +8,8 @@ from typing import Any
 
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import BrokerPosition
-from position_sync_dagster.domain.instrument import HasTerms, Instrument, Right, contract_name
-from position_sync_dagster.domain.leg import ActiveContract, Leg, few
+from position_sync_dagster.domain.instrument import HasTerms, Instrument, Right
+from position_sync_dagster.domain.leg import ActiveContract, Leg
 
 
 class HoldingSide(StrEnum):
@@ -40,31 +40,22 @@ class Rule:
     limit: int | None = None
     priority: int = 1
 
-    def refuses(self, holding: BrokerPosition, today: date) -> str | None:
-        """Return why the rule does not take a holding; None if it does."""
+    def takes(self, holding: BrokerPosition, today: date) -> bool:
+        """Return whether a holding meets each condition."""
         instrument = holding.instrument
-        symbol = instrument.symbol.upper()
-        if self.underlyings is not None and symbol not in self.underlyings:
-            return f"its underlying is {symbol or 'none'}"
-        if self.right is not None and instrument.right is not self.right:
-            return f"its right is {instrument.right or 'none'}"
-
         side = HoldingSide.LONG if holding.position > 0 else HoldingSide.SHORT
-        if self.side is not None and side is not self.side:
-            return f"its side is {side}"
+        if self.right not in (None, instrument.right) or self.side not in (None, side):
+            return False
+        if self.underlyings is not None and instrument.symbol.upper() not in self.underlyings:
+            return False
         if self.accounts is not None and holding.account not in self.accounts:
-            return f"its account is {holding.account or 'none'}"
-
+            return False
         if self.days is None:
-            return None
-        if instrument.expiry is None:
-            return "it has no expiry"
+            return True
 
-        days = (instrument.expiry - today).days
         least, greatest = self.days
-        if least <= days <= greatest:
-            return None
-        return f"it expires in {days} days"
+        expiry = instrument.expiry
+        return expiry is not None and least <= (expiry - today).days <= greatest
 
 
 def legs_of_rules(
@@ -101,7 +92,7 @@ def legs_of_rules(
         for holding in free:
             conid = holding.instrument.conid
             has_room = rule.limit is None or len(conids) < rule.limit or conid in conids
-            if not has_room or rule.refuses(holding, today) is not None:
+            if not has_room or not rule.takes(holding, today):
                 not_taken.append(holding)
                 continue
 
@@ -137,38 +128,3 @@ def _ways_to_list(holding: BrokerPosition) -> set[tuple[str | None, object]]:
     conid = holding.instrument.conid
     terms = _terms(holding.instrument)
     return {(None, conid), (None, terms), (holding.account, conid), (holding.account, terms)}
-
-
-def explain(
-    conid: int,
-    rules: Sequence[Rule],
-    holdings: Iterable[BrokerPosition],
-    legs: Iterable[ActiveContract],
-    now: datetime,
-) -> list[str]:
-    """Return which strategy or rule has a contract in each account, or why none does."""
-    names = {rule.name for rule in rules}
-    legs_of_contract = [leg for leg in legs if leg.conid == conid]
-    today = exchange_date(now)
-    lines = []
-    for holding in holdings:
-        if holding.instrument.conid != conid or not holding.position:
-            continue
-
-        name = f"{contract_name(holding.instrument)} ({conid}) in {holding.account}"
-        owners = set()
-        for leg in legs_of_contract:
-            if leg.account in (None, holding.account):
-                kind = "rule" if leg.strategy_id in names else "strategy"
-                owners.add((leg.strategy_id, f"the {kind} {leg.strategy_id}"))
-        if owners:
-            named = [text for _, text in sorted(owners)]
-            lines.append(f"{name}: it belongs to {few(named, 5)}.")
-            continue
-
-        sentences = [f"{name}: no strategy has it."]
-        for rule in rules:
-            reason = rule.refuses(holding, today) or "its limit is reached"
-            sentences.append(f"{rule.name} does not take it: {reason}.")
-        lines.append(" ".join(sentences))
-    return lines or [f"No account holds the contract {conid}, and rules take what is held."]

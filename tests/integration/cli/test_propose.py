@@ -120,14 +120,3 @@ def test_status_names_the_first_step_and_then_what_was_opened_in_no_strategy(hel
     proposed = run("propose", "--json").count('"name"')
     said = f"{proposed} structures are in no strategy, of which new: 1 SPY vertical"
     assert attention() == [f"{said}: `position-sync strategies propose`."]
-
-
-def test_a_contract_is_explained(held, tmp_path, monkeypatch) -> None:
-    file = tmp_path / "strategies.yaml"
-    file.write_text("strategies:\n- rule: calls\n  match: {right: CALL, side: long}\n")
-    monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", str(file))
-    conid = contract("95P").conid
-    assert "calls does not take it: its right is PUT" in run("list", "--explain", str(conid))
-    run("propose", "--accept", "all")
-    printed = run("list", "--explain", str(conid))
-    assert "it belongs to the strategy SPY-iron-condor-2028-12-15" in printed

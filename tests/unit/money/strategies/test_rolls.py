@@ -15,8 +15,6 @@ from position_sync_dagster.money.strategies.rolls import Roll, rolls_of
 from tests.support.facts import facts_of
 from tests.unit.money.past.test_causes import CALL, NOON, OTHER, PUT, SHARES, change, fill
 
-WITHIN = timedelta(seconds=60)
-LATER = NOON + timedelta(seconds=90)
 TERMS_OF_ALL = Terms(session_of=lambda day: day, zone=NEW_YORK)
 
 
@@ -25,7 +23,7 @@ def told(
 ) -> tuple[list[Roll], list[str]]:
     facts = facts_of(changes=changes, executions=executions)
     movements = [reported_movement(execution, TERMS_OF_ALL) for execution in executions]
-    roll, unclear = rolls_of(closures_of(facts, NOON), changes, movements, WITHIN)
+    roll, unclear = rolls_of(closures_of(facts, NOON), changes, movements)
     return roll, [str(problem) for problem in unclear]
 
 
@@ -46,11 +44,6 @@ def test_legs_of_one_order_are_a_roll() -> None:
     assert roll.opened_name == "SPY 580C 20Mar26"
 
 
-def test_executions_near_each_other_are_a_roll_in_whatever_order_they_come() -> None:
-    orders = [fill(CALL, 2, NOON), fill(OTHER, -2, NOON + timedelta(seconds=50), order_id="72")]
-    assert rolls(ROLLED, orders) == rolls(ROLLED[::-1], orders[::-1]) != []
-
-
 def opened(
     conid: int, quantity: float, **values: object
 ) -> tuple[list[PositionChange], list[Execution]]:
@@ -65,9 +58,7 @@ TERMS: dict[str, object] = {
     "right": Right.CALL, "sec_type": "OPT", "strike": 590.0, "expiry": ROLLED[0].expiry,
 }  # fmt: skip
 NO_ROLLS = {
-    "two orders far from each other": (
-        ROLLED, [EXECUTED[0], replace(OF_ANOTHER_ORDER, time=LATER)],
-    ),
+    "two orders": (ROLLED, [EXECUTED[0], OF_ANOTHER_ORDER]),
     "another right": opened(PUT, -2),
     "another quantity": opened(OTHER, -1),
     "another side": opened(OTHER, 2),
@@ -137,4 +128,4 @@ def test_an_order_that_is_filled_in_parts_is_one_roll() -> None:
 def test_a_trade_of_which_only_the_day_is_known_makes_no_roll() -> None:
     facts = facts_of(changes=ROLLED, executions=EXECUTED)
     movements = [replace(reported_movement(fill, TERMS_OF_ALL), at=None) for fill in EXECUTED]
-    assert rolls_of(closures_of(facts, NOON), ROLLED, movements, WITHIN) == ([], [])
+    assert rolls_of(closures_of(facts, NOON), ROLLED, movements) == ([], [])

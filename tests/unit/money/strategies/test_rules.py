@@ -7,7 +7,7 @@ import pytest
 
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.lake.given_leg import make_leg
-from position_sync_dagster.money.strategies.rules import HoldingSide, Rule, explain, legs_of_rules
+from position_sync_dagster.money.strategies.rules import HoldingSide, Rule, legs_of_rules
 from tests.support.legs import leg
 from tests.support.option_books import book, contract, holding
 
@@ -65,14 +65,3 @@ def test_a_leg_has_the_name_and_the_priority_of_its_rule() -> None:
     assert leg.symbol == "SPY"
     assert leg.right == Right.PUT
     assert leg.strike == 90.0
-
-
-def test_a_contract_is_explained_by_the_rule_that_takes_it_or_by_why_none_does() -> None:
-    rules = [Rule(name="hedges", right=Right.CALL), Rule(name="few", limit=1, right=Right.PUT)]
-    conid, held = contract("90P").conid, book(HELD)
-    [said] = explain(conid, rules, held, [leg(conid, "hedges")], NOW)
-    assert said == f"SPY 90P 15Dec28 ({conid}) in A: it belongs to the rule hedges."
-    [said] = explain(conid, rules, held, [leg(1)], NOW)
-    assert "no strategy has it. hedges does not take it: its right is PUT." in said
-    assert "few does not take it: its limit is reached." in said
-    assert "No account holds the contract 5" in explain(5, rules, held, [], NOW)[0]
