@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
-from enum import StrEnum
 from itertools import chain
 from math import copysign
 from operator import attrgetter
@@ -23,7 +22,6 @@ from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import ContractDetails, Right, contract_name, digits
 from position_sync_dagster.domain.position_change import TERMS, PositionChange
 from position_sync_dagster.money.past.closes import (
-    BY_DELIVERY,
     SLACK,
     Cause,
     Closure,
@@ -31,6 +29,7 @@ from position_sync_dagster.money.past.closes import (
     StatementEvent,
 )
 from position_sync_dagster.money.past.movements import (
+    BOOKED,
     OPTION_ENDS,
     Movement,
     MovementKind,
@@ -49,10 +48,6 @@ ONE_EVENT = timedelta(minutes=15)
 # A price of this time before the end of an option says where it stood.
 LAST_PRICE = timedelta(minutes=15)
 
-# An option that was quoted at this price or below, right before its end, was out of the money,
-# unless that is much for its strike: an option on a currency is quoted at 0.02 for one of 1.05.
-WORTHLESS = 0.05
-
 # An option is clearly in or out of the money if its underlying is at least this far from the
 # strike, as a part of the strike. Options that are settled at the open do not trade in the night
 # before.
@@ -67,10 +62,6 @@ USUAL_CLOSE = time(16, 15)
 
 # The times of executions are cut to whole seconds: a trade may be a part of a second later.
 RESOLUTION = timedelta(seconds=1)
-
-# Maximum time from the broker's booking of a change until the change is seen: an expiry on Friday,
-# a long weekend, and the position is gone on Tuesday.
-BOOKED = timedelta(days=5)
 
 # Time from the end of a day's trades to midnight. Futures, options on them and index options are
 # traded then, as trades of the next day.
@@ -103,46 +94,41 @@ class Facts:
     prices: Mapping[int, float] = field(default_factory=dict)
 
 
-class Moneyness(StrEnum):
-    """Where an option stood when it was last known.
-
-    QUOTED_OUT: out of the money by its own price alone. Near the strike its holder may exercise it
-    all the same, and its shares come minutes later.
-    """
-
-    IN = "IN"
-    OUT = "OUT"
-    QUOTED_OUT = "QUOTED_OUT"
-    UNCLEAR = "UNCLEAR"
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
+@dataclass(slots=True, eq=False)
 class Booking:
-    """A movement of one holding, and the cause that it states.
+    """A movement of one holding that may explain its changes.
 
     Attributes:
-        at: Its time; of what is no trade the beginning of its day in New York.
-        lead: How much earlier `at` may be than the effect that a gateway shows.
-        quantity: By how much it changed the position.
-        unclaimed: The part of the quantity that explains no change yet.
+        unclaimed: The part of its quantity that explains no change yet.
     """
 
-    at: datetime
-    lead: timedelta
-    quantity: float
-    unclaimed: float = field(init=False)
-    cause: Cause
-    stage: Stage
-    detail: str
     movement: Movement
+    unclaimed: float
 
     @property
     def is_trade(self) -> bool:
         """Return whether it is in the section of trades, and no event."""
         return self.movement.section is Section.TRADES
 
-    def __post_init__(self) -> None:
-        self.unclaimed = self.quantity
+    @property
+    def at(self) -> datetime:
+        """Return its time; of what is no trade the beginning of its day in New York."""
+        at = self.movement.at
+        if at is not None and self.is_trade:
+            return at
+        return beginning_of(self.movement.day if at is None else at.astimezone(NEW_YORK).date())
+
+    @property
+    def lead(self) -> timedelta:
+        """Return how much earlier its time may be than the effect that a gateway shows."""
+        movement = self.movement
+        if movement.source is MovementSource.API:
+            return timedelta()
+        is_booked = movement.type == "BookTrade" or not movement.price
+        if is_booked or not self.is_trade:
+            return BOOKED
+        # Without the field Date/Time a statement names the day alone.
+        return timedelta() if movement.at is not None else A_DAY
 
     def claim(self, wanted: float) -> "Evidence":
         """Take of what is unclaimed as much as is wanted, or all of it."""
@@ -156,6 +142,11 @@ class Evidence(NamedTuple):
 
     booking: Booking
     quantity: float
+
+    @property
+    def fraction(self) -> float:
+        """Return which part of the booking it is."""
+        return abs(self.quantity / (self.booking.movement.quantity or 1.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +173,8 @@ class Case:
         details: The contract details.
         ended: When it could be traded last; None where it does not expire.
         asked: From when and until when the gateway named all executions of the account.
-        moneyness: Where an option stood at its end, if it was seen after it.
+        is_in: Whether an option was in the money at its end; None: it is not clear, or was seen
+            before it.
         evidence: The bookings that explain it.
         has_stray: Whether an execution of the day that went the same way explains no change: its
             time may be wrong, or a message lost.
@@ -193,7 +185,7 @@ class Case:
     details: ContractDetails | None
     ended: datetime | None
     asked: tuple[datetime, datetime]
-    moneyness: Moneyness = Moneyness.UNCLEAR
+    is_in: bool | None = None
     evidence: list[Evidence] = field(default_factory=list)
     has_stray: bool = False
     inference: Inference | None = None
@@ -302,7 +294,7 @@ def closures_of(facts: Facts, now: datetime, only: Container[str] | None = None)
 
     all_cases = list(chain.from_iterable(cases.values()))
     for under_key, event in _events_of(all_cases):
-        _explain_event(event, bookings[under_key])
+        _explain_delivery(event, bookings[under_key])
 
     periods_of = grouped(attrgetter("account"), facts.periods)
     by_id = {case.change.change_id: case for case in all_cases}
@@ -314,8 +306,7 @@ def closures_of(facts: Facts, now: datetime, only: Container[str] | None = None)
         case = by_id[change.change_id]
         is_stated = _is_stated(change, periods_of[change.account])
         inference = _NOT_NAMED if is_stated else _inferred(case)
-        counter_conid = _underlying_that_moved(case, cases)
-        closures += _closures_of_case(case, inference, counter_conid, now)
+        closures += _closures_of_case(case, inference, now)
     return closures
 
 
@@ -332,7 +323,7 @@ def _cases_of(facts: Facts) -> defaultdict[Key, list[Case]]:
             asked=facts.asked.get(change.account, never_asked),
         )
         if case.is_over:
-            case.moneyness = moneyness(case, facts.prices.get(change.conid))
+            case.is_in = is_in_the_money(change, details, facts.prices.get(change.conid))
         cases[change.key].append(case)
     return cases
 
@@ -366,11 +357,9 @@ def bookings_of(movements: Iterable[Movement]) -> tuple[_Bookings, _Bookings]:
     for key, moved in of_holdings.items():
         cancelled = cancelled_ids(moved)
         for movement in moved:
-            stated = _stated_cause(movement)
-            if stated is None or not movement.quantity:
-                continue
-            side = taken_back if movement.movement_id in cancelled else standing
-            side[key].append(_booking_of(movement, *stated))
+            if movement.quantity and _stated_cause(movement) is not None:
+                side = taken_back if movement.movement_id in cancelled else standing
+                side[key].append(Booking(movement, movement.quantity))
 
     for bookings in (*standing.values(), *taken_back.values()):
         bookings.sort(key=attrgetter("at"))
@@ -395,34 +384,6 @@ def cancelled_ids(moved: Sequence[Movement]) -> set[str]:
     return ids
 
 
-def _booking_of(movement: Movement, cause: Cause, stage: Stage, detail: str) -> Booking:
-    at = movement.at
-    is_trade = movement.section is Section.TRADES
-    if at is None or not is_trade:
-        at = beginning_of(movement.day if at is None else at.astimezone(NEW_YORK).date())
-    return Booking(
-        at=at,
-        lead=_lead_of(movement),
-        quantity=movement.quantity or 0.0,
-        cause=cause,
-        stage=stage,
-        detail=detail,
-        movement=movement,
-    )
-
-
-def _lead_of(movement: Movement) -> timedelta:
-    if movement.source is MovementSource.API:
-        return timedelta()
-    is_booked = movement.type == "BookTrade" or not movement.price
-    if is_booked or movement.section is not Section.TRADES:
-        return BOOKED
-    # Without the field Date/Time a statement names the day alone.
-    if movement.at is None:
-        return A_DAY
-    return timedelta()
-
-
 # What each kind says of what it ended.
 _OF_KIND = {
     MovementKind.ASSIGNMENT: (Cause.ASSIGNED, "assigned"),
@@ -433,7 +394,11 @@ _OF_KIND = {
 }
 
 
-def _stated_cause(movement: Movement) -> tuple[Cause, Stage, str] | None:
+# A cause, its stage, and why in words.
+_Reason = tuple[Cause, Stage, str]
+
+
+def _stated_cause(movement: Movement) -> _Reason | None:
     """Return the cause that a movement states of what it closed, and in words; None: it has none.
 
     A code that has no rule does not make a trade anything else; the reason names it.
@@ -457,7 +422,7 @@ def _stated_cause(movement: Movement) -> tuple[Cause, Stage, str] | None:
     return None
 
 
-def _cause_of_trade(movement: Movement, cause: Cause, words: str) -> tuple[Cause, Stage, str]:
+def _cause_of_trade(movement: Movement, cause: Cause, words: str) -> _Reason:
     has_price = bool(movement.price)
     if movement.source is MovementSource.API:
         if movement.price is None or has_price:
@@ -547,47 +512,22 @@ def _unclaimed_near(
 # ---- the last day of options, and what they deliver
 
 
-def moneyness(case: Case, underlying_price: float | None) -> Moneyness:
-    """Return where an option stood at its end, only if it is clear.
+def is_in_the_money(
+    change: PositionChange, details: ContractDetails | None, underlying_price: float | None
+) -> bool | None:
+    """Return whether an option was in the money at its end; None: it is not clear.
 
     Args:
         underlying_price: The last price of the underlying before the end.
     """
-    change = case.change
-    if change.strike is None or change.right is None:
-        return Moneyness.UNCLEAR
+    if change.strike is None or change.right is None or underlying_price is None:
+        return None
 
-    at_the_open = case.details is not None and case.details.is_settled_at_the_open
+    at_the_open = details is not None and details.is_settled_at_the_open
     clear = change.strike * (CLEAR_AT_THE_OPEN if at_the_open else CLEAR)
-    if underlying_price is not None and abs(underlying_price - change.strike) >= clear:
-        is_above = underlying_price > change.strike
-        if is_above is (change.right is Right.CALL):
-            return Moneyness.IN
-        return Moneyness.OUT
-
-    quote = _quote_at_the_end(case)
-    if quote is None:
-        return Moneyness.UNCLEAR
-    if quote >= clear and quote > WORTHLESS:
-        return Moneyness.IN
-    if quote <= min(WORTHLESS, clear) and not at_the_open:
-        return Moneyness.QUOTED_OUT
-    return Moneyness.UNCLEAR
-
-
-def _quote_at_the_end(case: Case) -> float | None:
-    """Return the price of an option right before its end, in the unit of its strike, if known."""
-    change = case.change
-    # Without details its price is in dollars, and its strike perhaps in cents.
-    if case.details is None or case.ended is None:
+    if abs(underlying_price - change.strike) < clear:
         return None
-    if change.market_price is None or change.since is None:
-        return None
-
-    is_of_the_end = change.since >= case.ended - LAST_PRICE
-    if is_of_the_end:
-        return change.market_price * case.details.price_magnifier
-    return None
+    return (underlying_price > change.strike) is (change.right is Right.CALL)
 
 
 def settles_in_cash(details: ContractDetails | None) -> bool | None:
@@ -624,62 +564,40 @@ def _events_of(cases: Iterable[Case]) -> list[tuple[Key, list[Case]]]:
 
 def _may_be_exercised(option: Case) -> bool:
     """Return whether an option closed that may have been exercised, assigned, or have expired."""
-    is_out = option.moneyness is Moneyness.OUT
+    is_out = option.is_in is False
     return bool(option.change.closed) and not is_out and not settles_in_cash(option.details)
 
 
-def _explain_event(event: Sequence[Case], bookings: Sequence[Booking]) -> None:
-    """Explain one option with exactly its delivery, or options that were all quoted at nothing.
+def _explain_delivery(event: Sequence[Case], bookings: Sequence[Booking]) -> None:
+    """Explain one option with exactly its delivery; everything else waits for the statement.
 
-    Everything else waits for the statement.
+    What changed in a long gap may have come for another reason, and gone again: then only an option
+    that was in the money, or is gone before its last day, is likely enough.
 
     Args:
         bookings: Those of the underlying. If a trade of it explains no change, what an option
             delivered may have come, and have been traded away, while nobody looked.
     """
+    options = [case for case in event if case.change.is_option]
+    if len(event) != 2 or len(options) != 1 or not all(case.is_whole for case in event):
+        return
+
+    [option] = options
+    [delivery] = [case for case in event if case is not option]
     earliest = event[0].change.seen_at - A_DAY
-    until = event[-1].change.seen_at + ONE_EVENT
-    for booking in bookings:
-        if booking.is_trade and booking.unclaimed and booking.at >= earliest:
-            return
-    if not all(case.is_whole for case in event):
+    has_stray = any(
+        booking.is_trade and booking.unclaimed and booking.at >= earliest for booking in bookings
+    )
+    if has_stray or option.change.units != delivery.unexplained:
         return
 
-    options: list[Case] = []
-    deliveries: list[Case] = []
-    for case in event:
-        side = options if case.change.is_option else deliveries
-        side.append(case)
-    if len(options) == 1 and len(deliveries) == 1:
-        _explain_delivery(options[0], deliveries[0], until)
-        return
-    if deliveries:
-        return
-
-    for option in options:
-        is_out = option.moneyness is Moneyness.QUOTED_OUT
-        if not is_out or not option.named_until(until):
-            return
-    for option in options:
-        option.inference = _worthless(option)
-
-
-def _explain_delivery(option: Case, delivery: Case, until: datetime) -> None:
-    """Explain an option and the change of its underlying, if that has exactly its units.
-
-    What changed in a long gap may have come for another reason, and gone again: then only an option
-    that was in the money, or is gone before its last day, is likely enough.
-    """
-    is_likely = option.moneyness is Moneyness.IN or not option.is_over
+    is_likely = option.is_in or not option.is_over
     has_gap = option.is_gap or delivery.is_gap
+    until = event[1].change.seen_at + ONE_EVENT
     if not is_likely and (has_gap or not option.named_until(until)):
         return
-    if option.change.units != delivery.unexplained:
-        return
 
-    cause = Cause.ASSIGNED
-    if option.change.closed > 0:
-        cause = Cause.EXERCISED
+    cause = Cause.EXERCISED if option.change.closed > 0 else Cause.ASSIGNED
     units = f"{option.change.units:+g}"
     option.inference = Inference(
         cause=cause,
@@ -694,12 +612,12 @@ def _explain_delivery(option: Case, delivery: Case, until: datetime) -> None:
     )
 
 
-def _worthless(option: Case) -> Inference:
+def _worthless(option: PositionChange) -> Inference:
     return Inference(
         cause=Cause.EXPIRED_WORTHLESS,
         detail="out of the money at its end, and nothing came of the underlying",
         price=0.0,
-        cost=option.change.average_cost,
+        cost=option.average_cost,
     )
 
 
@@ -734,46 +652,31 @@ def _inferred(case: Case) -> Inference:
 
     is_known_option = case.change.is_option and case.under_key is not None
     if is_known_option and case.is_over and case.is_whole:
-        if case.moneyness is Moneyness.OUT:
-            return _worthless(case)
-        if case.moneyness is Moneyness.IN and settles_in_cash(case.details):
+        if case.is_in is False:
+            return _worthless(case.change)
+        if case.is_in and settles_in_cash(case.details):
             return _SETTLED_IN_CASH
     return _NOTHING_FITS
 
 
-def _underlying_that_moved(case: Case, cases: Mapping[Key, Sequence[Case]]) -> int | None:
-    """Return the underlying of an option if it changed at about the same time."""
-    if not case.change.is_option or case.under_key is None:
-        return None
-    moved = cases.get(case.under_key, ())
-    if any(abs(other.change.seen_at - case.change.seen_at) <= ONE_EVENT for other in moved):
-        return case.under_key[1]
-    return None
-
-
-def _closures_of_case(
-    case: Case, inference: Inference, counter_conid: int | None, now: datetime
-) -> list[Closure]:
+def _closures_of_case(case: Case, inference: Inference, now: datetime) -> list[Closure]:
     """Return the causes of one close, whose quantities add up to what was closed.
 
     Args:
         inference: The cause of what no booking explains.
-        counter_conid: The underlying, if it changed with the option.
     """
     change = case.change
-    by_reason: defaultdict[tuple[Cause, Stage, str], list[Evidence]] = defaultdict(list)
-    for part in case.evidence:
-        if part.quantity * change.closed < 0:  # it reduced the holding
-            booking = part.booking
-            by_reason[booking.cause, booking.stage, booking.detail].append(part)
+    # What reduced the holding.
+    closing = [part for part in case.evidence if part.quantity * change.closed < 0]
+    by_reason = grouped(lambda part: _stated_cause(part.booking.movement), closing)
 
     closures: list[Closure] = []
     open_quantity = abs(change.closed)
-    for evidence in by_reason.values():
+    for reason, evidence in by_reason.items():
         quantity = min(open_quantity, _size_of(evidence))
         open_quantity = rounded(open_quantity - quantity)
-        if quantity:
-            closures.append(_stated_closure(case, evidence, quantity, counter_conid, now))
+        if quantity and reason is not None:
+            closures.append(_stated_closure(change, reason, evidence, quantity, now))
 
     if open_quantity:
         closures.append(_inferred_closure(change, inference, open_quantity, now))
@@ -785,36 +688,34 @@ def _terms_of(change: PositionChange) -> dict[str, object]:
 
 
 def _stated_closure(
-    case: Case,
+    change: PositionChange,
+    reason: _Reason,
     evidence: Sequence[Evidence],
     quantity: float,
-    counter_conid: int | None,
     now: datetime,
 ) -> Closure:
     """Return the cause of a part of a close, with the bookings as evidence."""
-    change = case.change
-    booking = evidence[0].booking
+    cause, stage, detail = reason
     moved = [part.booking.movement for part in evidence]
     trades = [part.booking for part in evidence if part.booking.is_trade]
     paid = known_sum(times(part.booking.movement.price, abs(part.quantity)) for part in evidence)
     realized = known_sum(
-        times(part.booking.movement.realized_pnl, abs(part.quantity / part.booking.quantity))
-        for part in evidence
+        times(part.booking.movement.realized_pnl, part.fraction) for part in evidence
     )
     return Closure(
         **_terms_of(change),  # type: ignore[arg-type]
         closed_at=max((trade.at for trade in trades), default=change.seen_at),
         quantity=copysign(quantity, change.closed),
         price=None if paid is None else paid / _size_of(evidence),
-        cause=booking.cause,
-        stage=booking.stage,
-        detail=booking.detail,
+        cause=cause,
+        stage=stage,
+        detail=detail,
         realized_pnl=realized,
         executions=_joined(movement.execution_id for movement in moved),
         order_ids=_joined(trade.movement.order_id for trade in trades),
         events=_joined(movement.event_id for movement in moved),
         statement=_joined(movement.statement for movement in moved),
-        counter_conid=counter_conid if booking.cause in BY_DELIVERY else None,
+        counter_conid=moved[0].counter_conid,
         judged_at=now,
     )
 

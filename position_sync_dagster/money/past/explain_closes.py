@@ -19,7 +19,6 @@ from position_sync_dagster.domain.reconciliation import Break, Discrepancy, Disc
 from position_sync_dagster.lake.schema import moment, one_of, records_of
 from position_sync_dagster.money.lake import LookedAt, MoneyLake
 from position_sync_dagster.money.past.causes import (
-    BOOKED,
     LAST_PRICE,
     Facts,
     closures_of,
@@ -34,7 +33,7 @@ from position_sync_dagster.money.past.closes import (
     knows_more,
 )
 from position_sync_dagster.money.past.movement_book import MovementBook
-from position_sync_dagster.money.past.movements import MovementSource
+from position_sync_dagster.money.past.movements import BOOKED, MovementSource
 from position_sync_dagster.sync.stream.parts import Asked
 
 # Time in which a close is judged again: its statement may come late, and may be corrected.

@@ -295,7 +295,8 @@ def _age_of(name: StatementName) -> tuple[datetime, date, date]:
     return stated_at or NEVER, last or date.min, first or date.min
 
 
-# How much later than an option's end the broker may book it: over a long weekend.
+# How much later than the broker books a change it may be seen, or the end of an option be booked:
+# an expiry on Friday, a long weekend, and the position is gone on Tuesday.
 BOOKED = timedelta(days=5)
 
 # Account and section.

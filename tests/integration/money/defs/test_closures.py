@@ -184,7 +184,7 @@ def test_the_price_at_the_end_of_an_index_option_is_that_of_the_greeks_in_the_le
     passed = count()
     night = cases.NIGHT
     explainer = CloseExplainer(lake, clock=lambda: night + timedelta(microseconds=next(passed)))
-    lake.position_changes.add([cases.worthless(cases.INDEX_CALL, 1)])
+    lake.position_changes.add([cases.gone(cases.INDEX_CALL, 1)])
 
     def cause() -> str:
         explainer.explain(asked=ASKED)

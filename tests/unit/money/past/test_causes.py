@@ -62,12 +62,8 @@ def change(
     )
 
 
-def worthless(conid: int, before: float, **values: object) -> PositionChange:
-    return change(conid, before, 0.0, market_price=0.01, **values)
-
-
-def deep(conid: int, before: float, **values: object) -> PositionChange:
-    return change(conid, before, 0.0, market_price=40.0, **values)
+def gone(conid: int, before: float, **values: object) -> PositionChange:
+    return change(conid, before, 0.0, **values)
 
 
 def fill(
@@ -225,35 +221,33 @@ CASES = {
         [change(CALL, 0, 2, NOON), change(CALL, 2, 0, NIGHT)], [(Cause.CORRECTED, S, 2)],
         [fill(CALL, 2), booked(CALL, -2, "Ca", NOON + 3 * HOUR, transaction_type="TradeCancel")],
     ),
-    "expired worthless": Case([worthless(CALL, 1)], [(WORTHLESS, P, 1)]),
+    "expired worthless": Case([gone(CALL, 1)], [(WORTHLESS, P, 1)], prices={CALL: 560.0}),
+    "an option near its strike: only the statement knows":
+        Case([gone(CALL, 1)], [(UNKNOWN, P, 1)], prices={CALL: 570.0}),
     "expired, as stated on Friday and gone on Monday": Case(
-        [worthless(CALL, -1, at=END + 3 * DAY, since=END + 2 * HOUR)], [(WORTHLESS, S, -1)],
+        [gone(CALL, -1, at=END + 3 * DAY, since=END + 2 * HOUR)], [(WORTHLESS, S, -1)],
         [booked(CALL, 1, "C;Ep")],
     ),
     "an execution that fits no change: nothing is inferred":
-        Case([worthless(CALL, 1)], [(UNKNOWN, P, 1)], [fill(CALL, -1, NIGHT + 5 * HOUR)]),
+        Case([gone(CALL, 1)], [(UNKNOWN, P, 1)], [fill(CALL, -1, NIGHT + 5 * HOUR)]),
     "the trade that opened an option, before the first list, is no other cause of its end": Case(
-        [deep(CALL, -1), change(SHARES, 100, 0), worthless(PUT, -1)],
+        [gone(CALL, -1), change(SHARES, 100, 0), gone(PUT, -1)],
         [(ASSIGNED, P, -1), (ASSIGNED, P, 100), (WORTHLESS, P, -1)],
         [fill(CALL, -1), fill(PUT, -1)], prices={PUT: 700.0},
     ),
     "half was sold before half expired": Case(
-        [worthless(CALL, 2, since=NOON - HOUR)], [(TRADED, S, 1), (WORTHLESS, S, 1)],
+        [gone(CALL, 2, since=NOON - HOUR)], [(TRADED, S, 1), (WORTHLESS, S, 1)],
         [fill(CALL, -1, **SALE), booked(CALL, -1, "Ep")],
     ),
     "a failed request for executions proves nothing":
-        Case([worthless(CALL, 1, at=NOON)], [(UNKNOWN, P, 1)], asked={}),
-    "an option that was worth something did not expire worthless":
-        Case([change(CALL, 1, 0, market_price=0.4)], [(UNKNOWN, P, 1)]),
-    "a price from long before the end proves nothing":
-        Case([worthless(CALL, 1, since=NOON)], [(UNKNOWN, P, 1)]),
-    "before its end it did not expire": Case([worthless(CALL, 1, at=NOON)], [(UNKNOWN, P, 1)]),
+        Case([gone(CALL, 1, at=NOON)], [(UNKNOWN, P, 1)], asked={}),
+    "before its end it did not expire": Case([gone(CALL, 1, at=NOON)], [(UNKNOWN, P, 1)]),
     "a short put is assigned before its end": Case(
-        [deep(PUT, -2, at=NOON), change(SHARES, 50, 250, NOON + 3 * MINUTE)], [(ASSIGNED, P, -2)],
+        [gone(PUT, -2, at=NOON), change(SHARES, 50, 250, NOON + 3 * MINUTE)], [(ASSIGNED, P, -2)],
     ),
     "a covered call is assigned, and the shares go":
-        Case([deep(CALL, -1), change(SHARES, 100, 0)], [(ASSIGNED, P, -1), (ASSIGNED, P, 100)]),
-    "a long call is exercised": Case([deep(CALL, 1), change(SHARES, 0, 100)], [(EXERCISED, P, 1)]),
+        Case([gone(CALL, -1), change(SHARES, 100, 0)], [(ASSIGNED, P, -1), (ASSIGNED, P, 100)]),
+    "a long call is exercised": Case([gone(CALL, 1), change(SHARES, 0, 100)], [(EXERCISED, P, 1)]),
     "assigned early while the gateway restarted at midnight: nothing traded before it": Case(
         [
             change(CALL, -1, 0, RESTARTED, since=BEFORE),
@@ -264,52 +258,51 @@ CASES = {
         asked={ACCOUNT: (MIDNIGHT, RESTARTED)},
     ),
     "shares that were bought are no assignment": Case(
-        [deep(PUT, -1), change(SHARES, 0, 100)], [(UNKNOWN, P, -1)], [fill(SHARES, 100, NIGHT)],
+        [gone(PUT, -1), change(SHARES, 0, 100)], [(UNKNOWN, P, -1)], [fill(SHARES, 100, NIGHT)],
     ),
     "shares of another number are no assignment":
-        Case([deep(PUT, -1), change(SHARES, 0, 150)], [(UNKNOWN, P, -1)]),
+        Case([gone(PUT, -1), change(SHARES, 0, 150)], [(UNKNOWN, P, -1)]),
     "shares that come an hour later are no assignment":
-        Case([deep(PUT, -1), change(SHARES, 0, 100, NIGHT + HOUR)], [(UNKNOWN, P, -1)]),
+        Case([gone(PUT, -1), change(SHARES, 0, 100, NIGHT + HOUR)], [(UNKNOWN, P, -1)]),
     "both legs of a spread in the money, and no shares come: only the statement knows":
-        Case([deep(CALL, -1), deep(OTHER, 1)], [(UNKNOWN, P, -1), (UNKNOWN, P, 1)]),
+        Case([gone(CALL, -1), gone(OTHER, 1)], [(UNKNOWN, P, -1), (UNKNOWN, P, 1)]),
     "one leg in the money with its shares, and the others out of it": Case(
-        [deep(PUT, -1), worthless(CALL, -1), worthless(OTHER, 1), change(SHARES, 0, 100)],
+        [gone(PUT, -1), gone(CALL, -1), gone(OTHER, 1), change(SHARES, 0, 100)],
         [(ASSIGNED, P, -1), (WORTHLESS, P, -1), (WORTHLESS, P, 1)],
         prices=dict.fromkeys((PUT, CALL, OTHER), 520.0),
     ),
     "one leg in the money with its shares, and another one near its strike": Case(
-        [deep(PUT, -1), worthless(CALL, -1), change(SHARES, 0, 100)],
+        [gone(PUT, -1), gone(CALL, -1), change(SHARES, 0, 100)],
         [(UNKNOWN, P, -1), (UNKNOWN, P, -1)],
     ),
     "two legs in the money with the shares of both: only the statement knows": Case(
-        [deep(CALL, -1), deep(OTHER, -1), change(SHARES, 200, 0)],
+        [gone(CALL, -1), gone(OTHER, -1), change(SHARES, 200, 0)],
         [(UNKNOWN, P, -1), (UNKNOWN, P, -1), (UNKNOWN, P, 200)],
     ),
-    "both legs of a spread, cheap right before its end: no shares came":
-        Case([worthless(CALL, -1), worthless(OTHER, 1)], [(WORTHLESS, P, -1), (WORTHLESS, P, 1)]),
     "at their end, one price does not exercise a put and a call with a higher strike": Case(
-        [deep(PUT, -1), deep(OTHER, 1), change(SHARES, 0, 200)],
+        [gone(PUT, -1), gone(OTHER, 1), change(SHARES, 0, 200)],
         [(UNKNOWN, P, -1), (UNKNOWN, P, 1)],
     ),
     "two options that are transferred, whose shares would offset each other":
-        Case([deep(PUT, 1, at=NOON), deep(CALL, 1, at=NOON)], [(UNKNOWN, P, 1), (UNKNOWN, P, 1)]),
+        Case([gone(PUT, 1, at=NOON), gone(CALL, 1, at=NOON)], [(UNKNOWN, P, 1), (UNKNOWN, P, 1)]),
     "no assignment turns a short position into a long one": Case(
         [change(CALL, -1, 1, NOON), change(SHARES, 100, 0, NOON)],
         [(UNKNOWN, P, -1), (UNKNOWN, P, 100)],
     ),
     "shares that are seen after a gap may have come at its beginning": Case(
-        [worthless(CALL, 1), change(SHARES, 0, 100, NIGHT + 6 * HOUR, since=NIGHT)],
+        [gone(CALL, 1), change(SHARES, 0, 100, NIGHT + 6 * HOUR, since=NIGHT)],
         [(UNKNOWN, P, 1)],
     ),
     "an option clearly out of the money does not hide the exercise of another one": Case(
-        [worthless(OTHER, 1), deep(CALL, 1), change(SHARES, 0, 100, NIGHT + 6 * HOUR, since=NIGHT)],
-        [(WORTHLESS, P, 1), (EXERCISED, P, 1)], prices={OTHER: 570.0},
+        [gone(OTHER, 1), gone(CALL, 1), change(SHARES, 0, 100, NIGHT + 6 * HOUR, since=NIGHT)],
+        [(WORTHLESS, P, 1), (EXERCISED, P, 1)], prices={OTHER: 570.0, CALL: 585.0},
     ),
     "shares of an option in the money are known after a gap too": Case(
-        [deep(CALL, 1), change(SHARES, 0, 100, NIGHT + 6 * HOUR, since=NIGHT)], [(EXERCISED, P, 1)],
+        [gone(CALL, 1), change(SHARES, 0, 100, NIGHT + 6 * HOUR, since=NIGHT)], [(EXERCISED, P, 1)],
+        prices={CALL: 585.0},
     ),
     "shares that came and were traded away during a gap":
-        Case([worthless(CALL, 1)], [(UNKNOWN, P, 1)], [fill(SHARES, -100, NIGHT + 6 * HOUR)]),
+        Case([gone(CALL, 1)], [(UNKNOWN, P, 1)], [fill(SHARES, -100, NIGHT + 6 * HOUR)]),
     "a transfer of its day is stated, not an assignment of days before": Case(
         [change(SHARES, 100, 0, END + 3 * DAY, since=END + timedelta(days=3, hours=-1))],
         [(Cause.TRANSFERRED, S, 100)], [booked(SHARES, -100, "A;C")],
@@ -317,42 +310,43 @@ CASES = {
     ),
     "shares that come minutes after the second of two options are not overlooked": Case(
         [
-            worthless(CALL, 1),
-            worthless(OTHER, 1, at=NIGHT + 14 * MINUTE),
+            gone(CALL, 1),
+            gone(OTHER, 1, at=NIGHT + 14 * MINUTE),
             change(SHARES, 0, 100, NIGHT + 16 * MINUTE),
         ],
         [(UNKNOWN, P, 1), (UNKNOWN, P, 1)],
     ),
     "an assignment, as stated, with its shares": Case(
-        [deep(PUT, -1), change(SHARES, 0, 100)], [(ASSIGNED, S, -1)],
-        [booked(PUT, 1, "A;C"), booked(SHARES, 100, "A;O", price=560.0)],
+        [gone(PUT, -1), change(SHARES, 0, 100)], [(ASSIGNED, S, -1)],
+        [
+            booked(PUT, 1, "A;C", attributes=f'{{"underlyingConid": "{SHARES}"}}'),
+            booked(SHARES, 100, "A;O", price=560.0),
+        ],
     ),
     "offsetting positions: the short leg is assigned, the long one exercised": Case(
-        [deep(CALL, -1), deep(OTHER, 1)], [(ASSIGNED, S, -1), (EXERCISED, S, 1)],
+        [gone(CALL, -1), gone(OTHER, 1)], [(ASSIGNED, S, -1), (EXERCISED, S, 1)],
         [booked(CALL, 1, "C;GEA"), booked(OTHER, -1, "C;GEA")],
     ),
     "an assignment that only the section of events has": Case(
-        [deep(CALL, -1)], [(ASSIGNED, S, -1)],
+        [gone(CALL, -1)], [(ASSIGNED, S, -1)],
         events=[event(EventKind.OPTION_EVENT, 1, type="Assignment")],
     ),
     "an index option in the money is settled in cash":
-        Case([change(INDEX_CALL, 1, 0, market_price=120.0)], [(Cause.CASH_SETTLED, P, 1)]),
+        Case([gone(INDEX_CALL, 1)], [(Cause.CASH_SETTLED, P, 1)], prices={INDEX_CALL: 5920.0}),
     "an index option out of the money":
-        Case([worthless(INDEX_CALL, 1)], [(WORTHLESS, P, 1)], prices={INDEX_CALL: 5700.0}),
-    "an index option near its strike, however cheap":
-        Case([worthless(INDEX_CALL, 1)], [(UNKNOWN, P, 1)], prices={INDEX_CALL: 5790.0}),
-    "a cheap option, and its shares may still come": Case(
-        [worthless(CALL, 1)], [(UNKNOWN, P, 1)],
-        asked={ACCOUNT: (ASKED[ACCOUNT][0], NIGHT + 14 * MINUTE)},
-    ),
+        Case([gone(INDEX_CALL, 1)], [(WORTHLESS, P, 1)], prices={INDEX_CALL: 5700.0}),
+    "an index option near its strike":
+        Case([gone(INDEX_CALL, 1)], [(UNKNOWN, P, 1)], prices={INDEX_CALL: 5790.0}),
     "an option far from its strike, as soon as it is gone": Case(
-        [worthless(CALL, 1)], [(WORTHLESS, P, 1)], asked={ACCOUNT: (ASKED[ACCOUNT][0], NIGHT)},
+        [gone(CALL, 1)], [(WORTHLESS, P, 1)], asked={ACCOUNT: (ASKED[ACCOUNT][0], NIGHT)},
         prices={CALL: 560.0},
     ),
-    "a cheap option near its strike was exercised":
-        Case([worthless(CALL, 1), change(SHARES, 0, 100)], [(EXERCISED, P, 1)]),
-    "settled at the open, cheap the evening before: not known":
-        Case([worthless(INDEX_CALL, 1)], [(UNKNOWN, P, 1)], contracts=AT_THE_OPEN),
+    "an option near its strike was exercised, as its shares show":
+        Case([gone(CALL, 1), change(SHARES, 0, 100)], [(EXERCISED, P, 1)]),
+    "settled at the open, and three hundredths from its strike: not known": Case(
+        [gone(INDEX_CALL, 1)], [(UNKNOWN, P, 1)], contracts=AT_THE_OPEN,
+        prices={INDEX_CALL: 5626.0},
+    ),
     "settled in cash, as stated by its price": Case(
         [change(INDEX_CALL, 1, 0)], [(Cause.CASH_SETTLED, S, 1)],
         [booked(INDEX_CALL, -1, "Ep", price=12.5)],
@@ -388,20 +382,9 @@ CASES = {
         events=[event(EventKind.TRANSFER, 100, type="ACATS", direction="IN", conid=SHARES)],
     ),
     "the statements of its days do not name it":
-        Case([worthless(CALL, 1, at=NOON)], [(UNKNOWN, S, 1)], events=[period()]),
+        Case([gone(CALL, 1, at=NOON)], [(UNKNOWN, S, 1)], events=[period()]),
     "the statement of one of its days is missing": Case(
-        [worthless(CALL, 1, at=NOON, since=NOON - DAY)], [(UNKNOWN, P, 1)], events=[period(FRIDAY)],
-    ),
-    "a price of 0.02 is much for an option on a currency": Case(
-        [change(CALL, -1, 0, sec_type="FOP", strike=1.05, market_price=0.02)], [(UNKNOWN, P, -1)],
-    ),
-    "a price of 0.002 is little for an option on a currency": Case(
-        [change(CALL, -1, 0, sec_type="FOP", strike=1.05, market_price=0.002)],
-        [(WORTHLESS, P, -1)],
-    ),
-    "a price of 0.04 dollars, from a value, is much for an option that is quoted in cents": Case(
-        [change(CALL, -1, 0, sec_type="FOP", strike=460.0, market_price=0.04)], [(UNKNOWN, P, -1)],
-        contracts={CALL: details(CALL, price_magnifier=100)},
+        [gone(CALL, 1, at=NOON, since=NOON - DAY)], [(UNKNOWN, P, 1)], events=[period(FRIDAY)],
     ),
     "a trade of a statement that names its day alone": Case(
         [SOLD_AT_NOON], [(TRADED, S, 2)], [fill(CALL, -2, MIDNIGHT, **SALE)], events=[period()],
@@ -411,7 +394,7 @@ CASES = {
         [fill(CALL, -2, MIDNIGHT, **SALE)],
     ),
     "a newer statement corrects an event": Case(
-        [worthless(CALL, -2)],
+        [gone(CALL, -2)],
         [(ASSIGNED, S, -2)],
         events=[
             event(EventKind.OPTION_EVENT, 2, type=kind, event_id="E9", stated_at=at)
@@ -419,20 +402,20 @@ CASES = {
         ],
     ),
     "the statement of its day was made before it":
-        Case([worthless(CALL, 1, at=NOON)], [(UNKNOWN, P, 1)], events=[period(made=NOON - MINUTE)]),
+        Case([gone(CALL, 1, at=NOON)], [(UNKNOWN, P, 1)], events=[period(made=NOON - MINUTE)]),
     "a statement of its day was made again after it": Case(
-        [worthless(CALL, 1, at=NOON)], [(UNKNOWN, S, 1)],
+        [gone(CALL, 1, at=NOON)], [(UNKNOWN, S, 1)],
         events=[period(made=NOON - MINUTE), period(made=NOON)],
     ),
     "a trade of the evening is in the statement of the next day": Case(
-        [worthless(CALL, 1, at=EVENING - DAY)], [(UNKNOWN, P, 1)], events=[period(last=THURSDAY)],
+        [gone(CALL, 1, at=EVENING - DAY)], [(UNKNOWN, P, 1)], events=[period(last=THURSDAY)],
     ),
     "a trade of Sunday evening is in the statement of Monday": Case(
-        [worthless(CALL, 1, at=EVENING + 2 * DAY)], [(UNKNOWN, S, 1)],
+        [gone(CALL, 1, at=EVENING + 2 * DAY)], [(UNKNOWN, S, 1)],
         events=[period(FRIDAY + 3 * DAY, FRIDAY + 3 * DAY, EVENING + 3 * DAY)],
     ),
     "a close that was seen at night was made before the statement of the evening":
-        Case([worthless(CALL, 1, at=EVENING + 2 * HOUR)], [(UNKNOWN, S, 1)], events=[period()]),
+        Case([gone(CALL, 1, at=EVENING + 2 * HOUR)], [(UNKNOWN, S, 1)], events=[period()]),
 }  # fmt: skip
 
 
@@ -461,8 +444,8 @@ def test_without_facts_no_cause_is_known() -> None:
 
 
 def test_a_worthless_expiry_has_realized_its_cost() -> None:
-    (short,) = Case([worthless(CALL, -1)], []).found()
-    (long,) = Case([worthless(CALL, 2)], []).found()
+    (short,) = Case([gone(CALL, -1)], [], prices={CALL: 560.0}).found()
+    (long,) = Case([gone(CALL, 2)], [], prices={CALL: 560.0}).found()
     assert short.realized_pnl == 112.0
     assert long.realized_pnl == (-224.0)
     assert short.price == 0.0
