@@ -553,42 +553,13 @@ def money_of(parts: Sequence[OwnedPart], fees_beside: float = 0.0) -> CampaignMo
     )
 
 
-class Openings:
-    """The openings of options, to find where a campaign was rolled to."""
-
-    def __init__(self, parts: Iterable[OwnedPart]) -> None:
-        self._parts_of: defaultdict[tuple[str | None, ...], list[OwnedPart]] = defaultdict(list)
-        for part in parts:
-            if part.is_option and part.is_trade and part.opens:
-                movement = part.movement
-                self._parts_of[movement.account, movement.order_id].append(part)
-                self._parts_of[movement.account, movement.symbol, movement.right].append(part)
-
-    def replace(self, closed: OwnedPart) -> bool:
-        """Return whether something of another owner was opened in the place of what closed."""
-        movement = closed.movement
-        candidates = []
-        if movement.order_id is not None:
-            candidates += self._parts_of[movement.account, movement.order_id]
-        if movement.at is not None:
-            for part in self._parts_of[movement.account, movement.symbol, movement.right]:
-                is_near = abs(part.at - closed.at) <= TOGETHER
-                if part.movement.at is not None and is_near:
-                    candidates.append(part)
-        return any(part.owner != closed.owner and part.key != closed.key for part in candidates)
-
-
-def end_of(campaign: TradedCampaign, openings: Openings) -> CampaignEnd:
+def end_of(campaign: TradedCampaign) -> CampaignEnd:
     """Return how a campaign ended."""
-    kinds = set()
-    is_rolled = False
-    for part in campaign.parts:
-        is_of_end = part.movement.session_date == campaign.closed
-        if not is_of_end or not part.quantity or part.opens:
-            continue
-        kinds.add(part.movement.kind)
-        if part.is_trade and part.is_option and openings.replace(part):
-            is_rolled = True
+    kinds = {
+        part.movement.kind
+        for part in campaign.parts
+        if part.movement.session_date == campaign.closed and part.quantity and not part.opens
+    }
 
     if MovementKind.ASSIGNMENT in kinds:
         return CampaignEnd.ASSIGNED
@@ -598,9 +569,6 @@ def end_of(campaign: TradedCampaign, openings: Openings) -> CampaignEnd:
         return CampaignEnd.EXPIRED
     if MovementKind.TRANSFER in kinds:
         return CampaignEnd.TRANSFERRED
-
-    if is_rolled:
-        return CampaignEnd.ROLLED_AWAY
     return CampaignEnd.CLOSED
 
 

@@ -9,15 +9,13 @@ class CampaignEnd(StrEnum):
     """How a campaign ended.
 
     CLOSED: by trades. EXPIRED: by an expiry without value, or one that was settled in cash.
-    ASSIGNED, EXERCISED: by a delivery. ROLLED_AWAY: by a roll to a contract of another strategy, or
-    of none. TRANSFERRED: to another account or broker.
+    ASSIGNED, EXERCISED: by a delivery. TRANSFERRED: to another account or broker.
     """
 
     CLOSED = "closed"
     EXPIRED = "expired"
     ASSIGNED = "assigned"
     EXERCISED = "exercised"
-    ROLLED_AWAY = "rolled away"
     TRANSFERRED = "transferred"
 
 
@@ -63,7 +61,7 @@ class ClosedCampaign(CampaignResult):
         account: IB account.
         opened: The trading day of the first trade; null where that is before all movements.
         days: Calendar days from opened to closed.
-        ended: How it ended: closed, expired, assigned, exercised, rolled away or transferred.
+        ended: How it ended: closed, expired, assigned, exercised or transferred.
         legs: How many contracts it had, with those that rolls and deliveries left.
         contracts: Which these are, as a trader writes them.
         conids: Their contract ids, separated by commas.

@@ -26,7 +26,6 @@ from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, legs_of, one_of, records_of
 from position_sync_dagster.money.campaigns.campaigns import (
     Contract,
-    Openings,
     TradedCampaign,
     capital_at_risk,
     closed_campaigns,
@@ -117,9 +116,8 @@ class CampaignBook:
 
     def rows(self) -> list[ClosedCampaign]:
         """Return the rows of `closed_campaigns`."""
-        openings = Openings(self.parts)
         return [
-            self._row(campaign, currency, openings)
+            self._row(campaign, currency)
             for campaign in self.campaigns
             for currency in campaign.currencies
         ]
@@ -152,9 +150,7 @@ class CampaignBook:
         """Return what is known of the contracts of a campaign."""
         return {conid: self._contracts[conid] for conid in campaign.conids}
 
-    def _row(
-        self, campaign: TradedCampaign, currency: str | None, openings: Openings
-    ) -> ClosedCampaign:
+    def _row(self, campaign: TradedCampaign, currency: str | None) -> ClosedCampaign:
         money = money_of(campaign.parts_in(currency), campaign.fees_beside(currency))
         contracts = self.contracts_of(campaign)
         states = states_of(campaign)
@@ -186,7 +182,7 @@ class CampaignBook:
             opened=campaign.opened,
             closed=campaign.closed,
             days=days,
-            ended=end_of(campaign, openings),
+            ended=end_of(campaign),
             legs=len(campaign.conids),
             contracts="; ".join(names),
             conids=",".join(map(str, campaign.conids)),

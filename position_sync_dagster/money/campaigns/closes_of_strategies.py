@@ -17,10 +17,9 @@ from position_sync_dagster.money.as_of import Past
 from position_sync_dagster.money.campaigns.campaigns import EarnedMoney, earned_by
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.attribution import OwnedPart
-from position_sync_dagster.money.past.closes import Closure, end_text
+from position_sync_dagster.money.past.closes import SLACK, Closure, end_text
 from position_sync_dagster.money.past.owned_parts import (
     RememberedParts,
-    claims_of,
     contracts_of_strategies,
     deciding_movements,
     held_before,
@@ -48,7 +47,6 @@ class Closes:
         since: When the first change of a quantity was recorded; before it, when recording began.
         ends: How holdings of strategies' legs ended whose last change left nothing.
         legs: The legs of strategies, also those that were removed: rows of `active_strategies`.
-        before: The changes, with the quantity `before`.
         parts: Whose the movements of contracts are that strategies may have.
     """
 
@@ -56,7 +54,6 @@ class Closes:
     since: datetime | None = None
     ends: Ends = field(default_factory=dict)
     legs: pl.DataFrame = field(default_factory=schema.ACTIVE_STRATEGIES.polars.to_frame)
-    before: pl.DataFrame = field(default_factory=schema.POSITION_CHANGES.polars.to_frame)
     parts: Sequence[OwnedPart] = ()
 
     @cached_property
@@ -103,14 +100,30 @@ class Closes:
         rows = self.rows.with_row_index("at")
         evidence = rows.select("at", *KEY, evidence=listed.str.split(",")).explode("evidence")
         named = evidence.join(_owners_of_closes(self.parts), on=[*KEY, "evidence"])
-        return named.select(*_OWNED_CLOSE)
+        return named.select("at", "owner", "is_unclear")
 
     @cached_property
     def _claiming_owners(self) -> pl.DataFrame:
-        """The owners of the others, of contracts of legs: those that claimed it then."""
+        """The owners of the others: the strategies that had such a leg then."""
         others = self.rows.with_row_index("at").join(self._named_owners, on="at", how="anti")
-        of_legs = others.join(self.legs.select("conid").unique(), on="conid")
-        return _owners_by_claims(of_legs, self.before, self.legs)
+        claims = self.legs.select(
+            "conid", "removed_at", begin=_BEGIN, of="account", claimed="quantity",
+            owner="strategy_id",
+        )  # fmt: skip
+        joined = others.join(claims, on="conid")
+
+        is_of_account = (pl.col("of") == pl.col("account")).fill_null(value=True)
+        is_same_side = (pl.col("claimed") * pl.col("quantity") > 0).fill_null(value=True)
+        had_begun = pl.col("closed_at") >= pl.col("begin")
+        was_removed = pl.col("closed_at") > pl.col("removed_at") + SLACK
+        claimed = joined.filter(
+            is_of_account, is_same_side, had_begun, ~was_removed.fill_null(value=False)
+        )
+
+        is_part = (pl.col("claimed").abs() < pl.col("quantity").abs()).fill_null(value=False)
+        owners = claimed.select("at", "owner", is_unclear=is_part).unique()
+        of_nobody = owners.filter("is_unclear").with_columns(owner=pl.lit(UNATTRIBUTED))
+        return pl.concat([owners, of_nobody])
 
     @cached_property
     def unnamed(self) -> set[tuple[str, str]]:
@@ -251,7 +264,6 @@ def read_closes(lake: MoneyLake, past: Past | None = None) -> Closes:
         since=since,
         ends=_ends(changes, rows, legs),
         legs=legs,
-        before=changes,
         parts=_parts(lake, changes, past),
     )
 
@@ -302,8 +314,10 @@ _OWNERS = {
 }  # fmt: skip
 
 
-# The number of a close, an owner of it, and whether its part is not known.
-_OWNED_CLOSE = {"at": pl.UInt32, "owner": pl.String, "is_unclear": pl.Boolean}
+# From when on a leg claims what closes.
+_BEGIN = pl.min_horizontal(
+    pl.col("added_at") - SLACK, pl.col("since").cast(pl.Datetime("us", "UTC"))
+)
 
 
 def _owners_of_closes(parts: Iterable[OwnedPart]) -> pl.DataFrame:
@@ -315,24 +329,6 @@ def _owners_of_closes(parts: Iterable[OwnedPart]) -> pl.DataFrame:
             name = movement.execution_id or movement.event_id or movement.change_id
             rows.append((*part.key, name, part.owner, part.whose_is_unclear is not None))
     return pl.DataFrame(rows, _OWNERS, orient="row")
-
-
-def _owners_by_claims(
-    closes: pl.DataFrame, changes: pl.DataFrame, legs: pl.DataFrame
-) -> pl.DataFrame:
-    """Return to whom closes belong that no movement names: to those that claimed it then."""
-    contracts = [leg for leg in schema.legs_of(legs) if isinstance(leg, ActiveContract)]
-    legs_of = grouped(attrgetter("conid"), contracts)
-    before_of = dict(changes.select("change_id", "before").iter_rows())
-    rows = []
-    for close in closes.iter_rows(named=True):
-        conid = close["conid"]
-        before = before_of.get(close["change_id"]) or close["quantity"]
-        holding = (close["account"], conid, before)
-        owners = claims_of(tuple(legs_of[conid]), (holding,), at=close["closed_at"])
-        is_unclear = len(owners) > 1 and abs(close["quantity"]) < abs(before)
-        rows += [(close["at"], owner, is_unclear) for _account, _conid, owner, _share in owners]
-    return pl.DataFrame(rows, _OWNED_CLOSE, orient="row")
 
 
 def _ends(changes: pl.DataFrame, rows: pl.DataFrame, legs: pl.DataFrame) -> Ends:

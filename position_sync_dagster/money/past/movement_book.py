@@ -9,7 +9,7 @@ from operator import attrgetter
 
 import polars as pl
 
-from position_sync_dagster.domain.clock import A_DAY, NEVER
+from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.execution import FLEX, Execution
 from position_sync_dagster.domain.holding import KEY, Key, grouped
 from position_sync_dagster.lake.derived import Replaced
@@ -120,11 +120,10 @@ class MovementBook:
         }
         judged_now = {closure.change_id for closure in judged}
         is_reported = pl.col("source") == MovementSource.API.value
-        stored = _with_their_days(self.lake.movements.records(since, ~is_reported), sections)
         stated = [*_stated_once(statements)]
         stated += [
             movement
-            for movement in stored
+            for movement in self.lake.movements.records(since, ~is_reported)
             if movement.stated_by not in read_now and movement.change_id not in judged_now
         ]
 
@@ -169,20 +168,10 @@ class MovementBook:
         return self.lake.executions.records(begin, pl.col("source") != FLEX)
 
     def _sections(self) -> list[StatedSection]:
-        """Return the sections of all statements.
-
-        Releases that named a statement by its file lost what a file had stated that was replaced.
-        """
+        """Return the sections of all statements."""
         is_sections = pl.col("kind") == EventKind.SECTIONS.value
         events = self.lake.statement_events.records(None, is_sections)
-        in_order = sorted(events, key=lambda event: event.stated_at or NEVER)
-        newest = {(event.statement, event.account): event.stated_at for event in in_order}
-        sections: list[StatedSection] = []
-        for event in events:
-            is_newest = newest[event.statement, event.account] == event.stated_at
-            if is_newest or event.statement not in event.event_id:
-                sections += _sections_in(event)
-        return sections
+        return [*chain.from_iterable(map(_sections_in, events))]
 
     def _terms(
         self,
@@ -284,23 +273,6 @@ def _stated_once(statements: Iterable[Statement]) -> Iterator[Movement]:
             if len(movements) > len(parts.get(name, ())):
                 parts[name] = movements
     return chain.from_iterable(parts.values())
-
-
-def _with_their_days(
-    stored: Iterable[Movement], sections: Collection[StatedSection]
-) -> list[Movement]:
-    """Return movements with the days of their statements, which older releases did not store."""
-    days = grouped(attrgetter("account", "statement", "stated_at"), sections)
-    dated: list[Movement] = []
-    for movement in stored:
-        named = days[movement.account, movement.statement, movement.stated_at]
-        if movement.stated_last is None and named:
-            covering = [part for part in named if part.first <= movement.day <= part.last]
-            part = max(covering or named, key=lambda part: (part.last, part.first))
-            dated.append(replace(movement, stated_first=part.first, stated_last=part.last))
-        else:
-            dated.append(movement)
-    return dated
 
 
 def _again(movement: Movement, terms: Terms) -> Movement:

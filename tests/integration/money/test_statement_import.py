@@ -169,21 +169,3 @@ def test_an_import_commits_once_and_without_news_not_at_all(books, lake, monkeyp
     monkeypatch.setattr(movement_book, "counting_movements", None)
     import_statements(lake, books.settings)
     assert [table.table.version() for table in tables] == versions
-
-
-def test_a_lake_that_named_statements_by_their_files_goes_on(books, lake):
-    """Its movements have no days of their statements; the rows of its sections name the file."""
-    for number in range(3):
-        books.state(day_of(number), of_day(number))
-    table = lake.movements.table
-    without_days = pl.lit(None, pl.Date)
-    older = table.rows().with_columns(stated_first=without_days, stated_last=without_days)
-    derived.replace(table, older)
-
-    books.state(day_of(1), Booked(trades=[traded(STOCK, 7, 220, day_of(1))]))
-    assert lake.movements.rows()["quantity"].to_list() == [1.0, 7.0, 3.0]
-    import_statements(lake, books.settings)
-    forget_files(books.settings)
-    import_statements(lake, books.settings)
-    assert lake.movements.rows()["quantity"].to_list() == [1.0, 7.0, 3.0]
-    assert lake.movements.rows()["stated_last"].null_count() == 0

@@ -11,11 +11,9 @@ from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.money.campaigns.campaigns import (
     CampaignMoney,
-    Openings,
     TradedCampaign,
     capital_at_risk,
     closed_campaigns,
-    end_of,
     money_of,
     states_of,
 )
@@ -280,16 +278,6 @@ def test_a_split_changes_no_profit_and_a_dividend_is_part_of_it():
     ]
     [money] = over(movements, leg(PUT)).values()
     assert money.profit == 200 + 200 + 30 - 4 - 2
-
-
-def test_a_contract_that_one_order_replaces_by_one_of_nobody_was_rolled_away():
-    bought = replace(BOUGHT, order_id="7")
-    parts = parts_of([SOLD, bought, moved(OTHER, -1.0, 2.0, 4, order_id="7")], leg(PUT))
-    [campaign] = closed_campaigns(parts)
-    assert end_of(campaign, Openings(parts)) == "rolled away"
-    alone = parts_of([SOLD, bought], leg(PUT))
-    [campaign] = closed_campaigns(alone)
-    assert end_of(campaign, Openings(alone)) == "closed"
 
 
 def test_what_is_in_no_strategy_is_one_structure_if_one_order_or_one_minute_opened_it():
