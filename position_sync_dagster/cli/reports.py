@@ -302,10 +302,8 @@ def why(
 ) -> None:
     """Show why today's profit of each strategy is what it is, since the close before.
 
-    The number is today's of `figures`, of what is open; the parts add up to it. Near the expiry,
-    and where the close has no greeks, they come from full revaluation: spot, then volatility, then
-    time. `closed` is what closed today, which is in no part. An unknown part is a dash, with the
-    reason behind it.
+    The number is today's of `figures`, of what is open; the parts add up to it. `closed` is what
+    closed today, which is in no part. An unknown part is a dash, with the reason behind it.
     """
     rows = options.asked(home, "why", strategy=strategy, at=as_of)["rows"]
     lines = [f"{row.strategy}: {_largest_legs(row)}" for row in rows]

@@ -212,18 +212,14 @@ STRATEGY_EXPOSURE = TableSpec(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExplainedProfit:
-    """The columns of `profit_explained`.
+class ProfitParts:
+    """A profit, and the parts that add up to it; they are null where it is not known.
 
     Attributes:
-        session_date: Partition: the exchange's trading day.
         since: The close before, from which the profit counts (UTC).
-        closed_at: When the exchange closed on that day.
-        strategy_id: The strategy; UNATTRIBUTED for what no strategy has.
         account: IB account.
         currency: Currency of the money.
-        profit: Profit of the time, the sum of the parts below; they and it are null where the
-            profit of a holding is not known. Unit: `currency`.
+        profit: Profit of the time, the sum of the parts below. Unit: `currency`.
         delta: By the move of the underlyings. Unit: `currency`.
         gamma: By the change of delta during that move. Unit: `currency`.
         vega: By the change of the implied volatilities. Unit: `currency`.
@@ -237,18 +233,10 @@ class ExplainedProfit:
         cash: Dividends, interest and fees that a statement names. Unit: `currency`.
         unexplained: The value of quantities that came or went without a movement, which makes the
             profit unknown; else 0. Unit: `currency`.
-        gross_move: The sum of the sizes of the parts. Unit: `currency`.
-        legs: Holdings with a part in it.
-        without_greeks: Those of them whose greeks were not known: a few are in repricing.
-        unexplained_legs: Which holdings are unexplained.
-        legs_unknown: Holdings, and cash, of which the profit is not known.
-        why_unknown: Which these are, and what is not known of each.
+        why_unknown: Of which holdings, and cash, something is not known, and what of each.
     """
 
-    session_date: dt.date
     since: dt.datetime
-    closed_at: dt.datetime
-    strategy_id: str
     account: str
     currency: str
     profit: float | None
@@ -262,12 +250,32 @@ class ExplainedProfit:
     assignments: float | None
     cash: float | None
     unexplained: float | None
+    why_unknown: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainedProfit(ProfitParts):
+    """The columns of `profit_explained`.
+
+    Attributes:
+        session_date: Partition: the exchange's trading day.
+        closed_at: When the exchange closed on that day.
+        strategy_id: The strategy; UNATTRIBUTED for what no strategy has.
+        gross_move: The sum of the sizes of the parts. Unit: `currency`.
+        legs: Holdings with a part in it.
+        without_greeks: Those of them whose greeks were not known: a few are in repricing.
+        unexplained_legs: Which holdings are unexplained.
+        legs_unknown: Holdings, and cash, of which the profit is not known.
+    """
+
+    session_date: dt.date
+    closed_at: dt.datetime
+    strategy_id: str
     gross_move: float | None
     legs: int
     without_greeks: int
     unexplained_legs: str | None
     legs_unknown: int
-    why_unknown: str | None
 
 
 PROFIT_EXPLAINED = TableSpec(

@@ -6,10 +6,9 @@ row of `account_values`, which has both.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
-
-from pydantic import BaseModel, ConfigDict
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import seconds_since
@@ -38,36 +37,34 @@ class Earned(NamedTuple):
     closed_at: datetime | None = None
 
 
-class Today(BaseModel):
-    """The profit of the day of an account in its base currency: account = the sum of the parts."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Today:
+    """The profit of the day of an account in its base currency: account = the sum of the parts.
 
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        json_schema_serialization_defaults_required=True,
-    )
+    Attributes:
+        account: The broker's own number.
+        open: What is open earned, as far as it is known.
+        closed: What closed today earned since the close before, as far as it is known.
+        cash: Fees and cash: 0, since the broker's number leaves them out.
+        unexplained: The rest: what is not known, and what the broker counts besides; null without
+            `account`.
+        open_unknown: The holdings that `open` leaves out.
+        closed_unknown: The holdings that `closed` leaves out.
+        reasons: What is in each part, by its name; that of `unexplained` names what is not known.
+        at: The moment of all parts.
+        age_s: The age of the broker's number.
+    """
 
     account: float | None
-    """The broker's own number."""
     open: float
-    """What is open earned, as far as it is known."""
     closed: float
-    """What closed today earned since the close before, as far as it is known."""
     cash: float
-    """Fees and cash: 0, since the broker's number leaves them out."""
     unexplained: float | None
-    """The rest: what is not known, and what the broker counts besides; null without `account`."""
     open_unknown: int
-    """The holdings that `open` leaves out."""
     closed_unknown: int
-    """The holdings that `closed` leaves out."""
     reasons: dict[str, str]
-    """What is in each part, by its name; that of `unexplained` names what is not known."""
     at: datetime
-    """The moment of all parts."""
     age_s: float | None
-    """The age of the broker's number."""
 
 
 def bridge(

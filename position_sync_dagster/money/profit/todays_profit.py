@@ -2,9 +2,8 @@
 
 The number that is explained is that of the figures: the broker's profit of the day of each open
 holding, in which commissions are no part. It counts from the close before, so the parts begin with
-that close in `daily_positions`. Near the expiry, and where the close has no greeks, the parts come
-from full revaluation. What our closes and movements do not explain of the broker's number is
-`unexplained`; where a holding cannot be explained, the parts of its strategy are not known.
+that close in `daily_positions`. What our closes and movements do not explain of the broker's number
+is `unexplained`; where a holding cannot be explained, the parts of its strategy are not known.
 """
 
 from collections import defaultdict
@@ -15,7 +14,6 @@ from typing import Any
 
 import polars as pl
 from polars import col
-from pydantic import BaseModel, ConfigDict
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import KEY
@@ -38,24 +36,16 @@ from position_sync_dagster.money.profit.profit import (
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.money.risk.coverage import sum_if_carried
-from position_sync_dagster.money.risk.priced_legs import SIZE, Assumptions, PricedLegs, contract_of
-from position_sync_dagster.money.risk.recorded_risk import assumptions_of
-from position_sync_dagster.money.risk.revaluation import OptionValues, price_steps
+from position_sync_dagster.money.risk.priced_legs import contract_of
+from position_sync_dagster.money.tables import ProfitParts
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import closing_times, exchange_days
-
-# Options that expire within this time are revalued: at five days to the expiry theta and gamma of
-# one at the money change by an eighth within a day, and faster later (both go with 1/√time).
-NEAR_EXPIRY = timedelta(days=5)
 
 # How many of the largest legs of a part are named.
 LARGEST = 3
 
 # Amounts of money below this are the rounding of sums.
 AMOUNT_ROUNDING = 1e-6
-
-# At most so many options are revalued, those with the nearest expiry: each takes 1 to 2 ms.
-MOST_REVALUED = 1000
 
 # How long before a close a row of the ledger may be whose computed greeks count, in days.
 ROWS_OF_CLOSE_DAYS = 1 / 24
@@ -64,91 +54,61 @@ ROWS_OF_CLOSE_DAYS = 1 / 24
 LOOK_BACK = timedelta(days=14)
 
 
-# What greeks need at both ends, and all that splits a change of price by them.
-_GREEK_INPUTS = ("underlying_price", "implied_vol")
-_SPLIT_BY = (*BY_GREEKS, *_GREEK_INPUTS)
+# What splits a change of price by greeks.
+_SPLIT_BY = (*BY_GREEKS, "underlying_price", "implied_vol")
 
 
-class LargestLeg(BaseModel):
-    """What a leg adds to a part."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LargestLeg:
+    """What a leg adds to a part; `leg` is the contract as a trader writes it."""
 
     account: str
     conid: int
     leg: str
-    """The contract as a trader writes it."""
     amount: float
 
 
-class ClosedLeg(BaseModel):
-    """What a holding that closed today earned today."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosedLeg:
+    """What a holding that closed today earned today; `profit` is null where it is not known."""
 
     account: str
     conid: int
     leg: str
-    """The contract as a trader writes it."""
     profit: float | None
-    """Null: not known."""
 
 
-class TodaysProfit(BaseModel):
-    """The profit of today of a strategy in an account and a currency, and what it is made of."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TodaysProfit(ProfitParts):
+    """The profit of today of a strategy in an account and a currency, and what it is made of.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    The profit is today's number of the figures, of what is open: `fees` and `cash` are 0, since the
+    broker leaves them out, and `unexplained` is what the broker counts from another closing price,
+    or from a price of another second.
+
+    Attributes:
+        strategy: The strategy, or UNATTRIBUTED.
+        at: The moment of all numbers.
+        largest: The three largest legs of each part that has any.
+        movements: The ids of the movements since the close, also of what closed.
+        without_greeks: The legs whose change of price no greek splits, since the close has none.
+        left_out: The holdings whose profit of the day is not known, which `profit` leaves out.
+        known: Those whose profit is; where they do not carry the sum, `profit` is null.
+        of: All open holdings.
+        closed: What closed today earned today, which is not in `profit`; null if one is not known.
+        closed_legs: What closed today.
+    """
 
     strategy: str
-    """The strategy, or UNATTRIBUTED."""
-    account: str
-    currency: str
     at: datetime
-    """The moment of all numbers."""
-    since: datetime
-    """The close before, from which they count."""
-    profit: float | None
-    """Today's number of the figures, of what is open: the sum of the parts; null: not known."""
-    delta: float | None
-    """By the move of the underlyings; of `revalued` legs with what gamma adds."""
-    gamma: float | None
-    """By the change of delta during that move."""
-    vega: float | None
-    """By the change of the implied volatilities."""
-    theta: float | None
-    """By the time that passed."""
-    repricing: float | None
-    """The rest of the change of the prices; null, as the greeks, where too few legs have greeks."""
-    trades: float | None
-    """From the prices of trades to the present prices."""
-    fees: float | None
-    """0: the broker's profit of the day leaves commissions out."""
-    assignments: float | None
-    """Assignments, exercises, transfers and corporate actions, and what they left."""
-    cash: float | None
-    """0: income is in no holding's profit of the day."""
-    unexplained: float | None
-    """What the broker counts from another closing price, or from a price of another second."""
     largest: dict[str, list[LargestLeg]]
-    """The three largest legs of each part that has any."""
     movements: list[str]
-    """The ids of the movements since the close, also of what closed."""
-    revalued: list[str]
-    """The legs whose parts come from full revaluation: spot, then volatility, then time."""
     without_greeks: list[str]
-    """The legs whose change of price no greek splits: greeks, volatility or spot is unknown."""
     left_out: int
-    """The holdings whose profit of the day is not known, which `profit` leaves out."""
     known: int
-    """Those whose profit is; where they do not carry the sum, `profit` is null."""
     of: int
-    """All open holdings."""
-    why_unknown: str | None
-    """Why parts are not known, leg by leg, and which legs are left out."""
     closed: float | None
-    """What closed today earned today, which is not in `profit`; null if one is not known."""
     closed_legs: list[ClosedLeg]
-    """What closed today."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,8 +182,7 @@ def explain_today(lake: MoneyLake, settings: Settings, figures: Figures) -> list
     opening = read_opening_book(lake, settings, book.now)
     all_movements = lake.movements.rows(since=opening.session - BOOKED_BEFORE)
     movements = rows_of_logins(all_movements, settings)
-    given = assumptions_of(lake, settings, book)
-    return explained(figures, opening, movements, given, settings)
+    return explained(figures, opening, movements, settings)
 
 
 def of_strategy(
@@ -241,11 +200,7 @@ def of_strategy(
 
 
 def explained(
-    figures: Figures,
-    opening: OpeningBook,
-    movements: pl.DataFrame,
-    given: Assumptions,
-    settings: Settings,
+    figures: Figures, opening: OpeningBook, movements: pl.DataFrame, settings: Settings
 ) -> list[TodaysProfit]:
     """Return why the profit of today of each strategy is what it is; pure.
 
@@ -253,7 +208,6 @@ def explained(
         figures: The figures of now.
         opening: The holdings at the close before.
         movements: Rows of `movements`, from some days before that close on.
-        given: What options are priced with.
         settings: Says which types of holdings are followed.
     """
     book = figures.book
@@ -262,8 +216,10 @@ def explained(
     now = (opening.today, book.now)
     between = movements_between(movements, opening.rows, present, close_before, now, settings)
 
-    holdings = _explained_holdings(opening, present, between.moved, book, given)
-    return _rows_of_groups(figures, opening, between.moved, _parts_of(book, holdings))
+    days = (book.now - opening.closed_at) / A_DAY
+    holdings = explain_holdings(opening.rows, present, between.moved, days=days)
+    parts = _parts_of(book, _with_lost_closes(holdings, opening))
+    return _rows_of_groups(figures, opening, between.moved, parts)
 
 
 def _present_rows(book: Book) -> pl.DataFrame:
@@ -271,33 +227,6 @@ def _present_rows(book: Book) -> pl.DataFrame:
     open_holdings = book.priced.filter(col.position != 0)
     magnifiers = book.split.parts.unique(KEY).select(*KEY, col.magnifier.cast(pl.Float64))
     return open_holdings.join(magnifiers, on=KEY, how="left", maintain_order="left")
-
-
-def _explained_holdings(
-    opening: OpeningBook,
-    present: pl.DataFrame,
-    moved: pl.DataFrame,
-    book: Book,
-    given: Assumptions,
-) -> pl.DataFrame:
-    """Return each holding with its parts by our own values, and how they were found.
-
-    The columns `revalued` and `without_greeks` say where greeks of the close did not split it.
-    """
-    days = (book.now - opening.closed_at) / timedelta(days=1)
-    by_greeks = explain_holdings(opening.rows, present, moved, days=days)
-    with_reasons = _with_lost_closes(by_greeks, opening)
-    ends = _both_ends(opening.rows, present)
-    holdings = with_reasons.join(ends, on=KEY, how="left", maintain_order="left")
-
-    is_wanted = _IS_SPLIT & ((col.expiry <= opening.today + NEAR_EXPIRY) | col.lacks_greeks)
-    by_expiry = holdings.filter(is_wanted).sort("expiry", *KEY, nulls_last=True)
-    steps = _steps_of(by_expiry.head(MOST_REVALUED), opening, present, book, given)
-    return _with_steps(holdings, steps)
-
-
-# Whether a holding is an option whose change of price is split.
-_IS_SPLIT = col.right.is_not_null() & (col.held != 0)
 
 
 def _with_lost_closes(holdings: pl.DataFrame, opening: OpeningBook) -> pl.DataFrame:
@@ -308,95 +237,11 @@ def _with_lost_closes(holdings: pl.DataFrame, opening: OpeningBook) -> pl.DataFr
     return holdings.with_columns(why_unknown=pl.when(is_lost).then(reason).otherwise("why_unknown"))
 
 
-def _both_ends(first: pl.DataFrame, last: pl.DataFrame) -> pl.DataFrame:
-    """Return contract terms of the open holdings, and whether greeks can split their moves."""
-    start = first.select(*KEY, *BY_GREEKS, *_GREEK_INPUTS)
-    end = last.select(*KEY, "right", "strike", "expiry", *_GREEK_INPUTS)
-    joined = end.join(start, on=KEY, how="left", suffix="_0", maintain_order="left")
-
-    inputs = pl.col(*_SPLIT_BY, *[f"{name}_0" for name in _GREEK_INPUTS])
-    lacks_greeks = pl.any_horizontal(inputs.is_null())
-    return joined.select(*KEY, "right", "strike", "expiry", lacks_greeks=lacks_greeks)
-
-
-def _steps_of(
-    wanted: pl.DataFrame,
-    opening: OpeningBook,
-    present: pl.DataFrame,
-    book: Book,
-    given: Assumptions,
-) -> pl.DataFrame:
-    """Return the steps of options at one unit; those without price, spot or terms are left out."""
-    of_symbols = col.symbol.is_in(wanted["symbol"].unique().to_list())
-    before = _priced(opening.rows.filter(of_symbols), given)
-    after = _priced(present.filter(of_symbols), given)
-    priced = [leg.priced for leg in after]
-    has_terms = pl.Series([terms is not None for terms in priced], dtype=pl.Boolean)
-
-    units_before = _units_of(before)
-    units_now = _units_of(after).filter(has_terms)
-    from_close = wanted.select(KEY).join(units_before, on=KEY)
-    moves = from_close.join(units_now, on=KEY, suffix="_now").drop_nulls()
-
-    terms = [priced[place] for place in moves["place_now"]]
-    start = _values_at(opening.closed_at, moves["price"], moves["spot"])
-    end = _values_at(book.now, moves["price_now"], moves["spot_now"])
-    steps = price_steps(terms, start, end)
-    return moves.select(
-        *KEY,
-        spot_step=pl.Series(steps.spot),
-        volatility_step=pl.Series(steps.volatility),
-        time_step=pl.Series(steps.time),
-    )
-
-
-def _values_at(at: datetime, prices: pl.Series, spots: pl.Series) -> OptionValues:
-    return OptionValues(at, prices.to_numpy(), spots.to_numpy())
-
-
-def _priced(rows: pl.DataFrame, given: Assumptions) -> PricedLegs:
-    """Return whole holdings with what each is priced as."""
-    whole = rows.with_columns(
-        share=1.0, notional=pl.when(col.sec_type == "FUT").then("market_value")
-    )
-    return PricedLegs.of(whole, given)
-
-
-def _units_of(legs: PricedLegs) -> pl.DataFrame:
-    """Return the price and the spot of one unit of each holding, null where it is not known."""
-    price = pl.when(SIZE != 0).then(col.market_value / SIZE)
-    spot = pl.when(col.spot != 0).then("spot")
-    numbered = legs.parts.with_row_index("place")
-    return numbered.select(*KEY, "place", price=price, spot=spot)
-
-
-def _with_steps(holdings: pl.DataFrame, steps: pl.DataFrame) -> pl.DataFrame:
-    """Return holdings with the parts of full revaluation where they have steps."""
-    rows = holdings.join(steps, on=KEY, how="left", maintain_order="left")
-    is_revalued = col.spot_step.is_not_null()
-    is_repriced = _IS_SPLIT & col.lacks_greeks & ~is_revalued
-
-    revalued = {
-        "delta": col.units_0 * col.spot_step,
-        "gamma": pl.lit(0.0),  # the step of the spot has both
-        "vega": col.units_0 * col.volatility_step,
-        "theta": col.units_0 * col.time_step,
-    }
-    parts = {}
-    for name, step in revalued.items():
-        # Where one greek is missing, the others explain nothing.
-        by_greek = pl.when(~is_repriced).then(name)
-        parts[name] = pl.when(is_revalued).then(step).otherwise(by_greek)
-
-    split = rows.with_columns(**parts, revalued=is_revalued, without_greeks=is_repriced)
-    return split.with_columns(repricing=col.held - pl.sum_horizontal(BY_GREEKS))
-
-
 def _parts_of(book: Book, holdings: pl.DataFrame) -> pl.DataFrame:
     """Return the parts of holdings, each with its share of the explained profit."""
     parts = book.split.parts.drop(*PARTS, strict=False)
     explained = holdings.select(
-        *KEY, *PARTS, "revalued", "without_greeks", "why_unknown", "is_split", "value_0"
+        *KEY, *PARTS, "without_greeks", "why_unknown", "is_split", "value_0"
     )
     joined = parts.join(explained, on=KEY, how="left", maintain_order="left")
     shared = joined.with_columns(pl.col(*PARTS, "value_0") * col.share)
@@ -479,11 +324,9 @@ def _explained_parts(parts: pl.DataFrame) -> dict[str, Any]:
         sums |= _greeks_that_carry(counted)
         largest = _largest(counted, [name for name in PARTS if sums[name] is not None])
 
-    revalued = counted.filter("revalued")
     return sums | {
         "profit": profit,
         "largest": largest,
-        "revalued": revalued["leg"].to_list(),
         "without_greeks": counted.filter("without_greeks")["leg"].to_list(),
         "left_out": left_out.height,
         "known": counted.height,

@@ -1,19 +1,16 @@
-"""Why today's profit is what it is, against numbers by hand and by Black's formula of QuantLib."""
+"""Why today's profit is what it is, against numbers by hand."""
 
-import math
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import polars as pl
 import pytest
-import QuantLib as ql
 
-from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, broker_rows
 from position_sync_dagster.money.past.movements import MovementKind, Section
-from position_sync_dagster.money.profit.profit import PARTS
+from position_sync_dagster.money.profit.profit import BY_GREEKS, PARTS
 from position_sync_dagster.money.profit.todays_profit import (
     OpeningBook,
     TodaysProfit,
@@ -22,10 +19,8 @@ from position_sync_dagster.money.profit.todays_profit import (
 )
 from position_sync_dagster.money.reports.changes import Day, day_began
 from position_sync_dagster.money.reports.figures import Figures
-from position_sync_dagster.money.risk.priced_legs import Assumptions
 from position_sync_dagster.money.tables import MOVEMENTS
 from position_sync_dagster.settings import Settings
-from tests.support.contracts import contract_details
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
 from tests.support.money_rows import book_of, row
@@ -81,8 +76,6 @@ def rows_of(
     now: list[PositionUpdate],
     movements: list[dict[str, Any]] = [],  # noqa: B006 - never changed
     legs: list[ActiveContract] = [],  # noqa: B006
-    rates: dict[str, float] | None = None,
-    details: list[ContractDetails] = [],  # noqa: B006
     day: Day = Day(since=NOW),  # noqa: B008
     **of_book: Any,
 ) -> list[TodaysProfit]:
@@ -92,21 +85,15 @@ def rows_of(
     )
     book = book_of(now, legs, **of_book)
     figures = Figures(status=None, book=book, day=day)  # type: ignore[arg-type]
-    usual_rates = {"USD": 0.04, "EUR": 0.02}
-    assumptions = Assumptions(
-        now=NOW,
-        rates=usual_rates if rates is None else rates,
-        details={contract.conid: contract for contract in details},
-    )
     frame = pl.DataFrame(movements, schema=MOVEMENTS.polars)
-    profits = explained(figures, opening, frame, assumptions, Settings())
+    profits = explained(figures, opening, frame, Settings())
 
     for strategy in profits:
         parts = [getattr(strategy, name) for name in PARTS]
         if None not in parts:
             assert sum(parts) == pytest.approx(strategy.profit, abs=1e-9)
         else:
-            assert parts[:5] == [None] * 5
+            assert parts[4] is None  # the repricing, as soon as a greek is
             assert strategy.why_unknown
     return profits
 
@@ -129,7 +116,6 @@ def test_a_kept_option_is_split_by_the_greeks_of_the_close() -> None:
     assert parts_of(row, *names) == pytest.approx([delta, gamma, vega, theta, rest, 0.0])
     assert row.profit == (-620.0)
     assert row.strategy == UNATTRIBUTED
-    assert row.revalued == []
     assert row.without_greeks == []
     assert row.left_out == 0
 
@@ -188,79 +174,22 @@ def test_a_weekend_and_a_holiday_count_from_the_last_close() -> None:
     assert timedelta(days=DAYS) == NOW - CLOSE
 
 
-# The expiry is on Wednesday at 16:00 in New York: five days less an hour of daylight saving time
-# after the close of Friday, and 2.2 days from now.
-NEAR = date(2026, 3, 11)
-YEARS_BEFORE = (119 / 24) / 365
-YEARS_NOW = (53 / 24) / 365
-
-
-def black(
-    spot: float, volatility: float, years: float, *, strike: float = 600.0, call: bool = False
-) -> float:
-    """Return the price of a European option at 4 % by Black's formula of QuantLib."""
-    rate = 0.04
-    kind = ql.Option.Call if call else ql.Option.Put
-    payoff = ql.PlainVanillaPayoff(kind, strike)
-    deviation = volatility * math.sqrt(years)
-    forward = spot * math.exp(rate * years)
-    return float(ql.BlackCalculator(payoff, forward, deviation, math.exp(-rate * years)).value())
-
-
-@pytest.mark.parametrize("position", [-3.0, 2.0])
-@pytest.mark.parametrize("call", [False, True])
-def test_near_the_expiry_the_parts_are_those_of_full_revaluation(position, call) -> None:
-    """An option on an index is European: its steps are differences of Black's formula."""
-    first = black(600.0, 0.22, YEARS_BEFORE, call=call)
-    after_spot = black(591.0, 0.22, YEARS_BEFORE, call=call)
-    after_volatility = black(591.0, 0.31, YEARS_BEFORE, call=call)
-    last = black(591.0, 0.31, YEARS_NOW, call=call)
-    units = position * 100
-
-    side = "CALL" if call else "PUT"
-    terms = {"symbol": "SPX", "right": side, "expiry": NEAR}
-    today = units * (last - first)
-    now = held(7, position, last, today, underlying_price=591.0, **terms)
-    details = contract_details(
-        7, symbol="SPX", right=side, strike=600.0, under_sec_type="IND", multiplier=100.0,
-        last_trade_date=NEAR, last_trade_time="16:00:00", time_zone="US/Eastern",
-        trading_class="SPXW",
-    )  # fmt: skip
-    (row,) = rows_of([at_close(7, position, first, **terms)], [now], details=[details])
-    wanted = [units * (after_spot - first), 0.0, units * (after_volatility - after_spot)]
-    wanted += [units * (last - after_volatility), 0.0, 0.0]
-    names = ("delta", "gamma", "vega", "theta", "repricing", "unexplained")
-    assert parts_of(row, *names) == pytest.approx(wanted, abs=0.001 * abs(units))
-    assert [text[:3] for text in row.revalued] == ["SPX"]
-    assert row.without_greeks == []
-
-
-@pytest.mark.parametrize("name", ["delta", "gamma", "vega", "theta", "implied_vol"])
-def test_a_leg_whose_close_lacks_a_greek_is_revalued(name) -> None:
-    before = at_close(1, 2.0, 20.0, **{name: None})
-    (row,) = rows_of([before], [held(1, 2.0, 24.0, 800.0, underlying_price=590.0)])
-    assert len(row.revalued) == 1
-    assert row.delta > 500  # of 200 puts at the money, after 10 points
-    assert row.repricing == pytest.approx(0.0, abs=0.5)
-
-
 @pytest.mark.parametrize(
-    ("close", "now", "rates"),
+    ("close", "now"),
     [
-        ({"underlying_price": None}, {}, None),
-        ({"delta": None}, {"underlying_price": None}, None),
-        ({"delta": None}, {"strike": None}, None),
-        ({"delta": None}, {}, {}),
+        ({"delta": None, "gamma": None, "vega": None, "theta": None}, {}),
+        ({"underlying_price": None}, {}),
+        ({}, {"underlying_price": None}),
+        ({}, {"implied_vol": None}),
     ],
 )
-def test_without_spot_terms_or_a_rate_nothing_says_what_the_change_of_the_price_is(
-    close, now, rates
-) -> None:
+def test_what_greeks_do_not_split_of_the_only_leg_is_in_no_part(close, now) -> None:
     present = held(1, 2.0, 24.0, 800.0, **{"underlying_price": 590.0} | now)
-    (row,) = rows_of([at_close(1, 2.0, 20.0, **close)], [present], rates=rates)
-    assert parts_of(row, "delta", "vega", "theta", "repricing") == [None] * 4
+    (row,) = rows_of([at_close(1, 2.0, 20.0, **close)], [present])
+    assert row.repricing is None
+    assert None in parts_of(row, *BY_GREEKS)
     assert parts_of(row, "profit", "trades", "unexplained") == pytest.approx([800, 0, 0])
-    assert len(row.without_greeks) == 1
+    assert len(row.without_greeks) == ("delta" in close)
     assert "too few legs have greeks" in str(row.why_unknown)
 
 
