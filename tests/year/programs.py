@@ -336,7 +336,12 @@ class Watched:
             await self.tick()
 
     async def tick(self) -> None:
-        """Let the sensors tick, five seconds after the last time."""
+        """Let the sensors tick, five seconds after the last time.
+
+        The gateway sends profits meanwhile, as each second: a worthless option has no other value.
+        """
+        self.gateway._gateway.profits.send_all()
+        self.gateway._gateway.flush()
         self.program.clock.advance(TICK)
         await asyncio.to_thread(self.program.tick)
         self.most_lines = max(self.most_lines, len(self.gateway._gateway.market_data.lines))
