@@ -29,12 +29,6 @@ def what_if(
     ] = None,
     days: Annotated[str, typer.Option(metavar="LIST", help="Days that have passed.")] = "0",
     rate: Annotated[float, typer.Option(help="Change of the interest rates in points.")] = 0.0,
-    in_moves: Annotated[
-        bool, typer.Option("--in-moves", help="--spot is in implied moves of one day.")
-    ] = False,
-    ratio: Annotated[
-        bool, typer.Option("--ratio", help="--vol is a list of factors, such as 0.8,1,1.25.")
-    ] = False,
     scenario: Annotated[
         str | None, typer.Option(metavar="NAME", help="A scenario of scenarios.yaml instead.")
     ] = None,
@@ -78,8 +72,6 @@ def what_if(
         vol=vol,
         days=days,
         rate=rate,
-        in_moves=in_moves,
-        ratio=ratio,
         scenario=scenario,
         trade=trade or [],
         close=close or [],
@@ -91,13 +83,12 @@ def what_if(
         at=as_of,
     )
     rows = answer["rows"]
-    is_ratio = answer["ratio"]
     if "notes" in answer:
-        _show_compared(rows, answer["notes"], is_ratio=is_ratio, json=json)
+        _show_compared(rows, answer["notes"], json=json)
         return
 
     if rows and not json:
-        _print_scenarios(rows, is_ratio=is_ratio)
+        _print_scenarios(rows)
     notes = [f"{left['legs']} left out: {left['reason']}" for left in answer["left_out"]]
     _show(rows, notes, json=json)
 
@@ -107,11 +98,11 @@ def _show(rows: Sequence[Any], notes: Sequence[str], *, json: bool) -> None:
     output.show(rows, notes if rows else [_NOTHING], json=json)
 
 
-def _print_scenarios(rows: Sequence[Mapping[str, Any]], *, is_ratio: bool) -> None:
+def _print_scenarios(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the profits of each group, volatility and day, with a column for each move."""
     lines: dict[tuple[object, ...], dict[str, Any]] = {}
     for row in rows:
-        group = {name: row[name] for name in _GROUP} | {"vol": _vol_of(row, is_ratio=is_ratio)}
+        group = {name: row[name] for name in _GROUP} | {"vol": f"{row['vol']:+g}"}
         key = (row["conid"], *group.values())
         line = lines.setdefault(key, group | {"left_out": row["left_out"]})
         line[f"{row['spot']:+g}"] = _profit(row)
@@ -139,15 +130,7 @@ def _greek(side: Mapping[str, Any], name: str) -> float | str | None:
 _GROUP = ("name", "strategy", "account", "currency", "days")
 
 
-def _vol_of(row: Mapping[str, Any], *, is_ratio: bool) -> str:
-    """Return a change of the volatilities, as points or as a factor."""
-    vol = row["vol"]
-    return f"×{vol:g}" if is_ratio else f"{vol:+g}"
-
-
-def _show_compared(
-    rows: Sequence[Mapping[str, Any]], notes: Sequence[str], *, is_ratio: bool, json: bool
-) -> None:
+def _show_compared(rows: Sequence[Mapping[str, Any]], notes: Sequence[str], *, json: bool) -> None:
     """Print what trades give or cost, and what the groups that differ are before and after."""
     if json:
         output.print_json(rows)
@@ -156,7 +139,7 @@ def _show_compared(
     output.show(rows, notes, json=False)
     differing = [row for row in rows if row["before"] != row["after"]]
     if differing:
-        lines = [_compared_line(row, is_ratio=is_ratio) for row in differing]
+        lines = [_compared_line(row) for row in differing]
         output.print_table(lines, list(lines[0]))
         payoffs = []
         for row in differing:
@@ -167,13 +150,13 @@ def _show_compared(
     output.show(rows, _warnings(differing), json=False)
 
 
-def _compared_line(row: Mapping[str, Any], *, is_ratio: bool) -> dict[str, Any]:
+def _compared_line(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the cells of a group in a scenario, before and after."""
     before = row["before"] or {}
     after = row["after"] or {}
     line = {name: row[name] for name in _GROUP}
     line["spot"] = row["spot"]
-    line["vol"] = _vol_of(row, is_ratio=is_ratio)
+    line["vol"] = f"{row['vol']:+g}"
     line["before"] = _profit(before)
     line["after"] = _profit(after)
     line["realised"] = after.get("realised")

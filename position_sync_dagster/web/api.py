@@ -169,7 +169,6 @@ def _what_if(source: PageFigures, query: WhatIfQuery, now: datetime) -> dict[str
             "at": compared.before.now,
             "rows": rows,
             "left_out": left_out_of(compared.after_legs),
-            "ratio": points[0].is_ratio,
             "notes": compared.notes,
         }
 
@@ -179,7 +178,6 @@ def _what_if(source: PageFigures, query: WhatIfQuery, now: datetime) -> dict[str
         "at": book.now,
         "rows": scenario_rows(chosen, points, query.level),
         "left_out": left_out_of(chosen),
-        "ratio": points[0].is_ratio,
     }
 
 

@@ -389,8 +389,6 @@ class WhatIfAnswer(ApiModel):
     at: datetime
     rows: list[WhatIfRow]
     left_out: list[LeftOut]
-    ratio: bool
-    """Whether `vol` is a factor, as the query or the scenario of the file says."""
     notes: list[str] = []
     """What the trades give or cost against the mark, and what priced each."""
 
@@ -521,10 +519,6 @@ class WhatIfQuery(MomentQuery, TradesQuery):
     """Days that have passed, separated by commas."""
     rate: float = 0.0
     """Change of the interest rates in points."""
-    in_moves: bool = False
-    """Whether `spot` is in implied moves of one day."""
-    ratio: bool = False
-    """Whether `vol` has factors, such as 0.8."""
     scenario: str | None = None
     """A scenario of scenarios.yaml, instead of the numbers."""
     level: Breakdown = Breakdown.STRATEGY
@@ -538,7 +532,7 @@ class WhatIfQuery(MomentQuery, TradesQuery):
 
         Raises:
             ValidationError: A number is out of its range.
-            UserError: There is no such scenario, or a factor is not above 0.
+            UserError: There is no such scenario.
         """
         if self.scenario is not None:
             if self.scenario not in named:
@@ -548,18 +542,7 @@ class WhatIfQuery(MomentQuery, TradesQuery):
                 )
             return [named[self.scenario]]
 
-        changes = self.vol or [1.0 if self.ratio else 0.0]
-        if self.ratio and min(changes) <= 0:
-            raise UserError("A factor of the volatilities is not above 0.", remedy="Correct it.")
-        points = []
-        for spot, vol, days in product(self.spot, changes, self.days):
-            point = Point(
-                spot=spot,
-                vol=vol,
-                days=days,
-                rate=self.rate,
-                in_moves=self.in_moves,
-                is_ratio=self.ratio,
-            )
-            points.append(point)
-        return points
+        return [
+            Point(spot=spot, vol=vol, days=days, rate=self.rate)
+            for spot, vol, days in product(self.spot, self.vol or [0.0], self.days)
+        ]

@@ -24,11 +24,10 @@ class Point(Part):
 
     Attributes:
         name: The name of a scenario that a person wrote.
-        spot: The move of the underlyings: in percent, or in moves of one day as their implied
-            volatility has them.
+        spot: The move of the underlyings, in percent.
         underlying: The only underlying that moves by `spot`; the others follow it by their betas.
             None: all move by it.
-        vol: The change of each volatility: in points, or as a ratio.
+        vol: The change of each volatility, in points.
         days: Days that have passed.
         rate: The change of the interest rates, in points.
         largest_loss: For some strategies the largest allowed loss.
@@ -40,31 +39,25 @@ class Point(Part):
     vol: Annotated[float, Field(ge=-500, le=500)] = 0.0
     days: Annotated[float, Field(ge=0, le=3650)] = 0.0
     rate: Annotated[float, Field(ge=-100, le=100)] = 0.0
-    in_moves: bool = False
-    is_ratio: bool = False
     largest_loss: dict[str, Annotated[float, Field(ge=0, le=1e15)]] = Field(
         default_factory=dict, max_length=MOST_NAMES
     )
 
-    def factor(self, symbol: str, moves: Mapping[str, float], betas: Mapping[str, float]) -> float:
+    def factor(self, symbol: str, betas: Mapping[str, float]) -> float:
         """Return what the price of an underlying is multiplied by; NaN if that is not known.
 
         Args:
             symbol: The underlying.
-            moves: The move of one day of each underlying, as a part of its price.
             betas: By how much each underlying moves when the index moves by 1.
         """
         share = self.spot / 100
-        if self.in_moves:
-            share = self.spot * moves.get(symbol, math.nan)
         if self.underlying in (None, symbol) or not share:
             return 1.0 + share
 
-        beta = betas.get(symbol)
         beta_of_named = betas.get(self.underlying)
-        if beta is None or not beta_of_named:
+        if not beta_of_named:
             return math.nan
-        return 1.0 + share * (beta / beta_of_named)
+        return 1.0 + share * betas.get(symbol, math.nan) / beta_of_named
 
 
 SCENARIOS_FILE = "scenarios.yaml"

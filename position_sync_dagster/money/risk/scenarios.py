@@ -23,8 +23,6 @@ from position_sync_dagster.money.risk.priced_legs import SIZE, PricedLeg, Priced
 from position_sync_dagster.money.risk.scenario_file import Point
 from position_sync_dagster.money.risk.terms import as_options
 
-TRADING_DAYS = 252.0
-
 
 class Breakdown(StrEnum):
     """What the rows of a result are of."""
@@ -75,23 +73,13 @@ def changes(legs: PricedLegs, points: Sequence[Point]) -> model.Array:
 
 def _factors(legs: PricedLegs, points: Sequence[Point]) -> model.Array:
     """Return what the price of each part's underlying is multiplied by, at each point."""
-    symbols = legs.parts["symbol"].to_list()
-    moves = _moves(legs.parts)
     betas = legs.given.betas
-
+    symbols = legs.parts["symbol"].to_list()
     factors_of = {
-        symbol: [point.factor(symbol, moves, betas) for point in points] for symbol in set(symbols)
+        symbol: [point.factor(symbol, betas) for point in points] for symbol in set(symbols)
     }
-
     factors = [factors_of[symbol] for symbol in symbols]
     return np.array(factors).reshape(-1, len(points))
-
-
-def _moves(parts: pl.DataFrame) -> dict[str, float]:
-    """Return the move of one day of each underlying: from the median of its volatilities."""
-    volatilities = parts.drop_nulls("implied_vol").unique(["conid", "implied_vol", "spot"])
-    of_a_day = col.implied_vol.median() / TRADING_DAYS**0.5
-    return dict(volatilities.group_by("symbol").agg(of_a_day).iter_rows())
 
 
 def _option_changes(
@@ -108,7 +96,7 @@ def _option_changes(
     def priced(point: Point, prices: model.Array) -> model.Array:
         """Return the prices of the options at a point."""
         later = options.later(point.days, point.rate / 100)
-        moved = volatility * point.vol if point.is_ratio else volatility + point.vol / 100
+        moved = volatility + point.vol / 100
         within = np.clip(moved, model.LOWEST_VOLATILITY, model.HIGHEST_VOLATILITY)
         return model.prices(later, prices, within)
 
@@ -127,7 +115,7 @@ def _option_changes(
 
     alike: dict[tuple[float, ...], list[int]] = defaultdict(list)
     for number, point in enumerate(points):
-        alike[point.vol, point.is_ratio, point.days, point.rate].append(number)
+        alike[point.vol, point.days, point.rate].append(number)
 
     # numpy computes outside the interpreter's lock.
     threads = min(len(alike), os.cpu_count() or 1)

@@ -6,11 +6,12 @@ are computed as one batch.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from itertools import repeat
+from math import ceil
 
 import numpy as np
 
@@ -173,9 +174,7 @@ def dividend_rows(
 
 
 def _in_major_unit(amount: float | None, details: ContractDetails) -> float | None:
-    if amount is None:
-        return None
-    return amount / details.price_magnifier
+    return None if amount is None else amount / details.price_magnifier
 
 
 def ex_moment(day: date) -> datetime:
@@ -209,13 +208,8 @@ def dividends_stated(
 
 def _continued(last: DatedDividend, known_until: datetime, gap: timedelta) -> list[DatedDividend]:
     """Return the dividends that follow, after the time until which all are known."""
-    dividends = []
-    ex_date = last.ex_date + gap
-    while ex_date < last.ex_date + AHEAD:
-        if ex_date > known_until:
-            dividends.append(replace(last, ex_date=ex_date))
-        ex_date += gap
-    return dividends
+    ex_dates = (last.ex_date + number * gap for number in range(1, ceil(AHEAD / gap)))
+    return [replace(last, ex_date=ex_date) for ex_date in ex_dates if ex_date > known_until]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,9 +229,7 @@ class ExerciseTerms:
     @property
     def side(self) -> float:
         """1 for a call, −1 for a put."""
-        if self.right == "CALL":
-            return 1.0
-        return -1.0
+        return 1.0 if self.right == "CALL" else -1.0
 
     def above_strike(self, price: float) -> float:
         """Return by how much an option is in the money; below 0 out of the money."""
@@ -285,11 +277,8 @@ class OptionTerms(ExerciseTerms):
 
         amount = sum(dividend.amount for dividend in self.until_expiry)
         share = sum(dividend.share for dividend in self.until_expiry)
-        sums = []
-        if amount:
-            sums.append(f"{amount:.4g} paid")
-        if share:
-            sums.append(f"{share:.4g} of the price")
+        sums = [f"{amount:.4g} paid"] if amount else []
+        sums += [f"{share:.4g} of the price"] if share else []
         return f"{model_of_option}, dividends {' and '.join(sums) or 'none'}"
 
 
@@ -367,10 +356,7 @@ def with_rate(
 ) -> OptionTerms:
     """Return the terms for the model, which needs the interest rate of the currency."""
     return OptionTerms(
-        right=delivered.right,
-        strike=delivered.strike,
-        expires_at=delivered.expires_at,
-        exercise=delivered.exercise,
+        **{part.name: getattr(delivered, part.name) for part in fields(delivered)},
         rate=rate,
         dividends=() if delivered.exercise.is_on_future else dividends,
     )
@@ -421,35 +407,34 @@ def expires_at(expiry: date | None, details: ContractDetails | None) -> datetime
         expiry: The day that the row of the holding names: it counts if the details name another.
     """
     if details is None:
-        if expiry:
-            return expiry_moment(expiry)
-        return None
+        return expiry_moment(expiry) if expiry else None
 
-    day = details.last_day
-    clock = details.last_trade_time
-    if details.is_settled_at_the_open:
-        day = details.expires_on
-        clock = AT_THE_OPEN
-
+    is_at_the_open = details.is_settled_at_the_open
+    day = details.expires_on if is_at_the_open else details.last_day
     if expiry not in (None, details.last_trade_date, details.expires_on):
         day = expiry
-    if day:
-        return expiry_moment(day, clock, details.time_zone)
-    return None
+    clock = AT_THE_OPEN if is_at_the_open else details.last_trade_time
+    return expiry_moment(day, clock, details.time_zone) if day else None
 
 
 def as_options(
     terms: Sequence[OptionTerms], at: Iterable[datetime], spots: Iterable[float]
 ) -> VanillaOptions:
     """Return options as the model takes them, each at its own moment and price."""
-    options = []
-    dividends = []
-    for option, now, spot in zip(terms, at, spots, strict=False):
-        years = years_between(now, option.expires_at)
-        is_call = option.right == "CALL"
-        options.append((is_call, option.strike, years, option.rate, option.exercise))
-        dividends.append([dividend.after(now, spot) for dividend in option.dividends or ()])
-    return VanillaOptions.of(options, dividends)
+    placed = list(zip(terms, at, spots, strict=False))
+    return VanillaOptions.of(
+        [
+            (
+                option.right == "CALL", option.strike, years_between(now, option.expires_at),
+                option.rate, option.exercise,
+            )
+            for option, now, _spot in placed
+        ],
+        [
+            [dividend.after(now, spot) for dividend in option.dividends or ()]
+            for option, now, spot in placed
+        ],
+    )  # fmt: skip
 
 
 FIRST_GUESS = 0.3
@@ -509,10 +494,9 @@ BELOW_PARITY = 0.01
 def compute(legs: Sequence[ModelledLeg], now: datetime) -> None:
     """Find the volatility and the greeks of options with a value and a price, or the reasons."""
     priced = [(leg, leg.terms) for leg in legs if isinstance(leg.terms, OptionTerms)]
-    _find_volatilities([(leg, terms) for leg, terms in priced if leg.volatility is None])
+    _find_volatilities(priced)
 
     alive = []
-    volatilities = []
     for leg, terms in priced:
         leg.greeks = None
         leg.reason = NoGreeks.NOT_COMPUTED
@@ -521,55 +505,44 @@ def compute(legs: Sequence[ModelledLeg], now: datetime) -> None:
         if terms.expires_at <= now:
             leg.reason = NoGreeks.EXPIRED
         elif isinstance(leg.volatility, float):
-            alive.append((leg, terms))
-            volatilities.append(leg.volatility)
+            alive.append((leg, terms, leg.volatility))
         elif _is_at_parity(leg, terms):
             # Its greeks are the limits for a volatility that vanishes.
-            alive.append((leg, terms))
-            volatilities.append(model.LOWEST_VOLATILITY)
-        elif isinstance(leg.volatility, StrEnum):
+            alive.append((leg, terms, model.LOWEST_VOLATILITY))
+        else:
             leg.reason = leg.volatility
 
     if alive:
-        _compute_greeks(alive, volatilities, now)
+        _compute_greeks(alive, now)
 
 
 def _is_at_parity(leg: ModelledLeg, terms: OptionTerms) -> bool:
     """Return whether a value shows no volatility because it is what exercise gives."""
-    if leg.spot_then is None:
-        return False
-    if leg.volatility is NoVolatility.NO_VEGA:
-        return True
-    if leg.volatility is not NoVolatility.BELOW_INTRINSIC:
-        return False
+    if leg.volatility is not NoVolatility.BELOW_INTRINSIC or leg.spot_then is None:
+        return leg.volatility is NoVolatility.NO_VEGA
 
     least = terms.intrinsic(leg.spot_then) - BELOW_PARITY * terms.strike
     return leg.value >= least
 
 
-def _compute_greeks(
-    legs: Sequence[tuple[ModelledLeg, OptionTerms]], volatilities: Sequence[float], now: datetime
-) -> None:
+def _compute_greeks(legs: Sequence[tuple[ModelledLeg, OptionTerms, float]], now: datetime) -> None:
     """Set the greeks of options, each with the volatility that prices it."""
-    spot = np.array([leg.spot for leg, _terms in legs], dtype=float)
-    volatility = np.array(volatilities)
-    options = as_options([terms for _leg, terms in legs], repeat(now), spot.tolist())
+    spot = np.array([leg.spot for leg, *_ in legs], dtype=float)
+    volatility = np.array([volatility for *_, volatility in legs])
+    options = as_options([terms for _, terms, _ in legs], repeat(now), spot.tolist())
     greeks = model.greeks(options, spot, volatility, model.COARSE)
 
-    numbers = np.stack([greeks.delta, greeks.gamma, greeks.vega, greeks.theta, spot])
-    for (leg, terms), of_leg in zip(legs, numbers.T.tolist(), strict=True):
-        if not np.isfinite(of_leg).all() or leg.value_at is None:
+    names = ("delta", "gamma", "vega", "theta")
+    numbers = np.stack([getattr(greeks, name) for name in names]).T
+    for (leg, terms, _), of_leg in zip(legs, numbers.tolist(), strict=True):
+        if not np.isfinite(of_leg).all() or leg.spot is None or leg.value_at is None:
             continue
-        delta, gamma, vega, theta, underlying_price = of_leg
         leg.reason = None
         leg.greeks = HoldingGreeks(
+            **dict(zip(names, of_leg, strict=True)),
             # At parity no volatility is known; its greeks do not depend on it.
             implied_vol=leg.volatility if isinstance(leg.volatility, float) else None,
-            delta=delta,
-            gamma=gamma,
-            vega=vega,
-            theta=theta,
-            underlying_price=underlying_price,
+            underlying_price=leg.spot,
             greeks_time=leg.spot_at,
             greeks_method=terms.text,
             volatility_time=leg.value_at,
@@ -579,31 +552,27 @@ def _compute_greeks(
 def _find_volatilities(legs: Sequence[tuple[ModelledLeg, OptionTerms]]) -> None:
     """Find the volatilities that the values of options show, or the reasons."""
     asked = []
-    terms_of = []
-    times = []
-    spots = []
-
     for leg, terms in legs:
+        if leg.volatility is not None:
+            continue
         if leg.value_at is None or terms.expires_at <= leg.value_at:
             leg.volatility = NoGreeks.EXPIRED
         elif leg.spot_then is None:
             leg.volatility = NoGreeks.NO_PRICE_THEN
         else:
-            asked.append(leg)
-            terms_of.append(terms)
-            times.append(leg.value_at)
-            spots.append(leg.spot_then)
+            asked.append((leg, terms, leg.value_at, leg.spot_then))
     if not asked:
         return
 
+    legs_asked, terms_of, times, spots = zip(*asked, strict=True)
     volatilities, reasons = model.implied_volatility(
         as_options(terms_of, times, spots),
-        np.array([leg.value for leg in asked]),
+        np.array([leg.value for leg in legs_asked]),
         np.array(spots),
-        np.array([leg.near for leg in asked]),
+        np.array([leg.near for leg in legs_asked]),
         model.COARSE,
     )
-    for leg, volatility, reason in zip(asked, volatilities.tolist(), reasons, strict=True):
+    for leg, volatility, reason in zip(legs_asked, volatilities.tolist(), reasons, strict=True):
         leg.volatility = reason or volatility
         if reason is None:
             leg.near = volatility

@@ -97,20 +97,13 @@ def test_a_person_sees_a_table_and_what_is_left_out(lake):
     assert "1 left out: its implied volatility is not known" in printed
 
 
-def test_volatilities_are_printed_as_points_or_as_factors(lake):
+def test_volatilities_are_printed_as_points(lake):
     def vols(*arguments: str) -> set[str]:
         head, *lines = run("--spot", "-5,5", *arguments).splitlines()
         place = head.index("vol")
         return {line[place:].split()[0] for line in lines if line.startswith("UNATTRIBUTED")}
 
     assert vols("--vol", "-5,10") == {"-5", "+10"}
-    assert vols("--vol", "0.8,1.25", "--ratio") == {"×0.8", "×1.25"}
-    trade = ("--trade", f"-1 SPY {NEW:%Y%m%d} C 650 @3.20")
-    assert "×0.8" in run("--spot", "-5,5", "--vol", "0.8", "--ratio", *trade)
-    calm = "{name: calm, vol: 0.7, is_ratio: true}"
-    Path("scenarios.yaml").write_text(f"scenarios: [{calm}]\n")
-    assert vols("--scenario", "calm") == {"×0.7"}
-    assert "×0.7" in run("--scenario", "calm", *trade)
 
 
 def test_a_scenario_by_name_uses_betas_and_is_recorded_with_its_limit(lake):

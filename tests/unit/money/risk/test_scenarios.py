@@ -138,20 +138,6 @@ def test_the_others_follow_a_named_underlying_by_their_betas() -> None:
     assert profit_of == {"SPY": pytest.approx(-4800), "AAPL": pytest.approx(-7200), "GLD": None}
 
 
-def test_moves_of_a_day_follow_from_the_volatilities_of_an_underlying() -> None:
-    legs = priced([ROWS[0], ROWS[4]])
-    rows = scenarios(legs, [Point(spot=2, in_moves=True)], Breakdown.LEG)
-    of_share = rows.filter(pl.col("conid") == 5).get_column("profit").item()
-    assert of_share == pytest.approx(60_000 * 2 * 0.2 / 252**0.5)
-
-
-def test_a_ratio_changes_the_volatility_of_each_option_by_its_part() -> None:
-    points = [Point(vol=1.25, is_ratio=True), Point(vol=5.0)]  # of 20 %
-    by_ratio, by_points = scenario_rows(priced(ROWS[:1]), points, Breakdown.ACCOUNT)
-    assert by_ratio["profit"] == pytest.approx(by_points["profit"])
-    assert by_ratio["profit"] < -100
-
-
 def test_a_change_of_the_rates_changes_options_alone() -> None:
     legs = priced([ROWS[1], ROWS[4]])
     profit_of = {
