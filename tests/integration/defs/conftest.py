@@ -1,13 +1,17 @@
 """A Dagster instance, a lake, and fixtures that fill its tables."""
 
 import os
+import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import IO, Any
+from unittest.mock import patch
 
 import dagster as dg
 import polars as pl
@@ -87,9 +91,30 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
+class SentHere:
+    """The program of a delivery, as a `Popen` in this process: one of its own takes a second."""
+
+    def __init__(self, _command: Sequence[str], *, stdin: IO[str], **_: object) -> None:
+        with patch("sys.stdin", stdin), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._code = alerts.main()
+
+    def poll(self) -> int:
+        """Return its exit code."""
+        return self._code
+
+    def wait(self, _seconds: float = 0.0) -> int:
+        """Return its exit code."""
+        return self._code
+
+
 @pytest.fixture
 def receiver(settings, monkeypatch) -> Iterator[Receiver]:
     """Serve one receiver of messages, which is told at once."""
+    programs = SimpleNamespace(
+        Popen=SentHere, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired
+    )
+    monkeypatch.setattr(alerts, "subprocess", programs)
     with running_receiver() as found:
         monkeypatch.setenv("POSITION_SYNC_ALERT_URLS", found.url)
         monkeypatch.setattr(Settings, "alert_after_s", 0.0)

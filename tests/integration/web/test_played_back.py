@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,8 +13,10 @@ from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.figures import NOT_KEPT, read_figures
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.web import api
 from position_sync_dagster.web.served_figures import PageFigures
+from tests.support.empty_lakes import put_tables
 from tests.support.holdings import make_row
 from tests.unit.money.past.test_causes import change, details
 
@@ -78,9 +79,17 @@ class LiveDay:
         return json.loads(api.ask(source, "figures", self.now, at=at.isoformat()))
 
 
-@pytest.fixture
-def day(lake, settings) -> Iterator[LiveDay]:
-    day = LiveDay(lake.path, settings)
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    lake = tmp_path_factory.mktemp("played-back") / "lake"
+    put_tables(lake)
+    return Settings(lake=str(lake), gateway_id="gate")
+
+
+@pytest.fixture(scope="module")
+def day(settings: Settings) -> LiveDay:
+    """Return a day that all tests look at."""
+    day = LiveDay(settings.lake, settings)
     day.live()
     day.now += timedelta(days=1)
     return day
