@@ -33,11 +33,11 @@ from position_sync_dagster.sync.exchange_days import exchange_days
 # quote of a line that was there.
 OLDEST_QUOTE = timedelta(seconds=Settings.row_interval_s + 10)
 
-NO_QUOTE = "no line had a quote right before it"
-
 # The type of market data that is not delayed.
 LIVE_DATA = 1
 
+
+Row = Mapping[str, Any]
 
 # A contract, and when it was filled.
 _Moment = tuple[int, datetime | None]
@@ -51,22 +51,6 @@ class FillGrouping(StrEnum):
     HOUR = "hour"
     UNDERLYING = "underlying"
     MONTH = "month"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuoteBefore:
-    """The quote of a trusted line right before a fill.
-
-    Attributes:
-        at: When its row was written.
-        bid, ask: In the major unit of the currency.
-        multiplier: Units of the underlying in one contract.
-    """
-
-    at: datetime
-    bid: float
-    ask: float
-    multiplier: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,10 +143,12 @@ def grouped_costs(fills: Iterable[FillCost], by: FillGrouping) -> list[GroupCost
 def _group_cost(group: str | None, currency: str, fills: Sequence[FillCost]) -> GroupCost:
     with_quote = [fill for fill in fills if fill.slippage is not None]
     without = [fill for fill in fills if fill.slippage is None]
-    slippage = known_sum(fill.slippage for fill in with_quote) if with_quote else None
-    spread = known_sum(fill.spread for fill in with_quote)
-    fees = known_sum(fill.fee for fill in with_quote)
 
+    def summed(name: str) -> float | None:
+        return known_sum(getattr(fill, name) for fill in with_quote) if with_quote else None
+
+    slippage = summed("slippage")
+    spread = summed("spread")
     reasons = Counter(fill.why_unknown for fill in without)
     reasons.update("the fee is not known" for fill in fills if fill.fee is None)
     return GroupCost(
@@ -172,34 +158,35 @@ def _group_cost(group: str | None, currency: str, fills: Sequence[FillCost]) -> 
         fills=len(fills),
         slippage=slippage,
         part_of_spread=None if slippage is None or not spread else slippage / spread,
-        fees=fees if with_quote else None,
-        cost=known_sum([slippage, fees]),
+        fees=summed("fee"),
+        cost=summed("cost"),
         fees_without_quote=known_sum(fill.fee for fill in without),
         why_unknown="; ".join(f"{count}: {why}" for why, count in reasons.most_common()) or None,
     )
 
 
-def fill_cost(fill: FillCost, quote: QuoteBefore | str) -> FillCost:
+def fill_cost(fill: FillCost, quote: Row) -> FillCost:
     """Return a fill with what it cost against the quote before it; pure.
 
     Args:
         fill: What was filled.
-        quote: The quote; a text: why there is none.
+        quote: The row of the ledger before it, with `magnifier`; empty: there is none.
     """
-    if fill.at is None or fill.price is None:
-        return replace(fill, why_unknown="its time, or its price, is not known")
-    if isinstance(quote, str):
-        return replace(fill, why_unknown=quote)
+    why = _why_unknown(fill, quote)
+    if why is not None or fill.price is None:
+        return replace(fill, why_unknown=why)
 
-    mid = (quote.bid + quote.ask) / 2
-    slippage = fill.quantity * (fill.price - mid) * quote.multiplier
-    spread = abs(fill.quantity) * (quote.ask - quote.bid) * quote.multiplier
+    bid = quote["bid"] / quote["magnifier"]
+    ask = quote["ask"] / quote["magnifier"]
+    mid = (bid + ask) / 2
+    slippage = fill.quantity * (fill.price - mid) * quote["multiplier"]
+    spread = abs(fill.quantity) * (ask - bid) * quote["multiplier"]
     return replace(
         fill,
-        bid=quote.bid,
-        ask=quote.ask,
+        bid=bid,
+        ask=ask,
         mid=mid,
-        quoted_at=quote.at,
+        quoted_at=quote["timestamp"],
         slippage=slippage,
         spread=spread,
         part_of_spread=slippage / spread if spread else None,
@@ -207,25 +194,40 @@ def fill_cost(fill: FillCost, quote: QuoteBefore | str) -> FillCost:
     )
 
 
+def _why_unknown(fill: FillCost, quote: Row) -> str | None:
+    """Return why it is not known what a fill cost; None: it is."""
+    if fill.at is None or fill.price is None:
+        return "its time, or its price, is not known"
+    if not quote:
+        return "no line had a quote right before it"
+    if quote["value_source"] != ValueOrigin.TICK or None in (quote["bid"], quote["ask"]):
+        return "its line was not trusted, or had no quote with two sides"
+    if quote["market_data_type"] not in (None, LIVE_DATA):
+        return "its market data was delayed or frozen"
+    if quote["bid"] > quote["ask"]:
+        return "its quote was crossed"
+    return None if quote["magnifier"] else "the unit of its quote is not known"
+
+
 def combinations_as_one(fills: Sequence[FillCost]) -> list[FillCost]:
     """Return fills where those of a combination have a slippage only if each of its legs has; pure.
 
     How the broker divides the price of a combination among its legs says nothing.
     """
-    incomplete: dict[str, FillCost] = {}
+    incomplete: dict[str, str] = {}
     for order, of_order in grouped(lambda fill: fill.order, fills).items():
-        without = [fill for fill in of_order if fill.slippage is None]
+        without = [fill.contract for fill in of_order if fill.slippage is None]
         if without and len({fill.conid for fill in of_order}) > 1:
-            incomplete[order] = without[0]
+            incomplete[order] = f"another leg of its order has no quote: {without[0]}"
 
-    costs = []
-    for fill in fills:
-        missing = incomplete.get(fill.order)
-        if missing is not None and fill.slippage is not None:
-            why = f"another leg of its order has no quote: {missing.contract}"
-            fill = replace(fill, slippage=None, cost=None, part_of_spread=None, why_unknown=why)
-        costs.append(fill)
-    return costs
+    return [
+        replace(
+            fill, slippage=None, cost=None, part_of_spread=None, why_unknown=incomplete[fill.order]
+        )
+        if fill.order in incomplete and fill.slippage is not None
+        else fill
+        for fill in fills
+    ]
 
 
 # ---- what is read
@@ -240,23 +242,23 @@ def read_fill_costs(
         since: The first trading day; None: any.
     """
     zone = exchange_days(settings.calendar, date.min, date.min).zone
-    trades = grouped(attrgetter("key"), filter(_is_trade, CampaignBook(lake, settings).parts))
+    trades = [
+        part for part in CampaignBook(lake, settings).parts if part.is_trade and part.quantity
+    ]
     fills = []
-    for parts in trades.values():
+    for parts in grouped(attrgetter("key"), trades).values():
         taken_back = cancelled_ids([part.movement for part in parts])
-        for part in parts:
-            is_wanted = since is None or part.movement.session_date >= since
-            if is_wanted and part.movement.movement_id not in taken_back:
-                fills.append(_fill(part, zone))
+        fills += [
+            _fill(part, zone)
+            for part in parts
+            if part.movement.movement_id not in taken_back
+            if since is None or part.movement.session_date >= since
+        ]
 
     quotes = _read_quotes(lake, fills)
-    costs = [fill_cost(fill, quotes.get((fill.conid, fill.at), NO_QUOTE)) for fill in fills]
+    costs = [fill_cost(fill, quotes.get((fill.conid, fill.at), {})) for fill in fills]
     in_order = sorted(costs, key=lambda fill: (fill.day, fill.at or NEVER, fill.movement_id))
     return combinations_as_one(in_order)
-
-
-def _is_trade(part: OwnedPart) -> bool:
-    return part.is_trade and bool(part.quantity)
 
 
 def _fill(part: OwnedPart, zone: ZoneInfo) -> FillCost:
@@ -286,7 +288,7 @@ def _fill(part: OwnedPart, zone: ZoneInfo) -> FillCost:
 _QUOTED = ["conid", "source", "bid", "ask", "value_source", "market_data_type", *VALUED]
 
 
-def _read_quotes(lake: MoneyLake, fills: Iterable[FillCost]) -> dict[_Moment, QuoteBefore | str]:
+def _read_quotes(lake: MoneyLake, fills: Iterable[FillCost]) -> dict[_Moment, Row]:
     """Read the last row of a line before each fill, day by day; blocks."""
     moments = {(fill.conid, fill.at) for fill in fills if fill.at is not None}
     if not moments:
@@ -296,39 +298,19 @@ def _read_quotes(lake: MoneyLake, fills: Iterable[FillCost]) -> dict[_Moment, Qu
     recorded = lake.updates.sync.days()
     in_cents = lake.contracts.quoted_in_cents()
 
-    quotes: dict[_Moment, QuoteBefore | str] = {}
+    quotes: dict[_Moment, Row] = {}
     for (day,), of_day in in_order.group_by(col.at.dt.date(), maintain_order=True):
         if day not in recorded:
             continue
         first: datetime = of_day["at"][0]
-        last: datetime = of_day["at"][-1]
         between = lake.updates.sync.between(
-            first - OLDEST_QUOTE, last, of_day["conid"].to_list(), _QUOTED
+            first - OLDEST_QUOTE, of_day["at"][-1], of_day["conid"].to_list(), _QUOTED
         )
         of_lines = between.filter(col.position != 0, source=Source.STREAM.value)
         before = of_day.join_asof(
             of_lines.with_columns(magnifier=magnifier_in(in_cents)),
             left_on="at", right_on="timestamp", by="conid", tolerance=OLDEST_QUOTE, coalesce=False,
         )  # fmt: skip
-        for row in before.drop_nulls("timestamp").iter_rows(named=True):
-            quotes[row["conid"], row["at"]] = _quote_in(row)
+        rows = before.drop_nulls("timestamp").to_dicts()
+        quotes |= {(row["conid"], row["at"]): row for row in rows}
     return quotes
-
-
-def _quote_in(row: Mapping[str, Any]) -> QuoteBefore | str:
-    """Return the quote of a row of the ledger; a text: why it has none."""
-    bid = row["bid"]
-    ask = row["ask"]
-    if row["value_source"] != ValueOrigin.TICK or bid is None or ask is None:
-        return "its line was not trusted, or had no quote with two sides"
-    if row["market_data_type"] not in (None, LIVE_DATA):
-        return "its market data was delayed or frozen"
-    if bid > ask:
-        return "its quote was crossed"
-
-    unit = row["magnifier"]
-    if unit is None:
-        return "the unit of its quote is not known"
-    return QuoteBefore(
-        at=row["timestamp"], bid=bid / unit, ask=ask / unit, multiplier=row["multiplier"]
-    )

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK, exchange_date
@@ -67,9 +68,7 @@ class ExpiringLeg:
     @property
     def is_uncovered(self) -> bool | None:
         """Whether the account lacks what goes; None: not known."""
-        if self.missing is None:
-            return None
-        return self.missing > NO_UNITS
+        return None if self.missing is None else self.missing > NO_UNITS
 
     @property
     def row(self) -> NewRow:
@@ -99,12 +98,13 @@ def expiries(legs: PricedLegs, *, until: date, strategy: str | None = None) -> l
     deliveries = list(_deliveries(legs))
     _count_all_missing(deliveries, legs)
 
-    chosen = []
-    for delivery in deliveries:
-        is_of_strategy = strategy in (None, delivery.leg.row["strategy_id"])
-        if is_of_strategy and exchange_date(delivery.expires_at) <= until:
-            chosen.append(delivery.row)
-    return sorted(chosen, key=lambda row: (row["expires_at"], row["strategy_id"], row["conid"]))
+    chosen = [
+        delivery.row
+        for delivery in deliveries
+        if strategy in (None, delivery.leg.row["strategy_id"])
+        and exchange_date(delivery.expires_at) <= until
+    ]
+    return sorted(chosen, key=itemgetter("expires_at", "strategy_id", "conid"))
 
 
 def expiry_report(
@@ -141,18 +141,15 @@ def uncovered_calls(legs: PricedLegs) -> list[NewRow]:
     deliveries = []
     for delivery in _deliveries(legs):
         terms = delivery.leg.delivered
-        if terms is None or delivery.is_cash_settled:
-            continue
-        delivery.units = _units_delivered(delivery.leg, terms) if terms.right == "CALL" else 0.0
-        deliveries.append(delivery)
+        if terms is not None and not delivery.is_cash_settled:
+            delivery.units = _units_delivered(delivery.leg, terms) if terms.right == "CALL" else 0.0
+            deliveries.append(delivery)
     _count_all_missing(deliveries, legs)
-
-    rows = []
-    for delivery in deliveries:
-        if delivery.is_uncovered:
-            uncovered = {"expires_at": delivery.expires_at, "missing": delivery.missing}
-            rows.append(delivery.leg.named | uncovered)
-    return rows
+    return [
+        delivery.leg.named | {"expires_at": delivery.expires_at, "missing": delivery.missing}
+        for delivery in deliveries
+        if delivery.is_uncovered
+    ]
 
 
 def _count_all_missing(deliveries: Sequence[ExpiringLeg], legs: PricedLegs) -> None:
@@ -165,12 +162,12 @@ def _count_all_missing(deliveries: Sequence[ExpiringLeg], legs: PricedLegs) -> N
 
 def undated_options(legs: PricedLegs) -> list[NewRow]:
     """Return the options whose expiry is not known, so that no list by days has them."""
-    rows = []
-    for leg in legs:
-        is_option = leg.row["right"] is not None or leg.delivered is not None
-        if is_option and _expires_at(leg, legs) is None:
-            rows.append(leg.named | {"reason": NotPriced.NO_TERMS})
-    return rows
+    return [
+        leg.named | {"reason": NotPriced.NO_TERMS}
+        for leg in legs
+        if (leg.row["right"] is not None or leg.delivered is not None)
+        and _expires_at(leg, legs) is None
+    ]
 
 
 def _account_and_underlying(leg: PricedLeg) -> tuple[Any, ...]:
@@ -182,9 +179,7 @@ def _expires_at(leg: PricedLeg, legs: PricedLegs) -> datetime | None:
     if leg.delivered is not None:
         return leg.delivered.expires_at.astimezone(NEW_YORK)
     moment = expires_at(leg.row["expiry"], legs.given.details.get(leg.row["conid"]))
-    if moment is None:
-        return None
-    return moment.astimezone(NEW_YORK)
+    return None if moment is None else moment.astimezone(NEW_YORK)
 
 
 def _deliveries(legs: PricedLegs) -> Iterable[ExpiringLeg]:
@@ -217,30 +212,23 @@ def _delivery(leg: PricedLeg, expires_at: datetime, legs: PricedLegs) -> Expirin
         delivery.units = 0.0 if in_cash else None
         delivery.is_cash_settled = in_cash or None
         delivery.reason = None if in_cash else FUTURE_DELIVERY
-        return delivery
-
-    if not isinstance(terms, ExerciseTerms):
+    elif isinstance(terms, NotPriced):
         delivery.reason = terms.value
-        return delivery
-    if not spot:
+    elif not spot:
         delivery.reason = NotPriced.NO_PRICE.value
-        return delivery
-
-    worth = terms.intrinsic(spot)
-    delivery.is_pinned = abs(spot - terms.strike) <= PINNED * spot
-    delivery.units = 0.0
-    if worth > 0 and not in_cash:
-        delivery.units = terms.side * _units_delivered(leg, terms)
-    is_marked = in_cash or terms.exercise.is_on_future
-    delivery.cash = leg.size * worth if is_marked else -delivery.units * terms.strike
+    else:
+        worth = terms.intrinsic(spot)
+        comes = worth > 0 and not in_cash
+        delivery.units = terms.side * _units_delivered(leg, terms) if comes else 0.0
+        delivery.is_pinned = abs(spot - terms.strike) <= PINNED * spot
+        is_marked = in_cash or terms.exercise.is_on_future
+        delivery.cash = leg.size * worth if is_marked else -delivery.units * terms.strike
     return delivery
 
 
 def _units_delivered(leg: PricedLeg, terms: ExerciseTerms) -> float:
     """Return the shares that a leg delivers as a call, or the futures: one for each option."""
-    if terms.exercise.is_on_future:
-        return leg.quantity
-    return leg.size
+    return leg.quantity if terms.exercise.is_on_future else leg.size
 
 
 def _count_missing(deliveries: Sequence[ExpiringLeg], held: Sequence[PricedLeg]) -> None:
@@ -277,9 +265,7 @@ def _depth(delivery: ExpiringLeg) -> float:
     """Return by how much an option is in the money."""
     terms = delivery.leg.delivered
     spot = delivery.leg.row["spot"]
-    if terms is not None and spot:
-        return terms.above_strike(spot)
-    return 0.0
+    return terms.above_strike(spot) if terms is not None and spot else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -342,9 +328,7 @@ def _not_judged(leg: PricedLeg) -> str | None:
     terms = leg.delivered
     earns_interest = terms is not None and (terms.right == "PUT" or terms.exercise.is_on_future)
     if earns_interest and leg.priced is None and _in_the_money(leg):
-        if _extrinsic(leg) > NEAR_PARITY:
-            return NotPriced.NO_RATE.value
-        return None
+        return NotPriced.NO_RATE.value if _extrinsic(leg) > NEAR_PARITY else None
     return None
 
 
@@ -365,17 +349,12 @@ def _in_the_money(leg: PricedLeg) -> bool | None:
 def _judged(leg: PricedLeg, given: Assumptions) -> NewRow | None:
     """Return why a holder would exercise; None: he would not."""
     terms = leg.delivered
-    now = given.now
-    if terms is None:
+    if terms is None or not _in_the_money(leg):
         return None
+
     spot = leg.row["spot"]
     worth = terms.above_strike(spot)
-    if worth <= 0:
-        return None
-
     extrinsic = _extrinsic(leg)
-    basis = worth if terms.exercise.is_on_future else terms.strike
-
     gain: float | None = 0.0
     ex_date = None
     threshold = model.ROUNDING
@@ -383,23 +362,22 @@ def _judged(leg: PricedLeg, given: Assumptions) -> NewRow | None:
         gain = None  # without a rate it is not known what is earned by waiting
         threshold = NEAR_PARITY
         if leg.priced is not None:
+            basis = worth if terms.exercise.is_on_future else terms.strike
             rate = leg.priced.rate
-            gain = basis * -math.expm1(-rate * years_between(now, terms.expires_at))
+            gain = basis * -math.expm1(-rate * years_between(given.now, terms.expires_at))
             interest = basis * rate * (WAITING / timedelta(days=model.DAYS_PER_YEAR))
             threshold = max(NEAR_PARITY, interest)
     else:
         coming = [
             (dividend.ex_date, dividend.amount_at(spot))
             for dividend in given.dividends.get(leg.row["symbol"]) or ()
-            if now < dividend.ex_date <= terms.expires_at
+            if given.now < dividend.ex_date <= terms.expires_at
         ]
-        if coming:
-            ex_date, gain = min(coming)
-            if ex_date - now <= BEFORE_EX_DATE:
-                threshold = max(threshold, gain)
+        ex_date, gain = min(coming, default=(None, 0.0))
+        if ex_date is not None and ex_date - given.now <= BEFORE_EX_DATE:
+            threshold = max(threshold, gain)
 
-    if gain is not None:
-        gain = max(gain, -extrinsic)
+    gain = None if gain is None else max(gain, -extrinsic)
     gains_nothing = gain is not None and gain < model.ROUNDING
     if extrinsic > threshold or gains_nothing:
         return None

@@ -219,18 +219,17 @@ def _is_among(leg: ActiveContract, unclear: UnclearRoll) -> bool:
     )
 
 
+# What of a leg its new contract keeps.
+_KEPT = ("strategy_id", "quantity", "account", "priority", "since")
+
+
 def _change(leg: ActiveContract, roll: Roll, now: datetime) -> LegChange:
     opened = roll.opened
-    earlier_conids = [*leg.replaced, leg.conid]
     after = ActiveContract(
         opened.conid, opened.symbol, opened.right, opened.strike, opened.expiry,
-        strategy_id=leg.strategy_id,
+        **{name: getattr(leg, name) for name in _KEPT},
         added_at=now,
-        quantity=leg.quantity,
-        account=leg.account,
-        priority=leg.priority,
-        rolled_from=",".join(map(str, earlier_conids)),
-        since=leg.since,
+        rolled_from=",".join(map(str, [*leg.replaced, leg.conid])),
     )  # fmt: skip
     return LegChange(roll=roll, before=leg, after=after)
 
@@ -251,8 +250,8 @@ def _why_not(
         return "the new contract is not held any more"
 
     for active_leg in legs:
-        names_accounts = leg.account is not None and active_leg.account is not None
-        is_elsewhere = names_accounts and leg.account != active_leg.account
+        accounts_of_both = {leg.account, active_leg.account}
+        is_elsewhere = None not in accounts_of_both and len(accounts_of_both) > 1
         if is_elsewhere or active_leg.key == leg.key:
             continue
         if active_leg.conid == leg.conid:

@@ -116,18 +116,15 @@ def _doubt(limit: Limit, book: Book, subject: Split) -> str:
 
 def _doubt_of_legs(limit: Limit, book: Book, subject: Split) -> str:
     """Return which leg is not certain; "" if all are, or if the limit does not depend on legs."""
-    if limit.account is None or limit.measure is Measure.MISSING_LEGS:
-        is_unresolved = limit.strategy_id in book.unresolved
-        if is_unresolved or (limit.account is not None and book.unresolved):
+    is_of_account = limit.account is not None
+    if not is_of_account or limit.measure is Measure.MISSING_LEGS:
+        if limit.strategy_id in book.unresolved or (is_of_account and book.unresolved):
             return "the contract of a leg is not found"
 
         mismatches = subject.legs["mismatch"].drop_nulls().unique().sort().to_list()
         if mismatches:
             return f"a leg does not match its contract: {'; '.join(mismatches)}"
-
-    if limit.account is None and subject.legs.is_empty():
-        return "the strategy has no active leg"
-    return ""
+    return "the strategy has no active leg" if not is_of_account and subject.legs.is_empty() else ""
 
 
 def _doubt_of_values(limit: Limit, book: Book, parts: pl.DataFrame) -> str:
@@ -145,9 +142,7 @@ def _doubt_of_values(limit: Limit, book: Book, parts: pl.DataFrame) -> str:
         return f"the quantity has changed, and no row has been written since: {_named(unwritten)}"
 
     late = parts.filter(~is_current(book.live_since))
-    if late.is_empty():
-        return ""
-    return f"not confirmed lately: {_named(late)}"
+    return "" if late.is_empty() else f"not confirmed lately: {_named(late)}"
 
 
 def _sum(limit: Limit, book: Book, parts: pl.DataFrame) -> Reading:
@@ -172,9 +167,10 @@ def _sum(limit: Limit, book: Book, parts: pl.DataFrame) -> Reading:
         rate_from = rates.get(currency)
         rate_to = rates.get(limit.currency or "")
         if not rate_from or not rate_to:
-            values = f"account {account} has values in {currency}"
-            missing = f"the broker has sent no exchange rate to {limit.currency}"
-            return Reading(unknown=f"{limit.place}: {values}, and {missing}")
+            return Reading(
+                unknown=f"{limit.place}: account {account} has values in {currency}, and the "
+                f"broker has sent no exchange rate to {limit.currency}"
+            )
         total += amount * rate_from / rate_to
     return Reading(number=round(total, 9))
 

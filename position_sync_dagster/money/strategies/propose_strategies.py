@@ -1,6 +1,5 @@
 """Strategies proposed from the tables, made active when they are accepted, and named in a line."""
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -9,6 +8,7 @@ from functools import lru_cache
 import polars as pl
 
 from position_sync_dagster.domain.holding import BrokerPosition
+from position_sync_dagster.domain.leg import few
 from position_sync_dagster.lake.lake import all_broker_rows
 from position_sync_dagster.lake.schema import broker_positions_of, one_of
 from position_sync_dagster.money.lake import MoneyLake
@@ -28,12 +28,8 @@ CHANGE = ("account", "conid", "symbol", "before", "after")
 # A holding that was opened within this time, and that no strategy has, is named in a line.
 NEW = timedelta(days=1)
 
-# The proposal of a larger book is of the underlyings alone in which something was opened: each
-# holding takes some 2 ms.
-MOST_HELD = 1000
-
-# Of more kinds than these the number alone is said.
-MOST_KINDS = 3
+# The most structures that the line names.
+MOST_NAMED = 3
 
 FIRST_STEP = (
     "No strategy is active, so nothing is streamed: `position-sync strategies propose` shows the "
@@ -83,12 +79,8 @@ def read_proposal(
     holdings = held(lake, settings, *conditions)
 
     keys = {holding.key for holding in holdings}
-    conids = {conid for _account, conid in keys}
-    movements = [
-        movement
-        for movement in (lake.movements.records(None, one_of("conid", conids)) if keys else ())
-        if movement.key in keys
-    ]
+    recorded = lake.movements.records(None, one_of("conid", {conid for _account, conid in keys}))
+    movements = [movement for movement in recorded if movement.key in keys]
 
     registry = lake.registry.sync
     legs = registry.get_all_active()
@@ -105,18 +97,13 @@ def accept(
         StrategiesFileError: The file cannot be written, or has a mistake.
         LakeError: The table cannot be used.
     """
-    legs = []
-    for strategy in strategies:
-        for part in strategy.legs:
-            leg = leg_of(
-                part.instrument,
-                strategy.name,
-                now,
-                account=strategy.account,
-                quantity=part.quantity,
-            )
-            legs.append(leg)
-
+    legs = [
+        leg_of(
+            part.instrument, strategy.name, now, account=strategy.account, quantity=part.quantity
+        )
+        for strategy in strategies
+        for part in strategy.legs
+    ]
     if settings.strategies_file is not None:
         RuledFile(settings.strategies_file).add(legs)
     lake.registry.sync.add_many(legs)
@@ -174,7 +161,7 @@ def next_step(lake: MoneyLake, settings: Settings, now: datetime) -> str | None:
 def _in_no_strategy(
     lake: MoneyLake, settings: Settings, minute: datetime, _versions: tuple[int, ...]
 ) -> str | None:
-    """Return how many structures no strategy has, as `propose` lists them, if some are new."""
+    """Return which structures are new and in no strategy; None without any."""
     changes = lake.position_changes.rows(minute - NEW, columns=CHANGE)
     has_grown = pl.col("after").abs() > pl.col("before").abs()
     has_turned = pl.col("after") * pl.col("before") < 0
@@ -183,26 +170,13 @@ def _in_no_strategy(
         return None
 
     opened_keys = set(opened.select("account", "conid").iter_rows())
-    is_large = all_broker_rows(lake, settings).height > MOST_HELD
-    underlyings = {*opened["symbol"]} if is_large else None
-    proposed = read_proposal(lake, settings, underlyings=underlyings).strategies
-    new_kinds: Counter[str] = Counter()
-    for strategy in proposed:
-        keys = {(strategy.account, leg.conid) for leg in strategy.legs}
-        if strategy.kind != SINGLE and not opened_keys.isdisjoint(keys):
-            new_kinds[f"{strategy.underlying} {strategy.kind}"] += 1
-    if not new_kinds:
+    proposal = read_proposal(lake, settings, underlyings={*opened["symbol"]})
+    new = [
+        f"{strategy.underlying} {strategy.kind}"
+        for strategy in proposal.strategies
+        if strategy.kind != SINGLE
+        and any((strategy.account, leg.conid) in opened_keys for leg in strategy.legs)
+    ]
+    if not new:
         return None
-
-    counted = []
-    for kind, count in new_kinds.items():
-        ending = "s" if count > 1 else ""
-        counted.append(f"{count} {kind}{ending}")
-    new = f"{new_kinds.total()} structures"
-    if len(counted) <= MOST_KINDS:
-        new = ", ".join(counted)
-    text = f"{new} {'is' if new_kinds.total() == 1 else 'are'} in no strategy"
-    if new_kinds.total() < len(proposed):
-        least = "at least " if is_large else ""
-        text = f"{least}{len(proposed)} structures are in no strategy, of which new: {new}"
-    return f"{text}: `position-sync strategies propose`."
+    return f"New, and in no strategy: {few(new, MOST_NAMED)}: `position-sync strategies propose`."

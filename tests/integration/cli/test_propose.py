@@ -109,14 +109,7 @@ def test_status_names_the_first_step_and_then_what_was_opened_in_no_strategy(hel
         load_settings().gateway_id, book({**CONDOR, **COVERED, "130C": 2.0, "140C": -2.0})
     )
     held.position_changes.add([replace(change(conid, 0, 2, now), account="A")])
-    assert attention() == ["1 SPY vertical is in no strategy: `position-sync strategies propose`."]
-    assert "1 SPY vertical is in no strategy" in command_line.run("changes")
-
-    # Another structure, of which nothing was opened today, is counted as the proposal lists it.
-    held.broker_positions.replace(
-        load_settings().gateway_id,
-        book({**CONDOR, **COVERED, "130C": 2.0, "140C": -2.0, "150C": 1.0}),
-    )
-    proposed = run("propose", "--json").count('"name"')
-    said = f"{proposed} structures are in no strategy, of which new: 1 SPY vertical"
-    assert attention() == [f"{said}: `position-sync strategies propose`."]
+    assert attention() == [
+        "New, and in no strategy: SPY vertical: `position-sync strategies propose`."
+    ]
+    assert "New, and in no strategy: SPY vertical" in command_line.run("changes")

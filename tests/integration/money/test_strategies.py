@@ -158,7 +158,7 @@ async def test_the_book_of_the_demo_is_proposed_as_it_was_built(stream_legs, lak
         await eventually(lambda: lake.position_changes.records())
         line = propose_strategies.next_step(lake, settings, utc_now())
         assert line is not None
-        assert " structures are in no strategy, of which new: " in line
+        assert line.startswith("New, and in no strategy: ")
         assert line.endswith("`position-sync strategies propose`.")
 
 
