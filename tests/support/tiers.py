@@ -88,6 +88,46 @@ ROWS: tuple[Row, ...] = (
         r"\[(slack|json|nonsense)", V, "other receivers; by mail and without a scheme first"),
     Row(r"tests/unit/money/past/test_causes_of_histories\.py", C, "random histories of closes"),
     Row(r"tests/unit/money/profit/test_bridge\.py::\S+\[10000\]", V, "more random days; 300 first"),
+    Row(r"tests/integration/defs/test_drain\.py::test_a_cursor\S+\[(?!.*unowned)", V,
+        "other cursors that cannot be read; one that names a table first"),
+    Row(r"tests/integration/defs/test_drain\.py::test_a_drain_does_not_wait\S+\[strategy", V,
+        "another part that takes long; the scenarios first"),
+    Row(r"tests/integration/defs/assets/test_daily_positions\.py::test_a_ledger_that_begins\S+"
+        r"\[(True-XNYS|False-XTKS)", V, "other pairs of a calendar and an owner; two first"),
+    Row(r"tests/integration/lake/test_crashes\.py::test_maintenance_killed\S+"
+        r"\[(after the (merge|checkpoint|vacuum)|before the checkpoint)", V,
+        "other steps; before and in the merge, and after the cleanup first"),
+    Row(r"tests/integration/lake/test_crashes\.py::test_a_drain_killed\S+"
+        r"\[disk-(before the claim|the claim's|after the (value|mark))", V,
+        "other steps; around the ledger and the mark first"),
+    Row(r"tests/integration/lake/test_durability\.py::test_an?_(torn|entry)\S+"
+        r"\[(insert_many|claim|fail)\]", V, "other commits; an insert and a mark first"),
+    Row(r"tests/integration/lake/test_ledger_reads\.py::test_the_newest_rows\S+\[disk-1\]", V,
+        "another random history; one first"),
+    Row(r"tests/integration/lake/test_object_store\.py::test_a_refusal\S+"
+        r"\[(denied|bad signature|region)\]", V, "other refusals; an expired credential first"),
+    Row(r"tests/integration/lake/test_object_store\.py::test_passing_faults\S+\[(slow|broken)", V,
+        "other faults that pass; an answer that is cut off first"),
+    Row(r"tests/integration/sync/stream/test_garbage\.py::test_half\S+\[(?!half)", V,
+        "other lengths; half of one first"),
+    Row(r"tests/integration/sync/stream/test_garbage\.py::test_a_message_that_cannot\S+"
+        r"\[(text|short|unknown type)\]", V, "other messages; bytes and a short tick first"),
+    Row(r"tests/integration/sync/stream/test_emptied_accounts\.py::test_an_empty_list\S+\[all\]", V,
+        "all accounts; one of two first"),
+    Row(r"tests/integration/sync/stream/test_outages\.py::test_an_odd_holding\S+\[(?!-5)", V,
+        "other odd numbers of contracts; one first"),
+    Row(r"tests/integration/cli/test_trace_and_history\.py::test_from_any_id\S+\[4-", V,
+        "a row further back; the newest first"),
+    Row(r"tests/integration/money/defs/test_closures\.py::test_a_bill\S+\[(BOND|CASH)\]", V,
+        "other types; a bill first"),
+    Row(r"tests/unit/money/risk/test_hypothetical_book\.py::test_trades_change\S+"
+        r"\[([5-9]|\d\d)\]", V, "other random trades; five first"),
+    Row(r"tests/unit/money/risk/test_fifty_strategies\.py::test_a_strategy_has\S+\[(?!long call\]|"
+        r"naked put\]|iron condor\]|broken wing\]|ratio spread\]|covered call\]|collar\]|box\]|"
+        r"condor in euros\]|index in the morning\]|calendar with a dividend\]|diagonal\])", V,
+        "other strategies; each kind of payoff first"),
+    Row(r"tests/unit/money/test_data_dictionary\.py::test_the_package_is_imported_without", P,
+        "the package without docstrings; with them everywhere first"),
 )  # fmt: skip
 
 

@@ -67,6 +67,7 @@ class Plan:
         with_gaps: Whether the program is down for a day, and for three weeks.
         with_closes: Whether the stream also runs before the close of each session.
         with_maintenance: Whether the tables are maintained; it is half of Dagster's work.
+        with_growth: Whether sizes and times are measured at the end of each month.
         plant: The name of an error that is planted into the program.
     """
 
@@ -77,6 +78,7 @@ class Plan:
     with_gaps: bool = True
     with_closes: bool = True
     with_maintenance: bool = True
+    with_growth: bool = True
     plant: str | None = None
 
 
@@ -340,6 +342,9 @@ class Year:
         self._tell(found)
 
     def _measure(self, session: date) -> None:
+        if not self.plan.with_growth:
+            return
+
         held = sum(len(closed[-1].quantities) for closed in self.broker.closed.values())
         passed = len(self._passed)
         self.played.growth.append(growth.measured(self.program, session, passed, held))
