@@ -28,6 +28,7 @@ from position_sync_dagster.money.reports.money_sums import (
     TotalSum,
     UnderlyingSum,
 )
+from position_sync_dagster.money.risk.curve import AtExpiry
 from position_sync_dagster.money.risk.priced_legs import Choice
 from position_sync_dagster.money.risk.scenario_file import Point
 from position_sync_dagster.money.risk.scenarios import Breakdown
@@ -262,23 +263,6 @@ class PayoffCorner(ApiModel):
 
     price: float
     profit: float
-
-
-class AtExpiry(ApiModel):
-    """What some legs bring at their next expiry."""
-
-    account: str
-    currency: str
-    break_evens: list[float] | None
-    """Null: not known."""
-    greatest_profit: float | None
-    """Null with break-evens: unbounded."""
-    greatest_loss: float | None
-    """The lowest profit; null with break-evens: unbounded."""
-    why: str | None
-    """What is unbounded or not known."""
-    note: str | None
-    """What is wrong with the legs of the strategy."""
 
 
 class PayoffRow(AtExpiry):

@@ -7,11 +7,12 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from position_sync_dagster.money.reports.book import Book
+from position_sync_dagster.money.risk.curve import CurveRow
 from position_sync_dagster.money.risk.priced_legs import PricedLegs
 from position_sync_dagster.money.risk.recorded_risk import curves_of_choice
 from position_sync_dagster.money.risk.scenario_file import Point
 from position_sync_dagster.money.risk.scenarios import Breakdown, profits
-from position_sync_dagster.web.api_answers import ApiModel, AtExpiry, LeftOut, TradesQuery
+from position_sync_dagster.web.api_answers import ApiModel, LeftOut, TradesQuery
 
 
 class CurveQuery(TradesQuery):
@@ -21,60 +22,6 @@ class CurveQuery(TradesQuery):
     """Days that have passed on the chosen day."""
     vol: Annotated[float, Field(ge=-500, le=500)] = 0.0
     """Change of the volatilities on the chosen day, in points."""
-
-
-class UnpricedLeg(ApiModel):
-    """A leg that cannot be priced."""
-
-    leg: str
-    strategy: str
-    reason: str
-
-
-class CurveRow(AtExpiry):
-    """Profit and greeks of some legs of an account over the price of their underlying.
-
-    Over one underlying the profit is that since the legs were opened; over several, which all move
-    by the same percentage, it is the change from now. A list that is null is not known.
-    """
-
-    underlying: str | None
-    """Null: several."""
-    legs: list[str]
-    spot: float | None
-    next_expiry: datetime | None
-    last_expiry: datetime | None
-    expected_move: float | None
-    """One standard deviation of the price until the next expiry, by our model."""
-    probability_of_profit: float | None
-    """Of a profit at the next expiry, by the distribution of our model."""
-    expected_value: float | None
-    """The mean profit at the next expiry, by the same distribution."""
-    reached: float | None
-    """The profit now as a part of the greatest profit; null: not known, or unbounded."""
-    moves: list[float]
-    """In percent, ascending; the other lists have a number for each."""
-    prices: list[float] | None
-    """Prices of the underlying; null: several, or not known."""
-    now: list[float] | None
-    """The profit at once."""
-    chosen: list[float] | None
-    """The profit on the chosen day at the chosen volatilities."""
-    at_expiry: list[float] | None
-    """The profit at the next expiry."""
-    delta: list[float] | None
-    """In units of the underlying, on the chosen day as all greeks."""
-    dollar_delta: list[float] | None
-    gamma_1pct: list[float] | None
-    theta: list[float] | None
-    vega: list[float] | None
-    left_out: list[UnpricedLeg]
-    """The legs that cannot be priced: over one underlying nothing is known, over several the sums
-    leave them out, and are null where the others do not carry them."""
-    known: int
-    """The legs that can be priced."""
-    of: int
-    """All legs."""
 
 
 class CurveAnswer(ApiModel):
@@ -100,8 +47,7 @@ def curve_answer(
         notes: What priced each trade.
     """
     curves = curves_of_choice(book, legs, query.choice, Point(vol=query.vol, days=query.days))
-    rows = [curve.row for curve in curves]
-    return {"at": book.now, "days": query.days, "vol": query.vol, "curves": rows, "notes": notes}
+    return {"at": book.now, "days": query.days, "vol": query.vol, "curves": curves, "notes": notes}
 
 
 class ScenarioRow(ApiModel):

@@ -7,8 +7,8 @@ Either way they are listed with the reason.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import repeat
 from typing import Any
@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 from polars import col
+from pydantic import BaseModel, ConfigDict
 
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.risk import model
 from position_sync_dagster.money.risk.coverage import carries
 from position_sync_dagster.money.risk.distribution import (
-    Odds,
     distribution_at_expiry,
     odds_of,
 )
@@ -45,71 +45,84 @@ LEAST_SPAN = 0.1
 NO_PROFIT = "its profit since it was opened is not known"
 NO_MARK = "what it was worth before it was closed is not known"
 
-GREEKS = ("delta", "dollar_delta", "gamma_1pct", "theta", "vega")
 
-Profits = Sequence[float] | None
+class AtExpiry(BaseModel):
+    """What some legs bring at their next expiry."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Curve:
-    """Profit and greeks of some legs of an account, in one currency.
-
-    Attributes:
-        underlying: Its name; None: several, which all move by the same percentage.
-        legs: The contracts, with their quantities.
-        spot: The price of the underlying now; None: several, or not known.
-        moves: The moves of the underlying in percent, ascending.
-        prices: Its price at each move; None: several.
-        now: The profit at each move at once; None: not known.
-        chosen: The profit on the chosen day, at the chosen volatilities.
-        at_expiry: The profit at the next expiry; None: several underlyings, or not known.
-        greeks: Those on the chosen day, by their names in `GREEKS`; the units are those of the
-            sums of strategies.
-        payoff: The payoff at the next expiry; None: several underlyings.
-        next_expiry: When the next leg expires; None: none does.
-        last_expiry: When the last leg expires.
-        expected_move: One standard deviation of the price until the next expiry, by our model.
-        odds: What the distribution of our model says of the payoff; None: not known.
-        reached: The profit now as a part of the greatest profit; None: not known, or unbounded.
-        left_out: The legs that cannot be priced, with `leg`, `strategy` and `reason`.
-        known: How many legs can be priced; where these do not carry the sum there is none.
-        of: How many legs there are.
-    """
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        json_schema_serialization_defaults_required=True,
+    )
 
     account: str
     currency: str
+    break_evens: list[float] | None = None
+    """Null: not known."""
+    greatest_profit: float | None = None
+    """Null with break-evens: unbounded."""
+    greatest_loss: float | None = None
+    """The lowest profit; null with break-evens: unbounded."""
+    why: str | None = None
+    """What is unbounded or not known."""
+    note: str | None = None
+    """What is wrong with the legs of the strategy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnpricedLeg:
+    """A leg that cannot be priced."""
+
+    leg: str
+    strategy: str
+    reason: str
+
+
+class CurveRow(AtExpiry):
+    """Profit and greeks of some legs of an account over the price of their underlying.
+
+    Over one underlying the profit is that since the legs were opened; over several, which all move
+    by the same percentage, it is the change from now. A list that is null is not known.
+    """
+
     underlying: str | None
-    legs: tuple[str, ...]
+    """Null: several."""
+    legs: list[str]
     spot: float | None = None
-    moves: Sequence[float] = ()
-    prices: Sequence[float] | None = None
-    now: Profits = None
-    chosen: Profits = None
-    at_expiry: Profits = None
-    greeks: Mapping[str, Profits] = field(default_factory=dict)
-    payoff: Payoff | None = None
-    next_expiry: datetime | None = None
-    last_expiry: datetime | None = None
+    next_expiry: datetime | None
+    last_expiry: datetime | None
     expected_move: float | None = None
-    odds: Odds | None = None
+    """One standard deviation of the price until the next expiry, by our model."""
+    probability_of_profit: float | None = None
+    """Of a profit at the next expiry, by the distribution of our model."""
+    expected_value: float | None = None
+    """The mean profit at the next expiry, by the same distribution."""
     reached: float | None = None
-    left_out: Sequence[Mapping[str, Any]] = ()
-    known: int = 0
-    of: int = 0
-
-    @property
-    def row(self) -> dict[str, Any]:
-        """The curve for a program."""
-        row = {column.name: getattr(self, column.name) for column in fields(self)}
-        del row["greeks"], row["payoff"], row["odds"]
-        row |= {**dict.fromkeys(GREEKS), **self.greeks}
-        of_payoff = {name: getattr(self.payoff, name, None) for name in _OF_PAYOFF}
-        return row | of_payoff | {name: getattr(self.odds, name, None) for name in _OF_ODDS}
-
-
-# What a program gets of a payoff, and of its odds.
-_OF_PAYOFF = ("break_evens", "greatest_profit", "greatest_loss", "why", "note")
-_OF_ODDS = ("probability_of_profit", "expected_value")
+    """The profit now as a part of the greatest profit; null: not known, or unbounded."""
+    moves: list[float] = []
+    """In percent, ascending; the other lists have a number for each."""
+    prices: list[float] | None = None
+    """Prices of the underlying; null: several, or not known."""
+    now: list[float] | None = None
+    """The profit at once."""
+    chosen: list[float] | None = None
+    """The profit on the chosen day at the chosen volatilities."""
+    at_expiry: list[float] | None = None
+    """The profit at the next expiry."""
+    delta: list[float] | None = None
+    """In units of the underlying, on the chosen day as all greeks."""
+    dollar_delta: list[float] | None = None
+    gamma_1pct: list[float] | None = None
+    theta: list[float] | None = None
+    vega: list[float] | None = None
+    left_out: list[UnpricedLeg]
+    """The legs that cannot be priced: over one underlying nothing is known, over several the sums
+    leave them out, and are null where the others do not carry them."""
+    known: int
+    """The legs that can be priced."""
+    of: int
+    """All legs."""
 
 
 def curves_of(
@@ -118,7 +131,7 @@ def curves_of(
     *,
     by_underlying: bool,
     notes: Sequence[str] = (),
-) -> list[Curve]:
+) -> list[CurveRow]:
     """Return the curves of legs, for each account and currency.
 
     Args:
@@ -140,9 +153,9 @@ def curves_of(
     return curves
 
 
-def _over_moves(legs: PricedLegs, shift: Point) -> Curve:
+def _over_moves(legs: PricedLegs, shift: Point) -> CurveRow:
     """Return the curve of several underlyings, which all move by the same percentage."""
-    curve = Curve(**_described(legs, _left_out(legs)), underlying=None)
+    curve = CurveRow(**_described(legs, _left_out(legs)), underlying=None)
     if not legs.parts.select(carries(col.reason.is_null())).item():
         return curve
 
@@ -151,40 +164,42 @@ def _over_moves(legs: PricedLegs, shift: Point) -> Curve:
     along = _greeks_along(legs, moves, shift)
     del along["delta"]  # shares of several underlyings have no sum
     of_trades = sum(legs.settled["against_mark"].drop_nulls())
-    return replace(
-        curve,
-        moves=moves.tolist(),
-        now=_sum_of_known(now, of_trades),
-        chosen=_sum_of_known(chosen, of_trades),
-        greeks={name: _sum_of_known(rows) for name, rows in along.items()},
+    return curve.model_copy(
+        update={
+            "moves": moves.tolist(),
+            "now": _sum_of_known(now, of_trades),
+            "chosen": _sum_of_known(chosen, of_trades),
+            **{name: _sum_of_known(rows) for name, rows in along.items()},
+        }
     )
 
 
-def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> Curve:
+def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> CurveRow:
     """Return the curve of one underlying."""
     key = (*legs.parts.select("strategy_id", "account", "conid").iter_rows(), *notes)
     if key not in legs.searched:
         legs.searched[key] = _at_expiry(legs, notes)
-    curve: Curve = legs.searched[key]
+    curve: CurveRow = legs.searched[key]
     realised = known_sum(legs.settled["realised"])
     if curve.spot is None or curve.left_out or realised is None:
         return curve
 
     moves = np.array(curve.moves)
     gained = realised + float(legs.parts["unrealized_pnl"].sum())
-    greatest = getattr(curve.payoff, "greatest_profit", None)
+    greatest = curve.greatest_profit or 0.0
     now, chosen = _profits(legs, moves, shift)
     along = _greeks_along(legs, moves, shift)
-    return replace(
-        curve,
-        reached=gained / greatest if greatest is not None and greatest > 0 else None,
-        now=_sum_of_known(now, gained),
-        chosen=_sum_of_known(chosen, gained),
-        greeks={name: _sum_of_known(rows) for name, rows in along.items()},
+    return curve.model_copy(
+        update={
+            "reached": gained / greatest if greatest > 0 else None,
+            "now": _sum_of_known(now, gained),
+            "chosen": _sum_of_known(chosen, gained),
+            **{name: _sum_of_known(rows) for name, rows in along.items()},
+        }
     )
 
 
-def _at_expiry(legs: PricedLegs, notes: Sequence[str]) -> Curve:
+def _at_expiry(legs: PricedLegs, notes: Sequence[str]) -> CurveRow:
     """Return what of a curve no chosen day changes: its prices, the payoff and its odds."""
     each = list(legs)
     now = legs.given.now
@@ -193,27 +208,32 @@ def _at_expiry(legs: PricedLegs, notes: Sequence[str]) -> Curve:
     steps = model.FINE if is_of_one else model.COARSE
     payoff = payoff_of(each, now, notes, steps, known_sum(legs.settled["realised"]))
     described = _described(legs, _left_out(legs, since_opened=True))
-    curve = Curve(**described, underlying=payoff.under, payoff=payoff)
+    described |= {name: getattr(payoff, name) for name in _OF_PAYOFF}
     spot = legs.parts["spot"].median()
     if not isinstance(spot, float):
-        return curve
+        return CurveRow(**described, underlying=payoff.under)
 
     distribution = distribution_at_expiry(each, spot, now)
     move = spot * distribution.deviation if distribution else None
+    odds = odds_of(payoff, distribution) if distribution else None
     prices = _prices(each, payoff, spot, move)
-    at_expiry = payoff.profit_at(prices).tolist() if payoff.profit_at else None
-    return replace(
-        curve,
+    return CurveRow(
+        **described,
+        **(asdict(odds) if odds else {}),
+        underlying=payoff.under,
         spot=spot,
         moves=(100 * (prices / spot - 1)).tolist(),
         prices=prices.tolist(),
-        at_expiry=at_expiry,
+        at_expiry=payoff.profit_at(prices).tolist() if payoff.profit_at else None,
         expected_move=move,
-        odds=odds_of(payoff, distribution) if distribution else None,
     )
 
 
-def _described(legs: PricedLegs, left_out: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+# What a curve has of a payoff.
+_OF_PAYOFF = ("break_evens", "greatest_profit", "greatest_loss", "why", "note")
+
+
+def _described(legs: PricedLegs, left_out: Sequence[UnpricedLeg]) -> dict[str, Any]:
     """Return whose legs these are, which, when they expire, and which cannot be priced."""
     account, currency = legs.parts.select("account", "currency").row(0)
     to_come = [
@@ -233,7 +253,7 @@ def _described(legs: PricedLegs, left_out: Sequence[Mapping[str, Any]]) -> dict[
     }
 
 
-def _left_out(legs: PricedLegs, *, since_opened: bool = False) -> list[Mapping[str, Any]]:
+def _left_out(legs: PricedLegs, *, since_opened: bool = False) -> list[UnpricedLeg]:
     """Return the legs that cannot be priced, or whose profit since they were opened is unknown."""
     unknown = []
     for leg in legs:
@@ -245,8 +265,11 @@ def _left_out(legs: PricedLegs, *, since_opened: bool = False) -> list[Mapping[s
     if not since_opened:
         traded = legs.settled.filter(col.against_mark.is_null())
         unknown += traded.select("name", "strategy_id", pl.lit(NO_MARK)).rows()
-    names = ("leg", "strategy", "reason")
-    return [dict(zip(names, row, strict=True)) for row in unknown if row[-1] is not None]
+    return [
+        UnpricedLeg(leg=leg, strategy=strategy, reason=reason)
+        for leg, strategy, reason in unknown
+        if reason is not None
+    ]
 
 
 def _prices(

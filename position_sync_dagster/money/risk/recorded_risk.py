@@ -10,7 +10,7 @@ from position_sync_dagster.domain.instrument import OPTION_TYPES, contract_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.book import Book, read_book
-from position_sync_dagster.money.risk.curve import Curve, curves_of
+from position_sync_dagster.money.risk.curve import CurveRow, curves_of
 from position_sync_dagster.money.risk.priced_legs import Assumptions, Choice, PricedLegs
 from position_sync_dagster.money.risk.scenario_file import (
     OwnScenarios,
@@ -66,7 +66,7 @@ def assumptions_of(lake: MoneyLake, settings: Settings, book: Book) -> Assumptio
     )
 
 
-def curves_of_choice(book: Book, legs: PricedLegs, choice: Choice, shift: Point) -> list[Curve]:
+def curves_of_choice(book: Book, legs: PricedLegs, choice: Choice, shift: Point) -> list[CurveRow]:
     """Return the curves of what is chosen: of a strategy or an underlying, or over all of them.
 
     Args:

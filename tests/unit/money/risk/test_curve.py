@@ -8,7 +8,7 @@ import pytest
 
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.money.risk import curve as curve_module
-from position_sync_dagster.money.risk.curve import NO_PROFIT, Curve, curves_of
+from position_sync_dagster.money.risk.curve import NO_PROFIT, CurveRow, curves_of
 from position_sync_dagster.money.risk.payoff import Payoff, payoff_of
 from position_sync_dagster.money.risk.scenario_file import Point
 from position_sync_dagster.money.risk.scenarios import Breakdown, scenario_rows
@@ -26,7 +26,7 @@ DIVIDEND = 0.8
 AT_EXPIRY_DAYS = (EXPIRY - NOW.date()).days
 
 
-def only(rows: list[PositionUpdate], shift: Point, **given: object) -> Curve:
+def only(rows: list[PositionUpdate], shift: Point, **given: object) -> CurveRow:
     (curve,) = curves_of(priced(rows, **given), shift, by_underlying=True)
     return curve
 
@@ -64,14 +64,12 @@ def test_the_curve_of_a_chosen_day_and_volatility_is_that_of_quantlib():
         assert curve.chosen[place] == pytest.approx(profit, abs=5.0)
 
         delta = 300 * (long.delta - short.delta) + 100
-        assert curve.greeks["delta"][place] == pytest.approx(delta, abs=1.0)
-        assert curve.greeks["dollar_delta"][place] == pytest.approx(delta * price, abs=100)
+        assert curve.delta[place] == pytest.approx(delta, abs=1.0)
+        assert curve.dollar_delta[place] == pytest.approx(delta * price, abs=100)
         gamma = 3 * (long.gamma - short.gamma) * price**2
-        assert curve.greeks["gamma_1pct"][place] == pytest.approx(gamma, rel=0.05, abs=15)
-        assert curve.greeks["theta"][place] == pytest.approx(
-            300 * (long.theta - short.theta), abs=0.25
-        )
-        assert curve.greeks["vega"][place] == pytest.approx(300 * (long.vega - short.vega), abs=0.6)
+        assert curve.gamma_1pct[place] == pytest.approx(gamma, rel=0.05, abs=15)
+        assert curve.theta[place] == pytest.approx(300 * (long.theta - short.theta), abs=0.25)
+        assert curve.vega[place] == pytest.approx(300 * (long.vega - short.vega), abs=0.6)
 
 
 def test_without_a_shift_the_curve_begins_at_the_profit_that_is_open():
@@ -101,11 +99,11 @@ def test_a_leg_that_cannot_be_priced_makes_the_curve_unknown_and_is_listed():
     curve = only(rows, Point(vol=5.0))
     assert curve.now is None
     assert curve.chosen is None
-    assert curve.row["theta"] is None
-    assert [left["reason"] for left in curve.left_out] == [NotPriced.NO_VOLATILITY]
+    assert curve.theta is None
+    assert [left.reason for left in curve.left_out] == [NotPriced.NO_VOLATILITY]
     assert curve.at_expiry is not None, "exercise needs no volatility"
     of_unknown = only([replace(spread()[0], unrealized_pnl=None)], Point())
-    assert [left["reason"] for left in of_unknown.left_out] == [NO_PROFIT]
+    assert [left.reason for left in of_unknown.left_out] == [NO_PROFIT]
 
 
 def test_the_curve_of_an_account_is_what_single_scenarios_say_and_names_what_it_leaves_out():
@@ -115,7 +113,7 @@ def test_the_curve_of_an_account_is_what_single_scenarios_say_and_names_what_it_
     assert curve.underlying is None
     assert curve.prices is None
     assert curve.at_expiry is None
-    assert [left["strategy"] for left in curve.left_out] == ["other"]
+    assert [left.strategy for left in curve.left_out] == ["other"]
 
     for place in (0, 30, 60):
         point = Point(spot=curve.moves[place], vol=3.0, days=10)
@@ -133,8 +131,8 @@ def test_an_account_of_which_nothing_is_priced_has_no_curve():
     (curve,) = curves_of(priced_book(unknown), Point(), by_underlying=False)
     assert curve.now is None
     assert curve.chosen is None
-    assert curve.row["dollar_delta"] is None
-    assert {left["leg"][:3] for left in curve.left_out} == {"SPY", "QQQ"}
+    assert curve.dollar_delta is None
+    assert {left.leg[:3] for left in curve.left_out} == {"SPY", "QQQ"}
 
 
 def test_a_curve_reaches_beyond_its_strikes_and_has_corners_and_break_evens_as_prices():
@@ -143,8 +141,8 @@ def test_a_curve_reaches_beyond_its_strikes_and_has_corners_and_break_evens_as_p
     rows[1] = replace(rows[1], average_cost=300.0)
     curve = only(rows, Point())
     assert {90.0, 95.0, 100.0, 105.0, 110.0} <= set(curve.prices)
-    assert set(curve.payoff.break_evens) <= {round(price, 6) for price in curve.prices}
-    assert len(curve.payoff.break_evens) == 2
+    assert set(curve.break_evens) <= {round(price, 6) for price in curve.prices}
+    assert len(curve.break_evens) == 2
     assert (min(curve.at_expiry), max(curve.at_expiry)) == pytest.approx((-300.0, 200.0))
     assert curve.prices[0] < 88
     assert curve.prices[-1] > 112

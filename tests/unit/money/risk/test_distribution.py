@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.money.risk.curve import Curve, curves_of
+from position_sync_dagster.money.risk.curve import CurveRow, curves_of
 from position_sync_dagster.money.risk.distribution import Distribution
+from position_sync_dagster.money.risk.payoff import payoffs
 from position_sync_dagster.money.risk.scenario_file import Point
 from tests.unit.money.risk.test_payoff import leg, priced
 
@@ -19,7 +20,7 @@ STRIKES = ((90.0, "PUT", 1.0), (95.0, "PUT", -1.0), (105.0, "CALL", -1.0), (110.
 COSTS = (0.9, 1.9, 1.8, 0.7)
 
 
-def curve_of(*rows: PositionUpdate, **given: object) -> Curve:
+def curve_of(*rows: PositionUpdate, **given: object) -> CurveRow:
     legs = priced(list(rows), rates={"USD": RATE}, **given)
     (curve,) = curves_of(legs, Point(), by_underlying=True)
     return curve
@@ -33,7 +34,7 @@ def condor(**values: object) -> list[PositionUpdate]:
     ]
 
 
-def expected(curve: Curve, profit_of: object) -> tuple[float, float]:
+def expected(curve: CurveRow, profit_of: object) -> tuple[float, float]:
     """Return the chance of a gain and the mean gain by a plain sum over 40,000 even chances."""
     deviation = curve.expected_move / 100.0
     years = (deviation / VOLATILITY) ** 2
@@ -57,8 +58,8 @@ def test_the_odds_of_a_condor_are_those_of_a_plain_sum_over_the_prices():
 
     curve = curve_of(*condor())
     chance, mean = expected(curve, profit)
-    assert curve.row["probability_of_profit"] == pytest.approx(chance, abs=1e-4)
-    assert curve.row["expected_value"] == pytest.approx(mean, abs=0.05)
+    assert curve.probability_of_profit == pytest.approx(chance, abs=1e-4)
+    assert curve.expected_value == pytest.approx(mean, abs=0.05)
 
 
 def test_the_odds_of_a_short_put_are_those_of_blacks_formula():
@@ -69,25 +70,27 @@ def test_the_odds_of_a_short_put_are_those_of_blacks_formula():
     normal = NormalDist().cdf
 
     even = (math.log(forward / 92.0) - deviation**2 / 2) / deviation
-    assert curve.row["probability_of_profit"] == pytest.approx(normal(even), abs=1e-9)
+    assert curve.probability_of_profit == pytest.approx(normal(even), abs=1e-9)
     d1 = math.log(forward / 95.0) / deviation + deviation / 2
     worth = 95.0 * normal(deviation - d1) - forward * normal(-d1)
-    assert curve.row["expected_value"] == pytest.approx(200 * (3.0 - worth), abs=1e-6)
+    assert curve.expected_value == pytest.approx(200 * (3.0 - worth), abs=1e-6)
 
 
 def test_a_calendar_is_weighed_by_what_its_later_leg_is_worth_then():
     near = leg(1, "CALL", 100.0, -1.0, 3.0, implied_vol=VOLATILITY)
     far = leg(2, "CALL", 100.0, 1.0, 4.5, implied_vol=VOLATILITY)
-    curve = curve_of(near, replace(far, expiry=far.expiry.replace(year=2027)))
-    assert curve.payoff.profit_at is not None
-    chance, mean = expected(curve, _interpolated(curve))
-    assert curve.row["probability_of_profit"] == pytest.approx(chance, abs=0.002)
-    assert curve.row["expected_value"] == pytest.approx(mean, abs=1.0)
+    rows = [near, replace(far, expiry=far.expiry.replace(year=2027))]
+    curve = curve_of(*rows)
+    chance, mean = expected(curve, _interpolated(rows))
+    assert curve.probability_of_profit == pytest.approx(chance, abs=0.002)
+    assert curve.expected_value == pytest.approx(mean, abs=1.0)
 
 
-def _interpolated(curve: Curve) -> object:
+def _interpolated(rows: list[PositionUpdate]) -> object:
+    (payoff,) = payoffs(priced(rows, rates={"USD": RATE}))
+    assert payoff.profit_at is not None
     places = np.linspace(20.0, 400.0, 4001)
-    profits = curve.payoff.profit_at(places)
+    profits = payoff.profit_at(places)
     return lambda price: float(np.interp(price, places, profits))
 
 
@@ -101,10 +104,7 @@ def test_the_chances_of_all_prices_are_one_and_their_mean_is_the_forward():
 @pytest.mark.parametrize("values", [{"implied_vol": None}, {"implied_vol": 0.0}])
 def test_without_a_volatility_there_are_no_odds_and_no_move(values):
     curve = curve_of(*condor(**values))
-    row = curve.row
-    assert (row["probability_of_profit"], row["expected_value"], row["expected_move"]) == (
-        None, None, None,
-    )  # fmt: skip
+    assert curve.probability_of_profit is curve.expected_value is curve.expected_move is None
     assert curve.at_expiry is not None, "what expires needs no model"
 
 
@@ -112,7 +112,7 @@ def test_what_is_reached_is_a_part_of_the_greatest_profit():
     rows = condor()
     rows[0] = replace(rows[0], unrealized_pnl=84.0)
     curve = curve_of(*rows)
-    assert curve.payoff.greatest_profit == pytest.approx(210.0)
+    assert curve.greatest_profit == pytest.approx(210.0)
     assert curve.reached == pytest.approx(0.4)
     unbounded = curve_of(leg(1, "CALL", 100.0, 1.0, 3.0, implied_vol=VOLATILITY))
     assert unbounded.reached is None
