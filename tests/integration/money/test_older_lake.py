@@ -1,22 +1,64 @@
 """A lake that an older release was writing: the tables of money are those of this release."""
 
 import tarfile
+from dataclasses import replace
+from pathlib import Path
 
+import pytest
 from deltalake import DeltaTable
 
 from position_sync_dagster.lake.schema import VERSION_PROPERTY
+from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
+from position_sync_dagster.money.campaigns.results import read_campaigns
 from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.past.explain_closes import CloseExplainer
+from position_sync_dagster.money.profit.returns import Period, read_returns
 from position_sync_dagster.settings import Settings
+from tests.support.booked_days import MONDAY, SPY, Booked, Books, held, paid, traded
 from tests.support.hosts import ROOT
 
 
-async def test_the_tables_of_money_of_an_older_lake_are_migrated(tmp_path):
-    with tarfile.open(ROOT / "tests" / "support" / "older-lake.tar.gz") as archive:
+async def opened(name: str, folder: Path) -> tuple[MoneyLake, Settings]:
+    """Unpack a lake of the repository, and open it as a program of this release does."""
+    with tarfile.open(ROOT / "tests" / "support" / name) as archive:
         archive.extraction_filter = getattr(tarfile, "data_filter", None)
-        archive.extractall(tmp_path / "lake")  # noqa: S202 - an archive of this repository
-    lake = MoneyLake.of(Settings(lake=str(tmp_path / "lake")))
+        archive.extractall(folder / "lake")  # noqa: S202 - an archive of this repository
+    (folder / "flex").mkdir()
+    settings = Settings(lake=str(folder / "lake"), flex_folder=folder / "flex")
+    lake = MoneyLake.of(settings)
     await lake.initialize()
+    return lake, settings
+
+
+@pytest.mark.parametrize("name", ["older-lake.tar.gz", "lake-with-history.tar.gz"])
+async def test_the_tables_of_money_of_an_older_lake_are_migrated(tmp_path, name):
+    lake, _settings = await opened(name, tmp_path)
     for table in lake.tables:
-        properties = DeltaTable(str(table.path)).metadata().configuration
+        stored = DeltaTable(str(table.path))
+        properties = stored.metadata().configuration
         assert properties[VERSION_PROPERTY] == str(table.spec.version), table.path
+        assert {field.name for field in stored.schema().fields} == {*table.spec.columns}
     assert "multiplier" in lake.executions.table.rows().columns
+
+
+async def test_a_lake_with_history_keeps_it_and_a_corrected_statement_changes_it(tmp_path):
+    """A put that was assigned beside 50 shares of nobody, all of which were sold at 598."""
+    lake, settings = await opened("lake-with-history.tar.gz", tmp_path)
+    [campaign] = read_campaigns(lake)
+    [made_again] = CampaignBook(lake, settings).rows()
+    assert made_again == replace(campaign, why_unknown=None)  # of columns that are gone
+    assert campaign.profit == 917.0
+    assert campaign.worst == -101.0
+    [returned] = read_returns(lake, settings, Period.ALL)
+    assert (returned.days_known, returned.profit) == (3, pytest.approx(1326.0))
+    assert CloseExplainer(lake).explain().rows == 0
+
+    books = Books(lake, settings, settings.flex_folder)
+    sold = traded(SPY, -150, 599, MONDAY, ibCommission="-3")
+    dividend = paid("Dividends", 30, MONDAY, conid=SPY["conid"], symbol="SPY")
+    corrected = Booked(held=[held(SPY, 0, 599)], trades=[sold], cash=[dividend])
+    books.state(MONDAY, corrected, generated="20260401;000000")
+    [corrected_campaign] = CampaignBook(lake, settings).rows()
+    assert corrected_campaign.profit == 1017.0
+    profits = books.explained(MONDAY).select("strategy_id", "profit")
+    assert dict(profits.iter_rows()) == pytest.approx({"UNATTRIBUTED": 209.0, "w": 418.0})
