@@ -105,8 +105,7 @@ class DividendsTable(RecordsTable[ExpectedDividend]):
         """Return the dividends that were seen last of each underlying and source, next first."""
         newest = pl.col("seen_at").max().over("conid", "source")
         current = self.table.rows().filter(pl.col("seen_at") == newest)
-        in_order = current.sort("conid", "source", "ex_date")
-        return schema.records_of(ExpectedDividend, in_order)
+        return schema.records_of(ExpectedDividend, current.sort("conid", "source", "ex_date"))
 
 
 class RiskScenariosTable:

@@ -55,8 +55,7 @@ class TradedCampaign:
     @property
     def opened(self) -> date | None:
         """Return the trading day of its first trade; None: it was held before all movements."""
-        is_prior = any(part.is_prior for part in self.parts)
-        if is_prior:
+        if any(part.is_prior for part in self.parts):
             return None
         return self.parts[0].movement.session_date
 
@@ -162,8 +161,7 @@ def _structures(parts: Iterable[OwnedPart]) -> Iterator[list[OwnedPart]]:
         for number in numbers:
             structure += stays[number]
 
-        has_option = any(part.is_option for part in structure)
-        if has_option and not _is_held(structure):
+        if any(part.is_option for part in structure) and not _is_held(structure):
             yield sorted(structure, key=lambda part: (part.at, part.key))
 
 

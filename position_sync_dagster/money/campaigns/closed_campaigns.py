@@ -142,8 +142,7 @@ class CampaignBook:
             if any(map(rounded, held.values())):
                 value = self._recorded.value_of(held, day)
                 profit = known_sum([money, value])
-                at_close = CampaignValue(day=day, currency=currency, value=value, profit=profit)
-                stood.append(at_close)
+                stood.append(CampaignValue(day=day, currency=currency, value=value, profit=profit))
         return stood
 
     def contracts_of(self, campaign: TradedCampaign) -> dict[int, Contract]:

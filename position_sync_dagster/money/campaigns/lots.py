@@ -131,8 +131,7 @@ class HoldingChange:
     @property
     def through(self) -> int | None:
         """The option that delivered it."""
-        is_delivery = self.movement.kind in DELIVERIES and self.movement.right is None
-        if is_delivery:
+        if self.movement.kind in DELIVERIES and self.movement.right is None:
             return self.movement.counter_conid
         return None
 

@@ -155,8 +155,7 @@ def strategy_exposure(lake: MoneyLake, settings: Settings, run_id: str | None) -
         | table_asset.replaced_whole(result, book.priced)
     )
     for column, label in (("mismatches", "mismatches"), ("differences", "quantities")):
-        texts = sums.select("strategy_id", column).drop_nulls()
-        for strategy, text in texts.iter_rows():
+        for strategy, text in sums.select("strategy_id", column).drop_nulls().iter_rows():
             metadata[f"{label}/{strategy}"] = text
     return Derived(metadata=metadata, checks=strategies.evaluated_limits(settings, book))
 

@@ -89,8 +89,7 @@ def evaluated_limits(settings: Settings, book: Book) -> dict[dg.AssetCheckKey, d
     limits, result_of_file = _read(settings)
     results = {limits_are_read.check_key: result_of_file}
     for evaluated in limit_readings.evaluate(limits, book):
-        key = dg.AssetCheckKey(EXPOSURE, evaluated.limit.name)
-        results[key] = result_of(evaluated)
+        results[dg.AssetCheckKey(EXPOSURE, evaluated.limit.name)] = result_of(evaluated)
     return results
 
 

@@ -353,8 +353,7 @@ def bookings_of(movements: Iterable[Movement]) -> tuple[_Bookings, _Bookings]:
     """
     standing: _Bookings = defaultdict(list)
     taken_back: _Bookings = defaultdict(list)
-    of_holdings = grouped(attrgetter("key"), movements)
-    for key, moved in of_holdings.items():
+    for key, moved in grouped(attrgetter("key"), movements).items():
         cancelled = cancelled_ids(moved)
         for movement in moved:
             if movement.quantity and _stated_cause(movement) is not None:

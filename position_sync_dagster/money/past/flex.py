@@ -133,8 +133,7 @@ def _execution_time(fields: Fields) -> datetime:
         clock = written.get("tradeTime", "")
         written["dateTime"] = f"{day} {clock}"
 
-    dated = replace(fields, attributes=written)
-    time: datetime = dated.required(TIME, "dateTime")
+    time: datetime = replace(fields, attributes=written).required(TIME, "dateTime")
     return time
 
 
@@ -607,8 +606,7 @@ class _StatementReader:
             if present and not read[becomes] and not self._flaws[becomes]:
                 listed = ", ".join(sorted(present))
                 what = f"{self._fields.file}: {self._account} has no {becomes}, but {listed}."
-                error = flaw(what, _LEVELS)
-                self._flaws[becomes].append(error)
+                self._flaws[becomes].append(flaw(what, _LEVELS))
 
     def _period(self) -> closes.StatementEvent:
         """Return the days whose trades the statement has; one that is made again has another."""

@@ -196,8 +196,7 @@ def _in_units(movement: Movement) -> Movement:
 
 def _time_of(moment: datetime) -> datetime | None:
     """Return a time of a statement; None if it is the midnight with which a day alone is stored."""
-    local = moment.astimezone(NEW_YORK)
-    if local.time() == time():
+    if moment.astimezone(NEW_YORK).time() == time():
         return None
     return moment
 

@@ -204,8 +204,7 @@ class MovementBook:
             magnifiers = magnifiers_of(rows) | magnifiers
 
         first = min(days, default=date(2000, 1, 1)) - LONGEST_HOLIDAYS
-        last = max(days, default=first) + LONGEST_HOLIDAYS
-        calendar = exchange_days(self.calendar, first, last)
+        calendar = exchange_days(self.calendar, first, max(days, default=first) + LONGEST_HOLIDAYS)
         return Terms(
             session_of=_session_in(calendar),
             zone=calendar.zone,

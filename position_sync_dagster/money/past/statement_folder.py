@@ -261,8 +261,7 @@ class StatementFolder:
             index = _INDEX.validate_json(content)
         except (OSError, ValueError):  # it is made anew
             return {}
-        is_of_these = self.accounts is None or index.of == self.accounts.name
-        if is_of_these:
+        if self.accounts is None or index.of == self.accounts.name:
             return index.files
         return {}
 

@@ -292,8 +292,7 @@ def _transfers_in_kind(moved: Moved) -> pl.DataFrame:
     marks = moved.held.filter(is_held).select("conid", mark=mark)
 
     at_price = col.quantity * col.price * col.multiplier
-    at_mark = col.quantity * col.mark
-    value = pl.coalesce("value", at_price, at_mark)
+    value = pl.coalesce("value", at_price, col.quantity * col.mark)
     return transfers.join(marks, on="conid", how="left").select("currency", value=value)
 
 

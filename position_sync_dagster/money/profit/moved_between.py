@@ -61,8 +61,7 @@ def movements_between(
     elsewhere = _not_followed(movements, start, end, settings)
     followed = movements.join(elsewhere, on="movement_id", how="anti")
     at_start = _included(_of_contracts(followed), start, opening, "start")
-    at_both = _included(at_start, end, closing, "end")
-    included = _as_quantities_say(at_both, start, end)
+    included = _as_quantities_say(_included(at_start, end, closing, "end"), start, end)
     moved = included.filter(col.before_end & ~col.before_start)
 
     # What is not followed, and one currency for another, is in no profit; their fees are.

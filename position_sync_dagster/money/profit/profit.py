@@ -279,21 +279,22 @@ def _owners_between(
     at_start = shares_of(sources.parts.filter(~is_later), start)
     at_end = shares_of(sources.parts.filter(~is_after), end)
 
-    held = pl.concat([start, end]).filter(col.position != 0).select(KEY).unique()
-    lacks_start = start.filter(col.position != 0).join(at_start, on=KEY, how="anti")
-    lacks_end = end.filter(col.position != 0).join(at_end, on=KEY, how="anti")
-    unexplained = pl.concat([lacks_start.select(KEY), lacks_end.select(KEY)]).unique()
+    quantities = [*KEY, "position"]
+    held_at_start = start.filter(col.position != 0).select(quantities)
+    held_at_end = end.filter(col.position != 0).select(quantities)
+    lacks_start = held_at_start.join(at_start, on=KEY, how="anti")
+    lacks_end = held_at_end.join(at_end, on=KEY, how="anti")
+    unexplained = pl.concat([lacks_start, lacks_end]).select(KEY).unique()
 
+    held = pl.concat([held_at_start, held_at_end]).unique(KEY, keep="first", maintain_order=True)
     explained = held.join(unexplained, on=KEY, how="anti")
-    attributed = pl.concat([explained, sources.parts.join(held, on=KEY, how="anti").select(KEY)])
     # What a leg counts for within the day, it counts for from its beginning on.
     legs = [
         replace(leg, since=None)
         for leg in sources.legs
         if leg.added_at <= trading_day.closed or (leg.since or date.max) <= trading_day.day
     ]
-    held_or_traded = _held_or_traded(start, end, between.moved)
-    claimed = claimed_shares(held_or_traded, attributed, legs, trading_day.since)
+    claimed = claimed_shares(held, explained, legs, trading_day.since)
 
     of_movements = sources.parts.filter(~col.is_prior).join(claimed, on=KEY, how="anti")
     sums = of_movements.group_by("movement_id", *_OWNED).agg(col.by.sum(), col.fraction.sum())
@@ -587,25 +588,6 @@ def _of_known_ends(
     known_numbers = pl.when(~is_lost).then(pl.col(NUMBERS))
     reason = pl.when(is_lost).then(pl.lit(NO_CLOSE_BEFORE)).otherwise("why_unknown")
     return rows.filter(~is_left_out).with_columns(known_numbers, why_unknown=reason)
-
-
-def _held_or_traded(start: pl.DataFrame, end: pl.DataFrame, moved: pl.DataFrame) -> pl.DataFrame:
-    """Return what was held at the beginning, or at the end, or was opened and closed between."""
-    is_open = col.position != 0
-    at_start = start.filter(is_open)
-    new = end.filter(is_open).join(at_start, on=KEY, how="anti")
-    held = pl.concat([at_start, new], how="diagonal_relaxed")
-
-    of_others = moved.filter(col.quantity != 0).join(held, on=KEY, how="anti")
-    in_order = of_others.sort("day", "at", nulls_last=True)
-    by_holding = in_order.group_by(*KEY, "currency", maintain_order=True)
-
-    # Its size is that of all movements that went the way of the first one.
-    way = col.quantity.sign()
-    same_way = col.quantity.filter(way == way.first())
-    terms = pl.col("symbol", "sec_type").drop_nulls().first()
-    opened_and_closed = by_holding.agg(terms, position=same_way.sum())
-    return pl.concat([held, opened_and_closed], how="diagonal_relaxed")
 
 
 def by_strategy(rows: pl.DataFrame) -> pl.DataFrame:

@@ -162,8 +162,7 @@ def returns_of(days: Iterable[AccountDay], by: Period) -> list[PeriodReturn]:
 
     returns = []
     for (_currency, _account, period), of_period in sorted(periods.items()):
-        in_order = sorted(of_period, key=attrgetter("day"))
-        returns.append(_returned(period, in_order))
+        returns.append(_returned(period, sorted(of_period, key=attrgetter("day"))))
     return returns
 
 

@@ -181,8 +181,7 @@ def explain_today(lake: MoneyLake, settings: Settings, figures: Figures) -> list
     book = figures.book
     opening = read_opening_book(lake, settings, book.now)
     all_movements = lake.movements.rows(since=opening.session - BOOKED_BEFORE)
-    movements = rows_of_logins(all_movements, settings)
-    return explained(figures, opening, movements, settings)
+    return explained(figures, opening, rows_of_logins(all_movements, settings), settings)
 
 
 def of_strategy(

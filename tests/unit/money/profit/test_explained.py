@@ -11,7 +11,6 @@ from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.money.past.movements import MovementKind, Section
 from position_sync_dagster.money.profit.profit import (
     PARTS,
-    _held_or_traded,
     _Owners,
     by_strategy,
     explain_holdings,
@@ -102,11 +101,6 @@ def test_what_was_opened_and_closed_within_the_day_earns_its_cash() -> None:
 
 
 def test_one_contract_under_two_symbols_is_one_holding() -> None:
-    bought = moved(1, 2.0, 9.0, symbol="ESH7")
-    sold = moved(1, -2.0, 8.0, symbol="ES")
-    passing = _held_or_traded(NOTHING, NOTHING, pl.DataFrame([bought, sold], MOVEMENTS.polars))
-    assert passing.select("conid", "position").rows() == [(1, 2.0)]
-
     profits = explained([held(1, 1.0, 9.0, symbol="ESH7")], [held(1, 1.0, 8.0, symbol="ES")], [])
     assert profits.select("conid", "profit").rows() == [(1, -100.0)]
 
