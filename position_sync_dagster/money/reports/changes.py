@@ -118,19 +118,18 @@ def read_day(lake: MoneyLake, since: datetime, until: datetime | None = None) ->
     by_conid = legs.group_by("conid").agg("strategy_id")
     strategies = {conid: frozenset(names) for conid, names in by_conid.iter_rows()}
 
-    names = {}
     terms = lake.updates.sync.latest().filter(of_these).select("conid", *TERMS)
-    for conid, *terms_of_leg in terms.iter_rows():
-        names[conid] = leg_name(*terms_of_leg)
-    for change in changes:
-        names[change.conid] = contract_name(change)
+    names = {conid: leg_name(*terms_of_leg) for conid, *terms_of_leg in terms.iter_rows()}
+    names |= {change.conid: contract_name(change) for change in changes}
 
-    breaks = lake.breaks.open_breaks()
-    breaks.extend(
-        ended
-        for ended in lake.breaks.closed_breaks(MOST_BREAKS)
-        if ended.resolved_at and ended.resolved_at >= since
-    )
+    breaks = [
+        *lake.breaks.open_breaks(),
+        *(
+            ended
+            for ended in lake.breaks.closed_breaks(MOST_BREAKS)
+            if ended.resolved_at and ended.resolved_at >= since
+        ),
+    ]
 
     judged_at = pl.coalesce("judged_at", "closed_at")
     is_known = (col.closed_at >= moment(since)) & (judged_at <= moment(known_by))
@@ -147,13 +146,12 @@ def read_day(lake: MoneyLake, since: datetime, until: datetime | None = None) ->
 
 def _open_then(breaks: Iterable[Break], at: datetime) -> list[Break]:
     """Return the breaks that were open at a moment, as they were then."""
-    opened = []
-    for difference in breaks_at(breaks, at):
-        is_confirmed = difference.confirmed_at is not None and difference.confirmed_at <= at
-        state = BreakState.CONFIRMED if is_confirmed else BreakState.OPENED
-        confirmed_at = difference.confirmed_at if is_confirmed else None
-        opened.append(replace(difference, state=state, confirmed_at=confirmed_at, resolved_at=None))
-    return opened
+    return [
+        replace(difference, state=BreakState.OPENED, confirmed_at=None, resolved_at=None)
+        if difference.confirmed_at is None or difference.confirmed_at > at
+        else replace(difference, state=BreakState.CONFIRMED, resolved_at=None)
+        for difference in breaks_at(breaks, at)
+    ]
 
 
 def read_sessions(lake: MoneyLake, since: datetime) -> list[GatewaySession]:
@@ -168,13 +166,11 @@ def _movements_since(lake: MoneyLake, since: datetime) -> list[Movement]:
     first_day = day - timedelta(days=1)
     is_of_contract = col.conid.is_not_null()
 
-    of_day = []
-    for movement in lake.movements.records(first_day, is_of_contract):
-        is_of_day = movement.day >= day
-        if movement.at is not None:
-            is_of_day = movement.at >= since
-        if is_of_day:
-            of_day.append(movement)
+    of_day = [
+        movement
+        for movement in lake.movements.records(first_day, is_of_contract)
+        if (movement.day >= day if movement.at is None else movement.at >= since)
+    ]
     return sorted(of_day, key=lambda movement: movement.at or since)
 
 
@@ -288,11 +284,8 @@ def _closing_profit(trade: Movement) -> float | None:
 
     Statements write 0 for what opened. Without a code that says so, a 0 says nothing.
     """
-    if trade.open_close == OPENED:
-        return None
-    if trade.open_close is None and trade.realized_pnl == 0:
-        return None
-    return trade.realized_pnl
+    says_nothing = trade.open_close is None and trade.realized_pnl == 0
+    return None if says_nothing or trade.open_close == OPENED else trade.realized_pnl
 
 
 def _order_of(trade: Movement) -> tuple[str, str]:
@@ -303,48 +296,29 @@ def _common_strategies(day: Day, conids: Sequence[int]) -> str:
     """Return the strategies that have all legs of a combo, before what was traded."""
     if len(conids) < 2:
         return ""
-    nobody: frozenset[str] = frozenset()
-    common = day.strategies.get(conids[0], nobody)
-    for conid in conids:
-        common &= day.strategies.get(conid, nobody)
-    names = ", ".join(sorted(common))
+    of_legs = [day.strategies.get(conid, frozenset[str]()) for conid in conids]
+    names = ", ".join(sorted(frozenset.intersection(*of_legs)))
     return f"{names}: " if names else ""
 
 
 def _traded(trades: Sequence[Movement], names: Mapping[int, str]) -> str:
     """Return what was done with one contract: "sold 1 QQQ 555C 15Dec28 at 41.20"."""
-    net = 0.0
-    size = 0.0
-    payments = []
-    for trade in trades:
-        quantity = trade.quantity or 0.0  # one without moved nothing
-        net += quantity
-        size += abs(quantity)
-        payments.append(times(trade.price, abs(quantity)))
+    quantities = [trade.quantity or 0.0 for trade in trades]  # one without moved nothing
+    net = sum(quantities)
+    size = sum(map(abs, quantities))
+    word = "bought and sold"
+    if net:
+        word = "bought" if net > 0 else "sold"
 
-    if net > 0:
-        word = "bought"
-    elif net < 0:
-        word = "sold"
-    else:
-        word = "bought and sold"
     first = trades[0]
     name = names.get(first.conid or 0, first.symbol or "")
-    number = digits(abs(net) or size / 2)
-    text = f"{word} {number} {name}"
-
-    paid = known_sum(payments)
-    if paid is None or not size:
-        return text
-    price = paid / size
-    return f"{text} at {price:,.2f}"
+    text = f"{word} {digits(abs(net) or size / 2)} {name}"
+    paid = known_sum(times(trade.price, abs(trade.quantity or 0.0)) for trade in trades)
+    return text if paid is None or not size else f"{text} at {paid / size:,.2f}"
 
 
 def _gain(amount: float | None, currency: str | None) -> str:
-    if not amount:
-        return ""
-    gain = f", {amount:+,.0f}"
-    return f"{gain} {currency}" if currency else gain
+    return f", {amount:+,.0f} {currency or ''}".rstrip() if amount else ""
 
 
 def _moves(day: Day) -> Iterator[DayChange]:
@@ -366,12 +340,13 @@ def _is_traded(change: PositionChange, movements: Iterable[Movement]) -> bool:
     """Return whether a trade of the same direction was made when a quantity changed."""
     begin = (change.since or change.seen_at) - SLACK
     end = change.seen_at + SLACK
-    for movement in movements:
-        is_same_way = (movement.quantity or 0.0) * change.by > 0
-        is_near = movement.at is not None and begin <= movement.at <= end
-        if movement.kind in TRADES and is_same_way and is_near:
-            return True
-    return False
+    return any(
+        movement.kind in TRADES
+        and (movement.quantity or 0.0) * change.by > 0
+        and movement.at is not None
+        and begin <= movement.at <= end
+        for movement in movements
+    )
 
 
 def _are_traded(changes: Iterable[PositionChange], movements: Iterable[Movement]) -> bool:
@@ -442,12 +417,11 @@ def _breaks(day: Day) -> Iterator[DayChange]:
         text = f"break {state}: {first.symbol} {first.type}: {first.detail}"
         if len(breaks) > 1:
             text += f" and {len(breaks) - 1} more"
-        conids = map(attrgetter("conid"), breaks)
         yield DayChange(
             at=at,
             kind=ChangeKind.BREAK,
             account=first.account,
-            conids=tuple(conids),
+            conids=tuple(difference.conid for difference in breaks),
             text=text,
         )
 

@@ -182,8 +182,7 @@ def _with_amounts(parts: pl.DataFrame) -> pl.DataFrame:
     greeks = pl.col(_GREEKS) * units
 
     is_its_own_underlying = col.sec_type.is_in(["STK", "FUT"])
-    delta_of_option = col.delta * units * spot
-    dollar_delta = pl.when(is_its_own_underlying).then(value).otherwise(delta_of_option)
+    dollar_delta = pl.when(is_its_own_underlying).then(value).otherwise(col.delta * units * spot)
     return parts.with_columns(
         money,
         greeks,

@@ -138,8 +138,7 @@ class Figures:
         owners_of = self.book.closes.owners_since(self.day.since)
         strategies: list[list[str]] = []
         for account, conid in closed.select(KEY).iter_rows():
-            of_contract = self.day.strategies.get(conid, frozenset())
-            names = owners_of.get((account, conid), of_contract)
+            names = owners_of.get((account, conid), self.day.strategies.get(conid, frozenset()))
             strategies.append([*names] if len(names) == 1 and UNATTRIBUTED not in names else [])
 
         shares = [[1.0] * len(names) for names in strategies]

@@ -59,14 +59,14 @@ class KnownNames:
             UnknownNameError: There is no such account or underlying.
             UnknownStrategyError: There is no such strategy, or none of its legs has its contract.
         """
-        if account is not None and account not in self.accounts:
-            remedy = nearest(account, self.accounts)
-            raise UnknownNameError(f"There is no account {shown(account)}.", remedy=remedy)
-
-        symbols = {symbol.upper() for symbol in self.underlyings}
-        if underlying is not None and underlying.upper() not in symbols:
-            remedy = nearest(underlying, symbols)
-            raise UnknownNameError(f"There is no underlying {shown(underlying)}.", remedy=remedy)
+        symbols = {symbol.upper(): symbol for symbol in self.underlyings}
+        for kind, name, names in (
+            ("account", account, self.accounts),
+            ("underlying", underlying and underlying.upper(), symbols),
+        ):
+            if name is not None and name not in names:
+                remedy = nearest(name, names)
+                raise UnknownNameError(f"There is no {kind} {shown(name)}.", remedy=remedy)
 
         strategies = self.strategies | (self.ended or frozenset())
         if strategy is None or strategy in strategies:

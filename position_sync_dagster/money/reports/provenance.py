@@ -45,8 +45,7 @@ class LedgerProvenance:
         if column in self._table.spec.indexed:
             chosen = storage.may_have(column, prefix, prefix + LAST)
 
-        begins_so = pl.col(column).str.starts_with(prefix)
-        rows = self._table.rows(begins_so, chosen, [column])
+        rows = self._table.rows(pl.col(column).str.starts_with(prefix), chosen, [column])
         return sorted(rows.get_column(column).unique())
 
     def with_id(self, column: str, value: str, *, limit: int) -> LastRows:

@@ -108,12 +108,7 @@ def read(home: Path | None = None) -> Programs:
         switched_off=changed_at(SWITCHED_OFF, home) is not None,
         ended=text_of(ENDED, home),
         failing=text_of(FAILED_TICK, home) if is_failing else None,
-        down=tuple(
-            filter(
-                None,
-                (text_of(file.name, home) for file in down_files(home)),
-            )
-        ),
+        down=tuple(text for file in down_files(home) if (text := text_of(file.name, home))),
     )
 
 

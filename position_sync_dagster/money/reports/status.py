@@ -77,10 +77,8 @@ class LoginStatus:
         if self.lines_in_use is None or self.line_limit is None:
             return None
 
-        in_use = f"{self.lines_in_use} of {self.line_limit}"
-        if self.underlying_lines:
-            return f"{in_use} ({self.underlying_lines} for underlyings)"
-        return in_use
+        more = f" ({self.underlying_lines} for underlyings)" if self.underlying_lines else ""
+        return f"{self.lines_in_use} of {self.line_limit}{more}"
 
     @property
     def gateway(self) -> dict[str, Any]:
@@ -197,26 +195,23 @@ def read_status(
     active = {leg.conid for leg in book.legs}
     positions = all_broker_rows(lake, settings).filter(col.position != 0)
     held = set(positions["conid"])
-    unresolved = []
-    for leg in lake.registry.unresolved:
-        problem = leg.problem or NOT_LOOKED_UP
-        unresolved.append(f"{leg.described} of strategy {leg.strategy_id}: {problem}")
-
-    attention = [*programs.problems]
-    attention.extend(
-        f"{login_status.gateway_id}: {login_status.login}. {CONFIRM}"
-        for login_status in logins
-        if login_status.login_asks
-    )
-    attention += _attention(settings.strategies_file, failed, now)
-
-    hint = next_step(lake, settings, now)
-    hints = () if hint is None else (hint,)
-    attention.extend(hints)
+    unresolved = [
+        f"{leg.described} of strategy {leg.strategy_id}: {leg.problem or NOT_LOOKED_UP}"
+        for leg in lake.registry.unresolved
+    ]
+    hints = tuple(filter(None, [next_step(lake, settings, now)]))
+    attention = [
+        *programs.problems,
+        *(
+            f"{login_status.gateway_id}: {login_status.login}. {CONFIRM}"
+            for login_status in logins
+            if login_status.login_asks
+        ),
+        *_attention(settings.strategies_file, failed, now),
+        *hints,
+    ]
 
     queue = {status.value: overview.counts.get(status, 0) for status in QueueStatus}
-    streamed = written_by(Source.STREAM, book.priced, settings, now)
-    queued = written_by(Source.QUEUE, book.priced, settings, now)
     updates = lake.updates.sync
     return Status(
         at=now,
@@ -231,8 +226,8 @@ def read_status(
         oldest_pending_age_s=seconds_since(overview.oldest_pending_at, now),
         updates_rows=updates.count(),
         updates_version=updates.version(),
-        legs_streamed=streamed.height,
-        legs_queued=queued.height,
+        legs_streamed=written_by(Source.STREAM, book.priced, settings, now).height,
+        legs_queued=written_by(Source.QUEUE, book.priced, settings, now).height,
         last_drained_at=overview.last_success_at,
         trading_mode=mode,
         accounts=book.accounts,
@@ -250,17 +245,16 @@ def _of_all_logins(logins: Sequence[LoginStatus], now: datetime) -> dict[str, An
         return (login.session_state is None, seconds_since(login.blind_since, now) or 0.0)
 
     worst = asdict(max(logins, key=trouble))
-    lines = {name: _sum(getattr(login, name) for login in logins) for name in _OF_LINES}
-    return worst | lines
+    return worst | {name: _sum(getattr(login, name) for login in logins) for name in _OF_LINES}
 
 
 def _closed_legs(book: Book, held: set[int]) -> str | None:
     """Return what happened to the active legs that are not held and closed for a known reason."""
-    ends = {}
-    for leg in book.legs:
-        end = None if leg.conid in held else book.closes.end_of(leg)
-        if end is not None:
-            ends[leg.conid] = end
+    ends = {
+        leg.conid: end
+        for leg in book.legs
+        if leg.conid not in held and (end := book.closes.end_of(leg)) is not None
+    }
     return counted_ends(ends.values())
 
 
@@ -306,14 +300,10 @@ def leg_states(
         holding = held.get(leg.conid, ())
         accounts = [account for account in holding if leg.account in (None, account)]
         if not accounts:
-            if book.closes.end_of(leg) is None:
-                return LegState.ARMED
-            return LegState.CLOSED
+            return LegState.ARMED if book.closes.end_of(leg) is None else LegState.CLOSED
 
         is_streamed = any((account, leg.conid) in streamed for account in accounts)
-        if is_streamed:
-            return LegState.STREAMED
-        return LegState.OVERFLOW
+        return LegState.STREAMED if is_streamed else LegState.OVERFLOW
 
     return [state(leg) for leg in legs]
 
@@ -336,9 +326,7 @@ def plain(value: Any) -> Any:
     the JSON of figures.
     """
     if isinstance(value, float):
-        if math.isfinite(value):
-            return value
-        return None
+        return value if math.isfinite(value) else None
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, str | int) or value is None:
@@ -406,6 +394,4 @@ _OF_LINES = ("lines_in_use", "line_limit", "underlying_lines")
 def _sum(values: Iterable[int | None]) -> int | None:
     """Return the sum of the values that are not None; None if all are."""
     numbers = [value for value in values if value is not None]
-    if numbers:
-        return sum(numbers)
-    return None
+    return sum(numbers) if numbers else None

@@ -243,8 +243,7 @@ def _column(values: NDArray[_Scalar]) -> NDArray[_Scalar]:
 
 def _padded(dividends: Sequence[Sequence[tuple[float, float, float]]]) -> Array:
     """Return lists of dividends in one array; the shorter ones end in some that are never paid."""
-    most = max(map(len, dividends))
-    padded = np.zeros((len(dividends), most, 3))
+    padded = np.zeros((len(dividends), max(map(len, dividends)), 3))
     padded[:, :, 0] = math.inf
     for number, paid in enumerate(dividends):
         if paid:
@@ -542,8 +541,7 @@ def _early_exercise(
     step = options.years / steps
     width = _column(volatility * np.sqrt(3 * step))
     reach = math.ceil(WIDTH * math.sqrt(steps / 3))
-    numbers = np.arange(-reach, reach + 1)
-    nodes = strike * np.exp(width * numbers)
+    nodes = strike * np.exp(width * np.arange(-reach, reach + 1))
     added, node_is_exercised = _addition(options, nodes, width, steps)
 
     forward = options.forwards(spots)
@@ -559,8 +557,7 @@ def _interpolated(values: Array, place: Array) -> Array:
     middle = np.clip(np.rint(place), 2, values.shape[1] - 3).astype(np.int64)
     nodes = np.arange(-2, 3)
     around = np.stack([np.take_along_axis(values, middle + node, axis=1) for node in nodes])
-    weights = np.linalg.inv(np.vander(nodes, increasing=True))
-    coefficients: Array = np.tensordot(weights, around, 1)
+    coefficients: Array = np.tensordot(np.linalg.inv(np.vander(nodes, increasing=True)), around, 1)
     return np.asarray(np.polynomial.polynomial.polyval(place - middle, coefficients, tensor=False))
 
 

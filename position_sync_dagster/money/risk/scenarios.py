@@ -78,8 +78,7 @@ def _factors(legs: PricedLegs, points: Sequence[Point]) -> model.Array:
     factors_of = {
         symbol: [point.factor(symbol, betas) for point in points] for symbol in set(symbols)
     }
-    factors = [factors_of[symbol] for symbol in symbols]
-    return np.array(factors).reshape(-1, len(points))
+    return np.array([factors_of[symbol] for symbol in symbols]).reshape(-1, len(points))
 
 
 def _option_changes(

@@ -195,8 +195,7 @@ def _number(measure: Measure, subject: Split, now: datetime) -> Reading:
         without = parts.filter("short_unknown")
         reason = "no price of the underlying is known of"
     else:
-        oldest = parts.select(pl.col(PRICED).min()).item()
-        number = seconds_since(oldest, now)
+        number = seconds_since(parts.select(pl.col(PRICED).min()).item(), now)
         without = parts.filter(pl.col(PRICED).is_null() | col.valueless)
         reason = "no price of"
 

@@ -637,8 +637,7 @@ def _group_of_stock(stock: Piece, options: Iterable[Piece]) -> _Group:
     """Return a stock in units of what one option stands for; what is over is in no unit."""
     size = min(_units_of(option, stock) for option in options)
     unit = replace(stock, quantity=math.copysign(size, stock.quantity))
-    units = math.floor(abs(stock.quantity) / size + 1e-9)
-    return _Group([unit], units)
+    return _Group([unit], math.floor(abs(stock.quantity) / size + 1e-9))
 
 
 def _pairs(groups: Iterable[_Group], step: _Step) -> Iterator[tuple[_Group, _Group]]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import contract_name
@@ -53,15 +53,15 @@ class UnclearRoll:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TradedChange:
-    """A change of a quantity that one order made; its parts are one change.
+    """A change of a quantity that trades made; the parts of one order are one change.
 
     Attributes:
-        order: The permanent id of the order.
-        at: When its last trade was made.
+        orders: The permanent ids of the orders that may have made it.
+        at: When the last trade was made.
     """
 
     change: PositionChange
-    order: str
+    orders: frozenset[str]
     at: datetime
 
     @property
@@ -69,7 +69,16 @@ class TradedChange:
         """What both sides of a roll have in common."""
         change = self.change
         quantity = change.closed or change.by
-        return self.order, change.account, change.symbol, change.sec_type, change.right, quantity
+        return change.account, change.symbol, change.sec_type, change.right, quantity
+
+    def with_part(self, before: "TradedChange") -> "TradedChange | None":
+        """Return the change with the part before it; None if that is of another order."""
+        is_one_order = len(self.orders) == 1 and self.orders == before.orders
+        is_next = before.change.after == self.change.before
+        if not is_one_order or not is_next or self.change.by * before.change.by < 0:
+            return None
+        first = before.change
+        return replace(self, change=replace(self.change, before=first.before, since=first.since))
 
 
 def rolls_of(
@@ -86,39 +95,44 @@ def rolls_of(
     """
     causes = grouped(attrgetter("change_id"), closures)
     trades = grouped(attrgetter("key"), movements)
-    last_of: dict[tuple[Key, str], TradedChange] = {}
+    sides: list[TradedChange] = []
+    place_of: dict[Key, int] = {}
     for change in sorted(changes, key=attrgetter("seen_at", "change_id")):
-        traded = _traded(change, trades[change.key])
+        side = _traded(change, trades[change.key])
         is_traded = all(closure.cause is Cause.TRADED for closure in causes[change.change_id])
-        if traded is None or not is_traded:
+        if side is None or not is_traded:
             continue
 
-        key = (change.key, traded.order)
-        before = last_of.get(key)
-        if before is not None and before.change.after == change.before:
-            whole = replace(change, before=before.change.before, since=before.change.since)
-            traded = replace(traded, change=whole)
-        last_of[key] = traded
+        place = place_of.get(change.key)
+        whole = None if place is None else side.with_part(sides[place])
+        if place is not None and whole is not None:
+            sides[place] = whole
+        else:
+            place_of[change.key] = len(sides)
+            sides.append(side)
 
-    rolls: list[Roll] = []
-    unclear: list[UnclearRoll] = []
-    for sides in grouped(attrgetter("terms"), last_of.values()).values():
-        closed = [side for side in sides if side.change.closed and causes[side.change.change_id]]
-        opened = [side for side in sides if not side.change.closed]
+    by_order = grouped(
+        itemgetter(0), [((order, side.terms), side) for side in sides for order in side.orders]
+    )
+    rolls: dict[object, Roll] = {}
+    unclear: dict[object, UnclearRoll] = {}
+    for of_terms in by_order.values():
+        closed = [side for _, side in of_terms if causes[side.change.change_id]]
+        opened = [side for _, side in of_terms if not side.change.closed]
+        ids = frozenset(side.change.change_id for _, side in of_terms)
         if len(closed) == len(opened) == 1:
-            rolls.append(_roll(closed[0], opened[0]))
+            rolls[ids] = _roll(closed[0], opened[0])
         elif closed and opened:
-            problem = UnclearRoll(
+            unclear[ids] = UnclearRoll(
                 account=closed[0].change.account,
                 closed=tuple(side.change for side in closed),
                 opened=tuple(side.change for side in opened),
             )
-            unclear.append(problem)
-    return sorted(rolls, key=attrgetter("at")), unclear
+    return sorted(rolls.values(), key=attrgetter("at")), list(unclear.values())
 
 
 def _traded(change: PositionChange, trades: Iterable[Movement]) -> TradedChange | None:
-    """Return a change with its order; None if no order, or several, may have made it."""
+    """Return a change with the orders that may have made it; None without any."""
     begin = (change.since or change.seen_at) - SLACK
     end = change.seen_at + SLACK
     made_by = [
@@ -126,13 +140,14 @@ def _traded(change: PositionChange, trades: Iterable[Movement]) -> TradedChange 
         for trade in trades
         if trade.kind is MovementKind.TRADE
         and trade.at is not None
+        and trade.order_id is not None
         and begin <= trade.at <= end
         and (trade.quantity or 0.0) * change.by > 0
     ]
-    orders = {order for _at, order in made_by if order is not None}
-    if len(orders) != 1:
+    if not made_by:
         return None
-    return TradedChange(change=change, order=orders.pop(), at=max(at for at, _order in made_by))
+    times, orders = zip(*made_by, strict=True)
+    return TradedChange(change=change, orders=frozenset(orders), at=max(times))
 
 
 def _roll(close: TradedChange, opening: TradedChange) -> Roll:

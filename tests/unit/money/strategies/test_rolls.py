@@ -129,3 +129,11 @@ def test_a_trade_of_which_only_the_day_is_known_makes_no_roll() -> None:
     facts = facts_of(changes=ROLLED, executions=EXECUTED)
     movements = [replace(reported_movement(fill, TERMS_OF_ALL), at=None) for fill in EXECUTED]
     assert rolls_of(closures_of(facts, NOON), ROLLED, movements) == ([], [])
+
+
+def test_a_roll_is_seen_beside_another_close_of_its_contract_at_the_same_time() -> None:
+    changes = [change(CALL, -5, -2, NOON), *ROLLED]
+    executions = [fill(CALL, 3, NOON, order_id="72"), *EXECUTED]
+    (roll,), unclear = told(changes, executions)
+    assert (roll.quantity, roll.closed_conid, roll.opened.conid) == (-2, CALL, OTHER)
+    assert unclear == []
