@@ -189,8 +189,9 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
             warnings.simplefilter("ignore", dg.PreviewWarning)
             trees = [dg.ComponentTree.from_module(package, root) for package in packages]
             loaded = dg.Definitions.merge(*(tree.build_defs(Path()) for tree in trees))
-            defined = {spec.key for spec in _specs_of(loaded)}
-            completed = partial(self._completed, settings=settings, defined=defined)
+            completed = partial(
+                self._completed, settings=settings, defined={spec.key for spec in _specs_of(loaded)}
+            )
             definitions = loaded.map_asset_specs(func=completed)
 
         if self._prefix:

@@ -211,8 +211,11 @@ def load_gateways(
             place = (*place_of_login, *place_in_login)
             if name in first_uses:
                 first_login, line = first_uses[name]
-                cause = f"{name} belongs to two gateways ({first_login!r} in line {line})"
-                file.fail(place, cause, "Keep one of them")
+                file.fail(
+                    place,
+                    f"{name} belongs to two gateways ({first_login!r} in line {line})",
+                    "Keep one of them",
+                )
             first_uses[name] = (login.name, file.line(place))
 
         max_lines = login.max_lines or whole.max_lines

@@ -100,8 +100,10 @@ class YamlFile:
             return kind.model_validate(value)
         except ValidationError as error:
             # A mistyped field is reported as unknown and as missing: the first names the mistake.
-            mistakes = error.errors(include_url=False)
-            first = min(mistakes, key=lambda mistake: mistake["type"] != "extra_forbidden")
+            first = min(
+                error.errors(include_url=False),
+                key=lambda mistake: mistake["type"] != "extra_forbidden",
+            )
             place = (*at, *first["loc"])
             if first["type"] == "extra_forbidden":
                 place = (*place, _KEY)
@@ -178,8 +180,11 @@ class YamlFile:
         cause = getattr(error, "problem", None) or getattr(error, "reason", "it is cut")
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         place = (mark.line + 1, mark.column + 1) if mark else ()
-        remedy = "Correct the text there; check indentation, quotes and brackets"
-        return self._error_of(f"it is not YAML: {cause}", remedy, *place)
+        return self._error_of(
+            f"it is not YAML: {cause}",
+            "Correct the text there; check indentation, quotes and brackets",
+            *place,
+        )
 
     def _read_text(self) -> str:
         try:

@@ -303,8 +303,10 @@ class Work:
         settings = self.settings
         if states is not None:
             self._report(resources.GATEWAY, partial(gateway_state, lake, states))
-        strategies_state = partial(queue_and_ledger.strategies_state, lake, settings)
-        self._report(schema.ACTIVE_STRATEGIES.name, strategies_state)
+        self._report(
+            schema.ACTIVE_STRATEGIES.name,
+            partial(queue_and_ledger.strategies_state, lake, settings),
+        )
         self._report(schema.RECONCILIATION_BREAKS.name, partial(table_checks.breaks_state, lake))
         for table in lake.tables:
             if table.spec.name not in DERIVE and table is not lake.breaks.table:
@@ -333,8 +335,9 @@ class Work:
         self.rows_reported = True
         self.all_derived = self.all_due or self.is_due("derived", DERIVED_EVERY)
         if self.all_derived:
-            queue_state = partial(queue_and_ledger.queue_state, self.lake)
-            self._report(schema.POSITION_QUEUE.name, queue_state)
+            self._report(
+                schema.POSITION_QUEUE.name, partial(queue_and_ledger.queue_state, self.lake)
+            )
             self.keep("derived")
 
         self._report(schema.POSITION_UPDATES.name, partial(ledger_state, span, report))
@@ -368,8 +371,9 @@ class Work:
         return self._report(name, deriving.result.result, is_shown=deriving.is_shown)
 
     def _derive_beside(self, name: str, *, is_shown: bool) -> _Deriving:
-        result = _BESIDE.submit(DERIVE[name], self.lake, self.settings, None)
-        return _Deriving(result=result, is_shown=is_shown)
+        return _Deriving(
+            result=_BESIDE.submit(DERIVE[name], self.lake, self.settings, None), is_shown=is_shown
+        )
 
     def _report(
         self, name: str, make: Callable[[], Derived] | None = None, *, is_shown: bool = True
@@ -386,8 +390,9 @@ class Work:
             return False
         self._results += derived_table.checks.items()
         if is_shown:
-            registry = str(self.cursor.registry_version)
-            self._events.append(table_asset.runless(name, derived_table, registry))
+            self._events.append(
+                table_asset.runless(name, derived_table, str(self.cursor.registry_version))
+            )
         return True
 
     def cannot_evaluate(self, name: str, further: Iterable[dg.AssetCheckKey] = ()) -> None:

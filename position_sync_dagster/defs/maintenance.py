@@ -23,8 +23,9 @@ def delete_old_runs(instance: dg.DagsterInstance, jobs: Iterable[str], before: d
     """Delete the ended runs of these jobs that were created before a time; return their number."""
     deleted = 0
     for job in jobs:
-        old = dg.RunsFilter(job_name=job, statuses=[*resources.ENDED], created_before=before)
-        run_ids = instance.get_run_ids(old)
+        run_ids = instance.get_run_ids(
+            dg.RunsFilter(job_name=job, statuses=[*resources.ENDED], created_before=before)
+        )
         for run_id in run_ids:
             instance.delete_run(run_id)
         deleted += len(run_ids)
@@ -88,8 +89,7 @@ def delete_old_events(instance: dg.DagsterInstance, assets: Iterable[str], befor
         with storage.run_connection(NO_RUN) as connection:
             connection.execute(sql.text(DELETE_COPIES).bindparams(of_own))
             for key in keys:
-                copies = sql.text(DELETE_COPIES_OF_RESULTS).bindparams(text=f"%{key}%")
-                connection.execute(copies)
+                connection.execute(sql.text(DELETE_COPIES_OF_RESULTS).bindparams(text=f"%{key}%"))
 
     return events.rowcount + results.rowcount
 

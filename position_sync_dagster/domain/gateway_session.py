@@ -167,8 +167,7 @@ class GatewaySession:
         """Return the last outages that are over: from, until and why, the oldest first."""
         outages = []
         for began, ended, why in json.loads(self.outages or "[]"):
-            began_at = datetime.fromisoformat(began)
-            outages.append((began_at, datetime.fromisoformat(ended), why))
+            outages.append((datetime.fromisoformat(began), datetime.fromisoformat(ended), why))
         return outages
 
     def outages_after(
@@ -213,8 +212,9 @@ class GatewaySession:
         if self.state not in ALIVE:
             return self
         detail = self.detail or f"lease expired at {self.expires_at:%Y-%m-%d %H:%M:%S} UTC"
-        since = self.seen_until(now)
-        return replace(self, state=SessionState.LOST, state_since=since, detail=detail)
+        return replace(
+            self, state=SessionState.LOST, state_since=self.seen_until(now), detail=detail
+        )
 
     def since_after(
         self, state: SessionState | None, live_since: datetime | None, now: datetime

@@ -173,8 +173,9 @@ class UnresolvedLeg(Membership):
 
     def resolved(self, conid: int, at: datetime | None) -> ActiveContract:
         """Return the same membership with its contract."""
-        known = {name: getattr(self, name) for name in _MEMBERSHIP}
-        return ActiveContract(**known | {"conid": conid}, resolved_at=at)
+        return ActiveContract(
+            **{name: getattr(self, name) for name in _MEMBERSHIP} | {"conid": conid}, resolved_at=at
+        )
 
 
 _MEMBERSHIP = tuple(field.name for field in fields(Membership))

@@ -171,14 +171,14 @@ class Line:
         """Return the line after its connection opened again: what came before does not count."""
         if not self.held:
             return self
-        anew = replace(self, renew_at_s=-math.inf, dispute=None, renewals=0)
-        return anew._awaiting_answer(now_s)
+        return replace(self, renew_at_s=-math.inf, dispute=None, renewals=0)._awaiting_answer(now_s)
 
     def renewed(self, now_s: float) -> "Line":
         """Return a suspect line that is requested again with a new id; the next time is later."""
         renewals = self.renewals + 1
-        renew_at_s = now_s + RENEWAL.delay_s(renewals)
-        return replace(self, renewals=renewals, was_renewed=True, renew_at_s=renew_at_s)
+        return replace(
+            self, renewals=renewals, was_renewed=True, renew_at_s=now_s + RENEWAL.delay_s(renewals)
+        )
 
     def cancelled(self) -> "Line":
         """Return the line after we cancelled it; only the denial stays."""
@@ -375,8 +375,12 @@ class Line:
         if self.denied(now_s) is None:  # else delayed data were refused too
             times += 1
 
-        until_s = now_s + denial.wait.delay_s(times)
-        return replace(self, denial=replace(denial, times=times, since_s=since_s, until_s=until_s))
+        return replace(
+            self,
+            denial=replace(
+                denial, times=times, since_s=since_s, until_s=now_s + denial.wait.delay_s(times)
+            ),
+        )
 
     def lifted(self, now_s: float) -> "Line":
         """Return the line without its denial: what it waited for has arrived."""

@@ -312,8 +312,9 @@ class GatewayConnection:
 
         self.feed = AccountFeed(login, give_up=self.drop)
         self.lines = market_data.MarketDataRequests(ib, settings=settings)
-        silence_s = settings.line_silence_s
-        self.pnl = subscriptions.PnlSubscriptions(ib, self.feed.book, silence_s=silence_s)
+        self.pnl = subscriptions.PnlSubscriptions(
+            ib, self.feed.book, silence_s=settings.line_silence_s
+        )
         self.summaries = subscriptions.AccountSummaries(login)
 
         self.on_message: list[Callable[[int, str], None]] = []

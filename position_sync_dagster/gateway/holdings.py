@@ -367,8 +367,9 @@ class HoldingsBook:
         for key in keys:
             holding = self._holdings.get(key)
             if holding is not None:
-                valued = self._valued(key, holding, now)
-                holdings[key] = self.confirmed.stated(key, valued, newer=newer)
+                holdings[key] = self.confirmed.stated(
+                    key, self._valued(key, holding, now), newer=newer
+                )
         return holdings
 
     def watch(self) -> PendingChanges[Key]:
@@ -596,8 +597,9 @@ class HoldingsBook:
     def _close(self, holding: BrokerPosition) -> None:
         now = self._clock()
         realized = self._valued(holding.key, holding, now).realized_pnl
-        row = self._row(holding.key, holding.instrument, 0.0, holding, now, realized_pnl=realized)
-        self.put(row)
+        self.put(
+            self._row(holding.key, holding.instrument, 0.0, holding, now, realized_pnl=realized)
+        )
 
     def _row(
         self,

@@ -197,9 +197,9 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
     """
 
     def __init__(self, ib: IB, book: holdings.HoldingsBook, *, silence_s: float) -> None:
-        send = ib.client.reqPnLSingle
-        withdraw = ib.client.cancelPnLSingle
-        super().__init__(ib, MessageType.PNL_SINGLE, send, withdraw, silence_s)
+        super().__init__(
+            ib, MessageType.PNL_SINGLE, ib.client.reqPnLSingle, ib.client.cancelPnLSingle, silence_s
+        )
         self._book = book
         self._wanted: list[Key] = []
         self._fresh = False
@@ -334,8 +334,13 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
     def __init__(self, login: Login) -> None:
         self._login = login
         client = login.ib.client
-        silence_s = login.settings.line_silence_s
-        super().__init__(login.ib, MessageType.PNL, client.reqPnL, client.cancelPnL, silence_s)
+        super().__init__(
+            login.ib,
+            MessageType.PNL,
+            client.reqPnL,
+            client.cancelPnL,
+            login.settings.line_silence_s,
+        )
         self._connectivity = login.connectivity
         self._begin()
         login.ib.accountValueEvent += self._on_value

@@ -185,8 +185,7 @@ def _last_trade(
             zone = name
         else:
             hour, minute, *_seconds = map(int, clock.split(":"))
-            at = datetime.combine(day, clock_time(hour, minute), written)
-            local = at.astimezone(listed)
+            local = datetime.combine(day, clock_time(hour, minute), written).astimezone(listed)
             day = local.date()
             clock = f"{local:%H:%M:%S}"
 

@@ -46,8 +46,9 @@ class AccountValuesTable:
             TradingModeError: The table holds data of another trading mode.
             LeaseLostError: A later owner of the gateway has fenced the table.
         """
-        rows = schema.frame_of(schema.ACCOUNT_VALUES, map(_identified, summaries))
-        single = rows.unique("row_id", keep="first", maintain_order=True)
+        single = schema.frame_of(schema.ACCOUNT_VALUES, map(_identified, summaries)).unique(
+            "row_id", keep="first", maintain_order=True
+        )
         dated = single.with_columns(date=pl.col("timestamp").dt.date())
         return position_updates.append_rows(self.table, dated, clock=self._clock)
 
@@ -113,8 +114,13 @@ def _newest(rows: pl.LazyFrame) -> pl.DataFrame:
 
 def _identified(summary: AccountSummary) -> AccountSummary:
     at = summary.timestamp.astimezone(UTC)
-    source = summary.source.value
-    content = (source, summary.gateway_id, summary.account, at.isoformat(), *summary.amounts)
+    content = (
+        summary.source.value,
+        summary.gateway_id,
+        summary.account,
+        at.isoformat(),
+        *summary.amounts,
+    )
     row_id = summary.row_id or schema.content_id(summary.timestamp, *content)
     trading_mode = summary.trading_mode or trading_mode_of(summary.account).value
     return replace(summary, row_id=row_id, trading_mode=trading_mode)

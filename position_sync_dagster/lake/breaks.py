@@ -77,8 +77,7 @@ def break_key(difference: Break | Discrepancy) -> tuple[str, str, int]:
 
 
 def _rows_of(breaks: Iterable[Break]) -> pl.DataFrame:
-    rows = schema.frame_of(schema.RECONCILIATION_BREAKS, breaks)
-    return rows.with_columns(*schema.LIVE_COLUMNS)
+    return schema.frame_of(schema.RECONCILIATION_BREAKS, breaks).with_columns(*schema.LIVE_COLUMNS)
 
 
 def _resolved(opened: Break, at: datetime) -> Break:
@@ -152,8 +151,7 @@ class ReconciliationBreaks:
                 gateway_id, difference = match
                 if opened.gateway_id != gateway_id:
                     opened = replace(opened, gateway_id=gateway_id)
-                confirmed = seen_again(opened, difference, at, downloads.get(gateway_id), run_id)
-                live.append(confirmed)
+                live.append(seen_again(opened, difference, at, downloads.get(gateway_id), run_id))
 
             is_unchanged = all(map(operator.is_, live, before))
             if not unmatched and not resolved and is_unchanged:
@@ -173,8 +171,9 @@ class ReconciliationBreaks:
                 )
                 live.append(new)
 
-            closed = _rows_of(resolved).with_columns(bucket=pl.lit(CLOSED))
-            return Change(None, _rows_of(live), closed)
+            return Change(
+                None, _rows_of(live), _rows_of(resolved).with_columns(bucket=pl.lit(CLOSED))
+            )
 
         self._lifecycle.change(step, {"action": "reconcile", "run_id": run_id or ""})
 
@@ -270,5 +269,4 @@ class ReconciliationBreaks:
                 self._closed = (key, rows.sort("resolved_at", descending=True))
             return self._closed[1]
 
-        closed = self.table.snapshot(step)
-        return schema.records_of(Break, closed[:limit])
+        return schema.records_of(Break, self.table.snapshot(step)[:limit])

@@ -62,8 +62,7 @@ def newest(rows: pl.DataFrame) -> pl.DataFrame:
     Args:
         rows: Rows of one gateway.
     """
-    numbered = rows.select(*KEY, _ORDER).with_row_index("place")
-    in_order = numbered.sort(_ORDER, maintain_order=True)
+    in_order = rows.select(*KEY, _ORDER).with_row_index("place").sort(_ORDER, maintain_order=True)
     return rows[in_order.unique(KEY, keep="last", maintain_order=True)["place"]]
 
 
@@ -157,9 +156,12 @@ class BrokerPositionsTable:
         def step(handle: DeltaTable) -> int:
             owner = None if session is None else (gateway_id, session.fencing_token)
             storage.bind(handle, self.table.path, _modes_of(rows), owner)
-            numbered = _numbered(rows, handle)
-            predicate = _rows_of(gateway_id)
-            storage.write(handle, numbered, _commit_info(session), predicate=predicate)
+            storage.write(
+                handle,
+                _numbered(rows, handle),
+                _commit_info(session),
+                predicate=_rows_of(gateway_id),
+            )
             self._replaced[gateway_id] = self._base(handle, session)
             return handle.version()
 
@@ -210,8 +212,7 @@ class BrokerPositionsTable:
             predicate = None
             files = storage.files_in(handle, gateway_id=gateway_id)
             if is_fragmented(files, rows.height):
-                stored = self.table.read_rows(files)
-                numbered = newest(pl.concat([stored, numbered]))
+                numbered = newest(pl.concat([self.table.read_rows(files), numbered]))
                 predicate = _rows_of(gateway_id)
 
             storage.write(handle, numbered, _commit_info(session), predicate=predicate)
@@ -235,8 +236,7 @@ class BrokerPositionsTable:
         files = frozenset(present.get_column("path"))
         before, rows = self._cached.get(gateway_id, (frozenset(), self.table.spec.empty))
         if files != before:
-            last = newest(self.table.read_rows(present)).sort(KEY)
-            rows = with_account_facts(last)
+            rows = with_account_facts(newest(self.table.read_rows(present)).sort(KEY))
             self._cached[gateway_id] = (files, rows)
         return rows
 

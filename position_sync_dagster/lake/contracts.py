@@ -24,8 +24,9 @@ class ContractsTable:
 
     def put(self, details: Iterable[ContractDetails]) -> None:
         """Store the details of these contracts in one commit; older ones are replaced."""
-        frame = schema.frame_of(schema.CONTRACTS, details)
-        rows = frame.unique("conid", keep="last", maintain_order=True)
+        rows = schema.frame_of(schema.CONTRACTS, details).unique(
+            "conid", keep="last", maintain_order=True
+        )
         if rows.is_empty():
             return
         conids = ",".join(map(str, rows["conid"]))
@@ -40,8 +41,7 @@ class ContractsTable:
         """Return the details of contracts that had not expired on a day, and of some others."""
         ends = pl.coalesce("expires_on", "last_trade_date")
         is_unexpired = ends.is_null() | (ends >= since)
-        is_besides = pl.col("conid").is_in(set(besides))
-        return self._details(is_unexpired | is_besides)
+        return self._details(is_unexpired | pl.col("conid").is_in(set(besides)))
 
     def quoted_in_cents(self) -> dict[int, ContractDetails]:
         """Return the details of the contracts with another price magnifier than 1, by conid."""
@@ -53,8 +53,7 @@ class ContractsTable:
         return self._details(wanted)
 
     def _details(self, only: pl.Expr) -> dict[int, ContractDetails]:
-        rows = self.table.rows(only)
-        with_details = rows.filter(pl.col("symbol").is_not_null())
+        with_details = self.table.rows(only).filter(pl.col("symbol").is_not_null())
         return {
             details.conid: details for details in schema.records_of(ContractDetails, with_details)
         }

@@ -120,8 +120,7 @@ def replace(
         if seen not in (None, handle.version()):
             text = f"{spec.name} was derived by another run meanwhile."
             raise NewerRowError(text, remedy="Derive it again.")
-        stored = table.read_rows(data_files(handle).filter(chosen))
-        changed = not _same(stored, wanted)
+        changed = not _same(table.read_rows(data_files(handle).filter(chosen)), wanted)
         if changed:
             commit_info = {"step": f"replace {spec.name}", "run_id": run_id or ""}
             write(handle, wanted, commit_info, predicate=predicate)
@@ -139,8 +138,7 @@ def _of_days(table: Table, days: Iterable[date]) -> tuple[str, pl.Expr]:
     """Return the predicate of the rows of these days, and which data files have them."""
     [name] = table.spec.partition_by
     wanted = sorted(days)
-    quoted = [f"'{day.isoformat()}'" for day in wanted]
-    listed = ", ".join(quoted)
+    listed = ", ".join([f"'{day.isoformat()}'" for day in wanted])
     is_wanted = pl.col(f"partition.{name}").is_in(wanted)
     return f"{name} IN ({listed})", is_wanted
 
@@ -207,8 +205,7 @@ def _same(stored: pl.DataFrame, wanted: pl.DataFrame) -> bool:
         return False
 
     order = wanted.columns
-    in_order = stored.select(order).sort(order)
-    return in_order.equals(wanted.sort(order))
+    return stored.select(order).sort(order).equals(wanted.sort(order))
 
 
 def sum_if_known(amounts: pl.Expr) -> pl.Expr:

@@ -131,8 +131,7 @@ class AddedRows:
                 last_row = rows.select(ADDED, "update_id", _AT).row(-1)
                 answer = Added(rows, Place(place.ledger, *last_row).token)
 
-            last_answer = list(self._answers.items())[-1:]
-            self._answers = dict(last_answer)
+            self._answers = dict(list(self._answers.items())[-1:])
             self._answers[key] = answer
         return self._answers[key]
 
@@ -140,8 +139,7 @@ class AddedRows:
         """Return the place behind the rows of a version."""
         ledger = _ledger(handle)
         added = added_by(self._table, storage.data_files(handle), version)
-        rows = added.select("update_id", _AT).sort("update_id")
-        last = rows.tail(1).collect()
+        last = added.select("update_id", _AT).sort("update_id").tail(1).collect()
         if last.is_empty():
             return Place(ledger, version, "")
 
@@ -183,23 +181,18 @@ class AddedRows:
         smallest = f"min.{ADDED}"
         has_later = pl.col(f"max.{ADDED}") > version
         later = files.filter(has_later).sort(smallest)
-        is_within = pl.col("num_records").cum_sum() <= MOST_ROWS
-        few = later.filter(is_within).height + 1
+        few = later.filter(pl.col("num_records").cum_sum() <= MOST_ROWS).height + 1
         counts = POSITION_UPDATES.empty
         while counts.is_empty():
             rows = added_after(self._table, later.head(few), version)
             if few < later.height:  # a commit may have rows in several files
-                next_file_begins = later.item(few, smallest)
-                rows = rows.filter(pl.col(ADDED) < next_file_begins)
-            by_version = rows.group_by(ADDED).len()
-            counts = by_version.sort(ADDED).collect()
+                rows = rows.filter(pl.col(ADDED) < later.item(few, smallest))
+            counts = rows.group_by(ADDED).len().sort(ADDED).collect()
             few *= 2
 
-        are_few = pl.col("len").cum_sum() <= MOST_ROWS
-        whole_commits = counts.filter(are_few)
+        whole_commits = counts.filter(pl.col("len").cum_sum() <= MOST_ROWS)
         last = whole_commits.get_column(ADDED).max() or counts.item(0, ADDED)
-        chosen = rows.filter(pl.col(ADDED) <= last)
-        return chosen.sort(ORDER).collect()
+        return rows.filter(pl.col(ADDED) <= last).sort(ORDER).collect()
 
 
 def _ledger(handle: DeltaTable) -> str:

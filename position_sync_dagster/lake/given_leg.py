@@ -25,8 +25,11 @@ def _read_by(reader: Callable[[Any], object]) -> BeforeValidator:
 
 def read_priority(value: int | str) -> int:
     """Read a priority: a whole number above zero."""
-    cause = f"The priority {shown(value)} is no whole number above zero, or too large."
-    return instrument.whole_number(value, cause, "Use 1 (first), 2 and so on.")
+    return instrument.whole_number(
+        value,
+        f"The priority {shown(value)} is no whole number above zero, or too large.",
+        "Use 1 (first), 2 and so on.",
+    )
 
 
 def _read_symbol(value: object) -> object:

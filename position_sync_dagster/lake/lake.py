@@ -173,8 +173,10 @@ class Lake:
         """
         options = self._options.copy()
         options["storage_options"] = LEASE_OPTIONS | dict(options.get("storage_options") or {})
-        table = Table(self.table_path("gateway_sessions"), schema.GATEWAY_SESSIONS, **options)
-        return GatewaySessions(table, self._clock)
+        return GatewaySessions(
+            Table(self.table_path("gateway_sessions"), schema.GATEWAY_SESSIONS, **options),
+            self._clock,
+        )
 
     @property
     def tables(self) -> tuple[Table, ...]:

@@ -42,8 +42,7 @@ def rows_between(
     on_days = pl.col("partition.date").is_between(first.date(), last.date())
     chosen = files.filter(on_days, storage.may_have("timestamp", first, last))
 
-    is_between = pl.col("timestamp").is_between(first, last)
-    return table.scan_files(chosen).filter(is_between)
+    return table.scan_files(chosen).filter(pl.col("timestamp").is_between(first, last))
 
 
 def added_after(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame:
@@ -131,8 +130,7 @@ class LatestRows:
             if self._known is None or not self._known.exists():
                 return None
 
-            utc_day = pl.col("timestamp").dt.date()
-            rows = self._known.rows().with_columns(date=utc_day)
+            rows = self._known.rows().with_columns(date=pl.col("timestamp").dt.date())
             return rows.select(list(self._table.spec.columns))
         except errors.LakeError:
             return None  # the ledger has them too
@@ -170,24 +168,21 @@ class LatestRows:
         if stored is None or not through:
             return self._table.scan_files(files)
 
-        of_last_commit = stored.filter(pl.col(ADDED) == through)
-        last_ids = of_last_commit.get_column("update_id")
+        last_ids = stored.filter(pl.col(ADDED) == through).get_column("update_id")
         # After a repair the versions continue from an earlier one, with other rows.
         added = added_by(self._table, files, through).select("update_id").collect()
         present_ids = added.get_column("update_id").implode()
         if not last_ids.is_in(present_ids).all():
             return self._table.scan_files(files)
 
-        later = added_after(self._table, files, through)
-        return pl.concat([stored.lazy(), later])
+        return pl.concat([stored.lazy(), added_after(self._table, files, through)])
 
     def _take(self, added: pl.DataFrame) -> None:
         """Determine the newest row of each holding that has a new row."""
         # By contract: two joins by holding would cost twice as much at 20,000 holdings.
         conids = added.get_column("conid").unique()
         is_touched = self._rows.get_column("conid").is_in(conids.implode())
-        touched = pl.concat([self._rows.filter(is_touched), added])
-        newest = newest_rows(touched.lazy())
+        newest = newest_rows(pl.concat([self._rows.filter(is_touched), added]).lazy())
 
         untouched = self._rows.filter(~is_touched)
         self._rows = pl.concat([untouched, newest]).sort(HOLDING)
@@ -217,13 +212,12 @@ def sample(rows: pl.LazyFrame, last: datetime, slots: int) -> pl.DataFrame:
     if not isinstance(first, datetime):
         return sampled.with_columns(slot=pl.col("timestamp"))
 
-    slot_length = max((last - first) / slots, SHORTEST)
-    slot_us = slot_length // timedelta(microseconds=1)
+    slot_us = max((last - first) / slots, SHORTEST) // timedelta(microseconds=1)
     end = pl.lit(last)
     slots_before_end = (end - pl.col("timestamp")).dt.total_microseconds() // slot_us
-    from_slot_to_end = pl.duration(microseconds=slots_before_end * slot_us)
-    end_of_slot = end.dt.cast_time_unit("us") - from_slot_to_end
+    end_of_slot = end.dt.cast_time_unit("us") - pl.duration(microseconds=slots_before_end * slot_us)
 
-    in_slots = sampled.with_columns(slot=end_of_slot).sort(BY_TIME)
-    newest = in_slots.unique(["slot", *HOLDING], keep="last")
+    newest = (
+        sampled.with_columns(slot=end_of_slot).sort(BY_TIME).unique(["slot", *HOLDING], keep="last")
+    )
     return newest.sort("slot", *HOLDING)

@@ -62,8 +62,7 @@ def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, p
     rows = snapshot.finished(chosen).filter(pl.col("request_id").is_in(ids), bucket=FAILED)
     in_order = wanted.to_frame().join(rows, on="request_id", how="left", maintain_order="left")
 
-    parts = rows.get_column("part").unique()
-    of_parts = pl.col("partition.part").is_in(parts.implode())
+    of_parts = pl.col("partition.part").is_in(rows.get_column("part").unique().implode())
     siblings = snapshot.finished(storage.in_bucket(FAILED) & of_parts, stored=True)
     return in_order.select(rows.columns), siblings
 
@@ -79,10 +78,10 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
     status_of = dict(snapshot.live.select(columns).filter(is_wanted).iter_rows())
 
     absent = [request_id for request_id in ids if request_id not in status_of]
-    chosen = storage.may_have_one_of("request_id", pl.Series(absent, dtype=pl.String))
-    finished = snapshot.finished(chosen, columns)
-    is_absent = pl.col("request_id").is_in(absent)
-    status_of |= dict(finished.filter(is_absent).iter_rows())
+    finished = snapshot.finished(
+        storage.may_have_one_of("request_id", pl.Series(absent, dtype=pl.String)), columns
+    )
+    status_of |= dict(finished.filter(pl.col("request_id").is_in(absent)).iter_rows())
 
     unknown = [request_id for request_id in absent if request_id not in status_of]
     if unknown:
@@ -244,22 +243,24 @@ class SyncQueue:
 
         if status in (QueueStatus.PENDING, QueueStatus.PROCESSING):
             live = self.store.snapshot().live
-            order = claim_order(self.clock())
-            requests = live.filter(wanted).sort(order).head(limit)
+            requests = live.filter(wanted).sort(claim_order(self.clock())).head(limit)
         else:
-            newest = self.store.newest_finished(status.value, wanted, limit)
-            requests = newest.sort("updated_at", "request_id", descending=True)
+            requests = self.store.newest_finished(status.value, wanted, limit).sort(
+                "updated_at", "request_id", descending=True
+            )
         return schema.records_of(QueuedPosition, requests)
 
     def beginning_with(self, prefix: str) -> list[QueuedPosition]:
         """Read the live and finished requests whose id begins with a prefix."""
         live = self.store.snapshot().live
-        chosen = storage.may_have("request_id", prefix, prefix + schema.LAST)
-        finished = self.store.finished(chosen)
+        finished = self.store.finished(storage.may_have("request_id", prefix, prefix + schema.LAST))
 
         is_wanted = pl.col("request_id").str.starts_with(prefix)
-        requests = pl.concat([live, finished]).filter(is_wanted)
-        single = requests.unique("request_id", keep="first", maintain_order=True)
+        single = (
+            pl.concat([live, finished])
+            .filter(is_wanted)
+            .unique("request_id", keep="first", maintain_order=True)
+        )
         return schema.records_of(QueuedPosition, single)
 
     def claim_batch(
@@ -304,11 +305,18 @@ class SyncQueue:
                 "lease_token": pl.lit(token),
                 "lease_expires_at": schema.moment(until),
             }
-            allowed = transitions.is_claimable(now, except_accounts)
-            return transitions.claim(snapshot.live, allowed, limit, lease, order, now=now)
+            return transitions.claim(
+                snapshot.live,
+                transitions.is_claimable(now, except_accounts),
+                limit,
+                lease,
+                order,
+                now=now,
+            )
 
-        claimed = self.store.change(step, {"action": "claim", "lease_token": token})
-        granted = schema.records_of(QueuedPosition, claimed)
+        granted = schema.records_of(
+            QueuedPosition, self.store.change(step, {"action": "claim", "lease_token": token})
+        )
         for request in granted:
             self._tokens[request.request_id] = token
         if granted:
@@ -379,8 +387,9 @@ class SyncQueue:
         is not `retryable` or has used up its attempts (`RetryPolicy`). The errors are those of
         `mark_success`.
         """
-        errors = {request_id: error_message}
-        self.mark_failed_many(errors, retryable=retryable, lease_token=lease_token)
+        self.mark_failed_many(
+            {request_id: error_message}, retryable=retryable, lease_token=lease_token
+        )
 
     def mark_failed_many(
         self, errors: Mapping[str, str], *, retryable: bool = True, lease_token: str | None = None
@@ -408,8 +417,13 @@ class SyncQueue:
         """
         ids = ids_of(request_ids)
         info = {"action": "release", "reason": storable(reason)[:200]}
-        step = partial(transitions.release, reason=storable(reason))
-        self._change_claimed(ids, Action.RELEASE, lease_token, step, info)
+        self._change_claimed(
+            ids,
+            Action.RELEASE,
+            lease_token,
+            partial(transitions.release, reason=storable(reason)),
+            info,
+        )
 
     def rescue(self) -> list[str]:
         """Return requests with an expired lease to PENDING, and return their ids.
@@ -489,12 +503,14 @@ class SyncQueue:
         """
         first = schema.id_prefix(since)
         chosen = storage.in_bucket(transitions.SUCCESS) & storage.may_have("request_id", first)
-        names = ["request_id", "update_id", "confirmed_at", "updated_at"]
-        finished = self.store.finished(chosen, names)
+        finished = self.store.finished(
+            chosen, ["request_id", "update_id", "confirmed_at", "updated_at"]
+        )
 
         was_inserted_since = pl.col("request_id") >= first
-        was_answered_by_then = pl.col("updated_at") <= until.astimezone(UTC)
-        answered = finished.filter(was_inserted_since, was_answered_by_then)
+        answered = finished.filter(
+            was_inserted_since, pl.col("updated_at") <= until.astimezone(UTC)
+        )
         return answered.select("update_id", "confirmed_at").drop_nulls()
 
     def counts(self) -> dict[QueueStatus, int]:

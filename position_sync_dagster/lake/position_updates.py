@@ -278,9 +278,8 @@ def append_rows(
         version = handle.version() + 1
         # Rows that were copied from another table may have greater versions.
         ledger_version = max(version, last_added(present) + 1)
-        committed_at = moment(clock())
         rows = rows.with_columns(
-            ledger_version=pl.lit(ledger_version, pl.Int64), committed_at=committed_at
+            ledger_version=pl.lit(ledger_version, pl.Int64), committed_at=moment(clock())
         )
         storage.write(handle, rows, commit_info, [Transaction(table.spec.name, version)])
         return AppendResult(version=handle.version(), rows=rows.height, batch_id=batch_id)
@@ -301,8 +300,7 @@ def _without_stored(table: Table, present: pl.DataFrame, rows: pl.DataFrame) -> 
 def _refuse_newer(table: Table, present: pl.DataFrame, through: int, rows: pl.DataFrame) -> None:
     """Raise an error if a row of one of the holdings was added after that version."""
     added = added_after(table, present, through).select(HOLDING)
-    holdings = rows.lazy().select(HOLDING)
-    newer = added.join(holdings, on=HOLDING, how="semi").collect()
+    newer = added.join(rows.lazy().select(HOLDING), on=HOLDING, how="semi").collect()
     if not newer.is_empty():
         account, conid = newer.row(0)
         raise errors.NewerRowError(
@@ -396,13 +394,17 @@ class SyncUpdates:
                 or an expiry that does not parse. (A number that is not finite is stored as
                 unknown, and a time without a zone is local time.)
         """
-        rows = identified(updates, batch_id, run_id)
-        return append_rows(self.table, rows, guard=guard, through=through, clock=self._clock)
+        return append_rows(
+            self.table,
+            identified(updates, batch_id, run_id),
+            guard=guard,
+            through=through,
+            clock=self._clock,
+        )
 
     def existing(self, update_ids: Iterable[str]) -> set[str]:
         """Return which of these ids the table holds."""
-        texts = list(map(schema.storable, update_ids))
-        ids = pl.Series(texts, dtype=pl.String)
+        ids = pl.Series(list(map(schema.storable, update_ids)), dtype=pl.String)
         return self.table.read(lambda files: stored_ids(self.table, files, "update_id", ids))
 
     def latest(self) -> pl.DataFrame:
@@ -430,8 +432,10 @@ class SyncUpdates:
         is_recent = pl.col("timestamp") >= since.astimezone(UTC)
         recent = rows.filter(one_of("conid", conids), is_recent)
 
-        newest = {(update.account, update.conid): update for update in schema.updates_of(recent)}
-        return NewestRows(rows=newest, through=through)
+        return NewestRows(
+            rows={(update.account, update.conid): update for update in schema.updates_of(recent)},
+            through=through,
+        )
 
     def as_of(self, moment: datetime, *, as_known_now: bool = False) -> pl.DataFrame:
         """Return the newest row per (account, conid) among those that were committed by a moment.

@@ -191,8 +191,9 @@ def fail(
         following: `next_attempt` with the rules of this queue.
     """
     attempts = [following(before, now=now) for before in done.get_column("attempts")]
-    are_final = [attempt.status is QueueStatus.FAILED for attempt in attempts]
-    is_final = pl.Series(are_final, dtype=pl.Boolean)
+    is_final = pl.Series(
+        [attempt.status is QueueStatus.FAILED for attempt in attempts], dtype=pl.Boolean
+    )
     messages = [errors[request_id] for request_id in done.get_column("request_id")]
 
     after = done.with_columns(
@@ -204,10 +205,10 @@ def fail(
     follow_ups = _follow_ups(done.filter(is_final), now, new_ids)
 
     failed = after.filter(~is_final)
-    message = pl.col("error_message")
-    ended = after_attempt(failed, Outcome.FAILED, ended_at=schema.moment(now), error=message)
-    back_off = failed.get_column("available_at")
-    retried = as_pending(ended, now).with_columns(available_at=back_off)
+    ended = after_attempt(
+        failed, Outcome.FAILED, ended_at=schema.moment(now), error=pl.col("error_message")
+    )
+    retried = as_pending(ended, now).with_columns(available_at=failed.get_column("available_at"))
     return Change(None, pl.concat([retried, follow_ups]), finished)
 
 
@@ -404,8 +405,7 @@ def rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
     if not ids:
         return Change(ids)
     ended_at = pl.col("lease_expires_at")
-    no_error = pl.lit(None, pl.String)
-    ended = after_attempt(rows, Outcome.EXPIRED, ended_at=ended_at, error=no_error)
+    ended = after_attempt(rows, Outcome.EXPIRED, ended_at=ended_at, error=pl.lit(None, pl.String))
     return Change(ids, as_pending(ended, now), replaced=has_expired)
 
 
@@ -424,8 +424,7 @@ def retry(
         For each failed row the id of the live request of its position.
     """
     position = ["account", "conid"]
-    requests = pl.concat([live, failed])
-    holders = requests.select(*position, holder="request_id")
+    holders = pl.concat([live, failed]).select(*position, holder="request_id")
     holders = holders.unique(position, keep="first", maintain_order=True)
     ids = failed.join(holders, on=position, how="left", nulls_equal=True, maintain_order="left")
     result = ids.get_column("holder").to_list()
@@ -437,9 +436,8 @@ def retry(
 
     is_retried = pl.col("request_id").is_in(retried.implode())
     ended_at = pl.col("updated_at")
-    message = pl.col("error_message")
     ended = after_attempt(
-        failed.filter(is_retried), Outcome.FAILED, ended_at=ended_at, error=message
+        failed.filter(is_retried), Outcome.FAILED, ended_at=ended_at, error=pl.col("error_message")
     )
     pending = as_pending(ended, now)
     pending = pending.with_columns(*schema.LIVE_COLUMNS, attempts=pl.lit(0, pl.Int64))

@@ -43,12 +43,12 @@ def add_unknown(
         columns = same if again is None else [*same, "stated_at"]
         for column in compared:
             if column in table.spec.indexed and column in rows.columns:
-                values = rows.get_column(column)
-                files = files.filter(storage.may_have_one_of(column, values))
+                files = files.filter(storage.may_have_one_of(column, rows.get_column(column)))
 
         present = table.read_rows(files, columns)
-        unknown = rows.join(present, on=same, how="anti", nulls_equal=True, maintain_order="left")
-        new = unknown.unique(same, keep="first", maintain_order=True)
+        new = rows.join(
+            present, on=same, how="anti", nulls_equal=True, maintain_order="left"
+        ).unique(same, keep="first", maintain_order=True)
 
         if again is not None:
             stored = pl.concat([present, new.select(present.columns)])
@@ -155,5 +155,6 @@ class RecordsTable(Generic[schema.Record]):
 
 def changes_table(table: Table) -> RecordsTable[PositionChange]:
     """Return the table `position_changes`, which has each change of a quantity once, by its id."""
-    names = {field.name for field in fields(PositionChange)} - {"change_id"}
-    return RecordsTable(table, PositionChange, names)
+    return RecordsTable(
+        table, PositionChange, {field.name for field in fields(PositionChange)} - {"change_id"}
+    )

@@ -222,8 +222,14 @@ class TableSpec:
             column = self.described[name]
             is_checked = name in self.key and not may_lack_its_key
             nullable = column.nullable or not is_checked
-            comment = {"comment": column.description}
-            fields.append(Field(name, PrimitiveType(kind), nullable=nullable, metadata=comment))
+            fields.append(
+                Field(
+                    name,
+                    PrimitiveType(kind),
+                    nullable=nullable,
+                    metadata={"comment": column.description},
+                )
+            )
         return Schema(fields)
 
     @property
@@ -613,8 +619,7 @@ def one_of(column: str, values: Iterable[object]) -> pl.Expr:
 
 def moments(times: Iterable[datetime | None], name: str = "") -> pl.Series:
     """Return times as a column; Polars converts a `datetime` ten times as slowly as a number."""
-    ticks = pl.Series(name, list(map(_ticks, times)), pl.Int64)
-    return ticks.cast(_MOMENT)
+    return pl.Series(name, list(map(_ticks, times)), pl.Int64).cast(_MOMENT)
 
 
 def _ticks(at: datetime | None) -> int | None:
@@ -625,8 +630,7 @@ def new_request_rows(
     ids: Sequence[str], requests: Sequence[QueueRequest], now: datetime
 ) -> pl.DataFrame:
     """Return the live rows of new requests."""
-    pending = QueueStatus.PENDING.value
-    alike = {"bucket": LIVE, "part": LIVE_PART, "status": pending, "attempts": 0}
+    alike = {"bucket": LIVE, "part": LIVE_PART, "status": QueueStatus.PENDING.value, "attempts": 0}
     alike |= {"created_at": now, "updated_at": now}
     given = {name: [value] * len(ids) for name, value in alike.items()}
     return frame_of(POSITION_QUEUE, requests, request_id=ids, **given)
@@ -641,8 +645,7 @@ def legs_of(frame: pl.DataFrame) -> list[Leg]:
     """Return the legs in a frame; one without a conid is unresolved."""
     is_described = pl.col("conid").is_null()
     contracts = records_of(ActiveContract, frame.filter(~is_described))
-    described = records_of(UnresolvedLeg, frame.filter(is_described))
-    return [*contracts, *described]
+    return [*contracts, *records_of(UnresolvedLeg, frame.filter(is_described))]
 
 
 def update_rows(
@@ -690,9 +693,12 @@ def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
     ]
 
     is_followed = pl.col("followed").fill_null(value=False)
-    instruments = records_of(Instrument, frame)
-    rows = frame.with_columns(is_followed)
-    return records_of(BrokerPosition, rows, instrument=instruments, greeks=greeks)
+    return records_of(
+        BrokerPosition,
+        frame.with_columns(is_followed),
+        instrument=records_of(Instrument, frame),
+        greeks=greeks,
+    )
 
 
 def session_rows(sessions: Iterable[GatewaySession]) -> pl.DataFrame:
@@ -728,11 +734,7 @@ def records_of(kind: type[Record], frame: pl.DataFrame, **parts: list[Any]) -> l
     if getattr(kind, "__match_args__", ()) == tuple(values):  # by position takes half the time
         return [kind(*row) for row in rows]
 
-    records: list[Record] = []
-    for row in rows:
-        fields = dict(zip(values, row, strict=True))
-        records.append(kind(**fields))
-    return records
+    return [kind(**dict(zip(values, row, strict=True))) for row in rows]
 
 
 def fields_of(value: Any) -> dict[str, Any]:
@@ -760,8 +762,7 @@ def id_prefix(at: datetime) -> str:
     >>> id_prefix(datetime(2026, 1, 2, tzinfo=UTC))
     '019b7c01-0400'
     """
-    first = _uuid(_milliseconds(at) << 12, 0, version=7)
-    return first[:13]
+    return _uuid(_milliseconds(at) << 12, 0, version=7)[:13]
 
 
 def new_part(now: datetime) -> str:
@@ -771,16 +772,14 @@ def new_part(now: datetime) -> str:
 
 def content_id(at: datetime, *content: object) -> str:
     """Return the UUID (version 8) of a content at a moment; equal for equal content."""
-    text = repr(content).encode()
-    digest = int.from_bytes(blake2b(text, digest_size=16).digest())
+    digest = int.from_bytes(blake2b(repr(content).encode(), digest_size=16).digest())
     sequence = digest >> 64 & 0xFFF
     return _uuid(_milliseconds(at) << 12 | sequence, digest, version=8)
 
 
 def part_named(text: str) -> str:
     """Return the name of the part for a text, such as a gateway id: its hash in hexadecimal."""
-    digest = sha256(text.encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()[:32]
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _milliseconds(at: datetime) -> int:

@@ -173,8 +173,9 @@ class GatewaySessions:
                 return stored
             return replace(stored, detail=detail)
 
-        named = session.session_id
-        self._change(session.gateway_id, annotated, action="annotate", session_id=named)
+        self._change(
+            session.gateway_id, annotated, action="annotate", session_id=session.session_id
+        )
 
     def current(self, gateway_id: str) -> GatewaySession | None:
         """Return the newest session of a login, alive or not; None if there never was one."""
@@ -198,8 +199,9 @@ class GatewaySessions:
         """
         live = self._lifecycle.snapshot().live
         chosen = pl.concat([live, self._lifecycle.finished()]).filter(only)
-        newest_first = chosen.sort("started_at", "fencing_token", descending=True)
-        distinct = newest_first.unique("session_id", keep="first", maintain_order=True)
+        distinct = chosen.sort("started_at", "fencing_token", descending=True).unique(
+            "session_id", keep="first", maintain_order=True
+        )
         return schema.records_of(GatewaySession, distinct[:limit])
 
     def _change_own(
@@ -218,8 +220,9 @@ class GatewaySessions:
                 raise _lease_lost(session, f"it is {stored.state.value}")
             return change(stored, now)
 
-        named = session.session_id
-        return self._change(session.gateway_id, changed, action=action, session_id=named)
+        return self._change(
+            session.gateway_id, changed, action=action, session_id=session.session_id
+        )
 
     def _change(self, gateway_id: str, decide: Decide[T], **commit_info: str) -> T:
         """Replace the newest session of a login by what is decided from it, and return that.
@@ -229,8 +232,9 @@ class GatewaySessions:
 
         def step(snapshot: Snapshot) -> Change[T]:
             is_own = snapshot.live.select(pl.col("gateway_id") == gateway_id).to_series()
-            sessions = schema.records_of(GatewaySession, snapshot.live.filter(is_own))
-            stored = next(iter(sessions), None)
+            stored = next(
+                iter(schema.records_of(GatewaySession, snapshot.live.filter(is_own))), None
+            )
             now = self._clock()
             after = decide(stored, now)
             if after is None or after is stored:

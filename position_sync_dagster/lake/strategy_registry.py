@@ -153,8 +153,9 @@ class SyncRegistry:
             InvalidLegError: A field does not parse, or two strategies would hold the whole.
         """
         terms = {"conid": conid, "symbol": symbol, "right": right, "strike": strike} | more
-        leg = make_leg(strategy_id=strategy_id, added_at=self.clock(), expiry=expiry, **terms)
-        [membership] = self.add_many([leg])
+        [membership] = self.add_many(
+            [make_leg(strategy_id=strategy_id, added_at=self.clock(), expiry=expiry, **terms)]
+        )
         return membership
 
     def add_many(self, legs: Iterable[Leg]) -> list[Leg]:
@@ -166,8 +167,7 @@ class SyncRegistry:
         added = list[Leg]()
 
         def step(before: _Legs, _: Snapshot) -> _Legs:
-            resolved = with_known_contracts(wanted, before.values())
-            added[:] = distinct_legs(resolved)
+            added[:] = distinct_legs(with_known_contracts(wanted, before.values()))
             after = dict(before)
             for leg in added:
                 after.pop((leg.strategy_id, leg.account, leg.terms), None)
@@ -212,8 +212,7 @@ class SyncRegistry:
 
         before, after = self._change(step, "remove")
         [key] = before.keys() - after.keys()
-        removed_at = self.clock()
-        return before[key].ended(removed_at)
+        return before[key].ended(self.clock())
 
     def replace_all(
         self, legs: Iterable[Leg], *, following: Collection[str] = (), rules: Collection[str] = ()
@@ -343,8 +342,7 @@ class SyncRegistry:
 
         result = self._memberships.change(change_rows, {"action": action})
         self.refresh()
-        count = len(self.legs) + len(self.unresolved)
-        logger.info("%s: %d legs are active", action, count)
+        logger.info("%s: %d legs are active", action, len(self.legs) + len(self.unresolved))
         return result
 
 
@@ -486,8 +484,7 @@ def with_rolls(
             for conid in leg.replaced:
                 became[leg.strategy_id, leg.account, conid] = leg
 
-    rolled_away = [leg for leg in ended if leg.key in became]
-    listed = with_known_contracts(legs, rolled_away)
+    listed = with_known_contracts(legs, [leg for leg in ended if leg.key in became])
     named = {leg.key for leg in listed}
     rolled: list[Leg] = []
     for leg in listed:

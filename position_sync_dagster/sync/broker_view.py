@@ -38,8 +38,9 @@ def unconfirmed(
     download ended, and by a value of its own (a PnLSingle subscription needs no download). No
     holding of an account that is UNKNOWN is confirmed.
     """
-    interval_s = max(settings.refresh_interval_s, settings.account_interval_s)
-    span = timedelta(seconds=2 * interval_s + TIME_LIMIT_S)
+    span = timedelta(
+        seconds=2 * max(settings.refresh_interval_s, settings.account_interval_s) + TIME_LIMIT_S
+    )
     keys = set()
     for row in rows:
         has_value = row.value_source is not ValueOrigin.NONE
@@ -166,8 +167,12 @@ class LakeValues:
         wanted = rows if conids is None else rows.filter(pl.col("conid").is_in(list(conids)))
         holdings = schema.broker_positions_of(wanted)
         published = rows.select("gateway_id", "published_version", "session_id", "captured_at")
-        newest = published.sort("published_version").unique("gateway_id", keep="last")
-        captured = newest.select("session_id", "captured_at").drop_nulls()
+        captured = (
+            published.sort("published_version")
+            .unique("gateway_id", keep="last")
+            .select("session_id", "captured_at")
+            .drop_nulls()
+        )
         return BrokerView(
             **asdict(coverage),
             holdings={holding.key: holding for holding in holdings},
@@ -208,8 +213,11 @@ class LakeValues:
                 remedy="Nothing to do: the requests wait, and none is lost or marked FAILED.",
             )
 
-        accounts = frozenset(chain.from_iterable(unavailable.values()))
-        coverage = Coverage(complete=all(complete), covered=covered, unavailable=accounts)
+        coverage = Coverage(
+            complete=all(complete),
+            covered=covered,
+            unavailable=frozenset(chain.from_iterable(unavailable.values())),
+        )
         return pl.concat(current), coverage
 
     async def close(self) -> None:
@@ -231,8 +239,9 @@ class ConnectionValues:
         try:
             connection = await self.manager.get_connection()
             connection.connectivity.require_ib()
-            since = timedelta(seconds=self.manager.settings.refresh_interval_s)
-            await connection.feed.ensure(since)
+            await connection.feed.ensure(
+                timedelta(seconds=self.manager.settings.refresh_interval_s)
+            )
         except errors.GatewayError as error:
             raise errors.BrokerUnavailableError(error.what, remedy=error.remedy) from error
         connection.connectivity.require_ib()

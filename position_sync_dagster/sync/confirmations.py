@@ -49,11 +49,9 @@ def newest_values(rows: pl.DataFrame, holdings: pl.DataFrame) -> pl.DataFrame:
     joined = rows.join(published, on=KEY, how="left", maintain_order="left")
 
     is_queued = pl.col("source") == Source.QUEUE.value
-    is_same_quantity = pl.col("position") == pl.col("_position")
-    is_same = is_queued & is_same_quantity
+    is_same = is_queued & (pl.col("position") == pl.col("_position"))
     is_pnl = pl.col("_value_source") == ValueOrigin.PNL_SINGLE.value
-    is_later = pl.col("_received_at") > pl.col("timestamp")
-    is_newer = is_same & is_pnl & is_later
+    is_newer = is_same & is_pnl & (pl.col("_received_at") > pl.col("timestamp"))
 
     def replaced(name: str, value: pl.Expr, where: pl.Expr = is_newer) -> pl.Expr:
         """Return a column with another value in some rows."""
@@ -96,8 +94,9 @@ def with_confirmed(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) ->
 def _with_reported(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """Add the column of `with_confirmed`, and what decides it with `_` before the names."""
     confirming = holdings.select(*KEY, pl.col(_CONFIRMING).name.prefix("_"))
-    joined = rows.join(confirming, on=KEY, how="left", maintain_order="left")
-    return joined.with_columns(_confirmed(now).alias(CONFIRMED))
+    return rows.join(confirming, on=KEY, how="left", maintain_order="left").with_columns(
+        _confirmed(now).alias(CONFIRMED)
+    )
 
 
 def _confirmed(now: datetime) -> pl.Expr:
@@ -144,8 +143,7 @@ def _agrees() -> pl.Expr:
 
 def _unless_ahead(at: pl.Expr, now: datetime) -> pl.Expr:
     """Return a time, or null if only a wrong clock can have written it."""
-    latest = moment(now + SKEW)
-    return pl.when(at <= latest).then(at)
+    return pl.when(at <= moment(now + SKEW)).then(at)
 
 
 def with_priced(
@@ -180,19 +178,21 @@ def with_priced(
     # When the broker calculated its value; a portfolio row without a time may be that old.
     is_portfolio = pl.col("_value_source") == ValueOrigin.PORTFOLIO.value
     at_latest = pl.col("_received_at") - valuation.BROKER_CADENCE
-    of_row = pl.coalesce("_value_time", at_latest)
-    calculated = pl.when(is_portfolio).then(of_row).otherwise("_received_at")
+    calculated = (
+        pl.when(is_portfolio).then(pl.coalesce("_value_time", at_latest)).otherwise("_received_at")
+    )
 
     is_of_broker = pl.col("_value_source").is_in(_OF_BROKER)
     is_same_quantity = pl.col("position") == pl.col("_position")
-    difference = (value - pl.col("_market_value")).abs()
-    agrees = difference <= allowed
-    is_newer = arrived.is_null() | (calculated > arrived)
-    is_confirmed = is_of_broker & is_same_quantity & agrees & is_newer
+    agrees = (value - pl.col("_market_value")).abs() <= allowed
+    is_confirmed = (
+        is_of_broker & is_same_quantity & agrees & (arrived.is_null() | (calculated > arrived))
+    )
 
     by_value = pl.when(is_confirmed).then(calculated)
-    by_account = pl.when(is_confirmed & is_portfolio).then("_confirmed_at")
-    newest = pl.max_horizontal(arrived, by_value, by_account)
+    newest = pl.max_horizontal(
+        arrived, by_value, pl.when(is_confirmed & is_portfolio).then("_confirmed_at")
+    )
     of_line = _unless_ahead(newest, now)
     is_tick = pl.col("value_source") == ValueOrigin.TICK.value
     priced = pl.when(is_tick).then(of_line).otherwise(CONFIRMED)

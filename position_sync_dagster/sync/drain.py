@@ -164,8 +164,9 @@ def _after_own_row(
     if newest_row is None or newest_row.position != own_row.position:
         # The request may also be that of a change which came after its own row.
         key = (own_row.account, own_row.conid)
-        later_id = schema.content_id(now, request.request_id, *key)
-        return _Decision(row=replace(own_row, update_id=later_id))
+        return _Decision(
+            row=replace(own_row, update_id=schema.content_id(now, request.request_id, *key))
+        )
     # A later row of the holding does not show when the value of the own row was true.
     is_own = newest_row.update_id == own_row.update_id
     return _Decision(answer=newest_row if is_own else None)
@@ -621,9 +622,11 @@ class QueueWorker:
     async def _mark(self, batch: Sequence[QueuedPosition], plan: BatchPlan) -> None:
         lease = batch[0].lease_token
         await self.queue.mark_success(list(plan.answers), answers=plan.answers, lease_token=lease)
-        failures = dict.fromkeys(plan.not_held, NOT_HELD)
         await offload(
-            self.queue.sync.mark_failed_many, failures, retryable=False, lease_token=lease
+            self.queue.sync.mark_failed_many,
+            dict.fromkeys(plan.not_held, NOT_HELD),
+            retryable=False,
+            lease_token=lease,
         )
 
     async def _release(self, batch: Sequence[QueuedPosition], reason: str) -> None:
@@ -682,8 +685,7 @@ async def enqueue_monitored(lake: Lake, settings: Settings) -> list[str]:
     requests = []
     for account, conid, symbol in held.select("account", "conid", "symbol").iter_rows():
         if not lake.registry.is_active(conid, account):
-            request = QueueRequest(
-                conid=conid, symbol=symbol, account=account, reason=Reason.REFRESH
+            requests.append(
+                QueueRequest(conid=conid, symbol=symbol, account=account, reason=Reason.REFRESH)
             )
-            requests.append(request)
     return await lake.queue.insert_many(requests)

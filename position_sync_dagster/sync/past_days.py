@@ -133,8 +133,7 @@ class ClosingService:
             self.lake.breaks.record(differences, self.clock(), run_id=run_id)
 
     def _day(self, day: date, closed: datetime) -> ClosedDay | None:
-        zone = time_zone_of(self.settings.calendar)
-        opened = datetime.combine(day, time(), zone).astimezone(UTC)
+        opened = datetime.combine(day, time(), time_zone_of(self.settings.calendar)).astimezone(UTC)
         # Two row intervals are enough: an unchanged value has a row in each.
         span = timedelta(seconds=2 * self.settings.monitored_row_interval_s)
         rows = values_at_close(

@@ -125,5 +125,4 @@ def _price_of(holding: BrokerPosition) -> float | None:
     """Return what the broker's value makes for one unit: its price may be in cents or not."""
     if holding.market_value is None or not holding.position:
         return None
-    units = holding.position * holding.instrument.multiplier
-    return holding.market_value / units
+    return holding.market_value / (holding.position * holding.instrument.multiplier)

@@ -81,8 +81,9 @@ class PositionReconciler:
             details: The known contract details by conid; each leg is compared with them.
         """
         rows = update_rows(list(latest))
-        coverage = Coverage(complete=complete)
-        return self._compare(broker_rows(snapshot, None), rows, legs, coverage, details or {})
+        return self._compare(
+            broker_rows(snapshot, None), rows, legs, Coverage(complete=complete), details or {}
+        )
 
     def _compare(
         self,
@@ -110,8 +111,9 @@ class PositionReconciler:
         ours = confirmed.select(
             *KEY, _symbol="symbol", ours=quantity, confirmed_at=confirmations.CONFIRMED
         )
-        of_broker = holdings.select(*KEY, "symbol", held=quantity)
-        joined = of_broker.join(ours, on=KEY, how="full", coalesce=True)
+        joined = holdings.select(*KEY, "symbol", held=quantity).join(
+            ours, on=KEY, how="full", coalesce=True
+        )
         symbol = pl.coalesce("symbol", "_symbol")
         pairs = joined.select(*KEY, symbol, "held", "ours", "confirmed_at").sort(KEY)
 
@@ -163,8 +165,9 @@ class ReconciliationService:
         self._lake = lake = lake or Lake.of(settings, clock=clock)
         self._values = values
         self._published = LakeValues(lake, settings, clock=clock)
-        stale_after = timedelta(seconds=settings.stale_after_s)
-        self._reconciler = PositionReconciler(stale_after=stale_after, clock=clock)
+        self._reconciler = PositionReconciler(
+            stale_after=timedelta(seconds=settings.stale_after_s), clock=clock
+        )
 
     async def start(self) -> None:
         """Reconcile in the background, once per interval, until `stop`."""
@@ -249,8 +252,7 @@ class ReconciliationService:
         is_of_covered = col.gateway_id.is_in(covered_logins)
         is_unavailable = col.account.is_in(list(coverage.unavailable))
         # Rows of other types are of those that are no longer followed.
-        may_be_followed = is_followed.fill_null(value=True)
-        latest = newest.filter(is_of_covered, ~is_unavailable, may_be_followed)
+        latest = newest.filter(is_of_covered, ~is_unavailable, is_followed.fill_null(value=True))
 
         legs = self._lake.registry.legs
         details = await offload(self._lake.contracts.get, {leg.conid for leg in legs})

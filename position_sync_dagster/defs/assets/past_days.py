@@ -122,11 +122,11 @@ def daily_asset(
             closed_days = service.collect(days_of(context))
             # A day that has rows is not filled again: they come last.
             service.record_differences(closed_days.filled, run_id=run_id)
-            frames = {day: closed.rows for day, closed in closed_days.filled.items()}
-            return closed_days, frames
+            return closed_days, {day: closed.rows for day, closed in closed_days.filled.items()}
 
-        table = lake.derived_table(DAILY_POSITIONS)
-        closed_days, result = derived.derive(table, make, run_id=run_id)
+        closed_days, result = derived.derive(
+            lake.derived_table(DAILY_POSITIONS), make, run_id=run_id
+        )
         for error in closed_days.unreadable:
             context.log.warning(f"A statement was left out: {error}")
 
@@ -244,8 +244,9 @@ def _first_day(settings: Settings) -> date:
     if settings.daily_start:
         return date.fromisoformat(settings.daily_start)
 
-    of_ledger = first_ledger_day(settings.table("position_updates"))
-    first_days = filter(None, (of_ledger, _first_stated_day(settings)))
+    first_days = filter(
+        None, (first_ledger_day(settings.table("position_updates")), _first_stated_day(settings))
+    )
     return min(first_days, default=datetime.now(UTC).date())
 
 
@@ -392,8 +393,9 @@ def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
         "POSITION_SYNC_FLEX_FOLDER and materialize these days of daily_positions."
     )
     days_without = f"{len(missing)} of {len(over)} trading days have no rows"
-    text = f"{days_without}, {len(older)} only older values. {to_do}"
-    return failed(text, what_to_do=to_do, **numbers)
+    return failed(
+        f"{days_without}, {len(older)} only older values. {to_do}", what_to_do=to_do, **numbers
+    )
 
 
 def _begins_after_close(lake: tables.Lake, settings: Settings, first: date) -> bool:

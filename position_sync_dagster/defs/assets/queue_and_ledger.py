@@ -85,8 +85,7 @@ def position_queue(lake: tables.Lake, settings: Settings, _run_id: str | None) -
     error_message says why. position-sync queue list shows the same.
     """
     requests = asyncio.run(drain.enqueue_monitored(lake, settings))
-    state = queue_state(lake)
-    return Derived(metadata={"requests": len(requests), **state.metadata})
+    return Derived(metadata={"requests": len(requests), **queue_state(lake).metadata})
 
 
 def queue_state(lake: tables.Lake) -> Derived:

@@ -119,8 +119,9 @@ def derived_asset(
             derived_table = derive(position_sync.lake, position_sync.settings, context.run.run_id)
             for key, result in derived_table.checks.items():
                 context.log_event(check_evaluation(key, result))
-            version = dg.DataVersion(derived_table.version)
-            return dg.MaterializeResult(metadata=derived_table.metadata, data_version=version)
+            return dg.MaterializeResult(
+                metadata=derived_table.metadata, data_version=dg.DataVersion(derived_table.version)
+            )
 
         materialize.__doc__ = inspect.getdoc(derive)
         return table_asset(spec, **options)(materialize)
@@ -204,8 +205,11 @@ def column_lineage(
             sources_of_column.append(dg.TableColumnDep(table or ledger.name, name))
         return sources_of_column
 
-    lineage = {column: deps(column) for column in spec.columns}
-    return {"dagster/column_lineage": dg.TableColumnLineage(lineage)}
+    return {
+        "dagster/column_lineage": dg.TableColumnLineage(
+            {column: deps(column) for column in spec.columns}
+        )
+    }
 
 
 def known(**values: float | str | None) -> "dict[str, float | str]":
@@ -262,8 +266,11 @@ def replaced_whole(
 ) -> "dict[str, dg.RawMetadataValue]":
     """Return the metadata of a table that was made of rows of the ledger, and replaced whole."""
     version = newest_version(made_of) or "unknown"
-    counts = {"dagster/row_count": result.rows, "ledger_version": str(version)}
-    return {**counts, **replacement_metadata(result)}
+    return {
+        "dagster/row_count": result.rows,
+        "ledger_version": str(version),
+        **replacement_metadata(result),
+    }
 
 
 # The assets from which each asset is made, and the version of its code.

@@ -110,8 +110,7 @@ def _of_each_login(evaluate: Evaluate) -> Evaluate:
     """Return a function that evaluates a check for each login, and merges the results."""
 
     def evaluation(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
-        results = {login.gateway_id: evaluate(lake, login) for login in settings.logins}
-        return merged(results)
+        return merged({login.gateway_id: evaluate(lake, login) for login in settings.logins})
 
     return evaluation
 
@@ -139,8 +138,9 @@ def _guarded(evaluate: Evaluate, called: str, advice: str) -> Evaluate:
         says_more = {UNKNOWN, WHAT_TO_DO} & result.metadata.keys()
         if result.passed or not advice or says_more:
             return result
-        metadata = {**result.metadata, WHAT_TO_DO: dg.MetadataValue.text(advice)}
-        return result._replace(metadata=metadata)
+        return result._replace(
+            metadata={**result.metadata, WHAT_TO_DO: dg.MetadataValue.text(advice)}
+        )
 
     return evaluation
 
@@ -362,8 +362,9 @@ def news(
         return []
 
     event_keys = {key: check_key_of(key) for key in newest}
-    storage = instance.event_log_storage
-    stored = storage.get_latest_asset_check_execution_by_key(list(event_keys.values()))
+    stored = instance.event_log_storage.get_latest_asset_check_execution_by_key(
+        list(event_keys.values())
+    )
     return [
         check_evaluation(key, result)
         for key, result in newest.items()

@@ -80,8 +80,7 @@ def a_stream_watches(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
 
 def sees_gateway(lake: tables.Lake, settings: Settings) -> bool:
     """Return whether a stream of any login sees its gateway now."""
-    names = [login.gateway_id for login in settings.logins]
-    sessions = lake.sessions.current_of(names)
+    sessions = lake.sessions.current_of([login.gateway_id for login in settings.logins])
     now = datetime.now(UTC)
     return any(session.is_live(now) for session in sessions.values())
 
@@ -95,8 +94,9 @@ def file_is_applied(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResul
     try:
         legs = lake.strategies_file(path).legs(datetime.now(UTC))
     except (StrategiesFileError, InvalidLegError) as error:
-        text = f"The registry stays as it was. {error}"
-        return check.failed(text, what_to_do=error.remedy, error=True)
+        return check.failed(
+            f"The registry stays as it was. {error}", what_to_do=error.remedy, error=True
+        )
     return check.passed(f"{len(legs)} legs.")
 
 
@@ -146,8 +146,9 @@ def login_is_made(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
 
     text = f"{week.text[0].upper()}{week.text[1:]}."
     advice = CONFIRM if week.asks else None
-    ends_at = week.ends_at.isoformat()
-    return check.judged(text, holds=not week.asks, what_to_do=advice, week_ends_at=ends_at)
+    return check.judged(
+        text, holds=not week.asks, what_to_do=advice, week_ends_at=week.ends_at.isoformat()
+    )
 
 
 @check.table_check("broker_positions", each_login=True, driven=True)
@@ -254,10 +255,10 @@ def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckRe
     if held.is_empty():
         return check.unknown_result("the broker has not reported a holding yet.")
 
-    changed_at = pl.col.received_at.max()
-    changes = held.group_by("account").agg(holdings_changed_at=changed_at)
-    values = lake.account_values.latest().select("account", "timestamp")
-    accounts = changes.join(values, on="account", how="left")
+    changes = held.group_by("account").agg(holdings_changed_at=pl.col.received_at.max())
+    accounts = changes.join(
+        lake.account_values.latest().select("account", "timestamp"), on="account", how="left"
+    )
 
     session = lake.sessions.current(login.gateway_id)
     # From then on an account without a row is due.
@@ -268,8 +269,9 @@ def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckRe
 
     is_seen = session is not None and session.is_live(now)
     if late.height and not is_seen:
-        text = f"no gateway, which sends the values of {late.height} accounts."
-        return check.unknown_result(text)
+        return check.unknown_result(
+            f"no gateway, which sends the values of {late.height} accounts."
+        )
 
     waiting = accounts["timestamp"].null_count()
     if late.is_empty() and waiting:
@@ -310,8 +312,7 @@ def _unanswered(lake: tables.Lake, now: datetime) -> pl.DataFrame:
         return failed
 
     # A closed holding needs no value.
-    is_closed = pl.col.position == 0
-    valued_at = pl.when(is_closed).then(now).otherwise("timestamp")
+    valued_at = pl.when(pl.col.position == 0).then(now).otherwise("timestamp")
     rows = lake.updates.sync.latest().select(*KEY, at=valued_at)
     any_account = rows.with_columns(account=pl.lit(None, pl.String))
     done = _finished(lake, QueueStatus.SUCCESS, now - ANSWERED_WITHIN)
@@ -419,10 +420,10 @@ def _download_unfinished(
     lake: tables.Lake, settings: Settings, result: ReconciliationResult
 ) -> dg.AssetCheckResult:
     """Return that the holdings that came agree, and of which accounts others are unknown."""
-    rows = tables.all_broker_rows(lake, settings)
-    unfinished = rows.filter(pl.col.completeness != Completeness.COMPLETE)
-    names = sorted(set(unfinished["account"]))
-    accounts = ", ".join(names) or "an account"
+    unfinished = tables.all_broker_rows(lake, settings).filter(
+        pl.col.completeness != Completeness.COMPLETE
+    )
+    accounts = ", ".join(sorted(set(unfinished["account"]))) or "an account"
     text = (
         f"the download of {accounts} has not ended, so the snapshot does not cover every account. "
         f"The {result.checked} holdings that came agree; one that is absent proves nothing."
@@ -475,22 +476,20 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
     band = login.value_band
     streamed = newest_values(lake, login).filter(pl.col.source == Source.STREAM)
     ours = streamed.select(*KEY, "position", "market_value", "timestamp", "price_kind")
-    reported = held_at_the_broker(lake, login)
-    joined = ours.join(reported, on=[*KEY, "position"], suffix="_broker")
+    joined = ours.join(held_at_the_broker(lake, login), on=[*KEY, "position"], suffix="_broker")
     pairs = joined.drop_nulls(["market_value", "market_value_broker"])
     if pairs.is_empty():
         return check.unknown_result("no holding has both our own value and one of the broker.")
 
     # Without a multiplier the allowed difference is the narrowest one.
-    multiplier = pl.col.multiplier.fill_null(1.0)
-    units = pl.col.position.abs() * multiplier
-    of_value = band * pl.col.market_value_broker.abs()
-    allowed = pl.max_horizontal(of_value, LEAST_DIFFERENCE * units)
+    units = pl.col.position.abs() * pl.col.multiplier.fill_null(1.0)
+    allowed = pl.max_horizontal(band * pl.col.market_value_broker.abs(), LEAST_DIFFERENCE * units)
 
     difference = (pl.col.market_value - pl.col.market_value_broker).abs()
     time_apart = (pl.col.timestamp - pl.col.received_at).abs()
-    compared = pairs.with_columns(difference=difference)
-    wrong = compared.filter(pl.col.difference > allowed, time_apart <= SAME_TIME)
+    wrong = pairs.with_columns(difference=difference).filter(
+        pl.col.difference > allowed, time_apart <= SAME_TIME
+    )
     shown = wrong.sort("difference", descending=True).select(
         *KEY,
         "symbol",
@@ -555,8 +554,11 @@ def _rows_of_breaks(breaks: Sequence[Break]) -> pl.DataFrame:
     """Return breaks as the rows of a page."""
     rows = schema.frame_of(schema.RECONCILIATION_BREAKS, breaks)
     opened_at = pl.col.opened_at.dt.strftime("%Y-%m-%d %H:%M")
-    named = rows.rename({"expected": "broker", "actual": "tables"}).with_columns(opened_at)
-    return named.select(_BREAK_COLUMNS)
+    return (
+        rows.rename({"expected": "broker", "actual": "tables"})
+        .with_columns(opened_at)
+        .select(_BREAK_COLUMNS)
+    )
 
 
 _BREAK_COLUMNS = (

@@ -214,12 +214,10 @@ class LifecycleTable:
             storage.write(handle, change.live, info, transactions)
         else:
             frame, terms = self._with_finished([live, before.incomplete], change)
-            predicate = " OR ".join([replaced, *terms])
-            storage.write(handle, frame, info, transactions, predicate)
+            storage.write(handle, frame, info, transactions, " OR ".join([replaced, *terms]))
 
         if transactions:
-            after = _LiveRows(live, before.incomplete)
-            self._newest = (self.table.cache_key(handle), after)
+            self._newest = (self.table.cache_key(handle), _LiveRows(live, before.incomplete))
         return change.result
 
     def _with_finished(
@@ -249,6 +247,7 @@ def _should_append(change: Change[T], unchanged: pl.DataFrame, before: pl.DataFr
 
 def _counts(handle: DeltaTable) -> pl.DataFrame:
     """Return the buckets of finished rows, as `counted_snapshot` does, from the log alone."""
-    finished = storage.data_files(handle).filter(~storage.in_bucket(LIVE))
-    by_bucket = finished.group_by("partition.bucket")
+    by_bucket = (
+        storage.data_files(handle).filter(~storage.in_bucket(LIVE)).group_by("partition.bucket")
+    )
     return by_bucket.agg(pl.col("num_records").sum(), pl.col("max.updated_at").max())

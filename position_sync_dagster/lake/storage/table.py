@@ -708,8 +708,9 @@ def _compact(table: Table) -> None:
         compact(table, WRITER_SMALL_BYTES)
     except (*commit_errors.STORAGE_ERRORS, errors.LakeError) as error:
         # The commit before it is whole; the next compaction merges more.
-        why = commit_errors.to_lake_error(error, table.path)
-        logger.warning("cannot compact %s now: %s", table.path, why)
+        logger.warning(
+            "cannot compact %s now: %s", table.path, commit_errors.to_lake_error(error, table.path)
+        )
 
 
 def compact(table: Table, small_bytes: int) -> int:
@@ -743,8 +744,7 @@ def _merge_parts(table: Table, small_bytes: int, handle: DeltaTable) -> int:
     bucket = many.item(0, "partition.bucket")
     chosen = many.filter(pl.col("partition.bucket") == bucket).head(MAX_FILES)
     part = schema.new_part(datetime.now(UTC))
-    merged = files.join(chosen, on=by_part, how="semi")
-    rows = table.scan_stored(merged).collect()
+    rows = table.scan_stored(files.join(chosen, on=by_part, how="semi")).collect()
     ordered = rows.with_columns(part=pl.lit(part)).sort(table.spec.indexed[0])
     replaced = in_parts(bucket, [*chosen["partition.part"], part])
     write(handle, ordered, {"action": "compact"}, predicate=replaced)
@@ -793,8 +793,7 @@ def _runs_of_small_files(
     is_small = pl.col("size_bytes") < small_bytes
     in_runs = ordered.sort(*keys, first, last).with_columns(_run=(~is_small).cum_sum())
     size = pl.col("size_bytes").cum_sum().over(*keys, "_run")
-    merges = (size - 1) // (MAX_SMALL * small_bytes)
-    small = in_runs.filter(is_small).with_columns(_merge=merges)
+    small = in_runs.filter(is_small).with_columns(_merge=(size - 1) // (MAX_SMALL * small_bytes))
     runs = small.group_by(*keys, "_run", "_merge", maintain_order=True).agg(
         pl.col(first).min(), pl.col(last).max(), pl.len().alias("files")
     )

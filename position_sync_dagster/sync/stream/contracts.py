@@ -366,8 +366,11 @@ class LegResolver:
             await offload(self.registry.sync.settle, findings)
         for leg, finding in findings:
             if isinstance(finding, str):
-                name = f"{leg.described} of strategy {leg.strategy_id}"
-                logger.warning("%s is not streamed: %s", name, finding)
+                logger.warning(
+                    "%s is not streamed: %s",
+                    f"{leg.described} of strategy {leg.strategy_id}",
+                    finding,
+                )
 
     def _count_attempt(self, leg: UnresolvedLeg, *, is_answered: bool) -> None:
         """Set when a leg is looked up again."""

@@ -214,10 +214,9 @@ class AccountRecorder:
         provenance = asdict(self.context.lease.provenance)
         changed = {}
         for values in connection.summaries.current():
-            profits = connection.feed.book.daily_profits(
-                values.account, self.context.settings.sec_types
+            summary = values.with_open_profit(
+                connection.feed.book.daily_profits(values.account, self.context.settings.sec_types)
             )
-            summary = values.with_open_profit(profits)
             before = self._written.get(summary.account)
             if before is None or _amounts(before) != _amounts(summary):
                 changed[summary.account] = replace(summary, **provenance)

@@ -83,8 +83,7 @@ class StreamLines:
 
     def counted(self, connection: GatewayConnection, conid: int) -> Quote | None:
         """Return what counts now of the market data of a line."""
-        quote = connection.lines.quote(conid)
-        return self.login.line(conid).counted(quote)
+        return self.login.line(conid).counted(connection.lines.quote(conid))
 
     # On which connection.
 
@@ -231,8 +230,7 @@ class StreamLines:
 
         now_s = self.context.monotonic()
         text = f"{refusal.code} {refusal.text}"
-        reason = f"the gateway ended the line: {text}"
-        self.login.put(conid, line.ended(now_s, reason))
+        self.login.put(conid, line.ended(now_s, f"the gateway ended the line: {text}"))
         if refusal.code == codes.GatewayCode.TOO_MANY_LINES:
             self.login.limit = self.login.limit.refused(self._requests.in_use, now_s)
             return

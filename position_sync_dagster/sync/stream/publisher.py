@@ -91,8 +91,9 @@ class ChangeWatcher:
         since = max(times) - CLOSED_KEPT if times else None
         changes = await offload(self.changes.records, since)
         gateway_id = self.context.settings.gateway_id
-        of_login = [change for change in changes if change.gateway_id == gateway_id]
-        return after_changes(published, of_login)
+        return after_changes(
+            published, [change for change in changes if change.gateway_id == gateway_id]
+        )
 
     def _looks(self) -> list[float]:
         now_s = self.context.monotonic()
@@ -161,8 +162,9 @@ class Announcements:
             rows = await self._updates.latest()
             closed = _keys(rows, pl.col("position") == 0)
             self.open_at_start = _keys(rows, pl.col("position") != 0)
-        gone = {holding.key for holding in holdings if not holding.position}
-        self.unwritten = self.open_at_start & gone
+        self.unwritten = self.open_at_start & {
+            holding.key for holding in holdings if not holding.position
+        }
         self._announced = {
             holding.key: holding if holding.position or holding.key in closed else None
             for holding in holdings

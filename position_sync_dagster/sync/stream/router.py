@@ -135,8 +135,7 @@ class AccountRefresh:
         """Start to download every account whose values are older than half an interval."""
         interval_s = self.context.settings.refresh_interval_s
         self._next_at = self.context.monotonic() + interval_s
-        half = timedelta(seconds=interval_s / 2)
-        self._begin(reason, feed.ensure(half))
+        self._begin(reason, feed.ensure(timedelta(seconds=interval_s / 2)))
 
     async def step(self, feed: AccountFeed, routes: Mapping[Key, LegState]) -> None:
         """Finish a download that has ended, or start the next one that is due.
@@ -279,8 +278,9 @@ class FollowedHoldings:
         self._legs = sorted(keys[LegState.OVERFLOW])
         if values_known:
             values = connection.feed.book.values(monitored)
-            most = self.context.settings.pnl_subscriptions
-            self._monitored = largest(values, connection.pnl.keys, most)
+            self._monitored = largest(
+                values, connection.pnl.keys, self.context.settings.pnl_subscriptions
+            )
         else:
             still_monitored = set(monitored)
             self._monitored = [key for key in self._monitored if key in still_monitored]
@@ -542,8 +542,9 @@ class Router:
         self.contracts.want(holding.instrument.conid for holding in holdings if holding.position)
         self.contracts.want(leg.conid for leg in self.registry.legs)
 
-        sec_types = self.context.settings.sec_types
-        routed = route(holdings, self.contracts.matching, lines, sec_types=sec_types)
+        routed = route(
+            holdings, self.contracts.matching, lines, sec_types=self.context.settings.sec_types
+        )
         changed = self.routes.update(routed)
         self.routes.log(changed)
         for key, before in changed.items():

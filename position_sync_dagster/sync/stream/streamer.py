@@ -206,8 +206,9 @@ class BrokerLink:
         """Set the state BLIND, with the reason; earlier quotes no longer count."""
         if self._moved is not None:
             reason = f"{self._moved}. {reason}"
-        text = f"the stream is BLIND: {reason}"
-        new = self.outage.report(reason, text=text, level=logging.WARNING)
+        new = self.outage.report(
+            reason, text=f"the stream is BLIND: {reason}", level=logging.WARNING
+        )
         if self.state is not SessionState.BLIND:
             self._blind_at = self.context.monotonic()
         self.state = SessionState.BLIND
@@ -601,8 +602,9 @@ class IBPositionStreamer:
         if self.state is SessionState.BLIND:
             self._link.end_doubtful_loss(connection)
         else:
-            lost = self._context.lease.lost
-            await run_until(self._step(connection), self._stop, lost, grace_s=STEP_END_S)
+            await run_until(
+                self._step(connection), self._stop, self._context.lease.lost, grace_s=STEP_END_S
+            )
         await self._pause()
 
     async def _step(self, connection: GatewayConnection) -> None:
