@@ -12,7 +12,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
@@ -141,30 +140,6 @@ def _checks_of(_lake: tables.Lake) -> evaluation.CheckDriver:
     return evaluation.CheckDriver()
 
 
-# How long a tick waits for a table that is derived beside it: of a large book it ends during later
-# ticks, and no drain waits for it.
-BESIDE_WAIT_S = 1.0
-
-_BESIDE = ThreadPoolExecutor(thread_name_prefix="derive")
-
-
-@dataclass(slots=True, kw_only=True)
-class _Deriving:
-    """A table of a lake that is being derived beside the ticks.
-
-    Attributes:
-        is_shown: Whether its event is stored.
-        again: It is due again, since its sources changed after it began.
-    """
-
-    result: Future[Derived]
-    is_shown: bool
-    again: bool = False
-
-
-_DERIVING: dict[tuple[tables.Lake, str], _Deriving] = {}
-
-
 @dataclass(eq=False)
 class Work:
     """The work of one tick.
@@ -193,7 +168,7 @@ class Work:
         self.rows_reported: bool | None = False
         self.all_derived = False
         # Why the object store of all tables cannot be used: no other request waits for it.
-        self._outage: str | None = None
+        self.outage: str | None = None
         self._events: list[Event] = []
         self._results: list[tuple[dg.AssetCheckKey, dg.AssetCheckResult]] = []
 
@@ -225,8 +200,8 @@ class Work:
 
     def _evaluate_checks(self) -> None:
         """Evaluate the checks that are due; report all tables anew once one broke or is mended."""
-        if self._outage is not None:
-            unknown = evaluation.unevaluated(self._outage)
+        if self.outage is not None:
+            unknown = evaluation.unevaluated(self.outage)
             self._results += [(key, unknown) for key in evaluation.DRIVEN]
             for name in DERIVE:
                 self.cannot_evaluate(name)
@@ -302,15 +277,15 @@ class Work:
         lake = self.lake
         settings = self.settings
         if states is not None:
-            self._report(resources.GATEWAY, partial(gateway_state, lake, states))
-        self._report(
+            self.report(resources.GATEWAY, partial(gateway_state, lake, states))
+        self.report(
             schema.ACTIVE_STRATEGIES.name,
             partial(queue_and_ledger.strategies_state, lake, settings),
         )
-        self._report(schema.RECONCILIATION_BREAKS.name, partial(table_checks.breaks_state, lake))
+        self.report(schema.RECONCILIATION_BREAKS.name, partial(table_checks.breaks_state, lake))
         for table in lake.tables:
             if table.spec.name not in DERIVE and table is not lake.breaks.table:
-                self._report(table.spec.name, partial(followed_state, table))
+                self.report(table.spec.name, partial(followed_state, table))
 
     def _report_rows(self, report: drain.DrainReport, states: Mapping[str, str]) -> None:
         """Report the rows that no event has yet, and the newest ones of all."""
@@ -335,47 +310,16 @@ class Work:
         self.rows_reported = True
         self.all_derived = self.all_due or self.is_due("derived", DERIVED_EVERY)
         if self.all_derived:
-            self._report(
+            self.report(
                 schema.POSITION_QUEUE.name, partial(queue_and_ledger.queue_state, self.lake)
             )
             self.keep("derived")
 
-        self._report(schema.POSITION_UPDATES.name, partial(ledger_state, span, report))
+        self.report(schema.POSITION_UPDATES.name, partial(ledger_state, span, report))
         self.keep("ledger", ledger_version=span.added.version)
-        self._report(schema.LATEST_POSITIONS.name, is_shown=self.all_derived)
+        self.report(schema.LATEST_POSITIONS.name, is_shown=self.all_derived)
 
-    def report_beside(self, name: str, *, due: bool, is_shown: bool = True) -> bool | None:
-        """Derive a table that is due in a thread; report it once that has ended.
-
-        Returns:
-            Whether that succeeded; None while nothing has ended.
-        """
-        if self._outage is not None:
-            return False
-        key = (self.lake, name)
-        deriving = _DERIVING.pop(key, None)
-        if deriving is not None:
-            deriving.again |= due
-            deriving.is_shown |= is_shown
-        elif due:
-            deriving = self._derive_beside(name, is_shown=is_shown)
-        else:
-            return None
-
-        wait([deriving.result], BESIDE_WAIT_S)
-        if not deriving.result.done():
-            _DERIVING[key] = deriving
-            return None
-        if deriving.again:
-            _DERIVING[key] = self._derive_beside(name, is_shown=deriving.is_shown)
-        return self._report(name, deriving.result.result, is_shown=deriving.is_shown)
-
-    def _derive_beside(self, name: str, *, is_shown: bool) -> _Deriving:
-        return _Deriving(
-            result=_BESIDE.submit(DERIVE[name], self.lake, self.settings, None), is_shown=is_shown
-        )
-
-    def _report(
+    def report(
         self, name: str, make: Callable[[], Derived] | None = None, *, is_shown: bool = True
     ) -> bool:
         """Report what `make` says of a table, or else derive it with its checks.
@@ -406,8 +350,8 @@ class Work:
 
         While an object store is away nothing else is asked of it: each request would wait in vain.
         """
-        if self._outage is not None:
-            self.problems.append(f"{failure}: {self._outage}")
+        if self.outage is not None:
+            self.problems.append(f"{failure}: {self.outage}")
             return None
 
         try:
@@ -415,7 +359,7 @@ class Work:
         except PositionSyncError as error:
             problem = f"{failure}: {error}"
             if isinstance(error, StoreError):
-                self._outage = str(error)
+                self.outage = str(error)
         except Exception as error:
             logger.exception("%s", failure)
             problem = f"{failure}: {type(error).__name__}: {error}"

@@ -12,7 +12,6 @@ import pytest
 from deltalake import DeltaTable, Field
 from deltalake.schema import PrimitiveType
 
-from position_sync_dagster.defs import drain as defs_drain
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.checks import evaluation
 from position_sync_dagster.defs.checks.evaluation import UNEVALUATED, UNKNOWN
@@ -21,6 +20,7 @@ from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import opening
 from position_sync_dagster.money.defs import alerts as alerts_module
+from position_sync_dagster.money.defs import parts
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports import signs_of_life
 from position_sync_dagster.processes.preflight import Level, check_lake, check_programs
@@ -64,7 +64,7 @@ def tick(
 ) -> Callable[[], dg.SensorResult]:
     """Return what evaluates the sensor, with every check due, and stores what it returns."""
     resources.cached_lake.cache_clear()
-    monkeypatch.setattr(defs_drain, "BESIDE_WAIT_S", 60.0)
+    monkeypatch.setattr(parts, "BESIDE_WAIT_S", 60.0)
     monkeypatch.setattr(evaluation, "ALL_EVERY_S", 0.0)
     monkeypatch.setattr(evaluation, "FAILED_EVERY_S", 0.0)
     monkeypatch.setattr(opening, "REOPEN_AFTER_S", 0.0)

@@ -22,6 +22,7 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import LakeError
+from position_sync_dagster.money.defs import parts
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports import signs_of_life
 
@@ -62,7 +63,7 @@ class Ticks:
 @pytest.fixture
 def tick(instance: dg.DagsterInstance, lake: MoneyLake, monkeypatch: pytest.MonkeyPatch) -> Ticks:
     resources.cached_lake.cache_clear()
-    monkeypatch.setattr(defs_drain, "BESIDE_WAIT_S", 60.0)
+    monkeypatch.setattr(parts, "BESIDE_WAIT_S", 60.0)
     return Ticks(instance)
 
 
@@ -148,7 +149,7 @@ def test_a_drain_does_not_wait_for_what_a_large_book_takes_and_newer_rows_follow
 
     may_end = threading.Event()
     calls = []
-    monkeypatch.setattr(defs_drain, "BESIDE_WAIT_S", 0.0)
+    monkeypatch.setattr(parts, "BESIDE_WAIT_S", 0.0)
     monkeypatch.setitem(DERIVE, name, record)
     world.hold(1, 2)
     world.ask(1)
@@ -159,7 +160,7 @@ def test_a_drain_does_not_wait_for_what_a_large_book_takes_and_newer_rows_follow
     assert "1 claimed" in said(result)
     assert name not in names(result)
     may_end.set()
-    monkeypatch.setattr(defs_drain, "BESIDE_WAIT_S", 60.0)
+    monkeypatch.setattr(parts, "BESIDE_WAIT_S", 60.0)
     assert name in names(tick())
     tick()
     assert calls == [True] * times
