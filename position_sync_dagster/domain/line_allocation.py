@@ -11,9 +11,6 @@ from position_sync_dagster.domain.holding import BrokerPosition, Key, grouped
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.retry import Backoff
 
-# The first probe of a limit learned from code 101 tries this many lines above the reserve.
-PROBE_STEP = 5
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
@@ -159,69 +156,52 @@ def largest(values: Mapping[Key, float | None], followed: Collection[Key], limit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineLimit:
-    """The line limit of a login: as configured, or as learned from code 101.
+    """The line limit of a login: as configured, or for some time as learned from code 101.
 
-    A learned limit is probed upwards. The first probe goes above the reserve, so that the gateway
-    really gets a request; each probe that it grants doubles the next one. After a probe that it
-    refuses, the next one waits twice as long.
+    After that time as many lines as configured are requested again. If the gateway refuses one
+    soon, the time is twice as long.
 
     Attributes:
         configured: The upper bound.
         reserve: The number of lines that is always left free.
-        wait: The time before a learned limit is probed.
-        given: The lines in use when the gateway refused one; None: it has refused none.
-        raised: The lines above `given` that a probe tries; 0 before a probe.
-        failures: Refused probes in a row.
-        probe_at: When the next probe is due.
+        wait: How long a learned limit counts.
+        given: The lines in use when the gateway refused one; None: the configured ones are tried.
+        failures: Times in a row that the gateway refused one.
+        until: How long `given` counts.
 
     >>> wait = Backoff(first_s=60, longest_s=900)
     >>> limit = LineLimit(configured=100, reserve=5, wait=wait)
     >>> limit = limit.refused(61, now=0.0).refused(60, now=0.1)
-    >>> limit.lines, limit.probed(60, now=59.0).lines, limit.probed(60, now=61.0).lines
-    (60, 60, 70)
+    >>> limit.lines, limit.at(59.0).lines, limit.at(61.0).lines
+    (60, 60, 100)
     """
 
     configured: int
     reserve: int
     wait: Backoff
     given: int | None = None
-    raised: int = 0
     failures: int = 0
-    probe_at: float = math.inf
+    until: float = -math.inf
 
     @property
     def lines(self) -> int:
         """The number of lines, the reserve included."""
-        if self.given is None:
-            return self.configured
-        return min(self.configured, self.given + self.raised)
+        return self.configured if self.given is None else self.given
 
     def refused(self, in_use: int, now: float) -> "LineLimit":
         """Return the limit after code 101: the gateway gives no more than are in use.
 
-        In a burst of refusals only the last one shows the true limit, and only the first one can
-        be the answer to a probe.
+        In a burst of refusals only the last one shows the true limit, and the first one alone
+        counts as a try that was refused.
         """
-        failures = self.failures + (self.raised > 0)
-        return replace(
-            self,
-            given=min(in_use, self.configured),
-            raised=0,
-            failures=failures,
-            probe_at=now + self.wait.delay_s(failures + 1),
-        )
+        failures = self.failures
+        if self.given is None:
+            was_lately = now - self.until < self.wait.longest_s
+            failures = failures + 1 if was_lately else 1
 
-    def probed(self, in_use: int, now: float) -> "LineLimit":
-        """Return the limit with more lines if a probe is due; an unused probe continues."""
-        if self.given is None or now < self.probe_at:
-            return self
-        granted = self.raised > 0 and in_use > self.given
-        if granted and self.lines == self.configured:
-            return replace(self, given=None, raised=0, failures=0, probe_at=math.inf)
-        raised = self.raised or self.reserve + PROBE_STEP
-        return replace(
-            self,
-            raised=2 * raised if granted else raised,
-            failures=0 if granted else self.failures,
-            probe_at=now + self.wait.first_s,
-        )
+        until = now + self.wait.delay_s(failures)
+        return replace(self, given=min(in_use, self.configured), failures=failures, until=until)
+
+    def at(self, now: float) -> "LineLimit":
+        """Return the limit that counts now: the configured one once a learned one is over."""
+        return self if self.given is None or now < self.until else replace(self, given=None)

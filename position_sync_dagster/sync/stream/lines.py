@@ -35,8 +35,8 @@ RETRY_WAITS: dict[int, Backoff] = {
 # (10182) may end at any moment; a missing subscription is seldom bought.
 OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
 
-# Delays before another attempt to get more lines than the limit that was learned from code 101.
-PROBE_WAIT = Backoff(first_s=60.0, longest_s=900.0)
+# How long a limit that was learned from code 101 counts, before all lines are tried again.
+LIMIT_WAIT = Backoff(first_s=60.0, longest_s=900.0)
 
 # The kind of market data to request, by whether it is delayed; None: that of the settings.
 KINDS = {False: None, True: codes.MarketDataType.DELAYED}
@@ -62,7 +62,7 @@ class StreamLines:
         self._underlyings: Mapping[int, int] = {}
         self._requests: MarketDataRequests | None = None
         limit = LineLimit(
-            configured=settings.max_lines, reserve=settings.reserved_lines, wait=PROBE_WAIT
+            configured=settings.max_lines, reserve=settings.reserved_lines, wait=LIMIT_WAIT
         )
         self.login = LoginLines(
             silence_s=settings.line_silence_s,
@@ -121,7 +121,7 @@ class StreamLines:
         self.contracts.want(waiting, first=True)
         self.login.lift(None, now_s, only=self.contracts.available(waiting))
 
-        self.login.limit = self.login.limit.probed(connection.lines.in_use, now_s)
+        self.login.limit = self.login.limit.at(now_s)
         self._update_wanted(connection)
 
     def _update_wanted(self, connection: GatewayConnection) -> None:

@@ -121,52 +121,31 @@ def burst(limit, given, at):
 def test_a_burst_of_refusals_lowers_the_limit_once():
     limit = burst(LIMIT, 60, at=0.0)
     assert limit.lines == 60
-    assert limit.probe_at == 60.0
-    assert limit.probed(60, 59.9) == limit
+    assert limit.at(59.9) == limit
+    assert limit.at(60.0).lines == 100
 
 
-def test_each_refused_probe_makes_the_next_one_wait_twice_as_long_up_to_the_longest():
+def test_each_refused_try_makes_the_next_one_wait_twice_as_long_up_to_the_longest():
     limit = burst(LIMIT, 60, at=0.0)
     now = 0.0
     waits = []
     for _ in range(7):
-        waits.append(limit.probe_at - now)
-        now = limit.probe_at
-        limit = burst(limit.probed(55, now), 60, at=now)
+        waits.append(limit.until - now)
+        now = limit.until
+        limit = burst(limit.at(now), 60, at=now)
     assert waits == [60, 120, 240, 480, 900, 900, 900]
 
 
-def test_the_limit_climbs_back_in_growing_steps_a_minute_apart():
-    limit = burst(LIMIT, 60, at=0.0)
-    seen = []
-    while limit.given is not None:
-        now = limit.probe_at
-        limit = limit.probed(min(95, limit.lines - limit.reserve), now)
-        seen.append((now, limit.lines))
-    assert seen == [(60.0, 70), (120.0, 80), (180.0, 100), (240.0, 100)]
-    assert limit == LIMIT
+def test_a_refusal_long_after_a_try_that_was_granted_waits_a_minute_again():
+    limit = burst(burst(LIMIT, 60, at=0.0).at(60.0), 60, at=60.0).at(180.0)
+    assert limit.lines == 100
+    assert burst(limit, 60, at=2000.0).until == 2060.0
 
 
-def test_a_granted_probe_ends_the_long_waits():
-    limit = LIMIT
-    for _ in range(6):
-        limit = burst(limit, 60, at=0.0)
-        limit = limit.probed(55, limit.probe_at)
-    granted = limit.probed(65, limit.probe_at)
-    assert burst(granted, 65, at=0.0).probe_at == 120.0
-
-
-def test_a_probe_that_is_not_used_is_no_success():
-    limit = burst(LIMIT, 60, at=0.0).probed(20, 60.0)
-    again = limit.probed(20, limit.probe_at)
-    assert again.lines == limit.lines
-    assert again.given == 60
-
-
-def test_a_limit_that_falls_further_without_a_probe_does_not_wait_longer():
+def test_a_limit_that_falls_further_does_not_wait_longer():
     limit = burst(burst(LIMIT, 60, at=0.0), 40, at=30.0)
     assert limit.lines == 40
-    assert limit.probe_at == 90.0
+    assert limit.until == 90.0
 
 
 def test_underlyings_come_before_legs_with_a_quarter_of_the_lines_at_most():
