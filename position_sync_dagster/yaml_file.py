@@ -106,35 +106,24 @@ class YamlFile:
             )
             place = (*at, *first["loc"])
             if first["type"] == "extra_forbidden":
-                place = (*place, _KEY)
+                place = (*place, KEY)
 
             cause, remedy = _explain(kind, first)
             self.fail(place, cause, remedy)
 
     def fail(self, at: Place, cause: str, remedy: str) -> NoReturn:
         """Raise the error of a mistake at a place."""
-        raise self._error_at(self._node(at), cause, remedy) from None
+        raise self._error_at(self.node(at), cause, remedy) from None
 
     def line(self, at: Place) -> int:
         """Return the line of a place, from 1."""
-        return int(self._node(at).start_mark.line) + 1
+        return int(self.node(at).start_mark.line) + 1
 
-    def named_place(self, at: Place) -> str:
-        """Return a place as errors name it: file, line and column."""
-        mark = self._node(at).start_mark
-        return _named(self.path, mark.line + 1, mark.column + 1)
-
-    def list_below(self, name: str) -> tuple[int, int | None]:
-        """Return the line of a list's field, and the column of its dashes; None: in brackets."""
-        node = self._node((name,))
-        column = None if getattr(node, "flow_style", True) else int(node.start_mark.column)
-        return self.line((name, _KEY)), column
-
-    def _node(self, at: Place) -> Node:
+    def node(self, at: Place) -> Node:
         """Return the node at a place, or the one around it where there is none."""
         node = key = self._root
         for step in at:
-            if step == _KEY:
+            if step == KEY:
                 return key
             if isinstance(node, SequenceNode) and isinstance(step, int):
                 node = node.value[step]
@@ -208,7 +197,7 @@ class YamlFile:
 
     def _error_of(self, cause: str, remedy: str, *at: int) -> PositionSyncError:
         """Return the error of a mistake at a line and a column, where they are known."""
-        place = _named(self.path, *at)
+        place = named_place(self.path, *at)
         cause = cause.rstrip(".")
         remedy = remedy.rstrip(".")
         return self._error(f"{place}: {cause}.", remedy=f"{remedy}.")
@@ -222,12 +211,12 @@ def _pair_of(node: MappingNode, name: int | str) -> tuple[Node, Node]:
     return node, node
 
 
-def _named(path: Path, *at: int) -> str:
+def named_place(path: Path, *at: int) -> str:
     return f"{path}, line {at[0]}, column {at[1]}" if at else str(path)
 
 
 # A place that ends with this is the name of a field and not its value, as in pydantic.
-_KEY = "[key]"
+KEY = "[key]"
 
 
 def _explain(kind: type[Part], error: Mapping[str, Any]) -> tuple[str, str]:
@@ -262,7 +251,7 @@ def _innermost_part(
     """Return the part of the file that has a mistake, and where in it the mistake is."""
     steps = error["loc"]
     part = kind
-    place = [step for step in steps if step != _KEY]
+    place = [step for step in steps if step != KEY]
     for number, step in enumerate(steps):
         field = part.model_fields.get(step)
         if field is None:

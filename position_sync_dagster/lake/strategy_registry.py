@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 # The key of a leg: with its conid, or with the terms that describe its contract.
 LegKey = tuple[str, str | None, int | Terms]
 
-_Legs = Mapping[LegKey, Leg]
+Legs = Mapping[LegKey, Leg]
 
 # The bucket of memberships that have ended.
 REMOVED = "removed"
@@ -166,14 +166,14 @@ class SyncRegistry:
         wanted = list(legs)
         added = list[Leg]()
 
-        def step(before: _Legs, _: Snapshot) -> _Legs:
+        def step(before: Legs, _: Snapshot) -> Legs:
             added[:] = distinct_legs(with_known_contracts(wanted, before.values()))
             after = dict(before)
             for leg in added:
                 after.pop((leg.strategy_id, leg.account, leg.terms), None)
-            return after | _memberships_of(added, before)
+            return after | memberships_of(added, before)
 
-        _before, after = self._change(step, "add")
+        _before, after = self.change(step, "add")
         return [after[leg.key] for leg in added]
 
     def remove_active(
@@ -204,13 +204,13 @@ class SyncRegistry:
         if "conid" not in wanted and not wanted.get("symbol"):
             raise errors.InvalidLegError("A leg has neither conid nor symbol.", remedy="Give one.")
 
-        def step(before: _Legs, _: Snapshot) -> _Legs:
+        def step(before: Legs, _: Snapshot) -> Legs:
             leg = find_membership(before.values(), strategy_id, account, wanted)
             after = dict(before)
             del after[leg.key]
             return after
 
-        before, after = self._change(step, "remove")
+        before, after = self.change(step, "remove")
         [key] = before.keys() - after.keys()
         return before[key].ended(self.clock())
 
@@ -229,7 +229,7 @@ class SyncRegistry:
         """
         listed = list(legs)
 
-        def step(before: _Legs, snapshot: Snapshot) -> _Legs:
+        def step(before: Legs, snapshot: Snapshot) -> Legs:
             resolved = with_known_contracts(listed, before.values())
             if following:
                 # A description that was rolled is found among the legs that ended.
@@ -239,59 +239,12 @@ class SyncRegistry:
 
             of_rules = [leg for leg in before.values() if leg.strategy_id in rules]
             of_rules = without_listed(of_rules, resolved)
-            return _memberships_of(distinct_legs([*resolved, *of_rules]), before)
+            return memberships_of(distinct_legs([*resolved, *of_rules]), before)
 
-        before, after = self._change(step, "replace")
+        before, after = self.change(step, "replace")
         joined = after.items() - before.items()
         removed = before.items() - after.items()
         return len(joined), len(removed)
-
-    def follow_rules(
-        self, rules: Collection[str], accounts: Collection[str], legs: Iterable[ActiveContract]
-    ) -> bool:
-        """Make the legs of rules in some accounts equal to these; return whether any changed.
-
-        Args:
-            rules: The names of all rules.
-            accounts: The accounts of the login whose holdings were read.
-            legs: What the rules choose there; a contract that a strategy has is left to it.
-        """
-        chosen = list(legs)
-
-        def step(before: _Legs, _: Snapshot) -> _Legs:
-            listed: list[Leg] = []
-            after: dict[LegKey, Leg] = {}
-            for key, leg in before.items():
-                is_listed = leg.strategy_id not in rules
-                if is_listed:
-                    listed.append(leg)
-                if is_listed or leg.account not in accounts:
-                    after[key] = leg
-
-            return after | _memberships_of(without_listed(chosen, listed), before)
-
-        before, after = self._change(step, "rules")
-        return before != after
-
-    def exchange(
-        self, pairs: Iterable[tuple[ActiveContract, ActiveContract]]
-    ) -> list[ActiveContract]:
-        """Replace legs by others in one commit; return the new ones.
-
-        A leg that was changed or removed meanwhile is left alone.
-        """
-        wanted = list(pairs)
-
-        def step(before: _Legs, _: Snapshot) -> _Legs:
-            after = dict(before)
-            for old, new in wanted:
-                if after.get(old.key) == old and new.key not in after:
-                    del after[old.key]
-                    after[new.key] = new
-            return after
-
-        _before, after = self._change(step, "roll")
-        return [new for _old, new in wanted if after.get(new.key) is new]
 
     def settle(self, findings: Iterable[tuple[UnresolvedLeg, int | str]]) -> None:
         """Record in one commit which contracts were found, and why others were not.
@@ -305,17 +258,19 @@ class SyncRegistry:
         listed = list(findings)
         now = self.clock()
 
-        def step(legs: _Legs, _: Snapshot) -> _Legs:
+        def step(legs: Legs, _: Snapshot) -> Legs:
             for leg, finding in listed:
                 legs = settled(legs, leg, finding, now)
             return legs
 
-        self._change(step, "settle", ends=False)
+        self.change(step, "settle", ends=False)
 
-    def _change(
-        self, step: Callable[[_Legs, Snapshot], _Legs], action: str, *, ends: bool = True
-    ) -> tuple[_Legs, _Legs]:
+    def change(
+        self, step: Callable[[Legs, Snapshot], Legs], action: str, *, ends: bool = True
+    ) -> tuple[Legs, Legs]:
         """Run a step on the active legs by key, commit those that it returns, and return both.
+
+        It may run again, if another process has changed the legs meanwhile.
 
         Args:
             step: Returns the legs after it.
@@ -323,8 +278,8 @@ class SyncRegistry:
             ends: Whether the memberships that are gone have ended; their rows are kept.
         """
 
-        def change_rows(snapshot: Snapshot) -> Change[tuple[_Legs, _Legs]]:
-            before: _Legs = {leg.key: leg for leg in legs_of(snapshot.live)}
+        def change_rows(snapshot: Snapshot) -> Change[tuple[Legs, Legs]]:
+            before: Legs = {leg.key: leg for leg in legs_of(snapshot.live)}
             after = step(before, snapshot)
             if before == after:
                 return Change((before, after))
@@ -346,7 +301,7 @@ class SyncRegistry:
         return result
 
 
-def _memberships_of(legs: Iterable[Leg], before: _Legs) -> dict[LegKey, Leg]:
+def memberships_of(legs: Iterable[Leg], before: Legs) -> dict[LegKey, Leg]:
     """Return each leg's membership: the present one if the leg is unchanged, else a new one."""
 
     def membership(leg: Leg) -> Leg:

@@ -17,7 +17,13 @@ from position_sync_dagster.domain.leg import ActiveContract, Leg
 from position_sync_dagster.lake.lake import all_broker_rows
 from position_sync_dagster.lake.schema import one_of
 from position_sync_dagster.lake.strategies_file import follow_file
-from position_sync_dagster.lake.strategy_registry import StrategyRegistry
+from position_sync_dagster.lake.strategy_registry import (
+    Legs,
+    StrategyRegistry,
+    SyncRegistry,
+    memberships_of,
+    without_listed,
+)
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.explain_closes import BEFORE, IS_CLOSE, WINDOW
 from position_sync_dagster.money.strategies.rolls import Roll, UnclearRoll, rolls_of
@@ -77,8 +83,17 @@ def apply(lake: MoneyLake, changes: Sequence[LegChange]) -> list[LegChange]:
 
     A leg that was changed or removed meanwhile is left alone.
     """
-    new = lake.registry.sync.exchange([(change.before, change.after) for change in changes])
-    return [change for change in changes if change.after in new]
+
+    def step(before: Legs, _: object) -> Legs:
+        legs = dict(before)
+        for change in changes:
+            if legs.get(change.before.key) == change.before and change.after.key not in legs:
+                del legs[change.before.key]
+                legs[change.after.key] = change.after
+        return legs
+
+    _before, after = lake.registry.sync.change(step, "roll")
+    return [change for change in changes if after.get(change.after.key) is change.after]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,10 +342,38 @@ class RuleFollower:
         listed: list[Leg] = [leg for leg in active if leg.strategy_id not in names]
         legs = legs_of_rules(self._rules, holdings, listed, self.clock())
         try:
-            if self.registry.sync.follow_rules(names, accounts, legs):
+            if follow_rules(self.registry.sync, names, accounts, legs):
                 logger.info("the rules have %d legs", len(legs))
         except errors.InvalidLegError as error:  # it must not end the stream, which calls this
             logger.warning("the legs of the rules stay as they were: %s", error)
 
     def _inputs(self, moves: int) -> tuple[object, ...]:
         return saved_state(self.file), exchange_date(self.clock()), self.registry.version, moves
+
+
+def follow_rules(
+    registry: SyncRegistry,
+    rules: Collection[str],
+    accounts: Collection[str],
+    chosen: Collection[ActiveContract],
+) -> bool:
+    """Make the legs of rules in some accounts equal to these; return whether any changed.
+
+    Args:
+        registry: Has the active legs.
+        rules: The names of all rules.
+        accounts: The accounts of the login whose holdings were read.
+        chosen: What the rules choose there; a contract that a strategy has is left to it.
+    """
+
+    def step(before: Legs, _: object) -> Legs:
+        listed = [leg for leg in before.values() if leg.strategy_id not in rules]
+        stays = {
+            key: leg
+            for key, leg in before.items()
+            if leg.strategy_id not in rules or leg.account not in accounts
+        }
+        return stays | memberships_of(without_listed(chosen, listed), before)
+
+    before, after = registry.change(step, "rules")
+    return before != after

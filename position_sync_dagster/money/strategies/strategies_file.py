@@ -24,7 +24,7 @@ from position_sync_dagster.money.strategies.limits import (
     Measure,
 )
 from position_sync_dagster.money.strategies.rules import HoldingSide, Rule
-from position_sync_dagster.yaml_file import Part, Place, Text, saved_state
+from position_sync_dagster.yaml_file import KEY, Part, Place, Text, named_place, saved_state
 
 
 class BoundsPart(Part):
@@ -202,7 +202,8 @@ class RuledFile(StrategiesFile):
 
             named = dict(subject)
             named["currency"] = part.currency if is_money else None
-            named["place"] = self.yaml.named_place(place)
+            mark = self.yaml.node(place).start_mark
+            named["place"] = named_place(self.yaml.path, mark.line + 1, mark.column + 1)
             for bound in Bound:
                 number = getattr(bounds, bound)
                 if number is not None:
@@ -217,7 +218,10 @@ class RuledFile(StrategiesFile):
             StrategiesFileError: It cannot be written, or its strategies are no list with dashes.
         """
         path = self.yaml.path.resolve()
-        line, column = self.yaml.list_below("strategies")
+        line = self.yaml.line(("strategies", KEY))
+        listed = self.yaml.node(("strategies",))
+        # That of the dashes; None: the list is in brackets.
+        column = None if getattr(listed, "flow_style", True) else int(listed.start_mark.column)
         text = path.read_text(encoding="utf-8").splitlines()
 
         if column is None and (self.strategies or self.rule_entries):

@@ -201,15 +201,6 @@ async def test_a_leg_with_its_contract_replaces_the_same_leg_without(registry):
     assert await registry.get_unresolved() == []
 
 
-async def test_a_roll_to_a_leg_that_the_strategy_has_already_changes_nothing(registry, clock):
-    await registry.replace_all([leg(clock, 1, "s"), leg(clock, 2, "s")])
-    active_leg, _two = sorted(await registry.get_all_active(), key=lambda active: active.conid)
-    assert (
-        registry.sync.exchange([(active_leg, replace(active_leg, conid=2, rolled_from="1"))]) == []
-    )
-    assert sorted(active.conid for active in await registry.get_all_active()) == [1, 2]
-
-
 async def test_what_was_found_for_a_leg_that_was_removed_meanwhile_changes_nothing(registry):
     described = await registry.add_active(strategy_id="s", **LEG)
     await registry.remove_active(symbol="SPY")
@@ -231,7 +222,7 @@ async def test_a_roll_that_is_followed_while_a_file_is_applied_stays(registry, c
     def after_the_roll(*arguments):
         monkeypatch.setattr(LifecycleTable, "change", change)
         rolled = replace(active_leg, conid=2, strike=460.0, rolled_from="1")
-        assert registry.sync.exchange([(active_leg, rolled)])
+        registry.sync.change(lambda _before, _: {rolled.key: rolled}, "roll")
         return change(*arguments)
 
     monkeypatch.setattr(LifecycleTable, "change", after_the_roll)

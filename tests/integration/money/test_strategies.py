@@ -1,6 +1,7 @@
 """Strategies that follow from what a stream sees: rules of the file, and proposals."""
 
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +15,7 @@ from position_sync_dagster.errors import InvalidLegError
 from position_sync_dagster.lake.strategies_file import follow_file
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.money.past.statement_folder import import_statements
-from position_sync_dagster.money.strategies import propose_strategies
+from position_sync_dagster.money.strategies import leg_followers, propose_strategies
 from position_sync_dagster.money.strategies.leg_followers import RuleFollower
 from position_sync_dagster.money.strategies.strategies_file import (
     RuledFile,
@@ -68,7 +69,7 @@ async def test_a_leg_that_begins_to_match_is_streamed_and_leaves_when_it_ceases(
         await eventually(lambda: ("calls", CALL) not in legs(lake))
 
 
-async def test_a_leg_of_a_rule_without_a_line_is_queued_before_all_others(lake, followed):
+async def test_a_leg_of_a_rule_without_a_line_is_queued_before_allothers(lake, followed):
     text = "strategies:\n- rule: all\n  match: {right: PUT}\n"
     async with followed(text, max_lines=0) as (_sim, streamer, _file):
         await eventually(lambda: streamer.routes.get((A, PUT)) is LegState.OVERFLOW)
@@ -94,13 +95,23 @@ async def test_a_saved_file_is_applied_and_what_its_rules_chose_stays(lake, foll
         await eventually(lambda: legs(lake) == {("puts", CALL)})
 
 
+def test_a_roll_to_a_leg_that_the_strategy_has_already_changes_nothing(lake):
+    for conid in (CALL, PUT):
+        lake.registry.sync.add_active(conid, "T", "C", 450.0, "20260220", strategy_id="s")
+    before, other = lake.registry.sync.get_all_active()
+    to_theother = replace(before, conid=other.conid, rolled_from=str(before.conid))
+    change = leg_followers.LegChange(roll=None, before=before, after=to_theother)
+    assert leg_followers.apply(lake, [change]) == []
+    assert legs(lake) == {("s", CALL), ("s", PUT)}
+
+
 def test_legs_that_conflict_stay_as_they_were_and_end_no_stream(lake, tmp_path, monkeypatch):
     def refuse(*_: object) -> None:
         raise InvalidLegError("Two strategies hold the whole.", remedy="Remove one.")
 
     file = tmp_path / "strategies.yaml"
     file.write_text(RULE.format(more=""))
-    monkeypatch.setattr(type(lake.registry.sync), "follow_rules", refuse)
+    monkeypatch.setattr(leg_followers, "follow_rules", refuse)
     follower = RuleFollower(lake.registry, file)
     assert follower.is_due(0, first=True)
     follower.follow([], {A}, 0)
