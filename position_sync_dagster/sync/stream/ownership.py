@@ -241,26 +241,6 @@ class Ownership:
         self.store_fault = None
 
 
-class Unowned:
-    """Replaces the lease where a part of the stream is used alone; it is never lost."""
-
-    session = None
-    suspended = False
-    provenance = Provenance()
-
-    def __init__(self) -> None:
-        self.lost = asyncio.Event()
-
-    def check(self) -> None:
-        """Allow each write."""
-
-    def renew_now(self) -> None:
-        """Renew nothing."""
-
-    async def claim_mode(self, mode: TradingMode) -> None:
-        """Bind nothing to the trading mode of the login."""
-
-
 @dataclass(slots=True, kw_only=True)
 class StreamCounts:
     """What a stream did so far: its parts add to it.
@@ -288,7 +268,7 @@ class OwnerContext:
     """
 
     settings: Settings
-    lease: Ownership | Unowned = field(default_factory=Unowned)
+    lease: Ownership
     counts: StreamCounts = field(default_factory=StreamCounts)
     clock: Clock = utc_now
     monotonic: Callable[[], float] = time.monotonic

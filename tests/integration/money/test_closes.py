@@ -24,11 +24,11 @@ from position_sync_dagster.money.strategies import leg_followers
 from position_sync_dagster.money.strategies.leg_followers import RollFollower
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream import publisher
-from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.publisher import Announcements, ChangeWatcher, Publisher
 from tests.support.booked_legs import CALL, CENTS, PUT, STOCK, WORTHLESS, A, B, leg
 from tests.support.short_owner import refresh
 from tests.support.streams import eventually, settings_for, simulate
+from tests.support.unowned import unowned_context
 from tests.unit.sync.stream.test_publisher import HELD, NOW, Feed
 
 INDEX_PUT, FUTURE, FUTURE_PUT, NEXT_CALL, NEW_CALL = (
@@ -350,7 +350,7 @@ async def test_a_quantity_that_moves_again_after_a_failed_write_is_recorded_from
     lake, monkeypatch, failing
 ) -> None:
     """The changes are stored although their table failed; the positions come after them."""
-    context = OwnerContext(settings=Settings(), clock=lambda: NOW)
+    context = unowned_context(settings=Settings(), clock=lambda: NOW)
     held = replace(HELD, gateway_id=context.settings.gateway_id)
     feed = Feed(held)
     watcher = ChangeWatcher(context, lake.position_changes, [CloseExplainer(lake)])

@@ -199,8 +199,8 @@ async def test_the_clock_is_compared_with_the_gateways():
     async with simulate() as sim, other(sim) as program:
         for ahead_s in (0, 30, -30):
             wrong = timedelta(seconds=ahead_s)
-            difference_s = await program.clock_difference_s(
-                timeout_s=60, clock=lambda wrong=wrong: utc_now() + wrong
+            difference_s = await preflight.clock_difference_s(
+                program, timeout_s=60, clock=lambda wrong=wrong: utc_now() + wrong
             )
             assert difference_s is not None
             assert math.isclose(difference_s, -ahead_s, abs_tol=1.5)

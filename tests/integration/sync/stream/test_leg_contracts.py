@@ -14,9 +14,9 @@ from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream import contracts
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
-from position_sync_dagster.sync.stream.ownership import OwnerContext
 from tests.support.booked_legs import CALL, PUT, STOCK, A, leg, terms_of
 from tests.support.streams import eventually, settings_for, simulate
+from tests.support.unowned import unowned_context
 
 
 async def test_a_leg_with_another_strike_than_its_contract_is_not_streamed(stream_legs, lake):
@@ -193,7 +193,7 @@ async def test_a_leg_that_no_contract_fits_says_so(stream_legs, lake):
 async def test_without_an_answer_nothing_is_said_of_a_leg(lake):
     await lake.registry.add_active(strategy_id="s", **terms_of(CALL))
     async with connected(gateway_timeout_s=0.5) as (sim, connection, _asked):
-        context = OwnerContext(settings=Settings())
+        context = unowned_context(settings=Settings())
         resolver = LegResolver(context, lake.registry, ContractCache(lake.contracts))
         sim.pause()
         await resolver.resolve(connection, lake.registry.unresolved)
@@ -264,7 +264,7 @@ async def test_a_described_leg_that_has_expired_is_told_and_not_looked_up(lake) 
     )
     times = iter(range(0, 10**9, 86_400))
     async with connected() as (_sim, connection, asked):
-        context = OwnerContext(settings=Settings(), monotonic=lambda: float(next(times)))
+        context = unowned_context(settings=Settings(), monotonic=lambda: float(next(times)))
         resolver = LegResolver(context, lake.registry, ContractCache(None))
         for _day in range(3):
             await resolver.resolve_due(connection)

@@ -18,11 +18,11 @@ from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.sync.stream.contracts import ContractCache
 from position_sync_dagster.sync.stream.lines import StreamLines
-from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.router import StreamTables
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 from tests.support.booked_legs import CALL, CENTS, PUT, STOCK, WORTHLESS, A, book_of_chain, terms_of
 from tests.support.streams import Service, eventually, requests, settings_for, simulate
+from tests.support.unowned import unowned_context
 
 FUTURE = 920000002
 FUTURE_OPTION = 921000005
@@ -41,7 +41,7 @@ class ManagedLines:
         self.legs = []
         self.contracts = ContractCache(None)
         clock = lambda: BEGAN + timedelta(seconds=self.now - 1000.0)  # noqa: E731
-        context = OwnerContext(settings=settings, monotonic=lambda: self.now, clock=clock)
+        context = unowned_context(settings=settings, monotonic=lambda: self.now, clock=clock)
         self.manager = StreamLines(context, self.contracts)
         self.manager.attach(connection.lines)
         self.requests = Counter()

@@ -16,7 +16,6 @@ from position_sync_dagster.gateway.translate import UNSET
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.position_changes import changes_between
-from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.publisher import (
     LOOKS_S,
     Announcements,
@@ -24,6 +23,7 @@ from position_sync_dagster.sync.stream.publisher import (
     Publisher,
 )
 from tests.support.holdings import make_book, make_holding
+from tests.support.unowned import unowned_context
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 KEY = ("A", 1)
@@ -84,7 +84,7 @@ def publishing(*holdings):
     feed = Feed(*holdings)
     positions = Positions()
     queue = PositionQueue("queue", fsync=False)
-    context = OwnerContext(settings=Settings(), clock=lambda: NOW)
+    context = unowned_context(settings=Settings(), clock=lambda: NOW)
     publisher = Publisher(context, queue, positions, Announcements())
     publisher.follow(feed)
     return publisher, feed, positions, queue
@@ -324,7 +324,7 @@ async def requests_of_a_start(*, answer=None, later_s=()):
     gateway = Gateway()
     now_s = 50.0
     gateway.answer = answer
-    context = OwnerContext(settings=Settings(), monotonic=lambda: now_s)
+    context = unowned_context(settings=Settings(), monotonic=lambda: now_s)
     watcher = ChangeWatcher(context, SimpleNamespace(), [FOLLOWER])
     for delay_s in (0.0, 1.0, *LOOKS_S[1:], *later_s):
         now_s = 50.0 + delay_s
@@ -342,7 +342,7 @@ async def test_a_close_is_looked_at_although_its_table_did_not_confirm_it():
 
     gateway = Gateway()
     table = SimpleNamespace(add=fail)
-    context = OwnerContext(settings=Settings(), monotonic=lambda: 50.0)
+    context = unowned_context(settings=Settings(), monotonic=lambda: 50.0)
     watcher = ChangeWatcher(context, table, [FOLLOWER])
     with pytest.raises(LakeNotWritableError):
         await watcher.record(changes_between({KEY: HELD}, {KEY: CLOSED}, {}))

@@ -9,7 +9,6 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.queue_request import Reason
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.parts import PublishedGreeks
 from position_sync_dagster.sync.stream.router import (
     CHOOSE_S,
@@ -22,6 +21,7 @@ from position_sync_dagster.sync.stream.router import (
     Routes,
 )
 from tests.support.settings import make_settings
+from tests.support.unowned import unowned_context
 
 KEY = ("DU1", 7)
 
@@ -61,7 +61,7 @@ class Day:
         self.greeks = PublishedGreeks()
         self.routes, self.gateway = routes or Routes(), Gateway(values)
         settings = make_settings(pnl_subscriptions=pnl_subscriptions, **settings)
-        context = OwnerContext(settings=settings, monotonic=lambda: float(self.second))
+        context = unowned_context(settings=settings, monotonic=lambda: float(self.second))
         self.legs = FollowedHoldings(context, self)
 
     async def enqueue_moved(self, _routes):
@@ -334,7 +334,7 @@ class Refreshing:
         self.enqueued = []
         self.published = 0
         settings = Settings(refresh_interval_s=INTERVAL_S)
-        context = OwnerContext(settings=settings, monotonic=lambda: self.now)
+        context = unowned_context(settings=settings, monotonic=lambda: self.now)
         self.refresh = AccountRefresh(context, self)
 
     async def publish(self, _feed):
