@@ -129,8 +129,6 @@ class GatewaySession:
         underlying_lines: Of the lines in use, those of underlyings of held options; null in rows of
             older releases.
         greeks: How many options without greeks of IB have computed ones; why others have none.
-        gateway_running_since: Null; an earlier release wrote since when the gateway ran (UTC).
-        gateway_started_at: Null; an earlier release wrote when the gateway was restarted (UTC).
         outages: JSON: the last outages of the session that are over, each as [from, until, why];
             null without one.
         unknown_accounts: JSON: the accounts whose holdings are unknown, each with account, reason
@@ -156,8 +154,6 @@ class GatewaySession:
     detail: str | None = None
     underlying_lines: int | None = 0
     greeks: str | None = None
-    gateway_running_since: datetime | None = None
-    gateway_started_at: datetime | None = None
     outages: str | None = None
     unknown_accounts: str | None = None
     set_aside: str | None = None

@@ -20,7 +20,7 @@ from ib_async import ContractDetails as IBContractDetails
 from ib_async import Execution as IBExecution
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
+from position_sync_dagster.domain.clock import SKEW, utc_now
 from position_sync_dagster.domain.exchange_time import UnknownZoneError
 from position_sync_dagster.domain.execution import GATEWAY, Execution, Side
 from position_sync_dagster.domain.holding import grouped
@@ -332,21 +332,6 @@ class GatewayConnection:
     def trading_mode(self) -> TradingMode:
         """Return live, paper or simulated, by the account ids."""
         return trading_mode_of(self.accounts[0])
-
-    async def clock_difference_s(self, *, timeout_s: float, clock: Clock = utc_now) -> float | None:
-        """Return by how many seconds the gateway's clock is ahead of ours; None without an answer.
-
-        The gateway answers in whole seconds (reqCurrentTime). A difference that this rounding and
-        the time of the answer explain is returned as 0.
-        """
-        before = clock()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                theirs = await self.ib.reqCurrentTimeAsync()
-            early = (theirs - clock()).total_seconds()
-            late = (theirs - before).total_seconds()
-            return 0.0 if early <= 0.0 and late + 1.0 >= 0.0 else max(early, late + 1.0, key=abs)
-        return None
 
     def require_login_of(self, settings: Settings) -> None:
         """Check the trading mode and the accounts that settings and gateways file name, if any.

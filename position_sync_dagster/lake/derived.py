@@ -206,8 +206,3 @@ def _same(stored: pl.DataFrame, wanted: pl.DataFrame) -> bool:
 
     order = wanted.columns
     return stored.select(order).sort(order).equals(wanted.sort(order))
-
-
-def sum_if_known(amounts: pl.Expr) -> pl.Expr:
-    """Return the sum of amounts; null if one of them is not known."""
-    return pl.when(amounts.is_not_null().all()).then(amounts.sum())

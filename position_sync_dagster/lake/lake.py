@@ -89,13 +89,6 @@ def _changed_rows(
     )
 
 
-class LakeOptions(TableOptions, total=False):
-    """The options of a lake besides its path; see `Lake`."""
-
-    clock: Clock
-    retry: RetryPolicy | None
-
-
 class Lake:
     """The tables of one folder or `s3://` URI, each opened at its first use.
 

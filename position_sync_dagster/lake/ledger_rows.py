@@ -4,7 +4,7 @@ Files are chosen by the statistics in the log, and read directly. The newest row
 date by reading only what was added.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from threading import Lock
 
 import polars as pl
@@ -186,38 +186,3 @@ class LatestRows:
 
         untouched = self._rows.filter(~is_touched)
         self._rows = pl.concat([untouched, newest]).sort(HOLDING)
-
-
-# The columns that a sample has: few, because a day has many rows.
-SAMPLED = [
-    *HOLDING,
-    "timestamp",
-    "update_id",
-    "symbol",
-    "sec_type",
-    "currency",
-    "position",
-    "market_value",
-    "unrealized_pnl",
-    "daily_pnl",
-]
-
-SHORTEST = timedelta(seconds=1)
-
-
-def sample(rows: pl.LazyFrame, last: datetime, slots: int) -> pl.DataFrame:
-    """Return the newest row per holding in each of `slots` equal parts up to `last`."""
-    sampled = rows.collect()
-    first = sampled.get_column("timestamp").min()
-    if not isinstance(first, datetime):
-        return sampled.with_columns(slot=pl.col("timestamp"))
-
-    slot_us = max((last - first) / slots, SHORTEST) // timedelta(microseconds=1)
-    end = pl.lit(last)
-    slots_before_end = (end - pl.col("timestamp")).dt.total_microseconds() // slot_us
-    end_of_slot = end.dt.cast_time_unit("us") - pl.duration(microseconds=slots_before_end * slot_us)
-
-    newest = (
-        sampled.with_columns(slot=end_of_slot).sort(BY_TIME).unique(["slot", *HOLDING], keep="last")
-    )
-    return newest.sort("slot", *HOLDING)

@@ -33,13 +33,11 @@ from position_sync_dagster.lake.ledger_rows import (
     BY_TIME,
     COMMITTED,
     HOLDING,
-    SAMPLED,
     LatestRows,
     added_after,
     last_added,
     newest_rows,
     rows_between,
-    sample,
     stored_ids,
 )
 from position_sync_dagster.lake.schema import (
@@ -509,25 +507,6 @@ class SyncUpdates:
 
         return self.table.read(step).sort(BY_TIME)
 
-    def sampled(
-        self, conids: Iterable[int], first: datetime, last: datetime, slots: int
-    ) -> pl.DataFrame:
-        """Return the newest row per holding in each of `slots` equal parts of a span of time.
-
-        The span begins with the first row at `first` or later, and ends at `last`.
-
-        Returns:
-            The columns of SAMPLED, and `slot`: the end of the part, in order.
-        """
-        last = last.astimezone(UTC)
-        wanted = one_of("conid", conids)
-
-        def step(files: pl.DataFrame) -> pl.DataFrame:
-            rows = rows_between(self.table, files, first, last).filter(wanted)
-            return sample(rows.select(SAMPLED), last, slots)
-
-        return self.table.read(step)
-
     def count(self) -> int:
         """Count the rows, without reading them."""
         return self.table.count()
@@ -609,10 +588,6 @@ class DeltaLakePositionWriter:
         delta_lake_path: Folder or `s3://` URI of the table.
         table: The table to write to, instead of the one at `delta_lake_path`.
 
-    Attributes:
-        last_version: The table's version after the last commit; None before the first.
-        rows_written, commits: Totals since the writer was created.
-
     >>> streamer.register_handler(DeltaLakePositionWriter())  # doctest: +SKIP
     """
 
@@ -627,9 +602,6 @@ class DeltaLakePositionWriter:
         self.table = table or PositionUpdatesTable(
             delta_lake_path, storage_options=storage_options, fsync=fsync
         )
-        self.last_version: int | None = None
-        self.rows_written = 0
-        self.commits = 0
 
     @property
     def delta_lake_path(self) -> str:
@@ -646,8 +618,4 @@ class DeltaLakePositionWriter:
 
     async def on_position_updates(self, updates: Iterable[PositionUpdate]) -> None:
         """Write updates in one commit."""
-        done = await self.table.append(updates)
-        if done.rows:
-            self.last_version = done.version
-            self.rows_written += done.rows
-            self.commits += 1
+        await self.table.append(updates)

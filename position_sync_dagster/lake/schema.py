@@ -380,26 +380,13 @@ BROKER_POSITIONS = TableSpec(
 )
 
 
-class _NotGiven:
-    """The columns of `contracts` that rows of older releases have alone.
-
-    Attributes:
-        not_given: How often the gateway gave no details. A row of a contract of which it never gave
-            any has nothing else.
-        not_given_at: When it was asked last without success.
-    """
-
-    not_given: int | None
-    not_given_at: dt.datetime | None
-
-
 CONTRACTS = TableSpec(
     "contracts",
-    columns_of(ContractDetails) | columns_of(_NotGiven),
+    columns_of(ContractDetails),
     indexed=("conid",),
     order="conid",
     key=("conid",),
-    version=4,
+    version=5,
     description="The newest details of each contract: multiplier, trading hours, last trading day.",
     changes="A row is replaced when its details are asked for again.",
 )
@@ -407,7 +394,7 @@ CONTRACTS = TableSpec(
 GATEWAY_SESSIONS = TableSpec(
     "gateway_sessions",
     columns_of(GatewaySession) | _PARTITION,
-    version=5,
+    version=6,
     partition_by=PARTITION_COLUMNS,
     indexed=("started_at",),
     order="started_at",

@@ -8,12 +8,14 @@ from typing import Unpack
 
 import polars as pl
 
+from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.execution import FLEX, Execution
+from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.derived import Replaced, derive
-from position_sync_dagster.lake.lake import Lake, LakeOptions
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.records import RecordsTable, add_unknown
-from position_sync_dagster.lake.storage.table import EVERY, Table
+from position_sync_dagster.lake.storage.table import EVERY, Table, TableOptions
 from position_sync_dagster.money import tables as money_tables
 from position_sync_dagster.money.past import closes
 from position_sync_dagster.money.past.movements import Movement
@@ -180,6 +182,13 @@ class ClosuresTable(RecordsTable[closes.Closure]):
     ) -> list[closes.Closure]:
         """Return the rows of `current_rows` as records."""
         return schema.records_of(closes.Closure, self.current_rows(only, since))
+
+
+class LakeOptions(TableOptions, total=False):
+    """The options of a lake besides its path; see `Lake`."""
+
+    clock: Clock
+    retry: RetryPolicy | None
 
 
 class MoneyLake(Lake):

@@ -12,13 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.clock import elapsed, utc_now
+from position_sync_dagster.domain.clock import Clock, elapsed, utc_now
 from position_sync_dagster.domain.gateway_session import PAUSED, GatewaySession, SessionState
 from position_sync_dagster.domain.holding import BrokerPosition, Completeness
 from position_sync_dagster.domain.instrument import ContractDetails
@@ -211,7 +212,7 @@ def _identity(connection: GatewayConnection, settings: Settings) -> Iterator[Fin
 
 
 async def _clock(connection: GatewayConnection) -> Finding:
-    ahead_s = await connection.clock_difference_s(timeout_s=ANSWER_S)
+    ahead_s = await clock_difference_s(connection, timeout_s=ANSWER_S)
     if ahead_s is None:
         remedy = "Look for a dialog in TWS that waits for a click."
         return warning("clock", "the gateway did not report its time", remedy)
@@ -219,6 +220,24 @@ async def _clock(connection: GatewayConnection) -> Finding:
         return good("clock", f"within {CLOCK_S:g} s of the gateway's")
     text = f"{abs(ahead_s):.0f} s {'behind' if ahead_s > 0 else 'ahead of'} the gateway's"
     return bad("clock", text, "Set both clocks by NTP: ages and leases depend on them.")
+
+
+async def clock_difference_s(
+    connection: GatewayConnection, *, timeout_s: float, clock: Clock = utc_now
+) -> float | None:
+    """Return by how many seconds the gateway's clock is ahead of ours; None without an answer.
+
+    The gateway answers in whole seconds (reqCurrentTime). A difference that this rounding and
+    the time of the answer explain is returned as 0.
+    """
+    before = clock()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            theirs = await connection.ib.reqCurrentTimeAsync()
+        early = (theirs - clock()).total_seconds()
+        late = (theirs - before).total_seconds()
+        return 0.0 if early <= 0.0 and late + 1.0 >= 0.0 else max(early, late + 1.0, key=abs)
+    return None
 
 
 def _accounts(

@@ -16,7 +16,6 @@ from polars import col
 
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
-from position_sync_dagster.lake.derived import sum_if_known
 from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.money.lake import MoneyLake
@@ -660,3 +659,8 @@ def unknown_profits(rows: Iterable[Mapping[str, Any]]) -> Sequence[str]:
             place = f"in {row['account']}, {row['currency']}"
             sentences.append(f"{strategy} {place} ({row['why_unknown']})")
     return sentences
+
+
+def sum_if_known(amounts: pl.Expr) -> pl.Expr:
+    """Return the sum of a column of amounts; null if one of them is not known."""
+    return pl.when(amounts.is_not_null().all()).then(amounts.sum())

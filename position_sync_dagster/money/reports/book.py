@@ -22,7 +22,7 @@ from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.derived import sum_if_known
+from position_sync_dagster.lake.ledger_rows import BY_TIME
 from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.money.as_of import NO_HOLDINGS, Past, legs_at, rows_at
 from position_sync_dagster.money.campaigns.campaigns import EarnedMoney, open_profit
@@ -35,6 +35,7 @@ from position_sync_dagster.money.cents import cents
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.past.owned_parts import owners_of
+from position_sync_dagster.money.profit.profit import sum_if_known
 from position_sync_dagster.money.reports import exposure
 from position_sync_dagster.money.reports.exposure import Split
 from position_sync_dagster.money.reports.known_names import KnownNames
@@ -566,7 +567,8 @@ def read_curves(lake: MoneyLake, book: Book, span: timedelta = SPAN) -> list[dic
     first = book.now - span
     of_strategies = book.split.parts.filter(col.strategy_id != UNATTRIBUTED)
     conids = {leg.conid for leg in book.matching} | {*of_strategies["conid"]}
-    sampled = lake.updates.sync.sampled(conids, first, book.now, POINTS)
+    of_span = lake.updates.sync.between(first, book.now, conids, SAMPLED)
+    sampled = _sampled(of_span, book.now, POINTS)
     earlier = book.priced.filter(col.timestamp < first)
     at_slots = _newest_at_slots(sampled, earlier.filter(col.conid.is_in(conids)))
     curves = _curves_of_strategies(at_slots, book)
@@ -615,16 +617,39 @@ def with_gaps(points: Sequence[CurvePoint], longest: timedelta, every: int = 1) 
     return kept
 
 
+# The columns of a sample: few, because a day has many rows.
+SAMPLED = (*KEY, "timestamp", "position", "daily_pnl", "currency")
+
+SHORTEST = timedelta(seconds=1)
+
+
+def _sampled(rows: pl.DataFrame, last: datetime, slots: int) -> pl.DataFrame:
+    """Return the newest row per holding in each of `slots` equal parts of a span, with their end.
+
+    The span begins with the first row, and ends at `last`.
+    """
+    first = rows.get_column("timestamp").min()
+    if not isinstance(first, datetime):
+        return rows.with_columns(slot=col.timestamp)
+
+    slot_us = max((last - first) / slots, SHORTEST) // timedelta(microseconds=1)
+    end = moment(last)
+    slots_before_end = (end - col.timestamp).dt.total_microseconds() // slot_us
+    end_of_slot = end - pl.duration(microseconds=slots_before_end * slot_us)
+
+    in_order = rows.with_columns(slot=end_of_slot).sort(BY_TIME)
+    return in_order.unique(["slot", *KEY], keep="last").sort("slot", *KEY)
+
+
 def _newest_at_slots(sampled: pl.DataFrame, not_sampled: pl.DataFrame) -> pl.DataFrame:
     """Return the newest row of each holding at the end of each part of the span.
 
     Args:
-        sampled: The rows of each part (`SyncUpdates.sampled`).
+        sampled: The rows of each part (`_sampled`).
         not_sampled: The newest rows of the holdings that have none among them.
     """
-    columns = (*KEY, "timestamp", "position", "daily_pnl", "currency")
-    earlier = not_sampled.select(*columns, slot="timestamp")
-    rows = pl.concat([earlier, sampled.select(*columns, "slot")]).sort("slot")
+    earlier = not_sampled.select(*SAMPLED, slot="timestamp")
+    rows = pl.concat([earlier, sampled.select(*SAMPLED, "slot")]).sort("slot")
 
     slots = sampled.select("slot").unique()
     each = slots.join(rows.select(KEY).unique(), how="cross").sort("slot")
