@@ -137,12 +137,8 @@ def follow(
                 failed = replace(failed, told=True)
             breaks[name] = failed
 
-    outbox: dict[int, tuple[Message, ...]] = {}
-    for receiver in range(receivers):
-        waiting = (*cursor.outbox.get(receiver, ()), *messages)
-        if waiting:
-            outbox[receiver] = waiting[-MOST_KEPT:]
-
+    waiting = [(*cursor.outbox.get(receiver, ()), *messages) for receiver in range(receivers)]
+    outbox = {receiver: kept[-MOST_KEPT:] for receiver, kept in enumerate(waiting) if kept}
     return AlertCursor(breaks=breaks, outbox=outbox)
 
 
@@ -176,9 +172,7 @@ def _message(state: CheckState, since: datetime) -> Message:
 
 def _short(text: str) -> str:
     text = text.strip()
-    if len(text) <= LONGEST_TEXT:
-        return text
-    return f"{text[:LONGEST_TEXT]}…"
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
 
 
 logger = logging.getLogger(__name__)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property, lru_cache
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 import polars as pl
@@ -65,17 +66,12 @@ def is_leg_of(lake: MoneyLake, strategy: str, legs: Iterable[ActiveContract]) ->
     """Return the condition that a row belongs to one of these legs, and the leg to the strategy."""
     legs_of_strategy = [leg for leg in legs if leg.strategy_id == strategy]
     contracts = lake.contracts.get({leg.conid for leg in legs_of_strategy})
-
-    is_wanted = pl.lit(value=False)
-    for leg in legs_of_strategy:
-        if contract_mismatch(leg, contracts.get(leg.conid)):
-            continue
-
-        is_of_leg = col.conid == leg.conid
-        if leg.account is not None:
-            is_of_leg &= col.account == leg.account
-        is_wanted |= is_of_leg
-    return is_wanted
+    is_of_leg = [
+        (col.conid == leg.conid) & pl.lit(leg.account).eq(col.account).fill_null(value=True)
+        for leg in legs_of_strategy
+        if not contract_mismatch(leg, contracts.get(leg.conid))
+    ]
+    return pl.any_horizontal(pl.lit(value=False), *is_of_leg)
 
 
 AnySum = TypeVar("AnySum", bound=MoneySum)
@@ -191,9 +187,7 @@ class Book:
         by_account = self._account_totals
         accounts = {total.account for total in by_account}
         by_currency = self._totals_by("currency")
-        if len(accounts) > 1:
-            return [*by_account, *by_currency]
-        return by_currency
+        return [*by_account, *by_currency] if len(accounts) > 1 else by_currency
 
     @cached_property
     def in_base(self) -> list[TotalSum]:
@@ -201,12 +195,7 @@ class Book:
 
         An account has one only if a holding has another currency.
         """
-        totals = []
-        for account in self.accounts:
-            total = self._in_base(account)
-            if total is not None:
-                totals.append(total)
-        return totals
+        return [total for total in map(self._in_base, self.accounts) if total is not None]
 
     @cached_property
     def underlyings(self) -> list[UnderlyingSum]:
@@ -274,9 +263,7 @@ class Book:
         strategy, currency = key
         earned = self.closes.earned.get(key, EarnedMoney())
         # What closed without a movement that names it has no known profit.
-        realised = None
-        if key not in self.closes.unnamed:
-            realised = earned.realised
+        realised = None if key in self.closes.unnamed else earned.realised
         holdings = self.split.parts.filter(strategy_id=strategy, currency=currency)
         open_now = open_profit(earned.lots, holdings, self.priced)
         return Campaign(
@@ -301,16 +288,15 @@ class Book:
         sums = exposure.summed_legs(converted, ["account", "currency"], self.now)
         total = TotalSum.of_row(sums.row(0, named=True), self.now, streamed=None)
 
-        without_rate = currencies - account.rates.keys()
+        without_rate = tuple(sorted(currencies - account.rates.keys()))
         changed = {
             "name": BASE_TOTAL,
             "differences": None,
             "rates_age_s": seconds_since(account.rates_received_at, self.now),
-            "without_rate": tuple(sorted(without_rate)),
+            "without_rate": without_rate,
         }
-        if without_rate:
-            changed |= dict.fromkeys(AMOUNTS)
-        return total.model_copy(update=changed)
+        unknown = dict.fromkeys(AMOUNTS) if without_rate else {}
+        return total.model_copy(update=changed | unknown)
 
     def _converted(self, account: AccountSummary, base: str) -> Split:
         """Return the parts of an account in its base currency.
@@ -370,18 +356,15 @@ def read_book(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
     versions = versions_of(lake.closures, lake.registry, lake.contracts, lake.movements)
     book = _book(now, legs, priced, _closes_and_contracts(lake, versions), settings)
     is_followed = col.sec_type.is_in(settings.sec_types)
-    accounts = lake.account_values.latest_summaries()
-    logins = [login.gateway_id for login in settings.logins]
-    served = [account for login in settings.logins for account in login.accounts or ()]
     return replace(
         book,
         reported=reported.filter(is_followed),
         live_since=live_since,
         streamed=streamed,
-        accounts=tuple(accounts),
-        logins=tuple(logins),
+        accounts=tuple(lake.account_values.latest_summaries()),
+        logins=tuple(login.gateway_id for login in settings.logins),
         unresolved=frozenset({leg.strategy_id for leg in lake.registry.unresolved}),
-        served=frozenset(served),
+        served=frozenset(account for login in settings.logins for account in login.accounts or ()),
     )
 
 
@@ -483,8 +466,6 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
 
     sign = col.right.replace_strict(_SIGNS, default=None, return_dtype=pl.Float64)
     inside = sign * (col.underlying_price - col.strike)
-    extrinsic = col.market_price - inside.clip(0.0)
-    days = (col.expiry - exchange_date(book.now)).dt.total_days()
     greeks_at = pl.when(col.delta.is_not_null()).then("greeks_time")
     feed = col.market_data_type.replace_strict(
         confirmations.FEEDS, default="live", return_dtype=pl.String
@@ -494,9 +475,9 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
         today="daily_pnl",
         realised_today="realized_pnl",
         moneyness=inside / col.strike,
-        extrinsic=extrinsic,
+        extrinsic=col.market_price - inside.clip(0.0),
         greeks=pl.struct(GREEKS),
-        days=days,
+        days=(col.expiry - exchange_date(book.now)).dt.total_days(),
         confirmed_at=PRICED,
         greeks_at=greeks_at,
         feed=pl.when(col.value_source == "TICK").then(feed),
@@ -574,9 +555,9 @@ def read_curves(lake: MoneyLake, book: Book, span: timedelta = SPAN) -> list[dic
     curves = _curves_of_strategies(at_slots, book)
 
     profits = lake.account_values.between(first, book.now).drop_nulls("daily_pnl")
-    by_account = profits.group_by("account", "currency", maintain_order=True)
-    for (account, currency), of_account in by_account:
-        rows = of_account.select("timestamp", "daily_pnl").rows()
+    columns = ("account", "currency", "timestamp", "daily_pnl")
+    by_account = profits.select(columns).rows_by_key(columns[:2])
+    for (account, currency), rows in by_account.items():
         points = with_gaps(rows, LONGEST_STEP, every=max(1, len(rows) // POINTS))
         curves.append({"name": account, "currency": currency, "points": points, "is_account": True})
     return curves
@@ -585,11 +566,11 @@ def read_curves(lake: MoneyLake, book: Book, span: timedelta = SPAN) -> list[dic
 def margins_of(lake: MoneyLake, now: datetime) -> dict[str, list[tuple[datetime, float | None]]]:
     """Read the initial margin of each account over the day; blocks."""
     values = lake.account_values.between(now - SPAN, now).drop_nulls("initial_margin")
-    margins = {}
-    for (account,), of_account in values.group_by(["account"], maintain_order=True):
-        rows = of_account.select("timestamp", "initial_margin").rows()
-        margins[str(account)] = with_gaps(rows, LONGEST_STEP, every=max(1, len(rows) // POINTS))
-    return margins
+    rows_of = values.select("account", "timestamp", "initial_margin").rows_by_key("account")
+    return {
+        account: with_gaps(rows, LONGEST_STEP, every=max(1, len(rows) // POINTS))
+        for account, rows in rows_of.items()
+    }
 
 
 CurvePoint = tuple[datetime, float | None]
@@ -601,19 +582,14 @@ def with_gaps(points: Sequence[CurvePoint], longest: timedelta, every: int = 1) 
     A line over a gap would look like a steady rise. Both ends of a gap are kept.
     """
     kept: list[CurvePoint] = []
-    is_after_gap = False
-    for number, point in enumerate(points):
-        at = point[0]
-        next_at = None
-        if number + 1 < len(points):
-            next_at = points[number + 1][0]
-        is_before_gap = next_at is not None and next_at - at > longest
-        is_end = is_after_gap or is_before_gap or next_at is None
-        if is_end or number % every == 0:
+    is_end = False
+    for number, (point, following) in enumerate(zip_longest(points, points[1:])):
+        is_before_gap = following is not None and following[0] - point[0] > longest
+        if is_end or is_before_gap or following is None or number % every == 0:
             kept.append(point)
         if is_before_gap:
-            kept.append((at + longest, None))
-        is_after_gap = is_before_gap
+            kept.append((point[0] + longest, None))
+        is_end = is_before_gap
     return kept
 
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
 import polars as pl
@@ -149,19 +150,17 @@ def _with_marks(parts: pl.DataFrame) -> pl.DataFrame:
     is_below = col.underlying_price < col.strike
     in_money = pl.when(is_call).then(is_above).otherwise(is_below)
     is_short = is_option & (col.position < 0)
-    is_short_in_money = is_short & in_money.fill_null(value=False)
 
     is_valueless = col.market_value.is_null()
-    is_undated = ~is_valueless & col.value_time.is_null()
     return parts.with_columns(
         is_option=is_option,
         has_greeks=has_greeks,
         is_modelled=has_greeks & is_computed,
         greekless=col.delta.is_null(),
-        short_in_money=is_short_in_money,
+        short_in_money=is_short & in_money.fill_null(value=False),
         short_unknown=is_short & in_money.is_null(),
         valueless=is_valueless,
-        undated=is_undated,
+        undated=~is_valueless & col.value_time.is_null(),
         delayed=(col.value_source == "TICK") & col.market_data_type.is_in(list(FEEDS)),
     )
 
@@ -174,20 +173,14 @@ def _with_amounts(parts: pl.DataFrame) -> pl.DataFrame:
     units = col.position * col.multiplier * col.share
     value = col.market_value * col.share
     spot = col.underlying_price / col.magnifier
-
     is_future = col.asset_class == "FUTURE"
-    market_value = pl.when(~is_future).then(value)
-    notional = pl.when(is_future).then(value)
-    money = pl.col(_MONEY) * col.share
-    greeks = pl.col(_GREEKS) * units
-
     is_its_own_underlying = col.sec_type.is_in(["STK", "FUT"])
     dollar_delta = pl.when(is_its_own_underlying).then(value).otherwise(col.delta * units * spot)
     return parts.with_columns(
-        money,
-        greeks,
-        market_value=market_value,
-        notional=notional,
+        pl.col(_MONEY) * col.share,
+        pl.col(_GREEKS) * units,
+        market_value=pl.when(~is_future).then(value),
+        notional=pl.when(is_future).then(value),
         dollar_delta=dollar_delta,
         gamma_1pct=col.gamma * units * spot**2 / 100,
     )
@@ -213,19 +206,14 @@ def _legs(
     rows_of_conid = newest.select(columns).rows_by_key("conid", named=True)
     rows: list[tuple[Any, ...]] = []
     for number, leg in enumerate(legs):
-        rows_of_leg = rows_of_conid[leg.conid]
-        if leg.account is not None:
-            rows_of_leg = [row for row in rows_of_leg if row["account"] == leg.account]
+        rows_of_leg = [
+            row for row in rows_of_conid[leg.conid] if leg.account in (None, row["account"])
+        ]
         holdings = [row for row in rows_of_leg if row["position"]]
-
-        place = leg.account
-        currency = leg.currency
-        asset_class = "UNKNOWN"
+        place, currency, asset_class = leg.account, leg.currency, "UNKNOWN"
         if rows_of_leg:
-            first = (holdings or rows_of_leg)[0]
-            place = first["account"]
-            currency = first["currency"]
-            asset_class = _CLASSES.get(first["sec_type"], "OTHER")
+            place, currency, sec_type = _PLACE_OF((holdings or rows_of_leg)[0])
+            asset_class = _CLASSES.get(sec_type, "OTHER")
 
         quantities = dict(quantities_of_leg.get(number, ()))
         is_held = bool(quantities)
@@ -236,19 +224,19 @@ def _legs(
         elif holdings:
             difference = _unmet_claim(leg, sum(quantities.values()))
 
-        places = quantities or (place,)
-        for place in places:
-            group = (leg.strategy_id, place, currency, asset_class)
-            rows.append((number, *group, is_held, mismatch, difference))
+        of_leg = (currency, asset_class, is_held, mismatch, difference)
+        rows += [(number, leg.strategy_id, account, *of_leg) for account in quantities or [place]]
     return pl.DataFrame(rows, schema=_LEG_COLUMNS, orient="row")
+
+
+_PLACE_OF = itemgetter("account", "currency", "sec_type")
 
 
 def _unmet_claim(leg: ActiveContract, quantity: float) -> str | None:
     """Return that a leg has another quantity than it claims; None: it has it, or claims none."""
     if leg.quantity is None:
         return None
-    difference = abs(leg.quantity - quantity)
-    if difference <= NEGLIGIBLE * abs(leg.quantity):
+    if abs(leg.quantity - quantity) <= NEGLIGIBLE * abs(leg.quantity):
         return None
     return f"{contract_name(leg)}: claims {digits(leg.quantity)}, has {digits(quantity)}"
 
@@ -260,14 +248,12 @@ def _legless_rows(parts: pl.DataFrame, conids: Collection[int]) -> pl.DataFrame:
         parts: These parts.
         conids: The contracts of legs; only these have differences.
     """
-    differences = {}
     unattributed = parts.filter(col.conid.is_in(conids), strategy_id=UNATTRIBUTED)
-    for row in unattributed.iter_rows(named=True):
-        name = leg_name(row["symbol"], row["right"], row["strike"], row["expiry"])
-        held = digits(row["position"])
-        unclaimed = digits(row["position"] * row["share"])
-        differences[row["leg"]] = f"{name}: {unclaimed} of {held} in no strategy"
-
+    columns = ("leg", "position", "share", "symbol", "right", "strike", "expiry")
+    differences = {
+        leg: f"{leg_name(*terms)}: {digits(held * share)} of {digits(held)} in no strategy"
+        for leg, held, share, *terms in unattributed.select(columns).iter_rows()
+    }
     difference = col.leg.replace_strict(differences, default=None, return_dtype=pl.String)
     rows = parts.with_columns(is_held=True, mismatch=pl.lit(None, pl.String), difference=difference)
     return rows.select(*_LEG_COLUMNS)
@@ -276,13 +262,9 @@ def _legless_rows(parts: pl.DataFrame, conids: Collection[int]) -> pl.DataFrame:
 def figure_of(name: str) -> pl.Expr:
     """Return which rows have a figure: an option its greeks, a future a notional and no value."""
     is_future = col.sec_type == "FUT"
-    if name == "notional":
-        return is_future
-    if name == "market_value":
-        return ~is_future
-    if name in (*_GREEKS, "gamma_1pct"):
-        return col.right.is_not_null()
-    return pl.lit(value=True)
+    figures = {"notional": is_future, "market_value": ~is_future}
+    figures |= dict.fromkeys((*_GREEKS, "gamma_1pct"), col.right.is_not_null())
+    return figures.get(name, pl.lit(value=True))
 
 
 def lacks(name: str) -> pl.Expr:
@@ -406,15 +388,11 @@ def exposures(split_holdings: Split, now: datetime, version: int | None = None) 
     underlyings = by_symbol.rows_by_key(_GROUP)
 
     rows = summed_legs(split_holdings, _GROUP, now)
-    texts = []
-    for group in rows.select(_GROUP).iter_rows():
-        sums = underlyings.get(group)
-        texts.append(json.dumps(dict(sums)) if sums else None)
-
-    by_underlying = pl.Series(texts, dtype=pl.String)
+    sums_of_groups = [underlyings.get(group) for group in rows.select(_GROUP).iter_rows()]
+    texts = [json.dumps(dict(sums)) if sums else None for sums in sums_of_groups]
     age = moment(now) - pl.col(PRICED)
     exposure = rows.with_columns(
-        by_underlying=by_underlying,
+        by_underlying=pl.Series(texts, dtype=pl.String),
         oldest_value_at=PRICED,
         worst_value_age_s=age.dt.total_microseconds() / 1e6,
         ledger_version=pl.lit(version, pl.Int64),

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, lru_cache
+from operator import attrgetter
 from typing import Any
 
 import polars as pl
@@ -187,10 +188,8 @@ class Figures:
     @property
     def _gone(self) -> pl.DataFrame:
         """What closed today, with the time from which the account's number has it (`gone_at`)."""
-        last: dict[tuple[str, int], datetime] = {}
-        for change in self.day.changes:
-            last[change.key] = max(change.seen_at, last.get(change.key, change.seen_at))
-
+        in_order = sorted(self.day.changes, key=attrgetter("seen_at"))
+        last = {change.key: change.seen_at for change in in_order}
         closed = self.closed_today
         seen = [last.get(key) for key in closed.select(KEY).iter_rows()]
         seen_at = pl.Series(seen, dtype=closed.schema["timestamp"])
@@ -271,8 +270,6 @@ def limit_of(evaluated: Evaluated) -> dict[str, Any]:
     """Return a limit for the JSON."""
     limit = evaluated.limit
     number = evaluated.reading.number
-    if limit.measure in MONEY:
-        number = in_cents(number)
     return {
         "subject": limit.subject,
         "account": limit.account,
@@ -281,7 +278,7 @@ def limit_of(evaluated: Evaluated) -> dict[str, Any]:
         "currency": limit.currency,
         "strategy": limit.strategy_id,
         "limit": limit.value,
-        "number": number,
+        "number": in_cents(number) if limit.measure in MONEY else number,
         "state": evaluated.outcome,
         "text": evaluated.text,
     }

@@ -29,14 +29,13 @@ def _short_in_money(sums: Row) -> str:
 
 
 def _with_greeks(sums: Row) -> str:
-    text = f"{sums['options_with_greeks']}/{sums['options']}"
     modelled = sums["options_modelled"]
-    return f"{text} ({modelled} MODEL)" if modelled else text
+    model = f" ({modelled} MODEL)" if modelled else ""
+    return f"{sums['options_with_greeks']}/{sums['options']}{model}"
 
 
 def _without_value(sums: Row) -> str:
-    count = sums["unvalued"]
-    return f"{count}" if count else ""
+    return str(sums["unvalued"] or "")
 
 
 def _strategies(row: Row) -> str:
@@ -45,13 +44,9 @@ def _strategies(row: Row) -> str:
 
 def _price_age(row: Row) -> str:
     """Return the age of a price, and whether it is of delayed or frozen data."""
-    feed = row["feed"]
-    age_s = row["age_s"]
-    if feed in (None, "live"):
-        return duration(age_s)
-    if age_s is None:
-        return str(feed)
-    return f"{duration(age_s)} {feed}"
+    feed = None if row["feed"] == "live" else row["feed"]
+    age = None if feed and row["age_s"] is None else duration(row["age_s"])
+    return " ".join(filter(None, (age, feed)))
 
 
 def _nearest_expiry(sums: Row) -> str:
@@ -142,25 +137,21 @@ def sums_table(heading: str, sums: Iterable[MoneySum]) -> tuple[list[Column], li
     accounts = {row_sums.account for row_sums in listed if row_sums.account}
     rows = [_sums_row(row_sums, has_accounts=len(accounts) > 1) for row_sums in listed]
 
-    columns = [Column(heading, "title", 0, itemgetter("title"), left=True, most=18)]
-    for column in SUMS:
-        is_empty = all(row[column.name] is None for row in rows)
-        if column.name not in _NOT_ALWAYS or not is_empty:
-            columns.append(column)
-    return columns, rows
+    named = Column(heading, "title", 0, itemgetter("title"), left=True, most=18)
+    shown = [
+        column
+        for column in SUMS
+        if column.name not in _NOT_ALWAYS or any(row[column.name] is not None for row in rows)
+    ]
+    return [named, *shown], rows
 
 
 def _sums_row(sums: MoneySum, *, has_accounts: bool) -> Row:
     """Return the cells of a row of sums, by the names of columns."""
-    title = sums.name
-    if has_accounts and sums.account:
-        title = f"{sums.name} {sums.account}"
-    campaign = sums.campaign
-    profit = None if campaign is None else campaign.profit
     return {
         **sums.model_dump(),
-        "title": title,
-        "campaign_pnl": profit,
+        "title": f"{sums.name} {sums.account}" if has_accounts and sums.account else sums.name,
+        "campaign_pnl": None if sums.campaign is None else sums.campaign.profit,
         "age_s": sums.oldest_age_s,
         "greeks_age_s": sums.oldest_greeks_s,
         "feed": "delayed" if sums.delayed else None,
@@ -183,13 +174,9 @@ def positions_table(rows: pl.DataFrame, book: Book) -> tuple[list[Row], int]:
     lines = _position_rows(rows)
     shown_names = set().union(*lines)
     summed_names = [name for name in _SUMMED if name in shown_names]
-
     totals = summed(book.split.parts.join(rows, on=KEY, how="semi"), ["currency"], book.now)
-    lines.extend(
-        _total_row(total, summed_names, book.now) for total in totals.iter_rows(named=True)
-    )
-
-    return lines, totals.height
+    of_totals = [_total_row(total, summed_names, book.now) for total in totals.to_dicts()]
+    return [*lines, *of_totals], totals.height
 
 
 def _position_rows(positions: pl.DataFrame) -> list[Row]:
@@ -198,13 +185,10 @@ def _position_rows(positions: pl.DataFrame) -> list[Row]:
     sized = positions.with_columns(pl.col(_GREEKS) * size, notional="market_value")
     figures = sized.select(figure_of(name).alias(name) for name in (*_GREEKS, *_SUMMED))
 
-    rows: list[Row] = []
-    for cells, has_figure in zip(sized.to_dicts(), figures.to_dicts(), strict=True):
-        for name in figures.columns:
-            if not has_figure[name]:
-                del cells[name]
-        rows.append(cells)
-    return rows
+    return [
+        {name: cell for name, cell in cells.items() if has_figure.get(name, True)}
+        for cells, has_figure in zip(sized.to_dicts(), figures.to_dicts(), strict=True)
+    ]
 
 
 def _total_row(total: Row, summed_names: Sequence[str], now: datetime) -> Row:
@@ -257,15 +241,10 @@ def _titled(sums: MoneySum) -> str:
 
 
 def _lines_of_strategy(sums: MoneySum) -> list[str]:
-    lines: list[str] = []
+    texts = sums.differences.split("; ") if sums.differences else []
     if sums.closed:
-        line = f"{sums.name}: {sums.legs_held} of {sums.legs} legs, {sums.closed}"
         missing = sums.legs - sums.legs_held - sums.legs_closed
-        if missing:
-            count = "one" if missing == 1 else missing
-            line += f", {count} missing"
-        lines.append(line)
-
-    if sums.differences:
-        lines.extend(f"{sums.name}: {text}" for text in sums.differences.split("; "))
-    return lines
+        count = "one" if missing == 1 else missing
+        lacking = f", {count} missing" if missing else ""
+        texts.insert(0, f"{sums.legs_held} of {sums.legs} legs, {sums.closed}{lacking}")
+    return [f"{sums.name}: {text}" for text in texts]

@@ -73,7 +73,7 @@ class HypotheticalBook:
         # The rows of opened lots, each under a conid of its own, and the legs that claim them.
         self._lots: list[NewRow] = []
         self._claims: list[ActiveContract] = []
-        # The contract of a lot that is held already, by the conid of the lot.
+        # The contract of each lot, by the conid of the lot: this one where it is not held.
         self._held_as: dict[int, int] = {}
         self._settled: list[NewRow] = []
         self._texts: list[str] = []
@@ -272,15 +272,11 @@ class HypotheticalBook:
             return
 
         lot = -1 - len(self._lots)
-        conid = fill.row["conid"]
-        if conid == NOT_HELD:
-            conid = lot
-        else:
-            self._held_as[lot] = conid
+        self._held_as[lot] = fill.row["conid"] or lot
         row = fill.opened(quantity) | {"conid": lot}
         strategy = trade.strategy or UNATTRIBUTED
         self._lots.append(row)
-        self._settled.append(fill.settled(quantity, strategy, conid))
+        self._settled.append(fill.settled(quantity, strategy, self._held_as[lot]))
         if strategy == UNATTRIBUTED:
             return
 

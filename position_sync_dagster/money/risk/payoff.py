@@ -105,16 +105,16 @@ def payoffs(legs: PricedLegs, notes: Mapping[str, Sequence[str]] | None = None) 
     """
     group_of = itemgetter("strategy_id", "account", "under", "currency")
     groups = grouped(lambda leg: group_of(leg.row), legs)
-    notes_of = notes or {}
     settled = grouped(group_of, legs.settled.to_dicts())
-
-    result = []
-    for key in sorted(groups, key=str):
-        strategy, _account, _under, _currency = key
-        notes_of_strategy = notes_of.get(strategy, ())
-        realised = known_sum(row["realised"] for row in settled[key])
-        result.append(payoff_of(groups[key], legs.given.now, notes_of_strategy, realised=realised))
-    return result
+    return [
+        payoff_of(
+            groups[key],
+            legs.given.now,
+            (notes or {}).get(key[0], ()),
+            realised=known_sum(row["realised"] for row in settled[key]),
+        )
+        for key in sorted(groups, key=str)
+    ]
 
 
 def payoff_of(
@@ -159,28 +159,21 @@ def payoff_of(
     profits = np.where(np.abs(profits) <= zero, 0.0, profits)
 
     slope = profit.slope
-    unbounded = None
     is_corner = np.isin(prices, profit.corners)
-    if slope > 0:
-        unbounded = "the greatest profit is unbounded"
-    else:
-        is_corner[profits.argmax()] = True
-    if slope < 0:
-        unbounded = "the greatest loss is unbounded"
-    else:
-        is_corner[profits.argmin()] = True
-
+    is_corner[profits.argmax()] |= slope <= 0
+    is_corner[profits.argmin()] |= slope >= 0
     corners = [
         Corner(price=_rounded(price), profit=_rounded(amount))
         for price, amount in zip(prices[is_corner], profits[is_corner], strict=True)
     ]
+    side = "profit" if slope > 0 else "loss"
     break_evens = set(map(_rounded, _break_evens(prices, profits, slope)))
     return replace(
         payoff,
         break_evens=tuple(sorted(break_evens)),
         greatest_profit=None if slope > 0 else _rounded(profits.max()),
         greatest_loss=None if slope < 0 else _rounded(profits.min()),
-        why=unbounded,
+        why=f"the greatest {side} is unbounded" if slope else None,
         corners=tuple(corners),
         profit_at=profit.at,
     )

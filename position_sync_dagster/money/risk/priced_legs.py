@@ -246,20 +246,13 @@ def _left_out(row: Row, terms: Terms) -> NotPriced | None:
     if isinstance(terms, NotPriced):
         return terms
 
-    spot = row["spot"]
     if terms is None:
-        if spot is None:
-            return NotPriced.NO_PRICE
-        return None
+        return NotPriced.NO_PRICE if row["spot"] is None else None
     if not isinstance(terms, OptionTerms):
         return NotPriced.NO_RATE
-
-    volatility = row["implied_vol"]
-    if not volatility or volatility <= 0:
+    if (row["implied_vol"] or 0.0) <= 0:
         return NotPriced.NO_VOLATILITY
-    if spot and spot > 0:
-        return None
-    return NotPriced.NO_PRICE
+    return None if (row["spot"] or 0.0) > 0 else NotPriced.NO_PRICE
 
 
 def _magnifiers(parts: pl.DataFrame) -> pl.Series:
@@ -268,10 +261,12 @@ def _magnifiers(parts: pl.DataFrame) -> pl.Series:
     Most are known from the contract or from its value. Without both, shares of most currencies and
     options on them are quoted in the major unit.
     """
-    magnifiers = []
-    for magnifier, sec_type, currency in parts.select("magnifier", "sec_type", "currency").rows():
-        usual = usual_magnifier(sec_type, currency)
-        magnifiers.append(usual if magnifier is None else float(magnifier))
+    magnifiers = [
+        usual_magnifier(sec_type, currency) if magnifier is None else float(magnifier)
+        for magnifier, sec_type, currency in parts.select(
+            "magnifier", "sec_type", "currency"
+        ).rows()
+    ]
     return pl.Series(magnifiers, dtype=pl.Float64)
 
 
@@ -280,11 +275,9 @@ def _own_spot() -> pl.Expr:
 
     It is null where the divisor of the prices is not known.
     """
-    magnifier = col.magnifier
-    quoted = col.market_price / magnifier
     implied = pl.coalesce("market_value", "notional") / SIZE  # a value that came without a price
-    price = pl.coalesce(quoted, implied)
-    return pl.when(_IS_LINEAR).then(price).otherwise(col.underlying_price / magnifier)
+    price = pl.coalesce(col.market_price / col.magnifier, implied)
+    return pl.when(_IS_LINEAR).then(price).otherwise(col.underlying_price / col.magnifier)
 
 
 def _spot_of_underlying() -> pl.Expr:
@@ -298,29 +291,24 @@ def _spot_of_underlying() -> pl.Expr:
 
 def _underlyings(parts: pl.DataFrame, details: Mapping[int, ContractDetails]) -> pl.Series:
     """Return the name of the underlying of each part."""
-    rows = parts.select("conid", "symbol", "sec_type", "expiry").rows(named=True)
-    futures = {}
-    futures_of_symbol = defaultdict(set)
-    for row in rows:
-        conid = row["conid"]
-        if row["sec_type"] == "FOP" and conid in details:
-            futures[conid] = details[conid].under_conid
-        elif row["sec_type"] == "FUT":
-            futures[conid] = conid
+    rows = parts.select("conid", "symbol", "sec_type", "expiry").rows()
+    futures = {conid: conid for conid, _, sec_type, _ in rows if sec_type == "FUT"}
+    of_futures = [conid for conid, _, sec_type, _ in rows if sec_type == "FOP" and conid in details]
+    futures |= {conid: details[conid].under_conid or 0 for conid in of_futures}
+    futures_of_symbol = defaultdict[str, set[int]](set)
+    for conid, symbol, _, _ in rows:
         if futures.get(conid):
-            futures_of_symbol[row["symbol"]].add(futures[conid])
+            futures_of_symbol[symbol].add(futures[conid])
 
     names = []
-    for row in rows:
-        name = row["symbol"]
-        if row["sec_type"] in ("FUT", "FOP"):
+    for conid, symbol, sec_type, expiry in rows:
+        name = symbol
+        if sec_type in ("FUT", "FOP"):
             # Where only one future of a symbol is known, it is that of an option without details.
-            of_symbol = list(futures_of_symbol[name])
-            single = None
-            if len(of_symbol) == 1:
-                single = of_symbol[0]
-            name = f"{name} future {futures.get(row['conid']) or single}"
-        elif name.upper() in WITHOUT_CARRY and row["sec_type"] == "OPT":
-            name = f"{name} {row['expiry']}"
+            of_symbol = futures_of_symbol[symbol]
+            single = min(of_symbol) if len(of_symbol) == 1 else None
+            name = f"{symbol} future {futures.get(conid) or single}"
+        elif symbol.upper() in WITHOUT_CARRY and sec_type == "OPT":
+            name = f"{symbol} {expiry}"
         names.append(name)
     return pl.Series(names, dtype=pl.String)

@@ -1,5 +1,6 @@
 """Risk, from the tables: a book ready for scenarios, and their recorded results."""
 
+from collections import defaultdict
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -82,16 +83,14 @@ def curves_of_choice(book: Book, legs: PricedLegs, choice: Choice, shift: Point)
 
 def leg_notes(book: Book) -> dict[str, list[str]]:
     """Return what is wrong with the legs of each strategy: another quantity, or nothing held."""
-    notes: dict[str, list[str]] = {}
-    for row in book.split.legs.iter_rows(named=True):
-        if row["strategy_id"] == UNATTRIBUTED:
-            continue
+    notes = defaultdict[str, list[str]](list)
+    in_strategies = book.split.legs.filter(col.strategy_id != UNATTRIBUTED)
+    for row in in_strategies.iter_rows(named=True):
         if row["difference"] is not None:
-            notes.setdefault(row["strategy_id"], []).append(row["difference"])
+            notes[row["strategy_id"]].append(row["difference"])
         elif not row["is_held"] and row["mismatch"] is None:
             leg = contract_name(book.legs[row["leg"]])
-            end = row["closed"] or "not held"
-            notes.setdefault(row["strategy_id"], []).append(f"{leg}: {end}")
+            notes[row["strategy_id"]].append(f"{leg}: {row['closed'] or 'not held'}")
     return notes
 
 
@@ -101,18 +100,17 @@ def risk_rows(
     """Return the rows of `risk_scenarios` for each strategy and each recorded scenario."""
     now = legs.given.now
     largest_losses = {point.name: point.largest_loss for point in scenarios.recorded}
-    rows = []
-    for result in scenario_rows(legs, scenarios.recorded, Breakdown.STRATEGY):
-        strategy = result["strategy"]
-        row = {name: result[name] for name in _COLUMNS_OF_RESULTS} | {
+    return [
+        {name: result[name] for name in _COLUMNS_OF_RESULTS}
+        | {
             "made_at": now,
             "date": now.date(),
-            "strategy_id": strategy,
-            "largest_loss": largest_losses[result["scenario"]].get(strategy),
+            "strategy_id": result["strategy"],
+            "largest_loss": largest_losses[result["scenario"]].get(result["strategy"]),
             "run_id": run_id,
         }
-        rows.append(row)
-    return rows
+        for result in scenario_rows(legs, scenarios.recorded, Breakdown.STRATEGY)
+    ]
 
 
 # The columns of `risk_scenarios` that a result has under the same names.

@@ -162,11 +162,8 @@ def scenario_rows(
     legs: PricedLegs, points: Sequence[Point], level: Breakdown
 ) -> list[dict[str, Any]]:
     """Return the rows of `scenarios` for a program; those of legs with what prices them."""
-    priced = {}
-    if level is Breakdown.LEG:
-        for leg in legs:
-            priced[leg.row["account"], leg.row["conid"]] = _priced_with(leg)
-
+    listed = legs if level is Breakdown.LEG else ()
+    priced = {(leg.row["account"], leg.row["conid"]): _priced_with(leg) for leg in listed}
     result = []
     for row in scenarios(legs, points, level).iter_rows(named=True):
         point = points[row["point"]]

@@ -125,12 +125,15 @@ def _sides(
 ) -> dict[tuple[_Group, int], tuple[NewRow, NewRow]]:
     """Return each row of scenarios, and what it has of a side, by group and number of the point."""
     more = _more_by_group(book, legs, notes, settings, level)
-    sides = {}
-    for group, rows in grouped(_GROUP_OF, scenario_rows(legs, points, level)).items():
-        for number, row in enumerate(rows):
-            numbers = {name: row[name] for name in _SHOWN}
-            sides[group, number] = (row, numbers | _NOTHING_SETTLED | more.get(group, {}))
-    return sides
+    by_group = grouped(_GROUP_OF, scenario_rows(legs, points, level))
+    return {
+        (group, number): (
+            row,
+            {name: row[name] for name in _SHOWN} | _NOTHING_SETTLED | more.get(group, {}),
+        )
+        for group, rows in by_group.items()
+        for number, row in enumerate(rows)
+    }
 
 
 def _with_settled(side: NewRow, settled: Sequence[Row]) -> NewRow:

@@ -10,7 +10,8 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
-from itertools import chain, combinations, groupby, pairwise, product
+from functools import reduce
+from itertools import chain, combinations, count, groupby, pairwise, product
 from operator import attrgetter, itemgetter
 
 from position_sync_dagster.domain.clock import NEVER
@@ -66,9 +67,7 @@ class Piece:
     @property
     def day(self) -> str:
         """The expiry of an option; empty for anything else."""
-        if self.is_option:
-            return str(self.instrument.expiry)
-        return ""
+        return str(self.instrument.expiry) if self.is_option else ""
 
     @property
     def order(self) -> tuple[str, float, bool, int]:
@@ -84,11 +83,9 @@ _BUTTERFLIES = "+P -P +P, -P +P -P, +C -C +C, -C +C -C"
 
 def _fits_stock(legs: Sequence[Piece]) -> bool:
     stock, *options = legs
-    for option in options:
-        covered = abs(option.quantity) * _units_of(option, stock)
-        if covered != abs(stock.quantity):
-            return False
-    return True
+    return all(
+        abs(option.quantity) * _units_of(option, stock) == abs(stock.quantity) for option in options
+    )
 
 
 def _units_of(option: Piece, stock: Piece) -> float:
@@ -261,11 +258,8 @@ def _payoff(parts: Sequence[Piece], price: float) -> float:
     for part in parts:
         worth = price
         if part.is_option:
-            above = price - part.strike
-            gained = -above
-            if part.instrument.right is Right.CALL:
-                gained = above
-            worth = max(0.0, gained)
+            side = 1 if part.instrument.right is Right.CALL else -1
+            worth = max(0.0, side * (price - part.strike))
         total += part.quantity * part.instrument.multiplier * worth
     return total
 
@@ -389,11 +383,8 @@ def _named_apart(
     taken = set(names)
     named = []
     for strategy in strategies:
-        name = strategy.name
-        number = 1
-        while name in taken:
-            number += 1
-            name = f"{strategy.name}-{number}"
+        numbered = (f"{strategy.name}-{number}" for number in count(2))
+        name = next(name for name in chain([strategy.name], numbered) if name not in taken)
         taken.add(name)
         named.append(replace(strategy, name=name))
     return named
@@ -447,11 +438,9 @@ def _changed(lots: Iterable[Piece], change: float) -> tuple[list[Piece], float]:
 
 def _together(parts: Iterable[Piece]) -> list[Piece]:
     """Return some contracts, each once, with the average of their costs."""
-    by_conid: dict[int, Piece] = {}
-    for part in parts:
-        earlier = by_conid.get(part.conid)
-        by_conid[part.conid] = part if earlier is None else _sum_of(earlier, part)
-    return [part for part in by_conid.values() if abs(part.quantity) > NEGLIGIBLE]
+    by_conid = grouped(attrgetter("conid"), parts)
+    summed = [reduce(_sum_of, of_contract) for of_contract in by_conid.values()]
+    return [part for part in summed if abs(part.quantity) > NEGLIGIBLE]
 
 
 def _sum_of(first: Piece, second: Piece) -> Piece:
@@ -468,10 +457,8 @@ def _sum_of(first: Piece, second: Piece) -> Piece:
 
 def _without(parts: Iterable[Piece], groups: Iterable[_Group]) -> list[Piece]:
     """Return contracts without those of some groups."""
-    remaining = list(parts)
-    for group in groups:
-        remaining.extend(replace(part, quantity=-part.quantity) for part in group.whole)
-    return _together(remaining)
+    taken = chain.from_iterable(group.whole for group in groups)
+    return _together([*parts, *(replace(part, quantity=-part.quantity) for part in taken)])
 
 
 def _structures(lots: Sequence[Piece]) -> list[_Group]:
@@ -498,8 +485,8 @@ def _combos(lots: Iterable[Piece]) -> tuple[list[_Group], list[Piece]]:
 
     groups = []
     for orders in orders_of_unit.values():
-        count = len(orders)
-        why = f"opened by {count} orders of the same legs" if count > 1 else "opened by one order"
+        number = len(orders)
+        why = f"opened by {number} orders of the same legs" if number > 1 else "opened by one order"
         groups.append(_as_group(chain.from_iterable(orders), why))
     return groups, separate
 
@@ -679,11 +666,11 @@ def _join(groups: list[_Group], step: _Step) -> None:
                 partner.add_alternative(group)
                 continue
 
-            count = min(group.units, partner.units)
-            group.units -= count
-            partner.units -= count
+            units = min(group.units, partner.units)
+            group.units -= units
+            partner.units -= units
             unit = _together([*group.unit, *partner.unit])
-            groups.append(_Group(unit, count, step.why))
+            groups.append(_Group(unit, units, step.why))
 
 
 def _contested(pairs: Iterable[tuple[_Group, _Group]]) -> set[_Group]:
@@ -693,8 +680,8 @@ def _contested(pairs: Iterable[tuple[_Group, _Group]]) -> set[_Group]:
         units_of_partners[group].append(partner.units)
         units_of_partners[partner].append(group.units)
 
-    contested = set()
-    for group, units in units_of_partners.items():
-        if len(units) > 1 and sum(units) > group.units:
-            contested.add(group)
-    return contested
+    return {
+        group
+        for group, units in units_of_partners.items()
+        if len(units) > 1 and sum(units) > group.units
+    }

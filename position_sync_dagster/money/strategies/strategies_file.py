@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, create_model, model
 
 from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import Leg, strategy_name
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError, shown
 from position_sync_dagster.lake.given_leg import GivenLeg
@@ -200,15 +201,17 @@ class RuledFile(StrategiesFile):
                     "Add the field currency beside it, as `currency: USD`",
                 )
 
-            named = dict(subject)
-            named["currency"] = part.currency if is_money else None
             mark = self.yaml.node(place).start_mark
-            named["place"] = named_place(self.yaml.path, mark.line + 1, mark.column + 1)
-            for bound in Bound:
-                number = getattr(bounds, bound)
-                if number is not None:
-                    limits.append(Limit(**named, measure=measure, bound=bound, value=number))
-
+            named = {
+                **subject,
+                "currency": part.currency if is_money else None,
+                "place": named_place(self.yaml.path, mark.line + 1, mark.column + 1),
+            }
+            limits += [
+                Limit(**named, measure=measure, bound=bound, value=number)
+                for bound in Bound
+                if (number := getattr(bounds, bound)) is not None
+            ]
         return limits
 
     def add(self, legs: Iterable[Leg]) -> None:
@@ -292,19 +295,17 @@ def _as_text(value: object) -> str:
 
 def _entries(legs: Iterable[Leg]) -> list[dict[str, object]]:
     """Return the strategies of legs as a strategies file has them."""
-    legs_of: dict[str, list[dict[str, object]]] = {}
-    for leg in legs:
-        written: dict[str, object] = {}
-        for name in GivenLeg.model_fields:
-            value = getattr(leg, name)
-            if value is not None:
-                written[name] = value
+    legs_of = grouped(lambda leg: str(leg.strategy_id), legs)
+    return [
+        {"strategy_id": name, "legs": [_written(leg) for leg in legs_of[name]]}
+        for name in sorted(legs_of)
+    ]
 
-        if leg.right is not None:
-            written["right"] = leg.right.value
-        if leg.priority == 1:
-            del written["priority"]
 
-        legs_of.setdefault(str(leg.strategy_id), []).append(written)
-
-    return [{"strategy_id": name, "legs": legs_of[name]} for name in sorted(legs_of)]
+def _written(leg: Leg) -> dict[str, object]:
+    """Return what a strategies file has of a leg: the usual priority is left out."""
+    values = {name: getattr(leg, name) for name in GivenLeg.model_fields}
+    values["right"] = leg.right and leg.right.value
+    if leg.priority == 1:
+        del values["priority"]
+    return {name: value for name, value in values.items() if value is not None}
