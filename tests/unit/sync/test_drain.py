@@ -32,7 +32,7 @@ from position_sync_dagster.sync.drain import (
 from tests.support.holdings import make_holding
 from tests.support.settings import make_settings
 
-CLOSES = 70
+CLOSES = 24
 
 
 class Ticking:
@@ -157,7 +157,7 @@ async def test_requests_of_an_account_without_current_data_stay_where_they_are()
 async def test_a_drain_that_is_stopped_around_each_close_loses_no_zero_row():
     draining = Draining(*range(1, CLOSES + 1))
     left = list(draining.broker.positions)
-    await draining.request(*left[:50])
+    await draining.request(*left[:16])
 
     async def close():
         """Publish the close of the next holding, then queue it: as the stream does."""
