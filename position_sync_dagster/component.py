@@ -77,14 +77,16 @@ class PositionSyncScaffolder(dg.Scaffolder):
     """Write a `defs.yaml` for a paper account of TWS on this machine."""
 
     def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
-        attributes = {
-            "gateway_host": "127.0.0.1",
-            "gateway_port": 7497,
-            "gateway_client_id": 17,
-            "lake": "data/lake",
-            "automation": True,
-        }
-        dg.scaffold_component(request, attributes)
+        dg.scaffold_component(
+            request,
+            {
+                "gateway_host": "127.0.0.1",
+                "gateway_port": 7497,
+                "gateway_client_id": 17,
+                "lake": "data/lake",
+                "automation": True,
+            },
+        )
 
 
 @dg.scaffold_with(PositionSyncScaffolder)
@@ -187,12 +189,12 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", dg.BetaWarning)
             warnings.simplefilter("ignore", dg.PreviewWarning)
-            trees = [dg.ComponentTree.from_module(package, root) for package in packages]
+            trees = (dg.ComponentTree.from_module(package, root) for package in packages)
             loaded = dg.Definitions.merge(*(tree.build_defs(Path()) for tree in trees))
-            completed = partial(
-                self._completed, settings=settings, defined={spec.key for spec in _specs_of(loaded)}
+            defined = {spec.key for spec in _specs_of(loaded)}
+            definitions = loaded.map_asset_specs(
+                func=partial(self._completed, settings=settings, defined=defined)
             )
-            definitions = loaded.map_asset_specs(func=completed)
 
         if self._prefix:
             definitions = with_key_prefix(definitions)
@@ -217,12 +219,12 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
             spec = spec.replace_attributes(deps=deps)
         metadata: dict[str, Any] = {"dagster/uri": _address(spec, settings)}
         if self.pages_url and name in PAGES and settings.money:
-            page = self.pages_url.rstrip("/") + PAGES[name]
-            metadata["page"] = dg.MetadataValue.url(page)
+            metadata["page"] = dg.MetadataValue.url(self.pages_url.rstrip("/") + PAGES[name])
 
         described = spec.merge_attributes(metadata=metadata, owners=self.owners, tags=self.tags)
-        group = self.group or GROUP_OF.get(name, BROKER_GROUP)
-        return described.replace_attributes(group_name=group)
+        return described.replace_attributes(
+            group_name=self.group or GROUP_OF.get(name, BROKER_GROUP)
+        )
 
     def _overrides(self, root: Path) -> dict[str, object]:
         """Return the settings that the attributes give, by name.
@@ -276,13 +278,20 @@ def with_key_prefix(definitions: dg.Definitions) -> dg.Definitions:
     assets: list[Any] = []
     for asset in linked.assets or ():
         if isinstance(asset, dg.AssetSpec):
-            deps = [dg.AssetDep(keys[dep.asset_key]) for dep in asset.deps]
-            assets.append(asset.replace_attributes(key=keys[asset.key], deps=deps))
+            assets.append(
+                asset.replace_attributes(
+                    key=keys[asset.key],
+                    deps=[dg.AssetDep(keys[dep.asset_key]) for dep in asset.deps],
+                )
+            )
         else:
             assets.append(_with_keys(asset, keys))
 
-    checks = [_with_keys(check, keys) for check in linked.asset_checks or ()]
-    return record.copy(linked, assets=assets, asset_checks=checks)
+    return record.copy(
+        linked,
+        assets=assets,
+        asset_checks=[_with_keys(check, keys) for check in linked.asset_checks or ()],
+    )
 
 
 def _prefixed(key: dg.AssetKey) -> dg.AssetKey:
@@ -340,8 +349,11 @@ def _with_automation(
     of_schedules: Mapping[str, object],
 ) -> dg.Definitions:
     sensors = [_with(sensor, of_sensors) for sensor in definitions.sensors or ()]
-    schedules = [_with(schedule, of_schedules) for schedule in definitions.schedules or ()]
-    return record.copy(definitions, sensors=sensors, schedules=schedules)
+    return record.copy(
+        definitions,
+        sensors=sensors,
+        schedules=[_with(schedule, of_schedules) for schedule in definitions.schedules or ()],
+    )
 
 
 def _with(definition: Any, attributes: Mapping[str, object]) -> Any:

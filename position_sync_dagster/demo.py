@@ -152,12 +152,10 @@ def require_living_book(home: homes.Home, today: date) -> None:
 
 def write_closes(settings: Settings, history: History) -> None:
     """Write the rows of the last close, and the oldest statement, whose day is the first."""
-    lake = MoneyLake.of(settings)
-    updates = [
-        PositionUpdate(**row, gateway_id=settings.gateway_id)
-        for row in closing_rows(history.book, history.closing, history.closed_at)
-    ]
-    lake.updates.sync.append(updates)
+    rows = closing_rows(history.book, history.closing, history.closed_at)
+    MoneyLake.of(settings).updates.sync.append(
+        [PositionUpdate(**row, gateway_id=settings.gateway_id) for row in rows]
+    )
 
     settings.flex_folder.mkdir(exist_ok=True)
     name, content = next(history.past.statements())
@@ -244,11 +242,10 @@ Paths = Mapping[Key, str]
 def expect_paths(held: Iterable[Key], legs: Iterable[ActiveContract]) -> Paths:
     """Return the path that must value each leg held: an active conid streams in each account."""
     active = {leg.conid for leg in legs if leg.removed_at is None}
-    paths: dict[Key, str] = {}
-    for account, conid in held:
-        is_streamed = conid in active
-        paths[account, conid] = Source.STREAM if is_streamed else Source.QUEUE
-    return paths
+    return {
+        (account, conid): Source.STREAM if conid in active else Source.QUEUE
+        for account, conid in held
+    }
 
 
 def current_paths(rows: pl.DataFrame, *, since: datetime) -> Paths:
@@ -261,10 +258,12 @@ def current_paths(rows: pl.DataFrame, *, since: datetime) -> Paths:
         since: The start of the run.
     """
     confirmed = pl.when(pl.col("position") != 0).then(CONFIRMED)
-    last_confirmed = pl.max_horizontal("timestamp", confirmed)
-    recent = rows.filter(last_confirmed >= since)
-    paths = recent.select("account", "conid", "source")
-    return {(account, conid): source for account, conid, source in paths.iter_rows()}
+    paths = (
+        rows.filter(pl.max_horizontal("timestamp", confirmed) >= since)
+        .select("account", "conid", "source")
+        .iter_rows()
+    )
+    return {(account, conid): source for account, conid, source in paths}
 
 
 def is_complete(expected: Paths, found: Paths) -> bool:
@@ -319,8 +318,7 @@ def evaluate(
     lines = len(streamed)
     peak = counts["peak_lines"]
     peak_wanted = f"{lines} legs + at most {underlyings} underlyings"
-    is_within = 0 <= peak - lines <= underlyings
-    add("peak of market data lines", peak_wanted, peak, met=is_within)
+    add("peak of market data lines", peak_wanted, peak, met=0 <= peak - lines <= underlyings)
 
     orders = len(counts["orders_received"])
     add("order messages at the broker", 0, orders, met=not orders)
@@ -351,13 +349,15 @@ def record(demo_run: "DemoRun") -> None:
     """
     launch(demo_run.ui_port, "import_statements", {})
 
-    days = past_sessions(demo_run.settings.calendar, datetime.now(UTC))
-    recorded = days[-RECORDED:]
-    tags = {
-        "dagster/asset_partition_range_start": recorded[0].isoformat(),
-        "dagster/asset_partition_range_end": recorded[-1].isoformat(),
-    }
-    launch(demo_run.ui_port, "close_day", tags)
+    recorded = past_sessions(demo_run.settings.calendar, datetime.now(UTC))[-RECORDED:]
+    launch(
+        demo_run.ui_port,
+        "close_day",
+        {
+            "dagster/asset_partition_range_start": recorded[0].isoformat(),
+            "dagster/asset_partition_range_end": recorded[-1].isoformat(),
+        },
+    )
 
 
 def state_the_day(demo_run: "DemoRun") -> None:
@@ -367,10 +367,9 @@ def state_the_day(demo_run: "DemoRun") -> None:
         NoAnswerError: The simulator or Dagster's UI does not answer.
         OSError: The folder cannot be written.
     """
-    day = datetime.now(UTC).date()
     for account, text in demo_run.ask("/statements").items():
-        path = demo_run.settings.flex_folder / f"{account}-{day:%Y%m%d}.xml"
-        path.write_text(text, encoding="utf-8")
+        name = f"{account}-{datetime.now(UTC):%Y%m%d}.xml"
+        (demo_run.settings.flex_folder / name).write_text(text, encoding="utf-8")
     launch(demo_run.ui_port, "import_statements", {})
 
 
@@ -390,23 +389,24 @@ def launch(ui_port: int, job: str, tags: Mapping[str, str]) -> None:
     Raises:
         NoAnswerError: The UI does not answer, or it refuses; the message says why.
     """
-    selector = {
-        "repositoryLocationName": "position_sync_dagster",
-        "repositoryName": "__repository__",
-        "jobName": job,
-    }
     params = {
-        "selector": selector,
+        "selector": {
+            "repositoryLocationName": "position_sync_dagster",
+            "repositoryName": "__repository__",
+            "jobName": job,
+        },
         "runConfigData": {},
         "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in tags.items()]},
     }
-    variables = {"params": params}
-    request = {"query": _LAUNCH, "variables": variables}
-    answer = exchange_json(ui_port, "/graphql", request, timeout_s=LAUNCH_S)
+    answer = exchange_json(
+        ui_port, "/graphql", {"query": _LAUNCH, "variables": {"params": params}}, timeout_s=LAUNCH_S
+    )
     result = (answer.get("data") or {}).get("launchRun") or {}
     if result.get("__typename") != "LaunchRunSuccess":
-        why = result.get("message") or answer
-        raise NoAnswerError(f"{job} was not launched: {why}.", remedy="Launch it in Dagster.")
+        raise NoAnswerError(
+            f"{job} was not launched: {result.get('message') or answer}.",
+            remedy="Launch it in Dagster.",
+        )
 
 
 # How long a demo that is over waits for runs in progress: cut off, they would have failed.
@@ -425,8 +425,9 @@ def has_runs(ui_port: int) -> bool:
     """Return whether runs are in progress that end by themselves; not if the UI does not answer."""
     with suppress(NoAnswerError):
         answer = exchange_json(ui_port, "/graphql", {"query": _IN_PROGRESS}, timeout_s=LAUNCH_S)
-        runs = answer["data"]["runsOrError"]["results"]
-        return any(run["jobName"] != "stream_positions" for run in runs)
+        return any(
+            run["jobName"] != "stream_positions" for run in answer["data"]["runsOrError"]["results"]
+        )
     return False
 
 
@@ -444,7 +445,6 @@ class Options:
             until a request to stop.
         end_with: The process id of a parent. When it ends, the demo ends.
         calm: Whether the simulated day has no fills and no outages.
-        empty: Whether a new home begins without a strategy: every holding is queued.
     """
 
     home: Path = Path(".demo")
@@ -455,7 +455,6 @@ class Options:
     json: bool = False
     end_with: int | None = None
     calm: bool = False
-    empty: bool = False
 
 
 def start_simulator(home: homes.Home, options: Options, gateway_port: int) -> ChildProcess:
@@ -468,11 +467,9 @@ def start_simulator(home: homes.Home, options: Options, gateway_port: int) -> Ch
     command = [sys.executable, "-m", "ib_gateway_simulator", "--book", str(book_of(home))]
     command += ["--host", LOOPBACK, "--port", str(gateway_port), "--next-ports", str(NEXT_PORTS)]
     command += ["--control-port", str(options.control_port), "--end-with", str(os.getpid())]
-    closed_days = days_since_close(utc_now())
-    command += ["--closed-days", f"{closed_days:.4f}"]
+    command += ["--closed-days", f"{days_since_close(utc_now()):.4f}"]
     if not options.calm:
-        scenario = BOOKS / "demo_day.yaml"
-        command += ["--scenario", str(scenario)]
+        command += ["--scenario", str(BOOKS / "demo_day.yaml")]
 
     return ChildProcess(
         "The simulator",
@@ -582,16 +579,14 @@ class DemoRun:
         if self._complete is not None:
             return self._complete
 
-        held: list[Key] = [
-            (row["account"], row["conid"]) for row in self.ask("/positions") if row["quantity"]
-        ]
-
-        expected = expect_paths(held, figures.book.legs)
+        expected = expect_paths(
+            [(row["account"], row["conid"]) for row in self.ask("/positions") if row["quantity"]],
+            figures.book.legs,
+        )
         current = current_paths(figures.book.priced, since=self.since)
         if is_complete(expected, current):
             self._complete = (expected, current)
-            took = figures.status.at - self.since
-            self.complete_after_s = took.total_seconds()
+            self.complete_after_s = (figures.status.at - self.since).total_seconds()
         return expected, current
 
     def acceptance(self, *, limit_s: float) -> tuple[AcceptanceResult, ...]:
@@ -611,8 +606,8 @@ class DemoRun:
 def underlyings_of(figures: Figures, settings: Settings) -> int:
     """Return how many underlyings of the holdings may have a line of their own."""
     is_option = pl.col("right").is_not_null() & (pl.col("position") != 0)
-    symbols = figures.book.priced.filter(is_option).get_column("symbol").n_unique()
-    return min(symbols, settings.most_underlyings)
+    underlyings = figures.book.priced.filter(is_option).get_column("symbol")
+    return min(underlyings.n_unique(), settings.most_underlyings)
 
 
 @contextmanager
@@ -646,8 +641,7 @@ def start(
         require_living_book(home, since.date())
     with start_simulator(home, options, options.gateway_port or before) as gateway:
         if history is not None:
-            strategies = None if options.empty else strategies_of(home)
-            import_strategies(home.lake, strategies, history.past.legs)
+            import_strategies(home.lake, strategies_of(home), history.past.legs)
 
         gateway_port, control_port = wait_until_ready(gateway, stop)
         settings = home.update_settings(
@@ -689,21 +683,18 @@ def strategies_of(home: homes.Home) -> Path:
     return home.path / "strategies.yaml"
 
 
-def import_strategies(
-    lake_path: Path, strategies: Path | None, past_legs: Iterable[PastLeg] = ()
-) -> None:
+def import_strategies(lake_path: Path, strategies: Path, past_legs: Iterable[PastLeg] = ()) -> None:
     """Make the tables with the strategies of a file: changes by the user stay.
 
     Args:
         lake_path: The folder of the tables.
-        strategies: The file; None: there are no strategies.
+        strategies: The file.
         past_legs: What they had before, and have no longer.
     """
     lake = MoneyLake(lake_path)
     lake.initialize_sync()
-    if strategies is not None:
-        lake.registry.sync.add_many(map(_leg_of, past_legs))
-        lake.registry.sync.replace_all(load_strategies(strategies))
+    lake.registry.sync.add_many(map(_leg_of, past_legs))
+    lake.registry.sync.replace_all(load_strategies(strategies))
 
 
 def _leg_of(leg: PastLeg) -> Leg:
@@ -734,10 +725,11 @@ def run(options: Options) -> int:
     home = homes.Home.at(options.home)
     stop = StopRequest(end_with=options.end_with)
     try:
-        with homes.exclusive_use(home.dagster_home, purpose="position-sync demo"):
-            ui_port = choose_ports(options, screen)
-            with start(home, options, ui_port=ui_port, stop=stop) as demo_run:
-                results = watch(demo_run, options, screen, stop)
+        with (
+            homes.exclusive_use(home.dagster_home, purpose="position-sync demo"),
+            start(home, options, ui_port=choose_ports(options, screen), stop=stop) as demo_run,
+        ):
+            results = watch(demo_run, options, screen, stop)
         screen.show_acceptance(results)
     except StopRequested as request:
         with suppress(StopRequested):  # the output is closed
@@ -828,12 +820,13 @@ def watch(
                 act_if_due(deeds, demo_run, screen)
 
             left_s = deadline - time.time()
-            is_over = left_s <= 0 and (left_s < -RUNS_END_S or not has_runs(demo_run.ui_port))
-            if is_over:
+            if left_s <= 0 and (left_s < -RUNS_END_S or not has_runs(demo_run.ui_port)):
                 break
-            is_complete_now = demo_run.complete_after_s is not None
-            pause_s = screen.interval_s if is_complete_now else LOOK_INTERVAL_S
+            pause_s = (
+                screen.interval_s if (demo_run.complete_after_s is not None) else LOOK_INTERVAL_S
+            )
             stop.pause(min(left_s, pause_s) if left_s > 0 else LOOK_INTERVAL_S)
 
-        limit_s = (options.seconds or 0) if demo_run.is_first else TIME_LIMIT_S
-        return demo_run.acceptance(limit_s=limit_s)
+        return demo_run.acceptance(
+            limit_s=(options.seconds or 0) if demo_run.is_first else TIME_LIMIT_S
+        )

@@ -251,10 +251,6 @@ class UnknownLegError(LakeError, UserError):
     """No strategy holds the leg that is to be removed."""
 
 
-class BusyError(PositionSyncError):
-    """Too many large computations wait for their turn; the caller may ask again later."""
-
-
 class UnknownNameError(LakeError, UserError):
     """There is no account, underlying or strategy of this name; the nearest ones are named."""
 

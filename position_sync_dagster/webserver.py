@@ -73,13 +73,11 @@ class GuardedWebserver(DagsterWebserver[Any, Any]):
 
     def build_routes(self) -> list[BaseRoute]:
         """Return Dagster's own routes after ours, which the settings may leave out."""
-        ours = money_routes() if load_settings().money else []
-        return [*ours, *super().build_routes()]  # type: ignore[no-untyped-call]
+        return [*(money_routes() if load_settings().money else []), *super().build_routes()]  # type: ignore[no-untyped-call]
 
     async def graphql_http_endpoint(self, request: Request) -> Response:
         """Execute a GraphQL document posted as JSON; a GET only shows the playground."""
-        shows_page = "text/html" in request.headers.get("accept", "")
-        if request.method == "GET" and not shows_page:
+        if request.method == "GET" and "text/html" not in request.headers.get("accept", ""):
             return PlainTextResponse("Post GraphQL as application/json.", 405, {"Allow": "POST"})
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if request.method == "POST" and kind not in JSON:

@@ -31,6 +31,7 @@ NEEDED = (
     "position_sync_dagster/py.typed",
     "position_sync_dagster/instance/dagster.yaml",
     "position_sync_dagster/instance/workspace.yaml",
+    "position_sync_dagster/web/pages/frame.html",
     "position_sync_dagster/web/static/app/money_page.js",
     f"position_sync_dagster-{VERSION}.dist-info/licenses/LICENSE",
     f"position_sync_dagster-{VERSION}.dist-info/entry_points.txt",

@@ -58,8 +58,12 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if error.errno == errno.ENOSPC:
             file = error.filename or ("A file" if runs_until_stopped else "The output")
-            what = f"{file} cannot be written: {error.strerror}."
-            print_error(PositionSyncError(what, remedy="Free some space, or write elsewhere."))
+            print_error(
+                PositionSyncError(
+                    f"{file} cannot be written: {error.strerror}.",
+                    remedy="Free some space, or write elsewhere.",
+                )
+            )
         sys.exit(1)
 
 

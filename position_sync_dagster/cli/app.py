@@ -29,8 +29,7 @@ class ByTask(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of all commands, in the order of the help."""
-        in_order = [name for name in _TASK_OF if name in self.commands]
-        return [*in_order, *(self.commands.keys() - _TASK_OF.keys())]
+        return sorted(self.commands, key=[*_TASK_OF].index)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command, with the heading of its task."""

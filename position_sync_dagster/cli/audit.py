@@ -58,16 +58,12 @@ def find_trace(lake: MoneyLake, text: str, *, limit: int) -> dict[str, Any]:
         if kind != "RUN":
             requests = _requests(lake, _named(written.rows, "request_id"))
 
-    run_ids = [traced_id] if kind == "RUN" else _named(written.rows, "run_id")
-    session_ids = _named(written.rows, "session_id")
-    wrote_rows = pl.col("session_id").is_in(session_ids)
-    ran_in_run = pl.col("run_id") == traced_id
-    sessions = lake.sessions.history(None, wrote_rows | ran_in_run)
+    wrote_rows = pl.col("session_id").is_in(_named(written.rows, "session_id"))
     return {
         "kind": kind,
         "id": traced_id,
-        "run_ids": run_ids,
-        "sessions": sessions,
+        "run_ids": [traced_id] if kind == "RUN" else _named(written.rows, "run_id"),
+        "sessions": lake.sessions.history(None, wrote_rows | (pl.col("run_id") == traced_id)),
         "requests": requests,
         "batches": written.batches.to_dicts(),
         "batch_count": written.batch_count,
@@ -89,11 +85,13 @@ def find_id(lake: MoneyLake, ledger: LedgerProvenance, text: str) -> tuple[str, 
     """
     beginning = repr(text[:80])
     for kind in KINDS if text else ():
-        ids = _ids_beginning_with(lake, ledger, kind, text)
-        if text in ids:
-            return kind, text
-        if len(ids) == 1:
-            return kind, ids[0]
+        if kind == "REQUEST":
+            ids = [request.request_id for request in lake.queue.sync.beginning_with(text)]
+        else:
+            ids = ledger.ids_beginning_with(f"{kind.lower()}_id", text)
+
+        if text in ids or len(ids) == 1:
+            return kind, text if text in ids else ids[0]
         if ids:
             raise AmbiguousIdError(
                 f"{len(ids)} ids begin with {beginning}: {few(ids, CANDIDATES)}.",
@@ -106,22 +104,14 @@ def find_id(lake: MoneyLake, ledger: LedgerProvenance, text: str) -> tuple[str, 
     )
 
 
-def _ids_beginning_with(
-    lake: MoneyLake, ledger: LedgerProvenance, kind: str, text: str
-) -> list[str]:
-    if kind == "REQUEST":
-        return [request.request_id for request in lake.queue.sync.beginning_with(text)]
-    return ledger.ids_beginning_with(f"{kind.lower()}_id", text)
-
-
 def _requests(lake: MoneyLake, ids: Iterable[str]) -> list[QueuedPosition]:
     """Return the requests with these ids."""
-    requests: list[QueuedPosition] = []
-    for id_ in ids:
-        requests.extend(
-            request for request in lake.queue.sync.beginning_with(id_) if request.request_id == id_
-        )
-    return requests
+    return [
+        request
+        for id_ in ids
+        for request in lake.queue.sync.beginning_with(id_)
+        if request.request_id == id_
+    ]
 
 
 def _named(rows: pl.DataFrame, column: str) -> list[str]:
@@ -147,8 +137,9 @@ def read_history(
     Raises:
         UnknownIdError: The holding has no row, on that day if one is given.
     """
-    ledger = LedgerProvenance(lake.updates.table)
-    rows, more = ledger.of_holding(account, conid, day=day, limit=limit)
+    rows, more = LedgerProvenance(lake.updates.table).of_holding(
+        account, conid, day=day, limit=limit
+    )
     if rows.is_empty():
         when = "" if day is None else f" on {day.isoformat()}"
         raise UnknownIdError(
@@ -166,30 +157,27 @@ def read_history(
         brk for brk in lake.breaks.all_breaks() if brk.account == account and brk.conid == conid
     ]
 
-    values = [_past_value(row, memberships, breaks) for row in rows.iter_rows(named=True)]
-    is_of_account = pl.col("account") == account
-    is_of_contract = pl.col("conid") == conid
-    closes = lake.closures.current(is_of_account & is_of_contract)
-    past: dict[str, Any] = {"account": account, "conid": conid}
-    past["values"] = values
-    past["more"] = more
-    past["closes"] = closes
-    return past
+    is_of_holding = (pl.col("account") == account) & (pl.col("conid") == conid)
+    return {
+        "account": account,
+        "conid": conid,
+        "values": [_past_value(row, memberships, breaks) for row in rows.iter_rows(named=True)],
+        "more": more,
+        "closes": lake.closures.current(is_of_holding),
+    }
 
 
 def _past_value(
     row: dict[str, Any], memberships: Iterable[Leg], breaks: Iterable[Break]
 ) -> dict[str, Any]:
     at = row["timestamp"]
-    strategies = set()
-    for leg in memberships:
-        if lasted(leg.added_at, leg.removed_at, at):
-            strategies.add(leg.strategy_id)
-
-    open_breaks = []
-    for brk in breaks_at(breaks, at):
-        state = _state(brk, at)
-        open_breaks.append({"break_id": brk.break_id, "type": brk.type.value, "state": state})
+    strategies = {
+        leg.strategy_id for leg in memberships if lasted(leg.added_at, leg.removed_at, at)
+    }
+    open_breaks = [
+        {"break_id": brk.break_id, "type": brk.type.value, "state": _state(brk, at)}
+        for brk in breaks_at(breaks, at)
+    ]
     return {"row": row, "strategies": sorted(strategies), "breaks": open_breaks}
 
 
@@ -201,11 +189,6 @@ def _state(brk: Break, at: datetime) -> str:
     return "OPENED"
 
 
-Limit = Annotated[
-    int, typer.Option(min=1, max=100_000, help="Show at most this many rows, the last ones.")
-]
-
-
 @app.command()
 def trace(
     id_: Annotated[
@@ -214,16 +197,14 @@ def trace(
             metavar="ID", help="The id of a run, a batch, a row or a request, or its beginning."
         ),
     ],
-    limit: Limit = 10,
+    limit: options.Limit = 10,
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
     """Show what belongs to an id: run, session, request, batches and rows, in both directions."""
     _, lake = options.opened(home)
     traced = find_trace(lake, id_, limit=limit)
-    committed_at = {batch["version"]: batch["committed_at"] for batch in traced["batches"]}
-    events = _events_of(committed_at)
-
+    events = _events_of(traced["batches"])
     if json:
         output.print_json({**traced, "events": events})
         return
@@ -231,19 +212,19 @@ def trace(
     output.show(None, [f"event: {event}" for event in events], json=False)
 
 
-def _events_of(committed_at: Mapping[int | None, datetime | None]) -> list[str]:
-    """Return Dagster's events that report versions of the ledger; none without a Dagster.
-
-    Args:
-        committed_at: The time of each version; rows of older releases lack either.
-    """
-    times_of_versions = {version: at for version, at in committed_at.items() if version and at}
+def _events_of(batches: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return Dagster's events that report batches; none without a Dagster."""
+    committed_at = {  # rows of older releases lack either
+        batch["version"]: batch["committed_at"]
+        for batch in batches
+        if batch["version"] and batch["committed_at"]
+    }
     home = dagster_home()
-    if not times_of_versions or not (home / "history").is_dir():
+    if not committed_at or not (home / "history").is_dir():
         return []
     from position_sync_dagster.defs.drain import events_with
 
-    return events_with(home, times_of_versions)
+    return events_with(home, committed_at)
 
 
 # What a trace has on a terminal of each kind of thing; times are in UTC.
@@ -260,16 +241,16 @@ _TRACED = {
 
 def _print_trace(traced: Mapping[str, Any]) -> None:
     """Print a trace as tables; what `--limit` leaves out is counted."""
-    runs = ", ".join(traced["run_ids"]) or "none"
-    typer.echo(f"{traced['kind'].lower()} {traced['id']}\nruns: {runs}")
+    typer.echo(f"{traced['kind'].lower()} {traced['id']}")
+    typer.echo(f"runs: {', '.join(traced['run_ids']) or 'none'}")
     counts = {"batches": traced["batch_count"], "rows": traced["row_count"]}
     for name, columns in _TRACED.items():
-        things = traced[name]
-        count = counts.get(name, len(things))
-        last = "" if count == len(things) else f", the last {len(things):,} (--limit shows more)"
+        shown = len(traced[name])
+        count = counts.get(name, shown)
+        last = "" if count == shown else f", the last {shown:,} (--limit shows more)"
         typer.echo(f"{name}: {count:,}{last}")
-        if things:
-            output.print_table(things, columns)
+        if shown:
+            output.print_table(traced[name], columns)
 
 
 @app.command()
@@ -281,18 +262,14 @@ def history(
         datetime | None,
         typer.Option(formats=["%Y-%m-%d"], help="Only the values of this date, in UTC."),
     ] = None,
-    limit: Annotated[
-        int,
-        typer.Option(min=1, max=100_000, help="Show at most this many values, the newest ones."),
-    ] = 20,
+    limit: options.Limit = 20,
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
     """Show each value of a holding with its source, batch, run, request, break and strategy."""
     account, conid = parse_holding(holding)
     _, lake = options.opened(home)
-    utc_date = None if day is None else day.date()
-    past = read_history(lake, account, conid, day=utc_date, limit=limit)
+    past = read_history(lake, account, conid, day=day and day.date(), limit=limit)
     if json:
         output.print_json(past)
     else:

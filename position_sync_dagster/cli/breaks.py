@@ -68,16 +68,15 @@ def accept(
     """Accept an open break as it is, until its quantities change. The check passes without it."""
     if not reason.strip():
         raise typer.BadParameter("Say why the difference is right as it is.")
-    table = options.opened(home)[1].breaks
-    accepted = table.accept(break_id, by or _this_person(), reason.strip())
-    output.print_table([accepted], _BREAK)
+    _, lake = options.opened(home)
+    output.print_table([lake.breaks.accept(break_id, by or _this_person(), reason.strip())], _BREAK)
 
 
 @group.command()
 def reopen(break_id: BreakId, by: Person = "", home: options.HomeFolder = None) -> None:
     """Take back the acceptance of an open break."""
-    table = options.opened(home)[1].breaks
-    output.print_table([table.reopen(break_id, by or _this_person())], _BREAK)
+    _, lake = options.opened(home)
+    output.print_table([lake.breaks.reopen(break_id, by or _this_person())], _BREAK)
 
 
 @app.command()
@@ -96,15 +95,18 @@ def reconcile(
     if as_of is not None:
         require_past(as_of, utc_now())
         typer.echo(str(Past(at=as_of)), err=json)
-        open_then = breaks_at(lake.breaks.all_breaks(), as_of)
-        output.show_rows(open_then, _BREAK, json=json, none="No break was open.")
+        output.show_rows(
+            breaks_at(lake.breaks.all_breaks(), as_of), _BREAK, json=json, none="No break was open."
+        )
         return
 
     try:
         result = asyncio.run(ReconciliationService(lake, settings).look())
     except BrokerUnavailableError as error:  # its remedy is for a drain, whose requests wait
-        remedy = "Start `position-sync dev`, or wait until `position-sync status` says LIVE."
-        raise BrokerUnavailableError(error.what, remedy=remedy) from error
+        raise BrokerUnavailableError(
+            error.what,
+            remedy="Start `position-sync dev`, or wait until `position-sync status` says LIVE.",
+        ) from error
     if json:
         output.print_json(result)
         return
@@ -112,11 +114,11 @@ def reconcile(
     typer.echo(f"{result.checked:,} holdings of {accounts} compared at {result.at:{MOMENT}}.")
     if result.accepted:
         typer.echo(f"{result.accepted} accepted differences are left out.")
-    names = ("type", "account", "conid", "symbol", "expected", "actual", "detail")
-    output.show_rows(result.discrepancies, names, json=False, none="Nothing differs.")
+    output.show_rows(result.discrepancies, _DISCREPANCY, json=False, none="Nothing differs.")
 
 
-# The columns of a break on a terminal.
+# The columns of a difference, and of a break, on a terminal.
+_DISCREPANCY = ("type", "account", "conid", "symbol", "expected", "actual", "detail")
 _BREAK = (
     "break_id", "state", "type", "account", "conid", "symbol", "expected", "actual", "opened_at",
     "detail", "accepted_by", "note",

@@ -52,8 +52,7 @@ def dev(
     home = dagster_files.dagster_home()
     stop = StopRequest(end_with=end_with)
     log = home / LOG_NAME if sys.stdout.isatty() and sys.stderr.isatty() else None
-    is_ui_url_set = "ui_url" in settings.model_fields_set
-    address = settings.ui_url if is_ui_url_set else supervisor.url(ui_port)
+    address = settings.ui_url if "ui_url" in settings.model_fields_set else supervisor.url(ui_port)
     with suppress(StopRequested), exclusive_use(home, purpose="position-sync dev"):
         put_instance(home)
         with supervisor.start(
@@ -89,9 +88,8 @@ def put_instance(home: Path) -> None:
 
 def variables_of_the_folder() -> dict[str, str]:
     """Return what `.env` holds for other libraries, such as AWS_REGION; we read our settings."""
-    if not os.path.exists(".env"):
-        return {}
-    variables = read_env_file(Path(".env"))
+    file = Path(".env")
+    variables = read_env_file(file) if file.exists() else {}
     return {name: text for name, text in variables.items() if not name.startswith(PREFIX)}
 
 
@@ -137,10 +135,9 @@ def money(
 
     settings, _lake = options.opened(home)
     ports.require_free(port, purpose="money page", option="--port")
-    routes = money_routes(
-        dagster=False,
-        open_figures=lambda: PageFigures(settings),
+    app = Starlette(
+        routes=money_routes(dagster=False, open_figures=lambda: PageFigures(settings)),
+        middleware=[Middleware(LoopbackGuard)],
     )
-    app = Starlette(routes=routes, middleware=[Middleware(LoopbackGuard)])
     typer.echo(f"The money page is at http://{ports.LOOPBACK}:{port}/money (Ctrl-C ends it).")
     uvicorn.run(app, host=ports.LOOPBACK, port=port, log_level="warning")

@@ -1,7 +1,7 @@
 """The commands about the tables and what they need: `doctor` and `maintain`."""
 
 import os
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -42,10 +42,13 @@ def doctor(
     """
     if repair:
         settings = options.settings_for(home)
-        set_aside = _set_torn_files_aside(MoneyLake.of(settings))
+        set_aside = [
+            {"table": table.spec.name, **asdict(torn)}
+            for table in MoneyLake.of(settings).all_tables
+            for torn in table.remove_torn()
+        ]
         forget_files(settings)
-        none = "No table has a torn last commit."
-        output.show_rows(set_aside, _TORN, json=json, none=none)
+        output.show_rows(set_aside, _TORN, json=json, none="No table has a torn last commit.")
         return
 
     settings = options.settings_for(home, warn=False)
@@ -57,29 +60,19 @@ def doctor(
         ui_port=ui_port or urlsplit(settings.ui_url).port or UI_PORT,
     )
 
-    is_bad = False
     lines: list[str] = []
     for finding in findings:
-        is_bad = is_bad or finding.level is Level.BAD
         lines.append(f"{finding.level:<8} {finding.check:<16} {finding.text}")
         if finding.remedy:
             lines.append(f"{'':<25} {finding.remedy}")
 
+    is_bad = any(finding.level is Level.BAD for finding in findings)
     output.show({"good": not is_bad, "findings": findings}, lines, json=json)
     raise typer.Exit(is_bad)
 
 
 # What is said of a file for which something was set aside.
 _TORN = ("table", "version", "file", "flaw")
-
-
-def _set_torn_files_aside(lake: MoneyLake) -> list[dict[str, object]]:
-    """Set aside what keeps tables from being opened, and return why."""
-    return [
-        {"table": table.spec.name, **asdict(torn)}
-        for table in lake.all_tables
-        for torn in table.remove_torn()
-    ]
 
 
 @app.command()
@@ -92,5 +85,4 @@ def maintain(json: options.Json = False, home: options.HomeFolder = None) -> Non
     """
     _, lake = options.opened(home)
     results = lake.maintain()
-    names = [field.name for field in fields(results[0])]
-    output.show_rows(results, names, json=json, none="")
+    output.show_rows(results, list(asdict(results[0])), json=json, none="")

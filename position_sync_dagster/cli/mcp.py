@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib import import_module, metadata
-from inspect import Parameter, signature
-from typing import Annotated, Any
+from inspect import Parameter, Signature, signature
+from itertools import accumulate
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
@@ -14,150 +13,118 @@ from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import MissingExtraError, UserError, shown
-from position_sync_dagster.money.as_of import Past
-from position_sync_dagster.money.campaigns.results import (
-    Grouping,
-)
-from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.profit.returns import Period
-from position_sync_dagster.money.reports.book import (
-    COLUMNS,
-    book_at,
-    open_positions,
-)
-from position_sync_dagster.money.reports.figures import Figures, read_figures
-from position_sync_dagster.money.reports.fill_costs import FillGrouping
+from position_sync_dagster.money.reports.book import COLUMNS
 from position_sync_dagster.money.reports.known_names import nearest
 from position_sync_dagster.money.reports.status import plain
-from position_sync_dagster.money.risk.what_if import USUAL_MOVES
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.web.api import ask, known_parameters
+from position_sync_dagster.web.api import ROUTES, ask, known_parameters
 from position_sync_dagster.web.served_figures import PageFigures
 
 
-@dataclass(frozen=True)
-class Tools:
-    """The tools: each returns values for JSON; unknown is null, never zero.
+class Tool(NamedTuple):
+    """A route of `/api/v1` as an assistant asks it.
 
-    Raises:
-        PositionSyncError: The tables cannot be read; from every tool.
+    Attributes:
+        route: Its name there; its parameters are those of the tool.
+        part: The list that is told of its answer; None: all but the positions.
+        text: What an assistant reads of it.
     """
 
-    settings: Settings
-    lake: MoneyLake
+    route: str
+    part: str | None
+    text: str
 
-    def _read(self) -> Figures:
-        return read_figures(self.lake, self.settings, utc_now())
 
-    def _ask(self, route: str, part: str, **parameters: Any) -> list[dict[str, Any]]:
-        """Return a part of what `/api/v1` answers."""
-        answer = ask(PageFigures(self.settings), route, utc_now(), **parameters)
-        return list(plain(answer[part]))
-
-    def figures(self, at: str | None = None) -> dict[str, Any]:
+TOOLS = {
+    "figures": Tool(
+        "figures",
+        None,
         """Return accounts, strategies, underlyings, expiries, changes, limits and the gateway.
 
         The positions are left out: `positions` has them. `at` is a past time with its zone, such as
         2026-03-09T15:30Z: what was known then, with the ages of then; `not_kept` is not known.
-        """
-        figures = json.loads(ask(PageFigures(self.settings), "figures", utc_now(), at=at))
-        return {name: value for name, value in figures.items() if name != "positions"}
-
-    def positions(
-        self, strategy: str | None = None, symbol: str | None = None, at: str | None = None
-    ) -> list[dict[str, Any]]:
+        """,
+    ),
+    "positions": Tool(
+        "positions",
+        "positions",
         """Return the open positions, all or those of a strategy or an underlying.
 
         A strategy that is not active is an error, which names those that are. `at`: as in figures.
-        """
-        named = {"strategy": strategy, "underlying": symbol}
-        return self._ask("positions", "positions", **named, at=at)
-
-    def changes(self) -> list[dict[str, Any]]:
-        """Return what happened today: trades, closes, outages and breaks, the newest first."""
-        return list(plain(self._read().changes))
-
-    def why(self, strategy: str | None = None, at: str | None = None) -> list[dict[str, Any]]:
+        """,
+    ),
+    "changes": Tool(
+        "header",
+        "changes",
+        "Return what happened today: trades, closes, outages and breaks, the newest first.",
+    ),
+    "why": Tool(
+        "why",
+        "rows",
         """Return why today's profit of each strategy is what it is: answers "why am I down today?".
 
         Each row has the profit of the day of what is open, and the parts that add up to it: delta,
         gamma, vega, theta, repricing, trades, assignments, unexplained. `largest` names the three
         largest legs of each part, `movements` the ids of what moved them, `closed_legs` what closed
         today, which is not in the profit. Null is not known, and `why_unknown` says why.
-        """
-        return self._ask("why", "rows", strategy=strategy, at=at)
-
-    def what_if(
-        self,
-        trades: list[str] | None = None,
-        close: list[str] | None = None,
-        roll: dict[str, str] | None = None,
-        spot: list[float] | None = None,
-        at: str | None = None,
-    ) -> list[dict[str, Any]]:
+        """,
+    ),
+    "what_if": Tool(
+        "what-if",
+        "rows",
         """Return value, profit and greeks of each strategy before and after trades; none is sent.
 
-        A trade is text such as "-2 SPY 20281215 C 645 @62.70". `close` names strategies, `roll` has
-        the new expiry of each strategy that is rolled, `spot` moves of the prices in percent.
-        `against_mark` is what trades give or cost, and in the profit after; `realised` what closing
-        brought, and in the payoffs after.
-        """
-        rolls = [f"{strategy}:{expiry}" for strategy, expiry in (roll or {}).items()]
-        query = {"trade": trades or [], "close": close or [], "roll": rolls}
-        return self._ask("what-if", "rows", **query, spot=spot or [*USUAL_MOVES], at=at)
-
-    def results(
-        self, by: str = Grouping.STRATEGY.value, since: str | None = None
-    ) -> list[dict[str, Any]]:
+        A trade is text such as "-2 SPY 20281215 C 645 @62.70". `against_mark` is what trades give
+        or cost, and in the profit after; `realised` what closing brought, and in the payoffs after.
+        """,
+    ),
+    "results": Tool(
+        "results",
+        "results",
         """Return what campaigns that are over brought, by group, each currency alone.
 
-        `by` is kind, underlying, strategy, month or weekday; the last two are those of the close.
-        `since` is the first day of a close, such as 2026-01-02. Profit is after fees.
-        """
-        return self._ask("results", "results", by=by, since=since)
-
-    def returns(self, by: str = Period.ALL.value, since: str | None = None) -> list[dict[str, Any]]:
+        Month and weekday are those of the close. Profit is after fees.
+        """,
+    ),
+    "returns": Tool(
+        "returns",
+        "returns",
         """Return what each account returned, time-weighted and money-weighted (XIRR, for a year).
 
-        `by` is all, year, month or day; `since` the first trading day. A part of one, with the
-        extreme days. A day that is not known breaks the chain: `why_unknown` names it.
-        """
-        return self._ask("returns", "returns", by=by, since=since)
-
-    def fills(
-        self, by: str = FillGrouping.STRATEGY.value, since: str | None = None
-    ) -> list[dict[str, Any]]:
+        A part of one, with the extreme days. A day that is not known breaks the chain:
+        `why_unknown` names it.
+        """,
+    ),
+    "fills": Tool(
+        "fills",
+        "groups",
         """Return what fills cost against the middle of the quote before them, with fees, by group.
 
-        `by` is order, strategy, hour, underlying or month. Slippage, fees and cost are of the
-        `known` fills of all `fills`: those with a quote; `why_unknown` says why others have none.
-        """
-        return self._ask("fills", "groups", by=by, since=since)
+        Slippage, fees and cost are of the `known` fills of all `fills`: those with a quote;
+        `why_unknown` says why others have none.
+        """,
+    ),
+    "campaigns": Tool(
+        "campaigns",
+        "campaigns",
+        "Return the campaigns that are over, with what each brought and how it ended.",
+    ),
+}
 
-    def campaigns(
-        self, strategy: str | None = None, since: str | None = None
-    ) -> list[dict[str, Any]]:
-        """Return the campaigns that are over, with what each brought and how it ended.
 
-        All, or those of a strategy; UNATTRIBUTED: of what was in none. `since` is the first day of
-        a close.
-        """
-        return self._ask("campaigns", "campaigns", strategy=strategy, since=since)
+def told(settings: Settings, name: str, **parameters: Any) -> dict[str, Any]:
+    """Return what a tool says, for JSON: lists and values by their names; unknown is null.
 
-    def as_of(self, time: str) -> dict[str, Any]:
-        """Return strategies and positions as they were known at a time such as 2026-03-09T15:30Z.
-
-        A time without a zone is UTC.
-        """
-        at = datetime.fromisoformat(time)
-        at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-        book = book_at(self.lake, self.settings, Past(at=at), utc_now())
-        known_then = {
-            "at": at,
-            "strategies": [*book.strategies, *book.rest],
-            "positions": open_positions(book).select(COLUMNS).to_dicts(),
-        }
-        return dict(plain(known_then))
+    Raises:
+        ValidationError: A parameter is not usable.
+        PositionSyncError: There is no such name, or the tables cannot be read.
+    """
+    tool = TOOLS[name]
+    answer = ask(PageFigures(settings), tool.route, utc_now(), **parameters)
+    values = json.loads(answer) if isinstance(answer, str) else plain(answer)
+    if tool.part is not None:
+        return {name: values[tool.part]}
+    return {each: value for each, value in values.items() if each != "positions"}
 
 
 @app.command()
@@ -165,10 +132,10 @@ def mcp(home: options.HomeFolder = None) -> None:
     """Serve the figures to an assistant by the Model Context Protocol, over stdio, read only.
 
     It needs the extra `mcp`. An answer has at most some 4,000 characters, and the cursor of the
-    rows that are left. The tools are figures, positions, changes, why, as_of, what_if,
-    results, returns, fills and campaigns.
+    rows that are left. The tools are figures, positions, changes, why, what_if, results, returns,
+    fills and campaigns.
     """
-    assistant_server(Tools(*options.opened(home))).run("stdio")
+    assistant_server(options.opened(home)[0]).run("stdio")
 
 
 # Assistants refuse or cut what is much longer.
@@ -187,16 +154,23 @@ USUAL_FIELDS = (
     *("age_s", "strategies"),
 )
 
-_CURSOR = Annotated[int, Field(ge=0, description="The cursor in `more` of the answer before.")]
-_FIELDS = Annotated[
-    list[str] | None,
-    Field(description=f"Fields of the rows. Those of a position: {', '.join(COLUMNS)}."),
-]
-_PART = Annotated[str | None, Field(description="The list that is read on; null: all lists.")]
+# What a tool takes besides the parameters of its route, which pages by itself.
+_PAGING = {
+    "part": Annotated[str | None, Field(description="The list that is read on; null: all lists.")],
+    "cursor": Annotated[int, Field(ge=0, description="The cursor in `more` of the answer before.")],
+    "fields": Annotated[
+        list[str] | None,
+        Field(description=f"Fields of the rows. Those of a position: {', '.join(COLUMNS)}."),
+    ],
+}
 
 
 def page_of(
-    answer: Mapping[str, Any], *, part: str | None, cursor: int, fields: Sequence[str] | None
+    answer: Mapping[str, Any],
+    *,
+    part: str | None = None,
+    cursor: int = 0,
+    fields: Sequence[str] | None = None,
 ) -> str:
     """Return an answer as JSON of some MOST_CHARACTERS: of each list the rows that fit.
 
@@ -222,28 +196,20 @@ def page_of(
         texts[name] = [_text(_fields_of(row, chosen)) for row in rows[cursor:]]
 
     left = MOST_CHARACTERS - len(_text(values))
-    fitting: dict[str, str] = {}
-    more: dict[str, int] = {}
-    shortest_first = sorted(texts, key=lambda name: sum(map(len, texts[name])))
-    for place, name in enumerate(shortest_first):
-        count = _fit(texts[name], left // (len(texts) - place), least=len(texts) == 1)
-        fitting[name] = ",".join(texts[name][:count])
-        left -= len(fitting[name])
-        if count < len(texts[name]):
-            more[name] = cursor + count
+    shortest_first = sorted(texts.values(), key=lambda rows: sum(map(len, rows)))
+    for place, rows in enumerate(shortest_first):
+        share = left // (len(texts) - place)
+        fitting = sum(end <= share for end in accumulate(len(row) + 1 for row in rows))
+        del rows[max(fitting, len(texts) == 1) :]  # a single list goes on by a row at least
+        left -= sum(len(row) + 1 for row in rows)
 
-    parts = [f'"{name}":[{fitting[name]}]' for name in lists]
-    members = [_text(values | {"more": more})[1:-1], *parts]
-    return f"{{{','.join(members)}}}"
-
-
-def _fit(texts: Sequence[str], characters: int, *, least: int) -> int:
-    """Return how many texts fit into so many characters, but `least` where there are so many."""
-    for count, text in enumerate(texts):
-        characters -= len(text) + 1
-        if characters < 0:
-            return max(count, min(least, len(texts)))
-    return len(texts)
+    more = {
+        name: cursor + len(rows)
+        for name, rows in texts.items()
+        if cursor + len(rows) < len(lists[name])
+    }
+    parts = [f'"{name}":[{",".join(rows)}]' for name, rows in texts.items()]
+    return f"{{{','.join([_text(values | {'more': more})[1:-1], *parts])}}}"
 
 
 def _fields_of(row: Any, fields: Sequence[str] | None) -> Any:
@@ -259,39 +225,48 @@ def _text(value: Any) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
-def served(tool: Callable[..., Any]) -> Callable[..., str]:
-    """Return a tool that takes a cursor and fields too, and answers a page as text."""
-    asked = signature(tool)
-    has_parts = asked.return_annotation == dict[str, Any]
+def _parameters_of(tool: Tool) -> dict[str, Parameter]:
+    """Return the parameters of a tool, by name: those of its route, and those of its pages."""
+    paging = {name: text for name, text in _PAGING.items() if name != "part" or tool.part is None}
+    parameters = {
+        name: Parameter(
+            name,
+            Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=Annotated[field.annotation, Field(description=field.description)],
+        )
+        for name, field in ROUTES[tool.route].query.model_fields.items()
+        if name not in ("limit", *_PAGING)
+    }
+    for name, annotation in paging.items():
+        parameters[name] = Parameter(
+            name,
+            Parameter.KEYWORD_ONLY,
+            default=0 if name == "cursor" else None,
+            annotation=annotation,
+        )
+    return parameters
+
+
+def served(settings: Settings, name: str) -> Callable[..., str]:
+    """Return a tool as a function, which answers a page as text."""
 
     def page(
-        *,
         part: str | None = None,
         cursor: int = 0,
         fields: list[str] | None = None,
-        **arguments: Any,
+        **parameters: Any,
     ) -> str:
-        answer = tool(**arguments)
-        lists = answer if has_parts else {tool.__name__: answer}
-        return page_of(lists, part=part, cursor=cursor, fields=fields)
+        return page_of(told(settings, name, **parameters), part=part, cursor=cursor, fields=fields)
 
-    annotations: dict[str, Any] = {"part": _PART} if has_parts else {}
-    annotations |= {"cursor": _CURSOR, "fields": _FIELDS}
-    added = []
-    for name, annotation in annotations.items():
-        default = 0 if name == "cursor" else None
-        keyword = Parameter.KEYWORD_ONLY
-        added.append(Parameter(name, keyword, default=default, annotation=annotation))
-
-    page.__name__, page.__doc__ = tool.__name__, tool.__doc__
-    parameters = [*asked.parameters.values(), *added]
-    page.__signature__ = asked.replace(  # type: ignore[attr-defined]
-        parameters=parameters, return_annotation=str
+    page.__name__, page.__doc__ = name, TOOLS[name].text
+    page.__signature__ = Signature(  # type: ignore[attr-defined]
+        [*_parameters_of(TOOLS[name]).values()], return_annotation=str
     )
     return page
 
 
-def assistant_server(tools: Tools) -> Any:
+def assistant_server(settings: Settings) -> Any:
     """Return the server of the tools: the class of mcp 2, or that of mcp 1.
 
     Raises:
@@ -306,27 +281,28 @@ def assistant_server(tools: Tools) -> Any:
     except ImportError:
         server_class = import_module("mcp.server.fastmcp").FastMCP
 
-    of_now = (tools.figures, tools.positions, tools.changes, tools.why)
-    of_past = (tools.as_of, tools.results, tools.returns, tools.fills, tools.campaigns)
-    pages = {tool.__name__: served(tool) for tool in (*of_now, *of_past, tools.what_if)}
-
     class Assistant(server_class):  # type: ignore[misc, valid-type]
         """The server; it refuses a parameter that a tool does not have."""
 
         async def call_tool(self, name: str, arguments: dict[str, Any], **more: Any) -> Any:
-            if name in pages:
-                known_parameters(arguments, signature(pages[name]).parameters)
+            if name in TOOLS:
+                known_parameters(arguments, _parameters_of(TOOLS[name]))
             return await super().call_tool(name, arguments, **more)
 
     version = metadata.version("position-sync-dagster")
     names_version = "version" in signature(server_class).parameters
-    options_of_class = {"version": version} if names_version else {}
     server = Assistant(
-        "position-sync", instructions=INSTRUCTIONS, log_level="WARNING", **options_of_class
+        "position-sync",
+        instructions=INSTRUCTIONS,
+        log_level="WARNING",
+        **({"version": version} if names_version else {}),
     )
     if not names_version:  # mcp 1 would say its own
         server._mcp_server.version = version
-    for page in pages.values():
-        read_only = ToolAnnotations(readOnlyHint=True)
-        server.add_tool(page, annotations=read_only, structured_output=False)
+    for name in TOOLS:
+        server.add_tool(
+            served(settings, name),
+            annotations=ToolAnnotations(readOnlyHint=True),
+            structured_output=False,
+        )
     return server

@@ -53,6 +53,14 @@ HomeFolder = Annotated[
 ]
 Strategy = Annotated[str | None, typer.Option(help="Only the legs of this strategy.")]
 Underlying = Annotated[str | None, typer.Option(help="Only contracts on this symbol.")]
+Account = Annotated[str | None, typer.Option(help="Only what is of this account.")]
+Since = Annotated[
+    str | None,
+    typer.Option(metavar="DAY", help="Only what was or closed on this day or later: 2026-01-02."),
+]
+Limit = Annotated[
+    int, typer.Option(min=1, max=1_000_000, help="Show at most this many; of rows the last ones.")
+]
 Watch = Annotated[bool, typer.Option("--watch", help="Show it again every 2 s, until Ctrl-C.")]
 
 
@@ -102,8 +110,7 @@ class ListByDefault(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put `list` before options that do not belong to the group."""
-        options_of_group = ctx.help_option_names
-        if not args or (args[0].startswith("-") and args[0] not in options_of_group):
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
             args = ["list", *args]
         return super().parse_args(ctx, args)
 

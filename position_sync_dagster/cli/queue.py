@@ -31,9 +31,7 @@ def list_requests(
         QueueStatus | None,
         typer.Option(case_sensitive=False, help="Show the requests of this status too."),
     ] = None,
-    limit: Annotated[
-        int, typer.Option(min=1, max=1_000_000, help="Show at most this many requests.")
-    ] = 50,
+    limit: options.Limit = 50,
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
@@ -42,20 +40,17 @@ def list_requests(
     PENDING and PROCESSING requests come in the order in which they are claimed, the others newest
     first. The age counts from the creation of the request.
     """
-    _, lake = options.opened(home)
-    requests_of_lake = lake.queue.sync
-    overview = requests_of_lake.overview()
-    requests = None if status is None else requests_of_lake.get_batch(None, limit, status)
-
+    stored = options.opened(home)[1].queue.sync
+    overview = stored.overview()
     now = utc_now()
     oldest_pending_age_s = seconds_since(overview.oldest_pending_at, now)
     counts = {state.value: overview.counts[state] for state in QueueStatus}
     listed = None
-    if requests is not None:
-        listed = [as_data(request, now) for request in requests]
+    if status is not None:
+        listed = [as_data(request, now) for request in stored.get_batch(None, limit, status)]
     if json:
         answer = {"counts": counts, "oldest_pending_age_s": oldest_pending_age_s}
-        output.print_json(answer | {"status": status, "requests": listed})
+        output.print_json({**answer, "status": status, "requests": listed})
         return
 
     for state, count in counts.items():
@@ -65,10 +60,7 @@ def list_requests(
     if status is None or listed is None:
         return
     typer.echo()
-    if listed:
-        output.print_table(listed, _REQUEST)
-    else:
-        typer.echo(f"No request is {status}.")
+    output.show_rows(listed, _REQUEST, json=False, none=f"No request is {status}.")
     if len(listed) < counts[status]:
         typer.echo(f"{len(listed):,} of {counts[status]:,} are shown; --limit shows more.")
 
@@ -91,9 +83,7 @@ def list_attempts(
     request_id: Annotated[
         str | None, typer.Argument(help="Only requests whose ids begin so.")
     ] = None,
-    limit: Annotated[
-        int, typer.Option(min=1, max=1_000_000, help="Show at most this many attempts.")
-    ] = 50,
+    limit: options.Limit = 50,
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
@@ -102,9 +92,12 @@ def list_attempts(
     Those in progress come first, then the newest. RELEASED: the worker gave the request back;
     EXPIRED: its lease ran out. Of a request, the last 20 before the newest one are kept.
     """
-    attempts = options.opened(home)[1].queue.sync.attempts(limit, request_id)
-    rows = [asdict(attempt) for attempt in attempts]
-    output.show_rows(rows, _ATTEMPT, json=json, none="No request was processed.")
+    output.show_rows(
+        options.opened(home)[1].queue.sync.attempts(limit, request_id),
+        _ATTEMPT,
+        json=json,
+        none="No request was processed.",
+    )
 
 
 # The columns of an attempt on a terminal.
@@ -133,10 +126,10 @@ def retry_requests(
         raise typer.BadParameter("Give either ids of requests or --all.")
     stored = options.opened(home)[1].queue.sync
     live_ids = retry_all(stored) if every else retry(stored, request_ids or [])
-    requests = []
-    for request_id, live in live_ids.items():
-        is_back = request_id == live
-        requests.append({"request_id": request_id, "stands_for_it": live, "put_back": is_back})
+    requests = [
+        {"request_id": request_id, "put_back": request_id == live, "stands_for_it": live}
+        for request_id, live in live_ids.items()
+    ]
     names = ("request_id", "put_back", "stands_for_it")
     output.show_rows(requests, names, json=json, none="No request is FAILED.")
 

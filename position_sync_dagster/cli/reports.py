@@ -58,10 +58,14 @@ def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
     book = read_book(lake, settings, now)
     status_now = read_status(lake, settings, now, book=book)
     if json:
-        totals = [total.model_dump() for total in (*book.totals, *book.in_base)]
-        output.print_json({**status_now.to_dict(), "totals": totals})
-        return
-    _print_labelled(board.describe(status_now))
+        output.print_json(
+            {
+                **status_now.to_dict(),
+                "totals": [total.model_dump() for total in (*book.totals, *book.in_base)],
+            }
+        )
+    else:
+        _print_labelled(board.describe(status_now))
 
 
 def _print_labelled(lines: board.Lines) -> None:
@@ -88,8 +92,8 @@ def figures(
     shown = PageFigures(settings).played_back(as_of, now).figures(now)
     if json:
         sys.stdout.write(output.escaped(shown.to_json()) + "\n")
-        return
-    _print_labelled(board.figures_of(shown))
+    else:
+        _print_labelled(board.figures_of(shown))
 
 
 @app.command()
@@ -97,7 +101,7 @@ def changes(
     kind: Annotated[
         ChangeKind | None, typer.Option(help="Only changes of this kind.", case_sensitive=False)
     ] = None,
-    account: Annotated[str | None, typer.Option(help="Only changes of this account.")] = None,
+    account: options.Account = None,
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
@@ -108,15 +112,14 @@ def changes(
     settings, lake = options.opened(home)
     figures_now = read_figures(lake, settings, utc_now())
     figures_now.book.names.require(account=account)
-    chosen = []
-    lines = []
-    for change in figures_now.changes:
-        if kind in (None, change.kind) and account in (None, change.account):
-            chosen.append(change)
-            lines.append(f"{change.at.astimezone():%H:%M:%S}  {change.kind:<8}  {change.text}")
-
-    if not chosen:
-        lines.append("Nothing has changed today.")
+    chosen = [
+        change
+        for change in figures_now.changes
+        if kind in (None, change.kind) and account in (None, change.account)
+    ]
+    lines = [
+        f"{change.at.astimezone():%H:%M:%S}  {change.kind:<8}  {change.text}" for change in chosen
+    ] or ["Nothing has changed today."]
     hint = next_step(lake, settings, utc_now())
     if hint:
         lines.append(as_typed(hint))
@@ -196,9 +199,7 @@ def positions(
     closed: Annotated[
         bool, typer.Option("--closed", help="Show what closed, why, and the realised profit.")
     ] = False,
-    underlying: Annotated[
-        str | None, typer.Option(metavar="SYMBOL", help="Only contracts on this symbol.")
-    ] = None,
+    underlying: options.Underlying = None,
     limit: Annotated[
         int | None,
         typer.Option(min=1, max=1_000_000, help="Show at most this many positions."),
@@ -235,15 +236,17 @@ def positions(
         _print_closes(chosen, count, closes.since, json=json)
         return
 
-    if json:
+    def read() -> tuple[Book, pl.DataFrame]:
         book = _read(opened, past, utc_now(), strategy, underlying)
-        rows = open_positions(book, strategy, underlying)[:limit]
-        output.print_json(rows.select(*UPDATE_COLUMNS, *_MORE).to_dicts())
+        return book, open_positions(book, strategy, underlying)
+
+    if json:
+        _book, rows = read()
+        output.print_json(rows[:limit].select(*UPDATE_COLUMNS, *_MORE).to_dicts())
         return
 
     def render(width: int) -> Iterator[Text | str]:
-        book = _read(opened, past, utc_now(), strategy, underlying)
-        rows = open_positions(book, strategy, underlying)
+        book, rows = read()
         shown = rows[:limit]
         if not rows.is_empty():
             lines, totals = money_tables.positions_table(shown, book)
@@ -273,14 +276,12 @@ def _print_closes(
     if json:
         output.print_json({"since": since, "closes": closes})
         return
-    if closes:
-        output.print_table(closes, _CLOSE)
-
     if since is None:
-        typer.echo("No change of a position has been recorded yet.")
-        return
-    closed = f"{len(listed):,} of {total:,} closes" if listed else "Nothing closed"
-    typer.echo(f"{closed} since {since:%Y-%m-%d %H:%M} UTC, when the first change was recorded.")
+        text = "No change of a position has been recorded yet."
+    else:
+        closed = f"{len(listed):,} of {total:,} closes" if listed else "Nothing closed"
+        text = f"{closed} since {since:%Y-%m-%d %H:%M} UTC, when the first change was recorded."
+    output.show_rows(closes, _CLOSE, json=False, none=text, lines=[text])
 
 
 # The columns of a close on a terminal; times are in UTC.
@@ -306,8 +307,13 @@ def why(
     closed today, which is in no part. An unknown part is a dash, with the reason behind it.
     """
     rows = options.asked(home, "why", strategy=strategy, at=as_of)["rows"]
-    lines = [f"{row.strategy}: {_largest_legs(row)}" for row in rows]
-    output.show_rows(rows, _WHY, json=json, none="Nothing is held.", lines=lines)
+    output.show_rows(
+        rows,
+        _WHY,
+        json=json,
+        none="Nothing is held.",
+        lines=[f"{row.strategy}: {_largest_legs(row)}" for row in rows],
+    )
 
 
 _WHY = ("strategy", "account", "currency", "profit", *PARTS, "closed", "why_unknown")
@@ -315,9 +321,10 @@ _WHY = ("strategy", "account", "currency", "profit", *PARTS, "closed", "why_unkn
 
 def _largest_legs(row: TodaysProfit) -> str:
     """Return the largest part of the profit of a strategy, with the legs that it is of most."""
+    if not row.largest and row.profit is None:
+        return f"today is {known_for(row.known, row.of)}"
     if not row.largest:
-        known = known_for(row.known, row.of)
-        return f"today is {known}" if row.profit is None else "no part is known"
+        return "no part is known"
     name = max(row.largest, key=lambda part: abs(getattr(row, part)))
     legs = [f"{leg.leg} {amount(leg.amount)}" for leg in row.largest[name]]
     return f"{name} {amount(getattr(row, name))}, most by {', '.join(legs)}"
@@ -330,7 +337,7 @@ TOKEN_EVERY_S = 5.0
 @app.command()
 def follow(
     strategy: options.Strategy = None,
-    account: Annotated[str | None, typer.Option(help="Only rows of this account.")] = None,
+    account: options.Account = None,
     conid: Annotated[int | None, typer.Option(help="Only rows of this contract.")] = None,
     since: Annotated[
         str | None,
@@ -356,8 +363,8 @@ def follow(
     """
     settings, lake = options.opened(home)
     names = read_book(lake, settings, utc_now()).names
-    with_legs = replace(names, strategies=names.strategies - {UNATTRIBUTED})
-    with_legs.require(strategy=strategy, account=account)
+    names = replace(names, strategies=names.strategies - {UNATTRIBUTED})
+    names.require(strategy=strategy, account=account)
     reader = lake.updates.sync.follow(since)
 
     def chosen(rows: pl.DataFrame) -> pl.DataFrame:
@@ -379,8 +386,7 @@ def follow(
                 token = commit.token
                 _write(output.escaped(chosen(commit.rows).drop("date").write_ndjson()))
 
-            is_token_due = time.monotonic() > token_printed_at + TOKEN_EVERY_S
-            if commit is not None or is_token_due:
+            if commit is not None or time.monotonic() > token_printed_at + TOKEN_EVERY_S:
                 _write(pl.DataFrame({"token": [token]}).write_ndjson())
                 token_printed_at = time.monotonic()
 

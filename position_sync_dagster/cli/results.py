@@ -1,6 +1,7 @@
 """What was earned, what it cost, and the way out: `results`, `returns`, `fills`, `export`."""
 
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -19,15 +20,10 @@ from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import csv_of
 
-Since = Annotated[
-    str | None,
-    typer.Option(metavar="DAY", help="Only what closed on this day or later: 2026-01-02."),
-]
-
 
 @app.command()
 def results(
-    since: Since = None,
+    since: options.Since = None,
     by: Annotated[Grouping, typer.Option(help="How campaigns are grouped.")] = Grouping.STRATEGY,
     campaigns: Annotated[
         bool, typer.Option("--list", help="Show the campaigns themselves.")
@@ -46,16 +42,13 @@ def results(
 
     --json has every column, and why one is null; `campaign` shows one of --list.
     """
+    columns: Sequence[str] = _DAY_COLUMNS if days else _GROUP_COLUMNS
     if campaigns:
         rows = options.asked(home, "campaigns", since=since)["campaigns"]
-        output.show_rows(rows, _CAMPAIGN_COLUMNS, json=json, none=_NONE)
-        return
-
-    answer = options.asked(home, "results", since=since, by=by)
-    if days:
-        output.show_rows(answer["days"], _DAY_COLUMNS, json=json, none=_NONE)
+        columns = _CAMPAIGN_COLUMNS
     else:
-        output.show_rows(answer["results"], _GROUP_COLUMNS, json=json, none=_NONE)
+        rows = options.asked(home, "results", since=since, by=by)["days" if days else "results"]
+    output.show_rows(rows, columns, json=json, none=_NONE)
 
 
 @app.command()
@@ -78,15 +71,9 @@ def campaign(
     output.show_rows(over.rolls, _ROLL_COLUMNS, json=False, none="Nothing was rolled.")
 
 
-SinceTrade = Annotated[
-    str | None,
-    typer.Option(metavar="DAY", help="Only trading days from this one on: 2026-01-02."),
-]
-
-
 @app.command()
 def returns(
-    since: SinceTrade = None,
+    since: options.Since = None,
     by: Annotated[Period, typer.Option(help="The periods, after the whole time.")] = Period.ALL,
     json: options.Json = False,
     home: options.HomeFolder = None,
@@ -97,14 +84,17 @@ def returns(
     Money-weighted: the rate for a year of what was brought (XIRR). Numbers other than money are
     parts of one. A day that is not known breaks the chain: then no number is shown, and why.
     """
-    rows = options.asked(home, "returns", since=since, by=by)["returns"]
-    none = "No day has books yet: they are made of the statements of two trading days."
-    output.show_rows(rows, _RETURN_COLUMNS, json=json, none=none)
+    output.show_rows(
+        options.asked(home, "returns", since=since, by=by)["returns"],
+        _RETURN_COLUMNS,
+        json=json,
+        none="No day has books yet: they are made of the statements of two trading days.",
+    )
 
 
 @app.command()
 def fills(
-    since: SinceTrade = None,
+    since: options.Since = None,
     by: Annotated[FillGrouping, typer.Option(help="How fills are grouped.")] = (
         FillGrouping.STRATEGY
     ),
@@ -148,10 +138,7 @@ def export(
     output_file: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to; else stdout.")
     ] = None,
-    since: Annotated[
-        str | None,
-        typer.Option(metavar="DAY", help="Only what moved or closed on this day or later."),
-    ] = None,
+    since: options.Since = None,
     home: options.HomeFolder = None,
 ) -> None:
     """Write movements, campaigns that are over, or lots, for a ledger or another program.
@@ -160,7 +147,8 @@ def export(
     through assignments and corporate actions, with those that are held. They are no tax form.
     Unknown is empty, and why_unknown says why.
     """
-    if file_format is ExportFormat.PARQUET and output_file is None:
+    is_parquet = file_format is ExportFormat.PARQUET
+    if is_parquet and output_file is None:
         raise typer.BadParameter("--format parquet needs --output FILE.")
 
     first = None if since is None else parse_day(since, "day")
@@ -173,15 +161,12 @@ def export(
         case Exported.LOTS:
             rows = frame_of(LOTS, read_lots(lake, settings, first))
 
-    if file_format is ExportFormat.PARQUET and output_file is not None:
-        rows.write_parquet(output_file)
-        return
-
-    text = csv_of(rows.columns, rows.iter_rows())
     if output_file is None:
-        sys.stdout.write(text)
+        sys.stdout.write(csv_of(rows.columns, rows.iter_rows()))
+    elif is_parquet:
+        rows.write_parquet(output_file)
     else:
-        output_file.write_text(text, encoding="utf-8")
+        output_file.write_text(csv_of(rows.columns, rows.iter_rows()), encoding="utf-8")
 
 
 _NONE = "No campaign is over, as far as the tables know. Materialize the asset closed_campaigns."

@@ -53,9 +53,6 @@ def demo(
     calm: Annotated[
         bool, typer.Option("--calm", help="Without fills, rolls and outages; only prices move.")
     ] = False,
-    empty: Annotated[
-        bool, typer.Option("--empty", help="Begin a new home without a strategy.")
-    ] = False,
     json: options.Json = False,
     end_with: options.EndWith = None,
 ) -> None:
@@ -71,18 +68,20 @@ def demo(
     time, the code is 128 plus the number of the signal: 130 after Ctrl-C.
     """
     options.require_extra("dagster_webserver", "webserver")
-    chosen = Options(
-        home=home or dagster_files.demo_home(),
-        seconds=seconds,
-        ui_port=ui_port,
-        gateway_port=gateway_port,
-        control_port=control_port,
-        calm=calm,
-        empty=empty,
-        json=json,
-        end_with=end_with,
+    sys.exit(
+        run_demo(
+            Options(
+                home=home or dagster_files.demo_home(),
+                seconds=seconds,
+                ui_port=ui_port,
+                gateway_port=gateway_port,
+                control_port=control_port,
+                calm=calm,
+                json=json,
+                end_with=end_with,
+            )
+        )
     )
-    sys.exit(run_demo(chosen))
 
 
 @app.command()
@@ -108,7 +107,12 @@ def record(
     quantities and amounts are replaced before they are written; orders are never passed on.
     """
     settings = options.settings_for(home).for_login(login)
-    gateway = (settings.gateway_host, settings.gateway_port)
     raise typer.Exit(
-        program.run(out, gateway, port=port, minutes=minutes, keep_quantities=keep_quantities)
+        program.run(
+            out,
+            (settings.gateway_host, settings.gateway_port),
+            port=port,
+            minutes=minutes,
+            keep_quantities=keep_quantities,
+        )
     )

@@ -82,13 +82,16 @@ def list_legs(
     registry = lake.registry.sync
     legs: list[Leg] = [*registry.get_all_active(), *registry.get_unresolved()]
     legs.sort(key=lambda leg: (leg.strategy_id, leg.symbol, str(leg.expiry), leg.strike or 0.0))
-    states = leg_states(legs, lake, settings, utc_now())
     listed = [
         {"problem": None, **asdict(leg), "state": state}
-        for leg, state in zip(legs, states, strict=True)
+        for leg, state in zip(legs, leg_states(legs, lake, settings, utc_now()), strict=True)
     ]
-    none = as_typed("No leg is active: `position-sync strategies propose` shows what to add.")
-    output.show_rows(listed, _LEG, json=json, none=none)
+    output.show_rows(
+        listed,
+        _LEG,
+        json=json,
+        none=as_typed("No leg is active: `position-sync strategies propose` shows what to add."),
+    )
 
 
 # The columns of a leg on a terminal. Without an account it is of any, without a quantity of all.
@@ -112,8 +115,8 @@ def propose(
             "legs. On a terminal it asks before."
         ),
     ] = None,
-    account: Annotated[str | None, typer.Option(help="Only what this account holds.")] = None,
-    underlying: Annotated[str | None, typer.Option(help="Only contracts of this symbol.")] = None,
+    account: options.Account = None,
+    underlying: options.Underlying = None,
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
@@ -127,8 +130,9 @@ def propose(
 
     settings, lake = options.opened(home)
     read_book(lake, settings, utc_now()).names.require(account=account, underlying=underlying)
-    underlyings = None if underlying is None else {underlying, underlying.upper()}
-    proposal = propose_strategies.read_proposal(lake, settings, account, underlyings)
+    proposal = propose_strategies.read_proposal(
+        lake, settings, account, None if underlying is None else {underlying, underlying.upper()}
+    )
 
     chosen: Sequence[ProposedStrategy] = proposal.strategies
     if accept:
@@ -163,27 +167,20 @@ def _chosen(proposed: Sequence[ProposedStrategy], typed: Sequence[str]) -> list[
     if "all" in choices:
         return [strategy for strategy in proposed if strategy.kind != SINGLE]
 
-    chosen = []
-    unknown = set(choices)
-    for number, strategy in enumerate(proposed, 1):
-        names = {str(number), strategy.name}
-        unknown -= names
-        if choices & names:
-            chosen.append(strategy)
-
+    names = [{str(number), strategy.name} for number, strategy in enumerate(proposed, 1)]
+    unknown = choices.difference(*names)
     if unknown:
         raise typer.BadParameter(
             f"There is no proposal {min(unknown)!r}: there are {len(proposed)}. The list has their "
             "numbers and names."
         )
-    return chosen
+    return [strategy for strategy, own in zip(proposed, names, strict=True) if choices & own]
 
 
 def _plain_proposal(strategy: ProposedStrategy) -> dict[str, object]:
     """Return a proposal as JSON has it."""
     legs = [{"quantity": leg.quantity, **asdict(leg.instrument)} for leg in strategy.legs]
-    currency = strategy.legs[0].instrument.currency
-    return {**asdict(strategy), "legs": legs, "currency": currency}
+    return {**asdict(strategy), "legs": legs, "currency": legs[0]["currency"]}
 
 
 ALL_OF_THEM = (
@@ -202,15 +199,15 @@ def _print_proposal(proposal: Proposal) -> None:
     for number, strategy in enumerate(proposal.strategies, 1):
         loss = "unlimited" if strategy.unlimited else strategy.greatest_loss
         legs = [f"{leg.quantity:+g} {contract_name(leg.instrument)}" for leg in strategy.legs]
-        row = {"#": number, **asdict(strategy), "greatest_loss": loss, "legs": legs}
-        rows.append(row)
+        rows.append({"#": number, **asdict(strategy), "greatest_loss": loss, "legs": legs})
 
-    if rows:
-        output.print_table(rows, _PROPOSAL)
-        typer.echo(as_typed(ALL_OF_THEM))
-    else:
-        typer.echo("No option is held that is in no strategy.")
-
+    output.show_rows(
+        rows,
+        _PROPOSAL,
+        json=False,
+        none="No option is held that is in no strategy.",
+        lines=[as_typed(ALL_OF_THEM)],
+    )
     if proposal.left_over:
         holdings = [f"{leg.quantity:+g} {leg.instrument.symbol}" for leg in proposal.left_over]
         typer.echo(printable(f"Left over: {few(holdings, 20)}."))
@@ -238,8 +235,11 @@ def add_leg(
     Without a conid, the owner of the gateway looks up the contract that the options describe. If
     none or several fit, `strategies list` and `status` show that, with the candidates.
     """
-    given = {name: text for name, text in context.params.items() if name in GivenLeg.model_fields}
-    leg = make_leg(strategy_id=strategy, added_at=utc_now(), **given)
+    leg = make_leg(
+        strategy_id=strategy,
+        added_at=utc_now(),
+        **{name: text for name, text in context.params.items() if name in GivenLeg.model_fields},
+    )
     settings, lake = options.opened(home, create=True)
     [leg] = lake.registry.sync.add_many([leg])
     warn_of_file(settings)
@@ -310,7 +310,7 @@ def list_rolls(
         lines.append("No leg of a strategy was rolled.")
     elif apply:
         following = strategies_file.following_rolls(settings.strategies_file)
-        if {roll.before.strategy_id for roll in rolls} - following:
+        if not following.issuperset(roll.before.strategy_id for roll in rolls):
             warn_of_file(settings)
         lines.append(f"{replaced} legs are replaced.")
     else:
@@ -332,5 +332,8 @@ def import_file(
     active = len(registry.get_all_active()) + len(registry.get_unresolved())
     if settings.strategies_file is None or file.resolve() != settings.strategies_file.resolve():
         warn_of_file(settings)
-    data = {"legs": active, "added": added, "removed": removed}
-    output.show(data, [f"{active} legs are active: {added} added, {removed} removed."], json=json)
+    output.show(
+        {"legs": active, "added": added, "removed": removed},
+        [f"{active} legs are active: {added} added, {removed} removed."],
+        json=json,
+    )

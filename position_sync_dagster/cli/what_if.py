@@ -28,7 +28,6 @@ def what_if(
         str | None, typer.Option(metavar="LIST", help="Changes of the volatilities in points.")
     ] = None,
     days: Annotated[str, typer.Option(metavar="LIST", help="Days that have passed.")] = "0",
-    rate: Annotated[float, typer.Option(help="Change of the interest rates in points.")] = 0.0,
     scenario: Annotated[
         str | None, typer.Option(metavar="NAME", help="A scenario of scenarios.yaml instead.")
     ] = None,
@@ -71,7 +70,6 @@ def what_if(
         spot=spot,
         vol=vol,
         days=days,
-        rate=rate,
         scenario=scenario,
         trade=trade or [],
         close=close or [],
@@ -90,11 +88,6 @@ def what_if(
     if rows and not json:
         _print_scenarios(rows)
     notes = [f"{left['legs']} left out: {left['reason']}" for left in answer["left_out"]]
-    _show(rows, notes, json=json)
-
-
-def _show(rows: Sequence[Any], notes: Sequence[str], *, json: bool) -> None:
-    """Show rows as JSON or, below their table, their notes."""
     output.show(rows, notes if rows else [_NOTHING], json=json)
 
 
@@ -103,8 +96,9 @@ def _print_scenarios(rows: Sequence[Mapping[str, Any]]) -> None:
     lines: dict[tuple[object, ...], dict[str, Any]] = {}
     for row in rows:
         group = {name: row[name] for name in _GROUP} | {"vol": f"{row['vol']:+g}"}
-        key = (row["conid"], *group.values())
-        line = lines.setdefault(key, group | {"left_out": row["left_out"]})
+        line = lines.setdefault(
+            (row["conid"], *group.values()), group | {"left_out": row["left_out"]}
+        )
         line[f"{row['spot']:+g}"] = _profit(row)
 
     texts = list(lines.values())
@@ -141,10 +135,12 @@ def _show_compared(rows: Sequence[Mapping[str, Any]], notes: Sequence[str], *, j
     if differing:
         lines = [_compared_line(row) for row in differing]
         output.print_table(lines, list(lines[0]))
-        payoffs = []
-        for row in differing:
-            if row["spot"] == differing[0]["spot"] and row["after"]:
-                payoffs += row["after"].get("payoffs", ())
+        payoffs = [
+            payoff
+            for row in differing
+            if row["spot"] == differing[0]["spot"] and row["after"]
+            for payoff in row["after"].get("payoffs", ())
+        ]
         if payoffs:
             output.print_table(payoffs, _PAYOFF)
     output.show(rows, _warnings(differing), json=False)
@@ -152,31 +148,28 @@ def _show_compared(rows: Sequence[Mapping[str, Any]], notes: Sequence[str], *, j
 
 def _compared_line(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the cells of a group in a scenario, before and after."""
-    before = row["before"] or {}
     after = row["after"] or {}
-    line = {name: row[name] for name in _GROUP}
-    line["spot"] = row["spot"]
-    line["vol"] = f"{row['vol']:+g}"
-    line["before"] = _profit(before)
-    line["after"] = _profit(after)
-    line["realised"] = after.get("realised")
-    line["delta"] = _greek(after, "dollar_delta")
-    line["theta"] = _greek(after, "theta")
-    return line
+    return {name: row[name] for name in (*_GROUP, "spot")} | {
+        "vol": f"{row['vol']:+g}",
+        "before": _profit(row["before"] or {}),
+        "after": _profit(after),
+        "realised": after.get("realised"),
+        "delta": _greek(after, "dollar_delta"),
+        "theta": _greek(after, "theta"),
+    }
 
 
 def _warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what is uncovered and the broken limits after the trades, each once."""
-    lines: dict[str, None] = {}
+    lines: list[str] = []
     for row in rows:
         after = row["after"] or {}
-        for leg in after.get("uncovered", ()):
-            text = f"{leg['strategy_id']}: {leg['leg']} would miss {leg['missing']:g}"
-            lines[text] = None
-
-        for text in after.get("limits_broken", ()):
-            lines[text] = None
-    return list(lines)
+        lines += [
+            f"{leg['strategy_id']}: {leg['leg']} would miss {leg['missing']:g}"
+            for leg in after.get("uncovered", ())
+        ]
+        lines += after.get("limits_broken", ())
+    return list(dict.fromkeys(lines))
 
 
 @app.command()
@@ -192,8 +185,12 @@ def payoff(
     With one expiry they are exact: what exercise gives, less what the legs cost. Legs that live on
     are priced by the model.
     """
-    rows = options.asked(home, "payoff", strategy=strategy)["payoffs"]
-    output.show_rows(rows, _PAYOFF, json=json, none=_NOTHING)
+    output.show_rows(
+        options.asked(home, "payoff", strategy=strategy)["payoffs"],
+        _PAYOFF,
+        json=json,
+        none=_NOTHING,
+    )
 
 
 _PAYOFF = (

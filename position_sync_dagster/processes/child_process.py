@@ -108,8 +108,8 @@ class ChildProcess:
         """Return the last lines of the log, without colours."""
         if self.log is None or not self.log.exists():
             return ""
-        text = COLOUR.sub("", self.log.read_text(encoding="utf-8", errors="replace"))
-        return "\n".join(text.splitlines()[-lines:])
+        text = self.log.read_text(encoding="utf-8", errors="replace")
+        return "\n".join(COLOUR.sub("", text).splitlines()[-lines:])
 
     def stop(self) -> None:
         """Request the end of the program, and kill what remains of its group after the grace."""
@@ -154,8 +154,8 @@ def living(belongs: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
     processes = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            is_other = process.pid == os.getpid() or not belongs(process)
-            if not is_other and process.status() != psutil.STATUS_ZOMBIE:
+            is_one = process.pid != os.getpid() and belongs(process)
+            if is_one and process.status() != psutil.STATUS_ZOMBIE:
                 processes.append(process)
     return processes
 

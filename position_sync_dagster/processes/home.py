@@ -25,7 +25,7 @@ NOT_INHERITED = (PREFIX, "DAGSTER_")
 
 LOCK_FILE = ".lock"
 # Characters that no path of a home may have: Dagster does not quote the addresses of SQLite files.
-UNUSABLE = ("?", "%")
+UNUSABLE = frozenset("?%")
 # Seconds that the processes of a killed start have to end: a stream gives its lease up.
 LEFTOVER_S = 20.0
 
@@ -43,10 +43,11 @@ def home_environment(values: Mapping[str, str], dagster_home: Path) -> dict[str,
 
     It is the user's environment without the user's own settings, which belong to other tables.
     """
-    inherited = {
-        name: text for name, text in os.environ.items() if not name.startswith(NOT_INHERITED)
+    return {
+        **{name: text for name, text in os.environ.items() if not name.startswith(NOT_INHERITED)},
+        **values,
+        MARKER: os.path.realpath(dagster_home),
     }
-    return inherited | dict(values) | {MARKER: os.path.realpath(dagster_home)}
 
 
 def adopt_environment(values: Mapping[str, str], dagster_home: Path) -> None:
@@ -164,8 +165,7 @@ def quote(value: str) -> str:
     >>> print(quote("it's"))
     'it\'s'
     """
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 @contextmanager
@@ -176,13 +176,12 @@ def exclusive_use(home: Path, *, purpose: str) -> Iterator[None]:
         HomeInUseError: Another process uses the home.
         HomeError: The folder cannot be written, or Dagster cannot use its path.
     """
-    for character in UNUSABLE:
-        if character in str(home):
-            raise HomeError(
-                f"Dagster cannot keep its state in {home}: SQLite takes the {character!r} of the "
-                "path for a part of an address.",
-                remedy="Choose or rename a folder without it.",
-            )
+    for character in UNUSABLE.intersection(str(home)):
+        raise HomeError(
+            f"Dagster cannot keep its state in {home}: SQLite takes the {character!r} of the "
+            "path for a part of an address.",
+            remedy="Choose or rename a folder without it.",
+        )
 
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -70,16 +70,13 @@ class Display:
             self._addresses = addresses
             self.note("\n".join(_labelled(addresses)))
 
-        figures = notes if overview is None else figures_of(overview)
-        self.note("; ".join(_labelled(figures)))
+        self.note("; ".join(_labelled(notes if overview is None else figures_of(overview))))
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         """Show the results of the acceptance test, as a table."""
-        rows = []
-        for result in results:
-            outcome = "met" if result.met else "missed"
-            rows.append(asdict(result) | {"outcome": outcome})
-
+        rows = [
+            asdict(result) | {"outcome": "met" if result.met else "missed"} for result in results
+        ]
         with stop_if_closed():
             print_table(rows, ("name", "wanted", "found", "outcome"))
 
@@ -103,20 +100,12 @@ class JsonDisplay(Display):
 
     def show(self, overview: Figures | None, addresses: Lines, notes: Lines = ()) -> None:
         if overview is not None:
-            values = overview.status.to_dict()
-            values["current"] = overview.current
-            self.event("status", values)
+            self.event("status", overview.status.to_dict() | {"current": overview.current})
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
-        figures: list[dict[str, Any]] = []
-        for result in results:
-            figure = asdict(result)
-            figure["name"] = result.name.strip()
-            figures.append(figure)
-
         # Other programs read these names: keep them.
-        is_met = all(result.met for result in results)
-        self.event("verdict", {"met": is_met, "figures": figures})
+        figures = [asdict(result) | {"name": result.name.strip()} for result in results]
+        self.event("verdict", {"met": all(result.met for result in results), "figures": figures})
 
 
 class LiveDisplay(Display):
@@ -133,10 +122,8 @@ class LiveDisplay(Display):
             self._console.print(Text(text))
 
     def show(self, overview: Figures | None, addresses: Lines, notes: Lines = ()) -> None:
-        changes = () if overview is None else overview.changes
         with stop_if_closed():
-            shown = board(overview, changes, notes, addresses, self._console)
-            self._live.update(shown, refresh=True)
+            self._live.update(board(overview, notes, addresses, self._console), refresh=True)
 
     def __enter__(self) -> Self:
         with stop_if_closed():
@@ -198,11 +185,11 @@ def frames(
             pages = [("Dagster UI", url), ("money page", f"{url}/money")]
 
         try:
-            figures = read()
-            screen.show(figures, [*pages, *addresses])
+            screen.show(read(), [*pages, *addresses])
         except PositionSyncError as error:
-            trouble: list[tuple[str, str]] = [
-                ("trouble", printable(line)) for line in str(error).splitlines()
-            ]
-            screen.show(None, [*pages, *addresses], trouble)
+            screen.show(
+                None,
+                [*pages, *addresses],
+                [("trouble", printable(line)) for line in str(error).splitlines()],
+            )
         yield serving

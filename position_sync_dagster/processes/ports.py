@@ -70,12 +70,16 @@ def exchange_json(port: int, path: str, value: Any = None, *, timeout_s: float) 
     Raises:
         NoAnswerError: The server does not answer, or not with status 200 and JSON.
     """
-    body = None if value is None else json.dumps(value).encode()
-    url = f"http://{LOOPBACK}:{port}{path}"
-    headers = {"Content-Type": "application/json"}
+    request = Request(
+        f"http://{LOOPBACK}:{port}{path}",
+        None if value is None else json.dumps(value).encode(),
+        {"Content-Type": "application/json"},
+    )
     try:
-        with _OPENER.open(Request(url, body, headers), timeout=timeout_s) as answer:
+        with _OPENER.open(request, timeout=timeout_s) as answer:
             return json.load(answer)
     except (OSError, ValueError, HTTPException) as error:
-        cause = f"Port {port} of {LOOPBACK} does not answer: {error}."
-        raise NoAnswerError(cause, remedy="See the log of its program.") from error
+        raise NoAnswerError(
+            f"Port {port} of {LOOPBACK} does not answer: {error}.",
+            remedy="See the log of its program.",
+        ) from error

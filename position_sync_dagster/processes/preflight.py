@@ -24,6 +24,7 @@ from position_sync_dagster.domain.gateway_session import PAUSED, GatewaySession,
 from position_sync_dagster.domain.holding import BrokerPosition, Completeness
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.position_update import TradingMode, trading_mode_of
+from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.gateway.account_downloads import zone_of
 from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
@@ -156,8 +157,8 @@ _GREEKS = (
 
 def of_session(session: GatewaySession) -> Finding:
     """Return a finding from the session of a live owner, instead of a second connection."""
-    who = f"the {session.owner.lower()} owns the login, so nothing else was checked"
-    text = f"{session.gateway_id} is {session.state}: {who}"
+    text = f"{session.gateway_id} is {session.state}: "
+    text += f"the {session.owner.lower()} owns the login, so nothing else was checked"
     fine = session.state == "LIVE" and not session.detail
     text += "" if fine else f"; {session.detail}"
     if session.state is SessionState.BLIND:
@@ -197,8 +198,8 @@ async def _survey(settings: Settings, findings: list[Finding]) -> None:
 
 
 def _identity(connection: GatewayConnection, settings: Settings) -> Iterator[Finding]:
-    version = connection.ib.client.serverVersion()
-    yield good("gateway", f"{connection.gateway_id} answers, server version {version}")
+    text = f"{connection.gateway_id} answers, server version {connection.ib.client.serverVersion()}"
+    yield good("gateway", text)
     if (problem := version_problem()) is not None:
         yield warning("ib_async", *problem)
     modes = sorted({str(trading_mode_of(account)) for account in connection.accounts})
@@ -214,8 +215,11 @@ def _identity(connection: GatewayConnection, settings: Settings) -> Iterator[Fin
 async def _clock(connection: GatewayConnection) -> Finding:
     ahead_s = await clock_difference_s(connection, timeout_s=ANSWER_S)
     if ahead_s is None:
-        remedy = "Look for a dialog in TWS that waits for a click."
-        return warning("clock", "the gateway did not report its time", remedy)
+        return warning(
+            "clock",
+            "the gateway did not report its time",
+            "Look for a dialog in TWS that waits for a click.",
+        )
     if abs(ahead_s) <= CLOCK_S:
         return good("clock", f"within {CLOCK_S:g} s of the gateway's")
     text = f"{abs(ahead_s):.0f} s {'behind' if ahead_s > 0 else 'ahead of'} the gateway's"
@@ -243,15 +247,11 @@ async def clock_difference_s(
 def _accounts(
     connection: GatewayConnection, notices: Iterable[tuple[int, str]]
 ) -> Iterator[Finding]:
-    taken_accounts = [text for code, text in notices if code == GatewayCode.ACCOUNT_NOT_SERVED]
-    text = (
-        f"another client uses it (2101): {taken_accounts[0]}"
-        if taken_accounts
-        else "nobody else uses it (2101)"
-    )
-    remedy = "End the other program's account subscription, or give it another login."
-    yield warning("account feed", text, remedy, unless=not taken_accounts)
     feed = connection.feed
+    taken = [text for code, text in notices if code == GatewayCode.ACCOUNT_NOT_SERVED]
+    text = f"another client uses it (2101): {taken[0]}" if taken else "nobody else uses it (2101)"
+    remedy = "End the other program's account subscription, or give it another login."
+    yield warning("account feed", text, remedy, unless=not taken)
 
     for account in connection.accounts:
         held = [row for row in feed.holdings if row.account == account and row.position]
@@ -272,93 +272,68 @@ async def _lines(
     """Try one line for each exchange with a holding, one after the other."""
     conids = trial_conids(connection.feed.holdings, settings.sec_types)
     if not conids:
-        remedy = "Run it again once a position is held."
-        findings.append(warning("market data", "not tried: nothing is held", remedy))
+        findings.append(
+            warning(
+                "market data", "not tried: nothing is held", "Run it again once a position is held."
+            )
+        )
         return
 
     details = await connection.details(conids)
+    free = f"at least one of {settings.max_lines} is free; no gateway reports how many others use"
+    until = time.monotonic() + TRIALS_S
     for conid in conids:
         if conid not in details:
             text = f"not tried: the gateway has no details of {conid}"
             findings.append(warning("market data", text, AGAIN))
-
-    until = time.monotonic() + TRIALS_S
-    tried = [conid for conid in conids if conid in details]
-    for at, conid in enumerate(tried):
-        if time.monotonic() > until:
-            text = f"not tried, because the time was up: {', '.join(map(str, tried[at:]))}"
+        elif time.monotonic() > until:
+            text = f"not tried, because the time was up: {conid}"
             findings.append(warning("market data", text, "Run it again."))
-            return
-
-        findings.append(await _trial(connection, details[conid]))
-        if findings[-1].check == "lines":
-            return
-
-        if at == 0:
-            free = f"at least one of {settings.max_lines} is free"
-            findings.append(good("lines", f"{free}; no gateway reports how many others use"))
+        else:
+            findings.append(await _trial(connection, details[conid]))
+            if findings[-1].check == "lines":
+                return
+            if free:
+                findings.append(good("lines", free))
+                free = ""
 
 
 # How often a trial looks for a tick.
 TRIAL_POLL_S = 0.05
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LineTrial:
-    """The result of a market data line that was requested as a trial and cancelled.
-
-    Attributes:
-        refusal: The gateway's message that refused or ended it.
-        market_data_type: The type of the ticks that came (1 live, 2 frozen, 3 delayed, 4 delayed
-            frozen); None if no tick came.
-        greeks: Whether greeks came; None for a contract that has none.
-    """
-
-    refusal: Refusal | None
-    market_data_type: int | None
-    greeks: bool | None
-
-
-async def trial_line(
-    connection: GatewayConnection, details: ContractDetails, *, wait_s: float
-) -> LineTrial:
+async def _tried(
+    connection: GatewayConnection, details: ContractDetails
+) -> tuple[Quote | None, Refusal | None]:
     """Request a line, wait for its first tick or its refusal, and cancel it.
 
     Of an option the greeks are awaited as well.
     """
     lines = connection.lines
     refusals: list[Refusal] = []
-    is_option = details.right is not None
-    kind: int | None = None
-    has_greeks = False
-
+    ticked: Quote | None = None
     lines.on_refusal.append(refusals.append)
     lines.subscribe(details)
-    ends_s = time.monotonic() + wait_s
+    ends_s = time.monotonic() + ANSWER_S
     try:
         while not refusals and connection.is_connected and time.monotonic() < ends_s:
             quote = lines.quote(details.conid)
             if quote is not None and quote.received_at is not None:
-                kind = quote.market_data_type or 1
-                has_greeks = quote.delta is not None
-
-            if kind is not None and (has_greeks or not is_option):
-                break
+                ticked = quote
+                if details.right is None or quote.delta is not None:
+                    break
             await asyncio.sleep(TRIAL_POLL_S)
     finally:
         lines.cancel(details.conid)
         lines.on_refusal.remove(refusals.append)
-
-    refusal = refusals[0] if refusals else None
-    greeks = has_greeks if is_option else None
-    return LineTrial(refusal=refusal, market_data_type=kind, greeks=greeks)
+    return ticked, refusals[0] if refusals else None
 
 
 async def _trial(connection: GatewayConnection, details: ContractDetails) -> Finding:
     """Return from a trial line what market data there is, or that no line is free."""
-    trial = await trial_line(connection, details, wait_s=ANSWER_S)
+    quote, refusal = await _tried(connection, details)
     name = f"{details.local_symbol or details.conid} ({details.sec_type}, {details.exchange})"
-    if (refusal := trial.refusal) is not None:
+    if refusal is not None:
         if refusal.code == GatewayCode.TOO_MANY_LINES:
             remedy = "End other programs on this login, or lower what they stream."
             return bad("lines", "no line is free: others use all of them (101)", remedy)
@@ -368,12 +343,13 @@ async def _trial(connection: GatewayConnection, details: ContractDetails) -> Fin
             return warning("market data", text, _SUBSCRIBE + _DELAYED)
         return bad("market data", text, _SUBSCRIBE)
 
-    if (kind := trial.market_data_type) is None:
+    if quote is None:
         text = f"{name} did not tick within {ANSWER_S:g} s"
         return warning("market data", text, "Run it again while its exchange is open.")
 
+    kind = quote.market_data_type or LIVE
     text = f"{name} ticks, {_KINDS.get(kind, str(kind))}"
-    if trial.greeks is False:
+    if details.right is not None and quote.delta is None:
         text += f"; no greeks (tick 13) came within {ANSWER_S:g} s"
         return warning("market data", text, _GREEKS)
 
@@ -387,11 +363,12 @@ def of_account_time(newest: str, now: datetime) -> Finding:
     offset = None if zone is None else now.astimezone(zone).utcoffset()
     if offset is None:
         text = f"unknown: its account time {newest!r} is the present one neither here nor in UTC"
-        remedy = (
+        return warning(
+            "gateway's zone",
+            text,
             "Values of monitored legs have no time of their own. Choose this machine's zone or UTC "
-            "at the log-in of TWS or IB Gateway, compare the clocks, and run it again."
+            "at the log-in of TWS or IB Gateway, compare the clocks, and run it again.",
         )
-        return warning("gateway's zone", text, remedy)
     return good(
         "gateway's zone", f"UTC{offset.total_seconds() / 3600:+g} h; values are dated by it"
     )
@@ -400,12 +377,12 @@ def of_account_time(newest: str, now: datetime) -> Finding:
 def trial_conids(holdings: Iterable[BrokerPosition], sec_types: Iterable[str]) -> list[int]:
     """Return the conids for the trial lines: one of each exchange held."""
     types = set(sec_types)
+    held = [row.instrument for row in holdings if row.position and row.instrument.sec_type in types]
     chosen: dict[tuple[str, str, str], int] = {}
-    held = [row.instrument for row in holdings if row.position]
     for instrument in sorted(held, key=lambda instrument: instrument.conid):
-        if instrument.sec_type in types:
-            exchange = (instrument.sec_type, instrument.exchange, instrument.currency)
-            chosen.setdefault(exchange, instrument.conid)
+        chosen.setdefault(
+            (instrument.sec_type, instrument.exchange, instrument.currency), instrument.conid
+        )
     return list(chosen.values())[:MOST_EXCHANGES]
 
 
@@ -425,8 +402,8 @@ def check_settings(
     remedy = "Correct the name, or remove it."
     unknown = warnings_of(environ, env_file=env_file)
     require_known(settings.calendar)
-    mode = settings.trading_mode or "the mode that is found"
     gateway = settings.gateways_file or settings.gateway_address
+    mode = settings.trading_mode or "the mode that is found"
     text = f"gateway {gateway}, lake {settings.lake}, {mode}"
     return [warning("settings", line, remedy) for line in unknown] or [good("settings", text)]
 
@@ -463,8 +440,8 @@ def check_lake(lake: MoneyLake) -> list[Finding]:
         return [good("tables", f"none at {lake.path} yet: the first start makes them")]
     examined = together(Table.damage, lake.all_tables)
     text = f"{len(examined)} at {lake.path}, each can be opened or is not there yet"
-    ill = [bad("tables", error.what, error.remedy) for error in examined if error is not None]
-    return ill or [good("tables", text)]
+    damage = [bad("tables", error.what, error.remedy) for error in examined if error is not None]
+    return damage or [good("tables", text)]
 
 
 def check_disk(path: str) -> list[Finding]:
@@ -478,9 +455,9 @@ def check_disk(path: str) -> list[Finding]:
         return [bad("disk", f"{folder} cannot be written", "Set POSITION_SYNC_LAKE elsewhere.")]
     free = shutil.disk_usage(folder).free
     text = f"{free / 2**30:.1f} GiB free at {folder}"
-    remedy = "Free some space, or set POSITION_SYNC_LAKE to another disk."
-    is_enough = free >= TOO_LITTLE_DISK
-    return [good("disk", text) if is_enough else bad("disk", text, remedy)]
+    if free >= TOO_LITTLE_DISK:
+        return [good("disk", text)]
+    return [bad("disk", text, "Free some space, or set POSITION_SYNC_LAKE to another disk.")]
 
 
 # The time limit of all checks of this machine and of the tables together, in seconds. It and
@@ -509,22 +486,30 @@ def run_preflight(
     """
     lake = MoneyLake(settings.lake, use="look")
     sessions: dict[str, GatewaySession] = {}
-    looks: Looks = {
-        "settings": lambda: check_settings(settings, environ, env_file=env_file),
-        "alerts": lambda: check_alerts(settings),
-        "strategies file": lambda: check_strategies_file(settings),
-        "tables": lambda: check_lake(lake),
-        "disk": lambda: check_disk(settings.lake),
-        "programs": lambda: check_programs(dagster_home),
-        LOGINS: lambda: check_streams(lake, settings, dagster_home, sessions),
-        "checks": lambda: check_results(dagster_home),
-        "Dagster home": lambda: check_dagster(dagster_home, ui_port),
-    }
-    findings = bounded(looks, within_s=LOCAL_S)
+    findings = bounded(
+        {
+            "settings": lambda: check_settings(settings, environ, env_file=env_file),
+            "alerts": lambda: check_alerts(settings),
+            "strategies file": lambda: check_strategies_file(settings),
+            "tables": lambda: check_lake(lake),
+            "disk": lambda: check_disk(settings.lake),
+            "programs": lambda: check_programs(dagster_home),
+            LOGINS: lambda: check_streams(lake, settings, dagster_home, sessions),
+            "checks": lambda: check_results(dagster_home),
+            "Dagster home": lambda: check_dagster(dagster_home, ui_port),
+        },
+        within_s=LOCAL_S,
+    )
     if any(finding.check == LOGINS for finding in findings):
         # Who owns the login is not known: to connect could take a client id from a stream.
-        text = "not asked: it is not known whether a stream owns the login"
-        return [*findings, bad("gateway", text, "Correct what is bad above first.")]
+        return [
+            *findings,
+            bad(
+                "gateway",
+                "not asked: it is not known whether a stream owns the login",
+                "Correct what is bad above first.",
+            ),
+        ]
     return [*findings, *asyncio.run(_gateways(settings.logins, sessions))]
 
 
@@ -540,34 +525,34 @@ async def _gateways(
         session = sessions.get(login.gateway_id)
         return await of_gateway(login) if session is None else [of_session(session)]
 
-    found = await asyncio.gather(*map(look_at, logins))
+    of_logins = await asyncio.gather(*map(look_at, logins))
     if len(logins) == 1:
-        return found[0]
-
-    findings = []
-    for login, of_login in zip(logins, found, strict=True):
-        for finding in of_login:
-            named = f"{login.gateway_id}: {finding.check}"
-            findings.append(replace(finding, check=named))
-    return findings
+        return of_logins[0]
+    return [
+        replace(finding, check=f"{login.gateway_id}: {finding.check}")
+        for login, findings in zip(logins, of_logins, strict=True)
+        for finding in findings
+    ]
 
 
 def check_programs(home: Path) -> list[Finding]:
     """Return whether Dagster's programs work; none running after an end in order is good too."""
     programs = signs_of_life.read(home)
     if programs.problems:
-        remedy = "Then look at `position-sync status`."
-        return [bad("programs", text, remedy) for text in programs.problems]
-    at = programs.ticked_at
-    text = "none runs" if at is None else f"the last sensor tick was at {at:%H:%M:%S} UTC"
-    return [good("programs", text)]
+        return [
+            bad("programs", text, "Then look at `position-sync status`.")
+            for text in programs.problems
+        ]
+    if programs.ticked_at is None:
+        return [good("programs", "none runs")]
+    return [good("programs", f"the last sensor tick was at {programs.ticked_at:%H:%M:%S} UTC")]
 
 
 # How old a tick may be if the programs work.
 LATE = timedelta(seconds=signs_of_life.LATE_S)
 
-# Seconds for which a stream may be away beside programs that work: another one follows it.
-AWAY_S = 60.0
+# How long a stream may be away beside programs that work: another one follows it.
+AWAY = timedelta(minutes=1)
 
 
 def check_streams(
@@ -581,12 +566,12 @@ def check_streams(
         PositionSyncError: The gateways file or the table of sessions cannot be read.
     """
     now = utc_now()
-    logins = settings.logins
+    logins = settings.logins  # reads the gateways file
     if not lake.sessions.table.exists():
         return []
 
-    programs = signs_of_life.read(home)
-    is_ticking = programs.ticked_at is not None and elapsed(programs.ticked_at, now) < LATE
+    ticked_at = signs_of_life.read(home).ticked_at
+    is_ticking = ticked_at is not None and elapsed(ticked_at, now) < LATE
     findings = []
     for login in logins:
         session = lake.sessions.current(login.gateway_id)
@@ -598,8 +583,7 @@ def check_streams(
 
         since = session.seen_until(now)
         detail = session.detail or ""
-        is_gone = detail.startswith(PAUSED) or (now - since).total_seconds() > AWAY_S
-        if is_ticking and is_gone:
+        if is_ticking and (detail.startswith(PAUSED) or elapsed(since, now) > AWAY):
             text = f"{login.gateway_id} has had none since {since:%Y-%m-%d %H:%M:%S} UTC"
             text += f"; {detail}" if detail else ""
             findings.append(bad("streams", text, "See `position-sync status`."))
@@ -609,15 +593,17 @@ def check_streams(
 
 def check_results(home: Path) -> list[Finding]:
     """Return the checks that failed at the last tick: those of values are bad."""
-    findings = []
-    for check in signs_of_life.failing_checks(home):
-        if check.is_unknown:
-            continue
-
-        level = Level.BAD if check.is_of_values else Level.WARNING
-        remedy = "Its page in Dagster says what to do."
-        findings.append(Finding("checks", level, f"{check.name}: {check.text}", remedy))
-    return findings
+    remedy = "Its page in Dagster says what to do."
+    return [
+        Finding(
+            "checks",
+            Level.BAD if check.is_of_values else Level.WARNING,
+            f"{check.name}: {check.text}",
+            remedy,
+        )
+        for check in signs_of_life.failing_checks(home)
+        if not check.is_unknown
+    ]
 
 
 def check_dagster(home: Path, ui_port: int) -> list[Finding]:

@@ -105,8 +105,9 @@ class Program:
                 self.process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)  # noqa: S603
                 self.started = time.monotonic()
         elif (code := self.process.poll()) is not None:
-            how = f"ended with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
-            self.restart(how)
+            self.restart(
+                f"ended with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
+            )
 
     def worked(self) -> None:
         """Record that it works."""
@@ -206,8 +207,10 @@ class Supervisor:
         if os.path.exists(self._workspace):
             self._seen = time.monotonic()
         elif time.monotonic() - self._seen > GONE_S:
-            home = os.path.dirname(self._workspace)
-            raise CannotRunError(f"The home {home} was deleted or moved, or its disk is away.")
+            raise CannotRunError(
+                f"The home {os.path.dirname(self._workspace)} was deleted or moved, or its disk is "
+                "away."
+            )
 
     def _judge_ticks(self) -> None:
         now = time.monotonic()
@@ -228,9 +231,8 @@ class Supervisor:
                 self._ticked = time.monotonic()
                 return
 
-            why = f"has let no sensor tick for {silent_s:.0f} s"
             for program in (self.code_server, self.daemon):
-                program.restart(why, has_failed=False)
+                program.restart(f"has let no sensor tick for {silent_s:.0f} s", has_failed=False)
 
 
 def mend_sensor_states() -> bool:
@@ -239,10 +241,13 @@ def mend_sensor_states() -> bool:
     Returns:
         Whether a person switched the sensor off that shows whether the programs work.
     """
-    command = [sys.executable, "-m", SENSOR_STATES]
     try:
         answer = subprocess.run(  # noqa: S603 - our own program
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=ANSWER_S, check=True
+            [sys.executable, "-m", SENSOR_STATES],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=ANSWER_S,
+            check=True,
         )
         states = json.loads(answer.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
@@ -250,8 +255,10 @@ def mend_sensor_states() -> bool:
         return False
 
     if states["reset"]:
-        names = ", ".join(states["reset"])
-        logger.warning("The clock was set back: %s tick now, and not when it is passed.", names)
+        logger.warning(
+            "The clock was set back: %s tick now, and not when it is passed.",
+            ", ".join(states["reset"]),
+        )
     return bool(states["is_switched_off"])
 
 
@@ -306,8 +313,11 @@ def main() -> int:
         The exit code: 1 if a program could not be kept running.
     """
     port, owner = map(int, sys.argv[1:])
-    line = "%(asctime)s %(levelname)s supervisor: %(message)s"
-    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format=line)
+    logging.basicConfig(
+        stream=sys.stdout,
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s supervisor: %(message)s",
+    )
     stop = threading.Event()
     # A handler of ours becomes the default action in the programs: a shell may have us ignore it.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -1,6 +1,6 @@
 """The live status on a terminal: the board, its lines and the last changes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from textwrap import wrap
 
@@ -20,8 +20,8 @@ from position_sync_dagster.terminal.output import fitted_table
 
 def paused(login: LoginStatus) -> bool:
     """Return whether a person terminated the stream: nothing is wrong with the gateway."""
-    detail = login.session_detail or ""
-    return login.session_state == SessionState.ENDED and detail.startswith(PAUSED)
+    has_ended = login.session_state == SessionState.ENDED
+    return has_ended and (login.session_detail or "").startswith(PAUSED)
 
 
 # The mark of a program that should work and does not.
@@ -30,59 +30,34 @@ LATE = "(late)"
 
 def describe(status: Status) -> list[tuple[str, str]]:
     """Return the label and the value of each figure."""
-    figures: list[tuple[str, str]] = [
-        ("gateway", _gateway(login, status)) for login in sorted(status.each_login, key=_is_live)
+    logins = sorted(status.each_login, key=lambda login: login.session_state == SessionState.LIVE)
+    requests = ", ".join(f"{count:,} {state.lower()}" for state, count in status.queue.items())
+    drained_at = status.last_drained_at
+    return [
+        *(("gateway", _gateway(login, status)) for login in logins),
+        *(("login", login.login) for login in logins if login.login and not login.login_asks),
+        ("programs", _programs(status)),
+        *(("attention", printable(text)) for text in status.attention),
+        ("lines", _lines_used(status)),
+        ("legs", _legs(status)),
+        *(("without contract", printable(text)) for text in status.unresolved_legs),
+        ("queue", requests or "empty"),
+        ("oldest pending", duration(status.oldest_pending_age_s)),
+        ("updates", f"{status.updates_rows:,} rows, version {status.updates_version}"),
+        ("last drain", f"{age(drained_at, status.at)} ago" if drained_at else "none yet"),
+        *((printable(each.account), _account(each, status.at)) for each in status.accounts),
+        *(("greeks", login.greeks) for login in status.each_login if login.greeks),
     ]
-    figures.extend(
-        ("login", login.login)
-        for login in status.each_login
-        if login.login and not login.login_asks
-    )
-
-    figures.append(("programs", _programs(status)))
-    figures += _labelled("attention", status.attention)
-
-    figures.append(("lines", _lines_used(status)))
-    figures.append(("legs", _legs(status)))
-    figures += _labelled("without contract", status.unresolved_legs)
-
-    figures.append(("queue", _requests(status) or "empty"))
-    figures.append(("oldest pending", duration(status.oldest_pending_age_s)))
-    updates = f"{status.updates_rows:,} rows, version {status.updates_version}"
-    figures.append(("updates", updates))
-
-    last_drain = "none yet"
-    if status.last_drained_at:
-        last_drain = f"{age(status.last_drained_at, status.at)} ago"
-    figures.append(("last drain", last_drain))
-
-    figures.extend(
-        (printable(account.account), _account(account, status.at)) for account in status.accounts
-    )
-    figures.extend(("greeks", login.greeks) for login in status.each_login if login.greeks)
-    return figures
-
-
-def _is_live(login: LoginStatus) -> bool:
-    return login.session_state == SessionState.LIVE
-
-
-def _labelled(label: str, texts: Iterable[str]) -> list[tuple[str, str]]:
-    return [(label, printable(text)) for text in texts]
 
 
 def _legs(status: Status) -> str:
     """Return how many legs are streamed and monitored, held and closed."""
     held = f"{status.legs_held} of {status.active_legs} active legs held"
     closed = f"{status.legs_closed}, " if status.legs_closed else ""
-    paths = f"{status.legs_streamed} streamed, {status.legs_queued} monitored"
-    return f"{paths} ({held}, {closed}{status.positions} positions)"
-
-
-def _requests(status: Status) -> str:
-    """Return the number of requests in each state of the queue."""
-    counts = [f"{count:,} {state.lower()}" for state, count in status.queue.items()]
-    return ", ".join(counts)
+    return (
+        f"{status.legs_streamed} streamed, {status.legs_queued} monitored "
+        f"({held}, {closed}{status.positions} positions)"
+    )
 
 
 def _lines_used(status: Status) -> str:
@@ -115,9 +90,10 @@ def _account(summary: AccountSummary, at: datetime) -> str:
             return number(None)
         return f"{number(amount)}{unit} ({age(received_at, at)} ago)"
 
-    net_liquidation = figure(summary.net_liquidation, summary.values_received_at)
-    daily_pnl = figure(summary.daily_pnl, summary.pnl_received_at)
-    return f"net liquidation {net_liquidation}, daily P&L {daily_pnl}"
+    return (
+        f"net liquidation {figure(summary.net_liquidation, summary.values_received_at)}, "
+        f"daily P&L {figure(summary.daily_pnl, summary.pnl_received_at)}"
+    )
 
 
 def _gateway(login: LoginStatus, status: Status) -> str:
@@ -129,9 +105,8 @@ def _gateway(login: LoginStatus, status: Status) -> str:
 
     state = f"{login.session_state} for {age(login.session_since, status.at)}"
     owner = f" ({login.session_owner}{mode})" if login.session_owner else ""
-    lines = ""
-    if login is not status and login.lines_in_use is not None:
-        lines = f", {login.lines_text} lines"
+    has_lines = login is not status and login.lines_in_use is not None
+    lines = f", {login.lines_text} lines" if has_lines else ""
     detail = f" – {printable(login.session_detail)}" if login.session_detail else ""
     return f"{login.gateway_id}: {state}{owner}{lines}{detail}"
 
@@ -147,7 +122,6 @@ MOST_CHANGES = 3
 
 def board(
     overview: Figures | None,
-    changes: Sequence[DayChange],
     notes: Lines,
     addresses: Lines,
     console: Console,
@@ -165,13 +139,12 @@ def board(
     lines += _shown_lines(addresses, width)
     lines.append(Text("Ctrl-C ends it.", style="dim"))
     if overview is not None:
-        lines += [_change(change, width) for change in changes[:MOST_CHANGES]]
+        lines += [_change(change, width) for change in overview.changes[:MOST_CHANGES]]
         lines += _strategies(overview.book, width)
 
     room = console.height - 1
     if len(lines) > room:
-        hidden = len(lines) - room + 1
-        lines[room - 1 :] = [Text(f"… and {hidden} more")]
+        lines[room - 1 :] = [Text(f"… and {len(lines) - room + 1} more")]
     return Group(*lines)
 
 
@@ -183,8 +156,12 @@ def _head(overview: Figures) -> Lines:
 
 def _strategies(book: Book, width: int) -> list[Text]:
     """Return the table of strategies: the totals, then the worst first: what is cut hurts least."""
-    by_profit = sorted(book.strategies, key=lambda strategy: strategy.daily_pnl or 0.0)
-    rows = [*book.totals, *book.in_base, *book.rest, *by_profit]
+    rows = [
+        *book.totals,
+        *book.in_base,
+        *book.rest,
+        *sorted(book.strategies, key=lambda strategy: strategy.daily_pnl or 0.0),
+    ]
     return fitted_table(*sums_table("strategy", rows), width) if rows else []
 
 
@@ -192,7 +169,6 @@ def current_text(overview: Figures) -> str:
     """Return as text how many legs have a current value now."""
     status = overview.status
     text = f"{overview.current} of {overview.held} legs"
-
     blind = [login.gateway_id for login in status.logins if login.session_state != "LIVE"]
     if blind:
         return f"{text}; not connected: {', '.join(blind)}"
@@ -226,7 +202,6 @@ def _shown_lines(lines: Lines, width: int) -> list[Text]:
 
 
 def _change(change: DayChange, width: int) -> Text:
-    at = f"{change.at.astimezone():%H:%M:%S}"
-    line = Text(f"{at:<{LABEL}} {printable(change.text)}")
+    line = Text(f"{change.at.astimezone():%H:%M:%S}".ljust(LABEL + 1) + printable(change.text))
     line.truncate(width, overflow="ellipsis")
     return line

@@ -87,8 +87,9 @@ def fitted_table(
     lines = []
     for number in range(len(rows) + 1):
         is_heading = number == 0
-        cells_of_line = [column.cell(number, coloured=not is_heading) for column in shown]
-        line = Text(" " * gap).join(cells_of_line)
+        line = Text(" " * gap).join(
+            [column.cell(number, coloured=not is_heading) for column in shown]
+        )
         line.style = "bold" if is_heading or number >= first_total else ""
         line.no_wrap = True
         line.overflow = "ellipsis"
@@ -209,8 +210,7 @@ def in_view(lines: Sequence[Text | str], height: int) -> list[Text | str]:
     rows = [
         number for number, line in enumerate(lines) if isinstance(line, Text) and not line.style
     ]
-    surplus = len(lines) - height + 1
-    hidden = rows[-surplus:]
+    hidden = rows[height - len(lines) - 1 :]
     shown = [line for number, line in enumerate(lines) if number not in hidden]
     return [*shown, dim_line(f"{len(hidden)} rows have no place on this screen")]
 
@@ -221,8 +221,7 @@ def print_or_watch(render: Callable[[int], Iterable[Text | str]], *, watch: bool
     The width is that of the terminal, or that of the variable COLUMNS. In a pipe each result is
     printed below the one before.
     """
-    has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
-    output = Console(width=None if has_width else PIPE_WIDTH)
+    output = Console(width=None if (sys.stdout.isatty() or "COLUMNS" in os.environ) else PIPE_WIDTH)
     if not watch:
         output.print(Group(*render(output.width)))
         return

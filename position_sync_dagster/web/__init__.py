@@ -1,5 +1,5 @@
 """The money page: one window in a browser that shows what the account is worth now.
 
-`money_page.py` has the routes and the feed, and is light to import; `served_figures.py` reads the
-lake, and is imported when somebody opens the page. `static/` is what the browser gets.
+`money_page.py` has the routes; `served_figures.py` reads the lake when somebody opens the page.
+`pages/` and `static/` are what the browser gets.
 """

@@ -7,7 +7,8 @@ header allows pages of other origins.
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -19,7 +20,6 @@ from starlette.responses import JSONResponse, Response
 
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.errors import (
-    BusyError,
     PositionSyncError,
     UnknownIdError,
     UnknownNameError,
@@ -28,13 +28,12 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.money.campaigns.one_campaign import OneCampaign, read_campaign
 from position_sync_dagster.money.campaigns.results import read_campaigns
-from position_sync_dagster.money.profit.returns import read_returns
 from position_sync_dagster.money.reports.book import COLUMNS, names_ever, open_positions
 from position_sync_dagster.money.reports.figures import VERSION, Figures, amounts_in_cents
 from position_sync_dagster.money.reports.known_names import KnownNames, nearest
 from position_sync_dagster.money.reports.status import plain
-from position_sync_dagster.money.risk.curve import PRICES
 from position_sync_dagster.money.risk.payoff import payoffs
+from position_sync_dagster.money.risk.priced_legs import PricedLegs
 from position_sync_dagster.money.risk.recorded_risk import leg_notes
 from position_sync_dagster.money.risk.scenario_file import Point, folder_of, read_scenarios
 from position_sync_dagster.money.risk.scenarios import Breakdown, scenario_rows
@@ -62,10 +61,10 @@ from position_sync_dagster.web.day_answers import (
     ClosedDayAnswer,
     WhyAnswer,
     WhyQuery,
-    answer_why,
     closed_day,
+    read_why,
 )
-from position_sync_dagster.web.expiry_answers import ExpiryAnswer, ExpiryQuery, expiry_of
+from position_sync_dagster.web.expiry_answers import ExpiryAnswer, ExpiryQuery, read_expiry
 from position_sync_dagster.web.leg_answers import (
     LegAnswer,
     LegQuery,
@@ -84,16 +83,17 @@ from position_sync_dagster.web.results_answers import (
     ResultsQuery,
     ReturnsAnswer,
     ReturnsQuery,
-    answer_fills,
-    answer_results,
+    read_account_returns,
+    read_fills,
+    read_results,
 )
 from position_sync_dagster.web.risk_answers import (
     CurveAnswer,
     CurveQuery,
     ScenariosAnswer,
-    curve_answer,
     left_out_of,
-    scenarios_answer,
+    read_curve,
+    read_scenario_profits,
 )
 from position_sync_dagster.web.served_figures import PageFigures
 
@@ -105,9 +105,6 @@ MOST_LEG_ROWS = 100_000
 
 Query = TypeVar("Query", bound=ApiModel)
 
-# When whoever was refused because others wait may ask again, in seconds.
-RETRY_AFTER_S = 5
-
 
 def _figures(source: PageFigures, _query: MomentQuery, now: datetime) -> str:
     return source.figures(now).to_json()
@@ -117,8 +114,7 @@ def _part(shape: type[ApiModel]) -> Callable[[PageFigures, NoQuery, datetime], d
     """Return what reads the part of the figures that a shape has."""
 
     def read(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str, Any]:
-        figures = source.figures(now).to_dict()
-        return {name: figures[name] for name in shape.model_fields}
+        return {name: source.figures(now).to_dict()[name] for name in shape.model_fields}
 
     return read
 
@@ -128,15 +124,16 @@ def _positions(source: PageFigures, query: PositionsQuery, now: datetime) -> dic
     rows = open_positions(book, query.strategy, query.underlying)
     keys = [f"{account}:{conid}" for account, conid in rows.select(KEY).iter_rows()]
     if query.cursor is not None and query.cursor not in keys:
-        what = f"No open position is that of the cursor {shown(query.cursor)}."
-        raise UserError(what, remedy="It may be closed: begin again, without a cursor.")
+        raise UserError(
+            f"No open position is that of the cursor {shown(query.cursor)}.",
+            remedy="It may be closed: begin again, without a cursor.",
+        )
 
     begin = 0 if query.cursor is None else keys.index(query.cursor) + 1
     end = len(keys) if query.limit is None else begin + query.limit
-    chosen = rows[begin:end].select(query.fields or COLUMNS)
     return {
         "at": book.now,
-        "positions": chosen.to_dicts(),
+        "positions": rows[begin:end].select(query.fields or COLUMNS).to_dicts(),
         "next_cursor": keys[end - 1] if end < len(keys) else None,
     }
 
@@ -158,118 +155,59 @@ def _points_of(source: PageFigures, query: WhatIfQuery) -> list[Point]:
     return points
 
 
-def _what_if(source: PageFigures, query: WhatIfQuery, now: datetime) -> dict[str, Any]:
-    points = _points_of(source, query)
-    changes = query.changes()
-    if changes:
-        compared = source.compared(changes, now)
-        rows = compared.rows(points, query.level)
-        rows = rows_of_choice(rows, query.strategy, query.account)
-        return {
-            "at": compared.before.now,
-            "rows": rows,
-            "left_out": left_out_of(compared.after_legs),
-            "notes": compared.notes,
-        }
+def _require_bounded(legs: PricedLegs, query: WhatIfQuery, points: Sequence[Point]) -> None:
+    """Raise if a query takes too many prices of legs.
 
-    book, legs = source.risk(now)
-    chosen = legs.chosen(query.choice)
-    return {
-        "at": book.now,
-        "rows": scenario_rows(chosen, points, query.level),
-        "left_out": left_out_of(chosen),
-    }
-
-
-def _payoff(source: PageFigures, query: PayoffQuery, now: datetime) -> dict[str, Any]:
-    book, legs = source.risk(now)
-    of_strategies = payoffs(legs.of_strategy(query.strategy), leg_notes(book))
-    return {"at": book.now, "payoffs": [payoff.row for payoff in of_strategies]}
-
-
-def _curve(source: PageFigures, query: CurveQuery, now: datetime) -> dict[str, Any]:
-    changes = query.changes()
-    if not changes:
-        return curve_answer(*source.risk(now), query, notes=())
-
-    after = source.compared(changes, now)
-    return curve_answer(after.after, after.after_legs, query, notes=after.notes)
-
-
-def _scenarios(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str, Any]:
-    scenarios = read_scenarios(folder_of(source.settings.strategies_file))
-    return scenarios_answer(*source.risk(now), scenarios.recorded)
-
-
-def _closed_day(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str, Any]:
-    return closed_day(source.lake, source.figures(now).at)
-
-
-def _expiry(source: PageFigures, query: ExpiryQuery, now: datetime) -> dict[str, Any]:
-    _book, legs = source.risk(now)
-    return expiry_of(legs, query)
-
-
-def _search(source: PageFigures, query: SearchQuery, now: datetime) -> dict[str, Any]:
-    return search(source.figures(now), query)
-
-
-def _leg(source: PageFigures, query: LegQuery, now: datetime) -> dict[str, Any]:
-    return read_leg(source.lake, source.figures(now), query)
-
-
-def _why(source: PageFigures, query: WhyQuery, now: datetime) -> dict[str, Any]:
-    return answer_why(*source.explained(now), query)
-
-
-def _results(source: PageFigures, query: ResultsQuery, _now: datetime) -> dict[str, Any]:
-    return answer_results(source.lake, query)
-
-
-def _campaigns(source: PageFigures, query: CampaignsQuery, _now: datetime) -> dict[str, Any]:
-    return {"campaigns": read_campaigns(source.lake, query.since, query.strategy)}
-
-
-def _returns(source: PageFigures, query: ReturnsQuery, _now: datetime) -> dict[str, Any]:
-    returns = read_returns(source.lake, source.settings, query.by, query.since)
-    return {"since": query.since, "by": query.by, "returns": returns}
-
-
-def _fills(source: PageFigures, query: FillsQuery, _now: datetime) -> dict[str, Any]:
-    return answer_fills(source.lake, source.settings, query)
-
-
-# How many prices of legs a route takes.
-
-
-def _size_of_what_if(source: PageFigures, query: WhatIfQuery, now: datetime) -> int:
-    _book, legs = source.risk(now)
-    chosen = legs.chosen(query.choice).parts.height
+    Raises:
+        UserError: It takes too many.
+    """
     # With trades all legs are priced twice, and each row has what is before and after besides.
-    with_trades = 4 * legs.parts.height
-    count = with_trades if query.changes() else chosen
-
-    size = count * len(_points_of(source, query))
+    size = (
+        4 * legs.parts.height if query.changes() else legs.chosen(query.choice).parts.height
+    ) * len(points)
     most = MOST_LEG_ROWS if query.level is Breakdown.LEG else MOST_LEG_POINTS
     if size > most:
         raise UserError(
             f"These are {size:,} prices of legs, and at most {most:,} are computed at once.",
             remedy="Ask for fewer numbers of spot, vol or days, or for one strategy or underlying.",
         )
-    return size
 
 
-def _size_of_curve(source: PageFigures, query: CurveQuery, now: datetime) -> int:
-    return PRICES * source.risk(now)[1].chosen(query.choice).parts.height
+def _what_if(source: PageFigures, query: WhatIfQuery, now: datetime) -> dict[str, Any]:
+    points = _points_of(source, query)
+    book, legs = source.risk(now)
+    _require_bounded(legs, query, points)
+    changes = query.changes()
+    notes: dict[str, Any] = {}
+    if changes:
+        compared = source.compared(changes, now)
+        book, legs = compared.before, compared.after_legs
+        rows = rows_of_choice(compared.rows(points, query.level), query.strategy, query.account)
+        notes["notes"] = compared.notes
+    else:
+        legs = legs.chosen(query.choice)
+        rows = scenario_rows(legs, points, query.level)
+
+    return {
+        "at": book.now,
+        "rows": rows,
+        "left_out": left_out_of(legs),
+        **notes,
+    }
 
 
-def _size_of_payoff(source: PageFigures, query: PayoffQuery, now: datetime) -> int:
-    return PRICES * source.risk(now)[1].of_strategy(query.strategy).parts.height
+def _payoff(source: PageFigures, query: PayoffQuery, now: datetime) -> dict[str, Any]:
+    book, legs = source.risk(now)
+    rows = [payoff.row for payoff in payoffs(legs.of_strategy(query.strategy), leg_notes(book))]
+    return {"at": book.now, "payoffs": rows}
 
 
-def _size_of_scenarios(source: PageFigures, _query: NoQuery, now: datetime) -> int:
-    scenarios = read_scenarios(folder_of(source.settings.strategies_file))
-    return len(scenarios.recorded) * source.risk(now)[1].parts.height
+def _campaigns(source: PageFigures, query: CampaignsQuery, _now: datetime) -> dict[str, Any]:
+    return {"campaigns": read_campaigns(source.lake, query.since, query.strategy)}
+
+
+def _campaign(source: PageFigures, query: CampaignQuery, _now: datetime) -> OneCampaign:
+    return read_campaign(source.lake, source.settings, query.id)
 
 
 # The names that the parameters of a route may be.
@@ -287,10 +225,6 @@ def _names_ever(source: PageFigures, now: datetime) -> KnownNames:
     return names_ever(source.lake, source.figures(now).book)
 
 
-def _campaign(source: PageFigures, query: CampaignQuery, _now: datetime) -> OneCampaign:
-    return read_campaign(source.lake, source.settings, query.id)
-
-
 @dataclass(frozen=True, slots=True)
 class ApiRoute:
     """A route.
@@ -301,7 +235,7 @@ class ApiRoute:
         answer: The shape of the JSON; None: it answers CSV.
         read: Returns the answer: a text, or values for the shape.
         names: Returns the names that its parameters may be.
-        size: Returns how many prices of legs it takes; it raises if these are too many.
+        is_large: Whether it may take many prices of legs: then one request is read at a time.
         is_tagged: Whether it has an entity tag: it changes only with the tables.
     """
 
@@ -310,7 +244,7 @@ class ApiRoute:
     answer: type | None
     read: Callable[[PageFigures, Any, datetime], Any]
     names: Callable[[PageFigures, datetime], KnownNames] = _names_of_figures
-    size: Callable[[PageFigures, Any, datetime], int] = lambda *_asked: 0
+    is_large: bool = False
     is_tagged: bool = False
 
 
@@ -347,7 +281,7 @@ ROUTES = {
         WhatIfAnswer,
         _what_if,
         _names_of_risk,
-        _size_of_what_if,
+        is_large=True,
     ),
     "payoff": ApiRoute(
         "Break-evens, greatest profit and greatest loss at the next expiry",
@@ -355,54 +289,64 @@ ROUTES = {
         PayoffAnswer,
         _payoff,
         _names_of_risk,
-        _size_of_payoff,
+        is_large=True,
     ),
     "curve": ApiRoute(
         "Profit and greeks over the price: now, on a chosen day, and at the next expiry",
         CurveQuery,
         CurveAnswer,
-        _curve,
+        read_curve,
         _names_of_risk,
-        _size_of_curve,
+        is_large=True,
     ),
     "scenarios": ApiRoute(
         "Profit in the recorded scenarios",
         NoQuery,
         ScenariosAnswer,
-        _scenarios,
-        size=_size_of_scenarios,
+        read_scenario_profits,
+        is_large=True,
     ),
     "closed-day": ApiRoute(
         "Where the profit of the newest closed day came from, and its books",
         NoQuery,
         ClosedDayAnswer,
-        _closed_day,
+        closed_day,
     ),
     "expiry": ApiRoute(
         "What expires, and what may be assigned early",
         ExpiryQuery,
         ExpiryAnswer,
-        _expiry,
+        read_expiry,
         _names_of_risk,
     ),
-    "leg": ApiRoute("A leg, its values of today, and its events", LegQuery, LegAnswer, _leg),
+    "leg": ApiRoute("A leg, its values of today, and its events", LegQuery, LegAnswer, read_leg),
     "search": ApiRoute(
-        "Strategies, underlyings and legs by their names", SearchQuery, SearchAnswer, _search
+        "Strategies, underlyings and legs by their names", SearchQuery, SearchAnswer, search
     ),
     "why": ApiRoute(
-        "Why today's profit of each strategy is what it is", WhyQuery, WhyAnswer, _why, _names_ever
+        "Why today's profit of each strategy is what it is",
+        WhyQuery,
+        WhyAnswer,
+        read_why,
+        _names_ever,
     ),
     "results": ApiRoute(
         "What campaigns that are over brought, by group and by day",
         ResultsQuery,
         ResultsAnswer,
-        _results,
+        read_results,
     ),
     "returns": ApiRoute(
-        "What accounts returned, by time and by money", ReturnsQuery, ReturnsAnswer, _returns
+        "What accounts returned, by time and by money",
+        ReturnsQuery,
+        ReturnsAnswer,
+        read_account_returns,
     ),
     "fills": ApiRoute(
-        "What fills cost against the quote before them, with fees", FillsQuery, FillsAnswer, _fills
+        "What fills cost against the quote before them, with fees",
+        FillsQuery,
+        FillsAnswer,
+        read_fills,
     ),
     "campaigns": ApiRoute(
         "Campaigns that are over", CampaignsQuery, CampaignsAnswer, _campaigns, _names_ever
@@ -423,14 +367,14 @@ def ask(source: PageFigures, name: str, now: datetime, /, **parameters: Any) -> 
         ValidationError: A parameter is not usable.
         UserError: There is no such parameter, account, underlying or strategy; or it is too large.
     """
-    query, asked, _size = _understood(source, name, now, parameters)
+    query, asked = _understood(source, name, now, parameters)
     return ROUTES[name].read(asked, query, now)
 
 
 def _understood(
     source: PageFigures, name: str, now: datetime, parameters: Mapping[str, Any]
-) -> tuple[ApiModel, PageFigures, int]:
-    """Return the query of a route, in which all names are known, what it asks, and its size."""
+) -> tuple[ApiModel, PageFigures]:
+    """Return the query of a route, in which all names are known, and what it asks."""
     route = ROUTES[name]
     query = query_of(route.query, parameters)
     asked = source.played_back(getattr(query, "at", None), now)
@@ -439,7 +383,7 @@ def _understood(
     given = {kind: getattr(query, kind, None) for kind in kinds}
     if any(text is not None for text in given.values()):
         route.names(asked, now).require(**given)
-    return query, asked, route.size(asked, query, now)
+    return query, asked
 
 
 def query_of(shape: type[Query], parameters: Mapping[str, Any]) -> Query:
@@ -461,8 +405,10 @@ def known_parameters(given: Iterable[str], known: Collection[str]) -> None:
     """
     for name in given:
         if name not in known:
-            remedy = nearest(name, known) if known else "It takes none."
-            raise UserError(f"There is no parameter {shown(name)}.", remedy=remedy)
+            raise UserError(
+                f"There is no parameter {shown(name)}.",
+                remedy=nearest(name, known) if known else "It takes none.",
+            )
 
 
 def answer(
@@ -479,22 +425,23 @@ def answer(
     """
     route = ROUTES.get(name)
     if route is None:
-        what = f"There is nothing at /api/v1/{shown(name)}."
-        return problem(404, what, "See /api/v1/openapi.json.")
+        return problem(
+            404, f"There is nothing at /api/v1/{shown(name)}.", "See /api/v1/openapi.json."
+        )
 
     # What is there several times is a list, as with commas.
     given = {each: ",".join(parameters.getlist(each)) for each in parameters}
     try:
-        query, source, size = _understood(source, name, now, given)
+        query, source = _understood(source, name, now, given)
         headers: dict[str, str] = {}
         if route.is_tagged:
             headers["ETag"] = etag_of(source.figures(now))
             if headers["ETag"] in re.findall(r'"[^"]*"', known_tags):
                 return Response(status_code=304, headers=headers)
 
-        with source.turns.of(size):
+        with source.turn if route.is_large else nullcontext():
             content = route.read(source, query, now)
-            return _response(route, content, headers, f"{now:%Y-%m-%d}-{name}")
+        return _response(route, content, headers, f"{now:%Y-%m-%d}-{name}")
     except (PositionSyncError, ValidationError) as error:
         return refusal(error)
 
@@ -503,15 +450,9 @@ def refusal(error: PositionSyncError | ValidationError) -> Response:
     """Return the answer to a request that cannot be answered."""
     if isinstance(error, ValidationError):
         return problem(422, invalid(error), "See /api/v1/openapi.json for the parameters.")
-    if isinstance(error, BusyError):
-        busy = problem(503, error.what, error.remedy, title="Busy")
-        busy.headers["Retry-After"] = f"{RETRY_AFTER_S}"
-        return busy
-
-    status = 422 if isinstance(error, UserError) else 503
     if isinstance(error, UnknownNameError | UnknownIdError):
-        status = 404
-    return problem(status, error.what, error.remedy)
+        return problem(404, error.what, error.remedy)
+    return problem(422 if isinstance(error, UserError) else 503, error.what, error.remedy)
 
 
 def _response(route: ApiRoute, content: Any, headers: dict[str, str], file: str) -> Response:
@@ -528,21 +469,23 @@ def invalid(error: ValidationError) -> str:
     """Return what is wrong with a parameter."""
     first = error.errors()[0]
     name = ".".join(map(str, first["loc"])) or "the query"
-    given = shown(str(first["input"]))
-    return f"{name}={given}: {first['msg']}."
+    return f"{name}={shown(str(first['input']))}: {first['msg']}."
 
 
 _TITLES = {
     404: "Not found",
     422: "A parameter is not usable",
-    503: "The tables cannot be read",  # or too many large computations wait
+    503: "The tables cannot be read",
 }
 
 
-def problem(status: int, detail: str, remedy: str, *, title: str | None = None) -> Response:
+def problem(status: int, detail: str, remedy: str) -> Response:
     """Return an error as RFC 9457 has it."""
-    body = Problem(title=title or _TITLES[status], status=status, detail=detail, remedy=remedy)
-    return JSONResponse(body.model_dump(), status, media_type="application/problem+json")
+    return JSONResponse(
+        Problem(title=_TITLES[status], status=status, detail=detail, remedy=remedy).model_dump(),
+        status,
+        media_type="application/problem+json",
+    )
 
 
 def etag_of(figures: Figures) -> str:
@@ -558,8 +501,8 @@ def etag_of(figures: Figures) -> str:
 
     day = (figures.at.date(), figures.day.since)
     counts = (len(status.attention), figures.current)
-    content = repr((figures.versions, day, logins, counts, limits))
-    digest = hashlib.sha256(content.encode()).hexdigest()[:12]
+    content = repr((figures.versions, day, logins, counts, limits)).encode()
+    digest = hashlib.sha256(content).hexdigest()[:12]
     return f'"{figures.ledger_version or 0}-{digest}"'
 
 
@@ -584,9 +527,12 @@ def openapi() -> dict[str, Any]:
             schema["additionalProperties"] = False
 
     paths["/money/data"] = {"get": _operation_of_feed()}
-    info = {"title": "Position Sync", "version": f"{VERSION}"}
-    components = {"schemas": schemas["$defs"]}
-    return {"openapi": "3.1.0", "info": info, "paths": paths, "components": components}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Position Sync", "version": f"{VERSION}"},
+        "paths": paths,
+        "components": {"schemas": schemas["$defs"]},
+    }
 
 
 def _operation(name: str) -> dict[str, Any]:
@@ -594,21 +540,19 @@ def _operation(name: str) -> dict[str, Any]:
     route = ROUTES[name]
     content: Mapping[str, Any] = {"text/csv": {"schema": {"type": "string"}}}
     if route.answer is not None:
-        content = {"application/json": {"schema": _reference(route.answer)}}
+        content = _content_of("application/json", route.answer)
 
     responses: dict[str, Any] = {"200": {"description": route.summary, "content": content}}
     if route.is_tagged:
-        unchanged = "Nothing has changed since the entity tag in If-None-Match."
-        responses["304"] = {"description": unchanged}
-
-    error = {"application/problem+json": {"schema": _reference(Problem)}}
+        responses["304"] = {
+            "description": "Nothing has changed since the entity tag in If-None-Match."
+        }
     for status, title in _TITLES.items():
         if status != 404 or route.query.model_fields:
-            responses[f"{status}"] = {"description": title, "content": error}
+            responses[f"{status}"] = {"description": title, "content": _ERROR}
 
-    operation_id = name.replace(".", "_").replace("-", "_")
     return {
-        "operationId": operation_id,
+        "operationId": name.replace(".", "_").replace("-", "_"),
         "summary": route.summary,
         "parameters": _parameters(route.query),
         "responses": responses,
@@ -617,40 +561,40 @@ def _operation(name: str) -> dict[str, Any]:
 
 def _operation_of_feed() -> dict[str, Any]:
     """Return the description of what the pages are drawn from."""
-    content = {"application/json": {"schema": _reference(FeedAnswer)}}
-    error = {"application/problem+json": {"schema": _reference(Problem)}}
     return {
         "operationId": "feed",
         "summary": "What the pages are drawn from, once it changed; any release may change it",
         "parameters": _parameters(FeedQuery),
         "responses": {
-            "200": {"description": "The state after that of the query.", "content": content},
+            "200": {
+                "description": "The state after that of the query.",
+                "content": _content_of("application/json", FeedAnswer),
+            },
             "204": {"description": "Nothing came for ten seconds: ask again."},
-            "422": {"description": _TITLES[422], "content": error},
+            "422": {"description": _TITLES[422], "content": _ERROR},
         },
     }
 
 
-def _reference(model: type) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{model.__name__}"}
+def _content_of(kind: str, model: type) -> dict[str, Any]:
+    return {kind: {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
+
+
+_ERROR = _content_of("application/problem+json", Problem)
 
 
 def _parameters(query: type[ApiModel]) -> list[dict[str, Any]]:
     """Return the description of the parameters of a query; lists are separated by commas."""
     schema = query.model_json_schema(ref_template="#/components/schemas/{model}")
-    parameters: list[dict[str, Any]] = []
-    required = schema.get("required", ())
-    for name, of_field in schema.get("properties", {}).items():
-        type_of_field = dict(of_field)
-        description = type_of_field.pop("description", "")
-        parameter = {
+    return [
+        {
             "name": name,
             "in": "query",
-            "required": name in required,
-            "description": description,
+            "required": name in schema.get("required", ()),
+            "description": field.pop("description", ""),
             "style": "form",
             "explode": False,
-            "schema": type_of_field,
+            "schema": field,
         }
-        parameters.append(parameter)
-    return parameters
+        for name, field in schema.get("properties", {}).items()
+    ]

@@ -289,20 +289,28 @@ class UncoveredCall(ApiModel):
     """Shares or futures."""
 
 
-class WhatIfSide(ApiModel):
-    """What a group is before or after trades; of a strategy or an account also its sums.
-
-    The profit after trades has what they give or cost against the mark, the payoffs have what
-    closing realises.
-    """
+class GroupValue(ApiModel):
+    """Value and profit of a group of legs."""
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     value: float | None
     profit: float | None
     left_out: int
+    """The legs that cannot be priced; the sums leave them out."""
     known: int
+    """The legs that can; where they do not carry the sum, value and profit are null."""
     of: int
+    """All legs."""
+
+
+class WhatIfSide(GroupValue):
+    """What a group is before or after trades; of a strategy or an account also its sums.
+
+    The profit after trades has what they give or cost against the mark, the payoffs have what
+    closing realises.
+    """
+
     realised: float | None
     """What trades realise that close parts of it; null: not known."""
     against_mark: float | None
@@ -321,10 +329,8 @@ class WhatIfSide(ApiModel):
     limits_broken: list[str] = []
 
 
-class WhatIfRow(ApiModel):
+class WhatIfRow(GroupValue):
     """Value and profit of a group in a scenario; of a leg also what it is priced with."""
-
-    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     level: Breakdown
     name: str | None
@@ -336,14 +342,6 @@ class WhatIfRow(ApiModel):
     days: float
     account: str | None
     currency: str | None
-    value: float | None
-    profit: float | None
-    left_out: int
-    """The legs that cannot be priced; the sums leave them out."""
-    known: int
-    """The legs that can; where they do not carry the sum, value and profit are null."""
-    of: int
-    """All legs."""
     leg: str | None = None
     underlying_price: float | None = None
     implied_vol: float | None = None
@@ -435,10 +433,9 @@ class PositionsQuery(MomentQuery):
     @field_validator("fields")
     @classmethod
     def _known_fields(cls, fields: list[str]) -> list[str]:
-        for name in fields:
-            if name not in Position.model_fields:
-                remedy = nearest(name, Position.model_fields)
-                raise UserError(f"A position has no field {shown(name)}.", remedy=remedy)
+        for name in set(fields) - Position.model_fields.keys():
+            remedy = nearest(name, Position.model_fields)
+            raise UserError(f"A position has no field {shown(name)}.", remedy=remedy)
         return fields
 
 
@@ -485,11 +482,13 @@ class TradesQuery(ApiModel):
         Raises:
             UserError: One cannot be read.
         """
-        rolled = []
-        for text in self.roll:
-            name, _colon, expiry = text.rpartition(":")
-            rolled.append((name, expiry))
-        return read_changes(self.trade, self.close, rolled, self.account, self.strategy)
+        return read_changes(
+            self.trade,
+            self.close,
+            [(text.rpartition(":")[0], text.rpartition(":")[2]) for text in self.roll],
+            self.account,
+            self.strategy,
+        )
 
 
 class WhatIfQuery(MomentQuery, TradesQuery):

@@ -3,16 +3,14 @@
 from datetime import date, datetime
 from typing import Any
 
-import polars as pl
-
 from position_sync_dagster.lake.schema import TableSpec
 from position_sync_dagster.money.cents import split_in_cents
 from position_sync_dagster.money.lake import MoneyLake, newest_day
 from position_sync_dagster.money.profit.profit import PARTS
 from position_sync_dagster.money.profit.todays_profit import TodaysProfit, of_strategy
-from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.money.tables import BOOKS, PROFIT_EXPLAINED, BookedDay, ExplainedProfit
-from position_sync_dagster.web.api_answers import ApiModel, MomentQuery
+from position_sync_dagster.web.api_answers import ApiModel, MomentQuery, NoQuery
+from position_sync_dagster.web.served_figures import PageFigures
 
 # The parts of the change of a net liquidation that are known.
 BOOKED_PARTS = ("profit", "income", "fees", "interest", "accruals", "rates", "owner")
@@ -30,40 +28,32 @@ class ClosedDayAnswer(ApiModel):
     books: list[BookedDay]
 
 
-def closed_day(lake: MoneyLake, at: datetime) -> dict[str, Any]:
+def closed_day(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str, Any]:
     """Return the rows of the newest days; blocks.
 
     Raises:
         LakeError: A table cannot be used.
     """
-    explained = _newest(lake, PROFIT_EXPLAINED)
-    books = _newest(lake, BOOKS)
+    *parts, unexplained = PARTS
+    explained = _newest(source.lake, PROFIT_EXPLAINED)
+    books = _newest(source.lake, BOOKS)
     return {
-        "at": at,
+        "at": source.figures(now).at,
         "explained_day": _day(explained),
-        "explained": [_explained_in_cents(row) for row in explained.iter_rows(named=True)],
+        "explained": [split_in_cents(row, "profit", parts, unexplained) for row in explained],
         "books_day": _day(books),
-        "books": [_booked_in_cents(row) for row in books.iter_rows(named=True)],
+        "books": [split_in_cents(row, "change", BOOKED_PARTS, "difference") for row in books],
     }
 
 
-def _explained_in_cents(row: dict[str, Any]) -> dict[str, Any]:
-    *parts, unexplained = PARTS
-    return split_in_cents(row, "profit", parts, unexplained)
-
-
-def _booked_in_cents(row: dict[str, Any]) -> dict[str, Any]:
-    return split_in_cents(row, "change", BOOKED_PARTS, "difference")
-
-
-def _newest(lake: MoneyLake, spec: TableSpec) -> pl.DataFrame:
+def _newest(lake: MoneyLake, spec: TableSpec) -> list[dict[str, Any]]:
     """Return the rows of the newest day of a table; none where nothing wrote it yet."""
     table = lake.derived_table(spec)
-    return newest_day(table) if table.exists() else spec.empty
+    return newest_day(table).to_dicts() if table.exists() else []
 
 
-def _day(rows: pl.DataFrame) -> date | None:
-    return None if rows.is_empty() else rows.get_column("session_date")[0]
+def _day(rows: list[dict[str, Any]]) -> date | None:
+    return rows[0]["session_date"] if rows else None
 
 
 class WhyQuery(MomentQuery):
@@ -82,11 +72,11 @@ class WhyAnswer(ApiModel):
     """By strategy, account and currency."""
 
 
-def answer_why(figures: Figures, rows: list[TodaysProfit], query: WhyQuery) -> dict[str, Any]:
-    """Return the rows of the newest explanation.
+def read_why(source: PageFigures, query: WhyQuery, now: datetime) -> dict[str, Any]:
+    """Return the rows of the newest explanation; blocks.
 
     Raises:
         UnknownStrategyError: The strategy has no leg.
     """
-    book = figures.book
-    return {"at": book.now, "rows": of_strategy(rows, query.strategy, book)}
+    figures, rows = source.explained(now)
+    return {"at": figures.book.now, "rows": of_strategy(rows, query.strategy, figures.book)}

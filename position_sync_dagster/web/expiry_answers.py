@@ -6,11 +6,8 @@ from typing import Any
 from pydantic import Field
 
 from position_sync_dagster.money.risk.deliveries import expiry_report
-from position_sync_dagster.money.risk.priced_legs import PricedLegs
 from position_sync_dagster.web.api_answers import ApiModel
-
-# What expires within a week.
-SOON_DAYS = 7
+from position_sync_dagster.web.served_figures import SOON_DAYS, PageFigures
 
 
 class ExpiryQuery(ApiModel):
@@ -89,7 +86,9 @@ class ExpiryAnswer(ApiModel):
     undated: list[Undated]
 
 
-def expiry_of(legs: PricedLegs, query: ExpiryQuery) -> dict[str, Any]:
-    """Return what expires within some days, as `position-sync expiry` lists it."""
-    report = expiry_report(legs, days=query.days, strategy=query.strategy)
-    return {"at": legs.given.now, "days": query.days} | report
+def read_expiry(source: PageFigures, query: ExpiryQuery, now: datetime) -> dict[str, Any]:
+    """Return what expires within some days, as `position-sync expiry` lists it; blocks."""
+    _book, legs = source.risk(now)
+    return {"at": legs.given.now, "days": query.days} | expiry_report(
+        legs, days=query.days, strategy=query.strategy
+    )

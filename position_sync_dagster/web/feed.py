@@ -56,14 +56,13 @@ def next_state(
         return State(sequence, rows, figures, changed=None)
 
     changed_rows = [row for key, row in rows.items() if before.rows.get(key) != row]
-    removed_keys = [key for key in before.rows if key not in rows]
+    gone = [key for key in before.rows if key not in rows]
     changed_figures = {
         name: value
         for name, value in figures.items()
         if name not in before.figures or before.figures[name] != value
     }
-
-    changed = _packed(sequence, changed_rows, changed_figures, gone=removed_keys)
+    changed = _packed(sequence, changed_rows, changed_figures, gone=gone)
     return State(sequence, rows, figures, changed)
 
 
@@ -105,8 +104,9 @@ class Feed:
 
         if state is None:
             return None
-        is_next = state.sequence == sequence + 1
-        return state.changed if is_next and state.changed is not None else state.whole
+        if state.changed is not None and state.sequence == sequence + 1:
+            return state.changed
+        return state.whole
 
     def played_back(self, at: datetime, *, curves: bool) -> bytes:
         """Return all figures of a past moment, compressed; blocks.
@@ -122,8 +122,7 @@ class Feed:
         rows, figures = of_moment.read(now)
         if curves:
             figures |= of_moment.curves(now)
-        shown = {**figures, **self._more, "trouble": None}
-        return State(0, rows, shown, changed=None).whole
+        return State(0, rows, {**figures, **self._more, "trouble": None}, changed=None).whole
 
     async def _read_on(self) -> None:
         while time.monotonic() - self._asked_at < 2 * WAIT_S:

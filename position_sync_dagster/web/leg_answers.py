@@ -5,16 +5,15 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-import polars as pl
 from pydantic import Field
 
 from position_sync_dagster.errors import UnknownIdError
-from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.book import COLUMNS
 from position_sync_dagster.money.reports.changes import DayChange
 from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.money.reports.provenance import LedgerProvenance
 from position_sync_dagster.web.api_answers import ApiModel, Position
+from position_sync_dagster.web.served_figures import PageFigures
 
 # The most values of a day that are returned, the newest.
 MOST_VALUES = 1000
@@ -64,17 +63,20 @@ class LegAnswer(ApiModel):
     """What happened to it today, the newest first."""
 
 
-def read_leg(lake: MoneyLake, figures: Figures, query: LegQuery) -> dict[str, Any]:
+def read_leg(source: PageFigures, query: LegQuery, now: datetime) -> dict[str, Any]:
     """Return a leg with its values of today; blocks.
 
     Raises:
         UnknownIdError: It is not held, and has no value of today.
         LakeError: A table cannot be used.
     """
-    is_leg = (pl.col("account") == query.account) & (pl.col("conid") == query.conid)
-    held = figures.positions.filter(is_leg).select(COLUMNS).to_dicts()
-    ledger = LedgerProvenance(lake.updates.table)
-    rows, more = ledger.of_holding(
+    figures = source.figures(now)
+    held = (
+        figures.positions.filter(account=query.account, conid=query.conid)
+        .select(COLUMNS)
+        .to_dicts()
+    )
+    rows, more = LedgerProvenance(source.lake.updates.table).of_holding(
         query.account, query.conid, since=figures.day.since, limit=MOST_VALUES
     )
     if not held and rows.is_empty():
@@ -83,18 +85,16 @@ def read_leg(lake: MoneyLake, figures: Figures, query: LegQuery) -> dict[str, An
             remedy="`position-sync positions --closed` lists accounts and conids.",
         )
 
-    changes = [
-        change
-        for change in figures.changes
-        if change.account in (None, query.account) and query.conid in change.conids
-    ]
-
     return {
         "at": figures.at,
         "position": held[0] if held else None,
         "values": rows.select(*LegValue.model_fields).to_dicts(),
         "more": more,
-        "changes": changes,
+        "changes": [
+            change
+            for change in figures.changes
+            if change.account in (None, query.account) and query.conid in change.conids
+        ],
     }
 
 
@@ -136,16 +136,15 @@ class SearchAnswer(ApiModel):
     """How many others there are."""
 
 
-def search(figures: Figures, query: SearchQuery) -> dict[str, Any]:
-    """Return the names that have all words of a text."""
+def search(source: PageFigures, query: SearchQuery, now: datetime) -> dict[str, Any]:
+    """Return the names that have all words of a text; blocks."""
     words = query.text.casefold().split()
-    matches = []
-    for match in _names(figures):
-        name = match.name.casefold()
-        if words and all(word in name for word in words):
-            matches.append(match)
-
-    shown = [match.model_dump() for match in matches[:MOST_MATCHES]]
+    matches = [
+        match.model_dump()
+        for match in _names(source.figures(now))
+        if words and all(word in match.name.casefold() for word in words)
+    ]
+    shown = matches[:MOST_MATCHES]
     return {"matches": shown, "more": len(matches) - len(shown)}
 
 

@@ -6,7 +6,7 @@ and no amount of money is among them. `deploy/grafana` draws them, `deploy/prome
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from importlib.metadata import version
@@ -138,41 +138,44 @@ def _gauge(name: str, text: str, samples: Iterable[Sample], *labels: str) -> Gau
     return gauge
 
 
-def _of_logins(logins: Iterable[LoginStatus]) -> Iterator[Metric]:
-    states: list[Sample] = []
-    lines: list[Sample] = []
-    limits: list[Sample] = []
-    for login in logins:
-        current = login.session_state or NEVER_OWNED
-        states += [
-            ((login.gateway_id, state), float(state == current))
-            for state in (*SessionState, NEVER_OWNED)
-        ]
-        lines.append(((login.gateway_id,), login.lines_in_use))
-        limits.append(((login.gateway_id,), login.line_limit))
+def _of_logins(logins: Sequence[LoginStatus]) -> Iterator[Metric]:
+    states: list[Sample] = [
+        ((login.gateway_id, state), float(state == (login.session_state or NEVER_OWNED)))
+        for login in logins
+        for state in (*SessionState, NEVER_OWNED)
+    ]
+    yield _gauge(
+        "login_state",
+        "1 for the state that the stream of a login is in, 0 for the others.",
+        states,
+        "gateway",
+        "state",
+    )
 
-    text = "1 for the state that the stream of a login is in, 0 for the others."
-    yield _gauge("login_state", text, states, "gateway", "state")
+    lines: list[Sample] = [((login.gateway_id,), login.lines_in_use) for login in logins]
     yield _gauge("lines_in_use", "Market data lines in use.", lines, "gateway")
+    limits: list[Sample] = [((login.gateway_id,), login.line_limit) for login in logins]
     yield _gauge("line_limit", "Market data lines that a login may use.", limits, "gateway")
 
 
 def _of_legs(figures: Figures) -> Iterator[Metric]:
     status = figures.status
-    counts: dict[str, int] = {
-        "held": figures.held,
-        "current": figures.current,
-        "active": status.active_legs,
-        "active_held": status.legs_held,
-        "streamed": status.legs_streamed,
-        "queued": status.legs_queued,
-        "unresolved": len(status.unresolved_legs),
-    }
-    samples: list[Sample] = [((kind,), count) for kind, count in counts.items()]
+    samples: list[Sample] = [
+        (("held",), figures.held),
+        (("current",), figures.current),
+        (("active",), status.active_legs),
+        (("active_held",), status.legs_held),
+        (("streamed",), status.legs_streamed),
+        (("queued",), status.legs_queued),
+        (("unresolved",), len(status.unresolved_legs)),
+    ]
     yield _gauge("legs", "Legs: held, with a current value, of active strategies …", samples, "is")
 
-    text = "Age of the oldest price of a holding; absent while one is unknown."
-    yield _gauge("oldest_value_age_seconds", text, [((), figures.oldest_age_s)])
+    yield _gauge(
+        "oldest_value_age_seconds",
+        "Age of the oldest price of a holding; absent while one is unknown.",
+        [((), figures.oldest_age_s)],
+    )
 
 
 def _of_queue(status: Status) -> Iterator[Metric]:
@@ -181,12 +184,16 @@ def _of_queue(status: Status) -> Iterator[Metric]:
     yield _gauge("queue_requests", text, samples, "status")
 
     # Nothing waits: that is a wait of no time, which an alert compares.
-    waited = status.oldest_pending_age_s if status.queue.get("PENDING") else 0.0
-    yield _gauge("queue_oldest_wait_seconds", "How long the oldest request waits.", [((), waited)])
+    yield _gauge(
+        "queue_oldest_wait_seconds",
+        "How long the oldest request waits.",
+        [((), status.oldest_pending_age_s if status.queue.get("PENDING") else 0.0)],
+    )
 
-    age = seconds_since(status.last_drained_at, status.at)
     text = "Time since a request was last answered by a row."
-    yield _gauge("last_drained_age_seconds", text, [((), age)])
+    yield _gauge(
+        "last_drained_age_seconds", text, [((), seconds_since(status.last_drained_at, status.at))]
+    )
 
 
 def _of_ticks() -> Iterator[Metric]:
@@ -209,7 +216,6 @@ def _of_ticks() -> Iterator[Metric]:
 @cache
 def _versions() -> InfoMetricFamily:
     """Return the versions of the product and of what it stands on."""
-    versions = {package.replace("-", "_"): version(package) for package in PACKAGES}
-    own = version(dagster_files.NAME)
-    info = {"version": own, "python": platform.python_version(), **versions}
+    info = {package.replace("-", "_"): version(package) for package in PACKAGES}
+    info |= {"version": version(dagster_files.NAME), "python": platform.python_version()}
     return InfoMetricFamily(PREFIX, "Versions of the product and its libraries.", value=info)

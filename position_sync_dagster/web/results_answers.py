@@ -1,6 +1,6 @@
 """What `/api/v1` answers about results: groups, days, campaigns, and one campaign."""
 
-from datetime import date
+from datetime import date, datetime
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
@@ -16,8 +16,7 @@ from position_sync_dagster.money.campaigns.results import (
     read_days,
     results_of,
 )
-from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.profit.returns import Period, PeriodReturn
+from position_sync_dagster.money.profit.returns import Period, PeriodReturn, read_returns
 from position_sync_dagster.money.reports.fill_costs import (
     FillCost,
     FillGrouping,
@@ -25,8 +24,8 @@ from position_sync_dagster.money.reports.fill_costs import (
     grouped_costs,
     read_fill_costs,
 )
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.web.api_answers import ApiModel
+from position_sync_dagster.web.served_figures import PageFigures
 
 
 class ResultsAnswer(ApiModel):
@@ -115,16 +114,34 @@ class CampaignQuery(ApiModel):
     """A `campaign_id`."""
 
 
-def answer_results(lake: MoneyLake, query: ResultsQuery) -> dict[str, Any]:
-    """Return the answer of `results`."""
-    campaigns = read_campaigns(lake, query.since)
-    results = [result.row for result in results_of(campaigns, query.by)]
-    days = read_days(lake, campaigns, query.since)
-    return {"since": query.since, "by": query.by, "results": results, "days": days}
+def read_results(source: PageFigures, query: ResultsQuery, _now: datetime) -> dict[str, Any]:
+    """Return the answer of `results`; blocks."""
+    campaigns = read_campaigns(source.lake, query.since)
+    return {
+        "since": query.since,
+        "by": query.by,
+        "results": [result.row for result in results_of(campaigns, query.by)],
+        "days": read_days(source.lake, campaigns, query.since),
+    }
 
 
-def answer_fills(lake: MoneyLake, settings: Settings, query: FillsQuery) -> dict[str, Any]:
-    """Return the answer of `fills`."""
-    fills = read_fill_costs(lake, settings, query.since)
-    groups = grouped_costs(fills, query.by)
-    return {"since": query.since, "by": query.by, "groups": groups, "fills": fills}
+def read_account_returns(
+    source: PageFigures, query: ReturnsQuery, _now: datetime
+) -> dict[str, Any]:
+    """Return the answer of `returns`; blocks."""
+    return {
+        "since": query.since,
+        "by": query.by,
+        "returns": read_returns(source.lake, source.settings, query.by, query.since),
+    }
+
+
+def read_fills(source: PageFigures, query: FillsQuery, _now: datetime) -> dict[str, Any]:
+    """Return the answer of `fills`; blocks."""
+    fills = read_fill_costs(source.lake, source.settings, query.since)
+    return {
+        "since": query.since,
+        "by": query.by,
+        "groups": grouped_costs(fills, query.by),
+        "fills": fills,
+    }

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.risk.curve import CurveRow
 from position_sync_dagster.money.risk.priced_legs import PricedLegs
 from position_sync_dagster.money.risk.recorded_risk import curves_of_choice
-from position_sync_dagster.money.risk.scenario_file import Point
+from position_sync_dagster.money.risk.scenario_file import Point, folder_of, read_scenarios
 from position_sync_dagster.money.risk.scenarios import Breakdown, profits
-from position_sync_dagster.web.api_answers import ApiModel, LeftOut, TradesQuery
+from position_sync_dagster.web.api_answers import ApiModel, LeftOut, NoQuery, TradesQuery
+from position_sync_dagster.web.served_figures import PageFigures
 
 
 class CurveQuery(TradesQuery):
@@ -35,17 +35,16 @@ class CurveAnswer(ApiModel):
     """What priced each trade."""
 
 
-def curve_answer(
-    book: Book, legs: PricedLegs, query: CurveQuery, notes: Sequence[str]
-) -> dict[str, Any]:
-    """Return the curves of what a query chooses.
+def read_curve(source: PageFigures, query: CurveQuery, now: datetime) -> dict[str, Any]:
+    """Return the curves of what a query chooses, with trades as it is after them; blocks."""
+    changes = query.changes()
+    notes: Sequence[str] = ()
+    if changes:
+        compared = source.compared(changes, now)
+        book, legs, notes = compared.after, compared.after_legs, compared.notes
+    else:
+        book, legs = source.risk(now)
 
-    Args:
-        book: The book; with trades as it is after them.
-        legs: All parts of its holdings.
-        query: What is chosen.
-        notes: What priced each trade.
-    """
     curves = curves_of_choice(book, legs, query.choice, Point(vol=query.vol, days=query.days))
     return {"at": book.now, "days": query.days, "vol": query.vol, "curves": curves, "notes": notes}
 
@@ -76,11 +75,16 @@ class ScenariosAnswer(ApiModel):
     left_out: list[LeftOut]
 
 
-def scenarios_answer(book: Book, legs: PricedLegs, points: Sequence[Point]) -> dict[str, Any]:
-    """Return the profit of each account, strategy and underlying in each of some scenarios."""
-    names = [point.name or "" for point in points]
-    rows = profits(legs, points)
-    return {"at": book.now, "names": names, "rows": rows, "left_out": left_out_of(legs)}
+def read_scenario_profits(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str, Any]:
+    """Return the profit of accounts, strategies and underlyings in the recorded scenarios."""
+    points = read_scenarios(folder_of(source.settings.strategies_file)).recorded
+    book, legs = source.risk(now)
+    return {
+        "at": book.now,
+        "names": [point.name or "" for point in points],
+        "rows": profits(legs, points),
+        "left_out": left_out_of(legs),
+    }
 
 
 def left_out_of(legs: PricedLegs) -> list[dict[str, Any]]:

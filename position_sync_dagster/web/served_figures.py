@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from operator import itemgetter
 from threading import Lock
@@ -13,6 +12,7 @@ import polars as pl
 from polars import col
 
 from position_sync_dagster.domain.clock import A_DAY, NEVER, elapsed
+from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.money.as_of import Past, require_past
 from position_sync_dagster.money.lake import MoneyLake
@@ -27,15 +27,12 @@ from position_sync_dagster.money.risk.priced_legs import PricedLegs
 from position_sync_dagster.money.risk.recorded_risk import price_legs
 from position_sync_dagster.money.risk.scenario_file import (
     STANDARD,
-    Point,
     folder_of,
     read_scenarios,
 )
 from position_sync_dagster.money.risk.scenarios import profits
 from position_sync_dagster.money.risk.what_if import Changes, WhatIf, what_if_of
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.web.expiry_answers import SOON_DAYS
-from position_sync_dagster.web.turns import Turns
 
 # How often the curves of the day, which read half a day of the ledger, and scenarios are computed;
 # less often if that takes their thread over `SLOW_SHARE` of a core.
@@ -57,6 +54,9 @@ MOST_MOMENTS = 4
 
 # How many scenarios have room beside a strategy, and the largest move of the usual ones.
 MOST_SCENARIOS, MOST_SHOWN_PERCENT = 6, 10
+
+# How many days ahead an expiry may need a decision.
+SOON_DAYS = 7
 
 # How many decisions are sent.
 MOST_DECISIONS = 100
@@ -87,14 +87,6 @@ COLUMNS = (
     "key", "strategy", "quantity", "source", "current", "unvalued", "greekless", "priced_at",
     *OF_LEG, *OF_PART,
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class SlowFigures:
-    """Curves and scenarios, and the time until they are computed again."""
-
-    shown: dict[str, Any]
-    until_next: timedelta
 
 
 class Shared(Generic[Value]):
@@ -138,11 +130,12 @@ class PageFigures:
         self._figures = Shared(self._read_figures, FRESH)
         self._risk = Shared(self._price, RISK_FRESH)
         self._explained = Shared(self._explain, SLOW_EVERY)
-        self.turns = Turns()
+        self.turn = Lock()  # of large computations
         self._thread = ThreadPoolExecutor(1, "slow figures")
-        self._computing: Future[SlowFigures] | None = None
-        self._slow = SlowFigures(NO_SLOW_FIGURES, BEGINNING)
+        self._computing: Future[dict[str, Any]] | None = None
+        self._slow = NO_SLOW_FIGURES
         self._slow_since = NEVER
+        self._slow_every = BEGINNING
 
     def read(self, now: datetime) -> tuple[dict[str, Row], dict[str, Any]]:
         """Return the parts of the holdings by their key, and all other figures; blocks.
@@ -161,25 +154,25 @@ class PageFigures:
             self._computing = None  # after an error they are computed anew
             self._slow = computed.result()
 
-        is_due = elapsed(self._slow_since, figures.at) >= self._slow.until_next
-        if self._computing is None and is_due:
+        if self._computing is None and (elapsed(self._slow_since, figures.at) >= self._slow_every):
             self._computing = self._thread.submit(self._compute_slow, figures)
             self._slow_since = figures.at
-        return self._slow.shown
+        return self._slow
 
-    def _compute_slow(self, figures: Figures) -> SlowFigures:
+    def _compute_slow(self, figures: Figures) -> dict[str, Any]:
         """Return the curves of the day, what would be gained if prices moved, and what to decide.
 
-        It blocks.
+        It blocks, and decides when they are computed again.
         """
         began = time.thread_time()
         curves = shown_curves(read_curves(self.lake, figures.book))
-        moved = self._moved(figures)
-        shown = plain(curves | moved | {"margins": margins_of(self.lake, figures.at)})
+        slow: dict[str, Any] = plain(
+            curves | self._moved(figures) | {"margins": margins_of(self.lake, figures.at)}
+        )
         has_line = any(len(curve["points"]) > 1 for curve in curves["curves"])
-        every = SLOW_EVERY if has_line else BEGINNING
         worked = timedelta(seconds=time.thread_time() - began)
-        return SlowFigures(shown, max(every, worked / SLOW_SHARE))
+        self._slow_every = max(SLOW_EVERY if has_line else BEGINNING, worked / SLOW_SHARE)
+        return slow
 
     def curves(self, now: datetime) -> dict[str, Any]:
         """Return the curves of the day that ends with the moment of the figures; blocks."""
@@ -190,8 +183,10 @@ class PageFigures:
         try:
             return _scenarios_of(self.settings, figures, self.risk(figures.at)[1])
         except PositionSyncError as error:
-            scenarios = NO_SCENARIOS | {"at": figures.at, "trouble": str(error)}
-            return {"scenarios": scenarios, "decisions": []}
+            return {
+                "scenarios": NO_SCENARIOS | {"at": figures.at, "trouble": str(error)},
+                "decisions": [],
+            }
 
     def figures(self, now: datetime) -> Figures:
         """Return figures that are at most FRESH old; blocks.
@@ -219,7 +214,7 @@ class PageFigures:
         figures = self._moments.get(at)
         if figures is None:
             figures = PageFigures(self.settings, self.lake, Past(at=at))
-            figures.turns = self.turns
+            figures.turn = self.turn
             self._moments = {**dict([*self._moments.items()][1 - MOST_MOMENTS :]), at: figures}
         return figures
 
@@ -269,20 +264,17 @@ def shown_curves(curves: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Returns:
         `curves`, strategies first, by their newest profits, and how many of these are `hidden`.
     """
-    accounts = []
-    strategies = []
-    for curve in curves:
-        known = [profit for _at, profit in curve["points"] if profit is not None]
-        if curve.get("is_account"):
-            accounts.append(curve)
-        elif known:
-            strategies.append((known[-1], curve))
+    accounts = [curve for curve in curves if curve.get("is_account")]
+    strategies = [
+        (known[-1], curve)
+        for curve in curves
+        if not curve.get("is_account")
+        and (known := [profit for _at, profit in curve["points"] if profit is not None])
+    ]
 
-    strategies.sort(key=itemgetter(0))
-    by_profit = [curve for _profit, curve in strategies]
+    by_profit = [curve for _profit, curve in sorted(strategies, key=itemgetter(0))]
     hidden = max(0, len(by_profit) - 2 * MOST_CURVES)
-    if hidden:
-        by_profit = [*by_profit[:MOST_CURVES], *by_profit[-MOST_CURVES:]]
+    del by_profit[MOST_CURVES : MOST_CURVES + hidden]
     return {"curves": [*by_profit, *accounts], "curves_hidden": hidden}
 
 
@@ -293,15 +285,11 @@ def _scenarios_of(settings: Settings, figures: Figures, legs: PricedLegs) -> dic
         PositionSyncError: The file of scenarios has a mistake.
     """
     from_file = read_scenarios(folder_of(settings.strategies_file))
-    points: list[Point] = [
-        point for point in STANDARD if not point.vol and abs(point.spot) <= MOST_SHOWN_PERCENT
-    ]
-    points += from_file.points.values()
-    points = points[:MOST_SCENARIOS]
-
+    usual = [point for point in STANDARD if not point.vol and abs(point.spot) <= MOST_SHOWN_PERCENT]
+    points = [*usual, *from_file.points.values()][:MOST_SCENARIOS]
     rows = profits(legs, points)
     names = [point.name for point in points]
-    moves = [points.index(point) for point in STANDARD if not point.vol and point.spot in MOVES]
+    moves = [place for place, point in enumerate(usual) if point.spot in MOVES]
     expiry = expiry_report(legs, days=SOON_DAYS)
     return {
         "scenarios": {"at": figures.at, "names": names, "rows": rows},
@@ -320,36 +308,29 @@ def shown(figures: Figures) -> dict[str, Any]:
 
 def parts_of(figures: Figures) -> dict[str, Row]:
     """Return each part of a holding by its key, in the order of COLUMNS."""
-    key = ("account", "conid")
-    of_leg = figures.positions.select(*key, *OF_LEG, "current", "confirmed_at")
-    parts_of_legs = figures.book.split.parts.select(_columns_of_parts(key))
-    with_legs = parts_of_legs.join(of_leg, on=key, how="left", maintain_order="left")
-
-    priced_at = col.confirmed_at.dt.timestamp("ms")
-    expiry = col.expiry.dt.to_string("iso")
-    # As the price: of one share, in the unit of the quotes.
-    average_cost = col.average_cost / col.multiplier * col.magnifier
-    named = with_legs.with_columns(expiry, priced_at=priced_at, average_cost=average_cost)
-    texts = pl.col(pl.String).str.replace_all(NOT_SHOWN, "�").str.slice(0, LONGEST_TEXT)
-    rows = named.select(COLUMNS).with_columns(pl.col(pl.Float64).fill_nan(None), texts)
-    return {row[0]: list(row) for row in rows.iter_rows()}
-
-
-def _columns_of_parts(key: Sequence[str]) -> list[pl.Expr]:
-    """Return the columns of a part that do not come from its leg, and those that name it."""
-    of_part = ("strategy_id", *key)
+    of_leg = figures.positions.select(*KEY, *OF_LEG, "current", "confirmed_at")
+    of_part = ("strategy_id", *KEY)
     number = pl.int_range(pl.len()).over(of_part)
-    source = pl.coalesce("price_kind", "value_source", pl.lit("NONE"))
     feed = pl.when("delayed").then(pl.lit(" delayed")).otherwise(pl.lit(""))
-    quantity = pl.col("position") * pl.col("share")
-    has_no_greeks = pl.col("is_option") & pl.col("greekless")
+    named = figures.book.split.parts.select(
+        *of_part,
+        *(name for name in OF_PART if name not in KEY),
+        "multiplier",
+        "magnifier",
+        strategy="strategy_id",
+        key=pl.format("{}|{}|{}|{}", *of_part, number),
+        quantity=col.position * col.share,
+        source=pl.coalesce("price_kind", "value_source", pl.lit("NONE")) + feed,
+        unvalued=col.valueless.cast(pl.Int64),
+        greekless=(col.is_option & col.greekless).cast(pl.Int64),
+    )
 
-    columns = [pl.col(name) for name in (*of_part, "multiplier", "magnifier")]
-    columns.append(pl.format("{}|{}|{}|{}", *of_part, number).alias("key"))
-    columns.append(pl.col("strategy_id").alias("strategy"))
-    columns.append(quantity.alias("quantity"))
-    columns.append((source + feed).alias("source"))
-    columns.append(pl.col("valueless").cast(pl.Int64).alias("unvalued"))
-    columns.append(has_no_greeks.cast(pl.Int64).alias("greekless"))
-    columns += [pl.col(name) for name in OF_PART if name not in key]
-    return columns
+    with_legs = named.join(of_leg, on=KEY, how="left", maintain_order="left").with_columns(
+        col.expiry.dt.to_string("iso"),
+        priced_at=col.confirmed_at.dt.timestamp("ms"),
+        # As the price: of one share, in the unit of the quotes.
+        average_cost=col.average_cost / col.multiplier * col.magnifier,
+    )
+    texts = pl.col(pl.String).str.replace_all(NOT_SHOWN, "�").str.slice(0, LONGEST_TEXT)
+    rows = with_legs.select(COLUMNS).with_columns(pl.col(pl.Float64).fill_nan(None), texts)
+    return {row[0]: list(row) for row in rows.iter_rows()}

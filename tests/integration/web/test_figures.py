@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from unittest.mock import Mock
 
@@ -17,7 +18,7 @@ import pytest
 from mcp.shared.memory import create_connected_server_and_client_session
 from starlette.datastructures import QueryParams
 
-from position_sync_dagster.cli.mcp import MOST_CHARACTERS, Tools, assistant_server
+from position_sync_dagster.cli.mcp import MOST_CHARACTERS, assistant_server, told
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
@@ -31,7 +32,7 @@ from position_sync_dagster.money.reports.figures import COLUMNS as REPORTED
 from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.money.risk.terms import NotPriced
 from position_sync_dagster.money.tables import BOOKS, PROFIT_EXPLAINED
-from position_sync_dagster.web import api, served_figures, turns
+from position_sync_dagster.web import api, served_figures
 from position_sync_dagster.web.api import ROUTES
 from position_sync_dagster.web.api_answers import WhatIfAnswer
 from position_sync_dagster.web.served_figures import COLUMNS, PageFigures, shown_curves
@@ -614,17 +615,23 @@ async def test_legs_at_too_many_scenarios_are_refused_before_anything_is_compute
     assert after_trade.json()["detail"].startswith("These are 16 prices of legs")
 
 
-def test_a_large_computation_beyond_the_queue_may_be_asked_for_again(lake, settings, monkeypatch):
+def test_a_large_computation_waits_for_the_one_before_and_others_do_not(lake, settings):
     lake.updates.sync.append([row(1)])
-    monkeypatch.setattr(turns, "MOST_WAITING", 0)
     source = PageFigures(settings)
-    asked = ("curve", QueryParams(""), "", source, utc_now())
-    with source.turns.of(turns.SMALL_LEG_POINTS):
-        assert api.answer(*asked).status_code == 200
-        monkeypatch.setattr(turns, "SMALL_LEG_POINTS", 1)
-        refused = api.answer(*asked)
-    assert refused.status_code == 503
-    assert refused.headers["Retry-After"] == "5"
+    answered: list[int] = []
+
+    def ask(name: str) -> None:
+        answer = api.answer(name, QueryParams(""), "", source, utc_now())
+        answered.append(answer.status_code)
+
+    waiting = Thread(target=ask, args=("curve",))
+    with source.turn:
+        waiting.start()
+        ask("figures")
+        assert waiting.is_alive()
+        assert answered == [200]
+    waiting.join(60)
+    assert answered == [200, 200]
 
 
 async def test_tables_that_cannot_be_read_are_a_problem(client, settings):
@@ -647,9 +654,7 @@ async def test_an_unknown_name_or_parameter_is_an_error_for_an_assistant(
         "what_if": ({"close": ["iron-condr-1"]}, "The nearest are: iron-condor-1"),
         "changes": ({"strategy": "iron-condor-1"}, "There is no parameter 'strategy'"),
     }
-    async with create_connected_server_and_client_session(
-        assistant_server(Tools(settings, lake))
-    ) as session:
+    async with create_connected_server_and_client_session(assistant_server(settings)) as session:
         for tool, (arguments, said) in asked.items():
             answer = await session.call_tool(tool, arguments)
             assert (answer.isError, said in answer.content[0].text) == (True, True), tool
@@ -676,7 +681,7 @@ async def test_a_trade_that_is_thought_of_is_answered_over_http_and_for_an_assis
     assert sides == [["-2 SPY"], ["-2 SPY", "-1 SPY"]]
     assert "the price that was given" in after["notes"][0]
 
-    of_assistant = Tools(settings, lake).what_if(trades=[trade], spot=[0.0, 5.0])
+    of_assistant = told(settings, "what_if", trade=[trade], spot=[0.0, 5.0])["what_if"]
     assert [row["after"]["profit"] for row in of_assistant] == [
         pytest.approx(row["after"]["profit"], rel=0.01) for row in answer["rows"]
     ]
@@ -692,14 +697,12 @@ async def test_a_trade_that_is_thought_of_is_answered_over_http_and_for_an_assis
 async def test_an_answer_for_an_assistant_is_short_and_says_how_to_ask_on(lake, settings):
     lake.registry.sync.add_many([leg(conid, f"strategy-{conid}") for conid in range(1, 60)])
     lake.updates.sync.append([row(conid) for conid in range(1, 60)])
-    async with create_connected_server_and_client_session(
-        assistant_server(Tools(settings, lake))
-    ) as session:
+    async with create_connected_server_and_client_session(assistant_server(settings)) as session:
         greeting = await session.initialize()
         assert greeting.serverInfo.version == metadata.version("position-sync-dagster")
         assert "ask the same tool again" in greeting.instructions
 
-        async def told(tool: str, **arguments: object) -> Any:
+        async def answered(tool: str, **arguments: object) -> Any:
             [content] = (await session.call_tool(tool, arguments)).content
             assert 0 < len(content.text) <= MOST_CHARACTERS + 100, tool
             return json.loads(content.text)
@@ -707,18 +710,18 @@ async def test_an_answer_for_an_assistant_is_short_and_says_how_to_ask_on(lake, 
         conids: list[int] = []
         cursor = 0
         while cursor is not None:
-            page = await told("positions", cursor=cursor, fields=["conid", "market_value"])
+            page = await answered("positions", cursor=cursor, fields=["conid", "market_value"])
             conids += [position["conid"] for position in page["positions"]]
             cursor = page["more"].get("positions")
         assert conids == [*range(1, 60)]
 
-        figures = await told("figures")
+        figures = await answered("figures")
         cursor = figures["more"]["strategies"]
-        rest = await told("figures", part="strategies", cursor=cursor, fields=["strategy"])
+        rest = await answered("figures", part="strategies", cursor=cursor, fields=["strategy"])
         names = [entry["strategy"] for entry in figures["strategies"] + rest["strategies"]]
         assert len(set(names)) == len(names) == 59
 
-        assert await told("campaigns") == {"more": {}, "campaigns": []}
+        assert await answered("campaigns") == {"more": {}, "campaigns": []}
         for arguments in ({"part": "strategys"}, {"fields": ["strik"]}):
             answer = await session.call_tool("figures", arguments)
             assert answer.isError
@@ -728,12 +731,13 @@ async def test_an_answer_for_an_assistant_is_short_and_says_how_to_ask_on(lake, 
 def test_an_assistant_gets_the_same_figures(lake, settings):
     lake.registry.sync.add_many([leg(1, "a")])
     lake.updates.sync.append([row(1), row(2, symbol="QQQ")])
-    tools = Tools(settings, lake)
     page = read_figures(lake, settings, utc_now()).to_dict()
-    assert tools.figures()["totals"][0]["today"] == page["totals"][0]["today"] == -14.0
-    assert [position["conid"] for position in tools.positions(strategy="a")] == [1]
-    assert [holding["conid"] for holding in tools.positions(symbol="qqq")] == [2]
-    assert tools.changes() == page["changes"]
-    past = tools.as_of(utc_now().isoformat())
+    assert told(settings, "figures")["totals"][0]["today"] == page["totals"][0]["today"] == -14.0
+    [position] = told(settings, "positions", strategy="a")["positions"]
+    assert position["conid"] == 1
+    [holding] = told(settings, "positions", underlying="qqq")["positions"]
+    assert holding["conid"] == 2
+    assert told(settings, "changes")["changes"] == page["changes"]
+    past = told(settings, "positions", at=utc_now().isoformat())
     assert [position["market_value"] for position in past["positions"]] == [-300.0, -300.0]
     assert json.dumps(past, allow_nan=False)

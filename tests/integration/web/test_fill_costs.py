@@ -9,7 +9,7 @@ from decimal import Decimal as D
 import pytest
 from mcp.shared.memory import create_connected_server_and_client_session
 
-from position_sync_dagster.cli.mcp import Tools, assistant_server
+from position_sync_dagster.cli.mcp import assistant_server
 from position_sync_dagster.domain.position_update import Source, ValueOrigin
 from position_sync_dagster.money.past.movements import Movement
 from tests.support import command_line
@@ -121,7 +121,7 @@ async def test_twenty_days_cost_what_a_sum_by_hand_says(twenty, client, settings
     served = (await client.get("/api/v1/fills", params={"by": "hour"})).json()
     assert served["groups"] == groups
     assert served["fills"] == command_line.json_of("fills", "--list")
-    server = assistant_server(Tools(settings, twenty))
+    server = assistant_server(settings)
     async with create_connected_server_and_client_session(server) as session:
         answer = await session.call_tool("fills", {"by": "hour"})
     assert json.loads(answer.content[0].text)["fills"] == groups

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from httpx import AsyncClient
 
-from position_sync_dagster.cli.mcp import Tools
+from position_sync_dagster.cli.mcp import told
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.exchange_time import exchange_date
@@ -56,7 +56,7 @@ async def test_the_account_has_one_bridge_and_one_margin_on_every_surface(client
         "page": page["accounts"],
         "http": (await asked(client, "accounts"))["accounts"],
         "figures": (await asked(client, "figures"))["accounts"],
-        "assistant": Tools(settings, lake).figures()["accounts"],
+        "assistant": told(settings, "figures")["accounts"],
         "command": (await asyncio.to_thread(command_line.json_of, "figures"))["accounts"],
     }
     for surface, (account,) in answers.items():
@@ -75,7 +75,7 @@ async def test_a_sum_is_one_number_on_every_surface_and_the_parts_add_up_to_it(
         "page": page,
         "http": await asked(client, "strategies"),
         "figures": await asked(client, "figures"),
-        "assistant": Tools(settings, lake).figures(),
+        "assistant": told(settings, "figures"),
         "command": await asyncio.to_thread(command_line.json_of, "figures"),
     }
     exposure = await asyncio.to_thread(command_line.json_of, "exposure")
@@ -89,14 +89,14 @@ async def test_a_sum_is_one_number_on_every_surface_and_the_parts_add_up_to_it(
         for strategy, sums in of_page.items():
             amounts = [part[column] or 0.0 for part in rows if part["strategy"] == strategy]
             assert sums[name] == pytest.approx(sum(amounts)), (name, strategy)
-            told = [
+            shown = [
                 [row[name] for row in answer["strategies"] if row["strategy"] == strategy]
                 for answer in answers.values()
             ]
-            told += [
+            shown += [
                 [row[in_commands] for row in exposure_rows(exposure) if row["name"] == strategy]
             ]
-            assert told == [[sums[name]]] * len(told), (name, strategy)
+            assert shown == [[sums[name]]] * len(shown), (name, strategy)
 
 
 def exposure_rows(answer: Any) -> list[dict[str, Any]]:
@@ -112,7 +112,7 @@ async def test_a_fall_of_five_percent_is_one_number_on_every_surface(client, lak
     (strip,) = [row for row in recorded["rows"] if row["level"] == "account"]
     asking = ("what-if", "--spot", "-5", "--level", "account")
     (command,) = await asyncio.to_thread(command_line.json_of, *asking)
-    by_strategy = Tools(settings, lake).what_if(spot=[-5.0])
+    by_strategy = told(settings, "what_if", spot=[-5.0])["what_if"]
     assistant = sum(row["profit"] for row in by_strategy)
     profits = [http["profit"], strip["profits"][place], command["profit"], assistant]
     assert profits == [pytest.approx(http["profit"], rel=1e-3)] * 4

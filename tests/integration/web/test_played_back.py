@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from position_sync_dagster.cli.mcp import Tools
+from position_sync_dagster.cli.mcp import told
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.money.lake import MoneyLake
@@ -132,9 +132,9 @@ def test_positions_reasons_and_what_if_are_of_the_moment_too(day, settings):
     moved = api.ask(source, "what-if", day.now, at=at, spot="0,-5")
     assert moved["at"] == MORNING + 11 * MINUTE
 
-    tools = Tools(settings, day.lake)
-    assert tools.figures(at=at)["strategies"][0]["market_value"] == 140.0
-    assert [row["market_value"] for row in tools.positions(at=at)] == [140.0, 7.0]
+    assert told(settings, "figures", at=at)["strategies"][0]["market_value"] == 140.0
+    rows = told(settings, "positions", at=at)["positions"]
+    assert [row["market_value"] for row in rows] == [140.0, 7.0]
 
 
 async def test_http_refuses_a_moment_that_is_none(day, client):

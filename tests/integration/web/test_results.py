@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime
 import pytest
 from mcp.shared.memory import create_connected_server_and_client_session
 
-from position_sync_dagster.cli.mcp import Tools, assistant_server
+from position_sync_dagster.cli.mcp import assistant_server
 from position_sync_dagster.defs.assets.table_asset import DERIVE
 from position_sync_dagster.lake.derived import replace as replace_days
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, frame_of
@@ -114,7 +114,7 @@ async def test_http_and_an_assistant_say_what_the_command_says(client, lake, set
     for refused in ({"since": "soon"}, {"by": "colour"}):
         assert (await client.get("/api/v1/results", params=refused)).status_code == 422
 
-    server = assistant_server(Tools(settings, lake))
+    server = assistant_server(settings)
     async with create_connected_server_and_client_session(server) as session:
         answer = await session.call_tool("results", {"by": "weekday", "since": "2026-03-01"})
         reply = await session.call_tool("campaigns", {"strategy": "csp"})

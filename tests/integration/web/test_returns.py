@@ -5,7 +5,7 @@ import json
 import pytest
 from mcp.shared.memory import create_connected_server_and_client_session
 
-from position_sync_dagster.cli.mcp import Tools, assistant_server
+from position_sync_dagster.cli.mcp import assistant_server
 from position_sync_dagster.lake import derived
 from position_sync_dagster.money.lake import derived_rows
 from position_sync_dagster.money.profit.books import close_books
@@ -66,7 +66,7 @@ async def test_every_face_says_what_the_books_say(closed, client, settings, lake
         ("all", pytest.approx(second)),
         (f"{MONDAY}", pytest.approx(second)),
     ]
-    server = assistant_server(Tools(settings, lake))
+    server = assistant_server(settings)
     async with create_connected_server_and_client_session(server) as session:
         answer = await session.call_tool("returns", {})
     assert json.loads(answer.content[0].text)["returns"] == [returned]

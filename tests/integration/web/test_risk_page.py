@@ -14,12 +14,10 @@ from starlette.applications import Starlette
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.errors import BusyError
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.risk.priced_legs import PricedLegs
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.web import api
 from position_sync_dagster.web.money_page import money_routes
 from position_sync_dagster.web.served_figures import PageFigures
 from tests.integration.web.test_figures import row
@@ -55,18 +53,14 @@ def option(conid: int, right: Right, strike: float, quantity: float, cost: float
 
 
 class BusyFigures(PageFigures):
-    """Figures of a busy machine: answers about risk wait, and some are refused."""
+    """Figures of a busy machine: answers about risk wait."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.may_answer = Event()
         self.may_answer.set()
-        self.refusals = 0
 
     def risk(self, now: datetime) -> tuple[Book, PricedLegs]:
-        if self.refusals:
-            self.refusals -= 1
-            raise BusyError("Others wait.", remedy="Ask again later.")
         assert self.may_answer.wait(60)
         return super().risk(now)
 
@@ -215,9 +209,8 @@ def test_a_line_of_the_scenarios_chooses_what_is_drawn_and_an_unknown_name_is_sa
 
 
 def test_heading_and_picture_change_together_and_a_panel_that_waits_says_so_and_gets_an_answer(
-    page, busy, monkeypatch
+    page, busy
 ):
-    monkeypatch.setattr(api, "RETRY_AFTER_S", 1)
     show(page, "?strategy=condor")
     drawn = first(page, "#payoffs").text
     wait_for("all panels", lambda: not page.driver.find_elements("css selector", "[aria-busy]"))
@@ -240,7 +233,6 @@ def test_heading_and_picture_change_together_and_a_panel_that_waits_says_so_and_
         "'#payoff-title').innerText)).observe(document.querySelector('#payoff-title'), "
         "{childList: true, characterData: true, subtree: true})"
     )
-    busy.refusals = 2
     busy.may_answer.set()
     title = "Profit over the price: dark"
     wait_for("the answer", lambda: first(page, "#payoff-title").text == title, told=page.text)

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 from mcp.shared.memory import create_connected_server_and_client_session
 from starlette.applications import Starlette
 
-from position_sync_dagster.cli.mcp import Tools, assistant_server
+from position_sync_dagster.cli.mcp import assistant_server
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.derived import replace as replace_days
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, frame_of
@@ -63,7 +63,7 @@ def without_times(rows: list[dict]) -> list[dict]:
 async def test_an_assistant_answers_why_i_am_down_with_the_numbers_of_command_and_http(
     lake, settings
 ):
-    server = assistant_server(Tools(settings, lake))
+    server = assistant_server(settings)
     async with create_connected_server_and_client_session(server) as session:
         answer = await session.call_tool("why", {"strategy": "condor"})
     assert not answer.isError

@@ -75,7 +75,9 @@ def screen(figures: Figures | None, width: int, height: int = 24) -> list[str]:
         DayChange(at=NOW, kind=ChangeKind.QUANTITY, text="quantity: SPY 575P 15Dec28  -2 → -3")
     ] * 6
     addresses = [("Dagster UI", "http://127.0.0.1:3000"), ("logs", ".demo/*.log")]
-    console.print(board(figures, changes, [], addresses, console))
+    if figures is not None:
+        vars(figures)["changes"] = changes
+    console.print(board(figures, [], addresses, console))
     return [line.rstrip() for line in console.export_text().splitlines()]
 
 

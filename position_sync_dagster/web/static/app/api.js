@@ -5,26 +5,20 @@ import { figures, takeFigures } from "./figures.js";
 
 const EVERY_MS = 2000;
 const WAIT_MS = 30000;
-const MOST_TRIES = 6; // of a question that the server refuses while others wait there
 
 export class ApiError extends Error {}
 
-// Ask until there is an answer or an error: a server that computes for others says when to ask again.
+// Ask for an answer; a server that computes for others answers when it is their turn.
 export async function getJson(path, parameters = {}, signal = null) {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(parameters)) if (value !== null && value !== undefined && value !== "") query.set(name, value);
 
-  for (let tries = 1; ; tries += 1) {
-    const ends = [AbortSignal.timeout(WAIT_MS), signal].filter(Boolean);
-    const answer = await fetch(`/api/v1/${path}?${query}`, { signal: AbortSignal.any(ends) });
-    setClock(answer);
-    const content = await answer.json();
-    if (answer.ok) return content;
-
-    const waitS = Number(answer.headers.get("retry-after"));
-    if (!waitS || tries === MOST_TRIES) throw new ApiError(`${content.detail} ${content.remedy}`);
-    await pause(1000 * waitS);
-  }
+  const ends = [AbortSignal.timeout(WAIT_MS), signal].filter(Boolean);
+  const answer = await fetch(`/api/v1/${path}?${query}`, { signal: AbortSignal.any(ends) });
+  setClock(answer);
+  const content = await answer.json();
+  if (!answer.ok) throw new ApiError(`${content.detail} ${content.remedy}`);
+  return content;
 }
 
 // Why a question has no answer, for a person.
