@@ -195,13 +195,10 @@ def page_of(
         chosen = fields or (USUAL_FIELDS if name in ("positions", "closed_today") else None)
         texts[name] = [_text(_fields_of(row, chosen)) for row in rows[cursor:]]
 
-    left = MOST_CHARACTERS - len(_text(values))
-    shortest_first = sorted(texts.values(), key=lambda rows: sum(map(len, rows)))
-    for place, rows in enumerate(shortest_first):
-        share = left // (len(texts) - place)
+    share = (MOST_CHARACTERS - len(_text(values))) // max(1, len(texts))
+    for rows in texts.values():
         fitting = sum(end <= share for end in accumulate(len(row) + 1 for row in rows))
         del rows[max(fitting, len(texts) == 1) :]  # a single list goes on by a row at least
-        left -= sum(len(row) + 1 for row in rows)
 
     more = {
         name: cursor + len(rows)

@@ -82,27 +82,17 @@ AsOf = Annotated[
         help="Show what had been committed by this time, such as 2026-03-09T15:30:00Z.",
     ),
 ]
-AtValueTime = Annotated[
-    bool,
-    typer.Option(
-        "--at-value-time", help="With --as-of: what was true then, as far as it is known now."
-    ),
-]
 EndWith = Annotated[
     int | None,
     typer.Option("--end-with", hidden=True, help="End when this process is no longer the parent."),
 ]
 
 
-def past_of(as_of: datetime | None, *, at_value_time: bool, watch: bool) -> Past | None:
+def past_of(as_of: datetime | None, *, watch: bool) -> Past | None:
     """Return the moment that the options name; None for now."""
-    if as_of is None:
-        if at_value_time:
-            raise typer.BadParameter("--at-value-time needs --as-of TIME.")
-        return None
-    if watch:
+    if as_of is not None and watch:
         raise typer.BadParameter("--as-of does not go with --watch: the past does not change.")
-    return Past(at=as_of, as_known_now=at_value_time)
+    return None if as_of is None else Past(at=as_of)
 
 
 class ListByDefault(TyperGroup):

@@ -130,7 +130,6 @@ def changes(
 def exposure(
     strategy: options.Strategy = None,
     as_of: options.AsOf = None,
-    at_value_time: options.AtValueTime = False,
     watch: options.Watch = False,
     json: options.Json = False,
     home: options.HomeFolder = None,
@@ -144,7 +143,7 @@ def exposure(
     The age is the time since the oldest price arrived or was confirmed. An unknown value is a dash
     and is left out of the sums; `no value` counts the held legs without a value.
     """
-    past = options.past_of(as_of, at_value_time=at_value_time, watch=watch)
+    past = options.past_of(as_of, watch=watch)
     _announce(past, json=json, watch=watch)
     opened = options.opened(home)
     if json:
@@ -205,7 +204,6 @@ def positions(
         typer.Option(min=1, max=1_000_000, help="Show at most this many positions."),
     ] = None,
     as_of: options.AsOf = None,
-    at_value_time: options.AtValueTime = False,
     watch: options.Watch = False,
     json: options.Json = False,
     home: options.HomeFolder = None,
@@ -219,7 +217,7 @@ def positions(
     With --closed: each close, the newest first, with its cause. It is PROVISIONAL until a statement
     of the broker says it (STATED).
     """
-    past = options.past_of(as_of, at_value_time=at_value_time, watch=watch)
+    past = options.past_of(as_of, watch=watch)
     if closed and watch:
         raise typer.BadParameter("--closed does not go with --watch.")
 

@@ -22,23 +22,17 @@ MOMENT = "%Y-%m-%d %H:%M:%S UTC"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Past:
-    """A moment, and which rows count.
+    """A moment: what had been committed by it counts.
 
     Attributes:
         at: The moment, with a time zone.
-        as_known_now: Whether all rows with a timestamp at or before the moment count, also those
-            that were committed later; otherwise only those that were committed by the moment.
     """
 
     at: datetime
-    as_known_now: bool = False
 
     def __str__(self) -> str:
         """Return the line that stands above a report."""
-        at = f"{self.at.astimezone(UTC):{MOMENT}}"
-        if self.as_known_now:
-            return f"What was true at {at}, as far as it is known now."
-        return f"As of {at}: what had been committed by then."
+        return f"As of {self.at.astimezone(UTC):{MOMENT}}: what had been committed by then."
 
 
 def require_past(at: datetime, now: datetime) -> None:
@@ -63,7 +57,7 @@ def rows_at(lake: MoneyLake, settings: Settings, past: Past, now: datetime) -> p
         MomentError: The moment is in the future, or before the first row.
     """
     require_past(past.at, now)
-    rows = lake.updates.sync.as_of(past.at, as_known_now=past.as_known_now)
+    rows = lake.updates.sync.as_of(past.at)
     if rows.is_empty():
         moment = past.at.astimezone(UTC)
         raise MomentError(

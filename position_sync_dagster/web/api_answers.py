@@ -34,6 +34,9 @@ from position_sync_dagster.money.risk.scenario_file import Point
 from position_sync_dagster.money.risk.scenarios import Breakdown
 from position_sync_dagster.money.risk.what_if import USUAL_MOVES, Changes, read_changes
 
+# A number; null: it is not known.
+Number = float | None
+
 
 class ApiModel(BaseModel):
     """A part of an answer; it has no other names than these."""
@@ -68,30 +71,30 @@ class Account(ApiModel):
 
     account: str
     currency: str | None
-    net_liquidation: float | None
-    available_funds: float | None
-    excess_liquidity: float | None
-    initial_margin: float | None
-    maintenance_margin: float | None
-    cushion: float | None
+    net_liquidation: Number
+    available_funds: Number
+    excess_liquidity: Number
+    initial_margin: Number
+    maintenance_margin: Number
+    cushion: Number
     """Excess liquidity as a part of the net liquidation."""
-    age_s: float | None
+    age_s: Number
     today: Today
-    realised_today: float | None
+    realised_today: Number
     """The broker's realised profit of today: what closed earned since it was opened."""
-    unrealised: float | None
-    total: float | None
+    unrealised: Number
+    total: Number
 
 
 class PositionGreeks(ApiModel):
     """The greeks of one unit."""
 
-    delta: float | None
-    gamma: float | None
-    vega: float | None
-    theta: float | None
-    implied_vol: float | None
-    underlying_price: float | None
+    delta: Number
+    gamma: Number
+    vega: Number
+    theta: Number
+    implied_vol: Number
+    underlying_price: Number
 
 
 class Position(ApiModel):
@@ -104,32 +107,32 @@ class Position(ApiModel):
     symbol: str
     sec_type: str
     right: str | None
-    strike: float | None
+    strike: Number
     expiry: date | None
-    multiplier: float | None
+    multiplier: Number
     currency: str
     position: float
     """Signed quantity."""
-    market_price: float | None
+    market_price: Number
     price_kind: str | None
-    bid: float | None
-    ask: float | None
-    market_value: float | None
-    average_cost: float | None
+    bid: Number
+    ask: Number
+    market_value: Number
+    average_cost: Number
     """Of one contract or share, with its multiplier and the commissions."""
-    unrealized: float | None
-    today: float | None
-    realised_today: float | None
-    moneyness: float | None
+    unrealized: Number
+    today: Number
+    realised_today: Number
+    moneyness: Number
     """A part of the strike, above 0 in the money."""
-    extrinsic: float | None
+    extrinsic: Number
     """Of one unit."""
     greeks: PositionGreeks
     greeks_source: str | None
     days: int | None
     """Days to the expiry."""
-    age_s: float | None
-    greeks_age_s: float | None
+    age_s: Number
+    greeks_age_s: Number
     feed: str | None
     current: bool
     """Whether its source confirmed the value since the login was connected."""
@@ -161,7 +164,7 @@ class JudgedLimit(ApiModel):
     currency: str | None
     strategy: str | None
     limit: float
-    number: float | None
+    number: Number
     state: str
     text: str
 
@@ -184,7 +187,7 @@ class HeaderAnswer(AccountsAnswer):
     current: int
     """The holdings whose value is current."""
     held: int
-    oldest_age_s: float | None
+    oldest_age_s: Number
     """The age of the oldest price; null if one is unknown."""
     lines: str | None
     """The market data lines in use."""
@@ -294,8 +297,8 @@ class GroupValue(ApiModel):
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
-    value: float | None
-    profit: float | None
+    value: Number
+    profit: Number
     left_out: int
     """The legs that cannot be priced; the sums leave them out."""
     known: int
@@ -311,15 +314,15 @@ class WhatIfSide(GroupValue):
     closing realises.
     """
 
-    realised: float | None
+    realised: Number
     """What trades realise that close parts of it; null: not known."""
-    against_mark: float | None
+    against_mark: Number
     """What trades give or, below 0, cost against the mark; null: not known."""
-    dollar_delta: float | None = None
-    delta: float | None = None
-    gamma_1pct: float | None = None
-    theta: float | None = None
-    vega: float | None = None
+    dollar_delta: Number = None
+    delta: Number = None
+    gamma_1pct: Number = None
+    theta: Number = None
+    vega: Number = None
     greeks_known: dict[str, int] = {}
     """Of how many holdings a greek is known, where that is not all; null: they do not carry it."""
     greeks_of: dict[str, int] = {}
@@ -343,9 +346,9 @@ class WhatIfRow(GroupValue):
     account: str | None
     currency: str | None
     leg: str | None = None
-    underlying_price: float | None = None
-    implied_vol: float | None = None
-    rate: float | None = None
+    underlying_price: Number = None
+    implied_vol: Number = None
+    rate: Number = None
     dividends: list[Dividend] | None = None
     exercise: str | None = None
     expires_at: datetime | None = None

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from position_sync_dagster.money.risk.deliveries import expiry_report
-from position_sync_dagster.web.api_answers import ApiModel
+from position_sync_dagster.web.api_answers import ApiModel, Number
 from position_sync_dagster.web.served_figures import SOON_DAYS, PageFigures
 
 
@@ -35,11 +35,11 @@ class ExpiringRow(ListedLeg):
 
     expires_at: datetime
     position: float
-    units: float | None
+    units: Number
     """Shares or futures that come; below 0 they go."""
-    cash: float | None
+    cash: Number
     """Money that comes; below 0 it is needed."""
-    missing: float | None
+    missing: Number
     """Shares or futures that the account does not have."""
     is_pinned: bool | None
     is_cash_settled: bool | None
@@ -55,7 +55,7 @@ class EarlyAssignment(ListedLeg):
     position: float
     extrinsic: float
     """What one unit is worth above its exercise."""
-    gain: float | None
+    gain: Number
     """What exercise gives its holder: the dividend, the interest until expiry, or what a sale
     lacks; null without an interest rate."""
     ex_date: datetime | None

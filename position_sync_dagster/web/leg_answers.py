@@ -12,7 +12,7 @@ from position_sync_dagster.money.reports.book import COLUMNS
 from position_sync_dagster.money.reports.changes import DayChange
 from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.money.reports.provenance import LedgerProvenance
-from position_sync_dagster.web.api_answers import ApiModel, Position
+from position_sync_dagster.web.api_answers import ApiModel, Number, Position
 from position_sync_dagster.web.served_figures import PageFigures
 
 # The most values of a day that are returned, the newest.
@@ -33,11 +33,11 @@ class LegValue(ApiModel):
     value_time: datetime | None
     """The time of the value at its source."""
     position: float
-    market_price: float | None
-    market_value: float | None
-    daily_pnl: float | None
-    unrealized_pnl: float | None
-    delta: float | None
+    market_price: Number
+    market_value: Number
+    daily_pnl: Number
+    unrealized_pnl: Number
+    delta: Number
     source: str
     """STREAM or QUEUE: which path wrote it."""
     value_source: str | None

@@ -251,10 +251,7 @@ def read_closes(lake: MoneyLake, past: Past | None = None) -> Closes:
     if past is not None:
         at = schema.moment(past.at)
         changes = changes.filter(pl.col("seen_at") <= at)
-        known_at = pl.coalesce("judged_at", "closed_at")
-        if past.as_known_now:
-            known_at = pl.col("closed_at")
-        are_known = known_at <= at
+        are_known = pl.coalesce("judged_at", "closed_at") <= at
 
     legs = lake.registry.sync.history()
     rows = lake.closures.current_rows(are_known)

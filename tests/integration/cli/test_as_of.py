@@ -46,10 +46,9 @@ def values(at: datetime, *options: str) -> list[float]:
     return [row["market_value"] for row in json.loads(answer.stdout)]
 
 
-def test_positions_are_shown_as_they_were_known_or_as_they_were(told) -> None:
+def test_positions_are_shown_as_they_were_known(told) -> None:
     half_past = NOON + HOUR / 2
     assert values(half_past) == [100.0, 7.0]
-    assert values(half_past, "--at-value-time") == [150.0, 7.0]
     assert values(NOON + HOUR) == [150.0, 7.0]
     assert values(NOON + 3 * HOUR) == [200.0, 7.0]
     assert values(half_past, "--strategy", "a") == [100.0], "the leg was active then"
@@ -100,7 +99,7 @@ def test_a_moment_without_an_answer_is_an_error(told, command) -> None:
         call(command, "--json", "--as-of", "2999-01-01T00:00:00Z")
     with pytest.raises(MomentError, match="has no row of 2026-03-09"):
         call(command, "--json", "--as-of", "2026-03-09T11:59:59Z")
-    for wrong in (["--as-of", "noon"], ["--at-value-time"], ["--as-of", "2026-03-09", "--watch"]):
+    for wrong in (["--as-of", "noon"], ["--as-of", "2026-03-09", "--watch"]):
         result = call(command, *wrong)
         assert result.exit_code == 2
         assert "Traceback" not in result.output
