@@ -221,8 +221,9 @@ class Work:
         return last is None or elapsed(last, self.now) >= every
 
     def keep(self, *done: str, **changes: Any) -> None:
-        at = self.cursor.at | dict.fromkeys(done, self.now)
-        self.cursor = replace(self.cursor, at=at, **changes)
+        self.cursor = replace(
+            self.cursor, at=self.cursor.at | dict.fromkeys(done, self.now), **changes
+        )
 
     def follow(self, name: str, version: int | None) -> None:
         """Keep the Delta version of another table that a table follows now."""
@@ -291,8 +292,10 @@ class Work:
         """Report the rows that no event has yet, and the newest ones of all."""
         reported = self.cursor.ledger_version
 
-        count = partial(unreported, self.lake, self.instance, reported)
-        span = self.alone(f"{schema.POSITION_UPDATES.name} is not reported", count)
+        span = self.alone(
+            f"{schema.POSITION_UPDATES.name} is not reported",
+            partial(unreported, self.lake, self.instance, reported),
+        )
         if span is None:
             self.rows_reported = None
             self.cannot_evaluate(schema.LATEST_POSITIONS.name)

@@ -100,8 +100,11 @@ MAINTENANCE_JOB = "maintain_lake"
 def own_assets() -> list[str]:
     """Return the assets whose old events are deleted."""
     lake = resources.LAKES[0]
-    tables = [spec.name for spec in (*lake.specs, *lake.derived_specs)]
-    return [*tables, resources.GATEWAY, *STATED_BY]
+    return [
+        *[spec.name for spec in (*lake.specs, *lake.derived_specs)],
+        resources.GATEWAY,
+        *STATED_BY,
+    ]
 
 
 # Runs of `close_day` are kept: they record which days are filled.

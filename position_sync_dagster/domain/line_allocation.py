@@ -199,8 +199,12 @@ class LineLimit:
             was_lately = now - self.until < self.wait.longest_s
             failures = failures + 1 if was_lately else 1
 
-        until = now + self.wait.delay_s(failures)
-        return replace(self, given=min(in_use, self.configured), failures=failures, until=until)
+        return replace(
+            self,
+            given=min(in_use, self.configured),
+            failures=failures,
+            until=now + self.wait.delay_s(failures),
+        )
 
     def at(self, now: float) -> "LineLimit":
         """Return the limit that counts now: the configured one once a learned one is over."""

@@ -429,8 +429,7 @@ def portfolio_row(fields: Sequence[str]) -> HoldingRow | OddRow:
     account = fields[19]
     terms = fields[2:13]
     quantity = fields[13]
-    amounts = dict(zip(_AMOUNTS, fields[14:19], strict=True))
-    row = _row(account, terms, quantity, amounts)
+    row = _row(account, terms, quantity, dict(zip(_AMOUNTS, fields[14:19], strict=True)))
     if isinstance(row, HoldingRow) and row.position and row.amounts["market_price"] in NO_PRICE:
         row.amounts.update(dict.fromkeys(_OF_PRICE))
     return row

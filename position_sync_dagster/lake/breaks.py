@@ -227,8 +227,7 @@ class ReconciliationBreaks:
         """Change the one open break in one of the states whose id begins so, in one commit."""
 
         def step(snapshot: Snapshot) -> Change[Break]:
-            begins_so = pl.col("break_id").str.starts_with(break_id)
-            is_chosen = begins_so & pl.col("state").is_in(states)
+            is_chosen = pl.col("break_id").str.starts_with(break_id) & pl.col("state").is_in(states)
             chosen = snapshot.live.filter(is_chosen)
             if chosen.height != 1 or not break_id:
                 count = chosen.height or "No"
@@ -265,8 +264,12 @@ class ReconciliationBreaks:
         def step(handle: DeltaTable) -> pl.DataFrame:
             key = self.table.cache_key(handle)
             if self._closed is None or self._closed[0] != key:
-                rows = self.table.read_rows(files_in(handle, bucket=CLOSED))
-                self._closed = (key, rows.sort("resolved_at", descending=True))
+                self._closed = (
+                    key,
+                    self.table.read_rows(files_in(handle, bucket=CLOSED)).sort(
+                        "resolved_at", descending=True
+                    ),
+                )
             return self._closed[1]
 
         return schema.records_of(Break, self.table.snapshot(step)[:limit])

@@ -139,8 +139,7 @@ def _of_days(table: Table, days: Iterable[date]) -> tuple[str, pl.Expr]:
     [name] = table.spec.partition_by
     wanted = sorted(days)
     listed = ", ".join([f"'{day.isoformat()}'" for day in wanted])
-    is_wanted = pl.col(f"partition.{name}").is_in(wanted)
-    return f"{name} IN ({listed})", is_wanted
+    return f"{name} IN ({listed})", pl.col(f"partition.{name}").is_in(wanted)
 
 
 def values_at_close(
@@ -160,8 +159,9 @@ def values_at_close(
         closed: The close of the exchange on that day.
         confirmed: Confirmations before the close: the columns `update_id` and `confirmed_at`.
     """
-    was_confirmed = pl.col("confirmed_at") <= closed.astimezone(UTC)
-    by_update = confirmed.filter(was_confirmed).group_by("update_id")
+    by_update = confirmed.filter(pl.col("confirmed_at") <= closed.astimezone(UTC)).group_by(
+        "update_id"
+    )
     newest = by_update.agg(pl.col("confirmed_at").max())
 
     was_held = pl.col("position") != 0
@@ -170,8 +170,9 @@ def values_at_close(
     with_confirmed = of_close.join(newest, on="update_id", how="left")
 
     is_reported = pl.col("greeks_source").ne_missing(GreeksSource.MODEL.value)
-    greeks = [pl.when(is_reported).then(name).alias(name) for name in GREEKS_COLUMNS]
-    with_greeks = with_confirmed.with_columns(greeks)
+    with_greeks = with_confirmed.with_columns(
+        [pl.when(is_reported).then(name).alias(name) for name in GREEKS_COLUMNS]
+    )
 
     close = pl.lit(closed)
     age = close - pl.max_horizontal(_valued_at(), "confirmed_at")

@@ -160,8 +160,9 @@ class AddedRows:
         if not place.version:
             return
 
-        added = added_by(self._table, files, place.version)
-        of_id = added.filter(pl.col("update_id") == place.update_id)
+        of_id = added_by(self._table, files, place.version).filter(
+            pl.col("update_id") == place.update_id
+        )
         committed_at = of_id.select(_AT).collect().get_column("at")
         has_row = not committed_at.is_empty()
         if place.at is not None:
@@ -179,8 +180,7 @@ class AddedRows:
     def _read(self, files: pl.DataFrame, version: int) -> pl.DataFrame:
         """Read the first rows after a version; files that can only have later ones are not read."""
         smallest = f"min.{ADDED}"
-        has_later = pl.col(f"max.{ADDED}") > version
-        later = files.filter(has_later).sort(smallest)
+        later = files.filter(pl.col(f"max.{ADDED}") > version).sort(smallest)
         few = later.filter(pl.col("num_records").cum_sum() <= MOST_ROWS).height + 1
         counts = POSITION_UPDATES.empty
         while counts.is_empty():

@@ -22,8 +22,9 @@ def stored_ids(table: Table, files: pl.DataFrame, column: str, ids: pl.Series) -
         return set()
 
     is_wanted = pl.col(column).is_in(ids.unique().implode())
-    stored = table.scan_files(files).select(column).filter(is_wanted)
-    return set(stored.collect().get_column(column))
+    return set(
+        table.scan_files(files).select(column).filter(is_wanted).collect().get_column(column)
+    )
 
 
 def rows_between(
@@ -180,9 +181,9 @@ class LatestRows:
     def _take(self, added: pl.DataFrame) -> None:
         """Determine the newest row of each holding that has a new row."""
         # By contract: two joins by holding would cost twice as much at 20,000 holdings.
-        conids = added.get_column("conid").unique()
-        is_touched = self._rows.get_column("conid").is_in(conids.implode())
+        is_touched = self._rows.get_column("conid").is_in(
+            added.get_column("conid").unique().implode()
+        )
         newest = newest_rows(pl.concat([self._rows.filter(is_touched), added]).lazy())
 
-        untouched = self._rows.filter(~is_touched)
-        self._rows = pl.concat([untouched, newest]).sort(HOLDING)
+        self._rows = pl.concat([self._rows.filter(~is_touched), newest]).sort(HOLDING)

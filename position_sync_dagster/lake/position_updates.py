@@ -247,8 +247,12 @@ def append_rows(
         if text:
             commit_info[name] = text
 
-    fenced = frame.filter(pl.col("fencing_token").is_not_null())
-    owners = fenced.select("gateway_id", "fencing_token").unique().rows()
+    owners = (
+        frame.filter(pl.col("fencing_token").is_not_null())
+        .select("gateway_id", "fencing_token")
+        .unique()
+        .rows()
+    )
     stored_modes = frame.get_column("trading_mode").unique()
     modes = [TradingMode(mode) for mode in stored_modes if mode]
     checked_through = through
@@ -354,8 +358,9 @@ class SyncUpdates:
             newest = last_added(files)
             if newest <= version:
                 return AddedCounts({}, newest)
-            added = added_after(self.table, files, version)
-            counts = added.group_by("source").agg(pl.len()).collect()
+            counts = (
+                added_after(self.table, files, version).group_by("source").agg(pl.len()).collect()
+            )
             return AddedCounts(rows=dict(counts.iter_rows()), version=newest)
 
         return self.table.read(step)
@@ -427,8 +432,7 @@ class SyncUpdates:
         It reads what `latest` reads, and copies no rows of other contracts.
         """
         rows, through = self._latest.read_through()
-        is_recent = pl.col("timestamp") >= since.astimezone(UTC)
-        recent = rows.filter(one_of("conid", conids), is_recent)
+        recent = rows.filter(one_of("conid", conids), pl.col("timestamp") >= since.astimezone(UTC))
 
         return NewestRows(
             rows={(update.account, update.conid): update for update in schema.updates_of(recent)},

@@ -100,8 +100,11 @@ def after_attempt(
         error=error,
         outcome=pl.lit(outcome.value),
     )
-    texts = [with_ended_attempt(*attempt) for attempt in attempts.iter_rows()]
-    return rows.with_columns(earlier_attempts=pl.Series(texts, dtype=pl.String))
+    return rows.with_columns(
+        earlier_attempts=pl.Series(
+            [with_ended_attempt(*attempt) for attempt in attempts.iter_rows()], dtype=pl.String
+        )
+    )
 
 
 # A pending request older than this is claimed as if it had priority 1, in seconds.
@@ -389,8 +392,12 @@ def lease_lost(request_id: str) -> LeaseLostError:
 def release(claimed: pl.DataFrame, now: datetime, *, reason: str) -> Change[None]:
     """Return requests to PENDING at once, without using up an attempt."""
     why = pl.lit(reason or None, pl.String)
-    ended = after_attempt(claimed, Outcome.RELEASED, ended_at=schema.moment(now), error=why)
-    return Change(None, as_pending(ended, now))
+    return Change(
+        None,
+        as_pending(
+            after_attempt(claimed, Outcome.RELEASED, ended_at=schema.moment(now), error=why), now
+        ),
+    )
 
 
 def rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
@@ -404,8 +411,9 @@ def rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
     ids = rows.get_column("request_id").sort().to_list()
     if not ids:
         return Change(ids)
-    ended_at = pl.col("lease_expires_at")
-    ended = after_attempt(rows, Outcome.EXPIRED, ended_at=ended_at, error=pl.lit(None, pl.String))
+    ended = after_attempt(
+        rows, Outcome.EXPIRED, ended_at=pl.col("lease_expires_at"), error=pl.lit(None, pl.String)
+    )
     return Change(ids, as_pending(ended, now), replaced=has_expired)
 
 
@@ -429,15 +437,16 @@ def retry(
     ids = failed.join(holders, on=position, how="left", nulls_equal=True, maintain_order="left")
     result = ids.get_column("holder").to_list()
 
-    holds_position = pl.col("request_id") == pl.col("holder")
-    retried = ids.filter(holds_position).get_column("request_id")
+    retried = ids.filter(pl.col("request_id") == pl.col("holder")).get_column("request_id")
     if retried.is_empty():
         return Change(result)
 
     is_retried = pl.col("request_id").is_in(retried.implode())
-    ended_at = pl.col("updated_at")
     ended = after_attempt(
-        failed.filter(is_retried), Outcome.FAILED, ended_at=ended_at, error=pl.col("error_message")
+        failed.filter(is_retried),
+        Outcome.FAILED,
+        ended_at=pl.col("updated_at"),
+        error=pl.col("error_message"),
     )
     pending = as_pending(ended, now)
     pending = pending.with_columns(*schema.LIVE_COLUMNS, attempts=pl.lit(0, pl.Int64))

@@ -57,8 +57,9 @@ def add_unknown(
         if not new.is_empty():
             guard()
             # Concurrent appends with equal ids conflict: each one sees what the other stored.
-            mark = Transaction(table.spec.name, handle.version() + 1)
-            storage.write(handle, new, commit_info, [mark])
+            storage.write(
+                handle, new, commit_info, [Transaction(table.spec.name, handle.version() + 1)]
+            )
 
         return new.height
 
@@ -107,8 +108,14 @@ class RecordsTable(Generic[schema.Record]):
             return 0
 
         info = {"action": "import", "run_id": run_id or ""}
-        in_order = rows.sort(spec.order, maintain_order=True)
-        return add_unknown(self.table, in_order, self._same, info, guard, self._again)
+        return add_unknown(
+            self.table,
+            rows.sort(spec.order, maintain_order=True),
+            self._same,
+            info,
+            guard,
+            self._again,
+        )
 
     def rows(
         self,
@@ -148,8 +155,7 @@ class RecordsTable(Generic[schema.Record]):
         self, since: datetime | date | None = None, only: pl.Expr | None = None
     ) -> list[schema.Record]:
         """Return rows as records, in the table's order; see `rows`."""
-        rows = self.rows(since, only)
-        in_order = rows.sort(self.table.spec.order, self._same[0])
+        in_order = self.rows(since, only).sort(self.table.spec.order, self._same[0])
         return schema.records_of(self._kind, in_order)
 
 

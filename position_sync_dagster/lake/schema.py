@@ -691,8 +691,12 @@ def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
 def session_rows(sessions: Iterable[GatewaySession]) -> pl.DataFrame:
     """Return the live rows of sessions, each login in a part of its own."""
     listed = list(sessions)
-    parts = [part_named(session.gateway_id) for session in listed]
-    return frame_of(GATEWAY_SESSIONS, listed, bucket=[LIVE] * len(listed), part=parts)
+    return frame_of(
+        GATEWAY_SESSIONS,
+        listed,
+        bucket=[LIVE] * len(listed),
+        part=[part_named(session.gateway_id) for session in listed],
+    )
 
 
 Record = TypeVar("Record")
@@ -736,11 +740,9 @@ def new_ids(now: datetime, count: int) -> list[str]:
     files.
     """
     first = _milliseconds(now) << 12
-    ids: list[str] = []
-    for number in range(count):
-        random = int.from_bytes(os.urandom(8))
-        ids.append(_uuid(first + number, random, version=7))
-    return ids
+    return [
+        _uuid(first + number, int.from_bytes(os.urandom(8)), version=7) for number in range(count)
+    ]
 
 
 def id_prefix(at: datetime) -> str:

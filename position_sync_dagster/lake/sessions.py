@@ -186,8 +186,7 @@ class GatewaySessions:
 
         The table is read again only if it has changed since the last call.
         """
-        of_logins = pl.col("gateway_id").is_in(list(gateway_ids))
-        rows = self._lifecycle.snapshot().live.filter(of_logins)
+        rows = self._lifecycle.snapshot().live.filter(pl.col("gateway_id").is_in(list(gateway_ids)))
         return {session.gateway_id: session for session in schema.records_of(GatewaySession, rows)}
 
     def history(self, limit: int | None = 50, only: pl.Expr = EVERY) -> list[GatewaySession]:
@@ -197,8 +196,9 @@ class GatewaySessions:
             limit: Maximum number of sessions; None for all.
             only: Chooses sessions by the columns of the table.
         """
-        live = self._lifecycle.snapshot().live
-        chosen = pl.concat([live, self._lifecycle.finished()]).filter(only)
+        chosen = pl.concat([self._lifecycle.snapshot().live, self._lifecycle.finished()]).filter(
+            only
+        )
         distinct = chosen.sort("started_at", "fencing_token", descending=True).unique(
             "session_id", keep="first", maintain_order=True
         )

@@ -234,8 +234,12 @@ class SyncRegistry:
             if following:
                 # A description that was rolled is found among the legs that ended.
                 finished = snapshot.finished(EVERY)
-                ended = [leg for leg in legs_of(finished) if isinstance(leg, ActiveContract)]
-                resolved = with_rolls(resolved, before.values(), ended, following)
+                resolved = with_rolls(
+                    resolved,
+                    before.values(),
+                    [leg for leg in legs_of(finished) if isinstance(leg, ActiveContract)],
+                    following,
+                )
 
             of_rules = [leg for leg in before.values() if leg.strategy_id in rules]
             of_rules = without_listed(of_rules, resolved)

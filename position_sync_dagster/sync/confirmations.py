@@ -194,10 +194,14 @@ def with_priced(
         arrived, by_value, pl.when(is_confirmed & is_portfolio).then("_confirmed_at")
     )
     of_line = _unless_ahead(newest, now)
-    is_tick = pl.col("value_source") == ValueOrigin.TICK.value
-    priced = pl.when(is_tick).then(of_line).otherwise(CONFIRMED)
-    joined = _with_reported(rows, holdings, now).with_columns(priced.alias(PRICED))
-    return joined.select(*rows.columns, CONFIRMED, PRICED)
+    priced = (
+        pl.when(pl.col("value_source") == ValueOrigin.TICK.value).then(of_line).otherwise(CONFIRMED)
+    )
+    return (
+        _with_reported(rows, holdings, now)
+        .with_columns(priced.alias(PRICED))
+        .select(*rows.columns, CONFIRMED, PRICED)
+    )
 
 
 # IB's types of market data that are not live, in words.

@@ -43,8 +43,11 @@ def latest_positions(lake: tables.Lake, settings: Settings, run_id: str | None) 
     table = lake.derived_table(schema.LATEST_POSITIONS)
 
     def make() -> tuple[tuple[pl.DataFrame, pl.DataFrame], pl.DataFrame]:
-        legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
-        listing = listed(lake.updates.sync.latest(), legs, now)
+        listing = listed(
+            lake.updates.sync.latest(),
+            {leg.conid for leg in lake.registry.sync.get_all_active()},
+            now,
+        )
         priced = confirmations.with_priced(
             listing, tables.all_broker_rows(lake, settings), now, band=settings.value_band
         )

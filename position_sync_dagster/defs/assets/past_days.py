@@ -147,13 +147,14 @@ def daily_asset(
             )
             context.log_event(event)
         for day, why in closed_days.skipped.items():
-            skipped = dg.AssetObservation(
-                key,
-                partition=day.isoformat(),
-                description=f"Not filled: {why}.",
-                metadata={"skipped": why},
+            context.log_event(
+                dg.AssetObservation(
+                    key,
+                    partition=day.isoformat(),
+                    description=f"Not filled: {why}.",
+                    metadata={"skipped": why},
+                )
             )
-            context.log_event(skipped)
         return dg.MaterializeResult(metadata=WITHOUT_EVENTS)
 
     return daily_positions
@@ -334,8 +335,9 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
         over = [day for day in last_days(days, LATE_DAYS, before=today) if day >= first]
         if not over:
             return dg.SkipReason("No trading day is over yet.")
-        day_range = {RANGE_START: over[0].isoformat(), RANGE_END: over[-1].isoformat()}
-        return dg.RunRequest(tags=day_range)
+        return dg.RunRequest(
+            tags={RANGE_START: over[0].isoformat(), RANGE_END: over[-1].isoformat()}
+        )
 
     return [record_day_after_close, record_late_rows]
 
@@ -410,5 +412,8 @@ def _last_values(lake: tables.Lake, timezone: str) -> dict[date, date]:
     """Return the day of the newest value of each recorded day, in a time zone."""
     rows = lake.derived_table(DAILY_POSITIONS).rows(columns=["session_date", "timestamp"])
     newest = rows.group_by("session_date").agg(pl.col.timestamp.max())
-    day = pl.col.timestamp.dt.convert_time_zone(timezone).dt.date()
-    return dict(newest.select("session_date", day).iter_rows())
+    return dict(
+        newest.select(
+            "session_date", pl.col.timestamp.dt.convert_time_zone(timezone).dt.date()
+        ).iter_rows()
+    )

@@ -175,10 +175,9 @@ def table_metadata(
         kind = spec.columns[name]
         described.append(dg.TableColumn(name, kind, description=column.description))
 
-    table_schema = dg.TableSchema(described)
     return {
         "dagster/table_name": spec.name,
-        columns: dg.MetadataValue.table_schema(table_schema),
+        columns: dg.MetadataValue.table_schema(dg.TableSchema(described)),
         "written_by": WRITERS[writer],
     }
 

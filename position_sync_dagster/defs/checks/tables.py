@@ -46,8 +46,9 @@ def held_at_the_broker(lake: tables.Lake, login: Settings) -> pl.DataFrame:
 
 def newest_values(lake: tables.Lake, login: Settings) -> pl.DataFrame:
     """Return the newest row of the ledger of each open holding of a login."""
-    rows = lake.updates.sync.latest()
-    return rows.filter(pl.col.gateway_id == login.gateway_id, pl.col.position != 0)
+    return lake.updates.sync.latest().filter(
+        pl.col.gateway_id == login.gateway_id, pl.col.position != 0
+    )
 
 
 # How long a gateway may be away before that is an error: a connection that breaks is made again
@@ -318,8 +319,9 @@ def _unanswered(lake: tables.Lake, now: datetime) -> pl.DataFrame:
     done = _finished(lake, QueueStatus.SUCCESS, now - ANSWERED_WITHIN)
     answers = pl.concat([rows, any_account, done.select(*KEY, at="updated_at")])
 
-    newest = answers.group_by(KEY).agg(pl.col.at.max())
-    answered = failed.join(newest, on=KEY, how="left", nulls_equal=True)
+    answered = failed.join(
+        answers.group_by(KEY).agg(pl.col.at.max()), on=KEY, how="left", nulls_equal=True
+    )
     is_older = (pl.col.at < pl.col.updated_at).fill_null(value=True)  # or there is none
     return answered.filter(is_older)
 

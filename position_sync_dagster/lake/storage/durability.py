@@ -267,8 +267,8 @@ class SyncedCommits:
         for version in versions:
             paths.add(self._log / entry_name(version))
             for file in read_entry(self._log, version).added:
-                folders = Path(file).parents  # of partitions; the last one is the table's own
-                paths |= {self._table / file, *(self._table / folder for folder in folders)}
+                steps = file.split("/")  # the table's folder, those of partitions, and the file
+                paths |= {self._table.joinpath(*steps[:depth]) for depth in range(len(steps) + 1)}
         return paths
 
     @contextmanager

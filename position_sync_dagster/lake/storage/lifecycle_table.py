@@ -133,8 +133,11 @@ class LifecycleTable:
             )
             count = 1
             while True:
-                rows = self.table.read_rows(files.head(count)).filter(only)
-                newest = rows.top_k(limit, by="updated_at")
+                newest = (
+                    self.table.read_rows(files.head(count))
+                    .filter(only)
+                    .top_k(limit, by="updated_at")
+                )
                 if count >= files.height:
                     return newest
                 oldest = pl.lit(storage.last_of(files[last][count]))

@@ -247,8 +247,9 @@ def may_have_one_of(column: str, values: pl.Series) -> pl.Expr:
     if values.dtype == pl.Datetime:
         greatest += _CUT
     ordered = pl.lit(values.sort())
-    behind = ordered.search_sorted(greatest, side="right")
-    overlaps = behind > ordered.search_sorted(pl.col(f"min.{column}"))
+    overlaps = ordered.search_sorted(greatest, side="right") > ordered.search_sorted(
+        pl.col(f"min.{column}")
+    )
     # A null among the statistics sorts before all values.
     return overlaps | pl.any_horizontal(pl.col(f"min.{column}", f"max.{column}").is_null())
 
@@ -746,8 +747,12 @@ def _merge_parts(table: Table, small_bytes: int, handle: DeltaTable) -> int:
     part = schema.new_part(datetime.now(UTC))
     rows = table.scan_stored(files.join(chosen, on=by_part, how="semi")).collect()
     ordered = rows.with_columns(part=pl.lit(part)).sort(table.spec.indexed[0])
-    replaced = in_parts(bucket, [*chosen["partition.part"], part])
-    write(handle, ordered, {"action": "compact"}, predicate=replaced)
+    write(
+        handle,
+        ordered,
+        {"action": "compact"},
+        predicate=in_parts(bucket, [*chosen["partition.part"], part]),
+    )
 
     return int(chosen["files"].sum())
 

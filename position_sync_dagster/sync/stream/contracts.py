@@ -180,8 +180,9 @@ class ContractCache:
         Raises:
             LakeError: The table cannot be written; the same details are due again.
         """
-        wanted = dict.fromkeys(self._doubted) | self._wanted
-        due = list(islice(filter(self._is_missing, wanted), CHUNK))
+        due = list(
+            islice(filter(self._is_missing, dict.fromkeys(self._doubted) | self._wanted), CHUNK)
+        )
         due = due or list(islice(filter(self._hours_are_over, streamed), CHUNK))
         if due:
             await self._fetch(connection, due)
@@ -274,8 +275,7 @@ class ContractCache:
 
     def _may_be_asked(self, conid: int) -> bool:
         times, asked_at = self._not_given.get(conid, (0, NEVER))
-        wait = timedelta(seconds=REFETCH.delay_s(max(times, 1)))
-        return elapsed(asked_at, self.clock()) >= wait
+        return elapsed(asked_at, self.clock()) >= timedelta(seconds=REFETCH.delay_s(max(times, 1)))
 
     def _hours_are_over(self, conid: int) -> bool:
         """Return whether the days that a contract listed are over, unless it has expired."""

@@ -342,8 +342,7 @@ class Flusher:
 
     def _flush(self, connection: GatewayConnection) -> None:
         self.context.lease.check()
-        valued = self.pricer.flush(connection, self._ticks.take(), connection.pnl.take_valued())
-        self._take(valued)
+        self._take(self.pricer.flush(connection, self._ticks.take(), connection.pnl.take_valued()))
         self._deliver_rows()
 
         if self._accounts is not None:
