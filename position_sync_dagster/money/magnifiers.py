@@ -43,8 +43,7 @@ def magnifier_in(contracts: Mapping[int, ContractDetails]) -> pl.Expr:
     fitting = []
     for magnifier in (1, 100):
         expected = quoted / magnifier
-        difference = pl.col("market_value") - expected
-        fits = difference.abs() <= FACTOR_TOLERANCE * expected.abs()
+        fits = (pl.col("market_value") - expected).abs() <= FACTOR_TOLERANCE * expected.abs()
         of_value = pl.when(quoted != 0, fits).then(magnifier)
         fitting.append(of_value)
 
@@ -58,5 +57,4 @@ def magnifier_in(contracts: Mapping[int, ContractDetails]) -> pl.Expr:
 def magnifiers_of(latest: pl.DataFrame) -> dict[int, float]:
     """Return the price magnifiers that fit the values of rows, by conid; others are not known."""
     magnifier = magnifier_in({}).cast(pl.Float64)
-    fitting = latest.select("conid", magnifier=magnifier).drop_nulls("magnifier")
-    return dict(fitting.iter_rows())
+    return dict(latest.select("conid", magnifier=magnifier).drop_nulls("magnifier").iter_rows())

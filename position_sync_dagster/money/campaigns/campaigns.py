@@ -17,6 +17,7 @@ from itertools import groupby, pairwise
 from operator import attrgetter
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key, grouped
 from position_sync_dagster.domain.instrument import Instrument
@@ -669,31 +670,26 @@ def open_profit(
         holdings: Its parts of holdings: account, conid, position, share and unrealized_pnl.
         priced: All holdings: account, conid, position and market_value.
     """
-    amounts: list[float | None] = []
-    claimed = {(row["account"], row["conid"]): row for row in holdings.iter_rows(named=True)}
-    keys = pl.DataFrame([*lots], schema=["account", "conid"], orient="row")
-    values = priced.join(keys, on=KEY, how="semi") if lots else priced.clear()
-    whole = {
-        (account, conid): (position, value)
-        for account, conid, position, value in values.select(
-            *KEY, "position", "market_value"
-        ).iter_rows()
-    }
-    for key, lot in lots.items():
-        own = claimed.pop(key, None)
-        position, value = whole.get(key, (0.0, None))
-        held = own["position"] * own["share"] if own is not None else position
-        is_enough = held / lot.quantity >= 1 - QUANTITY_ROUNDING
-        is_same = own is None or not rounded(held - lot.quantity)
-        if not is_enough:
-            return None
-        if own is not None and (not is_same or lot.cost is None):
-            # A trade that no movement names yet; the broker has its cost.
-            amounts.append(own["unrealized_pnl"])
-        elif value is None or lot.cost is None:
-            return None
-        else:
-            amounts.append(lot.quantity * value / position - lot.cost)
+    left = pl.DataFrame(
+        [(*key, lot.quantity, lot.cost) for key, lot in lots.items()], _LOTS, orient="row"
+    )
+    own = holdings.select(*KEY, own=col.position * col.share, unrealized=col.unrealized_pnl)
+    valued = left.join(priced.select(*KEY, "position", "market_value"), on=KEY, how="left")
+    joined = valued.join(own, on=KEY, how="left")
+
+    held = pl.coalesce("own", "position", 0.0)  # a holding without a row is not held
+    if joined.select((held / col.quantity < 1 - QUANTITY_ROUNDING).any()).item():
+        return None
+
+    # A trade that no movement names yet; the broker has its cost.
+    is_another = (col.own - col.quantity).abs() >= QUANTITY_ROUNDING
+    is_of_broker = col.own.is_not_null() & (is_another | col.cost.is_null())
+    gained = col.quantity * col.market_value / col.position - col.cost
+    amounts = joined.select(pl.when(is_of_broker).then("unrealized").otherwise(gained)).to_series()
     # Of what no movement explains the broker says it.
-    amounts += [row["unrealized_pnl"] for row in claimed.values()]
-    return known_sum(amounts)
+    without_movements = own.join(left, on=KEY, how="anti")["unrealized"]
+    return known_sum([*amounts, *without_movements])
+
+
+# What is left of contracts, in columns.
+_LOTS = {"account": pl.String, "conid": pl.Int64, "quantity": pl.Float64, "cost": pl.Float64}

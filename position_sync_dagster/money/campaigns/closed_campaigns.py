@@ -9,13 +9,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
-from operator import attrgetter
 from typing import Any
 
 import polars as pl
 
 from position_sync_dagster.domain.clock import A_DAY
-from position_sync_dagster.domain.holding import Key, grouped
+from position_sync_dagster.domain.holding import KEY, Key, grouped
 from position_sync_dagster.domain.instrument import (
     OPTION_TYPES,
     ContractDetails,
@@ -206,23 +205,19 @@ class CampaignBook:
         changes = self.lake.position_changes.table.rows(columns=names)
         before, costs = held_before(self._rows, changes)
         held = dict(before)
-        for key, days in self._recorded.quantities.items():
-            sessions = [part.session_date for part in self._of_holding[key] if part.quantity]
-            earlier = [day for day in days if sessions and day < min(sessions)]
+        moved = self._rows.filter(pl.col("quantity") != 0)
+        first = moved.group_by(KEY).agg(pl.col("session_date").min())
+        for account, conid, session in first.iter_rows():
+            days = self._recorded.quantities[account, conid]
+            earlier = [day for day in days if day < session]
             if earlier:
-                held[key] = days[max(earlier)]
+                held[account, conid] = days[max(earlier)]
         costs_of_held = {key: cost for key, cost in costs.items() if held[key] == before[key]}
         return {key: quantity for key, quantity in held.items() if quantity}, costs_of_held
 
     @cached_property
-    def _of_holding(self) -> Mapping[Key, list[Movement]]:
-        with_contract = [movement for movement in self.movements if movement.conid is not None]
-        return grouped(attrgetter("key"), with_contract)
-
-    @cached_property
     def _recorded(self) -> "RecordedValues":
-        conids = {movement.conid for movement in self.movements if movement.conid is not None}
-        return RecordedValues(self.lake, conids)
+        return RecordedValues(self.lake, set(self._rows["conid"].drop_nulls()))
 
     @cached_property
     def _calendar(self) -> ExchangeDays:

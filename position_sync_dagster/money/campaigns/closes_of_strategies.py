@@ -24,6 +24,7 @@ from position_sync_dagster.money.past.owned_parts import (
     deciding_movements,
     held_before,
     legs_ever,
+    numbers_by_key,
     part_rows,
     remembered_parts,
 )
@@ -293,8 +294,7 @@ def _unmoved(
     is_claimed = schema.one_of("conid", conids)
     rows = lake.broker_positions.table.rows(is_claimed, columns=[*KEY, "position"])
     unmoved = rows.filter(pl.col("position") != 0).join(movements, on=KEY, how="anti")
-    held = unmoved.select(*KEY, "position").iter_rows()
-    return {(account, conid): position for account, conid, position in held}
+    return numbers_by_key(unmoved, "position")
 
 
 def _until(movements: pl.DataFrame, at: datetime) -> pl.DataFrame:

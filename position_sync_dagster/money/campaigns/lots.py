@@ -248,8 +248,7 @@ class _Matching:
                 replace(opened, cash=None, why_unknown=why) for opened in self.held[key]
             )
         if change.cash != 0:
-            nothing = replace(change, cash=0.0, fees=0.0, is_prior=True)
-            self.lots.append(_lot(nothing, change))
+            self.lots.append(_lot(replace(change, cash=0.0, fees=0.0, is_prior=True), change))
 
     def _reorganize(self, change: HoldingChange) -> None:
         """Keep what lots cost, and since when they are held, through a corporate action."""

@@ -205,8 +205,7 @@ class CloseExplainer:
     def _named(self, since: datetime) -> pl.DataFrame:
         """Return which holdings and times executions and statements name, and since when."""
         columns = (*KEY, "stated_at", "source", "statement")
-        of_executions = (*columns, "time")
-        executions = self.lake.executions.rows(since, columns=of_executions)
+        executions = self.lake.executions.rows(since, columns=(*columns, "time"))
         of_events = (*columns, "first_day", "day")
         events = self.lake.statement_events.rows(since.date(), columns=of_events)
         return pl.concat([executions, events], how="diagonal")
@@ -374,8 +373,7 @@ def _with_statement_of_days(closes: pl.DataFrame, named: pl.DataFrame) -> pl.Dat
     begin = _new_york(pl.col("begin"))
     days = closes.select("change_id", "account", begin=begin, end=_new_york(pl.col("seen_at")))
 
-    is_period = pl.col("first_day").is_not_null()
-    periods = named.filter(is_period).select("account", "first_day", "day")
+    periods = named.filter(pl.col("first_day").is_not_null()).select("account", "first_day", "day")
     with_periods = days.join(periods, on="account")
     begins_in_time = pl.col("first_day") <= pl.col("end")
     ends_in_time = pl.col("day") >= pl.col("begin")

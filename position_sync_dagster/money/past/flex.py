@@ -250,9 +250,13 @@ def balance_event(fields: Fields) -> closes.StatementEvent:
     """
     currency = fields.required(TEXT, "currency")
     day = fields.required(DAY, "toDate", "reportDate")
-    amount = fields.required(NUMBER, "endingCash")
     return _event_of_account(
-        closes.EventKind.CASH_BALANCE, fields, day, currency, currency=currency, amount=amount
+        closes.EventKind.CASH_BALANCE,
+        fields,
+        day,
+        currency,
+        currency=currency,
+        amount=fields.required(NUMBER, "endingCash"),
     )
 
 
@@ -265,9 +269,14 @@ def rate_event(fields: Fields) -> closes.StatementEvent:
     day = fields.required(DAY, "reportDate")
     currency = fields.required(TEXT, "fromCurrency")
     rate = fields.required(NUMBER, "rate")
-    base = fields.required(TEXT, "toCurrency")
     return _event_of_account(
-        closes.EventKind.RATE, fields, day, currency, currency=currency, amount=rate, type=base
+        closes.EventKind.RATE,
+        fields,
+        day,
+        currency,
+        currency=currency,
+        amount=rate,
+        type=fields.required(TEXT, "toCurrency"),
     )
 
 

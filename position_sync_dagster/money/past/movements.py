@@ -450,15 +450,12 @@ def with_signs(counting: Iterable[Movement], held: Mapping[Key, float]) -> list[
         counting: The movements.
         held: What was held before the end, as far as that is known.
     """
-    signed: list[Movement] = []
-    for movement in counting:
-        had = held.get(movement.key, 0.0)
-        if had and is_unsigned(movement):
-            quantity = -copysign(movement.quantity or 0.0, had)
-            signed.append(replace(movement, quantity=quantity))
-        else:
-            signed.append(movement)
-    return signed
+    return [
+        replace(movement, quantity=-copysign(movement.quantity or 0.0, held[movement.key]))
+        if is_unsigned(movement) and held.get(movement.key)
+        else movement
+        for movement in counting
+    ]
 
 
 def _size_of(movement: Movement) -> tuple[str, int | None, float]:
@@ -484,8 +481,7 @@ def _execution_of(movement: Movement) -> tuple[str, str | None]:
 
 def _newness(movement: Movement) -> tuple[int, str, bool, datetime]:
     execution_id = movement.execution_id or ""
-    has_fee = movement.fee is not None
-    return len(execution_id), execution_id, has_fee, movement.stated_at or NEVER
+    return len(execution_id), execution_id, movement.fee is not None, movement.stated_at or NEVER
 
 
 def uncorrected(execution_id: str | None) -> str | None:

@@ -115,13 +115,12 @@ def held_before(
 
     first_changes = changes.sort("seen_at").unique(KEY, keep="first").filter(col.before != 0)
     joined = first_changes.join(first, on=KEY)
-    held_at = pl.coalesce("since", "seen_at")
-    of_before = joined.filter(col.about >= held_at - col.tolerance)
+    of_before = joined.filter(col.about >= pl.coalesce("since", "seen_at") - col.tolerance)
 
-    return _by_key(of_before, "before"), _by_key(of_before, "average_cost")
+    return numbers_by_key(of_before, "before"), numbers_by_key(of_before, "average_cost")
 
 
-def _by_key(rows: pl.DataFrame, name: str) -> dict[Key, float]:
+def numbers_by_key(rows: pl.DataFrame, name: str) -> dict[Key, float]:
     """Return the known numbers of holdings."""
     known = rows.drop_nulls(name).select(*KEY, name)
     return {(account, conid): number for account, conid, number in known.iter_rows()}

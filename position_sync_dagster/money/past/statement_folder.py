@@ -257,8 +257,7 @@ class StatementFolder:
     def _indexed_files(self) -> dict[str, _IndexedFile]:
         """Return the files of the index; none where it is of other tables or accounts."""
         try:
-            content = first_bytes(self.folder / INDEX_FILE, _LARGEST_INDEX)
-            index = _INDEX.validate_json(content)
+            index = _INDEX.validate_json(first_bytes(self.folder / INDEX_FILE, _LARGEST_INDEX))
         except (OSError, ValueError):  # it is made anew
             return {}
         if self.accounts is None or index.of == self.accounts.name:

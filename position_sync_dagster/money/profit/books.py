@@ -121,8 +121,7 @@ def _stated_worth(lake: MoneyLake, day: date) -> dict[str, StatedWorth]:
     """Return what the newest statement says of each account at the end of a day."""
     kinds = [EventKind.NET_LIQUIDATION.value, EventKind.CASH_BALANCE.value, EventKind.RATE.value]
     is_of_kinds = col.kind.is_in(kinds)
-    is_of_day = col.day == day
-    events = lake.statement_events.rows(day, is_of_kinds & is_of_day).drop_nulls("amount")
+    events = lake.statement_events.rows(day, is_of_kinds & (col.day == day)).drop_nulls("amount")
 
     newest = {}
     cash: defaultdict[str, dict[str, float]] = defaultdict(dict)
@@ -276,8 +275,7 @@ def _in_base(rows: pl.DataFrame, name: str, rates: Mapping[str, float]) -> float
 def _moved_by_owner(moved: Moved, rates: Mapping[str, float]) -> float | None:
     """Return what the owner brought, in cash and in kind, less what was taken; None: not known."""
     by_owner = moved.movements.filter(col.kind.is_in(_OWN))
-    cash = by_owner.select("currency", value="cash")
-    amounts = pl.concat([cash, _transfers_in_kind(moved)])
+    amounts = pl.concat([by_owner.select("currency", value="cash"), _transfers_in_kind(moved)])
     return known_sum(
         times(value, rates[currency]) if currency in rates else None
         for currency, value in amounts.iter_rows()
@@ -288,8 +286,7 @@ def _transfers_in_kind(moved: Moved) -> pl.DataFrame:
     """Return what the owner moved in kind: `currency` and `value`, null if unknown."""
     transfers = moved.movements.filter(kind=MovementKind.TRANSFER.value)
     is_held = col.position != 0
-    mark = col.market_value / col.position
-    marks = moved.held.filter(is_held).select("conid", mark=mark)
+    marks = moved.held.filter(is_held).select("conid", mark=col.market_value / col.position)
 
     at_price = col.quantity * col.price * col.multiplier
     value = pl.coalesce("value", at_price, col.quantity * col.mark)

@@ -69,9 +69,11 @@ def movements_between(
     without_value = pl.concat([_of_contracts(elsewhere), conversions])
     with_fees_alone = without_value.filter(session_date=closing[0])
     # Without its currency a commission is not known: it leaves the trade's currency unknown.
-    currency = pl.coalesce("fee_currency", "currency")
     fees_alone = with_fees_alone.with_columns(
-        kind=pl.lit(MovementKind.TRADE), currency=currency, quantity=0.0, cash=0.0
+        kind=pl.lit(MovementKind.TRADE),
+        currency=pl.coalesce("fee_currency", "currency"),
+        quantity=0.0,
+        cash=0.0,
     )
     every_move = pl.concat([moved.select(movements.columns), fees_alone])
     return MovedBetween(every_move, included, followed)
@@ -90,8 +92,7 @@ def _not_followed(
     """
     held = pl.concat([start.select(KEY), end.select(KEY)])
     is_followed = col.sec_type.is_in(list(settings.sec_types))
-    of_no_holding = movements.join(held, on=KEY, how="anti")
-    return of_no_holding.drop_nulls("conid").filter(~is_followed)
+    return movements.join(held, on=KEY, how="anti").drop_nulls("conid").filter(~is_followed)
 
 
 def _included(movements: pl.DataFrame, rows: pl.DataFrame, close: _Close, end: str) -> pl.DataFrame:
@@ -115,14 +116,12 @@ def _included(movements: pl.DataFrame, rows: pl.DataFrame, close: _Close, end: s
     # Without its time, a trade was made before the close, and a booking after it.
     is_trade = col.kind == MovementKind.TRADE
     is_until_day = col.day <= session
-    is_earlier_day = col.day < session
-    by_day = pl.when(is_trade).then(is_until_day).otherwise(is_earlier_day)
+    by_day = pl.when(is_trade).then(is_until_day).otherwise(col.day < session)
     by_time = pl.coalesce(col.at <= closed, by_day)
 
     is_of_statement = pl.coalesce("is_stated", "is_stated_account")
     had_rows = col.is_stated_account.is_not_null()
-    by_session = col.session_date <= session
-    without_statement = pl.when(had_rows).then(by_time).otherwise(by_session)
+    without_statement = pl.when(had_rows).then(by_time).otherwise(col.session_date <= session)
     is_before = pl.when(is_of_statement).then(is_until_day).otherwise(without_statement)
 
     near_close = col.at.is_between(closed - NEAR, closed + NEAR)
@@ -152,8 +151,7 @@ def _changes(start: pl.DataFrame, end: pl.DataFrame) -> pl.DataFrame:
 
 def _sums_near(included: pl.DataFrame) -> pl.DataFrame:
     """Return what moved each holding, and by how much that would differ if one end were turned."""
-    is_moved = col.before_end & ~col.before_start
-    moved = col.quantity.filter(is_moved).sum()
+    moved = col.quantity.filter(col.before_end & ~col.before_start).sum()
 
     at_end = col.near_end & ~col.before_start
     opposite = -col.quantity

@@ -27,6 +27,7 @@ from position_sync_dagster.money.past.owned_parts import (
     contracts_of_strategies,
     deciding_movements,
     legs_ever,
+    numbers_by_key,
     owned_parts,
     shares_of,
 )
@@ -165,8 +166,7 @@ def _held_before(
     moved = between.included.filter("before_start").group_by(KEY).agg(col.quantity.sum())
     held = start.filter(col.position != 0).join(moved, on=KEY, how="left")
     unmoved_or_less = col.position - col.quantity.fill_null(0.0)  # without a movement nothing moved
-    before = held.select(*KEY, unmoved_or_less)
-    return {(account, conid): quantity for account, conid, quantity in before.iter_rows()}
+    return numbers_by_key(held.with_columns(unmoved_or_less), "position")
 
 
 def rows_to_explain(lake: MoneyLake, settings: Settings, rows: pl.DataFrame) -> pl.DataFrame:
@@ -193,8 +193,7 @@ def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDa
     start = sources.rows.filter(session_date=before)
     end = sources.rows.filter(session_date=day)
     movements = sources.movements.filter(col.day >= before - BOOKED_BEFORE)
-    opening = (before, since)
-    between = movements_between(movements, start, end, opening, (day, closed), settings)
+    between = movements_between(movements, start, end, (before, since), (day, closed), settings)
     owners = _owners_between(sources, between, start, end, trading_day)
 
     length_days = (closed - since) / timedelta(days=1)
@@ -404,8 +403,7 @@ def _fee_in_currency() -> pl.Expr:
     is_elsewhere = col.fee_currency != col.currency  # it has a row of its own
     nothing = pl.when(is_nothing | is_elsewhere).then(0.0)
 
-    is_in_currency = col.fee_currency == col.currency
-    fee = pl.when(is_in_currency).then("fee")
+    fee = pl.when(col.fee_currency == col.currency).then("fee")
     return pl.when(col.fee.is_not_null()).then(pl.coalesce(nothing, fee))
 
 
@@ -496,8 +494,7 @@ def _with_parts(rows: pl.DataFrame, days: float) -> pl.DataFrame:
 
     # What greeks do not explain, since one of them is not known, is repricing.
     repricing = col.held - pl.sum_horizontal(BY_GREEKS)
-    since_trades = col.earned - col.held
-    trades = pl.when(is_priced).then(since_trades).otherwise(0.0)
+    trades = pl.when(is_priced).then(col.earned - col.held).otherwise(0.0)
     assignments = pl.when(is_priced).then(0.0).otherwise("earned")
     with_parts = by_price.with_columns(
         repricing=repricing,
@@ -544,8 +541,7 @@ def _unexplained(is_known: pl.Expr) -> pl.Expr:
 
 def _fees_elsewhere(moved: pl.DataFrame) -> pl.DataFrame:
     """Return the fees that were charged in another currency than that of the holding."""
-    is_elsewhere = col.fee_currency != col.currency
-    fees = moved.filter(is_elsewhere, col.fee != 0)
+    fees = moved.filter(col.fee_currency != col.currency, col.fee != 0)
     by_holding = fees.group_by(*_OWNED, "symbol", currency="fee_currency")
 
     total = sum_if_known(col.fee)
@@ -557,8 +553,7 @@ def _income(movements: pl.DataFrame) -> pl.DataFrame:
     paid = movements.filter(col.kind.is_in(INCOME), col.cash.is_null() | (col.cash != 0))
 
     total = sum_if_known(col.cash)
-    is_unknown = col.cash.is_null().any()
-    why_unknown = pl.when(is_unknown).then(pl.lit("an amount of cash"))
+    why_unknown = pl.when(col.cash.is_null().any()).then(pl.lit("an amount of cash"))
     return paid.group_by("strategy_id", "account", "currency").agg(
         profit=total, cash=total, gross_move=total.abs(), why_unknown=why_unknown
     )
@@ -637,8 +632,7 @@ def sum_of_greek(name: str) -> pl.Expr:
 def _named_reason() -> pl.Expr:
     """Return why a profit is not known, with the contract if it is that of a holding."""
     with_contract = pl.format("{}: {}", _CONTRACT, "why_unknown")
-    is_of_account = _CONTRACT.is_null()
-    return pl.when(is_of_account).then("why_unknown").otherwise(with_contract)
+    return pl.when(_CONTRACT.is_null()).then("why_unknown").otherwise(with_contract)
 
 
 def is_explained(row: Mapping[str, Any]) -> bool:

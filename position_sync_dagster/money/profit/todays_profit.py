@@ -147,8 +147,7 @@ def read_opening_book(lake: MoneyLake, settings: Settings, now: datetime) -> Ope
 def _rows_of_session(lake: MoneyLake, session: date, closed_at: datetime) -> pl.DataFrame:
     """Return the rows of a close, with the greeks that the ledger has of them."""
     table = lake.derived_table(DAILY_POSITIONS)
-    is_of_session = col.session_date == session
-    rows = table.rows(is_of_session, pl.col("partition.session_date") == session)
+    rows = table.rows(col.session_date == session, pl.col("partition.session_date") == session)
 
     # `daily_positions` leaves out the greeks that this package computed.
     lacks_greeks = col.right.is_not_null() & (col.position != 0) & col.delta.is_null()
@@ -178,8 +177,7 @@ def explain_today(lake: MoneyLake, settings: Settings, figures: Figures) -> list
     Raises:
         LakeError: A table cannot be used.
     """
-    book = figures.book
-    opening = read_opening_book(lake, settings, book.now)
+    opening = read_opening_book(lake, settings, figures.book.now)
     all_movements = lake.movements.rows(since=opening.session - BOOKED_BEFORE)
     return explained(figures, opening, rows_of_logins(all_movements, settings), settings)
 
