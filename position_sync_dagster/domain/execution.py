@@ -1,8 +1,12 @@
 """An execution: a trade, as a gateway or a statement names it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+
+# From when and until when the gateway named all executions of an account.
+Asked = Mapping[str, tuple[datetime, datetime]]
 
 # The source of rows from a Flex statement.
 FLEX = "FLEX"

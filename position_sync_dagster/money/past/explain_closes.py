@@ -11,7 +11,7 @@ import polars as pl
 
 from position_sync_dagster.domain.clock import A_DAY, NEVER, Clock, elapsed, utc_now
 from position_sync_dagster.domain.exchange_time import NEW_YORK
-from position_sync_dagster.domain.execution import FLEX, Execution
+from position_sync_dagster.domain.execution import FLEX, Asked, Execution
 from position_sync_dagster.domain.holding import KEY, grouped
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.position_change import PositionChange
@@ -34,7 +34,6 @@ from position_sync_dagster.money.past.closes import (
 )
 from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.past.movements import BOOKED, MovementSource
-from position_sync_dagster.sync.stream.parts import Asked
 
 # Time in which a close is judged again: its statement may come late, and may be corrected.
 WINDOW = timedelta(days=60)

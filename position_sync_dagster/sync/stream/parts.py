@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime
 from typing import Protocol
 
-from position_sync_dagster.domain.execution import Execution
+from position_sync_dagster.domain.execution import Asked, Execution
 from position_sync_dagster.domain.holding import BrokerPosition, HoldingGreeks, Key
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.gateway.connection import GatewayConnection
@@ -13,9 +12,6 @@ from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.sync.stream.contracts import ContractCache
 from position_sync_dagster.sync.stream.lines import StreamLines
 from position_sync_dagster.sync.stream.ownership import OwnerContext
-
-# From when and until when the gateway named all executions of an account.
-Asked = Mapping[str, tuple[datetime, datetime]]
 
 
 class ChangeFollower(Protocol):

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import polars as pl
 
+from position_sync_dagster.domain.execution import Asked
 from position_sync_dagster.domain.holding import (
     AccountConfirmation,
     BrokerPosition,
@@ -36,7 +37,7 @@ from position_sync_dagster.lake.records import RecordsTable
 from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.sync.position_changes import after_changes, changes_between
 from position_sync_dagster.sync.stream.ownership import OwnerContext
-from position_sync_dagster.sync.stream.parts import Asked, ChangeFollower, PublishedGreeks
+from position_sync_dagster.sync.stream.parts import ChangeFollower, PublishedGreeks
 
 # How long a closed holding stays in `broker_positions`; longer if its zero row was not written.
 CLOSED_KEPT = timedelta(days=2)
