@@ -172,7 +172,9 @@ def _message(state: CheckState, since: datetime) -> Message:
 
 def _short(text: str) -> str:
     text = text.strip()
-    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
+    if len(text) <= LONGEST_TEXT:
+        return text
+    return f"{text[:LONGEST_TEXT]}…"
 
 
 logger = logging.getLogger(__name__)

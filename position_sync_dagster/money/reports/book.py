@@ -187,7 +187,9 @@ class Book:
         by_account = self._account_totals
         accounts = {total.account for total in by_account}
         by_currency = self._totals_by("currency")
-        return [*by_account, *by_currency] if len(accounts) > 1 else by_currency
+        if len(accounts) > 1:
+            return [*by_account, *by_currency]
+        return by_currency
 
     @cached_property
     def in_base(self) -> list[TotalSum]:

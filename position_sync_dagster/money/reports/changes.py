@@ -146,12 +146,13 @@ def read_day(lake: MoneyLake, since: datetime, until: datetime | None = None) ->
 
 def _open_then(breaks: Iterable[Break], at: datetime) -> list[Break]:
     """Return the breaks that were open at a moment, as they were then."""
-    return [
-        replace(difference, state=BreakState.OPENED, confirmed_at=None, resolved_at=None)
-        if difference.confirmed_at is None or difference.confirmed_at > at
-        else replace(difference, state=BreakState.CONFIRMED, resolved_at=None)
-        for difference in breaks_at(breaks, at)
-    ]
+    opened = []
+    for difference in breaks_at(breaks, at):
+        is_confirmed = difference.confirmed_at is not None and difference.confirmed_at <= at
+        state = BreakState.CONFIRMED if is_confirmed else BreakState.OPENED
+        confirmed_at = difference.confirmed_at if is_confirmed else None
+        opened.append(replace(difference, state=state, confirmed_at=confirmed_at, resolved_at=None))
+    return opened
 
 
 def read_sessions(lake: MoneyLake, since: datetime) -> list[GatewaySession]:
@@ -285,7 +286,9 @@ def _closing_profit(trade: Movement) -> float | None:
     Statements write 0 for what opened. Without a code that says so, a 0 says nothing.
     """
     says_nothing = trade.open_close is None and trade.realized_pnl == 0
-    return None if says_nothing or trade.open_close == OPENED else trade.realized_pnl
+    if says_nothing or trade.open_close == OPENED:
+        return None
+    return trade.realized_pnl
 
 
 def _order_of(trade: Movement) -> tuple[str, str]:
@@ -314,11 +317,15 @@ def _traded(trades: Sequence[Movement], names: Mapping[int, str]) -> str:
     name = names.get(first.conid or 0, first.symbol or "")
     text = f"{word} {digits(abs(net) or size / 2)} {name}"
     paid = known_sum(times(trade.price, abs(trade.quantity or 0.0)) for trade in trades)
-    return text if paid is None or not size else f"{text} at {paid / size:,.2f}"
+    if paid is None or not size:
+        return text
+    return f"{text} at {paid / size:,.2f}"
 
 
 def _gain(amount: float | None, currency: str | None) -> str:
-    return f", {amount:+,.0f} {currency or ''}".rstrip() if amount else ""
+    if amount:
+        return f", {amount:+,.0f} {currency or ''}".rstrip()
+    return ""
 
 
 def _moves(day: Day) -> Iterator[DayChange]:
@@ -407,7 +414,9 @@ def _history_of(session: GatewaySession) -> Iterator[tuple[datetime, str]]:
 
 
 def _with_reason(text: str, reason: str | None) -> str:
-    return f"{text} – {reason}" if reason else text
+    if reason:
+        return f"{text} – {reason}"
+    return text
 
 
 def _breaks(day: Day) -> Iterator[DayChange]:

@@ -135,7 +135,9 @@ def known_for(known: int, of: int) -> str:
     >>> known_for(2, 40), known_for(0, 40)
     ('known for 2 of 40', '–')
     """
-    return f"known for {known} of {of}" if known else "–"
+    if known:
+        return f"known for {known} of {of}"
+    return "–"
 
 
 def age(since: datetime | None, now: datetime) -> str:
@@ -166,4 +168,6 @@ def duration(seconds: float | None) -> str:
     minutes = length.seconds % 3600 // 60
     if length.days:
         return f"{length.days} d {hours} h"
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min"

@@ -145,7 +145,9 @@ def _group_cost(group: str | None, currency: str, fills: Sequence[FillCost]) -> 
     without = [fill for fill in fills if fill.slippage is None]
 
     def summed(name: str) -> float | None:
-        return known_sum(getattr(fill, name) for fill in with_quote) if with_quote else None
+        if with_quote:
+            return known_sum(getattr(fill, name) for fill in with_quote)
+        return None
 
     slippage = summed("slippage")
     spread = summed("spread")

@@ -25,7 +25,9 @@ def _legs_held(sums: Row) -> str:
 def _short_in_money(sums: Row) -> str:
     in_money = sums["short_in_money"]
     unknown = sums["short_unknown"]
-    return f"{in_money} + {unknown}?" if unknown else f"{in_money}"
+    if unknown:
+        return f"{in_money} + {unknown}?"
+    return f"{in_money}"
 
 
 def _with_greeks(sums: Row) -> str:
@@ -51,7 +53,9 @@ def _price_age(row: Row) -> str:
 
 def _nearest_expiry(sums: Row) -> str:
     day = sums["nearest_expiry"]
-    return f"{day:%d%b%y}" if day else ""
+    if day:
+        return f"{day:%d%b%y}"
+    return ""
 
 
 def _source(row: Row) -> str:

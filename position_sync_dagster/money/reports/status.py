@@ -200,16 +200,10 @@ def read_status(
         for leg in lake.registry.unresolved
     ]
     hints = tuple(filter(None, [next_step(lake, settings, now)]))
-    attention = [
-        *programs.problems,
-        *(
-            f"{login_status.gateway_id}: {login_status.login}. {CONFIRM}"
-            for login_status in logins
-            if login_status.login_asks
-        ),
-        *_attention(settings.strategies_file, failed, now),
-        *hints,
-    ]
+    asking = [login_status for login_status in logins if login_status.login_asks]
+    confirmations = [f"{asked.gateway_id}: {asked.login}. {CONFIRM}" for asked in asking]
+    problems = [*programs.problems, *confirmations]
+    attention = [*problems, *_attention(settings.strategies_file, failed, now), *hints]
 
     queue = {status.value: overview.counts.get(status, 0) for status in QueueStatus}
     updates = lake.updates.sync
@@ -300,7 +294,9 @@ def leg_states(
         holding = held.get(leg.conid, ())
         accounts = [account for account in holding if leg.account in (None, account)]
         if not accounts:
-            return LegState.ARMED if book.closes.end_of(leg) is None else LegState.CLOSED
+            if book.closes.end_of(leg) is None:
+                return LegState.ARMED
+            return LegState.CLOSED
 
         is_streamed = any((account, leg.conid) in streamed for account in accounts)
         return LegState.STREAMED if is_streamed else LegState.OVERFLOW

@@ -68,7 +68,9 @@ class ExpiringLeg:
     @property
     def is_uncovered(self) -> bool | None:
         """Whether the account lacks what goes; None: not known."""
-        return None if self.missing is None else self.missing > NO_UNITS
+        if self.missing is None:
+            return None
+        return self.missing > NO_UNITS
 
     @property
     def row(self) -> NewRow:
@@ -179,7 +181,9 @@ def _expires_at(leg: PricedLeg, legs: PricedLegs) -> datetime | None:
     if leg.delivered is not None:
         return leg.delivered.expires_at.astimezone(NEW_YORK)
     moment = expires_at(leg.row["expiry"], legs.given.details.get(leg.row["conid"]))
-    return None if moment is None else moment.astimezone(NEW_YORK)
+    if moment is None:
+        return None
+    return moment.astimezone(NEW_YORK)
 
 
 def _deliveries(legs: PricedLegs) -> Iterable[ExpiringLeg]:
@@ -228,7 +232,9 @@ def _delivery(leg: PricedLeg, expires_at: datetime, legs: PricedLegs) -> Expirin
 
 def _units_delivered(leg: PricedLeg, terms: ExerciseTerms) -> float:
     """Return the shares that a leg delivers as a call, or the futures: one for each option."""
-    return leg.quantity if terms.exercise.is_on_future else leg.size
+    if terms.exercise.is_on_future:
+        return leg.quantity
+    return leg.size
 
 
 def _count_missing(deliveries: Sequence[ExpiringLeg], held: Sequence[PricedLeg]) -> None:
@@ -265,7 +271,9 @@ def _depth(delivery: ExpiringLeg) -> float:
     """Return by how much an option is in the money."""
     terms = delivery.leg.delivered
     spot = delivery.leg.row["spot"]
-    return terms.above_strike(spot) if terms is not None and spot else 0.0
+    if terms is not None and spot:
+        return terms.above_strike(spot)
+    return 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,7 +336,9 @@ def _not_judged(leg: PricedLeg) -> str | None:
     terms = leg.delivered
     earns_interest = terms is not None and (terms.right == "PUT" or terms.exercise.is_on_future)
     if earns_interest and leg.priced is None and _in_the_money(leg):
-        return NotPriced.NO_RATE.value if _extrinsic(leg) > NEAR_PARITY else None
+        if _extrinsic(leg) > NEAR_PARITY:
+            return NotPriced.NO_RATE.value
+        return None
     return None
 
 

@@ -106,15 +106,12 @@ def payoffs(legs: PricedLegs, notes: Mapping[str, Sequence[str]] | None = None) 
     group_of = itemgetter("strategy_id", "account", "under", "currency")
     groups = grouped(lambda leg: group_of(leg.row), legs)
     settled = grouped(group_of, legs.settled.to_dicts())
-    return [
-        payoff_of(
-            groups[key],
-            legs.given.now,
-            (notes or {}).get(key[0], ()),
-            realised=known_sum(row["realised"] for row in settled[key]),
-        )
-        for key in sorted(groups, key=str)
-    ]
+    result = []
+    for key in sorted(groups, key=str):
+        notes_of_strategy = notes.get(key[0], ()) if notes else ()
+        realised = known_sum(row["realised"] for row in settled[key])
+        result.append(payoff_of(groups[key], legs.given.now, notes_of_strategy, realised=realised))
+    return result
 
 
 def payoff_of(
@@ -229,7 +226,9 @@ class _Profit:
         total = self.linear * prices - self.cost
         for size, terms in self.ending:
             total = total + size * np.maximum(0.0, terms.side * (prices - terms.strike))
-        return total if self.living is None else total + self.living(prices)
+        if self.living is None:
+            return total
+        return total + self.living(prices)
 
 
 def _profit_of(

@@ -247,12 +247,16 @@ def _left_out(row: Row, terms: Terms) -> NotPriced | None:
         return terms
 
     if terms is None:
-        return NotPriced.NO_PRICE if row["spot"] is None else None
+        if row["spot"] is None:
+            return NotPriced.NO_PRICE
+        return None
     if not isinstance(terms, OptionTerms):
         return NotPriced.NO_RATE
     if (row["implied_vol"] or 0.0) <= 0:
         return NotPriced.NO_VOLATILITY
-    return None if (row["spot"] or 0.0) > 0 else NotPriced.NO_PRICE
+    if (row["spot"] or 0.0) > 0:
+        return None
+    return NotPriced.NO_PRICE
 
 
 def _magnifiers(parts: pl.DataFrame) -> pl.Series:

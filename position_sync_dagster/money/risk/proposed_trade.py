@@ -225,7 +225,9 @@ def volatility_of(terms: OptionTerms, price: float, spot: float, now: datetime) 
     [volatility], _reasons = model.implied_volatility(
         options, np.array([price]), np.array([spot]), np.array([FIRST_GUESS])
     )
-    return None if np.isnan(volatility) else float(volatility)
+    if np.isnan(volatility):
+        return None
+    return float(volatility)
 
 
 def greeks_of(

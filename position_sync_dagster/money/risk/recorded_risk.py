@@ -100,17 +100,14 @@ def risk_rows(
     """Return the rows of `risk_scenarios` for each strategy and each recorded scenario."""
     now = legs.given.now
     largest_losses = {point.name: point.largest_loss for point in scenarios.recorded}
-    return [
-        {name: result[name] for name in _COLUMNS_OF_RESULTS}
-        | {
-            "made_at": now,
-            "date": now.date(),
-            "strategy_id": result["strategy"],
-            "largest_loss": largest_losses[result["scenario"]].get(result["strategy"]),
-            "run_id": run_id,
-        }
-        for result in scenario_rows(legs, scenarios.recorded, Breakdown.STRATEGY)
-    ]
+    made = {"made_at": now, "date": now.date(), "run_id": run_id}
+    rows = []
+    for result in scenario_rows(legs, scenarios.recorded, Breakdown.STRATEGY):
+        strategy = result["strategy"]
+        largest_loss = largest_losses[result["scenario"]].get(strategy)
+        of_result = {name: result[name] for name in _COLUMNS_OF_RESULTS}
+        rows.append(of_result | made | {"strategy_id": strategy, "largest_loss": largest_loss})
+    return rows
 
 
 # The columns of `risk_scenarios` that a result has under the same names.

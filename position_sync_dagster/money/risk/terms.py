@@ -174,7 +174,9 @@ def dividend_rows(
 
 
 def _in_major_unit(amount: float | None, details: ContractDetails) -> float | None:
-    return None if amount is None else amount / details.price_magnifier
+    if amount is None:
+        return None
+    return amount / details.price_magnifier
 
 
 def ex_moment(day: date) -> datetime:
@@ -229,7 +231,9 @@ class ExerciseTerms:
     @property
     def side(self) -> float:
         """1 for a call, −1 for a put."""
-        return 1.0 if self.right == "CALL" else -1.0
+        if self.right == "CALL":
+            return 1.0
+        return -1.0
 
     def above_strike(self, price: float) -> float:
         """Return by how much an option is in the money; below 0 out of the money."""
@@ -414,27 +418,23 @@ def expires_at(expiry: date | None, details: ContractDetails | None) -> datetime
     if expiry not in (None, details.last_trade_date, details.expires_on):
         day = expiry
     clock = AT_THE_OPEN if is_at_the_open else details.last_trade_time
-    return expiry_moment(day, clock, details.time_zone) if day else None
+    if day:
+        return expiry_moment(day, clock, details.time_zone)
+    return None
 
 
 def as_options(
     terms: Sequence[OptionTerms], at: Iterable[datetime], spots: Iterable[float]
 ) -> VanillaOptions:
     """Return options as the model takes them, each at its own moment and price."""
-    placed = list(zip(terms, at, spots, strict=False))
-    return VanillaOptions.of(
-        [
-            (
-                option.right == "CALL", option.strike, years_between(now, option.expires_at),
-                option.rate, option.exercise,
-            )
-            for option, now, _spot in placed
-        ],
-        [
-            [dividend.after(now, spot) for dividend in option.dividends or ()]
-            for option, now, spot in placed
-        ],
-    )  # fmt: skip
+    options = []
+    dividends = []
+    for option, now, spot in zip(terms, at, spots, strict=False):
+        years = years_between(now, option.expires_at)
+        is_call = option.right == "CALL"
+        options.append((is_call, option.strike, years, option.rate, option.exercise))
+        dividends.append([dividend.after(now, spot) for dividend in option.dividends or ()])
+    return VanillaOptions.of(options, dividends)
 
 
 FIRST_GUESS = 0.3

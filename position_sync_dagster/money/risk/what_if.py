@@ -126,14 +126,12 @@ def _sides(
     """Return each row of scenarios, and what it has of a side, by group and number of the point."""
     more = _more_by_group(book, legs, notes, settings, level)
     by_group = grouped(_GROUP_OF, scenario_rows(legs, points, level))
-    return {
-        (group, number): (
-            row,
-            {name: row[name] for name in _SHOWN} | _NOTHING_SETTLED | more.get(group, {}),
-        )
-        for group, rows in by_group.items()
-        for number, row in enumerate(rows)
-    }
+    sides = {}
+    for group, rows in by_group.items():
+        for number, row in enumerate(rows):
+            shown = {name: row[name] for name in _SHOWN}
+            sides[group, number] = (row, shown | _NOTHING_SETTLED | more.get(group, {}))
+    return sides
 
 
 def _with_settled(side: NewRow, settled: Sequence[Row]) -> NewRow:
@@ -196,6 +194,17 @@ def _more_by_group(
     for sums in exposure.summed(legs.parts, by, book.now).iter_rows(named=True):
         strategy = sums.get("strategy_id")
         account = sums["account"]
+        uncovered_here = [
+            row
+            for row in uncovered
+            if row["account"] == account and strategy in (None, row["strategy_id"])
+        ]
+        broken_here = [
+            evaluated.text
+            for evaluated in broken
+            if (evaluated.limit.account or evaluated.limit.strategy_id) in (strategy, account)
+        ]
+
         key = (strategy, strategy or account, account, sums["currency"], None)
         greeks = {name: sums[name] for name in GREEKS}
         counts = counts_behind(sums, dict(zip(GREEKS, GREEKS, strict=True)))
@@ -203,16 +212,8 @@ def _more_by_group(
             "greeks_known": counts["known"],
             "greeks_of": counts["of"],
             "payoffs": [payoff.row for payoff in payoffs_of.get((strategy, account), ())],
-            "uncovered": [
-                row
-                for row in uncovered
-                if row["account"] == account and strategy in (None, row["strategy_id"])
-            ],
-            "limits_broken": [
-                evaluated.text
-                for evaluated in broken
-                if (evaluated.limit.account or evaluated.limit.strategy_id) in (strategy, account)
-            ],
+            "uncovered": uncovered_here,
+            "limits_broken": broken_here,
         }
     return more
 

@@ -124,7 +124,9 @@ def _doubt_of_legs(limit: Limit, book: Book, subject: Split) -> str:
         mismatches = subject.legs["mismatch"].drop_nulls().unique().sort().to_list()
         if mismatches:
             return f"a leg does not match its contract: {'; '.join(mismatches)}"
-    return "the strategy has no active leg" if not is_of_account and subject.legs.is_empty() else ""
+    if not is_of_account and subject.legs.is_empty():
+        return "the strategy has no active leg"
+    return ""
 
 
 def _doubt_of_values(limit: Limit, book: Book, parts: pl.DataFrame) -> str:
@@ -142,7 +144,9 @@ def _doubt_of_values(limit: Limit, book: Book, parts: pl.DataFrame) -> str:
         return f"the quantity has changed, and no row has been written since: {_named(unwritten)}"
 
     late = parts.filter(~is_current(book.live_since))
-    return "" if late.is_empty() else f"not confirmed lately: {_named(late)}"
+    if late.is_empty():
+        return ""
+    return f"not confirmed lately: {_named(late)}"
 
 
 def _sum(limit: Limit, book: Book, parts: pl.DataFrame) -> Reading:

@@ -67,18 +67,14 @@ class Piece:
     @property
     def day(self) -> str:
         """The expiry of an option; empty for anything else."""
-        return str(self.instrument.expiry) if self.is_option else ""
+        if self.is_option:
+            return str(self.instrument.expiry)
+        return ""
 
     @property
     def order(self) -> tuple[str, float, bool, int]:
         """The sort key of a leg: stocks, then options by expiry and strike, the put first."""
         return self.day, self.strike, self.instrument.right is Right.CALL, self.conid
-
-
-_SPREADS = "+P -P, -P +P, +C -C, -C +C"
-_OF_TWO_EXPIRIES = "-P > +P, +P > -P, -C > +C, +C > -C"
-_TWO_OF_TWO_EXPIRIES = "-C -P > +C +P, +C +P > -C -P"
-_BUTTERFLIES = "+P -P +P, -P +P -P, +C -C +C, -C +C -C"
 
 
 def _fits_stock(legs: Sequence[Piece]) -> bool:
@@ -122,44 +118,57 @@ def _has_one_quantity(legs: Sequence[Piece]) -> bool:
     return len({abs(leg.quantity) for leg in legs}) == 1
 
 
-_Rule = Callable[[Sequence[Piece]], bool]
-
 # What contracts are together: the first structure of a shape counts whose quantities and strikes
 # fit. A shape has its parts in order: S is a stock or future that is held itself, and comes first;
 # options of one expiry follow by strike, the put first where two have the same (=); those of two
 # (>) by expiry, then by right.
-_TABLE: tuple[tuple[str, _Rule | None, str], ...] = (
-    (SINGLE, None, "+P, -P, +C, -C"),
-    ("covered-call", _fits_stock, "+S -C"),
-    ("covered-put", _fits_stock, "-S -P"),
-    ("protective-put", _fits_stock, "+S +P"),
-    ("protective-call", _fits_stock, "-S +C"),
-    ("collar", _fits_stock, "+S +P -C, +S -C +P, -S -P +C, -S +C -P"),
-    ("vertical", _is_balanced, _SPREADS),
-    ("ratio-spread", lambda legs: _net(legs) < 0, _SPREADS),
-    ("back-spread", lambda legs: _net(legs) > 0, _SPREADS),
-    ("straddle", None, "+P = +C, -P = -C"),
-    ("strangle", None, "+P +C, -P -C, +C +P, -C -P"),
-    ("risk-reversal", None, "+P -C, -P +C, +C -P, -C +P"),
-    ("synthetic", None, "+P = -C, -P = +C"),
-    ("calendar", _has_equal_strikes, _OF_TWO_EXPIRIES),
-    ("diagonal", None, _OF_TWO_EXPIRIES),
-    ("double-calendar", _has_equal_strikes, _TWO_OF_TWO_EXPIRIES),
-    ("double-diagonal", None, _TWO_OF_TWO_EXPIRIES),
-    ("butterfly", _has_even_wings, _BUTTERFLIES),
-    ("broken-wing-butterfly", _is_balanced, _BUTTERFLIES),
-    ("condor", _is_even, "+P -P -P +P, -P +P +P -P, +C -C -C +C, -C +C +C -C"),
-    ("iron-butterfly", None, "+P -P = -C +C"),
-    ("iron-condor", None, "+P -P -C +C"),
-    ("reverse-iron-butterfly", None, "-P +P = +C -C"),
-    ("reverse-iron-condor", None, "-P +P +C -C"),
-    ("jade-lizard", lambda legs: not _net(legs[1:]), "-P -C +C, -P = -C +C"),
-    ("reverse-jade-lizard", lambda legs: not _net(legs[:2]), "+P -P -C, +P -P = -C"),
-    ("box", _has_one_quantity, "-P = +C +P = -C, +P = -C -P = +C"),
-)
+_TABLE = """
+single                  any           +P, -P, +C, -C
+covered-call            covers        +S -C
+covered-put             covers        -S -P
+protective-put          covers        +S +P
+protective-call         covers        -S +C
+collar                  covers        +S +P -C, +S -C +P, -S -P +C, -S +C -P
+vertical                balanced      +P -P, -P +P, +C -C, -C +C
+ratio-spread            more-short    +P -P, -P +P, +C -C, -C +C
+back-spread             more-long     +P -P, -P +P, +C -C, -C +C
+straddle                any           +P = +C, -P = -C
+strangle                any           +P +C, -P -C, +C +P, -C -P
+risk-reversal           any           +P -C, -P +C, +C -P, -C +P
+synthetic               any           +P = -C, -P = +C
+calendar                equal-strikes -P > +P, +P > -P, -C > +C, +C > -C
+diagonal                any           -P > +P, +P > -P, -C > +C, +C > -C
+double-calendar         equal-strikes -C -P > +C +P, +C +P > -C -P
+double-diagonal         any           -C -P > +C +P, +C +P > -C -P
+butterfly               even-wings    +P -P +P, -P +P -P, +C -C +C, -C +C -C
+broken-wing-butterfly   balanced      +P -P +P, -P +P -P, +C -C +C, -C +C -C
+condor                  even          +P -P -P +P, -P +P +P -P, +C -C -C +C, -C +C +C -C
+iron-butterfly          any           +P -P = -C +C
+iron-condor             any           +P -P -C +C
+reverse-iron-butterfly  any           -P +P = +C -C
+reverse-iron-condor     any           -P +P +C -C
+jade-lizard             even-calls    -P -C +C, -P = -C +C
+reverse-jade-lizard     even-puts     +P -P -C, +P -P = -C
+box                     one-quantity  -P = +C +P = -C, +P = -C -P = +C
+"""
+
+_RULES: dict[str, Callable[[Sequence[Piece]], bool]] = {
+    "any": lambda _legs: True,
+    "covers": _fits_stock,
+    "balanced": _is_balanced,
+    "more-short": lambda legs: _net(legs) < 0,
+    "more-long": lambda legs: _net(legs) > 0,
+    "equal-strikes": _has_equal_strikes,
+    "even": _is_even,
+    "even-wings": _has_even_wings,
+    "even-calls": lambda legs: not _net(legs[1:]),
+    "even-puts": lambda legs: not _net(legs[:2]),
+    "one-quantity": _has_one_quantity,
+}
+
+_ROWS = [line.split(maxsplit=2) for line in _TABLE.strip().splitlines()]
 _STRUCTURES = grouped(
-    itemgetter(0),
-    [(shape, kind, rule) for kind, rule, shapes in _TABLE for shape in shapes.split(", ")],
+    itemgetter(0), [(shape, *row) for *row, shapes in _ROWS for shape in shapes.split(", ")]
 )
 
 
@@ -190,7 +199,7 @@ def kind_of(parts: Iterable[Piece]) -> str | None:
         shape.append(_part_of(leg))
 
     for _shape, kind, rule in _STRUCTURES.get(" ".join(shape), ()):
-        if rule is None or rule(legs):
+        if _RULES[rule](legs):
             return kind
     return None
 
@@ -652,12 +661,11 @@ def _join(groups: list[_Group], step: _Step) -> None:
     fitting_days = [pair for pair in scored if pair[0] is not None]
     closed = set[_Group]()
     for _, equal in groupby(sorted(fitting_days, key=itemgetter(0)), key=itemgetter(0)):
-        fitting = [
-            (group, partner)
-            for _, group, partner in equal
-            if group.units and partner.units and closed.isdisjoint((group, partner))
-            and group.kind_with(partner) not in NOT_OF_PAIRS
-        ]  # fmt: skip
+        fitting = []
+        for _, group, partner in equal:
+            is_free = group.units and partner.units and closed.isdisjoint((group, partner))
+            if is_free and group.kind_with(partner) not in NOT_OF_PAIRS:
+                fitting.append((group, partner))
         contested = _contested(fitting)
         for group, partner in fitting:
             if contested & {group, partner}:
