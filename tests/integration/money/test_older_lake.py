@@ -13,6 +13,7 @@ from position_sync_dagster.money.campaigns.results import read_campaigns
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.money.profit.returns import Period, read_returns
+from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS
 from position_sync_dagster.settings import Settings
 from tests.support.booked_days import MONDAY, SPY, Booked, Books, held, paid, traded
 from tests.support.hosts import ROOT
@@ -45,6 +46,8 @@ async def test_a_lake_with_history_keeps_it_and_a_corrected_statement_changes_it
     """A put that was assigned beside 50 shares of nobody, all of which were sold at 598."""
     lake, settings = await opened("lake-with-history.tar.gz", tmp_path)
     [campaign] = read_campaigns(lake)
+    stored = DeltaTable(str(lake.derived_table(CLOSED_CAMPAIGNS).path))
+    assert [field.name for field in stored.schema().fields] == [*CLOSED_CAMPAIGNS.columns]
     [made_again] = CampaignBook(lake, settings).rows()
     assert made_again == replace(campaign, why_unknown=None)  # of columns that are gone
     assert campaign.profit == 917.0
