@@ -12,7 +12,7 @@ What a strategy has earned so far is what its parts brought, and the value of wh
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from itertools import groupby, pairwise
 from operator import attrgetter
 
@@ -33,7 +33,10 @@ from position_sync_dagster.money.past.movements import (
     rounded,
     times,
 )
-from position_sync_dagster.money.strategies.proposals import TOGETHER, Piece, kind_of, least_worth
+from position_sync_dagster.money.strategies.proposals import Piece, kind_of, least_worth
+
+# Orders of one underlying within this time may have opened one structure.
+TOGETHER = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from functools import reduce
 from itertools import chain, combinations, count, groupby, pairwise, product
 from operator import attrgetter, itemgetter
@@ -19,9 +19,6 @@ from position_sync_dagster.domain.holding import BrokerPosition, grouped
 from position_sync_dagster.domain.instrument import OPTION_TYPES, Instrument, Right, contract_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract
 from position_sync_dagster.money.past.movements import Movement, known_sum, times
-
-# Orders of one underlying within this time may have opened one structure.
-TOGETHER = timedelta(minutes=1)
 
 # Maximum number of alternatives that a proposal names.
 MOST_ALTERNATIVES = 3
