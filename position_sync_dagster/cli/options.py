@@ -88,13 +88,6 @@ EndWith = Annotated[
 ]
 
 
-def past_of(as_of: datetime | None, *, watch: bool) -> Past | None:
-    """Return the moment that the options name; None for now."""
-    if as_of is not None and watch:
-        raise typer.BadParameter("--as-of does not go with --watch: the past does not change.")
-    return None if as_of is None else Past(at=as_of)
-
-
 class ListByDefault(TyperGroup):
     """A group that runs its command `list` if no command is named."""
 

@@ -3,9 +3,10 @@
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated
 
 import polars as pl
@@ -41,7 +42,6 @@ from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.money.reports.known_names import KnownNames
 from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.money.strategies.propose_strategies import next_step
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.terminal import board, output
 from position_sync_dagster.terminal.text import as_typed
 from position_sync_dagster.web.served_figures import PageFigures
@@ -143,16 +143,14 @@ def exposure(
     The age is the time since the oldest price arrived or was confirmed. An unknown value is a dash
     and is left out of the sums; `no value` counts the held legs without a value.
     """
-    past = options.past_of(as_of, watch=watch)
-    _announce(past, json=json, watch=watch)
-    opened = options.opened(home)
+    _lake, _past, read = _books(home, as_of, json=json, watch=watch)
     if json:
-        tables = _read(opened, past, utc_now(), strategy).of_strategy(strategy).sums
+        tables = read(strategy=strategy).of_strategy(strategy).sums
         output.print_json({name: [row.model_dump() for row in tables[name]] for name in tables})
         return
 
     def render(width: int) -> Iterator[Text | str]:
-        book = _read(opened, past, utc_now(), strategy).of_strategy(strategy)
+        book = read(strategy=strategy).of_strategy(strategy)
         totals = [*book.rest, *book.totals, *book.in_base]
         if not book.strategies and not totals:
             yield as_typed("No leg is active: `position-sync strategies propose` helps.")
@@ -170,26 +168,33 @@ def exposure(
     output.print_or_watch(render, watch=watch)
 
 
-def _read(
-    opened: tuple[Settings, MoneyLake],
-    past: Past | None,
-    now: datetime,
-    strategy: str | None,
-    underlying: str | None = None,
-) -> Book:
-    """Return the book of now, or of a moment, in which the names must be known."""
-    settings, lake = opened
-    book = read_book(lake, settings, now) if past is None else book_at(lake, settings, past, now)
-    book.names.require(strategy=strategy, underlying=underlying)
-    return book
+def _books(
+    home: Path | None, as_of: datetime | None, *, json: bool, watch: bool
+) -> tuple[MoneyLake, Past | None, Callable[..., Book]]:
+    """Return the lake, the moment of a report, and what reads its book by names that it must have.
 
-
-def _announce(past: Past | None, *, json: bool, watch: bool) -> None:
-    """Print the moment of a report: with JSON to stderr, so that the JSON has the same shape."""
+    The moment is printed: with JSON to stderr, so that the JSON has the same shape.
+    """
     if json and watch:
         raise typer.BadParameter("--json does not go with --watch: `follow` prints each new row.")
+    if as_of is not None and watch:
+        raise typer.BadParameter("--as-of does not go with --watch: the past does not change.")
+
+    settings, lake = options.opened(home)
+    past = None if as_of is None else Past(at=as_of)
     if past is not None:
         typer.echo(str(past), err=json)
+
+    def read(**names: str | None) -> Book:
+        now = utc_now()
+        if past is None:
+            book = read_book(lake, settings, now)
+        else:
+            book = book_at(lake, settings, past, now)
+        book.names.require(**names)
+        return book
+
+    return lake, past, read
 
 
 @app.command()
@@ -217,15 +222,13 @@ def positions(
     With --closed: each close, the newest first, with its cause. It is PROVISIONAL until a statement
     of the broker says it (STATED).
     """
-    past = options.past_of(as_of, watch=watch)
     if closed and watch:
         raise typer.BadParameter("--closed does not go with --watch.")
 
-    _announce(past, json=json, watch=watch)
-    opened = options.opened(home)
+    lake, past, read_book_of = _books(home, as_of, json=json, watch=watch)
     if closed:
-        closes = read_closes(opened[1], past)
-        held = opened[1].updates.sync.latest()["symbol"]
+        closes = read_closes(lake, past)
+        held = lake.updates.sync.latest()["symbol"]
         KnownNames(
             strategies=frozenset(closes.legs["strategy_id"]),
             underlyings=frozenset({*closes.rows["symbol"], *closes.legs["symbol"], *held} - {None}),
@@ -235,7 +238,7 @@ def positions(
         return
 
     def read() -> tuple[Book, pl.DataFrame]:
-        book = _read(opened, past, utc_now(), strategy, underlying)
+        book = read_book_of(strategy=strategy, underlying=underlying)
         return book, open_positions(book, strategy, underlying)
 
     if json:
@@ -246,16 +249,11 @@ def positions(
     def render(width: int) -> Iterator[Text | str]:
         book, rows = read()
         shown = rows[:limit]
-        if not rows.is_empty():
+        if rows.is_empty():
+            yield "No such position is held."
+        else:
             lines, totals = money_tables.positions_table(shown, book)
             yield from output.fitted_table(money_tables.POSITIONS, lines, width, totals=totals)
-        elif underlying is not None:
-            yield "No position has this underlying."
-        elif strategy:
-            yield f"No leg of {strategy} is held."
-        else:
-            yield "No position has a row yet."
-
         if 0 < shown.height < rows.height:
             counts = f"{shown.height:,} of {rows.height:,} positions"
             yield f"{counts} are shown; the totals are of those shown."
@@ -365,15 +363,14 @@ def follow(
     names.require(strategy=strategy, account=account)
     reader = lake.updates.sync.follow(since)
 
+    holding = {"account": account, "conid": conid}
+    wanted = {name: value for name, value in holding.items() if value is not None}
+
     def chosen(rows: pl.DataFrame) -> pl.DataFrame:
-        rows = rows_of_logins(rows, settings)
-        if strategy is not None:
-            rows = rows.filter(is_leg_of(lake, strategy, lake.registry.sync.get_all_active()))
-        if account is not None:
-            rows = rows.filter(pl.col("account") == account)
-        if conid is not None:
-            rows = rows.filter(pl.col("conid") == conid)
-        return rows
+        rows = rows_of_logins(rows, settings).filter(pl.lit(True), **wanted)
+        if strategy is None:
+            return rows
+        return rows.filter(is_leg_of(lake, strategy, lake.registry.sync.get_all_active()))
 
     token = since or ""  # the first read may find nothing
     token_printed_at = time.monotonic()

@@ -229,7 +229,7 @@ def test_positions_of_an_underlying_are_chosen_and_none_is_not_a_book_without_po
     lake.updates.sync.append([replace(row(STREAMED, Source.STREAM, ago_s=0.2), symbol="SPX")])
     (entry,) = json_of("positions", "--underlying", "spx")
     assert entry["conid"] == STREAMED
-    assert run("positions", "--underlying", "QQQ") == "No position has this underlying.\n"
+    assert run("positions", "--underlying", "QQQ") == "No such position is held.\n"
 
 
 def test_a_few_positions_are_the_first_of_all_and_the_output_says_how_many_there_are(lake):
