@@ -751,8 +751,11 @@ def choose_ports(options: Options, screen: Display) -> int:
     ):
         if port:
             ports.require_free(port, purpose=purpose, option=option)
-    ui_port = options.ui_port or ports.first_free(UI_PORT)
-    if not options.ui_port and ui_port != UI_PORT:
+    if options.ui_port:
+        return options.ui_port
+
+    ui_port = ports.first_free(UI_PORT)
+    if ui_port != UI_PORT:
         screen.note(f"Port {UI_PORT} is taken: the Dagster UI uses {ui_port}.")
     return ui_port
 

@@ -144,23 +144,17 @@ def _positions_csv(source: PageFigures, _query: NoQuery, now: datetime) -> str:
     return csv_of(rows.columns, rows.iter_rows())
 
 
-def _points_of(source: PageFigures, query: WhatIfQuery) -> list[Point]:
-    """Return the scenarios of a query."""
-    points = query.points(read_scenarios(folder_of(source.settings.strategies_file)).points)
+def _require_bounded(legs: PricedLegs, query: WhatIfQuery, points: Sequence[Point]) -> None:
+    """Raise if a query takes too many scenarios or prices of legs.
+
+    Raises:
+        UserError: It takes too many.
+    """
     if len(points) > MOST_POINTS:
         raise UserError(
             f"These are {len(points)} scenarios, and at most {MOST_POINTS} are computed at once.",
             remedy="Ask for fewer numbers of spot, vol or days.",
         )
-    return points
-
-
-def _require_bounded(legs: PricedLegs, query: WhatIfQuery, points: Sequence[Point]) -> None:
-    """Raise if a query takes too many prices of legs.
-
-    Raises:
-        UserError: It takes too many.
-    """
     # With trades all legs are priced twice, and each row has what is before and after besides.
     size = (
         4 * legs.parts.height if query.changes() else legs.chosen(query.choice).parts.height
@@ -174,7 +168,7 @@ def _require_bounded(legs: PricedLegs, query: WhatIfQuery, points: Sequence[Poin
 
 
 def _what_if(source: PageFigures, query: WhatIfQuery, now: datetime) -> dict[str, Any]:
-    points = _points_of(source, query)
+    points = query.points(read_scenarios(folder_of(source.settings.strategies_file)).points)
     book, legs = source.risk(now)
     _require_bounded(legs, query, points)
     changes = query.changes()

@@ -97,6 +97,7 @@ def first(page: Page, selector: str) -> WebElement:
 def show(page: Page, query: str, size: tuple[int, int] = (1440, 900)) -> None:
     page.open(f"/money/risk{query}", size=size)
     wait_for("the curves", lambda: "next expiry" in page.text(), told=page.text)
+    wait_for("names", lambda: page.driver.find_elements("css selector", "#scope optgroup"))
 
 
 def reading(page: Page) -> str:
