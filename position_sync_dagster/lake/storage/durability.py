@@ -227,10 +227,13 @@ class SyncedCommits:
         self._log = table / LOG
         self._on = on
         self._through = -1
+        # Those of the data files that were synced last: all folders around them are on the disk.
+        self._folders: set[Path] = set()
 
     def forget(self) -> None:
         """Start again from the last checkpoint: the table was replaced."""
         self._through = -1
+        self._folders = set()
 
     def sync_through(self, version: int) -> None:
         """Sync all versions up to this one.
@@ -253,6 +256,7 @@ class SyncedCommits:
             paths |= self._written_by(range(after + 1, version + 1))
             sync_paths(paths)
         self._through = version
+        self._folders = {path.parent for path in paths if path.suffix == ".parquet"}
 
     def sync_checkpoint(self, version: int) -> None:
         """Sync the checkpoint of a version; entries before it may be deleted only afterwards."""
@@ -267,8 +271,10 @@ class SyncedCommits:
         for version in versions:
             paths.add(self._log / entry_name(version))
             for file in read_entry(self._log, version).added:
-                steps = file.split("/")  # the table's folder, those of partitions, and the file
-                paths |= {self._table.joinpath(*steps[:depth]) for depth in range(len(steps) + 1)}
+                steps = file.split("/")  # the folders of partitions, and the file
+                is_known = self._table.joinpath(*steps[:-1]) in self._folders
+                depths = range(len(steps) - 1 if is_known else 0, len(steps) + 1)
+                paths |= {self._table.joinpath(*steps[:depth]) for depth in depths}
         return paths
 
     @contextmanager
