@@ -441,7 +441,8 @@ def retry(
     if retried.is_empty():
         return Change(result)
 
-    is_retried = pl.col("request_id").is_in(retried.implode())
+    # A row of another program may have no id; it stays.
+    is_retried = pl.col("request_id").is_in(retried.implode()).fill_null(value=False)
     ended = after_attempt(
         failed.filter(is_retried),
         Outcome.FAILED,
