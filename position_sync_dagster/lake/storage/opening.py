@@ -4,14 +4,20 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import polars as pl
-from deltalake import CommitProperties, DeltaTable, Field, write_deltalake
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    Field,
+    PostCommitHookProperties,
+    QueryBuilder,
+    write_deltalake,
+)
 from deltalake.exceptions import TableNotFoundError
 
 from position_sync_dagster import errors
@@ -19,6 +25,9 @@ from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage import commit_errors, durability, object_store
 
 logger = logging.getLogger(__name__)
+
+# A commit writes no checkpoint and cuts no log: `Table` does, once the commit is synced.
+NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 # The name of the lock file; it may be in the folder before the table is.
 WRITER_LOCK = ".turn.lock"
@@ -148,19 +157,20 @@ class TableHandle:
         spec: The schema that the table must have.
         options: Those of the object store.
         use: For what it is opened.
-        on_replaced: Called when the last entry that this process saw is another one, or gone: the
-            table was created again or restored, or its log was cut.
+        synced: Which commits of the table are on the disk. It forgets them when the last entry that
+            this process saw is another one, or gone: the table was created again or restored, or
+            its log was cut.
 
     Attributes:
         is_remote: Whether the table lies in an object store.
-        generation: Grows by one each time `on_replaced` is called.
+        generation: Grows by one each time that happens.
     """
 
     path: str
     spec: schema.TableSpec
     options: Mapping[str, str] | None
     use: Use
-    on_replaced: Callable[[], None]
+    synced: durability.SyncedCommits
     generation: int = 0
     _handle: DeltaTable | None = None
     _opened_at: float = 0.0
@@ -192,7 +202,7 @@ class TableHandle:
             handle = self._open()
             if self._is_replaced():
                 self.generation += 1
-                self.on_replaced()
+                self.synced.forget()
                 self._last_entry = None
 
             if self._last_entry is None and not self.is_remote:
@@ -358,18 +368,33 @@ class TableHandle:
             added = [field for field in self.spec.delta.fields if field.name in missing]
             # Rows that are there have no value of them.
             nullable = [Field(field.name, field.type, metadata=field.metadata) for field in added]
-            handle.alter.add_columns(nullable)
+            handle.alter.add_columns(nullable, post_commithook_properties=NO_HOOKS)
         if former:
-            rows = pl.scan_delta(handle, storage_options=self._options())
-            kept = rows.drop(former).collect()
-            write_deltalake(handle, kept, mode="overwrite", schema_mode="overwrite")
+            self._drop_columns(handle, former)
+        # A whole entry hides a torn one before it.
+        self.synced.sync_through(handle.version())
+
         properties = {
             name: value
             for name, value in self.spec.configuration.items()
             if name.startswith("positionSync.") or name == schema.STATISTICS_PROPERTY
         }
-        handle.alter.set_table_properties(properties, raise_if_not_exists=False)
+        handle.alter.set_table_properties(
+            properties, raise_if_not_exists=False, post_commithook_properties=NO_HOOKS
+        )
         raise commit_errors.RetryCommit
+
+    def _drop_columns(self, handle: DeltaTable, names: list[str]) -> None:
+        """Rewrite the table without some columns; the others keep comments and what they refuse."""
+        rows = QueryBuilder().register("stored", handle)
+        columns = [f'"{field.name}"' for field in handle.schema().fields if field.name not in names]
+        write_deltalake(
+            handle,
+            rows.execute(" ".join(["SELECT", ", ".join(columns), "FROM stored"])),
+            mode="overwrite",
+            schema_mode="overwrite",
+            post_commithook_properties=NO_HOOKS,
+        )
 
     def _foreign(self, detail: str) -> errors.ForeignTableError:
         return errors.ForeignTableError(

@@ -28,7 +28,6 @@ from threading import RLock
 from typing import Any, Concatenate, ParamSpec, TypedDict, TypeVar
 from urllib.parse import unquote
 
-import deltalake
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
@@ -37,10 +36,7 @@ from position_sync_dagster import errors
 from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage import commit_errors, durability, object_store
-from position_sync_dagster.lake.storage.opening import TableHandle, Use, WriterLock
-
-# A commit writes no checkpoint and cuts no log: `Table` does, once the commit is synced.
-NO_HOOKS = deltalake.PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+from position_sync_dagster.lake.storage.opening import NO_HOOKS, TableHandle, Use, WriterLock
 
 _PROPERTY = "positionSync.owner."
 
@@ -372,7 +368,7 @@ class Table:
         self.options = dict(storage_options) if storage_options else None
         self.is_remote = object_store.is_remote(self.path)
         self._synced = durability.SyncedCommits(Path(self.path), on=fsync and not self.is_remote)
-        self._handle = TableHandle(self.path, spec, self.options, use, self._synced.forget)
+        self._handle = TableHandle(self.path, spec, self.options, use, self._synced)
         self._writer_lock = WriterLock(self.path)
         self._contention_s = REMOTE_CONTENTION_S if self.is_remote else CONTENTION_S
         self._mutex = RLock()
@@ -467,6 +463,7 @@ class Table:
             paths,
             schema=spec.stored,
             missing_columns="insert",
+            extra_columns="ignore",  # those of an older release
             glob=False,
             hive_partitioning=False,
             include_file_paths=_FILE,
