@@ -1,6 +1,6 @@
 """The sensor that tells people, over a real instance and a receiver: of checks and of limits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import pytest
 
 from position_sync_dagster.definitions import defs as definitions
 from position_sync_dagster.defs.assets.queue_and_ledger import active_strategies
+from position_sync_dagster.defs.checks.evaluation import EVALUATE
 from position_sync_dagster.defs.checks.tables import requests_are_answered
 from position_sync_dagster.defs.resources import cursor_of
 from position_sync_dagster.domain.gateway_session import SessionState
@@ -208,10 +209,19 @@ def test_a_mistake_in_the_file_is_said_and_forgets_no_break(publish, file, recei
     assert publish(0.0) == [f"Passes again: {OWN}"]
 
 
-def test_each_limit_is_a_check_of_the_asset(file, world, publish):
+@pytest.fixture
+def limit_check(file) -> Iterator[dg.AssetChecksDefinition]:
+    """Define the checks of the file; the next tests know nothing of its limits."""
+    before = set(EVALUATE)
     *_others, check = strategies_checks().asset_checks
+    yield check
+    for key in EVALUATE.keys() - before:
+        del EVALUATE[key]
+
+
+def test_each_limit_is_a_check_of_the_asset(limit_check, world, publish):
     publish(-1600.0)
-    result = world.materialize(strategy_exposure, check)
+    result = world.materialize(strategy_exposure, limit_check)
     evaluations = [e for e in result.get_asset_check_evaluations() if e.check_name == LIMIT]
     assert [e.passed for e in evaluations] == [False, False], "with the table, and on its own"
     assert len({e.description for e in evaluations}) == 1
