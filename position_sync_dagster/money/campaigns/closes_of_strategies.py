@@ -48,6 +48,7 @@ class Closes:
         since: When the first change of a quantity was recorded; before it, when recording began.
         ends: How holdings of strategies' legs ended whose last change left nothing.
         legs: The legs of strategies, also those that were removed: rows of `active_strategies`.
+        before: The changes, with the quantity `before`.
         parts: Whose the movements of contracts are that strategies may have.
     """
 
@@ -55,6 +56,7 @@ class Closes:
     since: datetime | None = None
     ends: Ends = field(default_factory=dict)
     legs: pl.DataFrame = field(default_factory=schema.ACTIVE_STRATEGIES.polars.to_frame)
+    before: pl.DataFrame = field(default_factory=schema.POSITION_CHANGES.polars.to_frame)
     parts: Sequence[OwnedPart] = ()
 
     @cached_property
@@ -105,13 +107,15 @@ class Closes:
 
     @cached_property
     def _claiming_owners(self) -> pl.DataFrame:
-        """The owners of the others: the strategies that had such a leg then."""
+        """The owners of the others: the strategies that had such a leg then, of a rest nobody."""
         others = self.rows.with_row_index("at").join(self._named_owners, on="at", how="anti")
+        held_before = self.before.select("change_id", "before")
+        with_held = others.join(held_before, on="change_id", how="left")
         claims = self.legs.select(
             "conid", "removed_at", begin=_BEGIN, of="account", claimed="quantity",
             owner="strategy_id",
         )  # fmt: skip
-        joined = others.join(claims, on="conid")
+        joined = with_held.join(claims, on="conid")
 
         is_of_account = (pl.col("of") == pl.col("account")).fill_null(value=True)
         is_same_side = (pl.col("claimed") * pl.col("quantity") > 0).fill_null(value=True)
@@ -121,10 +125,15 @@ class Closes:
             is_of_account, is_same_side, had_begun, ~was_removed.fill_null(value=False)
         )
 
-        is_part = (pl.col("claimed").abs() < pl.col("quantity").abs()).fill_null(value=False)
-        owners = claimed.select("at", "owner", is_unclear=is_part).unique()
-        of_nobody = owners.filter("is_unclear").with_columns(owner=pl.lit(UNATTRIBUTED))
-        return pl.concat([owners, of_nobody])
+        # What closed may be of any owner of what was held. A leg without a quantity has all of it.
+        held = pl.coalesce("before", "quantity").abs().first()
+        size = pl.col("claimed").abs().fill_null(float("inf")).max()
+        owners = claimed.group_by("at", "owner", maintain_order=True).agg(held=held, size=size)
+        sizes = owners.group_by("at").agg(pl.col("held").first(), pl.col("size").sum())
+        with_rest = sizes.filter(pl.col("size") < pl.col("held"))
+        of_nobody = with_rest.select("at", owner=pl.lit(UNATTRIBUTED))
+        of_all = pl.concat([owners.select("at", "owner"), of_nobody])
+        return of_all.with_columns(is_unclear=pl.lit(value=False))
 
     @cached_property
     def unnamed(self) -> set[tuple[str, str]]:
@@ -262,6 +271,7 @@ def read_closes(lake: MoneyLake, past: Past | None = None) -> Closes:
         since=since,
         ends=_ends(changes, rows, legs),
         legs=legs,
+        before=changes,
         parts=_parts(lake, changes, past),
     )
 

@@ -3,6 +3,7 @@
 from dataclasses import asdict, replace
 from datetime import timedelta
 
+import polars as pl
 import pytest
 
 from position_sync_dagster.lake.schema import frame_of, leg_rows
@@ -118,22 +119,35 @@ def test_realised_profit_is_summed_by_strategy_and_unknown_if_that_of_one_close_
 
 
 @pytest.mark.parametrize(
-    ("quantity", "of_condor", "of_rest"),
+    ("before", "quantities", "of_condor", "of_rest"),
     [
-        (None, 12.0, None),
-        (-10.0, 12.0, None),
-        (-12.0, 12.0, None),
-        (-3.0, "unknown", "unknown"),
-        (10.0, None, 12.0),
+        (-10.0, [None], 12.0, None),
+        (-10.0, [-10.0], 12.0, None),
+        (-10.0, [-12.0], 12.0, None),
+        (-10.0, [-3.0], "unknown", "unknown"),
+        (-10.0, [10.0], None, 12.0),
+        (-20.0, [None], 12.0, None),
+        (-20.0, [-20.0], 12.0, None),
+        (-20.0, [-10.0], "unknown", "unknown"),
+        (-10.0, [-5.0, -5.0], "unknown", None),
+        (-20.0, [-10.0, -10.0], "unknown", None),
+        (-20.0, [-5.0, -5.0], "unknown", "unknown"),
+        (None, [-3.0], "unknown", "unknown"),
     ],
 )
-def test_a_strategy_with_a_part_of_what_closed_has_an_unknown_part_of_its_profit(
-    quantity, of_condor, of_rest
+def test_a_strategy_with_a_part_of_what_was_held_has_an_unknown_part_of_its_profit(
+    before, quantities, of_condor, of_rest
 ) -> None:
+    change = {"change_id": SOLD.change_id, "before": before}
+    names = ("condor", "other")
     closes = Closes(
         rows=frame_of(CLOSURES, [asdict(replace(SOLD, realized_pnl=12.0, quantity=-10.0))]),
         since=ADDED_AT,
-        legs=leg_rows([leg(SOLD.conid, "condor", quantity=quantity)]),
+        legs=leg_rows(
+            leg(SOLD.conid, name, quantity=quantity)
+            for name, quantity in zip(names, quantities, strict=False)
+        ),
+        before=pl.DataFrame([change], schema_overrides={"before": pl.Float64}),
     )
     profits = {"unknown": (None, 1, 1), None: (0, 0, 0), 12.0: (12.0, 1, 0)}
     for name, profit in ((UNATTRIBUTED, of_rest), ("condor", of_condor)):
