@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
+from functools import cached_property
 from itertools import chain
 from math import copysign
 from operator import attrgetter
@@ -94,7 +95,7 @@ class Facts:
     prices: Mapping[int, float] = field(default_factory=dict)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Booking:
     """A movement of one holding that may explain its changes.
 
@@ -110,7 +111,7 @@ class Booking:
         """Return whether it is in the section of trades, and no event."""
         return self.movement.section is Section.TRADES
 
-    @property
+    @cached_property
     def at(self) -> datetime:
         """Return its time; of what is no trade the beginning of its day in New York."""
         at = self.movement.at
@@ -118,7 +119,7 @@ class Booking:
             return at
         return beginning_of(self.movement.day if at is None else at.astimezone(NEW_YORK).date())
 
-    @property
+    @cached_property
     def lead(self) -> timedelta:
         """Return how much earlier its time may be than the effect that a gateway shows."""
         movement = self.movement
