@@ -169,7 +169,8 @@ class ClosuresTable(RecordsTable[closes.Closure]):
             since: The earliest time at which closes were judged; None: any.
             columns: Names of columns. With `closed_at` the oldest come first.
         """
-        rows = self.rows(since, only, sorted({"change_id", "judged_at", "cause", *columns}))
+        names = {"change_id", "judged_at", "cause", *columns}
+        rows = self.rows(since, only, sorted(names))
         last = pl.col("judged_at").max().over("change_id")
         counted = rows.filter(pl.col("judged_at").eq_missing(last))
         if "closed_at" in columns:

@@ -43,7 +43,8 @@ def magnifier_in(contracts: Mapping[int, ContractDetails]) -> pl.Expr:
     fitting = []
     for magnifier in (1, 100):
         expected = quoted / magnifier
-        fits = (pl.col("market_value") - expected).abs() <= FACTOR_TOLERANCE * expected.abs()
+        difference = pl.col("market_value") - expected
+        fits = difference.abs() <= FACTOR_TOLERANCE * expected.abs()
         of_value = pl.when(quoted != 0, fits).then(magnifier)
         fitting.append(of_value)
 

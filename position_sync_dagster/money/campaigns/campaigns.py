@@ -557,11 +557,8 @@ def money_of(parts: Sequence[OwnedPart], fees_beside: float = 0.0) -> CampaignMo
 
 def end_of(campaign: TradedCampaign) -> CampaignEnd:
     """Return how a campaign ended."""
-    kinds = {
-        part.movement.kind
-        for part in campaign.parts
-        if part.movement.session_date == campaign.closed and part.quantity and not part.opens
-    }
+    of_last_day = [part for part in campaign.parts if part.movement.session_date == campaign.closed]
+    kinds = {part.movement.kind for part in of_last_day if part.quantity and not part.opens}
 
     if MovementKind.ASSIGNMENT in kinds:
         return CampaignEnd.ASSIGNED
@@ -673,22 +670,23 @@ def open_profit(
         holdings: Its parts of holdings: account, conid, position, share and unrealized_pnl.
         priced: All holdings: account, conid, position and market_value.
     """
-    left = pl.DataFrame(
-        [(*key, lot.quantity, lot.cost) for key, lot in lots.items()], _LOTS, orient="row"
-    )
+    rows_of_lots = [(*key, lot.quantity, lot.cost) for key, lot in lots.items()]
+    left = pl.DataFrame(rows_of_lots, _LOTS, orient="row")
     own = holdings.select(*KEY, own=col.position * col.share, unrealized=col.unrealized_pnl)
     valued = left.join(priced.select(*KEY, "position", "market_value"), on=KEY, how="left")
     joined = valued.join(own, on=KEY, how="left")
 
     held = pl.coalesce("own", "position", 0.0)  # a holding without a row is not held
-    if joined.select((held / col.quantity < 1 - QUANTITY_ROUNDING).any()).item():
+    is_less = held / col.quantity < 1 - QUANTITY_ROUNDING
+    if joined.select(is_less.any()).item():
         return None
 
     # A trade that no movement names yet; the broker has its cost.
     is_another = (col.own - col.quantity).abs() >= QUANTITY_ROUNDING
     is_of_broker = col.own.is_not_null() & (is_another | col.cost.is_null())
     gained = col.quantity * col.market_value / col.position - col.cost
-    amounts = joined.select(pl.when(is_of_broker).then("unrealized").otherwise(gained)).to_series()
+    amount = pl.when(is_of_broker).then("unrealized").otherwise(gained)
+    amounts = joined.select(amount).to_series()
     # Of what no movement explains the broker says it.
     without_movements = own.join(left, on=KEY, how="anti")["unrealized"]
     return known_sum([*amounts, *without_movements])

@@ -135,8 +135,8 @@ class CampaignBook:
                 part = waiting.popleft()
                 held[part.key] += part.quantity
                 fee = part.fee_in(part.movement.currency)
-                brought = None if part.unknown else known_sum([part.cash, times(fee, -1.0)])
-                money = known_sum([money, brought])
+                after_fee = known_sum([part.cash, times(fee, -1.0)])
+                money = known_sum([money, None if part.unknown else after_fee])
 
             if any(map(rounded, held.values())):
                 value = self._recorded.value_of(held, day)

@@ -118,7 +118,8 @@ class Closes:
         joined = with_held.join(claims, on="conid")
 
         is_of_account = (pl.col("of") == pl.col("account")).fill_null(value=True)
-        is_same_side = (pl.col("claimed") * pl.col("quantity") > 0).fill_null(value=True)
+        product = pl.col("claimed") * pl.col("quantity")
+        is_same_side = (product > 0).fill_null(value=True)
         had_begun = pl.col("closed_at") >= pl.col("begin")
         was_removed = pl.col("closed_at") > pl.col("removed_at") + SLACK
         claimed = joined.filter(
@@ -129,8 +130,9 @@ class Closes:
         held = pl.coalesce("before", "quantity").abs().first()
         size = pl.col("claimed").abs().fill_null(float("inf")).max()
         owners = claimed.group_by("at", "owner", maintain_order=True).agg(held=held, size=size)
-        sizes = owners.group_by("at").agg(pl.col("held").first(), pl.col("size").sum())
-        with_rest = sizes.filter(pl.col("size") < pl.col("held"))
+        of_close = owners.group_by("at")
+        claimed_in_all = of_close.agg(pl.col("held").first(), pl.col("size").sum())
+        with_rest = claimed_in_all.filter(pl.col("size") < pl.col("held"))
         of_nobody = with_rest.select("at", owner=pl.lit(UNATTRIBUTED))
         of_all = pl.concat([owners.select("at", "owner"), of_nobody])
         return of_all.with_columns(is_unclear=pl.lit(value=False))
@@ -322,9 +324,8 @@ _OWNERS = {
 
 
 # From when on a leg claims what closes.
-_BEGIN = pl.min_horizontal(
-    pl.col("added_at") - SLACK, pl.col("since").cast(pl.Datetime("us", "UTC"))
-)
+_BEGIN_OF_SINCE = pl.col("since").cast(pl.Datetime("us", "UTC"))
+_BEGIN = pl.min_horizontal(pl.col("added_at") - SLACK, _BEGIN_OF_SINCE)
 
 
 def _owners_of_closes(parts: Iterable[OwnedPart]) -> pl.DataFrame:

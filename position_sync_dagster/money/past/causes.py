@@ -115,9 +115,9 @@ class Booking:
     def at(self) -> datetime:
         """Return its time; of what is no trade the beginning of its day in New York."""
         at = self.movement.at
-        if at is not None and self.is_trade:
-            return at
-        return beginning_of(self.movement.day if at is None else at.astimezone(NEW_YORK).date())
+        if at is None:
+            return beginning_of(self.movement.day)
+        return at if self.is_trade else beginning_of(at.astimezone(NEW_YORK).date())
 
     @cached_property
     def lead(self) -> timedelta:
@@ -585,9 +585,8 @@ def _explain_delivery(event: Sequence[Case], bookings: Sequence[Booking]) -> Non
     [option] = options
     [delivery] = [case for case in event if case is not option]
     earliest = event[0].change.seen_at - A_DAY
-    has_stray = any(
-        booking.is_trade and booking.unclaimed and booking.at >= earliest for booking in bookings
-    )
+    unclaimed_trades = [booking for booking in bookings if booking.is_trade and booking.unclaimed]
+    has_stray = any(trade.at >= earliest for trade in unclaimed_trades)
     if has_stray or option.change.units != delivery.unexplained:
         return
 

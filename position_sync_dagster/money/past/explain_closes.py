@@ -372,7 +372,8 @@ def _with_statement_of_days(closes: pl.DataFrame, named: pl.DataFrame) -> pl.Dat
     begin = _new_york(pl.col("begin"))
     days = closes.select("change_id", "account", begin=begin, end=_new_york(pl.col("seen_at")))
 
-    periods = named.filter(pl.col("first_day").is_not_null()).select("account", "first_day", "day")
+    is_period = pl.col("first_day").is_not_null()
+    periods = named.filter(is_period).select("account", "first_day", "day")
     with_periods = days.join(periods, on="account")
     begins_in_time = pl.col("first_day") <= pl.col("end")
     ends_in_time = pl.col("day") >= pl.col("begin")

@@ -139,7 +139,8 @@ def columns_of(record: type, **fields: str) -> dict[str, FieldColumn]:
     for name, written in fields.items():
         type_and_none = get_args(types[name]) or (types[name],)
         kind = _OF_COLUMN.get(name, _OF_TYPE[type_and_none[0]])
-        columns[name] = FieldColumn(kind, len(type_and_none) == 1, written.split())
+        is_required = len(type_and_none) == 1
+        columns[name] = FieldColumn(kind, is_required, written.split())
     return columns
 
 

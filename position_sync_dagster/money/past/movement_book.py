@@ -121,9 +121,10 @@ class MovementBook:
         judged_now = {closure.change_id for closure in judged}
         is_reported = pl.col("source") == MovementSource.API.value
         stated = [*_stated_once(statements)]
+        stored = self.lake.movements.records(since, ~is_reported)
         stated += [
             movement
-            for movement in self.lake.movements.records(since, ~is_reported)
+            for movement in stored
             if movement.stated_by not in read_now and movement.change_id not in judged_now
         ]
 

@@ -450,12 +450,14 @@ def with_signs(counting: Iterable[Movement], held: Mapping[Key, float]) -> list[
         counting: The movements.
         held: What was held before the end, as far as that is known.
     """
-    return [
-        replace(movement, quantity=-copysign(movement.quantity or 0.0, held[movement.key]))
-        if is_unsigned(movement) and held.get(movement.key)
-        else movement
-        for movement in counting
-    ]
+    return [_with_sign(movement, held.get(movement.key, 0.0)) for movement in counting]
+
+
+def _with_sign(movement: Movement, had: float) -> Movement:
+    """Return an end without a sign as one of what was held, if anything was."""
+    if had and is_unsigned(movement):
+        return replace(movement, quantity=-copysign(movement.quantity or 0.0, had))
+    return movement
 
 
 def _size_of(movement: Movement) -> tuple[str, int | None, float]:

@@ -115,7 +115,8 @@ def held_before(
 
     first_changes = changes.sort("seen_at").unique(KEY, keep="first").filter(col.before != 0)
     joined = first_changes.join(first, on=KEY)
-    of_before = joined.filter(col.about >= pl.coalesce("since", "seen_at") - col.tolerance)
+    held_at = pl.coalesce("since", "seen_at")
+    of_before = joined.filter(col.about >= held_at - col.tolerance)
 
     return numbers_by_key(of_before, "before"), numbers_by_key(of_before, "average_cost")
 

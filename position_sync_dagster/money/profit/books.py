@@ -120,8 +120,8 @@ def _of_account(lake: MoneyLake, spec: Any, account: str, day: date) -> pl.DataF
 def _stated_worth(lake: MoneyLake, day: date) -> dict[str, StatedWorth]:
     """Return what the newest statement says of each account at the end of a day."""
     kinds = [EventKind.NET_LIQUIDATION.value, EventKind.CASH_BALANCE.value, EventKind.RATE.value]
-    is_of_kinds = col.kind.is_in(kinds)
-    events = lake.statement_events.rows(day, is_of_kinds & (col.day == day)).drop_nulls("amount")
+    is_wanted = col.kind.is_in(kinds) & (col.day == day)
+    events = lake.statement_events.rows(day, is_wanted).drop_nulls("amount")
 
     newest = {}
     cash: defaultdict[str, dict[str, float]] = defaultdict(dict)
@@ -276,17 +276,16 @@ def _moved_by_owner(moved: Moved, rates: Mapping[str, float]) -> float | None:
     """Return what the owner brought, in cash and in kind, less what was taken; None: not known."""
     by_owner = moved.movements.filter(col.kind.is_in(_OWN))
     amounts = pl.concat([by_owner.select("currency", value="cash"), _transfers_in_kind(moved)])
-    return known_sum(
-        times(value, rates[currency]) if currency in rates else None
-        for currency, value in amounts.iter_rows()
-    )
+    with_rates = ((value, rates.get(currency)) for currency, value in amounts.iter_rows())
+    return known_sum(None if rate is None else times(value, rate) for value, rate in with_rates)
 
 
 def _transfers_in_kind(moved: Moved) -> pl.DataFrame:
     """Return what the owner moved in kind: `currency` and `value`, null if unknown."""
     transfers = moved.movements.filter(kind=MovementKind.TRANSFER.value)
     is_held = col.position != 0
-    marks = moved.held.filter(is_held).select("conid", mark=col.market_value / col.position)
+    mark = col.market_value / col.position
+    marks = moved.held.filter(is_held).select("conid", mark=mark)
 
     at_price = col.quantity * col.price * col.multiplier
     value = pl.coalesce("value", at_price, col.quantity * col.mark)

@@ -116,12 +116,14 @@ def _included(movements: pl.DataFrame, rows: pl.DataFrame, close: _Close, end: s
     # Without its time, a trade was made before the close, and a booking after it.
     is_trade = col.kind == MovementKind.TRADE
     is_until_day = col.day <= session
-    by_day = pl.when(is_trade).then(is_until_day).otherwise(col.day < session)
+    is_earlier_day = col.day < session
+    by_day = pl.when(is_trade).then(is_until_day).otherwise(is_earlier_day)
     by_time = pl.coalesce(col.at <= closed, by_day)
 
     is_of_statement = pl.coalesce("is_stated", "is_stated_account")
     had_rows = col.is_stated_account.is_not_null()
-    without_statement = pl.when(had_rows).then(by_time).otherwise(col.session_date <= session)
+    by_session = col.session_date <= session
+    without_statement = pl.when(had_rows).then(by_time).otherwise(by_session)
     is_before = pl.when(is_of_statement).then(is_until_day).otherwise(without_statement)
 
     near_close = col.at.is_between(closed - NEAR, closed + NEAR)

@@ -494,7 +494,8 @@ def _with_parts(rows: pl.DataFrame, days: float) -> pl.DataFrame:
 
     # What greeks do not explain, since one of them is not known, is repricing.
     repricing = col.held - pl.sum_horizontal(BY_GREEKS)
-    trades = pl.when(is_priced).then(col.earned - col.held).otherwise(0.0)
+    since_trades = col.earned - col.held
+    trades = pl.when(is_priced).then(since_trades).otherwise(0.0)
     assignments = pl.when(is_priced).then(0.0).otherwise("earned")
     with_parts = by_price.with_columns(
         repricing=repricing,
@@ -553,7 +554,8 @@ def _income(movements: pl.DataFrame) -> pl.DataFrame:
     paid = movements.filter(col.kind.is_in(INCOME), col.cash.is_null() | (col.cash != 0))
 
     total = sum_if_known(col.cash)
-    why_unknown = pl.when(col.cash.is_null().any()).then(pl.lit("an amount of cash"))
+    is_unknown = col.cash.is_null().any()
+    why_unknown = pl.when(is_unknown).then(pl.lit("an amount of cash"))
     return paid.group_by("strategy_id", "account", "currency").agg(
         profit=total, cash=total, gross_move=total.abs(), why_unknown=why_unknown
     )

@@ -318,10 +318,12 @@ def read_returns(
 
     days: list[AccountDay] = []
     for row_of_day in _booked(books):
+        first_booked = min(row_of_day)
+        last_booked = max(row_of_day)
         days.extend(
             _day_of(row_of_day, day, since_day)
             for since_day, day in pairwise(sessions)
-            if min(row_of_day) <= day <= max(row_of_day)
+            if first_booked <= day <= last_booked
         )
     return [row for period in dict.fromkeys((Period.ALL, by)) for row in returns_of(days, period)]
 

@@ -147,7 +147,8 @@ def read_opening_book(lake: MoneyLake, settings: Settings, now: datetime) -> Ope
 def _rows_of_session(lake: MoneyLake, session: date, closed_at: datetime) -> pl.DataFrame:
     """Return the rows of a close, with the greeks that the ledger has of them."""
     table = lake.derived_table(DAILY_POSITIONS)
-    rows = table.rows(col.session_date == session, pl.col("partition.session_date") == session)
+    is_of_session = col.session_date == session
+    rows = table.rows(is_of_session, pl.col("partition.session_date") == session)
 
     # `daily_positions` leaves out the greeks that this package computed.
     lacks_greeks = col.right.is_not_null() & (col.position != 0) & col.delta.is_null()

@@ -240,11 +240,13 @@ _KEPT = ("strategy_id", "quantity", "account", "priority", "since")
 
 def _change(leg: ActiveContract, roll: Roll, now: datetime) -> LegChange:
     opened = roll.opened
+    kept = {name: getattr(leg, name) for name in _KEPT}
+    earlier_conids = map(str, [*leg.replaced, leg.conid])
     after = ActiveContract(
         opened.conid, opened.symbol, opened.right, opened.strike, opened.expiry,
-        **{name: getattr(leg, name) for name in _KEPT},
+        **kept,
         added_at=now,
-        rolled_from=",".join(map(str, [*leg.replaced, leg.conid])),
+        rolled_from=",".join(earlier_conids),
     )  # fmt: skip
     return LegChange(roll=roll, before=leg, after=after)
 
@@ -348,7 +350,8 @@ class RuleFollower:
             logger.warning("the legs of the rules stay as they were: %s", error)
 
     def _inputs(self, moves: int) -> tuple[object, ...]:
-        return saved_state(self.file), exchange_date(self.clock()), self.registry.version, moves
+        today = exchange_date(self.clock())
+        return saved_state(self.file), today, self.registry.version, moves
 
 
 def follow_rules(

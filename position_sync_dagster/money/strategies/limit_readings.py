@@ -171,10 +171,9 @@ def _sum(limit: Limit, book: Book, parts: pl.DataFrame) -> Reading:
         rate_from = rates.get(currency)
         rate_to = rates.get(limit.currency or "")
         if not rate_from or not rate_to:
-            return Reading(
-                unknown=f"{limit.place}: account {account} has values in {currency}, and the "
-                f"broker has sent no exchange rate to {limit.currency}"
-            )
+            values = f"account {account} has values in {currency}"
+            missing = f"the broker has sent no exchange rate to {limit.currency}"
+            return Reading(unknown=f"{limit.place}: {values}, and {missing}")
         total += amount * rate_from / rate_to
     return Reading(number=round(total, 9))
 
@@ -199,7 +198,8 @@ def _number(measure: Measure, subject: Split, now: datetime) -> Reading:
         without = parts.filter("short_unknown")
         reason = "no price of the underlying is known of"
     else:
-        number = seconds_since(parts.select(pl.col(PRICED).min()).item(), now)
+        oldest = parts.select(pl.col(PRICED).min()).item()
+        number = seconds_since(oldest, now)
         without = parts.filter(pl.col(PRICED).is_null() | col.valueless)
         reason = "no price of"
 

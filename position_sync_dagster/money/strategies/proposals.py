@@ -76,9 +76,8 @@ class Piece:
 
 def _fits_stock(legs: Sequence[Piece]) -> bool:
     stock, *options = legs
-    return all(
-        abs(option.quantity) * _units_of(option, stock) == abs(stock.quantity) for option in options
-    )
+    covered = (abs(option.quantity) * _units_of(option, stock) for option in options)
+    return all(units == abs(stock.quantity) for units in covered)
 
 
 def _units_of(option: Piece, stock: Piece) -> float:
@@ -164,9 +163,8 @@ _RULES: dict[str, Callable[[Sequence[Piece]], bool]] = {
 }
 
 _ROWS = [line.split(maxsplit=2) for line in _TABLE.strip().splitlines()]
-_STRUCTURES = grouped(
-    itemgetter(0), [(shape, *row) for *row, shapes in _ROWS for shape in shapes.split(", ")]
-)
+_SHAPES = [(shape, *row) for *row, shapes in _ROWS for shape in shapes.split(", ")]
+_STRUCTURES = grouped(itemgetter(0), _SHAPES)
 
 
 def kind_of(parts: Iterable[Piece]) -> str | None:
@@ -321,7 +319,8 @@ class _Group:
     def __post_init__(self) -> None:
         self.unit.sort(key=attrgetter("order"))
         self.kind = kind_of(self.unit)
-        self.label = _part_of(self.unit[0]) if len(self.unit) == 1 else self.kind
+        is_single = len(self.unit) == 1
+        self.label = _part_of(self.unit[0]) if is_single else self.kind
 
     @property
     def whole(self) -> list[Piece]:
@@ -336,7 +335,8 @@ class _Group:
         """Name what it may be together with another group."""
         if len(self.alternatives) < MOST_ALTERNATIVES:
             names = [contract_name(part.instrument) for part in partner.unit]
-            self.alternatives.append(f"{self.kind_with(partner)} with {' / '.join(names)}")
+            kind = self.kind_with(partner)
+            self.alternatives.append(f"{kind} with {' / '.join(names)}")
 
 
 def propose(
@@ -390,7 +390,8 @@ def _named_apart(
     named = []
     for strategy in strategies:
         numbered = (f"{strategy.name}-{number}" for number in count(2))
-        name = next(name for name in chain([strategy.name], numbered) if name not in taken)
+        in_order = chain([strategy.name], numbered)
+        name = next(name for name in in_order if name not in taken)
         taken.add(name)
         named.append(replace(strategy, name=name))
     return named
@@ -434,7 +435,8 @@ def _changed(lots: Iterable[Piece], change: float) -> tuple[list[Piece], float]:
     for lot in lots:
         quantity = lot.quantity
         if quantity * change < 0:
-            closed = math.copysign(min(abs(quantity), abs(change)), quantity)
+            size = min(abs(quantity), abs(change))
+            closed = math.copysign(size, quantity)
             quantity -= closed
             change += closed
         if abs(quantity) > NEGLIGIBLE:
@@ -464,7 +466,8 @@ def _sum_of(first: Piece, second: Piece) -> Piece:
 def _without(parts: Iterable[Piece], groups: Iterable[_Group]) -> list[Piece]:
     """Return contracts without those of some groups."""
     taken = chain.from_iterable(group.whole for group in groups)
-    return _together([*parts, *(replace(part, quantity=-part.quantity) for part in taken)])
+    opposite = [replace(part, quantity=-part.quantity) for part in taken]
+    return _together([*parts, *opposite])
 
 
 def _structures(lots: Sequence[Piece]) -> list[_Group]:
@@ -485,7 +488,8 @@ def _combos(lots: Iterable[Piece]) -> tuple[list[_Group], list[Piece]]:
         has_option = any(part.is_option for part in parts)
         if order is not None and len(parts) > 1 and has_option:
             unit = _as_group(parts).unit
-            orders_of_unit[tuple((part.conid, part.quantity) for part in unit)].append(parts)
+            contracts = tuple((part.conid, part.quantity) for part in unit)
+            orders_of_unit[contracts].append(parts)
         else:
             separate += lots_of_order
 
@@ -505,7 +509,8 @@ def _as_group(parts: Iterable[Piece], why: str = ALONE) -> _Group:
     if all(size == int(size) for size in sizes):
         units = math.gcd(*map(int, sizes))
 
-    return _Group([replace(part, quantity=part.quantity / units) for part in whole], units, why)
+    unit = [replace(part, quantity=part.quantity / units) for part in whole]
+    return _Group(unit, units, why)
 
 
 def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
@@ -630,7 +635,8 @@ def _group_of_stock(stock: Piece, options: Iterable[Piece]) -> _Group:
     """Return a stock in units of what one option stands for; what is over is in no unit."""
     size = min(_units_of(option, stock) for option in options)
     unit = replace(stock, quantity=math.copysign(size, stock.quantity))
-    return _Group([unit], math.floor(abs(stock.quantity) / size + 1e-9))
+    units = math.floor(abs(stock.quantity) / size + 1e-9)
+    return _Group([unit], units)
 
 
 def _pairs(groups: Iterable[_Group], step: _Step) -> Iterator[tuple[_Group, _Group]]:
@@ -642,11 +648,10 @@ def _pairs(groups: Iterable[_Group], step: _Step) -> Iterator[tuple[_Group, _Gro
 
     second = by_key(step.second)
     for key, of_key in by_key(step.first).items():
-        yield from (
-            combinations(of_key, 2)
-            if step.first == step.second
-            else product(of_key, second.get(key, ()))
-        )
+        if step.first == step.second:
+            yield from combinations(of_key, 2)
+        else:
+            yield from product(of_key, second.get(key, ()))
 
 
 def _join(groups: list[_Group], step: _Step) -> None:

@@ -79,7 +79,8 @@ def read_proposal(
     holdings = held(lake, settings, *conditions)
 
     keys = {holding.key for holding in holdings}
-    recorded = lake.movements.records(None, one_of("conid", {conid for _account, conid in keys}))
+    conids = {conid for _account, conid in keys}
+    recorded = lake.movements.records(None, one_of("conid", conids))
     movements = [movement for movement in recorded if movement.key in keys]
 
     registry = lake.registry.sync
@@ -127,7 +128,8 @@ def cost_in_lines(
     options = [holding.instrument for holding in holdings if holding.instrument.right is not None]
     symbols = {option.symbol for option in options}
     budget = sum(login.max_lines - login.reserved_lines for login in settings.logins)
-    underlyings = min(len(symbols), sum(login.most_underlyings for login in settings.logins))
+    most = sum(login.most_underlyings for login in settings.logins)
+    underlyings = min(len(symbols), most)
     wanted = len(active | proposed)
     without = max(0, wanted + underlyings - budget)
     return (
@@ -170,12 +172,12 @@ def _in_no_strategy(
         return None
 
     opened_keys = set(opened.select("account", "conid").iter_rows())
-    proposal = read_proposal(lake, settings, underlyings={*opened["symbol"]})
+    proposed = read_proposal(lake, settings, underlyings={*opened["symbol"]}).strategies
+    structures = [strategy for strategy in proposed if strategy.kind != SINGLE]
     new = [
-        f"{strategy.underlying} {strategy.kind}"
-        for strategy in proposal.strategies
-        if strategy.kind != SINGLE
-        and any((strategy.account, leg.conid) in opened_keys for leg in strategy.legs)
+        f"{structure.underlying} {structure.kind}"
+        for structure in structures
+        if any((structure.account, leg.conid) in opened_keys for leg in structure.legs)
     ]
     if not new:
         return None

@@ -99,7 +99,8 @@ def rolls_of(
     place_of: dict[Key, int] = {}
     for change in sorted(changes, key=attrgetter("seen_at", "change_id")):
         side = _traded(change, trades[change.key])
-        is_traded = all(closure.cause is Cause.TRADED for closure in causes[change.change_id])
+        closures_of_change = causes[change.change_id]
+        is_traded = all(closure.cause is Cause.TRADED for closure in closures_of_change)
         if side is None or not is_traded:
             continue
 
@@ -111,9 +112,9 @@ def rolls_of(
             place_of[change.key] = len(sides)
             sides.append(side)
 
-    by_order = grouped(
-        itemgetter(0), [((order, side.terms), side) for side in sides for order in side.orders]
-    )
+    # The parts of an order that have the same terms.
+    of_orders = [((order, side.terms), side) for side in sides for order in side.orders]
+    by_order = grouped(itemgetter(0), of_orders)
     rolls: dict[object, Roll] = {}
     unclear: dict[object, UnclearRoll] = {}
     for of_terms in by_order.values():
@@ -128,21 +129,20 @@ def rolls_of(
                 closed=tuple(side.change for side in closed),
                 opened=tuple(side.change for side in opened),
             )
-    return sorted(rolls.values(), key=attrgetter("at")), list(unclear.values())
+    in_order = sorted(rolls.values(), key=attrgetter("at"))
+    return in_order, list(unclear.values())
 
 
 def _traded(change: PositionChange, trades: Iterable[Movement]) -> TradedChange | None:
     """Return a change with the orders that may have made it; None without any."""
     begin = (change.since or change.seen_at) - SLACK
     end = change.seen_at + SLACK
+    of_kind = [trade for trade in trades if trade.kind is MovementKind.TRADE]
+    same_way = [trade for trade in of_kind if (trade.quantity or 0.0) * change.by > 0]
     made_by = [
         (trade.at, trade.order_id)
-        for trade in trades
-        if trade.kind is MovementKind.TRADE
-        and trade.at is not None
-        and trade.order_id is not None
-        and begin <= trade.at <= end
-        and (trade.quantity or 0.0) * change.by > 0
+        for trade in same_way
+        if trade.at is not None and trade.order_id is not None and begin <= trade.at <= end
     ]
     if not made_by:
         return None

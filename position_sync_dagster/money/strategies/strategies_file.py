@@ -202,11 +202,9 @@ class RuledFile(StrategiesFile):
                 )
 
             mark = self.yaml.node(place).start_mark
-            named = {
-                **subject,
-                "currency": part.currency if is_money else None,
-                "place": named_place(self.yaml.path, mark.line + 1, mark.column + 1),
-            }
+            place_in_file = named_place(self.yaml.path, mark.line + 1, mark.column + 1)
+            currency = part.currency if is_money else None
+            named = {**subject, "currency": currency, "place": place_in_file}
             limits += [
                 Limit(**named, measure=measure, bound=bound, value=number)
                 for bound in Bound
