@@ -69,9 +69,10 @@ def rows_at(lake: MoneyLake, settings: Settings, past: Past, now: datetime) -> p
 
 def legs_at(lake: MoneyLake, at: datetime) -> list[ActiveContract]:
     """Return the legs that were active at a moment, and whose contract is known; blocks."""
+    legs = schema.legs_of(lake.registry.table.rows())
     return [
         replace(leg, removed_at=None)
-        for leg in schema.legs_of(lake.registry.table.rows())
+        for leg in legs
         if isinstance(leg, ActiveContract) and lasted(leg.added_at, leg.removed_at, at)
     ]
 

@@ -322,8 +322,8 @@ class RecordedValues:
 
     def value_of(self, held: Mapping[Key, float], day: date) -> float | None:
         """Return the value of some quantities at the close of a day; None: not known."""
+        open_quantities = {key: quantity for key, quantity in held.items() if rounded(quantity)}
         return known_sum(
-            times(self._units.get((account, conid, day)), quantity)
-            for (account, conid), quantity in held.items()
-            if rounded(quantity)
+            times(self._units.get((*key, day)), quantity)
+            for key, quantity in open_quantities.items()
         )

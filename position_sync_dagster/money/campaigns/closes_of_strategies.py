@@ -167,14 +167,14 @@ class Closes:
         by_group = pl.concat([by_account, everywhere]).group_by(group)
         sums = by_group.agg(profit.sum(), closes=pl.len(), unknown=profit.null_count())
 
-        return {
-            (name, account, currency): {
+        profits: dict[Group, Mapping[str, Any]] = {}
+        for name, account, currency, realized, closes, unknown in sums.iter_rows():
+            profits[name, account, currency] = {
                 "realized_pnl": None if unknown else realized,
                 "closes": closes,
                 "closes_without_profit": unknown,
             }
-            for name, account, currency, realized, closes, unknown in sums.iter_rows()
-        }
+        return profits
 
     def realized(
         self, name: str | None, account: str | None, currency: str | None
@@ -213,9 +213,10 @@ class Closes:
         Returns:
             None if it was not held since it was added, or if a cause is not known.
         """
+        ends_in_accounts = self.ends.get(leg.conid, {})
         ends = [
             (seen_at, text)
-            for account, (seen_at, text) in self.ends.get(leg.conid, {}).items()
+            for account, (seen_at, text) in ends_in_accounts.items()
             if leg.account in (None, account) and seen_at >= leg.added_at
         ]
         if not ends or any(text is None for _seen_at, text in ends):

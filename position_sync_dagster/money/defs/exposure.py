@@ -95,9 +95,8 @@ def aligned_table(columns: Iterable[Column], rows: Sequence[Row]) -> dg.TableMet
             cells = [cell.rjust(widest).replace(" ", "\u00a0") for cell in cells]
         texts[column.heading] = cells
 
-    named_rows: list[dict[str, str]] = [
-        dict(zip(texts, row, strict=True)) for row in zip(*texts.values(), strict=True)
-    ]
+    cells_of_rows = zip(*texts.values(), strict=True)
+    named_rows = [dict(zip(texts, cells, strict=True)) for cells in cells_of_rows]
     return table_asset.table_of(named_rows)
 
 

@@ -507,8 +507,9 @@ class _Holding:
         """Return a close of unknown owner so that what it leaves is as it is claimed, if it can."""
         left = self._openers(movement, self._total + by, {})
         closed = {owner: left.get(owner, 0.0) - held for owner, held in self._has.items()}
-        can_be = left.keys() <= closed.keys() and all(part * by >= 0 for part in closed.values())
-        if can_be:
+        has_no_new_owner = left.keys() <= closed.keys()
+        is_same_way = all(part * by >= 0 for part in closed.values())
+        if has_no_new_owner and is_same_way:
             return closed
         return self._divided(by)
 

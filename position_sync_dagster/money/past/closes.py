@@ -301,7 +301,8 @@ def counted_ends(texts: Iterable[str]) -> str | None:
     'one expired on 2026-11-20, 2 traded on 2026-11-19'
     """
     counts = sorted(Counter(texts).items())
-    return ", ".join(f"{'one' if count == 1 else count} {text}" for text, count in counts) or None
+    numbered = [f"{'one' if count == 1 else count} {text}" for text, count in counts]
+    return ", ".join(numbered) or None
 
 
 def knows_more(new: Sequence[Closure], old: Sequence[Closure]) -> bool:

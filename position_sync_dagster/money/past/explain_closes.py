@@ -370,7 +370,8 @@ def _with_newer_facts(closes: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame
 def _with_statement_of_days(closes: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
     """Return the closes of whose days a statement has the trades."""
     begin = _new_york(pl.col("begin"))
-    days = closes.select("change_id", "account", begin=begin, end=_new_york(pl.col("seen_at")))
+    end = _new_york(pl.col("seen_at"))
+    days = closes.select("change_id", "account", begin=begin, end=end)
 
     is_period = pl.col("first_day").is_not_null()
     periods = named.filter(is_period).select("account", "first_day", "day")

@@ -226,10 +226,11 @@ def equity_event(fields: Fields) -> closes.StatementEvent:
     Raises:
         StatementError: A field is missing or cannot be read.
     """
+    of_sides = ("Long", "Short", "Component")
     parts = {
         name: fields.required(NUMBER, name)
         for name in fields.attributes
-        if name not in _NO_PART and not name.endswith(("Long", "Short", "Component"))
+        if name not in _NO_PART and not name.endswith(of_sides)
     }
 
     return _event_of_account(
@@ -319,10 +320,10 @@ def _event_of_account(
 ) -> closes.StatementEvent:
     """Return an event of an account and a day; `name` makes its id, besides these."""
     account = fields.required(TEXT, "accountId")
+    event_id = ":".join((kind, account, str(day), *name))
     usual = {
-        "event_id": ":".join((kind, account, str(day), *name)), "kind": kind, "account": account,
-        "day": day, "attributes": "{}", "source": FLEX, "statement": fields.file,
-        "stated_at": fields.stated_at,
+        "event_id": event_id, "kind": kind, "account": account, "day": day, "attributes": "{}",
+        "source": FLEX, "statement": fields.file, "stated_at": fields.stated_at,
     }  # fmt: skip
     return closes.StatementEvent(**usual | more)
 

@@ -115,9 +115,10 @@ TIME = FieldKind(
 )
 SEC_TYPE = FieldKind(security_type, "type")
 
-_OF_TYPE = {str: TEXT, float: NUMBER, int: CONID, date: DAY, datetime: TIME} | {
-    instrument.Right: FieldKind(lambda text: instrument.RIGHTS.get(text.upper()), "right")
-}
+_RIGHT = FieldKind(lambda text: instrument.RIGHTS.get(text.upper()), "right")
+_OF_TYPE = {
+    str: TEXT, float: NUMBER, int: CONID, date: DAY, datetime: TIME, instrument.Right: _RIGHT,
+}  # fmt: skip
 _OF_COLUMN = {"sec_type": SEC_TYPE, "expiry": FieldKind(date.fromisoformat, "day", _DAYS)}
 
 
@@ -172,10 +173,9 @@ class Fields:
 
     def __str__(self) -> str:
         """Return what names the row in a message."""
-        named: list[str] = [
-            f"{name} {shown(self.attributes[name])}"
-            for name in ("conid", "symbol", "tradeID", "transactionID", "dateTime")
-            if name in self.attributes
+        naming = ("conid", "symbol", "tradeID", "transactionID", "dateTime")
+        named = [
+            f"{name} {shown(self.attributes[name])}" for name in naming if name in self.attributes
         ]
 
         row = f"{self.file}: {self.element}"

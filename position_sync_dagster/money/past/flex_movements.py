@@ -321,11 +321,8 @@ def _with_signs_of_transfers(
     direction. In one that writes none the direction says it, and the code of what is taken back.
     """
     ways = {"IN": 1.0, "OUT": -1.0}
-    is_signed = any(
-        (movement.quantity or 0.0) < 0
-        for movement in movements
-        if directions.get(movement.event_id) in ways
-    )
+    directed = [movement for movement in movements if directions.get(movement.event_id) in ways]
+    is_signed = any((movement.quantity or 0.0) < 0 for movement in directed)
     signed: list[Movement] = []
     for movement in movements:
         way = ways.get(directions.get(movement.event_id, ""))

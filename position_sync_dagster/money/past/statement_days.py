@@ -238,11 +238,11 @@ def _traded_later(pairs: pl.DataFrame, traded: Mapping[Key, Sequence[float]]) ->
     """
     # What only one side lists, the other does not hold.
     quantities = pl.col("position", "position_stated").fill_null(0.0)
-    holdings = [
-        (account, conid)
-        for account, conid, mine, theirs in pairs.select(*KEY, quantities).iter_rows()
-        if rounded(theirs - mine) in map(rounded, accumulate(traded.get((account, conid), ())))
-    ]
+    holdings = []
+    for account, conid, mine, theirs in pairs.select(*KEY, quantities).iter_rows():
+        traded_until = accumulate(traded.get((account, conid), ()))
+        if rounded(theirs - mine) in map(rounded, traded_until):
+            holdings.append((account, conid))
     return pl.DataFrame(holdings, {name: pairs.schema[name] for name in KEY}, orient="row")
 
 

@@ -307,7 +307,8 @@ def _newest_first(
 
     notes: tuple[str, ...] = ()
     if foreign_rows:
-        listed = ", ".join(f"{count} of {name}" for name, count in sorted(foreign_rows.items()))
+        by_name = sorted(foreign_rows.items())
+        listed = ", ".join(f"{count} of {name}" for name, count in by_name)
         note = (
             f"Rows of accounts that are not served are not read: {listed}. To make the statements "
             "shorter, choose in the Flex query only the accounts that are."

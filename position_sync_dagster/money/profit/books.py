@@ -311,7 +311,8 @@ def open_books(rows: Iterable[Mapping[str, Any]]) -> list[str]:
         sizes = {name: abs(row[name] or 0.0) for name in EXPLAINS}
         largest = max(EXPLAINS, key=sizes.__getitem__)
         title = f"{row['account']} on {row['session_date']}"
-        missing = f"{row['difference']:+,.2f} {row['currency']} of {row['change']:+,.2f}"
+        difference = f"{row['difference']:+,.2f} {row['currency']}"
+        missing = f"{difference} of {row['change']:+,.2f}"
         most = f"{largest} with {row[largest] or 0.0:+,.2f}"
         sentences.append(f"{title}: {missing} are not explained; the largest part is {most}")
     return sentences

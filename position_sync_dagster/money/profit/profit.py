@@ -287,11 +287,12 @@ def _owners_between(
     held = pl.concat([held_at_start, held_at_end]).unique(KEY, keep="first", maintain_order=True)
     explained = held.join(unexplained, on=KEY, how="anti")
     # What a leg counts for within the day, it counts for from its beginning on.
-    legs = [
-        replace(leg, since=None)
+    counting = [
+        leg
         for leg in sources.legs
         if leg.added_at <= trading_day.closed or (leg.since or date.max) <= trading_day.day
     ]
+    legs = [replace(leg, since=None) for leg in counting]
     claimed = claimed_shares(held, explained, legs, trading_day.since)
 
     of_movements = sources.parts.filter(~col.is_prior).join(claimed, on=KEY, how="anti")

@@ -322,14 +322,16 @@ def _explained_parts(parts: pl.DataFrame) -> dict[str, Any]:
         sums |= _greeks_that_carry(counted)
         largest = _largest(counted, [name for name in PARTS if sums[name] is not None])
 
+    without_greeks = counted.filter("without_greeks")["leg"]
+    why_unknown = _why_unknown(unknown, left_out, sums) if parts.height else "nothing is open"
     return sums | {
         "profit": profit,
         "largest": largest,
-        "without_greeks": counted.filter("without_greeks")["leg"].to_list(),
+        "without_greeks": without_greeks.to_list(),
         "left_out": left_out.height,
         "known": counted.height,
         "of": parts.height,
-        "why_unknown": _why_unknown(unknown, left_out, sums) if parts.height else "nothing is open",
+        "why_unknown": why_unknown,
     }
 
 

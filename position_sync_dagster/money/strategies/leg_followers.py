@@ -55,10 +55,9 @@ class LegChange:
         """Return the change as a line."""
         roll = self.roll
         opened = f"{roll.opened_name} (conid {self.after.conid})"
-        return (
-            f"{self.before.strategy_id}: {roll.quantity:+g} {roll.closed_name} → {opened}, "
-            f"{roll.at:%Y-%m-%d %H:%M:%S} UTC"
-        )
+        closed = f"{roll.quantity:+g} {roll.closed_name}"
+        at = f"{roll.at:%Y-%m-%d %H:%M:%S} UTC"
+        return f"{self.before.strategy_id}: {closed} → {opened}, {at}"
 
 
 def proposed(lake: MoneyLake, now: datetime) -> list[LegChange]:
