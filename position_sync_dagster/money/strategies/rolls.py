@@ -1,8 +1,10 @@
 """Rolls: positions that were traded away, and those that took their places; pure."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import chain
 from operator import attrgetter, itemgetter
 
 from position_sync_dagster.domain.holding import Key, grouped
@@ -87,7 +89,8 @@ def rolls_of(
     """Return the rolls, oldest first, and what may be one.
 
     Both sides have the same order, account, underlying, type and right, and equal quantities. Where
-    an order closed or opened several of the same terms, the roll is unclear.
+    an order closed or opened several of the same terms, or several orders closed or opened the same
+    one, the roll is unclear.
 
     Args:
         closures: The causes that count.
@@ -115,22 +118,28 @@ def rolls_of(
     # The parts of an order that have the same terms.
     of_orders = [((order, side.terms), side) for side in sides for order in side.orders]
     by_order = grouped(itemgetter(0), of_orders)
-    rolls: dict[object, Roll] = {}
-    unclear: dict[object, UnclearRoll] = {}
+    sides_of: dict[frozenset[str], tuple[list[TradedChange], list[TradedChange]]] = {}
     for of_terms in by_order.values():
         closed = [side for _, side in of_terms if causes[side.change.change_id]]
         opened = [side for _, side in of_terms if not side.change.closed]
-        ids = frozenset(side.change.change_id for _, side in of_terms)
-        if len(closed) == len(opened) == 1:
-            rolls[ids] = _roll(closed[0], opened[0])
-        elif closed and opened:
-            unclear[ids] = UnclearRoll(
-                account=closed[0].change.account,
-                closed=tuple(side.change for side in closed),
-                opened=tuple(side.change for side in opened),
-            )
-    in_order = sorted(rolls.values(), key=attrgetter("at"))
-    return in_order, list(unclear.values())
+        if closed and opened:
+            ids = frozenset(side.change.change_id for _, side in of_terms)
+            sides_of[ids] = (closed, opened)
+
+    # What two orders closed together has several successors.
+    uses = Counter(chain.from_iterable(sides_of))
+    rolls: list[Roll] = []
+    unclear: list[UnclearRoll] = []
+    for ids, (closed, opened) in sides_of.items():
+        is_of_one_order = all(uses[change_id] == 1 for change_id in ids)
+        if len(closed) == len(opened) == 1 and is_of_one_order:
+            rolls.append(_roll(closed[0], opened[0]))
+        else:
+            of_closed = tuple(side.change for side in closed)
+            of_opened = tuple(side.change for side in opened)
+            account = of_closed[0].account
+            unclear.append(UnclearRoll(account=account, closed=of_closed, opened=of_opened))
+    return sorted(rolls, key=attrgetter("at")), unclear
 
 
 def _traded(change: PositionChange, trades: Iterable[Movement]) -> TradedChange | None:

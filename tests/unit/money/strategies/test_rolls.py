@@ -137,3 +137,15 @@ def test_a_roll_is_seen_beside_another_close_of_its_contract_at_the_same_time() 
     (roll,), unclear = told(changes, executions)
     assert (roll.quantity, roll.closed_conid, roll.opened.conid) == (-2, CALL, OTHER)
     assert unclear == []
+
+
+def test_what_two_orders_closed_together_is_rolled_to_none_of_what_they_opened() -> None:
+    changes = [*ROLLED, change(THIRD, 0, -2, NOON, **TERMS)]
+    executions = [
+        fill(CALL, 1, NOON), EXECUTED[1],
+        fill(CALL, 1, NOON, order_id="72", execution_id="e72.01"),
+        fill(THIRD, -2, NOON, order_id="72"),
+    ]  # fmt: skip
+    found, unclear = told(changes, executions)
+    assert found == []
+    assert len(unclear) == 2
