@@ -1,13 +1,16 @@
 """After a loss of power all acknowledged commits are there, and a torn one is set aside by name."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
+from deltalake.table import TableAlterer
 
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
+from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import durability, table
@@ -99,6 +102,26 @@ def test_a_commit_builds_on_synced_commits_of_others(tmp_path, synced):
         queue = PositionQueue(tmp_path / "q")
         queue.sync.insert_many([QueueRequest(5000 + step, "SPY")])
         assert_survives(queue, synced, tmp_path / f"after-{step}")
+
+
+def test_a_migration_builds_on_rows_that_are_on_the_disk(tmp_path, synced, monkeypatch):
+    spec = schema.CONTRACTS
+    note = schema.StoredColumn(kind=str, description="Of an older release.")
+    older = table.Table(tmp_path / "c", replace(spec, described=spec.described | {"note": note}))
+    older.initialize()
+    rows = schema.frame_of(older.spec, [{"conid": 7, "symbol": "XYZ", "note": "kept before"}])
+    older.transact(lambda handle: table.write(handle, rows, {}))
+    before_last_entry: list[set[Path]] = []
+
+    def last_entry(*_arguments: object, **_options: object) -> None:
+        before_last_entry.append(set(synced.bytes))
+        raise RuntimeError
+
+    monkeypatch.setattr(TableAlterer, "set_table_properties", last_entry)
+    with pytest.raises(RuntimeError):
+        table.Table(tmp_path / "c", replace(spec, version=spec.version + 1)).initialize()
+    [file] = DeltaTable(tmp_path / "c").file_uris()
+    assert {Path(file), queues.newest_entry(tmp_path / "c")} <= before_last_entry[-1]
 
 
 def test_merged_files_are_on_the_disk_before_the_log_is_cut(tmp_path, synced):
