@@ -212,6 +212,7 @@ def _pair_of(node: MappingNode, name: int | str) -> tuple[Node, Node]:
 
 
 def named_place(path: Path, *at: int) -> str:
+    """Return a place as errors name it: the file, and line and column where they are known."""
     return f"{path}, line {at[0]}, column {at[1]}" if at else str(path)
 
 

@@ -221,9 +221,8 @@ class Work:
         return last is None or elapsed(last, self.now) >= every
 
     def keep(self, *done: str, **changes: Any) -> None:
-        self.cursor = replace(
-            self.cursor, at=self.cursor.at | dict.fromkeys(done, self.now), **changes
-        )
+        at = self.cursor.at | dict.fromkeys(done, self.now)
+        self.cursor = replace(self.cursor, at=at, **changes)
 
     def follow(self, name: str, version: int | None) -> None:
         """Keep the Delta version of another table that a table follows now."""
@@ -292,10 +291,8 @@ class Work:
         """Report the rows that no event has yet, and the newest ones of all."""
         reported = self.cursor.ledger_version
 
-        span = self.alone(
-            f"{schema.POSITION_UPDATES.name} is not reported",
-            partial(unreported, self.lake, self.instance, reported),
-        )
+        count = partial(unreported, self.lake, self.instance, reported)
+        span = self.alone(f"{schema.POSITION_UPDATES.name} is not reported", count)
         if span is None:
             self.rows_reported = None
             self.cannot_evaluate(schema.LATEST_POSITIONS.name)
@@ -337,9 +334,8 @@ class Work:
             return False
         self._results += derived_table.checks.items()
         if is_shown:
-            self._events.append(
-                table_asset.runless(name, derived_table, str(self.cursor.registry_version))
-            )
+            registry = str(self.cursor.registry_version)
+            self._events.append(table_asset.runless(name, derived_table, registry))
         return True
 
     def cannot_evaluate(self, name: str, further: Iterable[dg.AssetCheckKey] = ()) -> None:

@@ -89,7 +89,8 @@ def delete_old_events(instance: dg.DagsterInstance, assets: Iterable[str], befor
         with storage.run_connection(NO_RUN) as connection:
             connection.execute(sql.text(DELETE_COPIES).bindparams(of_own))
             for key in keys:
-                connection.execute(sql.text(DELETE_COPIES_OF_RESULTS).bindparams(text=f"%{key}%"))
+                copies = sql.text(DELETE_COPIES_OF_RESULTS).bindparams(text=f"%{key}%")
+                connection.execute(copies)
 
     return events.rowcount + results.rowcount
 
@@ -100,11 +101,8 @@ MAINTENANCE_JOB = "maintain_lake"
 def own_assets() -> list[str]:
     """Return the assets whose old events are deleted."""
     lake = resources.LAKES[0]
-    return [
-        *[spec.name for spec in (*lake.specs, *lake.derived_specs)],
-        resources.GATEWAY,
-        *STATED_BY,
-    ]
+    tables = [spec.name for spec in (*lake.specs, *lake.derived_specs)]
+    return [*tables, resources.GATEWAY, *STATED_BY]
 
 
 # Runs of `close_day` are kept: they record which days are filled.

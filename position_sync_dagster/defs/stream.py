@@ -557,9 +557,8 @@ def logins_due(
     # A new login may be a renamed old one: the gateway serves only one of them at a time.
     new = sorted(set(configured) - set(stored)) if len(ended) == len(removed) else []
     served = [name for name in configured if name in stored or name in new]
-    return LoginsDue(
-        names=[*sorted(removed - set(ended)), *served], removed=removed, ended=ended, new=new
-    )
+    names = [*sorted(removed - set(ended)), *served]
+    return LoginsDue(names=names, removed=removed, ended=ended, new=new)
 
 
 def chosen_starts(

@@ -173,9 +173,8 @@ class UnresolvedLeg(Membership):
 
     def resolved(self, conid: int, at: datetime | None) -> ActiveContract:
         """Return the same membership with its contract."""
-        return ActiveContract(
-            **{name: getattr(self, name) for name in _MEMBERSHIP} | {"conid": conid}, resolved_at=at
-        )
+        membership = {name: getattr(self, name) for name in _MEMBERSHIP}
+        return ActiveContract(**membership | {"conid": conid}, resolved_at=at)
 
 
 _MEMBERSHIP = tuple(field.name for field in fields(Membership))

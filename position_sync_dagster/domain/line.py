@@ -375,12 +375,8 @@ class Line:
         if self.denied(now_s) is None:  # else delayed data were refused too
             times += 1
 
-        return replace(
-            self,
-            denial=replace(
-                denial, times=times, since_s=since_s, until_s=now_s + denial.wait.delay_s(times)
-            ),
-        )
+        until_s = now_s + denial.wait.delay_s(times)
+        return replace(self, denial=replace(denial, times=times, since_s=since_s, until_s=until_s))
 
     def lifted(self, now_s: float) -> "Line":
         """Return the line without its denial: what it waited for has arrived."""

@@ -208,4 +208,6 @@ class LineLimit:
 
     def at(self, now: float) -> "LineLimit":
         """Return the limit that counts now: the configured one once a learned one is over."""
-        return self if self.given is None or now < self.until else replace(self, given=None)
+        if self.given is None or now < self.until:
+            return self
+        return replace(self, given=None)

@@ -190,7 +190,8 @@ def in_quoted_unit(quote: Quote, strike: float | None, price_magnifier: int | No
     sides = _sides(quote)
     middle = sum(sides) / 2 if sides is not None else None
     by_price = _factor_between(quote.model_price, quote.mark or middle, price_magnifier)
-    factors = {by_price, _factor_between(quote.underlying_price, strike, price_magnifier)} - {None}
+    by_strike = _factor_between(quote.underlying_price, strike, price_magnifier)
+    factors = {by_price, by_strike} - {None}
     if factors == {1}:
         return quote
 

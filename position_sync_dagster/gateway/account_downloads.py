@@ -299,12 +299,14 @@ class AccountDownloads:
 
     def _fail(self, account: str, why: str) -> None:
         """Record that the values of an account are not whole, and why."""
-        self.accounts[account].fail(time.monotonic(), why, self._random.uniform(*AGAIN.jitter))
+        jitter = self._random.uniform(*AGAIN.jitter)
+        self.accounts[account].fail(time.monotonic(), why, jitter)
         self._on_change(account)
 
     def _spoil(self, account: str, why: str) -> None:
         """Record that what came of an account since its request is not whole."""
-        self.accounts[account].spoil(time.monotonic(), why, self._random.uniform(*AGAIN.jitter))
+        jitter = self._random.uniform(*AGAIN.jitter)
+        self.accounts[account].spoil(time.monotonic(), why, jitter)
         self._on_change(account)
 
     # The subscription.

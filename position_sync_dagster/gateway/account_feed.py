@@ -372,9 +372,8 @@ class AccountFeed:
 
         self._named.add(row.key)
         account = row.key[0]
-        is_new = self.book.put_position(
-            account, row.instrument, row.position, row.amounts["average_cost"]
-        )
+        cost = row.amounts["average_cost"]
+        is_new = self.book.put_position(account, row.instrument, row.position, cost)
         was_downloaded = self.states[account].ended_at is not None
         if is_new and was_downloaded and len(self.accounts) > 1:
             self.values.request_again(account)  # it sends no values by itself

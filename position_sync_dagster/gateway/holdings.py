@@ -367,9 +367,8 @@ class HoldingsBook:
         for key in keys:
             holding = self._holdings.get(key)
             if holding is not None:
-                holdings[key] = self.confirmed.stated(
-                    key, self._valued(key, holding, now), newer=newer
-                )
+                valued = self._valued(key, holding, now)
+                holdings[key] = self.confirmed.stated(key, valued, newer=newer)
         return holdings
 
     def watch(self) -> PendingChanges[Key]:
@@ -597,9 +596,8 @@ class HoldingsBook:
     def _close(self, holding: BrokerPosition) -> None:
         now = self._clock()
         realized = self._valued(holding.key, holding, now).realized_pnl
-        self.put(
-            self._row(holding.key, holding.instrument, 0.0, holding, now, realized_pnl=realized)
-        )
+        row = self._row(holding.key, holding.instrument, 0.0, holding, now, realized_pnl=realized)
+        self.put(row)
 
     def _row(
         self,

@@ -197,8 +197,9 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
     """
 
     def __init__(self, ib: IB, book: holdings.HoldingsBook, *, silence_s: float) -> None:
+        client = ib.client
         super().__init__(
-            ib, MessageType.PNL_SINGLE, ib.client.reqPnLSingle, ib.client.cancelPnLSingle, silence_s
+            ib, MessageType.PNL_SINGLE, client.reqPnLSingle, client.cancelPnLSingle, silence_s
         )
         self._book = book
         self._wanted: list[Key] = []

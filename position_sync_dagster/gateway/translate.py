@@ -185,7 +185,8 @@ def _last_trade(
             zone = name
         else:
             hour, minute, *_seconds = map(int, clock.split(":"))
-            local = datetime.combine(day, clock_time(hour, minute), written).astimezone(listed)
+            at = datetime.combine(day, clock_time(hour, minute), written)
+            local = at.astimezone(listed)
             day = local.date()
             clock = f"{local:%H:%M:%S}"
 
@@ -429,7 +430,8 @@ def portfolio_row(fields: Sequence[str]) -> HoldingRow | OddRow:
     account = fields[19]
     terms = fields[2:13]
     quantity = fields[13]
-    row = _row(account, terms, quantity, dict(zip(_AMOUNTS, fields[14:19], strict=True)))
+    amounts = dict(zip(_AMOUNTS, fields[14:19], strict=True))
+    row = _row(account, terms, quantity, amounts)
     if isinstance(row, HoldingRow) and row.position and row.amounts["market_price"] in NO_PRICE:
         row.amounts.update(dict.fromkeys(_OF_PRICE))
     return row

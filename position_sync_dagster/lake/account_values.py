@@ -46,12 +46,10 @@ class AccountValuesTable:
             TradingModeError: The table holds data of another trading mode.
             LeaseLostError: A later owner of the gateway has fenced the table.
         """
-        single = schema.frame_of(schema.ACCOUNT_VALUES, map(_identified, summaries)).unique(
-            "row_id", keep="first", maintain_order=True
-        )
-        return position_updates.append_rows(
-            self.table, single.with_columns(date=pl.col("timestamp").dt.date()), clock=self._clock
-        )
+        rows = schema.frame_of(schema.ACCOUNT_VALUES, map(_identified, summaries))
+        single = rows.unique("row_id", keep="first", maintain_order=True)
+        dated = single.with_columns(date=pl.col("timestamp").dt.date())
+        return position_updates.append_rows(self.table, dated, clock=self._clock)
 
     def latest(self) -> pl.DataFrame:
         """Return the newest row of the gateway for each account, in the order of accounts.
@@ -82,7 +80,8 @@ class AccountValuesTable:
         recent = files.filter(pl.col("partition.date") >= first)
         added = ledger_rows.added_after(self.table, recent, ledger_rows.newest_version(earlier))
 
-        return _newest(pl.concat([earlier.lazy(), added]).filter(pl.col("date") >= first))
+        rows = pl.concat([earlier.lazy(), added])
+        return _newest(rows.filter(pl.col("date") >= first))
 
     def latest_summaries(self) -> list[AccountSummary]:
         """Return the newest row of each account as values; see `latest`."""
@@ -107,9 +106,8 @@ class AccountValuesTable:
 
 def _newest(rows: pl.LazyFrame) -> pl.DataFrame:
     of_gateway = rows.filter(pl.col("source") == AccountSource.GATEWAY.value)
-    newest = of_gateway.group_by("account").agg(
-        pl.all().sort_by(ledger_rows.ADDED, "timestamp", "row_id").last()
-    )
+    last_added = pl.all().sort_by(ledger_rows.ADDED, "timestamp", "row_id").last()
+    newest = of_gateway.group_by("account").agg(last_added)
     return newest.select(list(schema.ACCOUNT_VALUES.columns)).sort("account").collect()
 
 

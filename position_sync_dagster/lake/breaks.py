@@ -151,7 +151,8 @@ class ReconciliationBreaks:
                 gateway_id, difference = match
                 if opened.gateway_id != gateway_id:
                     opened = replace(opened, gateway_id=gateway_id)
-                live.append(seen_again(opened, difference, at, downloads.get(gateway_id), run_id))
+                confirmed = seen_again(opened, difference, at, downloads.get(gateway_id), run_id)
+                live.append(confirmed)
 
             is_unchanged = all(map(operator.is_, live, before))
             if not unmatched and not resolved and is_unchanged:
@@ -171,9 +172,8 @@ class ReconciliationBreaks:
                 )
                 live.append(new)
 
-            return Change(
-                None, _rows_of(live), _rows_of(resolved).with_columns(bucket=pl.lit(CLOSED))
-            )
+            closed = _rows_of(resolved).with_columns(bucket=pl.lit(CLOSED))
+            return Change(None, _rows_of(live), closed)
 
         self._lifecycle.change(step, {"action": "reconcile", "run_id": run_id or ""})
 
@@ -227,7 +227,8 @@ class ReconciliationBreaks:
         """Change the one open break in one of the states whose id begins so, in one commit."""
 
         def step(snapshot: Snapshot) -> Change[Break]:
-            is_chosen = pl.col("break_id").str.starts_with(break_id) & pl.col("state").is_in(states)
+            begins_so = pl.col("break_id").str.starts_with(break_id)
+            is_chosen = begins_so & pl.col("state").is_in(states)
             chosen = snapshot.live.filter(is_chosen)
             if chosen.height != 1 or not break_id:
                 count = chosen.height or "No"
@@ -264,12 +265,8 @@ class ReconciliationBreaks:
         def step(handle: DeltaTable) -> pl.DataFrame:
             key = self.table.cache_key(handle)
             if self._closed is None or self._closed[0] != key:
-                self._closed = (
-                    key,
-                    self.table.read_rows(files_in(handle, bucket=CLOSED)).sort(
-                        "resolved_at", descending=True
-                    ),
-                )
+                rows = self.table.read_rows(files_in(handle, bucket=CLOSED))
+                self._closed = (key, rows.sort("resolved_at", descending=True))
             return self._closed[1]
 
         return schema.records_of(Break, self.table.snapshot(step)[:limit])

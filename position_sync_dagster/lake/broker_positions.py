@@ -62,7 +62,8 @@ def newest(rows: pl.DataFrame) -> pl.DataFrame:
     Args:
         rows: Rows of one gateway.
     """
-    in_order = rows.select(*KEY, _ORDER).with_row_index("place").sort(_ORDER, maintain_order=True)
+    numbered = rows.select(*KEY, _ORDER).with_row_index("place")
+    in_order = numbered.sort(_ORDER, maintain_order=True)
     return rows[in_order.unique(KEY, keep="last", maintain_order=True)["place"]]
 
 
@@ -212,7 +213,8 @@ class BrokerPositionsTable:
             predicate = None
             files = storage.files_in(handle, gateway_id=gateway_id)
             if is_fragmented(files, rows.height):
-                numbered = newest(pl.concat([self.table.read_rows(files), numbered]))
+                stored = self.table.read_rows(files)
+                numbered = newest(pl.concat([stored, numbered]))
                 predicate = _rows_of(gateway_id)
 
             storage.write(handle, numbered, _commit_info(session), predicate=predicate)
@@ -236,7 +238,8 @@ class BrokerPositionsTable:
         files = frozenset(present.get_column("path"))
         before, rows = self._cached.get(gateway_id, (frozenset(), self.table.spec.empty))
         if files != before:
-            rows = with_account_facts(newest(self.table.read_rows(present)).sort(KEY))
+            last_added = newest(self.table.read_rows(present))
+            rows = with_account_facts(last_added.sort(KEY))
             self._cached[gateway_id] = (files, rows)
         return rows
 

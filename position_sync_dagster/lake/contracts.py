@@ -24,9 +24,8 @@ class ContractsTable:
 
     def put(self, details: Iterable[ContractDetails]) -> None:
         """Store the details of these contracts in one commit; older ones are replaced."""
-        rows = schema.frame_of(schema.CONTRACTS, details).unique(
-            "conid", keep="last", maintain_order=True
-        )
+        frame = schema.frame_of(schema.CONTRACTS, details)
+        rows = frame.unique("conid", keep="last", maintain_order=True)
         if rows.is_empty():
             return
         conids = ",".join(map(str, rows["conid"]))
@@ -41,7 +40,8 @@ class ContractsTable:
         """Return the details of contracts that had not expired on a day, and of some others."""
         ends = pl.coalesce("expires_on", "last_trade_date")
         is_unexpired = ends.is_null() | (ends >= since)
-        return self._details(is_unexpired | pl.col("conid").is_in(set(besides)))
+        is_besides = pl.col("conid").is_in(set(besides))
+        return self._details(is_unexpired | is_besides)
 
     def quoted_in_cents(self) -> dict[int, ContractDetails]:
         """Return the details of the contracts with another price magnifier than 1, by conid."""

@@ -120,7 +120,8 @@ def replace(
         if seen not in (None, handle.version()):
             text = f"{spec.name} was derived by another run meanwhile."
             raise NewerRowError(text, remedy="Derive it again.")
-        changed = not _same(table.read_rows(data_files(handle).filter(chosen)), wanted)
+        stored = table.read_rows(data_files(handle).filter(chosen))
+        changed = not _same(stored, wanted)
         if changed:
             commit_info = {"step": f"replace {spec.name}", "run_id": run_id or ""}
             write(handle, wanted, commit_info, predicate=predicate)
@@ -139,7 +140,8 @@ def _of_days(table: Table, days: Iterable[date]) -> tuple[str, pl.Expr]:
     [name] = table.spec.partition_by
     wanted = sorted(days)
     listed = ", ".join([f"'{day.isoformat()}'" for day in wanted])
-    return f"{name} IN ({listed})", pl.col(f"partition.{name}").is_in(wanted)
+    has_day = pl.col(f"partition.{name}").is_in(wanted)
+    return f"{name} IN ({listed})", has_day
 
 
 def values_at_close(
@@ -159,9 +161,8 @@ def values_at_close(
         closed: The close of the exchange on that day.
         confirmed: Confirmations before the close: the columns `update_id` and `confirmed_at`.
     """
-    by_update = confirmed.filter(pl.col("confirmed_at") <= closed.astimezone(UTC)).group_by(
-        "update_id"
-    )
+    was_confirmed = pl.col("confirmed_at") <= closed.astimezone(UTC)
+    by_update = confirmed.filter(was_confirmed).group_by("update_id")
     newest = by_update.agg(pl.col("confirmed_at").max())
 
     was_held = pl.col("position") != 0
@@ -170,9 +171,8 @@ def values_at_close(
     with_confirmed = of_close.join(newest, on="update_id", how="left")
 
     is_reported = pl.col("greeks_source").ne_missing(GreeksSource.MODEL.value)
-    with_greeks = with_confirmed.with_columns(
-        [pl.when(is_reported).then(name).alias(name) for name in GREEKS_COLUMNS]
-    )
+    greeks = [pl.when(is_reported).then(name).alias(name) for name in GREEKS_COLUMNS]
+    with_greeks = with_confirmed.with_columns(greeks)
 
     close = pl.lit(closed)
     age = close - pl.max_horizontal(_valued_at(), "confirmed_at")

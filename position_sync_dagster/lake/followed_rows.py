@@ -131,7 +131,8 @@ class AddedRows:
                 last_row = rows.select(ADDED, "update_id", _AT).row(-1)
                 answer = Added(rows, Place(place.ledger, *last_row).token)
 
-            self._answers = dict(list(self._answers.items())[-1:])
+            last_answer = list(self._answers.items())[-1:]
+            self._answers = dict(last_answer)
             self._answers[key] = answer
         return self._answers[key]
 
@@ -160,9 +161,8 @@ class AddedRows:
         if not place.version:
             return
 
-        of_id = added_by(self._table, files, place.version).filter(
-            pl.col("update_id") == place.update_id
-        )
+        added = added_by(self._table, files, place.version)
+        of_id = added.filter(pl.col("update_id") == place.update_id)
         committed_at = of_id.select(_AT).collect().get_column("at")
         has_row = not committed_at.is_empty()
         if place.at is not None:
@@ -180,19 +180,23 @@ class AddedRows:
     def _read(self, files: pl.DataFrame, version: int) -> pl.DataFrame:
         """Read the first rows after a version; files that can only have later ones are not read."""
         smallest = f"min.{ADDED}"
-        later = files.filter(pl.col(f"max.{ADDED}") > version).sort(smallest)
-        few = later.filter(pl.col("num_records").cum_sum() <= MOST_ROWS).height + 1
+        has_later = pl.col(f"max.{ADDED}") > version
+        later = files.filter(has_later).sort(smallest)
+        is_within = pl.col("num_records").cum_sum() <= MOST_ROWS
+        few = later.filter(is_within).height + 1
         counts = POSITION_UPDATES.empty
         while counts.is_empty():
             rows = added_after(self._table, later.head(few), version)
             if few < later.height:  # a commit may have rows in several files
-                rows = rows.filter(pl.col(ADDED) < later.item(few, smallest))
+                next_file_begins = later.item(few, smallest)
+                rows = rows.filter(pl.col(ADDED) < next_file_begins)
             counts = rows.group_by(ADDED).len().sort(ADDED).collect()
             few *= 2
 
         whole_commits = counts.filter(pl.col("len").cum_sum() <= MOST_ROWS)
         last = whole_commits.get_column(ADDED).max() or counts.item(0, ADDED)
-        return rows.filter(pl.col(ADDED) <= last).sort(ORDER).collect()
+        chosen = rows.filter(pl.col(ADDED) <= last)
+        return chosen.sort(ORDER).collect()
 
 
 def _ledger(handle: DeltaTable) -> str:

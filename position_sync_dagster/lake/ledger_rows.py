@@ -22,9 +22,8 @@ def stored_ids(table: Table, files: pl.DataFrame, column: str, ids: pl.Series) -
         return set()
 
     is_wanted = pl.col(column).is_in(ids.unique().implode())
-    return set(
-        table.scan_files(files).select(column).filter(is_wanted).collect().get_column(column)
-    )
+    stored = table.scan_files(files).select(column).filter(is_wanted)
+    return set(stored.collect().get_column(column))
 
 
 def rows_between(
@@ -43,7 +42,8 @@ def rows_between(
     on_days = pl.col("partition.date").is_between(first.date(), last.date())
     chosen = files.filter(on_days, storage.may_have("timestamp", first, last))
 
-    return table.scan_files(chosen).filter(pl.col("timestamp").is_between(first, last))
+    is_between = pl.col("timestamp").is_between(first, last)
+    return table.scan_files(chosen).filter(is_between)
 
 
 def added_after(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame:
@@ -131,7 +131,8 @@ class LatestRows:
             if self._known is None or not self._known.exists():
                 return None
 
-            rows = self._known.rows().with_columns(date=pl.col("timestamp").dt.date())
+            utc_day = pl.col("timestamp").dt.date()
+            rows = self._known.rows().with_columns(date=utc_day)
             return rows.select(list(self._table.spec.columns))
         except errors.LakeError:
             return None  # the ledger has them too
@@ -181,9 +182,10 @@ class LatestRows:
     def _take(self, added: pl.DataFrame) -> None:
         """Determine the newest row of each holding that has a new row."""
         # By contract: two joins by holding would cost twice as much at 20,000 holdings.
-        is_touched = self._rows.get_column("conid").is_in(
-            added.get_column("conid").unique().implode()
-        )
-        newest = newest_rows(pl.concat([self._rows.filter(is_touched), added]).lazy())
+        conids = added.get_column("conid").unique()
+        is_touched = self._rows.get_column("conid").is_in(conids.implode())
+        touched = pl.concat([self._rows.filter(is_touched), added])
+        newest = newest_rows(touched.lazy())
 
-        self._rows = pl.concat([self._rows.filter(~is_touched), newest]).sort(HOLDING)
+        untouched = self._rows.filter(~is_touched)
+        self._rows = pl.concat([untouched, newest]).sort(HOLDING)

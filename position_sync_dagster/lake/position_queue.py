@@ -62,7 +62,8 @@ def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, p
     rows = snapshot.finished(chosen).filter(pl.col("request_id").is_in(ids), bucket=FAILED)
     in_order = wanted.to_frame().join(rows, on="request_id", how="left", maintain_order="left")
 
-    of_parts = pl.col("partition.part").is_in(rows.get_column("part").unique().implode())
+    parts = rows.get_column("part").unique()
+    of_parts = pl.col("partition.part").is_in(parts.implode())
     siblings = snapshot.finished(storage.in_bucket(FAILED) & of_parts, stored=True)
     return in_order.select(rows.columns), siblings
 
@@ -78,10 +79,10 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
     status_of = dict(snapshot.live.select(columns).filter(is_wanted).iter_rows())
 
     absent = [request_id for request_id in ids if request_id not in status_of]
-    finished = snapshot.finished(
-        storage.may_have_one_of("request_id", pl.Series(absent, dtype=pl.String)), columns
-    )
-    status_of |= dict(finished.filter(pl.col("request_id").is_in(absent)).iter_rows())
+    chosen = storage.may_have_one_of("request_id", pl.Series(absent, dtype=pl.String))
+    finished = snapshot.finished(chosen, columns)
+    is_absent = pl.col("request_id").is_in(absent)
+    status_of |= dict(finished.filter(is_absent).iter_rows())
 
     unknown = [request_id for request_id in absent if request_id not in status_of]
     if unknown:
@@ -243,11 +244,11 @@ class SyncQueue:
 
         if status in (QueueStatus.PENDING, QueueStatus.PROCESSING):
             live = self.store.snapshot().live
-            requests = live.filter(wanted).sort(claim_order(self.clock())).head(limit)
+            order = claim_order(self.clock())
+            requests = live.filter(wanted).sort(order).head(limit)
         else:
-            requests = self.store.newest_finished(status.value, wanted, limit).sort(
-                "updated_at", "request_id", descending=True
-            )
+            newest = self.store.newest_finished(status.value, wanted, limit)
+            requests = newest.sort("updated_at", "request_id", descending=True)
         return schema.records_of(QueuedPosition, requests)
 
     def beginning_with(self, prefix: str) -> list[QueuedPosition]:
@@ -256,11 +257,8 @@ class SyncQueue:
         finished = self.store.finished(storage.may_have("request_id", prefix, prefix + schema.LAST))
 
         is_wanted = pl.col("request_id").str.starts_with(prefix)
-        single = (
-            pl.concat([live, finished])
-            .filter(is_wanted)
-            .unique("request_id", keep="first", maintain_order=True)
-        )
+        requests = pl.concat([live, finished]).filter(is_wanted)
+        single = requests.unique("request_id", keep="first", maintain_order=True)
         return schema.records_of(QueuedPosition, single)
 
     def claim_batch(
@@ -305,18 +303,11 @@ class SyncQueue:
                 "lease_token": pl.lit(token),
                 "lease_expires_at": schema.moment(until),
             }
-            return transitions.claim(
-                snapshot.live,
-                transitions.is_claimable(now, except_accounts),
-                limit,
-                lease,
-                order,
-                now=now,
-            )
+            allowed = transitions.is_claimable(now, except_accounts)
+            return transitions.claim(snapshot.live, allowed, limit, lease, order, now=now)
 
-        granted = schema.records_of(
-            QueuedPosition, self.store.change(step, {"action": "claim", "lease_token": token})
-        )
+        claimed = self.store.change(step, {"action": "claim", "lease_token": token})
+        granted = schema.records_of(QueuedPosition, claimed)
         for request in granted:
             self._tokens[request.request_id] = token
         if granted:
@@ -417,13 +408,8 @@ class SyncQueue:
         """
         ids = ids_of(request_ids)
         info = {"action": "release", "reason": storable(reason)[:200]}
-        self._change_claimed(
-            ids,
-            Action.RELEASE,
-            lease_token,
-            partial(transitions.release, reason=storable(reason)),
-            info,
-        )
+        step = partial(transitions.release, reason=storable(reason))
+        self._change_claimed(ids, Action.RELEASE, lease_token, step, info)
 
     def rescue(self) -> list[str]:
         """Return requests with an expired lease to PENDING, and return their ids.
@@ -508,9 +494,8 @@ class SyncQueue:
         )
 
         was_inserted_since = pl.col("request_id") >= first
-        answered = finished.filter(
-            was_inserted_since, pl.col("updated_at") <= until.astimezone(UTC)
-        )
+        was_answered_by_then = pl.col("updated_at") <= until.astimezone(UTC)
+        answered = finished.filter(was_inserted_since, was_answered_by_then)
         return answered.select("update_id", "confirmed_at").drop_nulls()
 
     def counts(self) -> dict[QueueStatus, int]:

@@ -247,12 +247,8 @@ def append_rows(
         if text:
             commit_info[name] = text
 
-    owners = (
-        frame.filter(pl.col("fencing_token").is_not_null())
-        .select("gateway_id", "fencing_token")
-        .unique()
-        .rows()
-    )
+    fenced = frame.filter(pl.col("fencing_token").is_not_null())
+    owners = fenced.select("gateway_id", "fencing_token").unique().rows()
     stored_modes = frame.get_column("trading_mode").unique()
     modes = [TradingMode(mode) for mode in stored_modes if mode]
     checked_through = through
@@ -302,7 +298,8 @@ def _without_stored(table: Table, present: pl.DataFrame, rows: pl.DataFrame) -> 
 def _refuse_newer(table: Table, present: pl.DataFrame, through: int, rows: pl.DataFrame) -> None:
     """Raise an error if a row of one of the holdings was added after that version."""
     added = added_after(table, present, through).select(HOLDING)
-    newer = added.join(rows.lazy().select(HOLDING), on=HOLDING, how="semi").collect()
+    holdings = rows.lazy().select(HOLDING)
+    newer = added.join(holdings, on=HOLDING, how="semi").collect()
     if not newer.is_empty():
         account, conid = newer.row(0)
         raise errors.NewerRowError(
@@ -358,9 +355,8 @@ class SyncUpdates:
             newest = last_added(files)
             if newest <= version:
                 return AddedCounts({}, newest)
-            counts = (
-                added_after(self.table, files, version).group_by("source").agg(pl.len()).collect()
-            )
+            added = added_after(self.table, files, version)
+            counts = added.group_by("source").agg(pl.len()).collect()
             return AddedCounts(rows=dict(counts.iter_rows()), version=newest)
 
         return self.table.read(step)
@@ -432,12 +428,11 @@ class SyncUpdates:
         It reads what `latest` reads, and copies no rows of other contracts.
         """
         rows, through = self._latest.read_through()
-        recent = rows.filter(one_of("conid", conids), pl.col("timestamp") >= since.astimezone(UTC))
+        is_recent = pl.col("timestamp") >= since.astimezone(UTC)
+        recent = rows.filter(one_of("conid", conids), is_recent)
 
-        return NewestRows(
-            rows={(update.account, update.conid): update for update in schema.updates_of(recent)},
-            through=through,
-        )
+        newest = {(update.account, update.conid): update for update in schema.updates_of(recent)}
+        return NewestRows(rows=newest, through=through)
 
     def as_of(self, moment: datetime, *, as_known_now: bool = False) -> pl.DataFrame:
         """Return the newest row per (account, conid) among those that were committed by a moment.

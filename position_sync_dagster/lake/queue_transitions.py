@@ -100,11 +100,8 @@ def after_attempt(
         error=error,
         outcome=pl.lit(outcome.value),
     )
-    return rows.with_columns(
-        earlier_attempts=pl.Series(
-            [with_ended_attempt(*attempt) for attempt in attempts.iter_rows()], dtype=pl.String
-        )
-    )
+    texts = [with_ended_attempt(*attempt) for attempt in attempts.iter_rows()]
+    return rows.with_columns(earlier_attempts=pl.Series(texts, dtype=pl.String))
 
 
 # A pending request older than this is claimed as if it had priority 1, in seconds.
@@ -194,9 +191,8 @@ def fail(
         following: `next_attempt` with the rules of this queue.
     """
     attempts = [following(before, now=now) for before in done.get_column("attempts")]
-    is_final = pl.Series(
-        [attempt.status is QueueStatus.FAILED for attempt in attempts], dtype=pl.Boolean
-    )
+    are_final = [attempt.status is QueueStatus.FAILED for attempt in attempts]
+    is_final = pl.Series(are_final, dtype=pl.Boolean)
     messages = [errors[request_id] for request_id in done.get_column("request_id")]
 
     after = done.with_columns(
@@ -392,12 +388,8 @@ def lease_lost(request_id: str) -> LeaseLostError:
 def release(claimed: pl.DataFrame, now: datetime, *, reason: str) -> Change[None]:
     """Return requests to PENDING at once, without using up an attempt."""
     why = pl.lit(reason or None, pl.String)
-    return Change(
-        None,
-        as_pending(
-            after_attempt(claimed, Outcome.RELEASED, ended_at=schema.moment(now), error=why), now
-        ),
-    )
+    ended = after_attempt(claimed, Outcome.RELEASED, ended_at=schema.moment(now), error=why)
+    return Change(None, as_pending(ended, now))
 
 
 def rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
@@ -411,8 +403,9 @@ def rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
     ids = rows.get_column("request_id").sort().to_list()
     if not ids:
         return Change(ids)
+    no_error = pl.lit(None, pl.String)
     ended = after_attempt(
-        rows, Outcome.EXPIRED, ended_at=pl.col("lease_expires_at"), error=pl.lit(None, pl.String)
+        rows, Outcome.EXPIRED, ended_at=pl.col("lease_expires_at"), error=no_error
     )
     return Change(ids, as_pending(ended, now), replaced=has_expired)
 
@@ -437,7 +430,8 @@ def retry(
     ids = failed.join(holders, on=position, how="left", nulls_equal=True, maintain_order="left")
     result = ids.get_column("holder").to_list()
 
-    retried = ids.filter(pl.col("request_id") == pl.col("holder")).get_column("request_id")
+    holds_position = pl.col("request_id") == pl.col("holder")
+    retried = ids.filter(holds_position).get_column("request_id")
     if retried.is_empty():
         return Change(result)
 

@@ -46,9 +46,8 @@ def add_unknown(
                 files = files.filter(storage.may_have_one_of(column, rows.get_column(column)))
 
         present = table.read_rows(files, columns)
-        new = rows.join(
-            present, on=same, how="anti", nulls_equal=True, maintain_order="left"
-        ).unique(same, keep="first", maintain_order=True)
+        unknown = rows.join(present, on=same, how="anti", nulls_equal=True, maintain_order="left")
+        new = unknown.unique(same, keep="first", maintain_order=True)
 
         if again is not None:
             stored = pl.concat([present, new.select(present.columns)])
@@ -57,9 +56,8 @@ def add_unknown(
         if not new.is_empty():
             guard()
             # Concurrent appends with equal ids conflict: each one sees what the other stored.
-            storage.write(
-                handle, new, commit_info, [Transaction(table.spec.name, handle.version() + 1)]
-            )
+            mark = Transaction(table.spec.name, handle.version() + 1)
+            storage.write(handle, new, commit_info, [mark])
 
         return new.height
 
@@ -108,14 +106,8 @@ class RecordsTable(Generic[schema.Record]):
             return 0
 
         info = {"action": "import", "run_id": run_id or ""}
-        return add_unknown(
-            self.table,
-            rows.sort(spec.order, maintain_order=True),
-            self._same,
-            info,
-            guard,
-            self._again,
-        )
+        in_order = rows.sort(spec.order, maintain_order=True)
+        return add_unknown(self.table, in_order, self._same, info, guard, self._again)
 
     def rows(
         self,
@@ -155,12 +147,12 @@ class RecordsTable(Generic[schema.Record]):
         self, since: datetime | date | None = None, only: pl.Expr | None = None
     ) -> list[schema.Record]:
         """Return rows as records, in the table's order; see `rows`."""
-        in_order = self.rows(since, only).sort(self.table.spec.order, self._same[0])
+        rows = self.rows(since, only)
+        in_order = rows.sort(self.table.spec.order, self._same[0])
         return schema.records_of(self._kind, in_order)
 
 
 def changes_table(table: Table) -> RecordsTable[PositionChange]:
     """Return the table `position_changes`, which has each change of a quantity once, by its id."""
-    return RecordsTable(
-        table, PositionChange, {field.name for field in fields(PositionChange)} - {"change_id"}
-    )
+    content = {field.name for field in fields(PositionChange)} - {"change_id"}
+    return RecordsTable(table, PositionChange, content)

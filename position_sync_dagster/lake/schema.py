@@ -606,7 +606,8 @@ def one_of(column: str, values: Iterable[object]) -> pl.Expr:
 
 def moments(times: Iterable[datetime | None], name: str = "") -> pl.Series:
     """Return times as a column; Polars converts a `datetime` ten times as slowly as a number."""
-    return pl.Series(name, list(map(_ticks, times)), pl.Int64).cast(_MOMENT)
+    ticks = pl.Series(name, list(map(_ticks, times)), pl.Int64)
+    return ticks.cast(_MOMENT)
 
 
 def _ticks(at: datetime | None) -> int | None:
@@ -691,12 +692,8 @@ def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
 def session_rows(sessions: Iterable[GatewaySession]) -> pl.DataFrame:
     """Return the live rows of sessions, each login in a part of its own."""
     listed = list(sessions)
-    return frame_of(
-        GATEWAY_SESSIONS,
-        listed,
-        bucket=[LIVE] * len(listed),
-        part=[part_named(session.gateway_id) for session in listed],
-    )
+    parts = [part_named(session.gateway_id) for session in listed]
+    return frame_of(GATEWAY_SESSIONS, listed, bucket=[LIVE] * len(listed), part=parts)
 
 
 Record = TypeVar("Record")
@@ -761,7 +758,8 @@ def new_part(now: datetime) -> str:
 
 def content_id(at: datetime, *content: object) -> str:
     """Return the UUID (version 8) of a content at a moment; equal for equal content."""
-    digest = int.from_bytes(blake2b(repr(content).encode(), digest_size=16).digest())
+    text = repr(content).encode()
+    digest = int.from_bytes(blake2b(text, digest_size=16).digest())
     sequence = digest >> 64 & 0xFFF
     return _uuid(_milliseconds(at) << 12 | sequence, digest, version=8)
 

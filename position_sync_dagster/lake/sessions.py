@@ -186,7 +186,8 @@ class GatewaySessions:
 
         The table is read again only if it has changed since the last call.
         """
-        rows = self._lifecycle.snapshot().live.filter(pl.col("gateway_id").is_in(list(gateway_ids)))
+        of_logins = pl.col("gateway_id").is_in(list(gateway_ids))
+        rows = self._lifecycle.snapshot().live.filter(of_logins)
         return {session.gateway_id: session for session in schema.records_of(GatewaySession, rows)}
 
     def history(self, limit: int | None = 50, only: pl.Expr = EVERY) -> list[GatewaySession]:
@@ -196,12 +197,10 @@ class GatewaySessions:
             limit: Maximum number of sessions; None for all.
             only: Chooses sessions by the columns of the table.
         """
-        chosen = pl.concat([self._lifecycle.snapshot().live, self._lifecycle.finished()]).filter(
-            only
-        )
-        distinct = chosen.sort("started_at", "fencing_token", descending=True).unique(
-            "session_id", keep="first", maintain_order=True
-        )
+        live = self._lifecycle.snapshot().live
+        chosen = pl.concat([live, self._lifecycle.finished()]).filter(only)
+        newest_first = chosen.sort("started_at", "fencing_token", descending=True)
+        distinct = newest_first.unique("session_id", keep="first", maintain_order=True)
         return schema.records_of(GatewaySession, distinct[:limit])
 
     def _change_own(
@@ -232,9 +231,8 @@ class GatewaySessions:
 
         def step(snapshot: Snapshot) -> Change[T]:
             is_own = snapshot.live.select(pl.col("gateway_id") == gateway_id).to_series()
-            stored = next(
-                iter(schema.records_of(GatewaySession, snapshot.live.filter(is_own))), None
-            )
+            sessions = schema.records_of(GatewaySession, snapshot.live.filter(is_own))
+            stored = next(iter(sessions), None)
             now = self._clock()
             after = decide(stored, now)
             if after is None or after is stored:

@@ -153,9 +153,8 @@ class SyncRegistry:
             InvalidLegError: A field does not parse, or two strategies would hold the whole.
         """
         terms = {"conid": conid, "symbol": symbol, "right": right, "strike": strike} | more
-        [membership] = self.add_many(
-            [make_leg(strategy_id=strategy_id, added_at=self.clock(), expiry=expiry, **terms)]
-        )
+        leg = make_leg(strategy_id=strategy_id, added_at=self.clock(), expiry=expiry, **terms)
+        [membership] = self.add_many([leg])
         return membership
 
     def add_many(self, legs: Iterable[Leg]) -> list[Leg]:
@@ -234,12 +233,8 @@ class SyncRegistry:
             if following:
                 # A description that was rolled is found among the legs that ended.
                 finished = snapshot.finished(EVERY)
-                resolved = with_rolls(
-                    resolved,
-                    before.values(),
-                    [leg for leg in legs_of(finished) if isinstance(leg, ActiveContract)],
-                    following,
-                )
+                ended = [leg for leg in legs_of(finished) if isinstance(leg, ActiveContract)]
+                resolved = with_rolls(resolved, before.values(), ended, following)
 
             of_rules = [leg for leg in before.values() if leg.strategy_id in rules]
             of_rules = without_listed(of_rules, resolved)
@@ -443,7 +438,8 @@ def with_rolls(
             for conid in leg.replaced:
                 became[leg.strategy_id, leg.account, conid] = leg
 
-    listed = with_known_contracts(legs, [leg for leg in ended if leg.key in became])
+    rolled_away = [leg for leg in ended if leg.key in became]
+    listed = with_known_contracts(legs, rolled_away)
     named = {leg.key for leg in listed}
     rolled: list[Leg] = []
     for leg in listed:

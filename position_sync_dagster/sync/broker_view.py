@@ -38,9 +38,8 @@ def unconfirmed(
     download ended, and by a value of its own (a PnLSingle subscription needs no download). No
     holding of an account that is UNKNOWN is confirmed.
     """
-    span = timedelta(
-        seconds=2 * max(settings.refresh_interval_s, settings.account_interval_s) + TIME_LIMIT_S
-    )
+    interval_s = max(settings.refresh_interval_s, settings.account_interval_s)
+    span = timedelta(seconds=2 * interval_s + TIME_LIMIT_S)
     keys = set()
     for row in rows:
         has_value = row.value_source is not ValueOrigin.NONE
@@ -167,12 +166,8 @@ class LakeValues:
         wanted = rows if conids is None else rows.filter(pl.col("conid").is_in(list(conids)))
         holdings = schema.broker_positions_of(wanted)
         published = rows.select("gateway_id", "published_version", "session_id", "captured_at")
-        captured = (
-            published.sort("published_version")
-            .unique("gateway_id", keep="last")
-            .select("session_id", "captured_at")
-            .drop_nulls()
-        )
+        newest = published.sort("published_version").unique("gateway_id", keep="last")
+        captured = newest.select("session_id", "captured_at").drop_nulls()
         return BrokerView(
             **asdict(coverage),
             holdings={holding.key: holding for holding in holdings},

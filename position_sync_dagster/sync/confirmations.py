@@ -49,9 +49,11 @@ def newest_values(rows: pl.DataFrame, holdings: pl.DataFrame) -> pl.DataFrame:
     joined = rows.join(published, on=KEY, how="left", maintain_order="left")
 
     is_queued = pl.col("source") == Source.QUEUE.value
-    is_same = is_queued & (pl.col("position") == pl.col("_position"))
+    is_same_quantity = pl.col("position") == pl.col("_position")
+    is_same = is_queued & is_same_quantity
     is_pnl = pl.col("_value_source") == ValueOrigin.PNL_SINGLE.value
-    is_newer = is_same & is_pnl & (pl.col("_received_at") > pl.col("timestamp"))
+    is_later = pl.col("_received_at") > pl.col("timestamp")
+    is_newer = is_same & is_pnl & is_later
 
     def replaced(name: str, value: pl.Expr, where: pl.Expr = is_newer) -> pl.Expr:
         """Return a column with another value in some rows."""
@@ -94,9 +96,8 @@ def with_confirmed(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) ->
 def _with_reported(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """Add the column of `with_confirmed`, and what decides it with `_` before the names."""
     confirming = holdings.select(*KEY, pl.col(_CONFIRMING).name.prefix("_"))
-    return rows.join(confirming, on=KEY, how="left", maintain_order="left").with_columns(
-        _confirmed(now).alias(CONFIRMED)
-    )
+    joined = rows.join(confirming, on=KEY, how="left", maintain_order="left")
+    return joined.with_columns(_confirmed(now).alias(CONFIRMED))
 
 
 def _confirmed(now: datetime) -> pl.Expr:
@@ -178,30 +179,23 @@ def with_priced(
     # When the broker calculated its value; a portfolio row without a time may be that old.
     is_portfolio = pl.col("_value_source") == ValueOrigin.PORTFOLIO.value
     at_latest = pl.col("_received_at") - valuation.BROKER_CADENCE
-    calculated = (
-        pl.when(is_portfolio).then(pl.coalesce("_value_time", at_latest)).otherwise("_received_at")
-    )
+    of_row = pl.coalesce("_value_time", at_latest)
+    calculated = pl.when(is_portfolio).then(of_row).otherwise("_received_at")
 
     is_of_broker = pl.col("_value_source").is_in(_OF_BROKER)
     is_same_quantity = pl.col("position") == pl.col("_position")
     agrees = (value - pl.col("_market_value")).abs() <= allowed
-    is_confirmed = (
-        is_of_broker & is_same_quantity & agrees & (arrived.is_null() | (calculated > arrived))
-    )
+    is_newer = arrived.is_null() | (calculated > arrived)
+    is_confirmed = is_of_broker & is_same_quantity & agrees & is_newer
 
     by_value = pl.when(is_confirmed).then(calculated)
-    newest = pl.max_horizontal(
-        arrived, by_value, pl.when(is_confirmed & is_portfolio).then("_confirmed_at")
-    )
+    by_account = pl.when(is_confirmed & is_portfolio).then("_confirmed_at")
+    newest = pl.max_horizontal(arrived, by_value, by_account)
     of_line = _unless_ahead(newest, now)
-    priced = (
-        pl.when(pl.col("value_source") == ValueOrigin.TICK.value).then(of_line).otherwise(CONFIRMED)
-    )
-    return (
-        _with_reported(rows, holdings, now)
-        .with_columns(priced.alias(PRICED))
-        .select(*rows.columns, CONFIRMED, PRICED)
-    )
+    is_tick = pl.col("value_source") == ValueOrigin.TICK.value
+    priced = pl.when(is_tick).then(of_line).otherwise(CONFIRMED)
+    joined = _with_reported(rows, holdings, now).with_columns(priced.alias(PRICED))
+    return joined.select(*rows.columns, CONFIRMED, PRICED)
 
 
 # IB's types of market data that are not live, in words.

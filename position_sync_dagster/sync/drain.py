@@ -622,11 +622,9 @@ class QueueWorker:
     async def _mark(self, batch: Sequence[QueuedPosition], plan: BatchPlan) -> None:
         lease = batch[0].lease_token
         await self.queue.mark_success(list(plan.answers), answers=plan.answers, lease_token=lease)
+        failures = dict.fromkeys(plan.not_held, NOT_HELD)
         await offload(
-            self.queue.sync.mark_failed_many,
-            dict.fromkeys(plan.not_held, NOT_HELD),
-            retryable=False,
-            lease_token=lease,
+            self.queue.sync.mark_failed_many, failures, retryable=False, lease_token=lease
         )
 
     async def _release(self, batch: Sequence[QueuedPosition], reason: str) -> None:

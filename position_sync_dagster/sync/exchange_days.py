@@ -121,7 +121,8 @@ def closing_times(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
             text = f"{calendar} does not trade on {day}."
             raise NoTradingDayError(text, remedy="Choose a trading day.")
 
-        closes[day] = exchange.session_close(day.isoformat()).to_pydatetime().astimezone(UTC)
+        close = exchange.session_close(day.isoformat())
+        closes[day] = close.to_pydatetime().astimezone(UTC)
     return closes
 
 

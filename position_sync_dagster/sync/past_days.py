@@ -129,12 +129,12 @@ class ClosingService:
     def record_differences(self, days: Mapping[date, ClosedDay], run_id: str | None = None) -> None:
         """Open, confirm and resolve the breaks of days."""
         for day, closed_day in days.items():
-            self.lake.breaks.record(
-                {f"statement:{day}": closed_day.differences}, self.clock(), run_id=run_id
-            )
+            differences = {f"statement:{day}": closed_day.differences}
+            self.lake.breaks.record(differences, self.clock(), run_id=run_id)
 
     def _day(self, day: date, closed: datetime) -> ClosedDay | None:
-        opened = datetime.combine(day, time(), time_zone_of(self.settings.calendar)).astimezone(UTC)
+        zone = time_zone_of(self.settings.calendar)
+        opened = datetime.combine(day, time(), zone).astimezone(UTC)
         # Two row intervals are enough: an unchanged value has a row in each.
         span = timedelta(seconds=2 * self.settings.monitored_row_interval_s)
         rows = values_at_close(

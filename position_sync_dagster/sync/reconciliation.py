@@ -111,14 +111,13 @@ class PositionReconciler:
         ours = confirmed.select(
             *KEY, _symbol="symbol", ours=quantity, confirmed_at=confirmations.CONFIRMED
         )
-        joined = holdings.select(*KEY, "symbol", held=quantity).join(
-            ours, on=KEY, how="full", coalesce=True
-        )
-        pairs = joined.select(
-            *KEY, pl.coalesce("symbol", "_symbol"), "held", "ours", "confirmed_at"
-        ).sort(KEY)
+        of_broker = holdings.select(*KEY, "symbol", held=quantity)
+        joined = of_broker.join(ours, on=KEY, how="full", coalesce=True)
+        symbol = pl.coalesce("symbol", "_symbol")
+        pairs = joined.select(*KEY, symbol, "held", "ours", "confirmed_at").sort(KEY)
 
-        claimed = pairs.filter(col.conid.is_in([leg.conid for leg in legs])).drop_nulls("held")
+        is_claimed = col.conid.is_in([leg.conid for leg in legs])
+        claimed = pairs.filter(is_claimed).drop_nulls("held")
         held = {
             (account, conid): quantity
             for account, conid, quantity in claimed.select(*KEY, "held").iter_rows()

@@ -43,14 +43,10 @@ def latest_positions(lake: tables.Lake, settings: Settings, run_id: str | None) 
     table = lake.derived_table(schema.LATEST_POSITIONS)
 
     def make() -> tuple[tuple[pl.DataFrame, pl.DataFrame], pl.DataFrame]:
-        listing = listed(
-            lake.updates.sync.latest(),
-            {leg.conid for leg in lake.registry.sync.get_all_active()},
-            now,
-        )
-        priced = confirmations.with_priced(
-            listing, tables.all_broker_rows(lake, settings), now, band=settings.value_band
-        )
+        legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
+        listing = listed(lake.updates.sync.latest(), legs, now)
+        holdings = tables.all_broker_rows(lake, settings)
+        priced = confirmations.with_priced(listing, holdings, now, band=settings.value_band)
         rows = priced.select(*listing.columns, confirmed_at=confirmations.PRICED)
         return (listing, rows), rows
 
@@ -70,5 +66,7 @@ def listed(rows: pl.DataFrame, legs: Collection[int], now: datetime) -> pl.DataF
         legs: The conids of the active legs.
         now: The current time.
     """
-    closed_long_ago = (pl.col.position == 0) & (pl.col.timestamp < now - CLOSED_KEPT)
-    return rows.filter(pl.col.conid.is_in(legs) | ~closed_long_ago.fill_null(value=False))
+    is_old = pl.col.timestamp < now - CLOSED_KEPT
+    closed_long_ago = (pl.col.position == 0) & is_old
+    is_of_leg = pl.col.conid.is_in(legs)
+    return rows.filter(is_of_leg | ~closed_long_ago.fill_null(value=False))

@@ -147,14 +147,13 @@ def daily_asset(
             )
             context.log_event(event)
         for day, why in closed_days.skipped.items():
-            context.log_event(
-                dg.AssetObservation(
-                    key,
-                    partition=day.isoformat(),
-                    description=f"Not filled: {why}.",
-                    metadata={"skipped": why},
-                )
+            skipped = dg.AssetObservation(
+                key,
+                partition=day.isoformat(),
+                description=f"Not filled: {why}.",
+                metadata={"skipped": why},
             )
+            context.log_event(skipped)
         return dg.MaterializeResult(metadata=WITHOUT_EVENTS)
 
     return daily_positions
@@ -245,9 +244,8 @@ def _first_day(settings: Settings) -> date:
     if settings.daily_start:
         return date.fromisoformat(settings.daily_start)
 
-    first_days = filter(
-        None, (first_ledger_day(settings.table("position_updates")), _first_stated_day(settings))
-    )
+    of_ledger = first_ledger_day(settings.table("position_updates"))
+    first_days = filter(None, (of_ledger, _first_stated_day(settings)))
     return min(first_days, default=datetime.now(UTC).date())
 
 
@@ -335,9 +333,8 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
         over = [day for day in last_days(days, LATE_DAYS, before=today) if day >= first]
         if not over:
             return dg.SkipReason("No trading day is over yet.")
-        return dg.RunRequest(
-            tags={RANGE_START: over[0].isoformat(), RANGE_END: over[-1].isoformat()}
-        )
+        day_range = {RANGE_START: over[0].isoformat(), RANGE_END: over[-1].isoformat()}
+        return dg.RunRequest(tags=day_range)
 
     return [record_day_after_close, record_late_rows]
 
@@ -412,8 +409,5 @@ def _last_values(lake: tables.Lake, timezone: str) -> dict[date, date]:
     """Return the day of the newest value of each recorded day, in a time zone."""
     rows = lake.derived_table(DAILY_POSITIONS).rows(columns=["session_date", "timestamp"])
     newest = rows.group_by("session_date").agg(pl.col.timestamp.max())
-    return dict(
-        newest.select(
-            "session_date", pl.col.timestamp.dt.convert_time_zone(timezone).dt.date()
-        ).iter_rows()
-    )
+    local_day = pl.col.timestamp.dt.convert_time_zone(timezone).dt.date()
+    return dict(newest.select("session_date", local_day).iter_rows())

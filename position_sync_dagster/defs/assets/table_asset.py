@@ -204,11 +204,8 @@ def column_lineage(
             sources_of_column.append(dg.TableColumnDep(table or ledger.name, name))
         return sources_of_column
 
-    return {
-        "dagster/column_lineage": dg.TableColumnLineage(
-            {column: deps(column) for column in spec.columns}
-        )
-    }
+    lineage = {column: deps(column) for column in spec.columns}
+    return {"dagster/column_lineage": dg.TableColumnLineage(lineage)}
 
 
 def known(**values: float | str | None) -> "dict[str, float | str]":

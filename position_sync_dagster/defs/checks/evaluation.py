@@ -138,9 +138,8 @@ def _guarded(evaluate: Evaluate, called: str, advice: str) -> Evaluate:
         says_more = {UNKNOWN, WHAT_TO_DO} & result.metadata.keys()
         if result.passed or not advice or says_more:
             return result
-        return result._replace(
-            metadata={**result.metadata, WHAT_TO_DO: dg.MetadataValue.text(advice)}
-        )
+        metadata = {**result.metadata, WHAT_TO_DO: dg.MetadataValue.text(advice)}
+        return result._replace(metadata=metadata)
 
     return evaluation
 

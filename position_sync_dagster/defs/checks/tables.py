@@ -46,9 +46,8 @@ def held_at_the_broker(lake: tables.Lake, login: Settings) -> pl.DataFrame:
 
 def newest_values(lake: tables.Lake, login: Settings) -> pl.DataFrame:
     """Return the newest row of the ledger of each open holding of a login."""
-    return lake.updates.sync.latest().filter(
-        pl.col.gateway_id == login.gateway_id, pl.col.position != 0
-    )
+    rows = lake.updates.sync.latest()
+    return rows.filter(pl.col.gateway_id == login.gateway_id, pl.col.position != 0)
 
 
 # How long a gateway may be away before that is an error: a connection that breaks is made again
@@ -257,9 +256,8 @@ def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckRe
         return check.unknown_result("the broker has not reported a holding yet.")
 
     changes = held.group_by("account").agg(holdings_changed_at=pl.col.received_at.max())
-    accounts = changes.join(
-        lake.account_values.latest().select("account", "timestamp"), on="account", how="left"
-    )
+    values = lake.account_values.latest().select("account", "timestamp")
+    accounts = changes.join(values, on="account", how="left")
 
     session = lake.sessions.current(login.gateway_id)
     # From then on an account without a row is due.
@@ -313,15 +311,15 @@ def _unanswered(lake: tables.Lake, now: datetime) -> pl.DataFrame:
         return failed
 
     # A closed holding needs no value.
-    valued_at = pl.when(pl.col.position == 0).then(now).otherwise("timestamp")
+    is_closed = pl.col.position == 0
+    valued_at = pl.when(is_closed).then(now).otherwise("timestamp")
     rows = lake.updates.sync.latest().select(*KEY, at=valued_at)
     any_account = rows.with_columns(account=pl.lit(None, pl.String))
     done = _finished(lake, QueueStatus.SUCCESS, now - ANSWERED_WITHIN)
     answers = pl.concat([rows, any_account, done.select(*KEY, at="updated_at")])
 
-    answered = failed.join(
-        answers.group_by(KEY).agg(pl.col.at.max()), on=KEY, how="left", nulls_equal=True
-    )
+    newest = answers.group_by(KEY).agg(pl.col.at.max())
+    answered = failed.join(newest, on=KEY, how="left", nulls_equal=True)
     is_older = (pl.col.at < pl.col.updated_at).fill_null(value=True)  # or there is none
     return answered.filter(is_older)
 
@@ -422,9 +420,8 @@ def _download_unfinished(
     lake: tables.Lake, settings: Settings, result: ReconciliationResult
 ) -> dg.AssetCheckResult:
     """Return that the holdings that came agree, and of which accounts others are unknown."""
-    unfinished = tables.all_broker_rows(lake, settings).filter(
-        pl.col.completeness != Completeness.COMPLETE
-    )
+    rows = tables.all_broker_rows(lake, settings)
+    unfinished = rows.filter(pl.col.completeness != Completeness.COMPLETE)
     accounts = ", ".join(sorted(set(unfinished["account"]))) or "an account"
     text = (
         f"the download of {accounts} has not ended, so the snapshot does not cover every account. "
@@ -485,13 +482,13 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
 
     # Without a multiplier the allowed difference is the narrowest one.
     units = pl.col.position.abs() * pl.col.multiplier.fill_null(1.0)
-    allowed = pl.max_horizontal(band * pl.col.market_value_broker.abs(), LEAST_DIFFERENCE * units)
+    of_value = band * pl.col.market_value_broker.abs()
+    allowed = pl.max_horizontal(of_value, LEAST_DIFFERENCE * units)
 
     difference = (pl.col.market_value - pl.col.market_value_broker).abs()
     time_apart = (pl.col.timestamp - pl.col.received_at).abs()
-    wrong = pairs.with_columns(difference=difference).filter(
-        pl.col.difference > allowed, time_apart <= SAME_TIME
-    )
+    compared = pairs.with_columns(difference=difference)
+    wrong = compared.filter(pl.col.difference > allowed, time_apart <= SAME_TIME)
     shown = wrong.sort("difference", descending=True).select(
         *KEY,
         "symbol",
@@ -556,11 +553,8 @@ def _rows_of_breaks(breaks: Sequence[Break]) -> pl.DataFrame:
     """Return breaks as the rows of a page."""
     rows = schema.frame_of(schema.RECONCILIATION_BREAKS, breaks)
     opened_at = pl.col.opened_at.dt.strftime("%Y-%m-%d %H:%M")
-    return (
-        rows.rename({"expected": "broker", "actual": "tables"})
-        .with_columns(opened_at)
-        .select(_BREAK_COLUMNS)
-    )
+    named = rows.rename({"expected": "broker", "actual": "tables"})
+    return named.with_columns(opened_at).select(_BREAK_COLUMNS)
 
 
 _BREAK_COLUMNS = (

@@ -272,8 +272,10 @@ class SyncedCommits:
             paths.add(self._log / entry_name(version))
             for file in read_entry(self._log, version).added:
                 steps = file.split("/")  # the folders of partitions, and the file
-                is_known = self._table.joinpath(*steps[:-1]) in self._folders
-                depths = range(len(steps) - 1 if is_known else 0, len(steps) + 1)
+                folder = self._table.joinpath(*steps[:-1])
+                # A folder on the disk needs only its new member; else those around it too.
+                first = len(steps) - 1 if folder in self._folders else 0
+                depths = range(first, len(steps) + 1)
                 paths |= {self._table.joinpath(*steps[:depth]) for depth in depths}
         return paths
 

@@ -133,11 +133,8 @@ class LifecycleTable:
             )
             count = 1
             while True:
-                newest = (
-                    self.table.read_rows(files.head(count))
-                    .filter(only)
-                    .top_k(limit, by="updated_at")
-                )
+                rows = self.table.read_rows(files.head(count)).filter(only)
+                newest = rows.top_k(limit, by="updated_at")
                 if count >= files.height:
                     return newest
                 oldest = pl.lit(storage.last_of(files[last][count]))
@@ -217,7 +214,8 @@ class LifecycleTable:
             storage.write(handle, change.live, info, transactions)
         else:
             frame, terms = self._with_finished([live, before.incomplete], change)
-            storage.write(handle, frame, info, transactions, " OR ".join([replaced, *terms]))
+            predicate = " OR ".join([replaced, *terms])
+            storage.write(handle, frame, info, transactions, predicate)
 
         if transactions:
             self._newest = (self.table.cache_key(handle), _LiveRows(live, before.incomplete))
@@ -250,7 +248,6 @@ def _should_append(change: Change[T], unchanged: pl.DataFrame, before: pl.DataFr
 
 def _counts(handle: DeltaTable) -> pl.DataFrame:
     """Return the buckets of finished rows, as `counted_snapshot` does, from the log alone."""
-    by_bucket = (
-        storage.data_files(handle).filter(~storage.in_bucket(LIVE)).group_by("partition.bucket")
-    )
+    finished = storage.data_files(handle).filter(~storage.in_bucket(LIVE))
+    by_bucket = finished.group_by("partition.bucket")
     return by_bucket.agg(pl.col("num_records").sum(), pl.col("max.updated_at").max())

@@ -388,9 +388,10 @@ class TableHandle:
         """Rewrite the table without some columns; the others keep comments and what they refuse."""
         rows = QueryBuilder().register("stored", handle)
         columns = [f'"{field.name}"' for field in handle.schema().fields if field.name not in names]
+        query = " ".join(["SELECT", ", ".join(columns), "FROM stored"])
         write_deltalake(
             handle,
-            rows.execute(" ".join(["SELECT", ", ".join(columns), "FROM stored"])),
+            rows.execute(query),
             mode="overwrite",
             schema_mode="overwrite",
             post_commithook_properties=NO_HOOKS,

@@ -243,9 +243,8 @@ def may_have_one_of(column: str, values: pl.Series) -> pl.Expr:
     if values.dtype == pl.Datetime:
         greatest += _CUT
     ordered = pl.lit(values.sort())
-    overlaps = ordered.search_sorted(greatest, side="right") > ordered.search_sorted(
-        pl.col(f"min.{column}")
-    )
+    behind = ordered.search_sorted(greatest, side="right")
+    overlaps = behind > ordered.search_sorted(pl.col(f"min.{column}"))
     # A null among the statistics sorts before all values.
     return overlaps | pl.any_horizontal(pl.col(f"min.{column}", f"max.{column}").is_null())
 
@@ -744,12 +743,8 @@ def _merge_parts(table: Table, small_bytes: int, handle: DeltaTable) -> int:
     part = schema.new_part(datetime.now(UTC))
     rows = table.scan_stored(files.join(chosen, on=by_part, how="semi")).collect()
     ordered = rows.with_columns(part=pl.lit(part)).sort(table.spec.indexed[0])
-    write(
-        handle,
-        ordered,
-        {"action": "compact"},
-        predicate=in_parts(bucket, [*chosen["partition.part"], part]),
-    )
+    replaced = in_parts(bucket, [*chosen["partition.part"], part])
+    write(handle, ordered, {"action": "compact"}, predicate=replaced)
 
     return int(chosen["files"].sum())
 
@@ -795,7 +790,8 @@ def _runs_of_small_files(
     is_small = pl.col("size_bytes") < small_bytes
     in_runs = ordered.sort(*keys, first, last).with_columns(_run=(~is_small).cum_sum())
     size = pl.col("size_bytes").cum_sum().over(*keys, "_run")
-    small = in_runs.filter(is_small).with_columns(_merge=(size - 1) // (MAX_SMALL * small_bytes))
+    merges = (size - 1) // (MAX_SMALL * small_bytes)
+    small = in_runs.filter(is_small).with_columns(_merge=merges)
     runs = small.group_by(*keys, "_run", "_merge", maintain_order=True).agg(
         pl.col(first).min(), pl.col(last).max(), pl.len().alias("files")
     )

@@ -180,9 +180,8 @@ class ContractCache:
         Raises:
             LakeError: The table cannot be written; the same details are due again.
         """
-        due = list(
-            islice(filter(self._is_missing, dict.fromkeys(self._doubted) | self._wanted), CHUNK)
-        )
+        wanted = dict.fromkeys(self._doubted) | self._wanted
+        due = list(islice(filter(self._is_missing, wanted), CHUNK))
         due = due or list(islice(filter(self._hours_are_over, streamed), CHUNK))
         if due:
             await self._fetch(connection, due)
@@ -275,7 +274,8 @@ class ContractCache:
 
     def _may_be_asked(self, conid: int) -> bool:
         times, asked_at = self._not_given.get(conid, (0, NEVER))
-        return elapsed(asked_at, self.clock()) >= timedelta(seconds=REFETCH.delay_s(max(times, 1)))
+        wait = timedelta(seconds=REFETCH.delay_s(max(times, 1)))
+        return elapsed(asked_at, self.clock()) >= wait
 
     def _hours_are_over(self, conid: int) -> bool:
         """Return whether the days that a contract listed are over, unless it has expired."""
@@ -366,11 +366,8 @@ class LegResolver:
             await offload(self.registry.sync.settle, findings)
         for leg, finding in findings:
             if isinstance(finding, str):
-                logger.warning(
-                    "%s is not streamed: %s",
-                    f"{leg.described} of strategy {leg.strategy_id}",
-                    finding,
-                )
+                name = f"{leg.described} of strategy {leg.strategy_id}"
+                logger.warning("%s is not streamed: %s", name, finding)
 
     def _count_attempt(self, leg: UnresolvedLeg, *, is_answered: bool) -> None:
         """Set when a leg is looked up again."""

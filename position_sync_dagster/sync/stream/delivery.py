@@ -214,9 +214,10 @@ class AccountRecorder:
         provenance = asdict(self.context.lease.provenance)
         changed = {}
         for values in connection.summaries.current():
-            summary = values.with_open_profit(
-                connection.feed.book.daily_profits(values.account, self.context.settings.sec_types)
+            profits = connection.feed.book.daily_profits(
+                values.account, self.context.settings.sec_types
             )
+            summary = values.with_open_profit(profits)
             before = self._written.get(summary.account)
             if before is None or _amounts(before) != _amounts(summary):
                 changed[summary.account] = replace(summary, **provenance)
@@ -342,7 +343,8 @@ class Flusher:
 
     def _flush(self, connection: GatewayConnection) -> None:
         self.context.lease.check()
-        self._take(self.pricer.flush(connection, self._ticks.take(), connection.pnl.take_valued()))
+        valued = self.pricer.flush(connection, self._ticks.take(), connection.pnl.take_valued())
+        self._take(valued)
         self._deliver_rows()
 
         if self._accounts is not None:

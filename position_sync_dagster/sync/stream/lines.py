@@ -203,13 +203,13 @@ class StreamLines:
 
     def doubt(self, conid: int, reason: str) -> None:
         """Request a line again that may be dead, or only quiet."""
-        self.login.put(conid, self.login.line(conid).doubted(self.context.monotonic(), reason))
+        line = self.login.line(conid)
+        self.login.put(conid, line.doubted(self.context.monotonic(), reason))
 
     def interrupted(self, cause: str) -> None:
         """Record that a farm broke or connectivity was lost: earlier quotes no longer count."""
-        self.login.interrupted(
-            self.context.clock(), self.context.monotonic(), f"the line has not ticked since {cause}"
-        )
+        reason = f"the line has not ticked since {cause}"
+        self.login.interrupted(self.context.clock(), self.context.monotonic(), reason)
 
     def restored(self) -> None:
         """Record that data are expected again: each line must tick soon."""
@@ -279,13 +279,8 @@ class StreamLines:
         """Return what lines that were refused for one reason mean, and which they are."""
         first = next(iter(denials.values()))
         underlyings = [conid for conid in denials if self.login.is_underlying(conid)]
-        counted = [
-            _count(
-                len(denials) - len(underlyings),
-                "leg",
-                "with delayed data" if first.delayed else QUEUED,
-            )
-        ]
+        legs = len(denials) - len(underlyings)
+        counted = [_count(legs, "leg", "with delayed data" if first.delayed else QUEUED)]
         counted.append(_count(len(underlyings), "underlying", "without a price"))
 
         since = self._moment(min(denial.since_s for denial in denials.values()))

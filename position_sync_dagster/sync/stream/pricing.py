@@ -204,7 +204,8 @@ class StreamPricer:
         step = state.step(self.greeks.added_to(holding), quote, self.lines.line(conid), at)
 
         if step.agrees is not None:
-            self.lines.put(conid, self.lines.line(conid).compared(key, agrees=step.agrees))
+            line = self.lines.line(conid)
+            self.lines.put(conid, line.compared(key, agrees=step.agrees))
         if not (state.streamed or state.due):
             del self._holdings[key]
         return None if step.row is None else (step.row, holding)

@@ -347,11 +347,8 @@ class Router:
         self.announced = Announcements(tables.updates)
         self._watcher: ChangeWatcher | None = None
         if tables.position_changes is not None:
-            self._watcher = ChangeWatcher(
-                context,
-                tables.position_changes,
-                [part for part in (tables.closes, tables.rolls) if part is not None],
-            )
+            followers = [part for part in (tables.closes, tables.rolls) if part is not None]
+            self._watcher = ChangeWatcher(context, tables.position_changes, followers)
         self._publisher = Publisher(
             context,
             self.queue,
@@ -501,11 +498,8 @@ class Router:
 
     def _log_routes(self) -> None:
         number = Counter(self.routes.states.values())
-        logger.info(
-            "%d streamed, %d queued",
-            number[LegState.STREAMED],
-            sum(number[state] for state in QUEUED),
-        )
+        queued = sum(number[state] for state in QUEUED)
+        logger.info("%d streamed, %d queued", number[LegState.STREAMED], queued)
 
     def _is_streamed(self, key: Key) -> bool:
         return self.routes.states.get(key) is LegState.STREAMED or self.pricer.is_due(key)

@@ -602,9 +602,8 @@ class IBPositionStreamer:
         if self.state is SessionState.BLIND:
             self._link.end_doubtful_loss(connection)
         else:
-            await run_until(
-                self._step(connection), self._stop, self._context.lease.lost, grace_s=STEP_END_S
-            )
+            lost = self._context.lease.lost
+            await run_until(self._step(connection), self._stop, lost, grace_s=STEP_END_S)
         await self._pause()
 
     async def _step(self, connection: GatewayConnection) -> None:
