@@ -14,29 +14,57 @@ from typing import Any
 
 from dagster_webserver import app, cli
 from dagster_webserver.webserver import DagsterWebserver
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from position_sync_dagster.processes.child_process import MARKER
 from position_sync_dagster.settings import load_settings, warnings_of
 from position_sync_dagster.web.loopback_guard import LoopbackGuard
 from position_sync_dagster.web.money_page import money_routes
 
+# The UI's largest requests have some 100 kB; JSON takes four times its size in memory.
+LARGEST_BODY = 8 * 2**20
+
 JSON = ("application/json", "application/graphql")
+
+
+class BodyLimit:
+    """ASGI middleware that refuses bodies larger than any request of Dagster's UI or of ours."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on while its body is small; Starlette answers any other with 413."""
+        received = 0
+
+        async def bounded_receive() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > LARGEST_BODY:
+                raise HTTPException(413, "The body is larger than 8 MB.")
+            return message
+
+        is_http = scope["type"] == "http"
+        await self.app(scope, bounded_receive if is_http else receive, send)
 
 
 class GuardedWebserver(DagsterWebserver[Any, Any]):
     """Dagster's webserver with the guard on each route, and our own routes."""
 
     def build_middleware(self) -> list[Middleware]:
-        """Return Dagster's own middleware behind the guard."""
-        return [Middleware(LoopbackGuard), *super().build_middleware()]
+        """Return Dagster's own middleware behind the guard and the limit of bodies."""
+        return [Middleware(LoopbackGuard), Middleware(BodyLimit), *super().build_middleware()]
 
     def build_routes(self) -> list[BaseRoute]:
         """Return Dagster's own routes after ours, which the settings may leave out."""
-        return [*(money_routes() if load_settings().money else []), *super().build_routes()]  # type: ignore[no-untyped-call]
+        ours = money_routes() if load_settings().money else []
+        return [*ours, *super().build_routes()]  # type: ignore[no-untyped-call]
 
     async def graphql_http_endpoint(self, request: Request) -> Response:
         """Execute a GraphQL document posted as JSON; a GET only shows the playground."""

@@ -1,17 +1,56 @@
 """The webserver: the guard stands before every route of it."""
 
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
 from dagster_webserver import cli
 from dagster_webserver.webserver import DagsterWebserver
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from position_sync_dagster import webserver
 from position_sync_dagster.processes.child_process import MARKER
 from position_sync_dagster.web.loopback_guard import LoopbackGuard
-from position_sync_dagster.webserver import GuardedWebserver
+from position_sync_dagster.webserver import LARGEST_BODY, BodyLimit, GuardedWebserver
 
 
 def test_the_guard_is_the_first_to_see_a_request():
     first, *_others = object.__new__(GuardedWebserver).build_middleware()
     assert first.cls is LoopbackGuard
+
+
+async def _length(request: Request) -> PlainTextResponse:
+    return PlainTextResponse(str(len(await request.body())))
+
+
+@pytest.mark.parametrize("is_announced", [True, False])
+@pytest.mark.parametrize(("length", "status"), [(LARGEST_BODY, 200), (LARGEST_BODY + 1, 413)])
+async def test_a_body_beyond_the_limit_is_refused_also_if_its_length_is_not_announced(
+    length, status, is_announced
+):
+    body = b"x" * length
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, length, 2**20):
+            yield body[at : at + 2**20]
+
+    routes = [Route("/", _length, methods=["POST"])]
+    app = Starlette(routes=routes, middleware=[Middleware(BodyLimit)])
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://127.0.0.1"
+    ) as client:
+        answer = await client.post("/", content=body if is_announced else pieces())
+    assert answer.status_code == status
+    assert answer.text == (str(length) if status == 200 else "The body is larger than 8 MB.")
+
+
+def test_the_limit_of_bodies_stands_before_dagster():
+    _guard, limit, *_others = object.__new__(GuardedWebserver).build_middleware()
+    assert limit.cls is BodyLimit
 
 
 def test_without_money_there_are_no_pages_of_ours(monkeypatch):
