@@ -54,6 +54,7 @@ from position_sync_dagster.web.api_answers import (
     PositionsQuery,
     Problem,
     StrategiesAnswer,
+    TradesQuery,
     WhatIfAnswer,
     WhatIfQuery,
 )
@@ -103,6 +104,9 @@ MOST_POINTS = 500
 MOST_LEG_POINTS = 1_000_000
 MOST_LEG_ROWS = 100_000
 
+# A request that prices fewer legs does not wait for another one.
+MANY_LEGS = 100
+
 Query = TypeVar("Query", bound=ApiModel)
 
 
@@ -114,7 +118,8 @@ def _part(shape: type[ApiModel]) -> Callable[[PageFigures, NoQuery, datetime], d
     """Return what reads the part of the figures that a shape has."""
 
     def read(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str, Any]:
-        return {name: source.figures(now).to_dict()[name] for name in shape.model_fields}
+        figures = source.figures(now).to_dict()
+        return {name: figures[name] for name in shape.model_fields}
 
     return read
 
@@ -204,6 +209,16 @@ def _campaign(source: PageFigures, query: CampaignQuery, _now: datetime) -> OneC
     return read_campaign(source.lake, source.settings, query.id)
 
 
+def _has_many_legs(source: PageFigures, query: ApiModel, now: datetime) -> bool:
+    """Return whether a query prices so many legs that it waits for others; trades price all."""
+    _book, legs = source.risk(now)
+    if isinstance(query, PayoffQuery):
+        legs = legs.of_strategy(query.strategy)
+    elif isinstance(query, TradesQuery) and not query.changes():
+        legs = legs.chosen(query.choice)
+    return legs.parts.height >= MANY_LEGS
+
+
 # The names that the parameters of a route may be.
 
 
@@ -229,7 +244,7 @@ class ApiRoute:
         answer: The shape of the JSON; None: it answers CSV.
         read: Returns the answer: a text, or values for the shape.
         names: Returns the names that its parameters may be.
-        is_large: Whether it may take many prices of legs: then one request is read at a time.
+        is_large: Whether it prices legs: then one request of many legs is read at a time.
         is_tagged: Whether it has an entity tag: it changes only with the tables.
     """
 
@@ -433,7 +448,8 @@ def answer(
             if headers["ETag"] in re.findall(r'"[^"]*"', known_tags):
                 return Response(status_code=304, headers=headers)
 
-        with source.turn if route.is_large else nullcontext():
+        waits = route.is_large and _has_many_legs(source, query, now)
+        with source.turn if waits else nullcontext():
             content = route.read(source, query, now)
         return _response(route, content, headers, f"{now:%Y-%m-%d}-{name}")
     except (PositionSyncError, ValidationError) as error:

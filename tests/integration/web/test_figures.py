@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from threading import Thread
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 
 import pytest
 from mcp.shared.memory import create_connected_server_and_client_session
@@ -615,8 +615,11 @@ async def test_legs_at_too_many_scenarios_are_refused_before_anything_is_compute
     assert after_trade.json()["detail"].startswith("These are 16 prices of legs")
 
 
-def test_a_large_computation_waits_for_the_one_before_and_others_do_not(lake, settings):
+def test_a_large_computation_waits_for_the_one_before_and_others_do_not(
+    lake, settings, monkeypatch
+):
     lake.updates.sync.append([row(1)])
+    monkeypatch.setattr(api, "MANY_LEGS", 1)
     source = PageFigures(settings)
     answered: list[int] = []
 
@@ -632,6 +635,20 @@ def test_a_large_computation_waits_for_the_one_before_and_others_do_not(lake, se
         assert answered == [200]
     waiting.join(60)
     assert answered == [200, 200]
+
+
+@pytest.mark.parametrize(("asked", "waits"), [("", True), ("strategy=condor", False)])
+@pytest.mark.parametrize("name", ["what-if", "payoff", "curve"])
+def test_a_request_of_few_legs_does_not_wait_for_a_large_one(
+    lake, settings, monkeypatch, name, asked, waits
+):
+    lake.registry.sync.add_many([leg(1, "condor")])
+    lake.updates.sync.append([row(1), row(2)])
+    monkeypatch.setattr(api, "MANY_LEGS", 2)
+    source = PageFigures(settings)
+    source.turn = MagicMock()
+    assert api.answer(name, QueryParams(asked), "", source, utc_now()).status_code == 200
+    assert source.turn.__enter__.called == waits
 
 
 async def test_tables_that_cannot_be_read_are_a_problem(client, settings):
