@@ -367,9 +367,10 @@ def state_the_day(demo_run: "DemoRun") -> None:
         NoAnswerError: The simulator or Dagster's UI does not answer.
         OSError: The folder cannot be written.
     """
+    today = datetime.now(UTC)
     for account, text in demo_run.ask("/statements").items():
-        name = f"{account}-{datetime.now(UTC):%Y%m%d}.xml"
-        (demo_run.settings.flex_folder / name).write_text(text, encoding="utf-8")
+        file = demo_run.settings.flex_folder / f"{account}-{today:%Y%m%d}.xml"
+        file.write_text(text, encoding="utf-8")
     launch(demo_run.ui_port, "import_statements", {})
 
 

@@ -436,9 +436,10 @@ class PositionsQuery(MomentQuery):
     @field_validator("fields")
     @classmethod
     def _known_fields(cls, fields: list[str]) -> list[str]:
-        for name in set(fields) - Position.model_fields.keys():
-            remedy = nearest(name, Position.model_fields)
-            raise UserError(f"A position has no field {shown(name)}.", remedy=remedy)
+        for name in fields:
+            if name not in Position.model_fields:
+                remedy = nearest(name, Position.model_fields)
+                raise UserError(f"A position has no field {shown(name)}.", remedy=remedy)
         return fields
 
 

@@ -444,8 +444,9 @@ def _sum_against_mark(settled: Sequence[Row], trades: int) -> str:
         for currency, rows in grouped(itemgetter("currency"), known).items()
     ]
     without = len(settled) - len(known)
-    unknown = f"; of {without} it is not known" if without else ""
-    return f"{trades} trades against the mark: {', '.join(sums)}{unknown}"
+    unknown = f"of {without} it is not known" if without else ""
+    amounts = "; ".join(filter(None, (", ".join(sums), unknown)))
+    return f"{trades} trades against the mark: {amounts}"
 
 
 # An option on a share is quoted in the unit of the share.

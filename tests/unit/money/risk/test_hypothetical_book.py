@@ -106,6 +106,9 @@ def test_the_first_line_says_what_a_trade_gives_or_costs_against_the_mark():
     assert both.notes[0] == "2 trades against the mark: 100 USD"
     assert both.notes[1].startswith("bought 0.75 below the mark: 75 USD: +1 SPY 645C")
     assert both.notes[1].endswith("closes 1 of UNATTRIBUTED: realises 0 USD")
+    unmarked = [replace(row, market_price=None, market_value=None) for row in rows]
+    unknown = tried(f"1 SPY {day()} C 645 @62", f"1 SPY {day()} C 645 @63", rows=unmarked, legs=[])
+    assert unknown.notes[0] == "2 trades against the mark: of 2 it is not known"
     at_the_mark = tried(f"1 SPY {day()} C 645", rows=rows, legs=[])
     assert at_the_mark.notes[0].startswith("bought at the mark")
 
