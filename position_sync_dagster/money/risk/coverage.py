@@ -38,8 +38,10 @@ def carries(is_known: pl.Expr, counted: pl.Expr = EVERY, size: pl.Expr | None = 
         size = pl.when(has_deltas).then(by_delta).otherwise(stands_for())
 
     # What has no size at all counts as one of usual size.
-    sizes = size.fill_null(size.filter(counted).mean().fill_null(1.0))
-    return sizes.filter(counted & is_known).sum() >= LEAST_KNOWN * sizes.filter(counted).sum()
+    usual = size.filter(counted).mean().fill_null(1.0)
+    sizes = size.fill_null(usual)
+    known = sizes.filter(counted & is_known).sum()
+    return known >= LEAST_KNOWN * sizes.filter(counted).sum()
 
 
 def stands_for() -> pl.Expr:

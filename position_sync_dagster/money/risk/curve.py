@@ -143,7 +143,8 @@ def curves_of(
     curves = []
     groups = legs.parts.select("account", "currency", "under").unique().sort(pl.all())
     for (account, currency), group in groups.group_by(["account", "currency"], maintain_order=True):
-        of_account = legs.where((col.account == account) & (col.currency == currency))
+        is_of_account = (col.account == account) & (col.currency == currency)
+        of_account = legs.where(is_of_account)
         names = group["under"].to_list()
         if len(names) > 1 and not by_underlying:
             curves.append(_over_moves(of_account, shift))
@@ -156,20 +157,22 @@ def curves_of(
 def _over_moves(legs: PricedLegs, shift: Point) -> CurveRow:
     """Return the curve of several underlyings, which all move by the same percentage."""
     curve = CurveRow(**_described(legs, _left_out(legs)), underlying=None)
-    if not legs.parts.select(carries(col.reason.is_null())).item():
+    is_carried = legs.parts.select(carries(col.reason.is_null())).item()
+    if not is_carried:
         return curve
 
     moves = np.linspace(-USUAL_REACH, USUAL_REACH, PRICES)
     now, chosen = _profits(legs, moves, shift)
     along = _greeks_along(legs, moves, shift)
     del along["delta"]  # shares of several underlyings have no sum
+    greeks = {name: _sum_of_known(rows) for name, rows in along.items()}
     of_trades = sum(legs.settled["against_mark"].drop_nulls())
     return curve.model_copy(
         update={
             "moves": moves.tolist(),
             "now": _sum_of_known(now, of_trades),
             "chosen": _sum_of_known(chosen, of_trades),
-            **{name: _sum_of_known(rows) for name, rows in along.items()},
+            **greeks,
         }
     )
 
@@ -189,12 +192,13 @@ def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> CurveR
     greatest = curve.greatest_profit or 0.0
     now, chosen = _profits(legs, moves, shift)
     along = _greeks_along(legs, moves, shift)
+    greeks = {name: _sum_of_known(rows) for name, rows in along.items()}
     return curve.model_copy(
         update={
             "reached": gained / greatest if greatest > 0 else None,
             "now": _sum_of_known(now, gained),
             "chosen": _sum_of_known(chosen, gained),
-            **{name: _sum_of_known(rows) for name, rows in along.items()},
+            **greeks,
         }
     )
 
@@ -216,13 +220,15 @@ def _at_expiry(legs: PricedLegs, notes: Sequence[str]) -> CurveRow:
     distribution = distribution_at_expiry(each, spot, now)
     move = spot * distribution.deviation if distribution else None
     odds = odds_of(payoff, distribution) if distribution else None
+    chances = asdict(odds) if odds else {}
     prices = _prices(each, payoff, spot, move)
+    moves = 100 * (prices / spot - 1)
     return CurveRow(
         **described,
-        **(asdict(odds) if odds else {}),
+        **chances,
         underlying=payoff.under,
         spot=spot,
-        moves=(100 * (prices / spot - 1)).tolist(),
+        moves=moves.tolist(),
         prices=prices.tolist(),
         at_expiry=payoff.profit_at(prices).tolist() if payoff.profit_at else None,
         expected_move=move,
@@ -284,7 +290,8 @@ def _prices(
         move: Its expected move until the next expiry; None: not known, the strikes alone count.
     """
     strikes = [leg.delivered.strike for leg in legs if leg.delivered is not None]
-    low, high = (spot * (1 + reach / 100) for reach in (-USUAL_REACH, USUAL_REACH))
+    low = spot * (1 - USUAL_REACH / 100)
+    high = spot * (1 + USUAL_REACH / 100)
     if strikes:
         lowest, highest = min(*strikes, spot), max(*strikes, spot)
         span = max(highest - lowest, LEAST_SPAN * spot)
@@ -298,7 +305,8 @@ def _prices(
     high = math.ceil(high / step) * step
     even = np.linspace(low, high, PRICES)
     prices = np.array([*even, spot, *strikes, *(payoff.break_evens or ())])
-    return np.unique(prices[(prices >= low) & (prices <= high)])
+    is_inside = (prices >= low) & (prices <= high)
+    return np.unique(prices[is_inside])
 
 
 def _profits(legs: PricedLegs, moves: model.Array, shift: Point) -> tuple[model.Array, model.Array]:

@@ -100,13 +100,9 @@ def expiries(legs: PricedLegs, *, until: date, strategy: str | None = None) -> l
     deliveries = list(_deliveries(legs))
     _count_all_missing(deliveries, legs)
 
-    chosen = [
-        delivery.row
-        for delivery in deliveries
-        if strategy in (None, delivery.leg.row["strategy_id"])
-        and exchange_date(delivery.expires_at) <= until
-    ]
-    return sorted(chosen, key=itemgetter("expires_at", "strategy_id", "conid"))
+    due = [delivery for delivery in deliveries if exchange_date(delivery.expires_at) <= until]
+    rows = [delivery.row for delivery in due if strategy in (None, delivery.leg.row["strategy_id"])]
+    return sorted(rows, key=itemgetter("expires_at", "strategy_id", "conid"))
 
 
 def expiry_report(
@@ -164,12 +160,9 @@ def _count_all_missing(deliveries: Sequence[ExpiringLeg], legs: PricedLegs) -> N
 
 def undated_options(legs: PricedLegs) -> list[NewRow]:
     """Return the options whose expiry is not known, so that no list by days has them."""
-    return [
-        leg.named | {"reason": NotPriced.NO_TERMS}
-        for leg in legs
-        if (leg.row["right"] is not None or leg.delivered is not None)
-        and _expires_at(leg, legs) is None
-    ]
+    options = [leg for leg in legs if leg.row["right"] is not None or leg.delivered is not None]
+    undated = [leg for leg in options if _expires_at(leg, legs) is None]
+    return [leg.named | {"reason": NotPriced.NO_TERMS} for leg in undated]
 
 
 def _account_and_underlying(leg: PricedLeg) -> tuple[Any, ...]:
@@ -374,13 +367,15 @@ def _judged(leg: PricedLeg, given: Assumptions) -> NewRow | None:
         if leg.priced is not None:
             basis = worth if terms.exercise.is_on_future else terms.strike
             rate = leg.priced.rate
-            gain = basis * -math.expm1(-rate * years_between(given.now, terms.expires_at))
+            years = years_between(given.now, terms.expires_at)
+            gain = basis * -math.expm1(-rate * years)
             interest = basis * rate * (WAITING / timedelta(days=model.DAYS_PER_YEAR))
             threshold = max(NEAR_PARITY, interest)
     else:
+        dividends = given.dividends.get(leg.row["symbol"]) or ()
         coming = [
             (dividend.ex_date, dividend.amount_at(spot))
-            for dividend in given.dividends.get(leg.row["symbol"]) or ()
+            for dividend in dividends
             if given.now < dividend.ex_date <= terms.expires_at
         ]
         ex_date, gain = min(coming, default=(None, 0.0))

@@ -67,9 +67,8 @@ class HypotheticalBook:
         self._parts = list(self.legs)
         # What is left of each part, by its place; and the places of the parts of each holding.
         self._left = [part.quantity for part in self._parts]
-        self._places = grouped(
-            lambda place: _HOLDING_OF(self._parts[place].row), range(len(self._parts))
-        )
+        places = range(len(self._parts))
+        self._places = grouped(lambda place: _HOLDING_OF(self._parts[place].row), places)
         # The rows of opened lots, each under a conid of its own, and the legs that claim them.
         self._lots: list[NewRow] = []
         self._claims: list[ActiveContract] = []
@@ -120,13 +119,11 @@ class HypotheticalBook:
             ProposedTradeError: It holds nothing.
         """
         columns = ("symbol", "expiry", "right", "strike", "account", "conid")
-        trades = [
-            ProposedTrade(
-                quantity=-left, strategy=strategy, **{name: part.row[name] for name in columns}
-            )
-            for part, left in zip(self._parts, self._left, strict=True)
-            if left and part.row["strategy_id"] == strategy
-        ]
+        trades = []
+        for part, left in zip(self._parts, self._left, strict=True):
+            if left and part.row["strategy_id"] == strategy:
+                terms = {name: part.row[name] for name in columns}
+                trades.append(ProposedTrade(quantity=-left, strategy=strategy, **terms))
         if not trades:
             raise ProposedTradeError(
                 f"The strategy {strategy!r} holds nothing.",
@@ -141,7 +138,8 @@ class HypotheticalBook:
             ProposedTradeError: It holds no option, or the expiry is not later.
         """
         options = [trade for trade in self.closing_trades(strategy) if trade.right is not None]
-        nearest = min([trade.expiry for trade in options if trade.expiry is not None], default=None)
+        expiries = [trade.expiry for trade in options if trade.expiry is not None]
+        nearest = min(expiries, default=None)
         if nearest is None or expiry <= nearest:
             raise ProposedTradeError(
                 f"No option of {strategy!r} expires before {expiry}.",
@@ -160,9 +158,8 @@ class HypotheticalBook:
         legs = self.book.legs
         if self._lots:
             opened = self._opened(split.parts)
-            split = Split(
-                pl.concat([split.parts, opened.parts]), pl.concat([split.legs, opened.legs])
-            )
+            parts = pl.concat([split.parts, opened.parts])
+            split = Split(parts, pl.concat([split.legs, opened.legs]))
             legs = (*legs, *self._claims)
 
         after = replace(self.book, legs=legs, split=split)
@@ -192,9 +189,8 @@ class HypotheticalBook:
         opened = exposure.split(self._claims, rows, details, betas=given.betas)
 
         unclaimed = parts["leg"].clip(upper_bound=0).min() or 0
-        leg = (
-            pl.when(col.leg < 0).then(col.leg + unclaimed).otherwise(col.leg + len(self.book.legs))
-        )
+        claimed = col.leg + len(self.book.legs)
+        leg = pl.when(col.leg < 0).then(col.leg + unclaimed).otherwise(claimed)
         conid = col.conid.replace(self._held_as)
         holding = (col.holding + self.book.priced.height).cast(parts.schema["holding"])
         return Split(opened.parts.with_columns(leg, conid, holding), opened.legs.with_columns(leg))
@@ -212,9 +208,9 @@ class HypotheticalBook:
                 )
             price = trade.price / magnifier
         if price is None:
+            example = f"{digits(trade.quantity)} {trade.name} @1.50"
             raise ProposedTradeError(
-                f"Nothing says what {trade.name} costs.",
-                remedy=f'Give a price: "{digits(trade.quantity)} {trade.name} @1.50".',
+                f"Nothing says what {trade.name} costs.", remedy=f'Give a price: "{example}".'
             )
         size = row["multiplier"]
         return Fill(trade=trade, row=row, price=price * size, mark=times(mark, size))
@@ -232,7 +228,8 @@ class HypotheticalBook:
             quantity = copysign(size, wanted)
             wanted -= quantity
             left = self._left[place] + quantity
-            self._left[place] = 0.0 if abs(left) <= NEGLIGIBLE * abs(part.quantity) else left
+            is_rounding = abs(left) <= NEGLIGIBLE * abs(part.quantity)
+            self._left[place] = 0.0 if is_rounding else left
             closed.append(fill.closing(part, quantity))
 
         self._settled += closed
@@ -439,9 +436,10 @@ def _closed_text(settled: Row) -> str:
 def _sum_against_mark(settled: Sequence[Row], trades: int) -> str:
     """Return what several trades give or cost against the mark, by currency."""
     known = [row for row in settled if row["against_mark"] is not None]
+    by_currency = grouped(itemgetter("currency"), known)
     sums = [
         money_text(sum(row["against_mark"] for row in rows), currency)
-        for currency, rows in grouped(itemgetter("currency"), known).items()
+        for currency, rows in by_currency.items()
     ]
     without = len(settled) - len(known)
     unknown = f"of {without} it is not known" if without else ""

@@ -143,7 +143,8 @@ class VanillaOptions:
         """Return some of the options."""
         chosen = {}
         for column in fields(self):
-            chosen[column.name] = getattr(self, column.name)[places]
+            values = getattr(self, column.name)
+            chosen[column.name] = values[places]
         return replace(self, **chosen)
 
     def later(self, days: float, rate: float = 0.0) -> Self:
@@ -165,7 +166,8 @@ class VanillaOptions:
         ex_dates = self.dividends[..., 0]
         is_to_come = ex_dates > 0
         is_before_expiry = ex_dates <= _column(self.years)
-        return (is_to_come & is_before_expiry).any(axis=1) & ~self.on_future
+        is_paid = (is_to_come & is_before_expiry).any(axis=1)
+        return is_paid & ~self.on_future
 
     @property
     def growth(self) -> Array:
@@ -220,7 +222,8 @@ class VanillaOptions:
         forward = (spots - money) * (share * growth)
 
         # The logarithm of a forward that dividends leave nothing of is not known.
-        bounded: Array = np.maximum(forward, 1e-9 * _column(self.strike))
+        least = 1e-9 * _column(self.strike)
+        bounded: Array = np.maximum(forward, least)
         return bounded
 
     def slope_far_above(self) -> Array:
@@ -232,7 +235,8 @@ class VanillaOptions:
         _money, share = self.kept_from_now()
         of_future = np.exp(-self.rate * self.time_left)
         at_expiry = np.where(self.on_future, of_future, share[:, 0])
-        of_call = np.where(self.is_american, np.maximum(1.0, at_expiry), at_expiry)
+        at_any_time = np.maximum(1.0, at_expiry)
+        of_call = np.where(self.is_american, at_any_time, at_expiry)
         return np.where(self.is_call, of_call, 0.0)
 
 
@@ -243,7 +247,8 @@ def _column(values: NDArray[_Scalar]) -> NDArray[_Scalar]:
 
 def _padded(dividends: Sequence[Sequence[tuple[float, float, float]]]) -> Array:
     """Return lists of dividends in one array; the shorter ones end in some that are never paid."""
-    padded = np.zeros((len(dividends), max(map(len, dividends)), 3))
+    most = max(map(len, dividends))
+    padded = np.zeros((len(dividends), most, 3))
     padded[:, :, 0] = math.inf
     for number, paid in enumerate(dividends):
         if paid:
@@ -354,7 +359,8 @@ def greeks_along(
 
 def _price_step(options: VanillaOptions, volatility: Array) -> Array:
     """Return how far beside a price delta and gamma are measured, as a part of it."""
-    return np.clip(ASIDE * (volatility * np.sqrt(options.time_left)), 1e-4, 0.5)
+    deviation = volatility * np.sqrt(options.time_left)
+    return np.clip(ASIDE * deviation, 1e-4, 0.5)
 
 
 def _vega(options: VanillaOptions, spots: Array, volatility: Array, steps: Steps) -> Array:
@@ -436,9 +442,10 @@ def _search(
         chosen = options.at(places)
         spots = _column(spot[places])
         tried = guess[places]
-        excess = prices(chosen, spots, tried, steps)[:, 0] - value[places]
-        bumped = prices(chosen, spots, 1.01 * tried, steps)[:, 0] - value[places]
-        slope = (bumped - excess) / (0.01 * tried)
+        price = prices(chosen, spots, tried, steps)[:, 0]
+        bumped = prices(chosen, spots, 1.01 * tried, steps)[:, 0]
+        slope = (bumped - price) / (0.01 * tried)
+        excess = price - value[places]
 
         low[places] = np.where(excess > 0, low[places], tried)
         high[places] = np.where(excess > 0, tried, high[places])
@@ -466,7 +473,8 @@ def _least(options: VanillaOptions, spot: Array) -> Array:
     at_expiry = np.maximum(0.0, discount * on_forward)
 
     at_once = options.exercised(spots)[:, 0]
-    return np.where(options.is_american, np.maximum(at_expiry, at_once), at_expiry)
+    at_any_time = np.maximum(at_expiry, at_once)
+    return np.where(options.is_american, at_any_time, at_expiry)
 
 
 def _lattices(options: VanillaOptions, steps: Steps) -> Iterator[tuple[int, NDArray[np.int64]]]:
@@ -541,11 +549,13 @@ def _early_exercise(
     step = options.years / steps
     width = _column(volatility * np.sqrt(3 * step))
     reach = math.ceil(WIDTH * math.sqrt(steps / 3))
-    nodes = strike * np.exp(width * np.arange(-reach, reach + 1))
+    numbers = np.arange(-reach, reach + 1)
+    nodes = strike * np.exp(width * numbers)
     added, node_is_exercised = _addition(options, nodes, width, steps)
 
     forward = options.forwards(spots)
-    place = np.clip(np.log(forward / strike) / width + reach, 0, 2 * reach)
+    steps_from_strike = np.log(forward / strike) / width
+    place = np.clip(reach + steps_from_strike, 0, 2 * reach)
     below = np.minimum(place, 2 * reach - 1).astype(np.int64)
     below_is_exercised = np.take_along_axis(node_is_exercised, below, axis=1)
     above_is_exercised = np.take_along_axis(node_is_exercised, below + 1, axis=1)
@@ -554,10 +564,12 @@ def _early_exercise(
 
 def _interpolated(values: Array, place: Array) -> Array:
     """Return values between nodes, by the polynomial through the five nodes around each place."""
-    middle = np.clip(np.rint(place), 2, values.shape[1] - 3).astype(np.int64)
+    last_middle = values.shape[1] - 3
+    middle = np.clip(np.rint(place), 2, last_middle).astype(np.int64)
     nodes = np.arange(-2, 3)
     around = np.stack([np.take_along_axis(values, middle + node, axis=1) for node in nodes])
-    coefficients: Array = np.tensordot(np.linalg.inv(np.vander(nodes, increasing=True)), around, 1)
+    weights = np.linalg.inv(np.vander(nodes, increasing=True))
+    coefficients: Array = np.tensordot(weights, around, 1)
     return np.asarray(np.polynomial.polynomial.polyval(place - middle, coefficients, tensor=False))
 
 
@@ -603,7 +615,8 @@ def _addition(
         """Return the expected values one step before, discounted."""
         before = after * discount  # right at the edges, where the value is a line
         above = after[:, 2:]
-        from_sides = rise * above + fall * after[:, :-2]
+        below = after[:, :-2]
+        from_sides = rise * above + fall * below
         inner = before[:, 1:-1]
         before[:, 1:-1] = 2 / 3 * inner + from_sides
         return before

@@ -152,7 +152,8 @@ def payoff_of(
     profit = _profit_of(legs, expiry, now, steps, realised)
     prices = _searched_prices(profit) if profit.living else np.array(profit.corners)
     profits = profit.at(prices)
-    zero = ZERO * max(1.0, float(np.abs(profits).max()), abs(profit.cost))
+    largest = float(np.abs(profits).max())
+    zero = ZERO * max(1.0, largest, abs(profit.cost))
     profits = np.where(np.abs(profits) <= zero, 0.0, profits)
 
     slope = profit.slope
@@ -225,7 +226,8 @@ class _Profit:
         """Return the profit at some prices of the underlying."""
         total = self.linear * prices - self.cost
         for size, terms in self.ending:
-            total = total + size * np.maximum(0.0, terms.side * (prices - terms.strike))
+            worth = np.maximum(0.0, terms.side * (prices - terms.strike))
+            total = total + size * worth
         if self.living is None:
             return total
         return total + self.living(prices)
@@ -275,11 +277,13 @@ def _profit_of(
         return total
 
     widest = (volatility * np.sqrt(living.time_left)).max()
+    straight_above = corners[-1] * np.exp(FAR * widest)
+    slope_of_living = float(sizes @ living.slope_far_above())
     return replace(
         profit,
         living=worth,
-        slope=_rounded(slope + float(sizes @ living.slope_far_above())),
-        top=float(corners[-1] * np.exp(FAR * widest)),
+        slope=_rounded(slope + slope_of_living),
+        top=float(straight_above),
     )
 
 
@@ -288,7 +292,8 @@ def _break_evens(prices: model.Array, profits: model.Array, slope: float) -> lis
     break_evens: list[float] = prices[profits == 0].tolist()
     for low in np.flatnonzero(profits[:-1] * profits[1:] < 0):
         part = profits[low] / (profits[low] - profits[low + 1])
-        break_evens.append(prices[low] + part * (prices[low + 1] - prices[low]))
+        width = prices[low + 1] - prices[low]
+        break_evens.append(prices[low] + part * width)
     if slope * profits[-1] < 0:
         break_evens.append(prices[-1] - profits[-1] / slope)
     return break_evens
@@ -305,7 +310,8 @@ def _searched_prices(profit: _Profit) -> model.Array:
     prices = np.unique(np.concatenate([*between, above]))
     for _search in range(SEARCHES):
         profits = profit.at(prices)
-        crossings = np.flatnonzero(profits[:-1] * profits[1:] < 0)
+        changes_sign = profits[:-1] * profits[1:] < 0
+        crossings = np.flatnonzero(changes_sign)
         searched = [profits.argmax(), profits.argmin(), *crossings, *(crossings + 1)]
         last = len(prices) - 1
         nearer = [

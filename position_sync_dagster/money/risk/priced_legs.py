@@ -233,7 +233,8 @@ def _terms_of(row: Row, given: Assumptions) -> Terms:
     if row["sec_type"] not in OPTION_TYPES:
         return NotPriced.OTHER_TYPE
 
-    option = Instrument(**{name: row[name] for name in CONTRACT_FIELDS})
+    terms_of_contract = {name: row[name] for name in CONTRACT_FIELDS}
+    option = Instrument(**terms_of_contract)
     delivered = exercise_terms(option, given.details.get(option.conid), row["magnifier"])
     rate = given.rates.get(option.currency)
     if isinstance(delivered, NotPriced) or rate is None:
@@ -265,11 +266,10 @@ def _magnifiers(parts: pl.DataFrame) -> pl.Series:
     Most are known from the contract or from its value. Without both, shares of most currencies and
     options on them are quoted in the major unit.
     """
+    rows = parts.select("magnifier", "sec_type", "currency").rows()
     magnifiers = [
         usual_magnifier(sec_type, currency) if magnifier is None else float(magnifier)
-        for magnifier, sec_type, currency in parts.select(
-            "magnifier", "sec_type", "currency"
-        ).rows()
+        for magnifier, sec_type, currency in rows
     ]
     return pl.Series(magnifiers, dtype=pl.Float64)
 
@@ -281,7 +281,8 @@ def _own_spot() -> pl.Expr:
     """
     implied = pl.coalesce("market_value", "notional") / SIZE  # a value that came without a price
     price = pl.coalesce(col.market_price / col.magnifier, implied)
-    return pl.when(_IS_LINEAR).then(price).otherwise(col.underlying_price / col.magnifier)
+    of_underlying = col.underlying_price / col.magnifier
+    return pl.when(_IS_LINEAR).then(price).otherwise(of_underlying)
 
 
 def _spot_of_underlying() -> pl.Expr:

@@ -211,20 +211,22 @@ def nearest_option(
         expires_at: The expiry.
         now: The present moment.
     """
-    usable = [
-        (abs(leg.delivered.expires_at - expires_at), abs(leg.delivered.strike - strike), leg)
-        for leg in held
-        if leg.delivered is not None and leg.row["implied_vol"] and leg.delivered.expires_at > now
+    options = [(leg.delivered, leg) for leg in held if leg.delivered and leg.row["implied_vol"]]
+    distances = [
+        (abs(terms.expires_at - expires_at), abs(terms.strike - strike), leg)
+        for terms, leg in options
+        if terms.expires_at > now
     ]
-    return min(usable, key=itemgetter(0, 1), default=(None, None, None))[2]
+    return min(distances, key=itemgetter(0, 1), default=(None, None, None))[2]
 
 
 def volatility_of(terms: OptionTerms, price: float, spot: float, now: datetime) -> float | None:
     """Return the volatility that a price shows; None: it shows none."""
     options = as_options([terms], [now], [spot])
-    [volatility], _reasons = model.implied_volatility(
-        options, np.array([price]), np.array([spot]), np.array([FIRST_GUESS])
-    )
+    values = np.array([price])
+    spots = np.array([spot])
+    near = np.array([FIRST_GUESS])
+    [volatility], _reasons = model.implied_volatility(options, values, spots, near)
     if np.isnan(volatility):
         return None
     return float(volatility)

@@ -56,7 +56,8 @@ def assumptions_of(lake: MoneyLake, settings: Settings, book: Book) -> Assumptio
     Raises:
         LakeError: A table cannot be used.
     """
-    conids = book.split.parts.filter(col.sec_type.is_in(list(OPTION_TYPES)))["conid"].unique()
+    is_option = col.sec_type.is_in(list(OPTION_TYPES))
+    conids = book.split.parts.filter(is_option)["conid"].unique()
     rows = lake.dividends.current()
     symbols = {row.conid: row.symbol for row in rows}
     return Assumptions(

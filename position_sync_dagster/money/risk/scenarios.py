@@ -78,7 +78,8 @@ def _factors(legs: PricedLegs, points: Sequence[Point]) -> model.Array:
     factors_of = {
         symbol: [point.factor(symbol, betas) for point in points] for symbol in set(symbols)
     }
-    return np.array([factors_of[symbol] for symbol in symbols]).reshape(-1, len(points))
+    factors = [factors_of[symbol] for symbol in symbols]
+    return np.array(factors).reshape(-1, len(points))
 
 
 def _option_changes(
@@ -138,7 +139,8 @@ def _summed(legs: PricedLegs, change: model.Array, level: Breakdown) -> pl.DataF
     """Return the sums of a level, from the changes of all parts at all points."""
     names = [*_GROUPS[level], "currency"]
     # A future has no value of its own: its market value is what it stands for.
-    value_now = pl.when(col.sec_type == "FUT").then(0.0).otherwise("market_value")
+    is_future = col.sec_type == "FUT"
+    value_now = pl.when(is_future).then(0.0).otherwise("market_value")
     numbers = list(range(change.shape[1]))
     changes_of_parts = pl.Series(change).arr.to_list()
     of_parts = legs.parts.with_columns(
@@ -181,7 +183,8 @@ def scenario_rows(
             "vol": point.vol,
             "days": point.days,
         }
-        result.append(named | {column: row[column] for column in _SUMMED} | of_leg)
+        sums = {column: row[column] for column in _SUMMED}
+        result.append(named | sums | of_leg)
     return result
 
 

@@ -210,7 +210,8 @@ def dividends_stated(
 
 def _continued(last: DatedDividend, known_until: datetime, gap: timedelta) -> list[DatedDividend]:
     """Return the dividends that follow, after the time until which all are known."""
-    ex_dates = (last.ex_date + number * gap for number in range(1, ceil(AHEAD / gap)))
+    first_too_late = ceil(AHEAD / gap)
+    ex_dates = (last.ex_date + number * gap for number in range(1, first_too_late))
     return [replace(last, ex_date=ex_date) for ex_date in ex_dates if ex_date > known_until]
 
 
@@ -359,8 +360,9 @@ def with_rate(
     delivered: ExerciseTerms, rate: float, dividends: Sequence[DatedDividend] | None
 ) -> OptionTerms:
     """Return the terms for the model, which needs the interest rate of the currency."""
+    known = {part.name: getattr(delivered, part.name) for part in fields(delivered)}
     return OptionTerms(
-        **{part.name: getattr(delivered, part.name) for part in fields(delivered)},
+        **known,
         rate=rate,
         dividends=() if delivered.exercise.is_on_future else dividends,
     )
@@ -529,7 +531,8 @@ def _compute_greeks(legs: Sequence[tuple[ModelledLeg, OptionTerms, float]], now:
     """Set the greeks of options, each with the volatility that prices it."""
     spot = np.array([leg.spot for leg, *_ in legs], dtype=float)
     volatility = np.array([volatility for *_, volatility in legs])
-    options = as_options([terms for _, terms, _ in legs], repeat(now), spot.tolist())
+    terms_of = [terms for _, terms, _ in legs]
+    options = as_options(terms_of, repeat(now), spot.tolist())
     greeks = model.greeks(options, spot, volatility, model.COARSE)
 
     names = ("delta", "gamma", "vega", "theta")
@@ -565,12 +568,11 @@ def _find_volatilities(legs: Sequence[tuple[ModelledLeg, OptionTerms]]) -> None:
         return
 
     legs_asked, terms_of, times, spots = zip(*asked, strict=True)
+    options = as_options(terms_of, times, spots)
+    values = np.array([leg.value for leg in legs_asked])
+    near = np.array([leg.near for leg in legs_asked])
     volatilities, reasons = model.implied_volatility(
-        as_options(terms_of, times, spots),
-        np.array([leg.value for leg in legs_asked]),
-        np.array(spots),
-        np.array([leg.near for leg in legs_asked]),
-        model.COARSE,
+        options, values, np.array(spots), near, model.COARSE
     )
     for leg, volatility, reason in zip(legs_asked, volatilities.tolist(), reasons, strict=True):
         leg.volatility = reason or volatility

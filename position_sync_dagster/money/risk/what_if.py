@@ -207,7 +207,7 @@ def _more_by_group(
 
         key = (strategy, strategy or account, account, sums["currency"], None)
         greeks = {name: sums[name] for name in GREEKS}
-        counts = counts_behind(sums, dict(zip(GREEKS, GREEKS, strict=True)))
+        counts = counts_behind(sums, {name: name for name in GREEKS})
         more[key] = greeks | {
             "greeks_known": counts["known"],
             "greeks_of": counts["of"],
@@ -252,12 +252,10 @@ def rows_of_choice(
     rows: Sequence[NewRow], strategy: str | None, account: str | None
 ) -> list[NewRow]:
     """Return the rows of an account, and those of a strategy where rows are of strategies."""
-    return [
-        row
-        for row in rows
-        if strategy is None or row["strategy"] in (None, strategy)
-        if account in (None, row["account"])
-    ]
+    of_account = [row for row in rows if account in (None, row["account"])]
+    if strategy is None:
+        return of_account
+    return [row for row in of_account if row["strategy"] in (None, strategy)]
 
 
 def read_changes(
