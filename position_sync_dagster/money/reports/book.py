@@ -66,12 +66,12 @@ def is_leg_of(lake: MoneyLake, strategy: str, legs: Iterable[ActiveContract]) ->
     """Return the condition that a row belongs to one of these legs, and the leg to the strategy."""
     legs_of_strategy = [leg for leg in legs if leg.strategy_id == strategy]
     contracts = lake.contracts.get({leg.conid for leg in legs_of_strategy})
-    is_of_leg = [
-        (col.conid == leg.conid) & pl.lit(leg.account).eq(col.account).fill_null(value=True)
-        for leg in legs_of_strategy
-        if not contract_mismatch(leg, contracts.get(leg.conid))
-    ]
-    return pl.any_horizontal(pl.lit(value=False), *is_of_leg)
+    is_wanted = pl.lit(value=False)
+    for leg in legs_of_strategy:
+        if not contract_mismatch(leg, contracts.get(leg.conid)):
+            is_of_account = leg.account is None or col.account == leg.account
+            is_wanted |= (col.conid == leg.conid) & is_of_account
+    return is_wanted
 
 
 AnySum = TypeVar("AnySum", bound=MoneySum)
@@ -257,7 +257,8 @@ class Book:
             return sums
 
         if name is not None and is_strategy:
-            realized["campaign"] = self._campaign((name, sums.currency), realized["realized_since"])
+            since = realized["realized_since"]
+            realized["campaign"] = self._campaign((name, sums.currency), since)
         return sums.model_copy(update=realized)
 
     def _campaign(self, key: tuple[str, str], since: datetime | None) -> Campaign:
@@ -305,7 +306,8 @@ class Book:
 
         An amount whose rate is missing stays as it is: who asks must leave out the sums of it.
         """
-        of_account = self.split.filter(col.account == account.account, col.currency.is_not_null())
+        is_of_account = col.account == account.account
+        of_account = self.split.filter(is_of_account, col.currency.is_not_null())
         rate = col.currency.replace_strict(account.rates, default=1.0, return_dtype=pl.Float64)
         # A strike weighs the legs of a sum (`risk.coverage`).
         columns = [*map(column_of, AMOUNTS), "strike"]
@@ -358,15 +360,17 @@ def read_book(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
     versions = versions_of(lake.closures, lake.registry, lake.contracts, lake.movements)
     book = _book(now, legs, priced, _closes_and_contracts(lake, versions), settings)
     is_followed = col.sec_type.is_in(settings.sec_types)
+    accounts = lake.account_values.latest_summaries()
+    served = [account for login in settings.logins for account in login.accounts or ()]
     return replace(
         book,
         reported=reported.filter(is_followed),
         live_since=live_since,
         streamed=streamed,
-        accounts=tuple(lake.account_values.latest_summaries()),
+        accounts=tuple(accounts),
         logins=tuple(login.gateway_id for login in settings.logins),
         unresolved=frozenset({leg.strategy_id for leg in lake.registry.unresolved}),
-        served=frozenset(account for login in settings.logins for account in login.accounts or ()),
+        served=frozenset(served),
     )
 
 
@@ -468,7 +472,9 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
 
     sign = col.right.replace_strict(_SIGNS, default=None, return_dtype=pl.Float64)
     inside = sign * (col.underlying_price - col.strike)
-    greeks_at = pl.when(col.delta.is_not_null()).then("greeks_time")
+    extrinsic = col.market_price - inside.clip(0.0)
+    days = (col.expiry - exchange_date(book.now)).dt.total_days()
+    has_greeks = col.delta.is_not_null()
     feed = col.market_data_type.replace_strict(
         confirmations.FEEDS, default="live", return_dtype=pl.String
     )
@@ -477,11 +483,11 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
         today="daily_pnl",
         realised_today="realized_pnl",
         moneyness=inside / col.strike,
-        extrinsic=col.market_price - inside.clip(0.0),
+        extrinsic=extrinsic,
         greeks=pl.struct(GREEKS),
-        days=(col.expiry - exchange_date(book.now)).dt.total_days(),
+        days=days,
         confirmed_at=PRICED,
-        greeks_at=greeks_at,
+        greeks_at=pl.when(has_greeks).then("greeks_time"),
         feed=pl.when(col.value_source == "TICK").then(feed),
         current=is_current(book.live_since),
     )
@@ -504,7 +510,8 @@ def _owners(parts: pl.DataFrame) -> pl.DataFrame:
 
 def _age_s(at: pl.Expr, now: datetime) -> pl.Expr:
     """Return the age of what is of a time, in seconds."""
-    return ((moment(now) - at).dt.total_milliseconds() / 1000).clip(0.0)
+    age_ms = (moment(now) - at).dt.total_milliseconds()
+    return (age_ms / 1000).clip(0.0)
 
 
 def open_positions(
@@ -644,10 +651,13 @@ def _curves_of_strategies(holdings: pl.DataFrame, book: Book) -> list[dict[str, 
     if holdings.is_empty():
         return []
     parts = []
-    owned = book.closes.owned.filter(col.conid.is_in(holdings["conid"].unique().implode()))
+    conids = holdings["conid"].unique().implode()
+    owned = book.closes.owned.filter(col.conid.is_in(conids))
     for (slot_end,), holdings_of_slot in holdings.partition_by("slot", as_dict=True).items():
-        shares = owners_of(holdings_of_slot, owned.filter(col.at <= slot_end), book.matching)
-        parts.append(holdings_of_slot.join(shares.filter(col.strategy_id != UNATTRIBUTED), on=KEY))
+        until_slot = owned.filter(col.at <= slot_end)
+        shares = owners_of(holdings_of_slot, until_slot, book.matching)
+        in_strategies = shares.filter(col.strategy_id != UNATTRIBUTED)
+        parts.append(holdings_of_slot.join(in_strategies, on=KEY))
 
     is_of_day = col.slot - col.timestamp <= A_DAY
     profit = pl.when(is_of_day).then(col.daily_pnl * col.share)

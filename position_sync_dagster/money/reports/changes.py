@@ -112,7 +112,8 @@ def read_day(lake: MoneyLake, since: datetime, until: datetime | None = None) ->
         for movement in _movements_since(lake, since)
         if until is None or (movement.at or known_by) < known_by
     ]
-    of_these = col.conid.is_in(set(map(attrgetter("conid"), (*changes, *movements))))
+    conids = set(map(attrgetter("conid"), (*changes, *movements)))
+    of_these = col.conid.is_in(conids)
 
     legs = lake.registry.sync.history().filter(of_these)  # also removed ones
     by_conid = legs.group_by("conid").agg("strategy_id")
@@ -122,14 +123,12 @@ def read_day(lake: MoneyLake, since: datetime, until: datetime | None = None) ->
     names = {conid: leg_name(*terms_of_leg) for conid, *terms_of_leg in terms.iter_rows()}
     names |= {change.conid: contract_name(change) for change in changes}
 
-    breaks = [
-        *lake.breaks.open_breaks(),
-        *(
-            ended
-            for ended in lake.breaks.closed_breaks(MOST_BREAKS)
-            if ended.resolved_at and ended.resolved_at >= since
-        ),
+    ended_today = [
+        ended
+        for ended in lake.breaks.closed_breaks(MOST_BREAKS)
+        if ended.resolved_at and ended.resolved_at >= since
     ]
+    breaks = [*lake.breaks.open_breaks(), *ended_today]
 
     judged_at = pl.coalesce("judged_at", "closed_at")
     is_known = (col.closed_at >= moment(since)) & (judged_at <= moment(known_by))
@@ -266,7 +265,8 @@ def _order(trades: Sequence[Movement], day: Day) -> DayChange:
     by_conid = grouped(lambda trade: trade.conid or 0, trades)
     conids = tuple(by_conid)
     strategies = _common_strategies(day, conids)
-    traded = ", ".join([_traded(trades_of_leg, day.names) for trades_of_leg in by_conid.values()])
+    parts = [_traded(trades_of_leg, day.names) for trades_of_leg in by_conid.values()]
+    traded = ", ".join(parts)
     first = trades[0]
     gain = _gain(amount, first.currency)
     return DayChange(
@@ -315,7 +315,8 @@ def _traded(trades: Sequence[Movement], names: Mapping[int, str]) -> str:
 
     first = trades[0]
     name = names.get(first.conid or 0, first.symbol or "")
-    text = f"{word} {digits(abs(net) or size / 2)} {name}"
+    number = digits(abs(net) or size / 2)
+    text = f"{word} {number} {name}"
     paid = known_sum(times(trade.price, abs(trade.quantity or 0.0)) for trade in trades)
     if paid is None or not size:
         return text

@@ -91,10 +91,10 @@ def decisions(
     listed = []
     for kind, name, is_strategy, currency, is_urgent, reason, step in found:
         level = Breakdown.STRATEGY if is_strategy else Breakdown.ACCOUNT
+        at_stake = _at_stake(rows_of[level, name, currency], points)
         decision = Decision(
             kind=kind, name=name, strategy=name if is_strategy else None, currency=currency,
-            at_stake=_at_stake(rows_of[level, name, currency], points), is_urgent=is_urgent,
-            reason=reason, step=step,
+            at_stake=at_stake, is_urgent=is_urgent, reason=reason, step=step,
         )  # fmt: skip
         listed.append(decision)
 

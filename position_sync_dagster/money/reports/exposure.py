@@ -99,7 +99,8 @@ def split(
     ends = {number: end_of(active[number]) for number in absent}
     closed = col.leg.replace_strict(ends, default=None, return_dtype=pl.String)
 
-    all_rows = pl.concat([rows_of_legs, _legless_rows(parts.filter(col.leg < 0), conids)])
+    legless = _legless_rows(parts.filter(col.leg < 0), conids)
+    all_rows = pl.concat([rows_of_legs, legless])
     return Split(parts, all_rows.with_columns(closed=closed))
 
 
@@ -152,6 +153,7 @@ def _with_marks(parts: pl.DataFrame) -> pl.DataFrame:
     is_short = is_option & (col.position < 0)
 
     is_valueless = col.market_value.is_null()
+    is_delayed = (col.value_source == "TICK") & col.market_data_type.is_in(list(FEEDS))
     return parts.with_columns(
         is_option=is_option,
         has_greeks=has_greeks,
@@ -161,7 +163,7 @@ def _with_marks(parts: pl.DataFrame) -> pl.DataFrame:
         short_unknown=is_short & in_money.is_null(),
         valueless=is_valueless,
         undated=~is_valueless & col.value_time.is_null(),
-        delayed=(col.value_source == "TICK") & col.market_data_type.is_in(list(FEEDS)),
+        delayed=is_delayed,
     )
 
 
@@ -175,7 +177,8 @@ def _with_amounts(parts: pl.DataFrame) -> pl.DataFrame:
     spot = col.underlying_price / col.magnifier
     is_future = col.asset_class == "FUTURE"
     is_its_own_underlying = col.sec_type.is_in(["STK", "FUT"])
-    dollar_delta = pl.when(is_its_own_underlying).then(value).otherwise(col.delta * units * spot)
+    delta_of_option = col.delta * units * spot
+    dollar_delta = pl.when(is_its_own_underlying).then(value).otherwise(delta_of_option)
     return parts.with_columns(
         pl.col(_MONEY) * col.share,
         pl.col(_GREEKS) * units,
@@ -250,10 +253,11 @@ def _legless_rows(parts: pl.DataFrame, conids: Collection[int]) -> pl.DataFrame:
     """
     unattributed = parts.filter(col.conid.is_in(conids), strategy_id=UNATTRIBUTED)
     columns = ("leg", "position", "share", "symbol", "right", "strike", "expiry")
-    differences = {
-        leg: f"{leg_name(*terms)}: {digits(held * share)} of {digits(held)} in no strategy"
-        for leg, held, share, *terms in unattributed.select(columns).iter_rows()
-    }
+    differences = {}
+    for leg, held, share, *terms in unattributed.select(columns).iter_rows():
+        unclaimed = digits(held * share)
+        differences[leg] = f"{leg_name(*terms)}: {unclaimed} of {digits(held)} in no strategy"
+
     difference = col.leg.replace_strict(differences, default=None, return_dtype=pl.String)
     rows = parts.with_columns(is_held=True, mismatch=pl.lit(None, pl.String), difference=difference)
     return rows.select(*_LEG_COLUMNS)
@@ -364,7 +368,8 @@ def summed_legs(split_holdings: Split, by: Sequence[str], now: datetime) -> pl.D
 
 def _joined(name: str) -> pl.Expr:
     """Return the different texts of a column, in order."""
-    return pl.col(name).drop_nulls().unique().sort().str.join("; ")
+    texts = pl.col(name).drop_nulls().unique()
+    return texts.sort().str.join("; ")
 
 
 _GROUP = ("strategy_id", "account", "currency", "asset_class")

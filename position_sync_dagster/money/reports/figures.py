@@ -119,11 +119,13 @@ class Figures:
         # What was opened and closed between two rows was never in the ledger.
         in_ledger = priced.filter(~is_flat | is_of_today)
         reported = self.book.reported.filter(is_flat, col.position_time >= since)
-        brief = reported.join(in_ledger, on=KEY, how="anti").join(self._moved, on=KEY, how="semi")
+        not_in_ledger = reported.join(in_ledger, on=KEY, how="anti")
+        brief = not_in_ledger.join(self._moved, on=KEY, how="semi")
         brief = brief.with_columns(timestamp="position_time")
 
         rows = pl.concat([closed, brief], how="diagonal_relaxed")
-        with_moves = rows.drop("daily_pnl", "realized_pnl").join(self._moved, on=KEY, how="left")
+        unvalued = rows.drop("daily_pnl", "realized_pnl")
+        with_moves = unvalued.join(self._moved, on=KEY, how="left")
         with_stated = with_moves.join(self._stated_at_close, on=KEY, how="left")
         with_profit = with_stated.with_columns(realized_pnl=pl.coalesce("stated", "realized"))
 
@@ -139,8 +141,10 @@ class Figures:
         owners_of = self.book.closes.owners_since(self.day.since)
         strategies: list[list[str]] = []
         for account, conid in closed.select(KEY).iter_rows():
-            names = owners_of.get((account, conid), self.day.strategies.get(conid, frozenset()))
-            strategies.append([*names] if len(names) == 1 and UNATTRIBUTED not in names else [])
+            of_contract = self.day.strategies.get(conid, frozenset())
+            names = owners_of.get((account, conid), of_contract)
+            is_of_one = len(names) == 1 and UNATTRIBUTED not in names
+            strategies.append([*names] if is_of_one else [])
 
         shares = [[1.0] * len(names) for names in strategies]
         return closed.with_columns(

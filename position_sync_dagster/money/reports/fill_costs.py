@@ -153,17 +153,19 @@ def _group_cost(group: str | None, currency: str, fills: Sequence[FillCost]) -> 
     spread = summed("spread")
     reasons = Counter(fill.why_unknown for fill in without)
     reasons.update("the fee is not known" for fill in fills if fill.fee is None)
+    part_of_spread = None if slippage is None or not spread else slippage / spread
+    why_unknown = "; ".join(f"{count}: {why}" for why, count in reasons.most_common())
     return GroupCost(
         group=group,
         currency=currency,
         known=len(with_quote),
         fills=len(fills),
         slippage=slippage,
-        part_of_spread=None if slippage is None or not spread else slippage / spread,
+        part_of_spread=part_of_spread,
         fees=summed("fee"),
         cost=summed("cost"),
         fees_without_quote=known_sum(fill.fee for fill in without),
-        why_unknown="; ".join(f"{count}: {why}" for why, count in reasons.most_common()) or None,
+        why_unknown=why_unknown or None,
     )
 
 
@@ -222,14 +224,13 @@ def combinations_as_one(fills: Sequence[FillCost]) -> list[FillCost]:
         if without and len({fill.conid for fill in of_order}) > 1:
             incomplete[order] = f"another leg of its order has no quote: {without[0]}"
 
-    return [
-        replace(
-            fill, slippage=None, cost=None, part_of_spread=None, why_unknown=incomplete[fill.order]
-        )
-        if fill.order in incomplete and fill.slippage is not None
-        else fill
-        for fill in fills
-    ]
+    costs = []
+    for fill in fills:
+        why = incomplete.get(fill.order)
+        if why is not None and fill.slippage is not None:
+            fill = replace(fill, slippage=None, cost=None, part_of_spread=None, why_unknown=why)
+        costs.append(fill)
+    return costs
 
 
 # ---- what is read
@@ -305,9 +306,9 @@ def _read_quotes(lake: MoneyLake, fills: Iterable[FillCost]) -> dict[_Moment, Ro
         if day not in recorded:
             continue
         first: datetime = of_day["at"][0]
-        between = lake.updates.sync.between(
-            first - OLDEST_QUOTE, of_day["at"][-1], of_day["conid"].to_list(), _QUOTED
-        )
+        last: datetime = of_day["at"][-1]
+        conids = of_day["conid"].to_list()
+        between = lake.updates.sync.between(first - OLDEST_QUOTE, last, conids, _QUOTED)
         of_lines = between.filter(col.position != 0, source=Source.STREAM.value)
         before = of_day.join_asof(
             of_lines.with_columns(magnifier=magnifier_in(in_cents)),

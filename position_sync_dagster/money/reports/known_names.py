@@ -59,7 +59,7 @@ class KnownNames:
             UnknownNameError: There is no such account or underlying.
             UnknownStrategyError: There is no such strategy, or none of its legs has its contract.
         """
-        symbols = {symbol.upper(): symbol for symbol in self.underlyings}
+        symbols = {symbol.upper() for symbol in self.underlyings}
         for kind, name, names in (
             ("account", account, self.accounts),
             ("underlying", underlying and underlying.upper(), symbols),

@@ -142,20 +142,19 @@ def sums_table(heading: str, sums: Iterable[MoneySum]) -> tuple[list[Column], li
     rows = [_sums_row(row_sums, has_accounts=len(accounts) > 1) for row_sums in listed]
 
     named = Column(heading, "title", 0, itemgetter("title"), left=True, most=18)
-    shown = [
-        column
-        for column in SUMS
-        if column.name not in _NOT_ALWAYS or any(row[column.name] is not None for row in rows)
-    ]
+    empty = {name for name in _NOT_ALWAYS if all(row[name] is None for row in rows)}
+    shown = [column for column in SUMS if column.name not in empty]
     return [named, *shown], rows
 
 
 def _sums_row(sums: MoneySum, *, has_accounts: bool) -> Row:
     """Return the cells of a row of sums, by the names of columns."""
+    title = f"{sums.name} {sums.account}" if has_accounts and sums.account else sums.name
+    campaign_pnl = None if sums.campaign is None else sums.campaign.profit
     return {
         **sums.model_dump(),
-        "title": f"{sums.name} {sums.account}" if has_accounts and sums.account else sums.name,
-        "campaign_pnl": None if sums.campaign is None else sums.campaign.profit,
+        "title": title,
+        "campaign_pnl": campaign_pnl,
         "age_s": sums.oldest_age_s,
         "greeks_age_s": sums.oldest_greeks_s,
         "feed": "delayed" if sums.delayed else None,
@@ -189,9 +188,10 @@ def _position_rows(positions: pl.DataFrame) -> list[Row]:
     sized = positions.with_columns(pl.col(_GREEKS) * size, notional="market_value")
     figures = sized.select(figure_of(name).alias(name) for name in (*_GREEKS, *_SUMMED))
 
+    cells_and_figures = zip(sized.to_dicts(), figures.to_dicts(), strict=True)
     return [
         {name: cell for name, cell in cells.items() if has_figure.get(name, True)}
-        for cells, has_figure in zip(sized.to_dicts(), figures.to_dicts(), strict=True)
+        for cells, has_figure in cells_and_figures
     ]
 
 

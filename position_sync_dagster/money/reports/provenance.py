@@ -45,7 +45,8 @@ class LedgerProvenance:
         if column in self._table.spec.indexed:
             chosen = storage.may_have(column, prefix, prefix + LAST)
 
-        rows = self._table.rows(pl.col(column).str.starts_with(prefix), chosen, [column])
+        begins_so = pl.col(column).str.starts_with(prefix)
+        rows = self._table.rows(begins_so, chosen, [column])
         return sorted(rows.get_column(column).unique())
 
     def with_id(self, column: str, value: str, *, limit: int) -> LastRows:
@@ -73,7 +74,8 @@ class LedgerProvenance:
 
         a_day = timedelta(days=1)
         first = (request.created_at - a_day).date()
-        is_of_days = pl.col("partition.date").is_between(first, (request.updated_at + a_day).date())
+        last = (request.updated_at + a_day).date()
+        is_of_days = pl.col("partition.date").is_between(first, last)
         may_have_answer = storage.may_have_one_of("update_id", pl.Series([answer]))
         return self._last(is_of_request | is_answer, is_of_days | may_have_answer, limit)
 

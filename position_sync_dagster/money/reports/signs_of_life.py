@@ -92,19 +92,19 @@ NONE = Programs()
 
 def read(home: Path | None = None) -> Programs:
     """Read the state of the programs from a home of Dagster, by default that of this process."""
-    worked, failed = (
-        changed_at(SENSORS, home),
-        changed_at(FAILED_TICK, home),
-    )
+    worked = changed_at(SENSORS, home)
+    failed = changed_at(FAILED_TICK, home)
     ticked = max([at for at in (worked, failed) if at is not None], default=None)
     started = changed_at(SUPERVISOR, home)
     limit_s = FIRST_TICK_S if ticked is None else LATE_S
+    is_late = started is not None and abs(time.time() - (ticked or started)) > limit_s
+    is_set_back = ticked is not None and ticked > time.time() + LATE_S
     # Another sensor may tick without an error meanwhile.
     is_failing = failed is not None and (worked is None or failed > worked - FAILING_S)
     return Programs(
         ticked_at=None if ticked is None else datetime.fromtimestamp(ticked, UTC),
-        late=started is not None and abs(time.time() - (ticked or started)) > limit_s,
-        set_back=ticked is not None and ticked > time.time() + LATE_S,
+        late=is_late,
+        set_back=is_set_back,
         switched_off=changed_at(SWITCHED_OFF, home) is not None,
         ended=text_of(ENDED, home),
         failing=text_of(FAILED_TICK, home) if is_failing else None,

@@ -206,6 +206,8 @@ def read_status(
     attention = [*problems, *_attention(settings.strategies_file, failed, now), *hints]
 
     queue = {status.value: overview.counts.get(status, 0) for status in QueueStatus}
+    streamed = written_by(Source.STREAM, book.priced, settings, now)
+    queued = written_by(Source.QUEUE, book.priced, settings, now)
     updates = lake.updates.sync
     return Status(
         at=now,
@@ -220,8 +222,8 @@ def read_status(
         oldest_pending_age_s=seconds_since(overview.oldest_pending_at, now),
         updates_rows=updates.count(),
         updates_version=updates.version(),
-        legs_streamed=written_by(Source.STREAM, book.priced, settings, now).height,
-        legs_queued=written_by(Source.QUEUE, book.priced, settings, now).height,
+        legs_streamed=streamed.height,
+        legs_queued=queued.height,
         last_drained_at=overview.last_success_at,
         trading_mode=mode,
         accounts=book.accounts,
@@ -239,7 +241,8 @@ def _of_all_logins(logins: Sequence[LoginStatus], now: datetime) -> dict[str, An
         return (login.session_state is None, seconds_since(login.blind_since, now) or 0.0)
 
     worst = asdict(max(logins, key=trouble))
-    return worst | {name: _sum(getattr(login, name) for login in logins) for name in _OF_LINES}
+    lines = {name: _sum(getattr(login, name) for login in logins) for name in _OF_LINES}
+    return worst | lines
 
 
 def _closed_legs(book: Book, held: set[int]) -> str | None:
