@@ -219,7 +219,8 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
             spec = spec.replace_attributes(deps=deps)
         metadata: dict[str, Any] = {"dagster/uri": _address(spec, settings)}
         if self.pages_url and name in PAGES and settings.money:
-            metadata["page"] = dg.MetadataValue.url(self.pages_url.rstrip("/") + PAGES[name])
+            page = self.pages_url.rstrip("/") + PAGES[name]
+            metadata["page"] = dg.MetadataValue.url(page)
 
         described = spec.merge_attributes(metadata=metadata, owners=self.owners, tags=self.tags)
         return described.replace_attributes(
@@ -278,12 +279,8 @@ def with_key_prefix(definitions: dg.Definitions) -> dg.Definitions:
     assets: list[Any] = []
     for asset in linked.assets or ():
         if isinstance(asset, dg.AssetSpec):
-            assets.append(
-                asset.replace_attributes(
-                    key=keys[asset.key],
-                    deps=[dg.AssetDep(keys[dep.asset_key]) for dep in asset.deps],
-                )
-            )
+            deps = [dg.AssetDep(keys[dep.asset_key]) for dep in asset.deps]
+            assets.append(asset.replace_attributes(key=keys[asset.key], deps=deps))
         else:
             assets.append(_with_keys(asset, keys))
 

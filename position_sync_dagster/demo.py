@@ -258,12 +258,9 @@ def current_paths(rows: pl.DataFrame, *, since: datetime) -> Paths:
         since: The start of the run.
     """
     confirmed = pl.when(pl.col("position") != 0).then(CONFIRMED)
-    paths = (
-        rows.filter(pl.max_horizontal("timestamp", confirmed) >= since)
-        .select("account", "conid", "source")
-        .iter_rows()
-    )
-    return {(account, conid): source for account, conid, source in paths}
+    recent = rows.filter(pl.max_horizontal("timestamp", confirmed) >= since)
+    paths = recent.select("account", "conid", "source")
+    return {(account, conid): source for account, conid, source in paths.iter_rows()}
 
 
 def is_complete(expected: Paths, found: Paths) -> bool:
@@ -350,14 +347,11 @@ def record(demo_run: "DemoRun") -> None:
     launch(demo_run.ui_port, "import_statements", {})
 
     recorded = past_sessions(demo_run.settings.calendar, datetime.now(UTC))[-RECORDED:]
-    launch(
-        demo_run.ui_port,
-        "close_day",
-        {
-            "dagster/asset_partition_range_start": recorded[0].isoformat(),
-            "dagster/asset_partition_range_end": recorded[-1].isoformat(),
-        },
-    )
+    tags = {
+        "dagster/asset_partition_range_start": recorded[0].isoformat(),
+        "dagster/asset_partition_range_end": recorded[-1].isoformat(),
+    }
+    launch(demo_run.ui_port, "close_day", tags)
 
 
 def state_the_day(demo_run: "DemoRun") -> None:
@@ -404,10 +398,8 @@ def launch(ui_port: int, job: str, tags: Mapping[str, str]) -> None:
     )
     result = (answer.get("data") or {}).get("launchRun") or {}
     if result.get("__typename") != "LaunchRunSuccess":
-        raise NoAnswerError(
-            f"{job} was not launched: {result.get('message') or answer}.",
-            remedy="Launch it in Dagster.",
-        )
+        why = result.get("message") or answer
+        raise NoAnswerError(f"{job} was not launched: {why}.", remedy="Launch it in Dagster.")
 
 
 # How long a demo that is over waits for runs in progress: cut off, they would have failed.
@@ -426,9 +418,8 @@ def has_runs(ui_port: int) -> bool:
     """Return whether runs are in progress that end by themselves; not if the UI does not answer."""
     with suppress(NoAnswerError):
         answer = exchange_json(ui_port, "/graphql", {"query": _IN_PROGRESS}, timeout_s=LAUNCH_S)
-        return any(
-            run["jobName"] != "stream_positions" for run in answer["data"]["runsOrError"]["results"]
-        )
+        runs = answer["data"]["runsOrError"]["results"]
+        return any(run["jobName"] != "stream_positions" for run in runs)
     return False
 
 
@@ -580,10 +571,8 @@ class DemoRun:
         if self._complete is not None:
             return self._complete
 
-        expected = expect_paths(
-            [(row["account"], row["conid"]) for row in self.ask("/positions") if row["quantity"]],
-            figures.book.legs,
-        )
+        held = [(row["account"], row["conid"]) for row in self.ask("/positions") if row["quantity"]]
+        expected = expect_paths(held, figures.book.legs)
         current = current_paths(figures.book.priced, since=self.since)
         if is_complete(expected, current):
             self._complete = (expected, current)
@@ -826,11 +815,9 @@ def watch(
             left_s = deadline - time.time()
             if left_s <= 0 and (left_s < -RUNS_END_S or not has_runs(demo_run.ui_port)):
                 break
-            pause_s = (
-                screen.interval_s if (demo_run.complete_after_s is not None) else LOOK_INTERVAL_S
-            )
+            is_complete_now = demo_run.complete_after_s is not None
+            pause_s = screen.interval_s if is_complete_now else LOOK_INTERVAL_S
             stop.pause(min(left_s, pause_s) if left_s > 0 else LOOK_INTERVAL_S)
 
-        return demo_run.acceptance(
-            limit_s=(options.seconds or 0) if demo_run.is_first else TIME_LIMIT_S
-        )
+        limit_s = (options.seconds or 0) if demo_run.is_first else TIME_LIMIT_S
+        return demo_run.acceptance(limit_s=limit_s)

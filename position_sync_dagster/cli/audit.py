@@ -58,12 +58,14 @@ def find_trace(lake: MoneyLake, text: str, *, limit: int) -> dict[str, Any]:
         if kind != "RUN":
             requests = _requests(lake, _named(written.rows, "request_id"))
 
+    run_ids = [traced_id] if kind == "RUN" else _named(written.rows, "run_id")
     wrote_rows = pl.col("session_id").is_in(_named(written.rows, "session_id"))
+    ran_in_run = pl.col("run_id") == traced_id
     return {
         "kind": kind,
         "id": traced_id,
-        "run_ids": [traced_id] if kind == "RUN" else _named(written.rows, "run_id"),
-        "sessions": lake.sessions.history(None, wrote_rows | (pl.col("run_id") == traced_id)),
+        "run_ids": run_ids,
+        "sessions": lake.sessions.history(None, wrote_rows | ran_in_run),
         "requests": requests,
         "batches": written.batches.to_dicts(),
         "batch_count": written.batch_count,
@@ -90,8 +92,10 @@ def find_id(lake: MoneyLake, ledger: LedgerProvenance, text: str) -> tuple[str, 
         else:
             ids = ledger.ids_beginning_with(f"{kind.lower()}_id", text)
 
-        if text in ids or len(ids) == 1:
-            return kind, text if text in ids else ids[0]
+        if text in ids:
+            return kind, text
+        if len(ids) == 1:
+            return kind, ids[0]
         if ids:
             raise AmbiguousIdError(
                 f"{len(ids)} ids begin with {beginning}: {few(ids, CANDIDATES)}.",
@@ -137,9 +141,8 @@ def read_history(
     Raises:
         UnknownIdError: The holding has no row, on that day if one is given.
     """
-    rows, more = LedgerProvenance(lake.updates.table).of_holding(
-        account, conid, day=day, limit=limit
-    )
+    ledger = LedgerProvenance(lake.updates.table)
+    rows, more = ledger.of_holding(account, conid, day=day, limit=limit)
     if rows.is_empty():
         when = "" if day is None else f" on {day.isoformat()}"
         raise UnknownIdError(

@@ -69,7 +69,8 @@ def accept(
     if not reason.strip():
         raise typer.BadParameter("Say why the difference is right as it is.")
     _, lake = options.opened(home)
-    output.print_table([lake.breaks.accept(break_id, by or _this_person(), reason.strip())], _BREAK)
+    accepted = lake.breaks.accept(break_id, by or _this_person(), reason.strip())
+    output.print_table([accepted], _BREAK)
 
 
 @group.command()
@@ -95,9 +96,8 @@ def reconcile(
     if as_of is not None:
         require_past(as_of, utc_now())
         typer.echo(str(Past(at=as_of)), err=json)
-        output.show_rows(
-            breaks_at(lake.breaks.all_breaks(), as_of), _BREAK, json=json, none="No break was open."
-        )
+        open_then = breaks_at(lake.breaks.all_breaks(), as_of)
+        output.show_rows(open_then, _BREAK, json=json, none="No break was open.")
         return
 
     try:

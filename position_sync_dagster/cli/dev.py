@@ -52,7 +52,8 @@ def dev(
     home = dagster_files.dagster_home()
     stop = StopRequest(end_with=end_with)
     log = home / LOG_NAME if sys.stdout.isatty() and sys.stderr.isatty() else None
-    address = settings.ui_url if "ui_url" in settings.model_fields_set else supervisor.url(ui_port)
+    is_ui_url_set = "ui_url" in settings.model_fields_set
+    address = settings.ui_url if is_ui_url_set else supervisor.url(ui_port)
     with suppress(StopRequested), exclusive_use(home, purpose="position-sync dev"):
         put_instance(home)
         with supervisor.start(

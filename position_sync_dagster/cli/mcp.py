@@ -195,10 +195,13 @@ def page_of(
         chosen = fields or (USUAL_FIELDS if name in ("positions", "closed_today") else None)
         texts[name] = [_text(_fields_of(row, chosen)) for row in rows[cursor:]]
 
-    share = (MOST_CHARACTERS - len(_text(values))) // max(1, len(texts))
+    left = MOST_CHARACTERS - len(_text(values))
+    share = left // max(1, len(texts))
     for rows in texts.values():
-        fitting = sum(end <= share for end in accumulate(len(row) + 1 for row in rows))
-        del rows[max(fitting, len(texts) == 1) :]  # a single list goes on by a row at least
+        ends = accumulate(len(row) + 1 for row in rows)
+        fitting = sum(end <= share for end in ends)
+        least = 1 if len(texts) == 1 else 0  # a single list goes on by a row at least
+        del rows[max(fitting, least) :]
 
     more = {
         name: cursor + len(rows)
@@ -206,7 +209,8 @@ def page_of(
         if cursor + len(rows) < len(lists[name])
     }
     parts = [f'"{name}":[{",".join(rows)}]' for name, rows in texts.items()]
-    return f"{{{','.join([_text(values | {'more': more})[1:-1], *parts])}}}"
+    members = [_text(values | {"more": more})[1:-1], *parts]
+    return f"{{{','.join(members)}}}"
 
 
 def _fields_of(row: Any, fields: Sequence[str] | None) -> Any:

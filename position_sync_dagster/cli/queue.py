@@ -92,12 +92,8 @@ def list_attempts(
     Those in progress come first, then the newest. RELEASED: the worker gave the request back;
     EXPIRED: its lease ran out. Of a request, the last 20 before the newest one are kept.
     """
-    output.show_rows(
-        options.opened(home)[1].queue.sync.attempts(limit, request_id),
-        _ATTEMPT,
-        json=json,
-        none="No request was processed.",
-    )
+    attempts = options.opened(home)[1].queue.sync.attempts(limit, request_id)
+    output.show_rows(attempts, _ATTEMPT, json=json, none="No request was processed.")
 
 
 # The columns of an attempt on a terminal.

@@ -58,12 +58,8 @@ def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
     book = read_book(lake, settings, now)
     status_now = read_status(lake, settings, now, book=book)
     if json:
-        output.print_json(
-            {
-                **status_now.to_dict(),
-                "totals": [total.model_dump() for total in (*book.totals, *book.in_base)],
-            }
-        )
+        totals = [total.model_dump() for total in (*book.totals, *book.in_base)]
+        output.print_json({**status_now.to_dict(), "totals": totals})
     else:
         _print_labelled(board.describe(status_now))
 
@@ -119,7 +115,9 @@ def changes(
     ]
     lines = [
         f"{change.at.astimezone():%H:%M:%S}  {change.kind:<8}  {change.text}" for change in chosen
-    ] or ["Nothing has changed today."]
+    ]
+    if not chosen:
+        lines.append("Nothing has changed today.")
     hint = next_step(lake, settings, utc_now())
     if hint:
         lines.append(as_typed(hint))
@@ -229,10 +227,10 @@ def positions(
     if closed:
         closes = read_closes(lake, past)
         held = lake.updates.sync.latest()["symbol"]
-        KnownNames(
-            strategies=frozenset(closes.legs["strategy_id"]),
-            underlyings=frozenset({*closes.rows["symbol"], *closes.legs["symbol"], *held} - {None}),
-        ).require(strategy=strategy, underlying=underlying)
+        symbols = {*closes.rows["symbol"], *closes.legs["symbol"], *held} - {None}
+        strategies = frozenset(closes.legs["strategy_id"])
+        names = KnownNames(strategies=strategies, underlyings=frozenset(symbols))
+        names.require(strategy=strategy, underlying=underlying)
         chosen, count = closes.chosen(strategy, underlying, limit)
         _print_closes(chosen, count, closes.since, json=json)
         return
@@ -303,13 +301,8 @@ def why(
     closed today, which is in no part. An unknown part is a dash, with the reason behind it.
     """
     rows = options.asked(home, "why", strategy=strategy, at=as_of)["rows"]
-    output.show_rows(
-        rows,
-        _WHY,
-        json=json,
-        none="Nothing is held.",
-        lines=[f"{row.strategy}: {_largest_legs(row)}" for row in rows],
-    )
+    lines = [f"{row.strategy}: {_largest_legs(row)}" for row in rows]
+    output.show_rows(rows, _WHY, json=json, none="Nothing is held.", lines=lines)
 
 
 _WHY = ("strategy", "account", "currency", "profit", *PARTS, "closed", "why_unknown")
@@ -381,7 +374,8 @@ def follow(
                 token = commit.token
                 _write(output.escaped(chosen(commit.rows).drop("date").write_ndjson()))
 
-            if commit is not None or time.monotonic() > token_printed_at + TOKEN_EVERY_S:
+            is_token_due = time.monotonic() > token_printed_at + TOKEN_EVERY_S
+            if commit is not None or is_token_due:
                 _write(pl.DataFrame({"token": [token]}).write_ndjson())
                 token_printed_at = time.monotonic()
 

@@ -82,9 +82,10 @@ def list_legs(
     registry = lake.registry.sync
     legs: list[Leg] = [*registry.get_all_active(), *registry.get_unresolved()]
     legs.sort(key=lambda leg: (leg.strategy_id, leg.symbol, str(leg.expiry), leg.strike or 0.0))
+    states = leg_states(legs, lake, settings, utc_now())
     listed = [
         {"problem": None, **asdict(leg), "state": state}
-        for leg, state in zip(legs, leg_states(legs, lake, settings, utc_now()), strict=True)
+        for leg, state in zip(legs, states, strict=True)
     ]
     output.show_rows(
         listed,
@@ -130,9 +131,8 @@ def propose(
 
     settings, lake = options.opened(home)
     read_book(lake, settings, utc_now()).names.require(account=account, underlying=underlying)
-    proposal = propose_strategies.read_proposal(
-        lake, settings, account, None if underlying is None else {underlying, underlying.upper()}
-    )
+    underlyings = None if underlying is None else {underlying, underlying.upper()}
+    proposal = propose_strategies.read_proposal(lake, settings, account, underlyings)
 
     chosen: Sequence[ProposedStrategy] = proposal.strategies
     if accept:
@@ -235,11 +235,8 @@ def add_leg(
     Without a conid, the owner of the gateway looks up the contract that the options describe. If
     none or several fit, `strategies list` and `status` show that, with the candidates.
     """
-    leg = make_leg(
-        strategy_id=strategy,
-        added_at=utc_now(),
-        **{name: text for name, text in context.params.items() if name in GivenLeg.model_fields},
-    )
+    given = {name: text for name, text in context.params.items() if name in GivenLeg.model_fields}
+    leg = make_leg(strategy_id=strategy, added_at=utc_now(), **given)
     settings, lake = options.opened(home, create=True)
     [leg] = lake.registry.sync.add_many([leg])
     warn_of_file(settings)
@@ -332,8 +329,5 @@ def import_file(
     active = len(registry.get_all_active()) + len(registry.get_unresolved())
     if settings.strategies_file is None or file.resolve() != settings.strategies_file.resolve():
         warn_of_file(settings)
-    output.show(
-        {"legs": active, "added": added, "removed": removed},
-        [f"{active} legs are active: {added} added, {removed} removed."],
-        json=json,
-    )
+    data = {"legs": active, "added": added, "removed": removed}
+    output.show(data, [f"{active} legs are active: {added} added, {removed} removed."], json=json)

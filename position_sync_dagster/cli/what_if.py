@@ -96,9 +96,8 @@ def _print_scenarios(rows: Sequence[Mapping[str, Any]]) -> None:
     lines: dict[tuple[object, ...], dict[str, Any]] = {}
     for row in rows:
         group = {name: row[name] for name in _GROUP} | {"vol": f"{row['vol']:+g}"}
-        line = lines.setdefault(
-            (row["conid"], *group.values()), group | {"left_out": row["left_out"]}
-        )
+        key = (row["conid"], *group.values())
+        line = lines.setdefault(key, group | {"left_out": row["left_out"]})
         line[f"{row['spot']:+g}"] = _profit(row)
 
     texts = list(lines.values())
@@ -135,12 +134,10 @@ def _show_compared(rows: Sequence[Mapping[str, Any]], notes: Sequence[str], *, j
     if differing:
         lines = [_compared_line(row) for row in differing]
         output.print_table(lines, list(lines[0]))
-        payoffs = [
-            payoff
-            for row in differing
-            if row["spot"] == differing[0]["spot"] and row["after"]
-            for payoff in row["after"].get("payoffs", ())
-        ]
+        # They are the same at each move.
+        at_one_move = [row for row in differing if row["spot"] == differing[0]["spot"]]
+        sides = [row["after"] for row in at_one_move if row["after"]]
+        payoffs = [payoff for side in sides for payoff in side.get("payoffs", ())]
         if payoffs:
             output.print_table(payoffs, _PAYOFF)
     output.show(rows, _warnings(differing), json=False)

@@ -154,8 +154,8 @@ def living(belongs: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
     processes = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            is_one = process.pid != os.getpid() and belongs(process)
-            if is_one and process.status() != psutil.STATUS_ZOMBIE:
+            is_chosen = process.pid != os.getpid() and belongs(process)
+            if is_chosen and process.status() != psutil.STATUS_ZOMBIE:
                 processes.append(process)
     return processes
 

@@ -43,11 +43,10 @@ def home_environment(values: Mapping[str, str], dagster_home: Path) -> dict[str,
 
     It is the user's environment without the user's own settings, which belong to other tables.
     """
-    return {
-        **{name: text for name, text in os.environ.items() if not name.startswith(NOT_INHERITED)},
-        **values,
-        MARKER: os.path.realpath(dagster_home),
+    inherited = {
+        name: text for name, text in os.environ.items() if not name.startswith(NOT_INHERITED)
     }
+    return {**inherited, **values, MARKER: os.path.realpath(dagster_home)}
 
 
 def adopt_environment(values: Mapping[str, str], dagster_home: Path) -> None:
@@ -165,7 +164,8 @@ def quote(value: str) -> str:
     >>> print(quote("it's"))
     'it\'s'
     """
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 @contextmanager

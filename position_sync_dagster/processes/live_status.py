@@ -70,7 +70,8 @@ class Display:
             self._addresses = addresses
             self.note("\n".join(_labelled(addresses)))
 
-        self.note("; ".join(_labelled(notes if overview is None else figures_of(overview))))
+        figures = notes if overview is None else figures_of(overview)
+        self.note("; ".join(_labelled(figures)))
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         """Show the results of the acceptance test, as a table."""
@@ -187,9 +188,6 @@ def frames(
         try:
             screen.show(read(), [*pages, *addresses])
         except PositionSyncError as error:
-            screen.show(
-                None,
-                [*pages, *addresses],
-                [("trouble", printable(line)) for line in str(error).splitlines()],
-            )
+            trouble = [("trouble", printable(line)) for line in str(error).splitlines()]
+            screen.show(None, [*pages, *addresses], trouble)
         yield serving

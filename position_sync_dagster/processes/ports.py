@@ -70,11 +70,9 @@ def exchange_json(port: int, path: str, value: Any = None, *, timeout_s: float) 
     Raises:
         NoAnswerError: The server does not answer, or not with status 200 and JSON.
     """
-    request = Request(
-        f"http://{LOOPBACK}:{port}{path}",
-        None if value is None else json.dumps(value).encode(),
-        {"Content-Type": "application/json"},
-    )
+    body = None if value is None else json.dumps(value).encode()
+    headers = {"Content-Type": "application/json"}
+    request = Request(f"http://{LOOPBACK}:{port}{path}", body, headers)
     try:
         with _OPENER.open(request, timeout=timeout_s) as answer:
             return json.load(answer)

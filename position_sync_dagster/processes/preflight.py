@@ -222,7 +222,8 @@ async def _clock(connection: GatewayConnection) -> Finding:
         )
     if abs(ahead_s) <= CLOCK_S:
         return good("clock", f"within {CLOCK_S:g} s of the gateway's")
-    text = f"{abs(ahead_s):.0f} s {'behind' if ahead_s > 0 else 'ahead of'} the gateway's"
+    side = "behind" if ahead_s > 0 else "ahead of"
+    text = f"{abs(ahead_s):.0f} s {side} the gateway's"
     return bad("clock", text, "Set both clocks by NTP: ages and leases depend on them.")
 
 
@@ -238,9 +239,9 @@ async def clock_difference_s(
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
             theirs = await connection.ib.reqCurrentTimeAsync()
-        early = (theirs - clock()).total_seconds()
-        late = (theirs - before).total_seconds()
-        return 0.0 if early <= 0.0 and late + 1.0 >= 0.0 else max(early, late + 1.0, key=abs)
+        least = (theirs - clock()).total_seconds()
+        most = (theirs - before).total_seconds() + 1.0
+        return 0.0 if least <= 0.0 <= most else max(least, most, key=abs)
     return None
 
 
@@ -272,11 +273,8 @@ async def _lines(
     """Try one line for each exchange with a holding, one after the other."""
     conids = trial_conids(connection.feed.holdings, settings.sec_types)
     if not conids:
-        findings.append(
-            warning(
-                "market data", "not tried: nothing is held", "Run it again once a position is held."
-            )
-        )
+        remedy = "Run it again once a position is held."
+        findings.append(warning("market data", "not tried: nothing is held", remedy))
         return
 
     details = await connection.details(conids)
@@ -502,14 +500,8 @@ def run_preflight(
     )
     if any(finding.check == LOGINS for finding in findings):
         # Who owns the login is not known: to connect could take a client id from a stream.
-        return [
-            *findings,
-            bad(
-                "gateway",
-                "not asked: it is not known whether a stream owns the login",
-                "Correct what is bad above first.",
-            ),
-        ]
+        text = "not asked: it is not known whether a stream owns the login"
+        return [*findings, bad("gateway", text, "Correct what is bad above first.")]
     return [*findings, *asyncio.run(_gateways(settings.logins, sessions))]
 
 
@@ -594,16 +586,12 @@ def check_streams(
 def check_results(home: Path) -> list[Finding]:
     """Return the checks that failed at the last tick: those of values are bad."""
     remedy = "Its page in Dagster says what to do."
-    return [
-        Finding(
-            "checks",
-            Level.BAD if check.is_of_values else Level.WARNING,
-            f"{check.name}: {check.text}",
-            remedy,
-        )
-        for check in signs_of_life.failing_checks(home)
-        if not check.is_unknown
-    ]
+    findings = []
+    for check in signs_of_life.failing_checks(home):
+        if not check.is_unknown:
+            level = Level.BAD if check.is_of_values else Level.WARNING
+            findings.append(Finding("checks", level, f"{check.name}: {check.text}", remedy))
+    return findings
 
 
 def check_dagster(home: Path, ui_port: int) -> list[Finding]:

@@ -105,9 +105,8 @@ class Program:
                 self.process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)  # noqa: S603
                 self.started = time.monotonic()
         elif (code := self.process.poll()) is not None:
-            self.restart(
-                f"ended with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
-            )
+            how = f"ended with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
+            self.restart(how)
 
     def worked(self) -> None:
         """Record that it works."""

@@ -90,10 +90,9 @@ def _account(summary: AccountSummary, at: datetime) -> str:
             return number(None)
         return f"{number(amount)}{unit} ({age(received_at, at)} ago)"
 
-    return (
-        f"net liquidation {figure(summary.net_liquidation, summary.values_received_at)}, "
-        f"daily P&L {figure(summary.daily_pnl, summary.pnl_received_at)}"
-    )
+    net_liquidation = figure(summary.net_liquidation, summary.values_received_at)
+    daily_pnl = figure(summary.daily_pnl, summary.pnl_received_at)
+    return f"net liquidation {net_liquidation}, daily P&L {daily_pnl}"
 
 
 def _gateway(login: LoginStatus, status: Status) -> str:
@@ -144,7 +143,8 @@ def board(
 
     room = console.height - 1
     if len(lines) > room:
-        lines[room - 1 :] = [Text(f"… and {len(lines) - room + 1} more")]
+        hidden = len(lines) - room + 1
+        lines[room - 1 :] = [Text(f"… and {hidden} more")]
     return Group(*lines)
 
 
@@ -156,12 +156,8 @@ def _head(overview: Figures) -> Lines:
 
 def _strategies(book: Book, width: int) -> list[Text]:
     """Return the table of strategies: the totals, then the worst first: what is cut hurts least."""
-    rows = [
-        *book.totals,
-        *book.in_base,
-        *book.rest,
-        *sorted(book.strategies, key=lambda strategy: strategy.daily_pnl or 0.0),
-    ]
+    by_profit = sorted(book.strategies, key=lambda strategy: strategy.daily_pnl or 0.0)
+    rows = [*book.totals, *book.in_base, *book.rest, *by_profit]
     return fitted_table(*sums_table("strategy", rows), width) if rows else []
 
 
@@ -202,6 +198,7 @@ def _shown_lines(lines: Lines, width: int) -> list[Text]:
 
 
 def _change(change: DayChange, width: int) -> Text:
-    line = Text(f"{change.at.astimezone():%H:%M:%S}".ljust(LABEL + 1) + printable(change.text))
+    at = f"{change.at.astimezone():%H:%M:%S}"
+    line = Text(f"{at:<{LABEL}} {printable(change.text)}")
     line.truncate(width, overflow="ellipsis")
     return line

@@ -87,9 +87,8 @@ def fitted_table(
     lines = []
     for number in range(len(rows) + 1):
         is_heading = number == 0
-        line = Text(" " * gap).join(
-            [column.cell(number, coloured=not is_heading) for column in shown]
-        )
+        cells_of_line = [column.cell(number, coloured=not is_heading) for column in shown]
+        line = Text(" " * gap).join(cells_of_line)
         line.style = "bold" if is_heading or number >= first_total else ""
         line.no_wrap = True
         line.overflow = "ellipsis"
@@ -210,7 +209,8 @@ def in_view(lines: Sequence[Text | str], height: int) -> list[Text | str]:
     rows = [
         number for number, line in enumerate(lines) if isinstance(line, Text) and not line.style
     ]
-    hidden = rows[height - len(lines) - 1 :]
+    surplus = len(lines) - height + 1
+    hidden = rows[-surplus:]
     shown = [line for number, line in enumerate(lines) if number not in hidden]
     return [*shown, dim_line(f"{len(hidden)} rows have no place on this screen")]
 
@@ -221,7 +221,8 @@ def print_or_watch(render: Callable[[int], Iterable[Text | str]], *, watch: bool
     The width is that of the terminal, or that of the variable COLUMNS. In a pipe each result is
     printed below the one before.
     """
-    output = Console(width=None if (sys.stdout.isatty() or "COLUMNS" in os.environ) else PIPE_WIDTH)
+    has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
+    output = Console(width=None if has_width else PIPE_WIDTH)
     if not watch:
         output.print(Group(*render(output.width)))
         return

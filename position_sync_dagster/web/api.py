@@ -136,9 +136,10 @@ def _positions(source: PageFigures, query: PositionsQuery, now: datetime) -> dic
 
     begin = 0 if query.cursor is None else keys.index(query.cursor) + 1
     end = len(keys) if query.limit is None else begin + query.limit
+    chosen = rows[begin:end].select(query.fields or COLUMNS)
     return {
         "at": book.now,
-        "positions": rows[begin:end].select(query.fields or COLUMNS).to_dicts(),
+        "positions": chosen.to_dicts(),
         "next_cursor": keys[end - 1] if end < len(keys) else None,
     }
 
@@ -160,10 +161,11 @@ def _require_bounded(legs: PricedLegs, query: WhatIfQuery, points: Sequence[Poin
             f"These are {len(points)} scenarios, and at most {MOST_POINTS} are computed at once.",
             remedy="Ask for fewer numbers of spot, vol or days.",
         )
-    # With trades all legs are priced twice, and each row has what is before and after besides.
-    size = (
-        4 * legs.parts.height if query.changes() else legs.chosen(query.choice).parts.height
-    ) * len(points)
+    count = legs.chosen(query.choice).parts.height
+    if query.changes():
+        # All legs are priced twice, and each row has what is before and after besides.
+        count = 4 * legs.parts.height
+    size = count * len(points)
     most = MOST_LEG_ROWS if query.level is Breakdown.LEG else MOST_LEG_POINTS
     if size > most:
         raise UserError(
@@ -462,7 +464,8 @@ def refusal(error: PositionSyncError | ValidationError) -> Response:
         return problem(422, invalid(error), "See /api/v1/openapi.json for the parameters.")
     if isinstance(error, UnknownNameError | UnknownIdError):
         return problem(404, error.what, error.remedy)
-    return problem(422 if isinstance(error, UserError) else 503, error.what, error.remedy)
+    status = 422 if isinstance(error, UserError) else 503
+    return problem(status, error.what, error.remedy)
 
 
 def _response(route: ApiRoute, content: Any, headers: dict[str, str], file: str) -> Response:
@@ -479,7 +482,8 @@ def invalid(error: ValidationError) -> str:
     """Return what is wrong with a parameter."""
     first = error.errors()[0]
     name = ".".join(map(str, first["loc"])) or "the query"
-    return f"{name}={shown(str(first['input']))}: {first['msg']}."
+    given = shown(str(first["input"]))
+    return f"{name}={given}: {first['msg']}."
 
 
 _TITLES = {
@@ -491,11 +495,8 @@ _TITLES = {
 
 def problem(status: int, detail: str, remedy: str) -> Response:
     """Return an error as RFC 9457 has it."""
-    return JSONResponse(
-        Problem(title=_TITLES[status], status=status, detail=detail, remedy=remedy).model_dump(),
-        status,
-        media_type="application/problem+json",
-    )
+    body = Problem(title=_TITLES[status], status=status, detail=detail, remedy=remedy)
+    return JSONResponse(body.model_dump(), status, media_type="application/problem+json")
 
 
 def etag_of(figures: Figures) -> str:
@@ -554,15 +555,15 @@ def _operation(name: str) -> dict[str, Any]:
 
     responses: dict[str, Any] = {"200": {"description": route.summary, "content": content}}
     if route.is_tagged:
-        responses["304"] = {
-            "description": "Nothing has changed since the entity tag in If-None-Match."
-        }
+        unchanged = "Nothing has changed since the entity tag in If-None-Match."
+        responses["304"] = {"description": unchanged}
     for status, title in _TITLES.items():
         if status != 404 or route.query.model_fields:
             responses[f"{status}"] = {"description": title, "content": _ERROR}
 
+    operation_id = name.replace(".", "_").replace("-", "_")
     return {
-        "operationId": name.replace(".", "_").replace("-", "_"),
+        "operationId": operation_id,
         "summary": route.summary,
         "parameters": _parameters(route.query),
         "responses": responses,
@@ -596,11 +597,12 @@ _ERROR = _content_of("application/problem+json", Problem)
 def _parameters(query: type[ApiModel]) -> list[dict[str, Any]]:
     """Return the description of the parameters of a query; lists are separated by commas."""
     schema = query.model_json_schema(ref_template="#/components/schemas/{model}")
+    required = schema.get("required", ())
     return [
         {
             "name": name,
             "in": "query",
-            "required": name in schema.get("required", ()),
+            "required": name in required,
             "description": field.pop("description", ""),
             "style": "form",
             "explode": False,

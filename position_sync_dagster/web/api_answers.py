@@ -486,13 +486,11 @@ class TradesQuery(ApiModel):
         Raises:
             UserError: One cannot be read.
         """
-        return read_changes(
-            self.trade,
-            self.close,
-            [(text.rpartition(":")[0], text.rpartition(":")[2]) for text in self.roll],
-            self.account,
-            self.strategy,
-        )
+        rolled = []
+        for text in self.roll:
+            name, _colon, expiry = text.rpartition(":")
+            rolled.append((name, expiry))
+        return read_changes(self.trade, self.close, rolled, self.account, self.strategy)
 
 
 class WhatIfQuery(MomentQuery, TradesQuery):

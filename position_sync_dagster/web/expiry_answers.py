@@ -89,6 +89,5 @@ class ExpiryAnswer(ApiModel):
 def read_expiry(source: PageFigures, query: ExpiryQuery, now: datetime) -> dict[str, Any]:
     """Return what expires within some days, as `position-sync expiry` lists it; blocks."""
     _book, legs = source.risk(now)
-    return {"at": legs.given.now, "days": query.days} | expiry_report(
-        legs, days=query.days, strategy=query.strategy
-    )
+    report = expiry_report(legs, days=query.days, strategy=query.strategy)
+    return {"at": legs.given.now, "days": query.days} | report

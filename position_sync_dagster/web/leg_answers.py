@@ -76,7 +76,8 @@ def read_leg(source: PageFigures, query: LegQuery, now: datetime) -> dict[str, A
         .select(COLUMNS)
         .to_dicts()
     )
-    rows, more = LedgerProvenance(source.lake.updates.table).of_holding(
+    ledger = LedgerProvenance(source.lake.updates.table)
+    rows, more = ledger.of_holding(
         query.account, query.conid, since=figures.day.since, limit=MOST_VALUES
     )
     if not held and rows.is_empty():
@@ -85,16 +86,17 @@ def read_leg(source: PageFigures, query: LegQuery, now: datetime) -> dict[str, A
             remedy="`position-sync positions --closed` lists accounts and conids.",
         )
 
+    changes = [
+        change
+        for change in figures.changes
+        if change.account in (None, query.account) and query.conid in change.conids
+    ]
     return {
         "at": figures.at,
         "position": held[0] if held else None,
         "values": rows.select(*LegValue.model_fields).to_dicts(),
         "more": more,
-        "changes": [
-            change
-            for change in figures.changes
-            if change.account in (None, query.account) and query.conid in change.conids
-        ],
+        "changes": changes,
     }
 
 
@@ -139,11 +141,12 @@ class SearchAnswer(ApiModel):
 def search(source: PageFigures, query: SearchQuery, now: datetime) -> dict[str, Any]:
     """Return the names that have all words of a text; blocks."""
     words = query.text.casefold().split()
-    matches = [
-        match.model_dump()
-        for match in _names(source.figures(now))
-        if words and all(word in match.name.casefold() for word in words)
-    ]
+    matches = []
+    for match in _names(source.figures(now)) if words else ():
+        name = match.name.casefold()
+        if all(word in name for word in words):
+            matches.append(match.model_dump())
+
     shown = matches[:MOST_MATCHES]
     return {"matches": shown, "more": len(matches) - len(shown)}
 

@@ -139,11 +139,13 @@ def _gauge(name: str, text: str, samples: Iterable[Sample], *labels: str) -> Gau
 
 
 def _of_logins(logins: Sequence[LoginStatus]) -> Iterator[Metric]:
-    states: list[Sample] = [
-        ((login.gateway_id, state), float(state == (login.session_state or NEVER_OWNED)))
-        for login in logins
-        for state in (*SessionState, NEVER_OWNED)
-    ]
+    states: list[Sample] = []
+    for login in logins:
+        current = login.session_state or NEVER_OWNED
+        states += [
+            ((login.gateway_id, state), float(state == current))
+            for state in (*SessionState, NEVER_OWNED)
+        ]
     yield _gauge(
         "login_state",
         "1 for the state that the stream of a login is in, 0 for the others.",
@@ -184,16 +186,12 @@ def _of_queue(status: Status) -> Iterator[Metric]:
     yield _gauge("queue_requests", text, samples, "status")
 
     # Nothing waits: that is a wait of no time, which an alert compares.
-    yield _gauge(
-        "queue_oldest_wait_seconds",
-        "How long the oldest request waits.",
-        [((), status.oldest_pending_age_s if status.queue.get("PENDING") else 0.0)],
-    )
+    waited = status.oldest_pending_age_s if status.queue.get("PENDING") else 0.0
+    yield _gauge("queue_oldest_wait_seconds", "How long the oldest request waits.", [((), waited)])
 
+    age = seconds_since(status.last_drained_at, status.at)
     text = "Time since a request was last answered by a row."
-    yield _gauge(
-        "last_drained_age_seconds", text, [((), seconds_since(status.last_drained_at, status.at))]
-    )
+    yield _gauge("last_drained_age_seconds", text, [((), age)])
 
 
 def _of_ticks() -> Iterator[Metric]:

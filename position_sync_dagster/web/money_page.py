@@ -81,12 +81,10 @@ def _feed_route(feed: Feed) -> Route:
 def _api_routes(opened: Callable[[], PageFigures]) -> list[Route]:
     def api(request: Request) -> Response:
         known_tags = request.headers.get("if-none-match", "")
-        response = answer(
-            request.path_params["name"], request.query_params, known_tags, opened(), utc_now()
-        )
-        response.headers.update(
-            {**HEADERS, "Cache-Control": "no-cache", "Server-Time": _milliseconds_now()}
-        )
+        name = request.path_params["name"]
+        response = answer(name, request.query_params, known_tags, opened(), utc_now())
+        headers = {**HEADERS, "Cache-Control": "no-cache", "Server-Time": _milliseconds_now()}
+        response.headers.update(headers)
         return response
 
     def description(request: Request) -> Response:

@@ -50,12 +50,13 @@ def page_html(path: str) -> str:
     name = path.rpartition("/")[2]
     frame = (PAGES / "frame.html").read_text("utf-8")
     current = frame.replace(f'<a href="{path}">', f'<a href="{path}" aria-current="page">')
+    main = (PAGES / f"{name}.html").read_text("utf-8")
     return Template(current).substitute(
         title=name.capitalize(),
         module=f"{name}_page",
         program=escape(_program()),
         home=escape(_option_of_home()),
-        main=(PAGES / f"{name}.html").read_text("utf-8"),
+        main=main,
     )
 
 
@@ -87,11 +88,8 @@ def packed_answer(
     """Return compressed content, unpacked for a client that does not take it so."""
     takes_gzip = "gzip" in request.headers.get("accept-encoding", "")
     encoding = {"Content-Encoding": "gzip"} if takes_gzip else {}
-    return Response(
-        packed if takes_gzip else gzip.decompress(packed),
-        headers={**HEADERS, **headers, **encoding},
-        media_type=kind,
-    )
+    content = packed if takes_gzip else gzip.decompress(packed)
+    return Response(content, headers={**HEADERS, **headers, **encoding}, media_type=kind)
 
 
 def file_route(path: str, file: Path) -> Route:
@@ -115,7 +113,5 @@ def html_route(path: str) -> Route:
 
 def static_routes() -> list[Route]:
     """Return a route for each file of `static`."""
-    return [
-        file_route(f"/money/{file.relative_to(STATIC).as_posix()}", file)
-        for file in sorted(path for path in STATIC.rglob("*") if path.suffix in KINDS)
-    ]
+    files = sorted(path for path in STATIC.rglob("*") if path.suffix in KINDS)
+    return [file_route(f"/money/{file.relative_to(STATIC).as_posix()}", file) for file in files]

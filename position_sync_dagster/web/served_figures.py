@@ -154,7 +154,8 @@ class PageFigures:
             self._computing = None  # after an error they are computed anew
             self._slow = computed.result()
 
-        if self._computing is None and (elapsed(self._slow_since, figures.at) >= self._slow_every):
+        is_due = elapsed(self._slow_since, figures.at) >= self._slow_every
+        if self._computing is None and is_due:
             self._computing = self._thread.submit(self._compute_slow, figures)
             self._slow_since = figures.at
         return self._slow
@@ -166,9 +167,9 @@ class PageFigures:
         """
         began = time.thread_time()
         curves = shown_curves(read_curves(self.lake, figures.book))
-        slow: dict[str, Any] = plain(
-            curves | self._moved(figures) | {"margins": margins_of(self.lake, figures.at)}
-        )
+        moved = self._moved(figures)
+        margins = margins_of(self.lake, figures.at)
+        slow: dict[str, Any] = plain(curves | moved | {"margins": margins})
         has_line = any(len(curve["points"]) > 1 for curve in curves["curves"])
         worked = timedelta(seconds=time.thread_time() - began)
         self._slow_every = max(SLOW_EVERY if has_line else BEGINNING, worked / SLOW_SHARE)
@@ -183,10 +184,8 @@ class PageFigures:
         try:
             return _scenarios_of(self.settings, figures, self.risk(figures.at)[1])
         except PositionSyncError as error:
-            return {
-                "scenarios": NO_SCENARIOS | {"at": figures.at, "trouble": str(error)},
-                "decisions": [],
-            }
+            scenarios = NO_SCENARIOS | {"at": figures.at, "trouble": str(error)}
+            return {"scenarios": scenarios, "decisions": []}
 
     def figures(self, now: datetime) -> Figures:
         """Return figures that are at most FRESH old; blocks.
@@ -215,7 +214,8 @@ class PageFigures:
         if figures is None:
             figures = PageFigures(self.settings, self.lake, Past(at=at))
             figures.turn = self.turn
-            self._moments = {**dict([*self._moments.items()][1 - MOST_MOMENTS :]), at: figures}
+            newest = [*self._moments.items()][1 - MOST_MOMENTS :]
+            self._moments = {**dict(newest), at: figures}
         return figures
 
     def _time_of(self, now: datetime) -> datetime:
@@ -265,12 +265,11 @@ def shown_curves(curves: Sequence[dict[str, Any]]) -> dict[str, Any]:
         `curves`, strategies first, by their newest profits, and how many of these are `hidden`.
     """
     accounts = [curve for curve in curves if curve.get("is_account")]
-    strategies = [
-        (known[-1], curve)
-        for curve in curves
-        if not curve.get("is_account")
-        and (known := [profit for _at, profit in curve["points"] if profit is not None])
-    ]
+    strategies = []
+    for curve in curves:
+        known = [profit for _at, profit in curve["points"] if profit is not None]
+        if known and not curve.get("is_account"):
+            strategies.append((known[-1], curve))
 
     by_profit = [curve for _profit, curve in sorted(strategies, key=itemgetter(0))]
     hidden = max(0, len(by_profit) - 2 * MOST_CURVES)
@@ -325,7 +324,8 @@ def parts_of(figures: Figures) -> dict[str, Row]:
         greekless=(col.is_option & col.greekless).cast(pl.Int64),
     )
 
-    with_legs = named.join(of_leg, on=KEY, how="left", maintain_order="left").with_columns(
+    joined = named.join(of_leg, on=KEY, how="left", maintain_order="left")
+    with_legs = joined.with_columns(
         col.expiry.dt.to_string("iso"),
         priced_at=col.confirmed_at.dt.timestamp("ms"),
         # As the price: of one share, in the unit of the quotes.
