@@ -55,10 +55,6 @@ from position_sync_dagster.sync.exchange_days import ExchangeDays, exchange_days
 
 DAYS_OF_A_YEAR = 365
 
-# The least and the most that a campaign stood at the moments at which the ledger knows its value,
-# and how many these are.
-LedgerExtremes = tuple[float, float, int]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CampaignValue:

@@ -191,9 +191,6 @@ class Cause(StrEnum):
     UNEXPLAINED = "UNEXPLAINED"
 
 
-# The ends of options that bring or take what they are on.
-BY_DELIVERY = frozenset({Cause.ASSIGNED, Cause.EXERCISED})
-
 # Types whose holdings are not valued: a bill that matures, a bond, a currency. A close of one of
 # these needs no person if its cause is not known.
 NOT_VALUED = frozenset({"BILL", "BOND", "CASH"})
