@@ -125,7 +125,8 @@ class RiskScenariosTable:
 
     def latest(self) -> pl.DataFrame:
         """Return the rows of the newest time."""
-        return self.table.rows().filter(pl.col("made_at") == pl.col("made_at").max())
+        newest = pl.col("made_at").max()
+        return self.table.rows().filter(pl.col("made_at") == newest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

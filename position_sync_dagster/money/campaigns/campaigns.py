@@ -534,7 +534,8 @@ class CampaignMoney:
 def money_of(parts: Sequence[OwnedPart], fees_beside: float = 0.0) -> CampaignMoney:
     """Return what parts of one currency brought, less what was charged in it for others."""
     cash = known_sum(part.cash for part in parts)
-    fees = known_sum([fees_beside, *(part.fee_in(part.movement.currency) for part in parts)])
+    fees_of_parts = [part.fee_in(part.movement.currency) for part in parts]
+    fees = known_sum([fees_beside, *fees_of_parts])
     reasons = dict.fromkeys(part.unknown for part in parts if part.unknown)
     profit = None if reasons else known_sum([cash, times(fees, -1.0)])
 

@@ -88,9 +88,8 @@ class Closes:
         strategies = pl.col("owner").filter(~is_nobody).unique().sort()
         several = pl.col("owner").n_unique() > 1
         is_part = is_nobody.any() & several
-        divided = owners.group_by("at").agg(
-            strategies, is_part=is_part, is_divided=several | pl.col("is_unclear").any()
-        )
+        is_divided = several | pl.col("is_unclear").any()
+        divided = owners.group_by("at").agg(strategies, is_part=is_part, is_divided=is_divided)
         named = pl.when(pl.col("owner").list.len() > 0).then("owner")
         of_closes = divided.with_columns(strategies=named).drop("owner")
         return rows.join(of_closes, on="at", how="left", maintain_order="left").drop("at")
@@ -151,7 +150,8 @@ class Closes:
         total = rows.with_columns(name=nothing)
 
         # The parts of a profit that is divided are not known.
-        profit_of_one = pl.when(~pl.col("is_divided").fill_null(value=False)).then("realized_pnl")
+        is_divided = pl.col("is_divided").fill_null(value=False)
+        profit_of_one = pl.when(~is_divided).then("realized_pnl")
         undivided = rows.with_columns(realized_pnl=profit_of_one)
         by_strategy = undivided.rename({"strategies": "name"}).explode("name")
         named = by_strategy.drop_nulls("name")
@@ -159,9 +159,8 @@ class Closes:
         unattributed = of_nobody.with_columns(name=pl.lit(UNATTRIBUTED))
 
         group = ("name", "account", "currency")
-        by_account = pl.concat([total, unattributed, named], how="diagonal").select(
-            *group, "realized_pnl"
-        )
+        of_all = pl.concat([total, unattributed, named], how="diagonal")
+        by_account = of_all.select(*group, "realized_pnl")
         everywhere = by_account.with_columns(account=nothing)
         profit = pl.col("realized_pnl")
         by_group = pl.concat([by_account, everywhere]).group_by(group)
@@ -344,10 +343,8 @@ def _ends(changes: pl.DataFrame, rows: pl.DataFrame, legs: pl.DataFrame) -> Ends
     """Return how the holdings of legs ended whose last change left nothing."""
     without_rest = changes.group_by(KEY, maintain_order=True).last().filter(after=0)
     closed = without_rest.join(legs, on="conid", how="semi")
-    closures_of = grouped(
-        attrgetter("change_id"),
-        schema.records_of(Closure, rows.join(closed, on="change_id", how="semi")),
-    )
+    closures = schema.records_of(Closure, rows.join(closed, on="change_id", how="semi"))
+    closures_of = grouped(attrgetter("change_id"), closures)
 
     ends: defaultdict[int, dict[str, tuple[datetime, str | None]]] = defaultdict(dict)
     columns = (*KEY, "change_id", "seen_at")

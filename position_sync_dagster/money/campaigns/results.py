@@ -269,6 +269,7 @@ def read_days(
     columns = ["session_date", "currency", "profit"]
     rows = derived_rows(lake.derived_table(PROFIT_EXPLAINED), chosen=chosen, columns=columns)
 
-    total = pl.when(col.profit.is_not_null().all()).then(col.profit.sum())
+    are_known = col.profit.is_not_null().all()
+    total = pl.when(are_known).then(col.profit.sum())
     sums = rows.group_by("session_date", "currency").agg(total)
     return days_of(campaigns, sums.iter_rows())

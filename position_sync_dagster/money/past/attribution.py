@@ -646,8 +646,8 @@ class _Holding:
     def _lose_track(self, movement: Movement) -> None:
         """Make the money of all owners unknown: it is not known what a movement changed."""
         text = f"the quantity of {name_of(movement)} of {movement.day} is not known"
-        owners = [*self._has] or list(dict.fromkeys(claim.owner for claim in self._claims))
-        for owner in owners or [_NOBODY]:
+        claiming = dict.fromkeys(claim.owner for claim in self._claims)
+        for owner in [*self._has] or [*claiming] or [_NOBODY]:
             self._add(movement, owner, unclear=text)
 
     def _add_parts(
@@ -742,7 +742,8 @@ def _claims_of(
             for begin, end in stays
             if begin <= leg.added_at + SLACK and (end is None or end >= added)
         ]
-        claims.append(_Claim(leg, min([added, *opened]) if leg.since is None else added))
+        begin = min([added, *opened]) if leg.since is None else added
+        claims.append(_Claim(leg, begin))
     return claims
 
 

@@ -133,7 +133,8 @@ class Booking:
 
     def claim(self, wanted: float) -> "Evidence":
         """Take of what is unclaimed as much as is wanted, or all of it."""
-        part = copysign(min(abs(wanted), abs(self.unclaimed)), self.unclaimed)
+        size = min(abs(wanted), abs(self.unclaimed))
+        part = copysign(size, self.unclaimed)
         self.unclaimed = rounded(self.unclaimed - part)
         return Evidence(self, part)
 
@@ -208,7 +209,8 @@ class Case:
         No exercise and no expiry turns a long option into a short one.
         """
         has_trades = bool(self.evidence) or self.has_stray or not self.is_covered
-        passes_zero = self.change.is_option and rounded(self.change.by + self.change.closed) != 0
+        beyond_zero = rounded(self.change.by + self.change.closed)
+        passes_zero = self.change.is_option and beyond_zero != 0
         return not has_trades and not passes_zero
 
     @property

@@ -299,7 +299,8 @@ def closed_lot_event(fields: Fields) -> closes.StatementEvent | None:
         StatementError: A field cannot be read.
     """
     row = fields.row(_CLOSED_LOT)
-    side = {"BUY": -1.0, "SELL": 1.0}.get((fields.get(TEXT, "buySell") or "").upper())
+    side_of_close = fields.get(TEXT, "buySell") or ""
+    side = {"BUY": -1.0, "SELL": 1.0}.get(side_of_close.upper())
     names = ("quantity", "time", "amount", "realized_pnl")
     if side is None or any(row[name] is None for name in names):
         return None
@@ -307,7 +308,9 @@ def closed_lot_event(fields: Fields) -> closes.StatementEvent | None:
     row["quantity"] = side * abs(row["quantity"])
     row["amount"] = abs(row["amount"])
     day = fields.required(DAY, "reportDate") if fields.has_report_date else None
-    day = day or fields.required(TIME, "dateTime", "tradeDate").astimezone(STATEMENT_ZONE).date()
+    if day is None:
+        closed_at = fields.required(TIME, "dateTime", "tradeDate")
+        day = closed_at.astimezone(STATEMENT_ZONE).date()
     content = "|".join(map(str, (day, *row.values())))
     digest = sha256(content.encode()).hexdigest()[:32]
     row["event_id"] = f"Lot:{digest}"

@@ -96,7 +96,8 @@ class MovementBook:
         if not judged:
             return
         changes = {closure.change_id for closure in judged}
-        since = min(closure.closed_at for closure in judged).date() - 2 * A_DAY
+        first_close = min(closure.closed_at for closure in judged)
+        since = first_close.date() - 2 * A_DAY
         followed = self.lake.movements.rows(since, one_of("change_id", changes), ["change_id"])
         if not followed.is_empty() or any(map(inferred_kind, judged)):
             self.update(judged=judged, since=since)
@@ -148,11 +149,9 @@ class MovementBook:
     def _held_last(self, keys: Collection[Key]) -> dict[Key, float]:
         """Return what was held last of some holdings, where a gateway or a statement says it."""
         are_named = one_of("conid", {conid for _account, conid in keys})
-        of_days = derived_rows(
-            self.lake.derived_table(DAILY_POSITIONS),
-            are_named,
-            columns=[*KEY, "position", "session_date"],
-        )
+        table = self.lake.derived_table(DAILY_POSITIONS)
+        columns = [*KEY, "position", "session_date"]
+        of_days = derived_rows(table, are_named, columns=columns)
         held = of_days.filter(pl.col("position") != 0).sort("session_date")
 
         names = [*KEY, "before", "after", "seen_at"]

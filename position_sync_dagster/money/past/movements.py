@@ -334,7 +334,8 @@ def counting_movements(
     for movement in movements:
         newest = _newest_of(covering[movement.account, movement.section], movement.day)
         if movement.source is MovementSource.STATEMENT:
-            is_late = newest is None or (movement.stated_at or NEVER) > (newest.stated_at or NEVER)
+            stated_at = movement.stated_at or NEVER
+            is_late = newest is None or stated_at > (newest.stated_at or NEVER)
             if is_late or (newest is not None and newest.name == movement.stated_by):
                 stated.append(movement)
         elif _may_be_unnamed(movement, newest, covering):

@@ -108,7 +108,8 @@ def held_before(
         changes: Rows of `position_changes`: account, conid, before, average_cost, seen_at, since.
     """
     is_timed = col.at.is_not_null()
-    about = pl.coalesce("at", col.day.cast(pl.Datetime("us", "UTC")) + TRADED)
+    midnight = col.day.cast(pl.Datetime("us", "UTC"))
+    about = pl.coalesce("at", midnight + TRADED)
     tolerance = pl.when(is_timed).then(SLACK).otherwise(A_DAY)
     moved = movements.filter(col.quantity != 0).select(*KEY, about=about, tolerance=tolerance)
     first = moved.sort("about").unique(KEY, keep="first")
@@ -142,7 +143,8 @@ class RememberedParts:
     ) -> list[OwnedPart]:
         """Return what `attributed` says of these movements."""
         by_conid = movements.select("conid", print=movements.hash_rows()).group_by("conid")
-        prints = dict(by_conid.agg(col.print.sort().implode().hash()).iter_rows())
+        print_of_contract = col.print.sort().implode().hash()
+        prints = dict(by_conid.agg(print_of_contract).iter_rows())
         legs_of = grouped(attrgetter("conid"), legs)
         before_of = grouped(lambda item: item[0][1], (*before.items(), *costs.items()))
 
@@ -180,7 +182,8 @@ def remembered_parts(_lake: MoneyLake) -> RememberedParts:
 
 def _connected(movements: pl.DataFrame) -> list[tuple[int, ...]]:
     """Return the contracts in groups: options with what they delivered, and those of one action."""
-    numbers = {conid: number for number, conid in enumerate(movements["conid"].unique().sort())}
+    all_conids = movements["conid"].unique().sort()
+    numbers = {conid: number for number, conid in enumerate(all_conids)}
     groups = Groups(len(numbers))
     for option, other in _deliveries(movements).iter_rows():
         if other in numbers:

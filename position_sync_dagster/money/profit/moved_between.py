@@ -137,7 +137,8 @@ def _as_quantities_say(
     included: pl.DataFrame, start: pl.DataFrame, end: pl.DataFrame
 ) -> pl.DataFrame:
     """Return movements where those near a close are before it or after it as the quantities say."""
-    joined = included.join(_turned(_sums_near(included), _changes(start, end)), on=KEY, how="left")
+    turned = _turned(_sums_near(included), _changes(start, end))
+    joined = included.join(turned, on=KEY, how="left")
     before_end = col.before_end ^ (col.near_end & col.turn_end)
     before_start = col.before_start ^ (col.near_start & col.turn_start)
     return joined.with_columns(before_end=before_end, before_start=before_start)
@@ -148,7 +149,8 @@ def _changes(start: pl.DataFrame, end: pl.DataFrame) -> pl.DataFrame:
     first = start.select(*KEY, first="position")
     held = first.join(end.select(*KEY, last="position"), on=KEY, how="full", coalesce=True)
     # A holding without a row at one end was not held then.
-    return held.select(*KEY, change=col.last.fill_null(0.0) - col.first.fill_null(0.0))
+    change = col.last.fill_null(0.0) - col.first.fill_null(0.0)
+    return held.select(*KEY, change=change)
 
 
 def _sums_near(included: pl.DataFrame) -> pl.DataFrame:

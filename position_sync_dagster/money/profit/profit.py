@@ -351,7 +351,8 @@ def _both_ends(start: pl.DataFrame, end: pl.DataFrame, by: Sequence[str]) -> pl.
     """Return each holding with its state at the beginning (`…_0`) and at the end (`…_1`)."""
     state = pl.col(_STATE)
     first = start.select(*by, *_TERMS, state.name.suffix("_0"))
-    return _joined(first, end.select(*by, *_TERMS, state.name.suffix("_1")), by)
+    last = end.select(*by, *_TERMS, state.name.suffix("_1"))
+    return _joined(first, last, by)
 
 
 def _joined(rows: pl.DataFrame, more: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
@@ -425,7 +426,8 @@ def _with_movements(
 def _with_values(rows: pl.DataFrame) -> pl.DataFrame:
     """Return holdings with their values, those of one unit, and what no movement explains."""
     values = rows.with_columns(value_0=_value_at("_0"), value_1=_value_at("_1"))
-    units = values.with_columns(unit_0=_unit("_0"), unit_1=pl.coalesce(_unit("_1"), "last_unit"))
+    unit_at_end = pl.coalesce(_unit("_1"), "last_unit")
+    units = values.with_columns(unit_0=_unit("_0"), unit_1=unit_at_end)
 
     missing = col.position_1 - col.position_0 - col.quantity
     return units.with_columns(missing=missing, brought=_brought())
@@ -537,7 +539,8 @@ def _moves_by_greeks(days: float) -> dict[str, pl.Expr]:
 
 def _unexplained(is_known: pl.Expr) -> pl.Expr:
     """Return the value of what came or went without a movement: how much is not explained."""
-    value_missing = pl.when(IS_MISSING).then(col.missing * pl.coalesce("unit_1", "unit_0"))
+    unit = pl.coalesce("unit_1", "unit_0")
+    value_missing = pl.when(IS_MISSING).then(col.missing * unit)
     return pl.when(is_known).then("unexplained").otherwise(value_missing)
 
 
@@ -621,7 +624,8 @@ def by_strategy(rows: pl.DataFrame) -> pl.DataFrame:
         why_unknown=reasons.str.join("; "),
     )
     texts_or_null = pl.col("unexplained_legs", "why_unknown").replace("", None)
-    repricing = pl.when(pl.all_horizontal(pl.col(BY_GREEKS).is_not_null())).then("repricing")
+    are_carried = pl.all_horizontal(pl.col(BY_GREEKS).is_not_null())
+    repricing = pl.when(are_carried).then("repricing")
     return sums.with_columns(texts_or_null, repricing=repricing).sort(by)
 
 

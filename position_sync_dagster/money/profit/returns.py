@@ -325,7 +325,8 @@ def read_returns(
             for since_day, day in pairwise(sessions)
             if first_booked <= day <= last_booked
         )
-    return [row for period in dict.fromkeys((Period.ALL, by)) for row in returns_of(days, period)]
+    periods = dict.fromkeys((Period.ALL, by))
+    return [row for period in periods for row in returns_of(days, period)]
 
 
 def _booked(books: pl.DataFrame) -> list[dict[date, Mapping[str, Any]]]:

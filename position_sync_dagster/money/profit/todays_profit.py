@@ -223,7 +223,8 @@ def explained(
 def _present_rows(book: Book) -> pl.DataFrame:
     """Return the open holdings with the columns that `explain_holdings` reads."""
     open_holdings = book.priced.filter(col.position != 0)
-    magnifiers = book.split.parts.unique(KEY).select(*KEY, col.magnifier.cast(pl.Float64))
+    whole_holdings = book.split.parts.unique(KEY)
+    magnifiers = whole_holdings.select(*KEY, col.magnifier.cast(pl.Float64))
     return open_holdings.join(magnifiers, on=KEY, how="left", maintain_order="left")
 
 
@@ -318,7 +319,8 @@ def _explained_parts(parts: pl.DataFrame) -> dict[str, Any]:
         *explaining, unexplained = PARTS
         for name in explaining:
             sums[name] = cents(float(counted[name].sum()))
-        sums[unexplained] = cents(profit - sum(sums[name] for name in explaining))
+        explained_sum = sum(sums[name] for name in explaining)
+        sums[unexplained] = cents(profit - explained_sum)
         sums |= _greeks_that_carry(counted)
         largest = _largest(counted, [name for name in PARTS if sums[name] is not None])
 
@@ -337,7 +339,8 @@ def _explained_parts(parts: pl.DataFrame) -> dict[str, Any]:
 
 def _greeks_that_carry(counted: pl.DataFrame) -> dict[str, float | None]:
     """Return the parts that are null, since the legs whose greeks are known do not carry them."""
-    greeks = counted.select(**{name: sum_of_greek(name) for name in BY_GREEKS}).row(0, named=True)
+    sums = {name: sum_of_greek(name) for name in BY_GREEKS}
+    greeks = counted.select(**sums).row(0, named=True)
     lacking = [name for name, amount in greeks.items() if amount is None]
     return dict.fromkeys([*lacking, "repricing"] if lacking else [])
 

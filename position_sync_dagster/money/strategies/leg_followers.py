@@ -134,7 +134,8 @@ def rolls_to_follow(lake: MoneyLake, settings: Settings, now: datetime) -> Follo
     refused: list[str] = []
     for leg in legs_that_follow:
         name = f"{leg.strategy_id}: {contract_name(leg)}"
-        refused.extend(f"{name}: {unclear}" for unclear in unclear_rolls if _is_among(leg, unclear))
+        concerned = [unclear for unclear in unclear_rolls if _is_among(leg, unclear)]
+        refused.extend(f"{name}: {unclear}" for unclear in concerned)
 
         rolls_of_leg = [roll for roll in rolls if _is_of(leg, roll)]
         if not rolls_of_leg:
