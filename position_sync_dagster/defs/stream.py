@@ -444,7 +444,8 @@ def _crashed(run: JobRun) -> bool:
 
 def _describe(run: JobRun, owner: GatewaySession | None, now: datetime) -> str:
     if owner is None or owner.run_id != run.run_id:
-        return f"run {run.run_id[:8]} is {run.state.value.lower().replace('_', ' ')}"
+        state = run.state.value.lower().replace("_", " ")
+        return f"run {run.run_id[:8]} is {state}"
     left_s = (owner.expires_at - now).total_seconds()
     return f"run {run.run_id[:8]} is {owner.state.value.lower()}, its lease holds {left_s:.0f} s"
 

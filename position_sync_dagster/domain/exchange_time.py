@@ -262,7 +262,8 @@ def _at(day: date, clock: str, zone: tzinfo) -> datetime:
     if clock == "2400":
         day += timedelta(days=1)
         clock = "0000"
-    local = datetime.combine(day, time(int(clock[:2]), int(clock[2:])), zone)
+    at = time(int(clock[:2]), int(clock[2:]))
+    local = datetime.combine(day, at, zone)
     return local.astimezone(UTC)
 
 

@@ -160,7 +160,8 @@ def has_moved(before: BrokerPosition, now: BrokerPosition, *, part: float, amoun
     value = before.market_value
     if value is None or now.market_value is None:
         return value != now.market_value
-    by, least = abs(now.market_value - value), max(part * abs(value), amount)
+    by = abs(now.market_value - value)
+    least = max(part * abs(value), amount)
     if by >= least or _is_known(before) != _is_known(now) or _other_unit(before, now):
         return True
     daily = (before.daily_pnl, now.daily_pnl)

@@ -157,12 +157,9 @@ class BrokerPositionsTable:
         def step(handle: DeltaTable) -> int:
             owner = None if session is None else (gateway_id, session.fencing_token)
             storage.bind(handle, self.table.path, _modes_of(rows), owner)
-            storage.write(
-                handle,
-                _numbered(rows, handle),
-                _commit_info(session),
-                predicate=_rows_of(gateway_id),
-            )
+            numbered = _numbered(rows, handle)
+            predicate = _rows_of(gateway_id)
+            storage.write(handle, numbered, _commit_info(session), predicate=predicate)
             self._replaced[gateway_id] = self._base(handle, session)
             return handle.version()
 

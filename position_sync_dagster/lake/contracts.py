@@ -53,7 +53,8 @@ class ContractsTable:
         return self._details(wanted)
 
     def _details(self, only: pl.Expr) -> dict[int, ContractDetails]:
-        with_details = self.table.rows(only).filter(pl.col("symbol").is_not_null())
+        has_details = pl.col("symbol").is_not_null()
+        with_details = self.table.rows(only).filter(has_details)
         return {
             details.conid: details for details in schema.records_of(ContractDetails, with_details)
         }

@@ -139,7 +139,8 @@ def _of_days(table: Table, days: Iterable[date]) -> tuple[str, pl.Expr]:
     """Return the predicate of the rows of these days, and which data files have them."""
     [name] = table.spec.partition_by
     wanted = sorted(days)
-    listed = ", ".join([f"'{day.isoformat()}'" for day in wanted])
+    literals = [f"'{day.isoformat()}'" for day in wanted]
+    listed = ", ".join(literals)
     has_day = pl.col(f"partition.{name}").is_in(wanted)
     return f"{name} IN ({listed})", has_day
 

@@ -140,7 +140,8 @@ class AddedRows:
         """Return the place behind the rows of a version."""
         ledger = _ledger(handle)
         added = added_by(self._table, storage.data_files(handle), version)
-        last = added.select("update_id", _AT).sort("update_id").tail(1).collect()
+        in_order = added.select("update_id", _AT).sort("update_id")
+        last = in_order.tail(1).collect()
         if last.is_empty():
             return Place(ledger, version, "")
 

@@ -59,7 +59,8 @@ def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, p
 
     wanted = pl.Series("request_id", ids, dtype=pl.String)
     chosen = storage.in_bucket(FAILED) & storage.may_have_one_of("request_id", wanted)
-    rows = snapshot.finished(chosen).filter(pl.col("request_id").is_in(ids), bucket=FAILED)
+    is_wanted = pl.col("request_id").is_in(ids)
+    rows = snapshot.finished(chosen).filter(is_wanted, bucket=FAILED)
     in_order = wanted.to_frame().join(rows, on="request_id", how="left", maintain_order="left")
 
     parts = rows.get_column("part").unique()
@@ -254,7 +255,8 @@ class SyncQueue:
     def beginning_with(self, prefix: str) -> list[QueuedPosition]:
         """Read the live and finished requests whose id begins with a prefix."""
         live = self.store.snapshot().live
-        finished = self.store.finished(storage.may_have("request_id", prefix, prefix + schema.LAST))
+        chosen = storage.may_have("request_id", prefix, prefix + schema.LAST)
+        finished = self.store.finished(chosen)
 
         is_wanted = pl.col("request_id").str.starts_with(prefix)
         requests = pl.concat([live, finished]).filter(is_wanted)

@@ -276,8 +276,9 @@ def append_rows(
         version = handle.version() + 1
         # Rows that were copied from another table may have greater versions.
         ledger_version = max(version, last_added(present) + 1)
+        committed_at = moment(clock())
         rows = rows.with_columns(
-            ledger_version=pl.lit(ledger_version, pl.Int64), committed_at=moment(clock())
+            ledger_version=pl.lit(ledger_version, pl.Int64), committed_at=committed_at
         )
         storage.write(handle, rows, commit_info, [Transaction(table.spec.name, version)])
         return AppendResult(version=handle.version(), rows=rows.height, batch_id=batch_id)

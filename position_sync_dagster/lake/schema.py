@@ -222,14 +222,8 @@ class TableSpec:
             column = self.described[name]
             is_checked = name in self.key and not may_lack_its_key
             nullable = column.nullable or not is_checked
-            fields.append(
-                Field(
-                    name,
-                    PrimitiveType(kind),
-                    nullable=nullable,
-                    metadata={"comment": column.description},
-                )
-            )
+            comment = {"comment": column.description}
+            fields.append(Field(name, PrimitiveType(kind), nullable=nullable, metadata=comment))
         return Schema(fields)
 
     @property
@@ -737,9 +731,11 @@ def new_ids(now: datetime, count: int) -> list[str]:
     files.
     """
     first = _milliseconds(now) << 12
-    return [
-        _uuid(first + number, int.from_bytes(os.urandom(8)), version=7) for number in range(count)
-    ]
+    ids: list[str] = []
+    for number in range(count):
+        random = int.from_bytes(os.urandom(8))
+        ids.append(_uuid(first + number, random, version=7))
+    return ids
 
 
 def id_prefix(at: datetime) -> str:

@@ -296,7 +296,8 @@ class SyncRegistry:
 
         result = self._memberships.change(change_rows, {"action": action})
         self.refresh()
-        logger.info("%s: %d legs are active", action, len(self.legs) + len(self.unresolved))
+        count = len(self.legs) + len(self.unresolved)
+        logger.info("%s: %d legs are active", action, count)
         return result
 
 

@@ -208,11 +208,8 @@ class LakeValues:
                 remedy="Nothing to do: the requests wait, and none is lost or marked FAILED.",
             )
 
-        coverage = Coverage(
-            complete=all(complete),
-            covered=covered,
-            unavailable=frozenset(chain.from_iterable(unavailable.values())),
-        )
+        accounts = frozenset(chain.from_iterable(unavailable.values()))
+        coverage = Coverage(complete=all(complete), covered=covered, unavailable=accounts)
         return pl.concat(current), coverage
 
     async def close(self) -> None:

@@ -678,7 +678,8 @@ async def enqueue_monitored(lake: Lake, settings: Settings) -> list[str]:
     """
     await lake.registry.refresh()
     is_followed = pl.col("sec_type").is_in(list(settings.sec_types))
-    held = all_broker_rows(lake, settings).filter(pl.col("position") != 0, is_followed)
+    is_held = pl.col("position") != 0
+    held = all_broker_rows(lake, settings).filter(is_held, is_followed)
 
     requests = []
     for account, conid, symbol in held.select("account", "conid", "symbol").iter_rows():

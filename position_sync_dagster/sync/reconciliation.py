@@ -81,9 +81,8 @@ class PositionReconciler:
             details: The known contract details by conid; each leg is compared with them.
         """
         rows = update_rows(list(latest))
-        return self._compare(
-            broker_rows(snapshot, None), rows, legs, Coverage(complete=complete), details or {}
-        )
+        coverage = Coverage(complete=complete)
+        return self._compare(broker_rows(snapshot, None), rows, legs, coverage, details or {})
 
     def _compare(
         self,

@@ -246,7 +246,8 @@ def may_have_one_of(column: str, values: pl.Series) -> pl.Expr:
     behind = ordered.search_sorted(greatest, side="right")
     overlaps = behind > ordered.search_sorted(pl.col(f"min.{column}"))
     # A null among the statistics sorts before all values.
-    return overlaps | pl.any_horizontal(pl.col(f"min.{column}", f"max.{column}").is_null())
+    has_no_bound = pl.col(f"min.{column}", f"max.{column}").is_null()
+    return overlaps | pl.any_horizontal(has_no_bound)
 
 
 def files_in(handle: DeltaTable, **partition: str) -> pl.DataFrame:
@@ -500,9 +501,12 @@ class Table:
         They come in no particular order.
         """
         names = columns or list(self.spec.columns)
-        return self.read(
-            lambda files: self.scan_files(files.filter(chosen)).filter(only).select(names).collect()
-        )
+
+        def step(files: pl.DataFrame) -> pl.DataFrame:
+            rows = self.scan_files(files.filter(chosen)).filter(only)
+            return rows.select(names).collect()
+
+        return self.read(step)
 
     def count(self) -> int:
         """Count the rows, from the log alone."""
@@ -732,7 +736,8 @@ def _merge_parts(table: Table, small_bytes: int, handle: DeltaTable) -> int:
     """Merge the small finished parts of one bucket; return how many files."""
     files = data_files(handle).filter(~in_bucket(schema.LIVE))
     by_part = ["partition.bucket", "partition.part"]
-    sizes = files.group_by(by_part).agg(pl.col("size_bytes").sum(), pl.len().alias("files"))
+    size = pl.col("size_bytes").sum()
+    sizes = files.group_by(by_part).agg(size, pl.len().alias("files"))
     small = sizes.filter(pl.col("size_bytes") < small_bytes)
     many = small.filter(pl.len().over("partition.bucket") >= COMPACT_FROM).sort(by_part)
     if many.is_empty():
@@ -773,7 +778,8 @@ def _merge_in_order(table: Table, small_bytes: int, handle: DeltaTable) -> int:
         within = within.filter(pl.col(f"partition.{name}").eq_missing(value))
 
     stored = table.scan_stored(within)
-    rows = stored.filter(pl.col(spec.order).is_between(begin, end)).sort(spec.order).collect()
+    is_within = pl.col(spec.order).is_between(begin, end)
+    rows = stored.filter(is_within).sort(spec.order).collect()
     write(handle, rows, {"action": "compact"}, predicate=" AND ".join(terms))
     return int(run["files"])
 
@@ -785,7 +791,8 @@ def _runs_of_small_files(
     first = f"min.{spec.order}"
     last = f"max.{spec.order}"
     keys = [f"partition.{name}" for name in spec.partition_by]
-    ordered = files.filter(pl.col(first).is_not_null(), pl.col(f"null_count.{spec.order}") == 0)
+    has_no_null = pl.col(f"null_count.{spec.order}") == 0
+    ordered = files.filter(pl.col(first).is_not_null(), has_no_null)
 
     is_small = pl.col("size_bytes") < small_bytes
     in_runs = ordered.sort(*keys, first, last).with_columns(_run=(~is_small).cum_sum())

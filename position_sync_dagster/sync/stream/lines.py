@@ -299,7 +299,9 @@ class StreamLines:
         """Return a time of the monotonic clock as text, with its day if that is another one."""
         now = self.context.clock()
         at = now + timedelta(seconds=at_s - self.context.monotonic())
-        return f"{at:%H:%M} UTC" if at.date() == now.date() else f"{at:%Y-%m-%d %H:%M} UTC"
+        if at.date() == now.date():
+            return f"{at:%H:%M} UTC"
+        return f"{at:%Y-%m-%d %H:%M} UTC"
 
     def _names(self, conids: Iterable[int]) -> str:
         return few(dict.fromkeys(map(self.contracts.name, conids)), NAMED)

@@ -445,9 +445,8 @@ class Publisher:
         holdings = {key: self._published[key] for key in keys if key in self._published}
         if not holdings:
             return 0
-        await self.queue.insert_many(
-            [_request(holding, routes.get(key), reason) for key, holding in holdings.items()]
-        )
+        requests = [_request(holding, routes.get(key), reason) for key, holding in holdings.items()]
+        await self.queue.insert_many(requests)
         self.announced.record(holdings.values())
         self.context.counts.enqueued += len(holdings)
         return len(holdings)

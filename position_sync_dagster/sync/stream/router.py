@@ -484,7 +484,8 @@ class Router:
         await self._read_registry(feed, first=first)
         self.contracts.follow(self.registry.legs)
         self.lines.follow(connection)
-        is_stale = self._as_of(feed.book) != self._routed_as_of or self.lines.are_due(connection)
+        has_changed = self._as_of(feed.book) != self._routed_as_of
+        is_stale = has_changed or self.lines.are_due(connection)
         if first or is_stale or self.routes.unqueued:
             await self._reroute(connection)
         if first:
