@@ -146,7 +146,8 @@ def _positions(source: PageFigures, query: PositionsQuery, now: datetime) -> dic
 
 def _positions_csv(source: PageFigures, _query: NoQuery, now: datetime) -> str:
     """Return the open positions as CSV; unknown cells are empty, texts begin no formula."""
-    rows = amounts_in_cents(source.figures(now).positions.select(COLUMNS)).unnest("greeks")
+    positions = source.figures(now).positions.select(COLUMNS)
+    rows = amounts_in_cents(positions).unnest("greeks")
     return csv_of(rows.columns, rows.iter_rows())
 
 
@@ -199,8 +200,8 @@ def _what_if(source: PageFigures, query: WhatIfQuery, now: datetime) -> dict[str
 
 def _payoff(source: PageFigures, query: PayoffQuery, now: datetime) -> dict[str, Any]:
     book, legs = source.risk(now)
-    rows = [payoff.row for payoff in payoffs(legs.of_strategy(query.strategy), leg_notes(book))]
-    return {"at": book.now, "payoffs": rows}
+    of_strategies = payoffs(legs.of_strategy(query.strategy), leg_notes(book))
+    return {"at": book.now, "payoffs": [payoff.row for payoff in of_strategies]}
 
 
 def _campaigns(source: PageFigures, query: CampaignsQuery, _now: datetime) -> dict[str, Any]:

@@ -77,7 +77,8 @@ class MetricsPage:
 
     def _read(self, now: datetime) -> CollectorRegistry:
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Collected(metrics_of(self._figures(now), self._rows.read())))
+        metrics = metrics_of(self._figures(now), self._rows.read())
+        registry.register(_Collected(metrics))
         return registry
 
 

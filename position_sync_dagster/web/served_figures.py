@@ -177,7 +177,8 @@ class PageFigures:
 
     def curves(self, now: datetime) -> dict[str, Any]:
         """Return the curves of the day that ends with the moment of the figures; blocks."""
-        return dict(plain(shown_curves(read_curves(self.lake, self.figures(now).book, A_DAY))))
+        curves = read_curves(self.lake, self.figures(now).book, A_DAY)
+        return dict(plain(shown_curves(curves)))
 
     def _moved(self, figures: Figures) -> dict[str, Any]:
         """Return what would be gained if prices moved, and what to decide; or what is wrong."""

@@ -122,7 +122,8 @@ class Book:
         of_rows = (self.priced, self.reported)
         accounts = {account for rows in of_rows for account in rows["account"].unique()}
         symbols = {symbol for rows in of_rows for symbol in rows["symbol"].unique()}
-        symbols |= {leg.symbol for leg in self.legs} | {*self.closes.rows["symbol"].drop_nulls()}
+        symbols |= {leg.symbol for leg in self.legs}
+        symbols |= {*self.closes.rows["symbol"].drop_nulls()}
         # A strategy may have a holding without a leg: what an option of it delivered.
         owners = {leg.strategy_id for leg in self.legs} | {*self.split.parts["strategy_id"]}
         return KnownNames(
@@ -337,7 +338,8 @@ def _closes_and_contracts(lake: MoneyLake, _versions: tuple[int, ...]) -> Closes
 
 def _contracts_of(lake: MoneyLake, legs: Iterable[ActiveContract]) -> dict[int, ContractDetails]:
     """Return the contracts of legs, and of all that are quoted in cents."""
-    return lake.contracts.quoted_in_cents() | lake.contracts.get({leg.conid for leg in legs})
+    conids = {leg.conid for leg in legs}
+    return lake.contracts.quoted_in_cents() | lake.contracts.get(conids)
 
 
 def read_book(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
@@ -669,6 +671,7 @@ def _curves_of_strategies(holdings: pl.DataFrame, book: Book) -> list[dict[str, 
     slot = shortest if isinstance(shortest, timedelta) else LONGEST_STEP
     curves = []
     for name, currency, slots, profits in by_strategy.agg("slot", "profit").iter_rows():
-        points = with_gaps([*zip(slots, profits, strict=True)], max(LONGEST_STEP, 1.5 * slot))
+        longest = max(LONGEST_STEP, 1.5 * slot)
+        points = with_gaps([*zip(slots, profits, strict=True)], longest)
         curves.append({"name": name, "currency": currency, "points": points})
     return curves

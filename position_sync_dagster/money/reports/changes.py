@@ -361,8 +361,10 @@ def _are_traded(changes: Iterable[PositionChange], movements: Iterable[Movement]
     """Return whether trades are all that changed a holding, whenever they were made."""
     steps = [change.by for change in changes]
     traded = [movement.quantity or 0.0 for movement in movements if movement.kind in TRADES]
-    bought = sum(max(step, 0.0) for step in steps) - sum(max(size, 0.0) for size in traded)
-    sold = sum(min(step, 0.0) for step in steps) - sum(min(size, 0.0) for size in traded)
+    rises = sum(max(step, 0.0) for step in steps)
+    falls = sum(min(step, 0.0) for step in steps)
+    bought = rises - sum(max(size, 0.0) for size in traded)
+    sold = falls - sum(min(size, 0.0) for size in traded)
     return abs(bought) < NEGLIGIBLE and abs(sold) < NEGLIGIBLE
 
 

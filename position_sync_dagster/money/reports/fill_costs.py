@@ -245,9 +245,8 @@ def read_fill_costs(
         since: The first trading day; None: any.
     """
     zone = exchange_days(settings.calendar, date.min, date.min).zone
-    trades = [
-        part for part in CampaignBook(lake, settings).parts if part.is_trade and part.quantity
-    ]
+    parts_of_all = CampaignBook(lake, settings).parts
+    trades = [part for part in parts_of_all if part.is_trade and part.quantity]
     fills = []
     for parts in grouped(attrgetter("key"), trades).values():
         taken_back = cancelled_ids([part.movement for part in parts])

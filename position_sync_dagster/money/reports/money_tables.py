@@ -177,7 +177,8 @@ def positions_table(rows: pl.DataFrame, book: Book) -> tuple[list[Row], int]:
     lines = _position_rows(rows)
     shown_names = set().union(*lines)
     summed_names = [name for name in _SUMMED if name in shown_names]
-    totals = summed(book.split.parts.join(rows, on=KEY, how="semi"), ["currency"], book.now)
+    parts = book.split.parts.join(rows, on=KEY, how="semi")
+    totals = summed(parts, ["currency"], book.now)
     of_totals = [_total_row(total, summed_names, book.now) for total in totals.to_dicts()]
     return [*lines, *of_totals], totals.height
 

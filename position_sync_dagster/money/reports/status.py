@@ -164,7 +164,8 @@ class Status(LoginStatus):
         reason, _separator, _others = (self.session_detail or NO_FREE_LINE).partition("; ")
         if QUEUED in reason:
             return reason
-        return f"{count} {'leg' if count == 1 else 'legs'} {QUEUED}: {reason}"
+        noun = "leg" if count == 1 else "legs"
+        return f"{count} {noun} {QUEUED}: {reason}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; times as ISO 8601."""

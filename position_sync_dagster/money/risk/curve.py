@@ -296,8 +296,10 @@ def _prices(
         lowest, highest = min(*strikes, spot), max(*strikes, spot)
         span = max(highest - lowest, LEAST_SPAN * spot)
         around = EXPECTED_MOVES * (move or span)
-        low = min(lowest - span / 4, max(spot - around, lowest - span))
-        high = max(highest + span / 4, min(spot + around, highest + span))
+        reach_below = max(spot - around, lowest - span)
+        reach_above = min(spot + around, highest + span)
+        low = min(lowest - span / 4, reach_below)
+        high = max(highest + span / 4, reach_above)
 
     # To a part of the price, so that the prices stay where they are while time passes.
     step = spot / 100
@@ -333,7 +335,8 @@ def _greeks_along(legs: PricedLegs, moves: model.Array, shift: Point) -> dict[st
     terms = legs.options
     options = list(terms)
     if options:
-        priced = as_options([*terms.values()], repeat(legs.given.now), spot[options].tolist())
+        spot_of_options = spot[options].tolist()
+        priced = as_options([*terms.values()], repeat(legs.given.now), spot_of_options)
         later = priced.later(shift.days)
         shifted = parts["implied_vol"].to_numpy()[options] + shift.vol / 100
         volatility = shifted.clip(model.LOWEST_VOLATILITY, model.HIGHEST_VOLATILITY)

@@ -173,7 +173,8 @@ def _expires_at(leg: PricedLeg, legs: PricedLegs) -> datetime | None:
     """Return when a leg expires, in New York; None: never, or it is not known."""
     if leg.delivered is not None:
         return leg.delivered.expires_at.astimezone(NEW_YORK)
-    moment = expires_at(leg.row["expiry"], legs.given.details.get(leg.row["conid"]))
+    details = legs.given.details.get(leg.row["conid"])
+    moment = expires_at(leg.row["expiry"], details)
     if moment is None:
         return None
     return moment.astimezone(NEW_YORK)

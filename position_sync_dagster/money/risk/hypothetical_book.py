@@ -193,7 +193,8 @@ class HypotheticalBook:
         leg = pl.when(col.leg < 0).then(col.leg + unclaimed).otherwise(claimed)
         conid = col.conid.replace(self._held_as)
         holding = (col.holding + self.book.priced.height).cast(parts.schema["holding"])
-        return Split(opened.parts.with_columns(leg, conid, holding), opened.legs.with_columns(leg))
+        parts = opened.parts.with_columns(leg, conid, holding)
+        return Split(parts, opened.legs.with_columns(leg))
 
     def _fill(self, trade: ProposedTrade, row: NewRow) -> Fill:
         """Return a trade with the price at which it is done."""
@@ -340,9 +341,8 @@ class HypotheticalBook:
     def _is_of_index(self, leg: PricedLeg) -> bool:
         """Return whether a leg is an option on an index, which has no shares."""
         details = self.legs.given.details.get(leg.row["conid"])
-        return leg.row["symbol"] in WITHOUT_CARRY or (
-            details is not None and details.under_sec_type == "IND"
-        )
+        is_said_so = details is not None and details.under_sec_type == "IND"
+        return leg.row["symbol"] in WITHOUT_CARRY or is_said_so
 
     def _priced_option(
         self, trade: ProposedTrade, row: NewRow, similar: PricedLeg
@@ -421,7 +421,8 @@ class HypotheticalBook:
         """Return the divisor from quoted prices to the currency: that of a held part, if any."""
         sec_type = row["sec_type"]
         alike = _QUOTED_ALIKE if sec_type in _QUOTED_ALIKE else {sec_type}
-        parts = self.legs.parts.filter(col.sec_type.is_in(alike), symbol=row["symbol"])
+        is_quoted_alike = col.sec_type.is_in(alike)
+        parts = self.legs.parts.filter(is_quoted_alike, symbol=row["symbol"])
         return next(iter(parts["magnifier"].drop_nulls()), None)
 
 

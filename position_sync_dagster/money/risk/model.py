@@ -401,7 +401,8 @@ def implied_volatility(
     is_near_least = value <= least + ROUNDING
     is_at_least = ~is_below & is_in_the_money & is_near_least
 
-    volatility, vega = _search(options, value, spot, near, ~is_below & ~is_at_least, steps)
+    is_asked = ~is_below & ~is_at_least
+    volatility, vega = _search(options, value, spot, near, is_asked, steps)
     is_above_lowest = volatility > 1.001 * LOWEST_VOLATILITY
     is_below_highest = volatility < HIGHEST_VOLATILITY / 1.001
     is_inner = is_above_lowest & is_below_highest

@@ -244,7 +244,8 @@ def _profit_of(
     options = [(leg, leg.delivered) for leg in legs if leg.delivered is not None]
     ending = [(leg.size, terms) for leg, terms in options if _expiry_of(leg) == expiry]
     linear = sum(leg.size for leg in legs if leg.delivered is None)
-    slope = linear + sum(size for size, terms in ending if terms.side > 0)
+    calls = sum(size for size, terms in ending if terms.side > 0)
+    slope = linear + calls
     corners = sorted({0.0, *(terms.strike for _leg, terms in options)})
     profit = _Profit(
         cost=sum(leg.quantity * leg.row["average_cost"] for leg in legs) - realised,
@@ -267,7 +268,8 @@ def _profit_of(
     days = (max(first_end, now) - now) / timedelta(days=1)
     # The forecast of a dividend is a part of the price; without a price it stays an amount.
     spots = [leg.row["spot"] or terms.strike for leg, terms in later]
-    living = as_options([terms for _leg, terms in later], repeat(now), spots).later(days)
+    today = as_options([terms for _leg, terms in later], repeat(now), spots)
+    living = today.later(days)
     sizes = np.array([leg.size for leg, _terms in later])
     volatility = np.array([leg.row["implied_vol"] for leg, _terms in later])
 

@@ -107,8 +107,9 @@ class Fill:
         difference = round(unit_price - self.mark / row["multiplier"], PRICE_DIGITS)
         if not difference:
             return f"{verb} at the mark: {contract}"
-        side = f"{digits(abs(difference))} {'above' if difference > 0 else 'below'}"
-        return f"{verb} {side} the mark: {money_text(against_mark, row['currency'])}: {contract}"
+        side = "above" if difference > 0 else "below"
+        distance = f"{digits(abs(difference))} {side} the mark"
+        return f"{verb} {distance}: {money_text(against_mark, row['currency'])}: {contract}"
 
     def against_mark(self, quantity: float) -> float | None:
         """Return what a part of the trade gives or, below 0, costs; None: not known."""

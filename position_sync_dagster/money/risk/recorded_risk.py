@@ -91,7 +91,8 @@ def leg_notes(book: Book) -> dict[str, list[str]]:
             notes[row["strategy_id"]].append(row["difference"])
         elif not row["is_held"] and row["mismatch"] is None:
             leg = contract_name(book.legs[row["leg"]])
-            notes[row["strategy_id"]].append(f"{leg}: {row['closed'] or 'not held'}")
+            end = row["closed"] or "not held"
+            notes[row["strategy_id"]].append(f"{leg}: {end}")
     return notes
 
 

@@ -128,9 +128,10 @@ def _sides(
     by_group = grouped(_GROUP_OF, scenario_rows(legs, points, level))
     sides = {}
     for group, rows in by_group.items():
+        of_group = _NOTHING_SETTLED | more.get(group, {})
         for number, row in enumerate(rows):
             shown = {name: row[name] for name in _SHOWN}
-            sides[group, number] = (row, shown | _NOTHING_SETTLED | more.get(group, {}))
+            sides[group, number] = (row, shown | of_group)
     return sides
 
 
