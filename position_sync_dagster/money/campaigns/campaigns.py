@@ -291,7 +291,8 @@ class Groups:
 
     def members(self) -> list[list[int]]:
         """Return the numbers of each group."""
-        return list(map(sorted, {id(group): group for group in self._group_of}.values()))
+        groups = {id(group): group for group in self._group_of}
+        return list(map(sorted, groups.values()))
 
 
 # ---- what it had: its states

@@ -90,7 +90,8 @@ class Closes:
         is_part = is_nobody.any() & several
         is_divided = several | pl.col("is_unclear").any()
         divided = owners.group_by("at").agg(strategies, is_part=is_part, is_divided=is_divided)
-        named = pl.when(pl.col("owner").list.len() > 0).then("owner")
+        has_owners = pl.col("owner").list.len() > 0
+        named = pl.when(has_owners).then("owner")
         of_closes = divided.with_columns(strategies=named).drop("owner")
         return rows.join(of_closes, on="at", how="left", maintain_order="left").drop("at")
 
@@ -100,8 +101,10 @@ class Closes:
         ids = ("executions", "events", "change_id")
         listed = pl.concat_str(*ids, separator=",", ignore_nulls=True)
         rows = self.rows.with_row_index("at")
-        evidence = rows.select("at", *KEY, evidence=listed.str.split(",")).explode("evidence")
-        named = evidence.join(_owners_of_closes(self.parts), on=[*KEY, "evidence"])
+        evidence = rows.select("at", *KEY, evidence=listed.str.split(","))
+        named = evidence.explode("evidence").join(
+            _owners_of_closes(self.parts), on=[*KEY, "evidence"]
+        )
         return named.select("at", "owner", "is_unclear")
 
     @cached_property
@@ -155,7 +158,8 @@ class Closes:
         undivided = rows.with_columns(realized_pnl=profit_of_one)
         by_strategy = undivided.rename({"strategies": "name"}).explode("name")
         named = by_strategy.drop_nulls("name")
-        of_nobody = undivided.filter(pl.col("strategies").is_null() | pl.col("is_part"))
+        is_in_none = pl.col("strategies").is_null()
+        of_nobody = undivided.filter(is_in_none | pl.col("is_part"))
         unattributed = of_nobody.with_columns(name=pl.lit(UNATTRIBUTED))
 
         group = ("name", "account", "currency")
@@ -234,9 +238,11 @@ class Closes:
         """
         rows = self._with_strategies.reverse()
         if strategy is not None:
-            rows = rows.filter(pl.col("strategies").list.contains(pl.lit(strategy)))
+            is_of_strategy = pl.col("strategies").list.contains(pl.lit(strategy))
+            rows = rows.filter(is_of_strategy)
         if underlying is not None:
-            rows = rows.filter(pl.col("symbol").str.to_uppercase() == underlying.upper())
+            symbol = pl.col("symbol").str.to_uppercase()
+            rows = rows.filter(symbol == underlying.upper())
 
         shown = rows[:limit]
         closures = schema.records_of(Closure, shown)
@@ -305,7 +311,8 @@ def _unmoved(
     conids = {leg.conid for leg in legs if leg.account is None and leg.quantity is not None}
     is_claimed = schema.one_of("conid", conids)
     rows = lake.broker_positions.table.rows(is_claimed, columns=[*KEY, "position"])
-    unmoved = rows.filter(pl.col("position") != 0).join(movements, on=KEY, how="anti")
+    held = rows.filter(pl.col("position") != 0)
+    unmoved = held.join(movements, on=KEY, how="anti")
     return numbers_by_key(unmoved, "position")
 
 

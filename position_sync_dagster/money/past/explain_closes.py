@@ -163,11 +163,8 @@ class CloseExplainer:
 
         Breaks of closes before the window stay as they are.
         """
-        waiting = [
-            closure
-            for closure in closures
-            if closure.needs_person and elapsed(closure.closed_at, now) >= GRACE
-        ]
+        of_person = [closure for closure in closures if closure.needs_person]
+        waiting = [closure for closure in of_person if elapsed(closure.closed_at, now) >= GRACE]
         waiting.sort(key=attrgetter("closed_at"))
 
         keys = set(closes.select(KEY).iter_rows())

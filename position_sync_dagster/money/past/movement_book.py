@@ -158,7 +158,8 @@ class MovementBook:
         changes = self.lake.position_changes.rows(None, are_named, names).sort("seen_at")
         last = pl.when(pl.col("after") == 0).then("before").otherwise("after")
         # The later of two rows of a holding counts: a gateway knows it of any moment.
-        rows = pl.concat([held.select(*KEY, "position"), changes.select(*KEY, position=last)])
+        changed = changes.select(*KEY, position=last)
+        rows = pl.concat([held.select(*KEY, "position"), changed])
         return {(account, conid): position for account, conid, position in rows.iter_rows()}
 
     def _reported(self, since: date | None) -> list[Execution]:
@@ -204,7 +205,8 @@ class MovementBook:
             magnifiers = magnifiers_of(rows) | magnifiers
 
         first = min(days, default=date(2000, 1, 1)) - LONGEST_HOLIDAYS
-        calendar = exchange_days(self.calendar, first, max(days, default=first) + LONGEST_HOLIDAYS)
+        last = max(days, default=first) + LONGEST_HOLIDAYS
+        calendar = exchange_days(self.calendar, first, last)
         return Terms(
             session_of=_session_in(calendar),
             zone=calendar.zone,

@@ -220,7 +220,8 @@ def join_rows(
 
     later = _traded_later(pairs, traded)
     present = pl.concat([fresh.select(KEY), later])
-    rows = pl.concat([fresh, stated.join(present, on=KEY, how="anti")]).sort(KEY)
+    stated_alone = stated.join(present, on=KEY, how="anti")
+    rows = pl.concat([fresh, stated_alone]).sort(KEY)
 
     unexplained = pairs.join(later, on=KEY, how="anti")
     differing = _differing(unexplained, band).sort(KEY)

@@ -33,7 +33,8 @@ def known_accounts(lake: MoneyLake) -> set[str]:
     recorded = lake.updates.sync.latest().select("account")
     changed = lake.position_changes.table.rows(columns=["account"])  # also what closed long ago
     valued = lake.account_values.latest().select("account")
-    return set(pl.concat([held, recorded, changed, valued]).get_column("account").unique()) - {""}
+    rows = pl.concat([held, recorded, changed, valued])
+    return set(rows.get_column("account").unique()) - {""}
 
 
 @dataclass(eq=False, repr=False)

@@ -142,7 +142,8 @@ def _stated_worth(lake: MoneyLake, day: date) -> dict[str, StatedWorth]:
         parts = json.loads(event["attributes"])
         accruals = None
         if parts:
-            accruals = sum(amount for name, amount in parts.items() if name.endswith("Accruals"))
+            of_accruals = [name for name in parts if name.endswith("Accruals")]
+            accruals = sum(parts[name] for name in of_accruals)
 
         base = event["currency"]
         worth[account] = StatedWorth(
@@ -175,7 +176,8 @@ def book_parts(first: StatedWorth, last: StatedWorth, moved: Moved) -> dict[str,
         unknown.append("its cash by currency")
 
     foreign = _foreign_currencies(moved, first, last.currency)
-    without_rates = [code for code in foreign if code not in first.rates.keys() & last.rates.keys()]
+    rated = first.rates.keys() & last.rates.keys()
+    without_rates = [code for code in foreign if code not in rated]
     if without_rates:
         unknown.append(f"the effect of the rates of {', '.join(without_rates)}")
     if moved.explained["profit"].has_nulls():
@@ -259,7 +261,8 @@ def _bought(symbol: str) -> str:
 
 
 def _sum_of(cash: pl.DataFrame, kinds: Sequence[str], rates: Mapping[str, float]) -> float:
-    return _in_base(cash.filter(col.kind.is_in(list(kinds))), "cash", rates)
+    of_kinds = cash.filter(col.kind.is_in(list(kinds)))
+    return _in_base(of_kinds, "cash", rates)
 
 
 def _in_base(rows: pl.DataFrame, name: str, rates: Mapping[str, float]) -> float:

@@ -163,7 +163,8 @@ def _held_before(
     end = rows.filter(session_date=first.day)
     opening = (first.before, first.since)
     between = movements_between(movements, start, end, opening, (first.day, first.closed), settings)
-    moved = between.included.filter("before_start").group_by(KEY).agg(col.quantity.sum())
+    moved_before = between.included.filter("before_start")
+    moved = moved_before.group_by(KEY).agg(col.quantity.sum())
     held = start.filter(col.position != 0).join(moved, on=KEY, how="left")
     unmoved_or_less = col.position - col.quantity.fill_null(0.0)  # without a movement nothing moved
     return numbers_by_key(held.with_columns(unmoved_or_less), "position")
@@ -296,7 +297,8 @@ def _owners_between(
     claimed = claimed_shares(held, explained, legs, trading_day.since)
 
     of_movements = sources.parts.filter(~col.is_prior).join(claimed, on=KEY, how="anti")
-    sums = of_movements.group_by("movement_id", *_OWNED).agg(col.by.sum(), col.fraction.sum())
+    by_owner = of_movements.group_by("movement_id", *_OWNED)
+    sums = by_owner.agg(col.by.sum(), col.fraction.sum())
     of_start = at_start.join(unexplained, on=KEY, how="anti")
     of_end = at_end.join(unexplained, on=KEY, how="anti")
     return _Owners(
@@ -469,7 +471,8 @@ def _why_unknown() -> pl.Expr:
     value_before = _if_null("value_0", "its value at the close before")
     value = _if_null("value_1", "its value at the close")
     quantity = _if_null("missing", "a quantity that moved")
-    unexplained = pl.when(IS_MISSING).then(pl.format("what moved {}", col.missing.round(6)))
+    missing = pl.format("what moved {}", col.missing.round(6))
+    unexplained = pl.when(IS_MISSING).then(missing)
     cash = _if_null("cash", "what a movement paid")
     fees = _if_null("fees", "a commission")
     brought = _if_null("brought", "the value of a transfer")
@@ -555,7 +558,8 @@ def _fees_elsewhere(moved: pl.DataFrame) -> pl.DataFrame:
 
 def _income(movements: pl.DataFrame) -> pl.DataFrame:
     """Return dividends, tax, interest and fees by owner, account and currency."""
-    paid = movements.filter(col.kind.is_in(INCOME), col.cash.is_null() | (col.cash != 0))
+    is_paid = col.cash.is_null() | (col.cash != 0)
+    paid = movements.filter(col.kind.is_in(INCOME), is_paid)
 
     total = sum_if_known(col.cash)
     is_unknown = col.cash.is_null().any()

@@ -154,7 +154,8 @@ def _sum(limit: Limit, book: Book, parts: pl.DataFrame) -> Reading:
     name = limit.measure.value
     if limit.measure in (Measure.THETA, Measure.VEGA, Measure.GAMMA_1PCT):
         parts = parts.filter("is_option")  # nothing else has them
-    without = parts.filter(pl.col(name).is_null() | pl.col(name).is_nan())
+    is_unknown = pl.col(name).is_null() | pl.col(name).is_nan()
+    without = parts.filter(is_unknown)
     if not without.is_empty():
         return Reading(unknown=f"no {limit.measure} is known of {_named(without)}")
 

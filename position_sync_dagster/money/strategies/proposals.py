@@ -246,7 +246,8 @@ def least_worth(parts: Sequence[Piece]) -> tuple[float | None, bool]:
 
     # A short option that expires later may be worth any amount more than its intrinsic value.
     first_day = _first_expiry(parts)
-    is_short_later = any(part.day > first_day and part.quantity < 0 for part in parts)
+    later_parts = [part for part in parts if part.day > first_day]
+    is_short_later = any(part.quantity < 0 for part in later_parts)
     if is_short_later:
         return None, False
     return min(_payoff(parts, price) for price in corners), False
@@ -609,9 +610,8 @@ def _matched(lots: Iterable[Piece]) -> list[_Group]:
 
     options = [part for part in parts if part.is_option]
     groups = _groups_of_options(options)
-    groups.extend(
-        _group_of_stock(stock, options) for stock in parts if options and _is_stock(stock)
-    )
+    if options:
+        groups += [_group_of_stock(stock, options) for stock in parts if _is_stock(stock)]
 
     for step in STEPS:
         _join(groups, step)
