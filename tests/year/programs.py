@@ -348,11 +348,22 @@ class Watched:
 
     async def _is_valued(self) -> bool:
         """Return whether no request waits, and each holding has a value, after a short wait."""
-        if self._missing():
+        if self._lacks_values():
             await asyncio.sleep(VALUES_WAIT_S)
-            if self._missing():
+            if self._lacks_values():
                 return False
         return not self.program.lake.queue.sync.overview().claimable
+
+    def _lacks_values(self) -> bool:
+        """Return whether a holding has no value that this stream has published, or none in a row.
+
+        A row of before may still be current; the first of a worthless option has no value.
+        """
+        rows = self.program.lake.broker_positions.read(self.program.settings.gateway_id)
+        of_before = (
+            row.market_value is None or row.received_at < self.began for row in rows if row.position
+        )
+        return any(of_before) or bool(self._missing())
 
     def _is_live(self) -> bool:
         session = self.session
