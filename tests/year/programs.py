@@ -357,13 +357,19 @@ class Watched:
     def _lacks_values(self) -> bool:
         """Return whether a holding has no value that this stream has published, or none in a row.
 
-        A row of before may still be current; the first of a worthless option has no value.
+        A row of before may still be current; the first of a worthless option has no value, and
+        the book shows what was published since.
         """
         rows = self.program.lake.broker_positions.read(self.program.settings.gateway_id)
         of_before = (
             row.market_value is None or row.received_at < self.began for row in rows if row.position
         )
-        return any(of_before) or bool(self._missing())
+        return any(of_before) or self._lacks_rows() or bool(self._missing())
+
+    def _lacks_rows(self) -> bool:
+        """Return whether the newest row of a holding in the ledger has no value."""
+        newest = self.program.lake.updates.sync.latest().filter(pl.col("position") != 0)
+        return newest.get_column("market_value").has_nulls()
 
     def _is_live(self) -> bool:
         session = self.session
