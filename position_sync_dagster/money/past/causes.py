@@ -95,15 +95,21 @@ class Facts:
     prices: Mapping[int, float] = field(default_factory=dict)
 
 
+# A cause, its stage, and why in words.
+_Reason = tuple[Cause, Stage, str]
+
+
 @dataclass(eq=False)
 class Booking:
     """A movement of one holding that may explain its changes.
 
     Attributes:
+        reason: The cause that it states.
         unclaimed: The part of its quantity that explains no change yet.
     """
 
     movement: Movement
+    reason: _Reason
     unclaimed: float
 
     @property
@@ -359,9 +365,10 @@ def bookings_of(movements: Iterable[Movement]) -> tuple[_Bookings, _Bookings]:
     for key, moved in grouped(attrgetter("key"), movements).items():
         cancelled = cancelled_ids(moved)
         for movement in moved:
-            if movement.quantity and _stated_cause(movement) is not None:
+            reason = _stated_cause(movement)
+            if movement.quantity and reason is not None:
                 side = taken_back if movement.movement_id in cancelled else standing
-                side[key].append(Booking(movement, movement.quantity))
+                side[key].append(Booking(movement, reason, movement.quantity))
 
     for bookings in (*standing.values(), *taken_back.values()):
         bookings.sort(key=attrgetter("at"))
@@ -394,10 +401,6 @@ _OF_KIND = {
     MovementKind.CASH_SETTLEMENT: (Cause.CASH_SETTLED, "settled in cash"),
     MovementKind.TRANSFER: (Cause.TRANSFERRED, "transferred"),
 }
-
-
-# A cause, its stage, and why in words.
-_Reason = tuple[Cause, Stage, str]
 
 
 def _stated_cause(movement: Movement) -> _Reason | None:
@@ -669,14 +672,14 @@ def _closures_of_case(case: Case, inference: Inference, now: datetime) -> list[C
     change = case.change
     # What reduced the holding.
     closing = [part for part in case.evidence if part.quantity * change.closed < 0]
-    by_reason = grouped(lambda part: _stated_cause(part.booking.movement), closing)
+    by_reason = grouped(lambda part: part.booking.reason, closing)
 
     closures: list[Closure] = []
     open_quantity = abs(change.closed)
     for reason, evidence in by_reason.items():
         quantity = min(open_quantity, _size_of(evidence))
         open_quantity = rounded(open_quantity - quantity)
-        if quantity and reason is not None:
+        if quantity:
             closures.append(_stated_closure(change, reason, evidence, quantity, now))
 
     if open_quantity:

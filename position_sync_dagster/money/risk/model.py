@@ -563,14 +563,17 @@ def _early_exercise(
     return _interpolated(added, place), below_is_exercised & above_is_exercised
 
 
+# The nodes around a place, and what their values weigh in each coefficient of the polynomial.
+_NODES = np.arange(-2, 3)
+_WEIGHTS = np.linalg.inv(np.vander(_NODES, increasing=True))
+
+
 def _interpolated(values: Array, place: Array) -> Array:
     """Return values between nodes, by the polynomial through the five nodes around each place."""
     last_middle = values.shape[1] - 3
     middle = np.clip(np.rint(place), 2, last_middle).astype(np.int64)
-    nodes = np.arange(-2, 3)
-    around = np.stack([np.take_along_axis(values, middle + node, axis=1) for node in nodes])
-    weights = np.linalg.inv(np.vander(nodes, increasing=True))
-    coefficients: Array = np.tensordot(weights, around, 1)
+    around = np.stack([np.take_along_axis(values, middle + node, axis=1) for node in _NODES])
+    coefficients: Array = np.tensordot(_WEIGHTS, around, 1)
     return np.asarray(np.polynomial.polynomial.polyval(place - middle, coefficients, tensor=False))
 
 
