@@ -28,7 +28,7 @@ from position_sync_dagster.money.reports.money_sums import (
     TotalSum,
     UnderlyingSum,
 )
-from position_sync_dagster.money.risk.curve import AtExpiry
+from position_sync_dagster.money.risk.curve import ANSWER, AtExpiry
 from position_sync_dagster.money.risk.priced_legs import Choice
 from position_sync_dagster.money.risk.scenario_file import Point
 from position_sync_dagster.money.risk.scenarios import Breakdown
@@ -41,12 +41,7 @@ Number = float | None
 class ApiModel(BaseModel):
     """A part of an answer; it has no other names than these."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        json_schema_serialization_defaults_required=True,
-    )
+    model_config = ANSWER
 
 
 class Gateway(ApiModel):

@@ -75,7 +75,7 @@ class AccountDay:
     since: date
     before: float | None
     after: float | None
-    owner: float | None = 0.0
+    owner: float | None
 
     @property
     def why_unknown(self) -> str | None:

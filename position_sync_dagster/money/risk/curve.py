@@ -46,15 +46,19 @@ NO_PROFIT = "its profit since it was opened is not known"
 NO_MARK = "what it was worth before it was closed is not known"
 
 
+# What answers for programs have in common: no other names than these, and all of them.
+ANSWER = ConfigDict(
+    frozen=True,
+    extra="forbid",
+    use_attribute_docstrings=True,
+    json_schema_serialization_defaults_required=True,
+)
+
+
 class AtExpiry(BaseModel):
     """What some legs bring at their next expiry."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        json_schema_serialization_defaults_required=True,
-    )
+    model_config = ANSWER
 
     account: str
     currency: str

@@ -167,7 +167,9 @@ def test_what_is_brought_counts_from_the_start_of_its_day_and_what_is_taken_unti
 
 
 def test_an_empty_account_neither_gains_nor_loses_and_a_debt_has_no_return():
-    day = AccountDay(account="U1", currency="USD", day=FIRST, since=FIRST, before=0.0, after=0.0)
+    day = AccountDay(
+        account="U1", currency="USD", day=FIRST, since=FIRST, before=0.0, after=0.0, owner=0.0
+    )
     assert day.returned == 0.0
     indebted = replace(day, before=-5.0, after=1.0)
     assert indebted.returned is None
