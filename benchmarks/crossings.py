@@ -20,7 +20,7 @@ from typing import Any
 from ib_gateway_simulator import SimulatedGateway, load_book
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.stream_parts import with_money
-from position_sync_dagster.settings import Settings
+from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.stream.streamer import stream
 from tests.support.booked_legs import terms_of
@@ -68,7 +68,7 @@ async def measured(folder: Path) -> dict[str, list[set[str]]]:
     await add_legs(lake)
     found: dict[str, list[set[str]]] = {"a second of ticks": [], "a drain": []}
     async with SimulatedGateway(book="small", seed=7) as gateway:
-        settings = Settings(_env_file=None, lake=str(folder), gateway_port=gateway.port)
+        settings = load_settings(_env_file=None, lake=str(folder), gateway_port=gateway.port)
         stop = asyncio.Event()
         running = asyncio.create_task(stream(lake, settings, stop=stop, complete=with_money))
         async for _rows in lake.updates.follow("start"):

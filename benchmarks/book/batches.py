@@ -8,7 +8,7 @@ from benchmarks.book.tables import BATCH, confirm, hold, wait, worker_of
 from benchmarks.outcome import Line, Target
 from benchmarks.timing import median
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.settings import Settings
+from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.broker_view import LakeValues
 
 FEW, MANY = 200, 20_000
@@ -37,7 +37,7 @@ def batches(bench: Bench) -> None:
 
 
 async def _in_turns(bench: Bench, rounds: int, many: int) -> dict[int, list[float]]:
-    settings = Settings(lake="unused")
+    settings = load_settings(lake="unused")
     lakes, took = {}, {FEW: list[float](), many: list[float]()}
     for legs in took:
         lake = lakes[legs] = MoneyLake(bench.new_folder(f"batches-{legs}"))

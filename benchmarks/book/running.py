@@ -114,25 +114,6 @@ class RunningBook(SeenFromOutside):
         found = self.lake.updates.sync.newest_of([conid], self._began_at).rows
         return next((row.position for row in found.values()), None)
 
-    def stages(self) -> dict[str, float]:
-        """Give the seconds from the start of `dev` to what happened on the way."""
-        queue = pl.scan_delta(str(self.home.lake / "position_queue"))
-        drains = [
-            step.started_at
-            for step in self.lake.runs.since(self._began_at.date())
-            if step.step == "position_updates"
-        ]
-        at = {
-            "login owned": self.lake.sessions.history(100)[-1].started_at,
-            "first request": queue.select(pl.col("created_at").min()).collect().item(),
-            "first drain": min(drains, default=None),
-        }
-        return {
-            name: (moment - self._began_at).total_seconds()
-            for name, moment in at.items()
-            if moment is not None
-        }
-
     def refreshes(self) -> pl.DataFrame:
         """Give each whole refresh: `requests`, `took_s` from enqueue to the last end."""
         queue = pl.scan_delta(str(self.home.lake / "position_queue")).filter(

@@ -72,8 +72,6 @@ def whole(bench: Bench) -> None:
                     bench.report.say(f"  {what}: {quantity(value, UNITS[what])}")
                     if what == SHARE and on_as_many_lines is not None:
                         found[TO_SMALL] = value / on_as_many_lines
-                    if what == SHARE:  # by now the first drain has ended and is recorded
-                        bench.report.say(f"  [dim]of the start: {_stages(running)}[/]")
         except Exception:
             bench.report.show_broken(f"whole, a book of {legs:,}")
         if found:
@@ -147,10 +145,6 @@ def _processor_s(process: psutil.Process) -> float:
     """Return the processor time that a process has taken; `cpu_percent` is rounded to a tenth."""
     times = process.cpu_times()
     return times.user + times.system
-
-
-def _stages(running: RunningBook) -> str:
-    return ", ".join(f"{name} at {at:.1f} s" for name, at in running.stages().items())
 
 
 def _fill(running: RunningBook, conid: int) -> float:

@@ -17,7 +17,7 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.money.strategies.leg_followers import RollFollower
-from position_sync_dagster.settings import Settings
+from position_sync_dagster.settings import Settings, load_settings
 
 SIZES = (1_000, 10_000, 100_000)
 # The number of holdings that close while it is measured.
@@ -60,7 +60,7 @@ def measured(bench: Bench, closes: int) -> dict[str, float]:
         strategy_id="roller", account=ACCOUNT,
     )  # fmt: skip
     CloseExplainer(lake).explain()
-    settings = Settings(lake=str(folder), _env_file=None)
+    settings = load_settings(_env_file=None, lake=str(folder))
     follower = RollFollower(lake, settings.model_copy(update={"strategies_file": file}))
     of: dict[str, list[float]] = {}
 
@@ -72,7 +72,7 @@ def measured(bench: Bench, closes: int) -> dict[str, float]:
     for round_number in range(5):
         at = datetime.now(UTC)
         conids = [2_000_000 + FRESH * round_number + number for number in range(FRESH)]
-        CloseExplainer(lake).record([_change(conid, at) for conid in conids])
+        lake.position_changes.add([_change(conid, at) for conid in conids])
         rows = [_execution(conid, at) for conid in conids]
         timed("explain new closes", lambda rows=rows: CloseExplainer(lake).explain(rows))
         timed("explain again", lambda: CloseExplainer(lake).explain())

@@ -20,7 +20,7 @@ from position_sync_dagster.money.past.movements import (
     Section,
 )
 from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS
-from position_sync_dagster.settings import Settings
+from position_sync_dagster.settings import load_settings
 
 CAMPAIGNS = 5000
 TIMES = 7
@@ -32,7 +32,7 @@ def results(bench: Bench) -> None:
     """Measure how long the table takes, and the command as a process of its own."""
     count = bench.size(CAMPAIGNS, 50)
     folder = bench.new_folder("results")
-    settings = Settings(lake=str(folder))
+    settings = load_settings(lake=str(folder))
     lake = MoneyLake.of(settings)
     lake.initialize_sync()
     trades = [trade for number in range(count) for trade in vertical(number)]

@@ -30,7 +30,7 @@ from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.gateway.translate import details_of
 from position_sync_dagster.lake.lake import all_broker_rows
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.settings import Settings
+from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.broker_view import LakeValues
 from position_sync_dagster.sync.confirmations import (
     CONFIRMED,
@@ -86,7 +86,7 @@ class Running:
         self.book = book
         self._simulator, ports = simulate(book)
         self._control = f"http://127.0.0.1:{ports['control_port']}"
-        self.settings = Settings(
+        self.settings = load_settings(
             _env_file=None, lake=str(folder / "lake"), gateway_port=ports["port"]
         )
         strategies = yaml.safe_load(book.strategies.read_text())["strategies"]
