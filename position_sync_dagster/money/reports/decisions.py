@@ -10,6 +10,7 @@ from enum import StrEnum
 from operator import itemgetter
 from typing import Any
 
+from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import few
 from position_sync_dagster.money.past.movements import known_sum
@@ -45,25 +46,29 @@ class Decision:
         name: The strategy or the account.
         strategy: The strategy; None: it is about an account.
         currency: That of `at_stake`.
-        at_stake: What is lost if prices move 5 % to the worse side; None: not known.
         is_urgent: Whether something is wrong already, or an account lacks what it must deliver.
         reason: What is the case.
         step: What one can do next.
+        at_stake: What is lost if prices move 5 % to the worse side; None: not known.
     """
 
     kind: Kind
     name: str
     strategy: str | None
     currency: str | None
-    at_stake: float | None
     is_urgent: bool
     reason: str
     step: str
+    at_stake: float | None = None
 
 
-# A decision without what is at stake: kind, name, whether that is a strategy, currency, whether it
-# is urgent, reason and step.
-_Found = tuple[Kind, str, bool, str | None, bool, str, str]
+def _of_strategy(
+    kind: Kind, name: str, currency: str | None, reason: str, step: str, *, is_urgent: bool = True
+) -> Decision:
+    return Decision(
+        kind=kind, name=name, strategy=name, currency=currency, is_urgent=is_urgent, reason=reason,
+        step=step,
+    )  # fmt: skip
 
 
 def decisions(
@@ -79,41 +84,45 @@ def decisions(
     """
     book = figures.book
     found = [*_over_limits(figures), *_of_strategies(book.strategies, expiry)]
-    is_listed = {(name, currency) for _, name, is_strategy, currency, *_ in found if is_strategy}
+    is_listed = {(decision.strategy, decision.currency) for decision in found}
     for sums in (*book.strategies, *book.rest):
         if sums.short_in_money and (sums.name, sums.currency) not in is_listed:
             verb = "option is" if sums.short_in_money == 1 else "options are"
             reason = f"{sums.short_in_money} short {verb} in the money"
             step = "roll it, close it, or keep it"
-            found.append((Kind.THREATENED, sums.name, True, sums.currency, False, reason, step))
+            found.append(
+                _of_strategy(
+                    Kind.THREATENED, sums.name, sums.currency, reason, step, is_urgent=False
+                )
+            )
 
     rows_of = grouped(itemgetter("level", "name", "currency"), scenario_rows)
     listed = []
-    for kind, name, is_strategy, currency, is_urgent, reason, step in found:
-        level = Breakdown.STRATEGY if is_strategy else Breakdown.ACCOUNT
-        at_stake = _at_stake(rows_of[level, name, currency], points)
-        decision = Decision(
-            kind=kind, name=name, strategy=name if is_strategy else None, currency=currency,
-            at_stake=at_stake, is_urgent=is_urgent, reason=reason, step=step,
-        )  # fmt: skip
-        listed.append(decision)
+    for decision in found:
+        level = Breakdown.ACCOUNT if decision.strategy is None else Breakdown.STRATEGY
+        rows = rows_of[level, decision.name, decision.currency]
+        listed.append(replace(decision, at_stake=_at_stake(rows, points)))
+    return _by_amount(listed, book.accounts)
 
-    rates: dict[str | None, float] = {
-        code: rate for account in book.accounts for code, rate in account.rates.items()
-    }
+
+def _by_amount(listed: Sequence[Decision], accounts: Iterable[AccountSummary]) -> list[Decision]:
+    """Return decisions by what is at stake in one currency; what is not known comes last."""
     currencies = {decision.currency for decision in listed if decision.at_stake}
+    rates: dict[str | None, float] = {}
+    for account in accounts:
+        rates.update(account.rates)
     if len(currencies) == 1:
         rates = dict.fromkeys(currencies, 1.0)  # amounts of one currency need no rate
 
     comparable = []
     for decision in listed:
         amount = decision.at_stake
-        if amount:
-            rate = rates.get(decision.currency)
-            amount = None if rate is None else amount * rate
-            if rate is None:
-                why = f"the broker has sent no exchange rate of {decision.currency}"
-                decision = replace(decision, reason=f"{decision.reason}; {why}")
+        if amount and decision.currency not in rates:
+            amount = None
+            why = f"the broker has sent no exchange rate of {decision.currency}"
+            decision = replace(decision, reason=f"{decision.reason}; {why}")
+        elif amount:
+            amount *= rates[decision.currency]
         comparable.append((amount is None, -(amount or 0.0), decision))
     return [decision for *_, decision in sorted(comparable, key=itemgetter(0, 1))]
 
@@ -127,39 +136,45 @@ def _at_stake(rows: Sequence[Row], points: Sequence[int]) -> float | None:
     return max(0.0, -min(known))
 
 
-def _over_limits(figures: Figures) -> Iterable[_Found]:
+def _over_limits(figures: Figures) -> Iterable[Decision]:
     """Yield the broken limits; one without a currency has that of its strategy or account."""
     currencies = {account.account: account.currency for account in figures.book.accounts}
     of_strategies = {sums.name: sums.currency for sums in figures.book.strategies}
     for evaluated in figures.limits:
         limit = evaluated.limit
         if evaluated.outcome is LimitState.BROKEN:
-            is_strategy = limit.strategy_id is not None
-            name = str(limit.strategy_id if is_strategy else limit.account)
-            currency = limit.currency or (of_strategies if is_strategy else currencies).get(name)
-            step = "reduce it, or set another limit"
-            yield Kind.LIMIT, name, is_strategy, currency, True, evaluated.text, step
+            of_subject = currencies if limit.strategy_id is None else of_strategies
+            name = str(limit.strategy_id or limit.account)
+            yield Decision(
+                kind=Kind.LIMIT,
+                name=name,
+                strategy=limit.strategy_id,
+                currency=limit.currency or of_subject.get(name),
+                is_urgent=True,
+                reason=evaluated.text,
+                step="reduce it, or set another limit",
+            )
 
 
-def _of_strategies(strategies: Iterable[Any], expiry: Mapping[str, Any]) -> Iterable[_Found]:
+def _of_strategies(strategies: Iterable[Any], expiry: Mapping[str, Any]) -> Iterable[Decision]:
     """Yield broken structures, short options that may be assigned, and what expires."""
     for sums in strategies:
         if sums.differences is not None:
             step = "trade what is missing, or correct the strategy"
-            yield Kind.BROKEN, sums.name, True, sums.currency, True, sums.differences, step
+            yield _of_strategy(Kind.BROKEN, sums.name, sums.currency, sums.differences, step)
 
     owner_of = itemgetter("strategy_id", "currency")
     for (strategy, currency), legs in grouped(owner_of, expiry["early_assignments"]).items():
         reason = few(map(_why_assigned, legs), MOST_NAMED, "; ")
         step = "close or roll it, or take the delivery"
-        yield Kind.ASSIGNMENT, strategy, True, currency, True, reason, step
+        yield _of_strategy(Kind.ASSIGNMENT, strategy, currency, reason, step)
 
     expiry_of = itemgetter("strategy_id", "currency", "expires_at")
     for (strategy, currency, at), legs in grouped(expiry_of, expiry["expiries"]).items():
         is_urgent, left, step = _what_expires(legs)
         count = "1 leg" if len(legs) == 1 else f"{len(legs)} legs"
         reason = f"{count} at {at:%a %d %b %H:%M} New York: {left}"
-        yield Kind.EXPIRY, strategy, True, currency, is_urgent, reason, step
+        yield _of_strategy(Kind.EXPIRY, strategy, currency, reason, step, is_urgent=is_urgent)
 
 
 def _why_assigned(leg: Row) -> str:
