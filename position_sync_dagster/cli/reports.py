@@ -41,7 +41,6 @@ from position_sync_dagster.money.reports.columns import amount, known_for
 from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.money.reports.known_names import KnownNames
 from position_sync_dagster.money.reports.status import read_status
-from position_sync_dagster.money.strategies.propose_strategies import next_step
 from position_sync_dagster.terminal import board, output
 from position_sync_dagster.terminal.text import as_typed
 from position_sync_dagster.web.served_figures import PageFigures
@@ -118,9 +117,7 @@ def changes(
     ]
     if not chosen:
         lines.append("Nothing has changed today.")
-    hint = next_step(lake, settings, utc_now())
-    if hint:
-        lines.append(as_typed(hint))
+    lines += map(as_typed, figures_now.status.hints)
     output.show(chosen, lines, json=json)
 
 

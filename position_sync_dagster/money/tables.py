@@ -137,13 +137,7 @@ class _Exposure:
             not known of one of them.
         dollar_delta: Sum of delta × quantity × multiplier × price of the underlying; of a stock or
             a future its value. Unit: `currency`.
-        by_underlying: JSON: for each underlying the sums of delta, gamma, vega, theta, dollar_delta
-            and gamma_1pct.
         daily_pnl: Sum of the profit and loss of the day. Unit: `currency`.
-        worst_value_age_s: Age of the oldest price when this row was made, as oldest_value_at. Unit:
-            seconds.
-        legs_without_value_time: Held legs whose value has no time of its source.
-        legs_expiring: Held legs that expire within 5 days, or have expired.
         short_legs_in_money: Held short options in the money.
         short_legs_unknown: Held short options of which the price of the underlying is not known.
         mismatches: Legs that name another contract than their conid, with the difference; in no
@@ -180,11 +174,7 @@ class _Exposure:
     legs_without_greeks: int
     oldest_value_at: dt.datetime | None
     dollar_delta: float
-    by_underlying: str
     daily_pnl: float
-    worst_value_age_s: float
-    legs_without_value_time: int
-    legs_expiring: int
     short_legs_in_money: int
     short_legs_unknown: int
     mismatches: str
@@ -204,7 +194,7 @@ STRATEGY_EXPOSURE = TableSpec(
     "strategy_exposure",
     columns_of(_Exposure),
     indexed=("strategy_id",),
-    version=6,
+    version=7,
     key=("strategy_id", "account", "currency", "asset_class"),
     description="Money, greeks and counts of each strategy, account, currency and class.",
     changes="Replaced by each tick in which a row differs.",

@@ -105,10 +105,8 @@ def aligned_table(columns: Iterable[Column], rows: Sequence[Row]) -> dg.TableMet
 _MADE_OF = {
     "asset_class": "sec_type", "notional": "market_value", "nearest_expiry": "expiry",
     "dollar_delta": "delta underlying_price", "gamma_1pct": "gamma underlying_price",
-    "by_underlying": "symbol delta gamma vega theta underlying_price",
     "legs_without_value": "market_value", "legs_without_greeks": "delta gamma vega theta",
-    "legs_without_value_time": "value_time", "oldest_value_at": "value_time timestamp",
-    "worst_value_age_s": "value_time timestamp", "legs_expiring": "contracts.expires_on",
+    "oldest_value_at": "value_time timestamp",
     "short_legs_in_money": "active_strategies.strike underlying_price",
     "short_legs_unknown": "underlying_price", "mismatches": "contracts.conid",
     "options": "right", "options_with_greeks": "delta", "options_modelled": "greeks_source",
@@ -144,7 +142,7 @@ def strategy_exposure(lake: MoneyLake, settings: Settings, run_id: str | None) -
 
     def make() -> tuple[tuple[Book, pl.DataFrame], pl.DataFrame]:
         book = read_book(lake, settings, now)
-        sums = exposure.exposures(book.split, now, newest_version(book.priced) or None)
+        sums = exposure.exposures(book.split, newest_version(book.priced) or None)
         return (book, sums), sums
 
     (book, sums), result = derived.derive_whole(table, make, run_id=run_id)

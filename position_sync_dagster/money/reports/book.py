@@ -204,14 +204,14 @@ class Book:
     def underlyings(self) -> list[UnderlyingSum]:
         """All holdings by underlying and currency."""
         parts = self.split.parts.drop_nulls("symbol")
-        sums = exposure.summed(parts, ("symbol", "currency"), self.now)
+        sums = exposure.summed(parts, ("symbol", "currency"))
         return self._records(UnderlyingSum, sums)
 
     @cached_property
     def expiries(self) -> list[ExpirySum]:
         """All holdings with an expiry by that and currency, the nearest first."""
         parts = self.split.parts.drop_nulls("expiry")
-        sums = exposure.summed(parts, ("expiry", "currency"), self.now)
+        sums = exposure.summed(parts, ("expiry", "currency"))
         days = (col.expiry - exchange_date(self.now)).dt.total_days()
         return self._records(ExpirySum, sums.with_columns(days=days))
 
@@ -232,13 +232,13 @@ class Book:
 
     def _totals_by(self, *names: str) -> list[TotalSum]:
         """Return the sums of all holdings of the book, with the realised profit."""
-        rows = exposure.summed_legs(self.split, names, self.now)
+        rows = exposure.summed_legs(self.split, names)
         totals = self._records(TotalSum, rows.drop_nulls("currency"))
         return [self._with_profit(total, self.strategy) for total in totals]
 
     def _by_strategy(self, split: Split, *names: str) -> list[StrategySum]:
         """Return the sums of strategies, or of UNATTRIBUTED, with the realised profit."""
-        rows = exposure.summed_legs(split, ("strategy_id", *names), self.now)
+        rows = exposure.summed_legs(split, ("strategy_id", *names))
         sums = self._records(StrategySum, rows)
         return [self._with_profit(strategy, strategy.name) for strategy in sums]
 
@@ -289,7 +289,7 @@ class Book:
 
         # The lines are in the total of each currency.
         converted = self._converted(account, base)
-        sums = exposure.summed_legs(converted, ["account", "currency"], self.now)
+        sums = exposure.summed_legs(converted, ["account", "currency"])
         total = TotalSum.of_row(sums.row(0, named=True), self.now, streamed=None)
 
         without_rate = tuple(sorted(currencies - account.rates.keys()))

@@ -5,10 +5,8 @@ UNATTRIBUTED. All sums are sums of these parts, so that the strategies and the r
 holdings.
 """
 
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Any
 
@@ -17,12 +15,10 @@ import polars.selectors as cs
 from polars import col
 
 from position_sync_dagster.domain.contract_match import contract_mismatch
-from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.instrument import ContractDetails, contract_name, digits, leg_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import GreeksSource
-from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.money.magnifiers import magnifier_in
 from position_sync_dagster.money.past.closes import counted_ends
 from position_sync_dagster.money.past.owned_parts import PART_COLUMNS, owners_of
@@ -33,9 +29,6 @@ from position_sync_dagster.sync.confirmations import FEEDS, PRICED
 # Classes of assets with separate sums: a future's value is notional, an option's a premium. The
 # class of other holdings is OTHER, and that of a leg without a holding UNKNOWN.
 _CLASSES = {"OPT": "OPTION", "FOP": "OPTION", "STK": "STOCK", "FUT": "FUTURE"}
-
-# A leg that expires within this time is counted in `legs_expiring`.
-EXPIRES_SOON = timedelta(days=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +145,6 @@ def _with_marks(parts: pl.DataFrame) -> pl.DataFrame:
     in_money = pl.when(is_call).then(is_above).otherwise(is_below)
     is_short = is_option & (col.position < 0)
 
-    is_valueless = col.market_value.is_null()
     is_delayed = (col.value_source == "TICK") & col.market_data_type.is_in(list(FEEDS))
     return parts.with_columns(
         is_option=is_option,
@@ -161,8 +153,7 @@ def _with_marks(parts: pl.DataFrame) -> pl.DataFrame:
         greekless=col.delta.is_null(),
         short_in_money=is_short & in_money.fill_null(value=False),
         short_unknown=is_short & in_money.is_null(),
-        valueless=is_valueless,
-        undated=~is_valueless & col.value_time.is_null(),
+        valueless=col.market_value.is_null(),
         delayed=is_delayed,
     )
 
@@ -281,14 +272,13 @@ _COUNTS = {
     "options": "is_option", "options_with_greeks": "has_greeks", "options_modelled": "is_modelled",
     "delayed": "delayed",
 }  # fmt: skip
-_COUNTS_OF_LEGS: dict[str, pl.Expr | str] = {
+_COUNTS_OF_LEGS = {
     "legs_without_value": "valueless", "legs_without_greeks": "greekless",
-    "legs_without_value_time": "undated", "short_legs_in_money": "short_in_money",
-    "short_legs_unknown": "short_unknown",
+    "short_legs_in_money": "short_in_money", "short_legs_unknown": "short_unknown",
 }  # fmt: skip
 
 
-def summed(parts: pl.DataFrame, by: Sequence[str], now: datetime) -> pl.DataFrame:
+def summed(parts: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
     """Return the sums of each group, in order; null where what is known does not carry the sum.
 
     Beside each sum is of how many holdings it is (`of_…`), and what it leaves out (`without_…`).
@@ -296,7 +286,6 @@ def summed(parts: pl.DataFrame, by: Sequence[str], now: datetime) -> pl.DataFram
     Args:
         parts: The parts of holdings.
         by: The columns that make a group.
-        now: The reference time of days to expiry.
     """
     counts = {}
     for name in SUMS:
@@ -304,11 +293,8 @@ def summed(parts: pl.DataFrame, by: Sequence[str], now: datetime) -> pl.DataFram
         counts[f"of_{name}"] = _count("holding", figure_of(name))
     for name, is_counted in _COUNTS.items():
         counts[name] = _count("holding", is_counted)
-
-    expires_soon = col.expiry <= exchange_date(now) + EXPIRES_SOON
-    counts_of_legs = _COUNTS_OF_LEGS | {"legs_expiring": expires_soon}
-    for name, is_counted_leg in counts_of_legs.items():
-        counts[name] = _count("leg", is_counted_leg)
+    for name, is_counted in _COUNTS_OF_LEGS.items():
+        counts[name] = _count("leg", is_counted)
 
     sums_of_known = {name: sum_if_carried(pl.col(name), figure_of(name)) for name in SUMS}
     priced_at = _oldest(pl.col(PRICED))
@@ -333,13 +319,12 @@ def _oldest(times: pl.Expr) -> pl.Expr:
     return pl.when(times.null_count() == 0).then(times.min())
 
 
-def summed_legs(split_holdings: Split, by: Sequence[str], now: datetime) -> pl.DataFrame:
+def summed_legs(split_holdings: Split, by: Sequence[str]) -> pl.DataFrame:
     """Return the sums of each group with the counts of its legs, in order.
 
     Args:
         split_holdings: The parts and the legs.
         by: Some of account, strategy_id, currency and asset_class.
-        now: The reference time of days to expiry.
     """
     is_closed = col.closed.is_not_null()
     counts = split_holdings.legs.group_by(by).agg(
@@ -354,7 +339,7 @@ def summed_legs(split_holdings: Split, by: Sequence[str], now: datetime) -> pl.D
     ends = [counted_ends(texts) for texts in counts["closed"].to_list()]
     with_ends = counts.with_columns(pl.Series("closed", ends, pl.String))
 
-    sums = summed(split_holdings.parts, by, now)
+    sums = summed(split_holdings.parts, by)
     joined = with_ends.join(sums, on=by, how="left", nulls_equal=True)
     # A group whose legs have no holding has no sums: its counts are zero, its money is unknown.
     numbers = sums.drop(by).select(cs.integer()).columns
@@ -373,33 +358,19 @@ def _joined(name: str) -> pl.Expr:
 
 
 _GROUP = ("strategy_id", "account", "currency", "asset_class")
-_OF_UNDERLYING = (*_GREEKS, "dollar_delta", "gamma_1pct")
 
 
-def exposures(split_holdings: Split, now: datetime, version: int | None = None) -> pl.DataFrame:
+def exposures(split_holdings: Split, version: int | None = None) -> pl.DataFrame:
     """Return the exposure of each strategy, and of the rest, by account, currency and class.
 
     Args:
         split_holdings: The parts.
-        now: The reference time of ages and days to expiry.
         version: The version of the ledger.
 
     Returns:
         Rows of the table `strategy_exposure`, which describes its columns. Their sums leave out
         unknown values.
     """
-    sums_by_symbol = summed(split_holdings.parts, (*_GROUP, "symbol"), now)
-    by_symbol = sums_by_symbol.select(*_GROUP, "symbol", pl.struct(_OF_UNDERLYING))
-    underlyings = by_symbol.rows_by_key(_GROUP)
-
-    rows = summed_legs(split_holdings, _GROUP, now)
-    sums_of_groups = [underlyings.get(group) for group in rows.select(_GROUP).iter_rows()]
-    texts = [json.dumps(dict(sums)) if sums else None for sums in sums_of_groups]
-    age = moment(now) - pl.col(PRICED)
-    exposure = rows.with_columns(
-        by_underlying=pl.Series(texts, dtype=pl.String),
-        oldest_value_at=PRICED,
-        worst_value_age_s=age.dt.total_microseconds() / 1e6,
-        ledger_version=pl.lit(version, pl.Int64),
-    )
+    sums = summed_legs(split_holdings, _GROUP)
+    exposure = sums.with_columns(oldest_value_at=PRICED, ledger_version=pl.lit(version, pl.Int64))
     return exposure.select(*STRATEGY_EXPOSURE.columns)

@@ -178,7 +178,7 @@ def positions_table(rows: pl.DataFrame, book: Book) -> tuple[list[Row], int]:
     shown_names = set().union(*lines)
     summed_names = [name for name in _SUMMED if name in shown_names]
     parts = book.split.parts.join(rows, on=KEY, how="semi")
-    totals = summed(parts, ["currency"], book.now)
+    totals = summed(parts, ["currency"])
     of_totals = [_total_row(total, summed_names, book.now) for total in totals.to_dicts()]
     return [*lines, *of_totals], totals.height
 

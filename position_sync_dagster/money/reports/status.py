@@ -31,7 +31,7 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import counted_ends
 from position_sync_dagster.money.reports import signs_of_life
 from position_sync_dagster.money.reports.book import Book, read_book, written_by
-from position_sync_dagster.money.strategies.propose_strategies import next_step
+from position_sync_dagster.money.strategies.propose_strategies import first_step
 from position_sync_dagster.money.strategies.strategies_file import saved_file
 from position_sync_dagster.settings import Settings
 
@@ -200,7 +200,7 @@ def read_status(
         f"{leg.described} of strategy {leg.strategy_id}: {leg.problem or NOT_LOOKED_UP}"
         for leg in lake.registry.unresolved
     ]
-    hints = tuple(filter(None, [next_step(lake, settings, now)]))
+    hints = tuple(filter(None, [first_step(lake, settings)]))
     asking = [login_status for login_status in logins if login_status.login_asks]
     confirmations = [f"{asked.gateway_id}: {asked.login}. {CONFIRM}" for asked in asking]
     problems = [*programs.problems, *confirmations]

@@ -1,19 +1,16 @@
-"""Strategies proposed from the tables, made active when they are accepted, and named in a line."""
+"""Strategies proposed from the tables, and made active when they are accepted."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
-from functools import lru_cache
+from datetime import datetime
 
 import polars as pl
 
 from position_sync_dagster.domain.holding import BrokerPosition
-from position_sync_dagster.domain.leg import few
 from position_sync_dagster.lake.lake import all_broker_rows
 from position_sync_dagster.lake.schema import broker_positions_of, one_of
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.strategies.proposals import (
-    SINGLE,
     Proposal,
     ProposedStrategy,
     propose,
@@ -23,13 +20,6 @@ from position_sync_dagster.money.strategies.strategies_file import RuledFile
 from position_sync_dagster.settings import Settings
 
 OPTIONS = ("OPT", "FOP")
-CHANGE = ("account", "conid", "symbol", "before", "after")
-
-# A holding that was opened within this time, and that no strategy has, is named in a line.
-NEW = timedelta(days=1)
-
-# The most structures that the line names.
-MOST_NAMED = 3
 
 FIRST_STEP = (
     "No strategy is active, so nothing is streamed: `position-sync strategies propose` shows the "
@@ -139,46 +129,13 @@ def cost_in_lines(
     )
 
 
-def next_step(lake: MoneyLake, settings: Settings, now: datetime) -> str | None:
-    """Return what to do about holdings that are in no strategy; None if there is nothing to do.
-
-    Without any strategy that is the first step of a new user; otherwise the structures that were
-    opened within a day and that no strategy has. Those are looked for again when a holding or a
-    strategy has changed, and each minute: a live status asks every second.
+def first_step(lake: MoneyLake, settings: Settings) -> str | None:
+    """Return the first step of a new user, who holds options; None once there is a strategy.
 
     Raises:
         LakeError: A table cannot be used.
     """
-    if not lake.registry.legs and not lake.registry.unresolved:
-        is_option = pl.col("sec_type").is_in(OPTIONS)
-        if held(lake, settings, is_option):
-            return FIRST_STEP
+    if lake.registry.legs or lake.registry.unresolved:
         return None
-
-    versions = (lake.registry.table.version(), lake.position_changes.table.version())
-    return _in_no_strategy(lake, settings, now.replace(second=0, microsecond=0), versions)
-
-
-@lru_cache(maxsize=2)
-def _in_no_strategy(
-    lake: MoneyLake, settings: Settings, minute: datetime, _versions: tuple[int, ...]
-) -> str | None:
-    """Return which structures are new and in no strategy; None without any."""
-    changes = lake.position_changes.rows(minute - NEW, columns=CHANGE)
-    has_grown = pl.col("after").abs() > pl.col("before").abs()
-    has_turned = pl.col("after") * pl.col("before") < 0
-    opened = changes.filter(has_grown | has_turned)
-    if opened.is_empty():
-        return None
-
-    opened_keys = set(opened.select("account", "conid").iter_rows())
-    proposed = read_proposal(lake, settings, underlyings={*opened["symbol"]}).strategies
-    structures = [strategy for strategy in proposed if strategy.kind != SINGLE]
-    new = [
-        f"{structure.underlying} {structure.kind}"
-        for structure in structures
-        if any((structure.account, leg.conid) in opened_keys for leg in structure.legs)
-    ]
-    if not new:
-        return None
-    return f"New, and in no strategy: {few(new, MOST_NAMED)}: `position-sync strategies propose`."
+    is_option = pl.col("sec_type").is_in(OPTIONS)
+    return FIRST_STEP if held(lake, settings, is_option) else None

@@ -1,7 +1,6 @@
 """`position-sync strategies propose`, on real tables."""
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -14,7 +13,6 @@ from position_sync_dagster.settings import load_settings
 from tests.support import command_line
 from tests.support.command_line import attention
 from tests.support.option_books import book, contract, order
-from tests.unit.money.past.test_causes import change
 
 CONDOR = {"90P": 2.0, "95P": -2.0, "105C": -2.0, "110C": 2.0}
 COVERED = {"stock": 100.0, "120C": -1.0}
@@ -99,17 +97,9 @@ def test_accepted_proposals_are_added_to_the_strategies_file(held, tmp_path, mon
     assert len(held.registry.sync.get_all_active()) == 4
 
 
-def test_status_names_the_first_step_and_then_what_was_opened_in_no_strategy(held) -> None:
+def test_status_and_changes_name_the_first_step_of_a_new_user(held) -> None:
     [first] = attention()
     assert "`position-sync strategies propose` shows the strategies" in first
+    assert first in command_line.run("changes")
     run("propose", "--accept", "all")
     assert attention() == []
-    conid, now = contract("130C").conid, datetime.now(UTC)
-    held.broker_positions.replace(
-        load_settings().gateway_id, book({**CONDOR, **COVERED, "130C": 2.0, "140C": -2.0})
-    )
-    held.position_changes.add([replace(change(conid, 0, 2, now), account="A")])
-    assert attention() == [
-        "New, and in no strategy: SPY vertical: `position-sync strategies propose`."
-    ]
-    assert "New, and in no strategy: SPY vertical" in command_line.run("changes")

@@ -43,7 +43,7 @@ def followed(stream_legs, lake, tmp_path):
         file = tmp_path / "strategies.yaml"
         file.write_text(text)
         rules = RuleFollower(lake.registry, file)
-        async with stream_legs(simulator=simulator, rules=rules) as (sim, streamer, _received):
+        async with stream_legs(simulator=simulator, rules=rules) as (_sim, streamer, _received):
             yield sim, streamer, file
 
     return run
@@ -133,7 +133,7 @@ async def test_the_book_of_the_demo_is_proposed_as_it_was_built(stream_legs, lak
     file.write_text(strategies_text())
 
     built = {}
-    async with stream_legs(book="demo", closes=CloseExplainer(lake)) as (sim, streamer, _received):
+    async with stream_legs(book="demo", closes=CloseExplainer(lake)) as (_sim, streamer, _received):
         settings = streamer.settings
         import_statements(lake, settings.model_copy(update={"flex_folder": tmp_path}))
         await eventually(lambda: len(propose_strategies.held(lake, settings)) == 200)
@@ -145,7 +145,7 @@ async def test_the_book_of_the_demo_is_proposed_as_it_was_built(stream_legs, lak
                 continue  # the day of the demo rolls into it
             quantity = leg.quantity or held[leg.conid].position
             built.setdefault(leg.strategy_id, {})[leg.conid] = quantity
-        assert "strategies propose" in propose_strategies.next_step(lake, settings, utc_now())
+        assert propose_strategies.first_step(lake, settings) == propose_strategies.FIRST_STEP
 
         proposal = propose_strategies.read_proposal(lake, settings)
         several = [legs for legs in built.values() if len(legs) > 1]
@@ -163,14 +163,7 @@ async def test_the_book_of_the_demo_is_proposed_as_it_was_built(stream_legs, lak
         assert {strategy.name for strategy in again.strategies}.isdisjoint(
             one.name for one in first
         )
-        assert propose_strategies.next_step(lake, settings, utc_now()) is None
-        sim.fill("DUSIM0001", 912000001, -3)
-        sim.fill("DUSIM0001", 912000005, 4)
-        await eventually(lambda: lake.position_changes.records())
-        line = propose_strategies.next_step(lake, settings, utc_now())
-        assert line is not None
-        assert line.startswith("New, and in no strategy: ")
-        assert line.endswith("`position-sync strategies propose`.")
+        assert propose_strategies.first_step(lake, settings) is None
 
 
 async def test_a_file_that_is_read_again_changes_nothing(lake, tmp_path):

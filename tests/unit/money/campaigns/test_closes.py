@@ -75,7 +75,7 @@ def book(closes: Closes, strategy: str | None = None) -> Book:
     legs = [leg(n, "condor") for n in (CALL, 5, 6, 7)]
     rows = [*(row(n) for n in (5, 6, 7)), row(CALL, position=0.0)]
     held = book_of(rows, legs, closes=closes)
-    of_table = exposures(held.split, NOW).row(0, named=True)
+    of_table = exposures(held.split).row(0, named=True)
     assert of_table["legs"] == 4
     assert of_table["legs_held"] == 3
     assert of_table["legs_closed"] == 1

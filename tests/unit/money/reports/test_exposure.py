@@ -1,6 +1,5 @@
 """The exposure of each strategy."""
 
-import json
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -42,12 +41,11 @@ def exposures(
     legs: list[ActiveContract],
     rows: list[PositionUpdate],
     *,
-    now: datetime = NOW,
     details: dict[int, ContractDetails] | None = None,
     every: bool = False,
 ) -> list[SimpleNamespace]:
     """Return the exposure of strategies, or of `every` part, with each column as an attribute."""
-    read_rows = exposure.exposures(exposure.split(legs, money_rows.priced_rows(rows), details), now)
+    read_rows = exposure.exposures(exposure.split(legs, money_rows.priced_rows(rows), details))
     rows = read_rows.iter_rows(named=True)
     return [SimpleNamespace(**row) for row in rows if every or row["strategy_id"] != UNATTRIBUTED]
 
@@ -117,16 +115,11 @@ def test_a_leg_that_ended_counts_nowhere() -> None:
     assert exposures([leg(1).ended(NOW)], [row(1)]) == []
 
 
-def test_greeks_are_summed_per_underlying_and_as_dollar_delta() -> None:
+def test_greeks_of_several_underlyings_are_summed_as_dollar_delta() -> None:
     spy = row(1, 4.0, underlying_price=500.0)
     spx = row(2, -1.0, symbol="SPX", underlying_price=5000.0, delta=0.2)
     strategy_row = only(exposures([leg(1), leg(2)], [spy, spx]))
     assert strategy_row.dollar_delta == pytest.approx(0.5 * 4 * 100 * 500 - 0.2 * 100 * 5000)
-    sums = json.loads(strategy_row.by_underlying or "")
-    assert sums["SPY"]["delta"] == pytest.approx(200.0)
-    assert sums["SPY"]["dollar_delta"] == pytest.approx(100_000.0)
-    assert sums["SPX"]["delta"] == pytest.approx(-20.0)
-    assert sums["SPX"]["theta"] == pytest.approx(10.0)
 
 
 def test_dollar_delta_of_a_contract_quoted_in_cents_is_in_its_currency() -> None:
@@ -142,24 +135,10 @@ def test_the_hedge_in_stock_has_its_value_as_dollar_delta() -> None:
     assert only(exposures([leg(1)], [stock])).dollar_delta == stock.market_value
 
 
-def test_the_worst_age_counts_from_now_and_unknown_times_are_counted() -> None:
+def test_the_time_of_the_oldest_price_is_named() -> None:
     old = NOW - timedelta(minutes=3)
     rows = [row(1), row(2, value_time=old, value_source=BROKER)]
-    strategy_row = only(exposures([leg(1), leg(2)], rows, now=NOW + timedelta(minutes=1)))
-    assert strategy_row.worst_value_age_s == 240.0
-    assert strategy_row.legs_without_value_time == 1
-    assert strategy_row.oldest_value_at == old
-
-
-@pytest.mark.parametrize(("days", "soon"), [(-1, 1), (0, 1), (5, 1), (6, 0)])
-def test_held_legs_that_expire_within_five_days_are_counted(days: int, soon: int) -> None:
-    expiry = (NOW + timedelta(days=days)).date()
-    strategy_row = only(exposures([leg(1), leg(2)], [row(1, expiry=expiry), row(2)], now=NOW))
-    assert strategy_row.legs_expiring == soon
-    assert only(exposures([leg(1)], [row(1, 0.0, expiry=expiry)], now=NOW)).legs_expiring == 0
-    midnight = NOW.replace(hour=3, day=NOW.day + 1)  # it is the evening before in New York
-    at_midnight = only(exposures([leg(1)], [row(1, expiry=expiry)], now=midnight))
-    assert at_midnight.legs_expiring == soon
+    assert only(exposures([leg(1), leg(2)], rows)).oldest_value_at == old
 
 
 @pytest.mark.parametrize(
@@ -324,7 +303,7 @@ def test_what_a_strategy_traded_is_its_own_until_it_closes_also_without_a_leg() 
     rows = [row(shares, 400.0, market_value=20_000.0, **stock)]
     split = exposure.split([leg(put, "wheel")], money_rows.priced_rows(rows), owned=owned)
 
-    read_rows = exposure.exposures(split, NOW).filter(asset_class="STOCK")
+    read_rows = exposure.exposures(split).filter(asset_class="STOCK")
     assert dict(read_rows.select("strategy_id", "market_value").iter_rows()) == {
         UNATTRIBUTED: 15_000.0,
         "wheel": 5_000.0,
