@@ -343,8 +343,7 @@ def _greeks_along(legs: PricedLegs, moves: model.Array, shift: Point) -> dict[st
         priced = as_options([*terms.values()], repeat(legs.given.now), spot_of_options)
         later = priced.later(shift.days)
         shifted = parts["implied_vol"].to_numpy()[options] + shift.vol / 100
-        volatility = shifted.clip(model.LOWEST_VOLATILITY, model.HIGHEST_VOLATILITY)
-
+        volatility = model.within_bounds(shifted)
         greeks = model.greeks_along(later, spots[options], volatility, model.COARSE)
         for name, rows in of_parts.items():
             rows[options] = getattr(greeks, name)

@@ -372,6 +372,11 @@ def _vega(options: VanillaOptions, spots: Array, volatility: Array, steps: Steps
     return slope / 100
 
 
+def within_bounds(volatility: Array) -> Array:
+    """Return the nearest volatilities that the model prices with."""
+    return np.clip(volatility, LOWEST_VOLATILITY, HIGHEST_VOLATILITY)
+
+
 class NoVolatility(StrEnum):
     """Why a value shows no volatility."""
 

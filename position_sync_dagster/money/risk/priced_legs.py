@@ -125,7 +125,7 @@ class PricedLeg:
     @property
     def name(self) -> str:
         """The contract as a trader writes it."""
-        return contract_of(self.row)
+        return str(self.row["name"])
 
 
 def contract_of(row: Row) -> str:
@@ -147,9 +147,9 @@ class PricedLegs:
     """The parts of the holdings, ready for scenarios and payoffs.
 
     Attributes:
-        parts: A row for each part, as `Split.parts` has them, with `under` (the name of the
-            underlying), `spot` (its price in the major unit) and `reason` (why the part is in no
-            scenario).
+        parts: A row for each part, as `Split.parts` has them, with `name` (the contract as a
+            trader writes it), `under` (the name of the underlying), `spot` (its price in the major
+            unit) and `reason` (why the part is in no scenario).
         given: What they are priced with.
         terms: What each part delivers, and is priced as.
         settled: What trades settled, with the columns of `SETTLED`; of a book as it is, nothing.
@@ -170,15 +170,19 @@ class PricedLegs:
         named = parts.with_columns(magnifier=_magnifiers(parts), under=underlyings)
         with_spot = named.with_columns(spot=_own_spot()).with_columns(spot=_spot_of_underlying())
 
+        names = []
         terms = []
         reasons = []
         for row in with_spot.iter_rows(named=True):
+            names.append(contract_of(row))
             terms_of_part = _terms_of(row, given)
             terms.append(terms_of_part)
             reasons.append(_left_out(row, terms_of_part))
 
-        with_reasons = with_spot.with_columns(reason=pl.Series(reasons, dtype=pl.String))
-        return cls(parts=with_reasons, given=given, terms=terms)
+        described = with_spot.with_columns(
+            name=pl.Series(names, dtype=pl.String), reason=pl.Series(reasons, dtype=pl.String)
+        )
+        return cls(parts=described, given=given, terms=terms)
 
     def of_strategy(self, strategy: str | None) -> "PricedLegs":
         """Return the parts of one strategy; None: all."""

@@ -19,7 +19,7 @@ from polars import col
 
 from position_sync_dagster.money.risk import model
 from position_sync_dagster.money.risk.coverage import sum_if_carried
-from position_sync_dagster.money.risk.priced_legs import SIZE, PricedLeg, PricedLegs
+from position_sync_dagster.money.risk.priced_legs import SIZE, PricedLeg, PricedLegs, Row
 from position_sync_dagster.money.risk.scenario_file import Point
 from position_sync_dagster.money.risk.terms import as_options
 
@@ -40,10 +40,10 @@ _GROUPS = {
     Breakdown.STRATEGY: ["strategy_id", "account"],
     Breakdown.UNDERLYING: ["symbol", "account"],
     Breakdown.EXPIRY: ["expiry", "account"],
-    Breakdown.LEG: ["strategy_id", "account", "conid"],
+    Breakdown.LEG: ["strategy_id", "account", "conid", "name"],
 }
 
-_SUMMED = ("account", "currency", "value", "profit", "left_out", "known", "of")
+_SUMMED = ("value", "profit", "left_out", "known", "of")
 
 
 def changes(legs: PricedLegs, points: Sequence[Point]) -> model.Array:
@@ -93,15 +93,8 @@ def _option_changes(
     terms = [terms_of[place] for place in places]
     options = as_options(terms, repeat(legs.given.now), spot.tolist())
 
-    def priced(point: Point, prices: model.Array) -> model.Array:
-        """Return the prices of the options at a point."""
-        later = options.later(point.days, point.rate / 100)
-        moved = volatility + point.vol / 100
-        within = np.clip(moved, model.LOWEST_VOLATILITY, model.HIGHEST_VOLATILITY)
-        return model.prices(later, prices, within)
-
     spots = spot[:, None]
-    base = priced(Point(), spots)
+    base = model.prices(options, spots, model.within_bounds(volatility))
     change = np.empty(shifted.shape)
 
     def price(numbers: list[int]) -> None:
@@ -110,8 +103,10 @@ def _option_changes(
         is_unknown = np.isnan(prices)
         # An unknown price stays unknown; the model is not asked for it.
         asked = np.where(is_unknown, spots, prices)
-        priced_change = priced(points[numbers[0]], asked) - base
-        change[:, numbers] = np.where(is_unknown, np.nan, priced_change)
+        point = points[numbers[0]]
+        later = options.later(point.days, point.rate / 100)
+        moved = model.prices(later, asked, model.within_bounds(volatility + point.vol / 100))
+        change[:, numbers] = np.where(is_unknown, np.nan, moved - base)
 
     alike: dict[tuple[float, ...], list[int]] = defaultdict(list)
     for number, point in enumerate(points):
@@ -169,23 +164,28 @@ def scenario_rows(
     result = []
     for row in scenarios(legs, points, level).iter_rows(named=True):
         point = points[row["point"]]
-        conid = row.get("conid")
-        of_leg = priced.get((row["account"], conid), {})
-        group = row[_GROUPS[level][0]]
-        name_of_group = None if group is None else str(group)
-        named = {
-            "level": level.value,
-            "name": of_leg.get("leg") or name_of_group,
-            "strategy": row.get("strategy_id"),
-            "conid": conid,
-            "scenario": point.name,
-            "spot": point.spot,
-            "vol": point.vol,
-            "days": point.days,
-        }
+        named = group_of(level, row)
+        of_point = {
+            "scenario": point.name, "spot": point.spot, "vol": point.vol, "days": point.days,
+        }  # fmt: skip
         sums = {column: row[column] for column in _SUMMED}
-        result.append(named | sums | of_leg)
+        of_leg = priced.get((named["account"], named["conid"]), {})
+        result.append({"level": level.value} | named | of_point | sums | of_leg)
     return result
+
+
+def group_of(level: Breakdown, row: Row) -> dict[str, Any]:
+    """Return what names a group of a level, from a row that has the columns of a part."""
+    by = _GROUPS[level]
+    is_leg = level is Breakdown.LEG
+    name = row["name"] if is_leg else row[by[0]]
+    return {
+        "strategy": row["strategy_id"] if "strategy_id" in by else None,
+        "name": None if name is None else str(name),
+        "account": row["account"],
+        "currency": row["currency"],
+        "conid": row["conid"] if is_leg else None,
+    }
 
 
 def profits(legs: PricedLegs, points: Sequence[Point]) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ of the profit after them, and what closing realises a part of the payoffs.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -32,7 +31,7 @@ from position_sync_dagster.money.risk.proposed_trade import (
 )
 from position_sync_dagster.money.risk.recorded_risk import leg_notes
 from position_sync_dagster.money.risk.scenario_file import Point
-from position_sync_dagster.money.risk.scenarios import Breakdown, scenario_rows
+from position_sync_dagster.money.risk.scenarios import Breakdown, group_of, scenario_rows
 from position_sync_dagster.money.strategies.limit_readings import evaluate
 from position_sync_dagster.money.strategies.limits import OF_ACCOUNTS, LimitState
 from position_sync_dagster.settings import Settings
@@ -89,7 +88,9 @@ class WhatIf:
         notes = leg_notes(self.before)
         before = _sides(self.before, self.before_legs, notes, self.settings, points, level)
         after = _sides(self.after, self.after_legs, notes, self.settings, points, level)
-        settled_of = grouped(partial(_group_of_settled, level), self.after_legs.settled.to_dicts())
+        settled_of = grouped(
+            lambda settled: _GROUP_OF(group_of(level, settled)), self.after_legs.settled.to_dicts()
+        )
 
         rows = []
         for group, number in sorted({*before, *after}, key=str):
@@ -148,22 +149,6 @@ def _with_settled(side: NewRow, settled: Sequence[Row]) -> NewRow:
     }
 
 
-def _group_of_settled(level: Breakdown, settled: Row) -> _Group:
-    """Return the group to which a row of a level adds what a trade settled."""
-    expiry = settled["expiry"]
-    name = {
-        Breakdown.ACCOUNT: settled["account"],
-        Breakdown.STRATEGY: settled["strategy_id"],
-        Breakdown.UNDERLYING: settled["symbol"],
-        Breakdown.EXPIRY: None if expiry is None else str(expiry),
-        Breakdown.LEG: settled["name"],
-    }[level]
-    has_strategy = level in (Breakdown.LEG, Breakdown.STRATEGY)
-    strategy = settled["strategy_id"] if has_strategy else None
-    conid = settled["conid"] if level is Breakdown.LEG else None
-    return (strategy, name, settled["account"], settled["currency"], conid)
-
-
 _GROUP_OF = itemgetter("strategy", "name", "account", "currency", "conid")
 _STRATEGY_OF = attrgetter("strategy", "account")
 
@@ -192,7 +177,7 @@ def _more_by_group(
     broken = [evaluated for evaluated in judged if evaluated.outcome is LimitState.BROKEN]
 
     more = {}
-    for sums in exposure.summed(legs.parts, by, book.now).iter_rows(named=True):
+    for sums in exposure.summed(legs.parts, by).iter_rows(named=True):
         strategy = sums.get("strategy_id")
         account = sums["account"]
         uncovered_here = [
