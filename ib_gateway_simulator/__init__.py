@@ -18,11 +18,11 @@ A test runs it in its own event loop:
 
 - `port` and `control_port`;
 - readings (`control/readings.py`): `stats()`, `positions()`, `ticks(conid)`,
-  `recent_ticks(conid)`, `orders_received`;
+  `recent_ticks(conid)`, `said`, `orders_received`;
 - trades and market time (`control/faults.py`): `fill`, `close_position`, `assign`, `reset_day`,
   `step(n)`;
 - faults of connections (`control/faults.py`): `disconnect`, `log_in_as`, `send_error`, `send_raw`,
-  `pause`, `resume`, `connectivity`, `farm`, `restart`;
+  `say`, `answer`, `pause`, `resume`, `connectivity`, `farm`, `restart`;
 - faults of market data (`control/market_data_faults.py`): `set_line_limit`, `set_permission`,
   `pin_quote`, `freeze`, `contract_details`, `silence_line`, `after_restore`, `ticking`;
 - faults of accounts (`control/account_faults.py`): `silence_account`,

@@ -17,6 +17,7 @@ from ib_gateway_simulator.accounts.profit_and_loss import PnlAnswer, SingleAnswe
 from ib_gateway_simulator.control.faults import Answers, Connectivity, Faults, LastTrade
 from ib_gateway_simulator.control.market_data_faults import Lines, ModelUnit
 from ib_gateway_simulator.errors import ActionError
+from ib_gateway_simulator.gateway.scripts import Cut
 from ib_gateway_simulator.market.sessions import checked
 from ib_gateway_simulator.market_data.ticks import Kind
 from ib_gateway_simulator.protocol.codes import Code
@@ -270,6 +271,20 @@ class RawBytes(Arguments):
     client_id: int | None = None
 
 
+Messages = list[list[str] | Cut | Annotated[bytes, BeforeValidator(_from_hex)]]
+
+
+class Say(Arguments):
+    messages: Messages
+    client_id: int | None = None
+
+
+class AnswerByScript(Arguments):
+    request: str
+    answers: list[Messages] | None = None
+    account: str | None = None
+
+
 class Restart(Arguments):
     down_s: Annotated[float, Field(ge=0)] = 1.0
     needs_login: bool = False
@@ -356,6 +371,8 @@ ACTIONS: dict[str, Action] = {
     "ticking": Action(arguments=Ticking, method="ticking"),
     "holding": Action(arguments=OddHolding, method="holding"),
     "raw": Action(arguments=RawBytes, method="send_raw"),
+    "say": Action(arguments=Say, method="say"),
+    "answer": Action(arguments=AnswerByScript, method="answer"),
     "restart": Action(arguments=Restart, method="restart"),
     "change_port": Action(arguments=NewPort, method="change_port"),
     "confirm_login": Action(arguments=NoArguments, method="confirm_login"),

@@ -24,8 +24,10 @@ from ib_gateway_simulator.control.readings import as_dict
 from ib_gateway_simulator.errors import ActionError
 from ib_gateway_simulator.gateway.farm_notices import farm_summary
 from ib_gateway_simulator.gateway.reference_data import LastTradeSpelling
+from ib_gateway_simulator.gateway.scripts import Message
 from ib_gateway_simulator.protocol import messages
 from ib_gateway_simulator.protocol.codes import FARM_NOTICES, Code
+from ib_gateway_simulator.protocol.request_ids import NAMES, ORDER_REQUESTS
 
 LastTrade = Literal["instrument", "login", "utc"]
 Connectivity = Literal["lost", "restored_data_lost", "restored_data_kept", "reported_lost"]
@@ -41,6 +43,9 @@ CODES_WITH_TEXT = frozenset(
         Code.COMPETING_SESSION,
     }
 )
+
+# The requests that a script may answer.
+ANSWERED = frozenset(NAMES.values()) - ORDER_REQUESTS - {"startApi"}
 
 
 def _zone(name: str) -> ZoneInfo:
@@ -360,6 +365,37 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
             client.send_raw(data)
             client.flush()
         return len(clients)
+
+    def say(self, messages: Sequence[Message], client_id: int | None = None) -> int:
+        """Send exactly these messages in one packet, and return how many clients got them.
+
+        A message is its fields, of which the first is its id, or bytes as they are, as half a
+        message is; `Cut.HERE` closes the connection behind what came before. `said` has all of it.
+        """
+        clients = self._clients(client_id)
+        self._gateway.scripts.say(clients, messages)
+        return len(clients)
+
+    def answer(
+        self,
+        request: str,
+        answers: Sequence[Sequence[Message]] | None = None,
+        account: str | None = None,
+    ) -> None:
+        """Answer requests of a name by exactly these messages; None: as a gateway does.
+
+        Nothing else happens: a request that is answered so starts no line and no subscription.
+        `said` has each request and its answer.
+
+        Args:
+            request: The name, as `stats` has it: `reqPositions`.
+            answers: The messages of each answer, as `say` takes them. Each request takes the next
+                answer, and all later ones the last; without any, requests stay unanswered.
+            account: The account that the requests name, before an answer for any account.
+        """
+        if request not in ANSWERED:
+            raise ActionError("request", f"{request!r} is no request that a gateway answers")
+        self._gateway.scripts.set_answers(request, account, answers)
 
     def _clients(self, client_id: int | None) -> list[ClientConnection]:
         clients = self._gateway.clients

@@ -8,10 +8,11 @@ from typing import Any
 from ib_gateway_simulator.accounts.ledger import Holding
 from ib_gateway_simulator.clients.stats import OrderMessage
 from ib_gateway_simulator.gateway.gateway import Gateway
+from ib_gateway_simulator.gateway.scripts import Said
 
 
 class Readings:
-    """Reads one gateway; every result is a copy, and every dict is ready for JSON."""
+    """Reads one gateway; every dict is a copy, and ready for JSON."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -20,6 +21,11 @@ class Readings:
     def orders_received(self) -> list[OrderMessage]:
         """Every order message of every client, oldest first."""
         return list(self._gateway.stats.orders)
+
+    @property
+    def said(self) -> list[Said]:
+        """What `say` and `answer` sent, oldest first, until the caller clears it."""
+        return self._gateway.scripts.said
 
     def stats(self) -> dict[str, Any]:
         """Return all counts, as `GET /stats` does."""

@@ -19,6 +19,7 @@ from ib_gateway_simulator.gateway.held_requests import HeldRequests
 from ib_gateway_simulator.gateway.market_clock import MarketClock
 from ib_gateway_simulator.gateway.pulse import Pulse
 from ib_gateway_simulator.gateway.reference_data import ReferenceDataService
+from ib_gateway_simulator.gateway.scripts import Scripts
 from ib_gateway_simulator.gateway.timers import Timers
 from ib_gateway_simulator.market.market import Market
 from ib_gateway_simulator.market.sessions import Sessions
@@ -69,6 +70,7 @@ class Gateway:
         # Client id to the time of the event loop until which it counts as in use.
         self.busy_ids: dict[int, float] = {}
         self._connections: set[ClientConnection] = set()
+        self.scripts = Scripts()
         self._held = HeldRequests()
         self._timers = Timers(lambda: self.paused)
         self._pulse = Pulse(self._timers)
@@ -207,7 +209,7 @@ class Gateway:
     def handle(self, client: ClientConnection, request: Request) -> None:
         """Act on one request; an order message is recorded and refused, never carried out."""
         if request.name not in ORDER_REQUESTS:
-            if not self._held.hold(client, request):
+            if not (self.scripts.answer(client, request) or self._held.hold(client, request)):
                 self._dispatcher.handle(client, request)
             return
         client_id = -1 if client.client_id is None else client.client_id

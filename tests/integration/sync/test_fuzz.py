@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import traceback
 import tracemalloc
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -20,34 +20,36 @@ from itertools import count
 from pathlib import Path
 from random import SystemRandom
 from types import TracebackType
+from typing import NamedTuple
 
 import eventkit.event
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from ib_gateway_simulator.protocol import account_messages, messages
+from ib_gateway_simulator import SimulatedGateway
+from ib_gateway_simulator.gateway.scripts import Cut, Message
+from ib_gateway_simulator.protocol import account_messages, messages, wire
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import GatewayError
 from position_sync_dagster.gateway.connection import IBConnectionManager, MessageReader
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.sync.drain import drain
-from tests.support.fake_gateway import (
+from tests.support.settings import make_settings
+from tests.support.short_owner import refresh
+from tests.support.told import (
     ACCOUNTS,
+    BOOK,
     CONIDS,
     DROPPED,
     END,
     KEPT,
     LOST,
-    Cut,
-    FakeGateway,
     Told,
     is_whole,
     portfolio,
     position,
 )
-from tests.support.settings import make_settings
-from tests.support.short_owner import refresh
 from tests.support.waiting import DEADLINE_S
 
 MESSAGES = int(os.environ.get("FUZZ_MESSAGES", "1500"))
@@ -120,13 +122,16 @@ def some(strategy, most=40):
 noise = st.one_of(odd_rows, odd_rows, cut_rows, notices, other, values, raw)
 stream = some(st.one_of(rows, rows, values, odd_rows, notices, other, ends))
 
+# The first half of a position.
+HALF = wire.frame(position(ACCOUNTS[0], CONIDS[0], 9))[:40]
+
 # -- phases -----------------------------------------------------------------------------------
 
 
 def a_list(sent, end, after, cut_at):
     """Return a list: its end may come twice or never, and the connection may end in it."""
     told = [*sent, *([END] * end), *after]
-    return told if cut_at is None else [*told[:cut_at], Cut.HERE]
+    return told if cut_at is None else [*told[:cut_at], HALF, Cut.HERE]
 
 
 no_rows = st.lists(other, max_size=2)
@@ -177,6 +182,32 @@ logins = st.integers(1, 3)
 # -- one session ------------------------------------------------------------------------------
 
 
+class Phase(NamedTuple):
+    """What was said in a phase.
+
+    Attributes:
+        messages: All of them.
+        lists_at: Where the answers to reqPositions begin in them.
+        listed: Whether the client counted the last of these lists as whole.
+        whole: Whether the client has read all of it.
+    """
+
+    messages: list[Message]
+    lists_at: list[int]
+    listed: bool
+    whole: bool
+
+    def parts(self):
+        """Return the messages, and where the list that counted begins, in one part or in two."""
+        if not self.listed:
+            return [(self.messages, None)]
+
+        *before, newest = self.lists_at
+        if before and is_whole(self.messages[before[-1] : newest]):  # a refresh asks twice
+            return [(self.messages[:newest], before[-1]), (self.messages[newest:], 0)]
+        return [(self.messages, newest)]
+
+
 class Session:
     """One gateway, one client with its tables; checks after each phase what is believed.
 
@@ -184,9 +215,10 @@ class Session:
         played: How many messages were sent, and which errors were survived.
     """
 
-    def __init__(self, gateway, path, played):
+    def __init__(self, gateway, path, played, accounts):
         self.gateway, self.played = gateway, played
-        self.told = Told(gateway.accounts)
+        self.told = Told(accounts)
+        self.listing = [END]
         self.offline = False
         self.before = ()
         self.known = None
@@ -205,103 +237,119 @@ class Session:
         )
         self.lake = MoneyLake(path, fsync=False)
         self.manager = IBConnectionManager(self.settings)
+        gateway.answer("reqAccountUpdates", [])
 
     async def connection(self):
         """Return the connection, on which all is remembered that the one before knew."""
-        found = await self.manager.get_connection()
-        if found is not self.known:
-            self.known = found
+        if self.known is None or not self.known.is_connected:
+            self.set_listing(self.listing, at_login=True)
+        connection = await self.manager.get_connection()
+        if connection is not self.known:
+            self.known = connection
             self.offline = False
             self.told.emptied.clear()  # the next list is a first one
-            found.feed.book.remember(self.before)
-        return found
+            connection.feed.book.remember(self.before)
+        return connection
+
+    def set_listing(self, listing, *, at_login=False):
+        """Set the next answer to reqPositions; interrupted, it is requested again, and whole then.
+
+        ib_async asks once at the log-in, and nobody may believe that answer.
+        """
+        self.listing = [message for message in listing if message not in (LOST, DROPPED, KEPT)]
+        self.gateway.answer("reqPositions", [[END]] * at_login + [listing, self.listing])
+
+    def set_downloads(self, sent, ends):
+        for account in self.told.accounts:
+            end = [account_messages.account_download_end(account)] if ends else []
+            self.gateway.answer("reqAccountUpdates", [[*sent, *end]], account)
 
     async def log_in(self, names):
         """Log the gateway in as another user, whose login manages these accounts."""
-        self.gateway.accounts = self.told.accounts = tuple(sorted(names))
-        if self.known is not None and self.known.is_connected:
-            self.gateway.say([Cut.HERE])
+        self.told.accounts = tuple(sorted(names))
+        was_connected = self.known is not None and self.known.is_connected
+        self.gateway.log_in_as(list(self.told.accounts))
+        if was_connected:
             await asyncio.wait_for(self.known.lost.wait(), DEADLINE_S)
 
     async def play(self, kind, script):
+        """Say what a phase of a script has, and check what is believed and written after it."""
+        self.played[kind] += 1
         if kind == "login":
-            self.played[kind] += 1
             await self.log_in(script)
             return
+
         connection = await self.connection()
-        feed, gateway = connection.feed, self.gateway
+        feed = connection.feed
         be_patient(feed, SHORT_S)
-        gateway.said.clear()
-        gateway.lists_at.clear()
+        self.gateway.said.clear()
         if kind == "refresh":
             self.told.emptied |= self.refresh_emptied
 
         listed_at = feed.snapshot_at
         began = datetime.now(UTC)
         was_offline = self.offline
-        published = False
+        published = await self.act(kind, script, feed)
 
-        try:
-            if kind == "told":
-                gateway.say(script)
-            elif kind == "list":
-                gateway.listing = script
-
-                await feed.snapshot()
-            elif kind == "download":
-                self.set_downloads(*script)
-                await feed.download()
-            else:
-                gateway.listing = script[0]
-                self.set_downloads(*script[1])
-                published = (await refresh(self.lake, self.settings)).connected
-                await drain(self.lake, self.settings)
-
-            whole = await answers(connection)
-        except (GatewayError, ConnectionError) as error:
-            self.played[type(error).__name__] += 1
-            whole = await answers(connection)
-
-        said = list(gateway.said)
-        self.played["messages"] += len(said)
-        self.played[kind] += 1
+        whole = await answers(connection)
         listed = feed.snapshot_at not in (None, listed_at)
-        if listed:
-            self.played["whole lists"] += 1
-            assert is_whole(said[gateway.lists_at[-1] :]), "a list that is not whole counts"
+        phase = Phase(*messages_of(self.gateway.said), listed=listed, whole=whole)
+        allowed = self.hear(phase)
 
-        for message in said:
-            if message in (LOST, KEPT, DROPPED):
-                self.offline = message == LOST
-        *before, newest = (*gateway.lists_at, None) if not listed else gateway.lists_at
-        parts = [(said, newest)]
-        allowed = {}
-        if listed and before and is_whole(said[before[-1] : newest]):  # a refresh asks twice
-            parts = [(said[:newest], before[-1]), (said[newest:], 0)]
-
-        for part, list_at in parts:
-            for key, found in self.told.after(part, list_at=list_at).items():
-                allowed.setdefault(key, set()).update(found)
-            self.told.hear(part, list_at=list_at, whole=whole)
         self.check(feed, (kind, script))
         if whole and self.offline:
             assert connection.connectivity.lost is not None, "the gateway has lost IB, and counts"
             assert kind != "list" or not listed, "a list without IB counts"
-
-        if was_offline and not {KEPT, DROPPED} & {m for m in said if isinstance(m, tuple)}:
+        if was_offline and not {KEPT, DROPPED}.intersection(filter(is_fields, phase.messages)):
             times = [held.confirmed_at for held in feed.holdings]
             assert all(at is None or at < began for at in times), "confirmed without IB"
             assert not listed, "a list without IB counts"
             assert not published, "published without IB"
+
         self.before = feed.book.reported().values()
         if kind == "refresh":
             self.refresh_emptied = set(self.told.emptied)
             await self.check_tables(allowed, published)
 
-    def set_downloads(self, sent, ends):
-        for account in self.gateway.accounts:
-            end = [account_messages.account_download_end(account)] if ends else []
-            self.gateway.downloads[account] = [*sent, *end]
+    async def act(self, kind, script, feed):
+        """Have the client do what a phase is about; return whether it published."""
+        published = False
+        try:
+            if kind == "told":
+                self.gateway.say(script)
+            elif kind == "list":
+                self.set_listing(script)
+                await feed.snapshot()
+            elif kind == "download":
+                self.set_downloads(*script)
+                await feed.download()
+            else:
+                self.set_listing(script[0])
+                self.set_downloads(*script[1])
+                published = (await refresh(self.lake, self.settings)).connected
+                await drain(self.lake, self.settings)
+        except (GatewayError, ConnectionError) as error:
+            self.played[type(error).__name__] += 1
+        return published
+
+    def hear(self, phase):
+        """Take what was said; return which quantities each holding may have had meanwhile."""
+        self.played["messages"] += len(phase.messages)
+        if phase.listed:
+            self.played["whole lists"] += 1
+            newest = phase.messages[phase.lists_at[-1] :]
+            assert is_whole(newest), "a list that is not whole counts"
+
+        notices = [message for message in phase.messages if message in (LOST, KEPT, DROPPED)]
+        if notices:
+            self.offline = notices[-1] == LOST
+
+        allowed = defaultdict(set)
+        for part, list_at in phase.parts():
+            for key, quantities in self.told.after(part, list_at=list_at).items():
+                allowed[key] |= quantities
+            self.told.hear(part, list_at=list_at, whole=phase.whole)
+        return allowed
 
     def check(self, feed, phase):
         for holding in feed.holdings:
@@ -311,7 +359,7 @@ class Session:
                 f"{holding.key} has {holding.position:g}, told was {allowed}, after {phase}"
             )
             assert_finite(holding)
-        assert len(feed.holdings) <= len(CONIDS) * len(self.gateway.accounts)
+        assert len(feed.holdings) <= len(CONIDS) * len(self.told.accounts)
 
     async def check_tables(self, allowed, published):
         """Check that the tables hold what was told until they were written, and nothing else."""
@@ -321,14 +369,14 @@ class Session:
             assert position_of == self.published, "published although nothing was refreshed"
         for key, quantity in position_of.items():
             known = {self.published[key]} if key in self.published else set()
-            assert quantity in known | allowed.get(key, set()), f"{key} is written as {quantity:g}"
+            assert quantity in known | allowed[key], f"{key} is written as {quantity:g}"
 
         self.published = position_of
         for row in await self.lake.updates.latest_updates():
             key = (row.account, row.conid)
             assert key in position_of, f"a row of {key}, which nobody told"
             if row.update_id not in self.written:
-                managed = row.account in self.gateway.accounts
+                managed = row.account in self.told.accounts
                 assert managed or row.position == 0, f"a row of {key}, which is not managed"
                 assert row.position in allowed[key], f"{key} is written as {row.position:g}"
             self.written.add(row.update_id)
@@ -357,21 +405,22 @@ class Session:
 
     def open_in(self, rows):
         """Return the open holdings of the login, of all that is kept."""
-        names = self.gateway.accounts
+        names = self.told.accounts
         position_of = {(row.account, conid_of(row)): row.position for row in rows if row.position}
         return {key: quantity for key, quantity in position_of.items() if key[0] in names}
 
-    def say_truth(self, truth):
-        self.gateway.listing = [*(position(*key, held) for key, held in truth.items()), END]
-        for name in self.gateway.accounts:
-            mine = [portfolio(*key, held) for key, held in truth.items() if key[0] == name]
+    def set_truth(self, truth, *, at_login=False):
+        listing = [*(position(*key, held) for key, held in truth.items()), END]
+        self.set_listing(listing, at_login=at_login)
+        for name in self.told.accounts:
+            rows = [portfolio(*key, held) for key, held in truth.items() if key[0] == name]
             end = account_messages.account_download_end(name)
-            self.gateway.downloads[name] = [*mine, end]
+            self.gateway.answer("reqAccountUpdates", [[*rows, end]], name)
 
     async def _is_known(self, truth, patience_s):
         connection = await self.connection()
         be_patient(connection.feed, patience_s)
-        self.say_truth(truth)
+        self.set_truth(truth)
         try:
             self.gateway.say([KEPT])
             await answers(connection)
@@ -385,17 +434,32 @@ class Session:
 
     async def publish(self, truth):
         """Refresh the tables from the truth."""
-        self.say_truth(truth)
         for _ in range(2):  # the tables may not know yet that an account is empty
+            self.set_truth(truth, at_login=True)
             report = await refresh(self.lake, self.settings)
             if report.incomplete_accounts == ():
                 break
-            self.say_truth(truth)
         assert report.incomplete_accounts == ()
         await drain(self.lake, self.settings)
         stored = self.lake.broker_positions.read(self.settings.gateway_id)
         assert self.open_in(stored) == truth
         assert self.open_in(await self.lake.updates.latest_updates()) == truth
+
+
+def messages_of(said):
+    """Return all messages of a phase, and where the answers to reqPositions begin in them."""
+    messages_said = []
+    lists_at = []
+    for request, told in said:
+        if request is not None and request.name == "reqPositions":
+            lists_at.append(len(messages_said))
+        messages_said += told
+    return messages_said, lists_at
+
+
+def is_fields(message):
+    """Return whether a message is fields, neither bytes nor the end."""
+    return isinstance(message, tuple)
 
 
 def conid_of(row):
@@ -472,19 +536,27 @@ def note(found, _loop, context):
 
 
 @asynccontextmanager
+async def silent_gateway(accounts):
+    """Serve a login of some accounts that moves nothing, and says nothing that no script has."""
+    async with SimulatedGateway(BOOK, autostep=False, max_messages_per_s=0) as gateway:
+        gateway.log_in_as(list(accounts))
+        yield gateway
+
+
+@asynccontextmanager
 async def faultless(login, lake):
     """Give a gateway of some accounts and the path of a lake; nothing may fail unseen."""
     with faults() as found, tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         asyncio.get_running_loop().set_exception_handler(partial(note, found))
         path = shutil.copytree(lake, Path(folder) / "lake")
-        async with FakeGateway(ACCOUNTS[:login]) as gateway:
+        async with silent_gateway(ACCOUNTS[:login]) as gateway:
             yield gateway, path
         assert found == []
 
 
 async def session(played, lake, login, script, emptied):
     async with faultless(login, lake) as (gateway, path):
-        held_session = Session(gateway, path, played)
+        held_session = Session(gateway, path, played, ACCOUNTS[:login])
         try:
             for kind, told in script:
                 await held_session.play(kind, told)
@@ -493,7 +565,7 @@ async def session(played, lake, login, script, emptied):
             await held_session.publish(truth)
         finally:
             await held_session.manager.close()
-        assert gateway.most == 1, "two connections at once"
+        assert gateway.stats()["connections"]["peak"] == 1, "two connections at once"
 
 
 BOUND = settings(
@@ -549,8 +621,8 @@ def test_memory_stays_bounded_whatever_a_gateway_sends(tmp_path):
 
     async def run():
         sizes = []
-        async with FakeGateway(ACCOUNTS) as gateway:
-            session = Session(gateway, tmp_path / "lake", Counter())
+        async with silent_gateway(ACCOUNTS) as gateway:
+            session = Session(gateway, tmp_path / "lake", Counter(), ACCOUNTS)
             connection = await session.connection()
             for _ in range(8):
                 for _ in range(5):

@@ -18,9 +18,9 @@ from position_sync_dagster import IBPositionStreamer, StreamTables
 from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.money.lake import MoneyLake
 from tests.integration.sync.test_fuzz import MESSAGES, assert_finite, faultless, play_seeds
-from tests.support.fake_gateway import ACCOUNTS, END, KEPT, LOST, portfolio, position
 from tests.support.settings import make_settings
 from tests.support.streams import Recorder
+from tests.support.told import ACCOUNTS, END, KEPT, LOST, portfolio, position
 from tests.support.waiting import eventually
 
 ACCOUNT = ACCOUNTS[0]
@@ -29,6 +29,9 @@ HELD = 2.0
 FARM_BROKEN = messages.error(-1, 2103, "Market data farm connection is broken:usfarm")
 FARM_OK = messages.error(-1, 2104, "Market data farm connection is OK:usfarm")
 INTERRUPTIONS = (LOST, FARM_BROKEN)
+# The requests that begin and end a line, and the profits of a holding.
+LINES = ("reqMktData", "cancelMktData")
+PROFITS = ("reqPnLSingle", "cancelPnLSingle")
 FLUSH_S = 0.04
 SHORT_S = 0.3
 
@@ -120,7 +123,10 @@ class LineSession:
                 conid=conid, symbol="XYZ", right="C", strike=100, expiry="20281215", strategy_id="s"
             )
 
-        self.gateway.listing = [*(position(ACCOUNT, conid, HELD) for conid in CONIDS), END]
+        listing = [*(position(ACCOUNT, conid, HELD) for conid in CONIDS), END]
+        self.gateway.answer("reqPositions", [listing])
+        for request in (*LINES, *PROFITS, "reqPnL"):
+            self.gateway.answer(request, [])
         self.tell_values(1.5)
         streamer = IBPositionStreamer(
             self.lake.registry, self.lake.queue, settings=self.settings,
@@ -131,18 +137,29 @@ class LineSession:
         streamer.register_handler(self.received)
         await streamer.start()
         try:
-            await eventually(lambda: set(self.gateway.lines) == set(CONIDS))
+            await eventually(lambda: set(self.running(LINES)) == set(CONIDS))
             await self.play([(conid, told) for conid in CONIDS for told in OPENING])
             for phase in script:
                 await self.play(phase)
         finally:
             await streamer.stop()
 
+    def running(self, names):
+        """Return conid → the id of the request that runs, of those of a pair of names."""
+        start, cancel = names
+        ids = {}
+        for request, _ in self.gateway.said:
+            if request is not None and request.name == start:
+                ids[request.conid or request.contract.conid] = request.req_id
+            elif request is not None and request.name == cancel:
+                ids = {conid: req_id for conid, req_id in ids.items() if req_id != request.req_id}
+        return ids
+
     def tell_values(self, price):
         rows = [portfolio(ACCOUNT, conid, HELD, price) for conid in CONIDS]
         for conid in CONIDS:
             self.note_value(conid, price)
-        self.gateway.downloads[ACCOUNT] = [*rows, ("54", "1", ACCOUNT)]
+        self.gateway.answer("reqAccountUpdates", [[*rows, ("54", "1", ACCOUNT)]])
 
     def note_value(self, conid, price):
         for evidence in (self.evidence, self.before):
@@ -175,11 +192,11 @@ class LineSession:
         if kind == "position":
             return [position(ACCOUNT, conid, value)]
         if kind == "profit":
-            request = self.gateway.profits.get(conid)
+            request = self.running(PROFITS).get(conid)
             self.note_value(conid, value)
             money = (str(HELD), "1.0", "2.0", "3.0", str(value * 100 * HELD))
             return [] if request is None else [("95", str(request), *money)]
-        request = self.gateway.lines.get(conid)
+        request = self.running(LINES).get(conid)
         return [] if request is None else [self.tick(request, conid, kind, value)]
 
     def tick(self, request, conid, kind, value):

@@ -29,6 +29,8 @@ UNKIND: list[tuple[str, dict[str, Any]]] = [
     ("ticking", {"conid": 1, "only": None}),
     ("line_answer", {"conid": 1, "code": 10999, "ticking": True}),
     ("quote", {"conid": 1, "bid": 1.0, "ask": 1.1, "mark": 0.0}),
+    ("say", {"messages": [["61", "3"]], "client_id": 1}),
+    ("answer", {"request": "reqPositions", "answers": [], "account": "DUSIM0001"}),
     ("holding", {"account": "", "conid": -1, "position": "nan", "symbol": ""}),
 ]
 WRONG: list[tuple[str, dict[str, Any], str]] = [
@@ -45,6 +47,8 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("position_pnl", {"account": "DUSIM0001", "conid": 1, "answer": "maybe"}, "answer"),
     ("position_pnl_limit", {"limit": -1}, "limit"),
     ("holding", {"account": "DUSIM0001", "conid": 1}, "position"),
+    ("say", {"messages": ["4x"]}, "messages.0"),
+    ("say", {"messages": [[1]]}, "messages.0"),
 ]
 
 
