@@ -43,7 +43,7 @@ def followed(stream_legs, lake, tmp_path):
         file = tmp_path / "strategies.yaml"
         file.write_text(text)
         rules = RuleFollower(lake.registry, file)
-        async with stream_legs(simulator=simulator, rules=rules) as (_sim, streamer, _received):
+        async with stream_legs(simulator=simulator, rules=rules) as (sim, streamer, _received):
             yield sim, streamer, file
 
     return run
