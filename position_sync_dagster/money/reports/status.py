@@ -19,13 +19,11 @@ from position_sync_dagster.domain import gateway_session
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession, SessionState
-from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.leg import NOT_LOOKED_UP, ActiveContract, Leg, LegState
 from position_sync_dagster.domain.line import QUEUED
 from position_sync_dagster.domain.position_update import Source, TradingMode
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import StrategiesFileError
-from position_sync_dagster.lake.lake import all_broker_rows
 from position_sync_dagster.money.cents import MONEY, in_cents
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import counted_ends
@@ -194,7 +192,7 @@ def read_status(
     failed = overview.counts.get(QueueStatus.FAILED, 0)
 
     active = {leg.conid for leg in book.legs}
-    positions = all_broker_rows(lake, settings).filter(col.position != 0)
+    positions = book.reported.filter(col.position != 0)
     held = set(positions["conid"])
     unresolved = [
         f"{leg.described} of strategy {leg.strategy_id}: {leg.problem or NOT_LOOKED_UP}"
@@ -272,38 +270,26 @@ def _attention(strategies_file: Path | None, failed: int, now: datetime) -> Iter
         )
 
 
-def leg_states(
-    legs: Iterable[Leg], lake: MoneyLake, settings: Settings, now: datetime
-) -> list[LegState]:
+def leg_states(legs: Iterable[Leg], book: Book) -> list[LegState]:
     """Return the state of each active leg, in order, as far as the tables show it.
 
     ARMED: the broker reports no holding of it, in the leg's account if it names one. A leg with a
     mistyped conid stays ARMED, as does a leg without a conid until its contract is found. STREAMED:
-    the stream wrote the newest row of a holding recently. OVERFLOW: held, and not streamed. CLOSED:
-    it was held, and it is known why it is gone.
-
-    Raises:
-        LakeError: A table cannot be used.
+    the stream wrote the newest row of its contract recently. OVERFLOW: held, and not streamed.
+    CLOSED: it was held, and it is known why it is gone.
     """
-    book = read_book(lake, settings, now)
-    opened = all_broker_rows(lake, settings).filter(col.position != 0)
-    held = dict(opened.group_by("conid").agg("account").iter_rows())
-    rows = written_by(Source.STREAM, book.priced, settings, now)
-    streamed = set(rows.select(KEY).iter_rows())
+    opened = book.reported.filter(col.position != 0)
+    accounts_of = dict(opened.group_by("conid").agg("account").iter_rows())
 
     def state(leg: Leg) -> LegState:
         if not isinstance(leg, ActiveContract):
             return LegState.ARMED
 
-        holding = held.get(leg.conid, ())
-        accounts = [account for account in holding if leg.account in (None, account)]
-        if not accounts:
-            if book.closes.end_of(leg) is None:
-                return LegState.ARMED
-            return LegState.CLOSED
-
-        is_streamed = any((account, leg.conid) in streamed for account in accounts)
-        return LegState.STREAMED if is_streamed else LegState.OVERFLOW
+        accounts = accounts_of.get(leg.conid, ())
+        if leg.account in accounts or (accounts and leg.account is None):
+            is_streamed = leg.conid in (book.streamed or ())
+            return LegState.STREAMED if is_streamed else LegState.OVERFLOW
+        return LegState.ARMED if book.closes.end_of(leg) is None else LegState.CLOSED
 
     return [state(leg) for leg in legs]
 

@@ -26,8 +26,10 @@ from position_sync_dagster.money.lake import DividendsTable
 from position_sync_dagster.money.risk.expected_dividend import ExpectedDividend
 from position_sync_dagster.money.risk.model import Exercise
 from position_sync_dagster.money.risk.terms import (
+    ExerciseTerms,
     ModelledLeg,
     NoGreeks,
+    NotPriced,
     OptionTerms,
     Reason,
     compute,
@@ -453,12 +455,8 @@ class ModelGreeks:
 
             details = replace(details, under_sec_type=underlying.sec_type)
             of_underlying = dividends.get(underlying.conid)
-            terms: OptionTerms | Reason = option_terms(
-                row.instrument, details, rates, of_underlying
-            )
-            if isinstance(terms, OptionTerms) and terms.exercise is Exercise.EUROPEAN_FUTURE:
-                terms = NoGreeks.FOLLOWS_A_FUTURE
-            self._greeks.add(conid, terms, underlying.conid)
+            terms = option_terms(row.instrument, details, rates, of_underlying)
+            self._greeks.add(conid, _modelled(terms), underlying.conid)
 
     def _read_prices(self, connection: GatewayConnection) -> None:
         """Record the newest prices of underlyings."""
@@ -504,6 +502,15 @@ class ModelGreeks:
             underlying_price=greeks.underlying_price * magnifier,
             greeks_time=greeks.greeks_time if is_dated else None,
         )
+
+
+def _modelled(terms: ExerciseTerms | NotPriced) -> OptionTerms | Reason:
+    """Return what the greeks of an option follow from, or why it has none."""
+    if isinstance(terms, NotPriced):
+        return terms
+    if terms.exercise is Exercise.EUROPEAN_FUTURE:
+        return NoGreeks.FOLLOWS_A_FUTURE
+    return terms if isinstance(terms, OptionTerms) else NotPriced.NO_RATE
 
 
 def _differ(rows: Sequence[ExpectedDividend], before: Sequence[ExpectedDividend]) -> bool:

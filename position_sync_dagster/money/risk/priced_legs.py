@@ -28,8 +28,7 @@ from position_sync_dagster.money.risk.terms import (
     ExerciseTerms,
     NotPriced,
     OptionTerms,
-    exercise_terms,
-    with_rate,
+    option_terms,
 )
 
 LINEAR_TYPES = frozenset({"STK", "FUT"})
@@ -239,11 +238,9 @@ def _terms_of(row: Row, given: Assumptions) -> Terms:
 
     terms_of_contract = {name: row[name] for name in CONTRACT_FIELDS}
     option = Instrument(**terms_of_contract)
-    delivered = exercise_terms(option, given.details.get(option.conid), row["magnifier"])
-    rate = given.rates.get(option.currency)
-    if isinstance(delivered, NotPriced) or rate is None:
-        return delivered
-    return with_rate(delivered, rate, given.dividends.get(option.symbol))
+    details = given.details.get(option.conid)
+    dividends = given.dividends.get(option.symbol)
+    return option_terms(option, details, given.rates, dividends, row["magnifier"])
 
 
 def _left_out(row: Row, terms: Terms) -> NotPriced | None:

@@ -6,12 +6,13 @@ are computed as one batch.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from itertools import repeat
 from math import ceil
+from typing import Any
 
 import numpy as np
 
@@ -298,15 +299,23 @@ CONTRACT_FIELDS = (
 )  # fmt: skip
 
 
-def exercise_terms(
-    contract: Instrument, details: ContractDetails | None, magnifier: float | None = None
+def option_terms(
+    contract: Instrument,
+    details: ContractDetails | None,
+    rates: Mapping[str, float],
+    dividends: Sequence[DatedDividend] | None = None,
+    magnifier: float | None = None,
 ) -> ExerciseTerms | NotPriced:
-    """Return what an option delivers, or why that is not known.
+    """Return what an option is priced as (`OptionTerms`), or why it is not.
+
+    In a currency without a rate it is what the option delivers (`ExerciseTerms`).
 
     Args:
         contract: The option as the row of its holding names it: that counts before `details`.
         details: Its contract details, which may be older than a change of the contract; None while
             they are not known: then it is an option on a share.
+        rates: Interest rates by currency.
+        dividends: Those of the underlying; None: unknown.
         magnifier: Divisor from its strike to the major unit, where the details are not known; None:
             unknown.
     """
@@ -326,46 +335,15 @@ def exercise_terms(
         return NotPriced.NO_TERMS
     if magnifier is None:
         return NotPriced.NO_UNIT
-    return ExerciseTerms(
-        right=Right(right), strike=strike / magnifier, expires_at=ends, exercise=exercise
-    )
-
-
-def option_terms(
-    contract: Instrument,
-    details: ContractDetails | None,
-    rates: Mapping[str, float],
-    dividends: Sequence[DatedDividend] | None = None,
-    magnifier: float | None = None,
-) -> OptionTerms | NotPriced:
-    """Return what an option is priced as, or why it is not.
-
-    Args:
-        contract: The option, as for `exercise_terms`.
-        details: Its contract details; None while they are not known.
-        rates: Interest rates by currency.
-        dividends: Those of the underlying; None: unknown.
-        magnifier: As for `exercise_terms`.
-    """
-    delivered = exercise_terms(contract, details, magnifier)
-    if isinstance(delivered, NotPriced):
-        return delivered
+    delivered: dict[str, Any] = {
+        "right": Right(right), "strike": strike / magnifier, "expires_at": ends,
+        "exercise": exercise,
+    }  # fmt: skip
     rate = rates.get(contract.currency)
     if rate is None:
-        return NotPriced.NO_RATE
-    return with_rate(delivered, rate, dividends)
-
-
-def with_rate(
-    delivered: ExerciseTerms, rate: float, dividends: Sequence[DatedDividend] | None
-) -> OptionTerms:
-    """Return the terms for the model, which needs the interest rate of the currency."""
-    known = {part.name: getattr(delivered, part.name) for part in fields(delivered)}
-    return OptionTerms(
-        **known,
-        rate=rate,
-        dividends=() if delivered.exercise.is_on_future else dividends,
-    )
+        return ExerciseTerms(**delivered)
+    known = () if exercise.is_on_future else dividends
+    return OptionTerms(**delivered, rate=rate, dividends=known)
 
 
 def _exercise_of(contract: Instrument, details: ContractDetails | None) -> Exercise | NotPriced:

@@ -11,6 +11,7 @@ from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.money.risk import terms as risk_terms
 from position_sync_dagster.money.risk.model import Exercise
 from position_sync_dagster.money.risk.terms import (
+    ExerciseTerms,
     NotPriced,
     OptionTerms,
     dividends_stated,
@@ -23,7 +24,7 @@ EXPIRY = date(2026, 6, 19)
 RATES = {"USD": 0.04}
 
 
-def terms(under: str = "STK", sec_type: str = "OPT", **values: Any) -> OptionTerms | NotPriced:
+def terms(under: str = "STK", sec_type: str = "OPT", **values: Any) -> ExerciseTerms | NotPriced:
     usual: dict[str, Any] = {
         "symbol": "SPY", "currency": "USD", "right": "CALL", "strike": 600.0, "expiry": EXPIRY,
         "trading_class": "SPY",
@@ -59,13 +60,18 @@ def test_an_option_is_priced_as_what_it_is(given: dict[str, Any], exercise: Exer
         ({"symbol": "LCID", "trading_class": "LCIQ"}, NotPriced.ADJUSTED),
         ({"under": "CASH"}, NotPriced.OTHER_PAYOFF),
         ({"sec_type": "WAR"}, NotPriced.OTHER_PAYOFF),
-        ({"currency": "SEK"}, NotPriced.NO_RATE),
         ({"strike": 0.0, "right": None}, None),
     ],
 )
 def test_what_the_model_does_not_fit_has_a_reason(given, reason) -> None:
     option_terms = terms(**given)
     assert option_terms is reason or (reason is None and isinstance(option_terms, OptionTerms))
+
+
+def test_without_a_rate_it_is_known_what_an_option_delivers_and_no_more() -> None:
+    option_terms = terms(currency="SEK")
+    assert isinstance(option_terms, ExerciseTerms)
+    assert not isinstance(option_terms, OptionTerms)
 
 
 def test_a_class_of_another_exchange_may_have_a_name_of_its_own() -> None:
