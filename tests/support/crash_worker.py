@@ -63,34 +63,33 @@ def is_commit_of(action: str) -> Call:
 
 
 # The points of each work: how this process dies there, instead of or after which call.
-POINTS: dict[str, dict[str, tuple[Any, ...]]] = {
-    "drain": {
-        "before the claim": ("before", table, "write", is_commit_of("claim")),
-        "the claim's file is written": ("uncommitted", table, "write", is_commit_of("claim")),
-        "after the claim": ("after", SyncQueue, "claim_batch"),
-        "after the value": ("before", SyncUpdates, "append"),
-        "the ledger's file is written": ("uncommitted", table, "write", is_of_ledger),
-        "after the ledger": ("after", SyncUpdates, "append"),
-        "the mark's files are written": ("uncommitted", table, "write", is_commit_of("success")),
-        "after the mark": ("after", SyncQueue, "mark_success"),
-    },
-    "maintain": {
-        "before the merge": ("before", table, "write", is_commit_of("compact")),
-        "the merge's file is written": ("uncommitted", table, "write", is_commit_of("compact")),
-        "after the merge": ("after", table, "write", is_commit_of("compact")),
-        "before the checkpoint": ("before", DeltaTable, "create_checkpoint"),
-        "after the checkpoint": ("after", DeltaTable, "create_checkpoint"),
-        "after the cleanup": ("after", DeltaTable, "cleanup_metadata"),
-        "after the vacuum": ("after", DeltaTable, "vacuum"),
-    },
-    "insert": {
-        "its file is written": ("uncommitted", table, "write", is_commit_of("insert")),
-        "after the insert": ("after", SyncQueue, "insert_many"),
-    },
-    "insert_many": {
-        "its file is written": ("uncommitted", table, "write", is_commit_of("insert")),
-        "after the insert": ("after", SyncQueue, "insert_many"),
-    },
+POINTS: dict[str, dict[str, tuple[Any, ...]]] = {}
+POINTS["drain"] = {
+    "before the claim": ("before", table, "write", is_commit_of("claim")),
+    "the claim's file is written": ("uncommitted", table, "write", is_commit_of("claim")),
+    "after the claim": ("after", SyncQueue, "claim_batch"),
+    "after the value": ("before", SyncUpdates, "append"),
+    "the ledger's file is written": ("uncommitted", table, "write", is_of_ledger),
+    "after the ledger": ("after", SyncUpdates, "append"),
+    "the mark's files are written": ("uncommitted", table, "write", is_commit_of("success")),
+    "after the mark": ("after", SyncQueue, "mark_success"),
+}
+POINTS["maintain"] = {
+    "before the merge": ("before", table, "write", is_commit_of("compact")),
+    "the merge's file is written": ("uncommitted", table, "write", is_commit_of("compact")),
+    "after the merge": ("after", table, "write", is_commit_of("compact")),
+    "before the checkpoint": ("before", DeltaTable, "create_checkpoint"),
+    "after the checkpoint": ("after", DeltaTable, "create_checkpoint"),
+    "after the cleanup": ("after", DeltaTable, "cleanup_metadata"),
+    "after the vacuum": ("after", DeltaTable, "vacuum"),
+}
+POINTS["insert"] = {
+    "its file is written": ("uncommitted", table, "write", is_commit_of("insert")),
+    "after the insert": ("after", SyncQueue, "insert_many"),
+}
+POINTS["insert_many"] = {
+    "its file is written": ("uncommitted", table, "write", is_commit_of("insert")),
+    "after the insert": ("after", SyncQueue, "insert_many"),
 }
 
 

@@ -102,71 +102,68 @@ def derive(lake: WholeLake, number: int) -> None:
     derived.replace(table, pl.DataFrame([row], schema=LATEST_POSITIONS.polars))
 
 
-FILL: dict[str, Callable[[WholeLake, int], Any]] = {
-    "active_strategies": lambda lake, n: (
-        leg(lake, n), n % 2 or lake.registry.sync.remove_active(n)
-    ),
-    "position_queue": lambda lake, n: finish_each(lake.queue, [n]),
-    "position_updates": lambda lake, n: lake.updates.sync.append([update(n)]),
-    "broker_positions": lambda lake, n: (
-        lake.broker_positions.replace(f"login{n}", [holding(n)])
-    ),
-    "contracts": lambda lake, n: lake.contracts.put([contract_details(n)]),
-    "gateway_sessions": lambda lake, n: (own(lake, f"login{n}"), end_session(lake, f"login{n}")),
-    "reconciliation_breaks": lambda lake, n: [
-        lake.breaks.record({f"login{n}": found}, at(n)) for found in ([discrepancy(n)], [])
-    ],
-    "executions": lambda lake, n: lake.executions.add([execution(n)]),
-    "latest_positions": derive,
-}  # fmt: skip
+FILL: dict[str, Callable[[WholeLake, int], Any]] = {}
+FILL["active_strategies"] = lambda lake, n: (
+    leg(lake, n),
+    n % 2 or lake.registry.sync.remove_active(n),
+)
+FILL["position_queue"] = lambda lake, n: finish_each(lake.queue, [n])
+FILL["position_updates"] = lambda lake, n: lake.updates.sync.append([update(n)])
+FILL["broker_positions"] = lambda lake, n: lake.broker_positions.replace(f"login{n}", [holding(n)])
+FILL["contracts"] = lambda lake, n: lake.contracts.put([contract_details(n)])
+FILL["gateway_sessions"] = lambda lake, n: (own(lake, f"login{n}"), end_session(lake, f"login{n}"))
+FILL["reconciliation_breaks"] = lambda lake, n: [
+    lake.breaks.record({f"login{n}": found}, at(n)) for found in ([discrepancy(n)], [])
+]
+FILL["executions"] = lambda lake, n: lake.executions.add([execution(n)])
+FILL["latest_positions"] = derive
 
-CHANGES: dict[str, dict[str, Work]] = {
-    "active_strategies": {
-        "add": lambda lake: leg(lake, 50),
-        "add the same": lambda lake: leg(lake, 50),
-        "remove": lambda lake: lake.registry.sync.remove_active(1),
-        "replace all": lambda lake: lake.registry.sync.replace_all([]),
-    },
-    "position_queue": {
-        "insert": lambda lake: lake.queue.sync.insert_many([QueueRequest(60, "SPY")]),
-        "claim": lambda lake: lake.queue.sync.claim_batch(limit=2, lease_s=600),
-        "succeed": lambda lake: lake.queue.sync.mark_success(ids(lake, 31, 32)),
-        "fail": lambda lake: lake.queue.sync.mark_failed(*ids(lake, 31), "no", retryable=False),
-        "release": lambda lake: lake.queue.sync.release(ids(lake, 30)),
-        "rescue": lambda lake: later(lake).queue.sync.rescue(),
-        "retry": lambda lake: lake.queue.sync.retry(ids(lake, 40)),
-    },
-    "position_updates": {
-        "append": lambda lake: lake.updates.sync.append([update(50)]),
-        "append two": lambda lake: lake.updates.sync.append([update(50), update(51)]),
-        "fence": lambda lake: lake.updates.table.fence(LOGIN, 7),
-    },
-    "broker_positions": {
-        "replace": lambda lake: lake.broker_positions.replace("login1", [holding(70)]),
-        "replace another": lambda lake: lake.broker_positions.replace("login2", [holding(71)]),
-    },
-    "contracts": {
-        "put new": lambda lake: lake.contracts.put([contract_details(50)]),
-        "put known": lambda lake: lake.contracts.put([contract_details(1), contract_details(50)]),
-    },
-    "gateway_sessions": {
-        "acquire": lambda lake: own(lake, "login1"),
-        "acquire another": lambda lake: own(lake, "login2"),
-        "end": lambda lake: end_session(lake, "held"),
-    },
-    "reconciliation_breaks": {
-        "open": lambda lake: lake.breaks.record({"login1": [discrepancy(50)]}, at(99)),
-        "resolve": lambda lake: lake.breaks.record({"held": []}, at(99)),
-    },
-    "executions": {
-        "add": lambda lake: lake.executions.add([execution(50)]),
-        "add two": lambda lake: lake.executions.add([execution(50), execution(51)]),
-    },
-    "latest_positions": {
-        "derive": lambda lake: derive(lake, 50),
-        "derive otherwise": lambda lake: derive(lake, 51),
-    },
-}  # fmt: skip
+CHANGES: dict[str, dict[str, Work]] = {}
+CHANGES["active_strategies"] = {
+    "add": lambda lake: leg(lake, 50),
+    "add the same": lambda lake: leg(lake, 50),
+    "remove": lambda lake: lake.registry.sync.remove_active(1),
+    "replace all": lambda lake: lake.registry.sync.replace_all([]),
+}
+CHANGES["position_queue"] = {
+    "insert": lambda lake: lake.queue.sync.insert_many([QueueRequest(60, "SPY")]),
+    "claim": lambda lake: lake.queue.sync.claim_batch(limit=2, lease_s=600),
+    "succeed": lambda lake: lake.queue.sync.mark_success(ids(lake, 31, 32)),
+    "fail": lambda lake: lake.queue.sync.mark_failed(*ids(lake, 31), "no", retryable=False),
+    "release": lambda lake: lake.queue.sync.release(ids(lake, 30)),
+    "rescue": lambda lake: later(lake).queue.sync.rescue(),
+    "retry": lambda lake: lake.queue.sync.retry(ids(lake, 40)),
+}
+CHANGES["position_updates"] = {
+    "append": lambda lake: lake.updates.sync.append([update(50)]),
+    "append two": lambda lake: lake.updates.sync.append([update(50), update(51)]),
+    "fence": lambda lake: lake.updates.table.fence(LOGIN, 7),
+}
+CHANGES["broker_positions"] = {
+    "replace": lambda lake: lake.broker_positions.replace("login1", [holding(70)]),
+    "replace another": lambda lake: lake.broker_positions.replace("login2", [holding(71)]),
+}
+CHANGES["contracts"] = {
+    "put new": lambda lake: lake.contracts.put([contract_details(50)]),
+    "put known": lambda lake: lake.contracts.put([contract_details(1), contract_details(50)]),
+}
+CHANGES["gateway_sessions"] = {
+    "acquire": lambda lake: own(lake, "login1"),
+    "acquire another": lambda lake: own(lake, "login2"),
+    "end": lambda lake: end_session(lake, "held"),
+}
+CHANGES["reconciliation_breaks"] = {
+    "open": lambda lake: lake.breaks.record({"login1": [discrepancy(50)]}, at(99)),
+    "resolve": lambda lake: lake.breaks.record({"held": []}, at(99)),
+}
+CHANGES["executions"] = {
+    "add": lambda lake: lake.executions.add([execution(50)]),
+    "add two": lambda lake: lake.executions.add([execution(50), execution(51)]),
+}
+CHANGES["latest_positions"] = {
+    "derive": lambda lake: derive(lake, 50),
+    "derive otherwise": lambda lake: derive(lake, 51),
+}
 
 UPKEEP: dict[str, Callable[[Table], Any]] = {
     "merge": lambda table: storage.compact(table, storage.SMALL_BYTES),

@@ -111,58 +111,57 @@ def opposite(sim):
     sim.fill(B, CALL, 1)
 
 
-CASES = {
-    "partial fills of one order": Case(
-        lambda sim: sim.fill(A, CALL, -2, parts=2), {(A, CALL): 2}, Cause.TRADED
-    ),
-    "two accounts, opposite": Case(opposite, {(A, CALL): 2, (B, CALL): -1}, Cause.TRADED),
-    "roll by one combo order": Case(
-        lambda sim: sim.roll(A, CALL, NEXT_CALL), {(A, CALL): 1}, Cause.TRADED
-    ),
-    "closed by another client": Case(
-        lambda sim: sim.close_position(A, CENTS), {(A, CENTS): 2}, Cause.TRADED
-    ),
-    "overnight assignment": Case(overnight, {(A, PUT): -3}, Cause.ASSIGNED, shares=True),
-    "exercise": Case(
-        lambda sim: sim.exercise(A, NEXT_CALL), {(A, NEXT_CALL): 1}, Cause.EXERCISED, shares=True
-    ),
-    "exercise of the opposite account": Case(
-        lambda sim: sim.exercise(B, PUT), {(B, PUT): 2}, Cause.EXERCISED, shares=True
-    ),
-    "worthless expiry": Case(
-        lambda sim: sim.expire(A, WORTHLESS),
-        {(A, WORTHLESS): -2},
-        Cause.UNEXPLAINED,
-        Cause.EXPIRED_WORTHLESS,
-    ),
-    "cash-settled expiry (PM)": Case(
-        lambda sim: sim.expire(B, INDEX_PUT, 500.0),
-        {(B, INDEX_PUT): 1},
-        Cause.UNEXPLAINED,
-        Cause.CASH_SETTLED,
-    ),
-    "cash-settled expiry (AM)": Case(
-        lambda sim: sim.expire(B, AT_THE_OPEN, 900.0),
-        {(B, AT_THE_OPEN): 1},
-        Cause.UNEXPLAINED,
-        Cause.CASH_SETTLED,
-    ),
-    "split with an odd multiplier and a new conid": Case(
-        lambda sim: sim.split(B, WHOLE, ODD, -12), {(B, WHOLE): -4}, Cause.UNEXPLAINED, Cause.SPLIT
-    ),
-    "change of the symbol": Case(
-        lambda sim: sim.split(A, OLD_NAME, NEW_NAME, 3, kind="IC"),
-        {(A, OLD_NAME): 3},
-        Cause.UNEXPLAINED,
-        Cause.CORPORATE_ACTION,
-    ),
-    "transfer out": Case(
-        lambda sim: sim.transfer(B, FUTURE, -1),
-        {(B, FUTURE): 1},
-        Cause.UNEXPLAINED,
-        Cause.TRANSFERRED,
-    ),
-}
+CASES = {}
+CASES["partial fills of one order"] = Case(
+    lambda sim: sim.fill(A, CALL, -2, parts=2), {(A, CALL): 2}, Cause.TRADED
+)
+CASES["two accounts, opposite"] = Case(opposite, {(A, CALL): 2, (B, CALL): -1}, Cause.TRADED)
+CASES["roll by one combo order"] = Case(
+    lambda sim: sim.roll(A, CALL, NEXT_CALL), {(A, CALL): 1}, Cause.TRADED
+)
+CASES["closed by another client"] = Case(
+    lambda sim: sim.close_position(A, CENTS), {(A, CENTS): 2}, Cause.TRADED
+)
+CASES["overnight assignment"] = Case(overnight, {(A, PUT): -3}, Cause.ASSIGNED, shares=True)
+CASES["exercise"] = Case(
+    lambda sim: sim.exercise(A, NEXT_CALL), {(A, NEXT_CALL): 1}, Cause.EXERCISED, shares=True
+)
+CASES["exercise of the opposite account"] = Case(
+    lambda sim: sim.exercise(B, PUT), {(B, PUT): 2}, Cause.EXERCISED, shares=True
+)
+CASES["worthless expiry"] = Case(
+    lambda sim: sim.expire(A, WORTHLESS),
+    {(A, WORTHLESS): -2},
+    Cause.UNEXPLAINED,
+    Cause.EXPIRED_WORTHLESS,
+)
+CASES["cash-settled expiry (PM)"] = Case(
+    lambda sim: sim.expire(B, INDEX_PUT, 500.0),
+    {(B, INDEX_PUT): 1},
+    Cause.UNEXPLAINED,
+    Cause.CASH_SETTLED,
+)
+CASES["cash-settled expiry (AM)"] = Case(
+    lambda sim: sim.expire(B, AT_THE_OPEN, 900.0),
+    {(B, AT_THE_OPEN): 1},
+    Cause.UNEXPLAINED,
+    Cause.CASH_SETTLED,
+)
+CASES["split with an odd multiplier and a new conid"] = Case(
+    lambda sim: sim.split(B, WHOLE, ODD, -12), {(B, WHOLE): -4}, Cause.UNEXPLAINED, Cause.SPLIT
+)
+CASES["change of the symbol"] = Case(
+    lambda sim: sim.split(A, OLD_NAME, NEW_NAME, 3, kind="IC"),
+    {(A, OLD_NAME): 3},
+    Cause.UNEXPLAINED,
+    Cause.CORPORATE_ACTION,
+)
+CASES["transfer out"] = Case(
+    lambda sim: sim.transfer(B, FUTURE, -1),
+    {(B, FUTURE): 1},
+    Cause.UNEXPLAINED,
+    Cause.TRANSFERRED,
+)
 
 
 def found_since(lake, earlier):

@@ -133,20 +133,25 @@ def requests(*conids: int, priority: int = 2) -> list[QueueRequest]:
 Prepare = Callable[[PositionQueue], list[str]]
 
 
-ONE_COMMIT: dict[str, tuple[Prepare, Callable[[PositionQueue, list[str]], object]]] = {
-    "insert few": (claimed, lambda q, _: q.sync.insert_many(requests(101, 102, 103))),
-    "insert many": (claimed, lambda q, _: q.sync.insert_many(requests(*range(101, 141)))),
-    "insert known": (claimed, lambda q, _: q.sync.insert_many(requests(*range(8, 15), priority=1))),
-    "claim": (claimed, lambda q, _: q.sync.claim_batch(MANY)),
-    "mark success": (claimed, lambda q, ids: q.sync.mark_success(ids)),
-    "mark failed": (claimed, lambda q, ids: q.sync.mark_failed_many(dict.fromkeys(ids, "busy"))),
-    "give up": (
-        claimed,
-        lambda q, ids: q.sync.mark_failed_many(dict.fromkeys(ids, "x"), retryable=False),
-    ),
-    "release": (claimed, lambda q, ids: q.sync.release(ids, "the gateway is gone")),
-    "retry": (failed_for_good, lambda q, ids: q.sync.retry(ids)),
-}
+ONE_COMMIT: dict[str, tuple[Prepare, Callable[[PositionQueue, list[str]], object]]] = {}
+ONE_COMMIT["insert few"] = (claimed, lambda q, _: q.sync.insert_many(requests(101, 102, 103)))
+ONE_COMMIT["insert many"] = (claimed, lambda q, _: q.sync.insert_many(requests(*range(101, 141))))
+ONE_COMMIT["insert known"] = (
+    claimed,
+    lambda q, _: q.sync.insert_many(requests(*range(8, 15), priority=1)),
+)
+ONE_COMMIT["claim"] = (claimed, lambda q, _: q.sync.claim_batch(MANY))
+ONE_COMMIT["mark success"] = (claimed, lambda q, ids: q.sync.mark_success(ids))
+ONE_COMMIT["mark failed"] = (
+    claimed,
+    lambda q, ids: q.sync.mark_failed_many(dict.fromkeys(ids, "busy")),
+)
+ONE_COMMIT["give up"] = (
+    claimed,
+    lambda q, ids: q.sync.mark_failed_many(dict.fromkeys(ids, "x"), retryable=False),
+)
+ONE_COMMIT["release"] = (claimed, lambda q, ids: q.sync.release(ids, "the gateway is gone"))
+ONE_COMMIT["retry"] = (failed_for_good, lambda q, ids: q.sync.retry(ids))
 
 
 @pytest.mark.parametrize("call", ONE_COMMIT)

@@ -481,55 +481,54 @@ def rolled(first: int, day: int, debit: float, credit: float) -> list[Movement]:
 
 
 LATER = date(2026, 4, 17)
-AT_RISK = {
-    "a put spread rolled twice": (
-        [
-            *spread(20, 1.0, 1.0, 2, "PUT"),
-            *rolled(20, 4, 1.5, 1.3),
-            *rolled(22, 9, 1.5, 1.3),
-            *spread(24, -1.0, 0.4, 11, "PUT"),
-        ],
-        500 - 100 + 20 + 20,
-    ),
-    "a condor with one side rolled twice": (
-        [
-            *spread(20, 1.0, 0.9, 2, "PUT"),
-            *spread(30, 1.0, 0.5, 2, "CALL"),
-            *rolled(20, 4, 1.2, 0.6),
-            *rolled(22, 9, 1.2, 0.6),
-            *spread(24, -1.0, 0.4, 11, "PUT"),
-            *spread(30, -1.0, 0.1, 11, "CALL"),
-        ],
-        500 - 140 + 60 + 60,
-    ),
-    "a call that was exercised": (
-        [
-            option(20, 1.0, 10.6, 2, "CALL", 70.0),
-            option(20, -1.0, 0.0, 20, "CALL", 70.0, kind=MovementKind.EXERCISE, fee=0.0),
-            booked(SHARES, 100.0, 70.0, 20, MovementKind.EXERCISE),
-            moved(SHARES, -100.0, 75.0, 23),
-        ],
-        1060 + 7000,
-    ),
-    "a calendar whose front expired": (
-        [
-            option(20, -1.0, 2.4, 2, "PUT", 50.0),
-            option(21, 1.0, 5.2, 2, "PUT", 50.0, expiry=LATER),
-            option(20, 1.0, 0.0, 20, "PUT", 50.0, kind=MovementKind.EXPIRATION, fee=0.0),
-            option(21, -1.0, 3.5, 23, "PUT", 50.0, expiry=LATER),
-        ],
-        520 - 240,
-    ),
-    "a wheel": (
-        [
-            option(20, -1.0, 2.15, 2, "PUT", 98.0),
-            option(20, 1.0, 0.0, 6, "PUT", 98.0, kind=MovementKind.ASSIGNMENT, fee=0.0),
-            booked(SHARES, 100.0, 98.0, 6, MovementKind.ASSIGNMENT),
-            moved(SHARES, -100.0, 99.0, 9),
-        ],
-        9800 - 215,
-    ),
-}
+AT_RISK = {}
+AT_RISK["a put spread rolled twice"] = (
+    [
+        *spread(20, 1.0, 1.0, 2, "PUT"),
+        *rolled(20, 4, 1.5, 1.3),
+        *rolled(22, 9, 1.5, 1.3),
+        *spread(24, -1.0, 0.4, 11, "PUT"),
+    ],
+    500 - 100 + 20 + 20,
+)
+AT_RISK["a condor with one side rolled twice"] = (
+    [
+        *spread(20, 1.0, 0.9, 2, "PUT"),
+        *spread(30, 1.0, 0.5, 2, "CALL"),
+        *rolled(20, 4, 1.2, 0.6),
+        *rolled(22, 9, 1.2, 0.6),
+        *spread(24, -1.0, 0.4, 11, "PUT"),
+        *spread(30, -1.0, 0.1, 11, "CALL"),
+    ],
+    500 - 140 + 60 + 60,
+)
+AT_RISK["a call that was exercised"] = (
+    [
+        option(20, 1.0, 10.6, 2, "CALL", 70.0),
+        option(20, -1.0, 0.0, 20, "CALL", 70.0, kind=MovementKind.EXERCISE, fee=0.0),
+        booked(SHARES, 100.0, 70.0, 20, MovementKind.EXERCISE),
+        moved(SHARES, -100.0, 75.0, 23),
+    ],
+    1060 + 7000,
+)
+AT_RISK["a calendar whose front expired"] = (
+    [
+        option(20, -1.0, 2.4, 2, "PUT", 50.0),
+        option(21, 1.0, 5.2, 2, "PUT", 50.0, expiry=LATER),
+        option(20, 1.0, 0.0, 20, "PUT", 50.0, kind=MovementKind.EXPIRATION, fee=0.0),
+        option(21, -1.0, 3.5, 23, "PUT", 50.0, expiry=LATER),
+    ],
+    520 - 240,
+)
+AT_RISK["a wheel"] = (
+    [
+        option(20, -1.0, 2.15, 2, "PUT", 98.0),
+        option(20, 1.0, 0.0, 6, "PUT", 98.0, kind=MovementKind.ASSIGNMENT, fee=0.0),
+        booked(SHARES, 100.0, 98.0, 6, MovementKind.ASSIGNMENT),
+        moved(SHARES, -100.0, 99.0, 9),
+    ],
+    9800 - 215,
+)
 of_risks = pytest.mark.parametrize(("movements", "risk"), AT_RISK.values(), ids=AT_RISK)
 
 

@@ -168,255 +168,318 @@ RESTARTED = MIDNIGHT + HOUR
 TRADED, WORTHLESS, UNKNOWN = Cause.TRADED, Cause.EXPIRED_WORTHLESS, Cause.UNEXPLAINED
 ASSIGNED, EXERCISED = Cause.ASSIGNED, Cause.EXERCISED
 SALE: dict[str, object] = {"source": FLEX, "codes": "C;P", "transaction_type": "ExchTrade"}
-CASES = {
-    "sold on its day": Case([SOLD_AT_NOON], [(TRADED, P, 2)], [fill(CALL, -2)]),
-    "a short one bought back":
-        Case([change(CALL, -3, -1, NOON)], [(TRADED, P, -2)], [fill(CALL, 2)]),
-    "two fills of one second, whose effects are seen apart": Case(
-        [
-            change(CALL, 3, 1, NOON + timedelta(seconds=0.4)),
-            change(CALL, 1, 0, NOON + timedelta(seconds=0.9), since=NOON + timedelta(seconds=0.4)),
-        ],
-        [(TRADED, P, 2), (TRADED, P, 1)],
-        [fill(CALL, -2, NOON), fill(CALL, -1, NOON)],
-    ),
-    "two fills, whose effects are seen seconds later, one by one": Case(
-        [
-            change(CALL, 3, 1, NOON + timedelta(seconds=8)),
-            change(CALL, 1, 0, NOON + timedelta(seconds=9), since=NOON + timedelta(seconds=8)),
-        ],
-        [(TRADED, P, 2), (TRADED, P, 1)],
-        [fill(CALL, -2, NOON), fill(CALL, -1, NOON + timedelta(seconds=1))],
-    ),
-    "a sale through zero closes what was held":
-        Case([change(CALL, 2, -3, NOON)], [(TRADED, P, 2)], [fill(CALL, -5, NOON)]),
-    "a purchase closes nothing": Case([change(CALL, 2, 3, NOON)], [], [fill(CALL, 1)]),
-    "an execution of another account explains nothing":
-        Case([SOLD_AT_NOON], [(UNKNOWN, P, 2)], [fill(CALL, -2, account="DU2")]),
-    "an execution of yesterday explains nothing":
-        Case([SOLD_AT_NOON], [(UNKNOWN, P, 2)], [fill(CALL, -2, NOON - DAY)]),
-    "an execution of more than was closed explains what was closed":
-        Case([SOLD_AT_NOON], [(TRADED, P, 2)], [fill(CALL, -3)]),
-    "three fills of one second, and the effect of two of them is seen first": Case(
-        [
-            change(CALL, 3, 1, NOON + timedelta(seconds=0.4)),
-            change(CALL, 1, 0, NOON + timedelta(seconds=0.9), since=NOON + timedelta(seconds=0.4)),
-        ],
-        [(TRADED, P, 2), (TRADED, P, 1)],
-        [fill(CALL, -1, NOON, execution_id=f"1.{number}.01") for number in range(3)],
-    ),
-    "sold and bought back while nobody looked, and transferred": Case(
-        [change(CALL, 2, 0, NOON + HOUR, since=NOON - HOUR)], [(UNKNOWN, P, 2)],
-        [fill(CALL, -3), fill(CALL, 3)],
-    ),
-    "sold as a statement has it":
-        Case([SOLD_AT_NOON], [(TRADED, S, 2)], [fill(CALL, -2), fill(CALL, -2, **SALE)]),
-    "a statement without codes states no cause":
-        Case([SOLD_AT_NOON], [(TRADED, P, 2)], [fill(CALL, -2, source=FLEX)]),
-    "a trade with a code that nobody knows is a trade": Case(
-        [SOLD_AT_NOON], [(TRADED, S, 2)],
-        [fill(CALL, -2, source=FLEX, codes="C;Qq", transaction_type="ExchTrade")],
-    ),
-    "a cancelled purchase": Case(
-        [change(CALL, 0, 2, NOON), change(CALL, 2, 0, NIGHT)], [(Cause.CORRECTED, S, 2)],
-        [fill(CALL, 2), booked(CALL, -2, "Ca", NOON + 3 * HOUR, transaction_type="TradeCancel")],
-    ),
-    "expired worthless": Case([gone(CALL, 1)], [(WORTHLESS, P, 1)], prices={CALL: 560.0}),
-    "an option near its strike: only the statement knows":
-        Case([gone(CALL, 1)], [(UNKNOWN, P, 1)], prices={CALL: 570.0}),
-    "expired, as stated on Friday and gone on Monday": Case(
-        [gone(CALL, -1, at=END + 3 * DAY, since=END + 2 * HOUR)], [(WORTHLESS, S, -1)],
-        [booked(CALL, 1, "C;Ep")],
-    ),
-    "an execution that fits no change: nothing is inferred":
-        Case([gone(CALL, 1)], [(UNKNOWN, P, 1)], [fill(CALL, -1, NIGHT + 5 * HOUR)]),
-    "the trade that opened an option, before the first list, is no other cause of its end": Case(
+CASES = {}
+CASES["sold on its day"] = Case([SOLD_AT_NOON], [(TRADED, P, 2)], [fill(CALL, -2)])
+CASES["a short one bought back"] = Case(
+    [change(CALL, -3, -1, NOON)], [(TRADED, P, -2)], [fill(CALL, 2)]
+)
+CASES["two fills of one second, whose effects are seen apart"] = Case(
+    [
+        change(CALL, 3, 1, NOON + timedelta(seconds=0.4)),
+        change(CALL, 1, 0, NOON + timedelta(seconds=0.9), since=NOON + timedelta(seconds=0.4)),
+    ],
+    [(TRADED, P, 2), (TRADED, P, 1)],
+    [fill(CALL, -2, NOON), fill(CALL, -1, NOON)],
+)
+CASES["two fills, whose effects are seen seconds later, one by one"] = Case(
+    [
+        change(CALL, 3, 1, NOON + timedelta(seconds=8)),
+        change(CALL, 1, 0, NOON + timedelta(seconds=9), since=NOON + timedelta(seconds=8)),
+    ],
+    [(TRADED, P, 2), (TRADED, P, 1)],
+    [fill(CALL, -2, NOON), fill(CALL, -1, NOON + timedelta(seconds=1))],
+)
+CASES["a sale through zero closes what was held"] = Case(
+    [change(CALL, 2, -3, NOON)], [(TRADED, P, 2)], [fill(CALL, -5, NOON)]
+)
+CASES["a purchase closes nothing"] = Case([change(CALL, 2, 3, NOON)], [], [fill(CALL, 1)])
+CASES["an execution of another account explains nothing"] = Case(
+    [SOLD_AT_NOON], [(UNKNOWN, P, 2)], [fill(CALL, -2, account="DU2")]
+)
+CASES["an execution of yesterday explains nothing"] = Case(
+    [SOLD_AT_NOON], [(UNKNOWN, P, 2)], [fill(CALL, -2, NOON - DAY)]
+)
+CASES["an execution of more than was closed explains what was closed"] = Case(
+    [SOLD_AT_NOON], [(TRADED, P, 2)], [fill(CALL, -3)]
+)
+CASES["three fills of one second, and the effect of two of them is seen first"] = Case(
+    [
+        change(CALL, 3, 1, NOON + timedelta(seconds=0.4)),
+        change(CALL, 1, 0, NOON + timedelta(seconds=0.9), since=NOON + timedelta(seconds=0.4)),
+    ],
+    [(TRADED, P, 2), (TRADED, P, 1)],
+    [fill(CALL, -1, NOON, execution_id=f"1.{number}.01") for number in range(3)],
+)
+CASES["sold and bought back while nobody looked, and transferred"] = Case(
+    [change(CALL, 2, 0, NOON + HOUR, since=NOON - HOUR)],
+    [(UNKNOWN, P, 2)],
+    [fill(CALL, -3), fill(CALL, 3)],
+)
+CASES["sold as a statement has it"] = Case(
+    [SOLD_AT_NOON], [(TRADED, S, 2)], [fill(CALL, -2), fill(CALL, -2, **SALE)]
+)
+CASES["a statement without codes states no cause"] = Case(
+    [SOLD_AT_NOON], [(TRADED, P, 2)], [fill(CALL, -2, source=FLEX)]
+)
+CASES["a trade with a code that nobody knows is a trade"] = Case(
+    [SOLD_AT_NOON],
+    [(TRADED, S, 2)],
+    [fill(CALL, -2, source=FLEX, codes="C;Qq", transaction_type="ExchTrade")],
+)
+CASES["a cancelled purchase"] = Case(
+    [change(CALL, 0, 2, NOON), change(CALL, 2, 0, NIGHT)],
+    [(Cause.CORRECTED, S, 2)],
+    [fill(CALL, 2), booked(CALL, -2, "Ca", NOON + 3 * HOUR, transaction_type="TradeCancel")],
+)
+CASES["expired worthless"] = Case([gone(CALL, 1)], [(WORTHLESS, P, 1)], prices={CALL: 560.0})
+CASES["an option near its strike: only the statement knows"] = Case(
+    [gone(CALL, 1)], [(UNKNOWN, P, 1)], prices={CALL: 570.0}
+)
+CASES["expired, as stated on Friday and gone on Monday"] = Case(
+    [gone(CALL, -1, at=END + 3 * DAY, since=END + 2 * HOUR)],
+    [(WORTHLESS, S, -1)],
+    [booked(CALL, 1, "C;Ep")],
+)
+CASES["an execution that fits no change: nothing is inferred"] = Case(
+    [gone(CALL, 1)], [(UNKNOWN, P, 1)], [fill(CALL, -1, NIGHT + 5 * HOUR)]
+)
+CASES["the trade that opened an option, before the first list, is no other cause of its end"] = (
+    Case(
         [gone(CALL, -1), change(SHARES, 100, 0), gone(PUT, -1)],
         [(ASSIGNED, P, -1), (ASSIGNED, P, 100), (WORTHLESS, P, -1)],
-        [fill(CALL, -1), fill(PUT, -1)], prices={PUT: 700.0},
-    ),
-    "half was sold before half expired": Case(
-        [gone(CALL, 2, since=NOON - HOUR)], [(TRADED, S, 1), (WORTHLESS, S, 1)],
-        [fill(CALL, -1, **SALE), booked(CALL, -1, "Ep")],
-    ),
-    "a failed request for executions proves nothing":
-        Case([gone(CALL, 1, at=NOON)], [(UNKNOWN, P, 1)], asked={}),
-    "before its end it did not expire": Case([gone(CALL, 1, at=NOON)], [(UNKNOWN, P, 1)]),
-    "a short put is assigned before its end": Case(
-        [gone(PUT, -2, at=NOON), change(SHARES, 50, 250, NOON + 3 * MINUTE)], [(ASSIGNED, P, -2)],
-    ),
-    "a covered call is assigned, and the shares go":
-        Case([gone(CALL, -1), change(SHARES, 100, 0)], [(ASSIGNED, P, -1), (ASSIGNED, P, 100)]),
-    "a long call is exercised": Case([gone(CALL, 1), change(SHARES, 0, 100)], [(EXERCISED, P, 1)]),
-    "assigned early while the gateway restarted at midnight: nothing traded before it": Case(
-        [
-            change(CALL, -1, 0, RESTARTED, since=BEFORE),
-            change(SHARES, 100, 0, RESTARTED, since=BEFORE),
-        ],
-        [(ASSIGNED, P, -1), (ASSIGNED, P, 100)],
-        contracts=CONTRACTS | {SHARES: details(SHARES, sec_type="STK", last_trade_date=None)},
-        asked={ACCOUNT: (MIDNIGHT, RESTARTED)},
-    ),
-    "shares that were bought are no assignment": Case(
-        [gone(PUT, -1), change(SHARES, 0, 100)], [(UNKNOWN, P, -1)], [fill(SHARES, 100, NIGHT)],
-    ),
-    "shares of another number are no assignment":
-        Case([gone(PUT, -1), change(SHARES, 0, 150)], [(UNKNOWN, P, -1)]),
-    "shares that come an hour later are no assignment":
-        Case([gone(PUT, -1), change(SHARES, 0, 100, NIGHT + HOUR)], [(UNKNOWN, P, -1)]),
-    "both legs of a spread in the money, and no shares come: only the statement knows":
-        Case([gone(CALL, -1), gone(OTHER, 1)], [(UNKNOWN, P, -1), (UNKNOWN, P, 1)]),
-    "one leg in the money with its shares, and the others out of it": Case(
-        [gone(PUT, -1), gone(CALL, -1), gone(OTHER, 1), change(SHARES, 0, 100)],
-        [(ASSIGNED, P, -1), (WORTHLESS, P, -1), (WORTHLESS, P, 1)],
-        prices=dict.fromkeys((PUT, CALL, OTHER), 520.0),
-    ),
-    "one leg in the money with its shares, and another one near its strike": Case(
-        [gone(PUT, -1), gone(CALL, -1), change(SHARES, 0, 100)],
-        [(UNKNOWN, P, -1), (UNKNOWN, P, -1)],
-    ),
-    "two legs in the money with the shares of both: only the statement knows": Case(
-        [gone(CALL, -1), gone(OTHER, -1), change(SHARES, 200, 0)],
-        [(UNKNOWN, P, -1), (UNKNOWN, P, -1), (UNKNOWN, P, 200)],
-    ),
-    "at their end, one price does not exercise a put and a call with a higher strike": Case(
-        [gone(PUT, -1), gone(OTHER, 1), change(SHARES, 0, 200)],
-        [(UNKNOWN, P, -1), (UNKNOWN, P, 1)],
-    ),
-    "two options that are transferred, whose shares would offset each other":
-        Case([gone(PUT, 1, at=NOON), gone(CALL, 1, at=NOON)], [(UNKNOWN, P, 1), (UNKNOWN, P, 1)]),
-    "no assignment turns a short position into a long one": Case(
-        [change(CALL, -1, 1, NOON), change(SHARES, 100, 0, NOON)],
-        [(UNKNOWN, P, -1), (UNKNOWN, P, 100)],
-    ),
-    "shares that are seen after a gap may have come at its beginning": Case(
-        [gone(CALL, 1), change(SHARES, 0, 100, NIGHT + 6 * HOUR, since=NIGHT)],
-        [(UNKNOWN, P, 1)],
-    ),
-    "an option clearly out of the money does not hide the exercise of another one": Case(
-        [gone(OTHER, 1), gone(CALL, 1), change(SHARES, 0, 100, NIGHT + 6 * HOUR, since=NIGHT)],
-        [(WORTHLESS, P, 1), (EXERCISED, P, 1)], prices={OTHER: 570.0, CALL: 585.0},
-    ),
-    "shares of an option in the money are known after a gap too": Case(
-        [gone(CALL, 1), change(SHARES, 0, 100, NIGHT + 6 * HOUR, since=NIGHT)], [(EXERCISED, P, 1)],
-        prices={CALL: 585.0},
-    ),
-    "shares that came and were traded away during a gap":
-        Case([gone(CALL, 1)], [(UNKNOWN, P, 1)], [fill(SHARES, -100, NIGHT + 6 * HOUR)]),
-    "a transfer of its day is stated, not an assignment of days before": Case(
-        [change(SHARES, 100, 0, END + 3 * DAY, since=END + timedelta(days=3, hours=-1))],
-        [(Cause.TRANSFERRED, S, 100)], [booked(SHARES, -100, "A;C")],
-        [event(EventKind.TRANSFER, 100, conid=SHARES, direction="OUT", day=FRIDAY + 3 * DAY)],
-    ),
-    "shares that come minutes after the second of two options are not overlooked": Case(
-        [
-            gone(CALL, 1),
-            gone(OTHER, 1, at=NIGHT + 14 * MINUTE),
-            change(SHARES, 0, 100, NIGHT + 16 * MINUTE),
-        ],
-        [(UNKNOWN, P, 1), (UNKNOWN, P, 1)],
-    ),
-    "an assignment, as stated, with its shares": Case(
-        [gone(PUT, -1), change(SHARES, 0, 100)], [(ASSIGNED, S, -1)],
-        [
-            booked(PUT, 1, "A;C", attributes=f'{{"underlyingConid": "{SHARES}"}}'),
-            booked(SHARES, 100, "A;O", price=560.0),
-        ],
-    ),
-    "offsetting positions: the short leg is assigned, the long one exercised": Case(
-        [gone(CALL, -1), gone(OTHER, 1)], [(ASSIGNED, S, -1), (EXERCISED, S, 1)],
-        [booked(CALL, 1, "C;GEA"), booked(OTHER, -1, "C;GEA")],
-    ),
-    "an assignment that only the section of events has": Case(
-        [gone(CALL, -1)], [(ASSIGNED, S, -1)],
-        events=[event(EventKind.OPTION_EVENT, 1, type="Assignment")],
-    ),
-    "an index option in the money is settled in cash":
-        Case([gone(INDEX_CALL, 1)], [(Cause.CASH_SETTLED, P, 1)], prices={INDEX_CALL: 5920.0}),
-    "an index option out of the money":
-        Case([gone(INDEX_CALL, 1)], [(WORTHLESS, P, 1)], prices={INDEX_CALL: 5700.0}),
-    "an index option near its strike":
-        Case([gone(INDEX_CALL, 1)], [(UNKNOWN, P, 1)], prices={INDEX_CALL: 5790.0}),
-    "an option far from its strike, as soon as it is gone": Case(
-        [gone(CALL, 1)], [(WORTHLESS, P, 1)], asked={ACCOUNT: (ASKED[ACCOUNT][0], NIGHT)},
-        prices={CALL: 560.0},
-    ),
-    "an option near its strike was exercised, as its shares show":
-        Case([gone(CALL, 1), change(SHARES, 0, 100)], [(EXERCISED, P, 1)]),
-    "settled at the open, and three hundredths from its strike: not known": Case(
-        [gone(INDEX_CALL, 1)], [(UNKNOWN, P, 1)], contracts=AT_THE_OPEN,
-        prices={INDEX_CALL: 5626.0},
-    ),
-    "settled in cash, as stated by its price": Case(
-        [change(INDEX_CALL, 1, 0)], [(Cause.CASH_SETTLED, S, 1)],
-        [booked(INDEX_CALL, -1, "Ep", price=12.5)],
-    ),
-    "settled in cash, as the section of events has it": Case(
-        [change(INDEX_CALL, 1, 0)], [(Cause.CASH_SETTLED, S, 1)], [booked(INDEX_CALL, -1, "Ex")],
-        [event(EventKind.OPTION_EVENT, 1, type="Cash Settlement", conid=INDEX_CALL)],
-    ),
-    "a reverse split takes shares away": Case(
-        [change(SHARES, 400, 100)], [(Cause.SPLIT, S, 300)],
-        events=[split(SHARES, -400), split(SHARES, 100)],
-    ),
-    "a split into a new contract": Case(
-        [change(SHARES, 100, 0), change(NEW_SHARES, 0, 33)],
-        [(Cause.SPLIT, S, 100)],
-        events=[
-            split(SHARES, -100, attributes='{"actionID": "5"}'),
-            split(NEW_SHARES, 33, attributes='{"actionID": "5"}'),
-        ],
-    ),
-    "a change of the symbol": Case(
-        [change(SHARES, 100, 0)], [(Cause.CORPORATE_ACTION, S, 100)],
-        events=[split(SHARES, -100, "IC")],
-    ),
-    "before the statement a split is unexplained":
-        Case([change(SHARES, 100, 0), change(NEW_SHARES, 0, 33)], [(UNKNOWN, P, 100)]),
-    "transferred": Case(
-        [change(SHARES, 100, 0)], [(Cause.TRANSFERRED, S, 100)],
-        events=[event(EventKind.TRANSFER, 100, type="ACATS", direction="OUT", conid=SHARES)],
-    ),
-    "a transfer into the account explains no close": Case(
-        [change(SHARES, 100, 0)], [(UNKNOWN, P, 100)],
-        events=[event(EventKind.TRANSFER, 100, type="ACATS", direction="IN", conid=SHARES)],
-    ),
-    "the statements of its days do not name it":
-        Case([gone(CALL, 1, at=NOON)], [(UNKNOWN, S, 1)], events=[period()]),
-    "the statement of one of its days is missing": Case(
-        [gone(CALL, 1, at=NOON, since=NOON - DAY)], [(UNKNOWN, P, 1)], events=[period(FRIDAY)],
-    ),
-    "a trade of a statement that names its day alone": Case(
-        [SOLD_AT_NOON], [(TRADED, S, 2)], [fill(CALL, -2, MIDNIGHT, **SALE)], events=[period()],
-    ),
-    "a day alone explains no change of the day before": Case(
-        [change(CALL, 2, 0, MIDNIGHT - 8 * HOUR)], [(UNKNOWN, P, 2)],
-        [fill(CALL, -2, MIDNIGHT, **SALE)],
-    ),
-    "a newer statement corrects an event": Case(
-        [gone(CALL, -2)],
-        [(ASSIGNED, S, -2)],
-        events=[
-            event(EventKind.OPTION_EVENT, 2, type=kind, event_id="E9", stated_at=at)
-            for kind, at in (("Assignment", END), ("Expiration", END - DAY))
-        ],
-    ),
-    "the statement of its day was made before it":
-        Case([gone(CALL, 1, at=NOON)], [(UNKNOWN, P, 1)], events=[period(made=NOON - MINUTE)]),
-    "a statement of its day was made again after it": Case(
-        [gone(CALL, 1, at=NOON)], [(UNKNOWN, S, 1)],
-        events=[period(made=NOON - MINUTE), period(made=NOON)],
-    ),
-    "a trade of the evening is in the statement of the next day": Case(
-        [gone(CALL, 1, at=EVENING - DAY)], [(UNKNOWN, P, 1)], events=[period(last=THURSDAY)],
-    ),
-    "a trade of Sunday evening is in the statement of Monday": Case(
-        [gone(CALL, 1, at=EVENING + 2 * DAY)], [(UNKNOWN, S, 1)],
-        events=[period(FRIDAY + 3 * DAY, FRIDAY + 3 * DAY, EVENING + 3 * DAY)],
-    ),
-    "a close that was seen at night was made before the statement of the evening":
-        Case([gone(CALL, 1, at=EVENING + 2 * HOUR)], [(UNKNOWN, S, 1)], events=[period()]),
-}  # fmt: skip
+        [fill(CALL, -1), fill(PUT, -1)],
+        prices={PUT: 700.0},
+    )
+)
+CASES["half was sold before half expired"] = Case(
+    [gone(CALL, 2, since=NOON - HOUR)],
+    [(TRADED, S, 1), (WORTHLESS, S, 1)],
+    [fill(CALL, -1, **SALE), booked(CALL, -1, "Ep")],
+)
+CASES["a failed request for executions proves nothing"] = Case(
+    [gone(CALL, 1, at=NOON)], [(UNKNOWN, P, 1)], asked={}
+)
+CASES["before its end it did not expire"] = Case([gone(CALL, 1, at=NOON)], [(UNKNOWN, P, 1)])
+CASES["a short put is assigned before its end"] = Case(
+    [gone(PUT, -2, at=NOON), change(SHARES, 50, 250, NOON + 3 * MINUTE)],
+    [(ASSIGNED, P, -2)],
+)
+CASES["a covered call is assigned, and the shares go"] = Case(
+    [gone(CALL, -1), change(SHARES, 100, 0)], [(ASSIGNED, P, -1), (ASSIGNED, P, 100)]
+)
+CASES["a long call is exercised"] = Case(
+    [gone(CALL, 1), change(SHARES, 0, 100)], [(EXERCISED, P, 1)]
+)
+CASES["assigned early while the gateway restarted at midnight: nothing traded before it"] = Case(
+    [
+        change(CALL, -1, 0, RESTARTED, since=BEFORE),
+        change(SHARES, 100, 0, RESTARTED, since=BEFORE),
+    ],
+    [(ASSIGNED, P, -1), (ASSIGNED, P, 100)],
+    contracts=CONTRACTS | {SHARES: details(SHARES, sec_type="STK", last_trade_date=None)},
+    asked={ACCOUNT: (MIDNIGHT, RESTARTED)},
+)
+CASES["shares that were bought are no assignment"] = Case(
+    [gone(PUT, -1), change(SHARES, 0, 100)],
+    [(UNKNOWN, P, -1)],
+    [fill(SHARES, 100, NIGHT)],
+)
+CASES["shares of another number are no assignment"] = Case(
+    [gone(PUT, -1), change(SHARES, 0, 150)], [(UNKNOWN, P, -1)]
+)
+CASES["shares that come an hour later are no assignment"] = Case(
+    [gone(PUT, -1), change(SHARES, 0, 100, NIGHT + HOUR)], [(UNKNOWN, P, -1)]
+)
+CASES["both legs of a spread in the money, and no shares come: only the statement knows"] = Case(
+    [gone(CALL, -1), gone(OTHER, 1)], [(UNKNOWN, P, -1), (UNKNOWN, P, 1)]
+)
+CASES["one leg in the money with its shares, and the others out of it"] = Case(
+    [gone(PUT, -1), gone(CALL, -1), gone(OTHER, 1), change(SHARES, 0, 100)],
+    [(ASSIGNED, P, -1), (WORTHLESS, P, -1), (WORTHLESS, P, 1)],
+    prices=dict.fromkeys((PUT, CALL, OTHER), 520.0),
+)
+CASES["one leg in the money with its shares, and another one near its strike"] = Case(
+    [gone(PUT, -1), gone(CALL, -1), change(SHARES, 0, 100)],
+    [(UNKNOWN, P, -1), (UNKNOWN, P, -1)],
+)
+CASES["two legs in the money with the shares of both: only the statement knows"] = Case(
+    [gone(CALL, -1), gone(OTHER, -1), change(SHARES, 200, 0)],
+    [(UNKNOWN, P, -1), (UNKNOWN, P, -1), (UNKNOWN, P, 200)],
+)
+CASES["at their end, one price does not exercise a put and a call with a higher strike"] = Case(
+    [gone(PUT, -1), gone(OTHER, 1), change(SHARES, 0, 200)],
+    [(UNKNOWN, P, -1), (UNKNOWN, P, 1)],
+)
+CASES["two options that are transferred, whose shares would offset each other"] = Case(
+    [gone(PUT, 1, at=NOON), gone(CALL, 1, at=NOON)], [(UNKNOWN, P, 1), (UNKNOWN, P, 1)]
+)
+CASES["no assignment turns a short position into a long one"] = Case(
+    [change(CALL, -1, 1, NOON), change(SHARES, 100, 0, NOON)],
+    [(UNKNOWN, P, -1), (UNKNOWN, P, 100)],
+)
+CASES["shares that are seen after a gap may have come at its beginning"] = Case(
+    [gone(CALL, 1), change(SHARES, 0, 100, NIGHT + 6 * HOUR, since=NIGHT)],
+    [(UNKNOWN, P, 1)],
+)
+CASES["an option clearly out of the money does not hide the exercise of another one"] = Case(
+    [gone(OTHER, 1), gone(CALL, 1), change(SHARES, 0, 100, NIGHT + 6 * HOUR, since=NIGHT)],
+    [(WORTHLESS, P, 1), (EXERCISED, P, 1)],
+    prices={OTHER: 570.0, CALL: 585.0},
+)
+CASES["shares of an option in the money are known after a gap too"] = Case(
+    [gone(CALL, 1), change(SHARES, 0, 100, NIGHT + 6 * HOUR, since=NIGHT)],
+    [(EXERCISED, P, 1)],
+    prices={CALL: 585.0},
+)
+CASES["shares that came and were traded away during a gap"] = Case(
+    [gone(CALL, 1)], [(UNKNOWN, P, 1)], [fill(SHARES, -100, NIGHT + 6 * HOUR)]
+)
+CASES["a transfer of its day is stated, not an assignment of days before"] = Case(
+    [change(SHARES, 100, 0, END + 3 * DAY, since=END + timedelta(days=3, hours=-1))],
+    [(Cause.TRANSFERRED, S, 100)],
+    [booked(SHARES, -100, "A;C")],
+    [event(EventKind.TRANSFER, 100, conid=SHARES, direction="OUT", day=FRIDAY + 3 * DAY)],
+)
+CASES["shares that come minutes after the second of two options are not overlooked"] = Case(
+    [
+        gone(CALL, 1),
+        gone(OTHER, 1, at=NIGHT + 14 * MINUTE),
+        change(SHARES, 0, 100, NIGHT + 16 * MINUTE),
+    ],
+    [(UNKNOWN, P, 1), (UNKNOWN, P, 1)],
+)
+CASES["an assignment, as stated, with its shares"] = Case(
+    [gone(PUT, -1), change(SHARES, 0, 100)],
+    [(ASSIGNED, S, -1)],
+    [
+        booked(PUT, 1, "A;C", attributes=f'{{"underlyingConid": "{SHARES}"}}'),
+        booked(SHARES, 100, "A;O", price=560.0),
+    ],
+)
+CASES["offsetting positions: the short leg is assigned, the long one exercised"] = Case(
+    [gone(CALL, -1), gone(OTHER, 1)],
+    [(ASSIGNED, S, -1), (EXERCISED, S, 1)],
+    [booked(CALL, 1, "C;GEA"), booked(OTHER, -1, "C;GEA")],
+)
+CASES["an assignment that only the section of events has"] = Case(
+    [gone(CALL, -1)],
+    [(ASSIGNED, S, -1)],
+    events=[event(EventKind.OPTION_EVENT, 1, type="Assignment")],
+)
+CASES["an index option in the money is settled in cash"] = Case(
+    [gone(INDEX_CALL, 1)], [(Cause.CASH_SETTLED, P, 1)], prices={INDEX_CALL: 5920.0}
+)
+CASES["an index option out of the money"] = Case(
+    [gone(INDEX_CALL, 1)], [(WORTHLESS, P, 1)], prices={INDEX_CALL: 5700.0}
+)
+CASES["an index option near its strike"] = Case(
+    [gone(INDEX_CALL, 1)], [(UNKNOWN, P, 1)], prices={INDEX_CALL: 5790.0}
+)
+CASES["an option far from its strike, as soon as it is gone"] = Case(
+    [gone(CALL, 1)],
+    [(WORTHLESS, P, 1)],
+    asked={ACCOUNT: (ASKED[ACCOUNT][0], NIGHT)},
+    prices={CALL: 560.0},
+)
+CASES["an option near its strike was exercised, as its shares show"] = Case(
+    [gone(CALL, 1), change(SHARES, 0, 100)], [(EXERCISED, P, 1)]
+)
+CASES["settled at the open, and three hundredths from its strike: not known"] = Case(
+    [gone(INDEX_CALL, 1)],
+    [(UNKNOWN, P, 1)],
+    contracts=AT_THE_OPEN,
+    prices={INDEX_CALL: 5626.0},
+)
+CASES["settled in cash, as stated by its price"] = Case(
+    [change(INDEX_CALL, 1, 0)],
+    [(Cause.CASH_SETTLED, S, 1)],
+    [booked(INDEX_CALL, -1, "Ep", price=12.5)],
+)
+CASES["settled in cash, as the section of events has it"] = Case(
+    [change(INDEX_CALL, 1, 0)],
+    [(Cause.CASH_SETTLED, S, 1)],
+    [booked(INDEX_CALL, -1, "Ex")],
+    [event(EventKind.OPTION_EVENT, 1, type="Cash Settlement", conid=INDEX_CALL)],
+)
+CASES["a reverse split takes shares away"] = Case(
+    [change(SHARES, 400, 100)],
+    [(Cause.SPLIT, S, 300)],
+    events=[split(SHARES, -400), split(SHARES, 100)],
+)
+CASES["a split into a new contract"] = Case(
+    [change(SHARES, 100, 0), change(NEW_SHARES, 0, 33)],
+    [(Cause.SPLIT, S, 100)],
+    events=[
+        split(SHARES, -100, attributes='{"actionID": "5"}'),
+        split(NEW_SHARES, 33, attributes='{"actionID": "5"}'),
+    ],
+)
+CASES["a change of the symbol"] = Case(
+    [change(SHARES, 100, 0)],
+    [(Cause.CORPORATE_ACTION, S, 100)],
+    events=[split(SHARES, -100, "IC")],
+)
+CASES["before the statement a split is unexplained"] = Case(
+    [change(SHARES, 100, 0), change(NEW_SHARES, 0, 33)], [(UNKNOWN, P, 100)]
+)
+CASES["transferred"] = Case(
+    [change(SHARES, 100, 0)],
+    [(Cause.TRANSFERRED, S, 100)],
+    events=[event(EventKind.TRANSFER, 100, type="ACATS", direction="OUT", conid=SHARES)],
+)
+CASES["a transfer into the account explains no close"] = Case(
+    [change(SHARES, 100, 0)],
+    [(UNKNOWN, P, 100)],
+    events=[event(EventKind.TRANSFER, 100, type="ACATS", direction="IN", conid=SHARES)],
+)
+CASES["the statements of its days do not name it"] = Case(
+    [gone(CALL, 1, at=NOON)], [(UNKNOWN, S, 1)], events=[period()]
+)
+CASES["the statement of one of its days is missing"] = Case(
+    [gone(CALL, 1, at=NOON, since=NOON - DAY)],
+    [(UNKNOWN, P, 1)],
+    events=[period(FRIDAY)],
+)
+CASES["a trade of a statement that names its day alone"] = Case(
+    [SOLD_AT_NOON],
+    [(TRADED, S, 2)],
+    [fill(CALL, -2, MIDNIGHT, **SALE)],
+    events=[period()],
+)
+CASES["a day alone explains no change of the day before"] = Case(
+    [change(CALL, 2, 0, MIDNIGHT - 8 * HOUR)],
+    [(UNKNOWN, P, 2)],
+    [fill(CALL, -2, MIDNIGHT, **SALE)],
+)
+CASES["a newer statement corrects an event"] = Case(
+    [gone(CALL, -2)],
+    [(ASSIGNED, S, -2)],
+    events=[
+        event(EventKind.OPTION_EVENT, 2, type=kind, event_id="E9", stated_at=at)
+        for kind, at in (("Assignment", END), ("Expiration", END - DAY))
+    ],
+)
+CASES["the statement of its day was made before it"] = Case(
+    [gone(CALL, 1, at=NOON)], [(UNKNOWN, P, 1)], events=[period(made=NOON - MINUTE)]
+)
+CASES["a statement of its day was made again after it"] = Case(
+    [gone(CALL, 1, at=NOON)],
+    [(UNKNOWN, S, 1)],
+    events=[period(made=NOON - MINUTE), period(made=NOON)],
+)
+CASES["a trade of the evening is in the statement of the next day"] = Case(
+    [gone(CALL, 1, at=EVENING - DAY)],
+    [(UNKNOWN, P, 1)],
+    events=[period(last=THURSDAY)],
+)
+CASES["a trade of Sunday evening is in the statement of Monday"] = Case(
+    [gone(CALL, 1, at=EVENING + 2 * DAY)],
+    [(UNKNOWN, S, 1)],
+    events=[period(FRIDAY + 3 * DAY, FRIDAY + 3 * DAY, EVENING + 3 * DAY)],
+)
+CASES["a close that was seen at night was made before the statement of the evening"] = Case(
+    [gone(CALL, 1, at=EVENING + 2 * HOUR)], [(UNKNOWN, S, 1)], events=[period()]
+)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -43,31 +43,58 @@ def period(ago: timedelta, stated_ago: timedelta) -> dict[str, object]:
 
 NOTHING: list[dict[str, object]] = []
 SOLD = execution(10 * DAY, 9 * DAY)
-CASES = {
-    "without a cause": (40 * DAY, None, NOTHING, True),
-    "expired a quarter of an hour ago: shares may come": (
-        15 * MINUTE, (EXPIRED, P, None), NOTHING, True,
-    ),
-    "unexplained today: the gateway may answer": (5 * HOUR, (UNKNOWN, P, None), NOTHING, True),
-    "unexplained ten days ago, and nothing is new": (10 * DAY, (UNKNOWN, P, None), NOTHING, False),
-    "unexplained, and a statement covers its day": (
-        10 * DAY, (UNKNOWN, P, None), [period(10 * DAY, 9 * DAY)], True,
-    ),
-    "traded, and its statement came": (DAY, (TRADED, P, None), [execution(DAY, HOUR)], True),
-    "traded, and its statement was made before the cause was": (
-        DAY, (TRADED, P, None), [execution(DAY, DAY + MINUTE)], True,
-    ),
-    "traded, and the statement, which has no codes, says no more": (
-        DAY, (TRADED, P, "day.xml"), [execution(DAY, 2 * DAY)], False,
-    ),
-    "stated": (10 * DAY, (TRADED, S, "day.xml"), [execution(10 * DAY, 10 * DAY + MINUTE)], False),
-    "stated, and a newer statement corrects it": (
-        10 * DAY, (TRADED, S, "day.xml"), [execution(10 * DAY, HOUR)], True,
-    ),
-    "stated, and the contract was traded again": (
-        10 * DAY, (TRADED, S, "day.xml"), [execution(2 * HOUR, HOUR, GATEWAY)], False,
-    ),
-}  # fmt: skip
+CASES = {}
+CASES["without a cause"] = (40 * DAY, None, NOTHING, True)
+CASES["expired a quarter of an hour ago: shares may come"] = (
+    15 * MINUTE,
+    (EXPIRED, P, None),
+    NOTHING,
+    True,
+)
+CASES["unexplained today: the gateway may answer"] = (5 * HOUR, (UNKNOWN, P, None), NOTHING, True)
+CASES["unexplained ten days ago, and nothing is new"] = (
+    10 * DAY,
+    (UNKNOWN, P, None),
+    NOTHING,
+    False,
+)
+CASES["unexplained, and a statement covers its day"] = (
+    10 * DAY,
+    (UNKNOWN, P, None),
+    [period(10 * DAY, 9 * DAY)],
+    True,
+)
+CASES["traded, and its statement came"] = (DAY, (TRADED, P, None), [execution(DAY, HOUR)], True)
+CASES["traded, and its statement was made before the cause was"] = (
+    DAY,
+    (TRADED, P, None),
+    [execution(DAY, DAY + MINUTE)],
+    True,
+)
+CASES["traded, and the statement, which has no codes, says no more"] = (
+    DAY,
+    (TRADED, P, "day.xml"),
+    [execution(DAY, 2 * DAY)],
+    False,
+)
+CASES["stated"] = (
+    10 * DAY,
+    (TRADED, S, "day.xml"),
+    [execution(10 * DAY, 10 * DAY + MINUTE)],
+    False,
+)
+CASES["stated, and a newer statement corrects it"] = (
+    10 * DAY,
+    (TRADED, S, "day.xml"),
+    [execution(10 * DAY, HOUR)],
+    True,
+)
+CASES["stated, and the contract was traded again"] = (
+    10 * DAY,
+    (TRADED, S, "day.xml"),
+    [execution(2 * HOUR, HOUR, GATEWAY)],
+    False,
+)
 
 
 @pytest.mark.parametrize("name", CASES)

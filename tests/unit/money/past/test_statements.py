@@ -497,94 +497,91 @@ class Shape:
         return read(statement(*self.positions, trades=self.trades, more=self.more))
 
 
-SHAPES = {
-    "an empty section with the name of its rows": Shape(more=section("OptionEAE")),
-    "a section with the name of its rows": Shape(
-        more=section("OptionEAE", element("OptionEAE", EAE)), events=1
+SHAPES = {}
+SHAPES["an empty section with the name of its rows"] = Shape(more=section("OptionEAE"))
+SHAPES["a section with the name of its rows"] = Shape(
+    more=section("OptionEAE", element("OptionEAE", EAE)), events=1
+)
+SHAPES["a section that names its account"] = Shape(
+    more=element("OptionEAE", {"accountId": "DUSIM0001", "currency": "USD"})
+    + element("CorporateAction", {"accountId": "DUSIM0001", "reportDate": "20260305"})
+)
+SHAPES["an option with the margin of a future"] = Shape(
+    positions=(position(7, assetCategory="FSFOP", position="3", multiplier="1000"),),
+    held={7: 3},
+)
+SHAPES["a fee beside its sum, without levels"] = Shape(
+    more=section(
+        "CashTransactions",
+        element("CashTransaction", FEE | {"accountId": "-", "transactionID": ""}),
+        element("CashTransaction", FEE | {"accountId": "DUSIM0001", "transactionID": "3"}),
     ),
-    "a section that names its account": Shape(
-        more=element("OptionEAE", {"accountId": "DUSIM0001", "currency": "USD"})
-        + element("CorporateAction", {"accountId": "DUSIM0001", "reportDate": "20260305"})
+    events=1,
+)
+SHAPES["lots beside their summary, without levels"] = Shape(
+    positions=(
+        position(1, position="3", levelOfDetail="", openDateTime=""),
+        position(1, position="1", **LOT),
+        position(1, position="2", **LOT),
     ),
-    "an option with the margin of a future": Shape(
-        positions=(position(7, assetCategory="FSFOP", position="3", multiplier="1000"),),
-        held={7: 3},
+    held={1: 3},
+)
+SHAPES["a holding beside the sum over all accounts"] = Shape(
+    positions=(position(1), position(1, accountId="-", position="1")), held={1: 1}
+)
+SHAPES["an order beside its executions, without levels"] = Shape(
+    trades=(
+        trade("", ibOrderID="71", quantity="-5", levelOfDetail="", **NO_IDS),
+        trade("e1", ibOrderID="71", quantity="-2", levelOfDetail=""),
+        trade("e2", ibOrderID="71", quantity="-3", levelOfDetail=""),
     ),
-    "a fee beside its sum, without levels": Shape(
-        more=section(
-            "CashTransactions",
-            element("CashTransaction", FEE | {"accountId": "-", "transactionID": ""}),
-            element("CashTransaction", FEE | {"accountId": "DUSIM0001", "transactionID": "3"}),
-        ),
-        events=1,
+    executed=("e1", "e2"),
+    left_out=("Trade (conid '1'",),
+)
+SHAPES["a contract for difference without an id"] = Shape(
+    trades=(trade("N/A", assetCategory="CFD", conid="290662729", **NO_IDS), trade("e1")),
+    executed=("e1",),
+    left_out=("Trade (conid '290662729'",),
+)
+SHAPES["orders and closed lots between executions"] = Shape(
+    trades=(
+        trade("", levelOfDetail="ORDER"),
+        trade("e1"),
+        element("Lot", {"conid": "1", "quantity": "2", "levelOfDetail": "CLOSED_LOT"}),
+        element("Order", {"conid": "1", "quantity": "2"}),
     ),
-    "lots beside their summary, without levels": Shape(
-        positions=(
-            position(1, position="3", levelOfDetail="", openDateTime=""),
-            position(1, position="1", **LOT),
-            position(1, position="2", **LOT),
-        ),
-        held={1: 3},
+    executed=("e1",),
+)
+SHAPES["cash beside its sum in the base currency"] = Shape(
+    more=section(
+        "CashTransactions",
+        element("CashTransaction", FEE | {"transactionID": "3", "levelOfDetail": "DETAIL"}),
+        element("CashTransaction", FEE | {"levelOfDetail": "BASE_SUMMARY"}),
+        element("CashTransaction", FEE | {"currency": "BASE_SUMMARY"}),
+        element("CashTransaction", FEE | {"currency": "Base Summary", "levelOfDetail": "DETAIL"}),
+    )
+    + section("Transfers", element("Transfer", EAE | {"currency": "BASE_SUMMARY"})),
+    events=1,
+)
+SHAPES["net liquidation and cash as sums in the base currency"] = Shape(
+    more=element(
+        "EquitySummaryByReportDateInBase",
+        {"reportDate": "20260305", "total": "12", "cash": "12", "levelOfDetail": "SUMMARY"},
+    )
+    + element("CashReportCurrency", {"currency": "USD", "endingCash": "12"})
+    + element("CashReportCurrency", {"currency": "BASE_SUMMARY", "endingCash": "12"})
+    + element(
+        "CashReportCurrency",
+        {"currency": "EUR", "endingCash": "12", "levelOfDetail": "BaseCurrency"},
     ),
-    "a holding beside the sum over all accounts": Shape(
-        positions=(position(1), position(1, accountId="-", position="1")), held={1: 1}
-    ),
-    "an order beside its executions, without levels": Shape(
-        trades=(
-            trade("", ibOrderID="71", quantity="-5", levelOfDetail="", **NO_IDS),
-            trade("e1", ibOrderID="71", quantity="-2", levelOfDetail=""),
-            trade("e2", ibOrderID="71", quantity="-3", levelOfDetail=""),
-        ),
-        executed=("e1", "e2"),
-        left_out=("Trade (conid '1'",),
-    ),
-    "a contract for difference without an id": Shape(
-        trades=(trade("N/A", assetCategory="CFD", conid="290662729", **NO_IDS), trade("e1")),
-        executed=("e1",),
-        left_out=("Trade (conid '290662729'",),
-    ),
-    "orders and closed lots between executions": Shape(
-        trades=(
-            trade("", levelOfDetail="ORDER"),
-            trade("e1"),
-            element("Lot", {"conid": "1", "quantity": "2", "levelOfDetail": "CLOSED_LOT"}),
-            element("Order", {"conid": "1", "quantity": "2"}),
-        ),
-        executed=("e1",),
-    ),
-    "cash beside its sum in the base currency": Shape(
-        more=section(
-            "CashTransactions",
-            element("CashTransaction", FEE | {"transactionID": "3", "levelOfDetail": "DETAIL"}),
-            element("CashTransaction", FEE | {"levelOfDetail": "BASE_SUMMARY"}),
-            element("CashTransaction", FEE | {"currency": "BASE_SUMMARY"}),
-            element(
-                "CashTransaction", FEE | {"currency": "Base Summary", "levelOfDetail": "DETAIL"}
-            ),
-        )
-        + section("Transfers", element("Transfer", EAE | {"currency": "BASE_SUMMARY"})),
-        events=1,
-    ),
-    "net liquidation and cash as sums in the base currency": Shape(
-        more=element(
-            "EquitySummaryByReportDateInBase",
-            {"reportDate": "20260305", "total": "12", "cash": "12", "levelOfDetail": "SUMMARY"},
-        )
-        + element("CashReportCurrency", {"currency": "USD", "endingCash": "12"})
-        + element("CashReportCurrency", {"currency": "BASE_SUMMARY", "endingCash": "12"})
-        + element(
-            "CashReportCurrency",
-            {"currency": "EUR", "endingCash": "12", "levelOfDetail": "BaseCurrency"},
-        ),
-        events=2,
-    ),
-    "elements that are not read": Shape(
-        positions=(position(1),),
-        more=element("AccountInformation", {"accountId": "DUSIM0001"})
-        + section("SecuritiesInfo", element("SecurityInfo", {"rate": "1,5"})),
-        held={1: 1},
-    ),
-}
+    events=2,
+)
+SHAPES["elements that are not read"] = Shape(
+    positions=(position(1),),
+    more=element("AccountInformation", {"accountId": "DUSIM0001"})
+    + section("SecuritiesInfo", element("SecurityInfo", {"rate": "1,5"})),
+    held={1: 1},
+)
 
 
 @pytest.mark.parametrize("name", SHAPES)
