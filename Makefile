@@ -96,12 +96,8 @@ tables: $(RUNNABLE) ## docs/tables.md, the data dictionary, from the code
 # Some tests wait while others compute: three processes fill two cores. Each imports and collects all.
 PYTEST := $(BIN)/pytest -n 3
 
-# Each process would compile the modules of all tests: two do it for all, a half each.
 $(TESTS_COMPILED): $(SYNCED)
-	@for tests in 'tests/unit ib_gateway_simulator/tests' \
-	  'tests/acceptance tests/chaos tests/contract tests/integration tests/year'; do \
-	  $(BIN)/pytest -n 0 --collect-only -qq $$tests >/dev/null & \
-	done; wait; touch $@
+	@$(BIN)/python -m tests.support.compiled && touch $@
 
 .PHONY: test
 test: $(TESTS_COMPILED) ## every promise once, some 10 minutes on two cores (ARGS='-n 0': one test after the other)
