@@ -114,7 +114,7 @@ def stream_runs(demo: Demo) -> dict[str, str]:
     return {run["runId"]: run["status"] for run in runs}
 
 
-@pytest.mark.timeout(600 * ROUNDS)
+@pytest.mark.timeout(1800 * ROUNDS)
 def test_after_a_kill_of_the_streams_process_another_streams(home):
     demo = home.running()
     session = streaming(demo, after=None)
@@ -125,7 +125,7 @@ def test_after_a_kill_of_the_streams_process_another_streams(home):
     assert_tables_are_whole(demo.lake)
 
 
-@pytest.mark.timeout(1200 * ROUNDS)
+@pytest.mark.timeout(1800 * ROUNDS)
 def test_each_program_that_is_killed_is_started_again_and_the_stream_outlives_it(home):
     demo = home.running()
     session = streaming(demo, after=None)

@@ -22,9 +22,10 @@ from position_sync_dagster import dagster_files
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.processes.home import Home
-from position_sync_dagster.processes.supervisor import GRACE_S, MODULE
+from position_sync_dagster.processes.supervisor import MODULE
 from tests.acceptance.test_starting_again import log, program, streaming, until_valued
 from tests.support.demo_program import (
+    LIMIT_S,
     Demo,
     assert_tables_are_whole,
     clean_environment,
@@ -132,7 +133,7 @@ def second_program(demo: Demo, folder: Path) -> Iterator[int]:
             yield port
         finally:
             process.terminate()
-            process.wait(2 * GRACE_S)
+            process.wait(LIMIT_S)
 
 
 def claimed(ui_port: int) -> bool:

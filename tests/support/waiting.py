@@ -6,20 +6,34 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-# Only a hang reaches it; on a busy machine `patience` times as long.
+# Only a hang reaches it: seconds of a quiet machine.
 DEADLINE_S = 120.0
 
 POLL_S = 0.02
 LONGEST_PAUSE_S = 2.0
 
 
-def patience() -> float:
-    """Return how many times as long as on a quiet machine something may take at present.
+class Patience:
+    """Measures a wait in seconds of a quiet machine.
 
     Beside twenty others a program has a tenth of a processor: what begins in half a minute takes
-    five.
+    five. Each second counts by the load at that time: others may begin or end during a wait.
+
+    Attributes:
+        waited_s: How long was waited, as of the newest call of `is_over`.
     """
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+    def __init__(self) -> None:
+        self.waited_s = 0.0
+        self._counted_until = time.monotonic()
+
+    def is_over(self, limit_s: float) -> bool:
+        """Return whether the wait is longer than a limit."""
+        now = time.monotonic()
+        programs_per_processor = os.getloadavg()[0] / (os.cpu_count() or 1)
+        self.waited_s += (now - self._counted_until) / max(1.0, programs_per_processor)
+        self._counted_until = now
+        return self.waited_s >= limit_s
 
 
 def pause_s(began: float, poll_s: float = POLL_S) -> float:
@@ -42,7 +56,7 @@ async def eventually(condition: Callable[[], Any], told: Callable[[], object] = 
         condition: What must become true.
         told: What there is instead, for the message of the failure.
     """
-    first = time.monotonic()
+    patience = Patience()
     while True:
         began = time.monotonic()
         result = condition()
@@ -50,7 +64,6 @@ async def eventually(condition: Callable[[], Any], told: Callable[[], object] = 
             result = await result
         if result:
             return result
-        waited_s = time.monotonic() - first
-        late = waited_s >= DEADLINE_S * patience()
-        assert not late, f"did not happen within {waited_s:.0f} s: {condition}; {told()}"
+        is_late = patience.is_over(DEADLINE_S)
+        assert not is_late, f"did not happen within {DEADLINE_S:.0f} s: {condition}; {told()}"
         await asyncio.sleep(pause_s(began))
