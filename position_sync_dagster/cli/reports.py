@@ -212,7 +212,7 @@ def positions(
 
     A narrow terminal shows fewer columns; a pipe shows all. The age is the time since the price
     arrived or was confirmed by the broker; `greeks` is that of the greeks. An unknown value is a
-    dash and is left out of the totals.
+    dash. `exposure` has the sums.
 
     With --closed: each close, the newest first, with its cause. It is PROVISIONAL until a statement
     of the broker says it (STATED).
@@ -232,26 +232,25 @@ def positions(
         _print_closes(chosen, count, closes.since, json=json)
         return
 
-    def read() -> tuple[Book, pl.DataFrame]:
+    def read() -> pl.DataFrame:
         book = read_book_of(strategy=strategy, underlying=underlying)
-        return book, open_positions(book, strategy, underlying)
+        return open_positions(book, strategy, underlying)
 
     if json:
-        _book, rows = read()
+        rows = read()
         output.print_json(rows[:limit].select(*UPDATE_COLUMNS, *_MORE).to_dicts())
         return
 
     def render(width: int) -> Iterator[Text | str]:
-        book, rows = read()
+        rows = read()
         shown = rows[:limit]
         if rows.is_empty():
             yield "No such position is held."
         else:
-            lines, totals = money_tables.positions_table(shown, book)
-            yield from output.fitted_table(money_tables.POSITIONS, lines, width, totals=totals)
+            cells = money_tables.position_cells(shown)
+            yield from output.fitted_table(money_tables.POSITIONS, cells, width)
         if 0 < shown.height < rows.height:
-            counts = f"{shown.height:,} of {rows.height:,} positions"
-            yield f"{counts} are shown; the totals are of those shown."
+            yield f"{shown.height:,} of {rows.height:,} positions are shown."
 
     output.print_or_watch(render, watch=watch)
 

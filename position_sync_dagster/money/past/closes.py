@@ -10,12 +10,15 @@ from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.instrument import Right, contract_name
-from position_sync_dagster.domain.position_change import ChangedHolding
-from position_sync_dagster.money.past.movements import Movement
+from position_sync_dagster.domain.position_change import ChangedHolding, PositionChange
+from position_sync_dagster.money.past.movements import Movement, MovementKind
 
 # Maximum delay of the time of an execution after its effect: there are two clocks, and messages
 # wait.
 SLACK = timedelta(minutes=2)
+
+# What an order of the owner makes.
+TRADES = frozenset({MovementKind.TRADE, MovementKind.CONVERSION})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -332,3 +335,17 @@ def _explained_part(closures: Sequence[Closure]) -> float:
 
 def _content(closure: Closure) -> Closure:
     return replace(closure, judged_at=None, run_id=None)
+
+
+def trades_of(change: PositionChange, movements: Iterable[Movement]) -> list[Movement]:
+    """Return the trades that may have made a change: of its direction, while it was made."""
+    begin = (change.since or change.seen_at) - SLACK
+    end = change.seen_at + SLACK
+    return [
+        movement
+        for movement in movements
+        if movement.kind in TRADES
+        and (movement.quantity or 0.0) * change.by > 0
+        and movement.at is not None
+        and begin <= movement.at <= end
+    ]

@@ -24,16 +24,13 @@ from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.money.as_of import breaks_at
 from position_sync_dagster.money.cents import cents, in_cents
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.past.closes import SLACK, Cause, Closure
-from position_sync_dagster.money.past.movements import Movement, MovementKind, known_sum, times
+from position_sync_dagster.money.past.closes import TRADES, Cause, Closure, trades_of
+from position_sync_dagster.money.past.movements import Movement, known_sum, times
 
 # Maximum number of ended breaks that are looked at.
 MOST_BREAKS = 100
 
 TERMS = ("symbol", "right", "strike", "expiry")
-
-# What an order of the owner makes.
-TRADES = frozenset({MovementKind.TRADE, MovementKind.CONVERSION})
 
 # The broker's code of a trade that opened, and closed nothing.
 OPENED = "O"
@@ -339,22 +336,9 @@ def _moves(day: Day) -> Iterator[DayChange]:
         closures = closures_of_change[change.change_id]
         untraded = [closure for closure in closures if closure.cause is not Cause.TRADED]
         movements = movements_of[change.key]
-        is_traded = _is_traded(change, movements) or _are_traded(changes_of[change.key], movements)
+        is_traded = trades_of(change, movements) or _are_traded(changes_of[change.key], movements)
         if untraded or not is_traded:
             yield _move(change, untraded or closures)
-
-
-def _is_traded(change: PositionChange, movements: Iterable[Movement]) -> bool:
-    """Return whether a trade of the same direction was made when a quantity changed."""
-    begin = (change.since or change.seen_at) - SLACK
-    end = change.seen_at + SLACK
-    return any(
-        movement.kind in TRADES
-        and (movement.quantity or 0.0) * change.by > 0
-        and movement.at is not None
-        and begin <= movement.at <= end
-        for movement in movements
-    )
 
 
 def _are_traded(changes: Iterable[PositionChange], movements: Iterable[Movement]) -> bool:

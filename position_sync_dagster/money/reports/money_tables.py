@@ -1,17 +1,14 @@
 """The columns and notes in which money and positions are shown, on a terminal and by Dagster."""
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Iterable
 from operator import itemgetter
 
 import polars as pl
 
-from position_sync_dagster.domain.clock import seconds_since
-from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.columns import Column, Row, duration, number, readable
-from position_sync_dagster.money.reports.exposure import figure_of, summed
-from position_sync_dagster.money.reports.money_sums import MoneySum, counts_behind
+from position_sync_dagster.money.reports.exposure import figure_of
+from position_sync_dagster.money.reports.money_sums import MoneySum
 
 
 def _currency(sums: Row) -> str:
@@ -165,26 +162,12 @@ _GREEKS = ("delta", "gamma", "theta", "vega")
 _SUMMED = ("market_value", "notional", "unrealized_pnl", "daily_pnl")
 
 
-def positions_table(rows: pl.DataFrame, book: Book) -> tuple[list[Row], int]:
-    """Return rows of positions (`open_positions`) with a total for each currency.
+def position_cells(positions: pl.DataFrame) -> list[Row]:
+    """Return rows for POSITIONS of `open_positions`.
 
-    The greeks are those of the whole position: per unit × quantity × multiplier. They have no
-    total, which is of no use across underlyings.
-
-    Returns:
-        The rows for POSITIONS, and how many of them are totals.
+    The greeks are those of the whole position: per unit × quantity × multiplier. A position lacks
+    the figures that it does not have, as cash its greeks.
     """
-    lines = _position_rows(rows)
-    shown_names = set().union(*lines)
-    summed_names = [name for name in _SUMMED if name in shown_names]
-    parts = book.split.parts.join(rows, on=KEY, how="semi")
-    totals = summed(parts, ["currency"])
-    of_totals = [_total_row(total, summed_names, book.now) for total in totals.to_dicts()]
-    return [*lines, *of_totals], totals.height
-
-
-def _position_rows(positions: pl.DataFrame) -> list[Row]:
-    """Return the cells of positions; one that does not have a figure, such as cash, lacks it."""
     size = pl.col("position") * pl.col("multiplier")
     sized = positions.with_columns(pl.col(_GREEKS) * size, notional="market_value")
     figures = sized.select(figure_of(name).alias(name) for name in (*_GREEKS, *_SUMMED))
@@ -194,18 +177,6 @@ def _position_rows(positions: pl.DataFrame) -> list[Row]:
         {name: cell for name, cell in cells.items() if has_figure.get(name, True)}
         for cells, has_figure in cells_and_figures
     ]
-
-
-def _total_row(total: Row, summed_names: Sequence[str], now: datetime) -> Row:
-    """Return the cells of the total of a currency, with the sums of `summed_names`."""
-    return {
-        "name": f"total {total['currency']}",
-        **{name: total[name] for name in summed_names},
-        **counts_behind(total, {name: name for name in summed_names}),
-        "age_s": seconds_since(total["priced_at"], now),
-        "greeks_age_s": seconds_since(total["greeks_at"], now),
-        "feed": "delayed" if total["delayed"] else None,
-    }
 
 
 def not_in_sums(book: Book) -> list[str]:

@@ -270,7 +270,7 @@ def _attention(strategies_file: Path | None, failed: int, now: datetime) -> Iter
         )
 
 
-def leg_states(legs: Iterable[Leg], book: Book) -> list[LegState]:
+def leg_states(legs: Iterable[Leg], book: Book, settings: Settings) -> list[LegState]:
     """Return the state of each active leg, in order, as far as the tables show it.
 
     ARMED: the broker reports no holding of it, in the leg's account if it names one. A leg with a
@@ -279,6 +279,7 @@ def leg_states(legs: Iterable[Leg], book: Book) -> list[LegState]:
     CLOSED: it was held, and it is known why it is gone.
     """
     opened = book.reported.filter(col.position != 0)
+    streamed = {*written_by(Source.STREAM, book.priced, settings, book.now)["conid"]}
     accounts_of = dict(opened.group_by("conid").agg("account").iter_rows())
 
     def state(leg: Leg) -> LegState:
@@ -287,8 +288,7 @@ def leg_states(legs: Iterable[Leg], book: Book) -> list[LegState]:
 
         accounts = accounts_of.get(leg.conid, ())
         if leg.account in accounts or (accounts and leg.account is None):
-            is_streamed = leg.conid in (book.streamed or ())
-            return LegState.STREAMED if is_streamed else LegState.OVERFLOW
+            return LegState.STREAMED if leg.conid in streamed else LegState.OVERFLOW
         return LegState.ARMED if book.closes.end_of(leg) is None else LegState.CLOSED
 
     return [state(leg) for leg in legs]

@@ -10,8 +10,8 @@ from operator import attrgetter, itemgetter
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.position_change import PositionChange
-from position_sync_dagster.money.past.closes import SLACK, Cause, Closure
-from position_sync_dagster.money.past.movements import Movement, MovementKind
+from position_sync_dagster.money.past.closes import Cause, Closure, trades_of
+from position_sync_dagster.money.past.movements import Movement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,6 @@ class Roll:
 class UnclearRoll:
     """Positions that were closed and opened; it is unclear which replaced which."""
 
-    account: str
     closed: tuple[PositionChange, ...]
     opened: tuple[PositionChange, ...]
 
@@ -50,7 +49,8 @@ class UnclearRoll:
         """Return which positions these are, for people."""
         closed = " and ".join(sorted(map(contract_name, self.closed)))
         opened = " and ".join(sorted(map(contract_name, self.opened)))
-        return f"it is not clear which of {opened} took the place of {closed} of {self.account}"
+        account = self.closed[0].account
+        return f"it is not clear which of {opened} took the place of {closed} of {account}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,21 +137,16 @@ def rolls_of(
         else:
             of_closed = tuple(side.change for side in closed)
             of_opened = tuple(side.change for side in opened)
-            account = of_closed[0].account
-            unclear.append(UnclearRoll(account=account, closed=of_closed, opened=of_opened))
+            unclear.append(UnclearRoll(closed=of_closed, opened=of_opened))
     return sorted(rolls, key=attrgetter("at")), unclear
 
 
 def _traded(change: PositionChange, trades: Iterable[Movement]) -> TradedChange | None:
     """Return a change with the orders that may have made it; None without any."""
-    begin = (change.since or change.seen_at) - SLACK
-    end = change.seen_at + SLACK
-    of_kind = [trade for trade in trades if trade.kind is MovementKind.TRADE]
-    same_way = [trade for trade in of_kind if (trade.quantity or 0.0) * change.by > 0]
     made_by = [
         (trade.at, trade.order_id)
-        for trade in same_way
-        if trade.at is not None and trade.order_id is not None and begin <= trade.at <= end
+        for trade in trades_of(change, trades)
+        if trade.at is not None and trade.order_id is not None
     ]
     if not made_by:
         return None
