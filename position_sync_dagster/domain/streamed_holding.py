@@ -107,13 +107,20 @@ class Comparison:
         agrees: As in `Step`.
         by_line: Whether the line may value the holding.
         note: Why the value is not the usual one.
-        value_again: The row has to be valued again with these.
     """
 
     agrees: bool | None = None
     by_line: bool = True
     note: str | None = None
-    value_again: bool = False
+
+    @property
+    def changes_the_value(self) -> bool:
+        """Return whether the row has to be valued again."""
+        return self.agrees is False or self.note is not None
+
+
+# Nothing speaks against the row.
+AS_USUAL = Comparison()
 
 
 @dataclass(slots=True)
@@ -182,7 +189,7 @@ class StreamedHolding:
         comparison = self._compare(row, holding, counted, line, at)
         if comparison.agrees is not None:
             line = line.compared(self.key, agrees=comparison.agrees)
-        if comparison.value_again:
+        if comparison.changes_the_value:
             counted = line.counted(quote)
             row = self._valued(holding, counted, line, at, comparison)
         self._line_changes = line.changes
@@ -195,9 +202,8 @@ class StreamedHolding:
         quote: Quote | None,
         line: Line,
         at: Moment,
-        decided: Comparison | None = None,
+        decided: Comparison = AS_USUAL,
     ) -> PositionUpdate:
-        decided = decided or Comparison()
         row = revalue(
             holding,
             quote,
@@ -271,53 +277,41 @@ class StreamedHolding:
         allowed = allowed_difference(own, quote, unit=unit, band=self.rules.band)
         is_newer = _valued_at(holding) > priced_at
         differs = is_newer and abs(own - broker) > allowed
-        contradicted = self._is_contradicted(priced_at if differs else None, at)
+        if not differs:
+            self._differs_since = None
+        is_contradicted = differs and self._has_differed_long(priced_at, at)
 
         asked = self._disagreement
-        if asked is not None and asked.lasts(holding, own, allowed=allowed):
-            if line.dispute is not None and line.dispute.answered:
-                return self._settled(asked, holding, quote, contradicted=contradicted)
-        elif is_newer and not differs:
-            return Comparison(agrees=True)
+        if asked is None or not asked.lasts(holding, own, allowed=allowed):
+            if is_newer and not differs:
+                return Comparison(agrees=True)
+        elif line.dispute is not None and line.dispute.answered:
+            return self._decided(asked, holding, quote, is_contradicted=is_contradicted)
 
-        if not contradicted:
-            return Comparison()
+        if not is_contradicted:
+            return AS_USUAL
         if not line.may_be_disputed(at.now_s):
-            return Comparison(note=DIFFERS, value_again=True)
+            return Comparison(note=DIFFERS)
         self._disagreement = Disagreement(position=holding.position, own=own, broker=broker)
-        return Comparison(agrees=False, value_again=True)
+        return Comparison(agrees=False)
 
-    def _settled(
-        self, asked: Disagreement, holding: BrokerPosition, quote: Quote, *, contradicted: bool
+    def _decided(
+        self, asked: Disagreement, holding: BrokerPosition, quote: Quote, *, is_contradicted: bool
     ) -> Comparison:
         """Choose one of two sources that stay apart, after a new request was answered."""
         if asked.by_line is None:
-            if not contradicted:
-                return Comparison()
+            if not is_contradicted:
+                return AS_USUAL
             asked = replace(asked, by_line=has_two_sides(quote))
             self._disagreement = asked
-        return Comparison(
-            by_line=bool(asked.by_line),
-            note=asked.note(holding.instrument.currency),
-            value_again=True,
-        )
+        return Comparison(by_line=bool(asked.by_line), note=asked.note(holding.instrument.currency))
 
-    def _is_contradicted(self, priced_at: datetime | None, at: Moment) -> bool:
-        """Return whether the broker's value has differed from a price for a while.
+    def _has_differed_long(self, priced_at: datetime, at: Moment) -> bool:
+        """Return whether the broker's value has differed from this price for `SETTLE`."""
+        if self._differs_since is None or self._differs_since[0] != priced_at:
+            self._differs_since = (priced_at, at.now_s)
 
-        Args:
-            priced_at: When the price arrived; None: the two do not differ.
-            at: The time.
-        """
-        if priced_at is None:
-            self._differs_since = None
-            return False
-
-        since = self._differs_since
-        if since is None or since[0] != priced_at:
-            since = (priced_at, at.now_s)
-            self._differs_since = since
-        settled_at_s = since[1] + SETTLE.total_seconds()
+        settled_at_s = self._differs_since[1] + SETTLE.total_seconds()
         if at.now_s < settled_at_s:
             self._check_by(settled_at_s)
         return at.now_s >= settled_at_s
