@@ -230,8 +230,8 @@ class Publisher:
 
     def __post_init__(self) -> None:
         self._published: dict[Key, BrokerPosition] = {}
-        # The changes that were stored and not published; None: the table has to be read.
-        self._recorded: dict[Key, BrokerPosition] | None = {}
+        # Whether changes may have been stored after the last publication.
+        self._may_be_ahead = False
         self._all_due = True
         self._changes: PendingChanges[Key] = PendingChanges()
         self._accounts: _Accounts = {}
@@ -256,13 +256,12 @@ class Publisher:
             }
 
         stored = await offload(self.broker_positions.read, self.context.settings.gateway_id)
-        recorded = dict[Key, BrokerPosition]()
-        if self.watcher is not None:
-            changed = await self.watcher.unpublished({holding.key: holding for holding in stored})
-            recorded = self._recorded = of_login(changed.values())
         await self.announced.restore(list(of_login(stored).values()))
         self._published = of_login(self._recent(stored))
-        return list((self._published | recorded).values())
+        if self.watcher is not None:
+            changed = await self.watcher.unpublished({holding.key: holding for holding in stored})
+            self._published |= of_login(changed.values())
+        return list(self._published.values())
 
     def follow(self, feed: AccountFeed) -> None:
         """Collect the changes of an account feed from now on; all its holdings are due."""
@@ -281,40 +280,47 @@ class Publisher:
         self.context.lease.check()
         changes = self._changes.take()
         of_greeks = self.greeks.changes.take()
-        accounts = _accounts_of(feed)
-
         keys = {*changes, *feed.book.profits}
         for conid in of_greeks:
             keys.update(feed.book.keys_of(conid))
-        needs_all = self._all_due or 2 * len(keys) > len(self._published)
-        reported = self._reported(feed, None if needs_all else keys)
-        changed = self._changed(reported)
 
-        # The completeness of an account changes in all its rows.
-        self._all_due |= 2 * len(changed) > len(self._published)
-        published = reported if self._all_due else self._published | changed
-        is_written = True
         try:
-            await self._record_changes(changed)
-            if self._all_due:
-                await self._write("replace", self._recent(published.values()), accounts)
-            else:
-                is_written = await self._update(feed, changed, accounts)
+            if not await self._publish_changes(feed, keys):
+                await self._publish_all(feed)
         except BaseException:
             self._changes.give_back(changes)
             self.greeks.changes.give_back(of_greeks)
             raise
 
-        if not is_written:  # the table needs all rows
-            self._all_due = True
-            self._changes.give_back(changes)
-            await self.publish(feed)
-            return
+    async def _publish_changes(self, feed: AccountFeed, keys: Collection[Key]) -> bool:
+        """Write which of these holdings changed; return False if all are to be written instead."""
+        if self._all_due:
+            return False
+        accounts = _accounts_of(feed)
+        changed = self._changed(self._reported(feed, keys))
+        if 2 * len(changed) > len(self._published):
+            return False
 
-        self._published = published
-        self._accounts = accounts
+        await self._record_changes(changed)
+        if not await self._update(feed, changed, accounts):
+            return False
+        self._note_published(self._published | changed, accounts)
+        return True
+
+    async def _publish_all(self, feed: AccountFeed) -> None:
+        """Replace the rows of the gateway; until that succeeds, each publication does it."""
+        self._all_due = True
+        accounts = _accounts_of(feed)
+        reported = self._reported(feed, None)
+        await self._record_changes(self._changed(reported))
+        await self._write("replace", self._recent(reported.values()), accounts)
+        self._note_published(reported, accounts)
         self._all_due = False
-        self._recorded = {}
+
+    def _note_published(self, holdings: dict[Key, BrokerPosition], accounts: _Accounts) -> None:
+        self._published = holdings
+        self._accounts = accounts
+        self._may_be_ahead = False
 
     def _reported(
         self, feed: AccountFeed, keys: Collection[Key] | None
@@ -339,13 +345,13 @@ class Publisher:
         """
         if self.watcher is None:
             return
-        if self._recorded is None:
-            self._recorded = await self.watcher.unpublished(self._published)
+        before = self._published
+        if self._may_be_ahead:
+            before = before | await self.watcher.unpublished(before)
         confirmed = {name: account.confirmed_at for name, account in self._accounts.items()}
-        before = self._published | self._recorded if self._recorded else self._published
         changes = changes_between(before, changed, confirmed)
         if changes:
-            self._recorded = None
+            self._may_be_ahead = True
             await self.watcher.record(changes)
 
     def _is_moved(self, key: Key) -> bool:
