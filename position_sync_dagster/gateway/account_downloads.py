@@ -408,27 +408,30 @@ class AccountDownloads:
         subscription.times.clear()
 
     def _read_end(self, fields: list[str]) -> bool:
+        """Read the end of a download: that of the subscribed account, or a late one."""
         subscription = self._subscription
         subscribed = "" if subscription is None else subscription.account
-        account = fields[2] if len(fields) > 2 else ""
-        account = account or self._late(subscribed) or subscribed
-        if account not in self.accounts:
-            return True
+        named = fields[2] if len(fields) > 2 else ""
+        account = named or self._late(subscribed) or subscribed
 
-        if subscription is None or account != subscribed:
+        if subscription is not None and account == subscribed:
+            self._end(subscription)
+        elif account in self.accounts:
             self.accounts[account].end_is_due = False
-            return True
+        return True
+
+    def _end(self, subscription: AccountSubscription) -> None:
+        """Record an end of the subscribed account; nobody waits for one that comes late."""
         if subscription.expects_late_end and not subscription.has_spoken:
             subscription.expects_late_end = False  # it is that of the download before
-            return True
+            return
 
-        self.accounts[account].end_is_due = False
-        self._hear(account)
+        state = self.accounts[subscription.account]
+        state.end_is_due = False
+        self._hear(subscription.account)
         is_late = not subscription.finish(None)
-        is_spoiled = self.accounts[account].spoiled is not None
-        if is_late and not is_spoiled and self._is_uninterrupted(subscription):
+        if is_late and state.spoiled is None and self._is_uninterrupted(subscription):
             self._complete(subscription, is_late=True)  # what came before it was whole
-        return True
 
     def _late(self, subscribed: str) -> str | None:
         """Return another account whose end may still come; None if there is none."""

@@ -138,20 +138,11 @@ class Confirmations:
         self.holdings.clear()
         self.completeness |= dict.fromkeys(self.completeness, Completeness.UNKNOWN)
 
-    def of(self, key: Key, *, has_value: bool = True) -> datetime | None:
-        """Return when the broker last confirmed a holding, by itself or with its account.
+    def stated(self, key: Key, holding: BrokerPosition, *, newer: bool = True) -> BrokerPosition:
+        """Return a holding with the completeness of its account and its newest confirmation.
 
         A message of its account confirms the value that a row of the holding brought before it, and
         no value of an earlier connection of which no row has come.
-        """
-        of_account = self.accounts.get(key[0])
-        of_holding = self.holdings.get(key)
-        if of_holding is None:
-            return None if has_value else of_account
-        return max(of_account or of_holding, of_holding)
-
-    def stated(self, key: Key, holding: BrokerPosition, *, newer: bool = True) -> BrokerPosition:
-        """Return a holding with the completeness of its account and its newest confirmation.
 
         Args:
             key: The key of the holding.
@@ -160,10 +151,17 @@ class Confirmations:
         """
         completeness = self.completeness.get(key[0], Completeness.UNKNOWN)
         before = holding.confirmed_at
-        confirmed_at = self.of(key, has_value=holding.market_value is not None)
-        older = before is None or (confirmed_at is not None and before < confirmed_at)
-        same = before == confirmed_at or (older and not newer)
-        if same and holding.completeness is completeness:
+        confirmed_at = self.accounts.get(key[0])
+        of_row = self.holdings.get(key)
+        if of_row is not None:
+            confirmed_at = max(confirmed_at or of_row, of_row)
+        elif holding.market_value is not None:
+            confirmed_at = None
+
+        is_newer = confirmed_at is not None and (before is None or before < confirmed_at)
+        if is_newer and not newer:
+            confirmed_at = before
+        if (completeness, confirmed_at) == (holding.completeness, before):
             return holding
         return replace(holding, completeness=completeness, confirmed_at=confirmed_at)
 
