@@ -240,7 +240,7 @@ class ReconciliationBreaks:
             after = chosen.with_columns(**changes)
             unchanged = snapshot.live.filter(~is_chosen)
             [decided] = schema.records_of(Break, after)
-            return Change(decided, pl.concat([unchanged, after]))
+            return Change(decided, after, kept=unchanged)
 
         return self._lifecycle.change(step, {"action": action})
 

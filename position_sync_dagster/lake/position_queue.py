@@ -563,7 +563,7 @@ class SyncQueue:
                 status = statuses[finished_id]
                 raise wrong_state(finished_id, status, "the step needs a live request")
 
-            return replace(step(rows, now), replaced=named)
+            return replace(step(rows, now), kept=snapshot.live.filter(~named))
 
         self.store.change(checked, commit_info)
         for request_id in ids:

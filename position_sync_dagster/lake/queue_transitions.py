@@ -1,7 +1,8 @@
 """The transitions of requests: inserted, claimed, ended, released, rescued and retried; pure.
 
-Each returns a `Change` of the rows that it concerns. A caller may act on requests whose lease it
-holds, and on requests that it only read while nobody else holds their lease.
+Each returns a `Change`; those that get the caller's requests alone leave out the live rows that are
+kept. A caller may act on requests whose lease it holds, and on requests that it only read while
+nobody else holds their lease.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -154,7 +155,8 @@ def claim(
     )
     if granted.is_empty():
         return Change(granted)
-    return Change(granted, granted, replaced=has_id(live, granted.get_column("request_id")))
+    is_granted = has_id(live, granted.get_column("request_id"))
+    return Change(granted, granted, kept=live.filter(~is_granted))
 
 
 def succeed(
@@ -292,11 +294,11 @@ def insert(
 
     added = schema.new_request_rows(fresh_ids, list(fresh.values()), now)
     if not (raised or changed_again):
-        return Change(result, added, replaced=False)
+        return Change(result, added, kept=live)
 
     touched = has_id(live, raised.keys() | changed_again)
     rows = _with_news(live.filter(touched), raised, changed_again, now)
-    return Change(result, pl.concat([rows, added]), replaced=touched)
+    return Change(result, pl.concat([rows, added]), kept=live.filter(~touched))
 
 
 def _with_news(
@@ -407,7 +409,7 @@ def rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
     ended = after_attempt(
         rows, Outcome.EXPIRED, ended_at=pl.col("lease_expires_at"), error=no_error
     )
-    return Change(ids, as_pending(ended, now), replaced=has_expired)
+    return Change(ids, as_pending(ended, now), kept=live.filter(~has_expired))
 
 
 def retry(
@@ -446,4 +448,4 @@ def retry(
     pending = as_pending(ended, now)
     pending = pending.with_columns(*schema.LIVE_COLUMNS, attempts=pl.lit(0, pl.Int64))
     parts = in_parts(FAILED, siblings.get_column("part").unique())
-    return Change(result, pending, siblings.filter(~is_retried), parts, replaced=False)
+    return Change(result, pending, siblings.filter(~is_retried), parts, kept=live)

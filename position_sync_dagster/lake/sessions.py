@@ -242,7 +242,8 @@ class GatewaySessions:
             if stored is not None and stored.session_id != after.session_id:
                 past.append(stored.as_followed(now))
             moved = schema.session_rows(past).with_columns(bucket=pl.lit(PAST))
-            return Change(after, schema.session_rows([after]), moved, replaced=is_own)
+            others = snapshot.live.filter(~is_own)
+            return Change(after, schema.session_rows([after]), moved, kept=others)
 
         return self._lifecycle.change(step, commit_info, schema.part_named(gateway_id))
 

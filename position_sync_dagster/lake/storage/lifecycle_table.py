@@ -45,21 +45,14 @@ class Change(Generic[T]):
         live: Live rows that are new or have changed; None changes nothing.
         finished: Rows that are no longer live, with their new `bucket`; None if there are none.
         reopened: The predicate of finished rows to replace, which are in `live` or `finished`.
-        replaced: The live rows of the snapshot that `live` and `finished` replace: a mask, or True
-            for all of them and False for none.
+        kept: The live rows of the snapshot that stay as they are; None if none does.
     """
 
     result: T
     live: pl.DataFrame | None = None
     finished: pl.DataFrame | None = None
     reopened: str | None = None
-    replaced: pl.Series | bool = True
-
-    def kept(self, before: pl.DataFrame) -> pl.DataFrame:
-        """Return the live rows of the snapshot that stay as they are."""
-        if isinstance(self.replaced, bool):
-            return before.clear() if self.replaced else before
-        return before.filter(~self.replaced)
+    kept: pl.DataFrame | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +157,7 @@ class LifecycleTable:
         key = self.table.cache_key(handle)
         if self._newest is None or self._newest[0] != key:
             before = self._newest[1].incomplete.height if self._newest else 0
-            self._newest = (key, self._read_live(handle))
+            self._newest = (key, self._read_live(storage.files_in(handle, bucket=LIVE)))
             count = self._newest[1].incomplete.height
             if count > before:
                 logger.warning(
@@ -175,8 +168,8 @@ class LifecycleTable:
                 )
         return self._newest[1]
 
-    def _read_live(self, handle: DeltaTable, **part: str) -> _LiveRows:
-        rows = self.table.scan_stored(storage.files_in(handle, bucket=LIVE, **part)).collect()
+    def _read_live(self, files: pl.DataFrame) -> _LiveRows:
+        rows = self.table.scan_stored(files).collect()
         is_readable = self.table.spec.readable
         return _LiveRows(rows.filter(is_readable), rows.filter(~is_readable))
 
@@ -195,29 +188,28 @@ class LifecycleTable:
 
     def _commit(self, handle: DeltaTable, step: Step[T], info: Mapping[str, str], part: str) -> T:
         in_part = storage.files_in(handle, bucket=LIVE, part=part) if part else pl.DataFrame()
-        if in_part.is_empty():
-            before = self._all_live(handle)
-            replaced = f"bucket = '{LIVE}'"
-            transactions = [Transaction(CHANGE_TRANSACTION, handle.version() + 1)]
-        else:
-            before = self._read_live(handle, part=part)
-            replaced = storage.in_parts(LIVE, [part])
-            transactions = []
+        is_whole = in_part.is_empty()
+        before = self._all_live(handle) if is_whole else self._read_live(in_part)
 
         change = step(self._snapshot_of(handle, before))
         if change.live is None:
             return change.result
 
-        unchanged = change.kept(before.readable)
-        live = pl.concat([unchanged, change.live], rechunk=True)
-        if _should_append(change, unchanged, before.readable):
+        live = change.live
+        if change.kept is not None:
+            live = pl.concat([change.kept, live], rechunk=True)
+        transactions = [Transaction(CHANGE_TRANSACTION, handle.version() + 1)] if is_whole else []
+        only_adds = change.kept is before.readable and change.finished is None
+        if only_adds and change.live.height >= max(before.readable.height, 1):
+            # It costs a quarter less than an overwrite. The new rows must at least double the live
+            # ones, so that these stay in few files.
             storage.write(handle, change.live, info, transactions)
         else:
+            replaced = f"bucket = '{LIVE}'" if is_whole else storage.in_parts(LIVE, [part])
             frame, terms = self._with_finished([live, before.incomplete], change)
-            predicate = " OR ".join([replaced, *terms])
-            storage.write(handle, frame, info, transactions, predicate)
+            storage.write(handle, frame, info, transactions, " OR ".join([replaced, *terms]))
 
-        if transactions:
+        if is_whole:
             self._newest = (self.table.cache_key(handle), _LiveRows(live, before.incomplete))
         return change.result
 
@@ -234,16 +226,6 @@ class LifecycleTable:
             live = [*live, finished.with_columns(part=pl.lit(new))]
 
         return pl.concat(live), terms
-
-
-def _should_append(change: Change[T], unchanged: pl.DataFrame, before: pl.DataFrame) -> bool:
-    """Return whether new rows are appended: it costs a quarter less than an overwrite.
-
-    They must at least double the live rows, so that these stay in few files.
-    """
-    if change.live is None or change.finished is not None or unchanged.height < before.height:
-        return False
-    return change.live.height >= max(before.height, 1)
 
 
 def _counts(handle: DeltaTable) -> pl.DataFrame:
