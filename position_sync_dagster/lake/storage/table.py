@@ -787,26 +787,31 @@ def _merge_in_order(table: Table, small_bytes: int, handle: DeltaTable) -> int:
 def _runs_of_small_files(
     spec: schema.TableSpec, files: pl.DataFrame, small_bytes: int
 ) -> pl.DataFrame:
-    """Return the runs of small files that are to be merged: their partition, span and number."""
+    """Return the runs of small files that are to be merged: their partition, span and number.
+
+    A large file ends a run, and so does the size that one merge may read.
+    """
     first = f"min.{spec.order}"
     last = f"max.{spec.order}"
     keys = [f"partition.{name}" for name in spec.partition_by]
-    has_no_null = pl.col(f"null_count.{spec.order}") == 0
-    ordered = files.filter(pl.col(first).is_not_null(), has_no_null)
+    has_span = pl.col(first).is_not_null() & (pl.col(f"null_count.{spec.order}") == 0)
+    in_order = files.filter(has_span).sort(*keys, first, last)
 
     is_small = pl.col("size_bytes") < small_bytes
-    in_runs = ordered.sort(*keys, first, last).with_columns(_run=(~is_small).cum_sum())
-    size = pl.col("size_bytes").cum_sum().over(*keys, "_run")
-    merges = (size - 1) // (MAX_SMALL * small_bytes)
-    small = in_runs.filter(is_small).with_columns(_merge=merges)
-    runs = small.group_by(*keys, "_run", "_merge", maintain_order=True).agg(
+    large_before = (~is_small).cum_sum()
+    small = in_order.with_columns(large_before=large_before).filter(is_small)
+
+    size = pl.col("size_bytes").cum_sum().over(*keys, "large_before")
+    merges = small.with_columns(merge=(size - 1) // (MAX_SMALL * small_bytes))
+    runs = merges.group_by(*keys, "large_before", "merge", maintain_order=True).agg(
         pl.col(first).min(), pl.col(last).max(), pl.len().alias("files")
     )
 
     is_due = pl.col("files") >= COMPACT_FROM
-    if small_bytes == SMALL_BYTES and keys and files.schema[keys[0]] == pl.Date:
-        today = pl.lit(files.get_column(keys[0]).max(), pl.Date)
-        is_due |= (pl.col("files") > 1) & (pl.col(keys[0]) < today)
+    has_days = bool(keys) and files.schema[keys[0]] == pl.Date
+    if has_days and small_bytes == SMALL_BYTES:
+        newest_day = pl.lit(files.get_column(keys[0]).max(), pl.Date)
+        is_due |= (pl.col("files") > 1) & (pl.col(keys[0]) < newest_day)
     return runs.filter(is_due)
 
 
