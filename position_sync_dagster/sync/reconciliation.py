@@ -203,7 +203,7 @@ class ReconciliationService:
         Raises:
             BrokerUnavailableError: The broker's data is not current; no break was changed.
         """
-        result, holdings, coverage, unconfirmed = await self._compare()
+        result, holdings, coverage, just_live = await self._compare()
         snapshots = holdings.group_by("gateway_id").agg(col.snapshot_id.first())
         held = set(holdings.select(KEY).iter_rows())
         await offload(
@@ -212,7 +212,7 @@ class ReconciliationService:
             result.at,
             compared=lambda recorded: (
                 _is_compared(recorded, held, coverage)
-                and not _may_be_confirmed(recorded, unconfirmed)
+                and not _may_be_confirmed(recorded, just_live)
             ),
             snapshots=dict(snapshots.iter_rows()),
             run_id=run_id,
@@ -231,9 +231,9 @@ class ReconciliationService:
     async def _compare(
         self,
     ) -> tuple[reconciliation.ReconciliationResult, pl.DataFrame, Coverage, set[str]]:
-        """Return the result, the broker's holdings, which accounts they cover, and which are new.
+        """Return the result, the broker's holdings, which accounts they cover, and those just LIVE.
 
-        The values of these may still be confirmed: their owner has just become LIVE.
+        The values of these accounts may still be confirmed.
         """
         holdings, coverage = await self._holdings()
         await self._lake.registry.refresh()
@@ -255,13 +255,13 @@ class ReconciliationService:
         legs = self._lake.registry.legs
         details = await offload(self._lake.contracts.get, {leg.conid for leg in legs})
         result = self._reconciler._compare(holdings, latest, legs, coverage, details)
-        unconfirmed = await offload(self._accounts_just_live, holdings, result.at)
+        just_live = await offload(self._accounts_just_live, holdings, result.at)
         lasting = tuple(
             difference
             for difference in result.discrepancies
-            if not _may_be_confirmed(difference, unconfirmed)
+            if not _may_be_confirmed(difference, just_live)
         )
-        return replace(result, discrepancies=lasting), holdings, coverage, unconfirmed
+        return replace(result, discrepancies=lasting), holdings, coverage, just_live
 
     def _accounts_just_live(self, holdings: pl.DataFrame, at: datetime) -> set[str]:
         """Return the accounts whose owner has not been LIVE for CONFIRMED_WITHIN; blocks."""
@@ -309,10 +309,10 @@ class ReconciliationService:
 
 
 def _may_be_confirmed(
-    difference: reconciliation.Break | Discrepancy, unconfirmed: Collection[str]
+    difference: reconciliation.Break | Discrepancy, just_live: Collection[str]
 ) -> bool:
     """Return whether a value is only old because its owner has just become LIVE."""
-    return difference.type is DiscrepancyType.STALE and difference.account in unconfirmed
+    return difference.type is DiscrepancyType.STALE and difference.account in just_live
 
 
 # The types of breaks that other comparisons find.
