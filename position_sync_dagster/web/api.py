@@ -58,14 +58,6 @@ from position_sync_dagster.web.api_answers import (
     WhatIfAnswer,
     WhatIfQuery,
 )
-from position_sync_dagster.web.day_answers import (
-    ClosedDayAnswer,
-    WhyAnswer,
-    WhyQuery,
-    closed_day,
-    read_why,
-)
-from position_sync_dagster.web.expiry_answers import ExpiryAnswer, ExpiryQuery, read_expiry
 from position_sync_dagster.web.leg_answers import (
     LegAnswer,
     LegQuery,
@@ -78,22 +70,30 @@ from position_sync_dagster.web.results_answers import (
     CampaignQuery,
     CampaignsAnswer,
     CampaignsQuery,
+    ClosedDayAnswer,
     FillsAnswer,
     FillsQuery,
     ResultsAnswer,
     ResultsQuery,
     ReturnsAnswer,
     ReturnsQuery,
+    WhyAnswer,
+    WhyQuery,
+    closed_day,
     read_account_returns,
     read_fills,
     read_results,
+    read_why,
 )
 from position_sync_dagster.web.risk_answers import (
     CurveAnswer,
     CurveQuery,
+    ExpiryAnswer,
+    ExpiryQuery,
     ScenariosAnswer,
     left_out_of,
     read_curve,
+    read_expiry,
     read_scenario_profits,
 )
 from position_sync_dagster.web.served_figures import PageFigures
