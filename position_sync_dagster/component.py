@@ -198,9 +198,7 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
 
         if self._prefix:
             definitions = with_key_prefix(definitions)
-        if not self.automation:
-            definitions = with_stopped_automation(definitions)
-        return with_owners(definitions, self.owners)
+        return self._with_automation(definitions)
 
     @property
     def _prefix(self) -> list[str]:
@@ -225,6 +223,23 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         described = spec.merge_attributes(metadata=metadata, owners=self.owners, tags=self.tags)
         return described.replace_attributes(
             group_name=self.group or GROUP_OF.get(name, BROKER_GROUP)
+        )
+
+    def _with_automation(self, definitions: dg.Definitions) -> dg.Definitions:
+        """Return definitions whose sensors and schedules have owners, and are stopped if asked for.
+
+        The owners of jobs would warn.
+        """
+        of_sensors: dict[str, object] = {"_owners": list(self.owners)}
+        of_schedules = of_sensors.copy()
+        if not self.automation:
+            of_sensors["_default_status"] = dg.DefaultSensorStatus.STOPPED
+            of_schedules["_default_status"] = dg.DefaultScheduleStatus.STOPPED
+
+        return record.copy(
+            definitions,
+            sensors=[_with(sensor, of_sensors) for sensor in definitions.sensors or ()],
+            schedules=[_with(schedule, of_schedules) for schedule in definitions.schedules or ()],
         )
 
     def _overrides(self, root: Path) -> dict[str, object]:
@@ -322,35 +337,6 @@ def _with_prefixed_lineage(spec: dg.AssetSpec) -> dg.AssetSpec:
         for column, sources in lineage.deps_by_column.items()
     }
     return spec.merge_attributes(metadata={LINEAGE: dg.TableColumnLineage(prefixed)})
-
-
-def with_stopped_automation(definitions: dg.Definitions) -> dg.Definitions:
-    """Return definitions whose sensors and schedules are stopped until a person starts them."""
-    return _with_automation(
-        definitions,
-        of_sensors={"_default_status": dg.DefaultSensorStatus.STOPPED},
-        of_schedules={"_default_status": dg.DefaultScheduleStatus.STOPPED},
-    )
-
-
-def with_owners(definitions: dg.Definitions, owners: Sequence[str]) -> dg.Definitions:
-    """Return definitions whose sensors and schedules have owners; those of jobs warn."""
-    named = {"_owners": list(owners)}
-    return _with_automation(definitions, of_sensors=named, of_schedules=named)
-
-
-def _with_automation(
-    definitions: dg.Definitions,
-    *,
-    of_sensors: Mapping[str, object],
-    of_schedules: Mapping[str, object],
-) -> dg.Definitions:
-    sensors = [_with(sensor, of_sensors) for sensor in definitions.sensors or ()]
-    return record.copy(
-        definitions,
-        sensors=sensors,
-        schedules=[_with(schedule, of_schedules) for schedule in definitions.schedules or ()],
-    )
 
 
 def _with(definition: Any, attributes: Mapping[str, object]) -> Any:

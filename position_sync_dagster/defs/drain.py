@@ -178,7 +178,8 @@ class Work:
         Each part fails alone, so that a table that cannot be read keeps no event and no result of
         the others back.
         """
-        states = self.alone("The state of the gateways is unknown", self._states)
+        read_states = partial(gateway_states, self.lake, self.settings, self.now)
+        states = self.alone("The state of the gateways is unknown", read_states)
         is_changed = self.alone("The strategies are not read", self._apply_strategies)
         has_news = bool(is_changed) or (states is not None and states != self.cursor.states)
         self.all_due = has_news or self.is_due("all", ALL_EVERY)
@@ -194,9 +195,6 @@ class Work:
         self._evaluate_checks()
         self.failing = _checks_of(self.lake).failing(self._results)
         return self._events + evaluation.news(self.instance, self._results, self.now)
-
-    def _states(self) -> dict[str, str]:
-        return gateway_states(self.lake, self.settings, self.now)
 
     def _evaluate_checks(self) -> None:
         """Evaluate the checks that are due; report all tables anew once one broke or is mended."""

@@ -233,9 +233,7 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
             SettingsError: A value is malformed.
         """
-        fields: dict[str, object] = {"lake": self.path}
-        for name in IN_RESOURCE:
-            fields[name] = getattr(self, name)
+        fields = {"lake": self.path} | {name: getattr(self, name) for name in IN_RESOURCE}
         given = {name: value for name, value in fields.items() if value is not None}
         return load_settings(**{**_of_component, **given})
 

@@ -69,15 +69,10 @@ def _newest_time(data: SensorInstigatorData) -> float:
 def _without_future(data: SensorInstigatorData, now: float) -> SensorInstigatorData:
     """Return the data without times of ticks; a switch ahead of the clock was made by now."""
     started_at = data.last_sensor_start_timestamp
-    return SensorInstigatorData(
+    return data._replace(
         last_tick_timestamp=None,
-        last_run_key=data.last_run_key,
-        min_interval=data.min_interval,
-        cursor=data.cursor,
         last_tick_start_timestamp=None,
         last_sensor_start_timestamp=None if started_at is None else min(started_at, now),
-        sensor_type=data.sensor_type,
-        last_tick_success_timestamp=data.last_tick_success_timestamp,
     )
 
 

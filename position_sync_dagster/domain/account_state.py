@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from random import Random
 
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.holding import Completeness
@@ -70,10 +71,6 @@ class AccountState:
     def is_doubted(self) -> bool:
         """Whether its holdings are in doubt: one list emptied it."""
         return self.emptied_at_s is not None
-
-    def is_overdue(self, now_s: float) -> bool:
-        """Return whether its values should be requested again now."""
-        return self.again_at_s <= now_s
 
     def needs_second_list(self, now_s: float) -> bool:
         """Return whether a second list should be requested now."""
@@ -142,26 +139,26 @@ class AccountState:
         if is_late:
             self.again_at_s = math.inf
 
-    def fail(self, now_s: float, why: str, jitter: float = 1.0) -> None:
+    def fail(self, now_s: float, why: str, random: Random | None = None) -> None:
         """Request its values again later; at once after a subscription that lasted.
 
         Args:
             now_s: When the download failed, or the subscription ended.
             why: Why the values are not whole, for people.
-            jitter: The factor of the delay before the next request.
+            random: Draws the jitter of the delay before the next request.
         """
         since_s = self.whole_since_s
         has_lasted = since_s is not None and now_s - since_s >= self.lasts_s
         self.failures = 0 if has_lasted else self.failures + 1
-        self.again_at_s = now_s + (AGAIN.delay_s(self.failures) * jitter)
+        self.again_at_s = now_s + AGAIN.delay_s(self.failures, random)
         self.whole_since_s = None
         self.problem = why
 
-    def spoil(self, now_s: float, why: str, jitter: float = 1.0) -> None:
+    def spoil(self, now_s: float, why: str, random: Random | None = None) -> None:
         """Record that what came since its request is not whole."""
         self.spoiled = why
         if self.is_whole:
-            self.fail(now_s, why, jitter)
+            self.fail(now_s, why, random)
 
     def restore(self, now_s: float) -> None:
         """Request at once what waits for its next request: the gateway has IB again."""
@@ -204,8 +201,4 @@ class AccountStates(dict[str, AccountState]):
 
     def overdue(self, now_s: float) -> list[str]:
         """Return the accounts whose values should be requested again now."""
-        return [account for account, state in self.items() if state.is_overdue(now_s)]
-
-    def need_second_list(self, now_s: float) -> bool:
-        """Return whether a second list of the positions should be requested now."""
-        return any(state.needs_second_list(now_s) for state in self.values())
+        return [account for account, state in self.items() if state.again_at_s <= now_s]

@@ -136,7 +136,7 @@ def read_time(text: str) -> datetime:
     return at.astimezone() if zone is None else at.replace(tzinfo=zone)
 
 
-_SESSION = re.compile(r"(\d{8}):(\d{4})-(?:(\d{8}):)?(\d{4})")
+_SESSION = re.compile(r"(\d{8}):(\d{4})-(\d{8}):(\d{4})")
 _CLOSED = re.compile(r"(\d{8}):CLOSED")
 
 # When an option expires whose details name no time or no zone, in New York.
@@ -198,7 +198,7 @@ def parse_trading_hours(text: str | None, time_zone: str | None) -> TradingHours
 
     Source: IB, "Requesting Contract Details"
     (interactivebrokers.github.io/tws-api/contract_details.html): days are separated by ";",
-    sessions of a day by ","; since version 970 the end has a date too.
+    sessions of a day by ","; since version 970 of TWS the end has a date too.
     The time zone is that of `timeZoneId`, for example "US/Central".
 
     >>> hours = parse_trading_hours("20260406:0930-20260406:1600;20260407:CLOSED", "US/Eastern")
@@ -237,11 +237,9 @@ def _read(text: str, zone: tzinfo) -> TradingHours | None:
             return None
 
         first = date.fromisoformat(session[1])
-        last = date.fromisoformat(session[3] or session[1])
+        last = date.fromisoformat(session[3])
         opens = _at(first, session[2], zone)
         closes = _at(last, session[4], zone)
-        if session[3] is None and closes <= opens:
-            closes = _at(first + timedelta(days=1), session[4], zone)
         if closes < opens:
             return None
         sessions.append((opens, closes))

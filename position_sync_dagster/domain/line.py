@@ -82,7 +82,7 @@ class Dispute:
         answered: The line was requested again since, and has sent a price since.
     """
 
-    holding: Key | None
+    holding: Key
     answered: bool = False
 
 
@@ -262,12 +262,11 @@ class Line:
             return self
         return self._suspect(reason, withheld_until_s=now_s + GRACE_S)
 
-    def compared(self, holding: Key | None, *, agrees: bool) -> "Line":
+    def compared(self, holding: Key, *, agrees: bool) -> "Line":
         """Return the line after a newer value of the broker differed from its own, or did not.
 
         Args:
-            holding: Whose value it is: holdings of several accounts share a line. None in an
-                agreement: all of them.
+            holding: Whose value it is: holdings of several accounts share a line.
             agrees: Whether the two are about the same.
         """
         if not agrees:
@@ -276,7 +275,7 @@ class Line:
             return self._suspect(DIFFERS, dispute=Dispute(holding=holding))
 
         dispute = self.dispute
-        if dispute is not None and holding not in (None, dispute.holding):
+        if dispute is not None and holding != dispute.holding:
             return self
         is_known = self.held or self.refused
         return replace(self, dispute=None, renewals=0) if is_known else self

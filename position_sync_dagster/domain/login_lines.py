@@ -157,12 +157,7 @@ class LoginLines:
 
     def due_for_live(self, now_s: float) -> list[int]:
         """Return the lines with delayed data for which live data may be requested again."""
-        delayed = set()
-        for conid, line in self._lines.items():
-            if line.held and line.delayed:
-                delayed.add(conid)
-        if not delayed:
-            return []
+        delayed = {conid for conid, line in self._lines.items() if line.held and line.delayed}
         return sorted(delayed - self.denials(now_s).keys())
 
     def take_due_for_renewal(self, now_s: float) -> list[int]:

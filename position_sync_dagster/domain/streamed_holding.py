@@ -113,11 +113,6 @@ class Comparison:
     by_line: bool = True
     note: str | None = None
 
-    @property
-    def changes_the_value(self) -> bool:
-        """Return whether the row has to be valued again."""
-        return self.agrees is False or self.note is not None
-
 
 # Nothing speaks against the row.
 AS_USUAL = Comparison()
@@ -189,7 +184,7 @@ class StreamedHolding:
         comparison = self._compare(row, holding, counted, line, at)
         if comparison.agrees is not None:
             line = line.compared(self.key, agrees=comparison.agrees)
-        if comparison.changes_the_value:
+        if comparison.agrees is False or comparison.note is not None:
             counted = line.counted(quote)
             row = self._valued(holding, counted, line, at, comparison)
         self._line_changes = line.changes

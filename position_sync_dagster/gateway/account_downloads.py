@@ -14,7 +14,7 @@ from random import Random
 
 from ib_async import AccountValue
 
-from position_sync_dagster.domain.account_state import AGAIN, AccountStates
+from position_sync_dagster.domain.account_state import AccountStates
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.gateway import translate
@@ -299,14 +299,12 @@ class AccountDownloads:
 
     def _fail(self, account: str, why: str) -> None:
         """Record that the values of an account are not whole, and why."""
-        jitter = self._random.uniform(*AGAIN.jitter)
-        self.accounts[account].fail(time.monotonic(), why, jitter)
+        self.accounts[account].fail(time.monotonic(), why, self._random)
         self._on_change(account)
 
     def _spoil(self, account: str, why: str) -> None:
         """Record that what came of an account since its request is not whole."""
-        jitter = self._random.uniform(*AGAIN.jitter)
-        self.accounts[account].spoil(time.monotonic(), why, jitter)
+        self.accounts[account].spoil(time.monotonic(), why, self._random)
         self._on_change(account)
 
     # The subscription.

@@ -117,7 +117,8 @@ class AccountFeed:
         """Return whether a new list of the positions should be requested now."""
         now_s = time.monotonic()
         is_old = now_s - self._listed_at_s >= self._login.settings.positions_interval_s
-        return is_old or self._list_wanted or self.states.need_second_list(now_s)
+        is_doubted = any(state.needs_second_list(now_s) for state in self.states.values())
+        return is_old or self._list_wanted or is_doubted
 
     @property
     def overdue(self) -> list[str]:
@@ -196,18 +197,14 @@ class AccountFeed:
             interruptions = -1
             while interruptions != self.connectivity.interruptions:
                 interruptions = self.connectivity.interruptions
-                self._begin_list()
+                self.odd_rows.clear()
+                self._named.clear()
+                self.book.snapshot_id = str(uuid4())
                 await self._list()
                 self.connectivity.require_ib()
 
             self._listed_at_s = time.monotonic()
             self._end_list()
-
-    def _begin_list(self) -> None:
-        """Forget what the list before named."""
-        self.odd_rows.clear()
-        self._named.clear()
-        self.book.snapshot_id = str(uuid4())
 
     async def _list(self) -> None:
         """Wait for the list that is under way; request one where there is none.

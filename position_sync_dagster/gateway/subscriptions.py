@@ -235,10 +235,9 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
         self._end_unwanted()
         if ib_async_internals.unsent_messages(self._ib):
             return
-        if len(self._all) < len(self._wanted):
-            for key in self._wanted:
-                if key not in self._all:
-                    self._all[key] = Subscription(key)
+        for key in self._wanted:
+            if key not in self._all:
+                self._all[key] = Subscription(key)
         self._request_due(self._wanted, HOLDINGS_AT_ONCE)
 
     def restored(self) -> None:

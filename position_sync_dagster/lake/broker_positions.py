@@ -38,20 +38,14 @@ def rows_to_publish(
         captured_at: When the holdings were taken from the account feed.
         accounts: Until when the broker has confirmed each account.
     """
-    confirmed_at: list[datetime | None] = []
-    followed_until: list[datetime | None] = []
     nothing = AccountConfirmation(None)
-    for position in positions:
-        confirmation = accounts.get(position.account, nothing)
-        confirmed_at.append(confirmation.confirmed_at)
-        followed_until.append(confirmation.followed_until)
-
+    confirmed = [accounts.get(position.account, nothing) for position in positions]
     holdings = schema.broker_rows(positions, session)
     rows = holdings.with_columns(
         gateway_id=pl.lit(gateway_id),
         captured_at=schema.moment(captured_at),
-        account_confirmed_at=schema.moments(confirmed_at),
-        account_followed_until=schema.moments(followed_until),
+        account_confirmed_at=schema.moments(account.confirmed_at for account in confirmed),
+        account_followed_until=schema.moments(account.followed_until for account in confirmed),
     )
     return rows.unique(["account", "conid"], keep="last", maintain_order=True)
 

@@ -169,7 +169,8 @@ def identified(
     for update in listed:
         ids.append(update.update_id or _update_id(update))
         run_ids.append(update.run_id or run_id)
-        modes.append(update.trading_mode or _trading_mode(update))
+        of_account = trading_mode_of(update.account) if update.account else None
+        modes.append(update.trading_mode or of_account)
 
     newest_at = max(update.timestamp for update in listed)
     id_of_content = batch_id or content_id(newest_at, *sorted(ids))
@@ -178,10 +179,6 @@ def identified(
     filled: dict[str, list[Any]] = {"update_id": ids, "batch_id": batch_ids}
     filled |= {"run_id": run_ids, "trading_mode": modes}
     return schema.update_rows(listed, filled).unique("update_id", keep="first", maintain_order=True)
-
-
-def _trading_mode(update: PositionUpdate) -> TradingMode | None:
-    return trading_mode_of(update.account) if update.account else None
 
 
 def _update_id(update: PositionUpdate) -> str:

@@ -69,18 +69,12 @@ def has_id(rows: pl.DataFrame, ids: Iterable[str]) -> pl.Series:
     return rows.get_column("request_id").is_in(list(ids))
 
 
-def without_lease(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows without owner, token and end of a lease."""
+def as_pending(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
+    """Return the rows as PENDING: without a lease, and claimable at once."""
     return rows.with_columns(
         lease_owner=pl.lit(None, pl.String),
         lease_token=pl.lit(None, pl.String),
         lease_expires_at=NEVER,
-    )
-
-
-def as_pending(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
-    """Return the rows as PENDING: without a lease, and claimable at once."""
-    return without_lease(rows).with_columns(
         status=pl.lit(PENDING),
         updated_at=schema.moment(now),
         available_at=NEVER,

@@ -172,18 +172,12 @@ class TableSpec:
     @cached_property
     def columns(self) -> Mapping[str, str]:
         """Return the type of each column, as Delta names it."""
-        types: dict[str, str] = {}
-        for name, column in self.described.items():
-            types[name], _ = _TYPES[column.kind]
-        return types
+        return {name: _TYPES[column.kind][0] for name, column in self.described.items()}
 
     @cached_property
     def polars(self) -> pl.Schema:
         """Return the schema of a frame of this table."""
-        kinds = pl.Schema()
-        for name, column in self.described.items():
-            _, kinds[name] = _TYPES[column.kind]
-        return kinds
+        return pl.Schema({name: _TYPES[column.kind][1] for name, column in self.described.items()})
 
     @cached_property
     def empty(self) -> pl.DataFrame:

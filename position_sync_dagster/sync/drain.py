@@ -681,10 +681,8 @@ async def enqueue_monitored(lake: Lake, settings: Settings) -> list[str]:
     is_held = pl.col("position") != 0
     held = all_broker_rows(lake, settings).filter(is_held, is_followed)
 
-    requests = []
-    for account, conid, symbol in held.select("account", "conid", "symbol").iter_rows():
-        if not lake.registry.is_active(conid, account):
-            requests.append(
-                QueueRequest(conid=conid, symbol=symbol, account=account, reason=Reason.REFRESH)
-            )
-    return await lake.queue.insert_many(requests)
+    return await lake.queue.insert_many(
+        QueueRequest(conid=conid, symbol=symbol, account=account, reason=Reason.REFRESH)
+        for account, conid, symbol in held.select("account", "conid", "symbol").iter_rows()
+        if not lake.registry.is_active(conid, account)
+    )
