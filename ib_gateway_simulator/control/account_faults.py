@@ -10,6 +10,7 @@ from typing import Any, get_args
 from ib_gateway_simulator.accounts.download_ends import DownloadEnd
 from ib_gateway_simulator.accounts.odd_row import OddRow
 from ib_gateway_simulator.accounts.profit_and_loss import PnlAnswer, SingleAnswer
+from ib_gateway_simulator.control.arguments import NotNegative, Sent, WholeNumber
 from ib_gateway_simulator.control.readings import Readings
 from ib_gateway_simulator.errors import ActionError
 from ib_gateway_simulator.protocol.contract import Contract
@@ -32,7 +33,9 @@ class AccountFaults(Readings):
         self._gateway.flush()
         return ended
 
-    def download_end(self, account: str, delay_s: float | None = 0.0, blank: bool = False) -> None:
+    def download_end(
+        self, account: str, delay_s: NotNegative | None = 0.0, blank: bool = False
+    ) -> None:
         """Set when the end of an account's next downloads comes: `delay_s` after the last row.
 
         None means never. With `blank` the end has an empty account name. Two faults are reported:
@@ -62,7 +65,7 @@ class AccountFaults(Readings):
         self._gateway.profits.set_answer(account, answer)
         self._gateway.flush()
 
-    def exchange_rate(self, currency: str, rate: float, account: str | None = None) -> None:
+    def exchange_rate(self, currency: str, rate: NotNegative, account: str | None = None) -> None:
         """Set what a unit of a currency is worth in the base currency of one account, or of all.
 
         It comes with the next values of each account; 0 is a rate that the gateway does not know.
@@ -102,7 +105,7 @@ class AccountFaults(Readings):
         self._gateway.profits.set_single_answer(account, conid, answer)
         self._gateway.flush()
 
-    def position_pnl_limit(self, limit: int | None = None, refused: bool = True) -> None:
+    def position_pnl_limit(self, limit: WholeNumber | None = None, refused: bool = True) -> None:
         """Run at most `limit` subscriptions of `reqPnLSingle`; None: any number.
 
         Further requests are refused with 321, or with `refused` false are never answered. No limit
@@ -124,7 +127,7 @@ class AccountFaults(Readings):
         without = self._gateway.accounts.updates.without_rows
         (without.discard if sent else without.add)(account)
 
-    def positions_end(self, delay_s: float | None = 0.0, late_rows: int = 0) -> None:
+    def positions_end(self, delay_s: NotNegative | None = 0.0, late_rows: WholeNumber = 0) -> None:
         """Set when the end of the next position lists comes: `delay_s` after the first rows.
 
         None means never. The last `late_rows` rows come only with the end. A client's next request
@@ -158,7 +161,7 @@ class AccountFaults(Readings):
         self,
         account: str,
         conid: int,
-        position: float | str | None,
+        position: Sent,
         symbol: str | None = None,
         price: float | None = None,
     ) -> dict[str, Any]:

@@ -10,8 +10,10 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field
 
 from ib_gateway_simulator.accounts.day_executions import BOOKED, EXECUTED, TRANSFER
 from ib_gateway_simulator.accounts.ledger import Holding
@@ -19,14 +21,22 @@ from ib_gateway_simulator.books.listing import listed_like
 from ib_gateway_simulator.clearing.entries import TradeEntry
 from ib_gateway_simulator.clients.connection import ClientConnection
 from ib_gateway_simulator.control.account_faults import AccountFaults
+from ib_gateway_simulator.control.arguments import (
+    Bytes,
+    Message,
+    NotNegative,
+    Port,
+    Positive,
+    Zone,
+)
 from ib_gateway_simulator.control.market_data_faults import MarketDataFaults
 from ib_gateway_simulator.control.readings import as_dict
 from ib_gateway_simulator.errors import ActionError
 from ib_gateway_simulator.gateway.farm_notices import farm_summary
 from ib_gateway_simulator.gateway.reference_data import LastTradeSpelling
-from ib_gateway_simulator.gateway.scripts import Message
 from ib_gateway_simulator.protocol import messages
 from ib_gateway_simulator.protocol.codes import FARM_NOTICES, Code
+from ib_gateway_simulator.protocol.contract import DEFAULT_FARM
 from ib_gateway_simulator.protocol.request_ids import NAMES, ORDER_REQUESTS
 
 LastTrade = Literal["instrument", "login", "utc"]
@@ -64,7 +74,12 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
     # -- trades and market time ---------------------------------------------------------------
 
     def fill(
-        self, account: str, conid: int, quantity: float, price: float | None = None, parts: int = 1
+        self,
+        account: str,
+        conid: int,
+        quantity: float,
+        price: NotNegative | None = None,
+        parts: Annotated[int, Field(ge=1)] = 1,
     ) -> dict[str, Any]:
         """Trade a signed quantity by one order: opens, changes or closes a position.
 
@@ -84,7 +99,9 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         ]
         return rows[-1][0]
 
-    def order(self, account: str, legs: dict[int, float]) -> list[dict[str, Any]]:
+    def order(
+        self, account: str, legs: Annotated[dict[int, float], Field(min_length=1)]
+    ) -> list[dict[str, Any]]:
         """Trade signed quantities of several contracts, by conid, by one combo order."""
         ledger = self._gateway.ledger
         for conid, quantity in legs.items():
@@ -130,14 +147,14 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         ledger = self._gateway.ledger
         return self._booked(lambda: ledger.exercise(account, conid), BOOKED, code="Ex")
 
-    def expire(self, account: str, conid: int, price: float = 0.0) -> dict[str, Any]:
+    def expire(self, account: str, conid: int, price: NotNegative = 0.0) -> dict[str, Any]:
         """Close a derivative as it expires, worthless or at a price; no execution names it."""
         ledger = self._gateway.ledger
         rows = self._booked(lambda: [ledger.expire(account, conid, price)], BOOKED, code="Ep")
         return rows[0]
 
     def transfer(
-        self, account: str, conid: int, quantity: float, cost: float = 0.0
+        self, account: str, conid: int, quantity: float, cost: NotNegative = 0.0
     ) -> dict[str, Any]:
         """Move a signed quantity into an account, or out of it, without an execution."""
         ledger = self._gateway.ledger
@@ -169,7 +186,12 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         )
 
     def list_option(
-        self, conid: int, like: int, strike: float, right: Literal["C", "P"], ends_in_s: float
+        self,
+        conid: Annotated[int, Field(gt=0)],
+        like: int,
+        strike: Positive,
+        right: Literal["C", "P"],
+        ends_in_s: float,
     ) -> dict[str, Any]:
         """List a new contract, like another option, that trades last in `ends_in_s` seconds.
 
@@ -215,7 +237,7 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         """Refuse requests for executions by an error, or answer them again."""
         self._gateway.accounts.executions.refused = refused
 
-    def execution_times(self, zone: str | None = None, clock: str = "UTC") -> None:
+    def execution_times(self, zone: Zone | None = None, clock: str = "UTC") -> None:
         """Write this name behind the times of executions; None: write UTC with a hyphen.
 
         A gateway that runs in UTC writes `20231214-20:57:37` (ib_insync issues/671,
@@ -231,7 +253,7 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         self._gateway.accounts.executions.zone = zone
 
     def last_trade_times(
-        self, written: LastTrade = "instrument", clock: str = "UTC", zone: str | None = None
+        self, written: LastTrade = "instrument", clock: str = "UTC", zone: Zone | None = None
     ) -> None:
         """Write last trades in contract details in one of the three ways that TWS can be set to.
 
@@ -274,7 +296,7 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         self._gateway.ledger.reset_day()
         self._gateway.accounts.executions.reset_day()
 
-    def step(self, count: int = 1) -> None:
+    def step(self, count: Annotated[int, Field(ge=1, le=100_000)] = 1) -> None:
         """Advance the market now, besides the steps that it takes by itself."""
         for _ in range(count):
             self._gateway.step()
@@ -320,7 +342,7 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
 
     # -- connections --------------------------------------------------------------------------
 
-    def disconnect(self, client_id: int | None = None, busy_s: float = 0.0) -> int:
+    def disconnect(self, client_id: int | None = None, busy_s: NotNegative = 0.0) -> int:
         """Cut one client or all, and return how many; their ids answer 326 for `busy_s`."""
         clients = self._clients(client_id)
         until = asyncio.get_running_loop().time() + busy_s
@@ -330,7 +352,7 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
             client.abort()
         return len(clients)
 
-    def log_in_as(self, accounts: list[str]) -> int:
+    def log_in_as(self, accounts: Annotated[list[str], Field(min_length=1)]) -> int:
         """Log the gateway in with another user name, and return how many clients it cut.
 
         From then on the login manages these accounts of the book: it names them at each log-in
@@ -355,7 +377,9 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
             client.flush()
         return len(clients)
 
-    def send_raw(self, data: bytes, client_id: int | None = None) -> int:
+    def send_raw(
+        self, data: Annotated[Bytes, Field(alias="hex")], client_id: int | None = None
+    ) -> int:
         """Send bytes as they are: garbage, half frames, huge lengths.
 
         Return how many clients got them.
@@ -421,7 +445,7 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         """Return the statement of each account since the start, as XML of an activity query."""
 
     @abstractmethod
-    async def restart(self, down_s: float = 1.0, needs_login: bool = False) -> None:
+    async def restart(self, down_s: NotNegative = 1.0, needs_login: bool = False) -> None:
         """Restart as gateways do every night: down for `down_s`, then without closed rows.
 
         With `needs_login` it refuses connections until `confirm_login`, as a gateway does whose
@@ -431,7 +455,7 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         """
 
     @abstractmethod
-    async def change_port(self, port: int = 0) -> int:
+    async def change_port(self, port: Port = 0) -> int:
         """Listen on another port, any free one by default, and return it; drop all clients.
 
         They get 1300 before, which names the new port (IB, "System Message Codes").
@@ -489,7 +513,7 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         else:
             raise ActionError("state", f"{state!r} is not a state of the connection")
 
-    def farm(self, farm: str, code: int = Code.MARKET_FARM_BROKEN) -> None:
+    def farm(self, farm: str = DEFAULT_FARM, code: int = Code.MARKET_FARM_BROKEN) -> None:
         """Send a farm notice; after 2103 the farm's contracts stop ticking, after 2104 they go on.
 
         2105 and 2106 do the same to a farm of historical data. All other codes are notices only.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
+from pydantic import Field
+
+from ib_gateway_simulator.control.arguments import Hours, NotNegative, WholeNumber
 from ib_gateway_simulator.control.readings import Readings
 from ib_gateway_simulator.errors import ActionError
 from ib_gateway_simulator.market.quote import Pin
@@ -19,7 +21,7 @@ ModelUnit = Literal["quoted", "major"]
 class MarketDataFaults(Readings):
     """Changes what the market data lines of one gateway send."""
 
-    def set_line_limit(self, limit: int) -> None:
+    def set_line_limit(self, limit: WholeNumber) -> None:
         """Change the number of lines; running ones go on even above a lower limit."""
         if limit < 0:
             raise ActionError("limit", "a line limit is 0 or more")
@@ -52,7 +54,7 @@ class MarketDataFaults(Readings):
         mark: float | None = None,
         no_mark: bool = False,
         release: bool = False,
-        last_age_s: float | None = None,
+        last_age_s: NotNegative | None = None,
     ) -> None:
         """Hold a contract's quote at these values; with `release` it moves again.
 
@@ -98,7 +100,7 @@ class MarketDataFaults(Readings):
         self._check_contract(conid)
         self._gateway.market.set_model_computed(conid, computed=computed)
 
-    def broker_price(self, conid: int, factor: float = 1.0) -> None:
+    def broker_price(self, conid: int, factor: NotNegative = 1.0) -> None:
         """Value a contract in portfolio rows and PnLSingle by another price than that of its lines.
 
         The price is the mark times `factor`. IB calculates the values of accounts apart from the
@@ -117,7 +119,7 @@ class MarketDataFaults(Readings):
         """
         self._gateway.market_data.freeze(frozen)
 
-    def set_hours(self, conid: int | None = None, hours: str = "") -> None:
+    def set_hours(self, conid: int | None = None, hours: Hours = "") -> None:
         """Set when a contract trades, or when all do; without hours around the clock.
 
         `hours` are "0930-1600" on Monday to Friday in the time zone of the contract, or "CLOSED".
@@ -166,7 +168,9 @@ class MarketDataFaults(Readings):
             raise ActionError("lines", f"{lines!r} is not one of {', '.join(get_args(Lines))}")
         self._gateway.market_data.dead_after_restore = lines == "dead"
 
-    def ticking(self, conid: int, only: Sequence[Kind] | None = None) -> None:
+    def ticking(
+        self, conid: int, only: Annotated[list[Kind], Field(min_length=1)] | None = None
+    ) -> None:
         """Restrict the ticks of a contract to some kinds; None sends all ticks again.
 
         `size` stands for the sizes of bid and ask and the volume, while the prices stand still;

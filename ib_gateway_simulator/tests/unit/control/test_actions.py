@@ -65,12 +65,9 @@ def test_a_wrong_argument_is_named(name, given, field):
     assert refused.value.field.startswith(field)
 
 
-def test_every_action_is_a_method_with_the_same_arguments_that_says_what_it_plays():
-    for name, action in ACTIONS.items():
-        method = getattr(Faults, action.method)
-        arguments = list(inspect.signature(method).parameters)[1:]
-        assert arguments == list(action.arguments.model_fields), name
-        assert inspect.getdoc(method), name
+def test_every_action_says_what_it_plays():
+    silent = [n for n, a in ACTIONS.items() if not inspect.getdoc(getattr(Faults, a.method))]
+    assert silent == []
 
 
 def test_a_scenario_may_have_every_unkind_action(tmp_path):
