@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from xml.etree import ElementTree as Xml
 
@@ -158,9 +158,9 @@ class _Writer:
                 "EquitySummaryByReportDateInBase",
                 accountId=day.account,
                 currency=day.base,
-                reportDate=self._date(day.session),
-                **{name: _text(parts[name]) for name in (*named, *accrued)},
-                total=_text(day.net_liquidation),
+                reportDate=day.session,
+                **{name: parts[name] for name in (*named, *accrued)},
+                total=day.net_liquidation,
             )
 
     def _add_cash_report(self, parent: Xml.Element) -> None:
@@ -173,10 +173,10 @@ class _Writer:
                 "CashReportCurrency",
                 accountId=day.account,
                 currency=currency,
-                fromDate=self._date(self._books[0].session),
-                toDate=self._date(day.session),
-                endingCash=_text(amount),
-                endingSettledCash=_text(amount),
+                fromDate=self._books[0].session,
+                toDate=day.session,
+                endingCash=amount,
+                endingSettledCash=amount,
             )
 
     def _add_positions(self, parent: Xml.Element) -> None:
@@ -190,14 +190,14 @@ class _Writer:
                 parent,
                 "OpenPosition",
                 **self._of_security(day, security),
-                reportDate=self._date(day.session),
-                position=_text(held),
-                markPrice=_text(day.marks[conid]),
-                positionValue=_text(value),
-                openPrice=_text(cost),
-                costBasisPrice=_text(cost),
-                costBasisMoney=_text(basis),
-                fifoPnlUnrealized=_text(value - basis),
+                reportDate=day.session,
+                position=held,
+                markPrice=day.marks[conid],
+                positionValue=value,
+                openPrice=cost,
+                costBasisPrice=cost,
+                costBasisMoney=basis,
+                fifoPnlUnrealized=value - basis,
                 side="Long" if held > 0 else "Short",
                 levelOfDetail="SUMMARY",
             )
@@ -208,10 +208,10 @@ class _Writer:
                 self._row(
                     parent,
                     "ConversionRate",
-                    reportDate=self._date(day.session),
+                    reportDate=day.session,
                     fromCurrency=currency,
                     toCurrency=day.base,
-                    rate=_text(rate),
+                    rate=rate,
                 )
 
     # -- entries ------------------------------------------------------------------------------
@@ -241,24 +241,24 @@ class _Writer:
             parent,
             "Trade",
             **self._of_security(day, security),
-            tradeID=str(entry.number - 1_000_000_000),
-            transactionID=str(entry.number),
+            tradeID=entry.number - 1_000_000_000,
+            transactionID=entry.number,
             ibExecID=entry.execution_id,
-            ibOrderID=str(entry.order),
-            reportDate=self._date(entry.report_day),
-            tradeDate=self._date(entry.at.date()),
-            dateTime=self._time(entry.at),
+            ibOrderID=entry.order,
+            reportDate=entry.report_day,
+            tradeDate=entry.at.date(),
+            dateTime=entry.at,
             transactionType=entry.kind,
             exchange="SMART" if entry.kind == EXECUTED else "--",
             buySell="BUY" if entry.quantity > 0 else "SELL",
-            quantity=_text(entry.quantity),
-            tradePrice=_text(entry.price),
-            tradeMoney=_text(-entry.proceeds),
-            proceeds=_text(proceeds),
+            quantity=entry.quantity,
+            tradePrice=entry.price,
+            tradeMoney=-entry.proceeds,
+            proceeds=proceeds,
             taxes="0",
-            ibCommission=_text(-entry.commission),
+            ibCommission=-entry.commission,
             ibCommissionCurrency=entry.commission_currency,
-            netCash=_text(net),
+            netCash=net,
             openCloseIndicator="O" if opens else "C",
             notes="" if entry.codes in ("O", "C") else entry.codes,
             levelOfDetail="EXECUTION",
@@ -280,15 +280,15 @@ class _Writer:
                 parent,
                 "OptionEAE",
                 **self._of_security(day, security),
-                date=self._date(entry.report_day),
+                date=entry.report_day,
                 transactionType=name,
-                quantity=_text(quantity),
-                tradePrice=_text(price),
-                proceeds=_text(proceeds),
+                quantity=quantity,
+                tradePrice=price,
+                proceeds=proceeds,
                 commisionsAndTax="0",
                 costBasis="0",
                 realizedPnl="0",
-                tradeID=str(entry.number - 1_000_000_000) if quantity else "",
+                tradeID=entry.number - 1_000_000_000 if quantity else "",
             )
 
     def _add_action(self, parent: Xml.Element, day: ClosedBooks, entry: ActionEntry) -> None:
@@ -296,18 +296,18 @@ class _Writer:
             parent,
             "CorporateAction",
             **self._of_security(day, entry.security),
-            reportDate=self._date(entry.report_day),
-            dateTime=self._time(entry.at),
+            reportDate=entry.report_day,
+            dateTime=entry.at,
             actionDescription=f"{entry.security.symbol} {entry.kind}",
-            amount=_text(-entry.proceeds),
-            proceeds=_text(entry.proceeds),
+            amount=-entry.proceeds,
+            proceeds=entry.proceeds,
             value="0",
-            quantity=_text(entry.quantity),
+            quantity=entry.quantity,
             fifoPnlRealized="0",
             mtmPnl="0",
             type=entry.kind,
-            actionID=str(entry.action),
-            transactionID=str(entry.number),
+            actionID=entry.action,
+            transactionID=entry.number,
             levelOfDetail="DETAIL",
         )
 
@@ -316,22 +316,22 @@ class _Writer:
         stated = {}
         if entry.amount is not None:
             rate = day.rates[entry.security.currency]
-            stated["positionAmount"] = _text(entry.amount)
-            stated["positionAmountInBase"] = _text(entry.amount * rate)
+            stated["positionAmount"] = entry.amount
+            stated["positionAmountInBase"] = entry.amount * rate
         self._row(
             parent,
             "Transfer",
             **self._of_security(day, entry.security),
-            reportDate=self._date(entry.report_day),
-            date=self._date(entry.at.date()),
-            dateTime=self._time(entry.at),
+            reportDate=entry.report_day,
+            date=entry.at.date(),
+            dateTime=entry.at,
             type="ACATS",
             direction="IN" if is_in else "OUT",
-            quantity=_text(entry.quantity),
+            quantity=entry.quantity,
             transferPrice="0",
             **stated,
             cashTransfer="0",
-            transactionID=str(entry.number),
+            transactionID=entry.number,
             levelOfDetail="TRANSFER",
         )
 
@@ -340,42 +340,56 @@ class _Writer:
         of_money = {
             "accountId": day.account,
             "currency": entry.currency,
-            "fxRateToBase": _text(day.rates[entry.currency]),
+            "fxRateToBase": day.rates[entry.currency],
             "description": entry.description,
         }
         self._row(
             parent,
             "CashTransaction",
             **{**security, **of_money},
-            reportDate=self._date(entry.report_day),
-            settleDate=self._date(entry.at.date()),
-            dateTime=self._time(entry.at),
-            amount=_text(entry.amount),
+            reportDate=entry.report_day,
+            settleDate=entry.at.date(),
+            dateTime=entry.at,
+            amount=entry.amount,
             type=entry.type,
-            transactionID=str(entry.number),
+            transactionID=entry.number,
             levelOfDetail="DETAIL",
         )
 
     # -- fields -------------------------------------------------------------------------------
 
-    def _row(self, parent: Xml.Element, name: str, **attributes: str) -> None:
-        written = {key: text for key, text in attributes.items() if key not in self._query.without}
+    def _row(self, parent: Xml.Element, name: str, **fields: object) -> None:
+        written = {
+            field: self._written(value)
+            for field, value in fields.items()
+            if field not in self._query.without
+        }
         Xml.SubElement(parent, name, written)
 
-    def _of_security(self, day: ClosedBooks, security: Security) -> dict[str, str]:
+    def _written(self, value: object) -> str:
+        """Return a value as statements write it; None is empty."""
+        if isinstance(value, datetime):
+            return self._time(value)
+        if isinstance(value, date):
+            return self._date(value)
+        if isinstance(value, Decimal):
+            return _text(value)
+        return "" if value is None else str(value)
+
+    def _of_security(self, day: ClosedBooks, security: Security) -> dict[str, object]:
         under = security.underlying
         return {
             "accountId": day.account,
             "currency": security.currency,
-            "fxRateToBase": _text(day.rates[security.currency]),
+            "fxRateToBase": day.rates[security.currency],
             "assetCategory": security.category.value,
             "symbol": security.symbol,
             "description": security.description or security.symbol,
-            "conid": str(security.conid),
-            "underlyingConid": str(under.conid) if under else "",
+            "conid": security.conid,
+            "underlyingConid": under.conid if under else "",
             "underlyingSymbol": under.symbol if under else security.symbol,
-            "multiplier": _text(security.multiplier),
-            "strike": _text(security.strike) if security.strike is not None else "",
+            "multiplier": security.multiplier,
+            "strike": security.strike,
             "expiry": security.expiry,
             "putCall": security.right,
         }
@@ -387,6 +401,6 @@ class _Writer:
         return f"{self._date(at)};{at:%H%M%S}"
 
 
-def _text(number: Decimal | None) -> str:
+def _text(number: Decimal) -> str:
     """Return a number without an exponent and without zeros at its end."""
-    return "" if number is None else f"{number.normalize() + 0:f}"
+    return f"{number.normalize() + 0:f}"

@@ -24,6 +24,9 @@ RECORDED = [
 ]
 
 
+Again = Callable[[list[str]], tuple[str, ...]]
+
+
 def layout_178(record: dict[str, Any]) -> list[str]:
     return record.get("fields_178") or record["fields"]
 
@@ -44,40 +47,62 @@ def held(fields: list[str]) -> Contract:
 
 AMOUNTS = ("held", "price", "value", "average_cost", "unrealized", "realized")
 
+
+def again(
+    encoder: Callable[..., tuple[str, ...]], *types: Callable[[str], object], first: int = 2
+) -> Again:
+    """Return how to make a message again from its fields, which begin at `first`."""
+    return lambda fields: encoder(
+        *(read(text) for read, text in zip(types, fields[first:], strict=False))
+    )
+
+
+def portfolio_again(fields: list[str]) -> tuple[str, ...]:
+    amounts = dict(zip(AMOUNTS, map(float, fields[13:19]), strict=True))
+    return account_messages.portfolio_value(fields[19], held(fields[2:13]), **amounts)
+
+
+def position_again(fields: list[str]) -> tuple[str, ...]:
+    quantity, cost = map(float, fields[14:])
+    return account_messages.position(fields[2], held(fields[3:14]), quantity, cost)
+
+
+def account_value_again(fields: list[str]) -> tuple[str, ...]:
+    return account_messages.account_value(fields[5], *fields[2:5])
+
+
+def account_update_again(fields: list[str]) -> tuple[str, ...]:
+    return account_messages.account_update_multi(int(fields[2]), fields[3], *fields[5:])
+
+
 # How to make each recorded message again, from the values read out of it.
-AGAIN: dict[str, Callable[[list[str]], tuple[str, ...]]] = {
-    "tickPrice": lambda f: messages.tick_price(int(f[2]), int(f[3]), float(f[4]), f[5], int(f[6])),
-    "tickSize": lambda f: messages.tick_size(int(f[2]), int(f[3]), f[4]),
-    "error": lambda f: messages.error(int(f[2]), int(f[3]), f[4]),
-    "updateAccountValue": lambda f: account_messages.account_value(f[5], f[2], f[3], f[4]),
-    "updatePortfolio": lambda f: account_messages.portfolio_value(
-        f[19], held(f[2:13]), **dict(zip(AMOUNTS, map(float, f[13:19]), strict=True))
-    ),
-    "updateAccountTime": lambda f: account_messages.account_time(f[2]),
-    "nextValidId": lambda f: messages.next_valid_id(int(f[2])),
-    "managedAccounts": lambda f: account_messages.managed_accounts((f[2],)),
-    "tickGeneric": lambda f: messages.tick_generic(int(f[2]), int(f[3]), float(f[4])),
-    "tickString": lambda f: messages.tick_string(int(f[2]), int(f[3]), f[4]),
-    "currentTime": lambda f: messages.current_time(int(f[2])),
-    "contractDetailsEnd": lambda f: contract_messages.contract_details_end(int(f[2])),
-    "openOrderEnd": lambda f: messages.open_order_end(),
-    "accountDownloadEnd": lambda f: account_messages.account_download_end(f[2]),
-    "execDetailsEnd": lambda f: messages.executions_end(int(f[2])),
-    "tickSnapshotEnd": lambda f: messages.snapshot_end(int(f[2])),
-    "marketDataType": lambda f: messages.market_data_type(int(f[2]), int(f[3])),
-    "position": lambda f: account_messages.position(
-        f[2], held(f[3:14]), float(f[14]), float(f[15])
-    ),
-    "positionEnd": lambda f: account_messages.position_end(),
-    "accountSummary": lambda f: account_messages.account_summary(int(f[2]), *f[3:]),
-    "accountSummaryEnd": lambda f: account_messages.account_summary_end(int(f[2])),
-    "positionMultiEnd": lambda f: account_messages.position_multi_end(int(f[2])),
-    "accountUpdateMulti": lambda f: account_messages.account_update_multi(int(f[2]), f[3], *f[5:]),
-    "accountUpdateMultiEnd": lambda f: account_messages.account_update_multi_end(int(f[2])),
-    "tickReqParams": lambda f: messages.tick_request_params(
-        int(f[1]), float(f[2]), f[3], int(f[4])
-    ),
-    "completedOrdersEnd": lambda f: messages.completed_orders_end(),
+AGAIN: dict[str, Again] = {
+    "tickPrice": again(messages.tick_price, int, int, float, str, int),
+    "tickSize": again(messages.tick_size, int, int, str),
+    "error": again(messages.error, int, int, str),
+    "updateAccountValue": account_value_again,
+    "updatePortfolio": portfolio_again,
+    "updateAccountTime": again(account_messages.account_time, str),
+    "nextValidId": again(messages.next_valid_id, int),
+    "managedAccounts": again(account_messages.managed_accounts, lambda text: (text,)),
+    "tickGeneric": again(messages.tick_generic, int, int, float),
+    "tickString": again(messages.tick_string, int, int, str),
+    "currentTime": again(messages.current_time, int),
+    "contractDetailsEnd": again(contract_messages.contract_details_end, int),
+    "openOrderEnd": again(messages.open_order_end),
+    "accountDownloadEnd": again(account_messages.account_download_end, str),
+    "execDetailsEnd": again(messages.executions_end, int),
+    "tickSnapshotEnd": again(messages.snapshot_end, int),
+    "marketDataType": again(messages.market_data_type, int, int),
+    "position": position_again,
+    "positionEnd": again(account_messages.position_end),
+    "accountSummary": again(account_messages.account_summary, int, str, str, str, str),
+    "accountSummaryEnd": again(account_messages.account_summary_end, int),
+    "positionMultiEnd": again(account_messages.position_multi_end, int),
+    "accountUpdateMulti": account_update_again,
+    "accountUpdateMultiEnd": again(account_messages.account_update_multi_end, int),
+    "tickReqParams": again(messages.tick_request_params, int, float, str, int, first=1),
+    "completedOrdersEnd": again(messages.completed_orders_end),
 }
 
 NEVER_RECORDED = {
@@ -158,8 +183,7 @@ def test_contract_details_have_the_recorded_layout(symbol):
     recorded[30] = "0"
     assert len(ours) == len(recorded)
 
-    exact = [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 17, 18, 19, 20, 21, 25]
-    exact += [28, 29, 30, 32, 33, 35]
+    exact = [0, *range(1, 4), *range(5, 15), *range(17, 22), 25, *range(28, 31), 32, 33, 35]
     assert [ours[i] for i in exact] == [recorded[i] for i in exact]
     shape = r"(\d{8} \d\d:\d\d:\d\d \S+)?"
     assert re.fullmatch(shape, ours[4])
