@@ -28,6 +28,7 @@ class AccountState:
     Attributes:
         lasts_s: How long a subscription must last to count as a success.
         second_s: How much later a second list that empties the account counts; it is due then.
+        again: The delays before it is requested again.
         emptied_at_s: When the first list that emptied it came; None: the newest list counts.
         is_contradicted: Something since then speaks against that list: the next one is a first one
             again.
@@ -51,6 +52,7 @@ class AccountState:
 
     lasts_s: float
     second_s: float
+    again: Backoff = AGAIN
     emptied_at_s: float | None = None
     is_contradicted: bool = False
     whole_since_s: float | None = None
@@ -150,7 +152,7 @@ class AccountState:
         since_s = self.whole_since_s
         has_lasted = since_s is not None and now_s - since_s >= self.lasts_s
         self.failures = 0 if has_lasted else self.failures + 1
-        self.again_at_s = now_s + AGAIN.delay_s(self.failures, random)
+        self.again_at_s = now_s + self.again.delay_s(self.failures, random)
         self.whole_since_s = None
         self.problem = why
 
@@ -184,11 +186,19 @@ class AccountStates(dict[str, AccountState]):
         accounts: Their names.
         lasts_s: As in `AccountState`.
         second_s: As in `AccountState`.
+        again: As in `AccountState`.
     """
 
-    def __init__(self, accounts: Iterable[str], *, lasts_s: float, second_s: float) -> None:
+    def __init__(
+        self,
+        accounts: Iterable[str],
+        *,
+        lasts_s: float,
+        second_s: float,
+        again: Backoff = AGAIN,
+    ) -> None:
         for account in accounts:
-            self[account] = AccountState(lasts_s=lasts_s, second_s=second_s)
+            self[account] = AccountState(lasts_s=lasts_s, second_s=second_s, again=again)
 
     @property
     def doubted(self) -> list[str]:

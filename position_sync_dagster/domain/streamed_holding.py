@@ -24,10 +24,6 @@ from position_sync_dagster.domain.valuation import (
     values_of,
 )
 
-# The broker's own values follow the market after a moment. A line has missed something when they
-# differ and it has not ticked for this long.
-SETTLE = timedelta(seconds=5)
-
 # Seconds beyond the age limit of a last trade at which its holding is valued again.
 TOO_OLD_BY_S = 0.001
 
@@ -41,12 +37,15 @@ class StreamRules:
         band: By what part of the value the broker's newer value may differ from that of a line.
         heartbeat_s: The longest time between two rows, in seconds.
         closed_heartbeat_s: The same while the contract does not trade.
+        settle_s: A line has missed something when the broker's value differs from its own for so
+            many seconds.
     """
 
     max_last_age: timedelta
     band: float
     heartbeat_s: float
     closed_heartbeat_s: float
+    settle_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,11 +301,11 @@ class StreamedHolding:
         return Comparison(by_line=bool(asked.by_line), note=asked.note(holding.instrument.currency))
 
     def _has_differed_long(self, priced_at: datetime, at: Moment) -> bool:
-        """Return whether the broker's value has differed from this price for `SETTLE`."""
+        """Return whether the broker's value has differed from this price for a while."""
         if self._differs_since is None or self._differs_since[0] != priced_at:
             self._differs_since = (priced_at, at.now_s)
 
-        settled_at_s = self._differs_since[1] + SETTLE.total_seconds()
+        settled_at_s = self._differs_since[1] + self.rules.settle_s
         if at.now_s < settled_at_s:
             self._check_by(settled_at_s)
         return at.now_s >= settled_at_s

@@ -76,8 +76,8 @@ NOT_READY = "IB's server is being reset (AccountReady is false)"
 NO_END = "its download did not end"
 
 # How long after its request an end may come late, for an account whose name no end has. It is
-# shorter than the delays between requests become (`AGAIN`): one end that never comes does not take
-# the ends of the other accounts for ever.
+# shorter than the delays between requests become (`account_again`): one end that never comes does
+# not take the ends of the other accounts for ever.
 LATE_END = timedelta(minutes=1)
 
 # A download that neither ends nor falls silent is given up after this many timeouts.

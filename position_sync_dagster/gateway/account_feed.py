@@ -71,12 +71,14 @@ class AccountFeed:
             login.accounts,
             lasts_s=settings.account_interval_s,
             second_s=settings.second_list_s,
+            again=settings.account_again,
         )
         self.book = HoldingsBook(
             settings.gateway_id,
             login.accounts,
             login.connectivity,
             band=settings.value_band,
+            followed_s=settings.followed_s,
             clock=utc_now,
         )
         self.book.confirmed.is_doubted = self.states.is_doubted

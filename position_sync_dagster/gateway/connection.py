@@ -237,12 +237,9 @@ class MessageReader:
         self._log.report(kind, f"{self._gateway_id} sent {text} {cause}")
 
 
-# Seconds without a readable message after which the watchdog requests the gateway's time; it waits
-# as long for the answer. A message that stays incomplete for this time ends the connection.
-SILENCE_S = 10.0
-
-
-async def watch(ib: IB, reader: MessageReader, *, give_up: Callable[[str], None]) -> None:
+async def watch(
+    ib: IB, reader: MessageReader, *, silence_s: float, give_up: Callable[[str], None]
+) -> None:
     """End a connection on which no message is understood any more, not even an answer.
 
     The socket of a hung gateway, or one behind a broken network, stays open for hours. Bytes that
@@ -251,6 +248,7 @@ async def watch(ib: IB, reader: MessageReader, *, give_up: Callable[[str], None]
     Args:
         ib: The connection.
         reader: Its reader of messages.
+        silence_s: As the settings say (`gateway_silence_s`).
         give_up: Called with the reason.
     """
     loop = asyncio.get_running_loop()
@@ -261,17 +259,17 @@ async def watch(ib: IB, reader: MessageReader, *, give_up: Callable[[str], None]
             understood = reader.understood
             understood_at = loop.time()
 
-        await asyncio.sleep(SILENCE_S / 2)
-        if reader.understood != understood or loop.time() - understood_at < SILENCE_S:
+        await asyncio.sleep(silence_s / 2)
+        if reader.understood != understood or loop.time() - understood_at < silence_s:
             continue
 
         if ib_async_internals.unread_bytes(ib):
-            give_up(f"a message has been incomplete for {SILENCE_S:g} s")
+            give_up(f"a message has been incomplete for {silence_s:g} s")
             return
         try:
-            await asyncio.wait_for(ib.reqCurrentTimeAsync(), SILENCE_S)
+            await asyncio.wait_for(ib.reqCurrentTimeAsync(), silence_s)
         except TimeoutError:
-            give_up(f"it has not answered for {2 * SILENCE_S:g} s")
+            give_up(f"it has not answered for {2 * silence_s:g} s")
         except ConnectionError:
             return
 
@@ -312,16 +310,15 @@ class GatewayConnection:
 
         self.feed = AccountFeed(login, give_up=self.drop)
         self.lines = market_data.MarketDataRequests(ib, settings=settings)
-        self.pnl = subscriptions.PnlSubscriptions(
-            ib, self.feed.book, silence_s=settings.line_silence_s
-        )
+        self.pnl = subscriptions.PnlSubscriptions(ib, self.feed.book, settings=settings)
         self.summaries = subscriptions.AccountSummaries(login)
 
         self.on_message: list[Callable[[int, str], None]] = []
         self._timeout_s = settings.gateway_timeout_s
         ib.errorEvent += self._on_error
         self._reader = MessageReader(ib, settings.gateway_id)
-        self._watchdog = asyncio.create_task(watch(ib, self._reader, give_up=self.drop))
+        watching = watch(ib, self._reader, silence_s=settings.gateway_silence_s, give_up=self.drop)
+        self._watchdog = asyncio.create_task(watching)
 
     @property
     def is_connected(self) -> bool:

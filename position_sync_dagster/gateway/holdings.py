@@ -166,11 +166,6 @@ class Confirmations:
         return replace(holding, completeness=completeness, confirmed_at=confirmed_at)
 
 
-# A holding is followed while its newest PnLSingle message is not older: the gateway sends one
-# about every second. Source: IB, "Profit and Loss".
-FOLLOWED = timedelta(seconds=5)
-
-
 @dataclass(slots=True)
 class Profit:
     """What PnLSingle sends of a holding, and how far that counts.
@@ -180,6 +175,7 @@ class Profit:
         at: When it was received.
         same_since: Since when its value has been the same.
         value_at_daily: The value with which the daily profit came first.
+        lasts: It follows its holding until it is older.
         stands_still: A portfolio row shows that the value does not follow the market.
     """
 
@@ -187,6 +183,7 @@ class Profit:
     at: datetime
     same_since: datetime
     value_at_daily: float
+    lasts: timedelta
     stands_still: bool = False
 
     def take(self, sent: PnlValues, at: datetime) -> bool:
@@ -218,17 +215,21 @@ class Profit:
         """
         if value is None:
             return True
-        if now - self.at > FOLLOWED:
+        if not self.is_followed(now):
             return not _differ(value, self.sent.value, 0.0)
         moved = before.market_value is not None and _differ(value, before.market_value, 0.0)
         if moved and self.same_since <= before.received_at:
             self.stands_still |= _differ(value, self.sent.value, band)
         return not self.stands_still
 
+    def is_followed(self, now: datetime) -> bool:
+        """Return whether the newest message is recent."""
+        return now - self.at <= self.lasts
+
     def counts(self, row: BrokerPosition) -> bool:
         """Return whether its value is newer than that of the other feeds."""
         return not self.stands_still and (
-            row.market_value is None or row.received_at - self.at <= FOLLOWED
+            row.market_value is None or self.is_followed(row.received_at)
         )
 
     def daily(self, value: float | None, band: float = 0.0) -> float | None:
@@ -261,6 +262,7 @@ class HoldingsBook:
         accounts: The accounts of the login.
         connectivity: Whether the gateway has IB.
         band: By what part values of PnLSingle and of portfolio rows may differ.
+        followed_s: How long a message of PnLSingle follows its holding.
         clock: The time of receipt.
 
     Attributes:
@@ -280,6 +282,7 @@ class HoldingsBook:
         connectivity: Connectivity,
         *,
         band: float,
+        followed_s: float = 5.0,
         clock: Clock,
     ) -> None:
         self.snapshot_id = ""
@@ -288,6 +291,7 @@ class HoldingsBook:
         self.magnifier: Callable[[int], int | None] = lambda _conid: None
         self._connectivity = connectivity
         self._band = band
+        self._followed = timedelta(seconds=followed_s)
         self.profits: dict[Key, Profit] = {}
         self._missed: set[Key] = set()
         self._gateway_id = gateway_id
@@ -382,7 +386,7 @@ class HoldingsBook:
         until: dict[str, datetime] = {}
         now = self._clock()
         for (account, _conid), profit in self.profits.items():
-            if now - profit.at <= FOLLOWED and not profit.stands_still:
+            if profit.is_followed(now) and not profit.stands_still:
                 until[account] = min(profit.at, until.get(account, profit.at))
         return until
 
@@ -479,7 +483,9 @@ class HoldingsBook:
         now = self._clock()
         profit = self.profits.get(key)
         if profit is None:
-            self.profits[key] = Profit(sent, now, same_since=now, value_at_daily=sent.value)
+            self.profits[key] = Profit(
+                sent, now, same_since=now, value_at_daily=sent.value, lasts=self._followed
+            )
         elif not profit.take(sent, now):
             return False
         self.confirmed.holdings[key] = now
@@ -528,7 +534,7 @@ class HoldingsBook:
             value_time=None,
             received_at=profit.at,
             confirmed_at=max(holding.confirmed_at or profit.at, profit.at),
-            followed=now - profit.at <= FOLLOWED,
+            followed=profit.is_followed(now),
         )
 
     def set_value_time(self, key: Key, value_time: datetime | None) -> None:

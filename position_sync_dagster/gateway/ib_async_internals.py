@@ -68,7 +68,7 @@ def _is_no_stray_tick(record: logging.LogRecord) -> bool:
     return "Unknown reqId" not in record.getMessage()
 
 
-def set_pace(ib: IB, *, max_requests: int, interval_s: float) -> None:
+def set_pace(ib: IB, max_requests: int, interval_s: float) -> None:
     """Limit the messages that are sent per interval; `IB` has no setting for it."""
     ib.client.MaxRequests = max_requests
     ib.client.RequestsInterval = interval_s  # type: ignore[assignment] # any seconds do

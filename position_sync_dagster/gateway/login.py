@@ -15,10 +15,6 @@ from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.codes import Connectivity, GatewayCode, said
 from position_sync_dagster.settings import Settings
 
-# Pace of our messages: never more than 50 in any second, as the gateway counts them. ib_async's
-# own 45 per second come in bursts, of which two may fall into one second at the gateway.
-MAX_REQUESTS, REQUESTS_INTERVAL_S = 10, 0.25
-
 # Pauses between two client ids that are in use.
 NEXT_CLIENT_ID = Backoff(first_s=0.5, longest_s=2.0, jitter=(1.0, 1.5))
 
@@ -93,7 +89,7 @@ async def _log_in_as(client_id: int, settings: Settings) -> Login:
     """
     ib = IB()
     address = f"{settings.gateway_host}:{settings.gateway_port}"
-    ib_async_internals.set_pace(ib, max_requests=MAX_REQUESTS, interval_s=REQUESTS_INTERVAL_S)
+    ib_async_internals.set_pace(ib, *settings.gateway_pace)
     ib_async_internals.skip_positions(ib)
     ib_async_internals.skip_account_summaries(ib)
 

@@ -22,9 +22,7 @@ from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway import codes, holdings, ib_async_internals, translate
 from position_sync_dagster.gateway.codes import ACCOUNT_READY, MessageType
 from position_sync_dagster.gateway.login import Login
-
-# A subscription that has been silent for this many seconds may have ended without a notice.
-SILENT_S = 900.0
+from position_sync_dagster.settings import Settings
 
 # The number of values in a message: of an account daily, unrealized and realized profit.
 NUMBER_OF_VALUES = {MessageType.PNL: 3, MessageType.PNL_SINGLE: len(holdings.PnlValues._fields)}
@@ -69,7 +67,7 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
         kind: The type of its messages.
         send: Sends a request by its id, for what the subscription names.
         withdraw: Cancels a request.
-        silence_s: The first delay, in seconds.
+        settings: Those of the login.
     """
 
     def __init__(
@@ -78,13 +76,14 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
         kind: MessageType,
         send: Callable[..., None],
         withdraw: Callable[[int], None],
-        silence_s: float,
+        settings: Settings,
     ) -> None:
         self._ib = ib
         self._send = send
         self._withdraw = withdraw
         self._end = 2 + NUMBER_OF_VALUES[kind]
-        self._backoff = Backoff(first_s=silence_s, longest_s=900.0, jitter=(0.8, 1.2))
+        self._backoff = Backoff(first_s=settings.line_silence_s, longest_s=900.0, jitter=(0.8, 1.2))
+        self._silence_s = settings.profit_silence_s
         self._random = Random()  # noqa: S311 - jitter of a delay
         self._all: dict[Any, Kind] = {}
         self._by_request: dict[str, Kind] = {}
@@ -121,7 +120,7 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
         """Request the first few of these that are due."""
         now = time.monotonic()
         for subscription in self._all.values():
-            if subscription.due_at == inf and subscription.heard_at <= now - SILENT_S:
+            if subscription.due_at == inf and subscription.heard_at <= now - self._silence_s:
                 self._expect(subscription)
 
         due = [self._all[name] for name in names if self._all[name].due_at <= now]
@@ -193,13 +192,13 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
     Args:
         ib: The connection.
         book: Gets the values.
-        silence_s: The first delay, in seconds.
+        settings: Those of the login.
     """
 
-    def __init__(self, ib: IB, book: holdings.HoldingsBook, *, silence_s: float) -> None:
+    def __init__(self, ib: IB, book: holdings.HoldingsBook, *, settings: Settings) -> None:
         client = ib.client
         super().__init__(
-            ib, MessageType.PNL_SINGLE, client.reqPnLSingle, client.cancelPnLSingle, silence_s
+            ib, MessageType.PNL_SINGLE, client.reqPnLSingle, client.cancelPnLSingle, settings
         )
         self._book = book
         self._wanted: list[Key] = []
@@ -339,7 +338,7 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
             MessageType.PNL,
             client.reqPnL,
             client.cancelPnL,
-            login.settings.line_silence_s,
+            login.settings,
         )
         self._connectivity = login.connectivity
         self._begin()

@@ -10,12 +10,16 @@ from position_sync_dagster import IBPositionStreamer
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.position_update import PositionUpdate
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.streamer import Complete, StreamCounts, stream
 from tests.support.booked_legs import A
 from tests.support.settings import make_settings
 from tests.support.waiting import eventually
+
+# Delays that no test waits for.
+AT_ONCE = Backoff(first_s=0.05, longest_s=0.05)
 
 
 @asynccontextmanager
@@ -30,7 +34,7 @@ async def simulate(book: str | Book = "small", **options: Any) -> AsyncIterator[
 
 def settings_for(sim: SimulatedGateway, **more: Any) -> Settings:
     """Return settings for a simulator, with short intervals."""
-    usual = {"flush_interval_s": 0.1, "min_hold_s": 0.1, "heartbeat_s": 0.5}
+    usual = {"flush_interval_s": 0.1, "min_hold_s": 0.1, "heartbeat_s": 0.5, "reconnect": AT_ONCE}
     usual |= {"gateway_port": sim.port, "gateway_timeout_s": 10.0, "session_lease_s": 30.0}
     return make_settings(**usual | more)
 

@@ -4,15 +4,17 @@ A multiplier, a unit and an amount are read from the row; what it does not say s
 trading day and what only other sources know of a contract are added where movements are stored.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import date, datetime, time
 from math import copysign
+from operator import attrgetter
 from typing import Any
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.execution import Execution
+from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import RIGHTS, parse_expiry
 from position_sync_dagster.errors import InvalidLegError, StatementError
 from position_sync_dagster.money.past.closes import EventKind, StatementEvent
@@ -305,44 +307,44 @@ def joined(movements: Sequence[Movement], events: Iterable[StatementEvent]) -> t
         movements: What each row moved.
         events: Its events; those of transfers have a direction.
     """
-    directions: dict[str | None, str] = {
-        event.event_id: event.direction.strip().upper() for event in events if event.direction
-    }
-    settled = _with_settlements(_with_signs_of_transfers(movements, directions))
+    settled = _with_settlements(_with_signs_of_transfers(movements, events))
     return tuple(_with_ids(_with_counterparts(settled)))
 
 
+_WAYS = {"IN": 1.0, "OUT": -1.0}
+
+
 def _with_signs_of_transfers(
-    movements: Sequence[Movement], directions: Mapping[str | None, str]
-) -> list[Movement]:
+    movements: Sequence[Movement], events: Iterable[StatementEvent]
+) -> Sequence[Movement]:
     """Return transfers with the sign of what they moved.
 
     A section that writes signs gives a transfer that was taken back the sign opposite to its
     direction. In one that writes none the direction says it, and the code of what is taken back.
     """
-    ways = {"IN": 1.0, "OUT": -1.0}
-    directed = [movement for movement in movements if directions.get(movement.event_id) in ways]
-    is_signed = any((movement.quantity or 0.0) < 0 for movement in directed)
-    signed: list[Movement] = []
-    for movement in movements:
-        way = ways.get(directions.get(movement.event_id, ""))
-        if way is None or movement.quantity is None or is_signed:
-            signed.append(movement)
-            continue
+    ways = {event.event_id: _WAYS.get((event.direction or "").strip().upper()) for event in events}
+    directed = [movement for movement in movements if ways.get(movement.event_id or "")]
+    if any((movement.quantity or 0.0) < 0 for movement in directed):
+        return movements
+    return [_directed(movement, ways.get(movement.event_id or "")) for movement in movements]
 
-        is_taken_back = CANCELLED in codes_of(movement.codes)
-        quantity = copysign(movement.quantity, -way if is_taken_back else way)
-        value = None if movement.value is None else copysign(movement.value, quantity)
-        signed.append(replace(movement, quantity=quantity, value=value))
-    return signed
+
+def _directed(movement: Movement, way: float | None) -> Movement:
+    """Return a transfer with the sign of its direction; None: it has none."""
+    if way is None or movement.quantity is None:
+        return movement
+    is_taken_back = CANCELLED in codes_of(movement.codes)
+    quantity = copysign(movement.quantity, -way if is_taken_back else way)
+    value = None if movement.value is None else copysign(movement.value, quantity)
+    return replace(movement, quantity=quantity, value=value)
 
 
 # Account and day of an option's end, and the contract.
 _End = tuple[str, date, int | None]
 
 
-def _end_of(movement: Movement, conid: int | None) -> _End:
-    return movement.account, movement.day, conid
+def _end_of(movement: Movement) -> _End:
+    return movement.account, movement.day, movement.conid
 
 
 def _with_settlements(movements: Sequence[Movement]) -> list[Movement]:
@@ -354,25 +356,21 @@ def _with_settlements(movements: Sequence[Movement]) -> list[Movement]:
     ended: set[_End] = set()
     ended_at: dict[_End, datetime | None] = {}
     for movement in movements:
-        end = _end_of(movement, movement.conid)
         if movement.section is not Section.OPTION_EVENTS:
             if movement.kind in DELIVERIES:
-                ended_at[end] = movement.at
+                ended_at[_end_of(movement)] = movement.at
         elif movement.kind is not MovementKind.CASH_SETTLEMENT:
-            ended.add(end)
+            ended.add(_end_of(movement))
 
-    single: list[Movement] = []
-    for movement in movements:
+    def settled(movement: Movement) -> Movement:
         is_event = movement.section is Section.OPTION_EVENTS
         if not is_event or movement.kind is not MovementKind.CASH_SETTLEMENT:
-            single.append(movement)
-            continue
-
-        end = _end_of(movement, movement.conid)
+            return movement
+        end = _end_of(movement)
         quantity = 0.0 if end in ended else movement.quantity
-        settled_at = movement.at or ended_at.get(end)
-        single.append(replace(movement, quantity=quantity, at=settled_at))
-    return single
+        return replace(movement, quantity=quantity, at=movement.at or ended_at.get(end))
+
+    return [*map(settled, movements)]
 
 
 def _with_counterparts(movements: Sequence[Movement]) -> list[Movement]:
@@ -381,25 +379,23 @@ def _with_counterparts(movements: Sequence[Movement]) -> list[Movement]:
     Of several options that deliver one underlying on a day, the strike says which one did.
     The rows Buy and Sell of option events get the kind of the option's row.
     """
-    options: defaultdict[_End, list[Movement]] = defaultdict(list)
-    for movement in movements:
-        if movement.kind in DELIVERIES and movement.underlying_conid:
-            options[_end_of(movement, movement.underlying_conid)].append(movement)
+    deliveries = [movement for movement in movements if movement.kind in DELIVERIES]
+    options = grouped(attrgetter("account", "day", "underlying_conid"), deliveries)
 
-    linked: list[Movement] = []
-    for movement in movements:
+    def linked(movement: Movement) -> Movement:
         if movement.kind not in DELIVERIES:
-            linked.append(movement)
-            continue
+            return movement
+        ended = options[_end_of(movement)]
+        likely = [option for option in ended if option.strike == movement.price] or ended
+        kinds = {option.kind for option in likely}
+        conids = {option.conid for option in likely}
+        return replace(
+            movement,
+            counter_conid=conids.pop() if len(conids) == 1 else movement.underlying_conid,
+            kind=kinds.pop() if len(kinds) == 1 else movement.kind,
+        )
 
-        ended = options.get(_end_of(movement, movement.conid), [])
-        at_strike = [option for option in ended if option.strike == movement.price]
-        kinds = {option.kind for option in at_strike or ended}
-        conids = {option.conid for option in at_strike or ended}
-        counter_conid = conids.pop() if len(conids) == 1 else movement.underlying_conid
-        kind = kinds.pop() if len(kinds) == 1 else movement.kind
-        linked.append(replace(movement, counter_conid=counter_conid, kind=kind))
-    return linked
+    return [*map(linked, movements)]
 
 
 def _with_ids(movements: Iterable[Movement]) -> list[Movement]:

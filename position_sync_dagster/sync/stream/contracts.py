@@ -21,6 +21,7 @@ from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.contracts import ContractsTable
 from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 
 logger = logging.getLogger(__name__)
@@ -36,10 +37,6 @@ STORED_AT_ONCE = 500
 # The gateway lists a few days ahead.
 HOURS_AGAIN = timedelta(hours=1)
 
-# Delays before details are fetched again if the gateway did not give them: an expired option has
-# none any more (nautilus_trader pull/3305).
-REFETCH = Backoff(first_s=60.0, longest_s=14_400.0)
-
 # Details of contracts that expired longer ago are not read at the start.
 EXPIRED_KEPT = timedelta(days=30)
 
@@ -54,6 +51,7 @@ class ContractCache:
     Args:
         table: Keeps the details across processes. Without it each process fetches them.
         clock: The current time, for trading hours.
+        again: Delays before details that the gateway did not give are fetched again.
 
     Attributes:
         mismatches: What is wrong with the legs that do not match the contract of their conid.
@@ -65,6 +63,7 @@ class ContractCache:
     table: ContractsTable | None
     _: KW_ONLY
     clock: Clock = utc_now
+    again: Backoff = Settings.details_again
 
     def __post_init__(self) -> None:
         self._known: dict[int, ContractDetails] = {}
@@ -274,7 +273,7 @@ class ContractCache:
 
     def _may_be_asked(self, conid: int) -> bool:
         times, asked_at = self._not_given.get(conid, (0, NEVER))
-        wait = timedelta(seconds=REFETCH.delay_s(max(times, 1)))
+        wait = timedelta(seconds=self.again.delay_s(max(times, 1)))
         return elapsed(asked_at, self.clock()) >= wait
 
     def _hours_are_over(self, conid: int) -> bool:

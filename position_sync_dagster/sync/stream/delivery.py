@@ -264,7 +264,7 @@ class Flusher:
         self._urgent = False
         table = self.account_values
         self._accounts = None if table is None else AccountRecorder(self.context, table)
-        self._beside = BackgroundWork(self.context.monotonic)
+        self._beside = BackgroundWork(self.context.monotonic, self.context.settings.work_again_s)
 
     def add_handler(self, handler: PositionUpdateHandler, *, immediate: bool = False) -> None:
         """Add a handler, or change when one gets its rows: with each tick, or with each flush."""

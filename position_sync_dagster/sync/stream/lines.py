@@ -18,7 +18,7 @@ from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway import codes
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.market_data import MarketDataRequests, Refusal
-from position_sync_dagster.sync.stream.contracts import REFETCH, ContractCache
+from position_sync_dagster.sync.stream.contracts import ContractCache
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 
 logger = logging.getLogger(__name__)
@@ -167,7 +167,7 @@ class StreamLines:
                 conid,
                 Denial(
                     reason="the gateway gave no contract details",
-                    wait=REFETCH,
+                    wait=self.contracts.again,
                 ),
             )
 

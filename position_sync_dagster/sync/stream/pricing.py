@@ -66,6 +66,7 @@ class StreamPricer:
             band=settings.value_band,
             heartbeat_s=settings.row_interval_s,
             closed_heartbeat_s=max(settings.row_interval_s, settings.monitored_row_interval_s),
+            settle_s=settings.settle_s,
         )
         self._holdings: dict[Key, StreamedHolding] = {}
         self._failures: dict[Key, Failure] = {}

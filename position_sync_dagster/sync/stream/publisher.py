@@ -42,11 +42,6 @@ from position_sync_dagster.sync.stream.parts import ChangeFollower, PublishedGre
 # How long a closed holding stays in `broker_positions`; longer if its zero row was not written.
 CLOSED_KEPT = timedelta(days=2)
 
-# Seconds after a change, or after the start, at which the gateway is asked for the executions of
-# the day: commissions follow an execution, and shares may come minutes after an option is gone. If
-# the last request is not answered, it is repeated after the longest time, until it is.
-LOOKS_S = (0.0, 5.0, 60.0, 960.0)
-
 
 @dataclass(eq=False, repr=False)
 class ChangeWatcher:
@@ -67,7 +62,7 @@ class ChangeWatcher:
         self._due = self._looks()
 
     async def record(self, changes: list[PositionChange]) -> None:
-        """Store changes; looks for their executions are due at `LOOKS_S` from now on.
+        """Store changes; looks for their executions are due from now on.
 
         Raises:
             LakeError: The table cannot be written, or it has them and did not confirm it.
@@ -98,7 +93,7 @@ class ChangeWatcher:
 
     def _looks(self) -> list[float]:
         now_s = self.context.monotonic()
-        return [now_s + delay for delay in LOOKS_S]
+        return [now_s + delay for delay in self.context.settings.execution_looks_s]
 
     async def look_if_due(self, connection: GatewayConnection) -> None:
         """Ask the gateway for the executions of the day if a look is due; call the followers.
@@ -113,7 +108,7 @@ class ChangeWatcher:
         await self.look(connection.accounts, answer)
         self._due = [at for at in self._due if at > now_s]
         if answer is None and not self._due:
-            self._due = [self.context.monotonic() + LOOKS_S[-1]]
+            self._due = self._looks()[-1:]
 
     async def look(self, accounts: Iterable[str], answer: DayExecutions | None) -> None:
         """Call the followers with what the gateway answered; None if it did not answer.

@@ -187,21 +187,11 @@ class AccountRefresh:
         self._download = asyncio.ensure_future(download)
 
 
-# Minimum seconds between two publications of the values of PnLSingle: for up to `MANY` holdings,
-# and for more. The time is at least the flush interval; slow commits make it longer.
-PUBLISH_S, PUBLISH_MANY_S = 4.0, 6.0
-
+# More holdings than these are published less often.
 MANY = 1000
-
-# Seconds between two times at which monitored holdings whose values moved are queued: each time, a
-# drain follows. Readers see the published values in the meantime.
-MOVED_S = 60.0
 
 # Seconds after which the holdings to follow are chosen again by their values.
 CHOOSE_S = 60.0
-
-# Maximum number of streamed holdings that are followed.
-MAX_STREAMED = 250
 
 
 @dataclass(eq=False, repr=False)
@@ -246,7 +236,7 @@ class FollowedHoldings:
             self._queue_at = now + self.context.settings.overflow_interval_s
         if may_queue and now >= self._moved_at:
             await self.publisher.enqueue_moved(routes.states)
-            self._moved_at = now + MOVED_S
+            self._moved_at = now + self.context.settings.moved_interval_s
 
     async def _publish(self, connection: GatewayConnection, now: float, *, at_once: bool) -> None:
         """Publish the newest values and greeks, if there are any; set when it is due again."""
@@ -258,8 +248,9 @@ class FollowedHoldings:
 
         ended = self.context.monotonic()
         many = len(self._legs) + len(self._monitored) > MANY
-        usual_s = PUBLISH_MANY_S if many else PUBLISH_S
-        pause_s = max(usual_s, self.context.settings.flush_interval_s)
+        settings = self.context.settings
+        usual_s = settings.publish_many_s if many else settings.publish_s
+        pause_s = max(usual_s, settings.flush_interval_s)
         self._publish_at = max(now + pause_s, ended + rest_s(ended - now))
 
     def _choose(
@@ -276,15 +267,14 @@ class FollowedHoldings:
         keys = grouped(routes.states.__getitem__, routes.states)
         monitored = keys[LegState.MONITORED]
         self._legs = sorted(keys[LegState.OVERFLOW])
+        settings = self.context.settings
         if values_known:
             values = connection.feed.book.values(monitored)
-            self._monitored = largest(
-                values, connection.pnl.keys, self.context.settings.pnl_subscriptions
-            )
+            self._monitored = largest(values, connection.pnl.keys, settings.pnl_subscriptions)
         else:
             still_monitored = set(monitored)
             self._monitored = [key for key in self._monitored if key in still_monitored]
-        streamed = sorted(keys[LegState.STREAMED])[:MAX_STREAMED]
+        streamed = sorted(keys[LegState.STREAMED])[: settings.streamed_pnl_subscriptions]
         connection.pnl.keep([*self._legs, *streamed, *self._monitored])
 
     def release(self, connection: GatewayConnection) -> None:
@@ -358,7 +348,9 @@ class Router:
             watcher=self._watcher,
         )
 
-        self.contracts = ContractCache(tables.contracts, clock=context.clock)
+        self.contracts = ContractCache(
+            tables.contracts, clock=context.clock, again=context.settings.details_again
+        )
         self.lines = StreamLines(context, self.contracts)
         self.pricer = StreamPricer(context, self.lines.login, self.contracts, greeks)
         self.greeks = None
@@ -367,7 +359,7 @@ class Router:
         self.account_refresh = AccountRefresh(context, self._publisher)
         self._resolver = LegResolver(context, self.registry, self.contracts)
         self._followed = FollowedHoldings(context, self._publisher)
-        self._beside = BackgroundWork(context.monotonic)
+        self._beside = BackgroundWork(context.monotonic, context.settings.work_again_s)
 
         self.routes = Routes()
         self._changes: PendingChanges[Key] = PendingChanges()

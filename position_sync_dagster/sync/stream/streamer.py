@@ -27,7 +27,6 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.position_update import (
     PositionUpdateHandler,
 )
-from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, GatewayCode, said
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
@@ -48,17 +47,6 @@ from position_sync_dagster.sync.stream.ownership import (
 from position_sync_dagster.sync.stream.router import Router, StreamTables
 
 logger = logging.getLogger(__name__)
-
-# Delays between attempts to connect.
-RECONNECT = Backoff(first_s=2.0, longest_s=10.0, jitter=(0.5, 1.0))
-
-# A loss of IB (1100) is doubted if ticks still arrive this long after it. The restore (1102) that
-# should have followed was not sent or not received, and a new log-in shows how things are.
-DATA_DESPITE_LOSS_S = 60.0
-
-# A loss of IB is doubted after this long in any case: without lines, or outside the sessions, no
-# ticks show that it is over.
-LONG_LOSS_S = 900.0
 
 # Polling interval of a suspended lease, in seconds.
 STAND_BY_S = 0.5
@@ -164,7 +152,7 @@ class BrokerLink:
             self.go_blind(self._connection_ended)
             self._opened = None
 
-        await self.pause(RECONNECT.delay_s(self._attempts, self._random), stop)
+        await self.pause(self._settings.reconnect.delay_s(self._attempts, self._random), stop)
         if stop.is_set():
             return
 
@@ -218,12 +206,15 @@ class BrokerLink:
 
     def end_doubtful_loss(self, connection: GatewayConnection) -> None:
         """End the connection if data arrive although the gateway lost IB, or the loss is long."""
+        settings = self._settings
         now = self.context.monotonic()
-        if connection.lines.heard_at >= self._blind_at + DATA_DESPITE_LOSS_S:
+        if connection.lines.heard_at >= self._blind_at + settings.data_despite_loss_s:
             connection.drop("the gateway reported that it lost IB, and its data still arrive")
-        elif now >= self._blind_at + LONG_LOSS_S:
+        elif now >= self._blind_at + settings.long_loss_s:
             self._blind_at = now  # of the next connection, too, a loss is doubted that late
-            connection.drop(f"the gateway has not had IB for {LONG_LOSS_S:g} s, by its last word")
+            connection.drop(
+                f"the gateway has not had IB for {settings.long_loss_s:g} s, by its last word"
+            )
 
     async def close(self) -> None:
         """Close the connection, and release everything that the stream holds on it."""
@@ -327,11 +318,6 @@ async def run_until(
 # Fills that arrive within this time, in seconds, are handled in one step: an order may have
 # several legs, or be filled in many parts.
 FILLS_S = 0.2
-
-
-# Seconds that a step has left after a stop: it may wait for an answer of the gateway. A commit
-# that has begun ends in this time, so that the next owner does not read a table before it.
-STEP_END_S = 3.0
 
 
 class IBPositionStreamer:
@@ -603,7 +589,8 @@ class IBPositionStreamer:
             self._link.end_doubtful_loss(connection)
         else:
             lost = self._context.lease.lost
-            await run_until(self._step(connection), self._stop, lost, grace_s=STEP_END_S)
+            grace_s = self.settings.step_end_s
+            await run_until(self._step(connection), self._stop, lost, grace_s=grace_s)
         await self._pause()
 
     async def _step(self, connection: GatewayConnection) -> None:
@@ -647,10 +634,6 @@ def folder_of(table: Table) -> str:
     return table.path.rpartition("/")[0]
 
 
-# Maximum wait for the present owner of the login to end, in seconds.
-LOGIN_WAIT_S = 60.0
-
-
 # Returns the parts of a stream with those of somebody above it.
 Complete = Callable[[StreamTables, Any, Settings, Ownership], StreamTables]
 
@@ -680,7 +663,12 @@ async def stream(
     await lake.initialize()
     sessions = lake.open_sessions()
     async with Ownership(
-        sessions, settings, owner=Owner.STREAM, run_id=run_id, wait_s=LOGIN_WAIT_S, stop=stop
+        sessions,
+        settings,
+        owner=Owner.STREAM,
+        run_id=run_id,
+        wait_s=settings.login_wait_s,
+        stop=stop,
     ) as own:
         token = own.session.fencing_token
         await asyncio.gather(

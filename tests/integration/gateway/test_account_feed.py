@@ -3,16 +3,16 @@
 import asyncio
 import time
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
 from ib_gateway_simulator.protocol import account_messages, wire
-from position_sync_dagster.domain import account_state
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import BrokerUnavailableError, GatewayLostError
-from position_sync_dagster.gateway import account_downloads
 from position_sync_dagster.gateway.connection import connect
+from tests.support.streams import AT_ONCE
 
 ACCOUNT, OTHER = BOTH = ("DUSIM0001", "DUSIM0002")
 KEY = (ACCOUNT, 930000001)
@@ -157,9 +157,10 @@ NOW = timedelta(0)
 LONG = timedelta(hours=1)
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr(account_state, "AGAIN", Backoff(first_s=0.05, longest_s=0.05))
+@pytest.fixture
+def connected(connected):
+    """Connect to gateways whose accounts are requested again at once."""
+    return partial(connected, account_again=AT_ONCE)
 
 
 @pytest.fixture
@@ -276,11 +277,9 @@ async def test_rows_that_stop_while_times_go_on_are_requested_anew(following, ev
     await eventually(lambda: feed.get(KEY).confirmed_at is not None)
 
 
-async def test_an_account_that_is_ready_again_is_overdue_at_once(
-    following, eventually, monkeypatch
-):
-    monkeypatch.setattr(account_state, "AGAIN", Backoff(first_s=3600.0, longest_s=3600.0))
-    sim, _connection, feed = await following(refresh_interval_s=0.05)
+async def test_an_account_that_is_ready_again_is_overdue_at_once(following, eventually):
+    an_hour = Backoff(first_s=3600.0, longest_s=3600.0)
+    sim, _connection, feed = await following(refresh_interval_s=0.05, account_again=an_hour)
     sim.account_ready(ACCOUNT)
     await eventually(lambda: not feed.is_complete)
     await feed.download()
@@ -441,7 +440,7 @@ async def test_an_account_whose_download_was_cancelled_is_downloaded_again(downl
 
 
 async def test_an_end_without_a_name_ends_the_download_unless_it_may_be_of_another_account(
-    downloading, eventually, monkeypatch
+    downloading, eventually
 ):
     sim, feed = downloading
     sim.download_end(ACCOUNT, delay_s=None)
@@ -449,7 +448,8 @@ async def test_an_end_without_a_name_ends_the_download_unless_it_may_be_of_anoth
     await feed.ensure(LONG)
     assert feed.completeness == {ACCOUNT: PARTIAL, OTHER: PARTIAL}
     sim.download_end(ACCOUNT, blank=True)
-    monkeypatch.setattr(account_downloads, "LATE_END", NOW)
+    for state in feed.states.values():  # as if the requests were minutes ago
+        state.requested_at -= LONG
     await eventually(lambda: feed.overdue == [ACCOUNT, OTHER])
     await feed.ensure(LONG)
     assert feed.completeness == {ACCOUNT: COMPLETE, OTHER: COMPLETE}

@@ -20,10 +20,8 @@ from position_sync_dagster.money.past.closes import Cause, Stage
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.money.past.flex import read_statements
 from position_sync_dagster.money.past.movement_book import MovementBook
-from position_sync_dagster.money.strategies import leg_followers
 from position_sync_dagster.money.strategies.leg_followers import RollFollower
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream import publisher
 from position_sync_dagster.sync.stream.publisher import Announcements, ChangeWatcher, Publisher
 from tests.support.booked_legs import CALL, CENTS, PUT, STOCK, WORTHLESS, A, B, leg
 from tests.support.short_owner import refresh
@@ -39,6 +37,8 @@ TODAY = datetime.now(UTC).date()
 ENDED, SETTLED = (f"{TODAY - timedelta(days=days):%Y%m%d}" for days in (2, 1))
 # How long after their option shares may come here. It is 15 minutes in the product.
 NEAR_S = 6
+# A roll is followed once it is so old.
+LATER = timedelta(minutes=1)
 
 P = Stage.PROVISIONAL
 S = Stage.STATED
@@ -201,8 +201,6 @@ def quick(monkeypatch):
     Its day begins twelve hours ago, at whatever hour the test runs.
     """
     monkeypatch.setattr(causes, "ONE_EVENT", timedelta(seconds=NEAR_S))
-    monkeypatch.setattr(leg_followers, "SETTLED", timedelta())
-    monkeypatch.setattr(publisher, "LOOKS_S", (0.0, 1.0, 3.0, NEAR_S + 1.0))
     monkeypatch.setattr(connection, "_DAYS", (f"Etc/GMT{datetime.now(UTC).hour - 12:+d}",))
 
 
@@ -215,8 +213,12 @@ async def test_each_cause_is_provisional_at_once_and_stated_by_the_statement(
     changes = {}
     file.write_text("strategies: [{strategy_id: roller, follow_rolls: true, legs: []}]")
     async with simulate(book()) as sim:
-        rolls = RollFollower(lake, settings_for(sim, strategies_file=file))
-        async with streaming(sim, closes=CloseExplainer(lake), rolls=rolls) as (streamer, _):
+        settings = settings_for(sim, strategies_file=file)
+        rolls = RollFollower(lake, settings, clock=lambda: datetime.now(UTC) + LATER)
+        looks_s = (0.0, 1.0, 3.0, NEAR_S + 1.0)
+        explainer = CloseExplainer(lake)
+        stream = streaming(sim, closes=explainer, rolls=rolls, execution_looks_s=looks_s)
+        async with stream as (streamer, _):
             held = [row["conid"] for row in sim.positions() if row["quantity"]]
 
             def known():

@@ -7,19 +7,11 @@ import pytest
 
 from position_sync_dagster import IBPositionStreamer, StreamTables
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import DeltaLakePositionWriter
-from position_sync_dagster.sync.stream import router
-from position_sync_dagster.sync.stream import streamer as link
 from tests.support.booked_legs import leg
 from tests.support.empty_lakes import put_tables
 from tests.support.streams import Recorder, settings_for, simulate
-
-
-@pytest.fixture(autouse=True)
-def _reconnects_at_once(monkeypatch):
-    monkeypatch.setattr(link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
 
 
 @pytest.fixture
@@ -29,7 +21,7 @@ def lake(tmp_path):
 
 
 @pytest.fixture
-def streaming(lake, monkeypatch):
+def streaming(lake):
     """Stream into the lake, and into a handler that keeps every update.
 
     With `pnl_subscriptions=0` streamed holdings have no profit subscription either.
@@ -40,9 +32,9 @@ def streaming(lake, monkeypatch):
         sim, *, to=lake, updates=None, account_values=None, closes=None, rolls=None, rules=None,
         greeks=None, **more,
     ):  # fmt: skip
+        if more.get("pnl_subscriptions") == 0:
+            more["streamed_pnl_subscriptions"] = 0
         settings = settings_for(sim, **more)
-        if not settings.pnl_subscriptions:
-            monkeypatch.setattr(router, "MAX_STREAMED", 0)
         streamer = IBPositionStreamer(
             to.registry, to.queue, settings=settings,
             tables=StreamTables(

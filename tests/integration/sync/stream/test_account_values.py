@@ -10,12 +10,11 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.lake.account_values import AccountValuesTable
-from position_sync_dagster.sync.stream import ownership
 from tests.support.booked_legs import STOCK, A, B, book_of_one_account
 from tests.support.streams import Service, eventually, offline, requests, settings_for, simulate
 
 PNL_S = 0.05
-OFTEN = {"line_silence_s": 0.2}
+OFTEN = {"line_silence_s": 0.2, "work_again_s": 0.1}
 STILL = {"autostep": True, "tick_interval_s": 3600.0}
 
 
@@ -168,7 +167,6 @@ async def test_a_new_connection_subscribes_again_and_writes_no_row_without_its_v
 async def test_a_table_that_cannot_be_written_harms_no_position_and_loses_no_change(
     recording, lake, arrives, monkeypatch
 ):
-    monkeypatch.setattr(ownership, "AGAIN_S", 0.1)
     failures = iter([LakeNotWritableError("The disk is full.", remedy="Make room.")] * 3)
     append = AccountValuesTable.append
 

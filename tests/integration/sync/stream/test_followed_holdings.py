@@ -1,7 +1,6 @@
 """Holdings without a line that PnLSingle follows: values seconds old, and unkind gateways."""
 
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from types import SimpleNamespace
 from unittest.mock import AsyncMock
 
@@ -10,11 +9,9 @@ import pytest
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.position_update import Source, ValueOrigin
-from position_sync_dagster.gateway import holdings, subscriptions
 from position_sync_dagster.sync.broker_view import BrokerView
 from position_sync_dagster.sync.confirmations import CONFIRMED, with_confirmed
 from position_sync_dagster.sync.drain import QueueWorker
-from position_sync_dagster.sync.stream import router
 from tests.support.booked_legs import PUT, A, B
 from tests.support.streams import eventually, holding, published, requests
 
@@ -26,17 +23,15 @@ STILL = {"autostep": True, "tick_interval_s": 3600.0}
 
 
 @pytest.fixture
-def following(stream_legs, monkeypatch):
+def following(stream_legs):
     """Stream the small book without an active leg, with short intervals."""
-    monkeypatch.setattr(router, "PUBLISH_S", 0.1)
-    monkeypatch.setattr(router, "MOVED_S", 0.2)
-    monkeypatch.setattr(holdings, "FOLLOWED", timedelta(seconds=0.5))
 
     @asynccontextmanager
     async def run(prepare=None, *, simulator=None, **settings):
         usual = {
             "line_silence_s": 0.5, "account_quiet_s": 0.5, "refresh_interval_s": 0.5,
-            "monitored_move_amount": 0.01,
+            "monitored_move_amount": 0.01, "publish_s": 0.1, "moved_interval_s": 0.2,
+            "followed_s": 0.5,
         }  # fmt: skip
         simulator = {"pnl_interval_s": 0.05} | (simulator or {})
         legs = stream_legs(prepare=prepare, simulator=simulator, **usual | settings)
@@ -236,11 +231,10 @@ async def test_an_account_without_portfolio_rows_is_valued_by_its_profit_subscri
 
 
 async def test_a_subscription_that_ends_in_an_account_without_portfolio_rows_is_requested_again(
-    following, lake, monkeypatch
+    following, lake
 ):
-    monkeypatch.setattr(subscriptions, "SILENT_S", 0.5)
     without = lambda sim: sim.portfolio_rows(B, sent=False)  # noqa: E731
-    async with following(without) as (sim, streamer):
+    async with following(without, profit_silence_s=0.5) as (sim, streamer):
         await holding(lake, streamer, (B, SPX_PUT), by_pnl)
         sim.position_pnl(B, SPX_PUT, "ended")
         sim.position_pnl(B, SPX_PUT)

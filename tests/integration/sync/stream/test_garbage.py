@@ -84,22 +84,17 @@ async def test_positions_of_which_one_cannot_be_read_are_no_snapshot(garbage):
 @pytest.mark.parametrize(
     "half", ["000fffff39", "00f00000", "0000"], ids=["the longest length", "15 MB", "half a length"]
 )
-async def test_half_a_message_ends_the_connection_even_if_others_follow(
-    stream_legs, caplog, monkeypatch, half
-):
-    monkeypatch.setattr(connection, "SILENCE_S", 0.4)
-    async with stream_legs(PUT) as (sim, streamer, received):
+async def test_half_a_message_ends_the_connection_even_if_others_follow(stream_legs, caplog, half):
+    async with stream_legs(PUT, gateway_silence_s=0.4) as (sim, streamer, received):
         sim.send_raw(bytes.fromhex(half))
         await eventually(lambda: streamer.counts.reconnects == 1)
         await updates_continue(streamer, received)
         assert f"is given up: {GIVEN_UP}" in caplog.text
 
 
-async def test_half_a_message_ends_the_connection_even_if_nothing_follows(
-    stream_legs, caplog, monkeypatch
-):
-    monkeypatch.setattr(connection, "SILENCE_S", 0.4)
-    async with stream_legs(PUT, gateway_timeout_s=0.5) as (sim, streamer, received):
+async def test_half_a_message_ends_the_connection_even_if_nothing_follows(stream_legs, caplog):
+    stream = stream_legs(PUT, gateway_timeout_s=0.5, gateway_silence_s=0.4)
+    async with stream as (sim, streamer, received):
         sim.send_raw(bytes.fromhex("0000004036"))
         sim.pause()
         await eventually(lambda: streamer.state is SessionState.BLIND)
@@ -109,8 +104,8 @@ async def test_half_a_message_ends_the_connection_even_if_nothing_follows(
 
 
 async def test_a_gateway_that_sends_only_garbage_is_disconnected(stream_legs, caplog, monkeypatch):
-    monkeypatch.setattr(connection, "SILENCE_S", 0.3)
-    async with stream_legs(PUT, gateway_timeout_s=0.5) as (sim, streamer, received):
+    stream = stream_legs(PUT, gateway_timeout_s=0.5, gateway_silence_s=0.3)
+    async with stream as (sim, streamer, received):
         send = connection.IB.reqCurrentTimeAsync
         monkeypatch.setattr(connection.IB, "reqCurrentTimeAsync", _never)
         sim.freeze()
@@ -130,9 +125,8 @@ async def _never(_ib):
     await asyncio.Event().wait()
 
 
-async def test_a_quiet_market_ends_no_connection(stream_legs, monkeypatch):
-    monkeypatch.setattr(connection, "SILENCE_S", 0.2)
-    async with stream_legs(PUT) as (sim, streamer, received):
+async def test_a_quiet_market_ends_no_connection(stream_legs):
+    async with stream_legs(PUT, gateway_silence_s=0.2) as (sim, streamer, received):
         sim.freeze()
         await asyncio.sleep(1.0)  # what must not happen cannot be waited for
         sim.freeze(False)

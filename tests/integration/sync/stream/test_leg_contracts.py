@@ -71,19 +71,18 @@ async def test_a_stream_that_ends_stores_the_details_that_it_fetched(
 
 
 @pytest.mark.parametrize("farm_is_away", [True, False])
-async def test_a_leg_streams_as_soon_as_its_refused_details_come(
-    farm_is_away, stream_legs, monkeypatch
-):
+async def test_a_leg_streams_as_soon_as_its_refused_details_come(farm_is_away, stream_legs):
     # The message that the farm is back does not wait for the time to fetch again.
     again_s = 3600.0 if farm_is_away else 1.0
-    monkeypatch.setattr(contracts, "REFETCH", Backoff(first_s=again_s, longest_s=again_s))
+    again = Backoff(first_s=again_s, longest_s=again_s)
 
     def refuse(sim):
         sim.refuse_details(200 if farm_is_away else 100)
         if farm_is_away:
             sim.farm("secdefnj", 2157)
 
-    async with stream_legs(PUT, prepare=refuse, rows=False) as (sim, streamer, received):
+    stream = stream_legs(PUT, prepare=refuse, rows=False, details_again=again)
+    async with stream as (sim, streamer, received):
         refused = "the gateway gave no contract details"
         await eventually(lambda: refused in (streamer.detail or ""))
         sim.refuse_details(None)

@@ -1,10 +1,7 @@
 """Values that a trader can trust: quiet lines, old trades, dead lines; when a value was true."""
 
-from datetime import timedelta
-
 import pytest
 
-from position_sync_dagster.domain import streamed_holding
 from position_sync_dagster.domain.position_update import PriceKind, ValueOrigin
 from tests.support.booked_legs import CALL, CENTS, PUT, A
 from tests.support.streams import eventually, requests
@@ -25,10 +22,9 @@ async def test_an_old_last_trade_inside_a_wide_quote_gives_way_to_the_mid(stream
 
 
 async def test_a_dead_line_among_live_ones_is_found_by_the_brokers_value_and_requested_again(
-    stream_legs, monkeypatch
+    stream_legs,
 ):
-    monkeypatch.setattr(streamed_holding, "SETTLE", timedelta(seconds=0.5))
-    async with stream_legs(CALL, PUT, **OFTEN) as (sim, streamer, received):
+    async with stream_legs(CALL, PUT, settle_s=0.5, **OFTEN) as (sim, streamer, received):
         await received.row(PUT, lambda row: row.daily_pnl is not None)
         assert sim.silence_line(PUT) == 1
         sim.pin_quote(PUT, bid=60.0, ask=60.2, mark=60.1)
@@ -62,9 +58,8 @@ async def test_after_a_farm_returned_a_line_that_stays_silent_is_requested_again
 
 
 @pytest.mark.parametrize("notice", [None, 2103])
-async def test_a_model_that_ticks_keeps_no_dead_quote_alive(stream_legs, monkeypatch, notice):
-    monkeypatch.setattr(streamed_holding, "SETTLE", timedelta(seconds=0.5))
-    async with stream_legs(PUT, **OFTEN) as (sim, _streamer, received):
+async def test_a_model_that_ticks_keeps_no_dead_quote_alive(stream_legs, notice):
+    async with stream_legs(PUT, settle_s=0.5, **OFTEN) as (sim, _streamer, received):
         await received.row(PUT, lambda row: row.daily_pnl is not None)
         sim.ticking(PUT, ["model"])
         if notice:

@@ -13,7 +13,6 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.line import LineState
 from position_sync_dagster.domain.queue_request import QueueStatus
-from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.sync.stream.contracts import ContractCache
@@ -252,12 +251,11 @@ def book(tmp_path):
 
 
 @pytest.fixture
-async def crowd(lake, book, monkeypatch):
+async def crowd(lake, book):
     """A streamer of 250 active legs, and 30 more holdings, on a login with 100 lines.
 
     Messages are paced ten times as fast as a gateway allows, since pace is not what is tested.
     """
-    monkeypatch.setattr(login, "MAX_REQUESTS", 100)
     conids = sorted(opening.conid for opening in book.openings)
     await lake.registry.add_many(
         make_leg(conid=conid, strategy_id="s", added_at=utc_now(), **terms_of(conid, book))
@@ -265,7 +263,8 @@ async def crowd(lake, book, monkeypatch):
     )
     async with simulate(book, max_messages_per_s=500, tick_interval_s=0.5) as sim:
         streamer = IBPositionStreamer(
-            lake.registry, lake.queue, settings=settings_for(sim, pnl_subscriptions=0),
+            lake.registry, lake.queue,
+            settings=settings_for(sim, pnl_subscriptions=0, gateway_pace=(100, 0.25)),
             tables=StreamTables(contracts=lake.contracts),
         )  # fmt: skip
         await streamer.start()

@@ -3,10 +3,10 @@
 import asyncio
 import threading
 from contextlib import AsyncExitStack
+from functools import partial
 
 import pytest
 
-from position_sync_dagster.domain import account_state
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.holding import Completeness
@@ -14,13 +14,12 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import BrokerUnavailableError, LakeNotWritableError
-from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.sync.broker_view import ConnectionValues
 from position_sync_dagster.sync.stream import delivery
-from position_sync_dagster.sync.stream import streamer as link
 from tests.support.booked_legs import CALL, PUT, A, B, leg
 from tests.support.streams import (
+    AT_ONCE,
     eventually,
     offline,
     published,
@@ -30,9 +29,10 @@ from tests.support.streams import (
 )
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr(account_state, "AGAIN", Backoff(first_s=0.05, longest_s=0.05))
+@pytest.fixture
+def stream_legs(stream_legs):
+    """Stream legs on a login whose accounts are requested again at once."""
+    return partial(stream_legs, account_again=AT_ONCE)
 
 
 async def test_after_a_dropped_connection_it_streams_again_by_itself(stream_legs):
@@ -95,10 +95,7 @@ async def test_after_connectivity_was_restored_without_data_everything_is_reques
         assert sim.stats()["connections"]["total"] == 1
 
 
-async def test_the_order_to_use_another_port_is_said_until_the_stream_is_there(
-    stream_legs, monkeypatch
-):
-    monkeypatch.setattr(link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
+async def test_the_order_to_use_another_port_is_said_until_the_stream_is_there(stream_legs):
     async with stream_legs(PUT) as (sim, streamer, received):
         new_port = await sim.change_port()
         await eventually(lambda: "Nothing listens" in (streamer.detail or ""))
@@ -108,11 +105,8 @@ async def test_the_order_to_use_another_port_is_said_until_the_stream_is_there(
         await eventually(lambda: streamer.detail is None)
 
 
-async def test_a_loss_of_ib_during_which_data_go_on_ends_with_a_new_connection(
-    stream_legs, monkeypatch, caplog
-):
-    monkeypatch.setattr(link, "DATA_DESPITE_LOSS_S", 0.5)
-    async with stream_legs(PUT) as (sim, streamer, received):
+async def test_a_loss_of_ib_during_which_data_go_on_ends_with_a_new_connection(stream_legs, caplog):
+    async with stream_legs(PUT, data_despite_loss_s=0.5) as (sim, streamer, received):
         sim.connectivity("reported_lost")
         await eventually(lambda: streamer.state is SessionState.BLIND)
         await updates_continue(streamer, received)
@@ -122,21 +116,17 @@ async def test_a_loss_of_ib_during_which_data_go_on_ends_with_a_new_connection(
 
 
 async def test_a_loss_of_ib_without_a_line_ends_with_a_new_connection_after_a_while(
-    stream_legs, monkeypatch
+    stream_legs,
 ):
-    monkeypatch.setattr(link, "LONG_LOSS_S", 0.5)
-    async with stream_legs(underlying_lines=0) as (sim, streamer, _received):
+    async with stream_legs(underlying_lines=0, long_loss_s=0.5) as (sim, streamer, _received):
         sim.connectivity("reported_lost")
         await eventually(lambda: streamer.state is SessionState.BLIND)
         await eventually(lambda: streamer.state is SessionState.LIVE)
         assert streamer.counts.reconnects == 1
 
 
-async def test_a_loss_of_ib_from_before_the_log_in_is_doubted_after_a_while_too(
-    stream_legs, monkeypatch
-):
-    monkeypatch.setattr(link, "LONG_LOSS_S", 0.5)
-    async with stream_legs() as (sim, streamer, _received):
+async def test_a_loss_of_ib_from_before_the_log_in_is_doubted_after_a_while_too(stream_legs):
+    async with stream_legs(long_loss_s=0.5) as (sim, streamer, _received):
         sim.connectivity("lost")
         await eventually(lambda: streamer.state is SessionState.BLIND)
         await eventually(lambda: streamer.counts.reconnects >= 2)
@@ -144,9 +134,7 @@ async def test_a_loss_of_ib_from_before_the_log_in_is_doubted_after_a_while_too(
         assert "is broken" in streamer.detail
 
 
-async def test_the_delay_grows_with_each_attempt_until_a_connection_is_open(
-    lake, running_streamer, monkeypatch
-):
+async def test_the_delay_grows_with_each_attempt_until_a_connection_is_open(lake, running_streamer):
     failures_seen: list[int] = []
 
     class Remembered(Backoff):
@@ -155,12 +143,11 @@ async def test_the_delay_grows_with_each_attempt_until_a_connection_is_open(
             return 0.01
 
     remembered = Remembered(first_s=0.01, longest_s=0.01)
-    monkeypatch.setattr(link, "RECONNECT", remembered)
     await lake.registry.add_active(**leg(PUT))
 
     async with AsyncExitStack() as gateway:
         sim = await gateway.enter_async_context(simulate())
-        async with running_streamer(sim) as streamer:
+        async with running_streamer(sim, reconnect=remembered) as streamer:
             await eventually(lambda: streamer.state is SessionState.LIVE)
             sim.disconnect()
             await eventually(lambda: streamer.counts.reconnects == 1)
@@ -285,11 +272,9 @@ async def test_values_from_before_a_loss_of_ib_during_the_first_step_are_not_cur
         assert streamer.status()["live_since"] > before
 
 
-async def test_a_gateway_that_hangs_makes_the_stream_blind_until_it_answers(
-    stream_legs, monkeypatch
-):
-    monkeypatch.setattr(connection, "SILENCE_S", 0.3)
-    async with stream_legs(PUT, gateway_timeout_s=0.5) as (sim, streamer, received):
+async def test_a_gateway_that_hangs_makes_the_stream_blind_until_it_answers(stream_legs):
+    stream = stream_legs(PUT, gateway_timeout_s=0.5, gateway_silence_s=0.3)
+    async with stream as (sim, streamer, received):
         sim.pause()
         await eventually(lambda: streamer.state is SessionState.BLIND)
         sim.resume()

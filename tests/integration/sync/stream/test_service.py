@@ -42,14 +42,11 @@ from tests.support.waiting import DEADLINE_S
 LIVE = SessionState.LIVE
 
 
-async def test_a_stop_ends_a_stream_whose_gateway_never_answers_a_request_for_details(
-    lake, monkeypatch
-):
-    monkeypatch.setattr(streamer, "STEP_END_S", 0.1)
+async def test_a_stop_ends_a_stream_whose_gateway_never_answers_a_request_for_details(lake):
     async with simulate() as sim:
         sim.contract_details(PUT)
         await lake.registry.add_active(**leg(PUT))
-        service = Service(lake, settings_for(sim, gateway_timeout_s=300.0))
+        service = Service(lake, settings_for(sim, gateway_timeout_s=300.0, step_end_s=0.1))
         await eventually(lambda: "reqContractDetails" in str(sim.stats()["requests"]))
         await service.end()
         assert service.session.state is SessionState.ENDED
@@ -182,10 +179,9 @@ async def test_a_run_initializes_each_table_once(lake, monkeypatch):
     assert len(initialized) == len(lake.tables)
 
 
-async def test_two_streams_of_one_login_never_both_run(lake, monkeypatch):
-    monkeypatch.setattr(streamer, "LOGIN_WAIT_S", 0.3)
+async def test_two_streams_of_one_login_never_both_run(lake):
     async with simulate() as sim:
-        service = Service(lake, settings_for(sim))
+        service = Service(lake, settings_for(sim, login_wait_s=0.3))
         await service.reaches(LIVE)
         with pytest.raises(LoginOwnedError, match="STREAM"):
             await Service(lake, service.settings, run_id="run-2").task

@@ -5,7 +5,9 @@ import asyncio
 import pytest
 
 from position_sync_dagster.errors import LakeNotWritableError
-from position_sync_dagster.sync.stream.ownership import AGAIN_S, BackgroundWork
+from position_sync_dagster.sync.stream.ownership import BackgroundWork
+
+AGAIN_S = 10.0
 
 
 async def turns():
@@ -14,7 +16,7 @@ async def turns():
 
 
 async def test_work_of_a_kind_is_not_begun_while_it_runs_and_its_end_is_waited_for():
-    work = BackgroundWork(lambda: 0.0)
+    work = BackgroundWork(lambda: 0.0, AGAIN_S)
     may_end = asyncio.Event()
     done = []
 
@@ -37,7 +39,7 @@ async def test_work_of_a_kind_is_not_begun_while_it_runs_and_its_end_is_waited_f
 async def test_after_a_failure_work_pauses_and_an_outage_is_logged_once(error, traced, caplog):
     now = [0.0]
     begun = []
-    work = BackgroundWork(lambda: now[0])
+    work = BackgroundWork(lambda: now[0], AGAIN_S)
 
     async def fail():
         begun.append(now[0])

@@ -14,8 +14,6 @@ from position_sync_dagster.sync.stream.router import (
     CHOOSE_S,
     MANY,
     MAX_LINES_LOGGED,
-    MAX_STREAMED,
-    MOVED_S,
     AccountRefresh,
     FollowedHoldings,
     Routes,
@@ -24,6 +22,8 @@ from tests.support.settings import make_settings
 from tests.support.unowned import unowned_context
 
 KEY = ("DU1", 7)
+MAX_STREAMED = Settings.streamed_pnl_subscriptions
+MOVED_S = int(Settings.moved_interval_s)
 
 
 class Gateway:
@@ -189,9 +189,9 @@ async def test_streamed_holdings_are_followed_up_to_a_bound_also_where_no_other_
 async def test_values_that_moved_are_published_steadily_and_queued_together(routes):
     routes.update({KEY: LegState.MONITORED})
     day = Day(routes, pnl_subscriptions=9)
-    await day.pass_(2 * int(MOVED_S) + 1)
+    await day.pass_(2 * MOVED_S + 1)
     assert day.at("published")[:3] == [0, 4, 8]
-    assert day.at("moved") == [0, int(MOVED_S), 2 * int(MOVED_S)]
+    assert day.at("moved") == [0, MOVED_S, 2 * MOVED_S]
 
 
 async def test_a_value_that_becomes_known_is_queued_when_it_is_published_and_not_a_minute_later(
