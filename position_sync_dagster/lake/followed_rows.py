@@ -32,7 +32,6 @@ NOW = "now"
 # How often a waiting reader looks for a new commit, in seconds.
 POLL_S = 0.5
 
-# A reader that is far behind gets at most this many rows at a time, or one whole commit.
 MOST_ROWS = 100_000
 
 # The order in which rows are given.
@@ -106,17 +105,23 @@ class Place(NamedTuple):
 
 
 class AddedRows:
-    """What was added to one ledger, read once for all followers at the same place."""
+    """What was added to one ledger, read once for all followers at the same place.
 
-    def __init__(self, table: Table) -> None:
+    Args:
+        table: The ledger.
+        most_rows: A follower that is far behind gets at most so many rows, or one whole commit.
+    """
+
+    def __init__(self, table: Table, most_rows: int = MOST_ROWS) -> None:
         self._table = table
+        self._most_rows = most_rows
         # The last two answers of `after`, by the key of the table's content and the place.
         self._answers: dict[object, Added | None] = {}
 
     def after(self, handle: DeltaTable, place: Place) -> Added | None:
         """Return the first rows behind a place; None without any.
 
-        They are at most MOST_ROWS, or one whole commit.
+        They are at most `most_rows`, or one whole commit.
 
         Raises:
             TokenError: As `_check`.
@@ -183,7 +188,7 @@ class AddedRows:
         smallest = f"min.{ADDED}"
         has_later = pl.col(f"max.{ADDED}") > version
         later = files.filter(has_later).sort(smallest)
-        is_within = pl.col("num_records").cum_sum() <= MOST_ROWS
+        is_within = pl.col("num_records").cum_sum() <= self._most_rows
         few = later.filter(is_within).height + 1
         counts = POSITION_UPDATES.empty
         while counts.is_empty():
@@ -194,7 +199,7 @@ class AddedRows:
             counts = rows.group_by(ADDED).len().sort(ADDED).collect()
             few *= 2
 
-        whole_commits = counts.filter(pl.col("len").cum_sum() <= MOST_ROWS)
+        whole_commits = counts.filter(pl.col("len").cum_sum() <= self._most_rows)
         last = whole_commits.get_column(ADDED).max() or counts.item(0, ADDED)
         chosen = rows.filter(pl.col(ADDED) <= last)
         return chosen.sort(ORDER).collect()

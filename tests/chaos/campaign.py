@@ -21,6 +21,7 @@ from position_sync_dagster.errors import LakeError, LeaseLostError, TokenError
 from position_sync_dagster.lake.followed_rows import START
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.durability import ENTRY, LOG, entry_name, versions_of
+from position_sync_dagster.lake.storage.opening import Upkeep
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.money.lake import MoneyLake
 from tests.support.drains import drain_for_ever, drain_later, price_at
@@ -64,7 +65,7 @@ def claim(lake: MoneyLake, random: Random, records: Path) -> None:
 
 def maintain(lake: MoneyLake, random: Random, records: Path) -> None:
     """Merge a few files at a time, write checkpoints, cut the log, vacuum; record how much."""
-    storage.COMPACT_FROM = 4
+    lake = MoneyLake(lake.path, upkeep=Upkeep(compact_from=4))
     with records.open("ab", buffering=0) as out:
         while True:
             for table in lake.tables:

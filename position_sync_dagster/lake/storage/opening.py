@@ -32,14 +32,39 @@ NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_log
 # The name of the lock file; it may be in the folder before the table is.
 WRITER_LOCK = ".turn.lock"
 
-# How long a writer waits for the lock, in seconds; then it continues without the lock.
-FAIR_WAIT_S = 2.0
-
 # Between two attempts to take it, a fraction of what a commit takes.
 LOCK_POLL_S = 0.002
 
-# How long writers go on without the lock after such a wait.
+# How long writers go on without the lock after they waited for it in vain.
 SKIP_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upkeep:
+    """When the writers of a table tidy it, and how long they wait for each other.
+
+    Attributes:
+        lock_wait_s: How long a writer waits for the lock; then it continues without the lock.
+        reopen_after_s: Age at which a handle is opened anew, far below the retention of log and
+            files.
+        checkpoint_every: Versions after which a checkpoint is written: a process that opens the
+            table reads each entry of the log since the checkpoint.
+        clean_every: Versions after which the log is cut.
+        compact_every: Versions after which small files are merged: each file of a snapshot costs
+            every commit some microseconds (a claim takes 10 ms at 50 files, 28 at 1,000), and a
+            reader of an object store a request.
+        compact_from: Small files of one kind are merged when there are this many.
+    """
+
+    lock_wait_s: float = 2.0
+    reopen_after_s: float = 20.0
+    checkpoint_every: int = 10
+    clean_every: int = 100
+    compact_every: int = 200
+    compact_from: int = 32
+
+
+UPKEEP = Upkeep()
 
 OWNER_ONLY = 0o700
 
@@ -85,10 +110,12 @@ class WriterLock:
 
     Args:
         path: The table's folder or URI.
+        wait_s: How long a writer waits for the lock.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, wait_s: float = UPKEEP.lock_wait_s) -> None:
         self._path = path
+        self._wait_s = wait_s
         self._is_remote = object_store.is_remote(path)
         self._skipped_until = 0.0
 
@@ -106,7 +133,7 @@ class WriterLock:
             commit_errors.fail(error, self._path)
 
         try:
-            if not _is_locked(opened):
+            if not _is_locked(opened, self._wait_s):
                 self._skipped_until = time.monotonic() + SKIP_S
             yield
         finally:
@@ -115,9 +142,9 @@ class WriterLock:
             os.close(opened)
 
 
-def _is_locked(opened: int) -> bool:
+def _is_locked(opened: int, wait_s: float) -> bool:
     """Wait for the lock; return whether it was taken in time."""
-    until = time.monotonic() + FAIR_WAIT_S
+    until = time.monotonic() + wait_s
     while time.monotonic() < until:
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -139,9 +166,6 @@ Use = Literal["work", "look"]
 # of its commits gets slower (3.8 to 42 ms after 560).
 REOPEN_EVERY = 10
 
-# Age at which a handle is opened anew, far below the retention of log and files.
-REOPEN_AFTER_S = 20.0
-
 # Version, inode and modification time of an entry of the log: the identity of the table.
 _Entry = tuple[int, int, int]
 
@@ -157,6 +181,7 @@ class TableHandle:
         spec: The schema that the table must have.
         options: Those of the object store.
         use: For what it is opened.
+        upkeep: When it is opened again.
         synced: Which commits of the table are on the disk. It forgets them when the last entry that
             this process saw is another one, or gone: the table was created again or restored, or
             its log was cut.
@@ -170,6 +195,7 @@ class TableHandle:
     spec: schema.TableSpec
     options: Mapping[str, str] | None
     use: Use
+    upkeep: Upkeep
     synced: durability.SyncedCommits
     generation: int = 0
     _handle: DeltaTable | None = None
@@ -236,7 +262,7 @@ class TableHandle:
         self._last_entry = self._entry(version)
 
     def _is_outdated(self, handle: DeltaTable) -> bool:
-        is_aged = time.monotonic() - self._opened_at > REOPEN_AFTER_S
+        is_aged = time.monotonic() - self._opened_at > self.upkeep.reopen_after_s
         is_far = handle.version() - self._opened_version >= REOPEN_EVERY
         # A later release that migrates the table is noticed: opened again, it is refused.
         stored = handle.metadata().configuration.get(schema.VERSION_PROPERTY)

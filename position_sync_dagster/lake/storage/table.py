@@ -36,7 +36,14 @@ from position_sync_dagster import errors
 from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage import commit_errors, durability, object_store
-from position_sync_dagster.lake.storage.opening import NO_HOOKS, TableHandle, Use, WriterLock
+from position_sync_dagster.lake.storage.opening import (
+    NO_HOOKS,
+    UPKEEP,
+    TableHandle,
+    Upkeep,
+    Use,
+    WriterLock,
+)
 
 _PROPERTY = "positionSync.owner."
 
@@ -311,16 +318,6 @@ def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
 
 logger = logging.getLogger(__name__)
 
-# Versions after which a checkpoint is written: a process that opens the table reads each entry of
-# the log since the checkpoint.
-CHECKPOINT_EVERY = 10
-
-CLEAN_EVERY = 100
-# Versions after which small files are merged: each file of a snapshot costs every commit some
-# microseconds (a claim takes 10 ms at 50 files, 28 at 1,000), and a reader of an object store a
-# request.
-COMPACT_EVERY = 200
-
 # Seconds from a snapshot after which a commit is suspect: the log may have been cleaned since.
 SUSPECT_AFTER_S = 300.0
 
@@ -340,6 +337,7 @@ class TableOptions(TypedDict, total=False):
     storage_options: Mapping[str, str] | None
     fsync: bool
     use: Use
+    upkeep: Upkeep
 
 
 class Table:
@@ -349,6 +347,7 @@ class Table:
         path: A folder, absolute or relative to the working directory, or an `s3://` URI.
         fsync: Whether a change is synced to the disk before the call returns (local tables only).
         use: For what the table is opened.
+        upkeep: When it is tidied, and how long its writers wait for each other.
 
     Attributes:
         is_remote: Whether the table lies in an object store.
@@ -362,14 +361,16 @@ class Table:
         storage_options: Mapping[str, str] | None = None,
         fsync: bool = True,
         use: Use = "work",
+        upkeep: Upkeep = UPKEEP,
     ) -> None:
         self.path = object_store.absolute_path(path)
         self.spec = spec
+        self.upkeep = upkeep
         self.options = dict(storage_options) if storage_options else None
         self.is_remote = object_store.is_remote(self.path)
         self._synced = durability.SyncedCommits(Path(self.path), on=fsync and not self.is_remote)
-        self._handle = TableHandle(self.path, spec, self.options, use, self._synced)
-        self._writer_lock = WriterLock(self.path)
+        self._handle = TableHandle(self.path, spec, self.options, use, upkeep, self._synced)
+        self._writer_lock = WriterLock(self.path, upkeep.lock_wait_s)
         self._contention_s = REMOTE_CONTENTION_S if self.is_remote else CONTENTION_S
         self._mutex = RLock()
         self._compaction_due = False
@@ -435,7 +436,8 @@ class Table:
             is_due = self._compaction_due
             self._compaction_due = False
         if is_due and self.is_remote:
-            _merges.submit(_compact, Table(self.path, self.spec, storage_options=self.options))
+            beside = Table(self.path, self.spec, storage_options=self.options, upkeep=self.upkeep)
+            _merges.submit(_compact, beside)
         elif is_due:
             _compact(self)
         return result
@@ -600,17 +602,20 @@ class Table:
                 remedy="Read the table again before going on; the commit may be lost.",
             )
         self._handle.record(version)
-        if version // COMPACT_EVERY != before // COMPACT_EVERY:
+        every = self.upkeep.compact_every
+        if version // every != before // every:
             self._compaction_due = True
 
     def _checkpoint_if_due(self, handle: DeltaTable, before: int) -> None:
         version = handle.version()
-        if version // CHECKPOINT_EVERY == before // CHECKPOINT_EVERY:
+        every = self.upkeep.checkpoint_every
+        if version // every == before // every:
             return
         self._handle.drop()
         try:
             self.checkpoint(handle)
-            if version // CLEAN_EVERY != before // CLEAN_EVERY:
+            every = self.upkeep.clean_every
+            if version // every != before // every:
                 handle.cleanup_metadata()
         except (*commit_errors.STORAGE_ERRORS, errors.LakeError) as error:
             # The commit itself is whole; the next checkpoint or `maintain` makes up for this.
@@ -621,9 +626,6 @@ class Table:
                 commit_errors.to_lake_error(error, self.path),
             )
 
-
-# Small files of one kind are merged when there are this many.
-COMPACT_FROM = 32
 
 WRITER_SMALL_BYTES = 1024 * 1024
 # A file of this size or more is left alone: merging it again would cost more than it saves.
@@ -739,7 +741,8 @@ def _merge_parts(table: Table, small_bytes: int, handle: DeltaTable) -> int:
     size = pl.col("size_bytes").sum()
     sizes = files.group_by(by_part).agg(size, pl.len().alias("files"))
     small = sizes.filter(pl.col("size_bytes") < small_bytes)
-    many = small.filter(pl.len().over("partition.bucket") >= COMPACT_FROM).sort(by_part)
+    is_due = pl.len().over("partition.bucket") >= table.upkeep.compact_from
+    many = small.filter(is_due).sort(by_part)
     if many.is_empty():
         return 0
 
@@ -763,7 +766,7 @@ def _merge_in_order(table: Table, small_bytes: int, handle: DeltaTable) -> int:
     """
     spec = table.spec
     files = data_files(handle)
-    runs = _runs_of_small_files(spec, files, small_bytes)
+    runs = _runs_of_small_files(table, files, small_bytes)
     if runs.is_empty():
         return 0
 
@@ -784,13 +787,12 @@ def _merge_in_order(table: Table, small_bytes: int, handle: DeltaTable) -> int:
     return int(run["files"])
 
 
-def _runs_of_small_files(
-    spec: schema.TableSpec, files: pl.DataFrame, small_bytes: int
-) -> pl.DataFrame:
+def _runs_of_small_files(table: Table, files: pl.DataFrame, small_bytes: int) -> pl.DataFrame:
     """Return the runs of small files that are to be merged: their partition, span and number.
 
     A large file ends a run, and so does the size that one merge may read.
     """
+    spec = table.spec
     first = f"min.{spec.order}"
     last = f"max.{spec.order}"
     keys = [f"partition.{name}" for name in spec.partition_by]
@@ -807,7 +809,7 @@ def _runs_of_small_files(
         pl.col(first).min(), pl.col(last).max(), pl.len().alias("files")
     )
 
-    is_due = pl.col("files") >= COMPACT_FROM
+    is_due = pl.col("files") >= table.upkeep.compact_from
     has_days = bool(keys) and files.schema[keys[0]] == pl.Date
     if has_days and small_bytes == SMALL_BYTES:
         newest_day = pl.lit(files.get_column(keys[0]).max(), pl.Date)

@@ -45,24 +45,34 @@ from position_sync_dagster.sync.stream.parts import PublishedGreeks
 
 logger = logging.getLogger(__name__)
 
-# Seconds between two batches. One is computed beside the stream, in a thread of its own.
-BATCH_S = 25.0
 
-# Seconds between two batches until the first greeks are known; from then on it doubles.
-FIRST_S = 1.0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How often greeks are computed, and what they wait for.
 
-# Seconds between two looks at the prices of underlyings: a value is explained by the price at its
-# time.
-PRICES_S = 0.5
+    Attributes:
+        batch_s: Seconds between two batches. One is computed beside the stream, in a thread of its
+            own.
+        first_s: The same until the first greeks are known; from then on it doubles.
+        prices_s: Seconds between two looks at the prices of underlyings: a value is explained by
+            the price at its time.
+        choose_s: Seconds after which underlyings, sizes and dividends are determined again.
+        look_s: Seconds between two searches for streamed options without greeks of the gateway.
+        greeks_within_s: A gateway that sends greeks does so within a second or two after the first
+            price; after this time it sends none.
+        price_age: A price of the underlying that is older counts only while its session is closed.
+    """
 
-# Seconds after which underlyings, sizes and dividends are determined again.
-CHOOSE_S = 60.0
+    batch_s: float = 25.0
+    first_s: float = 1.0
+    prices_s: float = 0.5
+    choose_s: float = 60.0
+    look_s: float = 5.0
+    greeks_within_s: float = 10.0
+    price_age: timedelta = timedelta(minutes=1)
 
-# Seconds between two searches for streamed options without greeks of the gateway.
-LOOK_S = 5.0
 
-# A gateway that sends greeks does so within a second or two after the first price.
-GREEKS_WITHIN_S = 10.0
+PACE = Pace()
 
 # Decimals to which dividends, as a share of the price, are rounded: further decimals change with
 # each tick.
@@ -107,9 +117,6 @@ def underlying_price(
     return None
 
 
-# A price of the underlying that is older counts only while its session is closed.
-OLD = timedelta(minutes=1)
-
 # How long prices of an underlying are kept: account rows arrive every three minutes.
 KEPT = timedelta(minutes=5)
 
@@ -120,12 +127,14 @@ class AccountGreeks:
 
     Args:
         session_open: Returns whether an underlying trades now, by conid; None: unknown, as open.
+        price_age: As in `Pace`.
 
     Attributes:
         legs: The options, by conid.
     """
 
     session_open: Callable[[int], bool | None]
+    price_age: timedelta = PACE.price_age
 
     def __post_init__(self) -> None:
         self.legs: dict[int, ModelledLeg] = {}
@@ -222,7 +231,7 @@ class AccountGreeks:
         return leg.terms
 
     def _is_old(self, underlying: int, at: datetime, now: datetime) -> bool:
-        return now - at > OLD and self.session_open(underlying) is not False
+        return now - at > self.price_age and self.session_open(underlying) is not False
 
 
 @dataclass(eq=False, repr=False)
@@ -234,6 +243,7 @@ class ModelGreeks:
         lines: Gets the underlyings that need a line.
         published: Gets the greeks.
         dividends: Gets the expected dividends; with None, they are not stored.
+        pace: How often it computes.
     """
 
     context: OwnerContext
@@ -241,6 +251,7 @@ class ModelGreeks:
     lines: StreamLines
     published: PublishedGreeks
     dividends: DividendsTable | None = None
+    pace: Pace = PACE
 
     def __post_init__(self) -> None:
         # None: as many as the allocation grants.
@@ -250,7 +261,9 @@ class ModelGreeks:
         self._look_at = float("-inf")
         self._choose_at = float("-inf")
 
-        self._greeks = AccountGreeks(session_open=self.contracts.session_open)
+        self._greeks = AccountGreeks(
+            session_open=self.contracts.session_open, price_age=self.pace.price_age
+        )
         self._ticks: PendingChanges[int] = PendingChanges()
         self._silent_since: dict[int, float] = {}
         self._silent: frozenset[int] = frozenset()
@@ -279,14 +292,14 @@ class ModelGreeks:
             return
         now = self._monotonic()
         if now >= self._look_at:
-            self._look_at = now + LOOK_S
+            self._look_at = now + self.pace.look_s
             self._look(connection)
         if version != self._routed:
             self._follow(routes)
             self._routed = version
         self._learn(connection)
         if now >= self._choose_at:
-            self._choose_at = now + CHOOSE_S
+            self._choose_at = now + self.pace.choose_s
             await self._choose(connection)
 
     async def run(self, live_connection: Callable[[], GatewayConnection | None]) -> None:
@@ -296,9 +309,10 @@ class ModelGreeks:
             live_connection: Returns the connection, or None while its data do not count.
         """
         due_at = self._monotonic()
-        wait_s = FIRST_S
+        pace = self.pace
+        wait_s = pace.first_s
         while True:
-            await asyncio.sleep(PRICES_S)
+            await asyncio.sleep(pace.prices_s)
             connection = live_connection()
             if connection is None or not self._keys:
                 continue
@@ -306,7 +320,7 @@ class ModelGreeks:
             if self._monotonic() >= due_at:
                 await self._compute(connection)
                 due_at = self._monotonic() + wait_s
-                wait_s = min(BATCH_S, 2 * wait_s) if len(self.published) else FIRST_S
+                wait_s = min(pace.batch_s, 2 * wait_s) if len(self.published) else pace.first_s
 
     def summary(self) -> str | None:
         """Return how many options have computed greeks, and why others have none.
@@ -350,7 +364,8 @@ class ModelGreeks:
                 since[conid] = self._silent_since.get(conid, now)
         self._silent_since = since
 
-        silent = frozenset(conid for conid, at in since.items() if now - at >= GREEKS_WITHIN_S)
+        within_s = self.pace.greeks_within_s
+        silent = frozenset(conid for conid, at in since.items() if now - at >= within_s)
         if silent != self._silent:
             self._silent = silent
             self._routed = None

@@ -17,7 +17,7 @@ from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.lake.position_queue import PositionQueue, SyncQueue
 from position_sync_dagster.lake.queue_transitions import PROMOTE_AFTER_S
-from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage.opening import Upkeep
 from position_sync_dagster.lake.storage.table import maintain
 from tests.support.extent import EVERYTHING
 
@@ -99,7 +99,12 @@ class QueueMachine(RuleBasedStateMachine):
     def opened(self) -> SyncQueue:
         path = Path(self.folder.name) / "q"
         return PositionQueue(
-            path, retry=POLICY, clock=lambda: self.now, new_ids=self.new_ids, fsync=False
+            path,
+            retry=POLICY,
+            clock=lambda: self.now,
+            new_ids=self.new_ids,
+            fsync=False,
+            upkeep=Upkeep(compact_from=3),
         ).sync
 
     def teardown(self) -> None:
@@ -323,11 +328,6 @@ PROFILE = settings(
     phases=[Phase.generate],  # a failure is short enough to read, and shrinking takes minutes
     suppress_health_check=list(HealthCheck),
 )
-
-
-@pytest.fixture(autouse=True)
-def _merge_early(monkeypatch):
-    monkeypatch.setattr(storage, "COMPACT_FROM", 3)
 
 
 class TestQueue(QueueMachine.TestCase):

@@ -8,18 +8,17 @@ from deltalake import DeltaTable
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake.position_queue import PositionQueue
-from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage.opening import UPKEEP
 from position_sync_dagster.money.lake import MoneyLake
 from tests.support.command_line import json_of, run
 from tests.support.queues import claim, newest_entry
 
-FINISHED = 12
+FINISHED = UPKEEP.compact_from
 
 
 @pytest.fixture
-def lake(lake: MoneyLake, monkeypatch: pytest.MonkeyPatch) -> MoneyLake:
+def lake(lake: MoneyLake) -> MoneyLake:
     """Return a lake whose queue has many small commits, and keeps no replaced file."""
-    monkeypatch.setattr(storage, "COMPACT_FROM", FINISHED)
     DeltaTable(lake.queue.table.path).alter.set_table_properties(
         {"delta.deletedFileRetentionDuration": "interval 0 seconds"}
     )

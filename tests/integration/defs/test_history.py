@@ -23,7 +23,7 @@ LONG_AGO = datetime.now(UTC) - timedelta(days=1)
 TABLE = dg.AssetKey("position_queue")
 FOREIGN = dg.AssetKey("of_another_project")
 CHECK = dg.AssetCheckKey(TABLE, "requests_are_answered")
-# Commits that finish one request each: more than `maintenance.COMPACT_FROM`.
+# Commits that finish one request each: more than `Upkeep.compact_from`.
 FINISHED = 35
 
 

@@ -14,6 +14,7 @@ from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import durability, table
+from position_sync_dagster.lake.storage.opening import Upkeep
 from position_sync_dagster.lake.storage.table import maintain
 from position_sync_dagster.settings import Settings
 from tests.support import queues
@@ -84,9 +85,8 @@ def test_a_new_lake_is_there_after_a_loss_of_power_with_all_folders_around_it(tm
     assert queues.rows(Lake(survived).queue) == queues.rows(queue)
 
 
-def test_after_a_loss_of_power_each_acknowledged_commit_is_there(tmp_path, synced, monkeypatch):
-    monkeypatch.setattr(table, "CLEAN_EVERY", 20)
-    queue = PositionQueue(tmp_path / "q")
+def test_after_a_loss_of_power_each_acknowledged_commit_is_there(tmp_path, synced):
+    queue = PositionQueue(tmp_path / "q", upkeep=Upkeep(clean_every=20))
     queue.sync.initialize()
     for step in range(45):
         work(queue, step)

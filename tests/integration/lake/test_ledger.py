@@ -19,8 +19,8 @@ from position_sync_dagster.domain.position_update import (
 from position_sync_dagster.errors import InvalidRequestError, LeaseLostError, TradingModeError
 from position_sync_dagster.lake import position_updates
 from position_sync_dagster.lake.schema import POSITION_UPDATES, new_ids, update_rows
-from position_sync_dagster.lake.storage import opening
 from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage.opening import Upkeep
 from position_sync_dagster.lake.storage.table import Table, maintain, write
 
 
@@ -30,10 +30,10 @@ def ledger(home):
 
 
 @pytest.fixture
-def other(ledger, monkeypatch):
-    """Return the ledger as another process has it open; no writer waits for the other."""
-    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.001)
-    return position_updates.PositionUpdatesTable(ledger.table.path)
+def other(ledger):
+    """Return the ledger as another process has it open, which waits for no other writer."""
+    at_once = Upkeep(lock_wait_s=0.001)
+    return position_updates.PositionUpdatesTable(ledger.table.path, upkeep=at_once)
 
 
 @pytest.mark.in_store
@@ -283,10 +283,9 @@ def test_an_append_that_lost_looks_only_at_what_the_winners_added(
 
 
 @pytest.mark.in_store
-async def test_writers_merge_small_files_from_time_to_time(
-    ledger, make_update, clock, monkeypatch, eventually
-):
-    monkeypatch.setattr(storage, "COMPACT_EVERY", 40)
+async def test_writers_merge_small_files_from_time_to_time(home, make_update, clock, eventually):
+    often = Upkeep(compact_every=40)
+    ledger = position_updates.PositionUpdatesTable(f"{home}/updates", upkeep=often)
     for _ in range(40):
         clock.advance(1)
         ledger.sync.append([make_update(1)])

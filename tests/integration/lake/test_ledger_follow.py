@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.errors import TokenError
 from position_sync_dagster.lake import followed_rows, position_updates
-from position_sync_dagster.lake.followed_rows import NOW, START
+from position_sync_dagster.lake.followed_rows import NOW, START, AddedRows, Follower
 from position_sync_dagster.lake.storage.table import Table, maintain
 from tests.support.queues import newest_entry
 
@@ -82,11 +82,8 @@ def test_rows_come_in_the_order_of_their_commits_whatever_their_times_say(
     assert conids(reader) == [[7, 8, 9, 10]]
 
 
-def test_a_reader_that_is_far_behind_gets_whole_commits_a_few_at_a_time(
-    ledger, make_update, monkeypatch
-):
-    monkeypatch.setattr(followed_rows, "MOST_ROWS", 5)
-    reader = ledger.follow(NOW)
+def test_a_reader_that_is_far_behind_gets_whole_commits_a_few_at_a_time(ledger, make_update):
+    reader = Follower(ledger.table, AddedRows(ledger.table, most_rows=5), ledger._latest, NOW)
     reader.read()
     for first in (10, 20, 30):
         ledger.append([make_update(first + n) for n in range(3)])

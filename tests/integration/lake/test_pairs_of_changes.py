@@ -26,8 +26,8 @@ from position_sync_dagster.domain.reconciliation import Discrepancy, Discrepancy
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.schema import LATEST_POSITIONS
-from position_sync_dagster.lake.storage import opening
 from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage.opening import Upkeep
 from position_sync_dagster.lake.storage.table import Table
 from tests.support.contracts import contract_details
 from tests.support.extent import part_of
@@ -39,6 +39,9 @@ NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 LOGIN = "127.0.0.1:7497"
 # Commits before the pair, and the number of files from which they are merged here.
 FILES = 6
+
+# Small files are merged soon, and no writer waits for the one in the same test.
+UPKEEP = Upkeep(lock_wait_s=0.001, compact_from=FILES)
 
 # In so many others, beside itself, `make test` commits each change.
 INSIDE_OTHERS = 1
@@ -81,9 +84,14 @@ def ids(lake: WholeLake, *conids: int) -> list[str]:
     return rows.filter(pl.col("conid").is_in(conids)).get_column("request_id").to_list()
 
 
+def opened(path: Path | str, **more: Any) -> WholeLake:
+    """Return the lake as another process opens it."""
+    return WholeLake(path, fsync=False, upkeep=UPKEEP, **more)
+
+
 def later(lake: WholeLake) -> WholeLake:
     """Return the lake as a process whose clock is years ahead sees it: every lease is over."""
-    return WholeLake(lake.path, clock=lambda: datetime.now(UTC) + timedelta(days=999), fsync=False)
+    return opened(lake.path, clock=lambda: datetime.now(UTC) + timedelta(days=999))
 
 
 def own(lake: WholeLake, login: str) -> None:
@@ -97,7 +105,7 @@ def end_session(lake: WholeLake, login: str) -> None:
 
 
 def derive(lake: WholeLake, number: int) -> None:
-    table = Table(lake.table_path("latest_positions"), LATEST_POSITIONS)
+    table = Table(lake.table_path("latest_positions"), LATEST_POSITIONS, upkeep=UPKEEP)
     row = dict.fromkeys(LATEST_POSITIONS.columns) | {"account": "DUSIM1", "conid": number}
     derived.replace(table, pl.DataFrame([row], schema=LATEST_POSITIONS.polars))
 
@@ -194,7 +202,7 @@ def changes_of(name: str) -> dict[str, Work]:
 
 def template(path: Path, name: str) -> Path:
     """Fill a table with finished rows in several files, and a few that changes act on."""
-    lake = WholeLake(path, fsync=False)
+    lake = opened(path)
     table_of(lake, name).initialize()
     for number in range(1, FILES + 1):
         FILL[name](lake, number)
@@ -217,7 +225,7 @@ def errors_of(path: Path, *works: Work) -> list[str]:
     errors = []
     for work in works:
         try:
-            work(WholeLake(path, fsync=False))
+            work(opened(path))
         except LakeError as error:
             errors.append(type(error).__name__)
     return errors
@@ -226,7 +234,7 @@ def errors_of(path: Path, *works: Work) -> list[str]:
 def outcome(path: Path, name: str, *works: Work) -> Outcome:
     """Do one work after the other; return their errors and what the table holds then."""
     errors = errors_of(path, *works)
-    table = table_of(WholeLake(path, fsync=False), name)
+    table = table_of(opened(path), name)
     assert not table.rows(columns=list(table.spec.key or table.spec.columns)).is_duplicated().any()
     rows = table.rows()
     if table.spec.key:
@@ -256,8 +264,6 @@ def inside(monkeypatch: pytest.MonkeyPatch, path: Path, name: str, *works: Work)
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_two_changes_at_once_leave_what_one_of_the_two_orders_leaves(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.001)
-    monkeypatch.setattr(storage, "COMPACT_FROM", FILES)
     filled = template(tmp_path / "filled", name)
     changes = changes_of(name)
     copies = iter(range(10_000))

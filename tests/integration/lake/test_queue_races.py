@@ -6,8 +6,9 @@ from pathlib import Path
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
-from position_sync_dagster.lake.storage import opening, table
-from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY, Table, write
+from position_sync_dagster.lake.storage import table
+from position_sync_dagster.lake.storage.opening import UPKEEP, Upkeep
+from position_sync_dagster.lake.storage.table import Table, write
 from tests.support.demo_program import wait_for
 from tests.support.drains import assert_each_ended_once, drain_later
 from tests.support.empty_lakes import put_tables
@@ -60,8 +61,10 @@ def test_racing_inserts_keep_one_live_request_per_position(place):
 
 def test_the_first_inserts_of_two_hosts_at_once_are_one_request(tmp_path, monkeypatch):
     """Both are appends, which conflict with each other by the name of their transaction alone."""
-    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.001)
-    first, other = (PositionQueue(tmp_path / "queue", fsync=False).sync for _ in range(2))
+    at_once = Upkeep(lock_wait_s=0.001)
+    first, other = (
+        PositionQueue(tmp_path / "queue", fsync=False, upkeep=at_once).sync for _ in range(2)
+    )
     first.initialize()
     ids = []
 
@@ -129,6 +132,6 @@ def test_a_lake_that_is_being_written_is_whole_at_each_of_many_examinations(tmp_
     queue = PositionQueue(path / "position_queue").table
     calls = 0
     with workers(*writers):
-        while calls < CALLS or queue.version() <= CHECKPOINT_EVERY:
+        while calls < CALLS or queue.version() <= UPKEEP.checkpoint_every:
             assert not any(map(Table.damage, Lake(path, fsync=False).all_tables))
             calls += 1

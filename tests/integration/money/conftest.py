@@ -4,14 +4,13 @@ import pytest
 
 from position_sync_dagster.money.lake import MoneyLake
 from tests.integration.sync.conftest import (
-    _reconnects_at_once,
     running_streamer,
     stream_legs,
     streaming,
 )
 from tests.support.empty_lakes import put_tables
 
-__all__ = ["_reconnects_at_once", "running_streamer", "stream_legs", "streaming"]
+__all__ = ["running_streamer", "stream_legs", "streaming"]
 
 
 @pytest.fixture

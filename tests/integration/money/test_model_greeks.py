@@ -3,6 +3,7 @@
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -14,10 +15,7 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.position_update import GreeksSource, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
-from position_sync_dagster.gateway import holdings
-from position_sync_dagster.money.risk import model_greeks
-from position_sync_dagster.sync.stream import router
-from position_sync_dagster.sync.stream import streamer as link
+from position_sync_dagster.money.risk.model_greeks import ModelGreeks, Pace
 from position_sync_dagster.sync.stream.contracts import ContractCache
 from tests.support.booked_legs import CALL, PUT, STOCK, A, B
 from tests.support.streams import eventually, published
@@ -34,20 +32,16 @@ COMPUTED = {(A, CALL), (A, PUT), (A, CORN_CALL), (B, CALL), (B, ES_PUT), (B, SPX
 
 
 @pytest.fixture
-def computing(stream_legs, monkeypatch):
+def computing(stream_legs):
     """Stream the small book, at today's prices, with greeks that are computed all the time."""
-    monkeypatch.setattr(router, "PUBLISH_S", 0.1)
-    monkeypatch.setattr(holdings, "FOLLOWED", timedelta(seconds=0.5))
-    monkeypatch.setattr(model_greeks, "PRICES_S", 0.05)
-    monkeypatch.setattr(model_greeks, "BATCH_S", 0.2)
-    monkeypatch.setattr(model_greeks, "FIRST_S", 0.1)
-    monkeypatch.setattr(model_greeks, "CHOOSE_S", 0.5)
 
     @asynccontextmanager
-    async def run(*legs, prepare=None, simulator=None, **settings):
+    async def run(*legs, prepare=None, simulator=None, pace=None, **settings):
         book = replace(load_book("small"), as_of=None, option_market=OptionMarket())
         usual = {"underlying_lines": 10, "account_quiet_s": 0.5, "reserved_lines": 0}
-        usual["greeks"] = model_greeks.ModelGreeks
+        usual |= {"publish_s": 0.1, "followed_s": 0.5}
+        quick = {"prices_s": 0.05, "batch_s": 0.2, "first_s": 0.1, "choose_s": 0.5}
+        usual["greeks"] = partial(ModelGreeks, pace=Pace(**quick | (pace or {})))
         simulator = {"pnl_interval_s": 0.05} | (simulator or {})
         legs = stream_legs(
             *legs, book=book, prepare=prepare, simulator=simulator, rows=False, **usual | settings
@@ -87,10 +81,9 @@ async def test_options_without_a_line_have_the_greeks_of_the_simulators_market(c
 
 
 async def test_ticks_of_underlyings_alone_show_that_a_reported_loss_of_ib_is_over(
-    computing, monkeypatch
+    computing,
 ):
-    monkeypatch.setattr(link, "DATA_DESPITE_LOSS_S", 0.3)
-    async with computing() as (sim, streamer):
+    async with computing(data_despite_loss_s=0.3) as (sim, streamer):
         await eventually(lambda: streamer.underlying_lines == 4)
         sim.connectivity("reported_lost")
         await eventually(lambda: streamer.counts.reconnects == 1)
@@ -140,11 +133,8 @@ async def test_an_underlying_takes_the_line_of_a_leg_so_that_the_legs_without_on
 
 @pytest.mark.parametrize("sent", ["nothing", "zeros"])
 async def test_a_streamed_leg_without_greeks_of_the_gateway_has_computed_ones_until_they_come(
-    computing, lake, monkeypatch, sent
+    computing, lake, sent
 ):
-    monkeypatch.setattr(model_greeks, "LOOK_S", 0.1)
-    monkeypatch.setattr(model_greeks, "GREEKS_WITHIN_S", 0.3)
-
     async def source():
         rows = (await lake.updates.latest()).filter(conid=CALL, account=A, source="STREAM")
         return rows.select("greeks_source", "greeks_method").row(0) if rows.height else (None, None)
@@ -155,7 +145,8 @@ async def test_a_streamed_leg_without_greeks_of_the_gateway_has_computed_ones_un
         else:
             sim.ticking(CALL, ["quote", "mark"])
 
-    async with computing(CALL, prepare=spoil) as (sim, streamer):
+    soon = {"look_s": 0.1, "greeks_within_s": 0.3}
+    async with computing(CALL, prepare=spoil, pace=soon) as (sim, streamer):
         await eventually(lambda: streamer.routes.get((A, CALL)) is LegState.STREAMED)
 
         async def computed():
@@ -177,10 +168,9 @@ async def test_a_streamed_leg_without_greeks_of_the_gateway_has_computed_ones_un
 
 
 async def test_an_underlying_that_stands_still_in_its_session_gives_no_greeks_and_is_named(
-    computing, greeks, monkeypatch
+    computing, greeks
 ):
-    monkeypatch.setattr(model_greeks, "OLD", timedelta(seconds=1))
-    async with computing() as (sim, streamer):
+    async with computing(pace={"price_age": timedelta(seconds=1)}) as (sim, streamer):
         await eventually(lambda: greeks(streamer).keys() >= COMPUTED)
         sim.ticking(STOCK, ["model"])  # a stock has none: nothing comes
         of_stock = {(A, CALL), (A, PUT), (B, CALL)}

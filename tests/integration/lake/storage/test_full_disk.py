@@ -12,7 +12,8 @@ from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.durability import torn_entries
-from position_sync_dagster.lake.storage.table import COMPACT_FROM, maintain
+from position_sync_dagster.lake.storage.opening import UPKEEP
+from position_sync_dagster.lake.storage.table import maintain
 from tests.support.queues import filled_queue, finish_each
 
 
@@ -67,7 +68,7 @@ def test_a_step_on_a_nearly_full_disk_is_done_or_refused_with_the_reason(
     tmp_path, small_disk, capfd, step
 ):
     first = filled_queue(tmp_path / "q", 10)
-    finish_each(first, range(11, COMPACT_FROM + 11))  # as many files as are merged
+    finish_each(first, range(11, UPKEEP.compact_from + 11))  # as many files as are merged
     done: dict[int, bool] = {}
     for free in (0, 8192, 16384, 32768, ROOM):
         path = Path(shutil.copytree(tmp_path / "q", small_disk / "q"))

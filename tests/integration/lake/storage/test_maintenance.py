@@ -15,6 +15,7 @@ from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage.opening import UPKEEP, Upkeep
 from tests.support.queues import finish_each
 from tests.support.whole_lake import WholeLake
 
@@ -27,26 +28,25 @@ def queue(tmp_path: Path) -> PositionQueue:
 
 
 def test_finished_requests_are_merged_and_live_ones_left_alone(queue):
-    ids = finish_each(queue, range(1, storage.COMPACT_FROM + 1))
+    ids = finish_each(queue, range(1, UPKEEP.compact_from + 1))
     queue.sync.insert_many(QueueRequest(conid, "SPY") for conid in range(1000, 1010))
     live = {uri for uri in queue.table.snapshot(DeltaTable.file_uris) if "bucket=live" in uri}
     result = storage.maintain(queue.table)
-    assert result.compacted == storage.COMPACT_FROM
+    assert result.compacted == UPKEEP.compact_from
     assert result.skipped is None
     assert result.files == len(live) + 1
     assert live < set(queue.table.snapshot(DeltaTable.file_uris))
     done = queue.sync.get_batch(priority=None, status=QueueStatus.SUCCESS, limit=100)
     assert {r.request_id for r in done} == set(ids)
-    assert queue.sync.counts()[QueueStatus.SUCCESS] == storage.COMPACT_FROM
+    assert queue.sync.counts()[QueueStatus.SUCCESS] == UPKEEP.compact_from
 
 
 async def test_in_an_object_store_no_change_waits_for_a_merge(store, monkeypatch, eventually):
-    queue = PositionQueue(f"{store.lake()}/q")
+    queue = PositionQueue(f"{store.lake()}/q", upkeep=Upkeep(compact_every=2))
     queue.sync.initialize()
     begun = threading.Event()
     go_on = threading.Event()
     merged = []
-    monkeypatch.setattr("position_sync_dagster.lake.storage.table.COMPACT_EVERY", 2)
 
     def slow(of: storage.Table, _small_bytes: int) -> None:
         begun.set()
@@ -122,6 +122,7 @@ COMMITS = 12
 
 # So many small files are merged, so that it takes fewer commits.
 DUE = COMMITS - 2
+SOON = Upkeep(compact_from=DUE)
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 
@@ -164,9 +165,8 @@ def stored(table: storage.Table) -> tuple[int, int]:
     return len([p for p in folder.rglob("*.parquet") if p not in log]), len(log)
 
 
-def test_no_table_grows_in_files_or_log_over_a_day_of_commits(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "COMPACT_FROM", DUE)
-    lake = WholeLake(tmp_path, fsync=False)
+def test_no_table_grows_in_files_or_log_over_a_day_of_commits(tmp_path):
+    lake = WholeLake(tmp_path, fsync=False, upkeep=SOON)
     lake.initialize_sync()
     for table in lake.all_tables:
         storage.Table(table.path, table.spec).initialize()
@@ -184,7 +184,7 @@ def test_no_table_grows_in_files_or_log_over_a_day_of_commits(tmp_path, monkeypa
     for table in lake.all_tables:
         files, entries = zip(*(afterward[table.spec.name] for afterward in afterwards), strict=True)
         assert max(files) < DUE, table.spec.name
-        assert max(entries) <= 2 * storage.CHECKPOINT_EVERY, table.spec.name
+        assert max(entries) <= 2 * UPKEEP.checkpoint_every, table.spec.name
         rows = 1 if table.spec in WholeLake.derived_specs else HOURS * COMMITS
         assert table.count() == rows, table.spec.name
 
@@ -210,8 +210,9 @@ def test_one_small_file_is_left_of_each_day_that_is_over(tmp_path, spec):
 
 @pytest.mark.parametrize("spec", [schema.POSITION_UPDATES, schema.ACCOUNT_VALUES])
 def test_rows_that_are_appended_meanwhile_do_not_delay_a_merge(tmp_path, spec, monkeypatch):
-    monkeypatch.setattr(storage, "COMPACT_FROM", DUE)
-    table, other = (storage.Table(tmp_path / spec.name, spec, fsync=False) for _ in range(2))
+    table, other = (
+        storage.Table(tmp_path / spec.name, spec, fsync=False, upkeep=SOON) for _ in range(2)
+    )
     table.initialize()
     for number in range(DUE):
         write(table, number)
@@ -234,9 +235,9 @@ def test_rows_that_are_appended_meanwhile_do_not_delay_a_merge(tmp_path, spec, m
     assert len(tries) == 2  # the merge, and the look that found nothing more
 
 
-def test_small_files_behind_some_larger_ones_are_merged(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "COMPACT_FROM", DUE)
-    table = storage.Table(tmp_path / "position_updates", schema.POSITION_UPDATES, fsync=False)
+def test_small_files_behind_some_larger_ones_are_merged(tmp_path):
+    spec = schema.POSITION_UPDATES
+    table = storage.Table(tmp_path / spec.name, spec, fsync=False, upkeep=SOON)
     table.initialize()
     for number in range(2 * DUE):
         row = a_row(number, schema.POSITION_UPDATES)

@@ -19,7 +19,7 @@ from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.schema import BROKER_POSITIONS, POSITION_QUEUE, POSITION_UPDATES
 from position_sync_dagster.lake.storage import durability, opening, table
 from position_sync_dagster.lake.storage.lifecycle_table import Change
-from position_sync_dagster.lake.storage.opening import WriterLock
+from position_sync_dagster.lake.storage.opening import Upkeep, WriterLock
 from tests.support.queues import filled_queue
 
 
@@ -40,19 +40,14 @@ def test_a_disk_that_cannot_sync_is_reported_and_the_change_is_not_made_twice(
     assert counts[QueueStatus.PROCESSING] == 1
 
 
-def no_long_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a writer go on without the lock that another one in the same test holds."""
-    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.01)
-
-
 def test_a_writer_that_never_wins_gives_up_in_bounded_time_and_changes_nothing(
     tmp_path, monkeypatch
 ):
     queue = PositionQueue(tmp_path / "q")
     monkeypatch.setattr(queue.table, "_contention_s", 0.3)
     queue.sync.initialize()
-    rival = PositionQueue(tmp_path / "q")
-    no_long_wait(monkeypatch)
+    # It goes on without the lock that the other one in this test holds.
+    rival = PositionQueue(tmp_path / "q", upkeep=Upkeep(lock_wait_s=0.01))
     conids = iter(range(1, 10_000))
 
     def decide_too_late(snapshot):
@@ -62,18 +57,6 @@ def test_a_writer_that_never_wins_gives_up_in_bounded_time_and_changes_nothing(
     with pytest.raises(CommitContentionError, match="nothing was changed"):
         queue.sync.store.change(decide_too_late, {})
     assert rival.sync.counts()[QueueStatus.PENDING] == next(conids) - 1
-
-
-def test_a_commit_of_a_process_that_was_stopped_for_minutes_is_not_acknowledged(
-    tmp_path, monkeypatch
-):
-    queue = filled_queue(tmp_path / "q", 3)
-    monkeypatch.setattr(table, "SUSPECT_AFTER_S", -1.0)  # as if minutes had passed
-    with pytest.raises(StalledError, match="stopped for minutes"):
-        queue.sync.claim_batch()
-    assert queue.sync.get_batch(None, status=QueueStatus.PROCESSING), "a read is never suspect"
-    monkeypatch.undo()
-    assert queue.sync.insert_many([QueueRequest(9, "SPY")])
 
 
 @pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="a clock of Linux")
@@ -89,11 +72,14 @@ def test_a_commit_during_which_the_machine_slept_is_not_acknowledged(tmp_path, m
     monkeypatch.setattr(table, "time", clocks)
     with pytest.raises(StalledError, match="stopped for minutes"):
         queue.sync.claim_batch()
+    assert queue.sync.get_batch(None, status=QueueStatus.PROCESSING), "a read is never suspect"
+    monkeypatch.undo()
+    assert queue.sync.insert_many([QueueRequest(9, "SPY")])
 
 
 def test_a_change_is_made_although_its_checkpoint_finds_no_free_file(tmp_path, monkeypatch, caplog):
-    queue = filled_queue(tmp_path / "q", 3)
-    monkeypatch.setattr(table, "CHECKPOINT_EVERY", 1)
+    filled_queue(tmp_path / "q", 3)
+    queue = PositionQueue(tmp_path / "q", upkeep=Upkeep(checkpoint_every=1))
     open_file = os.open
     locks = []
 
@@ -181,13 +167,12 @@ LONG_S = 60.0
 
 
 def test_a_writer_waits_until_the_one_before_it_is_done(tmp_path, monkeypatch):
-    monkeypatch.setattr(opening, "FAIR_WAIT_S", LONG_S)
     asked = threading.Event()
     done = threading.Event()
     monkeypatch.setattr(opening.time, "sleep", lambda _seconds: asked.set())
 
     def write() -> None:
-        with WriterLock(str(tmp_path)).fair():
+        with WriterLock(str(tmp_path), LONG_S).fair():
             done.set()
 
     writer = threading.Thread(target=write)
@@ -202,8 +187,7 @@ def test_a_writer_waits_until_the_one_before_it_is_done(tmp_path, monkeypatch):
 def test_a_writer_that_waited_in_vain_does_not_ask_again_soon_and_keeps_no_lock(
     tmp_path, monkeypatch
 ):
-    late = WriterLock(str(tmp_path))
-    monkeypatch.setattr(opening, "FAIR_WAIT_S", 0.01)
+    late = WriterLock(str(tmp_path), 0.01)
     with WriterLock(str(tmp_path)).fair(), late.fair():
         pass
     monkeypatch.setattr(fcntl, "flock", lambda *_: pytest.fail("it asks again"))
@@ -217,13 +201,14 @@ def test_a_writer_that_waited_in_vain_does_not_ask_again_soon_and_keeps_no_lock(
 
 def test_without_file_locks_writers_go_on(tmp_path, monkeypatch):
     """As on NFS and some FUSE mounts."""
-    queue = filled_queue(tmp_path / "q")
+    filled_queue(tmp_path / "q")
+    # Whoever waits for its turn hangs.
+    queue = PositionQueue(tmp_path / "q", upkeep=Upkeep(lock_wait_s=inf))
 
     def refuse(_opened: int, _how: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    monkeypatch.setattr(opening, "FAIR_WAIT_S", inf)  # whoever waits for its turn hangs
     queue.sync.insert(1001, "SPY")
     opened = len(os.listdir("/proc/self/fd"))
     for conid in range(1002, 1006):
