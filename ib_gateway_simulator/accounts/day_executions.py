@@ -94,20 +94,25 @@ class DayExecutions:
         code: str = "",
     ) -> None:
         """Record what led from one row to the next."""
-        quantity = after.quantity - (before.quantity if before else 0.0)
-        paid = (before.cash_today if before else 0.0) - after.cash_today
-        opened = abs(after.quantity) > abs(after.quantity - quantity)
+        held = before.quantity if before else 0.0
+        cash = before.cash_today if before else 0.0
+        realized_before = (before.realized or 0.0) if before else 0.0
+
+        quantity = after.quantity - held
+        paid = cash - after.cash_today
+        price = paid / (quantity * after.contract.multiplier)
+        side = "O" if abs(after.quantity) > abs(held) else "C"
         deal = Deal(
             account=after.account,
             contract=after.contract,
             quantity=quantity,
-            price=round(paid / (quantity * after.contract.multiplier), 6) + 0.0,
-            realized=(after.realized or 0.0) - ((before.realized or 0.0) if before else 0.0),
+            price=round(price, 6) + 0.0,
+            realized=(after.realized or 0.0) - realized_before,
             order=order,
             number=len(self.journal) + 1,
             at=self._now(),
             kind=kind,
-            codes=";".join(filter(None, (code, "O" if opened else "C"))),
+            codes=f"{code};{side}" if code else side,
         )
         self.journal.append(deal)
         if kind == EXECUTED:
@@ -163,20 +168,18 @@ class DayExecutions:
             client.send(messages.error(request.req_id, 322, "Error processing request.-'bP'"))
             return
         for deal in self._deals:
-            client.send(
-                messages.execution(
-                    request.req_id,
-                    deal.contract,
-                    account=deal.account,
-                    execution_id=deal.execution_id,
-                    at=self._written(deal.at),
-                    quantity=deal.quantity,
-                    price=deal.price * deal.contract.price_magnifier,
-                    order=deal.order,
-                )
+            row = messages.execution(
+                request.req_id,
+                deal.contract,
+                account=deal.account,
+                execution_id=deal.execution_id,
+                at=self._written(deal.at),
+                quantity=deal.quantity,
+                price=deal.price * deal.contract.price_magnifier,
+                order=deal.order,
             )
+            client.send(row)
         for deal in self._deals:
             amount, currency = deal.commission
-            row = (deal.execution_id, amount, currency, deal.realized)
-            client.send(messages.commission(*row))
+            client.send(messages.commission(deal.execution_id, amount, currency, deal.realized))
         client.send(messages.executions_end(request.req_id))

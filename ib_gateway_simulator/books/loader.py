@@ -99,19 +99,22 @@ class _Builder:
         self._check_orders({(opening.account, opening.conid) for opening in openings})
         self._check_conids()
 
+        accounts = [Account(**account.model_dump()) for account in part.accounts]
+        orders = [OpeningOrder(**order.model_dump()) for order in part.orders]
+        pins = {entry.conid: Pin(ask=entry.ask, last=entry.last) for entry in part.no_bid}
         market = part.option_market
         return Book(
             name=part.name or self._source.path.stem,
             as_of=part.as_of,
             rate=part.rate,
-            accounts=tuple(Account(**account.model_dump()) for account in part.accounts),
+            accounts=tuple(accounts),
             underlyings=self._underlyings,
             contracts=self._contracts,
             openings=openings,
-            orders=tuple(OpeningOrder(**order.model_dump()) for order in part.orders),
+            orders=tuple(orders),
             campaigns=tuple(self._campaigns()),
             permissions={permission.conid: permission.code for permission in part.permissions},
-            pins={entry.conid: Pin(ask=entry.ask, last=entry.last) for entry in part.no_bid},
+            pins=pins,
             hours=part.hours,
             halted=frozenset(part.halted),
             option_market=None if market is None else OptionMarket(**market.model_dump()),
@@ -189,27 +192,31 @@ class _Builder:
             ex_dividend=date.fromisoformat(part.ex_dividend) if part.ex_dividend else None,
             earnings_move=part.earnings_move,
         )
-        future = part.sec_type is SecType.FUT
-        self._add(
-            (*at, "conid"),
-            part,
-            Contract(
-                conid=part.conid,
-                symbol=part.symbol,
-                sec_type=part.sec_type,
-                underlying=part.symbol,
-                expiry=(part.expiry or "") if future else "",
-                multiplier=part.multiplier if future else 1.0,
-                currency=part.currency,
-                exchange=part.exchange,
-                local_symbol=future_name(part.symbol, part.expiry or "") if future else part.symbol,
-                trading_class=part.symbol,
-                price_magnifier=part.price_magnifier,
-                min_tick=part.min_tick,
-                long_name=part.name or part.symbol,
-                farm=FARMS.get(part.sec_type, DEFAULT_FARM),
-            ),
+        expiry = ""
+        multiplier = 1.0
+        local_symbol = part.symbol
+        if part.sec_type is SecType.FUT:
+            expiry = part.expiry or ""
+            multiplier = part.multiplier
+            local_symbol = future_name(part.symbol, expiry)
+
+        contract = Contract(
+            conid=part.conid,
+            symbol=part.symbol,
+            sec_type=part.sec_type,
+            underlying=part.symbol,
+            expiry=expiry,
+            multiplier=multiplier,
+            currency=part.currency,
+            exchange=part.exchange,
+            local_symbol=local_symbol,
+            trading_class=part.symbol,
+            price_magnifier=part.price_magnifier,
+            min_tick=part.min_tick,
+            long_name=part.name or part.symbol,
+            farm=FARMS.get(part.sec_type, DEFAULT_FARM),
         )
+        self._add((*at, "conid"), part, contract)
 
     def _add_contract(self, at: Location, part: ContractPart) -> None:
         underlying = self._underlying((*at, "underlying"), part.underlying)
@@ -217,28 +224,28 @@ class _Builder:
             raise self._error(at, f"a {part.sec_type} needs an expiry", "add expiry: YYYYMMDD")
         if part.sec_type in OPTIONS and (part.strike is None or part.right is None):
             raise self._error(at, f"a {part.sec_type} needs strike and right", "add both")
-        exchange = part.exchange or (
-            "AMEX" if part.sec_type is SecType.OPT else underlying.exchange
+        usual_exchange = underlying.exchange
+        usual_multiplier = 1.0
+        if part.sec_type is SecType.OPT:
+            usual_exchange = "AMEX"
+            usual_multiplier = 100.0
+
+        contract = derived_contract(
+            part.conid,
+            underlying,
+            part.sec_type,
+            expiry=part.expiry or "",
+            strike=part.strike or 0.0,
+            right=part.right or "",
+            multiplier=part.multiplier or usual_multiplier,
+            exchange=part.exchange or usual_exchange,
+            currency=part.currency or underlying.currency,
+            trading_class=part.trading_class or underlying.symbol,
+            local_symbol=part.local_symbol or "",
+            price_magnifier=part.price_magnifier,
+            min_tick=part.min_tick,
         )
-        self._add(
-            (*at, "conid"),
-            part,
-            derived_contract(
-                part.conid,
-                underlying,
-                part.sec_type,
-                expiry=part.expiry or "",
-                strike=part.strike or 0.0,
-                right=part.right or "",
-                multiplier=part.multiplier or (100.0 if part.sec_type is SecType.OPT else 1.0),
-                exchange=exchange,
-                currency=part.currency or underlying.currency,
-                trading_class=part.trading_class or underlying.symbol,
-                local_symbol=part.local_symbol or "",
-                price_magnifier=part.price_magnifier,
-                min_tick=part.min_tick,
-            ),
-        )
+        self._add((*at, "conid"), part, contract)
 
     def _add_chain(self, at: Location, part: ChainPart) -> None:
         underlying = self._underlying((*at, "underlying"), part.underlying)
@@ -255,25 +262,22 @@ class _Builder:
             "AMEX" if part.sec_type is SecType.OPT else underlying.exchange
         )
         for offset, (expiry, strike, right) in enumerate(legs):
-            self._add(
-                (*at, "first_conid"),
-                part,
-                derived_contract(
-                    part.first_conid + offset,
-                    underlying,
-                    part.sec_type,
-                    expiry=expiry,
-                    strike=strike,
-                    right=right,
-                    multiplier=part.multiplier,
-                    exchange=exchange,
-                    currency=underlying.currency,
-                    trading_class=part.trading_class or underlying.symbol,
-                    local_symbol="",
-                    price_magnifier=part.price_magnifier,
-                    min_tick=part.min_tick,
-                ),
+            contract = derived_contract(
+                part.first_conid + offset,
+                underlying,
+                part.sec_type,
+                expiry=expiry,
+                strike=strike,
+                right=right,
+                multiplier=part.multiplier,
+                exchange=exchange,
+                currency=underlying.currency,
+                trading_class=part.trading_class or underlying.symbol,
+                local_symbol="",
+                price_magnifier=part.price_magnifier,
+                min_tick=part.min_tick,
             )
+            self._add((*at, "first_conid"), part, contract)
         self._chains[part.name] = [part.first_conid + offset for offset in range(len(legs))]
 
     def _underlying(self, location: Location, symbol: str) -> Underlying:

@@ -49,28 +49,31 @@ class Stats:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the counts for JSON."""
+        by_client = {
+            str(client): {"now": self.now[client], "total": total}
+            for client, total in sorted(self.total.items())
+        }
+        connections = {
+            "now": self.now.total(),
+            "peak": self.peak,
+            "total": self.total.total(),
+            "by_client": by_client,
+            "sockets": self.sockets,
+        }
+        requests = {
+            str(client): dict(sorted(counts.items()))
+            for client, counts in sorted(self.requests.items())
+        }
+        sent = {NAMES.get(kind, kind): count for kind, count in sorted(self.sent.items())}
+        orders = [
+            {"client_id": order.client_id, "name": order.name, "fields": list(order.fields)}
+            for order in self.orders
+        ]
         return {
-            "connections": {
-                "now": self.now.total(),
-                "peak": self.peak,
-                "total": self.total.total(),
-                "by_client": {
-                    str(client): {"now": self.now[client], "total": total}
-                    for client, total in sorted(self.total.items())
-                },
-                "sockets": self.sockets,
-            },
-            "requests": {
-                str(client): dict(sorted(counts.items()))
-                for client, counts in sorted(self.requests.items())
-            },
-            "messages_sent": {
-                NAMES.get(type_id, type_id): count for type_id, count in sorted(self.sent.items())
-            },
-            "orders_received": [
-                {"client_id": order.client_id, "name": order.name, "fields": list(order.fields)}
-                for order in self.orders
-            ],
+            "connections": connections,
+            "requests": requests,
+            "messages_sent": sent,
+            "orders_received": orders,
             "refused": dict(self.refused),
             "rate_violations": self.rate_violations,
         }

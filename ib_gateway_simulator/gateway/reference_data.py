@@ -105,35 +105,27 @@ class ReferenceDataService:
                     key = (exchange, contract.trading_class, contract.multiplier_text)
                     chains.setdefault(key, []).append(contract)
         for (exchange, trading_class, multiplier), contracts in chains.items():
-            client.send(
-                contract_messages.option_chain(
-                    request.req_id,
-                    exchange=exchange,
-                    under_conid=under_conid,
-                    trading_class=trading_class,
-                    multiplier=multiplier,
-                    expiries=sorted({contract.expiry for contract in contracts}),
-                    strikes=[f"{strike:g}" for strike in sorted({c.strike for c in contracts})],
-                )
+            expiries = {contract.expiry for contract in contracts}
+            strikes = {contract.strike for contract in contracts}
+            row = contract_messages.option_chain(
+                request.req_id,
+                exchange=exchange,
+                under_conid=under_conid,
+                trading_class=trading_class,
+                multiplier=multiplier,
+                expiries=sorted(expiries),
+                strikes=[f"{strike:g}" for strike in sorted(strikes)],
             )
+            client.send(row)
         client.send(contract_messages.option_chain_end(request.req_id))
 
     def matching_symbols(self, client: ClientConnection, request: Request) -> None:
         """Answer reqMatchingSymbols with the underlyings whose symbol starts with the pattern."""
         pattern = request.text.upper()
-        samples = [
-            (
-                str(under.conid),
-                under.symbol,
-                under.sec_type.value,
-                under.exchange,
-                under.currency,
-                "1",
-                "OPT",
-                under.name,
-                "",
-            )
-            for under in self._book.underlyings.values()
-            if under.symbol.startswith(pattern)
-        ]
+        samples = []
+        for under in self._book.underlyings.values():
+            if under.symbol.startswith(pattern):
+                of_symbol = (str(under.conid), under.symbol, under.sec_type.value)
+                of_venue = (under.exchange, under.currency)
+                samples.append((*of_symbol, *of_venue, "1", "OPT", under.name, ""))
         client.send(contract_messages.symbol_samples(request.req_id, samples))

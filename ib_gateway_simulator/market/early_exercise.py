@@ -101,13 +101,17 @@ class EarlyExercise:
             return replace(
                 european, price=exercised, delta=self._side, gamma=0.0, vega=0.0, theta=0.0
             )
+        delta = strike / spot * added.slope
+        gamma = strike / spot**2 * (added.curvature - added.slope)
+        vega = strike * added.by_volatility / 100
+        theta = strike * added.by_time / DAYS_PER_YEAR
         return replace(
             european,
             price=price,
-            delta=european.delta + strike / spot * added.slope,
-            gamma=european.gamma + strike / spot**2 * (added.curvature - added.slope),
-            vega=european.vega + strike * added.by_volatility / 100,
-            theta=european.theta + strike * added.by_time / DAYS_PER_YEAR,
+            delta=european.delta + delta,
+            gamma=european.gamma + gamma,
+            vega=european.vega + vega,
+            theta=european.theta + theta,
         )
 
     def addition(self, moneyness: float, volatility: float) -> Addition:
@@ -141,12 +145,14 @@ class EarlyExercise:
         first_order = c - a
         two = 2 * a - 5 * b + 4 * c - d
         three = 3 * (b - c) + d - a
-        return (
-            b + 0.5 * x * (first_order + x * (two + x * three)),
-            0.5 * (first_order + x * (2 * two + 3 * x * three)) / step,
-            ((1 - x) * (a - 2 * b + c) + x * (b - 2 * c + d)) / step**2,
-            (1 - x) * by_time[node] + x * by_time[node + 1],
-        )
+        value = b + 0.5 * x * (first_order + x * (two + x * three))
+        slope = 0.5 * (first_order + x * (2 * two + 3 * x * three)) / step
+
+        bent_at_b = a - 2 * b + c
+        bent_at_c = b - 2 * c + d
+        curvature = ((1 - x) * bent_at_b + x * bent_at_c) / step**2
+        change = (1 - x) * by_time[node] + x * by_time[node + 1]
+        return value, slope, curvature, change
 
     def _tree(self, volatility: float) -> _Tree:
         """Return the American less the European values, both of one tree, at the first layer."""
@@ -155,9 +161,7 @@ class EarlyExercise:
         reach = math.ceil(WIDTH * math.sqrt(STEPS / 3))
         tilt = (self._carry - volatility**2 / 2) * math.sqrt(length / 12) / volatility
         discount = math.exp(-self._rate * length)
-        up = discount * (1 / 6 + tilt)
-        level = discount * 2 / 3
-        down = discount * (1 / 6 - tilt)
+        weights = (discount * (1 / 6 - tilt), discount * 2 / 3, discount * (1 / 6 + tilt))
         spots = [math.exp(node * step) for node in range(-reach, reach + 1)]
         american = european = self._exercised(spots, STEPS)
         later: list[float] = []
@@ -165,31 +169,32 @@ class EarlyExercise:
         for layer in reversed(range(STEPS)):
             time_left = (STEPS - layer) * length
             forward = self._kept[-1] * math.exp(self._carry * time_left)
+            to_end = math.exp(-self._rate * time_left)
             ends = [
-                math.exp(-self._rate * time_left) * max(0.0, self._side * (spot * forward - 1))
+                to_end * max(0.0, self._side * (spot * forward - 1))
                 for spot in (spots[0], spots[-1])
             ]
-            european = [
-                down * one + level * two + up * three
-                for one, two, three in zip(european, european[1:], european[2:], strict=False)
-            ]
-            european = [ends[0], *european, ends[1]]
-            american = [
-                down * one + level * two + up * three
-                for one, two, three in zip(american, american[1:], american[2:], strict=False)
-            ]
-            american = [
-                held if held > exercised else exercised
-                for held, exercised in zip(
-                    [ends[0], *american, ends[1]], self._exercised(spots, layer), strict=True
-                )
-            ]
+            european = self._held(european, weights, ends)
+            held = self._held(american, weights, ends)
+            american = list(map(max, held, self._exercised(spots, layer)))
             if layer == 2:
                 later = [one - two for one, two in zip(american, european, strict=True)]
 
         values = [one - two for one, two in zip(american, european, strict=True)]
         by_time = [(b - a) / (2 * length) for a, b in zip(values, later, strict=True)]
         return _Tree(step, values, by_time)
+
+    @staticmethod
+    def _held(
+        later: list[float], weights: tuple[float, float, float], ends: list[float]
+    ) -> list[float]:
+        """Return what holding on is worth at each node of a layer, from the layer after it."""
+        down, level, up = weights
+        inner = [
+            down * lower + level * same + up * higher
+            for lower, same, higher in zip(later, later[1:], later[2:], strict=False)
+        ]
+        return [ends[0], *inner, ends[1]]
 
     def _exercised(self, spots: list[float], layer: int) -> list[float]:
         kept = self._kept[layer]

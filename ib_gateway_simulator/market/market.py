@@ -231,7 +231,7 @@ class Market:
 
         noise = mix(self._seed, contract.conid, self.steps)
         trade = self._last_trade(contract, walk, fair)
-        volume = mix(self._seed, contract.conid) % 500 + trade.step // TRADE_EVERY
+        traded_before = mix(self._seed, contract.conid) % 500
         quote = Quote(
             bid=bid,
             ask=ask,
@@ -240,7 +240,7 @@ class Market:
             bid_size=noise % 90 + 1,
             ask_size=(noise >> 8) % 90 + 1,
             last_size=mix(contract.conid, trade.step) % 9 + 1,
-            volume=volume,
+            volume=traded_before + trade.step // TRADE_EVERY,
             open=day.open,
             close=day.close,
             greeks=None if theory is None else theory.in_unit(model_unit),
@@ -380,9 +380,11 @@ class Market:
             close_price = at_close * contract.price_magnifier
             share = OPTION_SPREAD if contract.is_option else STOCK_SPREAD
             tick = contract.min_tick
-            day = self._days[contract.conid] = _Day(
+            close_on_tick = round_to(close_price, tick, up=False)
+            day = _Day(
                 half_spread=max(open_price * share / 2, tick / 2),
                 open=round_to(open_price, tick, up=False),
-                close=max(round_to(close_price, tick, up=False), self._least_mark(contract)),
+                close=max(close_on_tick, self._least_mark(contract)),
             )
+            self._days[contract.conid] = day
         return day

@@ -80,25 +80,26 @@ def black_scholes(
     discount = math.exp(-rate * years)
     growth = kept * math.exp((carry - rate) * years)
     root = volatility * math.sqrt(years)
-    d1 = (math.log(kept * spot / strike) + (carry + 0.5 * volatility**2) * years) / root
+    drift = (carry + 0.5 * volatility**2) * years
+    d1 = (math.log(kept * spot / strike) + drift) / root
     d2 = d1 - root
 
     density = math.exp(-0.5 * d1 * d1) / _SQRT_2PI
     side = 1.0 if call else -1.0
     n1 = _cdf(side * d1)
     n2 = _cdf(side * d2)
-    price = side * (spot * growth * n1 - strike * discount * n2)
-    decay = (
-        -spot * growth * density * volatility / (2 * math.sqrt(years))
-        - side * (carry - rate) * spot * growth * n1
-        - side * rate * strike * discount * n2
-    )
+    forward = spot * growth
+    price = side * (forward * n1 - strike * discount * n2)
+    of_volatility = forward * density * volatility / (2 * math.sqrt(years))
+    of_carry = side * (carry - rate) * forward * n1
+    of_rate = side * rate * strike * discount * n2
+    decay = -of_volatility - of_carry - of_rate
     return Greeks(
         implied_vol=volatility,
         price=max(price, 0.0),
         delta=side * growth * n1,
         gamma=growth * density / (spot * root),
-        vega=spot * growth * density * math.sqrt(years) / 100,
+        vega=forward * density * math.sqrt(years) / 100,
         theta=decay / DAYS_PER_YEAR,
         pv_dividend=spot * (1 - kept),
     )

@@ -69,12 +69,17 @@ _QUOTE_TYPES = {
 def is_of(kinds: Collection[Kind], fields: Fields) -> bool:
     """Return whether a tick is of one of these kinds; "quote": its prices and sizes."""
     message = fields[0]
-    of_field: set[Kind] = {"model"} if message == "21" else {"size"} if message == "2" else set()
-    if message in {"1", "2"}:
-        tick_type = fields[3]
-        of_field |= {"quote"} if tick_type in _QUOTE_TYPES else set()
-        of_field |= {"mark"} if tick_type == str(MARK_PRICE) else set()
-    return not of_field.isdisjoint(kinds)
+    if message == "21":
+        return "model" in kinds
+    if message not in ("1", "2"):
+        return False
+
+    tick_type = fields[3]
+    if message == "2" and "size" in kinds:
+        return True
+    if tick_type == str(MARK_PRICE):
+        return "mark" in kinds
+    return tick_type in _QUOTE_TYPES and "quote" in kinds
 
 
 def dividends(

@@ -102,6 +102,10 @@ class Contract:
         return venues if self.exchange in venues else (*venues, self.exchange)
 
 
+# Other ways in which clients write the right of an option, or that there is none.
+RIGHTS = {"CALL": "C", "PUT": "P", "0": "", "?": ""}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContractQuery:
     """The contract fields of a request; empty and zero mean "any"."""
@@ -126,21 +130,24 @@ class ContractQuery:
         """
         if self.conid:
             return contract.conid == self.conid
-        right = {"CALL": "C", "PUT": "P", "0": "", "?": ""}.get(
-            self.right.upper(), self.right.upper()
+        if not self.symbol and not self.local_symbol:
+            return False
+        if not contract.expiry.startswith(self.expiry.split(" ")[0]):
+            return False
+
+        right = self.right.upper()
+        local_symbol = contract.local_symbol.replace(" ", "")
+        wanted_and_found = (
+            (self.symbol, contract.symbol),
+            (self.local_symbol.replace(" ", ""), local_symbol),
+            (self.sec_type, contract.sec_type),
+            (self.strike, contract.strike),
+            (RIGHTS.get(right, right), contract.right),
+            (self.multiplier, contract.multiplier_text),
+            (self.currency, contract.currency),
+            (self.trading_class, contract.trading_class),
         )
-        return (
-            bool(self.symbol or self.local_symbol)
-            and self.symbol in ("", contract.symbol)
-            and self.local_symbol.replace(" ", "") in ("", contract.local_symbol.replace(" ", ""))
-            and self.sec_type in ("", contract.sec_type)
-            and contract.expiry.startswith(self.expiry.split(" ")[0])
-            and self.strike in (0.0, contract.strike)
-            and right in ("", contract.right)
-            and self.multiplier in ("", contract.multiplier_text)
-            and self.currency in ("", contract.currency)
-            and self.trading_class in ("", contract.trading_class)
-        )
+        return all(not wanted or wanted == found for wanted, found in wanted_and_found)
 
     def find(self, contracts: Iterable[Contract]) -> list[Contract]:
         """Return the contracts that match, in their order."""

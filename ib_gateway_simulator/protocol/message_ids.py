@@ -2,46 +2,54 @@
 
 from __future__ import annotations
 
-NAMES = {
-    "1": "tickPrice",
-    "2": "tickSize",
-    "4": "error",
-    "6": "updateAccountValue",
-    "7": "updatePortfolio",
-    "8": "updateAccountTime",
-    "9": "nextValidId",
-    "10": "contractDetails",
-    "15": "managedAccounts",
-    "21": "tickOptionComputation",
-    "45": "tickGeneric",
-    "46": "tickString",
-    "49": "currentTime",
-    "52": "contractDetailsEnd",
-    "53": "openOrderEnd",
-    "54": "accountDownloadEnd",
-    "55": "execDetailsEnd",
-    "57": "tickSnapshotEnd",
-    "58": "marketDataType",
-    "61": "position",
-    "62": "positionEnd",
-    "63": "accountSummary",
-    "64": "accountSummaryEnd",
-    "71": "positionMulti",
-    "72": "positionMultiEnd",
-    "73": "accountUpdateMulti",
-    "74": "accountUpdateMultiEnd",
-    "75": "securityDefinitionOptionParameter",
-    "76": "securityDefinitionOptionParameterEnd",
-    "77": "softDollarTiers",
-    "78": "familyCodes",
-    "79": "symbolSamples",
-    "80": "mktDepthExchanges",
-    "81": "tickReqParams",
-    "82": "smartComponents",
-    "85": "newsProviders",
-    "93": "marketRule",
-    "94": "pnl",
-    "95": "pnlSingle",
-    "102": "completedOrdersEnd",
-    "107": "userInfo",
-}
+from enum import IntEnum
+
+
+class MessageType(IntEnum):
+    """The messages, by the id with which they begin."""
+
+    tickPrice = 1
+    tickSize = 2
+    error = 4
+    updateAccountValue = 6
+    updatePortfolio = 7
+    updateAccountTime = 8
+    nextValidId = 9
+    contractDetails = 10
+    managedAccounts = 15
+    tickOptionComputation = 21
+    tickGeneric = 45
+    tickString = 46
+    currentTime = 49
+    contractDetailsEnd = 52
+    openOrderEnd = 53
+    accountDownloadEnd = 54
+    execDetailsEnd = 55
+    tickSnapshotEnd = 57
+    marketDataType = 58
+    position = 61
+    positionEnd = 62
+    accountSummary = 63
+    accountSummaryEnd = 64
+    positionMulti = 71
+    positionMultiEnd = 72
+    accountUpdateMulti = 73
+    accountUpdateMultiEnd = 74
+    securityDefinitionOptionParameter = 75
+    securityDefinitionOptionParameterEnd = 76
+    softDollarTiers = 77
+    familyCodes = 78
+    symbolSamples = 79
+    mktDepthExchanges = 80
+    tickReqParams = 81
+    smartComponents = 82
+    newsProviders = 85
+    marketRule = 93
+    pnl = 94
+    pnlSingle = 95
+    completedOrdersEnd = 102
+    userInfo = 107
+
+
+# By the id as messages have it.
+NAMES = {str(message.value): message.name for message in MessageType}

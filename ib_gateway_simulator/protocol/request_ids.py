@@ -2,88 +2,95 @@
 
 from __future__ import annotations
 
-NAMES = {
-    1: "reqMktData",
-    2: "cancelMktData",
-    3: "placeOrder",
-    4: "cancelOrder",
-    5: "reqOpenOrders",
-    6: "reqAccountUpdates",
-    7: "reqExecutions",
-    8: "reqIds",
-    9: "reqContractDetails",
-    10: "reqMktDepth",
-    11: "cancelMktDepth",
-    12: "reqNewsBulletins",
-    13: "cancelNewsBulletins",
-    14: "setServerLogLevel",
-    15: "reqAutoOpenOrders",
-    16: "reqAllOpenOrders",
-    17: "reqManagedAccts",
-    18: "requestFA",
-    19: "replaceFA",
-    20: "reqHistoricalData",
-    21: "exerciseOptions",
-    22: "reqScannerSubscription",
-    23: "cancelScannerSubscription",
-    24: "reqScannerParameters",
-    25: "cancelHistoricalData",
-    49: "reqCurrentTime",
-    50: "reqRealTimeBars",
-    51: "cancelRealTimeBars",
-    52: "reqFundamentalData",
-    53: "cancelFundamentalData",
-    54: "calculateImpliedVolatility",
-    55: "calculateOptionPrice",
-    56: "cancelCalculateImpliedVolatility",
-    57: "cancelCalculateOptionPrice",
-    58: "reqGlobalCancel",
-    59: "reqMarketDataType",
-    61: "reqPositions",
-    62: "reqAccountSummary",
-    63: "cancelAccountSummary",
-    64: "cancelPositions",
-    65: "verifyRequest",
-    66: "verifyMessage",
-    67: "queryDisplayGroups",
-    68: "subscribeToGroupEvents",
-    69: "updateDisplayGroup",
-    70: "unsubscribeFromGroupEvents",
-    71: "startApi",
-    72: "verifyAndAuthRequest",
-    73: "verifyAndAuthMessage",
-    74: "reqPositionsMulti",
-    75: "cancelPositionsMulti",
-    76: "reqAccountUpdatesMulti",
-    77: "cancelAccountUpdatesMulti",
-    78: "reqSecDefOptParams",
-    79: "reqSoftDollarTiers",
-    80: "reqFamilyCodes",
-    81: "reqMatchingSymbols",
-    82: "reqMktDepthExchanges",
-    83: "reqSmartComponents",
-    84: "reqNewsArticle",
-    85: "reqNewsProviders",
-    86: "reqHistoricalNews",
-    87: "reqHeadTimeStamp",
-    88: "reqHistogramData",
-    89: "cancelHistogramData",
-    90: "cancelHeadTimeStamp",
-    91: "reqMarketRule",
-    92: "reqPnL",
-    93: "cancelPnL",
-    94: "reqPnLSingle",
-    95: "cancelPnLSingle",
-    96: "reqHistoricalTicks",
-    97: "reqTickByTickData",
-    98: "cancelTickByTickData",
-    99: "reqCompletedOrders",
-    100: "reqWshMetaData",
-    101: "cancelWshMetaData",
-    102: "reqWshEventData",
-    103: "cancelWshEventData",
-    104: "reqUserInfo",
-}
+from enum import IntEnum
+
+
+class RequestType(IntEnum):
+    """The requests, by the id with which their messages begin."""
+
+    reqMktData = 1
+    cancelMktData = 2
+    placeOrder = 3
+    cancelOrder = 4
+    reqOpenOrders = 5
+    reqAccountUpdates = 6
+    reqExecutions = 7
+    reqIds = 8
+    reqContractDetails = 9
+    reqMktDepth = 10
+    cancelMktDepth = 11
+    reqNewsBulletins = 12
+    cancelNewsBulletins = 13
+    setServerLogLevel = 14
+    reqAutoOpenOrders = 15
+    reqAllOpenOrders = 16
+    reqManagedAccts = 17
+    requestFA = 18
+    replaceFA = 19
+    reqHistoricalData = 20
+    exerciseOptions = 21
+    reqScannerSubscription = 22
+    cancelScannerSubscription = 23
+    reqScannerParameters = 24
+    cancelHistoricalData = 25
+    reqCurrentTime = 49
+    reqRealTimeBars = 50
+    cancelRealTimeBars = 51
+    reqFundamentalData = 52
+    cancelFundamentalData = 53
+    calculateImpliedVolatility = 54
+    calculateOptionPrice = 55
+    cancelCalculateImpliedVolatility = 56
+    cancelCalculateOptionPrice = 57
+    reqGlobalCancel = 58
+    reqMarketDataType = 59
+    reqPositions = 61
+    reqAccountSummary = 62
+    cancelAccountSummary = 63
+    cancelPositions = 64
+    verifyRequest = 65
+    verifyMessage = 66
+    queryDisplayGroups = 67
+    subscribeToGroupEvents = 68
+    updateDisplayGroup = 69
+    unsubscribeFromGroupEvents = 70
+    startApi = 71
+    verifyAndAuthRequest = 72
+    verifyAndAuthMessage = 73
+    reqPositionsMulti = 74
+    cancelPositionsMulti = 75
+    reqAccountUpdatesMulti = 76
+    cancelAccountUpdatesMulti = 77
+    reqSecDefOptParams = 78
+    reqSoftDollarTiers = 79
+    reqFamilyCodes = 80
+    reqMatchingSymbols = 81
+    reqMktDepthExchanges = 82
+    reqSmartComponents = 83
+    reqNewsArticle = 84
+    reqNewsProviders = 85
+    reqHistoricalNews = 86
+    reqHeadTimeStamp = 87
+    reqHistogramData = 88
+    cancelHistogramData = 89
+    cancelHeadTimeStamp = 90
+    reqMarketRule = 91
+    reqPnL = 92
+    cancelPnL = 93
+    reqPnLSingle = 94
+    cancelPnLSingle = 95
+    reqHistoricalTicks = 96
+    reqTickByTickData = 97
+    cancelTickByTickData = 98
+    reqCompletedOrders = 99
+    reqWshMetaData = 100
+    cancelWshMetaData = 101
+    reqWshEventData = 102
+    cancelWshEventData = 103
+    reqUserInfo = 104
+
+
+NAMES = {request.value: request.name for request in RequestType}
 
 # The requests that change orders; a simulated login is read-only and refuses them.
 ORDER_REQUESTS = frozenset({"placeOrder", "cancelOrder", "exerciseOptions", "reqGlobalCancel"})
