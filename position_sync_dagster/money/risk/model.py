@@ -623,16 +623,15 @@ def _addition(
     def expected(after: Array) -> Array:
         """Return the expected values one step before, discounted."""
         before = after * discount  # right at the edges, where the value is a line
-        above = after[:, 2:]
-        below = after[:, :-2]
-        from_sides = rise * above + fall * below
         inner = before[:, 1:-1]
-        before[:, 1:-1] = 2 / 3 * inner + from_sides
+        inner *= 2 / 3
+        inner += rise * after[:, 2:]
+        inner += fall * after[:, :-2]
         return before
 
     for layer in reversed(range(steps)):
-        on_nodes = signed_nodes * _column(spot_of_forward[:, layer])
-        worth = on_nodes + _column(constants[:, layer])
+        worth = signed_nodes * _column(spot_of_forward[:, layer])
+        worth += _column(constants[:, layer])
         european = expected(european)
         american = np.maximum(expected(american), worth)
     is_exercised = (american <= worth) & (worth > 0)
