@@ -26,7 +26,7 @@ from position_sync_dagster.lake.strategy_registry import (
 )
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.explain_closes import BEFORE, IS_CLOSE, WINDOW
-from position_sync_dagster.money.strategies.rolls import Roll, UnclearRoll, rolls_of
+from position_sync_dagster.money.strategies.rolls import Roll, rolls_of
 from position_sync_dagster.money.strategies.rules import Rule, legs_of_rules
 from position_sync_dagster.money.strategies.strategies_file import (
     RuledFile,
@@ -53,10 +53,9 @@ class LegChange:
 
     def __str__(self) -> str:
         """Return the change as a line."""
-        roll = self.roll
-        opened = f"{roll.opened_name} (conid {self.after.conid})"
-        closed = f"{roll.quantity:+g} {roll.closed_name}"
-        at = f"{roll.at:%Y-%m-%d %H:%M:%S} UTC"
+        opened = f"{contract_name(self.after)} (conid {self.after.conid})"
+        closed = f"{self.roll.quantity:+g} {contract_name(self.before)}"
+        at = f"{self.roll.at:%Y-%m-%d %H:%M:%S} UTC"
         return f"{self.before.strategy_id}: {closed} → {opened}, {at}"
 
 
@@ -66,13 +65,12 @@ def proposed(lake: MoneyLake, now: datetime) -> list[LegChange]:
     A leg with a quantity counts as rolled only if exactly that quantity was rolled.
     """
     legs = lake.registry.sync.get_all_active()
-    rolls, _unclear = _rolls(lake, legs, now)
     keys = {leg.key for leg in legs}
     changes = [
         _change(leg, roll, now)
-        for roll in rolls
+        for roll in _rolls(lake, legs, now)
         for leg in legs
-        if _is_of(leg, roll) and _is_whole(leg, roll)
+        if roll.is_clear and _concerns(leg, roll) and _is_whole(leg, roll)
     ]
     return [change for change in changes if change.after.key not in keys]
 
@@ -124,8 +122,8 @@ def rolls_to_follow(lake: MoneyLake, settings: Settings, now: datetime) -> Follo
 
     legs = lake.registry.sync.get_all_active()
     legs_that_follow = [leg for leg in legs if leg.strategy_id in following]
-    rolls, unclear_rolls = _rolls(lake, legs_that_follow, now)
-    if not rolls and not unclear_rolls:
+    rolls = _rolls(lake, legs_that_follow, now)
+    if not rolls:
         return Followed()
 
     rows = all_broker_rows(lake, settings).filter(pl.col("position") != 0)
@@ -134,23 +132,20 @@ def rolls_to_follow(lake: MoneyLake, settings: Settings, now: datetime) -> Follo
     refused: list[str] = []
     for leg in legs_that_follow:
         name = f"{leg.strategy_id}: {contract_name(leg)}"
-        concerned = [unclear for unclear in unclear_rolls if _is_among(leg, unclear)]
-        refused.extend(f"{name}: {unclear}" for unclear in concerned)
+        of_leg = [roll for roll in rolls if _concerns(leg, roll)]
+        refused += [f"{name}: {roll}" for roll in of_leg if not roll.is_clear]
 
-        rolls_of_leg = [roll for roll in rolls if _is_of(leg, roll)]
-        if not rolls_of_leg:
-            continue
-        last_seen_at = max(roll.opened.seen_at for roll in rolls_of_leg)
-        if now - last_seen_at < SETTLED:
+        clear = [roll for roll in of_leg if roll.is_clear]
+        if not clear or now - max(roll.opened[0].seen_at for roll in clear) < SETTLED:
             continue
 
-        last_roll = rolls_of_leg[-1]
-        change = _change(leg, last_roll, now)
-        reason = _why_not(change, rolls_of_leg, legs, held)
+        change = _change(leg, clear[-1], now)
+        reason = _why_not(change, clear, legs, held)
         if reason is None:
             due.append(change)
         else:
-            refused.append(f"{name} was rolled to {last_roll.opened_name}, but {reason}")
+            new_name = contract_name(change.after)
+            refused.append(f"{name} was rolled to {new_name}, but {reason}")
     return Followed(due=tuple(due), refused=tuple(refused))
 
 
@@ -195,15 +190,13 @@ class RollFollower:
         return self.follow()
 
 
-def _rolls(
-    lake: MoneyLake, legs: Iterable[ActiveContract], now: datetime
-) -> tuple[list[Roll], list[UnclearRoll]]:
+def _rolls(lake: MoneyLake, legs: Iterable[ActiveContract], now: datetime) -> list[Roll]:
     """Return the rolls of legs, by all changes of their underlyings since the first leg closed."""
     table = lake.position_changes
     of_legs = one_of("conid", [leg.conid for leg in legs])
     closed = table.rows(now - WINDOW, IS_CLOSE & of_legs, ("symbol", "seen_at"))
     if closed.is_empty():
-        return [], []
+        return []
 
     first: datetime = closed.select(pl.col("seen_at").min()).item() - A_DAY
     changes = table.records(first, one_of("symbol", closed["symbol"].unique()))
@@ -214,24 +207,19 @@ def _rolls(
     return rolls_of(closures, changes, movements)
 
 
-def _concerns(leg: ActiveContract, conid: int, account: str, at: datetime) -> bool:
-    """Return whether a leg had a contract in an account at a time."""
-    return leg.conid == conid and leg.account in (None, account) and leg.added_at <= at
-
-
-def _is_of(leg: ActiveContract, roll: Roll) -> bool:
-    return _concerns(leg, roll.closed_conid, roll.account, roll.at)
+def _concerns(leg: ActiveContract, roll: Roll) -> bool:
+    """Return whether a leg had what a roll closed."""
+    return any(
+        leg.conid == change.conid
+        and leg.account in (None, change.account)
+        and leg.added_at <= change.seen_at
+        for change in roll.closed
+    )
 
 
 def _is_whole(leg: ActiveContract, roll: Roll) -> bool:
     is_all_of_leg = leg.quantity is None or leg.quantity == roll.quantity
-    return roll.complete and is_all_of_leg
-
-
-def _is_among(leg: ActiveContract, unclear: UnclearRoll) -> bool:
-    return any(
-        _concerns(leg, change.conid, change.account, change.seen_at) for change in unclear.closed
-    )
+    return roll.is_complete and is_all_of_leg
 
 
 # What of a leg its new contract keeps.
@@ -239,7 +227,7 @@ _KEPT = ("strategy_id", "quantity", "account", "priority", "since")
 
 
 def _change(leg: ActiveContract, roll: Roll, now: datetime) -> LegChange:
-    opened = roll.opened
+    [opened] = roll.opened
     kept = {name: getattr(leg, name) for name in _KEPT}
     earlier_conids = map(str, [*leg.replaced, leg.conid])
     after = ActiveContract(
@@ -263,7 +251,7 @@ def _why_not(
     accounts = sorted(account for account, conid in held if conid == leg.conid)
     if accounts and leg.account in (None, *accounts):
         return f"it is still held in {', '.join(accounts)}"
-    if (change.roll.account, new_leg.conid) not in held:
+    if (change.roll.closed[0].account, new_leg.conid) not in held:
         return "the new contract is not held any more"
 
     for active_leg in legs:

@@ -16,37 +16,31 @@ from position_sync_dagster.money.past.movements import Movement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roll:
-    """A position that was traded away, and the one that took its place.
+    """A position that was traded away by an order, and the one that took its place.
 
     Attributes:
-        quantity: What was rolled, with its sign.
-        complete: Whether nothing of the closed position is left.
-        opened: The change that opened the other contract.
+        closed, opened: One change each; of a roll that is not clear all that may be meant.
+        at: When the last trade was made.
+        is_clear: Whether it is known which took whose place.
     """
-
-    account: str
-    at: datetime
-    closed_conid: int
-    closed_name: str
-    quantity: float
-    complete: bool
-    opened: PositionChange
-
-    @property
-    def opened_name(self) -> str:
-        """Return the new contract as a trader writes it."""
-        return contract_name(self.opened)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnclearRoll:
-    """Positions that were closed and opened; it is unclear which replaced which."""
 
     closed: tuple[PositionChange, ...]
     opened: tuple[PositionChange, ...]
+    at: datetime
+    is_clear: bool
+
+    @property
+    def quantity(self) -> float:
+        """What was rolled, with its sign."""
+        return self.closed[0].closed
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing of the closed position is left."""
+        return self.closed[0].after == 0
 
     def __str__(self) -> str:
-        """Return which positions these are, for people."""
+        """Return which positions may be meant, for people."""
         closed = " and ".join(sorted(map(contract_name, self.closed)))
         opened = " and ".join(sorted(map(contract_name, self.opened)))
         account = self.closed[0].account
@@ -85,8 +79,8 @@ class TradedChange:
 
 def rolls_of(
     closures: Iterable[Closure], changes: Iterable[PositionChange], movements: Iterable[Movement]
-) -> tuple[list[Roll], list[UnclearRoll]]:
-    """Return the rolls, oldest first, and what may be one.
+) -> list[Roll]:
+    """Return the rolls, oldest first, those that are not clear among them.
 
     Both sides have the same order, account, underlying, type and right, and equal quantities. Where
     an order closed or opened several of the same terms, or several orders closed or opened the same
@@ -128,17 +122,17 @@ def rolls_of(
 
     # What two orders closed together has several successors.
     uses = Counter(chain.from_iterable(sides_of))
-    rolls: list[Roll] = []
-    unclear: list[UnclearRoll] = []
+    rolls = []
     for ids, (closed, opened) in sides_of.items():
         is_of_one_order = all(uses[change_id] == 1 for change_id in ids)
-        if len(closed) == len(opened) == 1 and is_of_one_order:
-            rolls.append(_roll(closed[0], opened[0]))
-        else:
-            of_closed = tuple(side.change for side in closed)
-            of_opened = tuple(side.change for side in opened)
-            unclear.append(UnclearRoll(closed=of_closed, opened=of_opened))
-    return sorted(rolls, key=attrgetter("at")), unclear
+        roll = Roll(
+            closed=tuple(side.change for side in closed),
+            opened=tuple(side.change for side in opened),
+            at=max(side.at for side in opened),
+            is_clear=len(closed) == len(opened) == 1 and is_of_one_order,
+        )
+        rolls.append(roll)
+    return sorted(rolls, key=attrgetter("at"))
 
 
 def _traded(change: PositionChange, trades: Iterable[Movement]) -> TradedChange | None:
@@ -152,15 +146,3 @@ def _traded(change: PositionChange, trades: Iterable[Movement]) -> TradedChange 
         return None
     times, orders = zip(*made_by, strict=True)
     return TradedChange(change=change, orders=frozenset(orders), at=max(times))
-
-
-def _roll(close: TradedChange, opening: TradedChange) -> Roll:
-    return Roll(
-        account=close.change.account,
-        at=opening.at,
-        closed_conid=close.change.conid,
-        closed_name=contract_name(close.change),
-        quantity=close.change.closed,
-        complete=close.change.after == 0,
-        opened=opening.change,
-    )

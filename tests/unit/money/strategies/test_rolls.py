@@ -7,7 +7,7 @@ import pytest
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.execution import Execution
-from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.instrument import Right, contract_name
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.money.past.causes import closures_of
 from position_sync_dagster.money.past.movement_sources import Terms, reported_movement
@@ -23,8 +23,9 @@ def told(
 ) -> tuple[list[Roll], list[str]]:
     facts = facts_of(changes=changes, executions=executions)
     movements = [reported_movement(execution, TERMS_OF_ALL) for execution in executions]
-    roll, unclear = rolls_of(closures_of(facts, NOON), changes, movements)
-    return roll, [str(problem) for problem in unclear]
+    rolls = rolls_of(closures_of(facts, NOON), changes, movements)
+    clear = [roll for roll in rolls if roll.is_clear]
+    return clear, [str(roll) for roll in rolls if not roll.is_clear]
 
 
 def rolls(changes: list[PositionChange], executions: list[Execution]) -> list[Roll]:
@@ -37,11 +38,11 @@ EXECUTED = [fill(CALL, 2, NOON), fill(OTHER, -2, NOON)]
 
 def test_legs_of_one_order_are_a_roll() -> None:
     (roll,) = rolls(ROLLED, EXECUTED)
-    assert roll.closed_conid == CALL
-    assert roll.opened.conid == OTHER
+    assert roll.closed[0].conid == CALL
+    assert roll.opened[0].conid == OTHER
     assert roll.quantity == (-2)
-    assert roll.complete is True
-    assert roll.opened_name == "SPY 580C 20Mar26"
+    assert roll.is_complete is True
+    assert contract_name(roll.opened[0]) == "SPY 580C 20Mar26"
 
 
 def opened(
@@ -80,7 +81,7 @@ def test_what_is_no_roll(name: str) -> None:
 def test_a_part_that_was_rolled_is_not_the_whole_leg() -> None:
     changes = [change(CALL, -3, -1, NOON), ROLLED[1]]
     (roll,) = rolls(changes, EXECUTED)
-    assert not roll.complete
+    assert not roll.is_complete
 
 
 def test_where_two_might_be_the_new_leg_or_the_old_one_both_are_named_and_none_is_chosen() -> None:
@@ -104,7 +105,7 @@ def test_what_was_traded_near_an_order_does_not_make_it_unclear() -> None:
     old = change(THIRD, -2, 0, NOON, **TERMS)
     executions = [*EXECUTED, fill(THIRD, 2, NOON, order_id="72")]
     found, unclear = told([*ROLLED, old], executions)
-    assert [roll.closed_conid for roll in found] == [CALL]
+    assert [roll.closed[0].conid for roll in found] == [CALL]
     assert unclear == []
 
 
@@ -119,23 +120,23 @@ def test_an_order_that_is_filled_in_parts_is_one_roll() -> None:
     ]  # fmt: skip
     (roll,), unclear = told(changes, executions)
     assert roll.quantity == (-2)
-    assert roll.complete is True
-    assert roll.opened.before == 0
-    assert roll.opened.after == (-2)
+    assert roll.is_complete is True
+    assert roll.opened[0].before == 0
+    assert roll.opened[0].after == (-2)
     assert unclear == []
 
 
 def test_a_trade_of_which_only_the_day_is_known_makes_no_roll() -> None:
     facts = facts_of(changes=ROLLED, executions=EXECUTED)
     movements = [replace(reported_movement(fill, TERMS_OF_ALL), at=None) for fill in EXECUTED]
-    assert rolls_of(closures_of(facts, NOON), ROLLED, movements) == ([], [])
+    assert rolls_of(closures_of(facts, NOON), ROLLED, movements) == []
 
 
 def test_a_roll_is_seen_beside_another_close_of_its_contract_at_the_same_time() -> None:
     changes = [change(CALL, -5, -2, NOON), *ROLLED]
     executions = [fill(CALL, 3, NOON, order_id="72"), *EXECUTED]
     (roll,), unclear = told(changes, executions)
-    assert (roll.quantity, roll.closed_conid, roll.opened.conid) == (-2, CALL, OTHER)
+    assert (roll.quantity, roll.closed[0].conid, roll.opened[0].conid) == (-2, CALL, OTHER)
     assert unclear == []
 
 
