@@ -14,24 +14,25 @@ LEAST_KNOWN = 0.9
 EVERY = pl.lit(value=True)
 
 
-def sum_if_carried(
-    amount: pl.Expr, counted: pl.Expr = EVERY, size: pl.Expr | None = None
-) -> pl.Expr:
+def sum_if_carried(amount: pl.Expr, counted: pl.Expr = EVERY) -> pl.Expr:
     """Return the sum of the amounts that are known; null if they do not carry it, or there is none.
 
     Args:
-        amount: The amounts; null is unknown.
+        amount: The amounts of rows of `Split.parts`; null is unknown.
         counted: Which parts have such an amount at all.
-        size: The size of each; None: as above, of rows of `Split.parts`.
     """
     is_known = amount.is_not_null()
-    has_any = is_known.any()
-    is_carried = carries(is_known, counted, size)
-    return pl.when(has_any & is_carried).then(amount.sum())
+    return pl.when(is_known.any() & carries(is_known, counted)).then(amount.sum())
 
 
 def carries(is_known: pl.Expr, counted: pl.Expr = EVERY, size: pl.Expr | None = None) -> pl.Expr:
-    """Return whether the known parts carry the sum over all that count; see `sum_if_carried`."""
+    """Return whether the known parts carry the sum over all that count.
+
+    Args:
+        is_known: Which parts are known.
+        counted: Which parts have such an amount at all.
+        size: The size of each; None: as above, of rows of `Split.parts`.
+    """
     if size is None:
         by_delta = col.dollar_delta.abs()
         has_deltas = (by_delta.is_not_null() | ~counted).all()

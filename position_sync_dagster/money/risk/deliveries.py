@@ -299,7 +299,8 @@ def early_assignments(legs: PricedLegs) -> EarlyAssignments:
     put whose time value is at most what its strike earns in a week, and a call in the week before
     an ex-date whose dividend exceeds its time value. It needs no volatility.
     """
-    result = EarlyAssignments(likely=[], left_out=[])
+    likely: list[NewRow] = []
+    left_out: list[NewRow] = []
     for leg in legs:
         if leg.row["right"] is None or leg.quantity >= 0:
             continue
@@ -311,10 +312,10 @@ def early_assignments(legs: PricedLegs) -> EarlyAssignments:
         names = leg.named | {"position": leg.quantity}
         reason = _not_judged(leg)
         if reason is not None:
-            result.left_out.append(names | {"in_the_money": _in_the_money(leg), "reason": reason})
+            left_out.append(names | {"in_the_money": _in_the_money(leg), "reason": reason})
         elif (judged := _judged(leg, legs.given)) is not None:
-            result.likely.append(names | judged)
-    return result
+            likely.append(names | judged)
+    return EarlyAssignments(likely=likely, left_out=left_out)
 
 
 def _not_judged(leg: PricedLeg) -> str | None:
@@ -329,10 +330,9 @@ def _not_judged(leg: PricedLeg) -> str | None:
     # What the holder earns by waiting is not known; one who gains nothing by waiting needs no rate.
     terms = leg.delivered
     earns_interest = terms is not None and (terms.right == "PUT" or terms.exercise.is_on_future)
-    if earns_interest and leg.priced is None and _in_the_money(leg):
-        if _extrinsic(leg) > NEAR_PARITY:
-            return NotPriced.NO_RATE.value
-        return None
+    needs_rate = earns_interest and leg.priced is None
+    if needs_rate and _in_the_money(leg) and _extrinsic(leg) > NEAR_PARITY:
+        return NotPriced.NO_RATE.value
     return None
 
 

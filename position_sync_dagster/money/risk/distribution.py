@@ -19,6 +19,7 @@ import numpy as np
 from position_sync_dagster.money.risk import model
 from position_sync_dagster.money.risk.payoff import Payoff
 from position_sync_dagster.money.risk.priced_legs import PricedLeg
+from position_sync_dagster.money.risk.proposed_trade import nearest_option
 from position_sync_dagster.money.risk.terms import as_options
 
 # Where legs live on, a payoff is a curve: so many prices within these deviations make it lines.
@@ -62,20 +63,18 @@ def distribution_at_expiry(
     legs: Sequence[PricedLeg], spot: float, now: datetime
 ) -> Distribution | None:
     """Return the distribution at the first expiry of legs; None: the model does not price it."""
-    dated = [leg for leg in legs if leg.delivered is not None]
-    first = min((leg.delivered.expires_at for leg in dated if leg.delivered), default=None)
-    priced = [
-        (abs(leg.priced.strike - spot), leg.row["implied_vol"], leg.priced)
-        for leg in dated
-        if leg.priced is not None and leg.priced.expires_at == first and leg.row["implied_vol"]
-    ]
-    if first is None or first <= now or not priced:
+    first = min((leg.delivered.expires_at for leg in legs if leg.delivered), default=None)
+    if first is None or first <= now:
+        return None
+    nearest = nearest_option(legs, spot, first, now)
+    terms = None if nearest is None else nearest.priced
+    if nearest is None or terms is None or terms.expires_at != first:
         return None
 
-    _distance, volatility, terms = min(priced, key=lambda option: option[:2])
     options = as_options([terms], [now], [spot])
     forward = float(options.forwards(np.array([[spot]]))[0, 0])
-    return Distribution(forward=forward, deviation=volatility * float(options.years[0]) ** 0.5)
+    deviation = nearest.row["implied_vol"] * float(options.years[0]) ** 0.5
+    return Distribution(forward=forward, deviation=deviation)
 
 
 def odds_of(payoff: Payoff, distribution: Distribution) -> Odds | None:

@@ -120,19 +120,13 @@ class VanillaOptions:
     ) -> Self:
         """Return options by (is call, strike, years, rate, exercise) and the dividends of each."""
         is_call, strike, years, rate, exercises = zip(*terms, strict=True)
-        is_american = []
-        on_future = []
-        for exercise in exercises:
-            is_american.append(exercise.is_early)
-            on_future.append(exercise.is_on_future)
-
         return cls(
             is_call=np.array(is_call),
             strike=np.array(strike, dtype=float),
             years=np.array(years, dtype=float),
             rate=np.array(rate, dtype=float),
-            is_american=np.array(is_american),
-            on_future=np.array(on_future),
+            is_american=np.array([exercise.is_early for exercise in exercises]),
+            on_future=np.array([exercise.is_on_future for exercise in exercises]),
             dividends=_padded(dividends),
         )
 
@@ -141,11 +135,9 @@ class VanillaOptions:
 
     def at(self, places: NDArray[np.int64] | slice) -> Self:
         """Return some of the options."""
-        chosen = {}
-        for column in fields(self):
-            values = getattr(self, column.name)
-            chosen[column.name] = values[places]
-        return replace(self, **chosen)
+        return type(self)(
+            **{column.name: getattr(self, column.name)[places] for column in fields(self)}
+        )
 
     def later(self, days: float, rate: float = 0.0) -> Self:
         """Return the options after some days, at a rate that differs by so much per year."""
