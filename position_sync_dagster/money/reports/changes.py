@@ -16,7 +16,7 @@ from polars import col
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import Key, grouped
-from position_sync_dagster.domain.instrument import contract_name, digits, leg_name
+from position_sync_dagster.domain.instrument import contract_name, digits
 from position_sync_dagster.domain.leg import NEGLIGIBLE
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.domain.reconciliation import Break, BreakState
@@ -24,13 +24,12 @@ from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.money.as_of import breaks_at
 from position_sync_dagster.money.cents import cents, in_cents
 from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.past.attribution import name_of
 from position_sync_dagster.money.past.closes import TRADES, Cause, Closure, trades_of
 from position_sync_dagster.money.past.movements import Movement, known_sum, times
 
 # Maximum number of ended breaks that are looked at.
 MOST_BREAKS = 100
-
-TERMS = ("symbol", "right", "strike", "expiry")
 
 # The broker's code of a trade that opened, and closed nothing.
 OPENED = "O"
@@ -73,7 +72,6 @@ class Day:
     Attributes:
         since: Its beginning: midnight in New York.
         movements: Those that count, of contracts; in order of time.
-        names: The contracts as a trader writes them, by conid.
         strategies: The strategies that have or had a leg, by conid.
     """
 
@@ -83,7 +81,6 @@ class Day:
     closures: Sequence[Closure] = ()
     sessions: Sequence[GatewaySession] = ()
     breaks: Sequence[Break] = ()
-    names: Mapping[int, str] = field(default_factory=dict)
     strategies: Mapping[int, frozenset[str]] = field(default_factory=dict)
 
 
@@ -110,15 +107,9 @@ def read_day(lake: MoneyLake, since: datetime, until: datetime | None = None) ->
         if until is None or (movement.at or known_by) < known_by
     ]
     conids = set(map(attrgetter("conid"), (*changes, *movements)))
-    of_these = col.conid.is_in(conids)
-
-    legs = lake.registry.sync.history().filter(of_these)  # also removed ones
+    legs = lake.registry.sync.history().filter(col.conid.is_in(conids))  # also removed ones
     by_conid = legs.group_by("conid").agg("strategy_id")
     strategies = {conid: frozenset(names) for conid, names in by_conid.iter_rows()}
-
-    terms = lake.updates.sync.latest().filter(of_these).select("conid", *TERMS)
-    names = {conid: leg_name(*terms_of_leg) for conid, *terms_of_leg in terms.iter_rows()}
-    names |= {change.conid: contract_name(change) for change in changes}
 
     ended_today = [
         ended
@@ -135,7 +126,6 @@ def read_day(lake: MoneyLake, since: datetime, until: datetime | None = None) ->
         movements=movements,
         closures=lake.closures.current(is_known),
         breaks=breaks if until is None else _open_then(breaks, until),
-        names=names,
         strategies=strategies,
     )
 
@@ -262,7 +252,7 @@ def _order(trades: Sequence[Movement], day: Day) -> DayChange:
     by_conid = grouped(lambda trade: trade.conid or 0, trades)
     conids = tuple(by_conid)
     strategies = _common_strategies(day, conids)
-    parts = [_traded(trades_of_leg, day.names) for trades_of_leg in by_conid.values()]
+    parts = [_traded(trades_of_leg) for trades_of_leg in by_conid.values()]
     traded = ", ".join(parts)
     first = trades[0]
     gain = _gain(amount, first.currency)
@@ -301,7 +291,7 @@ def _common_strategies(day: Day, conids: Sequence[int]) -> str:
     return f"{names}: " if names else ""
 
 
-def _traded(trades: Sequence[Movement], names: Mapping[int, str]) -> str:
+def _traded(trades: Sequence[Movement]) -> str:
     """Return what was done with one contract: "sold 1 QQQ 555C 15Dec28 at 41.20"."""
     quantities = [trade.quantity or 0.0 for trade in trades]  # one without moved nothing
     net = sum(quantities)
@@ -310,10 +300,8 @@ def _traded(trades: Sequence[Movement], names: Mapping[int, str]) -> str:
     if net:
         word = "bought" if net > 0 else "sold"
 
-    first = trades[0]
-    name = names.get(first.conid or 0, first.symbol or "")
     number = digits(abs(net) or size / 2)
-    text = f"{word} {number} {name}"
+    text = f"{word} {number} {name_of(trades[0])}"
     paid = known_sum(times(trade.price, abs(trade.quantity or 0.0)) for trade in trades)
     if paid is None or not size:
         return text

@@ -25,7 +25,7 @@ from position_sync_dagster.money.reports.changes import (
 from tests.unit.money.past import test_causes as cases
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
-NAMES = {1: "QQQ 555C 15Dec28", 2: "QQQ 600C 15Dec28", 3: "QQQ"}
+STRIKES = {1: 555.0, 2: 600.0}
 
 
 def change(conid: int, before: float, after: float, **values) -> PositionChange:
@@ -36,10 +36,13 @@ def change(conid: int, before: float, after: float, **values) -> PositionChange:
 
 
 def trade(conid: int, quantity: float, price: float, profit: float | None, **values) -> Movement:
+    is_option = conid in STRIKES
     row = Movement(
         movement_id=f"m{conid}{quantity}", kind=MovementKind.TRADE, section=Section.TRADES,
         account=cases.ACCOUNT, day=date(2026, 3, 9), session_date=date(2026, 3, 9), at=NOW,
-        conid=conid, symbol="QQQ", sec_type="OPT", quantity=quantity, price=price,
+        conid=conid, symbol="QQQ", sec_type="OPT", right=Right.CALL if is_option else None,
+        strike=STRIKES.get(conid), expiry=date(2028, 12, 15) if is_option else None,
+        quantity=quantity, price=price,
         multiplier=100.0, currency="USD", cash=-quantity * price * 100.0, fee=-1.0,
         fee_currency="USD", realized_pnl=profit, source=MovementSource.API, order_id="71",
     )  # fmt: skip
@@ -53,7 +56,7 @@ def closure(conid: int, cause: Cause, profit: float | None, **values) -> Closure
 
 
 def lines(**values) -> list[str]:
-    day = Day(since=day_began(NOW), names=NAMES, **values)
+    day = Day(since=day_began(NOW), **values)
     return [f"{change.kind} {change.text}" for change in changes_of(day)]
 
 
