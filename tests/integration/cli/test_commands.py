@@ -321,7 +321,7 @@ def test_watching_shows_it_again_until_ctrl_c_and_ends_well(lake, monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr("position_sync_dagster.terminal.output.time.sleep", pause)
-    assert run("positions", "--watch").count("total USD") == 3
+    assert run("positions", "--watch").count("account  conid") == 3
 
 
 def test_the_version_is_told_without_a_command():
