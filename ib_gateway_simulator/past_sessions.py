@@ -135,14 +135,14 @@ def _ending_with(cash: Decimal, closed_books: Sequence[ClosedBooks]) -> list[Clo
     """Return the books as if so much had been paid in before them that they end with this cash."""
     base = closed_books[-1].base
     paid_in = cash - closed_books[-1].cash.get(base, Decimal(0))
-    return [
-        replace(
-            books,
-            cash={**books.cash, base: books.cash.get(base, Decimal(0)) + paid_in},
-            wealth={**books.wealth, base: books.wealth.get(base, Decimal(0)) + paid_in},
-        )
-        for books in closed_books
-    ]
+    paid = []
+    for books in closed_books:
+        cash_of = dict(books.cash)
+        wealth_of = dict(books.wealth)
+        for amounts in (cash_of, wealth_of):
+            amounts[base] = amounts.get(base, Decimal(0)) + paid_in
+        paid.append(replace(books, cash=cash_of, wealth=wealth_of))
+    return paid
 
 
 # ---- prices
@@ -181,26 +181,27 @@ class _PastPrices:
         self._closing = closing
         self._last = max(spots)
         self._prices: dict[tuple[date, int], Decimal] = {}
-        self._markets = {
-            day: Market(
-                underlyings={
-                    symbol: replace(underlying, price=spots[day][symbol])
-                    for symbol, underlying in book.underlyings.items()
-                },
+        self._markets = {}
+        for day, spot_of in spots.items():
+            underlyings = {
+                symbol: replace(underlying, price=spot_of[symbol])
+                for symbol, underlying in book.underlyings.items()
+            }
+            self._markets[day] = Market(
+                underlyings=underlyings,
                 contracts=book.contracts,
                 as_of=day,
                 rate=book.rate,
                 seed=seed,
             )
-            for day in spots
-        }
 
     def at(self, day: date, security: Security) -> Decimal:
         """Return the closing price of a security, in the major unit of its currency."""
         conid = security.conid
         price = self._prices.get((day, conid))
         if price is None:
-            price = self._prices[day, conid] = Decimal(str(round(self._exact(day, conid), 4)))
+            rounded = round(self._exact(day, conid), 4)
+            price = self._prices[day, conid] = Decimal(str(rounded))
         return price
 
     def _exact(self, day: date, conid: int) -> float:
@@ -404,16 +405,19 @@ def _closed_books(
 
 
 def _trade(office: BackOffice, order: _Order, prices: _PastPrices, day: date, number: int) -> None:
+    at = datetime.combine(day, TRADED_AT, NEW_YORK) + timedelta(minutes=5 * number)
+    order_id = int(f"{day:%y%m%d}{number:03}")
     for conid, quantity in order.legs.items():
         security = prices.securities[conid]
+        commission = COMMISSION * abs(quantity)
         office.trade(
             order.account,
             security,
             Decimal(str(quantity)),
             prices.at(day, security),
-            datetime.combine(day, TRADED_AT, NEW_YORK) + timedelta(minutes=5 * number),
-            commission=Decimal(str(COMMISSION * abs(quantity))),
-            order=int(f"{day:%y%m%d}{number:03}"),
+            at,
+            commission=Decimal(str(commission)),
+            order=order_id,
         )
 
 

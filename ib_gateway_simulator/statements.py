@@ -100,6 +100,7 @@ def _of_trade(deal: Deal) -> dict[str, str]:
         commission = -COMMISSION * abs(deal.quantity)
 
     at = _time_of(deal)
+    price = deal.price * deal.contract.price_magnifier
     return of_execution | {
         "tradeID": _number_of(deal),
         "dateTime": at,
@@ -109,7 +110,7 @@ def _of_trade(deal: Deal) -> dict[str, str]:
         "openCloseIndicator": deal.codes[-1],
         "buySell": "BUY" if deal.quantity > 0 else "SELL",
         "quantity": f"{deal.quantity:g}",
-        "tradePrice": f"{deal.price * deal.contract.price_magnifier:.4f}",
+        "tradePrice": f"{price:.4f}",
         "ibCommission": f"{commission:.2f}",
         "ibCommissionCurrency": deal.contract.currency,
         "fifoPnlRealized": f"{deal.realized:.2f}",
@@ -169,8 +170,10 @@ def _add_positions(
         if not quantity:
             continue
         contract = book.contracts[conid]
-        value = quantity * marks[conid] * contract.multiplier
+        mark = marks[conid]
+        value = quantity * mark * contract.multiplier
         basis = quantity * cost[conid]
+        basis_price = cost[conid] / contract.multiplier
         _add(
             section,
             "OpenPosition",
@@ -178,9 +181,9 @@ def _add_positions(
             **_instrument(contract),
             reportDate=f"{day:%Y%m%d}",
             position=f"{quantity:g}",
-            markPrice=f"{marks[conid] * contract.price_magnifier:.4f}",
+            markPrice=f"{mark * contract.price_magnifier:.4f}",
             positionValue=f"{value:.2f}",
-            costBasisPrice=f"{cost[conid] / contract.multiplier:.6f}",
+            costBasisPrice=f"{basis_price:.6f}",
             costBasisMoney=f"{basis:.2f}",
             fifoPnlUnrealized=f"{value - basis:.2f}",
             side="Long" if quantity > 0 else "Short",

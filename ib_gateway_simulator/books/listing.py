@@ -34,6 +34,10 @@ def listed_like(
     )
 
 
+# By which futures name their months.
+LETTERS = "FGHJKMNQUVXZ"
+
+
 def derived_contract(
     conid: int,
     underlying: Underlying,
@@ -96,4 +100,7 @@ def listed(contract: Contract, part: ListedPart) -> Contract:
 
 def future_name(symbol: str, expiry: str) -> str:
     """Return the name of a future: symbol, letter of the month, last digit of the year."""
-    return f"{symbol}{'FGHJKMNQUVXZ'[int(expiry[4:6]) - 1]}{expiry[3]}" if expiry else symbol
+    if not expiry:
+        return symbol
+    month = int(expiry[4:6])
+    return f"{symbol}{LETTERS[month - 1]}{expiry[3]}"

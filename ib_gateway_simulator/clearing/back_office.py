@@ -187,7 +187,9 @@ class BackOffice:
         """
         held = self.held(account, option) if quantity is None else quantity
         value = option.intrinsic(level)
-        code = "Ep" if not value else "Ex" if held > 0 else "A"
+        code = "Ep"
+        if value:
+            code = "Ex" if held > 0 else "A"
         under = option.underlying
         in_cash = under is None or under.category is Category.INDEX
         closing = TradeEntry(
@@ -208,13 +210,14 @@ class BackOffice:
 
         side = 1 if option.right == "C" else -1
         units = held * side * option.multiplier / under.multiplier
+        opens = self.held(account, under) * units >= 0
         delivered = TradeEntry(
             **self._named(account, at, report_day),
             security=under,
             quantity=units,
             price=option.strike,
             commission_currency=under.currency,
-            codes=f"{code};O" if self.held(account, under) * units >= 0 else f"{code};C",
+            codes=f"{code};O" if opens else f"{code};C",
             kind=BOOKED,
             order=closing.order,
         )
@@ -334,6 +337,8 @@ class BackOffice:
                 wealth[security.currency] += security.worth(held, marks[conid])
 
         currencies = {*wealth, *by_owner, *converted, books.base}
+        rates = {name: self._rate_of(name, books.base, session) for name in sorted(currencies)}
+        costs = {conid: books.costs[conid] for conid in quantities}
         closed = ClosedBooks(
             account=account,
             base=books.base,
@@ -345,9 +350,9 @@ class BackOffice:
             converted=dict(converted),
             quantities=quantities,
             marks=marks,
-            costs={conid: books.costs[conid] for conid in quantities},
+            costs=costs,
             accruals=dict(books.accruals),
-            rates={name: self._rate_of(name, books.base, session) for name in sorted(currencies)},
+            rates=rates,
             entries=tuple(due),
         )
         books.last_session = session

@@ -71,11 +71,9 @@ class Underlying:
         first = quarter * (mix(self.conid) % 90 + 1) / 91
         if self.ex_dividend is not None:
             first = _days_until(self.ex_dividend, now) / DAYS_PER_YEAR
-        return tuple(
-            first + n * quarter
-            for n in range(math.ceil(max(0.0, years - first) / quarter))
-            if first + n * quarter > 0
-        )
+        count = math.ceil(max(0.0, years - first) / quarter)
+        dates = [first + number * quarter for number in range(count)]
+        return tuple(at for at in dates if at > 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

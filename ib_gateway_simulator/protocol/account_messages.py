@@ -5,7 +5,7 @@ The layouts have the sources that `messages` names.
 
 from __future__ import annotations
 
-from ib_gateway_simulator.protocol.contract import Contract, SecType
+from ib_gateway_simulator.protocol.contract import Contract, SecType, contract_fields
 from ib_gateway_simulator.protocol.fields import Fields, number, optional, quantity
 
 
@@ -21,31 +21,20 @@ def position(account: str, contract: Contract, held: float | str, average_cost: 
     Derivatives have an empty exchange, stocks the listing one, and the strike of anything but an
     option is `0.0` (as recorded by ibkr-go and a fork of nautilus_trader).
     """
-    return ("61", "3", account, *_held_contract(contract), quantity(held), number(average_cost))
+    row = contract_fields(contract, _exchange_held_at(contract))
+    return ("61", "3", account, *row, quantity(held), number(average_cost))
 
 
 def position_multi(
     req_id: int, account: str, contract: Contract, held: float | str, average_cost: float
 ) -> Fields:
     """Return a position row of one reqPositionsMulti; it ends with the model code."""
-    row = _held_contract(contract)
+    row = contract_fields(contract, _exchange_held_at(contract))
     return ("71", "1", str(req_id), account, *row, quantity(held), number(average_cost), "")
 
 
-def _held_contract(contract: Contract) -> Fields:
-    return (
-        str(contract.conid),
-        contract.symbol,
-        contract.sec_type,
-        contract.expiry_text,
-        number(contract.strike),
-        contract.right,
-        contract.multiplier_text,
-        contract.exchange if contract.sec_type in (SecType.STK, SecType.IND) else "",
-        contract.currency,
-        contract.local_symbol,
-        contract.trading_class,
-    )
+def _exchange_held_at(contract: Contract) -> str:
+    return contract.exchange if contract.sec_type in (SecType.STK, SecType.IND) else ""
 
 
 def position_end() -> Fields:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ib_gateway_simulator.protocol.fields import Fields, number
+
 
 class SecType(StrEnum):
     """The kinds of contract that a book may have."""
@@ -100,6 +102,23 @@ class Contract:
         else:
             return (self.exchange,)
         return venues if self.exchange in venues else (*venues, self.exchange)
+
+
+def contract_fields(contract: Contract, exchange: str) -> Fields:
+    """Return a contract as positions and executions have it, as traded at an exchange."""
+    return (
+        str(contract.conid),
+        contract.symbol,
+        contract.sec_type,
+        contract.expiry_text,
+        number(contract.strike),
+        contract.right,
+        contract.multiplier_text,
+        exchange,
+        contract.currency,
+        contract.local_symbol,
+        contract.trading_class,
+    )
 
 
 # Other ways in which clients write the right of an option, or that there is none.

@@ -11,7 +11,7 @@ in `account_messages`, messages about contracts in `contract_messages`.
 from __future__ import annotations
 
 from ib_gateway_simulator.protocol.codes import Code
-from ib_gateway_simulator.protocol.contract import Contract
+from ib_gateway_simulator.protocol.contract import Contract, contract_fields
 from ib_gateway_simulator.protocol.fields import Fields, number
 
 
@@ -114,35 +114,13 @@ def execution(
     order: int,
 ) -> Fields:
     """Return one execution, of another client: without an order id, but with the permanent one."""
-    return (
-        "11",
-        str(req_id),
-        "0",
-        str(contract.conid),
-        contract.symbol,
-        contract.sec_type,
-        contract.expiry_text,
-        number(contract.strike),
-        contract.right,
-        contract.multiplier_text,
-        "SMART",
-        contract.currency,
-        contract.local_symbol,
-        contract.trading_class,
-        execution_id,
-        at,
-        account,
-        "SMART",
-        "BOT" if quantity > 0 else "SLD",
-        number(abs(quantity)),
-        number(price),
-        str(order),
-        "0",
-        "0",
-        number(abs(quantity)),
-        number(price),
-        *("", "", "", "", "1", "0"),
-    )
+    side = "BOT" if quantity > 0 else "SLD"
+    traded = (number(abs(quantity)), number(price))
+    head = ("11", str(req_id), "0", *contract_fields(contract, "SMART"))
+    done = (execution_id, at, account, "SMART", side, *traded, str(order))
+    # Liquidation, cumulative quantity, average price, and what no option has.
+    tail = ("0", "0", *traded, "", "", "", "", "1", "0")
+    return (*head, *done, *tail)
 
 
 def commission(execution_id: str, amount: float, currency: str, realized: float) -> Fields:

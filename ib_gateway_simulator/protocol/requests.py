@@ -6,7 +6,7 @@ The layouts are those that ib_async 2.1 and ibapi 10 send.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ib_gateway_simulator.errors import MalformedRequestError
 from ib_gateway_simulator.protocol.contract import ContractQuery
@@ -80,17 +80,13 @@ class _Reader:
         return self.req_id
 
     def contract(self) -> ContractQuery:
-        conid = self.integer("Con Id")
-        symbol = self.text("Symbol")
-        sec_type = self.text("Security Type")
-        expiry = self.text("Last trade date")
-        strike = self.decimal("Strike")
-        return ContractQuery(
-            conid=conid,
-            symbol=symbol,
-            sec_type=sec_type,
-            expiry=expiry,
-            strike=0.0 if strike > UNSET_STRIKE else strike,
+        # The arguments are read from left to right, in the order of the fields.
+        query = ContractQuery(
+            conid=self.integer("Con Id"),
+            symbol=self.text("Symbol"),
+            sec_type=self.text("Security Type"),
+            expiry=self.text("Last trade date"),
+            strike=self.decimal("Strike"),
             right=self.text("Right"),
             multiplier=self.text("Multiplier"),
             exchange=self.text("Exchange"),
@@ -99,6 +95,7 @@ class _Reader:
             local_symbol=self.text("Local symbol"),
             trading_class=self.text("Trading class"),
         )
+        return replace(query, strike=0.0) if query.strike > UNSET_STRIKE else query
 
 
 def _market_data(name: str, fields: list[str]) -> Request:
@@ -116,7 +113,7 @@ def _market_data(name: str, fields: list[str]) -> Request:
         name=name,
         req_id=req_id,
         contract=contract,
-        generic_ticks=tuple(tick.strip() for tick in ticks.split(",") if tick.strip()),
+        generic_ticks=tuple(filter(None, map(str.strip, ticks.split(",")))),
         text=ticks,
         snapshot=read.flag("Snapshot"),
         subscribe=read.flag("Regulatory snapshot"),
