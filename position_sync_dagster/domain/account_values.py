@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class AccountSource(StrEnum):
-    """Where a row of `account_values` came from: the gateway, or a Flex statement of the broker."""
+    """Where a row of `account_values` came from; those of statements are of earlier releases."""
 
     GATEWAY = "GATEWAY"
     FLEX = "FLEX"
@@ -37,7 +37,7 @@ class AccountSummary:
         daily_pnl: Profit and loss of the day, as the broker reports it. Unit: `currency`.
         unrealized_pnl: Unrealized profit and loss, as the broker reports it. Unit: `currency`.
         realized_pnl: Realized profit and loss of the day. Unit: `currency`.
-        timestamp: When the row was made; of a statement, the time for which it holds (UTC).
+        timestamp: When the row was made (UTC).
         values_received_at: When the newest of net_liquidation, cash, the funds and the margins was
             received: their age counts from here (UTC).
         pnl_received_at: When the profits and losses were received: their age counts from here
@@ -46,8 +46,8 @@ class AccountSummary:
             ExchangeRate); null until the broker sent one. Unit: `currency`.
         rates_received_at: When the oldest of exchange_rates was received: their age counts from
             here (UTC).
-        source: GATEWAY, or FLEX for a row of one of the broker's statements.
-        gateway_id: The login, as in gateway_sessions; null for a statement.
+        source: GATEWAY; FLEX in rows of statements that earlier releases wrote.
+        gateway_id: The login, as in gateway_sessions; null in rows of statements.
         trading_mode: LIVE, PAPER or SIMULATED.
         session_id: The session of gateway_sessions that wrote the row.
         fencing_token: The fencing token of that session; rows of an older one are refused.

@@ -39,8 +39,7 @@ class AccountValuesTable:
     def append(self, summaries: Iterable[AccountSummary]) -> position_updates.AppendResult:
         """Write rows in one commit; a row whose id the table holds is not written again.
 
-        An empty `row_id` is filled in from the content of the row, so that the same row of a
-        statement is written once.
+        An empty `row_id` is filled in from the content of the row.
 
         Raises:
             TradingModeError: The table holds data of another trading mode.

@@ -134,15 +134,6 @@ class RecordsTable(Generic[schema.Record]):
 
         return self.table.rows(wanted, chosen, names)
 
-    def files(self, until: datetime | None = None) -> frozenset[str]:
-        """Return the names of the files that may have a row of before a time; None: of all."""
-        files = self.table.snapshot(storage.data_files)
-        first = f"min.{self.table.spec.order}"
-        if until is not None:
-            is_before = pl.col(first) < pl.lit(until)
-            files = files.filter(is_before.fill_null(value=True))
-        return frozenset(files.get_column("path"))
-
     def records(
         self, since: datetime | date | None = None, only: pl.Expr | None = None
     ) -> list[schema.Record]:

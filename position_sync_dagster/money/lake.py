@@ -1,7 +1,6 @@
 """The lake with the tables of money."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Unpack
@@ -129,33 +128,14 @@ class RiskScenariosTable:
         return self.table.rows().filter(pl.col("made_at") == newest)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LookedAt:
-    """The last look of this process at all closes that may be judged.
-
-    Attributes:
-        since: When the first close was seen that is to be looked at again.
-        until: The end of the days whose facts were complete.
-        files: The files that may have facts of these days.
-    """
-
-    since: datetime
-    until: datetime
-    files: frozenset[str]
-
-
 class ClosuresTable(RecordsTable[closes.Closure]):
     """The table `closures`: the causes of closes, the provisional and the stated ones.
 
     A cause that counted before may count again: it is stored with the time of each judgement.
-
-    Attributes:
-        looked: Kept here, since each look at the closes of weeks costs what they are.
     """
 
     def __init__(self, table: Table) -> None:
         super().__init__(table, closes.Closure)
-        self.looked: LookedAt | None = None
 
     def current_rows(
         self,

@@ -383,13 +383,13 @@ def gateway_sessions() -> None:
     """
 
 
-@followed(schema.ACCOUNT_VALUES, resources.GATEWAY, "flex_statements")
+@followed(schema.ACCOUNT_VALUES, resources.GATEWAY)
 def account_values() -> None:
     """Net liquidation, cash, funds, margin and profit of each account, one row per change.
 
-    Written by the stream (source GATEWAY), and by flex_statements for past days (source FLEX).
+    Written by the stream (source GATEWAY).
 
-    How to read it: rows are only appended; the newest row of an account and source is its value.
+    How to read it: rows are only appended; the newest row of an account is its value.
     Amounts that the broker did not report are null.
     """
 

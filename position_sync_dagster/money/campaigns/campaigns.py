@@ -2,9 +2,8 @@
 
 A strategy's campaign begins with its first trade, and ends at the first close at which the strategy
 has nothing of any contract: rolls and what assignments leave belong to it. What is in no strategy
-is divided into structures: contracts that one order traded, that were opened within a minute, or of
-which one took the place of another within a minute, what they delivered, and the options that were
-sold while that was held.
+is divided into structures: contracts that one order traded, what they delivered, and the options
+that were sold while that was held.
 
 What a strategy has earned so far is what its parts brought, and the value of what is left of them.
 """
@@ -33,9 +32,10 @@ from position_sync_dagster.money.past.movements import (
     rounded,
     times,
 )
+from position_sync_dagster.money.past.owned_parts import Groups
 from position_sync_dagster.money.strategies.proposals import Piece, kind_of, least_worth
 
-# Orders of one underlying within this time may have opened one structure.
+# Trades of a campaign within this time belong together.
 TOGETHER = timedelta(minutes=1)
 
 
@@ -184,17 +184,16 @@ def _place_of(part: OwnedPart) -> _Place:
 
 def _joined(stays: Sequence[_Stay]) -> list[list[int]]:
     """Return the numbers of the stays of each structure."""
-    groups = Groups(len(stays))
+    groups = Groups(range(len(stays)))
     parts = [(number, part) for number, stay in enumerate(stays) for part in stay]
     _join_orders(parts, groups)
-    _join_near_trades(parts, groups)
     _join_deliveries(parts, groups)
     _join_actions(parts, stays, groups)
     _join_covered(stays, groups)
     return groups.members()
 
 
-def _join_orders(parts: Iterable[_Numbered], groups: "Groups") -> None:
+def _join_orders(parts: Iterable[_Numbered], groups: Groups) -> None:
     """Join what one order traded."""
     by_order: dict[tuple[str, str], int] = {}
     for number, part in parts:
@@ -203,25 +202,7 @@ def _join_orders(parts: Iterable[_Numbered], groups: "Groups") -> None:
             groups.join(by_order.setdefault((part.movement.account, order), number), number)
 
 
-def _join_near_trades(parts: Iterable[_Numbered], groups: "Groups") -> None:
-    """Join options that were opened within a minute, or when others of the symbol closed."""
-    of_symbol: defaultdict[_Place, list[tuple[datetime, bool, int]]] = defaultdict(list)
-    for number, part in parts:
-        if part.is_trade and part.is_option:
-            of_symbol[_place_of(part)].append((part.at, part.opens, number))
-
-    for trades in of_symbol.values():
-        trades.sort()
-        for last, (at, opens, number) in enumerate(trades):
-            for earlier in range(last - 1, -1, -1):
-                before, opened_before, number_before = trades[earlier]
-                if at - before > TOGETHER:
-                    break
-                if opens or opened_before:
-                    groups.join(number_before, number)
-
-
-def _join_deliveries(parts: Iterable[_Numbered], groups: "Groups") -> None:
+def _join_deliveries(parts: Iterable[_Numbered], groups: Groups) -> None:
     """Join options with what they delivered."""
     deliveries = [numbered for numbered in parts if numbered[1].movement.kind in DELIVERIES]
     ends: defaultdict[tuple[str, date, int], list[tuple[int, Movement]]] = defaultdict(list)
@@ -241,7 +222,7 @@ def _join_deliveries(parts: Iterable[_Numbered], groups: "Groups") -> None:
             groups.join(delivering, number)
 
 
-def _join_actions(parts: Sequence[_Numbered], stays: Sequence[_Stay], groups: "Groups") -> None:
+def _join_actions(parts: Sequence[_Numbered], stays: Sequence[_Stay], groups: Groups) -> None:
     """Join contracts with what corporate actions brought for them."""
     taken: defaultdict[tuple[Key, date], list[int]] = defaultdict(list)
     for number, part in parts:
@@ -255,7 +236,7 @@ def _join_actions(parts: Sequence[_Numbered], stays: Sequence[_Stay], groups: "G
                     groups.join(gone, number)
 
 
-def _join_covered(stays: Sequence[_Stay], groups: "Groups") -> None:
+def _join_covered(stays: Sequence[_Stay], groups: Groups) -> None:
     """Join options that were sold while something was held that an option had delivered."""
     delivered: defaultdict[_Place, list[tuple[datetime, datetime | None, int]]]
     delivered = defaultdict(list)
@@ -272,27 +253,6 @@ def _join_covered(stays: Sequence[_Stay], groups: "Groups") -> None:
         for begin, end, holding in delivered[_place_of(first)]:
             if begin <= first.at and (end is None or first.at <= end):
                 groups.join(holding, number)
-
-
-class Groups:
-    """Numbers that are joined to groups."""
-
-    def __init__(self, count: int) -> None:
-        self._group_of = [[number] for number in range(count)]
-
-    def join(self, number: int, partner: int) -> None:
-        """Make two numbers members of one group."""
-        group = self._group_of[number]
-        joined = self._group_of[partner]
-        if group is not joined:
-            group += joined
-            for member in joined:
-                self._group_of[member] = group
-
-    def members(self) -> list[list[int]]:
-        """Return the numbers of each group."""
-        groups = {id(group): group for group in self._group_of}
-        return list(map(sorted, groups.values()))
 
 
 # ---- what it had: its states

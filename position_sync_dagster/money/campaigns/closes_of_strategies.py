@@ -13,13 +13,15 @@ import polars as pl
 from position_sync_dagster.domain.holding import KEY, Key, grouped
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.money.as_of import Past
 from position_sync_dagster.money.campaigns.campaigns import EarnedMoney, earned_by
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.attribution import OwnedPart
-from position_sync_dagster.money.past.closes import SLACK, Closure, end_text
+from position_sync_dagster.money.past.closes import Closure, end_text
 from position_sync_dagster.money.past.owned_parts import (
     RememberedParts,
+    claims_of,
     contracts_of_strategies,
     deciding_movements,
     held_before,
@@ -75,25 +77,19 @@ class Closes:
         return part_rows(self.parts)
 
     @cached_property
-    def _with_strategies(self) -> pl.DataFrame:
-        """The rows, with the columns `strategies`, `is_divided` and `is_part`.
-
-        The first has the names of those that had what closed, or null. The profit is divided if
-        several had it, or if a part of it was in no strategy.
-        """
-        rows = self.rows.with_row_index("at")
-        owners = pl.concat([self._named_owners, self._claiming_owners])
-
-        is_nobody = pl.col("owner") == UNATTRIBUTED
-        strategies = pl.col("owner").filter(~is_nobody).unique().sort()
+    def _with_owners(self) -> pl.DataFrame:
+        """The rows, with those that had what closed, and whether its profit is divided."""
         several = pl.col("owner").n_unique() > 1
-        is_part = is_nobody.any() & several
-        is_divided = several | pl.col("is_unclear").any()
-        divided = owners.group_by("at").agg(strategies, is_part=is_part, is_divided=is_divided)
-        has_owners = pl.col("owner").list.len() > 0
-        named = pl.when(has_owners).then("owner")
-        of_closes = divided.with_columns(strategies=named).drop("owner")
-        return rows.join(of_closes, on="at", how="left", maintain_order="left").drop("at")
+        owners = pl.concat([self._named_owners, self._claiming_owners])
+        of_closes = owners.group_by("at").agg(
+            owners=pl.col("owner").unique().sort(),
+            is_divided=several | pl.col("is_unclear").any(),
+        )
+        rows = self.rows.with_row_index("at")
+        joined = rows.join(of_closes, on="at", how="left", maintain_order="left").drop("at")
+        return joined.with_columns(
+            pl.col("owners").fill_null([UNATTRIBUTED]), pl.col("is_divided").fill_null(value=False)
+        )
 
     @cached_property
     def _named_owners(self) -> pl.DataFrame:
@@ -109,35 +105,22 @@ class Closes:
 
     @cached_property
     def _claiming_owners(self) -> pl.DataFrame:
-        """The owners of the others: the strategies that had such a leg then, of a rest nobody."""
+        """The owners of the others: those that claim what was held then, of a rest nobody."""
         others = self.rows.with_row_index("at").join(self._named_owners, on="at", how="anti")
         held_before = self.before.select("change_id", "before")
         with_held = others.join(held_before, on="change_id", how="left")
-        claims = self.legs.select(
-            "conid", "removed_at", begin=_BEGIN, of="account", claimed="quantity",
-            owner="strategy_id",
-        )  # fmt: skip
-        joined = with_held.join(claims, on="conid")
+        held = with_held.select("at", *KEY, "closed_at", held=pl.coalesce("before", "quantity"))
 
-        is_of_account = (pl.col("of") == pl.col("account")).fill_null(value=True)
-        product = pl.col("claimed") * pl.col("quantity")
-        is_same_side = (product > 0).fill_null(value=True)
-        had_begun = pl.col("closed_at") >= pl.col("begin")
-        was_removed = pl.col("closed_at") > pl.col("removed_at") + SLACK
-        claimed = joined.filter(
-            is_of_account, is_same_side, had_begun, ~was_removed.fill_null(value=False)
-        )
-
-        # What closed may be of any owner of what was held. A leg without a quantity has all of it.
-        held = pl.coalesce("before", "quantity").abs().first()
-        size = pl.col("claimed").abs().fill_null(float("inf")).max()
-        owners = claimed.group_by("at", "owner", maintain_order=True).agg(held=held, size=size)
-        of_close = owners.group_by("at")
-        claimed_in_all = of_close.agg(pl.col("held").first(), pl.col("size").sum())
-        with_rest = claimed_in_all.filter(pl.col("size") < pl.col("held"))
-        of_nobody = with_rest.select("at", owner=pl.lit(UNATTRIBUTED))
-        of_all = pl.concat([owners.select("at", "owner"), of_nobody])
-        return of_all.with_columns(is_unclear=pl.lit(value=False))
+        contracts = records_of(ActiveContract, self.legs.drop_nulls("conid"))
+        legs_of = grouped(attrgetter("conid"), contracts)
+        owners: list[tuple[int, str, bool]] = []
+        for at, account, conid, closed_at, quantity in held.iter_rows():
+            if conid in legs_of:
+                claims = claims_of(
+                    tuple(legs_of[conid]), ((account, conid, quantity),), at=closed_at
+                )
+                owners += [(at, owner, False) for _account, _conid, owner, _share in claims]
+        return pl.DataFrame(owners, self._named_owners.schema, orient="row")
 
     @cached_property
     def unnamed(self) -> set[tuple[str, str]]:
@@ -148,24 +131,15 @@ class Closes:
     @cached_property
     def _profits(self) -> Mapping[Group, Mapping[str, Any]]:
         """The realised profit of each group, with the numbers of its closes."""
-        rows = self._with_strategies
-        nothing = pl.lit(None, pl.String)
-        total = rows.with_columns(name=nothing)
-
         # The parts of a profit that is divided are not known.
-        is_divided = pl.col("is_divided").fill_null(value=False)
-        profit_of_one = pl.when(~is_divided).then("realized_pnl")
-        undivided = rows.with_columns(realized_pnl=profit_of_one)
-        by_strategy = undivided.rename({"strategies": "name"}).explode("name")
-        named = by_strategy.drop_nulls("name")
-        is_in_none = pl.col("strategies").is_null()
-        of_nobody = undivided.filter(is_in_none | pl.col("is_part"))
-        unattributed = of_nobody.with_columns(name=pl.lit(UNATTRIBUTED))
+        profit_of_one = pl.when(~pl.col("is_divided")).then("realized_pnl")
+        of_owners = self._with_owners.with_columns(realized_pnl=profit_of_one).explode("owners")
+        of_all = self.rows.with_columns(owners=pl.lit(None, pl.String))
 
-        group = ("name", "account", "currency")
-        of_all = pl.concat([total, unattributed, named], how="diagonal")
-        by_account = of_all.select(*group, "realized_pnl")
-        everywhere = by_account.with_columns(account=nothing)
+        group = ("owners", "account", "currency")
+        closes = [rows.select(*group, "realized_pnl") for rows in (of_owners, of_all)]
+        by_account = pl.concat(closes)
+        everywhere = by_account.with_columns(account=pl.lit(None, pl.String))
         profit = pl.col("realized_pnl")
         by_group = pl.concat([by_account, everywhere]).group_by(group)
         sums = by_group.agg(profit.sum(), closes=pl.len(), unknown=profit.null_count())
@@ -236,18 +210,16 @@ class Closes:
             underlying: The only underlying of interest, in any case; None: all.
             limit: Maximum number of closes; None for all.
         """
-        rows = self._with_strategies.reverse()
+        rows = self._with_owners.reverse()
         if strategy is not None:
-            is_of_strategy = pl.col("strategies").list.contains(pl.lit(strategy))
-            rows = rows.filter(is_of_strategy)
+            rows = rows.filter(pl.col("owners").list.contains(pl.lit(strategy)))
         if underlying is not None:
             symbol = pl.col("symbol").str.to_uppercase()
             rows = rows.filter(symbol == underlying.upper())
 
         shown = rows[:limit]
-        closures = schema.records_of(Closure, shown)
-        names_of = shown["strategies"].fill_null([]).to_list()
-        return [*zip(closures, names_of, strict=True)], rows.height
+        names_of = [[name for name in owners if name != UNATTRIBUTED] for owners in shown["owners"]]
+        return [*zip(records_of(Closure, shown), names_of, strict=True)], rows.height
 
 
 NO_CLOSES = Closes()
@@ -330,11 +302,6 @@ _OWNERS = {
 }  # fmt: skip
 
 
-# From when on a leg claims what closes.
-_BEGIN_OF_SINCE = pl.col("since").cast(pl.Datetime("us", "UTC"))
-_BEGIN = pl.min_horizontal(pl.col("added_at") - SLACK, _BEGIN_OF_SINCE)
-
-
 def _owners_of_closes(parts: Iterable[OwnedPart]) -> pl.DataFrame:
     """Return to whom the parts of movements belong that closed something."""
     rows = []
@@ -350,7 +317,7 @@ def _ends(changes: pl.DataFrame, rows: pl.DataFrame, legs: pl.DataFrame) -> Ends
     """Return how the holdings of legs ended whose last change left nothing."""
     without_rest = changes.group_by(KEY, maintain_order=True).last().filter(after=0)
     closed = without_rest.join(legs, on="conid", how="semi")
-    closures = schema.records_of(Closure, rows.join(closed, on="change_id", how="semi"))
+    closures = records_of(Closure, rows.join(closed, on="change_id", how="semi"))
     closures_of = grouped(attrgetter("change_id"), closures)
 
     ends: defaultdict[int, dict[str, tuple[datetime, str | None]]] = defaultdict(dict)

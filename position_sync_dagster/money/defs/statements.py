@@ -49,8 +49,7 @@ def folder() -> None:
     Errors: a download that fails, and a file that cannot be read or is of a foreign account, are
     left out and named by the check files_are_readable; so is a row. The others are imported.
 
-    How to read it: an event lists the statements and the days that they cover. Net liquidation
-    and cash of each day go to account_values (source FLEX).
+    How to read it: an event lists the statements and the days that they cover.
     """
 
 
@@ -134,7 +133,6 @@ def imported(
     of_folder = {
         "statements": len(done.found),
         **table_asset.known(downloaded=downloaded),
-        "account_rows": done.account_values,
         "listed": table_asset.table_of(listed),
     }
     metadata_of: dict[str, dict[str, Any]] = {FOLDER: of_folder}

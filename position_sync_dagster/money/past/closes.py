@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
-from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.instrument import Right, contract_name
@@ -162,7 +161,6 @@ class Statement:
     accounts: frozenset[str]
     positions: tuple[StatementPosition, ...] = ()
     executions: tuple[Execution, ...] = ()
-    cash: tuple[AccountSummary, ...] = ()
     events: tuple[StatementEvent, ...] = ()
     movements: tuple[Movement, ...] = ()
     sections: frozenset[str] = frozenset()
@@ -172,7 +170,7 @@ class Statement:
 
     def without_rows(self) -> "Statement":
         """Return what it covers, without its rows."""
-        return replace(self, positions=(), executions=(), cash=(), events=(), movements=())
+        return replace(self, positions=(), executions=(), events=(), movements=())
 
 
 class Cause(StrEnum):

@@ -17,7 +17,7 @@ from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.domain.reconciliation import Break, Discrepancy, DiscrepancyType
 from position_sync_dagster.lake.schema import moment, one_of, records_of
-from position_sync_dagster.money.lake import LookedAt, MoneyLake
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.causes import (
     LAST_PRICE,
     Facts,
@@ -104,8 +104,7 @@ class CloseExplainer:
             first = min(execution.time for execution in executions)
             book.update(since=(first - BEFORE).date())
 
-        looked = self._looked(now)
-        since = max(looked.since, now - WINDOW)
+        since = now - WINDOW
         closes = lake.position_changes.rows(since, IS_CLOSE, _CLOSE)
         counted = lake.closures.current_rows(since=since - BEFORE, columns=_COUNTED)
         judged = self._judged(closes, counted, since, now, asked or {})
@@ -129,12 +128,6 @@ class CloseExplainer:
 
         newest = counting | replaced
         unexplained = self._ask_person(chain.from_iterable(newest.values()), closes, now)
-
-        first_open = closes.filter(are_open).get_column("seen_at").min()
-        next_since = looked.until
-        if isinstance(first_open, datetime):
-            next_since = min(next_since, first_open)
-        lake.closures.looked = replace(looked, since=next_since)
         return Explained(rows=rows, unexplained=unexplained)
 
     follow_changes = explain
@@ -178,25 +171,6 @@ class CloseExplainer:
             {BREAKS: discrepancies}, now, compared=is_compared, run_id=self.run_id
         )
         return tuple(waiting)
-
-    def _looked(self, now: datetime) -> LookedAt:
-        """Return from when on closes are looked at: from the first that was open at the last look.
-
-        All of the window are looked at again if another file may have a row of the days before, or
-        if a statement came: it may cover any days.
-        """
-        lake = self.lake
-        tables = (lake.position_changes, lake.executions, lake.closures)
-
-        def files(until: datetime) -> frozenset[str]:
-            of_days = [table.files(until) for table in tables]
-            return lake.statement_events.files().union(*of_days)
-
-        last = lake.closures.looked
-        if last is not None and last.files == files(last.until):
-            return last
-        until = now - 2 * A_DAY
-        return LookedAt(since=now - WINDOW, until=until, files=files(until))
 
     def _named(self, since: datetime) -> pl.DataFrame:
         """Return which holdings and times executions and statements name, and since when."""

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from datetime import time as clock_time
 from enum import StrEnum
 from hashlib import sha256
@@ -21,7 +21,6 @@ from typing import IO, Any
 from xml.etree import ElementTree as Xml
 
 from position_sync_dagster.domain import instrument
-from position_sync_dagster.domain.account_values import AccountSource, AccountSummary
 from position_sync_dagster.domain.execution import FLEX, Execution, Side
 from position_sync_dagster.errors import StatementError, shown
 from position_sync_dagster.money.past import closes
@@ -39,9 +38,6 @@ from position_sync_dagster.money.past.flex_fields import (
 from position_sync_dagster.money.past.flex_movements import joined, movements_of
 from position_sync_dagster.money.past.flex_service import answer_of, refusal
 from position_sync_dagster.money.past.movements import FACE_OF_BILL, Movement, times
-
-# The time in New York that the values of a statement's day get: a statement has only the date.
-STATED_AT = clock_time(16, 0)
 
 _POSITION = columns_of(
     closes.StatementPosition,
@@ -183,22 +179,6 @@ def event_of(fields: Fields) -> closes.StatementEvent:
     )
 
 
-_CASH = columns_of(
-    AccountSummary, account="accountId", currency="currency", net_liquidation="total", cash="cash"
-)
-
-
-def cash_of(fields: Fields) -> AccountSummary:
-    """Return net liquidation and cash of an account in its base currency.
-
-    Raises:
-        StatementError: A field is missing or cannot be read.
-    """
-    at = datetime.combine(fields.required(DAY, "reportDate"), STATED_AT, STATEMENT_ZONE)
-    row = fields.row(_CASH)
-    return AccountSummary(**row, timestamp=at.astimezone(UTC), source=AccountSource.FLEX)
-
-
 # What an EquitySummaryByReportDateInBase says of where it stands, and the sums of its parts.
 _NO_PART = {
     "accountId", "acctAlias", "model", "currency", "reportDate", "levelOfDetail", "total",
@@ -210,7 +190,7 @@ class RowKind(StrEnum):
 
     POSITIONS = "positions"
     EXECUTIONS = "executions"
-    CASH = "cash"
+    WORTH = "worth"
     BALANCES = "balances"
     RATES = "rates"
     EVENTS = "events"
@@ -333,7 +313,7 @@ def _event_of_account(
 
 # How a row becomes an event that moved nothing.
 _STATED: dict[RowKind, Callable[[Fields], closes.StatementEvent | None]] = {
-    RowKind.CASH: equity_event,
+    RowKind.WORTH: equity_event,
     RowKind.BALANCES: balance_event,
     RowKind.RATES: rate_event,
     RowKind.LOTS: closed_lot_event,
@@ -372,7 +352,7 @@ _ELEMENTS = {
     "OpenPosition": _Element(becomes=RowKind.POSITIONS, levels=frozenset({"SUMMARY"})),
     "Trade": _Element(becomes=RowKind.EXECUTIONS, levels=frozenset({"EXECUTION", "EXECUTIONS"})),
     "EquitySummaryByReportDateInBase": _Element(
-        becomes=RowKind.CASH, levels=frozenset({"SUMMARY", "DETAIL", "BASE_SUMMARY"})
+        becomes=RowKind.WORTH, levels=frozenset({"SUMMARY", "DETAIL", "BASE_SUMMARY"})
     ),
     "CashReportCurrency": _Element(
         becomes=RowKind.BALANCES, levels=frozenset({"CURRENCY", "DETAIL", "SUMMARY"})
@@ -467,7 +447,6 @@ class _StatementReader:
         self._executions: list[Execution] = []
         self._events: list[closes.StatementEvent] = []
         self._movements: list[Movement] = []
-        self._cash: list[AccountSummary] = []
         self._flaws: dict[RowKind, list[StatementError]] = {kind: [] for kind in RowKind}
 
     def add(self, tag: str, attributes: Mapping[str, str]) -> None:
@@ -540,7 +519,6 @@ class _StatementReader:
             accounts=frozenset(self._accounts),
             positions=tuple(positions),
             executions=tuple(self._executions),
-            cash=tuple(self._cash),
             events=tuple(self._events),
             movements=tuple(replace(movement, **period) for movement in together),
             sections=frozenset(self._sections),
@@ -587,8 +565,6 @@ class _StatementReader:
                 self._events.append(event)
                 self._movements += movements_of(fields, event)
             case _:
-                if element.becomes is RowKind.CASH:
-                    self._cash.append(cash_of(fields))
                 stated = _STATED[element.becomes](fields)
                 if stated is not None:
                     self._events.append(stated)

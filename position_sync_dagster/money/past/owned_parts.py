@@ -15,7 +15,6 @@ from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key, grouped
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.schema import legs_of, records_of
-from position_sync_dagster.money.campaigns.campaigns import Groups
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.attribution import OwnedPart, attributed
 from position_sync_dagster.money.past.closes import SLACK
@@ -132,7 +131,7 @@ class RememberedParts:
     """The parts of movements, made again only of contracts of which something changed."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[int, ...], tuple[int, list[OwnedPart]]] = {}
+        self._made: dict[tuple[object, ...], list[OwnedPart]] = {}
 
     def parts_of(
         self,
@@ -148,30 +147,27 @@ class RememberedParts:
         legs_of = grouped(attrgetter("conid"), legs)
         before_of = grouped(lambda item: item[0][1], (*before.items(), *costs.items()))
 
-        made: dict[tuple[int, ...], tuple[int, list[OwnedPart]]] = {}
-        changed: dict[tuple[int, ...], int] = {}
-        for conids in _connected(movements):
-            facts = [(prints[c], tuple(legs_of[c]), tuple(before_of[c])) for c in conids]
-            known_by = hash(tuple(facts))
-            remembered = self._made.get(conids)
-            if remembered is not None and remembered[0] == known_by:
-                made[conids] = remembered
-            else:
-                changed[conids] = known_by
-
-        of_changed = set(chain.from_iterable(changed))
-        records = records_of(Movement, movements.filter(col.conid.is_in(of_changed)))
-        concerned = [
-            leg for leg in chain.from_iterable(legs_of.values()) if leg.conid in of_changed
+        # What the parts of contracts that belong together follow from.
+        facts_of_groups = [
+            tuple((conid, prints[conid], *legs_of[conid], *before_of[conid]) for conid in conids)
+            for conids in _connected(movements)
         ]
+        changed = {
+            conid
+            for facts in facts_of_groups
+            if facts not in self._made
+            for conid, *_facts in facts
+        }
+        records = records_of(Movement, movements.filter(col.conid.is_in(changed)))
+        concerned = [leg for conid in changed for leg in legs_of[conid]]
         parts = grouped(lambda part: part.key[1], attributed(records, concerned, before, costs))
-        for conids, known_by in changed.items():
-            of_conids = list(chain.from_iterable(parts[conid] for conid in conids))
-            of_conids.sort(key=attrgetter("at"))
-            made[conids] = (known_by, of_conids)
 
+        made: dict[tuple[object, ...], list[OwnedPart]] = {}
+        for facts in facts_of_groups:
+            new = chain.from_iterable(parts[conid] for conid, *_facts in facts)
+            made[facts] = self._made.get(facts) or sorted(new, key=attrgetter("at"))
         self._made = made
-        return list(chain.from_iterable(parts for _print, parts in made.values()))
+        return list(chain.from_iterable(made.values()))
 
 
 @lru_cache(maxsize=2)
@@ -180,27 +176,40 @@ def remembered_parts(_lake: MoneyLake) -> RememberedParts:
     return RememberedParts()
 
 
-def _connected(movements: pl.DataFrame) -> list[tuple[int, ...]]:
+class Groups:
+    """Numbers that are joined to groups."""
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        self._group_of = {number: [number] for number in numbers}
+
+    def join(self, number: int, partner: int) -> None:
+        """Make two numbers members of one group."""
+        group = self._group_of[number]
+        joined = self._group_of[partner]
+        if group is not joined:
+            group += joined
+            for member in joined:
+                self._group_of[member] = group
+
+    def members(self) -> list[list[int]]:
+        """Return the numbers of each group."""
+        groups = {id(group): group for group in self._group_of.values()}
+        return list(map(sorted, groups.values()))
+
+
+def _connected(movements: pl.DataFrame) -> list[list[int]]:
     """Return the contracts in groups: options with what they delivered, and those of one action."""
-    all_conids = movements["conid"].unique().sort()
-    numbers = {conid: number for number, conid in enumerate(all_conids)}
-    groups = Groups(len(numbers))
+    all_conids = set(movements["conid"])
+    groups = Groups(sorted(all_conids))
     for option, other in _deliveries(movements).iter_rows():
-        if other in numbers:
-            groups.join(numbers[option], numbers[other])
+        if other in all_conids:
+            groups.join(option, other)
 
     actions = movements.filter(kind=MovementKind.CORPORATE_ACTION)
-    for _action, conids in (
-        actions.group_by("account", "day", "type")
-        .agg("conid")
-        .select("account", "conid")
-        .iter_rows()
-    ):
+    for conids in actions.group_by("account", "day", "type").agg("conid")["conid"]:
         for conid in conids:
-            groups.join(numbers[conids[0]], numbers[conid])
-
-    conid_of = list(numbers)
-    return [tuple(conid_of[number] for number in members) for members in groups.members()]
+            groups.join(conids[0], conid)
+    return groups.members()
 
 
 def _row_of(part: OwnedPart) -> tuple[object, ...]:

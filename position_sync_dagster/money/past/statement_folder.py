@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +14,8 @@ import polars as pl
 from pydantic import TypeAdapter
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.position_update import TradingMode, trading_mode_of
-from position_sync_dagster.lake.schema import content_id
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import Statement
 from position_sync_dagster.money.past.flex import every_account, read_statements
@@ -70,7 +68,7 @@ class ServedAccounts:
     def name(self) -> str:
         """Return what names the tables that statements are stored in, and these accounts."""
         lake = self.lake
-        tables = (lake.executions, lake.statement_events, lake.account_values, lake.movements)
+        tables = (lake.executions, lake.statement_events, lake.movements)
         ids = [table.table.table_id() for table in tables]
         return " ".join((_INDEX_FORMAT, *ids, *sorted(self._known)))
 
@@ -370,7 +368,6 @@ class Imported(NamedTuple):
     notes: tuple[str, ...] = ()
     executions: int = 0
     events: int = 0
-    account_values: int = 0
 
 
 def download_and_import(
@@ -445,13 +442,11 @@ def import_statements(lake: MoneyLake, settings: Settings, run_id: str | None = 
     executions = [execution for statement in statements for execution in statement.executions]
     events = [event for statement in statements for event in statement.events]
     sections = [row for statement in statements for row in sections_of(statement)]
-    values = [_identified(row, run_id) for statement in statements for row in statement.cash]
     MovementBook(lake, settings.calendar, run_id=run_id).update(statements)
     done = Imported(
         *read,
         executions=lake.executions.add(executions, run_id=run_id),
         events=lake.statement_events.add([*events, *sections], run_id=run_id),
-        account_values=lake.account_values.append(values).rows,
     )
     folder.remember(served)
     return done
@@ -467,10 +462,3 @@ def forget_files(settings: Settings) -> bool:
     if is_present:
         index.unlink()
     return is_present
-
-
-def _identified(cash: AccountSummary, run_id: str | None) -> AccountSummary:
-    """Return the row of `account_values`; the same amounts of a day have the same id."""
-    amounts = (cash.currency, cash.net_liquidation, cash.cash)
-    row_id = content_id(cash.timestamp, cash.source.value, cash.account, *amounts)
-    return replace(cash, row_id=row_id, run_id=run_id)

@@ -36,7 +36,7 @@ PARENTS = {
     "position_changes": {"gateway"},
     "dividends": {"gateway"},
     "closures": {"position_changes", "executions", "statement_events", "contracts"},
-    "account_values": {"gateway", "flex_statements"},
+    "account_values": {"gateway"},
     "reconciliation_breaks": {"broker_positions", "position_updates", "active_strategies"},
 }
 

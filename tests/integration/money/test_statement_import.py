@@ -161,10 +161,10 @@ def test_an_import_commits_once_and_without_news_not_at_all(books, lake, monkeyp
         worth = Booked(worth={"cash": 10.0}, trades=of_day(number).trades)
         text = worth.xml(day, day, f"2026032{number};010000", ACCOUNT)
         (books.folder / f"{number}.xml").write_text(text)
-    tables = [lake.executions, lake.statement_events, lake.account_values, lake.movements]
+    tables = [lake.executions, lake.statement_events, lake.movements]
     import_statements(lake, books.settings)
     versions = [table.table.version() for table in tables]
-    assert versions == [1, 1, 2, 1], "each is made first, account_values also for its trading mode"
+    assert versions == [1, 1, 1], "each is made first"
 
     monkeypatch.setattr(movement_book, "counting_movements", None)
     import_statements(lake, books.settings)

@@ -128,17 +128,6 @@ def test_the_usual_formats_of_a_time_are_read(when: dict[str, str]) -> None:
     assert one_trade(**when).time == datetime(2026, 3, 5, 20, 30, tzinfo=UTC)
 
 
-def test_cash_and_net_liquidation_are_those_of_their_day() -> None:
-    row = {"reportDate": "20260305", "currency": "USD", "cash": "10.5", "total": "99"}
-    data = statement(more=element("EquitySummaryByReportDateInBase", row))
-    (entry,) = read(data).cash
-    assert entry.cash == 10.5
-    assert entry.net_liquidation == 99.0
-    assert entry.source == "FLEX"
-    assert entry.timestamp == datetime(2026, 3, 5, 21, tzinfo=UTC)
-    assert entry.account == "DUSIM0001"
-
-
 def test_the_parts_of_net_liquidation_are_each_there_once() -> None:
     row = {
         "reportDate": "20260305", "currency": "USD", "cash": "10.5", "cashLong": "10.5",
