@@ -2,8 +2,9 @@
 
 A strategy's campaign begins with its first trade, and ends at the first close at which the strategy
 has nothing of any contract: rolls and what assignments leave belong to it. What is in no strategy
-is divided into structures: contracts that one order traded, what they delivered, and the options
-that were sold while that was held.
+is divided into structures: contracts that one order traded, that were opened within a minute, or of
+which one took the place of another within a minute, what they delivered, and the options that were
+sold while that was held.
 
 What a strategy has earned so far is what its parts brought, and the value of what is left of them.
 """
@@ -25,7 +26,6 @@ from position_sync_dagster.money.campaigns.closed_campaign import CampaignEnd
 from position_sync_dagster.money.past.attribution import OwnedPart
 from position_sync_dagster.money.past.movements import (
     DELIVERIES,
-    Movement,
     MovementKind,
     first_reasons,
     known_sum,
@@ -35,17 +35,25 @@ from position_sync_dagster.money.past.movements import (
 from position_sync_dagster.money.past.owned_parts import Groups
 from position_sync_dagster.money.strategies.proposals import Piece, kind_of, least_worth
 
-# Trades of a campaign within this time belong together.
+# Orders of one underlying within this time may have opened one structure.
 TOGETHER = timedelta(minutes=1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class TradedCampaign:
     """The parts of movements of one campaign, in order of time."""
 
-    strategy_id: str
-    account: str
     parts: Sequence[OwnedPart]
+
+    @property
+    def strategy_id(self) -> str:
+        """Return its strategy, or UNATTRIBUTED."""
+        return self.parts[0].owner
+
+    @property
+    def account(self) -> str:
+        """Return its account."""
+        return self.parts[0].movement.account
 
     @property
     def campaign_id(self) -> str:
@@ -97,24 +105,10 @@ def closed_campaigns(parts: Iterable[OwnedPart]) -> list[TradedCampaign]:
     Args:
         parts: All parts of movements, in order of time.
     """
-    of_owners: defaultdict[tuple[str, str], list[OwnedPart]] = defaultdict(list)
-    unattributed = []
-    for part in parts:
-        if part.owner == UNATTRIBUTED:
-            unattributed.append(part)
-        else:
-            of_owners[part.owner, part.movement.account].append(part)
-
-    campaigns = []
-    for (strategy, account), owned in of_owners.items():
-        for stay in _stays(owned):
-            campaign = TradedCampaign(strategy_id=strategy, account=account, parts=stay)
-            campaigns.append(campaign)
-
-    for structure in _structures(unattributed):
-        account = structure[0].movement.account
-        campaign = TradedCampaign(strategy_id=UNATTRIBUTED, account=account, parts=structure)
-        campaigns.append(campaign)
+    campaigns: list[TradedCampaign] = []
+    for (owner, _account), owned in grouped(attrgetter("owner", "movement.account"), parts).items():
+        stays = _structures(owned) if owner == UNATTRIBUTED else _stays(owned)
+        campaigns += map(TradedCampaign, stays)
     return sorted(campaigns, key=lambda campaign: (campaign.closed, campaign.campaign_id))
 
 
@@ -155,7 +149,7 @@ def _is_held(parts: Iterable[OwnedPart]) -> bool:
 
 
 def _structures(parts: Iterable[OwnedPart]) -> Iterator[list[OwnedPart]]:
-    """Yield the structures with an option that are over."""
+    """Yield the structures of an account with an option that are over."""
     stays = []
     for of_holding in grouped(attrgetter("key", "origin"), parts).values():
         stays += _stays(of_holding, with_open=True)
@@ -174,19 +168,13 @@ _Stay = Sequence[OwnedPart]
 # A part, after the number of its stay.
 _Numbered = tuple[int, OwnedPart]
 
-# An account and a symbol.
-_Place = tuple[str, str | None]
-
-
-def _place_of(part: OwnedPart) -> _Place:
-    return part.movement.account, part.movement.symbol
-
 
 def _joined(stays: Sequence[_Stay]) -> list[list[int]]:
     """Return the numbers of the stays of each structure."""
     groups = Groups(range(len(stays)))
     parts = [(number, part) for number, stay in enumerate(stays) for part in stay]
     _join_orders(parts, groups)
+    _join_near_trades(parts, groups)
     _join_deliveries(parts, groups)
     _join_actions(parts, stays, groups)
     _join_covered(stays, groups)
@@ -195,31 +183,43 @@ def _joined(stays: Sequence[_Stay]) -> list[list[int]]:
 
 def _join_orders(parts: Iterable[_Numbered], groups: Groups) -> None:
     """Join what one order traded."""
-    by_order: dict[tuple[str, str], int] = {}
+    by_order: dict[str, int] = {}
     for number, part in parts:
         order = part.movement.order_id
         if part.is_trade and order is not None:
-            groups.join(by_order.setdefault((part.movement.account, order), number), number)
+            groups.join(by_order.setdefault(order, number), number)
 
 
-def _join_deliveries(parts: Iterable[_Numbered], groups: Groups) -> None:
+def _join_near_trades(parts: Iterable[_Numbered], groups: Groups) -> None:
+    """Join options that were opened within a minute, or when others of the symbol closed."""
+    of_symbol: defaultdict[str | None, list[tuple[datetime, bool, int]]] = defaultdict(list)
+    for number, part in parts:
+        if part.is_trade and part.is_option:
+            of_symbol[part.movement.symbol].append((part.at, part.opens, number))
+
+    for trades in of_symbol.values():
+        trades.sort()
+        for last, (at, opens, number) in enumerate(trades):
+            for earlier in range(last - 1, -1, -1):
+                before, opened_before, number_before = trades[earlier]
+                if at - before > TOGETHER:
+                    break
+                if opens or opened_before:
+                    groups.join(number_before, number)
+
+
+def _join_deliveries(parts: Sequence[_Numbered], groups: Groups) -> None:
     """Join options with what they delivered."""
-    deliveries = [numbered for numbered in parts if numbered[1].movement.kind in DELIVERIES]
-    ends: defaultdict[tuple[str, date, int], list[tuple[int, Movement]]] = defaultdict(list)
-    for number, part in deliveries:
-        movement = part.movement
-        if part.is_option:
-            conid = movement.counter_conid or movement.underlying_conid or 0
-            ends[movement.account, movement.day, conid].append((number, movement))
+    ends: defaultdict[tuple[Key, date], list[int]] = defaultdict(list)
+    for number, part in parts:
+        if part.is_option and part.movement.kind in DELIVERIES:
+            ends[part.key, part.movement.day].append(number)
 
-    for number, part in deliveries:
-        account, conid = part.key
-        ended = ends[account, part.movement.day, conid]
+    for number, part in parts:
         option = part.origin if part.opens else part.movement.counter_conid
-        of_option = [ending for ending in ended if ending[1].conid == option]
-        at_strike = [ending for ending in ended if ending[1].strike == part.movement.price]
-        for delivering, _end in of_option or at_strike or ended:
-            groups.join(delivering, number)
+        if option is not None and part.movement.kind in DELIVERIES:
+            for end in ends[(part.movement.account, option), part.movement.day]:
+                groups.join(end, number)
 
 
 def _join_actions(parts: Sequence[_Numbered], stays: Sequence[_Stay], groups: Groups) -> None:
@@ -238,19 +238,19 @@ def _join_actions(parts: Sequence[_Numbered], stays: Sequence[_Stay], groups: Gr
 
 def _join_covered(stays: Sequence[_Stay], groups: Groups) -> None:
     """Join options that were sold while something was held that an option had delivered."""
-    delivered: defaultdict[_Place, list[tuple[datetime, datetime | None, int]]]
+    delivered: defaultdict[str | None, list[tuple[datetime, datetime | None, int]]]
     delivered = defaultdict(list)
     for number, stay in enumerate(stays):
         first = stay[0]
         if not first.is_option and first.movement.kind in DELIVERIES:
             end = None if _is_held(stay) else stay[-1].at
-            delivered[_place_of(first)].append((first.at, end, number))
+            delivered[first.movement.symbol].append((first.at, end, number))
 
     for number, stay in enumerate(stays):
         first = stay[0]
         if not first.is_option or first.quantity >= 0:
             continue
-        for begin, end, holding in delivered[_place_of(first)]:
+        for begin, end, holding in delivered[first.movement.symbol]:
             if begin <= first.at and (end is None or first.at <= end):
                 groups.join(holding, number)
 

@@ -49,6 +49,7 @@ from position_sync_dagster.money.past.owned_parts import (
     deciding_movements,
     held_before,
     legs_ever,
+    numbers_by_key,
 )
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import ExchangeDays, exchange_days
@@ -200,14 +201,12 @@ class CampaignBook:
         names = ["account", "conid", "before", "average_cost", "seen_at", "since"]
         changes = self.lake.position_changes.table.rows(columns=names)
         before, costs = held_before(self._rows, changes)
-        held = dict(before)
         moved = self._rows.filter(pl.col("quantity") != 0)
-        first = moved.group_by(KEY).agg(pl.col("session_date").min())
-        for account, conid, session in first.iter_rows():
-            days = self._recorded.quantities[account, conid]
-            earlier = [day for day in days if day < session]
-            if earlier:
-                held[account, conid] = days[max(earlier)]
+        first = moved.group_by(KEY).agg(first=pl.col("session_date").min())
+        recorded = self._recorded.rows.join(first, on=KEY).sort("session_date")
+        is_earlier = pl.col("session_date") < pl.col("first")
+        last_before = recorded.filter(is_earlier).unique(KEY, keep="last")
+        held = before | numbers_by_key(last_before, "position")
         costs_of_held = {key: cost for key, cost in costs.items() if held[key] == before[key]}
         return {key: quantity for key, quantity in held.items() if quantity}, costs_of_held
 
@@ -302,19 +301,18 @@ class RecordedValues:
     """What was recorded of some contracts at past closes.
 
     Attributes:
-        quantities: The position of each holding on each recorded day.
+        rows: Their rows of `daily_positions`: session_date, account, conid, position, market_value.
     """
 
     def __init__(self, lake: MoneyLake, conids: Collection[int]) -> None:
-        self.quantities: defaultdict[Key, dict[date, float]] = defaultdict(dict)
-        self._units: dict[tuple[str, int, date], float] = {}
-        columns = ["session_date", "account", "conid", "position", "market_value"]
+        columns = ["session_date", *KEY, "position", "market_value"]
         table = lake.derived_table(DAILY_POSITIONS)
-        rows = derived_rows(table, one_of("conid", conids), columns=columns)
-        for day, account, conid, position, value in rows.iter_rows():
-            self.quantities[account, conid][day] = position
-            if position and value is not None:
-                self._units[account, conid, day] = value / position
+        self.rows = derived_rows(table, one_of("conid", conids), columns=columns)
+        valued = self.rows.filter(pl.col("position") != 0).drop_nulls("market_value")
+        self._units = {
+            (account, conid, day): value / position
+            for day, account, conid, position, value in valued.iter_rows()
+        }
 
     def value_of(self, held: Mapping[Key, float], day: date) -> float | None:
         """Return the value of some quantities at the close of a day; None: not known."""

@@ -106,20 +106,19 @@ class Closes:
     @cached_property
     def _claiming_owners(self) -> pl.DataFrame:
         """The owners of the others: those that claim what was held then, of a rest nobody."""
-        others = self.rows.with_row_index("at").join(self._named_owners, on="at", how="anti")
+        contracts = records_of(ActiveContract, self.legs.drop_nulls("conid"))
+        legs_of = grouped(attrgetter("conid"), contracts)
+        of_legs = self.rows.with_row_index("at").filter(pl.col("conid").is_in([*legs_of]))
+        others = of_legs.join(self._named_owners, on="at", how="anti")
         held_before = self.before.select("change_id", "before")
         with_held = others.join(held_before, on="change_id", how="left")
         held = with_held.select("at", *KEY, "closed_at", held=pl.coalesce("before", "quantity"))
 
-        contracts = records_of(ActiveContract, self.legs.drop_nulls("conid"))
-        legs_of = grouped(attrgetter("conid"), contracts)
         owners: list[tuple[int, str, bool]] = []
         for at, account, conid, closed_at, quantity in held.iter_rows():
-            if conid in legs_of:
-                claims = claims_of(
-                    tuple(legs_of[conid]), ((account, conid, quantity),), at=closed_at
-                )
-                owners += [(at, owner, False) for _account, _conid, owner, _share in claims]
+            closed = ((account, conid, quantity),)
+            claims = claims_of(tuple(legs_of[conid]), closed, at=closed_at)
+            owners += [(at, owner, False) for _account, _conid, owner, _share in claims]
         return pl.DataFrame(owners, self._named_owners.schema, orient="row")
 
     @cached_property

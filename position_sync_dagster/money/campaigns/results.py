@@ -22,6 +22,7 @@ from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.money.campaigns.closed_campaign import CampaignResult, ClosedCampaign
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.movements import first_reasons, known_sum
+from position_sync_dagster.money.risk.coverage import sum_if_known
 from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS, PROFIT_EXPLAINED
 
 
@@ -269,7 +270,5 @@ def read_days(
     columns = ["session_date", "currency", "profit"]
     rows = derived_rows(lake.derived_table(PROFIT_EXPLAINED), chosen=chosen, columns=columns)
 
-    are_known = col.profit.is_not_null().all()
-    total = pl.when(are_known).then(col.profit.sum())
-    sums = rows.group_by("session_date", "currency").agg(total)
+    sums = rows.group_by("session_date", "currency").agg(sum_if_known(col.profit))
     return days_of(campaigns, sums.iter_rows())

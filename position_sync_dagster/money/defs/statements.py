@@ -25,7 +25,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past import explain_closes, movement_book, statement_folder
-from position_sync_dagster.money.past.closes import Closure, Statement
+from position_sync_dagster.money.past.closes import Closure
 from position_sync_dagster.money.past.flex_service import LaterError
 from position_sync_dagster.money.strategies import leg_followers
 from position_sync_dagster.money.tables import CLOSURES, EXECUTIONS, STATEMENT_EVENTS
@@ -36,9 +36,6 @@ FOLDER = "flex_statements"
 # Maximum number of statements that a failing check names.
 FAULTS_SHOWN = 20
 
-# Maximum number of statements listed with an event; the folder has all.
-SHOWN = 400
-
 
 def folder() -> None:
     """Activity Flex statements of the broker, XML files of a folder: its own record of past days.
@@ -48,8 +45,6 @@ def folder() -> None:
 
     Errors: a download that fails, and a file that cannot be read or is of a foreign account, are
     left out and named by the check files_are_readable; so is a row. The others are imported.
-
-    How to read it: an event lists the statements and the days that they cover.
     """
 
 
@@ -129,12 +124,7 @@ def imported(
     for error in done.unreadable:
         context.log.warning(f"A statement was left out: {error}")
 
-    listed = [_listed(statement) for statement in done.found[:SHOWN]]
-    of_folder = {
-        "statements": len(done.found),
-        **table_asset.known(downloaded=downloaded),
-        "listed": table_asset.table_of(listed),
-    }
+    of_folder = {"statements": len(done.found), **table_asset.known(downloaded=downloaded)}
     metadata_of: dict[str, dict[str, Any]] = {FOLDER: of_folder}
     added = {lake.executions.table: done.executions, lake.statement_events.table: done.events}
     for table, rows in added.items():
@@ -176,15 +166,6 @@ def judge_files(
         left_out=len(unreadable),
         errors=errors,
     )
-
-
-def _listed(statement: Statement) -> dict[str, table_asset.Cell]:
-    return {
-        "file": statement.file,
-        "account": statement.account,
-        "first": statement.first.isoformat(),
-        "last": statement.last.isoformat(),
-    }
 
 
 # How far back movements are derived each hour.

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time
 from functools import cached_property
 from itertools import accumulate, groupby, pairwise
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -196,22 +196,20 @@ def attributed(
     )
     by_key = grouped(attrgetter("key"), of_holdings)
     legs_of = grouped(attrgetter("conid"), legs)
+    timelines_of: defaultdict[int, list[_Timeline]] = defaultdict(list)
+    for key, held in held_before.items():
+        if key not in by_key:
+            timelines_of[key[1]].append([(NEVER, held)])
+
     sources = _Sources()
     holdings: list[_Holding] = []
     for key, of_holding in by_key.items():
         account, conid = key
         of_account = [leg for leg in legs_of[conid] if leg.account in (None, account)]
         before = held_before.get(key, 0.0)
-        holding = _Holding(of_holding, of_account, before, costs.get(key), sources)
+        timelines = timelines_of[conid]
+        holding = _Holding(of_holding, of_account, before, costs.get(key), sources, timelines)
         holdings.append(holding)
-
-    unmoved = [(key, held) for key, held in held_before.items() if key not in by_key]
-    timelines = [(conid, [(NEVER, held)]) for (_account, conid), held in unmoved]
-    timelines += [(holding.conid, holding.timeline) for holding in holdings]
-    timelines_of = grouped(itemgetter(0), timelines)
-    for holding in holdings:
-        others = timelines_of[holding.conid]
-        holding.elsewhere = [line for _conid, line in others if line is not holding.timeline]
 
     sources.link(holdings)
     parts: list[OwnedPart] = []
@@ -394,6 +392,7 @@ class _Holding:
         held_before: float,
         cost: float | None,
         sources: _Sources,
+        timelines: list[_Timeline],
     ) -> None:
         self._cost = cost if held_before else None
         self._sources = sources
@@ -402,10 +401,10 @@ class _Holding:
         self._steps = _steps_of(self._movements, self._prior)
         self._claims = _claims_of(legs, self._stays())
         self._at_end_of = {movement.session_date: after for movement, _, after in self._steps}
-        self.conid = self._movements[0].key[1]
         later = ((moment_of(movement), after) for movement, _, after in self._steps)
-        self.timeline: _Timeline = [(NEVER, self._prior), *later]
-        self.elsewhere: Sequence[_Timeline] = ()
+        self._timeline: _Timeline = [(NEVER, self._prior), *later]
+        self._timelines = timelines
+        timelines.append(self._timeline)
         self._has: _Shares = {}
         self._last_owners: _Shares = {}
         self._parts: list[OwnedPart] = []
@@ -600,27 +599,24 @@ class _Holding:
         """Return which part of what all accounts hold this one has, which then holds so much."""
         at = moment_of(movement)
         everywhere = abs(held)
-        for timeline in self.elsewhere:
-            *_earlier, last = (quantity for since, quantity in timeline if since <= at)
-            everywhere += max(0.0, math.copysign(1.0, held) * last)
+        for timeline in self._timelines:
+            if timeline is not self._timeline:
+                *_earlier, last = (quantity for since, quantity in timeline if since <= at)
+                everywhere += max(0.0, math.copysign(1.0, held) * last)
         return abs(held) / everywhere if everywhere else 1.0
 
     def _reorganize(self, movement: Movement, by: float) -> None:
         """Divide what a corporate action took, brought or changed by what the owners have."""
         total = self._total
-        after = rounded(total + by)
         if not total or self._sources.replaced.get(movement.movement_id):
             self._arrive(movement, by)
             return
 
-        is_turned = total * after < 0
         text = None
-        if is_turned or (not after and self._is_lost(movement)):
+        if total * rounded(total + by) <= 0 and self._is_lost(movement):
             text = f"what {name_of(movement)} became by a corporate action is not known"
         self._last_owners = dict(self._has)
-        self._add_parts(movement, self._divided(-total if is_turned else by), unclear=text)
-        if is_turned:
-            self._add_parts(movement, self._openers(movement, after), opens=True, unclear=text)
+        self._add_parts(movement, self._divided(by), unclear=text)
 
     def _arrive(self, movement: Movement, by: float) -> None:
         """Divide what an action brought: for a contract that it took, or for nothing."""

@@ -9,7 +9,7 @@ UNEXPLAINED until the statement; a fact that is missing never makes a cause.
 
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
 from itertools import chain
@@ -20,7 +20,7 @@ from typing import NamedTuple
 from position_sync_dagster.domain.clock import A_DAY, NEVER
 from position_sync_dagster.domain.exchange_time import NEW_YORK, expiry_moment, parse_trading_hours
 from position_sync_dagster.domain.holding import Key, grouped
-from position_sync_dagster.domain.instrument import ContractDetails, Right, contract_name, digits
+from position_sync_dagster.domain.instrument import ContractDetails, Right, contract_name
 from position_sync_dagster.domain.position_change import TERMS, PositionChange
 from position_sync_dagster.money.past.closes import (
     SLACK,
@@ -339,13 +339,14 @@ def _cases_of(facts: Facts) -> defaultdict[Key, list[Case]]:
 
 def last_trade(change: PositionChange, details: ContractDetails | None) -> datetime | None:
     """Return when a derivative could be traded last; None where it does not expire."""
-    day = details.last_day if details is not None else None
-    day = day or change.expiry
+    day = change.expiry
+    clock = zone = None
+    if details is not None:
+        day = details.last_day or day
+        clock = details.last_trade_time
+        zone = details.time_zone
     if day is None:
         return None
-
-    clock = details.last_trade_time if details is not None else None
-    zone = details.time_zone if details is not None else None
     return expiry_moment(day, clock, zone, usual=USUAL_CLOSE).astimezone(UTC)
 
 
@@ -430,22 +431,18 @@ def _stated_cause(movement: Movement) -> _Reason | None:
 def _cause_of_trade(movement: Movement, cause: Cause, words: str) -> _Reason:
     has_price = bool(movement.price)
     if movement.source is MovementSource.API:
-        if movement.price is None or has_price:
-            return Cause.TRADED, Stage.PROVISIONAL, "traded"
-        return Cause.UNEXPLAINED, Stage.PROVISIONAL, "a trade at no price"
+        if movement.price == 0:
+            return Cause.UNEXPLAINED, Stage.PROVISIONAL, "a trade at no price"
+        return Cause.TRADED, Stage.PROVISIONAL, "traded"
 
-    codes = codes_of(movement.codes)
     if movement.codes is None and movement.type is None:
         text = "a trade of a statement without the fields Notes/Codes and Transaction Type"
         return (cause if has_price else Cause.UNEXPLAINED), Stage.PROVISIONAL, text
     if is_cancellation(movement):
         return Cause.CORRECTED, Stage.STATED, "the broker cancelled a trade"
-    if "GEA" in codes:
-        return cause, Stage.STATED, "offset against another position"
-    if cause is Cause.CASH_SETTLED and movement.price:
-        return cause, Stage.STATED, f"expired, settled at {digits(movement.price)}"
     if cause is not Cause.TRADED:
         return cause, Stage.STATED, words
+    codes = codes_of(movement.codes)
     if has_price or codes:
         named = f", with the codes {movement.codes}" if codes else ""
         return cause, Stage.STATED, f"traded{named}"
@@ -471,12 +468,10 @@ def _claim_bookings(cases: Sequence[Case], bookings: Sequence[Booking]) -> None:
 
 def _mark_strays(cases: Sequence[Case], bookings: Sequence[Booking]) -> None:
     """Mark the changes near which a trade that went the same way explains nothing."""
+    trades = [booking for booking in bookings if booking.is_trade]
     for case in cases:
-        for booking in bookings:
-            is_of_day = abs(booking.at - case.change.seen_at) <= A_DAY
-            is_same_way = booking.unclaimed * case.change.by > 0
-            if booking.is_trade and is_of_day and is_same_way:
-                case.has_stray = True
+        of_day = (trade for trade in trades if abs(trade.at - case.change.seen_at) <= A_DAY)
+        case.has_stray = any(trade.unclaimed * case.change.by > 0 for trade in of_day)
 
 
 def _claim_within(reach: Reach, case: Case, bookings: Sequence[Booking]) -> None:
@@ -535,11 +530,9 @@ def is_in_the_money(
     return (underlying_price > change.strike) is (change.right is Right.CALL)
 
 
-def settles_in_cash(details: ContractDetails | None) -> bool | None:
-    """Return whether an option is settled in cash, as all options on an index; None: not known."""
-    if details is None or not details.under_sec_type:
-        return None
-    return details.under_sec_type == "IND"
+def settles_in_cash(details: ContractDetails | None) -> bool:
+    """Return whether an option is known to be settled in cash, as all options on an index."""
+    return details is not None and details.under_sec_type == "IND"
 
 
 def _events_of(cases: Iterable[Case]) -> list[tuple[Key, list[Case]]]:
@@ -616,15 +609,6 @@ def _explain_delivery(event: Sequence[Case], bookings: Sequence[Booking]) -> Non
     )
 
 
-def _worthless(option: PositionChange) -> Inference:
-    return Inference(
-        cause=Cause.EXPIRED_WORTHLESS,
-        detail="out of the money at its end, and nothing came of the underlying",
-        price=0.0,
-        cost=option.average_cost,
-    )
-
-
 # ---- the causes of one close
 
 
@@ -640,6 +624,11 @@ _NOT_COVERED = Inference(
 _NOTHING_FITS = Inference(
     cause=Cause.UNEXPLAINED,
     detail="no execution, and nothing that came with it, explains it",
+)
+_WORTHLESS = Inference(
+    cause=Cause.EXPIRED_WORTHLESS,
+    detail="out of the money at its end, and nothing came of the underlying",
+    price=0.0,
 )
 _SETTLED_IN_CASH = Inference(
     cause=Cause.CASH_SETTLED,
@@ -657,7 +646,7 @@ def _inferred(case: Case) -> Inference:
     is_known_option = case.change.is_option and case.under_key is not None
     if is_known_option and case.is_over and case.is_whole:
         if case.is_in is False:
-            return _worthless(case.change)
+            return replace(_WORTHLESS, cost=case.change.average_cost)
         if case.is_in and settles_in_cash(case.details):
             return _SETTLED_IN_CASH
     return _NOTHING_FITS

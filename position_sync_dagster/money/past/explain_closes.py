@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import chain
 from operator import attrgetter
 
@@ -269,10 +269,6 @@ _COUNTED = ("change_id", "cause", "stage", "statement", "judged_at")
 _IS_LESS = pl.col("after").abs() < pl.col("before").abs()
 _CHANGES_SIDE = pl.col("before") * pl.col("after") < 0
 IS_CLOSE = _IS_LESS | _CHANGES_SIDE
-
-
-def _day_of(at: datetime) -> date:
-    return at.astimezone(NEW_YORK).date()
 
 
 def _new_york(at: pl.Expr) -> pl.Expr:

@@ -8,7 +8,7 @@ and refuses one for a code that it does not know, such as GEA.
 
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -93,12 +93,6 @@ def execution_of(fields: Fields) -> Execution:
         StatementError: A field is missing or cannot be read.
     """
     quantity = fields.required(NUMBER, "quantity")
-    commission = fields.get(NUMBER, "ibCommission")
-
-    if commission is not None:
-        commission = 0.0 - commission
-
-    side = Side.SELL if quantity < 0 else Side.BUY
     execution_id = fields.get(TEXT, "ibExecID", "tradeID", "transactionID")
     if not execution_id:
         raise fields.error("has no ibExecID, tradeID or transactionID", _IDS)
@@ -107,9 +101,9 @@ def execution_of(fields: Fields) -> Execution:
         **fields.row(_EXECUTION),
         execution_id=execution_id,
         time=_execution_time(fields),
-        side=side,
+        side=Side.SELL if quantity < 0 else Side.BUY,
         quantity=abs(quantity),
-        commission=commission,
+        commission=times(fields.get(NUMBER, "ibCommission"), -1.0),
         source=FLEX,
         statement=fields.file,
         stated_at=fields.stated_at,
@@ -123,13 +117,10 @@ def _execution_time(fields: Fields) -> datetime:
     Raises:
         StatementError: It is missing or cannot be read.
     """
-    written = dict(fields.attributes)
-    if "dateTime" not in written:
-        day = written.get("tradeDate", "")
-        clock = written.get("tradeTime", "")
-        written["dateTime"] = f"{day} {clock}"
-
-    time: datetime = replace(fields, attributes=written).required(TIME, "dateTime")
+    written = fields.attributes
+    day_and_clock = f"{written.get('tradeDate', '')} {written.get('tradeTime', '')}"
+    with_time = replace(fields, attributes={"dateTime": day_and_clock, **written})
+    time: datetime = with_time.required(TIME, "dateTime")
     return time
 
 
@@ -185,6 +176,12 @@ _NO_PART = {
 }  # fmt: skip
 
 
+_WORTH = columns_of(
+    closes.StatementEvent,
+    account="accountId", day="reportDate", currency="currency", amount="total",
+)  # fmt: skip
+
+
 class RowKind(StrEnum):
     """What the rows of an element become."""
 
@@ -213,14 +210,19 @@ def equity_event(fields: Fields) -> closes.StatementEvent:
         if name not in _NO_PART and not name.endswith(of_sides)
     }
 
-    return _event_of_account(
-        closes.EventKind.NET_LIQUIDATION,
-        fields,
-        fields.required(DAY, "reportDate"),
-        attributes=json.dumps(parts, sort_keys=True),
-        currency=fields.get(TEXT, "currency"),
-        amount=fields.get(NUMBER, "total"),
-    )
+    row = fields.row(_WORTH) | {"attributes": json.dumps(parts, sort_keys=True)}
+    return _event_of_account(closes.EventKind.NET_LIQUIDATION, fields, row)
+
+
+_BALANCE = columns_of(
+    closes.StatementEvent,
+    account="accountId", day="toDate reportDate", currency="currency", amount="endingCash",
+)  # fmt: skip
+_RATE = columns_of(
+    closes.StatementEvent,
+    account="accountId", day="reportDate", currency="fromCurrency", amount="rate",
+    type="toCurrency",
+)  # fmt: skip
 
 
 def balance_event(fields: Fields) -> closes.StatementEvent:
@@ -229,16 +231,8 @@ def balance_event(fields: Fields) -> closes.StatementEvent:
     Raises:
         StatementError: A field is missing or cannot be read.
     """
-    currency = fields.required(TEXT, "currency")
-    day = fields.required(DAY, "toDate", "reportDate")
-    return _event_of_account(
-        closes.EventKind.CASH_BALANCE,
-        fields,
-        day,
-        currency,
-        currency=currency,
-        amount=fields.required(NUMBER, "endingCash"),
-    )
+    row = fields.row(_BALANCE, all_required=True)
+    return _event_of_account(closes.EventKind.CASH_BALANCE, fields, row, row["currency"])
 
 
 def rate_event(fields: Fields) -> closes.StatementEvent:
@@ -247,18 +241,8 @@ def rate_event(fields: Fields) -> closes.StatementEvent:
     Raises:
         StatementError: A field is missing or cannot be read.
     """
-    day = fields.required(DAY, "reportDate")
-    currency = fields.required(TEXT, "fromCurrency")
-    rate = fields.required(NUMBER, "rate")
-    return _event_of_account(
-        closes.EventKind.RATE,
-        fields,
-        day,
-        currency,
-        currency=currency,
-        amount=rate,
-        type=fields.required(TEXT, "toCurrency"),
-    )
+    row = fields.row(_RATE, all_required=True)
+    return _event_of_account(closes.EventKind.RATE, fields, row, row["currency"])
 
 
 _CLOSED_LOT = columns_of(
@@ -295,20 +279,19 @@ def closed_lot_event(fields: Fields) -> closes.StatementEvent | None:
     digest = sha256(content.encode()).hexdigest()[:32]
     row["event_id"] = f"Lot:{digest}"
     row["attributes"] = fields.as_json()
-    return _event_of_account(closes.EventKind.CLOSED_LOT, fields, day, **row)
+    return _event_of_account(closes.EventKind.CLOSED_LOT, fields, row | {"day": day})
 
 
 def _event_of_account(
-    kind: closes.EventKind, fields: Fields, day: date, *name: str, **more: Any
+    kind: closes.EventKind, fields: Fields, row: dict[str, Any], *name: str
 ) -> closes.StatementEvent:
     """Return an event of an account and a day; `name` makes its id, besides these."""
-    account = fields.required(TEXT, "accountId")
-    event_id = ":".join((kind, account, str(day), *name))
-    usual = {
-        "event_id": event_id, "kind": kind, "account": account, "day": day, "attributes": "{}",
-        "source": FLEX, "statement": fields.file, "stated_at": fields.stated_at,
+    event_id = ":".join((kind, row["account"], str(row["day"]), *name))
+    usual: dict[str, Any] = {
+        "event_id": event_id, "kind": kind, "attributes": "{}", "source": FLEX,
+        "statement": fields.file, "stated_at": fields.stated_at,
     }  # fmt: skip
-    return closes.StatementEvent(**usual | more)
+    return closes.StatementEvent(**usual | row)
 
 
 # How a row becomes an event that moved nothing.
@@ -442,8 +425,8 @@ class _StatementReader:
 
         self._foreign_rows: Counter[str] = Counter()
 
-        self._positions: dict[_PositionKey, closes.StatementPosition] = {}
-        self._named_twice: dict[_PositionKey, str] = {}
+        self._positions: defaultdict[_PositionKey, list[closes.StatementPosition]]
+        self._positions = defaultdict(list)
         self._executions: list[Execution] = []
         self._events: list[closes.StatementEvent] = []
         self._movements: list[Movement] = []
@@ -555,7 +538,9 @@ class _StatementReader:
         self._accounts.add(fields.attributes["accountId"].strip())
         match element.becomes:
             case RowKind.POSITIONS:
-                self._add_position(fields)
+                position = position_of(fields)
+                key = (position.account, position.day, position.conid)
+                self._positions[key].append(position)
             case RowKind.EXECUTIONS:
                 execution = execution_of(fields)
                 self._executions.append(execution)
@@ -569,23 +554,13 @@ class _StatementReader:
                 if stated is not None:
                     self._events.append(stated)
 
-    def _add_position(self, fields: Fields) -> None:
-        position = position_of(fields)
-        key = (position.account, position.day, position.conid)
-        if key in self._positions:
-            self._named_twice[key] = str(fields)
-        self._positions[key] = position
-
     def _single_positions(self) -> list[closes.StatementPosition]:
         """Return the holdings of each day, without those that are there twice."""
-        flaws = self._flaws[RowKind.POSITIONS]
-        for (account, day, conid), named in self._named_twice.items():
-            twice = flaw(f"{named}: {account} has conid {conid} twice on {day}.", _MODELS)
-            flaws.append(twice)
-
-        return [
-            position for key, position in self._positions.items() if key not in self._named_twice
-        ]
+        for (account, day, conid), positions in self._positions.items():
+            if len(positions) > 1:
+                what = f"{self._fields.file}: {account} has conid {conid} twice on {day}."
+                self._flaws[RowKind.POSITIONS].append(flaw(what, _MODELS))
+        return [position for [position, *more] in self._positions.values() if not more]
 
     def _check_that_sections_say_something(self) -> None:
         """Name the sections that have rows, of which none was read."""
@@ -603,9 +578,11 @@ class _StatementReader:
         event_id = f"{kind}:{self._account}:{self._first}:{self._last}"
         if self._made:
             event_id += f":{self._made.isoformat()}"
-        return _event_of_account(
-            kind, self._fields, self._last, event_id=event_id, first_day=self._first
-        )
+        row = {
+            "event_id": event_id, "account": self._account, "day": self._last,
+            "first_day": self._first,
+        }  # fmt: skip
+        return _event_of_account(kind, self._fields, row)
 
 
 def read_statements(

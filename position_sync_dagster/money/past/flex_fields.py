@@ -203,10 +203,12 @@ class Fields:
         """Return the value of the first of these fields that is there; see `get`."""
         return self.get(kind, *names, is_required=True)
 
-    def row(self, columns: Mapping[str, FieldColumn]) -> dict[str, Any]:
+    def row(
+        self, columns: Mapping[str, FieldColumn], *, all_required: bool = False
+    ) -> dict[str, Any]:
         """Return the values of columns; see `get`."""
         return {
-            name: self.get(kind, *fields, is_required=is_required)
+            name: self.get(kind, *fields, is_required=is_required or all_required)
             for name, (kind, is_required, fields) in columns.items()
         }
 

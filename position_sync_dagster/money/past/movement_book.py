@@ -1,9 +1,11 @@
 """The table `movements`: what executions, statements and causes of closes say, each once."""
 
 import json
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
+from functools import cache, partial
 from itertools import chain
 from operator import attrgetter
 
@@ -23,7 +25,6 @@ from position_sync_dagster.money.past.closes import (
     StatementEvent,
 )
 from position_sync_dagster.money.past.movement_sources import (
-    SessionOf,
     Terms,
     completed,
     inferred_kind,
@@ -42,7 +43,7 @@ from position_sync_dagster.money.past.movements import (
     named_sections,
     with_signs,
 )
-from position_sync_dagster.sync.exchange_days import ExchangeDays, exchange_days
+from position_sync_dagster.sync.exchange_days import exchange_days
 
 # The longest time without a session of an exchange: Golden Week, Lunar New Year.
 LONGEST_HOLIDAYS = timedelta(days=14)
@@ -129,7 +130,8 @@ class MovementBook:
             if movement.stated_by not in read_now and movement.change_id not in judged_now
         ]
 
-        terms = self._terms(stated, reported, judged)
+        records: tuple[Movement | Execution | Closure, ...] = (*stated, *reported, *judged)
+        terms = self._terms({record.conid for record in records if record.conid is not None})
         movements = [_again(movement, terms) for movement in stated]
         movements += [reported_movement(execution, terms) for execution in reported]
         for closure in judged:
@@ -174,23 +176,9 @@ class MovementBook:
         events = self.lake.statement_events.records(None, is_sections)
         return [*chain.from_iterable(map(_sections_in, events))]
 
-    def _terms(
-        self,
-        stated: Collection[Movement],
-        executions: Collection[Execution],
-        closures: Collection[Closure],
-    ) -> Terms:
-        """Return what is known of the contracts of movements, and of the days between them."""
-        days = {movement.day for movement in stated}
-        days.update(execution.time.date() for execution in executions)
-        days.update(closure.closed_at.date() for closure in closures)
-
-        conids = {movement.conid for movement in stated if movement.conid is not None}
-        conids.update(execution.conid for execution in executions)
-        conids.update(closure.conid for closure in closures)
-
+    def _terms(self, conids: set[int]) -> Terms:
+        """Return what is known of contracts, and of the trading days."""
         details = self.lake.contracts.get(conids)
-
         multipliers: dict[int, float] = {}
         magnifiers: dict[int, float] = {}
         for conid, contract in details.items():
@@ -204,12 +192,9 @@ class MovementBook:
             multipliers = dict(rows.select("conid", "multiplier").iter_rows()) | multipliers
             magnifiers = magnifiers_of(rows) | magnifiers
 
-        first = min(days, default=date(2000, 1, 1)) - LONGEST_HOLIDAYS
-        last = max(days, default=first) + LONGEST_HOLIDAYS
-        calendar = exchange_days(self.calendar, first, last)
         return Terms(
-            session_of=_session_in(calendar),
-            zone=calendar.zone,
+            session_of=partial(_session_of, self.calendar),
+            zone=exchange_days(self.calendar, date.max, date.max).zone,
             details=details,
             multipliers=multipliers,
             magnifiers=magnifiers,
@@ -281,13 +266,15 @@ def _again(movement: Movement, terms: Terms) -> Movement:
     return completed(replace(movement, session_date=terms.session_of(movement.day)), terms)
 
 
-def _session_in(calendar: ExchangeDays) -> SessionOf:
-    """Return what finds the trading day of a day: that day, or the next one with a session."""
+def _session_of(calendar: str, day: date) -> date:
+    """Return the trading day of a day: that day, or the next one with a session."""
+    sessions = _sessions(calendar, day.year)
+    return sessions[bisect_left(sessions, day)]
 
-    def session_of(day: date) -> date:
-        session = day
-        while not calendar.is_trading_day(session):
-            session += A_DAY
-        return session
 
-    return session_of
+@cache
+def _sessions(calendar: str, year: int) -> list[date]:
+    """Return the trading days of a year, and the first ones of the next."""
+    first = date(year, 1, 1)
+    last = date(year, 12, 31) + LONGEST_HOLIDAYS
+    return exchange_days(calendar, first, last).trading_days(first, last)

@@ -85,13 +85,6 @@ def _deliveries(movements: pl.DataFrame) -> pl.DataFrame:
     return movements.filter(is_end).select(option="conid", delivered=delivered)
 
 
-def owned_parts(
-    movements: pl.DataFrame, legs: Iterable[ActiveContract], held_before: Mapping[Key, float]
-) -> pl.DataFrame:
-    """Return a row for each part of some movements, as `attributed`."""
-    return part_rows(attributed(records_of(Movement, movements), legs, held_before))
-
-
 def part_rows(parts: Iterable[OwnedPart]) -> pl.DataFrame:
     """Return a row for each part."""
     return pl.DataFrame([*map(_row_of, parts)], PART_COLUMNS, orient="row")

@@ -3,16 +3,16 @@
 Rows of `daily_positions` that they state are joined with our own.
 """
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from itertools import accumulate, chain
+from operator import attrgetter
 
 import polars as pl
 
 from position_sync_dagster.domain.execution import FLEX
-from position_sync_dagster.domain.holding import KEY, Key
+from position_sync_dagster.domain.holding import KEY, Key, grouped
 from position_sync_dagster.domain.position_update import PriceKind, trading_mode_of
 from position_sync_dagster.domain.reconciliation import (
     LEAST_DIFFERENCE,
@@ -144,16 +144,21 @@ def _traded(
 ) -> dict[Key, list[float]]:
     """Return by how much what happened between two times changed each holding, in order of time."""
     stated = chain.from_iterable(statement.movements for statement in statements)
-    changes: list[tuple[datetime, Key, float]] = []
-    for movement in counting_movements(stated, []):
-        is_seen_at_once = movement.section in (Section.TRADES, Section.CORPORATE_ACTIONS)
-        if is_seen_at_once and movement.quantity and movement.at and first < movement.at < last:
-            changes.append((movement.at, movement.key, movement.quantity))
-
-    changes_of_holdings: defaultdict[Key, list[float]] = defaultdict(list)
-    for _at, key, quantity in sorted(changes):
-        changes_of_holdings[key].append(quantity)
-    return changes_of_holdings
+    timed = [
+        movement
+        for movement in counting_movements(stated, [])
+        if movement.at is not None and first < movement.at < last
+    ]
+    seen_at_once = (Section.TRADES, Section.CORPORATE_ACTIONS)
+    changing = [
+        movement for movement in timed if movement.section in seen_at_once and movement.quantity
+    ]
+    changing.sort(key=attrgetter("at", "quantity"))
+    by_holding = grouped(attrgetter("key"), changing)
+    return {
+        key: [movement.quantity or 0.0 for movement in movements]
+        for key, movements in by_holding.items()
+    }
 
 
 def stated_rows(

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -155,23 +155,22 @@ class StatementFolder:
         folder: The folder.
         accounts: Those of which rows are read; None: of every account.
 
+    Attributes:
+        parsed: The statements of the files that were parsed, with their rows.
+
     Example:
         statements = StatementFolder(Path("data/flex")).read()
     """
 
     folder: Path
     accounts: ServedAccounts | None = None
-    _parsed: dict[str, list[Statement]] = field(default_factory=dict, init=False)
+    parsed: dict[str, list[Statement]] = field(default_factory=dict, init=False)
     _files: dict[str, _IndexedFile] = field(default_factory=dict, init=False)
 
-    def read(self, store: Callable[[Statement], None] | None = None) -> Statements:
+    def read(self) -> Statements:
         """Return what the files have; one that cannot be read does not affect the others.
 
-        A file is parsed, one at a time, unless the index of the same tables and accounts has it as
-        it is.
-
-        Args:
-            store: Gets each statement of the files that are parsed, with its rows.
+        A file is parsed unless the index of the same tables and accounts has it as it is.
         """
         try:
             paths = sorted(path for path in self.folder.iterdir() if path.name[0] != ".")
@@ -195,12 +194,7 @@ class StatementFolder:
                 state = saved_state(path)[1:]
                 indexed = indexed_files.get(path.name)
                 if indexed is None or indexed.state != state:
-                    with_rows = statements_in(path, self._serves)
-                    without_rows: list[Statement] = []
-                    for statement in with_rows:
-                        if store is not None:
-                            store(statement)
-                        without_rows.append(statement.without_rows())
+                    without_rows = [each.without_rows() for each in self.rows_of(path.name)]
                     indexed = _IndexedFile(state=state, statements=without_rows)
 
                 self._files[path.name] = indexed
@@ -227,13 +221,9 @@ class StatementFolder:
         Raises:
             PositionSyncError: The file cannot be read, or is no statement.
         """
-        if file not in self._parsed:
-            self._parsed[file] = statements_in(self.folder / file, self._serves)
-        return self._parsed[file]
-
-    def first_day(self) -> date | None:
-        """Return the first day that a statement covers."""
-        return min((statement.first for statement in self.read().found), default=None)
+        if file not in self.parsed:
+            self.parsed[file] = statements_in(self.folder / file, self.accounts or every_account)
+        return self.parsed[file]
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file of the folder atomically.
@@ -248,10 +238,6 @@ class StatementFolder:
         finally:
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
-
-    @property
-    def _serves(self) -> Callable[[str], bool]:
-        return self.accounts or every_account
 
     def _indexed_files(self) -> dict[str, _IndexedFile]:
         """Return the files of the index; none where it is of other tables or accounts."""
@@ -434,8 +420,8 @@ def import_statements(lake: MoneyLake, settings: Settings, run_id: str | None = 
     """
     served = ServedAccounts(lake, settings)
     folder = StatementFolder(settings.flex_folder, served)
-    statements: list[Statement] = []
-    read = folder.read(statements.append)
+    read = folder.read()
+    statements = [*chain.from_iterable(folder.parsed.values())]
     if not statements:
         return Imported(*read)
 
@@ -452,13 +438,9 @@ def import_statements(lake: MoneyLake, settings: Settings, run_id: str | None = 
     return done
 
 
-def forget_files(settings: Settings) -> bool:
-    """Remove the index, so that the next import reads all files again; return if there was one.
+def forget_files(settings: Settings) -> None:
+    """Remove the index, so that the next import reads all files again.
 
     What statements state is stored anew then: also what a table has lost.
     """
-    index = settings.flex_folder / INDEX_FILE
-    is_present = index.is_file()
-    if is_present:
-        index.unlink()
-    return is_present
+    (settings.flex_folder / INDEX_FILE).unlink(missing_ok=True)

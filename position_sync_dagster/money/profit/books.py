@@ -124,35 +124,28 @@ def _stated_worth(lake: MoneyLake, day: date) -> dict[str, StatedWorth]:
     events = lake.statement_events.rows(day, is_wanted).drop_nulls("amount")
 
     newest = {}
-    cash: defaultdict[str, dict[str, float]] = defaultdict(dict)
-    # By account and base currency.
-    rates: defaultdict[tuple[str, str | None], dict[str, float]] = defaultdict(dict)
+    # By kind, account and, of rates, base currency.
+    amounts: defaultdict[tuple[str | None, ...], dict[str, float]] = defaultdict(dict)
     for event in events.sort("stated_at", nulls_last=False).iter_rows(named=True):
-        account = event["account"]
-        currency = event["currency"]
         if event["kind"] == EventKind.NET_LIQUIDATION:
-            newest[account] = event
-        elif currency is not None and event["kind"] == EventKind.CASH_BALANCE:
-            cash[account][currency] = event["amount"]
-        elif currency is not None:
-            rates[account, event["type"]][currency] = event["amount"]
+            newest[event["account"]] = event
+        elif event["currency"] is not None:
+            place = (event["kind"], event["account"], event["type"])
+            amounts[place][event["currency"]] = event["amount"]
 
     worth = {}
     for account, event in newest.items():
         parts = json.loads(event["attributes"])
-        accruals = None
-        if parts:
-            of_accruals = [name for name in parts if name.endswith("Accruals")]
-            accruals = sum(parts[name] for name in of_accruals)
-
+        accruals = sum(amount for name, amount in parts.items() if name.endswith("Accruals"))
         base = event["currency"]
+        rates = amounts[EventKind.RATE, account, base]
         worth[account] = StatedWorth(
             currency=base,
             total=event["amount"],
-            accruals=accruals,
+            accruals=accruals if parts else None,
             statement=event["statement"],
-            cash=cash[account],
-            rates={} if base is None else rates[account, base] | {base: 1.0},
+            cash=amounts[EventKind.CASH_BALANCE, account, None],
+            rates={} if base is None else rates | {base: 1.0},
         )
     return worth
 

@@ -17,25 +17,26 @@ from polars import col
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.lake import rows_of_logins
-from position_sync_dagster.lake.schema import DAILY_POSITIONS
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, records_of
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.magnifiers import magnifier_in
+from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.closes import EventKind
-from position_sync_dagster.money.past.movements import INCOME, MovementKind
+from position_sync_dagster.money.past.movements import INCOME, Movement, MovementKind
 from position_sync_dagster.money.past.owned_parts import (
     claimed_shares,
     contracts_of_strategies,
     deciding_movements,
     legs_ever,
     numbers_by_key,
-    owned_parts,
+    part_rows,
     shares_of,
 )
 from position_sync_dagster.money.profit.moved_between import (
     MovedBetween,
     movements_between,
 )
-from position_sync_dagster.money.risk.coverage import carries
+from position_sync_dagster.money.risk.coverage import carries, sum_if_known
 from position_sync_dagster.money.tables import PROFIT_EXPLAINED
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import time_zone_of
@@ -142,6 +143,7 @@ class _Sources:
         legs = legs_ever(lake)
         conids = {*rows["conid"], *recent["conid"].drop_nulls()}
         deciding = deciding_movements(movements, contracts_of_strategies(movements, legs) & conids)
+        before = _held_before(deciding, rows, min(days), settings)
         accounts = table.rows(columns=["session_date", "account"])
         is_sections = col.kind == EventKind.SECTIONS.value
         statements = lake.statement_events.rows(None, is_sections, ["first_day", "account"])
@@ -151,7 +153,7 @@ class _Sources:
             accounts=pl.concat([accounts, stated]).unique(),
             movements=recent,
             legs=legs,
-            parts=owned_parts(deciding, legs, _held_before(deciding, rows, min(days), settings)),
+            parts=part_rows(attributed(records_of(Movement, deciding), legs, before)),
         )
 
 
@@ -664,8 +666,3 @@ def unknown_profits(rows: Iterable[Mapping[str, Any]]) -> Sequence[str]:
             place = f"in {row['account']}, {row['currency']}"
             sentences.append(f"{strategy} {place} ({row['why_unknown']})")
     return sentences
-
-
-def sum_if_known(amounts: pl.Expr) -> pl.Expr:
-    """Return the sum of a column of amounts; null if one of them is not known."""
-    return pl.when(amounts.is_not_null().all()).then(amounts.sum())

@@ -36,7 +36,6 @@ from position_sync_dagster.money.cents import cents
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.past.owned_parts import owners_of
-from position_sync_dagster.money.profit.profit import sum_if_known
 from position_sync_dagster.money.reports import exposure
 from position_sync_dagster.money.reports.exposure import Split
 from position_sync_dagster.money.reports.known_names import KnownNames
@@ -51,6 +50,7 @@ from position_sync_dagster.money.reports.money_sums import (
     UnderlyingSum,
     column_of,
 )
+from position_sync_dagster.money.risk.coverage import sum_if_known
 from position_sync_dagster.money.risk.scenario_file import (
     ScenariosFileError,
     folder_of,

@@ -14,6 +14,11 @@ LEAST_KNOWN = 0.9
 EVERY = pl.lit(value=True)
 
 
+def sum_if_known(amounts: pl.Expr) -> pl.Expr:
+    """Return the sum of a column of amounts; null if one of them is not known."""
+    return pl.when(amounts.is_not_null().all()).then(amounts.sum())
+
+
 def sum_if_carried(amount: pl.Expr, counted: pl.Expr = EVERY) -> pl.Expr:
     """Return the sum of the amounts that are known; null if they do not carry it, or there is none.
 

@@ -169,7 +169,7 @@ def test_a_name_that_is_no_text_is_an_error_of_its_file(folder):
 def test_a_folder_that_is_none_is_named(folder, monkeypatch):
     statement_folder = StatementFolder(folder / "good.xml")
     assert "cannot be read" in str(statement_folder.read().unreadable[0])
-    assert statement_folder.first_day() is None
+    assert statement_folder.read().found == ()
     monkeypatch.setattr(FlexService, "download", lambda *_: GOOD)
     settings = load_settings(flex_folder=folder / "good.xml", flex_token=KEPT, flex_query_id="7")
     with pytest.raises(StatementError, match=r"query 7: the folder .* cannot be written"):

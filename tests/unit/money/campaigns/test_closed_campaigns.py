@@ -280,15 +280,14 @@ def test_a_split_changes_no_profit_and_a_dividend_is_part_of_it():
     assert money.profit == 200 + 200 + 30 - 4 - 2
 
 
-def test_what_is_in_no_strategy_is_one_structure_if_one_order_opened_it():
-    def ordered(order: str) -> list[TradedCampaign]:
-        put = replace(SOLD, order_id="1")
-        call = moved(CALL, -1.0, 2.0, 2, order_id=order)
-        movements = [put, call, BOUGHT, moved(CALL, 1.0, 1.0, 6)]
+def test_what_is_in_no_strategy_is_one_structure_if_one_order_or_one_minute_opened_it():
+    def near(seconds: int) -> list[TradedCampaign]:
+        at = datetime(2026, 3, 2, 17, tzinfo=UTC) + timedelta(seconds=seconds)
+        movements = [SOLD, moved(CALL, -1.0, 2.0, 2, at=at), BOUGHT, moved(CALL, 1.0, 1.0, 6)]
         return closed_campaigns(parts_of(movements))
 
-    assert [len(campaign.conids) for campaign in ordered("1")] == [2]
-    assert [len(campaign.conids) for campaign in ordered("2")] == [1, 1]
+    assert [len(campaign.conids) for campaign in near(50)] == [2]
+    assert [len(campaign.conids) for campaign in near(90)] == [1, 1]
 
 
 # ---- corporate actions
