@@ -251,7 +251,6 @@ class ExplainedProfit(ProfitParts):
         session_date: Partition: the exchange's trading day.
         closed_at: When the exchange closed on that day.
         strategy_id: The strategy; UNATTRIBUTED for what no strategy has.
-        gross_move: The sum of the sizes of the parts. Unit: `currency`.
         legs: Holdings with a part in it.
         without_greeks: Those of them whose greeks were not known: a few are in repricing.
         unexplained_legs: Which holdings are unexplained.
@@ -261,7 +260,6 @@ class ExplainedProfit(ProfitParts):
     session_date: dt.date
     closed_at: dt.datetime
     strategy_id: str
-    gross_move: float | None
     legs: int
     without_greeks: int
     unexplained_legs: str | None
@@ -271,7 +269,7 @@ class ExplainedProfit(ProfitParts):
 PROFIT_EXPLAINED = TableSpec(
     "profit_explained",
     columns_of(ExplainedProfit),
-    version=2,
+    version=3,
     partition_by=("session_date",),
     indexed=("strategy_id", "account"),
     key=("session_date", "strategy_id", "account", "currency"),

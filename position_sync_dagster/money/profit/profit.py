@@ -48,8 +48,8 @@ BY_GREEKS = ("delta", "gamma", "vega", "theta")
 # The parts of the profit; together they are the profit.
 PARTS = (*BY_GREEKS, "repricing", "trades", "fees", "assignments", "cash", "unexplained")
 
-# All amounts of a row; `gross_move` is the sum of the sizes of the parts.
-NUMBERS = ("profit", *PARTS, "gross_move")
+# All amounts of a row.
+NUMBERS = ("profit", *PARTS)
 
 # More than this amount is to be named, where a quantity came or went without a movement.
 SMALLEST_UNEXPLAINED = 25.0
@@ -335,20 +335,18 @@ def explain_holdings(
         by: What makes a holding, or the part of one that belongs to an owner.
 
     Returns:
-        Rows with these, symbol, currency, profit, the parts, `gross_move` (the sum of the
-        sizes of the parts), `without_greeks`, and `why_unknown`: null where the profit is known.
-        Also `missing` (what moved without a movement), `held` (what the change of the price gave
-        to what was held at the beginning), `is_split` (whether greeks should say what of it),
-        `value_0` (what that was worth), and `units_0`, how many units of the underlying that was.
-        A greek that is not known is null; what it would explain is in `repricing`.
+        Rows with these, symbol, currency, profit, the parts, `without_greeks`, and `why_unknown`:
+        null where the profit is known. Also `missing` (what moved without a movement), `is_split`
+        (whether greeks should say what the change of the price gave to what was held at the
+        beginning), and `value_0` (what that was worth). A greek that is not known is null; what it
+        would explain is in `repricing`.
     """
     with_movements = _with_movements(_both_ends(start, end, by), _sums_of_movements(moved, by), by)
 
     with_parts = _with_parts(_with_profit(_with_values(with_movements)), days)
 
-    units_0 = col.position_0 * col.multiplier_0
-    names = (*NUMBERS, "without_greeks", "why_unknown", "missing", "held", "is_split", "value_0")
-    return with_parts.select(*by, *_TERMS, *names, units_0=units_0)
+    names = (*NUMBERS, "without_greeks", "why_unknown", "missing", "is_split", "value_0")
+    return with_parts.select(*by, *_TERMS, *names)
 
 
 def _both_ends(start: pl.DataFrame, end: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
@@ -514,8 +512,7 @@ def _with_parts(rows: pl.DataFrame, days: float) -> pl.DataFrame:
         without_greeks=(col.position_0 != 0) & col.delta_0.is_null() & ~is_share,
     )
 
-    sized = with_parts.with_columns(gross_move=pl.sum_horizontal(pl.col(PARTS).abs()))
-    known = sized.with_columns(pl.when(is_known).then(pl.col(*PARTS, "gross_move")))
+    known = with_parts.with_columns(pl.when(is_known).then(pl.col(PARTS)))
     return known.with_columns(unexplained=_unexplained(is_known))
 
 
@@ -555,7 +552,7 @@ def _fees_elsewhere(moved: pl.DataFrame) -> pl.DataFrame:
     by_holding = fees.group_by(*_OWNED, "symbol", currency="fee_currency")
 
     total = sum_if_known(col.fee)
-    return by_holding.agg(profit=total, fees=total, gross_move=total.abs())
+    return by_holding.agg(profit=total, fees=total)
 
 
 def _income(movements: pl.DataFrame) -> pl.DataFrame:
@@ -567,7 +564,7 @@ def _income(movements: pl.DataFrame) -> pl.DataFrame:
     is_unknown = col.cash.is_null().any()
     why_unknown = pl.when(is_unknown).then(pl.lit("an amount of cash"))
     return paid.group_by("strategy_id", "account", "currency").agg(
-        profit=total, cash=total, gross_move=total.abs(), why_unknown=why_unknown
+        profit=total, cash=total, why_unknown=why_unknown
     )
 
 

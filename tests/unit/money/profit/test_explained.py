@@ -144,7 +144,7 @@ def test_the_greeks_of_a_day_are_null_where_most_options_have_none(without, delt
     assert row["delta"] == (None if delta is None else pytest.approx(delta))
     assert (row["vega"] is None) == (row["repricing"] is None) == (delta is None)
     assert row["without_greeks"] == without
-    assert None not in (row["profit"], row["trades"], row["fees"], row["gross_move"])
+    assert None not in (row["profit"], row["trades"], row["fees"])
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_value_that_is_not_known_makes_the_profit_and_its_parts_unknown(end) -
     ends = {name: held(1, 1.0, 12.0) for name in ("before", "after")}
     ends[end] |= {"market_value": None}
     (row,) = explained([ends["before"]], [ends["after"]], []).to_dicts()
-    assert {row[name] for name in ("profit", *PARTS[:6], "cash", "gross_move")} == {None}
+    assert {row[name] for name in ("profit", *PARTS[:6], "cash")} == {None}
 
 
 def test_a_quantity_without_a_movement_is_unexplained_and_named() -> None:
@@ -210,7 +210,7 @@ def test_what_is_gone_is_of_those_that_had_it_or_of_nobody() -> None:
 def test_cash_of_an_account_is_in_no_strategy_and_no_leg() -> None:
     profits = explained([held(1, 1.0, 12.0)], [held(1, 1.0, 13.0)], [])
     cash = {"account": ["A"], "currency": ["USD"], "profit": [40.0], "cash": [40.0]}
-    cash |= {"gross_move": [40.0], "strategy_id": [UNATTRIBUTED]}
+    cash |= {"strategy_id": [UNATTRIBUTED]}
     with_cash = pl.concat([of_strategies(profits, "s"), pl.DataFrame(cash)], how="diagonal_relaxed")
     rows = by_strategy(with_cash).select("strategy_id", "profit", "cash", "legs")
     assert rows.rows() == [("UNATTRIBUTED", 40.0, 40.0, 0), ("s", 100.0, 0.0, 1)]
