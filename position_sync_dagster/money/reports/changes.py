@@ -71,6 +71,7 @@ class Day:
 
     Attributes:
         since: Its beginning: midnight in New York.
+        changes: In order of time.
         movements: Those that count, of contracts; in order of time.
         strategies: The strategies that have or had a leg, by conid.
     """
@@ -209,7 +210,7 @@ def closed_profits(day: Day) -> dict[Key, float | None]:
 
     profits = {}
     for key in changes_of.keys() | movements_of.keys():
-        changes = sorted(changes_of[key], key=lambda change: change.seen_at)
+        changes = changes_of[key]
         is_gone = not changes or changes[-1].after == 0
         if is_gone:
             profits[key] = _profit_of(changes, movements_of[key])

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, lru_cache
-from operator import attrgetter
 from typing import Any
 
 import polars as pl
@@ -192,8 +191,7 @@ class Figures:
     @property
     def _gone(self) -> pl.DataFrame:
         """What closed today, with the time from which the account's number has it (`gone_at`)."""
-        in_order = sorted(self.day.changes, key=attrgetter("seen_at"))
-        last = {change.key: change.seen_at for change in in_order}
+        last = {change.key: change.seen_at for change in self.day.changes}
         closed = self.closed_today
         seen = [last.get(key) for key in closed.select(KEY).iter_rows()]
         seen_at = pl.Series(seen, dtype=closed.schema["timestamp"])

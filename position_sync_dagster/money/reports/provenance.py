@@ -41,12 +41,9 @@ class LedgerProvenance:
 
         The statistics of files narrow `update_id` and `batch_id`; `run_id` is read from every file.
         """
-        chosen = storage.EVERY
-        if column in self._table.spec.indexed:
-            chosen = storage.may_have(column, prefix, prefix + LAST)
-
         begins_so = pl.col(column).str.starts_with(prefix)
-        rows = self._table.rows(begins_so, chosen, [column])
+        files = self._files(column, prefix, prefix + LAST)
+        rows = self._table.rows(begins_so, files, [column])
         return sorted(rows.get_column(column).unique())
 
     def with_id(self, column: str, value: str, *, limit: int) -> LastRows:
@@ -54,10 +51,13 @@ class LedgerProvenance:
 
         Those of a `run_id` are searched for in every file.
         """
-        chosen = storage.EVERY
+        return self._last(pl.col(column) == value, self._files(column, value, value), limit)
+
+    def _files(self, column: str, first: str, last: str) -> pl.Expr:
+        """Return which files may have an id between two; without statistics any may."""
         if column in self._table.spec.indexed:
-            chosen = storage.may_have(column, value, value)
-        return self._last(pl.col(column) == value, chosen, limit)
+            return storage.may_have(column, first, last)
+        return storage.EVERY
 
     def of_request(self, request: QueuedPosition, *, limit: int) -> LastRows:
         """Return the rows that were written for a request, and the older one that answers it.

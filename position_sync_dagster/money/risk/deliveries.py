@@ -15,16 +15,13 @@ from typing import Any
 from position_sync_dagster.domain.exchange_time import NEW_YORK, exchange_date
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.money.risk import model
-from position_sync_dagster.money.risk.priced_legs import Assumptions, PricedLeg, PricedLegs
+from position_sync_dagster.money.risk.priced_legs import Assumptions, NewRow, PricedLeg, PricedLegs
 from position_sync_dagster.money.risk.terms import (
     ExerciseTerms,
     NotPriced,
     expires_at,
     years_between,
 )
-
-# A row for a program.
-NewRow = dict[str, Any]
 
 # An option is pinned whose strike is within this share of the price.
 PINNED = 0.005

@@ -10,7 +10,6 @@ from datetime import date
 from itertools import chain
 from math import copysign
 from operator import itemgetter
-from typing import Any
 
 import polars as pl
 from polars import col
@@ -27,7 +26,7 @@ from position_sync_dagster.money.past.movements import times
 from position_sync_dagster.money.reports import exposure
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.exposure import Split
-from position_sync_dagster.money.risk.priced_legs import SETTLED, PricedLeg, PricedLegs, Row
+from position_sync_dagster.money.risk.priced_legs import SETTLED, NewRow, PricedLeg, PricedLegs, Row
 from position_sync_dagster.money.risk.proposed_trade import (
     Fill,
     ProposedTrade,
@@ -43,9 +42,6 @@ from position_sync_dagster.money.risk.terms import (
     OptionTerms,
     option_terms,
 )
-
-# A row of the ledger that is changed, or one for a program.
-NewRow = dict[str, Any]
 
 _HOLDING_OF = itemgetter("account", "conid")
 

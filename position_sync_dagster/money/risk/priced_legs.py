@@ -39,6 +39,9 @@ SIZE = col.position * col.multiplier * col.share
 
 Row = Mapping[str, Any]
 
+# A row that is changed, or one for a program.
+NewRow = dict[str, Any]
+
 # What an option delivers: as OptionTerms, if the model prices it. Or why that is not known; None of
 # a share or a future.
 Terms = ExerciseTerms | NotPriced | None

@@ -23,7 +23,7 @@ from position_sync_dagster.money.reports.money_sums import counts_behind
 from position_sync_dagster.money.risk.deliveries import uncovered_calls
 from position_sync_dagster.money.risk.hypothetical_book import HypotheticalBook
 from position_sync_dagster.money.risk.payoff import Payoff, payoffs
-from position_sync_dagster.money.risk.priced_legs import PricedLegs, Row
+from position_sync_dagster.money.risk.priced_legs import NewRow, PricedLegs, Row
 from position_sync_dagster.money.risk.proposed_trade import (
     ProposedTrade,
     ProposedTradeError,
@@ -35,9 +35,6 @@ from position_sync_dagster.money.risk.scenarios import Breakdown, group_of, scen
 from position_sync_dagster.money.strategies.limit_readings import evaluate
 from position_sync_dagster.money.strategies.limits import OF_ACCOUNTS, LimitState
 from position_sync_dagster.settings import Settings
-
-# A row of the ledger that is changed, or one for a program.
-NewRow = dict[str, Any]
 
 # The moves of the prices in percent that are shown if none are named.
 USUAL_MOVES = (-10.0, -5.0, -2.0, 0.0, 2.0, 5.0, 10.0)
