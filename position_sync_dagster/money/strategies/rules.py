@@ -1,15 +1,21 @@
-"""Rules that choose legs from what is held, so that nobody lists them; pure."""
+"""Rules that choose legs from what is held, so that nobody lists them, and how a file has them."""
 
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import BrokerPosition
-from position_sync_dagster.domain.instrument import HasTerms, Instrument, Right
-from position_sync_dagster.domain.leg import ActiveContract, Leg
+from position_sync_dagster.domain.instrument import HasTerms, Instrument
+from position_sync_dagster.domain.leg import ActiveContract, Leg, strategy_name
+from position_sync_dagster.errors import InvalidLegError, shown
+from position_sync_dagster.lake.strategies_file import Priority
+from position_sync_dagster.yaml_file import Part, Text
 
 
 class HoldingSide(StrEnum):
@@ -19,34 +25,55 @@ class HoldingSide(StrEnum):
     SHORT = "short"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+Right = Annotated[instrument.Right, BeforeValidator(instrument.parse_right)]
+
+
+def _days(text: object) -> tuple[int, int]:
+    """Read a span of days, such as "0-60"."""
+    match = re.fullmatch(r"(\d{1,5})\s*-\s*(\d{1,5})", str(text).strip())
+    if match is not None:
+        first, last = map(int, match.groups())
+        if first <= last:
+            return first, last
+
+    raise InvalidLegError(f"days {shown(text)} is no span of days", remedy='Write it as "0-60"')
+
+
+def _as_list(value: object) -> list[object]:
+    if isinstance(value, list):
+        return value
+    return [value]
+
+
+def _in_capitals(names: frozenset[str]) -> frozenset[str]:
+    return frozenset(map(str.upper, names))
+
+
+Texts = Annotated[frozenset[Text], BeforeValidator(_as_list)]
+Symbols = Annotated[Texts, AfterValidator(_in_capitals)]
+
+
+class Match(Part):
     """The conditions of which a holding must meet each one; None is no condition.
 
     Attributes:
-        name: The name that its legs have as their strategy.
         underlyings: Symbols of the underlying.
         days: The least and the greatest number of days to the expiry.
-        limit: The most contracts that it takes of a login; those that expire first come first.
-        priority: As of a leg: 1 gets a market data line before 2.
     """
 
-    name: str
-    underlyings: frozenset[str] | None = None
+    underlyings: Symbols | None = Field(None, alias="underlying")
     right: Right | None = None
-    days: tuple[int, int] | None = None
-    side: HoldingSide | None = None
-    accounts: frozenset[str] | None = None
-    limit: int | None = None
-    priority: int = 1
+    days: Annotated[tuple[int, int], BeforeValidator(_days)] | None = None
+    side: HoldingSide | None = Field(None, description="Write long or short")
+    accounts: Texts | None = Field(None, alias="account")
 
     def takes(self, holding: BrokerPosition, today: date) -> bool:
         """Return whether a holding meets each condition."""
-        instrument = holding.instrument
+        contract = holding.instrument
         side = HoldingSide.LONG if holding.position > 0 else HoldingSide.SHORT
-        if self.right not in (None, instrument.right) or self.side not in (None, side):
+        if self.right not in (None, contract.right) or self.side not in (None, side):
             return False
-        if self.underlyings is not None and instrument.symbol.upper() not in self.underlyings:
+        if self.underlyings is not None and contract.symbol.upper() not in self.underlyings:
             return False
         if self.accounts is not None and holding.account not in self.accounts:
             return False
@@ -54,8 +81,27 @@ class Rule:
             return True
 
         least, greatest = self.days
-        expiry = instrument.expiry
+        expiry = contract.expiry
         return expiry is not None and least <= (expiry - today).days <= greatest
+
+
+class Rule(Part):
+    """A rule, whose legs are what is held and matches.
+
+    Attributes:
+        name: The name that its legs have as their strategy.
+        limit: The most contracts that it takes of a login; those that expire first come first.
+        priority: As of a leg: 1 gets a market data line before 2.
+    """
+
+    name: Annotated[str, AfterValidator(strategy_name)] = Field(
+        alias="rule", pattern=r".*\S", description="Write its name"
+    )
+    match: Match
+    priority: Priority = 1
+    limit: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Write the most contracts that it takes"
+    )
 
 
 def legs_of_rules(
@@ -92,7 +138,7 @@ def legs_of_rules(
         for holding in free:
             conid = holding.instrument.conid
             has_room = rule.limit is None or len(conids) < rule.limit or conid in conids
-            if not has_room or not rule.takes(holding, today):
+            if not has_room or not rule.match.takes(holding, today):
                 not_taken.append(holding)
                 continue
 

@@ -1,22 +1,20 @@
 """The rules and limits of a strategies file, and the text of one; see `lake.strategies_file`."""
 
-import re
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from textwrap import indent
-from typing import Annotated, Any
+from typing import Any
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, create_model, model_validator
+from pydantic import Field, create_model, model_validator
 
-from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.holding import grouped
-from position_sync_dagster.domain.leg import Leg, strategy_name
-from position_sync_dagster.errors import InvalidLegError, StrategiesFileError, shown
+from position_sync_dagster.domain.leg import Leg
+from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
 from position_sync_dagster.lake.given_leg import GivenLeg
-from position_sync_dagster.lake.strategies_file import Priority, StrategiesFile
+from position_sync_dagster.lake.strategies_file import StrategiesFile
 from position_sync_dagster.money.strategies.limits import (
     OF_ACCOUNTS,
     SUMS_OF_MONEY,
@@ -24,7 +22,7 @@ from position_sync_dagster.money.strategies.limits import (
     Limit,
     Measure,
 )
-from position_sync_dagster.money.strategies.rules import HoldingSide, Rule
+from position_sync_dagster.money.strategies.rules import Rule
 from position_sync_dagster.yaml_file import KEY, Part, Place, Text, named_place, saved_state
 
 
@@ -60,64 +58,13 @@ class AccountPart(Part):
     limits: Any = None
 
 
-Right = Annotated[instrument.Right, BeforeValidator(instrument.parse_right)]
-
-
-def _days(text: object) -> tuple[int, int]:
-    """Read a span of days, such as "0-60"."""
-    match = re.fullmatch(r"(\d{1,5})\s*-\s*(\d{1,5})", str(text).strip())
-    if match is not None:
-        first, last = map(int, match.groups())
-        if first <= last:
-            return first, last
-
-    raise InvalidLegError(f"days {shown(text)} is no span of days", remedy='Write it as "0-60"')
-
-
-def _as_list(value: object) -> list[object]:
-    if isinstance(value, list):
-        return value
-    return [value]
-
-
-def _in_capitals(names: frozenset[str]) -> frozenset[str]:
-    return frozenset(map(str.upper, names))
-
-
-Texts = Annotated[frozenset[Text], BeforeValidator(_as_list)]
-Symbols = Annotated[Texts, AfterValidator(_in_capitals)]
-
-
-class MatchPart(Part):
-    """The conditions of a rule, of which a holding meets each one: fields of `Rule`."""
-
-    underlyings: Symbols | None = Field(None, alias="underlying")
-    right: Right | None = None
-    days: Annotated[tuple[int, int], BeforeValidator(_days)] | None = None
-    side: HoldingSide | None = Field(None, description="Write long or short")
-    accounts: Texts | None = Field(None, alias="account")
-
-
-class RulePart(Part):
-    """A rule, whose legs are what is held and matches."""
-
-    rule: Annotated[str, AfterValidator(strategy_name)] = Field(
-        pattern=r".*\S", description="Write its name"
-    )
-    match: MatchPart
-    priority: Priority = 1
-    limit: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Write the most contracts that it takes"
-    )
-
-
 class RuledFile(StrategiesFile):
     """A strategies file with its rules and limits, which are checked as they are read."""
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
         parse = self.yaml.parse
-        self._rules = [(at, parse(RulePart, entry, at)) for at, entry in self.rule_entries]
+        self._rules = [(at, parse(Rule, entry, at)) for at, entry in self.rule_entries]
 
         limited: list[tuple[Place, object, dict[str, Any]]] = [
             ((*at, "limits"), strategy.limits, {"strategy_id": strategy.strategy_id})
@@ -145,15 +92,11 @@ class RuledFile(StrategiesFile):
             StrategiesFileError: One has a mistake, or the name of another one or of a strategy.
         """
         names = {part.strategy_id for _, part in self.strategies}
-        rules = []
-        for at, part in self._rules:
-            if part.rule in names:
-                self.yaml.fail(at, f"the name {part.rule!r} is taken", "Give the rule another name")
-            names.add(part.rule)
-            conditions = part.match.model_dump()
-            rule = Rule(name=part.rule, limit=part.limit, priority=part.priority, **conditions)
-            rules.append(rule)
-        return rules
+        for at, rule in self._rules:
+            if rule.name in names:
+                self.yaml.fail(at, f"the name {rule.name!r} is taken", "Give the rule another name")
+            names.add(rule.name)
+        return [rule for _, rule in self._rules]
 
     def limits(self) -> list[Limit]:
         """Return the limits of each strategy, then of each account.

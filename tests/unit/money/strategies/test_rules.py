@@ -1,19 +1,25 @@
 """Rules choose legs from what is held."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.lake.given_leg import make_leg
-from position_sync_dagster.money.strategies.rules import HoldingSide, Rule, legs_of_rules
+from position_sync_dagster.money.strategies.rules import Rule, legs_of_rules
 from tests.support.legs import leg
 from tests.support.option_books import book, contract, holding
 
 NOW = datetime(2028, 12, 1, 15, tzinfo=UTC)  # 14 days before the near expiry
 HELD = {"90P": -1.0, "95P": 2.0, "105C": -3.0, "90P+": -1.0, "stock": 100.0}
-RULE = Rule(name="r")
+
+
+def rule(name: str = "r", limit: int | None = None, priority: int = 1, **match: object) -> Rule:
+    fields = {"rule": name, "limit": limit, "priority": priority, "match": match}
+    return Rule.model_validate(fields)
+
+
+RULE = rule()
 
 
 def chosen(*rules: Rule, listed: tuple = (), held: dict[str, float] | None = None) -> list[tuple]:
@@ -23,25 +29,25 @@ def chosen(*rules: Rule, listed: tuple = (), held: dict[str, float] | None = Non
 
 
 @pytest.mark.parametrize(
-    ("rule", "names"),
+    ("given", "names"),
     [
         (RULE, ["90P", "95P", "105C", "90P+", "stock"]),
-        (replace(RULE, right=Right.PUT, side=HoldingSide.SHORT), ["90P", "90P+"]),
-        (replace(RULE, days=(0, 14)), ["90P", "95P", "105C"]),
-        (replace(RULE, days=(15, 60)), ["90P+"]),
-        (replace(RULE, side=HoldingSide.LONG), ["95P", "stock"]),
-        (replace(RULE, underlyings=frozenset({"ES", "SPX"})), []),
-        (replace(RULE, underlyings=frozenset({"SPY"}), right=Right.CALL), ["105C"]),
-        (replace(RULE, accounts=frozenset({"B"})), []),
+        (rule(right="P", side="short"), ["90P", "90P+"]),
+        (rule(days="0-14"), ["90P", "95P", "105C"]),
+        (rule(days="15-60"), ["90P+"]),
+        (rule(side="long"), ["95P", "stock"]),
+        (rule(underlying=["ES", "SPX"]), []),
+        (rule(underlying="SPY", right="C"), ["105C"]),
+        (rule(account="B"), []),
     ],
 )
-def test_a_rule_takes_what_meets_each_of_its_conditions(rule: Rule, names: list[str]) -> None:
-    assert {name for _rule, name in chosen(rule)} == set(names)
+def test_a_rule_takes_what_meets_each_of_its_conditions(given: Rule, names: list[str]) -> None:
+    assert {name for _rule, name in chosen(given)} == set(names)
 
 
 def test_the_first_rule_takes_a_leg_up_to_its_limit_and_the_next_one_takes_the_rest() -> None:
-    puts = Rule(name="puts", right=Right.PUT, limit=2)
-    chosen_legs = chosen(puts, Rule(name="rest", days=(0, 365)))
+    puts = rule("puts", right="PUT", limit=2)
+    chosen_legs = chosen(puts, rule("rest", days="0-365"))
     assert [name for rule, name in chosen_legs if rule == "rest"] == ["105C", "90P+"]
     assert {name for rule, name in chosen_legs if rule == "puts"} == {"90P", "95P"}
 
@@ -57,7 +63,7 @@ def test_no_rule_takes_a_leg_that_the_file_lists_by_conid_or_by_description() ->
 
 
 def test_a_leg_has_the_name_and_the_priority_of_its_rule() -> None:
-    [leg] = legs_of_rules([Rule(name="hedges", priority=3)], [holding("90P", -1)], [], NOW)
+    [leg] = legs_of_rules([rule("hedges", priority=3)], [holding("90P", -1)], [], NOW)
     assert leg.strategy_id == "hedges"
     assert leg.priority == 3
     assert leg.account == "A"

@@ -12,7 +12,7 @@ from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.money.strategies import strategies_file
 from position_sync_dagster.money.strategies.limits import Bound, Measure
-from position_sync_dagster.money.strategies.rules import HoldingSide, Rule
+from position_sync_dagster.money.strategies.rules import HoldingSide
 from position_sync_dagster.money.strategies.strategies_file import (
     RuledFile,
     as_strategies_file,
@@ -199,19 +199,15 @@ def test_rules_are_read_in_the_order_of_the_file(tmp_path):
         "  limit: 20\n"
         "- {rule: rest, match: {underlying: SPX}}\n"
     )
-    assert RuledFile(file).rules == [
-        Rule(
-            name="hedges",
-            underlyings=frozenset({"SPX", "ES"}),
-            right=Right.PUT,
-            days=(0, 60),
-            side=HoldingSide.SHORT,
-            accounts=frozenset({"DU1"}),
-            limit=20,
-            priority=2,
-        ),
-        Rule(name="rest", underlyings=frozenset({"SPX"})),
-    ]
+    hedges, rest = RuledFile(file).rules
+    assert (hedges.name, hedges.limit, hedges.priority) == ("hedges", 20, 2)
+    assert hedges.match.model_dump() == {
+        "underlyings": {"SPX", "ES"}, "right": Right.PUT, "days": (0, 60),
+        "side": HoldingSide.SHORT, "accounts": {"DU1"},
+    }  # fmt: skip
+    assert (rest.name, rest.limit, rest.priority) == ("rest", None, 1)
+    given = rest.match.model_dump(exclude_none=True)
+    assert given == {"underlyings": {"SPX"}}
     assert load_strategies(file) == []
     assert RuledFile(file).following_rolls == frozenset()
 
