@@ -81,35 +81,50 @@ def replaced(row, at, text):
     return (*row[:at], text, *row[at + 1 :])
 
 
-odd_rows = st.one_of(
-    st.builds(position, accounts, conids, ODD),
-    st.builds(portfolio, accounts, conids, ODD),
-    st.builds(replaced, rows, st.just(3), ODD_CONIDS),
-    st.builds(replaced, values, st.just(2), ODD_CONIDS),
-    st.builds(replaced, rows, st.just(2), st.sampled_from(["", "U1", "DUOTHER99"])),
-    st.builds(replaced, values, st.just(19), st.sampled_from(["", "U1", "DUOTHER99"])),
-    st.builds(replaced, rows, st.just(4), st.sampled_from(["", " "])),
-    st.builds(replaced, rows, st.just(15), ODD),
-    st.builds(replaced, rows, st.sampled_from([5, 6, 7, 8, 9]), ODD),
-    st.builds(replaced, values, st.integers(14, 18), ODD),
-)
+other_conids = st.builds(replaced, rows, st.just(3), ODD_CONIDS)
+other_conids |= st.builds(replaced, values, st.just(2), ODD_CONIDS)
+
+FOREIGN = st.sampled_from(["", "U1", "DUOTHER99"])
+other_accounts = st.builds(replaced, rows, st.just(2), FOREIGN)
+other_accounts |= st.builds(replaced, values, st.just(19), FOREIGN)
+
+no_symbols = st.builds(replaced, rows, st.just(4), st.sampled_from(["", " "]))
+odd_costs = st.builds(replaced, rows, st.just(15), ODD)
+odd_terms = st.builds(replaced, rows, st.sampled_from([5, 6, 7, 8, 9]), ODD)
+odd_values = st.builds(replaced, values, st.integers(14, 18), ODD)
+
+odd_rows = st.builds(position, accounts, conids, ODD)
+odd_rows |= st.builds(portfolio, accounts, conids, ODD)
+odd_rows |= other_conids | other_accounts | no_symbols | odd_costs | odd_terms | odd_values
+
 cut_rows = st.builds(lambda row, at: row[:at], st.one_of(rows, values), st.integers(0, 13))
 raw = st.sampled_from([b"\0\0\0\x04\xff\xfe\x80a", b"\0\0\0\0", b"\0\0\0\x05garba"])
-notices = st.builds(
-    lambda code, req_id: messages.error(req_id, code, f"notice {code}: usfarm"),
-    st.sampled_from([100, 162, 200, 321, 326, 399, 2100, 2101, 2103, 2104, 2107, 2150, 10197]),
-    st.sampled_from([-1, -1, 1, 77, 2**31]),
-)
+CODES = [100, 162, 200, 321, 326, 399, 2100, 2101, 2103, 2104, 2107, 2150, 10197]
+
+
+def notice(code, req_id):
+    """Return a message of type 4."""
+    return messages.error(req_id, code, f"notice {code}: usfarm")
+
+
+notices = st.builds(notice, st.sampled_from(CODES), st.sampled_from([-1, -1, 1, 77, 2**31]))
 ends = st.builds(account_messages.account_download_end, st.one_of(accounts, st.just("")))
-texts = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=8)
-other = st.one_of(
-    st.builds(account_messages.account_value, accounts, st.just("NetLiquidation"), texts, texts),
-    st.builds(account_messages.account_time, st.sampled_from(["23:59", "00:00", "", "x", "99:99"])),
-    st.builds(lambda kind: (str(kind), "6", "55", "1", "1.5", "3", "0"), st.integers(-1, 120)),
-    st.lists(texts, max_size=6).map(lambda fields: ("999", *fields)),
-    st.sampled_from([("95", "9", "3", "1.0", "1.0", "1.0", "9.0"), ("15", "1", "DUOTHER99,")]),
-    st.sampled_from([("4", "2"), ("54", "1"), ("8",)]),
-).filter(lambda fields: fields[0] not in ("61", "62", "7", "49"))
+characters = st.characters(blacklist_categories=["Cs"], blacklist_characters="\0")
+texts = st.text(characters, max_size=8)
+
+net_liquidation = st.just("NetLiquidation")
+account_values = st.builds(account_messages.account_value, accounts, net_liquidation, texts, texts)
+clocks = st.sampled_from(["23:59", "00:00", "", "x", "99:99"])
+account_times = st.builds(account_messages.account_time, clocks)
+strays = st.integers(-1, 120).map(lambda kind: (str(kind), "6", "55", "1", "1.5", "3", "0"))
+unknown = st.lists(texts, max_size=6).map(lambda fields: ("999", *fields))
+
+PROFIT = ("95", "9", "3", "1.0", "1.0", "1.0", "9.0")
+OTHER_LOGIN = ("15", "1", "DUOTHER99,")
+short = st.sampled_from([("4", "2"), ("54", "1"), ("8",)])
+other = account_values | account_times | strays | unknown
+other |= st.sampled_from([PROFIT, OTHER_LOGIN]) | short
+other = other.filter(lambda fields: fields[0] not in ("61", "62", "7", "49"))
 
 
 def some(strategy, most=40):
@@ -139,42 +154,37 @@ clean = some(st.one_of(rows, rows, rows, values, odd_rows, notices, other))
 dirty = some(st.one_of(rows, rows, rows, noise))
 broken = st.lists(st.sampled_from([LOST, DROPPED, KEPT]), min_size=1, max_size=2)
 after = st.lists(rows | odd_rows, max_size=3)
-lists = st.one_of(
-    st.builds(a_list, no_rows, st.just(1), st.just([]), st.none()),
-    st.builds(
-        lambda account, sent, after: a_list(
-            [row for row in sent if account not in row], 1, after, None
-        ),
-        accounts,
-        clean,
-        st.lists(rows, max_size=1),
-    ),
-    st.builds(a_list, clean, st.sampled_from([1, 1, 1, 1, 1, 2]), after, st.none()),
-    st.builds(
-        a_list,
-        dirty,
-        st.sampled_from([1, 2, 2, 0]),
-        st.lists(rows | values | odd_rows, max_size=3),
-        st.none() | st.integers(0, 12),
-    ),
-    st.builds(
-        lambda sent, codes, at: [*sent[:at], *codes, *sent[at:], END],
-        clean,
-        broken,
-        st.integers(0, 9),
-    ),
-)
+
+
+def without(account, sent, after):
+    """Return a whole list that names nothing of an account."""
+    return a_list([row for row in sent if account not in row], 1, after, None)
+
+
+def interrupted(sent, codes, at):
+    """Return a whole list in which the gateway loses IB, or has it back."""
+    return [*sent[:at], *codes, *sent[at:], END]
+
+
+ENDS = st.sampled_from([1, 1, 1, 1, 1, 2])
+ODD_ENDS = st.sampled_from([1, 2, 2, 0])
+after_odd = st.lists(rows | values | odd_rows, max_size=3)
+cuts = st.none() | st.integers(0, 12)
+
+lists = st.builds(a_list, no_rows, st.just(1), st.just([]), st.none())
+lists |= st.builds(without, accounts, clean, st.lists(rows, max_size=1))
+lists |= st.builds(a_list, clean, ENDS, after, st.none())
+lists |= st.builds(a_list, dirty, ODD_ENDS, after_odd, cuts)
+lists |= st.builds(interrupted, clean, broken, st.integers(0, 9))
 downloads = st.tuples(stream, st.sampled_from([True, True, True, False]))
-phases = st.one_of(
-    st.tuples(st.just("list"), lists),
-    st.tuples(st.just("list"), lists),
-    st.tuples(st.just("list"), st.just([END])),
-    st.tuples(st.just("told"), stream),
-    st.tuples(st.just("download"), downloads),
-    st.tuples(st.just("told"), broken),
-    st.tuples(st.just("refresh"), st.tuples(lists, downloads)),
-    st.tuples(st.just("login"), st.sets(accounts, min_size=1)),
-)
+
+listed = st.tuples(st.just("list"), lists)
+phases = listed | listed | st.tuples(st.just("list"), st.just([END]))
+phases |= st.tuples(st.just("told"), stream)
+phases |= st.tuples(st.just("download"), downloads)
+phases |= st.tuples(st.just("told"), broken)
+phases |= st.tuples(st.just("refresh"), st.tuples(lists, downloads))
+phases |= st.tuples(st.just("login"), st.sets(accounts, min_size=1))
 scripts = st.lists(phases, min_size=1, max_size=12)
 logins = st.integers(1, 3)
 

@@ -36,69 +36,84 @@ class Case:
     dividend: float = 0.0
 
 
-CONDOR = (("P", 90, 1, 0.4), ("P", 95, -1, 1.1), ("C", 105, -1, 1.2), ("C", 110, 1, 0.5))
-FLY = (("C", 95, 1, 6.5), ("C", 100, -2, 3.25), ("C", 105, 1, 1.25))
-VERTICAL = (("P", 95, -2, 1.5), ("P", 90, 2, 0.75))
-STRANGLE = (("P", 92, -3, 0.9), ("C", 108, -3, 1.1))
-CALENDAR = (("C", 100, -1, 3.0), ("c", 100, 1, 5.0))
-SHORT_CALENDAR = (("C", 100, 1, 3.0), ("c", 100, -1, 5.0))
-PUT_CALENDAR = (("P", 95, -1, 1.1), ("p", 95, 1, 2.4))
-CALL_CONDOR = (("C", 90, 1, 11), ("C", 95, -1, 7), ("C", 105, -1, 1.5), ("C", 110, 1, 0.6))
-IRON_FLY = (("P", 90, 1, 0.4), ("P", 100, -1, 2.5), ("C", 100, -1, 2.6), ("C", 110, 1, 0.5))
-DIAGONAL = (("C", 104, -1, 1.5), ("c", 98, 1, 6.0))
+def legs(text: str) -> tuple[Leg, ...]:
+    """Return legs that are written as kind and strike, quantity and cost."""
+    parsed = []
+    for words in map(str.split, text.split(",")):
+        named, quantity, cost = words
+        strike = float(named[1:] or 0)
+        parsed.append((named[0], strike, float(quantity), float(cost)))
+    return tuple(parsed)
+
+
+def turned(sides: tuple[Leg, ...]) -> tuple[Leg, ...]:
+    """Return legs that are sold where these are bought."""
+    return tuple((kind, strike, -quantity, cost) for kind, strike, quantity, cost in sides)
+
+
+CONDOR = legs("P90 1 0.4, P95 -1 1.1, C105 -1 1.2, C110 1 0.5")
+FLY = legs("C95 1 6.5, C100 -2 3.25, C105 1 1.25")
+VERTICAL = legs("P95 -2 1.5, P90 2 0.75")
+STRANGLE = legs("P92 -3 0.9, C108 -3 1.1")
+CALENDAR = legs("C100 -1 3.0, c100 1 5.0")
+SHORT_CALENDAR = legs("C100 1 3.0, c100 -1 5.0")
+PUT_CALENDAR = legs("P95 -1 1.1, p95 1 2.4")
+CALL_CONDOR = legs("C90 1 11, C95 -1 7, C105 -1 1.5, C110 1 0.6")
+IRON_FLY = legs("P90 1 0.4, P100 -1 2.5, C100 -1 2.6, C110 1 0.5")
+DIAGONAL = legs("C104 -1 1.5, c98 1 6.0")
 
 CASES = [
-    Case("long call", (("C", 100, 2, 3.1),)),
-    Case("long put", (("P", 100, 2, 2.9),)),
-    Case("naked call", (("C", 105, -4, 1.3),)),
-    Case("naked put", (("P", 95, -10, 6.5),)),
-    Case("call spread", (("C", 100, 1, 3.0), ("C", 110, -1, 0.8))),
-    Case("call credit spread", (("C", 100, -1, 3.0), ("C", 110, 1, 0.8))),
+    Case("long call", legs("C100 2 3.1")),
+    Case("long put", legs("P100 2 2.9")),
+    Case("naked call", legs("C105 -4 1.3")),
+    Case("naked put", legs("P95 -10 6.5")),
+    Case("call spread", legs("C100 1 3.0, C110 -1 0.8")),
+    Case("call credit spread", legs("C100 -1 3.0, C110 1 0.8")),
     Case("put spread", VERTICAL),
-    Case("put debit spread", (("P", 100, 5, 2.5), ("P", 80, -5, 0.1))),
-    Case("straddle", (("P", 100, 1, 2.5), ("C", 100, 1, 2.75))),
-    Case("short straddle", (("P", 100, -1, 2.5), ("C", 100, -1, 2.75))),
+    Case("put debit spread", legs("P100 5 2.5, P80 -5 0.1")),
+    Case("straddle", legs("P100 1 2.5, C100 1 2.75")),
+    Case("short straddle", legs("P100 -1 2.5, C100 -1 2.75")),
     Case("strangle", STRANGLE),
-    Case("guts", (("C", 95, 1, 6.2), ("P", 105, 1, 6.4))),
+    Case("guts", legs("C95 1 6.2, P105 1 6.4")),
     Case("iron condor", CONDOR),
-    Case("reverse iron condor", tuple((k, s, -q, c) for k, s, q, c in CONDOR)),
-    Case("unbalanced condor", (*CONDOR[:3], ("C", 110, 3, 0.5))),
-    Case("condor a call short", (*CONDOR[:3],)),
+    Case("reverse iron condor", turned(CONDOR)),
+    Case("unbalanced condor", CONDOR[:3] + legs("C110 3 0.5")),
+    Case("condor a call short", CONDOR[:3]),
     Case("call condor", CALL_CONDOR),
     Case("butterfly", FLY),
-    Case("short butterfly", tuple((k, s, -q, c) for k, s, q, c in FLY)),
+    Case("short butterfly", turned(FLY)),
     Case("iron butterfly", IRON_FLY),
-    Case("broken wing", (("P", 100, 1, 2.5), ("P", 95, -2, 1.1), ("P", 85, 1, 0.2))),
-    Case("box", (("C", 95, 1, 6.4), ("C", 105, -1, 1.4), ("P", 95, -1, 1.2), ("P", 105, 1, 6.1))),
-    Case("ratio spread", (("C", 100, 1, 3.0), ("C", 105, -2, 1.3))),
-    Case("back spread", (("C", 100, -1, 3.0), ("C", 105, 2, 1.3))),
-    Case("put ratio", (("P", 100, 1, 2.5), ("P", 95, -3, 1.0))),
-    Case("ladder", (("C", 95, 1, 6.3), ("C", 100, -1, 3.0), ("C", 110, -1, 0.6))),
-    Case("covered call", (("S", 0, 100, 98.2), ("C", 105, -1, 1.3))),
-    Case("half covered call", (("S", 0, 100, 98.2), ("C", 105, -2, 1.3))),
-    Case("covered put", (("S", 0, -100, 101.0), ("P", 95, -1, 1.2))),
-    Case("protective put", (("S", 0, 100, 98.2), ("P", 95, 1, 1.2))),
-    Case("collar", (("S", 0, 200, 97.0), ("P", 92, 2, 0.9), ("C", 108, -2, 1.0))),
-    Case("jade lizard", (("P", 92, -1, 1.6), ("C", 105, -1, 1.3), ("C", 110, 1, 0.5))),
-    Case("reverse jade lizard", (("P", 88, 1, 0.3), ("P", 93, -1, 1.0), ("C", 108, -1, 1.1))),
-    Case("risk reversal", (("P", 92, -1, 0.9), ("C", 108, 1, 0.9))),
-    Case("synthetic", (("P", 100, -1, 2.5), ("C", 100, 1, 3.0))),
-    Case("conversion", (("S", 0, 100, 100.0), ("P", 100, 1, 2.5), ("C", 100, -1, 3.0))),
-    Case("seagull", (("P", 90, -1, 0.5), ("C", 100, 1, 3.0), ("C", 110, -1, 0.7))),
-    Case("shares alone", (("S", 0, 150, 99.0),)),
-    Case("shares sold short", (("S", 0, -50, 99.0),)),
+    Case("broken wing", legs("P100 1 2.5, P95 -2 1.1, P85 1 0.2")),
+    Case("box", legs("C95 1 6.4, C105 -1 1.4, P95 -1 1.2, P105 1 6.1")),
+    Case("ratio spread", legs("C100 1 3.0, C105 -2 1.3")),
+    Case("back spread", legs("C100 -1 3.0, C105 2 1.3")),
+    Case("put ratio", legs("P100 1 2.5, P95 -3 1.0")),
+    Case("ladder", legs("C95 1 6.3, C100 -1 3.0, C110 -1 0.6")),
+    Case("covered call", legs("S 100 98.2, C105 -1 1.3")),
+    Case("half covered call", legs("S 100 98.2, C105 -2 1.3")),
+    Case("covered put", legs("S -100 101.0, P95 -1 1.2")),
+    Case("protective put", legs("S 100 98.2, P95 1 1.2")),
+    Case("collar", legs("S 200 97.0, P92 2 0.9, C108 -2 1.0")),
+    Case("jade lizard", legs("P92 -1 1.6, C105 -1 1.3, C110 1 0.5")),
+    Case("reverse jade lizard", legs("P88 1 0.3, P93 -1 1.0, C108 -1 1.1")),
+    Case("risk reversal", legs("P92 -1 0.9, C108 1 0.9")),
+    Case("synthetic", legs("P100 -1 2.5, C100 1 3.0")),
+    Case("conversion", legs("S 100 100.0, P100 1 2.5, C100 -1 3.0")),
+    Case("seagull", legs("P90 -1 0.5, C100 1 3.0, C110 -1 0.7")),
+    Case("shares alone", legs("S 150 99.0")),
+    Case("shares sold short", legs("S -50 99.0")),
     Case("mini condor", CONDOR, multiplier=10.0),
     Case("fly of a thousand", FLY, multiplier=1000.0),
     Case("condor in euros", CONDOR, currency="EUR"),
     Case("index in the morning", CONDOR, index="AM"),
     Case("index in the evening", VERTICAL, index="PM"),
     Case("strangle on a future", STRANGLE, multiplier=50.0, sec_type="FOP"),
-    Case("covered call on a future", (("S", 0, 1, 98.0), ("C", 105, -1, 1.5)), 50.0, "FOP"),
+    Case("covered call on a future", legs("S 1 98.0, C105 -1 1.5"), 50.0, "FOP"),
     Case("calendar", CALENDAR),
     Case("calendar with a dividend", CALENDAR, dividend=1.0),
-    Case("put calendar", (("P", 98, -2, 2.0), ("p", 98, 2, 4.1))),
+    Case("put calendar", legs("P98 -2 2.0, p98 2 4.1")),
     Case("diagonal", DIAGONAL),
-    Case("double calendar", (*PUT_CALENDAR, ("C", 105, -1, 1.2), ("c", 105, 1, 2.6))),
+    Case("double calendar", PUT_CALENDAR + legs("C105 -1 1.2, c105 1 2.6")),
     Case("short calendar in euros", SHORT_CALENDAR, currency="EUR"),
 ]  # fmt: skip
 

@@ -10,37 +10,48 @@ from position_sync_dagster.money.strategies.proposals import Proposal, ProposedS
 from tests.support.legs import leg
 from tests.support.option_books import book, contract, holding, order
 
-BOOKS: list[tuple[str, dict[str, float]]] = [
-    ("single", {"100C": -3}),
-    ("covered-call", {"stock": 200, "110C": -2}),
-    ("covered-call", {"future": 2, "F110C": -2}),
-    ("covered-put", {"stock": -100, "90P": -1}),
-    ("protective-put", {"stock": 100, "90P": 1}),
-    ("protective-call", {"stock": -100, "110C": 1}),
-    ("collar", {"stock": 300, "110C": -3, "90P": 3}),
-    ("vertical", {"90P": 2, "95P": -2}),
-    ("ratio-spread", {"100C": 1, "110C": -2}),
-    ("back-spread", {"100C": -1, "110C": 2}),
-    ("straddle", {"100C": -1, "100P": -1}),
-    ("strangle", {"110C": -1, "90P": -1}),
-    ("risk-reversal", {"110C": 1, "90P": -1}),
-    ("synthetic", {"100C": 1, "100P": -1}),
-    ("calendar", {"100C": -1, "100C+": 1}),
-    ("diagonal", {"105C": -1, "100C+": 1}),
-    ("double-calendar", {"105C": -1, "105C+": 1, "95P": -1, "95P+": 1}),
-    ("double-diagonal", {"105C": -1, "110C+": 1, "95P": -1, "90P+": 1}),
-    ("butterfly", {"95C": 1, "100C": -2, "105C": 1}),
-    ("broken-wing-butterfly", {"95P": 1, "100P": -2, "110P": 1}),
-    ("condor", {"95C": 1, "100C": -1, "105C": -1, "110C": 1}),
-    ("iron-butterfly", {"90P": 1, "100P": -1, "100C": -1, "110C": 1}),
-    ("iron-condor", {"90P": 2, "95P": -2, "105C": -2, "110C": 2}),
-    ("iron-condor", {"90P": 3, "95P": -8, "105C": -6, "110C": 2}),
-    ("reverse-iron-butterfly", {"90P": -1, "100P": 1, "100C": 1, "110C": -1}),
-    ("reverse-iron-condor", {"90P": -1, "95P": 1, "105C": 1, "110C": -1}),
-    ("jade-lizard", {"95P": -1, "105C": -1, "110C": 1}),
-    ("reverse-jade-lizard", {"105C": -1, "95P": -1, "90P": 1}),
-    ("box", {"95C": 1, "105C": -1, "95P": -1, "105P": 1}),
-]
+# The kind of each strategy, and its legs.
+KINDS = """\
+single: 100C -3
+covered-call: stock 200, 110C -2
+covered-call: future 2, F110C -2
+covered-put: stock -100, 90P -1
+protective-put: stock 100, 90P 1
+protective-call: stock -100, 110C 1
+collar: stock 300, 110C -3, 90P 3
+vertical: 90P 2, 95P -2
+ratio-spread: 100C 1, 110C -2
+back-spread: 100C -1, 110C 2
+straddle: 100C -1, 100P -1
+strangle: 110C -1, 90P -1
+risk-reversal: 110C 1, 90P -1
+synthetic: 100C 1, 100P -1
+calendar: 100C -1, 100C+ 1
+diagonal: 105C -1, 100C+ 1
+double-calendar: 105C -1, 105C+ 1, 95P -1, 95P+ 1
+double-diagonal: 105C -1, 110C+ 1, 95P -1, 90P+ 1
+butterfly: 95C 1, 100C -2, 105C 1
+broken-wing-butterfly: 95P 1, 100P -2, 110P 1
+condor: 95C 1, 100C -1, 105C -1, 110C 1
+iron-butterfly: 90P 1, 100P -1, 100C -1, 110C 1
+iron-condor: 90P 2, 95P -2, 105C -2, 110C 2
+iron-condor: 90P 3, 95P -8, 105C -6, 110C 2
+reverse-iron-butterfly: 90P -1, 100P 1, 100C 1, 110C -1
+reverse-iron-condor: 90P -1, 95P 1, 105C 1, 110C -1
+jade-lizard: 95P -1, 105C -1, 110C 1
+reverse-jade-lizard: 105C -1, 95P -1, 90P 1
+box: 95C 1, 105C -1, 95P -1, 105P 1
+"""
+
+
+def legs_of(text: str) -> dict[str, float]:
+    """Return the quantity of each leg that a row of `KINDS` has."""
+    words = [leg.split() for leg in text.split(",")]
+    return {name: float(quantity) for name, quantity in words}
+
+
+ROWS = [row.split(": ") for row in KINDS.splitlines()]
+BOOKS = [(kind, legs_of(text)) for kind, text in ROWS]
 
 
 def kinds(proposal: Proposal) -> list[str]:
