@@ -481,10 +481,10 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     if are_partitions:
         stored = set(instance.get_dynamic_partitions(str(resources.LOGINS.name)))
 
-    runs: dict[str, Sequence[JobRun]] = {}
-    for name in sorted(logins.keys() | stored):
-        partition = name if are_partitions else None
-        runs[name] = recent_runs(instance, limit=RUNS_SEEN, login=partition)
+    runs = {
+        name: recent_runs(instance, limit=RUNS_SEEN, login=name if are_partitions else None)
+        for name in sorted(logins.keys() | stored)
+    }
     running = {name for name, of_login in runs.items() if any(map(_in_progress, of_login))}
     due = logins_due(list(logins), stored, running)
 
@@ -506,12 +506,10 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
             lake.sessions.annotate(session, decision.reason)  # for `status`
 
     started, reasons = chosen_starts(due, decisions)
-
-    requests = []
-    for name in started:
-        partition = name if are_partitions else None
-        requests.append(dg.RunRequest(partition_key=partition, tags=logins[name].run_tags))
-
+    requests = [
+        dg.RunRequest(partition_key=name if are_partitions else None, tags=logins[name].run_tags)
+        for name in started
+    ]
     lines = [f"{name}: {why}" if are_partitions else why for name, why in reasons.items()]
     changes: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
     if due.new:

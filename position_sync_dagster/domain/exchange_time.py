@@ -53,15 +53,9 @@ _NAMES = {
 }
 
 
-def _zones_by_name() -> dict[str, str]:
-    zones = {}
-    for zone, names in _NAMES.items():
-        for name in names.split(","):
-            zones[name.strip().casefold()] = zone
-    return zones
-
-
-_ZONES = _zones_by_name()
+_ZONES = {
+    name.strip().casefold(): zone for zone, names in _NAMES.items() for name in names.split(",")
+}
 
 # The IANA database has a zone of this name without daylight saving time, although people mean the
 # clocks of Denver.

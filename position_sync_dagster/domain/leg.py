@@ -241,11 +241,7 @@ def route(
         (account, conid) → the state of the holding.
     """
     allowed = frozenset(sec_types)
-    active = set()
-    for leg in legs:
-        if leg.removed_at is None:
-            active.add((leg.account, leg.conid))
-
+    active = {(leg.account, leg.conid) for leg in legs if leg.removed_at is None}
     routes: dict[Key, LegState] = {}
     for holding in holdings:
         conid = holding.instrument.conid

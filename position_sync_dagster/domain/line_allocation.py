@@ -46,11 +46,11 @@ def demands(
     active = [leg for leg in legs if leg.removed_at is None]
     wanted: list[Demand] = []
     for conid, legs_of_conid in grouped(attrgetter("conid"), active).items():
-        accounts = set()
-        for holding in holdings_of(conid):
-            if holding.position and holding.instrument.sec_type in allowed:
-                accounts.add(holding.account)
-
+        accounts = {
+            holding.account
+            for holding in holdings_of(conid)
+            if holding.position and holding.instrument.sec_type in allowed
+        }
         held = [leg for leg in legs_of_conid if accounts and leg.account in (None, *accounts)]
         if held:
             priority = min(leg.priority for leg in held)

@@ -182,12 +182,8 @@ class AccountDownloads:
     @property
     def problems(self) -> list[str]:
         """Return why accounts have no current values, by account."""
-        texts = []
-        for account in sorted(self.accounts):
-            problem = self.accounts[account].problem
-            if problem is not None:
-                texts.append(f"account {account}: {problem}")
-        return texts
+        problems = {account: self.accounts[account].problem for account in sorted(self.accounts)}
+        return [f"account {account}: {why}" for account, why in problems.items() if why]
 
     def restored(self) -> None:
         """Make missing values due, and those of an open subscription: it may lack changes."""

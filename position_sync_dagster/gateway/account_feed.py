@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.account_state import AccountStates
-from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.clock import is_recent, utc_now
 from position_sync_dagster.domain.gateway_session import (
     UnknownAccount,
     UnknownReason,
@@ -324,12 +324,8 @@ class AccountFeed:
 
     def _downloaded_within(self, max_age: timedelta) -> bool:
         """Return whether each account was downloaded lately."""
-        now = utc_now()
-        for account in self.accounts:
-            ended_at = self.states[account].ended_at
-            if ended_at is None or now - ended_at > max_age:
-                return False
-        return True
+        ends = [self.states[account].ended_at for account in self.accounts]
+        return all(is_recent(ended_at, max_age, utc_now()) for ended_at in ends)
 
     def _rate(self, account: str) -> None:
         """Set the completeness of an account, and doubt its holdings that were set aside."""

@@ -64,10 +64,8 @@ def day_begin(now: datetime) -> datetime:
     >>> day_begin(datetime(2026, 3, 20, 15, 30, tzinfo=UTC)).isoformat()
     '2026-03-20T04:00:00+00:00'
     """
-    midnights: list[datetime] = []
-    for name in _DAYS:
-        local = now.astimezone(ZoneInfo(name))
-        midnights.append(datetime.combine(local.date(), time(), local.tzinfo))
+    times = [now.astimezone(ZoneInfo(name)) for name in _DAYS]
+    midnights = [datetime.combine(local.date(), time(), local.tzinfo) for local in times]
     return max(midnights).astimezone(UTC)
 
 

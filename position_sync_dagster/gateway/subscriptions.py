@@ -171,9 +171,8 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
     def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:
         subscription = None if codes.is_notice(code) else self._by_request.pop(str(request), None)
         if subscription is not None:
-            subscription.request = (
-                None  # no cancel: the gateway has forgotten it, and would answer 300
-            )
+            # No cancel: the gateway has forgotten it, and would answer 300.
+            subscription.request = None
             self._postpone(subscription)
             self._ended(subscription)
 

@@ -110,6 +110,13 @@ def instrument_of(contract: Contract) -> Instrument:
     )
 
 
+# What the details of a contract have of its instrument.
+_OF_INSTRUMENT = (
+    *("conid", "symbol", "sec_type", "currency", "multiplier", "right", "strike"),
+    *("local_symbol", "trading_class"),
+)
+
+
 def details_of(details: IBContractDetails, *, seen_at: datetime) -> ContractDetails:
     """Read contract details; the contract in them has the exchange to request it on.
 
@@ -130,19 +137,12 @@ def details_of(details: IBContractDetails, *, seen_at: datetime) -> ContractDeta
     if zone_of(details.timeZoneId) is not None:
         trading_hours = details.tradingHours or None
 
+    terms: dict[str, Any] = {name: getattr(instrument, name) for name in _OF_INSTRUMENT}
     return ContractDetails(
-        conid=instrument.conid,
-        symbol=instrument.symbol,
-        sec_type=instrument.sec_type,
-        currency=instrument.currency,
-        local_symbol=instrument.local_symbol,
-        trading_class=instrument.trading_class,
+        **terms,
         exchange=contract.exchange,
         under_conid=under_conid,
-        multiplier=instrument.multiplier,
         price_magnifier=details.priceMagnifier or 1,
-        right=instrument.right,
-        strike=instrument.strike,
         last_trade_date=day,
         last_trade_time=clock,
         time_zone=zone,

@@ -52,7 +52,6 @@ def derive(
     make: Callable[[], tuple[Made, Rows]],
     *,
     run_id: str | None = None,
-    attempts: int = ATTEMPTS,
 ) -> tuple[Made, Replaced]:
     """Replace rows by what `make` reads, and again if another process has changed them meanwhile.
 
@@ -60,19 +59,18 @@ def derive(
 
     Args:
         make: Reads the sources; returns anything for the caller, and the rows.
-        attempts: Maximum number of looks.
 
     Raises:
         CommitContentionError: Other writers committed first each time; nothing was changed.
     """
-    for _attempt in range(attempts):
+    for _attempt in range(ATTEMPTS):
         version = table.version() if table.exists() else 0
         reported, rows = make()
         with suppress(NewerRowError):
             return reported, replace(table, rows, run_id=run_id, seen=version)
 
     raise CommitContentionError(
-        f"{table.spec.name} was changed by another process each of {attempts} times.",
+        f"{table.spec.name} was changed by another process each of {ATTEMPTS} times.",
         remedy="Do it again; nothing was changed.",
     )
 
@@ -81,17 +79,13 @@ def derive_whole(
     table: Table, make: Callable[[], tuple[Made, pl.DataFrame]], *, run_id: str | None = None
 ) -> tuple[Made, Replaced]:
     """Derive a table wholly from others; where other processes do so too, their rows stay."""
-    looks: list[tuple[Made, pl.DataFrame]] = []
+    for _attempt in range(2):
+        version = table.version() if table.exists() else 0
+        reported, rows = make()
+        with suppress(NewerRowError, CommitContentionError):
+            return reported, replace(table, rows, run_id=run_id, seen=version)
 
-    def look() -> tuple[Made, pl.DataFrame]:
-        looks.append(make())
-        return looks[-1]
-
-    try:
-        return derive(table, look, run_id=run_id, attempts=2)
-    except CommitContentionError:
-        reported, rows = looks[-1]
-        return reported, Replaced(version=table.version(), rows=rows.height, changed=False)
+    return reported, Replaced(version=table.version(), rows=rows.height, changed=False)
 
 
 def replace(

@@ -1,7 +1,6 @@
 """All tables of one lake, what changed in one, and the broker's newest rows of each login."""
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self, Unpack
@@ -48,45 +47,6 @@ class ChangedRows:
     rows: pl.DataFrame
     gone: pl.DataFrame
     token: int
-
-
-def _changed_rows(
-    path: str, since: int | None, storage_options: Mapping[str, str] | None = None
-) -> ChangedRows:
-    """Return what changed in a table since a version; blocks.
-
-    A row that changed is among `gone` as it was, and among `rows` as it is.
-
-    Args:
-        path: The folder or URI of the table.
-        since: The token of the time before; None: all rows are new.
-
-    Raises:
-        LakeError: There is no such table or version: begin again with None.
-    """
-    options = delta_options(storage_options) if is_remote(path) else None
-
-    def version(number: int | None) -> tuple[int, pl.DataFrame]:
-        try:
-            handle = DeltaTable(path, version=number, storage_options=options)
-            return handle.version(), pl.scan_delta(handle).collect()
-        except (*STORAGE_ERRORS, pl.exceptions.PolarsError) as error:
-            what = "" if number is None else f"version {number} of "
-            raise LakeError(
-                f"There is no {what}the table {path}, or no longer.",
-                remedy="Read the whole table, and go on from its version.",
-            ) from error
-
-    token, now = version(None)
-    before = now.clear()
-    if since is not None:
-        # A column that a later release added is unknown in rows from before.
-        before = pl.concat([before, version(since)[1]], how="diagonal").select(now.columns)
-    return ChangedRows(
-        rows=now.join(before, on=now.columns, how="anti", nulls_equal=True),
-        gone=before.join(now, on=now.columns, how="anti", nulls_equal=True),
-        token=token,
-    )
 
 
 class Lake:
@@ -228,6 +188,8 @@ class Lake:
     def changed_rows(self, name: str, since: int | None = None) -> ChangedRows:
         """Return what changed in a table since a version that was read before; blocks.
 
+        A row that changed is among `gone` as it was, and among `rows` as it is.
+
         Args:
             name: The table, such as `closed_campaigns`; the ledger is followed by `updates.follow`.
             since: The `token` of the time before; None: all rows are new.
@@ -235,7 +197,30 @@ class Lake:
         Raises:
             LakeError: There is no such table or version: begin again without it.
         """
-        return _changed_rows(self.table_path(name), since, self._options.get("storage_options"))
+        path = self.table_path(name)
+        options = delta_options(self._options.get("storage_options")) if is_remote(path) else None
+
+        def version(number: int | None) -> tuple[int, pl.DataFrame]:
+            try:
+                handle = DeltaTable(path, version=number, storage_options=options)
+                return handle.version(), pl.scan_delta(handle).collect()
+            except (*STORAGE_ERRORS, pl.exceptions.PolarsError) as error:
+                what = "" if number is None else f"version {number} of "
+                raise LakeError(
+                    f"There is no {what}the table {path}, or no longer.",
+                    remedy="Read the whole table, and go on from its version.",
+                ) from error
+
+        token, now = version(None)
+        before = now.clear()
+        if since is not None:
+            # A column that a later release added is unknown in rows from before.
+            before = pl.concat([before, version(since)[1]], how="diagonal").select(now.columns)
+        return ChangedRows(
+            rows=now.join(before, on=now.columns, how="anti", nulls_equal=True),
+            gone=before.join(now, on=now.columns, how="anti", nulls_equal=True),
+            token=token,
+        )
 
     def maintain(self, *, clean_now: bool = False) -> list[storage.MaintenanceResult]:
         """Maintain every table that is there; blocks. See `storage.table.maintain`."""

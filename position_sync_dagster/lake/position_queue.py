@@ -172,7 +172,7 @@ class SyncQueue:
 
     def initialize(self) -> None:
         """Create the queue's table, or check and migrate the one that is there."""
-        self.store.initialize()
+        self.store.table.initialize()
 
     def insert(
         self,

@@ -299,15 +299,9 @@ def _with_news(
     rows: pl.DataFrame, raised: Mapping[str, int], changed_again: Collection[str], now: datetime
 ) -> pl.DataFrame:
     """Return live requests with their raised priorities, and the time at which they changed."""
-    raised_to: list[int | None] = []
-    have_changed: list[bool] = []
-    for request_id in rows.get_column("request_id"):
-        raised_to.append(raised.get(request_id))
-        have_changed.append(request_id in changed_again)
-
-    priorities = pl.Series(raised_to, dtype=pl.Int64)
-    is_changed = pl.Series(have_changed, dtype=pl.Boolean)
-    priority = pl.coalesce(priorities, "priority")
+    raised_to = [raised.get(request_id) for request_id in rows.get_column("request_id")]
+    priority = pl.coalesce(pl.Series(raised_to, dtype=pl.Int64), "priority")
+    is_changed = has_id(rows, changed_again)
     changed_at = pl.when(is_changed).then(schema.moment(now)).otherwise("changed_at")
     return rows.with_columns(priority=priority, changed_at=changed_at)
 

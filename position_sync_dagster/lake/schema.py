@@ -725,11 +725,9 @@ def new_ids(now: datetime, count: int) -> list[str]:
     files.
     """
     first = _milliseconds(now) << 12
-    ids: list[str] = []
-    for number in range(count):
-        random = int.from_bytes(os.urandom(8))
-        ids.append(_uuid(first + number, random, version=7))
-    return ids
+    return [
+        _uuid(first + number, int.from_bytes(os.urandom(8)), version=7) for number in range(count)
+    ]
 
 
 def id_prefix(at: datetime) -> str:

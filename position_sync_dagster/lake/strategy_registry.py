@@ -42,16 +42,10 @@ Legs = Mapping[LegKey, Leg]
 REMOVED = "removed"
 
 
-def in_order(legs: Iterable[Leg]) -> tuple[tuple[ActiveContract, ...], tuple[UnresolvedLeg, ...]]:
+def in_order(legs: Collection[Leg]) -> tuple[tuple[ActiveContract, ...], tuple[UnresolvedLeg, ...]]:
     """Return legs by conid, account and strategy, and separately those without a conid."""
-    contracts: list[ActiveContract] = []
-    described: list[UnresolvedLeg] = []
-    for leg in legs:
-        if isinstance(leg, ActiveContract):
-            contracts.append(leg)
-        else:
-            described.append(leg)
-
+    contracts = [leg for leg in legs if isinstance(leg, ActiveContract)]
+    described = [leg for leg in legs if isinstance(leg, UnresolvedLeg)]
     contracts.sort(key=lambda leg: (leg.conid, leg.account or "", leg.strategy_id))
     described.sort(key=lambda leg: (leg.strategy_id, leg.described, leg.account or ""))
     return tuple(contracts), tuple(described)
@@ -76,7 +70,7 @@ class SyncRegistry:
 
     def initialize(self) -> None:
         """Create the table, or check and migrate it, and read the active legs."""
-        self._memberships.initialize()
+        self._memberships.table.initialize()
         self.refresh()
 
     def is_active(self, conid: int, account: str | None = None) -> bool:
@@ -564,13 +558,11 @@ def refuse_two_whole_holders(legs: Iterable[Leg]) -> None:
 def without_listed(of_rules: Iterable[Leg], listed: Iterable[Leg]) -> list[Leg]:
     """Return the legs of rules whose contracts no listed leg has in their account."""
     contracts = {(leg.account, leg.conid) for leg in listed}
-    free: list[Leg] = []
-    for leg in of_rules:
-        in_account = (leg.account, leg.conid)
-        in_any_account = (None, leg.conid)
-        if in_account not in contracts and in_any_account not in contracts:
-            free.append(leg)
-    return free
+    return [
+        leg
+        for leg in of_rules
+        if contracts.isdisjoint([(leg.account, leg.conid), (None, leg.conid)])
+    ]
 
 
 # The account, as a person names it, of a leg that is in any account.

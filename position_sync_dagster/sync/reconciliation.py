@@ -410,7 +410,7 @@ def _overclaimed(
         held[ALL_ACCOUNTS, conid] += position
 
     claims, symbols = _claims(legs, complete=complete)
-    for key in sorted(claims, key=_accounts_first):
+    for key in sorted(claims, key=lambda key: (key[0] == ALL_ACCOUNTS, key)):
         quantity = held[key]
         claimed = claims[key]
         is_too_much = abs(claimed) > abs(quantity) * (1 + NEGLIGIBLE)
@@ -433,12 +433,6 @@ def _overclaimed(
 
 # The name of all accounts together.
 ALL_ACCOUNTS = ""
-
-
-def _accounts_first(key: Key) -> tuple[bool, Key]:
-    """Return the place of a claim in the order: each account, then all accounts together."""
-    account, _ = key
-    return (account == ALL_ACCOUNTS, key)
 
 
 def _claims(

@@ -53,7 +53,7 @@ def table_asset(
         options: Other arguments of `dg.asset`, such as `deps`.
     """
     deps = options.get("deps", ())
-    version = code_version(spec)
+    version = str(spec.version)
     DEPS[spec.name] = tuple(deps)
     CODE_VERSIONS[spec.name] = version
 
@@ -156,11 +156,6 @@ COLUMN_SCHEMA = "dagster/column_schema"
 
 # The key under which the UI shows a link to them.
 COLUMNS = "columns"
-
-
-def code_version(spec: schema.TableSpec) -> str:
-    """Return the version of the code that makes a table: that of its columns."""
-    return str(spec.version)
 
 
 def table_metadata(
@@ -325,7 +320,7 @@ def spec_of_table(
         spec.name,
         *deps,
         kinds=kinds,
-        code_version=code_version(spec),
+        code_version=str(spec.version),
         metadata=table_metadata(spec, writer),
         tags={resources.WRITTEN_BY: writer},
     )

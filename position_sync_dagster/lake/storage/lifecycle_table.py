@@ -88,10 +88,6 @@ class LifecycleTable:
         self._clock = clock
         self._newest: tuple[tuple[int, int], _LiveRows] | None = None
 
-    def initialize(self) -> None:
-        """Create, check or migrate the table."""
-        self.table.initialize()
-
     def change(self, step: Step[T], info: Mapping[str, str], part: str = "") -> T:
         """Run a step on the newest live rows and commit its decision, all or nothing.
 

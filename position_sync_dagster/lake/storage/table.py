@@ -503,12 +503,10 @@ class Table:
         They come in no particular order.
         """
         names = columns or list(self.spec.columns)
-
-        def step(files: pl.DataFrame) -> pl.DataFrame:
-            rows = self.scan_files(files.filter(chosen)).filter(only)
-            return rows.select(names).collect()
-
-        return self.read(step)
+        scan = self.scan_files
+        return self.read(
+            lambda files: scan(files.filter(chosen)).filter(only).select(names).collect()
+        )
 
     def count(self) -> int:
         """Count the rows, from the log alone."""

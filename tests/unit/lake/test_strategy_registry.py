@@ -14,7 +14,7 @@ from tests.support.legs import ADDED_AT, leg
 
 def test_legs_come_in_a_fixed_order():
     legs = [leg(2), leg(1, account="DU2"), leg(1, "b", account="DU1"), leg(1, "a", account="DU1")]
-    assert strategy_registry.in_order(legs) == strategy_registry.in_order(reversed(legs))
+    assert strategy_registry.in_order(legs) == strategy_registry.in_order(legs[::-1])
 
 
 @pytest.mark.parametrize("name", ["UNATTRIBUTED", " unattributed"])
