@@ -178,7 +178,7 @@ def test_requests_of_a_login_that_is_down_wait_and_delay_no_other(world, own, la
     own("east", 1, 2)
     own("west", 1, 2, state=SessionState.BLIND)
     ids = insert(lake, (1, "DUSIM0002"), (2, "DUSIM0002"), (1, "DUSIM0001"), (2, "DUSIM0001"))
-    assert world.materialize(position_updates).success
+    world.derive(position_updates)
     assert set(lake.updates.sync.latest()["account"]) == {"DUSIM0001"}
     waiting = lake.queue.sync.get_batch(None)
     assert {request.request_id for request in waiting} == set(ids[:2])
@@ -191,7 +191,7 @@ def test_a_leg_in_two_logins_is_two_holdings(world, own, lake):
     own("east", 1)
     own("west", 1)
     (anywhere,) = lake.queue.sync.insert_many([QueueRequest(1, "SPY", 2)])
-    assert world.materialize(position_updates).success
+    world.derive(position_updates)
     rows = lake.updates.sync.latest()
     assert dict(rows.select("gateway_id", "account").iter_rows()) == ACCOUNTS
     assert set(rows["request_id"]) == {anywhere}
@@ -202,7 +202,7 @@ def test_an_absent_holding_is_not_held_once_its_own_login_says_so(world, own, la
     own("west", 1, state=SessionState.BLIND)
     insert(lake, (9, "DUSIM0001"), (9, "DUSIM0002"), (9, "DUSIM0077"))
     lake.queue.sync.insert_many([QueueRequest(8, "SPY", 2)])  # any account: west is not known
-    assert world.materialize(position_updates).success
+    world.derive(position_updates)
     failed = lake.queue.sync.get_batch(None, status=QueueStatus.FAILED)
     assert {request.account for request in failed} == {"DUSIM0001", "DUSIM0077"}
     waiting = lake.queue.sync.get_batch(None)
@@ -216,7 +216,7 @@ def test_the_checks_and_the_status_name_the_login_that_is_down(world, own, lake,
     own("east", 1)
     own("west", 1)
     insert(lake, (1, "DUSIM0001"), (1, "DUSIM0002"))
-    assert world.materialize(position_updates).success
+    world.derive(position_updates)
     assert compared(lake, settings).passed
     watched = EVALUATE[tables.a_stream_watches.check_key]
     assert watched(lake, settings).passed
@@ -242,7 +242,7 @@ def test_breaks_of_a_login_without_data_stay_as_they_are(world, own, lake, setti
     own("east", 1)
     own("west", 1, 2)
     insert(lake, (1, "DUSIM0001"), (1, "DUSIM0002"))
-    assert world.materialize(position_updates).success
+    world.derive(position_updates)
     found = compared(lake, settings)
     assert not found.passed
     breaks = lake.breaks

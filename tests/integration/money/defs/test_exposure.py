@@ -54,7 +54,8 @@ def test_a_holding_that_closed_two_weeks_ago_leaves_the_table_unless_a_leg_names
     )
     lake.registry.sync.add_active(conid=2, strategy_id="a", **SPY)
     for _ in range(2):
-        world.materialize(latest_positions, strategy_exposure)
+        world.derive(latest_positions)
+        world.derive(strategy_exposure)
         assert world.read(LATEST_POSITIONS).sort("conid")["conid"].to_list() == [2, 3, 4]
         leg = world.read(STRATEGY_EXPOSURE).filter(pl.col("strategy_id") == "a")
         assert leg.select("currency", "asset_class").rows() == [("USD", "OPTION")]
@@ -83,7 +84,8 @@ def test_exposure_is_summed_per_strategy_and_says_how_old_it_is(world, lake):
 
 
 def test_an_empty_lake_gives_empty_tables(world, lake):
-    assert world.materialize(latest_positions, strategy_exposure).success
+    world.derive(latest_positions)
+    world.derive(strategy_exposure)
     assert world.read(LATEST_POSITIONS).is_empty()
 
 
@@ -189,7 +191,7 @@ def test_a_run_does_not_put_older_rows_over_those_of_another_run(world, monkeypa
     def after_another_run(*args):
         monkeypatch.setattr(tables, "all_broker_rows", read)
         world.row(3, 1, market_value=999.0, currency="EUR")
-        assert world.materialize(asset).success
+        world.derive(asset)
         return read(*args)
 
     monkeypatch.setattr(tables, "all_broker_rows", after_another_run)
@@ -200,8 +202,8 @@ def test_a_run_does_not_put_older_rows_over_those_of_another_run(world, monkeypa
 
 def test_a_table_of_a_ledger_that_lost_its_newest_rows_is_derived_all_the_same(world, lake):
     world.row(1, 20, market_value=100.0)
-    world.materialize(latest_positions)
+    world.derive(latest_positions)
     table = lake.derived_table(LATEST_POSITIONS)
     derived.replace(table, table.rows().with_columns(pl.col("ledger_version") + 9))
-    assert world.materialize(latest_positions).success
+    world.derive(latest_positions)
     assert table.rows()["ledger_version"].max() < 9

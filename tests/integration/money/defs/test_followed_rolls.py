@@ -55,7 +55,7 @@ def legs(lake):
 
 
 def test_a_roll_is_followed_once_and_the_file_does_not_undo_it(world, lake, file, follower, caplog):
-    assert world.materialize(active_strategies).success
+    world.derive(active_strategies)
     roll(lake)
     assert RollFollower(lake, load_settings()).follow().due == ()
     before = lake.registry.table.version()
@@ -67,21 +67,20 @@ def test_a_roll_is_followed_once_and_the_file_does_not_undo_it(world, lake, file
     assert "the strategy follows a roll: ic: -2 SPY 575C 20Mar26 → SPY 580C" in caplog.text
     assert follower.follow().due == ()
 
-    result = world.materialize(active_strategies)
+    state = world.derive(active_strategies)
     assert legs(lake) == {("ic", OTHER)}
     assert lake.registry.table.version() == before + 1
-    (event,) = result.asset_materializations_for_node("active_strategies")
-    assert "ic: SPY 580C 20Mar26 (3) in the place of 1 since" in event.metadata["rolled"].value
+    assert "ic: SPY 580C 20Mar26 (3) in the place of 1 since" in str(state.metadata["rolled"])
     file.write_text(FILE.replace("{conid: 1", "{quantity: -1, conid: 1"))
-    assert world.materialize(active_strategies).success
+    world.derive(active_strategies)
     assert [leg.quantity for leg in lake.registry.sync.get_all_active()] == [-1.0]
     file.write_text(FILE.replace("follow_rolls: true", "follow_rolls: false"))
-    assert world.materialize(active_strategies).success
+    world.derive(active_strategies)
     assert legs(lake) == {("ic", CALL)}
 
 
 def test_the_rows_of_a_gateway_that_is_gone_hold_up_no_roll(world, lake, follower):
-    assert world.materialize(active_strategies).success
+    world.derive(active_strategies)
     gone = [make_holding(CALL, datetime.now(UTC), account=ACCOUNT, position=-2.0)]
     lake.broker_positions.replace("another address", gone)
     roll(lake)
@@ -104,7 +103,7 @@ def test_a_roll_that_is_not_clear_is_refused_by_name_and_fails_a_check(
     values, why = REFUSED[name]
     if name == "two strategies":
         file.write_text(FILE + AND_OTHER)
-    assert world.materialize(active_strategies).success
+    world.derive(active_strategies)
     before = legs(lake)
     roll(lake, **values)
     follower.follow()
@@ -117,18 +116,15 @@ def test_a_roll_that_is_not_clear_is_refused_by_name_and_fails_a_check(
     monkeypatch.setattr(
         "position_sync_dagster.money.strategies.leg_followers.SETTLED", timedelta(seconds=-9)
     )
-    result = world.materialize(active_strategies, rolls_are_followed)
-    (check,) = result.get_asset_check_evaluations()
-    assert not check.passed
-    assert why in str(check.metadata)
+    world.derive(active_strategies)
+    assert why in str(world.fails(rolls_are_followed).metadata)
     file.write_text(FILE.replace("1, symbol", "3, symbol").replace("575", "580"))
-    result = world.materialize(active_strategies, rolls_are_followed)
-    (check,) = result.get_asset_check_evaluations()
-    assert check.passed
+    world.derive(active_strategies)
+    world.passes(rolls_are_followed)
 
 
 def test_two_positions_that_might_be_the_new_one_are_named(world, lake, file, follower):
-    assert world.materialize(active_strategies).success
+    world.derive(active_strategies)
     roll(lake)
     at = datetime.now(UTC) + timedelta(seconds=1)
     third = replace(change(OTHER, 0, -2, at), conid=9, strike=590.0, change_id="9")
@@ -140,7 +136,7 @@ def test_two_positions_that_might_be_the_new_one_are_named(world, lake, file, fo
 
 
 def test_a_file_with_a_mistake_moves_no_leg(world, lake, file, follower):
-    assert world.materialize(active_strategies).success
+    world.derive(active_strategies)
     roll(lake)
     file.write_text(FILE + "follow_rolls: [")
     (text,) = follower.follow().refused

@@ -152,7 +152,7 @@ def file(strategies_file) -> Path:
 @pytest.fixture
 def publish(file, world, lake, tick, receiver) -> Callable[..., list[str]]:
     """Write a row, publish the exposure, evaluate the sensor; return the titles of new messages."""
-    assert world.materialize(active_strategies).success
+    world.derive(active_strategies)
     session = world.own()
 
     def step(profit: float | None, *, state: SessionState = SessionState.LIVE) -> list[str]:
@@ -160,7 +160,7 @@ def publish(file, world, lake, tick, receiver) -> Callable[..., list[str]]:
         before = len(receiver.messages)
         session = lake.sessions.renew(session, lease_s=60.0, state=state)
         world.row(1, 0, unrealized_pnl=profit)
-        assert world.materialize(strategy_exposure).success
+        world.derive(strategy_exposure)
         assert isinstance(tick(), dg.SensorResult)
         return [
             title
