@@ -23,6 +23,7 @@ from position_sync_dagster.domain.clock import Clock, elapsed, utc_now
 from position_sync_dagster.domain.gateway_session import PAUSED, GatewaySession, SessionState
 from position_sync_dagster.domain.holding import BrokerPosition, Completeness
 from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.leg import few
 from position_sync_dagster.domain.position_update import TradingMode, trading_mode_of
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.gateway.account_downloads import zone_of
@@ -131,6 +132,9 @@ MOST_EXCHANGES = 8
 # No further line is tried after this time, in seconds: one that stays silent takes `ANSWER_S`.
 TRIALS_S = 20.0
 
+# The number of contracts without a trial that a finding names.
+NAMED = 3
+
 CLOCK_S = 2.0
 
 AGAIN = "Run it again; if this stays, check the gateway."
@@ -187,7 +191,7 @@ async def _survey(settings: Settings, findings: list[Finding]) -> None:
     try:
         connection.on_message.append(lambda code, text: notices.append((code, text)))
         findings += _identity(connection, settings)
-        findings.append(await _clock(connection))
+        findings.append(await _clock(connection, settings.gateway_timeout_s))
         connection.connectivity.require_ib()
         await connection.feed.ensure(timedelta(seconds=settings.refresh_interval_s))
         findings.append(of_account_time(connection.feed.values.account_time, utc_now()))
@@ -212,8 +216,8 @@ def _identity(connection: GatewayConnection, settings: Settings) -> Iterator[Fin
     yield Finding("read-only", Level.INFO, UNKNOWN_READ_ONLY, remedy)
 
 
-async def _clock(connection: GatewayConnection) -> Finding:
-    ahead_s = await clock_difference_s(connection, timeout_s=ANSWER_S)
+async def _clock(connection: GatewayConnection, timeout_s: float) -> Finding:
+    ahead_s = await clock_difference_s(connection, timeout_s=timeout_s)
     if ahead_s is None:
         return warning(
             "clock",
@@ -278,22 +282,30 @@ async def _lines(
         return
 
     details = await connection.details(conids)
+    unknown = [str(conid) for conid in conids if conid not in details]
+    if unknown:
+        text = f"{len(unknown)} not tried: the gateway has no details of {few(unknown, NAMED)}"
+        findings.append(warning("market data", text, AGAIN))
+
+    known = [details[conid] for conid in conids if conid in details]
     free = f"at least one of {settings.max_lines} is free; no gateway reports how many others use"
     until = time.monotonic() + TRIALS_S
-    for conid in conids:
-        if conid not in details:
-            text = f"not tried: the gateway has no details of {conid}"
-            findings.append(warning("market data", text, AGAIN))
-        elif time.monotonic() > until:
-            text = f"not tried, because the time was up: {conid}"
+    for count, contract in enumerate(known):
+        if time.monotonic() > until:
+            untried = few(map(_name, known[count:]), NAMED)
+            text = f"{len(known) - count} not tried, because the time was up: {untried}"
             findings.append(warning("market data", text, "Run it again."))
-        else:
-            findings.append(await _trial(connection, details[conid]))
-            if findings[-1].check == "lines":
-                return
-            if free:
-                findings.append(good("lines", free))
-                free = ""
+            return
+
+        findings.append(await _trial(connection, contract, settings.gateway_timeout_s))
+        if findings[-1].check == "lines":
+            return
+        if not count:
+            findings.append(good("lines", free))
+
+
+def _name(details: ContractDetails) -> str:
+    return f"{details.local_symbol or details.conid} ({details.sec_type}, {details.exchange})"
 
 
 # How often a trial looks for a tick.
@@ -301,7 +313,7 @@ TRIAL_POLL_S = 0.05
 
 
 async def _tried(
-    connection: GatewayConnection, details: ContractDetails
+    connection: GatewayConnection, details: ContractDetails, timeout_s: float
 ) -> tuple[Quote | None, Refusal | None]:
     """Request a line, wait for its first tick or its refusal, and cancel it.
 
@@ -312,7 +324,7 @@ async def _tried(
     ticked: Quote | None = None
     lines.on_refusal.append(refusals.append)
     lines.subscribe(details)
-    ends_s = time.monotonic() + ANSWER_S
+    ends_s = time.monotonic() + timeout_s
     try:
         while not refusals and connection.is_connected and time.monotonic() < ends_s:
             quote = lines.quote(details.conid)
@@ -327,10 +339,12 @@ async def _tried(
     return ticked, refusals[0] if refusals else None
 
 
-async def _trial(connection: GatewayConnection, details: ContractDetails) -> Finding:
+async def _trial(
+    connection: GatewayConnection, details: ContractDetails, timeout_s: float
+) -> Finding:
     """Return from a trial line what market data there is, or that no line is free."""
-    quote, refusal = await _tried(connection, details)
-    name = f"{details.local_symbol or details.conid} ({details.sec_type}, {details.exchange})"
+    quote, refusal = await _tried(connection, details, timeout_s)
+    name = _name(details)
     if refusal is not None:
         if refusal.code == GatewayCode.TOO_MANY_LINES:
             remedy = "End other programs on this login, or lower what they stream."
@@ -342,13 +356,13 @@ async def _trial(connection: GatewayConnection, details: ContractDetails) -> Fin
         return bad("market data", text, _SUBSCRIBE)
 
     if quote is None:
-        text = f"{name} did not tick within {ANSWER_S:g} s"
+        text = f"{name} did not tick within {timeout_s:g} s"
         return warning("market data", text, "Run it again while its exchange is open.")
 
     kind = quote.market_data_type or LIVE
     text = f"{name} ticks, {_KINDS.get(kind, str(kind))}"
     if details.right is not None and quote.delta is None:
-        text += f"; no greeks (tick 13) came within {ANSWER_S:g} s"
+        text += f"; no greeks (tick 13) came within {timeout_s:g} s"
         return warning("market data", text, _GREEKS)
 
     remedy = "Subscribe to the exchange's live data, or accept values that are not live."

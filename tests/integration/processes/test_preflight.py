@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -87,17 +88,24 @@ async def test_a_good_gateway_is_good_in_each_line_and_nothing_is_left(tmp_path)
         assert trace(tmp_path) == before
 
 
-async def test_a_line_without_greeks_says_so(monkeypatch):
-    monkeypatch.setattr(preflight, "ANSWER_S", 1.5)
+async def test_a_line_without_greeks_says_so():
     async with simulate() as sim:
         sim.set_permission(PUT, 10091)
         sim.set_permission(CALL, 10091)
-        findings = (await look(sim))["market data"]
+        findings = (await look(sim, gateway_timeout_s=1.5))["market data"]
     [silent] = [
         finding for finding in findings if "no greeks (tick 13) came within 1.5 s" in finding.text
     ]
     assert silent.level is Level.WARNING
     assert "underlying" in silent.remedy
+
+
+async def test_contracts_without_details_are_one_finding_with_their_number():
+    async with simulate() as sim:
+        sim.refuse_details(200)
+        [untried] = (await look(sim))["market data"]
+    assert untried.level is Level.WARNING
+    assert re.match(r"\d not tried: .* details of (9\d{8}, ){2}9\d{8} and \d more", untried.text)
 
 
 async def test_a_line_is_tried_for_each_exchange_held_and_a_refused_one_says_what_to_subscribe():
