@@ -82,7 +82,15 @@ class StreamThread:
         print(thread.result().rows)
     """
 
-    def __init__(self, lake: tables.Lake, settings: Settings, *, run_id: str | None) -> None:
+    def __init__(
+        self,
+        lake: tables.Lake,
+        settings: Settings,
+        *,
+        run_id: str | None,
+        clean_end_s: float = CLEAN_END_S,
+    ) -> None:
+        self._clean_end_s = clean_end_s
         self._asked = asyncio.Event()
         self._stream = partial(
             streamer.stream, lake, settings, run_id=run_id, stop=self._asked, complete=_complete
@@ -99,12 +107,12 @@ class StreamThread:
             self._thread.start()
             yield
         finally:
-            deadline = time.monotonic() + CLEAN_END_S
+            deadline = time.monotonic() + self._clean_end_s
             while not self._ended.done() and time.monotonic() < deadline:
                 # Dagster may interrupt again. RuntimeError: the event loop has closed.
                 with suppress(dg.DagsterExecutionInterruptedError, RuntimeError):
                     self._loop.call_soon_threadsafe(self._asked.set)
-                    wait([self._ended], CLEAN_END_S)
+                    wait([self._ended], self._clean_end_s)
 
     def wait(self, until: Callable[[], bool]) -> None:
         """Wait until the stream has ended, or a look each LOOK_S says that it should end."""
@@ -120,7 +128,7 @@ class StreamThread:
         """Return the totals of the ended stream, or raise the error that ended it.
 
         Raises:
-            TimeoutError: The stream did not end within CLEAN_END_S.
+            TimeoutError: The stream did not end within `clean_end_s`.
         """
         if not self._ended.done():
             raise TimeoutError("The stream did not end in time.")

@@ -169,8 +169,11 @@ def quote(value: str) -> str:
 
 
 @contextmanager
-def exclusive_use(home: Path, *, purpose: str) -> Iterator[None]:
+def exclusive_use(home: Path, *, purpose: str, leftover_s: float = LEFTOVER_S) -> Iterator[None]:
     """Hold the lock of a home of Dagster; end the processes that a killed start left there.
+
+    Args:
+        leftover_s: How long these processes have to end.
 
     Raises:
         HomeInUseError: Another process uses the home.
@@ -201,7 +204,7 @@ def exclusive_use(home: Path, *, purpose: str) -> Iterator[None]:
                 remedy="End it first, or choose another home.",
             ) from None
 
-        end(_carries(home), grace_s=LEFTOVER_S)
+        end(_carries(home), grace_s=leftover_s)
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{purpose} (process {os.getpid()})".encode(), 0)
         yield

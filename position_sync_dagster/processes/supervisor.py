@@ -83,6 +83,8 @@ class Program:
     Attributes:
         works: Whether it has worked since its last start.
         started: When it was started last.
+        delays: The delays before it is started again, by its failures in a row.
+        most_failures: After more of them everything ends, if it has ever worked.
     """
 
     def __init__(self, name: str, script: str, options: str, *words: str) -> None:
@@ -93,6 +95,8 @@ class Program:
         program = sys.executable if script == "python" else Path(sys.executable).with_name(script)
         self._command = [str(program), *options.split(), *words]
         self._failures = 0
+        self.delays = RESTART
+        self.most_failures = MOST_FAILURES
 
     def keep(self) -> None:
         """Start it if it is due; note its end.
@@ -132,11 +136,11 @@ class Program:
             self._failures = 1 if is_steady else self._failures + 1
         self.process = None
         self.works = False
-        most = MOST_FAILURES if self._has_worked else MOST_AT_FIRST
+        most = self.most_failures if self._has_worked else MOST_AT_FIRST
         if has_failed and self._failures > most:
             raise CannotRunError(f"{text}, {self._failures} times in a row.")
 
-        self._due = time.monotonic() + RESTART.delay_s(self._failures)
+        self._due = time.monotonic() + self.delays.delay_s(self._failures)
         logger.error("%s. It is started again.", text)
         if has_failed:
             dagster_files.note(f"{dagster_files.DOWN}{self.name}", f"{text}. It is started again.")
@@ -159,7 +163,12 @@ def _named_address(address: Address) -> tuple[str, str | int]:
 
 
 class Supervisor:
-    """The three programs of a home, and how each is judged."""
+    """The three programs of a home, and how each is judged.
+
+    Attributes:
+        tick_s, longest_tick_s: How long no sensor may tick, at first and at most.
+        gone_s: How long the home may be away.
+    """
 
     def __init__(self, port: int) -> None:
         home = dagster_files.dagster_home()
@@ -181,7 +190,9 @@ class Supervisor:
         self._addresses = ((self.code_server, code_address), (self.webserver, (LOOPBACK, port)))
 
         self._tick = dagster_files.newest_tick()
-        self._tick_s = TICK_S
+        self.tick_s = self._tick_s = TICK_S
+        self.longest_tick_s = LONGEST_TICK_S
+        self.gone_s = GONE_S
         self._ticked = self._seen = time.monotonic()
 
     def look(self) -> None:
@@ -205,7 +216,7 @@ class Supervisor:
     def _judge_home(self) -> None:
         if os.path.exists(self._workspace):
             self._seen = time.monotonic()
-        elif time.monotonic() - self._seen > GONE_S:
+        elif time.monotonic() - self._seen > self.gone_s:
             raise CannotRunError(
                 f"The home {os.path.dirname(self._workspace)} was deleted or moved, or its disk is "
                 "away."
@@ -217,13 +228,13 @@ class Supervisor:
         if tick != self._tick:
             self._tick = tick
             self._ticked = now
-            self._tick_s = TICK_S
+            self._tick_s = self.tick_s
             self.daemon.worked()
             dagster_files.remove(dagster_files.SWITCHED_OFF)
 
         silent_s = now - max(self._ticked, self.daemon.started, self.code_server.started)
         if self.code_server.process and silent_s > self._tick_s:
-            self._tick_s = min(2 * self._tick_s, LONGEST_TICK_S)
+            self._tick_s = min(2 * self._tick_s, self.longest_tick_s)
             if mend_sensor_states():
                 logger.info("The sensor drain_queue is switched off: no program is restarted.")
                 dagster_files.note(dagster_files.SWITCHED_OFF)
@@ -234,15 +245,18 @@ class Supervisor:
                 program.restart(f"has let no sensor tick for {silent_s:.0f} s", has_failed=False)
 
 
-def mend_sensor_states() -> bool:
+def mend_sensor_states(module: str = SENSOR_STATES) -> bool:
     """Remove stored times of ticks that are ahead of the clock.
+
+    Args:
+        module: The program that does it.
 
     Returns:
         Whether a person switched the sensor off that shows whether the programs work.
     """
     try:
         answer = subprocess.run(  # noqa: S603 - our own program
-            [sys.executable, "-m", SENSOR_STATES],
+            [sys.executable, "-m", module],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=ANSWER_S,

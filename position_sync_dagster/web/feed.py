@@ -22,15 +22,28 @@ from position_sync_dagster.web.served_figures import PageFigures
 
 logger = logging.getLogger(__name__)
 
-# The figures are read once per `PERIOD_S`; less often if that takes this thread over `SHARE` of a
-# core. The threads of Polars, which cannot be told apart, take up to half as much again. Those of a
-# large book are read at least once per `LONGEST_S`: after 15 s the page calls them from before.
-PERIOD_S = 2.0
-SHARE = 0.03
-LONGEST_S = 10.0
 
-# An answer waits at most this long; the reading ends when nobody has asked for twice this time.
-WAIT_S = 10.0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How often the figures are read.
+
+    Attributes:
+        period_s: They are read once per period; less often if that takes this thread over `share`
+            of a core. The threads of Polars, which cannot be told apart, take up to half as much
+            again.
+        longest_s: Those of a large book are read at least so often: after 15 s the page calls them
+            from before.
+        wait_s: An answer waits at most this long; the reading ends when nobody has asked for twice
+            this time.
+    """
+
+    period_s: float = 2.0
+    share: float = 0.03
+    longest_s: float = 10.0
+    wait_s: float = 10.0
+
+
+PACE = Pace()
 
 
 @dataclass(frozen=True)
@@ -78,18 +91,22 @@ class Feed:
     Args:
         open_figures: Returns what is read, the same each time.
         more: Figures that stay as they are.
+        pace: How often they are read.
     """
 
-    def __init__(self, open_figures: Callable[[], PageFigures], more: Mapping[str, Any]) -> None:
+    def __init__(
+        self, open_figures: Callable[[], PageFigures], more: Mapping[str, Any], pace: Pace = PACE
+    ) -> None:
         self._open = open_figures
         self._more = more
+        self._pace = pace
         self._state: State | None = None
         self._asked_at = 0.0
         self._task: asyncio.Task[None] | None = None
         self._newer = asyncio.Event()
 
     async def after(self, sequence: int) -> bytes | None:
-        """Return what came after a state, compressed; None if nothing came for WAIT_S."""
+        """Return what came after a state, compressed; None if nothing came in time."""
         self._asked_at = time.monotonic()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._read_on())
@@ -97,7 +114,7 @@ class Feed:
         state = self._state
         if state is None or state.sequence == sequence:
             try:
-                await asyncio.wait_for(self._newer.wait(), WAIT_S)
+                await asyncio.wait_for(self._newer.wait(), self._pace.wait_s)
             except TimeoutError:
                 return None
             state = self._state
@@ -125,7 +142,8 @@ class Feed:
         return State(0, rows, {**figures, **self._more, "trouble": None}, changed=None).whole
 
     async def _read_on(self) -> None:
-        while time.monotonic() - self._asked_at < 2 * WAIT_S:
+        pace = self._pace
+        while time.monotonic() - self._asked_at < 2 * pace.wait_s:
             began = time.monotonic()
             state, worked_s = await asyncio.to_thread(self._read, self._state)
             self._state = state
@@ -135,7 +153,9 @@ class Feed:
             newer.set()
             # What is computed beside the first read is shown as soon as it is there.
             is_full = state.figures.get("decisions") is not None
-            period_s = min(max(PERIOD_S, worked_s / SHARE), LONGEST_S) if is_full else PERIOD_S
+            period_s = pace.period_s
+            if is_full:
+                period_s = min(max(period_s, worked_s / pace.share), pace.longest_s)
             await asyncio.sleep(began + period_s - time.monotonic())
         self._state = None  # an old state is not shown as new later
 

@@ -31,7 +31,7 @@ from position_sync_dagster.settings import load_settings
 from position_sync_dagster.terminal.text import NAME, program_as_typed
 from position_sync_dagster.web.api import answer, openapi, query_of, refusal
 from position_sync_dagster.web.api_answers import FeedQuery
-from position_sync_dagster.web.feed import Feed
+from position_sync_dagster.web.feed import PACE, Feed, Pace
 from position_sync_dagster.web.metrics import MetricsPage
 from position_sync_dagster.web.served_figures import PageFigures
 
@@ -134,18 +134,20 @@ def money_routes(
     *,
     dagster: bool = True,
     open_figures: Callable[[], PageFigures] = lambda: PageFigures(load_settings()),
+    pace: Pace = PACE,
 ) -> list[BaseRoute]:
     """Return the routes of the pages and of the API; the caller puts the guard before them.
 
     Args:
         dagster: Whether Dagster's pages are on the same port, so that rows can link to their runs.
         open_figures: Opens what the feed reads.
+        pace: How often it reads.
     """
     opened = cache(open_figures)
     return [
         *map(html_route, ("/money", "/money/risk", "/money/results")),
         *static_routes(),
-        _feed_route(Feed(opened, {"dagster": dagster})),
+        _feed_route(Feed(opened, {"dagster": dagster}, pace)),
         *_api_routes(opened),
         _metrics_route(opened),
     ]

@@ -43,8 +43,6 @@ SLOW_SHARE = 0.05
 BEGINNING = timedelta(seconds=5)
 
 FRESH = timedelta(seconds=0.9)
-
-# How long the legs of a book, priced once, serve what is asked of risk.
 RISK_FRESH = timedelta(seconds=5)
 
 MOST_CHANGES = 200
@@ -118,17 +116,25 @@ class PageFigures:
     Args:
         lake: The tables; None: those of the settings.
         past: The only moment whose figures are read; None: that at which they are asked for.
+        fresh: How old the figures of an answer may be.
+        risk_fresh: How long the legs of a book, priced once, serve what is asked of risk.
     """
 
     def __init__(
-        self, settings: Settings, lake: MoneyLake | None = None, past: Past | None = None
+        self,
+        settings: Settings,
+        lake: MoneyLake | None = None,
+        past: Past | None = None,
+        *,
+        fresh: timedelta = FRESH,
+        risk_fresh: timedelta = RISK_FRESH,
     ) -> None:
         self.settings = settings
         self.lake = lake or MoneyLake.of(settings)
         self.past = past
         self._moments: dict[datetime, PageFigures] = {}
-        self._figures = Shared(self._read_figures, FRESH)
-        self._risk = Shared(self._price, RISK_FRESH)
+        self._figures = Shared(self._read_figures, fresh)
+        self._risk = Shared(self._price, risk_fresh)
         self._explained = Shared(self._explain, SLOW_EVERY)
         self.turn = Lock()  # of large computations
         self._thread = ThreadPoolExecutor(1, "slow figures")
@@ -189,7 +195,7 @@ class PageFigures:
             return {"scenarios": scenarios, "decisions": []}
 
     def figures(self, now: datetime) -> Figures:
-        """Return figures that are at most FRESH old; blocks.
+        """Return figures that are at most `fresh` old; blocks.
 
         Raises:
             LakeError: A table cannot be used.
@@ -224,7 +230,7 @@ class PageFigures:
         return now if self.past is None else self.past.at
 
     def risk(self, now: datetime) -> tuple[Book, PricedLegs]:
-        """Return a book at most RISK_FRESH old with its legs as the option model has them; blocks.
+        """Return a book at most `risk_fresh` old with its legs as the model has them; blocks.
 
         Raises:
             LakeError: A table cannot be used.

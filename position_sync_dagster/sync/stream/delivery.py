@@ -40,11 +40,7 @@ ENDS_STREAM = (
     errors.NewerTableError,
 )
 
-# Delays between attempts. They are shorter than the time that `close` waits for a delivery.
 RETRY = Backoff(first_s=0.5, longest_s=2.0)
-
-# Maximum wait for a cancelled handler to end.
-CANCEL_TIMEOUT_S = 1.0
 
 
 @dataclass(eq=False, repr=False)
@@ -66,12 +62,16 @@ class HandlerDelivery:
 
     Attributes:
         immediate: Whether it gets the rows of each tick before the flush.
+        delays: Those between attempts, shorter than the time that `close` waits for a delivery.
+        cancel_s: Maximum wait for a cancelled handler to end.
         failures: How often the handler raised.
         refused: The error that ends the stream: nothing more is written.
     """
 
     handler: PositionUpdateHandler
     immediate: bool = False
+    delays: Backoff = RETRY
+    cancel_s: float = 1.0
 
     def __post_init__(self) -> None:
         self.failures = 0
@@ -113,7 +113,7 @@ class HandlerDelivery:
             logger.error("%s did not accept its last updates", type(self.handler).__name__)
             self._is_closed = True
             self._task.cancel()
-            await asyncio.wait({self._task}, timeout=CANCEL_TIMEOUT_S)
+            await asyncio.wait({self._task}, timeout=self.cancel_s)
 
     async def _run(self) -> None:
         """Deliver until nothing is pending."""
@@ -136,7 +136,7 @@ class HandlerDelivery:
                 return
             if not is_delivered:
                 failures += 1
-                await asyncio.sleep(RETRY.delay_s(failures))
+                await asyncio.sleep(self.delays.delay_s(failures))
                 continue
 
             failures = 0

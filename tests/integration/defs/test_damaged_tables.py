@@ -18,12 +18,12 @@ from position_sync_dagster.defs.checks.evaluation import UNEVALUATED, UNKNOWN
 from position_sync_dagster.defs.drain import drain_queue
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.lake.position_queue import PositionQueue
-from position_sync_dagster.lake.storage import opening
 from position_sync_dagster.money.defs import alerts as alerts_module
 from position_sync_dagster.money.defs import parts
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports import signs_of_life
 from position_sync_dagster.processes.preflight import Level, check_lake, check_programs
+from position_sync_dagster.settings import load_settings
 
 BASE_TABLES = [spec.name for spec in MoneyLake.specs]
 WHOLE = dg.AssetCheckKey(dg.AssetKey("position_updates"), "tables_can_be_read")
@@ -67,11 +67,12 @@ def tick(
     monkeypatch.setattr(parts, "BESIDE_WAIT_S", 60.0)
     monkeypatch.setattr(evaluation, "ALL_EVERY_S", 0.0)
     monkeypatch.setattr(evaluation, "FAILED_EVERY_S", 0.0)
-    monkeypatch.setattr(opening, "REOPEN_AFTER_S", 0.0)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     cursor: list[str | None] = [None]
 
     def evaluate() -> dg.SensorResult:
+        for table in resources.cached_lake(load_settings()).tables:
+            table._handle.drop()  # as it is after a while
         with dg.build_sensor_context(instance=instance, cursor=cursor[0]) as context:
             result = drain_queue(context)
         for event in result.asset_events:

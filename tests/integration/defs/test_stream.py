@@ -161,8 +161,7 @@ def test_the_stream_gets_the_id_of_its_run_and_its_log_is_the_output_of_its_proc
     assert "INFO position_sync_dagster.x: a leg gained a line" in capsys.readouterr().err
 
 
-def test_a_stream_that_does_not_end_in_time_is_an_error(play, lake, settings, monkeypatch):
-    monkeypatch.setattr(stream_job_module, "CLEAN_END_S", 0.01)
+def test_a_stream_that_does_not_end_in_time_is_an_error(play, lake, settings):
     release = threading.Event()
 
     async def stream(lake, settings, *, run_id, stop, **_parts):
@@ -170,7 +169,7 @@ def test_a_stream_that_does_not_end_in_time_is_an_error(play, lake, settings, mo
         return StreamCounts()
 
     play(stream)
-    thread = StreamThread(lake, settings, run_id="r")
+    thread = StreamThread(lake, settings, run_id="r", clean_end_s=0.01)
     with thread.running():
         pass
     with pytest.raises(TimeoutError, match="did not end in time"):

@@ -103,10 +103,7 @@ def test_a_home_in_use_is_refused_and_names_its_holder_until_that_is_killed(tmp_
         pass
 
 
-def test_processes_that_a_crash_left_are_ended_before_the_next_use_and_no_others(
-    tmp_path, monkeypatch, start
-):
-    monkeypatch.setattr(home_module, "LEFTOVER_S", 0.2)
+def test_processes_that_a_crash_left_are_ended_before_the_next_use_and_no_others(tmp_path, start):
     mine = tmp_path / "mine"
     other = tmp_path / "other"
     other.mkdir()
@@ -114,7 +111,7 @@ def test_processes_that_a_crash_left_are_ended_before_the_next_use_and_no_others
     words = [sys.executable, "-c", SLEEP]
     with ChildProcess("n", words, env={MARKER: str(other)}, cwd=other, grace_s=0.0) as neighbour:
         wait_for("it can be found", lambda: home_module.find_marked(mine), poll_s=0.02)
-        with home_module.exclusive_use(mine, purpose="the next"):
+        with home_module.exclusive_use(mine, purpose="the next", leftover_s=0.2):
             assert not home_module.find_marked(mine)
         assert [process.pid for process in home_module.find_marked(other)] == [neighbour.pid]
 
@@ -241,16 +238,18 @@ def test_a_group_ends_whole_also_what_ignores_an_interrupt(start):
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
-def test_a_large_log_is_begun_anew_and_the_part_before_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(child_process, "MOST_LOG_BYTES", 3)
+def test_a_large_log_is_begun_anew_and_the_part_before_is_kept(tmp_path):
     log = tmp_path / "program.log"
     command = [sys.executable, "-c", f"print('many words', flush=True); {SLEEP}"]
     settings = {"env": os.environ, "cwd": tmp_path, "log": log, "grace_s": 1.0}
     with child_process.ChildProcess("The program", command, **settings) as program:
         wait_for("its output", program.tail)
         program.check()
+        assert log.read_text() == "many words\n"
+        os.truncate(log, child_process.MOST_LOG_BYTES + 1)
+        program.check()
         assert log.read_text() == ""
-    assert (tmp_path / "program.previous.log").read_text() == "many words\n"
+    assert (tmp_path / "program.previous.log").read_text().startswith("many words\n")
 
 
 @pytest.fixture

@@ -24,10 +24,8 @@ SERVES += ".serve_forever()"
 
 
 @pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    monkeypatch.setattr(module, "RESTART", Backoff(first_s=0.01, longest_s=0.01))
-    monkeypatch.setattr(module, "MOST_FAILURES", 10)
 
 
 @pytest.fixture
@@ -35,6 +33,8 @@ def running() -> Iterator[Callable[[Program], Program]]:
     programs: list[Program] = []
 
     def keep(program: Program) -> Program:
+        program.delays = Backoff(first_s=0.01, longest_s=0.01)
+        program.most_failures = 10
         programs.append(program)
         return program
 
@@ -109,8 +109,7 @@ def test_without_ticks_tick_times_are_mended_and_code_server_and_daemon_are_star
 ):
     mended = []
     monkeypatch.setattr(module, "mend_sensor_states", lambda: bool(mended.append("times")))
-    monkeypatch.setattr(module, "TICK_S", 0.3)
-    three._tick_s = 0.3
+    three.tick_s = three._tick_s = 0.3
     until(three.look, lambda: three.daemon.process)
     before = three.code_server.process.pid, three.daemon.process.pid
     until(three.look, lambda: "has let no sensor tick" in caplog.text)
@@ -127,10 +126,8 @@ def test_a_person_who_switches_the_sensors_off_is_believed_and_no_program_is_sta
     three, monkeypatch, caplog
 ):
     caplog.set_level("INFO")
-    monkeypatch.setattr(module, "TICK_S", 0.02)
-    monkeypatch.setattr(module, "LONGEST_TICK_S", 0.02)
+    three.tick_s = three._tick_s = three.longest_tick_s = 0.02
     monkeypatch.setattr(module, "mend_sensor_states", lambda: True)
-    three._tick_s = 0.02
     until(three.look, lambda: three.daemon.process)
     before = three.code_server.process.pid, three.daemon.process.pid
     until(three.look, lambda: caplog.text.count("is switched off") >= 3)
@@ -141,20 +138,16 @@ def test_a_person_who_switches_the_sensors_off_is_believed_and_no_program_is_sta
     assert signs_of_life.read().problems == ()
 
 
-def test_what_dagster_stores_of_sensors_is_mended_by_a_program_of_its_own(
-    monkeypatch, tmp_path, caplog
-):
+def test_what_dagster_stores_of_sensors_is_mended_by_a_program_of_its_own(tmp_path, caplog):
     shutil.copyfile(dagster_files.instance_file(), tmp_path / "dagster.yaml")
     assert module.mend_sensor_states() is False
     assert caplog.messages == []
-    monkeypatch.setattr(module, "SENSOR_STATES", "position_sync_dagster.no_such_module")
-    assert module.mend_sensor_states() is False
+    assert module.mend_sensor_states("position_sync_dagster.no_such_module") is False
     assert "cannot be read" in caplog.text
 
 
-def test_ticks_keep_the_programs_and_a_failed_tick_counts(three, monkeypatch):
-    monkeypatch.setattr(module, "TICK_S", 0.5)
-    three._tick_s = 0.5
+def test_ticks_keep_the_programs_and_a_failed_tick_counts(three):
+    three.tick_s = three._tick_s = 0.5
     until(three.look, lambda: three.daemon.process)
     daemon = three.daemon.process
     end = time.monotonic() + 1.5
@@ -177,11 +170,11 @@ def test_the_webserver_starts_with_the_first_tick_and_works_when_it_listens(thre
     until(three.look, lambda: "The webserver works again." in caplog.messages)
 
 
-def test_without_its_home_everything_ends(three, monkeypatch, tmp_path):
+def test_without_its_home_everything_ends(three, tmp_path):
     three.look()
     (tmp_path / "workspace.yaml").unlink()
     three.look()
-    monkeypatch.setattr(module, "GONE_S", 0.0)
+    three.gone_s = 0.0
     with pytest.raises(CannotRunError, match=f"The home {tmp_path} was deleted or moved"):
         three.look()
 

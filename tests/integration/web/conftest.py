@@ -1,6 +1,7 @@
 """A lake whose tables are there, for what a browser shows of it."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import httpx
 import pytest
@@ -10,11 +11,10 @@ from starlette.middleware import Middleware
 
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.web import served_figures
 from position_sync_dagster.web.api import openapi
 from position_sync_dagster.web.loopback_guard import LoopbackGuard
 from position_sync_dagster.web.money_page import money_routes
-from position_sync_dagster.web.served_figures import PageFigures
+from position_sync_dagster.web.served_figures import RISK_FRESH, PageFigures
 from tests.support.empty_lakes import put_tables
 
 
@@ -30,9 +30,15 @@ def lake(settings) -> MoneyLake:
 
 
 @pytest.fixture
-async def client(settings: Settings, monkeypatch) -> AsyncIterator[httpx.AsyncClient]:
-    monkeypatch.setattr(served_figures, "FRESH", served_figures.timedelta())
-    routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
+def risk_fresh() -> timedelta:
+    """Return how long answers share a priced book."""
+    return RISK_FRESH
+
+
+@pytest.fixture
+async def client(settings: Settings, risk_fresh: timedelta) -> AsyncIterator[httpx.AsyncClient]:
+    figures = PageFigures(settings, fresh=timedelta(), risk_fresh=risk_fresh)
+    routes = money_routes(dagster=False, open_figures=lambda: figures)
     app = Starlette(routes=routes, middleware=[Middleware(LoopbackGuard)])
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(

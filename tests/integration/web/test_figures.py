@@ -474,6 +474,7 @@ async def test_what_if_and_payoff_answer_as_the_commands_do(client, lake, monkey
     ]
 
 
+@pytest.mark.parametrize("risk_fresh", [timedelta(hours=1)])
 async def test_curve_and_expiry_answer_as_the_commands_do_and_requests_share_a_priced_book(
     client, lake, monkeypatch, tmp_path
 ):
@@ -485,7 +486,6 @@ async def test_curve_and_expiry_answer_as_the_commands_do_and_requests_share_a_p
     lake.updates.sync.append([row(1, expiry=soon, **option), row(2, implied_vol=None)])
     priced = Mock(side_effect=served_figures.price_legs)
     monkeypatch.setattr(served_figures, "price_legs", priced)
-    monkeypatch.setattr(served_figures, "RISK_FRESH", timedelta(hours=1))
 
     answer = (await client.get("/api/v1/curve?strategy=a&days=5&vol=3")).json()
     (curve,) = answer["curves"]
@@ -605,21 +605,21 @@ async def test_what_cannot_be_answered_is_a_problem_that_says_what_to_do(
 async def test_legs_at_too_many_scenarios_are_refused_before_anything_is_computed(
     client, lake, monkeypatch
 ):
-    lake.updates.sync.append([row(1), row(2)])
-    monkeypatch.setattr(api, "MOST_LEG_ROWS", 13)
+    lake.updates.sync.append([row(conid) for conid in range(1, 202)])
     monkeypatch.setattr(api, "scenario_rows", Mock(side_effect=AssertionError))
-    answer = await client.get("/api/v1/what-if?level=leg")
+    moves = ",".join(map(str, range(20)))
+    days = ",".join(map(str, range(25)))
+    answer = await client.get(f"/api/v1/what-if?level=leg&spot={moves}&days={days}")
     assert answer.status_code == 422
-    assert answer.json()["detail"].startswith("These are 14 prices of legs, and at most 13 are")
-    after_trade = await client.get("/api/v1/what-if?level=leg&spot=0,5&trade=1+SPY")
-    assert after_trade.json()["detail"].startswith("These are 16 prices of legs")
+    refused = "These are 100,500 prices of legs, and at most 100,000 are"
+    assert answer.json()["detail"].startswith(refused)
+    few = days.removesuffix(",20,21,22,23,24")
+    after_trade = await client.get(f"/api/v1/what-if?level=leg&spot={moves}&days={few}&trade=1+SPY")
+    assert after_trade.json()["detail"].startswith("These are 321,600 prices of legs")
 
 
-def test_a_large_computation_waits_for_the_one_before_and_others_do_not(
-    lake, settings, monkeypatch
-):
-    lake.updates.sync.append([row(1)])
-    monkeypatch.setattr(api, "MANY_LEGS", 1)
+def test_a_large_computation_waits_for_the_one_before_and_others_do_not(lake, settings):
+    lake.updates.sync.append([row(conid) for conid in range(1, api.MANY_LEGS + 1)])
     source = PageFigures(settings)
     answered: list[int] = []
 
@@ -639,12 +639,9 @@ def test_a_large_computation_waits_for_the_one_before_and_others_do_not(
 
 @pytest.mark.parametrize(("asked", "waits"), [("", True), ("strategy=condor", False)])
 @pytest.mark.parametrize("name", ["what-if", "payoff", "curve"])
-def test_a_request_of_few_legs_does_not_wait_for_a_large_one(
-    lake, settings, monkeypatch, name, asked, waits
-):
+def test_a_request_of_few_legs_does_not_wait_for_a_large_one(lake, settings, name, asked, waits):
     lake.registry.sync.add_many([leg(1, "condor")])
-    lake.updates.sync.append([row(1), row(2)])
-    monkeypatch.setattr(api, "MANY_LEGS", 2)
+    lake.updates.sync.append([row(conid) for conid in range(1, api.MANY_LEGS + 1)])
     source = PageFigures(settings)
     source.turn = MagicMock()
     assert api.answer(name, QueryParams(asked), "", source, utc_now()).status_code == 200

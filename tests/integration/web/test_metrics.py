@@ -22,7 +22,7 @@ from position_sync_dagster.domain.position_update import Source, ValueOrigin
 from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.lake.position_updates import SyncUpdates
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.web import metrics, served_figures
+from position_sync_dagster.web import metrics
 from position_sync_dagster.web.money_page import money_routes
 from position_sync_dagster.web.served_figures import PageFigures
 from tests.integration.web.test_figures import row
@@ -39,18 +39,16 @@ def _home(tmp_path, monkeypatch, settings):
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
     monkeypatch.setenv("POSITION_SYNC_LAKE", settings.lake)
     (tmp_path / "dagster").mkdir()
-    monkeypatch.setattr(served_figures, "FRESH", timedelta())
-    monkeypatch.setattr(metrics, "SHARED_S", 0.0)
 
 
 @pytest.fixture
-async def scrape(settings):
-    """Return a function that scrapes as Prometheus does."""
-    routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
-    transport = httpx.ASGITransport(Starlette(routes=routes))
-    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+def scrape(settings):
+    """Return a function that scrapes a server that has just started, as Prometheus does."""
 
-        async def scraped() -> Samples:
+    async def scraped() -> Samples:
+        routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
+        transport = httpx.ASGITransport(Starlette(routes=routes))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             answer = await client.get("/metrics")
             assert answer.status_code == 200, answer.text
             samples = defaultdict(list)
@@ -59,7 +57,7 @@ async def scrape(settings):
                     samples[sample.name].append((sample.labels, sample.value))
             return samples
 
-        yield scraped
+    return scraped
 
 
 def at_work(lake: MoneyLake, gateway_id: str) -> None:
@@ -130,12 +128,14 @@ async def test_what_is_unknown_has_no_sample_and_no_account_is_named(scrape, lak
     }
 
 
-async def test_scrapes_of_one_moment_share_a_read(scrape, lake, monkeypatch):
-    monkeypatch.setattr(metrics, "SHARED_S", 600.0)
+def test_scrapes_of_one_moment_share_a_read(lake, settings):
+    page = metrics.MetricsPage(PageFigures(settings).figures, lake.updates.sync)
     lake.updates.sync.append([row(1)])
-    first = await scrape()
+    now = utc_now()
+    first = page.answer("", now).body
     lake.updates.sync.append([row(2)])
-    assert await scrape() == first
+    assert page.answer("", now + timedelta(seconds=metrics.SHARED_S / 2)).body == first
+    assert page.answer("", now + timedelta(seconds=metrics.SHARED_S)).body != first
 
 
 def test_rows_are_counted_on(lake):

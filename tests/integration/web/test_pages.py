@@ -26,7 +26,7 @@ from position_sync_dagster.money.profit.profit import PARTS
 from position_sync_dagster.money.profit.todays_profit import TodaysProfit
 from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.web import feed
+from position_sync_dagster.web.feed import Pace
 from position_sync_dagster.web.money_page import money_routes
 from position_sync_dagster.web.served_figures import COLUMNS, PageFigures
 from tests.integration.web.test_figures import row as figures_row
@@ -335,12 +335,11 @@ class TickingFigures(PageFigures):
 
 
 @pytest.mark.variation
-def test_the_memory_of_a_tab_stays_flat_over_many_answers(page, lake, monkeypatch):
+def test_the_memory_of_a_tab_stays_flat_over_many_answers(page, lake):
     """As many answers as in a quarter of an hour: what one of them left behind would add up."""
-    monkeypatch.setattr(feed, "PERIOD_S", 0.05)
-    monkeypatch.setattr(feed, "SHARE", 1.0)
     figures = TickingFigures(Settings(lake=str(lake.path)))
-    routes = money_routes(dagster=False, open_figures=lambda: figures)
+    pace = Pace(period_s=0.05, share=1.0)
+    routes = money_routes(dagster=False, open_figures=lambda: figures, pace=pace)
 
     def after(answers: int) -> tuple[int, int]:
         wait_for(f"{answers} answers", lambda: figures.reads >= answers)

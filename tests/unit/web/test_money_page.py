@@ -15,8 +15,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.web import feed as feed_module
-from position_sync_dagster.web.feed import Feed, next_state
+from position_sync_dagster.web.feed import Feed, Pace, next_state
 from position_sync_dagster.web.loopback_guard import LoopbackGuard
 from position_sync_dagster.web.money_page import money_routes
 from tests.support.ports import NO_CERTIFICATES
@@ -51,15 +50,12 @@ def figures() -> FewFigures:
     return FewFigures()
 
 
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch):
-    monkeypatch.setattr(feed_module, "PERIOD_S", 0.01)
-    monkeypatch.setattr(feed_module, "WAIT_S", 0.2)
+PACE = Pace(period_s=0.01, wait_s=0.2)
 
 
 @pytest.fixture
 def app(figures) -> Starlette:
-    routes = money_routes(dagster=False, open_figures=lambda: figures)
+    routes = money_routes(dagster=False, open_figures=lambda: figures, pace=PACE)
     return Starlette(routes=routes, middleware=[Middleware(LoopbackGuard)])
 
 
@@ -156,7 +152,7 @@ def unpacked(content: bytes) -> Any:
 
 
 async def test_all_viewers_of_a_state_get_the_same_bytes_and_an_old_one_gets_everything(figures):
-    feed = Feed(lambda: figures, {})
+    feed = Feed(lambda: figures, {}, PACE)
     first = unpacked(await feed.after(0) or b"")
     assert first["all"]
     newer = await asyncio.gather(*(feed.after(first["sequence"]) for _ in range(20)))
@@ -166,7 +162,7 @@ async def test_all_viewers_of_a_state_get_the_same_bytes_and_an_old_one_gets_eve
 
 
 async def test_the_reading_ends_when_nobody_asks_any_more(figures, eventually):
-    feed = Feed(lambda: figures, {})
+    feed = Feed(lambda: figures, {}, PACE)
     assert await feed.after(0)
     await eventually(lambda: feed._task is not None and feed._task.done())
     reads = figures.reads
@@ -185,7 +181,7 @@ async def test_the_reading_ends_when_nobody_asks_any_more(figures, eventually):
     ],
 )
 async def test_an_error_of_the_tables_is_shown_with_the_values_from_before(figures, error, text):
-    feed = Feed(lambda: figures, {})
+    feed = Feed(lambda: figures, {}, PACE)
     first = unpacked(await feed.after(0) or b"")
     figures.error = error
     sequence = first["sequence"]

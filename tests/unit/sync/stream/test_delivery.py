@@ -13,10 +13,10 @@ from position_sync_dagster.sync.stream.delivery import HandlerDelivery
 from tests.support.streams import eventually
 
 
-@pytest.fixture(autouse=True)
-def _quick_retry(monkeypatch):
-    monkeypatch.setattr(module, "RETRY", Backoff(first_s=0.01, longest_s=0.02))
-    monkeypatch.setattr(module, "CANCEL_TIMEOUT_S", 0.2)
+def delivery_to(handler):
+    """Return what delivers to a handler, and does not wait long."""
+    delays = Backoff(first_s=0.01, longest_s=0.02)
+    return HandlerDelivery(handler, delays=delays, cancel_s=0.2)
 
 
 def pending(conid, price, position=1.0):
@@ -55,7 +55,7 @@ class Table(Listener):
 
 async def delivered(handler, *updates):
     """Deliver updates of one flush; return the delivery after its end."""
-    delivery = HandlerDelivery(handler)
+    delivery = delivery_to(handler)
     delivery.put(updates or [pending(1, 1.0), pending(2, 2.0)])
     await delivery.close(timeout_s=5)
     return delivery
@@ -69,7 +69,7 @@ async def test_a_handler_of_batches_gets_each_flush_in_one_call():
 
 async def test_a_slow_table_gets_the_newest_value_of_each_position():
     table = Table()
-    delivery = HandlerDelivery(table)
+    delivery = delivery_to(table)
     delivery.put([pending(1, 1.0)])
     await turns()
     table.open.clear()
@@ -85,7 +85,7 @@ async def test_a_handler_that_hangs_harms_no_other_and_does_not_block_the_end(ca
     hanging = Table()
     listener = Listener()
     hanging.open.clear()
-    deliveries = [HandlerDelivery(hanging), HandlerDelivery(listener)]
+    deliveries = [delivery_to(hanging), delivery_to(listener)]
     for delivery in deliveries:
         delivery.put([pending(1, 1.0)])
     for delivery in deliveries:
@@ -108,7 +108,7 @@ async def test_an_error_that_another_attempt_cannot_repair_ends_the_stream(error
 
 async def test_a_table_that_raises_gets_the_newest_values_again(caplog):
     table = Table(fails=3, error=RuntimeError("a defect"))
-    delivery = HandlerDelivery(table)
+    delivery = delivery_to(table)
     delivery.put([pending(1, 1.0), pending(2, 2.0)])
     await eventually(lambda: delivery.failures)
     delivery.put([pending(2, 3.0)])
@@ -137,7 +137,7 @@ class Picky(Listener):
 
 @pytest.mark.parametrize("handler", [Listener(fails=10**6), Picky()], ids=["all", "one"])
 async def test_a_handler_that_fails_again_and_again_is_logged_once(handler, caplog):
-    delivery = HandlerDelivery(handler)
+    delivery = delivery_to(handler)
     for _ in range(20):
         count = delivery.failures
         delivery.put([pending(conid, 1.0) for conid in range(5)])
@@ -147,7 +147,7 @@ async def test_a_handler_that_fails_again_and_again_is_logged_once(handler, capl
 
 
 async def test_a_handler_that_fails_again_after_a_flush_without_an_error_is_logged_again(caplog):
-    delivery = HandlerDelivery(Picky())
+    delivery = delivery_to(Picky())
     for count, conid in ((1, 1), (1, 2), (2, 1)):
         delivery.put([pending(conid, 1.0)])
         await turns()
@@ -158,7 +158,7 @@ async def test_a_handler_that_fails_again_after_a_flush_without_an_error_is_logg
 
 async def test_a_table_that_stays_broken_is_logged_once_and_again_in_the_next_outage(caplog):
     table = Table(fails=9)
-    delivery = HandlerDelivery(table)
+    delivery = delivery_to(table)
     for count in (9, 18):
         delivery.put([pending(1, 1.0)])
         await eventually(lambda: table.fails == 0 and table.batches)
@@ -187,7 +187,7 @@ class Panic(BaseException):
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), Panic("index out of bounds")])
 async def test_a_handler_that_ends_its_own_delivery_is_served_again(error):
     table = Table(fails=1, error=error)
-    delivery = HandlerDelivery(table)
+    delivery = delivery_to(table)
     delivery.put([pending(1, 1.0), pending(2, 2.0)])
     await eventually(lambda: table.task is not None and table.task.done())
     delivery.put([pending(1, 3.0)])
@@ -207,7 +207,7 @@ async def test_closing_a_delivery_ends_its_task_whatever_the_handler_does(swallo
                     raise RuntimeError("not now") from None
 
     table = Stubborn()
-    delivery = HandlerDelivery(table)
+    delivery = delivery_to(table)
     delivery.put([pending(1, 1.0)])
     await eventually(lambda: table.task)
     await delivery.close(timeout_s=0.05)
@@ -223,7 +223,7 @@ async def turns():
 async def test_after_a_slow_flush_values_wait_and_a_fill_does_not(monkeypatch):
     monkeypatch.setattr(module, "rest_s", lambda _took_s: 3_600.0)
     table = Table()
-    delivery = HandlerDelivery(table)
+    delivery = delivery_to(table)
     delivery.put([pending(1, 1.0), pending(2, 2.0)])
     await turns()
     assert len(table.batches) == 1
@@ -244,7 +244,7 @@ async def test_after_a_slow_flush_values_wait_and_a_fill_does_not(monkeypatch):
 async def test_a_handler_of_single_updates_gets_them_without_a_rest(monkeypatch):
     monkeypatch.setattr(module, "rest_s", lambda _took_s: 3_600.0)
     listener = Listener()
-    delivery = HandlerDelivery(listener)
+    delivery = delivery_to(listener)
     for price in (1.0, 2.0, 3.0):
         delivery.put([pending(1, price)])
         await turns()
