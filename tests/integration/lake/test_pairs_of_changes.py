@@ -41,7 +41,7 @@ LOGIN = "127.0.0.1:7497"
 FILES = 6
 
 # Small files are merged soon, and no writer waits for the one in the same test.
-UPKEEP = Upkeep(lock_wait_s=0.001, compact_from=FILES)
+QUICK = Upkeep(lock_wait_s=0.001, compact_from=FILES)
 
 # In so many others, beside itself, `make test` commits each change.
 INSIDE_OTHERS = 1
@@ -86,7 +86,7 @@ def ids(lake: WholeLake, *conids: int) -> list[str]:
 
 def opened(path: Path | str, **more: Any) -> WholeLake:
     """Return the lake as another process opens it."""
-    return WholeLake(path, fsync=False, upkeep=UPKEEP, **more)
+    return WholeLake(path, fsync=False, upkeep=QUICK, **more)
 
 
 def later(lake: WholeLake) -> WholeLake:
@@ -105,7 +105,7 @@ def end_session(lake: WholeLake, login: str) -> None:
 
 
 def derive(lake: WholeLake, number: int) -> None:
-    table = Table(lake.table_path("latest_positions"), LATEST_POSITIONS, upkeep=UPKEEP)
+    table = Table(lake.table_path("latest_positions"), LATEST_POSITIONS, upkeep=QUICK)
     row = dict.fromkeys(LATEST_POSITIONS.columns) | {"account": "DUSIM1", "conid": number}
     derived.replace(table, pl.DataFrame([row], schema=LATEST_POSITIONS.polars))
 
