@@ -53,7 +53,7 @@ Texts = Annotated[frozenset[Text], BeforeValidator(_as_list)]
 Symbols = Annotated[Texts, AfterValidator(_in_capitals)]
 
 
-class Match(Part):
+class RuleMatch(Part):
     """The conditions of which a holding must meet each one; None is no condition.
 
     Attributes:
@@ -97,7 +97,7 @@ class Rule(Part):
     name: Annotated[str, AfterValidator(strategy_name)] = Field(
         alias="rule", pattern=r".*\S", description="Write its name"
     )
-    match: Match
+    match: RuleMatch
     priority: Priority = 1
     limit: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Write the most contracts that it takes"
