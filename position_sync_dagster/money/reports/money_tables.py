@@ -27,16 +27,6 @@ def _short_in_money(sums: Row) -> str:
     return f"{in_money}"
 
 
-def _with_greeks(sums: Row) -> str:
-    modelled = sums["options_modelled"]
-    model = f" ({modelled} MODEL)" if modelled else ""
-    return f"{sums['options_with_greeks']}/{sums['options']}{model}"
-
-
-def _without_value(sums: Row) -> str:
-    return str(sums["unvalued"] or "")
-
-
 def _strategies(row: Row) -> str:
     return ",".join(row["strategies"])
 
@@ -85,10 +75,8 @@ _CLOSED_OF_SUMS = (
 )
 _COVERAGE_OF_SUMS = (
     Column("lines", "lines", 4, lambda sums: readable(sums["lines"])),
-    Column("with greeks", "options", 6, _with_greeks),
     Column("expiry", "nearest_expiry", 5, _nearest_expiry),
     Column("short ITM", "short_in_money", 5, _short_in_money),
-    Column("no value", "unvalued", 5, _without_value),
     Column("oldest", "age_s", 0, _price_age),
     _GREEKS_AGE,
 )
