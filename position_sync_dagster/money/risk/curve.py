@@ -144,17 +144,12 @@ def curves_of(
         by_underlying: Whether there is a curve for each underlying; else there is one over all.
         notes: What is wrong with the legs of their strategy.
     """
+    by = ["account", "currency", "under"] if by_underlying else ["account", "currency"]
     curves = []
-    groups = legs.parts.select("account", "currency", "under").unique().sort(pl.all())
-    for (account, currency), group in groups.group_by(["account", "currency"], maintain_order=True):
-        is_of_account = (col.account == account) & (col.currency == currency)
-        of_account = legs.where(is_of_account)
-        names = group["under"].to_list()
-        if len(names) > 1 and not by_underlying:
-            curves.append(_over_moves(of_account, shift))
-        else:
-            of_underlyings = [of_account.where(col.under == name) for name in names]
-            curves += [_over_prices(of_one, shift, notes) for of_one in of_underlyings]
+    for key in legs.parts.select(by).unique().sort(by).iter_rows(named=True):
+        of_key = legs.where(pl.all_horizontal(pl.col(name) == key[name] for name in by))
+        has_one = of_key.parts["under"].n_unique() == 1
+        curves.append(_over_prices(of_key, shift, notes) if has_one else _over_moves(of_key, shift))
     return curves
 
 
@@ -294,21 +289,18 @@ def _prices(
         move: Its expected move until the next expiry; None: not known, the strikes alone count.
     """
     strikes = [leg.delivered.strike for leg in legs if leg.delivered is not None]
-    low = spot * (1 - USUAL_REACH / 100)
-    high = spot * (1 + USUAL_REACH / 100)
-    if strikes:
-        lowest, highest = min(*strikes, spot), max(*strikes, spot)
-        span = max(highest - lowest, LEAST_SPAN * spot)
-        around = EXPECTED_MOVES * (move or span)
-        reach_below = max(spot - around, lowest - span)
-        reach_above = min(spot + around, highest + span)
-        low = min(lowest - span / 4, reach_below)
-        high = max(highest + span / 4, reach_above)
+    lowest, highest = min([spot, *strikes]), max([spot, *strikes])
+    span = max(highest - lowest, LEAST_SPAN * spot)
+    around = EXPECTED_MOVES * (move or span)
+    below = max(span / 4, min(span, around - (spot - lowest)))
+    above = max(span / 4, min(span, around - (highest - spot)))
+    if not strikes:
+        below = above = spot * USUAL_REACH / 100
 
     # To a part of the price, so that the prices stay where they are while time passes.
     step = spot / 100
-    low = max(step, math.floor(low / step) * step)
-    high = math.ceil(high / step) * step
+    low = max(step, math.floor((lowest - below) / step) * step)
+    high = math.ceil((highest + above) / step) * step
     even = np.linspace(low, high, PRICES)
     prices = np.array([*even, spot, *strikes, *(payoff.break_evens or ())])
     is_inside = (prices >= low) & (prices <= high)

@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from itertools import zip_longest
 from typing import Self, TypeVar
 
 import numpy as np
@@ -239,13 +240,9 @@ def _column(values: NDArray[_Scalar]) -> NDArray[_Scalar]:
 
 def _padded(dividends: Sequence[Sequence[tuple[float, float, float]]]) -> Array:
     """Return lists of dividends in one array; the shorter ones end in some that are never paid."""
-    most = max(map(len, dividends))
-    padded = np.zeros((len(dividends), most, 3))
-    padded[:, :, 0] = math.inf
-    for number, paid in enumerate(dividends):
-        if paid:
-            padded[number, : len(paid)] = paid
-    return padded
+    never = (math.inf, 0.0, 0.0)
+    by_place = np.array([*zip_longest(*dividends, fillvalue=never)], dtype=float)
+    return by_place.reshape(-1, len(dividends), 3).swapaxes(0, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,6 @@ one future: futures of two months are two underlyings. Where a part has no price
 that of another part of the same underlying counts.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -168,8 +167,8 @@ class PricedLegs:
     @classmethod
     def of(cls, parts: pl.DataFrame, given: Assumptions) -> "PricedLegs":
         """Return the parts of holdings (`Split.parts`) with what each is priced as."""
-        underlyings = _underlyings(parts, given.details)
-        named = parts.with_columns(magnifier=_magnifiers(parts), under=underlyings)
+        under = _underlying(given.details)
+        named = parts.with_columns(magnifier=_magnifiers(parts), under=under)
         with_spot = named.with_columns(spot=_own_spot()).with_columns(spot=_spot_of_underlying())
 
         names = []
@@ -298,26 +297,22 @@ def _spot_of_underlying() -> pl.Expr:
     return pl.coalesce("spot", of_holding, of_options)
 
 
-def _underlyings(parts: pl.DataFrame, details: Mapping[int, ContractDetails]) -> pl.Series:
+def _underlying(details: Mapping[int, ContractDetails]) -> pl.Expr:
     """Return the name of the underlying of each part."""
-    rows = parts.select("conid", "symbol", "sec_type", "expiry").rows()
-    futures = {conid: conid for conid, _, sec_type, _ in rows if sec_type == "FUT"}
-    of_futures = [conid for conid, _, sec_type, _ in rows if sec_type == "FOP" and conid in details]
-    futures |= {conid: details[conid].under_conid or 0 for conid in of_futures}
-    futures_of_symbol = defaultdict[str, set[int]](set)
-    for conid, symbol, _, _ in rows:
-        if futures.get(conid):
-            futures_of_symbol[symbol].add(futures[conid])
+    future_of = {conid: known.under_conid or None for conid, known in details.items()}
+    of_option = col.conid.replace_strict(future_of, default=None, return_dtype=pl.Int64)
+    is_future = col.sec_type == "FUT"
+    is_on_future = col.sec_type == "FOP"
+    stated = pl.when(is_future).then("conid").when(is_on_future).then(of_option)
 
-    names = []
-    for conid, symbol, sec_type, expiry in rows:
-        name = symbol
-        if sec_type in ("FUT", "FOP"):
-            # Where only one future of a symbol is known, it is that of an option without details.
-            of_symbol = futures_of_symbol[symbol]
-            single = min(of_symbol) if len(of_symbol) == 1 else None
-            name = f"{symbol} future {futures.get(conid) or single}"
-        elif symbol.upper() in WITHOUT_CARRY and sec_type == "OPT":
-            name = f"{symbol} {expiry}"
-        names.append(name)
-    return pl.Series(names, dtype=pl.String)
+    # Where only one future of a symbol is known, it is that of an option without details.
+    first = stated.min().over("symbol")
+    is_only = first == stated.max().over("symbol")
+    future = pl.coalesce(stated, pl.when(is_only).then(first)).cast(pl.String)
+    by_future = pl.format("{} future {}", "symbol", future.fill_null("unknown"))
+
+    follows_future = col.symbol.str.to_uppercase().is_in(list(WITHOUT_CARRY))
+    by_expiry = pl.format("{} {}", "symbol", col.expiry.cast(pl.String).fill_null("unknown"))
+    of_future = pl.when(is_future | is_on_future).then(by_future)
+    is_of_month = follows_future & (col.sec_type == "OPT")
+    return of_future.when(is_of_month).then(by_expiry).otherwise("symbol")
