@@ -119,12 +119,13 @@ class Figures:
         in_ledger = priced.filter(~is_flat | is_of_today)
         reported = self.book.reported.filter(is_flat, col.position_time >= since)
         not_in_ledger = reported.join(in_ledger, on=KEY, how="anti")
-        brief = not_in_ledger.join(self._moved, on=KEY, how="semi")
+        moved = self._moved
+        brief = not_in_ledger.join(moved, on=KEY, how="semi")
         brief = brief.with_columns(timestamp="position_time")
 
         rows = pl.concat([closed, brief], how="diagonal_relaxed")
         unvalued = rows.drop("daily_pnl", "realized_pnl")
-        with_moves = unvalued.join(self._moved, on=KEY, how="left")
+        with_moves = unvalued.join(moved, on=KEY, how="left")
         with_stated = with_moves.join(self._stated_at_close, on=KEY, how="left")
         with_profit = with_stated.with_columns(realized_pnl=pl.coalesce("stated", "realized"))
 
