@@ -115,7 +115,7 @@ class Status(LoginStatus):
         last_drained_at: When a request was last answered by a row.
         accounts: The newest net liquidation and profit of each account.
         attention: The problems that need attention, and the hints.
-        hints: Those of them that one may leave as they are: what is in no strategy.
+        hints: Those of them that one may leave as they are: the first step of a new user.
         programs: When each program of Dagster last did its work.
         logins: Each login, if there are several.
     """
