@@ -23,6 +23,8 @@ from position_sync_dagster.sync.stream.ownership import OwnerContext
 
 logger = logging.getLogger(__name__)
 
+# Delays before a refused line is requested again, by the code of the refusal. A competing session
+# (10197) and a farm outage (10182) may end at any moment; a missing subscription is seldom bought.
 RETRY_WAITS: dict[int, Backoff] = {
     codes.GatewayCode.COMPETING_SESSION: Backoff(first_s=60.0, longest_s=600.0),
     codes.GatewayCode.CUT_BY_FARM: Backoff(first_s=30.0, longest_s=300.0),
@@ -31,8 +33,6 @@ RETRY_WAITS: dict[int, Backoff] = {
     codes.GatewayCode.NO_CONTRACT: Backoff(first_s=60.0, longest_s=14_400.0),
 }
 
-# Delays before a refused line is requested again. A competing session (10197) and a farm outage
-# (10182) may end at any moment; a missing subscription is seldom bought.
 OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
 
 # How long a limit that was learned from code 101 counts, before all lines are tried again.
@@ -51,6 +51,7 @@ class StreamLines:
 
     Attributes:
         login: The set of the lines.
+        retry_waits: The delays before a refused line is requested again, by code.
     """
 
     context: OwnerContext
@@ -58,6 +59,7 @@ class StreamLines:
 
     def __post_init__(self) -> None:
         settings = self.context.settings
+        self.retry_waits: Mapping[int, Backoff] = RETRY_WAITS
         self._wanted_as_of: tuple[object, ...] | None = None
         self._underlyings: Mapping[int, int] = {}
         self._requests: MarketDataRequests | None = None
@@ -242,7 +244,7 @@ class StreamLines:
         denial = Denial(
             reason=text,
             code=refusal.code,
-            wait=RETRY_WAITS.get(refusal.code, OTHER_RETRY_WAIT),
+            wait=self.retry_waits.get(refusal.code, OTHER_RETRY_WAIT),
             delayed=may_be_delayed and not was_delayed and is_leg,
         )
         self._deny(conid, denial)

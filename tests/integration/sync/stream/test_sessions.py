@@ -6,7 +6,6 @@ from position_sync_dagster.domain import valuation as streamed_holding
 from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway.codes import GatewayCode
-from position_sync_dagster.sync.stream import lines
 from tests.support.booked_legs import CALL, PUT, STOCK, A
 from tests.support.streams import eventually, offline, requests
 
@@ -69,11 +68,11 @@ def has_ticked(rows, conid):
 
 
 async def test_while_another_session_has_the_data_each_line_is_requested_after_its_wait(
-    stream_legs, monkeypatch
+    stream_legs,
 ):
     waits = {GatewayCode.COMPETING_SESSION: Backoff(first_s=0.5, longest_s=2.0)}
-    monkeypatch.setattr(lines, "RETRY_WAITS", waits)
     async with stream_legs(CALL, PUT, STOCK, min_hold_s=0.1) as (sim, streamer, _received):
+        streamer._router.lines.retry_waits = waits
         before = requests(sim, "reqMktData")
         sim.set_permission(code=10197)
         await eventually(lambda: requests(sim, "reqMktData") >= before + 6)
