@@ -17,6 +17,7 @@ from typing import Any
 import hypothesis
 import psutil
 import pytest
+from hypothesis.internal.conjecture import providers
 
 from ib_gateway_simulator.recording.proxy import Proxy
 from ib_gateway_simulator.recording.recorder import Recorder
@@ -30,6 +31,9 @@ from tests.support.scheduling import Scheduling, mixed
 # No test asserts how long something takes.
 hypothesis.settings.register_profile("short", deadline=None, max_examples=examples(100))
 hypothesis.settings.load_profile("short")
+# It would read all of our modules for constants, in each process: two seconds, and what a test
+# tries would depend on what else is imported.
+providers._get_local_constants = lambda: providers._local_constants
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -48,9 +48,10 @@ def lines(process: subprocess.Popen[str], until: str = "token") -> list[dict]:
     return read
 
 
-def test_a_program_reads_each_row_and_resumes_by_the_last_token(lake, follow):
+def test_it_ends_when_nobody_reads_any_more_and_another_resumes_by_the_last_token(lake, follow):
+    first = follow("--since", "now")
+    lines(first)
     lake.updates.sync.append([ROW])
-    first = follow()
     row, token = lines(first)
     assert row["conid"] == 7
     assert row["position"] == 0.1
@@ -59,21 +60,15 @@ def test_a_program_reads_each_row_and_resumes_by_the_last_token(lake, follow):
     assert row["symbol"] == "SPY\u009b2J"
     assert datetime.fromisoformat(row["timestamp"]) == ROW.timestamp
 
-    first.kill()
+    first.stdout.close()
+    assert first.wait(60) == 0, "also without rows"
+    assert first.stderr.read() == ""
     lake.updates.sync.append([replace(ROW, conid=8)])
     lake.updates.sync.append([replace(ROW, conid=9)])
     second = follow("--since", token["token"])
     assert [line.get("conid") for line in lines(second)] == [8, 9, None]
     second.send_signal(signal.SIGINT)
     assert second.wait(60) == 0
-
-
-def test_it_ends_when_nobody_reads_any_more_even_without_rows(lake, follow):
-    process = follow("--since", "now")
-    lines(process)
-    process.stdout.close()
-    assert process.wait(60) == 0
-    assert process.stderr.read() == ""
 
 
 @pytest.fixture

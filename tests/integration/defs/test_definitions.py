@@ -197,7 +197,7 @@ def test_an_installed_package_loads_beside_a_file_of_logins_that_cannot_be_read(
     (tmp_path / "gateways.yaml").write_text("gateways: [")
     monkeypatch.setenv("POSITION_SYNC_GATEWAYS_FILE", str(tmp_path / "gateways.yaml"))
     package = ROOT / "position_sync_dagster"
-    shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(package, tmp_path / package.name)
     code = (
         "import position_sync_dagster.definitions as found; print(found.__file__); "
         "print(len(found.defs().get_repository_def().get_all_jobs()))"
