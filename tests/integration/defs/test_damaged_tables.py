@@ -99,11 +99,10 @@ def stored(instance: dg.DagsterInstance) -> Callable[[], dict[dg.AssetCheckKey, 
 
 @pytest.fixture
 def begun(world, tick) -> None:
-    """Let the tables have rows, and the first ticks be over."""
+    """Let the tables have rows, and the first tick be over."""
     world.hold(1, 2)
     world.ask(1)
     world.row(1, 5)
-    tick()
     tick()
 
 
