@@ -6,13 +6,14 @@ The list is the same after a restart of everything: nothing of it is kept in mem
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, time
 from enum import StrEnum
 from operator import attrgetter
 
 import polars as pl
 from polars import col
 
+from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import Key, grouped
@@ -150,13 +151,11 @@ def read_sessions(lake: MoneyLake, since: datetime) -> list[GatewaySession]:
 def _movements_since(lake: MoneyLake, since: datetime) -> list[Movement]:
     """Return the movements of contracts since a time; one without a time belongs to its day."""
     day = since.astimezone(NEW_YORK).date()
-    # The day of a calendar further west begins later.
-    first_day = day - timedelta(days=1)
     is_of_contract = col.conid.is_not_null()
-
     of_day = [
         movement
-        for movement in lake.movements.records(first_day, is_of_contract)
+        # The day of a calendar further west begins later.
+        for movement in lake.movements.records(day - A_DAY, is_of_contract)
         if (movement.day >= day if movement.at is None else movement.at >= since)
     ]
     return sorted(of_day, key=lambda movement: movement.at or since)

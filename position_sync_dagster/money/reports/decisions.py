@@ -14,6 +14,7 @@ from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import few
 from position_sync_dagster.money.past.movements import known_sum
+from position_sync_dagster.money.reports.columns import Row
 from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.money.risk.scenarios import Breakdown
 from position_sync_dagster.money.strategies.limits import LimitState
@@ -23,8 +24,6 @@ MOST_NAMED = 3
 
 # The moves of all prices, in percent, of which the worse one says what is at stake.
 MOVES = (-5.0, 5.0)
-
-Row = Mapping[str, Any]
 
 
 class Kind(StrEnum):

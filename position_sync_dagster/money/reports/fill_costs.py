@@ -6,12 +6,11 @@ prices of the others say nothing.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from operator import attrgetter
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import polars as pl
@@ -26,18 +25,15 @@ from position_sync_dagster.money.magnifiers import VALUED, magnifier_in
 from position_sync_dagster.money.past.attribution import OwnedPart, name_of
 from position_sync_dagster.money.past.causes import cancelled_ids
 from position_sync_dagster.money.past.movements import known_sum
+from position_sync_dagster.money.reports.columns import Row
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.confirmations import FEEDS
 from position_sync_dagster.sync.exchange_days import exchange_days
 
 # A streamed holding has a row at least this often, with a moment for its flush: what is older is no
 # quote of a line that was there.
 OLDEST_QUOTE = timedelta(seconds=Settings.row_interval_s + 10)
 
-# The type of market data that is not delayed.
-LIVE_DATA = 1
-
-
-Row = Mapping[str, Any]
 
 # A contract, and when it was filled.
 _Moment = tuple[int, datetime | None]
@@ -206,7 +202,7 @@ def _why_unknown(fill: FillCost, quote: Row) -> str | None:
         return "no line had a quote right before it"
     if quote["value_source"] != ValueOrigin.TICK or None in (quote["bid"], quote["ask"]):
         return "its line was not trusted, or had no quote with two sides"
-    if quote["market_data_type"] not in (None, LIVE_DATA):
+    if quote["market_data_type"] in FEEDS:
         return "its market data was delayed or frozen"
     if quote["bid"] > quote["ask"]:
         return "its quote was crossed"

@@ -1,10 +1,11 @@
 """Rows of the ledger by where they come from: a run, a batch, a request, a holding."""
 
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 
 import polars as pl
 
+from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.queue_request import QueuedPosition
 from position_sync_dagster.lake.ledger_rows import BY_TIME
 from position_sync_dagster.lake.schema import LAST, moment
@@ -72,9 +73,8 @@ class LedgerProvenance:
         is_of_request = pl.col("request_id") == request.request_id
         is_answer = pl.col("update_id") == answer
 
-        a_day = timedelta(days=1)
-        first = (request.created_at - a_day).date()
-        last = (request.updated_at + a_day).date()
+        first = (request.created_at - A_DAY).date()
+        last = (request.updated_at + A_DAY).date()
         is_of_days = pl.col("partition.date").is_between(first, last)
         may_have_answer = storage.may_have_one_of("update_id", pl.Series([answer]))
         return self._last(is_of_request | is_answer, is_of_days | may_have_answer, limit)

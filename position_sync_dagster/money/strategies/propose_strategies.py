@@ -7,6 +7,7 @@ from datetime import datetime
 import polars as pl
 
 from position_sync_dagster.domain.holding import BrokerPosition
+from position_sync_dagster.domain.instrument import OPTION_TYPES
 from position_sync_dagster.lake.lake import all_broker_rows
 from position_sync_dagster.lake.schema import broker_positions_of, one_of
 from position_sync_dagster.money.lake import MoneyLake
@@ -18,8 +19,6 @@ from position_sync_dagster.money.strategies.proposals import (
 from position_sync_dagster.money.strategies.rules import leg_of
 from position_sync_dagster.money.strategies.strategies_file import RuledFile
 from position_sync_dagster.settings import Settings
-
-OPTIONS = ("OPT", "FOP")
 
 FIRST_STEP = (
     "No strategy is active, so nothing is streamed: `position-sync strategies propose` shows the "
@@ -137,5 +136,5 @@ def first_step(lake: MoneyLake, settings: Settings) -> str | None:
     """
     if lake.registry.legs or lake.registry.unresolved:
         return None
-    is_option = pl.col("sec_type").is_in(OPTIONS)
+    is_option = pl.col("sec_type").is_in(list(OPTION_TYPES))
     return FIRST_STEP if held(lake, settings, is_option) else None
