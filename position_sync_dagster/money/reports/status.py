@@ -107,7 +107,7 @@ class Status(LoginStatus):
         legs_closed: What happened to the legs that were held and are gone for a known reason, such
             as "one expired on 2026-11-20".
         unresolved_legs: Active legs without a conid, each with the reason if it is known.
-        positions: Holdings in the broker's last download.
+        positions: Holdings of the followed types in the broker's last download.
         oldest_pending_age_s: Age of the oldest waiting request, in seconds.
         updates_rows, updates_version: Rows and Delta version of `position_updates`.
         legs_streamed: Holdings whose newest row the stream wrote recently.

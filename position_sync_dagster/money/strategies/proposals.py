@@ -106,14 +106,6 @@ def _has_equal_strikes(legs: Sequence[Piece]) -> bool:
     return strikes[:half] == strikes[half:]
 
 
-def _is_balanced(legs: Sequence[Piece]) -> bool:
-    return _net(legs) == 0
-
-
-def _has_one_quantity(legs: Sequence[Piece]) -> bool:
-    return len({abs(leg.quantity) for leg in legs}) == 1
-
-
 # What contracts are together: the first structure of a shape counts whose quantities and strikes
 # fit. A shape has its parts in order: S is a stock or future that is held itself, and comes first;
 # options of one expiry follow by strike, the put first where two have the same (=); those of two
@@ -151,7 +143,7 @@ box                     one-quantity  -P = +C +P = -C, +P = -C -P = +C
 _RULES: dict[str, Callable[[Sequence[Piece]], bool]] = {
     "any": lambda _legs: True,
     "covers": _fits_stock,
-    "balanced": _is_balanced,
+    "balanced": lambda legs: _net(legs) == 0,
     "more-short": lambda legs: _net(legs) < 0,
     "more-long": lambda legs: _net(legs) > 0,
     "equal-strikes": _has_equal_strikes,
@@ -159,7 +151,7 @@ _RULES: dict[str, Callable[[Sequence[Piece]], bool]] = {
     "even-wings": _has_even_wings,
     "even-calls": lambda legs: not _net(legs[1:]),
     "even-puts": lambda legs: not _net(legs[:2]),
-    "one-quantity": _has_one_quantity,
+    "one-quantity": lambda legs: len({abs(leg.quantity) for leg in legs}) == 1,
 }
 
 _ROWS = [line.split(maxsplit=2) for line in _TABLE.strip().splitlines()]
