@@ -1,6 +1,6 @@
 """Rolls: positions that were traded away, and those that took their places; pure."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -92,8 +92,7 @@ def rolls_of(
     """
     causes = grouped(attrgetter("change_id"), closures)
     trades = grouped(attrgetter("key"), movements)
-    sides: list[TradedChange] = []
-    place_of: dict[Key, int] = {}
+    sides_of: defaultdict[Key, list[TradedChange]] = defaultdict(list)
     for change in sorted(changes, key=attrgetter("seen_at", "change_id")):
         side = _traded(change, trades[change.key])
         closures_of_change = causes[change.change_id]
@@ -101,38 +100,36 @@ def rolls_of(
         if side is None or not is_traded:
             continue
 
-        place = place_of.get(change.key)
-        whole = None if place is None else side.with_part(sides[place])
-        if place is not None and whole is not None:
-            sides[place] = whole
-        else:
-            place_of[change.key] = len(sides)
+        sides = sides_of[change.key]
+        whole = side.with_part(sides[-1]) if sides else None
+        if whole is None:
             sides.append(side)
+        else:
+            sides[-1] = whole
 
     # The parts of an order that have the same terms.
-    of_orders = [((order, side.terms), side) for side in sides for order in side.orders]
+    all_sides = chain.from_iterable(sides_of.values())
+    of_orders = [((order, side.terms), side) for side in all_sides for order in side.orders]
     by_order = grouped(itemgetter(0), of_orders)
-    sides_of: dict[frozenset[str], tuple[list[TradedChange], list[TradedChange]]] = {}
+    rolls: dict[frozenset[str], Roll] = {}
     for of_terms in by_order.values():
-        closed = [side for _, side in of_terms if causes[side.change.change_id]]
-        opened = [side for _, side in of_terms if not side.change.closed]
+        parts = [side for _, side in of_terms]
+        changes_of_order = [side.change for side in parts]
+        closed = tuple(change for change in changes_of_order if causes[change.change_id])
+        opened = tuple(change for change in changes_of_order if not change.closed)
         if closed and opened:
-            ids = frozenset(side.change.change_id for _, side in of_terms)
-            sides_of[ids] = (closed, opened)
+            ids = frozenset(change.change_id for change in changes_of_order)
+            at = max(side.at for side in parts)
+            is_clear = len(closed) == len(opened) == 1
+            rolls[ids] = Roll(closed=closed, opened=opened, at=at, is_clear=is_clear)
 
     # What two orders closed together has several successors.
-    uses = Counter(chain.from_iterable(sides_of))
-    rolls = []
-    for ids, (closed, opened) in sides_of.items():
+    uses = Counter(chain.from_iterable(rolls))
+    judged = []
+    for ids, roll in rolls.items():
         is_of_one_order = all(uses[change_id] == 1 for change_id in ids)
-        roll = Roll(
-            closed=tuple(side.change for side in closed),
-            opened=tuple(side.change for side in opened),
-            at=max(side.at for side in opened),
-            is_clear=len(closed) == len(opened) == 1 and is_of_one_order,
-        )
-        rolls.append(roll)
-    return sorted(rolls, key=attrgetter("at"))
+        judged.append(replace(roll, is_clear=roll.is_clear and is_of_one_order))
+    return sorted(judged, key=attrgetter("at"))
 
 
 def _traded(change: PositionChange, trades: Iterable[Movement]) -> TradedChange | None:
