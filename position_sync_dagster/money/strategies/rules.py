@@ -118,11 +118,7 @@ def legs_of_rules(
         listed: The legs that the file lists, which no rule takes.
         now: The present moment.
     """
-    taken: set[tuple[str | None, object]] = set()
-    for listed_leg in listed:
-        contract = _terms(listed_leg) if listed_leg.conid is None else listed_leg.conid
-        taken.add((listed_leg.account, contract))
-
+    taken = {(leg.account, leg.conid or _terms(leg)) for leg in listed}
     free = [
         holding
         for holding in holdings
