@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class FeedPace:
     """How often the figures are read.
 
     Attributes:
@@ -43,7 +43,7 @@ class Pace:
     wait_s: float = 10.0
 
 
-PACE = Pace()
+PACE = FeedPace()
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Feed:
     """
 
     def __init__(
-        self, open_figures: Callable[[], PageFigures], more: Mapping[str, Any], pace: Pace = PACE
+        self, open_figures: Callable[[], PageFigures], more: Mapping[str, Any], pace: FeedPace = PACE
     ) -> None:
         self._open = open_figures
         self._more = more

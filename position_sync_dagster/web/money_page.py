@@ -31,7 +31,7 @@ from position_sync_dagster.settings import load_settings
 from position_sync_dagster.terminal.text import NAME, program_as_typed
 from position_sync_dagster.web.api import answer, openapi, query_of, refusal
 from position_sync_dagster.web.api_answers import FeedQuery
-from position_sync_dagster.web.feed import PACE, Feed, Pace
+from position_sync_dagster.web.feed import PACE, Feed, FeedPace
 from position_sync_dagster.web.metrics import MetricsPage
 from position_sync_dagster.web.served_figures import PageFigures
 
@@ -134,7 +134,7 @@ def money_routes(
     *,
     dagster: bool = True,
     open_figures: Callable[[], PageFigures] = lambda: PageFigures(load_settings()),
-    pace: Pace = PACE,
+    pace: FeedPace = PACE,
 ) -> list[BaseRoute]:
     """Return the routes of the pages and of the API; the caller puts the guard before them.
 

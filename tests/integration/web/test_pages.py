@@ -26,7 +26,7 @@ from position_sync_dagster.money.profit.profit import PARTS
 from position_sync_dagster.money.profit.todays_profit import TodaysProfit
 from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.web.feed import Pace
+from position_sync_dagster.web.feed import FeedPace
 from position_sync_dagster.web.money_page import money_routes
 from position_sync_dagster.web.served_figures import COLUMNS, PageFigures
 from tests.integration.web.test_figures import row as figures_row
@@ -338,7 +338,7 @@ class TickingFigures(PageFigures):
 def test_the_memory_of_a_tab_stays_flat_over_many_answers(page, lake):
     """As many answers as in a quarter of an hour: what one of them left behind would add up."""
     figures = TickingFigures(Settings(lake=str(lake.path)))
-    pace = Pace(period_s=0.05, share=1.0)
+    pace = FeedPace(period_s=0.05, share=1.0)
     routes = money_routes(dagster=False, open_figures=lambda: figures, pace=pace)
 
     def after(answers: int) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.web.feed import Feed, Pace, next_state
+from position_sync_dagster.web.feed import Feed, FeedPace, next_state
 from position_sync_dagster.web.loopback_guard import LoopbackGuard
 from position_sync_dagster.web.money_page import money_routes
 from tests.support.ports import NO_CERTIFICATES
@@ -50,7 +50,7 @@ def figures() -> FewFigures:
     return FewFigures()
 
 
-PACE = Pace(period_s=0.01, wait_s=0.2)
+PACE = FeedPace(period_s=0.01, wait_s=0.2)
 
 
 @pytest.fixture
