@@ -95,7 +95,10 @@ class Feed:
     """
 
     def __init__(
-        self, open_figures: Callable[[], PageFigures], more: Mapping[str, Any], pace: FeedPace = PACE
+        self,
+        open_figures: Callable[[], PageFigures],
+        more: Mapping[str, Any],
+        pace: FeedPace = PACE,
     ) -> None:
         self._open = open_figures
         self._more = more
