@@ -23,6 +23,7 @@ from position_sync_dagster.money.past.owned_parts import (
     RememberedParts,
     claims_of,
     contracts_of_strategies,
+    counting_legs,
     deciding_movements,
     held_before,
     legs_ever,
@@ -117,7 +118,7 @@ class Closes:
         owners: list[tuple[int, str, bool]] = []
         for at, account, conid, closed_at, quantity in held.iter_rows():
             closed = ((account, conid, quantity),)
-            claims = claims_of(tuple(legs_of[conid]), closed, at=closed_at)
+            claims = claims_of(counting_legs(legs_of[conid], closed_at), closed, at=closed_at)
             owners += [(at, owner, False) for _account, _conid, owner, _share in claims]
         return pl.DataFrame(owners, self._named_owners.schema, orient="row")
 

@@ -1,7 +1,7 @@
 """Whose holdings and movements are, in columns: what `attributed` says of the tables."""
 
 from collections.abc import Collection, Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 from itertools import chain
 from operator import attrgetter
@@ -257,6 +257,13 @@ def claimed_shares(
     shares = pl.DataFrame(rows, _SHARE, orient="row")
     nobody = {"strategy_id": pl.lit(UNATTRIBUTED), "share": pl.lit(1.0)}
     return pl.concat([shares, of_nobody.select(*KEY, **nobody)])
+
+
+def counting_legs(legs: Iterable[ActiveContract], at: datetime) -> tuple[ActiveContract, ...]:
+    """Return the legs that had been added by a moment, or count since an earlier day."""
+    return tuple(
+        leg for leg in legs if leg.added_at <= at + SLACK or (leg.since or date.max) <= at.date()
+    )
 
 
 # Each holding, with its quantity.

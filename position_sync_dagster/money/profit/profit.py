@@ -26,6 +26,7 @@ from position_sync_dagster.money.past.movements import INCOME, Movement, Movemen
 from position_sync_dagster.money.past.owned_parts import (
     claimed_shares,
     contracts_of_strategies,
+    counting_legs,
     deciding_movements,
     legs_ever,
     numbers_by_key,
@@ -290,11 +291,7 @@ def _owners_between(
     held = pl.concat([held_at_start, held_at_end]).unique(KEY, keep="first", maintain_order=True)
     explained = held.join(unexplained, on=KEY, how="anti")
     # What a leg counts for within the day, it counts for from its beginning on.
-    counting = [
-        leg
-        for leg in sources.legs
-        if leg.added_at <= trading_day.closed or (leg.since or date.max) <= trading_day.day
-    ]
+    counting = counting_legs(sources.legs, trading_day.closed)
     legs = [replace(leg, since=None) for leg in counting]
     claimed = claimed_shares(held, explained, legs, trading_day.since)
 

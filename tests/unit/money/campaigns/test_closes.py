@@ -105,6 +105,11 @@ def test_realised_profit_is_summed_by_strategy_and_unknown_if_that_of_one_close_
     of_condor = closed.realized("condor", None, "USD") or {}
     assert of_condor["realized_since"] == ADDED_AT + timedelta(days=1)
 
+    later = leg(CALL, "later", added_at=SOLD.closed_at + timedelta(days=1))
+    with_later = replace(closed, legs=pl.concat([closed.legs, leg_rows([later])]))
+    assert realized(with_later, "condor") == realized(closed, "condor")
+    assert with_later.realized("later", None, "USD")["closes"] == 0
+
     alone = replace(closed, rows=closed.rows.head(3))
     assert realized(alone, "condor") == (-112.0 + 12.0, 2, 0)
     assert realized(alone, UNATTRIBUTED, ACCOUNT) == (7.0, 1, 0)
