@@ -129,8 +129,7 @@ def _leg(conid: int, parts: Sequence[OwnedPart], contract: Contract) -> Campaign
         most = max(most, held, key=abs)
 
     first = of_leg[0].movement
-    stated = next((part.movement for part in of_leg if part.movement.right), first)
-    terms = contract.instrument or stated
+    terms = contract.instrument or first
     money = money_of(of_leg)
     return CampaignLeg(
         conid=conid,

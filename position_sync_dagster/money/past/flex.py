@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from datetime import time as clock_time
 from enum import StrEnum
+from functools import partial
 from hashlib import sha256
 from io import BytesIO
 from itertools import chain
@@ -30,6 +31,7 @@ from position_sync_dagster.money.past.flex_fields import (
     STATEMENT_ZONE,
     TEXT,
     TIME,
+    FieldColumn,
     Fields,
     columns_of,
     flaw,
@@ -225,24 +227,16 @@ _RATE = columns_of(
 )  # fmt: skip
 
 
-def balance_event(fields: Fields) -> closes.StatementEvent:
-    """Return the cash of one currency at the end of a statement.
+def _event_in_currency(
+    kind: closes.EventKind, columns: Mapping[str, FieldColumn], fields: Fields
+) -> closes.StatementEvent:
+    """Return the event of an account, a day and a currency that a row is.
 
     Raises:
         StatementError: A field is missing or cannot be read.
     """
-    row = fields.row(_BALANCE, all_required=True)
-    return _event_of_account(closes.EventKind.CASH_BALANCE, fields, row, row["currency"])
-
-
-def rate_event(fields: Fields) -> closes.StatementEvent:
-    """Return what a unit of a currency was worth at the end of a day.
-
-    Raises:
-        StatementError: A field is missing or cannot be read.
-    """
-    row = fields.row(_RATE, all_required=True)
-    return _event_of_account(closes.EventKind.RATE, fields, row, row["currency"])
+    row = fields.row(columns, all_required=True)
+    return _event_of_account(kind, fields, row, row["currency"])
 
 
 _CLOSED_LOT = columns_of(
@@ -297,8 +291,8 @@ def _event_of_account(
 # How a row becomes an event that moved nothing.
 _STATED: dict[RowKind, Callable[[Fields], closes.StatementEvent | None]] = {
     RowKind.WORTH: equity_event,
-    RowKind.BALANCES: balance_event,
-    RowKind.RATES: rate_event,
+    RowKind.BALANCES: partial(_event_in_currency, closes.EventKind.CASH_BALANCE, _BALANCE),
+    RowKind.RATES: partial(_event_in_currency, closes.EventKind.RATE, _RATE),
     RowKind.LOTS: closed_lot_event,
 }
 
@@ -516,22 +510,16 @@ class _StatementReader:
         Raises:
             StatementError: It cannot be read.
         """
-        level = None
-        is_lot = bool(own.keys() & _LOT)
-        if "levelOfDetail" in own:
-            level = level_of(own["levelOfDetail"])
-            is_lot = level in _LOTS
-
+        level = level_of(own.get("levelOfDetail", ""))
+        is_lot = level in _LOTS if level else bool(own.keys() & _LOT)
         is_part = element.becomes is RowKind.POSITIONS and is_lot
         is_in_base = level_of(own.get("currency", "")) in _IN_BASE
         if is_part or is_in_base:
             return
 
-        is_read = level is None or level in element.levels
-        if not is_read and level in _REPEATED:
-            return
-
-        if not is_read:
+        if level and level not in element.levels:
+            if level in _REPEATED:
+                return
             written = shown(own["levelOfDetail"])
             raise fields.error(f"has levelOfDetail={written}, which is not known", _LEVELS)
 

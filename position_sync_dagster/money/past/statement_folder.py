@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -155,22 +154,23 @@ class StatementFolder:
         folder: The folder.
         accounts: Those of which rows are read; None: of every account.
 
-    Attributes:
-        parsed: The statements of the files that were parsed, with their rows.
-
     Example:
         statements = StatementFolder(Path("data/flex")).read()
     """
 
     folder: Path
     accounts: ServedAccounts | None = None
-    parsed: dict[str, list[Statement]] = field(default_factory=dict, init=False)
+    _parsed: dict[str, list[Statement]] = field(default_factory=dict, init=False)
     _files: dict[str, _IndexedFile] = field(default_factory=dict, init=False)
 
-    def read(self) -> Statements:
+    def read(self, with_rows: list[Statement] | None = None) -> Statements:
         """Return what the files have; one that cannot be read does not affect the others.
 
-        A file is parsed unless the index of the same tables and accounts has it as it is.
+        A file is parsed, one at a time, unless the index of the same tables and accounts has it as
+        it is.
+
+        Args:
+            with_rows: Gets the statements of the files that are parsed, with their rows.
         """
         try:
             paths = sorted(path for path in self.folder.iterdir() if path.name[0] != ".")
@@ -194,8 +194,11 @@ class StatementFolder:
                 state = saved_state(path)[1:]
                 indexed = indexed_files.get(path.name)
                 if indexed is None or indexed.state != state:
-                    without_rows = [each.without_rows() for each in self.rows_of(path.name)]
+                    parsed = statements_in(path, self._serves)
+                    without_rows = [statement.without_rows() for statement in parsed]
                     indexed = _IndexedFile(state=state, statements=without_rows)
+                    if with_rows is not None:
+                        with_rows += parsed
 
                 self._files[path.name] = indexed
                 if self.accounts is not None:
@@ -221,9 +224,9 @@ class StatementFolder:
         Raises:
             PositionSyncError: The file cannot be read, or is no statement.
         """
-        if file not in self.parsed:
-            self.parsed[file] = statements_in(self.folder / file, self.accounts or every_account)
-        return self.parsed[file]
+        if file not in self._parsed:
+            self._parsed[file] = statements_in(self.folder / file, self._serves)
+        return self._parsed[file]
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file of the folder atomically.
@@ -238,6 +241,10 @@ class StatementFolder:
         finally:
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
+
+    @property
+    def _serves(self) -> Callable[[str], bool]:
+        return self.accounts or every_account
 
     def _indexed_files(self) -> dict[str, _IndexedFile]:
         """Return the files of the index; none where it is of other tables or accounts."""
@@ -420,8 +427,8 @@ def import_statements(lake: MoneyLake, settings: Settings, run_id: str | None = 
     """
     served = ServedAccounts(lake, settings)
     folder = StatementFolder(settings.flex_folder, served)
-    read = folder.read()
-    statements = [*chain.from_iterable(folder.parsed.values())]
+    statements: list[Statement] = []
+    read = folder.read(statements)
     if not statements:
         return Imported(*read)
 
