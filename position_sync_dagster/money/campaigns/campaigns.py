@@ -209,16 +209,20 @@ def _join_near_trades(parts: Iterable[_Numbered], groups: Groups) -> None:
 
 
 def _join_deliveries(parts: Sequence[_Numbered], groups: Groups) -> None:
-    """Join options with what they delivered."""
-    ends: defaultdict[tuple[Key, date], list[int]] = defaultdict(list)
+    """Join options with what they delivered; where that is not clear, all that may have."""
+    ends: defaultdict[tuple[Key, date], list[tuple[int, int]]] = defaultdict(list)
     for number, part in parts:
-        if part.is_option and part.movement.kind in DELIVERIES:
-            ends[part.key, part.movement.day].append(number)
+        movement = part.movement
+        if part.is_option and movement.kind in DELIVERIES:
+            delivered = movement.counter_conid or movement.underlying_conid or 0
+            ends[(movement.account, delivered), movement.day].append((number, part.key[1]))
 
     for number, part in parts:
-        option = part.origin if part.opens else part.movement.counter_conid
-        if option is not None and part.movement.kind in DELIVERIES:
-            for end in ends[(part.movement.account, option), part.movement.day]:
+        if part.movement.kind in DELIVERIES:
+            option = part.origin if part.opens else part.movement.counter_conid
+            ended = ends[part.key, part.movement.day]
+            of_option = [ending for ending in ended if ending[1] == option]
+            for end, _conid in of_option or ended:
                 groups.join(end, number)
 
 
