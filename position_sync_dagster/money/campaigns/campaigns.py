@@ -504,19 +504,16 @@ def money_of(parts: Sequence[OwnedPart], fees_beside: float = 0.0) -> CampaignMo
     reasons = dict.fromkeys(part.unknown for part in parts if part.unknown)
     profit = None if reasons else known_sum([cash, times(fees, -1.0)])
 
-    received = None
-    paid = None
     premiums = [part.cash for part in parts if part.is_option and part.is_trade]
-    known_premiums = [cash for cash in premiums if cash is not None]
-    is_whole = not any(part.is_prior for part in parts)
-    if is_whole and len(known_premiums) == len(premiums):
-        received = known_sum(premium for premium in known_premiums if premium > 0)
-        paid = known_sum(-premium for premium in known_premiums if premium < 0)
+    if any(part.is_prior for part in parts):
+        premiums.append(None)  # that of what was held before
+    received = known_sum(cash for cash in premiums if cash is None or cash > 0)
+    paid = known_sum(cash for cash in premiums if cash is None or cash < 0)
     return CampaignMoney(
         profit=profit,
         fees=fees,
         received=received,
-        paid=paid,
+        paid=times(paid, -1.0),
         unknown=None if profit is not None else first_reasons([*reasons]),
     )
 

@@ -265,8 +265,9 @@ def closed_lot_event(fields: Fields) -> closes.StatementEvent | None:
 
     row["quantity"] = side * abs(row["quantity"])
     row["amount"] = abs(row["amount"])
-    day = fields.required(DAY, "reportDate") if fields.has_report_date else None
-    if day is None:
+    if fields.has_report_date:
+        day = fields.required(DAY, "reportDate")
+    else:
         closed_at = fields.required(TIME, "dateTime", "tradeDate")
         day = closed_at.astimezone(STATEMENT_ZONE).date()
     content = "|".join(map(str, (day, *row.values())))
