@@ -40,23 +40,30 @@ def given_up(instance: dg.DagsterInstance, run_id: str) -> None:
     instance.report_run_failed(instance.get_run_by_id(run_id))
 
 
-@pytest.mark.parametrize("end", [dg.DagsterInstance.delete_run, given_up])
-def test_a_stream_whose_run_was_deleted_or_ended_ends_as_if_asked(
-    play, run, instance, monkeypatch, end
-):
-    """Nobody could terminate it, Dagster would show no stream, and its successors would wait."""
+@pytest.fixture
+def asked_to_end(play, run, instance, monkeypatch) -> Callable[..., list[str]]:
+    """Let something happen to the run of a stream; return the runs that were asked to end then."""
     monkeypatch.setattr(stream_job_module, "LOOK_S", 0.05)
     ended = []
 
-    async def stream(lake, settings, *, run_id, stop, **_parts):
-        end(instance, run_id)
-        await asyncio.wait_for(stop.wait(), 60)
-        ended.append(run_id)
-        return StreamCounts()
+    def happens(change: Callable[[dg.DagsterInstance, str], object]) -> list[str]:
+        async def stream(lake, settings, *, run_id, stop, **_parts):
+            change(instance, run_id)
+            await asyncio.wait_for(stop.wait(), 60)
+            ended.append(run_id)
+            return StreamCounts()
 
-    play(stream)
-    run()
-    assert len(ended) == 1
+        play(stream)
+        run()
+        return ended
+
+    return happens
+
+
+@pytest.mark.parametrize("end", [dg.DagsterInstance.delete_run, given_up])
+def test_a_stream_whose_run_was_deleted_or_ended_ends_as_if_asked(asked_to_end, end):
+    """Nobody could terminate it, Dagster would show no stream, and its successors would wait."""
+    assert len(asked_to_end(end)) == 1
 
 
 @pytest.mark.parametrize(
@@ -116,19 +123,9 @@ def forced(instance: dg.DagsterInstance, run_id: str) -> None:
 
 @pytest.mark.parametrize("terminate", [asked_for, forced])
 def test_a_termination_that_does_not_reach_the_process_ends_the_stream_as_canceled(
-    play, run, instance, monkeypatch, terminate
+    asked_to_end, instance, terminate
 ):
-    monkeypatch.setattr(stream_job_module, "LOOK_S", 0.05)
-    ended = []
-
-    async def stream(lake, settings, *, run_id, stop, **_parts):
-        terminate(instance, run_id)
-        await asyncio.wait_for(stop.wait(), 60)
-        ended.append(run_id)
-        return StreamCounts()
-
-    play(stream)
-    run()
+    ended = asked_to_end(terminate)
     (record,) = instance.get_run_records()
     assert record.dagster_run.status.value == "CANCELED"
     assert ended == [record.dagster_run.run_id]
