@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -180,6 +181,10 @@ class Books:
         text = booked_day.xml(first or day, day, made, account)
         (self.folder / f"{name or f's{self.written}'}.xml").write_text(text)
         import_statements(self.lake, self.settings)
+
+    def end_day(self, day: date, **booked: Any) -> None:
+        """Write the statement of a day, of the fields of `Booked`, and import the folder."""
+        self.state(day, Booked(**booked))
 
     def fill(self, *days: date) -> None:
         filled = (

@@ -45,8 +45,8 @@ def test_what_was_held_at_the_first_look_was_opened_by_an_earlier_trade(books, l
     """Trades are at noon; the first change that the program saw is the close of the next day."""
     opened = traded(SPY_PUT, -1, 11, THURSDAY)
     closed = traded(SPY_PUT, 1, 9.5, FRIDAY)
-    books.state(THURSDAY, Booked(trades=[opened]))
-    books.state(FRIDAY, Booked(trades=[closed]))
+    books.end_day(THURSDAY, trades=[opened])
+    books.end_day(FRIDAY, trades=[closed])
     since = datetime.combine(THURSDAY, looked_at, NEW_YORK).astimezone(UTC)
     seen = change(int(SPY_PUT["conid"]), -1, 0, since + timedelta(days=1), since=since)
     books.lake.position_changes.add([replace(seen, account=ACCOUNT)])
@@ -62,14 +62,12 @@ def wheel_beside_own_shares(books) -> Books:
     books.state(THURSDAY - timedelta(days=1), Booked())
     bought = traded(SPY, 50, 590, THURSDAY)
     sold = traded(SPY_PUT, -1, 11, THURSDAY, ibCommission="-1")
-    books.state(
-        THURSDAY, Booked(held=[held(SPY_PUT, -1, 12), held(SPY, 50, 592)], trades=[bought, sold])
-    )
+    books.end_day(THURSDAY, held=[held(SPY_PUT, -1, 12), held(SPY, 50, 592)], trades=[bought, sold])
     assigned = [booked(SPY_PUT, 1, 0, FRIDAY, "A"), booked(SPY, 100, 600, FRIDAY, "A")]
-    books.state(FRIDAY, Booked(held=[held(SPY, 150, 595)], trades=assigned))
+    books.end_day(FRIDAY, held=[held(SPY, 150, 595)], trades=assigned)
     dividend = paid("Dividends", 30, MONDAY, conid=SPY["conid"], symbol="SPY")
     gone = traded(SPY, -150, 598, MONDAY, ibCommission="-3")
-    books.state(MONDAY, Booked(trades=[gone], cash=[dividend]))
+    books.end_day(MONDAY, trades=[gone], cash=[dividend])
     return books
 
 
@@ -106,7 +104,7 @@ def test_a_close_whose_owner_is_not_known_is_divided_in_the_day_and_unknown_in_t
     books = wheel_beside_own_shares
     add_leg(books, SPY_PUT)
     some = traded(SPY, -60, 598, MONDAY)
-    books.state(MONDAY, Booked(held=[held(SPY, 90, 599)], trades=[some]))
+    books.end_day(MONDAY, held=[held(SPY, 90, 599)], trades=[some])
     profits = profits_by_strategy(books)
     assert profits["w"][2] == pytest.approx(40 * 3 + 60 * 4 + 20)
     assert profits["UNATTRIBUTED"][2] == pytest.approx(20 * 3 + 30 * 4 + 10)

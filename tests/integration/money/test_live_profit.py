@@ -13,7 +13,7 @@ from position_sync_dagster.lake.storage.table import write as write_rows
 from position_sync_dagster.money.past.closes import Cause, Closure, Stage
 from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.settings import Settings
-from tests.support.booked_days import FRIDAY, MONDAY, STOCK, Booked, Books, held
+from tests.support.booked_days import FRIDAY, MONDAY, STOCK, Books, held
 from tests.support.contracts import contract_details as details
 from tests.support.flex_files import ACCOUNT
 from tests.unit.money.past.test_causes import fill
@@ -135,7 +135,7 @@ def test_a_booking_without_a_time_counts_on_the_day_whose_rows_have_it(books, la
     write(share, FRIDAYS_CLOSE, 10, 100.0, 220.0)
     write(share, MONDAYS_CLOSE, 10, 150.0, 221.0)
     write(share, MONDAYS_CLOSE + timedelta(days=1), 10, 150.0, 222.0)
-    books.state(MONDAY, Booked(held=[held(STOCK, 150, 221)], transfers=[transfer]))
+    books.end_day(MONDAY, held=[held(STOCK, 150, 221)], transfers=[transfer])
     assert books.profit(MONDAY) == {"USD": pytest.approx(100 + 50)}
     assert books.profit(MONDAY + timedelta(days=1)) == {"USD": pytest.approx(150)}
 
@@ -202,7 +202,7 @@ def test_an_expiry_that_follows_from_a_close_and_the_one_of_the_statement_count_
         'symbol="SPY" putCall="P" strike="600" transactionType="Expiration" quantity="1" '
         'date="20260306" tradeID="9" />'
     )
-    books.state(FRIDAY, Booked(trades=None, events=[expired]))
+    books.end_day(FRIDAY, trades=None, events=[expired])
     assert lake.movements.rows()["source"].to_list() == ["STATEMENT"]
     assert books.profit(MONDAY) == {"USD": pytest.approx(40.0)}
 
@@ -227,7 +227,7 @@ def test_the_trades_of_the_gateway_give_way_to_those_of_the_statement(books, lak
         'dateTime="20260309;120000" reportDate="20260309" quantity="1" tradePrice="221.5" '
         'ibCommission="-0.35" ibCommissionCurrency="USD" levelOfDetail="EXECUTION" />'
     )
-    books.state(MONDAY, Booked(held=[held(STOCK, 11, 223)], trades=[trade]))
+    books.end_day(MONDAY, held=[held(STOCK, 11, 223)], trades=[trade])
     assert books.profit(MONDAY) == {"USD": pytest.approx(30 + 1.5 - 0.35)}
 
 

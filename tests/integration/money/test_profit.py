@@ -62,23 +62,23 @@ def cents(amount: float) -> object:
 
 
 def test_a_day_from_statements_alone_has_the_profit_of_its_trades_and_holdings(books):
-    books.state(THURSDAY, Booked(held=[held(STOCK, 100, 220)]))
+    books.end_day(THURSDAY, held=[held(STOCK, 100, 220)])
     bought = traded(STOCK, 10, 222, FRIDAY)
-    books.state(FRIDAY, Booked(held=[held(STOCK, 110, 225)], trades=[bought]))
-    books.state(MONDAY, Booked(held=[held(STOCK, 110, 226)]))
+    books.end_day(FRIDAY, held=[held(STOCK, 110, 225)], trades=[bought])
+    books.end_day(MONDAY, held=[held(STOCK, 110, 226)])
     assert books.profit(FRIDAY) == {"USD": cents(530)}
     assert books.profit(MONDAY) == {"USD": cents(110)}
 
 
 def test_an_option_on_a_future_delivers_one_future_whose_profit_is_its_mark(books):
-    books.state(THURSDAY, Booked(held=[held(ES_PUT, -1, 95)]))
+    books.end_day(THURSDAY, held=[held(ES_PUT, -1, 95)])
     trades = [booked(ES_PUT, 1, 0, FRIDAY, "A"), booked(ES, 1, 6600, FRIDAY, "A")]
-    books.state(FRIDAY, Booked(held=[held(ES, 1, 6510)], trades=trades))
+    books.end_day(FRIDAY, held=[held(ES, 1, 6510)], trades=trades)
     assert books.profit(FRIDAY) == {"USD": cents(250)}
 
 
 def test_an_assigned_option_on_a_stock_is_known_by_its_event_alone(books):
-    books.state(THURSDAY, Booked(held=[held(SPY_PUT, -1, 11)]))
+    books.end_day(THURSDAY, held=[held(SPY_PUT, -1, 11)])
     day = {"date": "20260306", "levelOfDetail": "DETAIL"}
     assignment = {"transactionType": "Assignment", "quantity": "1", "tradeID": "1"}
     delivery = {"transactionType": "Buy", "quantity": "100", "tradePrice": "600", "tradeID": "2"}
@@ -86,26 +86,26 @@ def test_an_assigned_option_on_a_stock_is_known_by_its_event_alone(books):
         element("OptionEAE", SPY_PUT | day | assignment),
         element("OptionEAE", SPY | day | delivery),
     ]
-    books.state(FRIDAY, Booked(held=[held(SPY, 100, 590)], trades=None, events=events))
+    books.end_day(FRIDAY, held=[held(SPY, 100, 590)], trades=None, events=events)
     assert books.profit(FRIDAY) == {"USD": cents(1100 - 1000)}
 
 
 def test_an_option_that_expires_loses_its_value_whatever_the_sign_of_its_event(books):
-    books.state(THURSDAY, Booked(held=[held(SPY_PUT, -1, 0.4)]))
+    books.end_day(THURSDAY, held=[held(SPY_PUT, -1, 0.4)])
     event = {"transactionType": "Expiration", "quantity": "-1", "date": "20260306"}
     events = [element("OptionEAE", SPY_PUT | event | {"tradeID": "1"})]
-    books.state(FRIDAY, Booked(trades=None, events=events))
+    books.end_day(FRIDAY, trades=None, events=events)
     assert books.profit(FRIDAY) == {"USD": cents(40)}
 
 
 @pytest.mark.parametrize(("charged", "fee"), [("-1.5", 1.5), ("", 0.0)])
 def test_an_event_of_an_option_costs_its_commission_and_tax(books, charged, fee):
-    books.state(THURSDAY, Booked(held=[held(SPY_PUT, 1, 2)]))
+    books.end_day(THURSDAY, held=[held(SPY_PUT, 1, 2)])
     ended = SPY_PUT | {
         "transactionType": "Expiration", "quantity": "-1", "date": f"{FRIDAY:%Y%m%d}",
         "tradeID": "9", "commisionsAndTax": charged,
     }  # fmt: skip
-    books.state(FRIDAY, Booked(trades=None, events=[element("OptionEAE", ended)]))
+    books.end_day(FRIDAY, trades=None, events=[element("OptionEAE", ended)])
     assert books.profit(FRIDAY) == {"USD": cents(-200 - fee)}
 
 
@@ -118,59 +118,59 @@ def test_an_event_of_an_option_costs_its_commission_and_tax(books, charged, fee)
     ],
 )
 def test_the_amount_of_a_merger_is_minus_what_it_paid(books, amounts, profit):
-    books.state(THURSDAY, Booked(held=[held(STOCK, 10, 4)]))
+    books.end_day(THURSDAY, held=[held(STOCK, 10, 4)])
     merged = STOCK | {
         "type": "TC", "quantity": "-10", "reportDate": f"{FRIDAY:%Y%m%d}", "actionID": "5",
         "dateTime": f"{FRIDAY:%Y%m%d};202500",
     }  # fmt: skip
     action = element("CorporateAction", merged | amounts)
-    books.state(FRIDAY, Booked(actions=[action]))
+    books.end_day(FRIDAY, actions=[action])
     assert books.profit(FRIDAY) == {"USD": None if profit is None else cents(profit)}
 
 
 def test_an_index_option_is_settled_at_the_price_that_is_stated(books):
-    books.state(THURSDAY, Booked(held=[held(SPX_CALL, 2, 50)]))
+    books.end_day(THURSDAY, held=[held(SPX_CALL, 2, 50)])
     settled = booked(SPX_CALL, -2, 57.25, FRIDAY, "Ep")
-    books.state(FRIDAY, Booked(trades=[settled]))
+    books.end_day(FRIDAY, trades=[settled])
     assert books.profit(FRIDAY) == {"USD": cents(1450)}
 
 
 def test_the_multiplier_is_that_of_the_statement(books):
-    books.state(THURSDAY, Booked(held=[held(MES, 2, 6500)]))
+    books.end_day(THURSDAY, held=[held(MES, 2, 6500)])
     sold = traded(MES, -2, 6510, FRIDAY)
-    books.state(FRIDAY, Booked(trades=[sold]))
+    books.end_day(FRIDAY, trades=[sold])
     assert books.profit(FRIDAY) == {"USD": cents(100)}
 
 
 def test_a_trade_without_a_multiplier_of_anybody_is_unknown(books):
-    books.state(THURSDAY, Booked(held=[held(STOCK, 1, 220)]))
+    books.end_day(THURSDAY, held=[held(STOCK, 1, 220)])
     unstated = MES | {"multiplier": ""}
     trades = [traded(unstated, -2, 6510, FRIDAY), traded(unstated, 2, 6500, FRIDAY)]
-    books.state(FRIDAY, Booked(held=[held(STOCK, 1, 221)], trades=trades))
+    books.end_day(FRIDAY, held=[held(STOCK, 1, 221)], trades=trades)
     (row,) = books.explained(FRIDAY).to_dicts()
     assert row["profit"] is None
     assert row["unexplained"] is None
     assert row["why_unknown"] == "MES 20: what a movement paid"
     assert row["legs_unknown"] == 1
     # A statement that holds it says it.
-    books.state(THURSDAY, Booked(held=[held(STOCK, 1, 220), held(MES, 1, 6500)]))
-    books.state(FRIDAY, Booked(held=[held(STOCK, 1, 221), held(MES, 1, 6500)], trades=trades))
+    books.end_day(THURSDAY, held=[held(STOCK, 1, 220), held(MES, 1, 6500)])
+    books.end_day(FRIDAY, held=[held(STOCK, 1, 221), held(MES, 1, 6500)], trades=trades)
     assert books.profit(FRIDAY) == {"USD": cents(1 + 100)}
 
 
 def test_a_statement_prices_in_pounds_what_is_quoted_in_pence(books):
     books.state(THURSDAY, Booked())
     bought = traded(VOD, 5000, 0.7412, FRIDAY, ibCommission="-3")
-    books.state(FRIDAY, Booked(held=[held(VOD, 5000, 0.74)], trades=[bought]))
+    books.end_day(FRIDAY, held=[held(VOD, 5000, 0.74)], trades=[bought])
     assert books.profit(FRIDAY) == {"GBP": cents(-9)}
 
 
 def test_a_fund_and_a_bond_in_percent_of_its_face_have_their_values(books):
     books.settings = books.settings.model_copy(update={"sec_types": ("STK", "FUND", "BOND")})
-    books.state(THURSDAY, Booked(held=[held(FUND, 10.5, 400)]))
+    books.end_day(THURSDAY, held=[held(FUND, 10.5, 400)])
     bought = traded(BOND, 1000, 98.75, FRIDAY)
     ends = [held(FUND, 10.5, 404), held(BOND, 1000, 99.25)]
-    books.state(FRIDAY, Booked(held=ends, trades=[bought]))
+    books.end_day(FRIDAY, held=ends, trades=[bought])
     assert books.profit(FRIDAY) == {"USD": cents(42 + 5)}
 
 
@@ -178,53 +178,49 @@ def test_a_fund_and_a_bond_in_percent_of_its_face_have_their_values(books):
 def test_the_coupon_of_a_bond_is_profit_where_its_price_is(books, followed, profit):
     books.settings = books.settings.model_copy(update={"sec_types": followed})
     rows = [held(BOND, 5000, 98)]
-    books.state(THURSDAY, Booked(held=[*rows, held(STOCK, 1, 220)]))
+    books.end_day(THURSDAY, held=[*rows, held(STOCK, 1, 220)])
     coupon = paid("Bond Interest Received", 100, FRIDAY, **BOND)
-    books.state(FRIDAY, Booked(held=[*rows, held(STOCK, 1, 220)], cash=[coupon]))
+    books.end_day(FRIDAY, held=[*rows, held(STOCK, 1, 220)], cash=[coupon])
     assert books.profit(FRIDAY) == {"USD": cents(profit)}
 
 
 @pytest.mark.parametrize("codes", ["", "AFx"])
 def test_a_conversion_and_what_is_not_followed_are_in_no_profit_but_their_fees_are(books, codes):
-    books.state(THURSDAY, Booked(held=[held(STOCK, 1, 200)]))
+    books.end_day(THURSDAY, held=[held(STOCK, 1, 200)])
     converted = traded(EURUSD, 20_000, 1.08, FRIDAY, ibCommission="-2", notes=codes)
     bond = traded(BOND, 1000, 98.75, FRIDAY, ibCommission="-1")
-    books.state(
-        FRIDAY,
-        Booked(held=[held(STOCK, 1, 200), held(BOND, 1000, 98.75)], trades=[converted, bond]),
+    books.end_day(
+        FRIDAY, held=[held(STOCK, 1, 200), held(BOND, 1000, 98.75)], trades=[converted, bond]
     )
     assert books.profit(FRIDAY) == {"USD": cents(-3)}
 
 
 def test_a_commission_in_another_currency_is_in_that_currency(books):
-    books.state(THURSDAY, Booked(held=[held(STOCK, 10, 220)]))
+    books.end_day(THURSDAY, held=[held(STOCK, 10, 220)])
     sold = traded(STOCK, -5, 222, FRIDAY, ibCommission="-4", ibCommissionCurrency="JPY")
-    books.state(FRIDAY, Booked(held=[held(STOCK, 5, 221)], trades=[sold]))
+    books.end_day(FRIDAY, held=[held(STOCK, 5, 221)], trades=[sold])
     assert books.profit(FRIDAY) == {"USD": cents(15), "JPY": cents(-4)}
 
 
 def test_a_commission_without_its_currency_makes_the_profit_unknown(books):
-    books.state(THURSDAY, Booked(held=[held(STOCK, 10, 220)]))
+    books.end_day(THURSDAY, held=[held(STOCK, 10, 220)])
     unknown = traded(STOCK, 10, 222, FRIDAY, ibCommission="-1", ibCommissionCurrency="")
-    books.state(FRIDAY, Booked(held=[held(STOCK, 20, 225)], trades=[unknown]))
+    books.end_day(FRIDAY, held=[held(STOCK, 20, 225)], trades=[unknown])
     assert books.profit(FRIDAY) == {"USD": None}
 
 
 def test_a_commission_that_is_not_known_makes_the_profit_unknown(books):
-    books.state(THURSDAY, Booked(held=[held(STOCK, 10, 220)]))
-    books.state(
-        FRIDAY,
-        Booked(
-            held=[held(STOCK, 5, 221)], trades=[traded(STOCK, -5, 222, FRIDAY, ibCommission="")]
-        ),
+    books.end_day(THURSDAY, held=[held(STOCK, 10, 220)])
+    books.end_day(
+        FRIDAY, held=[held(STOCK, 5, 221)], trades=[traded(STOCK, -5, 222, FRIDAY, ibCommission="")]
     )
     assert books.profit(FRIDAY) == {"USD": None}
 
 
 def test_a_value_that_is_not_known_at_one_end_makes_the_profit_unknown(books):
-    books.state(THURSDAY, Booked(held=[held(STOCK, 10, 220), held(SPY, 1, 600)]))
+    books.end_day(THURSDAY, held=[held(STOCK, 10, 220), held(SPY, 1, 600)])
     without = held(STOCK, 10, 221, positionValue="-", markPrice="-")
-    books.state(FRIDAY, Booked(held=[without, held(SPY, 1, 601)]))
+    books.end_day(FRIDAY, held=[without, held(SPY, 1, 601)])
     (row,) = books.explained(FRIDAY).to_dicts()
     assert row["profit"] is None
     assert row["unexplained"] is None
@@ -233,11 +229,11 @@ def test_a_value_that_is_not_known_at_one_end_makes_the_profit_unknown(books):
 
 
 def test_a_dividend_that_a_newer_statement_or_another_query_restates_counts_once(books):
-    books.state(THURSDAY, Booked(held=[held(STOCK, 100, 220)]))
+    books.end_day(THURSDAY, held=[held(STOCK, 100, 220)])
     same = [held(STOCK, 100, 220)]
     tax = paid("Withholding Tax", -18, FRIDAY)
     first = paid("Dividends", 112.5, FRIDAY)
-    books.state(FRIDAY, Booked(held=same, cash=[first, tax]))
+    books.end_day(FRIDAY, held=same, cash=[first, tax])
     assert books.profit(FRIDAY) == {"USD": cents(94.5)}
     restated = paid("Dividends", 120, FRIDAY, transactionID="", description="of another query")
     books.state(FRIDAY, Booked(held=same, cash=[restated, tax]), name="other query")
@@ -247,7 +243,7 @@ def test_a_dividend_that_a_newer_statement_or_another_query_restates_counts_once
 
 
 def test_money_of_a_weekend_belongs_to_the_next_session(books):
-    books.state(FRIDAY, Booked(held=[held(STOCK, 1, 220)]))
+    books.end_day(FRIDAY, held=[held(STOCK, 1, 220)])
     sunday = paid("Broker Interest Received", 7, MONDAY.replace(day=8))
     books.state(
         MONDAY, Booked(held=[held(STOCK, 1, 220)], cash=[sunday]), first=MONDAY.replace(day=7)
@@ -256,33 +252,31 @@ def test_money_of_a_weekend_belongs_to_the_next_session(books):
 
 
 def test_what_the_owner_brings_or_takes_is_no_profit(books):
-    books.state(THURSDAY, Booked(held=[held(STOCK, 1, 220)]))
+    books.end_day(THURSDAY, held=[held(STOCK, 1, 220)])
     transfer = STOCK | {
         "type": "ACATS", "direction": "IN", "quantity": "50", "positionAmount": "11000",
         "date": "20260306", "reportDate": "20260306", "transactionID": "t1", "cashTransfer": "0",
     }  # fmt: skip
-    books.state(
+    books.end_day(
         FRIDAY,
-        Booked(
-            held=[held(STOCK, 51, 222)],
-            transfers=[element("Transfer", transfer)],
-            cash=[paid("Deposits/Withdrawals", 5000, FRIDAY)],
-        ),
+        held=[held(STOCK, 51, 222)],
+        transfers=[element("Transfer", transfer)],
+        cash=[paid("Deposits/Withdrawals", 5000, FRIDAY)],
     )
     assert books.profit(FRIDAY) == {"USD": cents(2 + 50 * 222 - 11_000)}
     at_its_mark = element("Transfer", transfer | {"positionAmount": "-"})
-    books.state(FRIDAY, Booked(held=[held(STOCK, 51, 222)], transfers=[at_its_mark]))
+    books.end_day(FRIDAY, held=[held(STOCK, 51, 222)], transfers=[at_its_mark])
     assert books.profit(FRIDAY) == {"USD": cents(2)}
 
 
 def test_a_split_that_is_stated_is_explained(books):
-    books.state(THURSDAY, Booked(held=[held(STOCK, 100, 220)]))
+    books.end_day(THURSDAY, held=[held(STOCK, 100, 220)])
     split = {
         "type": "FS", "quantity": "300", "reportDate": "20260306",
         "dateTime": "20260305;202500", "transactionID": "a1",
     }  # fmt: skip
     actions = [element("CorporateAction", STOCK | split)]
-    books.state(FRIDAY, Booked(held=[held(STOCK, 400, 56)], actions=actions))
+    books.end_day(FRIDAY, held=[held(STOCK, 400, 56)], actions=actions)
     (row,) = books.explained(FRIDAY).to_dicts()
     assert row["profit"] == cents(400)
     assert row["assignments"] == cents(400)
@@ -293,9 +287,9 @@ def test_a_trade_that_the_newest_statement_names_no_more_is_gone(books):
     books.state(THURSDAY, Booked())
     bought = traded(STOCK, 10, 222, FRIDAY)
     other = traded(STOCK, 5, 223, FRIDAY)
-    books.state(FRIDAY, Booked(held=[held(STOCK, 15, 225)], trades=[bought, other]))
+    books.end_day(FRIDAY, held=[held(STOCK, 15, 225)], trades=[bought, other])
     assert books.profit(FRIDAY) == {"USD": cents(40)}
-    books.state(FRIDAY, Booked(held=[held(STOCK, 10, 225)], trades=[bought]))
+    books.end_day(FRIDAY, held=[held(STOCK, 10, 225)], trades=[bought])
     assert books.profit(FRIDAY) == {"USD": cents(30)}
 
 
@@ -314,28 +308,28 @@ def test_bookings_without_report_date_or_id_in_overlapping_files_are_stored_once
 
 
 def test_two_equal_bookings_of_one_statement_are_two(books):
-    books.state(THURSDAY, Booked(held=[held(STOCK, 1, 220)]))
+    books.end_day(THURSDAY, held=[held(STOCK, 1, 220)])
     fee = paid("Other Fees", -10, FRIDAY, transactionID="")
-    books.state(FRIDAY, Booked(held=[held(STOCK, 1, 220)], cash=[fee, fee]))
+    books.end_day(FRIDAY, held=[held(STOCK, 1, 220)], cash=[fee, fee])
     assert books.profit(FRIDAY) == {"USD": cents(-20)}
 
 
 def test_a_gap_ends_explanation_and_is_never_profit(books):
     first = THURSDAY.replace(day=2)
     last = FRIDAY
-    books.state(first, Booked(held=[held(STOCK, 100, 223)]))
+    books.end_day(first, held=[held(STOCK, 100, 223)])
     books.fill(first)
-    books.state(last, Booked(held=[held(STOCK, 100, 224)]))
+    books.end_day(last, held=[held(STOCK, 100, 224)])
     (row,) = books.explained(last).to_dicts()
     assert row["profit"] is None
     assert row["why_unknown"] == "AAPL 10: no close before"
-    books.state(MONDAY, Booked(held=[held(STOCK, 100, 225)]))
+    books.end_day(MONDAY, held=[held(STOCK, 100, 225)])
     assert books.profit(MONDAY) == {"USD": cents(100)}
 
 
 def test_a_day_with_values_of_the_day_before_alone_is_not_told_as_profit_of_the_next(books):
     """Without its statement a day on which the program did not run has the last rows before it."""
-    books.state(THURSDAY, Booked(held=[held(STOCK, 100, 223)]))
+    books.end_day(THURSDAY, held=[held(STOCK, 100, 223)])
     books.fill(THURSDAY)
     table = books.lake.derived_table(DAILY_POSITIONS)
     a_day = pl.duration(days=1)
@@ -343,18 +337,18 @@ def test_a_day_with_values_of_the_day_before_alone_is_not_told_as_profit_of_the_
         session_date=pl.lit(FRIDAY), closed_at=pl.col("closed_at") + a_day, age_s=24 * 3600.0
     )
     derived.replace(table, {FRIDAY: carried})
-    books.state(MONDAY, Booked(held=[held(STOCK, 100, 225)]))
+    books.end_day(MONDAY, held=[held(STOCK, 100, 225)])
     (row,) = books.explained(MONDAY).to_dicts()
     assert row["profit"] is None
     assert row["why_unknown"] == "AAPL 10: its value at the close before"
 
-    books.state(FRIDAY, Booked(held=[held(STOCK, 100, 224)]))
+    books.end_day(FRIDAY, held=[held(STOCK, 100, 224)])
     assert books.profit(MONDAY) == {"USD": cents(100)}
 
 
 def test_the_first_day_of_what_was_held_before_has_no_profit(books):
     dividend = paid("Dividends", 10, THURSDAY)
-    books.state(THURSDAY, Booked(held=[held(STOCK, 100, 223)], cash=[dividend]))
+    books.end_day(THURSDAY, held=[held(STOCK, 100, 223)], cash=[dividend])
     assert books.explained(THURSDAY).is_empty()
 
 
@@ -364,13 +358,13 @@ def test_what_came_to_a_flat_account_without_its_trades_has_an_unknown_profit(
 ):
     books.state(THURSDAY, Booked())
     bought = [traded(STOCK, 100, 222, FRIDAY)] if trades else None
-    books.state(FRIDAY, Booked(held=[held(STOCK, 100, 223)], trades=bought))
+    books.end_day(FRIDAY, held=[held(STOCK, 100, 223)], trades=bought)
     assert books.profit(FRIDAY) == {"USD": profit}
 
 
 def test_an_account_that_begins_with_nothing_has_a_profit_on_its_first_day(books):
     bought = traded(STOCK, 100, 222, THURSDAY)
-    books.state(THURSDAY, Booked(held=[held(STOCK, 100, 223)], trades=[bought]))
+    books.end_day(THURSDAY, held=[held(STOCK, 100, 223)], trades=[bought])
     assert books.profit(THURSDAY) == {"USD": cents(100)}
 
 
@@ -388,7 +382,7 @@ def test_the_books_close_with_every_part_of_the_change(books):
     """100 shares, 10 bought, a dividend that became due, one that was paid, interest, a deposit."""
     before = worth(32_000, cash=10_000, stock=22_000, dividendAccruals=0)
     cash = {"USD": 10_000.0}
-    books.state(THURSDAY, Booked(held=[held(STOCK, 100, 220)], worth=before, balances=cash))
+    books.end_day(THURSDAY, held=[held(STOCK, 100, 220)], worth=before, balances=cash)
     booked = Booked(
         held=[held(STOCK, 110, 225)],
         trades=[traded(STOCK, 10, 222, FRIDAY, ibCommission="-1")],
@@ -460,7 +454,7 @@ def test_books_without_a_cash_report_are_not_judged_though_all_holdings_are_in_o
     """The account has euros that no section of its statements names."""
     for day, total in ((THURSDAY, 32_000), (FRIDAY, 32_170)):
         mark = 220 if day is THURSDAY else 221
-        books.state(day, Booked(held=[held(STOCK, 100, mark)], worth=worth(total)))
+        books.end_day(day, held=[held(STOCK, 100, mark)], worth=worth(total))
     row = closed_books(books)
     assert row["change"] == 170
     assert row["difference"] is None
@@ -472,7 +466,7 @@ def test_what_no_part_explains_is_the_difference_and_is_named(books):
     cash = {"USD": 1.0}
     before = Booked(held=[held(STOCK, 100, 220)], worth=worth(22_000), balances=cash)
     books.state(THURSDAY, before)
-    books.state(FRIDAY, Booked(held=[held(STOCK, 100, 221)], worth=worth(22_150)))
+    books.end_day(FRIDAY, held=[held(STOCK, 100, 221)], worth=worth(22_150))
     row = closed_books(books)
     assert row["difference"] == cents(50)
     assert row["change"] == cents(150)

@@ -55,6 +55,14 @@ def row(conid: int, **values: object) -> PositionUpdate:
     return PositionUpdate(**usual | values)
 
 
+def write(lake, *rows):
+    lake.updates.sync.append(list(rows))
+
+
+def activate(lake, *legs):
+    lake.registry.sync.add_many(list(legs))
+
+
 def named(rows: dict[str, list[object]]) -> list[dict[str, object]]:
     return [dict(zip(COLUMNS, values, strict=True)) for values in rows.values()]
 
@@ -64,8 +72,8 @@ VALUELESS = {"market_value": None, "position": -0.1, "note": "none"}
 
 
 def test_the_parts_add_up_to_the_sums_of_the_reports(lake, settings):
-    lake.registry.sync.add_many([leg(1, "a", quantity=-1.0), leg(2, MARKUP)])
-    lake.updates.sync.append([row(1), row(2, delta=-0.5), row(3, **VALUELESS)])
+    activate(lake, leg(1, "a", quantity=-1.0), leg(2, MARKUP))
+    write(lake, row(1), row(2, delta=-0.5), row(3, **VALUELESS))
     rows, figures = PageFigures(settings).read(utc_now())
     parts = named(rows)
     assert {(part["strategy"], part["conid"]) for part in parts} == {
@@ -98,7 +106,7 @@ def test_betas_of_the_file_weigh_deltas_and_a_mistake_in_it_stops_no_page(
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "scenarios.yaml"
     file.write_text("betas: {SPY: 1.5}\n")
-    lake.updates.sync.append([row(1, delta=-0.5, underlying_price=600.0)])
+    write(lake, row(1, delta=-0.5, underlying_price=600.0))
     reader = PageFigures(settings)
     now = utc_now()
     (total,) = reader.read(now)[1]["totals"]
@@ -136,8 +144,8 @@ def test_strategies_and_underlyings_have_a_strip_of_scenarios(
     file.write_text("scenarios: [{name: crash, spot: -30}]\n")
     shares = {"right": None, "strike": None, "expiry": None, "sec_type": "STK"}
     held = row(1, **shares, position=10.0, market_price=100.0, market_value=1000.0, multiplier=1.0)
-    lake.registry.sync.add_many([leg(1, "a", right=None, strike=None, expiry=None)])
-    lake.updates.sync.append([held, row(2, implied_vol=None)])
+    activate(lake, leg(1, "a", right=None, strike=None, expiry=None))
+    write(lake, held, row(2, implied_vol=None))
     rows = scenarios(PageFigures(settings))
     assert rows["names"] == ["-10 %", "-5 %", "+5 %", "+10 %", "crash"]
 
@@ -153,8 +161,8 @@ def test_the_curves_are_read_again_after_the_clock_was_set_back(lake, settings):
     reader = PageFigures(settings)
     now = utc_now()
     assert slow_figures(reader, now)["curves"] == []
-    lake.registry.sync.add_many([leg(1, "a")])
-    lake.updates.sync.append([row(1, timestamp=now - timedelta(hours=2))])
+    activate(lake, leg(1, "a"))
+    write(lake, row(1, timestamp=now - timedelta(hours=2)))
     figures = slow_figures(reader, now - timedelta(hours=1))
     assert [curve["name"] for curve in figures["curves"]] == ["a"]
 
@@ -167,8 +175,8 @@ def test_curves_that_could_not_be_read_once_are_read_again(lake, settings, monke
         patched.setattr(served_figures, "read_curves", unreadable)
         with pytest.raises(LakeError, match="being replaced"):
             slow_figures(reader, now)
-    lake.registry.sync.add_many([leg(1, "a")])
-    lake.updates.sync.append([row(1)])
+    activate(lake, leg(1, "a"))
+    write(lake, row(1))
     figures = slow_figures(reader, now + timedelta(hours=1))
     assert [curve["name"] for curve in figures["curves"]] == ["a"]
 
@@ -176,15 +184,15 @@ def test_curves_that_could_not_be_read_once_are_read_again(lake, settings, monke
 def test_a_point_of_a_curve_has_all_holdings_of_a_strategy_and_day_or_is_unknown(lake, settings):
     """A daily profit of Friday is in none, as of a login that has been away since."""
     names = {1: "a", 2: "a", 3: "b", 4: "away", 5: "both", 6: "both"}
-    lake.registry.sync.add_many(leg(conid, name) for conid, name in names.items())
-    lake.updates.sync.append(
+    activate(lake, *(leg(conid, name) for conid, name in names.items()))
+    write(lake, *(
         row(conid, daily_pnl=profit, timestamp=utc_now() - timedelta(hours=hours), update_id=name)
         for name, conid, hours, profit in (
             ("still", 1, 13, -7.0), ("first", 2, 3, -3.0), ("unknown", 2, 2, None),
             ("last", 2, 1, -2.0), ("other", 3, 1, 4.0), ("Friday", 4, 48, -7.0),
             ("new", 5, 1, -7.0), ("a day", 6, 23.9, -7.0),
         )
-    )  # fmt: skip
+    ))  # fmt: skip
     figures = slow_figures(PageFigures(settings))
     entry = {
         curve["name"]: [profit for _, profit in curve["points"]] for curve in figures["curves"]
@@ -211,16 +219,19 @@ def test_the_strategies_that_lose_and_gain_most_have_a_curve():
 
 
 def test_a_point_of_a_curve_has_the_share_of_the_quantity_that_was_held_then(lake, settings):
-    lake.registry.sync.add_many([leg(1, "a", quantity=-1.0)])
-    lake.updates.sync.append(
-        row(
-            1,
-            position=held,
-            daily_pnl=-8.0,
-            timestamp=utc_now() - timedelta(hours=hours),
-            update_id=f"{hours}",
-        )
-        for held, hours in ((-2.0, 3), (-4.0, 1))
+    activate(lake, leg(1, "a", quantity=-1.0))
+    write(
+        lake,
+        *(
+            row(
+                1,
+                position=held,
+                daily_pnl=-8.0,
+                timestamp=utc_now() - timedelta(hours=hours),
+                update_id=f"{hours}",
+            )
+            for held, hours in ((-2.0, 3), (-4.0, 1))
+        ),
     )
     figures = slow_figures(PageFigures(settings))
     assert [profit for _, profit in figures["curves"][0]["points"]] == [-4.0, -2.0]
@@ -228,7 +239,7 @@ def test_a_point_of_a_curve_has_the_share_of_the_quantity_that_was_held_then(lak
 
 def test_nothing_is_current_without_a_gateway_and_ages_begin_with_the_price(lake, settings):
     at = datetime.now(UTC) - timedelta(minutes=3)
-    lake.updates.sync.append([row(1, timestamp=at, value_time=at)])
+    write(lake, row(1, timestamp=at, value_time=at))
     rows, figures = PageFigures(settings).read(utc_now())
     [part] = named(rows)
     assert part["current"] is False
@@ -238,7 +249,7 @@ def test_nothing_is_current_without_a_gateway_and_ages_begin_with_the_price(lake
 
 
 def test_holdings_that_are_in_no_sum_yet_are_counted(lake, settings):
-    lake.updates.sync.append([row(1, position=1.0)])
+    write(lake, row(1, position=1.0))
     held = [make_holding(1, utc_now()), make_holding(2, utc_now()), make_holding(3, utc_now())]
     held[0] = replace(held[0], position=1.0, account="U1")
     lake.broker_positions.replace(settings.gateway_id, held)
@@ -253,8 +264,8 @@ TOP = {
 
 
 async def test_the_figures_have_their_shape_and_unknown_is_null(client, lake):
-    lake.registry.sync.add_many([leg(1, "a", quantity=-1.0), leg(1, "b", quantity=-1.0)])
-    lake.updates.sync.append([row(1), row(2, daily_pnl=None, market_price=None)])
+    activate(lake, leg(1, "a", quantity=-1.0), leg(1, "b", quantity=-1.0))
+    write(lake, row(1), row(2, daily_pnl=None, market_price=None))
     answer = (await client.get("/api/v1/figures")).json()
     assert answer.keys() >= TOP
     assert answer["version"] == 1
@@ -276,12 +287,12 @@ async def test_an_entity_tag_says_that_nothing_changed_until_ledger_or_gateway_d
     client, lake, settings
 ):
     """A gateway that stops writes no row of a holding, and an old answer would look fresh."""
-    lake.updates.sync.append([row(1)])
+    write(lake, row(1))
     first = await client.get("/api/v1/figures")
     assert first.headers["etag"].startswith(f'"{first.json()["ledger_version"]}-')
     known = {"If-None-Match": first.headers["etag"]}
     assert (await client.get("/api/v1/figures", headers=known)).status_code == 304
-    lake.updates.sync.append([row(2)])
+    write(lake, row(2))
     changed = await client.get("/api/v1/figures", headers=known)
     assert changed.status_code == 200
     known = {"If-None-Match": changed.headers["etag"]}
@@ -304,8 +315,8 @@ async def test_no_page_of_another_origin_reads_it_and_nobody_writes(client):
 
 
 async def test_the_csv_has_the_strategies_and_no_cell_that_a_spreadsheet_runs(client, lake):
-    lake.registry.sync.add_many([leg(1, '=HYPERLINK("http://x")')])
-    lake.updates.sync.append([row(1, symbol="@SUM\nforged", market_value=-300.126789012)])
+    activate(lake, leg(1, '=HYPERLINK("http://x")'))
+    write(lake, row(1, symbol="@SUM\nforged", market_value=-300.126789012))
     answer = await client.get("/api/v1/positions.csv")
     assert f"{utc_now():%Y}" in answer.headers["content-disposition"]
     (entry,) = csv.DictReader(io.StringIO(answer.text))
@@ -331,12 +342,11 @@ async def test_the_description_names_every_route_and_every_column(client):
 async def test_a_total_says_which_of_its_sums_leave_something_out(lake, settings):
     stock = {"right": None, "strike": None, "expiry": None, "sec_type": "STK", "multiplier": 1.0}
     future = stock | {"sec_type": "FUT", "multiplier": 50.0, "market_price": 6.0}
-    lake.updates.sync.append(
-        [
-            row(1, delta=-0.5, underlying_price=600.0, theta=-0.1, daily_pnl=None),
-            row(2, **stock, position=100.0, market_value=None),
-            row(3, **future),
-        ]
+    write(
+        lake,
+        row(1, delta=-0.5, underlying_price=600.0, theta=-0.1, daily_pnl=None),
+        row(2, **stock, position=100.0, market_value=None),
+        row(3, **future),
     )
     _rows, figures = PageFigures(settings).read(utc_now())
     (total,) = figures["totals"]
@@ -345,7 +355,7 @@ async def test_a_total_says_which_of_its_sums_leave_something_out(lake, settings
 
 
 async def test_the_header_of_pages_says_how_old_all_is(client, lake):
-    lake.updates.sync.append([row(1)])
+    write(lake, row(1))
     answer = (await client.get("/api/v1/header")).json()
     assert [gateway["state"] for gateway in answer["gateways"]] == [None]
     assert answer["current"] == 0
@@ -358,7 +368,7 @@ TAKEN = "Another session took your lines: 2 legs now by the queue, since 15:10 U
 
 async def test_the_header_names_active_legs_that_have_lost_their_lines(client, lake, settings):
     """Another session of the login has taken the lines: the values stay current by the queue."""
-    lake.registry.sync.add_many([leg(1, "a"), leg(2, "a")])
+    activate(lake, leg(1, "a"), leg(2, "a"))
     held = [make_holding(1, utc_now()), make_holding(2, utc_now())]
     lake.broker_positions.replace(settings.gateway_id, held)
     session = lake.sessions.acquire(
@@ -382,7 +392,7 @@ async def test_sums_of_money_leave_us_in_cents_and_prices_and_greeks_with_their_
 ):
     odd = {"market_value": -136.04000000004643, "unrealized_pnl": -1.8e-05, "daily_pnl": 0.1 + 0.2}
     greeks = {"delta": -0.123456, "underlying_price": 600.0, "implied_vol": 0.2}
-    lake.updates.sync.append([row(1, market_price=1.234567, **odd, **greeks)])
+    write(lake, row(1, market_price=1.234567, **odd, **greeks))
     for name in ("figures", "strategies", "positions", "what-if", "scenarios", "curve"):
         text = (await client.get(f"/api/v1/{name}")).text
         assert not FRACTION_OF_A_CENT.search(text), name
@@ -399,8 +409,8 @@ async def test_sums_of_money_leave_us_in_cents_and_prices_and_greeks_with_their_
 
 
 async def test_accounts_strategies_and_positions_have_answers_of_their_own(client, lake):
-    lake.registry.sync.add_many([leg(1, "a"), leg(3, "b")])
-    lake.updates.sync.append([row(1), row(2, symbol="QQQ"), row(3, daily_pnl=None)])
+    activate(lake, leg(1, "a"), leg(3, "b"))
+    write(lake, row(1), row(2, symbol="QQQ"), row(3, daily_pnl=None))
     reply = (await client.get("/api/v1/strategies")).json()
     assert [strategy["strategy"] for strategy in reply["strategies"]] == ["a", "b", "UNATTRIBUTED"]
     assert reply["totals"][0]["unknown"]["today"] == 1
@@ -416,7 +426,7 @@ async def test_accounts_strategies_and_positions_have_answers_of_their_own(clien
 
 
 async def test_positions_are_read_in_pages_and_only_the_fields_that_are_asked_for(client, lake):
-    lake.updates.sync.append([row(conid) for conid in range(1, 8)])
+    write(lake, *[row(conid) for conid in range(1, 8)])
     pages = []
     cursor = ""
     while cursor is not None:
@@ -450,8 +460,8 @@ async def test_what_if_and_payoff_answer_as_the_commands_do(client, lake, monkey
     monkeypatch.setenv("POSITION_SYNC_LAKE", f"{tmp_path / 'lake'}")
     shares = {"right": None, "strike": None, "expiry": None, "sec_type": "STK"}
     held = row(1, **shares, position=10.0, market_price=100.0, market_value=1000.0, multiplier=1.0)
-    lake.registry.sync.add_many([leg(1, "a", right=None, strike=None, expiry=None)])
-    lake.updates.sync.append([held, row(2, implied_vol=None)])
+    activate(lake, leg(1, "a", right=None, strike=None, expiry=None))
+    write(lake, held, row(2, implied_vol=None))
     answer = (await client.get("/api/v1/what-if", params={"spot": "-10,10"})).json()
     profits = [
         (entry["name"], entry["spot"], entry["profit"], entry["left_out"])
@@ -481,9 +491,9 @@ async def test_curve_and_expiry_answer_as_the_commands_do_and_requests_share_a_p
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("POSITION_SYNC_LAKE", f"{tmp_path / 'lake'}")
     soon = exchange_date(datetime.now(UTC)) + timedelta(days=20)
-    lake.registry.sync.add_many([leg(1, "a", expiry=soon)])
+    activate(lake, leg(1, "a", expiry=soon))
     option = {"underlying_price": 600.0, "implied_vol": 0.2, "average_cost": 160.0}
-    lake.updates.sync.append([row(1, expiry=soon, **option), row(2, implied_vol=None)])
+    write(lake, row(1, expiry=soon, **option), row(2, implied_vol=None))
     priced = Mock(side_effect=served_figures.price_legs)
     monkeypatch.setattr(served_figures, "price_legs", priced)
 
@@ -541,9 +551,9 @@ async def test_the_recorded_scenarios_are_those_of_single_what_ifs_of_each_level
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("POSITION_SYNC_LAKE", lake.path)
     later = exchange_date(datetime.now(UTC)) + timedelta(days=60)
-    lake.registry.sync.add_many([leg(1, "a", expiry=later)])
+    activate(lake, leg(1, "a", expiry=later))
     known = {"underlying_price": 600.0, "implied_vol": 0.2, "expiry": later}
-    lake.updates.sync.append([row(1, **known), row(2, implied_vol=None)])
+    write(lake, row(1, **known), row(2, implied_vol=None))
 
     answer = (await client.get("/api/v1/scenarios")).json()
     place = answer["names"].index("-10 %, volatility +10")
@@ -592,7 +602,7 @@ async def test_what_cannot_be_answered_is_a_problem_that_says_what_to_do(
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("POSITION_SYNC_LAKE", f"{tmp_path / 'lake'}")
-    lake.updates.sync.append([row(1)])
+    write(lake, row(1))
 
     for path, status, says in PROBLEMS:
         answer = await client.get(f"/api/v1/{path}")
@@ -605,7 +615,7 @@ async def test_what_cannot_be_answered_is_a_problem_that_says_what_to_do(
 async def test_legs_at_too_many_scenarios_are_refused_before_anything_is_computed(
     client, lake, monkeypatch
 ):
-    lake.updates.sync.append([row(conid) for conid in range(1, 202)])
+    write(lake, *[row(conid) for conid in range(1, 202)])
     monkeypatch.setattr(api, "scenario_rows", Mock(side_effect=AssertionError))
     moves = ",".join(map(str, range(20)))
     days = ",".join(map(str, range(25)))
@@ -619,7 +629,7 @@ async def test_legs_at_too_many_scenarios_are_refused_before_anything_is_compute
 
 
 def test_a_large_computation_waits_for_the_one_before_and_others_do_not(lake, settings):
-    lake.updates.sync.append([row(conid) for conid in range(1, api.MANY_LEGS + 1)])
+    write(lake, *[row(conid) for conid in range(1, api.MANY_LEGS + 1)])
     source = PageFigures(settings)
     answered: list[int] = []
 
@@ -640,8 +650,8 @@ def test_a_large_computation_waits_for_the_one_before_and_others_do_not(lake, se
 @pytest.mark.parametrize(("asked", "waits"), [("", True), ("strategy=condor", False)])
 @pytest.mark.parametrize("name", ["what-if", "payoff", "curve"])
 def test_a_request_of_few_legs_does_not_wait_for_a_large_one(lake, settings, name, asked, waits):
-    lake.registry.sync.add_many([leg(1, "condor")])
-    lake.updates.sync.append([row(conid) for conid in range(1, api.MANY_LEGS + 1)])
+    activate(lake, leg(1, "condor"))
+    write(lake, *[row(conid) for conid in range(1, api.MANY_LEGS + 1)])
     source = PageFigures(settings)
     source.turn = MagicMock()
     assert api.answer(name, QueryParams(asked), "", source, utc_now()).status_code == 200
@@ -659,8 +669,8 @@ async def test_an_unknown_name_or_parameter_is_an_error_for_an_assistant(
     lake, settings, monkeypatch
 ):
     monkeypatch.setenv("POSITION_SYNC_LAKE", settings.lake)
-    lake.registry.sync.add_many([leg(1, "iron-condor-1")])
-    lake.updates.sync.append([row(1)])
+    activate(lake, leg(1, "iron-condor-1"))
+    write(lake, row(1))
     asked = {
         "positions": ({"strategy": "iron-condr-1"}, "The nearest are: iron-condor-1"),
         "why": ({"strategy": "iron-condr-1"}, "The nearest are: iron-condor-1"),
@@ -679,7 +689,7 @@ async def test_a_trade_that_is_thought_of_is_answered_over_http_and_for_an_assis
 ):
     monkeypatch.setenv("POSITION_SYNC_LAKE", settings.lake)
     later = exchange_date(datetime.now(UTC)) + timedelta(days=60)
-    lake.updates.sync.append([row(1, underlying_price=600.0, implied_vol=0.2, expiry=later)])
+    write(lake, row(1, underlying_price=600.0, implied_vol=0.2, expiry=later))
     trade = f"-1 SPY {later:%Y%m%d} P 575 @1.60"
     answer = (await client.get("/api/v1/what-if", params={"trade": trade, "spot": "0,5"})).json()
     assert [row["spot"] for row in answer["rows"]] == [0, 5]
@@ -709,8 +719,8 @@ async def test_a_trade_that_is_thought_of_is_answered_over_http_and_for_an_assis
 
 
 async def test_an_answer_for_an_assistant_is_short_and_says_how_to_ask_on(lake, settings):
-    lake.registry.sync.add_many([leg(conid, f"strategy-{conid}") for conid in range(1, 60)])
-    lake.updates.sync.append([row(conid) for conid in range(1, 60)])
+    activate(lake, *[leg(conid, f"strategy-{conid}") for conid in range(1, 60)])
+    write(lake, *[row(conid) for conid in range(1, 60)])
     async with create_connected_server_and_client_session(assistant_server(settings)) as session:
         greeting = await session.initialize()
         assert greeting.serverInfo.version == metadata.version("position-sync-dagster")
@@ -743,8 +753,8 @@ async def test_an_answer_for_an_assistant_is_short_and_says_how_to_ask_on(lake, 
 
 
 def test_an_assistant_gets_the_same_figures(lake, settings):
-    lake.registry.sync.add_many([leg(1, "a")])
-    lake.updates.sync.append([row(1), row(2, symbol="QQQ")])
+    activate(lake, leg(1, "a"))
+    write(lake, row(1), row(2, symbol="QQQ"))
     page = read_figures(lake, settings, utc_now()).to_dict()
     assert told(settings, "figures")["totals"][0]["today"] == page["totals"][0]["today"] == -14.0
     [position] = told(settings, "positions", strategy="a")["positions"]
