@@ -101,7 +101,7 @@ def _of_trade(deal: Deal) -> dict[str, str]:
 
     at = _time_of(deal)
     price = deal.price * deal.contract.price_magnifier
-    return of_execution | {
+    of_deal = {
         "tradeID": _number_of(deal),
         "dateTime": at,
         "tradeDate": at[:8],
@@ -110,12 +110,14 @@ def _of_trade(deal: Deal) -> dict[str, str]:
         "openCloseIndicator": deal.codes[-1],
         "buySell": "BUY" if deal.quantity > 0 else "SELL",
         "quantity": f"{deal.quantity:g}",
+    }
+    of_money = {
         "tradePrice": f"{price:.4f}",
         "ibCommission": f"{commission:.2f}",
         "ibCommissionCurrency": deal.contract.currency,
         "fifoPnlRealized": f"{deal.realized:.2f}",
-        "levelOfDetail": "EXECUTION",
     }
+    return of_execution | of_deal | of_money | {"levelOfDetail": "EXECUTION"}
 
 
 def _time_of(deal: Deal) -> str:

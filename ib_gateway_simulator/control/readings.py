@@ -31,22 +31,26 @@ class Readings:
         """Return all counts, as `GET /stats` does."""
         gateway = self._gateway
         lines = gateway.market_data.lines
-        return {
-            "book": gateway.book.name,
+        of_lines = {
             "lines_in_use": len(lines),
             "peak_lines": lines.peak,
             "line_limit": lines.limit,
             "lines_by_conid": lines.by_conid(),
             "silent_lines": lines.silent,
-            "steps": gateway.market.steps,
+        }
+        of_accounts = {
             "account_feed": gateway.accounts.updates.feed(),
             "odd_rows": gateway.accounts.rows.odd,
             "pnl_subscriptions": len(gateway.profits),
             "account_pnl_subscriptions": gateway.profits.accounts(),
+        }
+        state = {
+            "steps": gateway.market.steps,
             "connectivity": "up" if gateway.connected else "lost",
             "paused": gateway.paused,
-            **gateway.stats.as_dict(),
         }
+        of_clients = gateway.stats.as_dict()
+        return {"book": gateway.book.name} | of_lines | of_accounts | state | of_clients
 
     def positions(self) -> list[dict[str, Any]]:
         """Return all positions, also those that were closed today."""
@@ -80,8 +84,7 @@ class Readings:
 def as_dict(holding: Holding) -> dict[str, Any]:
     """Return one position for JSON."""
     contract = holding.contract
-    return {
-        "account": holding.account,
+    of_contract = {
         "conid": contract.conid,
         "symbol": contract.symbol,
         "sec_type": contract.sec_type.value,
@@ -91,7 +94,10 @@ def as_dict(holding: Holding) -> dict[str, Any]:
         "right": contract.right or None,
         "multiplier": contract.multiplier,
         "currency": contract.currency,
+    }
+    held = {
         "quantity": holding.quantity,
         "average_cost": holding.average_cost,
         "realized_pnl": holding.realized,
     }
+    return {"account": holding.account} | of_contract | held

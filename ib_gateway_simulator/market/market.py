@@ -227,7 +227,8 @@ class Market:
         bid: float | None = round_to(fair - day.half_spread, tick, up=False)
         ask: float | None = round_to(fair + day.half_spread, tick, up=True)
         if bid is not None and bid <= 0:
-            bid, ask = None, max(ask or 0.0, tick)
+            bid = None
+            ask = max(ask or 0.0, tick)
 
         noise = mix(self._seed, contract.conid, self.steps)
         trade = self._last_trade(contract, walk, fair)

@@ -20,14 +20,12 @@ REPORTS_OF_ORDERS = frozenset({"3", "5", "11", "59", "100", "101"})
 ENDS_OF_ORDER_LISTS = frozenset({"53", "55", "102"})
 
 # Messages of the gateway about market data, contracts and time, and ends of lists.
-_PUBLIC_MESSAGES = frozenset(
-    map(str, (1, 2, 8, 10, 21, 45, 46, 49, 52, 53, 55, 57, 58, 62, 64, 72))
-) | frozenset(map(str, (74, 75, 76, 77, 79, 80, 81, 82, 85, 93, 102)))
+_MESSAGES = "1 2 8 10 21 45 46 49 52 53 55 57 58 62 64 72 74 75 76 77 79 80 81 82 85 93 102"
+_PUBLIC_MESSAGES = frozenset(_MESSAGES.split())
 
 # Requests without a name or an amount.
-_PUBLIC_REQUESTS = frozenset(
-    map(str, (1, 2, 5, 8, 9, 16, 17, 49, 59, 61, 63, 64, 75, 77, 78, 79, 80))
-) | frozenset(map(str, (81, 82, 83, 85, 91, 93, 95, 99)))
+_REQUESTS = "1 2 5 8 9 16 17 49 59 61 63 64 75 77 78 79 80 81 82 83 85 91 93 95 99"
+_PUBLIC_REQUESTS = frozenset(_REQUESTS.split())
 
 # Where a request has its account and its model.
 _REQUEST_PLACES: dict[str, tuple[int, int | None]] = {
