@@ -35,20 +35,29 @@ from tests.year.market import (
 )
 
 # The legs of each kind: right, steps from the price, quantity, weeks later than the nearest legs.
-KINDS: dict[str, tuple[tuple[str, int, int, int], ...]] = {
-    "covered call": (("C", 3, -1, 0),),
-    "put": (("P", -4, -2, 0),),
-    "put spread": (("P", -3, -1, 0), ("P", -6, 1, 0)),
-    "call spread": (("C", 3, -1, 0), ("C", 6, 1, 0)),
-    "iron condor": (("P", -6, 1, 0), ("P", -3, -1, 0), ("C", 3, -1, 0), ("C", 6, 1, 0)),
-    "butterfly": (("C", -2, 1, 0), ("C", 0, -2, 0), ("C", 2, 1, 0)),
-    "strangle": (("P", -2, 1, 0), ("C", 2, 1, 0)),
-    "straddle": (("P", 0, -1, 0), ("C", 0, -1, 0)),
-    "calendar": (("P", 0, -1, 0), ("P", 0, 1, 4)),
-    "double calendar": (("P", -2, -1, 0), ("P", -2, 1, 4), ("C", 2, -1, 0), ("C", 2, 1, 4)),
-    "ratio": (("C", 1, 1, 0), ("C", 4, -2, 0)),
-    "collar": (("P", -3, 1, 0), ("C", 3, -1, 0)),
-}
+LEGS_OF_KINDS = """\
+covered call: C 3 -1 0
+put: P -4 -2 0
+put spread: P -3 -1 0, P -6 1 0
+call spread: C 3 -1 0, C 6 1 0
+iron condor: P -6 1 0, P -3 -1 0, C 3 -1 0, C 6 1 0
+butterfly: C -2 1 0, C 0 -2 0, C 2 1 0
+strangle: P -2 1 0, C 2 1 0
+straddle: P 0 -1 0, C 0 -1 0
+calendar: P 0 -1 0, P 0 1 4
+double calendar: P -2 -1 0, P -2 1 4, C 2 -1 0, C 2 1 4
+ratio: C 1 1 0, C 4 -2 0
+collar: P -3 1 0, C 3 -1 0
+"""
+
+
+def _legs_of(text: str) -> tuple[tuple[str, int, int, int], ...]:
+    legs = [leg.split() for leg in text.split(",")]
+    return tuple((right, int(steps), int(held), int(weeks)) for right, steps, held, weeks in legs)
+
+
+_ROWS = (row.split(": ") for row in LEGS_OF_KINDS.splitlines())
+KINDS = {kind: _legs_of(text) for kind, text in _ROWS}
 
 # In which account a strategy is, on what, and how many of them there are of a hundred.
 _PLACES: tuple[tuple[str, Security, int], ...] = (

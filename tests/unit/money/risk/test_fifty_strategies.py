@@ -38,12 +38,11 @@ class Case:
 
 def legs(text: str) -> tuple[Leg, ...]:
     """Return legs that are written as kind and strike, quantity and cost."""
-    parsed = []
-    for words in map(str.split, text.split(",")):
-        named, quantity, cost = words
-        strike = float(named[1:] or 0)
-        parsed.append((named[0], strike, float(quantity), float(cost)))
-    return tuple(parsed)
+    written = [leg.split() for leg in text.split(",")]
+    return tuple(
+        (named[0], float(named[1:] or 0), float(quantity), float(cost))
+        for named, quantity, cost in written
+    )
 
 
 def turned(sides: tuple[Leg, ...]) -> tuple[Leg, ...]:
