@@ -259,12 +259,9 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
                     remedy="Write attributes beside `settings`; .env.example lists the settings.",
                 )
 
-        overrides = dict(self.settings)
-        for name in attributes:
-            value = getattr(self, name)
-            if value is not None:
-                overrides[name] = value
-
+        values = {name: getattr(self, name) for name in attributes}
+        given = {name: value for name, value in values.items() if value is not None}
+        overrides = {**self.settings, **given}
         for name in PATHS:
             if name in overrides and "://" not in str(overrides[name]):
                 overrides[name] = str(root / str(overrides[name]))

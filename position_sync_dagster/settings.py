@@ -595,12 +595,11 @@ class Settings(BaseSettings):
 
     def _of(self, login: LoginEntry) -> Self:
         """Return these settings with the values that a login sets."""
-        update: dict[str, object] = {}
         entry = login.model_dump(exclude={"name", "accounts", "tags"}, exclude_none=True)
-        for name, value in entry.items():
-            field = name if hasattr(self, name) else f"gateway_{name}"
-            update[field] = value
-
+        update = {
+            name if hasattr(self, name) else f"gateway_{name}": value
+            for name, value in entry.items()
+        }
         settings = self.model_copy(update=update)
         settings._login = login
         settings._whole = self

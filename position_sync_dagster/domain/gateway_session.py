@@ -161,10 +161,10 @@ class GatewaySession:
     @property
     def outages_over(self) -> list[tuple[datetime, datetime, str | None]]:
         """Return the last outages that are over: from, until and why, the oldest first."""
-        outages = []
-        for began, ended, why in json.loads(self.outages or "[]"):
-            outages.append((datetime.fromisoformat(began), datetime.fromisoformat(ended), why))
-        return outages
+        return [
+            (datetime.fromisoformat(began), datetime.fromisoformat(ended), why)
+            for began, ended, why in json.loads(self.outages or "[]")
+        ]
 
     def outages_after(
         self, state: SessionState | None, live_since: datetime | None, now: datetime
@@ -291,11 +291,10 @@ def set_aside_of(reasons: Mapping[Key, str]) -> SetAside | None:
 
 
 def _text_of(set_aside: SetAside) -> str:
-    named = []
-    for row in set_aside["first"]:
-        account = row["account"] or "no account"
-        named.append(f"conid {row['conid']} of {account} ({row['why']})")
-
+    named = [
+        f"conid {row['conid']} of {row['account'] or 'no account'} ({row['why']})"
+        for row in set_aside["first"]
+    ]
     count = set_aside["count"]
     unnamed = count - len(named)
     more = f" and {unnamed} more" if unnamed else ""

@@ -162,18 +162,17 @@ class LoginLines:
 
     def take_due_for_renewal(self, now_s: float) -> list[int]:
         """Return the lines to request again now, a few at once; they count as requested then."""
-        due = []
-        for conid, line in self._lines.items():
-            if line.suspect:
-                session_open = self.session_open(conid)
-                if line.is_due_for_renewal(now_s, session_open=session_open):
-                    due.append(conid)
+        due = [
+            conid
+            for conid, line in self._lines.items()
+            if line.suspect
+            and line.is_due_for_renewal(now_s, session_open=self.session_open(conid))
+        ]
         due.sort(key=lambda conid: self._lines[conid].renew_at_s)
 
         renewed = due[:RENEWALS_AT_ONCE]
         for conid in renewed:
-            line = self._lines[conid]
-            self._lines[conid] = line.renewed(now_s)
+            self._lines[conid] = self._lines[conid].renewed(now_s)
         return renewed
 
     # Denials.

@@ -211,14 +211,18 @@ class TableSpec:
         if they lack a value that they need.
         """
         may_lack_its_key = self.is_copy or "bucket" in self.partition_by
-        fields: list[Field] = []
-        for name, kind in self.columns.items():
-            column = self.described[name]
-            is_checked = name in self.key and not may_lack_its_key
-            nullable = column.nullable or not is_checked
-            comment = {"comment": column.description}
-            fields.append(Field(name, PrimitiveType(kind), nullable=nullable, metadata=comment))
-        return Schema(fields)
+        checked = () if may_lack_its_key else self.key
+        return Schema(
+            [
+                Field(
+                    name,
+                    PrimitiveType(self.columns[name]),
+                    nullable=column.nullable or name not in checked,
+                    metadata={"comment": column.description},
+                )
+                for name, column in self.described.items()
+            ]
+        )
 
     @property
     def configuration(self) -> dict[str, str]:
@@ -648,13 +652,12 @@ def broker_rows(
 ) -> pl.DataFrame:
     """Return the rows of broker positions, with the session that writes them."""
     listed = list(positions)
+    modes = [trading_mode_of(position.account) for position in listed]
     given: dict[str, list[Any]] = {
-        "trading_mode": [trading_mode_of(position.account) for position in listed]
+        **{name: [getattr(row.instrument, name) for row in listed] for name in _INSTRUMENT},
+        **{name: [getattr(row.greeks, name, None) for row in listed] for name in GREEKS_COLUMNS},
+        "trading_mode": modes,
     }
-    for name in _INSTRUMENT:
-        given[name] = [getattr(position.instrument, name) for position in listed]
-    for name in GREEKS_COLUMNS:
-        given[name] = [getattr(position.greeks, name, None) for position in listed]
 
     if session is not None:
         given["session_id"] = [session.session_id] * len(listed)

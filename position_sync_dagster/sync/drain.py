@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 from uuid import uuid4
 
 import polars as pl
@@ -339,14 +340,6 @@ class DrainReport:
 _COUNTS = ("rows", "claimed", "succeeded", "failed", "released")
 
 
-def _with_sums(drained: DrainReport) -> DrainReport:
-    """Return the report of a drain with the sums of its batches, and their longest wait."""
-    batches = drained.batches
-    sums = {name: sum(getattr(batch, name) for batch in batches) for name in _COUNTS}
-    waits_s = [batch.oldest_wait_s for batch in batches if batch.oldest_wait_s is not None]
-    return replace(drained, **sums, oldest_wait_s=max(waits_s, default=None))
-
-
 class QueueWorker:
     """Drains the queue in batches, without using a market data line.
 
@@ -488,14 +481,19 @@ class QueueWorker:
                 await self._release(requests, NOT_COVERED)
 
         reason = unavailable or (NOT_COVERED if any(unreleased) else None)
-        report = DrainReport(
+        sums: dict[str, Any] = {
+            name: sum(getattr(batch, name) for batch in batches) for name in _COUNTS
+        }
+        waits_s = [batch.oldest_wait_s for batch in batches if batch.oldest_wait_s is not None]
+        return DrainReport(
+            **sums,
             batches=tuple(batches),
+            oldest_wait_s=max(waits_s, default=None),
             duration_s=loop.time() - started,
             reason=reason,
             unavailable=unavailable is not None,
             error=failure,
         )
-        return _with_sums(report)
 
     async def _run(self) -> None:
         """Drain once per interval until stopped; an outage of broker or tables is logged once."""

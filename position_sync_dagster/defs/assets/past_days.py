@@ -372,11 +372,7 @@ def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
 
     without = over - last_values.keys()
     missing = without - closing_service(lake, settings).flat_days(without)
-    older: set[date] = set()
-    for day in over:
-        newest_value = last_values.get(day)
-        if newest_value is not None and newest_value < day:
-            older.add(day)
+    older = {day for day in over - without if last_values[day] < day}
 
     numbers: dict[str, dg.RawMetadataValue] = {
         "days": len(over),

@@ -46,21 +46,16 @@ def strategies_state(lake: tables.Lake, settings: Settings) -> Derived:
     """Return how many legs and strategies are active, and which rolled."""
     legs = lake.registry.sync.get_all_active()
     version = str(lake.registry.sync.version)
-    strategies: set[str] = set()
-    conids: set[int] = set()
-    rolled: list[str] = []
-    for leg in legs:
-        strategies.add(leg.strategy_id)
-        conids.add(leg.conid)
-        if leg.rolled_from:
-            name = f"{leg.strategy_id}: {contract_name(leg)} ({leg.conid})"
-            since = f"since {leg.added_at:%Y-%m-%d %H:%M} UTC"
-            rolled.append(f"{name} in the place of {leg.rolled_from} {since}")
-
+    rolled = [
+        f"{leg.strategy_id}: {contract_name(leg)} ({leg.conid}) in the place of {leg.rolled_from} "
+        f"since {leg.added_at:%Y-%m-%d %H:%M} UTC"
+        for leg in legs
+        if leg.rolled_from
+    ]
     metadata = {
         "dagster/row_count": len(legs),
-        "strategies": len(strategies),
-        "conids": len(conids),
+        "strategies": len({leg.strategy_id for leg in legs}),
+        "conids": len({leg.conid for leg in legs}),
         "delta_version": version,
         "strategies_file": str(settings.strategies_file or "none: the table rules"),
     }

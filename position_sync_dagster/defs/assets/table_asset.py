@@ -165,11 +165,10 @@ def table_metadata(
 
     The URI is added when the definitions are loaded, since it depends on the settings.
     """
-    described: list[dg.TableColumn] = []
-    for name, column in spec.described.items():
-        kind = spec.columns[name]
-        described.append(dg.TableColumn(name, kind, description=column.description))
-
+    described = [
+        dg.TableColumn(name, spec.columns[name], description=column.description)
+        for name, column in spec.described.items()
+    ]
     return {
         "dagster/table_name": spec.name,
         columns: dg.MetadataValue.table_schema(dg.TableSchema(described)),
@@ -193,11 +192,8 @@ def column_lineage(
     def deps(column: str) -> list[dg.TableColumnDep]:
         same = column if column in ledger.columns else ""
         sources = made_of.get(column, same)
-        sources_of_column: list[dg.TableColumnDep] = []
-        for source in f"{sources} {every}".split():
-            table, _dot, name = source.rpartition(".")
-            sources_of_column.append(dg.TableColumnDep(table or ledger.name, name))
-        return sources_of_column
+        places = [source.rpartition(".") for source in f"{sources} {every}".split()]
+        return [dg.TableColumnDep(table or ledger.name, name) for table, _dot, name in places]
 
     lineage = {column: deps(column) for column in spec.columns}
     return {"dagster/column_lineage": dg.TableColumnLineage(lineage)}
@@ -235,11 +231,11 @@ def replacement_metadata(result: derived.Replaced) -> "dict[str, dg.RawMetadataV
 
 def plotted(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue]:
     """Return the known numbers as metadata that the UI plots."""
-    metadata: dict[str, dg.MetadataValue] = {}
-    for name, value in numbers.items():
-        if value is not None:
-            metadata[name] = dg.MetadataValue.float(round(float(value), 4))
-    return metadata
+    return {
+        name: dg.MetadataValue.float(round(float(value), 4))
+        for name, value in numbers.items()
+        if value is not None
+    }
 
 
 def seldom(**counts: int) -> dict[str, int]:

@@ -182,17 +182,10 @@ def tables_can_be_read(lake: tables.Lake, _settings: Settings) -> dg.AssetCheckR
     What to do: The checks of a table that cannot be read are unknown, and its values are not
     current. Put back what was moved or deleted; `position-sync doctor` examines each table.
     """
-    problems: list[str] = []
-    causes: list[str] = []
-    for table in lake.all_tables:
-        error = table.damage()
-        if error is not None:
-            problems.append(str(error))
-            causes.append(error.what)
-
-    named = " ".join(causes)
+    errors = list(filter(None, (table.damage() for table in lake.all_tables)))
+    named = " ".join(error.what for error in errors)
     return check.rows_result(
-        pl.DataFrame({"problem": problems}),
+        pl.DataFrame({"problem": list(map(str, errors))}),
         none="Each table can be read.",
         found=f"tables cannot be read: {named}",
         error=True,
