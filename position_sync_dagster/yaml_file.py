@@ -128,7 +128,8 @@ class YamlFile:
             if isinstance(node, SequenceNode) and isinstance(step, int):
                 node = node.value[step]
             elif isinstance(node, MappingNode):
-                key, node = _pair_of(node, step)
+                pairs = [pair for pair in node.value if pair[0].value == step]
+                key, node = pairs[0] if pairs else (node, node)
         return node
 
     def _value(self, node: Node) -> Any:
@@ -201,14 +202,6 @@ class YamlFile:
         cause = cause.rstrip(".")
         remedy = remedy.rstrip(".")
         return self._error(f"{place}: {cause}.", remedy=f"{remedy}.")
-
-
-def _pair_of(node: MappingNode, name: int | str) -> tuple[Node, Node]:
-    """Return the name and the value of a field; the node itself where there is no such field."""
-    for key, value in node.value:
-        if key.value == name:
-            return key, value
-    return node, node
 
 
 def named_place(path: Path, *at: int) -> str:

@@ -134,13 +134,11 @@ class LoginLines:
         held = self.held
         of_others = max(0, in_use - len(held))
         denials = self.denials(now_s)
-
-        wanted = []
-        for conid, demand in self.wanted.items():
-            denial = denials.get(conid)
-            if denial is None or denial.delayed:
-                wanted.append(demand)
-
+        wanted = [
+            demand
+            for conid, demand in self.wanted.items()
+            if conid not in denials or denials[conid].delayed
+        ]
         return allocate_lines(
             wanted,
             held,

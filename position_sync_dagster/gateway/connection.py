@@ -132,14 +132,13 @@ def _readable(listings: Sequence[IBContractDetails], seen_at: datetime) -> Contr
     The gateway answers with one message for each venue; that of a future's algo venue may be the
     first, and counts only if there is no other. Source: see `ALGO_VENUE`.
     """
-    chosen = listings[0]
-    for listing in listings:
-        if listing.contract and not listing.contract.exchange.startswith(codes.ALGO_VENUE):
-            chosen = listing
-            break
-
+    of_exchanges = (
+        listing
+        for listing in listings
+        if listing.contract and not listing.contract.exchange.startswith(codes.ALGO_VENUE)
+    )
     try:
-        return details_of(chosen, seen_at=seen_at)
+        return details_of(next(of_exchanges, listings[0]), seen_at=seen_at)
     except ValueError:
         return None
 

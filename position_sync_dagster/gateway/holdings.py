@@ -397,8 +397,8 @@ class HoldingsBook:
 
     def one_of(self, account: str) -> Key | None:
         """Return the key of one holding of an account, an open one if there is any."""
-        keys = [key for key in self._holdings if key[0] == account]
-        return next((key for key in keys if self._holdings[key].position), next(iter(keys), None))
+        keys = (key for key in self._holdings if key[0] == account)
+        return max(keys, key=lambda key: self._holdings[key].position != 0, default=None)
 
     def of_conid(self, conid: int) -> Iterable[BrokerPosition]:
         """Return the holdings of a conid."""

@@ -286,9 +286,6 @@ class SyncQueue:
             except_accounts: Requests of these accounts are not claimed.
         """
         check(limit=limit, lease_s=lease_s)
-        if limit == 0:
-            return []
-
         token = os.urandom(16).hex()
         owner = storable(owner or f"pid-{os.getpid()}")
 
@@ -418,9 +415,6 @@ class SyncQueue:
 
         No attempt is used up: the worker died, the request is not at fault.
         """
-        if not self.overview().expired:
-            return []
-
         now = self.clock()
 
         def step(snapshot: Snapshot) -> Change[list[str]]:
@@ -454,10 +448,8 @@ class SyncQueue:
         live = self.store.snapshot().live
         rows = live.filter(transitions.has_id(live, ids))
         tokens = self._tokens_of(ids, lease_token)
-        action = Action.HOLD
-        now = self.clock()
         with suppress(errors.LeaseLostError, errors.RequestStateError):
-            return not transitions.check_leases(rows, ids, tokens, action=action, now=now)
+            return not transitions.check_leases(rows, ids, tokens, Action.HOLD, self.clock())
         return False
 
     def attempts(self, limit: int = 50, request_id: str | None = None) -> list[ProcessingAttempt]:

@@ -441,20 +441,11 @@ def with_rolls(
         new = became.get(leg.key)
         if new is None or new.key in named:
             rolled.append(leg)
-        else:
-            rolled.append(_with_words_of(leg, new))
+            continue
+
+        said = {name: getattr(leg, name) for name in ("quantity", "priority", "added_at", "since")}
+        rolled.append(replace(new, **said))
     return rolled
-
-
-def _with_words_of(leg: Leg, new: ActiveContract) -> ActiveContract:
-    """Return what a leg was rolled to, with what the file says of the leg now."""
-    return replace(
-        new,
-        quantity=leg.quantity,
-        priority=leg.priority,
-        added_at=leg.added_at,
-        since=leg.since,
-    )
 
 
 def settled(

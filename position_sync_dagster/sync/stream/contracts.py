@@ -242,8 +242,8 @@ class ContractCache:
         return f"{contract_name(leg)} of strategy {leg.strategy_id} is not streamed: {difference}"
 
     def _keep(self, found: Mapping[int, ContractDetails]) -> None:
-        for conid, details in found.items():
-            self._known[conid] = details
+        self._known.update(found)
+        for conid in found:
             self._not_given.pop(conid, None)
 
         of_legs = {leg.conid for leg in self._legs} & found.keys()

@@ -138,9 +138,8 @@ class StreamLines:
             for conid, options in self._underlyings.items()
         }
         sec_types = self.context.settings.sec_types
-        for demand in demands(book.of_conid, self.contracts.matching, sec_types=sec_types):
-            wanted[demand.conid] = demand
-        self.login.wanted = wanted
+        of_legs = demands(book.of_conid, self.contracts.matching, sec_types=sec_types)
+        self.login.wanted = wanted | {demand.conid: demand for demand in of_legs}
         self._wanted_as_of = as_of
 
     def chosen(self, connection: GatewayConnection) -> frozenset[int]:
