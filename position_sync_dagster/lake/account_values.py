@@ -1,8 +1,7 @@
 """The table `account_values`: what each account was worth, one row per change."""
 
 from collections.abc import Iterable
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import polars as pl
 from deltalake import DeltaTable
@@ -39,15 +38,17 @@ class AccountValuesTable:
     def append(self, summaries: Iterable[AccountSummary]) -> position_updates.AppendResult:
         """Write rows in one commit; a row whose id the table holds is not written again.
 
-        An empty `row_id` is filled in from the content of the row.
+        An empty `row_id` is filled in.
 
         Raises:
             TradingModeError: The table holds data of another trading mode.
             LeaseLostError: A later owner of the gateway has fenced the table.
         """
-        rows = schema.frame_of(schema.ACCOUNT_VALUES, map(_identified, summaries))
-        single = rows.unique("row_id", keep="first", maintain_order=True)
-        dated = single.with_columns(date=pl.col("timestamp").dt.date())
+        listed = list(summaries)
+        ids = [summary.row_id or schema.new_ids(summary.timestamp, 1)[0] for summary in listed]
+        modes = [summary.trading_mode or trading_mode_of(summary.account) for summary in listed]
+        rows = schema.frame_of(schema.ACCOUNT_VALUES, listed, row_id=ids, trading_mode=modes)
+        dated = rows.with_columns(date=pl.col("timestamp").dt.date())
         return position_updates.append_rows(self.table, dated, clock=self._clock)
 
     def latest(self) -> pl.DataFrame:
@@ -108,17 +109,3 @@ def _newest(rows: pl.LazyFrame) -> pl.DataFrame:
     last_added = pl.all().sort_by(ledger_rows.ADDED, "timestamp", "row_id").last()
     newest = of_gateway.group_by("account").agg(last_added)
     return newest.select(list(schema.ACCOUNT_VALUES.columns)).sort("account").collect()
-
-
-def _identified(summary: AccountSummary) -> AccountSummary:
-    at = summary.timestamp.astimezone(UTC)
-    content = (
-        summary.source.value,
-        summary.gateway_id,
-        summary.account,
-        at.isoformat(),
-        *summary.amounts,
-    )
-    row_id = summary.row_id or schema.content_id(summary.timestamp, *content)
-    trading_mode = summary.trading_mode or trading_mode_of(summary.account).value
-    return replace(summary, row_id=row_id, trading_mode=trading_mode)

@@ -42,9 +42,9 @@ async def test_unknown_amounts_are_null_and_come_back_as_none(lake, row, clock):
 
 @pytest.mark.in_store
 async def test_the_same_row_is_written_once(lake, row):
-    assert (lake.account_values.append([row(), row(B)])).rows == 2
-    again = lake.account_values.append([row(), row(B), row(B, net=5.0)])
-    assert again.rows == 1
+    rows = [row(row_id="0001"), row(B, row_id="0002")]
+    assert lake.account_values.append(rows).rows == 2
+    assert lake.account_values.append([*rows, row(B, net=5.0)]).rows == 1
     assert await net_of(lake) == {A: 1000.0, B: 5.0}
 
 
