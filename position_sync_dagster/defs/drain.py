@@ -460,11 +460,9 @@ def _attempts_in(report: drain.DrainReport) -> dict[str, int]:
 def gateway_states(lake: tables.Lake, settings: Settings, now: datetime) -> dict[str, str]:
     """Return the state of each login: that of its session while its lease lasts, else "OFFLINE"."""
     names = [login.gateway_id for login in settings.logins]
-    states = dict.fromkeys(names, "OFFLINE")
-    for name, session in lake.sessions.current_of(names).items():
-        if session.is_alive(now):
-            states[name] = str(session.state)
-    return states
+    sessions = lake.sessions.current_of(names).items()
+    alive = {name: str(session.state) for name, session in sessions if session.is_alive(now)}
+    return dict.fromkeys(names, "OFFLINE") | alive
 
 
 def gateway_state(lake: tables.Lake, states: dict[str, str]) -> Derived:

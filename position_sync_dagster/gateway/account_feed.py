@@ -130,19 +130,17 @@ class AccountFeed:
     @property
     def unknown_accounts(self) -> tuple[UnknownAccount, ...]:
         """Return the accounts whose holdings are unknown, and why."""
-        unknown = []
-        for account in self.states.doubted:
-            held = self.book.open_in(account)
-            unknown.append(
-                UnknownAccount(account=account, reason=UnknownReason.EMPTIED, holdings=held)
-            )
-
+        held_in = self.book.open_in
+        emptied = [
+            UnknownAccount(account=name, reason=UnknownReason.EMPTIED, holdings=held_in(name))
+            for name in self.states.doubted
+        ]
         unmanaged = Counter(row.account for row in self.book.unmanaged.values() if row.position)
-        unknown.extend(
-            UnknownAccount(account=account, reason=UnknownReason.NOT_MANAGED, holdings=held)
-            for account, held in sorted(unmanaged.items())
-        )
-        return tuple(unknown)
+        others = [
+            UnknownAccount(account=name, reason=UnknownReason.NOT_MANAGED, holdings=held)
+            for name, held in sorted(unmanaged.items())
+        ]
+        return (*emptied, *others)
 
     @property
     def problems(self) -> list[str]:

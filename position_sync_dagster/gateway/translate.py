@@ -461,10 +461,7 @@ def _row(
         named["conId"] = int(conid)
         named["strike"] = _sent("strike", named["strike"] or "0")
         contract = Contract(**named)
-        amounts: dict[str, float | None] = {}
-        for name, text in sent.items():
-            amounts[name] = known(_sent(name, text))
-
+        amounts = {name: known(_sent(name, text)) for name, text in sent.items()}
         key = (account, contract.conId)
         return HoldingRow(key, instrument_of(contract), position, amounts)
     except ValueError as error:

@@ -89,19 +89,16 @@ class AccountValuesTable:
 
     def summaries_at(self, moment: datetime) -> list[AccountSummary]:
         """Return the newest row of each account that was made by a moment; see `latest`."""
-
-        def step(files: pl.DataFrame) -> pl.DataFrame:
-            return _newest(ledger_rows.rows_between(self.table, files, moment - LOOK_BACK, moment))
-
-        return schema.records_of(AccountSummary, self.table.read(step))
+        between = ledger_rows.rows_between
+        since = moment - LOOK_BACK
+        rows = self.table.read(lambda files: _newest(between(self.table, files, since, moment)))
+        return schema.records_of(AccountSummary, rows)
 
     def between(self, first: datetime, last: datetime) -> pl.DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""
-
-        def step(files: pl.DataFrame) -> pl.DataFrame:
-            return ledger_rows.rows_between(self.table, files, first, last).collect()
-
-        return self.table.read(step).sort("timestamp", "row_id")
+        between = ledger_rows.rows_between
+        rows = self.table.read(lambda files: between(self.table, files, first, last).collect())
+        return rows.sort("timestamp", "row_id")
 
 
 def _newest(rows: pl.LazyFrame) -> pl.DataFrame:

@@ -212,12 +212,10 @@ class SyncQueue:
         if not checked:
             return []
 
-        now = self.clock()
-
-        def step(snapshot: Snapshot) -> Change[list[str]]:
-            return transitions.insert(snapshot.live, checked, now=now, new_ids=self.new_ids)
-
-        ids = self.store.change(step, {"action": "insert"})
+        insert = partial(transitions.insert, now=self.clock(), new_ids=self.new_ids)
+        ids = self.store.change(
+            lambda snapshot: insert(snapshot.live, checked), {"action": "insert"}
+        )
         logger.debug("inserted %d requests", len(ids))
         return ids
 
@@ -416,11 +414,9 @@ class SyncQueue:
         No attempt is used up: the worker died, the request is not at fault.
         """
         now = self.clock()
-
-        def step(snapshot: Snapshot) -> Change[list[str]]:
-            return transitions.rescue(snapshot.live, now=now)
-
-        return self.store.change(step, {"action": "rescue"})
+        return self.store.change(
+            lambda snapshot: transitions.rescue(snapshot.live, now=now), {"action": "rescue"}
+        )
 
     def retry(self, request_ids: str | Iterable[str]) -> list[str]:
         """Return FAILED requests to PENDING with all their attempts, when a person decides so.

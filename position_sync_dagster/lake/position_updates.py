@@ -238,11 +238,8 @@ def append_rows(
 
     first_row = frame.row(0, named=True)
     batch_id = first_row.get("batch_id", "")
-    commit_info: dict[str, str] = {}
-    for name in ("batch_id", "run_id"):
-        text = first_row.get(name)
-        if text:
-            commit_info[name] = text
+    names = [name for name in ("batch_id", "run_id") if first_row.get(name)]
+    commit_info = {name: str(first_row[name]) for name in names}
 
     fenced = frame.filter(pl.col("fencing_token").is_not_null())
     owners = fenced.select("gateway_id", "fencing_token").unique().rows()
@@ -444,11 +441,9 @@ class SyncUpdates:
         """
         at = pl.col("timestamp") if as_known_now else COMMITTED
         is_wanted = at <= moment.astimezone(UTC)
-
-        def step(files: pl.DataFrame) -> pl.DataFrame:
-            return newest_rows(self.table.scan_files(files).filter(is_wanted))
-
-        return self.table.read(step).sort(HOLDING)
+        scan = self.table.scan_files
+        rows = self.table.read(lambda files: newest_rows(scan(files).filter(is_wanted)))
+        return rows.sort(HOLDING)
 
     def days(self) -> set[date]:
         """Return the UTC days of which there are rows, from the log alone."""
@@ -461,11 +456,9 @@ class SyncUpdates:
         """
         last = moment.astimezone(UTC)
         first = last - timedelta(days=look_back_days)
-
-        def step(files: pl.DataFrame) -> pl.DataFrame:
-            return newest_rows(rows_between(self.table, files, first, last))
-
-        return self.table.read(step).sort(HOLDING)
+        table = self.table
+        rows = table.read(lambda files: newest_rows(rows_between(table, files, first, last)))
+        return rows.sort(HOLDING)
 
     def follow(self, since: str | None = None) -> Follower:
         """Return a reader of what is committed from a place on; see `Follower`.

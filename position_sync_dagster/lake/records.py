@@ -123,7 +123,7 @@ class RecordsTable(Generic[schema.Record]):
             columns: Names of columns, all by default.
         """
         spec = self.table.spec
-        order = self.table.spec.order
+        order = spec.order
         names = [*(columns or spec.columns)]
         chosen = storage.EVERY
         wanted = storage.EVERY if only is None else only
