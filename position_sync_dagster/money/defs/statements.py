@@ -43,6 +43,8 @@ def folder() -> None:
     Written by the job import_statements, which downloads the query of the settings, or by a
     person who puts a file into POSITION_SYNC_FLEX_FOLDER.
 
+    How to read it: an event has the number of statements in the folder.
+
     Errors: a download that fails, and a file that cannot be read or is of a foreign account, are
     left out and named by the check files_are_readable; so is a row. The others are imported.
     """
