@@ -13,6 +13,11 @@ POLL_S = 0.02
 LONGEST_PAUSE_S = 2.0
 
 
+def programs_per_processor() -> float:
+    """Return how many programs have shared a processor in the last minute, at least one."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 class Patience:
     """Measures a wait in seconds of a quiet machine.
 
@@ -23,15 +28,20 @@ class Patience:
         waited_s: How long was waited, as of the newest call of `is_over`.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        slowdown: Callable[[], float] = programs_per_processor,
+    ) -> None:
         self.waited_s = 0.0
-        self._counted_until = time.monotonic()
+        self._clock = clock
+        self._slowdown = slowdown
+        self._counted_until = clock()
 
     def is_over(self, limit_s: float) -> bool:
         """Return whether the wait is longer than a limit."""
-        now = time.monotonic()
-        programs_per_processor = os.getloadavg()[0] / (os.cpu_count() or 1)
-        self.waited_s += (now - self._counted_until) / max(1.0, programs_per_processor)
+        now = self._clock()
+        self.waited_s += (now - self._counted_until) / self._slowdown()
         self._counted_until = now
         return self.waited_s >= limit_s
 
