@@ -61,7 +61,7 @@ class Decision:
     at_stake: float | None = None
 
 
-def _of_strategy(
+def _about_strategy(
     kind: Kind, name: str, currency: str | None, reason: str, step: str, *, is_urgent: bool = True
 ) -> Decision:
     return Decision(
@@ -90,7 +90,7 @@ def decisions(
             reason = f"{sums.short_in_money} short {verb} in the money"
             step = "roll it, close it, or keep it"
             found.append(
-                _of_strategy(
+                _about_strategy(
                     Kind.THREATENED, sums.name, sums.currency, reason, step, is_urgent=False
                 )
             )
@@ -160,20 +160,20 @@ def _of_strategies(strategies: Iterable[Any], expiry: Mapping[str, Any]) -> Iter
     for sums in strategies:
         if sums.differences is not None:
             step = "trade what is missing, or correct the strategy"
-            yield _of_strategy(Kind.BROKEN, sums.name, sums.currency, sums.differences, step)
+            yield _about_strategy(Kind.BROKEN, sums.name, sums.currency, sums.differences, step)
 
     owner_of = itemgetter("strategy_id", "currency")
     for (strategy, currency), legs in grouped(owner_of, expiry["early_assignments"]).items():
         reason = few(map(_why_assigned, legs), MOST_NAMED, "; ")
         step = "close or roll it, or take the delivery"
-        yield _of_strategy(Kind.ASSIGNMENT, strategy, currency, reason, step)
+        yield _about_strategy(Kind.ASSIGNMENT, strategy, currency, reason, step)
 
     expiry_of = itemgetter("strategy_id", "currency", "expires_at")
     for (strategy, currency, at), legs in grouped(expiry_of, expiry["expiries"]).items():
         is_urgent, left, step = _what_expires(legs)
         count = "1 leg" if len(legs) == 1 else f"{len(legs)} legs"
         reason = f"{count} at {at:%a %d %b %H:%M} New York: {left}"
-        yield _of_strategy(Kind.EXPIRY, strategy, currency, reason, step, is_urgent=is_urgent)
+        yield _about_strategy(Kind.EXPIRY, strategy, currency, reason, step, is_urgent=is_urgent)
 
 
 def _why_assigned(leg: Row) -> str:
