@@ -480,19 +480,16 @@ class Router:
         is_stale = has_changed or self.lines.are_due(connection)
         if first or is_stale or self.routes.unqueued:
             await self._reroute(connection)
-        if first:
-            self._log_routes()
-
         states = self.routes.states
+        if first:
+            number = Counter(states.values())
+            queued = sum(number[state] for state in QUEUED)
+            logger.info("%d streamed, %d queued", number[LegState.STREAMED], queued)
+
         if not self.account_refresh.opening:
             await self._publisher.enqueue_changed(states, changed - streamed)
         await self.account_refresh.step(feed, states)
         await self._followed.step(connection, self.routes, may_queue=self.account_refresh.idle)
-
-    def _log_routes(self) -> None:
-        number = Counter(self.routes.states.values())
-        queued = sum(number[state] for state in QUEUED)
-        logger.info("%d streamed, %d queued", number[LegState.STREAMED], queued)
 
     def _is_streamed(self, key: Key) -> bool:
         return self.routes.states.get(key) is LegState.STREAMED or self.pricer.is_due(key)
