@@ -15,7 +15,7 @@ from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.leg import few
 from position_sync_dagster.money.reports.book import Book, is_current
-from position_sync_dagster.money.reports.exposure import Split, lacks
+from position_sync_dagster.money.reports.exposure import Split, figure_of
 from position_sync_dagster.money.strategies.limits import (
     OF_ACCOUNTS,
     SUMS_OF_MONEY,
@@ -152,7 +152,8 @@ def _doubt_of_values(limit: Limit, book: Book, parts: pl.DataFrame) -> str:
 def _sum(limit: Limit, book: Book, parts: pl.DataFrame) -> Reading:
     """Return a sum in the currency of the limit; unknown unless every holding has its part."""
     name = limit.measure.value
-    without = parts.filter(lacks(name) | pl.col(name).is_nan())
+    parts = parts.filter(figure_of(name))
+    without = parts.filter(pl.col(name).is_null() | pl.col(name).is_nan())
     if not without.is_empty():
         return Reading(unknown=f"no {limit.measure} is known of {_named(without)}")
 

@@ -198,6 +198,19 @@ def test_a_limit_in_a_currency_without_a_rate_is_unknown(measure, bound) -> None
     assert known == pytest.approx(in_dollars * 0.8 / 1.25)
 
 
+GREEKLESS: dict[str, object] = dict.fromkeys(("gamma", "theta", "vega"))
+
+
+@pytest.mark.parametrize("measure", ["theta", "vega", "gamma_1pct"])
+def test_greeks_need_no_rate_of_a_currency_in_which_no_option_is_held(measure) -> None:
+    shares = row(3, 100.0, right=None, sec_type="STK", currency="CHF", **GREEKLESS)
+    read_book = book(LEGS, [*ROWS, shares], accounts=(EURO,))
+    of_account = {"strategy_id": None, "account": "DUSIM1"}
+    number = in_usd(measure, read_book, **of_account)[1]
+    assert number is not None
+    assert number == in_usd(measure, book(LEGS, ROWS), **of_account)[1]
+
+
 def test_closed_legs_have_no_sums_and_are_missing() -> None:
     closed = book(LEGS, [row(1, 0.0), row(2, 0.0)])
     assert in_usd("unrealized_pnl", closed)[:2] == (HOLDS, 0.0)
