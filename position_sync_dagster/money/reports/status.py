@@ -19,6 +19,7 @@ from position_sync_dagster.domain import gateway_session
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession, SessionState
+from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.leg import NOT_LOOKED_UP, ActiveContract, Leg, LegState
 from position_sync_dagster.domain.line import QUEUED
 from position_sync_dagster.domain.position_update import Source, TradingMode
@@ -275,21 +276,24 @@ def leg_states(legs: Iterable[Leg], book: Book, settings: Settings) -> list[LegS
 
     ARMED: the broker reports no holding of it, in the leg's account if it names one. A leg with a
     mistyped conid stays ARMED, as does a leg without a conid until its contract is found. STREAMED:
-    the stream wrote the newest row of its contract recently. OVERFLOW: held, and not streamed.
-    CLOSED: it was held, and it is known why it is gone.
+    the stream wrote the newest row of a holding recently. OVERFLOW: held, and not streamed. CLOSED:
+    it was held, and it is known why it is gone.
     """
     opened = book.reported.filter(col.position != 0)
-    streamed = {*written_by(Source.STREAM, book.priced, settings, book.now)["conid"]}
+    by_stream = written_by(Source.STREAM, book.priced, settings, book.now)
+    streamed = set(by_stream.select(KEY).iter_rows())
     accounts_of = dict(opened.group_by("conid").agg("account").iter_rows())
 
     def state(leg: Leg) -> LegState:
         if not isinstance(leg, ActiveContract):
             return LegState.ARMED
 
-        accounts = accounts_of.get(leg.conid, ())
-        if leg.account in accounts or (accounts and leg.account is None):
-            return LegState.STREAMED if leg.conid in streamed else LegState.OVERFLOW
-        return LegState.ARMED if book.closes.end_of(leg) is None else LegState.CLOSED
+        of_conid = accounts_of.get(leg.conid, ())
+        accounts = [account for account in of_conid if leg.account in (None, account)]
+        if not accounts:
+            return LegState.ARMED if book.closes.end_of(leg) is None else LegState.CLOSED
+        is_streamed = any((account, leg.conid) in streamed for account in accounts)
+        return LegState.STREAMED if is_streamed else LegState.OVERFLOW
 
     return [state(leg) for leg in legs]
 

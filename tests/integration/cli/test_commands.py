@@ -156,6 +156,14 @@ def test_a_list_of_legs_shows_the_state_of_each(lake):
     assert [line.split()[1] for line in shown.splitlines() if f" {UNHELD} " in line] == ["ARMED"]
 
 
+def test_a_leg_of_one_account_has_the_state_of_its_holding_there(lake):
+    lake.broker_positions.replace(GATEWAY, [held(SHARED, A), held(SHARED, B)])
+    lake.updates.sync.append([row(SHARED, Source.QUEUE, account=A)])
+    lake.registry.sync.add_many([leg(SHARED, "t", account=A), leg(SHARED, "u", account=B)])
+    states = {row["strategy_id"]: row["state"] for row in json_of("strategies", "list")}
+    assert states == {"t": "OVERFLOW", "u": "STREAMED"}
+
+
 def test_a_leg_of_two_strategies_is_counted_once(lake):
     lake.registry.sync.add_many([leg(STREAMED, "s"), leg(STREAMED, "t"), leg(QUEUED), leg(UNHELD)])
     status = read_status(lake, load_settings(), utc_now())
