@@ -34,7 +34,6 @@ from position_sync_dagster.sync.exchange_days import exchange_days
 # quote of a line that was there.
 OLDEST_QUOTE = timedelta(seconds=Settings.row_interval_s + 10)
 
-
 # A contract, and when it was filled.
 _Moment = tuple[int, datetime | None]
 
