@@ -284,6 +284,9 @@ class SyncQueue:
             except_accounts: Requests of these accounts are not claimed.
         """
         check(limit=limit, lease_s=lease_s)
+        if limit == 0:
+            return []
+
         token = os.urandom(16).hex()
         owner = storable(owner or f"pid-{os.getpid()}")
 
@@ -413,6 +416,9 @@ class SyncQueue:
 
         No attempt is used up: the worker died, the request is not at fault.
         """
+        if not self.overview().expired:
+            return []
+
         now = self.clock()
         return self.store.change(
             lambda snapshot: transitions.rescue(snapshot.live, now=now), {"action": "rescue"}

@@ -199,6 +199,13 @@ def test_a_writer_that_waited_in_vain_does_not_ask_again_soon_and_keeps_no_lock(
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def test_a_worker_that_wants_nothing_keeps_no_writer_waiting(tmp_path, monkeypatch):
+    queue = filled_queue(tmp_path / "q").sync
+    monkeypatch.setattr(fcntl, "flock", lambda *_: pytest.fail("it waits for its turn"))
+    assert queue.claim_batch(limit=0) == []
+    assert queue.rescue() == []
+
+
 def test_without_file_locks_writers_go_on(tmp_path, monkeypatch):
     """As on NFS and some FUSE mounts."""
     filled_queue(tmp_path / "q")
