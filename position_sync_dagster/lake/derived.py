@@ -82,8 +82,12 @@ def derive_whole(
     for _attempt in range(2):
         version = table.version() if table.exists() else 0
         reported, rows = make()
-        with suppress(NewerRowError, CommitContentionError):
+        try:
             return reported, replace(table, rows, run_id=run_id, seen=version)
+        except NewerRowError:
+            continue
+        except CommitContentionError:
+            break
 
     return reported, Replaced(version=table.version(), rows=rows.height, changed=False)
 

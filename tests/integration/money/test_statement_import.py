@@ -99,6 +99,25 @@ def test_a_table_made_of_others_keeps_what_another_process_committed_meanwhile(l
     assert table.rows()["account"].to_list() == ["U1"]
 
 
+def test_a_table_that_others_keep_changing_is_not_waited_for_twice(lake, monkeypatch):
+    table = lake.derived_table(LATEST_POSITIONS)
+    derived.replace(table, LATEST_POSITIONS.empty)
+    looks = []
+
+    def look():
+        looks.append("looked")
+        return looks[-1], LATEST_POSITIONS.empty
+
+    def refuse(*_args, **_options):
+        raise CommitContentionError("Others commit first.", remedy="Wait.")
+
+    monkeypatch.setattr(derived, "replace", refuse)
+    reported, replaced = derive_whole(table, look)
+    assert reported == "looked"
+    assert replaced.changed is False
+    assert looks == ["looked"]
+
+
 def test_movements_that_were_lost_come_back_when_the_folder_is_read_again(books, lake):
     books.state(FRIDAY, of_day(0))
     whole = lake.movements.rows()
