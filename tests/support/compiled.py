@@ -19,7 +19,7 @@ def compile_test(path: Path) -> None:
     """Write the compiled module into the cache from which pytest reads it."""
     source_hash, code = _rewrite_test(path, None)  # type: ignore[arg-type]  # it may be None inside
     cache = get_cache_dir(path)
-    cache.mkdir(exist_ok=True)
+    cache.mkdir(parents=True, exist_ok=True)
     _write_pyc(UNTRACED, code, source_hash, cache / (path.stem + PYC_TAIL))
 
 
