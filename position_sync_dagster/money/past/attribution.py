@@ -612,8 +612,10 @@ class _Holding:
             self._arrive(movement, by)
             return
 
+        after = rounded(total + by)
+        is_turned = total * after < 0  # more was taken than is known to have been held
         text = None
-        if total * rounded(total + by) <= 0 and self._is_lost(movement):
+        if is_turned or (not after and self._is_lost(movement)):
             text = f"what {name_of(movement)} became by a corporate action is not known"
         self._last_owners = dict(self._has)
         self._add_parts(movement, self._divided(by), unclear=text)

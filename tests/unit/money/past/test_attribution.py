@@ -112,3 +112,11 @@ def test_what_is_left_after_a_close_of_unknown_owner_belongs_to_those_that_claim
     held = sum(part.quantity for part in parts if part.owner == "a")
     assert held == -2.0
     assert all(part.unclear for part in parts if not part.opens)
+
+
+def test_what_an_action_brought_that_took_more_than_is_known_to_have_been_held_is_not_known():
+    bought = moved(SHARES, 50.0, 10.0, 2)
+    taken = acted(SHARES, -100.0, 20, type="TC", cash=5000.0)
+    *_bought, part = attributed([bought, taken], [leg(SHARES, "a")], {})
+    assert (part.owner, part.quantity) == ("a", -100.0)
+    assert "became by a corporate action is not known" in (part.unknown or "")
