@@ -42,13 +42,12 @@ def wrong_multiplier(_program: Program, stack: ExitStack) -> None:
 
 def session_too_late(_program: Program, stack: ExitStack) -> None:
     """Book what happens on a day on the session after it."""
-    true = movement_book._session_in
+    true = movement_book._session_of
 
-    def planted(calendar: Any) -> Callable[[date], date]:
-        session_of = true(calendar)
-        return lambda day: session_after(session_of(day))
+    def planted(calendar: str, day: date) -> date:
+        return session_after(true(calendar, day))
 
-    _replace(stack, movement_book, "_session_in", planted)
+    _replace(stack, movement_book, "_session_of", planted)
 
 
 def row_twice(program: Program, _stack: ExitStack) -> None:
