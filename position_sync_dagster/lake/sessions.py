@@ -156,7 +156,7 @@ class GatewaySessions:
         self.table.transact(lambda handle: bind(handle, self.table.path, [mode]))
 
     def mode(self) -> TradingMode | None:
-        """Return the trading mode that the lake is bound to; None before the first connection."""
+        """Return the trading mode that the lake is bound to; None: to none yet."""
         return self.table.snapshot(mode_of)
 
     def annotate(self, session: GatewaySession, detail: str) -> None:

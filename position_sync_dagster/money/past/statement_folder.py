@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -38,7 +39,7 @@ def known_accounts(lake: MoneyLake) -> set[str]:
 class ServedAccounts:
     """Decides of which accounts statements are read: those that the tables know.
 
-    Where the tables know no account yet, the trading mode of the settings decides.
+    Where the tables know no account yet, the trading mode of the settings or the lake decides.
 
     Example:
         served = ServedAccounts(lake, settings)
@@ -50,18 +51,16 @@ class ServedAccounts:
 
     def __call__(self, account: str) -> bool:
         """Return whether the account is served."""
-        mode = self.settings.trading_mode
         if self._known:
             return account in self._known
-        return mode is None or trading_mode_of(account) is mode
+        return self._mode is None or trading_mode_of(account) is self._mode
 
     @property
     def reason(self) -> str:
         """Return why other accounts are not served."""
         if self._known:
             return f"the tables hold {', '.join(sorted(self._known))}"
-        mode = self.settings.trading_mode or TradingMode.LIVE
-        return f"the trading mode is {mode.value}"
+        return f"the trading mode is {self._mode}"
 
     @property
     def name(self) -> str:
@@ -70,6 +69,10 @@ class ServedAccounts:
         tables = (lake.executions, lake.statement_events, lake.movements)
         ids = [table.table.table_id() for table in tables]
         return " ".join((_INDEX_FORMAT, *ids, *sorted(self._known)))
+
+    @cached_property
+    def _mode(self) -> TradingMode | None:
+        return self.settings.trading_mode or self.lake.sessions.mode()
 
     @cached_property
     def _known(self) -> frozenset[str]:
@@ -423,7 +426,11 @@ def import_statements(lake: MoneyLake, settings: Settings, run_id: str | None = 
     """Store what statements say that the lake does not have: of new and of changed files.
 
     Each table gets one commit. The days that a statement covers are stored after what it moved: a
-    day that is covered has nothing else. At last the index says that the files were read.
+    day that is covered has nothing else. At last the index says that the files were read. The lake
+    is bound to the trading mode of the accounts.
+
+    Raises:
+        TradingModeError: The accounts are of another mode than the lake, or of several.
     """
     served = ServedAccounts(lake, settings)
     folder = StatementFolder(settings.flex_folder, served)
@@ -431,6 +438,10 @@ def import_statements(lake: MoneyLake, settings: Settings, run_id: str | None = 
     read = folder.read(statements)
     if not statements:
         return Imported(*read)
+
+    accounts = chain.from_iterable(statement.accounts for statement in statements)
+    for mode in sorted(set(map(trading_mode_of, accounts))):
+        lake.sessions.claim_mode(mode)
 
     executions = [execution for statement in statements for execution in statement.executions]
     events = [event for statement in statements for event in statement.events]

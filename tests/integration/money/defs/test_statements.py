@@ -10,6 +10,8 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from position_sync_dagster.domain.position_update import TradingMode
+from position_sync_dagster.errors import TradingModeError
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.money.defs.statements import imported
@@ -367,6 +369,32 @@ def test_another_lake_and_one_that_was_made_anew_get_the_rows_of_known_files(
     lake = MoneyLake(tmp_path / "lake-1")
     assert import_statements(lake, settings).executions == 1
     assert parsed == ["a.xml"] * 3
+
+
+def of_account(account: str) -> bytes:
+    trades = (trade(f"of {account}", accountId=account),)
+    return statement(trades=trades, account=account)
+
+
+def test_an_import_binds_an_empty_lake_to_the_trading_mode_of_its_accounts(folder, settings, lake):
+    """Afterwards a gateway of another mode is refused, and so are its statements."""
+    (folder / "a.xml").write_bytes(of_account("U1234567"))
+    assert import_statements(lake, settings).executions == 1
+    assert lake.sessions.mode() is TradingMode.LIVE
+
+    (folder / "b.xml").write_bytes(of_account("DU1234567"))
+    done = import_statements(lake, settings)
+    assert done.executions == 0
+    [error] = done.unreadable
+    assert error.what.endswith("of the account DU1234567, and the trading mode is LIVE.")
+
+
+def test_accounts_of_two_trading_modes_are_not_imported_into_one_lake(folder, settings, lake):
+    for account in ("U1234567", "DU1234567"):
+        (folder / f"{account}.xml").write_bytes(of_account(account))
+    with pytest.raises(TradingModeError, match=r"holds LIVE data and was given PAPER"):
+        import_statements(lake, settings)
+    assert lake.movements.rows().is_empty()
 
 
 def test_in_a_folder_that_cannot_be_written_all_is_read_without_an_index(folder, parsed):
