@@ -104,8 +104,8 @@ def test_a_table_of_an_older_release_gets_the_new_columns_and_keeps_its_rows(tmp
     first.sync.mark_success(first.sync.claim_batch(limit=1)[0].request_id)
     newer = newer_queue(note=new(str), seen_at=new(datetime))
     lifecycle = LifecycleTable(Table(tmp_path / "q", newer), clock)
-    lifecycle.initialize()
-    lifecycle.initialize()
+    lifecycle.table.initialize()
+    lifecycle.table.initialize()
     rows = pl.concat([lifecycle.snapshot().live, lifecycle.finished()])
     assert rows.height == 3
     assert rows.get_column("note").is_null().all()
