@@ -267,6 +267,9 @@ CASES["a short put is assigned before its end"] = Case(
 CASES["a covered call is assigned, and the shares go"] = Case(
     [gone(CALL, -1), change(SHARES, 100, 0)], [(ASSIGNED, P, -1), (ASSIGNED, P, 100)]
 )
+CASES["an option whose strike is not known delivers nothing"] = Case(
+    [gone(CALL, -1, strike=None), change(SHARES, 100, 0)], [(UNKNOWN, P, -1), (UNKNOWN, P, 100)]
+)
 CASES["a long call is exercised"] = Case(
     [gone(CALL, 1), change(SHARES, 0, 100)], [(EXERCISED, P, 1)]
 )
