@@ -217,6 +217,15 @@ async def test_a_feed_that_ended_is_partial_and_keeps_its_age_until_it_is_subscr
     assert feed.problems == []
 
 
+async def test_what_the_gateway_says_of_anything_else_ends_no_subscription(following):
+    sim, connection, feed = await following()
+    sim.send_error(2104)  # its market data farm is connected
+    await connection.ib.reqCurrentTimeAsync()
+    assert feed.is_complete
+    await feed.ensure(NOW)
+    assert sim.stats()["requests"]["17"]["reqAccountUpdates"] == 1
+
+
 async def test_values_that_ib_calls_not_ready_confirm_nothing_until_they_are(following, eventually):
     sim, connection, feed = await following(refresh_interval_s=0.05)
     summaries = connection.summaries
