@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
+from deltalake import DeltaTable
 
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.position_update import Source
@@ -85,6 +86,17 @@ def test_a_request_that_an_older_row_answers_shows_it_and_when_the_broker_confir
     text = run("trace", request_id)
     (line,) = [line for line in text.splitlines() if line.startswith(request_id)]
     assert f"{drained['UPDATE']}  {confirmed:%Y-%m-%d %H:%M:%S}" in line
+
+
+def test_a_batch_of_an_older_release_without_the_time_of_its_commit_names_no_event(
+    lake, drained, tmp_path, monkeypatch
+):
+    (tmp_path / "history").mkdir()
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    DeltaTable(lake.updates.table.path).update({"committed_at": "NULL"})
+    answer = json_of("trace", drained["BATCH"])
+    assert [batch["committed_at"] for batch in answer["batches"]] == [None]
+    assert answer["events"] == []
 
 
 @pytest.mark.parametrize("text", ["no-such-id", "x' OR '1'='1", "%", ""])

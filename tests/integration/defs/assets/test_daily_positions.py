@@ -188,6 +188,13 @@ def test_a_range_with_a_day_that_is_not_over_fills_the_others(world, fill, table
     assert skipped(instance) == {"2026-03-11": "it closes at 2026-03-11 20:00 UTC"}
 
 
+def test_a_day_is_over_at_the_moment_of_its_close(world, fill, table):
+    world.row(1, utc("2026-03-11T15:00:00"))
+    at_the_close = daily_asset(PARTITIONS, clock=lambda: utc("2026-03-11T20:00:00"))
+    assert fill("2026-03-11", "2026-03-11", asset=at_the_close).success
+    assert [day for day, *_ in by_day(table)] == ["2026-03-11"]
+
+
 @pytest.mark.parametrize("day", ["2026-11-26", "2026-07-03", "2026-03-07", "2026-03-08"])
 def test_holidays_and_weekends_have_no_partition(day):
     assert day not in PARTITIONS.get_partition_keys()

@@ -1,6 +1,6 @@
 """Latest positions and exposure, derived from the ledger."""
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from operator import itemgetter
 from typing import Any
 
@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from position_sync_dagster.defs.assets.latest_positions import latest_positions
+from position_sync_dagster.defs.assets.latest_positions import latest_positions, listed
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.given_leg import make_leg
@@ -61,6 +61,14 @@ def test_a_holding_that_closed_two_weeks_ago_leaves_the_table_unless_a_leg_names
         assert leg.select("currency", "asset_class").rows() == [("USD", "OPTION")]
         world.row(4, 0)
     assert lake.updates.sync.as_of(world.ago(0))["conid"].to_list() == [1, 2, 3, 4]
+
+
+def test_a_holding_stays_in_the_table_until_two_weeks_after_it_closed_have_passed():
+    now = datetime.now(UTC)
+    two_weeks_ago = now - timedelta(days=14)
+    closed_at = [two_weeks_ago, two_weeks_ago - timedelta(microseconds=1)]
+    rows = pl.DataFrame({"conid": [1, 2], "position": [0.0, 0.0], "timestamp": closed_at})
+    assert listed(rows, [], now)["conid"].to_list() == [1]
 
 
 def test_deriving_again_from_the_same_rows_makes_no_new_version(world):
