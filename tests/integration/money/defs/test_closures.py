@@ -6,6 +6,7 @@ from itertools import count
 from unittest.mock import patch
 
 import pytest
+from deltalake import DeltaTable
 
 from position_sync_dagster.money.as_of import Past
 from position_sync_dagster.money.campaigns.closes_of_strategies import read_closes
@@ -26,6 +27,13 @@ def test_a_close_whose_cause_is_looked_for_fails_no_check_yet(world, lake):
     (check,) = world.derive(closures).checks.values()
     assert check.passed
     assert [closure.cause for closure in lake.closures.current()] == ["UNEXPLAINED"]
+
+
+def test_the_log_of_the_table_names_the_run_of_each_commit(lake):
+    lake.position_changes.add([change(OTHER, 1, 0, AT)])
+    CloseExplainer(lake, run_id="run-1").explain()
+    (commit,) = DeltaTable(lake.closures.table.path).history(1)
+    assert commit["run_id"] == "run-1"
 
 
 def test_before_the_first_change_nothing_is_realised_since_the_first_session(world, lake):
