@@ -276,11 +276,29 @@ def test_a_home_whose_options_have_expired_says_to_start_a_new_one(tmp_path) -> 
         demo.require_living_book(home, date(2026, 3, 9))
 
 
-def test_an_outage_after_each_leg_was_current_takes_nothing_back(monkeypatch, tmp_path) -> None:
-    demo_run = demo.DemoRun(
-        home=Mock(), settings=Settings(lake=str(tmp_path)), is_first=True, since=START, ui_port=0,
-        control_port=0, children=(),
+@pytest.fixture
+def demo_run(tmp_path) -> demo.DemoRun:
+    """A demo whose tables and statements are in a folder of the test; none of its programs runs."""
+    return demo.DemoRun(
+        home=Mock(), settings=Settings(lake=str(tmp_path), flex_folder=tmp_path), is_first=True,
+        since=START, ui_port=0, control_port=0, children=(),
     )  # fmt: skip
+
+
+def test_the_statements_of_the_day_are_written_and_imported(
+    monkeypatch, tmp_path, demo_run
+) -> None:
+    statements = {ACCOUNT: "<one/>", "DUSIM0002": "<other/>"}
+    launched = []
+    monkeypatch.setattr(demo_run, "ask", {"/statements": statements}.get)
+    monkeypatch.setattr(demo, "launch", lambda _ui_port, job, _tags: launched.append(job))
+    demo.state_the_day(demo_run)
+    written = {file.name.split("-")[0]: file.read_text() for file in tmp_path.glob("*-*.xml")}
+    assert written == statements
+    assert launched == ["import_statements"]
+
+
+def test_an_outage_after_each_leg_was_current_takes_nothing_back(monkeypatch, demo_run) -> None:
     held = [{"account": ACCOUNT, "conid": conid, "quantity": 1.0} for conid in (1, 2)]
     monkeypatch.setattr(demo_run, "ask", lambda _path: held)
 
