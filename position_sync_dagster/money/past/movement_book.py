@@ -194,7 +194,7 @@ class MovementBook:
 
         return Terms(
             session_of=partial(_session_of, self.calendar),
-            zone=exchange_days(self.calendar, date.max, date.max).zone,
+            zone=exchange_days(self.calendar, date.max, date.max).zone,  # no day: its zone alone
             details=details,
             multipliers=multipliers,
             magnifiers=magnifiers,
