@@ -28,7 +28,7 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.processes.supervisor import is_serving
 from tests.acceptance.test_starting_again import stream_runs
 from tests.support import demo_program
-from tests.support.command_line import call, json_of, run
+from tests.support.command_line import call, json_of
 from tests.support.demo_program import ACCOUNT, LINES, STREAMED, Demo, command, wait_for
 from tests.support.ports import NO_CERTIFICATES
 from tests.unit.test_house import DOCUMENTS, FENCE, commands
@@ -310,12 +310,15 @@ def test_a_leg_made_active_is_streamed_and_removed_goes_back(demo):
     wait_for("all lines are in use", lambda: demo.lines() == lines)
     arguments = ["--strategy", "tried-out", "--symbol", symbol, "--right", right]
     arguments += ["--strike", strike, "--expiry", expiry, "--home", str(demo.home)]
-    run("strategies", "add", conid, *arguments)
+    added = command("strategies", "add", conid, *arguments, cwd=demo.home.parent)
+    assert added.returncode == 0, added.stderr
     row = seen(demo, int(conid), lambda r: r["source"] == "STREAM")
     assert row["position"] != 0
     assert demo.lines() == lines + 1
 
-    run("strategies", "remove", conid, "--home", str(demo.home))
+    # As a program, as a person does: what it writes is for the owner alone.
+    removed = command("strategies", "remove", conid, "--home", str(demo.home), cwd=demo.home.parent)
+    assert removed.returncode == 0, removed.stderr
     wait_for("the line is free again", lambda: demo.lines() == lines)
     # A fill makes the account feed send its value, which would otherwise come within minutes.
     demo.post("fill", account=ACCOUNT, conid=int(conid), quantity=1)
