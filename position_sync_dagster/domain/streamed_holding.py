@@ -45,7 +45,7 @@ class StreamRules:
     band: float
     heartbeat_s: float
     closed_heartbeat_s: float
-    settle_s: float = 5.0
+    settle_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -282,7 +282,7 @@ class HoldingsBook:
         connectivity: Connectivity,
         *,
         band: float,
-        followed_s: float = 5.0,
+        followed_s: float,
         clock: Clock,
     ) -> None:
         self.snapshot_id = ""

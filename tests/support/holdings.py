@@ -53,4 +53,5 @@ def make_book(
     clock: Clock, *, account: str = "A", connectivity: Connectivity | None = None
 ) -> HoldingsBook:
     """Return an empty book of one account, without a connection."""
-    return HoldingsBook("g", [account], connectivity or Connectivity(), band=0.03, clock=clock)
+    link = connectivity or Connectivity()
+    return HoldingsBook("g", [account], link, band=0.03, followed_s=5.0, clock=clock)

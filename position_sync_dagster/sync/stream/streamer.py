@@ -675,7 +675,14 @@ async def stream(
             offload(lake.updates.table.fence, settings.gateway_id, token),
             offload(lake.account_values.table.fence, settings.gateway_id, token),
         )
-        parts = _parts_of(lake, own)
+        parts = StreamTables(
+            broker_positions=lake.broker_positions,
+            updates=lake.updates,
+            contracts=lake.contracts,
+            account_values=lake.account_values,
+            position_changes=lake.position_changes,
+            ownership=own,
+        )
         if complete is not None:
             parts = complete(parts, lake, settings, own)
         streamer = IBPositionStreamer(lake.registry, lake.queue, settings=settings, tables=parts)
@@ -688,15 +695,3 @@ async def stream(
             rotation.cancel()
 
         return streamer.counts
-
-
-def _parts_of(lake: Lake, own: Ownership) -> StreamTables:
-    """Return the tables of a lake that a stream writes while it owns the login."""
-    return StreamTables(
-        broker_positions=lake.broker_positions,
-        updates=lake.updates,
-        contracts=lake.contracts,
-        account_values=lake.account_values,
-        position_changes=lake.position_changes,
-        ownership=own,
-    )

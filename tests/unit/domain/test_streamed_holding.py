@@ -23,7 +23,11 @@ from tests.support.holdings import make_holding
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 RULES = StreamRules(
-    max_last_age=timedelta(seconds=60), band=0.03, heartbeat_s=60.0, closed_heartbeat_s=3600.0
+    max_last_age=timedelta(seconds=60),
+    band=0.03,
+    heartbeat_s=60.0,
+    closed_heartbeat_s=3600.0,
+    settle_s=5.0,
 )
 KEY = ("A", 7)
 INSTANT_S = 0.001
