@@ -52,6 +52,7 @@ def derive(
     make: Callable[[], tuple[Made, Rows]],
     *,
     run_id: str | None = None,
+    attempts: int = ATTEMPTS,
 ) -> tuple[Made, Replaced]:
     """Replace rows by what `make` reads, and again if another process has changed them meanwhile.
 
@@ -59,18 +60,19 @@ def derive(
 
     Args:
         make: Reads the sources; returns anything for the caller, and the rows.
+        attempts: Maximum number of looks.
 
     Raises:
         CommitContentionError: Other writers committed first each time; nothing was changed.
     """
-    for _attempt in range(ATTEMPTS):
+    for _attempt in range(attempts):
         version = table.version() if table.exists() else 0
         reported, rows = make()
         with suppress(NewerRowError):
             return reported, replace(table, rows, run_id=run_id, seen=version)
 
     raise CommitContentionError(
-        f"{table.spec.name} was changed by another process each of {ATTEMPTS} times.",
+        f"{table.spec.name} was changed by another process each of {attempts} times.",
         remedy="Do it again; nothing was changed.",
     )
 
@@ -79,17 +81,17 @@ def derive_whole(
     table: Table, make: Callable[[], tuple[Made, pl.DataFrame]], *, run_id: str | None = None
 ) -> tuple[Made, Replaced]:
     """Derive a table wholly from others; where other processes do so too, their rows stay."""
-    for _attempt in range(2):
-        version = table.version() if table.exists() else 0
-        reported, rows = make()
-        try:
-            return reported, replace(table, rows, run_id=run_id, seen=version)
-        except NewerRowError:
-            continue
-        except CommitContentionError:
-            break
+    looks: list[tuple[Made, pl.DataFrame]] = []
 
-    return reported, Replaced(version=table.version(), rows=rows.height, changed=False)
+    def look() -> tuple[Made, pl.DataFrame]:
+        looks.append(make())
+        return looks[-1]
+
+    try:
+        return derive(table, look, run_id=run_id, attempts=2)
+    except CommitContentionError:
+        reported, rows = looks[-1]
+        return reported, Replaced(version=table.version(), rows=rows.height, changed=False)
 
 
 def replace(
@@ -137,8 +139,7 @@ def _of_days(table: Table, days: Iterable[date]) -> tuple[str, pl.Expr]:
     """Return the predicate of the rows of these days, and which data files have them."""
     [name] = table.spec.partition_by
     wanted = sorted(days)
-    literals = [f"'{day.isoformat()}'" for day in wanted]
-    listed = ", ".join(literals)
+    listed = ", ".join(f"'{day.isoformat()}'" for day in wanted)
     has_day = pl.col(f"partition.{name}").is_in(wanted)
     return f"{name} IN ({listed})", has_day
 
