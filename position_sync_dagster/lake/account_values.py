@@ -10,6 +10,7 @@ from position_sync_dagster.domain.account_values import AccountSource, AccountSu
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.position_update import trading_mode_of
 from position_sync_dagster.lake import ledger_rows, position_updates, schema
+from position_sync_dagster.lake.ledger_rows import rows_between
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import Table
 
@@ -89,15 +90,14 @@ class AccountValuesTable:
 
     def summaries_at(self, moment: datetime) -> list[AccountSummary]:
         """Return the newest row of each account that was made by a moment; see `latest`."""
-        between = ledger_rows.rows_between
-        since = moment - LOOK_BACK
-        rows = self.table.read(lambda files: _newest(between(self.table, files, since, moment)))
+        rows = self.table.read(
+            lambda files: _newest(rows_between(self.table, files, moment - LOOK_BACK, moment))
+        )
         return schema.records_of(AccountSummary, rows)
 
     def between(self, first: datetime, last: datetime) -> pl.DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""
-        between = ledger_rows.rows_between
-        rows = self.table.read(lambda files: between(self.table, files, first, last).collect())
+        rows = self.table.read(lambda files: rows_between(self.table, files, first, last).collect())
         return rows.sort("timestamp", "row_id")
 
 
