@@ -158,8 +158,9 @@ def stream_legs(
     """
     lake = position_sync.lake
     instance = context.instance
-    name = context.partition_key if context.has_partition_key else None
-    settings = position_sync.settings.for_login(name)
+    settings = position_sync.settings.for_login(
+        context.partition_key if context.has_partition_key else None
+    )
     thread = StreamThread(lake, settings, run_id=context.run_id)
 
     with logged_aside():
@@ -317,8 +318,7 @@ def _terminated_at(instance: dg.DagsterInstance, run_id: str) -> datetime | None
 
 def _run_of(record: dg.RunRecord) -> JobRun:
     run = record.dagster_run
-    is_starting = run.status is Status.STARTING
-    launched = record.update_timestamp if is_starting else record.create_timestamp
+    launched = record.update_timestamp if run.status is Status.STARTING else record.create_timestamp
     return JobRun(
         run_id=run.run_id,
         state=run.status,

@@ -255,8 +255,7 @@ def _at(day: date, clock: str, zone: tzinfo) -> datetime:
         day += timedelta(days=1)
         clock = "0000"
     at = time(int(clock[:2]), int(clock[2:]))
-    local = datetime.combine(day, at, zone)
-    return local.astimezone(UTC)
+    return datetime.combine(day, at, zone).astimezone(UTC)
 
 
 def exchange_date(now: datetime) -> date:

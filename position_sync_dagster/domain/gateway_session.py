@@ -347,5 +347,6 @@ def unusable_holdings_of(session: GatewaySession) -> UnusableHoldings:
         UnknownAccount(**{**stored, "reason": UnknownReason(stored["reason"])})
         for stored in json.loads(session.unknown_accounts or "[]")
     ]
-    set_aside = json.loads(session.set_aside or "null")
-    return UnusableHoldings(unknown_accounts=tuple(accounts), set_aside=set_aside)
+    return UnusableHoldings(
+        unknown_accounts=tuple(accounts), set_aside=json.loads(session.set_aside or "null")
+    )

@@ -179,8 +179,7 @@ def is_repeated(before: BrokerPosition, now: BrokerPosition) -> bool:
 
 def _is_known(holding: BrokerPosition) -> tuple[bool, ...]:
     has_price = holding.market_price is not None
-    has_profit_of_day = holding.daily_pnl is not None
-    return has_price, has_profit_of_day, (holding.unrealized_pnl is not None)
+    return has_price, holding.daily_pnl is not None, (holding.unrealized_pnl is not None)
 
 
 def _other_unit(before: BrokerPosition, now: BrokerPosition) -> bool:

@@ -353,8 +353,7 @@ def revalue(
     value: float | None = None
     pnl: float | None = None
     if price_magnifier is not None:
-        quoted = holding.position * price.value * holding.instrument.multiplier
-        value = quoted / price_magnifier
+        value = holding.position * price.value * holding.instrument.multiplier / price_magnifier
         if holding.average_cost is not None:
             pnl = value - (holding.position * holding.average_cost)
 

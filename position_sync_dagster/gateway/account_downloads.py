@@ -269,8 +269,9 @@ class AccountDownloads:
             return NO_END
         latest_s = subscription.began_s + LONGEST_TIMEOUTS * self._timeout_s
         while not result.done():
-            is_short = subscription.has_spoken or is_impatient
-            patience_s = self._quiet_s if is_short else self._timeout_s
+            patience_s = (
+                self._quiet_s if subscription.has_spoken or is_impatient else self._timeout_s
+            )
             left_s = min(subscription.heard_s + patience_s, latest_s) - time.monotonic()
             if left_s <= 0:
                 return NO_END
@@ -280,8 +281,10 @@ class AccountDownloads:
 
     def _is_uninterrupted(self, subscription: AccountSubscription) -> bool:
         """Return whether the gateway has had IB since a subscription began."""
-        has_ib = self._connectivity.lost is None
-        return has_ib and self._connectivity.interruptions == subscription.interruptions
+        return (
+            self._connectivity.lost is None
+            and self._connectivity.interruptions == subscription.interruptions
+        )
 
     def _complete(self, subscription: AccountSubscription, *, is_late: bool = False) -> None:
         """Record that the download of an account ended whole, and what it confirms."""

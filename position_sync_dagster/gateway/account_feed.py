@@ -343,8 +343,9 @@ class AccountFeed:
         """Return a row that can be used; set another one aside by its account and conid."""
         account = row.key[0]
         if account not in self.accounts:
-            why = "an account of another login" if account else "no account"
-            row = translate.OddRow(row.key, why)
+            row = translate.OddRow(
+                row.key, "an account of another login" if account else "no account"
+            )
         if isinstance(row, translate.HoldingRow):
             if self.odd_rows.pop(row.key, None) is not None:
                 self._rate(account)

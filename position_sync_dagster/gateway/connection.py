@@ -612,8 +612,9 @@ class IBConnectionManager:
     def _slot(self) -> "_Shared":
         slots = self._shared.setdefault(asyncio.get_running_loop(), {})
         chosen = self.settings
-        key = (chosen.gateway_host, chosen.gateway_port, chosen.gateway_client_id)
-        return slots.setdefault(key, _Shared())
+        return slots.setdefault(
+            (chosen.gateway_host, chosen.gateway_port, chosen.gateway_client_id), _Shared()
+        )
 
 
 class _Shared:

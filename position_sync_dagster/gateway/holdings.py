@@ -346,8 +346,7 @@ class HoldingsBook:
         if holding is None or not holding.position:
             return None
         row = self._valued(key, holding, self._clock())
-        of_pnl = row.value_source is ValueOrigin.PNL_SINGLE
-        at = row.received_at if of_pnl else row.value_time
+        at = row.received_at if row.value_source is ValueOrigin.PNL_SINGLE else row.value_time
         if row.market_value is None or at is None:
             return None
         return row.market_value / (row.position * row.instrument.multiplier), at

@@ -218,8 +218,7 @@ def _market_data_exchange(details: ContractDetails) -> str:
     Where that list is not known, options and stocks stream from SMART.
     """
     if not details.valid_exchanges:
-        smart = details.sec_type in {"OPT", "STK", "WAR", "IOPT"}
-        return "SMART" if smart else details.exchange
+        return "SMART" if details.sec_type in {"OPT", "STK", "WAR", "IOPT"} else details.exchange
 
     venues: list[str] = []
     for listed in details.valid_exchanges.split(","):
@@ -462,8 +461,7 @@ def _row(
         named["strike"] = _sent("strike", named["strike"] or "0")
         contract = Contract(**named)
         amounts = {name: known(_sent(name, text)) for name, text in sent.items()}
-        key = (account, contract.conId)
-        return HoldingRow(key, instrument_of(contract), position, amounts)
+        return HoldingRow((account, contract.conId), instrument_of(contract), position, amounts)
     except ValueError as error:
         number = number_of(conid) or 0
         return OddRow((account, int(number)), str(error))

@@ -82,8 +82,7 @@ def _rows_of(breaks: Iterable[Break]) -> pl.DataFrame:
 
 def _resolved(opened: Break, at: datetime) -> Break:
     """Return a break that is gone; one that a person accepted keeps this state."""
-    is_accepted = opened.state is BreakState.ACCEPTED
-    state = opened.state if is_accepted else BreakState.RESOLVED
+    state = opened.state if opened.state is BreakState.ACCEPTED else BreakState.RESOLVED
     return replace(opened, state=state, resolved_at=at)
 
 

@@ -152,8 +152,7 @@ class BrokerPositionsTable:
             owner = None if session is None else (gateway_id, session.fencing_token)
             storage.bind(handle, self.table.path, _modes_of(rows), owner)
             numbered = _numbered(rows, handle)
-            predicate = _rows_of(gateway_id)
-            storage.write(handle, numbered, _commit_info(session), predicate=predicate)
+            storage.write(handle, numbered, _commit_info(session), predicate=_rows_of(gateway_id))
             self._replaced[gateway_id] = self._base(handle, session)
             return handle.version()
 

@@ -24,8 +24,9 @@ class ContractsTable:
 
     def put(self, details: Iterable[ContractDetails]) -> None:
         """Store the details of these contracts in one commit; older ones are replaced."""
-        frame = schema.frame_of(schema.CONTRACTS, details)
-        rows = frame.unique("conid", keep="last", maintain_order=True)
+        rows = schema.frame_of(schema.CONTRACTS, details).unique(
+            "conid", keep="last", maintain_order=True
+        )
         if rows.is_empty():
             return
         conids = ",".join(map(str, rows["conid"]))

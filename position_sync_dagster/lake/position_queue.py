@@ -258,8 +258,9 @@ class SyncQueue:
 
         is_wanted = pl.col("request_id").str.starts_with(prefix)
         requests = pl.concat([live, finished]).filter(is_wanted)
-        single = requests.unique("request_id", keep="first", maintain_order=True)
-        return schema.records_of(QueuedPosition, single)
+        return schema.records_of(
+            QueuedPosition, requests.unique("request_id", keep="first", maintain_order=True)
+        )
 
     def claim_batch(
         self,
@@ -491,8 +492,11 @@ class SyncQueue:
 
         was_inserted_since = pl.col("request_id") >= first
         was_answered_by_then = pl.col("updated_at") <= until.astimezone(UTC)
-        answered = finished.filter(was_inserted_since, was_answered_by_then)
-        return answered.select("update_id", "confirmed_at").drop_nulls()
+        return (
+            finished.filter(was_inserted_since, was_answered_by_then)
+            .select("update_id", "confirmed_at")
+            .drop_nulls()
+        )
 
     def counts(self) -> dict[QueueStatus, int]:
         """Count requests by status; the cost does not grow with the finished requests."""

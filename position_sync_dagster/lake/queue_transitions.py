@@ -46,15 +46,13 @@ def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Exp
     """
     available_at = pl.col("available_at")
     has_waited = available_at.is_null() | (available_at <= schema.moment(now))
-    is_pending = pl.col("status") == PENDING
-    return is_pending & has_waited & is_of_others(except_accounts)
+    return (pl.col("status") == PENDING) & has_waited & is_of_others(except_accounts)
 
 
 def lease_has_expired(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:
     """Return which requests are PROCESSING under a lease that has expired; see `is_claimable`."""
     has_expired = pl.col("lease_expires_at") <= schema.moment(now)
-    is_processing = pl.col("status") == PROCESSING
-    return is_processing & has_expired & is_of_others(except_accounts)
+    return (pl.col("status") == PROCESSING) & has_expired & is_of_others(except_accounts)
 
 
 def is_of_others(accounts: Collection[str]) -> pl.Expr:

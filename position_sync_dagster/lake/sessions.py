@@ -199,8 +199,9 @@ class GatewaySessions:
         """
         live = self._lifecycle.snapshot().live
         chosen = pl.concat([live, self._lifecycle.finished()]).filter(only)
-        newest_first = chosen.sort("started_at", "fencing_token", descending=True)
-        distinct = newest_first.unique("session_id", keep="first", maintain_order=True)
+        distinct = chosen.sort("started_at", "fencing_token", descending=True).unique(
+            "session_id", keep="first", maintain_order=True
+        )
         return schema.records_of(GatewaySession, distinct[:limit])
 
     def _change_own(

@@ -433,8 +433,7 @@ def with_rolls(
             for conid in leg.replaced:
                 became[leg.strategy_id, leg.account, conid] = leg
 
-    rolled_away = [leg for leg in ended if leg.key in became]
-    listed = with_known_contracts(legs, rolled_away)
+    listed = with_known_contracts(legs, [leg for leg in ended if leg.key in became])
     named = {leg.key for leg in listed}
     rolled: list[Leg] = []
     for leg in listed:

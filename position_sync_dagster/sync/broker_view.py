@@ -209,8 +209,9 @@ class LakeValues:
             )
 
         accounts = frozenset(chain.from_iterable(unavailable.values()))
-        coverage = Coverage(complete=all(complete), covered=covered, unavailable=accounts)
-        return pl.concat(current), coverage
+        return pl.concat(current), Coverage(
+            complete=all(complete), covered=covered, unavailable=accounts
+        )
 
     async def close(self) -> None:
         """Do nothing: the tables are shared with others."""

@@ -49,8 +49,7 @@ def newest_values(rows: pl.DataFrame, holdings: pl.DataFrame) -> pl.DataFrame:
     joined = rows.join(published, on=KEY, how="left", maintain_order="left")
 
     is_queued = pl.col("source") == Source.QUEUE.value
-    is_same_quantity = pl.col("position") == pl.col("_position")
-    is_same = is_queued & is_same_quantity
+    is_same = is_queued & (pl.col("position") == pl.col("_position"))
     is_pnl = pl.col("_value_source") == ValueOrigin.PNL_SINGLE.value
     is_later = pl.col("_received_at") > pl.col("timestamp")
     is_newer = is_same & is_pnl & is_later
@@ -178,8 +177,7 @@ def with_priced(
 
     # When the broker calculated its value; a portfolio row without a time may be that old.
     is_portfolio = pl.col("_value_source") == ValueOrigin.PORTFOLIO.value
-    at_latest = pl.col("_received_at") - valuation.BROKER_CADENCE
-    of_row = pl.coalesce("_value_time", at_latest)
+    of_row = pl.coalesce("_value_time", pl.col("_received_at") - valuation.BROKER_CADENCE)
     calculated = pl.when(is_portfolio).then(of_row).otherwise("_received_at")
 
     is_of_broker = pl.col("_value_source").is_in(_OF_BROKER)
@@ -190,8 +188,7 @@ def with_priced(
 
     by_value = pl.when(is_confirmed).then(calculated)
     by_account = pl.when(is_confirmed & is_portfolio).then("_confirmed_at")
-    newest = pl.max_horizontal(arrived, by_value, by_account)
-    of_line = _unless_ahead(newest, now)
+    of_line = _unless_ahead(pl.max_horizontal(arrived, by_value, by_account), now)
     is_tick = pl.col("value_source") == ValueOrigin.TICK.value
     priced = pl.when(is_tick).then(of_line).otherwise(CONFIRMED)
     joined = _with_reported(rows, holdings, now).with_columns(priced.alias(PRICED))

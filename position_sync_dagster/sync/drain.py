@@ -169,8 +169,7 @@ def _after_own_row(
             row=replace(own_row, update_id=schema.content_id(now, request.request_id, *key))
         )
     # A later row of the holding does not show when the value of the own row was true.
-    is_own = newest_row.update_id == own_row.update_id
-    return _Decision(answer=newest_row if is_own else None)
+    return _Decision(answer=newest_row if newest_row.update_id == own_row.update_id else None)
 
 
 def _date_answers(

@@ -214,8 +214,7 @@ def exchange_partitions(
     day can be recorded: the windows between two days, and those of holidays, are left out.
     """
     end = days.settled_at
-    minute_before = datetime.combine(first, end) - timedelta(minutes=1)
-    begin = minute_before.time()
+    begin = (datetime.combine(first, end) - timedelta(minutes=1)).time()
     hours = sorted({begin.hour, end.hour})
     minutes = sorted({begin.minute, end.minute})
 

@@ -190,8 +190,7 @@ def column_lineage(
     ledger = schema.POSITION_UPDATES
 
     def deps(column: str) -> list[dg.TableColumnDep]:
-        same = column if column in ledger.columns else ""
-        sources = made_of.get(column, same)
+        sources = made_of.get(column, column if column in ledger.columns else "")
         places = [source.rpartition(".") for source in f"{sources} {every}".split()]
         return [dg.TableColumnDep(table or ledger.name, name) for table, _dot, name in places]
 
@@ -213,8 +212,7 @@ def table_of(rows: Iterable[Mapping[str, Cell]]) -> dg.TableMetadataValue:
     The types of the columns are those of the first row.
     """
     records = [dg.TableRecord(row) for row in rows]
-    without_columns = None if records else dg.TableSchema([])
-    return dg.MetadataValue.table(records, without_columns)
+    return dg.MetadataValue.table(records, None if records else dg.TableSchema([]))
 
 
 def replacement_metadata(result: derived.Replaced) -> "dict[str, dg.RawMetadataValue]":

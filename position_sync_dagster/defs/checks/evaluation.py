@@ -90,8 +90,7 @@ def table_check(
         shown = description or inspect.getdoc(evaluate) or ""
         _before, _what_to_do, last_lines = shown.partition(ADVICE)
         advice = " ".join(last_lines.split())
-        of_all = _of_each_login(evaluate) if each_login else evaluate
-        evaluation = _guarded(of_all, called, advice)
+        evaluation = _guarded(_of_each_login(evaluate) if each_login else evaluate, called, advice)
 
         @dg.asset_check(name=called, asset=asset, description=shown, config_schema={})
         @dagster_failures()
@@ -138,8 +137,9 @@ def _guarded(evaluate: Evaluate, called: str, advice: str) -> Evaluate:
         says_more = {UNKNOWN, WHAT_TO_DO} & result.metadata.keys()
         if result.passed or not advice or says_more:
             return result
-        metadata = {**result.metadata, WHAT_TO_DO: dg.MetadataValue.text(advice)}
-        return result._replace(metadata=metadata)
+        return result._replace(
+            metadata={**result.metadata, WHAT_TO_DO: dg.MetadataValue.text(advice)}
+        )
 
     return evaluation
 
@@ -389,5 +389,4 @@ def _outcome(evaluated: dg.AssetCheckResult | dg.AssetCheckEvaluation) -> object
     if evaluated.passed:
         return True
     is_unknown = UNKNOWN in evaluated.metadata
-    is_unevaluated = UNEVALUATED in evaluated.metadata
-    return evaluated.severity, is_unknown, is_unevaluated
+    return evaluated.severity, is_unknown, UNEVALUATED in evaluated.metadata

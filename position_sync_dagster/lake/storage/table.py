@@ -798,8 +798,7 @@ def _runs_of_small_files(table: Table, files: pl.DataFrame, small_bytes: int) ->
     in_order = files.filter(has_span).sort(*keys, first, last)
 
     is_small = pl.col("size_bytes") < small_bytes
-    large_before = (~is_small).cum_sum()
-    small = in_order.with_columns(large_before=large_before).filter(is_small)
+    small = in_order.with_columns(large_before=(~is_small).cum_sum()).filter(is_small)
 
     size = pl.col("size_bytes").cum_sum().over(*keys, "large_before")
     merges = small.with_columns(merge=(size - 1) // (MAX_SMALL * small_bytes))

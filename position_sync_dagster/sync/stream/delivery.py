@@ -174,8 +174,7 @@ class HandlerDelivery:
             self._outage = kind
             trace = None if isinstance(error, errors.PositionSyncError) else error
             name = type(self.handler).__name__
-            text = str(error) or kind
-            logger.error("%s failed: %s", name, text, exc_info=trace)
+            logger.error("%s failed: %s", name, str(error) or kind, exc_info=trace)
 
 
 # Minimum seconds between two commits of the amounts of accounts: one costs as much as a commit of

@@ -137,8 +137,9 @@ class StreamLines:
             conid: Demand(conid=conid, options=options)
             for conid, options in self._underlyings.items()
         }
-        sec_types = self.context.settings.sec_types
-        of_legs = demands(book.of_conid, self.contracts.matching, sec_types=sec_types)
+        of_legs = demands(
+            book.of_conid, self.contracts.matching, sec_types=self.context.settings.sec_types
+        )
         self.login.wanted = wanted | {demand.conid: demand for demand in of_legs}
         self._wanted_as_of = as_of
 
@@ -236,8 +237,9 @@ class StreamLines:
             self.login.limit = self.login.limit.refused(self._requests.in_use, now_s)
             return
 
-        is_permission = refusal.code in codes.NOT_PERMITTED
-        may_be_delayed = self.context.settings.delayed_fallback and is_permission
+        may_be_delayed = (
+            self.context.settings.delayed_fallback and refusal.code in codes.NOT_PERMITTED
+        )
         was_delayed = refusal.market_data_type in codes.DELAYED_TYPES
         is_leg = not self.login.is_underlying(conid)
         denial = Denial(

@@ -249,8 +249,9 @@ class FollowedHoldings:
         ended = self.context.monotonic()
         many = len(self._legs) + len(self._monitored) > MANY
         settings = self.context.settings
-        usual_s = settings.publish_many_s if many else settings.publish_s
-        pause_s = max(usual_s, settings.flush_interval_s)
+        pause_s = max(
+            settings.publish_many_s if many else settings.publish_s, settings.flush_interval_s
+        )
         self._publish_at = max(now + pause_s, ended + rest_s(ended - now))
 
     def _choose(
