@@ -202,7 +202,10 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
 
     @property
     def _prefix(self) -> list[str]:
-        return self.key_prefix.split("/") if self.key_prefix else []
+        if not self.key_prefix:
+            return []
+
+        return self.key_prefix.split("/")
 
     def _completed(
         self, spec: dg.AssetSpec, settings: Settings, defined: Set[dg.AssetKey]

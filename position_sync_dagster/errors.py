@@ -52,7 +52,10 @@ def shown(value: object) -> str:
         text = repr(value)
     except ValueError:  # Python writes no integer of more than 4,300 digits
         return "a number of thousands of digits"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text):,} characters)"
+    if len(text) <= _SHOWN:
+        return text
+
+    return f"{text[:_SHOWN]}… ({len(text):,} characters)"
 
 
 # The number of characters of a value that an error shows.

@@ -548,18 +548,27 @@ class Settings(BaseSettings):
     @property
     def accounts(self) -> tuple[str, ...] | None:
         """The accounts that the login serves, as the gateways file says; None without a file."""
-        return self._login.accounts if self._login is not None else None
+        if self._login is None:
+            return None
+
+        return self._login.accounts
 
     @property
     def run_tags(self) -> dict[str, str]:
         """The tags that the runs of the login's stream carry; only a gateways file names any."""
-        return self._login.tags if self._login is not None else {}
+        if self._login is None:
+            return {}
+
+        return self._login.tags
 
     @property
     def most_underlyings(self) -> int:
         """The number of underlyings that may have a line for the greeks of their options."""
         share = most_underlyings(self.max_lines - self.reserved_lines)
-        return share if self.underlying_lines is None else min(share, self.underlying_lines)
+        if self.underlying_lines is None:
+            return share
+
+        return min(share, self.underlying_lines)
 
     @property
     def logins(self) -> tuple[Self, ...]:

@@ -92,7 +92,10 @@ TICK_S = 2
 def cached_instance(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
     """Return the instance of a tick, opened at the first tick."""
     ref = context.instance_ref
-    return context.instance if ref is None else _opened(dg.serialize_value(ref))
+    if ref is None:
+        return context.instance
+
+    return _opened(dg.serialize_value(ref))
 
 
 @lru_cache(maxsize=1)

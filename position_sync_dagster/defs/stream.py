@@ -313,7 +313,10 @@ TERMINATION = {dg.DagsterEventType.RUN_CANCELING, dg.DagsterEventType.RUN_CANCEL
 
 def _terminated_at(instance: dg.DagsterInstance, run_id: str) -> datetime | None:
     events = instance.get_records_for_run(run_id, of_type=TERMINATION, limit=1).records
-    return utc(events[0].timestamp) if events else None
+    if not events:
+        return None
+
+    return utc(events[0].timestamp)
 
 
 def _run_of(record: dg.RunRecord) -> JobRun:
@@ -330,7 +333,10 @@ def _run_of(record: dg.RunRecord) -> JobRun:
 
 def utc(timestamp: float | None) -> datetime | None:
     """Convert a timestamp of Dagster's storage to UTC; None stays None."""
-    return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
+    if timestamp is None:
+        return None
+
+    return datetime.fromtimestamp(timestamp, UTC)
 
 
 # Maximum time from the start of a run to its lease. It takes 3 to 10 s, and over 30 s where other

@@ -103,4 +103,7 @@ def is_recent(at: datetime | None, span: timedelta, now: datetime) -> bool:
 
 def seconds_since(at: datetime | None, now: datetime) -> float | None:
     """Return the seconds since a time, at least 0; None if it is unknown."""
-    return None if at is None else max((now - at).total_seconds(), 0.0)
+    if at is None:
+        return None
+
+    return max((now - at).total_seconds(), 0.0)

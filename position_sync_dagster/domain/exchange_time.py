@@ -127,7 +127,10 @@ def read_time(text: str) -> datetime:
         zone = zone_of(zone_name)
         if zone is None:
             raise UnknownZoneError(f"the time zone {zone_name!r} is not known")
-    return at.astimezone() if zone is None else at.replace(tzinfo=zone)
+    if zone is None:
+        return at.astimezone()
+
+    return at.replace(tzinfo=zone)
 
 
 _SESSION = re.compile(r"(\d{8}):(\d{4})-(\d{8}):(\d{4})")
@@ -183,7 +186,10 @@ class TradingHours:
         for opens, closes in self.sessions:
             if opens <= now < closes:
                 return True
-        return False if self.begins <= now < self.ends else None
+        if self.begins <= now < self.ends:
+            return False
+
+        return None
 
 
 @lru_cache(maxsize=4096)

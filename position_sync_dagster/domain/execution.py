@@ -94,4 +94,7 @@ class Execution:
     @property
     def change(self) -> float:
         """Return by how much it changed the position, with a sign."""
-        return self.quantity if self.side is Side.BUY else -self.quantity
+        if self.side is Side.BUY:
+            return self.quantity
+
+        return -self.quantity

@@ -201,7 +201,10 @@ class GatewaySession:
         """Return the last time at which an owner saw the gateway; `now` while it is LIVE."""
         if self.state is not SessionState.LIVE:
             return min(now, self.state_since)
-        return now if self.is_alive(now) else min(now, self.heartbeat_at)
+        if self.is_alive(now):
+            return now
+
+        return min(now, self.heartbeat_at)
 
     def as_followed(self, now: datetime) -> "GatewaySession":
         """Return the session as stored when its successor starts: LOST if it has not ended."""
@@ -226,7 +229,10 @@ class GatewaySession:
         if state is SessionState.LIVE and live_since is not None:
             return max(live_since, self.state_since)
         changed = state not in (None, self.state)
-        return now if changed and SessionState.LIVE in (state, self.state) else self.state_since
+        if changed and SessionState.LIVE in (state, self.state):
+            return now
+
+        return self.state_since
 
 
 class UnknownReason(StrEnum):
@@ -318,7 +324,10 @@ class UnusableHoldings:
     def texts(self) -> list[str]:
         """The facts in words."""
         texts = [unknown.text for unknown in self.unknown_accounts]
-        return texts if self.set_aside is None else [*texts, _text_of(self.set_aside)]
+        if self.set_aside is None:
+            return texts
+
+        return [*texts, _text_of(self.set_aside)]
 
     def as_columns(self) -> dict[str, str | None]:
         """Return the columns of a session that store them; see `GatewaySession`."""

@@ -386,4 +386,7 @@ class Line:
     def denied(self, now_s: float) -> Denial | None:
         """Return the refusal of live data that still counts, if any."""
         denial = self.denial
-        return denial if denial is not None and now_s < denial.until_s else None
+        if denial is not None and now_s < denial.until_s:
+            return denial
+
+        return None

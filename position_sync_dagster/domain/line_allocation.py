@@ -186,7 +186,10 @@ class LineLimit:
     @property
     def lines(self) -> int:
         """The number of lines, the reserve included."""
-        return self.configured if self.given is None else self.given
+        if self.given is None:
+            return self.configured
+
+        return self.given
 
     def refused(self, in_use: int, now: float) -> "LineLimit":
         """Return the limit after code 101: the gateway gives no more than are in use.

@@ -63,7 +63,10 @@ class LoginLines:
     def line(self, conid: int) -> Line:
         """Return the line of a contract, an idle one where it has none."""
         line = self._lines.get(conid)
-        return Line(silence_s=self.silence_s) if line is None else line
+        if line is not None:
+            return line
+
+        return Line(silence_s=self.silence_s)
 
     @property
     def held(self) -> dict[int, float]:

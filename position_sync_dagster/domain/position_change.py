@@ -84,7 +84,10 @@ class PositionChange(ChangedHolding):
         """Return the part of `before` that is gone, with its sign; 0 if nothing was closed."""
         if self.before * self.after < 0:
             return self.before
-        return self.before - self.after if abs(self.after) < abs(self.before) else 0.0
+        if abs(self.after) < abs(self.before):
+            return self.before - self.after
+
+        return 0.0
 
     @property
     def is_option(self) -> bool:

@@ -66,7 +66,10 @@ def trading_mode_of(account: str) -> TradingMode:
     """
     if account.startswith("DUSIM"):
         return TradingMode.SIMULATED
-    return TradingMode.PAPER if account.startswith("D") else TradingMode.LIVE
+    if account.startswith("D"):
+        return TradingMode.PAPER
+
+    return TradingMode.LIVE
 
 
 @dataclass(frozen=True, slots=True)

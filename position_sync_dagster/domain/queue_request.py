@@ -165,7 +165,10 @@ MOST_EARLIER = 20
 
 
 def _moment(written: str | None) -> datetime | None:
-    return None if written is None else datetime.fromisoformat(written)
+    if written is None:
+        return None
+
+    return datetime.fromisoformat(written)
 
 
 def _written(moment: datetime | None) -> str | None:

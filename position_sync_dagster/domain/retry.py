@@ -35,7 +35,10 @@ class Backoff:
         if failures <= 0:
             return 0.0
         delay_s = min(self.longest_s, self.first_s * 2.0 ** min(failures - 1, 64))
-        return delay_s if random is None else delay_s * random.uniform(*self.jitter)
+        if random is None:
+            return delay_s
+
+        return delay_s * random.uniform(*self.jitter)
 
 
 # Pause after a commit, as a multiple of its duration, and its maximum: a writer commits for at

@@ -340,7 +340,10 @@ def _priced_time(update: PositionUpdate, quote: Quote | None) -> datetime | None
         return None
     if update.price_kind is PriceKind.MARK:
         return quote.mark_time
-    return quote.greeks_time if update.price_kind is PriceKind.MODEL else quote.quote_time
+    if update.price_kind is PriceKind.MODEL:
+        return quote.greeks_time
+
+    return quote.quote_time
 
 
 def allowed_difference(own: float, quote: Quote, *, unit: float, band: float) -> float:

@@ -439,7 +439,10 @@ def _value_time(price: Price, quote: Quote) -> datetime | None:
     """
     if quote.is_live:
         return price.at
-    return quote.last_time if price.kind is PriceKind.LAST else None
+    if price.kind is not PriceKind.LAST:
+        return None
+
+    return quote.last_time
 
 
 def _row(

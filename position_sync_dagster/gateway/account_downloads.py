@@ -50,7 +50,10 @@ def moment_of(text: str, *, now: datetime, zone: tzinfo) -> datetime | None:
         return None
     if local > now + AHEAD:
         local -= timedelta(days=1)
-    return min(local, now).astimezone(now.tzinfo) if now - local <= OLDEST else None
+    if now - local <= OLDEST:
+        return min(local, now).astimezone(now.tzinfo)
+
+    return None
 
 
 def zone_of(text: str, *, now: datetime) -> tzinfo | None:

@@ -518,7 +518,10 @@ class HoldingsBook:
             return holding
         if not profit.counts(holding):
             daily = profit.daily(holding.market_value)
-            return holding if daily is None else replace(holding, daily_pnl=daily)
+            if daily is None:
+                return holding
+
+            return replace(holding, daily_pnl=daily)
         sent = profit.sent
         magnifier = self.magnifier(key[1])
         realized = known(sent.realized)

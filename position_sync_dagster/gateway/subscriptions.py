@@ -50,7 +50,10 @@ class Subscription:
     def target(self) -> tuple[str | int, ...]:
         """What is requested: account, model code (none), and conid of a holding."""
         account, conid = self.key
-        return (account, "", conid) if conid else (account, "")
+        if conid:
+            return (account, "", conid)
+
+        return (account, "")
 
 
 Kind = TypeVar("Kind", bound=Subscription)

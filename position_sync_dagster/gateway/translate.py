@@ -45,7 +45,10 @@ def known(value: float | None) -> float | None:
     >>> known(UNSET), known(float("nan")), known(0.0)
     (None, None, 0.0)
     """
-    return float(value) if value is not None and -UNSET < value < UNSET else None
+    if value is not None and -UNSET < value < UNSET:
+        return float(value)
+
+    return None
 
 
 def number_of(text: str) -> float | None:
@@ -218,7 +221,10 @@ def _market_data_exchange(details: ContractDetails) -> str:
     Where that list is not known, options and stocks stream from SMART.
     """
     if not details.valid_exchanges:
-        return "SMART" if details.sec_type in {"OPT", "STK", "WAR", "IOPT"} else details.exchange
+        if details.sec_type in {"OPT", "STK", "WAR", "IOPT"}:
+            return "SMART"
+
+        return details.exchange
 
     venues: list[str] = []
     for listed in details.valid_exchanges.split(","):

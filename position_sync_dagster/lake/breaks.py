@@ -129,7 +129,10 @@ class ReconciliationBreaks:
                 differences[break_key(difference)] = (gateway_id, difference)
 
         def was_compared(opened: Break) -> bool:
-            return opened.gateway_id in found if compared is None else compared(opened)
+            if compared is None:
+                return opened.gateway_id in found
+
+            return compared(opened)
 
         def step(snapshot: Snapshot) -> Change[None]:
             unmatched = dict(differences)

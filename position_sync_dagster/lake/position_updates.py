@@ -125,7 +125,10 @@ def _count(value: Any) -> int:
 def _moment(value: Any) -> datetime:
     if not isinstance(value, datetime):
         raise TypeError
-    return value if value.tzinfo is not None else value.astimezone(UTC)
+    if value.tzinfo is not None:
+        return value
+
+    return value.astimezone(UTC)
 
 
 # How a value of each kind is read, and what it has to be.

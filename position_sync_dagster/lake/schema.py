@@ -603,7 +603,10 @@ def moments(times: Iterable[datetime | None], name: str = "") -> pl.Series:
 
 
 def _ticks(at: datetime | None) -> int | None:
-    return None if at is None else (at - _EPOCH) // _MICROSECOND
+    if at is None:
+        return None
+
+    return (at - _EPOCH) // _MICROSECOND
 
 
 def new_request_rows(

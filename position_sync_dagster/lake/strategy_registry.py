@@ -300,7 +300,10 @@ def memberships_of(legs: Iterable[Leg], before: Legs) -> dict[LegKey, Leg]:
 
     def membership(leg: Leg) -> Leg:
         present = before.get(leg.key)
-        return present if present is not None and is_unchanged(present, leg) else leg
+        if present is not None and is_unchanged(present, leg):
+            return present
+
+        return leg
 
     return {leg.key: membership(leg) for leg in legs}
 
@@ -504,7 +507,10 @@ def distinct_legs(legs: Iterable[Leg]) -> list[Leg]:
 
 def name_of(leg: Leg) -> str:
     """Return the conid of a leg, or its description."""
-    return str(leg.conid) if isinstance(leg, ActiveContract) else leg.described
+    if isinstance(leg, ActiveContract):
+        return str(leg.conid)
+
+    return leg.described
 
 
 def two_whole_holders(legs: Iterable[Leg]) -> tuple[ActiveContract, ActiveContract] | None:

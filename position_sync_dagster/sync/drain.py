@@ -250,7 +250,10 @@ def match_holdings(request: QueuedPosition, view: BrokerView) -> tuple[BrokerPos
 
     if any(holding.key in view.unconfirmed and holding.position for holding in holdings):
         return None
-    return tuple(holdings) if holdings or view.covers(request.account) else None
+    if holdings or view.covers(request.account):
+        return tuple(holdings)
+
+    return None
 
 
 logger = logging.getLogger(__name__)

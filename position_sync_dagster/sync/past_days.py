@@ -148,4 +148,7 @@ class ClosingService:
             day_with_stated = self.stated.completed(rows, day, opened=opened, closed=closed)
             if day_with_stated is not None:
                 return day_with_stated
-        return None if rows.is_empty() else ClosedDay(closed_at=closed, rows=rows)
+        if rows.is_empty():
+            return None
+
+        return ClosedDay(closed_at=closed, rows=rows)

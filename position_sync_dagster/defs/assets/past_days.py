@@ -43,7 +43,10 @@ STATED_BY: list[str] = []
 
 def stated_days(settings: Settings, lake: tables.Lake | None = None) -> StatedDays | None:
     """Return the source of stated positions, if there is one."""
-    return STATED[0](settings, lake) if STATED else None
+    if not STATED:
+        return None
+
+    return STATED[0](settings, lake)
 
 
 def closing_service(
@@ -250,7 +253,10 @@ def _first_day(settings: Settings) -> date:
 
 def _first_stated_day(settings: Settings) -> date | None:
     stated = stated_days(settings)
-    return None if stated is None else min(stated.days(), default=None)
+    if stated is None:
+        return None
+
+    return min(stated.days(), default=None)
 
 
 # Number of trading days recorded again at night: rows may come late, and statements a week later.

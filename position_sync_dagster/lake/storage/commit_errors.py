@@ -128,4 +128,7 @@ def _error_number(error: Exception) -> int | None:
     if isinstance(error, OSError) and error.errno:
         return error.errno
     match = _ERRNO.search(str(error))
-    return int(match[1] or match[2]) if match else None
+    if not match:
+        return None
+
+    return int(match[1] or match[2])

@@ -336,7 +336,10 @@ class TableHandle:
         )
 
     def _options(self) -> dict[str, str] | None:
-        return object_store.delta_options(self.options) if self.is_remote else None
+        if not self.is_remote:
+            return None
+
+        return object_store.delta_options(self.options)
 
     def _unexpected_content(self) -> errors.ForeignTableError | None:
         """Return the error for a folder without a log; None where a table may be created."""

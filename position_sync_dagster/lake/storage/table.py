@@ -210,7 +210,10 @@ _CUT = timedelta(milliseconds=1)
 
 def last_of(greatest: Any) -> Any:
     """Return the last value that the greatest one in the log's statistics may stand for."""
-    return greatest + _CUT if isinstance(greatest, datetime) else greatest
+    if not isinstance(greatest, datetime):
+        return greatest
+
+    return greatest + _CUT
 
 
 # Chooses every data file, or every row.
@@ -405,7 +408,10 @@ class Table:
 
     def remove_torn(self) -> list[durability.TornFile]:
         """Set aside what keeps a local table from being opened; see `durability.remove_torn`."""
-        return [] if self.is_remote else durability.remove_torn(Path(self.path))
+        if self.is_remote:
+            return []
+
+        return durability.remove_torn(Path(self.path))
 
     def snapshot(self, step: Callable[[DeltaTable], T]) -> T:
         """Read from the newest version; `step` may run more than once."""
@@ -452,7 +458,10 @@ class Table:
             files: Rows of `data_files`.
         """
         rows = self.scan_stored(files)
-        return rows.filter(self.spec.readable) if self.spec.required else rows
+        if not self.spec.required:
+            return rows
+
+        return rows.filter(self.spec.readable)
 
     def scan_stored(self, files: pl.DataFrame) -> pl.LazyFrame:
         """Return the rows of data files of a snapshot exactly as they are stored."""

@@ -312,4 +312,7 @@ class StreamLines:
 
 def _count(number: int, noun: str, state: str) -> str:
     """Return a number of things in a state: "20 legs now by the queue"; empty without any."""
-    return f"{number} {noun}{'s' if number > 1 else ''} {state}" if number else ""
+    if not number:
+        return ""
+
+    return f"{number} {noun}{'s' if number > 1 else ''} {state}"

@@ -71,12 +71,18 @@ class PublishedGreeks:
 
     def of(self, holding: BrokerPosition) -> HoldingGreeks | None:
         """Return the greeks of a holding; None of a closed one."""
-        return self._greeks.get(holding.instrument.conid) if holding.position else None
+        if not holding.position:
+            return None
+
+        return self._greeks.get(holding.instrument.conid)
 
     def added_to(self, holding: BrokerPosition) -> BrokerPosition:
         """Return a holding with its greeks."""
         greeks = self.of(holding)
-        return holding if holding.greeks is greeks else replace(holding, greeks=greeks)
+        if holding.greeks is greeks:
+            return holding
+
+        return replace(holding, greeks=greeks)
 
 
 class ComputedGreeks(Protocol):

@@ -209,7 +209,10 @@ class StreamPricer:
             self.lines.put(conid, line.compared(key, agrees=step.agrees))
         if not (state.streamed or state.due):
             del self._holdings[key]
-        return None if step.row is None else (step.row, holding)
+        if step.row is None:
+            return None
+
+        return (step.row, holding)
 
     def _set_aside(self, state: StreamedHolding, error: Exception, now_s: float) -> None:
         """Value a holding again later; its other rows stay as they are."""

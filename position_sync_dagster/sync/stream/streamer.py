@@ -91,7 +91,10 @@ class BrokerLink:
     def connection(self) -> GatewayConnection | None:
         """The open connection; None while there is none."""
         opened = self._opened
-        return opened if opened is not None and opened.is_connected else None
+        if opened is not None and opened.is_connected:
+            return opened
+
+        return None
 
     def problems(self) -> list[str]:
         """Return the broken data farms, and the problems of accounts and positions."""
@@ -106,7 +109,10 @@ class BrokerLink:
 
     def live_connection(self) -> GatewayConnection | None:
         """Return the open connection; None while the stream is not LIVE."""
-        return self.connection if self.state is SessionState.LIVE else None
+        if self.state is not SessionState.LIVE:
+            return None
+
+        return self.connection
 
     async def open(self) -> None:
         """Connect, request the positions, and make the first step with them.
