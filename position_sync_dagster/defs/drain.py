@@ -229,7 +229,10 @@ class Work:
     def _apply_strategies(self) -> bool:
         """Make the registry equal to a file that changed; return whether the registry changed."""
         path = self.settings.strategies_file
-        mark = ":".join(map(str, saved_state(path))) if path else None
+        mark = None
+        if path:
+            mark = ":".join(map(str, saved_state(path)))
+
         if mark != self.cursor.strategies_mark:
             try:
                 queue_and_ledger.apply_file(self.lake, self.settings)

@@ -568,7 +568,10 @@ def logins_due(
     removed = set(stored) - set(configured)
     ended = sorted(removed - set(running))
     # A new login may be a renamed old one: the gateway serves only one of them at a time.
-    new = sorted(set(configured) - set(stored)) if len(ended) == len(removed) else []
+    new = []
+    if len(ended) == len(removed):
+        new = sorted(set(configured) - set(stored))
+
     served = [name for name in configured if name in stored or name in new]
     names = [*sorted(removed - set(ended)), *served]
     return LoginsDue(names=names, removed=removed, ended=ended, new=new)

@@ -215,7 +215,10 @@ def few(names: Iterable[object], most: int, separator: str = ", ") -> str:
     ('3, 1 and 1 more', 'SPY')
     """
     listed = list(map(str, names))
-    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    more = ""
+    if len(listed) > most:
+        more = f" and {len(listed) - most} more"
+
     return f"{separator.join(listed[:most])}{more}"
 
 

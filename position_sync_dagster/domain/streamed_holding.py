@@ -362,7 +362,10 @@ def allowed_difference(own: float, quote: Quote, *, unit: float, band: float) ->
     >>> allowed_difference(100.0, quote, unit=100.0, band=0.03)
     25.0
     """
-    width = max(0.0, quote.ask - (quote.bid or 0.0)) if quote.ask is not None else 0.0
+    width = 0.0
+    if quote.ask is not None:
+        width = max(0.0, quote.ask - (quote.bid or 0.0))
+
     return max(band * abs(own), width * unit, (quote.min_tick or 0.0) * unit, ROUNDING)
 
 

@@ -156,7 +156,10 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
             subscription.request = None
 
     def _read(self, fields: list[str]) -> bool:
-        subscription = self._by_request.get(fields[1]) if len(fields) >= self._end else None
+        subscription = None
+        if len(fields) >= self._end:
+            subscription = self._by_request.get(fields[1])
+
         if subscription is None:
             return False
         try:
@@ -172,7 +175,10 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
         return True
 
     def _on_error(self, request: int, code: int, _text: str, _contract: object) -> None:
-        subscription = None if codes.is_notice(code) else self._by_request.pop(str(request), None)
+        subscription = None
+        if not codes.is_notice(code):
+            subscription = self._by_request.pop(str(request), None)
+
         if subscription is not None:
             # No cancel: the gateway has forgotten it, and would answer 300.
             subscription.request = None

@@ -198,7 +198,9 @@ class Lake:
             LakeError: There is no such table or version: begin again without it.
         """
         path = self.table_path(name)
-        options = delta_options(self._options.get("storage_options")) if is_remote(path) else None
+        options = None
+        if is_remote(path):
+            options = delta_options(self._options.get("storage_options"))
 
         def version(number: int | None) -> tuple[int, pl.DataFrame]:
             try:

@@ -194,7 +194,10 @@ class LifecycleTable:
         live = change.live
         if change.kept is not None:
             live = pl.concat([change.kept, live], rechunk=True)
-        transactions = [Transaction(CHANGE_TRANSACTION, handle.version() + 1)] if is_whole else []
+        transactions = []
+        if is_whole:
+            transactions = [Transaction(CHANGE_TRANSACTION, handle.version() + 1)]
+
         only_adds = change.kept is before.readable and change.finished is None
         if only_adds and change.live.height >= max(before.readable.height, 1):
             # It costs a quarter less than an overwrite. The new rows must at least double the live

@@ -185,7 +185,10 @@ class Ownership:
         if self._owners.get(self.settings.gateway_id) is self:
             del self._owners[self.settings.gateway_id]
         if not self.lost.is_set():
-            detail = None if kind is None else f"{kind.__name__}: {error}"
+            detail = None
+            if kind is not None:
+                detail = f"{kind.__name__}: {error}"
+
             with suppress(errors.LakeError):
                 await offload(self.sessions.end, self.session, detail=detail)
 
