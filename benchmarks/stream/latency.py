@@ -128,10 +128,15 @@ def _watch(child: "subprocess.Popen[bytes]", seconds: int) -> tuple[float, float
 def _figures(
     lake: Path, legs: set[int], sent: list[dict[str, float]], cpu: float, start: float, end: float
 ) -> Figures:
+    # A worthless option's mark does not move, while its bid and ask do: an age counts from each.
+    marks: dict[int, list[float]] = defaultdict(list)
     ticks: dict[int, list[float]] = defaultdict(list)
     for tick in sent:
-        if tick["field"] == "mark" and tick["conid"] in legs:
-            ticks[int(tick["conid"])].append(tick["sent_at_us"] / 1e6)
+        if tick["conid"] in legs:
+            sent_at = tick["sent_at_us"] / 1e6
+            ticks[int(tick["conid"])].append(sent_at)
+            if tick["field"] == "mark":
+                marks[int(tick["conid"])].append(sent_at)
     table = DeltaTable(lake / "position_updates")
     committed = {
         entry["batch_id"]: entry["timestamp"] / 1e3
@@ -145,17 +150,17 @@ def _figures(
             rows[conid].append((at.replace(tzinfo=UTC).timestamp(), committed[batch_id]))
     first = min(at for found in rows.values() for at, _ in found) + SETTLE_S
     to_row, age = [], []
-    for conid, sent_at in ticks.items():
+    for conid, conid_ticks in ticks.items():
         known = sorted(rows.get(conid, []))
         moments = [at for at, _ in known]
-        for moment in sent_at:
+        for moment in marks[conid]:
             place = bisect_left(moments, moment)
             if moment >= first and place < len(known):
                 to_row.append((known[place][1] - moment) * 1e3)
         for at, commit in known:
-            place = bisect_right(sent_at, at)
+            place = bisect_right(conid_ticks, at)
             if at >= first and place:
-                age.append((commit - sent_at[place - 1]) * 1e3)
+                age.append((commit - conid_ticks[place - 1]) * 1e3)
     sizes = frame.group_by("batch_id").len().get_column("len")
     return Figures(
         tick_to_row=to_row,
