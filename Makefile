@@ -22,7 +22,7 @@ COMPILE := $(BIN)/python -m compileall -q ib_gateway_simulator position_sync_dag
 # What our programs import is compiled by importing it; all that is installed would be twice as much.
 IMPORT := $(BIN)/python -W ignore -c 'import dagster._cli, dagster._daemon.cli, position_sync_dagster.demo, \
   position_sync_dagster.defs.drain, position_sync_dagster.defs.stream, position_sync_dagster.definitions, \
-  position_sync_dagster.web.metrics, position_sync_dagster.web.served_figures, position_sync_dagster.webserver'
+  position_sync_dagster.web.served_figures, position_sync_dagster.webserver'
 
 # Earlier locks had eventkit too, which shares its files with aeventkit: it takes them along.
 OWN_FILES := --reinstall-package aeventkit
