@@ -1,10 +1,9 @@
 """The figures as the money page gets them: those of the API, and the parts of holdings as rows."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
-from operator import itemgetter
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
@@ -17,7 +16,7 @@ from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.money.as_of import Past, require_past
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.profit.todays_profit import TodaysProfit, explain_today
-from position_sync_dagster.money.reports.book import Book, margins_of, read_curves
+from position_sync_dagster.money.reports.book import Book, curves_of_accounts
 from position_sync_dagster.money.reports.decisions import MOVES, decisions
 from position_sync_dagster.money.reports.figures import Figures, read_figures, read_figures_at
 from position_sync_dagster.money.reports.money_tables import not_in_sums
@@ -34,8 +33,8 @@ from position_sync_dagster.money.risk.scenarios import profits
 from position_sync_dagster.money.risk.what_if import Changes, WhatIf, what_if_of
 from position_sync_dagster.settings import Settings
 
-# How often the curves of the day, which read half a day of the ledger, and scenarios are computed;
-# less often if that takes their thread over `SLOW_SHARE` of a core.
+# How often the curves of the day and scenarios are computed; less often if that takes their thread
+# over `SLOW_SHARE` of a core.
 SLOW_EVERY = timedelta(minutes=1)
 SLOW_SHARE = 0.05
 
@@ -61,11 +60,8 @@ MOST_DECISIONS = 100
 
 NO_SCENARIOS: dict[str, Any] = {"at": None, "names": [], "rows": []}
 NO_SLOW_FIGURES: dict[str, Any] = {
-    "curves": [], "curves_hidden": 0, "margins": {}, "scenarios": NO_SCENARIOS, "decisions": None,
+    "curves": {}, "margins": {}, "scenarios": NO_SCENARIOS, "decisions": None,
 }  # fmt: skip
-
-# How many of the strategies that lose most have a curve, and how many of those that gain most.
-MOST_CURVES = 8
 
 # Characters that change how others are shown, and the length of a text of others.
 NOT_SHOWN = r"\p{C}"
@@ -172,19 +168,19 @@ class PageFigures:
         It blocks, and decides when they are computed again.
         """
         began = time.thread_time()
-        curves = shown_curves(read_curves(self.lake, figures.book))
-        moved = self._moved(figures)
-        margins = margins_of(self.lake, figures.at)
-        slow: dict[str, Any] = plain(curves | moved | {"margins": margins})
-        has_line = any(len(curve["points"]) > 1 for curve in curves["curves"])
+        curves = curves_of_accounts(self.lake, "daily_pnl", figures.at)
+        margins = curves_of_accounts(self.lake, "initial_margin", figures.at)
+        of_day = {"curves": curves, "margins": margins}
+        slow: dict[str, Any] = plain(of_day | self._moved(figures))
+        has_line = any(len(points) > 1 for points in curves.values())
         worked = timedelta(seconds=time.thread_time() - began)
         self._slow_every = max(SLOW_EVERY if has_line else BEGINNING, worked / SLOW_SHARE)
         return slow
 
     def curves(self, now: datetime) -> dict[str, Any]:
         """Return the curves of the day that ends with the moment of the figures; blocks."""
-        curves = read_curves(self.lake, self.figures(now).book, A_DAY)
-        return dict(plain(shown_curves(curves)))
+        at = self.figures(now).at
+        return {"curves": plain(curves_of_accounts(self.lake, "daily_pnl", at, A_DAY))}
 
     def _moved(self, figures: Figures) -> dict[str, Any]:
         """Return what would be gained if prices moved, and what to decide; or what is wrong."""
@@ -263,25 +259,6 @@ class PageFigures:
     def _explain(self, now: datetime) -> tuple[Figures, list[TodaysProfit]]:
         figures = self.figures(now)
         return figures, explain_today(self.lake, self.settings, figures)
-
-
-def shown_curves(curves: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the curves of accounts, and of the strategies that lose and gain most now.
-
-    Returns:
-        `curves`, strategies first, by their newest profits, and how many of these are `hidden`.
-    """
-    accounts = [curve for curve in curves if curve.get("is_account")]
-    strategies = []
-    for curve in curves:
-        known = [profit for _at, profit in curve["points"] if profit is not None]
-        if known and not curve.get("is_account"):
-            strategies.append((known[-1], curve))
-
-    by_profit = [curve for _profit, curve in sorted(strategies, key=itemgetter(0))]
-    hidden = max(0, len(by_profit) - 2 * MOST_CURVES)
-    del by_profit[MOST_CURVES : MOST_CURVES + hidden]
-    return {"curves": [*by_profit, *accounts], "curves_hidden": hidden}
 
 
 def _scenarios_of(settings: Settings, figures: Figures, legs: PricedLegs) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The holdings and strategies at one moment: positions, and every sum of money and greeks.
 
 The sums are by strategy, account, underlying and expiry. Different currencies are never added: each
-sum has one currency. The curves are the profit of the day over the last hours, from the ledger.
+sum has one currency.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ import polars as pl
 from polars import col
 
 from position_sync_dagster.domain.account_values import AccountSummary
-from position_sync_dagster.domain.clock import A_DAY, SKEW, seconds_since
+from position_sync_dagster.domain.clock import SKEW, seconds_since
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import KEY
@@ -23,7 +23,6 @@ from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.ledger_rows import BY_TIME
 from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.money.as_of import NO_HOLDINGS, Past, legs_at, rows_at
 from position_sync_dagster.money.campaigns.campaigns import EarnedMoney, open_profit
@@ -35,7 +34,6 @@ from position_sync_dagster.money.campaigns.closes_of_strategies import (
 from position_sync_dagster.money.cents import cents
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.movements import known_sum
-from position_sync_dagster.money.past.owned_parts import owners_of
 from position_sync_dagster.money.reports import exposure
 from position_sync_dagster.money.reports.exposure import Split
 from position_sync_dagster.money.reports.known_names import KnownNames
@@ -50,7 +48,6 @@ from position_sync_dagster.money.reports.money_sums import (
     UnderlyingSum,
     column_of,
 )
-from position_sync_dagster.money.risk.coverage import sum_if_known
 from position_sync_dagster.money.risk.scenario_file import (
     ScenariosFileError,
     folder_of,
@@ -546,48 +543,28 @@ POINTS = 60
 LONGEST_STEP = timedelta(minutes=5)
 
 
-def read_curves(lake: MoneyLake, book: Book, span: timedelta = SPAN) -> list[dict[str, Any]]:
-    """Read the daily profit of each strategy, and of each account as the broker sums it; blocks.
+CurvePoint = tuple[datetime, float | None]
 
-    The present legs count for the whole span: a leg that became active at noon is in the points of
-    the morning as well. A profit of more than a day before a point is that of another day: the one
-    of the point is not known. Nor is a sum of which a part is unknown: a curve shows no marks.
 
-    Returns:
-        The name, the currency and the points of each curve; first those of strategies, by name.
+def curves_of_accounts(
+    lake: MoneyLake, name: str, now: datetime, span: timedelta = SPAN
+) -> dict[str, list[CurvePoint]]:
+    """Read one of the values that the broker sends of each account over a time; blocks.
+
+    Args:
+        name: The column of `account_values`.
+        now: The end of the time.
+        span: Its length.
     """
-    first = book.now - span
-    of_strategies = book.split.parts.filter(col.strategy_id != UNATTRIBUTED)
-    conids = {leg.conid for leg in book.matching} | {*of_strategies["conid"]}
-    of_span = lake.updates.sync.between(first, book.now, conids, SAMPLED)
-    sampled = _sampled(of_span, book.now, POINTS)
-    earlier = book.priced.filter(col.timestamp < first)
-    at_slots = _newest_at_slots(sampled, earlier.filter(col.conid.is_in(conids)))
-    curves = _curves_of_strategies(at_slots, book)
-
-    profits = lake.account_values.between(first, book.now).drop_nulls("daily_pnl")
-    columns = ("account", "currency", "timestamp", "daily_pnl")
-    by_account = profits.select(columns).rows_by_key(columns[:2])
-    for (account, currency), rows in by_account.items():
-        points = with_gaps(rows, LONGEST_STEP, every=max(1, len(rows) // POINTS))
-        curves.append({"name": account, "currency": currency, "points": points, "is_account": True})
-    return curves
-
-
-def margins_of(lake: MoneyLake, now: datetime) -> dict[str, list[tuple[datetime, float | None]]]:
-    """Read the initial margin of each account over the day; blocks."""
-    values = lake.account_values.between(now - SPAN, now).drop_nulls("initial_margin")
-    rows_of = values.select("account", "timestamp", "initial_margin").rows_by_key("account")
+    values = lake.account_values.between(now - span, now).drop_nulls(name)
+    rows_of = values.select("account", "timestamp", name).rows_by_key("account")
     return {
-        account: with_gaps(rows, LONGEST_STEP, every=max(1, len(rows) // POINTS))
+        account: with_gaps(rows, every=max(1, len(rows) // POINTS))
         for account, rows in rows_of.items()
     }
 
 
-CurvePoint = tuple[datetime, float | None]
-
-
-def with_gaps(points: Sequence[CurvePoint], longest: timedelta, every: int = 1) -> list[CurvePoint]:
+def with_gaps(points: Sequence[CurvePoint], every: int = 1) -> list[CurvePoint]:
     """Return each of so many points of a curve, and null where nothing is known for a longer time.
 
     A line over a gap would look like a steady rise. Both ends of a gap are kept.
@@ -595,83 +572,10 @@ def with_gaps(points: Sequence[CurvePoint], longest: timedelta, every: int = 1) 
     kept: list[CurvePoint] = []
     is_end = False
     for number, (point, following) in enumerate(zip_longest(points, points[1:])):
-        is_before_gap = following is not None and following[0] - point[0] > longest
+        is_before_gap = following is not None and following[0] - point[0] > LONGEST_STEP
         if is_end or is_before_gap or following is None or number % every == 0:
             kept.append(point)
         if is_before_gap:
-            kept.append((point[0] + longest, None))
+            kept.append((point[0] + LONGEST_STEP, None))
         is_end = is_before_gap
     return kept
-
-
-# The columns of a sample: few, because a day has many rows.
-SAMPLED = (*KEY, "timestamp", "position", "daily_pnl", "currency")
-
-SHORTEST = timedelta(seconds=1)
-
-
-def _sampled(rows: pl.DataFrame, last: datetime, slots: int) -> pl.DataFrame:
-    """Return the newest row per holding in each of `slots` equal parts of a span, with their end.
-
-    The span begins with the first row, and ends at `last`.
-    """
-    first = rows.get_column("timestamp").min()
-    if not isinstance(first, datetime):
-        return rows.with_columns(slot=col.timestamp)
-
-    slot_us = max((last - first) / slots, SHORTEST) // timedelta(microseconds=1)
-    end = moment(last)
-    slots_before_end = (end - col.timestamp).dt.total_microseconds() // slot_us
-    end_of_slot = end - pl.duration(microseconds=slots_before_end * slot_us)
-
-    in_order = rows.with_columns(slot=end_of_slot).sort(BY_TIME)
-    return in_order.unique(["slot", *KEY], keep="last").sort("slot", *KEY)
-
-
-def _newest_at_slots(sampled: pl.DataFrame, not_sampled: pl.DataFrame) -> pl.DataFrame:
-    """Return the newest row of each holding at the end of each part of the span.
-
-    Args:
-        sampled: The rows of each part (`_sampled`).
-        not_sampled: The newest rows of the holdings that have none among them.
-    """
-    earlier = not_sampled.select(*SAMPLED, slot="timestamp")
-    rows = pl.concat([earlier, sampled.select(*SAMPLED, "slot")]).sort("slot")
-
-    slots = sampled.select("slot").unique()
-    each = slots.join(rows.select(KEY).unique(), how="cross").sort("slot")
-    return each.join_asof(rows, on="slot", by=KEY, check_sortedness=False).drop_nulls("position")
-
-
-def _curves_of_strategies(holdings: pl.DataFrame, book: Book) -> list[dict[str, Any]]:
-    """Return the curve of each strategy and currency, by whose each holding was at each slot.
-
-    Args:
-        holdings: The holdings at each slot.
-        book: The present book.
-    """
-    if holdings.is_empty():
-        return []
-    parts = []
-    conids = holdings["conid"].unique().implode()
-    owned = book.closes.owned.filter(col.conid.is_in(conids))
-    for (slot_end,), holdings_of_slot in holdings.partition_by("slot", as_dict=True).items():
-        until_slot = owned.filter(col.at <= slot_end)
-        shares = owners_of(holdings_of_slot, until_slot, book.matching)
-        in_strategies = shares.filter(col.strategy_id != UNATTRIBUTED)
-        parts.append(holdings_of_slot.join(in_strategies, on=KEY))
-
-    is_of_day = col.slot - col.timestamp <= A_DAY
-    profit = pl.when(is_of_day).then(col.daily_pnl * col.share)
-    with_profit = pl.concat(parts).select("currency", "slot", strategy="strategy_id", profit=profit)
-    sums = with_profit.group_by("strategy", "currency", "slot").agg(sum_if_known(col.profit))
-    in_order = sums.sort("strategy", "currency", "slot")
-    by_strategy = in_order.group_by("strategy", "currency", maintain_order=True)
-    shortest = holdings["slot"].unique().sort().diff().min()
-    slot = shortest if isinstance(shortest, timedelta) else LONGEST_STEP
-    curves = []
-    for name, currency, slots, profits in by_strategy.agg("slot", "profit").iter_rows():
-        longest = max(LONGEST_STEP, 1.5 * slot)
-        points = with_gaps([*zip(slots, profits, strict=True)], longest)
-        curves.append({"name": name, "currency": currency, "points": points})
-    return curves

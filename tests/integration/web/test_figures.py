@@ -19,6 +19,7 @@ from mcp.shared.memory import create_connected_server_and_client_session
 from starlette.datastructures import QueryParams
 
 from position_sync_dagster.cli.mcp import MOST_CHARACTERS, assistant_server, told
+from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
@@ -35,7 +36,7 @@ from position_sync_dagster.money.tables import BOOKS, PROFIT_EXPLAINED
 from position_sync_dagster.web import api, served_figures
 from position_sync_dagster.web.api import ROUTES
 from position_sync_dagster.web.api_answers import WhatIfAnswer
-from position_sync_dagster.web.served_figures import COLUMNS, PageFigures, shown_curves
+from position_sync_dagster.web.served_figures import COLUMNS, PageFigures
 from tests.support import command_line
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
@@ -157,14 +158,19 @@ def test_strategies_and_underlyings_have_a_strip_of_scenarios(
     assert "scenarios.yaml" in str(scenarios(PageFigures(settings))["trouble"])
 
 
+def write_profit(lake, at):
+    profit = AccountSummary(account="U1", currency="USD", timestamp=at, daily_pnl=-7.0)
+    lake.account_values.append([profit])
+
+
 def test_the_curves_are_read_again_after_the_clock_was_set_back(lake, settings):
     reader = PageFigures(settings)
     now = utc_now()
-    assert slow_figures(reader, now)["curves"] == []
-    activate(lake, leg(1, "a"))
-    write(lake, row(1, timestamp=now - timedelta(hours=2)))
+    assert slow_figures(reader, now)["curves"] == {}
+    at = now - timedelta(hours=2)
+    write_profit(lake, at)
     figures = slow_figures(reader, now - timedelta(hours=1))
-    assert [curve["name"] for curve in figures["curves"]] == ["a"]
+    assert figures["curves"] == {"U1": [[at.isoformat(), -7.0]]}
 
 
 def test_curves_that_could_not_be_read_once_are_read_again(lake, settings, monkeypatch):
@@ -172,69 +178,12 @@ def test_curves_that_could_not_be_read_once_are_read_again(lake, settings, monke
     now = utc_now()
     unreadable = Mock(side_effect=LakeError("A table is being replaced.", remedy="Wait."))
     with monkeypatch.context() as patched:
-        patched.setattr(served_figures, "read_curves", unreadable)
+        patched.setattr(served_figures, "curves_of_accounts", unreadable)
         with pytest.raises(LakeError, match="being replaced"):
             slow_figures(reader, now)
-    activate(lake, leg(1, "a"))
-    write(lake, row(1))
+    write_profit(lake, now)
     figures = slow_figures(reader, now + timedelta(hours=1))
-    assert [curve["name"] for curve in figures["curves"]] == ["a"]
-
-
-def test_a_point_of_a_curve_has_all_holdings_of_a_strategy_and_day_or_is_unknown(lake, settings):
-    """A daily profit of Friday is in none, as of a login that has been away since."""
-    names = {1: "a", 2: "a", 3: "b", 4: "away", 5: "both", 6: "both"}
-    activate(lake, *(leg(conid, name) for conid, name in names.items()))
-    write(lake, *(
-        row(conid, daily_pnl=profit, timestamp=utc_now() - timedelta(hours=hours), update_id=name)
-        for name, conid, hours, profit in (
-            ("still", 1, 13, -7.0), ("first", 2, 3, -3.0), ("unknown", 2, 2, None),
-            ("last", 2, 1, -2.0), ("other", 3, 1, 4.0), ("Friday", 4, 48, -7.0),
-            ("new", 5, 1, -7.0), ("a day", 6, 23.9, -7.0),
-        )
-    ))  # fmt: skip
-    figures = slow_figures(PageFigures(settings))
-    entry = {
-        curve["name"]: [profit for _, profit in curve["points"]] for curve in figures["curves"]
-    }
-    assert {name: points[-1] for name, points in entry.items()} == {
-        "a": -9.0, "b": 4.0, "both": -14.0,
-    }  # fmt: skip
-    assert entry["a"] == [-10.0, None, -9.0]
-
-
-def test_the_strategies_that_lose_and_gain_most_have_a_curve():
-    at = utc_now()
-    profits = {f"s{number:02}": float(number) for number in range(20)} | {"unknown": None}
-    curves = [
-        {"name": name, "currency": "USD", "points": [(at, 0.0), (at, profit), (at, None)]}
-        for name, profit in profits.items()
-    ]
-    curves[-1]["points"] = [(at, None)]
-    account = {"name": "U1", "currency": "USD", "points": [(at, 1.0)], "is_account": True}
-    chosen = shown_curves([account, *reversed(curves)])
-    names = [f"s{number:02}" for number in (*range(8), *range(12, 20))]
-    assert [curve["name"] for curve in chosen["curves"]] == [*names, "U1"]
-    assert chosen["curves_hidden"] == 4
-
-
-def test_a_point_of_a_curve_has_the_share_of_the_quantity_that_was_held_then(lake, settings):
-    activate(lake, leg(1, "a", quantity=-1.0))
-    write(
-        lake,
-        *(
-            row(
-                1,
-                position=held,
-                daily_pnl=-8.0,
-                timestamp=utc_now() - timedelta(hours=hours),
-                update_id=f"{hours}",
-            )
-            for held, hours in ((-2.0, 3), (-4.0, 1))
-        ),
-    )
-    figures = slow_figures(PageFigures(settings))
-    assert [profit for _, profit in figures["curves"][0]["points"]] == [-4.0, -2.0]
+    assert [*figures["curves"]] == ["U1"]
 
 
 def test_nothing_is_current_without_a_gateway_and_ages_begin_with_the_price(lake, settings):

@@ -31,7 +31,7 @@ export function drawMoment() {
 // The slider goes from the first value of the day to the newest; trades, closes and outages are its marks.
 function drawDay() {
   const slider = byId("moment");
-  const first = Math.min(...figures.curves.flatMap((curve) => curve.points.slice(0, 1)).map(([at]) => Date.parse(at)), figures.time);
+  const first = Math.min(...Object.values(figures.curves).flatMap((points) => points.slice(0, 1)).map(([at]) => Date.parse(at)), figures.time);
   slider.min = Math.ceil(first / 1000);
   slider.max = Math.floor(figures.time / 1000);
   slider.value = slider.max;
