@@ -128,15 +128,10 @@ def _watch(child: "subprocess.Popen[bytes]", seconds: int) -> tuple[float, float
 def _figures(
     lake: Path, legs: set[int], sent: list[dict[str, float]], cpu: float, start: float, end: float
 ) -> Figures:
-    # A worthless option's mark does not move, while its bid and ask do: an age counts from each.
-    marks: dict[int, list[float]] = defaultdict(list)
     ticks: dict[int, list[float]] = defaultdict(list)
     for tick in sent:
-        if tick["conid"] in legs:
-            sent_at = tick["sent_at_us"] / 1e6
-            ticks[int(tick["conid"])].append(sent_at)
-            if tick["field"] == "mark":
-                marks[int(tick["conid"])].append(sent_at)
+        if tick["field"] == "mark" and tick["conid"] in legs:
+            ticks[int(tick["conid"])].append(tick["sent_at_us"] / 1e6)
     table = DeltaTable(lake / "position_updates")
     committed = {
         entry["batch_id"]: entry["timestamp"] / 1e3
@@ -150,17 +145,20 @@ def _figures(
             rows[conid].append((at.replace(tzinfo=UTC).timestamp(), committed[batch_id]))
     first = min(at for found in rows.values() for at, _ in found) + SETTLE_S
     to_row, age = [], []
-    for conid, conid_ticks in ticks.items():
+    for conid, sent_at in ticks.items():
         known = sorted(rows.get(conid, []))
+        if len(sent_at) < len(known):
+            continue  # the price of a worthless option does not move: its rows are of its greeks
+
         moments = [at for at, _ in known]
-        for moment in marks[conid]:
+        for moment in sent_at:
             place = bisect_left(moments, moment)
             if moment >= first and place < len(known):
                 to_row.append((known[place][1] - moment) * 1e3)
         for at, commit in known:
-            place = bisect_right(conid_ticks, at)
+            place = bisect_right(sent_at, at)
             if at >= first and place:
-                age.append((commit - conid_ticks[place - 1]) * 1e3)
+                age.append((commit - sent_at[place - 1]) * 1e3)
     sizes = frame.group_by("batch_id").len().get_column("len")
     return Figures(
         tick_to_row=to_row,
