@@ -39,7 +39,7 @@ def results(bench: Bench) -> None:
     lake.movements.derive(lambda: trades)
 
     def make_table() -> None:
-        rows = CampaignBook(lake, settings).rows()
+        rows = CampaignBook(lake).rows()
         table = lake.derived_table(CLOSED_CAMPAIGNS)
         derived.replace(table, frame_of(table.spec, rows))
 

@@ -57,10 +57,7 @@ def campaign(
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
-    """Show one campaign that is over: its fills and rolls.
-
-    With --json also its legs, and how it stood at each close.
-    """
+    """Show one campaign that is over: its fills and rolls."""
     over = options.asked(home, "campaign", id=name)
     if json:
         output.print_json(over)
@@ -152,14 +149,14 @@ def export(
         raise typer.BadParameter("--format parquet needs --output FILE.")
 
     first = None if since is None else parse_day(since, "day")
-    settings, lake = options.opened(home)
+    _settings, lake = options.opened(home)
     match what:
         case Exported.MOVEMENTS:
             rows = lake.movements.rows(first)
         case Exported.CAMPAIGNS:
             rows = frame_of(CLOSED_CAMPAIGNS, read_campaigns(lake, first))
         case Exported.LOTS:
-            rows = frame_of(LOTS, read_lots(lake, settings, first))
+            rows = frame_of(LOTS, read_lots(lake, first))
 
     if output_file is None:
         sys.stdout.write(csv_of(rows.columns, rows.iter_rows()))
@@ -177,8 +174,7 @@ _GROUP_COLUMNS = (
 )  # fmt: skip
 _CAMPAIGN_COLUMNS = (
     "campaign_id", "kind", "underlying", "opened", "closed", "ended", "rolls", "currency", "profit",
-    "fees", "capital_at_risk", "return_on_risk", "worst", "best",
-    "profit_unknown", "why_unknown",
+    "fees", "capital_at_risk", "return_on_risk", "profit_unknown", "why_unknown",
 )  # fmt: skip
 _FILL_COLUMNS = ("day", "contract", "kind", "quantity", "price", "cash", "fee", "currency")
 _ROLL_COLUMNS = ("at", "closed", "opened")

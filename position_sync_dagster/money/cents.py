@@ -11,7 +11,7 @@ MONEY = frozenset(
         "market_value", "notional", "unrealized", "unrealized_pnl", "realized_pnl", "today",
         "daily_pnl", "value", "profit", "profits", "open", "closed", "realised",
         "fees", "fee", "cash", "commission", "premium_received", "premium_paid", "capital_at_risk",
-        "credit", "worst", "best", "profit_at_half", "average_win", "average_loss", "expectancy",
+        "credit", "average_win", "average_loss", "expectancy",
         "drawdown", "brought", "slippage", "spread", "cost", "fees_without_quote",
         "greatest_profit", "greatest_loss", "against_mark", "now", "chosen", "at_expiry",
         "expected_value",

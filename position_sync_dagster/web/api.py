@@ -209,7 +209,7 @@ def _campaigns(source: PageFigures, query: CampaignsQuery, _now: datetime) -> di
 
 
 def _campaign(source: PageFigures, query: CampaignQuery, _now: datetime) -> OneCampaign:
-    return read_campaign(source.lake, source.settings, query.id)
+    return read_campaign(source.lake, query.id)
 
 
 def _has_many_legs(source: PageFigures, query: ApiModel, now: datetime) -> bool:
@@ -364,7 +364,7 @@ ROUTES = {
         "Campaigns that are over", CampaignsQuery, CampaignsAnswer, _campaigns, _names_ever
     ),
     "campaign": ApiRoute(
-        "One campaign: its legs, fills, rolls, and how it stood at each close",
+        "One campaign: its fills and rolls",
         CampaignQuery,
         OneCampaign,
         _campaign,

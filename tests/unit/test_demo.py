@@ -238,7 +238,7 @@ def test_the_past_of_the_strategies_is_in_the_lake_with_their_campaigns(tmp_path
     demo.write_closes(settings, history)
     demo.write_statements(settings, history)
 
-    campaigns = CampaignBook(MoneyLake.of(settings), settings).rows()
+    campaigns = CampaignBook(MoneyLake.of(settings)).rows()
     assert len(campaigns) == 25
     assert Counter(campaign.strategy_id for campaign in campaigns) == {
         "spy-weekly-condor": 6, "aapl-short-put": 4, "qqq-condor": 3, "aapl-put-spread": 3,

@@ -69,14 +69,6 @@ class ClosedCampaign(CampaignResult):
         premium_received: What sold options brought. Unit: `currency`.
         premium_paid: What bought options cost. Unit: `currency`.
         return_on_risk: Profit as a part of capital_at_risk: 0.1 is 10 %. Unit: part of one.
-        return_per_year: That for 365 days; less than a day counts as one. Unit: part of one,
-            a year.
-        worst: The least that it ever stood, at a close or at its end, less fees. Unit: `currency`.
-        best: The most that it ever stood. Unit: `currency`.
-        profit_at_half: How it stood at the close of the day in the middle of its life. Unit:
-            `currency`.
-        closes: At how many closes it was held.
-        closes_known: At how many of them its value is known.
         why_unknown: Which other columns are null, and why.
     """
 
@@ -91,10 +83,4 @@ class ClosedCampaign(CampaignResult):
     premium_received: float | None
     premium_paid: float | None
     return_on_risk: float | None
-    return_per_year: float | None
-    worst: float | None
-    best: float | None
-    profit_at_half: float | None
-    closes: int
-    closes_known: int
     why_unknown: str | None

@@ -32,7 +32,6 @@ from position_sync_dagster.money.past.movements import (
     rounded,
     times,
 )
-from position_sync_dagster.settings import Settings
 
 
 class LotSource(StrEnum):
@@ -376,14 +375,14 @@ def _broker_lot(lot: TradedLot, event: StatementEvent) -> TradedLot:
     )
 
 
-def read_lots(lake: MoneyLake, settings: Settings, since: date | None = None) -> list[TradedLot]:
+def read_lots(lake: MoneyLake, since: date | None = None) -> list[TradedLot]:
     """Read the lots, in the order in which they closed, and last those that are held; blocks.
 
     Args:
         since: The first day of a close; None: any.
     """
     stated = lake.statement_events.records(None, col.kind == EventKind.CLOSED_LOT.value)
-    lots = lots_of(changes_in(CampaignBook(lake, settings).parts))
+    lots = lots_of(changes_in(CampaignBook(lake).parts))
     wanted = [
         lot
         for lot in as_the_broker_matched(lots, stated)

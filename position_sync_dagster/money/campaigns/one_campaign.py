@@ -1,50 +1,21 @@
-"""One campaign that is over: its legs, fills, rolls, and how it stood at each close."""
+"""One campaign that is over: its fills and rolls."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
 from position_sync_dagster.errors import UnknownIdError, shown
 from position_sync_dagster.money.campaigns.campaigns import (
-    Contract,
     Contracts,
     RolledContracts,
-    money_of,
     rolls_in,
     states_of,
 )
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
-from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook, CampaignValue
+from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.campaigns.results import read_campaigns
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.attribution import OwnedPart
 from position_sync_dagster.money.past.movements import MovementKind
-from position_sync_dagster.settings import Settings
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CampaignLeg:
-    """A contract of a campaign.
-
-    Attributes:
-        quantity: The most that the campaign had of it, with its sign.
-        opened, closed: The first and the last trading day of a fill.
-        profit: What it brought, less fees; None: not known.
-        fees: Positive was paid.
-    """
-
-    conid: int
-    contract: str
-    sec_type: str | None
-    right: str | None
-    strike: float | None
-    expiry: date | None
-    quantity: float
-    opened: date
-    closed: date
-    currency: str | None
-    profit: float | None
-    fees: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,13 +54,11 @@ class OneCampaign:
     """A campaign; it has a row in each of its currencies."""
 
     campaigns: tuple[ClosedCampaign, ...]
-    legs: tuple[CampaignLeg, ...]
     fills: tuple[CampaignFill, ...]
     rolls: tuple[RolledContracts, ...]
-    values: tuple[CampaignValue, ...]
 
 
-def read_campaign(lake: MoneyLake, settings: Settings, campaign_id: str) -> OneCampaign:
+def read_campaign(lake: MoneyLake, campaign_id: str) -> OneCampaign:
     """Read one campaign; blocks.
 
     Raises:
@@ -103,47 +72,13 @@ def read_campaign(lake: MoneyLake, settings: Settings, campaign_id: str) -> OneC
         )
 
     conids = {int(conid) for conid in rows[0].conids.split(",")}
-    book = CampaignBook(lake, settings, conids)
+    book = CampaignBook(lake, conids)
     campaign = next(each for each in book.campaigns if each.campaign_id == campaign_id)
     contracts = book.contracts_of(campaign)
-    legs = [_leg(conid, campaign.parts, contracts[conid]) for conid in campaign.conids]
-    values = []
-    for currency in campaign.currencies:
-        values += book.stood(campaign, currency)
-
     return OneCampaign(
         campaigns=tuple(rows),
-        legs=tuple(legs),
         fills=tuple(_fill(part, contracts) for part in campaign.parts),
         rolls=tuple(rolls_in(states_of(campaign), contracts)),
-        values=tuple(values),
-    )
-
-
-def _leg(conid: int, parts: Sequence[OwnedPart], contract: Contract) -> CampaignLeg:
-    of_leg = [part for part in parts if part.key[1] == conid]
-    held = 0.0
-    most = 0.0
-    for part in of_leg:
-        held += part.quantity
-        most = max(most, held, key=abs)
-
-    first = of_leg[0].movement
-    terms = contract.instrument or first
-    money = money_of(of_leg)
-    return CampaignLeg(
-        conid=conid,
-        contract=contract.name,
-        sec_type=first.sec_type,
-        right=terms.right,
-        strike=terms.strike,
-        expiry=terms.expiry,
-        quantity=most,
-        opened=first.session_date,
-        closed=of_leg[-1].movement.session_date,
-        currency=first.currency,
-        profit=money.profit,
-        fees=money.fees,
     )
 
 

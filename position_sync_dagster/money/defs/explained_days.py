@@ -66,7 +66,7 @@ def closed_campaigns(lake: MoneyLake, settings: Settings, run_id: str | None) ->
     was in no strategy. Rolls, and what assignments left, belong to it. Profit is after fees. What
     is null, and why, is in profit_unknown and why_unknown. position-sync results has the sums.
     """
-    rows = CampaignBook(lake, settings).rows()
+    rows = CampaignBook(lake).rows()
     table = lake.derived_table(CLOSED_CAMPAIGNS)
     frame = schema.frame_of(table.spec, rows)
     result = derived.replace(table, frame, run_id=run_id)

@@ -240,7 +240,7 @@ def read_fill_costs(
         since: The first trading day; None: any.
     """
     zone = exchange_days(settings.calendar, date.min, date.min).zone
-    parts_of_all = CampaignBook(lake, settings).parts
+    parts_of_all = CampaignBook(lake).parts
     trades = [part for part in parts_of_all if part.is_trade and part.quantity]
     fills = []
     for parts in grouped(attrgetter("key"), trades).values():

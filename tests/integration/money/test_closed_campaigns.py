@@ -52,7 +52,7 @@ def test_what_was_held_at_the_first_look_was_opened_by_an_earlier_trade(books, l
     books.lake.position_changes.add([replace(seen, account=ACCOUNT)])
     MovementBook(books.lake, books.settings.calendar).update()
 
-    campaigns = CampaignBook(books.lake, books.settings).rows()
+    campaigns = CampaignBook(books.lake).rows()
     assert [campaign.profit for campaign in campaigns] == ([] if profit is None else [profit])
 
 
@@ -93,7 +93,7 @@ def test_the_profits_of_the_days_of_a_strategy_are_that_of_its_campaign(wheel_be
     profits = profits_by_strategy(books)
     assert profits["w"] == pytest.approx([1100 - 1200 - 1, 1200 - 500, 300 - 2 + 20])
     assert profits["UNATTRIBUTED"] == pytest.approx([100, 150, 150 - 1 + 10])
-    [campaign] = CampaignBook(books.lake, books.settings).rows()
+    [campaign] = CampaignBook(books.lake).rows()
     assert campaign.profit == pytest.approx(sum(profits["w"]))
 
 
@@ -108,5 +108,5 @@ def test_a_close_whose_owner_is_not_known_is_divided_in_the_day_and_unknown_in_t
     profits = profits_by_strategy(books)
     assert profits["w"][2] == pytest.approx(40 * 3 + 60 * 4 + 20)
     assert profits["UNATTRIBUTED"][2] == pytest.approx(20 * 3 + 30 * 4 + 10)
-    unclear = {part.unclear for part in CampaignBook(books.lake, books.settings).parts}
+    unclear = {part.unclear for part in CampaignBook(books.lake).parts}
     assert unclear == {None, "it is not known whose SPY closed on 2026-03-09"}

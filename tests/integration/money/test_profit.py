@@ -537,7 +537,7 @@ def test_over_a_year_profits_of_days_closed_and_open_campaigns_agree_by_strategy
         for before, day in pairwise(MONDAYS)
     ]
     explained = explain_days(lake, books.settings, months)
-    campaigns = CampaignBook(lake, books.settings)
+    campaigns = CampaignBook(lake)
 
     gained: defaultdict[tuple[str, str], float] = defaultdict(float)
     for day, rows in explained.items():

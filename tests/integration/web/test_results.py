@@ -1,7 +1,7 @@
-"""Results: how a campaign stood while it was open, by the command, HTTP and an assistant alike."""
+"""Results of a campaign, by the command, HTTP and an assistant alike."""
 
 import json
-from datetime import UTC, date, datetime
+from datetime import date
 
 import pytest
 from mcp.shared.memory import create_connected_server_and_client_session
@@ -9,23 +9,13 @@ from mcp.shared.memory import create_connected_server_and_client_session
 from position_sync_dagster.cli.mcp import assistant_server
 from position_sync_dagster.defs.assets.table_asset import DERIVE
 from position_sync_dagster.lake.derived import replace as replace_days
-from position_sync_dagster.lake.schema import DAILY_POSITIONS, frame_of
+from position_sync_dagster.lake.schema import frame_of
 from position_sync_dagster.money.defs.explained_days import closed_campaigns
 from position_sync_dagster.money.tables import PROFIT_EXPLAINED
 from tests.support import command_line
 from tests.unit.money.campaigns.test_closed_campaigns import PUT, leg, moved
 
-ACCOUNT = "U1"
-DAYS = [date(2026, 3, day) for day in (2, 3, 4, 5)]
-PRICES = (5.5, 7.0, 4.0, 3.0)
-
-
-def at_close(day: date, price: float) -> dict[str, object]:
-    closed_at = datetime(day.year, day.month, day.day, 21, tzinfo=UTC)
-    return {
-        "session_date": day, "closed_at": closed_at, "timestamp": closed_at, "account": ACCOUNT,
-        "conid": PUT, "position": -2.0, "market_value": -200.0 * price, "symbol": "XYZ",
-    }  # fmt: skip
+TUESDAY = date(2026, 3, 3)
 
 
 @pytest.fixture
@@ -38,16 +28,10 @@ def lake(lake, settings, monkeypatch):
     ]
     lake.movements.derive(lambda: movements)
     lake.registry.sync.add_many([leg(PUT, "csp")])
-    days = {
-        day: frame_of(DAILY_POSITIONS, [at_close(day, price)])
-        for day, price in zip(DAYS, PRICES, strict=True)
-    }
-    replace_days(lake.derived_table(DAILY_POSITIONS), days)
-
-    explained = {"session_date": DAYS[1], "account": ACCOUNT, "currency": "USD"}
+    explained = {"session_date": TUESDAY, "account": "U1", "currency": "USD"}
     explained |= {"strategy_id": "csp", "profit": -300.0}
     replace_days(
-        lake.derived_table(PROFIT_EXPLAINED), {DAYS[1]: frame_of(PROFIT_EXPLAINED, [explained])}
+        lake.derived_table(PROFIT_EXPLAINED), {TUESDAY: frame_of(PROFIT_EXPLAINED, [explained])}
     )
     return lake
 
@@ -63,35 +47,12 @@ def materialize(lake, settings):
     return run
 
 
-def test_a_campaign_says_how_it_stood(materialize):
+def test_a_campaign_says_what_it_brought_and_what_was_at_risk(materialize):
     campaign = materialize()
-    money = 1000 - 1.3
-    stood = [money - 200 * price for price in PRICES]
-    assert {name: campaign[name] for name in ("profit", "worst", "best", "profit_at_half")} == {
-        "profit": pytest.approx(1000 - 400 - 2.6),
-        "worst": pytest.approx(min(stood)),
-        "best": pytest.approx(1000 - 400 - 2.6),
-        "profit_at_half": pytest.approx(stood[2]),
-    }
-    assert campaign["closes"] == 4
-    assert campaign["closes_known"] == 4
+    assert campaign["profit"] == pytest.approx(1000 - 400 - 2.6)
     assert campaign["capital_at_risk"] == pytest.approx(2 * 100 * (50 - 5))
     assert campaign["return_on_risk"] == pytest.approx(597.4 / 9000)
-    assert campaign["return_per_year"] == pytest.approx(597.4 / 9000 * 365 / 4)
     assert campaign["why_unknown"] is campaign["profit_unknown"] is None
-
-
-def test_a_close_without_a_value_is_not_counted_and_at_half_it_is_not_known(lake, materialize):
-    replace_days(
-        lake.derived_table(DAILY_POSITIONS),
-        dict.fromkeys(DAYS[1:3], DAILY_POSITIONS.empty),
-    )
-    campaign = materialize()
-    assert campaign["closes"] == 4
-    assert campaign["closes_known"] == 2
-    assert campaign["best"] == pytest.approx(597.4)
-    assert campaign["profit_at_half"] is None
-    assert campaign["why_unknown"] == "profit_at_half: its value at that close is not known"
 
 
 async def test_http_and_an_assistant_say_what_the_command_says(client, lake, settings, materialize):
@@ -122,16 +83,14 @@ async def test_http_and_an_assistant_say_what_the_command_says(client, lake, set
     assert json.loads(reply.content[0].text) == {"more": {}, "campaigns": [campaign]}
 
 
-async def test_a_campaign_opens_with_its_legs_fills_and_value_over_time(client, materialize):
+async def test_a_campaign_opens_with_its_fills_and_rolls(client, materialize):
     name = materialize()["campaign_id"]
     answer = await client.get("/api/v1/campaign", params={"id": name})
     served = answer.json()
     assert served == command_line.json_of("campaign", name)
     assert [fill["quantity"] for fill in served["fills"]] == [-2.0, 2.0]
     assert {fill["fee_currency"] for fill in served["fills"]} == {"USD"}
-    assert [leg["contract"] for leg in served["legs"]] == ["XYZ 50P 20Mar26"]
-    assert served["legs"][0]["profit"] == pytest.approx(597.4)
-    assert [value["value"] for value in served["values"]] == [-200 * price for price in PRICES]
+    assert {fill["contract"] for fill in served["fills"]} == {"XYZ 50P 20Mar26"}
     assert served["rolls"] == []
 
     assert (await client.get("/api/v1/campaign", params={"id": "no"})).status_code == 404

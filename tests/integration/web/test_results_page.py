@@ -49,8 +49,6 @@ def test_days_groups_and_the_curve_are_shown_and_a_line_opens_its_campaign(page)
     wait_for("its fills", lambda: len(cells(page, "#campaign-fills")) == 16, told=page.text)
     assert "campaign=" in page.driver.current_url
     assert "1,000.00 / 400.00" in first(page, "#campaign-facts").text
-    standing = first(page, "#campaign-chart .reading").text
-    assert standing == "day 2026-03-05: profit 399 · value of what it held −600"
     page.driver.refresh()
     wait_for("the address opens it", lambda: len(cells(page, "#campaign-fills")) == 16)
 

@@ -5,7 +5,7 @@ import { percent, whole } from "./format.js";
 import { choose } from "./results_choice.js";
 import { openedLines, fill, money } from "./table.js";
 
-const HEADINGS = ["strategy", "closed", "kind", "underlying", "days", "rolls", "ended", "profit", "fees", "at risk", "return", "worst", "best", "not known"];
+const HEADINGS = ["strategy", "closed", "kind", "underlying", "days", "rolls", "ended", "profit", "fees", "at risk", "return", "not known"];
 
 export function drawCampaigns(campaigns) {
   const newest = [...campaigns].reverse();
@@ -29,8 +29,6 @@ function lineOf(row) {
       money(row.fees)[0],
       money(row.capital_at_risk)[0],
       percent(row.return_on_risk),
-      money(row.worst),
-      money(row.best),
       [row.profit_unknown ?? "", "text"],
     ],
   };

@@ -8,7 +8,7 @@ let chart = null;
 
 export const secondsOf = (day) => Date.parse(`${day}T12:00Z`) / 1000;
 export const dayOf = (seconds) => new Date(1000 * seconds).toISOString().slice(0, 10);
-export const timeScale = (days) => ({ label: "day", values: days.map(secondsOf), format: dayOf, isTime: true });
+const timeScale = (days) => ({ label: "day", values: days.map(secondsOf), format: dayOf, isTime: true });
 
 export function drawRealised(answer) {
   const days = ofCurrency(answer.days);

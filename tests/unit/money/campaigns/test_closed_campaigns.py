@@ -536,7 +536,7 @@ def risk_of(movements: list[Movement]) -> float | None:
     legs = [leg(conid) for conid in {movement.conid for movement in movements} - {SHARES}]
     [campaign] = closed_campaigns(parts_of(movements, *legs))
     contracts = {
-        conid: contract_of([m for m in movements if m.conid == conid], None, None)
+        conid: contract_of([m for m in movements if m.conid == conid], None)
         for conid in campaign.conids
     }
     risk, _why = capital_at_risk(states_of(campaign), contracts, "USD")
@@ -566,7 +566,7 @@ def test_capital_at_risk_is_unknown_after_an_action_whose_cost_is(paid, risk):
         moved(NEW_SHARES, -50.0, 70.0, 9),
     ]
     contracts = {
-        conid: contract_of([m for m in movements if m.conid == conid], None, None)
+        conid: contract_of([m for m in movements if m.conid == conid], None)
         for conid in (SHARES, NEW_SHARES)
     }
     [campaign] = closed_campaigns(parts_of(movements, leg(SHARES)))
