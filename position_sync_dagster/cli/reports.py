@@ -100,7 +100,7 @@ def changes(
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
-    """Show what happened today: trades, closes, outages and breaks, the newest first.
+    """Show what happened today: trades, closes and other moves of positions, the newest first.
 
     It is read from the tables, and is the same after a restart.
     """

@@ -1,11 +1,11 @@
-"""What happened today, from the tables alone: trades, closes, outages and breaks, a line each.
+"""What happened today, from the tables alone: trades, closes and other moves, a line each.
 
 The list is the same after a restart of everything: nothing of it is kept in memory.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
 from enum import StrEnum
 from operator import attrgetter
@@ -15,35 +15,27 @@ from polars import col
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.exchange_time import NEW_YORK
-from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import contract_name, digits
 from position_sync_dagster.domain.leg import NEGLIGIBLE
 from position_sync_dagster.domain.position_change import PositionChange
-from position_sync_dagster.domain.reconciliation import Break, BreakState
 from position_sync_dagster.lake.schema import moment
-from position_sync_dagster.money.as_of import breaks_at
 from position_sync_dagster.money.cents import cents, in_cents
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.attribution import name_of
 from position_sync_dagster.money.past.closes import TRADES, Cause, Closure, trades_of
 from position_sync_dagster.money.past.movements import Movement, known_sum, times
 
-# Maximum number of ended breaks that are looked at.
-MOST_BREAKS = 100
-
 # The broker's code of a trade that opened, and closed nothing.
 OPENED = "O"
 
 
 class ChangeKind(StrEnum):
-    """What changed: an order was executed, a holding ended or moved, a login, or a break."""
+    """What changed: an order was executed, or a holding ended or moved."""
 
     TRADE = "TRADE"
     CLOSE = "CLOSE"
     QUANTITY = "QUANTITY"
-    GATEWAY = "GATEWAY"
-    BREAK = "BREAK"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +73,6 @@ class Day:
     changes: Sequence[PositionChange] = ()
     movements: Sequence[Movement] = ()
     closures: Sequence[Closure] = ()
-    sessions: Sequence[GatewaySession] = ()
-    breaks: Sequence[Break] = ()
     strategies: Mapping[int, frozenset[str]] = field(default_factory=dict)
 
 
@@ -113,13 +103,6 @@ def read_day(lake: MoneyLake, since: datetime, until: datetime | None = None) ->
     by_conid = legs.group_by("conid").agg("strategy_id")
     strategies = {conid: frozenset(names) for conid, names in by_conid.iter_rows()}
 
-    ended_today = [
-        ended
-        for ended in lake.breaks.closed_breaks(MOST_BREAKS)
-        if ended.resolved_at and ended.resolved_at >= since
-    ]
-    breaks = [*lake.breaks.open_breaks(), *ended_today]
-
     judged_at = pl.coalesce("judged_at", "closed_at")
     is_known = (col.closed_at >= moment(since)) & (judged_at <= moment(known_by))
     return Day(
@@ -127,25 +110,8 @@ def read_day(lake: MoneyLake, since: datetime, until: datetime | None = None) ->
         changes=changes,
         movements=movements,
         closures=lake.closures.current(is_known),
-        breaks=breaks if until is None else _open_then(breaks, until),
         strategies=strategies,
     )
-
-
-def _open_then(breaks: Iterable[Break], at: datetime) -> list[Break]:
-    """Return the breaks that were open at a moment, as they were then."""
-    opened = []
-    for difference in breaks_at(breaks, at):
-        is_confirmed = difference.confirmed_at is not None and difference.confirmed_at <= at
-        state = BreakState.CONFIRMED if is_confirmed else BreakState.OPENED
-        confirmed_at = difference.confirmed_at if is_confirmed else None
-        opened.append(replace(difference, state=state, confirmed_at=confirmed_at, resolved_at=None))
-    return opened
-
-
-def read_sessions(lake: MoneyLake, since: datetime) -> list[GatewaySession]:
-    """Return the sessions of a day that began then; blocks."""
-    return lake.sessions.history(None, col.heartbeat_at >= moment(since))
 
 
 def _movements_since(lake: MoneyLake, since: datetime) -> list[Movement]:
@@ -163,7 +129,7 @@ def _movements_since(lake: MoneyLake, since: datetime) -> list[Movement]:
 
 def changes_of(day: Day) -> list[DayChange]:
     """Return everything that happened on a day, the newest first; pure."""
-    changes = [*_trades(day), *_moves(day), *_gateways(day), *_breaks(day)]
+    changes = [*_trades(day), *_moves(day)]
     return sorted(changes, key=attrgetter("at"), reverse=True)
 
 
@@ -363,53 +329,3 @@ def _move(change: PositionChange, closures: Sequence[Closure]) -> DayChange:
         amount=amount,
         currency=change.currency,
     )
-
-
-def _gateways(day: Day) -> Iterator[DayChange]:
-    """Yield when owners of logins started and ended, and each outage."""
-    for session in day.sessions:
-        if session.owner is not Owner.STREAM:
-            continue
-        for at, event in _history_of(session):
-            text = f"gateway {session.gateway_id}: {event}"
-            yield DayChange(at=at, kind=ChangeKind.GATEWAY, text=text)
-
-
-def _history_of(session: GatewaySession) -> Iterator[tuple[datetime, str]]:
-    """Yield what happened to a session, with the time."""
-    yield session.started_at, "the stream started"
-    for began, ended, reason in session.outages_over:
-        lasted_s = (ended - began).total_seconds()
-        yield began, _with_reason(f"outage of {lasted_s:,.0f} s", reason)
-
-    if session.state is SessionState.BLIND:
-        yield session.state_since, _with_reason("outage, not over yet", session.detail)
-    elif session.state in (SessionState.ENDED, SessionState.LOST):
-        yield session.heartbeat_at, _with_reason(session.state, session.detail)
-
-
-def _with_reason(text: str, reason: str | None) -> str:
-    if reason:
-        return f"{text} – {reason}"
-    return text
-
-
-def _breaks(day: Day) -> Iterator[DayChange]:
-    """Yield the breaks that are open, and those that ended today."""
-    for (at, state), breaks in grouped(_last_step_of, day.breaks).items():
-        first = breaks[0]
-        text = f"break {state}: {first.symbol} {first.type}: {first.detail}"
-        if len(breaks) > 1:
-            text += f" and {len(breaks) - 1} more"
-        yield DayChange(
-            at=at,
-            kind=ChangeKind.BREAK,
-            account=first.account,
-            conids=tuple(difference.conid for difference in breaks),
-            text=text,
-        )
-
-
-def _last_step_of(difference: Break) -> tuple[datetime, str]:
-    at = difference.resolved_at or difference.confirmed_at or difference.opened_at
-    return at, difference.state

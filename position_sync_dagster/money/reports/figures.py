@@ -44,7 +44,6 @@ from position_sync_dagster.money.reports.changes import (
     closed_profits,
     day_began,
     read_day,
-    read_sessions,
     realized_of,
 )
 from position_sync_dagster.money.reports.status import Status, plain, read_status, status_not_kept
@@ -294,20 +293,17 @@ def read_figures(lake: MoneyLake, settings: Settings, now: datetime) -> Figures:
         LakeError: A table cannot be used.
     """
     book = read_book(lake, settings, now)
-    of_day = (lake.position_changes, lake.movements, lake.closures, lake.breaks)
+    of_day = (lake.position_changes, lake.movements, lake.closures)
     others = (lake.registry, lake.contracts, lake.updates, lake.broker_positions)
     versions = versions_of(*of_day, *others, lake.account_values)
 
-    # These tables change seldom, but the sessions every few seconds.
-    day = _day(lake, day_began(now), versions[: len(of_day)])
-    sessions = read_sessions(lake, day.since)
     limits = known_limits(settings)
     connections = map(str, book.live_since.items())
     status = read_status(lake, settings, now, book=book)
     return Figures(
         status=status,
         book=book,
-        day=replace(day, sessions=sessions),
+        day=_day(lake, day_began(now), versions[: len(of_day)]),
         limits=evaluate(limits, book),
         versions=(*versions, *connections),
     )

@@ -24,7 +24,7 @@ RESULTS = [
     AcceptanceResult(name="  by QUEUE", wanted="1", found="0", met=False),
 ]
 AT = datetime(2026, 3, 9, 14, 30, tzinfo=UTC)
-CHANGE = DayChange(at=AT, kind=ChangeKind.GATEWAY, text="gateway: connected")
+CHANGE = DayChange(at=AT, kind=ChangeKind.CLOSE, text="closed: SPY")
 ADDRESSES = [("Dagster UI", "starting")]
 
 

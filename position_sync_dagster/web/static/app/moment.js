@@ -28,7 +28,7 @@ export function drawMoment() {
   if (!isPast() && isLive()) drawDay();
 }
 
-// The slider goes from the first value of the day to the newest; trades, closes and outages are its marks.
+// The slider goes from the first value of the day to the newest; what changed are its marks.
 function drawDay() {
   const slider = byId("moment");
   const first = Math.min(...Object.values(figures.curves).flatMap((points) => points.slice(0, 1)).map(([at]) => Date.parse(at)), figures.time);
