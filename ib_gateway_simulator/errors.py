@@ -25,8 +25,14 @@ class BookError(SimulatorError):
         self.field = field
         self.cause = cause
         self.remedy = remedy
-        place = f"{path}:{line}:{column}" if line else str(path)
-        what = f"{field}: {cause}" if field else cause
+        place = str(path)
+        if line:
+            place = f"{path}:{line}:{column}"
+
+        what = cause
+        if field:
+            what = f"{field}: {cause}"
+
         super().__init__(f"{place}: {what} ({remedy})")
 
 

@@ -98,7 +98,9 @@ async def _stop_with(parent: int, stop: asyncio.Event) -> None:
 def _print_trouble(error: Exception) -> None:
     """Print an error on one line: it may repeat an argument of any length, with any characters."""
     text = str(error)
-    text = f"{text[:MOST_OF_AN_ERROR]}…" if len(text) > MOST_OF_AN_ERROR else text
+    if len(text) > MOST_OF_AN_ERROR:
+        text = f"{text[:MOST_OF_AN_ERROR]}…"
+
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     print(f"simulator: {shown}", file=sys.stderr, flush=True)  # noqa: T201 - a program's output
 

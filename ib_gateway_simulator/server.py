@@ -76,7 +76,10 @@ class SimulatedGateway(Faults):
     @property
     def control_port(self) -> int | None:
         """The port of the controls, or None without them."""
-        return None if self._control is None else self._control.port
+        if self._control is None:
+            return None
+
+        return self._control.port
 
     async def __aenter__(self) -> SimulatedGateway:
         await self._listen(self.port, next_ports=self._next_ports)

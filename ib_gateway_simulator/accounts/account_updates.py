@@ -118,7 +118,10 @@ class AccountUpdatesService:
 
     def _clock(self) -> Fields:
         # HH:MM in the zone of the gateway, without date and zone (ibkr-go, pnl_single).
-        epoch_s = self._now() if self._silent_since is None else self._silent_since
+        epoch_s = self._now()
+        if self._silent_since is not None:
+            epoch_s = self._silent_since
+
         time = datetime.fromtimestamp(epoch_s, self._zone)
         return account_messages.account_time(time.strftime("%H:%M"))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ib_gateway_simulator.accounts.ledger import Ledger
 from ib_gateway_simulator.market.market import Market
+from ib_gateway_simulator.protocol.contract import SecType
 
 # The currency of a sum over all currencies, in the base currency of the account.
 BASE = "BASE"
@@ -41,15 +42,18 @@ def account_values(ledger: Ledger, market: Market, account: str) -> Iterator[tup
     for holding in ledger.holdings(account):
         contract = holding.contract
         worth = ledger.value(holding, market.close_price(contract.conid))
-        kind = "OPT" if contract.is_option else contract.sec_type.value
         rate = rates.get(contract.currency, 1.0)
         own_currency = by_currency.setdefault(contract.currency, _Ledger())
         for sums, by in ((total, rate), (own_currency, 1.0)):
-            sums.options += worth.value * by if kind == "OPT" else 0.0
-            sums.stocks += worth.value * by if kind == "STK" else 0.0
+            if contract.is_option:
+                sums.options += worth.value * by
+            elif contract.sec_type is SecType.STK:
+                sums.stocks += worth.value * by
+
             sums.unrealized += worth.unrealized * by
             sums.realized += (holding.realized or 0.0) * by
-        gross += abs(worth.value) * rate if kind in ("OPT", "STK") else 0.0
+        if contract.is_option or contract.sec_type is SecType.STK:
+            gross += abs(worth.value) * rate
 
     total.cash = by_currency[base].cash = ledger.cash[account]
     net = total.cash + total.stocks + total.options

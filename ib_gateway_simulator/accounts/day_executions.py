@@ -101,7 +101,10 @@ class DayExecutions:
         quantity = after.quantity - held
         paid = cash - after.cash_today
         price = paid / (quantity * after.contract.multiplier)
-        side = "O" if abs(after.quantity) > abs(held) else "C"
+        side = "C"
+        if abs(after.quantity) > abs(held):
+            side = "O"
+
         deal = Deal(
             account=after.account,
             contract=after.contract,

@@ -51,7 +51,10 @@ class DownloadEnds:
     def finish(self, client: ClientConnection, account: str) -> None:
         """Send the end of a download now, or schedule it for its time."""
         end = self._ends.get(account, ON_TIME)
-        name = "" if end.blank else account
+        name = account
+        if end.blank:
+            name = ""
+
         if end.delay_s is None:
             return
         if not end.delay_s:

@@ -111,7 +111,10 @@ class Ledger:
         """
         unknown = [name for name in accounts if name not in self._known]
         if unknown or not accounts:
-            named = f"the book has no account {unknown[0]!r}" if unknown else "name one or more"
+            named = "name one or more"
+            if unknown:
+                named = f"the book has no account {unknown[0]!r}"
+
             raise ActionError("accounts", named)
         self.accounts.clear()
         self.accounts.update({name: self._known[name] for name in accounts})
@@ -246,8 +249,11 @@ class Ledger:
             account=account, contract=self._contracts[conid], quantity=0.0, average_cost=0.0
         )
         held = old.quantity + quantity
-        kept = old.average_cost if abs(held) < abs(old.quantity) else cost
-        new = replace(old, quantity=held, average_cost=kept if held else 0.0)
+        new_cost = cost if held else 0.0
+        if abs(held) < abs(old.quantity):
+            new_cost = old.average_cost
+
+        new = replace(old, quantity=held, average_cost=new_cost)
         self._holdings[account, conid] = new
         return new
 

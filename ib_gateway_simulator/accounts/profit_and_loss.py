@@ -139,7 +139,10 @@ class ProfitAndLossService:
         if answer == "yesterday":
             row = (row[0], before[1], *row[2:])
         self._last[account, conid] = row
-        return (row[0] + 1, *row[1:]) if answer == "other" else row
+        if answer == "other":
+            return (row[0] + 1, *row[1:])
+
+        return row
 
     def _single_answer(self, account: str, conid: int) -> SingleAnswer:
         singles = self._singles

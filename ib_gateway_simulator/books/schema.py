@@ -92,7 +92,10 @@ class ListedPart(Part):
 
     @model_validator(mode="after")
     def _listed(self) -> Self:
-        exchange = getattr(self, "exchange", None) if "exchange" in self.model_fields_set else None
+        exchange = None
+        if "exchange" in self.model_fields_set:
+            exchange = getattr(self, "exchange", None)
+
         if self.exchanges and exchange is not None and exchange not in self.exchanges:
             raise ValueError(f"exchange {exchange} is not one of exchanges")
         return self
@@ -160,7 +163,10 @@ class StrikeRange(Part):
 
 
 def _strikes_kind(value: object) -> str:
-    return "range" if isinstance(value, (dict, StrikeRange)) else "list"
+    if isinstance(value, (dict, StrikeRange)):
+        return "range"
+
+    return "list"
 
 
 Strikes = Annotated[

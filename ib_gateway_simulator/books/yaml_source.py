@@ -123,7 +123,10 @@ class Source:
         node = self._root
         known_steps: list[int | str] = []
         for position, step in enumerate(location):
-            child = None if node is None else _child(node, step)
+            child = None
+            if node is not None:
+                child = _child(node, step)
+
             if child is None:
                 if keep_last and position == len(location) - 1:
                     known_steps.append(step)
@@ -161,5 +164,8 @@ def _explain(error: dict[str, Any]) -> tuple[str, str]:
     if kind == "extra_forbidden":
         return "this field is not known", "remove it, or correct its name"
     cause = message.removeprefix("Value error, ")
-    shown = "" if isinstance(given_value, (dict, list, BaseModel)) else f", not {given_value!r}"
+    shown = f", not {given_value!r}"
+    if isinstance(given_value, (dict, list, BaseModel)):
+        shown = ""
+
     return f"{cause[0].lower()}{cause[1:]}{shown}", "correct the value"

@@ -231,7 +231,10 @@ class _Writer:
     def _add_trade(self, parent: Xml.Element, day: ClosedBooks, entry: TradeEntry) -> None:
         security, proceeds = entry.security, entry.proceeds
         is_future = security.category is Category.FUTURE
-        net = ZERO if is_future else proceeds
+        net = proceeds
+        if is_future:
+            net = ZERO
+
         if entry.commission_currency == security.currency:
             net -= entry.commission
         if is_future and not self._query.futures_at_notional:
@@ -271,7 +274,9 @@ class _Writer:
             return
         kind = _ENDS[code]
         if not security.is_option:
-            kind = "Buy" if entry.quantity > 0 else "Sell"
+            kind = "Sell"
+            if entry.quantity > 0:
+                kind = "Buy"
         rows = [(kind, entry.quantity, entry.price, entry.proceeds)]
         if entry.settlement:
             rows.append(("Cash Settlement", ZERO, ZERO, entry.settlement))

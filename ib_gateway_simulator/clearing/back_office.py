@@ -189,7 +189,9 @@ class BackOffice:
         value = option.intrinsic(level)
         code = "Ep"
         if value:
-            code = "Ex" if held > 0 else "A"
+            code = "A"
+            if held > 0:
+                code = "Ex"
         under = option.underlying
         in_cash = under is None or under.category is Category.INDEX
         closing = TradeEntry(
@@ -433,5 +435,8 @@ def _change_of(entry: Entry, conid: int) -> Decimal:
     if isinstance(entry, TradeEntry | TransferEntry | ActionEntry):
         is_same = entry.security.conid == conid
         is_cash = entry.security.category is Category.CURRENCY
-        return entry.quantity if is_same and not is_cash else ZERO
+        if is_same and not is_cash:
+            return entry.quantity
+
+        return ZERO
     return ZERO

@@ -61,7 +61,10 @@ class TradeEntry(Entry):
     @property
     def execution_id(self) -> str:
         """The id of its execution; what was only booked has none."""
-        return f"0000clr.{self.number:08x}.01.01" if self.kind == EXECUTED else ""
+        if self.kind != EXECUTED:
+            return ""
+
+        return f"0000clr.{self.number:08x}.01.01"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

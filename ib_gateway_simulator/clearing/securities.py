@@ -52,11 +52,17 @@ class Security:
     def worth(self, quantity: Decimal, price: Decimal) -> Decimal:
         """Return what a quantity is worth at a price; of a future, its notional amount."""
         money = quantity * price * self.multiplier
-        return money / 100 if self.category in IN_PERCENT else money
+        if self.category in IN_PERCENT:
+            return money / 100
+
+        return money
 
     def intrinsic(self, level: Decimal) -> Decimal:
         """Return what one unit of an option is worth at its end, by the level of its underlying."""
         if self.strike is None:
             return Decimal(0)
-        gain = level - self.strike if self.right == "C" else self.strike - level
+        gain = self.strike - level
+        if self.right == "C":
+            gain = level - self.strike
+
         return max(gain, Decimal(0))

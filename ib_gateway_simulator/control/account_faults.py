@@ -153,7 +153,10 @@ class AccountFaults(Readings):
         """
         if account is not None:
             self._check_account(account)
-        names = self._gateway.accounts.names if account is None else (account,)
+        names = self._gateway.accounts.names
+        if account is not None:
+            names = (account,)
+
         unlisted = self._gateway.accounts.rows.unlisted
         (unlisted.update if empty else unlisted.difference_update)(names)
 

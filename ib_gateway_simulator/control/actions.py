@@ -42,69 +42,32 @@ def _action(method: Callable[..., Any]) -> Action:
     return Action(method=method.__name__, arguments=arguments)
 
 
-# What each action does, by its name.
-_METHODS: dict[str, Callable[..., Any]] = {
-    "fill": Faults.fill,
-    "order": Faults.order,
-    "close": Faults.close_position,
-    "assign": Faults.assign,
-    "exercise": Faults.exercise,
-    "expire": Faults.expire,
-    "roll": Faults.roll,
-    "transfer": Faults.transfer,
-    "split": Faults.split,
-    "list_option": Faults.list_option,
-    "refuse_executions": Faults.refuse_executions,
-    "execution_times": Faults.execution_times,
-    "last_trade_times": Faults.last_trade_times,
-    "refuse_details": Faults.refuse_details,
-    "disconnect": Faults.disconnect,
-    "error": Faults.send_error,
-    "connectivity": Faults.connectivity,
-    "farm": Faults.farm,
-    "line_limit": Faults.set_line_limit,
-    "pause": Faults.pause,
-    "resume": Faults.resume,
-    "permissions": Faults.set_permission,
-    "line_answer": Faults.answer_line,
-    "quote": Faults.pin_quote,
-    "say_delayed": Faults.say_delayed,
-    "model_unit": Faults.model_unit,
-    "model_computed": Faults.model_computed,
-    "freeze": Faults.freeze,
-    "hours": Faults.set_hours,
-    "contract_details": Faults.contract_details,
-    "silence_line": Faults.silence_line,
-    "after_restore": Faults.after_restore,
-    "silence_account": Faults.silence_account,
-    "broker_price": Faults.broker_price,
-    "account_pnl": Faults.account_pnl,
-    "account_ready": Faults.account_ready,
-    "exchange_rate": Faults.exchange_rate,
-    "position_pnl": Faults.position_pnl,
-    "position_pnl_limit": Faults.position_pnl_limit,
-    "portfolio_rows": Faults.portfolio_rows,
-    "download_end": Faults.download_end,
-    "positions_end": Faults.positions_end,
-    "empty_lists": Faults.empty_lists,
-    "login": Faults.log_in_as,
-    "ticking": Faults.ticking,
-    "holding": Faults.holding,
-    "raw": Faults.send_raw,
-    "say": Faults.say,
-    "answer": Faults.answer,
-    "restart": Faults.restart,
-    "change_port": Faults.change_port,
-    "confirm_login": Faults.confirm_login,
-    "reset_day": Faults.reset_day,
-    "step": Faults.step,
-    "move": Faults.move_underlying,
-    "volatility": Faults.shift_volatility,
-    "dividend": Faults.dividend,
+# The methods whose names are longer than their actions'.
+_LONGER_NAMES = {
+    "close": "close_position",
+    "error": "send_error",
+    "line_limit": "set_line_limit",
+    "permissions": "set_permission",
+    "line_answer": "answer_line",
+    "quote": "pin_quote",
+    "hours": "set_hours",
+    "login": "log_in_as",
+    "raw": "send_raw",
+    "move": "move_underlying",
+    "volatility": "shift_volatility",
 }
+_NAMES = """
+    fill order close assign exercise expire roll transfer split list_option
+    refuse_executions execution_times last_trade_times refuse_details
+    disconnect error connectivity farm line_limit pause resume permissions line_answer quote
+    say_delayed model_unit model_computed freeze hours contract_details silence_line after_restore
+    silence_account broker_price account_pnl account_ready exchange_rate position_pnl
+    position_pnl_limit portfolio_rows download_end positions_end empty_lists login ticking holding
+    raw say answer restart change_port confirm_login reset_day step move volatility dividend
+"""
 
 # Every action, by the name of its `POST` path and of `do` in a scenario.
-ACTIONS = {name: _action(method) for name, method in _METHODS.items()}
+ACTIONS = {name: _action(getattr(Faults, _LONGER_NAMES.get(name, name))) for name in _NAMES.split()}
 
 
 def check(name: str, given: dict[str, Any]) -> Arguments:
@@ -132,4 +95,7 @@ async def perform(simulator: Faults, name: str, arguments: Arguments) -> Any:
     """
     values = {key: getattr(arguments, key) for key in type(arguments).model_fields}
     result = getattr(simulator, ACTIONS[name].method)(**values)
-    return await result if inspect.isawaitable(result) else result
+    if inspect.isawaitable(result):
+        return await result
+
+    return result

@@ -162,8 +162,11 @@ class ControlPort:
 def _conid(request: Request) -> int | JSONResponse | None:
     """Return the conid of a request, None where it names none, or the answer to a bad one."""
     given_conid = request.query_params.get("conid")
+    if given_conid is None:
+        return None
+
     try:
-        return None if given_conid is None else int(given_conid)
+        return int(given_conid)
     except ValueError:
         return _problem(400, "conid", f"{str(given_conid)[:60]!r} is not a whole number")
 

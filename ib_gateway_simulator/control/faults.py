@@ -199,9 +199,10 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         """
         contracts = self._gateway.book.contracts
         contract_like = contracts.get(like)
-        if conid in contracts or contract_like is None or not contract_like.is_option:
-            cause = "is known already" if conid in contracts else f"{like} is no option of the book"
-            raise ActionError("conid" if conid in contracts else "like", cause)
+        if conid in contracts:
+            raise ActionError("conid", "is known already")
+        if contract_like is None or not contract_like.is_option:
+            raise ActionError("like", f"{like} is no option of the book")
         end = datetime.fromtimestamp(
             self._gateway.now() + ends_in_s, ZoneInfo(contract_like.time_zone)
         )

@@ -67,7 +67,10 @@ class MarketDataFaults(Readings):
         self._check_contract(conid)
         if last_age_s is not None and not 0 <= last_age_s < math.inf:
             raise ActionError("last_age_s", "the age of a trade is 0 seconds or more")
-        at = None if last_age_s is None else int(self._gateway.now() - last_age_s)
+        at = None
+        if last_age_s is not None:
+            at = int(self._gateway.now() - last_age_s)
+
         pin = Pin(bid=bid, ask=ask, last=last, mark=mark, no_mark=no_mark, traded_at=at)
         self._gateway.market.pin(conid, None if release else pin)
 

@@ -58,7 +58,10 @@ def load_scenario(path: str | Path) -> list[Event]:
         try:
             arguments = check(entry.do, arguments_given)
         except ActionError as error:
-            location = (index, error.field) if error.field != "body" else (index,)
+            location: tuple[int | str, ...] = (index,)
+            if error.field != "body":
+                location = (index, error.field)
+
             raise source.error(
                 location, error.cause, "see the actions of the control port"
             ) from None

@@ -168,7 +168,10 @@ class Gateway:
         `20250425 15:23:54 EST`).
         """
         now = datetime.fromtimestamp(self.now(), self.options.zone)
-        zone = "Greenwich Mean Time" if now.tzname() == "UTC" else now.tzname()
+        zone = now.tzname()
+        if now.tzname() == "UTC":
+            zone = "Greenwich Mean Time"
+
         return (str(version), f"{now:%Y%m%d %H:%M:%S} {zone}")
 
     def opened(self, client: ClientConnection) -> None:

@@ -74,8 +74,11 @@ class ReferenceDataService:
         for contract in contracts:
             under = self._underlying_type(contract)
             hours = self._sessions.listing(contract, self._now())
-            named = (query.exchange,) if query.exchange else ()
-            for exchange in named or (*contract.algo_venues, contract.valid_exchanges[0]):
+            exchanges = (*contract.algo_venues, contract.valid_exchanges[0])
+            if query.exchange:
+                exchanges = (query.exchange,)
+
+            for exchange in exchanges:
                 row = (request.req_id, contract, exchange, under, hours, self._last_trade(contract))
                 client.send(contract_messages.contract_details(*row))
         client.send(contract_messages.contract_details_end(request.req_id))
@@ -93,7 +96,10 @@ class ReferenceDataService:
 
     def _underlying_type(self, contract: Contract) -> str:
         under = self._book.contracts.get(contract.under_conid)
-        return under.sec_type.value if under else ""
+        if under:
+            return under.sec_type.value
+
+        return ""
 
     def option_chain(self, client: ClientConnection, request: Request) -> None:
         """Answer reqSecDefOptParams with one row per exchange and trading class."""

@@ -59,7 +59,10 @@ class Scripts:
 
         messages: Sequence[Message] = ()
         if answers:
-            messages = answers[0] if len(answers) == 1 else answers.pop(0)
+            messages = answers[0]
+            if len(answers) > 1:
+                answers.pop(0)
+
         self.said.append(Said(request, messages))
         _send(client, messages)
         return True

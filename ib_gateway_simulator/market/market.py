@@ -220,7 +220,10 @@ class Market:
         walk = self._walks[contract.underlying]
         spot = walk.price()
         theory = self._theory(contract, spot)
-        model_unit = 1 if contract.conid in self._models_in_major else contract.price_magnifier
+        model_unit = contract.price_magnifier
+        if contract.conid in self._models_in_major:
+            model_unit = 1
+
         fair = (spot if theory is None else theory.price) * contract.price_magnifier
         day = self._day(contract, walk)
         tick = contract.min_tick
@@ -251,11 +254,17 @@ class Market:
         if contract.conid in self._not_computed:
             quote = replace(quote, greeks=NOT_COMPUTED, underlying_price=0.0)
         pin = self._pins.get(contract.conid)
-        return quote if pin is None else pin.applied_to(quote)
+        if pin is None:
+            return quote
+
+        return pin.applied_to(quote)
 
     def _least_mark(self, contract: Contract) -> float:
         """Return the middle between no bid and the least ask, in a realistic market."""
-        return contract.min_tick / 2 if self._american and contract.is_option else 0.0
+        if self._american and contract.is_option:
+            return contract.min_tick / 2
+
+        return 0.0
 
     def _theory(self, contract: Contract, spot: float, steps_back: int = 0) -> Greeks | None:
         """Return the theoretical price of an option in the major unit; None for other kinds."""
@@ -367,7 +376,10 @@ class Market:
         step = self.steps - back
         trade = self._trades.get(contract.conid)
         if trade is None or trade.step != step:
-            at = self._fair_price(contract, walk.price(back), back) if back else fair
+            at = fair
+            if back:
+                at = self._fair_price(contract, walk.price(back), back)
+
             price = max(round_to(at, contract.min_tick, up=False), contract.min_tick)
             trade = self._trades[contract.conid] = _Trade(step, price)
         return trade
@@ -379,7 +391,10 @@ class Market:
             theory = self._closing_theory(contract, walk.close)
             at_close = walk.close if theory is None else theory.price
             close_price = at_close * contract.price_magnifier
-            share = OPTION_SPREAD if contract.is_option else STOCK_SPREAD
+            share = STOCK_SPREAD
+            if contract.is_option:
+                share = OPTION_SPREAD
+
             tick = contract.min_tick
             close_on_tick = round_to(close_price, tick, up=False)
             day = _Day(

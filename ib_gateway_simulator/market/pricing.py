@@ -64,19 +64,22 @@ def black_scholes(
     Args:
         kept: The share of the spot that is left after the dividends until expiry.
     """
+    side = 1.0 if call else -1.0
     if years <= 0 or volatility <= 0:
-        intrinsic = max(0.0, spot - strike if call else strike - spot)
-        sign = 1.0 if call else -1.0
+        intrinsic = max(0.0, side * (spot - strike))
         return Greeks(
             implied_vol=max(volatility, 0.0),
             price=intrinsic,
-            delta=sign if intrinsic > 0 else 0.0,
+            delta=side if intrinsic > 0 else 0.0,
             gamma=0.0,
             vega=0.0,
             theta=0.0,
         )
 
-    carry = 0.0 if on_future else rate
+    carry = rate
+    if on_future:
+        carry = 0.0
+
     discount = math.exp(-rate * years)
     growth = kept * math.exp((carry - rate) * years)
     root = volatility * math.sqrt(years)
@@ -85,7 +88,6 @@ def black_scholes(
     d2 = d1 - root
 
     density = math.exp(-0.5 * d1 * d1) / _SQRT_2PI
-    side = 1.0 if call else -1.0
     n1 = _cdf(side * d1)
     n2 = _cdf(side * d2)
     forward = spot * growth
@@ -120,5 +122,8 @@ def skewed(volatility: float, moneyness: float, tilt: float = 0.0) -> float:
 def round_to(price: float, tick: float, *, up: bool) -> float:
     """Round a price up or down to a multiple of its tick, without binary rounding errors."""
     steps = price / tick
-    whole = math.ceil(steps - 1e-9) if up else math.floor(steps + 1e-9)
+    whole = math.floor(steps + 1e-9)
+    if up:
+        whole = math.ceil(steps - 1e-9)
+
     return round(whole * tick, 8)

@@ -186,7 +186,10 @@ class MarketDataService:
 
     def _send_line(self, line: Line) -> None:
         only = self._only.get(line.contract.conid)
-        before = line.last if only is None else line.last_restricted or line.last
+        before = line.last_restricted or line.last
+        if only is None:
+            before = line.last
+
         quote = self._market.quote(line.contract.conid)
         if quote is before:
             return

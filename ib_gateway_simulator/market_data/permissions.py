@@ -34,9 +34,15 @@ class Permissions:
         code = self._missing.get(conid)
         if code == Code.DELAYED_DATA_SHOWN:
             return Code.NOT_SUBSCRIBED
-        return code if code in LINE_ENDING_CODES else None
+        if code in LINE_ENDING_CODES:
+            return code
+
+        return None
 
     def advisory(self, conid: int) -> Code | None:
         """Return the code that comes with incomplete data, or None."""
         code = self._missing.get(conid)
-        return code if code in ADVISORY_CODES else None
+        if code in ADVISORY_CODES:
+            return code
+
+        return None

@@ -135,7 +135,10 @@ def changed(
         halted: Whether trading in the contract is halted.
         sizes: Whether sizes of bid and ask are sent that change without their prices.
     """
-    types = _DELAYED_TYPES if delayed else _LIVE_TYPES
+    types = _LIVE_TYPES
+    if delayed:
+        types = _DELAYED_TYPES
+
     index = sec_type is SecType.IND
     opening = before is None
     compared = quote if before is None else before
@@ -146,7 +149,10 @@ def changed(
         yield messages.tick_string(req_id, types["timestamp"], str(at_s))
 
     if quote.last is not None and (opening or quote.last != compared.last):
-        size = "" if index else str(quote.last_size)
+        size = str(quote.last_size)
+        if index:
+            size = ""
+
         yield messages.tick_price(req_id, types["last"], quote.last, size)
     if opening:
         yield messages.tick_generic(req_id, types["halted"], 1.0 if halted else 0.0)

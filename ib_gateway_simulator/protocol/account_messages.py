@@ -11,7 +11,10 @@ from ib_gateway_simulator.protocol.fields import Fields, number, optional, quant
 
 def managed_accounts(accounts: tuple[str, ...]) -> Fields:
     """Return the account list; a list of several accounts ends with a comma (ib-ruby update.md)."""
-    text = accounts[0] if len(accounts) == 1 else "".join(f"{name}," for name in accounts)
+    text = "".join(f"{name}," for name in accounts)
+    if len(accounts) == 1:
+        text = accounts[0]
+
     return ("15", "1", text)
 
 
@@ -34,7 +37,10 @@ def position_multi(
 
 
 def _exchange_held_at(contract: Contract) -> str:
-    return contract.exchange if contract.sec_type in (SecType.STK, SecType.IND) else ""
+    if contract.sec_type in (SecType.STK, SecType.IND):
+        return contract.exchange
+
+    return ""
 
 
 def position_end() -> Fields:

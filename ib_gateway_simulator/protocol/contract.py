@@ -76,7 +76,10 @@ class Contract:
     @property
     def expiry_text(self) -> str:
         """The expiry as the gateway writes it."""
-        return self.expiry[:6] if self.is_named_by_month else self.expiry
+        if self.is_named_by_month:
+            return self.expiry[:6]
+
+        return self.expiry
 
     @property
     def time_zone(self) -> str:
@@ -101,7 +104,10 @@ class Contract:
             venues = OPTION_VENUES
         else:
             return (self.exchange,)
-        return venues if self.exchange in venues else (*venues, self.exchange)
+        if self.exchange in venues:
+            return venues
+
+        return (*venues, self.exchange)
 
 
 def contract_fields(contract: Contract, exchange: str) -> Fields:

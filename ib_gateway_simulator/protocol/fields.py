@@ -19,7 +19,10 @@ def number(value: float) -> str:
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):
-        return "Infinity" if value > 0 else "-Infinity"
+        if value > 0:
+            return "Infinity"
+
+        return "-Infinity"
     return repr(float(value))
 
 
@@ -32,7 +35,10 @@ def quantity(value: float | str) -> str:
         return value
     if not math.isfinite(value):
         return number(value)
-    return str(int(value)) if value == int(value) else repr(float(value))
+    if value == int(value):
+        return str(int(value))
+
+    return repr(float(value))
 
 
 def optional(value: float | None) -> str:

@@ -114,7 +114,10 @@ def execution(
     order: int,
 ) -> Fields:
     """Return one execution, of another client: without an order id, but with the permanent one."""
-    side = "BOT" if quantity > 0 else "SLD"
+    side = "SLD"
+    if quantity > 0:
+        side = "BOT"
+
     traded = (number(abs(quantity)), number(price))
     head = ("11", str(req_id), "0", *contract_fields(contract, "SMART"))
     done = (execution_id, at, account, "SMART", side, *traded, str(order))

@@ -95,7 +95,10 @@ class _Reader:
             local_symbol=self.text("Local symbol"),
             trading_class=self.text("Trading class"),
         )
-        return replace(query, strike=0.0) if query.strike > UNSET_STRIKE else query
+        if query.strike > UNSET_STRIKE:
+            return replace(query, strike=0.0)
+
+        return query
 
 
 def _market_data(name: str, fields: list[str]) -> Request:
@@ -135,7 +138,10 @@ def _pnl(name: str, fields: list[str]) -> Request:
     req_id = read.request_id()
     account = read.text("Account")
     model = read.text("Model code")
-    conid = read.integer("Con Id") if name == "reqPnLSingle" else 0
+    conid = 0
+    if name == "reqPnLSingle":
+        conid = read.integer("Con Id")
+
     return Request(name=name, req_id=req_id, account=account, model=model, conid=conid)
 
 
@@ -149,7 +155,10 @@ def _account_by_id(name: str, fields: list[str]) -> Request:
 
 
 def _number(name: str, fields: list[str]) -> Request:
-    skip = 1 if name == "reqMarketRule" else 2
+    skip = 2
+    if name == "reqMarketRule":
+        skip = 1
+
     return Request(name=name, number=_Reader(fields, skip).integer("Number"))
 
 
@@ -245,12 +254,18 @@ def decode(fields: list[str]) -> Request:
     if name in ORDER_REQUESTS:
         return _order(name, fields)
     decoder = _DECODERS.get(name)
-    return Request(name=name) if decoder is None else decoder(name, fields)
+    if decoder is None:
+        return Request(name=name)
+
+    return decoder(name, fields)
 
 
 def _order(name: str, fields: list[str]) -> Request:
     """Return an order message, even one with wrong fields: each one must be recorded."""
-    at = 1 if name == "placeOrder" else 2
+    at = 2
+    if name == "placeOrder":
+        at = 1
+
     text = fields[at] if len(fields) > at else ""
     has_version = name != "reqGlobalCancel" and text.isdecimal()
     return Request(name=name, fields=tuple(fields), req_id=int(text) if has_version else -1)

@@ -67,7 +67,10 @@ class Disguise:
         elif kind == "71":
             written = (*fields[:3], *("" for _ in fields[3:]))
         elif kind == "62" and len(fields) == 5:
-            group = fields[3] if fields[3] == "All" else self._names.name("GROUP", fields[3])
+            group = fields[3]
+            if fields[3] != "All":
+                group = self._names.name("GROUP", fields[3])
+
             written = (*fields[:3], group, fields[4])
         elif kind in _REQUEST_PLACES and len(fields) > max(p or 0 for p in _REQUEST_PLACES[kind]):
             written = self._account_request(kind, fields)
@@ -79,7 +82,10 @@ class Disguise:
         account_at, model_at = _REQUEST_PLACES[kind]
         account = fields[account_at]
         if kind in ("92", "94"):
-            conid = fields[4] if kind == "94" and len(fields) > 4 else ""
+            conid = ""
+            if kind == "94" and len(fields) > 4:
+                conid = fields[4]
+
             self._pnl_requests[fields[1]] = (account, conid)
         changed = {account_at: self._names.account(account)}
         if model_at is not None:

@@ -48,7 +48,10 @@ def run(
         "failed": recorder.failed,
     }
     print(json.dumps(done), flush=True)  # noqa: T201 - a program's output
-    return 0 if recorder.failed is None else 1
+    if recorder.failed is None:
+        return 0
+
+    return 1
 
 
 async def _record(proxy: Proxy, gateway: tuple[str, int], seconds: float) -> None:

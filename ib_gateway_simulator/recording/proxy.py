@@ -138,7 +138,10 @@ class Proxy:
                     task.result()
 
             # A write to a client that has gone fails in the task that passes messages to it.
-            return "client" if reader.at_eof() or reader.exception() is not None else "gateway"
+            if reader.at_eof() or reader.exception() is not None:
+                return "client"
+
+            return "gateway"
         finally:
             for task in ways:
                 task.cancel()

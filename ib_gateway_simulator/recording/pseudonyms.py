@@ -135,7 +135,10 @@ class Pseudonyms:
 
 
 def _pseudonym_or_zero(found: re.Match[str]) -> str:
-    return found[0] if len(found[0]) > 1 else "0"
+    if len(found[0]) > 1:
+        return found[0]
+
+    return "0"
 
 
 def scaled(text: str, ratio: float) -> str:
@@ -153,5 +156,8 @@ def scaled(text: str, ratio: float) -> str:
     if not math.isfinite(value) or abs(value) >= UNSET or value == 0:
         return text
     _, _, digits = text.partition(".")
-    places = len(digits) if digits.isdigit() else 2
+    places = 2
+    if digits.isdigit():
+        places = len(digits)
+
     return number(round(value * ratio, max(2, places)))

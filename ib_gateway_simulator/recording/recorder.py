@@ -91,7 +91,10 @@ class Recorder:
             ) from None
         self._file = os.fdopen(descriptor, "w", encoding="ascii", buffering=1)
         self._began_at = self._monotonic()
-        quantities = "kept" if self._keep_quantities else "replaced"
+        quantities = "replaced"
+        if self._keep_quantities:
+            quantities = "kept"
+
         self._write(Header(started_at=self._now(), quantities=quantities))  # type: ignore[arg-type]
         return self
 

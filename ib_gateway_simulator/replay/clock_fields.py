@@ -31,4 +31,7 @@ def shifted(fields: Fields, shift_s: float) -> Fields:
 
 
 def _later(epoch: str, shift_s: float) -> str:
-    return str(int(epoch) + round(shift_s)) if epoch != "0" else epoch
+    if epoch == "0":
+        return epoch
+
+    return str(int(epoch) + round(shift_s))

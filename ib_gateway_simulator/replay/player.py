@@ -189,7 +189,10 @@ class Player:
 
 def _with_id(fields: Fields, req_id: int) -> Fields:
     at = request_place(fields)
-    return fields if at is None else (*fields[:at], str(req_id), *fields[at + 1 :])
+    if at is None:
+        return fields
+
+    return (*fields[:at], str(req_id), *fields[at + 1 :])
 
 
 def _is_cancel(request: Request) -> bool:
@@ -201,4 +204,7 @@ def _tick_type(fields: Fields) -> str:
     place = {"1": 3, "2": 3, "45": 3, "46": 3, "21": 2}.get(fields[0])
     if place is not None and place < len(fields):
         return fields[place]
-    return "" if fields[0] in ("58", "81", "94", "95") else "\0".join(fields)
+    if fields[0] in ("58", "81", "94", "95"):
+        return ""
+
+    return "\0".join(fields)

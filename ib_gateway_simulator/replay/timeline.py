@@ -107,7 +107,10 @@ def key_of(request: Request, recorded_id: int = -1) -> Key:
     contract = request.contract
     if contract.conid:
         contract = ContractQuery(conid=contract.conid)
-    text = "" if request.name in ("reqMktData", "startApi") else request.text
+    text = request.text
+    if request.name in ("reqMktData", "startApi"):
+        text = ""
+
     bare = replace(request, req_id=-1, client_id=-1, fields=(), generic_ticks=(), text=text)
     return (replace(bare, contract=contract),)
 

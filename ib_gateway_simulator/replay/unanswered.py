@@ -32,7 +32,10 @@ def unanswered(request: Request, recorded: Iterable[Request]) -> Unanswered:
     same_kind: list[str] = []
     of_other_kinds: list[str] = []
     for candidate in recorded:
-        kind = same_kind if candidate.name == request.name else of_other_kinds
+        kind = of_other_kinds
+        if candidate.name == request.name:
+            kind = same_kind
+
         kind.append(in_words(candidate))
 
     candidates = same_kind or of_other_kinds

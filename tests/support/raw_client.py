@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +14,7 @@ from tests.support.waiting import DEADLINE_S
 
 Message = list[str]
 Test = Callable[[Message], bool]
+NOTHING: Mapping[int, object] = {}
 
 
 class RawClient:
@@ -60,8 +61,14 @@ class RawClient:
                     raise AssertionError(f"closed; received {self.messages[since:][-20:]}")
                 await self._news.wait()
 
-    async def wait_id(self, type_id: int, since: int = 0) -> Message:
-        return await self.wait(lambda m: m[0] == str(type_id), since)
+    async def wait_id(
+        self, type_id: int, since: int = 0, having: Mapping[int, object] = NOTHING
+    ) -> Message:
+        """Wait for a message of a type; `having` are fields of it, by their places."""
+        fields = {0: str(type_id)} | {place: str(value) for place, value in having.items()}
+        return await self.wait(
+            lambda m: all(m[place : place + 1] == [text] for place, text in fields.items()), since
+        )
 
     async def wait_error(self, code: int, req_id: int | None = None, since: int = 0) -> Message:
         return await self.wait(

@@ -172,7 +172,7 @@ async def test_the_profit_of_a_held_contract_is_sent_repeatedly_and_of_others_ne
 
     await client.wait(lambda m: len(client.of(94)) >= 2)
     sim.fill("DUSIM0001", UNHELD, 1)
-    opened = await client.wait(lambda m: m[0] == "95" and m[1] == "2")
+    opened = await client.wait_id(95, having={1: 2})
     assert float(opened[5]) == 0.0
     client.send(95, 1)
     since = await client.barrier()
@@ -397,12 +397,12 @@ async def test_a_text_is_sent_as_it_is(sim, client):
     sim.holding(FIRST, 2, -math.inf)
     sim.holding(FIRST, 1, "no number", "")
     await client.positions()
-    row = await client.wait(lambda m: m[0] == "61" and m[3] == "1")
+    row = await client.wait_id(61, having={3: 1})
     assert row[4] == ""
     assert row[14] == "no number"
-    assert (await client.wait(lambda m: m[0] == "61" and m[3] == "2"))[14] == "-Infinity"
+    assert (await client.wait_id(61, having={3: 2}))[14] == "-Infinity"
     client.send(6, 2, 1, FIRST)
-    row = await client.wait(lambda m: m[0] == "7" and m[2] == "1")
+    row = await client.wait_id(7, having={2: 1})
     assert row[13] == "no number"
     assert row[15] == "NaN"
 

@@ -80,7 +80,7 @@ async def test_over_the_limit_a_request_gets_101_and_running_lines_continue(sim,
     await first.barrier()
     assert first.about(1, since) == []
     two.market_data(2, STOCK, sec_type="STK")
-    await two.wait(lambda m: m[0] == "58" and m[2] == "2")
+    await two.wait_id(58, having={2: 2})
     stats = sim.stats()
     assert stats["lines_in_use"] == 2
     assert stats["peak_lines"] == 2
@@ -153,7 +153,7 @@ async def test_a_snapshot_uses_a_line_until_its_end_and_cannot_be_cancelled_then
     sim, client, eventually
 ):
     client.market_data(1, CALL, snapshot=1)
-    await client.wait(lambda m: m[0] == "21" and m[1] == "1")
+    await client.wait_id(21, having={1: 1})
     assert sim.stats()["lines_in_use"] == 1
     count = len(client.about(1))
     await client.wait_id(57)
@@ -204,7 +204,7 @@ async def test_a_permission_that_ends_stops_the_running_line_with_its_code(sim, 
     assert sim.stats()["lines_by_conid"] == {str(PUT): 1}
     sim.set_permission(CALL, None)
     client.market_data(3, CALL)
-    await client.wait(lambda m: m[0] == "21" and m[1] == "3")
+    await client.wait_id(21, having={1: 3})
 
 
 @pytest.mark.parametrize("code", [10090, 10091])

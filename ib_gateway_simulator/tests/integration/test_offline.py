@@ -102,8 +102,8 @@ async def test_cached_answers_are_those_of_the_moment_when_the_connection_was_lo
     assert {m[2] for m in client.of(8)} == {"13:13"}
 
     sim.connectivity("restored_data_kept")
-    await client.wait(lambda m: m[0] == "8" and m[2] == "14:13")
-    await client.wait(lambda m: m[0] == "61" and m[3] == str(CALL) and m[14] == "6")
+    await client.wait_id(8, having={2: "14:13"})
+    await client.wait_id(61, having={3: CALL, 14: 6})
     (then, *_), (now, *_) = (
         [m[14] for m in some if m[0] == "7" and m[2] == str(CALL)]
         for some in (before, await downloaded())

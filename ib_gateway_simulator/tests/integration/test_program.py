@@ -78,10 +78,10 @@ async def test_the_actions_of_a_scenario_are_done_at_their_times(program, connec
         ports = await ready(process)
         client = await connect(ports["port"])
         client.send(61, 1)
-        row = await client.wait(lambda m: m[0] == "61" and m[3] == "921000007")
+        row = await client.wait_id(61, having={3: 921000007})
         assert row[14] == "2"
 
-        await client.wait(lambda m: m[0] == "61" and m[3] == "921000001" and m[14] == "9")
+        await client.wait_id(61, having={3: 921000001, 14: 9})
         async with httpx.AsyncClient(timeout=DEADLINE_S, verify=NO_CERTIFICATES) as http:
             stats = await http.get(f"http://127.0.0.1:{ports['control_port']}/stats")
         assert stats.json()["line_limit"] == 3

@@ -37,8 +37,8 @@ async def session(simulate, recorded):
             raw.market_data(req_id, conid, ticks="232")
 
         raw.send(94, 31, A, "", CALL)
-        await raw.wait(lambda m: m[0] == "95")
-        await raw.wait(lambda m: m[0] == "1" and m[2] == "22" and m[3] == "37")
+        await raw.wait_id(95)
+        await raw.wait_id(1, having={2: 22, 3: 37})
         raw.market_data(23, 999)
         await raw.wait_error(200, 23)
         sim.connectivity("lost")
@@ -57,7 +57,7 @@ async def session(simulate, recorded):
         again = await logged_in(proxy.port)
         await again.positions()
         again.market_data(7, PUT)
-        await again.wait(lambda m: m[0] == "1" and m[2] == "7")
+        await again.wait_id(1, having={2: 7})
         await again.close()
         await raw.close()
         await eventually(lambda: sim.stats()["connections"]["now"] == 0)
@@ -169,7 +169,7 @@ async def test_request_ids_of_another_client_are_mapped(session):
         assert (await raw.wait_error(200, 603))[2] == "603"
         for req_id in (601, 602):
             await raw.wait(lambda m, req_id=req_id: m[0] == "1" and m[2] == str(req_id))
-        await raw.wait(lambda m: m[0] == "95" and m[1] == "701")
+        await raw.wait_id(95, having={1: 701})
         await raw.wait_error(1102)
         ids = {m[2] for m in raw.messages if m[0] in ("1", "2", "45", "46")}
         assert ids == {"601", "602"}
@@ -210,7 +210,7 @@ async def test_a_late_request_gets_at_once_what_it_missed(session):
         await raw.positions()
         assert len(raw.of(61)) > 5
         raw.market_data(5, PUT)
-        await raw.wait(lambda m: m[0] == "1" and m[2] == "5" and m[3] == "37")
+        await raw.wait_id(1, having={2: 5, 3: 37})
         await raw.close()
 
 

@@ -2,54 +2,60 @@
 
 import inspect
 import json
-from typing import Any
 
 import pytest
+import yaml
 
 from ib_gateway_simulator import ActionError, BookError
 from ib_gateway_simulator.control.actions import ACTIONS, check
 from ib_gateway_simulator.control.faults import Faults
 from ib_gateway_simulator.control.scenario import load_scenario
 
-UNKIND: list[tuple[str, dict[str, Any]]] = [
-    ("silence_line", {"conid": 1, "reset": False}),
-    ("contract_details", {"conid": 1, "answered": False}),
-    ("after_restore", {"lines": "dead"}),
-    ("silence_account", {"account": "DUSIM0001", "notice": True}),
-    ("connectivity", {"state": "lost", "answers": "cached", "login_code": 1100}),
-    ("download_end", {"account": "DUSIM0001", "delay_s": None}),
-    ("download_end", {"account": "DUSIM0001", "blank": True}),
-    ("positions_end", {"delay_s": None, "late_rows": 3}),
-    ("say_delayed", {"said": False}),
-    ("model_unit", {"conid": 1, "unit": "major"}),
-    ("model_computed", {"conid": 1, "computed": True}),
-    ("change_port", {"port": 4003}),
-    ("hours", {"conid": None, "hours": "0930-1600"}),
-    ("ticking", {"conid": 1, "only": ["size"]}),
-    ("ticking", {"conid": 1, "only": None}),
-    ("line_answer", {"conid": 1, "code": 10999, "ticking": True}),
-    ("quote", {"conid": 1, "bid": 1.0, "ask": 1.1, "mark": 0.0}),
-    ("say", {"messages": [["61", "3"]], "client_id": 1}),
-    ("answer", {"request": "reqPositions", "answers": [], "account": "DUSIM0001"}),
-    ("holding", {"account": "", "conid": -1, "position": "nan", "symbol": ""}),
-]
-WRONG: list[tuple[str, dict[str, Any], str]] = [
-    ("silence_line", {}, "conid"),
-    ("silence_line", {"conid": 1, "on": True}, "on"),
-    ("after_restore", {"lines": "half"}, "lines"),
-    ("connectivity", {"state": "lost", "answers": "some"}, "answers"),
-    ("download_end", {"account": "DUSIM0001", "delay_s": -1}, "delay_s"),
-    ("positions_end", {"delay_s": "soon"}, "delay_s"),
-    ("model_unit", {"conid": 1, "unit": "cents"}, "unit"),
-    ("hours", {"hours": "1600-0930"}, "hours"),
-    ("ticking", {"conid": 1, "only": ["bid"]}, "only.0"),
-    ("account_pnl", {"account": "DUSIM0001", "answer": "maybe"}, "answer"),
-    ("position_pnl", {"account": "DUSIM0001", "conid": 1, "answer": "maybe"}, "answer"),
-    ("position_pnl_limit", {"limit": -1}, "limit"),
-    ("holding", {"account": "DUSIM0001", "conid": 1}, "position"),
-    ("say", {"messages": ["4x"]}, "messages.0"),
-    ("say", {"messages": [[1]]}, "messages.0"),
-]
+
+def entries(text):
+    """Return the actions of a scenario as names and arguments."""
+    return [(entry.pop("do"), entry) for entry in yaml.safe_load(text)]
+
+
+UNKIND = entries("""
+- {do: silence_line, conid: 1, reset: false}
+- {do: contract_details, conid: 1, answered: false}
+- {do: after_restore, lines: dead}
+- {do: silence_account, account: DUSIM0001, notice: true}
+- {do: connectivity, state: lost, answers: cached, login_code: 1100}
+- {do: download_end, account: DUSIM0001, delay_s: null}
+- {do: download_end, account: DUSIM0001, blank: true}
+- {do: positions_end, delay_s: null, late_rows: 3}
+- {do: say_delayed, said: false}
+- {do: model_unit, conid: 1, unit: major}
+- {do: model_computed, conid: 1, computed: true}
+- {do: change_port, port: 4003}
+- {do: hours, conid: null, hours: 0930-1600}
+- {do: ticking, conid: 1, only: [size]}
+- {do: ticking, conid: 1, only: null}
+- {do: line_answer, conid: 1, code: 10999, ticking: true}
+- {do: quote, conid: 1, bid: 1.0, ask: 1.1, mark: 0.0}
+- {do: say, messages: [["61", "3"]], client_id: 1}
+- {do: answer, request: reqPositions, answers: [], account: DUSIM0001}
+- {do: holding, account: "", conid: -1, position: nan, symbol: ""}
+""")
+WRONG = entries("""
+- {do: silence_line, wrong: conid}
+- {do: silence_line, conid: 1, "on": true, wrong: "on"}
+- {do: after_restore, lines: half, wrong: lines}
+- {do: connectivity, state: lost, answers: some, wrong: answers}
+- {do: download_end, account: DUSIM0001, delay_s: -1, wrong: delay_s}
+- {do: positions_end, delay_s: soon, wrong: delay_s}
+- {do: model_unit, conid: 1, unit: cents, wrong: unit}
+- {do: hours, hours: 1600-0930, wrong: hours}
+- {do: ticking, conid: 1, only: [bid], wrong: only.0}
+- {do: account_pnl, account: DUSIM0001, answer: maybe, wrong: answer}
+- {do: position_pnl, account: DUSIM0001, conid: 1, answer: maybe, wrong: answer}
+- {do: position_pnl_limit, limit: -1, wrong: limit}
+- {do: holding, account: DUSIM0001, conid: 1, wrong: position}
+- {do: say, messages: [4x], wrong: messages.0}
+- {do: say, messages: [[1]], wrong: messages.0}
+""")
 
 
 @pytest.mark.parametrize(("name", "given"), UNKIND)
@@ -58,10 +64,11 @@ def test_the_json_of_an_action_is_taken_as_it_is(name, given):
     assert {key: getattr(arguments, key) for key in given} == given
 
 
-@pytest.mark.parametrize(("name", "given", "field"), WRONG)
-def test_a_wrong_argument_is_named(name, given, field):
+@pytest.mark.parametrize(("name", "given"), WRONG)
+def test_a_wrong_argument_is_named(name, given):
+    field = given["wrong"]
     with pytest.raises(ActionError) as refused:
-        check(name, given)
+        check(name, {key: value for key, value in given.items() if key != "wrong"})
     assert refused.value.field.startswith(field)
 
 
