@@ -1,4 +1,4 @@
-"""Profit and greeks of legs over the price of their underlying: now, on a day to come, at expiry.
+"""The profit of legs over the price of their underlying: now, on a day to come, at expiry.
 
 Over one underlying the profit is that since the legs were opened, so that it compares with the
 payoff; a leg without a price of the model makes it unknown. Over several underlyings, which all
@@ -6,11 +6,9 @@ move by the same percentage, it is the change from now; legs that cannot be pric
 Either way they are listed with the reason.
 """
 
-import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
-from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -21,25 +19,19 @@ from pydantic import BaseModel, ConfigDict
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.risk import model
 from position_sync_dagster.money.risk.coverage import carries
-from position_sync_dagster.money.risk.distribution import (
-    distribution_at_expiry,
-    odds_of,
-)
 from position_sync_dagster.money.risk.payoff import Payoff, payoff_of
 from position_sync_dagster.money.risk.priced_legs import SIZE, PricedLeg, PricedLegs
 from position_sync_dagster.money.risk.scenario_file import Point
 from position_sync_dagster.money.risk.scenarios import changes
-from position_sync_dagster.money.risk.terms import as_options
 
 # The number of prices between the ends of a curve; strikes and break-evens come besides.
 PRICES = 61
 
-# The largest move in percent over several underlyings, and over shares alone.
+# The largest move in percent over several underlyings.
 USUAL_REACH = 20.0
 
-# A curve over one underlying has its strikes, and around the price so many expected moves until the
-# next expiry; but beyond the strikes at most their span, or this part of the price.
-EXPECTED_MOVES = 2.0
+# A curve over one underlying reaches beyond its price and strikes by half of their span, which is
+# at least this part of the price.
 LEAST_SPAN = 0.1
 
 NO_PROFIT = "its profit since it was opened is not known"
@@ -84,7 +76,7 @@ class UnpricedLeg:
 
 
 class CurveRow(AtExpiry):
-    """Profit and greeks of some legs of an account over the price of their underlying.
+    """The profit of some legs of an account over the price of their underlying.
 
     Over one underlying the profit is that since the legs were opened; over several, which all move
     by the same percentage, it is the change from now. A list that is null is not known.
@@ -96,12 +88,6 @@ class CurveRow(AtExpiry):
     spot: float | None = None
     next_expiry: datetime | None
     last_expiry: datetime | None
-    expected_move: float | None = None
-    """One standard deviation of the price until the next expiry, by our model."""
-    probability_of_profit: float | None = None
-    """Of a profit at the next expiry, by the distribution of our model."""
-    expected_value: float | None = None
-    """The mean profit at the next expiry, by the same distribution."""
     reached: float | None = None
     """The profit now as a part of the greatest profit; null: not known, or unbounded."""
     moves: list[float] = []
@@ -114,12 +100,6 @@ class CurveRow(AtExpiry):
     """The profit on the chosen day at the chosen volatilities."""
     at_expiry: list[float] | None = None
     """The profit at the next expiry."""
-    delta: list[float] | None = None
-    """In units of the underlying, on the chosen day as all greeks."""
-    dollar_delta: list[float] | None = None
-    gamma_1pct: list[float] | None = None
-    theta: list[float] | None = None
-    vega: list[float] | None = None
     left_out: list[UnpricedLeg]
     """The legs that cannot be priced: over one underlying nothing is known, over several the sums
     leave them out, and are null where the others do not carry them."""
@@ -161,77 +141,41 @@ def _over_moves(legs: PricedLegs, shift: Point) -> CurveRow:
         return curve
 
     moves = np.linspace(-USUAL_REACH, USUAL_REACH, PRICES)
-    now, chosen = _profits(legs, moves, shift)
-    along = _greeks_along(legs, moves, shift)
-    del along["delta"]  # shares of several underlyings have no sum
-    greeks = {name: _sum_of_known(rows) for name, rows in along.items()}
     of_trades = sum(legs.settled["against_mark"].drop_nulls())
-    return curve.model_copy(
-        update={
-            "moves": moves.tolist(),
-            "now": _sum_of_known(now, of_trades),
-            "chosen": _sum_of_known(chosen, of_trades),
-            **greeks,
-        }
-    )
+    now, chosen = _profits(legs, moves, shift, of_trades)
+    return curve.model_copy(update={"moves": moves.tolist(), "now": now, "chosen": chosen})
 
 
 def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> CurveRow:
     """Return the curve of one underlying."""
-    key = (*legs.parts.select("strategy_id", "account", "conid").iter_rows(), *notes)
-    if key not in legs.searched:
-        legs.searched[key] = _at_expiry(legs, notes)
-    curve: CurveRow = legs.searched[key]
-    realised = known_sum(legs.settled["realised"])
-    if curve.spot is None or curve.left_out or realised is None:
-        return curve
-
-    moves = np.array(curve.moves)
-    gained = realised + float(legs.parts["unrealized_pnl"].sum())
-    greatest = curve.greatest_profit or 0.0
-    now, chosen = _profits(legs, moves, shift)
-    along = _greeks_along(legs, moves, shift)
-    greeks = {name: _sum_of_known(rows) for name, rows in along.items()}
-    return curve.model_copy(
-        update={
-            "reached": gained / greatest if greatest > 0 else None,
-            "now": _sum_of_known(now, gained),
-            "chosen": _sum_of_known(chosen, gained),
-            **greeks,
-        }
-    )
-
-
-def _at_expiry(legs: PricedLegs, notes: Sequence[str]) -> CurveRow:
-    """Return what of a curve no chosen day changes: its prices, the payoff and its odds."""
     each = list(legs)
-    now = legs.given.now
-    # All strategies of an underlying may be hundreds of legs that live on.
-    is_of_one = legs.parts["strategy_id"].n_unique() == 1
-    steps = model.FINE if is_of_one else model.COARSE
-    payoff = payoff_of(each, now, notes, steps, known_sum(legs.settled["realised"]))
-    described = _described(legs, _left_out(legs, since_opened=True))
+    realised = known_sum(legs.settled["realised"])
+    payoff = payoff_of(each, legs.given.now, notes, realised)
+    left_out = _left_out(legs, since_opened=True)
+    described = _described(legs, left_out)
     described |= {name: getattr(payoff, name) for name in _OF_PAYOFF}
+    curve = CurveRow(**described, underlying=payoff.under)
     spot = legs.parts["spot"].median()
     if not isinstance(spot, float):
-        return CurveRow(**described, underlying=payoff.under)
+        return curve
 
-    distribution = distribution_at_expiry(each, spot, now)
-    move = spot * distribution.deviation if distribution else None
-    odds = odds_of(payoff, distribution) if distribution else None
-    chances = asdict(odds) if odds else {}
-    prices = _prices(each, payoff, spot, move)
+    prices = _prices(each, payoff, spot)
     moves = 100 * (prices / spot - 1)
-    return CurveRow(
-        **described,
-        **chances,
-        underlying=payoff.under,
-        spot=spot,
-        moves=moves.tolist(),
-        prices=prices.tolist(),
-        at_expiry=payoff.profit_at(prices).tolist() if payoff.profit_at else None,
-        expected_move=move,
-    )
+    at_expiry = payoff.profit_at(prices).tolist() if payoff.profit_at else None
+    curve = curve.model_copy(
+        update={
+            "spot": spot, "moves": moves.tolist(), "prices": prices.tolist(),
+            "at_expiry": at_expiry,
+        }
+    )  # fmt: skip
+    if left_out or realised is None:
+        return curve
+
+    gained = realised + float(legs.parts["unrealized_pnl"].sum())
+    greatest = payoff.greatest_profit or 0.0
+    reached = gained / greatest if greatest > 0 else None
+    now, chosen = _profits(legs, moves, shift, gained)
+    return curve.model_copy(update={"reached": reached, "now": now, "chosen": chosen})
 
 
 # What a curve has of a payoff.
@@ -277,86 +221,37 @@ def _left_out(legs: PricedLegs, *, since_opened: bool = False) -> list[UnpricedL
     ]
 
 
-def _prices(
-    legs: Iterable[PricedLeg], payoff: Payoff, spot: float, move: float | None
-) -> model.Array:
-    """Return the prices of a curve: even ones, the strikes and the break-evens between them.
-
-    Args:
-        legs: The legs of the curve.
-        payoff: Their payoff.
-        spot: The price of the underlying.
-        move: Its expected move until the next expiry; None: not known, the strikes alone count.
-    """
+def _prices(legs: Iterable[PricedLeg], payoff: Payoff, spot: float) -> model.Array:
+    """Return the prices of a curve: even ones, the strikes and the break-evens between them."""
     strikes = [leg.delivered.strike for leg in legs if leg.delivered is not None]
     lowest, highest = min([spot, *strikes]), max([spot, *strikes])
-    span = max(highest - lowest, LEAST_SPAN * spot)
-    around = EXPECTED_MOVES * (move or span)
-    below = max(span / 4, min(span, around - (spot - lowest)))
-    above = max(span / 4, min(span, around - (highest - spot)))
-    if not strikes:
-        below = above = spot * USUAL_REACH / 100
+    beyond = max(highest - lowest, LEAST_SPAN * spot) / 2
+    low = max(lowest - beyond, spot / 100)
+    high = highest + beyond
 
-    # To a part of the price, so that the prices stay where they are while time passes.
-    step = spot / 100
-    low = max(step, math.floor((lowest - below) / step) * step)
-    high = math.ceil((highest + above) / step) * step
     even = np.linspace(low, high, PRICES)
     prices = np.array([*even, spot, *strikes, *(payoff.break_evens or ())])
     is_inside = (prices >= low) & (prices <= high)
     return np.unique(prices[is_inside])
 
 
-def _profits(legs: PricedLegs, moves: model.Array, shift: Point) -> tuple[model.Array, model.Array]:
-    """Return by how much each part changes at each move, now and later; NaN: not known."""
+def _profits(
+    legs: PricedLegs, moves: model.Array, shift: Point, gained: float
+) -> tuple[list[float] | None, list[float] | None]:
+    """Return the profit at each move, now and later; None: no part is known.
+
+    A part that is not known is listed as left out, and is in no profit.
+
+    Args:
+        gained: The profit without a move.
+    """
     points = [Point(spot=move) for move in moves.tolist()]
     if shift.vol or shift.days:
         points += [Point(spot=move, vol=shift.vol, days=shift.days) for move in moves.tolist()]
 
     changed = legs.parts.select(SIZE).to_numpy() * changes(legs, points)
-    now = changed[:, : len(moves)]
-    return now, changed[:, -len(moves) :]
-
-
-def _greeks_along(legs: PricedLegs, moves: model.Array, shift: Point) -> dict[str, model.Array]:
-    """Return the greeks of each part at each move on the chosen day; NaN: unknown."""
-    parts = legs.parts
-    spot = parts["spot"].fill_null(np.nan).to_numpy()
-    spots = spot[:, None] * (1 + moves / 100)
-
-    # A share or a future moves with its price, and has no other greek.
-    of_parts = {name: np.zeros(spots.shape) for name in ("delta", "gamma", "theta", "vega")}
-    of_parts["delta"] += 1.0
-
-    terms = legs.options
-    options = list(terms)
-    if options:
-        spot_of_options = spot[options].tolist()
-        priced = as_options([*terms.values()], repeat(legs.given.now), spot_of_options)
-        later = priced.later(shift.days)
-        shifted = parts["implied_vol"].to_numpy()[options] + shift.vol / 100
-        volatility = model.within_bounds(shifted)
-        greeks = model.greeks_along(later, spots[options], volatility, model.COARSE)
-        for name, rows in of_parts.items():
-            rows[options] = getattr(greeks, name)
-
-    known_size = pl.when(col.reason.is_null()).then(SIZE)
-    sizes = parts.select(known_size.fill_null(np.nan)).to_numpy()
-    summed = {name: sizes * rows for name, rows in of_parts.items()}
-    summed["dollar_delta"] = summed["delta"] * spots
-    summed["gamma_1pct"] = summed.pop("gamma") * spots**2 / 100
-    return summed
-
-
-def _sum_of_known(rows: model.Array, more: float = 0.0) -> list[float] | None:
-    """Return the sums at each move without the parts that are listed as left out; None: all are.
-
-    Args:
-        rows: The numbers of each part at each move.
-        more: What is added at each move.
-    """
-    is_known = ~np.isnan(rows).any(axis=1)
+    is_known = ~np.isnan(changed).any(axis=1)
     if not is_known.any():
-        return None
-    sums: list[float] = (rows[is_known].sum(axis=0) + more).tolist()
-    return sums
+        return None, None
+    profits = (changed[is_known].sum(axis=0) + gained).tolist()
+    return profits[: len(moves)], profits[-len(moves) :]

@@ -9,13 +9,13 @@ which is a line between its corners at zero and at the strikes. Beyond the last 
 the sum of `q` over shares, futures and calls.
 
 Where legs live on after the first expiry, as in a calendar, the model says what they are worth on
-that day. The profit between two corners is then a curve, which is searched to a cent.
+that day. The profit is then a curve, whose extremes are those of some thousand prices.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date, datetime, timedelta
-from itertools import pairwise, repeat
+from itertools import repeat
 from operator import itemgetter
 from typing import Any
 
@@ -26,25 +26,21 @@ from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.money.past.movements import first_reasons, known_sum
 from position_sync_dagster.money.risk import model
 from position_sync_dagster.money.risk.priced_legs import PricedLeg, PricedLegs
-from position_sync_dagster.money.risk.terms import ExerciseTerms, NotPriced, as_options
+from position_sync_dagster.money.risk.terms import NotPriced, as_options
 
 # Amounts and prices below this are the rounding of sums.
 ROUNDING_DIGITS = 6
 
-# What is smaller than this part of the gross amount is zero.
-ZERO = 1e-10
+# Where legs live on, the profit is computed at so many prices, in even steps of their logarithm,
+# from the lowest strike divided by `FAR` to the highest one times it.
+TRIED = 4_000
+FAR = 10.0
 
-# Standard deviations beyond the last corner at which a curve is as straight as its limit.
-FAR = 8.0
-
-# How many prices are tried between two corners, and around a price that is searched. Each search
-# is as much nearer.
-TRIED = 96
-TRIED_AGAIN = 17
-SEARCHES = 5
+# The profit at some prices of the underlying.
+ProfitAt = Callable[[model.Array], model.Array]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Corner:
     """A price of the underlying, and the profit there."""
 
@@ -84,9 +80,7 @@ class Payoff:
     note: str | None = None
     corners: tuple[Corner, ...] = ()
     legs: tuple[str, ...] = ()
-    profit_at: Callable[[model.Array], model.Array] | None = field(
-        default=None, repr=False, compare=False
-    )
+    profit_at: ProfitAt | None = field(default=None, repr=False, compare=False)
 
     @property
     def row(self) -> dict[str, Any]:
@@ -118,7 +112,6 @@ def payoff_of(
     legs: Sequence[PricedLeg],
     now: datetime,
     notes: Sequence[str] = (),
-    steps: model.Steps = model.FINE,
     realised: float | None = 0.0,
 ) -> Payoff:
     """Return the payoff of legs of one account and underlying, of one strategy or of several.
@@ -127,7 +120,6 @@ def payoff_of(
         legs: At least one.
         now: The present moment.
         notes: What is wrong with them.
-        steps: Steps of the lattices of those that live on.
         realised: What trades realise that closed others of the strategy; None: not known.
     """
     expiry = min(filter(None, map(_expiry_of, legs)), default=None)
@@ -149,32 +141,36 @@ def payoff_of(
     if realised is None or unknown:
         return replace(payoff, why=f"not known: {first_reasons(unknown)}")
 
-    profit = _profit_of(legs, expiry, now, steps, realised)
-    prices = _searched_prices(profit) if profit.living else np.array(profit.corners)
-    profits = profit.at(prices)
-    largest = float(np.abs(profits).max())
-    zero = ZERO * max(1.0, largest, abs(profit.cost))
-    profits = np.where(np.abs(profits) <= zero, 0.0, profits)
+    profit_at = _profit_of(legs, expiry, now, realised)
+    strikes = {leg.delivered.strike for leg in legs if leg.delivered is not None}
+    corners = np.array(sorted({0.0, *strikes}))
+    prices = corners
+    if any(leg.delivered is not None and _expiry_of(leg) != expiry for leg in legs):
+        between = np.geomspace(corners[1] / FAR, corners[-1] * FAR, TRIED)
+        prices = np.union1d(corners, between)
 
-    slope = profit.slope
-    is_corner = np.isin(prices, profit.corners)
+    profits = np.round(profit_at(prices), ROUNDING_DIGITS) + 0.0
+    # Far above all strikes a call is worth its exercise, also one that lives on.
+    slope = _rounded(sum(leg.size for leg in legs if _rises(leg)))
+    is_corner = np.isin(prices, corners)
     is_corner[profits.argmax()] |= slope <= 0
     is_corner[profits.argmin()] |= slope >= 0
-    corners = [
-        Corner(price=_rounded(price), profit=_rounded(amount))
-        for price, amount in zip(prices[is_corner], profits[is_corner], strict=True)
-    ]
     side = "profit" if slope > 0 else "loss"
     break_evens = set(map(_rounded, _break_evens(prices, profits, slope)))
     return replace(
         payoff,
         break_evens=tuple(sorted(break_evens)),
-        greatest_profit=None if slope > 0 else _rounded(profits.max()),
-        greatest_loss=None if slope < 0 else _rounded(profits.min()),
+        greatest_profit=None if slope > 0 else float(profits.max()),
+        greatest_loss=None if slope < 0 else float(profits.min()),
         why=f"the greatest {side} is unbounded" if slope else None,
-        corners=tuple(corners),
-        profit_at=profit.at,
+        corners=tuple(map(Corner, prices[is_corner].tolist(), profits[is_corner].tolist())),
+        profit_at=profit_at,
     )
+
+
+def _rises(leg: PricedLeg) -> bool:
+    """Return whether a leg is worth more at each higher price, however high: no put."""
+    return leg.delivered is None or leg.delivered.right == "CALL"
 
 
 def _expiry_of(leg: PricedLeg) -> date | None:
@@ -200,61 +196,21 @@ def _unknown(legs: Iterable[PricedLeg], expiry: date | None) -> Iterable[str]:
             yield f"{leg.name}, which lives on: {NotPriced.NO_RATE}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Profit:
-    """The profit of some legs on the day of their first expiry.
-
-    Attributes:
-        cost: What they cost, less what trades realised.
-        linear: The units of shares and futures.
-        ending: The options that expire on that day, with their units.
-        living: Returns what the options that live on are worth at some prices; None: none does.
-        corners: The price zero, and each strike.
-        slope: That of the profit above `top`.
-        top: A price above all corners, from which on the profit is a line.
-    """
-
-    cost: float
-    linear: float
-    ending: Sequence[tuple[float, ExerciseTerms]]
-    living: Callable[[model.Array], model.Array] | None = None
-    corners: Sequence[float]
-    slope: float
-    top: float
-
-    def at(self, prices: model.Array) -> model.Array:
-        """Return the profit at some prices of the underlying."""
-        total = self.linear * prices - self.cost
-        for size, terms in self.ending:
-            worth = np.maximum(0.0, terms.side * (prices - terms.strike))
-            total = total + size * worth
-        if self.living is None:
-            return total
-        return total + self.living(prices)
-
-
 def _profit_of(
-    legs: Sequence[PricedLeg],
-    expiry: date | None,
-    now: datetime,
-    steps: model.Steps,
-    realised: float,
-) -> _Profit:
-    """Return the profit of legs whose costs and terms are known."""
+    legs: Sequence[PricedLeg], expiry: date | None, now: datetime, realised: float
+) -> ProfitAt:
+    """Return the profit of legs whose costs and terms are known, over prices of the underlying."""
     options = [(leg, leg.delivered) for leg in legs if leg.delivered is not None]
     ending = [(leg.size, terms) for leg, terms in options if _expiry_of(leg) == expiry]
-    linear = sum(leg.size for leg in legs if leg.delivered is None)
-    calls = sum(size for size, terms in ending if terms.side > 0)
-    slope = linear + calls
-    corners = sorted({0.0, *(terms.strike for _leg, terms in options)})
-    profit = _Profit(
-        cost=sum(leg.quantity * leg.row["average_cost"] for leg in legs) - realised,
-        linear=linear,
-        ending=ending,
-        corners=corners,
-        slope=_rounded(slope),
-        top=corners[-1],
-    )
+    units = sum(leg.size for leg in legs if leg.delivered is None)
+    cost = sum(leg.quantity * leg.row["average_cost"] for leg in legs) - realised
+
+    def at_expiry(prices: model.Array) -> model.Array:
+        total: model.Array = units * prices - cost
+        for size, terms in ending:
+            worth = np.maximum(0.0, terms.side * (prices - terms.strike))
+            total = total + size * worth
+        return total
 
     later = [
         (leg, leg.priced)
@@ -262,31 +218,22 @@ def _profit_of(
         if leg.priced is not None and _expiry_of(leg) != expiry
     ]  # fmt: skip
     if not later:
-        return profit
+        return at_expiry
 
     first_end = max(terms.expires_at for _size, terms in ending)
     days = (max(first_end, now) - now) / timedelta(days=1)
     # The forecast of a dividend is a part of the price; without a price it stays an amount.
     spots = [leg.row["spot"] or terms.strike for leg, terms in later]
-    today = as_options([terms for _leg, terms in later], repeat(now), spots)
-    living = today.later(days)
+    living = as_options([terms for _leg, terms in later], repeat(now), spots).later(days)
     sizes = np.array([leg.size for leg, _terms in later])
     volatility = np.array([leg.row["implied_vol"] for leg, _terms in later])
 
-    def worth(prices: model.Array) -> model.Array:
+    def with_living(prices: model.Array) -> model.Array:
         rows = np.tile(prices, (len(later), 1))
-        total: model.Array = sizes @ model.prices(living, rows, volatility, steps)
-        return total
+        worth: model.Array = sizes @ model.prices(living, rows, volatility)
+        return at_expiry(prices) + worth
 
-    widest = (volatility * np.sqrt(living.time_left)).max()
-    straight_above = corners[-1] * np.exp(FAR * widest)
-    slope_of_living = float(sizes @ living.slope_far_above())
-    return replace(
-        profit,
-        living=worth,
-        slope=_rounded(slope + slope_of_living),
-        top=float(straight_above),
-    )
+    return with_living
 
 
 def _break_evens(prices: model.Array, profits: model.Array, slope: float) -> list[float]:
@@ -303,22 +250,3 @@ def _break_evens(prices: model.Array, profits: model.Array, slope: float) -> lis
 
 def _rounded(number: float) -> float:
     return round(float(number), ROUNDING_DIGITS) + 0.0
-
-
-def _searched_prices(profit: _Profit) -> model.Array:
-    """Return prices of a curve, ever nearer to its extremes and to where it is zero."""
-    between = [np.linspace(low, high, TRIED) for low, high in pairwise(profit.corners)]
-    above = np.geomspace(profit.corners[-1], profit.top, TRIED)
-    prices = np.unique(np.concatenate([*between, above]))
-    for _search in range(SEARCHES):
-        profits = profit.at(prices)
-        changes_sign = profits[:-1] * profits[1:] < 0
-        crossings = np.flatnonzero(changes_sign)
-        searched = [profits.argmax(), profits.argmin(), *crossings, *(crossings + 1)]
-        last = len(prices) - 1
-        nearer = [
-            np.linspace(prices[max(place - 1, 0)], prices[min(place + 1, last)], TRIED_AGAIN)
-            for place in searched
-        ]
-        prices = np.unique(np.concatenate([prices, *nearer]))
-    return prices

@@ -154,15 +154,12 @@ class PricedLegs:
         given: What they are priced with.
         terms: What each part delivers, and is priced as.
         settled: What trades settled, with the columns of `SETTLED`; of a book as it is, nothing.
-        searched: Curves at expiry that were searched once, by their legs: a day that somebody
-            chooses does not change them. Parts share those of the whole.
     """
 
     parts: pl.DataFrame
     given: Assumptions
     terms: Sequence[Terms]
     settled: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SETTLED))
-    searched: dict[Any, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, parts: pl.DataFrame, given: Assumptions) -> "PricedLegs":
@@ -205,10 +202,8 @@ class PricedLegs:
         chosen = self.parts.with_row_index("place").filter(condition)
         terms = [self.terms[place] for place in chosen["place"]]
         settled = self.settled.filter(condition)
-        return PricedLegs(
-            parts=chosen.drop("place"), given=self.given, terms=terms, settled=settled,
-            searched=self.searched,
-        )  # fmt: skip
+        parts = chosen.drop("place")
+        return PricedLegs(parts=parts, given=self.given, terms=terms, settled=settled)
 
     @property
     def options(self) -> dict[int, OptionTerms]:

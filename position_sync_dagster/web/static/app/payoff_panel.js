@@ -1,4 +1,4 @@
-// Profit and greeks over the price: now, on the chosen day and volatility, and at the next expiry.
+// The profit over the price: now, on the chosen day and volatility, and at the next expiry.
 
 import { Chart } from "./chart.js";
 import { byId, element, facts, fit, write } from "./elements.js";
@@ -6,53 +6,29 @@ import { isUnknown, percent, rounded, sign, whole } from "./format.js";
 import { SOON_DAYS } from "./columns.js";
 import { quoted, showCommand } from "./commands.js";
 
-const GREEKS = { dollar_delta: "$ delta", delta: "delta in units", gamma_1pct: "$ delta by 1 %", theta: "theta, a day", vega: "vega, a point" };
-const OF_MODEL = "by our model: a lognormal price around the forward, with the volatility nearest to the money";
 const DAY_MS = 86400000;
 const LATER_DAYS = 21;
 const charts = new Map();
-let greek = "dollar_delta";
-let newest = { before: null, after: null }; // the answers, with the day and volatility that they are of
-
-export function openPayoff() {
-  const field = byId("greek");
-  for (const [name, label] of Object.entries(GREEKS)) field.append(element("option", label, { value: name }));
-  field.addEventListener("change", () => {
-    greek = field.value;
-    drawAll();
-  });
-}
+let newest = null; // the answer before the trades, with the day and volatility that it is of
 
 // Draw the curves of what was asked for, and beside them those after the trades.
 export function drawPayoff(before, after, { scope, name }) {
-  newest = { before, after };
+  newest = before;
   write(byId("payoff-title"), `Profit over the price: ${name ?? "everything"}`);
   const { days, vol } = before;
   showCommand(byId("payoff-command"), "what-if", scope && `--${scope} ${quoted(name)}`, days && `--days ${days}`, vol && `--vol ${vol}`);
-  drawAll();
-}
-
-function drawAll() {
-  const { before, after } = newest;
-  if (!before) return;
   const afterBy = new Map((after?.curves ?? []).map((curve) => [keyOf(curve), curve]));
   const curves = before.curves.length ? before.curves : (after?.curves ?? []);
   closeOthers(curves);
   write(byId("payoff-none"), curves.length ? "" : "Nothing is held of it.");
-
-  drawEach("payoffs", curves, (box, curve) => drawProfit(box, curve, afterBy.get(keyOf(curve))));
-  drawEach("greek-charts", curves, (box, curve) => drawGreek(box, curve, afterBy.get(keyOf(curve))));
+  fit(byId("payoffs"), curves.length, "article").forEach((box, n) => drawProfit(box, curves[n], afterBy.get(keyOf(curves[n]))));
 }
 
 const keyOf = (curve) => [curve.account, curve.currency, curve.underlying].join("|");
 const titleOf = (curve) => `${curve.underlying ?? "All underlyings"} ${curve.currency} ${curve.account}`;
 
-function drawEach(name, curves, drawOne) {
-  fit(byId(name), curves.length, "article").forEach((box, n) => drawOne(box, curves[n]));
-}
-
 function closeOthers(curves) {
-  const keys = new Set(curves.flatMap((curve) => [`profit ${keyOf(curve)}`, `greek ${keyOf(curve)}`]));
+  const keys = new Set(curves.map(keyOf));
   for (const [key, chart] of charts) {
     if (keys.has(key)) continue;
     chart.close();
@@ -72,7 +48,7 @@ function chartIn(box, key) {
 // --- The profit ------------------------------------------------------------------------------------
 
 function drawProfit(box, curve, after) {
-  const { days, vol } = newest.before;
+  const { days, vol } = newest;
   const [title, list, remark] = headOf(box);
   write(title, titleOf(curve));
   facts(list, factsOf(curve));
@@ -84,7 +60,7 @@ function drawProfit(box, curve, after) {
     unit: curve.prices ? `profit, ${curve.currency}` : `change from now, ${curve.currency}`,
     lines: [
       { label: `at expiry${curve.at_expiry ? ` ${dayOf(curve.next_expiry)}` : ""}`, values: curve.at_expiry, look: "strong" },
-      { label: chosenLabel(newest.before), values: curve.chosen, look: "chosen" },
+      { label: chosenLabel(newest), values: curve.chosen, look: "chosen" },
       { label: "now", values: days || vol ? curve.now : null, look: "faint" },
       { label: "at expiry after the trades", values: aligned(curve, after, "at_expiry"), look: "after" },
       { label: "chosen day after the trades", values: curve.at_expiry ? null : aligned(curve, after, "chosen"), look: "after" },
@@ -92,7 +68,7 @@ function drawProfit(box, curve, after) {
     marks: marksOf(curve),
     height: 300,
   };
-  drawOrHide(box, `profit ${keyOf(curve)}`, described);
+  drawOrHide(box, keyOf(curve), described);
 }
 
 function headOf(box) {
@@ -117,12 +93,7 @@ const short = (value) => rounded(value, Number.isInteger(value) ? 0 : 1);
 function marksOf(curve) {
   if (!curve.prices) return [{ x: 0, label: "now", colour: "--dim" }];
   const evens = (curve.break_evens ?? []).map((price) => ({ x: price, label: `break-even ${rounded(price, 2)}` }));
-  return [{ x: curve.spot, label: `now ${rounded(curve.spot, 2)}`, colour: "--link" }, ...evens, ...movesOf(curve)];
-}
-
-function movesOf({ spot, expected_move: move }) {
-  if (isUnknown(move)) return [];
-  return [-1, 1].map((side) => ({ x: spot + side * move, label: `${side < 0 ? "−" : "+"}1 move`, colour: "--dim" }));
+  return [{ x: curve.spot, label: `now ${rounded(curve.spot, 2)}`, colour: "--link" }, ...evens];
 }
 
 export function chosenLabel({ days, vol }) {
@@ -159,9 +130,6 @@ function factsOf(curve) {
     ["greatest profit", boundText(curve, curve.greatest_profit), curve.greatest_profit < 0 ? "down" : ""],
     lossFact(curve),
     ["of it reached", percent(curve.reached), sign(curve.reached), "the profit now, as a part of the greatest profit"],
-    ["probability of profit", percent(curve.probability_of_profit), "", OF_MODEL],
-    ["expected value", whole(curve.expected_value), sign(curve.expected_value), OF_MODEL],
-    ["expected move", isUnknown(curve.expected_move) ? "not known" : `±${rounded(curve.expected_move, 1)}`, "", `one standard deviation until the next expiry, ${OF_MODEL}`],
     legs,
   ];
 }
@@ -199,28 +167,7 @@ function remarks(curve) {
 }
 
 function isPastExpiry(curve) {
-  const { days } = newest.before;
+  const { days } = newest;
   if (!curve.next_expiry || !days) return false;
   return Date.now() + 86400000 * days > Date.parse(curve.next_expiry);
-}
-
-// --- The greeks ------------------------------------------------------------------------------------
-
-function drawGreek(box, curve, after) {
-  const label = GREEKS[greek];
-  const described = {
-    name: `${label}, ${chosenLabel(newest.before)}: ${titleOf(curve)}`,
-    x: scaleOf(curve),
-    unit: label,
-    lines: [
-      { label: chosenLabel(newest.before), values: curve[greek], look: "chosen" },
-      { label: "after the trades", values: aligned(curve, after, greek), look: "after" },
-    ].filter((line) => line.values),
-    marks: marksOf(curve).slice(0, 1),
-    height: 200,
-  };
-  if (!box.firstElementChild) box.append(element("h3"), element("p", undefined, { class: "remark" }));
-  write(box.children[0], titleOf(curve));
-  write(box.children[1], described.lines.length ? "" : "Not known.");
-  drawOrHide(box, `greek ${keyOf(curve)}`, described);
 }

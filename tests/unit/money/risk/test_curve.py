@@ -1,4 +1,4 @@
-"""Profit and greeks over the price: now, on a chosen day and volatility, and at expiry."""
+"""Profit over the price: now, on a chosen day and volatility, and at expiry."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.money.risk import curve as curve_module
 from position_sync_dagster.money.risk.curve import NO_PROFIT, CurveRow, curves_of
-from position_sync_dagster.money.risk.payoff import Payoff, payoff_of
 from position_sync_dagster.money.risk.scenario_file import Point
 from position_sync_dagster.money.risk.scenarios import Breakdown, scenario_rows
 from position_sync_dagster.money.risk.terms import DatedDividend, NotPriced
@@ -63,14 +61,6 @@ def test_the_curve_of_a_chosen_day_and_volatility_is_that_of_quantlib():
         profit = 120 - 45 + 300 + changed + 100 * (price - 100.0)
         assert curve.chosen[place] == pytest.approx(profit, abs=5.0)
 
-        delta = 300 * (long.delta - short.delta) + 100
-        assert curve.delta[place] == pytest.approx(delta, abs=1.0)
-        assert curve.dollar_delta[place] == pytest.approx(delta * price, abs=100)
-        gamma = 3 * (long.gamma - short.gamma) * price**2
-        assert curve.gamma_1pct[place] == pytest.approx(gamma, rel=0.05, abs=15)
-        assert curve.theta[place] == pytest.approx(300 * (long.theta - short.theta), abs=0.25)
-        assert curve.vega[place] == pytest.approx(300 * (long.vega - short.vega), abs=0.6)
-
 
 def test_without_a_shift_the_curve_begins_at_the_profit_that_is_open():
     curve = only(spread(), Point())
@@ -99,7 +89,6 @@ def test_a_leg_that_cannot_be_priced_makes_the_curve_unknown_and_is_listed():
     curve = only(rows, Point(vol=5.0))
     assert curve.now is None
     assert curve.chosen is None
-    assert curve.theta is None
     assert [left.reason for left in curve.left_out] == [NotPriced.NO_VOLATILITY]
     assert curve.at_expiry is not None, "exercise needs no volatility"
     of_unknown = only([replace(spread()[0], unrealized_pnl=None)], Point())
@@ -131,7 +120,6 @@ def test_an_account_of_which_nothing_is_priced_has_no_curve():
     (curve,) = curves_of(priced_book(unknown), Point(), by_underlying=False)
     assert curve.now is None
     assert curve.chosen is None
-    assert curve.dollar_delta is None
     assert {left.leg[:3] for left in curve.left_out} == {"SPY", "QQQ"}
 
 
@@ -146,19 +134,3 @@ def test_a_curve_reaches_beyond_its_strikes_and_has_corners_and_break_evens_as_p
     assert (min(curve.at_expiry), max(curve.at_expiry)) == pytest.approx((-300.0, 200.0))
     assert curve.prices[0] < 88
     assert curve.prices[-1] > 112
-
-
-def test_a_slider_over_days_searches_the_payoff_once(monkeypatch):
-    searched = []
-
-    def search(*args: object) -> Payoff:
-        searched.append(args)
-        return payoff_of(*args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(curve_module, "payoff_of", search)
-    legs = priced(spread())
-    curves = [
-        curves_of(legs.of_strategy(None), Point(days=days), by_underlying=True) for days in range(5)
-    ]
-    assert len(searched) == 1
-    assert len({tuple(curve.chosen) for (curve,) in curves}) == 5
