@@ -57,7 +57,7 @@ def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
     book = read_book(lake, settings, now)
     status_now = read_status(lake, settings, now, book=book)
     if json:
-        totals = [total.model_dump() for total in (*book.totals, *book.in_base)]
+        totals = [total.model_dump() for total in book.totals]
         output.print_json({**status_now.to_dict(), "totals": totals})
     else:
         _print_labelled(board.describe(status_now))
@@ -146,7 +146,7 @@ def exposure(
 
     def render(width: int) -> Iterator[Text | str]:
         book = read(strategy=strategy).of_strategy(strategy)
-        totals = [*book.rest, *book.totals, *book.in_base]
+        totals = [*book.rest, *book.totals]
         if not book.strategies and not totals:
             yield as_typed("No leg is active: `position-sync strategies propose` helps.")
             return

@@ -157,7 +157,7 @@ def _head(overview: Figures) -> Lines:
 def _strategies(book: Book, width: int) -> list[Text]:
     """Return the table of strategies: the totals, then the worst first: what is cut hurts least."""
     by_profit = sorted(book.strategies, key=lambda strategy: strategy.daily_pnl or 0.0)
-    rows = [*book.totals, *book.in_base, *book.rest, *by_profit]
+    rows = [*book.totals, *book.rest, *by_profit]
     return fitted_table(*sums_table("strategy", rows), width) if rows else []
 
 

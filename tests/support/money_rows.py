@@ -8,7 +8,6 @@ import polars as pl
 from rich.console import Console, Group
 from rich.text import Text
 
-from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.lake.schema import update_rows
@@ -27,11 +26,9 @@ def priced_rows(rows: Sequence[PositionUpdate]) -> pl.DataFrame:
     return with_priced(update_rows(rows), NO_HOLDINGS, NOW, band=0.03)
 
 
-def money(
-    rows: list[PositionUpdate], legs: list[ActiveContract], accounts: Sequence[AccountSummary] = ()
-) -> Book:
+def money(rows: list[PositionUpdate], legs: list[ActiveContract]) -> Book:
     """Return the money of rows that the broker confirms nothing of; a line streams conid 1."""
-    return book_of(rows, legs, accounts=tuple(accounts), streamed=frozenset({1}))
+    return book_of(rows, legs, streamed=frozenset({1}))
 
 
 def book_of(rows: Sequence[PositionUpdate], legs: Sequence[ActiveContract], **values: Any) -> Book:

@@ -42,9 +42,8 @@ def money_metadata(book: Book) -> "dict[str, dg.RawMetadataValue]":
 
     A star marks a sum that leaves out a holding; such a sum is not plotted.
     """
-    totals = [*book.totals, *book.in_base]
-    listed = [*book.strategies[:MOST_STRATEGIES], *book.rest, *totals]
-    currencies = dict.fromkeys(sums.currency for sums in (*totals, *listed))
+    listed = [*book.strategies[:MOST_STRATEGIES], *book.rest, *book.totals]
+    currencies = dict.fromkeys(sums.currency for sums in (*book.totals, *listed))
     shown: dict[str, dg.RawMetadataValue] = {}
 
     for label, columns in (("money", _MONEY), ("risk", _RISK)):
@@ -61,7 +60,7 @@ def money_metadata(book: Book) -> "dict[str, dg.RawMetadataValue]":
 
 
 def _known_totals(book: Book) -> dict[str, float | None]:
-    """Return the totals of currencies, and of accounts in their bases, that leave nothing out."""
+    """Return the totals of currencies that leave nothing out."""
     numbers: dict[str, float | None] = {}
     for total in book.totals:
         if total.account is not None:
@@ -70,10 +69,6 @@ def _known_totals(book: Book) -> dict[str, float | None]:
             if name not in total.unknown:
                 numbers[f"{label} {total.currency}"] = getattr(total, name)
 
-    for total in book.in_base:
-        if "daily_pnl" not in total.unknown:
-            label = f"daily {total.account} in {total.currency}"
-            numbers[label] = total.daily_pnl
     return numbers
 
 

@@ -15,7 +15,7 @@ import polars as pl
 from polars import col
 
 from position_sync_dagster.domain.account_values import AccountSummary
-from position_sync_dagster.domain.clock import SKEW, seconds_since
+from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import KEY
@@ -38,15 +38,12 @@ from position_sync_dagster.money.reports import exposure
 from position_sync_dagster.money.reports.exposure import Split
 from position_sync_dagster.money.reports.known_names import KnownNames
 from position_sync_dagster.money.reports.money_sums import (
-    AMOUNTS,
-    BASE_TOTAL,
     Campaign,
     ExpirySum,
     MoneySum,
     StrategySum,
     TotalSum,
     UnderlyingSum,
-    column_of,
 )
 from position_sync_dagster.money.risk.scenario_file import (
     ScenariosFileError,
@@ -182,20 +179,12 @@ class Book:
     @cached_property
     def totals(self) -> list[TotalSum]:
         """All holdings: by account and currency if there are several accounts, then by currency."""
-        by_account = self._account_totals
+        by_account = self._totals_by("account", "currency")
         accounts = {total.account for total in by_account}
         by_currency = self._totals_by("currency")
         if len(accounts) > 1:
             return [*by_account, *by_currency]
         return by_currency
-
-    @cached_property
-    def in_base(self) -> list[TotalSum]:
-        """The totals of each account in its base currency, by the broker's exchange rates.
-
-        An account has one only if a holding has another currency.
-        """
-        return [total for total in map(self._in_base, self.accounts) if total is not None]
 
     @cached_property
     def underlyings(self) -> list[UnderlyingSum]:
@@ -219,13 +208,8 @@ class Book:
             "strategies": self.strategies,
             "rest": self.rest,
             "totals": self.totals,
-            "in_base": self.in_base,
             "underlyings": self.underlyings,
         }
-
-    @cached_property
-    def _account_totals(self) -> list[TotalSum]:
-        return self._totals_by("account", "currency")
 
     def _totals_by(self, *names: str) -> list[TotalSum]:
         """Return the sums of all holdings of the book, with the realised profit."""
@@ -275,44 +259,6 @@ class Book:
             other_fees={name: cents(fee) for name, fee in earned.other_fees.items()},
             profit=known_sum([realised, open_now]),
         )
-
-    def _in_base(self, account: AccountSummary) -> TotalSum | None:
-        """Return the total of an account in its base currency, if it holds another one."""
-        base = account.currency
-        totals = [total for total in self._account_totals if total.account == account.account]
-        currencies = {total.currency for total in totals if total.currency is not None}
-        if base is None or currencies <= {base}:
-            return None
-
-        # The lines are in the total of each currency.
-        converted = self._converted(account, base)
-        sums = exposure.summed_legs(converted, ["account", "currency"])
-        total = TotalSum.of_row(sums.row(0, named=True), self.now, streamed=None)
-
-        without_rate = tuple(sorted(currencies - account.rates.keys()))
-        changed = {
-            "name": BASE_TOTAL,
-            "differences": None,
-            "rates_age_s": seconds_since(account.rates_received_at, self.now),
-            "without_rate": without_rate,
-        }
-        unknown = dict.fromkeys(AMOUNTS) if without_rate else {}
-        return total.model_copy(update=changed | unknown)
-
-    def _converted(self, account: AccountSummary, base: str) -> Split:
-        """Return the parts of an account in its base currency.
-
-        An amount whose rate is missing stays as it is: who asks must leave out the sums of it.
-        """
-        is_of_account = col.account == account.account
-        of_account = self.split.filter(is_of_account, col.currency.is_not_null())
-        rate = col.currency.replace_strict(account.rates, default=1.0, return_dtype=pl.Float64)
-        # A strike weighs the legs of a sum (`risk.coverage`).
-        columns = [*map(column_of, AMOUNTS), "strike"]
-        in_base = pl.lit(base).alias("currency")
-
-        parts = of_account.parts.with_columns(pl.col(columns) * rate, in_base)
-        return Split(parts, of_account.legs.with_columns(in_base))
 
 
 # The closes, and the contracts of legs and of all that are quoted in cents, by conid.
@@ -429,8 +375,6 @@ def names_ever(lake: MoneyLake, book: Book) -> KnownNames:
 
 def book_at(lake: MoneyLake, settings: Settings, past: Past, now: datetime) -> Book:
     """Read the holdings and the strategies of a moment in the past; blocks.
-
-    It has no totals in a base currency, since those use the exchange rates of now.
 
     Raises:
         LakeError: A table cannot be used.

@@ -219,7 +219,7 @@ class Figures:
             "strategies": [*book.strategies, *book.rest],
             "underlyings": book.underlyings,
             "expiries": book.expiries,
-            "totals": [*book.totals, *book.in_base],
+            "totals": book.totals,
             "closed_today": self.closed_today.select(COLUMNS).to_dicts(),
             "changes": self.changes,
             "limits": [limit_of(evaluated) for evaluated in self.limits],

@@ -18,8 +18,8 @@ from pydantic import (
 
 from position_sync_dagster.domain.clock import seconds_since
 
-# The names of sums that are of no strategy and of no underlying.
-TOTAL, BASE_TOTAL = "total", "total in base"
+# The name of sums that are of no strategy and of no underlying.
+TOTAL = "total"
 
 
 class Campaign(BaseModel):
@@ -130,10 +130,6 @@ class MoneySum(BaseModel):
     campaign: Campaign | None = None
     """What a strategy has earned since its first leg."""
 
-    rates_age_s: float | None = None
-    """For a total in the base currency: the age of the oldest exchange rate used."""
-    without_rate: tuple[str, ...] = ()
-    """For a total in the base currency: the currencies without a rate; the sums are unknown."""
     unknown: dict[str, int] = {}
     """Of how many holdings a sum leaves out the value, by the name of the sum."""
     known: dict[str, int] = {}
@@ -205,7 +201,7 @@ class TotalSum(MoneySum):
     """The sums of all holdings, or of those of an account."""
 
     name: str = Field(serialization_alias="total")
-    """`total`, or `total in base` for the sums in the base currency of an account."""
+    """`total`."""
 
     @classmethod
     def _legs_of(cls, row: Mapping[str, Any]) -> dict[str, Any]:

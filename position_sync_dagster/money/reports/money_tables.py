@@ -186,14 +186,6 @@ def money_lines(book: Book) -> list[str]:
             model = f", {modelled} of them MODEL" if modelled else ""
             lines.append(f"{_titled(total)}: greeks of {with_greeks}{model}")
 
-    for total in book.in_base:
-        age = duration(total.rates_age_s)
-        text = f"by the broker's exchange rates, {age} old"
-        if total.without_rate:
-            currencies = ", ".join(total.without_rate)
-            text = f"unknown, no exchange rate of {currencies}"
-        lines.append(f"{_titled(total)}: {text}")
-
     for strategy in (*book.strategies, *book.rest):
         lines += _lines_of_strategy(strategy)
     return lines

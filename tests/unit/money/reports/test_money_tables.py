@@ -6,7 +6,6 @@ from datetime import date, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.position_update import PositionUpdate, PriceKind, ValueOrigin
 from position_sync_dagster.lake.schema import broker_rows
 from position_sync_dagster.money.reports.book import Book, open_positions
@@ -28,7 +27,7 @@ def sums_shown(heading: str, rows: Iterable[MoneySum], width: int) -> list[str]:
 
 
 def strategies_shown(book: Book, width: int) -> list[str]:
-    rows = [*book.strategies, *book.rest, *book.totals, *book.in_base]
+    rows = [*book.strategies, *book.rest, *book.totals]
     return sums_shown("strategy", rows, width)
 
 
@@ -131,49 +130,6 @@ def test_the_notes_say_that_the_sums_lack_quantities_that_the_broker_reports(rep
     read_book = book_of([row(1)], [leg(1, "a")], reported=broker_rows(rows, None))
     notes = money_lines(read_book)
     assert [one for one in notes if "changed" in one] == ([note] if note else [])
-
-
-IN_EURO = AccountSummary(
-    account="DUSIM0001",
-    currency="EUR",
-    timestamp=NOW,
-    exchange_rates='{"USD": 0.8}',
-    rates_received_at=NOW - timedelta(seconds=12),
-)
-
-
-def test_the_total_in_the_base_currency_is_by_the_rates_of_the_broker_and_says_their_age():
-    rows = [row(1), row(2, currency="EUR", unrealized_pnl=None, delta=-0.01)]
-    amounts = money(rows, [leg(1, "a")], accounts=[IN_EURO])
-    (total,) = amounts.in_base
-    assert total.currency == "EUR"
-    assert total.value == -246_900 * 1.8
-    assert total.unrealized_pnl == -12_345 * 0.8
-    assert "unrealized_pnl" in total.unknown
-    assert total.legs_held == 2
-    assert total.options == 2
-    line = next(ln for ln in strategies_shown(amounts, 140) if ln.startswith("total in base"))
-    assert {"EUR", "-444,420", "-9,876*"} <= set(line.split())
-    notes = money_lines(amounts)
-    assert "total in base DUSIM0001 EUR: by the broker's exchange rates, 12 s old" in notes
-
-
-def test_without_the_rate_of_a_currency_the_total_in_the_base_currency_is_unknown():
-    rows = [row(1), row(2, currency="JPY"), row(3, currency="EUR")]
-    amounts = money(rows, [leg(1, "a")], accounts=[IN_EURO])
-    (total,) = amounts.in_base
-    assert total.value is None
-    assert total.theta is None
-    assert total.without_rate == ("JPY",)
-    notes = money_lines(amounts)
-    assert "total in base DUSIM0001 EUR: unknown, no exchange rate of JPY" in notes
-
-
-def test_an_account_with_its_base_currency_alone_has_no_second_total():
-    in_dollars = replace(IN_EURO, currency="USD")
-    assert money([row(1)], [leg(1, "a")], accounts=[in_dollars]).in_base == []
-    unknown = replace(IN_EURO, currency=None)
-    assert money([row(1)], [leg(1, "a")], accounts=[unknown]).in_base == []
 
 
 def test_underlyings_have_dollar_greeks_the_nearest_expiry_and_short_options_in_the_money():
