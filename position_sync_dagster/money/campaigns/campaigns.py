@@ -2,18 +2,17 @@
 
 A strategy's campaign begins with its first trade, and ends at the first close at which the strategy
 has nothing of any contract: rolls and what assignments leave belong to it. What is in no strategy
-is divided into structures: contracts that one order traded, that were opened within a minute, or of
-which one took the place of another within a minute, what they delivered, and the options that were
-sold while that was held.
+is divided into structures: contracts that one order traded, what they delivered, and the options
+that were sold while that was held.
 
 What a strategy has earned so far is what its parts brought, and the value of what is left of them.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
-from itertools import groupby, pairwise
+from datetime import date, datetime
+from itertools import groupby
 from operator import attrgetter
 
 import polars as pl
@@ -34,9 +33,6 @@ from position_sync_dagster.money.past.movements import (
 )
 from position_sync_dagster.money.past.owned_parts import Groups
 from position_sync_dagster.money.strategies.proposals import Piece, kind_of, least_worth
-
-# Orders of one underlying within this time may have opened one structure.
-TOGETHER = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +170,6 @@ def _joined(stays: Sequence[_Stay]) -> list[list[int]]:
     groups = Groups(range(len(stays)))
     parts = [(number, part) for number, stay in enumerate(stays) for part in stay]
     _join_orders(parts, groups)
-    _join_near_trades(parts, groups)
     _join_deliveries(parts, groups)
     _join_actions(parts, stays, groups)
     _join_covered(stays, groups)
@@ -188,24 +183,6 @@ def _join_orders(parts: Iterable[_Numbered], groups: Groups) -> None:
         order = part.movement.order_id
         if part.is_trade and order is not None:
             groups.join(by_order.setdefault(order, number), number)
-
-
-def _join_near_trades(parts: Iterable[_Numbered], groups: Groups) -> None:
-    """Join options that were opened within a minute, or when others of the symbol closed."""
-    of_symbol: defaultdict[str | None, list[tuple[datetime, bool, int]]] = defaultdict(list)
-    for number, part in parts:
-        if part.is_trade and part.is_option:
-            of_symbol[part.movement.symbol].append((part.at, part.opens, number))
-
-    for trades in of_symbol.values():
-        trades.sort()
-        for last, (at, opens, number) in enumerate(trades):
-            for earlier in range(last - 1, -1, -1):
-                before, opened_before, number_before = trades[earlier]
-                if at - before > TOGETHER:
-                    break
-                if opens or opened_before:
-                    groups.join(number_before, number)
 
 
 def _join_deliveries(parts: Sequence[_Numbered], groups: Groups) -> None:
@@ -285,38 +262,32 @@ Lots = Mapping[int, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CampaignState:
-    """What a campaign had after trades that belong together.
+    """What a campaign had at the close of a trading day on which something of it moved.
 
     Attributes:
-        at: The time of the last of them.
-        lots: What it had, by contract; of what was closed with them the most.
+        lots: What it had, by contract.
         brought: What it had brought until then, by currency, without fees; None: not known.
-        is_flat: Whether nothing was left.
-        parts: These trades.
     """
 
     session: date
-    at: datetime
-    is_flat: bool
     lots: Lots
     brought: Mapping[str | None, float | None]
-    parts: Sequence[OwnedPart]
 
 
 def states_of(campaign: TradedCampaign) -> list[CampaignState]:
-    """Return what a campaign had after each group of trades: of one order, or within a minute.
+    """Return what a campaign had at the closes of the days on which something of it moved.
 
-    Where a group begins and ends with nothing, it is the most that it had meanwhile.
+    Of a day that begins and ends with nothing it is the most that it had meanwhile.
     """
     lots: defaultdict[int, float] = defaultdict(float)
     brought: dict[str | None, float | None] = {}
     states = []
     held: Lots = {}
-    for group in _together(campaign.parts):
+    for session, parts in groupby(campaign.parts, key=attrgetter("movement.session_date")):
         was_flat = not held
         widest: Lots = {}
         brought_at_widest = brought
-        for part in group:
+        for part in parts:
             lots[part.key[1]] += part.quantity
             held = {conid: quantity for conid, quantity in lots.items() if rounded(quantity)}
             currency = part.movement.currency
@@ -326,16 +297,9 @@ def states_of(campaign: TradedCampaign) -> list[CampaignState]:
                 widest = held
                 brought_at_widest = brought
 
-        last = group[-1]
-        came_and_went = was_flat and not held
-        state = CampaignState(
-            session=last.movement.session_date,
-            at=last.at,
-            is_flat=not held,
-            lots=widest if came_and_went else held,
-            brought=brought_at_widest if came_and_went else brought,
-            parts=group,
-        )
+        state = CampaignState(session=session, lots=held, brought=brought)
+        if was_flat and not held:
+            state = CampaignState(session=session, lots=widest, brought=brought_at_widest)
         states.append(state)
     return states
 
@@ -344,67 +308,26 @@ def _size_of(lots: Lots) -> tuple[int, float]:
     return len(lots), sum(map(abs, lots.values()))
 
 
-def _together(parts: Iterable[OwnedPart]) -> list[list[OwnedPart]]:
-    """Return parts in groups of one order, or within a minute, of one trading day."""
-    groups: list[list[OwnedPart]] = []
-    orders: set[str] = set()
-    last = None
-    for part in parts:
-        order = part.movement.order_id
-        if last is None or not _is_with(last, part, orders):
-            groups.append([])
-            orders.clear()
-
-        groups[-1].append(part)
-        if order is not None:
-            orders.add(order)
-        last = part
-    return groups
-
-
-def _is_with(last: OwnedPart, part: OwnedPart, orders: Collection[str]) -> bool:
-    """Return whether a part belongs to the group of the last one, which has some orders."""
-    if part.movement.session_date != last.movement.session_date:
-        return False
-    return part.at - last.at <= TOGETHER or part.movement.order_id in orders
-
-
-def first_state(states: Sequence[CampaignState]) -> CampaignState:
-    """Return the state at the first close; of what was gone then the widest of the day."""
-    of_first_day = [state for state in states if state.session == states[0].session]
-    if not of_first_day[-1].is_flat:
-        return of_first_day[-1]
-    return max(of_first_day, key=lambda state: len(state.lots))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolledContracts:
-    """Options that took the place of others, in one order or within a minute."""
+    """Options that took the place of others in one order."""
 
     at: datetime
     closed: tuple[str, ...]
     opened: tuple[str, ...]
 
 
-def rolls_in(states: Sequence[CampaignState], contracts: Contracts) -> list[RolledContracts]:
-    """Return the rolls of a campaign."""
+def rolls_in(campaign: TradedCampaign, contracts: Contracts) -> list[RolledContracts]:
+    """Return the rolls of a campaign: the orders that closed some options and opened others."""
+    of_options = [part for part in campaign.parts if part.is_trade and part.is_option]
     rolls = []
-    for before, state in pairwise(states):
-        if before.is_flat or state.is_flat:
-            continue
-
-        # In the order in which they were traded, each once.
-        closed: dict[int, None] = {}
-        opened: dict[int, None] = {}
-        for part in state.parts:
-            if part.is_trade and part.is_option:
-                side = opened if part.opens else closed
-                side[part.key[1]] = None
-
-        old = tuple(contracts[conid].name for conid in closed)
-        new = tuple(contracts[conid].name for conid in opened if conid not in closed)
-        if old and new:
-            rolls.append(RolledContracts(at=state.at, closed=old, opened=new))
+    for order, parts in grouped(attrgetter("movement.order_id"), of_options).items():
+        closed = {part.key[1]: contracts[part.key[1]].name for part in parts if not part.opens}
+        opened = {part.key[1]: contracts[part.key[1]].name for part in parts if part.opens}
+        new = [name for conid, name in opened.items() if conid not in closed]
+        if order is not None and closed and new:
+            at = parts[-1].at
+            rolls.append(RolledContracts(at=at, closed=(*closed.values(),), opened=(*new,)))
     return rolls
 
 

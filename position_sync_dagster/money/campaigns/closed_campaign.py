@@ -35,9 +35,9 @@ class CampaignResult:
         profit: What it brought: trades, deliveries, corporate actions, dividends of what was held,
             less fees. Null where a price, a multiplier or a fee is not known. Unit: `currency`.
         fees: Commissions; positive was paid. Unit: `currency`.
-        capital_at_risk: The greatest loss that was possible at the next expiry while it was open,
-            given what the campaign had brought until then, without fees; null where it had no
-            bound, or a price or the cost of a corporate action is not known. Unit: `currency`.
+        capital_at_risk: The greatest loss that was possible at the next expiry, as it stood at any
+            close, given what the campaign had brought until then, without fees; null where it had
+            no bound, or a price or the cost of a corporate action is not known. Unit: `currency`.
         profit_unknown: Why profit and fees are null.
     """
 
@@ -65,7 +65,7 @@ class ClosedCampaign(CampaignResult):
         legs: How many contracts it had, with those that rolls and deliveries left.
         contracts: Which these are, as a trader writes them.
         conids: Their contract ids, separated by commas.
-        rolls: How often options were replaced by others in one order, or within a minute.
+        rolls: How often one order replaced options by others.
         premium_received: What sold options brought. Unit: `currency`.
         premium_paid: What bought options cost. Unit: `currency`.
         return_on_risk: Profit as a part of capital_at_risk: 0.1 is 10 %. Unit: part of one.

@@ -20,7 +20,6 @@ from position_sync_dagster.money.campaigns.campaigns import (
     capital_at_risk,
     closed_campaigns,
     end_of,
-    first_state,
     kind_in,
     money_of,
     rolls_in,
@@ -96,7 +95,7 @@ class CampaignBook:
         money = money_of(campaign.parts_in(currency), campaign.fees_beside(currency))
         contracts = self.contracts_of(campaign)
         states = states_of(campaign)
-        kind, why_no_kind = kind_in(first_state(states).lots, contracts)
+        kind, why_no_kind = kind_in(states[0].lots, contracts)
         risk, why_no_risk = capital_at_risk(states, contracts, currency)
 
         reasons = {"kind": why_no_kind, "capital_at_risk": why_no_risk}
@@ -125,7 +124,7 @@ class CampaignBook:
             legs=len(campaign.conids),
             contracts="; ".join(names),
             conids=",".join(map(str, campaign.conids)),
-            rolls=len(rolls_in(states, contracts)),
+            rolls=len(rolls_in(campaign, contracts)),
             profit=money.profit,
             fees=money.fees,
             premium_received=money.received,

@@ -8,7 +8,6 @@ from position_sync_dagster.money.campaigns.campaigns import (
     Contracts,
     RolledContracts,
     rolls_in,
-    states_of,
 )
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
@@ -78,7 +77,7 @@ def read_campaign(lake: MoneyLake, campaign_id: str) -> OneCampaign:
     return OneCampaign(
         campaigns=tuple(rows),
         fills=tuple(_fill(part, contracts) for part in campaign.parts),
-        rolls=tuple(rolls_in(states_of(campaign), contracts)),
+        rolls=tuple(rolls_in(campaign, contracts)),
     )
 
 

@@ -15,6 +15,7 @@ from position_sync_dagster.money.campaigns.campaigns import (
     capital_at_risk,
     closed_campaigns,
     money_of,
+    rolls_in,
     states_of,
 )
 from position_sync_dagster.money.campaigns.closed_campaigns import contract_of
@@ -280,14 +281,23 @@ def test_a_split_changes_no_profit_and_a_dividend_is_part_of_it():
     assert money.profit == 200 + 200 + 30 - 4 - 2
 
 
-def test_what_is_in_no_strategy_is_one_structure_if_one_order_or_one_minute_opened_it():
-    def near(seconds: int) -> list[TradedCampaign]:
-        at = datetime(2026, 3, 2, 17, tzinfo=UTC) + timedelta(seconds=seconds)
-        movements = [SOLD, moved(CALL, -1.0, 2.0, 2, at=at), BOUGHT, moved(CALL, 1.0, 1.0, 6)]
-        return closed_campaigns(parts_of(movements))
+def test_what_is_in_no_strategy_is_one_structure_if_one_order_traded_it():
+    def traded_by(order: str) -> list[TradedCampaign]:
+        sold = replace(SOLD, order_id="1")
+        call = moved(CALL, -1.0, 2.0, 2, order_id=order)
+        return closed_campaigns(parts_of([sold, call, BOUGHT, moved(CALL, 1.0, 1.0, 6)]))
 
-    assert [len(campaign.conids) for campaign in near(50)] == [2]
-    assert [len(campaign.conids) for campaign in near(90)] == [1, 1]
+    assert [len(campaign.conids) for campaign in traded_by("1")] == [2]
+    assert [len(campaign.conids) for campaign in traded_by("2")] == [1, 1]
+
+
+def test_an_order_that_closes_options_and_opens_others_is_a_roll():
+    by_one_order = [replace(BOUGHT, order_id="7"), moved(OTHER, -1.0, 1.0, 4, order_id="7")]
+    movements = [SOLD, *by_one_order, moved(OTHER, 1.0, 0.2, 6)]
+    [campaign] = closed_campaigns(parts_of(movements, leg(PUT), leg(OTHER)))
+    contracts = {conid: contract_of([moved(conid, 1.0, 1.0, 2)], None) for conid in (PUT, OTHER)}
+    [roll] = rolls_in(campaign, contracts)
+    assert (roll.closed, roll.opened) == (("XYZ 50P 20Mar26",), ("XYZ 45P 20Mar26",))
 
 
 # ---- corporate actions
