@@ -224,10 +224,6 @@ class UnknownIdError(LakeError, UserError):
     """No table has this id, or the holding has no row."""
 
 
-class AmbiguousIdError(LakeError, UserError):
-    """Several ids begin with the given text."""
-
-
 class TokenError(LakeError, UserError):
     """A reader cannot go on at the place in the ledger that its token names."""
 

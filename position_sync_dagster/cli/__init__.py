@@ -1,7 +1,6 @@
 """The command line, `position-sync`: its commands by subject.
 
-No other package imports this one. It may import every other package except `gateway`. Only
-`trace` imports a module of `defs`: the one that reads Dagster's events.
+No other package imports this one. It may import every other package except `gateway` and `defs`.
 """
 
 import errno

@@ -8,9 +8,8 @@ import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
-from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import BrokerUnavailableError
-from position_sync_dagster.money.as_of import MOMENT, Past, breaks_at, require_past
+from position_sync_dagster.money.as_of import MOMENT
 from position_sync_dagster.sync.reconciliation import ReconciliationService
 from position_sync_dagster.terminal import output
 
@@ -81,25 +80,12 @@ def reopen(break_id: BreakId, by: Person = "", home: options.HomeFolder = None) 
 
 
 @app.command()
-def reconcile(
-    as_of: options.AsOf = None,
-    json: options.Json = False,
-    home: options.HomeFolder = None,
-) -> None:
-    """Compare the broker's holdings with the tables now, or show what differed at a time.
+def reconcile(json: options.Json = False, home: options.HomeFolder = None) -> None:
+    """Compare the broker's holdings with the tables now.
 
-    Nothing is recorded: the check `agrees_with_the_broker` does that. For a past time, the output
-    has the breaks that the check had recorded and not yet resolved then, with the quantities that
-    it saw last.
+    Nothing is recorded: the check `agrees_with_the_broker` does that.
     """
     settings, lake = options.opened(home)
-    if as_of is not None:
-        require_past(as_of, utc_now())
-        typer.echo(str(Past(at=as_of)), err=json)
-        open_then = breaks_at(lake.breaks.all_breaks(), as_of)
-        output.show_rows(open_then, _BREAK, json=json, none="No break was open.")
-        return
-
     try:
         result = asyncio.run(ReconciliationService(lake, settings).look())
     except BrokerUnavailableError as error:  # its remedy is for a drain, whose requests wait

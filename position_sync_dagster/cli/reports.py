@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,6 @@ from rich.text import Text
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.followed_rows import POLL_S
 from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import UPDATE_COLUMNS
@@ -32,11 +31,9 @@ from position_sync_dagster.money.reports import money_tables
 from position_sync_dagster.money.reports.book import (
     Book,
     book_at,
-    is_leg_of,
     open_positions,
     read_book,
 )
-from position_sync_dagster.money.reports.changes import ChangeKind
 from position_sync_dagster.money.reports.columns import amount, known_for
 from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.money.reports.known_names import KnownNames
@@ -93,10 +90,6 @@ def figures(
 
 @app.command()
 def changes(
-    kind: Annotated[
-        ChangeKind | None, typer.Option(help="Only changes of this kind.", case_sensitive=False)
-    ] = None,
-    account: options.Account = None,
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
@@ -106,19 +99,14 @@ def changes(
     """
     settings, lake = options.opened(home)
     figures_now = read_figures(lake, settings, utc_now())
-    figures_now.book.names.require(account=account)
-    chosen = [
-        change
-        for change in figures_now.changes
-        if kind in (None, change.kind) and account in (None, change.account)
-    ]
     lines = [
-        f"{change.at.astimezone():%H:%M:%S}  {change.kind:<8}  {change.text}" for change in chosen
+        f"{change.at.astimezone():%H:%M:%S}  {change.kind:<8}  {change.text}"
+        for change in figures_now.changes
     ]
-    if not chosen:
+    if not figures_now.changes:
         lines.append("Nothing has changed today.")
     lines += map(as_typed, figures_now.status.hints)
-    output.show(chosen, lines, json=json)
+    output.show(figures_now.changes, lines, json=json)
 
 
 @app.command()
@@ -321,9 +309,6 @@ TOKEN_EVERY_S = 5.0
 
 @app.command()
 def follow(
-    strategy: options.Strategy = None,
-    account: options.Account = None,
-    conid: Annotated[int | None, typer.Option(help="Only rows of this contract.")] = None,
     since: Annotated[
         str | None,
         typer.Option(
@@ -333,10 +318,6 @@ def follow(
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON lines, as always.")] = True,
-    poll: Annotated[
-        float,
-        typer.Option(min=0.05, max=5, help="How often to look for a new commit, in seconds."),
-    ] = POLL_S,
     home: options.HomeFolder = None,
 ) -> None:
     """Print each row of the ledger as it is committed, one a line, until Ctrl-C or a closed pipe.
@@ -347,20 +328,7 @@ def follow(
     there: nothing is left out, and nothing comes twice.
     """
     settings, lake = options.opened(home)
-    names = read_book(lake, settings, utc_now()).names
-    names = replace(names, strategies=names.strategies - {UNATTRIBUTED})
-    names.require(strategy=strategy, account=account)
     reader = lake.updates.sync.follow(since)
-
-    holding = {"account": account, "conid": conid}
-    wanted = {name: value for name, value in holding.items() if value is not None}
-
-    def chosen(rows: pl.DataFrame) -> pl.DataFrame:
-        rows = rows_of_logins(rows, settings).filter(pl.lit(True), **wanted)
-        if strategy is None:
-            return rows
-        return rows.filter(is_leg_of(lake, strategy, lake.registry.sync.get_all_active()))
-
     token = since or ""  # the first read may find nothing
     token_printed_at = time.monotonic()
     try:
@@ -368,7 +336,8 @@ def follow(
             commit = reader.read()
             if commit is not None:
                 token = commit.token
-                _write(output.escaped(chosen(commit.rows).drop("date").write_ndjson()))
+                rows = rows_of_logins(commit.rows, settings).drop("date")
+                _write(output.escaped(rows.write_ndjson()))
 
             is_token_due = time.monotonic() > token_printed_at + TOKEN_EVERY_S
             if commit is not None or is_token_due:
@@ -376,7 +345,7 @@ def follow(
                 token_printed_at = time.monotonic()
 
             if commit is None:  # otherwise there may be more
-                time.sleep(poll)
+                time.sleep(POLL_S)
     except BrokenPipeError:
         # The interpreter flushes the output at its end, and would report the closed pipe again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -121,33 +120,18 @@ class Exported(StrEnum):
     LOTS = "lots"
 
 
-class ExportFormat(StrEnum):
-    """The formats of an export."""
-
-    CSV = "csv"
-    PARQUET = "parquet"
-
-
 @app.command()
 def export(
     what: Annotated[Exported, typer.Argument(help="What to export.")],
-    file_format: Annotated[ExportFormat, typer.Option("--format")] = ExportFormat.CSV,
-    output_file: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to; else stdout.")
-    ] = None,
     since: options.Since = None,
     home: options.HomeFolder = None,
 ) -> None:
-    """Write movements, campaigns that are over, or lots, for a ledger or another program.
+    """Print movements, campaigns that are over, or lots, as CSV for a ledger or another program.
 
     Lots are first in, first out, or as the broker matched them where a statement has closed lots,
     through assignments and corporate actions, with those that are held. They are no tax form.
     Unknown is empty, and why_unknown says why.
     """
-    is_parquet = file_format is ExportFormat.PARQUET
-    if is_parquet and output_file is None:
-        raise typer.BadParameter("--format parquet needs --output FILE.")
-
     first = None if since is None else parse_day(since, "day")
     _settings, lake = options.opened(home)
     match what:
@@ -158,12 +142,7 @@ def export(
         case Exported.LOTS:
             rows = frame_of(LOTS, read_lots(lake, first))
 
-    if output_file is None:
-        sys.stdout.write(csv_of(rows.columns, rows.iter_rows()))
-    elif is_parquet:
-        rows.write_parquet(output_file)
-    else:
-        output_file.write_text(csv_of(rows.columns, rows.iter_rows()), encoding="utf-8")
+    sys.stdout.write(csv_of(rows.columns, rows.iter_rows()))
 
 
 _NONE = "No campaign is over, as far as the tables know. Materialize the asset closed_campaigns."

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,15 +13,10 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import contract_name, parse_conid
 from position_sync_dagster.domain.leg import Leg, few
 from position_sync_dagster.lake.given_leg import TEXTS, ContractTerms, GivenLeg, make_leg
-from position_sync_dagster.lake.strategies_file import follow_file
 from position_sync_dagster.money.reports.book import read_book
 from position_sync_dagster.money.reports.columns import printable
 from position_sync_dagster.money.reports.status import leg_states
-from position_sync_dagster.money.strategies import (
-    leg_followers,
-    propose_strategies,
-    strategies_file,
-)
+from position_sync_dagster.money.strategies import propose_strategies, strategies_file
 from position_sync_dagster.money.strategies.proposals import SINGLE, Proposal, ProposedStrategy
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.terminal import output
@@ -123,8 +117,9 @@ def propose(
 ) -> None:
     """Show the strategies that the holdings look like, from the orders that opened them.
 
-    Only what no strategy has yet is proposed. --accept writes the registry, or the strategies file
-    if there is one; numbers are those of the list with the same options.
+    Only what no strategy has yet is proposed. --accept changes the registry; where a strategies
+    file is followed, it prints what to write into that. Numbers are those of the list with the same
+    options.
     """
     if more and not accept:
         raise typer.BadParameter("Write --accept before the numbers.")
@@ -137,12 +132,18 @@ def propose(
     chosen: Sequence[ProposedStrategy] = proposal.strategies
     if accept:
         chosen = _chosen(proposal.strategies, [*accept, *(more or [])])
-        cost = propose_strategies.cost_in_lines(lake, settings, chosen)
+        legs = propose_strategies.legs_of(chosen, utc_now())
+        if settings.strategies_file is not None:
+            typer.echo(f"Write these into {settings.strategies_file}, which is followed:", err=True)
+            typer.echo(strategies_file.as_strategies_file(legs), nl=False)
+            return
+
+        cost = propose_strategies.cost_in_lines(lake, settings, legs)
         if cost is not None:
             typer.echo(cost, err=True)
         if is_terminal() and not typer.confirm(ASKED, default=True, err=True):
             return
-        propose_strategies.accept(lake, settings, chosen, utc_now())
+        lake.registry.sync.add_many(legs)
 
     if json:
         output.print_json([_plain_proposal(strategy) for strategy in chosen])
@@ -279,55 +280,7 @@ def remove_leg(
 
 @group.command("export")
 def export_file(home: options.HomeFolder = None) -> None:
-    """Print the active legs as a strategies file, which `strategies import` reads."""
+    """Print the active legs as a strategies file."""
     registry = options.opened(home)[1].registry.sync
     legs: list[Leg] = [*registry.get_all_active(), *registry.get_unresolved()]
     typer.echo(strategies_file.as_strategies_file(legs), nl=False)
-
-
-@group.command("rolls")
-def list_rolls(
-    apply: Annotated[
-        bool, typer.Option("--apply", help="Replace the rolled legs, all in one commit.")
-    ] = False,
-    json: options.Json = False,
-    home: options.HomeFolder = None,
-) -> None:
-    """Show the legs that were rolled, with the contracts that took their places.
-
-    A leg is rolled when it was traded away, and as much of another contract of the same account,
-    underlying and right was opened under the same order. Without --apply nothing changes.
-    """
-    settings, lake = options.opened(home)
-    rolls = leg_followers.proposed(lake, utc_now())
-    replaced = len(leg_followers.apply(lake, rolls)) if apply else 0
-
-    lines = [str(roll) for roll in rolls]
-    if not rolls:
-        lines.append("No leg of a strategy was rolled.")
-    elif apply:
-        following = strategies_file.following_rolls(settings.strategies_file)
-        if not following.issuperset(roll.before.strategy_id for roll in rolls):
-            warn_of_file(settings)
-        lines.append(f"{replaced} legs are replaced.")
-    else:
-        lines.append(as_typed("`position-sync strategies rolls --apply` replaces these legs."))
-    output.show({"replaced": replaced, "rolls": rolls}, lines, json=json)
-
-
-@group.command("import")
-def import_file(
-    file: Annotated[Path, typer.Argument(help="A strategies file in YAML.")],
-    json: options.Json = False,
-    home: options.HomeFolder = None,
-) -> None:
-    """Make the active legs equal to a strategies file. If it has an error, nothing changes."""
-    strategies_file.load_strategies(file)
-    settings, lake = options.opened(home, create=True)
-    added, removed = follow_file(lake.registry.sync, lake.strategies_file(file))
-    registry = lake.registry.sync
-    active = len(registry.get_all_active()) + len(registry.get_unresolved())
-    if settings.strategies_file is None or file.resolve() != settings.strategies_file.resolve():
-        warn_of_file(settings)
-    data = {"legs": active, "added": added, "removed": removed}
-    output.show(data, [f"{active} legs are active: {added} added, {removed} removed."], json=json)

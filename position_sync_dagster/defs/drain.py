@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import dagster as dg
@@ -30,7 +29,7 @@ from position_sync_dagster.defs.assets import (
 from position_sync_dagster.defs.assets.table_asset import DERIVE, Derived
 from position_sync_dagster.defs.checks import evaluation
 from position_sync_dagster.defs.checks import tables as table_checks
-from position_sync_dagster.domain.clock import SKEW, elapsed
+from position_sync_dagster.domain.clock import elapsed
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.domain.queue_request import QueueStatus
@@ -485,29 +484,3 @@ def gateway_state(lake: tables.Lake, states: dict[str, str]) -> Derived:
 def followed_state(table: Table) -> Derived:
     """Return what the event of a table says that the owner of the login writes all the time."""
     return Derived(metadata=table_asset.state_of(table))
-
-
-# Number of events, from the time of a version on, in which `events_with` looks for it.
-LATER = 100
-
-
-def events_with(home: Path, versions: Mapping[int, datetime]) -> list[str]:
-    """Return the events of a Dagster home that report the rows of some versions, as lines.
-
-    Args:
-        home: The home of Dagster.
-        versions: When each version of the ledger was committed.
-    """
-    ledger = resources.key_of(schema.POSITION_UPDATES.name)
-    lines: dict[str, None] = {}
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        for version, committed_at in versions.items():
-            later = dg.AssetRecordsFilter(ledger, after_timestamp=(committed_at - SKEW).timestamp())
-            events = instance.fetch_materializations(later, limit=LATER, ascending=True)
-            for record in events.records:
-                reported = _reported(record)
-                if reported is not None and reported.since < version <= reported.through:
-                    at = datetime.fromtimestamp(record.timestamp, UTC)
-                    text = f"{record.storage_id} at {at:%Y-%m-%d %H:%M:%S} UTC: versions"
-                    lines[f"{text} {reported.since} to {reported.through}"] = None
-    return list(lines)

@@ -11,7 +11,7 @@ from position_sync_dagster.errors import UnknownIdError
 from position_sync_dagster.money.reports.book import COLUMNS
 from position_sync_dagster.money.reports.changes import DayChange
 from position_sync_dagster.money.reports.figures import Figures
-from position_sync_dagster.money.reports.provenance import LedgerProvenance
+from position_sync_dagster.money.reports.provenance import rows_of_holding
 from position_sync_dagster.web.api_answers import ApiModel, Number, Position
 from position_sync_dagster.web.served_figures import PageFigures
 
@@ -76,9 +76,12 @@ def read_leg(source: PageFigures, query: LegQuery, now: datetime) -> dict[str, A
         .select(COLUMNS)
         .to_dicts()
     )
-    ledger = LedgerProvenance(source.lake.updates.table)
-    rows, more = ledger.of_holding(
-        query.account, query.conid, since=figures.day.since, limit=MOST_VALUES
+    rows, more = rows_of_holding(
+        source.lake.updates.table,
+        query.account,
+        query.conid,
+        since=figures.day.since,
+        limit=MOST_VALUES,
     )
     if not held and rows.is_empty():
         raise UnknownIdError(

@@ -16,7 +16,6 @@ from polars import col
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
@@ -54,19 +53,6 @@ from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations
 from position_sync_dagster.sync.confirmations import CONFIRMED, PRICED
-
-
-def is_leg_of(lake: MoneyLake, strategy: str, legs: Iterable[ActiveContract]) -> pl.Expr:
-    """Return the condition that a row belongs to one of these legs, and the leg to the strategy."""
-    legs_of_strategy = [leg for leg in legs if leg.strategy_id == strategy]
-    contracts = lake.contracts.get({leg.conid for leg in legs_of_strategy})
-    is_wanted = pl.lit(value=False)
-    for leg in legs_of_strategy:
-        if not contract_mismatch(leg, contracts.get(leg.conid)):
-            is_of_account = leg.account is None or col.account == leg.account
-            is_wanted |= (col.conid == leg.conid) & is_of_account
-    return is_wanted
-
 
 AnySum = TypeVar("AnySum", bound=MoneySum)
 

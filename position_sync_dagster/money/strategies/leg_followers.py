@@ -59,22 +59,6 @@ class LegChange:
         return f"{self.before.strategy_id}: {closed} → {opened}, {at}"
 
 
-def proposed(lake: MoneyLake, now: datetime) -> list[LegChange]:
-    """Return the legs of strategies that were rolled completely, each with its new contract.
-
-    A leg with a quantity counts as rolled only if exactly that quantity was rolled.
-    """
-    legs = lake.registry.sync.get_all_active()
-    keys = {leg.key for leg in legs}
-    changes = [
-        _change(leg, roll, now)
-        for roll in _rolls(lake, legs, now)
-        for leg in legs
-        if roll.is_clear and _concerns(leg, roll) and _is_whole(leg, roll)
-    ]
-    return [change for change in changes if change.after.key not in keys]
-
-
 def apply(lake: MoneyLake, changes: Sequence[LegChange]) -> list[LegChange]:
     """Replace the rolled legs in one commit; return those that were replaced.
 

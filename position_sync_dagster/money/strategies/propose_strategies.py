@@ -1,6 +1,6 @@
-"""Strategies proposed from the tables, and made active when they are accepted."""
+"""Strategies proposed from the tables, and what it costs to make them active."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import datetime
 
@@ -8,6 +8,7 @@ import polars as pl
 
 from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.instrument import OPTION_TYPES
+from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.lake.lake import all_broker_rows
 from position_sync_dagster.lake.schema import broker_positions_of, one_of
 from position_sync_dagster.money.lake import MoneyLake
@@ -17,7 +18,6 @@ from position_sync_dagster.money.strategies.proposals import (
     propose,
 )
 from position_sync_dagster.money.strategies.rules import leg_of
-from position_sync_dagster.money.strategies.strategies_file import RuledFile
 from position_sync_dagster.settings import Settings
 
 FIRST_STEP = (
@@ -78,31 +78,21 @@ def read_proposal(
     return propose(holdings, movements, legs, names=names)
 
 
-def accept(
-    lake: MoneyLake, settings: Settings, strategies: Sequence[ProposedStrategy], now: datetime
-) -> None:
-    """Add proposed strategies to the strategies file if there is one, and to the registry.
-
-    Raises:
-        StrategiesFileError: The file cannot be written, or has a mistake.
-        LakeError: The table cannot be used.
-    """
-    legs = [
+def legs_of(strategies: Iterable[ProposedStrategy], now: datetime) -> list[ActiveContract]:
+    """Return the legs of proposed strategies, as the registry has them."""
+    return [
         leg_of(
             part.instrument, strategy.name, now, account=strategy.account, quantity=part.quantity
         )
         for strategy in strategies
         for part in strategy.legs
     ]
-    if settings.strategies_file is not None:
-        RuledFile(settings.strategies_file).add(legs)
-    lake.registry.sync.add_many(legs)
 
 
 def cost_in_lines(
-    lake: MoneyLake, settings: Settings, strategies: Collection[ProposedStrategy]
+    lake: MoneyLake, settings: Settings, legs: Iterable[ActiveContract]
 ) -> str | None:
-    """Return what it costs in market data lines to make strategies active; None: nothing.
+    """Return what it costs in market data lines to make legs active; None: nothing.
 
     Raises:
         LakeError: A table cannot be used.
@@ -110,7 +100,7 @@ def cost_in_lines(
     holdings = held(lake, settings)
     conids = {holding.instrument.conid for holding in holdings}
     active = conids & {leg.conid for leg in lake.registry.legs}
-    proposed = {leg.conid for strategy in strategies for leg in strategy.legs}
+    proposed = {leg.conid for leg in legs}
     if proposed <= active:
         return None
 

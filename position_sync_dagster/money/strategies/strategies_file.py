@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from textwrap import indent
 from typing import Any
 
 import yaml
@@ -12,7 +11,7 @@ from pydantic import Field, create_model, model_validator
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import Leg
-from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
+from position_sync_dagster.errors import InvalidLegError
 from position_sync_dagster.lake.given_leg import GivenLeg
 from position_sync_dagster.lake.strategies_file import StrategiesFile
 from position_sync_dagster.money.strategies.limits import (
@@ -23,7 +22,7 @@ from position_sync_dagster.money.strategies.limits import (
     Measure,
 )
 from position_sync_dagster.money.strategies.rules import Rule
-from position_sync_dagster.yaml_file import KEY, Part, Place, Text, named_place, saved_state
+from position_sync_dagster.yaml_file import Part, Place, Text, named_place, saved_state
 
 
 class BoundsPart(Part):
@@ -155,45 +154,6 @@ class RuledFile(StrategiesFile):
             ]
         return limits
 
-    def add(self, legs: Iterable[Leg]) -> None:
-        """Add strategies before those of the file; the rest of its text stays.
-
-        Raises:
-            StrategiesFileError: It cannot be written, or its strategies are no list with dashes.
-        """
-        path = self.yaml.path.resolve()
-        line = self.yaml.line(("strategies", KEY))
-        listed = self.yaml.node(("strategies",))
-        # That of the dashes; None: the list is in brackets.
-        column = None if getattr(listed, "flow_style", True) else int(listed.start_mark.column)
-        text = path.read_text(encoding="utf-8").splitlines()
-
-        if column is None and (self.strategies or self.rule_entries):
-            self.yaml.fail(
-                ("strategies",), "the strategies stand in brackets", "Begin each with a dash"
-            )
-        if column is None:
-            heading = text[line - 1]
-            text[line - 1] = heading.replace("[]", "", 1).rstrip()
-            column = 2
-
-        added = indent(_as_text(_entries(legs)), " " * column)
-        text[line:line] = added.splitlines()
-
-        new = path.with_name(f".{path.name}.new")
-        try:
-            lines = "\n".join(text)
-            new.write_text(f"{lines}\n", encoding="utf-8")
-            load_strategies(new)
-            new.replace(path)
-        except OSError as error:
-            raise StrategiesFileError(
-                f"The file {path} cannot be written: {error.strerror}.",
-                remedy="Correct the rights of the file and its folder.",
-            ) from error
-        finally:
-            new.unlink(missing_ok=True)
-
 
 def load_strategies(path: str | Path, clock: Clock = utc_now) -> list[Leg]:
     """Read the legs that a strategies file lists; see `RuledFile`."""
@@ -226,21 +186,15 @@ def saved_limits(path: Path | None) -> list[Limit]:
 
 def as_strategies_file(legs: Iterable[Leg]) -> str:
     """Return legs as the text of a strategies file, from which `load_strategies` reads the same."""
-    return _as_text({"strategies": _entries(legs)})
-
-
-def _as_text(value: object) -> str:
-    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=200)
-    return text
-
-
-def _entries(legs: Iterable[Leg]) -> list[dict[str, object]]:
-    """Return the strategies of legs as a strategies file has them."""
     legs_of = grouped(lambda leg: str(leg.strategy_id), legs)
-    return [
+    strategies = [
         {"strategy_id": name, "legs": [_written(leg) for leg in legs_of[name]]}
         for name in sorted(legs_of)
     ]
+    text: str = yaml.safe_dump(
+        {"strategies": strategies}, sort_keys=False, allow_unicode=True, width=200
+    )
+    return text
 
 
 def _written(leg: Leg) -> dict[str, object]:

@@ -13,7 +13,7 @@ from position_sync_dagster.errors import BrokerUnavailableError, MomentError, Un
 from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.money.lake import MoneyLake
 from tests.support.command_line import call
-from tests.support.holdings import NOT_HELD, make_row
+from tests.support.holdings import make_row
 from tests.unit.money.past.test_causes import details
 
 NOON = datetime(2026, 3, 9, 12, tzinfo=UTC)
@@ -111,16 +111,6 @@ def test_a_strategy_of_which_nothing_closed_is_not_called_unknown(told) -> None:
         assert "No change of a position has been recorded yet." in shown
     with pytest.raises(UnknownStrategyError, match="no active strategy 'b'"):
         call("positions", "--closed", "--strategy", "b")
-
-
-def test_what_differed_at_a_moment(told) -> None:
-    told.breaks.record({"gateway": [NOT_HELD]}, NOON)
-    told.breaks.record({"gateway": []}, NOON + HOUR)
-    assert "SURPLUS" in call("reconcile", "--as-of", "2026-03-09T12:30:00Z").stdout
-    for at in ("2026-03-09T11:00:00Z", "2026-03-09T13:00:00Z"):
-        assert "No break was open." in call("reconcile", "--as-of", at).stdout
-    with pytest.raises(MomentError, match="in the future"):
-        call("reconcile", "--as-of", "2999-01-01T00:00:00Z")
 
 
 def test_without_the_broker_nothing_is_compared(told) -> None:

@@ -12,6 +12,7 @@ from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import Source, ValueOrigin
 from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.lake.strategies_file import follow_file
 from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.settings import load_settings
 from tests.support import legs
@@ -101,7 +102,7 @@ def test_a_leg_without_a_conid_is_added_shown_with_its_problem_and_removed(lake)
     assert registry.get_unresolved() == []
 
 
-def test_exported_legs_are_imported_as_they_were(lake, tmp_path):
+def test_a_file_of_exported_legs_makes_them_active_as_they_were(lake, tmp_path):
     registry = lake.registry.sync
     registry.add_many([leg(STREAMED), leg(SHARED, "t", account=A), leg(SHARED, "u", account=B)])
     run("strategies", "add", "--strategy", "ic", "--symbol", "SPX", "--right", "P", "--strike",
@@ -118,20 +119,9 @@ def test_exported_legs_are_imported_as_they_were(lake, tmp_path):
     for strategy, conid in (("s", STREAMED), ("t", SHARED)):
         run("strategies", "remove", str(conid), "--strategy", strategy)
     assert legs() != before
-    run("strategies", "import", str(file))
+    follow_file(registry, lake.strategies_file(file))
     assert legs() == before
-    assert run("strategies", "import", str(file)) == "4 legs are active: 0 added, 0 removed.\n"
-
-
-def test_a_file_that_the_registry_follows_is_imported_without_a_warning(
-    lake, monkeypatch, tmp_path
-):
-    for name in ("followed.yaml", "other.yaml"):
-        (tmp_path / name).write_text("strategies: []\n")
-    monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", "followed.yaml")
-    for file, warns in ((tmp_path / "followed.yaml", False), (tmp_path / "other.yaml", True)):
-        done = call("strategies", "import", str(file))
-        assert ("undoes this change" in done.stderr) is warns
+    assert follow_file(registry, lake.strategies_file(file)) == (0, 0)
 
 
 def test_a_leg_in_any_account_is_removed_beside_the_same_leg_in_one(lake):
@@ -188,7 +178,6 @@ def test_lines_are_unknown_while_nobody_owns_the_login(lake):
     "command",
     [
         *("strategies list", "strategies remove 7", "strategies export"),
-        *("strategies rolls", "strategies rolls --apply"),
         *("queue", "queue list --status FAILED", "queue retry --all", "queue retry some-id"),
         "maintain",
     ],
@@ -199,13 +188,6 @@ def test_a_command_that_needs_tables_creates_none(refuse, command):
     assert "There are no tables at data/lake yet" in printed
     assert "position-sync dev` or" in printed  # an installed package has no Makefile
     assert not list(Path.cwd().iterdir())
-
-
-def test_the_error_for_a_missing_file_to_import_names_the_path_and_no_setting(refuse):
-    code, printed = refuse("strategies", "import", "missing.yaml")
-    assert code == 2
-    assert "missing.yaml: there is no such file" in printed
-    assert "POSITION_SYNC" not in printed
 
 
 def test_the_age_is_that_of_the_price_and_not_that_of_the_row_that_greeks_caused(lake):
@@ -266,7 +248,7 @@ def test_a_row_from_the_future_is_not_counted_as_streamed(lake):
 def test_a_strategy_that_is_unknown_or_waits_for_its_contracts_is_an_error(lake, refuse):
     lake.registry.sync.add_many([leg(STREAMED, "iron"), leg(QUEUED, "calendar")])
     run("strategies", "add", "--strategy", "ic", "--symbol", "SPX", "--expiry", "20281215")
-    for command in ("positions", "exposure", "follow"):
+    for command in ("positions", "exposure"):
         code, printed = refuse(command, "--strategy", "irn")
         assert code == 2
         assert "There is no active strategy 'irn'" in printed
@@ -281,8 +263,6 @@ def test_a_strategy_that_is_unknown_or_waits_for_its_contracts_is_an_error(lake,
     [
         ["positions", "--underlying", "SPYY"],
         ["positions", "--closed", "--underlying", "SPYY"],
-        ["changes", "--account", "U99"],
-        ["follow", "--account", "U99"],
         ["what-if", "--account", "U99"],
         ["strategies", "propose", "--account", "U99"],
     ],

@@ -14,7 +14,6 @@ import pytest
 from position_sync_dagster.cli import reports
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import TokenError
-from tests.support import legs
 from tests.support.command_line import call
 
 NOON = datetime(2026, 3, 9, 14, 30, tzinfo=UTC)
@@ -27,7 +26,7 @@ def follow(lake, monkeypatch) -> Iterator:
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str) -> subprocess.Popen[str]:
-        command = [str(Path(sys.executable).with_name("position-sync")), "follow", "--poll", "0.05"]
+        command = [str(Path(sys.executable).with_name("position-sync")), "follow"]
         process = subprocess.Popen(
             [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -97,21 +96,6 @@ class Clock:
         self.now += seconds
         if self.now > self.until:
             raise KeyboardInterrupt
-
-
-def test_rows_of_one_strategy_account_or_contract_are_chosen(lake, waiting):
-    lake.registry.sync.add_many([legs.leg(7)])
-    name = lake.registry.sync.get_all_active()[0].strategy_id
-    lake.updates.sync.append(
-        [ROW, replace(ROW, conid=8), replace(ROW, conid=8, account="DUSIM2", position=2.0)]
-    )
-    for arguments, found in (
-        (["--strategy", name], [(7, "DUSIM1")]),
-        (["--account", "DUSIM2"], [(8, "DUSIM2")]),
-        (["--conid", "8"], [(8, "DUSIM1"), (8, "DUSIM2")]),
-    ):
-        rows = [row for line in waiting(1.0, *arguments) if "conid" in (row := json.loads(line))]
-        assert sorted((row["conid"], row["account"]) for row in rows) == found
 
 
 def test_a_reader_that_resumes_and_finds_nothing_new_keeps_its_token(lake, waiting):

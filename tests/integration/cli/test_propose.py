@@ -87,14 +87,15 @@ def test_a_number_that_is_not_in_the_list_is_refused(held) -> None:
     assert held.registry.sync.get_all_active() == []
 
 
-def test_accepted_proposals_are_added_to_the_strategies_file(held, tmp_path, monkeypatch) -> None:
+def test_beside_a_strategies_file_what_is_accepted_is_printed_for_it(
+    held, tmp_path, monkeypatch
+) -> None:
     file = tmp_path / "strategies.yaml"
-    file.write_text("strategies:\n- strategy_id: mine # keep\n  legs: []\n\naccounts: []\n")
     monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", str(file))
-    run("propose", "--accept", "2")
-    assert "mine # keep" in file.read_text()
-    assert {leg.strategy_id for leg in load_strategies(file)} == {"SPY-iron-condor-2028-12-15"}
-    assert len(held.registry.sync.get_all_active()) == 4
+    file.write_text(run("propose", "--accept", "2"))
+    legs = {leg.conid: (leg.account, leg.quantity) for leg in load_strategies(file)}
+    assert legs == {contract(name).conid: ("A", quantity) for name, quantity in CONDOR.items()}
+    assert held.registry.sync.get_all_active() == []
 
 
 def test_status_and_changes_name_the_first_step_of_a_new_user(held) -> None:

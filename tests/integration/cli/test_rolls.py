@@ -1,4 +1,4 @@
-"""`position-sync strategies rolls`, and the causes in `history`, on real tables."""
+"""Causes of closes in `positions --closed` and `history`, on real tables."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -29,22 +29,6 @@ def rolled(lake) -> None:
     explainer = CloseExplainer(lake)
     lake.position_changes.add([change(CALL, -2, 0, at), change(OTHER, 0, -2, at)])
     explainer.explain([fill(CALL, 2, at, realized_pnl=112.0), fill(OTHER, -2, at)])
-
-
-def test_a_rolled_leg_is_proposed_and_replaced_in_one_commit_on_demand(lake) -> None:
-    assert "No leg of a strategy was rolled." in run("strategies", "rolls")
-    rolled(lake)
-    before = lake.registry.table.version()
-    printed = run("strategies", "rolls")
-    assert "ic: -2 SPY 575C 20Mar26 → SPY 580C 20Mar26" in printed
-    assert "part:" not in printed
-    assert lake.registry.table.version() == before
-    assert json_of("strategies", "rolls", "--apply")["replaced"] == 1
-    assert lake.registry.table.version() == before + 1
-    active = lake.registry.sync.get_all_active()
-    legs = {(leg.strategy_id, leg.conid, leg.quantity) for leg in active}
-    assert legs == {("ic", OTHER, -2.0), ("part", CALL, -1.0)}
-    assert "No leg of a strategy was rolled." in run("strategies", "rolls")
 
 
 def test_what_closed_is_listed_and_a_leg_that_is_gone_is_not_missing(lake) -> None:

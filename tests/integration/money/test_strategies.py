@@ -157,7 +157,7 @@ async def test_the_book_of_the_demo_is_proposed_as_it_was_built(stream_legs, lak
         assert all(legs in proposed for legs in several)
         assert proposal.left_over == ()
 
-        propose_strategies.accept(lake, settings, first, utc_now())
+        lake.registry.sync.add_many(propose_strategies.legs_of(first, utc_now()))
         await eventually(lambda: list(streamer.routes.values()).count(LegState.STREAMED) == 19)
         again = propose_strategies.read_proposal(lake, settings)
         assert {strategy.name for strategy in again.strategies}.isdisjoint(
