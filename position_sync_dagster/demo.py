@@ -799,7 +799,7 @@ def watch(
     deeds = planned_deeds(demo_run, options)
     shown = [
         ("simulator", f"{addresses['control']}/stats"),
-        ("tables", command_as_typed("exposure", "--home", str(options.home), "--watch")),
+        ("tables", command_as_typed("exposure", "--home", str(options.home))),
         ("logs", addresses["logs"]),
     ]
     was_serving = False

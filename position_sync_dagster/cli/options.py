@@ -61,7 +61,6 @@ Since = Annotated[
 Limit = Annotated[
     int, typer.Option(min=1, max=1_000_000, help="Show at most this many; of rows the last ones.")
 ]
-Watch = Annotated[bool, typer.Option("--watch", help="Show it again every 2 s, until Ctrl-C.")]
 
 
 def _moment(text: str) -> datetime:

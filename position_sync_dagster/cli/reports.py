@@ -113,7 +113,6 @@ def changes(
 def exposure(
     strategy: options.Strategy = None,
     as_of: options.AsOf = None,
-    watch: options.Watch = False,
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
@@ -124,9 +123,9 @@ def exposure(
     which less than 90 % is known says "known for 2 of 40".
 
     The age is the time since the oldest price arrived or was confirmed. An unknown value is a dash
-    and is left out of the sums; `no value` counts the held legs without a value.
+    and is left out of the sums.
     """
-    _lake, _past, read = _books(home, as_of, json=json, watch=watch)
+    _lake, _past, read = _books(home, as_of, json=json)
     if json:
         tables = read(strategy=strategy).of_strategy(strategy).sums
         output.print_json({name: [row.model_dump() for row in tables[name]] for name in tables})
@@ -140,7 +139,7 @@ def exposure(
             return
 
         columns, rows = money_tables.sums_table("strategy", [*book.strategies, *totals])
-        yield from output.fitted_table(columns, rows, width, totals=len(totals))
+        yield from output.fitted_table(columns, rows, width)
         yield from map(output.dim_line, money_tables.money_lines(book))
 
         if book.underlyings:
@@ -148,21 +147,16 @@ def exposure(
             columns, rows = money_tables.sums_table("underlying", book.underlyings)
             yield from output.fitted_table(columns, rows, width)
 
-    output.print_or_watch(render, watch=watch)
+    output.print_fitted(render)
 
 
 def _books(
-    home: Path | None, as_of: datetime | None, *, json: bool, watch: bool
+    home: Path | None, as_of: datetime | None, *, json: bool
 ) -> tuple[MoneyLake, Past | None, Callable[..., Book]]:
     """Return the lake, the moment of a report, and what reads its book by names that it must have.
 
     The moment is printed: with JSON to stderr, so that the JSON has the same shape.
     """
-    if json and watch:
-        raise typer.BadParameter("--json does not go with --watch: `follow` prints each new row.")
-    if as_of is not None and watch:
-        raise typer.BadParameter("--as-of does not go with --watch: the past does not change.")
-
     settings, lake = options.opened(home)
     past = None if as_of is None else Past(at=as_of)
     if past is not None:
@@ -192,7 +186,6 @@ def positions(
         typer.Option(min=1, max=1_000_000, help="Show at most this many positions."),
     ] = None,
     as_of: options.AsOf = None,
-    watch: options.Watch = False,
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
@@ -205,10 +198,7 @@ def positions(
     With --closed: each close, the newest first, with its cause. It is PROVISIONAL until a statement
     of the broker says it (STATED).
     """
-    if closed and watch:
-        raise typer.BadParameter("--closed does not go with --watch.")
-
-    lake, past, read_book_of = _books(home, as_of, json=json, watch=watch)
+    lake, past, read_book_of = _books(home, as_of, json=json)
     if closed:
         closes = read_closes(lake, past)
         held = lake.updates.sync.latest()["symbol"]
@@ -240,7 +230,7 @@ def positions(
         if 0 < shown.height < rows.height:
             yield f"{shown.height:,} of {rows.height:,} positions are shown."
 
-    output.print_or_watch(render, watch=watch)
+    output.print_fitted(render)
 
 
 def _print_closes(

@@ -189,7 +189,6 @@ READING = {
     "results", "figures", "breaks", "queue", "strategies", "reconcile",
 }  # fmt: skip
 CHANGING = {"accept", "reopen", "retry", "add", "remove", "--accept", "rolls"}
-ENDLESS = "--watch"
 # A time of an example, before the demo.
 MOMENT = re.compile(r"2026-03-09T[0-9:]+Z")
 
@@ -214,7 +213,7 @@ def test_each_command_that_a_document_shows_runs_in_the_home_of_the_demo(demo):
     now = datetime.now(UTC).isoformat()
     document_of: dict[tuple[str, ...], str] = {}
     for line, document in documented().items():
-        words = [word for word in shlex.split(line) if word not in (ENDLESS, "--home", ".demo")]
+        words = [word for word in shlex.split(line) if word not in ("--home", ".demo")]
         words = [now if MOMENT.fullmatch(word) else word for word in words]
         document_of[*words] = document
     assert len(document_of) > 15

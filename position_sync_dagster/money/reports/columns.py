@@ -98,21 +98,16 @@ class Column:
         name: A row that lacks this name has an empty cell.
         text: Returns the cell of a row. None: the name is that of an amount, with a star in the
             rows that have it in `unknown`; one that is null there says of how many it is known.
-        rank: 0 for a column that is always shown; the others are shown if they fit, lowest rank
-            first.
         left: Whether the cells are aligned to the left.
         signed: Whether a negative number is red and a positive one green.
-        most: The most characters of a cell in a narrow table; None for no limit.
     """
 
     heading: str
     name: str
-    rank: int = 0
     text: Callable[[Row], str] | None = None
     _: KW_ONLY
     left: bool = False
     signed: bool = False
-    most: int | None = None
 
     def cells(self, rows: Sequence[Row]) -> list[str]:
         """Return the cell of each row, without control characters."""

@@ -52,67 +52,53 @@ def _source(row: Row) -> str:
     return " ".join(words)
 
 
-_PRICE_AGE = Column("age", "age_s", 0, _price_age)
-_GREEKS_AGE = Column("greeks", "greeks_age_s", 6, lambda row: duration(row["greeks_age_s"]))
+_PRICE_AGE = Column("age", "age_s", _price_age)
+_GREEKS_AGE = Column("greeks", "greeks_age_s", lambda row: duration(row["greeks_age_s"]))
 
-_MONEY_OF_SUMS = (
-    Column("", "currency", 0, _currency, left=True),
-    Column("legs", "legs", 0, _legs_held),
+# The columns of sums, behind their names, the most important first: those that fit are shown.
+SUMS = (
+    Column("", "currency", _currency, left=True),
+    Column("legs", "legs", _legs_held),
     Column("value", "value"),
     Column("unreal", "unrealized_pnl", signed=True),
     Column("daily", "daily_pnl", signed=True),
-)
-_RISK_OF_SUMS = (
-    Column("$delta", "dollar_delta", 1),
-    Column("$gamma 1%", "gamma_1pct", 3),
-    Column("theta", "theta", 1),
-    Column("vega", "vega", 2),
-    Column("β $delta", "beta_delta", 2),
-)
-_CLOSED_OF_SUMS = (
-    Column("realised", "realized_pnl", 3, signed=True),
-    Column("campaign", "campaign_pnl", 2, signed=True),
-)
-_COVERAGE_OF_SUMS = (
-    Column("lines", "lines", 4, lambda sums: readable(sums["lines"])),
-    Column("expiry", "nearest_expiry", 5, _nearest_expiry),
-    Column("short ITM", "short_in_money", 5, _short_in_money),
-    Column("oldest", "age_s", 0, _price_age),
+    Column("oldest", "age_s", _price_age),
+    Column("$delta", "dollar_delta"),
+    Column("theta", "theta"),
+    Column("vega", "vega"),
+    Column("$gamma 1%", "gamma_1pct"),
+    Column("β $delta", "beta_delta"),
+    Column("campaign", "campaign_pnl", signed=True),
+    Column("realised", "realized_pnl", signed=True),
+    Column("expiry", "nearest_expiry", _nearest_expiry),
+    Column("short ITM", "short_in_money", _short_in_money),
+    Column("lines", "lines", lambda sums: readable(sums["lines"])),
     _GREEKS_AGE,
 )
-# The columns of sums, behind their names.
-SUMS = (*_MONEY_OF_SUMS, *_RISK_OF_SUMS, *_CLOSED_OF_SUMS, *_COVERAGE_OF_SUMS)
 # These columns are shown where a value is known.
 _NOT_ALWAYS = ("beta_delta", "realized_pnl", "campaign_pnl")
 
-_CONTRACT = (
-    Column("account", "account", 4, itemgetter("account"), left=True),
-    Column("conid", "conid", 6, lambda row: str(row["conid"]), left=True),
-    Column("leg", "name", 0, itemgetter("name"), left=True),
-    Column("qty", "position", 0, lambda row: readable(row["position"])),
-)
-_MONEY_OF_POSITIONS = (
-    Column("price", "market_price", 0, lambda row: number(row["market_price"])),
+POSITIONS = (
+    Column("leg", "name", itemgetter("name"), left=True),
+    Column("qty", "position", lambda row: readable(row["position"])),
+    Column("price", "market_price", lambda row: number(row["market_price"])),
     Column("value", "market_value"),
-    Column("notional", "notional", 3),
     Column("unreal", "unrealized_pnl", signed=True),
-    Column("daily", "daily_pnl", 1, signed=True),
-)
-_GREEKS_OF_POSITIONS = (
+    Column("daily", "daily_pnl", signed=True),
     Column("delta", "delta"),
-    Column("gamma", "gamma", 9),
-    Column("theta", "theta"),
-    Column("vega", "vega", 7),
-)
-_ORIGIN = (
-    Column("currency", "currency", 5, itemgetter("currency"), left=True),
-    Column("strategy", "strategies", 0, _strategies, left=True, most=12),
-    Column("by", "source", 5, itemgetter("source"), left=True),
-    Column("source", "value_source", 2, _source, left=True),
     _PRICE_AGE,
+    Column("theta", "theta"),
+    Column("strategy", "strategies", _strategies, left=True),
+    Column("source", "value_source", _source, left=True),
+    Column("notional", "notional"),
+    Column("account", "account", itemgetter("account"), left=True),
+    Column("conid", "conid", lambda row: str(row["conid"]), left=True),
+    Column("currency", "currency", itemgetter("currency"), left=True),
+    Column("by", "source", itemgetter("source"), left=True),
+    Column("vega", "vega"),
+    Column("gamma", "gamma"),
     _GREEKS_AGE,
 )
-POSITIONS = (*_CONTRACT, *_MONEY_OF_POSITIONS, *_GREEKS_OF_POSITIONS, *_ORIGIN)
 
 
 def sums_table(heading: str, sums: Iterable[MoneySum]) -> tuple[list[Column], list[Row]]:
@@ -126,7 +112,7 @@ def sums_table(heading: str, sums: Iterable[MoneySum]) -> tuple[list[Column], li
     accounts = {row_sums.account for row_sums in listed if row_sums.account}
     rows = [_sums_row(row_sums, has_accounts=len(accounts) > 1) for row_sums in listed]
 
-    named = Column(heading, "title", 0, itemgetter("title"), left=True, most=18)
+    named = Column(heading, "title", itemgetter("title"), left=True)
     empty = {name for name in _NOT_ALWAYS if all(row[name] is None for row in rows)}
     shown = [column for column in SUMS if column.name not in empty]
     return [named, *shown], rows

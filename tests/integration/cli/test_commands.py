@@ -292,26 +292,6 @@ def test_the_exposure_of_a_strategy_and_its_total(lake):
     assert {row["name"] for row in chosen} == {"iron"}
 
 
-@pytest.mark.parametrize("command", ["positions", "exposure"])
-def test_json_is_printed_once_and_is_not_watched(lake, command):
-    refused = call(command, "--json", "--watch")
-    assert refused.exit_code == 2
-    assert refused.stdout == ""
-    assert "--json does not go with --watch" in refused.output
-
-
-def test_watching_shows_it_again_until_ctrl_c_and_ends_well(lake, monkeypatch):
-    looks = []
-
-    def pause(seconds):
-        looks.append(seconds)
-        if len(looks) == 3:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr("position_sync_dagster.terminal.output.time.sleep", pause)
-    assert run("positions", "--watch").count("account  conid") == 3
-
-
 def test_the_version_is_told_without_a_command():
     assert run("--version").split()[0] == "position-sync"
 

@@ -7,12 +7,10 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from position_sync_dagster.lake.given_leg import make_leg
-from position_sync_dagster.money.reports.columns import Column, age, duration
+from position_sync_dagster.money.reports.columns import age, duration
 from position_sync_dagster.terminal.output import (
     as_json,
-    fitted_table,
-    in_view,
-    print_or_watch,
+    print_fitted,
     print_table,
 )
 from position_sync_dagster.terminal.text import as_typed, command_as_typed, program_as_typed
@@ -58,28 +56,8 @@ def test_a_pipe_is_as_wide_as_the_environment_says(columns, width, capsys, monke
     monkeypatch.delenv("COLUMNS", raising=False)
     if columns is not None:
         monkeypatch.setenv("COLUMNS", columns)
-    print_or_watch(lambda width: [f"{width}"], watch=False)
+    print_fitted(lambda width: [f"{width}"])
     assert capsys.readouterr().out.split() == [width]
-
-
-NAME = Column("strategy", "name", left=True, most=18, text=lambda row: row["name"])
-
-
-def test_names_that_begin_alike_are_told_apart_in_a_narrow_table():
-    rows = [{"name": f"AAPL-vertical-2026-12-{day:02}"} for day in range(1, 14)]
-    _heading, *lines = [line.plain for line in fitted_table([NAME], rows, 80)]
-    assert len(set(lines)) == 13
-    assert lines[0] == "AAPL-ver…026-12-01"
-
-
-def test_a_screen_that_is_too_small_leaves_out_rows_and_never_a_total():
-    rows = [{"name": f"{number}"} for number in range(30)]
-    lines = fitted_table([NAME], [*rows, {"name": "total"}], 80, totals=1)
-    shown = [line.plain.strip() for line in in_view(lines, 10)]
-    assert shown == [
-        "strategy", *map(str, range(7)), "total", "23 rows have no place on this screen",
-    ]  # fmt: skip
-    assert in_view(lines, 32) == lines
 
 
 @pytest.mark.parametrize(
