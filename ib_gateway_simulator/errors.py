@@ -42,7 +42,8 @@ class RecordingError(SimulatorError):
     def __init__(self, path: Path | str, line: int, cause: str) -> None:
         self.path = str(path)
         self.line = line
-        super().__init__(f"{path}:{line}: {cause}" if line else f"{path}: {cause}")
+        place = f"{path}:{line}" if line else f"{path}"
+        super().__init__(f"{place}: {cause}")
 
 
 class ActionError(SimulatorError):

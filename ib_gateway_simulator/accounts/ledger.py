@@ -164,7 +164,9 @@ class Ledger:
             closed = min(abs(quantity), abs(old.quantity)) * (1 if old.quantity > 0 else -1)
             realized += closed * (paid - old.average_cost)
             flipped = held * old.quantity < 0
-            cost = paid if flipped else old.average_cost if held else 0.0
+            cost = old.average_cost if held else 0.0
+            if flipped:
+                cost = paid
 
         new = replace(
             old,

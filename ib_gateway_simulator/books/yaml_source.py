@@ -46,7 +46,11 @@ class Source:
             data = yaml.load(text, Loader=LOADER)  # noqa: S506 - safe in both kinds
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
-            line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+            line = column = 1
+            if mark:
+                line = mark.line + 1
+                column = mark.column + 1
+
             cause = getattr(error, "problem", None) or str(error)
             raise BookError(
                 path, line, column, f"malformed YAML: {cause}", "correct the YAML at this place"
@@ -151,7 +155,10 @@ def dotted(location: Location) -> str:
     """Return a location as text, like `positions[3].conid`."""
     text = ""
     for step in location:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+        if isinstance(step, int):
+            text += f"[{step}]"
+        else:
+            text += f".{step}" if text else step
     return text
 
 

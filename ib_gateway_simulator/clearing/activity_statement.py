@@ -317,7 +317,6 @@ class _Writer:
         )
 
     def _add_transfer(self, parent: Xml.Element, day: ClosedBooks, entry: TransferEntry) -> None:
-        is_in = entry.quantity > 0
         stated = {}
         if entry.amount is not None:
             rate = day.rates[entry.security.currency]
@@ -331,7 +330,7 @@ class _Writer:
             date=entry.at.date(),
             dateTime=entry.at,
             type="ACATS",
-            direction="IN" if is_in else "OUT",
+            direction="IN" if entry.quantity > 0 else "OUT",
             quantity=entry.quantity,
             transferPrice="0",
             **stated,
@@ -379,7 +378,10 @@ class _Writer:
             return self._date(value)
         if isinstance(value, Decimal):
             return _text(value)
-        return "" if value is None else str(value)
+        if value is None:
+            return ""
+
+        return str(value)
 
     def _of_security(self, day: ClosedBooks, security: Security) -> dict[str, object]:
         under = security.underlying

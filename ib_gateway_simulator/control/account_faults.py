@@ -83,7 +83,10 @@ class AccountFaults(Readings):
         """
         self._check_account(account)
         resetting = self._gateway.ledger.resetting
-        (resetting.discard if ready else resetting.add)(account)
+        if ready:
+            resetting.discard(account)
+        else:
+            resetting.add(account)
 
     def position_pnl(
         self, account: str, conid: int | None = None, answer: SingleAnswer = "values"
@@ -125,7 +128,10 @@ class AccountFaults(Readings):
         """
         self._check_account(account)
         without = self._gateway.accounts.updates.without_rows
-        (without.discard if sent else without.add)(account)
+        if sent:
+            without.discard(account)
+        else:
+            without.add(account)
 
     def positions_end(self, delay_s: NotNegative | None = 0.0, late_rows: WholeNumber = 0) -> None:
         """Set when the end of the next position lists comes: `delay_s` after the first rows.
@@ -158,7 +164,10 @@ class AccountFaults(Readings):
             names = (account,)
 
         unlisted = self._gateway.accounts.rows.unlisted
-        (unlisted.update if empty else unlisted.difference_update)(names)
+        if empty:
+            unlisted.update(names)
+        else:
+            unlisted.difference_update(names)
 
     def holding(
         self,

@@ -144,7 +144,10 @@ class MarketDataFaults(Readings):
         """
         self._check_contract(conid)
         unanswered = self._gateway.reference_data.unanswered
-        (unanswered.discard if answered else unanswered.add)(conid)
+        if answered:
+            unanswered.discard(conid)
+        else:
+            unanswered.add(conid)
 
     def silence_line(self, conid: int, reset: bool = False) -> int:
         """Silence the running lines of a contract, and return how many there are.

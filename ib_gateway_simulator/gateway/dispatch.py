@@ -16,6 +16,21 @@ from ib_gateway_simulator.protocol.requests import Request
 
 Handler = Callable[[ClientConnection, Request], None]
 
+# Requests of what this login does not have.
+_SAME_ANSWERS = {
+    "reqOpenOrders": messages.open_order_end(),
+    "reqAllOpenOrders": messages.open_order_end(),
+    "reqCompletedOrders": messages.completed_orders_end(),
+    "reqNewsProviders": messages.news_providers(),
+    "reqFamilyCodes": messages.family_codes(),
+    "reqMktDepthExchanges": messages.depth_exchanges(),
+}
+_ANSWERS_BY_ID = {
+    "reqSoftDollarTiers": messages.soft_dollar_tiers,
+    "reqSmartComponents": messages.smart_components,
+    "reqUserInfo": messages.user_info,
+}
+
 
 class Dispatcher:
     """Answers requests: a table from a request's name to the service that knows the answer.
@@ -46,6 +61,8 @@ class Dispatcher:
         self._open_market_soon = open_market_soon
         self._handlers: dict[str, Handler] = {
             **dict.fromkeys(REFUSALS, lambda c, r: c.send(refusal(r))),
+            **dict.fromkeys(_SAME_ANSWERS, lambda c, r: c.send(_SAME_ANSWERS[r.name])),
+            **dict.fromkeys(_ANSWERS_BY_ID, lambda c, r: c.send(_ANSWERS_BY_ID[r.name](r.req_id))),
             "reqMktData": self._request_market_data,
             "cancelMktData": lambda c, r: market_data.cancel(c, r.req_id),
             "reqMarketDataType": _set_market_data_type,
@@ -63,9 +80,6 @@ class Dispatcher:
             "reqContractDetails": reference_data.details,
             "reqSecDefOptParams": reference_data.option_chain,
             "reqMatchingSymbols": reference_data.matching_symbols,
-            "reqOpenOrders": lambda c, r: c.send(messages.open_order_end()),
-            "reqAllOpenOrders": lambda c, r: c.send(messages.open_order_end()),
-            "reqCompletedOrders": lambda c, r: c.send(messages.completed_orders_end()),
             "reqExecutions": accounts.executions.answer,
             "reqCurrentTime": self._send_current_time,
             "reqIds": self._send_next_id,
@@ -73,12 +87,6 @@ class Dispatcher:
             "requestFA": _refuse_advisor_request,
             "replaceFA": _refuse_advisor_request,
             "reqMarketRule": lambda c, r: c.send(messages.market_rule(r.number)),
-            "reqNewsProviders": lambda c, r: c.send(messages.news_providers()),
-            "reqFamilyCodes": lambda c, r: c.send(messages.family_codes()),
-            "reqMktDepthExchanges": lambda c, r: c.send(messages.depth_exchanges()),
-            "reqSoftDollarTiers": lambda c, r: c.send(messages.soft_dollar_tiers(r.req_id)),
-            "reqSmartComponents": lambda c, r: c.send(messages.smart_components(r.req_id)),
-            "reqUserInfo": lambda c, r: c.send(messages.user_info(r.req_id)),
         }
 
     def handle(self, client: ClientConnection, request: Request) -> None:

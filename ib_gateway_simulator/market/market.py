@@ -190,12 +190,18 @@ class Market:
 
     def set_model_unit(self, conid: int, *, major: bool) -> None:
         """Compute the option model of a contract in the major unit, or in the quoted one."""
-        (self._models_in_major.add if major else self._models_in_major.discard)(conid)
+        if major:
+            self._models_in_major.add(conid)
+        else:
+            self._models_in_major.discard(conid)
         self._quotes.pop(conid, None)
 
     def set_model_computed(self, conid: int, *, computed: bool) -> None:
         """Compute the option model of a contract, or have zeros in its place."""
-        (self._not_computed.discard if computed else self._not_computed.add)(conid)
+        if computed:
+            self._not_computed.discard(conid)
+        else:
+            self._not_computed.add(conid)
         self._quotes.pop(conid, None)
 
     def value_price(self, conid: int) -> float:

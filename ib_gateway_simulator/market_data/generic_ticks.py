@@ -59,8 +59,9 @@ def refusal(ticks: tuple[str, ...], text: str, sec_type: str) -> str | None:
     """
     if all(tick in _LEGAL or tick == "mdoff" for tick in ticks):
         return None
-    codes = {
-        code: f"{code}/{_ALIASES[code]}" if code in _ALIASES else f"{code}" for code in _COMMON
-    }
+    codes = {code: f"{code}" for code in _COMMON}
+    for code, alias in _ALIASES.items():
+        codes[code] = f"{code}/{alias}"
+
     legal = ",".join(f"{codes[code]}({name})" for code, name in _COMMON.items())
     return f"Incorrect generic tick list of {text}.  Legal ones for ({sec_type}) are: {legal}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -185,16 +186,7 @@ def changed(
     is_new = opening or model != compared.greeks or model is NOT_COMPUTED
     if model is not None and greeks and is_new:
         yield messages.option_computation(
-            req_id,
-            types["model"],
-            implied_vol=model.implied_vol,
-            delta=model.delta,
-            price=model.price,
-            gamma=model.gamma,
-            vega=model.vega,
-            theta=model.theta,
-            underlying_price=quote.underlying_price,
-            pv_dividend=model.pv_dividend,
+            req_id, types["model"], underlying_price=quote.underlying_price, **asdict(model)
         )
 
 

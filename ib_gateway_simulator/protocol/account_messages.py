@@ -6,7 +6,7 @@ The layouts have the sources that `messages` names.
 from __future__ import annotations
 
 from ib_gateway_simulator.protocol.contract import Contract, SecType, contract_fields
-from ib_gateway_simulator.protocol.fields import Fields, number, optional, quantity
+from ib_gateway_simulator.protocol.fields import Fields, message, number, optional, quantity
 
 
 def managed_accounts(accounts: tuple[str, ...]) -> Fields:
@@ -33,7 +33,7 @@ def position_multi(
 ) -> Fields:
     """Return a position row of one reqPositionsMulti; it ends with the model code."""
     row = contract_fields(contract, _exchange_held_at(contract))
-    return ("71", "1", str(req_id), account, *row, quantity(held), number(average_cost), "")
+    return message("71", "1", req_id, account, *row, quantity(held), number(average_cost), "")
 
 
 def _exchange_held_at(contract: Contract) -> str:
@@ -50,7 +50,7 @@ def position_end() -> Fields:
 
 def position_multi_end(req_id: int) -> Fields:
     """Return the end of the positions of one reqPositionsMulti."""
-    return ("72", "1", str(req_id))
+    return message("72", "1", req_id)
 
 
 def portfolio_value(
@@ -65,10 +65,10 @@ def portfolio_value(
     realized: float,
 ) -> Fields:
     """Return a portfolio row; for anything but an option, right and strike are both `0`."""
-    return (
+    return message(
         "7",
         "8",
-        str(contract.conid),
+        contract.conid,
         contract.symbol,
         contract.sec_type,
         contract.expiry_text,
@@ -106,29 +106,29 @@ def account_download_end(account: str) -> Fields:
 
 def account_summary(req_id: int, account: str, tag: str, value: str, currency: str) -> Fields:
     """Return one value of an account for a reqAccountSummary."""
-    return ("63", "1", str(req_id), account, tag, value, currency)
+    return message("63", "1", req_id, account, tag, value, currency)
 
 
 def account_summary_end(req_id: int) -> Fields:
     """Return the end of one reqAccountSummary."""
-    return ("64", "1", str(req_id))
+    return message("64", "1", req_id)
 
 
 def account_update_multi(req_id: int, account: str, tag: str, value: str, currency: str) -> Fields:
     """Return one value of an account for a reqAccountUpdatesMulti."""
-    return ("73", "1", str(req_id), account, "", tag, value, currency)
+    return message("73", "1", req_id, account, "", tag, value, currency)
 
 
 def account_update_multi_end(req_id: int) -> Fields:
     """Return the end of one reqAccountUpdatesMulti."""
-    return ("74", "1", str(req_id))
+    return message("74", "1", req_id)
 
 
 def pnl(
     req_id: int, daily: float | None, unrealized: float | None, realized: float | None
 ) -> Fields:
     """Return the profits of an account; None is written as unset."""
-    return ("94", str(req_id), optional(daily), optional(unrealized), optional(realized))
+    return message("94", req_id, optional(daily), optional(unrealized), optional(realized))
 
 
 def pnl_single(
@@ -143,9 +143,9 @@ def pnl_single(
 
     Source: ib_insync issues/462.
     """
-    return (
+    return message(
         "95",
-        str(req_id),
+        req_id,
         quantity(held),
         optional(daily),
         optional(unrealized),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import chain
 
 from ib_gateway_simulator.protocol.contract import DATED, Contract, SecType
-from ib_gateway_simulator.protocol.fields import Fields
+from ib_gateway_simulator.protocol.fields import Fields, message
 
 ORDER_TYPES = (
     "ACTIVETIM,AD,ADJUST,ALERT,ALLOC,AVGCOST,BASKET,COND,CONDORDER,DAY,DEACT,GAT,GTC,GTD,GTT,"
@@ -31,9 +31,9 @@ def contract_details(
     derivative = contract.sec_type in DATED
     venues = (*contract.valid_exchanges, *contract.algo_venues)
     zone = contract.time_zone
-    return (
+    return message(
         "10",
-        str(req_id),
+        req_id,
         contract.symbol,
         contract.sec_type,
         last_trade,
@@ -44,13 +44,13 @@ def contract_details(
         contract.local_symbol,
         contract.trading_class,
         contract.trading_class,
-        str(contract.conid),
+        contract.conid,
         f"{contract.min_tick:g}",
         contract.multiplier_text,
         ORDER_TYPES,
         ",".join(venues),
-        str(contract.price_magnifier),
-        str(contract.under_conid),
+        contract.price_magnifier,
+        contract.under_conid,
         contract.long_name,
         contract.exchange if contract.sec_type is SecType.STK else "",
         contract.expiry[:6],
@@ -77,7 +77,7 @@ def contract_details(
 
 def contract_details_end(req_id: int) -> Fields:
     """Return the end of the details of one request."""
-    return ("52", "1", str(req_id))
+    return message("52", "1", req_id)
 
 
 def option_chain(
@@ -91,25 +91,25 @@ def option_chain(
     strikes: Sequence[str],
 ) -> Fields:
     """Return the option chain of one exchange and trading class."""
-    return (
+    return message(
         "75",
-        str(req_id),
+        req_id,
         exchange,
-        str(under_conid),
+        under_conid,
         trading_class,
         multiplier,
-        str(len(expiries)),
+        len(expiries),
         *expiries,
-        str(len(strikes)),
+        len(strikes),
         *strikes,
     )
 
 
 def option_chain_end(req_id: int) -> Fields:
     """Return the end of the option chains of one request."""
-    return ("76", str(req_id))
+    return message("76", req_id)
 
 
 def symbol_samples(req_id: int, samples: Sequence[Fields]) -> Fields:
     """Return underlyings that match a pattern; each sample is the fields of one."""
-    return ("79", str(req_id), str(len(samples)), *chain.from_iterable(samples))
+    return message("79", req_id, len(samples), *chain.from_iterable(samples))

@@ -11,6 +11,11 @@ Fields = tuple[str, ...]
 UNSET = "1.7976931348623157E308"
 
 
+def message(*fields: str | int) -> Fields:
+    """Return a message of its fields, the message id first."""
+    return tuple(map(str, fields))
+
+
 def number(value: float) -> str:
     """Return a price or an amount as Java's Double.toString writes it.
 

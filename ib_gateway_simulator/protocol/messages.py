@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from ib_gateway_simulator.protocol.codes import Code
 from ib_gateway_simulator.protocol.contract import Contract, contract_fields
-from ib_gateway_simulator.protocol.fields import Fields, number
+from ib_gateway_simulator.protocol.fields import Fields, message, number
 
 
 def error(req_id: int, code: int, text: str | None = None, **values: object) -> Fields:
@@ -29,54 +29,54 @@ def error(req_id: int, code: int, text: str | None = None, **values: object) -> 
         ('4', '2', '7', '300', "Can't find EId with tickerId:7", '')
     """
     shown = Code(code).text.format(req_id=req_id, **values) if text is None else text
-    return ("4", "2", str(req_id), str(int(code)), shown, "")
+    return message("4", "2", req_id, int(code), shown, "")
 
 
 def next_valid_id(order_id: int) -> Fields:
     """Return the first order id that a client may use."""
-    return ("9", "1", str(order_id))
+    return message("9", "1", order_id)
 
 
 def current_time(epoch_s: int) -> Fields:
     """Return the time of the gateway, in seconds since 1970."""
-    return ("49", "1", str(epoch_s))
+    return message("49", "1", epoch_s)
 
 
 def tick_price(req_id: int, tick_type: int, price: float, size: str, mask: int = 0) -> Fields:
     """Return a price tick; bit 0 of `mask` marks a price that can be executed at once."""
-    return ("1", "6", str(req_id), str(tick_type), number(price), size, str(mask))
+    return message("1", "6", req_id, tick_type, number(price), size, mask)
 
 
 def tick_size(req_id: int, tick_type: int, size: str) -> Fields:
     """Return a size tick."""
-    return ("2", "6", str(req_id), str(tick_type), size)
+    return message("2", "6", req_id, tick_type, size)
 
 
 def tick_generic(req_id: int, tick_type: int, value: float) -> Fields:
     """Return a tick with a number, like the halted flag."""
-    return ("45", "6", str(req_id), str(tick_type), number(value))
+    return message("45", "6", req_id, tick_type, number(value))
 
 
 def tick_string(req_id: int, tick_type: int, value: str) -> Fields:
     """Return a tick with a text, like the time of the last trade."""
-    return ("46", "6", str(req_id), str(tick_type), value)
+    return message("46", "6", req_id, tick_type, value)
 
 
 def tick_request_params(
     req_id: int, min_tick: float, bbo_exchange: str, snapshot_permissions: int
 ) -> Fields:
     """Return the parameters of a market data line, sent when it opens."""
-    return ("81", str(req_id), f"{min_tick:g}", bbo_exchange, str(snapshot_permissions))
+    return message("81", req_id, f"{min_tick:g}", bbo_exchange, snapshot_permissions)
 
 
 def market_data_type(req_id: int, data_type: int) -> Fields:
     """Return the market data type of a line: 1 live, 2 frozen, 3 delayed, 4 delayed frozen."""
-    return ("58", "1", str(req_id), str(data_type))
+    return message("58", "1", req_id, data_type)
 
 
 def snapshot_end(req_id: int) -> Fields:
     """Return the end of a market data snapshot."""
-    return ("57", "1", str(req_id))
+    return message("57", "1", req_id)
 
 
 def option_computation(
@@ -94,7 +94,7 @@ def option_computation(
 ) -> Fields:
     """Return greeks; the 0 after the tick type marks them as based on returns."""
     greeks = (implied_vol, delta, price, pv_dividend, gamma, vega, theta, underlying_price)
-    return ("21", str(req_id), str(tick_type), "0", *map(number, greeks))
+    return message("21", req_id, tick_type, "0", *map(number, greeks))
 
 
 def open_order_end() -> Fields:
@@ -133,7 +133,7 @@ def commission(execution_id: str, amount: float, currency: str, realized: float)
 
 def executions_end(req_id: int) -> Fields:
     """Return the end of the executions of one request."""
-    return ("55", "1", str(req_id))
+    return message("55", "1", req_id)
 
 
 def completed_orders_end() -> Fields:
@@ -143,7 +143,7 @@ def completed_orders_end() -> Fields:
 
 def market_rule(rule_id: int) -> Fields:
     """Return a rule with one price step of 0.01."""
-    return ("93", str(rule_id), "1", "0", "0.01")
+    return message("93", rule_id, "1", "0", "0.01")
 
 
 def news_providers() -> Fields:
@@ -163,14 +163,14 @@ def depth_exchanges() -> Fields:
 
 def soft_dollar_tiers(req_id: int) -> Fields:
     """Return an empty list of soft dollar tiers."""
-    return ("77", str(req_id), "0")
+    return message("77", req_id, "0")
 
 
 def smart_components(req_id: int) -> Fields:
     """Return an empty list of the exchanges behind SMART."""
-    return ("82", str(req_id), "0")
+    return message("82", req_id, "0")
 
 
 def user_info(req_id: int) -> Fields:
     """Return the user information of a login without white branding."""
-    return ("107", str(req_id), "")
+    return message("107", req_id, "")

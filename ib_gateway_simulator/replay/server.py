@@ -148,11 +148,17 @@ class Replay:
     @property
     def newest_version(self) -> int:
         """Return the version that the next recorded client negotiated: its messages have it."""
-        return int(self._waiting[0].greeting[0]) if self._waiting else self._last_version
+        if not self._waiting:
+            return self._last_version
+
+        return int(self._waiting[0].greeting[0])
 
     def greeting(self, version: int) -> Fields:
         """Return the answer to the offer: the recorded time, if a connection is left."""
-        recorded = self._waiting[0].greeting[1:] if self._waiting else ("",)
+        recorded: Fields = ("",)
+        if self._waiting:
+            recorded = self._waiting[0].greeting[1:]
+
         return (str(version), *recorded)
 
     def log_in(self, client: ClientConnection, client_id: int) -> bool:

@@ -1,5 +1,6 @@
 """Every encoder compared with recorded messages and with the decoders of real clients."""
 
+import inspect
 import json
 import re
 from collections.abc import Callable
@@ -48,10 +49,14 @@ def held(fields: list[str]) -> Contract:
 AMOUNTS = ("held", "price", "value", "average_cost", "unrealized", "realized")
 
 
-def again(
-    encoder: Callable[..., tuple[str, ...]], *types: Callable[[str], object], first: int = 2
-) -> Again:
+def again(encoder: Callable[..., tuple[str, ...]], first: int = 2) -> Again:
     """Return how to make a message again from its fields, which begin at `first`."""
+    types = []
+    for parameter in inspect.signature(encoder, eval_str=True).parameters.values():
+        if parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            is_number = parameter.annotation in (int, float)
+            types.append(parameter.annotation if is_number else str)
+
     return lambda fields: encoder(
         *(read(text) for read, text in zip(types, fields[first:], strict=False))
     )
@@ -77,31 +82,31 @@ def account_update_again(fields: list[str]) -> tuple[str, ...]:
 
 # How to make each recorded message again, from the values read out of it.
 AGAIN: dict[str, Again] = {
-    "tickPrice": again(messages.tick_price, int, int, float, str, int),
-    "tickSize": again(messages.tick_size, int, int, str),
-    "error": again(messages.error, int, int, str),
+    "tickPrice": again(messages.tick_price),
+    "tickSize": again(messages.tick_size),
+    "error": again(messages.error),
     "updateAccountValue": account_value_again,
     "updatePortfolio": portfolio_again,
-    "updateAccountTime": again(account_messages.account_time, str),
-    "nextValidId": again(messages.next_valid_id, int),
-    "managedAccounts": again(account_messages.managed_accounts, lambda text: (text,)),
-    "tickGeneric": again(messages.tick_generic, int, int, float),
-    "tickString": again(messages.tick_string, int, int, str),
-    "currentTime": again(messages.current_time, int),
-    "contractDetailsEnd": again(contract_messages.contract_details_end, int),
+    "updateAccountTime": again(account_messages.account_time),
+    "nextValidId": again(messages.next_valid_id),
+    "managedAccounts": lambda fields: account_messages.managed_accounts((fields[2],)),
+    "tickGeneric": again(messages.tick_generic),
+    "tickString": again(messages.tick_string),
+    "currentTime": again(messages.current_time),
+    "contractDetailsEnd": again(contract_messages.contract_details_end),
     "openOrderEnd": again(messages.open_order_end),
-    "accountDownloadEnd": again(account_messages.account_download_end, str),
-    "execDetailsEnd": again(messages.executions_end, int),
-    "tickSnapshotEnd": again(messages.snapshot_end, int),
-    "marketDataType": again(messages.market_data_type, int, int),
+    "accountDownloadEnd": again(account_messages.account_download_end),
+    "execDetailsEnd": again(messages.executions_end),
+    "tickSnapshotEnd": again(messages.snapshot_end),
+    "marketDataType": again(messages.market_data_type),
     "position": position_again,
     "positionEnd": again(account_messages.position_end),
-    "accountSummary": again(account_messages.account_summary, int, str, str, str, str),
-    "accountSummaryEnd": again(account_messages.account_summary_end, int),
-    "positionMultiEnd": again(account_messages.position_multi_end, int),
+    "accountSummary": again(account_messages.account_summary),
+    "accountSummaryEnd": again(account_messages.account_summary_end),
+    "positionMultiEnd": again(account_messages.position_multi_end),
     "accountUpdateMulti": account_update_again,
-    "accountUpdateMultiEnd": again(account_messages.account_update_multi_end, int),
-    "tickReqParams": again(messages.tick_request_params, int, float, str, int, first=1),
+    "accountUpdateMultiEnd": again(account_messages.account_update_multi_end),
+    "tickReqParams": again(messages.tick_request_params, first=1),
     "completedOrdersEnd": again(messages.completed_orders_end),
 }
 

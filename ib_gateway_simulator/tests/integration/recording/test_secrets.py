@@ -36,32 +36,32 @@ def secret_book():
 
 
 # What a gateway may send besides, with secrets in it.
-UNASKED = (
-    frame(4, 2, -1, 2101, f"Unable to subscribe to account {TWO}", '{"account": "' + ONE + '"}'),
-    frame(4, 2, 77, 201, f"Order rejected: {ONE} (U9988776) needs 98,765.43 USD of 4211", ""),
-    frame(5, 77, 921000001, "AAPL", "OPT", ONE, "BUY", 4211, 17.25, OWNER),
-    frame(3, 77, "Filled", 4211, 0, 98765.43, 1, 0, 98765.43, 3, "", 0),
-    frame(11, 8, 921000001, "exec-id-5", ONE, 4211, 98765.43),
-    frame(59, 1, "exec-id-5", 98765.43, "USD", 4211),
-    frame(101, 921000001, ONE, OWNER, 4211),
-    frame(16, 1, 1, f"<xml><group><name>{GROUP}</name><acct>{ONE}</acct></group></xml>"),
-    frame(78, 2, ONE, OWNER, TWO, OWNER),
-    frame(107, 3, OWNER),
-    frame(6, 2, "Owners", OWNER, "", ONE),
-    frame(6, 2, "AccountOrGroup", TWO, "USD", ONE),
-    frame(6, 2, "NetLiquidation-S", "98765.43", "USD", ONE),
-    frame(6, 2, "SomethingNew", "98765.43", "USD", ONE),
-    frame(6, 2, "SomethingSaid", f"{OWNER} has 4211", "", ONE),
-    frame(6, 2, "NetLiquidation", "98765.43", "USD", ONE, "one field more"),
-    frame(73, 1, 3, ONE, MODEL, "NetLiquidation", "98765.43", "USD"),
-    frame(71, 1, 3, ONE, 1, "X", "STK", "", 0, "", "", "", "USD", "X", "X", "4211", 1.5, MODEL),
-    frame(94, 999, 98765.43, 98765.43, 98765.43),
-    frame(95, 999, 4211, 98765.43, 98765.43, 98765.43, 98765.43),
-    frame(46, 6, 5, 62, f"a news tick about {ONE}"),
-    frame(7, 8, 1, ONE, OWNER),
-    frame(250, ONE, OWNER, "98765.43"),
-    frame(OWNER, ONE),
-)  # fmt: skip
+UNASKED = f"""\
+4|2|-1|2101|Unable to subscribe to account {TWO}|{{"account": "{ONE}"}}
+4|2|77|201|Order rejected: {ONE} (U9988776) needs 98,765.43 USD of 4211|
+5|77|921000001|AAPL|OPT|{ONE}|BUY|4211|17.25|{OWNER}
+3|77|Filled|4211|0|98765.43|1|0|98765.43|3||0
+11|8|921000001|exec-id-5|{ONE}|4211|98765.43
+59|1|exec-id-5|98765.43|USD|4211
+101|921000001|{ONE}|{OWNER}|4211
+16|1|1|<xml><group><name>{GROUP}</name><acct>{ONE}</acct></group></xml>
+78|2|{ONE}|{OWNER}|{TWO}|{OWNER}
+107|3|{OWNER}
+6|2|Owners|{OWNER}||{ONE}
+6|2|AccountOrGroup|{TWO}|USD|{ONE}
+6|2|NetLiquidation-S|98765.43|USD|{ONE}
+6|2|SomethingNew|98765.43|USD|{ONE}
+6|2|SomethingSaid|{OWNER} has 4211||{ONE}
+6|2|NetLiquidation|98765.43|USD|{ONE}|one field more
+73|1|3|{ONE}|{MODEL}|NetLiquidation|98765.43|USD
+71|1|3|{ONE}|1|X|STK||0||||USD|X|X|4211|1.5|{MODEL}
+94|999|98765.43|98765.43|98765.43
+95|999|4211|98765.43|98765.43|98765.43|98765.43
+46|6|5|62|a news tick about {ONE}
+7|8|1|{ONE}|{OWNER}
+250|{ONE}|{OWNER}|98765.43
+{OWNER}|{ONE}
+"""
 
 
 async def session(sim, port):
@@ -88,8 +88,8 @@ async def session(sim, port):
     raw.send(7, 3, 36, 0, ONE, "", "", "", "", "")
     raw.send(18, 1, 1)
 
-    for bytes_ in UNASKED:
-        sim.send_raw(bytes_)
+    for line in UNASKED.splitlines():
+        sim.send_raw(frame(*line.split("|")))
 
     sim.fill(ONE, 921000001, 5.0)
     await raw.barrier()
