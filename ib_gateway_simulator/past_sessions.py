@@ -347,13 +347,6 @@ class _TradedCampaign:
                 expiry=f"{expiry:%Y%m%d}",
                 strike=strike_near(spot * leg.percent / 100),
                 right=leg.right,
-                multiplier=100.0,
-                exchange="AMEX",
-                currency=underlying.currency,
-                trading_class=underlying.symbol,
-                local_symbol="",
-                price_magnifier=1,
-                min_tick=0.01,
             )
             self._next_conid += 1
             chosen[contract.conid] = leg.quantity

@@ -43,18 +43,25 @@ def derived_contract(
     underlying: Underlying,
     sec_type: SecType,
     *,
-    expiry: str,
-    strike: float,
-    right: str,
-    multiplier: float,
-    exchange: str,
-    currency: str,
-    trading_class: str,
-    local_symbol: str,
-    price_magnifier: int,
-    min_tick: float,
+    expiry: str = "",
+    strike: float = 0.0,
+    right: str = "",
+    multiplier: float = 0.0,
+    exchange: str = "",
+    currency: str = "",
+    trading_class: str = "",
+    local_symbol: str = "",
+    price_magnifier: int = 1,
+    min_tick: float = 0.01,
 ) -> Contract:
-    """Return a contract on an underlying; an empty `local_symbol` is replaced by the usual one."""
+    """Return a contract on an underlying; what is empty, or 0, is as usual."""
+    usual_exchange = underlying.exchange
+    usual_multiplier = 1.0
+    if sec_type is SecType.OPT:
+        usual_exchange = "AMEX"
+        usual_multiplier = 100.0
+
+    trading_class = trading_class or underlying.symbol
     if not local_symbol:
         local_symbol = underlying.symbol
         if sec_type is SecType.OPT:
@@ -72,9 +79,9 @@ def derived_contract(
         expiry=expiry,
         strike=strike,
         right=right,
-        multiplier=multiplier,
-        currency=currency,
-        exchange=exchange,
+        multiplier=multiplier or usual_multiplier,
+        currency=currency or underlying.currency,
+        exchange=exchange or usual_exchange,
         local_symbol=local_symbol,
         trading_class=trading_class,
         price_magnifier=price_magnifier,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from datetime import date
 from pathlib import Path
 
@@ -14,12 +15,7 @@ from ib_gateway_simulator.books.book import (
     OpeningOrder,
     PastCampaign,
 )
-from ib_gateway_simulator.books.listing import (
-    FARMS,
-    derived_contract,
-    future_name,
-    listed,
-)
+from ib_gateway_simulator.books.listing import derived_contract, listed
 from ib_gateway_simulator.books.schema import (
     BookPart,
     ChainPart,
@@ -35,13 +31,19 @@ from ib_gateway_simulator.market.quote import Pin
 from ib_gateway_simulator.market.underlying import OptionMarket, Underlying
 from ib_gateway_simulator.protocol.contract import (
     DATED,
-    DEFAULT_FARM,
     OPTIONS,
     Contract,
     SecType,
 )
 
 BOOKS = Path(__file__).parent
+
+# The fields of a part that an underlying has, and those that a contract on one has.
+PRICED = {field.name for field in fields(Underlying)}
+TERMS = {
+    *("expiry", "strike", "right", "multiplier", "exchange", "currency"),
+    *("trading_class", "local_symbol", "price_magnifier", "min_tick"),
+}
 
 
 def shipped_books() -> list[str]:
@@ -179,44 +181,16 @@ class _Builder:
             raise self._error(at, "a future needs an expiry", "add expiry: YYYYMMDD")
         if part.sec_type is SecType.FUT and part.dividend_yield:
             raise self._error((*at, "dividend_yield"), "a future pays no dividends", "remove it")
-        self._underlyings[part.symbol] = Underlying(
-            symbol=part.symbol,
-            conid=part.conid,
-            price=part.price,
-            volatility=part.volatility,
-            currency=part.currency,
-            exchange=part.exchange,
-            sec_type=part.sec_type,
-            name=part.name,
-            dividend_yield=part.dividend_yield,
-            ex_dividend=date.fromisoformat(part.ex_dividend) if part.ex_dividend else None,
-            earnings_move=part.earnings_move,
-        )
-        expiry = ""
-        multiplier = 1.0
-        local_symbol = part.symbol
+        terms = {"price_magnifier", "min_tick"}
         if part.sec_type is SecType.FUT:
-            expiry = part.expiry or ""
-            multiplier = part.multiplier
-            local_symbol = future_name(part.symbol, expiry)
+            terms |= {"expiry", "multiplier"}
 
-        contract = Contract(
-            conid=part.conid,
-            symbol=part.symbol,
-            sec_type=part.sec_type,
-            underlying=part.symbol,
-            expiry=expiry,
-            multiplier=multiplier,
-            currency=part.currency,
-            exchange=part.exchange,
-            local_symbol=local_symbol,
-            trading_class=part.symbol,
-            price_magnifier=part.price_magnifier,
-            min_tick=part.min_tick,
-            long_name=part.name or part.symbol,
-            farm=FARMS.get(part.sec_type, DEFAULT_FARM),
+        underlying = Underlying(**part.model_dump(include=PRICED))
+        self._underlyings[part.symbol] = underlying
+        contract = derived_contract(
+            part.conid, underlying, part.sec_type, **part.model_dump(include=terms)
         )
-        self._add((*at, "conid"), part, contract)
+        self._add((*at, "conid"), part, replace(contract, under_conid=0))
 
     def _add_contract(self, at: Location, part: ContractPart) -> None:
         underlying = self._underlying((*at, "underlying"), part.underlying)
@@ -224,27 +198,8 @@ class _Builder:
             raise self._error(at, f"a {part.sec_type} needs an expiry", "add expiry: YYYYMMDD")
         if part.sec_type in OPTIONS and (part.strike is None or part.right is None):
             raise self._error(at, f"a {part.sec_type} needs strike and right", "add both")
-        usual_exchange = underlying.exchange
-        usual_multiplier = 1.0
-        if part.sec_type is SecType.OPT:
-            usual_exchange = "AMEX"
-            usual_multiplier = 100.0
-
-        contract = derived_contract(
-            part.conid,
-            underlying,
-            part.sec_type,
-            expiry=part.expiry or "",
-            strike=part.strike or 0.0,
-            right=part.right or "",
-            multiplier=part.multiplier or usual_multiplier,
-            exchange=part.exchange or usual_exchange,
-            currency=part.currency or underlying.currency,
-            trading_class=part.trading_class or underlying.symbol,
-            local_symbol=part.local_symbol or "",
-            price_magnifier=part.price_magnifier,
-            min_tick=part.min_tick,
-        )
+        terms = part.model_dump(include=TERMS, exclude_none=True)
+        contract = derived_contract(part.conid, underlying, part.sec_type, **terms)
         self._add((*at, "conid"), part, contract)
 
     def _add_chain(self, at: Location, part: ChainPart) -> None:
@@ -258,9 +213,7 @@ class _Builder:
             for strike in strikes
             for right in part.rights
         ]
-        exchange = part.exchange or (
-            "AMEX" if part.sec_type is SecType.OPT else underlying.exchange
-        )
+        terms = part.model_dump(include=TERMS, exclude_none=True)
         for offset, (expiry, strike, right) in enumerate(legs):
             contract = derived_contract(
                 part.first_conid + offset,
@@ -269,13 +222,7 @@ class _Builder:
                 expiry=expiry,
                 strike=strike,
                 right=right,
-                multiplier=part.multiplier,
-                exchange=exchange,
-                currency=underlying.currency,
-                trading_class=part.trading_class or underlying.symbol,
-                local_symbol="",
-                price_magnifier=part.price_magnifier,
-                min_tick=part.min_tick,
+                **terms,
             )
             self._add((*at, "first_conid"), part, contract)
         self._chains[part.name] = [part.first_conid + offset for offset in range(len(legs))]

@@ -62,6 +62,7 @@ def _permission_code(value: object) -> object:
 
 AccountName = Annotated[str, AfterValidator(_account_name)]
 Expiry = Annotated[str, BeforeValidator(_expiry)]
+ExDate = Annotated[date, BeforeValidator(lambda value: date.fromisoformat(_expiry(value)))]
 Right = Annotated[str, BeforeValidator(_right)]
 Conid = Annotated[int, Field(gt=0, lt=2**31)]
 PermissionCode = Annotated[Code, BeforeValidator(_permission_code)]
@@ -113,7 +114,7 @@ class UnderlyingPart(ListedPart):
     # Dividends per year as a share of the price, paid each quarter; a future has none.
     dividend_yield: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     # The next ex-date; without one it follows from the conid.
-    ex_dividend: Expiry | None = None
+    ex_dividend: ExDate | None = None
     # By which share the price is expected to move, besides, before the first expiry.
     earnings_move: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     price_magnifier: PositiveInt = 1
