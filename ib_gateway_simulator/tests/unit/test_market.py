@@ -1,6 +1,7 @@
 """The market: prices by Black and Scholes, early exercise, random walks and sessions."""
 
 import math
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -45,22 +46,20 @@ def test_call_and_put_are_in_parity(spot, years, volatility):
 @pytest.mark.parametrize("call", [True, False])
 @pytest.mark.parametrize("on_future", [True, False])
 def test_greeks_are_the_slopes_of_the_price(call, on_future):
-    def at(**changes: float) -> float:
-        terms = {"spot": 105.0, "strike": 100.0, "years": 0.7, "volatility": 0.3, "rate": 0.04}
-        terms.update(changes)
-        return black_scholes(call=call, on_future=on_future, **terms).price
+    terms = {"spot": 105.0, "strike": 100.0, "years": 0.7, "volatility": 0.3, "rate": 0.04}
+    greeks = black_scholes(call=call, on_future=on_future, **terms)
 
-    greeks = black_scholes(
-        spot=105, strike=100, years=0.7, volatility=0.3, rate=0.04, call=call, on_future=on_future
-    )
-    h = 1e-4
-    assert greeks.delta == pytest.approx((at(spot=105 + h) - at(spot=105 - h)) / (2 * h), rel=1e-5)
-    assert greeks.vega == pytest.approx(
-        (at(volatility=0.3 + h) - at(volatility=0.3 - h)) / (2 * h) / 100, rel=1e-5
-    )
-    assert greeks.theta == pytest.approx(
-        (at(years=0.7 - h) - at(years=0.7 + h)) / (2 * h) / 365, rel=1e-5
-    )
+    def at(**changes: float) -> float:
+        return black_scholes(call=call, on_future=on_future, **terms | changes).price
+
+    def slope(**around: float) -> float:
+        [(name, value)] = around.items()
+        h = 1e-4
+        return (at(**{name: value + h}) - at(**{name: value - h})) / (2 * h)
+
+    assert greeks.delta == pytest.approx(slope(spot=105), rel=1e-5)
+    assert greeks.vega == pytest.approx(slope(volatility=0.3) / 100, rel=1e-5)
+    assert greeks.theta == pytest.approx(-slope(years=0.7) / 365, rel=1e-5)
     curvature = (at(spot=105.01) - 2 * at() + at(spot=104.99)) / 0.01**2
     assert greeks.gamma == pytest.approx(curvature, rel=1e-3)
 
@@ -211,17 +210,12 @@ def market(options: OptionMarket | None, as_of: date | datetime = date(2028, 6, 
     )
     terms = {"sec_type": SecType.OPT, "expiry": "20281215", "multiplier": 100, "currency": "USD"}
     names = dict.fromkeys(("symbol", "underlying", "local_symbol", "trading_class"), "X")
+    put = Contract(conid=2, strike=90, right="P", under_conid=1, exchange="AMEX", **terms, **names)
     contracts = {
-        conid: Contract(
-            conid=conid,
-            strike=strike,
-            right=right,
-            under_conid=1,
-            exchange="AMEX",
-            **terms,
-            **names,
-        )
-        for conid, (strike, right) in enumerate([(90, "P"), (100, "P"), (110, "P"), (100, "C")], 2)
+        2: put,
+        3: replace(put, conid=3, strike=100),
+        4: replace(put, conid=4, strike=110),
+        5: replace(put, conid=5, strike=100, right="C"),
     }
     return Market(
         underlyings={"X": underlying}, contracts=contracts, as_of=as_of, rate=0.04, seed=7,

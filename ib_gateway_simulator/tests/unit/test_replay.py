@@ -163,6 +163,13 @@ def message(at_s, connection, sender, name, *fields):
     return Message(at_s=at_s, connection=connection, sender=sender, name=name, fields=fields)
 
 
+def messages(text):
+    """Yield a message for each line: when, by whom, its name and its fields."""
+    for line in text.strip().splitlines():
+        at_s, sender, name, *fields = line.split()
+        yield message(float(at_s), 1, sender, name, *fields)
+
+
 def session(number, at_s, *more, by="gateway", lasts_s=5.0):
     return [
         Opened(at_s=at_s, connection=number),
@@ -201,12 +208,14 @@ def test_messages_belong_to_the_request_of_their_id_or_of_their_list():
         session(
             1,
             0.0,
-            message(1.0, 1, "client", "reqPositions", "61", "1"),
-            message(1.1, 1, "client", "reqCurrentTime", "49", "1"),
-            message(1.2, 1, "gateway", "positionEnd", "62", "1"),
-            message(1.3, 1, "gateway", "currentTime", "49", "1", "1767312000"),
-            message(1.4, 1, "gateway", "managedAccounts", "15", "1", "DUSIM0001"),
-            message(1.5, 1, "gateway", "message 250"),
+            *messages("""
+                1.0 client reqPositions 61 1
+                1.1 client reqCurrentTime 49 1
+                1.2 gateway positionEnd 62 1
+                1.3 gateway currentTime 49 1 1767312000
+                1.4 gateway managedAccounts 15 1 DUSIM0001
+                1.5 gateway message_250
+            """),
         )
     )
     asked = [step for step in connection.steps if isinstance(step, Asked)]
@@ -221,21 +230,20 @@ def test_where_the_recorder_ended_it_the_gateway_goes_on():
 
 
 @pytest.mark.parametrize(
-    ("fields", "moved"),
+    ("recorded", "moved"),
     [
-        (("49", "1", "1000"), ("49", "1", "1060")),
-        (("46", "6", "5", "45", "1000"), ("46", "6", "5", "45", "1060")),
-        (("46", "6", "5", "88", "1000"), ("46", "6", "5", "88", "1060")),
-        (("46", "6", "5", "45", "0"), ("46", "6", "5", "45", "0")),  # no trade yet
-        (("46", "6", "5", "84", "1000"), ("46", "6", "5", "84", "1000")),
-        (("8", "1", "23:59"), ("8", "1", "00:00")),
-        (("8", "1", "soon"), ("8", "1", "soon")),
-        (("61", "3", "DUSIM0001", "1000"), ("61", "3", "DUSIM0001", "1000")),
+        ("49 1 1000", "49 1 1060"),
+        ("46 6 5 45 1000", "46 6 5 45 1060"),
+        ("46 6 5 88 1000", "46 6 5 88 1060"),
+        ("46 6 5 45 0", "46 6 5 45 0"),  # no trade yet
+        ("46 6 5 84 1000", "46 6 5 84 1000"),
+        ("8 1 23:59", "8 1 00:00"),
+        ("8 1 soon", "8 1 soon"),
+        ("61 3 DUSIM0001 1000", "61 3 DUSIM0001 1000"),
     ],
-    ids=str,
 )
-def test_a_minute_later_the_times_are_a_minute_later(fields, moved):
-    assert shifted(fields, 60.0) == moved
+def test_a_minute_later_the_times_are_a_minute_later(recorded, moved):
+    assert shifted(tuple(recorded.split()), 60.0) == tuple(moved.split())
 
 
 def test_at_the_time_of_the_recording_nothing_moves():
