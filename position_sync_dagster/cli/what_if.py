@@ -151,6 +151,7 @@ def _compared_line(row: Mapping[str, Any]) -> dict[str, Any]:
         "before": _profit(row["before"] or {}),
         "after": _profit(after),
         "realised": after.get("realised"),
+        "against_mark": after.get("against_mark"),
         "delta": _greek(after, "dollar_delta"),
         "theta": _greek(after, "theta"),
     }

@@ -4,7 +4,7 @@ A trade closes parts of holdings, and opens a lot of its own. Lots that exist ke
 the parts of other strategies stay as they are.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import chain
@@ -32,7 +32,6 @@ from position_sync_dagster.money.risk.proposed_trade import (
     ProposedTrade,
     ProposedTradeError,
     greeks_of,
-    money_text,
     nearest_option,
     volatility_of,
 )
@@ -71,14 +70,8 @@ class HypotheticalBook:
         # The contract of each lot, by the conid of the lot: this one where it is not held.
         self._held_as: dict[int, int] = {}
         self._settled: list[NewRow] = []
-        self._texts: list[str] = []
-
-    @property
-    def notes(self) -> list[str]:
-        """What the trades give or cost against the mark, and what priced each."""
-        if len(self._texts) < 2:
-            return self._texts
-        return [_sum_against_mark(self._settled, len(self._texts)), *self._texts]
+        # What each trade gives or costs against the mark, and what priced it.
+        self.notes: list[str] = []
 
     def apply_all(self, trades: Iterable[ProposedTrade]) -> None:
         """Apply trades, as `apply` does each."""
@@ -105,8 +98,7 @@ class HypotheticalBook:
 
         closed = self._close(fill)
         self._open(fill, trade.quantity - sum(settled["quantity"] for settled in closed))
-        texts = [f"{fill.text}, {source}", *map(_closed_text, closed)]
-        self._texts.append("; ".join(texts))
+        self.notes.append(f"{fill.text}, {source}")
 
     def closing_trades(self, strategy: str) -> list[ProposedTrade]:
         """Return the trades that close what is left of a strategy at its present prices.
@@ -420,28 +412,6 @@ class HypotheticalBook:
         is_quoted_alike = col.sec_type.is_in(alike)
         parts = self.legs.parts.filter(is_quoted_alike, symbol=row["symbol"])
         return next(iter(parts["magnifier"].drop_nulls()), None)
-
-
-def _closed_text(settled: Row) -> str:
-    """Return whose part a trade closes, and what that realises."""
-    realised = settled["realised"]
-    amount = "an unknown amount" if realised is None else money_text(realised, settled["currency"])
-    size = digits(abs(settled["quantity"]))
-    return f"closes {size} of {settled['strategy_id']}: realises {amount}"
-
-
-def _sum_against_mark(settled: Sequence[Row], trades: int) -> str:
-    """Return what several trades give or cost against the mark, by currency."""
-    known = [row for row in settled if row["against_mark"] is not None]
-    by_currency = grouped(itemgetter("currency"), known)
-    sums = [
-        money_text(sum(row["against_mark"] for row in rows), currency)
-        for currency, rows in by_currency.items()
-    ]
-    without = len(settled) - len(known)
-    unknown = f"of {without} it is not known" if without else ""
-    amounts = "; ".join(filter(None, (", ".join(sums), unknown)))
-    return f"{trades} trades against the mark: {amounts}"
 
 
 # An option on a share is quoted in the unit of the share.

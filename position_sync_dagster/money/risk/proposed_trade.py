@@ -94,22 +94,13 @@ class Fill:
 
     @property
     def text(self) -> str:
-        """What the trade gives or costs against the mark."""
-        row = self.row
-        verb = "bought" if self.trade.quantity > 0 else "sold"
-        unit_price = self.price / row["multiplier"]
-        price = digits(round(unit_price, PRICE_DIGITS))
-        contract = f"{self.trade.text} in {row['account']} at {price}"
+        """What is traded at which price, and what that gives or costs against the mark."""
+        price = digits(round(self.price / self.row["multiplier"], PRICE_DIGITS))
+        traded = f"{self.trade.text} in {self.row['account']} at {price}"
         against_mark = self.against_mark(self.trade.quantity)
-        if self.mark is None or against_mark is None:
-            return f"{verb} without a mark: {contract}"
-
-        difference = round(unit_price - self.mark / row["multiplier"], PRICE_DIGITS)
-        if not difference:
-            return f"{verb} at the mark: {contract}"
-        side = "above" if difference > 0 else "below"
-        distance = f"{digits(abs(difference))} {side} the mark"
-        return f"{verb} {distance}: {money_text(against_mark, row['currency'])}: {contract}"
+        if against_mark is None:
+            return f"{traded}: without a mark"
+        return f"{traded}: {money_text(against_mark, self.row['currency'])} against the mark"
 
     def against_mark(self, quantity: float) -> float | None:
         """Return what a part of the trade gives or, below 0, costs; None: not known."""

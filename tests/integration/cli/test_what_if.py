@@ -199,8 +199,8 @@ def test_a_strategy_that_is_closed_has_what_that_realised_after(lake, strategy):
 def test_a_trade_costs_its_price_and_the_first_line_says_how_much(lake, strategy):
     trade = ("--trade", f"2 SPY {EXPIRY:%Y%m%d} C 600 @26")
     printed = run("--spot", "0,5", *trade).splitlines()
-    assert printed[0].startswith("bought 1 above the mark: -200 USD: +2 SPY 600C")
-    assert printed[0].endswith("closes 2 of calls: realises -5,000 USD")
+    assert printed[0].startswith("+2 SPY 600C")
+    assert ": -200 USD against the mark, " in printed[0]
     row = compared(*trade, "--spot", "0,5")[strategy, 5]
     assert row["before"]["realised"] == 0.0
     assert row["after"]["realised"] == (-5000.0)

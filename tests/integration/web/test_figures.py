@@ -645,7 +645,8 @@ async def test_a_trade_that_is_thought_of_is_answered_over_http_and_for_an_assis
 
     still = answer["rows"][0]
     assert still["after"]["value"] == still["before"]["value"] * 1.5
-    assert answer["notes"][0].startswith("sold 0.1 above the mark: 10 USD: -1 SPY 575P")
+    assert answer["notes"][0].startswith("-1 SPY 575P")
+    assert ": 10 USD against the mark, " in answer["notes"][0]
     assert "the price that was given" in answer["notes"][0]
     WhatIfAnswer.model_validate(answer)
     before = (await client.get("/api/v1/curve", params={"underlying": "SPY"})).json()

@@ -168,8 +168,8 @@ def test_a_trade_that_is_thought_of_shows_the_book_before_and_after_and_a_wrong_
     assert first(page, "#what-if .asked").text == ""
 
     notes = first(page, "#trades-notes").text
-    assert notes.startswith("bought 2 below the mark: 200 USD")
-    assert "closes 1 of condor: realises 200 USD" in notes
+    assert ": 200 USD against the mark" in notes
+    assert first(page, "#compared td:last-child").text == "200"
     # The put spread loses 2,000, and the call that was sold at 4 is bought back at 2.
     assert "condor SPY at expiry: at best unbounded, at worst −1,800" in notes
     wait_for("axe finds nothing", lambda: violations(page) == [], told=lambda: violations(page))

@@ -7,7 +7,7 @@ import { choose, chosen } from "./risk_choice.js";
 import { fill, money, plainMoney } from "./table.js";
 
 const MOVES = "-10,-5,0,5,10";
-const HEADINGS = ["strategy", "account", "move", "profit before", "after", "$ delta before", "after", "theta before", "after"];
+const HEADINGS = ["strategy", "account", "move", "profit before", "after", "$ delta before", "after", "theta before", "after", "realised"];
 
 export function openTrades() {
   byId("trades-form").addEventListener("submit", (event) => {
@@ -75,6 +75,7 @@ function lineOf(row) {
       money(after.profit, after.left_out, after.of),
       ...both("dollar_delta"),
       ...both("theta"),
+      money(after.realised),
     ],
   };
 }

@@ -90,10 +90,11 @@ def test_a_condor_of_which_a_trade_closes_a_leg_has_what_that_realises_in_its_gr
     assert curve.now[curve.prices.index(590.0)] == pytest.approx(open_profit + 438.71 - 100 * price)
 
 
-def test_the_first_line_says_what_a_trade_gives_or_costs_against_the_mark():
+def test_a_note_says_what_a_trade_gives_or_costs_against_the_mark():
     rows = [replace(held(1, "CALL", 645.0, -2.0, 6200.0), market_value=-12_550.0)]
     compared = tried(f"-2 SPY {day()} C 645 @3.20", rows=rows, legs=[])
-    assert compared.notes[0].startswith("sold 59.55 below the mark: -11,910 USD: ")
+    assert compared.notes[0].startswith("-2 SPY 645C")
+    assert ": -11,910 USD against the mark, " in compared.notes[0]
     (row,) = compared.rows([Point()], Breakdown.ACCOUNT)
     assert row["before"]["profit"] == 0.0
     assert row["after"]["profit"] == pytest.approx(-11_910.0)
@@ -103,14 +104,15 @@ def test_the_first_line_says_what_a_trade_gives_or_costs_against_the_mark():
     assert costs == pytest.approx([6200.0, 320.0])
 
     both = tried(f"1 SPY {day()} C 645 @62", f"-1 SPY {day()} C 645 @63", rows=rows, legs=[])
-    assert both.notes[0] == "2 trades against the mark: 100 USD"
-    assert both.notes[1].startswith("bought 0.75 below the mark: 75 USD: +1 SPY 645C")
-    assert both.notes[1].endswith("closes 1 of UNATTRIBUTED: realises 0 USD")
+    bought, sold = both.notes
+    assert bought.startswith("+1 SPY 645C")
+    assert ": 75 USD against the mark" in bought
+    assert ": 25 USD against the mark" in sold
     unmarked = [replace(row, market_price=None, market_value=None) for row in rows]
     unknown = tried(f"1 SPY {day()} C 645 @62", f"1 SPY {day()} C 645 @63", rows=unmarked, legs=[])
-    assert unknown.notes[0] == "2 trades against the mark: of 2 it is not known"
+    assert ["without a mark" in note for note in unknown.notes] == [True, True]
     at_the_mark = tried(f"1 SPY {day()} C 645", rows=rows, legs=[])
-    assert at_the_mark.notes[0].startswith("bought at the mark")
+    assert ": 0 USD against the mark" in at_the_mark.notes[0]
 
 
 def test_what_a_closed_strategy_realises_stands_after_it_at_every_level():
@@ -171,8 +173,9 @@ def test_what_closing_realises_is_unknown_without_a_cost():
 
 def test_a_share_is_traded_where_an_option_on_it_is_held():
     compared = tried("100 SPY @589", legs=[])
-    assert compared.notes[0].startswith("bought 1 below the mark: 100 USD: +100 SPY")
-    assert compared.notes[0].endswith("at 589, the price that was given")
+    assert compared.notes[0].startswith("+100 SPY in ")
+    end = "at 589: 100 USD against the mark, the price that was given"
+    assert compared.notes[0].endswith(end)
     share = compared.after_legs.parts.filter(sec_type="STK").to_dicts()
     assert [(row["market_value"], row["average_cost"], row["reason"]) for row in share] == [
         (59_000.0, 589.0, None)
