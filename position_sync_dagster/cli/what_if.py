@@ -229,9 +229,7 @@ _EXPIRY = {
         "expires_at", "strategy_id", "account", "leg", "position", "units", "cash", "missing",
         "is_pinned", "is_uncovered", "is_cash_settled", "is_in_the_morning", "reason",
     ),
-    "early_assignments": (
-        "strategy_id", "account", "leg", "position", "extrinsic", "gain", "ex_date",
-    ),
+    "early_assignments": ("strategy_id", "account", "leg", "position", "extrinsic", "ex_date"),
     "not_judged": ("strategy_id", "account", "leg", "position", "reason"),
     "undated": ("strategy_id", "account", "leg", "reason"),
 }  # fmt: skip

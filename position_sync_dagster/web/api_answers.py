@@ -497,8 +497,6 @@ class WhatIfQuery(MomentQuery, TradesQuery):
     """Changes of the volatilities in points, separated by commas; none without it."""
     days: Numbers = [0.0]
     """Days that have passed, separated by commas."""
-    rate: float = 0.0
-    """Change of the interest rates in points."""
     scenario: str | None = None
     """A scenario of scenarios.yaml, instead of the numbers."""
     level: Breakdown = Breakdown.STRATEGY
@@ -523,6 +521,6 @@ class WhatIfQuery(MomentQuery, TradesQuery):
             return [named[self.scenario]]
 
         return [
-            Point(spot=spot, vol=vol, days=days, rate=self.rate)
+            Point(spot=spot, vol=vol, days=days)
             for spot, vol, days in product(self.spot, self.vol or [0.0], self.days)
         ]

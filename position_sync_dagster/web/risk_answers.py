@@ -138,10 +138,8 @@ class EarlyAssignment(ListedLeg):
     position: float
     extrinsic: float
     """What one unit is worth above its exercise."""
-    gain: Number
-    """What exercise gives its holder: the dividend, the interest until expiry, or what a sale
-    lacks; null without an interest rate."""
     ex_date: datetime | None
+    """When the dividend goes for which a call is exercised."""
 
 
 class NotJudged(ListedLeg):

@@ -91,8 +91,8 @@ def early_assignment(lake: MoneyLake, settings: Settings) -> dg.AssetCheckResult
     """Whether no short option may be assigned early, where scenarios.yaml makes that a limit.
 
     A holder exercises where selling gains nothing more: an option below its intrinsic value, a
-    put whose time value is at most what its strike earns in a week, and a call in the week before
-    an ex-date whose dividend exceeds its time value. A short option that cannot be judged, and is
+    put whose time value is at most 0.05, and a call in the week before an ex-date whose dividend
+    exceeds its time value. A short option that cannot be judged, and is
     in the money or may be, fails the check too.
 
     What to do: Close or roll them before the ex-date, or accept the shares. `position-sync
@@ -122,8 +122,7 @@ def _assignment_text(row: Mapping[str, Any]) -> str:
     name = f"{row['strategy_id']}: {row['leg']}"
     if "reason" in row:
         return f"{name} is not judged: {row['reason']}"
-    gain = "an unknown amount" if row["gain"] is None else f"{row['gain']:,.2f}"
-    return f"{name} gains {gain} by exercise, and is worth {row['extrinsic']:,.2f} above it"
+    return f"{name} is worth {row['extrinsic']:,.2f} above its exercise"
 
 
 @followed(DIVIDENDS, GATEWAY)

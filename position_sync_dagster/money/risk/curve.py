@@ -231,8 +231,7 @@ def _prices(legs: Iterable[PricedLeg], payoff: Payoff, spot: float) -> model.Arr
 
     even = np.linspace(low, high, PRICES)
     prices = np.array([*even, spot, *strikes, *(payoff.break_evens or ())])
-    is_inside = (prices >= low) & (prices <= high)
-    return np.unique(prices[is_inside])
+    return np.unique(prices[(prices >= low) & (prices <= high)])
 
 
 def _profits(

@@ -5,7 +5,6 @@ same moment, and the calls that it holds longer. A leg without a price is listed
 and its numbers are unknown.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -20,7 +19,6 @@ from position_sync_dagster.money.risk.terms import (
     ExerciseTerms,
     NotPriced,
     expires_at,
-    years_between,
 )
 
 # An option is pinned whose strike is within this share of the price.
@@ -32,9 +30,8 @@ NO_UNITS = 1e-9
 # The time before an ex-date in which a call is exercised for the dividend.
 BEFORE_EX_DATE = timedelta(days=7)
 
-# A put is near parity whose time value is at most this, or what its strike earns in a week.
+# A put, or an option on a future, is near parity with at most this time value.
 NEAR_PARITY = 0.05
-WAITING = timedelta(days=7)
 
 FUTURE_DELIVERY = "what the future delivers is not known"
 
@@ -232,7 +229,7 @@ def _count_missing(deliveries: Sequence[ExpiringLeg], held: Sequence[PricedLeg])
     """Set how many units are missing for each delivery of one account and underlying.
 
     Moments come in their order. What goes is covered by what is held, by what comes at the same
-    moment, and by the calls that expire later. The option deepest in the money is covered first.
+    moment, and by the calls that expire later.
     """
     known = [delivery for delivery in deliveries if delivery.units is not None]
     by_moment = grouped(lambda delivery: delivery.expires_at, known)
@@ -242,7 +239,7 @@ def _count_missing(deliveries: Sequence[ExpiringLeg], held: Sequence[PricedLeg])
             units += max(0.0, delivery.units or 0.0)
 
         free = units + sum(_units_callable(leg, moment) for leg in held)
-        for delivery in sorted(by_moment[moment], key=_depth, reverse=True):
+        for delivery in by_moment[moment]:
             going = max(0.0, -(delivery.units or 0.0))
             covered = min(going, max(0.0, free))
             delivery.missing = going - covered
@@ -258,24 +255,14 @@ def _units_callable(leg: PricedLeg, after: datetime) -> float:
     return max(0.0, _units_delivered(leg, terms))
 
 
-def _depth(delivery: ExpiringLeg) -> float:
-    """Return by how much an option is in the money."""
-    terms = delivery.leg.delivered
-    spot = delivery.leg.row["spot"]
-    if terms is not None and spot:
-        return terms.above_strike(spot)
-    return 0.0
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EarlyAssignments:
     """Which short options may be assigned early.
 
     Attributes:
         likely: Those whose holder gains nothing more by selling: with `leg`, `extrinsic` (what one
-            unit is worth above its exercise; below 0 it is worth less), `gain` (what exercise
-            gives its holder: the dividend, the interest until expiry, or what a sale lacks; None
-            without an interest rate) and `ex_date` (when the dividend goes, of a call).
+            unit is worth above its exercise; below 0 it is worth less) and `ex_date` (when the
+            dividend goes, of a call).
         left_out: Those that cannot be judged, with `reason`, and with `in_the_money`: None where
             the price of the underlying is not known.
     """
@@ -293,8 +280,8 @@ def early_assignments(legs: PricedLegs) -> EarlyAssignments:
     """Return the short options that their holders may exercise before the expiry.
 
     A holder exercises where selling gains nothing more: an option below its intrinsic value, a
-    put whose time value is at most what its strike earns in a week, and a call in the week before
-    an ex-date whose dividend exceeds its time value. It needs no volatility.
+    put whose time value is at most 0.05, and a call in the week before an ex-date whose dividend
+    exceeds its time value. It needs neither a volatility nor a rate.
     """
     likely: list[NewRow] = []
     left_out: list[NewRow] = []
@@ -324,12 +311,6 @@ def _not_judged(leg: PricedLeg) -> str | None:
     if leg.row["market_value"] is None:
         return "it has no value"
 
-    # What the holder earns by waiting is not known; one who gains nothing by waiting needs no rate.
-    terms = leg.delivered
-    earns_interest = terms is not None and (terms.right == "PUT" or terms.exercise.is_on_future)
-    needs_rate = earns_interest and leg.priced is None
-    if needs_rate and _in_the_money(leg) and _extrinsic(leg) > NEAR_PARITY:
-        return NotPriced.NO_RATE.value
     return None
 
 
@@ -353,35 +334,15 @@ def _judged(leg: PricedLeg, given: Assumptions) -> NewRow | None:
     if terms is None or not _in_the_money(leg):
         return None
 
-    spot = leg.row["spot"]
-    worth = terms.above_strike(spot)
     extrinsic = _extrinsic(leg)
-    gain: float | None = 0.0
-    ex_date = None
-    threshold = model.ROUNDING
     if terms.right == "PUT" or terms.exercise.is_on_future:
-        gain = None  # without a rate it is not known what is earned by waiting
-        threshold = NEAR_PARITY
-        if leg.priced is not None:
-            basis = worth if terms.exercise.is_on_future else terms.strike
-            rate = leg.priced.rate
-            years = years_between(given.now, terms.expires_at)
-            gain = basis * -math.expm1(-rate * years)
-            interest = basis * rate * (WAITING / timedelta(days=model.DAYS_PER_YEAR))
-            threshold = max(NEAR_PARITY, interest)
-    else:
-        dividends = given.dividends.get(leg.row["symbol"]) or ()
-        coming = [
-            (dividend.ex_date, dividend.amount_at(spot))
-            for dividend in dividends
-            if given.now < dividend.ex_date <= terms.expires_at
-        ]
-        ex_date, gain = min(coming, default=(None, 0.0))
-        if ex_date is not None and ex_date - given.now <= BEFORE_EX_DATE:
-            threshold = max(threshold, gain)
+        return {"extrinsic": extrinsic, "ex_date": None} if extrinsic <= NEAR_PARITY else None
 
-    gain = None if gain is None else max(gain, -extrinsic)
-    gains_nothing = gain is not None and gain < model.ROUNDING
-    if extrinsic > threshold or gains_nothing:
-        return None
-    return {"extrinsic": extrinsic, "gain": gain, "ex_date": ex_date}
+    soon = min(terms.expires_at, given.now + BEFORE_EX_DATE)
+    coming = [
+        (dividend.ex_date, dividend.amount_at(leg.row["spot"]))
+        for dividend in given.dividends.get(leg.row["symbol"]) or ()
+        if given.now < dividend.ex_date <= soon
+    ]
+    ex_date, gain = min(coming, default=(None, -model.ROUNDING))
+    return {"extrinsic": extrinsic, "ex_date": ex_date} if extrinsic <= gain else None

@@ -126,8 +126,7 @@ class HypotheticalBook:
             ProposedTradeError: It holds no option, or the expiry is not later.
         """
         options = [trade for trade in self.closing_trades(strategy) if trade.right is not None]
-        expiries = [trade.expiry for trade in options if trade.expiry is not None]
-        nearest = min(expiries, default=None)
+        nearest = min((trade.expiry for trade in options if trade.expiry), default=None)
         if nearest is None or expiry <= nearest:
             raise ProposedTradeError(
                 f"No option of {strategy!r} expires before {expiry}.",
@@ -267,10 +266,11 @@ class HypotheticalBook:
             return
 
         terms = {name: row[name] for name in ("symbol", "right", "strike", "expiry", "account")}
-        claim = ActiveContract(
-            conid=lot, strategy_id=strategy, added_at=self.book.now, quantity=quantity, **terms
+        self._claims.append(
+            ActiveContract(
+                conid=lot, strategy_id=strategy, added_at=self.book.now, quantity=quantity, **terms
+            )
         )
-        self._claims.append(claim)
 
     def _account_of(self, trade: ProposedTrade) -> str:
         """Return the account that holds most of the underlying."""
@@ -409,8 +409,7 @@ class HypotheticalBook:
         """Return the divisor from quoted prices to the currency: that of a held part, if any."""
         sec_type = row["sec_type"]
         alike = _QUOTED_ALIKE if sec_type in _QUOTED_ALIKE else {sec_type}
-        is_quoted_alike = col.sec_type.is_in(alike)
-        parts = self.legs.parts.filter(is_quoted_alike, symbol=row["symbol"])
+        parts = self.legs.parts.filter(col.sec_type.is_in(alike), symbol=row["symbol"])
         return next(iter(parts["magnifier"].drop_nulls()), None)
 
 

@@ -140,13 +140,11 @@ class VanillaOptions:
             **{column.name: getattr(self, column.name)[places] for column in fields(self)}
         )
 
-    def later(self, days: float, rate: float = 0.0) -> Self:
-        """Return the options after some days, at a rate that differs by so much per year."""
+    def later(self, days: float) -> Self:
+        """Return the options after some days."""
         passed = days / DAYS_PER_YEAR
-        years = self.years - passed
-        rates = self.rate + rate
         dividends = self.dividends - np.array([passed, 0.0, 0.0])
-        return replace(self, years=years, rate=rates, dividends=dividends)
+        return replace(self, years=self.years - passed, dividends=dividends)
 
     @property
     def side(self) -> Array:
@@ -159,8 +157,7 @@ class VanillaOptions:
         ex_dates = self.dividends[..., 0]
         is_to_come = ex_dates > 0
         is_before_expiry = ex_dates <= _column(self.years)
-        is_paid = (is_to_come & is_before_expiry).any(axis=1)
-        return is_paid & ~self.on_future
+        return (is_to_come & is_before_expiry).any(axis=1) & ~self.on_future
 
     @property
     def growth(self) -> Array:
@@ -194,8 +191,7 @@ class VanillaOptions:
         for number in range(self.dividends.shape[1]):
             years, amount, part = map(_column, self.dividends[:, number].T)
             is_later = years > since
-            is_before_expiry = years <= _column(self.years)
-            is_paid = is_later & is_before_expiry & may_pay
+            is_paid = is_later & (years <= _column(self.years)) & may_pay
 
             with np.errstate(invalid="ignore", over="ignore"):
                 waiting = np.where(is_paid, years - since, 0.0)
@@ -215,9 +211,7 @@ class VanillaOptions:
         forward = (spots - money) * (share * growth)
 
         # The logarithm of a forward that dividends leave nothing of is not known.
-        least = 1e-9 * _column(self.strike)
-        bounded: Array = np.maximum(forward, least)
-        return bounded
+        return np.asarray(np.maximum(forward, 1e-9 * _column(self.strike)))
 
 
 def _column(values: NDArray[_Scalar]) -> NDArray[_Scalar]:
@@ -258,8 +252,7 @@ def prices(options: VanillaOptions, spots: Array, volatility: Array, steps: Step
     is_near = price < worth + (NEGLIGIBLE * _column(options.strike))
     is_near &= _column(options.is_american)
 
-    is_worth_exercise = (is_exercised | is_near) & (worth > 0)
-    return np.where(is_worth_exercise, worth, price)
+    return np.where((is_exercised | is_near) & (worth > 0), worth, price)
 
 
 def _smooth_prices(
@@ -310,8 +303,7 @@ def greeks(options: VanillaOptions, spot: Array, volatility: Array, steps: Steps
 
     worth = options.exercised(_column(spot))[:, 0]
     is_worth_exercise = exercised_at[:, 1] | (options.years <= 0)
-    is_in_the_money = is_worth_exercise & (worth > 0)
-    delta_of_exercise = np.where(is_in_the_money, options.side, 0.0)
+    delta_of_exercise = np.where(is_worth_exercise & (worth > 0), options.side, 0.0)
     lowest_delta = np.where(options.is_call, 0.0, -1.0)
     delta = np.clip(delta, lowest_delta, lowest_delta + 1.0)
     return Greeks(
@@ -370,16 +362,13 @@ def implied_volatility(
     least = _least(options, spot)
     is_in_the_money = least > 0
     is_below = value < least - ROUNDING
-    is_near_least = value <= least + ROUNDING
-    is_at_least = ~is_below & is_in_the_money & is_near_least
+    is_at_least = ~is_below & is_in_the_money & (value <= least + ROUNDING)
 
     is_asked = ~is_below & ~is_at_least
     volatility, vega = _search(options, value, spot, near, is_asked, steps)
     is_above_lowest = volatility > 1.001 * LOWEST_VOLATILITY
-    is_below_highest = volatility < HIGHEST_VOLATILITY / 1.001
-    is_inner = is_above_lowest & is_below_highest
-    has_no_vega = vega < SMALLEST_VEGA
-    is_flat = is_at_least | (is_inner & is_in_the_money & has_no_vega)
+    is_inner = is_above_lowest & (volatility < HIGHEST_VOLATILITY / 1.001)
+    is_flat = is_at_least | (is_inner & is_in_the_money & (vega < SMALLEST_VEGA))
 
     reasons = [_reason(*flags) for flags in zip(is_below, is_flat, is_inner, strict=True)]
     return np.where(is_inner & ~is_flat, volatility, np.nan), reasons
@@ -446,8 +435,7 @@ def _least(options: VanillaOptions, spot: Array) -> Array:
     at_expiry = np.maximum(0.0, discount * on_forward)
 
     at_once = options.exercised(spots)[:, 0]
-    at_any_time = np.maximum(at_expiry, at_once)
-    return np.where(options.is_american, at_any_time, at_expiry)
+    return np.where(options.is_american, np.maximum(at_expiry, at_once), at_expiry)
 
 
 def _lattices(options: VanillaOptions, steps: Steps) -> Iterator[tuple[int, NDArray[np.int64]]]:
@@ -472,8 +460,7 @@ def _may_gain(options: VanillaOptions) -> Flags:
     earns = np.where(options.on_future, options.rate > 0, strike_earns)
     takes_dividends = options.is_call & options.pays
 
-    may_be_early = options.is_american & (options.years > 0)
-    return may_be_early & (earns | takes_dividends)
+    return options.is_american & (options.years > 0) & (earns | takes_dividends)
 
 
 def normal(x: Array) -> Array:
@@ -498,13 +485,11 @@ def _european(options: VanillaOptions, spots: Array, volatility: Array) -> Array
     discount = _column(np.exp(-options.rate * options.years))
     spread = _column(volatility * np.sqrt(options.years))
 
-    moneyness = np.log(forward / strike)
-    d1 = moneyness / spread + spread / 2
+    d1 = np.log(forward / strike) / spread + spread / 2
     d2 = d1 - spread
     on_forward = forward * normal(side * d1)
     on_strike = strike * normal(side * d2)
-    price = discount * side * (on_forward - on_strike)
-    return np.maximum(0.0, price)
+    return np.maximum(0.0, discount * side * (on_forward - on_strike))
 
 
 def _early_exercise(
@@ -526,8 +511,7 @@ def _early_exercise(
     nodes = strike * np.exp(width * numbers)
     added, node_is_exercised = _addition(options, nodes, width, steps)
 
-    forward = options.forwards(spots)
-    steps_from_strike = np.log(forward / strike) / width
+    steps_from_strike = np.log(options.forwards(spots) / strike) / width
     place = np.clip(reach + steps_from_strike, 0, 2 * reach)
     below = np.minimum(place, 2 * reach - 1).astype(np.int64)
     below_is_exercised = np.take_along_axis(node_is_exercised, below, axis=1)
@@ -601,5 +585,4 @@ def _addition(
         worth += _column(constants[:, layer])
         european = expected(european)
         american = np.maximum(expected(american), worth)
-    is_exercised = (american <= worth) & (worth > 0)
-    return american - european, is_exercised
+    return american - european, (american <= worth) & (worth > 0)

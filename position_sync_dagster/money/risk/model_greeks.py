@@ -469,8 +469,7 @@ class ModelGreeks:
                 self._choose_at = float("-inf")
 
             details = replace(details, under_sec_type=underlying.sec_type)
-            of_underlying = dividends.get(underlying.conid)
-            terms = option_terms(row.instrument, details, rates, of_underlying)
+            terms = option_terms(row.instrument, details, rates, dividends.get(underlying.conid))
             self._greeks.add(conid, _modelled(terms), underlying.conid)
 
     def _read_prices(self, connection: GatewayConnection) -> None:

@@ -164,23 +164,23 @@ class PricedLegs:
     @classmethod
     def of(cls, parts: pl.DataFrame, given: Assumptions) -> "PricedLegs":
         """Return the parts of holdings (`Split.parts`) with what each is priced as."""
-        under = _underlying(given.details)
-        named = parts.with_columns(magnifier=_magnifiers(parts), under=under)
-        with_spot = named.with_columns(spot=_own_spot()).with_columns(spot=_spot_of_underlying())
+        parts = parts.with_columns(magnifier=_magnifiers(parts), under=_underlying(given.details))
+        parts = parts.with_columns(spot=_own_spot())
+        parts = parts.with_columns(spot=_spot_of_underlying())
 
         names = []
         terms = []
         reasons = []
-        for row in with_spot.iter_rows(named=True):
+        for row in parts.iter_rows(named=True):
             names.append(contract_of(row))
             terms_of_part = _terms_of(row, given)
             terms.append(terms_of_part)
             reasons.append(_left_out(row, terms_of_part))
 
-        described = with_spot.with_columns(
+        parts = parts.with_columns(
             name=pl.Series(names, dtype=pl.String), reason=pl.Series(reasons, dtype=pl.String)
         )
-        return cls(parts=described, given=given, terms=terms)
+        return cls(parts=parts, given=given, terms=terms)
 
     def of_strategy(self, strategy: str | None) -> "PricedLegs":
         """Return the parts of one strategy; None: all."""
@@ -202,8 +202,9 @@ class PricedLegs:
         chosen = self.parts.with_row_index("place").filter(condition)
         terms = [self.terms[place] for place in chosen["place"]]
         settled = self.settled.filter(condition)
-        parts = chosen.drop("place")
-        return PricedLegs(parts=parts, given=self.given, terms=terms, settled=settled)
+        return PricedLegs(
+            parts=chosen.drop("place"), given=self.given, terms=terms, settled=settled
+        )
 
     @property
     def options(self) -> dict[int, OptionTerms]:
@@ -233,8 +234,7 @@ def _terms_of(row: Row, given: Assumptions) -> Terms:
     if row["sec_type"] not in OPTION_TYPES:
         return NotPriced.OTHER_TYPE
 
-    terms_of_contract = {name: row[name] for name in CONTRACT_FIELDS}
-    option = Instrument(**terms_of_contract)
+    option = Instrument(**{name: row[name] for name in CONTRACT_FIELDS})
     details = given.details.get(option.conid)
     dividends = given.dividends.get(option.symbol)
     return option_terms(option, details, given.rates, dividends, row["magnifier"])

@@ -29,7 +29,6 @@ class Point(Part):
             None: all move by it.
         vol: The change of each volatility, in points.
         days: Days that have passed.
-        rate: The change of the interest rates, in points.
         largest_loss: For some strategies the largest allowed loss.
     """
 
@@ -38,7 +37,6 @@ class Point(Part):
     underlying: Annotated[str, Field(max_length=40)] | None = None
     vol: Annotated[float, Field(ge=-500, le=500)] = 0.0
     days: Annotated[float, Field(ge=0, le=3650)] = 0.0
-    rate: Annotated[float, Field(ge=-100, le=100)] = 0.0
     largest_loss: dict[str, Annotated[float, Field(ge=0, le=1e15)]] = Field(
         default_factory=dict, max_length=MOST_NAMES
     )

@@ -5,10 +5,8 @@ futures follow their price. A leg that cannot be priced is left out and counted,
 zero. The value of a leg is that of the broker, plus what the model says it changes by.
 """
 
-import os
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from itertools import repeat
 from typing import Any
@@ -97,25 +95,19 @@ def _option_changes(
     base = model.prices(options, spots, model.within_bounds(volatility))
     change = np.empty(shifted.shape)
 
-    def price(numbers: list[int]) -> None:
-        """Price the points that differ by nothing but the price of the underlying."""
+    # The points that differ by nothing but the price of the underlying are priced at once.
+    alike: dict[tuple[float, float], list[int]] = defaultdict(list)
+    for number, point in enumerate(points):
+        alike[point.vol, point.days].append(number)
+
+    for (vol, days), numbers in alike.items():
         prices = shifted[:, numbers]
         is_unknown = np.isnan(prices)
         # An unknown price stays unknown; the model is not asked for it.
         asked = np.where(is_unknown, spots, prices)
-        point = points[numbers[0]]
-        later = options.later(point.days, point.rate / 100)
-        moved = model.prices(later, asked, model.within_bounds(volatility + point.vol / 100))
+        later_volatility = model.within_bounds(volatility + vol / 100)
+        moved = model.prices(options.later(days), asked, later_volatility)
         change[:, numbers] = np.where(is_unknown, np.nan, moved - base)
-
-    alike: dict[tuple[float, ...], list[int]] = defaultdict(list)
-    for number, point in enumerate(points):
-        alike[point.vol, point.days, point.rate].append(number)
-
-    # numpy computes outside the interpreter's lock.
-    threads = min(len(alike), os.cpu_count() or 1)
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(price, alike.values()))
     return change
 
 

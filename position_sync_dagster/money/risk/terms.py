@@ -168,8 +168,9 @@ def dividend_rows(
     rows = []
     for dividend in dividends_of_shares(shares, midnight):
         share = round(dividend.share, 6)
-        day = dividend.ex_date.date()
-        rows.append(row(source=DividendSource.EXPECTED, ex_date=day, share=share))
+        rows.append(
+            row(source=DividendSource.EXPECTED, ex_date=dividend.ex_date.date(), share=share)
+        )
     # A row without a date says that options show no dividend.
     return rows or [row(source=DividendSource.EXPECTED)]
 
@@ -261,8 +262,9 @@ class OptionTerms(ExerciseTerms):
     @property
     def until_expiry(self) -> list[DatedDividend]:
         """The known dividends until the expiry."""
-        dividends = self.dividends or ()
-        return [dividend for dividend in dividends if dividend.ex_date <= self.expires_at]
+        return [
+            dividend for dividend in self.dividends or () if dividend.ex_date <= self.expires_at
+        ]
 
     @property
     def text(self) -> str:
@@ -342,8 +344,9 @@ def option_terms(
     rate = rates.get(contract.currency)
     if rate is None:
         return ExerciseTerms(**delivered)
-    known = () if exercise.is_on_future else dividends
-    return OptionTerms(**delivered, rate=rate, dividends=known)
+    if exercise.is_on_future:
+        dividends = ()
+    return OptionTerms(**delivered, rate=rate, dividends=dividends)
 
 
 def _exercise_of(contract: Instrument, details: ContractDetails | None) -> Exercise | NotPriced:
@@ -501,8 +504,7 @@ def _is_at_parity(leg: ModelledLeg, terms: OptionTerms) -> bool:
     if leg.volatility is not NoVolatility.BELOW_INTRINSIC or leg.spot_then is None:
         return leg.volatility is NoVolatility.NO_VEGA
 
-    least = terms.intrinsic(leg.spot_then) - BELOW_PARITY * terms.strike
-    return leg.value >= least
+    return leg.value >= terms.intrinsic(leg.spot_then) - BELOW_PARITY * terms.strike
 
 
 def _compute_greeks(legs: Sequence[tuple[ModelledLeg, OptionTerms, float]], now: datetime) -> None:

@@ -170,8 +170,11 @@ def _more_by_group(
     uncovered = uncovered_calls(legs)
     # What the broker alone knows of an account, such as its margin, is not known after a trade.
     computed = [limit for limit in known_limits(settings) if limit.measure not in OF_ACCOUNTS]
-    judged = evaluate(computed, book)
-    broken = [evaluated for evaluated in judged if evaluated.outcome is LimitState.BROKEN]
+    broken = [
+        evaluated
+        for evaluated in evaluate(computed, book)
+        if evaluated.outcome is LimitState.BROKEN
+    ]
 
     more = {}
     for sums in exposure.summed(legs.parts, by).iter_rows(named=True):

@@ -5,7 +5,7 @@ import { cents, rounded, whole } from "./format.js";
 import { fill, money } from "./table.js";
 
 const EXPIRING = ["New York", "strategy", "leg", "qty", "units", "cash", "notes"];
-const EARLY = ["strategy", "leg", "qty", "above exercise", "exercise gains", "ex-date"];
+const EARLY = ["strategy", "leg", "qty", "above exercise", "ex-date"];
 const MARKS = { is_uncovered: "uncovered", is_pinned: "pinned", is_cash_settled: "settled in cash", is_in_the_morning: "in the morning" };
 
 export function drawAssignments(answer, days, isChosen) {
@@ -33,6 +33,6 @@ function endingLine(row) {
 function earlyLine(row) {
   return {
     kind: "soon",
-    cells: [row.strategy_id, row.leg, rounded(row.position, 0), cents(row.extrinsic), cents(row.gain), row.ex_date?.slice(0, 10) ?? ""],
+    cells: [row.strategy_id, row.leg, rounded(row.position, 0), cents(row.extrinsic), row.ex_date?.slice(0, 10) ?? ""],
   };
 }

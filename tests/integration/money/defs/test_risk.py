@@ -54,12 +54,6 @@ def test_scenarios_are_recorded_and_a_loss_beyond_its_limit_fails_the_check(
     assert checked(risk.early_assignment, lake).passed
 
 
-def test_a_gain_of_an_early_exercise_that_is_not_known_is_called_so():
-    row = {"strategy_id": "a", "leg": "-1 SPY 600P 20Mar26", "gain": None, "extrinsic": 0.0}
-    assert "gains an unknown amount by exercise" in risk._assignment_text(row)
-    assert "gains 12.50 by exercise" in risk._assignment_text(row | {"gain": 12.5})
-
-
 def test_a_day_is_explained_by_a_run_and_what_no_trade_explains_fails_the_check(world, lake):
     before = CLOSE - timedelta(days=1, minutes=5)
     later = call(CLOSE - timedelta(minutes=5), 27.0, underlying_price=594.0)

@@ -138,15 +138,6 @@ def test_the_others_follow_a_named_underlying_by_their_betas() -> None:
     assert profit_of == {"SPY": pytest.approx(-4800), "AAPL": pytest.approx(-7200), "GLD": None}
 
 
-def test_a_change_of_the_rates_changes_options_alone() -> None:
-    legs = priced([ROWS[1], ROWS[4]])
-    profit_of = {
-        row["conid"]: row["profit"] for row in scenario_rows(legs, [Point(rate=1)], Breakdown.LEG)
-    }
-    assert profit_of[5] == 0
-    assert profit_of[2] < -50  # a short call with 0.28 years
-
-
 def test_what_the_model_does_not_fit_is_left_out_with_the_reason() -> None:
     usual = {"under_sec_type": "STK", "last_trade_date": EXPIRY, "expires_on": EXPIRY}
     adjusted = option(11, symbol="LCID", trading_class="LCID1", strike=3.0, underlying_price=25.0)
