@@ -3,23 +3,22 @@
 The rows of a statement have the quantities of the end of its day, our own those of the close.
 """
 
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import NamedTuple
 
 import polars as pl
 from polars import col
 
 from position_sync_dagster.domain.execution import FLEX
-from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING
-from position_sync_dagster.money.past.movements import INCOME, OWNERS_CASH, MovementKind
+from position_sync_dagster.domain.holding import KEY
+from position_sync_dagster.money.past.movements import DELIVERIES, INCOME, OWNERS_CASH, MovementKind
 from position_sync_dagster.settings import Settings
-
-# How near to the close a trade may be whose quantity our last row has, or has not.
-NEAR = timedelta(minutes=20)
 
 # Cash alone, and currencies: of these, only the fee belongs to a holding.
 _OF_NO_HOLDING = {*INCOME, *OWNERS_CASH, MovementKind.CONVERSION}
 
+# What ends an option is booked in the night.
+_ENDS = {*DELIVERIES, MovementKind.EXPIRATION, MovementKind.CASH_SETTLEMENT}
 
 # A trading day and its close.
 _Close = tuple[date, datetime]
@@ -61,7 +60,7 @@ def movements_between(
     elsewhere = _not_followed(movements, start, end, settings)
     followed = movements.join(elsewhere, on="movement_id", how="anti")
     at_start = _included(_of_contracts(followed), start, opening, "start")
-    included = _as_quantities_say(_included(at_start, end, closing, "end"), start, end)
+    included = _included(at_start, end, closing, "end")
     moved = included.filter(col.before_end & ~col.before_start)
 
     # What is not followed, and one currency for another, is in no profit; their fees are.
@@ -98,9 +97,6 @@ def _not_followed(
 def _included(movements: pl.DataFrame, rows: pl.DataFrame, close: _Close, end: str) -> pl.DataFrame:
     """Return movements with `before_…`: whether the quantities of an end have them.
 
-    Also with `near_…`: whether that is not certain, since our own rows are a little older than the
-    close, and not every booking has a time.
-
     Args:
         rows: The holdings at that end.
         close: The trading day of the end, and its time.
@@ -113,11 +109,10 @@ def _included(movements: pl.DataFrame, rows: pl.DataFrame, close: _Close, end: s
     with_holdings = movements.join(of_holdings, on=KEY, how="left")
     joined = with_holdings.join(of_accounts, on="account", how="left")
 
-    # Without its time, a trade was made before the close, and a booking after it.
-    is_trade = col.kind == MovementKind.TRADE
+    # Without its time, anything else was before the close.
     is_until_day = col.day <= session
-    is_earlier_day = col.day < session
-    by_day = pl.when(is_trade).then(is_until_day).otherwise(is_earlier_day)
+    is_end = col.kind.is_in(_ENDS)
+    by_day = pl.when(is_end).then(col.day < session).otherwise(is_until_day)
     by_time = pl.coalesce(col.at <= closed, by_day)
 
     is_of_statement = pl.coalesce("is_stated", "is_stated_account")
@@ -125,64 +120,5 @@ def _included(movements: pl.DataFrame, rows: pl.DataFrame, close: _Close, end: s
     by_session = col.session_date <= session
     without_statement = pl.when(had_rows).then(by_time).otherwise(by_session)
     is_before = pl.when(is_of_statement).then(is_until_day).otherwise(without_statement)
-
-    near_close = col.at.is_between(closed - NEAR, closed + NEAR)
-    is_near = ~is_of_statement & pl.coalesce(near_close, col.day == session)
-    is_uncertain = is_near.fill_null(value=False)  # the account had nothing then
-    at_end = {f"before_{end}": is_before, f"near_{end}": is_uncertain}
-    return joined.with_columns(**at_end).drop("is_stated", "is_stated_account")
-
-
-def _as_quantities_say(
-    included: pl.DataFrame, start: pl.DataFrame, end: pl.DataFrame
-) -> pl.DataFrame:
-    """Return movements where those near a close are before it or after it as the quantities say."""
-    turned = _turned(_sums_near(included), _changes(start, end))
-    joined = included.join(turned, on=KEY, how="left")
-    before_end = col.before_end ^ (col.near_end & col.turn_end)
-    before_start = col.before_start ^ (col.near_start & col.turn_start)
-    return joined.with_columns(before_end=before_end, before_start=before_start)
-
-
-def _changes(start: pl.DataFrame, end: pl.DataFrame) -> pl.DataFrame:
-    """Return by how much each holding changed between two ends."""
-    first = start.select(*KEY, first="position")
-    held = first.join(end.select(*KEY, last="position"), on=KEY, how="full", coalesce=True)
-    # A holding without a row at one end was not held then.
-    change = col.last.fill_null(0.0) - col.first.fill_null(0.0)
-    return held.select(*KEY, change=change)
-
-
-def _sums_near(included: pl.DataFrame) -> pl.DataFrame:
-    """Return what moved each holding, and by how much that would differ if one end were turned."""
-    moved = col.quantity.filter(col.before_end & ~col.before_start).sum()
-
-    at_end = col.near_end & ~col.before_start
-    opposite = -col.quantity
-    if_end_turned = pl.when("before_end").then(opposite).otherwise("quantity")
-    by_end = if_end_turned.filter(at_end).sum()
-
-    at_start = col.near_start & col.before_end
-    if_start_turned = pl.when("before_start").then("quantity").otherwise(opposite)
-    by_start = if_start_turned.filter(at_start).sum()
-    return included.group_by(KEY).agg(moved=moved, by_end=by_end, by_start=by_start)
-
-
-def _turned(sums: pl.DataFrame, changes: pl.DataFrame) -> pl.DataFrame:
-    """Return at which end what is near it must be turned, so that the quantities are explained."""
-    joined = sums.join(changes, on=KEY, how="left")
-    # What was held at neither end did not change.
-    missing = col.change.fill_null(0.0) - col.moved
-    is_missing = missing.abs() > QUANTITY_ROUNDING
-
-    fits_end = _fits(missing, col.by_end)
-    fits_start = _fits(missing, col.by_start)
-    fits_both = _fits(missing, col.by_end + col.by_start)
-    turn_end = fits_end | (fits_both & ~fits_start)
-    turn_start = ~fits_end & (fits_start | fits_both)
-    return joined.select(*KEY, turn_end=is_missing & turn_end, turn_start=is_missing & turn_start)
-
-
-def _fits(missing: pl.Expr, quantity: pl.Expr) -> pl.Expr:
-    """Return whether a quantity is what is missing."""
-    return (missing - quantity).abs() < QUANTITY_ROUNDING
+    with_end = joined.with_columns(is_before.alias(f"before_{end}"))
+    return with_end.drop("is_stated", "is_stated_account")

@@ -125,8 +125,7 @@ def test_a_trade_after_the_close_is_of_the_next_day(books, lake, write):
     assert books.profit(MONDAY) == {"USD": pytest.approx(300 + 20 - 1)}
 
 
-def test_a_booking_without_a_time_counts_on_the_day_whose_rows_have_it(books, lake, write):
-    """Shares that came in a transfer are there at the close of their day, or on the next one."""
+def test_a_transfer_without_a_time_was_before_the_close_of_its_day(books, lake, write):
     transfer = (
         f'<Transfer accountId="{ACCOUNT}" conid="10" assetCategory="STK" currency="USD" '
         'symbol="SPY" type="ACATS" direction="IN" quantity="50" positionAmount="11000" '
