@@ -140,10 +140,9 @@ def daily_asset(
                 context.add_asset_metadata(describe(closed), partition_key=day.isoformat())
             return dg.MaterializeResult(metadata=shared, data_version=dg.DataVersion(version))
 
-        key = resources.key_of(DAILY_POSITIONS.name)
         for day, closed in closed_days.filled.items():
             event = dg.AssetMaterialization(
-                key,
+                DAILY_POSITIONS.name,
                 partition=day.isoformat(),
                 metadata={**shared, **describe(closed)},
                 tags={table_asset.DATA_VERSION: version},
@@ -151,7 +150,7 @@ def daily_asset(
             context.log_event(event)
         for day, why in closed_days.skipped.items():
             skipped = dg.AssetObservation(
-                key,
+                DAILY_POSITIONS.name,
                 partition=day.isoformat(),
                 description=f"Not filled: {why}.",
                 metadata={"skipped": why},
