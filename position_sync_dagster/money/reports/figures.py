@@ -74,7 +74,6 @@ class Figures:
         book: The holdings, and how strategies share them.
         day: What the tables have of the present day.
         limits: The limits of the strategies file, evaluated.
-        versions: The versions of the tables that were read: figures differ where they differ.
         not_kept: Names in the JSON that tables of a past moment do not say.
     """
 
@@ -82,7 +81,6 @@ class Figures:
     book: Book
     day: Day = field(default_factory=lambda: Day(since=NEVER))
     limits: Sequence[Evaluated] = ()
-    versions: tuple[object, ...] = ()
     not_kept: tuple[str, ...] = ()
 
     @property
@@ -293,19 +291,13 @@ def read_figures(lake: MoneyLake, settings: Settings, now: datetime) -> Figures:
         LakeError: A table cannot be used.
     """
     book = read_book(lake, settings, now)
-    of_day = (lake.position_changes, lake.movements, lake.closures)
-    others = (lake.registry, lake.contracts, lake.updates, lake.broker_positions)
-    versions = versions_of(*of_day, *others, lake.account_values)
-
+    versions = versions_of(lake.position_changes, lake.movements, lake.closures)
     limits = known_limits(settings)
-    connections = map(str, book.live_since.items())
-    status = read_status(lake, settings, now, book=book)
     return Figures(
-        status=status,
+        status=read_status(lake, settings, now, book=book),
         book=book,
-        day=_day(lake, day_began(now), versions[: len(of_day)]),
+        day=_day(lake, day_began(now), versions),
         limits=evaluate(limits, book),
-        versions=(*versions, *connections),
     )
 
 
@@ -329,7 +321,6 @@ def read_figures_at(lake: MoneyLake, settings: Settings, past: Past, now: dateti
         status=status_not_kept(settings, past.at),
         book=replace(book, accounts=tuple(accounts)),
         day=read_day(lake, day_began(past.at), past.at),
-        versions=(past.at,),
         not_kept=NOT_KEPT,
     )
 
