@@ -3,7 +3,6 @@
 import os
 from dataclasses import asdict
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 
@@ -15,8 +14,6 @@ from position_sync_dagster.money.past.statement_folder import forget_files
 from position_sync_dagster.processes.preflight import Level, run_preflight
 from position_sync_dagster.terminal import output
 
-UI_PORT = 3000
-
 
 @app.command()
 def doctor(
@@ -24,16 +21,12 @@ def doctor(
         bool,
         typer.Option("--repair", help="Set torn commits of tables aside."),
     ] = False,
-    ui_port: Annotated[
-        int | None,
-        options.port("Port of the UI to check.", default="that of POSITION_SYNC_UI_URL, 3000"),
-    ] = None,
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
-    """Check everything that a start needs: settings, clocks, disk, tables, ports, gateway.
+    """Check everything that a start needs: settings, clocks, disk, tables, gateway.
 
-    Each line is good, info (what only you can see), a warning or bad, and says what to do. It ends
+    Each line is good, a warning or bad, and says what to do. It ends
     within a minute, writes nothing, and takes one market data line at a time for moments, unless a
     stream owns the login. The exit code is 1 if anything is bad.
 
@@ -57,7 +50,6 @@ def doctor(
         os.environ,
         env_file=".env" if home is None else None,
         dagster_home=dagster_home(),
-        ui_port=ui_port or urlsplit(settings.ui_url).port or UI_PORT,
     )
 
     lines: list[str] = []

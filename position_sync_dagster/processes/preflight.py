@@ -5,28 +5,24 @@ nothing.
 """
 
 import asyncio
-import os
 import shutil
 import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.clock import Clock, elapsed, utc_now
+from position_sync_dagster.domain.clock import elapsed, utc_now
 from position_sync_dagster.domain.gateway_session import PAUSED, GatewaySession, SessionState
 from position_sync_dagster.domain.holding import BrokerPosition, Completeness
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.domain.leg import few
 from position_sync_dagster.domain.position_update import TradingMode, trading_mode_of
 from position_sync_dagster.domain.quote import Quote
-from position_sync_dagster.gateway.account_downloads import zone_of
 from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
 from position_sync_dagster.gateway.ib_async_internals import version_problem
@@ -37,7 +33,6 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports import signs_of_life
 from position_sync_dagster.money.reports.alerts import not_understood
 from position_sync_dagster.money.strategies.strategies_file import load_strategies
-from position_sync_dagster.processes import ports
 from position_sync_dagster.processes.home import holder_of
 from position_sync_dagster.settings import Settings, warnings_of
 from position_sync_dagster.sync.exchange_days import require_known
@@ -47,7 +42,6 @@ class Level(StrEnum):
     """How serious a finding is."""
 
     GOOD = "good"
-    INFO = "info"
     WARNING = "warning"
     BAD = "bad"
 
@@ -126,26 +120,15 @@ WITHIN_S = 38.0
 # Time limit of one answer, in seconds.
 ANSWER_S = 8.0
 
-# Maximum number of exchanges on which a market data line is tried, one after the other.
-MOST_EXCHANGES = 8
+# Maximum number of exchanges on which a market data line is tried, one after the other, and the
+# time limit of each in seconds.
+MOST_EXCHANGES = 5
+TRIAL_S = 5.0
 
-# No further line is tried after this time, in seconds: one that stays silent takes `ANSWER_S`.
-TRIALS_S = 20.0
-
-# The number of contracts without a trial that a finding names.
-NAMED = 3
-
-CLOCK_S = 2.0
+# A difference of clocks that neither whole seconds nor the way of the answer explain.
+CLOCK_S = 5.0
 
 AGAIN = "Run it again; if this stays, check the gateway."
-
-# In this mode the gateway refuses the list of open orders (github.com/erdewit/ib_insync/issues/1
-# and 7) and that of completed orders (issues/224), and opens a dialog
-# (github.com/IbcAlpha/IBC/issues/10). No other message of the API depends on the mode.
-UNKNOWN_READ_ONLY = (
-    "unknown: a gateway reports it only when it refuses an order or the list of orders (321), and "
-    "then opens a dialog; this program requests neither"
-)
 
 LIVE = 1
 _KINDS = {1: "live", 2: "frozen", 3: "delayed", 4: "delayed and frozen"}
@@ -178,7 +161,7 @@ async def of_gateway(settings: Settings) -> list[Finding]:
         async with asyncio.timeout(WITHIN_S):
             await _survey(settings.model_copy(update=patience), findings)
     except TimeoutError:
-        findings.append(bad("gateway", f"not every check ended within {WITHIN_S:g} s", AGAIN))
+        findings.append(bad("gateway", "not every check was answered in time", AGAIN))
     except (errors.GatewayError, errors.SettingsError) as error:
         findings.append(bad("gateway", error.what, error.remedy))
     return findings
@@ -194,7 +177,6 @@ async def _survey(settings: Settings, findings: list[Finding]) -> None:
         findings.append(await _clock(connection, settings.gateway_timeout_s))
         connection.connectivity.require_ib()
         await connection.feed.ensure(timedelta(seconds=settings.refresh_interval_s))
-        findings.append(of_account_time(connection.feed.values.account_time, utc_now()))
         findings += _accounts(connection, notices)
         await _lines(connection, settings, findings)
     finally:
@@ -212,41 +194,23 @@ def _identity(connection: GatewayConnection, settings: Settings) -> Iterator[Fin
     text += "" if chosen else "; any mode is accepted"
     remedy = "Set POSITION_SYNC_TRADING_MODE=LIVE once that is what you mean."
     yield warning("accounts", text, remedy, unless=chosen)
-    remedy = "In the gateway: Configure → API → Settings, tick Read-Only API."
-    yield Finding("read-only", Level.INFO, UNKNOWN_READ_ONLY, remedy)
 
 
 async def _clock(connection: GatewayConnection, timeout_s: float) -> Finding:
-    ahead_s = await clock_difference_s(connection, timeout_s=timeout_s)
-    if ahead_s is None:
-        return warning(
-            "clock",
-            "the gateway did not report its time",
-            "Look for a dialog in TWS that waits for a click.",
-        )
+    """Compare the clocks; the gateway answers in whole seconds (reqCurrentTime)."""
+    gateway_time = await asyncio.wait_for(connection.ib.reqCurrentTimeAsync(), timeout_s)
+    return of_clock(gateway_time, utc_now())
+
+
+def of_clock(gateway_time: datetime, now: datetime) -> Finding:
+    """Return a finding from the time of the gateway and that of this machine."""
+    ahead_s = (gateway_time - now).total_seconds()
     if abs(ahead_s) <= CLOCK_S:
         return good("clock", f"within {CLOCK_S:g} s of the gateway's")
+
     side = "behind" if ahead_s > 0 else "ahead of"
     text = f"{abs(ahead_s):.0f} s {side} the gateway's"
     return bad("clock", text, "Set both clocks by NTP: ages and leases depend on them.")
-
-
-async def clock_difference_s(
-    connection: GatewayConnection, *, timeout_s: float, clock: Clock = utc_now
-) -> float | None:
-    """Return by how many seconds the gateway's clock is ahead of ours; None without an answer.
-
-    The gateway answers in whole seconds (reqCurrentTime). A difference that this rounding and
-    the time of the answer explain is returned as 0.
-    """
-    before = clock()
-    with suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            theirs = await connection.ib.reqCurrentTimeAsync()
-        least = (theirs - clock()).total_seconds()
-        most = (theirs - before).total_seconds() + 1.0
-        return 0.0 if least <= 0.0 <= most else max(least, most, key=abs)
-    return None
 
 
 def _accounts(
@@ -276,32 +240,21 @@ async def _lines(
 ) -> None:
     """Try one line for each exchange with a holding, one after the other."""
     conids = trial_conids(connection.feed.holdings, settings.sec_types)
-    if not conids:
+    details = await connection.details(conids)
+    if not details:
+        text = "not tried: nothing is held, or the gateway has no details of it"
         remedy = "Run it again once a position is held."
-        findings.append(warning("market data", "not tried: nothing is held", remedy))
+        findings.append(warning("market data", text, remedy))
         return
 
-    details = await connection.details(conids)
-    unknown = [str(conid) for conid in conids if conid not in details]
-    if unknown:
-        text = f"{len(unknown)} not tried: the gateway has no details of {few(unknown, NAMED)}"
-        findings.append(warning("market data", text, AGAIN))
-
-    known = [details[conid] for conid in conids if conid in details]
-    free = f"at least one of {settings.max_lines} is free; no gateway reports how many others use"
-    until = time.monotonic() + TRIALS_S
-    for count, contract in enumerate(known):
-        if time.monotonic() > until:
-            untried = few(map(_name, known[count:]), NAMED)
-            text = f"{len(known) - count} not tried, because the time was up: {untried}"
-            findings.append(warning("market data", text, "Run it again."))
-            return
-
-        findings.append(await _trial(connection, contract, settings.gateway_timeout_s))
+    timeout_s = min(settings.gateway_timeout_s, TRIAL_S)
+    for contract in details.values():
+        findings.append(await _trial(connection, contract, timeout_s))
         if findings[-1].check == "lines":
             return
-        if not count:
-            findings.append(good("lines", free))
+
+    text = f"at least one of {settings.max_lines} is free; no gateway reports how many others use"
+    findings.append(good("lines", text))
 
 
 def _name(details: ContractDetails) -> str:
@@ -367,23 +320,6 @@ async def _trial(
 
     remedy = "Subscribe to the exchange's live data, or accept values that are not live."
     return warning("market data", text, remedy, unless=kind == LIVE)
-
-
-def of_account_time(newest: str, now: datetime) -> Finding:
-    """Return the time zone of the gateway's account times, derived from the newest one."""
-    zone = zone_of(newest, now=now)
-    offset = None if zone is None else now.astimezone(zone).utcoffset()
-    if offset is None:
-        text = f"unknown: its account time {newest!r} is the present one neither here nor in UTC"
-        return warning(
-            "gateway's zone",
-            text,
-            "Values of monitored legs have no time of their own. Choose this machine's zone or UTC "
-            "at the log-in of TWS or IB Gateway, compare the clocks, and run it again.",
-        )
-    return good(
-        "gateway's zone", f"UTC{offset.total_seconds() / 3600:+g} h; values are dated by it"
-    )
 
 
 def trial_conids(holdings: Iterable[BrokerPosition], sec_types: Iterable[str]) -> list[int]:
@@ -457,14 +393,12 @@ def check_lake(lake: MoneyLake) -> list[Finding]:
 
 
 def check_disk(path: str) -> list[Finding]:
-    """Return the free space of the lake's disk, and whether it can be written."""
+    """Return the free space of the lake's disk."""
     if "://" in absolute_path(path):
         return [good("disk", f"the lake is in an object store ({path})")]
     folder = Path(absolute_path(path))
     while not folder.exists():
         folder = folder.parent
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return [bad("disk", f"{folder} cannot be written", "Set POSITION_SYNC_LAKE elsewhere.")]
     free = shutil.disk_usage(folder).free
     text = f"{free / 2**30:.1f} GiB free at {folder}"
     if free >= TOO_LITTLE_DISK:
@@ -486,7 +420,6 @@ def run_preflight(
     *,
     env_file: str | None,
     dagster_home: Path,
-    ui_port: int,
 ) -> list[Finding]:
     """Check everything within a minute; write nothing and keep no market data line.
 
@@ -494,7 +427,6 @@ def run_preflight(
         environ: The environment of this process.
         env_file: The file with settings, None for none.
         dagster_home: Where Dagster keeps its state.
-        ui_port: The port of the Dagster UI.
     """
     lake = MoneyLake(settings.lake, use="look")
     sessions: dict[str, GatewaySession] = {}
@@ -508,7 +440,7 @@ def run_preflight(
             "programs": lambda: check_programs(dagster_home),
             LOGINS: lambda: check_streams(lake, settings, dagster_home, sessions),
             "checks": lambda: check_results(dagster_home),
-            "Dagster home": lambda: check_dagster(dagster_home, ui_port),
+            "Dagster home": lambda: check_home(dagster_home),
         },
         within_s=LOCAL_S,
     )
@@ -608,21 +540,9 @@ def check_results(home: Path) -> list[Finding]:
     return findings
 
 
-def check_dagster(home: Path, ui_port: int) -> list[Finding]:
-    """Return the state of Dagster's home and of the UI's port."""
-    holder = holder_of(home)
-    if not home.is_dir():
-        finding = good("Dagster home", f"{home} is created by the first start")
-    elif not os.access(home, os.W_OK | os.X_OK):
-        remedy = "Correct its owner, or set DAGSTER_HOME elsewhere."
-        finding = bad("Dagster home", f"{home} cannot be written", remedy)
-    elif stat.S_IMODE(home.stat().st_mode) & 0o077:
+def check_home(home: Path) -> list[Finding]:
+    """Return who uses Dagster's home, and whether others may read it."""
+    if home.is_dir() and stat.S_IMODE(home.stat().st_mode) & 0o077:
         text = f"{home} is open to other users of this machine"
-        finding = warning("Dagster home", text, f"chmod 700 {home}")
-    else:
-        finding = good("Dagster home", f"{home}, in use by {holder or 'nobody'}")
-
-    is_free = ports.is_free(ui_port)
-    text = f"{holder} runs" if holder else f"{ui_port} is {'free' if is_free else 'taken'}"
-    remedy = "End the program that listens there, or choose another port with `dev --ui-port`."
-    return [finding, warning("UI port", text, remedy, unless=is_free or holder is not None)]
+        return [warning("Dagster home", text, f"chmod 700 {home}")]
+    return [good("Dagster home", f"{home}, in use by {holder_of(home) or 'nobody'}")]

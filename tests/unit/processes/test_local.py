@@ -11,7 +11,6 @@ from position_sync_dagster.errors import LakeError
 from position_sync_dagster.processes import preflight
 from position_sync_dagster.processes.preflight import Finding, Level, bounded, good
 from position_sync_dagster.settings import load_settings
-from tests.support.ports import free_port
 
 
 @pytest.mark.parametrize(("free", "level"), [(2**31, Level.GOOD), (2**20, Level.BAD)])
@@ -46,9 +45,7 @@ def test_a_receiver_that_apprise_does_not_understand_is_bad():
 
 def test_a_gateways_file_that_is_missing_is_named_and_no_gateway_is_asked(tmp_path):
     settings = load_settings(gateways_file="no-such-file.yaml", lake=str(tmp_path))
-    findings = preflight.run_preflight(
-        settings, {}, env_file=None, dagster_home=tmp_path, ui_port=free_port()
-    )
+    findings = preflight.run_preflight(settings, {}, env_file=None, dagster_home=tmp_path)
     wrong = [finding for finding in findings if finding.level is Level.BAD]
     assert [one.check for one in wrong] == [preflight.LOGINS, "gateway"]
     assert "no-such-file.yaml: there is no such file" in wrong[0].text
@@ -57,7 +54,7 @@ def test_a_gateways_file_that_is_missing_is_named_and_no_gateway_is_asked(tmp_pa
 def test_a_home_of_dagster_that_others_may_read_is_a_warning(tmp_path):
     for mode, level in ((0o700, Level.GOOD), (0o750, Level.WARNING)):
         tmp_path.chmod(mode)
-        [finding, _port] = preflight.check_dagster(tmp_path, free_port())
+        [finding] = preflight.check_home(tmp_path)
         assert finding.level == level
         assert finding.remedy.startswith("chmod 700") == (mode != 0o700)
 
