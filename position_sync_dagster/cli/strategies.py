@@ -11,13 +11,13 @@ from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import contract_name, parse_conid
-from position_sync_dagster.domain.leg import Leg, few
+from position_sync_dagster.domain.leg import Leg
 from position_sync_dagster.lake.given_leg import TEXTS, ContractTerms, GivenLeg, make_leg
 from position_sync_dagster.money.reports.book import read_book
 from position_sync_dagster.money.reports.columns import printable
 from position_sync_dagster.money.reports.status import leg_states
 from position_sync_dagster.money.strategies import propose_strategies, strategies_file
-from position_sync_dagster.money.strategies.proposals import SINGLE, Proposal, ProposedStrategy
+from position_sync_dagster.money.strategies.proposals import SINGLE, ProposedStrategy
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.terminal import output
 from position_sync_dagster.terminal.text import as_typed
@@ -127,11 +127,9 @@ def propose(
     settings, lake = options.opened(home)
     read_book(lake, settings, utc_now()).names.require(account=account, underlying=underlying)
     underlyings = None if underlying is None else {underlying, underlying.upper()}
-    proposal = propose_strategies.read_proposal(lake, settings, account, underlyings)
-
-    chosen: Sequence[ProposedStrategy] = proposal.strategies
+    chosen = propose_strategies.read_proposal(lake, settings, account, underlyings)
     if accept:
-        chosen = _chosen(proposal.strategies, [*accept, *(more or [])])
+        chosen = _chosen(chosen, [*accept, *(more or [])])
         legs = propose_strategies.legs_of(chosen, utc_now())
         if settings.strategies_file is not None:
             typer.echo(f"Write these into {settings.strategies_file}, which is followed:", err=True)
@@ -151,7 +149,7 @@ def propose(
         for strategy in chosen:
             typer.echo(f"{printable(strategy.name)} is active with {len(strategy.legs)} legs.")
     else:
-        _print_proposal(proposal)
+        _print_proposal(chosen)
 
 
 def is_terminal() -> bool:
@@ -194,10 +192,10 @@ _PROPOSAL = (
 )  # fmt: skip
 
 
-def _print_proposal(proposal: Proposal) -> None:
-    """Print proposed strategies with their legs, and what is left over."""
+def _print_proposal(strategies: Sequence[ProposedStrategy]) -> None:
+    """Print proposed strategies with their legs."""
     rows = []
-    for number, strategy in enumerate(proposal.strategies, 1):
+    for number, strategy in enumerate(strategies, 1):
         loss = "unlimited" if strategy.unlimited else strategy.greatest_loss
         legs = [f"{leg.quantity:+g} {contract_name(leg.instrument)}" for leg in strategy.legs]
         rows.append({"#": number, **asdict(strategy), "greatest_loss": loss, "legs": legs})
@@ -209,9 +207,6 @@ def _print_proposal(proposal: Proposal) -> None:
         none="No option is held that is in no strategy.",
         lines=[as_typed(ALL_OF_THEM)],
     )
-    if proposal.left_over:
-        holdings = [f"{leg.quantity:+g} {leg.instrument.symbol}" for leg in proposal.left_over]
-        typer.echo(printable(f"Left over: {few(holdings, 20)}."))
 
 
 @group.command("add")

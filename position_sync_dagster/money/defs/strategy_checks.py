@@ -73,7 +73,7 @@ def watched_limits(
 def result_of(evaluated: limit_readings.Evaluated) -> dg.AssetCheckResult:
     """Return the result of the check of a limit; pure."""
     limit = evaluated.limit
-    metadata: dict[str, dg.RawMetadataValue] = {"limit": limit.value, "at": limit.place}
+    metadata: dict[str, dg.RawMetadataValue] = {"limit": limit.value}
     if evaluated.reading.number is not None:
         metadata["number"] = float(evaluated.reading.number)
     if evaluated.outcome is LimitState.UNKNOWN:
@@ -100,8 +100,7 @@ def _read(settings: Settings) -> tuple[list[Limit], dg.AssetCheckResult]:
     except StrategiesFileError as error:
         text = f"No limit is evaluated. {error}"
         return [], check.failed(text, what_to_do=error.remedy, error=True)
-    count = len(limits)
-    return limits, check.passed(f"{count} limits.", limits=count)
+    return limits, check.passed(f"{len(limits)} limits.", limits=len(limits))
 
 
 @check.table_check(STRATEGY_EXPOSURE.name)

@@ -55,8 +55,9 @@ class LegChange:
         """Return the change as a line."""
         opened = f"{contract_name(self.after)} (conid {self.after.conid})"
         closed = f"{self.roll.quantity:+g} {contract_name(self.before)}"
-        at = f"{self.roll.at:%Y-%m-%d %H:%M:%S} UTC"
-        return f"{self.before.strategy_id}: {closed} → {opened}, {at}"
+        return (
+            f"{self.before.strategy_id}: {closed} → {opened}, {self.roll.at:%Y-%m-%d %H:%M:%S} UTC"
+        )
 
 
 def apply(lake: MoneyLake, changes: Sequence[LegChange]) -> list[LegChange]:
@@ -128,8 +129,7 @@ def rolls_to_follow(lake: MoneyLake, settings: Settings, now: datetime) -> Follo
         if reason is None:
             due.append(change)
         else:
-            new_name = contract_name(change.after)
-            refused.append(f"{name} was rolled to {new_name}, but {reason}")
+            refused.append(f"{name} was rolled to {contract_name(change.after)}, but {reason}")
     return Followed(due=tuple(due), refused=tuple(refused))
 
 
@@ -202,8 +202,7 @@ def _concerns(leg: ActiveContract, roll: Roll) -> bool:
 
 
 def _is_whole(leg: ActiveContract, roll: Roll) -> bool:
-    is_all_of_leg = leg.quantity is None or leg.quantity == roll.quantity
-    return roll.is_complete and is_all_of_leg
+    return roll.is_complete and leg.quantity in (None, roll.quantity)
 
 
 # What of a leg its new contract keeps.
@@ -322,8 +321,7 @@ class RuleFollower:
             logger.warning("the legs of the rules stay as they were: %s", error)
 
     def _inputs(self, moves: int) -> tuple[object, ...]:
-        today = exchange_date(self.clock())
-        return saved_state(self.file), today, self.registry.version, moves
+        return saved_state(self.file), exchange_date(self.clock()), self.registry.version, moves
 
 
 def follow_rules(

@@ -5,7 +5,7 @@ confirmed lately, and its login is connected. A sum leaves nothing out.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import polars as pl
@@ -53,8 +53,9 @@ class Evaluated:
         number = self.reading.number
         if number is None:
             return f"{measure}: nothing to measure ({bound})."
-        at_least = "≥ " if self.reading.unknown else ""
-        return f"{measure} {at_least}{number:,.10g}{unit}; {bound}."
+        if self.reading.unknown:
+            measure += " ≥"
+        return f"{measure} {number:,.10g}{unit}; {bound}."
 
 
 def evaluate(limits: Iterable[Limit], book: Book) -> list[Evaluated]:
@@ -82,8 +83,7 @@ def read(limit: Limit, book: Book) -> Reading:
     if not doubt:
         return reading
     # An age only grows while no message arrives: a number beyond the limit stays beyond it.
-    at_least = limit.measure is Measure.VALUE_AGE_S
-    return Reading(number=reading.number, unknown=doubt, at_least=at_least)
+    return replace(reading, unknown=doubt, at_least=limit.measure is Measure.VALUE_AGE_S)
 
 
 def _of_account(limit: Limit, book: Book) -> Reading:
@@ -170,9 +170,8 @@ def _sum(limit: Limit, book: Book, parts: pl.DataFrame) -> Reading:
         rate_from = rates.get(currency)
         rate_to = rates.get(limit.currency or "")
         if not rate_from or not rate_to:
-            values = f"account {account} has values in {currency}"
             missing = f"the broker has sent no exchange rate to {limit.currency}"
-            return Reading(unknown=f"{limit.place}: {values}, and {missing}")
+            return Reading(unknown=f"account {account} has values in {currency}, and {missing}")
         total += amount * rate_from / rate_to
     return Reading(number=round(total, 9))
 
@@ -197,8 +196,7 @@ def _number(measure: Measure, subject: Split, now: datetime) -> Reading:
         without = parts.filter("short_unknown")
         reason = "no price of the underlying is known of"
     else:
-        oldest = parts.select(pl.col(PRICED).min()).item()
-        number = seconds_since(oldest, now)
+        number = seconds_since(parts.select(pl.col(PRICED).min()).item(), now)
         without = parts.filter(pl.col(PRICED).is_null() | col.valueless)
         reason = "no price of"
 

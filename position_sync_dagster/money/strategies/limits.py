@@ -64,7 +64,6 @@ class Limit:
         strategy_id: The strategy; None for a limit of an account.
         account: The account; None for a limit of a strategy.
         currency: The currency of `value`; None for a measure that is no sum of money.
-        place: Where the limit stands: file, line and column.
     """
 
     strategy_id: str | None = None
@@ -73,7 +72,6 @@ class Limit:
     bound: Bound
     value: float
     currency: str | None = None
-    place: str = ""
 
     @property
     def subject(self) -> str:

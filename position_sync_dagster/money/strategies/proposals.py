@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from functools import reduce
-from itertools import chain, combinations, count, groupby, pairwise, product
+from itertools import combinations, count, groupby, pairwise, product
 from operator import attrgetter, itemgetter
 
 from position_sync_dagster.domain.clock import NEVER
@@ -36,13 +36,11 @@ class Piece:
         instrument: The contract; its multiplier leads from its prices to `currency`.
         quantity: Signed contracts or shares.
         cost: What one contract or share cost, with its multiplier; None: unknown.
-        order_id: The order that opened it; None: unknown, or several.
     """
 
     instrument: Instrument
     quantity: float
     cost: float | None = None
-    order_id: str | None = None
 
     @property
     def conid(self) -> int:
@@ -95,9 +93,7 @@ def _is_even(legs: Sequence[Piece]) -> bool:
 
 def _has_even_wings(legs: Sequence[Piece]) -> bool:
     low, middle, high = legs
-    lower_wing = middle.strike - low.strike
-    upper_wing = high.strike - middle.strike
-    return _is_even(legs) and lower_wing == upper_wing
+    return _is_even(legs) and middle.strike - low.strike == high.strike - middle.strike
 
 
 def _has_equal_strikes(legs: Sequence[Piece]) -> bool:
@@ -238,9 +234,7 @@ def least_worth(parts: Sequence[Piece]) -> tuple[float | None, bool]:
 
     # A short option that expires later may be worth any amount more than its intrinsic value.
     first_day = _first_expiry(parts)
-    later_parts = [part for part in parts if part.day > first_day]
-    is_short_later = any(part.quantity < 0 for part in later_parts)
-    if is_short_later:
+    if any(part.quantity < 0 and part.day > first_day for part in parts):
         return None, False
     return min(_payoff(parts, price) for price in corners), False
 
@@ -285,14 +279,6 @@ class ProposedStrategy:
     alternatives: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proposal:
-    """The proposed strategies, and what is left over: holdings that are no options."""
-
-    strategies: tuple[ProposedStrategy, ...]
-    left_over: tuple[Piece, ...]
-
-
 @dataclass(eq=False, slots=True)
 class _Group:
     """Contracts that belong together: `units` times those of `unit`, by expiry and strike.
@@ -312,8 +298,9 @@ class _Group:
     def __post_init__(self) -> None:
         self.unit.sort(key=attrgetter("order"))
         self.kind = kind_of(self.unit)
-        is_single = len(self.unit) == 1
-        self.label = _part_of(self.unit[0]) if is_single else self.kind
+        self.label = self.kind
+        if len(self.unit) == 1:
+            self.label = _part_of(self.unit[0])
 
     @property
     def whole(self) -> list[Piece]:
@@ -328,8 +315,7 @@ class _Group:
         """Name what it may be together with another group."""
         if len(self.alternatives) < MOST_ALTERNATIVES:
             names = [contract_name(part.instrument) for part in partner.unit]
-            kind = self.kind_with(partner)
-            self.alternatives.append(f"{kind} with {' / '.join(names)}")
+            self.alternatives.append(f"{self.kind_with(partner)} with {' / '.join(names)}")
 
 
 def propose(
@@ -338,7 +324,7 @@ def propose(
     claimed: Iterable[ActiveContract] = (),
     *,
     names: Collection[str] = (),
-) -> Proposal:
+) -> list[ProposedStrategy]:
     """Propose strategies for what no strategy has; the order of the arguments does not matter.
 
     Args:
@@ -348,22 +334,21 @@ def propose(
         names: The names that are taken.
     """
     claims = grouped(lambda leg: leg.conid, claimed)
-    movements_of = grouped(attrgetter("key"), sorted(movements, key=_order_of_movement))
+    newest_first = sorted(movements, key=_order_of_movement, reverse=True)
+    movements_of = grouped(attrgetter("account"), newest_first)
     by_underlying = grouped(_underlying_of, sorted(holdings, key=lambda holding: holding.key))
 
     strategies: list[ProposedStrategy] = []
-    left_over: list[Piece] = []
     for (account, symbol, _currency), of_underlying in sorted(by_underlying.items()):
-        lots: list[Piece] = []
-        for holding in of_underlying:
-            lots += _lots(holding, movements_of[holding.key], claims[holding.instrument.conid])
-
-        groups = _structures(lots)
+        pieces = [
+            Piece(holding.instrument, free, holding.average_cost)
+            for holding in of_underlying
+            if (free := _free(holding, claims[holding.instrument.conid]))
+        ]
+        groups = _structures(pieces, movements_of[account])
         of_groups = [_proposed(group, account, symbol) for group in groups]
         strategies += sorted(of_groups, key=lambda strategy: [leg.order for leg in strategy.legs])
-        left_over += _without(lots, groups)
-
-    return Proposal(strategies=tuple(_named_apart(strategies, names)), left_over=tuple(left_over))
+    return _named_apart(strategies, names)
 
 
 def _order_of_movement(movement: Movement) -> tuple[date, datetime, str]:
@@ -382,65 +367,29 @@ def _named_apart(
     taken = set(names)
     named = []
     for strategy in strategies:
-        numbered = (f"{strategy.name}-{number}" for number in count(2))
-        in_order = chain([strategy.name], numbered)
-        name = next(name for name in in_order if name not in taken)
+        name = strategy.name
+        numbers = count(2)
+        while name in taken:
+            name = f"{strategy.name}-{next(numbers)}"
         taken.add(name)
         named.append(replace(strategy, name=name))
     return named
 
 
-def _lots(
-    holding: BrokerPosition, movements: Sequence[Movement], legs: Iterable[ActiveContract]
-) -> list[Piece]:
-    """Return what is held and claimed by no strategy, by the orders that opened it.
-
-    The oldest lots are closed first, and claimed first. What was held before the first known
-    movement is a lot without an order.
-
-    Args:
-        holding: What is held.
-        movements: Those of it, the oldest first.
-        legs: The active legs of its contract.
-    """
-    instrument = holding.instrument
-    held_before = holding.position - sum(movement.quantity or 0.0 for movement in movements)
-    lots = [Piece(instrument, held_before, holding.average_cost)]
-    for movement in movements:
-        change = movement.quantity or 0.0  # cash alone changed nothing
-        is_known = change and movement.cash is not None
-        cost = -movement.cash / change if is_known else None  # type: ignore[operator]
-        lots, opened = _changed(lots, change)
-        lots.append(Piece(instrument, opened, cost, movement.order_id))
-
+def _free(holding: BrokerPosition, legs: Iterable[ActiveContract]) -> float:
+    """Return how much of a holding no active leg of its contract has."""
+    free = holding.position
     for leg in legs:
         claim = holding.position if leg.quantity is None else leg.quantity
-        is_of_account = leg.account in (None, holding.account)
-        is_of_side = claim * holding.position > 0
-        if is_of_account and is_of_side:
-            lots, _more_than_is_held = _changed(lots, -claim)
-    return [lot for lot in lots if abs(lot.quantity) > NEGLIGIBLE]
-
-
-def _changed(lots: Iterable[Piece], change: float) -> tuple[list[Piece], float]:
-    """Return the lots after a change, which closes the oldest ones first, and what it opens."""
-    after = []
-    for lot in lots:
-        quantity = lot.quantity
-        if quantity * change < 0:
-            size = min(abs(quantity), abs(change))
-            closed = math.copysign(size, quantity)
-            quantity -= closed
-            change += closed
-        if abs(quantity) > NEGLIGIBLE:
-            after.append(replace(lot, quantity=quantity))
-    return after, change
+        if leg.account in (None, holding.account) and claim * free > 0:
+            free -= math.copysign(min(abs(claim), abs(free)), free)
+    return free
 
 
 def _together(parts: Iterable[Piece]) -> list[Piece]:
     """Return some contracts, each once, with the average of their costs."""
     by_conid = grouped(attrgetter("conid"), parts)
-    summed = [reduce(_sum_of, of_contract) for of_contract in by_conid.values()]
+    summed = (reduce(_sum_of, of_contract) for of_contract in by_conid.values())
     return [part for part in summed if abs(part.quantity) > NEGLIGIBLE]
 
 
@@ -456,42 +405,43 @@ def _sum_of(first: Piece, second: Piece) -> Piece:
     return Piece(first.instrument, quantity, paid / quantity)
 
 
-def _without(parts: Iterable[Piece], groups: Iterable[_Group]) -> list[Piece]:
-    """Return contracts without those of some groups."""
-    taken = chain.from_iterable(group.whole for group in groups)
-    opposite = [replace(part, quantity=-part.quantity) for part in taken]
-    return _together([*parts, *opposite])
+def _structures(pieces: Iterable[Piece], movements: Iterable[Movement]) -> list[_Group]:
+    """Return the structures of one underlying: each option is in one.
 
-
-def _structures(lots: Sequence[Piece]) -> list[_Group]:
-    """Return the structures of one underlying: each option is in one."""
-    combos, separate = _combos(lots)
-    return [*combos, *_matched(separate)]
-
-
-def _combos(lots: Iterable[Piece]) -> tuple[list[_Group], list[Piece]]:
-    """Return what orders of several legs opened, and all other lots.
-
-    Orders of the same legs are one group.
+    Args:
+        pieces: What is held, each contract once.
+        movements: Those of the account, the newest first.
     """
-    separate: list[Piece] = []
-    orders_of_unit: defaultdict[object, list[list[Piece]]] = defaultdict(list)
-    for order, lots_of_order in grouped(lambda lot: lot.order_id, lots).items():
-        parts = _together(lots_of_order)
-        has_option = any(part.is_option for part in parts)
-        if order is not None and len(parts) > 1 and has_option:
-            unit = _as_group(parts).unit
-            contracts = tuple((part.conid, part.quantity) for part in unit)
-            orders_of_unit[contracts].append(parts)
-        else:
-            separate += lots_of_order
+    free = {piece.conid: piece for piece in pieces}
+    lots_of: defaultdict[str, list[Piece]] = defaultdict(list)
+    for movement in movements:
+        piece = free.get(movement.conid or 0)
+        if piece is not None and movement.order_id is not None:
+            lots_of[movement.order_id].append(replace(piece, quantity=movement.quantity or 0.0))
 
-    groups = []
-    for orders in orders_of_unit.values():
-        number = len(orders)
-        why = f"opened by {number} orders of the same legs" if number > 1 else "opened by one order"
-        groups.append(_as_group(chain.from_iterable(orders), why))
-    return groups, separate
+    groups: dict[tuple[object, ...], _Group] = {}
+    for lots in lots_of.values():
+        parts = _together(lots)
+        if len(parts) < 2 or not any(part.is_option for part in parts):
+            continue
+
+        # An order that closed something has a part of the other side, of which nothing is held.
+        group = _as_group(parts, "opened by one order")
+        held_units = (free[part.conid].quantity / part.quantity for part in group.unit)
+        group.units = min(group.units, math.floor(min(held_units) + NEGLIGIBLE))
+        if group.units < 1:
+            continue
+
+        for part in group.whole:
+            piece = free[part.conid]
+            free[part.conid] = replace(piece, quantity=piece.quantity - part.quantity)
+        contracts = tuple((part.conid, part.quantity) for part in group.unit)
+        if contracts in groups:
+            groups[contracts].units += group.units
+            groups[contracts].why = "opened by orders of the same legs"
+        else:
+            groups[contracts] = group
+    return [*groups.values(), *_matched(free.values())]
 
 
 def _as_group(parts: Iterable[Piece], why: str = ALONE) -> _Group:
@@ -591,12 +541,12 @@ STEPS = (
 )
 
 
-def _matched(lots: Iterable[Piece]) -> list[_Group]:
+def _matched(pieces: Iterable[Piece]) -> list[_Group]:
     """Divide contracts of one underlying into structures; a stock or a future alone is none.
 
     Each option begins as a group of its own; each step joins pairs of groups.
     """
-    parts = sorted(_together(lots), key=lambda part: part.conid)
+    parts = sorted(_together(pieces), key=lambda part: part.conid)
     if len(parts) > 1 and kind_of(parts) is not None:
         return [_as_group(parts, "all that is held of the underlying")]
 
@@ -627,8 +577,7 @@ def _group_of_stock(stock: Piece, options: Iterable[Piece]) -> _Group:
     """Return a stock in units of what one option stands for; what is over is in no unit."""
     size = min(_units_of(option, stock) for option in options)
     unit = replace(stock, quantity=math.copysign(size, stock.quantity))
-    units = math.floor(abs(stock.quantity) / size + 1e-9)
-    return _Group([unit], units)
+    return _Group([unit], math.floor(abs(stock.quantity) / size + 1e-9))
 
 
 def _pairs(groups: Iterable[_Group], step: _Step) -> Iterator[tuple[_Group, _Group]]:
@@ -651,7 +600,7 @@ def _join(groups: list[_Group], step: _Step) -> None:
 
     Pairs with equal scores that exclude each other are not joined: each is an alternative.
     """
-    scored = [(_score(*pair), *pair) for pair in _pairs(groups, step)]
+    scored = ((_score(*pair), *pair) for pair in _pairs(groups, step))
     fitting_days = [pair for pair in scored if pair[0] is not None]
     closed = set[_Group]()
     for _, equal in groupby(sorted(fitting_days, key=itemgetter(0)), key=itemgetter(0)):
@@ -671,8 +620,7 @@ def _join(groups: list[_Group], step: _Step) -> None:
             units = min(group.units, partner.units)
             group.units -= units
             partner.units -= units
-            unit = _together([*group.unit, *partner.unit])
-            groups.append(_Group(unit, units, step.why))
+            groups.append(_Group(_together([*group.unit, *partner.unit]), units, step.why))
 
 
 def _contested(pairs: Iterable[tuple[_Group, _Group]]) -> set[_Group]:

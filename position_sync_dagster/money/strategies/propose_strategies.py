@@ -12,11 +12,7 @@ from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.lake.lake import all_broker_rows
 from position_sync_dagster.lake.schema import broker_positions_of, one_of
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.strategies.proposals import (
-    Proposal,
-    ProposedStrategy,
-    propose,
-)
+from position_sync_dagster.money.strategies.proposals import ProposedStrategy, propose
 from position_sync_dagster.money.strategies.rules import leg_of
 from position_sync_dagster.settings import Settings
 
@@ -50,7 +46,7 @@ def read_proposal(
     settings: Settings,
     account: str | None = None,
     underlyings: Collection[str] | None = None,
-) -> Proposal:
+) -> list[ProposedStrategy]:
     """Return the strategies that the holdings look like and that are not active; blocks.
 
     Args:
@@ -68,8 +64,7 @@ def read_proposal(
     holdings = held(lake, settings, *conditions)
 
     keys = {holding.key for holding in holdings}
-    conids = {conid for _account, conid in keys}
-    recorded = lake.movements.records(None, one_of("conid", conids))
+    recorded = lake.movements.records(None, one_of("conid", {conid for _account, conid in keys}))
     movements = [movement for movement in recorded if movement.key in keys]
 
     registry = lake.registry.sync
@@ -98,17 +93,16 @@ def cost_in_lines(
         LakeError: A table cannot be used.
     """
     holdings = held(lake, settings)
-    conids = {holding.instrument.conid for holding in holdings}
-    active = conids & {leg.conid for leg in lake.registry.legs}
+    active = {leg.conid for leg in lake.registry.legs}
+    active &= {holding.instrument.conid for holding in holdings}
     proposed = {leg.conid for leg in legs}
     if proposed <= active:
         return None
 
-    options = [holding.instrument for holding in holdings if holding.instrument.right is not None]
-    symbols = {option.symbol for option in options}
+    instruments = [holding.instrument for holding in holdings]
+    symbols = {instrument.symbol for instrument in instruments if instrument.right is not None}
     budget = sum(login.max_lines - login.reserved_lines for login in settings.logins)
-    most = sum(login.most_underlyings for login in settings.logins)
-    underlyings = min(len(symbols), most)
+    underlyings = min(len(symbols), sum(login.most_underlyings for login in settings.logins))
     wanted = len(active | proposed)
     without = max(0, wanted + underlyings - budget)
     return (

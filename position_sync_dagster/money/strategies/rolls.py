@@ -43,8 +43,8 @@ class Roll:
         """Return which positions may be meant, for people."""
         closed = " and ".join(sorted(map(contract_name, self.closed)))
         opened = " and ".join(sorted(map(contract_name, self.opened)))
-        account = self.closed[0].account
-        return f"it is not clear which of {opened} took the place of {closed} of {account}"
+        closed += f" of {self.closed[0].account}"
+        return f"it is not clear which of {opened} took the place of {closed}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +95,7 @@ def rolls_of(
     sides_of: defaultdict[Key, list[TradedChange]] = defaultdict(list)
     for change in sorted(changes, key=attrgetter("seen_at", "change_id")):
         side = _traded(change, trades[change.key])
-        closures_of_change = causes[change.change_id]
-        is_traded = all(closure.cause is Cause.TRADED for closure in closures_of_change)
+        is_traded = all(closure.cause is Cause.TRADED for closure in causes[change.change_id])
         if side is None or not is_traded:
             continue
 

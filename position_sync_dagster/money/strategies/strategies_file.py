@@ -22,7 +22,7 @@ from position_sync_dagster.money.strategies.limits import (
     Measure,
 )
 from position_sync_dagster.money.strategies.rules import Rule
-from position_sync_dagster.yaml_file import Part, Place, Text, named_place, saved_state
+from position_sync_dagster.yaml_file import Part, Place, Text, saved_state
 
 
 class BoundsPart(Part):
@@ -143,15 +143,11 @@ class RuledFile(StrategiesFile):
                     "Add the field currency beside it, as `currency: USD`",
                 )
 
-            mark = self.yaml.node(place).start_mark
-            place_in_file = named_place(self.yaml.path, mark.line + 1, mark.column + 1)
-            currency = part.currency if is_money else None
-            named = {**subject, "currency": currency, "place": place_in_file}
-            limits += [
-                Limit(**named, measure=measure, bound=bound, value=number)
-                for bound in Bound
-                if (number := getattr(bounds, bound)) is not None
-            ]
+            named = {**subject, "currency": part.currency if is_money else None}
+            for bound in Bound:
+                number = getattr(bounds, bound)
+                if number is not None:
+                    limits.append(Limit(**named, measure=measure, bound=bound, value=number))
         return limits
 
 
@@ -191,10 +187,9 @@ def as_strategies_file(legs: Iterable[Leg]) -> str:
         {"strategy_id": name, "legs": [_written(leg) for leg in legs_of[name]]}
         for name in sorted(legs_of)
     ]
-    text: str = yaml.safe_dump(
-        {"strategies": strategies}, sort_keys=False, allow_unicode=True, width=200
+    return str(
+        yaml.safe_dump({"strategies": strategies}, sort_keys=False, allow_unicode=True, width=200)
     )
-    return text
 
 
 def _written(leg: Leg) -> dict[str, object]:

@@ -29,12 +29,11 @@ def held(lake):
     return lake
 
 
-def test_proposals_are_printed_with_their_legs_and_what_is_left_over(held) -> None:
+def test_proposals_are_printed_with_their_legs(held) -> None:
     printed = run("propose")
     assert "SPY-iron-condor-2028-12-15" in printed
     assert "+2 SPY 90P 15Dec28, -2 SPY 95P 15Dec28" in printed
     assert "SPY-covered-call-2028-12-15" in printed
-    assert "Left over: +3 SPY." in printed
     assert held.registry.sync.get_all_active() == []
 
 

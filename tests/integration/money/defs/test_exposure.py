@@ -1,8 +1,6 @@
 """Latest positions and exposure, derived from the ledger."""
 
 from datetime import UTC, date, datetime, timedelta
-from operator import itemgetter
-from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -13,8 +11,7 @@ from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.lake.schema import LATEST_POSITIONS
-from position_sync_dagster.money.defs.exposure import aligned_table, strategy_exposure
-from position_sync_dagster.money.reports.columns import Column
+from position_sync_dagster.money.defs.exposure import strategy_exposure
 from position_sync_dagster.money.tables import STRATEGY_EXPOSURE
 
 SPY = {"symbol": "SPY", "right": "C", "strike": 500, "expiry": date(2028, 12, 15)}
@@ -83,27 +80,18 @@ def test_exposure_is_summed_per_strategy_and_says_how_old_it_is(world, lake):
     add_legs(lake, world.ago(0))
     world.row(1, 60, market_value=150.0, delta=0.5)
     world.row(2, 10, market_value=50.0)
-    event = world.event(world.materialize(strategy_exposure), "strategy_exposure")
+    world.materialize(strategy_exposure)
     rows = world.read(STRATEGY_EXPOSURE).sort("strategy_id")
     names = ["strategy_id", "legs", "legs_held", "market_value", "delta"]
     assert rows.select(names).rows() == [("a", 2, 2, 200.0, 50.0), ("b", 1, 0, None, None)]
     assert abs((world.ago(60) - rows["oldest_value_at"][0]).total_seconds()) < 30
-    assert number(event, "without_greeks") == 1
+    assert rows["legs_without_greeks"].sum() == 1
 
 
 def test_an_empty_lake_gives_empty_tables(world, lake):
     world.derive(latest_positions)
     world.derive(strategy_exposure)
     assert world.read(LATEST_POSITIONS).is_empty()
-
-
-TABLE = dg.TableMetadataValue
-
-
-def records(materialization: dg.AssetMaterialization, key: str) -> list[dict[str, Any]]:
-    table = materialization.metadata[key]
-    assert isinstance(table, dg.TableMetadataValue)
-    return [dict(record.data) for record in table.records]
 
 
 @pytest.fixture
@@ -115,79 +103,33 @@ def two_strategies(world, lake) -> None:
     world.row(3, 5, market_value=70.0, currency="EUR", daily_pnl=-3.0)
 
 
-def plain(text: str) -> str:
-    """Return a cell without the spaces that align it."""
-    return text.replace("\u00a0", " ").strip()
-
-
 @pytest.mark.usefixtures("two_strategies")
-def test_the_exposure_page_shows_money_first_and_never_adds_currencies(world, instance):
+def test_totals_are_plotted_by_currency_unless_they_leave_out_a_leg(world, instance):
     world.materialize(strategy_exposure)
     stored = instance.get_latest_materialization_event(dg.AssetKey("strategy_exposure"))
-    asset_materialization = stored.asset_materialization
-    tables = [
-        name for name, value in asset_materialization.metadata.items() if isinstance(value, TABLE)
-    ]
-    assert tables == ["money EUR", "money USD", "risk EUR", "risk USD"]
-    assert list(asset_materialization.metadata)[: len(tables)] == tables
-    assert all(len(asset_materialization.metadata[name].schema.columns) <= 6 for name in tables)
-
-    first, total = records(asset_materialization, "money USD")
-    little = "known for 1 of 2"
-    assert first["strategy"] == "a"
-    assert plain(first["value"]) == little
-    assert plain(first["unreal"]) == little
-    assert plain(first["daily"]) == little
-    assert plain(first["legs"]) == "2/2"
-    assert plain(total["legs"]) == "2/2"
-    assert 59 <= float(plain(first["oldest"]).removesuffix(" s")) < 90
-
-    (second, _) = records(asset_materialization, "money EUR")
-    assert second["strategy"] == "b"
-    assert plain(second["daily"]) == "-3.0"
-    assert plain(records(asset_materialization, "risk USD")[0]["theta"]) == "–"
     plots = {
         name: value.value
-        for name, value in asset_materialization.metadata.items()
+        for name, value in stored.asset_materialization.metadata.items()
         if isinstance(value, dg.FloatMetadataValue | dg.IntMetadataValue)
     }
     of_euro = {"daily EUR": -3.0, "value EUR": 70.0, "unrealised EUR": 50.0}
-    assert plots == of_euro | {"dagster/row_count": 2}, (
-        "a sum that leaves out a leg would look like a fall"
-    )
-
-
-def test_figures_are_aligned_to_the_right_with_separators():
-    columns = [Column("leg", "leg", 0, itemgetter("leg"), left=True), Column("value", "value")]
-    rows = [{"leg": "a", "value": -13_844.8}, {"leg": "b", "value": 7.0}]
-    record, other = aligned_table(columns, rows).records
-    assert record.data == {"leg": "a", "value": "-13,845"}
-    assert other.data == {"leg": "b", "value": "\u00a0" * 4 + "7.0"}
+    assert plots == of_euro | {"dagster/row_count": 2}, "such a sum would look like a fall"
 
 
 @pytest.mark.usefixtures("two_strategies")
-def test_the_page_and_the_table_have_what_no_strategy_has_and_the_totals_of_all_holdings(world):
+def test_the_table_has_what_no_strategy_has_and_its_event_the_version_of_the_ledger(world):
     world.row(9, 5, market_value=1000.0, daily_pnl=-1.0, right="CALL", delta=None)
     reported_event = world.event(
         world.materialize(latest_positions, strategy_exposure), "strategy_exposure"
     )
-    listed = {row["strategy"]: row for row in records(reported_event, "money USD")}
-    (rest,) = (row for name, row in listed.items() if name.startswith("UNATTRIBUTED"))
-    assert plain(rest["value"]) == "1,000"
-    assert plain(listed["total"]["value"]) == "known for 2 of 3"
-    assert plain(listed["total"]["daily"]) == "known for 2 of 3"
-    assert "total USD: greeks of 0 of 1 options" in reported_event.metadata["notes"].value
-    assert reported_event.metadata["unattributed"].value == "1"
-
     newest = world.read(LATEST_POSITIONS)["ledger_version"].max()
     assert reported_event.metadata["ledger_version"].value == str(newest)
-    table = world.read(STRATEGY_EXPOSURE).filter(pl.col("currency") == "USD")
-    assert set(table["market_value"]) == {1000.0, None}
-    assert set(world.read(STRATEGY_EXPOSURE)["ledger_version"]) == {newest}
-    without = world.read(STRATEGY_EXPOSURE).group_by(pl.col("strategy_id") == "UNATTRIBUTED")
-    counts = dict(without.agg(pl.col("legs_without_greeks").sum()).iter_rows())
-    assert reported_event.metadata["without_greeks"].value == str(counts[False])
-    assert counts[True] == 1
+    exposures = world.read(STRATEGY_EXPOSURE)
+    assert set(exposures["ledger_version"]) == {newest}
+    assert set(exposures.filter(currency="USD")["market_value"]) == {1000.0, None}
+    (rest,) = exposures.filter(strategy_id="UNATTRIBUTED").to_dicts()
+    assert rest["market_value"] == 1000.0
+    assert rest["legs_without_greeks"] == 1
 
 
 @pytest.mark.parametrize("asset", [latest_positions, strategy_exposure])

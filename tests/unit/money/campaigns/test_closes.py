@@ -12,7 +12,6 @@ from position_sync_dagster.money.campaigns.closes_of_strategies import (
     UNATTRIBUTED,
     Closes,
 )
-from position_sync_dagster.money.defs.exposure import money_metadata
 from position_sync_dagster.money.past.closes import Cause, Closure, end_text
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.exposure import exposures
@@ -87,7 +86,6 @@ def test_a_strategy_of_which_a_leg_expired_says_so_and_does_not_miss_it() -> Non
     read_book = book(closes(EXPIRED, _1=end(EXPIRED)))
     said = "condor: 3 of 4 legs, one expired on 2026-03-20"
     assert said in money_lines(read_book)
-    assert said in money_metadata(read_book)["notes"].value
     read_book.strategies[0] = read_book.strategies[0].model_copy(update={"legs": 6})
     assert f"{said.replace('4', '6')}, 2 missing" in money_lines(read_book)
 

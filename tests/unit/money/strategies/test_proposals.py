@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from position_sync_dagster.money.strategies.proposals import Proposal, ProposedStrategy, propose
+from position_sync_dagster.money.strategies.proposals import ProposedStrategy, propose
 from tests.support.legs import leg
 from tests.support.option_books import book, contract, holding, order
 
@@ -54,17 +54,17 @@ ROWS = [row.split(": ") for row in KINDS.splitlines()]
 BOOKS = [(kind, legs_of(text)) for kind, text in ROWS]
 
 
-def kinds(proposal: Proposal) -> list[str]:
-    return [strategy.kind for strategy in proposal.strategies]
+def kinds(proposal: list[ProposedStrategy]) -> list[str]:
+    return [strategy.kind for strategy in proposal]
 
 
 def contracts(proposed_strategy: ProposedStrategy) -> dict[int, float]:
     return {part.conid: part.quantity for part in proposed_strategy.legs}
 
 
-def total(proposal: Proposal) -> dict[int, float]:
+def total(proposal: list[ProposedStrategy]) -> dict[int, float]:
     sums: defaultdict[int, float] = defaultdict(float)
-    for strategy in proposal.strategies:
+    for strategy in proposal:
         for conid, quantity in contracts(strategy).items():
             sums[conid] += quantity
     return sums
@@ -74,17 +74,15 @@ def total(proposal: Proposal) -> dict[int, float]:
 def test_a_structure_is_proposed_as_it_also_beside_others(kind: str, quantities: Any) -> None:
     proposal = propose(book(quantities))
     assert kinds(proposal) == [kind]
-    assert proposal.left_over == ()
-    assert contracts(proposal.strategies[0]) == {
-        contract(n).conid: q for n, q in quantities.items()
-    }
+    assert contracts(proposal[0]) == {contract(n).conid: q for n, q in quantities.items()}
     # Beside a strangle of a later day, and with twenty shares that cover nothing.
     if any(name.endswith("+") or name == "future" for name in quantities) or len(quantities) < 3:
         return  # these legs may go with the others
     beside = {"70P+": 1.0, "stock": quantities.get("stock", 0.0) + 20}
     proposal = propose(book({**quantities, **beside}))
     assert kind in kinds(proposal)
-    assert [holding_left.quantity for holding_left in proposal.left_over] == [20]
+    shares = contract("stock").conid
+    assert total(proposal)[shares] == quantities.get("stock", 0.0)
 
 
 def test_legs_of_one_order_belong_together_whatever_else_is_held() -> None:
@@ -94,9 +92,7 @@ def test_legs_of_one_order_belong_together_whatever_else_is_held() -> None:
         name: condor.get(name, 0) + odd.get(name, 0) for name in {*condor, *odd} - {"110C"}
     }
     proposal = propose(book(held), [*order(7, condor), *order(9, odd, minute=5)])
-    by_order = [
-        strategy for strategy in proposal.strategies if strategy.why == "opened by one order"
-    ]
+    by_order = [strategy for strategy in proposal if strategy.why == "opened by one order"]
     assert [campaign.kind for campaign in by_order] == ["combination", "iron-condor"]
     assert contracts(by_order[1]) == {contract(n).conid: q for n, q in condor.items()}
     assert total(proposal)[contract("110C").conid] == 5
@@ -108,15 +104,15 @@ def test_equal_orders_are_one_strategy_and_closed_lots_count_no_more() -> None:
     out = order(2, {"90P": -1.0, "95P": 1.0}, minute=5)
     twice = [*order(3, spread, minute=10), *order(4, {"90P": 2.0, "95P": -2.0}, minute=20)]
     proposal = propose(book({"90P": 3, "95P": -3}), [*old, *out, *twice])
-    assert [(strategy.kind, strategy.why) for strategy in proposal.strategies] == [
-        ("vertical", "opened by 2 orders of the same legs")
+    assert [(strategy.kind, strategy.why) for strategy in proposal] == [
+        ("vertical", "opened by orders of the same legs")
     ]
 
 
-def test_shares_that_cover_nothing_are_left_over_whichever_lot_they_are_of() -> None:
+def test_shares_that_cover_nothing_are_in_no_strategy() -> None:
     proposal = propose(book({"stock": 150, "110C": -1}), order(1, {"stock": 100}))
     assert kinds(proposal) == ["covered-call"]
-    assert sum(holding_left.quantity for holding_left in proposal.left_over) == 50
+    assert total(proposal)[contract("stock").conid] == 100
 
 
 @pytest.mark.parametrize(
@@ -131,18 +127,18 @@ def test_what_is_claimed_stays_as_it_is() -> None:
     condor = {"90P": 2.0, "95P": -2.0, "105C": -2.0, "110C": 2.0}
     claims = [leg(contract(name).conid, quantity=q / 2, account="A") for name, q in condor.items()]
     proposal = propose(book(condor), claimed=claims)
-    assert [contracts(strategy) for strategy in proposal.strategies] == [
+    assert [contracts(strategy) for strategy in proposal] == [
         {contract(name).conid: q / 2 for name, q in condor.items()}
     ]
     whole = [leg(contract(name).conid) for name in condor]
-    assert propose(book(condor), claimed=whole).strategies == ()
+    assert propose(book(condor), claimed=whole) == []
 
 
 def test_equal_partners_are_alternatives_and_not_guessed() -> None:
     proposal = propose(book({"105C": -1, "115C": -1, "stock": 100}))
     assert kinds(proposal) == ["single", "single"]
-    assert [len(strategy.alternatives) for strategy in proposal.strategies] == [1, 1]
-    assert "covered-call" in proposal.strategies[0].alternatives[0]
+    assert [len(strategy.alternatives) for strategy in proposal] == [1, 1]
+    assert "covered-call" in proposal[0].alternatives[0]
 
 
 def test_two_debit_spreads_among_others_are_no_reverse_iron_condor() -> None:
@@ -186,19 +182,15 @@ def test_a_put_among_calls_makes_no_condor() -> None:
 )
 def test_credit_and_greatest_loss(quantities, credit, loss, unlimited) -> None:
     proposal = propose([holding(name, q, cost=100.0) for name, q in quantities.items()])
-    [strategy] = proposal.strategies
+    [strategy] = proposal
     assert strategy.credit == credit
     assert strategy.greatest_loss == loss
     assert strategy.unlimited == unlimited
 
 
-def test_the_price_of_an_order_counts_and_an_unknown_cost_is_unknown() -> None:
+def test_an_unknown_cost_is_unknown() -> None:
     spread = {"90P": 1.0, "95P": -1.0}
-    trades = [*order(1, {"90P": 1}, price=1.0), *order(1, {"95P": -1}, price=2.5)]
-    [strategy] = propose(book(spread), trades).strategies
-    assert strategy.credit == 150
-    assert strategy.greatest_loss == 350
-    [strategy] = propose([holding(n, q, cost=None) for n, q in spread.items()]).strategies
+    [strategy] = propose([holding(n, q, cost=None) for n, q in spread.items()])
     assert strategy.credit is None
     assert strategy.greatest_loss is None
     assert strategy.unlimited is False
@@ -207,15 +199,13 @@ def test_the_price_of_an_order_counts_and_an_unknown_cost_is_unknown() -> None:
 def test_names_are_not_taken_twice() -> None:
     held = book({"90P": 1, "95P": -1, "80P+": 1, "85P+": -1})
     first = propose(held)
-    assert [strategy.name for strategy in first.strategies] == [
+    assert [strategy.name for strategy in first] == [
         "SPY-vertical-2028-12-15",
         "SPY-vertical-2029-01-19",
     ]
-    names = {strategy.name for strategy in first.strategies}
-    assert "SPY-vertical-2028-12-15-2" in {
-        strategy.name for strategy in propose(held, names=names).strategies
-    }
-    [calendar] = propose(book({"100C": -1, "100C+": 1})).strategies
+    names = {strategy.name for strategy in first}
+    assert "SPY-vertical-2028-12-15-2" in {strategy.name for strategy in propose(held, names=names)}
+    [calendar] = propose(book({"100C": -1, "100C+": 1}))
     assert calendar.name == "SPY-calendar-2028-12-15", "the first expiry names it"
 
 
@@ -254,24 +244,18 @@ def test_a_proposal_takes_what_is_held_once_in_whatever_order_it_is_named(given_
     held = book(quantities)
     proposal = propose(held, trades, claims)
     claimed = {one.conid: one.quantity for one in claims}
-    left = {entry.conid: entry.quantity for entry in proposal.left_over}
     taken = total(proposal)
 
     for row in held:
         conid, position = row.instrument.conid, row.position
-        got = taken[conid] + sum(
-            entry.quantity for entry in proposal.left_over if entry.conid == conid
-        )
         claim = claimed.get(conid, 0.0)
         claim = position if claim is None else claim if claim * position > 0 else 0.0
         free = position - (position if abs(claim) > abs(position) else claim)
-        assert got == pytest.approx(free)
-        assert abs(taken[conid]) <= abs(position)
         assert taken[conid] * position >= 0
-        assert row.instrument.right is None or conid not in left
-
-    rest = [one for one in held if one.instrument.conid in left]
-    assert propose([holding("stock", left[one.instrument.conid]) for one in rest]).strategies == ()
+        if row.instrument.right is None:
+            assert abs(taken[conid]) <= abs(free)
+        else:
+            assert taken[conid] == pytest.approx(free)
 
     random.shuffle(held)
     random.shuffle(trades)
@@ -285,4 +269,4 @@ def test_two_thousand_legs_are_proposed_as_many_strategies() -> None:
              for day in ("", "+")]  # fmt: skip
     held = [holding(name, random.choice([-3, -2, -1, 1, 2, 3])) for name in names]
     assert len({one.instrument.conid for one in held}) == 2000
-    assert len(propose(held).strategies) > 100
+    assert len(propose(held)) > 100
