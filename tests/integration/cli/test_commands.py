@@ -16,7 +16,7 @@ from position_sync_dagster.lake.strategies_file import follow_file
 from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.settings import load_settings
 from tests.support import legs
-from tests.support.command_line import call, json_of, run
+from tests.support.command_line import json_of, run
 from tests.support.holdings import make_holding, make_row
 
 GATEWAY = "127.0.0.1:7497"
