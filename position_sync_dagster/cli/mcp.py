@@ -65,8 +65,8 @@ TOOLS = {
 
         Each row has the profit of the day of what is open, and the parts that add up to it: delta,
         gamma, vega, theta, repricing, trades, assignments, unexplained. `largest` names the three
-        largest legs of each part, `movements` the ids of what moved them, `closed_legs` what closed
-        today, which is not in the profit. Null is not known, and `why_unknown` says why.
+        largest legs of each part, and `closed` is what closed today, which is not in the profit.
+        Null is not known, and `why_unknown` says why.
         """,
     ),
     "what_if": Tool(

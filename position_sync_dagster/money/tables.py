@@ -251,25 +251,19 @@ class ExplainedProfit(ProfitParts):
         session_date: Partition: the exchange's trading day.
         closed_at: When the exchange closed on that day.
         strategy_id: The strategy; UNATTRIBUTED for what no strategy has.
-        legs: Holdings with a part in it.
-        without_greeks: Those of them whose greeks were not known: a few are in repricing.
-        unexplained_legs: Which holdings are unexplained.
         legs_unknown: Holdings, and cash, of which the profit is not known.
     """
 
     session_date: dt.date
     closed_at: dt.datetime
     strategy_id: str
-    legs: int
-    without_greeks: int
-    unexplained_legs: str | None
     legs_unknown: int
 
 
 PROFIT_EXPLAINED = TableSpec(
     "profit_explained",
     columns_of(ExplainedProfit),
-    version=3,
+    version=4,
     partition_by=("session_date",),
     indexed=("strategy_id", "account"),
     key=("session_date", "strategy_id", "account", "currency"),

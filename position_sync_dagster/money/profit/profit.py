@@ -332,8 +332,8 @@ def explain_holdings(
         by: What makes a holding, or the part of one that belongs to an owner.
 
     Returns:
-        Rows with these, symbol, currency, profit, the parts, `without_greeks`, and `why_unknown`:
-        null where the profit is known. Also `missing` (what moved without a movement), `is_split`
+        Rows with these, symbol, currency, profit, the parts, and `why_unknown`: null where the
+        profit is known. Also `missing` (what moved without a movement), `is_split`
         (whether greeks should say what the change of the price gave to what was held at the
         beginning), and `value_0` (what that was worth). A greek that is not known is null; what it
         would explain is in `repricing`.
@@ -342,7 +342,7 @@ def explain_holdings(
 
     with_parts = _with_parts(_with_profit(_with_values(with_movements)), days)
 
-    names = (*NUMBERS, "without_greeks", "why_unknown", "missing", "is_split", "value_0")
+    names = (*NUMBERS, "why_unknown", "missing", "is_split", "value_0")
     return with_parts.select(*by, *_TERMS, *names)
 
 
@@ -506,7 +506,6 @@ def _with_parts(rows: pl.DataFrame, days: float) -> pl.DataFrame:
         assignments=assignments,
         cash=0.0,
         unexplained=0.0,
-        without_greeks=(col.position_0 != 0) & col.delta_0.is_null() & ~is_share,
     )
 
     known = with_parts.with_columns(pl.when(is_known).then(pl.col(PARTS)))
@@ -608,8 +607,6 @@ def by_strategy(rows: pl.DataFrame) -> pl.DataFrame:
     sum_of_parts = sum_if_known(pl.col(NUMBERS).exclude(BY_GREEKS))
     are_known = col.repricing.null_count() == 0
     greeks = {name: pl.when(are_known).then(sum_of_greek(name)) for name in BY_GREEKS}
-    legs = col.conid.drop_nulls().n_unique()
-    unexplained_legs = _CONTRACT.filter(col.unexplained != 0).sort()
     is_unknown = col.why_unknown.is_not_null()
     reasons = _named_reason().filter(is_unknown).sort()
 
@@ -617,16 +614,12 @@ def by_strategy(rows: pl.DataFrame) -> pl.DataFrame:
     sums = parts.group_by(by).agg(
         sum_of_parts,
         **greeks,
-        without_greeks=col.without_greeks.sum(),
-        legs=legs,
-        unexplained_legs=unexplained_legs.str.join(", "),
         legs_unknown=is_unknown.sum(),
-        why_unknown=reasons.str.join("; "),
+        why_unknown=reasons.str.join("; ").replace("", None),
     )
-    texts_or_null = pl.col("unexplained_legs", "why_unknown").replace("", None)
     are_carried = pl.all_horizontal(pl.col(BY_GREEKS).is_not_null())
     repricing = pl.when(are_carried).then("repricing")
-    return sums.with_columns(texts_or_null, repricing=repricing).sort(by)
+    return sums.with_columns(repricing=repricing).sort(by)
 
 
 def sum_of_greek(name: str) -> pl.Expr:
@@ -646,9 +639,8 @@ def is_explained(row: Mapping[str, Any]) -> bool:
     """Return whether a profit is known, or what is not known of it is small."""
     if row["profit"] is not None:
         return True
-    unexplained = row["unexplained"]
-    only_missing = unexplained is not None and row["unexplained_legs"] is not None
-    return only_missing and abs(unexplained) <= SMALLEST_UNEXPLAINED
+    unexplained: float = row["unexplained"] or 0.0  # null: another amount is not known
+    return 0 < abs(unexplained) <= SMALLEST_UNEXPLAINED
 
 
 def unknown_profits(rows: Iterable[Mapping[str, Any]]) -> Sequence[str]:

@@ -6,7 +6,6 @@ that close in `daily_positions`. What our closes and movements do not explain of
 is `unexplained`; where a holding cannot be explained, the parts of its strategy are not known.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -22,7 +21,6 @@ from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.money.cents import cents, in_cents
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.profit.moved_between import movements_between
 from position_sync_dagster.money.profit.profit import (
     BOOKED_BEFORE,
@@ -35,7 +33,7 @@ from position_sync_dagster.money.profit.profit import (
 )
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.figures import Figures
-from position_sync_dagster.money.risk.coverage import sum_if_carried
+from position_sync_dagster.money.risk.coverage import sum_if_carried, sum_if_known
 from position_sync_dagster.money.risk.priced_legs import contract_of
 from position_sync_dagster.money.tables import ProfitParts
 from position_sync_dagster.settings import Settings
@@ -69,16 +67,6 @@ class LargestLeg:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClosedLeg:
-    """What a holding that closed today earned today; `profit` is null where it is not known."""
-
-    account: str
-    conid: int
-    leg: str
-    profit: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TodaysProfit(ProfitParts):
     """The profit of today of a strategy in an account and a currency, and what it is made of.
 
@@ -90,25 +78,19 @@ class TodaysProfit(ProfitParts):
         strategy: The strategy, or UNATTRIBUTED.
         at: The moment of all numbers.
         largest: The three largest legs of each part that has any.
-        movements: The ids of the movements since the close, also of what closed.
-        without_greeks: The legs whose change of price no greek splits, since the close has none.
         left_out: The holdings whose profit of the day is not known, which `profit` leaves out.
         known: Those whose profit is; where they do not carry the sum, `profit` is null.
         of: All open holdings.
         closed: What closed today earned today, which is not in `profit`; null if one is not known.
-        closed_legs: What closed today.
     """
 
     strategy: str
     at: datetime
     largest: dict[str, list[LargestLeg]]
-    movements: list[str]
-    without_greeks: list[str]
     left_out: int
     known: int
     of: int
     closed: float | None
-    closed_legs: list[ClosedLeg]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,7 +199,7 @@ def explained(
     days = (book.now - opening.closed_at) / A_DAY
     holdings = explain_holdings(opening.rows, present, between.moved, days=days)
     parts = _parts_of(book, _with_lost_closes(holdings, opening))
-    return _rows_of_groups(figures, opening, between.moved, parts)
+    return _rows_of_groups(figures, opening, parts)
 
 
 def _present_rows(book: Book) -> pl.DataFrame:
@@ -239,9 +221,7 @@ def _with_lost_closes(holdings: pl.DataFrame, opening: OpeningBook) -> pl.DataFr
 def _parts_of(book: Book, holdings: pl.DataFrame) -> pl.DataFrame:
     """Return the parts of holdings, each with its share of the explained profit."""
     parts = book.split.parts.drop(*PARTS, strict=False)
-    explained = holdings.select(
-        *KEY, *PARTS, "without_greeks", "why_unknown", "is_split", "value_0"
-    )
+    explained = holdings.select(*KEY, *PARTS, "why_unknown", "is_split", "value_0")
     joined = parts.join(explained, on=KEY, how="left", maintain_order="left")
     shared = joined.with_columns(pl.col(*PARTS, "value_0") * col.share)
 
@@ -257,50 +237,34 @@ _GROUP = ("strategy_id", "account", "currency")
 
 
 def _rows_of_groups(
-    figures: Figures, opening: OpeningBook, moved: pl.DataFrame, parts: pl.DataFrame
+    figures: Figures, opening: OpeningBook, parts: pl.DataFrame
 ) -> list[TodaysProfit]:
     """Return the rows in order, by strategy, account and currency.
 
     Args:
         parts: The parts of open holdings.
-        moved: The movements since the close.
     """
     parts_of = parts.partition_by(_GROUP, as_dict=True)
-    closed_of = _closed_legs(figures.closed_today)
+    # All of what closed belongs to one strategy, or to none.
+    owner = col.strategies.list.first().fill_null(UNATTRIBUTED)
+    closed = figures.closed_today.group_by(owner.alias("strategy_id"), "account", "currency")
+    sums = closed.agg(sum_if_known(col.today))
+    closed_of = {row[:3]: row[3] for row in sums.iter_rows()}
+
     rows = []
     for group in sorted({*parts_of, *closed_of}):
         strategy, account, currency = group
-        parts_of_group = parts_of.get(group, parts.clear())
-        closed = closed_of[group]
-
-        conids = set(parts_of_group["conid"])
-        conids.update(leg.conid for leg in closed)
-        moved_here = moved.filter(col.account == account, col.conid.is_in(conids))
-        in_order = moved_here.sort("conid", maintain_order=True)
         row = TodaysProfit(
             strategy=strategy,
             account=account,
             currency=currency,
             at=figures.at,
             since=opening.closed_at,
-            movements=in_order["movement_id"].to_list(),
-            closed=known_sum(leg.profit for leg in closed),
-            closed_legs=closed,
-            **_explained_parts(parts_of_group),
+            closed=closed_of.get(group, 0.0),
+            **_explained_parts(parts_of.get(group, parts.clear())),
         )
         rows.append(row)
     return rows
-
-
-def _closed_legs(closed: pl.DataFrame) -> defaultdict[tuple[Any, ...], list[ClosedLeg]]:
-    """Return what closed today by group; all of it belongs to one strategy, or to none."""
-    legs: defaultdict[tuple[Any, ...], list[ClosedLeg]] = defaultdict(list)
-    for row in closed.iter_rows(named=True):
-        (strategy,) = row["strategies"] or [UNATTRIBUTED]
-        account = row["account"]
-        leg = ClosedLeg(account=account, conid=row["conid"], leg=row["name"], profit=row["today"])
-        legs[strategy, account, row["currency"]].append(leg)
-    return legs
 
 
 def _explained_parts(parts: pl.DataFrame) -> dict[str, Any]:
@@ -324,12 +288,10 @@ def _explained_parts(parts: pl.DataFrame) -> dict[str, Any]:
         sums |= _greeks_that_carry(counted)
         largest = _largest(counted, [name for name in PARTS if sums[name] is not None])
 
-    without_greeks = counted.filter("without_greeks")["leg"]
     why_unknown = _why_unknown(unknown, left_out, sums) if parts.height else "nothing is open"
     return sums | {
         "profit": profit,
         "largest": largest,
-        "without_greeks": without_greeks.to_list(),
         "left_out": left_out.height,
         "known": counted.height,
         "of": parts.height,

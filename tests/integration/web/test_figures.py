@@ -429,8 +429,7 @@ async def test_the_closed_day_names_its_day_and_what_is_not_known(client, lake, 
     thirds = {"delta": 13.334, "gamma": 13.333, "vega": 13.333}
     known = {"strategy_id": "condor", "profit": 40.0} | dict.fromkeys(PARTS, 0.0) | thirds
     unknown = {"strategy_id": "roll", "profit": None} | dict.fromkeys(PARTS)
-    session = {"since": utc_now(), "closed_at": utc_now(), "legs": 1}
-    session |= {"without_greeks": 0, "legs_unknown": 0}
+    session = {"since": utc_now(), "closed_at": utc_now(), "legs_unknown": 0}
     rows = [usual | session | known, usual | session | unknown]
     explained = frame_of(PROFIT_EXPLAINED, rows)
     before = explained.with_columns(session_date=day - timedelta(days=1))

@@ -363,8 +363,8 @@ class ExplainedFigures(PageFigures):
         parts = dict.fromkeys(PARTS, 0.0) | {"theta": -4.0, "delta": -2.0, "vega": 1.0}
         row = TodaysProfit(
             strategy="known", account="U1", currency="USD", at=now, since=now, profit=-5.0,
-            largest={}, movements=[], without_greeks=[], left_out=0,
-            why_unknown=None, closed=None, closed_legs=[], known=1, of=1, **parts,
+            largest={}, left_out=0,
+            why_unknown=None, closed=None, known=1, of=1, **parts,
         )  # fmt: skip
         return self.figures(now), [row]
 

@@ -127,4 +127,3 @@ def test_greeks_that_this_package_computed_of_the_close_split_the_profit(lake, s
     replace_days(table, {session: rows})
     (condor,) = json.loads(command_line.run("why", "--strategy", "condor", "--json"))
     assert (condor["delta"], condor["repricing"]) == pytest.approx((-960.0, -240.0))
-    assert condor["without_greeks"] == []

@@ -123,14 +123,13 @@ def test_a_share_earns_by_its_price_alone() -> None:
     assert (row["delta"], row["profit"]) == pytest.approx((-1800.0, -1800.0))
 
 
-def test_an_option_without_greeks_earns_by_its_repricing_and_is_counted() -> None:
+def test_an_option_without_greeks_earns_by_its_repricing() -> None:
     unknown = SHARE | {"multiplier": 100.0, "right": "CALL"}
     ends = [held(1, 1.0, 12.0, **unknown)], [held(1, 1.0, 9.0, **unknown)]
     row = row_of(explained(*ends, []), 1)
     assert row["delta"] is None
     assert row["theta"] is None
     assert row["repricing"] == pytest.approx(-300.0)
-    assert row["without_greeks"]
 
 
 @pytest.mark.parametrize(("without", "delta"), [(1, 1900.0), (3, None)])
@@ -143,7 +142,6 @@ def test_the_greeks_of_a_day_are_null_where_most_options_have_none(without, delt
     (row,) = by_strategy(of_strategies(profits, *["s"] * 21)).to_dicts()
     assert row["delta"] == (None if delta is None else pytest.approx(delta))
     assert (row["vega"] is None) == (row["repricing"] is None) == (delta is None)
-    assert row["without_greeks"] == without
     assert None not in (row["profit"], row["trades"], row["fees"])
 
 
@@ -182,7 +180,6 @@ def test_a_quantity_without_a_movement_is_unexplained_and_named() -> None:
     profits = explained([held(1, 1.0, 12.0)], [held(1, 3.0, 12.0)], [])
     rows = by_strategy(of_strategies(profits, "s"))
     assert rows.get_column("unexplained").to_list() == pytest.approx([2400.0])
-    assert rows.get_column("unexplained_legs").to_list() == ["SPY 1"]
     assert rows.get_column("why_unknown").to_list() == ["SPY 1: what moved 2.0"]
     assert rows.get_column("profit").to_list() == [None]
     assert not is_explained(rows.row(0, named=True))
@@ -192,8 +189,8 @@ def test_one_unknown_holding_makes_its_strategy_unknown_and_no_other() -> None:
     after = [held(1, 1.0, 13.0), held(2, 1.0, 13.0, market_value=None), held(3, 1.0, 14.0)]
     profits = explained([held(conid, 1.0, 12.0) for conid in (1, 2, 3)], after, [])
     in_strategies = of_strategies(profits.sort("conid"), "s", "s", "t")
-    rows = by_strategy(in_strategies).select("strategy_id", "profit", "legs", "legs_unknown")
-    assert rows.rows() == [("s", None, 2, 1), ("t", 200.0, 1, 0)]
+    rows = by_strategy(in_strategies).select("strategy_id", "profit", "legs_unknown")
+    assert rows.rows() == [("s", None, 1), ("t", 200.0, 0)]
 
 
 def test_what_is_gone_is_of_those_that_had_it_or_of_nobody() -> None:
@@ -207,10 +204,10 @@ def test_what_is_gone_is_of_those_that_had_it_or_of_nobody() -> None:
     assert owners.of_rows(rows, owners.at_end)["strategy_id"].to_list() == [UNATTRIBUTED]
 
 
-def test_cash_of_an_account_is_in_no_strategy_and_no_leg() -> None:
+def test_cash_of_an_account_is_in_no_strategy() -> None:
     profits = explained([held(1, 1.0, 12.0)], [held(1, 1.0, 13.0)], [])
     cash = {"account": ["A"], "currency": ["USD"], "profit": [40.0], "cash": [40.0]}
     cash |= {"strategy_id": [UNATTRIBUTED]}
     with_cash = pl.concat([of_strategies(profits, "s"), pl.DataFrame(cash)], how="diagonal_relaxed")
-    rows = by_strategy(with_cash).select("strategy_id", "profit", "cash", "legs")
-    assert rows.rows() == [("UNATTRIBUTED", 40.0, 40.0, 0), ("s", 100.0, 0.0, 1)]
+    rows = by_strategy(with_cash).select("strategy_id", "profit", "cash")
+    assert rows.rows() == [("UNATTRIBUTED", 40.0, 40.0), ("s", 100.0, 0.0)]

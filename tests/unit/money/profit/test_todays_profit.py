@@ -116,7 +116,6 @@ def test_a_kept_option_is_split_by_the_greeks_of_the_close() -> None:
     assert parts_of(row, *names) == pytest.approx([delta, gamma, vega, theta, rest, 0.0])
     assert row.profit == (-620.0)
     assert row.strategy == UNATTRIBUTED
-    assert row.without_greeks == []
     assert row.left_out == 0
 
     (largest,) = row.largest["delta"]
@@ -137,7 +136,6 @@ def test_a_leg_opened_today_and_a_part_that_was_sold_earn_from_the_price_of_the_
     (row,) = rows_of([at_close(2, 2.0, 12.0)], [opened, reduced], trades)
     assert row.trades == pytest.approx(100.0 + 100.0)
     assert (row.fees, row.unexplained) == pytest.approx((0.0, 0.0))
-    assert row.movements == ["m1-1", "m2-1"]
     assert [leg.conid for leg in row.largest["trades"]] == [1, 2]
 
 
@@ -149,7 +147,6 @@ def test_shares_that_an_assignment_left_earn_from_the_strike() -> None:
     booked.append(moved(5, 100.0, 600.0, **delivered))
     (row,) = rows_of([at_close(1, -1.0, 5.0)], [now], booked)
     assert (row.assignments, row.profit) == pytest.approx((-600.0, -600.0))
-    assert row.movements == ["m5+100"]
 
 
 def test_currencies_and_strategies_have_rows_of_their_own_and_a_shared_leg_is_divided() -> None:
@@ -189,7 +186,6 @@ def test_what_greeks_do_not_split_of_the_only_leg_is_in_no_part(close, now) -> N
     assert row.repricing is None
     assert None in parts_of(row, *BY_GREEKS)
     assert parts_of(row, "profit", "trades", "unexplained") == pytest.approx([800, 0, 0])
-    assert len(row.without_greeks) == ("delta" in close)
     assert "too few legs have greeks" in str(row.why_unknown)
 
 
@@ -239,7 +235,7 @@ def test_a_profit_of_the_day_that_is_not_known_is_left_out_of_all_numbers() -> N
     assert nothing.left_out == 1
 
 
-def test_what_closed_today_is_named_beside_the_number_by_its_strategy() -> None:
+def test_what_closed_today_is_beside_the_number_of_its_strategy() -> None:
     """A call of 0dte was sold and bought back between two rows; another leg of it stays open."""
     sale = trade(2, -1.0, 5.0, None)
     purchase = trade(2, 1.0, 4.0, None)
@@ -257,6 +253,4 @@ def test_what_closed_today_is_named_beside_the_number_by_its_strategy() -> None:
     )
     assert row.profit == 200.0
     assert row.closed == 100.0
-    assert [leg.conid for leg in row.closed_legs] == [2]
-    assert row.movements == ["m2-1", "m2+1"]
     assert row.trades == 0.0
