@@ -145,13 +145,9 @@ class _Exposure:
         account: IB account of the holdings; null for legs that are not held and name none.
         gamma_1pct: By how much dollar_delta changes when the underlyings move by 1 %. Unit:
             `currency`.
-        options: Held options.
-        options_with_greeks: Those of them whose greeks are known: the sums leave out the others,
-            and are null where what is known carries less than 90 % of a sum.
         nearest_expiry: First day on which a holding expires.
         differences: Legs that have less than the quantity they claim, and holdings of which
             strategies have only a part, with the quantities.
-        options_modelled: Those of options_with_greeks whose greeks this package computed.
         ledger_version: Greatest ledger_version of the rows of position_updates that were summed:
             the same in each row. Null if there were none.
         legs_closed: Legs that were held and of which it is known why they are gone.
@@ -180,11 +176,8 @@ class _Exposure:
     mismatches: str
     account: str | None
     gamma_1pct: float
-    options: int
-    options_with_greeks: int
     nearest_expiry: dt.date
     differences: str
-    options_modelled: int
     ledger_version: int | None
     legs_closed: int
     closed: str
@@ -194,7 +187,7 @@ STRATEGY_EXPOSURE = TableSpec(
     "strategy_exposure",
     columns_of(_Exposure),
     indexed=("strategy_id",),
-    version=7,
+    version=8,
     key=("strategy_id", "account", "currency", "asset_class"),
     description="Money, greeks and counts of each strategy, account, currency and class.",
     changes="Replaced by each tick in which a row differs.",

@@ -43,7 +43,6 @@ _MADE_OF = {
     "oldest_value_at": "value_time timestamp",
     "short_legs_in_money": "active_strategies.strike underlying_price",
     "short_legs_unknown": "underlying_price", "mismatches": "contracts.conid",
-    "options": "right", "options_with_greeks": "delta", "options_modelled": "greeks_source",
     "legs_closed": "closures.cause", "closed": "closures.cause closures.closed_at",
 }  # fmt: skip
 _LEGS = (

@@ -10,7 +10,6 @@ from enum import StrEnum
 from operator import itemgetter
 from typing import Any
 
-from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import few
 from position_sync_dagster.money.past.movements import known_sum
@@ -101,29 +100,13 @@ def decisions(
         level = Breakdown.ACCOUNT if decision.strategy is None else Breakdown.STRATEGY
         rows = rows_of[level, decision.name, decision.currency]
         listed.append(replace(decision, at_stake=_at_stake(rows, points)))
-    return _by_amount(listed, book.accounts)
+    return sorted(listed, key=_order)
 
 
-def _by_amount(listed: Sequence[Decision], accounts: Iterable[AccountSummary]) -> list[Decision]:
-    """Return decisions by what is at stake in one currency; what is not known comes last."""
-    currencies = {decision.currency for decision in listed if decision.at_stake}
-    rates: dict[str | None, float] = {}
-    for account in accounts:
-        rates.update(account.rates)
-    if len(currencies) == 1:
-        rates = dict.fromkeys(currencies, 1.0)  # amounts of one currency need no rate
-
-    comparable = []
-    for decision in listed:
-        amount = decision.at_stake
-        if amount and decision.currency not in rates:
-            amount = None
-            why = f"the broker has sent no exchange rate of {decision.currency}"
-            decision = replace(decision, reason=f"{decision.reason}; {why}")
-        elif amount:
-            amount *= rates[decision.currency]
-        comparable.append((amount is None, -(amount or 0.0), decision))
-    return [decision for *_, decision in sorted(comparable, key=itemgetter(0, 1))]
+def _order(decision: Decision) -> tuple[bool, str, float]:
+    """Return the place of a decision: what is not known comes last, currencies apart."""
+    amount = decision.at_stake
+    return amount is None, decision.currency or "", -(amount or 0.0)
 
 
 def _at_stake(rows: Sequence[Row], points: Sequence[int]) -> float | None:

@@ -18,7 +18,6 @@ from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.instrument import ContractDetails, contract_name, digits, leg_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
-from position_sync_dagster.domain.position_update import GreeksSource
 from position_sync_dagster.money.magnifiers import magnifier_in
 from position_sync_dagster.money.past.closes import counted_ends
 from position_sync_dagster.money.past.owned_parts import PART_COLUMNS, owners_of
@@ -136,7 +135,6 @@ def _with_marks(parts: pl.DataFrame) -> pl.DataFrame:
     """Return parts with what is counted: which greeks they have, how sure their values are."""
     is_option = col.right.is_not_null()
     has_greeks = is_option & col.delta.is_not_null()
-    is_computed = col.greeks_source.eq_missing(GreeksSource.MODEL)
 
     # What is not known is counted by itself, in `short_unknown`.
     is_call = col.right == "CALL"
@@ -149,7 +147,6 @@ def _with_marks(parts: pl.DataFrame) -> pl.DataFrame:
     return parts.with_columns(
         is_option=is_option,
         has_greeks=has_greeks,
-        is_modelled=has_greeks & is_computed,
         greekless=col.delta.is_null(),
         short_in_money=is_short & in_money.fill_null(value=False),
         short_unknown=is_short & in_money.is_null(),
@@ -267,11 +264,7 @@ def lacks(name: str) -> pl.Expr:
     return pl.col(name).is_null() & figure_of(name)
 
 
-# What is counted of the holdings of a group, and of its legs: the column of parts that says so.
-_COUNTS = {
-    "options": "is_option", "options_with_greeks": "has_greeks", "options_modelled": "is_modelled",
-    "delayed": "delayed",
-}  # fmt: skip
+# What is counted of the legs of a group: the column of parts that says so.
 _COUNTS_OF_LEGS = {
     "legs_without_value": "valueless", "legs_without_greeks": "greekless",
     "short_legs_in_money": "short_in_money", "short_legs_unknown": "short_unknown",
@@ -291,8 +284,6 @@ def summed(parts: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
     for name in SUMS:
         counts[f"without_{name}"] = _count("holding", lacks(name))
         counts[f"of_{name}"] = _count("holding", figure_of(name))
-    for name, is_counted in _COUNTS.items():
-        counts[name] = _count("holding", is_counted)
     for name, is_counted in _COUNTS_OF_LEGS.items():
         counts[name] = _count("leg", is_counted)
 
@@ -302,6 +293,7 @@ def summed(parts: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
         **sums_of_known,
         **counts,
         holdings=col.holding.n_unique(),
+        delayed=_count("holding", "delayed"),
         priced_at=priced_at,
         greeks_at=_oldest(col.greeks_time.filter("has_greeks")),
         nearest_expiry=col.expiry.min(),

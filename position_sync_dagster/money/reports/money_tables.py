@@ -165,21 +165,9 @@ def not_in_sums(book: Book) -> list[str]:
 def money_lines(book: Book) -> list[str]:
     """Return what has no column in the tables of the money."""
     lines = not_in_sums(book)
-    for total in book.totals:
-        if total.options:
-            with_greeks = f"{total.options_with_greeks} of {total.options} options"
-            modelled = total.options_modelled
-            model = f", {modelled} of them MODEL" if modelled else ""
-            lines.append(f"{_titled(total)}: greeks of {with_greeks}{model}")
-
     for strategy in (*book.strategies, *book.rest):
         lines += _lines_of_strategy(strategy)
     return lines
-
-
-def _titled(sums: MoneySum) -> str:
-    """Return the name of sums with their account and currency."""
-    return " ".join(filter(None, (sums.name, sums.account, sums.currency)))
 
 
 def _lines_of_strategy(sums: MoneySum) -> list[str]:

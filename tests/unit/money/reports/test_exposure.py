@@ -268,7 +268,8 @@ def test_strategies_and_the_rest_are_all_holdings_nothing_twice_and_nothing_miss
         parts = [
             e
             for e in found
-            if (e.account, e.currency) == (active_leg.account, active_leg.currency) and e.options
+            if (e.account, e.currency) == (active_leg.account, active_leg.currency)
+            and e.asset_class == "OPTION"
         ]
         for name in (*names, "delta", "gamma", "vega", "theta"):
             expected = getattr(active_leg, name)

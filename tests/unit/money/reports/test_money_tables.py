@@ -55,11 +55,10 @@ def test_strategies_fit_and_no_currency_is_added_to_another(width):
     assert {"7.0", "s"} <= set(first.split() + second.split())
 
 
-def test_the_total_says_how_many_options_have_greeks_and_what_strategies_lack():
+def test_a_sum_says_of_how_many_options_it_is_known_and_notes_what_strategies_lack():
     rows = [row(1), row(2, delta=None, gamma=None, vega=None, theta=None, daily_pnl=None)]
     amounts = money(rows, [leg(1, "a", quantity=-3.0), leg(2, "b", quantity=-1.0)])
     assert money_lines(amounts) == [
-        "total USD: greeks of 1 of 2 options",
         "a: SPY 575P 15Dec28: claims -3, has -2",
         "UNATTRIBUTED: SPY 575P 15Dec28: -1 of -2 in no strategy",
     ]
