@@ -99,17 +99,17 @@ class Book:
     @cached_property
     def names(self) -> KnownNames:
         """The names that a person may give."""
-        of_rows = (self.priced, self.reported)
-        accounts = {account for rows in of_rows for account in rows["account"].unique()}
-        symbols = {symbol for rows in of_rows for symbol in rows["symbol"].unique()}
-        symbols |= {leg.symbol for leg in self.legs}
-        symbols |= {*self.closes.rows["symbol"].drop_nulls()}
+        seen = [rows.select("account", "symbol") for rows in (self.priced, self.reported)]
+        holdings = pl.concat(seen).unique()
+        symbols = {*holdings["symbol"], *self.closes.rows["symbol"]}
+        symbols.update(leg.symbol for leg in self.legs)
+        accounts = {*holdings["account"], *self.summaries, *self.served}
         # A strategy may have a holding without a leg: what an option of it delivered.
-        owners = {leg.strategy_id for leg in self.legs} | {*self.split.parts["strategy_id"]}
+        strategies = {UNATTRIBUTED, *self.split.legs["strategy_id"]}
         return KnownNames(
-            strategies=frozenset({UNATTRIBUTED, *owners}),
+            strategies=frozenset(strategies),
             unresolved=self.unresolved,
-            accounts=self.served | self.summaries.keys() | accounts,
+            accounts=frozenset(accounts),
             underlyings=frozenset(symbols - {None}),
         )
 
@@ -140,9 +140,9 @@ class Book:
         """
         is_open = col.position != 0
         times = self.priced.filter(is_open).select(*KEY, CONFIRMED, PRICED)
-        open_holdings = self.reported.filter(is_open).select("gateway_id", *KEY)
-        timed = open_holdings.join(times, on=KEY, how="left")
-        return timed.with_columns(is_current=is_current(self.live_since))
+        held = self.reported.filter(is_open).select("gateway_id", *KEY)
+        held = held.join(times, on=KEY, how="left")
+        return held.with_columns(is_current=is_current(self.live_since))
 
     @cached_property
     def unwritten(self) -> pl.DataFrame:
@@ -154,38 +154,38 @@ class Book:
     @cached_property
     def strategies(self) -> list[StrategySum]:
         """Each strategy by currency."""
-        return self._by_strategy(self.split.filter(col.strategy_id != UNATTRIBUTED), "currency")
+        return self._by_strategy(col.strategy_id != UNATTRIBUTED, "currency")
 
     @cached_property
     def rest(self) -> list[StrategySum]:
         """What no strategy has, by account and currency (UNATTRIBUTED)."""
-        in_none = self.split.filter(col.strategy_id == UNATTRIBUTED)
-        return self._by_strategy(in_none, "account", "currency")
+        return self._by_strategy(col.strategy_id == UNATTRIBUTED, "account", "currency")
 
     @cached_property
     def totals(self) -> list[TotalSum]:
         """All holdings: by account and currency if there are several accounts, then by currency."""
         by_account = self._totals_by("account", "currency")
-        accounts = {total.account for total in by_account}
         by_currency = self._totals_by("currency")
-        if len(accounts) > 1:
+        if len({total.account for total in by_account}) > 1:
             return [*by_account, *by_currency]
+
         return by_currency
 
     @cached_property
     def underlyings(self) -> list[UnderlyingSum]:
         """All holdings by underlying and currency."""
-        parts = self.split.parts.drop_nulls("symbol")
-        sums = exposure.summed(parts, ("symbol", "currency"))
-        return self._records(UnderlyingSum, sums)
+        return self._records(UnderlyingSum, self._summed("symbol"))
 
     @cached_property
     def expiries(self) -> list[ExpirySum]:
         """All holdings with an expiry by that and currency, the nearest first."""
-        parts = self.split.parts.drop_nulls("expiry")
-        sums = exposure.summed(parts, ("expiry", "currency"))
-        days = (col.expiry - exchange_date(self.now)).dt.total_days()
-        return self._records(ExpirySum, sums.with_columns(days=days))
+        left = col.expiry - exchange_date(self.now)
+        sums = self._summed("expiry").with_columns(days=left.dt.total_days())
+        return self._records(ExpirySum, sums)
+
+    def _summed(self, name: str) -> pl.DataFrame:
+        """Return the sums of all holdings that have a value of a column, by that and currency."""
+        return exposure.summed(self.split.parts.drop_nulls(name), (name, "currency"))
 
     @property
     def sums(self) -> dict[str, Sequence[MoneySum]]:
@@ -199,20 +199,20 @@ class Book:
 
     def _totals_by(self, *names: str) -> list[TotalSum]:
         """Return the sums of all holdings of the book, with the realised profit."""
-        rows = exposure.summed_legs(self.split, names)
-        totals = self._records(TotalSum, rows.drop_nulls("currency"))
-        return [self._with_profit(total, self.strategy) for total in totals]
+        rows = exposure.summed_legs(self.split, names).drop_nulls("currency")
+        return [self._with_profit(total, self.strategy) for total in self._records(TotalSum, rows)]
 
-    def _by_strategy(self, split: Split, *names: str) -> list[StrategySum]:
+    def _by_strategy(self, where: pl.Expr, *names: str) -> list[StrategySum]:
         """Return the sums of strategies, or of UNATTRIBUTED, with the realised profit."""
-        rows = exposure.summed_legs(split, ("strategy_id", *names))
-        sums = self._records(StrategySum, rows)
-        return [self._with_profit(strategy, strategy.name) for strategy in sums]
+        rows = exposure.summed_legs(self.split.filter(where), ("strategy_id", *names))
+        return [
+            self._with_profit(strategy, strategy.name)
+            for strategy in self._records(StrategySum, rows)
+        ]
 
     def _records(self, kind: type[AnySum], sums: pl.DataFrame) -> list[AnySum]:
         """Return a record of each row of sums."""
-        rows = sums.iter_rows(named=True)
-        return [kind.of_row(row, self.now, self.streamed) for row in rows]
+        return [kind.of_row(row, self.now, self.streamed) for row in sums.iter_rows(named=True)]
 
     def _with_profit(self, sums: AnySum, name: str | None) -> AnySum:
         """Return sums with the realised profit of a strategy, of UNATTRIBUTED, or of all."""
@@ -277,15 +277,17 @@ def read_book(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
     Raises:
         LakeError: A table cannot be used.
     """
-    latest = tables.rows_of_logins(lake.updates.sync.latest(), settings)
+    rows = tables.rows_of_logins(lake.updates.sync.latest(), settings)
     reported = tables.all_broker_rows(lake, settings)
-    newest = confirmations.newest_values(latest, reported)
-    priced = confirmations.with_priced(newest, reported, now, band=settings.value_band)
+    rows = confirmations.newest_values(rows, reported)
+    priced = confirmations.with_priced(rows, reported, now, band=settings.value_band)
 
+    streamed = None
     live_since = _live_since(lake, settings, now)
-    is_live = col.gateway_id.is_in(list(live_since))
-    by_stream = written_by(Source.STREAM, priced, settings, now).filter(is_live)
-    streamed = frozenset(by_stream["conid"]) if live_since else None
+    if live_since:
+        by_stream = written_by(Source.STREAM, priced, settings, now)
+        is_live = col.gateway_id.is_in([*live_since])
+        streamed = frozenset(by_stream.filter(is_live)["conid"])
 
     legs = lake.registry.sync.get_all_active()
     versions = versions_of(lake.closures, lake.registry, lake.contracts, lake.movements)
@@ -354,9 +356,10 @@ def _book(
 
 def names_ever(lake: MoneyLake, book: Book) -> KnownNames:
     """Return the names of a book with those of strategies that ended; blocks."""
-    of_campaigns = derived_rows(lake.derived_table(CLOSED_CAMPAIGNS), columns=["strategy_id"])
-    ended = pl.concat([lake.registry.sync.history()["strategy_id"], of_campaigns["strategy_id"]])
-    return replace(book.names, ended=frozenset(ended.unique()))
+    name = "strategy_id"
+    of_campaigns = derived_rows(lake.derived_table(CLOSED_CAMPAIGNS), columns=[name])
+    ended = {*lake.registry.sync.history()[name], *of_campaigns[name]}
+    return replace(book.names, ended=frozenset(ended))
 
 
 def book_at(lake: MoneyLake, settings: Settings, past: Past, now: datetime) -> Book:
@@ -394,53 +397,56 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
     `strategies` and `shares` name who has which part; what is missing from 1 belongs to nobody.
     `moneyness` is a part of the strike, above 0 in the money; `extrinsic` is of one unit.
     """
-    named = rows.with_columns(_names(rows))
-    joined = named.join(_owners(book.split.parts), on=KEY, how="left", maintain_order="left")
-    # A holding in no strategy has no row among those of strategies.
-    with_owners = joined.with_columns(pl.col("strategies", "shares").fill_null([]))
+    terms = rows.select("symbol", "right", "strike", "expiry")
+    names = [leg_name(*row) for row in terms.iter_rows()]
+    owners = _owners(book.split.parts)
 
-    sign = col.right.replace_strict(_SIGNS, default=None, return_dtype=pl.Float64)
-    inside = sign * (col.underlying_price - col.strike)
-    extrinsic = col.market_price - inside.clip(0.0)
-    days = (col.expiry - exchange_date(book.now)).dt.total_days()
-    has_greeks = col.delta.is_not_null()
-    feed = col.market_data_type.replace_strict(
-        confirmations.FEEDS, default="live", return_dtype=pl.String
-    )
-    positions = with_owners.with_columns(
+    rows = rows.with_columns(pl.Series("name", names, pl.String))
+    rows = rows.join(owners, on=KEY, how="left", maintain_order="left")
+    # A holding in no strategy has no row among those of strategies.
+    rows = rows.with_columns(pl.col("strategies", "shares").fill_null([]))
+    rows = rows.with_columns(
         unrealized="unrealized_pnl",
         today="daily_pnl",
         realised_today="realized_pnl",
-        moneyness=inside / col.strike,
-        extrinsic=extrinsic,
-        greeks=pl.struct(GREEKS),
-        days=days,
         confirmed_at=PRICED,
+    )
+
+    sign = col.right.replace_strict(_SIGNS, default=None, return_dtype=pl.Float64)
+    inside = sign * (col.underlying_price - col.strike)
+    rows = rows.with_columns(
+        moneyness=inside / col.strike, extrinsic=col.market_price - inside.clip(0.0)
+    )
+    feed = col.market_data_type.replace_strict(
+        confirmations.FEEDS, default="live", return_dtype=pl.String
+    )
+    left = col.expiry - exchange_date(book.now)
+    rows = rows.with_columns(
+        days=left.dt.total_days(), feed=pl.when(col.value_source == "TICK").then(feed)
+    )
+
+    has_greeks = col.delta.is_not_null()
+    rows = rows.with_columns(
+        greeks=pl.struct(GREEKS),
         greeks_at=pl.when(has_greeks).then("greeks_time"),
-        feed=pl.when(col.value_source == "TICK").then(feed),
         current=is_current(book.live_since),
     )
-    price_age = _age_s(col.confirmed_at, book.now)
-    return positions.with_columns(age_s=price_age, greeks_age_s=_age_s(col.greeks_at, book.now))
-
-
-def _names(rows: pl.DataFrame) -> pl.Series:
-    """Return the name of the contract of each row."""
-    terms = rows.select("symbol", "right", "strike", "expiry")
-    return pl.Series("name", [leg_name(*row) for row in terms.iter_rows()], pl.String)
+    return rows.with_columns(
+        age_s=_age_s(col.confirmed_at, book.now), greeks_age_s=_age_s(col.greeks_at, book.now)
+    )
 
 
 def _owners(parts: pl.DataFrame) -> pl.DataFrame:
     """Return for each holding the strategies that have a part of it, and their shares."""
-    in_strategies = parts.filter(col.strategy_id != UNATTRIBUTED).sort("strategy_id")
-    by_holding = in_strategies.group_by(KEY, maintain_order=True)
+    parts = parts.filter(col.strategy_id != UNATTRIBUTED).sort("strategy_id")
+    by_holding = parts.group_by(KEY, maintain_order=True)
     return by_holding.agg(strategies="strategy_id", shares="share")
 
 
 def _age_s(at: pl.Expr, now: datetime) -> pl.Expr:
     """Return the age of what is of a time, in seconds."""
-    age_ms = (moment(now) - at).dt.total_milliseconds()
-    return (age_ms / 1000).clip(0.0)
+    age = moment(now) - at
+    return (age.dt.total_milliseconds() / 1000).clip(0.0)
 
 
 def open_positions(
@@ -454,14 +460,15 @@ def open_positions(
     """
     holdings = book.priced.filter(col.position != 0)
     if underlying is not None:
-        holdings = holdings.filter(col.symbol.str.to_uppercase() == underlying.upper())
+        symbol = col.symbol.str.to_uppercase()
+        holdings = holdings.filter(symbol == underlying.upper())
+    if strategy is not None:
+        of_strategy = book.split.parts.filter(strategy_id=strategy)
+        holdings = holdings.join(of_strategy, on=KEY, how="semi")
 
+    rows = position_rows(holdings, book)
     order = ("account", "symbol", "expiry", col.strike.fill_null(0.0), "conid")
-    rows = position_rows(holdings, book).sort(order, nulls_last=True)
-    if strategy is None:
-        return rows
-    of_strategy = book.split.parts.filter(strategy_id=strategy)
-    return rows.join(of_strategy, on=KEY, how="semi", maintain_order="left")
+    return rows.sort(order, nulls_last=True)
 
 
 # The time span of the diagram: a trading day with the hours around it.
@@ -486,12 +493,12 @@ def curves_of_accounts(
         now: The end of the time.
         span: Its length.
     """
-    values = lake.account_values.between(now - span, now).drop_nulls(name)
-    rows_of = values.select("account", "timestamp", name).rows_by_key("account")
-    return {
-        account: with_gaps(rows, every=max(1, len(rows) // POINTS))
-        for account, rows in rows_of.items()
-    }
+    values = lake.account_values.between(now - span, now)
+    values = values.drop_nulls(name).select("account", "timestamp", name)
+    curves = {}
+    for account, rows in values.rows_by_key("account").items():
+        curves[account] = with_gaps(rows, every=max(1, len(rows) // POINTS))
+    return curves
 
 
 def with_gaps(points: Sequence[CurvePoint], every: int = 1) -> list[CurvePoint]:
@@ -502,10 +509,11 @@ def with_gaps(points: Sequence[CurvePoint], every: int = 1) -> list[CurvePoint]:
     kept: list[CurvePoint] = []
     is_end = False
     for number, (point, following) in enumerate(zip_longest(points, points[1:])):
-        is_before_gap = following is not None and following[0] - point[0] > LONGEST_STEP
+        gap_at = point[0] + LONGEST_STEP
+        is_before_gap = following is not None and following[0] > gap_at
         if is_end or is_before_gap or following is None or number % every == 0:
             kept.append(point)
         if is_before_gap:
-            kept.append((point[0] + LONGEST_STEP, None))
+            kept.append((gap_at, None))
         is_end = is_before_gap
     return kept

@@ -93,23 +93,22 @@ def read_day(lake: MoneyLake, since: datetime, until: datetime | None = None) ->
     """
     known_by = until or datetime.max.replace(tzinfo=UTC)
     changes = lake.position_changes.records(since, col.seen_at <= moment(known_by))
-    movements = [
-        movement
-        for movement in _movements_since(lake, since)
-        if until is None or (movement.at or known_by) < known_by
-    ]
+    movements = _movements_since(lake, since)
+    if until is not None:
+        movements = [movement for movement in movements if movement.at and movement.at < until]
+
     conids = set(map(attrgetter("conid"), (*changes, *movements)))
-    legs = lake.registry.sync.history().filter(col.conid.is_in(conids))  # also removed ones
-    by_conid = legs.group_by("conid").agg("strategy_id")
+    legs = lake.registry.sync.history()  # also removed ones
+    by_conid = legs.filter(col.conid.is_in(conids)).group_by("conid").agg("strategy_id")
     strategies = {conid: frozenset(names) for conid, names in by_conid.iter_rows()}
 
-    judged_at = pl.coalesce("judged_at", "closed_at")
-    is_known = (col.closed_at >= moment(since)) & (judged_at <= moment(known_by))
+    is_of_day = col.closed_at >= moment(since)
+    is_known = pl.coalesce("judged_at", "closed_at") <= moment(known_by)
     return Day(
         since=since,
         changes=changes,
         movements=movements,
-        closures=lake.closures.current(is_known),
+        closures=lake.closures.current(is_of_day & is_known),
         strategies=strategies,
     )
 
@@ -117,11 +116,11 @@ def read_day(lake: MoneyLake, since: datetime, until: datetime | None = None) ->
 def _movements_since(lake: MoneyLake, since: datetime) -> list[Movement]:
     """Return the movements of contracts since a time; one without a time belongs to its day."""
     day = since.astimezone(NEW_YORK).date()
-    is_of_contract = col.conid.is_not_null()
+    # The day of a calendar further west begins later.
+    movements = lake.movements.records(day - A_DAY, col.conid.is_not_null())
     of_day = [
         movement
-        # The day of a calendar further west begins later.
-        for movement in lake.movements.records(day - A_DAY, is_of_contract)
+        for movement in movements
         if (movement.day >= day if movement.at is None else movement.at >= since)
     ]
     return sorted(of_day, key=lambda movement: movement.at or since)
@@ -129,8 +128,7 @@ def _movements_since(lake: MoneyLake, since: datetime) -> list[Movement]:
 
 def changes_of(day: Day) -> list[DayChange]:
     """Return everything that happened on a day, the newest first; pure."""
-    changes = [*_trades(day), *_moves(day)]
-    return sorted(changes, key=attrgetter("at"), reverse=True)
+    return sorted([*_trades(day), *_moves(day)], key=attrgetter("at"), reverse=True)
 
 
 def realized_of(day: Day) -> dict[Key, float | None]:
@@ -189,17 +187,17 @@ def _profit_of(changes: Sequence[PositionChange], movements: Sequence[Movement])
     if moved is None or abs(held + moved) >= NEGLIGIBLE:
         return None
 
-    at_close = _value_at_close(changes[0]) if held else 0.0
     received = known_sum(movement.cash for movement in movements)
-    return known_sum([received, times(at_close, -1.0)])
+    if not held:
+        return received
+    return known_sum([received, times(_value_at_close(changes[0]), -1.0)])
 
 
 def _value_at_close(change: PositionChange) -> float | None:
     """Return the value at the close of yesterday, by the last message before the first change."""
     if change.market_price is None or change.daily_pnl is None:
         return None
-    value = change.market_price * change.before * change.multiplier
-    return value - change.daily_pnl
+    return change.market_price * change.before * change.multiplier - change.daily_pnl
 
 
 def _trades(day: Day) -> Iterator[DayChange]:
@@ -211,23 +209,20 @@ def _trades(day: Day) -> Iterator[DayChange]:
 
 def _order(trades: Sequence[Movement], day: Day) -> DayChange:
     """Return the line of an order: its strategies, what was traded, and what that gained."""
-    executed_at = max(trade.at or day.since for trade in trades)
+    first = trades[0]
     profits = [profit for profit in map(_closing_profit, trades) if profit is not None]
     amount = cents(sum(profits)) if profits else None
 
     by_conid = grouped(lambda trade: trade.conid or 0, trades)
-    conids = tuple(by_conid)
-    strategies = _common_strategies(day, conids)
-    parts = [_traded(trades_of_leg) for trades_of_leg in by_conid.values()]
-    traded = ", ".join(parts)
-    first = trades[0]
-    gain = _gain(amount, first.currency)
+    text = _common_strategies(day, [*by_conid])
+    text += ", ".join(map(_traded, by_conid.values()))
+    text += _gain(amount, first.currency)
     return DayChange(
-        at=executed_at,
+        at=max(trade.at or day.since for trade in trades),
         kind=ChangeKind.TRADE,
         account=first.account,
-        conids=conids,
-        text=f"{strategies}{traded}{gain}",
+        conids=(*by_conid,),
+        text=text,
         amount=amount,
         currency=first.currency,
     )
@@ -252,9 +247,10 @@ def _common_strategies(day: Day, conids: Sequence[int]) -> str:
     """Return the strategies that have all legs of a combo, before what was traded."""
     if len(conids) < 2:
         return ""
-    of_legs = [day.strategies.get(conid, frozenset[str]()) for conid in conids]
-    names = ", ".join(sorted(frozenset.intersection(*of_legs)))
-    return f"{names}: " if names else ""
+    names = day.strategies.get(conids[0], frozenset())
+    for conid in conids:
+        names &= day.strategies.get(conid, frozenset())
+    return f"{', '.join(sorted(names))}: " if names else ""
 
 
 def _traded(trades: Sequence[Movement]) -> str:
@@ -309,23 +305,25 @@ def _are_traded(changes: Iterable[PositionChange], movements: Iterable[Movement]
 def _move(change: PositionChange, closures: Sequence[Closure]) -> DayChange:
     """Return the line of a change, such as "assigned: SPY 650C 15Jan27  -2 → 0, +150 USD"."""
     kind = ChangeKind.CLOSE
-    word = "closed"
+    text = "closed"
     amount = None
     if closures:
-        causes = [closure.cause.lower().replace("_", " ") for closure in closures]
-        word = " and ".join(dict.fromkeys(causes))
-        amount = in_cents(known_sum(map(attrgetter("realized_pnl"), closures)))
+        causes = dict.fromkeys(closure.cause for closure in closures)
+        text = " and ".join(causes).lower().replace("_", " ")
+        amount = in_cents(known_sum(closure.realized_pnl for closure in closures))
     elif change.after:
         kind = ChangeKind.QUANTITY
-        word = "quantity"
+        text = "quantity"
 
-    step = f"{contract_name(change)}  {digits(change.before)} → {digits(change.after)}"
+    text += f": {contract_name(change)}"
+    text += f"  {digits(change.before)} → {digits(change.after)}"
+    text += _gain(amount, change.currency)
     return DayChange(
         at=change.seen_at,
         kind=kind,
         account=change.account,
         conids=(change.conid,),
-        text=f"{word}: {step}{_gain(amount, change.currency)}",
+        text=text,
         amount=amount,
         currency=change.currency,
     )

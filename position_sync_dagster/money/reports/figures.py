@@ -13,6 +13,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import polars as pl
+import polars.selectors as cs
 from polars import col
 
 from position_sync_dagster.domain.account_values import AccountSummary
@@ -110,24 +111,21 @@ class Figures:
         is_flat = col.position == 0
         is_of_today = col.timestamp >= since
         priced = self.book.priced
-        closed = priced.filter(is_flat & is_of_today)
+        moved = self._moved
 
         # What was opened and closed between two rows was never in the ledger.
         in_ledger = priced.filter(~is_flat | is_of_today)
-        reported = self.book.reported.filter(is_flat, col.position_time >= since)
-        not_in_ledger = reported.join(in_ledger, on=KEY, how="anti")
-        moved = self._moved
-        brief = not_in_ledger.join(moved, on=KEY, how="semi")
+        brief = self.book.reported.filter(is_flat, col.position_time >= since)
+        brief = brief.join(in_ledger, on=KEY, how="anti").join(moved, on=KEY, how="semi")
         brief = brief.with_columns(timestamp="position_time")
 
-        rows = pl.concat([closed, brief], how="diagonal_relaxed")
-        unvalued = rows.drop("daily_pnl", "realized_pnl")
-        with_moves = unvalued.join(moved, on=KEY, how="left")
-        with_stated = with_moves.join(self._stated_at_close, on=KEY, how="left")
-        with_profit = with_stated.with_columns(realized_pnl=pl.coalesce("stated", "realized"))
+        rows = priced.filter(is_flat & is_of_today)
+        rows = pl.concat([rows, brief], how="diagonal_relaxed").drop("daily_pnl", "realized_pnl")
+        rows = rows.join(moved, on=KEY, how="left").join(self._stated_at_close, on=KEY, how="left")
+        rows = rows.with_columns(realized_pnl=pl.coalesce("stated", "realized"))
 
-        positions = position_rows(with_profit.select(closed.columns), self.book)
-        return self._with_owners(positions).sort("timestamp", descending=True)
+        rows = position_rows(rows.select(priced.columns), self.book)
+        return self._with_owners(rows).sort("timestamp", descending=True)
 
     def _with_owners(self, closed: pl.DataFrame) -> pl.DataFrame:
         """Return holdings that closed with the one strategy that had them.
@@ -138,16 +136,15 @@ class Figures:
         owners_of = self.book.closes.owners_since(self.day.since)
         strategies: list[list[str]] = []
         for account, conid in closed.select(KEY).iter_rows():
-            of_contract = self.day.strategies.get(conid, frozenset())
-            names = owners_of.get((account, conid), of_contract)
+            names = owners_of.get((account, conid))
+            if names is None:
+                names = self.day.strategies.get(conid, frozenset())
             is_of_one = len(names) == 1 and UNATTRIBUTED not in names
             strategies.append([*names] if is_of_one else [])
 
-        shares = [[1.0] * len(names) for names in strategies]
-        return closed.with_columns(
-            strategies=pl.Series(strategies, dtype=pl.List(pl.String)),
-            shares=pl.Series(shares, dtype=pl.List(pl.Float64)),
-        )
+        names_of = pl.Series("strategies", strategies, pl.List(pl.String))
+        shares = pl.Series("shares", [[1.0] * len(names) for names in strategies])
+        return closed.with_columns(names_of, shares.cast(pl.List(pl.Float64)))
 
     @property
     def _moved(self) -> pl.DataFrame:
@@ -165,9 +162,9 @@ class Figures:
     @property
     def _stated_at_close(self) -> pl.DataFrame:
         """The realised profit of the broker's portfolio rows that came after a close."""
-        is_of_portfolio = col.value_source == ValueOrigin.PORTFOLIO
-        closed = self.book.reported.filter(col.position == 0, is_of_portfolio)
-        return closed.select(*KEY, stated="realized_pnl")
+        is_stated = col.value_source == ValueOrigin.PORTFOLIO
+        closed = self.book.reported.filter(col.position == 0)
+        return closed.filter(is_stated).select(*KEY, stated="realized_pnl")
 
     @cached_property
     def accounts(self) -> list[dict[str, Any]]:
@@ -177,10 +174,10 @@ class Figures:
     def _account(self, account: AccountSummary) -> dict[str, Any]:
         reported = {name: getattr(account, name) for name in _REPORTED}
         opened = _earned(self.positions, account)
-        closed = _earned(self._gone, account)
+        today = bridge(account, opened, _earned(self._gone, account), self.at)
         return reported | {
             "age_s": seconds_since(account.values_received_at, self.at),
-            "today": bridge(account, opened, closed, self.at),
+            "today": today,
             "realised_today": account.realized_pnl,
             "unrealised": account.unrealized_pnl,
             "total": known_sum([account.unrealized_pnl, account.realized_pnl]),
@@ -228,9 +225,9 @@ class Figures:
     def to_json(self) -> str:
         """Return the figures as JSON, with the positions."""
         text = json.dumps(self.to_dict(), allow_nan=False, ensure_ascii=False)
-        without_nan = pl.col(pl.Float64).fill_nan(None)
-        rows = amounts_in_cents(self.positions.select(COLUMNS).with_columns(without_nan))
-        return f'{text[:-1]}, "positions": {rows.write_json()}}}'
+        rows = self.positions.select(COLUMNS)
+        rows = rows.with_columns(pl.col(pl.Float64).fill_nan(None))
+        return f'{text[:-1]}, "positions": {amounts_in_cents(rows).write_json()}}}'
 
     @property
     def held(self) -> int:
@@ -253,11 +250,11 @@ class Figures:
 
 def _earned(rows: pl.DataFrame, account: AccountSummary) -> list[Earned]:
     """Return what each holding of an account earned today, in its base currency."""
-    of_account = rows.filter(account=account.account)
     rate = col.currency.replace_strict(account.rates, default=None, return_dtype=pl.Float64)
-    names = ["name", "profit"] + (["gone_at"] if "gone_at" in rows.columns else [])
-    converted = of_account.with_columns(profit=col.today * rate)
-    return [Earned(*row) for row in converted.select(names).iter_rows()]
+    rows = rows.filter(account=account.account).with_columns(profit=col.today * rate)
+    # Only what is gone has the time of that.
+    rows = rows.select("name", "profit", cs.by_name("gone_at", require_all=False))
+    return [Earned(*row) for row in rows.iter_rows()]
 
 
 def amounts_in_cents(rows: pl.DataFrame) -> pl.DataFrame:
@@ -292,12 +289,11 @@ def read_figures(lake: MoneyLake, settings: Settings, now: datetime) -> Figures:
     """
     book = read_book(lake, settings, now)
     versions = versions_of(lake.position_changes, lake.movements, lake.closures)
-    limits = known_limits(settings)
     return Figures(
         status=read_status(lake, settings, now, book=book),
         book=book,
         day=_day(lake, day_began(now), versions),
-        limits=evaluate(limits, book),
+        limits=evaluate(known_limits(settings), book),
     )
 
 
