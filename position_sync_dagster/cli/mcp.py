@@ -83,7 +83,7 @@ TOOLS = {
         "results",
         """Return what campaigns that are over brought, by group, each currency alone.
 
-        Month and weekday are those of the close. Profit is after fees.
+        The month is that of the close. Profit is after fees.
         """,
     ),
     "returns": Tool(

@@ -37,7 +37,7 @@ def results(
 
     A campaign of a strategy ends when nothing is left of it at a close: rolls and assigned shares
     belong to it. Profit is after fees. Of a group with a campaign whose profit is not known, no
-    number of money is. Month and weekday are those of the close.
+    number of money is. The month is that of the close.
 
     --json has every column, and why one is null; `campaign` shows one of --list.
     """

@@ -152,7 +152,7 @@ class ResultsQuery(ApiModel):
     since: Day = None
     """Only what closed on this day or later, such as 2026-01-02."""
     by: Grouping = Grouping.STRATEGY
-    """How they are grouped; month and weekday are those of the close."""
+    """How they are grouped; the month is that of the close."""
 
 
 class ReturnsQuery(ApiModel):

@@ -284,8 +284,7 @@ def strangle(year: TradedYear, campaign: Told, day: date, n: int) -> None:
     expiry = later(day, 40)
     put = year.option(under, "P", 80, expiry)
     call = year.option(under, "C", 120, expiry)
-    year.fill(campaign, put, -1, price(n, "1.5"), day, at="120000")
-    year.fill(campaign, call, -1, "1.4", day, at="120040")
+    year.together(campaign, day, (put, -1, price(n, "1.5")), (call, -1, "1.4"))
     year.fill(campaign, put, 1, "2.9", later(day, 20))
     year.fill(campaign, call, 1, price(n, "0.6"), later(day, 20), at="150000")
     campaign.kind = "strangle"

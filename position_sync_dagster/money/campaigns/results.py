@@ -27,23 +27,19 @@ from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS, PROFIT_EXPLAINE
 
 
 class Grouping(StrEnum):
-    """By what campaigns are grouped; month and weekday are those of the close."""
+    """By what campaigns are grouped; the month is that of the close."""
 
     KIND = "kind"
     UNDERLYING = "underlying"
     STRATEGY = "strategy"
     MONTH = "month"
-    WEEKDAY = "weekday"
 
-
-WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 _GROUP_OF: dict[Grouping, Callable[[CampaignResult], str | None]] = {
     Grouping.KIND: lambda campaign: campaign.kind,
     Grouping.UNDERLYING: lambda campaign: campaign.underlying,
     Grouping.STRATEGY: lambda campaign: campaign.strategy_id,
     Grouping.MONTH: lambda campaign: f"{campaign.closed:%Y-%m}",
-    Grouping.WEEKDAY: lambda campaign: WEEKDAYS[campaign.closed.weekday()],
 }
 
 
@@ -99,12 +95,11 @@ def results_of(campaigns: Iterable[CampaignResult], by: Grouping) -> list[GroupR
         groups[_GROUP_OF[by](campaign), campaign.currency].append(campaign)
 
     results = [_result(*key, of_group) for key, of_group in groups.items()]
-    return sorted(results, key=lambda result: _place_of(result, by))
+    return sorted(results, key=_place_of)
 
 
-def _place_of(result: GroupResult, by: Grouping) -> tuple[bool, int, str, str]:
-    weekday = WEEKDAYS.index(result.group or "") if by is Grouping.WEEKDAY else 0
-    return result.group is None, weekday, result.group or "", result.currency or ""
+def _place_of(result: GroupResult) -> tuple[bool, str, str]:
+    return result.group is None, result.group or "", result.currency or ""
 
 
 def _result(

@@ -57,15 +57,15 @@ def test_a_campaign_says_what_it_brought_and_what_was_at_risk(materialize):
 
 async def test_http_and_an_assistant_say_what_the_command_says(client, lake, settings, materialize):
     campaign = materialize()
-    groups = command_line.json_of("results", "--by", "weekday")
-    assert [group["group"] for group in groups] == ["Friday"]
+    groups = command_line.json_of("results", "--by", "month")
+    assert [group["group"] for group in groups] == ["2026-03"]
     days = command_line.json_of("results", "--days")
     assert [(day["day"], day["profit"], day["realised"]) for day in days] == [
         ("2026-03-03", -300.0, 0.0),
         ("2026-03-06", None, pytest.approx(597.4)),
     ]
 
-    served = (await client.get("/api/v1/results", params={"by": "weekday"})).json()
+    served = (await client.get("/api/v1/results", params={"by": "month"})).json()
     assert served["results"] == groups
     assert served["days"] == days
     listed = (await client.get("/api/v1/campaigns", params={"strategy": "csp"})).json()
@@ -77,7 +77,7 @@ async def test_http_and_an_assistant_say_what_the_command_says(client, lake, set
 
     server = assistant_server(settings)
     async with create_connected_server_and_client_session(server) as session:
-        answer = await session.call_tool("results", {"by": "weekday", "since": "2026-03-01"})
+        answer = await session.call_tool("results", {"by": "month", "since": "2026-03-01"})
         reply = await session.call_tool("campaigns", {"strategy": "csp"})
     assert json.loads(answer.content[0].text) == {"more": {}, "results": groups}
     assert json.loads(reply.content[0].text) == {"more": {}, "campaigns": [campaign]}

@@ -41,8 +41,8 @@ def test_days_groups_and_the_curve_are_shown_and_a_line_opens_its_campaign(page)
     assert "realised since the first day 597" in first(page, "#realised-chart .reading").text
     Select(first(page, "#of-day")).select_by_visible_text("realised")
     wait_for("what was realised", lambda: "6\n597" in cells(page, "#calendar-table"))
-    Select(first(page, "#by")).select_by_visible_text("weekday")
-    wait_for("the weekday", lambda: "Friday" in cells(page, "#groups-table"))
+    Select(first(page, "#by")).select_by_visible_text("month")
+    wait_for("the month", lambda: "2026-03" in cells(page, "#groups-table"))
     assert not first(page, "#campaign").is_displayed()
 
     page.click("//table[@id='campaigns-table']//button[text()='csp']")

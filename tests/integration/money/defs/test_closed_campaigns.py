@@ -65,7 +65,6 @@ GROUPS = {
     "strategy": lambda one: one.strategy,
     "kind": lambda campaign: campaign.kind,
     "month": lambda campaign: f"{max(campaign.days):%Y-%m}",
-    "weekday": lambda campaign: f"{max(campaign.days):%A}",
     "underlying": lambda campaign: (campaign.shares + campaign.legs)[0]["symbol"].split()[0],
 }
 

@@ -87,14 +87,6 @@ def test_a_kind_that_is_not_known_is_a_group_without_a_name():
     assert [(result.group, result.profit) for result in results] == [("vertical", 7.0), (None, 5.0)]
 
 
-def test_weekdays_come_in_their_order():
-    results = results_of([campaign(1.0, 6), campaign(2.0, 2), campaign(3.0, 9)], Grouping.WEEKDAY)
-    assert [(result.group, result.profit) for result in results] == [
-        ("Monday", 5.0),
-        ("Friday", 1.0),
-    ]
-
-
 def test_days_have_the_profit_of_all_and_the_sum_of_what_was_realised():
     campaigns = [campaign(10.0, 2), campaign(-4.0, 3), campaign(None, 4), campaign(1.0, 5)]
     profits = [(date(2026, 3, 2), "USD", 6.5), (date(2026, 3, 6), "USD", None)]
