@@ -74,26 +74,30 @@ def split(
     """
     active = [leg for leg in legs if leg.removed_at is None]
     contracts = details or {}
-    mismatches = [contract_mismatch(leg, contracts.get(leg.conid)) for leg in active]
-    wrong = {number: mismatch for number, mismatch in enumerate(mismatches) if mismatch}
-    matching = {number: leg for number, leg in enumerate(active) if number not in wrong}
+    wrong: dict[int, str] = {}
+    matching: dict[int, ActiveContract] = {}
+    for number, leg in enumerate(active):
+        mismatch = contract_mismatch(leg, contracts.get(leg.conid))
+        if mismatch:
+            wrong[number] = mismatch
+        else:
+            matching[number] = leg
+
+    if owned is None:
+        owned = pl.DataFrame(schema=PART_COLUMNS)
+    shares = owners_of(latest, owned, matching.values())
+    parts = _parts(latest, _with_legs(shares, matching), contracts)
+    beta = col.symbol.replace_strict(betas or {}, default=None, return_dtype=pl.Float64)
+    parts = parts.with_columns(beta_delta=col.dollar_delta * beta)
 
     conids = {leg.conid for leg in active}
-    of_legs = latest.filter(col.conid.is_in(conids))
-    no_parts = pl.DataFrame(schema=PART_COLUMNS)
-    shares = owners_of(latest, no_parts if owned is None else owned, matching.values())
-    parts_of_holdings = _parts(latest, _with_legs(shares, matching), contracts)
-    beta = col.symbol.replace_strict(dict(betas or {}), default=None, return_dtype=pl.Float64)
-    parts = parts_of_holdings.with_columns(beta_delta=col.dollar_delta * beta)
+    rows = _legs(active, wrong, latest.filter(col.conid.is_in(conids)), parts)
+    absent = rows.filter(~col.is_held)["leg"]
+    ends = {number: end_of(active[number]) for number in absent.unique()}
 
-    rows_of_legs = _legs(active, wrong, of_legs, parts)
-    absent = rows_of_legs.filter(~col.is_held)["leg"].unique()
-    ends = {number: end_of(active[number]) for number in absent}
+    rows = pl.concat([rows, _legless_rows(parts.filter(col.leg < 0), conids)])
     closed = col.leg.replace_strict(ends, default=None, return_dtype=pl.String)
-
-    legless = _legless_rows(parts.filter(col.leg < 0), conids)
-    all_rows = pl.concat([rows_of_legs, legless])
-    return Split(parts, all_rows.with_columns(closed=closed))
+    return Split(parts, rows.with_columns(closed=closed))
 
 
 _HELD = (*KEY, "position")
@@ -114,45 +118,50 @@ def _with_legs(shares: pl.DataFrame, legs: Mapping[int, ActiveContract]) -> pl.D
     numbers = pl.DataFrame(rows, _NUMBER, orient="row")
     contract = ["conid", "strategy_id"]
     of_account = numbers.drop_nulls("account").unique(["account", *contract], keep="first")
-    of_any = numbers.filter(col.account.is_null()).unique(contract, keep="first").drop("account")
-    numbered = shares.join(of_account, on=["account", *contract], how="left")
-    numbered = numbered.join(of_any, on=contract, how="left", suffix="_any")
-    without = -(pl.int_range(pl.len()) + 1)
-    return numbered.with_columns(leg=pl.coalesce("leg", "leg_any", without)).drop("leg_any")
+    shares = shares.join(of_account, on=["account", *contract], how="left")
+
+    of_any = numbers.filter(col.account.is_null()).drop("account")
+    of_any = of_any.unique(contract, keep="first")
+    shares = shares.join(of_any, on=contract, how="left", suffix="_any")
+
+    without = -1 - pl.int_range(pl.len())
+    return shares.with_columns(leg=pl.coalesce("leg", "leg_any", without)).drop("leg_any")
 
 
 def _parts(
     latest: pl.DataFrame, shares: pl.DataFrame, contracts: Mapping[int, ContractDetails]
 ) -> pl.DataFrame:
     """Return the parts of the holdings."""
-    parts = latest.filter(col.position != 0).with_row_index("holding").join(shares, on=KEY)
-    asset_class = col.sec_type.replace_strict(_CLASSES, default="OTHER")
-    with_classes = parts.with_columns(asset_class=asset_class, magnifier=magnifier_in(contracts))
-    return _with_amounts(_with_marks(with_classes))
+    parts = latest.filter(col.position != 0).with_row_index("holding")
+    parts = parts.join(shares, on=KEY).with_columns(
+        asset_class=col.sec_type.replace_strict(_CLASSES, default="OTHER"),
+        magnifier=magnifier_in(contracts),
+    )
+    return _with_amounts(_with_marks(parts))
 
 
 def _with_marks(parts: pl.DataFrame) -> pl.DataFrame:
     """Return parts with what is counted: which greeks they have, how sure their values are."""
     is_option = col.right.is_not_null()
-    has_greeks = is_option & col.delta.is_not_null()
+    parts = parts.with_columns(
+        is_option=is_option,
+        has_greeks=is_option & col.delta.is_not_null(),
+        greekless=col.delta.is_null(),
+        valueless=col.market_value.is_null(),
+    )
 
     # What is not known is counted by itself, in `short_unknown`.
-    is_call = col.right == "CALL"
     is_above = col.underlying_price > col.strike
     is_below = col.underlying_price < col.strike
-    in_money = pl.when(is_call).then(is_above).otherwise(is_below)
+    in_money = pl.when(col.right == "CALL").then(is_above).otherwise(is_below)
     is_short = is_option & (col.position < 0)
-
-    is_delayed = (col.value_source == "TICK") & col.market_data_type.is_in(list(FEEDS))
-    return parts.with_columns(
-        is_option=is_option,
-        has_greeks=has_greeks,
-        greekless=col.delta.is_null(),
+    parts = parts.with_columns(
         short_in_money=is_short & in_money.fill_null(value=False),
         short_unknown=is_short & in_money.is_null(),
-        valueless=col.market_value.is_null(),
-        delayed=is_delayed,
     )
+
+    is_of_line = col.value_source == "TICK"
+    return parts.with_columns(delayed=is_of_line & col.market_data_type.is_in([*FEEDS]))
 
 
 def _with_amounts(parts: pl.DataFrame) -> pl.DataFrame:
@@ -163,17 +172,17 @@ def _with_amounts(parts: pl.DataFrame) -> pl.DataFrame:
     units = col.position * col.multiplier * col.share
     value = col.market_value * col.share
     spot = col.underlying_price / col.magnifier
-    is_future = col.asset_class == "FUTURE"
-    is_its_own_underlying = col.sec_type.is_in(["STK", "FUT"])
     delta_of_option = col.delta * units * spot
-    dollar_delta = pl.when(is_its_own_underlying).then(value).otherwise(delta_of_option)
-    return parts.with_columns(
-        pl.col(_MONEY) * col.share,
-        pl.col(_GREEKS) * units,
-        market_value=pl.when(~is_future).then(value),
-        notional=pl.when(is_future).then(value),
-        dollar_delta=dollar_delta,
+    is_its_own_underlying = col.sec_type.is_in(["STK", "FUT"])
+    parts = parts.with_columns(
+        dollar_delta=pl.when(is_its_own_underlying).then(value).otherwise(delta_of_option),
         gamma_1pct=col.gamma * units * spot**2 / 100,
+    )
+
+    parts = parts.with_columns(pl.col(_MONEY) * col.share, pl.col(_GREEKS) * units)
+    is_future = col.asset_class == "FUTURE"
+    return parts.with_columns(
+        market_value=pl.when(~is_future).then(value), notional=pl.when(is_future).then(value)
     )
 
 
@@ -193,8 +202,8 @@ def _legs(
 ) -> pl.DataFrame:
     """Return the rows of legs: where each has a part, and what is wrong with it."""
     quantities_of_leg = parts.select("leg", "account", col.share * col.position).rows_by_key("leg")
-    columns = (*_HELD, "currency", "sec_type")
-    rows_of_conid = newest.select(columns).rows_by_key("conid", named=True)
+    newest = newest.select(*_HELD, "currency", "sec_type")
+    rows_of_conid = newest.rows_by_key("conid", named=True)
     rows: list[tuple[Any, ...]] = []
     for number, leg in enumerate(legs):
         rows_of_leg = [
@@ -243,12 +252,12 @@ def _legless_rows(parts: pl.DataFrame, conids: Collection[int]) -> pl.DataFrame:
     columns = ("leg", "position", "share", "symbol", "right", "strike", "expiry")
     differences = {}
     for leg, held, share, *terms in unattributed.select(columns).iter_rows():
-        unclaimed = digits(held * share)
-        differences[leg] = f"{leg_name(*terms)}: {unclaimed} of {digits(held)} in no strategy"
+        unclaimed = f"{digits(held * share)} of {digits(held)}"
+        differences[leg] = f"{leg_name(*terms)}: {unclaimed} in no strategy"
 
     difference = col.leg.replace_strict(differences, default=None, return_dtype=pl.String)
-    rows = parts.with_columns(is_held=True, mismatch=pl.lit(None, pl.String), difference=difference)
-    return rows.select(*_LEG_COLUMNS)
+    parts = parts.with_columns(is_held=True, mismatch=pl.lit(None, pl.String))
+    return parts.with_columns(difference=difference).select(*_LEG_COLUMNS)
 
 
 def figure_of(name: str) -> pl.Expr:
@@ -288,13 +297,12 @@ def summed(parts: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
         counts[name] = _count("leg", is_counted)
 
     sums_of_known = {name: sum_if_carried(pl.col(name), figure_of(name)) for name in SUMS}
-    priced_at = _oldest(pl.col(PRICED))
     sums = parts.group_by(by).agg(
         **sums_of_known,
         **counts,
         holdings=col.holding.n_unique(),
         delayed=_count("holding", "delayed"),
-        priced_at=priced_at,
+        priced_at=_oldest(pl.col(PRICED)),
         greeks_at=_oldest(col.greeks_time.filter("has_greeks")),
         nearest_expiry=col.expiry.min(),
         conids=col.conid.unique(),
@@ -329,24 +337,24 @@ def summed_legs(split_holdings: Split, by: Sequence[str]) -> pl.DataFrame:
         differences=_joined("difference"),
     )
     ends = [counted_ends(texts) for texts in counts["closed"].to_list()]
-    with_ends = counts.with_columns(pl.Series("closed", ends, pl.String))
+    counts = counts.with_columns(pl.Series("closed", ends, pl.String))
 
     sums = summed(split_holdings.parts, by)
-    joined = with_ends.join(sums, on=by, how="left", nulls_equal=True)
+    rows = counts.join(sums, on=by, how="left", nulls_equal=True)
     # A group whose legs have no holding has no sums: its counts are zero, its money is unknown.
     numbers = sums.drop(by).select(cs.integer()).columns
-    with_zeros = joined.with_columns(pl.col(numbers).fill_null(0))
+    rows = rows.with_columns(pl.col(numbers).fill_null(0))
 
     # A leg that does not match its contract has no part, and so no value and no greeks.
-    left_out = pl.col("legs_without_value", "legs_without_greeks") + col.mismatched
-    texts_or_null = pl.col("mismatches", "differences").replace("", None)
-    return with_zeros.with_columns(left_out, texts_or_null).sort(by, nulls_last=False)
+    left_out = pl.col("legs_without_value", "legs_without_greeks")
+    rows = rows.with_columns(left_out + col.mismatched)
+    rows = rows.with_columns(pl.col("mismatches", "differences").replace("", None))
+    return rows.sort(by, nulls_last=False)
 
 
 def _joined(name: str) -> pl.Expr:
     """Return the different texts of a column, in order."""
-    texts = pl.col(name).drop_nulls().unique()
-    return texts.sort().str.join("; ")
+    return pl.col(name).drop_nulls().unique().sort().str.join("; ")
 
 
 _GROUP = ("strategy_id", "account", "currency", "asset_class")
@@ -363,6 +371,6 @@ def exposures(split_holdings: Split, version: int | None = None) -> pl.DataFrame
         Rows of the table `strategy_exposure`, which describes its columns. Their sums leave out
         unknown values.
     """
-    sums = summed_legs(split_holdings, _GROUP)
-    exposure = sums.with_columns(oldest_value_at=PRICED, ledger_version=pl.lit(version, pl.Int64))
-    return exposure.select(*STRATEGY_EXPOSURE.columns)
+    rows = summed_legs(split_holdings, _GROUP)
+    rows = rows.with_columns(oldest_value_at=PRICED, ledger_version=pl.lit(version, pl.Int64))
+    return rows.select(*STRATEGY_EXPOSURE.columns)

@@ -1,4 +1,4 @@
-"""The columns and notes in which money and positions are shown, on a terminal and by Dagster."""
+"""The columns and notes in which money and positions are shown on a terminal."""
 
 from collections.abc import Iterable
 from operator import itemgetter
@@ -34,8 +34,12 @@ def _strategies(row: Row) -> str:
 def _price_age(row: Row) -> str:
     """Return the age of a price, and whether it is of delayed or frozen data."""
     feed = None if row["feed"] == "live" else row["feed"]
-    age = None if feed and row["age_s"] is None else duration(row["age_s"])
-    return " ".join(filter(None, (age, feed)))
+    if feed is None:
+        return duration(row["age_s"])
+    if row["age_s"] is None:
+        return str(feed)
+
+    return f"{duration(row['age_s'])} {feed}"
 
 
 def _nearest_expiry(sums: Row) -> str:
@@ -47,9 +51,10 @@ def _nearest_expiry(sums: Row) -> str:
 
 def _source(row: Row) -> str:
     """Return which price valued a row, such as MARK, or the source of a value without a price."""
-    source = row["price_kind"] or row["value_source"]
-    words = [str(word) for word in (source, row["feed"]) if word not in (None, "live")]
-    return " ".join(words)
+    source = row["price_kind"] or row["value_source"] or ""
+    if row["feed"] in (None, "live"):
+        return str(source)
+    return f"{source} {row['feed']}".lstrip()
 
 
 _PRICE_AGE = Column("age", "age_s", _price_age)
