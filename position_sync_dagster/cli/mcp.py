@@ -154,7 +154,7 @@ USUAL_FIELDS = (
     *("age_s", "strategies"),
 )
 
-# What a tool takes besides the parameters of its route.
+# What a tool takes besides the parameters of its route, which pages by itself.
 _PAGING = {
     "part": Annotated[str | None, Field(description="The list that is read on; null: all lists.")],
     "cursor": Annotated[int, Field(ge=0, description="The cursor in `more` of the answer before.")],
@@ -237,6 +237,7 @@ def _parameters_of(tool: Tool) -> dict[str, Parameter]:
             annotation=Annotated[field.annotation, Field(description=field.description)],
         )
         for name, field in ROUTES[tool.route].query.model_fields.items()
+        if name not in ("limit", *_PAGING)
     }
     for name, annotation in paging.items():
         parameters[name] = Parameter(

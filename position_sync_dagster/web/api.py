@@ -5,6 +5,8 @@ Each route has a query and an answer in `api_answers.py`; the description at
 header allows pages of other origins.
 """
 
+import hashlib
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import QueryParams
 from starlette.responses import JSONResponse, Response
 
+from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.errors import (
     PositionSyncError,
     UnknownIdError,
@@ -26,7 +29,7 @@ from position_sync_dagster.errors import (
 from position_sync_dagster.money.campaigns.one_campaign import OneCampaign, read_campaign
 from position_sync_dagster.money.campaigns.results import read_campaigns
 from position_sync_dagster.money.reports.book import COLUMNS, names_ever, open_positions
-from position_sync_dagster.money.reports.figures import VERSION, amounts_in_cents
+from position_sync_dagster.money.reports.figures import VERSION, Figures, amounts_in_cents
 from position_sync_dagster.money.reports.known_names import KnownNames, nearest
 from position_sync_dagster.money.reports.status import plain
 from position_sync_dagster.money.risk.payoff import payoffs
@@ -47,10 +50,11 @@ from position_sync_dagster.web.api_answers import (
     NoQuery,
     PayoffAnswer,
     PayoffQuery,
-    PositionsAnswer,
+    PositionsPage,
     PositionsQuery,
     Problem,
     StrategiesAnswer,
+    TradesQuery,
     WhatIfAnswer,
     WhatIfQuery,
 )
@@ -100,6 +104,9 @@ MOST_POINTS = 500
 MOST_LEG_POINTS = 1_000_000
 MOST_LEG_ROWS = 100_000
 
+# A request that prices fewer legs does not wait for another one.
+MANY_LEGS = 100
+
 Query = TypeVar("Query", bound=ApiModel)
 
 
@@ -119,8 +126,22 @@ def _part(shape: type[ApiModel]) -> Callable[[PageFigures, NoQuery, datetime], d
 
 def _positions(source: PageFigures, query: PositionsQuery, now: datetime) -> dict[str, Any]:
     book = source.figures(now).book
-    rows = open_positions(book, query.strategy, query.underlying).select(COLUMNS)
-    return {"at": book.now, "positions": rows.to_dicts()}
+    rows = open_positions(book, query.strategy, query.underlying)
+    keys = [f"{account}:{conid}" for account, conid in rows.select(KEY).iter_rows()]
+    if query.cursor is not None and query.cursor not in keys:
+        raise UserError(
+            f"No open position is that of the cursor {shown(query.cursor)}.",
+            remedy="It may be closed: begin again, without a cursor.",
+        )
+
+    begin = 0 if query.cursor is None else keys.index(query.cursor) + 1
+    end = len(keys) if query.limit is None else begin + query.limit
+    chosen = rows[begin:end].select(query.fields or COLUMNS)
+    return {
+        "at": book.now,
+        "positions": chosen.to_dicts(),
+        "next_cursor": keys[end - 1] if end < len(keys) else None,
+    }
 
 
 def _positions_csv(source: PageFigures, _query: NoQuery, now: datetime) -> str:
@@ -191,6 +212,16 @@ def _campaign(source: PageFigures, query: CampaignQuery, _now: datetime) -> OneC
     return read_campaign(source.lake, query.id)
 
 
+def _has_many_legs(source: PageFigures, query: ApiModel, now: datetime) -> bool:
+    """Return whether a query prices so many legs that it waits for others; trades price all."""
+    _book, legs = source.risk(now)
+    if isinstance(query, PayoffQuery):
+        legs = legs.of_strategy(query.strategy)
+    elif isinstance(query, TradesQuery) and not query.changes():
+        legs = legs.chosen(query.choice)
+    return legs.parts.height >= MANY_LEGS
+
+
 # The names that the parameters of a route may be.
 
 
@@ -216,7 +247,8 @@ class ApiRoute:
         answer: The shape of the JSON; None: it answers CSV.
         read: Returns the answer: a text, or values for the shape.
         names: Returns the names that its parameters may be.
-        is_large: Whether it prices legs: one such request is read at a time.
+        is_large: Whether it prices legs: then one request of many legs is read at a time.
+        is_tagged: Whether it has an entity tag: it changes only with the tables.
     """
 
     summary: str
@@ -225,11 +257,13 @@ class ApiRoute:
     read: Callable[[PageFigures, Any, datetime], Any]
     names: Callable[[PageFigures, datetime], KnownNames] = _names_of_figures
     is_large: bool = False
+    is_tagged: bool = False
 
 
-# What is served below /api/v1/, by its name there.
+# What is served below /api/v1/, by its name there. The header is untagged: its moment is what a
+# page counts from, also where nothing changed.
 ROUTES = {
-    "figures": ApiRoute("All figures", MomentQuery, FiguresAnswer, _figures),
+    "figures": ApiRoute("All figures", MomentQuery, FiguresAnswer, _figures, is_tagged=True),
     "header": ApiRoute(
         "What the header of a page says", NoQuery, HeaderAnswer, _part(HeaderAnswer)
     ),
@@ -238,15 +272,21 @@ ROUTES = {
         NoQuery,
         AccountsAnswer,
         _part(AccountsAnswer),
+        is_tagged=True,
     ),
     "strategies": ApiRoute(
         "Sums of strategies, underlyings, expiries, and of all",
         NoQuery,
         StrategiesAnswer,
         _part(StrategiesAnswer),
+        is_tagged=True,
     ),
-    "positions": ApiRoute("Open positions", PositionsQuery, PositionsAnswer, _positions),
-    "positions.csv": ApiRoute("Open positions as CSV", NoQuery, None, _positions_csv),
+    "positions": ApiRoute(
+        "Open positions", PositionsQuery, PositionsPage, _positions, is_tagged=True
+    ),
+    "positions.csv": ApiRoute(
+        "Open positions as CSV", NoQuery, None, _positions_csv, is_tagged=True
+    ),
     "what-if": ApiRoute(
         "Value and profit under other prices, volatilities and days",
         WhatIfQuery,
@@ -383,12 +423,15 @@ def known_parameters(given: Iterable[str], known: Collection[str]) -> None:
             )
 
 
-def answer(name: str, parameters: QueryParams, source: PageFigures, now: datetime) -> Response:
+def answer(
+    name: str, parameters: QueryParams, known_tags: str, source: PageFigures, now: datetime
+) -> Response:
     """Return the answer to a request; blocks.
 
     Args:
         name: What is asked for: a name of ROUTES.
         parameters: The query.
+        known_tags: The entity tags that the client has (If-None-Match).
         source: Where it is read from.
         now: The moment.
     """
@@ -402,9 +445,16 @@ def answer(name: str, parameters: QueryParams, source: PageFigures, now: datetim
     given = {each: ",".join(parameters.getlist(each)) for each in parameters}
     try:
         query, source = _understood(source, name, now, given)
-        with source.turn if route.is_large else nullcontext():
+        headers: dict[str, str] = {}
+        if route.is_tagged:
+            headers["ETag"] = etag_of(source.figures(now))
+            if headers["ETag"] in re.findall(r'"[^"]*"', known_tags):
+                return Response(status_code=304, headers=headers)
+
+        waits = route.is_large and _has_many_legs(source, query, now)
+        with source.turn if waits else nullcontext():
             content = route.read(source, query, now)
-        return _response(route, content, f"{now:%Y-%m-%d}-{name}")
+        return _response(route, content, headers, f"{now:%Y-%m-%d}-{name}")
     except (PositionSyncError, ValidationError) as error:
         return refusal(error)
 
@@ -419,14 +469,14 @@ def refusal(error: PositionSyncError | ValidationError) -> Response:
     return problem(status, error.what, error.remedy)
 
 
-def _response(route: ApiRoute, content: Any, file: str) -> Response:
+def _response(route: ApiRoute, content: Any, headers: dict[str, str], file: str) -> Response:
     """Return what was read as a response."""
     if route.answer is None:
-        headers = {"Content-Disposition": f'attachment; filename="{file}"'}
+        headers["Content-Disposition"] = f'attachment; filename="{file}"'
         return Response(content, headers=headers, media_type="text/csv")
     if isinstance(content, str):
-        return Response(content, media_type="application/json")
-    return JSONResponse(plain(content))
+        return Response(content, headers=headers, media_type="application/json")
+    return JSONResponse(plain(content), headers=headers)
 
 
 def invalid(error: ValidationError) -> str:
@@ -448,6 +498,24 @@ def problem(status: int, detail: str, remedy: str) -> Response:
     """Return an error as RFC 9457 has it."""
     body = Problem(title=_TITLES[status], status=status, detail=detail, remedy=remedy)
     return JSONResponse(body.model_dump(), status, media_type="application/problem+json")
+
+
+def etag_of(figures: Figures) -> str:
+    """Return the entity tag: the version of the ledger, and what else changes without a row.
+
+    That is the other tables that were read, the day, the state of each login and of each limit.
+    """
+    status = figures.status
+    logins = [
+        (login.gateway_id, login.session_state, login.session_detail) for login in status.each_login
+    ]
+    limits = [(evaluated.limit, evaluated.outcome) for evaluated in figures.limits]
+
+    day = (figures.at.date(), figures.day.since)
+    counts = (len(status.attention), figures.current)
+    content = repr((figures.versions, day, logins, counts, limits)).encode()
+    digest = hashlib.sha256(content).hexdigest()[:12]
+    return f'"{figures.ledger_version or 0}-{digest}"'
 
 
 @cache
@@ -487,6 +555,9 @@ def _operation(name: str) -> dict[str, Any]:
         content = _content_of("application/json", route.answer)
 
     responses: dict[str, Any] = {"200": {"description": route.summary, "content": content}}
+    if route.is_tagged:
+        unchanged = "Nothing has changed since the entity tag in If-None-Match."
+        responses["304"] = {"description": unchanged}
     for status, title in _TITLES.items():
         if status != 404 or route.query.model_fields:
             responses[f"{status}"] = {"description": title, "content": _ERROR}

@@ -14,6 +14,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    create_model,
+    field_validator,
 )
 
 from position_sync_dagster.errors import UserError, shown
@@ -135,6 +137,18 @@ class Position(ApiModel):
     """The part of each strategy; what is missing from 1 belongs to nobody."""
 
 
+_OPTIONAL_FIELDS: Any = {
+    name: (field.annotation, Field(None, description=field.description))
+    for name, field in Position.model_fields.items()
+}
+PartOfPosition = create_model(
+    "PartOfPosition",
+    __config__=ApiModel.model_config | {"json_schema_serialization_defaults_required": False},
+    __doc__="Of a holding, the fields that the query names.",
+    **_OPTIONAL_FIELDS,
+)
+
+
 class JudgedLimit(ApiModel):
     """A limit of the strategies file, and the number that it is compared with."""
 
@@ -195,6 +209,15 @@ class PositionsAnswer(ApiModel):
 
     at: datetime
     positions: list[Position]
+
+
+class PositionsPage(ApiModel):
+    """Open positions at a moment: all that match, or so many of them."""
+
+    at: datetime
+    positions: list[Position | PartOfPosition]  # type: ignore[valid-type]
+    next_cursor: str | None
+    """The cursor of the positions after these; null: there are none."""
 
 
 class FeedAnswer(ApiModel):
@@ -398,6 +421,21 @@ class PositionsQuery(MomentQuery):
     """Only the legs of this strategy."""
     underlying: str | None = None
     """Only contracts on this symbol."""
+    limit: int | None = Field(None, ge=1, le=10_000)
+    """At most so many; all without it."""
+    cursor: str | None = None
+    """`next_cursor` of the answer before."""
+    fields: Texts = []
+    """Only these fields of each position, separated by commas; all without it."""
+
+    @field_validator("fields")
+    @classmethod
+    def _known_fields(cls, fields: list[str]) -> list[str]:
+        for name in fields:
+            if name not in Position.model_fields:
+                remedy = nearest(name, Position.model_fields)
+                raise UserError(f"A position has no field {shown(name)}.", remedy=remedy)
+        return fields
 
 
 class FeedQuery(MomentQuery):

@@ -181,8 +181,9 @@ def _feed_route(feed: Feed) -> Route:
 # Starlette calls an endpoint that is no coroutine in a thread: it blocks no other request.
 def _api_routes(opened: Callable[[], PageFigures]) -> list[Route]:
     def api(request: Request) -> Response:
+        known_tags = request.headers.get("if-none-match", "")
         name = request.path_params["name"]
-        response = answer(name, request.query_params, opened(), utc_now())
+        response = answer(name, request.query_params, known_tags, opened(), utc_now())
         headers = {**HEADERS, "Cache-Control": "no-cache", "Server-Time": _milliseconds_now()}
         response.headers.update(headers)
         return response

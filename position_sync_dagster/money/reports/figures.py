@@ -75,6 +75,7 @@ class Figures:
         book: The holdings, and how strategies share them.
         day: What the tables have of the present day.
         limits: The limits of the strategies file, evaluated.
+        versions: The versions of the tables that were read: figures differ where they differ.
         not_kept: Names in the JSON that tables of a past moment do not say.
     """
 
@@ -82,6 +83,7 @@ class Figures:
     book: Book
     day: Day = field(default_factory=lambda: Day(since=NEVER))
     limits: Sequence[Evaluated] = ()
+    versions: tuple[object, ...] = ()
     not_kept: tuple[str, ...] = ()
 
     @property
@@ -288,12 +290,15 @@ def read_figures(lake: MoneyLake, settings: Settings, now: datetime) -> Figures:
         LakeError: A table cannot be used.
     """
     book = read_book(lake, settings, now)
-    versions = versions_of(lake.position_changes, lake.movements, lake.closures)
+    of_day = (lake.position_changes, lake.movements, lake.closures)
+    others = (lake.registry, lake.contracts, lake.updates, lake.broker_positions)
+    versions = versions_of(*of_day, *others, lake.account_values)
     return Figures(
         status=read_status(lake, settings, now, book=book),
         book=book,
-        day=_day(lake, day_began(now), versions),
+        day=_day(lake, day_began(now), versions[: len(of_day)]),
         limits=evaluate(known_limits(settings), book),
+        versions=(*versions, *map(str, book.live_since.items())),
     )
 
 
@@ -317,6 +322,7 @@ def read_figures_at(lake: MoneyLake, settings: Settings, past: Past, now: dateti
         status=status_not_kept(settings, past.at),
         book=replace(book, accounts=tuple(accounts)),
         day=read_day(lake, day_began(past.at), past.at),
+        versions=(past.at,),
         not_kept=NOT_KEPT,
     )
 

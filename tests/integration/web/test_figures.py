@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from threading import Thread
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 
 import pytest
 from mcp.shared.memory import create_connected_server_and_client_session
@@ -232,6 +232,26 @@ async def test_the_figures_have_their_shape_and_unknown_is_null(client, lake):
     }  # fmt: skip
 
 
+async def test_an_entity_tag_says_that_nothing_changed_until_ledger_or_gateway_do(
+    client, lake, settings
+):
+    """A gateway that stops writes no row of a holding, and an old answer would look fresh."""
+    write(lake, row(1))
+    first = await client.get("/api/v1/figures")
+    assert first.headers["etag"].startswith(f'"{first.json()["ledger_version"]}-')
+    known = {"If-None-Match": first.headers["etag"]}
+    assert (await client.get("/api/v1/figures", headers=known)).status_code == 304
+    write(lake, row(2))
+    changed = await client.get("/api/v1/figures", headers=known)
+    assert changed.status_code == 200
+    known = {"If-None-Match": changed.headers["etag"]}
+    assert (await client.get("/api/v1/figures", headers=known)).status_code == 304
+    lake.sessions.acquire(
+        settings.gateway_id, Owner.STREAM, lease_s=60.0, run_id=None, host="here", pid=1
+    )
+    assert (await client.get("/api/v1/figures", headers=known)).status_code == 200
+
+
 async def test_no_page_of_another_origin_reads_it_and_nobody_writes(client):
     other = {"Origin": "http://evil.example"}
     assert (await client.get("/api/v1/figures", headers=other)).status_code == 403
@@ -354,10 +374,34 @@ async def test_accounts_strategies_and_positions_have_answers_of_their_own(clien
     assert await conids(underlying="qqq") == [2]
 
 
-async def test_a_parameter_that_there_is_not_is_refused(client):
-    refused = await client.get("/api/v1/positions?nope=1")
-    assert refused.status_code == 422
-    assert "nope" in refused.json()["detail"]
+async def test_positions_are_read_in_pages_and_only_the_fields_that_are_asked_for(client, lake):
+    write(lake, *[row(conid) for conid in range(1, 8)])
+    pages = []
+    cursor = ""
+    while cursor is not None:
+        query = {"limit": 3, "fields": "conid,today"} | ({"cursor": cursor} if cursor else {})
+        page = (await client.get("/api/v1/positions", params=query)).json()
+        pages.append(page["positions"])
+        cursor = page["next_cursor"]
+    assert [len(page) for page in pages] == [3, 3, 1]
+    assert pages[0][0] == {"conid": 1, "today": -7.0}
+    assert [entry["conid"] for page in pages for entry in page] == [*range(1, 8)]
+
+    whole = await client.get("/api/v1/positions")
+    assert len(whole.json()["positions"]) == 7
+    assert whole.json()["next_cursor"] is None
+    known = {"If-None-Match": whole.headers["etag"]}
+    assert (await client.get("/api/v1/positions", headers=known)).status_code == 304
+    wrong = {
+        "limit=0": "limit=",
+        "fields=strik": "'strik'",
+        "cursor=U1:9": "'U1:9'",
+        "nope=1": "nope",
+    }
+    for query, said in wrong.items():
+        refused = await client.get(f"/api/v1/positions?{query}")
+        assert refused.status_code == 422
+        assert said in refused.json()["detail"]
 
 
 async def test_what_if_and_payoff_answer_as_the_commands_do(client, lake, monkeypatch, tmp_path):
@@ -532,13 +576,13 @@ async def test_legs_at_too_many_scenarios_are_refused_before_anything_is_compute
     assert after_trade.json()["detail"].startswith("These are 321,600 prices of legs")
 
 
-def test_what_prices_legs_waits_for_the_one_before_and_others_do_not(lake, settings):
-    write(lake, row(1))
+def test_a_large_computation_waits_for_the_one_before_and_others_do_not(lake, settings):
+    write(lake, *[row(conid) for conid in range(1, api.MANY_LEGS + 1)])
     source = PageFigures(settings)
     answered: list[int] = []
 
     def ask(name: str) -> None:
-        answer = api.answer(name, QueryParams(""), source, utc_now())
+        answer = api.answer(name, QueryParams(""), "", source, utc_now())
         answered.append(answer.status_code)
 
     waiting = Thread(target=ask, args=("curve",))
@@ -549,6 +593,17 @@ def test_what_prices_legs_waits_for_the_one_before_and_others_do_not(lake, setti
         assert answered == [200]
     waiting.join(60)
     assert answered == [200, 200]
+
+
+@pytest.mark.parametrize(("asked", "waits"), [("", True), ("strategy=condor", False)])
+@pytest.mark.parametrize("name", ["what-if", "payoff", "curve"])
+def test_a_request_of_few_legs_does_not_wait_for_a_large_one(lake, settings, name, asked, waits):
+    activate(lake, leg(1, "condor"))
+    write(lake, *[row(conid) for conid in range(1, api.MANY_LEGS + 1)])
+    source = PageFigures(settings)
+    source.turn = MagicMock()
+    assert api.answer(name, QueryParams(asked), "", source, utc_now()).status_code == 200
+    assert source.turn.__enter__.called == waits
 
 
 async def test_tables_that_cannot_be_read_are_a_problem(client, settings):
