@@ -15,7 +15,7 @@ import dagster as dg
 from dagster_shared import record
 
 from position_sync_dagster import defs as core
-from position_sync_dagster.defs.resources import GATEWAY, set_component_settings
+from position_sync_dagster.defs.resources import GATEWAY, key_of, set_component_settings
 from position_sync_dagster.errors import GatewaysFileError, SettingsError
 from position_sync_dagster.lake.storage.object_store import absolute_path
 from position_sync_dagster.settings import Settings, load_settings
@@ -44,6 +44,18 @@ GROUP_OF = {
     "risk_scenarios": REPORTS_GROUP,
     "reconciliation_breaks": REPORTS_GROUP,
 }
+
+# The pages that show what an asset holds.
+PAGES = {
+    "position_updates": "/money",
+    "latest_positions": "/money",
+    "strategy_exposure": "/money",
+    "risk_scenarios": "/money/risk",
+    "profit_explained": "/money/results",
+    "closed_campaigns": "/money/results",
+}
+
+LINEAGE = "dagster/column_lineage"
 
 SETTINGS = Settings.model_fields
 
@@ -110,13 +122,32 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
             "in Dagster."
         ),
     ] = True
+    key_prefix: Annotated[
+        str | None,
+        _described("What stands before the keys of the assets; a slash separates parts.", "ibkr"),
+    ] = None
+    group: Annotated[
+        str | None,
+        _described(
+            f"The group of all assets; by default {BROKER_GROUP}, {VALUES_GROUP} and "
+            f"{REPORTS_GROUP}.",
+            "trading",
+        ),
+    ] = None
     owners: Annotated[
         Sequence[str],
-        _described("The owners of the assets.", ["team:trading"]),
+        _described("The owners of assets, sensors and schedules.", ["team:trading"]),
     ] = ()
     tags: Annotated[
         Mapping[str, str], _described("Tags of the assets.", {"domain": "trading"})
     ] = {}
+    pages_url: Annotated[
+        str | None,
+        _described(
+            "Where `position-sync money` serves the pages that assets link to.",
+            "http://127.0.0.1:3001",
+        ),
+    ] = None
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Return the definitions, with the settings of this component.
@@ -135,7 +166,7 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
             ) from None
 
         # Runs, sensors and checks read the settings again, each in its process.
-        set_component_settings(overrides)
+        set_component_settings(overrides, self._prefix)
         return self.definitions(settings)
 
     def definitions(self, settings: Settings) -> dg.Definitions:
@@ -165,7 +196,16 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
                 func=partial(self._completed, settings=settings, defined=defined)
             )
 
-        return definitions if self.automation else _without_automation(definitions)
+        if self._prefix:
+            definitions = with_key_prefix(definitions)
+        return self._with_automation(definitions)
+
+    @property
+    def _prefix(self) -> list[str]:
+        if not self.key_prefix:
+            return []
+
+        return self.key_prefix.split("/")
 
     def _completed(
         self, spec: dg.AssetSpec, settings: Settings, defined: Set[dg.AssetKey]
@@ -178,10 +218,32 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         deps = [dep for dep in spec.deps if dep.asset_key in defined]
         if len(deps) < len(list(spec.deps)):
             spec = spec.replace_attributes(deps=deps)
-        described = spec.merge_attributes(
-            metadata={"dagster/uri": _address(spec, settings)}, owners=self.owners, tags=self.tags
+        metadata: dict[str, Any] = {"dagster/uri": _address(spec, settings)}
+        if self.pages_url and name in PAGES and settings.money:
+            page = self.pages_url.rstrip("/") + PAGES[name]
+            metadata["page"] = dg.MetadataValue.url(page)
+
+        described = spec.merge_attributes(metadata=metadata, owners=self.owners, tags=self.tags)
+        return described.replace_attributes(
+            group_name=self.group or GROUP_OF.get(name, BROKER_GROUP)
         )
-        return described.replace_attributes(group_name=GROUP_OF.get(name, BROKER_GROUP))
+
+    def _with_automation(self, definitions: dg.Definitions) -> dg.Definitions:
+        """Return definitions whose sensors and schedules have owners, and are stopped if asked for.
+
+        The owners of jobs would warn.
+        """
+        of_sensors: dict[str, object] = {"_owners": list(self.owners)}
+        of_schedules = of_sensors.copy()
+        if not self.automation:
+            of_sensors["_default_status"] = dg.DefaultSensorStatus.STOPPED
+            of_schedules["_default_status"] = dg.DefaultScheduleStatus.STOPPED
+
+        return record.copy(
+            definitions,
+            sensors=[_with(sensor, of_sensors) for sensor in definitions.sensors or ()],
+            schedules=[_with(schedule, of_schedules) for schedule in definitions.schedules or ()],
+        )
 
     def _overrides(self, root: Path) -> dict[str, object]:
         """Return the settings that the attributes give, by name.
@@ -224,22 +286,28 @@ def _address(spec: dg.AssetSpec, settings: Settings) -> str:
         return str(settings.gateways_file)
 
 
-def _without_automation(definitions: dg.Definitions) -> dg.Definitions:
-    """Return definitions whose sensors and schedules are stopped until a person starts them."""
-    sensors = [
-        _with_status(each, dg.DefaultSensorStatus.STOPPED) for each in definitions.sensors or ()
-    ]
-    schedules = [
-        _with_status(each, dg.DefaultScheduleStatus.STOPPED) for each in definitions.schedules or ()
-    ]
-    return record.copy(definitions, sensors=sensors, schedules=schedules)
+def with_key_prefix(definitions: dg.Definitions) -> dg.Definitions:
+    """Return definitions whose assets and checks have the prefix of the project in their keys."""
+    linked = definitions.map_asset_specs(func=_with_prefixed_lineage)
+    keys = {spec.key: _prefixed(spec.key) for spec in _specs_of(linked)}
+
+    assets: list[Any] = []
+    for asset in linked.assets or ():
+        if isinstance(asset, dg.AssetSpec):
+            deps = [dg.AssetDep(keys[dep.asset_key]) for dep in asset.deps]
+            assets.append(asset.replace_attributes(key=keys[asset.key], deps=deps))
+        else:
+            assets.append(_with_keys(asset, keys))
+
+    return record.copy(
+        linked,
+        assets=assets,
+        asset_checks=[_with_keys(check, keys) for check in linked.asset_checks or ()],
+    )
 
 
-def _with_status(definition: Any, status: object) -> Any:
-    """Return a copy of a sensor or schedule with another status: Dagster makes none."""
-    changed = copy(definition)
-    changed._default_status = status
-    return changed
+def _prefixed(key: dg.AssetKey) -> dg.AssetKey:
+    return key_of(key.to_user_string())
 
 
 def _specs_of(definitions: dg.Definitions) -> Iterator[dg.AssetSpec]:
@@ -249,3 +317,31 @@ def _specs_of(definitions: dg.Definitions) -> Iterator[dg.AssetSpec]:
             yield from asset.specs
         elif isinstance(asset, dg.AssetSpec):
             yield asset
+
+
+def _with_keys(definition: Any, keys: Mapping[dg.AssetKey, dg.AssetKey]) -> Any:
+    """Return what computes assets or checks, with other keys."""
+    return definition.with_attributes(asset_key_replacements=keys)
+
+
+def _with_prefixed_lineage(spec: dg.AssetSpec) -> dg.AssetSpec:
+    """Return an asset whose lineage of columns names the tables by their prefixed keys."""
+    lineage = spec.metadata.get(LINEAGE)
+    if lineage is None:
+        return spec
+
+    prefixed = {
+        column: [
+            dg.TableColumnDep(_prefixed(source.asset_key), source.column_name) for source in sources
+        ]
+        for column, sources in lineage.deps_by_column.items()
+    }
+    return spec.merge_attributes(metadata={LINEAGE: dg.TableColumnLineage(prefixed)})
+
+
+def _with(definition: Any, attributes: Mapping[str, object]) -> Any:
+    """Return a copy of a sensor or schedule with other attributes: Dagster makes none."""
+    changed = copy(definition)
+    for name, value in attributes.items():
+        setattr(changed, name, value)
+    return changed

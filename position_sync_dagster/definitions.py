@@ -13,6 +13,8 @@ from position_sync_dagster.defs.resources import POSITION_SYNC
 def defs() -> dg.Definitions:
     """Return the definitions of the project, with all steps in the process of their run."""
     settings = POSITION_SYNC.read_settings()
-    component = PositionSyncComponent(owners=["team:position-sync"], tags={"domain": "positions"})
+    component = PositionSyncComponent(
+        owners=["team:position-sync"], tags={"domain": "positions"}, pages_url=settings.ui_url
+    )
     in_process = dg.Definitions(executor=dg.in_process_executor)
     return dg.Definitions.merge(component.definitions(settings), in_process)

@@ -358,7 +358,7 @@ def check_component(programs: Path, folder: Path, wheel: Path) -> None:
         defs.write_text(attributes)
         run("dg", "check", "defs", cwd=project, env=env)
         check_catalog(run("dg", "list", "defs", "--json", cwd=project, env=env))
-        run("dg", "launch", "--assets", 'key:"latest_positions"', cwd=project, env=env)
+        run("dg", "launch", "--assets", 'key:"ibkr/latest_positions"', cwd=project, env=env)
 
     env["POSITION_SYNC_LAKE"] = str(lake)  # a command reads no attributes of the component
     rows = json.loads(run("position-sync", "positions", "--json", cwd=project, env=env))
@@ -387,19 +387,19 @@ def dagster_project(programs: Path, folder: Path, wheel: Path) -> Path:
 
 
 def of_a_host(scaffolded: str, port: str, lake: Path) -> str:
-    """Return the attributes of a component with a lake and owners of its project."""
+    """Return the attributes of a component with a lake, a prefix and owners of its project."""
     text = re.sub(r"gateway_port: \d+", f"gateway_port: {port}", scaffolded)
     text = text.replace("lake: data/lake", f"lake: {lake}")
-    more = "automation: false\n  owners: ['team:trading']"
+    more = "automation: false\n  key_prefix: ibkr\n  owners: ['team:trading']"
     return text.replace("automation: true", more)
 
 
 def check_catalog(listed: str) -> None:
-    """Raise an error if the assets of a project lack its owners."""
+    """Raise an error if the assets of a project lack its prefix or its owners."""
     catalog = json.loads(listed)
     owners = {asset["asset_key"]: asset["owners"] for asset in catalog["assets"]}
-    if owners.get("position_updates") != [{"team": "trading"}]:
-        raise ReleaseError(f"the catalog lacks the owners: {owners}")
+    if owners.get("ibkr/position_updates") != [{"team": "trading"}]:
+        raise ReleaseError(f"the catalog lacks the prefix or the owners: {owners}")
 
 
 class Steps:

@@ -392,7 +392,7 @@ def unreported(lake: tables.Lake, instance: dg.DagsterInstance, cursor: int | No
         cursor: The version that the last tick reported; None at the first tick.
     """
     since = cursor or 0
-    ledger = dg.AssetKey(schema.POSITION_UPDATES.name)
+    ledger = resources.key_of(schema.POSITION_UPDATES.name)
     for event in instance.fetch_materializations(ledger, limit=LOOKED_AT).records:
         reported = _reported(event)
         if reported is not None:

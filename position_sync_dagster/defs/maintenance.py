@@ -76,7 +76,7 @@ def delete_old_events(instance: dg.DagsterInstance, assets: Iterable[str], befor
     storage = instance.event_log_storage
     if not isinstance(storage, SqlEventLogStorage):
         return 0
-    keys = [dg.AssetKey(name).to_string() for name in assets]
+    keys = [resources.key_of(name).to_string() for name in assets]
     of_own: sql.BindParameter[str] = sql.bindparam("own", keys, expanding=True)
     old = sql.bindparam("before", before.astimezone(UTC).replace(tzinfo=None), sql.DateTime)
 

@@ -6,7 +6,7 @@ tick. Opening the tables takes another 30 ms. Both can be kept open and shared b
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property, lru_cache, wraps
 from typing import Any, TypeVar
@@ -244,17 +244,29 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 POSITION_SYNC = PositionSyncResource()
 
 _of_component: dict[str, object] = {}
+_key_prefix: list[str] = []
 
 
-def set_component_settings(given: Mapping[str, object]) -> None:
-    """Set the settings that a component gives to all definitions of this process.
+def set_component_settings(given: Mapping[str, object], key_prefix: Iterable[str] = ()) -> None:
+    """Set the settings and the prefix that a component gives to all definitions of this process.
 
-    For sensors and steps they take precedence over the environment. They belong to the
+    For sensors and steps the settings take precedence over the environment. They belong to the
     process: each process of Dagster loads the definitions of one code location, which has one such
     component.
     """
     _of_component.clear()
     _of_component.update(given)
+    _key_prefix[:] = key_prefix
+
+
+def key_of(name: str) -> dg.AssetKey:
+    """Return the key of an asset of ours in Dagster: its name behind the prefix of the project."""
+    return dg.AssetKey([*_key_prefix, name])
+
+
+def check_key_of(key: dg.AssetCheckKey) -> dg.AssetCheckKey:
+    """Return the key of a check of ours in Dagster."""
+    return dg.AssetCheckKey(key_of(key.asset_key.path[-1]), key.name)
 
 
 @dg.definitions

@@ -76,10 +76,15 @@ def project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
         del sys.modules[module]
 
 
-OF_HOST = {"owners": ["team:desk"], "tags": {"book": "vol"}}
+OF_HOST = {
+    "key_prefix": "ibkr/options", "group": "trading", "owners": ["team:desk"],
+    "tags": {"book": "vol"}, "pages_url": "http://127.0.0.1:3001",
+}  # fmt: skip
 
 
-async def test_a_project_values_an_account_with_its_owners(project, root, tmp_path, simulate):
+async def test_a_project_values_an_account_under_its_prefix_with_its_owners(
+    project, root, tmp_path, simulate
+):
     (tmp_path / "home").mkdir()
     async with simulate() as simulator:
         repository = project(component(gateway_port=simulator.port, lake="tables", **OF_HOST))
@@ -96,7 +101,8 @@ async def test_a_project_values_an_account_with_its_owners(project, root, tmp_pa
 
     graph = repository.asset_graph
     keys = {asset_event.asset_key for asset_event in ticked.asset_events}
-    assert dg.AssetKey("position_updates") in keys
+    assert dg.AssetKey(["ibkr", "options", "position_updates"]) in keys
+    assert {tuple(key.path[:-1]) for key in keys} == {("ibkr", "options")}
 
     checks = [e for e in ticked.asset_events if isinstance(e, dg.AssetCheckEvaluation)]
     assert {e.asset_check_key for e in checks} <= set(graph.asset_check_keys)
@@ -107,14 +113,16 @@ async def test_a_project_values_an_account_with_its_owners(project, root, tmp_pa
     assert lake.updates.table.rows()["source"].unique().to_list() == ["QUEUE"]
 
 
-def test_all_that_is_in_a_catalog_has_the_owners_and_the_tags(project):
-    """Keys, edges, column lineage, jobs and the assets that a sensor writes."""
+def test_all_that_is_in_a_catalog_has_the_prefix_the_group_the_owners_and_the_tags(project):
+    """Keys, edges, column lineage, checks, jobs and the assets that a sensor writes."""
     repository = project(component(**OF_HOST))
     graph = repository.asset_graph
     nodes = [graph.get(key) for key in graph.get_all_asset_keys()]
     assert len(nodes) == len(PARENTS)
 
     for node in nodes:
+        assert node.key.path[:-1] == ["ibkr", "options"]
+        assert node.group_name == "trading"
         assert node.owners == ["team:desk"]
         assert node.tags["book"] == "vol"
         assert "domain" not in node.tags
@@ -123,8 +131,14 @@ def test_all_that_is_in_a_catalog_has_the_owners_and_the_tags(project):
             assert {dep.asset_key for dep in deps} <= node.parent_keys
     names = {node.key.path[-1]: {key.path[-1] for key in node.parent_keys} for node in nodes}
     assert names == PARENTS
-    for listed in (*repository.sensor_defs, *repository.schedule_defs):
-        assert listed.description
+    assert {key.asset_key.path[0] for key in graph.asset_check_keys} == {"ibkr"}
+
+    exposure = graph.get(dg.AssetKey(["ibkr", "options", "strategy_exposure"]))
+    assert exposure.metadata["page"].url == "http://127.0.0.1:3001/money"
+
+    for owned in (*repository.sensor_defs, *repository.schedule_defs):
+        assert owned.owners == ["team:desk"]
+        assert owned.description
 
     closing = repository.get_job("close_day").asset_layer
     assert {key.path[-1] for key in closing.selected_asset_keys} == {

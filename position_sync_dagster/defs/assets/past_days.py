@@ -140,9 +140,10 @@ def daily_asset(
                 context.add_asset_metadata(describe(closed), partition_key=day.isoformat())
             return dg.MaterializeResult(metadata=shared, data_version=dg.DataVersion(version))
 
+        key = resources.key_of(DAILY_POSITIONS.name)
         for day, closed in closed_days.filled.items():
             event = dg.AssetMaterialization(
-                DAILY_POSITIONS.name,
+                key,
                 partition=day.isoformat(),
                 metadata={**shared, **describe(closed)},
                 tags={table_asset.DATA_VERSION: version},
@@ -150,7 +151,7 @@ def daily_asset(
             context.log_event(event)
         for day, why in closed_days.skipped.items():
             skipped = dg.AssetObservation(
-                DAILY_POSITIONS.name,
+                key,
                 partition=day.isoformat(),
                 description=f"Not filled: {why}.",
                 metadata={"skipped": why},

@@ -140,8 +140,9 @@ WRITERS = {
 
 def check_evaluation(key: dg.AssetCheckKey, result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
     """Return a result as an event of a check that was not planned in a run."""
+    event_key = resources.check_key_of(key)
     return dg.AssetCheckEvaluation(
-        asset_key=key.asset_key,
+        asset_key=event_key.asset_key,
         check_name=key.name,
         passed=result.passed,
         severity=result.severity,
@@ -275,11 +276,14 @@ def runless(asset: str, derived_table: Derived, registry: str) -> dg.AssetMateri
     """
     tags = {DATA_VERSION: derived_table.version}
     for name in DEPS.get(asset, ()):
+        source = resources.key_of(name).to_user_string()
         tags["dagster/code_version"] = CODE_VERSIONS[asset]
         version = registry if name == schema.ACTIVE_STRATEGIES.name else FOLLOWED
-        tags[f"dagster/input_data_version/{name}"] = version
-        tags[f"dagster/input_event_pointer/{name}"] = "NULL"
-    return dg.AssetMaterialization(asset, metadata=derived_table.metadata, tags=tags)
+        tags[f"dagster/input_data_version/{source}"] = version
+        tags[f"dagster/input_event_pointer/{source}"] = "NULL"
+    return dg.AssetMaterialization(
+        resources.key_of(asset), metadata=derived_table.metadata, tags=tags
+    )
 
 
 def external(

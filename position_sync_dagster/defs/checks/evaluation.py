@@ -22,6 +22,7 @@ from position_sync_dagster.dagster_files import FailingCheck
 from position_sync_dagster.defs.assets.table_asset import check_evaluation, table_of
 from position_sync_dagster.defs.resources import (
     PositionSyncResource,
+    check_key_of,
     dagster_failures,
 )
 from position_sync_dagster.domain.clock import is_recent
@@ -359,11 +360,14 @@ def news(
     if not newest:
         return []
 
-    stored = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(newest))
+    event_keys = {key: check_key_of(key) for key in newest}
+    stored = instance.event_log_storage.get_latest_asset_check_execution_by_key(
+        list(event_keys.values())
+    )
     return [
         check_evaluation(key, result)
         for key, result in newest.items()
-        if is_news(stored.get(key), result, now)
+        if is_news(stored.get(event_keys[key]), result, now)
     ]
 
 

@@ -45,7 +45,8 @@ def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
         return dg.SkipReason("POSITION_SYNC_ALERT_URLS names no receiver")
     now = utc_now()
     before = resources.cursor_of(alerts.AlertCursor, context.cursor)
-    keys = (*watched(), *strategies.watched_limits(settings, before.breaks))
+    own = (*watched(), *strategies.watched_limits(settings, before.breaks))
+    keys = [resources.check_key_of(key) for key in own]
     cursor = alerts.follow(
         before,
         check_states(resources.cached_instance(context), settings.ui_url, keys),

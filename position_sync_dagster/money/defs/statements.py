@@ -19,6 +19,7 @@ from position_sync_dagster.defs.resources import (
     WRITTEN_BY,
     PositionSyncResource,
     dagster_failures,
+    key_of,
 )
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import PositionSyncError
@@ -134,7 +135,7 @@ def imported(
     files_check = judge_files(len(done.found), done.unreadable, done.notes)
     followed = dg.DataVersion(table_asset.FOLLOWED)  # that of the events of ticks
     for name, metadata in metadata_of.items():
-        key = dg.AssetKey(name)
+        key = key_of(name)
         if key in context.selected_asset_keys:
             yield dg.MaterializeResult(
                 asset_key=key,

@@ -100,14 +100,17 @@ def test_the_lineage_page_shows_three_groups(repository):
     assert group_names == {"broker_account", "position_values", "position_reports"}
 
 
-def test_the_page_of_what_ticks_write_names_their_sensor(repository):
+def test_the_page_of_what_ticks_write_names_their_sensor_and_links_to_the_figures(repository):
     (target,) = repository.get_sensor_def("drain_queue").targets
+    graph = repository.asset_graph
     layer = repository.get_job(target.job_name).asset_layer
     written = {key.to_user_string() for key in layer.selected_asset_keys}
     assert written == {
         "active_strategies", "position_updates", "latest_positions", "strategy_exposure",
         "risk_scenarios", "closures",
     }  # fmt: skip
+    risk = graph.get(dg.AssetKey("risk_scenarios"))
+    assert risk.metadata["page"].url == "http://127.0.0.1:3000/money/risk"
 
 
 def schema_of(node) -> dg.TableSchema:
