@@ -19,10 +19,13 @@ BIN := .venv/bin
 # The package is used where it lies, by a dozen processes at once.
 COMPILE := $(BIN)/python -m compileall -q ib_gateway_simulator position_sync_dagster
 
-# What our programs import is compiled by importing it; all that is installed would be twice as much.
-IMPORT := $(BIN)/python -W ignore -c 'import dagster._cli, dagster._daemon.cli, position_sync_dagster.demo, \
+# What our programs and tests import is compiled by importing it: a third of all that is installed.
+# $(1): what the tests import besides.
+IMPORT = $(BIN)/python -W ignore -c 'import dagster._cli, dagster._daemon.cli, position_sync_dagster.demo, \
   position_sync_dagster.defs.drain, position_sync_dagster.defs.stream, position_sync_dagster.definitions, \
-  position_sync_dagster.web.served_figures, position_sync_dagster.webserver'
+  position_sync_dagster.web.served_figures, position_sync_dagster.webserver$(1)'
+OF_TESTS := , apprise, exchange_calendars, hypothesis.stateful, ib_insync, mcp.shared.memory, QuantLib, \
+  selenium.webdriver.chrome.webdriver
 
 # Earlier locks had eventkit too, which shares its files with aeventkit: it takes them along.
 OWN_FILES := --reinstall-package aeventkit
@@ -229,11 +232,11 @@ endef
 # The programs, the simulator and the money page; what the tests have beside them stays.
 $(RUNNABLE): $(UV_INSTALLED) pyproject.toml ib_gateway_simulator/pyproject.toml uv.lock
 	@echo 'Installing what the programs need into .venv (700 MB there; the first time takes a minute)'; \
-	$(call install,--no-default-groups --extra demo,--inexact,--no-compile) && $(IMPORT) && touch $@
+	$(call install,--no-default-groups --extra demo,--inexact,--no-compile) && $(call IMPORT) && touch $@
 
 $(SYNCED): $(UV_INSTALLED) pyproject.toml ib_gateway_simulator/pyproject.toml uv.lock
 	@echo 'Installing the locked dependencies, those of the tests too, into .venv (1.6 GB there)'; \
-	$(call install,,--compile-bytecode,) && touch $(RUNNABLE) $@
+	$(call install,,--no-compile,) && $(call IMPORT,$(OF_TESTS)) && touch $(RUNNABLE) $@
 
 # Beside what the tests need, and lost when that is installed anew.
 $(BENCH_SYNCED) $(DOCS_SYNCED): .venv/.%-synced: $(SYNCED)

@@ -11,10 +11,8 @@ from dataclasses import dataclass, fields
 from datetime import date
 from pathlib import Path
 
-import matplotlib
 import polars as pl
 import psutil
-from matplotlib import pyplot
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.queue_request import QueueRequest
@@ -130,6 +128,10 @@ def write(rows: list[Growth], path: Path) -> None:
 
 def draw(table: Path, picture: Path) -> None:
     """Draw a table as small diagrams, one for each measure."""
+    # Here alone: each process of the tests imports this module, and none draws.
+    import matplotlib
+    from matplotlib import pyplot
+
     matplotlib.use("agg")
     with table.open() as file:
         rows = list(csv.DictReader(file))

@@ -329,20 +329,18 @@ class Watched:
         )
 
     async def _becomes_derived(self) -> None:
-        """Let ticks pass in which rows of a stream are reported, if some came after the last."""
-        for _tick in range(STREAMED_EVERY // TICK + 1):
-            if self.latest() == self.held():
-                return
-            await self.tick()
+        """Let a tick pass that reports rows of a stream, if some came after the last."""
+        if self.latest() != self.held():
+            await self.tick(after=STREAMED_EVERY)
 
-    async def tick(self) -> None:
-        """Let the sensors tick, five seconds after the last time.
+    async def tick(self, *, after: timedelta = TICK) -> None:
+        """Let the sensors tick, some time after the last time.
 
         The gateway sends profits meanwhile, as each second: a worthless option has no other value.
         """
         self.gateway._gateway.profits.send_all()
         self.gateway._gateway.flush()
-        self.program.clock.advance(TICK)
+        self.program.clock.advance(after)
         await asyncio.to_thread(self.program.tick)
         self.most_lines = max(self.most_lines, len(self.gateway._gateway.market_data.lines))
 
