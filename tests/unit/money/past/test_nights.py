@@ -18,7 +18,7 @@ from tests.support.extent import EVERYTHING
 from tests.support.holdings import make_holding
 from tests.unit.domain.test_streamed_holding import RULES, row_of
 
-LINES = 95 if EVERYTHING else 40
+LINES = 95 if EVERYTHING else 24
 HOUR_S = 3600
 # The largest number of requests in an hour of a quiet night.
 GOAL = 20

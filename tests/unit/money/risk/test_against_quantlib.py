@@ -137,7 +137,7 @@ def test_an_option_that_is_worth_its_exercise_has_its_limits() -> None:
     assert numbers == (20.0, -1.0, 0.0, 0.0, 0.0)
 
 
-@pytest.mark.parametrize("strikes", [np.arange(580.0, 680.0, 0.25)])
+@pytest.mark.parametrize("strikes", [np.arange(580.0, 680.0, 1.0)])
 def test_without_a_dividend_nothing_gains_by_the_passing_of_time(strikes) -> None:
     puts = [
         Contract(is_call=False, spot=620.0, strike=strike, days=5, rate=0.04, volatility=0.15)

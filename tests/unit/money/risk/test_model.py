@@ -96,10 +96,10 @@ ODD = more(200)
 def check(odd: list[Odd]) -> None:
     options = options_of(odd)
     volatility = np.array([one.volatility for one in odd])
-    spots = np.tile([80.0, 90.0, 100.0, 105.0, 120.0], (len(odd), 1))
+    spots = np.tile([80.0, 100.0, 120.0], (len(odd), 1))
     now = model.prices(options, spots, volatility)
     later = model.prices(options.later(1.5), spots, volatility + 0.05)
-    greeks_of_model = model.greeks(options, spots[:, 2], volatility)
+    greeks_of_model = model.greeks(options, spots[:, 1], volatility)
     for n, option in enumerate(odd):
         close = 3e-4 * max(100.0, option.strike)
         base = option.tree(100.0)
@@ -107,7 +107,7 @@ def check(odd: list[Odd]) -> None:
             assert now[n, m] == pytest.approx(option.tree(spot), abs=close), option
 
             moved = option.tree(spot, days=1.5, vol=0.05) - base
-            assert later[n, m] - now[n, 2] == pytest.approx(moved, rel=0.01, abs=close), option
+            assert later[n, m] - now[n, 1] == pytest.approx(moved, rel=0.01, abs=close), option
         step = max(0.5, 25 * option.volatility * option.years**0.5)
         up = option.tree(100.0 + step)
         down = option.tree(100.0 - step)
