@@ -117,19 +117,10 @@ def daily_asset(
         program did not run, the rows come from the broker's statement (source FLEX). A day
         without any source stays missing.
         """
-        lake = position_sync.lake
-        run_id = context.run.run_id
-
-        def make() -> tuple[ClosedDays, dict[date, pl.DataFrame]]:
-            service = closing_service(lake, position_sync.settings, clock)
-            closed_days = service.collect(days_of(context))
-            # A day that has rows is not filled again: they come last.
-            service.record_differences(closed_days.filled, run_id=run_id)
-            return closed_days, {day: closed.rows for day, closed in closed_days.filled.items()}
-
-        closed_days, result = derived.derive(
-            lake.derived_table(DAILY_POSITIONS), make, run_id=run_id
-        )
+        closed_days, result = fill(
+            position_sync.lake, position_sync.settings, days_of(context),
+            run_id=context.run.run_id, clock=clock,
+        )  # fmt: skip
         for error in closed_days.unreadable:
             context.log.warning(f"A statement was left out: {error}")
 
@@ -160,6 +151,26 @@ def daily_asset(
         return dg.MaterializeResult(metadata=WITHOUT_EVENTS)
 
     return daily_positions
+
+
+def fill(
+    lake: tables.Lake,
+    settings: Settings,
+    days: list[date],
+    *,
+    run_id: str | None = None,
+    clock: Clock = utc_now,
+) -> tuple[ClosedDays, derived.Replaced]:
+    """Write the rows of trading days, and record what differs from the broker's statements."""
+
+    def make() -> tuple[ClosedDays, dict[date, pl.DataFrame]]:
+        service = closing_service(lake, settings, clock)
+        closed_days = service.collect(days)
+        # A day that has rows is not filled again: they come last.
+        service.record_differences(closed_days.filled, run_id=run_id)
+        return closed_days, {day: closed.rows for day, closed in closed_days.filled.items()}
+
+    return derived.derive(lake.derived_table(DAILY_POSITIONS), make, run_id=run_id)
 
 
 def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
