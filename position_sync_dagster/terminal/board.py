@@ -20,8 +20,9 @@ from position_sync_dagster.terminal.output import fitted_table
 
 def paused(login: LoginStatus) -> bool:
     """Return whether a person terminated the stream: nothing is wrong with the gateway."""
-    has_ended = login.session_state == SessionState.ENDED
-    return has_ended and (login.session_detail or "").startswith(PAUSED)
+    if login.session_state != SessionState.ENDED:
+        return False
+    return (login.session_detail or "").startswith(PAUSED)
 
 
 # The mark of a program that should work and does not.
@@ -53,11 +54,10 @@ def describe(status: Status) -> list[tuple[str, str]]:
 def _legs(status: Status) -> str:
     """Return how many legs are streamed and monitored, held and closed."""
     held = f"{status.legs_held} of {status.active_legs} active legs held"
-    closed = f"{status.legs_closed}, " if status.legs_closed else ""
-    return (
-        f"{status.legs_streamed} streamed, {status.legs_queued} monitored "
-        f"({held}, {closed}{status.positions} positions)"
-    )
+    if status.legs_closed:
+        held += f", {status.legs_closed}"
+    valued = f"{status.legs_streamed} streamed, {status.legs_queued} monitored"
+    return f"{valued} ({held}, {status.positions} positions)"
 
 
 def _lines_used(status: Status) -> str:
@@ -102,12 +102,15 @@ def _gateway(login: LoginStatus, status: Status) -> str:
     if paused(login):
         return f"{login.gateway_id}: {printable(login.session_detail or '')}"
 
-    state = f"{login.session_state} for {age(login.session_since, status.at)}"
-    owner = f" ({login.session_owner}{mode})" if login.session_owner else ""
-    has_lines = login is not status and login.lines_in_use is not None
-    lines = f", {login.lines_text} lines" if has_lines else ""
-    detail = f" – {printable(login.session_detail)}" if login.session_detail else ""
-    return f"{login.gateway_id}: {state}{owner}{lines}{detail}"
+    text = f"{login.gateway_id}: {login.session_state}"
+    text += f" for {age(login.session_since, status.at)}"
+    if login.session_owner:
+        text += f" ({login.session_owner}{mode})"
+    if login is not status and login.lines_in_use is not None:
+        text += f", {login.lines_text} lines"
+    if login.session_detail:
+        text += f" – {printable(login.session_detail)}"
+    return text
 
 
 # Labels with their values.

@@ -25,8 +25,9 @@ def cell_text(value: object) -> str:
     if isinstance(value, list):
         value = " ".join(map(str, value))
     text = foreign(str(value))
-    is_formula = isinstance(value, str) and text.startswith(("=", "+", "-", "@"))
-    return f"'{text}" if is_formula else text
+    if isinstance(value, str) and text.startswith(("=", "+", "-", "@")):
+        return f"'{text}"
+    return text
 
 
 def csv_of(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
@@ -80,8 +81,9 @@ def as_typed(text: str) -> str:
 
     def typed(mention: re.Match[str]) -> str:
         words = mention[1]
-        is_homeless = words.startswith(HOMELESS) or "--home" in words
-        return f"`{program} {words}`" if is_homeless else f"`{program} {words}{home}`"
+        if words.startswith(HOMELESS) or "--home" in words:
+            return f"`{program} {words}`"
+        return f"`{program} {words}{home}`"
 
     return _MENTION.sub(typed, text)
 

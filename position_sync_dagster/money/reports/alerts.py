@@ -137,8 +137,11 @@ def follow(
                 failed = replace(failed, told=True)
             breaks[name] = failed
 
-    waiting = [(*cursor.outbox.get(receiver, ()), *messages) for receiver in range(receivers)]
-    outbox = {receiver: kept[-MOST_KEPT:] for receiver, kept in enumerate(waiting) if kept}
+    outbox = {}
+    for receiver in range(receivers):
+        waiting = (*cursor.outbox.get(receiver, ()), *messages)
+        if waiting:
+            outbox[receiver] = waiting[-MOST_KEPT:]
     return AlertCursor(breaks=breaks, outbox=outbox)
 
 
@@ -340,9 +343,10 @@ def main() -> int:
 
     message = json.load(sys.stdin)
     sender = apprise.Apprise()
-    is_sent = sender.add(message["url"]) and sender.notify(
-        title=message["title"], body=message["body"], body_format=apprise.NotifyFormat.TEXT
-    )
+    if not sender.add(message.pop("url")):
+        return 1
+
+    is_sent = sender.notify(**message, body_format=apprise.NotifyFormat.TEXT)
     return 0 if is_sent else 1
 
 

@@ -85,19 +85,27 @@ def decisions(
     is_listed = {(decision.strategy, decision.currency) for decision in found}
     for sums in (*book.strategies, *book.rest):
         if sums.short_in_money and (sums.name, sums.currency) not in is_listed:
-            verb = "option is" if sums.short_in_money == 1 else "options are"
-            reason = f"{sums.short_in_money} short {verb} in the money"
-            step = "roll it, close it, or keep it"
+            reason = "1 short option is in the money"
+            if sums.short_in_money > 1:
+                reason = f"{sums.short_in_money} short options are in the money"
             found.append(
-                _about_strategy(
-                    Kind.THREATENED, sums.name, sums.currency, reason, step, is_urgent=False
+                Decision(
+                    kind=Kind.THREATENED,
+                    name=sums.name,
+                    strategy=sums.name,
+                    currency=sums.currency,
+                    is_urgent=False,
+                    reason=reason,
+                    step="roll it, close it, or keep it",
                 )
             )
 
     rows_of = grouped(itemgetter("level", "name", "currency"), scenario_rows)
     listed = []
     for decision in found:
-        level = Breakdown.ACCOUNT if decision.strategy is None else Breakdown.STRATEGY
+        level = Breakdown.STRATEGY
+        if decision.strategy is None:
+            level = Breakdown.ACCOUNT
         rows = rows_of[level, decision.name, decision.currency]
         listed.append(replace(decision, at_stake=_at_stake(rows, points)))
     return sorted(listed, key=_order)
@@ -154,16 +162,20 @@ def _of_strategies(strategies: Iterable[Any], expiry: Mapping[str, Any]) -> Iter
     expiry_of = itemgetter("strategy_id", "currency", "expires_at")
     for (strategy, currency, at), legs in grouped(expiry_of, expiry["expiries"]).items():
         is_urgent, left, step = _what_expires(legs)
-        count = "1 leg" if len(legs) == 1 else f"{len(legs)} legs"
+        count = "1 leg"
+        if len(legs) > 1:
+            count = f"{len(legs)} legs"
         reason = f"{count} at {at:%a %d %b %H:%M} New York: {left}"
         yield _about_strategy(Kind.EXPIRY, strategy, currency, reason, step, is_urgent=is_urgent)
 
 
 def _why_assigned(leg: Row) -> str:
-    dividend = f", ex-date {leg['ex_date']:%d %b}" if leg["ex_date"] else ""
-    side = "above" if leg["extrinsic"] > -0.005 else "below"
-    worth = f"worth {abs(leg['extrinsic']):.2f} {side} its exercise"
-    return f"{leg['position']:+g} {leg['leg']} is {worth}{dividend}"
+    text = f"{leg['position']:+g} {leg['leg']}"
+    text += f" is worth {abs(leg['extrinsic']):.2f}"
+    text += " above its exercise" if leg["extrinsic"] > -0.005 else " below its exercise"
+    if leg["ex_date"]:
+        text += f", ex-date {leg['ex_date']:%d %b}"
+    return text
 
 
 def _what_expires(legs: Sequence[Row]) -> tuple[bool, str, str]:
@@ -191,5 +203,7 @@ def _left_by(legs: Sequence[Row], symbol: str) -> str | None:
         return f"{symbol} is not known ({few(reasons, 1)})"
     if not units and not cash:
         return None
-    delivered = f"{units:+,.0f} {symbol} and " if units else ""
-    return f"{delivered}{cash:+,.0f} {legs[0]['currency']}"
+    left = f"{cash:+,.0f} {legs[0]['currency']}"
+    if units:
+        return f"{units:+,.0f} {symbol} and {left}"
+    return left

@@ -6,7 +6,7 @@ prices of the others say nothing.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -93,6 +93,11 @@ class FillCost:
     opens: bool
     why_unknown: str | None = None
 
+    @property
+    def month(self) -> str:
+        """The month of the trading day, such as 2026-03."""
+        return f"{self.day:%Y-%m}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupCost:
@@ -119,18 +124,9 @@ class GroupCost:
     why_unknown: str | None
 
 
-_GROUP_OF: dict[FillGrouping, Callable[[FillCost], str | None]] = {
-    FillGrouping.ORDER: lambda fill: fill.order,
-    FillGrouping.STRATEGY: lambda fill: fill.strategy,
-    FillGrouping.HOUR: lambda fill: fill.hour,
-    FillGrouping.UNDERLYING: lambda fill: fill.underlying,
-    FillGrouping.MONTH: lambda fill: f"{fill.day:%Y-%m}",
-}
-
-
 def grouped_costs(fills: Iterable[FillCost], by: FillGrouping) -> list[GroupCost]:
     """Return what the fills of each group and currency cost; pure."""
-    groups = grouped(lambda fill: (_GROUP_OF[by](fill), fill.currency), fills)
+    groups = grouped(attrgetter(by.value, "currency"), fills)
     costs = [_group_cost(*key, of_group) for key, of_group in groups.items()]
     return sorted(costs, key=lambda cost: (cost.group or "", cost.currency))
 
@@ -148,7 +144,9 @@ def _group_cost(group: str | None, currency: str, fills: Sequence[FillCost]) -> 
     spread = summed("spread")
     reasons = Counter(fill.why_unknown for fill in without)
     reasons.update("the fee is not known" for fill in fills if fill.fee is None)
-    part_of_spread = None if slippage is None or not spread else slippage / spread
+    part_of_spread = None
+    if slippage is not None and spread:
+        part_of_spread = slippage / spread
     why_unknown = "; ".join(f"{count}: {why}" for why, count in reasons.most_common())
     return GroupCost(
         group=group,
@@ -245,24 +243,25 @@ def read_fill_costs(
     fills = []
     for parts in grouped(attrgetter("key"), trades).values():
         taken_back = cancelled_ids([part.movement for part in parts])
-        fills += [
-            _fill(part, zone)
-            for part in parts
-            if part.movement.movement_id not in taken_back
-            if since is None or part.movement.session_date >= since
-        ]
+        for part in parts:
+            movement = part.movement
+            is_of_time = since is None or movement.session_date >= since
+            if is_of_time and movement.movement_id not in taken_back:
+                fills.append(_fill(part, zone))
 
     quotes = _read_quotes(lake, fills)
     costs = [fill_cost(fill, quotes.get((fill.conid, fill.at), {})) for fill in fills]
-    in_order = sorted(costs, key=lambda fill: (fill.day, fill.at or NEVER, fill.movement_id))
-    return combinations_as_one(in_order)
+    costs.sort(key=lambda fill: (fill.day, fill.at or NEVER, fill.movement_id))
+    return combinations_as_one(costs)
 
 
 def _fill(part: OwnedPart, zone: ZoneInfo) -> FillCost:
     movement = part.movement
     at = movement.at
+    fee = part.fee
     # Of another currency, which is never added, or of one that is not known.
-    is_elsewhere = part.fee and movement.fee_currency != movement.currency
+    if fee and movement.fee_currency != movement.currency:
+        fee = None
     return FillCost(
         at=at,
         day=movement.session_date,
@@ -277,7 +276,7 @@ def _fill(part: OwnedPart, zone: ZoneInfo) -> FillCost:
         currency=movement.currency or "",
         quantity=part.quantity,
         price=movement.price,
-        fee=None if is_elsewhere else part.fee,
+        fee=fee,
         opens=part.opens,
     )
 
@@ -302,12 +301,13 @@ def _read_quotes(lake: MoneyLake, fills: Iterable[FillCost]) -> dict[_Moment, Ro
         first: datetime = of_day["at"][0]
         last: datetime = of_day["at"][-1]
         conids = of_day["conid"].to_list()
-        between = lake.updates.sync.between(first - OLDEST_QUOTE, last, conids, _QUOTED)
-        of_lines = between.filter(col.position != 0, source=Source.STREAM.value)
+        rows = lake.updates.sync.between(first - OLDEST_QUOTE, last, conids, _QUOTED)
+        rows = rows.filter(col.position != 0, source=Source.STREAM.value)
+        rows = rows.with_columns(magnifier=magnifier_in(in_cents))
         before = of_day.join_asof(
-            of_lines.with_columns(magnifier=magnifier_in(in_cents)),
-            left_on="at", right_on="timestamp", by="conid", tolerance=OLDEST_QUOTE, coalesce=False,
+            rows, left_on="at", right_on="timestamp", by="conid", tolerance=OLDEST_QUOTE,
+            coalesce=False,
         )  # fmt: skip
-        rows = before.drop_nulls("timestamp").to_dicts()
-        quotes |= {(row["conid"], row["at"]): row for row in rows}
+        for row in before.drop_nulls("timestamp").to_dicts():
+            quotes[row["conid"], row["at"]] = row
     return quotes

@@ -148,7 +148,9 @@ class MoneySum(BaseModel):
             now: The reference time of ages.
             streamed: The conids that have a market data line; None while no owner is connected.
         """
-        lines = None if streamed is None else len(streamed.intersection(row["conids"] or ()))
+        lines = None
+        if streamed is not None:
+            lines = len(streamed.intersection(row["conids"] or ()))
         computed = {
             "name": TOTAL if cls.named_by is None else f"{row[cls.named_by]}",
             "oldest_age_s": seconds_since(row["priced_at"], now),
@@ -234,13 +236,13 @@ def counts_behind(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[st
         row: A row of `exposure.summed`.
         columns: The columns of the sums, by their names.
     """
-    without = {name: row[f"without_{column}"] for name, column in columns.items()}
-    of_all = {name: row[f"of_{column}"] for name, column in columns.items()}
-    # Who has no betas misses none.
-    unknown = {
-        name: count
-        for name, count in without.items()
-        if count and not (name == "beta_delta" and count == of_all[name])
-    }
-    known = {name: of_all[name] - count for name, count in unknown.items()}
-    return {"unknown": unknown, "known": known, "of": {name: of_all[name] for name in unknown}}
+    counts: dict[str, dict[str, int]] = {"unknown": {}, "known": {}, "of": {}}
+    for name, column in columns.items():
+        missing = row[f"without_{column}"]
+        of_all = row[f"of_{column}"]
+        # Who has no betas misses none.
+        if missing and not (name == "beta_delta" and missing == of_all):
+            counts["unknown"][name] = missing
+            counts["known"][name] = of_all - missing
+            counts["of"][name] = of_all
+    return counts

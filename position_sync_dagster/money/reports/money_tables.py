@@ -1,6 +1,6 @@
 """The columns and notes in which money and positions are shown on a terminal."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from operator import itemgetter
 
 import polars as pl
@@ -118,19 +118,23 @@ def sums_table(heading: str, sums: Iterable[MoneySum]) -> tuple[list[Column], li
     rows = [_sums_row(row_sums, has_accounts=len(accounts) > 1) for row_sums in listed]
 
     named = Column(heading, "title", itemgetter("title"), left=True)
-    empty = {name for name in _NOT_ALWAYS if all(row[name] is None for row in rows)}
-    shown = [column for column in SUMS if column.name not in empty]
-    return [named, *shown], rows
+    shown = [named]
+    for column in SUMS:
+        is_known = any(row[column.name] is not None for row in rows)
+        if is_known or column.name not in _NOT_ALWAYS:
+            shown.append(column)
+    return shown, rows
 
 
 def _sums_row(sums: MoneySum, *, has_accounts: bool) -> Row:
     """Return the cells of a row of sums, by the names of columns."""
-    title = f"{sums.name} {sums.account}" if has_accounts and sums.account else sums.name
-    campaign_pnl = None if sums.campaign is None else sums.campaign.profit
+    title = sums.name
+    if has_accounts and sums.account:
+        title += f" {sums.account}"
     return {
         **sums.model_dump(),
         "title": title,
-        "campaign_pnl": campaign_pnl,
+        "campaign_pnl": sums.campaign and sums.campaign.profit,
         "age_s": sums.oldest_age_s,
         "greeks_age_s": sums.oldest_greeks_s,
         "feed": "delayed" if sums.delayed else None,
@@ -138,24 +142,23 @@ def _sums_row(sums: MoneySum, *, has_accounts: bool) -> Row:
 
 
 _GREEKS = ("delta", "gamma", "theta", "vega")
-_SUMMED = ("market_value", "notional", "unrealized_pnl", "daily_pnl")
 
 
-def position_cells(positions: pl.DataFrame) -> list[Row]:
+def position_cells(positions: pl.DataFrame) -> Sequence[Row]:
     """Return rows for POSITIONS of `open_positions`.
 
     The greeks are those of the whole position: per unit × quantity × multiplier. A position lacks
     the figures that it does not have, as cash its greeks.
     """
     size = pl.col("position") * pl.col("multiplier")
-    sized = positions.with_columns(pl.col(_GREEKS) * size, notional="market_value")
-    figures = sized.select(figure_of(name).alias(name) for name in (*_GREEKS, *_SUMMED))
-
-    cells_and_figures = zip(sized.to_dicts(), figures.to_dicts(), strict=True)
-    return [
-        {name: cell for name, cell in cells.items() if has_figure.get(name, True)}
-        for cells, has_figure in cells_and_figures
-    ]
+    positions = positions.with_columns(pl.col(_GREEKS) * size, notional="market_value")
+    rows = positions.to_dicts()
+    for name in (*_GREEKS, "market_value", "notional"):
+        has_figure = positions.select(figure_of(name)).to_series()
+        for row, has in zip(rows, has_figure, strict=True):
+            if not has:
+                del row[name]
+    return rows
 
 
 def not_in_sums(book: Book) -> list[str]:
@@ -179,7 +182,8 @@ def _lines_of_strategy(sums: MoneySum) -> list[str]:
     texts = sums.differences.split("; ") if sums.differences else []
     if sums.closed:
         missing = sums.legs - sums.legs_held - sums.legs_closed
-        count = "one" if missing == 1 else missing
-        lacking = f", {count} missing" if missing else ""
-        texts.insert(0, f"{sums.legs_held} of {sums.legs} legs, {sums.closed}{lacking}")
+        text = f"{sums.legs_held} of {sums.legs} legs, {sums.closed}"
+        if missing:
+            text += f", {'one' if missing == 1 else missing} missing"
+        texts.insert(0, text)
     return [f"{sums.name}: {text}" for text in texts]

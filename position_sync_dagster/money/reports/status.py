@@ -76,8 +76,10 @@ class LoginStatus:
         if self.lines_in_use is None or self.line_limit is None:
             return None
 
-        more = f" ({self.underlying_lines} for underlyings)" if self.underlying_lines else ""
-        return f"{self.lines_in_use} of {self.line_limit}{more}"
+        text = f"{self.lines_in_use} of {self.line_limit}"
+        if self.underlying_lines:
+            text += f" ({self.underlying_lines} for underlyings)"
+        return text
 
     @property
     def gateway(self) -> dict[str, Any]:
@@ -200,10 +202,8 @@ def read_status(
         for leg in lake.registry.unresolved
     ]
     hints = tuple(filter(None, [first_step(lake, settings)]))
-    asking = [login_status for login_status in logins if login_status.login_asks]
-    confirmations = [f"{asked.gateway_id}: {asked.login}. {CONFIRM}" for asked in asking]
-    problems = [*programs.problems, *confirmations]
-    attention = [*problems, *_attention(settings.strategies_file, failed, now), *hints]
+    problems = [*programs.problems, *_asked(logins)]
+    problems += _attention(settings.strategies_file, failed, now)
 
     queue = {status.value: overview.counts.get(status, 0) for status in QueueStatus}
     streamed = written_by(Source.STREAM, book.priced, settings, now)
@@ -227,11 +227,18 @@ def read_status(
         last_drained_at=overview.last_success_at,
         trading_mode=mode,
         accounts=book.accounts,
-        attention=tuple(attention),
+        attention=(*problems, *hints),
         hints=hints,
         programs=programs,
         logins=tuple(logins) if len(logins) > 1 else (),
     )
+
+
+def _asked(logins: Iterable[LoginStatus]) -> Iterator[str]:
+    """Yield which logins a person has to confirm."""
+    for login in logins:
+        if login.login_asks:
+            yield f"{login.gateway_id}: {login.login}. {CONFIRM}"
 
 
 def _of_all_logins(logins: Sequence[LoginStatus], now: datetime) -> dict[str, Any]:
@@ -241,17 +248,18 @@ def _of_all_logins(logins: Sequence[LoginStatus], now: datetime) -> dict[str, An
         return (login.session_state is None, seconds_since(login.blind_since, now) or 0.0)
 
     worst = asdict(max(logins, key=trouble))
-    lines = {name: _sum(getattr(login, name) for login in logins) for name in _OF_LINES}
-    return worst | lines
+    for name in _OF_LINES:
+        worst[name] = _sum(getattr(login, name) for login in logins)
+    return worst
 
 
 def _closed_legs(book: Book, held: set[int]) -> str | None:
     """Return what happened to the active legs that are not held and closed for a known reason."""
-    ends = {
-        leg.conid: end
-        for leg in book.legs
-        if leg.conid not in held and (end := book.closes.end_of(leg)) is not None
-    }
+    ends = {}
+    for leg in book.legs:
+        end = book.closes.end_of(leg)
+        if leg.conid not in held and end is not None:
+            ends[leg.conid] = end
     return counted_ends(ends.values())
 
 
@@ -292,8 +300,9 @@ def leg_states(legs: Iterable[Leg], book: Book, settings: Settings) -> list[LegS
         accounts = [account for account in of_conid if leg.account in (None, account)]
         if not accounts:
             return LegState.ARMED if book.closes.end_of(leg) is None else LegState.CLOSED
-        is_streamed = any((account, leg.conid) in streamed for account in accounts)
-        return LegState.STREAMED if is_streamed else LegState.OVERFLOW
+        if any((account, leg.conid) in streamed for account in accounts):
+            return LegState.STREAMED
+        return LegState.OVERFLOW
 
     return [state(leg) for leg in legs]
 
@@ -365,7 +374,8 @@ def _login_status(
     if week is not None:
         of_owner |= {"login": week.text, "login_asks": week.asks}
 
-    blind_since = None if session.is_live(now) else session.seen_until(now)
+    if not session.is_live(now):
+        of_owner["blind_since"] = session.seen_until(now)
     return LoginStatus(
         gateway_id=login.gateway_id,
         session_state=state,
@@ -373,7 +383,6 @@ def _login_status(
         session_since=since,
         session_detail=session.detail,
         run_id=session.run_id,
-        blind_since=blind_since,
         **of_owner,
     )
 
