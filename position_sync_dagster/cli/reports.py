@@ -93,7 +93,7 @@ def changes(
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
-    """Show what happened today: trades, closes and other moves of positions, the newest first.
+    """Show what happened today: trades, closes, other moves of positions and outages.
 
     It is read from the tables, and is the same after a restart.
     """

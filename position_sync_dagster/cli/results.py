@@ -120,13 +120,21 @@ class Exported(StrEnum):
     LOTS = "lots"
 
 
+class ExportFormat(StrEnum):
+    """The formats of an export."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
 @app.command()
 def export(
     what: Annotated[Exported, typer.Argument(help="What to export.")],
+    file_format: Annotated[ExportFormat, typer.Option("--format")] = ExportFormat.CSV,
     since: options.Since = None,
     home: options.HomeFolder = None,
 ) -> None:
-    """Print movements, campaigns that are over, or lots, as CSV for a ledger or another program.
+    """Print movements, campaigns that are over, or lots, for a ledger or another program.
 
     Lots are first in, first out, or as the broker matched them where a statement has closed lots,
     through assignments and corporate actions, with those that are held. They are no tax form.
@@ -142,7 +150,10 @@ def export(
         case Exported.LOTS:
             rows = frame_of(LOTS, read_lots(lake, first))
 
-    sys.stdout.write(csv_of(rows.columns, rows.iter_rows()))
+    if file_format is ExportFormat.PARQUET:
+        rows.write_parquet(sys.stdout.buffer)
+    else:
+        sys.stdout.write(csv_of(rows.columns, rows.iter_rows()))
 
 
 _NONE = "No campaign is over, as far as the tables know. Materialize the asset closed_campaigns."

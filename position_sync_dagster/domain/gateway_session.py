@@ -158,6 +158,14 @@ class GatewaySession:
     unknown_accounts: str | None = None
     set_aside: str | None = None
 
+    @property
+    def outages_over(self) -> list[tuple[datetime, datetime, str | None]]:
+        """Return the last outages that are over: from, until and why, the oldest first."""
+        return [
+            (datetime.fromisoformat(began), datetime.fromisoformat(ended), why)
+            for began, ended, why in json.loads(self.outages or "[]")
+        ]
+
     def outages_after(
         self, state: SessionState | None, live_since: datetime | None, now: datetime
     ) -> str | None:

@@ -1,4 +1,4 @@
-"""What happened today, from the tables alone: trades, closes and other moves, a line each.
+"""What happened today, from the tables alone: trades, closes, other moves and outages, a line each.
 
 The list is the same after a restart of everything: nothing of it is kept in memory.
 """
@@ -15,6 +15,7 @@ from polars import col
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import contract_name, digits
 from position_sync_dagster.domain.leg import NEGLIGIBLE
@@ -31,11 +32,12 @@ OPENED = "O"
 
 
 class ChangeKind(StrEnum):
-    """What changed: an order was executed, or a holding ended or moved."""
+    """What changed: an order was executed, a holding ended or moved, or a login."""
 
     TRADE = "TRADE"
     CLOSE = "CLOSE"
     QUANTITY = "QUANTITY"
+    GATEWAY = "GATEWAY"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,7 @@ class Day:
     changes: Sequence[PositionChange] = ()
     movements: Sequence[Movement] = ()
     closures: Sequence[Closure] = ()
+    sessions: Sequence[GatewaySession] = ()
     strategies: Mapping[int, frozenset[str]] = field(default_factory=dict)
 
 
@@ -113,6 +116,11 @@ def read_day(lake: MoneyLake, since: datetime, until: datetime | None = None) ->
     )
 
 
+def read_sessions(lake: MoneyLake, since: datetime) -> list[GatewaySession]:
+    """Return the sessions that lasted until a time, or longer; blocks."""
+    return lake.sessions.history(None, col.heartbeat_at >= moment(since))
+
+
 def _movements_since(lake: MoneyLake, since: datetime) -> list[Movement]:
     """Return the movements of contracts since a time; one without a time belongs to its day."""
     day = since.astimezone(NEW_YORK).date()
@@ -128,7 +136,8 @@ def _movements_since(lake: MoneyLake, since: datetime) -> list[Movement]:
 
 def changes_of(day: Day) -> list[DayChange]:
     """Return everything that happened on a day, the newest first; pure."""
-    return sorted([*_trades(day), *_moves(day)], key=attrgetter("at"), reverse=True)
+    changes = [*_trades(day), *_moves(day), *_gateways(day.sessions)]
+    return sorted(changes, key=attrgetter("at"), reverse=True)
 
 
 def realized_of(day: Day) -> dict[Key, float | None]:
@@ -327,3 +336,27 @@ def _move(change: PositionChange, closures: Sequence[Closure]) -> DayChange:
         amount=amount,
         currency=change.currency,
     )
+
+
+def _gateways(sessions: Iterable[GatewaySession]) -> Iterator[DayChange]:
+    """Yield when streams started and ended, and each outage."""
+    for session in sessions:
+        if session.owner is not Owner.STREAM:
+            continue
+        for at, event, reason in _history_of(session):
+            text = f"gateway {session.gateway_id}: {event}"
+            if reason:
+                text += f" – {reason}"
+            yield DayChange(at=at, kind=ChangeKind.GATEWAY, text=text)
+
+
+def _history_of(session: GatewaySession) -> Iterator[tuple[datetime, str, str | None]]:
+    """Yield what happened to a session, with its time and the reason."""
+    yield session.started_at, "the stream started", None
+    for began, ended, reason in session.outages_over:
+        yield began, f"outage of {(ended - began).total_seconds():,.0f} s", reason
+
+    if session.state is SessionState.BLIND:
+        yield session.state_since, "outage, not over yet", session.detail
+    elif session.state in (SessionState.ENDED, SessionState.LOST):
+        yield session.heartbeat_at, session.state, session.detail

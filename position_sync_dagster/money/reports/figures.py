@@ -45,6 +45,7 @@ from position_sync_dagster.money.reports.changes import (
     closed_profits,
     day_began,
     read_day,
+    read_sessions,
     realized_of,
 )
 from position_sync_dagster.money.reports.status import Status, plain, read_status, status_not_kept
@@ -293,10 +294,14 @@ def read_figures(lake: MoneyLake, settings: Settings, now: datetime) -> Figures:
     of_day = (lake.position_changes, lake.movements, lake.closures)
     others = (lake.registry, lake.contracts, lake.updates, lake.broker_positions)
     versions = versions_of(*of_day, *others, lake.account_values)
+
+    # These tables change seldom, but the sessions every few seconds.
+    day = _day(lake, day_began(now), versions[: len(of_day)])
+    sessions = read_sessions(lake, day.since)
     return Figures(
         status=read_status(lake, settings, now, book=book),
         book=book,
-        day=_day(lake, day_began(now), versions[: len(of_day)]),
+        day=replace(day, sessions=sessions),
         limits=evaluate(known_limits(settings), book),
         versions=(*versions, *map(str, book.live_since.items())),
     )

@@ -6,7 +6,7 @@ import { clock, local } from "./format.js";
 import { only } from "./holdings_panel.js";
 import { fill, money, openedLines } from "./table.js";
 
-const KINDS = ["all", "TRADE", "CLOSE", "QUANTITY"];
+const KINDS = ["all", "TRADE", "CLOSE", "QUANTITY", "GATEWAY"];
 const MOST = 5;
 const LOOKED = "money.looked_at";
 let lookedAt = Number(localStorage.getItem(LOOKED)) || null; // when somebody last saw the page

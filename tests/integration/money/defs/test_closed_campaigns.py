@@ -8,9 +8,10 @@ from itertools import accumulate
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 
-from tests.support.command_line import json_of, run
+from tests.support.command_line import call, json_of, run
 from tests.support.traded_year import NOBODY, Told, traded_year
 
 STEPS = (
@@ -132,6 +133,7 @@ def test_a_year_of_forty_campaigns_is_what_a_sum_by_hand_says(results_of_the_yea
     kinds = {(lot["opened_by"], lot["closed_by"]) for lot in lots}
     assert {("ASSIGNMENT", "TRADE"), ("TRADE", "EXPIRATION"), ("EXERCISE", "TRADE")} <= kinds
 
-    assert len([*csv.DictReader(run("export", "campaigns").splitlines())]) == 40
+    written = call("export", "campaigns", "--format", "parquet").stdout_bytes
+    assert pl.read_parquet(written).height == 40
     moved = [*csv.DictReader(run("export", "movements", "--since", "2025-12-01").splitlines())]
     assert {row["day"][:7] for row in moved} <= {"2025-12", "2026-01"}

@@ -1,10 +1,11 @@
 """What happened today, a line each, from the records of the tables."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.money.past.closes import Cause, Closure
@@ -15,6 +16,7 @@ from position_sync_dagster.money.past.movements import (
     Section,
 )
 from position_sync_dagster.money.reports.changes import (
+    ChangeKind,
     Day,
     changes_of,
     day_began,
@@ -124,6 +126,26 @@ def test_a_trade_that_opens_has_no_profit(code, stated, amount):
 def test_a_change_without_an_execution_has_a_line_of_its_own(after, causes, line):
     closures = [closure(1, cause, 112.0) for cause in causes]
     assert lines(changes=[change(1, -1.0, after)], closures=closures) == [line]
+
+
+def test_an_outage_that_nobody_watched_is_listed_and_one_that_lasts_says_so():
+    known = {"gateway_id": "g", "owner": Owner.STREAM, "session_id": "s", "detail": "1100"}
+    times = dict.fromkeys(("started_at", "heartbeat_at", "expires_at", "state_since"), NOW)
+    without = dict.fromkeys(field.name for field in fields(GatewaySession))
+    session = GatewaySession(**without | known | times | {"state": SessionState.BLIND})
+    later = NOW + timedelta(minutes=5)
+    back = session.outages_after(SessionState.LIVE, later, later)
+    live = replace(session, state=SessionState.LIVE, state_since=later, outages=back)
+    ((began, ended, why),) = live.outages_over
+    assert began == NOW
+    assert ended == later
+    assert why == "1100"
+
+    changes = changes_of(Day(since=day_began(NOW), sessions=[live]))
+    assert {change.kind for change in changes} == {ChangeKind.GATEWAY}
+    assert "gateway g: outage of 300 s – 1100" in [change.text for change in changes]
+    assert "GATEWAY gateway g: outage, not over yet – 1100" in lines(sessions=[session])
+    assert live.outages_after(SessionState.LIVE, later, later) == back, "no second outage"
 
 
 def test_the_realised_profit_of_a_holding_is_known_once_everything_is_explained():
