@@ -124,26 +124,31 @@ def curves_of(
         by_underlying: Whether there is a curve for each underlying; else there is one over all.
         notes: What is wrong with the legs of their strategy.
     """
-    by = ["account", "currency", "under"] if by_underlying else ["account", "currency"]
+    by = ["account", "currency"]
+    if by_underlying:
+        by.append("under")
     curves = []
     for key in legs.parts.select(by).unique().sort(by).iter_rows(named=True):
         of_key = legs.where(pl.all_horizontal(pl.col(name) == key[name] for name in by))
-        has_one = of_key.parts["under"].n_unique() == 1
-        curves.append(_over_prices(of_key, shift, notes) if has_one else _over_moves(of_key, shift))
+        if of_key.parts["under"].n_unique() == 1:
+            curves.append(_over_prices(of_key, shift, notes))
+        else:
+            curves.append(_over_moves(of_key, shift))
     return curves
 
 
 def _over_moves(legs: PricedLegs, shift: Point) -> CurveRow:
     """Return the curve of several underlyings, which all move by the same percentage."""
-    curve = CurveRow(**_described(legs, _left_out(legs)), underlying=None)
+    curve = _described(legs, _left_out(legs)) | {"underlying": None}
     is_carried = legs.parts.select(carries(col.reason.is_null())).item()
     if not is_carried:
-        return curve
+        return CurveRow(**curve)
 
     moves = np.linspace(-USUAL_REACH, USUAL_REACH, PRICES)
+    curve["moves"] = moves.tolist()
     of_trades = sum(legs.settled["against_mark"].drop_nulls())
-    now, chosen = _profits(legs, moves, shift, of_trades)
-    return curve.model_copy(update={"moves": moves.tolist(), "now": now, "chosen": chosen})
+    curve["now"], curve["chosen"] = _profits(legs, moves, shift, of_trades)
+    return CurveRow(**curve)
 
 
 def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> CurveRow:
@@ -152,30 +157,26 @@ def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> CurveR
     realised = known_sum(legs.settled["realised"])
     payoff = payoff_of(each, legs.given.now, notes, realised)
     left_out = _left_out(legs, since_opened=True)
-    described = _described(legs, left_out)
-    described |= {name: getattr(payoff, name) for name in _OF_PAYOFF}
-    curve = CurveRow(**described, underlying=payoff.under)
+    curve = _described(legs, left_out) | {"underlying": payoff.under}
+    curve |= {name: getattr(payoff, name) for name in _OF_PAYOFF}
     spot = legs.parts["spot"].median()
     if not isinstance(spot, float):
-        return curve
+        return CurveRow(**curve)
 
     prices = _prices(each, payoff, spot)
     moves = 100 * (prices / spot - 1)
-    at_expiry = payoff.profit_at(prices).tolist() if payoff.profit_at else None
-    curve = curve.model_copy(
-        update={
-            "spot": spot, "moves": moves.tolist(), "prices": prices.tolist(),
-            "at_expiry": at_expiry,
-        }
-    )  # fmt: skip
+    curve |= {"spot": spot, "moves": moves.tolist(), "prices": prices.tolist()}
+    if payoff.profit_at is not None:
+        curve["at_expiry"] = payoff.profit_at(prices).tolist()
     if left_out or realised is None:
-        return curve
+        return CurveRow(**curve)
 
     gained = realised + float(legs.parts["unrealized_pnl"].sum())
+    curve["now"], curve["chosen"] = _profits(legs, moves, shift, gained)
     greatest = payoff.greatest_profit or 0.0
-    reached = gained / greatest if greatest > 0 else None
-    now, chosen = _profits(legs, moves, shift, gained)
-    return curve.model_copy(update={"reached": reached, "now": now, "chosen": chosen})
+    if greatest > 0:
+        curve["reached"] = gained / greatest
+    return CurveRow(**curve)
 
 
 # What a curve has of a payoff.
@@ -224,13 +225,15 @@ def _left_out(legs: PricedLegs, *, since_opened: bool = False) -> list[UnpricedL
 def _prices(legs: Iterable[PricedLeg], payoff: Payoff, spot: float) -> model.Array:
     """Return the prices of a curve: even ones, the strikes and the break-evens between them."""
     strikes = [leg.delivered.strike for leg in legs if leg.delivered is not None]
-    lowest, highest = min([spot, *strikes]), max([spot, *strikes])
+    corners = [spot, *strikes]
+    lowest = min(corners)
+    highest = max(corners)
     beyond = max(highest - lowest, LEAST_SPAN * spot) / 2
     low = max(lowest - beyond, spot / 100)
     high = highest + beyond
 
     even = np.linspace(low, high, PRICES)
-    prices = np.array([*even, spot, *strikes, *(payoff.break_evens or ())])
+    prices = np.array([*even, *corners, *(payoff.break_evens or ())])
     return np.unique(prices[(prices >= low) & (prices <= high)])
 
 

@@ -95,7 +95,9 @@ def expiries(legs: PricedLegs, *, until: date, strategy: str | None = None) -> l
     _count_all_missing(deliveries, legs)
 
     due = [delivery for delivery in deliveries if exchange_date(delivery.expires_at) <= until]
-    rows = [delivery.row for delivery in due if strategy in (None, delivery.leg.row["strategy_id"])]
+    if strategy is not None:
+        due = [delivery for delivery in due if delivery.leg.row["strategy_id"] == strategy]
+    rows = (delivery.row for delivery in due)
     return sorted(rows, key=itemgetter("expires_at", "strategy_id", "conid"))
 
 
@@ -134,7 +136,9 @@ def uncovered_calls(legs: PricedLegs) -> list[NewRow]:
     for delivery in _deliveries(legs):
         terms = delivery.leg.delivered
         if terms is not None and not delivery.is_cash_settled:
-            delivery.units = _units_delivered(delivery.leg, terms) if terms.right == "CALL" else 0.0
+            delivery.units = 0.0
+            if terms.right == "CALL":
+                delivery.units = _units_delivered(delivery.leg, terms)
             deliveries.append(delivery)
     _count_all_missing(deliveries, legs)
     return [
@@ -201,20 +205,25 @@ def _delivery(leg: PricedLeg, expires_at: datetime, legs: PricedLegs) -> Expirin
     if terms is None:
         # A future is marked each day: what it has earned is in the account already.
         delivery.cash = 0.0
-        delivery.units = 0.0 if in_cash else None
-        delivery.is_cash_settled = in_cash or None
-        delivery.reason = None if in_cash else FUTURE_DELIVERY
+        if in_cash:
+            delivery.units = 0.0
+        else:
+            delivery.is_cash_settled = None
+            delivery.reason = FUTURE_DELIVERY
     elif isinstance(terms, NotPriced):
         delivery.reason = terms.value
     elif not spot:
         delivery.reason = NotPriced.NO_PRICE.value
     else:
         worth = terms.intrinsic(spot)
-        comes = worth > 0 and not in_cash
-        delivery.units = terms.side * _units_delivered(leg, terms) if comes else 0.0
         delivery.is_pinned = abs(spot - terms.strike) <= PINNED * spot
-        is_marked = in_cash or terms.exercise.is_on_future
-        delivery.cash = leg.size * worth if is_marked else -delivery.units * terms.strike
+        delivery.units = 0.0
+        if worth > 0 and not in_cash:
+            delivery.units = terms.side * _units_delivered(leg, terms)
+
+        delivery.cash = -delivery.units * terms.strike
+        if in_cash or terms.exercise.is_on_future:
+            delivery.cash = leg.size * worth
     return delivery
 
 
@@ -316,8 +325,10 @@ def _not_judged(leg: PricedLeg) -> str | None:
 
 def _extrinsic(leg: PricedLeg) -> float:
     """Return what one unit of an option in the money is worth above its exercise."""
-    worth = leg.delivered.above_strike(leg.row["spot"]) if leg.delivered is not None else 0.0
-    return float(leg.row["market_value"] / leg.size) - worth
+    price = float(leg.row["market_value"] / leg.size)
+    if leg.delivered is None:
+        return price
+    return price - leg.delivered.above_strike(leg.row["spot"])
 
 
 def _in_the_money(leg: PricedLeg) -> bool | None:
@@ -336,7 +347,9 @@ def _judged(leg: PricedLeg, given: Assumptions) -> NewRow | None:
 
     extrinsic = _extrinsic(leg)
     if terms.right == "PUT" or terms.exercise.is_on_future:
-        return {"extrinsic": extrinsic, "ex_date": None} if extrinsic <= NEAR_PARITY else None
+        if extrinsic > NEAR_PARITY:
+            return None
+        return {"extrinsic": extrinsic, "ex_date": None}
 
     soon = min(terms.expires_at, given.now + BEFORE_EX_DATE)
     coming = [
@@ -345,4 +358,6 @@ def _judged(leg: PricedLeg, given: Assumptions) -> NewRow | None:
         if given.now < dividend.ex_date <= soon
     ]
     ex_date, gain = min(coming, default=(None, -model.ROUNDING))
-    return {"extrinsic": extrinsic, "ex_date": ex_date} if extrinsic <= gain else None
+    if extrinsic > gain:
+        return None
+    return {"extrinsic": extrinsic, "ex_date": ex_date}

@@ -157,9 +157,9 @@ class HypotheticalBook:
         """Return the parts of before, as far as they are left; others keep their very numbers."""
         before = self.book.split
         is_left = [left / part.quantity for left, part in zip(self._left, self._parts, strict=True)]
-        parts = before.parts.with_columns(left=pl.Series(is_left, dtype=pl.Float64))
-        scaled = pl.col("share", *exposure.SUMS) * col.left
-        kept = parts.with_columns(scaled).filter(col.left != 0).drop("left")
+        kept = before.parts.with_columns(left=pl.Series(is_left, dtype=pl.Float64))
+        kept = kept.with_columns(pl.col("share", *exposure.SUMS) * col.left)
+        kept = kept.filter(col.left != 0).drop("left")
 
         # A leg of which a trade left nothing in an account is none that is missing there.
         place = ["leg", "account"]
@@ -216,8 +216,9 @@ class HypotheticalBook:
             quantity = copysign(size, wanted)
             wanted -= quantity
             left = self._left[place] + quantity
-            is_rounding = abs(left) <= NEGLIGIBLE * abs(part.quantity)
-            self._left[place] = 0.0 if is_rounding else left
+            self._left[place] = left
+            if abs(left) <= NEGLIGIBLE * abs(part.quantity):
+                self._left[place] = 0.0  # the rounding of a sum
             closed.append(fill.closing(part, quantity))
 
         self._settled += closed
@@ -314,8 +315,8 @@ class HypotheticalBook:
     def _similar(self, trade: ProposedTrade) -> PricedLeg:
         """Return a held contract that tells multiplier, currency and underlying of a trade."""
         wanted = OPTION_TYPES
-        if not trade.right:
-            wanted = frozenset({"FUT"} if trade.expiry else {"OPT"})
+        if trade.right is None:
+            wanted = frozenset({"OPT"} if trade.expiry is None else {"FUT"})
 
         is_like = (col.symbol == trade.symbol) & col.sec_type.is_in(wanted)
         held = [
@@ -329,8 +330,9 @@ class HypotheticalBook:
     def _is_of_index(self, leg: PricedLeg) -> bool:
         """Return whether a leg is an option on an index, which has no shares."""
         details = self.legs.given.details.get(leg.row["conid"])
-        is_said_so = details is not None and details.under_sec_type == "IND"
-        return leg.row["symbol"] in WITHOUT_CARRY or is_said_so
+        if leg.row["symbol"] in WITHOUT_CARRY:
+            return True
+        return details is not None and details.under_sec_type == "IND"
 
     def _priced_option(
         self, trade: ProposedTrade, row: NewRow, similar: PricedLeg
@@ -343,7 +345,9 @@ class HypotheticalBook:
         if terms is None or not spot or magnifier is None:
             return row, GIVEN
 
-        price = None if trade.price is None else trade.price / magnifier
+        price = trade.price
+        if price is not None:
+            price /= magnifier
         volatility, source = self._volatility_of(terms, similar, price)
         if volatility is None:
             return row, source
@@ -408,7 +412,9 @@ class HypotheticalBook:
     def _magnifier(self, row: Row) -> float | None:
         """Return the divisor from quoted prices to the currency: that of a held part, if any."""
         sec_type = row["sec_type"]
-        alike = _QUOTED_ALIKE if sec_type in _QUOTED_ALIKE else {sec_type}
+        alike = frozenset({sec_type})
+        if sec_type in _QUOTED_ALIKE:
+            alike = _QUOTED_ALIKE
         parts = self.legs.parts.filter(col.sec_type.is_in(alike), symbol=row["symbol"])
         return next(iter(parts["magnifier"].drop_nulls()), None)
 
@@ -423,19 +429,19 @@ def _share_of(option: PricedLeg, row: NewRow) -> NewRow:
     """Return the row of the share under an option."""
     spot = option.row["spot"]
     magnifier = option.row["magnifier"]
-    return row | {
-        "sec_type": "STK",
-        "multiplier": 1.0,
-        "trading_class": None,
-        "market_price": spot * magnifier if spot and magnifier else None,
-        "underlying_price": None,
-    }
+    row = row | {"sec_type": "STK", "multiplier": 1.0, "trading_class": None}
+    row |= {"market_price": None, "underlying_price": None}
+    if spot and magnifier:
+        row["market_price"] = spot * magnifier
+    return row
 
 
 def _nothing_held(trade: ProposedTrade) -> ProposedTradeError:
     like = "an option or its share"
-    if trade.expiry is not None:
-        like = "a future" if trade.right is None else "an option"
+    if trade.right is not None:
+        like = "an option"
+    elif trade.expiry is not None:
+        like = "a future"
     return ProposedTradeError(
         f"Nothing like {trade.name} is held: its multiplier and currency are not known.",
         remedy=f"Name a contract of an underlying of which {like} is held.",

@@ -152,8 +152,7 @@ class AccountGreeks:
     @property
     def without(self) -> dict[int, Reason]:
         """Why options have no greeks, by conid, as of the last batch."""
-        reasons = ((conid, leg.reason) for conid, leg in self.legs.items())
-        return {conid: reason for conid, reason in reasons if reason is not None}
+        return {conid: leg.reason for conid, leg in self.legs.items() if leg.reason is not None}
 
     def add(self, conid: int, terms: OptionTerms | Reason, underlying: int) -> None:
         """Follow an option; new terms of a known one are used from now on.
@@ -218,7 +217,9 @@ class AccountGreeks:
     def _ready(self, leg: ModelledLeg, now: datetime) -> OptionTerms | Reason:
         """Read the newest price of the underlying; return the terms, or which input is missing."""
         prices = self._prices[leg.underlying]
-        leg.spot_at, leg.spot = prices[-1] if prices else (None, None)
+        leg.spot_at = leg.spot = None
+        if prices:
+            leg.spot_at, leg.spot = prices[-1]
         if not isinstance(leg.terms, OptionTerms):
             return leg.terms
         if leg.value_at is None:
@@ -320,7 +321,9 @@ class ModelGreeks:
             if self._monotonic() >= due_at:
                 await self._compute(connection)
                 due_at = self._monotonic() + wait_s
-                wait_s = min(pace.batch_s, 2 * wait_s) if len(self.published) else pace.first_s
+                wait_s = min(pace.batch_s, 2 * wait_s)
+                if not len(self.published):
+                    wait_s = pace.first_s
 
     def summary(self) -> str | None:
         """Return how many options have computed greeks, and why others have none.
@@ -417,7 +420,9 @@ class ModelGreeks:
         changed: dict[int, list[ExpectedDividend]] = {}
         for conid, details in self.contracts.of(self._underlyings).items():
             quote = connection.lines.quote(conid)
-            stated = None if quote is None else quote.dividends
+            stated = None
+            if quote is not None:
+                stated = quote.dividends
             expected = dividend_rows(details, stated, shares.get(conid, ()), now)
             if expected and _differ(expected, self._dividends.get(conid, [])):
                 changed[conid] = expected
@@ -509,13 +514,12 @@ class ModelGreeks:
         if greeks is None or greeks.greeks_time is None:
             return None
         hours = self.contracts.hours(leg.underlying)
-        # A line that is requested outside the session opens with a price from before.
-        is_dated = hours is None or hours.is_open(greeks.greeks_time) is not False
-        return replace(
-            greeks,
-            underlying_price=greeks.underlying_price * magnifier,
-            greeks_time=greeks.greeks_time if is_dated else None,
-        )
+        greeks_time: datetime | None = greeks.greeks_time
+        if hours is not None and hours.is_open(greeks.greeks_time) is False:
+            # A line that is requested outside the session opens with a price from before.
+            greeks_time = None
+        price = greeks.underlying_price * magnifier
+        return replace(greeks, underlying_price=price, greeks_time=greeks_time)
 
 
 def _modelled(terms: ExerciseTerms | NotPriced) -> OptionTerms | Reason:
@@ -524,7 +528,9 @@ def _modelled(terms: ExerciseTerms | NotPriced) -> OptionTerms | Reason:
         return terms
     if terms.exercise is Exercise.EUROPEAN_FUTURE:
         return NoGreeks.FOLLOWS_A_FUTURE
-    return terms if isinstance(terms, OptionTerms) else NotPriced.NO_RATE
+    if isinstance(terms, OptionTerms):
+        return terms
+    return NotPriced.NO_RATE
 
 
 def _differ(rows: Sequence[ExpectedDividend], before: Sequence[ExpectedDividend]) -> bool:

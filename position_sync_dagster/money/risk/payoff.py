@@ -102,7 +102,7 @@ def payoffs(legs: PricedLegs, notes: Mapping[str, Sequence[str]] | None = None) 
     settled = grouped(group_of, legs.settled.to_dicts())
     result = []
     for key in sorted(groups, key=str):
-        notes_of_strategy = notes.get(key[0], ()) if notes else ()
+        notes_of_strategy = (notes or {}).get(key[0], ())
         realised = known_sum(row["realised"] for row in settled[key])
         result.append(payoff_of(groups[key], legs.given.now, notes_of_strategy, realised=realised))
     return result
@@ -155,17 +155,20 @@ def payoff_of(
     is_corner = np.isin(prices, corners)
     is_corner[profits.argmax()] |= slope <= 0
     is_corner[profits.argmin()] |= slope >= 0
-    side = "profit" if slope > 0 else "loss"
     break_evens = set(map(_rounded, _break_evens(prices, profits, slope)))
-    return replace(
+    payoff = replace(
         payoff,
         break_evens=tuple(sorted(break_evens)),
-        greatest_profit=None if slope > 0 else float(profits.max()),
-        greatest_loss=None if slope < 0 else float(profits.min()),
-        why=f"the greatest {side} is unbounded" if slope else None,
         corners=tuple(map(Corner, prices[is_corner].tolist(), profits[is_corner].tolist())),
         profit_at=profit_at,
     )
+    highest = float(profits.max())
+    lowest = float(profits.min())
+    if slope > 0:
+        return replace(payoff, greatest_loss=lowest, why="the greatest profit is unbounded")
+    if slope < 0:
+        return replace(payoff, greatest_profit=highest, why="the greatest loss is unbounded")
+    return replace(payoff, greatest_profit=highest, greatest_loss=lowest)
 
 
 def _rises(leg: PricedLeg) -> bool:

@@ -74,6 +74,10 @@ class Choice:
     account: str | None = None
 
 
+# Whose a part is, and of what.
+_NAMES_OF_A_PART = ("strategy_id", "account", "conid", "symbol", "currency")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PricedLeg:
     """A part of a holding.
@@ -108,15 +112,14 @@ class PricedLeg:
     @property
     def named(self) -> dict[str, Any]:
         """Whose leg it is, and the contract, for a program."""
-        columns = ("strategy_id", "account", "conid", "symbol", "currency")
-        named = {column: self.row[column] for column in columns}
+        named = {column: self.row[column] for column in _NAMES_OF_A_PART}
         named["leg"] = self.name
         return named
 
     @property
     def size(self) -> float:
         """The number of units of the underlying, negative for a short part."""
-        return float(self.row["position"] * self.row["multiplier"] * self.row["share"])
+        return self.quantity * float(self.row["multiplier"])
 
     @property
     def quantity(self) -> float:

@@ -8,7 +8,7 @@ option of its underlying that is nearest.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from operator import itemgetter
 from typing import Any
@@ -112,13 +112,14 @@ class Fill:
         """Return what is settled if a part of a holding is closed, or a share of it."""
         cost = part.row["average_cost"]
         settled = self.settled(quantity, part.row["strategy_id"], part.row["conid"])
-        realised = None if cost is None else quantity * (cost - self.price)
-        return settled | {"under": part.row["under"], "realised": realised}
+        settled |= {"under": part.row["under"], "realised": None}
+        if cost is not None:
+            settled["realised"] = quantity * (cost - self.price)
+        return settled
 
     def settled(self, quantity: float, strategy: str, conid: int) -> dict[str, Any]:
         """Return what a part of the trade settles, as `PricedLegs.settled` has it."""
-        columns = ("account", "symbol", "sec_type", "currency", "expiry")
-        return {name: self.row[name] for name in columns} | {
+        return {name: self.row[name] for name in _OF_THE_CONTRACT} | {
             "strategy_id": strategy,
             "conid": conid,
             "name": self.trade.name,
@@ -130,17 +131,22 @@ class Fill:
 
     def opened(self, quantity: float) -> dict[str, Any]:
         """Return the row of a lot that is opened; without a mark it is worth what it costs."""
-        value = quantity * (self.price if self.mark is None else self.mark)
-        gain = value - quantity * self.price
+        mark = self.mark
+        if mark is None:
+            mark = self.price
+        gain = quantity * (mark - self.price)
         return {
             **self.row,
             "position": quantity,
             "average_cost": self.price,
-            "market_value": value,
+            "market_value": quantity * mark,
             "unrealized_pnl": gain,
             "daily_pnl": gain,
         }
 
+
+# What a part of a trade has of its contract.
+_OF_THE_CONTRACT = ("account", "symbol", "sec_type", "currency", "expiry")
 
 # The digits of a price in a text.
 PRICE_DIGITS = 4
@@ -161,6 +167,9 @@ _TRADE = re.compile(
     r"(?: *@ *(?P<price>[\d.]+))?"
 )
 
+# An example of each number of a trade.
+_EXAMPLES = {"quantity": "-2", "strike": "650", "price": "3.20"}
+
 
 def parse_trade(text: str) -> ProposedTrade:
     """Read a trade as a person writes it.
@@ -177,19 +186,22 @@ def parse_trade(text: str) -> ProposedTrade:
         remedy = f'Write it as "{EXAMPLE}", or "100 SPY @619" for shares.'
         raise ProposedTradeError(f"{shown(text)} is no trade.", remedy=remedy)
 
-    numbers: dict[str, Any] = {
-        name: finite_number(written[name], name, example, lambda number: abs(number) <= LARGEST)
-        for name, example in (("quantity", "-2"), ("strike", "650"), ("price", "3.20"))
-        if written[name] is not None
-    }
+    numbers: dict[str, Any] = {}
+    for name, example in _EXAMPLES.items():
+        if written[name] is not None:
+            numbers[name] = finite_number(written[name], name, example, _is_usual)
     if not numbers["quantity"] or numbers.get("strike") == 0:
         raise ProposedTradeError(f"{shown(text)} trades nothing.", remedy=f'Try "{EXAMPLE}".')
-    return ProposedTrade(
-        **numbers,
-        symbol=written["symbol"].upper(),
-        expiry=parse_expiry(written["expiry"]) if written["expiry"] else None,
-        right=parse_right(written["right"]) if written["right"] else None,
-    )
+    trade = ProposedTrade(**numbers, symbol=written["symbol"].upper())
+    if written["expiry"]:
+        trade = replace(trade, expiry=parse_expiry(written["expiry"]))
+    if written["right"]:
+        trade = replace(trade, right=parse_right(written["right"]))
+    return trade
+
+
+def _is_usual(number: float) -> bool:
+    return abs(number) <= LARGEST
 
 
 def nearest_option(

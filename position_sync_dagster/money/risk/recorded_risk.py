@@ -1,6 +1,7 @@
 """Risk, from the tables: a book ready for scenarios, and their recorded results."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -78,7 +79,9 @@ def curves_of_choice(book: Book, legs: PricedLegs, choice: Choice, shift: Point)
         shift: The days that have passed, and the change of the volatilities, on the chosen day.
     """
     by_underlying = choice.strategy is not None or choice.underlying is not None
-    notes = leg_notes(book).get(choice.strategy, ()) if choice.strategy is not None else ()
+    notes: Sequence[str] = ()
+    if choice.strategy is not None:
+        notes = leg_notes(book).get(choice.strategy, ())
     return curves_of(legs.chosen(choice), shift, by_underlying=by_underlying, notes=notes)
 
 

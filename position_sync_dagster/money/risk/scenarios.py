@@ -41,7 +41,8 @@ _GROUPS = {
     Breakdown.LEG: ["strategy_id", "account", "conid", "name"],
 }
 
-_SUMMED = ("value", "profit", "left_out", "known", "of")
+_COUNTS = ("left_out", "known", "of")
+_SUMMED = ("value", "profit", *_COUNTS)
 
 
 def changes(legs: PricedLegs, points: Sequence[Point]) -> model.Array:
@@ -130,10 +131,10 @@ def _summed(legs: PricedLegs, change: model.Array, level: Breakdown) -> pl.DataF
     value_now = pl.when(is_future).then(0.0).otherwise("market_value")
     numbers = list(range(change.shape[1]))
     changes_of_parts = pl.Series(change).arr.to_list()
-    of_parts = legs.parts.with_columns(
+    at_points = legs.parts.with_columns(
         size=SIZE, value_now=value_now, point=pl.lit(numbers), change=changes_of_parts
     )
-    at_points = of_parts.explode("point", "change")
+    at_points = at_points.explode("point", "change")
 
     profit = col.change.fill_nan(None) * col.size
     value = col.value_now + profit
@@ -151,8 +152,9 @@ def scenario_rows(
     legs: PricedLegs, points: Sequence[Point], level: Breakdown
 ) -> list[dict[str, Any]]:
     """Return the rows of `scenarios` for a program; those of legs with what prices them."""
-    listed = legs if level is Breakdown.LEG else ()
-    priced = {(leg.row["account"], leg.row["conid"]): _priced_with(leg) for leg in listed}
+    priced: dict[tuple[str, int], dict[str, Any]] = {}
+    if level is Breakdown.LEG:
+        priced = {(leg.row["account"], leg.row["conid"]): _priced_with(leg) for leg in legs}
     result = []
     for row in scenarios(legs, points, level).iter_rows(named=True):
         point = points[row["point"]]
@@ -169,15 +171,15 @@ def scenario_rows(
 def group_of(level: Breakdown, row: Row) -> dict[str, Any]:
     """Return what names a group of a level, from a row that has the columns of a part."""
     by = _GROUPS[level]
-    is_leg = level is Breakdown.LEG
-    name = row["name"] if is_leg else row[by[0]]
-    return {
-        "strategy": row["strategy_id"] if "strategy_id" in by else None,
-        "name": None if name is None else str(name),
-        "account": row["account"],
-        "currency": row["currency"],
-        "conid": row["conid"] if is_leg else None,
-    }
+    named = {"account": row["account"], "currency": row["currency"]}
+    named |= dict.fromkeys(("strategy", "name", "conid"))
+    if "strategy_id" in by:
+        named["strategy"] = row["strategy_id"]
+    if level is Breakdown.LEG:
+        named |= {"name": row["name"], "conid": row["conid"]}
+    elif row[by[0]] is not None:
+        named["name"] = str(row[by[0]])
+    return named
 
 
 def profits(legs: PricedLegs, points: Sequence[Point]) -> list[dict[str, Any]]:
@@ -192,30 +194,29 @@ def profits(legs: PricedLegs, points: Sequence[Point]) -> list[dict[str, Any]]:
     for level in (Breakdown.ACCOUNT, Breakdown.STRATEGY, Breakdown.UNDERLYING):
         name = _GROUPS[level][0]
         by = list(dict.fromkeys((name, "account", "currency")))
-        groups = _summed(legs, change, level).group_by(by, maintain_order=True)
-        lists = groups.agg("left_out", "known", "of", profits="profit").with_columns(name=name)
-        named = lists.select("name", "account", "currency", "profits", "left_out", "known", "of")
-        rows.extend({"level": level} | row for row in named.iter_rows(named=True))
+        sums = _summed(legs, change, level)
+        lists = sums.group_by(by, maintain_order=True).agg(*_COUNTS, profits="profit")
+        lists = lists.with_columns(name=name)
+        lists = lists.select("name", "account", "currency", "profits", *_COUNTS)
+        rows.extend({"level": level} | row for row in lists.iter_rows(named=True))
     return rows
 
 
 def _priced_with(leg: PricedLeg) -> dict[str, Any]:
     """Return what a leg is priced with."""
     spot = leg.row["spot"]
+    priced = {"leg": leg.name, "underlying_price": spot, "implied_vol": leg.row["implied_vol"]}
+    priced |= {"reason": leg.row["reason"]}
+    priced |= dict.fromkeys(("rate", "dividends", "exercise", "expires_at"))
     terms = leg.priced
-    dividends = None
-    if terms is not None and terms.dividends is not None and spot:
-        dividends = [
+    if terms is None:
+        return priced
+
+    priced |= {"rate": terms.rate, "exercise": terms.exercise.value}
+    priced["expires_at"] = terms.expires_at
+    if terms.dividends is not None and spot:
+        priced["dividends"] = [
             {"ex_date": dividend.ex_date, "amount": dividend.amount_at(spot)}
             for dividend in terms.until_expiry
         ]
-    return {
-        "leg": leg.name,
-        "underlying_price": spot,
-        "implied_vol": leg.row["implied_vol"],
-        "rate": terms.rate if terms else None,
-        "dividends": dividends,
-        "exercise": terms.exercise.value if terms else None,
-        "expires_at": terms.expires_at if terms else None,
-        "reason": leg.row["reason"],
-    }
+    return priced

@@ -285,8 +285,11 @@ class OptionTerms(ExerciseTerms):
 
         amount = sum(dividend.amount for dividend in self.until_expiry)
         share = sum(dividend.share for dividend in self.until_expiry)
-        sums = [f"{amount:.4g} paid"] if amount else []
-        sums += [f"{share:.4g} of the price"] if share else []
+        sums = []
+        if amount:
+            sums.append(f"{amount:.4g} paid")
+        if share:
+            sums.append(f"{share:.4g} of the price")
         return f"{model_of_option}, dividends {' and '.join(sums) or 'none'}"
 
 
@@ -358,13 +361,16 @@ def _exercise_of(contract: Instrument, details: ContractDetails | None) -> Exerc
     if contract.symbol.upper() in WITHOUT_CARRY:
         return Exercise.EUROPEAN_FUTURE
 
-    underlying_type = details.under_sec_type if details else None
+    underlying_type = None
+    trading_class = contract.trading_class
+    if details is not None:
+        underlying_type = details.under_sec_type
+        trading_class = details.trading_class
     if underlying_type == "IND":
         return Exercise.EUROPEAN
     if underlying_type not in (None, "STK"):
         return NotPriced.OTHER_PAYOFF
 
-    trading_class = details.trading_class if details else contract.trading_class
     if _is_adjusted(contract, trading_class):
         return NotPriced.ADJUSTED
     return Exercise.AMERICAN
@@ -396,11 +402,13 @@ def expires_at(expiry: date | None, details: ContractDetails | None) -> datetime
     if details is None:
         return expiry_moment(expiry) if expiry else None
 
-    is_at_the_open = details.is_settled_at_the_open
-    day = details.expires_on if is_at_the_open else details.last_day
+    day = details.last_day
+    clock: str | None = details.last_trade_time
+    if details.is_settled_at_the_open:
+        day = details.expires_on
+        clock = AT_THE_OPEN
     if expiry not in (None, details.last_trade_date, details.expires_on):
         day = expiry
-    clock = AT_THE_OPEN if is_at_the_open else details.last_trade_time
     if day:
         return expiry_moment(day, clock, details.time_zone)
     return None
@@ -521,10 +529,13 @@ def _compute_greeks(legs: Sequence[tuple[ModelledLeg, OptionTerms, float]], now:
         if not np.isfinite(of_leg).all() or leg.spot is None or leg.value_at is None:
             continue
         leg.reason = None
+        # At parity no volatility is known; its greeks do not depend on it.
+        implied_vol = None
+        if isinstance(leg.volatility, float):
+            implied_vol = leg.volatility
         leg.greeks = HoldingGreeks(
             **dict(zip(names, of_leg, strict=True)),
-            # At parity no volatility is known; its greeks do not depend on it.
-            implied_vol=leg.volatility if isinstance(leg.volatility, float) else None,
+            implied_vol=implied_vol,
             underlying_price=leg.spot,
             greeks_time=leg.spot_at,
             greeks_method=terms.text,

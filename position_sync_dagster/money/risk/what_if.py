@@ -97,7 +97,9 @@ class WhatIf:
                 side_after = _with_settled(side_after or _NOTHING_HELD, settled_of[group])
 
             row = dict(row_after or row_before or {})
-            row |= {name: side_after[name] if side_after else None for name in _SHOWN}
+            row |= dict.fromkeys(_SHOWN)
+            if side_after:
+                row |= {name: side_after[name] for name in _SHOWN}
             rows.append(row | {"before": side_before, "after": side_after})
         return rows
 
@@ -138,8 +140,10 @@ def _with_settled(side: NewRow, settled: Sequence[Row]) -> NewRow:
     against_mark = [row["against_mark"] for row in settled]
     known = [amount for amount in against_mark if amount is not None]
     profit = side["profit"]
+    if profit is not None:
+        profit += sum(known)
     return side | {
-        "profit": None if profit is None else profit + sum(known),
+        "profit": profit,
         "left_out": side["left_out"] + len(against_mark) - len(known),
         "realised": known_sum(row["realised"] for row in settled),
         "against_mark": known_sum(against_mark),
