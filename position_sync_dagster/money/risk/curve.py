@@ -1,9 +1,7 @@
 """The profit of legs over the price of their underlying: now, on a day to come, at expiry.
 
-Over one underlying the profit is that since the legs were opened, so that it compares with the
-payoff; a leg without a price of the model makes it unknown. Over several underlyings, which all
-move by the same percentage, it is the change from now; legs that cannot be priced are left out.
-Either way they are listed with the reason.
+It is that since the legs were opened, so that it compares with the payoff. A leg without a price of
+the model makes it unknown, and is listed with the reason.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,12 +11,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from polars import col
 from pydantic import BaseModel, ConfigDict
 
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.risk import model
-from position_sync_dagster.money.risk.coverage import carries
 from position_sync_dagster.money.risk.payoff import Payoff, payoff_of
 from position_sync_dagster.money.risk.priced_legs import SIZE, PricedLeg, PricedLegs
 from position_sync_dagster.money.risk.scenario_file import Point
@@ -27,15 +23,11 @@ from position_sync_dagster.money.risk.scenarios import changes
 # The number of prices between the ends of a curve; strikes and break-evens come besides.
 PRICES = 61
 
-# The largest move in percent over several underlyings.
-USUAL_REACH = 20.0
-
-# A curve over one underlying reaches beyond its price and strikes by half of their span, which is
+# A curve reaches beyond its price and strikes by half of their span, which is
 # at least this part of the price.
 LEAST_SPAN = 0.1
 
 NO_PROFIT = "its profit since it was opened is not known"
-NO_MARK = "what it was worth before it was closed is not known"
 
 
 # What answers for programs have in common: no other names than these, and all of them.
@@ -78,12 +70,10 @@ class UnpricedLeg:
 class CurveRow(AtExpiry):
     """The profit of some legs of an account over the price of their underlying.
 
-    Over one underlying the profit is that since the legs were opened; over several, which all move
-    by the same percentage, it is the change from now. A list that is null is not known.
+    The profit is that since the legs were opened. A list that is null is not known.
     """
 
-    underlying: str | None
-    """Null: several."""
+    underlying: str
     legs: list[str]
     spot: float | None = None
     next_expiry: datetime | None
@@ -93,7 +83,7 @@ class CurveRow(AtExpiry):
     moves: list[float] = []
     """In percent, ascending; the other lists have a number for each."""
     prices: list[float] | None = None
-    """Prices of the underlying; null: several, or not known."""
+    """Prices of the underlying; null: not known."""
     now: list[float] | None = None
     """The profit at once."""
     chosen: list[float] | None = None
@@ -101,63 +91,32 @@ class CurveRow(AtExpiry):
     at_expiry: list[float] | None = None
     """The profit at the next expiry."""
     left_out: list[UnpricedLeg]
-    """The legs that cannot be priced: over one underlying nothing is known, over several the sums
-    leave them out, and are null where the others do not carry them."""
-    known: int
-    """The legs that can be priced."""
-    of: int
-    """All legs."""
+    """The legs that cannot be priced: with one of them, profits are not known."""
 
 
-def curves_of(
-    legs: PricedLegs,
-    shift: Point,
-    *,
-    by_underlying: bool,
-    notes: Sequence[str] = (),
-) -> list[CurveRow]:
-    """Return the curves of legs, for each account and currency.
+def curves_of(legs: PricedLegs, shift: Point, notes: Sequence[str] = ()) -> list[CurveRow]:
+    """Return the curves of legs, for each account, currency and underlying.
 
     Args:
         legs: The chosen parts of holdings.
         shift: The days that have passed, and the change of the volatilities, of `chosen`.
-        by_underlying: Whether there is a curve for each underlying; else there is one over all.
         notes: What is wrong with the legs of their strategy.
     """
-    by = ["account", "currency"]
-    if by_underlying:
-        by.append("under")
+    by = ["account", "currency", "under"]
     curves = []
     for key in legs.parts.select(by).unique().sort(by).iter_rows(named=True):
         of_key = legs.where(pl.all_horizontal(pl.col(name) == key[name] for name in by))
-        if of_key.parts["under"].n_unique() == 1:
-            curves.append(_over_prices(of_key, shift, notes))
-        else:
-            curves.append(_over_moves(of_key, shift))
+        curves.append(_curve_of(of_key, shift, notes))
     return curves
 
 
-def _over_moves(legs: PricedLegs, shift: Point) -> CurveRow:
-    """Return the curve of several underlyings, which all move by the same percentage."""
-    curve = _described(legs, _left_out(legs)) | {"underlying": None}
-    is_carried = legs.parts.select(carries(col.reason.is_null())).item()
-    if not is_carried:
-        return CurveRow(**curve)
-
-    moves = np.linspace(-USUAL_REACH, USUAL_REACH, PRICES)
-    curve["moves"] = moves.tolist()
-    of_trades = sum(legs.settled["against_mark"].drop_nulls())
-    curve["now"], curve["chosen"] = _profits(legs, moves, shift, of_trades)
-    return CurveRow(**curve)
-
-
-def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> CurveRow:
+def _curve_of(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> CurveRow:
     """Return the curve of one underlying."""
     each = list(legs)
     realised = known_sum(legs.settled["realised"])
     payoff = payoff_of(each, legs.given.now, notes, realised)
-    left_out = _left_out(legs, since_opened=True)
-    curve = _described(legs, left_out) | {"underlying": payoff.under}
+    left_out = _left_out(each)
+    curve = _described(legs) | {"underlying": payoff.under, "left_out": left_out}
     curve |= {name: getattr(payoff, name) for name in _OF_PAYOFF}
     spot = legs.parts["spot"].median()
     if not isinstance(spot, float):
@@ -183,8 +142,8 @@ def _over_prices(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> CurveR
 _OF_PAYOFF = ("break_evens", "greatest_profit", "greatest_loss", "why", "note")
 
 
-def _described(legs: PricedLegs, left_out: Sequence[UnpricedLeg]) -> dict[str, Any]:
-    """Return whose legs these are, which, when they expire, and which cannot be priced."""
+def _described(legs: PricedLegs) -> dict[str, Any]:
+    """Return whose legs these are, which, and when they expire."""
     account, currency = legs.parts.select("account", "currency").row(0)
     to_come = [
         leg.delivered.expires_at
@@ -197,29 +156,20 @@ def _described(legs: PricedLegs, left_out: Sequence[UnpricedLeg]) -> dict[str, A
         "legs": tuple(leg.text for leg in legs),
         "next_expiry": min(to_come, default=None),
         "last_expiry": max(to_come, default=None),
-        "left_out": left_out,
-        "known": legs.parts.height - len(left_out),
-        "of": legs.parts.height,
     }
 
 
-def _left_out(legs: PricedLegs, *, since_opened: bool = False) -> list[UnpricedLeg]:
+def _left_out(legs: Iterable[PricedLeg]) -> list[UnpricedLeg]:
     """Return the legs that cannot be priced, or whose profit since they were opened is unknown."""
-    unknown = []
+    left_out = []
     for leg in legs:
         reason = leg.row["reason"]
-        if since_opened and leg.row["unrealized_pnl"] is None:
+        if leg.row["unrealized_pnl"] is None:
             reason = reason or NO_PROFIT
-        unknown.append((leg.name, leg.row["strategy_id"], reason))
-
-    if not since_opened:
-        traded = legs.settled.filter(col.against_mark.is_null())
-        unknown += traded.select("name", "strategy_id", pl.lit(NO_MARK)).rows()
-    return [
-        UnpricedLeg(leg=leg, strategy=strategy, reason=reason)
-        for leg, strategy, reason in unknown
-        if reason is not None
-    ]
+        if reason is not None:
+            strategy = leg.row["strategy_id"]
+            left_out.append(UnpricedLeg(leg=leg.name, strategy=strategy, reason=reason))
+    return left_out
 
 
 def _prices(legs: Iterable[PricedLeg], payoff: Payoff, spot: float) -> model.Array:
@@ -239,12 +189,13 @@ def _prices(legs: Iterable[PricedLeg], payoff: Payoff, spot: float) -> model.Arr
 
 def _profits(
     legs: PricedLegs, moves: model.Array, shift: Point, gained: float
-) -> tuple[list[float] | None, list[float] | None]:
-    """Return the profit at each move, now and later; None: no part is known.
-
-    A part that is not known is listed as left out, and is in no profit.
+) -> tuple[list[float], list[float]]:
+    """Return the profit at each move, now and later.
 
     Args:
+        legs: Parts that can all be priced.
+        moves: Moves of the underlying, in percent.
+        shift: What has changed later.
         gained: The profit without a move.
     """
     points = [Point(spot=move) for move in moves.tolist()]
@@ -252,8 +203,5 @@ def _profits(
         points += [Point(spot=move, vol=shift.vol, days=shift.days) for move in moves.tolist()]
 
     changed = legs.parts.select(SIZE).to_numpy() * changes(legs, points)
-    is_known = ~np.isnan(changed).any(axis=1)
-    if not is_known.any():
-        return None, None
-    profits = (changed[is_known].sum(axis=0) + gained).tolist()
+    profits = (changed.sum(axis=0) + gained).tolist()
     return profits[: len(moves)], profits[-len(moves) :]

@@ -70,7 +70,7 @@ def assumptions_of(lake: MoneyLake, settings: Settings, book: Book) -> Assumptio
 
 
 def curves_of_choice(book: Book, legs: PricedLegs, choice: Choice, shift: Point) -> list[CurveRow]:
-    """Return the curves of what is chosen: of a strategy or an underlying, or over all of them.
+    """Return the curves of what is chosen, for each underlying.
 
     Args:
         book: The book of the legs.
@@ -78,11 +78,10 @@ def curves_of_choice(book: Book, legs: PricedLegs, choice: Choice, shift: Point)
         choice: Which of them.
         shift: The days that have passed, and the change of the volatilities, on the chosen day.
     """
-    by_underlying = choice.strategy is not None or choice.underlying is not None
     notes: Sequence[str] = ()
     if choice.strategy is not None:
         notes = leg_notes(book).get(choice.strategy, ())
-    return curves_of(legs.chosen(choice), shift, by_underlying=by_underlying, notes=notes)
+    return curves_of(legs.chosen(choice), shift, notes)
 
 
 def leg_notes(book: Book) -> dict[str, list[str]]:

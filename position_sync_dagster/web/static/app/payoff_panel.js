@@ -8,6 +8,7 @@ import { quoted, showCommand } from "./commands.js";
 
 const DAY_MS = 86400000;
 const LATER_DAYS = 21;
+const MOST_CURVES = 12;
 const charts = new Map();
 let newest = null; // the answer before the trades, with the day and volatility that it is of
 
@@ -18,14 +19,16 @@ export function drawPayoff(before, after, { scope, name }) {
   const { days, vol } = before;
   showCommand(byId("payoff-command"), "what-if", scope && `--${scope} ${quoted(name)}`, days && `--days ${days}`, vol && `--vol ${vol}`);
   const afterBy = new Map((after?.curves ?? []).map((curve) => [keyOf(curve), curve]));
-  const curves = before.curves.length ? before.curves : (after?.curves ?? []);
+  const all = before.curves.length ? before.curves : (after?.curves ?? []);
+  const curves = all.slice(0, MOST_CURVES);
   closeOthers(curves);
-  write(byId("payoff-none"), curves.length ? "" : "Nothing is held of it.");
+  const more = all.length - curves.length;
+  write(byId("payoff-none"), more ? `… and ${more} more: choose a strategy or an underlying.` : all.length ? "" : "Nothing is held of it.");
   fit(byId("payoffs"), curves.length, "article").forEach((box, n) => drawProfit(box, curves[n], afterBy.get(keyOf(curves[n]))));
 }
 
 const keyOf = (curve) => [curve.account, curve.currency, curve.underlying].join("|");
-const titleOf = (curve) => `${curve.underlying ?? "All underlyings"} ${curve.currency} ${curve.account}`;
+const titleOf = (curve) => `${curve.underlying} ${curve.currency} ${curve.account}`;
 
 function closeOthers(curves) {
   const keys = new Set(curves.map(keyOf));
@@ -55,9 +58,9 @@ function drawProfit(box, curve, after) {
   write(remark, remarks(curve).join("\n"));
 
   const described = {
-    name: `Profit over the ${curve.prices ? "price" : "move"}: ${titleOf(curve)}`,
+    name: `Profit over the price: ${titleOf(curve)}`,
     x: scaleOf(curve),
-    unit: curve.prices ? `profit, ${curve.currency}` : `change from now, ${curve.currency}`,
+    unit: `profit, ${curve.currency}`,
     lines: [
       { label: `at expiry${curve.at_expiry ? ` ${dayOf(curve.next_expiry)}` : ""}`, values: curve.at_expiry, look: "strong" },
       { label: chosenLabel(newest), values: curve.chosen, look: "chosen" },
@@ -84,14 +87,12 @@ function drawOrHide(box, key, described) {
 
 function scaleOf(curve) {
   const move = (n) => `${curve.moves[n] >= 0 ? "+" : ""}${rounded(curve.moves[n], 1)} %`;
-  if (!curve.prices) return { label: "move in %", values: curve.moves, format: (value) => rounded(value, 1), axis: short };
   return { label: `price of ${curve.underlying}`, values: curve.prices, format: (value) => rounded(value, 2), axis: short, hint: move };
 }
 
 const short = (value) => rounded(value, Number.isInteger(value) ? 0 : 1);
 
 function marksOf(curve) {
-  if (!curve.prices) return [{ x: 0, label: "now", colour: "--dim" }];
   const evens = (curve.break_evens ?? []).map((price) => ({ x: price, label: `break-even ${rounded(price, 2)}` }));
   return [{ x: curve.spot, label: `now ${rounded(curve.spot, 2)}`, colour: "--link" }, ...evens];
 }
@@ -105,10 +106,8 @@ const dayOf = (at) => (at ? at.slice(0, 10) : "");
 
 // The numbers of the curve after the trades at the prices of the one before: between its own.
 function aligned(curve, after, name) {
-  const places = curve.prices ?? curve.moves;
-  const own = after?.prices ?? after?.moves;
-  if (!after?.[name] || !own) return null;
-  return places.map((place) => between(own, after[name], place));
+  if (!after?.[name] || !curve.prices) return null;
+  return curve.prices.map((price) => between(after.prices, after[name], price));
 }
 
 function between(places, values, place) {
@@ -123,7 +122,6 @@ function between(places, values, place) {
 
 function factsOf(curve) {
   const legs = ["legs", curve.legs.length > 6 ? `${curve.legs.length}` : curve.legs.join(", "), "wrap"];
-  if (!curve.prices) return [legs];
   return [
     expiryFact(curve),
     ["break-even", evensText(curve.break_evens)],
@@ -160,7 +158,7 @@ function lossFact(curve) {
 
 function remarks(curve) {
   const left = curve.left_out.map((leg) => `${leg.leg} (${leg.strategy}): ${leg.reason}`);
-  const effect = curve.prices ? "Not drawn, since legs cannot be priced:" : curve.now ? "The sums leave out:" : `Known for ${curve.known} of ${curve.of}. The sums would leave out:`;
+  const effect = "Not drawn, since legs cannot be priced:";
   const texts = [curve.why, curve.note].filter(Boolean).map((text) => `${text[0].toUpperCase()}${text.slice(1)}.`);
   if (isPastExpiry(curve)) texts.push("On the chosen day the next expiry is past: what ended is worth its exercise.");
   return [...texts, ...(left.length ? [effect, ...left] : [])];

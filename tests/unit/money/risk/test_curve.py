@@ -25,7 +25,7 @@ AT_EXPIRY_DAYS = (EXPIRY - NOW.date()).days
 
 
 def only(rows: list[PositionUpdate], shift: Point, **given: object) -> CurveRow:
-    (curve,) = curves_of(priced(rows, **given), shift, by_underlying=True)
+    (curve,) = curves_of(priced(rows, **given), shift)
     return curve
 
 
@@ -95,32 +95,32 @@ def test_a_leg_that_cannot_be_priced_makes_the_curve_unknown_and_is_listed():
     assert [left.reason for left in of_unknown.left_out] == [NO_PROFIT]
 
 
-def test_the_curve_of_an_account_is_what_single_scenarios_say_and_names_what_it_leaves_out():
+def test_the_curve_of_an_underlying_is_what_single_scenarios_say():
     shift = Point(vol=3.0, days=10)
-    curves = curves_of(priced_book(), shift, by_underlying=False)
-    curve = next(each for each in curves if (each.account, each.currency) == ("DUSIM0001", "USD"))
-    assert curve.underlying is None
-    assert curve.prices is None
-    assert curve.at_expiry is None
-    assert [left.strategy for left in curve.left_out] == ["other"]
-
+    rows = [replace(row, unrealized_pnl=0.0) for row in ROWS]
+    curves = curves_of(priced_book(rows), shift)
+    assert len({(each.account, each.currency, each.underlying) for each in curves}) == len(curves)
+    (curve,) = (
+        each
+        for each in curves
+        if (each.account, each.currency, each.underlying) == ("DUSIM0001", "USD", "SPY")
+    )
     for place in (0, 30, 60):
         point = Point(spot=curve.moves[place], vol=3.0, days=10)
-        single = scenario_rows(priced_book(), [point], Breakdown.ACCOUNT)
-        wanted = next(row["profit"] for row in single if row["currency"] == "USD"
-                      and row["account"] == "DUSIM0001")  # fmt: skip
+        single = scenario_rows(priced_book(rows), [point], Breakdown.UNDERLYING)
+        (wanted,) = (
+            row["profit"]
+            for row in single
+            if (row["account"], row["currency"], row["name"]) == ("DUSIM0001", "USD", "SPY")
+        )
         assert curve.chosen[place] == pytest.approx(wanted, rel=1e-12)
-    assert len(curves) == 3, "an account and a currency each"
-    alone = next(each for each in curves if each.currency == "EUR")
-    assert alone.underlying == "SPY"
 
 
-def test_an_account_of_which_nothing_is_priced_has_no_curve():
-    unknown = [replace(ROWS[0], implied_vol=None), replace(ROWS[3], implied_vol=None)]
-    (curve,) = curves_of(priced_book(unknown), Point(), by_underlying=False)
+def test_an_underlying_without_a_price_has_no_prices():
+    (curve,) = curves_of(priced([leg(1, "CALL", 105.0, -1.0, 2.0, underlying_price=None)]), Point())
+    assert curve.prices is None
     assert curve.now is None
-    assert curve.chosen is None
-    assert {left.leg[:3] for left in curve.left_out} == {"SPY", "QQQ"}
+    assert curve.break_evens == [107.0]
 
 
 def test_a_curve_reaches_beyond_its_strikes_and_has_corners_and_break_evens_as_prices():

@@ -84,7 +84,7 @@ def test_a_condor_of_which_a_trade_closes_a_leg_has_what_that_realises_in_its_gr
     before = payoffs_by_strategy(compared.before_legs)["condor"]
     assert before.greatest_loss == pytest.approx(-1000 + 400.09)
 
-    (curve,) = curves_of(compared.after_legs, Point(), by_underlying=True)
+    (curve,) = curves_of(compared.after_legs, Point())
     assert min(curve.at_expiry) == pytest.approx(greatest_loss)
     open_profit = 450 - 150.65 - 450 + 281.29 + 450 - 169.26
     assert curve.now[curve.prices.index(590.0)] == pytest.approx(open_profit + 438.71 - 100 * price)
