@@ -44,6 +44,9 @@ from position_sync_dagster.money.risk.terms import (
 
 _HOLDING_OF = itemgetter("account", "conid")
 
+# What names a contract besides its conid.
+_TERMS = ("symbol", "expiry", "right", "strike")
+
 # The conid of a contract that is not held.
 NOT_HELD = 0
 
@@ -106,7 +109,7 @@ class HypotheticalBook:
         Raises:
             ProposedTradeError: It holds nothing.
         """
-        columns = ("symbol", "expiry", "right", "strike", "account", "conid")
+        columns = (*_TERMS, "account", "conid")
         trades = []
         for part, left in zip(self._parts, self._left, strict=True):
             if left and part.row["strategy_id"] == strategy:
@@ -285,7 +288,7 @@ class HypotheticalBook:
         if trade.conid is not None:
             is_same = col.conid == trade.conid
         else:
-            terms = {name: getattr(trade, name) for name in ("symbol", "expiry", "right", "strike")}
+            terms = {name: getattr(trade, name) for name in _TERMS}
             same_terms = [pl.col(name).eq_missing(value) for name, value in terms.items()]
             is_same = pl.all_horizontal(col.position != 0, *same_terms)
 
@@ -301,11 +304,10 @@ class HypotheticalBook:
         """Return the row of a contract that is not held, and what prices it."""
         similar = self._similar(trade)
         template = _without_position(similar.row, account)
-        row = {name: template[name] for name in self.book.priced.columns} | {
-            "conid": NOT_HELD, "symbol": trade.symbol, "right": trade.right,
-            "strike": trade.strike, "expiry": trade.expiry, "local_symbol": None,
-            "market_price": None, "implied_vol": None, **dict.fromkeys(_GREEK_COLUMNS),
-        }  # fmt: skip
+        row = {name: template[name] for name in self.book.priced.columns}
+        row |= {name: getattr(trade, name) for name in _TERMS}
+        row |= {"conid": NOT_HELD, "local_symbol": None, "market_price": None}
+        row |= dict.fromkeys(("implied_vol", *_GREEK_COLUMNS))
         if trade.right is not None:
             return self._priced_option(trade, row, similar)
         if similar.row["right"] is None:

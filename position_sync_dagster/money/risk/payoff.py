@@ -53,7 +53,7 @@ class Payoff:
     """The profit of a strategy at its next expiry, over the price of one underlying.
 
     Attributes:
-        strategy: None: of several.
+        strategy: That of the first leg, if they are of several.
         underlying: The symbol.
         under: The name of the underlying, as `PricedLegs.parts` has it: of a future with its month.
         expiry: The first day on which a leg expires, in New York; None: none does.
@@ -67,7 +67,7 @@ class Payoff:
         profit_at: Returns the profit at some prices; None: it is not known.
     """
 
-    strategy: str | None
+    strategy: str
     account: str
     underlying: str
     currency: str
@@ -124,9 +124,8 @@ def payoff_of(
     """
     expiry = min(filter(None, map(_expiry_of, legs)), default=None)
     first = legs[0].row
-    strategies = {leg.row["strategy_id"] for leg in legs}
     payoff = Payoff(
-        strategy=first["strategy_id"] if len(strategies) == 1 else None,
+        strategy=first["strategy_id"],
         account=first["account"],
         underlying=first["symbol"],
         currency=first["currency"],

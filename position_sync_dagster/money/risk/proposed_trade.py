@@ -119,15 +119,11 @@ class Fill:
 
     def settled(self, quantity: float, strategy: str, conid: int) -> dict[str, Any]:
         """Return what a part of the trade settles, as `PricedLegs.settled` has it."""
-        return {name: self.row[name] for name in _OF_THE_CONTRACT} | {
-            "strategy_id": strategy,
-            "conid": conid,
-            "name": self.trade.name,
-            "under": None,
-            "quantity": quantity,
-            "realised": 0.0,
-            "against_mark": self.against_mark(quantity),
-        }
+        settled = {name: self.row[name] for name in _OF_THE_CONTRACT}
+        settled |= {"strategy_id": strategy, "conid": conid, "name": self.trade.name}
+        settled |= {"under": None, "quantity": quantity, "realised": 0.0}
+        settled["against_mark"] = self.against_mark(quantity)
+        return settled
 
     def opened(self, quantity: float) -> dict[str, Any]:
         """Return the row of a lot that is opened; without a mark it is worth what it costs."""

@@ -97,7 +97,7 @@ def test_a_leg_that_cannot_be_priced_makes_the_curve_unknown_and_is_listed():
 
 def test_the_curve_of_an_underlying_is_what_single_scenarios_say():
     shift = Point(vol=3.0, days=10)
-    rows = [replace(row, unrealized_pnl=0.0) for row in ROWS]
+    rows = [replace(row, unrealized_pnl=0.0) for row in (*ROWS[:5], *ROWS[6:])]
     curves = curves_of(priced_book(rows), shift)
     assert len({(each.account, each.currency, each.underlying) for each in curves}) == len(curves)
     (curve,) = (
