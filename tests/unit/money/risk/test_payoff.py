@@ -1,4 +1,4 @@
-"""The payoff of strategies at their next expiry: exact with one expiry, priced by the model with two."""
+"""The payoff of strategies at their next expiry: exact with one expiry, by the model with two."""
 
 from dataclasses import replace
 from datetime import date, timedelta
