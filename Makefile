@@ -23,7 +23,7 @@ COMPILE := $(BIN)/python -m compileall -q ib_gateway_simulator position_sync_dag
 # $(1): what the tests import besides.
 IMPORT = $(BIN)/python -W ignore -c 'import dagster._cli, dagster._daemon.cli, position_sync_dagster.demo, \
   position_sync_dagster.defs.drain, position_sync_dagster.defs.stream, position_sync_dagster.definitions, \
-  position_sync_dagster.web.served_figures, position_sync_dagster.webserver$(1)'
+  position_sync_dagster.web.metrics, position_sync_dagster.web.served_figures, position_sync_dagster.webserver$(1)'
 OF_TESTS := , apprise, exchange_calendars, hypothesis.stateful, ib_insync, mcp.shared.memory, QuantLib, \
   selenium.webdriver.chrome.webdriver
 

@@ -74,6 +74,9 @@ SWITCHED_OFF = "switched off"
 # The file with the checks that did not pass, as JSON.
 CHECKS = "checks"
 
+# The file that says how many seconds the last tick of `drain_queue` took.
+DURATION = "duration"
+
 # The beginning of the name of the file of a program that ended, with how, until it works again.
 DOWN = "down "
 
@@ -93,7 +96,7 @@ def note(name: str, text: str = "") -> None:
 
 def clear() -> None:
     """Remove the files at a regular end."""
-    for name in (SENSORS, FAILED_TICK, SUPERVISOR, ENDED, SWITCHED_OFF, CHECKS):
+    for name in (SENSORS, FAILED_TICK, SUPERVISOR, ENDED, SWITCHED_OFF, CHECKS, DURATION):
         remove(name)
     for file in down_files():
         remove(file.name)

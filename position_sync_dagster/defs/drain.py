@@ -10,6 +10,7 @@ one and then its cursor: a crash in between repeats nothing.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -112,12 +113,14 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     the checks of a table that cannot be read become unknown, and the skip reason names it. Requests
     of a drain that failed have leases that expire; a later tick goes on.
     """
+    began = time.monotonic()
     settings = resources.POSITION_SYNC.read_settings()
     lake = resources.cached_lake(settings)
     cursor = resources.cursor_of(TickCursor, context.cursor)
     work = Work(lake, settings, resources.cached_instance(context), datetime.now(UTC), cursor)
     events = work.tick()
     dagster_files.note_checks(work.failing)
+    dagster_files.note(dagster_files.DURATION, f"{time.monotonic() - began:.3f}")
 
     if work.problems:
         dagster_files.note(dagster_files.FAILED_TICK, "; ".join(work.problems))

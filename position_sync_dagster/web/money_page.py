@@ -32,6 +32,7 @@ from position_sync_dagster.terminal.text import NAME, program_as_typed
 from position_sync_dagster.web.api import answer, openapi, query_of, refusal
 from position_sync_dagster.web.api_answers import FeedQuery
 from position_sync_dagster.web.feed import PACE, Feed, FeedPace
+from position_sync_dagster.web.metrics import MetricsPage
 from position_sync_dagster.web.served_figures import PageFigures
 
 PAGES = Path(__file__).parent / "pages"
@@ -148,6 +149,7 @@ def money_routes(
         *static_routes(),
         _feed_route(Feed(opened, {"dagster": dagster}, pace)),
         *_api_routes(opened),
+        _metrics_route(opened),
     ]
 
 
@@ -195,3 +197,16 @@ def _api_routes(opened: Callable[[], PageFigures]) -> list[Route]:
         Route("/api/v1/openapi.json", description, methods=["GET"]),
         Route("/api/v1/{name}", api, methods=["GET"]),
     ]
+
+
+def _metrics_route(opened: Callable[[], PageFigures]) -> Route:
+    @cache
+    def metrics_page() -> MetricsPage:
+        return MetricsPage(opened().figures, opened().lake.updates.sync)
+
+    def metrics(request: Request) -> Response:
+        response = metrics_page().answer(request.headers.get("accept", ""), utc_now())
+        response.headers.update({**HEADERS, "Cache-Control": "no-store"})
+        return response
+
+    return Route("/metrics", metrics, methods=["GET"])

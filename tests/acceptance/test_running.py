@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import stat
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -19,6 +20,7 @@ from typing import Any
 import httpx
 import polars as pl
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks import looks
 from position_sync_dagster.demo import RECORDED, SESSIONS
@@ -28,6 +30,7 @@ from tests.acceptance.test_starting_again import stream_runs
 from tests.support import demo_program
 from tests.support.command_line import call, json_of
 from tests.support.demo_program import ACCOUNT, LINES, STREAMED, Demo, command, wait_for
+from tests.support.ports import NO_CERTIFICATES
 from tests.unit.test_house import DOCUMENTS, FENCE, commands
 
 STREAMED_CONID = 911000001
@@ -181,6 +184,30 @@ def test_the_command_line_sees_the_same(demo):
     assert len(json_of("positions", "--home", str(demo.home))) == demo_program.LEGS
     answer = json_of("positions", "--strategy", "spy-calendar", "--home", str(demo.home))
     assert [row["source"] for row in answer] == ["STREAM", "STREAM"]
+
+
+def scraped(demo: Demo) -> dict[str, dict[str, float]]:
+    """Scrape the webserver: each sample by its name, and by its labels without the gateway."""
+    samples: dict[str, dict[str, float]] = defaultdict(dict)
+    url = f"http://127.0.0.1:{demo.ui_port}/metrics"
+    answer = httpx.get(url, trust_env=False, timeout=60, verify=NO_CERTIFICATES)
+    for family in text_string_to_metric_families(answer.text):
+        for sample in family.samples:
+            label = " ".join(text for key, text in sample.labels.items() if key != "gateway")
+            samples[sample.name.removeprefix("position_sync_")][label] = sample.value
+    return samples
+
+
+def test_a_scrape_of_the_webserver_says_the_same(demo):
+    ended = {"held": float(demo_program.LEGS), "current": float(demo_program.LEGS)}
+    wait_for("all is current", lambda: ended.items() <= scraped(demo)["legs"].items(), poll_s=1)
+    samples = scraped(demo)
+    assert sum(samples["lines_in_use"].values()) == LINES
+    assert samples["login_state"]["LIVE"] == 1.0
+    assert samples["rows_written_total"].keys() == {"STREAM", "QUEUE"}
+    assert samples["queue_requests"]["FAILED"] == 0.0
+    assert 0.0 < samples["tick_duration_seconds"][""] < 60.0
+    assert samples["oldest_value_age_seconds"][""] >= 0.0
 
 
 # The commands of documents that read; those of a reader's own ids are his own.

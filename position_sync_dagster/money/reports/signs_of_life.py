@@ -8,6 +8,7 @@ from pathlib import Path
 
 from position_sync_dagster.dagster_files import (
     CHECKS,
+    DURATION,
     ENDED,
     FAILED_TICK,
     SENSORS,
@@ -121,3 +122,11 @@ def failing_checks(home: Path) -> list[FailingCheck]:
         return [FailingCheck(**check) for check in json.loads(text)]
     except (ValueError, TypeError):  # it is being written
         return []
+
+
+def tick_duration_s(home: Path) -> float | None:
+    """Return how long the last tick of `drain_queue` took; None before the first."""
+    try:
+        return float(text_of(DURATION, home) or "")
+    except ValueError:
+        return None
