@@ -91,7 +91,8 @@ def backfill(demo: Demo, ending: Event) -> Backfill:
             assert not ending.is_set(), "no test waits for this any more"
             return condition()
 
-        return wait_for(what, look, poll_s=1)
+        # Each look is a query of the webserver, which takes from what it waits for.
+        return wait_for(what, look, poll_s=5)
 
     wait("the newest five sessions are recorded", lambda: filled(demo) >= RECORDED)
     days = demo.partitions("daily_positions")[: SESSIONS - RECORDED]
@@ -342,7 +343,7 @@ def test_the_sensors_tick_without_an_error(demo, sensor):
         tick_list = ticks(demo, sensor, since=demo.began)
         return tick_list if len(tick_list) >= 5 else []
 
-    statuses = wait_for("five ticks", at_least_five, poll_s=0.5)
+    statuses = wait_for("five ticks", at_least_five, poll_s=2)
     assert set(statuses) <= {"SUCCESS", "SKIPPED", "STARTED"}
 
 
@@ -355,7 +356,7 @@ def test_no_run_fails(demo):
         assert not [job for job, status in runs if status == "FAILURE"]
         return ("close_day", "SUCCESS") in runs
 
-    wait_for("the days before the start are recorded", are_recorded, poll_s=0.5)
+    wait_for("the days before the start are recorded", are_recorded, poll_s=2)
 
 
 def status(demo: Demo) -> dict[str, Any]:
@@ -377,7 +378,7 @@ def test_a_stream_terminated_in_the_ui_is_paused_until_a_person_resumes_it(demo)
         wait_for(
             f"two ticks of {sensor}",
             lambda s=sensor: len([t for t in ticks(demo, s, since=since) if t != "STARTED"]) >= 2,
-            poll_s=0.5,
+            poll_s=2,
         )
     assert demo.lines() == 0
     newest_stream = next(s for s in lake.sessions.history(5) if s.owner == "STREAM")
@@ -432,11 +433,11 @@ def the_one_stream(demo: Demo) -> dict[str, str] | None:
 
 
 def test_the_colours_follow_the_gateway_as_it_goes_and_comes(demo):
-    wait_for("everything is green", lambda: look(demo) == [], poll_s=3, told=lambda: look(demo))
+    wait_for("everything is green", lambda: look(demo) == [], poll_s=5, told=lambda: look(demo))
     before = wait_for("one stream runs", lambda: the_one_stream(demo))
     demo.post("restart", down_s=3600)
     wait_for("the check turns yellow", lambda: WATCHED in look(demo), poll_s=3)
     demo.post("restart", down_s=0)
     green = "everything is green again"
-    wait_for(green, lambda: look(demo) == [], poll_s=3, told=lambda: look(demo))
+    wait_for(green, lambda: look(demo) == [], poll_s=5, told=lambda: look(demo))
     assert stream_runs(demo) == before
