@@ -63,7 +63,10 @@ def write_version(version: str, today: date) -> list[str]:
 
 def main() -> int:
     """Make the release that the first argument names; return the exit code."""
-    version = sys.argv[1] if len(sys.argv) > 1 else ""
+    version = ""
+    if len(sys.argv) > 1:
+        version = sys.argv[1]
+
     try:
         if run("git", "status", "--porcelain"):
             raise release.ReleaseError("The work tree has changes. Commit them first.")

@@ -139,7 +139,10 @@ def installed_files(wheel: Path) -> set[str]:
 def installed(python: str, folder: Path, *packages: str | Path) -> Path:
     """Install packages into an empty environment for a Python; return its bin."""
     env = outside(folder)
-    named = Path(python).absolute() if "/" in python else python  # uv runs in another folder
+    named = python
+    if "/" in python:
+        named = Path(python).absolute()  # uv runs in another folder
+
     run(UV, "venv", "--quiet", "--python", named, folder / "env", cwd=folder, env=env)
     run(UV, "pip", "install", "--quiet", "--python", folder / "env/bin/python", *packages,
         cwd=folder, env=env, within_s=900)  # fmt: skip
@@ -156,7 +159,8 @@ def build_simulator(folder: Path, sources: Path) -> Path:
 def build(folder: Path, sources: Path, simulator_wheel: Path) -> Path:
     """Build sdist and wheel, and raise an error about their contents; return the wheel."""
     built_by_each(folder, sources)
-    (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    (wheel,) = folder.glob("*.whl")
+    (sdist,) = folder.glob("*.tar.gz")
     names = files_of(wheel)
     info = f"position_sync_dagster-{VERSION}.dist-info"
     metadata = names[f"{info}/METADATA"].decode()

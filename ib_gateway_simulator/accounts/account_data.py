@@ -160,7 +160,8 @@ class AccountDataService:
         self.rows.thaw()
         self.positions.end_silence()
         self.updates.end_silence()
-        unsent, self._unsent = self._unsent, []
+        unsent = self._unsent
+        self._unsent = []
         for row in unsent:
             self.send_change(row)
 

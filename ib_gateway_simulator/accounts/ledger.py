@@ -202,7 +202,8 @@ class Ledger:
 
     def _deliver(self, held: Holding) -> list[Holding]:
         """Close an option, and trade its underlying at the strike."""
-        option, account = held.contract, held.account
+        option = held.contract
+        account = held.account
         rows = [self.fill(account, option.conid, -held.quantity, 0.0)]
         under = self._contracts[option.under_conid]
         if under.sec_type is not SecType.IND:

@@ -116,8 +116,10 @@ class ProfitAndLossService:
 
     def _single_row(self, subscription: _Subscription) -> _Row | None:
         """Return the fields of the next message of a position; None for no message."""
-        account, conid = subscription.account, subscription.conid
-        holding, answer = self._ledger.holding(account, conid), self._single_answer(account, conid)
+        account = subscription.account
+        conid = subscription.conid
+        holding = self._ledger.holding(account, conid)
+        answer = self._single_answer(account, conid)
         if holding is None or answer == "silent":
             return None
         if answer == "unset":

@@ -229,7 +229,8 @@ class _Writer:
             self._add_cash(parent, day, entry)
 
     def _add_trade(self, parent: Xml.Element, day: ClosedBooks, entry: TradeEntry) -> None:
-        security, proceeds = entry.security, entry.proceeds
+        security = entry.security
+        proceeds = entry.proceeds
         is_future = security.category is Category.FUTURE
         net = proceeds
         if is_future:
@@ -269,7 +270,8 @@ class _Writer:
 
     def _add_end(self, parent: Xml.Element, day: ClosedBooks, entry: TradeEntry) -> None:
         """Add the rows of an option's end; what it delivers has one as well."""
-        code, security = entry.codes.split(";")[0], entry.security
+        code = entry.codes.split(";")[0]
+        security = entry.security
         if code not in _ENDS:
             return
         kind = _ENDS[code]

@@ -404,7 +404,8 @@ class BackOffice:
 
     def _trade_future(self, books: _Books, entry: TradeEntry) -> None:
         """Pay from the price that was settled last to that of the trade, and settle at it."""
-        conid, held = entry.security.conid, books.quantities[entry.security.conid]
+        conid = entry.security.conid
+        held = books.quantities[entry.security.conid]
         if held:
             move = entry.price - books.settled[conid]
             books.cash[entry.security.currency] += entry.security.worth(held, move)

@@ -147,7 +147,8 @@ class AccountFaults(Readings):
         if late_rows < 0:
             raise ActionError("late_rows", "a number of rows is 0 or more")
         positions = self._gateway.accounts.positions
-        positions.end_delay_s, positions.late_rows = delay_s, late_rows
+        positions.end_delay_s = delay_s
+        positions.late_rows = late_rows
 
     def empty_lists(self, account: str | None = None, empty: bool = True) -> None:
         """Name no holding of an account, or of any, in lists of positions and in downloads.

@@ -90,7 +90,8 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
             price: Per unit in the major currency; without it the current price.
             parts: In how many equal executions the order is filled.
         """
-        ledger, order = self._gateway.ledger, self._gateway.accounts.executions.new_order()
+        ledger = self._gateway.ledger
+        order = self._gateway.accounts.executions.new_order()
         rows = [
             self._booked(
                 lambda: [ledger.fill(account, conid, quantity / parts, price)], EXECUTED, order
@@ -173,7 +174,8 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
             kind: The type of the action in statements: FS is a split, IC a change of the issue,
                 as with a new symbol (ibflex 1.1, `enums.Reorg`).
         """
-        ledger, held = self._gateway.ledger, self._quantity(account, conid)
+        ledger = self._gateway.ledger
+        held = self._quantity(account, conid)
         ledger.check_change(account, to, quantity)
         before = ledger.holding(account, conid)
         cost = before.average_cost * held / quantity if before else 0.0
@@ -223,7 +225,8 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         code: str = "",
     ) -> list[dict[str, Any]]:
         """Change the ledger, record what happened, and send the new rows."""
-        executions, ledger = self._gateway.accounts.executions, self._gateway.ledger
+        executions = self._gateway.accounts.executions
+        ledger = self._gateway.ledger
         before = {
             (holding.account, holding.contract.conid): holding for holding in ledger.holdings()
         }

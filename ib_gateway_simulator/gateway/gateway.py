@@ -201,7 +201,8 @@ class Gateway:
         client.send(account_messages.managed_accounts(self.accounts.names))
         client.send(messages.next_valid_id(self.options.first_order_id))
         if self.connected:
-            farms, broken = self.market_data.farms(), self.market_data.broken_farms
+            farms = self.market_data.farms()
+            broken = self.market_data.broken_farms
             notices = farm_notices(farms, broken)
         else:
             notices = [messages.error(-1, self.login_code)]

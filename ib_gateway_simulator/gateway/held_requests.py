@@ -42,5 +42,6 @@ class HeldRequests:
     def release(self) -> list[tuple[ClientConnection, Request]]:
         """Switch it off and return what was kept, oldest first."""
         self.on = False
-        held, self._held = self._held, []
+        held = self._held
+        self._held = []
         return held

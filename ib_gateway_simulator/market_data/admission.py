@@ -18,7 +18,8 @@ def refusal(
     contracts: Collection[Contract], lines: Lines, client: ClientConnection, request: Request
 ) -> Fields | None:
     """Return the refusal of a reqMktData, or None where its contract and its ticks are valid."""
-    query, req_id = request.contract, request.req_id
+    query = request.contract
+    req_id = request.req_id
     if lines.get(client, req_id) is not None:
         return messages.error(req_id, Code.DUPLICATE_REQUEST_ID)
     if not query.exchange:

@@ -133,7 +133,9 @@ class MarketDataService:
     # -- ticks --------------------------------------------------------------------------------
 
     def _open(self, line: Line) -> None:
-        client, req_id, contract = line.client, line.req_id, line.contract
+        client = line.client
+        req_id = line.req_id
+        contract = line.contract
         if line.delayed:
             data_type = DELAYED
         else:

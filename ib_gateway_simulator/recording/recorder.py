@@ -105,7 +105,8 @@ class Recorder:
         trace: TracebackType | None,
     ) -> None:
         if self._file is not None:
-            file, self._file = self._file, None
+            file = self._file
+            self._file = None
             try:
                 file.close()
             except OSError as problem:

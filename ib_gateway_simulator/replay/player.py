@@ -170,7 +170,8 @@ class Player:
                 asked.ended |= feed.account == account
 
     def _bind(self, asked: Asked, request: Request) -> None:
-        asked.made, asked.req_id = True, request.req_id
+        asked.made = True
+        asked.req_id = request.req_id
         if request.req_id != -1 and not _is_cancel(request):
             self._by_id[request.req_id] = asked
         for fields in asked.missed:
@@ -181,7 +182,8 @@ class Player:
     def _bind_again(self, asked: Asked, request: Request) -> None:
         """Go on with a subscription under another id, from its newest values on."""
         self._by_id.pop(asked.req_id, None)
-        asked.req_id, asked.ended = request.req_id, False
+        asked.req_id = request.req_id
+        asked.ended = False
         self._by_id[request.req_id] = asked
         for fields in asked.newest.values():
             self._client.send(_with_id(fields, asked.req_id))

@@ -66,7 +66,8 @@ class Replay:
     ) -> None:
         self.options = Options(host=host, port=port, max_messages_per_s=0)
         self.stats = Stats()
-        self.host, self.port = host, port
+        self.host = host
+        self.port = port
         self.now = now
         self.unmade = 0
         self._speed = speed

@@ -256,7 +256,10 @@ def test_the_past_of_the_strategies_is_in_the_lake_with_their_campaigns(prepared
     brought = Counter()
     for books in history.past.books:
         for entry in books.entries:
-            strategy = strategy_of.get(entry.security.conid) if entry.kind else None
+            strategy = None
+            if entry.kind:
+                strategy = strategy_of.get(entry.security.conid)
+
             shares = entry.security.category == "STK"
             if strategy or shares:
                 brought[strategy or "aapl-short-put"] += entry.proceeds - entry.commission

@@ -49,7 +49,9 @@ def compose() -> list[str] | None:
         return ["docker-compose"]
     if shutil.which("docker"):
         answer = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
-        return ["docker", "compose"] if answer.returncode == 0 else None
+        if answer.returncode == 0:
+            return ["docker", "compose"]
+
     return None
 
 

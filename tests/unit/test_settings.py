@@ -205,7 +205,8 @@ def test_nothing_is_set_by_copying_the_example():
 
 @pytest.mark.parametrize("name", sorted(in_example()))
 def test_the_value_shown_is_the_default(name):
-    text, default = in_example()[name], Settings.model_fields[name.lower()].default
+    text = in_example()[name]
+    default = Settings.model_fields[name.lower()].default
     if default in (None, ()):
         assert text == "", "it is unset"
     else:

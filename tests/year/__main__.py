@@ -54,7 +54,10 @@ def main() -> int:
         return 1 if played.deviations else 0
 
     invariants = sorted({deviation.invariant for deviation in played.deviations})
-    on = played.results[-1].split()[0] if invariants else "no day"
+    on = "no day"
+    if invariants:
+        on = played.results[-1].split()[0]
+
     say(f"{args.plant}, planted on {played.planted_on}, found on {on} by: {', '.join(invariants)}")
     return 0 if invariants else 1
 

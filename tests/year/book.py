@@ -146,7 +146,8 @@ def _minute_of(number: int) -> time:
 def _front_future(day: date) -> Security:
     """Return the future of ES whose quarter ends four weeks after a day, or later."""
     for month in (3, 6, 9, 12, 15, 18):
-        year, number = day.year + (month - 1) // 12, (month - 1) % 12 + 1
+        year = day.year + (month - 1) // 12
+        number = (month - 1) % 12 + 1
         expiry = _third_friday(year, number)
         if expiry - day >= timedelta(days=84):
             return future(expiry)
@@ -316,14 +317,23 @@ class Book:
     def _new_legs(self, broker: Broker, strategy: Strategy, weeks: int) -> dict[Security, int]:
         day = broker.session
         expiry = expiry_on_or_after(day + timedelta(days=7 * weeks))
-        under = _front_future(day) if strategy.under is ES else strategy.under
+        under = strategy.under
+        if strategy.under is ES:
+            under = _front_future(day)
+
         spot = broker.market.spot(strategy.under)
-        step = STRIKE_STEP[strategy.under] if spot > SMALL_PRICE else SMALL_STEP
+        step = SMALL_STEP
+        if spot > SMALL_PRICE:
+            step = STRIKE_STEP[strategy.under]
+
         middle = round(spot / step) * step
         legs: dict[Security, int] = {}
 
         for right, steps, quantity, later in KINDS[strategy.kind]:
-            ends = expiry if not later else expiry_on_or_after(expiry + timedelta(weeks=later))
+            ends = expiry
+            if later:
+                ends = expiry_on_or_after(expiry + timedelta(weeks=later))
+
             strike = middle + steps * step
             leg = option(under, ends, right, strike)
             while not self._may_hold(broker, strategy, leg, quantity) or leg in legs:

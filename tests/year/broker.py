@@ -77,7 +77,10 @@ class Broker:
             at: When, on the present session.
         """
         is_priced_each = security.is_option or security.category is Category.FUTURE
-        commission = D("0.65") * abs(D(str(quantity))) if is_priced_each else D("1.25")
+        commission = D("1.25")
+        if is_priced_each:
+            commission = D("0.65") * abs(D(str(quantity)))
+
         return self.office.trade(
             account,
             security,
@@ -123,7 +126,10 @@ class Broker:
         The accounts are empty before their first session.
         """
         after = self.books(account, session)
-        before = None if after.previous is None else self.books(account, after.previous)
+        before = None
+        if after.previous is not None:
+            before = self.books(account, after.previous)
+
         return profit_between(before, after)
 
     def held_at(self, account: str, at: datetime) -> dict[int, Decimal]:

@@ -181,7 +181,10 @@ class _Campaigns:
             else:
                 return None
         is_shared = row["strategy_id"] == UNATTRIBUTED and holding in self._claimed
-        return None if others or is_shared or before or left else cash
+        if others or is_shared or before or left:
+            return None
+
+        return cash
 
 
 def _is_delivered(entry: TradeEntry) -> bool:

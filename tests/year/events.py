@@ -90,7 +90,8 @@ def open_accounts(broker: Broker) -> None:
 
 def happen(broker: Broker, book: Book, seed: int) -> None:
     """Let happen what the day has besides the strategies."""
-    session, office = broker.session, broker.office
+    session = broker.session
+    office = broker.office
     chance = random.Random(f"{seed}:{session}:events")
     actions.act(broker, book)
     if chance.random() < 0.08:
@@ -110,7 +111,8 @@ def happen(broker: Broker, book: Book, seed: int) -> None:
 
 def _pay_by_calendar(broker: Broker) -> None:
     """Pay interest, dividends and fees on the days on which brokers do."""
-    session, office = broker.session, broker.office
+    session = broker.session
+    office = broker.office
     evening = broker.at(time(20, 20))
     is_first = session.month != broker.previous_session().month
     if is_first:
@@ -158,7 +160,10 @@ def night_after(session: date, seed: int) -> Night:
     """Return what the night after a session is like; nothing odd follows itself."""
     if LATE_DAY <= session <= LATE_UNTIL:
         return Night.USUAL
-    return _drawn(session, seed) if _drawn(_before(session), seed) is Night.USUAL else Night.USUAL
+    if _drawn(_before(session), seed) is Night.USUAL:
+        return _drawn(session, seed)
+
+    return Night.USUAL
 
 
 def _before(session: date) -> date:
@@ -177,10 +182,14 @@ def _drawn(session: date, seed: int) -> Night:
 
 def delivered(broker: Broker, seed: int) -> list[Delivery]:
     """Return the files that arrive in the night after the present session."""
-    session, before = broker.session, broker.previous_session()
+    session = broker.session
+    before = broker.previous_session()
     night = night_after(session, seed)
     files: list[Delivery] = []
-    night_before = night_after(before, seed) if broker.has_closed(before) else Night.USUAL
+    night_before = Night.USUAL
+    if broker.has_closed(before):
+        night_before = night_after(before, seed)
+
     if night_before is Night.LATE:
         files += broker.statements(before, days_later=2)
     if session == LATE_UNTIL and broker.has_passed(LATE_DAY):

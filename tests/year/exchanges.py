@@ -63,7 +63,10 @@ def session_before(day: date) -> date:
 
 def close_of(session: date) -> datetime:
     """Return when New York closes on a session."""
-    at = EARLY_CLOSE if session in _HALF_DAYS else USUAL_CLOSE
+    at = USUAL_CLOSE
+    if session in _HALF_DAYS:
+        at = EARLY_CLOSE
+
     return datetime.combine(session, at, NEW_YORK)
 
 
@@ -71,7 +74,10 @@ def expiry_on_or_after(day: date) -> date:
     """Return the first expiry of a week from a day on: a Friday, or the session before it."""
     friday = day + timedelta(days=(4 - day.weekday()) % 7)
     last = friday if is_session(friday) else session_before(friday)
-    return last if last >= day else expiry_on_or_after(friday + timedelta(days=1))
+    if last >= day:
+        return last
+
+    return expiry_on_or_after(friday + timedelta(days=1))
 
 
 def is_third_friday(day: date) -> bool:

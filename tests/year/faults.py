@@ -35,7 +35,10 @@ def wrong_multiplier(_program: Program, stack: ExitStack) -> None:
     true = translate.multiplier_of
 
     def planted(sec_type: str, text: str) -> float | None:
-        return 100.0 if text == "10" else true(sec_type, text)
+        if text == "10":
+            return 100.0
+
+        return true(sec_type, text)
 
     _replace(stack, translate, "multiplier_of", planted)
 

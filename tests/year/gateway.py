@@ -104,7 +104,10 @@ def contract_of(security: Security) -> Contract:
     """Return the contract of a security, as the gateway has it."""
     under = security.underlying
     root = security if under is None else under
-    symbol = ES.symbol if _is_of_es(root) else root.symbol
+    symbol = root.symbol
+    if _is_of_es(root):
+        symbol = ES.symbol
+
     exchange = _EXCHANGES.get(ES if _is_of_es(root) else root, "SMART")
     ends = security.expiry
     settled_on = ""
@@ -136,7 +139,10 @@ def _is_of_es(security: Security) -> bool:
 
 
 def _magnifier(security: Security) -> int:
-    return 100 if security.currency in IN_PENCE else 1
+    if security.currency in IN_PENCE:
+        return 100
+
+    return 1
 
 
 def _underlying_of(security: Security, broker: Broker) -> Underlying:

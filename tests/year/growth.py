@@ -56,7 +56,8 @@ class Growth:
 
 def measured(program: Program, day: date, sessions: int, holdings: int) -> Growth:
     """Measure what there is now, and how long it takes."""
-    lake, settings = program.lake, program.settings
+    lake = program.lake
+    settings = program.settings
     lake_mb, lake_files = _size(program.home / "lake")
     dagster_mb, dagster_files = _size(program.home / "dagster")
     ticks = list(program.tick_s)

@@ -43,7 +43,10 @@ class Live:
     """What must hold while the stream runs beside the gateway, at one moment."""
 
     def __init__(self, program: Program, broker: Broker, watched: Watched, seen: str) -> None:
-        self.program, self.broker, self.watched, self.seen = program, broker, watched, seen
+        self.program = program
+        self.broker = broker
+        self.watched = watched
+        self.seen = seen
         self.since = utc_now()
 
     def deviations(self, *, before_trades: bool = True) -> list[Deviation]:
@@ -118,7 +121,10 @@ def _old_but_current(session: date, seen: str, book: Book) -> Iterator[Deviation
     oldest = utc_now() - CURRENT_FOR
     for row in open_positions(book).filter(pl.col("current")).iter_rows(named=True):
         is_streamed = row["source"] == Source.STREAM
-        confirmed_at = row["timestamp"] if is_streamed else row["confirmed_at"]
+        confirmed_at = row["confirmed_at"]
+        if is_streamed:
+            confirmed_at = row["timestamp"]
+
         if confirmed_at is None or confirmed_at < oldest:
             yield _of_freshness(session, seen, row)
 

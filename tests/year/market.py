@@ -89,7 +89,10 @@ def option(under: Security, expiry: date, right: str, strike: int) -> Security:
     key = (under.conid, f"{expiry:%Y%m%d}", right, strike)
     if key not in _options:
         is_on_future = under.category is Category.FUTURE
-        size = int(under.multiplier) if is_on_future else MULTIPLIER.get(under, 100)
+        size = MULTIPLIER.get(under, 100)
+        if is_on_future:
+            size = int(under.multiplier)
+
         _options[key] = Security(
             conid=FIRST_OPTION + len(_options),
             symbol=f"{under.symbol:<6}{expiry:%y%m%d}{right}{strike * 1000:08}",

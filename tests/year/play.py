@@ -148,7 +148,9 @@ class Year:
 
     def __init__(self, plan: Plan, program: Program, say: Callable[[str], None]) -> None:
         forget_options()
-        self.plan, self.program, self._say = plan, program, say
+        self.plan = plan
+        self.program = program
+        self._say = say
         self.broker = Broker(plan.seed)
         self.book = Book(plan.seed, plan.strategies)
         self.played = Played()
@@ -207,10 +209,16 @@ class Year:
         if session <= self._down_until:
             self._missed.append(session)
             return True
-        down = events.downtime(self.plan.first, session) if self.plan.with_gaps else []
+        down = []
+        if self.plan.with_gaps:
+            down = events.downtime(self.plan.first, session)
+
         if not down or session == self.plan.first:
             return False
-        self._down_until = down[-1] if len(down) > 1 else date.min
+        self._down_until = date.min
+        if len(down) > 1:
+            self._down_until = down[-1]
+
         self._missed.append(session)
         return True
 
@@ -295,7 +303,8 @@ class Year:
 
     def _night(self, session: date) -> list[Deviation]:
         """Import statements, fill the last sessions again, and judge the closes."""
-        program, broker = self.program, self.broker
+        program = self.program
+        broker = self.broker
         morning = session + timedelta(days=1)
         program.run_schedules(broker.at(IMPORTED, day=morning))
         program.run_schedules(broker.at(FILLED, day=morning))
@@ -315,8 +324,12 @@ class Year:
 
     def _compared_at_night(self, session: date) -> Iterator[Deviation]:
         """Compare the sessions whose statements have arrived, as far as they are filled again."""
-        seed, seen = self.plan.seed, "the morning after"
-        number = FILLED_SESSIONS if session == events.LATE_UNTIL else LATE_SESSIONS
+        seed = self.plan.seed
+        seen = "the morning after"
+        number = LATE_SESSIONS
+        if session == events.LATE_UNTIL:
+            number = FILLED_SESSIONS
+
         recent = [day for day in self._passed[-number:] if events.is_told(day, session)]
         if not events.is_explained_next_morning(session, seed):
             recent = [day for day in recent if day != session]

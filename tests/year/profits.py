@@ -175,7 +175,10 @@ def true_cause(entry: Entry) -> str | None:
     if isinstance(entry, TransferEntry):
         return "TRANSFERRED"
     if isinstance(entry, ActionEntry):
-        return "SPLIT" if entry.kind in ("FS", "RS") else "CORPORATE_ACTION"
+        if entry.kind in ("FS", "RS"):
+            return "SPLIT"
+
+        return "CORPORATE_ACTION"
     if not isinstance(entry, TradeEntry) or entry.security.category is Category.CURRENCY:
         return None
     if entry.settlement:

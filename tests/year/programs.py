@@ -406,7 +406,8 @@ class Watched:
         return accounts >= self.net_liquidation.keys()
 
     def _told(self) -> object:
-        held, published = self.held(), self.published()
+        held = self.held()
+        published = self.published()
         return {
             key: (held.get(key), published.get(key))
             for key in {*held, *published}

@@ -423,7 +423,8 @@ async def test_a_trade_of_a_back_office_comes_with_its_id_time_order_and_commiss
     [fill] = [fill for fill in ib.fills() if fill.contract.conId == CALL]
     ib.disconnect()
 
-    execution, report = fill.execution, fill.commissionReport
+    execution = fill.execution
+    report = fill.commissionReport
     assert row["quantity"] == 3
     assert execution.execId == entry.execution_id
     assert execution.permId == 900_001

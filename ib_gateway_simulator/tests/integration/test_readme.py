@@ -13,4 +13,5 @@ def test_the_example_runs_as_it_stands():
     done = subprocess.run(
         [sys.executable, "-c", example], capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stdout) == (0, "200 positions\n"), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "200 positions\n", done.stderr

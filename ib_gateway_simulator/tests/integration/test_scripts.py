@@ -59,7 +59,9 @@ async def test_an_answer_may_be_silence_and_names_the_request_that_it_leaves_wit
     sim.answer("reqMktData", [])
     await client.line(7, CALL)
     ((request, messages),) = sim.said
-    assert (request.req_id, request.contract.conid, messages) == (7, CALL, ())
+    assert request.req_id == 7
+    assert request.contract.conid == CALL
+    assert messages == ()
     assert client.about(7) == []
     assert sim.stats()["lines_in_use"] == 0
 

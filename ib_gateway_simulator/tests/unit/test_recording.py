@@ -83,7 +83,8 @@ def test_a_disk_that_is_full_ends_the_recording_and_nothing_else(recorder, caplo
         recorder.message(number, ("62", "1"))
         recorder.message(number, ("62", "1"))
         recorder.closed(number, "gateway")
-        full, recorder._file = recorder._file, whole
+        full = recorder._file
+        recorder._file = whole
         with pytest.raises(OSError, match="No space"):
             full.close()
     assert recorder.entries == 1

@@ -17,8 +17,10 @@ from position_sync_dagster.lake.position_queue import PositionQueue
 
 P1 = 1
 P2 = 2
-PENDING, PROCESSING = QueueStatus.PENDING, QueueStatus.PROCESSING
-SUCCESS, FAILED = QueueStatus.SUCCESS, QueueStatus.FAILED
+PENDING = QueueStatus.PENDING
+PROCESSING = QueueStatus.PROCESSING
+SUCCESS = QueueStatus.SUCCESS
+FAILED = QueueStatus.FAILED
 
 NASTY = [
     'it\'s "quoted" `x`',

@@ -21,8 +21,10 @@ from position_sync_dagster.lake.storage.opening import Upkeep
 from position_sync_dagster.lake.storage.table import maintain
 from tests.support.extent import EVERYTHING
 
-PENDING, PROCESSING = QueueStatus.PENDING, QueueStatus.PROCESSING
-SUCCESS, FAILED = QueueStatus.SUCCESS, QueueStatus.FAILED
+PENDING = QueueStatus.PENDING
+PROCESSING = QueueStatus.PROCESSING
+SUCCESS = QueueStatus.SUCCESS
+FAILED = QueueStatus.FAILED
 POLICY = RetryPolicy(max_attempts=3, base_delay_s=10.0, max_delay_s=15.0, jitter=0.0)
 UNKNOWN = "01234567-89ab-7def-8123-456789abcdef"
 ALL = 10_000
@@ -56,7 +58,9 @@ class Expected:
         return self.status is PENDING and waited
 
     def back(self, now: datetime, available_at: datetime | None = None) -> None:
-        self.status, self.available_at, self.updated_at = PENDING, available_at, now
+        self.status = PENDING
+        self.available_at = available_at
+        self.updated_at = now
         self.changed_at = None
         self.lease = self.expires_at = None
 
@@ -165,7 +169,9 @@ class QueueMachine(RuleBasedStateMachine):
         assert [r.request_id for r in claimed] == [expected.request_id for expected in ready]
         lease = object()
         for expected in ready:
-            expected.status, expected.lease, expected.available_at = PROCESSING, lease, None
+            expected.status = PROCESSING
+            expected.lease = lease
+            expected.available_at = None
             expected.expires_at = self.now + timedelta(seconds=lease_s)
             expected.updated_at = self.now
             client.leases[expected.request_id] = lease
@@ -269,7 +275,8 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.any(FAILED))
     @rule(number=NUMBERS, picks=PICKS)
     def retry(self, number: int, picks: list[int]) -> None:
-        client, picked = self.clients[number], self.picked(picks)
+        client = self.clients[number]
+        picked = self.picked(picks)
         failed = [i for i in picked if i in self.requests and self.requests[i].status is FAILED]
         ids = failed or picked  # several to retry are rarely picked by chance
         if any(i not in self.requests for i in ids):

@@ -63,7 +63,10 @@ def test_a_command_that_only_reads_makes_no_tables_in_a_store(store, monkeypatch
     monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", str(free_port()))
     answer = CliRunner().invoke(commands(), command)
     assert answer.exit_code == 1
-    said = str(answer.exception) if isinstance(answer.exception, LakeError) else answer.output
+    said = answer.output
+    if isinstance(answer.exception, LakeError):
+        said = str(answer.exception)
+
     assert f"tables at {lake} yet" in said or f"none at {lake} yet" in said
     assert ("Nothing listens at" in said) is (command == ["doctor"])
     wait_for("the probes of the store are deleted", lambda: stored_under(lake) == {})

@@ -11,7 +11,8 @@ from position_sync_dagster.money.lake import MoneyLake
 from tests.support import command_line
 
 ACCOUNT = "DUSIM0001"
-FAILED, PENDING = QueueStatus.FAILED, QueueStatus.PENDING
+FAILED = QueueStatus.FAILED
+PENDING = QueueStatus.PENDING
 ERROR = "No value of 911 came.\x1b[2J\n  second line\x9b31m"
 
 

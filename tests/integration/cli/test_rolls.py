@@ -40,7 +40,8 @@ def test_what_closed_is_listed_and_a_leg_that_is_gone_is_not_missing(lake) -> No
         assert wanted in printed
 
     listed = json_of("positions", "--closed", "--strategy", "ic")
-    ((one,), since) = listed["closes"], listed["since"]
+    (one,) = listed["closes"]
+    since = listed["since"]
     assert one["quantity"] == (-2.0)
     assert one["price"] == 1.5
     assert one["realized_pnl"] == 112.0

@@ -34,7 +34,10 @@ class Run:
         package.mkdir(parents=True)
         (package / "__init__.py").write_text("import time\ntime.sleep(600)\n")
         self.home = folder / "home"
-        self.dagster_home = self.home / "dagster_home" if command == "demo" else self.home
+        self.dagster_home = self.home
+        if command == "demo":
+            self.dagster_home = self.home / "dagster_home"
+
         # A port of its own: demos that start at once would find the same one free.
         port = str(free_port())
         if command == "demo":

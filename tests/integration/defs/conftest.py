@@ -207,7 +207,10 @@ class World:
 
     def begin(self, name: str | None = None) -> str:
         """Begin a run of the stream, of a login or of the only one; return its id."""
-        tags = {} if name is None else {"dagster/partition": name}
+        tags = {}
+        if name is not None:
+            tags = {"dagster/partition": name}
+
         status = dg.DagsterRunStatus.STARTED
         run = dg.DagsterRun(job_name=STREAM_JOB, status=status, tags=tags)
         self.instance.add_run(run)

@@ -72,7 +72,8 @@ def test_a_pause_whose_stream_did_not_end_its_lease_is_noted_when_the_lease_is_o
 
 
 def test_a_tick_of_a_code_server_opens_the_instance_once(lake, instance_on_disk, monkeypatch):
-    opened, from_ref = [], dg.DagsterInstance.from_ref
+    opened = []
+    from_ref = dg.DagsterInstance.from_ref
 
     def count(ref):
         opened.append(from_ref(ref))

@@ -376,7 +376,8 @@ async def test_positions_are_due_after_a_restore_and_after_their_interval(follow
     await eventually(lambda: feed.positions_due)
 
 
-COMPLETE, PARTIAL = Completeness.COMPLETE, Completeness.PARTIAL
+COMPLETE = Completeness.COMPLETE
+PARTIAL = Completeness.PARTIAL
 # A test that waits for a time limit instead of a quiet period does not end.
 HANGS_S = 600.0
 

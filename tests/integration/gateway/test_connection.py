@@ -359,7 +359,8 @@ async def test_an_execution_without_a_usable_name_or_quantity_is_left_out_like_a
 @pytest.mark.parametrize("fault", ["unreadable", "an error"])
 async def test_no_contract_is_chosen_from_a_part_of_the_answer(opened, monkeypatch, fault):
     _sim, connection = opened
-    decoder, faulty = connection.ib.client.decoder, set()
+    decoder = connection.ib.client.decoder
+    faulty = set()
     usual = decoder.handlers[10]
 
     def read(fields):

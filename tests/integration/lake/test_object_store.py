@@ -39,7 +39,8 @@ def lake(store):
 
 def drained(lake, make_update) -> None:
     """Drain the queue with one batch for each request, and check that each ended once."""
-    queue, updates = lake.queue.sync, lake.updates.sync
+    queue = lake.queue.sync
+    updates = lake.updates.sync
     while batch := queue.claim_batch(limit=2, lease_s=600):
         ids = [request.request_id for request in batch]
         rows = [
@@ -164,7 +165,8 @@ def test_no_credential_is_in_a_log_an_error_or_the_store(store, lake, make_updat
 
 
 def test_an_owner_that_was_stopped_longer_than_its_lease_writes_nothing_more(store, lake):
-    worker, updates = _owner_that_writes(lake), lake.updates.sync
+    worker = _owner_that_writes(lake)
+    updates = lake.updates.sync
     os.kill(worker.pid, signal.SIGSTOP)
     session = _taken_over(lake)
     updates.table.fence(session.gateway_id, session.fencing_token)

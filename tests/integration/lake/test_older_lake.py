@@ -51,7 +51,8 @@ async def test_doctor_reads_an_older_lake_and_leaves_it_to_its_programs(
         )
     # The book's worthless option has a portfolio row at 0, which is no value, in any lake.
     [worthless] = [finding for finding in to_thread if finding.level is not Level.GOOD]
-    assert (worthless.check, worthless.level) == ("positions", Level.WARNING), to_thread
+    assert worthless.check == "positions", to_thread
+    assert worthless.level == Level.WARNING, to_thread
     assert {str(path): path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 

@@ -115,7 +115,8 @@ def test_a_pause_is_told_once_and_read_by_all(pair, clock):
 
 
 async def test_a_killed_owner_is_followed_when_its_lease_is_over_and_not_before(lake):
-    holder, sessions = Worker("hold", lake.path), Lake(lake.path).sessions
+    holder = Worker("hold", lake.path)
+    sessions = Lake(lake.path).sessions
     with workers(holder):
         await eventually(
             lambda: (session := sessions.current("g")) and session.heartbeat_at > session.started_at

@@ -17,7 +17,9 @@ def ended(lake, limit):
 
 
 def test_the_rows_shown_are_those_that_changed_last_however_their_files_were_merged(lake, clock):
-    chance, queue, order = random.Random(3), lake.queue.sync, list[int]()
+    chance = random.Random(3)
+    queue = lake.queue.sync
+    order = list[int]()
     ids = queue.insert_many([QueueRequest(conid, "SPY") for conid in range(1, 61)])
     waiting = list(enumerate(ids, 1))
     chance.shuffle(waiting)

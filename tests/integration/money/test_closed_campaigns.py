@@ -72,7 +72,10 @@ def wheel_beside_own_shares(books) -> Books:
 
 
 def add_leg(books: Books, contract: dict[str, str], **more: object) -> None:
-    right = {"right": "P", "strike": 600.0, "expiry": "20260306"} if "strike" in contract else {}
+    right = {}
+    if "strike" in contract:
+        right = {"right": "P", "strike": 600.0, "expiry": "20260306"}
+
     books.lake.registry.sync.add_active(
         int(contract["conid"]), "SPY", strategy_id="w", since=THURSDAY, **right, **more
     )

@@ -29,9 +29,11 @@ from tests.support.streams import eventually, settings_for, simulate
 from tests.support.unowned import unowned_context
 from tests.unit.sync.stream.test_publisher import HELD, NOW, Feed
 
-INDEX_PUT, FUTURE, FUTURE_PUT, NEXT_CALL, NEW_CALL = (
-    921000006, 920000002, 921000005, 921000007, 921000008,
-)  # fmt: skip
+INDEX_PUT = 921000006
+FUTURE = 920000002
+FUTURE_PUT = 921000005
+NEXT_CALL = 921000007
+NEW_CALL = 921000008
 AT_THE_OPEN, WHOLE, ODD, OLD_NAME, NEW_NAME = range(921000101, 921000106)
 TODAY = datetime.now(UTC).date()
 ENDED, SETTLED = (f"{TODAY - timedelta(days=days):%Y%m%d}" for days in (2, 1))

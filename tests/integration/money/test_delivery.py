@@ -81,10 +81,12 @@ def test_a_receiver_that_never_ends_its_answer_holds_up_no_tick_and_gets_the_mes
     cursor = AlertCursor(outbox={0: (Message(title="WARN: x", body="b"),)})
     deliveries = Deliveries()
     cursor, sent = deliveries.send_due(cursor, [SecretStr(url)], lambda: NOW)
-    assert (sent, len(cursor.outbox[0])) == (0, 1), "it is on its way"
+    assert sent == 0, "it is on its way"
+    assert len(cursor.outbox[0]) == 1, "it is on its way"
     assert is_asked.wait(LONG_S)
     cursor, sent = deliveries.send_due(cursor, [SecretStr(url)], lambda: NOW + SENT_WITHIN)
-    assert (sent, len(cursor.outbox[0])) == (0, 1), "it may still be accepted"
+    assert sent == 0, "it may still be accepted"
+    assert len(cursor.outbox[0]) == 1, "it may still be accepted"
 
     later = NOW + 2 * SENT_WITHIN
     cursor, sent = deliveries.send_due(cursor, [SecretStr(url)], lambda: later)

@@ -84,7 +84,10 @@ async def test_each_login_streams_within_its_lines_and_every_leg_is_current(gate
         def whole():
             figures = read_figures(lake, settings, utc_now())
             valued = figures.status.legs_streamed + figures.status.legs_queued
-            return figures if valued == figures.held == len(ACCOUNTS) * HELD else None
+            if valued == figures.held == len(ACCOUNTS) * HELD:
+                return figures
+
+            return None
 
         overview = await eventually(whole)
         limits = {login.gateway_id: login.line_limit for login in overview.status.logins}
@@ -105,7 +108,10 @@ LINES = {"east": 2, "mid": 2, "west": 1}
 async def newest(lake, name, conid):
     rows = await lake.updates.latest_updates()
     read_rows = [row for row in rows if (row.account, row.conid) == (ACCOUNTS[name], conid)]
-    return read_rows[0].position if read_rows else None
+    if read_rows:
+        return read_rows[0].position
+
+    return None
 
 
 @pytest.mark.parametrize("trouble", ["down", "hung", "storm"][not EVERYTHING :])

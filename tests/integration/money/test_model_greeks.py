@@ -137,7 +137,10 @@ async def test_a_streamed_leg_without_greeks_of_the_gateway_has_computed_ones_un
 ):
     async def source():
         rows = (await lake.updates.latest()).filter(conid=CALL, account=A, source="STREAM")
-        return rows.select("greeks_source", "greeks_method").row(0) if rows.height else (None, None)
+        if not rows.height:
+            return (None, None)
+
+        return rows.select("greeks_source", "greeks_method").row(0)
 
     def spoil(sim):
         if sent == "zeros":
@@ -186,7 +189,8 @@ async def test_greeks_by_a_price_from_outside_the_session_of_the_underlying_have
 ):
     today = utc_now().date()
     days = (f"{today + timedelta(days=n):%Y%m%d}:CLOSED" for n in (-1, 0, 1))
-    closed, hours = parse_trading_hours(";".join(days), "UTC"), ContractCache.hours
+    closed = parse_trading_hours(";".join(days), "UTC")
+    hours = ContractCache.hours
     monkeypatch.setattr(
         ContractCache, "hours", lambda self, c: closed if c == STOCK else hours(self, c)
     )

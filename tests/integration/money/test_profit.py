@@ -357,7 +357,10 @@ def test_what_came_to_a_flat_account_without_its_trades_has_an_unknown_profit(
     books, trades, profit
 ):
     books.state(THURSDAY, Booked())
-    bought = [traded(STOCK, 100, 222, FRIDAY)] if trades else None
+    bought = None
+    if trades:
+        bought = [traded(STOCK, 100, 222, FRIDAY)]
+
     books.end_day(FRIDAY, held=[held(STOCK, 100, 223)], trades=bought)
     assert books.profit(FRIDAY) == {"USD": profit}
 

@@ -159,7 +159,10 @@ OF_WEEK = Booked(trades=[traded(STOCK, 1, 220, FRIDAY)], cash=[paid("Other Fees"
 def test_a_statement_is_known_by_account_period_and_time_in_whatever_file(
     books, lake, texts, fees, files
 ):
-    written = [in_one_file(*texts)] if files == 1 else texts
+    written = texts
+    if files == 1:
+        written = [in_one_file(*texts)]
+
     for number, text in enumerate(written):
         (books.folder / f"{number}.xml").write_text(text)
     import_statements(lake, books.settings)

@@ -185,7 +185,8 @@ async def test_a_batch_whose_lease_ends_is_not_written_also_if_another_worker_to
 ):
     """The other worker may use the same queue object."""
     await lake.queue.insert(CALL, "AAPL", account=A)
-    append, claimed = lake.updates.append, []
+    append = lake.updates.append
+    claimed = []
 
     async def slowly(*args, **more):
         await eventually(lake.queue.rescue)

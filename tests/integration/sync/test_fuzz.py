@@ -146,7 +146,10 @@ HALF = wire.frame(position(ACCOUNTS[0], CONIDS[0], 9))[:40]
 def a_list(sent, end, after, cut_at):
     """Return a list: its end may come twice or never, and the connection may end in it."""
     told = [*sent, *([END] * end), *after]
-    return told if cut_at is None else [*told[:cut_at], HALF, Cut.HERE]
+    if cut_at is None:
+        return told
+
+    return [*told[:cut_at], HALF, Cut.HERE]
 
 
 no_rows = st.lists(other, max_size=2)
@@ -226,7 +229,8 @@ class Session:
     """
 
     def __init__(self, gateway, path, played, accounts):
-        self.gateway, self.played = gateway, played
+        self.gateway = gateway
+        self.played = played
         self.told = Told(accounts)
         self.listing = [END]
         self.offline = False
@@ -271,7 +275,10 @@ class Session:
 
     def set_downloads(self, sent, ends):
         for account in self.told.accounts:
-            end = [account_messages.account_download_end(account)] if ends else []
+            end = []
+            if ends:
+                end = [account_messages.account_download_end(account)]
+
             self.gateway.answer("reqAccountUpdates", [[*sent, *end]], account)
 
     async def log_in(self, names):
@@ -378,7 +385,10 @@ class Session:
         if not published:
             assert position_of == self.published, "published although nothing was refreshed"
         for key, quantity in position_of.items():
-            known = {self.published[key]} if key in self.published else set()
+            known = set()
+            if key in self.published:
+                known = {self.published[key]}
+
             assert quantity in known | allowed[key], f"{key} is written as {quantity:g}"
 
         self.published = position_of
@@ -474,7 +484,10 @@ def is_fields(message):
 
 def conid_of(row):
     """Return the conid of a holding, or of a row of the ledger."""
-    return row.conid if isinstance(row, PositionUpdate) else row.instrument.conid
+    if isinstance(row, PositionUpdate):
+        return row.conid
+
+    return row.instrument.conid
 
 
 def be_patient(feed, timeout_s):
@@ -523,20 +536,25 @@ def faults():
             found.append(error)
         original(self, error)
 
-    original, logger = MessageReader._on_unreadable, eventkit.event.logger
+    original = MessageReader._on_unreadable
+    logger = eventkit.event.logger
     eventkit.event.logger = Log()
     MessageReader._on_unreadable = unreadable
     try:
         yield found
     finally:
-        eventkit.event.logger, MessageReader._on_unreadable = logger, original
+        eventkit.event.logger = logger
+        MessageReader._on_unreadable = original
 
 
 def innermost(trace: TracebackType | None) -> str:
     """Return the module in which an error was raised."""
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    if trace is None:
+        return ""
+
+    return trace.tb_frame.f_globals.get("__name__", "")
 
 
 def note(found, _loop, context):

@@ -107,7 +107,8 @@ class LineSession:
     """One stream of three legs from a gateway that says what a script has."""
 
     def __init__(self, gateway, path, played):
-        self.gateway, self.played = gateway, played
+        self.gateway = gateway
+        self.played = played
         self.evidence = Evidence()
         self.before = Evidence()
         self.received = Recorder()
@@ -195,9 +196,15 @@ class LineSession:
             request = self.running(PROFITS).get(conid)
             self.note_value(conid, value)
             money = (str(HELD), "1.0", "2.0", "3.0", str(value * 100 * HELD))
-            return [] if request is None else [("95", str(request), *money)]
+            if request is None:
+                return []
+
+            return [("95", str(request), *money)]
         request = self.running(LINES).get(conid)
-        return [] if request is None else [self.tick(request, conid, kind, value)]
+        if request is None:
+            return []
+
+        return [self.tick(request, conid, kind, value)]
 
     def tick(self, request, conid, kind, value):
         if kind == "type":
@@ -224,7 +231,8 @@ class LineSession:
     def check(self, row, phase):
         """Check a row by what was told: before the phase, or in it."""
         assert_finite(row)
-        conid, told = row.conid, partial(self.allows, row.conid)
+        conid = row.conid
+        told = partial(self.allows, row.conid)
         text = f"{row}, after {phase}"
         if row.position != HELD:
             return

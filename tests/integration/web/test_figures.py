@@ -126,7 +126,10 @@ def slow_figures(reader: PageFigures, now: datetime | None = None) -> dict[str, 
     async def wait() -> dict[str, Any]:
         def computed() -> dict[str, Any] | None:
             _, figures = reader.read(moment)
-            return figures if figures["scenarios"]["at"] == moment.isoformat() else None
+            if figures["scenarios"]["at"] == moment.isoformat():
+                return figures
+
+            return None
 
         return await eventually(computed)
 
@@ -629,7 +632,8 @@ async def test_an_unknown_name_or_parameter_is_an_error_for_an_assistant(
     async with create_connected_server_and_client_session(assistant_server(settings)) as session:
         for tool, (arguments, said) in asked.items():
             answer = await session.call_tool(tool, arguments)
-            assert (answer.isError, said in answer.content[0].text) == (True, True), tool
+            assert answer.isError is True, tool
+            assert said in answer.content[0].text, tool
 
 
 async def test_a_trade_that_is_thought_of_is_answered_over_http_and_for_an_assistant(

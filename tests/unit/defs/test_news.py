@@ -11,7 +11,8 @@ from position_sync_dagster.defs.checks import evaluation
 
 NOW = datetime(2026, 3, 9, 15, 30, tzinfo=UTC)
 KEY = dg.AssetCheckKey(dg.AssetKey("strategy_exposure"), "limit_x")
-WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
+WARN = dg.AssetCheckSeverity.WARN
+ERROR = dg.AssetCheckSeverity.ERROR
 
 
 def result(*, passed: bool, text: str = "", severity: dg.AssetCheckSeverity = ERROR):

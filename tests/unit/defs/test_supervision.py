@@ -26,7 +26,10 @@ def lease(run_id: str | None = "new", *, left_s: float = 10.0, age_s: float = 60
 def run(
     state: RunState, *, began_s: float = 600.0, ended_s: float | None = None, name: str = "new"
 ) -> JobRun:
-    ended_at = None if ended_s is None else ago(ended_s)
+    ended_at = None
+    if ended_s is not None:
+        ended_at = ago(ended_s)
+
     own_fault = state is RunState.FAILURE
     times = {"since": ago(began_s), "ended_at": ended_at}
     return JobRun(run_id=name, state=state, own_fault=own_fault, **times)
@@ -88,7 +91,8 @@ def test_a_run_whose_lease_holds_is_left_alone() -> None:
 
 
 ENDED_CLEANLY = {left_s: lease(state=SessionState.ENDED, left_s=left_s) for left_s in (13, -25)}
-STARTING, CREATED = RunState.STARTING, RunState.NOT_STARTED
+STARTING = RunState.STARTING
+CREATED = RunState.NOT_STARTED
 LOST = {
     "its lease ended": (run(RunState.STARTED), lease(left_s=-1), True),
     "it was killed before it had a lease": (run(STARTING, began_s=61), None, True),

@@ -207,7 +207,9 @@ def test_a_difference_that_a_new_request_confirms_settles_on_one_source(
 def flush_beside(world, other):
     """Flush a holding and that of another account, which shares its line."""
     world.flush()
-    other.now_s, other.quote, other.line = world.now_s, world.quote, world.line
+    other.now_s = world.now_s
+    other.quote = world.quote
+    other.line = world.line
     other.broker(1.0)
     other.flush()
     world.line = other.line
@@ -467,7 +469,10 @@ class Histories(RuleBasedStateMachine):
     @rule(dated=st.booleans())
     def a_portfolio_row_arrives(self, dated):
         self.pnl_s = None
-        at = self.world.now.replace(second=0) if dated else None
+        at = None
+        if dated:
+            at = self.world.now.replace(second=0)
+
         self.world.broker(self.price, ValueOrigin.PORTFOLIO, at)
 
     @rule(position=st.sampled_from([-2.0, -1.0, 0.0, 3.0]))
@@ -499,7 +504,10 @@ class Histories(RuleBasedStateMachine):
         """Flush: then no close is lost, and none is false."""
         world = self.world
         self.check(world.flush())
-        written = world.rows[-1] if world.rows else None
+        written = None
+        if world.rows:
+            written = world.rows[-1]
+
         if written is not None and not world.state.due:
             assert written.position == world.holding.position
         if world.holding.position == 0:
@@ -525,7 +533,8 @@ class Histories(RuleBasedStateMachine):
     def check(self, row):
         if row is None:
             return
-        world, holding = self.world, self.world.holding
+        world = self.world
+        holding = self.world.holding
         assert row.position == holding.position
 
         if row.position == 0:

@@ -50,7 +50,10 @@ def test_a_session_is_open_exactly_while_it_is_listed(listing, minutes):
     now = begins.astimezone(UTC) + timedelta(minutes=minutes)
     hours = parse_trading_hours(text, zone)
     listed = begins <= now < ends
-    expected = any(a <= now < b for a, b in sessions) if listed else None
+    expected = None
+    if listed:
+        expected = any(a <= now < b for a, b in sessions)
+
     assert hours.is_open(now) is expected
 
 

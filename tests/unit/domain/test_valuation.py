@@ -362,7 +362,10 @@ MINUTE = timedelta(seconds=60)
 AHEAD = NOW + timedelta(hours=1)
 DELAYED = 3
 
-MARK, LAST, MID, MODEL = PriceKind.MARK, PriceKind.LAST, PriceKind.MID, PriceKind.MODEL
+MARK = PriceKind.MARK
+LAST = PriceKind.LAST
+MID = PriceKind.MID
+MODEL = PriceKind.MODEL
 
 
 def quoted(**more: object) -> dict[str, object]:

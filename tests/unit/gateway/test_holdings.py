@@ -235,7 +235,9 @@ def test_a_profit_message_is_as_old_as_its_arrival(held, clock):
     assert list(changes.take()) == []
     assert list(held.profits) == [KEY]
 
-    (listed,), (of_conid,), holding = held.holdings, held.of_conid(7), held.get(KEY)
+    (listed,) = held.holdings
+    (of_conid,) = held.of_conid(7)
+    holding = held.get(KEY)
     assert listed == of_conid == holding
     assert holding.received_at == arrived
     assert holding.confirmed_at == clock.now

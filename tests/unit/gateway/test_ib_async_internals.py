@@ -66,7 +66,8 @@ SYMBOLS = {
 
 @pytest.mark.parametrize("symbol", sorted(SYMBOLS))
 def test_each_private_symbol_is_in_the_installed_release_as_we_use_it(symbol):
-    ib, (owner, name) = ib_async.IB(), symbol.split(".")
+    ib = ib_async.IB()
+    owner, name = symbol.split(".")
     owners = {
         "client": ib.client,
         "conn": ib.client.conn,

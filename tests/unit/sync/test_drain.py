@@ -170,7 +170,8 @@ async def test_a_drain_that_is_stopped_around_each_close_loses_no_zero_row():
     while left or (await draining.queue.counts())[QueueStatus.PENDING]:
         await draining.worker.process_batch()
     assert draining.ledger.newest() == dict.fromkeys(range(1, CLOSES + 1), 0.0)
-    counts, done = await draining.queue.counts(), await draining.succeeded()
+    counts = await draining.queue.counts()
+    done = await draining.succeeded()
     assert {request.update_id for request in done} == {
         row.update_id for row in draining.ledger.rows
     }
@@ -219,7 +220,8 @@ async def test_a_request_whose_worker_was_killed_before_its_mark_keeps_its_own_r
     draining = Draining(1)
     queue = draining.queue
     request_id = await queue.insert(1, "SPY")
-    marks, queue.mark_success = queue.mark_success, None
+    marks = queue.mark_success
+    queue.mark_success = None
     with pytest.raises(TypeError):  # as if it were killed: nothing is released
         await draining.worker.process_batch()
     queue.mark_success = marks
@@ -297,7 +299,8 @@ async def test_an_outage_of_broker_or_tables_is_logged_once(caplog, fault):
             raise outcome
         return outcome
 
-    worker.drain, worker.interval = drain, 0.0
+    worker.drain = drain
+    worker.interval = 0.0
     await worker.start()
     await ended.wait()
     await worker.stop()
@@ -502,7 +505,10 @@ SETTINGS = make_settings(refresh_interval_s=180)
 
 
 def confirmed_row(conid, *, confirmed_s=None, received_s=0, by=ValueOrigin.NONE):
-    confirmed = None if confirmed_s is None else NOW - timedelta(seconds=confirmed_s)
+    confirmed = None
+    if confirmed_s is not None:
+        confirmed = NOW - timedelta(seconds=confirmed_s)
+
     return make_holding(
         conid, NOW - timedelta(seconds=received_s), market_price=2.0, market_value=200.0,
         completeness=Completeness.PARTIAL, confirmed_at=confirmed, position_time=NOW,
@@ -567,6 +573,9 @@ def session(state, *, alive=True):
 def test_the_brokers_data_is_current_while_the_owner_is_live_or_for_one_interval(
     owner, confirmed_s, unavailable
 ):
-    confirmed = None if confirmed_s is None else NOW - timedelta(seconds=confirmed_s)
+    confirmed = None
+    if confirmed_s is not None:
+        confirmed = NOW - timedelta(seconds=confirmed_s)
+
     why = unavailable_reason(owner, confirmed, SETTINGS, NOW)
     assert (why is None) if unavailable is None else (unavailable in why)

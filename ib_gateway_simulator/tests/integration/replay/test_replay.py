@@ -68,7 +68,8 @@ class Puppet:
     """A client that sends what a recording says, as soon as it got what came before."""
 
     def __init__(self, port, entries):
-        self.port, self.entries = port, entries
+        self.port = port
+        self.entries = entries
 
     async def run(self):
         numbers = sorted({entry.connection for entry in self.entries})

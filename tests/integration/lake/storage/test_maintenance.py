@@ -216,7 +216,8 @@ def test_rows_that_are_appended_meanwhile_do_not_delay_a_merge(tmp_path, spec, m
     table.initialize()
     for number in range(DUE):
         write(table, number)
-    tries, transact = [], table.transact
+    tries = []
+    transact = table.transact
 
     def beside(step):
         def once(handle):

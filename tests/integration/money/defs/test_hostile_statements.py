@@ -202,7 +202,8 @@ def test_a_download_that_fails_is_tried_again_keeps_no_file_back_and_the_check_n
     service = FlexService(url="http://127.0.0.1:1/flex", patience_s=0.001)
     monkeypatch.setattr(statement_folder, "FlexService", lambda: service)
     waits: list[float] = []
-    now, sleep = time.time, time.sleep
+    now = time.time
+    sleep = time.sleep
     monkeypatch.setattr(time, "time", lambda: now() + sum(waits))
     monkeypatch.setattr(time, "sleep", lambda s: waits.append(s) if s > MINUTE_S else sleep(s))
 

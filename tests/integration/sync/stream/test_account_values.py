@@ -42,7 +42,10 @@ def arrives(lake):
         def found():
             rows = {row.account: row for row in lake.account_values.latest_summaries()}
             row = rows.get(account)
-            return row if row is not None and condition(row) else None
+            if row is not None and condition(row):
+                return row
+
+            return None
 
         return await eventually(found)
 

@@ -16,7 +16,8 @@ from tests.support.streams import eventually, offline, published, simulate
 # No second list comes within a test.
 NEVER_S = 3600.0
 
-UNKNOWN, COMPLETE = Completeness.UNKNOWN, Completeness.COMPLETE
+UNKNOWN = Completeness.UNKNOWN
+COMPLETE = Completeness.COMPLETE
 
 
 async def emptied_by_restart(sim, streamer, *accounts):

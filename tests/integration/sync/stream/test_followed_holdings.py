@@ -76,7 +76,10 @@ async def test_a_monitored_holding_has_a_value_and_a_daily_profit_without_a_line
 
         async def drained():
             row = (await drain(streamer)).get((A, PUT))
-            return row if row and row["daily_pnl"] is not None else None
+            if row and row["daily_pnl"] is not None:
+                return row
+
+            return None
 
         row = await eventually(drained)
         assert row["source"] == Source.QUEUE
@@ -222,7 +225,10 @@ async def test_an_account_without_portfolio_rows_is_valued_by_its_profit_subscri
 
         async def drained():
             row = (await drain(streamer)).get((B, SPX_PUT))
-            return row if row and row["market_value"] is not None else None
+            if row and row["market_value"] is not None:
+                return row
+
+            return None
 
         row = await eventually(drained)
         assert row["value_source"] == ValueOrigin.PNL_SINGLE

@@ -57,7 +57,8 @@ async def _enough(lake, count):
 async def test_a_fill_is_published_without_the_rest_of_the_book(stream_large, lake):
     async with stream_large(1) as (sim, streamer, _received):
         await eventually(lambda: _enough(lake, HOLDINGS - 1))
-        conid, table = FIRST + 3 * STRIKES, lake.broker_positions.table
+        conid = FIRST + 3 * STRIKES
+        table = lake.broker_positions.table
         before = set(table.snapshot(data_files)["path"])
         sim.fill(A, conid, 4)
         await eventually(lambda: positions(lake, streamer)[conid] == 5.0)
@@ -125,7 +126,8 @@ async def test_after_1101_positions_and_lines_are_requested_before_profits(
     async with stream_large(ACTIVE, **TEN_LINES) as (sim, streamer, _received):
         await eventually(lambda: sim.stats()["pnl_subscriptions"] == ACTIVE - 10)
         assert sum(s is LegState.OVERFLOW for s in streamer.routes.values()) == ACTIVE - 10
-        sent, send = [], Client.send
+        sent = []
+        send = Client.send
 
         def recorded(client, *fields):
             sent.append(int(fields[0]))

@@ -35,7 +35,8 @@ class ManagedLines:
     """A line manager on a connection; `tick` does what the streamer does each second."""
 
     def __init__(self, sim, connection, settings):
-        self.sim, self.connection = sim, connection
+        self.sim = sim
+        self.connection = connection
         self.now = 1000.0
         self.legs = []
         self.contracts = ContractCache(None)
@@ -155,7 +156,8 @@ async def test_a_leg_with_delayed_data_is_reported_and_live_data_are_requested_a
         assert await managed.tick() == {PUT}
 
         line = managed.manager.login.line(PUT)
-        assert (line.state, line.is_awaited) == (LineState.WAITING, True)  # in the same step
+        assert line.state == LineState.WAITING  # in the same step
+        assert line.is_awaited is True
         await eventually(lambda: managed.connection.lines.quote(PUT).market_data_type == 3)
         text, _which = managed.manager.problems()
         assert ": 1 leg with delayed data, since " in text

@@ -290,7 +290,8 @@ async def test_while_the_gateway_has_lost_ib_nothing_is_written(stream_legs, lak
             await values.view()
         await values.close()
         await asyncio.sleep(0.5)  # until what was under way is written
-        count, version = len(received.updates), lake.broker_positions.table.version()
+        count = len(received.updates)
+        version = lake.broker_positions.table.version()
         await asyncio.sleep(0.5)
         assert len(received.updates) == count
         assert lake.broker_positions.table.version() == version

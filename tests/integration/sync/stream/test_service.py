@@ -69,7 +69,8 @@ async def test_what_the_broker_confirmed_before_the_session_is_live_is_current(l
 
 
 async def test_a_stream_owns_the_login_until_its_connection_is_closed(lake, monkeypatch):
-    close, owners = streamer.BrokerLink.close, []
+    close = streamer.BrokerLink.close
+    owners = []
 
     async def slowly(link):
         owned = service.session
@@ -253,7 +254,8 @@ async def test_a_lease_is_renewed_while_its_process_reads_the_sessions_for_long(
         reading = asyncio.create_task(
             asyncio.to_thread(lake.sessions.table.snapshot, lambda _handle: may_end.wait(60))
         )
-        service.lake, began = Lake(lake.path), utc_now()
+        service.lake = Lake(lake.path)
+        began = utc_now()
         try:
             await eventually(lambda: service.session.heartbeat_at > began)
             assert not reading.done()

@@ -174,7 +174,10 @@ async def test_a_monitored_position_that_changes_or_closes_is_queued_at_once(str
 
 async def _both(lake, keys):
     waiting = await queued(lake)
-    return waiting if keys <= set(waiting) else None
+    if keys <= set(waiting):
+        return waiting
+
+    return None
 
 
 async def test_a_slow_table_delays_no_other(stream_legs, lake, monkeypatch):

@@ -83,7 +83,10 @@ def booked(conid: int, quantity: float, price: float, day: int, kind: MovementKi
 
 def leg(conid: int, strategy: str = "s", **more: Any) -> ActiveContract:
     terms = TERMS[conid]
-    right = Right(terms["right"]) if "right" in terms else None
+    right = None
+    if "right" in terms:
+        right = Right(terms["right"])
+
     given = {"added_at": datetime(2026, 9, 1, tzinfo=UTC), "since": date(2026, 1, 1)} | more
     return ActiveContract(
         conid, "XYZ", right, terms.get("strike"), date(2026, 3, 20), strategy_id=strategy, **given
@@ -297,7 +300,8 @@ def test_an_order_that_closes_options_and_opens_others_is_a_roll():
     [campaign] = closed_campaigns(parts_of(movements, leg(PUT), leg(OTHER)))
     contracts = {conid: contract_of([moved(conid, 1.0, 1.0, 2)], None) for conid in (PUT, OTHER)}
     [roll] = rolls_in(campaign, contracts)
-    assert (roll.closed, roll.opened) == (("XYZ 50P 20Mar26",), ("XYZ 45P 20Mar26",))
+    assert roll.closed == ("XYZ 50P 20Mar26",)
+    assert roll.opened == ("XYZ 45P 20Mar26",)
 
 
 # ---- corporate actions
@@ -477,7 +481,10 @@ def option(
 
 def spread(first: int, quantity: float, credit: float, day: int, right: str) -> list[Movement]:
     """Return the trades of a spread of five points, sold for a credit by one order."""
-    strikes = (50.0, 45.0) if right == "PUT" else (60.0, 65.0)
+    strikes = (60.0, 65.0)
+    if right == "PUT":
+        strikes = (50.0, 45.0)
+
     order = {"order_id": f"{day}"}
     return [
         option(first, -quantity, credit + 1, day, right, strikes[0], **order),

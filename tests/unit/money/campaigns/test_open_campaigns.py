@@ -63,8 +63,14 @@ def so_far(
     **more: Any,
 ) -> Campaign:
     """Return the campaign of the strategy; `before` was held of the put, for `cost` each."""
-    held_before = {(A, PUT): before} if before else {}
-    costs = {} if cost is None else {(A, PUT): cost}
+    held_before = {}
+    if before:
+        held_before = {(A, PUT): before}
+
+    costs = {}
+    if cost is not None:
+        costs = {(A, PUT): cost}
+
     parts = attributed(movements, legs, held_before, costs)
     closes = Closes(since=NOW, legs=leg_rows(legs), parts=parts, **more)
     gone = {leg.conid for leg in legs} - {holding.conid for holding in held}
@@ -110,7 +116,10 @@ def test_an_assignment_leaves_its_shares_at_the_strike_and_keeps_the_premium():
 @pytest.mark.parametrize("movements", [case[0] for case in (*ACTIONS.values(), *AT_RISK.values())])
 def test_a_campaign_that_is_over_has_realised_the_profit_of_its_row(movements):
     conids = {movement.conid for movement in movements}
-    legs = [leg(conid) for conid in conids - {SHARES}] if SHARES in conids else []
+    legs = []
+    if SHARES in conids:
+        legs = [leg(conid) for conid in conids - {SHARES}]
+
     legs = legs or [leg(conid) for conid in conids]
     if any(movement.kind is MovementKind.CORPORATE_ACTION for movement in movements):
         legs = [*COVERED_CALL]

@@ -165,8 +165,11 @@ HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 BEFORE = MIDNIGHT - 15 * MINUTE
 RESTARTED = MIDNIGHT + HOUR
-TRADED, WORTHLESS, UNKNOWN = Cause.TRADED, Cause.EXPIRED_WORTHLESS, Cause.UNEXPLAINED
-ASSIGNED, EXERCISED = Cause.ASSIGNED, Cause.EXERCISED
+TRADED = Cause.TRADED
+WORTHLESS = Cause.EXPIRED_WORTHLESS
+UNKNOWN = Cause.UNEXPLAINED
+ASSIGNED = Cause.ASSIGNED
+EXERCISED = Cause.EXERCISED
 SALE: dict[str, object] = {"source": FLEX, "codes": "C;P", "transaction_type": "ExchTrade"}
 CASES = {}
 CASES["sold on its day"] = Case([SOLD_AT_NOON], [(TRADED, P, 2)], [fill(CALL, -2)])

@@ -75,7 +75,8 @@ class Days:
         if abs(by) > unit and self.random.random() < 0.5:
             first = unit if by > 0 else -unit
             self.move(at, conid, first, Cause.TRADED)
-            at, by = at + timedelta(seconds=self.random.choice((0.3, 0.9))), by - first
+            at = at + timedelta(seconds=self.random.choice((0.3, 0.9)))
+            by -= first
         self.move(at, conid, by, Cause.TRADED)
 
     def deliver(self, at: datetime, conid: int, quantity: float) -> None:
@@ -95,7 +96,8 @@ def days_of(random: Random) -> Days:
     for _ in range(random.randint(0, 5)):
         at = OPEN + (END - OPEN) * random.random() * 0.98
         conid = random.choice((*STRIKES, SHARES))
-        held, kind = days.held.get(conid, 0.0), random.random()
+        held = days.held.get(conid, 0.0)
+        kind = random.random()
         if kind < 0.7:
             unit = 100 if conid == SHARES else 1
             days.trade(at, conid, random.choice((-held, unit, -unit)) or unit)
@@ -164,19 +166,20 @@ class Watcher:
                         change_id=f"{conid} {len(self.changes)}",
                     )
                 )  # fmt: skip
-                self.quantities[conid], self.moved[conid] = held + by, at
+                self.quantities[conid] = held + by
+                self.moved[conid] = at
         self.seen = until
         self.now = at
 
     def judge(self, now: datetime) -> list[Closure]:
         """Judge by the answer of the gateway at this moment."""
         begin = day_begin(now)
-        asked = {ACCOUNT: (begin, now)} if self.answers else {}
-        known = (
-            [execution for execution in executions(self.days) if execution.time <= now]
-            if self.answers
-            else []
-        )
+        asked = {}
+        known = []
+        if self.answers:
+            asked = {ACCOUNT: (begin, now)}
+            known = [execution for execution in executions(self.days) if execution.time <= now]
+
         facts = facts_of(changes=self.changes, executions=known, contracts=CONTRACTS, asked=asked)
         return closures_of(facts, now)
 
@@ -202,7 +205,8 @@ def watched(days: Days, cut: int | None, down: timedelta, answers: bool) -> Iter
     watcher = Watcher(days, answers, dict(days.start))
     moves = days.moves
     while watcher.seen < len(moves):
-        at, until = moves[watcher.seen].at, watcher.seen + 1
+        at = moves[watcher.seen].at
+        until = watcher.seen + 1
         # The account is confirmed every three minutes while nothing happens.
         quiet = max(timedelta(), at - watcher.confirmed - DELAY)
         watcher.confirmed += quiet // CONFIRMED_EVERY * CONFIRMED_EVERY
@@ -253,7 +257,8 @@ def statement_of(days: Days) -> tuple[list[Execution], list[closes.StatementEven
     events: list[closes.StatementEvent] = []
 
     for number, move in enumerate(days.moves):
-        name, at = f"1.{number:04}.01", move.at.replace(microsecond=0)
+        name = f"1.{number:04}.01"
+        at = move.at.replace(microsecond=0)
         if move.cause is Cause.TRADED:
             rows.append(
                 fill(
@@ -264,7 +269,10 @@ def statement_of(days: Days) -> tuple[list[Execution], list[closes.StatementEven
         elif move.cause in codes:
             rows.append(cases.booked(move.conid, move.by, codes[move.cause], at, execution_id=name))
         else:
-            kind = EventKind.CORPORATE_ACTION if move.cause is Cause.SPLIT else EventKind.TRANSFER
+            kind = EventKind.TRANSFER
+            if move.cause is Cause.SPLIT:
+                kind = EventKind.CORPORATE_ACTION
+
             reported_event = cases.event(kind, move.by, conid=move.conid, type="FS", event_id=name)
             events.append(
                 replace(reported_event, day=at.date(), direction="IN" if move.by > 0 else "OUT")
@@ -284,7 +292,10 @@ def test_a_cause_is_true_or_unexplained_wherever_the_messages_are_cut(block: int
         answers = random.random() < 0.8
         for cut in (None, *range(len(days.moves))):
             watcher = Watcher(days, answers, dict(days.start))
-            down = timedelta() if cut is None else length
+            down = timedelta()
+            if cut is not None:
+                down = length
+
             for watcher in watched(days, cut, down, answers):
                 if cut is None or watcher.seen > cut:  # before the cut all is as without one
                     check(watcher, watcher.judge(watcher.now), down)

@@ -81,7 +81,10 @@ class Written:
     def fee(self, name: str, amount: str, level: str, **more: str) -> str:
         own = {"accountId": "DUSIM0001", "transactionID": name, "amount": amount} | more
         row = element("CashTransaction", own | FEE | self.level(level))
-        return self.odd(row) if level == "DETAIL" else row
+        if level == "DETAIL":
+            return self.odd(row)
+
+        return row
 
     def level(self, name: str) -> dict[str, str]:
         written = self.random.choice((name, name.lower(), name.title()))

@@ -44,7 +44,10 @@ class Night:
     """
 
     def __init__(self, *, broker=None, wobble=0.0, quoted=True, hours=None, pause_s=300):
-        self.broker, self.wobble, self.quoted, self.hours = broker, wobble, quoted, hours
+        self.broker = broker
+        self.wobble = wobble
+        self.quoted = quoted
+        self.hours = hours
         self.pause_s = pause_s
         self.refuses = self.dead = False
         self.now_s = 0.0
@@ -78,7 +81,10 @@ class Night:
         if self.refuses:
             self.refuse(conid)
         elif not self.dead:
-            sides = {"bid": 0.99, "ask": 1.01} if self.quoted else {}
+            sides = {}
+            if self.quoted:
+                sides = {"bid": 0.99, "ask": 1.01}
+
             mark = 1.0 + self.wobble * (self.requests % 7)
             self.opening[conid] = Quote(conid=conid, mark=mark, min_tick=0.01, **sides)
 

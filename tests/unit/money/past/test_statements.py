@@ -137,9 +137,9 @@ def test_the_parts_of_net_liquidation_are_each_there_once() -> None:
     read_rows = read(statement(more=element("EquitySummaryByReportDateInBase", row)))
     (equity,) = [event for event in read_rows.events if event.kind is EventKind.NET_LIQUIDATION]
     parts = json.loads(equity.attributes)
-    assert (equity.account, equity.day, equity.currency) == (
-        "DUSIM0001", date(2026, 3, 5), "USD",
-    )  # fmt: skip
+    assert equity.account == "DUSIM0001"
+    assert equity.day == date(2026, 3, 5)
+    assert equity.currency == "USD"
     assert parts == {"cash": 10.5, "stock": 90.0, "dividendAccruals": -1.5}
     assert equity.amount == sum(parts.values())
     assert read_rows.sections >= {"OpenPositions", "Trades"}

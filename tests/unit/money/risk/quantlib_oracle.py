@@ -49,7 +49,10 @@ def reference(contract: Contract) -> Reference:
     down = _valued(contract, contract.volatility - change).NPV()
 
     paid = sum(amount * _discount(contract, days) for days, amount in contract.dividends)
-    growth = 0.0 if contract.is_on_future else contract.rate
+    growth = contract.rate
+    if contract.is_on_future:
+        growth = 0.0
+
     # QuantLib's own theta is that of the middle of its first step, 5 % off in the last week. This
     # is what its price, delta and gamma say: nothing decays where an option is worth its exercise.
     theta = contract.rate * value.NPV() - growth * contract.spot * value.delta()
@@ -76,7 +79,10 @@ def _valued(contract: Contract, volatility: float) -> ql.VanillaOption:
     end = TODAY + contract.days
     rates = ql.YieldTermStructureHandle(ql.FlatForward(TODAY, contract.rate, DAYS))
     # A future costs no interest: it is a share that pays the interest as a dividend.
-    yield_rate = contract.rate if contract.is_on_future else 0.0
+    yield_rate = 0.0
+    if contract.is_on_future:
+        yield_rate = contract.rate
+
     yields = ql.YieldTermStructureHandle(ql.FlatForward(TODAY, yield_rate, DAYS))
     level = ql.BlackConstantVol(TODAY, ql.NullCalendar(), volatility, DAYS)
     process = ql.BlackScholesMertonProcess(
@@ -85,7 +91,10 @@ def _valued(contract: Contract, volatility: float) -> ql.VanillaOption:
         rates,
         ql.BlackVolTermStructureHandle(level),
     )
-    kind = ql.Option.Call if contract.is_call else ql.Option.Put
+    kind = ql.Option.Put
+    if contract.is_call:
+        kind = ql.Option.Call
+
     exercise = ql.EuropeanExercise(end)
     if contract.is_american:
         exercise = ql.AmericanExercise(TODAY, end)

@@ -20,7 +20,10 @@ SMALL_VEGA = 0.01
 def exercise_of(contract: Contract) -> Exercise:
     if contract.is_on_future:
         return Exercise.FUTURE
-    return Exercise.AMERICAN if contract.is_american else Exercise.EUROPEAN
+    if contract.is_american:
+        return Exercise.AMERICAN
+
+    return Exercise.EUROPEAN
 
 
 def modelled(contracts: list[Contract]) -> Greeks:

@@ -46,7 +46,8 @@ def market_now() -> Market:
 
 
 def row(market: Market, account: str, conid: int, quantity: float) -> PositionUpdate:
-    contract, (greeks, spot) = BOOK.contracts[conid], market.theory(conid)
+    contract = BOOK.contracts[conid]
+    greeks, spot = market.theory(conid)
     price = spot if greeks is None else greeks.price
     return money_rows.row(
         conid, account=account, symbol=contract.symbol, position=quantity,
@@ -62,9 +63,11 @@ def dividends(market: Market) -> dict[str, tuple[DatedDividend, ...]]:
     """Return what tick 456 says of each underlying."""
     found = {}
     for symbol in BOOK.underlyings:
-        paid, spot = market.dividends(symbol, 1.0), market.spot(symbol)
+        paid = market.dividends(symbol, 1.0)
+        spot = market.spot(symbol)
         if paid:
-            (at, share), year = paid[0], sum(part for _at, part in paid) * spot
+            at, share = paid[0]
+            year = sum(part for _at, part in paid) * spot
             day = NOW + timedelta(days=365 * at)
             found[symbol] = dividends_stated(day, spot * share, year)
     return found
@@ -89,7 +92,8 @@ def predicted_and_moved(points: list[Point]) -> pl.DataFrame:
 
         moved.shift_volatility(point.vol)
         for entry in parts.iter_rows(named=True):
-            before, (after, _) = theory[entry["conid"]], moved.theory(entry["conid"])
+            before = theory[entry["conid"]]
+            after, _ = moved.theory(entry["conid"])
             size = entry["position"] * entry["multiplier"] * entry["share"]
             assert before is not None
             assert after is not None

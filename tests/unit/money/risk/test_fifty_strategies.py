@@ -121,15 +121,25 @@ def rows_of(case: Case) -> list[PositionUpdate]:
     rows = []
     for number, (kind, strike, quantity, cost) in enumerate(case.legs, 1):
         if kind == "S":
-            size = case.multiplier if case.sec_type == "FOP" else 1.0
-            sec_type = "FUT" if case.sec_type == "FOP" else "STK"
+            size = 1.0
+            sec_type = "STK"
+            if case.sec_type == "FOP":
+                size = case.multiplier
+                sec_type = "FUT"
+
             rows.append(
                 share(number, symbol="IWM", sec_type=sec_type, multiplier=size, position=quantity,
                       average_cost=cost * size, market_price=100.0, currency=case.currency)
             )  # fmt: skip
             continue
-        right = "CALL" if kind in "Cc" else "PUT"
-        expiry = LATER if kind in "cp" else EXPIRY
+        right = "PUT"
+        if kind in "Cc":
+            right = "CALL"
+
+        expiry = EXPIRY
+        if kind in "cp":
+            expiry = LATER
+
         # Without contract details the value says that an option on a future is not in cents.
         value = {"market_price": cost, "market_value": quantity * cost * case.multiplier}
         rows.append(
@@ -177,13 +187,19 @@ def test_a_strategy_has_the_payoff_of_the_oracle(case: Case) -> None:
         if case.index == "AM":
             days["last_trade_date"] = EXPIRY - timedelta(days=1)
         for number, (kind, strike, _quantity, _cost) in enumerate(case.legs, 1):
-            right = "CALL" if kind == "C" else "PUT"
+            right = "PUT"
+            if kind == "C":
+                right = "CALL"
+
             details[number] = contract_details(
                 number, symbol="IWM", under_sec_type="IND", strike=strike, right=right, **days
             )
     ends = (EXPIRY - NOW.date()).days
     paid = [DatedDividend(ex_date=NOW + timedelta(days=ends + 30), amount=case.dividend)]
-    given = {"IWM": paid} if case.dividend else {}
+    given = {}
+    if case.dividend:
+        given = {"IWM": paid}
+
     (payoff,) = payoffs(priced(rows_of(case), details=details, dividends=given))
 
     profit = profit_of(case)
@@ -196,7 +212,10 @@ def test_a_strategy_has_the_payoff_of_the_oracle(case: Case) -> None:
     profits = [profit(price) for price in prices]
 
     close = {"abs": 1e-6} if not lives_on else {"abs": 0.03 * case.multiplier}
-    far = profit(2_000_000.0) - profit(1_000_000.0) if not lives_on else 0.0
+    far = 0.0
+    if not lives_on:
+        far = profit(2_000_000.0) - profit(1_000_000.0)
+
     assert (payoff.greatest_profit is None) == (far > 1)
     assert (payoff.greatest_loss is None) == (far < -1)
 

@@ -160,7 +160,8 @@ def test_a_share_as_dividend_is_the_same_as_its_amount_at_the_present_price() ->
 def test_a_price_gives_back_its_volatility_or_a_reason(number: int, near: float) -> None:
     option = ODD[number]
     options = options_of([option])
-    spot, volatility = np.array([100.0]), np.array([option.volatility])
+    spot = np.array([100.0])
+    volatility = np.array([option.volatility])
     value = model.prices(options, spot[:, None], volatility)[:, 0]
     found, reasons = model.implied_volatility(options, value, spot, np.array([near]))
     if reasons[0] is not None:

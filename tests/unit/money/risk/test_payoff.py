@@ -159,12 +159,16 @@ def oracle(price: float, dividends: tuple[tuple[float, float], ...] = ()) -> flo
 @pytest.mark.parametrize("gap", [None, 10])
 def test_a_call_calendar_is_bounded_also_with_a_dividend_between_its_expiries(gap):
     ends = (EXPIRY - NOW.date()).days
-    paid = (
-        [] if gap is None else [DatedDividend(ex_date=NOW + timedelta(days=ends + gap), amount=1.5)]
-    )
+    paid = []
+    if gap is not None:
+        paid = [DatedDividend(ex_date=NOW + timedelta(days=ends + gap), amount=1.5)]
+
     before = DatedDividend(ex_date=NOW + timedelta(days=20), amount=5.0)
     payoff = only(*calendar(), dividends={"IWM": [before, *paid]})
-    of_tree = () if gap is None else ((gap / 365, 1.5),)
+    of_tree = ()
+    if gap is not None:
+        of_tree = ((gap / 365, 1.5),)
+
     best = max(oracle(price, of_tree) for price in (99.5, 100.0))
     assert payoff.greatest_profit == pytest.approx(best, abs=2.5)
     assert payoff.greatest_loss == pytest.approx(-200.0, abs=2.5)

@@ -71,7 +71,10 @@ def test_the_nearest_option_has_the_volatility_first_in_time_then_by_the_strike(
 
     def volatility(strike: float, day: date) -> float | None:
         nearest = nearest_option(held, strike, expiry_moment(day), NOW)
-        return None if nearest is None else nearest.row["implied_vol"]
+        if nearest is None:
+            return None
+
+        return nearest.row["implied_vol"]
 
     assert volatility(94.0, EXPIRY) == 0.3
     assert volatility(120.0, EXPIRY) == 0.2

@@ -11,7 +11,9 @@ from position_sync_dagster.money.strategies.limits import (
     judge,
 )
 
-HOLDS, BROKEN, UNKNOWN = LimitState.HOLDS, LimitState.BROKEN, LimitState.UNKNOWN
+HOLDS = LimitState.HOLDS
+BROKEN = LimitState.BROKEN
+UNKNOWN = LimitState.UNKNOWN
 
 
 def limit(bound: Bound, value: float = 10.0, **values: str) -> Limit:

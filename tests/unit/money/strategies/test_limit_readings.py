@@ -34,7 +34,9 @@ PUT = Right.PUT
 EURO = AccountSummary(
     account="DUSIM1", currency="EUR", exchange_rates='{"USD": 0.8}', timestamp=NOW
 )
-HOLDS, BROKEN, UNKNOWN = LimitState.HOLDS, LimitState.BROKEN, LimitState.UNKNOWN
+HOLDS = LimitState.HOLDS
+BROKEN = LimitState.BROKEN
+UNKNOWN = LimitState.UNKNOWN
 
 
 def row(conid: int, position: float = 1.0, **values: object) -> PositionUpdate:
@@ -124,7 +126,10 @@ def test_the_number_of_each_measure(measure, currency, number) -> None:
     ],
 )
 def test_a_sum_without_one_of_its_parts_is_unknown(measure, missing) -> None:
-    values = {"unrealized_pnl": float("nan")} if missing == "nan" else {missing: None}
+    values = {missing: None}
+    if missing == "nan":
+        values = {"unrealized_pnl": float("nan")}
+
     read_book = book(LEGS, [ROWS[0], row(2, 2.0, right=PUT, **values)])
     state, number, text = in_usd(measure, read_book, value=-1e9)
     assert state == UNKNOWN

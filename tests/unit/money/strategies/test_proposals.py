@@ -247,7 +247,8 @@ def test_a_proposal_takes_what_is_held_once_in_whatever_order_it_is_named(given_
     taken = total(proposal)
 
     for row in held:
-        conid, position = row.instrument.conid, row.position
+        conid = row.instrument.conid
+        position = row.position
         claim = claimed.get(conid, 0.0)
         claim = position if claim is None else claim if claim * position > 0 else 0.0
         free = position - (position if abs(claim) > abs(position) else claim)

@@ -136,7 +136,9 @@ def test_a_roll_is_seen_beside_another_close_of_its_contract_at_the_same_time() 
     changes = [change(CALL, -5, -2, NOON), *ROLLED]
     executions = [fill(CALL, 3, NOON, order_id="72"), *EXECUTED]
     (roll,), unclear = told(changes, executions)
-    assert (roll.quantity, roll.closed[0].conid, roll.opened[0].conid) == (-2, CALL, OTHER)
+    assert roll.quantity == -2
+    assert roll.closed[0].conid == CALL
+    assert roll.opened[0].conid == OTHER
     assert unclear == []
 
 

@@ -200,12 +200,16 @@ def test_rules_are_read_in_the_order_of_the_file(tmp_path):
         "- {rule: rest, match: {underlying: SPX}}\n"
     )
     hedges, rest = RuledFile(file).rules
-    assert (hedges.name, hedges.limit, hedges.priority) == ("hedges", 20, 2)
+    assert hedges.name == "hedges"
+    assert hedges.limit == 20
+    assert hedges.priority == 2
     assert hedges.match.model_dump() == {
         "underlyings": {"SPX", "ES"}, "right": Right.PUT, "days": (0, 60),
         "side": HoldingSide.SHORT, "accounts": {"DU1"},
     }  # fmt: skip
-    assert (rest.name, rest.limit, rest.priority) == ("rest", None, 1)
+    assert rest.name == "rest"
+    assert rest.limit is None
+    assert rest.priority == 1
     given = rest.match.model_dump(exclude_none=True)
     assert given == {"underlyings": {"SPX"}}
     assert load_strategies(file) == []

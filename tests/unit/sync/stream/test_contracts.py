@@ -34,7 +34,10 @@ class Gateway:
 
     async def details(self, conids):
         self.asked.append(list(conids))
-        self.unknown = set() if self._knows or self._silent else set(conids)
+        self.unknown = set()
+        if not (self._knows or self._silent):
+            self.unknown = set(conids)
+
         terms = {"seen_at": self._clock.now} | self._terms
         return {conid: contract_details(conid, **terms) for conid in conids if self._knows}
 

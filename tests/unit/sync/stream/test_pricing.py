@@ -77,7 +77,10 @@ class PricerWithLines:
         """Return the source of the quiet holding's row, which is due; None without a row."""
         self.pricer.mark_due([KEY])
         row = self.flush(after_s, *ticked).get(QUIET)
-        return None if row is None else row.value_source
+        if row is None:
+            return None
+
+        return row.value_source
 
     def interrupt(self, reason):
         self.lines.interrupted(self.now, self.second, reason)
@@ -182,7 +185,8 @@ def test_lines_that_do_not_answer_are_requested_again_a_few_at_once_and_less_oft
 def test_an_error_in_one_holding_sets_it_aside_by_name_and_the_others_have_their_rows(
     two_lines, monkeypatch, caplog
 ):
-    step, broken = StreamedHolding.step, {KEY}
+    step = StreamedHolding.step
+    broken = {KEY}
 
     def step_or_fail(state, *args):
         if state.key in broken:

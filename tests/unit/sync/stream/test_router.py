@@ -59,7 +59,8 @@ class Day:
         self.second = 0
         self.done = []
         self.greeks = PublishedGreeks()
-        self.routes, self.gateway = routes or Routes(), Gateway(values)
+        self.routes = routes or Routes()
+        self.gateway = Gateway(values)
         settings = make_settings(pnl_subscriptions=pnl_subscriptions, **settings)
         context = unowned_context(settings=settings, monotonic=lambda: float(self.second))
         self.legs = FollowedHoldings(context, self)
@@ -239,9 +240,10 @@ async def test_the_values_of_many_holdings_are_published_less_often():
     assert day.at("published") == [0, 4, 8, 12, 18]
 
 
-STREAMED, OVERFLOW, MONITORED, CLOSED = (
-    LegState.STREAMED, LegState.OVERFLOW, LegState.MONITORED, LegState.CLOSED,
-)  # fmt: skip
+STREAMED = LegState.STREAMED
+OVERFLOW = LegState.OVERFLOW
+MONITORED = LegState.MONITORED
+CLOSED = LegState.CLOSED
 
 
 @pytest.mark.parametrize(
@@ -307,7 +309,8 @@ class Feed:
         self.positions_due = self.lapsed = False
 
     def lapse(self):
-        lapsed, self.lapsed = self.lapsed, False
+        lapsed = self.lapsed
+        self.lapsed = False
         return lapsed
 
     async def _download(self, what):
