@@ -19,10 +19,14 @@ from ib_gateway_simulator.accounts.day_executions import COMMISSION
 from ib_gateway_simulator.books.book import Book, OpeningOrder, PastCampaign
 from ib_gateway_simulator.books.dates import expiry_after, on_weekdays
 from ib_gateway_simulator.books.listing import derived_contract
-from ib_gateway_simulator.clearing import activity_statement
-from ib_gateway_simulator.clearing.activity_statement import FlexQuery, statement_xml
+from ib_gateway_simulator.clearing.activity_statement import (
+    ALL_SECTIONS,
+    RATES,
+    FlexQuery,
+    statement_xml,
+)
 from ib_gateway_simulator.clearing.back_office import BackOffice, ClosedBooks
-from ib_gateway_simulator.clearing.securities import Category, Security
+from ib_gateway_simulator.clearing.securities import Security
 from ib_gateway_simulator.market.market import Market
 from ib_gateway_simulator.market.underlying import NEW_YORK
 from ib_gateway_simulator.protocol.contract import Contract, SecType
@@ -40,10 +44,7 @@ CONIDS_EACH = 100
 STRIKE_STEPS = ((200.0, 5.0), (0.0, 2.5))
 
 # Nothing is converted: money of other currencies counts as if it were of the base currency.
-QUERY = FlexQuery(
-    name="simulated",
-    sections=activity_statement.ALL_SECTIONS - {activity_statement.RATES},
-)
+QUERY = FlexQuery(name="simulated", sections=ALL_SECTIONS - {RATES})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,9 +176,7 @@ class _PastPrices:
 
     def __init__(self, book: Book, spots: Spots, closing: Market, seed: int) -> None:
         self.spots = spots
-        self.securities = {
-            conid: _security(contract, book) for conid, contract in book.contracts.items()
-        }
+        self.securities = book.securities()
         self._closing = closing
         self._last = max(spots)
         self._prices: dict[tuple[date, int], Decimal] = {}
@@ -209,21 +208,6 @@ class _PastPrices:
             return self._closing.close_price(conid)
         theory, spot = self._markets[day].theory(conid)
         return spot if theory is None else theory.price
-
-
-def _security(contract: Contract, book: Book) -> Security:
-    underlying = book.contracts[contract.under_conid] if contract.is_option else None
-    return Security(
-        conid=contract.conid,
-        symbol=contract.local_symbol,
-        category=Category(contract.sec_type.value),
-        currency=contract.currency,
-        multiplier=Decimal(str(contract.multiplier)),
-        underlying=_security(underlying, book) if underlying else None,
-        strike=Decimal(str(contract.strike)) if underlying else None,
-        right=contract.right,
-        expiry=contract.expiry,
-    )
 
 
 # ---- what is traded

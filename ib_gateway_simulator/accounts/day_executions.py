@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 
 from ib_gateway_simulator.accounts.ledger import Holding
-from ib_gateway_simulator.clearing.entries import TradeEntry
+from ib_gateway_simulator.clearing.entries import EXECUTED, TradeEntry, execution_id
 from ib_gateway_simulator.clients.connection import ClientConnection
 from ib_gateway_simulator.protocol import messages
 from ib_gateway_simulator.protocol.contract import Contract
@@ -17,9 +17,7 @@ from ib_gateway_simulator.protocol.requests import Request
 COMMISSION = 0.65
 
 
-# The names in statements for an execution, for a booking without one, and for a transfer.
-EXECUTED = "ExchTrade"
-BOOKED = "BookTrade"
+# What a transfer is, beside what is executed or booked.
 TRANSFER = "Transfer"
 
 
@@ -45,11 +43,16 @@ class Deal:
     booked: TradeEntry | None = None
 
     @property
+    def transaction(self) -> int:
+        """Return the number that a statement gives it."""
+        return self.order * 10_000 + self.number
+
+    @property
     def execution_id(self) -> str:
         """Return the id, which begins as those of IB do."""
         if self.booked is not None:
             return self.booked.execution_id
-        return f"0000sim.{self.order:08x}.{self.number:04d}.01"
+        return execution_id(self.transaction)
 
     @property
     def commission(self) -> tuple[float, str]:

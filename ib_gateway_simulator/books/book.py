@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
+from decimal import Decimal
 
+from ib_gateway_simulator.clearing.securities import Category, Security
 from ib_gateway_simulator.market.quote import Pin
 from ib_gateway_simulator.market.underlying import OptionMarket, Underlying
 from ib_gateway_simulator.protocol.codes import Code
@@ -107,3 +109,24 @@ class Book:
     halted: frozenset[int] = frozenset()
     # How options are priced; None: as European ones, by volatilities that stand still.
     option_market: OptionMarket | None = None
+
+    def securities(self) -> dict[int, Security]:
+        """Return the contracts as a back office has them, by conid."""
+        return {conid: self._security(contract) for conid, contract in self.contracts.items()}
+
+    def _security(self, contract: Contract) -> Security:
+        security = Security(
+            conid=contract.conid,
+            symbol=contract.local_symbol,
+            category=Category(contract.sec_type.value),
+            currency=contract.currency,
+            multiplier=Decimal(str(contract.multiplier)),
+            right=contract.right,
+            expiry=contract.expiry,
+        )
+        if not contract.is_option:
+            return security
+
+        underlying = self._security(self.contracts[contract.under_conid])
+        strike = Decimal(str(contract.strike))
+        return replace(security, underlying=underlying, strike=strike)

@@ -263,6 +263,7 @@ class _Writer:
             ibCommission=-entry.commission,
             ibCommissionCurrency=entry.commission_currency,
             netCash=net,
+            fifoPnlRealized=entry.realized,
             openCloseIndicator="O" if opens else "C",
             notes="" if entry.codes in ("O", "C") else entry.codes,
             levelOfDetail="EXECUTION",

@@ -15,6 +15,11 @@ EXECUTED = "ExchTrade"
 BOOKED = "BookTrade"
 
 
+def execution_id(number: int) -> str:
+    """Return the id of an execution, by the number of its transaction."""
+    return f"0000clr.{number:08x}.01.01"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """What all entries have.
@@ -40,6 +45,7 @@ class TradeEntry(Entry):
         commission: What was charged, in its currency.
         codes: The broker's codes: O, C, A, Ex, Ep.
         settlement: The cash that an option on an index brings at its end, or costs.
+        realized: The profit that it realized as the broker matches it; None: not stated.
         order: Trades of one order belong together.
     """
 
@@ -51,6 +57,7 @@ class TradeEntry(Entry):
     codes: str
     kind: str = EXECUTED
     settlement: Decimal = ZERO
+    realized: Decimal | None = None
     order: int
 
     @property
@@ -64,7 +71,7 @@ class TradeEntry(Entry):
         if self.kind != EXECUTED:
             return ""
 
-        return f"0000clr.{self.number:08x}.01.01"
+        return execution_id(self.number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,10 +15,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field
 
-from ib_gateway_simulator.accounts.day_executions import BOOKED, EXECUTED, TRANSFER
+from ib_gateway_simulator.accounts.day_executions import TRANSFER
 from ib_gateway_simulator.accounts.ledger import Holding
 from ib_gateway_simulator.books.listing import listed_like
-from ib_gateway_simulator.clearing.entries import TradeEntry
+from ib_gateway_simulator.clearing.entries import BOOKED, EXECUTED, TradeEntry
 from ib_gateway_simulator.clients.connection import ClientConnection
 from ib_gateway_simulator.control.account_faults import AccountFaults
 from ib_gateway_simulator.control.arguments import (
