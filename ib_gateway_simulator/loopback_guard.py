@@ -37,7 +37,10 @@ class LoopbackGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a good request on, and answer any other."""
-        refused = refusal(Headers(scope=scope)) if scope["type"] == "http" else None
+        refused = None
+        if scope["type"] == "http":
+            refused = refusal(Headers(scope=scope))
+
         if refused is None:
             await self.app(scope, receive, send)
         else:

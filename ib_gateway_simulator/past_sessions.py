@@ -207,7 +207,10 @@ class _PastPrices:
         if day == self._last:
             return self._closing.close_price(conid)
         theory, spot = self._markets[day].theory(conid)
-        return spot if theory is None else theory.price
+        if theory is None:
+            return spot
+
+        return theory.price
 
 
 # ---- what is traded

@@ -108,7 +108,10 @@ class HoldingRows:
     def portfolio_row(self, row: Row) -> Fields:
         """Return one portfolio row."""
         if isinstance(row, OddRow):
-            price = self._market.value_price(row.priced_as) if row.price is None else row.price
+            price = row.price
+            if price is None:
+                price = self._market.value_price(row.priced_as)
+
             worth = row.valued_at(price)
         else:
             worth = self._ledger.value(row, self._market.close_price(row.contract.conid))

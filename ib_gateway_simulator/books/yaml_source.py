@@ -143,11 +143,17 @@ class Source:
 def _child(node: Node, step: int | str) -> Node | None:
     if isinstance(node, SequenceNode) and isinstance(step, int) and step < len(node.value):
         item = node.value[step]
-        return item if isinstance(item, Node) else None
+        if isinstance(item, Node):
+            return item
+
+        return None
     if isinstance(node, MappingNode):
         for key, value in node.value:
             if isinstance(key, ScalarNode) and key.value == str(step):
-                return value if isinstance(value, Node) else None
+                if isinstance(value, Node):
+                    return value
+
+                return None
     return None
 
 

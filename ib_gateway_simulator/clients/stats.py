@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ib_gateway_simulator.protocol.message_ids import NAMES
@@ -65,15 +65,11 @@ class Stats:
             for client, counts in sorted(self.requests.items())
         }
         sent = {NAMES.get(kind, kind): count for kind, count in sorted(self.sent.items())}
-        orders = [
-            {"client_id": order.client_id, "name": order.name, "fields": list(order.fields)}
-            for order in self.orders
-        ]
         return {
             "connections": connections,
             "requests": requests,
             "messages_sent": sent,
-            "orders_received": orders,
+            "orders_received": [asdict(order) for order in self.orders],
             "refused": dict(self.refused),
             "rate_violations": self.rate_violations,
         }

@@ -178,7 +178,10 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         held = self._quantity(account, conid)
         ledger.check_change(account, to, quantity)
         before = ledger.holding(account, conid)
-        cost = before.average_cost * held / quantity if before else 0.0
+        cost = 0.0
+        if before:
+            cost = before.average_cost * held / quantity
+
         return self._booked(
             lambda: [
                 ledger.move(account, conid, -held, 0.0),

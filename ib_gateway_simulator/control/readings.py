@@ -75,10 +75,7 @@ class Readings:
 
     def recent_ticks(self, conid: int | None = None) -> list[dict[str, Any]]:
         """Return the last ticks that were sent, oldest first; needs the option `tick_ring`."""
-        return [
-            {"conid": t.conid, "field": t.field, "value": t.value, "sent_at_us": t.sent_at_us}
-            for t in self._gateway.market_data.log.recent(conid)
-        ]
+        return [asdict(tick) for tick in self._gateway.market_data.log.recent(conid)]
 
 
 def as_dict(holding: Holding) -> dict[str, Any]:

@@ -305,7 +305,10 @@ class Market:
         percent = mix(underlying.conid) % 7 - 3 or 4
         spot = underlying.price * (1 + percent / 100)
         theory = self._closing_theory(contract, spot)
-        price = spot if theory is None else theory.price
+        price = spot
+        if theory is not None:
+            price = theory.price
+
         return round(price * contract.multiplier, 4)
 
     def _closing_theory(self, contract: Contract, spot: float) -> Greeks | None:
@@ -395,7 +398,10 @@ class Market:
         if day is None:
             open_price = self._fair_price(contract, self._underlyings[contract.underlying].price)
             theory = self._closing_theory(contract, walk.close)
-            at_close = walk.close if theory is None else theory.price
+            at_close = walk.close
+            if theory is not None:
+                at_close = theory.price
+
             close_price = at_close * contract.price_magnifier
             share = STOCK_SPREAD
             if contract.is_option:

@@ -39,7 +39,10 @@ def refusal(
             req_id, "Snapshot market data subscription is not applicable to generic ticks"
         )
     cause = generic_ticks.refusal(request.generic_ticks, request.text, matching[0].sec_type)
-    return None if cause is None else _invalid(req_id, cause)
+    if cause is None:
+        return None
+
+    return _invalid(req_id, cause)
 
 
 def _invalid(req_id: int, cause: str) -> Fields:

@@ -142,11 +142,17 @@ def changed(
 
     index = sec_type is SecType.IND
     opening = before is None
-    compared = quote if before is None else before
+    compared = quote
+    if before is not None:
+        compared = before
+
     trade = (quote.trade_step, quote.traded_at)
     known_trade = (compared.trade_step, compared.traded_at)
     if quote.last is not None and (opening or trade != known_trade):
-        at_s = epoch_s if quote.traded_at is None else quote.traded_at
+        at_s = epoch_s
+        if quote.traded_at is not None:
+            at_s = quote.traded_at
+
         yield messages.tick_string(req_id, types["timestamp"], str(at_s))
 
     if quote.last is not None and (opening or quote.last != compared.last):
@@ -171,7 +177,10 @@ def changed(
             yield messages.tick_size(req_id, types["volume"], str(quote.volume))
 
     if opening:
-        traded = quote.open if quote.last is None else quote.last
+        traded = quote.open
+        if quote.last is not None:
+            traded = quote.last
+
         for name, price in (
             ("high", max(quote.open, traded)),
             ("low", min(quote.open, traded)),

@@ -178,7 +178,10 @@ def _by_id(skip: int) -> Callable[[str, list[str]], Request]:
     def decode(name: str, fields: list[str]) -> Request:
         read = _Reader(fields, skip)
         req_id = read.request_id()
-        text = fields[skip + 1] if len(fields) > skip + 1 else ""
+        text = ""
+        if len(fields) > skip + 1:
+            text = fields[skip + 1]
+
         return Request(name=name, req_id=req_id, text=text)
 
     return decode
@@ -266,6 +269,9 @@ def _order(name: str, fields: list[str]) -> Request:
     if name == "placeOrder":
         at = 1
 
-    text = fields[at] if len(fields) > at else ""
+    text = ""
+    if len(fields) > at:
+        text = fields[at]
+
     has_version = name != "reqGlobalCancel" and text.isdecimal()
     return Request(name=name, fields=tuple(fields), req_id=int(text) if has_version else -1)

@@ -101,7 +101,10 @@ class Pseudonyms:
             return text
 
         exponent = held.as_tuple().exponent
-        digits = max(0, -exponent) if isinstance(exponent, int) else 0
+        digits = 0
+        if isinstance(exponent, int):
+            digits = max(0, -exponent)
+
         if digits > MOST_DIGITS:
             return UNREADABLE
         unit = Decimal(10) ** digits
@@ -125,7 +128,10 @@ class Pseudonyms:
 
     def of_account(self, account: str, text: str) -> str:
         """Return what stands for an amount of an account."""
-        return text if self._keep else scaled(text, self._factor(account, ""))
+        if self._keep:
+            return text
+
+        return scaled(text, self._factor(account, ""))
 
     def _factor(self, account: str, conid: str) -> float:
         key = (account, conid)

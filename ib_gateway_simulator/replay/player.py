@@ -61,8 +61,12 @@ class Player:
         self._now = now
         self._shift_s = shift_s
         self._patience_s = patience_s
-        self._steps = recorded.steps if recorded else ()
-        self._at_s = recorded.started_at_s if recorded else 0.0
+        self._steps: tuple[Asked | Told | Ended, ...] = ()
+        self._at_s = 0.0
+        if recorded:
+            self._steps = recorded.steps
+            self._at_s = recorded.started_at_s
+
         self._next_s = self._at_s
         self._origin = 0.0
         self._asked = [step for step in self._steps if isinstance(step, Asked)]
@@ -133,7 +137,10 @@ class Player:
         Returns:
             Whether there was an answer.
         """
-        cancelled = self._by_id.pop(request.req_id, None) if _is_cancel(request) else None
+        cancelled = None
+        if _is_cancel(request):
+            cancelled = self._by_id.pop(request.req_id, None)
+
         if cancelled is not None:
             cancelled.ended = True
         if request.name == "reqAccountUpdates" and not request.subscribe:

@@ -165,7 +165,10 @@ class Replay:
     def log_in(self, client: ClientConnection, client_id: int) -> bool:
         """Play the next recorded connection to a client."""
         client.client_id = client_id
-        recorded = self._waiting.pop(0) if self._waiting else None
+        recorded = None
+        if self._waiting:
+            recorded = self._waiting.pop(0)
+
         started_at = self._started_at + (recorded.started_at_s if recorded else 0.0)
         player = Player(
             client,

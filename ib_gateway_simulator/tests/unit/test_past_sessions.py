@@ -13,11 +13,9 @@ from position_sync_dagster.money.past.flex import read_statements
 TODAY = date(2026, 3, 9)
 CLOSED_AT = datetime(2026, 3, 6, 21, tzinfo=UTC)
 HOLIDAY = date(2026, 2, 16)
-DAYS = [
-    day
-    for day in (date(2026, 1, 9) + timedelta(days=n) for n in range(57))
-    if day.weekday() < 5 and day not in (date(2026, 1, 19), HOLIDAY)
-]
+ALL_DAYS = [date(2026, 1, 9) + timedelta(days=n) for n in range(57)]
+WEEKDAYS = [day for day in ALL_DAYS if day.weekday() < 5]
+DAYS = [day for day in WEEKDAYS if day not in (date(2026, 1, 19), HOLIDAY)]
 
 
 def play(book, *, seed=7):
@@ -85,12 +83,12 @@ def test_each_campaign_trades_all_its_legs_by_one_order_and_leaves_nothing(past)
 
 
 def test_a_put_that_is_assigned_brings_shares_which_are_sold_in_the_next_session(past):
-    codes = {
-        entry.codes.split(";")[0]: (books.session, entry)
-        for books in past.books
-        for entry in books.entries
-        if hasattr(entry, "codes") and ";" in entry.codes
-    }
+    codes = {}
+    for books in past.books:
+        for entry in books.entries:
+            if hasattr(entry, "codes") and ";" in entry.codes:
+                code, _side = entry.codes.split(";")
+                codes[code] = (books.session, entry)
     assert codes.keys() <= {"A", "Ep"}
     day, delivered = codes["A"]
     following = next(books for books in past.books if books.session > day)

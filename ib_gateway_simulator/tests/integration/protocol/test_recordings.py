@@ -38,11 +38,13 @@ def of_type(name: str) -> list[list[str]]:
 
 def held(fields: list[str]) -> Contract:
     """Return a contract from the eleven contract fields of a position or portfolio row."""
+    conid, symbol, sec_type, expiry, strike, right, multiplier, *names = fields
+    exchange, currency, local_symbol, trading_class = names
     return Contract(
-        conid=int(fields[0]), symbol=fields[1], sec_type=SecType(fields[2]), underlying=fields[1],
-        expiry=fields[3], strike=float(fields[4]), right="" if fields[5] == "0" else fields[5],
-        multiplier=float(fields[6] or 1), exchange=fields[7], currency=fields[8],
-        local_symbol=fields[9], trading_class=fields[10],
+        conid=int(conid), symbol=symbol, sec_type=SecType(sec_type), underlying=symbol,
+        expiry=expiry, strike=float(strike), right=right.removeprefix("0"),
+        multiplier=float(multiplier or 1), exchange=exchange, currency=currency,
+        local_symbol=local_symbol, trading_class=trading_class,
     )  # fmt: skip
 
 
