@@ -192,8 +192,7 @@ def positions(
     """Show the newest row of each position: its values, its greeks, its source and its age.
 
     A narrow terminal shows fewer columns; a pipe shows all. The age is the time since the price
-    arrived or was confirmed by the broker; `greeks` is that of the greeks. An unknown value is a
-    dash. `exposure` has the sums.
+    arrived or was confirmed by the broker. An unknown value is a dash. `exposure` has the sums.
 
     With --closed: each close, the newest first, with its cause. It is PROVISIONAL until a statement
     of the broker says it (STATED).

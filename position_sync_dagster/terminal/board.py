@@ -1,6 +1,6 @@
 """The live status on a terminal: the board, its lines and the last changes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from textwrap import wrap
 
@@ -29,26 +29,37 @@ def paused(login: LoginStatus) -> bool:
 LATE = "(late)"
 
 
-def describe(status: Status) -> list[tuple[str, str]]:
-    """Return the label and the value of each figure."""
+def describe(status: Status) -> Iterator[tuple[str, str]]:
+    """Yield the label and the value of each figure."""
     logins = sorted(status.each_login, key=lambda login: login.session_state == SessionState.LIVE)
-    requests = ", ".join(f"{count:,} {state.lower()}" for state, count in status.queue.items())
-    drained_at = status.last_drained_at
-    return [
-        *(("gateway", _gateway(login, status)) for login in logins),
-        *(("login", login.login) for login in logins if login.login and not login.login_asks),
-        ("programs", _programs(status)),
-        *(("attention", printable(text)) for text in status.attention),
-        ("lines", _lines_used(status)),
-        ("legs", _legs(status)),
-        *(("without contract", printable(text)) for text in status.unresolved_legs),
-        ("queue", requests or "empty"),
-        ("oldest pending", duration(status.oldest_pending_age_s)),
-        ("updates", f"{status.updates_rows:,} rows, version {status.updates_version}"),
-        ("last drain", f"{age(drained_at, status.at)} ago" if drained_at else "none yet"),
-        *((printable(each.account), _account(each, status.at)) for each in status.accounts),
-        *(("greeks", login.greeks) for login in status.each_login if login.greeks),
-    ]
+    for login in logins:
+        yield "gateway", _gateway(login, status)
+    for login in logins:
+        if login.login and not login.login_asks:
+            yield "login", login.login
+    yield "programs", _programs(status)
+    for text in status.attention:
+        yield "attention", printable(text)
+
+    yield "lines", _lines_used(status)
+    yield "legs", _legs(status)
+    for text in status.unresolved_legs:
+        yield "without contract", printable(text)
+
+    requests = [f"{count:,} {state.lower()}" for state, count in status.queue.items()]
+    yield "queue", ", ".join(requests) or "empty"
+    yield "oldest pending", duration(status.oldest_pending_age_s)
+    yield "updates", f"{status.updates_rows:,} rows, version {status.updates_version}"
+    drained = "none yet"
+    if status.last_drained_at is not None:
+        drained = f"{age(status.last_drained_at, status.at)} ago"
+    yield "last drain", drained
+
+    for summary in status.accounts:
+        yield printable(summary.account), _account(summary, status.at)
+    for login in status.each_login:
+        if login.greeks:
+            yield "greeks", login.greeks
 
 
 def _legs(status: Status) -> str:
@@ -75,15 +86,19 @@ def _lines_used(status: Status) -> str:
 def _programs(status: Status) -> str:
     """Return when the sensors last ticked."""
     programs = status.programs
-    late = f" {LATE}" if programs.late or programs.ended else ""
-    if programs.ticked_at is None:
-        return f"none {LATE}" if late else "none runs"
-    return f"last sensor tick {age(programs.ticked_at, status.at)} ago{late}"
+    text = "none runs"
+    if programs.ticked_at is not None:
+        text = f"last sensor tick {age(programs.ticked_at, status.at)} ago"
+    if programs.late or programs.ended:
+        text += f" {LATE}"
+    return text
 
 
 def _account(summary: AccountSummary, at: datetime) -> str:
     """Return an account's net liquidation and daily P&L, each with its age."""
-    unit = f" {printable(summary.currency)}" if summary.currency else ""
+    unit = ""
+    if summary.currency:
+        unit = f" {printable(summary.currency)}"
 
     def figure(amount: float | None, received_at: datetime | None) -> str:
         if amount is None:
@@ -96,7 +111,9 @@ def _account(summary: AccountSummary, at: datetime) -> str:
 
 
 def _gateway(login: LoginStatus, status: Status) -> str:
-    mode = f", {status.trading_mode}" if status.trading_mode else ""
+    mode = ""
+    if status.trading_mode:
+        mode = f", {status.trading_mode}"
     if login.session_state is None:
         return f"{login.gateway_id}: nobody has connected yet{mode}"
     if paused(login):
@@ -114,7 +131,7 @@ def _gateway(login: LoginStatus, status: Status) -> str:
 
 
 # Labels with their values.
-Lines = Sequence[tuple[str, str]]
+Lines = Iterable[tuple[str, str]]
 
 LABEL = 12
 SHOWN = {"current", "gateway", "programs", "lines", "queue", "updates"}
@@ -161,7 +178,9 @@ def _strategies(book: Book, width: int) -> list[Text]:
     """Return the table of strategies: the totals, then the worst first: what is cut hurts least."""
     by_profit = sorted(book.strategies, key=lambda strategy: strategy.daily_pnl or 0.0)
     rows = [*book.totals, *book.rest, *by_profit]
-    return fitted_table(*sums_table("strategy", rows), width) if rows else []
+    if not rows:
+        return []
+    return fitted_table(*sums_table("strategy", rows), width)
 
 
 def current_text(overview: Figures) -> str:

@@ -162,6 +162,7 @@ def print_fitted(render: Callable[[int], Iterable[Text | str]]) -> None:
 
     It is that of the terminal, or that of the variable COLUMNS.
     """
-    has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
-    output = Console(width=None if has_width else PIPE_WIDTH)
+    output = Console()
+    if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
+        output = Console(width=PIPE_WIDTH)
     output.print(Group(*render(output.width)))

@@ -131,8 +131,8 @@ def follow(
                 messages.append(_message(state, failed.since))
             breaks.pop(name, None)
         elif state.passed is False:
-            is_due = state.severity in severities and elapsed(failed.since, now) >= after
-            if is_due and not failed.told:
+            is_wanted = state.severity in severities and not failed.told
+            if is_wanted and elapsed(failed.since, now) >= after:
                 messages.append(_message(state, failed.since))
                 failed = replace(failed, told=True)
             breaks[name] = failed
@@ -285,10 +285,12 @@ class Deliveries:
         """
         cursor, sent = self._ended(cursor, urls, clock())
         for place, messages in cursor.outbox.items():
+            if place in self._on_their_way:
+                continue
+
             now = clock()
             failed_at = self._failed_at.get(place)
-            is_due = failed_at is None or elapsed(failed_at, now) >= RETRY
-            if is_due and place not in self._on_their_way:
+            if failed_at is None or elapsed(failed_at, now) >= RETRY:
                 self._on_their_way[place] = Delivery(urls[place], place, messages, now)
 
         begun = time.monotonic()

@@ -233,8 +233,10 @@ class Book:
         """Return the campaign of a strategy in a currency."""
         strategy, currency = key
         earned = self.closes.earned.get(key, EarnedMoney())
+        realised = earned.realised
         # What closed without a movement that names it has no known profit.
-        realised = None if key in self.closes.unnamed else earned.realised
+        if key in self.closes.unnamed:
+            realised = None
         holdings = self.split.parts.filter(strategy_id=strategy, currency=currency)
         open_now = open_profit(earned.lots, holdings, self.priced)
         return Campaign(

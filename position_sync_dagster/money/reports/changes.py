@@ -156,8 +156,7 @@ def realized_of(day: Day) -> dict[Key, float | None]:
         if moved is None:
             continue
 
-        difference = abs(unexplained[key] - moved)
-        if difference < NEGLIGIBLE:
+        if abs(unexplained[key] - moved) < NEGLIGIBLE:
             realized[key] = known_sum(map(attrgetter("realized_pnl"), movements))
     return realized
 
@@ -183,15 +182,16 @@ def closed_profits(day: Day) -> dict[Key, float | None]:
     profits = {}
     for key in changes_of.keys() | movements_of.keys():
         changes = changes_of[key]
-        is_gone = not changes or changes[-1].after == 0
-        if is_gone:
+        if not changes or changes[-1].after == 0:
             profits[key] = _profit_of(changes, movements_of[key])
     return profits
 
 
 def _profit_of(changes: Sequence[PositionChange], movements: Sequence[Movement]) -> float | None:
     """Return the profit of a holding that is gone; without changes it was never seen open."""
-    held = changes[0].before if changes else 0.0
+    held = 0.0
+    if changes:
+        held = changes[0].before
     moved = known_sum(movement.quantity for movement in movements)
     if moved is None or abs(held + moved) >= NEGLIGIBLE:
         return None
@@ -220,7 +220,9 @@ def _order(trades: Sequence[Movement], day: Day) -> DayChange:
     """Return the line of an order: its strategies, what was traded, and what that gained."""
     first = trades[0]
     profits = [profit for profit in map(_closing_profit, trades) if profit is not None]
-    amount = cents(sum(profits)) if profits else None
+    amount = None
+    if profits:
+        amount = cents(sum(profits))
 
     by_conid = grouped(lambda trade: trade.conid or 0, trades)
     text = _common_strategies(day, [*by_conid])
@@ -242,8 +244,9 @@ def _closing_profit(trade: Movement) -> float | None:
 
     Statements write 0 for what opened. Without a code that says so, a 0 says nothing.
     """
-    says_nothing = trade.open_close is None and trade.realized_pnl == 0
-    if says_nothing or trade.open_close == OPENED:
+    if trade.open_close == OPENED:
+        return None
+    if trade.open_close is None and trade.realized_pnl == 0:
         return None
     return trade.realized_pnl
 
@@ -259,7 +262,9 @@ def _common_strategies(day: Day, conids: Sequence[int]) -> str:
     names = day.strategies.get(conids[0], frozenset())
     for conid in conids:
         names &= day.strategies.get(conid, frozenset())
-    return f"{', '.join(sorted(names))}: " if names else ""
+    if not names:
+        return ""
+    return f"{', '.join(sorted(names))}: "
 
 
 def _traded(trades: Sequence[Movement]) -> str:
@@ -268,8 +273,10 @@ def _traded(trades: Sequence[Movement]) -> str:
     net = sum(quantities)
     size = sum(map(abs, quantities))
     word = "bought and sold"
-    if net:
-        word = "bought" if net > 0 else "sold"
+    if net > 0:
+        word = "bought"
+    elif net < 0:
+        word = "sold"
 
     number = digits(abs(net) or size / 2)
     text = f"{word} {number} {name_of(trades[0])}"

@@ -133,7 +133,9 @@ def _over_limits(figures: Figures) -> Iterable[Decision]:
     for evaluated in figures.limits:
         limit = evaluated.limit
         if evaluated.outcome is LimitState.BROKEN:
-            of_subject = currencies if limit.strategy_id is None else of_strategies
+            of_subject = of_strategies
+            if limit.strategy_id is None:
+                of_subject = currencies
             name = str(limit.strategy_id or limit.account)
             yield Decision(
                 kind=Kind.LIMIT,
@@ -172,7 +174,10 @@ def _of_strategies(strategies: Iterable[Any], expiry: Mapping[str, Any]) -> Iter
 def _why_assigned(leg: Row) -> str:
     text = f"{leg['position']:+g} {leg['leg']}"
     text += f" is worth {abs(leg['extrinsic']):.2f}"
-    text += " above its exercise" if leg["extrinsic"] > -0.005 else " below its exercise"
+    if leg["extrinsic"] > -0.005:
+        text += " above its exercise"
+    else:
+        text += " below its exercise"
     if leg["ex_date"]:
         text += f", ex-date {leg['ex_date']:%d %b}"
     return text
@@ -185,12 +190,14 @@ def _what_expires(legs: Sequence[Row]) -> tuple[bool, str, str]:
     said = left or ["worthless at this price"]
     step = "close or roll it, or take what it leaves" if left else "let it expire"
 
-    lacking = [leg["leg"] for leg in legs if leg["is_uncovered"]]
     pinned = [leg["leg"] for leg in legs if leg["is_pinned"]]
-    for what, names in (("at the strike", pinned), ("uncovered", lacking)):
-        if names:
-            said.append(f"{what}: {few(names, MOST_NAMED)}")
-            step = "close or roll it before then"
+    if pinned:
+        said.append(f"at the strike: {few(pinned, MOST_NAMED)}")
+    lacking = [leg["leg"] for leg in legs if leg["is_uncovered"]]
+    if lacking:
+        said.append(f"uncovered: {few(lacking, MOST_NAMED)}")
+    if pinned or lacking:
+        step = "close or roll it before then"
     return bool(lacking), few(said, MOST_NAMED, "; "), step
 
 

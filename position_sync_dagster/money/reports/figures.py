@@ -142,8 +142,9 @@ class Figures:
             names = owners_of.get((account, conid))
             if names is None:
                 names = self.day.strategies.get(conid, frozenset())
-            is_of_one = len(names) == 1 and UNATTRIBUTED not in names
-            strategies.append([*names] if is_of_one else [])
+            if len(names) != 1 or UNATTRIBUTED in names:
+                names = frozenset()
+            strategies.append([*names])
 
         names_of = pl.Series("strategies", strategies, pl.List(pl.String))
         shares = pl.Series("shares", [[1.0] * len(names) for names in strategies])
@@ -199,10 +200,13 @@ class Figures:
         """Return the figures as plain values for JSON, without the positions; see `VERSION`."""
         status = self.status
         book = self.book
-        figures = {
+        figures: dict[str, Any] = {
             "version": VERSION,
             "at": self.at,
             "ledger_version": self.ledger_version,
+            "not_kept": self.not_kept,
+        }
+        figures |= {
             "gateway": status.gateway,
             "gateways": [login.gateway for login in status.each_login],
             "attention": [*status.attention, *status.unresolved_legs],
@@ -210,18 +214,19 @@ class Figures:
             "lines": status.lines_text,
             "without_line": status.legs_without_line,
             "mode": status.trading_mode,
-            "oldest_age_s": self.oldest_age_s,
-            "current": self.current,
-            "held": self.held,
+        }
+        figures |= {"oldest_age_s": self.oldest_age_s, "current": self.current, "held": self.held}
+        figures |= {
             "accounts": self.accounts,
             "strategies": [*book.strategies, *book.rest],
             "underlyings": book.underlyings,
             "expiries": book.expiries,
             "totals": book.totals,
+        }
+        figures |= {
             "closed_today": self.closed_today.select(COLUMNS).to_dicts(),
             "changes": self.changes,
             "limits": [limit_of(evaluated) for evaluated in self.limits],
-            "not_kept": self.not_kept,
         }
         return dict(plain(figures))
 
@@ -270,6 +275,8 @@ def limit_of(evaluated: Evaluated) -> dict[str, Any]:
     """Return a limit for the JSON."""
     limit = evaluated.limit
     number = evaluated.reading.number
+    if limit.measure in MONEY:
+        number = in_cents(number)
     return {
         "subject": limit.subject,
         "account": limit.account,
@@ -278,7 +285,7 @@ def limit_of(evaluated: Evaluated) -> dict[str, Any]:
         "currency": limit.currency,
         "strategy": limit.strategy_id,
         "limit": limit.value,
-        "number": in_cents(number) if limit.measure in MONEY else number,
+        "number": number,
         "state": evaluated.outcome,
         "text": evaluated.text,
     }

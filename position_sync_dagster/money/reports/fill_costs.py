@@ -178,6 +178,9 @@ def fill_cost(fill: FillCost, quote: Row) -> FillCost:
     mid = (bid + ask) / 2
     slippage = fill.quantity * (fill.price - mid) * quote["multiplier"]
     spread = abs(fill.quantity) * (ask - bid) * quote["multiplier"]
+    part_of_spread = None
+    if spread:
+        part_of_spread = slippage / spread
     return replace(
         fill,
         bid=bid,
@@ -186,7 +189,7 @@ def fill_cost(fill: FillCost, quote: Row) -> FillCost:
         quoted_at=quote["timestamp"],
         slippage=slippage,
         spread=spread,
-        part_of_spread=slippage / spread if spread else None,
+        part_of_spread=part_of_spread,
         cost=known_sum([slippage, fill.fee]),
     )
 
@@ -203,7 +206,9 @@ def _why_unknown(fill: FillCost, quote: Row) -> str | None:
         return "its market data was delayed or frozen"
     if quote["bid"] > quote["ask"]:
         return "its quote was crossed"
-    return None if quote["magnifier"] else "the unit of its quote is not known"
+    if not quote["magnifier"]:
+        return "the unit of its quote is not known"
+    return None
 
 
 def combinations_as_one(fills: Sequence[FillCost]) -> list[FillCost]:
@@ -245,8 +250,9 @@ def read_fill_costs(
         taken_back = cancelled_ids([part.movement for part in parts])
         for part in parts:
             movement = part.movement
-            is_of_time = since is None or movement.session_date >= since
-            if is_of_time and movement.movement_id not in taken_back:
+            if since is not None and movement.session_date < since:
+                continue
+            if movement.movement_id not in taken_back:
                 fills.append(_fill(part, zone))
 
     quotes = _read_quotes(lake, fills)
@@ -258,6 +264,10 @@ def read_fill_costs(
 def _fill(part: OwnedPart, zone: ZoneInfo) -> FillCost:
     movement = part.movement
     at = movement.at
+    hour = None
+    if at is not None:
+        hour = f"{at.astimezone(zone):%H}:00"
+
     fee = part.fee
     # Of another currency, which is never added, or of one that is not known.
     if fee and movement.fee_currency != movement.currency:
@@ -265,7 +275,7 @@ def _fill(part: OwnedPart, zone: ZoneInfo) -> FillCost:
     return FillCost(
         at=at,
         day=movement.session_date,
-        hour=None if at is None else f"{at.astimezone(zone):%H}:00",
+        hour=hour,
         account=movement.account,
         conid=part.key[1],
         contract=name_of(movement),

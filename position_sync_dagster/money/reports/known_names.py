@@ -3,7 +3,7 @@
 The commands, `/api/v1` and the tools for an assistant have this rule.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -60,13 +60,8 @@ class KnownNames:
             UnknownStrategyError: There is no such strategy, or none of its legs has its contract.
         """
         symbols = {symbol.upper() for symbol in self.underlyings}
-        for kind, name, names in (
-            ("account", account, self.accounts),
-            ("underlying", underlying and underlying.upper(), symbols),
-        ):
-            if name is not None and name not in names:
-                remedy = nearest(name, names)
-                raise UnknownNameError(f"There is no {kind} {shown(name)}.", remedy=remedy)
+        _require("account", account, self.accounts)
+        _require("underlying", underlying and underlying.upper(), symbols)
 
         strategies = self.strategies | (self.ended or frozenset())
         if strategy is None or strategy in strategies:
@@ -76,6 +71,14 @@ class KnownNames:
                 f"No leg of the strategy {shown(strategy)} has its contract yet.",
                 remedy="`position-sync strategies list` says why.",
             )
-        kind = "active strategy" if self.ended is None else "strategy"
+        kind = "strategy"
+        if self.ended is None:
+            kind = "active strategy"
         remedy = nearest(strategy, strategies)
         raise UnknownStrategyError(f"There is no {kind} {shown(strategy)}.", remedy=remedy)
+
+
+def _require(kind: str, name: str | None, known: Collection[str]) -> None:
+    if name is not None and name not in known:
+        remedy = nearest(name, known)
+        raise UnknownNameError(f"There is no {kind} {shown(name)}.", remedy=remedy)

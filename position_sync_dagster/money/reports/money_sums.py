@@ -151,14 +151,15 @@ class MoneySum(BaseModel):
         lines = None
         if streamed is not None:
             lines = len(streamed.intersection(row["conids"] or ()))
-        computed = {
-            "name": TOTAL if cls.named_by is None else f"{row[cls.named_by]}",
-            "oldest_age_s": seconds_since(row["priced_at"], now),
-            "oldest_greeks_s": seconds_since(row["greeks_at"], now),
-            "lines": lines,
-        }
-        counts = counts_behind(row, {name: column_of(name) for name in AMOUNTS})
-        return cls.model_validate({**row, **cls._legs_of(row), **computed, **counts})
+        name = TOTAL
+        if cls.named_by is not None:
+            name = f"{row[cls.named_by]}"
+
+        values = {**row, **cls._legs_of(row), "name": name, "lines": lines}
+        values["oldest_age_s"] = seconds_since(row["priced_at"], now)
+        values["oldest_greeks_s"] = seconds_since(row["greeks_at"], now)
+        values |= counts_behind(row, {name: column_of(name) for name in AMOUNTS})
+        return cls.model_validate(values)
 
     @classmethod
     def _legs_of(cls, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,13 +33,12 @@ def _strategies(row: Row) -> str:
 
 def _price_age(row: Row) -> str:
     """Return the age of a price, and whether it is of delayed or frozen data."""
-    feed = None if row["feed"] == "live" else row["feed"]
-    if feed is None:
-        return duration(row["age_s"])
+    age = duration(row["age_s"])
+    if row["feed"] in (None, "live"):
+        return age
     if row["age_s"] is None:
-        return str(feed)
-
-    return f"{duration(row['age_s'])} {feed}"
+        return str(row["feed"])
+    return f"{age} {row['feed']}"
 
 
 def _nearest_expiry(sums: Row) -> str:
@@ -58,7 +57,6 @@ def _source(row: Row) -> str:
 
 
 _PRICE_AGE = Column("age", "age_s", _price_age)
-_GREEKS_AGE = Column("greeks", "greeks_age_s", lambda row: duration(row["greeks_age_s"]))
 
 # The columns of sums, behind their names, the most important first: those that fit are shown.
 SUMS = (
@@ -77,8 +75,6 @@ SUMS = (
     Column("realised", "realized_pnl", signed=True),
     Column("expiry", "nearest_expiry", _nearest_expiry),
     Column("short ITM", "short_in_money", _short_in_money),
-    Column("lines", "lines", lambda sums: readable(sums["lines"])),
-    _GREEKS_AGE,
 )
 # These columns are shown where a value is known.
 _NOT_ALWAYS = ("beta_delta", "realized_pnl", "campaign_pnl")
@@ -99,10 +95,8 @@ POSITIONS = (
     Column("account", "account", itemgetter("account"), left=True),
     Column("conid", "conid", lambda row: str(row["conid"]), left=True),
     Column("currency", "currency", itemgetter("currency"), left=True),
-    Column("by", "source", itemgetter("source"), left=True),
     Column("vega", "vega"),
     Column("gamma", "gamma"),
-    _GREEKS_AGE,
 )
 
 
@@ -120,9 +114,9 @@ def sums_table(heading: str, sums: Iterable[MoneySum]) -> tuple[list[Column], li
     named = Column(heading, "title", itemgetter("title"), left=True)
     shown = [named]
     for column in SUMS:
-        is_known = any(row[column.name] is not None for row in rows)
-        if is_known or column.name not in _NOT_ALWAYS:
-            shown.append(column)
+        if column.name in _NOT_ALWAYS and all(row[column.name] is None for row in rows):
+            continue
+        shown.append(column)
     return shown, rows
 
 
@@ -136,7 +130,6 @@ def _sums_row(sums: MoneySum, *, has_accounts: bool) -> Row:
         "title": title,
         "campaign_pnl": sums.campaign and sums.campaign.profit,
         "age_s": sums.oldest_age_s,
-        "greeks_age_s": sums.oldest_greeks_s,
         "feed": "delayed" if sums.delayed else None,
     }
 
@@ -166,7 +159,9 @@ def not_in_sums(book: Book) -> list[str]:
     count = book.unwritten.height
     if not count:
         return []
-    holdings = "1 holding is" if count == 1 else f"{count} holdings are"
+    holdings = "1 holding is"
+    if count > 1:
+        holdings = f"{count} holdings are"
     return [f"{holdings} new or changed: the sums have the quantity from before, or nothing"]
 
 
@@ -179,7 +174,9 @@ def money_lines(book: Book) -> list[str]:
 
 
 def _lines_of_strategy(sums: MoneySum) -> list[str]:
-    texts = sums.differences.split("; ") if sums.differences else []
+    texts: list[str] = []
+    if sums.differences:
+        texts = sums.differences.split("; ")
     if sums.closed:
         missing = sums.legs - sums.legs_held - sums.legs_closed
         text = f"{sums.legs_held} of {sums.legs} legs, {sums.closed}"

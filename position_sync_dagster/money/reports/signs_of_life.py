@@ -96,18 +96,22 @@ def read(home: Path | None = None) -> Programs:
     failed = changed_at(FAILED_TICK, home)
     ticked = max([at for at in (worked, failed) if at is not None], default=None)
     started = changed_at(SUPERVISOR, home)
-    limit_s = FIRST_TICK_S if ticked is None else LATE_S
+    limit_s = LATE_S
+    if ticked is None:
+        limit_s = FIRST_TICK_S
     is_late = started is not None and abs(time.time() - (ticked or started)) > limit_s
     is_set_back = ticked is not None and ticked > time.time() + LATE_S
+    failing = None
     # Another sensor may tick without an error meanwhile.
-    is_failing = failed is not None and (worked is None or failed > worked - FAILING_S)
+    if failed is not None and (worked is None or failed > worked - FAILING_S):
+        failing = text_of(FAILED_TICK, home)
     return Programs(
         ticked_at=None if ticked is None else datetime.fromtimestamp(ticked, UTC),
         late=is_late,
         set_back=is_set_back,
         switched_off=changed_at(SWITCHED_OFF, home) is not None,
         ended=text_of(ENDED, home),
-        failing=text_of(FAILED_TICK, home) if is_failing else None,
+        failing=failing,
         down=tuple(text for file in down_files(home) if (text := text_of(file.name, home))),
     )
 

@@ -165,8 +165,9 @@ class Status(LoginStatus):
         reason, _separator, _others = (self.session_detail or NO_FREE_LINE).partition("; ")
         if QUEUED in reason:
             return reason
-        noun = "leg" if count == 1 else "legs"
-        return f"{count} {noun} {QUEUED}: {reason}"
+        if count == 1:
+            return f"1 leg {QUEUED}: {reason}"
+        return f"{count} legs {QUEUED}: {reason}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; times as ISO 8601."""
@@ -184,7 +185,8 @@ def read_status(
     Raises:
         LakeError: A table cannot be used.
     """
-    book = read_book(lake, settings, now) if book is None else book
+    if book is None:
+        book = read_book(lake, settings, now)
     mode = lake.sessions.mode()
     logins = [
         _login_status(lake.sessions.current(login.gateway_id), login, mode, now)
@@ -272,7 +274,9 @@ def _attention(strategies_file: Path | None, failed: int, now: datetime) -> Iter
             yield f"{error.what} {error.remedy} The active legs stay as they were read last."
 
     if failed:
-        requests = "1 request is" if failed == 1 else f"{failed:,} requests are"
+        requests = "1 request is"
+        if failed > 1:
+            requests = f"{failed:,} requests are"
         yield (
             f"{requests} FAILED: `position-sync queue list --status FAILED` shows why, and "
             "`queue retry` tries again."
@@ -393,4 +397,6 @@ _OF_LINES = ("lines_in_use", "line_limit", "underlying_lines")
 def _sum(values: Iterable[int | None]) -> int | None:
     """Return the sum of the values that are not None; None if all are."""
     numbers = [value for value in values if value is not None]
-    return sum(numbers) if numbers else None
+    if not numbers:
+        return None
+    return sum(numbers)
