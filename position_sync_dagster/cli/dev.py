@@ -52,8 +52,9 @@ def dev(
     home = dagster_files.dagster_home()
     stop = StopRequest(end_with=end_with)
     log = home / LOG_NAME if sys.stdout.isatty() and sys.stderr.isatty() else None
-    is_ui_url_set = "ui_url" in settings.model_fields_set
-    address = settings.ui_url if is_ui_url_set else supervisor.url(ui_port)
+    address = supervisor.url(ui_port)
+    if "ui_url" in settings.model_fields_set:
+        address = settings.ui_url
     with suppress(StopRequested), exclusive_use(home, purpose="position-sync dev"):
         put_instance(home)
         with supervisor.start(
@@ -90,7 +91,10 @@ def put_instance(home: Path) -> None:
 def variables_of_the_folder() -> dict[str, str]:
     """Return what `.env` holds for other libraries, such as AWS_REGION; we read our settings."""
     file = Path(".env")
-    variables = read_env_file(file) if file.exists() else {}
+    if not file.exists():
+        return {}
+
+    variables = read_env_file(file)
     return {name: text for name, text in variables.items() if not name.startswith(PREFIX)}
 
 

@@ -41,7 +41,7 @@ def doctor(
             for torn in table.remove_torn()
         ]
         forget_files(settings)
-        output.show_rows(set_aside, _TORN, json=json, none="No table has a torn last commit.")
+        output.show_rows(set_aside, json=json, none="No table has a torn last commit.")
         return
 
     settings = options.settings_for(home, warn=False)
@@ -63,10 +63,6 @@ def doctor(
     raise typer.Exit(is_bad)
 
 
-# What is said of a file for which something was set aside.
-_TORN = ("table", "version", "file", "flaw")
-
-
 @app.command()
 def maintain(json: options.Json = False, home: options.HomeFolder = None) -> None:
     """Merge small files of each table, and delete files that no version in the retention needs.
@@ -76,5 +72,5 @@ def maintain(json: options.Json = False, home: options.HomeFolder = None) -> Non
     afterwards, and why a part was skipped until the next time.
     """
     _, lake = options.opened(home)
-    results = lake.maintain()
-    output.show_rows(results, list(asdict(results[0])), json=json, none="")
+    results = [asdict(result) for result in lake.maintain()]
+    output.show_rows(results, json=json, none="")

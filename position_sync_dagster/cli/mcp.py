@@ -7,7 +7,7 @@ from inspect import Parameter, Signature, signature
 from itertools import accumulate
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
@@ -154,15 +154,15 @@ USUAL_FIELDS = (
     *("age_s", "strategies"),
 )
 
-# What a tool takes besides the parameters of its route, which pages by itself.
-_PAGING = {
-    "part": Annotated[str | None, Field(description="The list that is read on; null: all lists.")],
-    "cursor": Annotated[int, Field(ge=0, description="The cursor in `more` of the answer before.")],
-    "fields": Annotated[
-        list[str] | None,
-        Field(description=f"Fields of the rows. Those of a position: {', '.join(COLUMNS)}."),
-    ],
-}
+
+class Paging(BaseModel):
+    """What a tool takes besides the parameters of its route, which pages by itself."""
+
+    part: str | None = Field(None, description="The list that is read on; null: all lists.")
+    cursor: int = Field(0, ge=0, description="The cursor in `more` of the answer before.")
+    fields: list[str] | None = Field(
+        None, description=f"Fields of the rows. Those of a position: {', '.join(COLUMNS)}."
+    )
 
 
 def page_of(
@@ -228,23 +228,19 @@ def _text(value: Any) -> str:
 
 def _parameters_of(tool: Tool) -> dict[str, Parameter]:
     """Return the parameters of a tool, by name: those of its route, and those of its pages."""
-    paging = {name: text for name, text in _PAGING.items() if name != "part" or tool.part is None}
-    parameters = {
-        name: Parameter(
-            name,
-            Parameter.KEYWORD_ONLY,
-            default=field.default,
-            annotation=Annotated[field.annotation, Field(description=field.description)],
-        )
-        for name, field in ROUTES[tool.route].query.model_fields.items()
-        if name not in ("limit", *_PAGING)
-    }
-    for name, annotation in paging.items():
+    fields = {**ROUTES[tool.route].query.model_fields, **Paging.model_fields}
+    if tool.part is not None:
+        del fields["part"]
+    fields.pop("limit", None)
+
+    parameters = {}
+    for name, field in fields.items():
+        described = Field(description=field.description)
         parameters[name] = Parameter(
             name,
             Parameter.KEYWORD_ONLY,
-            default=0 if name == "cursor" else None,
-            annotation=annotation,
+            default=field.default,
+            annotation=Annotated[field.annotation, described, *field.metadata],
         )
     return parameters
 

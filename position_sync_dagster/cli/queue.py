@@ -126,8 +126,7 @@ def retry_requests(
         {"request_id": request_id, "put_back": request_id == live, "stands_for_it": live}
         for request_id, live in live_ids.items()
     ]
-    names = ("request_id", "put_back", "stands_for_it")
-    output.show_rows(requests, names, json=json, none="No request is FAILED.")
+    output.show_rows(requests, json=json, none="No request is FAILED.")
 
 
 def retry(queue: SyncQueue, request_ids: Iterable[str]) -> dict[str, str]:

@@ -210,8 +210,9 @@ def positions(
         return
 
     def read() -> pl.DataFrame:
-        book = read_book_of(strategy=strategy, underlying=underlying)
-        return open_positions(book, strategy, underlying)
+        return open_positions(
+            read_book_of(strategy=strategy, underlying=underlying), strategy, underlying
+        )
 
     if json:
         rows = read()
@@ -220,13 +221,14 @@ def positions(
 
     def render(width: int) -> Iterator[Text | str]:
         rows = read()
-        shown = rows[:limit]
         if rows.is_empty():
             yield "No such position is held."
-        else:
-            cells = money_tables.position_cells(shown)
-            yield from output.fitted_table(money_tables.POSITIONS, cells, width)
-        if 0 < shown.height < rows.height:
+            return
+
+        shown = rows[:limit]
+        cells = money_tables.position_cells(shown)
+        yield from output.fitted_table(money_tables.POSITIONS, cells, width)
+        if shown.height < rows.height:
             yield f"{shown.height:,} of {rows.height:,} positions are shown."
 
     output.print_fitted(render)
@@ -243,11 +245,11 @@ def _print_closes(
     if json:
         output.print_json({"since": since, "closes": closes})
         return
-    if since is None:
-        text = "No change of a position has been recorded yet."
-    else:
-        closed = f"{len(listed):,} of {total:,} closes" if listed else "Nothing closed"
-        text = f"{closed} since {since:%Y-%m-%d %H:%M} UTC, when the first change was recorded."
+
+    text = "No change of a position has been recorded yet."
+    if since is not None:
+        text = f"{len(listed):,} of {total:,} closes" if listed else "Nothing closed"
+        text += f" since {since:%Y-%m-%d %H:%M} UTC, when the first change was recorded."
     output.show_rows(closes, _CLOSE, json=False, none=text, lines=[text])
 
 

@@ -1,7 +1,6 @@
 """What was earned, what it cost, and the way out: `results`, `returns`, `fills`, `export`."""
 
 import sys
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated
 
@@ -41,13 +40,13 @@ def results(
 
     --json has every column, and why one is null; `campaign` shows one of --list.
     """
-    columns: Sequence[str] = _DAY_COLUMNS if days else _GROUP_COLUMNS
     if campaigns:
         rows = options.asked(home, "campaigns", since=since)["campaigns"]
-        columns = _CAMPAIGN_COLUMNS
-    else:
-        rows = options.asked(home, "results", since=since, by=by)["days" if days else "results"]
-    output.show_rows(rows, columns, json=json, none=_NONE)
+        output.show_rows(rows, _CAMPAIGN_COLUMNS, json=json, none=_NONE)
+        return
+
+    answer = options.asked(home, "results", since=since, by=by)
+    output.show_rows(answer["days" if days else "results"], json=json, none=_NONE)
 
 
 @app.command()
@@ -82,7 +81,6 @@ def returns(
     """
     output.show_rows(
         options.asked(home, "returns", since=since, by=by)["returns"],
-        _RETURN_COLUMNS,
         json=json,
         none="No day has books yet: they are made of the statements of two trading days.",
     )
@@ -107,9 +105,13 @@ def fills(
     0.5 of the spread is the other side of the market.
     """
     answer = options.asked(home, "fills", since=since, by=by)
-    rows = answer["fills"] if executions else answer["groups"]
-    columns = _FILL_COST_COLUMNS if executions else _GROUP_COST_COLUMNS
-    output.show_rows(rows, columns, json=json, none="Nothing was traded, as far as is known.")
+    if executions:
+        output.show_rows(answer["fills"], _FILL_COST_COLUMNS, json=json, none=_NO_FILL)
+    else:
+        output.show_rows(answer["groups"], json=json, none=_NO_FILL)
+
+
+_NO_FILL = "Nothing was traded, as far as is known."
 
 
 class Exported(StrEnum):
@@ -158,27 +160,13 @@ def export(
 
 _NONE = "No campaign is over, as far as the tables know. Materialize the asset closed_campaigns."
 
-_GROUP_COLUMNS = (
-    "group", "currency", "number", "wins", "win_rate", "profit", "fees", "average_win",
-    "average_loss", "expectancy", "profit_factor", "return", "drawdown", "why_unknown",
-)  # fmt: skip
 _CAMPAIGN_COLUMNS = (
     "campaign_id", "kind", "underlying", "opened", "closed", "ended", "rolls", "currency", "profit",
     "fees", "capital_at_risk", "return_on_risk", "profit_unknown", "why_unknown",
 )  # fmt: skip
 _FILL_COLUMNS = ("day", "contract", "kind", "quantity", "price", "cash", "fee", "currency")
 _ROLL_COLUMNS = ("at", "closed", "opened")
-_RETURN_COLUMNS = (
-    "account", "period", "currency", "days_known", "days", "time_weighted", "money_weighted",
-    "deepest_fall", "volatility", "worst_return", "worst_on", "best_return", "best_on", "brought",
-    "profit", "net_liquidation", "why_unknown",
-)  # fmt: skip
-_GROUP_COST_COLUMNS = (
-    "group", "currency", "known", "fills", "slippage", "part_of_spread", "fees", "cost",
-    "fees_without_quote", "why_unknown",
-)  # fmt: skip
 _FILL_COST_COLUMNS = (
     "at", "contract", "strategy", "quantity", "price", "bid", "ask", "slippage", "part_of_spread",
     "fee", "cost", "currency", "why_unknown",
 )  # fmt: skip
-_DAY_COLUMNS = ("day", "currency", "profit", "realised", "campaigns", "total", "drawdown")

@@ -34,7 +34,9 @@ def strategies() -> None:
 def _help_of(name: str) -> str:
     """Return what the help of a command says of a field of a leg."""
     examples = GivenLeg.model_fields[name].examples
-    return f"{TEXTS[name]} For example {', '.join(examples)}" if examples else TEXTS[name]
+    if not examples:
+        return TEXTS[name]
+    return f"{TEXTS[name]} For example {', '.join(examples)}"
 
 
 def _described(name: str) -> Any:
@@ -97,7 +99,9 @@ _LEG = (
 
 
 def _named(leg: Leg) -> str:
-    return f"{leg.symbol} {leg.conid}" if leg.conid else leg.described
+    if not leg.conid:
+        return leg.described
+    return f"{leg.symbol} {leg.conid}"
 
 
 @group.command("propose")
@@ -126,8 +130,7 @@ def propose(
 
     settings, lake = options.opened(home)
     read_book(lake, settings, utc_now()).names.require(account=account, underlying=underlying)
-    underlyings = None if underlying is None else {underlying, underlying.upper()}
-    chosen = propose_strategies.read_proposal(lake, settings, account, underlyings)
+    chosen = propose_strategies.read_proposal(lake, settings, account, underlying)
     if accept:
         chosen = _chosen(chosen, [*accept, *(more or [])])
         legs = propose_strategies.legs_of(chosen, utc_now())
@@ -196,9 +199,13 @@ def _print_proposal(strategies: Sequence[ProposedStrategy]) -> None:
     """Print proposed strategies with their legs."""
     rows = []
     for number, strategy in enumerate(strategies, 1):
-        loss = "unlimited" if strategy.unlimited else strategy.greatest_loss
-        legs = [f"{leg.quantity:+g} {contract_name(leg.instrument)}" for leg in strategy.legs]
-        rows.append({"#": number, **asdict(strategy), "greatest_loss": loss, "legs": legs})
+        row = {"#": number, **asdict(strategy)}
+        row["legs"] = [
+            f"{leg.quantity:+g} {contract_name(leg.instrument)}" for leg in strategy.legs
+        ]
+        if strategy.unlimited:
+            row["greatest_loss"] = "unlimited"
+        rows.append(row)
 
     output.show_rows(
         rows,

@@ -104,7 +104,7 @@ def dim_line(text: str) -> Text:
 
 def show_rows(
     rows: Sequence[Any],
-    names: Sequence[str],
+    names: Sequence[str] = (),
     *,
     json: bool,
     none: str,
@@ -113,7 +113,7 @@ def show_rows(
     """Print rows: as JSON, or some values of them as a table with lines below it.
 
     Args:
-        names: The values of the table.
+        names: The values of the table; all, if none are named.
         none: What a person reads if there are no rows.
     """
     if json:
@@ -125,19 +125,19 @@ def show_rows(
         show(None, [none], json=False)
 
 
-def print_table(rows: Sequence[Any], names: Sequence[str]) -> None:
+def print_table(rows: Sequence[Any], names: Sequence[str] = ()) -> None:
     """Print values of rows as a table that is never cut; a terminal wraps a line that is too long.
 
     The headings are the names in JSON. What no row has is not shown.
 
     Args:
-        rows: One row or more: records, or values by name.
-        names: The values to print.
+        rows: One row or more: values by name, or records.
+        names: The values to print, which records need; all, if none are named.
     """
     read = itemgetter if isinstance(rows[0], Mapping) else attrgetter
     columns = []
     texts: list[dict[str, str]] = [{} for _row in rows]
-    for name in names:
+    for name in names or rows[0]:
         values = [*map(read(name), rows)]
         if all(value is None for value in values):
             continue

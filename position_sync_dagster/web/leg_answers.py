@@ -43,7 +43,7 @@ class LegValue(ApiModel):
     value_source: str | None
     note: str | None
     update_id: str
-    """`position-sync trace` finds by it, and by the next three, all that belongs to the row."""
+    """`position-sync trace` finds by it, and by the next two, all that belongs to the row."""
     batch_id: str | None
     request_id: str | None
     run_id: str | None

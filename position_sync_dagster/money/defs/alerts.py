@@ -56,13 +56,11 @@ def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
         receivers=len(urls),
     )
     cursor, sent = DELIVERIES.send_due(cursor, urls, utc_now)
+    text = f"{len(cursor.breaks)} checks do not pass; {sent} messages sent"
     unsent = sum(map(len, cursor.outbox.values()))
-    waiting = f"; {unsent} messages wait" if unsent else ""
-
-    return dg.SensorResult(
-        skip_reason=f"{len(cursor.breaks)} checks do not pass; {sent} messages sent{waiting}",
-        cursor=resources.cursor_text(cursor),
-    )
+    if unsent:
+        text += f"; {unsent} messages wait"
+    return dg.SensorResult(skip_reason=text, cursor=resources.cursor_text(cursor))
 
 
 def check_states(
@@ -81,7 +79,9 @@ def check_states(
             yield state
             if key.name.startswith(strategies.PREFIX):
                 evaluation = checks.evaluation_of(records[key])
-                is_known = None if evaluation is None else checks.UNKNOWN not in evaluation.metadata
+                is_known = None
+                if evaluation is not None:
+                    is_known = checks.UNKNOWN not in evaluation.metadata
                 name = f"{state.name}{strategies.OF_VALUE}"
                 yield replace(state, name=name, passed=is_known, what_to_do="")
 
@@ -91,8 +91,11 @@ def _state_of(
 ) -> alerts.CheckState:
     asset = key.asset_key.to_user_string()
     ui = ui_url.rstrip("/")
-    link = f"{ui}/assets/{asset}?view=checks&checkDetail={key.name}"
-    state = partial(alerts.CheckState, name=f"{asset}: {key.name}", link=link)
+    state = partial(
+        alerts.CheckState,
+        name=f"{asset}: {key.name}",
+        link=f"{ui}/assets/{asset}?view=checks&checkDetail={key.name}",
+    )
 
     evaluation = checks.evaluation_of(record)
     if evaluation is None or record.event is None:
@@ -105,16 +108,20 @@ def _state_of(
             what_to_do=f"Read the run's log: {ui}/runs/{record.run_id}",
         )
 
-    to_do = evaluation.metadata.get(checks.WHAT_TO_DO)
+    what_to_do = ""
+    if checks.WHAT_TO_DO in evaluation.metadata:
+        what_to_do = str(evaluation.metadata[checks.WHAT_TO_DO].value)
     # The state of a limit's number says that it is unknown: the limit itself stays as it was.
     is_broken = checks.UNEVALUATED in evaluation.metadata
     is_broken &= not key.name.startswith(strategies.PREFIX)
-    is_unknown = checks.UNKNOWN in evaluation.metadata and not is_broken
+    passed: bool | None = evaluation.passed
+    if checks.UNKNOWN in evaluation.metadata and not is_broken:
+        passed = None
 
     return state(
         at=datetime.fromtimestamp(record.event.timestamp, UTC),
-        passed=None if is_unknown else evaluation.passed,
+        passed=passed,
         severity=evaluation.severity.value,
         description=evaluation.description or "",
-        what_to_do="" if to_do is None else str(to_do.value),
+        what_to_do=what_to_do,
     )

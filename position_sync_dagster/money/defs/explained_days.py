@@ -46,8 +46,10 @@ def _replaced_days(
 ) -> dg.MaterializeResult[None]:
     """Replace days of a derived table, and return what the event of the run says."""
     result = derived.replace(lake.derived_table(spec), frames, run_id=context.run.run_id)
-    metadata = table_asset.replacement_metadata(result)
-    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(str(result.version)))
+    return dg.MaterializeResult(
+        metadata=table_asset.replacement_metadata(result),
+        data_version=dg.DataVersion(str(result.version)),
+    )
 
 
 @derived_asset(

@@ -78,6 +78,6 @@ def strategy_exposure(lake: MoneyLake, settings: Settings, run_id: str | None) -
         return book, exposure.exposures(book.split, newest_version(book.priced) or None)
 
     book, result = derived.derive_whole(table, make, run_id=run_id)
-    plots = table_asset.plotted(plots_of(book))
-    metadata = plots | table_asset.replaced_whole(result, book.priced)
+    metadata = table_asset.replaced_whole(result, book.priced)
+    metadata |= table_asset.plotted(plots_of(book))
     return Derived(metadata=metadata, checks=strategies.evaluated_limits(settings, book))

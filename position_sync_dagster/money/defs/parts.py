@@ -57,8 +57,9 @@ def record_risk(work: Work) -> None:
     """Record the scenarios each quarter of an hour, and once the active strategies changed."""
     name = RISK_SCENARIOS.name
     cursor = work.cursor
-    is_same = cursor.registry_version == cursor.versions.get(name)
-    every = DERIVED_EVERY if is_same else STREAMED_EVERY
+    every = STREAMED_EVERY
+    if cursor.registry_version == cursor.versions.get(name):
+        every = DERIVED_EVERY
     due = bool(cursor.ledger_version) and work.is_due(name, every)
     is_recorded = report_beside(work, name, due=due)
     if due:
@@ -120,5 +121,6 @@ def report_beside(work: Work, name: str, *, due: bool, is_shown: bool = True) ->
 
 
 def _derive_beside(work: Work, name: str, *, is_shown: bool) -> _Deriving:
-    result = _BESIDE.submit(DERIVE[name], work.lake, work.settings, None)
-    return _Deriving(result=result, is_shown=is_shown)
+    return _Deriving(
+        result=_BESIDE.submit(DERIVE[name], work.lake, work.settings, None), is_shown=is_shown
+    )

@@ -66,8 +66,7 @@ def losses_are_within_their_limits(lake: MoneyLake, settings: Settings) -> dg.As
     """
     rows = lake.risk_scenarios.latest().drop_nulls("largest_loss")
     broken = rows.filter(-pl.col.profit > pl.col.largest_loss)
-    losses = [_described_loss(row) for row in broken.iter_rows(named=True)]
-    text = "; ".join(losses)
+    text = "; ".join(map(_described_loss, broken.iter_rows(named=True)))
 
     unknown = rows.filter(pl.col.left_out > 0)
     if not text and unknown.height:
@@ -82,8 +81,7 @@ def losses_are_within_their_limits(lake: MoneyLake, settings: Settings) -> dg.As
 def _described_loss(row: Mapping[str, Any]) -> str:
     loss = f"{-row['profit']:,.0f} {row['currency']}"
     allowed = f"{row['largest_loss']:,.0f}"
-    loses = f"{row['strategy_id']} loses {loss} in {row['scenario']}"
-    return f"{loses}, allowed are {allowed}"
+    return f"{row['strategy_id']} loses {loss} in {row['scenario']}, allowed are {allowed}"
 
 
 @table_check(RISK_SCENARIOS.name)
@@ -102,14 +100,13 @@ def early_assignment(lake: MoneyLake, settings: Settings) -> dg.AssetCheckResult
     judged = early_assignments(legs)
     likely = judged.likely
     doubtful = judged.doubtful
-    may_be_assigned = f"{len(likely)} short options may be assigned early"
-    not_judged = f"{len(judged.left_out)} could not be judged"
-    summary = f"{may_be_assigned}; {not_judged}, {len(doubtful)} of them in the money or perhaps so"
+    summary = f"{len(likely)} short options may be assigned early"
+    summary += f"; {len(judged.left_out)} could not be judged"
+    summary += f", {len(doubtful)} of them in the money or perhaps so"
+    # Without the limit what is likely is allowed; what nobody can judge is still not passed.
+    named_rows = [row for row in doubtful if row["in_the_money"]]
     if chosen.early_assignment:
         named_rows = [*likely, *doubtful]
-    else:
-        # Without the limit what is likely is allowed; what nobody can judge is still not passed.
-        named_rows = [row for row in doubtful if row["in_the_money"]]
     if not named_rows:
         return passed(f"{summary}.")
 

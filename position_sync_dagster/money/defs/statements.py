@@ -161,12 +161,11 @@ def judge_files(
 
     first = unreadable[:FAULTS_SHOWN]
     causes = " ".join(error.what for error in first)
-    errors = [str(error) for error in first]
     return failed(
         f"{len(unreadable)} statements or rows of them are left out: {causes}",
         what_to_do=first[0].remedy,
         left_out=len(unreadable),
-        errors=errors,
+        errors=[str(error) for error in first],
     )
 
 
@@ -194,8 +193,9 @@ def closures(lake: MoneyLake, settings: Settings, run_id: str | None) -> Derived
     book = movement_book.MovementBook(lake, settings.calendar, run_id=run_id)
     # Of what a process that was killed had stored; the job close_day derives all of them anew.
     movements = book.update(since=(utc_now() - RECENT).date())
-    explainer = explain_closes.CloseExplainer(lake, run_id=run_id, calendar=settings.calendar)
-    causes = explainer.explain()
+    causes = explain_closes.CloseExplainer(
+        lake, run_id=run_id, calendar=settings.calendar
+    ).explain()
     rolls = leg_followers.RollFollower(lake, settings).follow()
 
     metadata: dict[str, Any] = {"added": causes.rows}
@@ -207,8 +207,10 @@ def closures(lake: MoneyLake, settings: Settings, run_id: str | None) -> Derived
     if rolls.refused:
         metadata["rolls_refused"] = "; ".join(rolls.refused)
 
-    result = judge_causes(causes.unexplained)
-    return Derived(metadata=metadata, checks={closes_are_explained.check_key: result})
+    return Derived(
+        metadata=metadata,
+        checks={closes_are_explained.check_key: judge_causes(causes.unexplained)},
+    )
 
 
 @table_check(CLOSURES.name)
@@ -223,8 +225,8 @@ def judge_causes(unexplained: Sequence[Closure]) -> dg.AssetCheckResult:
     if not unexplained:
         return passed("The cause of each close is known.")
 
-    newest = unexplained[-MOST_NAMED:]
-    named = "; ".join([_described_close(closure) for closure in reversed(newest)])
+    newest_first = unexplained[: -MOST_NAMED - 1 : -1]
+    named = "; ".join(map(_described_close, newest_first))
     return failed(
         f"{len(unexplained)} closes have no known cause. {named}",
         what_to_do="Look these up in TWS (Trades, Corporate Actions) or the broker's message "

@@ -79,9 +79,9 @@ def result_of(evaluated: limit_readings.Evaluated) -> dg.AssetCheckResult:
     if evaluated.outcome is LimitState.UNKNOWN:
         return check.unknown_result(evaluated.text, **metadata)
 
-    holds = evaluated.outcome is LimitState.HOLDS
-    advice = None if holds else DECIDE
-    return check.judged(evaluated.text, holds=holds, error=True, what_to_do=advice, **metadata)
+    if evaluated.outcome is LimitState.HOLDS:
+        return check.passed(evaluated.text, **metadata)
+    return check.failed(evaluated.text, what_to_do=DECIDE, error=True, **metadata)
 
 
 def evaluated_limits(settings: Settings, book: Book) -> dict[dg.AssetCheckKey, dg.AssetCheckResult]:
@@ -98,8 +98,9 @@ def _read(settings: Settings) -> tuple[list[Limit], dg.AssetCheckResult]:
     try:
         limits = strategies_file.saved_limits(settings.strategies_file)
     except StrategiesFileError as error:
-        text = f"No limit is evaluated. {error}"
-        return [], check.failed(text, what_to_do=error.remedy, error=True)
+        return [], check.failed(
+            f"No limit is evaluated. {error}", what_to_do=error.remedy, error=True
+        )
     return limits, check.passed(f"{len(limits)} limits.", limits=len(limits))
 
 

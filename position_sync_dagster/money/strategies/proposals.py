@@ -136,23 +136,35 @@ reverse-jade-lizard     even-puts     +P -P -C, +P -P = -C
 box                     one-quantity  -P = +C +P = -C, +P = -C -P = +C
 """
 
-_RULES: dict[str, Callable[[Sequence[Piece]], bool]] = {
-    "any": lambda _legs: True,
-    "covers": _fits_stock,
-    "balanced": lambda legs: _net(legs) == 0,
-    "more-short": lambda legs: _net(legs) < 0,
-    "more-long": lambda legs: _net(legs) > 0,
-    "equal-strikes": _has_equal_strikes,
-    "even": _is_even,
-    "even-wings": _has_even_wings,
-    "even-calls": lambda legs: not _net(legs[1:]),
-    "even-puts": lambda legs: not _net(legs[:2]),
-    "one-quantity": lambda legs: len({abs(leg.quantity) for leg in legs}) == 1,
-}
-
 _ROWS = [line.split(maxsplit=2) for line in _TABLE.strip().splitlines()]
 _SHAPES = [(shape, *row) for *row, shapes in _ROWS for shape in shapes.split(", ")]
 _STRUCTURES = grouped(itemgetter(0), _SHAPES)
+
+
+def _meets(rule: str, legs: Sequence[Piece]) -> bool:
+    """Return whether the quantities and strikes of legs meet a rule of the table."""
+    match rule:
+        case "covers":
+            return _fits_stock(legs)
+        case "balanced":
+            return _net(legs) == 0
+        case "more-short":
+            return _net(legs) < 0
+        case "more-long":
+            return _net(legs) > 0
+        case "equal-strikes":
+            return _has_equal_strikes(legs)
+        case "even":
+            return _is_even(legs)
+        case "even-wings":
+            return _has_even_wings(legs)
+        case "even-calls":
+            return not _net(legs[1:])
+        case "even-puts":
+            return not _net(legs[:2])
+        case "one-quantity":
+            return len({abs(leg.quantity) for leg in legs}) == 1
+    return True
 
 
 def kind_of(parts: Iterable[Piece]) -> str | None:
@@ -182,7 +194,7 @@ def kind_of(parts: Iterable[Piece]) -> str | None:
         shape.append(_part_of(leg))
 
     for _shape, kind, rule in _STRUCTURES.get(" ".join(shape), ()):
-        if _RULES[rule](legs):
+        if _meets(rule, legs):
             return kind
     return None
 

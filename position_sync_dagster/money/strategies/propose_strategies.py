@@ -1,6 +1,6 @@
 """Strategies proposed from the tables, and what it costs to make them active."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
@@ -45,13 +45,13 @@ def read_proposal(
     lake: MoneyLake,
     settings: Settings,
     account: str | None = None,
-    underlyings: Collection[str] | None = None,
+    underlying: str | None = None,
 ) -> list[ProposedStrategy]:
     """Return the strategies that the holdings look like and that are not active; blocks.
 
     Args:
         account: Only what this account holds.
-        underlyings: Only contracts of these symbols.
+        underlying: Only contracts of this symbol, as written or in capitals.
 
     Raises:
         LakeError: A table cannot be used.
@@ -59,8 +59,8 @@ def read_proposal(
     conditions: list[pl.Expr] = []
     if account is not None:
         conditions.append(pl.col("account") == account)
-    if underlyings is not None:
-        conditions.append(pl.col("symbol").is_in(underlyings))
+    if underlying is not None:
+        conditions.append(pl.col("symbol").is_in([underlying, underlying.upper()]))
     holdings = held(lake, settings, *conditions)
 
     keys = {holding.key for holding in holdings}
@@ -120,5 +120,6 @@ def first_step(lake: MoneyLake, settings: Settings) -> str | None:
     """
     if lake.registry.legs or lake.registry.unresolved:
         return None
-    is_option = pl.col("sec_type").is_in(list(OPTION_TYPES))
-    return FIRST_STEP if held(lake, settings, is_option) else None
+    if held(lake, settings, pl.col("sec_type").is_in(list(OPTION_TYPES))):
+        return FIRST_STEP
+    return None

@@ -65,19 +65,18 @@ class RuledFile(StrategiesFile):
         parse = self.yaml.parse
         self._rules = [(at, parse(Rule, entry, at)) for at, entry in self.rule_entries]
 
-        limited: list[tuple[Place, object, dict[str, Any]]] = [
-            ((*at, "limits"), strategy.limits, {"strategy_id": strategy.strategy_id})
-            for at, strategy in self.strategies
-        ]
+        self._limits: list[tuple[Place, Any, dict[str, Any]]] = []
+        for place, strategy in self.strategies:
+            self._parse_limits(place, strategy.limits, strategy_id=strategy.strategy_id)
         for number, entry in enumerate(self.accounts):
-            at = ("accounts", number)
-            account = parse(AccountPart, entry, at)
-            limited.append(((*at, "limits"), account.limits, {"account": account.account}))
-        self._limits = [
-            (at, parse(LimitsPart, limits, at), subject)
-            for at, limits, subject in limited
-            if limits is not None
-        ]
+            account = parse(AccountPart, entry, ("accounts", number))
+            self._parse_limits(("accounts", number), account.limits, account=account.account)
+
+    def _parse_limits(self, place: Place, limits: Any, **subject: Any) -> None:
+        """Parse the limits of a strategy or an account, if it has any."""
+        if limits is not None:
+            at = (*place, "limits")
+            self._limits.append((at, self.yaml.parse(LimitsPart, limits, at), subject))
 
     def check_sections(self) -> None:
         """Raise the error of a mistake in a rule or a limit."""
