@@ -167,15 +167,15 @@ def _left_out(legs: Iterable[PricedLeg]) -> list[UnpricedLeg]:
         if leg.row["unrealized_pnl"] is None:
             reason = reason or NO_PROFIT
         if reason is not None:
-            strategy = leg.row["strategy_id"]
-            left_out.append(UnpricedLeg(leg=leg.name, strategy=strategy, reason=reason))
+            left_out.append(
+                UnpricedLeg(leg=leg.name, strategy=leg.row["strategy_id"], reason=reason)
+            )
     return left_out
 
 
 def _prices(legs: Iterable[PricedLeg], payoff: Payoff, spot: float) -> model.Array:
     """Return the prices of a curve: even ones, the strikes and the break-evens between them."""
-    strikes = [leg.delivered.strike for leg in legs if leg.delivered is not None]
-    corners = [spot, *strikes]
+    corners = [spot, *(leg.delivered.strike for leg in legs if leg.delivered is not None)]
     lowest = min(corners)
     highest = max(corners)
     beyond = max(highest - lowest, LEAST_SPAN * spot) / 2

@@ -97,8 +97,9 @@ def expiries(legs: PricedLegs, *, until: date, strategy: str | None = None) -> l
     due = [delivery for delivery in deliveries if exchange_date(delivery.expires_at) <= until]
     if strategy is not None:
         due = [delivery for delivery in due if delivery.leg.row["strategy_id"] == strategy]
-    rows = (delivery.row for delivery in due)
-    return sorted(rows, key=itemgetter("expires_at", "strategy_id", "conid"))
+    return sorted(
+        (delivery.row for delivery in due), key=itemgetter("expires_at", "strategy_id", "conid")
+    )
 
 
 def expiry_report(

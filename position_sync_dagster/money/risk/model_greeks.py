@@ -518,8 +518,11 @@ class ModelGreeks:
         if hours is not None and hours.is_open(greeks.greeks_time) is False:
             # A line that is requested outside the session opens with a price from before.
             greeks_time = None
-        price = greeks.underlying_price * magnifier
-        return replace(greeks, underlying_price=price, greeks_time=greeks_time)
+        return replace(
+            greeks,
+            underlying_price=greeks.underlying_price * magnifier,
+            greeks_time=greeks_time,
+        )
 
 
 def _modelled(terms: ExerciseTerms | NotPriced) -> OptionTerms | Reason:

@@ -9,7 +9,7 @@ which is a line between its corners at zero and at the strikes. Beyond the last 
 the sum of `q` over shares, futures and calls.
 
 Where legs live on after the first expiry, as in a calendar, the model says what they are worth on
-that day. The profit is then a curve, whose extremes are those of some thousand prices.
+that day. The profit is then a curve, whose extremes are those of many prices.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,7 +33,7 @@ ROUNDING_DIGITS = 6
 
 # Where legs live on, the profit is computed at so many prices, in even steps of their logarithm,
 # from the lowest strike divided by `FAR` to the highest one times it.
-TRIED = 4_000
+TRIED = 1_500
 FAR = 10.0
 
 # The profit at some prices of the underlying.
