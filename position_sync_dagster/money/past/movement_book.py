@@ -13,10 +13,10 @@ import polars as pl
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.execution import FLEX, Execution
-from position_sync_dagster.domain.holding import KEY, Key, grouped
+from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.lake.derived import Replaced
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
-from position_sync_dagster.money.lake import MoneyLake, derived_rows
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.magnifiers import VALUED, magnifiers_of
 from position_sync_dagster.money.past.closes import (
     Closure,
@@ -38,10 +38,7 @@ from position_sync_dagster.money.past.movements import (
     StatedSection,
     StatementName,
     counting_movements,
-    is_unsigned,
-    moved_of,
     named_sections,
-    with_signs,
 )
 from position_sync_dagster.sync.exchange_days import exchange_days
 
@@ -138,31 +135,9 @@ class MovementBook:
             movements += inferred_movements(closure, terms)
 
         counting = counting_movements(movements, sections)
-        if since is not None:
-            counting = [movement for movement in counting if movement.day >= since]
-        unsigned = {movement.key for movement in counting if is_unsigned(movement)}
-        if not unsigned:
+        if since is None:
             return counting
-
-        held = self._held_last(unsigned)
-        # Movements of some days alone do not say what was held.
-        return with_signs(counting, held if since else moved_of(counting) | held)
-
-    def _held_last(self, keys: Collection[Key]) -> dict[Key, float]:
-        """Return what was held last of some holdings, where a gateway or a statement says it."""
-        are_named = one_of("conid", {conid for _account, conid in keys})
-        table = self.lake.derived_table(DAILY_POSITIONS)
-        columns = [*KEY, "position", "session_date"]
-        of_days = derived_rows(table, are_named, columns=columns)
-        held = of_days.filter(pl.col("position") != 0).sort("session_date")
-
-        names = [*KEY, "before", "after", "seen_at"]
-        changes = self.lake.position_changes.rows(None, are_named, names).sort("seen_at")
-        last = pl.when(pl.col("after") == 0).then("before").otherwise("after")
-        # The later of two rows of a holding counts: a gateway knows it of any moment.
-        changed = changes.select(*KEY, position=last)
-        rows = pl.concat([held.select(*KEY, "position"), changed])
-        return {(account, conid): position for account, conid, position in rows.iter_rows()}
+        return [movement for movement in counting if movement.day >= since]
 
     def _reported(self, since: date | None) -> list[Execution]:
         """Return the executions that gateways reported, in all wordings."""

@@ -6,11 +6,11 @@ statements that correct it. `counting_movements` is the one rule that chooses am
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from math import copysign, fsum
+from math import fsum
 from operator import attrgetter
 from typing import Any
 
@@ -423,42 +423,6 @@ def _without_deliveries_of_cash(counting: Sequence[Movement]) -> list[Movement]:
         else movement
         for movement in counting
     ]
-
-
-def is_unsigned(movement: Movement) -> bool:
-    """Return whether the sign of the end of an option is not known: statements write either.
-
-    Who is assigned was short, and who exercises was long: their sign is known where they are read.
-    """
-    if movement.conid is None or movement.right is None or not movement.quantity:
-        return False
-    return movement.section is Section.OPTION_EVENTS and movement.kind not in DELIVERIES
-
-
-def moved_of(counting: Iterable[Movement]) -> dict[Key, float]:
-    """Return by how much movements whose sign is known changed each holding."""
-    moved: defaultdict[Key, float] = defaultdict(float)
-    for movement in counting:
-        if not is_unsigned(movement):
-            moved[movement.key] += movement.quantity or 0.0
-    return moved
-
-
-def with_signs(counting: Iterable[Movement], held: Mapping[Key, float]) -> list[Movement]:
-    """Return movements where the end of an option reduces what was held; pure.
-
-    Args:
-        counting: The movements.
-        held: What was held before the end, as far as that is known.
-    """
-    return [_with_sign(movement, held.get(movement.key, 0.0)) for movement in counting]
-
-
-def _with_sign(movement: Movement, had: float) -> Movement:
-    """Return an end without a sign as one of what was held, if anything was."""
-    if had and is_unsigned(movement):
-        return replace(movement, quantity=-copysign(movement.quantity or 0.0, had))
-    return movement
 
 
 def _size_of(movement: Movement) -> tuple[str, int | None, float]:

@@ -90,14 +90,6 @@ def test_an_assigned_option_on_a_stock_is_known_by_its_event_alone(books):
     assert books.profit(FRIDAY) == {"USD": cents(1100 - 1000)}
 
 
-def test_an_option_that_expires_loses_its_value_whatever_the_sign_of_its_event(books):
-    books.end_day(THURSDAY, held=[held(SPY_PUT, -1, 0.4)])
-    event = {"transactionType": "Expiration", "quantity": "-1", "date": "20260306"}
-    events = [element("OptionEAE", SPY_PUT | event | {"tradeID": "1"})]
-    books.end_day(FRIDAY, trades=None, events=events)
-    assert books.profit(FRIDAY) == {"USD": cents(40)}
-
-
 @pytest.mark.parametrize(("charged", "fee"), [("-1.5", 1.5), ("", 0.0)])
 def test_an_event_of_an_option_costs_its_commission_and_tax(books, charged, fee):
     books.end_day(THURSDAY, held=[held(SPY_PUT, 1, 2)])

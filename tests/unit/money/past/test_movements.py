@@ -14,8 +14,6 @@ from position_sync_dagster.money.past.movements import (
     Section,
     StatedSection,
     counting_movements,
-    moved_of,
-    with_signs,
 )
 
 MONDAY = date(2026, 3, 2)
@@ -174,22 +172,3 @@ def test_what_follows_from_a_close_counts_until_a_statement_names_trades_or_even
     assert counting_movements([inferred], [covered("f", 3)]) == []
     events = covered("f", 3, section=Section.OPTION_EVENTS)
     assert counting_movements([inferred], [events]) == []
-
-
-def test_the_end_of_an_option_reduces_what_was_held_whatever_its_statement_writes() -> None:
-    option = {"right": "PUT", "section": Section.OPTION_EVENTS}
-    for written in (1.0, -1.0):
-        expired = stated("e", file="f", made=3, kind=MovementKind.EXPIRATION, **option)
-        movements = [
-            stated("t", file="f", made=3, quantity=-1.0),
-            replace(expired, quantity=written),
-        ]
-        assert with_signs(movements, moved_of(movements))[1].quantity == 1.0
-        assert with_signs(movements, {("U1", 1): 2.0})[1].quantity == -1.0
-        assert with_signs(movements, {})[1].quantity == written, "nothing says what was held"
-
-
-def test_who_is_assigned_was_short_whatever_was_held() -> None:
-    option = {"right": "PUT", "section": Section.OPTION_EVENTS}
-    assigned = stated("e", file="f", made=3, kind=MovementKind.ASSIGNMENT, **option)
-    assert with_signs([assigned], {("U1", 1): 2.0}) == [assigned]
