@@ -13,10 +13,6 @@ from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import Table
 
-# Returns which of new rows are stored although the table has them, given both: the rows of the
-# table have the columns that make a row the same, and `stated_at`.
-Again = Callable[[pl.DataFrame, pl.DataFrame, list[str]], pl.DataFrame]
-
 
 def add_unknown(
     table: Table,
@@ -24,7 +20,6 @@ def add_unknown(
     same: list[str],
     commit_info: Mapping[str, str],
     guard: Callable[[], object] = lambda: None,
-    again: Again | None = None,
 ) -> int:
     """Append the rows that the table does not have, in one commit; return how many.
 
@@ -33,25 +28,17 @@ def add_unknown(
     Args:
         same: A row is known if a row of the table, or one before it, equals it in these columns.
         guard: Called right before each attempt to commit; its error ends the attempts.
-        again: Adds rows that are stored again; those with the first of these columns in common are
-            compared then.
     """
 
     def step(handle: DeltaTable) -> int:
         files = storage.data_files(handle)
-        compared = same if again is None else same[:1]
-        columns = same if again is None else [*same, "stated_at"]
-        for column in compared:
+        for column in same:
             if column in table.spec.indexed and column in rows.columns:
                 files = files.filter(storage.may_have_one_of(column, rows.get_column(column)))
 
-        present = table.read_rows(files, columns)
+        present = table.read_rows(files, same)
         unknown = rows.join(present, on=same, how="anti", nulls_equal=True, maintain_order="left")
         new = unknown.unique(same, keep="first", maintain_order=True)
-
-        if again is not None:
-            stored = pl.concat([present, new.select(present.columns)])
-            new = pl.concat([new, again(rows, stored, same)])
 
         if not new.is_empty():
             guard()
@@ -70,7 +57,6 @@ class RecordsTable(Generic[schema.Record]):
     Args:
         kind: The dataclass of its rows.
         apart: Columns in which two equal records may differ: who wrote them, and from which file.
-        again: As in `add_unknown`.
     """
 
     def __init__(
@@ -78,10 +64,8 @@ class RecordsTable(Generic[schema.Record]):
         table: Table,
         kind: type[schema.Record],
         apart: Collection[str] = ("run_id",),
-        again: Again | None = None,
     ) -> None:
         self.table = table
-        self._again = again
         self._kind = kind
         names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
         self._same = [name for name in names if name not in apart]
@@ -107,7 +91,7 @@ class RecordsTable(Generic[schema.Record]):
 
         info = {"action": "import", "run_id": run_id or ""}
         in_order = rows.sort(spec.order, maintain_order=True)
-        return add_unknown(self.table, in_order, self._same, info, guard, self._again)
+        return add_unknown(self.table, in_order, self._same, info, guard)
 
     def rows(
         self,

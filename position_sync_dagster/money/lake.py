@@ -8,7 +8,7 @@ from typing import Unpack
 import polars as pl
 
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.domain.execution import FLEX, Execution
+from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.derived import Replaced, derive
@@ -23,28 +23,6 @@ from position_sync_dagster.money.strategies.strategies_file import RuledFile
 
 # Where a row of a statement came from: the same fact may have several.
 _WHO_STATED = ("run_id", "statement", "stated_at")
-
-
-def said_again(rows: pl.DataFrame, stored: pl.DataFrame, same: list[str]) -> pl.DataFrame:
-    """Return what the newest statements say, where an older one that said otherwise would count.
-
-    A statement may correct all but the id.
-    """
-    booking = pl.col("attributes").str.extract('"transactionID": "([^"]*)"')
-    name = ["account", "conid", same[0], "_booking"]
-    newest_time = pl.col("stated_at").max().over(name)
-    is_newest = pl.col("stated_at") == newest_time
-
-    def newest_of(statements: pl.DataFrame) -> pl.DataFrame:
-        of_broker = statements.filter(pl.col("source") == FLEX)
-        return of_broker.with_columns(_booking=booking).filter(is_newest)
-
-    newest = newest_of(rows)
-    different = newest_of(stored).join(newest, on=same, how="anti", nulls_equal=True)
-    before = different.select(*name, _before="stated_at").unique()
-    joined = newest.join(before, on=name, nulls_equal=True)
-    again = joined.filter(pl.col("stated_at") > pl.col("_before"))
-    return again.select(rows.columns)
 
 
 class MovementsTable(RecordsTable[Movement]):
@@ -181,11 +159,9 @@ class MoneyLake(Lake):
     def __init__(self, path: str | Path = "data/lake", **options: Unpack[LakeOptions]) -> None:
         super().__init__(path, **options)
         table = self.open_table
-        self.executions = RecordsTable(
-            table(money_tables.EXECUTIONS), Execution, _WHO_STATED, said_again
-        )
+        self.executions = RecordsTable(table(money_tables.EXECUTIONS), Execution, _WHO_STATED)
         self.statement_events = RecordsTable(
-            table(money_tables.STATEMENT_EVENTS), closes.StatementEvent, _WHO_STATED, said_again
+            table(money_tables.STATEMENT_EVENTS), closes.StatementEvent, _WHO_STATED
         )
         self.closures = ClosuresTable(table(money_tables.CLOSURES))
         self.movements = MovementsTable(table(money_tables.MOVEMENTS))

@@ -53,9 +53,3 @@ def magnifier_in(contracts: Mapping[int, ContractDetails]) -> pl.Expr:
     is_modelled = pl.col("greeks_source") == GreeksSource.MODEL.value
     modelled = pl.when(is_modelled).then(1)
     return pl.coalesce(of_contract, *fitting, modelled)
-
-
-def magnifiers_of(latest: pl.DataFrame) -> dict[int, float]:
-    """Return the price magnifiers that fit the values of rows, by conid; others are not known."""
-    magnifier = magnifier_in({}).cast(pl.Float64)
-    return dict(latest.select("conid", magnifier=magnifier).drop_nulls("magnifier").iter_rows())

@@ -31,7 +31,6 @@ from position_sync_dagster.money.past.movements import (
     rounded,
     times,
 )
-from position_sync_dagster.money.past.owned_parts import Groups
 from position_sync_dagster.money.strategies.proposals import Piece, kind_of, least_worth
 
 
@@ -147,7 +146,7 @@ def _is_held(parts: Iterable[OwnedPart]) -> bool:
 def _structures(parts: Iterable[OwnedPart]) -> Iterator[list[OwnedPart]]:
     """Yield the structures of an account with an option that are over."""
     stays = []
-    for of_holding in grouped(attrgetter("key", "origin"), parts).values():
+    for of_holding in grouped(attrgetter("key"), parts).values():
         stays += _stays(of_holding, with_open=True)
 
     for numbers in _joined(stays):
@@ -165,13 +164,34 @@ _Stay = Sequence[OwnedPart]
 _Numbered = tuple[int, OwnedPart]
 
 
+class Groups:
+    """Numbers that are joined to groups."""
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        self._group_of = {number: [number] for number in numbers}
+
+    def join(self, number: int, partner: int) -> None:
+        """Make two numbers members of one group."""
+        group = self._group_of[number]
+        joined = self._group_of[partner]
+        if group is not joined:
+            group += joined
+            for member in joined:
+                self._group_of[member] = group
+
+    def members(self) -> list[list[int]]:
+        """Return the numbers of each group."""
+        groups = {id(group): group for group in self._group_of.values()}
+        return list(map(sorted, groups.values()))
+
+
 def _joined(stays: Sequence[_Stay]) -> list[list[int]]:
     """Return the numbers of the stays of each structure."""
     groups = Groups(range(len(stays)))
     parts = [(number, part) for number, stay in enumerate(stays) for part in stay]
     _join_orders(parts, groups)
     _join_deliveries(parts, groups)
-    _join_actions(parts, stays, groups)
+    _join_actions(parts, groups)
     _join_covered(stays, groups)
     return groups.members()
 
@@ -196,25 +216,26 @@ def _join_deliveries(parts: Sequence[_Numbered], groups: Groups) -> None:
 
     for number, part in parts:
         if part.movement.kind in DELIVERIES:
-            option = part.origin if part.opens else part.movement.counter_conid
             ended = ends[part.key, part.movement.day]
+            option = part.movement.counter_conid
             of_option = [ending for ending in ended if ending[1] == option]
             for end, _conid in of_option or ended:
                 groups.join(end, number)
 
 
-def _join_actions(parts: Sequence[_Numbered], stays: Sequence[_Stay], groups: Groups) -> None:
+def _join_actions(parts: Sequence[_Numbered], groups: Groups) -> None:
     """Join contracts with what corporate actions brought for them."""
-    taken: defaultdict[tuple[Key, date], list[int]] = defaultdict(list)
+    taken: dict[tuple[Key, date], int] = {}
     for number, part in parts:
         if part.movement.kind is MovementKind.CORPORATE_ACTION and not part.opens:
-            taken[part.key, part.movement.day].append(number)
+            taken[part.key, part.movement.day] = number
 
     for number, part in parts:
+        movement = part.movement
         for conid in part.came_for:
-            for gone in taken[(part.movement.account, conid), part.movement.day]:
-                if stays[gone][0].origin == part.origin:
-                    groups.join(gone, number)
+            gone = taken.get(((movement.account, conid), movement.day))
+            if gone is not None:
+                groups.join(gone, number)
 
 
 def _join_covered(stays: Sequence[_Stay], groups: Groups) -> None:

@@ -132,7 +132,7 @@ def imported(
     for table, rows in added.items():
         metadata_of[table.spec.name] = {"added": rows, **table_asset.state_of(table)}
 
-    files_check = judge_files(len(done.found), done.unreadable, done.notes)
+    files_check = judge_files(len(done.found), done.unreadable)
     followed = dg.DataVersion(table_asset.FOLLOWED)  # that of the events of ticks
     for name, metadata in metadata_of.items():
         key = key_of(name)
@@ -145,19 +145,15 @@ def imported(
             )
 
 
-def judge_files(
-    found: int, unreadable: Sequence[PositionSyncError], notes: Sequence[str]
-) -> dg.AssetCheckResult:
+def judge_files(found: int, unreadable: Sequence[PositionSyncError]) -> dg.AssetCheckResult:
     """Return the result of the check for the download and the files of the folder; pure.
 
     Args:
         found: The number of statements that can be used.
         unreadable: What cannot.
-        notes: What is not read or not valued, and is no error.
     """
     if not unreadable:
-        sentences = [f"All {found} statements of the folder can be used.", *notes]
-        return passed(" ".join(sentences), notes=list(notes))
+        return passed(f"All {found} statements of the folder can be used.")
 
     first = unreadable[:FAULTS_SHOWN]
     causes = " ".join(error.what for error in first)

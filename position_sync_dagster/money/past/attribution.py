@@ -5,11 +5,9 @@ an exercise delivers, to the strategies that had the option, whether or not it i
 what a corporate action brings for a contract that it takes, to those who had that one. What closes
 belongs to who has it. Where several have a part, a trade that closes all of it, or that is one of
 those of a session that do, is divided by what they have; of any other it is not known whose it was,
-their profit is unknown, and what is left belongs to those that claim it. Of what is in no strategy,
-what options delivered closes first.
+their profit is unknown, and what is left belongs to those that claim it.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -50,22 +48,8 @@ _ENDS = DELIVERIES | {MovementKind.EXPIRATION, MovementKind.CASH_SETTLEMENT}
 _WORTHLESS = "DW"
 
 
-class HoldingOwner(NamedTuple):
-    """Whose something is.
-
-    Attributes:
-        strategy: The strategy; UNATTRIBUTED: none.
-        origin: Of what is in none: the option that delivered it.
-    """
-
-    strategy: str
-    origin: int | None = None
-
-
-_NOBODY = HoldingOwner(UNATTRIBUTED)
-
 # What each owner has, or how much of something belongs to each.
-_Shares = dict[HoldingOwner, float]
+_Shares = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +58,6 @@ class OwnedPart:
 
     Attributes:
         owner: The strategy; UNATTRIBUTED: none has it.
-        origin: Of what is in no strategy: the option that delivered it.
         came_for: Of what a corporate action brought: the contracts that it took.
         movement: The movement, with the sign of its quantity.
         fraction: Which part of its money belongs to the owner.
@@ -91,7 +74,6 @@ class OwnedPart:
     opens: bool = False
     unclear: str | None = None
     is_prior: bool = False
-    origin: int | None = None
     came_for: tuple[int, ...] = ()
 
     @property
@@ -185,8 +167,7 @@ def attributed(
     Args:
         movements: Each once; all of each holding.
         legs: The legs of strategies, also those that were removed.
-        held_before: What was held before the first movement, where that is known not to be 0, also
-            of holdings without any.
+        held_before: What was held before the first movement, where that is known not to be 0.
         costs: What one unit of that had cost, where the broker says it.
     """
     of_holdings = (
@@ -196,20 +177,13 @@ def attributed(
     )
     by_key = grouped(attrgetter("key"), of_holdings)
     legs_of = grouped(attrgetter("conid"), legs)
-    timelines_of: defaultdict[int, list[_Timeline]] = defaultdict(list)
-    for key, held in held_before.items():
-        if key not in by_key:
-            timelines_of[key[1]].append([(NEVER, held)])
-
     sources = _Sources()
     holdings: list[_Holding] = []
     for key, of_holding in by_key.items():
         account, conid = key
         of_account = [leg for leg in legs_of[conid] if leg.account in (None, account)]
         before = held_before.get(key, 0.0)
-        timelines = timelines_of[conid]
-        holding = _Holding(of_holding, of_account, before, costs.get(key), sources, timelines)
-        holdings.append(holding)
+        holdings.append(_Holding(of_holding, of_account, before, costs.get(key), sources))
 
     sources.link(holdings)
     parts: list[OwnedPart] = []
@@ -333,13 +307,10 @@ def _has_one_owner(parts: Iterable[OwnedPart]) -> bool:
 
 
 def _divided_by(parts: Iterable[OwnedPart]) -> _Shares | None:
-    """Return the share of each owner of some parts; what delivered what nobody has is named."""
+    """Return the share of each owner of some parts; None: they are of nothing."""
     sizes: _Shares = defaultdict(float)
     for part in parts:
-        is_delivery = part.is_option and part.movement.kind in DELIVERIES
-        origin = part.key[1] if is_delivery else part.origin
-        owner = HoldingOwner(part.owner, origin if part.owner == UNATTRIBUTED else None)
-        sizes[owner] += abs(part.quantity)
+        sizes[part.owner] += abs(part.quantity)
     total = sum(sizes.values())
     if total:
         return {owner: size / total for owner, size in sizes.items()}
@@ -353,9 +324,9 @@ class _Claim(NamedTuple):
     begin: datetime
 
     @property
-    def owner(self) -> HoldingOwner:
+    def owner(self) -> str:
         """Return the strategy."""
-        return HoldingOwner(str(self.leg.strategy_id))
+        return str(self.leg.strategy_id)
 
     def covers(self, movement: Movement) -> bool:
         """Return whether the contract was a leg at the time of a movement."""
@@ -365,9 +336,6 @@ class _Claim(NamedTuple):
         is_since = self.leg.since is not None and movement.day >= self.leg.since
         return is_since or at >= self.begin
 
-
-# How much was held from each time on.
-_Timeline = list[tuple[datetime, float]]
 
 # A movement, with what was held before and after it.
 _Step = tuple[Movement, float, float]
@@ -392,7 +360,6 @@ class _Holding:
         held_before: float,
         cost: float | None,
         sources: _Sources,
-        timelines: list[_Timeline],
     ) -> None:
         self._cost = cost if held_before else None
         self._sources = sources
@@ -401,10 +368,6 @@ class _Holding:
         self._steps = _steps_of(self._movements, self._prior)
         self._claims = _claims_of(legs, self._stays())
         self._at_end_of = {movement.session_date: after for movement, _, after in self._steps}
-        later = ((moment_of(movement), after) for movement, _, after in self._steps)
-        self._timeline: _Timeline = [(NEVER, self._prior), *later]
-        self._timelines = timelines
-        timelines.append(self._timeline)
         self._has: _Shares = {}
         self._last_owners: _Shares = {}
         self._parts: list[OwnedPart] = []
@@ -516,35 +479,17 @@ class _Holding:
         self, movement: Movement, by: float, delivered_to: _Shares | None
     ) -> _Shares | None:
         """Return whose a close was; None: not known."""
-        strategies = {owner.strategy for owner in self._has}
-        if len(strategies) == 1:
-            return self._of_origins({HoldingOwner(strategies.pop()): by})
-
         is_all = not rounded(by + self._total)
-        if is_all or not self._at_end_of[movement.session_date]:
+        if len(self._has) == 1 or is_all or not self._at_end_of[movement.session_date]:
             return self._divided(by)
         if delivered_to is None:
             return None
-        shares = self._of_origins(_scaled(delivered_to, by))
+        shares = _scaled(delivered_to, by)
         for owner, share in shares.items():
             held = self._has.get(owner, 0.0)
             if held * share >= 0 or abs(held) < abs(share) - QUANTITY_ROUNDING:
                 return None
         return shares
-
-    def _of_origins(self, shares: _Shares) -> _Shares:
-        """Return shares where what is in no strategy is first what options delivered."""
-        of_strategies = {o: share for o, share in shares.items() if o.strategy != UNATTRIBUTED}
-        of_nobody = sum(share for owner, share in shares.items() if owner.strategy == UNATTRIBUTED)
-        delivered = {o: held for o, held in self._has.items() if o.origin is not None}
-        total = sum(delivered.values())
-
-        fraction = min(1.0, abs(of_nobody / total)) if total else 0.0
-        closed = {owner: -held * fraction for owner, held in delivered.items() if fraction}
-        remaining = of_nobody - sum(closed.values())
-        if rounded(remaining):
-            closed[_NOBODY] = remaining
-        return of_strategies | closed
 
     def _open(self, movement: Movement, by: float, delivered_to: _Shares | None) -> None:
         if delivered_to is not None:
@@ -560,7 +505,8 @@ class _Holding:
         """Return whose an opening is: of those that claim a quantity, as far as they lack it.
 
         Claims that go on come before those that ended, and those that name the account before
-        others; of one rank, they share what is there by their quantities.
+        others, which claim their quantity in each; of one rank, they share what is there by their
+        quantities.
 
         Args:
             has: What each owner has before; None: what it has now.
@@ -572,14 +518,12 @@ class _Holding:
             for claim in claims
             if claim.leg.quantity is not None and claim.leg.quantity * by > 0
         ]
-        held = sum(before.values()) + by
         openers: _Shares = defaultdict(float)
         claimed: _Shares = defaultdict(float)
         unclaimed = by
         for _rank, of_rank in groupby(sorted(sized, key=_rank_of), _rank_of):
             for claim in of_rank:
-                part = 1.0 if claim.leg.account else self._part_of_accounts(movement, held)
-                claimed[claim.owner] += (claim.leg.quantity or 0.0) * part
+                claimed[claim.owner] += claim.leg.quantity or 0.0
 
             missing_of = {o: size - before.get(o, 0.0) - openers[o] for o, size in claimed.items()}
             lacking = {owner: missing for owner, missing in missing_of.items() if missing * by > 0}
@@ -590,20 +534,12 @@ class _Holding:
             unclaimed -= total * fraction
 
         if rounded(unclaimed):
-            takers = [claim.owner for claim in claims if claim.leg.quantity is None] or [_NOBODY]
+            takers = [claim.owner for claim in claims if claim.leg.quantity is None] or [
+                UNATTRIBUTED
+            ]
             for owner in takers:
                 openers[owner] += unclaimed / len(takers)
         return {owner: quantity for owner, quantity in openers.items() if quantity}
-
-    def _part_of_accounts(self, movement: Movement, held: float) -> float:
-        """Return which part of what all accounts hold this one has, which then holds so much."""
-        at = moment_of(movement)
-        everywhere = abs(held)
-        for timeline in self._timelines:
-            if timeline is not self._timeline:
-                *_earlier, last = (quantity for since, quantity in timeline if since <= at)
-                everywhere += max(0.0, math.copysign(1.0, held) * last)
-        return abs(held) / everywhere if everywhere else 1.0
 
     def _reorganize(self, movement: Movement, by: float) -> None:
         """Divide what a corporate action took, brought or changed by what the owners have."""
@@ -636,7 +572,7 @@ class _Holding:
 
     def _pay(self, movement: Movement) -> None:
         """Divide cash of a holding among its owners, or the last ones."""
-        owners = self._has or self._last_owners or {_NOBODY: 1.0}
+        owners = self._has or self._last_owners or {UNATTRIBUTED: 1.0}
         total = sum(owners.values())
         for owner, held in owners.items():
             self._add(movement, owner, fraction=held / total)
@@ -645,7 +581,7 @@ class _Holding:
         """Make the money of all owners unknown: it is not known what a movement changed."""
         text = f"the quantity of {name_of(movement)} of {movement.day} is not known"
         claiming = dict.fromkeys(claim.owner for claim in self._claims)
-        for owner in [*self._has] or [*claiming] or [_NOBODY]:
+        for owner in [*self._has] or [*claiming] or [UNATTRIBUTED]:
             self._add(movement, owner, unclear=text)
 
     def _add_parts(
@@ -670,16 +606,15 @@ class _Holding:
     def _add(
         self,
         movement: Movement,
-        owner: HoldingOwner,
+        owner: str,
         fraction: float = 0.0,
         quantity: float = 0.0,
         **said: Any,
     ) -> OwnedPart:
         """Add the part of an owner; without a quantity it has of the money alone."""
         part = OwnedPart(
-            owner=owner.strategy, origin=owner.origin, movement=movement, fraction=fraction,
-            quantity=quantity, **said,
-        )  # fmt: skip
+            owner=owner, movement=movement, fraction=fraction, quantity=quantity, **said
+        )
         self._parts.append(part)
         self._has[owner] = self._has.get(owner, 0.0) + quantity
         if not rounded(self._has[owner]):

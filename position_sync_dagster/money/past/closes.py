@@ -1,8 +1,8 @@
 """Why holdings closed, and what the broker states of it."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
@@ -147,7 +147,6 @@ class Statement:
         movements: What its rows moved, as it states it.
         sections: The sections that it has, by their elements: Trades, Transfers, … It states
             everything of these for its days; it says nothing of a section that is absent.
-        foreign_rows: How many rows it has of each account that is not served; they are not read.
         lacks_positions: Whether a position cannot be read: what it does not list may be held.
         left_out: The rows that cannot be read: for each, what is wrong and the remedy.
     """
@@ -164,7 +163,6 @@ class Statement:
     events: tuple[StatementEvent, ...] = ()
     movements: tuple[Movement, ...] = ()
     sections: frozenset[str] = frozenset()
-    foreign_rows: Mapping[str, int] = field(default_factory=dict)
     lacks_positions: bool = False
     left_out: tuple[tuple[str, str], ...] = ()
 

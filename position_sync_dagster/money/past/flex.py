@@ -8,7 +8,7 @@ and refuses one for a code that it does not know, such as GEA.
 
 import json
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -397,7 +397,7 @@ class _StatementReader:
 
     Args:
         fields: Those of the element around them.
-        serves: Whether the rows of an account are read; others are counted.
+        serves: Whether the rows of an account are read.
     """
 
     def __init__(self, fields: Fields, serves: Callable[[str], bool]) -> None:
@@ -417,8 +417,6 @@ class _StatementReader:
         self._accounts: set[str] = set()
         if serves(self._account):
             self._accounts.add(self._account)
-
-        self._foreign_rows: Counter[str] = Counter()
 
         self._positions: defaultdict[_PositionKey, list[closes.StatementPosition]]
         self._positions = defaultdict(list)
@@ -443,7 +441,6 @@ class _StatementReader:
 
         account = own.get("accountId", self._account).strip()
         if not self._serves(account):
-            self._foreign_rows[account] += element is not None
             return
 
         self._served_elements.add(tag)
@@ -500,7 +497,6 @@ class _StatementReader:
             events=tuple(self._events),
             movements=tuple(replace(movement, **period) for movement in together),
             sections=frozenset(self._sections),
-            foreign_rows=dict(self._foreign_rows),
             lacks_positions=bool(self._flaws[RowKind.POSITIONS]),
             left_out=tuple((error.what, error.remedy) for error in flaws),
         )
@@ -589,7 +585,7 @@ def read_statements(
     Args:
         data: The content, or a file that is open at its begin.
         file: The name of the file, for messages and for the rows.
-        serves: Whether the rows of an account are read. Those of others are counted.
+        serves: Whether the rows of an account are read.
 
     Raises:
         StatementError: It is no activity statement, it is cut off, or its days cannot be read.

@@ -15,9 +15,8 @@ from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.execution import FLEX, Execution
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.lake.derived import Replaced
-from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
+from position_sync_dagster.lake.schema import one_of
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.magnifiers import VALUED, magnifiers_of
 from position_sync_dagster.money.past.closes import (
     Closure,
     EventKind,
@@ -153,38 +152,11 @@ class MovementBook:
 
     def _terms(self, conids: set[int]) -> Terms:
         """Return what is known of contracts, and of the trading days."""
-        details = self.lake.contracts.get(conids)
-        multipliers: dict[int, float] = {}
-        magnifiers: dict[int, float] = {}
-        for conid, contract in details.items():
-            multipliers[conid] = contract.multiplier
-            if contract.price_magnifier:
-                magnifiers[conid] = float(contract.price_magnifier)
-
-        without_details = conids - magnifiers.keys()
-        if without_details:
-            rows = self._valued(without_details)
-            multipliers = dict(rows.select("conid", "multiplier").iter_rows()) | multipliers
-            magnifiers = magnifiers_of(rows) | magnifiers
-
         return Terms(
             session_of=partial(_session_of, self.calendar),
             zone=exchange_days(self.calendar, date.max, date.max).zone,  # no day: its zone alone
-            details=details,
-            multipliers=multipliers,
-            magnifiers=magnifiers,
+            details=self.lake.contracts.get(conids),
         )
-
-    def _valued(self, conids: Collection[int]) -> pl.DataFrame:
-        """Return what the broker said of holdings of these contracts, the newest last."""
-        columns = ["conid", "timestamp", *VALUED]
-        are_named = one_of("conid", conids)
-        rows = self.lake.updates.sync.latest().filter(are_named).select(columns)
-
-        daily = self.lake.derived_table(DAILY_POSITIONS)
-        if daily.exists():
-            rows = pl.concat([rows, daily.rows(are_named).select(columns)])
-        return rows.sort("timestamp")
 
 
 def sections_of(statement: Statement) -> list[StatementEvent]:

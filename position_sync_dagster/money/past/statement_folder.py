@@ -1,7 +1,6 @@
 """The statements of the broker: downloaded to a folder, read, checked and stored in the tables."""
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -141,12 +140,10 @@ class Statements(NamedTuple):
     Attributes:
         found: The newest first: of two for one day, the one that was made later counts.
         unreadable: The errors of other files and of rows, which name both. The others are used.
-        notes: What was not read, and is no error.
     """
 
     found: tuple[Statement, ...]
     unreadable: tuple[errors.PositionSyncError, ...]
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(eq=False, repr=False)
@@ -285,13 +282,8 @@ def _printable(name: str) -> str:
 def _newest_first(
     statements: Iterable[Statement], unreadable: Iterable[errors.PositionSyncError]
 ) -> Statements:
-    """Return the statements of served accounts in order, with what is said of their rows."""
-    foreign_rows: Counter[str] = Counter()
-    served: list[Statement] = []
-    for statement in statements:
-        foreign_rows.update(statement.foreign_rows)
-        if statement.accounts:
-            served.append(statement)
+    """Return the statements of served accounts in order, and the errors of files and rows."""
+    served = [statement for statement in statements if statement.accounts]
     served.sort(key=lambda made: (made.generated_at or NEVER, made.last, made.file), reverse=True)
 
     all_errors = list(unreadable)
@@ -299,17 +291,7 @@ def _newest_first(
         all_errors.extend(
             errors.StatementError(fault, remedy=remedy) for fault, remedy in statement.left_out
         )
-
-    notes: tuple[str, ...] = ()
-    if foreign_rows:
-        by_name = sorted(foreign_rows.items())
-        listed = ", ".join(f"{count} of {name}" for name, count in by_name)
-        note = (
-            f"Rows of accounts that are not served are not read: {listed}. To make the statements "
-            "shorter, choose in the Flex query only the accounts that are."
-        )
-        notes = (note,)
-    return Statements(tuple(served), tuple(all_errors), notes)
+    return Statements(tuple(served), tuple(all_errors))
 
 
 def statements_in(path: Path, serves: Callable[[str], bool] = every_account) -> list[Statement]:
@@ -361,7 +343,6 @@ class Imported(NamedTuple):
 
     found: tuple[Statement, ...]
     unreadable: tuple[errors.PositionSyncError, ...]
-    notes: tuple[str, ...] = ()
     executions: int = 0
     events: int = 0
 

@@ -289,45 +289,6 @@ def test_an_import_reads_each_file_once_a_changed_one_again_and_stores_a_trade_o
     assert set(rows["source"]) == {"FLEX"}
 
 
-@pytest.mark.parametrize("at_once", [False, True, "all"])
-def test_what_the_newest_statement_says_counts_also_if_an_older_one_said_it(lake, at_once):
-    """A query with fewer fields, downloaded once between two usual ones, is such an older one."""
-
-    def stated(day: str, **attributes: str) -> Statement:
-        event = element("OptionEAE", {"conid": "1", "tradeID": "9"} | attributes)
-        text = statement(
-            trades=(trade("e1", **attributes), trade("e2")), more=event, generated=f"{day};010000"
-        )
-        return read_statements(text, "a.xml")[0]
-
-    full = {"transactionType": "Assignment", "notes": "A;C", "quantity": "-2"}
-    first = stated("20260306", **full)
-    less = {"quantity": "-2", "dateTime": "20260301;120000"}  # in files of other days
-    others = stated("20260307", **less), stated("20260308", **full)
-
-    def add(*found: Statement) -> int:
-        trades = lake.executions.add(
-            row for read_statement in found[::-1] for row in read_statement.executions
-        )
-        return trades + lake.statement_events.add(
-            read_statement.events[0] for read_statement in found[::-1]
-        )
-
-    if at_once == "all":
-        assert add(*others[::-1], first) == 7
-    else:
-        assert add(first) == 3
-        assert sum(add(*some) for some in ([others] if at_once else [others[:1], others[1:]])) == 4
-    stored = lake.executions.rows().sort("execution_id", "stated_at")
-    assert stored.unique("execution_id", keep="last").sort("execution_id")["codes"].to_list() == [
-        "A;C",
-        None,
-    ]
-    newest = lake.statement_events.table.rows().sort("stated_at")
-    assert newest["type"].to_list() == ["Assignment", None, "Assignment"]
-    assert add(first, *others) == add(stated("20260309", **full)) == 0
-
-
 @pytest.mark.parametrize("invented", [False, True])
 def test_a_close_of_a_gap_is_explained_by_what_the_newest_statement_names(
     world, folder, lake, invented

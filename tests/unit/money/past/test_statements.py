@@ -449,7 +449,7 @@ def test_types_are_known_in_whatever_letters() -> None:
     assert read_rows.lacks_positions is False
 
 
-def test_rows_of_accounts_that_are_not_served_are_counted_and_not_read() -> None:
+def test_rows_of_accounts_that_are_not_served_are_not_read() -> None:
     others = {"accountId": "DUSIM0001-P"}, {"accountId": "Savings"}
     data = statement(
         position(),
@@ -460,7 +460,6 @@ def test_rows_of_accounts_that_are_not_served_are_counted_and_not_read() -> None
     (read_statement,) = read_statements(data, "a.xml", serves={"DUSIM0001"}.__contains__)
     assert [holding.conid for holding in read_statement.positions] == [1]
     assert [execution.execution_id for execution in read_statement.executions] == ["e1"]
-    assert read_statement.foreign_rows == {"DUSIM0001-P": 3, "Savings": 1}
     assert read_statement.accounts == {"DUSIM0001"}
     assert read_statement.left_out == ()
     assert period(read_statement) is not None
