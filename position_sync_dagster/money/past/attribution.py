@@ -26,6 +26,7 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.money.past.closes import SLACK
 from position_sync_dagster.money.past.movements import (
     DELIVERIES,
+    ENDS,
     INCOME,
     OWNERS_CASH,
     Movement,
@@ -40,9 +41,6 @@ TRADED_AT = time(12)
 BOOKED_AT = time(23, 59)
 
 _OF_NO_HOLDING = OWNERS_CASH | {MovementKind.CONVERSION}
-
-# How an option ends that is not traded away.
-_ENDS = DELIVERIES | {MovementKind.EXPIRATION, MovementKind.CASH_SETTLEMENT}
 
 # The type of a corporate action that takes what is worth nothing.
 _WORTHLESS = "DW"
@@ -225,16 +223,19 @@ class _Sources:
                 kind = grown if is_more else gone if before else came
                 kind[action_of_day].append(movement)
 
-        for action in gone:
-            arrivals = came[action] or grown[action]
-            symbols = {movement.symbol for movement in arrivals}
-            for arrival in arrivals:
-                of_symbol = [left for left in gone[action] if left.symbol == arrival.symbol]
-                renamed = [left for left in gone[action] if left.symbol not in symbols]
-                siblings = [other for other in arrivals if other.symbol == arrival.symbol]
-                self.replaced[arrival.movement_id] = _in_place_of(
-                    arrival, siblings, of_symbol or renamed
-                )
+        for action, taken in gone.items():
+            arrivals = grouped(attrgetter("symbol"), came[action] or grown[action])
+            left_of = grouped(attrgetter("symbol"), taken)
+            renamed = [left for left in taken if left.symbol not in arrivals]
+            for symbol, arrived in arrivals.items():
+                self._pair(arrived, left_of[symbol] or renamed)
+
+    def _pair(self, arrived: Sequence[Movement], gone: Sequence[Movement]) -> None:
+        """Pair as many of both in the order of their terms; else each came for all of them."""
+        in_order = sorted(gone, key=_terms_of)
+        for place, arrival in enumerate(sorted(arrived, key=_terms_of)):
+            is_paired = len(arrived) == len(gone)
+            self.replaced[arrival.movement_id] = [in_order[place]] if is_paired else in_order
 
     def add(self, part: OwnedPart) -> None:
         """Remember the end of an option, or what an action took."""
@@ -286,16 +287,6 @@ class _Sources:
                 text = f"what {name_of(end.movement)} delivered is not known"
                 lost.append(replace(end, quantity=0.0, fraction=0.0, unclear=text))
         return lost
-
-
-def _in_place_of(
-    arrival: Movement, arrivals: Sequence[Movement], gone: Sequence[Movement]
-) -> list[Movement]:
-    """Return for which contracts one came: of as many of both, in the order of their terms."""
-    if len(arrivals) != len(gone):
-        return [*gone]
-    place = sorted(arrivals, key=_terms_of).index(arrival)
-    return [sorted(gone, key=_terms_of)[place]]
 
 
 def _terms_of(movement: Movement) -> tuple[date, float]:
@@ -580,8 +571,8 @@ class _Holding:
     def _lose_track(self, movement: Movement) -> None:
         """Make the money of all owners unknown: it is not known what a movement changed."""
         text = f"the quantity of {name_of(movement)} of {movement.day} is not known"
-        claiming = dict.fromkeys(claim.owner for claim in self._claims)
-        for owner in [*self._has] or [*claiming] or [UNATTRIBUTED]:
+        claiming = [claim.owner for claim in self._claims]
+        for owner in dict.fromkeys([*self._has] or claiming or [UNATTRIBUTED]):
             self._add(movement, owner, unclear=text)
 
     def _add_parts(
@@ -660,7 +651,7 @@ def _prior_of(movements: Sequence[Movement]) -> float:
 def _closes(movement: Movement) -> bool:
     if movement.kind is MovementKind.TRADE:
         return movement.open_close == "C"
-    return movement.sec_type in OPTION_TYPES and movement.kind in _ENDS
+    return movement.sec_type in OPTION_TYPES and movement.kind in ENDS
 
 
 def _claims_of(
@@ -696,21 +687,16 @@ def _counting(claims: Iterable[_Claim]) -> list[_Claim]:
 
 def _why_no_money(movement: Movement) -> str | None:
     """Return why it is not known what a movement brought; None: it is known."""
-    is_transfer = movement.kind is MovementKind.TRANSFER
-    amount = movement.value if is_transfer else movement.cash
-    is_of_unknown_currency = bool(movement.fee) and movement.fee_currency is None
-    if amount is not None and movement.fee is not None and not is_of_unknown_currency:
-        return None
-
     name = f"{name_of(movement)} of {movement.day}"
-    if amount is not None and movement.fee is None:
+    if movement.kind is MovementKind.TRANSFER:
+        if movement.value is None:
+            return f"what was transferred with {name} had no stated value"
+    elif movement.cash is None:
+        has_units = movement.kind is MovementKind.CORPORATE_ACTION or movement.multiplier
+        return f"the {'price' if has_units else 'multiplier'} of {name} is not known"
+
+    if movement.fee is None:
         return f"the fee of {name} is not known"
-    if amount is not None:
+    if movement.fee and movement.fee_currency is None:
         return f"the fee of {name} was charged in an unknown currency"
-    if is_transfer:
-        return f"what was transferred with {name} had no stated value"
-    if movement.kind is MovementKind.CORPORATE_ACTION:
-        return f"what the corporate action on {name} paid is not known"
-    if movement.multiplier is None:
-        return f"the multiplier of {name} is not known"
-    return f"the price of {name} is not known"
+    return None

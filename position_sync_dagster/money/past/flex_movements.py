@@ -209,18 +209,10 @@ def _cash_of_trade(fields: Fields, execution: Execution) -> float | None:
     Some queries state no notional of a future: its proceeds are 0 there.
     """
     proceeds = _read(fields, NUMBER, "proceeds")
-    is_without_notional = execution.sec_type == "FUT" and proceeds == 0
-    if proceeds is not None and not is_without_notional:
-        taxes: float | None = _read(fields, NUMBER, "taxes")
-        return float(proceeds) + (taxes or 0.0)  # a trade without taxes names none
-
-    # The net cash of a future is its commission alone.
-    net_cash = _read(fields, NUMBER, "netCash")
-    if execution.sec_type == "FUT" or net_cash is None or execution.commission is None:
+    if proceeds is None or (execution.sec_type == "FUT" and proceeds == 0):
         return None
-    if execution.commission and execution.commission_currency != execution.currency:
-        return None
-    return float(net_cash) + execution.commission
+    taxes: float | None = _read(fields, NUMBER, "taxes")
+    return float(proceeds) + (taxes or 0.0)  # a trade without taxes names none
 
 
 def _event(fields: Fields, event: StatementEvent) -> Movement:
@@ -307,8 +299,8 @@ def joined(movements: Sequence[Movement], events: Iterable[StatementEvent]) -> t
         movements: What each row moved.
         events: Its events; those of transfers have a direction.
     """
-    settled = _with_settlements(_with_signs_of_transfers(movements, events))
-    return tuple(_with_ids(_with_counterparts(settled)))
+    signed = _with_signs_of_transfers(movements, events)
+    return tuple(_with_ids(_with_counterparts(signed)))
 
 
 _WAYS = {"IN": 1.0, "OUT": -1.0}
@@ -339,40 +331,6 @@ def _directed(movement: Movement, way: float | None) -> Movement:
     return replace(movement, quantity=quantity, value=value)
 
 
-# Account and day of an option's end, and the contract.
-_End = tuple[str, date, int | None]
-
-
-def _end_of(movement: Movement) -> _End:
-    return movement.account, movement.day, movement.conid
-
-
-def _with_settlements(movements: Sequence[Movement]) -> list[Movement]:
-    """Return movements where an option that was settled in cash ends once.
-
-    Where option events name its end as well, that has the quantity; they have no time: that of the
-    end is in the trades.
-    """
-    ended: set[_End] = set()
-    ended_at: dict[_End, datetime | None] = {}
-    for movement in movements:
-        if movement.section is not Section.OPTION_EVENTS:
-            if movement.kind in DELIVERIES:
-                ended_at[_end_of(movement)] = movement.at
-        elif movement.kind is not MovementKind.CASH_SETTLEMENT:
-            ended.add(_end_of(movement))
-
-    def settled(movement: Movement) -> Movement:
-        is_event = movement.section is Section.OPTION_EVENTS
-        if not is_event or movement.kind is not MovementKind.CASH_SETTLEMENT:
-            return movement
-        end = _end_of(movement)
-        quantity = 0.0 if end in ended else movement.quantity
-        return replace(movement, quantity=quantity, at=movement.at or ended_at.get(end))
-
-    return [*map(settled, movements)]
-
-
 def _with_counterparts(movements: Sequence[Movement]) -> list[Movement]:
     """Return movements where deliveries name the other holding, if only one can be meant.
 
@@ -385,7 +343,7 @@ def _with_counterparts(movements: Sequence[Movement]) -> list[Movement]:
     def linked(movement: Movement) -> Movement:
         if movement.kind not in DELIVERIES:
             return movement
-        ended = options[_end_of(movement)]
+        ended = options[movement.account, movement.day, movement.conid]
         likely = [option for option in ended if option.strike == movement.price] or ended
         kinds = {option.kind for option in likely}
         conids = {option.conid for option in likely}

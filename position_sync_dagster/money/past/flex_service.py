@@ -1,6 +1,5 @@
 """The Flex Web Service of the broker: a statement is requested, waited for, and downloaded."""
 
-import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -69,23 +68,6 @@ def refusal(texts: Mapping[str, str], source: str) -> FlexServiceError:
     return kind(f"{source}: the Flex service answered {code}: {message}.", remedy=remedy)
 
 
-# The addresses of IB, to which a token may be sent.
-_OF_BROKER = re.compile(
-    r"https://([a-z0-9-]+\.)*(interactivebrokers\.(com|co\.uk)|ibkr\.com)(:443)?/[^?#@\s]*", re.I
-)
-
-
-def is_of_broker(url: str) -> bool:
-    """Return whether an address is one of IB's, over https.
-
-    >>> is_of_broker("https://gdcdyn.interactivebrokers.com/Universal/servlet/GetStatement")
-    True
-    >>> is_of_broker("https://interactivebrokers.com.example/GetStatement")
-    False
-    """
-    return _OF_BROKER.fullmatch(url) is not None
-
-
 # Source: IB, "Flex Web Service" (version 3).
 FLEX_URL = "https://ndcdyn.interactivebrokers.com/AccountManagement/FlexWebService"
 
@@ -126,16 +108,13 @@ class FlexService:
             FlexServiceError: The service refused, or was not ready in time; it names the query,
                 the code and the remedy.
         """
-        url = f"{self.url}/SendRequest"
-        answer = answer_of(self._until_ready(url, token, query_id, query_id))
+        data = self._until_ready(f"{self.url}/SendRequest", token, query_id, query_id)
+        answer = answer_of(data)
         reference = answer.get("ReferenceCode", "")
         if not reference:
             raise refusal(_without(token, answer), f"query {query_id}")
 
-        url = answer.get("Url", "")
-        if not is_of_broker(url):
-            url = f"{self.url}/GetStatement"
-        return self._until_ready(url, token, reference, query_id)
+        return self._until_ready(f"{self.url}/GetStatement", token, reference, query_id)
 
     def _ask(self, url: str, token: str, subject: str, query_id: str) -> bytes:
         query = urlencode({"t": token, "q": subject, "v": 3})

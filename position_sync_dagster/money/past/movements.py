@@ -79,6 +79,9 @@ OPTION_ENDS = {
     "cash settlement": MovementKind.CASH_SETTLEMENT,
 }
 
+# How options end that are not traded away, and what was delivered then.
+ENDS = frozenset(OPTION_ENDS.values())
+
 # Cash that is profit, and of no quantity.
 INCOME = frozenset({
     MovementKind.DIVIDEND, MovementKind.WITHHOLDING, MovementKind.INTEREST, MovementKind.FEE,
@@ -341,9 +344,8 @@ def counting_movements(
         elif _may_be_unnamed(movement, newest, covering):
             unstated.append(movement)
 
-    counting = _without_repeated_ends(_newest_bookings(stated))
+    counting = _with_single_ends(_newest_bookings(stated))
     counting += _not_named_by(counting, unstated)
-    counting = _without_deliveries_of_cash(counting)
     return sorted(counting, key=lambda movement: (movement.day, movement.movement_id))
 
 
@@ -385,49 +387,42 @@ def _newest_bookings(stated: Iterable[Movement]) -> list[Movement]:
     return newest
 
 
-def _without_repeated_ends(stated: Iterable[Movement]) -> list[Movement]:
-    """Return movements without those option events that the section of trades names too."""
-    events: list[Movement] = []
-    counting: list[Movement] = []
-    trades: defaultdict[tuple[str, int | None, float], list[Movement]] = defaultdict(list)
+def _with_single_ends(stated: Sequence[Movement]) -> list[Movement]:
+    """Return movements where each end of an option, and what it delivered, is once."""
+    ends: defaultdict[Key, list[Movement]] = defaultdict(list)
     for movement in stated:
-        if movement.section is Section.OPTION_EVENTS:
-            events.append(movement)
-            continue
+        if movement.kind in ENDS:
+            ends[movement.key].append(movement)
 
-        counting.append(movement)
-        if movement.section is Section.TRADES and movement.kind is not MovementKind.TRADE:
-            trades[_size_of(movement)].append(movement)
-
-    for event in events:
-        same = trades[_size_of(event)]
-        for trade in same:
-            if abs(trade.day - event.day) <= BOOKED:
-                same.remove(trade)
-                if event.kind is MovementKind.CASH_SETTLEMENT and trade.kind in DELIVERIES:
-                    counting.append(replace(event, quantity=0.0))  # its cash is there alone
-                break
-        else:
-            counting.append(event)
-    return counting
+    single: list[Movement] = []
+    for movement in stated:
+        of_contract = ends[movement.key]
+        near = [end for end in of_contract if abs(end.day - movement.day) <= BOOKED]
+        counted = _beside(movement, near) if movement.kind in ENDS else movement
+        if counted is not None:
+            single.append(counted)
+    return single
 
 
-def _without_deliveries_of_cash(counting: Sequence[Movement]) -> list[Movement]:
-    """Return movements where an option that was settled in cash does not end by a delivery."""
-    end_of = attrgetter("account", "conid", "day")
+def _beside(movement: Movement, ends: Iterable[Movement]) -> Movement | None:
+    """Return an end as it counts beside the ends of its contract; None: one of trades has it."""
     in_cash = MovementKind.CASH_SETTLEMENT
-    settled = {end_of(movement) for movement in counting if movement.kind is in_cash}
-    return [
-        replace(movement, kind=in_cash, counter_conid=None)
-        if movement.kind in DELIVERIES and end_of(movement) in settled
-        else movement
-        for movement in counting
-    ]
+    deliveries = [end for end in ends if end.kind is not in_cash]
+    of_trades = [end for end in ends if end.section is Section.TRADES]
+    if movement.section is Section.OPTION_EVENTS and movement.kind is in_cash:
+        if any(end.kind is in_cash for end in of_trades):
+            return None
+        if not deliveries:
+            return movement
+        ended_at = movement.at or deliveries[0].at
+        return replace(movement, quantity=0.0, at=ended_at)  # its cash is there alone
 
-
-def _size_of(movement: Movement) -> tuple[str, int | None, float]:
-    """Return account, contract and the size of a change; statements give an event either sign."""
-    return movement.account, movement.conid, abs(movement.quantity or 0.0)
+    sizes = {abs(end.quantity or 0.0) for end in of_trades}
+    if movement.section is Section.OPTION_EVENTS and abs(movement.quantity or 0.0) in sizes:
+        return None
+    if any(end.kind is in_cash for end in ends):
+        return replace(movement, kind=in_cash, counter_conid=None)
+    return movement
 
 
 def _not_named_by(stated: Iterable[Movement], unstated: Iterable[Movement]) -> list[Movement]:

@@ -14,11 +14,7 @@ import polars as pl
 from position_sync_dagster.domain.execution import FLEX
 from position_sync_dagster.domain.holding import KEY, Key, grouped
 from position_sync_dagster.domain.position_update import PriceKind, trading_mode_of
-from position_sync_dagster.domain.reconciliation import (
-    LEAST_DIFFERENCE,
-    Discrepancy,
-    DiscrepancyType,
-)
+from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, fields_of, frame_of
 from position_sync_dagster.money.lake import MoneyLake
@@ -83,7 +79,6 @@ class StatementDays:
             stated_rows(positions, day, closed),
             accounts,
             opened=opened,
-            band=self._settings.value_band,
             traded=_traded(statements, closed, opened + timedelta(days=1)),
         )
         faults = chain.from_iterable(statement.left_out for statement in statements)
@@ -199,7 +194,6 @@ def join_rows(
     covered: Collection[str],
     *,
     opened: datetime,
-    band: float,
     traded: Mapping[Key, Sequence[float]],
 ) -> tuple[pl.DataFrame, list[Discrepancy]]:
     """Return our own rows of a day, completed by the broker's statement, and where they differ.
@@ -213,7 +207,6 @@ def join_rows(
         stated: As `stated_rows` returns them.
         covered: The accounts that the statements cover; a position they do not list is not held.
         opened: Local midnight at the start of the day.
-        band: Tolerated difference, as a fraction of the value.
         traded: By how much each trade after the close changed a holding, in order of time.
     """
     is_covered = pl.col("account").is_in(list(covered))
@@ -229,7 +222,7 @@ def join_rows(
     rows = pl.concat([fresh, stated_alone]).sort(KEY)
 
     unexplained = pairs.join(later, on=KEY, how="anti")
-    differing = _differing(unexplained, band).sort(KEY)
+    differing = _differing(unexplained).sort(KEY)
     differences = [
         Discrepancy(type=DiscrepancyType.STATEMENT, **row)
         for row in differing.iter_rows(named=True)
@@ -252,36 +245,18 @@ def _traded_later(pairs: pl.DataFrame, traded: Mapping[Key, Sequence[float]]) ->
     return pl.DataFrame(holdings, {name: pairs.schema[name] for name in KEY}, orient="row")
 
 
-_COMPARED = [*KEY, "symbol", "position", "market_value", "multiplier"]
+_COMPARED = [*KEY, "symbol", "position"]
 
 
-def _differing(pairs: pl.DataFrame, band: float) -> pl.DataFrame:
-    """Return the holdings of which quantity or value differs, with the fields of a Discrepancy."""
+def _differing(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Return the holdings of which the quantity differs, with the fields of a Discrepancy."""
     mine = pl.col("position")
     theirs = pl.col("position_stated")
-    is_missing = mine.is_null() & (theirs != 0)
-    missing = pl.lit("the broker's statement lists it, and we have no row of the day")
-
     # What only one side lists, the other does not hold.
-    quantity_differs = mine.fill_null(0.0) != theirs.fill_null(0.0)
-    quantities = pl.lit("the quantity differs from the broker's statement")
+    differing = pairs.filter(mine.fill_null(0.0) != theirs.fill_null(0.0))
 
-    value = pl.col("market_value")
-    stated = pl.col("market_value_stated")
-    # A tolerance, and no sum of money: without a multiplier the smallest one is meant.
-    units = mine.abs() * pl.col("multiplier").fill_null(1.0)
-    tolerance = pl.max_horizontal(stated.abs() * band, LEAST_DIFFERENCE * units)
-    value_differs = (value - stated).abs() > tolerance
-    values = pl.format("the value is {}, the broker's statement says {}", value, stated)
-
-    detail = (
-        pl.when(is_missing)
-        .then(missing)
-        .when(quantity_differs)
-        .then(quantities)
-        .when(value_differs)
-        .then(values)
-    )
+    missing = pl.lit("the broker's statement lists it, and we have no row of the day")
+    differs = pl.lit("the quantity differs from the broker's statement")
+    detail = pl.when(mine.is_null()).then(missing).otherwise(differs)
     symbol = pl.coalesce("symbol", "symbol_stated", pl.lit(""))
-    compared = pairs.select(*KEY, symbol=symbol, expected=theirs, actual=mine, detail=detail)
-    return compared.drop_nulls("detail")
+    return differing.select(*KEY, symbol=symbol, expected=theirs, actual=mine, detail=detail)

@@ -7,8 +7,7 @@ from urllib.parse import parse_qs, quote_plus, urlsplit
 import pytest
 
 from position_sync_dagster.errors import PositionSyncError
-from position_sync_dagster.money.past import flex_service
-from position_sync_dagster.money.past.flex_service import FlexService, is_of_broker
+from position_sync_dagster.money.past.flex_service import FlexService
 from tests.support.flex_files import position, refused, statement
 from tests.support.receiver import Answer, serving
 
@@ -126,32 +125,3 @@ def test_a_token_that_the_service_repeats_is_in_no_error(service, receiver, toke
         f"<FlexStatementResponse>{without_reference}</FlexStatementResponse>".encode()
     ]
     error_of(service, token)
-
-
-def test_the_address_that_an_answer_names_is_followed_if_it_is_the_broker_s(
-    service, receiver, monkeypatch
-):
-    other = f"{receiver.url}/other/GetStatement"
-    monkeypatch.setattr(flex_service, "is_of_broker", lambda url: url == other)
-    data = statement(position())
-    named = ACCEPTED.replace(b"http://elsewhere.invalid/GetStatement", other.encode())
-    receiver.answers = [named, data]
-    assert service.download(TOKEN, "123456") == data
-    assert [path for path, _ in receiver.asked] == ["/flex/SendRequest", "/flex/other/GetStatement"]
-
-
-@pytest.mark.parametrize(
-    ("url", "is_followed"),
-    [
-        ("https://gdcdyn.interactivebrokers.com/Universal/servlet/FlexStatementService", True),
-        ("http://gdcdyn.interactivebrokers.com/flex", False),
-        ("https://interactivebrokers.com.example/flex", False),
-        ("https://gdcdyn.interactivebrokers.com:8443/flex", False),
-        ("https://ann:pa55word@gdcdyn.interactivebrokers.com/flex", False),
-        ("https://example.invalid/.interactivebrokers.com/flex", False),
-        ("https://[interactivebrokers.com/flex", False),
-        ("", False),
-    ],
-)
-def test_a_token_goes_to_the_broker_s_hosts_over_https_only(url, is_followed):
-    assert is_of_broker(url) is is_followed
