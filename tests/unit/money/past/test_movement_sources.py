@@ -86,17 +86,15 @@ def test_a_future_costs_its_notional_also_where_a_query_states_none(*, is_stated
 
 
 def test_a_settlement_in_cash_has_the_time_at_which_its_option_ended_and_delivers_nothing():
-    ends = [movement for movement in movements_of(INDEX) if movement.kind is not MovementKind.TRADE]
-    [settled] = [end for end in ends if end.cash]
+    counting = [
+        stated_movement
+        for stated_movement in counting_movements(movements_of(INDEX), [])
+        if stated_movement.kind in ENDS
+    ]
+    [settled] = [end for end in counting if end.cash]
     assert settled.cash == pytest.approx(-2 * 50 * (6775 - 6602.97))
     assert settled.at == EVENING
     assert settled.quantity == 0
-
-    counting = [
-        stated_movement
-        for stated_movement in counting_movements(ends, [])
-        if stated_movement.kind in ENDS
-    ]
     assert {campaign.kind for campaign in counting} == {MovementKind.CASH_SETTLEMENT}
     assert sorted(one.quantity for one in counting) == [0, 2]
 
