@@ -20,8 +20,9 @@ def usual_magnifier(sec_type: str | None, currency: str | None) -> float | None:
     >>> usual_magnifier("OPT", "USD"), usual_magnifier("OPT", "GBP"), usual_magnifier("FOP", "USD")
     (1.0, None, None)
     """
-    may_be_in_cents = currency in MINOR_CURRENCIES or sec_type not in MAJOR_TYPES
-    return None if may_be_in_cents else 1.0
+    if currency in MINOR_CURRENCIES or sec_type not in MAJOR_TYPES:
+        return None
+    return 1.0
 
 
 # The columns from which the magnifier of a row follows, apart from its conid.
@@ -45,11 +46,9 @@ def magnifier_in(contracts: Mapping[int, ContractDetails]) -> pl.Expr:
         expected = quoted / magnifier
         difference = pl.col("market_value") - expected
         fits = difference.abs() <= FACTOR_TOLERANCE * expected.abs()
-        of_value = pl.when(quoted != 0, fits).then(magnifier)
-        fitting.append(of_value)
+        fitting.append(pl.when(quoted != 0, fits).then(magnifier))
 
     of_contract = pl.col("conid").replace_strict(magnifiers, default=None, return_dtype=pl.Int64)
     # Computed greeks need details, and `contracts` has all details with a magnifier other than 1.
     is_modelled = pl.col("greeks_source") == GreeksSource.MODEL.value
-    modelled = pl.when(is_modelled).then(1)
-    return pl.coalesce(of_contract, *fitting, modelled)
+    return pl.coalesce(of_contract, *fitting, pl.when(is_modelled).then(1))

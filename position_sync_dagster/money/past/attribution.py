@@ -180,8 +180,8 @@ def attributed(
     for key, of_holding in by_key.items():
         account, conid = key
         of_account = [leg for leg in legs_of[conid] if leg.account in (None, account)]
-        before = held_before.get(key, 0.0)
-        holdings.append(_Holding(of_holding, of_account, before, costs.get(key), sources))
+        holding = _Holding(of_holding, of_account, sources, held_before.get(key), costs.get(key))
+        holdings.append(holding)
 
     sources.link(holdings)
     parts: list[OwnedPart] = []
@@ -219,9 +219,12 @@ class _Sources:
         for holding in holdings:
             for movement, before in holding.actions:
                 action_of_day = (movement.account, movement.day, movement.type, movement.right)
-                is_more = before * (movement.quantity or 0.0) > 0
-                kind = grown if is_more else gone if before else came
-                kind[action_of_day].append(movement)
+                if before * (movement.quantity or 0.0) > 0:
+                    grown[action_of_day].append(movement)
+                elif before:
+                    gone[action_of_day].append(movement)
+                else:
+                    came[action_of_day].append(movement)
 
         for action, taken in gone.items():
             arrivals = grouped(attrgetter("symbol"), came[action] or grown[action])
@@ -234,8 +237,9 @@ class _Sources:
         """Pair as many of both in the order of their terms; else each came for all of them."""
         in_order = sorted(gone, key=_terms_of)
         for place, arrival in enumerate(sorted(arrived, key=_terms_of)):
-            is_paired = len(arrived) == len(gone)
-            self.replaced[arrival.movement_id] = [in_order[place]] if is_paired else in_order
+            self.replaced[arrival.movement_id] = in_order
+            if len(arrived) == len(gone):
+                self.replaced[arrival.movement_id] = [in_order[place]]
 
     def add(self, part: OwnedPart) -> None:
         """Remember the end of an option, or what an action took."""
@@ -324,8 +328,9 @@ class _Claim(NamedTuple):
         at = moment_of(movement)
         if self.leg.removed_at is not None and at > self.leg.removed_at + SLACK:
             return False
-        is_since = self.leg.since is not None and movement.day >= self.leg.since
-        return is_since or at >= self.begin
+        if self.leg.since is not None and movement.day >= self.leg.since:
+            return True
+        return at >= self.begin
 
 
 # A movement, with what was held before and after it.
@@ -348,11 +353,11 @@ class _Holding:
         self,
         movements: Iterable[Movement],
         legs: Iterable[ActiveContract],
-        held_before: float,
-        cost: float | None,
         sources: _Sources,
+        held_before: float | None,
+        cost: float | None,
     ) -> None:
-        self._cost = cost if held_before else None
+        self._cost = cost
         self._sources = sources
         self._movements = sorted(movements, key=_order_of)
         self._prior = held_before or _prior_of(self._movements)
@@ -406,7 +411,9 @@ class _Holding:
     def _stays(self) -> list[tuple[datetime, datetime | None]]:
         """Return from when until when something was held, each time; None: it still is."""
         stays: list[tuple[datetime, datetime | None]] = []
-        begin = moment_of(self._movements[0]) if self._prior else None
+        begin = None
+        if self._prior:
+            begin = moment_of(self._movements[0])
         for movement, before, after in self._steps:
             if after and not before:
                 begin = moment_of(movement)
@@ -419,18 +426,28 @@ class _Holding:
 
     def _open_prior(self, first: Movement) -> None:
         """Divide what was held before the first movement to those that claim it."""
-        text = f"what {name_of(first)} cost is not known: it was held before its first movement"
-        cash = times(self._cost, -self._prior)
-        kind = MovementKind.TRADE
-        prior = replace(first, kind=kind, quantity=self._prior, cash=cash, fee=0.0, order_id=None)
+        prior = replace(
+            first,
+            kind=MovementKind.TRADE,
+            quantity=self._prior,
+            cash=times(self._cost, -self._prior),
+            fee=0.0,
+            order_id=None,
+        )
+        unclear = None
+        if prior.cash is None:
+            name = name_of(first)
+            unclear = f"what {name} cost is not known: it was held before its first movement"
         openers = self._openers(prior, self._prior)
-        unclear = text if cash is None else None
         self._add_parts(prior, openers, opens=True, unclear=unclear, is_prior=True)
 
     def _move(self, movement: Movement, by: float) -> None:
         """Divide a movement: first it closes what is held on the other side, then it opens."""
         total = self._total
-        delivered_to = self._sources.owners_of(movement) if _is_delivery(movement) else None
+        delivered_to = None
+        if _is_delivery(movement):
+            delivered_to = self._sources.owners_of(movement)
+
         closed = 0.0
         if total * by < 0:
             closed = by
@@ -502,7 +519,9 @@ class _Holding:
         Args:
             has: What each owner has before; None: what it has now.
         """
-        before = self._has if has is None else has
+        before = self._has
+        if has is not None:
+            before = has
         claims = _counting(claim for claim in self._claims if claim.covers(movement))
         sized = [
             claim
@@ -519,7 +538,10 @@ class _Holding:
             missing_of = {o: size - before.get(o, 0.0) - openers[o] for o, size in claimed.items()}
             lacking = {owner: missing for owner, missing in missing_of.items() if missing * by > 0}
             total = sum(lacking.values())
-            fraction = min(1.0, unclaimed / total) if total else 0.0
+            if not total:
+                continue
+
+            fraction = min(1.0, unclaimed / total)
             for owner, missing in lacking.items():
                 openers[owner] += missing * fraction
             unclaimed -= total * fraction
@@ -558,8 +580,9 @@ class _Holding:
 
     def _is_lost(self, movement: Movement) -> bool:
         """Return whether it is not known what came for what an action took."""
-        is_paid = bool(movement.cash) or movement.type == _WORTHLESS
-        return not is_paid and not self._sources.is_replaced(movement)
+        if movement.cash or movement.type == _WORTHLESS:
+            return False
+        return not self._sources.is_replaced(movement)
 
     def _pay(self, movement: Movement) -> None:
         """Divide cash of a holding among its owners, or the last ones."""
@@ -588,11 +611,11 @@ class _Holding:
         came_for = self._sources.taken_for(movement)
         for owner, quantity in shares.items():
             fraction = quantity / whole if whole else 1.0 / len(shares)
-            part = self._add(
+            self._add(
                 movement, owner, fraction, quantity,
                 came_for=came_for, opens=opens, unclear=unclear, is_prior=is_prior,
             )  # fmt: skip
-            self._sources.add(part)
+            self._sources.add(self._parts[-1])
 
     def _add(
         self,
@@ -601,7 +624,7 @@ class _Holding:
         fraction: float = 0.0,
         quantity: float = 0.0,
         **said: Any,
-    ) -> OwnedPart:
+    ) -> None:
         """Add the part of an owner; without a quantity it has of the money alone."""
         part = OwnedPart(
             owner=owner, movement=movement, fraction=fraction, quantity=quantity, **said
@@ -610,7 +633,6 @@ class _Holding:
         self._has[owner] = self._has.get(owner, 0.0) + quantity
         if not rounded(self._has[owner]):
             del self._has[owner]
-        return part
 
 
 def _scaled(shares: _Shares, by: float) -> _Shares:
@@ -666,7 +688,9 @@ def _claims_of(
             for begin, end in stays
             if begin <= leg.added_at + SLACK and (end is None or end >= added)
         ]
-        begin = min([added, *opened]) if leg.since is None else added
+        begin = added
+        if leg.since is None:
+            begin = min([added, *opened])
         claims.append(_Claim(leg, begin))
     return claims
 

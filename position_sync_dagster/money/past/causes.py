@@ -123,7 +123,9 @@ class Booking:
         at = self.movement.at
         if at is None:
             return beginning_of(self.movement.day)
-        return at if self.is_trade else beginning_of(at.astimezone(NEW_YORK).date())
+        if self.is_trade:
+            return at
+        return beginning_of(at.astimezone(NEW_YORK).date())
 
     @cached_property
     def lead(self) -> timedelta:
@@ -131,16 +133,16 @@ class Booking:
         movement = self.movement
         if movement.source is MovementSource.API:
             return timedelta()
-        is_booked = movement.type == "BookTrade" or not movement.price
-        if is_booked or not self.is_trade:
+        if movement.type == "BookTrade" or not movement.price or not self.is_trade:
             return BOOKED
         # Without the field Date/Time a statement names the day alone.
-        return timedelta() if movement.at is not None else A_DAY
+        if movement.at is None:
+            return A_DAY
+        return timedelta()
 
     def claim(self, wanted: float) -> "Evidence":
         """Take of what is unclaimed as much as is wanted, or all of it."""
-        size = min(abs(wanted), abs(self.unclaimed))
-        part = copysign(size, self.unclaimed)
+        part = copysign(min(abs(wanted), abs(self.unclaimed)), self.unclaimed)
         self.unclaimed = rounded(self.unclaimed - part)
         return Evidence(self, part)
 
@@ -214,10 +216,9 @@ class Case:
 
         No exercise and no expiry turns a long option into a short one.
         """
-        has_trades = bool(self.evidence) or self.has_stray or not self.is_covered
-        beyond_zero = rounded(self.change.by + self.change.closed)
-        passes_zero = self.change.is_option and beyond_zero != 0
-        return not has_trades and not passes_zero
+        if self.evidence or self.has_stray or not self.is_covered:
+            return False
+        return not self.change.is_option or not rounded(self.change.by + self.change.closed)
 
     @property
     def is_gap(self) -> bool:
@@ -313,8 +314,9 @@ def closures_of(facts: Facts, now: datetime, only: Container[str] | None = None)
             continue
 
         case = by_id[change.change_id]
-        is_stated = _is_stated(change, periods_of[change.account])
-        inference = _NOT_NAMED if is_stated else _inferred(case)
+        inference = _inferred(case)
+        if _is_stated(change, periods_of[change.account]):
+            inference = _NOT_NAMED
         closures += _closures_of_case(case, inference, now)
     return closures
 
@@ -368,8 +370,11 @@ def bookings_of(movements: Iterable[Movement]) -> tuple[_Bookings, _Bookings]:
         for movement in moved:
             reason = _stated_cause(movement)
             if movement.quantity and reason is not None:
-                side = taken_back if movement.movement_id in cancelled else standing
-                side[key].append(Booking(movement, reason, movement.quantity))
+                booking = Booking(movement, reason, movement.quantity)
+                if movement.movement_id in cancelled:
+                    taken_back[key].append(booking)
+                else:
+                    standing[key].append(booking)
 
     for bookings in (*standing.values(), *taken_back.values()):
         bookings.sort(key=attrgetter("at"))
@@ -421,7 +426,9 @@ def _stated_cause(movement: Movement) -> _Reason | None:
             text = f"transferred ({movement.type or 'of an unknown type'})"
             return Cause.TRANSFERRED, Stage.STATED, text
         case Section.CORPORATE_ACTIONS:
-            cause = Cause.SPLIT if movement.type in SPLITS else Cause.CORPORATE_ACTION
+            cause = Cause.CORPORATE_ACTION
+            if movement.type in SPLITS:
+                cause = Cause.SPLIT
             words = " ".join(filter(None, (movement.type, movement.description)))
             text = f"corporate action {words[:200] or 'of an unknown type'}"
             return cause, Stage.STATED, text
@@ -443,9 +450,10 @@ def _cause_of_trade(movement: Movement, cause: Cause, words: str) -> _Reason:
     if cause is not Cause.TRADED:
         return cause, Stage.STATED, words
     codes = codes_of(movement.codes)
-    if has_price or codes:
-        named = f", with the codes {movement.codes}" if codes else ""
-        return cause, Stage.STATED, f"traded{named}"
+    if codes:
+        return cause, Stage.STATED, f"traded, with the codes {movement.codes}"
+    if has_price:
+        return cause, Stage.STATED, "traded"
     text = f"the statement books it as {movement.type or 'a trade'} at no price"
     return Cause.UNEXPLAINED, Stage.STATED, text
 
@@ -499,8 +507,7 @@ def _unclaimed_near(
     change: PositionChange, bookings: Sequence[Booking], reach: Reach
 ) -> list[Booking]:
     """Return the bookings in reach of a change of which something is unclaimed."""
-    begin = change.since or change.seen_at - BOOKED
-    earliest = begin - max(reach.slack, RESOLUTION)
+    earliest = (change.since or change.seen_at - BOOKED) - max(reach.slack, RESOLUTION)
     latest = change.seen_at + reach.slack
     return [
         booking
@@ -523,9 +530,10 @@ def is_in_the_money(
     if change.strike is None or change.right is None or underlying_price is None:
         return None
 
-    at_the_open = details is not None and details.is_settled_at_the_open
-    clear = change.strike * (CLEAR_AT_THE_OPEN if at_the_open else CLEAR)
-    if abs(underlying_price - change.strike) < clear:
+    clear = CLEAR
+    if details is not None and details.is_settled_at_the_open:
+        clear = CLEAR_AT_THE_OPEN
+    if abs(underlying_price - change.strike) < change.strike * clear:
         return None
     return (underlying_price > change.strike) is (change.right is Right.CALL)
 
@@ -562,8 +570,9 @@ def _events_of(cases: Iterable[Case]) -> list[tuple[Key, list[Case]]]:
 
 def _may_be_exercised(option: Case) -> bool:
     """Return whether an option closed that may have been exercised, assigned, or have expired."""
-    is_out = option.is_in is False
-    return bool(option.change.closed) and not is_out and not settles_in_cash(option.details)
+    if not option.change.closed or option.is_in is False:
+        return False
+    return not settles_in_cash(option.details)
 
 
 def _explain_delivery(event: Sequence[Case], bookings: Sequence[Booking]) -> None:
@@ -594,7 +603,9 @@ def _explain_delivery(event: Sequence[Case], bookings: Sequence[Booking]) -> Non
     if not is_likely and (has_gap or not option.named_until(until)):
         return
 
-    cause = Cause.EXERCISED if option.change.closed > 0 else Cause.ASSIGNED
+    cause = Cause.ASSIGNED
+    if option.change.closed > 0:
+        cause = Cause.EXERCISED
     units = f"{option.change.units:+g}"
     option.inference = Inference(
         cause=cause,

@@ -285,8 +285,9 @@ def end_text(closures: Sequence[Closure]) -> str | None:
 
     words = [_WORDS[closure.cause] for closure in closures]
     last = max(closures, key=lambda closure: closure.closed_at)
-    is_at_expiry = causes <= _AT_EXPIRY and last.expiry is not None
-    day = last.expiry if is_at_expiry else exchange_date(last.closed_at)
+    day = exchange_date(last.closed_at)
+    if causes <= _AT_EXPIRY and last.expiry is not None:
+        day = last.expiry
     return f"{' and '.join(dict.fromkeys(words))} on {day}"
 
 

@@ -122,8 +122,7 @@ def _execution_time(fields: Fields) -> datetime:
     written = fields.attributes
     day_and_clock = f"{written.get('tradeDate', '')} {written.get('tradeTime', '')}"
     with_time = replace(fields, attributes={"dateTime": day_and_clock, **written})
-    time: datetime = with_time.required(TIME, "dateTime")
-    return time
+    return with_time.required(TIME, "dateTime")  # type: ignore[no-any-return]
 
 
 _EVENT = columns_of(
@@ -268,11 +267,9 @@ def closed_lot_event(fields: Fields) -> closes.StatementEvent | None:
     if fields.has_report_date:
         day = fields.required(DAY, "reportDate")
     else:
-        closed_at = fields.required(TIME, "dateTime", "tradeDate")
-        day = closed_at.astimezone(STATEMENT_ZONE).date()
+        day = fields.required(TIME, "dateTime", "tradeDate").astimezone(STATEMENT_ZONE).date()
     content = "|".join(map(str, (day, *row.values())))
-    digest = sha256(content.encode()).hexdigest()[:32]
-    row["event_id"] = f"Lot:{digest}"
+    row["event_id"] = f"Lot:{sha256(content.encode()).hexdigest()[:32]}"
     row["attributes"] = fields.as_json()
     return _event_of_account(closes.EventKind.CLOSED_LOT, fields, row | {"day": day})
 
@@ -508,7 +505,7 @@ class _StatementReader:
             StatementError: It cannot be read.
         """
         level = level_of(own.get("levelOfDetail", ""))
-        is_lot = level in _LOTS if level else bool(own.keys() & _LOT)
+        is_lot = level in _LOTS or (not level and bool(own.keys() & _LOT))
         is_part = element.becomes is RowKind.POSITIONS and is_lot
         is_in_base = level_of(own.get("currency", "")) in _IN_BASE
         if is_part or is_in_base:
@@ -524,8 +521,7 @@ class _StatementReader:
         match element.becomes:
             case RowKind.POSITIONS:
                 position = position_of(fields)
-                key = (position.account, position.day, position.conid)
-                self._positions[key].append(position)
+                self._positions[position.account, position.day, position.conid].append(position)
             case RowKind.EXECUTIONS:
                 execution = execution_of(fields)
                 self._executions.append(execution)
@@ -593,10 +589,11 @@ def read_statements(
             "in progress".
         OSError: The file cannot be read.
     """
-    source = BytesIO(data) if isinstance(data, bytes) else data
-    begin = source.read(_BEGIN)
+    source = data
+    if isinstance(source, bytes):
+        source = BytesIO(source)
+    answer = answer_of(source.read(_BEGIN))
     source.seek(0)
-    answer = answer_of(begin)
     if answer:
         raise refusal(answer, file)
 

@@ -120,10 +120,11 @@ def _contract(fields: Fields) -> dict[str, Any]:
     written = fields.attributes
     right = RIGHTS.get(written.get("putCall", "").upper())
     strike = _read(fields, NUMBER, "strike")
+    expiry = None
     try:
-        expiry = parse_expiry(written["expiry"]) if written.get("expiry") else None
+        if written.get("expiry"):
+            expiry = parse_expiry(written["expiry"])
     except (ValueError, InvalidLegError):
-        expiry = None
         strike = None
     return {
         "right": right,
@@ -148,7 +149,9 @@ def _kind_of_trade(execution: Execution) -> MovementKind:
 
     kind = MovementKind.TRADE
     if "GEA" in codes:
-        kind = MovementKind.EXERCISE if execution.change < 0 else MovementKind.ASSIGNMENT
+        kind = MovementKind.ASSIGNMENT
+        if execution.change < 0:
+            kind = MovementKind.EXERCISE
     elif "A" in codes:
         kind = MovementKind.ASSIGNMENT
     elif codes & EXERCISE_CODES:
@@ -192,8 +195,8 @@ def _in_units(movement: Movement) -> Movement:
     """Return a movement of a bill in the units of a gateway: a statement has its face value."""
     if movement.sec_type != "BILL" or movement.quantity is None:
         return movement
-    quantity = movement.quantity / FACE_OF_BILL
-    return replace(movement, quantity=quantity, multiplier=times(movement.multiplier, FACE_OF_BILL))
+    multiplier = times(movement.multiplier, FACE_OF_BILL)
+    return replace(movement, quantity=movement.quantity / FACE_OF_BILL, multiplier=multiplier)
 
 
 def _time_of(moment: datetime) -> datetime | None:
@@ -234,8 +237,9 @@ def _cash(base: Movement, amount: float | None) -> Movement:
     words = (base.type or "").strip().lower()
     kind = _OF_CASH.get(words, MovementKind.OTHER)
     if words in _OWN_CASH:
-        is_taken = amount is not None and amount < 0
-        kind = MovementKind.WITHDRAWAL if is_taken else MovementKind.DEPOSIT
+        kind = MovementKind.DEPOSIT
+        if amount is not None and amount < 0:
+            kind = MovementKind.WITHDRAWAL
     return replace(base, kind=kind, cash=amount, multiplier=None)
 
 
@@ -257,7 +261,9 @@ def _transfers(base: Movement, fields: Fields, event: StatementEvent) -> list[Mo
 
     cash = _read(fields, NUMBER, "cashTransfer")
     if cash:
-        kind = MovementKind.WITHDRAWAL if cash < 0 else MovementKind.DEPOSIT
+        kind = MovementKind.DEPOSIT
+        if cash < 0:
+            kind = MovementKind.WITHDRAWAL
         nothing: dict[str, Any] = dict.fromkeys(("conid", "symbol", "sec_type", "multiplier"))
         movements.append(replace(base, kind=kind, cash=cash, **nothing))
     return movements
@@ -299,8 +305,7 @@ def joined(movements: Sequence[Movement], events: Iterable[StatementEvent]) -> t
         movements: What each row moved.
         events: Its events; those of transfers have a direction.
     """
-    signed = _with_signs_of_transfers(movements, events)
-    return tuple(_with_ids(_with_counterparts(signed)))
+    return tuple(_with_ids(_with_counterparts(_with_signs_of_transfers(movements, events))))
 
 
 _WAYS = {"IN": 1.0, "OUT": -1.0}
@@ -325,10 +330,12 @@ def _directed(movement: Movement, way: float | None) -> Movement:
     """Return a transfer with the sign of its direction; None: it has none."""
     if way is None or movement.quantity is None:
         return movement
-    is_taken_back = CANCELLED in codes_of(movement.codes)
-    quantity = copysign(movement.quantity, -way if is_taken_back else way)
-    value = None if movement.value is None else copysign(movement.value, quantity)
-    return replace(movement, quantity=quantity, value=value)
+    if CANCELLED in codes_of(movement.codes):
+        way = -way
+    directed = replace(movement, quantity=copysign(movement.quantity, way))
+    if directed.value is None:
+        return directed
+    return replace(directed, value=copysign(directed.value, way))
 
 
 def _with_counterparts(movements: Sequence[Movement]) -> list[Movement]:

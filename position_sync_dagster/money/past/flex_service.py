@@ -64,7 +64,9 @@ def refusal(texts: Mapping[str, str], source: str) -> FlexServiceError:
     code = texts.get("ErrorCode") or texts.get("code") or "no code"
     message = (texts.get("ErrorMessage") or "no statement and no error")[:200].rstrip(".")
     remedy = _REMEDIES.get(code, "See the error codes of IB's Flex Web Service.")
-    kind = LaterError if code in _LATER else FlexServiceError
+    kind = FlexServiceError
+    if code in _LATER:
+        kind = LaterError
     return kind(f"{source}: the Flex service answered {code}: {message}.", remedy=remedy)
 
 
@@ -117,8 +119,7 @@ class FlexService:
         return self._until_ready(f"{self.url}/GetStatement", token, reference, query_id)
 
     def _ask(self, url: str, token: str, subject: str, query_id: str) -> bytes:
-        query = urlencode({"t": token, "q": subject, "v": 3})
-        address = f"{url}?{query}"
+        address = f"{url}?{urlencode({'t': token, 'q': subject, 'v': 3})}"
         # The service refuses requests without a User-Agent.
         request = Request(address, headers={"User-Agent": "Python/3"})  # noqa: S310 - checked
         try:
@@ -128,10 +129,12 @@ class FlexService:
         except HTTPError as error:
             error.close()
             code = error.code
-            is_redirect = 300 <= code < 400
-            answered = "a redirect, which is refused" if is_redirect else "HTTP"
-            is_busy = code >= 500 or code == 429
-            kind = LaterError if is_busy else FlexServiceError
+            kind = FlexServiceError
+            if code >= 500 or code == 429:
+                kind = LaterError
+            answered = "HTTP"
+            if 300 <= code < 400:
+                answered = "a redirect, which is refused"
             raise self._no_answer(kind, query_id, f"{answered} {code}") from None
 
         except (HTTPException, OSError, ValueError) as error:

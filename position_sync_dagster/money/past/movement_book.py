@@ -93,8 +93,7 @@ class MovementBook:
         if not judged:
             return
         changes = {closure.change_id for closure in judged}
-        first_close = min(closure.closed_at for closure in judged)
-        since = first_close.date() - 2 * A_DAY
+        since = min(closure.closed_at for closure in judged).date() - 2 * A_DAY
         followed = self.lake.movements.rows(since, one_of("change_id", changes), ["change_id"])
         if not followed.is_empty() or any(map(inferred_kind, judged)):
             self.update(judged=judged, since=since)
@@ -141,7 +140,9 @@ class MovementBook:
     def _reported(self, since: date | None) -> list[Execution]:
         """Return the executions that gateways reported, in all wordings."""
         # The day of a movement may differ by one from that of its time in UTC.
-        begin = None if since is None else datetime.combine(since, time(), UTC) - A_DAY
+        begin = None
+        if since is not None:
+            begin = datetime.combine(since, time(), UTC) - A_DAY
         return self.lake.executions.records(begin, pl.col("source") != FLEX)
 
     def _sections(self) -> list[StatedSection]:
@@ -166,7 +167,9 @@ def sections_of(statement: Statement) -> list[StatementEvent]:
     if any(event.kind is EventKind.PERIOD for event in statement.events):
         sections.append(Section.TRADES)
     kind = EventKind.SECTIONS
-    made = statement.generated_at.isoformat() if statement.generated_at else ""
+    made = ""
+    if statement.generated_at is not None:
+        made = statement.generated_at.isoformat()
     return [
         StatementEvent(
             event_id=f"{kind}:{account}:{statement.first}:{statement.last}:{made}",

@@ -63,7 +63,9 @@ class Terms:
         details = self.details.get(conid)
         if details is not None:
             return details.multiplier
-        return 1.0 if sec_type in SINGLE_TYPES else None
+        if sec_type in SINGLE_TYPES:
+            return 1.0
+        return None
 
     def magnifier_of(self, conid: int, sec_type: str | None, currency: str | None) -> float | None:
         """Return the divisor of a quoted price; None where it is not known."""
@@ -104,7 +106,9 @@ def _in_major_unit(price: float | None, magnifier: float | None) -> float | None
 def reported_movement(execution: Execution, terms: Terms) -> Movement:
     """Return an execution that a gateway reported on its day."""
     magnifier = terms.magnifier_of(execution.conid, execution.sec_type, execution.currency)
-    kind = MovementKind.CONVERSION if execution.sec_type == "CASH" else MovementKind.TRADE
+    kind = MovementKind.TRADE
+    if execution.sec_type == "CASH":
+        kind = MovementKind.CONVERSION
     day = (execution.time.astimezone(terms.zone) + EVENING).date()
     movement = movement_of(
         execution,
@@ -147,12 +151,14 @@ def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
 
     multiplier = terms.multiplier_of(closure.conid, closure.sec_type)
     magnifier = terms.magnifier_of(closure.conid, closure.sec_type, closure.currency)
+    under_conid = None
     details = terms.details.get(closure.conid)
-    if kind in DELIVERIES and details is not None and details.under_sec_type == "IND":
-        kind = MovementKind.CASH_SETTLEMENT
+    if details is not None:
+        under_conid = details.under_conid
+        if kind in DELIVERIES and details.under_sec_type == "IND":
+            kind = MovementKind.CASH_SETTLEMENT
 
     day = closure.closed_at.astimezone(NEW_YORK).date()
-    under_conid = details.under_conid if details is not None else None
     counter_conid = closure.counter_conid or under_conid
     base = movement_of(
         closure,

@@ -351,8 +351,10 @@ def counting_movements(
 
 def _newest_of(statements: Iterable[StatedSection], day: date) -> StatedSection | None:
     """Return the first statement that covers a day."""
-    covering = (covered for covered in statements if covered.first <= day <= covered.last)
-    return next(covering, None)
+    for covered in statements:
+        if covered.first <= day <= covered.last:
+            return covered
+    return None
 
 
 def _may_be_unnamed(
@@ -367,12 +369,13 @@ def _may_be_unnamed(
     seen later than they happen.
     """
     if movement.source is MovementSource.INFERRED:
-        trades = _newest_of(covering[movement.account, Section.TRADES], movement.day)
-        return newest is None and trades is None
+        statements = covering[movement.account, Section.TRADES]
+        return newest is None and _newest_of(statements, movement.day) is None
     if newest is None:
         return True
-    is_timed = movement.at is not None and newest.stated_at is not None
-    return is_timed and movement.at > newest.stated_at  # type: ignore[operator]
+    if movement.at is None or newest.stated_at is None:
+        return False
+    return movement.at > newest.stated_at
 
 
 def _newest_bookings(stated: Iterable[Movement]) -> list[Movement]:
@@ -396,9 +399,13 @@ def _with_single_ends(stated: Sequence[Movement]) -> list[Movement]:
 
     single: list[Movement] = []
     for movement in stated:
+        if movement.kind not in ENDS:
+            single.append(movement)
+            continue
+
         of_contract = ends[movement.key]
         near = [end for end in of_contract if abs(end.day - movement.day) <= BOOKED]
-        counted = _beside(movement, near) if movement.kind in ENDS else movement
+        counted = _beside(movement, near)
         if counted is not None:
             single.append(counted)
     return single

@@ -41,7 +41,9 @@ class StatementDays:
     """
 
     def __init__(self, settings: Settings, lake: MoneyLake | None = None) -> None:
-        accounts = None if lake is None else ServedAccounts(lake, settings)
+        accounts = None
+        if lake is not None:
+            accounts = ServedAccounts(lake, settings)
         self._settings = settings
         self._folder = StatementFolder(settings.flex_folder, accounts)
 
@@ -180,7 +182,8 @@ def stated_rows(
     for position, file in positions:
         row = fields_of(position) | of_day
         row["update_id"] = f"{FLEX}:{position.account}:{position.conid}:{day}"
-        row["price_kind"] = None if position.market_price is None else PriceKind.MARK
+        if position.market_price is not None:
+            row["price_kind"] = PriceKind.MARK
         row["trading_mode"] = trading_mode_of(position.account)
         row["batch_id"] = file
         row["note"] = f"from the broker's statement {file}"
@@ -257,6 +260,6 @@ def _differing(pairs: pl.DataFrame) -> pl.DataFrame:
 
     missing = pl.lit("the broker's statement lists it, and we have no row of the day")
     differs = pl.lit("the quantity differs from the broker's statement")
-    detail = pl.when(mine.is_null()).then(missing).otherwise(differs)
     symbol = pl.coalesce("symbol", "symbol_stated", pl.lit(""))
+    detail = pl.when(mine.is_null()).then(missing).otherwise(differs)
     return differing.select(*KEY, symbol=symbol, expected=theirs, actual=mine, detail=detail)
