@@ -193,6 +193,10 @@ def attributed(
     return sorted(parts, key=lambda part: (part.at, part.movement.movement_id))
 
 
+# Account, day and contract of a delivery.
+_Delivered = tuple[str, date, int | None]
+
+
 @dataclass(slots=True, eq=False)
 class _Sources:
     """The ends of options by delivery, and what corporate actions took: whose is what came for it.
@@ -204,12 +208,10 @@ class _Sources:
         taken: The parts of what they took, by the id of its movement.
     """
 
-    ends: defaultdict[tuple[str, date, int | None], list[OwnedPart]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
-    arrived: set[tuple[str, date, int | None]] = field(default_factory=set)
+    ends: dict[_Delivered, list[OwnedPart]] = field(default_factory=dict)
+    arrived: set[_Delivered] = field(default_factory=set)
     replaced: dict[str, list[Movement]] = field(default_factory=dict)
-    taken: defaultdict[str, list[OwnedPart]] = field(default_factory=lambda: defaultdict(list))
+    taken: dict[str, list[OwnedPart]] = field(default_factory=dict)
 
     def link(self, holdings: Iterable["_Holding"]) -> None:
         """Find for what contracts corporate actions brought others: those of one day and type."""
@@ -245,10 +247,11 @@ class _Sources:
         """Remember the end of an option, or what an action took."""
         movement = part.movement
         if movement.kind is MovementKind.CORPORATE_ACTION:
-            self.taken[movement.movement_id].append(part)
+            self.taken.setdefault(movement.movement_id, []).append(part)
         elif part.is_option and movement.kind in DELIVERIES and not part.is_prior:
             delivered = movement.counter_conid or movement.underlying_conid
-            self.ends[movement.account, movement.day, delivered].append(part)
+            place = (movement.account, movement.day, delivered)
+            self.ends.setdefault(place, []).append(part)
 
     def taken_for(self, movement: Movement) -> tuple[int, ...]:
         """Return for which contracts a corporate action brought another one."""
@@ -262,7 +265,7 @@ class _Sources:
         """Return how what came is divided among those who had what it came for; None: not known."""
         if movement.kind is MovementKind.CORPORATE_ACTION:
             gone = self.replaced.get(movement.movement_id, ())
-            taken = [part for left in gone for part in self.taken[left.movement_id]]
+            taken = [part for left in gone for part in self.taken.get(left.movement_id, ())]
             is_clear = len(gone) == 1 or _has_one_owner(taken)
             if is_clear:
                 return _divided_by(taken)
@@ -610,7 +613,9 @@ class _Holding:
         whole = movement.quantity or 0.0
         came_for = self._sources.taken_for(movement)
         for owner, quantity in shares.items():
-            fraction = quantity / whole if whole else 1.0 / len(shares)
+            fraction = 1.0 / len(shares)
+            if whole:
+                fraction = quantity / whole
             self._add(
                 movement, owner, fraction, quantity,
                 came_for=came_for, opens=opens, unclear=unclear, is_prior=is_prior,

@@ -401,11 +401,11 @@ def cancelled_ids(moved: Sequence[Movement]) -> set[str]:
 
 # What each kind says of what it ended.
 _OF_KIND = {
-    MovementKind.ASSIGNMENT: (Cause.ASSIGNED, "assigned"),
-    MovementKind.EXERCISE: (Cause.EXERCISED, "exercised"),
-    MovementKind.EXPIRATION: (Cause.EXPIRED_WORTHLESS, "expired worthless"),
-    MovementKind.CASH_SETTLEMENT: (Cause.CASH_SETTLED, "settled in cash"),
-    MovementKind.TRANSFER: (Cause.TRANSFERRED, "transferred"),
+    MovementKind.ASSIGNMENT: Cause.ASSIGNED,
+    MovementKind.EXERCISE: Cause.EXERCISED,
+    MovementKind.EXPIRATION: Cause.EXPIRED_WORTHLESS,
+    MovementKind.CASH_SETTLEMENT: Cause.CASH_SETTLED,
+    MovementKind.TRANSFER: Cause.TRANSFERRED,
 }
 
 
@@ -414,10 +414,10 @@ def _stated_cause(movement: Movement) -> _Reason | None:
 
     A code that has no rule does not make a trade anything else; the reason names it.
     """
-    cause, words = _OF_KIND.get(movement.kind, (Cause.TRADED, "traded"))
+    cause = _OF_KIND.get(movement.kind, Cause.TRADED)
     match movement.section:
         case Section.TRADES:
-            return _cause_of_trade(movement, cause, words)
+            return _cause_of_trade(movement, cause)
         case Section.OPTION_EVENTS if (movement.type or "").strip().lower() not in OPTION_ENDS:
             return None  # the row of the shares that came: Buy, Sell
         case Section.OPTION_EVENTS:
@@ -435,7 +435,7 @@ def _stated_cause(movement: Movement) -> _Reason | None:
     return None
 
 
-def _cause_of_trade(movement: Movement, cause: Cause, words: str) -> _Reason:
+def _cause_of_trade(movement: Movement, cause: Cause) -> _Reason:
     has_price = bool(movement.price)
     if movement.source is MovementSource.API:
         if movement.price == 0:
@@ -443,12 +443,14 @@ def _cause_of_trade(movement: Movement, cause: Cause, words: str) -> _Reason:
         return Cause.TRADED, Stage.PROVISIONAL, "traded"
 
     if movement.codes is None and movement.type is None:
+        if not has_price:
+            cause = Cause.UNEXPLAINED
         text = "a trade of a statement without the fields Notes/Codes and Transaction Type"
-        return (cause if has_price else Cause.UNEXPLAINED), Stage.PROVISIONAL, text
+        return cause, Stage.PROVISIONAL, text
     if is_cancellation(movement):
         return Cause.CORRECTED, Stage.STATED, "the broker cancelled a trade"
     if cause is not Cause.TRADED:
-        return cause, Stage.STATED, words
+        return cause, Stage.STATED, cause.lower().replace("_", " ")
     codes = codes_of(movement.codes)
     if codes:
         return cause, Stage.STATED, f"traded, with the codes {movement.codes}"
@@ -702,15 +704,18 @@ def _stated_closure(
     cause, stage, detail = reason
     moved = [part.booking.movement for part in evidence]
     trades = [part.booking for part in evidence if part.booking.is_trade]
-    paid = known_sum(times(part.booking.movement.price, abs(part.quantity)) for part in evidence)
+    closed_at = max((trade.at for trade in trades), default=change.seen_at)
+    price = known_sum(times(part.booking.movement.price, abs(part.quantity)) for part in evidence)
+    if price is not None:
+        price /= _size_of(evidence)
     realized = known_sum(
         times(part.booking.movement.realized_pnl, part.fraction) for part in evidence
     )
     return Closure(
         **_terms_of(change),  # type: ignore[arg-type]
-        closed_at=max((trade.at for trade in trades), default=change.seen_at),
+        closed_at=closed_at,
         quantity=copysign(quantity, change.closed),
-        price=None if paid is None else paid / _size_of(evidence),
+        price=price,
         cause=cause,
         stage=stage,
         detail=detail,

@@ -114,7 +114,9 @@ class CloseExplainer:
         open_ids = {*unknown.get_column("change_id"), *judged}
         are_open = one_of("change_id", open_ids)
         # Read after the facts: another process may have judged meanwhile, from more facts.
-        stored = lake.closures.current(are_open, since - BEFORE) if open_ids else []
+        stored = []
+        if open_ids:
+            stored = lake.closures.current(are_open, since - BEFORE)
         counting = grouped(attrgetter("change_id"), stored)
         replaced = {
             change_id: _judged_last(closures, counting[change_id], now)

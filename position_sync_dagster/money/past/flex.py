@@ -10,7 +10,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date, datetime
 from datetime import time as clock_time
 from enum import StrEnum
@@ -295,19 +295,6 @@ _STATED: dict[RowKind, Callable[[Fields], closes.StatementEvent | None]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Element:
-    """An element that is read.
-
-    Attributes:
-        becomes: What its rows become.
-        levels: The levels of detail that are read.
-    """
-
-    becomes: RowKind
-    levels: frozenset[str]
-
-
 # The level, or the currency, of a sum over all currencies.
 _IN_BASE = frozenset({"BASECURRENCY", "BASE_CURRENCY", "BASE_SUMMARY"})
 _LOTS = frozenset({"LOT", "LOTS", "CLOSED_LOT", "CLOSED_LOTS", "WASH_SALE", "WASH_SALES"})
@@ -319,22 +306,27 @@ _REPEATED = (
     | _LOTS
     | _IN_BASE
 )
-_EVENT_ELEMENT = _Element(
-    becomes=RowKind.EVENTS,
-    levels=frozenset({"DETAIL", "DETAILS", "TRANSFER", "TRANSACTION", "TRANSACTIONS"}),
-)
-_ELEMENTS = {
-    "OpenPosition": _Element(becomes=RowKind.POSITIONS, levels=frozenset({"SUMMARY"})),
-    "Trade": _Element(becomes=RowKind.EXECUTIONS, levels=frozenset({"EXECUTION", "EXECUTIONS"})),
-    "EquitySummaryByReportDateInBase": _Element(
-        becomes=RowKind.WORTH, levels=frozenset({"SUMMARY", "DETAIL", "BASE_SUMMARY"})
-    ),
-    "CashReportCurrency": _Element(
-        becomes=RowKind.BALANCES, levels=frozenset({"CURRENCY", "DETAIL", "SUMMARY"})
-    ),
-    "ConversionRate": _Element(becomes=RowKind.RATES, levels=frozenset()),
-    "Lot": _Element(becomes=RowKind.LOTS, levels=frozenset({"CLOSED_LOT", "CLOSED_LOTS"})),
-    **dict.fromkeys(_KINDS, _EVENT_ELEMENT),
+
+# The elements that are read, and what their rows become.
+_BECOMES = {
+    "OpenPosition": RowKind.POSITIONS,
+    "Trade": RowKind.EXECUTIONS,
+    "EquitySummaryByReportDateInBase": RowKind.WORTH,
+    "CashReportCurrency": RowKind.BALANCES,
+    "ConversionRate": RowKind.RATES,
+    "Lot": RowKind.LOTS,
+    **dict.fromkeys(_KINDS, RowKind.EVENTS),
+}
+
+# The levels of detail that are read.
+_READ = {
+    RowKind.POSITIONS: {"SUMMARY"},
+    RowKind.EXECUTIONS: {"EXECUTION", "EXECUTIONS"},
+    RowKind.WORTH: {"SUMMARY", "DETAIL", "BASE_SUMMARY"},
+    RowKind.BALANCES: {"CURRENCY", "DETAIL", "SUMMARY"},
+    RowKind.RATES: set[str](),
+    RowKind.LOTS: {"CLOSED_LOT", "CLOSED_LOTS"},
+    RowKind.EVENTS: {"DETAIL", "DETAILS", "TRANSFER", "TRANSACTION", "TRANSACTIONS"},
 }
 
 # The attributes that only say where an element belongs: one with no others is a section.
@@ -353,7 +345,7 @@ _IN_DETAIL = {
 # The elements of an activity statement, at least one of which it has.
 _SECTIONS = {
     "OpenPositions", "Trades", "EquitySummaryInBase", "CorporateActions", "Transfers",
-    "CashTransactions", *_ELEMENTS, *_IN_DETAIL[RowKind.EXECUTIONS],
+    "CashTransactions", *_BECOMES, *_IN_DETAIL[RowKind.EXECUTIONS],
 }  # fmt: skip
 
 _LEVELS = "In the Flex query choose Summary for Open Positions and Execution for Trades"
@@ -427,9 +419,9 @@ class _StatementReader:
 
         A row that names a dash as its account is a sum over several.
         """
-        element = _ELEMENTS.get(tag)
+        becomes = _BECOMES.get(tag)
         own = with_values(attributes)
-        if element is not None and not own.keys() - _PLACE:
+        if becomes is not None and not own.keys() - _PLACE:
             return
 
         self._sections.add(tag)
@@ -441,16 +433,16 @@ class _StatementReader:
             return
 
         self._served_elements.add(tag)
-        if element is None:
+        if becomes is None:
             return
 
         inherited = self._inherited.keys() - own.keys()
         attributes = self._inherited | own
         fields = replace(self._fields, attributes=attributes, element=tag, inherited=inherited)
         try:
-            self._read(fields, element, own)
+            self._read(fields, becomes, own)
         except StatementError as error:
-            self._flaws[element.becomes].append(error)
+            self._flaws[becomes].append(error)
 
     def finished(self) -> closes.Statement:
         """Return the statement, after its last element.
@@ -498,7 +490,7 @@ class _StatementReader:
             left_out=tuple((error.what, error.remedy) for error in flaws),
         )
 
-    def _read(self, fields: Fields, element: _Element, own: Mapping[str, str]) -> None:
+    def _read(self, fields: Fields, becomes: RowKind, own: Mapping[str, str]) -> None:
         """Read a row, if its level of detail does not repeat what others say.
 
         Raises:
@@ -506,19 +498,19 @@ class _StatementReader:
         """
         level = level_of(own.get("levelOfDetail", ""))
         is_lot = level in _LOTS or (not level and bool(own.keys() & _LOT))
-        is_part = element.becomes is RowKind.POSITIONS and is_lot
+        is_part = becomes is RowKind.POSITIONS and is_lot
         is_in_base = level_of(own.get("currency", "")) in _IN_BASE
         if is_part or is_in_base:
             return
 
-        if level and level not in element.levels:
+        if level and level not in _READ[becomes]:
             if level in _REPEATED:
                 return
             written = shown(own["levelOfDetail"])
             raise fields.error(f"has levelOfDetail={written}, which is not known", _LEVELS)
 
         self._accounts.add(fields.attributes["accountId"].strip())
-        match element.becomes:
+        match becomes:
             case RowKind.POSITIONS:
                 position = position_of(fields)
                 self._positions[position.account, position.day, position.conid].append(position)
@@ -531,7 +523,7 @@ class _StatementReader:
                 self._events.append(event)
                 self._movements += movements_of(fields, event)
             case _:
-                stated = _STATED[element.becomes](fields)
+                stated = _STATED[becomes](fields)
                 if stated is not None:
                     self._events.append(stated)
 

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, tzinfo
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from position_sync_dagster.domain import instrument
@@ -65,8 +65,10 @@ def _moment(text: str) -> datetime:
     """Return a time such as 20260305;153000 in UTC; a day alone is its midnight in New York."""
     words = re.sub("[;,T]", " ", text, count=1).split(maxsplit=2)
     day, clock, named_zone = [*words, "", ""][:3]
-    digits = clock.replace(":", "") if clock else "000000"
-    zone = zone_of(named_zone) if named_zone else STATEMENT_ZONE
+    digits = clock.replace(":", "") or "000000"
+    zone: tzinfo | None = STATEMENT_ZONE
+    if named_zone:
+        zone = zone_of(named_zone)
     if zone is None or len(digits) != 6:  # strptime takes 1530 for 15:03
         raise ValueError(text)
 

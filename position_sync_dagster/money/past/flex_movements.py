@@ -126,9 +126,11 @@ def _contract(fields: Fields) -> dict[str, Any]:
             expiry = parse_expiry(written["expiry"])
     except (ValueError, InvalidLegError):
         strike = None
+    if right is None:
+        strike = None
     return {
         "right": right,
-        "strike": strike if right is not None else None,
+        "strike": strike,
         "expiry": expiry,
         "multiplier": _read(fields, NUMBER, "multiplier"),
     }
@@ -354,11 +356,13 @@ def _with_counterparts(movements: Sequence[Movement]) -> list[Movement]:
         likely = [option for option in ended if option.strike == movement.price] or ended
         kinds = {option.kind for option in likely}
         conids = {option.conid for option in likely}
-        return replace(
-            movement,
-            counter_conid=conids.pop() if len(conids) == 1 else movement.underlying_conid,
-            kind=kinds.pop() if len(kinds) == 1 else movement.kind,
-        )
+        kind = movement.kind
+        if len(kinds) == 1:
+            [kind] = kinds
+        counter_conid = movement.underlying_conid
+        if len(conids) == 1:
+            [counter_conid] = conids
+        return replace(movement, counter_conid=counter_conid, kind=kind)
 
     return [*map(linked, movements)]
 

@@ -6,6 +6,7 @@ A multiplier, a unit and an amount are read from their source; what it does not 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, tzinfo
+from typing import Any
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.execution import Execution
@@ -189,9 +190,12 @@ def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
 
 def _delivery(option: Movement, conid: int, magnifier: float | None, terms: Terms) -> Movement:
     """Return what an option that was assigned or exercised delivered, at its strike."""
-    is_future = option.sec_type == "FOP"
-    # One future for an option on it, whose multiplier is that of the option.
-    units = 1.0 if is_future else option.multiplier
+    units = option.multiplier
+    of_units: dict[str, Any] = {"sec_type": "STK", "multiplier": 1.0}
+    if option.sec_type == "FOP":
+        # One future for an option on it, whose multiplier is that of the option.
+        units = 1.0
+        of_units = {"sec_type": "FUT", "multiplier": option.multiplier}
     side = -1.0
     if option.right == Right.CALL:
         side = 1.0
@@ -203,13 +207,12 @@ def _delivery(option: Movement, conid: int, magnifier: float | None, terms: Term
         conid=conid,
         counter_conid=option.conid,
         underlying_conid=None,
-        sec_type="FUT" if is_future else "STK",
+        **of_units,
         right=None,
         strike=None,
         expiry=None,
         quantity=times(units, side * held),
         price=_in_major_unit(option.strike, magnifier),
-        multiplier=option.multiplier if is_future else 1.0,
         cash=None,
         realized_pnl=None,
     )
