@@ -83,8 +83,9 @@ class DividendsTable(RecordsTable[ExpectedDividend]):
     def current(self) -> list[ExpectedDividend]:
         """Return the dividends that were seen last of each underlying and source, next first."""
         newest = pl.col("seen_at").max().over("conid", "source")
-        current = self.table.rows().filter(pl.col("seen_at") == newest)
-        return schema.records_of(ExpectedDividend, current.sort("conid", "source", "ex_date"))
+        rows = self.table.rows().sort("conid", "source", "ex_date")
+        rows = rows.filter(pl.col("seen_at") == newest)
+        return schema.records_of(ExpectedDividend, rows)
 
 
 class RiskScenariosTable:

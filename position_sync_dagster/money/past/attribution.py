@@ -404,8 +404,8 @@ class _Holding:
         """Return its place in the order: options first, and what an action brought after others."""
         first = self._movements[0]
         is_option = any(movement.sec_type in OPTION_TYPES for movement in self._movements)
-        brought_at = (moment_of(action) for action, before in self.actions if not before)
-        return not is_option, min(brought_at, default=NEVER), first.key
+        brought = [moment_of(action) for action, before in self.actions if not before]
+        return not is_option, min(brought, default=NEVER), first.key
 
     @property
     def _total(self) -> float:
@@ -721,8 +721,9 @@ def _why_no_money(movement: Movement) -> str | None:
         if movement.value is None:
             return f"what was transferred with {name} had no stated value"
     elif movement.cash is None:
-        has_units = movement.kind is MovementKind.CORPORATE_ACTION or movement.multiplier
-        return f"the {'price' if has_units else 'multiplier'} of {name} is not known"
+        if movement.multiplier or movement.kind is MovementKind.CORPORATE_ACTION:
+            return f"the price of {name} is not known"
+        return f"the multiplier of {name} is not known"
 
     if movement.fee is None:
         return f"the fee of {name} is not known"

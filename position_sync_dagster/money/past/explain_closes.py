@@ -101,16 +101,16 @@ class CloseExplainer:
         now = self.clock()
         book = MovementBook(lake, self.calendar, run_id=self.run_id)
         if executions and lake.executions.add(executions, run_id=self.run_id):
-            first = min(execution.time for execution in executions)
-            book.update(since=(first - BEFORE).date())
+            first = min(execution.time for execution in executions) - BEFORE
+            book.update(since=first.date())
 
         since = now - WINDOW
         closes = lake.position_changes.rows(since, IS_CLOSE, _CLOSE)
         counted = lake.closures.current_rows(since=since - BEFORE, columns=_COUNTED)
         judged = self._judged(closes, counted, since, now, asked or {})
 
-        is_unknown = pl.col("cause") == Cause.UNEXPLAINED.value
-        unknown = counted.filter(is_unknown).join(closes, on="change_id", how="semi")
+        unknown = counted.filter(cause=Cause.UNEXPLAINED.value)
+        unknown = unknown.join(closes, on="change_id", how="semi")
         open_ids = {*unknown.get_column("change_id"), *judged}
         are_open = one_of("change_id", open_ids)
         # Read after the facts: another process may have judged meanwhile, from more facts.
@@ -128,8 +128,8 @@ class CloseExplainer:
         book.infer(closures)  # before its cause is stored: then it is not judged again
         rows = lake.closures.add(closures, run_id=self.run_id)
 
-        newest = counting | replaced
-        unexplained = self._ask_person(chain.from_iterable(newest.values()), closes, now)
+        counting |= replaced
+        unexplained = self._ask_person(chain.from_iterable(counting.values()), closes, now)
         return Explained(rows=rows, unexplained=unexplained)
 
     follow_changes = explain
@@ -147,9 +147,8 @@ class CloseExplainer:
         if not due:
             return {}
 
-        due_rows = closes.filter(one_of("change_id", due))
-        closures = closures_of(self._facts(due_rows, asked), now, due)
-        return grouped(attrgetter("change_id"), closures)
+        facts = self._facts(closes.filter(one_of("change_id", due)), asked)
+        return grouped(attrgetter("change_id"), closures_of(facts, now, due))
 
     def _ask_person(
         self, closures: Iterable[Closure], closes: pl.DataFrame, now: datetime
@@ -165,8 +164,9 @@ class CloseExplainer:
         keys = set(closes.select(KEY).iter_rows())
 
         def is_compared(difference: Break) -> bool:
-            key = (difference.account, difference.conid)
-            return difference.gateway_id == BREAKS and key in keys
+            if difference.gateway_id != BREAKS:
+                return False
+            return (difference.account, difference.conid) in keys
 
         discrepancies = [_discrepancy(closure) for closure in waiting]
         self.lake.breaks.record(
@@ -188,12 +188,11 @@ class CloseExplainer:
         key = ("account", "symbol")
         seen_at = pl.col("seen_at")
         first_confirmed = pl.min_horizontal("since", seen_at).min()
-        last_seen = seen_at.max()
-        spans = due.group_by(key).agg(first=first_confirmed - BEFORE, last=last_seen + A_DAY)
+        spans = due.group_by(key).agg(first=first_confirmed - BEFORE, last=seen_at.max() + A_DAY)
         first: datetime = spans.get_column("first").min()  # type: ignore[assignment]
 
-        of_symbols = lake.position_changes.rows(first, one_of("symbol", spans["symbol"]))
-        near = of_symbols.join(spans, on=key).filter(seen_at.is_between("first", "last"))
+        near = lake.position_changes.rows(first, one_of("symbol", spans["symbol"]))
+        near = near.join(spans, on=key).filter(seen_at.is_between("first", "last"))
         changes = records_of(PositionChange, near.sort("seen_at", "change_id"))
 
         conids = near.get_column("conid").unique().to_list()
@@ -249,10 +248,9 @@ class CloseExplainer:
         rows = self.lake.updates.sync.between(begin, ended, underlying_of)
         is_priced = pl.col("underlying_price").is_not_null()
         is_of_time = pl.col("greeks_time").is_between(begin, ended)
-        in_order = rows.filter(is_priced, is_of_time).sort("greeks_time")
-
-        priced = in_order.select("conid", "underlying_price").iter_rows()
-        return {underlying_of[conid]: price for conid, price in priced}
+        rows = rows.filter(is_priced, is_of_time).sort("greeks_time")
+        rows = rows.select("conid", "underlying_price")
+        return {underlying_of[conid]: price for conid, price in rows.iter_rows()}
 
 
 def _judged_last(
@@ -306,15 +304,15 @@ def due_closes(
     of_statement = [*KEY, "statement"]
     told_at = named.group_by(of_statement).agg(told_at=pl.col("stated_at").max())
     judged = closes.join(counted, on="change_id", how="left")
-    with_times = judged.join(told_at, on=of_statement, how="left")
-    with_cause = with_times.with_columns(begin=_BEGIN, waits=waits)
+    judged = judged.join(told_at, on=of_statement, how="left")
+    judged = judged.with_columns(begin=_BEGIN, waits=waits)
 
     is_not_judged = pl.col("judged_at").is_null()
     may_come_soon = is_open & ~is_traded & is_of_hour
     may_come_today = is_open & ~is_known & is_of_day
-    by_time = with_cause.filter(is_not_judged | may_come_soon | may_come_today)
-    by_contract = _with_newer_facts(with_cause, named)
-    by_day = _with_statement_of_days(with_cause.filter("waits"), named)
+    by_time = judged.filter(is_not_judged | may_come_soon | may_come_today)
+    by_contract = _with_newer_facts(judged, named)
+    by_day = _with_statement_of_days(judged.filter("waits"), named)
     return {*by_time["change_id"], *by_contract["change_id"], *by_day["change_id"]}
 
 
@@ -342,12 +340,10 @@ def _with_statement_of_days(closes: pl.DataFrame, named: pl.DataFrame) -> pl.Dat
     end = _new_york(pl.col("seen_at"))
     days = closes.select("change_id", "account", begin=begin, end=end)
 
-    is_period = pl.col("first_day").is_not_null()
-    periods = named.filter(is_period).select("account", "first_day", "day")
-    with_periods = days.join(periods, on="account")
-    begins_in_time = pl.col("first_day") <= pl.col("end")
-    ends_in_time = pl.col("day") >= pl.col("begin")
-    return with_periods.filter(begins_in_time, ends_in_time)
+    periods = named.filter(pl.col("first_day").is_not_null())
+    days = days.join(periods.select("account", "first_day", "day"), on="account")
+    days = days.filter(pl.col("first_day") <= pl.col("end"))
+    return days.filter(pl.col("day") >= pl.col("begin"))
 
 
 def _discrepancy(closure: Closure) -> Discrepancy:

@@ -610,8 +610,8 @@ def read_statements(
 
             around.append(element)
             if tag == "FlexStatement":
-                fields = Fields(attributes=with_values(element.attrib), file=file, element=tag)
-                reader = _StatementReader(fields, serves)
+                own = with_values(element.attrib)
+                reader = _StatementReader(Fields(attributes=own, file=file, element=tag), serves)
             elif reader is not None:
                 reader.add(tag, element.attrib)
     except (Xml.ParseError, LookupError, ValueError) as error:  # an encoding that Python lacks too

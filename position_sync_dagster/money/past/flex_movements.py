@@ -251,13 +251,15 @@ def _transfers(base: Movement, fields: Fields, event: StatementEvent) -> list[Mo
     if event.quantity and event.sec_type != "CASH":
         quantity = event.quantity
         value = _read(fields, NUMBER, "positionAmount")
+        if value is not None:
+            value = copysign(value, quantity)
         in_kind = replace(
             base,
             kind=MovementKind.TRANSFER,
             quantity=quantity,
             price=_read(fields, NUMBER, "transferPrice") or None,  # 0 where the broker states none
             cash=0.0,  # it is not paid for
-            value=None if value is None else copysign(value, quantity),
+            value=value,
         )
         movements.append(_in_units(in_kind))
 
@@ -277,8 +279,8 @@ def _corporate_action(base: Movement, fields: Fields, event: StatementEvent) -> 
         cash = times(_read(fields, NUMBER, "amount"), -1.0)  # it is minus the proceeds
     if cash is None and event.type in _WITHOUT_CASH:
         cash = 0.0
-    action = replace(base, kind=MovementKind.CORPORATE_ACTION, quantity=event.quantity, cash=cash)
-    return _in_units(action)
+    kind = MovementKind.CORPORATE_ACTION
+    return _in_units(replace(base, kind=kind, quantity=event.quantity, cash=cash))
 
 
 def _option_event(base: Movement, fields: Fields, event: StatementEvent) -> Movement:

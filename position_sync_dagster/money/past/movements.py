@@ -421,9 +421,11 @@ def _beside(movement: Movement, ends: Iterable[Movement]) -> Movement | None:
             return None
         if not deliveries:
             return movement
-        times_of_end = [end.at for end in (movement, *deliveries) if end.at is not None]
         # Its cash is there alone.
-        return replace(movement, quantity=0.0, at=max(times_of_end, default=None))
+        counted = replace(movement, quantity=0.0)
+        for end in deliveries:
+            counted = replace(counted, at=counted.at or end.at)
+        return counted
 
     sizes = {abs(end.quantity or 0.0) for end in of_trades}
     if movement.section is Section.OPTION_EVENTS and abs(movement.quantity or 0.0) in sizes:

@@ -102,21 +102,20 @@ def held_before(
     midnight = col.day.cast(pl.Datetime("us", "UTC"))
     about = pl.coalesce("at", midnight + TRADED)
     tolerance = pl.when(is_timed).then(SLACK).otherwise(A_DAY)
-    moved = movements.filter(col.quantity != 0).select(*KEY, about=about, tolerance=tolerance)
-    first = moved.sort("about").unique(KEY, keep="first")
+    first = movements.filter(col.quantity != 0).select(*KEY, about=about, tolerance=tolerance)
+    first = first.sort("about").unique(KEY, keep="first")
 
-    first_changes = changes.sort("seen_at").unique(KEY, keep="first").filter(col.before != 0)
-    joined = first_changes.join(first, on=KEY)
     held_at = pl.coalesce("since", "seen_at")
-    of_before = joined.filter(col.about >= held_at - col.tolerance)
-
-    return numbers_by_key(of_before, "before"), numbers_by_key(of_before, "average_cost")
+    openings = changes.sort("seen_at").unique(KEY, keep="first")
+    openings = openings.filter(col.before != 0).join(first, on=KEY)
+    openings = openings.filter(col.about >= held_at - col.tolerance)
+    return numbers_by_key(openings, "before"), numbers_by_key(openings, "average_cost")
 
 
 def numbers_by_key(rows: pl.DataFrame, name: str) -> dict[Key, float]:
     """Return the known numbers of holdings."""
-    known = rows.drop_nulls(name).select(*KEY, name)
-    return {(account, conid): number for account, conid, number in known.iter_rows()}
+    rows = rows.drop_nulls(name).select(*KEY, name)
+    return {(account, conid): number for account, conid, number in rows.iter_rows()}
 
 
 class RememberedParts:
@@ -136,8 +135,7 @@ class RememberedParts:
         """Return what `attributed` says of these movements."""
         facts = (tuple(movements.hash_rows()), tuple(legs), before, costs)
         if facts != self._facts:
-            records = records_of(Movement, movements)
-            self._parts = attributed(records, legs, before, costs)
+            self._parts = attributed(records_of(Movement, movements), legs, before, costs)
             self._facts = facts
         return self._parts
 
@@ -150,8 +148,8 @@ def remembered_parts(_lake: MoneyLake) -> RememberedParts:
 
 def _row_of(part: OwnedPart) -> tuple[object, ...]:
     movement_id = part.movement.movement_id
-    amounts = (part.quantity, part.fraction)
-    return movement_id, *part.key, part.owner, *amounts, part.is_prior, part.at
+    owned = (part.owner, part.quantity, part.fraction)
+    return movement_id, *part.key, *owned, part.is_prior, part.at
 
 
 def owners_of(
@@ -253,8 +251,8 @@ def shares_of(parts: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
     """
     owned = parts.group_by(*KEY, "strategy_id").agg(col.by.sum())
     whole = owned.group_by(KEY).agg(whole=col.by.sum())
-    explained = held.select(*KEY, "position").join(whole, on=KEY)
     is_explained = (col.whole - col.position).abs() < QUANTITY_ROUNDING
-    of_owners = explained.filter(is_explained, col.position != 0).join(owned, on=KEY)
-    with_shares = of_owners.select(*KEY, "strategy_id", share=col.by / col.position)
-    return with_shares.filter(col.share.abs() > QUANTITY_ROUNDING)
+    shares = held.select(*KEY, "position").join(whole, on=KEY)
+    shares = shares.filter(is_explained, col.position != 0).join(owned, on=KEY)
+    shares = shares.select(*KEY, "strategy_id", share=col.by / col.position)
+    return shares.filter(col.share.abs() > QUANTITY_ROUNDING)

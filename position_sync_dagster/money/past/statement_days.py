@@ -220,15 +220,13 @@ def join_rows(
     pairs = compared.join(of_seen, on=KEY, how="full", suffix="_stated", coalesce=True)
 
     later = _traded_later(pairs, traded)
-    present = pl.concat([fresh.select(KEY), later])
-    stated_alone = stated.join(present, on=KEY, how="anti")
+    stated_alone = stated.join(fresh, on=KEY, how="anti").join(later, on=KEY, how="anti")
     rows = pl.concat([fresh, stated_alone]).sort(KEY)
 
-    unexplained = pairs.join(later, on=KEY, how="anti")
-    differing = _differing(unexplained).sort(KEY)
+    differing = _differing(pairs.join(later, on=KEY, how="anti"))
     differences = [
         Discrepancy(type=DiscrepancyType.STATEMENT, **row)
-        for row in differing.iter_rows(named=True)
+        for row in differing.sort(KEY).iter_rows(named=True)
     ]
     return rows, differences
 

@@ -31,7 +31,7 @@ def known_accounts(lake: MoneyLake) -> set[str]:
     changed = lake.position_changes.table.rows(columns=["account"])  # also what closed long ago
     valued = lake.account_values.latest().select("account")
     rows = pl.concat([held, recorded, changed, valued])
-    return set(rows.get_column("account").unique()) - {""}
+    return {*rows["account"].unique()} - {""}
 
 
 @dataclass(eq=False, repr=False)
@@ -96,7 +96,7 @@ class ServedAccounts:
         )
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class _IndexedFile:
     """A file as the folder's index has it.
 
@@ -195,8 +195,7 @@ class StatementFolder:
                 indexed = indexed_files.get(path.name)
                 if indexed is None or indexed.state != state:
                     parsed = statements_in(path, self._serves)
-                    without_rows = [statement.without_rows() for statement in parsed]
-                    indexed = _IndexedFile(state=state, statements=without_rows)
+                    indexed = _IndexedFile(state, [file.without_rows() for file in parsed])
                     if with_rows is not None:
                         with_rows += parsed
 
