@@ -417,8 +417,8 @@ def _beside(movement: Movement, ends: Iterable[Movement]) -> Movement | None:
     deliveries = [end for end in ends if end.kind is not in_cash]
     of_trades = [end for end in ends if end.section is Section.TRADES]
     if movement.section is Section.OPTION_EVENTS and movement.kind is in_cash:
-        if any(end.kind is in_cash for end in of_trades):
-            return None
+        if any(end.kind is in_cash and end.price for end in of_trades):
+            return None  # its price is the cash
         if not deliveries:
             return movement
         # Its cash is there alone.
