@@ -52,3 +52,9 @@ def magnifier_in(contracts: Mapping[int, ContractDetails]) -> pl.Expr:
     # Computed greeks need details, and `contracts` has all details with a magnifier other than 1.
     is_modelled = pl.col("greeks_source") == GreeksSource.MODEL.value
     return pl.coalesce(of_contract, *fitting, pl.when(is_modelled).then(1))
+
+
+def magnifiers_of(latest: pl.DataFrame) -> dict[int, float]:
+    """Return the price magnifiers that fit the values of rows, by conid; others are not known."""
+    magnifier = magnifier_in({}).cast(pl.Float64)
+    return dict(latest.select("conid", magnifier=magnifier).drop_nulls("magnifier").iter_rows())

@@ -15,8 +15,9 @@ from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.execution import FLEX, Execution
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.lake.derived import Replaced
-from position_sync_dagster.lake.schema import one_of
-from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
+from position_sync_dagster.money.lake import MoneyLake, derived_rows
+from position_sync_dagster.money.magnifiers import VALUED, magnifiers_of
 from position_sync_dagster.money.past.closes import (
     Closure,
     EventKind,
@@ -153,11 +154,27 @@ class MovementBook:
 
     def _terms(self, conids: set[int]) -> Terms:
         """Return what is known of contracts, and of the trading days."""
-        return Terms(
+        details = self.lake.contracts.get(conids)
+        terms = Terms(
             session_of=partial(_session_of, self.calendar),
             zone=exchange_days(self.calendar, date.max, date.max).zone,  # no day: its zone alone
-            details=self.lake.contracts.get(conids),
+            details=details,
         )
+        without_details = conids - details.keys()
+        if not without_details:
+            return terms
+
+        rows = self._valued(without_details)
+        multipliers = dict(rows.select("conid", "multiplier").iter_rows())
+        return replace(terms, multipliers=multipliers, magnifiers=magnifiers_of(rows))
+
+    def _valued(self, conids: Collection[int]) -> pl.DataFrame:
+        """Return what the broker said of holdings of these contracts, the newest last."""
+        columns = ["conid", "timestamp", *VALUED]
+        are_named = one_of("conid", conids)
+        rows = self.lake.updates.sync.latest().filter(are_named).select(columns)
+        daily = self.lake.derived_table(DAILY_POSITIONS)
+        return pl.concat([rows, derived_rows(daily, are_named, columns=columns)]).sort("timestamp")
 
 
 def sections_of(statement: Statement) -> list[StatementEvent]:

@@ -53,27 +53,32 @@ class Terms:
         session_of: Returns the trading day to which a day belongs.
         zone: The zone of the calendar.
         details: Contract details, by conid.
+        multipliers: Of contracts without details, as the broker stated them with a holding.
+        magnifiers: Their divisors from quoted prices to the major unit, which fit its values.
     """
 
     session_of: SessionOf
     zone: tzinfo
     details: Mapping[int, ContractDetails] = field(default_factory=dict)
+    multipliers: Mapping[int, float] = field(default_factory=dict)
+    magnifiers: Mapping[int, float] = field(default_factory=dict)
 
     def multiplier_of(self, conid: int, sec_type: str | None) -> float | None:
         """Return the multiplier of a contract; None where it is not known."""
         details = self.details.get(conid)
         if details is not None:
             return details.multiplier
-        if sec_type in SINGLE_TYPES:
+        stated = self.multipliers.get(conid)
+        if stated is None and sec_type in SINGLE_TYPES:
             return 1.0
-        return None
+        return stated
 
     def magnifier_of(self, conid: int, sec_type: str | None, currency: str | None) -> float | None:
         """Return the divisor of a quoted price; None where it is not known."""
         details = self.details.get(conid)
         if details is not None and details.price_magnifier:
             return details.price_magnifier
-        return usual_magnifier(sec_type, currency)
+        return self.magnifiers.get(conid, usual_magnifier(sec_type, currency))
 
 
 def completed(movement: Movement, terms: Terms) -> Movement:
