@@ -11,10 +11,18 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from tests.support.booked_legs import STOCK, A, B, book_of_one_account
-from tests.support.streams import Service, eventually, offline, requests, settings_for, simulate
+from tests.support.streams import (
+    AT_ONCE,
+    Service,
+    eventually,
+    offline,
+    requests,
+    settings_for,
+    simulate,
+)
 
 PNL_S = 0.05
-OFTEN = {"line_silence_s": 0.2, "work_again_s": 0.1}
+OFTEN = {"line_silence_s": 0.2, "work_again_s": 0.1, "account_again": AT_ONCE}
 STILL = {"autostep": True, "tick_interval_s": 3600.0}
 
 
