@@ -23,6 +23,8 @@ CHAINS = {
     "test_stopping.py": "looks",
 }
 
+# The longest tests, which take minutes: begun last, they would be what all wait for at the end.
+LONGEST = (ACCEPTANCE, "tests/year/")
 UNIT = ("tests/unit/", "ib_gateway_simulator/tests/unit/")
 # Folders whose tests wait most of their time, in the order in which they begin: first those with
 # tests of a minute.
@@ -53,14 +55,14 @@ class Scheduling(LoadScopeScheduling):
 
 
 def mixed(nodeids: Iterable[str]) -> list[str]:
-    """Order tests: the chains, then those that wait among those that compute, then unit tests.
+    """Order tests: the longest, then those that wait among those that compute, then unit tests.
 
     In the order of their folders, all processes would wait at once, and compute at once. The last
     tests take milliseconds, so that all processes end together.
     """
     kinds: dict[tuple[int, bool], list[str]] = defaultdict(list)
     for nodeid in nodeids:
-        tier = 0 if nodeid.startswith(ACCEPTANCE) else 2 if nodeid.startswith(UNIT) else 1
+        tier = 0 if nodeid.startswith(LONGEST) else 2 if nodeid.startswith(UNIT) else 1
         kinds[tier, nodeid.startswith(WAITING)].append(nodeid)
     kinds[1, True].sort(key=lambda n: [n.startswith(folder) for folder in WAITING], reverse=True)
     placed = [

@@ -575,7 +575,7 @@ class Histories(RuleBasedStateMachine):
 
 class TestHistories(Histories.TestCase):
     settings = settings(
-        max_examples=int(os.environ.get("HISTORIES", "100")), stateful_step_count=40, deadline=None,
+        max_examples=int(os.environ.get("HISTORIES", "40")), stateful_step_count=40, deadline=None,
         derandomize=True, database=None, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
