@@ -348,8 +348,9 @@ def main() -> int:
     if not sender.add(message.pop("url")):
         return 1
 
-    is_sent = sender.notify(**message, body_format=apprise.NotifyFormat.TEXT)
-    return 0 if is_sent else 1
+    if not sender.notify(**message, body_format=apprise.NotifyFormat.TEXT):
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

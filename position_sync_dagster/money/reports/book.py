@@ -441,8 +441,7 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
 def _owners(parts: pl.DataFrame) -> pl.DataFrame:
     """Return for each holding the strategies that have a part of it, and their shares."""
     parts = parts.filter(col.strategy_id != UNATTRIBUTED).sort("strategy_id")
-    by_holding = parts.group_by(KEY, maintain_order=True)
-    return by_holding.agg(strategies="strategy_id", shares="share")
+    return parts.group_by(KEY, maintain_order=True).agg(strategies="strategy_id", shares="share")
 
 
 def _age_s(at: pl.Expr, now: datetime) -> pl.Expr:

@@ -346,8 +346,7 @@ def summed_legs(split_holdings: Split, by: Sequence[str]) -> pl.DataFrame:
     rows = rows.with_columns(pl.col(numbers).fill_null(0))
 
     # A leg that does not match its contract has no part, and so no value and no greeks.
-    left_out = pl.col("legs_without_value", "legs_without_greeks")
-    rows = rows.with_columns(left_out + col.mismatched)
+    rows = rows.with_columns(pl.col("legs_without_value", "legs_without_greeks") + col.mismatched)
     rows = rows.with_columns(pl.col("mismatches", "differences").replace("", None))
     return rows.sort(by, nulls_last=False)
 

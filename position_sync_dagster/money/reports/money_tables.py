@@ -111,8 +111,7 @@ def sums_table(heading: str, sums: Iterable[MoneySum]) -> tuple[list[Column], li
     accounts = {row_sums.account for row_sums in listed if row_sums.account}
     rows = [_sums_row(row_sums, has_accounts=len(accounts) > 1) for row_sums in listed]
 
-    named = Column(heading, "title", itemgetter("title"), left=True)
-    shown = [named]
+    shown = [Column(heading, "title", itemgetter("title"), left=True)]
     for column in SUMS:
         if column.name in _NOT_ALWAYS and all(row[column.name] is None for row in rows):
             continue

@@ -296,19 +296,25 @@ def leg_states(legs: Iterable[Leg], book: Book, settings: Settings) -> list[LegS
     streamed = set(by_stream.select(KEY).iter_rows())
     accounts_of = dict(opened.group_by("conid").agg("account").iter_rows())
 
-    def state(leg: Leg) -> LegState:
+    def state_of(leg: Leg) -> LegState:
         if not isinstance(leg, ActiveContract):
             return LegState.ARMED
 
-        of_conid = accounts_of.get(leg.conid, ())
-        accounts = [account for account in of_conid if leg.account in (None, account)]
-        if not accounts:
-            return LegState.ARMED if book.closes.end_of(leg) is None else LegState.CLOSED
-        if any((account, leg.conid) in streamed for account in accounts):
-            return LegState.STREAMED
-        return LegState.OVERFLOW
+        is_held = False
+        for account in accounts_of.get(leg.conid, ()):
+            if leg.account not in (None, account):
+                continue
+            if (account, leg.conid) in streamed:
+                return LegState.STREAMED
+            is_held = True
 
-    return [state(leg) for leg in legs]
+        if is_held:
+            return LegState.OVERFLOW
+        if book.closes.end_of(leg) is None:
+            return LegState.ARMED
+        return LegState.CLOSED
+
+    return [state_of(leg) for leg in legs]
 
 
 def status_not_kept(settings: Settings, at: datetime) -> Status:
