@@ -99,8 +99,7 @@ class HypotheticalBook:
         if trade.price is not None and not is_new_option:
             source = GIVEN
 
-        closed = self._close(fill)
-        self._open(fill, trade.quantity - sum(settled["quantity"] for settled in closed))
+        self._open(fill, self._close(fill))
         self.notes.append(f"{fill.text}, {source}")
 
     def closing_trades(self, strategy: str) -> list[ProposedTrade]:
@@ -206,10 +205,9 @@ class HypotheticalBook:
         size = row["multiplier"]
         return Fill(trade=trade, row=row, price=price * size, mark=times(mark, size))
 
-    def _close(self, fill: Fill) -> list[NewRow]:
-        """Close what a trade closes of the parts that are left; return what that settles."""
+    def _close(self, fill: Fill) -> float:
+        """Close what a trade closes of the parts that are left; return the quantity it opens."""
         wanted = fill.trade.quantity
-        closed = []
         for place in self._closable(fill):
             part = self._parts[place]
             size = min(abs(self._left[place]), abs(wanted))
@@ -222,10 +220,8 @@ class HypotheticalBook:
             self._left[place] = left
             if abs(left) <= NEGLIGIBLE * abs(part.quantity):
                 self._left[place] = 0.0  # the rounding of a sum
-            closed.append(fill.closing(part, quantity))
-
-        self._settled += closed
-        return closed
+            self._settled.append(fill.closing(part, quantity))
+        return wanted
 
     def _closable(self, fill: Fill) -> list[int]:
         """Return the places of the parts that a trade closes: those of its strategy alone.

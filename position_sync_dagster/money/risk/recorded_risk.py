@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -47,26 +46,18 @@ def price_legs(
     Raises:
         LakeError: A table cannot be used.
     """
-    assumptions = replace(assumptions_of(lake, settings, book), betas=scenarios.betas)
-    return PricedLegs.of(book.split.parts, assumptions)
-
-
-def assumptions_of(lake: MoneyLake, settings: Settings, book: Book) -> Assumptions:
-    """Read what the options of a book are priced with, without betas; blocks.
-
-    Raises:
-        LakeError: A table cannot be used.
-    """
     is_option = col.sec_type.is_in(list(OPTION_TYPES))
     conids = book.split.parts.filter(is_option)["conid"].unique()
     rows = lake.dividends.current()
     symbols = {row.conid: row.symbol for row in rows}
-    return Assumptions(
+    given = Assumptions(
         now=book.now,
         details=lake.contracts.get(conids.to_list()),
         rates=dict(settings.interest_rates),
         dividends={symbols[conid]: paid for conid, paid in dated_dividends(rows).items()},
+        betas=scenarios.betas,
     )
+    return PricedLegs.of(book.split.parts, given)
 
 
 def curves_of_choice(book: Book, legs: PricedLegs, choice: Choice, shift: Point) -> list[CurveRow]:
