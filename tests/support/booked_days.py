@@ -14,7 +14,8 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.past.statement_days import StatementDays
 from position_sync_dagster.money.past.statement_folder import import_statements
-from position_sync_dagster.money.profit.profit import TradingDay, explain_days
+from position_sync_dagster.money.profit.moved_between import TradingDay
+from position_sync_dagster.money.profit.profit import explain_days
 from position_sync_dagster.money.tables import PROFIT_EXPLAINED
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import (

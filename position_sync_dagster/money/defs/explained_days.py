@@ -28,11 +28,8 @@ from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.lake import MoneyLake, newest_day
 from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.profit.books import close_books, open_books
-from position_sync_dagster.money.profit.profit import (
-    TradingDay,
-    explain_days,
-    unknown_profits,
-)
+from position_sync_dagster.money.profit.moved_between import TradingDay
+from position_sync_dagster.money.profit.profit import explain_days, unknown_profits
 from position_sync_dagster.money.tables import BOOKS, CLOSED_CAMPAIGNS, PROFIT_EXPLAINED
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import exchange_days

@@ -20,8 +20,19 @@ _OF_NO_HOLDING = {*INCOME, *OWNERS_CASH, MovementKind.CONVERSION}
 # What ends an option is booked in the night.
 _ENDS = {*DELIVERIES, MovementKind.EXPIRATION, MovementKind.CASH_SETTLEMENT}
 
-# A trading day and its close.
-_Close = tuple[date, datetime]
+
+class TradingDay(NamedTuple):
+    """A trading day and the one before it.
+
+    Attributes:
+        since: The close of the day before.
+        closed: The close of the day.
+    """
+
+    day: date
+    before: date
+    since: datetime
+    closed: datetime
 
 
 class MovedBetween(NamedTuple):
@@ -43,8 +54,7 @@ def movements_between(
     movements: pl.DataFrame,
     start: pl.DataFrame,
     end: pl.DataFrame,
-    opening: _Close,
-    closing: _Close,
+    trading_day: TradingDay,
     settings: Settings,
 ) -> MovedBetween:
     """Return what moved holdings between two closes; pure.
@@ -53,29 +63,29 @@ def movements_between(
         movements: Rows of `movements`.
         start: The holdings at the close before.
         end: Those at the close.
-        opening: The trading day of the close before, and its time.
-        closing: The same of the close.
+        trading_day: The days and times of both closes.
         settings: Says which types of holdings are followed.
     """
     elsewhere = _not_followed(movements, start, end, settings)
     followed = movements.join(elsewhere, on="movement_id", how="anti")
-    at_start = _included(_of_contracts(followed), start, opening, "start")
-    included = _included(at_start, end, closing, "end")
+    included = _of_contracts(followed)
+    included = _included(included, start, trading_day.before, trading_day.since, "start")
+    included = _included(included, end, trading_day.day, trading_day.closed, "end")
     moved = included.filter(col.before_end & ~col.before_start)
 
     # What is not followed, and one currency for another, is in no profit; their fees are.
     conversions = movements.filter(kind=MovementKind.CONVERSION)
-    without_value = pl.concat([_of_contracts(elsewhere), conversions])
-    with_fees_alone = without_value.filter(session_date=closing[0])
+    fees_alone = pl.concat([_of_contracts(elsewhere), conversions])
+    fees_alone = fees_alone.filter(session_date=trading_day.day)
     # Without its currency a commission is not known: it leaves the trade's currency unknown.
-    fees_alone = with_fees_alone.with_columns(
+    fees_alone = fees_alone.with_columns(
         kind=pl.lit(MovementKind.TRADE),
         currency=pl.coalesce("fee_currency", "currency"),
         quantity=0.0,
         cash=0.0,
     )
-    every_move = pl.concat([moved.select(movements.columns), fees_alone])
-    return MovedBetween(every_move, included, followed)
+    moved = pl.concat([moved.select(movements.columns), fees_alone])
+    return MovedBetween(moved, included, followed)
 
 
 def _of_contracts(movements: pl.DataFrame) -> pl.DataFrame:
@@ -90,35 +100,34 @@ def _not_followed(
     What such a contract pays is none either: the coupon of a bond whose price is not followed.
     """
     held = pl.concat([start.select(KEY), end.select(KEY)])
-    is_followed = col.sec_type.is_in(list(settings.sec_types))
-    return movements.join(held, on=KEY, how="anti").drop_nulls("conid").filter(~is_followed)
+    not_held = movements.join(held, on=KEY, how="anti").drop_nulls("conid")
+    return not_held.filter(~col.sec_type.is_in(list(settings.sec_types)))
 
 
-def _included(movements: pl.DataFrame, rows: pl.DataFrame, close: _Close, end: str) -> pl.DataFrame:
+def _included(
+    movements: pl.DataFrame, rows: pl.DataFrame, session: date, closed: datetime, end: str
+) -> pl.DataFrame:
     """Return movements with `before_…`: whether the quantities of an end have them.
 
     Args:
         rows: The holdings at that end.
-        close: The trading day of the end, and its time.
+        session: The trading day of the end.
+        closed: Its close.
         end: The name of the end: start or end.
     """
-    session, closed = close
     is_stated = col.source == FLEX
     of_holdings = rows.select(*KEY, is_stated=is_stated).unique(KEY)
     of_accounts = rows.group_by("account").agg(is_stated_account=is_stated.all())
-    with_holdings = movements.join(of_holdings, on=KEY, how="left")
-    joined = with_holdings.join(of_accounts, on="account", how="left")
+    movements = movements.join(of_holdings, on=KEY, how="left")
+    movements = movements.join(of_accounts, on="account", how="left")
 
-    # Without its time, anything else was before the close.
+    # Without its time, what ends no option was before the close.
     is_until_day = col.day <= session
-    is_end = col.kind.is_in(_ENDS)
-    by_day = pl.when(is_end).then(col.day < session).otherwise(is_until_day)
-    by_time = pl.coalesce(col.at <= closed, by_day)
-
+    by_day = pl.when(col.kind.is_in(_ENDS)).then(col.day < session).otherwise(is_until_day)
     is_of_statement = pl.coalesce("is_stated", "is_stated_account")
+    by_time = pl.coalesce(col.at <= closed, by_day)
     had_rows = col.is_stated_account.is_not_null()
-    by_session = col.session_date <= session
-    without_statement = pl.when(had_rows).then(by_time).otherwise(by_session)
-    is_before = pl.when(is_of_statement).then(is_until_day).otherwise(without_statement)
-    with_end = joined.with_columns(is_before.alias(f"before_{end}"))
-    return with_end.drop("is_stated", "is_stated_account")
+    by_rows = pl.when(is_of_statement).then(is_until_day).when(had_rows).then(by_time)
+    is_before = by_rows.otherwise(col.session_date <= session)
+    movements = movements.with_columns(is_before.alias(f"before_{end}"))
+    return movements.drop("is_stated", "is_stated_account")

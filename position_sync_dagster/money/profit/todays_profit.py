@@ -21,7 +21,7 @@ from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.money.cents import cents, in_cents
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.profit.moved_between import movements_between
+from position_sync_dagster.money.profit.moved_between import TradingDay, movements_between
 from position_sync_dagster.money.profit.profit import (
     BOOKED_BEFORE,
     BY_GREEKS,
@@ -192,9 +192,8 @@ def explained(
     """
     book = figures.book
     present = _present_rows(book)
-    close_before = (opening.session, opening.closed_at)
-    now = (opening.today, book.now)
-    between = movements_between(movements, opening.rows, present, close_before, now, settings)
+    since = TradingDay(opening.today, opening.session, opening.closed_at, book.now)
+    between = movements_between(movements, opening.rows, present, since, settings)
 
     days = (book.now - opening.closed_at) / A_DAY
     holdings = explain_holdings(opening.rows, present, between.moved, days=days)

@@ -20,7 +20,8 @@ from position_sync_dagster.money.profit.books import (
     is_closed,
     open_books,
 )
-from position_sync_dagster.money.profit.profit import TradingDay, explain_days
+from position_sync_dagster.money.profit.moved_between import TradingDay
+from position_sync_dagster.money.profit.profit import explain_days
 from position_sync_dagster.money.strategies.strategies_file import RuledFile
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import closing_times
