@@ -343,12 +343,19 @@ def rolls_in(campaign: TradedCampaign, contracts: Contracts) -> list[RolledContr
     of_options = [part for part in campaign.parts if part.is_trade and part.is_option]
     rolls = []
     for order, parts in grouped(attrgetter("movement.order_id"), of_options).items():
-        closed = {part.key[1]: contracts[part.key[1]].name for part in parts if not part.opens}
-        opened = {part.key[1]: contracts[part.key[1]].name for part in parts if part.opens}
-        new = [name for conid, name in opened.items() if conid not in closed]
-        if order is not None and closed and new:
-            at = parts[-1].at
-            rolls.append(RolledContracts(at=at, closed=(*closed.values(),), opened=(*new,)))
+        if order is None:
+            continue
+
+        closed: dict[int, str] = {}
+        opened: dict[int, str] = {}
+        for part in parts:
+            side = opened if part.opens else closed
+            side[part.key[1]] = contracts[part.key[1]].name
+
+        new = tuple(name for conid, name in opened.items() if conid not in closed)
+        if closed and new:
+            roll = RolledContracts(at=parts[-1].at, closed=tuple(closed.values()), opened=new)
+            rolls.append(roll)
     return rolls
 
 
@@ -411,8 +418,7 @@ def _least_worth_of(lots: Lots, contracts: Contracts) -> float | str:
             return f"whether {contract.name} is quoted in cents is not known"
 
         unit = contract.instrument.multiplier / contract.magnifier
-        in_major_unit = replace(contract.instrument, multiplier=unit)
-        pieces.append(Piece(in_major_unit, quantity))
+        pieces.append(Piece(replace(contract.instrument, multiplier=unit), quantity))
 
     least, is_unlimited = least_worth(pieces)
     if is_unlimited:
@@ -442,17 +448,17 @@ class CampaignMoney:
 
 def money_of(parts: Sequence[OwnedPart], fees_beside: float = 0.0) -> CampaignMoney:
     """Return what parts of one currency brought, less what was charged in it for others."""
-    cash = known_sum(part.cash for part in parts)
-    fees_of_parts = [part.fee_in(part.movement.currency) for part in parts]
-    fees = known_sum([fees_beside, *fees_of_parts])
-    reasons = dict.fromkeys(part.unknown for part in parts if part.unknown)
-    profit = None if reasons else known_sum([cash, times(fees, -1.0)])
-
     premiums = [part.cash for part in parts if part.is_option and part.is_trade]
     if any(part.is_prior for part in parts):
         premiums.append(None)  # that of what was held before
     received = known_sum(cash for cash in premiums if cash is None or cash > 0)
     paid = known_sum(cash for cash in premiums if cash is None or cash < 0)
+
+    cash = known_sum(part.cash for part in parts)
+    fees_of_parts = [part.fee_in(part.movement.currency) for part in parts]
+    fees = known_sum([fees_beside, *fees_of_parts])
+    reasons = dict.fromkeys(part.unknown for part in parts if part.unknown)
+    profit = None if reasons else known_sum([cash, times(fees, -1.0)])
     return CampaignMoney(
         profit=profit,
         fees=fees,
@@ -580,20 +586,19 @@ def open_profit(
     rows_of_lots = [(*key, lot.quantity, lot.cost) for key, lot in lots.items()]
     left = pl.DataFrame(rows_of_lots, _LOTS, orient="row")
     own = holdings.select(*KEY, own=col.position * col.share, unrealized=col.unrealized_pnl)
-    valued = left.join(priced.select(*KEY, "position", "market_value"), on=KEY, how="left")
-    joined = valued.join(own, on=KEY, how="left")
-
     held = pl.coalesce("own", "position", 0.0)  # a holding without a row is not held
+    rows = left.join(own, on=KEY, how="left")
+    rows = rows.join(priced.select(*KEY, "position", "market_value"), on=KEY, how="left")
+
     is_less = held / col.quantity < 1 - QUANTITY_ROUNDING
-    if joined.select(is_less.any()).item():
+    if rows.select(is_less.any()).item():
         return None
 
+    gained = col.quantity * col.market_value / col.position - col.cost
     # A trade that no movement names yet; the broker has its cost.
     is_another = (col.own - col.quantity).abs() >= QUANTITY_ROUNDING
     is_of_broker = col.own.is_not_null() & (is_another | col.cost.is_null())
-    gained = col.quantity * col.market_value / col.position - col.cost
-    amount = pl.when(is_of_broker).then("unrealized").otherwise(gained)
-    amounts = joined.select(amount).to_series()
+    amounts = rows.select(pl.when(is_of_broker).then("unrealized").otherwise(gained)).to_series()
     # Of what no movement explains the broker says it.
     without_movements = own.join(left, on=KEY, how="anti")["unrealized"]
     return known_sum([*amounts, *without_movements])

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.holding import KEY, Key, grouped
 from position_sync_dagster.domain.instrument import (
@@ -142,17 +143,17 @@ class CampaignBook:
         names = ["account", "conid", "before", "average_cost", "seen_at", "since"]
         changes = self.lake.position_changes.table.rows(columns=names)
         before, costs = held_before(self._rows, changes)
-        moved = self._rows.filter(pl.col("quantity") != 0).drop_nulls("conid")
-        first = moved.group_by(KEY).agg(first=pl.col("session_date").min())
+        moved = self._rows.filter(col.quantity != 0).drop_nulls("conid")
+        first = moved.group_by(KEY).agg(first_day=col.session_date.min())
+
+        table = self.lake.derived_table(DAILY_POSITIONS)
         is_moved = one_of("conid", first["conid"])
-        columns = ["session_date", *KEY, "position"]
-        rows = derived_rows(self.lake.derived_table(DAILY_POSITIONS), is_moved, columns=columns)
-        recorded = rows.join(first, on=KEY).sort("session_date")
-        is_earlier = pl.col("session_date") < pl.col("first")
-        last_before = recorded.filter(is_earlier).unique(KEY, keep="last")
-        held = before | numbers_by_key(last_before, "position")
-        costs_of_held = {key: cost for key, cost in costs.items() if held[key] == before[key]}
-        return {key: quantity for key, quantity in held.items() if quantity}, costs_of_held
+        rows = derived_rows(table, is_moved, columns=["session_date", *KEY, "position"])
+        rows = rows.join(first, on=KEY).filter(col.session_date < col.first_day)
+        rows = rows.sort("session_date").unique(KEY, keep="last")
+        held = before | numbers_by_key(rows, "position")
+        costs = {key: cost for key, cost in costs.items() if held[key] == before[key]}
+        return {key: quantity for key, quantity in held.items() if quantity}, costs
 
     @cached_property
     def _contracts(self) -> dict[int, Contract]:
@@ -176,8 +177,7 @@ def contract_of(movements: Sequence[Movement], details: ContractDetails | None) 
         if details.price_magnifier:
             magnifier = float(details.price_magnifier)
 
-    multipliers = (movement.multiplier for movement in movements if movement.multiplier)
-    multiplier = next(multipliers, None)
+    multiplier = next((movement.multiplier for movement in movements if movement.multiplier), None)
     is_option = stated.sec_type in OPTION_TYPES
     lacks_terms = is_option and None in (stated.right, stated.strike, expiry)
     instrument = None

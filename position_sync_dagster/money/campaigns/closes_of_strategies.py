@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import Any
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.holding import KEY, Key, grouped
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
@@ -63,7 +64,7 @@ class Closes:
 
     @cached_property
     def _first_legs(self) -> Mapping[str, datetime]:
-        first = self.legs.group_by("strategy_id").agg(pl.col("added_at").min())
+        first = self.legs.group_by("strategy_id").agg(col.added_at.min())
         return dict(first.iter_rows())
 
     @cached_property
@@ -79,59 +80,55 @@ class Closes:
     @cached_property
     def _with_owners(self) -> pl.DataFrame:
         """The rows, with those that had what closed, and whether its profit is divided."""
-        several = pl.col("owner").n_unique() > 1
         owners = pl.concat([self._named_owners, self._claiming_owners])
-        of_closes = owners.group_by("at").agg(
-            owners=pl.col("owner").unique().sort(),
-            is_divided=several | pl.col("is_unclear").any(),
-        )
+        is_divided = (col.owner.n_unique() > 1) | col.is_unclear.any()
+        by_close = owners.group_by("at")
         rows = self.rows.with_row_index("at")
-        joined = rows.join(of_closes, on="at", how="left", maintain_order="left").drop("at")
-        return joined.with_columns(
-            pl.col("owners").fill_null([UNATTRIBUTED]), pl.col("is_divided").fill_null(value=False)
-        )
+        of_closes = by_close.agg(owners=col.owner.unique().sort(), is_divided=is_divided)
+        rows = rows.join(of_closes, on="at", how="left", maintain_order="left").drop("at")
+        rows = rows.with_columns(col.owners.fill_null([UNATTRIBUTED]))
+        return rows.with_columns(col.is_divided.fill_null(value=False))
 
     @cached_property
     def _named_owners(self) -> pl.DataFrame:
         """The owners of the closes that movements name, by the number of the row."""
-        ids = ("executions", "events", "change_id")
-        listed = pl.concat_str(*ids, separator=",", ignore_nulls=True)
-        rows = self.rows.with_row_index("at")
-        evidence = rows.select("at", *KEY, evidence=listed.str.split(","))
-        named = evidence.explode("evidence").join(
-            _owners_of_closes(self.parts), on=[*KEY, "evidence"]
+        listed = pl.concat_str(
+            "executions", "events", "change_id", separator=",", ignore_nulls=True
         )
-        return named.select("at", "owner", "is_unclear")
+        rows = self.rows.with_row_index("at")
+        rows = rows.select("at", *KEY, evidence=listed.str.split(",")).explode("evidence")
+        rows = rows.join(_owners_of_closes(self.parts), on=[*KEY, "evidence"])
+        return rows.select("at", "owner", "is_unclear")
 
     @cached_property
     def _claiming_owners(self) -> pl.DataFrame:
         """The owners of the others: those that claim what was held then, of a rest nobody."""
         contracts = records_of(ActiveContract, self.legs.drop_nulls("conid"))
         legs_of = grouped(attrgetter("conid"), contracts)
-        of_legs = self.rows.with_row_index("at").filter(pl.col("conid").is_in([*legs_of]))
-        others = of_legs.join(self._named_owners, on="at", how="anti")
-        held_before = self.before.select("change_id", "before")
-        with_held = others.join(held_before, on="change_id", how="left")
-        held = with_held.select("at", *KEY, "closed_at", held=pl.coalesce("before", "quantity"))
+        rows = self.rows.with_row_index("at").filter(col.conid.is_in([*legs_of]))
+        rows = rows.join(self._named_owners, on="at", how="anti")
+        rows = rows.join(self.before.select("change_id", "before"), on="change_id", how="left")
+        rows = rows.select("at", *KEY, "closed_at", held=pl.coalesce("before", "quantity"))
 
         owners: list[tuple[int, str, bool]] = []
-        for at, account, conid, closed_at, quantity in held.iter_rows():
-            closed = ((account, conid, quantity),)
-            claims = claims_of(counting_legs(legs_of[conid], closed_at), closed, at=closed_at)
+        for at, account, conid, closed_at, quantity in rows.iter_rows():
+            counting = counting_legs(legs_of[conid], closed_at)
+            claims = claims_of(counting, ((account, conid, quantity),), at=closed_at)
             owners += [(at, owner, False) for _account, _conid, owner, _share in claims]
         return pl.DataFrame(owners, self._named_owners.schema, orient="row")
 
     @cached_property
     def unnamed(self) -> set[tuple[str, str]]:
         """The strategies, and the currencies, of closes that no movement names."""
-        rows = self.rows.with_row_index("at").join(self._claiming_owners, on="at")
+        rows = self.rows.with_row_index("at")
+        rows = rows.join(self._claiming_owners, on="at")
         return set(rows.select("owner", "currency").iter_rows())
 
     @cached_property
     def _profits(self) -> Mapping[Group, Mapping[str, Any]]:
         """The realised profit of each group, with the numbers of its closes."""
         # The parts of a profit that is divided are not known.
-        profit_of_one = pl.when(~pl.col("is_divided")).then("realized_pnl")
+        profit_of_one = pl.when(~col.is_divided).then("realized_pnl")
         of_owners = self._with_owners.with_columns(realized_pnl=profit_of_one).explode("owners")
         of_all = self.rows.with_columns(owners=pl.lit(None, pl.String))
 
@@ -139,7 +136,7 @@ class Closes:
         closes = [rows.select(*group, "realized_pnl") for rows in (of_owners, of_all)]
         by_account = pl.concat(closes)
         everywhere = by_account.with_columns(account=pl.lit(None, pl.String))
-        profit = pl.col("realized_pnl")
+        profit = col.realized_pnl
         by_group = pl.concat([by_account, everywhere]).group_by(group)
         sums = by_group.agg(profit.sum(), closes=pl.len(), unknown=profit.null_count())
 
@@ -171,7 +168,9 @@ class Closes:
         if self.since is None or currency is None:
             return None
         nothing_closed = {"realized_pnl": 0, "closes": 0, "closes_without_profit": 0}
-        first = self.since if name is None else self._first_legs.get(name, self.since)
+        first = self.since
+        if name is not None:
+            first = self._first_legs.get(name, first)
         profits = self._profits.get((name, account, currency), nothing_closed)
         return {**profits, "realized_since": max(self.since, first)}
 
@@ -189,10 +188,9 @@ class Closes:
         Returns:
             None if it was not held since it was added, or if a cause is not known.
         """
-        ends_in_accounts = self.ends.get(leg.conid, {})
         ends = [
             (seen_at, text)
-            for account, (seen_at, text) in ends_in_accounts.items()
+            for account, (seen_at, text) in self.ends.get(leg.conid, {}).items()
             if leg.account in (None, account) and seen_at >= leg.added_at
         ]
         if not ends or any(text is None for _seen_at, text in ends):
@@ -211,10 +209,9 @@ class Closes:
         """
         rows = self._with_owners.reverse()
         if strategy is not None:
-            rows = rows.filter(pl.col("owners").list.contains(pl.lit(strategy)))
+            rows = rows.filter(col.owners.list.contains(pl.lit(strategy)))
         if underlying is not None:
-            symbol = pl.col("symbol").str.to_uppercase()
-            rows = rows.filter(symbol == underlying.upper())
+            rows = rows.filter(col.symbol.str.to_uppercase() == underlying.upper())
 
         shown = rows[:limit]
         names_of = [[name for name in owners if name != UNATTRIBUTED] for owners in shown["owners"]]
@@ -239,7 +236,7 @@ def read_closes(lake: MoneyLake, past: Past | None = None) -> Closes:
     are_known = None
     if past is not None:
         at = schema.moment(past.at)
-        changes = changes.filter(pl.col("seen_at") <= at)
+        changes = changes.filter(col.seen_at <= at)
         are_known = pl.coalesce("judged_at", "closed_at") <= at
 
     legs = lake.registry.sync.history()
@@ -270,16 +267,16 @@ def _parts(lake: MoneyLake, changes: pl.DataFrame, past: Past | None) -> list[Ow
 
     deciding = deciding_movements(movements, contracts_of_strategies(movements, contracts))
     before, costs = held_before(deciding, changes)
-    memory = remembered_parts(lake) if past is None else RememberedParts()
+    memory = RememberedParts()
+    if past is None:
+        memory = remembered_parts(lake)
     return memory.parts_of(deciding, contracts, before, costs)
 
 
 def _until(movements: pl.DataFrame, at: datetime) -> pl.DataFrame:
     """Return the movements until a moment."""
-    is_timed = pl.col("at").is_not_null()
-    has_been = pl.col("at") <= schema.moment(at)
-    day_is_over = pl.col("day") < at.date()
-    return movements.filter(pl.when(is_timed).then(has_been).otherwise(day_is_over))
+    has_been = col.at <= schema.moment(at)
+    return movements.filter(pl.coalesce(has_been, col.day < at.date()))
 
 
 _OWNERS = {
@@ -301,8 +298,8 @@ def _owners_of_closes(parts: Iterable[OwnedPart]) -> pl.DataFrame:
 
 def _ends(changes: pl.DataFrame, rows: pl.DataFrame, legs: pl.DataFrame) -> Ends:
     """Return how the holdings of legs ended whose last change left nothing."""
-    without_rest = changes.group_by(KEY, maintain_order=True).last().filter(after=0)
-    closed = without_rest.join(legs, on="conid", how="semi")
+    closed = changes.group_by(KEY, maintain_order=True).last()
+    closed = closed.filter(after=0).join(legs, on="conid", how="semi")
     closures = records_of(Closure, rows.join(closed, on="change_id", how="semi"))
     closures_of = grouped(attrgetter("change_id"), closures)
 

@@ -141,7 +141,7 @@ def changes_in(parts: Iterable[OwnedPart]) -> list[HoldingChange]:
     Whose they are does not matter. The cash of a settlement may have a row of its own. What a
     corporate action brings comes after what it took.
     """
-    changes = [_change(of_change) for of_change in grouped(_change_of, parts).values()]
+    changes = map(_change, grouped(_change_of, parts).values())
     return sorted(changes, key=lambda change: (moment_of(change.movement), bool(change.came_for)))
 
 

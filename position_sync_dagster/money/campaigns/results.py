@@ -19,6 +19,7 @@ from pydantic import Field
 
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.lake.schema import records_of
+from position_sync_dagster.lake.storage.table import EVERY
 from position_sync_dagster.money.campaigns.closed_campaign import CampaignResult, ClosedCampaign
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.movements import first_reasons, known_sum
@@ -90,10 +91,8 @@ class GroupResult:
 
 def results_of(campaigns: Iterable[CampaignResult], by: Grouping) -> list[GroupResult]:
     """Return the result of each group and currency; pure."""
-    groups: defaultdict[tuple[str | None, str | None], list[CampaignResult]] = defaultdict(list)
-    for campaign in campaigns:
-        groups[_GROUP_OF[by](campaign), campaign.currency].append(campaign)
-
+    group_of = _GROUP_OF[by]
+    groups = grouped(lambda campaign: (group_of(campaign), campaign.currency), campaigns)
     results = [_result(*key, of_group) for key, of_group in groups.items()]
     return sorted(results, key=_place_of)
 
@@ -128,7 +127,6 @@ def _result(
     if not at_risk:
         why_unknown = "return: the capital at risk of a campaign is not known"
 
-    drawdowns = [day.drawdown or 0.0 for day in days_of(campaigns, ())]  # all profits are known
     return GroupResult(
         **common,
         wins=len(wins),
@@ -139,7 +137,7 @@ def _result(
         expectancy=profit / number,
         profit_factor=won / lost if losses else None,
         return_on_risk=profit / at_risk if at_risk else None,
-        drawdown=max(drawdowns),
+        drawdown=max(day.drawdown or 0.0 for day in days_of(campaigns, ())),  # all are known
         why_unknown=why_unknown,
     )
 
@@ -250,7 +248,9 @@ def read_campaigns(
         since: The first day; None: any.
         strategy: The strategy; None: all, and what is in none.
     """
-    only = pl.lit(value=True) if since is None else col.closed >= since
+    only = EVERY
+    if since is not None:
+        only = col.closed >= since
     rows = derived_rows(lake.derived_table(CLOSED_CAMPAIGNS), only)
     if strategy is not None:
         rows = rows.filter(strategy_id=strategy)
@@ -261,9 +261,11 @@ def read_days(
     lake: MoneyLake, campaigns: Iterable[CampaignResult], since: date | None = None
 ) -> list[DayResult]:
     """Read the profit of each trading day, with what campaigns realised on it; blocks."""
-    chosen = pl.lit(value=True) if since is None else pl.col("partition.session_date") >= since
+    chosen = EVERY
+    if since is not None:
+        chosen = pl.col("partition.session_date") >= since
     columns = ["session_date", "currency", "profit"]
     rows = derived_rows(lake.derived_table(PROFIT_EXPLAINED), chosen=chosen, columns=columns)
 
-    sums = rows.group_by("session_date", "currency").agg(sum_if_known(col.profit))
-    return days_of(campaigns, sums.iter_rows())
+    rows = rows.group_by("session_date", "currency").agg(sum_if_known(col.profit))
+    return days_of(campaigns, rows.iter_rows())

@@ -120,8 +120,8 @@ def _of_account(lake: MoneyLake, spec: Any, account: str, day: date) -> pl.DataF
 def _stated_worth(lake: MoneyLake, day: date) -> dict[str, StatedWorth]:
     """Return what the newest statement says of each account at the end of a day."""
     kinds = [EventKind.NET_LIQUIDATION.value, EventKind.CASH_BALANCE.value, EventKind.RATE.value]
-    is_wanted = col.kind.is_in(kinds) & (col.day == day)
-    events = lake.statement_events.rows(day, is_wanted).drop_nulls("amount")
+    events = lake.statement_events.rows(day, col.kind.is_in(kinds) & (col.day == day))
+    events = events.drop_nulls("amount")
 
     newest = {}
     # By kind, account and, of rates, base currency.
@@ -278,14 +278,13 @@ def _moved_by_owner(moved: Moved, rates: Mapping[str, float]) -> float | None:
 
 def _transfers_in_kind(moved: Moved) -> pl.DataFrame:
     """Return what the owner moved in kind: `currency` and `value`, null if unknown."""
-    transfers = moved.movements.filter(kind=MovementKind.TRANSFER.value)
-    is_held = col.position != 0
     mark = col.market_value / col.position
-    marks = moved.held.filter(is_held).select("conid", mark=mark)
-
     at_price = col.quantity * col.price * col.multiplier
+    marks = moved.held.filter(col.position != 0).select("conid", mark=mark)
+    transfers = moved.movements.filter(kind=MovementKind.TRANSFER.value)
+    transfers = transfers.join(marks, on="conid", how="left")
     value = pl.coalesce("value", at_price, col.quantity * col.mark)
-    return transfers.join(marks, on="conid", how="left").select("currency", value=value)
+    return transfers.select("currency", value=value)
 
 
 def is_closed(row: Mapping[str, Any]) -> bool:

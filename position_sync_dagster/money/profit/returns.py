@@ -20,6 +20,7 @@ import polars as pl
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import grouped
+from position_sync_dagster.lake.storage.table import EVERY
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.movement_book import LONGEST_HOLIDAYS
 from position_sync_dagster.money.past.movements import (
@@ -175,16 +176,17 @@ def _added(days: Sequence[AccountDay]) -> list[AccountDay]:
             continue
         for day, of_day in grouped(attrgetter("day"), of_currency).items():
             # From one account to another is no flow.
-            together = AccountDay(
-                account=None,
-                currency=currency,
-                day=day,
-                since=of_day[0].since,
-                before=known_sum(each.before for each in of_day),
-                after=known_sum(each.after for each in of_day),
-                owner=known_sum(each.owner for each in of_day),
+            added.append(
+                AccountDay(
+                    account=None,
+                    currency=currency,
+                    day=day,
+                    since=of_day[0].since,
+                    before=known_sum(each.before for each in of_day),
+                    after=known_sum(each.after for each in of_day),
+                    owner=known_sum(each.owner for each in of_day),
+                )
             )
-            added.append(together)
     return added
 
 
@@ -249,8 +251,7 @@ def deepest_fall(returns: Iterable[float]) -> float:
     0.208
     """
     growth = [*accumulate((1 + part for part in returns), mul, initial=1.0)]
-    highest = accumulate(growth, max)
-    return max(1 - now / most for now, most in zip(growth, highest, strict=True))
+    return max(1 - now / most for now, most in zip(growth, accumulate(growth, max), strict=True))
 
 
 def _payments(days: Sequence[AccountDay]) -> list[tuple[date, float]]:
@@ -307,7 +308,9 @@ def read_returns(
     Args:
         since: The first day; None: any.
     """
-    chosen = pl.lit(value=True) if since is None else pl.col("partition.session_date") >= since
+    chosen = EVERY
+    if since is not None:
+        chosen = pl.col("partition.session_date") >= since
     books = derived_rows(lake.derived_table(BOOKS), chosen=chosen).sort("session_date")
     if books.is_empty():
         return []

@@ -20,7 +20,7 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.money.cents import cents, in_cents
-from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.profit.moved_between import TradingDay, movements_between
 from position_sync_dagster.money.profit.profit import (
     BOOKED_BEFORE,
@@ -117,20 +117,15 @@ def read_opening_book(lake: MoneyLake, settings: Settings, now: datetime) -> Ope
         LakeError: A table cannot be used.
     """
     today, session, closed_at = day_and_close_before(settings.calendar, now)
-    table = lake.derived_table(DAILY_POSITIONS)
-    recorded = DAILY_POSITIONS.empty
-    if table.exists():
-        recorded = _rows_of_session(lake, session, closed_at)
-
-    rows = rows_to_explain(lake, settings, recorded)
+    rows = _rows_of_session(lake, session, closed_at)
+    rows = rows_to_explain(lake, settings, rows)
     return OpeningBook(today=today, session=session, closed_at=closed_at, rows=rows)
 
 
 def _rows_of_session(lake: MoneyLake, session: date, closed_at: datetime) -> pl.DataFrame:
     """Return the rows of a close, with the greeks that the ledger has of them."""
     table = lake.derived_table(DAILY_POSITIONS)
-    is_of_session = col.session_date == session
-    rows = table.rows(is_of_session, pl.col("partition.session_date") == session)
+    rows = derived_rows(table, chosen=pl.col("partition.session_date") == session)
 
     # `daily_positions` leaves out the greeks that this package computed.
     lacks_greeks = col.right.is_not_null() & (col.position != 0) & col.delta.is_null()
@@ -138,10 +133,12 @@ def _rows_of_session(lake: MoneyLake, session: date, closed_at: datetime) -> pl.
         return rows
 
     written = lake.updates.sync.last_before(closed_at, ROWS_OF_CLOSE_DAYS)
+    filled = [pl.coalesce(name, f"computed_{name}") for name in _SPLIT_BY]
+    columns = rows.columns
     computed = written.select("update_id", pl.col(_SPLIT_BY).name.prefix("computed_"))
-    joined = rows.join(computed, on="update_id", how="left", maintain_order="left")
-    filled = {name: pl.coalesce(name, f"computed_{name}") for name in _SPLIT_BY}
-    return joined.with_columns(**filled).select(rows.columns)
+    rows = rows.join(computed, on="update_id", how="left", maintain_order="left")
+    rows = rows.with_columns(filled)
+    return rows.select(columns)
 
 
 def day_and_close_before(calendar: str, now: datetime) -> tuple[date, date, datetime]:
@@ -161,8 +158,9 @@ def explain_today(lake: MoneyLake, settings: Settings, figures: Figures) -> list
         LakeError: A table cannot be used.
     """
     opening = read_opening_book(lake, settings, figures.book.now)
-    all_movements = lake.movements.rows(since=opening.session - BOOKED_BEFORE)
-    return explained(figures, opening, rows_of_logins(all_movements, settings), settings)
+    movements = lake.movements.rows(since=opening.session - BOOKED_BEFORE)
+    movements = rows_of_logins(movements, settings)
+    return explained(figures, opening, movements, settings)
 
 
 def of_strategy(
@@ -197,23 +195,23 @@ def explained(
 
     days = (book.now - opening.closed_at) / A_DAY
     holdings = explain_holdings(opening.rows, present, between.moved, days=days)
-    parts = _parts_of(book, _with_lost_closes(holdings, opening))
-    return _rows_of_groups(figures, opening, parts)
+    holdings = _with_lost_closes(holdings, opening)
+    return _rows_of_groups(figures, opening, _parts_of(book, holdings))
 
 
 def _present_rows(book: Book) -> pl.DataFrame:
     """Return the open holdings with the columns that `explain_holdings` reads."""
     open_holdings = book.priced.filter(col.position != 0)
-    whole_holdings = book.split.parts.unique(KEY)
-    magnifiers = whole_holdings.select(*KEY, col.magnifier.cast(pl.Float64))
+    magnifiers = book.split.parts.unique(KEY)
+    magnifiers = magnifiers.select(*KEY, col.magnifier.cast(pl.Float64))
     return open_holdings.join(magnifiers, on=KEY, how="left", maintain_order="left")
 
 
 def _with_lost_closes(holdings: pl.DataFrame, opening: OpeningBook) -> pl.DataFrame:
     """Return holdings; those of accounts without a close, which their movements show, say so."""
-    is_recorded = col.account.is_in(opening.rows["account"].unique().to_list())
-    is_lost = ~is_recorded & IS_MISSING.any().over("account")
+    recorded = opening.rows["account"].unique().to_list()
     reason = pl.lit(f"the close of {opening.session} is not recorded")
+    is_lost = ~col.account.is_in(recorded) & IS_MISSING.any().over("account")
     return holdings.with_columns(why_unknown=pl.when(is_lost).then(reason).otherwise("why_unknown"))
 
 
@@ -221,14 +219,13 @@ def _parts_of(book: Book, holdings: pl.DataFrame) -> pl.DataFrame:
     """Return the parts of holdings, each with its share of the explained profit."""
     parts = book.split.parts.drop(*PARTS, strict=False)
     explained = holdings.select(*KEY, *PARTS, "why_unknown", "is_split", "value_0")
-    joined = parts.join(explained, on=KEY, how="left", maintain_order="left")
-    shared = joined.with_columns(pl.col(*PARTS, "value_0") * col.share)
+    parts = parts.join(explained, on=KEY, how="left", maintain_order="left")
+    parts = parts.with_columns(pl.col(*PARTS, "value_0") * col.share)
 
     # The broker's profit of the day has no commissions.
     others = pl.sum_horizontal("repricing", "trades", "assignments", "cash", ignore_nulls=False)
-    unexplained = col.daily_pnl - others - pl.sum_horizontal(BY_GREEKS)
-    fees = pl.when(col.why_unknown.is_null()).then(0.0)
-    return shared.with_columns(fees=fees, unexplained=unexplained)
+    parts = parts.with_columns(fees=pl.when(col.why_unknown.is_null()).then(0.0))
+    return parts.with_columns(unexplained=col.daily_pnl - others - pl.sum_horizontal(BY_GREEKS))
 
 
 # Strategy, account and currency.
@@ -243,12 +240,12 @@ def _rows_of_groups(
     Args:
         parts: The parts of open holdings.
     """
-    parts_of = parts.partition_by(_GROUP, as_dict=True)
     # All of what closed belongs to one strategy, or to none.
     owner = col.strategies.list.first().fill_null(UNATTRIBUTED)
-    closed = figures.closed_today.group_by(owner.alias("strategy_id"), "account", "currency")
-    sums = closed.agg(sum_if_known(col.today))
-    closed_of = {row[:3]: row[3] for row in sums.iter_rows()}
+    parts_of = parts.partition_by(_GROUP, as_dict=True)
+    closed = figures.closed_today.with_columns(strategy_id=owner)
+    closed = closed.group_by(_GROUP).agg(sum_if_known(col.today))
+    closed_of = {row[:3]: row[3] for row in closed.iter_rows()}
 
     rows = []
     for group in sorted({*parts_of, *closed_of}):
@@ -269,8 +266,8 @@ def _rows_of_groups(
 def _explained_parts(parts: pl.DataFrame) -> dict[str, Any]:
     """Return the profit of the open holdings of a group, its parts, and what is not known."""
     names = [contract_of(row) for row in parts.iter_rows(named=True)]
-    named = parts.with_columns(leg=pl.Series(names, dtype=pl.String))
     is_counted = col.daily_pnl.is_not_null()
+    named = parts.with_columns(leg=pl.Series(names, dtype=pl.String))
     counted = named.filter(is_counted)
     left_out = named.filter(~is_counted)
     unknown = counted.drop_nulls("why_unknown")
@@ -300,9 +297,8 @@ def _explained_parts(parts: pl.DataFrame) -> dict[str, Any]:
 
 def _greeks_that_carry(counted: pl.DataFrame) -> dict[str, float | None]:
     """Return the parts that are null, since the legs whose greeks are known do not carry them."""
-    sums = {name: sum_of_greek(name) for name in BY_GREEKS}
-    greeks = counted.select(**sums).row(0, named=True)
-    lacking = [name for name, amount in greeks.items() if amount is None]
+    sums = counted.select([*map(sum_of_greek, BY_GREEKS)])
+    lacking = [name for name in BY_GREEKS if sums[name].has_nulls()]
     return dict.fromkeys([*lacking, "repricing"] if lacking else [])
 
 
@@ -323,8 +319,8 @@ def _largest(counted: pl.DataFrame, names: Iterable[str]) -> dict[str, list[Larg
     largest = {}
     for name in names:
         size = pl.col(name).abs()
-        by_size = counted.filter(size > AMOUNT_ROUNDING).sort(size, descending=True)
-        rows = by_size.head(LARGEST).select("account", "conid", "leg", amount=name)
+        rows = counted.filter(size > AMOUNT_ROUNDING).sort(size, descending=True)
+        rows = rows.head(LARGEST).select("account", "conid", "leg", amount=name)
         legs = [
             LargestLeg(**row | {"amount": cents(row["amount"])})
             for row in rows.iter_rows(named=True)
