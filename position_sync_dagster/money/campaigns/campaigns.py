@@ -458,7 +458,9 @@ def money_of(parts: Sequence[OwnedPart], fees_beside: float = 0.0) -> CampaignMo
     fees_of_parts = [part.fee_in(part.movement.currency) for part in parts]
     fees = known_sum([fees_beside, *fees_of_parts])
     reasons = dict.fromkeys(part.unknown for part in parts if part.unknown)
-    profit = None if reasons else known_sum([cash, times(fees, -1.0)])
+    profit = None
+    if not reasons:
+        profit = known_sum([cash, times(fees, -1.0)])
     return CampaignMoney(
         profit=profit,
         fees=fees,

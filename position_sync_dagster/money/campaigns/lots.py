@@ -161,7 +161,9 @@ def _change(parts: Sequence[OwnedPart]) -> HoldingChange:
 
     cash = known_sum(part.cash for part in parts)
     fees = known_sum(part.fee_in(part.movement.currency) for part in parts)
-    after_fees = None if why_unknown else known_sum([cash, times(fees, -1.0)])
+    after_fees = None
+    if why_unknown is None:
+        after_fees = known_sum([cash, times(fees, -1.0)])
     return HoldingChange(
         movement=largest.movement,
         quantity=sum(part.quantity for part in parts),
@@ -307,7 +309,8 @@ def _lot(opened: HoldingChange, closing: HoldingChange | None) -> TradedLot:
         ended["closed_at"] = contract.at
         ended["closed_by"] = contract.kind
         ended["closed_through"] = closing.through
-        ended["days"] = None if since is None else (contract.day - since).days
+        if since is not None:
+            ended["days"] = (contract.day - since).days
 
     bought, sold = sides if opened.quantity >= 0 else reversed(sides)
     return TradedLot(

@@ -7,7 +7,7 @@ from datetime import date, datetime
 from typing import NamedTuple
 
 import polars as pl
-from polars import col
+from polars import coalesce, col, when
 
 from position_sync_dagster.domain.execution import FLEX
 from position_sync_dagster.domain.holding import KEY
@@ -80,7 +80,7 @@ def movements_between(
     # Without its currency a commission is not known: it leaves the trade's currency unknown.
     fees_alone = fees_alone.with_columns(
         kind=pl.lit(MovementKind.TRADE),
-        currency=pl.coalesce("fee_currency", "currency"),
+        currency=coalesce("fee_currency", "currency"),
         quantity=0.0,
         cash=0.0,
     )
@@ -123,11 +123,11 @@ def _included(
 
     # Without its time, what ends no option was before the close.
     is_until_day = col.day <= session
-    by_day = pl.when(col.kind.is_in(_ENDS)).then(col.day < session).otherwise(is_until_day)
-    is_of_statement = pl.coalesce("is_stated", "is_stated_account")
-    by_time = pl.coalesce(col.at <= closed, by_day)
+    by_day = when(col.kind.is_in(_ENDS)).then(col.day < session).otherwise(is_until_day)
+    is_of_statement = coalesce("is_stated", "is_stated_account")
+    by_time = coalesce(col.at <= closed, by_day)
     had_rows = col.is_stated_account.is_not_null()
-    by_rows = pl.when(is_of_statement).then(is_until_day).when(had_rows).then(by_time)
+    by_rows = when(is_of_statement).then(is_until_day).when(had_rows).then(by_time)
     is_before = by_rows.otherwise(col.session_date <= session)
     movements = movements.with_columns(is_before.alias(f"before_{end}"))
     return movements.drop("is_stated", "is_stated_account")

@@ -12,7 +12,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import polars as pl
-from polars import col
+from polars import coalesce, col, when
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key
@@ -175,7 +175,7 @@ def rows_to_explain(lake: MoneyLake, settings: Settings, rows: pl.DataFrame) -> 
     is_older = valued_at.dt.convert_time_zone(time_zone).dt.date() < col.session_date
     magnifier = magnifier_in(lake.contracts.get(set(rows["conid"])))
     # An age that is not known is not older.
-    market_value = pl.when(is_older).then(None).otherwise("market_value")
+    market_value = when(is_older).then(None).otherwise("market_value")
     return rows.with_columns(market_value=market_value, magnifier=magnifier.cast(pl.Float64))
 
 
@@ -239,9 +239,9 @@ class _Owners:
 
     def of_movements(self, movements: pl.DataFrame) -> pl.DataFrame:
         """Return the movements of each owner; a close of unknown owner by what each has."""
-        fraction = pl.coalesce("share", "fraction", 1.0)
-        strategy = pl.coalesce("strategy_id", "strategy_id_of_part", pl.lit(UNATTRIBUTED))
-        quantity = pl.coalesce(col.quantity * col.share, "by", "quantity")
+        fraction = coalesce("share", "fraction", 1.0)
+        strategy = coalesce("strategy_id", "strategy_id_of_part", pl.lit(UNATTRIBUTED))
+        quantity = coalesce(col.quantity * col.share, "by", "quantity")
         owned = movements.join(self.by_claims, on=KEY, how="left")
         owned = owned.join(self.parts.drop(KEY), on="movement_id", how="left", suffix="_of_part")
         owned = owned.with_columns(
@@ -352,7 +352,7 @@ def _joined(rows: pl.DataFrame, more: pl.DataFrame, by: Sequence[str]) -> pl.Dat
     Sources may write a symbol in different ways: the contract is the same.
     """
     rows = rows.join(more, on=[*by, "currency"], how="full", coalesce=True, suffix="_of_more")
-    rows = rows.with_columns(symbol=pl.coalesce("symbol", "symbol_of_more"))
+    rows = rows.with_columns(symbol=coalesce("symbol", "symbol_of_more"))
     return rows.drop("symbol_of_more")
 
 
@@ -372,7 +372,7 @@ def _sums_of_movements(moved: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
     at_price = col.quantity * col.price * col.multiplier
     is_transfer = col.kind == MovementKind.TRANSFER
     # Null where one of them has no value: then each counts at its mark.
-    stated = sum_if_known(pl.coalesce("value", at_price).filter(is_transfer))
+    stated = sum_if_known(coalesce("value", at_price).filter(is_transfer))
 
     return by_holding.agg(
         symbol,
@@ -392,7 +392,7 @@ def _fee_in_currency() -> pl.Expr:
     """Return the fee of a movement in the currency of its holding; null where it is not known."""
     # One in another currency has a row of its own.
     is_here = (col.fee_currency == col.currency).cast(pl.Float64)
-    return pl.when(col.fee == 0).then(0.0).otherwise(col.fee * is_here)
+    return when(col.fee == 0).then(0.0).otherwise(col.fee * is_here)
 
 
 def _with_movements(
@@ -405,13 +405,13 @@ def _with_movements(
     rows = rows.with_columns(pl.col("position_0", "position_1").fill_null(0.0))
     moved = pl.col("quantity", "cash", "fees")
     is_moved = col.movements.is_not_null()
-    rows = rows.with_columns(pl.when(is_moved).then(moved).otherwise(0.0))
+    rows = rows.with_columns(when(is_moved).then(moved).otherwise(0.0))
     return rows.with_columns(col.is_booked.fill_null(value=False))
 
 
 def _with_values(rows: pl.DataFrame) -> pl.DataFrame:
     """Return holdings with their values, those of one unit, and what no movement explains."""
-    unit_at_end = pl.coalesce(_unit("_1"), "last_unit")
+    unit_at_end = coalesce(_unit("_1"), "last_unit")
     rows = rows.with_columns(value_0=_value_at("_0"), value_1=_value_at("_1"))
     rows = rows.with_columns(unit_0=_unit("_0"), unit_1=unit_at_end)
     rows = rows.with_columns(missing=col.position_1 - col.position_0 - col.quantity)
@@ -421,29 +421,29 @@ def _with_values(rows: pl.DataFrame) -> pl.DataFrame:
 def _value_at(end: str) -> pl.Expr:
     """Return the value at an end: 0 of what is not held, null where it is not known."""
     is_not_held = pl.col(f"position{end}") == 0
-    return pl.when(is_not_held).then(0.0).otherwise(f"market_value{end}")
+    return when(is_not_held).then(0.0).otherwise(f"market_value{end}")
 
 
 def _unit(end: str) -> pl.Expr:
     """Return the value of one contract or share at an end."""
     value = pl.col(f"market_value{end}")
     position = pl.col(f"position{end}")
-    return pl.when(position != 0).then(value / position)
+    return when(position != 0).then(value / position)
 
 
 def _brought() -> pl.Expr:
     """Return what transfers brought in kind, as stated or at the mark."""
-    mark = pl.coalesce(_unit("_1"), "unit_0")
+    mark = coalesce(_unit("_1"), "unit_0")
     has_transfers = col.transfers > 0  # null without a movement
-    stated_or_marked = pl.coalesce("transferred_value", col.transferred * mark)
-    return pl.when(has_transfers).then(stated_or_marked).otherwise(0.0)
+    stated_or_marked = coalesce("transferred_value", col.transferred * mark)
+    return when(has_transfers).then(stated_or_marked).otherwise(0.0)
 
 
 def _with_profit(rows: pl.DataFrame) -> pl.DataFrame:
     """Return holdings with `earned`, the profit without commissions, and `profit`."""
     rows = rows.with_columns(why_unknown=_why_unknown())
     earned = col.value_1 - col.value_0 + col.cash - col.brought
-    rows = rows.with_columns(earned=pl.when(col.why_unknown.is_null()).then(earned))
+    rows = rows.with_columns(earned=when(col.why_unknown.is_null()).then(earned))
     return rows.with_columns(profit=col.earned + col.fees)
 
 
@@ -453,23 +453,23 @@ def _why_unknown() -> pl.Expr:
     value_before = _if_null("value_0", "its value at the close before")
     value = _if_null("value_1", "its value at the close")
     quantity = _if_null("missing", "a quantity that moved")
-    unexplained = pl.when(IS_MISSING).then(missing)
+    unexplained = when(IS_MISSING).then(missing)
     cash = _if_null("cash", "what a movement paid")
     fees = _if_null("fees", "a commission")
     brought = _if_null("brought", "the value of a transfer")
-    return pl.coalesce(value_before, value, quantity, unexplained, cash, fees, brought)
+    return coalesce(value_before, value, quantity, unexplained, cash, fees, brought)
 
 
 def _if_null(name: str, reason: str) -> pl.Expr:
     """Return the reason where a column is null."""
-    return pl.when(pl.col(name).is_null()).then(pl.lit(reason))
+    return when(pl.col(name).is_null()).then(pl.lit(reason))
 
 
 def _with_parts(rows: pl.DataFrame, days: float) -> pl.DataFrame:
     """Split what was held by the greeks, and add the other parts; null where the profit is."""
     is_known = col.earned.is_not_null()
     is_priced = is_known & ~col.is_booked
-    held = pl.when(is_priced).then(_repriced()).otherwise(0.0)
+    held = when(is_priced).then(_repriced()).otherwise(0.0)
     rows = rows.with_columns(**_moves_by_greeks(days))
     rows = rows.with_columns(held=held)
 
@@ -477,15 +477,15 @@ def _with_parts(rows: pl.DataFrame, days: float) -> pl.DataFrame:
     is_share = col.right_0.is_null()
     is_split = is_priced & ~is_share & (col.position_0 != 0)
     rows = rows.with_columns(is_split=is_split)
-    rows = rows.with_columns(pl.when(col.is_split).then(pl.col(BY_GREEKS)).otherwise(0.0))
-    rows = rows.with_columns(delta=pl.when(is_share).then("held").otherwise("delta"))
+    rows = rows.with_columns(when(col.is_split).then(pl.col(BY_GREEKS)).otherwise(0.0))
+    rows = rows.with_columns(delta=when(is_share).then("held").otherwise("delta"))
 
     # What greeks do not explain, since one of them is not known, is repricing.
     rows = rows.with_columns(repricing=col.held - pl.sum_horizontal(BY_GREEKS))
-    trades = pl.when(is_priced).then(col.earned - col.held).otherwise(0.0)
-    assignments = pl.when(is_priced).then(0.0).otherwise("earned")
+    trades = when(is_priced).then(col.earned - col.held).otherwise(0.0)
+    assignments = when(is_priced).then(0.0).otherwise("earned")
     rows = rows.with_columns(trades=trades, assignments=assignments, cash=0.0, unexplained=0.0)
-    rows = rows.with_columns(pl.when(is_known).then(pl.col(PARTS)))
+    rows = rows.with_columns(when(is_known).then(pl.col(PARTS)))
     return rows.with_columns(unexplained=_unexplained(is_known))
 
 
@@ -494,8 +494,8 @@ def _repriced() -> pl.Expr:
     by_unit = col.position_0 * col.unit_1 - col.value_0
     was_held = col.position_0 != 0
     # Where nothing says at what price it went, all that it earned is of its price.
-    of_price = pl.coalesce(by_unit, "earned")
-    return pl.when(was_held).then(of_price).otherwise(0.0)
+    of_price = coalesce(by_unit, "earned")
+    return when(was_held).then(of_price).otherwise(0.0)
 
 
 def _moves_by_greeks(days: float) -> dict[str, pl.Expr]:
@@ -514,8 +514,8 @@ def _moves_by_greeks(days: float) -> dict[str, pl.Expr]:
 
 def _unexplained(is_known: pl.Expr) -> pl.Expr:
     """Return the value of what came or went without a movement: how much is not explained."""
-    value_missing = col.missing * pl.coalesce("unit_1", "unit_0")
-    return pl.when(is_known).then("unexplained").when(IS_MISSING).then(value_missing)
+    value_missing = col.missing * coalesce("unit_1", "unit_0")
+    return when(is_known).then("unexplained").when(IS_MISSING).then(value_missing)
 
 
 def _fees_elsewhere(moved: pl.DataFrame) -> pl.DataFrame:
@@ -534,7 +534,7 @@ def _income(movements: pl.DataFrame) -> pl.DataFrame:
     by_owner = paid.group_by("strategy_id", "account", "currency")
 
     total = sum_if_known(col.cash)
-    why_unknown = pl.when(total.is_null()).then(pl.lit("an amount of cash"))
+    why_unknown = when(total.is_null()).then(pl.lit("an amount of cash"))
     return by_owner.agg(profit=total, cash=total, why_unknown=why_unknown)
 
 
@@ -558,9 +558,9 @@ def _of_known_ends(
     lost = without_start & set(earlier)
     is_left_out = col.account.is_in(list(without_close | (without_start - lost)))
     is_lost = col.account.is_in(list(lost))
-    reason = pl.when(is_lost).then(pl.lit(NO_CLOSE_BEFORE)).otherwise("why_unknown")
+    reason = when(is_lost).then(pl.lit(NO_CLOSE_BEFORE)).otherwise("why_unknown")
     rows = rows.filter(~is_left_out)
-    rows = rows.with_columns(pl.when(~is_lost).then(pl.col(NUMBERS)))
+    rows = rows.with_columns(when(~is_lost).then(pl.col(NUMBERS)))
     return rows.with_columns(why_unknown=reason)
 
 
@@ -576,13 +576,13 @@ def by_strategy(rows: pl.DataFrame) -> pl.DataFrame:
     """
     # A row of cash, or of a fee elsewhere, has no other parts.
     is_whole = col.conid.is_null() | col.profit.is_not_null()
-    nothing = pl.when(is_whole & col.is_split.is_null()).then(0.0)
+    nothing = when(is_whole & col.is_split.is_null()).then(0.0)
     rows = rows.with_columns(pl.col(PARTS).fill_null(nothing))
     rows = rows.with_columns(col.is_split.fill_null(value=False))
 
     are_known = col.repricing.null_count() == 0
     sum_of_parts = sum_if_known(pl.col(NUMBERS).exclude(BY_GREEKS))
-    greeks = {name: pl.when(are_known).then(sum_of_greek(name)) for name in BY_GREEKS}
+    greeks = {name: when(are_known).then(sum_of_greek(name)) for name in BY_GREEKS}
     is_unknown = col.why_unknown.is_not_null()
     reasons = _named_reason().filter(is_unknown).sort()
 
@@ -594,7 +594,7 @@ def by_strategy(rows: pl.DataFrame) -> pl.DataFrame:
         why_unknown=reasons.str.join("; ").replace("", None),
     )
     are_carried = pl.all_horizontal(pl.col(BY_GREEKS).is_not_null())
-    sums = sums.with_columns(repricing=pl.when(are_carried).then("repricing"))
+    sums = sums.with_columns(repricing=when(are_carried).then("repricing"))
     return sums.sort(by)
 
 
@@ -602,13 +602,13 @@ def sum_of_greek(name: str) -> pl.Expr:
     """Return the sum of what a greek explains, of rows of `explain_holdings`."""
     amount = pl.col(name)
     is_carried = carries(amount.is_not_null(), col.is_split, col.value_0.abs())
-    return pl.when(is_carried).then(amount.sum())
+    return when(is_carried).then(amount.sum())
 
 
 def _named_reason() -> pl.Expr:
     """Return why a profit is not known, with the contract if it is that of a holding."""
     with_contract = pl.format("{}: {}", _CONTRACT, "why_unknown")
-    return pl.coalesce(with_contract, "why_unknown")
+    return coalesce(with_contract, "why_unknown")
 
 
 def is_explained(row: Mapping[str, Any]) -> bool:

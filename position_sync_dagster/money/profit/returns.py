@@ -6,7 +6,6 @@ which one of these is not known breaks every chain that it is in.
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -157,10 +156,8 @@ def returns_of(days: Iterable[AccountDay], by: Period) -> list[PeriodReturn]:
         days: The days of accounts; all accounts of a currency that has several are added.
     """
     of_accounts = [*days]
-    periods: defaultdict[tuple[str, str, str], list[AccountDay]] = defaultdict(list)
-    for day in [*of_accounts, *_added(of_accounts)]:
-        periods[day.currency or "", day.account or "", by.of(day.day)].append(day)
-
+    all_days = [*of_accounts, *_added(of_accounts)]
+    periods = grouped(lambda day: (day.currency or "", day.account or "", by.of(day.day)), all_days)
     returns = []
     for (_currency, _account, period), of_period in sorted(periods.items()):
         returns.append(_returned(period, sorted(of_period, key=attrgetter("day"))))

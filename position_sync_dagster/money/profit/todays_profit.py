@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 import polars as pl
-from polars import col
+from polars import coalesce, col, when
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import KEY
@@ -133,7 +133,7 @@ def _rows_of_session(lake: MoneyLake, session: date, closed_at: datetime) -> pl.
         return rows
 
     written = lake.updates.sync.last_before(closed_at, ROWS_OF_CLOSE_DAYS)
-    filled = [pl.coalesce(name, f"computed_{name}") for name in _SPLIT_BY]
+    filled = [coalesce(name, f"computed_{name}") for name in _SPLIT_BY]
     columns = rows.columns
     computed = written.select("update_id", pl.col(_SPLIT_BY).name.prefix("computed_"))
     rows = rows.join(computed, on="update_id", how="left", maintain_order="left")
@@ -212,7 +212,7 @@ def _with_lost_closes(holdings: pl.DataFrame, opening: OpeningBook) -> pl.DataFr
     recorded = opening.rows["account"].unique().to_list()
     reason = pl.lit(f"the close of {opening.session} is not recorded")
     is_lost = ~col.account.is_in(recorded) & IS_MISSING.any().over("account")
-    return holdings.with_columns(why_unknown=pl.when(is_lost).then(reason).otherwise("why_unknown"))
+    return holdings.with_columns(why_unknown=when(is_lost).then(reason).otherwise("why_unknown"))
 
 
 def _parts_of(book: Book, holdings: pl.DataFrame) -> pl.DataFrame:
@@ -224,7 +224,7 @@ def _parts_of(book: Book, holdings: pl.DataFrame) -> pl.DataFrame:
 
     # The broker's profit of the day has no commissions.
     others = pl.sum_horizontal("repricing", "trades", "assignments", "cash", ignore_nulls=False)
-    parts = parts.with_columns(fees=pl.when(col.why_unknown.is_null()).then(0.0))
+    parts = parts.with_columns(fees=when(col.why_unknown.is_null()).then(0.0))
     return parts.with_columns(unexplained=col.daily_pnl - others - pl.sum_horizontal(BY_GREEKS))
 
 
