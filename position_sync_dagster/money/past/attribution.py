@@ -490,8 +490,11 @@ class _Holding:
         self, movement: Movement, by: float, delivered_to: _Shares | None
     ) -> _Shares | None:
         """Return whose a close was; None: not known."""
+        if len(self._has) == 1:
+            return dict.fromkeys(self._has, by)
+
         is_all = not rounded(by + self._total)
-        if len(self._has) == 1 or is_all or not self._at_end_of[movement.session_date]:
+        if is_all or not self._at_end_of[movement.session_date]:
             return self._divided(by)
         if delivered_to is None:
             return None
