@@ -439,8 +439,9 @@ class _Holding:
         )
         unclear = None
         if prior.cash is None:
-            name = name_of(first)
-            unclear = f"what {name} cost is not known: it was held before its first movement"
+            unclear = (
+                f"what {name_of(first)} cost is not known: it was held before its first movement"
+            )
         openers = self._openers(prior, self._prior)
         self._add_parts(prior, openers, opens=True, unclear=unclear, is_prior=True)
 
@@ -634,10 +635,9 @@ class _Holding:
         **said: Any,
     ) -> None:
         """Add the part of an owner; without a quantity it has of the money alone."""
-        part = OwnedPart(
-            owner=owner, movement=movement, fraction=fraction, quantity=quantity, **said
+        self._parts.append(
+            OwnedPart(owner=owner, movement=movement, fraction=fraction, quantity=quantity, **said)
         )
-        self._parts.append(part)
         self._has[owner] = self._has.get(owner, 0.0) + quantity
         if not rounded(self._has[owner]):
             del self._has[owner]

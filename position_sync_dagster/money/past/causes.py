@@ -425,10 +425,12 @@ def _stated_cause(movement: Movement) -> _Reason | None:
         case Section.TRANSFERS:
             text = f"transferred ({movement.type or 'of an unknown type'})"
             return Cause.TRANSFERRED, Stage.STATED, text
+
         case Section.CORPORATE_ACTIONS:
             cause = Cause.CORPORATE_ACTION
             if movement.type in SPLITS:
                 cause = Cause.SPLIT
+
             words = " ".join(filter(None, (movement.type, movement.description)))
             text = f"corporate action {words[:200] or 'of an unknown type'}"
             return cause, Stage.STATED, text
@@ -436,25 +438,25 @@ def _stated_cause(movement: Movement) -> _Reason | None:
 
 
 def _cause_of_trade(movement: Movement, cause: Cause) -> _Reason:
-    has_price = bool(movement.price)
     if movement.source is MovementSource.API:
         if movement.price == 0:
             return Cause.UNEXPLAINED, Stage.PROVISIONAL, "a trade at no price"
         return Cause.TRADED, Stage.PROVISIONAL, "traded"
 
     if movement.codes is None and movement.type is None:
-        if not has_price:
+        if not movement.price:
             cause = Cause.UNEXPLAINED
         text = "a trade of a statement without the fields Notes/Codes and Transaction Type"
         return cause, Stage.PROVISIONAL, text
+
     if is_cancellation(movement):
         return Cause.CORRECTED, Stage.STATED, "the broker cancelled a trade"
     if cause is not Cause.TRADED:
         return cause, Stage.STATED, cause.lower().replace("_", " ")
-    codes = codes_of(movement.codes)
-    if codes:
+
+    if codes_of(movement.codes):
         return cause, Stage.STATED, f"traded, with the codes {movement.codes}"
-    if has_price:
+    if movement.price:
         return cause, Stage.STATED, "traded"
     text = f"the statement books it as {movement.type or 'a trade'} at no price"
     return Cause.UNEXPLAINED, Stage.STATED, text

@@ -121,8 +121,8 @@ def _execution_time(fields: Fields) -> datetime:
     """
     written = fields.attributes
     day_and_clock = f"{written.get('tradeDate', '')} {written.get('tradeTime', '')}"
-    with_time = replace(fields, attributes={"dateTime": day_and_clock, **written})
-    return with_time.required(TIME, "dateTime")  # type: ignore[no-any-return]
+    fields = replace(fields, attributes={"dateTime": day_and_clock, **written})
+    return fields.required(TIME, "dateTime")  # type: ignore[no-any-return]
 
 
 _EVENT = columns_of(

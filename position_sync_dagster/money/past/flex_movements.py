@@ -197,8 +197,11 @@ def _in_units(movement: Movement) -> Movement:
     """Return a movement of a bill in the units of a gateway: a statement has its face value."""
     if movement.sec_type != "BILL" or movement.quantity is None:
         return movement
-    multiplier = times(movement.multiplier, FACE_OF_BILL)
-    return replace(movement, quantity=movement.quantity / FACE_OF_BILL, multiplier=multiplier)
+    return replace(
+        movement,
+        quantity=movement.quantity / FACE_OF_BILL,
+        multiplier=times(movement.multiplier, FACE_OF_BILL),
+    )
 
 
 def _time_of(moment: datetime) -> datetime | None:
@@ -279,8 +282,9 @@ def _corporate_action(base: Movement, fields: Fields, event: StatementEvent) -> 
         cash = times(_read(fields, NUMBER, "amount"), -1.0)  # it is minus the proceeds
     if cash is None and event.type in _WITHOUT_CASH:
         cash = 0.0
-    kind = MovementKind.CORPORATE_ACTION
-    return _in_units(replace(base, kind=kind, quantity=event.quantity, cash=cash))
+    return _in_units(
+        replace(base, kind=MovementKind.CORPORATE_ACTION, quantity=event.quantity, cash=cash)
+    )
 
 
 def _option_event(base: Movement, fields: Fields, event: StatementEvent) -> Movement:

@@ -80,8 +80,10 @@ def _acted(movements: pl.DataFrame) -> set[int]:
 def _deliveries(movements: pl.DataFrame) -> pl.DataFrame:
     """Return the options that ended by delivery, with what they delivered."""
     is_end = col.kind.is_in(DELIVERIES) & col.right.is_not_null()
-    delivered = pl.coalesce("counter_conid", "underlying_conid")
-    return movements.filter(is_end).select(option="conid", delivered=delivered)
+    movements = movements.filter(is_end)
+    return movements.select(
+        option="conid", delivered=pl.coalesce("counter_conid", "underlying_conid")
+    )
 
 
 def part_rows(parts: Iterable[OwnedPart]) -> pl.DataFrame:
