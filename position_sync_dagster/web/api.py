@@ -304,7 +304,7 @@ ROUTES = {
         is_large=True,
     ),
     "curve": ApiRoute(
-        "Profit over the price: now, on a chosen day, and at the next expiry",
+        "Profit and greeks over the price: now, on a chosen day, and at the next expiry",
         CurveQuery,
         CurveAnswer,
         read_curve,

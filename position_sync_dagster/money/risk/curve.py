@@ -1,12 +1,21 @@
-"""The profit of legs over the price of their underlying: now, on a day to come, at expiry.
+"""Profit and greeks of legs over the price of their underlying: now, on a day to come, at expiry.
 
-It is that since the legs were opened, so that it compares with the payoff. A leg without a price of
-the model makes it unknown, and is listed with the reason.
+The profit is that since the legs were opened, so that it compares with the payoff. A leg without a
+price of the model makes it unknown, and is listed with the reason.
+
+The odds are of the model that prices the options, no forecast: the logarithm of the price at the
+next expiry is normal around the forward `F`, with the deviation `d = σ √T` of the option that is
+nearest to the money. Below a price `S`, with `z = ln(S / F) / d + d / 2`,
+
+    probability = N(z)    mean of the prices there = F N(z − d)
+
+A payoff is a line between two of its corners, so that its mean is exact.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -17,8 +26,10 @@ from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.risk import model
 from position_sync_dagster.money.risk.payoff import Payoff, payoff_of
 from position_sync_dagster.money.risk.priced_legs import SIZE, PricedLeg, PricedLegs
+from position_sync_dagster.money.risk.proposed_trade import nearest_option
 from position_sync_dagster.money.risk.scenario_file import Point
 from position_sync_dagster.money.risk.scenarios import changes
+from position_sync_dagster.money.risk.terms import as_options
 
 # The number of prices between the ends of a curve; strikes and break-evens come besides.
 PRICES = 61
@@ -26,6 +37,10 @@ PRICES = 61
 # A curve reaches beyond its price and strikes by half of their span, which is
 # at least this part of the price.
 LEAST_SPAN = 0.1
+
+# Where legs live on, a payoff is a curve: so many prices within these deviations make it lines.
+WEIGHED = 97
+DEVIATIONS = 6.0
 
 NO_PROFIT = "its profit since it was opened is not known"
 
@@ -68,7 +83,7 @@ class UnpricedLeg:
 
 
 class CurveRow(AtExpiry):
-    """The profit of some legs of an account over the price of their underlying.
+    """Profit and greeks of some legs of an account over the price of their underlying.
 
     The profit is that since the legs were opened. A list that is null is not known.
     """
@@ -78,6 +93,12 @@ class CurveRow(AtExpiry):
     spot: float | None = None
     next_expiry: datetime | None
     last_expiry: datetime | None
+    expected_move: float | None = None
+    """One standard deviation of the price until the next expiry, by our model."""
+    probability_of_profit: float | None = None
+    """Of a profit at the next expiry, by the distribution of our model."""
+    expected_value: float | None = None
+    """The mean profit at the next expiry, by the same distribution."""
     reached: float | None = None
     """The profit now as a part of the greatest profit; null: not known, or unbounded."""
     moves: list[float] = []
@@ -90,6 +111,12 @@ class CurveRow(AtExpiry):
     """The profit on the chosen day at the chosen volatilities."""
     at_expiry: list[float] | None = None
     """The profit at the next expiry."""
+    delta: list[float] | None = None
+    """In units of the underlying, on the chosen day as all greeks."""
+    dollar_delta: list[float] | None = None
+    gamma_1pct: list[float] | None = None
+    theta: list[float] | None = None
+    vega: list[float] | None = None
     left_out: list[UnpricedLeg]
     """The legs that cannot be priced: with one of them, profits are not known."""
 
@@ -127,11 +154,18 @@ def _curve_of(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> CurveRow:
     curve |= {"spot": spot, "moves": moves.tolist(), "prices": prices.tolist()}
     if payoff.profit_at is not None:
         curve["at_expiry"] = payoff.profit_at(prices).tolist()
+
+    distribution = distribution_at_expiry(each, spot, legs.given.now)
+    if distribution is not None:
+        curve["expected_move"] = spot * distribution.deviation
+        curve |= odds_of(payoff, distribution)
+
     if left_out or realised is None:
         return CurveRow(**curve)
 
     gained = realised + float(legs.parts["unrealized_pnl"].sum())
     curve["now"], curve["chosen"] = _profits(legs, moves, shift, gained)
+    curve |= _greeks_along(legs, moves, shift)
     greatest = payoff.greatest_profit or 0.0
     if greatest > 0:
         curve["reached"] = gained / greatest
@@ -205,3 +239,96 @@ def _profits(
     changed = legs.parts.select(SIZE).to_numpy() * changes(legs, points)
     profits = (changed.sum(axis=0) + gained).tolist()
     return profits[: len(moves)], profits[-len(moves) :]
+
+
+def _greeks_along(legs: PricedLegs, moves: model.Array, shift: Point) -> dict[str, list[float]]:
+    """Return the greeks of parts that can all be priced at each move, on the chosen day."""
+    spot = legs.parts["spot"].to_numpy()
+    spots = spot[:, None] * (1 + moves / 100)
+
+    # A share or a future moves with its price, and has no other greek.
+    of_parts = {name: np.zeros(spots.shape) for name in ("delta", "gamma", "theta", "vega")}
+    of_parts["delta"] += 1.0
+
+    options = list(legs.options)
+    if options:
+        terms = as_options([*legs.options.values()], repeat(legs.given.now), spot[options].tolist())
+        shifted = legs.parts["implied_vol"].to_numpy()[options] + shift.vol / 100
+        volatility = model.within_bounds(shifted)
+        later = terms.later(shift.days)
+        greeks = model.greeks_along(later, spots[options], volatility, model.COARSE)
+        for name, rows in of_parts.items():
+            rows[options] = getattr(greeks, name)
+
+    of_parts["dollar_delta"] = of_parts["delta"] * spots
+    of_parts["gamma_1pct"] = of_parts.pop("gamma") * spots**2 / 100
+    sizes = legs.parts.select(SIZE).to_numpy()
+    return {name: (sizes * rows).sum(axis=0).tolist() for name, rows in of_parts.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distribution:
+    """The distribution of the price of an underlying at an expiry.
+
+    Attributes:
+        forward: Its mean.
+        deviation: The standard deviation of its logarithm.
+    """
+
+    forward: float
+    deviation: float
+
+    def below(self, prices: model.Array) -> tuple[model.Array, model.Array]:
+        """Return the probability of less than each price, and the part of the mean from there."""
+        logarithms = np.log(np.maximum(prices, 1e-300) / self.forward)
+        z = logarithms / self.deviation + self.deviation / 2
+        return model.normal(z), self.forward * model.normal(z - self.deviation)
+
+    @property
+    def typical_prices(self) -> model.Array:
+        """Prices within some deviations, evenly in their logarithm."""
+        z = np.linspace(-DEVIATIONS, DEVIATIONS, WEIGHED)
+        return self.forward * np.exp(self.deviation * (z - self.deviation / 2))
+
+
+def distribution_at_expiry(
+    legs: Sequence[PricedLeg], spot: float, now: datetime
+) -> Distribution | None:
+    """Return the distribution at the first expiry of legs; None: the model does not price it."""
+    first = min((leg.delivered.expires_at for leg in legs if leg.delivered), default=None)
+    if first is None or first <= now:
+        return None
+
+    nearest = nearest_option(legs, spot, first, now)
+    if nearest is None or nearest.priced is None or nearest.priced.expires_at != first:
+        return None
+
+    options = as_options([nearest.priced], [now], [spot])
+    return Distribution(
+        forward=float(options.forwards(np.array([[spot]]))[0, 0]),
+        deviation=nearest.row["implied_vol"] * float(options.years[0]) ** 0.5,
+    )
+
+
+def odds_of(payoff: Payoff, distribution: Distribution) -> dict[str, float]:
+    """Return how likely a profit of a payoff is, and the mean; empty: its profit is not known."""
+    if payoff.profit_at is None:
+        return {}
+
+    corners = [corner.price for corner in payoff.corners]
+    inner = [*corners, *(payoff.break_evens or ()), *distribution.typical_prices]
+    low = np.unique([0.0, *inner])
+    high = np.append(low[1:], 2 * low[-1])
+    profit_low = payoff.profit_at(low)
+    profit_high = payoff.profit_at(high)
+
+    below, mean_below = distribution.below(low)
+    probability = np.diff(below, append=1.0)
+    mean = np.diff(mean_below, append=distribution.forward)
+    slope = (profit_high - profit_low) / (high - low)
+    at_zero = profit_low - slope * low
+    is_gain = profit_low + profit_high > 0
+    return {
+        "probability_of_profit": float(probability[is_gain].sum()),
+        "expected_value": float(at_zero @ probability + slope @ mean),
+    }

@@ -273,7 +273,15 @@ def _smooth_prices(
 
 
 def greeks(options: VanillaOptions, spot: Array, volatility: Array, steps: Steps = FINE) -> Greeks:
-    """Return prices and greeks of options, each at one price of its underlying.
+    """Return prices and greeks of options, each at one price of its underlying."""
+    along = greeks_along(options, _column(spot), volatility, steps)
+    return Greeks(**{row.name: getattr(along, row.name)[:, 0] for row in fields(Greeks)})
+
+
+def greeks_along(
+    options: VanillaOptions, spots: Array, volatility: Array, steps: Steps = FINE
+) -> Greeks:
+    """Return prices and greeks of options, each at a row of prices of its underlying.
 
     With the price `V`, the price `S` of the underlying, the present value `D` of the money that it
     pays until the expiry, the rate `r`, the growth `g` of the underlying (`r`, or 0 of a future)
@@ -284,27 +292,30 @@ def greeks(options: VanillaOptions, spot: Array, volatility: Array, steps: Steps
     Source of Θ: the equation of Black and Scholes for S − D, which alone is diffused (the escrowed
     model). An option that is worth its exercise has Δ ±1, and neither Γ, Θ nor vega.
     """
-    step = spot * _price_step(options, volatility)
-    beside = np.stack([spot - step, spot, spot + step], axis=1)
+    step = spots * _column(_price_step(options, volatility))
+    beside = np.concatenate([spots - step, spots, spots + step], axis=1)
     smooth, exercised_at = _smooth_prices(options, beside, volatility, steps)
-    lower, price, higher = smooth.T
+    lower, price, higher = np.split(smooth, 3, axis=1)
     delta = (higher - lower) / (2 * step)
     gamma = (higher - 2 * price + lower) / step**2
-    vega = _vega(options, spot, volatility, steps)
+
+    vega = _vega(options, spots, volatility, steps)
 
     paid, _share = options.kept_from_now()
-    diffused = volatility * (spot - paid[:, 0])
-    interest = options.rate * price
-    growth = options.growth * spot * delta
+    diffused = _column(volatility) * (spots - paid)
+    interest = _column(options.rate) * price
+    growth = _column(options.growth) * spots * delta
     theta = interest - growth - diffused**2 * gamma / 2
     # More time is never worth less to who may exercise at any time, unless a dividend comes closer.
-    is_decaying = options.is_american & ~options.pays
+    is_decaying = _column(options.is_american & ~options.pays)
     theta = np.where(is_decaying, np.minimum(theta, 0.0), theta)
 
-    worth = options.exercised(_column(spot))[:, 0]
-    is_worth_exercise = exercised_at[:, 1] | (options.years <= 0)
-    delta_of_exercise = np.where(is_worth_exercise & (worth > 0), options.side, 0.0)
-    lowest_delta = np.where(options.is_call, 0.0, -1.0)
+    worth = options.exercised(spots)
+    _below, is_at_price, _above = np.split(exercised_at, 3, axis=1)
+    is_worth_exercise = is_at_price | _column(options.years <= 0)
+    is_in_the_money = is_worth_exercise & (worth > 0)
+    delta_of_exercise = np.where(is_in_the_money, _column(options.side), 0.0)
+    lowest_delta = _column(np.where(options.is_call, 0.0, -1.0))
     delta = np.clip(delta, lowest_delta, lowest_delta + 1.0)
     return Greeks(
         price=np.where(is_worth_exercise, worth, price),
@@ -321,13 +332,12 @@ def _price_step(options: VanillaOptions, volatility: Array) -> Array:
     return np.clip(ASIDE * deviation, 1e-4, 0.5)
 
 
-def _vega(options: VanillaOptions, spot: Array, volatility: Array, steps: Steps) -> Array:
+def _vega(options: VanillaOptions, spots: Array, volatility: Array, steps: Steps) -> Array:
     """Return the change of prices by a point of volatility."""
-    spots = _column(spot)
     change = 0.01 * volatility
     more, _exercised = _smooth_prices(options, spots, volatility + change, steps)
     less, _exercised = _smooth_prices(options, spots, volatility - change, steps)
-    slope: Array = (more - less)[:, 0] / (2 * change)
+    slope: Array = (more - less) / _column(2 * change)
     return slope / 100
 
 

@@ -185,7 +185,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen_and_charts_that_are_gone_ar
         page.driver.execute_script("arguments[0].scrollIntoView()", first(page, "#scope"))
         Select(first(page, "#scope")).select_by_visible_text(name)
         wait_for("it", lambda name=name: name in first(page, "#payoff-title").text)
-        wait_for("its curve", lambda name=name: len(canvases(page)) == 1)
+        wait_for("its curve", lambda name=name: len(canvases(page)) == 2)
     assert page.driver.execute_script(
         "return [document.documentElement.scrollWidth, innerWidth]"
     ) == [390, 390]

@@ -1,4 +1,4 @@
-// The profit over the price: now, on the chosen day and volatility, and at the next expiry.
+// Profit and greeks over the price: now, on the chosen day and volatility, and at the next expiry.
 
 import { Chart } from "./chart.js";
 import { byId, element, facts, fit, write } from "./elements.js";
@@ -6,11 +6,24 @@ import { isUnknown, percent, rounded, sign, whole } from "./format.js";
 import { SOON_DAYS } from "./columns.js";
 import { quoted, showCommand } from "./commands.js";
 
+const GREEKS = { dollar_delta: "$ delta", delta: "delta in units", gamma_1pct: "$ delta by 1 %", theta: "theta, a day", vega: "vega, a point" };
+const OF_MODEL = "by our model: a lognormal price around the forward, with the volatility nearest to the money";
 const DAY_MS = 86400000;
 const LATER_DAYS = 21;
 const MOST_CURVES = 12;
 const charts = new Map();
+let greek = "dollar_delta";
 let newest = null; // the answer before the trades, with the day and volatility that it is of
+let drawGreeks = () => {};
+
+export function openPayoff() {
+  const field = byId("greek");
+  for (const [name, label] of Object.entries(GREEKS)) field.append(element("option", label, { value: name }));
+  field.addEventListener("change", () => {
+    greek = field.value;
+    drawGreeks();
+  });
+}
 
 // Draw the curves of what was asked for, and beside them those after the trades.
 export function drawPayoff(before, after, { scope, name }) {
@@ -24,14 +37,20 @@ export function drawPayoff(before, after, { scope, name }) {
   closeOthers(curves);
   const more = all.length - curves.length;
   write(byId("payoff-none"), more ? `… and ${more} more: choose a strategy or an underlying.` : all.length ? "" : "Nothing is held of it.");
-  fit(byId("payoffs"), curves.length, "article").forEach((box, n) => drawProfit(box, curves[n], afterBy.get(keyOf(curves[n]))));
+  drawEach("payoffs", curves, (box, curve) => drawProfit(box, curve, afterBy.get(keyOf(curve))));
+  drawGreeks = () => drawEach("greek-charts", curves, (box, curve) => drawGreek(box, curve, afterBy.get(keyOf(curve))));
+  drawGreeks();
 }
 
 const keyOf = (curve) => [curve.account, curve.currency, curve.underlying].join("|");
 const titleOf = (curve) => `${curve.underlying} ${curve.currency} ${curve.account}`;
 
+function drawEach(name, curves, drawOne) {
+  fit(byId(name), curves.length, "article").forEach((box, n) => drawOne(box, curves[n]));
+}
+
 function closeOthers(curves) {
-  const keys = new Set(curves.map(keyOf));
+  const keys = new Set(curves.flatMap((curve) => [`profit ${keyOf(curve)}`, `greek ${keyOf(curve)}`]));
   for (const [key, chart] of charts) {
     if (keys.has(key)) continue;
     chart.close();
@@ -71,7 +90,7 @@ function drawProfit(box, curve, after) {
     marks: marksOf(curve),
     height: 300,
   };
-  drawOrHide(box, keyOf(curve), described);
+  drawOrHide(box, `profit ${keyOf(curve)}`, described);
 }
 
 function headOf(box) {
@@ -128,6 +147,9 @@ function factsOf(curve) {
     ["greatest profit", boundText(curve, curve.greatest_profit), curve.greatest_profit < 0 ? "down" : ""],
     lossFact(curve),
     ["of it reached", percent(curve.reached), sign(curve.reached), "the profit now, as a part of the greatest profit"],
+    ["probability of profit", percent(curve.probability_of_profit), "", OF_MODEL],
+    ["expected value", whole(curve.expected_value), sign(curve.expected_value), OF_MODEL],
+    ["expected move", isUnknown(curve.expected_move) ? "not known" : `±${rounded(curve.expected_move, 1)}`, "", `one standard deviation until the next expiry, ${OF_MODEL}`],
     legs,
   ];
 }
@@ -168,4 +190,25 @@ function isPastExpiry(curve) {
   const { days } = newest;
   if (!curve.next_expiry || !days) return false;
   return Date.now() + 86400000 * days > Date.parse(curve.next_expiry);
+}
+
+// --- The greeks ------------------------------------------------------------------------------------
+
+function drawGreek(box, curve, after) {
+  const label = GREEKS[greek];
+  const described = {
+    name: `${label}, ${chosenLabel(newest)}: ${titleOf(curve)}`,
+    x: scaleOf(curve),
+    unit: label,
+    lines: [
+      { label: chosenLabel(newest), values: curve[greek], look: "chosen" },
+      { label: "after the trades", values: aligned(curve, after, greek), look: "after" },
+    ].filter((line) => line.values),
+    marks: marksOf(curve).slice(0, 1),
+    height: 200,
+  };
+  if (!box.firstElementChild) box.append(element("h3"), element("p", undefined, { class: "remark" }));
+  write(box.children[0], titleOf(curve));
+  write(box.children[1], described.lines.length ? "" : "Not known.");
+  drawOrHide(box, `greek ${keyOf(curve)}`, described);
 }

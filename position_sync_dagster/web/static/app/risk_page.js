@@ -9,7 +9,7 @@ import { clock, duration } from "./format.js";
 import { drawHeader } from "./header.js";
 import { SPOTS, VOLS, drawMatrix } from "./matrix_panel.js";
 import { Panel } from "./panel.js";
-import { chosenLabel, drawPayoff } from "./payoff_panel.js";
+import { chosenLabel, drawPayoff, openPayoff } from "./payoff_panel.js";
 import { drawRecorded } from "./recorded_panel.js";
 import { choice, choose, chosen, hasTrades, listNames, onChoice, openChoice, showChoice } from "./risk_choice.js";
 import { keepScrollable } from "./scrolling.js";
@@ -25,7 +25,7 @@ const SETTLE_MS = 120; // a slider is moved in steps: the curve follows each, th
 const SOON_DAYS = 7;
 const MOST_DAYS = 365;
 
-const payoffs = new Panel("payoff");
+const payoffs = new Panel("payoff", "greeks");
 const matrix = new Panel("matrix");
 const trades = new Panel("what-if");
 const assignments = new Panel("assignments");
@@ -148,6 +148,7 @@ async function follow() {
 }
 
 openSearch();
+openPayoff();
 openSliders();
 openTrades();
 showFields();

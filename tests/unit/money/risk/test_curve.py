@@ -1,4 +1,4 @@
-"""Profit over the price: now, on a chosen day and volatility, and at expiry."""
+"""Profit and greeks over the price: now, on a chosen day and volatility, and at expiry."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -61,6 +61,14 @@ def test_the_curve_of_a_chosen_day_and_volatility_is_that_of_quantlib():
         profit = 120 - 45 + 300 + changed + 100 * (price - 100.0)
         assert curve.chosen[place] == pytest.approx(profit, abs=5.0)
 
+        delta = 300 * (long.delta - short.delta) + 100
+        assert curve.delta[place] == pytest.approx(delta, abs=1.0)
+        assert curve.dollar_delta[place] == pytest.approx(delta * price, abs=100)
+        gamma = 3 * (long.gamma - short.gamma) * price**2
+        assert curve.gamma_1pct[place] == pytest.approx(gamma, rel=0.05, abs=15)
+        assert curve.theta[place] == pytest.approx(300 * (long.theta - short.theta), abs=0.25)
+        assert curve.vega[place] == pytest.approx(300 * (long.vega - short.vega), abs=0.6)
+
 
 def test_without_a_shift_the_curve_begins_at_the_profit_that_is_open():
     curve = only(spread(), Point())
@@ -89,6 +97,7 @@ def test_a_leg_that_cannot_be_priced_makes_the_curve_unknown_and_is_listed():
     curve = only(rows, Point(vol=5.0))
     assert curve.now is None
     assert curve.chosen is None
+    assert curve.theta is None
     assert [left.reason for left in curve.left_out] == [NotPriced.NO_VOLATILITY]
     assert curve.at_expiry is not None, "exercise needs no volatility"
     of_unknown = only([replace(spread()[0], unrealized_pnl=None)], Point())
