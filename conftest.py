@@ -23,7 +23,14 @@ from ib_gateway_simulator.recording.proxy import Proxy
 from ib_gateway_simulator.recording.recorder import Recorder
 from position_sync_dagster.cli import THREAD_COUNTS
 from position_sync_dagster.settings import Settings
-from tests.support import command_line, object_store, streams, tiers, waiting
+from tests.support import (
+    command_line,
+    object_store,
+    option_trees,
+    streams,
+    tiers,
+    waiting,
+)
 from tests.support.extent import examples
 from tests.support.object_store import ObjectStore
 from tests.support.scheduling import Scheduling, mixed
@@ -144,6 +151,12 @@ def _own_signals():
 def _commands_are_built_once() -> None:
     """Build the command line once: a third of what a command in this process costs."""
     command_line.keep_commands()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _trees_are_made_once() -> None:
+    """Make each tree of the simulator's options once: a tenth of what a simulated gateway costs."""
+    option_trees.keep_trees()
 
 
 @pytest.fixture(scope="session")
