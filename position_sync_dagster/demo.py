@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,8 +122,9 @@ def prepare_book(home: homes.Home, now: datetime) -> History:
     days = past_sessions(CALENDAR, now)
     trades = exchange_days(CALENDAR, today, today + DAYS_AHEAD).is_trading_day
     text = dated((BOOKS / "demo.yaml").read_text("utf-8"), today, trades)
-    strategies = dated((BOOKS / "demo_strategies.yaml").read_text("utf-8"), today, trades)
-    strategies_of(home).write_text(strategies.replace("history", f"{days[0]}"), "utf-8")
+    strategies = (BOOKS / "demo_strategies.yaml").read_text("utf-8")
+    strategies = dated(strategies, today, trades).replace("history", f"{days[0]}")
+    strategies_of(home).write_text(strategies, "utf-8")
 
     book_of(home).write_text(text, "utf-8")
     book = load_book(book_of(home))
@@ -152,10 +153,8 @@ def require_living_book(home: homes.Home, today: date) -> None:
 
 def write_closes(settings: Settings, history: History) -> None:
     """Write the rows of the last close, and the oldest statement, whose day is the first."""
-    rows = closing_rows(history.book, history.closing, history.closed_at)
-    MoneyLake.of(settings).updates.sync.append(
-        [PositionUpdate(**row, gateway_id=settings.gateway_id) for row in rows]
-    )
+    rows = closing_rows(history, settings.gateway_id)
+    MoneyLake.of(settings).updates.sync.append(rows)
 
     settings.flex_folder.mkdir(exist_ok=True)
     name, content = next(history.past.statements())
@@ -172,64 +171,63 @@ def write_statements(settings: Settings, history: History) -> None:
     MovementBook(lake, settings.calendar).update()
 
 
-def closing_rows(book: Book, market: Market, closed_at: datetime) -> Iterator[dict[str, Any]]:
-    """Yield the last rows before a close, with the greeks of options.
-
-    Args:
-        book: The holdings.
-        market: Its prices at the close.
-        closed_at: The close.
-    """
-    at = closed_at - BEFORE_CLOSE
-    for opening in book.openings:
+def closing_rows(history: History, gateway_id: str) -> Iterator[PositionUpdate]:
+    """Yield the last rows before the close, with the greeks of options."""
+    for opening in history.book.openings:
         if opening.quantity:
-            yield _row(book, market, opening, at) | _greeks(market, opening.conid, at)
+            yield _row(history, opening, gateway_id)
 
 
-def _row(book: Book, market: Market, opening: Opening, at: datetime) -> dict[str, Any]:
+def _row(history: History, opening: Opening, gateway_id: str) -> PositionUpdate:
     """Return the row of a holding as the queue writes it, from a portfolio row of the broker."""
-    contract = book.contracts[opening.conid]
+    market = history.closing
+    contract = history.book.contracts[opening.conid]
+    at = history.closed_at - BEFORE_CLOSE
     price = market.close_price(opening.conid)
     value = opening.quantity * price * contract.multiplier
     cost = opening.average_cost
     if cost is None:
         cost = market.opening_cost(opening.conid)
-    return {
-        "conid": contract.conid,
-        "symbol": contract.symbol,
-        "sec_type": contract.sec_type.value,
-        "right": RIGHTS.get(contract.right),
-        "strike": contract.strike if contract.is_option else None,
-        "expiry": parse_expiry(contract.expiry) if contract.expiry else None,
-        "multiplier": contract.multiplier,
-        "currency": contract.currency,
-        "local_symbol": contract.local_symbol,
-        "account": opening.account,
-        "trading_mode": trading_mode_of(opening.account),
-        "position": opening.quantity,
-        "market_price": price * contract.price_magnifier,
-        "market_value": value,
-        "average_cost": cost,
-        "unrealized_pnl": value - opening.quantity * cost,
-        "price_kind": PriceKind.PORTFOLIO,
-        "timestamp": at,
-        "value_time": at,
-        "source": Source.QUEUE,
-        "value_source": ValueOrigin.PORTFOLIO,
-    }
 
-
-def _greeks(market: Market, conid: int, at: datetime) -> dict[str, Any]:
-    """Return the greeks of an option at the close; none of what is no option."""
-    greeks, spot = market.at_close(conid)
+    row = PositionUpdate(
+        conid=contract.conid,
+        symbol=contract.symbol,
+        right=RIGHTS.get(contract.right),
+        position=opening.quantity,
+        market_price=price * contract.price_magnifier,
+        market_value=value,
+        average_cost=cost,
+        unrealized_pnl=value - opening.quantity * cost,
+        timestamp=at,
+        account=opening.account,
+        sec_type=contract.sec_type.value,
+        strike=contract.strike if contract.is_option else None,
+        expiry=parse_expiry(contract.expiry) if contract.expiry else None,
+        multiplier=contract.multiplier,
+        currency=contract.currency,
+        price_kind=PriceKind.PORTFOLIO,
+        value_time=at,
+        source=Source.QUEUE,
+        value_source=ValueOrigin.PORTFOLIO,
+        gateway_id=gateway_id,
+        trading_mode=trading_mode_of(opening.account),
+        local_symbol=contract.local_symbol,
+    )
+    greeks, spot = market.at_close(opening.conid)
     if greeks is None:
-        return {}
-    names = ("implied_vol", "delta", "gamma", "vega", "theta")
-    return {name: getattr(greeks, name) for name in names} | {
-        "underlying_price": spot,
-        "greeks_source": GreeksSource.GATEWAY,
-        "greeks_time": at,
-    }
+        return row
+
+    return replace(
+        row,
+        implied_vol=greeks.implied_vol,
+        delta=greeks.delta,
+        gamma=greeks.gamma,
+        vega=greeks.vega,
+        theta=greeks.theta,
+        underlying_price=spot,
+        greeks_source=GreeksSource.GATEWAY,
+        greeks_time=at,
+    )
 
 
 # The time in seconds in which each leg must have a current row, if the tables already exist.
@@ -242,10 +240,10 @@ Paths = Mapping[Key, str]
 def expect_paths(held: Iterable[Key], legs: Iterable[ActiveContract]) -> Paths:
     """Return the path that must value each leg held: an active conid streams in each account."""
     active = {leg.conid for leg in legs if leg.removed_at is None}
-    return {
-        (account, conid): Source.STREAM if conid in active else Source.QUEUE
-        for account, conid in held
-    }
+    paths: dict[Key, str] = {}
+    for account, conid in held:
+        paths[account, conid] = Source.STREAM if conid in active else Source.QUEUE
+    return paths
 
 
 def current_paths(rows: pl.DataFrame, *, since: datetime) -> Paths:
@@ -258,9 +256,9 @@ def current_paths(rows: pl.DataFrame, *, since: datetime) -> Paths:
         since: The start of the run.
     """
     confirmed = pl.when(pl.col("position") != 0).then(CONFIRMED)
-    recent = rows.filter(pl.max_horizontal("timestamp", confirmed) >= since)
-    paths = recent.select("account", "conid", "source")
-    return {(account, conid): source for account, conid, source in paths.iter_rows()}
+    rows = rows.filter(pl.max_horizontal("timestamp", confirmed) >= since)
+    rows = rows.select("account", "conid", "source")
+    return {(account, conid): source for account, conid, source in rows.iter_rows()}
 
 
 def is_complete(expected: Paths, found: Paths) -> bool:
@@ -313,8 +311,8 @@ def evaluate(
     add("all current after", f"at most {limit_s:.0f} s", duration, met=in_time)
 
     lines = len(streamed)
-    peak = counts["peak_lines"]
     peak_wanted = f"{lines} legs + at most {underlyings} underlyings"
+    peak = counts["peak_lines"]
     add("peak of market data lines", peak_wanted, peak, met=0 <= peak - lines <= underlyings)
 
     orders = len(counts["orders_received"])
@@ -372,8 +370,17 @@ def state_the_day(demo_run: "DemoRun") -> None:
 LAUNCH_S = 60.0
 
 _LAUNCH = """
-mutation($params: ExecutionParams!) {
-  launchRun(executionParams: $params) { __typename ... on Error { message } }
+mutation($job: String!, $tags: [ExecutionTag!]) {
+  launchRun(
+    executionParams: {
+      selector: {
+        repositoryLocationName: "position_sync_dagster"
+        repositoryName: "__repository__"
+        jobName: $job
+      }
+      executionMetadata: { tags: $tags }
+    }
+  ) { __typename ... on Error { message } }
 }
 """
 
@@ -384,18 +391,9 @@ def launch(ui_port: int, job: str, tags: Mapping[str, str]) -> None:
     Raises:
         NoAnswerError: The UI does not answer, or it refuses; the message says why.
     """
-    params = {
-        "selector": {
-            "repositoryLocationName": "position_sync_dagster",
-            "repositoryName": "__repository__",
-            "jobName": job,
-        },
-        "runConfigData": {},
-        "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in tags.items()]},
-    }
-    answer = exchange_json(
-        ui_port, "/graphql", {"query": _LAUNCH, "variables": {"params": params}}, timeout_s=LAUNCH_S
-    )
+    variables = {"job": job, "tags": [{"key": k, "value": v} for k, v in tags.items()]}
+    body = {"query": _LAUNCH, "variables": variables}
+    answer = exchange_json(ui_port, "/graphql", body, timeout_s=LAUNCH_S)
     result = (answer.get("data") or {}).get("launchRun") or {}
     if result.get("__typename") != "LaunchRunSuccess":
         why = result.get("message") or answer
@@ -416,11 +414,12 @@ query {
 
 def has_runs(ui_port: int) -> bool:
     """Return whether runs are in progress that end by themselves; not if the UI does not answer."""
-    with suppress(NoAnswerError):
+    try:
         answer = exchange_json(ui_port, "/graphql", {"query": _IN_PROGRESS}, timeout_s=LAUNCH_S)
-        runs = answer["data"]["runsOrError"]["results"]
-        return any(run["jobName"] != "stream_positions" for run in runs)
-    return False
+    except NoAnswerError:
+        return False
+    runs = answer["data"]["runsOrError"]["results"]
+    return any(run["jobName"] != "stream_positions" for run in runs)
 
 
 SIMULATOR_GRACE_S = 1.0
@@ -595,9 +594,8 @@ class DemoRun:
 
 def underlyings_of(figures: Figures, settings: Settings) -> int:
     """Return how many underlyings of the holdings may have a line of their own."""
-    is_option = pl.col("right").is_not_null() & (pl.col("position") != 0)
-    underlyings = figures.book.priced.filter(is_option).get_column("symbol")
-    return min(underlyings.n_unique(), settings.most_underlyings)
+    options = figures.book.priced.filter(pl.col("right").is_not_null(), pl.col("position") != 0)
+    return min(options.get_column("symbol").n_unique(), settings.most_underlyings)
 
 
 @contextmanager
@@ -815,8 +813,9 @@ def watch(
             left_s = deadline - time.time()
             if left_s <= 0 and (left_s < -RUNS_END_S or not has_runs(demo_run.ui_port)):
                 break
-            is_complete_now = demo_run.complete_after_s is not None
-            pause_s = screen.interval_s if is_complete_now else LOOK_INTERVAL_S
+            pause_s = LOOK_INTERVAL_S
+            if demo_run.complete_after_s is not None:
+                pause_s = screen.interval_s
             stop.pause(min(left_s, pause_s) if left_s > 0 else LOOK_INTERVAL_S)
 
         limit_s = (options.seconds or 0) if demo_run.is_first else TIME_LIMIT_S

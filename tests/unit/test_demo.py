@@ -213,12 +213,12 @@ def test_the_simulator_counts_from_the_prices_of_the_last_close(prepared) -> Non
     put = 911000003
     running.step()
     assert running.close_price(put) == history.closing.close_price(put)
-    rows = demo.closing_rows(history.book, history.closing, history.closed_at)
-    row = next(row for row in rows if row["conid"] == put)
-    assert row["market_value"] == -200 * running.close_price(put)
-    assert row["underlying_price"] == history.closing.at_close(put)[1]
+    rows = demo.closing_rows(history, "gate")
+    row = next(row for row in rows if row.conid == put)
+    assert row.market_value == -200 * running.close_price(put)
+    assert row.underlying_price == history.closing.at_close(put)[1]
     [opening] = [opening for opening in book.openings if opening.conid == put]
-    assert opening.average_cost == row["average_cost"] == round(history.past.costs[put], 4)
+    assert opening.average_cost == row.average_cost == round(history.past.costs[put], 4)
 
 
 def test_an_expiry_on_a_holiday_is_the_trading_day_before(prepared, tmp_path, monkeypatch) -> None:
