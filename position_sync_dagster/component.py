@@ -223,10 +223,8 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
             page = self.pages_url.rstrip("/") + PAGES[name]
             metadata["page"] = dg.MetadataValue.url(page)
 
-        described = spec.merge_attributes(metadata=metadata, owners=self.owners, tags=self.tags)
-        return described.replace_attributes(
-            group_name=self.group or GROUP_OF.get(name, BROKER_GROUP)
-        )
+        spec = spec.merge_attributes(metadata=metadata, owners=self.owners, tags=self.tags)
+        return spec.replace_attributes(group_name=self.group or GROUP_OF.get(name, BROKER_GROUP))
 
     def _with_automation(self, definitions: dg.Definitions) -> dg.Definitions:
         """Return definitions whose sensors and schedules have owners, and are stopped if asked for.
@@ -262,9 +260,11 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
                     remedy="Write attributes beside `settings`; .env.example lists the settings.",
                 )
 
-        values = {name: getattr(self, name) for name in attributes}
-        given = {name: value for name, value in values.items() if value is not None}
-        overrides = {**self.settings, **given}
+        overrides = dict(self.settings)
+        for name in attributes:
+            if getattr(self, name) is not None:
+                overrides[name] = getattr(self, name)
+
         for name in PATHS:
             if name in overrides and "://" not in str(overrides[name]):
                 overrides[name] = str(root / str(overrides[name]))

@@ -23,8 +23,9 @@ NAME = "position-sync-dagster"
 def checkout() -> Path | None:
     """Return the folder of the checkout that the package is in; None for an installed one."""
     folder = PACKAGE.parent
-    parts = (folder / "workspace.yaml", folder / "dagster_home" / "dagster.yaml")
-    return folder if all(part.is_file() for part in parts) else None
+    if not (folder / "workspace.yaml").is_file():
+        return None
+    return folder if (folder / "dagster_home" / "dagster.yaml").is_file() else None
 
 
 def instance_file() -> Path:

@@ -16,5 +16,6 @@ def defs() -> dg.Definitions:
     component = PositionSyncComponent(
         owners=["team:position-sync"], tags={"domain": "positions"}, pages_url=settings.ui_url
     )
-    in_process = dg.Definitions(executor=dg.in_process_executor)
-    return dg.Definitions.merge(component.definitions(settings), in_process)
+    return dg.Definitions.merge(
+        component.definitions(settings), dg.Definitions(executor=dg.in_process_executor)
+    )

@@ -40,6 +40,10 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on while its body is small; Starlette answers any other with 413."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
         received = 0
 
         async def bounded_receive() -> Message:
@@ -50,8 +54,7 @@ class BodyLimit:
                 raise HTTPException(413, "The body is larger than 8 MB.")
             return message
 
-        is_http = scope["type"] == "http"
-        await self.app(scope, bounded_receive if is_http else receive, send)
+        await self.app(scope, bounded_receive, send)
 
 
 class GuardedWebserver(DagsterWebserver[Any, Any]):
@@ -63,8 +66,10 @@ class GuardedWebserver(DagsterWebserver[Any, Any]):
 
     def build_routes(self) -> list[BaseRoute]:
         """Return Dagster's own routes after ours, which the settings may leave out."""
-        ours = money_routes() if load_settings().money else []
-        return [*ours, *super().build_routes()]  # type: ignore[no-untyped-call]
+        routes: list[BaseRoute] = super().build_routes()  # type: ignore[no-untyped-call]
+        if load_settings().money:
+            routes = [*money_routes(), *routes]
+        return routes
 
     async def graphql_http_endpoint(self, request: Request) -> Response:
         """Execute a GraphQL document posted as JSON; a GET only shows the playground."""

@@ -169,7 +169,9 @@ class YamlFile:
     def _error_of_syntax(self, error: yaml.YAMLError) -> PositionSyncError:
         cause = getattr(error, "problem", None) or getattr(error, "reason", "it is cut")
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        place = (mark.line + 1, mark.column + 1) if mark else ()
+        place: tuple[int, ...] = ()
+        if mark:
+            place = (mark.line + 1, mark.column + 1)
         return self._error_of(
             f"it is not YAML: {cause}",
             "Correct the text there; check indentation, quotes and brackets",
@@ -206,7 +208,11 @@ class YamlFile:
 
 def named_place(path: Path, *at: int) -> str:
     """Return a place as errors name it: the file, and line and column where they are known."""
-    return f"{path}, line {at[0]}, column {at[1]}" if at else str(path)
+    if not at:
+        return str(path)
+
+    line, column = at
+    return f"{path}, line {line}, column {column}"
 
 
 # A place that ends with this is the name of a field and not its value, as in pydantic.
@@ -234,9 +240,11 @@ def _explain(kind: type[Part], error: Mapping[str, Any]) -> tuple[str, str]:
     if value in (None, ""):
         return f"{name} has no value", "Write one"
 
+    remedy = str(error["msg"])
     field = part.model_fields.get(name.split(".")[0])
-    remedy = field.description if field else None
-    return f"{name} {shown(value)} cannot be used", remedy or str(error["msg"])
+    if field and field.description:
+        remedy = field.description
+    return f"{name} {shown(value)} cannot be used", remedy
 
 
 def _innermost_part(

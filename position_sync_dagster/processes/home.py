@@ -43,10 +43,12 @@ def home_environment(values: Mapping[str, str], dagster_home: Path) -> dict[str,
 
     It is the user's environment without the user's own settings, which belong to other tables.
     """
-    inherited = {
+    environment = {
         name: text for name, text in os.environ.items() if not name.startswith(NOT_INHERITED)
     }
-    return {**inherited, **values, MARKER: os.path.realpath(dagster_home)}
+    environment.update(values)
+    environment[MARKER] = os.path.realpath(dagster_home)
+    return environment
 
 
 def adopt_environment(values: Mapping[str, str], dagster_home: Path) -> None:
@@ -164,7 +166,8 @@ def quote(value: str) -> str:
     >>> print(quote("it's"))
     'it\'s'
     """
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    escaped = value.replace("\\", "\\\\")
+    escaped = escaped.replace("'", "\\'")
     return f"'{escaped}'"
 
 

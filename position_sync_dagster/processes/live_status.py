@@ -70,8 +70,9 @@ class Display:
             self._addresses = addresses
             self.note("\n".join(_labelled(addresses)))
 
-        figures = notes if overview is None else figures_of(overview)
-        self.note("; ".join(_labelled(figures)))
+        if overview is not None:
+            notes = figures_of(overview)
+        self.note("; ".join(_labelled(notes)))
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         """Show the results of the acceptance test, as a table."""

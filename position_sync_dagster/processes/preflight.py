@@ -192,8 +192,12 @@ def _identity(connection: GatewayConnection, settings: Settings) -> Iterator[Fin
     chosen = modes != [TradingMode.LIVE] or settings.trading_mode is not None
     text = f"{', '.join(connection.accounts)}: {', '.join(modes)}"
     text += "" if chosen else "; any mode is accepted"
-    remedy = "Set POSITION_SYNC_TRADING_MODE=LIVE once that is what you mean."
-    yield warning("accounts", text, remedy, unless=chosen)
+    yield warning(
+        "accounts",
+        text,
+        "Set POSITION_SYNC_TRADING_MODE=LIVE once that is what you mean.",
+        unless=chosen,
+    )
 
 
 async def _clock(connection: GatewayConnection, timeout_s: float) -> Finding:
@@ -239,12 +243,10 @@ async def _lines(
     connection: GatewayConnection, settings: Settings, findings: list[Finding]
 ) -> None:
     """Try one line for each exchange with a holding, one after the other."""
-    conids = trial_conids(connection.feed.holdings, settings.sec_types)
-    details = await connection.details(conids)
+    details = await connection.details(trial_conids(connection.feed.holdings, settings.sec_types))
     if not details:
         text = "not tried: nothing is held, or the gateway has no details of it"
-        remedy = "Run it again once a position is held."
-        findings.append(warning("market data", text, remedy))
+        findings.append(warning("market data", text, "Run it again once a position is held."))
         return
 
     timeout_s = min(settings.gateway_timeout_s, TRIAL_S)

@@ -92,7 +92,9 @@ class Program:
         self.process: subprocess.Popen[bytes] | None = None
         self.works = self._has_worked = False
         self.started = self._due = 0.0
-        program = sys.executable if script == "python" else Path(sys.executable).with_name(script)
+        program = Path(sys.executable)
+        if script != "python":
+            program = program.with_name(script)
         self._command = [str(program), *options.split(), *words]
         self._failures = 0
         self.delays = RESTART
@@ -109,8 +111,10 @@ class Program:
                 self.process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)  # noqa: S603
                 self.started = time.monotonic()
         elif (code := self.process.poll()) is not None:
-            how = f"ended with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
-            self.restart(how)
+            if code >= 0:
+                self.restart(f"ended with exit code {code}")
+            else:
+                self.restart(f"was killed by signal {-code}")
 
     def worked(self) -> None:
         """Record that it works."""

@@ -42,8 +42,6 @@ from position_sync_dagster.terminal.text import csv_of
 from position_sync_dagster.web.api_answers import (
     AccountsAnswer,
     ApiModel,
-    FeedAnswer,
-    FeedQuery,
     FiguresAnswer,
     HeaderAnswer,
     MomentQuery,
@@ -146,8 +144,8 @@ def _positions(source: PageFigures, query: PositionsQuery, now: datetime) -> dic
 
 def _positions_csv(source: PageFigures, _query: NoQuery, now: datetime) -> str:
     """Return the open positions as CSV; unknown cells are empty, texts begin no formula."""
-    positions = source.figures(now).positions.select(COLUMNS)
-    rows = amounts_in_cents(positions).unnest("greeks")
+    rows = source.figures(now).positions.select(COLUMNS)
+    rows = amounts_in_cents(rows).unnest("greeks")
     return csv_of(rows.columns, rows.iter_rows())
 
 
@@ -391,8 +389,7 @@ def _understood(
     query = query_of(route.query, parameters)
     asked = source.played_back(getattr(query, "at", None), now)
 
-    kinds = ("strategy", "account", "underlying")
-    given = {kind: getattr(query, kind, None) for kind in kinds}
+    given = {kind: getattr(query, kind, None) for kind in ("strategy", "account", "underlying")}
     if any(text is not None for text in given.values()):
         route.names(asked, now).require(**given)
     return query, asked
@@ -465,8 +462,9 @@ def refusal(error: PositionSyncError | ValidationError) -> Response:
         return problem(422, invalid(error), "See /api/v1/openapi.json for the parameters.")
     if isinstance(error, UnknownNameError | UnknownIdError):
         return problem(404, error.what, error.remedy)
-    status = 422 if isinstance(error, UserError) else 503
-    return problem(status, error.what, error.remedy)
+    if isinstance(error, UserError):
+        return problem(422, error.what, error.remedy)
+    return problem(503, error.what, error.remedy)
 
 
 def _response(route: ApiRoute, content: Any, headers: dict[str, str], file: str) -> Response:
@@ -523,7 +521,6 @@ def openapi() -> dict[str, Any]:
     """Return the description of all routes (OpenAPI 3.1)."""
     shapes: list[tuple[str, Literal["serialization"], TypeAdapter[Any]]] = [
         ("problem", "serialization", TypeAdapter(Problem)),
-        ("feed", "serialization", TypeAdapter(FeedAnswer)),
     ]
     paths: dict[str, Any] = {}
     for name, route in ROUTES.items():
@@ -538,7 +535,6 @@ def openapi() -> dict[str, Any]:
         if schema["type"] == "object":
             schema["additionalProperties"] = False
 
-    paths["/money/data"] = {"get": _operation_of_feed()}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Position Sync", "version": f"{VERSION}"},
@@ -550,6 +546,7 @@ def openapi() -> dict[str, Any]:
 def _operation(name: str) -> dict[str, Any]:
     """Return the description of a route."""
     route = ROUTES[name]
+    operation_id = name.replace(".", "_").replace("-", "_")
     content: Mapping[str, Any] = {"text/csv": {"schema": {"type": "string"}}}
     if route.answer is not None:
         content = _content_of("application/json", route.answer)
@@ -562,29 +559,11 @@ def _operation(name: str) -> dict[str, Any]:
         if status != 404 or route.query.model_fields:
             responses[f"{status}"] = {"description": title, "content": _ERROR}
 
-    operation_id = name.replace(".", "_").replace("-", "_")
     return {
         "operationId": operation_id,
         "summary": route.summary,
         "parameters": _parameters(route.query),
         "responses": responses,
-    }
-
-
-def _operation_of_feed() -> dict[str, Any]:
-    """Return the description of what the pages are drawn from."""
-    return {
-        "operationId": "feed",
-        "summary": "What the pages are drawn from, once it changed; any release may change it",
-        "parameters": _parameters(FeedQuery),
-        "responses": {
-            "200": {
-                "description": "The state after that of the query.",
-                "content": _content_of("application/json", FeedAnswer),
-            },
-            "204": {"description": "Nothing came for ten seconds: ask again."},
-            "422": {"description": _TITLES[422], "content": _ERROR},
-        },
     }
 
 

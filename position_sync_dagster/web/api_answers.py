@@ -220,22 +220,6 @@ class PositionsPage(ApiModel):
     """The cursor of the positions after these; null: there are none."""
 
 
-class FeedAnswer(ApiModel):
-    """What the pages are drawn from: all of it, or what differs from the state that a page has."""
-
-    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
-
-    sequence: int
-    """The number of this state, for the next `after`."""
-    rows: list[list[Any]]
-    """Parts of holdings."""
-    figures: dict[str, Any]
-    all: bool = False
-    """Whether it is all; else rows and figures that are not named stay."""
-    gone: list[str] = []
-    """Keys of rows that are no more."""
-
-
 class FiguresAnswer(HeaderAnswer, StrategiesAnswer, PositionsAnswer):
     """All figures of a moment."""
 

@@ -71,12 +71,11 @@ def next_state(
     changed_rows = [row for key, row in rows.items() if before.rows.get(key) != row]
     gone = [key for key in before.rows if key not in rows]
     changed_figures = {
-        name: value
-        for name, value in figures.items()
-        if name not in before.figures or before.figures[name] != value
+        name: value for name, value in figures.items() if before.figures.get(name) != value
     }
-    changed = _packed(sequence, changed_rows, changed_figures, gone=gone)
-    return State(sequence, rows, figures, changed)
+    return State(
+        sequence, rows, figures, _packed(sequence, changed_rows, changed_figures, gone=gone)
+    )
 
 
 def _packed(sequence: int, rows: list[list[Any]], figures: Mapping[str, Any], **more: Any) -> bytes:

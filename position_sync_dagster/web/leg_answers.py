@@ -71,11 +71,12 @@ def read_leg(source: PageFigures, query: LegQuery, now: datetime) -> dict[str, A
         LakeError: A table cannot be used.
     """
     figures = source.figures(now)
-    held = (
-        figures.positions.filter(account=query.account, conid=query.conid)
-        .select(COLUMNS)
-        .to_dicts()
-    )
+    held = figures.positions.filter(account=query.account, conid=query.conid)
+    changes = [
+        change
+        for change in figures.changes
+        if change.account in (None, query.account) and query.conid in change.conids
+    ]
     rows, more = rows_of_holding(
         source.lake.updates.table,
         query.account,
@@ -83,20 +84,15 @@ def read_leg(source: PageFigures, query: LegQuery, now: datetime) -> dict[str, A
         since=figures.day.since,
         limit=MOST_VALUES,
     )
-    if not held and rows.is_empty():
+    if held.is_empty() and rows.is_empty():
         raise UnknownIdError(
             f"{query.account[:40]}:{query.conid} is not held, and has no value of today.",
             remedy="`position-sync positions --closed` lists accounts and conids.",
         )
 
-    changes = [
-        change
-        for change in figures.changes
-        if change.account in (None, query.account) and query.conid in change.conids
-    ]
     return {
         "at": figures.at,
-        "position": held[0] if held else None,
+        "position": next(held.select(COLUMNS).iter_rows(named=True), None),
         "values": rows.select(*LegValue.model_fields).to_dicts(),
         "more": more,
         "changes": changes,

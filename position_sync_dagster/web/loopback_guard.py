@@ -64,8 +64,8 @@ class LoopbackGuard:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        hosts = headers.getlist("host")
         mode_and_target = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest"))
+        hosts = headers.getlist("host")
         refused = refusal(
             hosts[0] if len(hosts) == 1 else None,
             headers.getlist("origin"),

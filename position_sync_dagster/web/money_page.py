@@ -13,7 +13,7 @@ import gzip
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -61,10 +61,10 @@ REVALIDATED = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
 def page_html(path: str) -> str:
     """Return the page of a path, without figures: the module of `static/app` fills its panels."""
     name = path.rpartition("/")[2]
-    frame = (PAGES / "frame.html").read_text("utf-8")
-    current = frame.replace(f'<a href="{path}">', f'<a href="{path}" aria-current="page">')
     main = (PAGES / f"{name}.html").read_text("utf-8")
-    return Template(current).substitute(
+    frame = (PAGES / "frame.html").read_text("utf-8")
+    frame = frame.replace(f'<a href="{path}">', f'<a href="{path}" aria-current="page">')
+    return Template(frame).substitute(
         title=name.capitalize(),
         module=f"{name}_page",
         program=escape(_program()),
@@ -86,8 +86,9 @@ def _option_of_home() -> str:
         return ""
 
     home = Home.at(Path(named).parent)
-    is_home = home.dagster_home == Path(named).absolute() and not home.is_new
-    return f" --home {shlex.quote(str(home.path))}" if is_home else ""
+    if home.dagster_home != Path(named).absolute() or home.is_new:
+        return ""
+    return f" --home {shlex.quote(str(home.path))}"
 
 
 @cache
@@ -99,10 +100,10 @@ def packed_answer(
     request: Request, packed: bytes, kind: str, headers: Mapping[str, str]
 ) -> Response:
     """Return compressed content, unpacked for a client that does not take it so."""
-    takes_gzip = "gzip" in request.headers.get("accept-encoding", "")
-    encoding = {"Content-Encoding": "gzip"} if takes_gzip else {}
-    content = packed if takes_gzip else gzip.decompress(packed)
-    return Response(content, headers={**HEADERS, **headers, **encoding}, media_type=kind)
+    headers = {**HEADERS, **headers}
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        return Response(packed, 200, {**headers, "Content-Encoding": "gzip"}, kind)
+    return Response(gzip.decompress(packed), 200, headers, kind)
 
 
 def file_route(path: str, file: Path) -> Route:
@@ -124,10 +125,11 @@ def html_route(path: str) -> Route:
     return Route(path, answer, methods=["GET"])
 
 
-def static_routes() -> list[Route]:
-    """Return a route for each file of `static`."""
-    files = sorted(path for path in STATIC.rglob("*") if path.suffix in KINDS)
-    return [file_route(f"/money/{file.relative_to(STATIC).as_posix()}", file) for file in files]
+def static_routes() -> Iterator[Route]:
+    """Yield a route for each file of `static`."""
+    for file in sorted(STATIC.rglob("*")):
+        if file.suffix in KINDS:
+            yield file_route(f"/money/{file.relative_to(STATIC).as_posix()}", file)
 
 
 def money_routes(
@@ -186,8 +188,8 @@ def _api_routes(opened: Callable[[], PageFigures]) -> list[Route]:
         known_tags = request.headers.get("if-none-match", "")
         name = request.path_params["name"]
         response = answer(name, request.query_params, known_tags, opened(), utc_now())
-        headers = {**HEADERS, "Cache-Control": "no-cache", "Server-Time": _milliseconds_now()}
-        response.headers.update(headers)
+        response.headers.update({**HEADERS, "Cache-Control": "no-cache"})
+        response.headers["Server-Time"] = _milliseconds_now()
         return response
 
     def description(request: Request) -> Response:

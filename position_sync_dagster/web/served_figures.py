@@ -70,7 +70,7 @@ LONGEST_TEXT = 200
 Row = list[Any]
 Value = TypeVar("Value")
 
-OF_LEG = ("name", "average_cost", "bid", "ask", "moneyness", "extrinsic", "days")
+OF_LEG = ("name", "average_cost", "bid", "ask", "moneyness", "extrinsic", "days", "current")
 OF_PART = (
     "account", "conid", "symbol", "expiry", "currency", "market_price", "market_value",
     "unrealized_pnl", "daily_pnl", "delta", "gamma_1pct", "theta", "vega", "dollar_delta",
@@ -78,7 +78,7 @@ OF_PART = (
 )  # fmt: skip
 # The columns of a part of a holding: times in milliseconds, null for what is unknown.
 COLUMNS = (
-    "key", "strategy", "quantity", "source", "current", "unvalued", "greekless", "priced_at",
+    "key", "strategy", "quantity", "source", "unvalued", "greekless", "priced_at",
     *OF_LEG, *OF_PART,
 )  # fmt: skip
 
@@ -146,8 +146,12 @@ class PageFigures:
             LakeError: A table cannot be used.
         """
         figures = self.figures(now)
-        slow = self._slow_of(figures) if self.past is None else plain(self._moved(figures))
-        return parts_of(figures), shown(figures) | slow
+        values = shown(figures)
+        if self.past is None:
+            values |= self._slow_of(figures)
+        else:
+            values |= plain(self._moved(figures))
+        return parts_of(figures), values
 
     def _slow_of(self, figures: Figures) -> dict[str, Any]:
         """Return the newest curves and scenarios; they are computed beside the reads."""
@@ -169,18 +173,21 @@ class PageFigures:
         """
         began = time.thread_time()
         curves = curves_of_accounts(self.lake, "daily_pnl", figures.at)
-        margins = curves_of_accounts(self.lake, "initial_margin", figures.at)
-        of_day = {"curves": curves, "margins": margins}
-        slow: dict[str, Any] = plain(of_day | self._moved(figures))
-        has_line = any(len(points) > 1 for points in curves.values())
+        slow: dict[str, Any] = {"curves": curves}
+        slow["margins"] = curves_of_accounts(self.lake, "initial_margin", figures.at)
+        slow |= self._moved(figures)
+
+        usual = BEGINNING
+        if any(len(points) > 1 for points in curves.values()):
+            usual = SLOW_EVERY
         worked = timedelta(seconds=time.thread_time() - began)
-        self._slow_every = max(SLOW_EVERY if has_line else BEGINNING, worked / SLOW_SHARE)
-        return slow
+        self._slow_every = max(usual, worked / SLOW_SHARE)
+        return dict(plain(slow))
 
     def curves(self, now: datetime) -> dict[str, Any]:
         """Return the curves of the day that ends with the moment of the figures; blocks."""
-        at = self.figures(now).at
-        return {"curves": plain(curves_of_accounts(self.lake, "daily_pnl", at, A_DAY))}
+        curves = curves_of_accounts(self.lake, "daily_pnl", self._time_of(now), A_DAY)
+        return {"curves": plain(curves)}
 
     def _moved(self, figures: Figures) -> dict[str, Any]:
         """Return what would be gained if prices moved, and what to decide; or what is wrong."""
@@ -291,30 +298,28 @@ def shown(figures: Figures) -> dict[str, Any]:
 
 def parts_of(figures: Figures) -> dict[str, Row]:
     """Return each part of a holding by its key, in the order of COLUMNS."""
-    of_leg = figures.positions.select(*KEY, *OF_LEG, "current", "confirmed_at")
+    of_leg = figures.positions.select(*KEY, *OF_LEG, "confirmed_at")
     of_part = ("strategy_id", *KEY)
     number = pl.int_range(pl.len()).over(of_part)
     feed = pl.when("delayed").then(pl.lit(" delayed")).otherwise(pl.lit(""))
-    named = figures.book.split.parts.select(
-        *of_part,
-        *(name for name in OF_PART if name not in KEY),
-        "multiplier",
-        "magnifier",
+    rows = figures.book.split.parts.drop(*OF_LEG, "confirmed_at", strict=False).with_columns(
         strategy="strategy_id",
         key=pl.format("{}|{}|{}|{}", *of_part, number),
         quantity=col.position * col.share,
         source=pl.coalesce("price_kind", "value_source", pl.lit("NONE")) + feed,
+    )
+    rows = rows.with_columns(
         unvalued=col.valueless.cast(pl.Int64),
         greekless=(col.is_option & col.greekless).cast(pl.Int64),
     )
 
-    joined = named.join(of_leg, on=KEY, how="left", maintain_order="left")
-    with_legs = joined.with_columns(
+    rows = rows.join(of_leg, on=KEY, how="left", maintain_order="left")
+    rows = rows.with_columns(
         col.expiry.dt.to_string("iso"),
         priced_at=col.confirmed_at.dt.timestamp("ms"),
         # As the price: of one share, in the unit of the quotes.
         average_cost=col.average_cost / col.multiplier * col.magnifier,
     )
     texts = pl.col(pl.String).str.replace_all(NOT_SHOWN, "�").str.slice(0, LONGEST_TEXT)
-    rows = with_legs.select(COLUMNS).with_columns(pl.col(pl.Float64).fill_nan(None), texts)
+    rows = rows.select(COLUMNS).with_columns(pl.col(pl.Float64).fill_nan(None), texts)
     return {row[0]: list(row) for row in rows.iter_rows()}
