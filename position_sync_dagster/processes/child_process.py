@@ -95,14 +95,17 @@ class ChildProcess:
                     os.truncate(self.log, 0)  # the programs that write to it have it open
             return
 
+        text = f"{self.name} has ended with code {code}."
+        remedy = "See its output above."
         tail = self.tail()
-        if self.log is not None and not self.log.exists():
-            tail = f"{self.log.parent} was deleted or moved, or its disk is away."
-        raise ChildEndedError(
-            f"{self.name} has ended with code {code}."
-            + (f" Its last output:\n{tail}\n" if tail else ""),
-            remedy=f"See {self.log}." if self.log else "See its output above.",
-        )
+        if self.log is not None:
+            remedy = f"See {self.log}."
+            if not self.log.exists():
+                tail = f"{self.log.parent} was deleted or moved, or its disk is away."
+
+        if tail:
+            text += f" Its last output:\n{tail}\n"
+        raise ChildEndedError(text, remedy=remedy)
 
     def tail(self, lines: int = 8) -> str:
         """Return the last lines of the log, without colours."""

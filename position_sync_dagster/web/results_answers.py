@@ -1,5 +1,6 @@
 """The answers of `/api/v1` about profit: of a day and why, and of campaigns, accounts and fills."""
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Annotated, Any
 
@@ -56,25 +57,26 @@ def closed_day(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str,
         LakeError: A table cannot be used.
     """
     *parts, unexplained = PARTS
-    explained = _newest(source.lake, PROFIT_EXPLAINED)
-    books = _newest(source.lake, BOOKS)
+    explained_day, explained = _newest(source.lake, PROFIT_EXPLAINED, "profit", parts, unexplained)
+    books_day, books = _newest(source.lake, BOOKS, "change", BOOKED_PARTS, "difference")
     return {
         "at": source.figures(now).at,
-        "explained_day": _day_of(explained),
-        "explained": [split_in_cents(row, "profit", parts, unexplained) for row in explained],
-        "books_day": _day_of(books),
-        "books": [split_in_cents(row, "change", BOOKED_PARTS, "difference") for row in books],
+        "explained_day": explained_day,
+        "explained": explained,
+        "books_day": books_day,
+        "books": books,
     }
 
 
-def _newest(lake: MoneyLake, spec: TableSpec) -> list[dict[str, Any]]:
-    """Return the rows of the newest day of a table; none where nothing wrote it yet."""
+def _newest(
+    lake: MoneyLake, spec: TableSpec, total: str, parts: Sequence[str], rest: str
+) -> tuple[date | None, list[dict[str, Any]]]:
+    """Return the newest day of a table, and its rows in cents; none where nothing wrote it yet."""
     table = lake.derived_table(spec)
-    return newest_day(table).to_dicts() if table.exists() else []
-
-
-def _day_of(rows: list[dict[str, Any]]) -> date | None:
-    return rows[0]["session_date"] if rows else None
+    rows = newest_day(table).to_dicts() if table.exists() else []
+    if not rows:
+        return None, []
+    return rows[0]["session_date"], [split_in_cents(row, total, parts, rest) for row in rows]
 
 
 class WhyQuery(MomentQuery):
