@@ -117,8 +117,9 @@ class Book:
         """Return the book with the sums of one strategy; None: of all."""
         if strategy is None:
             return self
-        of_strategy = self.split.filter(col.strategy_id == strategy)
-        return replace(self, split=of_strategy, strategy=strategy)
+        return replace(
+            self, split=self.split.filter(col.strategy_id == strategy), strategy=strategy
+        )
 
     @cached_property
     def summaries(self) -> dict[str, AccountSummary]:
@@ -225,8 +226,7 @@ class Book:
             return sums
 
         if name is not None and is_strategy:
-            since = realized["realized_since"]
-            realized["campaign"] = self._campaign((name, sums.currency), since)
+            realized["campaign"] = self._campaign((name, sums.currency), realized["realized_since"])
         return sums.model_copy(update=realized)
 
     def _campaign(self, key: tuple[str, str], since: datetime | None) -> Campaign:
@@ -269,8 +269,7 @@ def _closes_and_contracts(lake: MoneyLake, _versions: tuple[int, ...]) -> Closes
 
 def _contracts_of(lake: MoneyLake, legs: Iterable[ActiveContract]) -> dict[int, ContractDetails]:
     """Return the contracts of legs, and of all that are quoted in cents."""
-    conids = {leg.conid for leg in legs}
-    return lake.contracts.quoted_in_cents() | lake.contracts.get(conids)
+    return lake.contracts.quoted_in_cents() | lake.contracts.get({leg.conid for leg in legs})
 
 
 def read_book(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
@@ -461,11 +460,9 @@ def open_positions(
     """
     holdings = book.priced.filter(col.position != 0)
     if underlying is not None:
-        symbol = col.symbol.str.to_uppercase()
-        holdings = holdings.filter(symbol == underlying.upper())
+        holdings = holdings.filter(col.symbol.str.to_uppercase() == underlying.upper())
     if strategy is not None:
-        of_strategy = book.split.parts.filter(strategy_id=strategy)
-        holdings = holdings.join(of_strategy, on=KEY, how="semi")
+        holdings = holdings.join(book.split.parts.filter(strategy_id=strategy), on=KEY, how="semi")
 
     rows = position_rows(holdings, book)
     order = ("account", "symbol", "expiry", col.strike.fill_null(0.0), "conid")

@@ -243,8 +243,7 @@ def read_fill_costs(
         since: The first trading day; None: any.
     """
     zone = exchange_days(settings.calendar, date.min, date.min).zone
-    parts_of_all = CampaignBook(lake).parts
-    trades = [part for part in parts_of_all if part.is_trade and part.quantity]
+    trades = [part for part in CampaignBook(lake).parts if part.is_trade and part.quantity]
     fills = []
     for parts in grouped(attrgetter("key"), trades).values():
         taken_back = cancelled_ids([part.movement for part in parts])
