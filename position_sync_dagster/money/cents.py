@@ -13,7 +13,8 @@ MONEY = frozenset(
         "fees", "fee", "cash", "commission", "premium_received", "premium_paid", "capital_at_risk",
         "credit", "average_win", "average_loss", "expectancy",
         "drawdown", "brought", "slippage", "spread", "cost", "fees_without_quote",
-        "greatest_profit", "greatest_loss", "against_mark", "now", "chosen", "at_expiry", "expected_value",
+        "greatest_profit", "greatest_loss", "against_mark", "now", "chosen", "at_expiry",
+        "expected_value",
     )
 )  # fmt: skip
 
