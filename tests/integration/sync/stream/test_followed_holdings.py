@@ -66,6 +66,19 @@ def by_portfolio(row):
     return row.value_source is ValueOrigin.PORTFOLIO and row.market_value is not None
 
 
+async def drained_with(column, drain, streamer, key):
+    """Drain until the row of a holding has a value in this column; return the row."""
+
+    async def found():
+        row = (await drain(streamer)).get(key)
+        if row and row[column] is not None:
+            return row
+
+        return None
+
+    return await eventually(found)
+
+
 async def test_a_monitored_holding_has_a_value_and_a_daily_profit_without_a_line(
     following, lake, drain
 ):
@@ -74,14 +87,7 @@ async def test_a_monitored_holding_has_a_value_and_a_daily_profit_without_a_line
         assert row.unrealized_pnl is not None
         await eventually(lambda: sim.stats()["pnl_subscriptions"] == OPEN)
 
-        async def drained():
-            row = (await drain(streamer)).get((A, PUT))
-            if row and row["daily_pnl"] is not None:
-                return row
-
-            return None
-
-        row = await eventually(drained)
+        row = await drained_with("daily_pnl", drain, streamer, (A, PUT))
         assert row["source"] == Source.QUEUE
         assert row["value_source"] == ValueOrigin.PNL_SINGLE
         assert row["unrealized_pnl"] is not None
@@ -223,14 +229,7 @@ async def test_an_account_without_portfolio_rows_is_valued_by_its_profit_subscri
         )
         assert row.market_price == pytest.approx(row.market_value / row.position / 100)
 
-        async def drained():
-            row = (await drain(streamer)).get((B, SPX_PUT))
-            if row and row["market_value"] is not None:
-                return row
-
-            return None
-
-        row = await eventually(drained)
+        row = await drained_with("market_value", drain, streamer, (B, SPX_PUT))
         assert row["value_source"] == ValueOrigin.PNL_SINGLE
         assert row["price_kind"] == "VALUE"
         assert row["daily_pnl"] is not None
