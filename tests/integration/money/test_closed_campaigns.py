@@ -9,7 +9,6 @@ import pytest
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.past.movement_book import MovementBook
-from position_sync_dagster.settings import Settings
 from tests.support.booked_days import (
     ACCOUNT,
     FRIDAY,
@@ -25,13 +24,6 @@ from tests.support.booked_days import (
     traded,
 )
 from tests.unit.money.past.test_causes import change
-
-
-@pytest.fixture
-def books(lake, tmp_path) -> Books:
-    folder = tmp_path / "flex"
-    folder.mkdir()
-    return Books(lake, Settings(lake=lake.path, flex_folder=folder), folder)
 
 
 @pytest.mark.parametrize(

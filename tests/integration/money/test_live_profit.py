@@ -12,8 +12,7 @@ from position_sync_dagster.lake.schema import leg_rows
 from position_sync_dagster.lake.storage.table import write as write_rows
 from position_sync_dagster.money.past.closes import Cause, Closure, Stage
 from position_sync_dagster.money.past.movement_book import MovementBook
-from position_sync_dagster.settings import Settings
-from tests.support.booked_days import FRIDAY, MONDAY, STOCK, Books, held
+from tests.support.booked_days import FRIDAY, MONDAY, STOCK, held
 from tests.support.contracts import contract_details as details
 from tests.support.flex_files import ACCOUNT
 from tests.unit.money.past.test_causes import fill
@@ -23,13 +22,6 @@ FRIDAYS_CLOSE = datetime(2026, 3, 6, 21, tzinfo=UTC)
 MONDAYS_CLOSE = datetime(2026, 3, 9, 20, tzinfo=UTC)  # in daylight saving time
 NOON = datetime(2026, 3, 9, 16, tzinfo=UTC)
 NIGHT = datetime(2026, 3, 7, 4, tzinfo=UTC)
-
-
-@pytest.fixture
-def books(lake, tmp_path) -> Books:
-    folder = tmp_path / "flex"
-    folder.mkdir()
-    return Books(lake, Settings(lake=lake.path, flex_folder=folder), folder)
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ from position_sync_dagster.money.profit.books import (
 from position_sync_dagster.money.profit.moved_between import TradingDay
 from position_sync_dagster.money.profit.profit import explain_days
 from position_sync_dagster.money.strategies.strategies_file import RuledFile
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import closing_times
 from tests.support.booked_days import (
     BOND,
@@ -49,13 +48,6 @@ from tests.support.booked_days import (
 )
 from tests.support.flex_files import element
 from tests.support.traded_year import traded_year
-
-
-@pytest.fixture
-def books(lake, tmp_path) -> Books:
-    folder = tmp_path / "flex"
-    folder.mkdir()
-    return Books(lake, Settings(lake=lake.path, flex_folder=folder), folder)
 
 
 def cents(amount: float) -> object:

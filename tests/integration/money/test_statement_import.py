@@ -11,16 +11,8 @@ from position_sync_dagster.lake.derived import derive_whole
 from position_sync_dagster.lake.schema import LATEST_POSITIONS
 from position_sync_dagster.money.past import movement_book
 from position_sync_dagster.money.past.statement_folder import forget_files, import_statements
-from position_sync_dagster.settings import Settings
-from tests.support.booked_days import FRIDAY, MONDAY, STOCK, Booked, Books, paid, traded
+from tests.support.booked_days import FRIDAY, MONDAY, STOCK, Booked, paid, traded
 from tests.support.flex_files import ACCOUNT
-
-
-@pytest.fixture
-def books(lake, tmp_path) -> Books:
-    folder = tmp_path / "flex"
-    folder.mkdir()
-    return Books(lake, Settings(lake=lake.path, flex_folder=folder), folder)
 
 
 def day_of(number: int) -> date:
