@@ -68,8 +68,7 @@ def accept(
     if not reason.strip():
         raise typer.BadParameter("Say why the difference is right as it is.")
     _, lake = options.opened(home)
-    accepted = lake.breaks.accept(break_id, by or _this_person(), reason.strip())
-    output.print_table([accepted], _BREAK)
+    output.print_table([lake.breaks.accept(break_id, by or _this_person(), reason.strip())], _BREAK)
 
 
 @group.command()

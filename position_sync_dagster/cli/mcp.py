@@ -195,8 +195,7 @@ def page_of(
         chosen = fields or (USUAL_FIELDS if name in ("positions", "closed_today") else None)
         texts[name] = [_text(_fields_of(row, chosen)) for row in rows[cursor:]]
 
-    left = MOST_CHARACTERS - len(_text(values))
-    share = left // max(1, len(texts))
+    share = (MOST_CHARACTERS - len(_text(values))) // max(1, len(texts))
     for rows in texts.values():
         ends = accumulate(len(row) + 1 for row in rows)
         fitting = sum(end <= share for end in ends)
@@ -208,8 +207,8 @@ def page_of(
         for name, rows in texts.items()
         if cursor + len(rows) < len(lists[name])
     }
-    parts = [f'"{name}":[{",".join(rows)}]' for name, rows in texts.items()]
-    members = [_text(values | {"more": more})[1:-1], *parts]
+    members = [_text(values | {"more": more})[1:-1]]
+    members += [f'"{name}":[{",".join(rows)}]' for name, rows in texts.items()]
     return f"{{{','.join(members)}}}"
 
 

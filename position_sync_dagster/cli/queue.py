@@ -49,8 +49,14 @@ def list_requests(
     if status is not None:
         listed = [as_data(request, now) for request in stored.get_batch(None, limit, status)]
     if json:
-        answer = {"counts": counts, "oldest_pending_age_s": oldest_pending_age_s}
-        output.print_json({**answer, "status": status, "requests": listed})
+        output.print_json(
+            {
+                "counts": counts,
+                "oldest_pending_age_s": oldest_pending_age_s,
+                "status": status,
+                "requests": listed,
+            }
+        )
         return
 
     for state, count in counts.items():

@@ -54,8 +54,9 @@ def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
     book = read_book(lake, settings, now)
     status_now = read_status(lake, settings, now, book=book)
     if json:
-        totals = [total.model_dump() for total in book.totals]
-        output.print_json({**status_now.to_dict(), "totals": totals})
+        status_data = status_now.to_dict()
+        status_data["totals"] = [total.model_dump() for total in book.totals]
+        output.print_json(status_data)
     else:
         _print_labelled(board.describe(status_now))
 
@@ -200,10 +201,12 @@ def positions(
     lake, past, read_book_of = _books(home, as_of, json=json)
     if closed:
         closes = read_closes(lake, past)
-        held = lake.updates.sync.latest()["symbol"]
-        symbols = {*closes.rows["symbol"], *closes.legs["symbol"], *held} - {None}
-        strategies = frozenset(closes.legs["strategy_id"])
-        names = KnownNames(strategies=strategies, underlyings=frozenset(symbols))
+        symbols = {*closes.rows["symbol"], *closes.legs["symbol"]}
+        symbols.update(lake.updates.sync.latest()["symbol"])
+        symbols.discard(None)
+        names = KnownNames(
+            strategies=frozenset(closes.legs["strategy_id"]), underlyings=frozenset(symbols)
+        )
         names.require(strategy=strategy, underlying=underlying)
         chosen, count = closes.chosen(strategy, underlying, limit)
         _print_closes(chosen, count, closes.since, json=json)
@@ -226,8 +229,9 @@ def positions(
             return
 
         shown = rows[:limit]
-        cells = money_tables.position_cells(shown)
-        yield from output.fitted_table(money_tables.POSITIONS, cells, width)
+        yield from output.fitted_table(
+            money_tables.POSITIONS, money_tables.position_cells(shown), width
+        )
         if shown.height < rows.height:
             yield f"{shown.height:,} of {rows.height:,} positions are shown."
 

@@ -25,8 +25,9 @@ WITHOUT_RECEIVERS_S = 60
 
 def watched() -> list[dg.AssetCheckKey]:
     """Return every check of the project, without those of limits."""
-    usual = (key for key in checks.EVALUATE if not key.name.startswith(strategies.PREFIX))
-    return [*usual, *statements.imported.check_keys]
+    keys = [key for key in checks.EVALUATE if not key.name.startswith(strategies.PREFIX)]
+    keys += statements.imported.check_keys
+    return keys
 
 
 @resources.sensor(

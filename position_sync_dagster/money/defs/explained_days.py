@@ -179,8 +179,9 @@ def books_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefin
         settings = position_sync.settings
         frames: dict[date, pl.DataFrame] = {}
         for day in days_of(context):
-            before = exchange_days.session_before(settings.calendar, day)
-            frames[day] = close_books(lake, settings, day, before=before)
+            frames[day] = close_books(
+                lake, settings, day, before=exchange_days.session_before(settings.calendar, day)
+            )
         return _replaced_days(context, lake, BOOKS, frames)
 
     return books

@@ -116,8 +116,9 @@ def imported(
     """
     with dagster_failures():
         lake: MoneyLake = position_sync.lake
-        settings = position_sync.settings
-        downloaded, done = statement_folder.download_and_import(lake, settings, context.run.run_id)
+        downloaded, done = statement_folder.download_and_import(
+            lake, position_sync.settings, context.run.run_id
+        )
         if downloaded is None and context.retry_number < RETRIES.max_retries:
             of_download = done.unreadable[0]
             if isinstance(of_download, LaterError):  # a file that says so stays as it is
@@ -234,5 +235,4 @@ def judge_causes(unexplained: Sequence[Closure]) -> dg.AssetCheckResult:
 
 def _described_close(closure: Closure) -> str:
     closed = f"{closure.quantity:+g} {closure.name} of {closure.account}"
-    at = f"{closure.closed_at:%Y-%m-%d %H:%M} UTC"
-    return f"{closed} at {at}: {closure.detail}"
+    return f"{closed} at {closure.closed_at:%Y-%m-%d %H:%M} UTC: {closure.detail}"

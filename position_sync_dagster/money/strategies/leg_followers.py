@@ -187,8 +187,9 @@ def _rolls(lake: MoneyLake, legs: Iterable[ActiveContract], now: datetime) -> li
     conids = {change.conid for change in changes}
     since = first - BEFORE
     closures = lake.closures.current(since=since)
-    movements = lake.movements.records(since.date(), one_of("conid", conids))
-    return rolls_of(closures, changes, movements)
+    return rolls_of(
+        closures, changes, lake.movements.records(since.date(), one_of("conid", conids))
+    )
 
 
 def _concerns(leg: ActiveContract, roll: Roll) -> bool:

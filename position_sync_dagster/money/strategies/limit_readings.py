@@ -170,8 +170,10 @@ def _sum(limit: Limit, book: Book, parts: pl.DataFrame) -> Reading:
         rate_from = rates.get(currency)
         rate_to = rates.get(limit.currency or "")
         if not rate_from or not rate_to:
-            missing = f"the broker has sent no exchange rate to {limit.currency}"
-            return Reading(unknown=f"account {account} has values in {currency}, and {missing}")
+            return Reading(
+                unknown=f"account {account} has values in {currency}, and the broker has sent no "
+                f"exchange rate to {limit.currency}"
+            )
         total += amount * rate_from / rate_to
     return Reading(number=round(total, 9))
 

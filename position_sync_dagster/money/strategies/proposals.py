@@ -261,8 +261,10 @@ def _payoff(parts: Sequence[Piece], price: float) -> float:
     for part in parts:
         worth = price
         if part.is_option:
-            side = 1 if part.instrument.right is Right.CALL else -1
-            worth = max(0.0, side * (price - part.strike))
+            gain = price - part.strike
+            if part.instrument.right is Right.PUT:
+                gain = -gain
+            worth = max(0.0, gain)
         total += part.quantity * part.instrument.multiplier * worth
     return total
 
@@ -346,8 +348,9 @@ def propose(
         names: The names that are taken.
     """
     claims = grouped(lambda leg: leg.conid, claimed)
-    newest_first = sorted(movements, key=_order_of_movement, reverse=True)
-    movements_of = grouped(attrgetter("account"), newest_first)
+    movements_of = grouped(
+        attrgetter("account"), sorted(movements, key=_order_of_movement, reverse=True)
+    )
     by_underlying = grouped(_underlying_of, sorted(holdings, key=lambda holding: holding.key))
 
     strategies: list[ProposedStrategy] = []
@@ -357,8 +360,10 @@ def propose(
             for holding in of_underlying
             if (free := _free(holding, claims[holding.instrument.conid]))
         ]
-        groups = _structures(pieces, movements_of[account])
-        of_groups = [_proposed(group, account, symbol) for group in groups]
+        of_groups = [
+            _proposed(group, account, symbol)
+            for group in _structures(pieces, movements_of[account])
+        ]
         strategies += sorted(of_groups, key=lambda strategy: [leg.order for leg in strategy.legs])
     return _named_apart(strategies, names)
 
@@ -464,8 +469,7 @@ def _as_group(parts: Iterable[Piece], why: str = ALONE) -> _Group:
     if all(size == int(size) for size in sizes):
         units = math.gcd(*map(int, sizes))
 
-    unit = [replace(part, quantity=part.quantity / units) for part in whole]
-    return _Group(unit, units, why)
+    return _Group([replace(part, quantity=part.quantity / units) for part in whole], units, why)
 
 
 def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:

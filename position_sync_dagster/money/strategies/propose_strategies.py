@@ -69,8 +69,12 @@ def read_proposal(
 
     registry = lake.registry.sync
     legs = registry.get_all_active()
-    names = {leg.strategy_id for leg in (*legs, *registry.unresolved)}
-    return propose(holdings, movements, legs, names=names)
+    return propose(
+        holdings,
+        movements,
+        legs,
+        names={leg.strategy_id for leg in (*legs, *registry.unresolved)},
+    )
 
 
 def legs_of(strategies: Iterable[ProposedStrategy], now: datetime) -> list[ActiveContract]:

@@ -126,8 +126,9 @@ def rolls_of(
     uses = Counter(chain.from_iterable(rolls))
     judged = []
     for ids, roll in rolls.items():
-        is_of_one_order = all(uses[change_id] == 1 for change_id in ids)
-        judged.append(replace(roll, is_clear=roll.is_clear and is_of_one_order))
+        if any(uses[change_id] > 1 for change_id in ids):
+            roll = replace(roll, is_clear=False)
+        judged.append(roll)
     return sorted(judged, key=attrgetter("at"))
 
 

@@ -153,8 +153,10 @@ def legs_of_rules(
 
 def leg_of(terms: Instrument, strategy_id: str, added_at: datetime, **more: Any) -> ActiveContract:
     """Return a leg of a strategy whose contract is known from a holding."""
-    known = (terms.conid, terms.symbol, terms.right, terms.strike, terms.expiry)
-    return ActiveContract(*known, strategy_id, added_at, **more)
+    return ActiveContract(
+        terms.conid, terms.symbol, terms.right, terms.strike, terms.expiry, strategy_id, added_at,
+        **more,
+    )  # fmt: skip
 
 
 def _by_expiry(holding: BrokerPosition) -> tuple[str, int, str]:
