@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -132,12 +133,15 @@ def print_table(rows: Sequence[Any], names: Sequence[str] = ()) -> None:
 
     Args:
         rows: One row or more: values by name, or records.
-        names: The values to print, which records need; all, if none are named.
+        names: The values to print; all, if none are named.
     """
-    read = itemgetter if isinstance(rows[0], Mapping) else attrgetter
+    is_mapping = isinstance(rows[0], Mapping)
+    read = itemgetter if is_mapping else attrgetter
+    if not names:
+        names = [*rows[0]] if is_mapping else [field.name for field in fields(rows[0])]
     columns = []
     texts: list[dict[str, str]] = [{} for _row in rows]
-    for name in names or rows[0]:
+    for name in names:
         values = [*map(read(name), rows)]
         if all(value is None for value in values):
             continue
