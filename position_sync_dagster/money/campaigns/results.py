@@ -19,7 +19,6 @@ from pydantic import Field
 
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.lake.schema import records_of
-from position_sync_dagster.lake.storage.table import EVERY
 from position_sync_dagster.money.campaigns.closed_campaign import CampaignResult, ClosedCampaign
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.movements import first_reasons, known_sum
@@ -248,7 +247,7 @@ def read_campaigns(
         since: The first day; None: any.
         strategy: The strategy; None: all, and what is in none.
     """
-    only = EVERY
+    only = pl.lit(value=True)
     if since is not None:
         only = col.closed >= since
     rows = derived_rows(lake.derived_table(CLOSED_CAMPAIGNS), only)
@@ -261,7 +260,7 @@ def read_days(
     lake: MoneyLake, campaigns: Iterable[CampaignResult], since: date | None = None
 ) -> list[DayResult]:
     """Read the profit of each trading day, with what campaigns realised on it; blocks."""
-    chosen = EVERY
+    chosen = pl.lit(value=True)
     if since is not None:
         chosen = pl.col("partition.session_date") >= since
     columns = ["session_date", "currency", "profit"]

@@ -19,7 +19,6 @@ import polars as pl
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import grouped
-from position_sync_dagster.lake.storage.table import EVERY
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.movement_book import LONGEST_HOLIDAYS
 from position_sync_dagster.money.past.movements import (
@@ -305,7 +304,7 @@ def read_returns(
     Args:
         since: The first day; None: any.
     """
-    chosen = EVERY
+    chosen = pl.lit(value=True)
     if since is not None:
         chosen = pl.col("partition.session_date") >= since
     books = derived_rows(lake.derived_table(BOOKS), chosen=chosen).sort("session_date")
