@@ -12,7 +12,7 @@ from position_sync_dagster.defs.assets.table_asset import DERIVE
 from position_sync_dagster.domain.execution import GATEWAY, Execution, Side
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_change import PositionChange
-from position_sync_dagster.money.defs import exposure  # noqa: F401 - defines it
+from position_sync_dagster.money.defs import strategies  # noqa: F401 - defines it
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.money.reports.figures import read_figures

@@ -11,8 +11,7 @@ import dagster as dg
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.checks import evaluation as checks
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.money.defs import statements
-from position_sync_dagster.money.defs import strategy_checks as strategies
+from position_sync_dagster.money.defs import statements, strategies
 from position_sync_dagster.money.reports import alerts
 
 # The messages that are on their way to the receivers.

@@ -12,9 +12,9 @@ from position_sync_dagster.defs.assets import past_days
 from position_sync_dagster.defs.assets.table_asset import DERIVE, Derived
 from position_sync_dagster.defs.drain import DERIVED_EVERY, STREAMED_EVERY, Work
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.money.defs import exposure, risk, statements  # noqa: F401 - derive them
+from position_sync_dagster.money.defs import risk, statements  # noqa: F401 - derive them
 from position_sync_dagster.money.defs.statements import FOLDER
-from position_sync_dagster.money.defs.strategy_checks import watched_limits
+from position_sync_dagster.money.defs.strategies import watched_limits
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.statement_days import StatementDays
 from position_sync_dagster.money.stream_parts import with_money

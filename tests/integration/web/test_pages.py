@@ -26,8 +26,7 @@ from position_sync_dagster.money.profit.profit import PARTS
 from position_sync_dagster.money.profit.todays_profit import TodaysProfit
 from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.web.feed import FeedPace
-from position_sync_dagster.web.money_page import money_routes
+from position_sync_dagster.web.money_page import FeedPace, money_routes
 from position_sync_dagster.web.served_figures import COLUMNS, PageFigures
 from tests.integration.web.test_figures import row as figures_row
 from tests.support.browser import MISSING, Page, is_installed, open_page

@@ -15,9 +15,8 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.web.feed import Feed, FeedPace, next_state
 from position_sync_dagster.web.loopback_guard import LoopbackGuard
-from position_sync_dagster.web.money_page import money_routes
+from position_sync_dagster.web.money_page import Feed, FeedPace, money_routes, next_state
 from tests.support.ports import NO_CERTIFICATES
 from tests.support.receiver import serving_app
 

@@ -11,7 +11,7 @@ from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.lake.schema import LATEST_POSITIONS
-from position_sync_dagster.money.defs.exposure import strategy_exposure
+from position_sync_dagster.money.defs.strategies import strategy_exposure
 from position_sync_dagster.money.tables import STRATEGY_EXPOSURE
 
 SPY = {"symbol": "SPY", "right": "C", "strike": 500, "expiry": date(2028, 12, 15)}

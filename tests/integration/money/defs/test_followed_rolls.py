@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from position_sync_dagster.defs.assets.queue_and_ledger import active_strategies
-from position_sync_dagster.money.defs.strategy_checks import rolls_are_followed
+from position_sync_dagster.money.defs.strategies import rolls_are_followed
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.money.strategies.leg_followers import RollFollower
 from position_sync_dagster.settings import load_settings

@@ -15,8 +15,11 @@ from position_sync_dagster.defs.resources import cursor_of
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.money.defs import alerts as alerts_module
 from position_sync_dagster.money.defs.alerts import check_states, tell_people, watched
-from position_sync_dagster.money.defs.exposure import strategy_exposure
-from position_sync_dagster.money.defs.strategy_checks import OF_VALUE, strategies_checks
+from position_sync_dagster.money.defs.strategies import (
+    OF_VALUE,
+    strategies_checks,
+    strategy_exposure,
+)
 from position_sync_dagster.money.reports import alerts
 from position_sync_dagster.money.reports.alerts import AlertCursor
 from position_sync_dagster.settings import load_settings
