@@ -56,12 +56,21 @@ from position_sync_dagster.web.api_answers import (
     WhatIfAnswer,
     WhatIfQuery,
 )
-from position_sync_dagster.web.leg_answers import (
+from position_sync_dagster.web.book_answers import (
+    CurveAnswer,
+    CurveQuery,
+    ExpiryAnswer,
+    ExpiryQuery,
     LegAnswer,
     LegQuery,
+    ScenariosAnswer,
     SearchAnswer,
     SearchQuery,
+    left_out_of,
+    read_curve,
+    read_expiry,
     read_leg,
+    read_scenario_profits,
     search,
 )
 from position_sync_dagster.web.results_answers import (
@@ -82,17 +91,6 @@ from position_sync_dagster.web.results_answers import (
     read_fills,
     read_results,
     read_why,
-)
-from position_sync_dagster.web.risk_answers import (
-    CurveAnswer,
-    CurveQuery,
-    ExpiryAnswer,
-    ExpiryQuery,
-    ScenariosAnswer,
-    left_out_of,
-    read_curve,
-    read_expiry,
-    read_scenario_profits,
 )
 from position_sync_dagster.web.served_figures import PageFigures
 
