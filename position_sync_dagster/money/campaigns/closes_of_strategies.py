@@ -28,6 +28,7 @@ from position_sync_dagster.money.past.owned_parts import (
     deciding_movements,
     held_before,
     legs_ever,
+    numbers_by_key,
     part_rows,
     remembered_parts,
 )
@@ -266,11 +267,23 @@ def _parts(lake: MoneyLake, changes: pl.DataFrame, past: Past | None) -> list[Ow
         movements = _until(movements, past.at)
 
     deciding = deciding_movements(movements, contracts_of_strategies(movements, contracts))
-    before, costs = held_before(deciding, changes)
+    moved_before, costs = held_before(deciding, changes)
+    before = _unmoved(lake, contracts, deciding) | moved_before
     memory = RememberedParts()
     if past is None:
         memory = remembered_parts(lake)
     return memory.parts_of(deciding, contracts, before, costs)
+
+
+def _unmoved(
+    lake: MoneyLake, legs: Iterable[ActiveContract], movements: pl.DataFrame
+) -> dict[Key, float]:
+    """Return what is held without movements, of contracts that legs claim in any account."""
+    conids = {leg.conid for leg in legs if leg.account is None and leg.quantity is not None}
+    is_claimed = schema.one_of("conid", conids)
+    rows = lake.broker_positions.table.rows(is_claimed, columns=[*KEY, "position"])
+    rows = rows.filter(col.position != 0).join(movements, on=KEY, how="anti")
+    return numbers_by_key(rows, "position")
 
 
 def _until(movements: pl.DataFrame, at: datetime) -> pl.DataFrame:

@@ -8,6 +8,7 @@ those of a session that do, is divided by what they have; of any other it is not
 their profit is unknown, and what is left belongs to those that claim it.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -44,7 +45,6 @@ _OF_NO_HOLDING = OWNERS_CASH | {MovementKind.CONVERSION}
 
 # The type of a corporate action that takes what is worth nothing.
 _WORTHLESS = "DW"
-
 
 # What each owner has, or how much of something belongs to each.
 _Shares = dict[str, float]
@@ -165,7 +165,8 @@ def attributed(
     Args:
         movements: Each once; all of each holding.
         legs: The legs of strategies, also those that were removed.
-        held_before: What was held before the first movement, where that is known not to be 0.
+        held_before: What was held before the first movement, where that is known not to be 0, also
+            of holdings without any.
         costs: What one unit of that had cost, where the broker says it.
     """
     of_holdings = (
@@ -175,12 +176,18 @@ def attributed(
     )
     by_key = grouped(attrgetter("key"), of_holdings)
     legs_of = grouped(attrgetter("conid"), legs)
+    timelines_of: defaultdict[int, dict[str, _Timeline]] = defaultdict(dict)
+    for (account, conid), held in held_before.items():
+        timelines_of[conid][account] = [(NEVER, held)]
+
     sources = _Sources()
     holdings: list[_Holding] = []
     for key, of_holding in by_key.items():
         account, conid = key
         of_account = [leg for leg in legs_of[conid] if leg.account in (None, account)]
-        holding = _Holding(of_holding, of_account, sources, held_before.get(key), costs.get(key))
+        before = held_before.get(key)
+        timelines = timelines_of[conid]
+        holding = _Holding(of_holding, of_account, before, costs.get(key), sources, timelines)
         holdings.append(holding)
 
     sources.link(holdings)
@@ -336,6 +343,9 @@ class _Claim(NamedTuple):
         return at >= self.begin
 
 
+# How much an account held from each time on.
+_Timeline = list[tuple[datetime, float]]
+
 # A movement, with what was held before and after it.
 _Step = tuple[Movement, float, float]
 
@@ -356,9 +366,10 @@ class _Holding:
         self,
         movements: Iterable[Movement],
         legs: Iterable[ActiveContract],
-        sources: _Sources,
         held_before: float | None,
         cost: float | None,
+        sources: _Sources,
+        timelines: dict[str, _Timeline],
     ) -> None:
         self._cost = cost
         self._sources = sources
@@ -367,6 +378,9 @@ class _Holding:
         self._steps = _steps_of(self._movements, self._prior)
         self._claims = _claims_of(legs, self._stays())
         self._at_end_of = {movement.session_date: after for movement, _, after in self._steps}
+        later = [(moment_of(movement), after) for movement, _, after in self._steps]
+        self._timelines = timelines
+        timelines[self._movements[0].account] = [(NEVER, self._prior), *later]
         self._has: _Shares = {}
         self._last_owners: _Shares = {}
         self._parts: list[OwnedPart] = []
@@ -520,8 +534,8 @@ class _Holding:
         """Return whose an opening is: of those that claim a quantity, as far as they lack it.
 
         Claims that go on come before those that ended, and those that name the account before
-        others, which claim their quantity in each; of one rank, they share what is there by their
-        quantities.
+        others; of one rank, they share what is there by their quantities. One that names no account
+        claims in each its part of what all hold.
 
         Args:
             has: What each owner has before; None: what it has now.
@@ -535,12 +549,16 @@ class _Holding:
             for claim in claims
             if claim.leg.quantity is not None and claim.leg.quantity * by > 0
         ]
+        held = sum(before.values()) + by
         openers: _Shares = defaultdict(float)
         claimed: _Shares = defaultdict(float)
         unclaimed = by
         for _rank, of_rank in groupby(sorted(sized, key=_rank_of), _rank_of):
             for claim in of_rank:
-                claimed[claim.owner] += claim.leg.quantity or 0.0
+                part = 1.0
+                if claim.leg.account is None:
+                    part = self._part_of_accounts(movement, held)
+                claimed[claim.owner] += (claim.leg.quantity or 0.0) * part
 
             missing_of = {o: size - before.get(o, 0.0) - openers[o] for o, size in claimed.items()}
             lacking = {owner: missing for owner, missing in missing_of.items() if missing * by > 0}
@@ -560,6 +578,16 @@ class _Holding:
             for owner in takers:
                 openers[owner] += unclaimed / len(takers)
         return {owner: quantity for owner, quantity in openers.items() if quantity}
+
+    def _part_of_accounts(self, movement: Movement, held: float) -> float:
+        """Return which part of what all accounts hold this one has, which then holds so much."""
+        at = moment_of(movement)
+        everywhere = abs(held)
+        for account, timeline in self._timelines.items():
+            if account != movement.account:
+                *_earlier, last = (quantity for since, quantity in timeline if since <= at)
+                everywhere += max(0.0, math.copysign(1.0, held) * last)
+        return abs(held) / everywhere if everywhere else 1.0
 
     def _reorganize(self, movement: Movement, by: float) -> None:
         """Divide what a corporate action took, brought or changed by what the owners have."""

@@ -187,14 +187,15 @@ def claimed_shares(
     """
     legs_of = grouped(attrgetter("conid"), legs)
     quantities = held.filter(col.position != 0).select(*KEY, "position")
-    unexplained = quantities.join(explained, on=KEY, how="anti")
+    keys = {*explained.select(KEY).iter_rows()}
     are_claimed = col.conid.is_in([*legs_of])
-    of_nobody = unexplained.filter(~are_claimed)
+    of_nobody = quantities.filter(~are_claimed).join(explained, on=KEY, how="anti")
 
     rows: list[tuple[Any, ...]] = []
-    holdings_of = unexplained.filter(are_claimed).rows_by_key("conid", include_key=True)
+    holdings_of = quantities.filter(are_claimed).rows_by_key("conid", include_key=True)
     for conid, holdings in holdings_of.items():
-        rows += claims_of(tuple(legs_of[conid]), tuple(holdings), at)
+        claims = claims_of(tuple(legs_of[conid]), tuple(holdings), at)
+        rows += [claim for claim in claims if claim[:2] not in keys]
     shares = pl.DataFrame(rows, _SHARE, orient="row")
     nobody = {"strategy_id": pl.lit(UNATTRIBUTED), "share": pl.lit(1.0)}
     return pl.concat([shares, of_nobody.select(*KEY, **nobody)])

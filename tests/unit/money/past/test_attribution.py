@@ -18,6 +18,7 @@ from tests.unit.money.campaigns.test_closed_campaigns import (
     OTHER,
     PUT,
     SHARES,
+    A,
     acted,
     booked,
     leg,
@@ -104,6 +105,24 @@ def test_a_leg_that_moves_to_another_strategy_while_it_is_held_takes_its_holding
     added = replace(leg(PUT, "b", quantity=-2.0), added_at=LATER)
     assert [part.owner for part in attributed(movements, [removed], {})] == ["a"]
     assert [part.owner for part in attributed(movements, [removed, added], {})] == ["b"]
+
+
+@pytest.mark.parametrize("is_moved", [True, False])
+def test_a_quantity_in_any_account_is_claimed_of_what_all_accounts_hold(is_moved):
+    """Another account holds as much, with a movement or without: half of the claim is of each."""
+    movements = [moved(PUT, -2.0, 2.0, 2)]
+    held = {("U2", PUT): -2.0}
+    if is_moved:
+        movements.append(moved(PUT, -2.0, 2.0, 2, account="U2"))
+        held = {}
+
+    def owned(claim: ActiveContract) -> dict[str, float]:
+        parts = attributed(movements, [claim], held)
+        return {part.owner: part.quantity for part in parts if part.key[0] == A}
+
+    claim = leg(PUT, quantity=-2.0)
+    assert owned(claim) == {"s": -1.0, UNATTRIBUTED: -1.0}
+    assert owned(replace(claim, account=A)) == {"s": -2.0}
 
 
 def test_what_is_left_after_a_close_of_unknown_owner_belongs_to_those_that_claim_it():
