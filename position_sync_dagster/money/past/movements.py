@@ -344,7 +344,7 @@ def counting_movements(
         elif _may_be_unnamed(movement, newest, covering):
             unstated.append(movement)
 
-    counting = _with_single_ends(_newest_bookings(stated))
+    counting = _with_single_ends(_newest_bookings(stated), covering)
     counting += _not_named_by(counting, unstated)
     return sorted(counting, key=lambda movement: (movement.day, movement.movement_id))
 
@@ -390,7 +390,9 @@ def _newest_bookings(stated: Iterable[Movement]) -> list[Movement]:
     return newest
 
 
-def _with_single_ends(stated: Sequence[Movement]) -> list[Movement]:
+def _with_single_ends(
+    stated: Sequence[Movement], covering: defaultdict[_Part, list[StatedSection]]
+) -> list[Movement]:
     """Return movements where each end of an option, and what it delivered, is once."""
     ends: defaultdict[Key, list[Movement]] = defaultdict(list)
     for movement in stated:
@@ -405,14 +407,19 @@ def _with_single_ends(stated: Sequence[Movement]) -> list[Movement]:
 
         of_contract = ends[movement.key]
         near = [end for end in of_contract if abs(end.day - movement.day) <= BOOKED]
-        counted = _beside(movement, near)
+        of_trades = covering[movement.account, Section.TRADES]
+        is_covered = _newest_of(of_trades, movement.day) is not None
+        counted = _beside(movement, near, is_covered=is_covered)
         if counted is not None:
             single.append(counted)
     return single
 
 
-def _beside(movement: Movement, ends: Iterable[Movement]) -> Movement | None:
-    """Return an end as it counts beside the ends of its contract; None: one of trades has it."""
+def _beside(movement: Movement, ends: Iterable[Movement], *, is_covered: bool) -> Movement | None:
+    """Return an end as it counts beside the ends of its contract; None: one of trades has it.
+
+    Where no section of trades covers its day, those of other days are other ends.
+    """
     in_cash = MovementKind.CASH_SETTLEMENT
     deliveries = [end for end in ends if end.kind is not in_cash]
     of_trades = [end for end in ends if end.section is Section.TRADES]
@@ -427,7 +434,8 @@ def _beside(movement: Movement, ends: Iterable[Movement]) -> Movement | None:
             counted = replace(counted, at=counted.at or end.at)
         return counted
 
-    sizes = {abs(end.quantity or 0.0) for end in of_trades}
+    same = [end for end in of_trades if is_covered or end.day == movement.day]
+    sizes = {abs(end.quantity or 0.0) for end in same}
     if movement.section is Section.OPTION_EVENTS and abs(movement.quantity or 0.0) in sizes:
         return None
     if any(end.kind is in_cash for end in ends):

@@ -163,6 +163,54 @@ def test_the_end_of_an_option_in_two_sections_counts_once() -> None:
     assert counting_movements([other, trade], days) == [other, trade]
 
 
+@pytest.mark.parametrize("is_bought_back", [True, False])
+@pytest.mark.parametrize("accounts", [("U1",), ("U1", "U2")])
+@pytest.mark.parametrize("has_trade", [True, False])
+def test_an_assignment_counts_once_beside_another_end_of_as_many_two_days_before(
+    is_bought_back, accounts, has_trade
+) -> None:
+    """Of two contracts short, one is bought back or assigned on Monday, one assigned later."""
+    monday: list[Movement] = []
+    wednesday: list[Movement] = []
+    first = MovementKind.TRADE if is_bought_back else MovementKind.ASSIGNMENT
+    for account in accounts:
+        usual = {"account": account, "made": 3, "file": "m"}
+        monday.append(stated("m", kind=first, **usual))
+        event = {"section": Section.OPTION_EVENTS, "kind": MovementKind.ASSIGNMENT}
+        if not is_bought_back:
+            monday.append(stated("me", **usual | event))
+        usual |= {"day": WEDNESDAY, "made": 5, "file": "w"}
+        wednesday.append(stated("we", **usual | event))
+        if has_trade:
+            wednesday.append(stated("w", **usual | {"kind": MovementKind.ASSIGNMENT}))
+
+    sections = [
+        covered("m", 3, account=account, section=section)
+        for account in accounts
+        for section in (Section.TRADES, Section.OPTION_EVENTS)
+    ]
+    sections += [
+        covered("w", 5, WEDNESDAY, account=account, section=section)
+        for account in accounts
+        for section in (Section.TRADES, Section.OPTION_EVENTS)
+        if has_trade or section is Section.OPTION_EVENTS
+    ]
+
+    def ends(movements: list[Movement]) -> list[str]:
+        return sorted(movement.account + movement.movement_id for movement in movements)
+
+    wanted = sorted(
+        account + name for account in accounts for name in ("m:m", "w:w" if has_trade else "w:we")
+    )
+    at_once = counting_movements([*monday, *wednesday], sections)
+    assert ends(at_once) == wanted
+    assert ends(counting_movements(at_once, sections)) == wanted
+    of_monday = counting_movements(monday, sections)
+    in_turn = counting_movements([*of_monday, *wednesday], sections)
+    assert ends(in_turn) == wanted
+    assert ends(counting_movements(in_turn, sections)) == wanted
+
+
 def test_what_follows_from_a_close_counts_until_a_statement_names_trades_or_events() -> None:
     inferred = replace(
         of_gateway("", MONDAY), movement_id="i", execution_id=None, source=MovementSource.INFERRED,
