@@ -11,14 +11,11 @@ from polars import coalesce, col, when
 
 from position_sync_dagster.domain.execution import FLEX
 from position_sync_dagster.domain.holding import KEY
-from position_sync_dagster.money.past.movements import DELIVERIES, INCOME, OWNERS_CASH, MovementKind
+from position_sync_dagster.money.past.movements import ENDS, INCOME, OWNERS_CASH, MovementKind
 from position_sync_dagster.settings import Settings
 
 # Cash alone, and currencies: of these, only the fee belongs to a holding.
 _OF_NO_HOLDING = {*INCOME, *OWNERS_CASH, MovementKind.CONVERSION}
-
-# What ends an option is booked in the night.
-_ENDS = {*DELIVERIES, MovementKind.EXPIRATION, MovementKind.CASH_SETTLEMENT}
 
 
 class TradingDay(NamedTuple):
@@ -116,18 +113,23 @@ def _included(
         end: The name of the end: start or end.
     """
     is_stated = col.source == FLEX
-    of_holdings = rows.select(*KEY, is_stated=is_stated).unique(KEY)
+    of_holdings = rows.select(*KEY, "position", is_stated=is_stated).unique(KEY)
     of_accounts = rows.group_by("account").agg(is_stated_account=is_stated.all())
     movements = movements.join(of_holdings, on=KEY, how="left")
     movements = movements.join(of_accounts, on="account", how="left")
 
-    # Without its time, what ends no option was before the close.
+    # Without its time, what ends no option was before the close: ends are booked in the night.
+    is_end = col.kind.is_in(ENDS)
     is_until_day = col.day <= session
-    by_day = when(col.kind.is_in(_ENDS)).then(col.day < session).otherwise(is_until_day)
-    is_of_statement = coalesce("is_stated", "is_stated_account")
+    by_day = when(is_end).then(col.day < session).otherwise(is_until_day)
     by_time = coalesce(col.at <= closed, by_day)
+    # What settles in the morning may be gone at the close, and be booked in the evening.
+    is_gone = is_end & col.right.is_not_null() & (col.position.fill_null(0.0) == 0)
+    by_time = when(is_gone).then(is_until_day).otherwise(by_time)
+
+    is_of_statement = coalesce("is_stated", "is_stated_account")
     had_rows = col.is_stated_account.is_not_null()
     by_rows = when(is_of_statement).then(is_until_day).when(had_rows).then(by_time)
     is_before = by_rows.otherwise(col.session_date <= session)
     movements = movements.with_columns(is_before.alias(f"before_{end}"))
-    return movements.drop("is_stated", "is_stated_account")
+    return movements.drop("position", "is_stated", "is_stated_account")

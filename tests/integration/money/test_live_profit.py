@@ -131,6 +131,25 @@ def test_a_transfer_without_a_time_was_before_the_close_of_its_day(books, lake, 
     assert books.profit(MONDAY + timedelta(days=1)) == {"USD": pytest.approx(150)}
 
 
+@pytest.mark.parametrize("time", [";162000", ""])
+def test_an_option_that_settled_in_the_morning_ended_before_the_close_that_lacks_it(
+    books, lake, write, time
+):
+    write(option, FRIDAYS_CLOSE, 40, 2.0, 50.0)
+    write(share, FRIDAYS_CLOSE, 10, 1.0, 220.0)
+    write(option, NOON, 40, 0.0, 0.0)
+    write(share, MONDAYS_CLOSE, 10, 1.0, 220.0)
+    write(share, MONDAYS_CLOSE + timedelta(days=1), 10, 1.0, 220.0)
+    settled = (
+        f'<OptionEAE accountId="{ACCOUNT}" conid="40" assetCategory="OPT" currency="USD" '
+        'symbol="SPX" putCall="C" strike="600" transactionType="Cash Settlement" quantity="-2" '
+        f'multiplier="100" proceeds="11400" dateTime="20260309{time}" tradeID="9" />'
+    )
+    books.end_day(MONDAY, held=[held(STOCK, 1, 220)], trades=None, events=[settled])
+    assert books.profit(MONDAY) == {"USD": pytest.approx(11_400 - 10_000)}
+    assert books.profit(MONDAY + timedelta(days=1)) == {"USD": pytest.approx(0.0)}
+
+
 def test_an_option_opened_and_closed_within_the_day_is_its_strategys(books, lake, write):
     write(share, FRIDAYS_CLOSE, 10, 1.0, 220.0)
     write(share, MONDAYS_CLOSE, 10, 1.0, 220.0)
