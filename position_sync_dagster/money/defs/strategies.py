@@ -196,8 +196,8 @@ def strategy_exposure(lake: MoneyLake, settings: Settings, run_id: str | None) -
 
     How to read it: one row per strategy, account, currency and class of asset, and one with the
     strategy UNATTRIBUTED for what no strategy has of an account: together they are all holdings.
-    Sums are over known values; the number of legs left out is beside them, and how many options
-    have greeks. Futures count as notional, never as value.
+    Sums are over known values; the number of legs left out is beside them. Futures count as
+    notional, never as value.
 
     Live: `position-sync money` shows these figures as they move, second by second.
     """
