@@ -36,7 +36,7 @@ PRICES = 61
 
 # A curve reaches beyond its price and strikes by half of their span, which is
 # at least this part of the price.
-LEAST_SPAN = 0.1
+LEAST_SPAN = 0.2
 
 # Where legs live on, a payoff is a curve: so many prices within these deviations make it lines.
 WEIGHED = 97

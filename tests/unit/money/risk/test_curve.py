@@ -143,3 +143,8 @@ def test_a_curve_reaches_beyond_its_strikes_and_has_corners_and_break_evens_as_p
     assert (min(curve.at_expiry), max(curve.at_expiry)) == pytest.approx((-300.0, 200.0))
     assert curve.prices[0] < 88
     assert curve.prices[-1] > 112
+
+    straddle = [leg(n, right, 100.0, -1.0, 4.0) for n, right in ((71, "PUT"), (72, "CALL"))]
+    of_one_strike = only(straddle, Point())
+    assert set(of_one_strike.break_evens) == {92.0, 108.0}
+    assert set(of_one_strike.break_evens) <= set(of_one_strike.prices)
