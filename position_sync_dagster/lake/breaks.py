@@ -251,11 +251,7 @@ class ReconciliationBreaks:
         breaks = _in_order(self._lifecycle.snapshot().live)
         return [opened for opened in breaks if gateway_id in (None, opened.gateway_id)]
 
-    def all_breaks(self) -> list[Break]:
-        """Return the breaks that are there now, and then those that are gone."""
-        return self.open_breaks() + self.closed_breaks(None)
-
-    def closed_breaks(self, limit: int | None = 50) -> list[Break]:
+    def closed_breaks(self, limit: int = 50) -> list[Break]:
         """Return the breaks that are gone, newest first.
 
         The table is read again only if it changed: the money page asks each second.

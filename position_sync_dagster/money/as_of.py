@@ -1,13 +1,11 @@
-"""A moment of the past, and what was true at it: rows, legs, breaks."""
+"""A moment of the past, and what was true at it: rows and legs."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import polars as pl
 
-from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.domain.reconciliation import Break
+from position_sync_dagster.domain.leg import ActiveContract, Leg
 from position_sync_dagster.errors import MomentError
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import rows_of_logins
@@ -73,20 +71,9 @@ def legs_at(lake: MoneyLake, at: datetime) -> list[ActiveContract]:
     return [
         replace(leg, removed_at=None)
         for leg in legs
-        if isinstance(leg, ActiveContract) and lasted(leg.added_at, leg.removed_at, at)
+        if isinstance(leg, ActiveContract) and _was_active(leg, at)
     ]
 
 
-def breaks_at(breaks: Iterable[Break], at: datetime) -> list[Break]:
-    """Return the breaks that were open at a moment, oldest first; pure."""
-    opened = [
-        difference
-        for difference in breaks
-        if lasted(difference.opened_at, difference.resolved_at, at)
-    ]
-    return sorted(opened, key=lambda difference: (difference.opened_at, difference.break_id))
-
-
-def lasted(began: datetime, ended: datetime | None, at: datetime) -> bool:
-    """Return whether something had begun by a moment and had not ended; None: it has no end."""
-    return began <= at and (ended is None or at < ended)
+def _was_active(leg: Leg, at: datetime) -> bool:
+    return leg.added_at <= at and (leg.removed_at is None or at < leg.removed_at)
