@@ -128,7 +128,7 @@ TRIAL_S = 5.0
 # A difference of clocks that neither whole seconds nor the way of the answer explain.
 CLOCK_S = 5.0
 
-AGAIN = "Run it again; if this stays, check the gateway."
+AGAIN = "Run it again; if this stays, look for a dialog in TWS that waits for a click."
 
 LIVE = 1
 _KINDS = {1: "live", 2: "frozen", 3: "delayed", 4: "delayed and frozen"}
