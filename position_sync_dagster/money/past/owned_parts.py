@@ -124,8 +124,7 @@ class RememberedParts:
     """The parts of movements, made again when a movement, a leg or what was held before changed."""
 
     def __init__(self) -> None:
-        self._facts: tuple[object, ...] = ()
-        self._parts: list[OwnedPart] = []
+        self._made: tuple[tuple[object, ...], list[OwnedPart]] = ((), [])
 
     def parts_of(
         self,
@@ -136,10 +135,11 @@ class RememberedParts:
     ) -> list[OwnedPart]:
         """Return what `attributed` says of these movements."""
         facts = (tuple(movements.hash_rows()), tuple(legs), before, costs)
-        if facts != self._facts:
-            self._parts = attributed(records_of(Movement, movements), legs, before, costs)
-            self._facts = facts
-        return self._parts
+        made = self._made
+        if facts != made[0]:
+            made = (facts, attributed(records_of(Movement, movements), legs, before, costs))
+            self._made = made  # in one step: several threads read closes
+        return made[1]
 
 
 @lru_cache(maxsize=2)
