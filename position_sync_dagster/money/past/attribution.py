@@ -752,7 +752,9 @@ def _why_no_money(movement: Movement) -> str | None:
         if movement.value is None:
             return f"what was transferred with {name} had no stated value"
     elif movement.cash is None:
-        if movement.multiplier or movement.kind is MovementKind.CORPORATE_ACTION:
+        if movement.kind is MovementKind.CORPORATE_ACTION:
+            return f"what the corporate action on {name} paid is not known"
+        if movement.multiplier:
             return f"the price of {name} is not known"
         return f"the multiplier of {name} is not known"
 

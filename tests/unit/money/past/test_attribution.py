@@ -140,3 +140,10 @@ def test_what_an_action_brought_that_took_more_than_is_known_to_have_been_held_i
     assert part.owner == "a"
     assert part.quantity == -100.0
     assert "became by a corporate action is not known" in (part.unknown or "")
+
+
+def test_an_action_without_proceeds_says_that_what_it_paid_is_not_known():
+    bought = moved(SHARES, 100.0, 10.0, 2)
+    taken = acted(SHARES, -50.0, 20, type="TC", cash=None)
+    *_bought, part = attributed([bought, taken], [leg(SHARES, "a")], {})
+    assert (part.unknown or "").startswith("what the corporate action on XYZ")
