@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from functools import reduce
-from itertools import combinations, count, groupby, pairwise, product
+from itertools import chain, combinations, count, groupby, pairwise, product
 from operator import attrgetter, itemgetter
 
 from position_sync_dagster.domain.clock import NEVER
@@ -348,9 +348,7 @@ def propose(
         names: The names that are taken.
     """
     claims = grouped(lambda leg: leg.conid, claimed)
-    movements_of = grouped(
-        attrgetter("account"), sorted(movements, key=_order_of_movement, reverse=True)
-    )
+    movements_of = grouped(attrgetter("key"), movements)
     by_underlying = grouped(_underlying_of, sorted(holdings, key=lambda holding: holding.key))
 
     strategies: list[ProposedStrategy] = []
@@ -360,9 +358,10 @@ def propose(
             for holding in of_underlying
             if (free := _free(holding, claims[holding.instrument.conid]))
         ]
+        moved = chain.from_iterable(movements_of[holding.key] for holding in of_underlying)
+        newest_first = sorted(moved, key=_order_of_movement, reverse=True)
         of_groups = [
-            _proposed(group, account, symbol)
-            for group in _structures(pieces, movements_of[account])
+            _proposed(group, account, symbol) for group in _structures(pieces, newest_first)
         ]
         strategies += sorted(of_groups, key=lambda strategy: [leg.order for leg in strategy.legs])
     return _named_apart(strategies, names)
@@ -427,7 +426,7 @@ def _structures(pieces: Iterable[Piece], movements: Iterable[Movement]) -> list[
 
     Args:
         pieces: What is held, each contract once.
-        movements: Those of the account, the newest first.
+        movements: Those of it, the newest first.
     """
     free = {piece.conid: piece for piece in pieces}
     lots_of: defaultdict[str, list[Piece]] = defaultdict(list)
