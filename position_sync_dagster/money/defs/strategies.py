@@ -126,15 +126,15 @@ def _evaluate_alone(name: str, lake: MoneyLake, settings: Settings) -> dg.AssetC
 
 
 @dg.definitions
-def strategies_checks() -> dg.Definitions:
-    """Define the checks of this module and that of each limit; a file with a mistake has no limits.
+def strategies_definitions() -> dg.Definitions:
+    """Define what this module has, and the check of each limit; with a mistake the file has none.
 
     The jobs must load all the same, and `limits_are_read` fails.
     """
     limits, _read_result = _read(POSITION_SYNC.read_settings())
     checks = [rolls_are_followed, limits_are_read]
     checks.extend(_check_of(limit) for limit in limits)
-    return dg.Definitions(asset_checks=checks)
+    return dg.Definitions(assets=[strategy_exposure], asset_checks=checks)
 
 
 def _check_of(limit: Limit) -> dg.AssetChecksDefinition:

@@ -17,7 +17,7 @@ from position_sync_dagster.money.defs import alerts as alerts_module
 from position_sync_dagster.money.defs.alerts import check_states, tell_people, watched
 from position_sync_dagster.money.defs.strategies import (
     OF_VALUE,
-    strategies_checks,
+    strategies_definitions,
     strategy_exposure,
 )
 from position_sync_dagster.money.reports import alerts
@@ -216,7 +216,7 @@ def test_a_mistake_in_the_file_is_said_and_forgets_no_break(publish, file, recei
 def limit_check(file) -> Iterator[dg.AssetChecksDefinition]:
     """Define the checks of the file; the next tests know nothing of its limits."""
     before = set(EVALUATE)
-    *_others, check = strategies_checks().asset_checks
+    *_others, check = strategies_definitions().asset_checks
     yield check
     for key in EVALUATE.keys() - before:
         del EVALUATE[key]
@@ -232,5 +232,5 @@ def test_each_limit_is_a_check_of_the_asset(limit_check, world, publish):
 
 def test_definitions_load_beside_a_file_with_a_mistake(file):
     file.write_text(FILE.replace("-1500", "nan"))
-    *_legs, is_read = strategies_checks().asset_checks
+    *_legs, is_read = strategies_definitions().asset_checks
     assert is_read.check_key.name == "limits_are_read"
