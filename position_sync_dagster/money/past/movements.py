@@ -415,32 +415,38 @@ def _with_single_ends(
     return single
 
 
-def _beside(movement: Movement, ends: Iterable[Movement], *, is_covered: bool) -> Movement | None:
+def _beside(movement: Movement, ends: Sequence[Movement], *, is_covered: bool) -> Movement | None:
     """Return an end as it counts beside the ends of its contract; None: one of trades has it.
 
     Where no section of trades covers its day, those of other days are other ends.
     """
-    in_cash = MovementKind.CASH_SETTLEMENT
-    deliveries = [end for end in ends if end.kind is not in_cash]
-    of_trades = [end for end in ends if end.section is Section.TRADES]
-    if movement.section is Section.OPTION_EVENTS and movement.kind is in_cash:
-        if any(end.kind is in_cash and end.price for end in of_trades):
-            return None  # its price is the cash
-        if not deliveries:
-            return movement
-        # Its cash is there alone.
-        counted = replace(movement, quantity=0.0)
-        for end in deliveries:
-            counted = replace(counted, at=counted.at or end.at)
-        return counted
+    is_event = movement.section is Section.OPTION_EVENTS
+    if is_event and movement.kind is MovementKind.CASH_SETTLEMENT:
+        return _settlement_beside(movement, ends)
 
-    same = [end for end in of_trades if is_covered or end.day == movement.day]
-    sizes = {abs(end.quantity or 0.0) for end in same}
-    if movement.section is Section.OPTION_EVENTS and abs(movement.quantity or 0.0) in sizes:
+    same = [
+        end
+        for end in ends
+        if end.section is Section.TRADES and (is_covered or end.day == movement.day)
+    ]
+    if is_event and abs(movement.quantity or 0.0) in {abs(end.quantity or 0.0) for end in same}:
         return None
-    if any(end.kind is in_cash for end in ends):
-        return replace(movement, kind=in_cash, counter_conid=None)
+    if any(end.kind is MovementKind.CASH_SETTLEMENT for end in ends):
+        return replace(movement, kind=MovementKind.CASH_SETTLEMENT, counter_conid=None)
     return movement
+
+
+def _settlement_beside(event: Movement, ends: Sequence[Movement]) -> Movement | None:
+    """Return the event of a settlement; None: its cash is the price of an end in the trades."""
+    in_cash = [end for end in ends if end.kind is MovementKind.CASH_SETTLEMENT]
+    if any(end.section is Section.TRADES and end.price for end in in_cash):
+        return None
+
+    for end in ends:
+        if end.kind is not MovementKind.CASH_SETTLEMENT:
+            # The quantity is that of the other end: its cash is there alone.
+            event = replace(event, quantity=0.0, at=event.at or end.at)
+    return event
 
 
 def _not_named_by(stated: Iterable[Movement], unstated: Iterable[Movement]) -> list[Movement]:
