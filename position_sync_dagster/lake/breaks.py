@@ -6,14 +6,13 @@ from dataclasses import replace
 from datetime import datetime
 
 import polars as pl
-from deltalake import DeltaTable
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import Break, BreakState, Discrepancy
 from position_sync_dagster.errors import UnknownRequestError
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
-from position_sync_dagster.lake.storage.table import Table, files_in
+from position_sync_dagster.lake.storage.table import Table
 
 # The bucket of breaks that are gone.
 CLOSED = "closed"
@@ -97,7 +96,6 @@ class ReconciliationBreaks:
         self.table = table
         self._lifecycle = LifecycleTable(table, clock)
         self._clock = clock
-        self._closed: tuple[tuple[int, int], pl.DataFrame] | None = None
 
     def record(
         self,
@@ -252,19 +250,6 @@ class ReconciliationBreaks:
         return [opened for opened in breaks if gateway_id in (None, opened.gateway_id)]
 
     def closed_breaks(self, limit: int = 50) -> list[Break]:
-        """Return the breaks that are gone, newest first.
-
-        The table is read again only if it changed: the money page asks each second.
-
-        Args:
-            limit: Maximum number of breaks; None for all.
-        """
-
-        def step(handle: DeltaTable) -> pl.DataFrame:
-            key = self.table.cache_key(handle)
-            if self._closed is None or self._closed[0] != key:
-                rows = self.table.read_rows(files_in(handle, bucket=CLOSED))
-                self._closed = (key, rows.sort("resolved_at", descending=True))
-            return self._closed[1]
-
-        return schema.records_of(Break, self.table.snapshot(step)[:limit])
+        """Return the breaks that are gone, newest first, at most so many."""
+        closed = self._lifecycle.finished().sort("resolved_at", descending=True)
+        return schema.records_of(Break, closed[:limit])
