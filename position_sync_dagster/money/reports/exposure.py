@@ -18,6 +18,7 @@ from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.instrument import ContractDetails, contract_name, digits, leg_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
+from position_sync_dagster.domain.position_update import GreeksSource
 from position_sync_dagster.money.magnifiers import magnifier_in
 from position_sync_dagster.money.past.closes import counted_ends
 from position_sync_dagster.money.past.owned_parts import PART_COLUMNS, owners_of
@@ -158,6 +159,7 @@ def _with_marks(parts: pl.DataFrame) -> pl.DataFrame:
     parts = parts.with_columns(
         short_in_money=is_short & in_money.fill_null(value=False),
         short_unknown=is_short & in_money.is_null(),
+        is_modelled=col.has_greeks & (col.greeks_source == GreeksSource.MODEL),
     )
 
     is_of_line = col.value_source == "TICK"
@@ -302,6 +304,9 @@ def summed(parts: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
         **counts,
         holdings=col.holding.n_unique(),
         delayed=_count("holding", "delayed"),
+        options=_count("holding", "is_option"),
+        options_with_greeks=_count("holding", "has_greeks"),
+        options_modelled=_count("holding", "is_modelled"),
         priced_at=_oldest(pl.col(PRICED)),
         greeks_at=_oldest(col.greeks_time.filter("has_greeks")),
         nearest_expiry=col.expiry.min(),

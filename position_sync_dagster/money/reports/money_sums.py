@@ -95,6 +95,12 @@ class MoneySum(BaseModel):
 
     delayed: int
     """The holdings with a price of delayed or frozen market data."""
+    options: int
+    """The held options."""
+    options_with_greeks: int
+    """Those of them whose greeks are known."""
+    options_modelled: int
+    """Those of the latter whose greeks this package computed."""
     nearest_expiry: date | None
     """The first day on which a holding expires."""
     unvalued: int = _of_column("legs_without_value")

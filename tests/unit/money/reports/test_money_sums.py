@@ -14,7 +14,7 @@ from tests.support.money_rows import book_of, row
 IN_JSON = {
     "strategy", "account", "currency", "legs", "legs_held", "legs_closed", "closed",
     "market_value", "unrealized", "today", "dollar_delta", "beta_delta", "gamma_1pct", "theta",
-    "vega", "delayed", "nearest_expiry",
+    "vega", "delayed", "options", "options_with_greeks", "options_modelled", "nearest_expiry",
     "unvalued", "short_in_money", "short_unknown", "age_s", "greeks_age_s", "lines", "note",
     "realised", "realised_since", "closes", "closes_without_profit", "campaign",
     "unknown", "known", "of",
