@@ -1,8 +1,9 @@
 """Whose holdings and movements are, in columns: what `attributed` says of the tables."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from datetime import date, datetime, timedelta
 from functools import lru_cache
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -121,31 +122,88 @@ def numbers_by_key(rows: pl.DataFrame, name: str) -> dict[Key, float]:
 
 
 class RememberedParts:
-    """The parts of movements, made again when a movement, a leg or what was held before changed."""
+    """The parts of movements, made again only of contracts of which something changed."""
 
     def __init__(self) -> None:
-        self._made: tuple[tuple[object, ...], list[OwnedPart]] = ((), [])
+        self._made: dict[tuple[object, ...], list[OwnedPart]] = {}
 
     def parts_of(
         self,
         movements: pl.DataFrame,
-        legs: Sequence[ActiveContract],
+        legs: Iterable[ActiveContract],
         before: Mapping[Key, float],
         costs: Mapping[Key, float],
     ) -> list[OwnedPart]:
         """Return what `attributed` says of these movements."""
-        facts = (tuple(movements.hash_rows()), tuple(legs), before, costs)
-        made = self._made
-        if facts != made[0]:
-            made = (facts, attributed(records_of(Movement, movements), legs, before, costs))
-            self._made = made  # in one step: several threads read closes
-        return made[1]
+        by_conid = movements.select("conid", print=movements.hash_rows()).group_by("conid")
+        print_of_contract = col.print.sort().implode().hash()
+        prints = dict(by_conid.agg(print_of_contract).iter_rows())
+        legs_of = grouped(attrgetter("conid"), legs)
+        before_of = grouped(lambda item: item[0][1], (*before.items(), *costs.items()))
+
+        # What the parts of contracts that belong together follow from.
+        facts_of_groups = [
+            tuple((conid, prints[conid], *legs_of[conid], *before_of[conid]) for conid in conids)
+            for conids in _connected(movements)
+        ]
+        changed = {
+            conid
+            for facts in facts_of_groups
+            if facts not in self._made
+            for conid, *_facts in facts
+        }
+        records = records_of(Movement, movements.filter(col.conid.is_in(changed)))
+        concerned = [leg for conid in changed for leg in legs_of[conid]]
+        parts = grouped(lambda part: part.key[1], attributed(records, concerned, before, costs))
+
+        made: dict[tuple[object, ...], list[OwnedPart]] = {}
+        for facts in facts_of_groups:
+            new = chain.from_iterable(parts[conid] for conid, *_facts in facts)
+            made[facts] = self._made.get(facts) or sorted(new, key=attrgetter("at"))
+        self._made = made
+        return list(chain.from_iterable(made.values()))
 
 
 @lru_cache(maxsize=2)
 def remembered_parts(_lake: MoneyLake) -> RememberedParts:
     """Return what is remembered of a lake in this process."""
     return RememberedParts()
+
+
+class Groups:
+    """Numbers that are joined to groups."""
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        self._group_of = {number: [number] for number in numbers}
+
+    def join(self, number: int, partner: int) -> None:
+        """Make two numbers members of one group."""
+        group = self._group_of[number]
+        joined = self._group_of[partner]
+        if group is not joined:
+            group += joined
+            for member in joined:
+                self._group_of[member] = group
+
+    def members(self) -> list[list[int]]:
+        """Return the numbers of each group."""
+        groups = {id(group): group for group in self._group_of.values()}
+        return list(map(sorted, groups.values()))
+
+
+def _connected(movements: pl.DataFrame) -> list[list[int]]:
+    """Return the contracts in groups: options with what they delivered, and those of one action."""
+    all_conids = set(movements["conid"])
+    groups = Groups(sorted(all_conids))
+    for option, other in _deliveries(movements).iter_rows():
+        if other in all_conids:
+            groups.join(option, other)
+
+    actions = movements.filter(kind=MovementKind.CORPORATE_ACTION)
+    for conids in actions.group_by("account", "day", "type").agg("conid")["conid"]:
+        for conid in conids:
+            groups.join(conids[0], conid)
+    return groups.members()
 
 
 def _row_of(part: OwnedPart) -> tuple[object, ...]:

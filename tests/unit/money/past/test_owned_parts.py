@@ -1,6 +1,6 @@
-"""Parts of movements that are remembered: they are made again when something changed."""
+"""Parts of movements that are remembered: only those of contracts that changed are made again."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from unittest.mock import patch
 
 from position_sync_dagster.lake.schema import frame_of
@@ -9,21 +9,42 @@ from position_sync_dagster.money.past.attribution import OwnedPart, attributed
 from position_sync_dagster.money.past.movements import Movement
 from position_sync_dagster.money.past.owned_parts import RememberedParts
 from position_sync_dagster.money.tables import MOVEMENTS
-from tests.unit.money.campaigns.test_closed_campaigns import BOUGHT, PUT, SOLD, leg
+from tests.unit.money.campaigns.test_closed_campaigns import (
+    ACTIONS,
+    BOUGHT,
+    OTHER,
+    PUT,
+    SOLD,
+    leg,
+    moved,
+)
+
+RENAMED, _profit = ACTIONS["another ticker"]
 
 
-def test_parts_are_made_again_only_when_something_changed():
-    memory = RememberedParts()
+def told(part: OwnedPart) -> tuple[object, ...]:
+    return part.movement.movement_id, part.owner, part.quantity, part.fee, part.came_for
 
-    def parts_of(*movements: Movement, quantity: float | None = None) -> list[OwnedPart]:
-        rows = frame_of(MOVEMENTS, map(asdict, movements))
-        return memory.parts_of(rows, [leg(PUT, quantity=quantity)], {}, {})
 
-    assert len(parts_of(SOLD)) == 1
-    assert len(parts_of(SOLD, BOUGHT)) == 2
-    with patch.object(owned_parts, "attributed", side_effect=AssertionError("made again")):
-        assert len(parts_of(SOLD, BOUGHT)) == 2
-
+def made_again(memory: RememberedParts, movements: list[Movement], **legs: float) -> set[int]:
+    """Return the contracts of which parts were made, which are those of all movements at once."""
+    rows = frame_of(MOVEMENTS, map(asdict, movements))
+    claims = [leg(PUT, quantity=legs.get("put")), leg(OTHER)]
     with patch.object(owned_parts, "attributed", wraps=attributed) as made:
-        parts_of(SOLD, BOUGHT, quantity=-1.0)
-    made.assert_called_once()
+        parts = memory.parts_of(rows, claims, {}, {})
+    assert sorted(map(told, parts)) == sorted(map(told, attributed(movements, claims, {})))
+    return {movement.conid or 0 for movement in made.call_args.args[0]}
+
+
+def test_only_the_parts_of_contracts_that_changed_are_made_again():
+    memory = RememberedParts()
+    movements = [SOLD, moved(OTHER, -1.0, 2.0, 2), *RENAMED]
+    first = made_again(memory, movements)
+    assert first == {movement.conid for movement in movements}
+    assert made_again(memory, movements) == set()
+    assert made_again(memory, [*movements, BOUGHT]) == {PUT}
+    assert made_again(memory, [*movements, BOUGHT], put=-1.0) == {PUT}
+
+    corrected = [*movements[:-1], replace(movements[-1], fee=-2.0), BOUGHT]
+    of_action = {movement.conid for movement in RENAMED}
+    assert made_again(memory, corrected, put=-1.0) == of_action
