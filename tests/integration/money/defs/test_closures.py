@@ -104,12 +104,12 @@ def test_a_bill_that_matured_asks_nobody(world, lake, sec_type):
     ("quantities", "elsewhere", "profit"),
     [
         ([-10.0], 0.0, 12.0),
-        ([-10.0], -5.0, 12.0),  # it claims as much of the other account
-        ([-7.0], -5.0, None),  # the profit cannot be divided
+        ([-10.0], -5.0, None),  # 6.7 of the account, which the profit cannot be divided by
+        ([-15.0], -5.0, 12.0),
         ([-4.0, -11.0], -5.0, 12.0),
     ],
 )
-def test_a_quantity_of_no_account_is_claimed_in_each(lake, quantities, elsewhere, profit):
+def test_a_quantity_in_any_account_is_claimed_of_all_of_them(lake, quantities, elsewhere, profit):
     lake.registry.sync.add_many(
         leg(CALL, "ic", quantity=quantity, account=account)
         for quantity, account in zip(quantities, (None, ACCOUNT), strict=False)
