@@ -257,8 +257,8 @@ class PayoffRow(AtExpiry):
     legs: list[str]
 
 
-class UncoveredCall(ApiModel):
-    """A short call that its account could not deliver if all calls were exercised."""
+class ListedLeg(ApiModel):
+    """A part of a holding."""
 
     strategy_id: str
     account: str
@@ -266,6 +266,11 @@ class UncoveredCall(ApiModel):
     symbol: str
     currency: str
     leg: str
+
+
+class UncoveredCall(ListedLeg):
+    """A short call that its account could not deliver if all calls were exercised."""
+
     expires_at: datetime
     missing: float
     """Shares or futures."""

@@ -24,6 +24,7 @@ from position_sync_dagster.money.risk.scenarios import Breakdown, profits
 from position_sync_dagster.web.api_answers import (
     ApiModel,
     LeftOut,
+    ListedLeg,
     NoQuery,
     Number,
     Position,
@@ -260,17 +261,6 @@ class ExpiryQuery(ApiModel):
     """Only what expires within these days."""
     strategy: str | None = None
     """Only the legs of this strategy."""
-
-
-class ListedLeg(ApiModel):
-    """A part of a holding."""
-
-    strategy_id: str
-    account: str
-    conid: int
-    symbol: str
-    currency: str
-    leg: str
 
 
 class ExpiringRow(ListedLeg):

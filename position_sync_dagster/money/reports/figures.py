@@ -200,13 +200,10 @@ class Figures:
         """Return the figures as plain values for JSON, without the positions; see `VERSION`."""
         status = self.status
         book = self.book
-        figures: dict[str, Any] = {
+        figures = {
             "version": VERSION,
             "at": self.at,
             "ledger_version": self.ledger_version,
-            "not_kept": self.not_kept,
-        }
-        figures |= {
             "gateway": status.gateway,
             "gateways": [login.gateway for login in status.each_login],
             "attention": [*status.attention, *status.unresolved_legs],
@@ -214,19 +211,18 @@ class Figures:
             "lines": status.lines_text,
             "without_line": status.legs_without_line,
             "mode": status.trading_mode,
-        }
-        figures |= {"oldest_age_s": self.oldest_age_s, "current": self.current, "held": self.held}
-        figures |= {
+            "oldest_age_s": self.oldest_age_s,
+            "current": self.current,
+            "held": self.held,
             "accounts": self.accounts,
             "strategies": [*book.strategies, *book.rest],
             "underlyings": book.underlyings,
             "expiries": book.expiries,
             "totals": book.totals,
-        }
-        figures |= {
             "closed_today": self.closed_today.select(COLUMNS).to_dicts(),
             "changes": self.changes,
             "limits": [limit_of(evaluated) for evaluated in self.limits],
+            "not_kept": self.not_kept,
         }
         return dict(plain(figures))
 
