@@ -366,8 +366,8 @@ def state_the_day(demo_run: "DemoRun") -> None:
     launch(demo_run.ui_port, "import_statements", {})
 
 
-# The time limit of the launch of a run, in seconds: right after a start Dagster is busy.
-LAUNCH_S = 60.0
+# How long a program may take to answer, in seconds: right after a start all of them are busy.
+ANSWER_S = 60.0
 
 _LAUNCH = """
 mutation($job: String!, $tags: [ExecutionTag!]) {
@@ -393,7 +393,7 @@ def launch(ui_port: int, job: str, tags: Mapping[str, str]) -> None:
     """
     variables = {"job": job, "tags": [{"key": k, "value": v} for k, v in tags.items()]}
     body = {"query": _LAUNCH, "variables": variables}
-    answer = exchange_json(ui_port, "/graphql", body, timeout_s=LAUNCH_S)
+    answer = exchange_json(ui_port, "/graphql", body, timeout_s=ANSWER_S)
     result = (answer.get("data") or {}).get("launchRun") or {}
     if result.get("__typename") != "LaunchRunSuccess":
         why = result.get("message") or answer
@@ -415,7 +415,7 @@ query {
 def has_runs(ui_port: int) -> bool:
     """Return whether runs are in progress that end by themselves; not if the UI does not answer."""
     try:
-        answer = exchange_json(ui_port, "/graphql", {"query": _IN_PROGRESS}, timeout_s=LAUNCH_S)
+        answer = exchange_json(ui_port, "/graphql", {"query": _IN_PROGRESS}, timeout_s=ANSWER_S)
     except NoAnswerError:
         return False
     runs = answer["data"]["runsOrError"]["results"]
@@ -424,7 +424,6 @@ def has_runs(ui_port: int) -> bool:
 
 SIMULATOR_GRACE_S = 1.0
 POLL_S = 0.05
-ANSWER_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -537,7 +536,7 @@ class DemoRun:
         Raises:
             NoAnswerError: The simulator does not answer.
         """
-        return exchange_json(self.control_port, path, timeout_s=ANSWER_TIMEOUT_S)
+        return exchange_json(self.control_port, path, timeout_s=ANSWER_S)
 
     def addresses(self) -> dict[str, str]:
         """Return the addresses and folders of the parts."""
