@@ -96,8 +96,8 @@ dev: $(RUNNABLE) ## Dagster on 127.0.0.1 against your own TWS or IB Gateway (see
 tables: $(RUNNABLE) ## docs/tables.md, the data dictionary, from the code
 	@$(BIN)/python -m tests.support.data_dictionary > docs/tables.md
 
-# Some tests wait while others compute: three processes fill two cores. Each imports and collects all.
-PYTEST := $(BIN)/pytest -n 3
+# Some tests wait while others compute: four processes fill two cores. Each imports and collects all.
+PYTEST := $(BIN)/pytest -n 4
 
 $(TESTS_COMPILED): $(SYNCED)
 	@$(BIN)/python -m tests.support.compiled && touch $@
@@ -171,7 +171,7 @@ bounds-check: $(UV_INSTALLED) ## make test with the lowest and the newest versio
 	  $(UV) pip install --quiet --python ".tools/$$end/bin/python" --resolution "$$end" \
 	    --editable '.[alerts,demo,kubernetes,mcp,postgres]' && \
 	  $(UV) pip install --quiet --python ".tools/$$end/bin/python" --group dev && \
-	  ".tools/$$end/bin/python" -m pytest -n 3 -W default -m 'not ($(SECOND_TIER))' $(ARGS) || exit; \
+	  ".tools/$$end/bin/python" -m pytest -n 4 -W default -m 'not ($(SECOND_TIER))' $(ARGS) || exit; \
 	done
 
 .PHONY: check

@@ -124,7 +124,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Share the tests out to the workers of pytest-xdist (`-n 3`)."""
+    """Share the tests out to the workers of pytest-xdist (`-n 4`)."""
     return Scheduling(config, log) if config.getvalue("dist") == "load" else None
 
 
