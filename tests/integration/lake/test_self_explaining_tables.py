@@ -1,11 +1,13 @@
-"""Tables as another reader sees them: texts of columns, descriptions, time travel."""
+"""Tables as another reader sees them: keys, texts of columns, descriptions, time travel."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import duckdb
+import polars as pl
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import DeltaError
 
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage.table import Table, maintain
@@ -23,11 +25,22 @@ def texts(spec: schema.TableSpec) -> Mapping[str, str]:
 @pytest.mark.parametrize(
     "spec", [*WholeLake.specs, *WholeLake.derived_specs], ids=lambda spec: spec.name
 )
-def test_a_new_table_has_the_texts_of_its_columns(tmp_path, spec):
+def test_a_new_table_explains_itself_and_refuses_a_row_without_a_key(tmp_path, spec):
     Table(tmp_path / "t", spec).initialize()
     table = DeltaTable(tmp_path / "t")
     assert table.metadata().description == spec.description
     assert comments(table) == texts(spec)
+    properties = table.metadata().configuration
+    assert properties["positionSync.key"] == ",".join(spec.key)
+    assert properties["positionSync.changes"].endswith(".")
+    assert not set(spec.key) - set(spec.columns)
+
+    strict = [field.name for field in table.schema().fields if not field.nullable]
+    assert set(strict) <= set(spec.key)
+    nothing = pl.DataFrame({name: [None] for name in spec.columns}, schema=spec.polars)
+    if strict:
+        with pytest.raises(DeltaError, match="failed validation check"):
+            write_deltalake(table, nothing, mode="append")
 
 
 def test_the_texts_stay_through_commits_and_other_libraries_read_each_version(
@@ -44,8 +57,12 @@ def test_the_texts_stay_through_commits_and_other_libraries_read_each_version(
     assert comments(table) == texts(schema.POSITION_UPDATES)
     assert sorted(table.to_pyarrow_table().column("conid").to_pylist()) == [1, 2]
     assert sorted(table.to_pandas()["conid"]) == [1, 2]
-    by_duckdb = duckdb.from_arrow(table.to_pyarrow_dataset())
-    assert by_duckdb.aggregate("sum(position), count(*)").fetchall() == [(2.0, 2)]
+    for by_duckdb in (
+        duckdb.from_arrow(table.to_pyarrow_dataset()),
+        duckdb.read_parquet(table.file_uris()),
+    ):
+        assert by_duckdb.aggregate("sum(position), count(*)").fetchall() == [(2.0, 2)]
+    assert pl.read_delta(table).select("conid").sum().item() == 3
 
     for moment in (first, between):
         table.load_as_version(moment)
