@@ -16,12 +16,16 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import SyncQueue
 from position_sync_dagster.lake.position_updates import SyncUpdates
 from position_sync_dagster.lake.storage import table
+from position_sync_dagster.lake.storage.opening import Upkeep
 from tests.support.drains import drain_all
 from tests.support.object_store import delete_stored
 
 BATCH = 5
 # Requests of an insert that is larger than the queue, and so is an append.
 MANY = 20
+
+# Few files are merged.
+SOON = Upkeep(compact_from=8)
 
 Call = Callable[..., Any]
 
@@ -100,7 +104,7 @@ def large_insert() -> list[QueueRequest]:
 
 def main(work: str, path: str, point: str) -> None:
     """Do a work, and die at the point."""
-    lake = Lake(path, fsync=False)
+    lake = Lake(path, fsync=False, upkeep=SOON)
     die_at(point, *POINTS[work][point])
     match work:
         case "drain":

@@ -7,7 +7,7 @@ import pytest
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.table import Table
-from tests.support.crash_worker import BATCH, MANY, POINTS, large_insert
+from tests.support.crash_worker import BATCH, MANY, POINTS, SOON, large_insert
 from tests.support.drains import assert_each_ended_once, drain_later
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import EVERYTHING
@@ -83,7 +83,7 @@ def test_a_drain_killed_at_any_step_is_followed_by_one_row_for_each_request(lake
 def worn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a lake whose queue has had enough commits for a maintenance."""
     folder = tmp_path_factory.mktemp("worn")
-    finish_each(filled(folder).queue, range(1000, 1035))
+    finish_each(filled(folder).queue, range(1000, 1000 + SOON.compact_from))
     return folder
 
 
@@ -106,7 +106,7 @@ def test_maintenance_killed_at_any_step_changes_nothing_that_is_read(worn, place
     lake = copied(worn, place)
     before = lake.queue.table.rows().sort("request_id").drop("part")
     killed_at(lake.path, "maintain", point)
-    again = Lake(lake.path, fsync=False)
+    again = Lake(lake.path, fsync=False, upkeep=SOON)
     assert again.queue.table.rows().sort("request_id").drop("part").equals(before)
     assert not any(map(Table.damage, Lake(again.path).tables))
     again.maintain(clean_now=True)

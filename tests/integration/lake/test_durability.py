@@ -86,9 +86,9 @@ def test_a_new_lake_is_there_after_a_loss_of_power_with_all_folders_around_it(tm
 
 
 def test_after_a_loss_of_power_each_acknowledged_commit_is_there(tmp_path, synced):
-    queue = PositionQueue(tmp_path / "q", upkeep=Upkeep(clean_every=20))
+    queue = PositionQueue(tmp_path / "q", upkeep=Upkeep(clean_every=10))
     queue.sync.initialize()
-    for step in range(45):
+    for step in range(24):
         work(queue, step)
         if step % 4 == 0:
             assert_survives(queue, synced, tmp_path / f"after-{step}")
@@ -97,7 +97,7 @@ def test_after_a_loss_of_power_each_acknowledged_commit_is_there(tmp_path, synce
 def test_a_commit_builds_on_synced_commits_of_others(tmp_path, synced):
     unsynced = queues.queue_at(tmp_path / "q")
     unsynced.sync.initialize()
-    for step in range(14):
+    for step in range(7):
         work(unsynced, step)
         queue = PositionQueue(tmp_path / "q")
         queue.sync.insert_many([QueueRequest(5000 + step, "SPY")])
@@ -125,13 +125,13 @@ def test_a_migration_builds_on_rows_that_are_on_the_disk(tmp_path, synced, monke
 
 
 def test_merged_files_are_on_the_disk_before_the_log_is_cut(tmp_path, synced):
-    queue = PositionQueue(tmp_path / "q")
+    queue = PositionQueue(tmp_path / "q", upkeep=Upkeep(compact_from=8))
     queue.sync.initialize()
     retention = {"delta.logRetentionDuration": "interval 0 seconds"}
     DeltaTable(tmp_path / "q").alter.set_table_properties(retention)
-    for step in range(120):
+    for step in range(24):
         work(queue, step)
-    assert maintain(queue.table, clean_now=True).compacted >= 32
+    assert maintain(queue.table, clean_now=True).compacted == 8
     assert_survives(queue, synced, tmp_path / "after")
 
 

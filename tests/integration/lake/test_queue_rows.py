@@ -7,6 +7,7 @@ import pytest
 
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.storage.opening import Upkeep
 from position_sync_dagster.lake.storage.table import maintain
 from tests.support.lake_worker import Worker, together
 
@@ -19,8 +20,9 @@ def ended(lake, limit):
 def test_the_rows_shown_are_those_that_changed_last_however_their_files_were_merged(lake, clock):
     chance = random.Random(3)
     queue = lake.queue.sync
+    merging = Lake(lake.path, upkeep=Upkeep(compact_from=8)).queue.table
     order = list[int]()
-    ids = queue.insert_many([QueueRequest(conid, "SPY") for conid in range(1, 61)])
+    ids = queue.insert_many([QueueRequest(conid, "SPY") for conid in range(1, 25)])
     waiting = list(enumerate(ids, 1))
     chance.shuffle(waiting)
     while waiting:
@@ -28,9 +30,9 @@ def test_the_rows_shown_are_those_that_changed_last_however_their_files_were_mer
         conid, request_id = waiting.pop()
         queue.mark_success([request_id])
         order.append(conid)
-        if len(order) == 40:
-            maintain(lake.queue.table, clean_now=True)
-    for limit in (1, 2, 5, 30, 60, 100):
+        if len(order) == 16:
+            assert maintain(merging, clean_now=True).compacted == 16
+    for limit in (1, 2, 5, 12, 24, 100):
         assert ended(Lake(lake.path, clock=clock), limit) == order[::-1][:limit]
 
 

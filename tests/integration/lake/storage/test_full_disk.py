@@ -12,9 +12,13 @@ from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.durability import torn_entries
-from position_sync_dagster.lake.storage.opening import UPKEEP
+from position_sync_dagster.lake.storage.opening import Upkeep
 from position_sync_dagster.lake.storage.table import maintain
 from tests.support.queues import filled_queue, finish_each
+
+FEW = 8
+# Few files are merged.
+SOON = Upkeep(compact_from=FEW)
 
 
 def mount(*arguments: str, command: str = "mount") -> bool:
@@ -68,11 +72,12 @@ def test_a_step_on_a_nearly_full_disk_is_done_or_refused_with_the_reason(
     tmp_path, small_disk, capfd, step
 ):
     first = filled_queue(tmp_path / "q", 10)
-    finish_each(first, range(11, UPKEEP.compact_from + 11))  # as many files as are merged
+    finish_each(first, range(11, 11 + FEW))
     done: dict[int, bool] = {}
     for free in (0, 8192, 16384, 32768, ROOM):
         path = Path(shutil.copytree(tmp_path / "q", small_disk / "q"))
-        done[free] = assert_done_or_refused(PositionQueue(path), ON_A_FULL_DISK[step], free)
+        queue = PositionQueue(path, upkeep=SOON)
+        done[free] = assert_done_or_refused(queue, ON_A_FULL_DISK[step], free)
         shutil.rmtree(path)
     assert done[0] is False
     assert done[ROOM] is True
@@ -122,14 +127,14 @@ def free_on(disk: Path) -> int:
 
 
 def test_maintenance_makes_room_on_a_disk_that_is_full_of_replaced_files(small_disk):
-    queue = filled_queue(small_disk / "q")
-    finish_each(queue, range(2, 42))
+    finish_each(filled_queue(small_disk / "q"), range(2, 22))
+    queue = PositionQueue(small_disk / "q", upkeep=SOON)
     fill(small_disk / "filler", leaving=12 * 1024)
     first, second = (maintain(queue.table, clean_now=True) for _ in range(2))
     assert "space" in str(first.skipped)
-    assert first.deleted > 40
-    assert second.compacted >= 32
-    assert queue.sync.counts()[QueueStatus.SUCCESS] == 40
+    assert first.deleted > 20
+    assert second.compacted >= FEW
+    assert queue.sync.counts()[QueueStatus.SUCCESS] == 20
 
 
 def test_a_read_only_disk_is_reported_and_still_read(small_disk):

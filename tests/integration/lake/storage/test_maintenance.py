@@ -19,26 +19,33 @@ from position_sync_dagster.lake.storage.opening import UPKEEP, Upkeep
 from tests.support.queues import finish_each
 from tests.support.whole_lake import WholeLake
 
+# Commits of each table between two maintenances: more than make a compaction due.
+COMMITS = 12
+
+# So many small files are merged, so that it takes fewer commits.
+DUE = COMMITS - 2
+SOON = Upkeep(compact_from=DUE)
+
 
 @pytest.fixture
 def queue(tmp_path: Path) -> PositionQueue:
-    made = PositionQueue(tmp_path / "q")
+    made = PositionQueue(tmp_path / "q", upkeep=SOON)
     made.sync.initialize()
     return made
 
 
 def test_finished_requests_are_merged_and_live_ones_left_alone(queue):
-    ids = finish_each(queue, range(1, UPKEEP.compact_from + 1))
+    ids = finish_each(queue, range(1, DUE + 1))
     queue.sync.insert_many(QueueRequest(conid, "SPY") for conid in range(1000, 1010))
     live = {uri for uri in queue.table.snapshot(DeltaTable.file_uris) if "bucket=live" in uri}
     result = storage.maintain(queue.table)
-    assert result.compacted == UPKEEP.compact_from
+    assert result.compacted == DUE
     assert result.skipped is None
     assert result.files == len(live) + 1
     assert live < set(queue.table.snapshot(DeltaTable.file_uris))
     done = queue.sync.get_batch(priority=None, status=QueueStatus.SUCCESS, limit=100)
     assert {r.request_id for r in done} == set(ids)
-    assert queue.sync.counts()[QueueStatus.SUCCESS] == UPKEEP.compact_from
+    assert queue.sync.counts()[QueueStatus.SUCCESS] == DUE
 
 
 async def test_in_an_object_store_no_change_waits_for_a_merge(store, monkeypatch, eventually):
@@ -84,17 +91,17 @@ def test_the_counts_of_a_queue_need_no_read_of_finished_requests(queue):
 
 
 def test_files_and_folders_that_no_version_needs_are_deleted_only_after_the_retention(queue):
-    finish_each(queue, range(1, 41))
+    finish_each(queue, range(1, DUE + 1))
     assert storage.maintain(queue.table).deleted == 0
     folders = list(Path(queue.table.path).glob("bucket=*/part=*"))
-    assert len(folders) > 40
-    assert storage.maintain(queue.table, clean_now=True).deleted > 40
+    assert len(folders) > DUE
+    assert storage.maintain(queue.table, clean_now=True).deleted > DUE
     left = {folder.name for folder in folders if folder.exists() and not any(folder.iterdir())}
     assert left <= {"part=0"}
     files = [p for p in Path(queue.table.path).rglob("*.parquet") if "_delta_log" not in p.parts]
     assert len(files) == storage.maintain(queue.table).files == 1
     finish_each(queue, [200])
-    assert queue.sync.counts()[QueueStatus.SUCCESS] == 41
+    assert queue.sync.counts()[QueueStatus.SUCCESS] == DUE + 1
 
 
 @pytest.mark.parametrize("step", ["vacuum", "create_checkpoint", "cleanup_metadata"])
@@ -116,13 +123,8 @@ def test_maintenance_that_meets_a_log_cut_by_another_one_looks_again(queue, tmp_
     assert seen == ([4] if step == "cleanup_metadata" else [4, 5])
 
 
-# Maintenances, and the commits of each table between two: more than make a compaction due.
+# Maintenances.
 HOURS = 2
-COMMITS = 12
-
-# So many small files are merged, so that it takes fewer commits.
-DUE = COMMITS - 2
-SOON = Upkeep(compact_from=DUE)
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 
@@ -200,11 +202,8 @@ def test_one_small_file_is_left_of_each_day_that_is_over(tmp_path, spec):
     assert storage.maintain(table).compacted == 4
     assert table.rows().sort(spec.order).equals(before, null_equal=True)
     by_day = table.snapshot(storage.data_files).group_by("partition.date").len()
-    assert by_day.sort("partition.date").get_column("len").to_list() == [
-        1,
-        1,
-        2,
-    ]  # the last day may get more
+    files = by_day.sort("partition.date").get_column("len").to_list()
+    assert files == [1, 1, 2]  # the last day may get more
     assert storage.maintain(table).compacted == 0
 
 
