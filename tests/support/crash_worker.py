@@ -91,10 +91,7 @@ POINTS["insert"] = {
     "its file is written": ("uncommitted", table, "write", is_commit_of("insert")),
     "after the insert": ("after", SyncQueue, "insert_many"),
 }
-POINTS["insert_many"] = {
-    "its file is written": ("uncommitted", table, "write", is_commit_of("insert")),
-    "after the insert": ("after", SyncQueue, "insert_many"),
-}
+POINTS["insert_many"] = POINTS["insert"]
 
 
 def large_insert() -> list[QueueRequest]:

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from position_sync_dagster import errors
+from position_sync_dagster.domain import queue_request
 from position_sync_dagster.domain.queue_request import (
     Answer,
     QueuedPosition,
@@ -157,12 +158,16 @@ async def test_each_attempt_has_its_worker_begin_end_outcome_and_error(queue, cl
     assert len(await queue.attempts(request_id=request_id[:13])) == 5
 
 
-async def test_a_request_keeps_its_last_attempts_and_a_follow_up_begins_without_any(queue, clock):
+async def test_a_request_keeps_its_last_attempts_and_a_follow_up_begins_without_any(
+    queue, clock, monkeypatch
+):
+    monkeypatch.setattr(queue_request, "MOST_EARLIER", 3)
     await queue.insert(1, "SPY")
-    for _ in range(25):
-        [request] = await queue.claim_batch()
+    for worker in "abcde":
+        clock.advance(1)
+        [request] = await queue.claim_batch(owner=worker)
         await queue.release(request.request_id, "not covered")
-    assert len(await queue.attempts()) == 20
+    assert [attempt.worker for attempt in await queue.attempts()] == ["e", "d", "c"]
     [request] = await queue.claim_batch()
     await queue.insert_many([QueueRequest(1, "SPY", P2, reason=Reason.CHANGED)])
     await queue.mark_success(request.request_id)
@@ -197,15 +202,15 @@ async def test_requests_that_the_caller_valued_end_as_processed_only_if_it_claim
     assert await counts_of(queue) == (1, 0, 1, 0)
 
 
-@pytest.mark.parametrize("step", ["mark_success", "mark_processed", "mark_failed", "release"])
-async def test_nothing_is_marked_under_an_expired_lease(queue, clock, step):
+async def test_nothing_is_marked_under_an_expired_lease(queue, clock):
     await queue.insert(1, "SPY")
     [claimed] = await queue.claim_batch(lease_s=30)
     clock.advance(30)
     before = await queue.get_batch(priority=None, status=PROCESSING)
-    args = (claimed.request_id, "x") if step == "mark_failed" else ([claimed.request_id],)
-    with pytest.raises(errors.LeaseLostError, match=claimed.request_id):
-        await getattr(queue, step)(*args)
+    for step in (queue.mark_success, queue.mark_processed, queue.mark_failed, queue.release):
+        why = ["x"] if step == queue.mark_failed else []
+        with pytest.raises(errors.LeaseLostError, match=claimed.request_id):
+            await step(claimed.request_id, *why)
     assert await queue.get_batch(priority=None, status=PROCESSING) == before
 
 
@@ -230,31 +235,21 @@ async def test_a_failure_comes_back_after_a_growing_delay_and_is_final_at_the_li
 
 
 @pytest.mark.in_store
-async def test_a_person_can_retry_a_failed_request_with_all_its_attempts(queue):
-    request_id, other = await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2)])
+async def test_a_person_can_retry_failed_requests_with_all_their_attempts(queue):
+    ids = await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2, 3, 4)])
     await queue.claim_batch()
-    queue.sync.mark_failed_many({request_id: "x", other: "y"}, retryable=False)
-    assert await queue.retry([request_id]) == [request_id]
-    [again] = await queue.claim_batch()
-    assert again.request_id == request_id
-    assert again.attempts == 0
-    assert again.error_message == "x"
-    assert await counts_of(queue) == (0, 1, 0, 1)
-    assert ids_of(await queue.get_batch(priority=None, status=FAILED)) == [other]
+    queue.sync.mark_failed_many(dict.fromkeys(ids[:2], "x"), retryable=False)
+    for request_id in ids[2:]:  # in parts of their own
+        await queue.mark_failed(request_id, "x", retryable=False)
+    wanted = [ids[0], ids[3]]
+    assert await queue.retry(wanted) == wanted
 
-
-async def test_retrying_many_requests_of_many_parts_keeps_those_between_them(queue):
-    ids = await queue.insert_many(QueueRequest(conid, "SPY") for conid in range(1, 41))
-    await queue.claim_batch(200)
-    for request_id in ids:
-        await queue.mark_failed(request_id, "no", retryable=False)
-    odd = ids[::2]
-    assert await queue.retry(odd) == odd
-    counts = await queue.counts()
-    assert counts[QueueStatus.PENDING] == 20
-    assert counts[QueueStatus.FAILED] == 20
-    failed = await queue.get_batch(None, 200, QueueStatus.FAILED)
-    assert {request.request_id for request in failed} == set(ids[1::2])
+    again = await queue.claim_batch()
+    assert ids_of(again) == wanted
+    assert [(request.attempts, request.error_message) for request in again] == [(0, "x")] * 2
+    assert await counts_of(queue) == (0, 2, 0, 2)
+    failed = await queue.get_batch(priority=None, status=FAILED)
+    assert set(ids_of(failed)) == set(ids[1:3])
 
 
 async def test_unknown_requests_are_named(queue):
@@ -269,26 +264,22 @@ async def test_unknown_requests_are_named(queue):
         assert not queue.sync.holds([unknown])
 
 
-@pytest.mark.parametrize("text", NASTY, ids=range(len(NASTY)))
-async def test_any_text_is_stored_exactly_as_it_was_given(queue, text):
-    symbol = text or "SPY"
-    request_id = await queue.insert(1, symbol, account=text)
-    assert await queue.insert(1, symbol, account=text) == request_id
-    [claimed] = await queue.claim_batch(owner=text or "somebody")
-    assert claimed.symbol == symbol
-    assert claimed.account == text
-    assert claimed.lease_owner == (text or "somebody")
+async def test_any_text_is_stored_exactly_as_it_was_given(queue):
+    requests = [QueueRequest(1, text or "SPY", account=text) for text in NASTY]
+    ids = await queue.insert_many(requests)
+    assert await queue.insert_many(requests) == ids
+    for request_id, text in zip(ids, NASTY, strict=True):
+        [claimed] = await queue.claim_batch(limit=1, owner=text or "somebody")
+        assert claimed.request_id == request_id
+        assert claimed.lease_owner == (text or "somebody")
 
-    await queue.mark_failed(request_id, text, retryable=False)
-    [failed] = await queue.get_batch(priority=None, status=FAILED)
-    assert failed.symbol == symbol
-    assert failed.account == text
-    assert failed.error_message == text
-    await queue.retry([request_id])
-    [again] = await queue.get_batch()
-    assert again.symbol == symbol
-    assert again.account == text
-    assert again.error_message == text
+    queue.sync.mark_failed_many(dict(zip(ids, NASTY, strict=True)), retryable=False)
+    failed = await queue.get_batch(priority=None, status=FAILED)
+    await queue.retry(ids)
+    again = await queue.get_batch(priority=None)
+    for read in (failed, again):
+        texts = {r.request_id: (r.symbol, r.account, r.error_message) for r in read}
+        assert [texts[i] for i in ids] == [(text or "SPY", text, text) for text in NASTY]
 
 
 async def test_half_a_surrogate_pair_is_refused_in_a_symbol_and_spelled_out_in_an_error(queue):

@@ -35,15 +35,6 @@ async def test_a_snapshot_knows_every_holding_and_no_value(opened):
     assert not connection.feed.is_complete
 
 
-async def test_the_rows_are_kept_once_and_not_by_ib_async_too(opened):
-    _sim, connection = opened
-    await connection.feed.ensure(timedelta(minutes=1))
-    assert len(connection.feed.holdings) == 9
-    assert without_value(connection.feed) == {WORTHLESS}
-    assert connection.ib.positions() == []
-    assert connection.ib.portfolio() == []
-
-
 @pytest.mark.parametrize(
     ("before_h", "gateway_h", "here_h", "dated"),
     [(2, 1, 1, True), (2, 1, 2, False), (2, 3, 2, False), (0, 1, 0, False)],
@@ -91,6 +82,8 @@ async def test_a_download_brings_the_values_of_each_account(connected, eventuall
     assert feed.is_complete
 
     held = {(p["account"], p["conid"]): p for p in sim.positions() if p["quantity"]}
+    assert len(feed.holdings) == len(held)
+    assert connection.ib.positions() == connection.ib.portfolio() == []
     assert without_value(feed) == {WORTHLESS}
     for holding in feed.holdings:
         assert holding.position == held[holding.key]["quantity"]
@@ -176,13 +169,17 @@ def following(connected, one_account):
     return run
 
 
-async def test_an_open_socket_confirms_nothing(following):
-    _sim, connection, feed = await following()
+async def test_an_open_socket_and_messages_of_anything_else_confirm_nothing_and_end_nothing(
+    following,
+):
+    sim, connection, feed = await following()
     confirmed = feed.get(KEY).confirmed_at
-    await feed.ensure(NOW)
+    sim.send_error(2104)  # its market data farm is connected
     await connection.ib.reqCurrentTimeAsync()
+    await feed.ensure(NOW)
     assert feed.get(KEY).confirmed_at == confirmed
     assert feed.is_complete
+    assert sim.stats()["requests"]["17"]["reqAccountUpdates"] == 1
 
 
 async def test_each_message_of_an_open_subscription_confirms_its_account(following, eventually):
@@ -217,17 +214,11 @@ async def test_a_feed_that_ended_is_partial_and_keeps_its_age_until_it_is_subscr
     assert feed.problems == []
 
 
-async def test_what_the_gateway_says_of_anything_else_ends_no_subscription(following):
-    sim, connection, feed = await following()
-    sim.send_error(2104)  # its market data farm is connected
-    await connection.ib.reqCurrentTimeAsync()
-    assert feed.is_complete
-    await feed.ensure(NOW)
-    assert sim.stats()["requests"]["17"]["reqAccountUpdates"] == 1
-
-
-async def test_values_that_ib_calls_not_ready_confirm_nothing_until_they_are(following, eventually):
-    sim, connection, feed = await following(refresh_interval_s=0.05)
+async def test_values_that_ib_calls_not_ready_confirm_nothing_and_are_overdue_once_they_are(
+    following, eventually
+):
+    an_hour = Backoff(first_s=3600.0, longest_s=3600.0)
+    sim, connection, feed = await following(refresh_interval_s=0.05, account_again=an_hour)
     summaries = connection.summaries
     summaries.subscribe()
     await eventually(summaries.current)
@@ -240,6 +231,7 @@ async def test_values_that_ib_calls_not_ready_confirm_nothing_until_they_are(fol
     await feed.download()
     assert feed.completeness[ACCOUNT] is Completeness.PARTIAL
     assert feed.get(KEY).confirmed_at == confirmed
+    assert not feed.overdue
     assert summaries.current()[0].net_liquidation > 0
     sim.account_ready(ACCOUNT, ready=True)
     await eventually(lambda: feed.overdue == [ACCOUNT])
@@ -284,19 +276,6 @@ async def test_rows_that_stop_while_times_go_on_are_requested_anew(following, ev
     assert feed.get(KEY).confirmed_at is None
     sim.portfolio_rows(ACCOUNT)
     await eventually(lambda: feed.get(KEY).confirmed_at is not None)
-
-
-async def test_an_account_that_is_ready_again_is_overdue_at_once(following, eventually):
-    an_hour = Backoff(first_s=3600.0, longest_s=3600.0)
-    sim, _connection, feed = await following(refresh_interval_s=0.05, account_again=an_hour)
-    sim.account_ready(ACCOUNT)
-    await eventually(lambda: not feed.is_complete)
-    await feed.download()
-    assert not feed.overdue
-    sim.account_ready(ACCOUNT, ready=True)
-    await eventually(lambda: feed.overdue == [ACCOUNT])
-    await feed.ensure(LONG)
-    assert feed.is_complete
 
 
 async def test_a_row_that_is_too_short_to_name_its_holding_confirms_nothing(
@@ -463,11 +442,3 @@ async def test_an_end_without_a_name_ends_the_download_unless_it_may_be_of_anoth
     await eventually(lambda: feed.overdue == [ACCOUNT, OTHER])
     await feed.ensure(LONG)
     assert feed.completeness == {ACCOUNT: COMPLETE, OTHER: COMPLETE}
-
-
-async def test_accounts_whose_ends_never_have_a_name_are_complete(downloading):
-    sim, feed = downloading
-    for account in BOTH:
-        sim.download_end(account, blank=True)
-    await feed.ensure(LONG)
-    assert feed.completeness == dict.fromkeys(BOTH, COMPLETE)

@@ -236,18 +236,6 @@ async def test_each_answer_has_the_commissions_of_the_executions(opened):
         assert one.commission_currency == "USD"
 
 
-async def test_an_execution_s_time_in_utc_is_read_as_utc_on_a_machine_of_another_zone(
-    connected, set_zone
-):
-    set_zone("America/Chicago")
-    sim, connection = await connected()
-    sim.fill("DUSIM0001", 921000001, -2.0)
-    (named,) = (await connection.executions()).executions
-    sim.execution_times()
-    (hyphenated,) = (await connection.executions()).executions
-    assert hyphenated.time == named.time
-
-
 async def test_beside_an_execution_that_cannot_be_read_the_absence_of_others_proves_nothing(
     opened, monkeypatch, caplog
 ):
@@ -283,8 +271,11 @@ async def test_beside_an_execution_that_cannot_be_read_the_absence_of_others_pro
         ("US/Central (Chicago)", "America/Chicago"),
     ],
 )
-async def test_an_execution_is_read_in_the_zone_that_its_gateway_names(opened, zone, clock):
-    sim, connection = opened
+async def test_an_execution_is_read_in_the_zone_that_its_gateway_names(
+    connected, set_zone, zone, clock
+):
+    set_zone("America/Chicago")  # of this machine: it says nothing of the gateway's
+    sim, connection = await connected()
     sim.fill("DUSIM0001", 921000001, -2.0)
     (known,) = (await connection.executions()).executions
     sim.execution_times(zone, clock)

@@ -78,18 +78,13 @@ async def test_every_kind_of_contract_streams_on_one_line_each(line, eventually)
         lambda: all(connection.lines.quote(c).mark is not None for c in set(ALL) - {WORTHLESS})
     )
     assert connection.lines.in_use == sim.stats()["lines_in_use"] == len(ALL)
+    await eventually(lambda: connection.lines.quote(WORTHLESS).ask == 0.05)
+    assert connection.lines.quote(WORTHLESS).bid is None
     quote = connection.lines.quote(CALL)
     assert quote.bid <= quote.ask
     assert 0 < quote.delta < 1
     assert quote.mark_time is not None
     assert quote.market_data_type == 1
-
-
-async def test_a_worthless_option_has_no_bid(line, eventually):
-    _sim, connection, details = line
-    connection.lines.subscribe(details[WORTHLESS])
-    await eventually(lambda: connection.lines.quote(WORTHLESS).ask == 0.05)
-    assert connection.lines.quote(WORTHLESS).bid is None
 
 
 @pytest.mark.parametrize("is_first", [True, False])

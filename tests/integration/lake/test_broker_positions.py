@@ -43,38 +43,27 @@ def followed(lake, clock, owner=Owner.STREAM):
     return first, lake.sessions.acquire(LOGIN, owner, **WHO)
 
 
-async def test_broker_positions_are_read_as_they_were_written(lake, clock):
+async def test_a_replacement_is_one_commit_and_is_read_as_it_was_written(lake, clock):
+    lake.broker_positions.replace(LOGIN, [holding(clock, 9)])
+    version = lake.broker_positions.table.version()
     positions = [
         holding(clock, 1, market_price=1.5, value_time=clock.now, daily_pnl=-3.0),
         holding(clock, 2, position=0.0),
         holding(clock, 1, account="DUSIM2"),
     ]
     lake.broker_positions.replace(LOGIN, positions)
+    assert lake.broker_positions.table.version() == version + 1
     assert lake.broker_positions.read(LOGIN) == positions
     assert lake.broker_positions.read("elsewhere") == []
 
 
-async def test_a_replacement_affects_its_gateway_alone(lake, clock):
-    other = [holding(clock, 9, gateway_id="b:1")]
-    lake.broker_positions.replace("b:1", other)
-    lake.broker_positions.replace(LOGIN, [holding(clock, c) for c in (1, 2)])
-    version = lake.broker_positions.table.version()
-    replaced = [holding(clock, 2), holding(clock, 3, position=0.0), holding(clock, 4)]
-    lake.broker_positions.replace(LOGIN, replaced)
-    assert lake.broker_positions.table.version() == version + 1
-    read = lake.broker_positions.read(LOGIN)
-    assert [(p.instrument.conid, p.position) for p in read] == [(2, 2.0), (3, 0.0), (4, 2.0)]
-    assert lake.broker_positions.read("b:1") == other
-
-
-@pytest.mark.parametrize("gateway_id", ["it's:1", "a' OR '1'='1", "x\0y", "%41=/é🙂"])
-async def test_any_gateway_is_kept_apart_from_the_others(lake, clock, gateway_id):
-    lake.broker_positions.replace(LOGIN, [holding(clock, 1)])
-    lake.broker_positions.replace(gateway_id, [holding(clock, 2, gateway_id=gateway_id)])
-    lake.broker_positions.replace(gateway_id, [holding(clock, 3, gateway_id=gateway_id)])
-    read = lake.broker_positions.read(gateway_id)
-    assert [p.instrument.conid for p in read] == [3]
-    assert [p.instrument.conid for p in lake.broker_positions.read(LOGIN)] == [1]
+async def test_any_gateway_is_kept_apart_from_the_others(lake, clock):
+    names = [LOGIN, "it's:1", "a' OR '1'='1", "x\0y", "%41=/é🙂"]
+    for first in (10, 20):
+        for conid, name in enumerate(names, first):
+            lake.broker_positions.replace(name, [holding(clock, conid, gateway_id=name)])
+    read = [lake.broker_positions.read(name) for name in names]
+    assert [[p.instrument.conid for p in rows] for rows in read] == [[c] for c in range(20, 25)]
 
 
 @pytest.mark.parametrize("rows", [1, 0], ids=["with rows", "with no rows"])

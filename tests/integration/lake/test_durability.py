@@ -220,15 +220,14 @@ def test_an_entry_cut_at_any_byte_is_found_torn(tmp_path, step):
 
 
 @pytest.mark.parametrize("step", queues.STEPS, ids=lambda step: step.__name__)
-def test_an_entry_of_another_writer_without_commit_info_is_whole(tmp_path, step, clock):
-    lake = Lake(tmp_path, clock=clock, fsync=False)
-    lake.initialize_sync()
-    queue = queues.small_queue(tmp_path / "position_queue")
+def test_an_entry_of_another_writer_without_commit_info_is_whole(tmp_path, step):
+    path = tmp_path / "q"
+    queue = queues.small_queue(path)
     step(queue)
-    entry = queues.newest_entry(tmp_path / "position_queue")
+    entry = queues.newest_entry(path)
     info, *actions = entry.read_bytes().splitlines(keepends=True)
     assert b'"commitInfo"' in info
     entry.write_bytes(b"".join(actions))
-    assert DeltaTable(tmp_path / "position_queue").version() == 3
-    assert durability.torn_entries(tmp_path / "position_queue") == []
-    assert queues.rows(PositionQueue(tmp_path / "position_queue")) == queues.rows(queue)
+    assert DeltaTable(path).version() == 3
+    assert durability.torn_entries(path) == []
+    assert queues.rows(PositionQueue(path)) == queues.rows(queue)

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import polars as pl
-import pytest
 from deltalake import write_deltalake
 from polars.testing import assert_frame_equal
 
@@ -109,8 +108,3 @@ def test_a_row_that_is_of_no_holding_is_not_read_and_the_others_are(lake, make_u
     ledger.append([replace(make_update(2), market_value=7.0)])
     newest = {row.conid: row.market_value for row in ledger.latest_updates()}
     assert newest == {1: 150.0, 2: 7.0}
-
-
-@pytest.mark.parametrize("spec", [schema.POSITION_UPDATES, schema.POSITION_QUEUE])
-def test_what_a_row_needs_is_a_column(spec):
-    assert set(spec.required) < set(spec.columns)

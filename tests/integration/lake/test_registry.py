@@ -37,23 +37,12 @@ async def test_an_added_leg_is_active_and_read_by_others(registry, tmp_path, clo
     assert not strategy_registry.is_active(1)
     await strategy_registry.initialize()
     assert strategy_registry.is_active(1)
-    assert await strategy_registry.get_all_active() == [added]
-
-
-async def test_a_strategy_that_was_given_as_a_number_equals_it(registry):
-    await registry.add_active(7, "SPY", "PUT", 500.0, "20270115", strategy_id=1)
-    await registry.refresh()
-    [leg] = await registry.get_all_active()
-    assert leg.strategy_id == 1
-    assert leg.strategy_id == "1"
-    assert leg.strategy_id != 2
-    assert [
-        active_leg
-        for active_leg in await registry.get_all_active()
-        if active_leg.strategy_id in (1, 2)
-    ] == [leg]
-    await registry.remove_active(7, 1)
-    assert await registry.get_all_active() == []
+    [read] = await strategy_registry.get_all_active()
+    assert read == added
+    assert read.strategy_id == 7
+    assert read.strategy_id != 1
+    await strategy_registry.remove_active(1, 7)
+    assert await strategy_registry.get_all_active() == []
 
 
 async def test_the_same_leg_again_changes_nothing(registry, clock):
@@ -96,16 +85,13 @@ async def test_a_leg_shared_by_two_strategies_stays_active_until_both_drop_it(re
     assert await registry.get_all_active() == []
 
 
-@pytest.mark.parametrize(
-    ("first", "second"), [(None, None), ("DU1", "DU1"), (None, "DU1"), ("DU1", None)]
-)
-async def test_two_strategies_cannot_both_hold_the_whole_of_a_leg(registry, first, second):
-    await registry.add_active(conid=1, strategy_id="a", account=first, **LEG)
+async def test_two_strategies_cannot_both_hold_the_whole_of_a_leg(registry):
+    await registry.add_active(conid=1, strategy_id="a", **LEG)
     version = registry.version
     with pytest.raises(InvalidLegError, match="quantity"):
-        await registry.add_active(conid=1, strategy_id="b", account=second, **LEG)
+        await registry.add_active(conid=1, strategy_id="b", **LEG)
     assert registry.version == version
-    await registry.add_active(conid=1, strategy_id="b", account=second, quantity=1, **LEG)
+    await registry.add_active(conid=1, strategy_id="b", quantity=1, **LEG)
 
 
 async def test_a_leg_that_nobody_holds_cannot_be_removed(registry):

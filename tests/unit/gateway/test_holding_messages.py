@@ -6,7 +6,6 @@ import pytest
 from ib_async import IB
 
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.gateway.codes import Connectivity
 from position_sync_dagster.gateway.connection import MessageReader
 from position_sync_dagster.gateway.subscriptions import PnlSubscriptions
 from tests.support.holdings import make_book
@@ -23,9 +22,7 @@ class Subscribed:
 
     def __init__(self):
         ib = IB()
-        connectivity = Connectivity()
-        ib.errorEvent += lambda _id, code, text, _contract: connectivity.take(code, text)
-        self.book = make_book(lambda: NOW, account="DU1", connectivity=connectivity)
+        self.book = make_book(lambda: NOW, account="DU1")
         stock = Instrument(conid=7, symbol="SPY", sec_type="STK", currency="USD")
         self.book.put_position("DU1", stock, -2.0, None)
 
@@ -50,11 +47,19 @@ def subscribed():
 
 
 @pytest.mark.parametrize("fields", [SENT[:2], SENT[:4], ["95", "4", "x", *"1234"]])
-async def test_a_profit_message_that_cannot_be_read_is_reported(subscribed, fields, caplog):
+async def test_a_profit_message_that_cannot_be_read_is_reported_and_the_value_stays(
+    subscribed, fields, caplog
+):
+    subscribed.read(SENT)
+    assert subscribed.valued() == {KEY}
+    assert subscribed.subscriptions.take_fresh()
     subscribed.read(fields)
     assert "sent a message that cannot be read (type '95'" in caplog.text
     assert not subscribed.valued()
     assert not subscribed.subscriptions.take_fresh()
+    assert subscribed.value == -300.25
+    subscribed.read(sent("-302"))
+    assert subscribed.value == -302.0
 
 
 async def test_a_profit_message_is_read_for_the_request_that_it_names(subscribed):
@@ -95,22 +100,3 @@ async def test_of_several_messages_the_newest_counts(subscribed):
     assert subscribed.value == -302.0
     assert subscribed.valued() == {KEY}
     assert subscribed.valued() == set()
-
-
-async def test_only_what_came_before_the_gateway_lost_ib_counts(subscribed):
-    subscribed.read(sent("-301"))
-    subscribed.read(["4", "2", "-1", "1100", "Connectivity has been lost.", ""])
-    subscribed.read(sent("-302"))
-    subscribed.read(["4", "2", "-1", "1102", "Connectivity has been restored.", ""])
-    assert subscribed.value == -301.0
-
-
-async def test_a_later_message_that_cannot_be_read_is_reported_and_the_value_stays(
-    subscribed, caplog
-):
-    subscribed.read(sent("-300.25"))
-    subscribed.read(sent("x"))
-    assert "sent a message that cannot be read (type '95'" in caplog.text
-    assert subscribed.value == -300.25
-    subscribed.read(sent("-302"))
-    assert subscribed.value == -302.0

@@ -16,6 +16,7 @@ from tests.support.holdings import make_book
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 ACCOUNT = "DU1"
 LISTED = Instrument(conid=7, symbol="SPY", sec_type="STK", currency="USD", exchange="ARCA")
+OTHER = Instrument(conid=8, symbol="QQQ", sec_type="STK", currency="USD")
 UNLISTED = Instrument(conid=7, symbol="SPY", sec_type="STK", currency="USD")
 KEY = (ACCOUNT, 7)
 VALUES = dict(
@@ -91,15 +92,6 @@ def test_a_whole_list_closes_what_it_does_not_name(held):
     assert closed.realized_pnl == 0.0
 
 
-def test_a_list_closes_nothing_in_an_account_that_is_in_doubt(held):
-    held.close_absent(set(), except_in={ACCOUNT})
-    assert held.get(KEY).position == 10.0
-    assert held.open_in(ACCOUNT) == 1
-    held.confirmed.is_doubted = {ACCOUNT}.__contains__
-    held.confirmed.confirm(ACCOUNT)
-    assert held.get(KEY).confirmed_at is None
-
-
 def test_what_is_remembered_of_an_account_that_is_not_managed_is_kept_apart(book, clock):
     earlier = make_book(clock, account="DU2")
     earlier.put_position("DU2", LISTED, 10.0, 600.0)
@@ -129,9 +121,11 @@ def test_only_messages_confirm_and_an_interruption_takes_it_back(held, clock):
     clock.advance(minutes=1)
     held.confirmed.completeness[ACCOUNT] = Completeness.PARTIAL
     assert [(h.completeness, h.confirmed_at) for h in held.holdings] == [("PARTIAL", START)]
+    held.put_pnl(KEY, pnl(6300.0))
     held.invalidate()
     assert held.get(KEY).completeness == "UNKNOWN"
     assert held.get(KEY).confirmed_at is None
+    assert held.get(KEY).market_value == 6300.0
 
 
 @pytest.mark.parametrize(("position", "merged"), [(10.0, True), (11.0, False)])
@@ -208,8 +202,7 @@ def test_a_daily_profit_that_stands_still_while_the_value_moves_does_not_count(h
 
 def test_followed_holdings_are_confirmed_until_the_oldest_of_their_messages(book, clock):
     other = (ACCOUNT, 8)
-    instrument = Instrument(conid=8, symbol="QQQ", sec_type="STK", currency="USD")
-    for contract in (LISTED, instrument):
+    for contract in (LISTED, OTHER):
         book.put_position(ACCOUNT, contract, 10.0, 600.0)
     assert book.followed_until() == {}
     book.put_pnl(KEY, pnl(6300.0))
@@ -279,18 +272,8 @@ def test_the_realized_profit_of_a_closed_holding_is_that_of_its_last_profit_mess
     assert held.get(KEY).realized_pnl == 7.0
 
 
-def test_a_profit_message_from_before_the_gateway_lost_its_data_confirms_nothing(held):
-    held.put_pnl(KEY, pnl(6300.0))
-    held.invalidate()
-    holding = held.get(KEY)
-    assert holding.market_value == 6300.0
-    assert holding.confirmed_at is None
-    assert holding.completeness is Completeness.UNKNOWN
-
-
 def test_a_value_confirms_its_own_holding_alone(book, clock):
-    other = Instrument(conid=8, symbol="QQQ", sec_type="STK", currency="USD")
-    for instrument in (LISTED, other):
+    for instrument in (LISTED, OTHER):
         book.put_position(ACCOUNT, instrument, 10.0, 600.0)
     book.put_portfolio(KEY, LISTED, 10.0, VALUES)
     clock.advance(minutes=1)

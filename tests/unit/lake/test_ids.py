@@ -14,11 +14,6 @@ def test_ids_are_unique_uuids_that_ascend_even_beyond_a_millisecond_of_them():
     assert all(UUID(i).version == 7 for i in ids)
 
 
-def test_later_ids_are_greater():
-    later = NOW + timedelta(milliseconds=1)
-    assert new_ids(NOW, 1) < new_ids(later, 1)
-
-
 def test_an_id_begins_with_its_time_in_milliseconds():
     [made] = new_ids(NOW, 1)
     assert UUID(made).int >> 80 == int(NOW.timestamp() * 1000)

@@ -1,7 +1,7 @@
 """The legs of active strategies: which are active, their order, and who holds the whole of one."""
 
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 
 import pytest
 
@@ -55,12 +55,9 @@ def test_a_description_is_the_leg_whose_contract_was_found_for_it_and_rolled():
     ] == [3]
 
 
-NOW = datetime(2026, 1, 2, tzinfo=UTC)
-
-
 def test_two_whole_holders_are_found_among_accounts():
     legs = [
-        make_leg(conid=1, symbol="SPY", strategy_id=name, account=account, added_at=NOW)
+        make_leg(conid=1, symbol="SPY", strategy_id=name, account=account, added_at=ADDED_AT)
         for name, account in (("a", "DU1"), ("a", "DU2"), ("b", "DU3"), ("c", None))
     ]
     strategy_registry.refuse_two_whole_holders(legs[:3])

@@ -191,8 +191,8 @@ def test_no_table_grows_in_files_or_log_over_a_day_of_commits(tmp_path):
         assert table.count() == rows, table.spec.name
 
 
-@pytest.mark.parametrize("spec", [schema.POSITION_UPDATES, schema.ACCOUNT_VALUES])
-def test_one_small_file_is_left_of_each_day_that_is_over(tmp_path, spec):
+def test_one_small_file_is_left_of_each_day_that_is_over(tmp_path):
+    spec = schema.POSITION_UPDATES
     table = storage.Table(tmp_path / spec.name, spec, fsync=False)
     table.initialize()
     for number in range(6):
@@ -207,8 +207,8 @@ def test_one_small_file_is_left_of_each_day_that_is_over(tmp_path, spec):
     assert storage.maintain(table).compacted == 0
 
 
-@pytest.mark.parametrize("spec", [schema.POSITION_UPDATES, schema.ACCOUNT_VALUES])
-def test_rows_that_are_appended_meanwhile_do_not_delay_a_merge(tmp_path, spec, monkeypatch):
+def test_rows_that_are_appended_meanwhile_do_not_delay_a_merge(tmp_path, monkeypatch):
+    spec = schema.ACCOUNT_VALUES
     table, other = (
         storage.Table(tmp_path / spec.name, spec, fsync=False, upkeep=SOON) for _ in range(2)
     )
