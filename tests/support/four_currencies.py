@@ -116,7 +116,8 @@ BOUGHT_10 = _trade(1, "AAPL", 10, "222", "-1")
 WRONG_10 = _trade(1, "AAPL", 10, "220", "-1")
 NEVER_MADE = _trade(1, "MSFT", 3, "470", "-1")
 SOLD_10 = _trade(4, "AAPL", -10, "226.5", "-1")
-BOUGHT_VOD = _trade(2, "VOD", 5000, "0.7412", "-3")
+# Without its proceeds, which follow from the price: pounds, also of what is quoted in pence.
+BOUGHT_VOD = _trade(2, "VOD", 5000, "0.7412", "-3", proceeds="")
 BOUGHT_SAP = _trade(3, "SAP", 20, "202", "-3")
 SOLD_TOYOTA = _trade(4, "7203", -100, "3015", "-400")
 
@@ -127,7 +128,7 @@ TRANSFER = element("Transfer", {"accountId": A} | _fields("MSFT") | {
 })  # fmt: skip
 SPLIT = element("CorporateAction", {"accountId": A} | _fields("MSFT") | {
     "reportDate": "20260309", "dateTime": "20260306;202500", "type": "FS", "quantity": "150",
-    "proceeds": "0", "amount": "0", "value": "0", "actionID": "8001", "transactionID": "8002",
+    "actionID": "8001", "transactionID": "8002",
     "actionDescription": "MSFT SPLIT 4 FOR 1", "levelOfDetail": "DETAIL",
 })  # fmt: skip
 

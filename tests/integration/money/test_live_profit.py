@@ -217,30 +217,6 @@ def test_an_expiry_that_follows_from_a_close_and_the_one_of_the_statement_count_
     assert books.profit(MONDAY) == {"USD": pytest.approx(40.0)}
 
 
-def test_a_quantity_that_nothing_explains_is_no_profit(books, lake, write):
-    write(share, FRIDAYS_CLOSE, 10, 100.0, 220.0)
-    write(share, MONDAYS_CLOSE, 10, 150.0, 221.0)
-    (row,) = books.explained(MONDAY).to_dicts()
-    assert row["profit"] is None
-    assert row["unexplained"] == pytest.approx(50 * 221)
-    assert row["why_unknown"] == "SPY 10: what moved 50.0"
-
-
-def test_the_trades_of_the_gateway_give_way_to_those_of_the_statement(books, lake, write):
-    write(share, FRIDAYS_CLOSE, 10, 10.0, 220.0, symbol="AAPL")
-    write(share, MONDAYS_CLOSE, 10, 11.0, 223.0, symbol="AAPL")
-    executed(lake, sold(10, 1, 221.0, sec_type="STK", symbol="AAPL"))
-    assert books.profit(MONDAY) == {"USD": pytest.approx(30 + 2 - 1)}
-    trade = (
-        f'<Trade accountId="{ACCOUNT}" conid="10" assetCategory="STK" currency="USD" '
-        'symbol="AAPL" ibExecID="other" tradeID="5" transactionID="6" '
-        'dateTime="20260309;120000" reportDate="20260309" quantity="1" tradePrice="221.5" '
-        'ibCommission="-0.35" ibCommissionCurrency="USD" levelOfDetail="EXECUTION" />'
-    )
-    books.end_day(MONDAY, held=[held(STOCK, 11, 223)], trades=[trade])
-    assert books.profit(MONDAY) == {"USD": pytest.approx(30 + 1.5 - 0.35)}
-
-
 def test_new_facts_of_recent_days_leave_older_movements_as_they_are(books, lake, write):
     write(share, FRIDAYS_CLOSE, 10, 100.0, 220.0)
     early = sold(10, 1, 221.0, NOON - timedelta(days=90), sec_type="STK")

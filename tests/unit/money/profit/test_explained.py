@@ -168,12 +168,16 @@ def test_a_commission_of_a_movement_without_a_currency_is_not_lost() -> None:
     assert row["why_unknown"] == "a commission"
 
 
-@pytest.mark.parametrize("end", ["before", "after"])
-def test_a_value_that_is_not_known_makes_the_profit_and_its_parts_unknown(end) -> None:
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [("before", "its value at the close before"), ("after", "its value at the close")],
+)
+def test_a_value_that_is_not_known_makes_the_profit_and_its_parts_unknown(end, why) -> None:
     ends = {name: held(1, 1.0, 12.0) for name in ("before", "after")}
     ends[end] |= {"market_value": None}
     (row,) = explained([ends["before"]], [ends["after"]], []).to_dicts()
     assert {row[name] for name in ("profit", *PARTS[:6], "cash")} == {None}
+    assert row["why_unknown"] == why
 
 
 def test_a_quantity_without_a_movement_is_unexplained_and_named() -> None:

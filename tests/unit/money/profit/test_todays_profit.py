@@ -190,21 +190,16 @@ def test_what_greeks_do_not_split_of_the_only_leg_is_in_no_part(close, now) -> N
 
 
 @pytest.mark.parametrize(
-    ("position_before", "close", "movements", "why"),
+    ("before", "why"),
     [
-        (2.0, {"market_value": None}, [], "its value at the close before"),
-        (1.0, {}, [{"cash": None}], "what a movement paid"),
-        (1.0, {}, [{"quantity": None}], "a quantity that moved"),
-        (1.0, {}, [], "what moved 1.0"),
+        (at_close(1, 2.0, 12.0, market_value=None), "its value at the close before"),
+        (at_close(1, 1.0, 12.0), "what moved 1.0"),
     ],
 )
 def test_a_number_that_is_not_known_makes_the_parts_unknown_and_never_the_profit(
-    position_before, close, movements, why
+    before, why
 ) -> None:
-    kept = held(1, 2.0, 13.0, 100.0)
-    bought = [moved(1, 1.0, 12.0, **values) for values in movements]
-    before = at_close(1, position_before, 12.0, **close)
-    (row,) = rows_of([before], [kept], bought)
+    (row,) = rows_of([before], [held(1, 2.0, 13.0, 100.0)])
     assert row.profit == 100.0
     assert row.delta is None
     assert row.why_unknown == f"SPY 600P 19Jun26: {why}"
