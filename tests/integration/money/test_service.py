@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.money.reports.book import open_positions, read_book
+from position_sync_dagster.money.reports.book import read_book
 from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.money.reports.status import leg_states, read_status
 from position_sync_dagster.money.stream_parts import with_money
@@ -63,20 +63,6 @@ async def test_the_status_has_the_lines_the_greeks_the_accounts_and_what_was_val
     assert f"daily P&L {first.daily_pnl:,.2f} USD (" in lines[A]
     unknown_profit = replace(shown_status, accounts=(replace(first, daily_pnl=None),))
     assert dict(describe(unknown_profit))[A].endswith(", daily P&L –")
-
-
-async def test_in_the_list_of_positions_a_dead_mark_grows_old_while_greeks_tick(stream_legs, lake):
-    async with stream_legs(PUT, pnl_subscriptions=0) as (sim, _streamer, received):
-        await received.row(PUT, lambda row: row.price_kind == "MARK")
-        sim.ticking(PUT, ["model"])
-        settings = settings_for(sim)
-
-        def price_is_older_than_greeks():
-            positions = open_positions(read_book(lake, settings, utc_now()))
-            marked = positions.filter(account=A, conid=PUT, price_kind="MARK")
-            return any(marked.get_column("age_s") > marked.get_column("greeks_age_s") + 1.0)
-
-        await eventually(price_is_older_than_greeks)
 
 
 async def test_each_row_of_a_close_names_the_run_that_wrote_it(lake):

@@ -9,6 +9,7 @@ from position_sync_dagster.domain.execution import FLEX, GATEWAY
 from position_sync_dagster.money.past.explain_closes import due_closes
 
 NOW = datetime(2026, 3, 20, 20, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -89,6 +90,21 @@ CASES["stated, and a newer statement corrects it"] = (
     [execution(10 * DAY, HOUR)],
     True,
 )
+CASES["stated, and its own statement says no more"] = (
+    DAY,
+    (TRADED, S, "day.xml"),
+    [execution(DAY, DAY - SECOND) | {"statement": "day.xml"}],
+    False,
+)
+CASES["stated, and one that was made before it was judged arrives afterwards"] = (
+    DAY,
+    (TRADED, S, "day.xml"),
+    [
+        execution(DAY, DAY) | {"statement": "day.xml"},
+        execution(DAY, DAY - SECOND) | {"statement": "late.xml"},
+    ],
+    True,
+)
 CASES["stated, and the contract was traded again"] = (
     10 * DAY,
     (TRADED, S, "day.xml"),
@@ -112,27 +128,3 @@ def test_a_close_is_judged_if_it_is_open_or_if_there_is_more_to_know(name: str) 
     )  # fmt: skip
     due = due_closes(closes, known, pl.DataFrame(said, schema=SAID), NOW)
     assert (due == {"c"}) is is_due
-
-
-@pytest.mark.parametrize(
-    ("corrected_by", "is_due"),
-    [("late.xml", True), ("day.xml", False)],
-    ids=["a statement that was made before the close was judged", "its own statement"],
-)
-def test_a_stated_close_is_judged_again_when_a_later_statement_arrives(
-    corrected_by: str, *, is_due: bool
-) -> None:
-    seen = NOW - DAY
-    closes = pl.DataFrame(
-        [("c", "A", 1, seen - 4 * DAY, seen)],
-        {"change_id": pl.String, "account": pl.String, "conid": pl.Int64} | TIMES, orient="row",
-    )  # fmt: skip
-    counted = pl.DataFrame(
-        [("c", TRADED, S, "day.xml", seen + MINUTE)],
-        ["change_id", "cause", "stage", "statement", "judged_at"], orient="row",
-    )  # fmt: skip
-    first = execution(4 * DAY, 3 * DAY) | {"statement": "day.xml"}
-    second = execution(4 * DAY, 2 * DAY) | {"statement": corrected_by}
-    named = pl.DataFrame([first, second] if is_due else [second], schema=SAID)
-
-    assert (due_closes(closes, counted, named, NOW) == {"c"}) is is_due

@@ -185,7 +185,7 @@ def ago(seconds: float) -> datetime:
     return NOW - timedelta(seconds=seconds)
 
 
-def test_the_age_is_that_of_the_price():
+def test_the_age_is_that_of_the_price_and_greeks_have_their_own():
     both = [
         row(1, **LINE, timestamp=ago(1), value_time=ago(50), greeks_time=ago(1)),
         row(2, **LINE, timestamp=ago(1), value_time=ago(1), greeks_time=None),
@@ -193,6 +193,8 @@ def test_the_age_is_that_of_the_price():
     _heading, first, second = positions_shown(both, 100)
     assert "50 s" in first
     assert "1.0 s" in second
+    ages = open_positions(book_of(both, [])).select("age_s", "greeks_age_s")
+    assert ages.rows() == [(50.0, 1.0), (1.0, None)]
 
 
 @pytest.mark.parametrize("width", [80, 140])

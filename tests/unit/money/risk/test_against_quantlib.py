@@ -133,18 +133,10 @@ def test_beside_the_exercise_boundary_greeks_do_not_snap() -> None:
     assert greeks.delta[0] == pytest.approx(right.delta, abs=0.001)
 
 
-def test_an_option_that_is_worth_its_exercise_has_its_limits() -> None:
-    put = Contract(is_call=False, spot=80.0, strike=100.0, days=21, rate=0.05, volatility=0.15)
-    greeks = modelled([put])
-    numbers = (greeks.price[0], greeks.delta[0], greeks.gamma[0], greeks.vega[0], greeks.theta[0])
-    assert numbers == (20.0, -1.0, 0.0, 0.0, 0.0)
-
-
-@pytest.mark.parametrize("strikes", [np.arange(580.0, 680.0, 1.0)])
-def test_without_a_dividend_nothing_gains_by_the_passing_of_time(strikes) -> None:
+def test_without_a_dividend_nothing_gains_by_the_passing_of_time() -> None:
     puts = [
         Contract(is_call=False, spot=620.0, strike=strike, days=5, rate=0.04, volatility=0.15)
-        for strike in strikes.tolist()
+        for strike in range(580, 680)
     ]
     greeks = modelled(puts)
     assert greeks.theta.max() <= 0.0

@@ -75,10 +75,6 @@ def test_legs_are_read_in_the_order_of_the_file(tmp_path):
     assert {leg.added_at for leg in (first, second, third)} == {NOW}
 
 
-def test_a_file_may_have_no_strategies(tmp_path):
-    assert read(tmp_path, "strategies: []\n") == []
-
-
 def leg(**changes):
     fields = {
         "conid": "1", "symbol": "SPY", "right": "C", "strike": "450", "expiry": "20260220"
@@ -322,8 +318,9 @@ def test_limits_are_read_in_the_order_of_the_file(tmp_path):
     assert len(load_strategies(tmp_path / "strategies.yaml")) == 1
 
 
-def test_a_file_without_limits_has_none(tmp_path):
-    assert limits_of(tmp_path, "strategies: []") == []
+def test_a_file_may_have_no_strategies_and_no_limits(tmp_path):
+    assert read(tmp_path, "strategies: []\n") == []
+    assert limits_of(tmp_path, "strategies: []\n") == []
 
 
 def test_the_examples_of_the_page_are_read(tmp_path):
