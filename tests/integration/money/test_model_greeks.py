@@ -63,7 +63,10 @@ def greeks(lake):
     return read
 
 
-async def test_options_without_a_line_have_the_greeks_of_the_simulators_market(computing, greeks):
+async def test_options_without_a_line_have_the_greeks_of_the_simulators_market(
+    computing, greeks, lake
+):
+    """A drain writes them with their times, and once for a value."""
     async with computing(simulator=STILL) as (sim, streamer):
         await eventually(lambda: greeks(streamer).keys() >= COMPUTED)
         assert set(sim.stats()["lines_by_conid"]) == {str(c) for c in (STOCK, FUTURE, CORN, INDEX)}
@@ -78,6 +81,16 @@ async def test_options_without_a_line_have_the_greeks_of_the_simulators_market(c
             assert computed.greeks_source is GreeksSource.MODEL
         assert greeks(streamer)[A, CORN_CALL].underlying_price == pytest.approx(450, rel=0.05)
         assert not set(streamer.routes.values()) & {LegState.STREAMED}
+
+        holding = published(lake, streamer.settings)[A, PUT]
+        row = from_portfolio(holding, source=Source.QUEUE, now=utc_now(), by=Provenance())
+        assert row.greeks_source == GreeksSource.MODEL
+        assert row.delta == holding.greeks.delta
+        assert row.greeks_method.startswith("AMERICAN, rate 0.04, dividends unknown")
+        assert row.greeks_time is not None
+        assert row.volatility_time is not None
+        assert says_the_same(replace(row, delta=row.delta + 0.1), row)
+        assert not says_the_same(replace(row, delta=None, greeks_source=None), row)
 
 
 async def test_ticks_of_underlyings_alone_show_that_a_reported_loss_of_ib_is_over(
@@ -105,9 +118,10 @@ async def test_without_a_spare_line_nothing_is_computed_and_the_underlyings_are_
         assert sim.stats()["peak_lines"] == 1
 
 
-@pytest.mark.parametrize("lines", [0, None])  # None: a streamer that is used alone
-async def test_without_lines_for_underlyings_nothing_is_computed(computing, lake, greeks, lines):
-    async with computing(PUT, underlying_lines=lines) as (sim, streamer):
+async def test_a_streamer_that_is_used_alone_has_no_line_for_underlyings_and_computes_nothing(
+    computing, greeks
+):
+    async with computing(PUT, underlying_lines=None) as (sim, streamer):
         await eventually(lambda: sim.stats()["pnl_subscriptions"] == OPEN)
         assert sim.stats()["peak_lines"] == 1
         assert streamer.underlying_lines == 0
@@ -243,20 +257,3 @@ async def test_a_refused_underlying_gives_no_greeks_and_is_named(computing, gree
         assert (B, SPX_PUT) not in greeks(streamer)
         assert "No market data: 1 underlying without a price, since " in streamer.detail
         assert streamer.underlying_lines == 3
-
-
-async def test_a_drain_writes_computed_greeks_with_their_times_and_once_for_a_value(
-    computing, greeks, lake
-):
-    async with computing(simulator=STILL) as (_sim, streamer):
-        await eventually(lambda: greeks(streamer).keys() >= COMPUTED)
-        holding = published(lake, streamer.settings)[A, PUT]
-        row = from_portfolio(holding, source=Source.QUEUE, now=utc_now(), by=Provenance())
-        assert row.greeks_source == GreeksSource.MODEL
-        assert row.delta == holding.greeks.delta
-        assert row.greeks_method.startswith("AMERICAN, rate 0.04, dividends unknown")
-        assert row.greeks_time is not None
-        assert row.volatility_time is not None
-        later = replace(row, delta=row.delta + 0.1)
-        assert says_the_same(later, row)
-        assert not says_the_same(replace(row, delta=None, greeks_source=None), row)
