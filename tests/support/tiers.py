@@ -52,8 +52,6 @@ ROWS: tuple[Row, ...] = (
     Row(r"tests/integration/web/test_large_book\.py", V, "a larger book in the browser"),
     Row(r"tests/integration/defs/test_damaged_tables\.py::test_no_check\S+\["
         r"(?!position_queue)", V, "other tables; the requests first"),
-    Row(r"tests/integration/defs/test_damaged_tables\.py::test_a_drain\S+\[contracts\]", V,
-        "another table that a drain does not need; statements first"),
     Row(r"tests/integration/defs/test_drain\.py::test_a_daemon_killed\S+\[[08]\]", V,
         "killed at other events; after the first one first"),
     Row(r"tests/unit/money/strategies/test_proposals\.py::test_two_thousand", V, "a large book"),

@@ -1,7 +1,8 @@
-"""The definitions without money, in a process that cannot import it."""
+"""The definitions without money, of an installed package in a process that cannot import it."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,13 @@ ROOT = Path(__file__).parents[3]
 
 CODE = """
 import json, tests.support.core_alone
-from position_sync_dagster.definitions import defs
+from position_sync_dagster import definitions
 
-repository = defs().get_repository_def()
+repository = definitions.defs().get_repository_def()
 graph = repository.asset_graph
 parents = lambda key: sorted(parent.to_user_string() for parent in graph.get(key).parent_keys)
 print(json.dumps({
+    "loaded": definitions.__file__,
     "assets": {key.to_user_string(): parents(key) for key in graph.get_all_asset_keys()},
     "sensors": sorted(sensor.name for sensor in repository.sensor_defs),
     "schedules": sorted(schedule.name for schedule in repository.schedule_defs),
@@ -24,13 +26,17 @@ print(json.dumps({
 
 
 def test_without_money_there_are_positions_their_checks_and_backfills_alone(tmp_path):
-    alone = {"POSITION_SYNC_MONEY": "false", "POSITION_SYNC_LAKE": str(tmp_path)}
+    """As in the image, and after `pip install`: there is no pyproject.toml above the package."""
+    package = tmp_path / "position_sync_dagster"
+    shutil.copytree(ROOT / package.name, package)
+    alone = {"POSITION_SYNC_MONEY": "false", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", CODE],
-        cwd=ROOT, env=os.environ | alone, capture_output=True, text=True, check=False,
+        [sys.executable, "-W", "error", "-c", CODE],
+        cwd=tmp_path, env=os.environ | alone, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
+    assert Path(answer["loaded"]).is_relative_to(tmp_path)
     assert answer["sensors"] == ["drain_queue", "supervise_stream"]
     assert answer["schedules"] == [
         "maintain_every_four_hours",

@@ -149,20 +149,15 @@ def test_no_check_stays_green_that_cannot_be_evaluated_and_the_table_is_named(
 
 
 @pytest.mark.usefixtures("begun")
-@pytest.mark.parametrize("name", ["statement_events", "contracts"])
-def test_a_drain_goes_on_while_a_table_that_it_does_not_need_is_away(world, tick, lake, name):
+def test_a_code_server_that_starts_beside_a_damaged_table_drains_and_reads_the_others(
+    world, tick, lake, stored
+):
     world.ask(2)
-    with moved_away(Path(lake.table_path(name))):
-        tick()
-    counts = PositionQueue(lake.table_path("position_queue")).sync.counts()
-    assert counts[QueueStatus.PENDING] == 0
-
-
-@pytest.mark.usefixtures("begun")
-def test_a_code_server_that_starts_beside_a_damaged_table_reads_the_others(tick, lake, stored):
     with with_a_foreign_column(Path(lake.table_path("statement_events"))):
         resources.cached_lake.cache_clear()
         tick()
+        counts = PositionQueue(lake.table_path("position_queue")).sync.counts()
+        assert counts[QueueStatus.PENDING] == 0
         tick()
         assert not stored()[WHOLE].passed
         watch = stored()[evaluation.WATCH]

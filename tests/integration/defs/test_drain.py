@@ -13,7 +13,6 @@ from deltalake import DeltaTable
 from position_sync_dagster import dagster_files
 from position_sync_dagster.defs import drain as defs_drain
 from position_sync_dagster.defs import resources
-from position_sync_dagster.defs.assets.queue_and_ledger import position_updates
 from position_sync_dagster.defs.assets.table_asset import DERIVE, Derived
 from position_sync_dagster.defs.checks import tables as table_checks
 from position_sync_dagster.defs.checks.evaluation import UNKNOWN
@@ -62,9 +61,17 @@ class Ticks:
 
 @pytest.fixture
 def tick(instance: dg.DagsterInstance, lake: MoneyLake, monkeypatch: pytest.MonkeyPatch) -> Ticks:
+    """Return the ticks of the core alone: what money derives takes half of their time."""
     resources.cached_lake.cache_clear()
-    monkeypatch.setattr(parts, "BESIDE_WAIT_S", 60.0)
+    monkeypatch.setattr(defs_drain, "PARTS", [])
     return Ticks(instance)
+
+
+@pytest.fixture
+def with_money(tick: Ticks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ticks derive the tables of money too, and wait for them."""
+    parts.add_to_core()
+    monkeypatch.setattr(parts, "BESIDE_WAIT_S", 60.0)
 
 
 def said(result: dg.SensorResult) -> str:
@@ -107,6 +114,7 @@ def test_a_tick_drains_again_once_the_interval_of_the_settings_has_passed(world,
     assert "1 claimed" in said(tick())
 
 
+@pytest.mark.usefixtures("with_money")
 def test_scenarios_are_recorded_after_the_first_rows_and_each_quarter_of_an_hour(world, tick, lake):
     world.hold(1)
     assert RISK not in names(tick())
@@ -118,6 +126,7 @@ def test_scenarios_are_recorded_after_the_first_rows_and_each_quarter_of_an_hour
     assert RISK in names(tick())
 
 
+@pytest.mark.usefixtures("with_money")
 def test_a_mistake_in_the_file_of_scenarios_is_said_by_the_tick_and_makes_its_checks_unknown(
     world, tick, monkeypatch, tmp_path
 ):
@@ -139,6 +148,7 @@ def test_a_mistake_in_the_file_of_scenarios_is_said_by_the_tick_and_makes_its_ch
     assert RISK in names(tick())
 
 
+@pytest.mark.usefixtures("with_money")
 @pytest.mark.parametrize(("name", "times"), [(RISK, 1), ("strategy_exposure", 2)])
 def test_a_drain_does_not_wait_for_what_a_large_book_takes_and_newer_rows_follow(
     world, tick, monkeypatch, name, times
@@ -186,16 +196,6 @@ def test_a_daemon_killed_while_it_stores_the_events_repeats_no_row(world, tick, 
         for event in events[:stored]
     )
     assert tick.rows() == (2 if reported else 0)
-    tick()
-    assert tick.rows() == 2
-
-
-def test_the_rows_of_a_run_are_reported_by_the_next_tick_and_not_by_the_run(world, tick):
-    world.hold(1, 2)
-    tick()
-    world.ask(1, 2)
-    assert world.materialize(position_updates).success
-    assert tick.rows() == 0
     tick()
     assert tick.rows() == 2
 
@@ -283,6 +283,7 @@ def test_a_cursor_that_cannot_be_read_is_begun_anew(world, tick, text):
     assert resources.cursor_of(TickCursor, tick.cursor).registry_version is not None
 
 
+@pytest.mark.usefixtures("with_money")
 def test_an_error_of_one_table_keeps_no_event_of_the_others_back(world, tick, monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise LakeError("A file is damaged.", remedy="Restore it.")

@@ -27,8 +27,7 @@ def test_a_terminated_run_pauses_the_stream_until_the_sensor_is_toggled(
     assert len(world.supervise(since_s=0.0).run_requests) == 1
 
 
-@pytest.mark.parametrize("end", ["SUCCESS", "FAILURE"])
-@pytest.mark.parametrize("request_of", ["canceling", "canceled"])
+@pytest.mark.parametrize(("request_of", "end"), [("canceling", "SUCCESS"), ("canceled", "FAILURE")])
 def test_a_termination_pauses_the_stream_however_its_run_ended(
     world, instance, lake, request_of, end
 ):
@@ -46,13 +45,6 @@ def test_a_termination_pauses_the_stream_however_its_run_ended(
     assert instance.get_run_by_id(run_id).status.value == end
     assert PAUSED in world.supervise().skip_reason.skip_message
     assert len(world.supervise(since_s=0.0).run_requests) == 1
-
-
-def test_a_run_that_nobody_terminated_has_a_successor(world, instance, lake):
-    run_id = world.begin()
-    lake.sessions.end(world.own(run_id=run_id))
-    instance.report_run_failed(instance.get_run_by_id(run_id))
-    assert len(world.supervise().run_requests) == 1
 
 
 def test_a_pause_whose_stream_did_not_end_its_lease_is_noted_when_the_lease_is_over(

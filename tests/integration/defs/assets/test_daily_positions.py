@@ -325,13 +325,11 @@ def test_a_close_has_the_greeks_of_the_gateway_and_none_that_were_computed(world
     assert computed == (None,) * len(names)
 
 
-def test_the_check_reads_the_table_and_the_calendar(world):
+def test_the_check_reads_the_table_and_the_calendar(world, fill):
     world.set(daily_start="2026-03-05")
     world.row(1, utc("2026-03-05T20:00:00"))
-    days = partition_range("2026-03-05", "2026-03-06")
-    result = world.materialize(DAILY, days_are_complete, tags=days)
-    (evaluation,) = result.get_asset_check_evaluations()
-    assert not evaluation.passed
+    fill("2026-03-05", "2026-03-06")
+    evaluation = world.fails(days_are_complete)
     assert "1 only older values" in evaluation.description
     assert "statements of 2026-03-06 to " in evaluation.description
     assert evaluation.metadata["only_older_values"].value == 1
