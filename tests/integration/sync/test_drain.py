@@ -6,10 +6,8 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.holding import Completeness
-from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus, Reason
+from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import (
     BrokerUnavailableError,
     LakeError,
@@ -17,18 +15,14 @@ from position_sync_dagster.errors import (
     SettingsError,
 )
 from position_sync_dagster.gateway.connection import IBConnectionManager
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.broker_view import TIME_LIMIT_S, ConnectionValues, LakeValues
 from position_sync_dagster.sync.drain import QueueWorker, drain
 from tests.support.booked_legs import CALL, PUT, A, B
 from tests.support.clock import HandClock
 from tests.support.drains import worker_of
-from tests.support.empty_lakes import put_tables
 from tests.support.holdings import make_holding
 from tests.support.streams import eventually, settings_for, simulate
-
-WAITING = 120
 
 
 def held(settings, now, conid, *, confirmed_at=None, completeness=Completeness.COMPLETE):
@@ -36,36 +30,6 @@ def held(settings, now, conid, *, confirmed_at=None, completeness=Completeness.C
         conid, now, gateway_id=settings.gateway_id, completeness=completeness,
         confirmed_at=confirmed_at or now,
     )  # fmt: skip
-
-
-@pytest.mark.in_store
-async def test_what_waits_is_drained_batch_by_batch(place):
-    lake = Lake(place)
-    settings = Settings(batch_size=40)
-    now = utc_now()
-    put_tables(place)
-
-    session = lake.sessions.acquire(
-        settings.gateway_id, Owner.STREAM, lease_s=600, run_id=None, host="here", pid=1
-    )
-    session = lake.sessions.renew(session, lease_s=600, state=SessionState.LIVE)
-    holdings = [held(settings, now, conid) for conid in range(1, WAITING + 1)]
-    lake.broker_positions.replace(settings.gateway_id, holdings, session=session)
-    await lake.queue.insert_many(
-        [
-            QueueRequest(
-                conid=holding.instrument.conid,
-                symbol="X",
-                account=holding.account,
-                reason=Reason.REFRESH,
-            )
-            for holding in holdings
-        ]
-    )
-    report = await drain(lake, settings)
-    claimed = [batch.claimed for batch in report.batches]
-    assert claimed == [40, 40, 40]
-    assert sum(batch.succeeded for batch in report.batches) == WAITING
 
 
 async def test_a_view_has_the_contracts_that_are_asked_for_and_covers_all(lake):
@@ -176,7 +140,9 @@ async def test_without_a_gateway_nothing_is_claimed_and_nothing_fails(lake, work
     await lake.queue.insert(CALL, "AAPL")
     with pytest.raises(BrokerUnavailableError):
         await worker.process_batch()
-    assert (await lake.queue.counts())[QueueStatus.PENDING] == 1
+    (request,) = await lake.queue.get_batch(priority=None)
+    assert request.status == QueueStatus.PENDING
+    assert request.updated_at == request.created_at
 
 
 @pytest.mark.parametrize("taken", [False, True])

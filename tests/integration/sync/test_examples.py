@@ -26,7 +26,7 @@ async def test_an_example_proves_what_it_prints(path, monkeypatch, capsys):
     example = loaded(path)
     if hasattr(example, "WITHIN_S"):
         monkeypatch.setattr(example, "WITHIN_S", 120.0)  # beside other tests
-    async with simulate("demo", tick_interval_s=0.5) as sim:
+    async with simulate("demo", tick_interval_s=2.0) as sim:
         monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", str(sim.port))
         ended = example.main()
         if inspect.isawaitable(ended):

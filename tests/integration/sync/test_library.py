@@ -139,7 +139,7 @@ async def streaming_the_put(*handlers):
 
 async def test_registry_queue_streamer_and_worker_in_one_script(monkeypatch, caplog, tmp_path):
     caplog.set_level("INFO", logger=ps.__name__)
-    async with simulate("demo", tick_interval_s=0.2) as sim:
+    async with simulate("demo", tick_interval_s=1.0) as sim:
         monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", str(sim.port))
         monkeypatch.setenv("POSITION_SYNC_FLUSH_INTERVAL_S", "0.2")
         registry = ps.StrategyRegistry()

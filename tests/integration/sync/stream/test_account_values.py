@@ -13,12 +13,9 @@ from position_sync_dagster.lake.account_values import AccountValuesTable
 from tests.support.booked_legs import STOCK, A, B, book_of_one_account
 from tests.support.streams import (
     AT_ONCE,
-    Service,
     eventually,
     offline,
     requests,
-    settings_for,
-    simulate,
 )
 
 PNL_S = 0.05
@@ -191,15 +188,3 @@ async def test_a_table_that_cannot_be_written_harms_no_position_and_loses_no_cha
         await arrives(is_whole)
         assert streamer.state is SessionState.LIVE
         assert next(failures, None) is None
-
-
-async def test_a_stream_as_a_service_fences_its_rows(lake, arrives):
-    async with simulate(pnl_interval_s=PNL_S) as sim:
-        service = Service(lake, settings_for(sim, **OFTEN))
-        row = await arrives(is_whole)
-        session = service.session
-        assert row.session_id == session.session_id
-        assert row.run_id == "run-1"
-        assert row.fencing_token == session.fencing_token
-        await arrives(is_whole, B)
-        await service.end()

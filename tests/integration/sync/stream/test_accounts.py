@@ -42,18 +42,6 @@ async def valued(lake):
     return {(row.account, row.conid) for row in rows if row.market_value is not None}
 
 
-async def test_every_holding_is_valued_in_each_refresh(lake, accounts, book):
-    async with simulate(book) as sim:
-        settings = settings_for(sim, batch_size=BATCH)
-        for _ in range(2):
-            assert (await refresh(lake, settings)).incomplete_accounts == ()
-            done = await drain(lake, settings)
-            assert done.succeeded == LEGS * len(accounts)
-            assert len(await valued(lake)) == LEGS * len(accounts)
-            assert done.released == 0
-            assert done.failed == 0
-
-
 async def test_accounts_refused_because_of_another_client_are_valued_later_and_the_others_at_once(
     lake, accounts, book
 ):
@@ -77,6 +65,7 @@ async def test_accounts_refused_because_of_another_client_are_valued_later_and_t
 
         done = await drain(lake, settings)
         assert done.released == 0
+        assert {batch.claimed for batch in done.batches} == {BATCH}
         assert len(await valued(lake)) == LEGS * len(accounts)
         counts = await lake.queue.counts()
         assert counts[QueueStatus.FAILED] == 0

@@ -129,7 +129,7 @@ async def test_the_first_list_of_a_new_process_is_a_first_one_again(streaming, l
             await eventually(lambda: all_valued(lake, settings))
             _, held = rated_and_held(lake, settings)
         sim.empty_lists(A)
-        for _ in range(3):
+        for _ in range(2):
             async with streaming(sim, second_list_s=NEVER_S) as (streamer, _):
                 rated = {A: UNKNOWN, B: COMPLETE}
                 await publishes(lake, settings, rated, held)

@@ -6,11 +6,9 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.position_update import Source, ValueOrigin
 from position_sync_dagster.sync.broker_view import BrokerView
-from position_sync_dagster.sync.confirmations import CONFIRMED, with_confirmed
 from position_sync_dagster.sync.drain import QueueWorker
 from tests.support.booked_legs import PUT, A, B
 from tests.support.streams import eventually, holding, published, requests
@@ -94,40 +92,6 @@ async def test_a_monitored_holding_has_a_value_and_a_daily_profit_without_a_line
         assert sim.stats()["peak_lines"] == 0
 
 
-async def test_a_value_that_stands_still_is_confirmed_and_has_no_further_row(
-    following, lake, drain
-):
-    async with following(simulator=STILL, refresh_interval_s=180.0) as (sim, streamer):
-        await holding(lake, streamer, (A, PUT), by_pnl)
-        await eventually(lambda: sim.stats()["pnl_subscriptions"] == OPEN)
-
-        async def settled():
-            drained = await drain(streamer)
-            return len(drained) == OPEN and all(
-                row["value_source"] == ValueOrigin.PNL_SINGLE
-                and row["market_price"] is not None  # 0.0, once the contract's details came
-                and (row["conid"] != IN_CENTS or row["market_price"] > 1)
-                for row in drained.values()
-            )
-
-        await eventually(settled)
-        ledger = await lake.updates.version()
-        table = lake.broker_positions
-        after = utc_now()
-
-        async def confirmed():
-            rows = table.rows(streamer.settings.gateway_id)
-            confirmed_rows = with_confirmed(await lake.updates.latest(), rows, utc_now())
-            return (confirmed_rows[CONFIRMED] > after).all()
-
-        await eventually(confirmed)
-        await drain(streamer)
-        assert await lake.updates.version() == ledger
-        newest = table.rows(streamer.settings.gateway_id)["published_version"].max()
-        written = table.rows(streamer.settings.gateway_id)["published_version"] == newest
-        assert written.sum() <= 2  # one row of each account carries the confirmation
-
-
 @pytest.mark.parametrize("answer", ["unset", "closed", "other"])
 async def test_a_message_that_cannot_count_changes_nothing_and_is_asked_for_again(
     following, lake, answer
@@ -140,35 +104,6 @@ async def test_a_message_that_cannot_count_changes_nothing_and_is_asked_for_agai
         assert row.position == before.position
         assert row.followed is False
         await eventually(lambda: requests(sim, "reqPnLSingle") > asked)
-        sim.position_pnl(A, PUT, "values")
-        await holding(lake, streamer, (A, PUT), by_pnl)
-
-
-async def test_a_value_that_stands_still_while_the_market_moves_does_not_count(following, lake):
-    async with following() as (sim, streamer):
-        await holding(lake, streamer, (A, PUT), by_pnl)
-        sim.position_pnl(A, PUT, "frozen")
-        asked = requests(sim, "reqAccountUpdates")
-        await eventually(lambda: requests(sim, "reqAccountUpdates") > asked + 4)
-        sim.pin_quote(PUT, bid=39.9, ask=40.1, mark=40.0)
-        row = await holding(lake, streamer, (A, PUT), by_portfolio)
-        assert row.daily_pnl is None
-        moved = pytest.approx(-12_000, abs=300)
-        row = await holding(lake, streamer, (A, PUT), lambda row: row.market_value == moved)
-        assert row.value_source is ValueOrigin.PORTFOLIO
-        sim.position_pnl(A, PUT, "values")
-        row = await holding(lake, streamer, (A, PUT), by_pnl)
-        assert row.market_value == pytest.approx(-12_000, abs=300)
-
-
-async def test_a_daily_profit_of_yesterday_does_not_count(following, lake):
-    async with following() as (sim, streamer):
-        await holding(lake, streamer, (A, PUT), by_pnl)
-        sim.position_pnl(A, PUT, "yesterday")
-        sim.pin_quote(PUT, bid=39.9, ask=40.1, mark=40.0)
-        row = await holding(lake, streamer, (A, PUT), lambda row: row.daily_pnl is None)
-        assert row.value_source == ValueOrigin.PNL_SINGLE
-        assert row.followed is True
         sim.position_pnl(A, PUT, "values")
         await holding(lake, streamer, (A, PUT), by_pnl)
 

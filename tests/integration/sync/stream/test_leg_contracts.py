@@ -1,8 +1,6 @@
 """The contract of each leg: compared with its terms, or found by them, or the reason is said."""
 
 from contextlib import asynccontextmanager
-from dataclasses import replace
-from datetime import timedelta
 
 import pytest
 
@@ -14,7 +12,7 @@ from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream import contracts, lines
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
-from tests.support.booked_legs import CALL, PUT, STOCK, A, leg, terms_of
+from tests.support.booked_legs import CALL, PUT, A, leg, terms_of
 from tests.support.streams import eventually, settings_for, simulate
 from tests.support.unowned import unowned_context
 
@@ -32,33 +30,6 @@ async def test_a_leg_with_another_strike_than_its_contract_is_not_streamed(strea
         await lake.registry.add_active(**leg(PUT))
         await eventually(lambda: streamer.routes[(A, PUT)] is LegState.STREAMED)
         await eventually(lambda: streamer.detail is None)
-
-
-async def test_a_stock_is_streamed_as_a_leg(stream_legs):
-    async with stream_legs(STOCK) as (_sim, streamer, received):
-        row = received.newest(A, STOCK)
-        assert row.sec_type == "STK"
-        assert row.right is None
-        assert row.position == 200.0
-        assert streamer.routes[(A, STOCK)] is LegState.STREAMED
-        assert streamer.detail is None
-
-
-async def test_a_leg_that_only_old_details_contradict_is_streamed_and_the_details_renewed(
-    streaming, lake
-):
-    async with simulate() as sim:
-        connection = await connect(settings_for(sim))
-        [details] = (await connection.details([PUT])).values()
-        await connection.close()
-        old = replace(details, symbol="OLD", trading_class="OLD")
-        lake.contracts.put([replace(old, seen_at=details.seen_at - timedelta(days=9))])
-        await lake.registry.add_active(**leg(PUT))
-        async with streaming(sim) as (streamer, received):
-            await received.row(PUT)
-            assert streamer.routes[(A, PUT)] is LegState.STREAMED
-            assert streamer.detail is None
-            await eventually(lambda: lake.contracts.get([PUT])[PUT].symbol == details.symbol)
 
 
 async def test_a_stream_that_ends_stores_the_details_that_it_fetched(
@@ -104,14 +75,6 @@ async def test_a_line_that_a_broken_farm_cut_is_requested_when_the_farm_is_back(
         sim.answer_line(PUT, None)
         sim.farm("usfarm", 2104)
         await eventually(lambda: streamer.routes[(A, PUT)] is LegState.STREAMED)
-
-
-async def test_texts_of_a_gateway_in_chinese_are_readable_and_have_their_code(stream_legs):
-    async with stream_legs() as (sim, streamer, _received):
-        await eventually(lambda: streamer.state == "LIVE")
-        sim.send_error(1100, r"\u4e0eIBKR\u7684\u8fde\u63a5\u65ad\u5f00")
-        await eventually(lambda: streamer.state == "BLIND")
-        assert "与IBKR的连接断开 (code 1100)" in streamer.detail
 
 
 MONTHLY = 941000001
@@ -201,43 +164,6 @@ async def test_without_an_answer_nothing_is_said_of_a_leg(lake):
         sim.resume()
         await resolver.resolve(connection, lake.registry.unresolved)
         assert [leg.conid for leg in lake.registry.legs] == [CALL]
-
-
-THURSDAYS = 941000003
-FRIDAYS = 941000004
-THURSDAYS_ALONE = 941000005
-WEEKLIES = f"""
-as_of: 2028-06-01
-accounts: [{{name: {A}}}]
-underlyings:
-  - {{symbol: QQQ, conid: 920000005, price: 600, volatility: 0.2, exchange: NASDAQ}}
-contracts:
-  - {{conid: {THURSDAYS}, underlying: QQQ, sec_type: OPT, expiry: 20281214, strike: 600, right: C}}
-  - {{conid: {FRIDAYS}, underlying: QQQ, sec_type: OPT, expiry: 20281215, strike: 600, right: C}}
-  - {{conid: {THURSDAYS_ALONE}, underlying: QQQ, sec_type: OPT, expiry: 20281214, strike: 605,
-     right: C}}
-positions:
-  - {{account: {A}, conid: {THURSDAYS}, quantity: 1}}
-  - {{account: {A}, conid: {FRIDAYS}, quantity: 2}}
-  - {{account: {A}, conid: {THURSDAYS_ALONE}, quantity: 3}}
-"""
-
-
-@pytest.mark.parametrize("clock", ["Asia/Shanghai", "Asia/Dubai"])
-async def test_a_leg_is_the_contract_of_its_day_whatever_the_zone_of_the_login(
-    tmp_path, clock, stream_legs, lake
-):
-    terms = {"symbol": "QQQ", "right": "CALL", "expiry": "20281215", "strategy_id": "s"}
-    legs = [terms | {"strike": strike} for strike in (600, 605)]
-    book = book_of(tmp_path, WEEKLIES)
-    of_login = lambda sim: sim.last_trade_times("login", clock)  # noqa: E731
-    async with stream_legs(*legs, book=book, prepare=of_login) as (_sim, streamer, received):
-        await received.row(FRIDAYS)
-        await eventually(lambda: lake.registry.unresolved[0].problem)
-        [other] = lake.registry.unresolved
-        assert "expiry 2028-12-14" in other.problem
-        assert streamer.routes[(A, THURSDAYS)] is LegState.MONITORED
-        assert streamer.routes[(A, THURSDAYS_ALONE)] is LegState.MONITORED
 
 
 # A contract that the simulator does not know, as a gateway an expired one.

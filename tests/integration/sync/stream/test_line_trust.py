@@ -3,7 +3,7 @@
 import pytest
 
 from position_sync_dagster.domain.position_update import PriceKind, ValueOrigin
-from tests.support.booked_legs import CALL, CENTS, PUT, A
+from tests.support.booked_legs import CALL, PUT, A
 from tests.support.streams import eventually, requests
 
 # Profits of the account come often.
@@ -70,20 +70,6 @@ async def test_a_model_that_ticks_keeps_no_dead_quote_alive(stream_legs, notice)
         assert row.value_source == ValueOrigin.PNL_SINGLE
         assert row.bid is None
         assert "differs" in row.note or "farm broke" in row.note
-
-
-@pytest.mark.parametrize("unit", ["quoted", "major"])
-async def test_greeks_of_a_cent_quoted_contract_are_in_dollars_whatever_the_model_counts_in(
-    stream_legs, unit
-):
-    of_unit = lambda sim: sim.model_unit(CENTS, unit)  # noqa: E731
-    async with stream_legs(CENTS, prepare=of_unit) as (_sim, _streamer, received):
-        row = await received.row(CENTS, lambda row: row.vega is not None)
-    assert 400 < row.underlying_price < 500  # in cents, as the strike of 460
-    assert 0.001 < row.vega < 0.1  # dollars a bushel and point of volatility
-    assert -0.01 < row.theta < 0
-    assert 0.05 < row.gamma < 5  # a dollar
-    assert row.market_price == pytest.approx(row.market_value * 100 / row.position / 5000)
 
 
 async def test_a_frozen_mark_has_no_value_time(stream_legs):

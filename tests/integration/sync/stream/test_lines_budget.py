@@ -10,16 +10,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.line import LineState
-from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.sync.stream.contracts import ContractCache
 from position_sync_dagster.sync.stream.lines import StreamLines
-from position_sync_dagster.sync.stream.router import StreamTables
-from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
-from tests.support.booked_legs import CALL, CENTS, PUT, STOCK, WORTHLESS, A, book_of_chain, terms_of
+from tests.support.booked_legs import CALL, CENTS, PUT, STOCK, WORTHLESS, book_of_chain, terms_of
 from tests.support.streams import Service, eventually, requests, settings_for, simulate
 from tests.support.unowned import unowned_context
 
@@ -242,82 +238,8 @@ async def test_a_refusal_while_contract_details_are_fetched_counts(manage_lines,
         assert managed.requests[PUT] == 1
 
 
-ACTIVE = 250
-OTHERS = 30
-STREAMED = 95
-
-
-@pytest.fixture
-def book(tmp_path):
-    return book_of_chain(tmp_path, 70)
-
-
-@pytest.fixture
-async def crowd(lake, book):
-    """A streamer of 250 active legs, and 30 more holdings, on a login with 100 lines.
-
-    Messages are paced ten times as fast as a gateway allows, since pace is not what is tested.
-    """
-    conids = sorted(opening.conid for opening in book.openings)
-    await lake.registry.add_many(
-        make_leg(conid=conid, strategy_id="s", added_at=utc_now(), **terms_of(conid, book))
-        for conid in conids[:ACTIVE]
-    )
-    async with simulate(book, max_messages_per_s=500, tick_interval_s=0.5) as sim:
-        streamer = IBPositionStreamer(
-            lake.registry, lake.queue,
-            settings=settings_for(sim, pnl_subscriptions=0, gateway_pace=(100, 0.25)),
-            tables=StreamTables(contracts=lake.contracts),
-        )  # fmt: skip
-        await streamer.start()
-        yield sim, streamer, conids
-        await streamer.stop()
-        await eventually(lambda: sim.stats()["lines_in_use"] == 0)
-
-
-def _in_state(streamer, state):
-    return {conid for (_account, conid), now in streamer.routes.items() if now is state}
-
-
-async def test_250_active_legs_on_a_login_with_100_lines(crowd, lake):
-    sim, streamer, conids = crowd
-
-    def agreed():
-        stats = sim.stats()
-        streamed = _in_state(streamer, LegState.STREAMED)
-        assert stats["peak_lines"] <= STREAMED
-        return (
-            len(streamed) == streamer.lines_in_use == stats["lines_in_use"] == STREAMED
-            and stats["lines_by_conid"] == {str(conid): 1 for conid in streamed}
-            and streamed
-        )
-
-    streamed = await eventually(agreed)
-    overflow = _in_state(streamer, LegState.OVERFLOW)
-    assert streamed == set(conids[:STREAMED])
-    assert overflow == set(conids[STREAMED:ACTIVE])
-    await eventually(lambda: sim.stats()["pnl_subscriptions"] == ACTIVE)
-
-    async def queued():
-        return await lake.queue.get_batch(priority=None, limit=1000, status=QueueStatus.PENDING)
-
-    async def all_queued():
-        return len(await queued()) == len(conids) - STREAMED
-
-    await eventually(all_queued)
-    first = await lake.queue.claim_batch(len(overflow))
-    then = await lake.queue.claim_batch(len(conids))
-    assert {request.conid for request in first} == overflow
-    assert {request.conid for request in then} == set(conids[ACTIVE:])
-
-    await lake.registry.remove_active(conids[0])
-    await eventually(lambda: streamer.routes[(A, conids[STREAMED])] is LegState.STREAMED)
-    streamed = await eventually(agreed)
-    assert streamed == set(conids[1 : STREAMED + 1])
-    assert streamer.routes[(A, conids[0])] is LegState.MONITORED
-
-
-async def test_the_values_of_an_account_are_requested_before_its_lines(lake, book):
+async def test_the_values_of_an_account_are_requested_before_its_lines(lake, tmp_path):
+    book = book_of_chain(tmp_path, 8)
     async with simulate(book) as sim:
         for row in sim.positions()[:30]:
             terms = terms_of(row["conid"], book)

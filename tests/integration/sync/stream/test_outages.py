@@ -190,18 +190,6 @@ async def test_the_stream_waits_on_one_connection_for_a_gateway_without_ib(lake,
             assert streamer.counts.reconnects == 0
 
 
-@pytest.mark.parametrize(("broken", "well"), [(2103, 2104), (2105, 2107)])
-async def test_a_broken_data_farm_is_reported_and_no_line_is_cancelled(stream_legs, broken, well):
-    async with stream_legs(PUT) as (sim, streamer, _received):
-        sim.farm("usopt", broken)
-        await eventually(lambda: streamer.detail)
-        assert streamer.detail == "data farm usopt is broken"
-        assert streamer.state is SessionState.LIVE
-        sim.farm("usopt", well)
-        await eventually(lambda: streamer.detail is None)
-        assert requests(sim, "reqMktData") == 1
-
-
 # The market moves only when a test says so.
 BY_STEPS = {"simulator": {"autostep": False}, "flush_interval_s": 0.1, "rows": False}
 
@@ -227,11 +215,14 @@ async def test_a_quote_from_before_a_farm_broke_does_not_count_until_its_next_ti
         assert (row.bid is None) is False
         sim.farm("usopt", 2103)
         await eventually(lambda: streamer.detail)
+        assert streamer.detail == "data farm usopt is broken"
+        assert streamer.state is SessionState.LIVE
         await check_that_a_fill_has_no_value_by_the_line(sim, received)
         sim.farm("usopt", 2104)
         await eventually(lambda: streamer.detail is None)
         sim.step()
         await received.row(PUT, by_tick)
+        assert requests(sim, "reqMktData") == 1
 
 
 async def test_a_tick_that_came_while_the_gateway_had_lost_ib_does_not_count_after_the_restore(
@@ -321,15 +312,6 @@ async def test_a_restore_before_the_login_ended_makes_the_stream_live_on_the_sam
             await eventually(lambda: streamer.state is SessionState.LIVE)
             await eventually(lambda: sim.stats()["lines_in_use"] == 1)
             assert sim.stats()["connections"]["total"] == 1
-
-
-async def test_after_a_restore_that_kept_the_data_the_positions_are_listed_again(stream_legs):
-    async with stream_legs(PUT) as (sim, streamer, received):
-        before = requests(sim, "reqPositions")
-        await offline(sim, streamer)
-        await eventually(lambda: requests(sim, "reqPositions") == before + 1)
-        assert streamer.counts.reconnects == 0
-        assert not received.closes(PUT)
 
 
 async def test_an_account_without_an_end_is_in_the_detail_and_is_downloaded_again(

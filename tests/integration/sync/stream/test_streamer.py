@@ -16,7 +16,7 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.position_update import PriceKind, ValueOrigin
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import ClockSetBackError, LakeNotWritableError
-from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
+from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.storage.table import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
@@ -117,19 +117,6 @@ async def test_the_stream_writes_the_row_of_a_close_that_comes_in_the_middle_of_
         await asyncio.sleep(1.3)  # what must not happen cannot be waited for
         assert len(received.closes(PUT)) == 1
         assert (A, PUT) not in await queued(lake)
-
-
-async def test_a_line_that_is_refused_after_all_is_queued(stream_legs, lake, monkeypatch):
-    """Its holding was left out when the others were queued, since it was to have a line."""
-
-    async def unknown(_connection, _conids):
-        return {}
-
-    monkeypatch.setattr(GatewayConnection, "details", unknown)
-    async with stream_legs(PUT, rows=False) as (_sim, streamer, _received):
-        waiting = await eventually(lambda: _both(lake, {(A, PUT), (A, CALL)}))
-        assert waiting[(A, PUT)].reason == "OVERFLOW"
-        assert streamer.routes[(A, PUT)] is LegState.OVERFLOW
 
 
 async def test_fills_reroute_at_once(stream_legs):
@@ -265,10 +252,16 @@ async def test_legs_without_a_line_are_valued_by_their_own_profit_and_loss_feed(
         assert asked == 1
 
 
-async def test_a_leg_whose_line_is_refused_is_queued_and_the_detail_names_the_reason(stream_legs):
+async def test_a_leg_whose_line_is_refused_is_queued_and_the_detail_names_the_reason(
+    stream_legs, lake
+):
+    """It was left out when the others were queued, since it was to have a line."""
     refuse = lambda sim: sim.set_permission(PUT, 354)  # noqa: E731
     async with stream_legs(PUT, prepare=refuse, rows=False) as (sim, streamer, _received):
-        await eventually(lambda: streamer.routes.get((A, PUT)) is LegState.OVERFLOW)
+        waiting = await eventually(lambda: _both(lake, {(A, PUT), (A, CALL)}))
+        assert waiting[A, PUT].reason == "OVERFLOW"
+        assert waiting[A, PUT].priority < waiting[A, CALL].priority
+        assert streamer.routes[A, PUT] is LegState.OVERFLOW
         assert "1 leg now by the queue, since " in streamer.detail
         assert "(IB 354 Requested market data" in streamer.detail
         assert str(PUT) not in streamer.detail

@@ -174,6 +174,7 @@ async def test_a_profit_message_that_values_nothing_is_no_reason_to_write():
     feed.book.confirmed.confirm("A")
     await publisher.publish(feed)
     assert positions.updates == 2
+    assert len(positions.written) == 1, "one row of an account carries its confirmation"
 
 
 def profit(value, *, daily=5.0, unrealized=5.0):
@@ -268,28 +269,16 @@ def test_a_quantity_or_a_value_that_becomes_known_needs_a_row_and_another_value_
     assert not announced.is_announced(replace(valued, position=3.0))
 
 
-def test_a_fill_is_another_quantity_than_the_one_that_was_announced():
-    announced = Announcements()
-    key = ("A", 1)
-    assert not announced.is_held(key, 2.0)
-    announced.record([holding(1, 2.0)])
-    assert announced.is_held(key, 2.0)
-    assert not announced.is_held(key, 3.0)
-
-
 def test_a_close_has_its_zero_row_once_it_was_recorded():
     announced = Announcements()
     key = ("A", 1)
+    assert not announced.lacks_zero_row(holding(1, 0.0)), "nobody heard that it was open"
     announced.record([holding(1, 2.0)])
     assert announced.lacks_zero_row(holding(1, 0.0))
     assert not announced.is_held(key, 0.0)
     announced.record([holding(1, 0.0)])
     assert not announced.lacks_zero_row(holding(1, 0.0))
     assert announced.is_held(key, 0.0)
-
-
-def test_a_closed_holding_that_was_never_announced_needs_no_zero_row():
-    assert not Announcements().lacks_zero_row(holding(1, 0.0))
 
 
 @pytest.mark.parametrize(("row", "lacks"), [(0.0, False), (2.0, True), (None, True)])
@@ -330,10 +319,6 @@ async def requests_of_a_start(*, answer=None, later_s=()):
         now_s = 50.0 + delay_s
         await watcher.look_if_due(gateway)
     return gateway.requests
-
-
-async def test_what_a_process_left_without_a_cause_is_looked_at_after_the_next_start():
-    assert await requests_of_a_start() == len(LOOKS_S)
 
 
 async def test_a_close_is_looked_at_although_its_table_did_not_confirm_it():
