@@ -13,6 +13,7 @@ from deltalake import DeltaTable
 from position_sync_dagster import dagster_files
 from position_sync_dagster.defs import drain as defs_drain
 from position_sync_dagster.defs import resources
+from position_sync_dagster.defs.assets.queue_and_ledger import position_updates
 from position_sync_dagster.defs.assets.table_asset import DERIVE, Derived
 from position_sync_dagster.defs.checks import tables as table_checks
 from position_sync_dagster.defs.checks.evaluation import UNKNOWN
@@ -196,6 +197,16 @@ def test_a_daemon_killed_while_it_stores_the_events_repeats_no_row(world, tick, 
         for event in events[:stored]
     )
     assert tick.rows() == (2 if reported else 0)
+    tick()
+    assert tick.rows() == 2
+
+
+def test_the_rows_of_a_run_are_reported_by_the_next_tick_and_not_by_the_run(world, tick):
+    world.hold(1, 2)
+    tick()
+    world.ask(1, 2)
+    assert world.materialize(position_updates).success
+    assert tick.rows() == 0
     tick()
     assert tick.rows() == 2
 
