@@ -100,7 +100,7 @@ def stored(instance: dg.DagsterInstance) -> Callable[[], dict[dg.AssetCheckKey, 
 @pytest.fixture
 def begun(world, tick) -> None:
     """Let the tables have rows, and the first tick be over."""
-    world.hold(1, 2)
+    world.hold(1, 2, session=world.own(lease_s=3600.0))
     world.ask(1)
     world.row(1, 5)
     tick()
