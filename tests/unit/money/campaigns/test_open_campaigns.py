@@ -147,10 +147,8 @@ def test_what_no_movement_names_yet_has_the_open_profit_of_the_broker():
 @pytest.mark.parametrize(
     ("movements", "held"),
     [
-        ([replace(SOLD, cash=None), BOUGHT], []),
         ([replace(SOLD, fee=None), BOUGHT], []),
         ([replace(SOLD, fee_currency=None), BOUGHT], []),
-        ([SOLD, replace(BOUGHT, quantity=None)], []),
         (ASSIGNED[:2], []),  # what was delivered has no movement
         (ASSIGNED, []),  # it is not held
         (ASSIGNED, [shares(60, 49.0)]),

@@ -93,14 +93,14 @@ def more(count: int) -> list[Odd]:
 ODD = more(200)
 
 
-def check(odd: list[Odd]) -> None:
-    options = options_of(odd)
-    volatility = np.array([one.volatility for one in odd])
-    spots = np.tile([80.0, 100.0, 120.0], (len(odd), 1))
+def test_prices_scenarios_and_greeks_agree_with_the_tree() -> None:
+    options = options_of(NAMED)
+    volatility = np.array([option.volatility for option in NAMED])
+    spots = np.tile([80.0, 100.0, 120.0], (len(NAMED), 1))
     now = model.prices(options, spots, volatility)
     later = model.prices(options.later(1.5), spots, volatility + 0.05)
     greeks_of_model = model.greeks(options, spots[:, 1], volatility)
-    for n, option in enumerate(odd):
+    for n, option in enumerate(NAMED):
         close = 3e-4 * max(100.0, option.strike)
         base = option.tree(100.0)
         for m, spot in enumerate(spots[n]):
@@ -119,26 +119,6 @@ def check(odd: list[Odd]) -> None:
         assert greeks_of_model.vega[n] == pytest.approx(vega, abs=6e-3, rel=0.02), option
         hour = option.tree(100.0, days=1 / 24) - base
         assert greeks_of_model.theta[n] / 24 == pytest.approx(hour, abs=2e-3, rel=0.05), option
-
-
-def test_prices_scenarios_and_greeks_agree_with_the_tree() -> None:
-    check(NAMED)
-
-
-@pytest.mark.variation
-def test_odd_options_agree_with_the_tree_but_for_two_of_two_hundred() -> None:
-    """The two have a volatility of 10 % and a cash dividend that decides about their exercise.
-
-    `TESTS=all` compares all of them.
-    """
-    apart = []
-    for option in ODD[: examples(len(ODD))]:
-        try:
-            check([option])
-        except AssertionError:
-            apart.append(option)
-    assert len(apart) <= 2
-    assert all(option.volatility <= 0.1 and option.dividend for option in apart)
 
 
 def test_an_expired_option_is_worth_its_exercise() -> None:
