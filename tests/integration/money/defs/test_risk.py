@@ -17,6 +17,7 @@ from position_sync_dagster.money.defs import risk
 from position_sync_dagster.money.defs.explained_days import explained_asset, profits_are_explained
 from position_sync_dagster.money.tables import PROFIT_EXPLAINED
 from position_sync_dagster.settings import load_settings
+from tests.integration.defs.assets.test_daily_positions import partition_range
 from tests.support.booked_days import STOCK, Booked, held
 from tests.support.flex_files import ACCOUNT
 from tests.support.money_rows import row
@@ -63,10 +64,7 @@ def test_a_day_is_explained_by_a_run_and_what_no_trade_explains_fails_the_check(
     explained = explained_asset(partitions)
 
     def filled() -> bool:
-        tags = {
-            f"dagster/asset_partition_range_{end}": day
-            for end, day in (("start", "2026-03-05"), ("end", DAY))
-        }
+        tags = partition_range("2026-03-05", DAY)
         is_filled = world.materialize(daily, tags=tags).success
         return is_filled and world.materialize(explained, partition_key=DAY).success
 
@@ -86,23 +84,6 @@ def test_a_day_is_explained_by_a_run_and_what_no_trade_explains_fails_the_check(
     assert "SPY 911" in (failed.description or "")
 
 
-def test_a_range_that_begins_before_the_first_rows_is_filled_in_one_run(world, lake):
-    lake.updates.sync.append([
-        call(CLOSE - timedelta(days=1, minutes=5), 28.0),
-        call(CLOSE - timedelta(minutes=5), 27.0),
-    ])  # fmt: skip
-    world.set(daily_start="2026-03-02")
-    partitions = exchange_partitions(*known_days(load_settings()))
-    days = {"start": "2026-03-03", "end": DAY}
-    tags = {f"dagster/asset_partition_range_{end}": day for end, day in days.items()}
-    for asset in (daily_asset(partitions), explained_asset(partitions)):
-        assert world.materialize(asset, tags=tags).success
-    filled = world.read(PROFIT_EXPLAINED)
-    assert {str(day): profit for day, profit in filled["session_date", "profit"].iter_rows()} == {
-        DAY: 200.0
-    }
-
-
 def test_a_day_without_a_source_keeps_no_other_day_of_its_run_back(world, lake, folder):
     """The days after a gap are explained, the first of them has no close before."""
     for day, mark in ((2, 220), (5, 224), (6, 225)):
@@ -111,8 +92,7 @@ def test_a_day_without_a_source_keeps_no_other_day_of_its_run_back(world, lake, 
         (folder / f"{day}.xml").write_text(text)
     world.set(daily_start="2026-03-02")
     partitions = exchange_partitions(*known_days(load_settings()))
-    days = {"start": "2026-03-02", "end": DAY}
-    tags = {f"dagster/asset_partition_range_{end}": day for end, day in days.items()}
+    tags = partition_range("2026-03-02", DAY)
     result = world.materialize(daily_asset(partitions), explained_asset(partitions), tags=tags)
     assert result.success
     profits = world.read(PROFIT_EXPLAINED).select("session_date", "profit").sort("session_date")

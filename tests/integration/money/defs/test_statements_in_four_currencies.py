@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from position_sync_dagster.money.lake import MoneyLake
+from tests.integration.defs.assets.test_daily_positions import partition_range
 from tests.support.contracts import contract_details
 from tests.support.four_currencies import (
     FIRST_FILES,
@@ -49,8 +50,7 @@ def in_this_process(world, folder) -> Materialize:
     def run(selection: str, partitions: str | None) -> None:
         tags = {}
         if partitions is not None:
-            ends = zip(("start", "end"), partitions.split("..."), strict=True)
-            tags = {f"dagster/asset_partition_range_{end}": day for end, day in ends}
+            tags = partition_range(*partitions.split("..."))
         keys = [dg.AssetKey(name) for name in selection.split(",")]
         job = whole().resolve_implicit_global_asset_job_def().get_subset(asset_selection={*keys})
         assert job.execute_in_process(instance=world.instance, tags=tags).success
