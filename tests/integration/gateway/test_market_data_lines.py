@@ -113,16 +113,6 @@ async def test_a_contract_that_has_a_line_gets_no_second_one(line, eventually):
     assert sim.stats()["peak_lines"] == 1
 
 
-async def test_a_line_taken_again_starts_without_old_prices(line, eventually):
-    _sim, connection, details = line
-    connection.lines.subscribe(details[CALL])
-    await eventually(lambda: connection.lines.quote(CALL).mark is not None)
-    connection.lines.cancel(CALL)
-    connection.lines.subscribe(details[CALL])
-    assert connection.lines.quote(CALL).mark is None
-    assert connection.lines.quote(CALL).received_at is None
-
-
 async def test_a_request_that_reaches_the_gateway_after_its_data_was_lost_has_one_line(
     line, eventually
 ):
@@ -189,14 +179,19 @@ async def test_a_code_that_nobody_knows_frees_no_line(line, refusals, eventually
     assert connection.lines.in_use == sim.stats()["lines_in_use"] == 1
 
 
-async def test_a_line_turns_from_delayed_to_live_data_without_a_second_one(line, eventually):
+async def test_a_line_turns_from_delayed_to_live_data_without_a_second_one_or_old_prices(
+    line, eventually
+):
     sim, connection, details = line
     sim.set_permission(CALL, 354)
     connection.lines.subscribe(details[CALL], market_data_type=3)
-    await eventually(lambda: connection.lines.quote(CALL).market_data_type == 3)
+    await eventually(lambda: connection.lines.quote(CALL).bid is not None)
+    assert connection.lines.quote(CALL).market_data_type == 3
     sim.set_permission(CALL, None)
     connection.lines.switch(CALL)
+    assert connection.lines.quote(CALL).bid is None
     assert connection.lines.quote(CALL).mark is None
+    assert connection.lines.quote(CALL).received_at is None
     await eventually(lambda: connection.lines.quote(CALL).mark is not None)
     assert connection.lines.quote(CALL).market_data_type == 1
     assert connection.lines.in_use == sim.stats()["lines_in_use"] == sim.stats()["peak_lines"] == 1

@@ -152,12 +152,6 @@ def before(tmp_path: Path) -> tuple[Path, list[dict]]:
     return tmp_path / "q", queues.rows(queues.small_queue(tmp_path / "q"))
 
 
-def write_checkpoint(path: Path) -> None:
-    while not list(path.glob("_delta_log/*.checkpoint.parquet")):
-        queues.insert(queues.queue_at(path))
-        queues.mark(queues.queue_at(path))
-
-
 def assert_refused(path: Path) -> None:
     with pytest.raises(BrokenTableError, match="doctor --repair"):
         queues.queue_at(path).sync.counts()
@@ -201,7 +195,7 @@ def test_the_torn_creation_of_a_table_is_set_aside_and_it_is_created_again(tmp_p
 
 def test_a_file_that_is_missing_names_itself(before):
     path, _ = before
-    write_checkpoint(path)
+    DeltaTable(path).create_checkpoint()
     [file] = (request for request in queues.written_by(path, 2) if "SUCCESS" in str(request))
     file.unlink()
     with pytest.raises(BrokenTableError, match=file.name):

@@ -283,7 +283,7 @@ def test_each_shown_reader_reads_the_rows_of_the_newest_version(library, capsys)
         lake.updates.sync.append(
             [replace(ROW, timestamp=NOW - timedelta(days=number), run_id=f"run-{number}")]
         )
-    (block,) = (block_shown for block_shown in shown("docs/audit.md") if library in block_shown)
+    (block,) = (lines for lines in shown("docs/audit.md") if library in lines)
     assert sum(bool(line) for line in block.splitlines()) == 3
     exec(block, {})  # noqa: S102
     printed = capsys.readouterr().out

@@ -30,6 +30,7 @@ def test_a_new_table_explains_itself_and_refuses_a_row_without_a_key(tmp_path, s
     table = DeltaTable(tmp_path / "t")
     assert table.metadata().description == spec.description
     assert comments(table) == texts(spec)
+    assert all(texts(spec).values())
     properties = table.metadata().configuration
     assert properties["positionSync.key"] == ",".join(spec.key)
     assert properties["positionSync.changes"].endswith(".")

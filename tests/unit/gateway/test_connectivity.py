@@ -31,12 +31,6 @@ def test_ib_is_away_from_the_message_of_its_loss_to_that_of_its_return(
     assert connectivity.interruptions == interruptions
 
 
-def test_subscriptions_that_were_dropped_are_an_interruption_without_a_loss_before(connectivity):
-    connectivity.take(GatewayCode.RESTORED_DATA_LOST, "back")
-    assert connectivity.lost is None
-    assert connectivity.interruptions == 1
-
-
 def test_a_data_farm_is_broken_until_it_works_or_is_idle(connectivity):
     farms = connectivity.broken_farms
     for name in ("usfarm", "usfarm.nj", "ushmds", "secdefil"):

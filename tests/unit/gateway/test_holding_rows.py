@@ -1,5 +1,7 @@
 """Rows of holdings: what is read of them, and which cannot be used."""
 
+from datetime import date
+
 import pytest
 
 from position_sync_dagster.domain.gateway_session import UnusableHoldings, set_aside_of
@@ -33,6 +35,8 @@ def test_a_row_has_what_is_held_and_the_values_that_the_broker_knows():
         "unrealized_pnl": 2.5,
         "realized_pnl": 0.0,
     }
+    assert option.instrument.right == "CALL"
+    assert option.instrument.expiry == date(2028, 12, 15)
     assert option.instrument.strike == 550.5
     assert option.instrument.multiplier == 100.0
     assert stock.amounts["unrealized_pnl"] is None

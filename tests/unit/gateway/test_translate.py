@@ -30,20 +30,6 @@ def test_a_stock_has_neither_right_nor_strike_nor_multiplier(right):
     assert stock.expiry is None
 
 
-def test_an_option_is_read_as_recorded():
-    contract = Contract(
-        conId=728937835, symbol="QQQ", secType="OPT", currency="USD", right="P", strike=500.0,
-        lastTradeDateOrContractMonth="20270115", multiplier="100",
-        localSymbol="QQQ   270115P00500000", tradingClass="QQQ",
-    )  # fmt: skip
-    option = instrument_of(contract)
-    assert option.right == "PUT"
-    assert option.strike == 500.0
-    assert option.multiplier == 100.0
-    assert option.expiry == date(2027, 1, 15)
-    assert option.exchange == ""
-
-
 @pytest.mark.parametrize(
     ("sec_type", "text", "multiplier"),
     [
@@ -78,28 +64,26 @@ def test_a_last_trade_date_is_a_day_or_unknown(text, day):
     assert instrument_of(contract).expiry == day
 
 
-@pytest.mark.parametrize(("sec_type", "exchange"), [("OPT", "SMART"), ("FUT", "CME")])
-def test_options_stream_from_smart_and_futures_from_their_exchange(sec_type, exchange):
-    contract = Contract(conId=1, symbol="X", secType=sec_type, exchange="CME", multiplier="50")
-    details = details_of(IBContractDetails(contract=contract, priceMagnifier=0), seen_at=NOW)
-    assert details.valid_exchanges == ""  # it names none; null stands for "never asked"
-    assert details.price_magnifier == 1
-    assert streamable(details).exchange == exchange
-
-
 @pytest.mark.parametrize(
     ("sec_type", "listed", "at", "exchange"),
     [
+        ("OPT", "", "CME", "SMART"),
+        ("FUT", "", "CME", "CME"),
         ("OPT", "SMART,CBOE", "SMART", "SMART"),
         ("OPT", "EUREX", "EUREX", "EUREX"),
         ("OPT", "EUREX,QBALGO", "", "EUREX"),
         ("FUT", "QBALGO,CME", "QBALGO", "CME"),
     ],
 )
-def test_smart_is_requested_only_where_the_contract_lists_it(sec_type, listed, at, exchange):
+def test_options_stream_from_smart_unless_others_are_listed_and_futures_from_their_exchange(
+    sec_type, listed, at, exchange
+):
     contract = Contract(conId=1, symbol="X", secType=sec_type, exchange=at, multiplier="50")
-    details = IBContractDetails(contract=contract, validExchanges=listed)
-    assert streamable(details_of(details, seen_at=NOW)).exchange == exchange
+    sent = IBContractDetails(contract=contract, validExchanges=listed, priceMagnifier=0)
+    details = details_of(sent, seen_at=NOW)
+    assert details.valid_exchanges == listed  # "": it names none; null stands for "never asked"
+    assert details.price_magnifier == 1
+    assert streamable(details).exchange == exchange
 
 
 def test_an_index_option_settled_at_the_open_expires_after_its_last_trading_day():

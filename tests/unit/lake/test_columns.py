@@ -43,12 +43,3 @@ def test_a_field_that_no_column_can_hold_is_refused_by_name():
 
     with pytest.raises(TypeError, match="parts"):
         schema.columns_of(Odd)
-
-
-@pytest.mark.parametrize(
-    "spec",
-    [*schema.TABLES, *schema.DERIVED],
-    ids=lambda spec: spec.name,
-)
-def test_every_column_of_every_table_is_described_for_people(spec):
-    assert [name for name in spec.columns if not spec.described[name].description] == []

@@ -16,7 +16,6 @@ import pytest
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import CommitContentionError, LakeNotWritableError, StalledError
 from position_sync_dagster.lake.position_queue import PositionQueue
-from position_sync_dagster.lake.schema import BROKER_POSITIONS, POSITION_QUEUE, POSITION_UPDATES
 from position_sync_dagster.lake.storage import durability, opening, table
 from position_sync_dagster.lake.storage.lifecycle_table import Change
 from position_sync_dagster.lake.storage.opening import Upkeep, WriterLock
@@ -152,15 +151,6 @@ def test_a_call_for_many_requests_is_one_commit(tmp_path, call):
     assert queue.table.version() == version + 1
     touched = queue.table.rows().join(before, on=before.columns, how="anti", nulls_equal=True)
     assert touched.height >= 3, "it was for many"
-
-
-@pytest.mark.parametrize("spec", [POSITION_QUEUE, POSITION_UPDATES, BROKER_POSITIONS])
-def test_the_files_of_an_empty_table_have_every_column_that_readers_choose_by(tmp_path, spec):
-    files = table.Table(tmp_path / "t", spec, fsync=False).snapshot(table.data_files)
-    statistics = [f"{end}.{name}" for end in ("min", "max") for name in spec.indexed]
-    partitions = [f"partition.{name}" for name in spec.partition_by]
-    assert {*statistics, *partitions, "path", "size_bytes", "num_records"} <= set(files.columns)
-    assert files.is_empty()
 
 
 LONG_S = 60.0

@@ -104,6 +104,7 @@ def test_each_answer_is_an_error_with_its_cause_and_remedy(text, kind, words):
         assert words in str(lake_error)
         assert "s3://bucket/lake" in lake_error.what
         assert "pw" not in str(lake_error)
+        assert "1.2ms" not in str(lake_error), "the same words in an outage are logged once"
 
 
 def test_nothing_that_a_store_repeats_of_a_request_is_shown():
