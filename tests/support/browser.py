@@ -5,7 +5,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from selenium import webdriver
 from selenium.common.exceptions import WebDriverException
@@ -130,10 +129,6 @@ class Page:
         """Return whether the lineage page shows all checks as passed; None without an answer."""
         match = re.search(r"(\d+) / (\d+) Passed", self.node(name))
         return match[1] == match[2] if match else None
-
-    def save(self, path: Path) -> None:
-        """Write a screenshot as PNG."""
-        self.driver.save_screenshot(str(path))
 
 
 @contextmanager

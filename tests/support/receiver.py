@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 
+from position_sync_dagster.web.money_page import money_routes
+from position_sync_dagster.web.served_figures import PageFigures
 from tests.support.ports import free_port
 
 PASSWORD = "hunter2"  # noqa: S105 - of a receiver that these tests start
@@ -131,3 +134,11 @@ def serving_app(app: Starlette) -> Iterator[int]:
     yield server.config.port
     server.should_exit = True
     thread.join()
+
+
+@contextmanager
+def serving_pages(figures: PageFigures, **more: Any) -> Iterator[int]:
+    """Serve the pages over figures, without Dagster's, and yield the port."""
+    routes = money_routes(dagster=False, open_figures=lambda: figures, **more)
+    with serving_app(Starlette(routes=routes)) as port:
+        yield port

@@ -19,8 +19,10 @@ from tests.support.empty_lakes import put_tables
 
 
 @pytest.fixture
-def settings(tmp_path) -> Settings:
+def settings(tmp_path, monkeypatch) -> Settings:
+    """Return the settings of the server, whose lake the commands find too."""
     put_tables(tmp_path / "lake")
+    monkeypatch.setenv("POSITION_SYNC_LAKE", str(tmp_path / "lake"))
     return Settings(lake=str(tmp_path / "lake"), gateway_id="gate")
 
 

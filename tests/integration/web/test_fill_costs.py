@@ -1,15 +1,13 @@
 """What fills cost: twenty days of fills whose quotes are known, counted by hand in `Decimal`."""
 
-import json
 from collections import defaultdict
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal as D
 
 import pytest
-from mcp.shared.memory import create_connected_server_and_client_session
 
-from position_sync_dagster.cli.mcp import assistant_server
+from position_sync_dagster.cli.mcp import told
 from position_sync_dagster.domain.position_update import Source, ValueOrigin
 from position_sync_dagster.money.past.movements import Movement
 from tests.support import command_line
@@ -18,8 +16,6 @@ from tests.unit.money.campaigns.test_closed_campaigns import CALL, PUT, A, leg, 
 
 DAYS = [date(2026, 2, 2) + timedelta(days=7 * week + day) for week in range(4) for day in range(5)]
 FEE = D("1.30")
-SCALED = "scaled"
-CLOSED = "closed"
 
 
 def at(day: date, hour: int, minute: int = 0, second: int = 0) -> datetime:
@@ -77,8 +73,7 @@ TWENTY = TwentyDays()
 
 
 @pytest.fixture
-def lake(lake, settings, monkeypatch):
-    monkeypatch.setenv("POSITION_SYNC_LAKE", settings.lake)
+def lake(lake):
     lake.registry.sync.add_many([leg(PUT, "csp")])
     return lake
 
@@ -121,10 +116,7 @@ async def test_twenty_days_cost_what_a_sum_by_hand_says(twenty, client, settings
     served = (await client.get("/api/v1/fills", params={"by": "hour"})).json()
     assert served["groups"] == groups
     assert served["fills"] == command_line.json_of("fills", "--list")
-    server = assistant_server(settings)
-    async with create_connected_server_and_client_session(server) as session:
-        answer = await session.call_tool("fills", {"by": "hour"})
-    assert json.loads(answer.content[0].text)["fills"] == groups
+    assert told(settings, "fills", by="hour")["fills"] == groups
     later = command_line.json_of("fills", "--since", f"{DAYS[-1]}", "--by", "underlying")
     assert [(group["group"], group["fills"]) for group in later] == [("XYZ", 3)]
     assert "csp" in command_line.run("fills", "--by", "month", "--list")

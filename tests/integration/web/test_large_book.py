@@ -4,14 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 from selenium.webdriver.common.keys import Keys
-from starlette.applications import Starlette
 
-from position_sync_dagster.web.money_page import money_routes
 from position_sync_dagster.web.served_figures import PageFigures
 from tests.support.browser import MISSING, Page, is_installed, open_page
 from tests.support.demo_program import wait_for
 from tests.support.large_lake import make_lake
-from tests.support.receiver import serving_app
+from tests.support.receiver import serving_pages
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason=MISSING)
 
@@ -31,8 +29,7 @@ return [...document.querySelectorAll('#book tbody tr')].map(row => row.innerText
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Iterator[Page]:
     settings = make_lake(tmp_path_factory.mktemp("large") / "lake", LEGS, NAMES, rounds=1)
-    routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
-    with serving_app(Starlette(routes=routes)) as port, open_page(port) as page:
+    with serving_pages(PageFigures(settings)) as port, open_page(port) as page:
         page.open("/money", size=(1440, 900))
         page.wait_for_text(f"0 of {LEGS}")
         yield page

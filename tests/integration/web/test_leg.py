@@ -2,19 +2,11 @@
 
 from datetime import UTC, datetime, timedelta
 
-import pytest
-
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.money.reports.changes import day_began
 from tests.integration.web.test_figures import row
 from tests.support.legs import leg
-
-
-@pytest.fixture(autouse=True)
-def _lake_of_the_server(settings, monkeypatch):
-    monkeypatch.setenv("POSITION_SYNC_LAKE", settings.lake)
-    monkeypatch.setenv("POSITION_SYNC_GATEWAY_ID", "gate")
 
 
 async def test_a_leg_has_the_values_of_today_alone_and_says_where_each_came_from(client, lake):

@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from position_sync_dagster import dagster_files
 from position_sync_dagster.dagster_files import FailingCheck
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.gateway_session import Owner, SessionState
+from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.position_update import Source, ValueOrigin
 from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.lake.position_updates import SyncUpdates
@@ -28,6 +28,7 @@ from position_sync_dagster.web.served_figures import PageFigures
 from tests.integration.web.test_figures import row
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
+from tests.support.sessions import own
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 GATEWAY = "127.0.0.1:7497"
@@ -35,9 +36,8 @@ Samples = Mapping[str, list[tuple[dict[str, str], float]]]
 
 
 @pytest.fixture(autouse=True)
-def _home(tmp_path, monkeypatch, settings):
+def _home(tmp_path, monkeypatch):
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
-    monkeypatch.setenv("POSITION_SYNC_LAKE", settings.lake)
     (tmp_path / "dagster").mkdir()
 
 
@@ -72,11 +72,8 @@ def at_work(lake: MoneyLake, gateway_id: str) -> None:
     queued = [row(conid, source=Source.QUEUE, timestamp=then, **value) for conid in (2, 3)]
     lake.updates.sync.append([row(1, source=Source.STREAM, **streamed), *queued])
 
-    session = lake.sessions.acquire(
-        gateway_id, Owner.STREAM, lease_s=60.0, run_id=None, host="here", pid=1
-    )
     lines = {"lines_in_use": 7, "line_limit": 90, "underlying_lines": 1}
-    lake.sessions.renew(session, lease_s=60.0, state=SessionState.LIVE, **lines)
+    own(lake, gateway_id, state=SessionState.LIVE, **lines)
     lake.queue.sync.insert_many([QueueRequest(2, "SPY"), QueueRequest(3, "SPY")])
 
     dagster_files.note(dagster_files.SENSORS)

@@ -8,14 +8,14 @@ import pytest
 from httpx import AsyncClient
 
 from position_sync_dagster.cli.mcp import told
-from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.exchange_time import exchange_date
-from position_sync_dagster.domain.gateway_session import Owner, SessionState
+from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.web.served_figures import COLUMNS, PageFigures
-from tests.integration.web.test_figures import row
+from tests.integration.web.test_figures import account_of, row
 from tests.support import command_line
 from tests.support.legs import leg
+from tests.support.sessions import own
 
 SUMS = {
     "market_value": "value", "today": "daily_pnl", "unrealized": "unrealized_pnl",
@@ -26,23 +26,13 @@ SUMS = {
 @pytest.fixture
 def held(lake, settings, monkeypatch) -> None:
     """Hold two legs of a strategy and twenty of none, one of which has no greeks."""
-    monkeypatch.setenv("POSITION_SYNC_LAKE", settings.lake)
     monkeypatch.setenv("POSITION_SYNC_GATEWAY_ID", settings.gateway_id)
-    session = lake.sessions.acquire(
-        settings.gateway_id, Owner.STREAM, lease_s=600.0, run_id=None, host="here", pid=1
-    )
-    lake.sessions.renew(session, lease_s=600.0, state=SessionState.LIVE)
+    own(lake, settings.gateway_id, state=SessionState.LIVE)
     greeks = {"delta": -0.5, "gamma": 0.01, "theta": -0.1, "vega": 0.3, "implied_vol": 0.2}
     terms = {"underlying_price": 600.0, "expiry": exchange_date(utc_now()) + timedelta(days=60)}
     lake.registry.sync.add_many([leg(1, "condor"), leg(2, "condor")])
     lake.updates.sync.append([row(n, **greeks, **terms) for n in range(1, 22)] + [row(22, **terms)])
-    at = utc_now()
-    account = AccountSummary(
-        account="U1", currency="USD", daily_pnl=-160.25, net_liquidation=50_000.0, cash=1.0,
-        excess_liquidity=20_000.0, initial_margin=31_000.0, maintenance_margin=30_000.0,
-        timestamp=at, pnl_received_at=at, values_received_at=at, gateway_id=settings.gateway_id,
-    )  # fmt: skip
-    lake.account_values.append([account.with_open_profit([("USD", -7.0)] * 22)])
+    lake.account_values.append([account_of(utc_now(), *[-7.0] * 22)])
 
 
 async def asked(client: AsyncClient, path: str) -> Any:
@@ -50,35 +40,23 @@ async def asked(client: AsyncClient, path: str) -> Any:
 
 
 @pytest.mark.usefixtures("held")
-async def test_the_account_has_one_bridge_and_one_margin_on_every_surface(client, lake, settings):
-    page = PageFigures(settings).read(utc_now())[1]
-    answers = {
-        "page": page["accounts"],
-        "http": (await asked(client, "accounts"))["accounts"],
-        "figures": (await asked(client, "figures"))["accounts"],
-        "assistant": told(settings, "figures")["accounts"],
-        "command": (await asyncio.to_thread(command_line.json_of, "figures"))["accounts"],
-    }
-    for surface, (account,) in answers.items():
-        today = account["today"]
-        parts = [today[name] for name in ("account", "open", "closed", "cash", "unexplained")]
-        assert parts == [-160.25, -154.0, 0.0, 0.0, -6.25], surface
-        assert account["maintenance_margin"] == 30_000.0, surface
-        assert account["cushion"] == 0.4, surface
-
-
-@pytest.mark.usefixtures("held")
-async def test_a_sum_is_one_number_on_every_surface_and_the_parts_add_up_to_it(
-    client, lake, settings
-):
+async def test_each_sum_bridge_and_margin_is_one_number_on_every_surface(client, settings):
     parts, page = PageFigures(settings).read(utc_now())
     answers = {
         "page": page,
-        "http": await asked(client, "strategies"),
+        "http": await asked(client, "accounts") | await asked(client, "strategies"),
         "figures": await asked(client, "figures"),
         "assistant": told(settings, "figures"),
         "command": await asyncio.to_thread(command_line.json_of, "figures"),
     }
+    for surface, answer in answers.items():
+        (account,) = answer["accounts"]
+        today = account["today"]
+        bridge = [today[name] for name in ("account", "open", "closed", "cash", "unexplained")]
+        assert bridge == [-160.25, -154.0, 0.0, 0.0, -6.25], surface
+        assert account["maintenance_margin"] == 30_000.0, surface
+        assert account["cushion"] == 0.4, surface
+
     exposure = await asyncio.to_thread(command_line.json_of, "exposure")
     rows = [dict(zip(COLUMNS, part, strict=True)) for part in parts.values()]
     of_page = {sums["strategy"]: sums for sums in page["strategies"]}

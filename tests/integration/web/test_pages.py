@@ -14,27 +14,31 @@ from typing import Any
 import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
-from starlette.applications import Starlette
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.select import Select
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.exchange_time import NEW_YORK
-from position_sync_dagster.domain.gateway_session import Owner, SessionState
+from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.position_update import PositionUpdate, ValueOrigin
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.profit.profit import PARTS
 from position_sync_dagster.money.profit.todays_profit import TodaysProfit
 from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.web.money_page import FeedPace, money_routes
+from position_sync_dagster.web.money_page import FeedPace
 from position_sync_dagster.web.served_figures import COLUMNS, PageFigures
+from tests.integration.web.test_figures import account_of
 from tests.integration.web.test_figures import row as figures_row
+from tests.integration.web.test_results import put_campaign
 from tests.support.browser import MISSING, Page, is_installed, open_page
 from tests.support.demo_program import wait_for
 from tests.support.empty_lakes import put_tables
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
-from tests.support.receiver import serving_app
+from tests.support.receiver import serving_pages
+from tests.support.sessions import own
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason=MISSING)
 
@@ -74,21 +78,14 @@ def lake(tmp_path_factory) -> MoneyLake:
             row(4, **greeks | deep, symbol="QQQ", multiplier=100.0, expiry=later),
         ]
     )
-    at = utc_now()
-    account = AccountSummary(
-        account="U1", currency="USD", daily_pnl=-160.25, net_liquidation=50_000.0, cash=1.0,
-        excess_liquidity=20_000.0, initial_margin=31_000.0, maintenance_margin=30_000.0,
-        timestamp=at, pnl_received_at=at, values_received_at=at, gateway_id="gate",
-    )  # fmt: skip
-    lake.account_values.append([account.with_open_profit([("USD", -7.0), ("USD", -94.1)])])
+    lake.account_values.append([account_of(utc_now(), -7.0, -94.1)])
     return lake
 
 
 @pytest.fixture(scope="module")
 def page(lake) -> Iterator[Page]:
-    settings = Settings(lake=str(lake.path), gateway_id="gate")
-    routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
-    with serving_app(Starlette(routes=routes)) as port, open_page(port) as page:
+    figures = PageFigures(Settings(lake=str(lake.path), gateway_id="gate"))
+    with serving_pages(figures) as port, open_page(port) as page:
         yield page
 
 
@@ -101,8 +98,7 @@ def opened(
     page: Page, path: str = "/money", *, size: tuple[int, int] = LAPTOP, **kept: str
 ) -> Page:
     """Open a page of a size, with what the browser kept of earlier visits, until it has figures."""
-    window = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False}
-    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", window)
+    resize(page, size)
     page.driver.get(page.address("/money/app.css"))
     page.driver.execute_script("localStorage.clear()")
     usual = {"theme": "dark"}
@@ -111,6 +107,15 @@ def opened(
     page.driver.get(page.address(path))
     wait_for("the figures", lambda: texts(page, "#state dd"))
     return page
+
+
+def resize(page: Page, size: tuple[int, int]) -> None:
+    window = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", window)
+
+
+def element(page: Page, selector: str) -> WebElement:
+    return page.driver.find_element("css selector", selector)
 
 
 def texts(page: Page, selector: str) -> list[str]:
@@ -253,7 +258,7 @@ def test_a_command_is_copied_by_a_click_as_a_shell_takes_it(page):
         "Browser.grantPermissions",
         {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]},
     )
-    page.driver.find_element("css selector", "#leg-commands button").click()
+    element(page, "#leg-commands button").click()
     wait_for("it is said", lambda: texts(page, "#said")[0].startswith("Copied: "))
     command = page.driver.execute_async_script(
         "const done = arguments[0]; navigator.clipboard.readText().then(done, done)"
@@ -275,10 +280,7 @@ def test_blind_logins_and_refused_lines_are_red_and_in_the_title_and_more_legs_t
     lake.registry.sync.add_many(leg(conid, "wide") for conid in conids)
     held = [make_holding(conid, utc_now()) for conid in conids]
     lake.broker_positions.replace(settings.gateway_id, held)
-    session = lake.sessions.acquire(
-        settings.gateway_id, owner=Owner.STREAM, host="here", pid=1, lease_s=600, run_id=None
-    )
-    routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
+    session = own(lake, settings.gateway_id)
 
     def shows(path: str, alert: str, title: str, **columns: object) -> None:
         lake.sessions.renew(session, lease_s=600, line_limit=100, underlying_lines=5, **columns)
@@ -292,28 +294,28 @@ def test_blind_logins_and_refused_lines_are_red_and_in_the_title_and_more_legs_t
     zone = {"timezoneId": "America/New_York"}
     page.driver.execute_cdp_cmd("Emulation.setTimezoneOverride", zone)
 
-    with serving_app(Starlette(routes=routes)) as port:
-        window = Page(page.driver, port)
+    with serving_pages(PageFigures(settings)) as port:
+        window = page.over(port)
         began = utc_now().replace(hour=15, minute=10)
         taken = "Another session took your lines: 20 legs now by the queue, since"
         competing = f"{taken} {began:%H:%M} UTC (IB 10197); SPY 575P, again at 15:12 UTC"
         local = f"{taken} {began.astimezone(NEW_YORK):%H:%M} (IB 10197)\ndetails"
         few = "5 legs now by the queue: no market data line is free"
 
-        for path in ("/money", "/money/risk"):
-            blind = f"{settings.gateway_id} is BLIND"
+        blind = f"{settings.gateway_id} is BLIND"
+        for path in ("/money/risk", "/money"):
             shows(path, blind, "BLIND", state=SessionState.BLIND, lines_in_use=5)
-            live = {"state": SessionState.LIVE, "live_since": utc_now()}
-            shows(path, local, "LINES MISSING", lines_in_use=5, detail=competing, **live)
-            window.driver.find_element("css selector", "#alert summary").click()
-            folded = f"SPY 575P, again at {began.replace(minute=12).astimezone(NEW_YORK):%H:%M}"
-            assert texts(window, "#alert details") == [f"details\n{folded}"]
+        live = {"state": SessionState.LIVE, "live_since": utc_now()}
+        shows("/money", local, "LINES MISSING", lines_in_use=5, detail=competing, **live)
+        element(window, "#alert summary").click()
+        folded = f"SPY 575P, again at {began.replace(minute=12).astimezone(NEW_YORK):%H:%M}"
+        assert texts(window, "#alert details") == [f"details\n{folded}"]
 
-            more = {"line_limit": 100, "underlying_lines": 5, "lines_in_use": 20, "detail": None}
-            lake.sessions.renew(session, lease_s=600, **more, **live)
-            wait_for(few, lambda: few in "".join(texts(window, "#notice")))
-            wait_for("no alert", lambda: not texts(window, "[role=alert]:not([hidden])"))
-            assert "· LIVE ·" in window.driver.title
+        more = {"line_limit": 100, "underlying_lines": 5, "lines_in_use": 20, "detail": None}
+        lake.sessions.renew(session, lease_s=600, **more, **live)
+        wait_for(few, lambda: few in "".join(texts(window, "#notice")))
+        wait_for("no alert", lambda: not texts(window, "[role=alert]:not([hidden])"))
+        assert "· LIVE ·" in window.driver.title
     page.driver.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": ""})
 
 
@@ -338,7 +340,6 @@ def test_the_memory_of_a_tab_stays_flat_over_many_answers(page, lake):
     """As many answers as in a quarter of an hour: what one of them left behind would add up."""
     figures = TickingFigures(Settings(lake=str(lake.path)))
     pace = FeedPace(period_s=0.05, share=1.0)
-    routes = money_routes(dagster=False, open_figures=lambda: figures, pace=pace)
 
     def after(answers: int) -> tuple[int, int]:
         wait_for(f"{answers} answers", lambda: figures.reads >= answers)
@@ -347,8 +348,8 @@ def test_the_memory_of_a_tab_stays_flat_over_many_answers(page, lake):
         nodes = page.driver.execute_cdp_cmd("Memory.getDOMCounters", {})["nodes"]
         return heap, nodes
 
-    with serving_app(Starlette(routes=routes)) as port:
-        opened(Page(page.driver, port))
+    with serving_pages(figures, pace=pace) as port:
+        opened(page.over(port))
         heap, nodes = after(100)
         later_heap, later_nodes = after(figures.reads + 300)
         assert later_heap - heap < 300 * 1000, "a kilobyte for each answer"
@@ -370,9 +371,8 @@ class ExplainedFigures(PageFigures):
 
 def test_what_a_loss_mostly_is_stands_beside_the_profit_of_the_moment_that_it_explains(page, lake):
     figures = ExplainedFigures(Settings(lake=str(lake.path)))
-    routes = money_routes(dagster=False, open_figures=lambda: figures)
-    with serving_app(Starlette(routes=routes)) as port:
-        window = opened(Page(page.driver, port))
+    with serving_pages(figures) as port:
+        window = opened(page.over(port))
         wait_for("why", lambda: "theta −4 of −5" in texts(window, "#losses-table td"))
         assert "−7" in texts(window, "#losses-table td")
         assert re.fullmatch(r"mostly, at \d\d:\d\d", texts(window, "#losses-table th")[-1])
@@ -404,7 +404,7 @@ def test_limits_and_outages_are_red_and_first_and_what_is_new_is_marked_until_it
     new_first = ["trade new act", "trade act"]
     wait_for("the changes", lambda: page.driver.execute_script(TRADED) == new_first)
     assert texts(page, "#looked")[0].startswith("1 new since I looked")
-    page.driver.find_element("css selector", "#looked").click()
+    element(page, "#looked").click()
     wait_for("seen", lambda: page.driver.execute_script(TRADED) == ["trade act", "trade act"])
 
     page.button("Do not show again")
@@ -436,10 +436,10 @@ def test_a_slider_plays_the_day_back_in_every_panel_until_live_is_chosen(page, l
     wait_for("the second value", lambda: total() == "−32,900")
 
     script = "const s = arguments[0]; s.value = arguments[1]; s.dispatchEvent(new Event('input'))"
-    slider = page.driver.find_element("id", "moment")
+    slider = element(page, "#moment")
     page.driver.execute_script(script, slider, int(before.timestamp()))
     wait_for("the moment", lambda: total() == "−31,900")
-    shown = page.driver.find_element("id", "moment-text").text
+    shown = element(page, "#moment-text").text
     assert re.fullmatch(r"as of \d\d:\d\d:\d\d", shown)
     after = "return getComputedStyle(document.querySelector('#changes h2'), '::after').content"
     assert shown in page.driver.execute_script(after)
@@ -447,9 +447,9 @@ def test_a_slider_plays_the_day_back_in_every_panel_until_live_is_chosen(page, l
     assert "not kept" in texts(page, "#numbers dd")
     assert violations(page) == []
 
-    page.driver.find_element("id", "live").click()
+    element(page, "#live").click()
     wait_for("live", lambda: total() == "−32,900")
-    assert page.driver.find_element("id", "moment-text").text == "live"
+    assert element(page, "#moment-text").text == "live"
 
 
 def test_a_past_day_is_played_back_with_the_curves_of_that_day(page, lake):
@@ -462,20 +462,76 @@ def test_a_past_day_is_played_back_with_the_curves_of_that_day(page, lake):
 
     opened(page)
     script = "const s = arguments[0]; s.value = arguments[1]; s.dispatchEvent(new Event('change'))"
-    chosen = page.driver.find_element("id", "past-day")
+    chosen = element(page, "#past-day")
     day = f"{at.astimezone():%Y-%m-%d}"
     page.driver.execute_script(script, chosen, day)
-    text = page.driver.find_element("id", "moment-text")
+    text = element(page, "#moment-text")
     wait_for("the end of the day", lambda: text.text == f"as of {day} 23:59:59")
     assert [cells[1] for cells in rows_of(page) if cells[0] == "total"] == ["−123"]
     assert "U2" in texts(page, "#legend")[0]
 
-    slider = page.driver.find_element("id", "moment")
+    slider = element(page, "#moment")
     assert int(slider.get_attribute("min")) <= at.timestamp() + 1
     after = (at + timedelta(seconds=2)).astimezone()
     page.driver.execute_script(script.replace("change", "input"), slider, int(after.timestamp()))
     assert "U2 −23" in texts(page, "#legend")[0]
     wait_for("the moment", lambda: text.text == f"as of {after:%Y-%m-%d %H:%M:%S}")
 
-    page.driver.find_element("id", "live").click()
+    element(page, "#live").click()
     wait_for("live", lambda: text.text == "live")
+
+
+@pytest.fixture
+def results(page, tmp_path) -> Iterator[Page]:
+    """Return the page of the results of a campaign that is over."""
+    put_tables(tmp_path / "lake")
+    settings = Settings(lake=str(tmp_path / "lake"))
+    put_campaign(MoneyLake.of(settings))
+    with serving_pages(PageFigures(settings)) as port:
+        window = page.over(port)
+        resize(window, LAPTOP)
+        window.driver.get(window.address("/money/results"))
+        yield window
+
+
+def test_days_groups_and_the_curve_are_shown_and_a_line_opens_its_campaign(results):
+    """Two puts brought 2 × 300 less 2.60; on the second day the holdings lost 300."""
+    wait_for("the groups", lambda: "csp" in texts(results, "#groups-table td"), told=results.text)
+    assert {"1", "100.0 %", "597", "3"} <= {*texts(results, "#groups-table td")}
+    assert "3\n−300" in texts(results, "#calendar-table td")
+    assert "realised since the first day 597" in element(results, "#realised-chart .reading").text
+    Select(element(results, "#of-day")).select_by_visible_text("realised")
+    wait_for("what was realised", lambda: "6\n597" in texts(results, "#calendar-table td"))
+    Select(element(results, "#by")).select_by_visible_text("month")
+    wait_for("the month", lambda: "2026-03" in texts(results, "#groups-table td"))
+    assert not element(results, "#campaign").is_displayed()
+
+    results.click("//table[@id='campaigns-table']//button[text()='csp']")
+    wait_for("its fills", lambda: len(texts(results, "#campaign-fills td")) == 16)
+    assert "campaign=" in results.driver.current_url
+    assert "1,000.00 / 400.00" in element(results, "#campaign-facts").text
+    results.driver.refresh()
+    wait_for("the address opens it", lambda: len(texts(results, "#campaign-fills td")) == 16)
+
+    wait_for("the sixth", lambda: results.driver.execute_script(OPEN_DAY, "6"))
+    wait_for("the day", lambda: element(results, "#day").text.startswith("2026-03-06: "))
+    assert "csp" in texts(results, "#day-campaigns td")
+    assert "closes" in texts(results, "#day-trades td")
+
+    none = "No trading day with its books is known."
+    wait_for("no returns", lambda: element(results, "#returns-none").text == none)
+    wait_for("costs", lambda: "csp" in texts(results, "#costs-table td"), told=results.text)
+
+    resize(results, PHONE)
+    wider = "return document.documentElement.scrollWidth - innerWidth"
+    wait_for("nothing is wider", lambda: results.driver.execute_script(wider) <= 0)
+    wait_for("axe finds nothing", lambda: violations(results) == [])
+
+
+OPEN_DAY = """
+const cells = [...document.querySelectorAll('#calendar-table td')];
+const day = cells.find(cell => cell.querySelector('span')?.innerText === arguments[0]);
+const button = day?.querySelector('button');
+button?.click();
+return Boolean(button);
+"""

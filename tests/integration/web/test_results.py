@@ -1,27 +1,24 @@
 """Results of a campaign, by the command, HTTP and an assistant alike."""
 
-import json
 from datetime import date
 
 import pytest
-from mcp.shared.memory import create_connected_server_and_client_session
 
-from position_sync_dagster.cli.mcp import assistant_server
+from position_sync_dagster.cli.mcp import told
 from position_sync_dagster.defs.assets.table_asset import DERIVE
 from position_sync_dagster.lake.derived import replace as replace_days
 from position_sync_dagster.lake.schema import frame_of
 from position_sync_dagster.money.defs.explained_days import closed_campaigns
 from position_sync_dagster.money.tables import PROFIT_EXPLAINED
+from position_sync_dagster.settings import Settings
 from tests.support import command_line
 from tests.unit.money.campaigns.test_closed_campaigns import PUT, leg, moved
 
 TUESDAY = date(2026, 3, 3)
 
 
-@pytest.fixture
-def lake(lake, settings, monkeypatch):
-    """Two puts that were sold at 5.00 on a Monday and bought back at 2.00 on Friday."""
-    monkeypatch.setenv("POSITION_SYNC_LAKE", settings.lake)
+def put_campaign(lake):
+    """Sell two puts at 5.00 on a Monday, buy them back at 2.00 on Friday, and explain a day."""
     movements = [
         moved(PUT, -2.0, 5.0, 2, fee=-1.3, order_id="1"),
         moved(PUT, 2.0, 2.0, 6, fee=-1.3, order_id="2"),
@@ -33,30 +30,25 @@ def lake(lake, settings, monkeypatch):
     replace_days(
         lake.derived_table(PROFIT_EXPLAINED), {TUESDAY: frame_of(PROFIT_EXPLAINED, [explained])}
     )
-    return lake
+    assert closed_campaigns.key.to_user_string() in DERIVE
+    DERIVE["closed_campaigns"](lake, Settings(lake=lake.path), None)
 
 
 @pytest.fixture
-def materialize(lake, settings):
-    def run() -> dict:
-        assert closed_campaigns.key.to_user_string() in DERIVE
-        DERIVE["closed_campaigns"](lake, settings, None)
-        [campaign] = command_line.json_of("results", "--list")
-        return campaign
-
-    return run
+def campaign(lake):
+    put_campaign(lake)
+    [campaign] = command_line.json_of("results", "--list")
+    return campaign
 
 
-def test_a_campaign_says_what_it_brought_and_what_was_at_risk(materialize):
-    campaign = materialize()
+def test_a_campaign_says_what_it_brought_and_what_was_at_risk(campaign):
     assert campaign["profit"] == pytest.approx(1000 - 400 - 2.6)
     assert campaign["capital_at_risk"] == pytest.approx(2 * 100 * (50 - 5))
     assert campaign["return_on_risk"] == pytest.approx(597.4 / 9000)
     assert campaign["why_unknown"] is campaign["profit_unknown"] is None
 
 
-async def test_http_and_an_assistant_say_what_the_command_says(client, lake, settings, materialize):
-    campaign = materialize()
+async def test_http_and_an_assistant_say_what_the_command_says(client, settings, campaign):
     groups = command_line.json_of("results", "--by", "month")
     assert [group["group"] for group in groups] == ["2026-03"]
     days = command_line.json_of("results", "--days")
@@ -75,16 +67,13 @@ async def test_http_and_an_assistant_say_what_the_command_says(client, lake, set
     for refused in ({"since": "soon"}, {"by": "colour"}):
         assert (await client.get("/api/v1/results", params=refused)).status_code == 422
 
-    server = assistant_server(settings)
-    async with create_connected_server_and_client_session(server) as session:
-        answer = await session.call_tool("results", {"by": "month", "since": "2026-03-01"})
-        reply = await session.call_tool("campaigns", {"strategy": "csp"})
-    assert json.loads(answer.content[0].text) == {"more": {}, "results": groups}
-    assert json.loads(reply.content[0].text) == {"more": {}, "campaigns": [campaign]}
+    of_march = told(settings, "results", by="month", since="2026-03-01")
+    assert of_march == {"results": groups}
+    assert told(settings, "campaigns", strategy="csp") == {"campaigns": [campaign]}
 
 
-async def test_a_campaign_opens_with_its_fills_and_rolls(client, materialize):
-    name = materialize()["campaign_id"]
+async def test_a_campaign_opens_with_its_fills_and_rolls(client, campaign):
+    name = campaign["campaign_id"]
     answer = await client.get("/api/v1/campaign", params={"id": name})
     served = answer.json()
     assert served == command_line.json_of("campaign", name)
@@ -97,8 +86,7 @@ async def test_a_campaign_opens_with_its_fills_and_rolls(client, materialize):
     assert (await client.get("/api/v1/campaign")).status_code == 422
 
 
-def test_a_person_reads_groups_days_and_fills(materialize):
-    campaign = materialize()
+def test_a_person_reads_groups_days_and_fills(campaign):
     assert "csp" in command_line.run("results")
     assert "597" in command_line.run("results", "--days")
     printed = command_line.run("campaign", campaign["campaign_id"])

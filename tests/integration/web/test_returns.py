@@ -1,11 +1,8 @@
 """What accounts returned, from statements: by the command, HTTP and an assistant alike."""
 
-import json
-
 import pytest
-from mcp.shared.memory import create_connected_server_and_client_session
 
-from position_sync_dagster.cli.mcp import assistant_server
+from position_sync_dagster.cli.mcp import told
 from position_sync_dagster.lake import derived
 from position_sync_dagster.money.lake import derived_rows
 from position_sync_dagster.money.profit.books import close_books
@@ -16,11 +13,10 @@ from tests.support.booked_days import FRIDAY, MONDAY, STOCK, THURSDAY, Booked, B
 
 
 @pytest.fixture
-def closed(lake, tmp_path, monkeypatch):
+def closed(lake, tmp_path):
     """100 shares at 220, 225 and 216; 500 dollars come on Friday, 100 pounds go on Monday."""
     folder = tmp_path / "flex"
     folder.mkdir()
-    monkeypatch.setenv("POSITION_SYNC_LAKE", lake.path)
     books = Books(lake, Settings(lake=lake.path, flex_folder=folder), folder)
     rates = {"GBP": 1.25}
 
@@ -66,13 +62,9 @@ async def test_every_face_says_what_the_books_say(closed, client, settings, lake
         ("all", pytest.approx(second)),
         (f"{MONDAY}", pytest.approx(second)),
     ]
-    server = assistant_server(settings)
-    async with create_connected_server_and_client_session(server) as session:
-        answer = await session.call_tool("returns", {})
-    assert json.loads(answer.content[0].text)["returns"] == [returned]
+    assert told(settings, "returns")["returns"] == [returned]
     assert "-400" in command_line.run("returns", "--by", "month")
 
 
-def test_without_books_a_person_reads_what_makes_them(lake, settings, monkeypatch):
-    monkeypatch.setenv("POSITION_SYNC_LAKE", settings.lake)
+def test_without_books_a_person_reads_what_makes_them(lake):
     assert "statements of two trading days" in command_line.run("returns")

@@ -9,7 +9,6 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
-from starlette.applications import Starlette
 
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.instrument import Right
@@ -18,15 +17,14 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.risk.priced_legs import PricedLegs
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.web.money_page import money_routes
 from position_sync_dagster.web.served_figures import PageFigures
 from tests.integration.web.test_figures import row
-from tests.integration.web.test_pages import violations
+from tests.integration.web.test_pages import element, violations
 from tests.support.browser import MISSING, Page, is_installed, open_page
 from tests.support.demo_program import wait_for
 from tests.support.empty_lakes import put_tables
 from tests.support.legs import leg
-from tests.support.receiver import serving_app
+from tests.support.receiver import serving_pages
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason=MISSING)
 
@@ -83,15 +81,8 @@ def busy(tmp_path_factory) -> BusyFigures:
 
 @pytest.fixture(scope="module")
 def page(busy) -> Iterator[Page]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("POSITION_SYNC_LAKE", busy.settings.lake)
-        routes = money_routes(dagster=False, open_figures=lambda: busy)
-        with serving_app(Starlette(routes=routes)) as port, open_page(port) as opened:
-            yield opened
-
-
-def first(page: Page, selector: str) -> WebElement:
-    return page.driver.find_element("css selector", selector)
+    with serving_pages(busy) as port, open_page(port) as opened:
+        yield opened
 
 
 def show(page: Page, query: str, size: tuple[int, int] = (1440, 900)) -> None:
@@ -101,35 +92,35 @@ def show(page: Page, query: str, size: tuple[int, int] = (1440, 900)) -> None:
 
 
 def reading(page: Page) -> str:
-    return first(page, "#payoffs .reading").text
+    return element(page, "#payoffs .reading").text
 
 
 def test_the_payoff_of_a_condor_is_drawn_and_read_by_keys_and_its_table_has_the_numbers(page):
     show(page, "?strategy=condor")
-    facts = first(page, "#payoffs dl").text.replace("\n", " ")
+    facts = element(page, "#payoffs dl").text.replace("\n", " ")
     assert "break-even 566.00, 634.00" in facts
     assert "greatest profit 400" in facts
     assert "greatest loss −1,600" in facts
     assert f"at expiry {EXPIRY} 400" in reading(page)
 
-    chart = first(page, "#payoffs .canvas")
+    chart = element(page, "#payoffs .canvas")
     chart.send_keys(Keys.END)
     assert "−1,600" in chart.get_attribute("aria-valuetext")
     assert chart.get_attribute("aria-valuenow") == chart.get_attribute("aria-valuemax")
-    first(page, "#payoffs summary").click()
+    element(page, "#payoffs summary").click()
     cells = page.driver.find_elements("css selector", "#payoffs details tbody tr:last-child td")
     assert cells[1].text == "−1,600"
 
 
 def test_day_and_volatility_are_chosen_by_sliders_and_stand_in_the_address(page):
     show(page, "?strategy=condor")
-    first(page, "#days").send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
-    first(page, "#vol").send_keys(Keys.ARROW_RIGHT)
+    element(page, "#days").send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    element(page, "#vol").send_keys(Keys.ARROW_RIGHT)
     said = "in 2 days, volatility +1 points"
     wait_for("the curve of that day", lambda: said in reading(page), told=lambda: reading(page))
-    assert first(page, "#chosen-day").text == said
+    assert element(page, "#chosen-day").text == said
     assert page.driver.current_url.endswith("?strategy=condor&days=2&vol=1")
-    command = first(page, "#payoff-command button").get_attribute("title")
+    command = element(page, "#payoff-command button").get_attribute("title")
     assert "position-sync what-if --strategy condor --days 2 --vol 1" in command
     matrix = page.driver.find_elements("css selector", "#matrices td")
     assert len(matrix) == 45
@@ -138,12 +129,12 @@ def test_day_and_volatility_are_chosen_by_sliders_and_stand_in_the_address(page)
 
 def test_a_profit_is_no_greatest_loss_and_what_cannot_be_priced_is_named_and_not_drawn(page):
     show(page, "?strategy=sure")
-    assert "no loss at expiry: at least" in first(page, "#payoffs dl").text
+    assert "no loss at expiry: at least" in element(page, "#payoffs dl").text
     assert "greatest loss" not in page.text()
-    Select(first(page, "#scope")).select_by_visible_text("dark")
+    Select(element(page, "#scope")).select_by_visible_text("dark")
     why = "SPY 700C"
-    wait_for("the other strategy", lambda: why in first(page, "#payoffs .remark").text)
-    assert "its implied volatility is not known" in first(page, "#payoffs .remark").text
+    wait_for("the other strategy", lambda: why in element(page, "#payoffs .remark").text)
+    assert "its implied volatility is not known" in element(page, "#payoffs .remark").text
     assert [line.text for line in page.driver.find_elements("css selector", "#payoffs .legend span")
             ] == [f"at expiry {EXPIRY}"]  # fmt: skip
     assert {cell.text for cell in page.driver.find_elements("css selector", "#matrices td")} == {
@@ -155,21 +146,21 @@ def test_a_trade_that_is_thought_of_shows_the_book_before_and_after_and_a_wrong_
     page,
 ):
     show(page, "?strategy=condor")
-    field = first(page, "#trade")
+    field = element(page, "#trade")
     field.send_keys("sell something")
     field.submit()
-    wait_for("the error", lambda: "is no trade" in first(page, "#what-if .asked").text)
+    wait_for("the error", lambda: "is no trade" in element(page, "#what-if .asked").text)
     field.clear()
     field.send_keys(f"1 SPY {EXPIRY:%Y%m%d} C 630 @2")
     field.submit()
     after = "at expiry after the trades"
     wait_for("the curve after", lambda: after in reading(page), told=lambda: reading(page))
-    wait_for("the books", lambda: "condor" in first(page, "#compared").text)
-    assert first(page, "#what-if .asked").text == ""
+    wait_for("the books", lambda: "condor" in element(page, "#compared").text)
+    assert element(page, "#what-if .asked").text == ""
 
-    notes = first(page, "#trades-notes").text
+    notes = element(page, "#trades-notes").text
     assert ": 200 USD against the mark" in notes
-    assert first(page, "#compared td:last-child").text == "200"
+    assert element(page, "#compared td:last-child").text == "200"
     # The put spread loses 2,000, and the call that was sold at 4 is bought back at 2.
     assert "condor SPY at expiry: at best unbounded, at worst −1,800" in notes
     wait_for("axe finds nothing", lambda: violations(page) == [], told=lambda: violations(page))
@@ -182,9 +173,9 @@ def test_on_a_phone_nothing_is_wider_than_the_screen_and_charts_that_are_gone_ar
     page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
     show(page, "?strategy=condor", size=(500, 844))
     for name in ("dark", "sure", "condor"):
-        page.driver.execute_script("arguments[0].scrollIntoView()", first(page, "#scope"))
-        Select(first(page, "#scope")).select_by_visible_text(name)
-        wait_for("it", lambda name=name: name in first(page, "#payoff-title").text)
+        page.driver.execute_script("arguments[0].scrollIntoView()", element(page, "#scope"))
+        Select(element(page, "#scope")).select_by_visible_text(name)
+        wait_for("it", lambda name=name: name in element(page, "#payoff-title").text)
         wait_for("its curve", lambda name=name: len(canvases(page)) == 2)
     assert page.driver.execute_script(
         "return [document.documentElement.scrollWidth, innerWidth]"
@@ -200,11 +191,11 @@ def canvases(page: Page) -> list[WebElement]:
 def test_a_line_of_the_scenarios_chooses_what_is_drawn_and_an_unknown_name_is_said(page):
     show(page, "?strategy=condor")
     page.click("//table[@id='recorded-table']//button[text()='sure']")
-    wait_for("it", lambda: first(page, "#payoff-title").text.endswith(": sure"))
-    assert first(page, "#computed").text.startswith("priced ")
+    wait_for("it", lambda: element(page, "#payoff-title").text.endswith(": sure"))
+    assert element(page, "#computed").text.startswith("priced ")
     page.open("/money/risk?strategy=iron-condr-1")
     wait_for(
-        "why", lambda: "no active strategy 'iron-condr-1'" in first(page, "#payoff .asked").text
+        "why", lambda: "no active strategy 'iron-condr-1'" in element(page, "#payoff .asked").text
     )
 
 
@@ -212,21 +203,21 @@ def test_heading_and_picture_change_together_and_a_panel_that_waits_says_so_and_
     page, busy
 ):
     show(page, "?strategy=condor")
-    drawn = first(page, "#payoffs").text
+    drawn = element(page, "#payoffs").text
     wait_for("all panels", lambda: not page.driver.find_elements("css selector", "[aria-busy]"))
 
     busy.may_answer.clear()
     for name in ("sure", "dark"):
-        Select(first(page, "#scope")).select_by_visible_text(name)
-        wait_for("it waits", lambda: first(page, "#payoff").get_attribute("aria-busy") == "true")
-        assert first(page, "#payoff .asked").text == "computing …"
-        assert first(page, "#payoff-title").text == "Profit over the price: condor"
-        assert first(page, "#payoff-command").text.startswith(
+        Select(element(page, "#scope")).select_by_visible_text(name)
+        wait_for("it waits", lambda: element(page, "#payoff").get_attribute("aria-busy") == "true")
+        assert element(page, "#payoff .asked").text == "computing …"
+        assert element(page, "#payoff-title").text == "Profit over the price: condor"
+        assert element(page, "#payoff-command").text.startswith(
             "position-sync what-if --strategy condor"
         )
-        assert first(page, "#payoffs").text == drawn
-        colour = first(page, "#payoffs h3").value_of_css_property("color")
-        assert colour == first(page, "#computed").value_of_css_property("color"), "it is dimmed"
+        assert element(page, "#payoffs").text == drawn
+        colour = element(page, "#payoffs h3").value_of_css_property("color")
+        assert colour == element(page, "#computed").value_of_css_property("color"), "it is dimmed"
 
     page.driver.execute_script(
         "window.titles = []; new MutationObserver(() => titles.push(document.querySelector("
@@ -235,15 +226,15 @@ def test_heading_and_picture_change_together_and_a_panel_that_waits_says_so_and_
     )
     busy.may_answer.set()
     title = "Profit over the price: dark"
-    wait_for("the answer", lambda: first(page, "#payoff-title").text == title, told=page.text)
-    assert "SPY 700C" in first(page, "#payoffs .remark").text
+    wait_for("the answer", lambda: element(page, "#payoff-title").text == title, told=page.text)
+    assert "SPY 700C" in element(page, "#payoffs .remark").text
     wait_for("all panels", lambda: not page.driver.find_elements("css selector", "[aria-busy]"))
     assert page.driver.execute_script("return titles") == [title], "nobody asks for sure any more"
 
-    first(page, "#trade").send_keys(f"1 SPY {EXPIRY:%Y%m%d} C 630 @2")
+    element(page, "#trade").send_keys(f"1 SPY {EXPIRY:%Y%m%d} C 630 @2")
     busy.may_answer.clear()
     page.button("Show before and after")
-    wait_for("a sign", lambda: first(page, "#what-if .asked").text == "computing …")
+    wait_for("a sign", lambda: element(page, "#what-if .asked").text == "computing …")
     busy.may_answer.set()
-    wait_for("the books", lambda: first(page, "#compared").is_displayed(), told=page.text)
-    assert first(page, "#what-if .asked").text == ""
+    wait_for("the books", lambda: element(page, "#compared").is_displayed(), told=page.text)
+    assert element(page, "#what-if .asked").text == ""

@@ -91,6 +91,7 @@ def test_no_other_site_can_be_loaded_from_or_frame_the_page(client):
         assert "'unsafe-inline'" not in policy.partition("script-src")[2].partition(";")[0], path
         assert "'unsafe-eval'" not in policy, path
         assert headers["cross-origin-resource-policy"] == "same-origin", path
+        assert "access-control-allow-origin" not in headers, path
 
 
 @pytest.mark.parametrize(
