@@ -136,7 +136,9 @@ def test_all_that_is_in_a_catalog_has_the_prefix_the_group_the_owners_and_the_ta
     exposure = graph.get(dg.AssetKey(["ibkr", "options", "strategy_exposure"]))
     assert exposure.metadata["page"].url == "http://127.0.0.1:3001/money"
 
-    for owned in (*repository.sensor_defs, *repository.schedule_defs):
+    automation = [*repository.sensor_defs, *repository.schedule_defs]
+    assert [owned.default_status.value for owned in automation] == ["RUNNING"] * 7
+    for owned in automation:
         assert owned.owners == ["team:desk"]
         assert owned.description
 
@@ -155,7 +157,7 @@ def test_attributes_count_before_the_environment_and_paths_begin_at_the_project(
     monkeypatch.setenv("POSITION_SYNC_MAX_LINES", "60")
     files = {"lake": "s3://bucket/lake", "strategies_file": "legs.yaml"}
     others = {"settings": {"flex_folder": "statements"}, "batch_size": 70}
-    others |= {"drain_interval_s": 30, "history_days": 7}
+    others |= {"drain_interval_s": 30, "history_days": 7, "automation": False}
     others |= {"alert_urls": "json://one json://two", "gateway_port": "{{ env.GATEWAY }}"}
     repository = project(component(**files, **others))
     settings_read = POSITION_SYNC.read_settings()
@@ -168,21 +170,14 @@ def test_attributes_count_before_the_environment_and_paths_begin_at_the_project(
     assert settings_read.batch_size == 70
     assert settings_read.max_lines == 60
 
+    automation = [*repository.sensor_defs, *repository.schedule_defs]
+    assert {definition.default_status.value for definition in automation} == {"STOPPED"}
     gateway = repository.asset_graph.get(dg.AssetKey("gateway"))
     assert gateway.metadata["dagster/uri"] == "tcp://127.0.0.1:4001"
     numbers = {"batch_size": "70", "drain_interval_s": 30.0, "history_days": 7}
     resource = repository.get_job("maintain_lake").resource_defs["position_sync"]
     shown = resource.config_schema.default_value
     assert shown.items() >= {"gateway_host": "127.0.0.1", "gateway_port": 4001, **numbers}.items()
-
-
-@pytest.mark.parametrize(
-    ("attributes", "status"), [({}, "RUNNING"), ({"automation": False}, "STOPPED")]
-)
-def test_automation_is_on_unless_the_project_does_not_want_it(project, attributes, status) -> None:
-    repository = project(component(**attributes))
-    sensors_and_schedules = [*repository.sensor_defs, *repository.schedule_defs]
-    assert [definition.default_status.value for definition in sensors_and_schedules] == [status] * 7
 
 
 OWN = """

@@ -114,8 +114,6 @@ ROWS: tuple[Row, ...] = (
         "all accounts; one of two first"),
     Row(r"tests/integration/sync/stream/test_outages\.py::test_an_odd_holding\S+\[(?!-5)", V,
         "other odd numbers of contracts; one first"),
-    Row(r"tests/integration/cli/test_trace_and_history\.py::test_from_any_id\S+\[4-", V,
-        "a row further back; the newest first"),
     Row(r"tests/integration/money/defs/test_closures\.py::test_a_bill\S+\[(BOND|CASH)\]", V,
         "other types; a bill first"),
     Row(r"tests/unit/money/risk/test_hypothetical_book\.py::test_trades_change\S+"

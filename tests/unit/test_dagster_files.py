@@ -8,7 +8,7 @@ import pytest
 
 from position_sync_dagster import dagster_files
 from position_sync_dagster.cli.dev import put_instance
-from position_sync_dagster.dagster_files import ENDED, SENSORS, SUPERVISOR, file_of
+from position_sync_dagster.dagster_files import SENSORS, SUPERVISOR, file_of
 from position_sync_dagster.money.reports import signs_of_life
 
 ROOT = Path(__file__).parents[2]
@@ -99,15 +99,6 @@ def test_a_tick_ahead_of_the_clock_says_how_to_mend_it_also_without_a_supervisor
     assert read_rows.set_back
     assert "The clock was set back" in read_rows.problems[0]
     assert "-m position_sync_dagster.defs.sensor_states" in read_rows.problems[0]
-
-
-@pytest.mark.usefixtures("_home")
-def test_why_everything_ended_is_kept_until_the_next_start():
-    dagster_files.note(ENDED, "The webserver (process 7) ended with exit code 1.")
-    (problem,) = signs_of_life.read().problems
-    assert problem.startswith("Everything ended by itself. The webserver (process 7)")
-    dagster_files.clear()
-    assert signs_of_life.read().problems == ()
 
 
 def test_a_home_that_cannot_be_written_stops_no_program(monkeypatch, tmp_path):

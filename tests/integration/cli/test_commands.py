@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import Source, ValueOrigin
 from position_sync_dagster.errors import PositionSyncError
@@ -18,6 +17,7 @@ from position_sync_dagster.settings import load_settings
 from tests.support import legs
 from tests.support.command_line import json_of, run
 from tests.support.holdings import make_holding, make_row
+from tests.support.sessions import own
 
 GATEWAY = "127.0.0.1:7497"
 STREAMED = 911
@@ -59,16 +59,6 @@ def lake(lake):
         ]
     )
     return lake
-
-
-def test_a_program_reads_positions_and_exposure_as_json(lake):
-    rows = json_of("positions")
-    assert {row["conid"] for row in rows} == {STREAMED, QUEUED, STALE, SHARED}
-    assert all({"confirmed_at", "market_value", "source"} <= row.keys() for row in rows)
-    run("strategies", "add", "911", "--strategy", "s", "--symbol", "SPY")
-    (strategy,) = json_of("exposure")["strategies"]
-    assert strategy["name"] == "s"
-    assert strategy["legs_held"] == 1
 
 
 def test_a_stock_is_a_leg_without_right_strike_and_expiry(lake):
@@ -168,7 +158,7 @@ def test_lines_are_unknown_while_nobody_owns_the_login(lake):
     assert printed["line_limit"] is None
     (line,) = [line for line in run("status").splitlines() if line.startswith("lines")]
     assert line.split() == ["lines", "–"]
-    lake.sessions.acquire(GATEWAY, Owner.STREAM, lease_s=60, run_id=None, host="here", pid=1)
+    own(lake, GATEWAY)
     printed = json_of("status")
     assert printed["lines_in_use"] == 0
     assert printed["line_limit"] == 0
@@ -227,7 +217,8 @@ def test_a_few_positions_are_the_first_of_all_and_the_output_says_how_many_there
     some = json_of("positions", "--limit", "2")
     keys = [[(row["account"], row["conid"]) for row in listed] for listed in (every, some)]
     assert keys[1] == keys[0][:2]
-    assert len(keys[0]) == 4
+    assert {conid for _account, conid in keys[0]} == {STREAMED, QUEUED, STALE, SHARED}
+    assert all({"confirmed_at", "market_value", "source"} <= row.keys() for row in every)
     printed = run("positions", "--limit", "2")
     assert "2 of 4 positions are shown." in printed
     assert "are shown" not in run("positions", "--limit", "4")
@@ -289,7 +280,7 @@ def test_the_exposure_of_a_strategy_and_its_total(lake):
     ]
     assert totals[2]["theta"] is None
     chosen = json_of("exposure", "--strategy", "iron")["strategies"]
-    assert {row["name"] for row in chosen} == {"iron"}
+    assert {(row["name"], row["legs_held"]) for row in chosen} == {("iron", 1), ("iron", 0)}
 
 
 def test_the_version_is_told_without_a_command():

@@ -4,7 +4,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,18 +70,6 @@ def test_it_ends_when_nobody_reads_any_more_and_another_resumes_by_the_last_toke
     assert second.wait(60) == 0
 
 
-@pytest.fixture
-def waiting(monkeypatch) -> Callable[..., list[str]]:
-    """Return a function that runs the command for some seconds of a clock of its own."""
-
-    def run(seconds: float, *arguments: str) -> list[str]:
-        clock = Clock(seconds)
-        monkeypatch.setattr(reports, "time", clock)
-        return call("follow", *arguments).output.splitlines()
-
-    return run
-
-
 class Clock:
     """The time as the command sees it: it passes while the command sleeps, and then ends it."""
 
@@ -98,10 +86,12 @@ class Clock:
             raise KeyboardInterrupt
 
 
-def test_a_reader_that_resumes_and_finds_nothing_new_keeps_its_token(lake, waiting):
+def test_a_reader_that_resumes_and_finds_nothing_new_keeps_its_token(lake, monkeypatch):
     lake.updates.sync.append([ROW])
     token = lake.updates.sync.follow().read().token
-    assert {json.loads(line)["token"] for line in waiting(12.0, "--since", token)} == {token}
+    monkeypatch.setattr(reports, "time", Clock(12.0))
+    printed = call("follow", "--since", token).output
+    assert {json.loads(line)["token"] for line in printed.splitlines()} == {token}
 
 
 def test_a_text_that_is_no_token_is_an_error_with_a_remedy(lake):

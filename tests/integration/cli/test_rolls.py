@@ -50,7 +50,7 @@ def test_what_closed_is_listed_and_a_leg_that_is_gone_is_not_missing(lake) -> No
 
     strategies = json_of("exposure")["strategies"]
     ((ic, part),) = [[entry for entry in strategies if entry["name"] in ("ic", "part")]]
-    day = one_day()
+    day = f"{datetime.now(UTC).astimezone(NEW_YORK):%Y-%m-%d}"
     assert ic["legs_held"] == 0
     assert ic["closed"] == f"one traded on {day}"
     assert ic["realized_pnl"] is None
@@ -62,10 +62,6 @@ def test_what_closed_is_listed_and_a_leg_that_is_gone_is_not_missing(lake) -> No
     lake.registry.sync.add_active(77, "QQQ", strategy_id="waits")
     assert "Nothing closed" in run("positions", "--closed", "--underlying", "QQQ")
     assert part["closed"] == ic["closed"]
-
-
-def one_day() -> str:
-    return f"{datetime.now(UTC).astimezone(NEW_YORK):%Y-%m-%d}"
 
 
 def test_the_history_of_a_holding_says_why_it_closed(lake) -> None:

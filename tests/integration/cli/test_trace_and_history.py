@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.domain.queue_request import Answer, QueueRequest
 from position_sync_dagster.lake.schema import content_id, new_ids
 from tests.support.command_line import call, json_of, run
 from tests.support.holdings import make_row
+from tests.support.sessions import own
 
 ACCOUNT = "DUSIM0001"
 RUN = "0f4d2a5e-5a1b-4c55-9d1c-6f2d6f0f1a11"
@@ -24,8 +24,7 @@ ROW = make_row(7, NOW, ACCOUNT, source=Source.QUEUE, gateway_id=GATEWAY, **MONEY
 def drained(lake):
     """Write what a drain of one request leaves; return the ids of request, row and batch."""
     (request_id,) = lake.queue.sync.insert_many([QueueRequest(7, "SPY", 2, ACCOUNT)])
-    owner = {"lease_s": 60, "run_id": None, "host": "here", "pid": 1}
-    session = lake.sessions.acquire(GATEWAY, Owner.STREAM, **owner)
+    session = own(lake, GATEWAY)
     (batch_id,) = new_ids(NOW, 1)
     ids = {"request_id": request_id, "update_id": content_id(NOW, request_id)}
     row = replace(ROW, session_id=session.session_id, run_id=RUN, **ids)

@@ -9,7 +9,7 @@ import pytest
 from position_sync_dagster import dagster_files
 from position_sync_dagster.dagster_files import FailingCheck
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.gateway_session import Owner, SessionState
+from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports import signs_of_life
 from position_sync_dagster.processes.preflight import (
@@ -21,8 +21,9 @@ from position_sync_dagster.processes.preflight import (
 )
 from position_sync_dagster.settings import Settings
 from tests.support.empty_lakes import put_tables
+from tests.support.sessions import own
 
-LOGIN = {"run_id": None, "host": "here", "pid": 1}
+LOGIN = "127.0.0.1:7497"
 
 
 @pytest.fixture
@@ -45,13 +46,8 @@ def streams(lake: MoneyLake, home: Path) -> Callable[[], list[tuple[Level, str]]
     ]
 
 
-def own(lake: MoneyLake, *, lease_s: float = 60.0):
-    login = Settings(lake=lake.path).gateway_id
-    return lake.sessions.acquire(login, Owner.STREAM, lease_s=lease_s, **LOGIN)
-
-
 def test_a_stream_that_a_person_paused_is_bad_while_the_programs_work(lake, streams):
-    session = own(lake)
+    session = own(lake, LOGIN)
     dagster_files.note(dagster_files.SENSORS)
     assert streams() == []
     lake.sessions.end(session)
@@ -67,7 +63,7 @@ def test_a_stream_that_does_not_come_back_is_bad_and_nothing_is_said_while_no_pr
     tmp_path, home, streams
 ):
     an_hour_ago = MoneyLake(str(tmp_path / "lake"), clock=lambda: utc_now() - timedelta(hours=1))
-    own(an_hour_ago)
+    own(an_hour_ago, LOGIN, lease_s=60.0)
     assert streams() == []
     dagster_files.note(dagster_files.SENSORS)
     ((level, text),) = streams()
@@ -77,7 +73,7 @@ def test_a_stream_that_does_not_come_back_is_bad_and_nothing_is_said_while_no_pr
 
 @pytest.mark.parametrize("state", [SessionState.LIVE, SessionState.BLIND, SessionState.STARTING])
 def test_a_blind_stream_is_bad(lake, state):
-    session = lake.sessions.renew(own(lake), lease_s=60.0, state=state)
+    session = own(lake, LOGIN, state=state)
     assert (of_session(session).level is Level.BAD) is (state is SessionState.BLIND)
 
 
@@ -105,6 +101,7 @@ def test_a_program_that_ended_is_bad_until_it_works_again(home):
     dagster_files.remove(f"{dagster_files.DOWN}webserver")
     (check_program,) = check_programs(home)
     assert check_program.level is Level.GOOD
-    dagster_files.note(f"{dagster_files.DOWN}daemon", text)
+    for name in (f"{dagster_files.DOWN}daemon", dagster_files.ENDED):
+        dagster_files.note(name, text)
     dagster_files.clear()
     assert signs_of_life.read(home) == signs_of_life.NONE

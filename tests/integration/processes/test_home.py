@@ -22,7 +22,6 @@ from position_sync_dagster.processes import child_process, ports
 from position_sync_dagster.processes import home as home_module
 from position_sync_dagster.processes.child_process import (
     MARKER,
-    ChildProcess,
     StopRequest,
     StopRequested,
     end_group,
@@ -57,32 +56,44 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         yield run
 
 
-@pytest.mark.parametrize("name", ["what?", "100%"])
-def test_a_home_whose_path_dagster_cannot_use_is_refused_by_name(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("what?", "part of an address"), ("100%", "part of an address"), ("file/home", "")],
+)
+def test_a_home_that_dagster_cannot_use_or_nobody_create_is_refused_by_name(tmp_path, name, why):
+    (tmp_path / "file").write_text("")
     with (
-        pytest.raises(home_module.HomeError, match=f"{re.escape(name)}.*part of an address"),
+        pytest.raises(home_module.HomeError, match=f"{re.escape(name)}.*{why}"),
         home_module.exclusive_use(tmp_path / name, purpose="x"),
     ):
         pass
     assert not (tmp_path / name).exists()
 
 
-def test_what_a_kill_left_is_ended_also_by_a_start_that_names_the_home_otherwise(tmp_path, start):
+def test_what_a_kill_left_is_ended_by_the_next_use_however_it_names_the_home_and_nothing_else(
+    tmp_path, start
+):
     real = tmp_path / "home"
-    real.mkdir()
+    other = tmp_path / "other"
+    for folder in (real, other):
+        folder.mkdir()
     link = tmp_path / "link"
     link.symlink_to(real)
     left = start(SLEEP, env=home_module.home_environment({}, link))
-    for spelling in (real, tmp_path / "home" / ".." / "home"):
-        wait_for(
-            "it can be found",
-            lambda path=spelling: (
-                [process.pid for process in home_module.find_marked(path)] == [left.pid]
-            ),
-            poll_s=0.02,
-        )
-    with home_module.exclusive_use(tmp_path / "home" / ".." / "home", purpose="the next"):
+    neighbour = start(SLEEP, env=home_module.home_environment({}, other))
+
+    def pids(home: Path) -> list[int]:
+        return [process.pid for process in home_module.find_marked(home)]
+
+    otherwise = tmp_path / "home" / ".." / "home"
+    homes = {real: left, otherwise: left, other: neighbour}
+    for home, process in homes.items():
+        wait_for("it can be found", lambda h=home, pid=process.pid: pids(h) == [pid], poll_s=0.02)
+
+    with home_module.exclusive_use(otherwise, purpose="the next", leftover_s=0.2):
+        assert pids(real) == []
         assert left.wait(LIMIT_S) != 0
+        assert pids(other) == [neighbour.pid]
 
 
 def test_a_home_in_use_is_refused_and_names_its_holder_until_that_is_killed(tmp_path, start):
@@ -101,19 +112,6 @@ def test_a_home_in_use_is_refused_and_names_its_holder_until_that_is_killed(tmp_
     assert home_module.holder_of(tmp_path) is None
     with home_module.exclusive_use(tmp_path, purpose="the next"):
         pass
-
-
-def test_processes_that_a_crash_left_are_ended_before_the_next_use_and_no_others(tmp_path, start):
-    mine = tmp_path / "mine"
-    other = tmp_path / "other"
-    other.mkdir()
-    start(SLEEP, env=home_module.home_environment({}, mine))
-    words = [sys.executable, "-c", SLEEP]
-    with ChildProcess("n", words, env={MARKER: str(other)}, cwd=other, grace_s=0.0) as neighbour:
-        wait_for("it can be found", lambda: home_module.find_marked(mine), poll_s=0.02)
-        with home_module.exclusive_use(mine, purpose="the next", leftover_s=0.2):
-            assert not home_module.find_marked(mine)
-        assert [process.pid for process in home_module.find_marked(other)] == [neighbour.pid]
 
 
 def test_the_users_settings_do_not_reach_into_a_home(monkeypatch):
@@ -153,15 +151,6 @@ def test_settings_that_a_person_adds_to_a_home_stay_and_a_copy_of_it_has_its_own
         "POSITION_SYNC_STRATEGIES_FILE": odd,
         "POSITION_SYNC_FLEX_FOLDER": str(tmp_path / "copy" / "flex"),
     }
-
-
-def test_a_folder_that_cannot_be_created_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    with (
-        pytest.raises(home_module.HomeError, match="file/home"),
-        home_module.exclusive_use(tmp_path / "file" / "home", purpose="x"),
-    ):
-        pass
 
 
 # Signals are blocked before the threads of polars begin, which would take them else.

@@ -51,13 +51,6 @@ def test_a_leg_that_does_not_parse_is_named(arguments, names, refuse, tmp_path):
     assert not list(tmp_path.iterdir()), "nothing is half-written"
 
 
-def test_a_malformed_setting_is_named(monkeypatch, refuse):
-    monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", "many")
-    code, printed = refuse("status")
-    assert code == 2
-    assert "POSITION_SYNC_GATEWAY_PORT='many'" in printed
-
-
 def test_output_for_which_the_disk_has_no_room_is_one_message(capsys):
     with open("/dev/full", "w") as full:
         assert ended("--version", output=full) == 1
@@ -88,13 +81,6 @@ def test_a_folder_that_is_no_home_or_cannot_be_looked_for_is_named(refuse, home)
     assert f"{home} " in printed
 
 
-def test_each_command_has_help_and_the_list_of_commands_shows_its_first_line():
-    listed = CliRunner().invoke(commands(), ["--help"], env={"COLUMNS": "200"}).output
-    for name, command in get_command(commands()).commands.items():
-        assert "Usage" in run(name, "--help")
-        assert command.help.partition("\n\n")[0] in listed
-
-
 def test_a_report_imports_what_it_uses_alone():
     code = "import position_sync_dagster.cli.reports"
     libraries = ["dagster", "ib_async", "ib_gateway_simulator", "sqlalchemy"]
@@ -103,13 +89,16 @@ def test_a_report_imports_what_it_uses_alone():
     assert printed.stdout.strip() == "[]", printed.stderr
 
 
-def test_the_help_lists_each_command_once_under_its_task_those_of_a_trader_first() -> None:
+def test_each_command_has_help_and_is_listed_once_under_its_task_those_of_a_trader_first() -> None:
     listed = CliRunner().invoke(commands(), ["--help"], env={"COLUMNS": "200"}).output
     headings = [line.split("─ ")[1].split(" ─")[0] for line in listed.splitlines() if "╭─ " in line]
     assert headings == ["Options", *TASKS]
     names = re.findall(r"^│ ([a-z][a-z-]*) {2,}", listed, re.MULTILINE)
     assert names == [name for task in TASKS.values() for name in task]
     assert names[0] == "figures"
+    for name, command in get_command(commands()).commands.items():
+        assert "Usage" in run(name, "--help")
+        assert command.help.partition("\n\n")[0] in listed
 
 
 def test_make_help_begins_with_five_targets_for_users() -> None:

@@ -88,13 +88,13 @@ def test_a_frozen_value_becomes_an_object():
     assert printed["quantity"] is None
 
 
-def test_a_program_that_is_not_on_the_path_is_typed_as_it_was_started(monkeypatch, tmp_path):
+def test_a_program_is_typed_by_its_name_if_it_is_on_the_path_else_as_it_was_started(
+    monkeypatch, tmp_path
+):
     monkeypatch.setenv("PATH", "/usr/bin")
     assert program_as_typed(".venv/bin/position-sync") == ".venv/bin/position-sync"
     assert program_as_typed("/usr/bin/python") == "position-sync"
 
-
-def test_a_program_on_the_path_is_typed_by_its_name(monkeypatch, tmp_path):
     program = tmp_path / "position-sync"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)

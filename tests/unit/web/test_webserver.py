@@ -19,8 +19,9 @@ from position_sync_dagster.webserver import LARGEST_BODY, BodyLimit, GuardedWebs
 
 
 def test_the_guard_is_the_first_to_see_a_request():
-    first, *_others = object.__new__(GuardedWebserver).build_middleware()
-    assert first.cls is LoopbackGuard
+    """The limit of bodies is the second, before Dagster."""
+    first, second, *_others = object.__new__(GuardedWebserver).build_middleware()
+    assert (first.cls, second.cls) == (LoopbackGuard, BodyLimit)
 
 
 async def _length(request: Request) -> PlainTextResponse:
@@ -46,11 +47,6 @@ async def test_a_body_beyond_the_limit_is_refused_also_if_its_length_is_not_anno
         answer = await client.post("/", content=body if is_announced else pieces())
     assert answer.status_code == status
     assert answer.text == (str(length) if status == 200 else "The body is larger than 8 MB.")
-
-
-def test_the_limit_of_bodies_stands_before_dagster():
-    _guard, limit, *_others = object.__new__(GuardedWebserver).build_middleware()
-    assert limit.cls is BodyLimit
 
 
 def test_without_money_there_are_no_pages_of_ours(monkeypatch):
