@@ -110,11 +110,17 @@ def test_a_price_in_pence_is_one_of_pounds(books, lake, write):
     assert books.profit(MONDAY) == {"GBP": pytest.approx(25.0 - 1)}
 
 
-def test_a_trade_after_the_close_is_of_the_next_day(books, lake, write):
-    write(share, FRIDAYS_CLOSE, 10, 100.0, 220.0)
+@pytest.mark.parametrize(
+    ("minutes", "at_close", "profit"), [(30, 100.0, 300 + 20 - 1), (0, 110.0, 330)]
+)
+def test_a_trade_after_the_close_is_of_the_next_day_and_one_at_the_close_is_not(
+    books, lake, write, minutes, at_close, profit
+):
+    write(share, FRIDAYS_CLOSE, 10, at_close, 220.0)
     write(share, MONDAYS_CLOSE, 10, 110.0, 223.0)
-    executed(lake, sold(10, 10, 221.0, FRIDAYS_CLOSE + timedelta(minutes=30), sec_type="STK"))
-    assert books.profit(MONDAY) == {"USD": pytest.approx(300 + 20 - 1)}
+    traded_at = FRIDAYS_CLOSE + timedelta(minutes=minutes)
+    executed(lake, sold(10, 10, 221.0, traded_at, sec_type="STK"))
+    assert books.profit(MONDAY) == {"USD": pytest.approx(profit)}
 
 
 def test_a_transfer_without_a_time_was_before_the_close_of_its_day(books, lake, write):
