@@ -31,12 +31,11 @@ from tests.unit.sync.stream.test_publisher import HELD, NOW, Feed
 
 INDEX_PUT = 921000006
 FUTURE = 920000002
-FUTURE_PUT = 921000005
 NEXT_CALL = 921000007
 NEW_CALL = 921000008
-AT_THE_OPEN, WHOLE, ODD, OLD_NAME, NEW_NAME = range(921000101, 921000106)
+WHOLE, ODD, OLD_NAME, NEW_NAME = range(921000102, 921000106)
 TODAY = datetime.now(UTC).date()
-ENDED, SETTLED = (f"{TODAY - timedelta(days=days):%Y%m%d}" for days in (2, 1))
+SETTLED = f"{TODAY - timedelta(days=1):%Y%m%d}"
 # How long after their option shares may come here. It is 15 minutes in the product.
 NEAR_S = 6
 # A roll is followed once it is so old.
@@ -47,7 +46,7 @@ S = Stage.STATED
 
 
 def book():
-    """Return the small book with more contracts; three of its options had expired before."""
+    """Return the small book with more contracts; two of its options had expired before."""
     small = load_book("small")
     contracts = dict(small.contracts)
     call = contracts[CALL]
@@ -55,10 +54,6 @@ def book():
     contracts[WORTHLESS] = replace(contracts[WORTHLESS], expiry=SETTLED)
     contracts[INDEX_PUT] = replace(index_put, strike=7000.0, expiry=SETTLED)
     more = [
-        replace(
-            index_put, conid=AT_THE_OPEN, strike=7400.0, expiry=ENDED, settled_on=SETTLED,
-            trading_class="SPX",
-        ),
         replace(call, conid=WHOLE, strike=260.0),
         replace(call, conid=ODD, strike=173.33, multiplier=33.0, trading_class="AAPL1"),
         replace(call, conid=OLD_NAME, strike=225.0),
@@ -67,7 +62,7 @@ def book():
     openings = [
         Opening(account=account, conid=conid, quantity=quantity, average_cost=1500.0)
         for account, conid, quantity in [
-            (B, PUT, 2), (B, AT_THE_OPEN, 1), (B, WHOLE, -4), (A, OLD_NAME, 3),
+            (B, WHOLE, -4), (A, OLD_NAME, 3),
         ]
     ]  # fmt: skip
     return replace(
@@ -121,15 +116,9 @@ CASES["two accounts, opposite"] = Case(opposite, {(A, CALL): 2, (B, CALL): -1}, 
 CASES["roll by one combo order"] = Case(
     lambda sim: sim.roll(A, CALL, NEXT_CALL), {(A, CALL): 1}, Cause.TRADED
 )
-CASES["closed by another client"] = Case(
-    lambda sim: sim.close_position(A, CENTS), {(A, CENTS): 2}, Cause.TRADED
-)
 CASES["overnight assignment"] = Case(overnight, {(A, PUT): -3}, Cause.ASSIGNED, shares=True)
 CASES["exercise"] = Case(
     lambda sim: sim.exercise(A, NEXT_CALL), {(A, NEXT_CALL): 1}, Cause.EXERCISED, shares=True
-)
-CASES["exercise of the opposite account"] = Case(
-    lambda sim: sim.exercise(B, PUT), {(B, PUT): 2}, Cause.EXERCISED, shares=True
 )
 CASES["worthless expiry"] = Case(
     lambda sim: sim.expire(A, WORTHLESS),
@@ -137,15 +126,9 @@ CASES["worthless expiry"] = Case(
     Cause.UNEXPLAINED,
     Cause.EXPIRED_WORTHLESS,
 )
-CASES["cash-settled expiry (PM)"] = Case(
+CASES["cash-settled expiry"] = Case(
     lambda sim: sim.expire(B, INDEX_PUT, 500.0),
     {(B, INDEX_PUT): 1},
-    Cause.UNEXPLAINED,
-    Cause.CASH_SETTLED,
-)
-CASES["cash-settled expiry (AM)"] = Case(
-    lambda sim: sim.expire(B, AT_THE_OPEN, 900.0),
-    {(B, AT_THE_OPEN): 1},
     Cause.UNEXPLAINED,
     Cause.CASH_SETTLED,
 )

@@ -273,6 +273,9 @@ CASES["a covered call is assigned, and the shares go"] = Case(
 CASES["an option whose strike is not known delivers nothing"] = Case(
     [gone(CALL, -1, strike=None), change(SHARES, 100, 0)], [(UNKNOWN, P, -1), (UNKNOWN, P, 100)]
 )
+CASES["a long put is exercised, and the shares go"] = Case(
+    [gone(PUT, 1), change(SHARES, 100, 0)], [(EXERCISED, P, 1), (EXERCISED, P, 100)]
+)
 CASES["a long call is exercised"] = Case(
     [gone(CALL, 1), change(SHARES, 0, 100)], [(EXERCISED, P, 1)]
 )
