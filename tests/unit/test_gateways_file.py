@@ -44,7 +44,8 @@ def test_each_login_has_its_own_settings_and_the_rest_of_all(tmp_path: Path) -> 
     assert second.trading_mode == "LIVE"
     assert second.client_id_pool == (40, 41)
     assert main.client_id_pool == (17, 18, 19, 20)
-    assert main.batch_size == second.batch_size == 7
+    assert main.batch_size == 7
+    assert second.batch_size == 7
     assert second.logins == (main, second)
     assert main.for_login("second") == second
 
@@ -52,7 +53,8 @@ def test_each_login_has_its_own_settings_and_the_rest_of_all(tmp_path: Path) -> 
 def test_without_a_file_there_is_one_login_named_by_its_address() -> None:
     settings = load_settings(gateway_port=4002)
     assert settings.logins == (settings,)
-    assert settings.gateway_id == settings.gateway_address == "127.0.0.1:4002"
+    assert settings.gateway_id == "127.0.0.1:4002"
+    assert settings.gateway_address == "127.0.0.1:4002"
     assert settings.for_login(None) is settings
     with pytest.raises(SettingsError, match="no login 'main'"):
         settings.for_login("main")

@@ -204,7 +204,8 @@ def test_a_trade_costs_its_price_and_the_first_line_says_how_much(lake, strategy
     row = compared(*trade, "--spot", "0,5")[strategy, 5]
     assert row["before"]["realised"] == 0.0
     assert row["after"]["realised"] == (-5000.0)
-    assert row["after"]["profit"] == row["after"]["against_mark"] == -200.0
+    assert row["after"]["profit"] == -200.0
+    assert row["after"]["against_mark"] == -200.0
 
 
 def test_a_strategy_that_is_rolled_has_its_contracts_at_the_new_expiry(lake, strategy):

@@ -83,7 +83,8 @@ async def test_a_download_brings_the_values_of_each_account(connected, eventuall
 
     held = {(p["account"], p["conid"]): p for p in sim.positions() if p["quantity"]}
     assert len(feed.holdings) == len(held)
-    assert connection.ib.positions() == connection.ib.portfolio() == []
+    assert connection.ib.positions() == []
+    assert connection.ib.portfolio() == []
     assert without_value(feed) == {WORTHLESS}
     for holding in feed.holdings:
         assert holding.position == held[holding.key]["quantity"]

@@ -149,7 +149,8 @@ async def test_a_contract_without_permission_frees_its_line(line, refusals, even
     await eventually(lambda: refusals)
     assert refusals[0].code == code
     assert refusals[0].market_data_type == 1
-    assert connection.lines.in_use == sim.stats()["lines_in_use"] == 0
+    assert connection.lines.in_use == 0
+    assert sim.stats()["lines_in_use"] == 0
 
 
 @pytest.mark.parametrize(("code", "asked", "given"), [(10090, 1, 1), (10091, 1, 1), (10167, 3, 3)])
@@ -165,7 +166,8 @@ async def test_an_advisory_code_frees_no_line_and_ticks_follow_it(
     await eventually(lambda: connection.lines.quote(CALL).bid is not None)
     assert connection.lines.quote(CALL).market_data_type == given
     assert refusals == []
-    assert connection.lines.in_use == sim.stats()["lines_in_use"] == 1
+    assert connection.lines.in_use == 1
+    assert sim.stats()["lines_in_use"] == 1
 
 
 async def test_a_code_that_nobody_knows_frees_no_line(line, refusals, eventually):
@@ -176,7 +178,8 @@ async def test_a_code_that_nobody_knows_frees_no_line(line, refusals, eventually
     sim.send_error(10998, "later", req_id=_request_of(connection, details[CALL]))
     await asyncio.sleep(0.3)  # what must not happen cannot be waited for
     assert refusals == []
-    assert connection.lines.in_use == sim.stats()["lines_in_use"] == 1
+    assert connection.lines.in_use == 1
+    assert sim.stats()["lines_in_use"] == 1
 
 
 async def test_a_line_turns_from_delayed_to_live_data_without_a_second_one_or_old_prices(
@@ -194,7 +197,9 @@ async def test_a_line_turns_from_delayed_to_live_data_without_a_second_one_or_ol
     assert connection.lines.quote(CALL).received_at is None
     await eventually(lambda: connection.lines.quote(CALL).mark is not None)
     assert connection.lines.quote(CALL).market_data_type == 1
-    assert connection.lines.in_use == sim.stats()["lines_in_use"] == sim.stats()["peak_lines"] == 1
+    assert connection.lines.in_use == 1
+    assert sim.stats()["lines_in_use"] == 1
+    assert sim.stats()["peak_lines"] == 1
     connection.lines.switch(PUT)
     assert connection.lines.in_use == 1
 
@@ -223,10 +228,12 @@ async def test_a_second_cancel_is_answered_by_300_and_changes_no_count(line, eve
     connection.lines.cancel(CALL)
     connection.ib.client.cancelMktData(request_id)
     await eventually(lambda: 300 in heard)
-    assert connection.lines.in_use == sim.stats()["lines_in_use"] == 1
+    assert connection.lines.in_use == 1
+    assert sim.stats()["lines_in_use"] == 1
     connection.lines.subscribe(details[CALL])
     await eventually(lambda: connection.lines.quote(CALL).mark is not None)
-    assert connection.lines.in_use == sim.stats()["lines_in_use"] == 2
+    assert connection.lines.in_use == 2
+    assert sim.stats()["lines_in_use"] == 2
 
 
 def _request_of(connection, details):

@@ -137,7 +137,8 @@ async def test_a_heartbeat_renews_the_lease_and_records_the_state_of_the_owner(l
     assert again.state == SessionState.LIVE
     assert again.lines_in_use == 20
     assert again.line_limit == 95
-    assert again.state_since == live.state_since == live.heartbeat_at
+    assert again.state_since == live.heartbeat_at
+    assert live.state_since == live.heartbeat_at
     assert (again.expires_at - clock.now).total_seconds() == 15
 
     blind = lake.sessions.renew(

@@ -135,7 +135,8 @@ async def test_an_underlying_takes_the_line_of_a_leg_so_that_the_legs_without_on
     legs = (CALL, PUT, STOCK, ES_PUT, SPX_PUT)
     async with computing(*legs, max_lines=4, min_hold_s=0.1) as (sim, streamer):
         await eventually(lambda: (streamer.lines_in_use, streamer.underlying_lines) == (4, 1))
-        assert streamer.routes[A, CALL] is streamer.routes[A, PUT] is LegState.STREAMED
+        assert streamer.routes[A, CALL] is LegState.STREAMED
+        assert streamer.routes[A, PUT] is LegState.STREAMED
         overflow = [key for key, state in streamer.routes.items() if state is LegState.OVERFLOW]
         await eventually(lambda: {*overflow, (A, CORN_CALL)} & greeks(streamer).keys())
         # The stock is a leg and an underlying, with one line.

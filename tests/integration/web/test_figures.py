@@ -648,7 +648,8 @@ async def test_an_answer_for_an_assistant_is_short_and_says_how_to_ask_on(lake, 
         cursor = figures["more"]["strategies"]
         rest = await answered("figures", part="strategies", cursor=cursor, fields=["strategy"])
         names = [entry["strategy"] for entry in figures["strategies"] + rest["strategies"]]
-        assert len(set(names)) == len(names) == 59
+        assert len(set(names)) == 59
+        assert len(names) == 59
 
         for tool in ("campaigns", "changes", "fills", "results", "returns"):
             assert await answered(tool) == {"more": {}, tool: []}

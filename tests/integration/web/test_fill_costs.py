@@ -102,7 +102,9 @@ async def test_twenty_days_cost_what_a_sum_by_hand_says(twenty, client, settings
     opened = group_of["09:00"]
     assert opened["known"] == 0
     assert opened["fills"] == 20
-    assert opened["slippage"] is opened["fees"] is opened["cost"] is None
+    assert opened["slippage"] is None
+    assert opened["fees"] is None
+    assert opened["cost"] is None
     assert opened["fees_without_quote"] == pytest.approx(20 * 1.3)
     assert opened["why_unknown"] == "20: no line had a quote right before it"
 

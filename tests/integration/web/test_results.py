@@ -45,7 +45,8 @@ def test_a_campaign_says_what_it_brought_and_what_was_at_risk(campaign):
     assert campaign["profit"] == pytest.approx(1000 - 400 - 2.6)
     assert campaign["capital_at_risk"] == pytest.approx(2 * 100 * (50 - 5))
     assert campaign["return_on_risk"] == pytest.approx(597.4 / 9000)
-    assert campaign["why_unknown"] is campaign["profit_unknown"] is None
+    assert campaign["why_unknown"] is None
+    assert campaign["profit_unknown"] is None
 
 
 async def test_http_and_an_assistant_say_what_the_command_says(client, settings, campaign):

@@ -180,7 +180,8 @@ def test_the_model_price_values_a_holding_that_has_no_other_price():
     assert row.price_kind == PriceKind.MODEL
     assert row.value_source == ValueOrigin.TICK
     assert row.market_value == pytest.approx(-3.0)
-    assert row.value_time == row.greeks_time == BEFORE
+    assert row.value_time == BEFORE
+    assert row.greeks_time == BEFORE
 
 
 def test_a_mark_of_zero_of_a_worthless_option_is_a_value_of_zero():

@@ -231,7 +231,8 @@ def test_a_profit_message_is_as_old_as_its_arrival(held, clock):
     (listed,) = held.holdings
     (of_conid,) = held.of_conid(7)
     holding = held.get(KEY)
-    assert listed == of_conid == holding
+    assert listed == holding
+    assert of_conid == holding
     assert holding.received_at == arrived
     assert holding.confirmed_at == clock.now
     assert holding.market_value == 6310.0
@@ -324,7 +325,8 @@ def test_what_confirms_the_account_is_no_new_copy_of_what_was_reported(book, clo
     book.confirmed.confirm(ACCOUNT)
     assert book.reported()[KEY] is before
     assert before.confirmed_at == START
-    assert book.get(KEY).confirmed_at == book.confirmed.accounts.get(ACCOUNT) == clock.now
+    assert book.get(KEY).confirmed_at == clock.now
+    assert book.confirmed.accounts.get(ACCOUNT) == clock.now
 
 
 def test_what_was_reported_has_the_completeness_of_its_account_and_no_lost_confirmation(

@@ -158,7 +158,8 @@ def test_shares_of_two_strategies_and_of_nobody_are_told_apart_while_that_is_pos
 
     in_parts = [moved(SHARES, -100.0, 48.0, 9), moved(SHARES, -200.0, 48.0, 10)]
     unclear = over([*movements, *in_parts], *legs)
-    assert unclear["a"].profit is unclear["b"].profit is None
+    assert unclear["a"].profit is None
+    assert unclear["b"].profit is None
     assert unclear["a"].unknown == "it is not known whose XYZ closed on 2026-03-09"
 
 

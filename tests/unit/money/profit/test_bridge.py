@@ -103,7 +103,8 @@ def test_the_parts_of_today_are_the_broker_s_number_after_any_history(histories:
 
         parts = (today.open, today.closed, today.cash, today.unexplained)
         assert None not in parts, seed
-        assert round(sum(parts), 2) == today.account == history.row.daily_pnl, seed
+        assert round(sum(parts), 2) == history.row.daily_pnl, seed
+        assert today.account == history.row.daily_pnl, seed
         assert round(today.unexplained * 100) == history.at_row, seed
         assert today.age_s == (history.now - history.row.timestamp).total_seconds()
 

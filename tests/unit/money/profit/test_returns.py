@@ -115,7 +115,9 @@ def test_a_day_that_is_not_known_breaks_its_chains_and_says_so():
     [returned] = returns_of(days, Period.ALL)
     assert returned.days == 21
     assert returned.days_known == 19
-    assert returned.time_weighted is returned.money_weighted is returned.profit is None
+    assert returned.time_weighted is None
+    assert returned.money_weighted is None
+    assert returned.profit is None
     assert returned.why_unknown == (
         "2026-01-22: no statement says its worth; "
         "2026-02-01: what the owner moved has no known value"

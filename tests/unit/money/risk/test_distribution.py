@@ -103,7 +103,9 @@ def test_the_chances_of_all_prices_are_one_and_their_mean_is_the_forward():
 @pytest.mark.parametrize("values", [{"implied_vol": None}, {"implied_vol": 0.0}])
 def test_without_a_volatility_there_are_no_odds_and_no_move(values):
     curve = curve_of(*condor(**values))
-    assert curve.probability_of_profit is curve.expected_value is curve.expected_move is None
+    assert curve.probability_of_profit is None
+    assert curve.expected_value is None
+    assert curve.expected_move is None
     assert curve.at_expiry is not None, "what expires needs no model"
 
 
