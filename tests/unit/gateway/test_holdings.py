@@ -126,6 +126,7 @@ def test_only_messages_confirm_and_an_interruption_takes_it_back(held, clock):
     assert held.get(KEY).completeness == "UNKNOWN"
     assert held.get(KEY).confirmed_at is None
     assert held.get(KEY).market_value == 6300.0
+    assert held.get(KEY).daily_pnl is None
 
 
 @pytest.mark.parametrize(("position", "merged"), [(10.0, True), (11.0, False)])
