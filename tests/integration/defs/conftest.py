@@ -1,6 +1,5 @@
 """A Dagster instance, a lake, and fixtures that fill its tables."""
 
-import os
 import subprocess
 import time
 import warnings
@@ -38,6 +37,7 @@ from tests.support.empty_lakes import put_tables
 from tests.support.holdings import make_holding, make_row
 from tests.support.migrations import keep_migrations
 from tests.support.receiver import Receiver, running_receiver
+from tests.support.sessions import own
 
 ACCOUNT = "DUSIM0001"
 # Nothing listens there: a connection that is made by mistake is refused at once.
@@ -172,10 +172,8 @@ class World:
         self, *, owner=Owner.STREAM, state=SessionState.LIVE, run_id=None, lease_s=60.0, name=None
     ) -> GatewaySession:
         """Acquire the login and return the session."""
-        sessions, who = self.lake.sessions, {"run_id": run_id, "host": "here", "pid": os.getpid()}
         login = name or self.settings.gateway_id
-        session = sessions.acquire(login, owner, lease_s=60.0, **who)
-        return sessions.renew(session, lease_s=lease_s, state=state)
+        return own(self.lake, login, owner=owner, run_id=run_id, lease_s=lease_s, state=state)
 
     def hold(
         self, *conids, session=None, completeness=Completeness.COMPLETE, account=ACCOUNT
