@@ -1,18 +1,19 @@
 """The command `mcp`: the figures for an assistant, by the Model Context Protocol."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module, metadata
 from inspect import Parameter, Signature, signature
 from itertools import accumulate
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.errors import MissingExtraError, UserError, shown
+from position_sync_dagster.errors import MissingExtraError, PositionSyncError, UserError, shown
 from position_sync_dagster.money.reports.book import COLUMNS
 from position_sync_dagster.money.reports.known_names import nearest
 from position_sync_dagster.money.reports.status import plain
@@ -244,7 +245,16 @@ def _parameters_of(tool: Tool) -> dict[str, Parameter]:
     return parameters
 
 
-def served(settings: Settings, name: str) -> Callable[..., str]:
+@contextmanager
+def refused_as(tool_error: type[Exception]) -> Iterator[None]:
+    """Raise our errors as that of mcp: mcp 2 keeps the text of any other from an assistant."""
+    try:
+        yield
+    except (PositionSyncError, ValidationError) as error:
+        raise tool_error(str(error)) from error
+
+
+def served(settings: Settings, name: str, tool_error: type[Exception]) -> Callable[..., str]:
     """Return a tool as a function, which answers a page as text."""
 
     def page(
@@ -253,7 +263,9 @@ def served(settings: Settings, name: str) -> Callable[..., str]:
         fields: list[str] | None = None,
         **parameters: Any,
     ) -> str:
-        return page_of(told(settings, name, **parameters), part=part, cursor=cursor, fields=fields)
+        with refused_as(tool_error):
+            answer = told(settings, name, **parameters)
+            return page_of(answer, part=part, cursor=cursor, fields=fields)
 
     page.__name__, page.__doc__ = name, TOOLS[name].text
     page.__signature__ = Signature(  # type: ignore[attr-defined]
@@ -276,14 +288,17 @@ def assistant_server(settings: Settings) -> Any:
         server_class = import_module("mcp.server.mcpserver").MCPServer
     except ImportError:
         server_class = import_module("mcp.server.fastmcp").FastMCP
+    package, _, _ = server_class.__module__.rpartition(".")
+    tool_error = import_module(f"{package}.exceptions").ToolError
 
     class Assistant(server_class):  # type: ignore[misc, valid-type]
         """The server; it refuses a parameter that a tool does not have."""
 
-        async def call_tool(self, name: str, arguments: dict[str, Any], **more: Any) -> Any:
+        async def call_tool(self, name: str, arguments: dict[str, Any], *context: Any) -> Any:
             if name in TOOLS:
-                known_parameters(arguments, _parameters_of(TOOLS[name]))
-            return await super().call_tool(name, arguments, **more)
+                with refused_as(tool_error):
+                    known_parameters(arguments, _parameters_of(TOOLS[name]))
+            return await super().call_tool(name, arguments, *context)
 
     version = metadata.version("position-sync-dagster")
     names_version = "version" in signature(server_class).parameters
@@ -297,7 +312,7 @@ def assistant_server(settings: Settings) -> Any:
         server._mcp_server.version = version
     for name in TOOLS:
         server.add_tool(
-            served(settings, name),
+            served(settings, name, tool_error),
             annotations=ToolAnnotations(readOnlyHint=True),
             structured_output=False,
         )

@@ -7,17 +7,15 @@ import json
 import re
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from importlib import metadata
 from pathlib import Path
 from threading import Thread
 from typing import Any
 from unittest.mock import MagicMock, Mock
 
 import pytest
-from mcp.shared.memory import create_connected_server_and_client_session
 from starlette.datastructures import QueryParams
 
-from position_sync_dagster.cli.mcp import MOST_CHARACTERS, assistant_server, told
+from position_sync_dagster.cli.mcp import told
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.exchange_time import exchange_date
@@ -579,23 +577,6 @@ async def test_tables_that_cannot_be_read_are_a_problem(client, settings):
     assert answer.json()["title"] == "The tables cannot be read"
 
 
-async def test_an_unknown_name_or_parameter_is_an_error_for_an_assistant(lake, settings):
-    activate(lake, leg(1, "iron-condor-1"))
-    write(lake, row(1))
-    asked = {
-        "positions": ({"strategy": "iron-condr-1"}, "The nearest are: iron-condor-1"),
-        "why": ({"strategy": "iron-condr-1"}, "The nearest are: iron-condor-1"),
-        "campaigns": ({"strategy": "iron-condr-1"}, "The nearest are: iron-condor-1"),
-        "what_if": ({"close": ["iron-condr-1"]}, "The nearest are: iron-condor-1"),
-        "changes": ({"strategy": "iron-condor-1"}, "There is no parameter 'strategy'"),
-    }
-    async with create_connected_server_and_client_session(assistant_server(settings)) as session:
-        for tool, (arguments, said) in asked.items():
-            answer = await session.call_tool(tool, arguments)
-            assert answer.isError is True, tool
-            assert said in answer.content[0].text, tool
-
-
 async def test_a_trade_that_is_thought_of_is_answered_over_http_and_for_an_assistant(
     client, lake, settings
 ):
@@ -621,39 +602,3 @@ async def test_a_trade_that_is_thought_of_is_answered_over_http_and_for_an_assis
         pytest.approx(row["after"]["profit"], rel=0.01) for row in answer["rows"]
     ]
     assert of_assistant[0]["after"]["against_mark"] == pytest.approx(10.0)
-
-
-async def test_an_answer_for_an_assistant_is_short_and_says_how_to_ask_on(lake, settings):
-    activate(lake, *[leg(conid, f"strategy-{conid}") for conid in range(1, 60)])
-    write(lake, *[row(conid) for conid in range(1, 60)])
-    async with create_connected_server_and_client_session(assistant_server(settings)) as session:
-        greeting = await session.initialize()
-        assert greeting.serverInfo.version == metadata.version("position-sync-dagster")
-        assert "ask the same tool again" in greeting.instructions
-
-        async def answered(tool: str, **arguments: object) -> Any:
-            [content] = (await session.call_tool(tool, arguments)).content
-            assert 0 < len(content.text) <= MOST_CHARACTERS + 100, tool
-            return json.loads(content.text)
-
-        conids: list[int] = []
-        cursor = 0
-        while cursor is not None:
-            page = await answered("positions", cursor=cursor, fields=["conid", "market_value"])
-            conids += [position["conid"] for position in page["positions"]]
-            cursor = page["more"].get("positions")
-        assert conids == [*range(1, 60)]
-
-        figures = await answered("figures")
-        cursor = figures["more"]["strategies"]
-        rest = await answered("figures", part="strategies", cursor=cursor, fields=["strategy"])
-        names = [entry["strategy"] for entry in figures["strategies"] + rest["strategies"]]
-        assert len(set(names)) == 59
-        assert len(names) == 59
-
-        for tool in ("campaigns", "changes", "fills", "results", "returns"):
-            assert await answered(tool) == {"more": {}, tool: []}
-        for arguments in ({"part": "strategys"}, {"fields": ["strik"]}):
-            answer = await session.call_tool("figures", arguments)
-            assert answer.isError
-            assert "The nearest are" in answer.content[0].text
