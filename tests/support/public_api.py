@@ -119,6 +119,8 @@ def _type(annotation: Any) -> str:
 
 
 def _plain(text: str) -> str:
+    # Pydantic before 2.14 has another name for it.
+    text = text.replace("_PydanticGeneralMetadata(allow_inf_nan", "AllowInfNan(allow_inf_nan")
     return _OPTIONAL.sub(r"\1 | None", _ADDRESS.sub("", _MODULES.sub("", text)))
 
 
