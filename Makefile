@@ -24,7 +24,7 @@ COMPILE := $(BIN)/python -m compileall -q ib_gateway_simulator position_sync_dag
 IMPORT = $(BIN)/python -W ignore -c 'import dagster._cli, dagster._daemon.cli, position_sync_dagster.demo, \
   position_sync_dagster.defs.drain, position_sync_dagster.defs.stream, position_sync_dagster.definitions, \
   position_sync_dagster.web.metrics, position_sync_dagster.web.served_figures, position_sync_dagster.webserver$(1)'
-OF_TESTS := , apprise, exchange_calendars, hypothesis.stateful, ib_insync, mcp.shared.memory, QuantLib, \
+OF_TESTS := , apprise, exchange_calendars, hypothesis.stateful, ib_insync, mcp.server.fastmcp, QuantLib, \
   selenium.webdriver.chrome.webdriver
 
 # Earlier locks had eventkit too, which shares its files with aeventkit: it takes them along.
@@ -46,9 +46,14 @@ PART_core := tests/contract \
 PART_money := $(BY_FACES) $(addprefix tests/unit/,money processes terminal web) $(addprefix tests/integration/,cli money web)
 PART_simulator := ib_gateway_simulator/tests
 
+EXTRAS := alerts demo kubernetes mcp postgres
+comma := ,
+space := $(subst ,, )
+
 # Their markers; tests/support/tiers.py says which tests have them, and why.
 SECOND_TIER := variation or program or campaign
 
+ENDS ?= lowest-direct highest
 FOR ?=
 MESSAGES ?= 1000000
 UI_PORT ?=
@@ -80,7 +85,7 @@ help: ## list the targets
 	@echo '  UI_PORT=3000, CONTROL_PORT=, HOME_DIR=.demo; dev takes UI_PORT=3000; test takes PART=core,'
 	@echo '  money or simulator, and, as test-all, ARGS= for pytest; bench takes PART=queue and ARGS=--quick;'
 	@echo '  chaos takes SEED=, which replays its kills; fuzz takes MESSAGES=1000000 and SEED=, which replays its scripts;'
-	@echo '  release-check takes FOR=60 and PYTHONS="python3.11 python3.14".'
+	@echo '  release-check takes FOR=60 and PYTHONS="python3.11 python3.14"; bounds-check takes ENDS=highest and ARGS=.'
 
 .PHONY: demo
 demo: $(RUNNABLE) ## simulator, stream, queue and Dagster UI together, with a live status
@@ -145,9 +150,10 @@ screenshots: $(SYNCED) ## take the pictures of the documents from a running demo
 docs: $(DOCS_SYNCED) ## the documents as a site, served at 127.0.0.1:8000
 	@$(BIN)/mkdocs serve $(ARGS)
 
+# With --quiet no warning would be counted, and none fail it.
 .PHONY: docs-check
 docs-check: $(DOCS_SYNCED) ## the same built strictly, into .tools/site: each link and anchor leads somewhere
-	@$(BIN)/mkdocs build --quiet --clean $(ARGS)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean $(ARGS)
 
 # As somebody without a checkout gets it: nothing of this folder is used after the build.
 .PHONY: release-check
@@ -162,16 +168,21 @@ release: $(UV_INSTALLED) ## write VERSION=0.2.0, release-check, commit, tag, sdi
 wheel-check: $(UV_INSTALLED) ## the quick part of it: what is in the wheel, and whether it installs and starts
 	@.tools/bin/python -m tests.release --quick $(ARGS)
 
-# Others install us beside what they have: both ends of the bounds resolve, and pass the first tier.
+# Others install us beside what they have: both ends of the bounds resolve, and pass the first tier and
+# what plays the extras. What the tests need beside them may not lift the lowest end.
 .PHONY: bounds-check
 bounds-check: $(UV_INSTALLED) ## make test with the lowest and the newest versions that the bounds allow
-	@for end in lowest-direct highest; do \
+	@$(OWN_INDEX); for end in $(ENDS); do \
 	  echo "Resolving $$end"; \
+	  python=".tools/$$end/bin/python"; \
+	  together=; [ "$$end" = highest ] || together=--no-deps; \
+	  $(UV) pip compile --quiet $$own --resolution "$$end" $$together --annotation-style line \
+	    --python .tools/bin/python $(addprefix --extra ,$(EXTRAS)) --no-emit-package ib-gateway-simulator \
+	    pyproject.toml | grep -F '(pyproject.toml)' >".tools/$$end.txt" && \
 	  $(UV) venv --quiet --clear --python .tools/bin/python ".tools/$$end" && \
-	  $(UV) pip install --quiet --python ".tools/$$end/bin/python" --resolution "$$end" \
-	    --editable '.[alerts,demo,kubernetes,mcp,postgres]' && \
-	  $(UV) pip install --quiet --python ".tools/$$end/bin/python" --group dev && \
-	  ".tools/$$end/bin/python" -m pytest -n 4 -W default -m 'not ($(SECOND_TIER))' $(ARGS) || exit; \
+	  $(UV) pip install --quiet $$own --python "$$python" --constraints ".tools/$$end.txt" \
+	    --editable ./ib_gateway_simulator --editable '.[$(subst $(space),$(comma),$(EXTRAS))]' --group dev && \
+	  "$$python" -m pytest -n 4 -W default -m 'extra or not ($(SECOND_TIER))' $(ARGS) || exit; \
 	done
 
 .PHONY: check
@@ -210,12 +221,16 @@ $(UV_INSTALLED):
 	.tools/bin/python -m pip install --quiet --disable-pip-version-check 'uv==$(UV_VERSION)'
 	@touch $@
 
-# uv does not read pip's configuration: where pip has an index of its own, uv installs the same locked
-# and hashed versions from there, and where uv cannot, pip does.
+# uv does not read pip's configuration: this names to it the index that pip has of its own, if any.
+OWN_INDEX = own=$$(.tools/bin/python -m pip config list 2>/dev/null | \
+  sed -n "s/.*[.]\(index-url\|no-index\)='\(.*\)'/--default-index=\2/p" | tail -n 1)
+
+# Where pip has an index of its own, uv installs the same locked and hashed versions from there, and
+# where uv cannot, pip does.
 # $(1): what of the lock file; $(2): how uv installs it; $(3): how pip does.
 define install
 python=.venv/bin/python; "$$python" -c '' >/dev/null 2>&1 || python=.tools/bin/python; \
-own=$$(.tools/bin/python -m pip config list 2>/dev/null | sed -n "s/.*[.]\(index-url\|no-index\)='\(.*\)'/--default-index=\2/p" | tail -n 1); \
+$(OWN_INDEX); \
 if [ -n "$$own" ] || \
   ! $(UV) sync --quiet --frozen $(1) $(2) $(OWN_FILES) --python "$$python"; then \
   $(UV) export --quiet --frozen $(1) --no-emit-workspace --output-file .tools/requirements.txt >/dev/null && \

@@ -2,7 +2,8 @@
 
 A hook of MkDocs (`mkdocs.yml`). README and the other documents of the root become pages, beside
 the API of `/api/v1` and the reference of the public names. A link to a file that is no page leads
-to the repository that `REPOSITORY_URL` names; without it the text of the link stays.
+to the repository that `REPOSITORY_URL` names; without it the text of the link stays. A link to
+what is not there stays a link: MkDocs warns of it, and a strict build fails.
 
 MkDocs reads the Markdown that a repository shows; Sphinx would need another markup, or a parser.
 """
@@ -75,6 +76,8 @@ def with_links(markdown: str, place: str, source: str, repository: str | None) -
         if on_site is not None:
             relative = posixpath.relpath(on_site, posixpath.dirname(place) or ".")
             return f"{opening}{text}]({relative}{anchor or ''})"
+        if not (ROOT / file).exists():
+            return link[0]
         if repository:
             return f"{opening}{text}]({repository.rstrip('/')}/blob/main/{file})"
         return text

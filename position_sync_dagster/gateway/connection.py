@@ -548,7 +548,9 @@ class IBConnectionManager:
 
     Args:
         settings: Address, pool of client ids, timeouts; by default from the environment.
-        host, port, client_id: Override the settings.
+        host: Overrides that of the settings.
+        port: Overrides that of the settings.
+        client_id: Overrides the pool of the settings.
 
     Example:
         manager = IBConnectionManager()

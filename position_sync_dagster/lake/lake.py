@@ -56,7 +56,7 @@ class Lake:
         path: A folder, absolute or relative to the working directory, or an `s3://` URI.
         clock: Returns the current time, for leases and ages.
         retry: Attempts and back-off of requests that fail.
-        fsync: Whether a change is synced to the disk before the call returns.
+        **options: `fsync`: whether a change is synced to the disk before the call returns.
 
     Attributes:
         registry, queue, updates: The tables active_strategies, position_queue, position_updates.

@@ -583,7 +583,7 @@ class PositionQueue:
         delta_lake_path: Folder or `s3://` URI of the table.
         retry: Attempts and back-off of requests that fail.
         random: Draws the jitter of the back-off.
-        fsync: Whether a change is synced to the disk before the call returns.
+        **options: `fsync`: whether a change is synced to the disk before the call returns.
 
     Attributes:
         sync: The same queue with blocking calls.

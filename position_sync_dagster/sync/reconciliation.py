@@ -138,10 +138,10 @@ class ReconciliationService:
     """Reconciles the lake with the broker's current data, and records the breaks.
 
     Args:
-        lake, settings: By default as the environment says.
+        lake: The tables; by default those that the environment names.
+        settings: By default as the environment says.
         values: The source of the broker's data: by default the tables. In one process with a
             streamer that writes no tables: `ConnectionValues(manager)`.
-
         interval: Seconds between two runs after `start`.
 
     Example:

@@ -171,6 +171,7 @@ def test_only_daemon_and_webserver_reach_the_port_of_the_code_server():
     assert component["values"] == ["dagster-daemon", "dagster-webserver"]
 
 
+@pytest.mark.extra
 def test_each_part_of_the_helm_files_is_what_kubernetes_reads():
     """Its own models raise for an unknown name or type. They are compiled for eight seconds."""
     from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict

@@ -14,6 +14,8 @@ from tests.integration.web.test_figures import row
 from tests.support.demo_program import PROGRAM
 from tests.support.legs import leg
 
+pytestmark = pytest.mark.extra
+
 
 class Assistant:
     """A client that sends lines of JSON-RPC: those of the libraries differ between versions."""

@@ -19,6 +19,8 @@ from position_sync_dagster.money.reports.alerts import (
 from tests.support.ports import free_port
 from tests.support.receiver import PASSWORD, running_receiver, trickling_receiver
 
+pytestmark = pytest.mark.extra
+
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
 # Only a program that hangs reaches it.
 LONG_S = 120.0
