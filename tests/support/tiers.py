@@ -43,6 +43,8 @@ ROWS: tuple[Row, ...] = (
     Row(r"tests/\S+\[(.*-)?postgres(-.*)?\]", V, "in Postgres; in tables first"),
     Row(r"tests/acceptance/test_(dev|hosts|logins)\.py", P, "other ways to start the demo's parts"),
     Row(r"tests/acceptance/test_backup\.py", P, "a Postgres, copied as deploy.md prints it"),
+    Row(r"tests/acceptance/test_gates\.py::\S+\[(?!lint|format|lock)", P,
+        "gates that import, build or install everything; those of a second first"),
     Row(r"tests/acceptance/test_stopping\.py::test_(by_itself|a_verdict|a_closed)", P,
         "other ends, and verdicts; its rules are in tests/unit/test_demo.py"),
     Row(r"tests/integration/sync/test_fuzz(ed_lines)?\.py", C, "a gateway that sends anything"),
