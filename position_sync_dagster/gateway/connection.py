@@ -69,7 +69,7 @@ def day_begin(now: datetime) -> datetime:
     return max(midnights).astimezone(UTC)
 
 
-def _execution(fill: Fill, report: CommissionReport, asked_at: datetime) -> Execution:
+def execution_of(fill: Fill, report: CommissionReport, asked_at: datetime) -> Execution:
     """Return a fill as an execution.
 
     Raises:
@@ -412,7 +412,7 @@ class GatewayConnection:
             if fill.contract.secType == "BAG" or not fill.execution.shares:
                 continue  # the legs of a combo are named too
             try:
-                executions.append(_execution(fill, reports[fill.execution.execId], asked_at))
+                executions.append(execution_of(fill, reports[fill.execution.execId], asked_at))
             except ValueError:
                 begin = asked_at
         return DayExecutions(executions, begin, asked_at)

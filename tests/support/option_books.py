@@ -6,12 +6,8 @@ from zlib import crc32
 
 from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument, Right
-from position_sync_dagster.money.past.movements import (
-    Movement,
-    MovementKind,
-    MovementSource,
-    Section,
-)
+from position_sync_dagster.money.past.movements import Movement
+from tests.support.executions import executed, reported
 from tests.support.holdings import make_holding
 
 AT = datetime(2028, 11, 1, 15, tzinfo=UTC)
@@ -56,11 +52,5 @@ def order(
     at = AT + timedelta(minutes=minute)
     for name, quantity in quantities.items():
         terms = contract(name)
-        yield Movement(
-            movement_id=f"{number}.{minute}.{name}", kind=MovementKind.TRADE,
-            section=Section.TRADES, source=MovementSource.API, account="A", day=at.date(),
-            session_date=at.date(), at=at, conid=terms.conid, symbol=terms.symbol,
-            sec_type=terms.sec_type, quantity=quantity, price=price, currency="USD",
-            cash=-quantity * price * (terms.multiplier or 1.0),
-            order_id=None if number is None else str(number),
-        )  # fmt: skip
+        execution = executed(terms, quantity, price, at, account="A", order_id=number or 0)
+        yield reported(execution, [terms])

@@ -110,7 +110,16 @@ def _in_major_unit(price: float | None, magnifier: float | None) -> float | None
 
 
 def reported_movement(execution: Execution, terms: Terms) -> Movement:
-    """Return an execution that a gateway reported on its day."""
+    """Return an execution that a gateway reported on its day.
+
+    Its row does not say right, strike and expiry: those of the contract's details count.
+    """
+    details = terms.details.get(execution.conid)
+    named: dict[str, Any] = {}
+    if details is not None:
+        expiry = details.expires_on or details.last_trade_date
+        named = {"right": details.right, "strike": details.strike, "expiry": expiry}
+
     magnifier = terms.magnifier_of(execution.conid, execution.sec_type, execution.currency)
     kind = MovementKind.TRADE
     if execution.sec_type == "CASH":
@@ -130,6 +139,7 @@ def reported_movement(execution: Execution, terms: Terms) -> Movement:
         multiplier=execution.multiplier,
         fee=times(execution.commission, -1.0),
         fee_currency=execution.commission_currency,
+        **named,
     )
     return completed(movement, terms)
 

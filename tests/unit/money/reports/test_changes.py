@@ -6,14 +6,13 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
-from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.money.past.closes import Cause, Closure
 from position_sync_dagster.money.past.movements import (
     Movement,
     MovementKind,
     MovementSource,
-    Section,
 )
 from position_sync_dagster.money.reports.changes import (
     ChangeKind,
@@ -22,10 +21,17 @@ from position_sync_dagster.money.reports.changes import (
     day_began,
     realized_of,
 )
+from tests.support.executions import executed, reported
 from tests.unit.money.past import test_causes as cases
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
-STRIKES = {1: 555.0, 2: 600.0}
+CALLS = {
+    conid: Instrument(
+        conid=conid, symbol="QQQ", sec_type="OPT", currency="USD", multiplier=100.0,
+        right=Right.CALL, strike=strike, expiry=date(2028, 12, 15),
+    )
+    for conid, strike in ((1, 555.0), (2, 600.0))
+}  # fmt: skip
 
 
 def change(conid: int, before: float, after: float, **values) -> PositionChange:
@@ -35,18 +41,22 @@ def change(conid: int, before: float, after: float, **values) -> PositionChange:
     return cases.change(conid, before, after, NOW, **usual | values)
 
 
-def trade(conid: int, quantity: float, price: float, profit: float | None, **values) -> Movement:
-    is_option = conid in STRIKES
-    row = Movement(
-        movement_id=f"m{conid}{quantity}", kind=MovementKind.TRADE, section=Section.TRADES,
-        account=cases.ACCOUNT, day=date(2026, 3, 9), session_date=date(2026, 3, 9), at=NOW,
-        conid=conid, symbol="QQQ", sec_type="OPT", right=Right.CALL if is_option else None,
-        strike=STRIKES.get(conid), expiry=date(2028, 12, 15) if is_option else None,
-        quantity=quantity, price=price,
-        multiplier=100.0, currency="USD", cash=-quantity * price * 100.0, fee=-1.0,
-        fee_currency="USD", realized_pnl=profit, source=MovementSource.API, order_id="71",
-    )  # fmt: skip
-    return replace(row, **values)
+def trade(
+    conid: int,
+    quantity: float,
+    price: float,
+    profit: float | None,
+    *,
+    at: datetime = NOW,
+    commission: float | None = 1.0,
+    multiplier: float = 100.0,
+) -> Movement:
+    """Return a trade of today as the gateway reports it."""
+    call = replace(CALLS[conid], multiplier=multiplier)
+    execution = executed(
+        call, quantity, price, at, account=cases.ACCOUNT, profit=profit, commission=commission
+    )
+    return reported(execution, [call])
 
 
 def closure(conid: int, cause: Cause, profit: float | None, **values) -> Closure:
@@ -72,8 +82,9 @@ def test_an_order_is_one_line_with_its_contract_price_and_profit():
 def test_a_quantity_becomes_its_fill_once_that_is_known_also_without_its_time_or_much_later():
     more = change(1, 3.0, 4.0)
     assert lines(changes=[more]) == ["QUANTITY quantity: QQQ 555C  3 → 4"]
-    for at in (None, NOW - timedelta(hours=2)):
-        bought = trade(1, 1.0, 41.2, None, at=at)
+    late = trade(1, 1.0, 41.2, None, at=NOW - timedelta(hours=2))
+    stated = replace(late, source=MovementSource.STATEMENT, at=None)
+    for bought in (stated, late):
         assert lines(changes=[more], movements=[bought]) == [
             "TRADE bought 1 QQQ 555C 15Dec28 at 41.20"
         ]
@@ -110,7 +121,8 @@ def test_an_assignment_has_a_line_of_the_option_and_one_of_its_shares():
     [("O", 0.0, None), (None, 0.0, None), ("C", 0.0, 0.0), ("C;O", 4.0, 4.0), (None, 4.0, 4.0)],
 )
 def test_a_trade_that_opens_has_no_profit(code, stated, amount):
-    day = Day(since=day_began(NOW), movements=[trade(1, -1.0, 41.2, stated, open_close=code)])
+    of_statement = replace(trade(1, -1.0, 41.2, None), realized_pnl=stated, open_close=code)
+    day = Day(since=day_began(NOW), movements=[of_statement])
     assert [line.amount for line in changes_of(day)] == [amount]
 
 

@@ -27,7 +27,7 @@ HELD = {"market_price": 3.0, "daily_pnl": 40.0, "multiplier": 100.0}
 CLOSED = change(CONTRACT, 2.0, 0.0, **HELD)
 
 # Sold at 3.20: 640 received, and a fee that is no part of the broker's profit of the day.
-SALE = trade(CONTRACT, -2.0, 3.2, None, fee=None)
+SALE = trade(CONTRACT, -2.0, 3.2, None, commission=None)
 
 
 def profit_of(changes, movements) -> float | None:
@@ -43,7 +43,8 @@ def test_a_sale_in_two_parts_counts_from_the_message_before_the_first() -> None:
     half = change(CONTRACT, 2.0, 1.0, **HELD)
     # After the first part the message has its gain too: 3.50 × 100 = 350, 40 + 20 + 30 = 90.
     rest = change(CONTRACT, 1.0, 0.0, market_price=3.5, daily_pnl=90.0, change_id="rest")
-    sales = [trade(CONTRACT, -1.0, 3.2, None), trade(CONTRACT, -1.0, 3.6, None, movement_id="2")]
+    sale = trade(CONTRACT, -1.0, 3.2, None)
+    sales = [sale, trade(CONTRACT, -1.0, 3.6, None, at=NOW + timedelta(minutes=1))]
     assert profit_of([half, rest], sales) == pytest.approx(320 + 360 - 560)
 
 
@@ -62,15 +63,13 @@ def test_a_future_earns_the_difference_of_its_notional_values() -> None:
     closed = change(
         CONTRACT, 1.0, 0.0, market_price=6500.0, daily_pnl=1000.0, multiplier=50.0,
     )  # fmt: skip
-    sale = trade(CONTRACT, -1.0, 6510.0, None, cash=325_500.0, multiplier=50.0)
+    sale = trade(CONTRACT, -1.0, 6510.0, None, multiplier=50.0)
     assert profit_of([closed], [sale]) == pytest.approx(1500.0)
 
 
 def test_an_option_that_was_assigned_earns_what_it_was_worth() -> None:
     short = change(CONTRACT, -1.0, 0.0, market_price=95.0, daily_pnl=250.0, multiplier=50.0)
-    gone = trade(
-        CONTRACT, 1.0, 0.0, None, kind=MovementKind.ASSIGNMENT, cash=0.0, fee=0.0,
-    )  # fmt: skip
+    gone = replace(trade(CONTRACT, 1.0, 0.0, None), kind=MovementKind.ASSIGNMENT, cash=0.0, fee=0.0)
     # −4,750 now is 250 more than at the close; what it delivered is a holding of its own.
     assert profit_of([short], [gone]) == pytest.approx(5000.0)
 
