@@ -147,7 +147,8 @@ class Movement:
         conid: IB's contract id; null of money alone. Of a dividend: the contract that pays.
         symbol: Symbol of the underlying, as IB writes it; null of money alone.
         sec_type: IB's security type: OPT, FOP, STK, FUT, …; null of money alone.
-        right: CALL or PUT; null of what is no option, or where the source does not say it.
+        right: CALL or PUT; null of what is no option, or where neither its source
+            nor `contracts` says it.
         strike: Strike of an option, as the source writes it.
         expiry: Expiry of an option or a future, where the source says it.
         quantity: By how much the holding changed, with a sign; null of money alone, and where it is

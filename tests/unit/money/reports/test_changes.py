@@ -79,6 +79,11 @@ def test_an_order_is_one_line_with_its_contract_price_and_profit():
     assert lines(movements=[sold, again]) == ["TRADE sold 2 QQQ 555C 15Dec28 at 41.30, +45 USD"]
 
 
+def test_a_trade_has_the_symbol_alone_until_its_contract_is_known():
+    sold = executed(CALLS[1], -1.0, 41.2, NOW, account=cases.ACCOUNT)
+    assert lines(movements=[reported(sold)]) == ["TRADE sold 1 QQQ at 41.20"]
+
+
 def test_a_quantity_becomes_its_fill_once_that_is_known_also_without_its_time_or_much_later():
     more = change(1, 3.0, 4.0)
     assert lines(changes=[more]) == ["QUANTITY quantity: QQQ 555C  3 → 4"]
