@@ -70,8 +70,8 @@ GATES = {
         'exclude = [', "ships .env",
     ),
     "bounds": Gate(
-        ("bounds-check", *TOOLS), None, "position_sync_dagster/cli/mcp.py", "arguments, *context)",
-        "arguments)", "tests/integration/cli/test_mcp.py::",
+        ("bounds-check", *TOOLS), None, "position_sync_dagster/cli/mcp.py",
+        ", *context: Any)", ", **context: Any)", "takes 3 positional arguments but 4 were given",
     ),
 }  # fmt: skip
 
