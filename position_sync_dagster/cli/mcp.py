@@ -288,8 +288,7 @@ def assistant_server(settings: Settings) -> Any:
         server_class = import_module("mcp.server.mcpserver").MCPServer
     except ImportError:
         server_class = import_module("mcp.server.fastmcp").FastMCP
-    package, _, _ = server_class.__module__.rpartition(".")
-    tool_error = import_module(f"{package}.exceptions").ToolError
+    tool_error = import_module("..exceptions", server_class.__module__).ToolError
 
     class Assistant(server_class):  # type: ignore[misc, valid-type]
         """The server; it refuses a parameter that a tool does not have."""

@@ -114,12 +114,6 @@ def reported_movement(execution: Execution, terms: Terms) -> Movement:
 
     Its row does not say right, strike and expiry: those of the contract's details count.
     """
-    details = terms.details.get(execution.conid)
-    named: dict[str, Any] = {}
-    if details is not None:
-        expiry = details.expires_on or details.last_trade_date
-        named = {"right": details.right, "strike": details.strike, "expiry": expiry}
-
     magnifier = terms.magnifier_of(execution.conid, execution.sec_type, execution.currency)
     kind = MovementKind.TRADE
     if execution.sec_type == "CASH":
@@ -139,8 +133,11 @@ def reported_movement(execution: Execution, terms: Terms) -> Movement:
         multiplier=execution.multiplier,
         fee=times(execution.commission, -1.0),
         fee_currency=execution.commission_currency,
-        **named,
     )
+    details = terms.details.get(execution.conid)
+    if details is not None:
+        expiry = details.expires_on or details.last_trade_date
+        movement = replace(movement, right=details.right, strike=details.strike, expiry=expiry)
     return completed(movement, terms)
 
 
