@@ -442,6 +442,11 @@ class PayoffQuery(ApiModel):
     strategy: str | None = None
     """Only this strategy."""
 
+    @property
+    def choice(self) -> Choice:
+        """What is chosen."""
+        return Choice(strategy=self.strategy)
+
 
 class TradesQuery(ApiModel):
     """What is chosen, and the trades that somebody thinks of."""
