@@ -231,10 +231,11 @@ def exchange_partitions(
     begin = (datetime.combine(first, end) - timedelta(minutes=1)).time()
     hours = sorted({begin.hour, end.hour})
     minutes = sorted({begin.minute, end.minute})
+    weekdays = days.cron_days()
 
     # A cron schedule has each minute in each hour: all but the begin of the window are left out.
     exclusions = [
-        f"{minute} {hour} * * 1-5"
+        f"{minute} {hour} * * {weekdays}"
         for hour, minute in product(hours, minutes)
         if (hour, minute) != (begin.hour, begin.minute)
     ]
@@ -243,7 +244,7 @@ def exchange_partitions(
         start=first.isoformat(),
         fmt="%Y-%m-%d",
         timezone=days.timezone,
-        cron_schedule=f"{_listed(minutes)} {_listed(hours)} * * 1-5",
+        cron_schedule=f"{_listed(minutes)} {_listed(hours)} * * {weekdays}",
         exclusions=[*exclusions, *days.holidays_at(begin)],
     )
 
@@ -332,7 +333,7 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
     zone = ZoneInfo(days.timezone)
     at = days.settled_at
 
-    @scheduled(resources.CLOSE_JOB, f"{at.minute} {at.hour} * * 1-5", days.timezone)
+    @scheduled(resources.CLOSE_JOB, f"{at.minute} {at.hour} * * {days.cron_days()}", days.timezone)
     def record_day_after_close(
         context: dg.ScheduleEvaluationContext,
     ) -> dg.RunRequest | dg.SkipReason:
@@ -342,7 +343,7 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
             return dg.SkipReason(f"{days.calendar} is closed on {day}.")
         return dg.RunRequest(partition_key=day.isoformat())
 
-    @scheduled(resources.CLOSE_JOB, "15 6 * * 2-6", days.timezone)
+    @scheduled(resources.CLOSE_JOB, f"15 6 * * {days.cron_days(days_later=1)}", days.timezone)
     def record_late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         """Record the last eight trading days again at night, for late rows and statements."""
         today = context.scheduled_execution_time.astimezone(zone).date()
