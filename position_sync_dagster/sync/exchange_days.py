@@ -47,10 +47,8 @@ class ExchangeDays:
 
         A day that ends at midnight is recorded before, and with its end in the following night.
         """
-        last = time(23, 59)
-        latest_close = (datetime.combine(date.min, last) - SETTLE).time()
-        if not time.min < self.closes_at < latest_close:
-            return last
+        if self.closes_at == time.min:
+            return time(23, 59)
         return (datetime.combine(date.min, self.closes_at) + SETTLE).time()
 
     def cron_days(self, *, days_later: int = 0) -> str:
