@@ -182,7 +182,7 @@ def _calendar(calendar: str):  # type: ignore[no-untyped-def]
             f"POSITION_SYNC_CALENDAR={calendar!r} is not a known exchange.",
             remedy='Use a market identifier code such as "XNYS"; `ecal --help` lists them.',
         ) from None
-    except ValueError:
+    except (ValueError, NotImplementedError):
         raise SettingsError(
             f"POSITION_SYNC_CALENDAR={calendar!r} has days that exchange_calendars contradicts.",
             remedy="Install a version of exchange-calendars in which `ecal` shows that exchange.",

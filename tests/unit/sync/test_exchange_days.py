@@ -1,10 +1,11 @@
 """The days of an exchange."""
 
-from datetime import date, time
+from datetime import UTC, date, datetime, time
 from unittest.mock import Mock
 
 import pytest
 
+from position_sync_dagster.defs.assets.past_days import exchange_partitions
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.sync.exchange_days import (
     NoTradingDayError,
@@ -89,3 +90,14 @@ def test_an_exchange_whose_calendar_is_broken_is_named_with_its_setting(monkeypa
     monkeypatch.setattr(exchange_calendars, "get_calendar", Mock(side_effect=broken))
     with pytest.raises(SettingsError, match="POSITION_SYNC_CALENDAR='XTAE' has days that"):
         require_known("XTAE")
+
+
+def test_dagster_offers_each_session_also_on_a_sunday() -> None:
+    first = date(2026, 2, 25)
+    until = datetime(2026, 3, 3, tzinfo=UTC)
+    keys = {}
+    for calendar in ("XSAU", "24/7"):
+        days = exchange_days(calendar, first, date(2026, 12, 31))
+        keys[calendar] = exchange_partitions(days, first).get_partition_keys(current_time=until)
+    assert [*map(date.fromisoformat, keys["24/7"])] == days.trading_days(first, date(2026, 3, 2))
+    assert keys["XSAU"] == ["2026-02-25", "2026-02-26", "2026-03-01", "2026-03-02"]
