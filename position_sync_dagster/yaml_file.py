@@ -165,7 +165,7 @@ class YamlFile:
         return fields
 
     def _measure(self, node: Node, parts: Sequence[Node]) -> None:
-        """Note how many values a node is with all that aliases repeat in it.
+        """Keep how many values a node is with all that aliases repeat in it.
 
         Raises:
             PositionSyncError: Aliases repeat too many so far.
