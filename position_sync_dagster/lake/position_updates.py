@@ -39,6 +39,7 @@ from position_sync_dagster.lake.ledger_rows import (
     newest_rows,
     rows_between,
     stored_ids,
+    within,
 )
 from position_sync_dagster.lake.schema import (
     POSITION_UPDATES,
@@ -459,8 +460,11 @@ class SyncUpdates:
         """
         last = moment.astimezone(UTC)
         first = last - timedelta(days=look_back_days)
-        table = self.table
-        rows = table.read(lambda files: newest_rows(rows_between(table, files, first, last)))
+        is_between, chosen = within(first, last)
+        scan = self.table.scan_files
+        rows = self.table.read(
+            lambda files: newest_rows(scan(files).filter(is_between)), is_between, chosen
+        )
         return rows.sort(HOLDING)
 
     def follow(self, since: str | None = None) -> Follower:

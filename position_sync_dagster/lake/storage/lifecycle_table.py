@@ -104,10 +104,13 @@ class LifecycleTable:
         return self.table.snapshot(self._snapshot)
 
     def finished(
-        self, chosen: pl.Expr = storage.EVERY, columns: list[str] | None = None
+        self,
+        chosen: pl.Expr = storage.EVERY,
+        columns: list[str] | None = None,
+        only: pl.Expr = storage.EVERY,
     ) -> pl.DataFrame:
-        """Read the finished rows of the data files that are chosen; see `Snapshot`."""
-        return self.table.snapshot(lambda handle: self._finished(handle, chosen, columns))
+        """Read the finished rows that `only` chooses, of the data files that are chosen."""
+        return self.table.rows(only, ~storage.in_bucket(LIVE) & chosen, columns)
 
     def newest_finished(self, bucket: str, only: pl.Expr, limit: int) -> pl.DataFrame:
         """Read the finished rows of a bucket that changed last (`updated_at`), at most `limit`.

@@ -4,7 +4,7 @@ The first says where the profit of a trading day came from, the second why net l
 The job `close_day` records them after `daily_positions`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from datetime import date
 
 import dagster as dg
@@ -35,18 +35,25 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import exchange_days
 
 
-def _replaced_days(
+def _derive_days(
     context: dg.AssetExecutionContext,
     lake: MoneyLake,
     spec: schema.TableSpec,
-    frames: Mapping[date, pl.DataFrame],
-) -> dg.MaterializeResult[None]:
-    """Replace days of a derived table, and return what the event of the run says."""
-    result = derived.replace(lake.derived_table(spec), frames, run_id=context.run.run_id)
-    return dg.MaterializeResult(
+    make: Callable[[], dict[date, pl.DataFrame]],
+) -> tuple[dict[date, pl.DataFrame], dg.MaterializeResult[None]]:
+    """Derive days of a table; return their rows, and what the event of the run says."""
+
+    def frames() -> tuple[dict[date, pl.DataFrame], dict[date, pl.DataFrame]]:
+        of_days = make()
+        return of_days, of_days
+
+    table = lake.derived_table(spec)
+    of_days, result = derived.derive(table, frames, run_id=context.run.run_id)
+    event: dg.MaterializeResult[None] = dg.MaterializeResult(
         metadata=table_asset.replacement_metadata(result),
         data_version=dg.DataVersion(str(result.version)),
     )
+    return of_days, event
 
 
 @derived_asset(
@@ -65,11 +72,13 @@ def closed_campaigns(lake: MoneyLake, settings: Settings, run_id: str | None) ->
     was in no strategy. Rolls, and what assignments left, belong to it. Profit is after fees. What
     is null, and why, is in profit_unknown and why_unknown. position-sync results has the sums.
     """
-    rows = CampaignBook(lake).rows()
     table = lake.derived_table(CLOSED_CAMPAIGNS)
-    frame = schema.frame_of(table.spec, rows)
-    result = derived.replace(table, frame, run_id=run_id)
 
+    def make() -> tuple[pl.DataFrame, pl.DataFrame]:
+        rows = schema.frame_of(table.spec, CampaignBook(lake).rows())
+        return rows, rows
+
+    frame, result = derived.derive(table, make, run_id=run_id)
     metadata = table_asset.replacement_metadata(result)
     metadata["profits_unknown"] = str(frame["profit"].null_count())
     return Derived(metadata=metadata, version=str(result.version))
@@ -142,9 +151,11 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
             TradingDay(day, before, closes[before], closes[day])
             for day, before in zip(days, days_before, strict=True)
         ]
-        frames = explain_days(lake, settings, trading_days)
 
-        result = _replaced_days(context, lake, PROFIT_EXPLAINED, frames)
+        def make() -> dict[date, pl.DataFrame]:
+            return explain_days(lake, settings, trading_days)
+
+        frames, result = _derive_days(context, lake, PROFIT_EXPLAINED, make)
         for day, rows in frames.items():
             profits = rows["profit"]
             legs_unknown = int(rows["legs_unknown"].sum())
@@ -177,12 +188,17 @@ def books_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefin
         """
         lake: MoneyLake = position_sync.lake
         settings = position_sync.settings
-        frames: dict[date, pl.DataFrame] = {}
-        for day in days_of(context):
-            frames[day] = close_books(
-                lake, settings, day, before=exchange_days.session_before(settings.calendar, day)
-            )
-        return _replaced_days(context, lake, BOOKS, frames)
+
+        def make() -> dict[date, pl.DataFrame]:
+            return {
+                day: close_books(
+                    lake, settings, day, before=exchange_days.session_before(settings.calendar, day)
+                )
+                for day in days_of(context)
+            }
+
+        _frames, result = _derive_days(context, lake, BOOKS, make)
+        return result
 
     return books
 

@@ -208,7 +208,7 @@ def strategy_exposure(lake: MoneyLake, settings: Settings, run_id: str | None) -
         book = read_book(lake, settings, now)
         return book, exposure.exposures(book.split, newest_version(book.priced) or None)
 
-    book, result = derived.derive_whole(table, make, run_id=run_id)
-    metadata = table_asset.replaced_whole(result, book.priced)
+    book, result = derived.derive_from_ledger(table, make, run_id=run_id)
+    metadata = table_asset.replaced_whole(result)
     metadata |= table_asset.plotted(plots_of(book))
     return Derived(metadata=metadata, checks=evaluated_limits(settings, book))

@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.derived import replace
 from position_sync_dagster.lake.schema import LATEST_POSITIONS
 from position_sync_dagster.lake.storage.table import Table
+from tests.support.derived_rows import put_rows
 
 
 def latest(**values: object) -> dict[str, object]:
@@ -17,7 +17,7 @@ def latest(**values: object) -> dict[str, object]:
 
 
 def put(table: Table, *rows: dict[str, object]) -> None:
-    replace(table, pl.DataFrame(rows, schema=LATEST_POSITIONS.polars))
+    put_rows(table, pl.DataFrame(rows, schema=LATEST_POSITIONS.polars))
 
 
 def test_a_program_reads_what_changed_in_a_table_beside_the_ledger(lake):

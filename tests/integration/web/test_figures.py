@@ -25,7 +25,6 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.derived import replace as replace_days
 from position_sync_dagster.lake.schema import frame_of
 from position_sync_dagster.money.profit.profit import PARTS
 from position_sync_dagster.money.reports.figures import COLUMNS as REPORTED
@@ -35,6 +34,7 @@ from position_sync_dagster.web import api, served_figures
 from position_sync_dagster.web.api import ROUTES
 from position_sync_dagster.web.served_figures import COLUMNS, PageFigures
 from tests.support import command_line
+from tests.support.derived_rows import put_rows
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
 from tests.support.sessions import own
@@ -446,11 +446,11 @@ async def test_the_closed_day_names_its_day_and_what_is_not_known(client, lake):
     explained = frame_of(PROFIT_EXPLAINED, rows)
     before = explained.with_columns(session_date=day - timedelta(days=1))
     days = {day: explained, day - timedelta(days=1): before}
-    replace_days(lake.derived_table(PROFIT_EXPLAINED), days)
+    put_rows(lake.derived_table(PROFIT_EXPLAINED), days)
 
     booked = usual | {"change": 70.0, "why_unknown": "a rate"}
     booked |= {"net_liquidation_before": 30.0, "net_liquidation": 100.0, "statement": "U1.xml"}
-    replace_days(lake.derived_table(BOOKS), {day: frame_of(BOOKS, [booked])})
+    put_rows(lake.derived_table(BOOKS), {day: frame_of(BOOKS, [booked])})
 
     answer = (await client.get("/api/v1/closed-day")).json()
     assert answer["explained_day"] == f"{day}"

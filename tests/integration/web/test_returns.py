@@ -3,13 +3,13 @@
 import pytest
 
 from position_sync_dagster.cli.mcp import told
-from position_sync_dagster.lake import derived
 from position_sync_dagster.money.lake import derived_rows
 from position_sync_dagster.money.profit.books import close_books
 from position_sync_dagster.money.tables import BOOKS
 from position_sync_dagster.settings import Settings
 from tests.support import command_line
 from tests.support.booked_days import FRIDAY, MONDAY, STOCK, THURSDAY, Booked, Books, held, paid
+from tests.support.derived_rows import put_rows
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def closed(lake, tmp_path):
     for before, day in ((THURSDAY, FRIDAY), (FRIDAY, MONDAY)):
         books.explained(day)
         rows = close_books(lake, books.settings, day, before=before)
-        derived.replace(lake.derived_table(BOOKS), {day: rows})
+        put_rows(lake.derived_table(BOOKS), {day: rows})
     return books
 
 
