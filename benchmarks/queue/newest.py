@@ -43,7 +43,7 @@ def newest(bench: Bench) -> None:
     table = ledger_of(path, rows, positions)
     known = Table(bench.new_folder("latest"), LATEST_POSITIONS)
     known_rows = table.sync.latest().with_columns(confirmed_at="timestamp")
-    derive(known, lambda: (None, known_rows))
+    derive(known, lambda: known_rows)
     queries = {"by rank": _BY_RANK, "by maximum": _BY_MAXIMUM}
     samples = Samples()
     for _ in range(bench.size(3, 1)):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import polars as pl
 from deltalake import DeltaTable
@@ -22,14 +22,8 @@ from position_sync_dagster.errors import CommitContentionError, NewerRowError
 from position_sync_dagster.lake.ledger_rows import ADDED, newest_version
 from position_sync_dagster.lake.position_updates import SyncUpdates
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
-from position_sync_dagster.lake.storage.table import (
-    EVERY,
-    Read,
-    Table,
-    data_files,
-    noting_reads,
-    write,
-)
+from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
+from position_sync_dagster.lake.storage.table import EVERY, Read, Table, data_files, noted, write
 
 # Maximum age of the value at a close, in days: a long weekend.
 LOOK_BACK_DAYS = 4
@@ -61,12 +55,16 @@ Made = TypeVar("Made")
 ATTEMPTS = 10
 
 
+def _themselves(rows: Any) -> Any:
+    return rows
+
+
 def derive(
     table: Table,
-    make: Callable[[], tuple[Made, Rows]],
+    make: Callable[[], Made],
+    rows_of: Callable[[Made], Rows] = _themselves,
     *,
     run_id: str | None = None,
-    attempts: int = ATTEMPTS,
 ) -> tuple[Made, Replaced]:
     """Make rows of a table equal to what `make` reads, and read again what changed meanwhile.
 
@@ -75,35 +73,37 @@ def derive(
     committed.
 
     Args:
-        make: Reads the sources; returns anything for the caller, and the rows.
-        attempts: Maximum number of looks.
+        make: Reads the sources; what it returns is returned.
+        rows_of: Returns the rows; what `make` returns by default.
 
     Raises:
         CommitContentionError: What was read, or the table, changed during each look.
     """
-    for _attempt in range(attempts):
-        looked_at = table.version() if table.exists() else 0
-        with noting_reads() as reads:
-            reported, rows = make()
-
+    for _attempt in range(ATTEMPTS):
+        looked_at = _version_of(table)
+        made, reads = noted(make)
         sources = [read for read in reads if read.table.path != table.path]
-        if _are_outdated(sources):
+        if any(map(_is_outdated, sources)):
             continue
         with suppress(NewerRowError):
-            replaced = _replace(table, rows, looked_at, run_id=run_id)
-            # What changed right before the commit made no row that differed from those before.
-            if not _are_outdated(sources):
-                return reported, replaced
+            replaced = _replace(table, rows_of(made), looked_at, run_id)
+            # A source may have changed right before the commit.
+            if not any(map(_is_outdated, sources)):
+                return made, replaced
 
     raise CommitContentionError(
         f"{table.spec.name}, or what it is made of, was changed by another process each of "
-        f"{attempts} times.",
+        f"{ATTEMPTS} times.",
         remedy="Do it again.",
     )
 
 
 def derive_from_ledger(
-    table: Table, make: Callable[[], tuple[Made, pl.DataFrame]], *, run_id: str | None = None
+    table: Table,
+    make: Callable[[], Made],
+    rows_of: Callable[[Made], pl.DataFrame] = _themselves,
+    *,
+    run_id: str | None = None,
 ) -> tuple[Made, Replaced]:
     """Derive a table that follows the market wholly; of two looks at once the last one stays.
 
@@ -111,32 +111,47 @@ def derive_from_ledger(
     stay, the outcome describes them.
     """
     for _attempt in range(2):
-        looked_at = table.version() if table.exists() else 0
-        reported, rows = make()
+        looked_at = _version_of(table)
+        made = make()
         try:
-            return reported, _replace(table, rows, looked_at, run_id=run_id, last_look_stays=True)
+            return made, _replace(table, rows_of(made), looked_at, run_id, last_look_stays=True)
         except NewerRowError:
             continue
         except CommitContentionError:
             break
 
-    def describe(handle: DeltaTable) -> Replaced:
-        stored = table.read_rows(data_files(handle))
-        return _outcome(handle, stored, changed=False)
-
-    return reported, table.snapshot(describe)
+    return made, table.snapshot(
+        lambda handle: _outcome(handle, table.read_rows(data_files(handle)), changed=False)
+    )
 
 
-def _are_outdated(reads: Iterable[Read]) -> bool:
-    return any(read.is_outdated() for read in reads)
+def _version_of(table: Table) -> int:
+    return table.version() if table.exists() else 0
+
+
+def _is_outdated(read: Read) -> bool:
+    """Return whether the same reading finds other rows now.
+
+    Rows that were added elsewhere change nothing, nor do those that were merged into other files.
+    """
+    present = read.table.read(lambda files: files.filter(read.chosen))
+    added = present.join(read.files, on="path", how="anti")
+    removed = read.files.join(present, on="path", how="anti")
+    if added.is_empty() and removed.is_empty():
+        return False
+
+    try:
+        return not _same(read.step(removed), read.step(added))
+    except STORAGE_ERRORS:
+        return True  # the files that were removed are deleted by now
 
 
 def _replace(
     table: Table,
     rows: Rows,
     looked_at: int,
-    *,
     run_id: str | None,
+    *,
     last_look_stays: bool = False,
 ) -> Replaced:
     """Make a table, or its partitions of some days, equal to these rows, in one commit.

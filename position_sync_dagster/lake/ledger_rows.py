@@ -37,17 +37,17 @@ def rows_between(
         first: The start; one without a time zone is local time.
         last: The end, likewise.
     """
-    is_between, may_have_some = within(first, last)
-    return table.scan_files(files.filter(may_have_some)).filter(is_between)
-
-
-def within(first: datetime, last: datetime) -> tuple[pl.Expr, pl.Expr]:
-    """Return which rows are of a span, as in `rows_between`, and which data files may hold one."""
     first = first.astimezone(UTC)
     last = last.astimezone(UTC)
-    on_days = pl.col("partition.date").is_between(first.date(), last.date())
+    chosen = files.filter(on_days(first, last), storage.may_have("timestamp", first, last))
+
     is_between = pl.col("timestamp").is_between(first, last)
-    return is_between, on_days & storage.may_have("timestamp", first, last)
+    return table.scan_files(chosen).filter(is_between)
+
+
+def on_days(first: datetime, last: datetime) -> pl.Expr:
+    """Return which data files have rows of the UTC days of a span."""
+    return pl.col("partition.date").is_between(first.date(), last.date())
 
 
 def added_after(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame:

@@ -37,9 +37,9 @@ from position_sync_dagster.lake.ledger_rows import (
     added_after,
     last_added,
     newest_rows,
+    on_days,
     rows_between,
     stored_ids,
-    within,
 )
 from position_sync_dagster.lake.schema import (
     POSITION_UPDATES,
@@ -460,10 +460,9 @@ class SyncUpdates:
         """
         last = moment.astimezone(UTC)
         first = last - timedelta(days=look_back_days)
-        is_between, chosen = within(first, last)
-        scan = self.table.scan_files
-        rows = self.table.read(
-            lambda files: newest_rows(scan(files).filter(is_between)), is_between, chosen
+        rows = self.table.rows_of(
+            on_days(first, last),
+            lambda files: newest_rows(rows_between(self.table, files, first, last)),
         )
         return rows.sort(HOLDING)
 

@@ -62,16 +62,15 @@ class MovementsTable(RecordsTable[Movement]):
             CommitContentionError: Other writers committed first each time; nothing was changed.
         """
 
-        def rows() -> tuple[None, pl.DataFrame]:
+        def rows() -> pl.DataFrame:
             movements = schema.frame_of(self.table.spec, make())
             if since is None:
-                return None, movements
+                return movements
 
             earlier = self.table.rows(pl.col("day") < since)
-            return None, pl.concat([earlier, movements])
+            return pl.concat([earlier, movements])
 
-        _made, replaced = derive(self.table, rows, run_id=run_id)
-        return replaced
+        return derive(self.table, rows, run_id=run_id)[1]
 
 
 class DividendsTable(RecordsTable[ExpectedDividend]):

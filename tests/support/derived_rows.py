@@ -6,4 +6,4 @@ from position_sync_dagster.lake.storage.table import Table
 
 def put_rows(table: Table, rows: Rows) -> Replaced:
     """Make a table, or its partitions of some days, equal to these rows."""
-    return derive(table, lambda: (None, rows))[1]
+    return derive(table, lambda: rows)[1]

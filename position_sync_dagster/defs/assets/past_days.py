@@ -163,14 +163,17 @@ def fill(
 ) -> tuple[ClosedDays, derived.Replaced]:
     """Write the rows of trading days, and record what differs from the broker's statements."""
 
-    def make() -> tuple[ClosedDays, dict[date, pl.DataFrame]]:
+    def make() -> ClosedDays:
         service = closing_service(lake, settings, clock)
         closed_days = service.collect(days)
         # A day that has rows is not filled again: they come last.
         service.record_differences(closed_days.filled, run_id=run_id)
-        return closed_days, {day: closed.rows for day, closed in closed_days.filled.items()}
+        return closed_days
 
-    return derived.derive(lake.derived_table(DAILY_POSITIONS), make, run_id=run_id)
+    def rows_of(closed_days: ClosedDays) -> dict[date, pl.DataFrame]:
+        return {day: closed.rows for day, closed in closed_days.filled.items()}
+
+    return derived.derive(lake.derived_table(DAILY_POSITIONS), make, rows_of, run_id=run_id)
 
 
 def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":

@@ -17,9 +17,9 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -418,34 +418,9 @@ class Table:
         """Read from the newest version; `step` may run more than once."""
         return self._run(step, change=False)
 
-    def read(
-        self,
-        step: Callable[[pl.DataFrame], T],
-        only: pl.Expr = EVERY,
-        chosen: pl.Expr = EVERY,
-        columns: Sequence[str] | None = None,
-    ) -> T:
-        """Read from data files of the newest version; `step` may run more than once.
-
-        `noting_reads` notes it. A `snapshot` is not noted.
-
-        Args:
-            step: Reads the files that it is given.
-            only: Chooses the rows that it reads of them.
-            chosen: Chooses the files.
-            columns: What it reads of the rows; all columns by default.
-        """
-
-        def read_files(handle: DeltaTable) -> T:
-            files = data_files(handle).filter(chosen)
-            result = step(files)
-            reads = _READS.get()
-            if reads is not None:
-                names = columns or list(self.spec.columns)
-                reads.append(Read(self, files, only, chosen, names))
-            return result
-
-        return self.snapshot(read_files)
+    def read(self, step: Callable[[pl.DataFrame], T]) -> T:
+        """Read from the data files of the newest version; `step` may run more than once."""
+        return self.snapshot(lambda handle: step(data_files(handle)))
 
     def transact(self, step: Callable[[DeltaTable], T]) -> T:
         """Read, decide and commit on one handle; on a conflict all of it runs again.
@@ -538,10 +513,24 @@ class Table:
         They come in no particular order.
         """
         names = columns or list(self.spec.columns)
-        scan = self.scan_files
-        return self.read(
-            lambda files: scan(files).filter(only).select(names).collect(), only, chosen, names
-        )
+
+        def read(files: pl.DataFrame) -> pl.DataFrame:
+            return self.scan_files(files).filter(only).select(names).collect()
+
+        return self.rows_of(chosen, read)
+
+    def rows_of(
+        self, chosen: pl.Expr, step: Callable[[pl.DataFrame], pl.DataFrame]
+    ) -> pl.DataFrame:
+        """Read rows from the data files that are chosen; `noted` notes it."""
+
+        def read(files: pl.DataFrame) -> pl.DataFrame:
+            chosen_files = files.filter(chosen)
+            for reads in _NOTED.get():
+                reads.append(Read(self, chosen, step, chosen_files))
+            return step(chosen_files)
+
+        return self.read(read)
 
     def count(self) -> int:
         """Count the rows, from the log alone."""
@@ -662,53 +651,30 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What was read of a table.
-
-    Attributes:
-        files: The data files that were read.
-        only, chosen, columns: As in `Table.read`.
-    """
+    """What was read of a table: the arguments of `Table.rows_of`, and the data files."""
 
     table: Table
-    files: pl.DataFrame
-    only: pl.Expr
     chosen: pl.Expr
-    columns: Sequence[str]
-
-    def is_outdated(self) -> bool:
-        """Return whether the same reading finds other rows now.
-
-        Rows that were added elsewhere, and rows that were merged into other files, change nothing.
-        """
-        present = self.table.snapshot(data_files).filter(self.chosen)
-        added = present.join(self.files, on="path", how="anti")
-        removed = self.files.join(present, on="path", how="anti")
-        if added.is_empty() and removed.is_empty():
-            return False
-
-        try:
-            return not self._rows(added).equals(self._rows(removed))
-        except commit_errors.STORAGE_ERRORS:
-            return True  # a file that was removed is deleted by now
-
-    def _rows(self, files: pl.DataFrame) -> pl.DataFrame:
-        names = list(self.columns)
-        rows = self.table.scan_files(files).filter(self.only).select(names)
-        return rows.sort(names).collect()
+    step: Callable[[pl.DataFrame], pl.DataFrame]
+    files: pl.DataFrame
 
 
-_READS: ContextVar[list[Read] | None] = ContextVar("reads", default=None)
+# Where the reads of a thread are noted, if they are.
+_NOTED: ContextVar[tuple[list[Read], ...]] = ContextVar("noted", default=())
 
 
-@contextmanager
-def noting_reads() -> Iterator[list[Read]]:
-    """Note what this thread reads of tables, by `Table.read` and `Table.rows`."""
+def noted(work: Callable[[], T]) -> tuple[T, list[Read]]:
+    """Return what blocking work returns, and which rows of tables it read.
+
+    What is kept up to date in memory is not among these: the newest rows of the ledger, the live
+    rows of a life cycle.
+    """
     reads: list[Read] = []
-    before = _READS.set(reads)
+    before = _NOTED.set((reads,))
     try:
-        yield reads
+        return work(), reads
     finally:
-        _READS.reset(before)
+        _NOTED.reset(before)
 
 
 WRITER_SMALL_BYTES = 1024 * 1024

@@ -4,7 +4,6 @@ The first says where the profit of a trading day came from, the second why net l
 The job `close_day` records them after `daily_positions`.
 """
 
-from collections.abc import Callable
 from datetime import date
 
 import dagster as dg
@@ -35,25 +34,12 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import exchange_days
 
 
-def _derive_days(
-    context: dg.AssetExecutionContext,
-    lake: MoneyLake,
-    spec: schema.TableSpec,
-    make: Callable[[], dict[date, pl.DataFrame]],
-) -> tuple[dict[date, pl.DataFrame], dg.MaterializeResult[None]]:
-    """Derive days of a table; return their rows, and what the event of the run says."""
-
-    def frames() -> tuple[dict[date, pl.DataFrame], dict[date, pl.DataFrame]]:
-        of_days = make()
-        return of_days, of_days
-
-    table = lake.derived_table(spec)
-    of_days, result = derived.derive(table, frames, run_id=context.run.run_id)
-    event: dg.MaterializeResult[None] = dg.MaterializeResult(
-        metadata=table_asset.replacement_metadata(result),
-        data_version=dg.DataVersion(str(result.version)),
+def _result_of(replaced: derived.Replaced) -> dg.MaterializeResult[None]:
+    """Return what the event of a run says of the days that it made."""
+    return dg.MaterializeResult(
+        metadata=table_asset.replacement_metadata(replaced),
+        data_version=dg.DataVersion(str(replaced.version)),
     )
-    return of_days, event
 
 
 @derived_asset(
@@ -74,9 +60,8 @@ def closed_campaigns(lake: MoneyLake, settings: Settings, run_id: str | None) ->
     """
     table = lake.derived_table(CLOSED_CAMPAIGNS)
 
-    def make() -> tuple[pl.DataFrame, pl.DataFrame]:
-        rows = schema.frame_of(table.spec, CampaignBook(lake).rows())
-        return rows, rows
+    def make() -> pl.DataFrame:
+        return schema.frame_of(table.spec, CampaignBook(lake).rows())
 
     frame, result = derived.derive(table, make, run_id=run_id)
     metadata = table_asset.replacement_metadata(result)
@@ -152,10 +137,11 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
             for day, before in zip(days, days_before, strict=True)
         ]
 
-        def make() -> dict[date, pl.DataFrame]:
-            return explain_days(lake, settings, trading_days)
-
-        frames, result = _derive_days(context, lake, PROFIT_EXPLAINED, make)
+        frames, replaced = derived.derive(
+            lake.derived_table(PROFIT_EXPLAINED),
+            lambda: explain_days(lake, settings, trading_days),
+            run_id=context.run.run_id,
+        )
         for day, rows in frames.items():
             profits = rows["profit"]
             legs_unknown = int(rows["legs_unknown"].sum())
@@ -166,7 +152,7 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
             if not profits.has_nulls():
                 numbers["profit"] = float(profits.sum())
             context.add_asset_metadata(numbers, partition_key=day.isoformat())
-        return result
+        return _result_of(replaced)
 
     return profit_explained
 
@@ -190,15 +176,11 @@ def books_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefin
         settings = position_sync.settings
 
         def make() -> dict[date, pl.DataFrame]:
-            return {
-                day: close_books(
-                    lake, settings, day, before=exchange_days.session_before(settings.calendar, day)
-                )
-                for day in days_of(context)
-            }
+            return {day: close_books(lake, settings, day) for day in days_of(context)}
 
-        _frames, result = _derive_days(context, lake, BOOKS, make)
-        return result
+        table = lake.derived_table(BOOKS)
+        _frames, replaced = derived.derive(table, make, run_id=context.run.run_id)
+        return _result_of(replaced)
 
     return books
 

@@ -21,6 +21,7 @@ from position_sync_dagster.money.past.closes import EventKind
 from position_sync_dagster.money.past.movements import OWNERS_CASH, MovementKind, known_sum, times
 from position_sync_dagster.money.tables import BOOKS, PROFIT_EXPLAINED
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.exchange_days import session_before
 
 # A difference is to be explained if it is more than the larger of these: in the base currency, and
 # as a part of net liquidation.
@@ -58,18 +59,18 @@ class StatedWorth:
     rates: Mapping[str, float]
 
 
-def close_books(lake: MoneyLake, settings: Settings, day: date, *, before: date) -> pl.DataFrame:
+def close_books(lake: MoneyLake, settings: Settings, day: date) -> pl.DataFrame:
     """Return the rows of `books` of a trading day: one for each account; blocks.
 
     Args:
         lake: The tables; `profit_explained` is filled for the day.
         settings: Says which logins count.
         day: The trading day.
-        before: The trading day before it.
 
     Raises:
         LakeError: A table cannot be used.
     """
+    before = session_before(settings.calendar, day)
     first = _stated_worth(lake, before)
     last = _stated_worth(lake, day)
     stated = sorted(first.keys() & last.keys())

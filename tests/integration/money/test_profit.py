@@ -252,7 +252,7 @@ def worth(total: float, **parts: float) -> dict[str, float]:
 
 def closed_books(books: Books) -> dict[str, object]:
     books.explained(FRIDAY)
-    (row,) = close_books(books.lake, books.settings, FRIDAY, before=THURSDAY).to_dicts()
+    (row,) = close_books(books.lake, books.settings, FRIDAY).to_dicts()
     return row
 
 
