@@ -80,7 +80,7 @@ def derive(
         CommitContentionError: What was read, or the table, changed during each look.
     """
     for _attempt in range(ATTEMPTS):
-        looked_at = _version_of(table)
+        looked_at = table.version() if table.exists() else 0
         made, reads = noted(make)
         sources = [read for read in reads if read.table.path != table.path]
         if any(map(_is_outdated, sources)):
@@ -111,7 +111,7 @@ def derive_from_ledger(
     stay, the outcome describes them.
     """
     for _attempt in range(2):
-        looked_at = _version_of(table)
+        looked_at = table.version() if table.exists() else 0
         made = make()
         try:
             return made, _replace(table, rows_of(made), looked_at, run_id, last_look_stays=True)
@@ -125,25 +125,24 @@ def derive_from_ledger(
     )
 
 
-def _version_of(table: Table) -> int:
-    return table.version() if table.exists() else 0
-
-
 def _is_outdated(read: Read) -> bool:
-    """Return whether the same reading finds other rows now.
+    """Return whether the same reading finds something else now.
 
     Rows that were added elsewhere change nothing, nor do those that were merged into other files.
     """
-    present = read.table.read(lambda files: files.filter(read.chosen))
+    present = read.table.read(lambda files: files, read.chosen)
     added = present.join(read.files, on="path", how="anti")
     removed = read.files.join(present, on="path", how="anti")
     if added.is_empty() and removed.is_empty():
         return False
 
     try:
-        return not _same(read.step(removed), read.step(added))
+        before, now = map(read.step, (removed, added))
     except STORAGE_ERRORS:
         return True  # the files that were removed are deleted by now
+    if isinstance(now, pl.DataFrame):
+        return not same_rows(before, now)
+    return bool(before != now)
 
 
 def _replace(
@@ -181,7 +180,7 @@ def _replace(
             text = f"{spec.name} was derived by another run meanwhile."
             raise NewerRowError(text, remedy="Derive it again.")
 
-        changed = not _same(stored, wanted)
+        changed = not same_rows(stored, wanted)
         if changed:
             commit_info = {"step": f"replace {spec.name}", "run_id": run_id or ""}
             write(handle, wanted, commit_info, predicate=predicate)
@@ -268,7 +267,8 @@ def _valued_at() -> pl.Expr:
     return pl.when(has_own_time).then("value_time").otherwise("timestamp")
 
 
-def _same(stored: pl.DataFrame, wanted: pl.DataFrame) -> bool:
+def same_rows(stored: pl.DataFrame, wanted: pl.DataFrame) -> bool:
+    """Return whether two frames have the same rows, in whatever order; pure."""
     if stored.height != wanted.height:
         return False
 

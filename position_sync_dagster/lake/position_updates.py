@@ -460,9 +460,10 @@ class SyncUpdates:
         """
         last = moment.astimezone(UTC)
         first = last - timedelta(days=look_back_days)
-        rows = self.table.rows_of(
+        table = self.table
+        rows = table.read(
+            lambda files: newest_rows(rows_between(table, files, first, last)),
             on_days(first, last),
-            lambda files: newest_rows(rows_between(self.table, files, first, last)),
         )
         return rows.sort(HOLDING)
 

@@ -418,9 +418,21 @@ class Table:
         """Read from the newest version; `step` may run more than once."""
         return self._run(step, change=False)
 
-    def read(self, step: Callable[[pl.DataFrame], T]) -> T:
-        """Read from the data files of the newest version; `step` may run more than once."""
-        return self.snapshot(lambda handle: step(data_files(handle)))
+    def read(self, step: Callable[[pl.DataFrame], T], chosen: pl.Expr = EVERY) -> T:
+        """Read from data files of the newest version; `noted` notes it.
+
+        Args:
+            step: Reads the files that it is given; it may run more than once.
+            chosen: Chooses the files.
+        """
+
+        def read_files(handle: DeltaTable) -> T:
+            files = data_files(handle).filter(chosen)
+            for reads in _NOTED.get():
+                reads.append(Read(self, step, chosen, files))
+            return step(files)
+
+        return self.snapshot(read_files)
 
     def transact(self, step: Callable[[DeltaTable], T]) -> T:
         """Read, decide and commit on one handle; on a conflict all of it runs again.
@@ -513,24 +525,8 @@ class Table:
         They come in no particular order.
         """
         names = columns or list(self.spec.columns)
-
-        def read(files: pl.DataFrame) -> pl.DataFrame:
-            return self.scan_files(files).filter(only).select(names).collect()
-
-        return self.rows_of(chosen, read)
-
-    def rows_of(
-        self, chosen: pl.Expr, step: Callable[[pl.DataFrame], pl.DataFrame]
-    ) -> pl.DataFrame:
-        """Read rows from the data files that are chosen; `noted` notes it."""
-
-        def read(files: pl.DataFrame) -> pl.DataFrame:
-            chosen_files = files.filter(chosen)
-            for reads in _NOTED.get():
-                reads.append(Read(self, chosen, step, chosen_files))
-            return step(chosen_files)
-
-        return self.read(read)
+        scan = self.scan_files
+        return self.read(lambda files: scan(files).filter(only).select(names).collect(), chosen)
 
     def count(self) -> int:
         """Count the rows, from the log alone."""
@@ -651,11 +647,11 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What was read of a table: the arguments of `Table.rows_of`, and the data files."""
+    """What was read of a table: the arguments of `Table.read`, and the files that were chosen."""
 
     table: Table
+    step: Callable[[pl.DataFrame], Any]
     chosen: pl.Expr
-    step: Callable[[pl.DataFrame], pl.DataFrame]
     files: pl.DataFrame
 
 
@@ -664,9 +660,9 @@ _NOTED: ContextVar[tuple[list[Read], ...]] = ContextVar("noted", default=())
 
 
 def noted(work: Callable[[], T]) -> tuple[T, list[Read]]:
-    """Return what blocking work returns, and which rows of tables it read.
+    """Return what blocking work returns, and what it read of tables by `Table.read`.
 
-    What is kept up to date in memory is not among these: the newest rows of the ledger, the live
+    What is kept up to date in memory is not among this: the newest rows of the ledger, the live
     rows of a life cycle.
     """
     reads: list[Read] = []

@@ -4,6 +4,7 @@ The first says where the profit of a trading day came from, the second why net l
 The job `close_day` records them after `daily_positions`.
 """
 
+from collections.abc import Mapping
 from datetime import date
 
 import dagster as dg
@@ -12,6 +13,8 @@ import polars as pl
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.past_days import (
+    RANGE_END,
+    RANGE_START,
     days_of,
     exchange_partitions,
     job_of,
@@ -20,16 +23,24 @@ from position_sync_dagster.defs.assets.past_days import (
     scheduled,
 )
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
-from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
+from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check, unknown_result
 from position_sync_dagster.defs.resources import CLOSE_JOB
+from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake import derived, schema
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
-from position_sync_dagster.money.lake import MoneyLake, newest_day
+from position_sync_dagster.money.lake import MoneyLake, derived_rows, newest_day
 from position_sync_dagster.money.past.movement_book import MovementBook
-from position_sync_dagster.money.profit.books import close_books, open_books
+from position_sync_dagster.money.profit.books import being_made, close_books, open_books
 from position_sync_dagster.money.profit.moved_between import TradingDay
 from position_sync_dagster.money.profit.profit import explain_days, unknown_profits
-from position_sync_dagster.money.tables import BOOKS, CLOSED_CAMPAIGNS, PROFIT_EXPLAINED
+from position_sync_dagster.money.tables import (
+    BOOKS,
+    CLOSED_CAMPAIGNS,
+    MOVEMENTS,
+    PROFIT_EXPLAINED,
+    STATEMENT_EVENTS,
+)
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import exchange_days
 
@@ -98,7 +109,50 @@ def explained_days() -> dg.Definitions:
         asset_checks=[profits_are_explained, books_close],
         jobs=[importing],
         schedules=[import_statements_nightly],
+        sensors=[remake_touched_days],
     )
+
+
+# Who stated a movement, and when: a newer statement may state the same again.
+_WORDING = ("statement", "stated_at", "stated_first", "stated_last")
+
+
+@resources.sensor(job_name=CLOSE_JOB, minimum_interval_s=60)
+def remake_touched_days(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Record trading days again, from the first one on of which an import says something new.
+
+    It looks each minute at what changed in movements and statement_events since the last look. The
+    later days are recorded again too: a trade moves the cost of what is closed after it.
+    """
+    lake = resources.cached_lake(resources.POSITION_SYNC.read_settings())
+    sources = (MOVEMENTS, STATEMENT_EVENTS)
+    versions = {spec.name: lake.open_table(spec).version() for spec in sources}
+    looked_at = resources.cursor_of(dict[str, int], context.cursor) or versions
+    cursor = resources.cursor_text(versions)
+    if looked_at == versions:
+        return dg.SensorResult(skip_reason="Nothing changed.", cursor=cursor)
+
+    first = _first_touched(lake, looked_at)
+    tables = [table for table in lake.derived_tables if table.spec.partition_by]
+    recorded = [derived_rows(table, columns=["session_date"]) for table in tables]
+    touched = pl.concat(recorded).filter(pl.col("session_date") >= first)["session_date"]
+    if touched.is_empty():
+        return dg.SensorResult(skip_reason="No recorded day is touched.", cursor=cursor)
+
+    day_range = {RANGE_START: str(touched.min()), RANGE_END: str(touched.max())}
+    return dg.SensorResult([dg.RunRequest(cursor, tags=day_range)], cursor=cursor)
+
+
+def _first_touched(lake: Lake, looked_at: Mapping[str, int]) -> date:
+    """Return the first day of which tables say something else than in these versions."""
+    try:
+        moved, stated = (lake.changed_rows(name, looked_at[name]) for name in looked_at)
+    except LakeError:  # a version was deleted
+        return date.min
+
+    movements = pl.concat([moved.rows, moved.gone]).drop(_WORDING)
+    changed = movements.filter(movements.is_unique())
+    return min([*changed["session_date"], *stated.rows["day"]], default=date.max)
 
 
 # Maximum number of strategies that the check names.
@@ -190,7 +244,8 @@ def books_close(lake: MoneyLake, settings: Settings) -> dg.AssetCheckResult:
     """Whether the change of net liquidation of each account is explained on the newest day.
 
     It fails where more than 1 unit of the base currency, and more than 0.01 % of net liquidation,
-    is not explained. An account of which a part is not known is not judged.
+    is not explained. An account of which a part is not known is not judged, nor are books that are
+    being made anew.
 
     What to do: Compare the largest part with the statement: a booking that no section of the Flex
     query has, or a holding of a type that is not followed, is missing.
@@ -200,6 +255,9 @@ def books_close(lake: MoneyLake, settings: Settings) -> dg.AssetCheckResult:
     differences = open_books(newest.to_dicts())
     if not differences:
         return passed("", accounts=newest.height, not_known=not_known)
+
+    if being_made(lake, settings, newest):
+        return unknown_result("the books are being made anew, since what they rest on changed.")
 
     named = "; ".join(differences[:ACCOUNTS_SHOWN])
     return failed(

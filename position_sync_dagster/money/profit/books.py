@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 from polars import col
 
+from position_sync_dagster.lake.derived import same_rows
 from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, frame_of
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
@@ -88,6 +89,16 @@ def close_books(lake: MoneyLake, settings: Settings, day: date) -> pl.DataFrame:
         parts = book_parts(first[account], last[account], moved)
         rows.append(parts | {"session_date": day, "account": account})
     return frame_of(BOOKS, rows)
+
+
+def being_made(lake: MoneyLake, settings: Settings, rows: pl.DataFrame) -> bool:
+    """Return whether what the books of a day rest on changed after they were made; blocks.
+
+    Args:
+        rows: The rows of a trading day, as they were read.
+    """
+    of_day = (close_books(lake, settings, day) for day in rows["session_date"].unique())
+    return not all(same_rows(rows, made_now) for made_now in of_day)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
