@@ -4,6 +4,8 @@ A step is a read of a table, or a commit that was planned on what was read. The 
 the lake by itself, as another process does.
 """
 
+import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,23 +72,26 @@ class Scene:
 
     def state(self, sold_at: float, made: date) -> None:
         """Import statements by which the put was sold at a price, made one night."""
-        prices = {THURSDAY: BOUGHT_AT, FRIDAY: sold_at}
-        cash = 50_000.0
-        for day, price in prices.items():
-            quantity = 1 if day == THURSDAY else -1
-            cash -= 100 * quantity * price
-            puts = [held(SPY_PUT, 1, price)] if day == THURSDAY else []
-            value = SHARES * 220 + 100 * price * len(puts)
-            booked = Booked(
-                held=[held(STOCK, SHARES, 220), *puts],
-                trades=[traded(SPY_PUT, quantity, price, day, ibExecID=f"put-{quantity}")],
-                worth={"total": cash + value, "cash": cash},
-                balances={"USD": cash},
-                rates={},
-            )
-            text = booked.xml(day, day, f"{made:%Y%m%d};010000", ACCOUNT)
+        for day in (THURSDAY, FRIDAY):
+            text = self.booked(day, sold_at).xml(day, day, f"{made:%Y%m%d};010000", ACCOUNT)
             (self.folder / f"{day}-{made}.xml").write_text(text)
         import_statements(self.opened(), self.settings)
+
+    def booked(self, day: date, sold_at: float, bought_at: float = BOUGHT_AT) -> Booked:
+        """Return what a statement says of Thursday, or of Friday."""
+        shares = held(STOCK, SHARES, 220)
+        bought = traded(SPY_PUT, 1, bought_at, THURSDAY, ibExecID="bought")
+        sold = traded(SPY_PUT, -1, sold_at, FRIDAY, ibExecID="sold")
+        is_held = day == THURSDAY
+        cash = 50_000 - 100 * BOUGHT_AT + (0 if is_held else 100 * sold_at)
+        value = 220 * SHARES + (100 * BOUGHT_AT if is_held else 0)
+        return Booked(
+            held=[shares, held(SPY_PUT, 1, BOUGHT_AT)] if is_held else [shares],
+            trades=[bought] if is_held else [sold],
+            worth={"total": cash + value, "cash": cash},
+            balances={"USD": cash},
+            rates={},
+        )
 
 
 Flow = Callable[[Scene], object]
@@ -277,7 +282,7 @@ UNTOLD = {"run_id", "judged_at", "update_id", "batch_id", "recorded_at", "ledger
 Outcome = tuple[list[str], dict[str, pl.DataFrame]]
 
 
-def _told(scene: Scene) -> dict[str, pl.DataFrame]:
+def told(scene: Scene) -> dict[str, pl.DataFrame]:
     """Return what the tables of money and the derived ones say."""
     lake = scene.opened()
     frames = {table.spec.name: derived_rows(table) for table in lake.derived_tables}
@@ -285,11 +290,10 @@ def _told(scene: Scene) -> dict[str, pl.DataFrame]:
         frames[part.table.spec.name] = part.table.rows()
     frames["closures"] = lake.closures.current_rows()
 
-    told = {}
     for name, frame in frames.items():
         rows = frame.drop(UNTOLD, strict=False)
-        told[name] = rows.sort(rows.columns, nulls_last=True)
-    return told
+        frames[name] = rows.sort(rows.columns, nulls_last=True)
+    return frames
 
 
 def _errors_of(scene: Scene, flow: Flow) -> list[str]:
@@ -303,7 +307,7 @@ def _errors_of(scene: Scene, flow: Flow) -> list[str]:
 def in_order(scene: Scene, *flows: Flow) -> Outcome:
     """Do one flow after the other; return their errors, and what the tables say then."""
     errors = [error for flow in flows for error in _errors_of(scene, flow)]
-    return sorted(errors), _told(scene)
+    return sorted(errors), told(scene)
 
 
 def steps_of(scene: Scene, flow: Flow) -> list[str]:
@@ -326,7 +330,7 @@ def inside(scene: Scene, first: Flow, second: Flow, chosen: Callable[[list[str]]
         errors.extend(_errors_of(scene, first))
     if not done:
         act()
-    return sorted(errors), _told(scene)
+    return sorted(errors), told(scene)
 
 
 def difference(outcome: Outcome, expected: Outcome) -> str:
@@ -335,3 +339,15 @@ def difference(outcome: Outcome, expected: Outcome) -> str:
         return f"errors {outcome[0]}, not {expected[0]}"
     names = (n for n, rows in outcome[1].items() if not rows.equals(expected[1][n]))
     return ", ".join(names)
+
+
+def main(name: str, lake_path: str, arguments: dict[str, str]) -> None:
+    """Do a flow in this process, which stops itself once it has read and is about to write."""
+    scene = Scene(lake_path, Path(arguments["folder"]))
+
+    def is_about_to_write(steps: list[str]) -> bool:
+        return steps[-1] == f"write {arguments['written']}"
+
+    with before_step(is_about_to_write, lambda: os.kill(os.getpid(), signal.SIGSTOP)):
+        FLOWS[name](scene)
+    print("done")

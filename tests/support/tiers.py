@@ -60,6 +60,8 @@ ROWS: tuple[Row, ...] = (
         "one change inside another; each change alone first"),
     Row(r"tests/integration/money/test_forced_pairs\.py::test_every_pair", V,
         "each flow inside each other one, before each step; a pair of each kind first"),
+    Row(r"tests/integration/money/test_forced_pairs\.py::test_a_process", P,
+        "processes that are stopped; in one process first"),
     Row(r"tests/integration/lake/test_queue_(races\.py|rows\.py::test_forty)", V,
         "larger races and lists"),
     Row(r"tests/integration/lake/storage/test_maintenance\.py::test_no_table_grows", C, "a day"),
