@@ -62,6 +62,8 @@ ROWS: tuple[Row, ...] = (
         "each flow inside each other one, before each step; a pair of each kind first"),
     Row(r"tests/integration/money/test_forced_pairs\.py::test_a_process", P,
         "processes that are stopped; in one process first"),
+    Row(r"tests/integration/lake/test_programs_together\.py", P,
+        "drains, owners and upkeep at work; each pair of changes first"),
     Row(r"tests/integration/lake/test_queue_(races\.py|rows\.py::test_forty)", V,
         "larger races and lists"),
     Row(r"tests/integration/lake/storage/test_maintenance\.py::test_no_table_grows", C, "a day"),
