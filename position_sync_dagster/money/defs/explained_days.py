@@ -129,17 +129,16 @@ def remake_touched_days(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     versions = {spec.name: lake.open_table(spec).version() for spec in sources}
     looked_at = resources.cursor_of(dict[str, int], context.cursor) or versions
     cursor = resources.cursor_text(versions)
-    if looked_at == versions:
-        return dg.SensorResult(skip_reason="Nothing changed.", cursor=cursor)
+    days: set[date] = set()
+    if looked_at != versions:
+        is_touched = pl.col("session_date") >= _first_touched(lake, looked_at)
+        for table in lake.derived_tables:
+            if table.spec.partition_by:
+                days.update(derived_rows(table, is_touched)["session_date"])
+    if not days:
+        return dg.SensorResult(cursor=cursor)
 
-    first = _first_touched(lake, looked_at)
-    tables = [table for table in lake.derived_tables if table.spec.partition_by]
-    recorded = [derived_rows(table, columns=["session_date"]) for table in tables]
-    touched = pl.concat(recorded).filter(pl.col("session_date") >= first)["session_date"]
-    if touched.is_empty():
-        return dg.SensorResult(skip_reason="No recorded day is touched.", cursor=cursor)
-
-    day_range = {RANGE_START: str(touched.min()), RANGE_END: str(touched.max())}
+    day_range = {RANGE_START: f"{min(days)}", RANGE_END: f"{max(days)}"}
     return dg.SensorResult([dg.RunRequest(cursor, tags=day_range)], cursor=cursor)
 
 

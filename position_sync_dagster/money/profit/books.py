@@ -97,8 +97,8 @@ def being_made(lake: MoneyLake, settings: Settings, rows: pl.DataFrame) -> bool:
     Args:
         rows: The rows of a trading day, as they were read.
     """
-    of_day = (close_books(lake, settings, day) for day in rows["session_date"].unique())
-    return not all(same_rows(rows, made_now) for made_now in of_day)
+    days = rows["session_date"].unique()
+    return any(not same_rows(rows, close_books(lake, settings, day)) for day in days)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
