@@ -129,12 +129,14 @@ def remake_touched_days(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     versions = {spec.name: lake.open_table(spec).version() for spec in sources}
     looked_at = resources.cursor_of(dict[str, int], context.cursor) or versions
     cursor = resources.cursor_text(versions)
+
     days: set[date] = set()
     if looked_at != versions:
         is_touched = pl.col("session_date") >= _first_touched(lake, looked_at)
         for table in lake.derived_tables:
             if table.spec.partition_by:
                 days.update(derived_rows(table, is_touched)["session_date"])
+
     if not days:
         return dg.SensorResult(cursor=cursor)
 

@@ -435,6 +435,7 @@ async def test_the_closed_day_names_its_day_and_what_is_not_known(client, lake):
     assert empty["explained_day"] is None
     assert empty["explained"] == []
     assert empty["books_day"] is None
+    assert empty["books_being_made"] is False
 
     day = date(2026, 11, 25)
     usual = {"session_date": day, "account": "A", "currency": "USD"}
@@ -455,6 +456,7 @@ async def test_the_closed_day_names_its_day_and_what_is_not_known(client, lake):
     answer = (await client.get("/api/v1/closed-day")).json()
     assert answer["explained_day"] == f"{day}"
     assert answer["books_day"] == f"{day}"
+    assert answer["books_being_made"], "no statement says what they say"
     names = ("strategy_id", "profit", "delta", "vega", "unexplained")
     rows = [tuple(each[name] for name in names) for each in answer["explained"]]
     assert sorted(rows, key=str) == [("condor", 40.0, 13.33, 13.33, 0.01), ("roll", *[None] * 4)]
