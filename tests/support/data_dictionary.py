@@ -23,9 +23,12 @@ that is named. **Money** is float64, as the broker's own values: exact to a bill
 to 131,072 of the unit, to a hundred-thousandth up to a billion. Commands, pages and `/api/v1`
 round sums once, to cents; tables keep the digits.
 
-**Readers**, each tested: deltalake from 0.25 on, polars (`pl.read_delta`, `pl.scan_delta`) from
-1.20 on, pyarrow (`DeltaTable(path).to_pyarrow_dataset()`) from 17 on, DuckDB from 1.1 on over
-that dataset, or over `file_uris()` with `union_by_name = true`.
+**Readers**, each tested, with a filter of texts too: deltalake from 0.25 on, polars
+(`pl.read_delta`, `pl.scan_delta`) from 1.20 on, pyarrow (`DeltaTable(path).to_pyarrow_dataset()`)
+from 17 on, DuckDB from 1.1 on over that dataset, or over `file_uris()` with `union_by_name = true`.
+Texts are plain strings. Files that a release before this one wrote have them as views, in which
+pyarrow from 21 on finds no text (`no kernel matching input types`): filter what was read, or read
+with polars, or with DuckDB over `file_uris()`. A file becomes plain when it is merged or replaced.
 
 **What changed**: the ledger is [followed](follow.md) by tokens. Other tables are committed when a
 row differs: `Lake(path).changed_rows("closed_campaigns", token)` returns the new rows, those that

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from arro3.core import ChunkedArray, DataType, Table
+from arro3.core.types import ArrowStreamExportable
 from deltalake import (
     CommitProperties,
     DeltaTable,
@@ -28,6 +30,21 @@ logger = logging.getLogger(__name__)
 
 # A commit writes no checkpoint and cuts no log: `Table` does, once the commit is synced.
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+
+
+def with_plain_texts(rows: ArrowStreamExportable) -> ChunkedArray:
+    """Return rows as structs whose texts are plain strings.
+
+    Polars and DataFusion have them as views. A data file names the type that it was given, and
+    pyarrow from 21 on compares no text with a view: each filter of such a column fails.
+    """
+    structs = Table.from_arrow(rows).to_struct_array()
+    fields = [
+        field.with_type(DataType.string()) if DataType.is_string_view(field.type) else field
+        for field in structs.type.fields
+    ]
+    return structs.cast(DataType.struct(fields))
+
 
 # The name of the lock file; it may be in the folder before the table is.
 WRITER_LOCK = ".turn.lock"
@@ -420,7 +437,7 @@ class TableHandle:
         query = " ".join(["SELECT", ", ".join(columns), "FROM stored"])
         write_deltalake(
             handle,
-            rows.execute(query),
+            with_plain_texts(rows.execute(query)),
             mode="overwrite",
             schema_mode="overwrite",
             post_commithook_properties=NO_HOOKS,

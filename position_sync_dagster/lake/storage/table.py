@@ -43,6 +43,7 @@ from position_sync_dagster.lake.storage.opening import (
     Upkeep,
     Use,
     WriterLock,
+    with_plain_texts,
 )
 
 _PROPERTY = "positionSync.owner."
@@ -171,7 +172,7 @@ def write(
         options = {"mode": "overwrite", "predicate": predicate}
     write_deltalake(
         handle,
-        frame,
+        with_plain_texts(frame),
         commit_properties=CommitProperties(metadata, app_transactions=transactions),
         post_commithook_properties=NO_HOOKS,
         **options,
