@@ -1,4 +1,4 @@
-"""Readers that follow the ledger: what was added since a place, and the tokens that name a place.
+"""Readers that follow a table: what came since a token; of the ledger, what was added to it.
 
 A reader stores a token and goes on from there later, in another process or after a restart. Merging
 and deleting files do not change what it reads: each row has the version that added it
@@ -21,7 +21,7 @@ from position_sync_dagster.lake.ledger_rows import (
     added_by,
     last_added,
 )
-from position_sync_dagster.lake.schema import POSITION_UPDATES
+from position_sync_dagster.lake.schema import POSITION_UPDATES, part_named
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import Table, offload
 
@@ -37,11 +37,14 @@ MOST_ROWS = 100_000
 # The order in which rows are given.
 ORDER = [ADDED, "timestamp", "update_id"]
 
-_LEDGER_LENGTH = 13
+_ID_LENGTH = 13
 _TOKEN = re.compile(r"ps(?:1|2:([0-9]{1,18})):([^:]*):([0-9]{1,18}):(.*)", re.DOTALL)
 _AT = pl.col("committed_at").dt.epoch("us").alias("at")
 
+_VERSION_TOKEN = re.compile(r"pv1:([^:]*):([0-9]{1,18}):([0-9a-f]*)")
+
 _BEGIN_AGAIN = "Begin again without a token: with the newest row of each holding."
+READ_WHOLE = "Read the whole table, without a token, and go on from the one that it has then."
 
 
 class Added(NamedTuple):
@@ -104,6 +107,50 @@ class Place(NamedTuple):
         )
 
 
+class TableVersion(NamedTuple):
+    """A version of a table beside the ledger, which a token names.
+
+    Attributes:
+        table: The beginning of the id that Delta gave the table.
+        number: Its number.
+        content: The hash of the names of its data files: after a backup was restored, the same
+            number may be given to other rows.
+
+    >>> TableVersion.of("pv1:0193a1c2-7f3e:30:9c0e").number
+    30
+    """
+
+    table: str
+    number: int
+    content: str
+
+    @property
+    def token(self) -> str:
+        """Return the version as a text."""
+        return f"pv1:{self.table}:{self.number}:{self.content}"
+
+    @classmethod
+    def at(cls, handle: DeltaTable) -> "TableVersion":
+        """Return the version that a handle is at."""
+        paths = storage.data_files(handle).get_column("path").sort()
+        return cls(_id_of(handle), handle.version(), part_named("\n".join(paths)))
+
+    @classmethod
+    def of(cls, token: object) -> "TableVersion":
+        """Return the version that a token names.
+
+        Raises:
+            TokenError: It is no token; a release before had bare numbers, which name no table.
+        """
+        match = _VERSION_TOKEN.fullmatch(str(token))
+        if match is None:
+            raise TokenError(
+                f"{str(token)[:80]!r} is no token of `changed_rows`.", remedy=READ_WHOLE
+            )
+        table, number, content = match.groups()
+        return cls(table, int(number), content)
+
+
 class AddedRows:
     """What was added to one ledger, read once for all followers at the same place.
 
@@ -143,7 +190,7 @@ class AddedRows:
 
     def place(self, handle: DeltaTable, version: int) -> Place:
         """Return the place behind the rows of a version."""
-        ledger = _ledger(handle)
+        ledger = _id_of(handle)
         added = added_by(self._table, storage.data_files(handle), version)
         in_order = added.select("update_id", _AT).sort("update_id")
         last = in_order.tail(1).collect()
@@ -159,7 +206,7 @@ class AddedRows:
         Raises:
             TokenError: The ledger is another one, or somebody took the row back.
         """
-        if place.ledger != _ledger(handle):
+        if place.ledger != _id_of(handle):
             raise TokenError(
                 f"The token is of another ledger than {self._table.path}.",
                 remedy=f"Pass it with the lake that it was printed for. {_BEGIN_AGAIN}",
@@ -205,8 +252,8 @@ class AddedRows:
         return chosen.sort(ORDER).collect()
 
 
-def _ledger(handle: DeltaTable) -> str:
-    return str(handle.metadata().id)[:_LEDGER_LENGTH]
+def _id_of(handle: DeltaTable) -> str:
+    return str(handle.metadata().id)[:_ID_LENGTH]
 
 
 class Follower:

@@ -32,8 +32,9 @@ with polars, or with DuckDB over `file_uris()`. A file becomes plain when it is 
 
 **What changed**: the ledger is [followed](follow.md) by tokens. Other tables are committed when a
 row differs: `Lake(path).changed_rows("closed_campaigns", token)` returns the new rows, those that
-are gone, and the next token, the version. Versions are kept for half an hour, of daily tables and
-results for a week; an older token is refused, and the table is read whole.
+are gone, and the next token. Versions are kept for half an hour, of daily tables and results for a
+week. A token of an older version is refused, and one of another table, of rows that a restored
+backup took back, or without a table (the numbers of earlier releases): the table is read whole.
 
 **Files**: one commit a second is 23,400 files in a session of New York. They are merged every 200
 commits: a snapshot has some 230 at most, 11 after 2,000 commits of 20 rows. Replaced files stay
