@@ -12,7 +12,7 @@ import datetime as dt
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from functools import cache, cached_property
@@ -154,6 +154,7 @@ class TableSpec:
         kept: How long old versions of it can be read, where it is longer than in RETENTION.
         changes: When rows are added, changed or replaced, for programs that read it again.
         is_copy: Whether it has rows of other tables as they are, whoever wrote them.
+        carried: The SQL of columns whose values older releases had in other columns.
     """
 
     name: str
@@ -168,6 +169,7 @@ class TableSpec:
     kept: str | None = None
     changes: str = ""
     is_copy: bool = False
+    carried: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def columns(self) -> Mapping[str, str]:

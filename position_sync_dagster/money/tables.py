@@ -10,12 +10,19 @@ from position_sync_dagster.money.past.closes import Closure, StatementEvent
 from position_sync_dagster.money.past.movements import Movement
 from position_sync_dagster.money.risk.expected_dividend import ExpectedDividend
 
+# Releases before version 3 had what the gateway stated in the JSON text of a row alone.
+_STATED_MULTIPLIER = (
+    'COALESCE("multiplier", CASE WHEN "source" = \'GATEWAY\' THEN TRY_CAST('
+    'regexp_match("attributes", \'"multiplier": "([0-9.]+)"\')[1] AS DOUBLE) END)'
+)
+
 EXECUTIONS = TableSpec(
     "executions",
     columns_of(Execution),
     indexed=("execution_id", "time", "account"),
     order="time",
-    version=3,
+    version=4,
+    carried={"multiplier": _STATED_MULTIPLIER},
     description="Executions of the gateway's API and of statements: one trade may be there in "
     "several wordings.",
     changes="Rows are added with each execution and each import; none changes.",

@@ -415,8 +415,12 @@ class TableHandle:
             # Rows that are there have no value of them.
             nullable = [Field(field.name, field.type, metadata=field.metadata) for field in added]
             handle.alter.add_columns(nullable, post_commithook_properties=NO_HOOKS)
+        stored = [field.name for field in handle.schema().fields]
+        kept = {name: f'"{name}"' for name in stored if name not in former}
         if former:
-            self._drop_columns(handle, former)
+            self._rewrite(handle, kept, schema_mode="overwrite")
+        if self.spec.carried:
+            self._rewrite(handle, kept | self.spec.carried)
         # A whole entry hides a torn one before it.
         self.synced.sync_through(handle.version())
 
@@ -430,16 +434,26 @@ class TableHandle:
         )
         raise commit_errors.RetryCommit
 
-    def _drop_columns(self, handle: DeltaTable, names: list[str]) -> None:
-        """Rewrite the table without some columns; the others keep comments and what they refuse."""
+    def _rewrite(
+        self,
+        handle: DeltaTable,
+        columns: Mapping[str, str],
+        schema_mode: Literal["overwrite"] | None = None,
+    ) -> None:
+        """Write the table anew with some columns, which keep comments and what they refuse.
+
+        Args:
+            columns: The SQL of each.
+            schema_mode: Whether the table loses its other columns.
+        """
         rows = QueryBuilder().register("stored", handle)
-        columns = [f'"{field.name}"' for field in handle.schema().fields if field.name not in names]
-        query = " ".join(["SELECT", ", ".join(columns), "FROM stored"])
+        selected = [f'{sql} AS "{name}"' for name, sql in columns.items()]
+        query = " ".join(["SELECT", ", ".join(selected), "FROM stored"])
         write_deltalake(
             handle,
             with_plain_texts(rows.execute(query)),
             mode="overwrite",
-            schema_mode="overwrite",
+            schema_mode=schema_mode,
             post_commithook_properties=NO_HOOKS,
         )
 

@@ -122,7 +122,7 @@ class MovementBook:
         stored = self.lake.movements.records(since, ~is_reported)
         stated += [
             movement
-            for movement in stored
+            for movement in _with_days_of_statements(stored, sections)
             if movement.stated_by not in read_now and movement.change_id not in judged_now
         ]
 
@@ -226,6 +226,23 @@ def _stated_once(statements: Iterable[Statement]) -> Iterator[Movement]:
             if len(movements) > len(parts.get(name, ())):
                 parts[name] = movements
     return chain.from_iterable(parts.values())
+
+
+def _with_days_of_statements(
+    movements: Iterable[Movement], sections: Iterable[StatedSection]
+) -> Iterator[Movement]:
+    """Return movements with the days of their statements; older releases had the file alone."""
+    days = {
+        (section.account, section.statement, section.stated_at): {
+            "stated_first": section.first,
+            "stated_last": section.last,
+        }
+        for section in sections
+    }
+    for movement in movements:
+        name = movement.account, movement.statement, movement.stated_at
+        lacks_days = movement.statement is not None and movement.stated_first is None
+        yield replace(movement, **days[name]) if lacks_days and name in days else movement
 
 
 def _again(movement: Movement, terms: Terms) -> Movement:
