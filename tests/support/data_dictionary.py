@@ -3,6 +3,11 @@
 Run as `python -m tests.support.data_dictionary > docs/tables.md`.
 """
 
+from pathlib import Path
+
+import polars as pl
+from deltalake import DeltaTable
+
 from position_sync_dagster.lake.schema import StoredColumn, TableSpec
 from position_sync_dagster.money.lake import MoneyLake
 
@@ -46,6 +51,17 @@ def data_dictionary() -> str:
     """Return the page."""
     sections = [_section(spec) for spec in SPECS]
     return HEAD + "".join(sections)
+
+
+def null_where_never(lake: str | Path) -> dict[str, list[str]]:
+    """Return the columns of each table that are null in a row though the page says never."""
+    wrong = {}
+    for spec in SPECS:
+        if DeltaTable.is_deltatable(f"{lake}/{spec.name}"):
+            rows = pl.read_delta(f"{lake}/{spec.name}")
+            never = [name for name, column in spec.described.items() if not column.nullable]
+            wrong[spec.name] = [name for name in never if rows[name].has_nulls()]
+    return {name: columns for name, columns in wrong.items() if columns}
 
 
 def _section(spec: TableSpec) -> str:
