@@ -41,10 +41,7 @@ _ID_LENGTH = 13
 _TOKEN = re.compile(r"ps(?:1|2:([0-9]{1,18})):([^:]*):([0-9]{1,18}):(.*)", re.DOTALL)
 _AT = pl.col("committed_at").dt.epoch("us").alias("at")
 
-_VERSION_TOKEN = re.compile(r"pv1:([^:]*):([0-9]{1,18}):([0-9a-f]*)")
-
 _BEGIN_AGAIN = "Begin again without a token: with the newest row of each holding."
-READ_WHOLE = "Read the whole table, without a token, and go on from the one that it has then."
 
 
 class Added(NamedTuple):
@@ -105,50 +102,6 @@ class Place(NamedTuple):
             f"{token[:80]!r} is no token of a ledger.",
             remedy=f"Pass a token as `follow` printed it, {START!r} or {NOW!r}. {_BEGIN_AGAIN}",
         )
-
-
-class TableVersion(NamedTuple):
-    """A version of a table beside the ledger, which a token names.
-
-    Attributes:
-        table: The beginning of the id that Delta gave the table.
-        number: Its number.
-        content: The hash of the names of its data files: after a backup was restored, the same
-            number may be given to other rows.
-
-    >>> TableVersion.of("pv1:0193a1c2-7f3e:30:9c0e").number
-    30
-    """
-
-    table: str
-    number: int
-    content: str
-
-    @property
-    def token(self) -> str:
-        """Return the version as a text."""
-        return f"pv1:{self.table}:{self.number}:{self.content}"
-
-    @classmethod
-    def at(cls, handle: DeltaTable) -> "TableVersion":
-        """Return the version that a handle is at."""
-        paths = storage.data_files(handle).get_column("path").sort()
-        return cls(_id_of(handle), handle.version(), part_named("\n".join(paths)))
-
-    @classmethod
-    def of(cls, token: object) -> "TableVersion":
-        """Return the version that a token names.
-
-        Raises:
-            TokenError: It is no token; a release before had bare numbers, which name no table.
-        """
-        match = _VERSION_TOKEN.fullmatch(str(token))
-        if match is None:
-            raise TokenError(
-                f"{str(token)[:80]!r} is no token of `changed_rows`.", remedy=READ_WHOLE
-            )
-        table, number, content = match.groups()
-        return cls(table, int(number), content)
 
 
 class AddedRows:
@@ -254,6 +207,19 @@ class AddedRows:
 
 def _id_of(handle: DeltaTable) -> str:
     return str(handle.metadata().id)[:_ID_LENGTH]
+
+
+# A token of a table beside the ledger, with the number of a version.
+VERSION_TOKEN = re.compile(r"pv1:[^:]*:([0-9]{1,18}):[0-9a-f]*")
+
+
+def version_token(handle: DeltaTable) -> str:
+    """Return the token of a version: with the id of the table, and the hash of its data files.
+
+    After a backup was restored, the same version may have other rows, in files of other names.
+    """
+    paths = storage.data_files(handle).get_column("path").sort()
+    return f"pv1:{_id_of(handle)}:{handle.version()}:{part_named(''.join(paths))}"
 
 
 class Follower:

@@ -16,7 +16,7 @@ from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
-from position_sync_dagster.lake.followed_rows import READ_WHOLE, TableVersion
+from position_sync_dagster.lake.followed_rows import VERSION_TOKEN, version_token
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.sessions import GatewaySessions
@@ -31,6 +31,8 @@ from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.strategies_file import StrategiesFile
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
+
+_READ_WHOLE = "Read the whole table, without a token, and go on from the one that it has then."
 
 
 # The ledger is followed row by row. The other tables are small, and committed only when a row
@@ -196,7 +198,7 @@ class Lake:
             since: The `token` of the time before; None: all rows are new.
 
         Raises:
-            TokenError: The token is of another table, or a restored backup took its rows back.
+            TokenError: It is no token, of another table, or a restored backup took its rows back.
             LakeError: There is no such table or version: begin again without a token.
         """
         path = self.table_path(name)
@@ -204,29 +206,26 @@ class Lake:
         if is_remote(path):
             options = delta_options(self._options.get("storage_options"))
 
-        def read(number: int | None) -> tuple[TableVersion, pl.DataFrame]:
+        def read(number: int | None) -> tuple[str, pl.DataFrame]:
             try:
                 handle = DeltaTable(path, version=number, storage_options=options)
-                return TableVersion.at(handle), pl.scan_delta(handle).collect()
+                return version_token(handle), pl.scan_delta(handle).collect()
             except (*STORAGE_ERRORS, pl.exceptions.PolarsError) as error:
                 what = "" if number is None else f"version {number} of "
                 raise LakeError(
-                    f"There is no {what}the table {path}, or no longer.", remedy=READ_WHOLE
+                    f"There is no {what}the table {path}, or no longer.", remedy=_READ_WHOLE
                 ) from error
 
-        newest, now = read(None)
+        token, now = read(None)
         before = now.clear()
         if since is not None:
-            seen = TableVersion.of(since)
-            if seen.table != newest.table:
-                raise TokenError(f"The token is of another table than {path}.", remedy=READ_WHOLE)
-
-            stored, rows = read(seen.number)
-            if stored != seen:
+            match = VERSION_TOKEN.fullmatch(str(since))
+            stored, rows = ("", now) if match is None else read(int(match[1]))
+            if stored != since:
                 raise TokenError(
-                    f"Version {seen.number} of {path} has other rows than the token names: a "
-                    "restored backup took them back.",
-                    remedy=READ_WHOLE,
+                    f"{str(since)[:80]!r} names no rows of {path}: it is of another table or of an "
+                    "earlier release, or a restored backup took its rows back.",
+                    remedy=_READ_WHOLE,
                 )
             # A column that a later release added is unknown in rows from before.
             before = pl.concat([before, rows], how="diagonal").select(now.columns)
@@ -234,7 +233,7 @@ class Lake:
         return ChangedRows(
             rows=now.join(before, on=now.columns, how="anti", nulls_equal=True),
             gone=before.join(now, on=now.columns, how="anti", nulls_equal=True),
-            token=newest.token,
+            token=token,
         )
 
     def maintain(self, *, clean_now: bool = False) -> list[storage.MaintenanceResult]:

@@ -415,12 +415,8 @@ class TableHandle:
             # Rows that are there have no value of them.
             nullable = [Field(field.name, field.type, metadata=field.metadata) for field in added]
             handle.alter.add_columns(nullable, post_commithook_properties=NO_HOOKS)
-        stored = [field.name for field in handle.schema().fields]
-        kept = {name: f'"{name}"' for name in stored if name not in former}
-        if former:
-            self._rewrite(handle, kept, schema_mode="overwrite")
-        if self.spec.carried:
-            self._rewrite(handle, kept | self.spec.carried)
+        if former or self.spec.carried:
+            self._rewrite(handle, former)
         # A whole entry hides a torn one before it.
         self.synced.sync_through(handle.version())
 
@@ -434,26 +430,20 @@ class TableHandle:
         )
         raise commit_errors.RetryCommit
 
-    def _rewrite(
-        self,
-        handle: DeltaTable,
-        columns: Mapping[str, str],
-        schema_mode: Literal["overwrite"] | None = None,
-    ) -> None:
-        """Write the table anew with some columns, which keep comments and what they refuse.
+    def _rewrite(self, handle: DeltaTable, former: list[str]) -> None:
+        """Write the rows anew without some columns, and with values that were elsewhere before.
 
-        Args:
-            columns: The SQL of each.
-            schema_mode: Whether the table loses its other columns.
+        Other columns keep comments and what they refuse; without `former` each one does.
         """
         rows = QueryBuilder().register("stored", handle)
-        selected = [f'{sql} AS "{name}"' for name, sql in columns.items()]
-        query = " ".join(["SELECT", ", ".join(selected), "FROM stored"])
+        names = [field.name for field in handle.schema().fields if field.name not in former]
+        columns = [self.spec.carried.get(name, f'"{name}"') + f' AS "{name}"' for name in names]
+        query = " ".join(["SELECT", ", ".join(columns), "FROM stored"])
         write_deltalake(
             handle,
             with_plain_texts(rows.execute(query)),
             mode="overwrite",
-            schema_mode=schema_mode,
+            schema_mode="overwrite" if former else None,
             post_commithook_properties=NO_HOOKS,
         )
 

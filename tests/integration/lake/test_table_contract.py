@@ -54,21 +54,21 @@ def test_a_token_of_another_table_or_of_rows_that_were_taken_back_is_refused(lak
     with pytest.raises(LakeError, match="There is no version 2 of the table"):
         lake.changed_rows("latest_positions", token)
     put(table, latest(conid=1), latest(conid=3))
-    with pytest.raises(TokenError, match="other rows than the token names: a restored backup"):
+    with pytest.raises(TokenError, match="or a restored backup took its rows back"):
         lake.changed_rows("latest_positions", token)
     assert lake.changed_rows("latest_positions", of_backup).rows["conid"].to_list() == [3]
 
     shutil.rmtree(folder)
     again = Lake(lake.path, fsync=False).derived_table(LATEST_POSITIONS)
     put(again, latest(conid=1))
-    with pytest.raises(TokenError, match="of another table"):
+    with pytest.raises(TokenError, match="it is of another table"):
         lake.changed_rows("latest_positions", of_backup)
 
 
 @pytest.mark.parametrize("since", [12, "12", "ps2:1:0193a1c2-7f3e:12:0193a1c3", "pv1:a:1"])
 def test_what_is_no_token_of_this_release_is_refused(lake, since):
     put(lake.derived_table(LATEST_POSITIONS), latest(conid=1))
-    with pytest.raises(TokenError, match="is no token of `changed_rows`"):
+    with pytest.raises(TokenError, match="names no rows of"):
         lake.changed_rows("latest_positions", since)
 
 

@@ -78,7 +78,10 @@ async def test_a_lake_with_history_keeps_it_and_a_corrected_statement_changes_it
     assert dict(profits.iter_rows()) == pytest.approx({"UNATTRIBUTED": 209.0, "w": 418.0})
 
 
-async def test_a_lake_with_trades_of_the_day_keeps_their_multipliers_and_each_movement(tmp_path):
+@pytest.mark.parametrize("of_one_file", [False, True], ids=["files", "one file"])
+async def test_a_lake_with_trades_of_the_day_keeps_their_multipliers_and_each_movement(
+    tmp_path, of_one_file
+):
     """The release of commit 6a471e36 wrote it, with its stream and its import of statements.
 
     It had the multipliers of eleven trades in JSON, and named the statements of 41 by their file.
@@ -86,6 +89,11 @@ async def test_a_lake_with_trades_of_the_day_keeps_their_multipliers_and_each_mo
     """
     settings = unpacked("lake-with-trades.tar.gz", tmp_path)
     movements = f"{settings.lake}/movements"
+    for table in ("movements", "statement_events") if of_one_file else ():
+        rows = pl.read_delta(f"{settings.lake}/{table}")
+        file = pl.when(pl.col("statement").is_not_null()).then(pl.lit("by-day.xml"))
+        named = rows.with_columns(statement=file, stated_at=pl.col("stated_at").max())
+        named.write_delta(f"{settings.lake}/{table}", mode="overwrite")
     told = ("movement_id", "source", "day", "quantity", "multiplier", "cash", "fee")
     before = pl.read_delta(movements).select(told).sort("movement_id")
     assert dict(before["source"].value_counts().iter_rows()) == {
