@@ -410,7 +410,7 @@ def test_nothing_was_ordered_and_no_request_is_stuck(demo):
 
 
 def test_no_column_is_null_of_which_the_dictionary_says_never(demo):
-    for name in ("risk_scenarios", "strategy_exposure", "profit_explained", "movements", "books"):
+    for name in ("risk_scenarios", "strategy_exposure"):
         assert demo.table(name).height, name
     assert null_where_never(demo.lake) == {}
 
