@@ -33,6 +33,7 @@ from position_sync_dagster.money.reports.book import Book, read_book, written_by
 from position_sync_dagster.money.strategies.propose_strategies import first_step
 from position_sync_dagster.money.strategies.strategies_file import saved_file
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.failed_requests import read_failed
 
 NO_FREE_LINE = "no market data line is free, or one is being requested"
 
@@ -111,6 +112,7 @@ class Status(LoginStatus):
             as "one expired on 2026-11-20".
         unresolved_legs: Active legs without a conid, each with the reason if it is known.
         positions: Holdings of the followed types in the broker's last download.
+        queue_unanswered: FAILED requests of the last day whose holding has had no value since.
         oldest_pending_age_s: Age of the oldest waiting request, in seconds.
         updates_rows, updates_version: Rows and Delta version of `position_updates`.
         legs_streamed: Holdings whose newest row the stream wrote recently.
@@ -143,6 +145,7 @@ class Status(LoginStatus):
     programs: signs_of_life.Programs = signs_of_life.NONE
     logins: tuple[LoginStatus, ...] = ()
     legs_closed: str | None = None
+    queue_unanswered: int = 0
 
     @property
     def each_login(self) -> tuple[LoginStatus, ...]:
@@ -194,7 +197,9 @@ def read_status(
     ]
     programs = signs_of_life.read()
     overview = lake.queue.sync.overview()
-    failed = overview.counts.get(QueueStatus.FAILED, 0)
+    unanswered = 0
+    if overview.counts.get(QueueStatus.FAILED):
+        unanswered = read_failed(lake, settings, now).filter(~col.never_held).height
 
     active = {leg.conid for leg in book.legs}
     positions = book.reported.filter(col.position != 0)
@@ -205,7 +210,7 @@ def read_status(
     ]
     hints = tuple(filter(None, [first_step(lake, settings)]))
     problems = [*programs.problems, *_asked(logins)]
-    problems += _attention(settings.strategies_file, failed, now)
+    problems += _attention(settings.strategies_file, unanswered, now)
 
     queue = {status.value: overview.counts.get(status, 0) for status in QueueStatus}
     streamed = written_by(Source.STREAM, book.priced, settings, now)
@@ -221,6 +226,7 @@ def read_status(
         unresolved_legs=tuple(unresolved),
         positions=positions.height,
         queue=queue,
+        queue_unanswered=unanswered,
         oldest_pending_age_s=seconds_since(overview.oldest_pending_at, now),
         updates_rows=updates.count(),
         updates_version=updates.version(),
@@ -265,21 +271,21 @@ def _closed_legs(book: Book, held: set[int]) -> str | None:
     return counted_ends(ends.values())
 
 
-def _attention(strategies_file: Path | None, failed: int, now: datetime) -> Iterator[str]:
-    """Yield the problems of the strategies file and of FAILED requests."""
+def _attention(strategies_file: Path | None, unanswered: int, now: datetime) -> Iterator[str]:
+    """Yield the problems of the strategies file and of FAILED requests of holdings."""
     if strategies_file is not None:
         try:
             saved_file(strategies_file).legs(now)
         except StrategiesFileError as error:
             yield f"{error.what} {error.remedy} The active legs stay as they were read last."
 
-    if failed:
+    if unanswered:
         requests = "1 request is"
-        if failed > 1:
-            requests = f"{failed:,} requests are"
+        if unanswered > 1:
+            requests = f"{unanswered:,} requests are"
         yield (
-            f"{requests} FAILED: `position-sync queue list --status FAILED` shows why, and "
-            "`queue retry` tries again."
+            f"{requests} FAILED, without a value since: `position-sync queue list --status FAILED` "
+            "shows why, and `queue retry` tries again."
         )
 
 

@@ -13,13 +13,14 @@ from typer.testing import CliRunner
 from position_sync_dagster.cli import commands
 from position_sync_dagster.defs.assets.table_asset import reconciliation_breaks
 from position_sync_dagster.defs.checks import tables
-from position_sync_dagster.defs.checks.evaluation import EVALUATE
+from position_sync_dagster.defs.checks.evaluation import EVALUATE, NAMED
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.holding import Completeness
-from position_sync_dagster.domain.queue_request import Answer
+from position_sync_dagster.domain.queue_request import Answer, QueueRequest
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import reconciliation
+from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.reconciliation import ReconciliationService
 from tests.support.holdings import NOT_HELD
 
@@ -234,6 +235,43 @@ def test_a_failure_of_a_closed_holding_or_one_that_is_tried_again_does_not_count
     fail(lake, [*world.ask(1), *again])
     lake.queue.sync.retry(again)
     assert world.check(tables.requests_are_answered).passed
+
+
+@pytest.mark.parametrize("account", [ACCOUNT, None])
+def test_a_request_for_a_holding_that_never_was_is_named_and_is_no_failure(
+    world, lake, settings, account
+):
+    session = world.hold(1)
+    world.row(1, 5)
+    lake.queue.sync.insert_many([QueueRequest(99, "SPY", account=account)])
+    assert asyncio.run(drain(lake, settings)).failed == 1
+    evaluation = world.passes(tables.requests_are_answered)
+    assert "1 failed, since no account has their holding" in evaluation.description
+    (named,) = evaluation.metadata[NAMED].records
+    assert named.data["conid"] == 99
+    assert named.data["error_message"] == "No account of the login holds this conid."
+
+    world.hold(1, session=session, completeness=Completeness.PARTIAL)  # as after a reconnect
+    assert world.check(tables.requests_are_answered).passed
+    world.hold(1, 99, session=session)
+    assert not world.check(tables.requests_are_answered).passed, "the broker has it now"
+
+
+@pytest.mark.parametrize("completeness", Completeness)
+def test_only_a_complete_list_of_the_broker_says_that_a_holding_never_was(
+    world, lake, completeness
+):
+    world.hold(1, completeness=completeness)
+    fail(lake, world.ask(99))
+    is_complete = completeness is Completeness.COMPLETE
+    assert world.check(tables.requests_are_answered).passed is is_complete
+
+
+def test_a_failure_of_a_holding_that_the_ledger_alone_has_counts(world, lake):
+    world.hold(1)
+    world.row(2, 60)
+    fail(lake, world.ask(2))
+    assert [row["conid"] for row in world.shown(world.fails(tables.requests_are_answered))] == [2]
 
 
 def test_requests_that_wait_for_a_gateway_are_unknown_and_no_failure(world, monkeypatch):

@@ -1,0 +1,59 @@
+"""The requests that failed for good lately, and whether their holding has had a value since."""
+
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from position_sync_dagster.domain.holding import KEY, Completeness
+from position_sync_dagster.domain.queue_request import NOT_HELD, QueueStatus
+from position_sync_dagster.lake.lake import Lake, all_broker_rows
+from position_sync_dagster.lake.schema import id_prefix
+from position_sync_dagster.lake.storage.table import in_bucket, may_have
+from position_sync_dagster.settings import Settings
+
+# Maximum age of a failure that counts; `position-sync queue list --status FAILED` has older ones.
+LOOK_BACK = timedelta(days=1)
+
+# A holding whose values can be read is requested again far more often than this.
+ANSWERED_WITHIN = timedelta(hours=1)
+
+COLUMNS = ["request_id", *KEY, "symbol", "status", "error_message"]
+
+
+def read_failed(lake: Lake, settings: Settings, now: datetime) -> pl.DataFrame:
+    """Return the requests of the last day that are FAILED and whose holding has no value since.
+
+    In the column `never_held` it is true that there is no such holding: neither ledger nor broker
+    has it, and the broker's list is complete, or was so when the request failed.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    failed = _finished(lake, QueueStatus.FAILED, now - LOOK_BACK)
+    if failed.is_empty():
+        return failed.with_columns(never_held=True)
+
+    # A closed holding needs no value. One that the broker alone has waits for its first.
+    valued_at = pl.when(pl.col.position == 0).then(now).otherwise("timestamp")
+    valued = lake.updates.sync.latest().select(*KEY, at=valued_at)
+    reported = all_broker_rows(lake, settings)
+    holdings = pl.concat([valued, reported.select(*KEY, at=pl.lit(now - 2 * LOOK_BACK))])
+    any_account = holdings.with_columns(account=pl.lit(None, pl.String))
+    done = _finished(lake, QueueStatus.SUCCESS, now - ANSWERED_WITHIN)
+    answers = pl.concat([holdings, any_account, done.select(*KEY, at="updated_at")])
+
+    newest = answers.group_by(KEY).agg(pl.col.at.max())
+    answered = failed.join(newest, on=KEY, how="left", nulls_equal=True)
+    lasting = answered.filter((pl.col.at < pl.col.updated_at).fill_null(value=True))
+
+    is_complete = set(reported["completeness"]) == {Completeness.COMPLETE}
+    was_complete = pl.col.error_message.eq_missing(NOT_HELD)
+    return lasting.with_columns(never_held=pl.col.at.is_null() & (was_complete | is_complete))
+
+
+def _finished(lake: Lake, status: QueueStatus, since: datetime) -> pl.DataFrame:
+    """Return the requests with a final status that were inserted since then."""
+    first = id_prefix(since)
+    chosen = in_bucket(status.value) & may_have("request_id", first)
+    rows = lake.queue.sync.store.finished(chosen, [*COLUMNS, "created_at", "updated_at"])
+    return rows.filter(pl.col.request_id >= first)
