@@ -30,8 +30,6 @@ def read_failed(lake: Lake, settings: Settings, now: datetime) -> pl.DataFrame:
         LakeError: A table cannot be used.
     """
     failed = _finished(lake, QueueStatus.FAILED, now - LOOK_BACK)
-    if failed.is_empty():
-        return failed.with_columns(never_held=True)
 
     # A closed holding needs no value. One that the broker alone has waits for its first.
     valued_at = pl.when(pl.col.position == 0).then(now).otherwise("timestamp")
@@ -39,16 +37,21 @@ def read_failed(lake: Lake, settings: Settings, now: datetime) -> pl.DataFrame:
     reported = all_broker_rows(lake, settings)
     holdings = pl.concat([valued, reported.select(*KEY, at=pl.lit(now - 2 * LOOK_BACK))])
     any_account = holdings.with_columns(account=pl.lit(None, pl.String))
-    done = _finished(lake, QueueStatus.SUCCESS, now - ANSWERED_WITHIN)
-    answers = pl.concat([holdings, any_account, done.select(*KEY, at="updated_at")])
-
-    newest = answers.group_by(KEY).agg(pl.col.at.max())
-    answered = failed.join(newest, on=KEY, how="left", nulls_equal=True)
-    lasting = answered.filter((pl.col.at < pl.col.updated_at).fill_null(value=True))
+    newest = pl.concat([holdings, any_account]).group_by(KEY).agg(pl.col.at.max())
+    dated = failed.join(newest, on=KEY, how="left", nulls_equal=True)
 
     is_complete = set(reported["completeness"]) == {Completeness.COMPLETE}
     was_complete = pl.col.error_message.eq_missing(NOT_HELD)
-    return lasting.with_columns(never_held=pl.col.at.is_null() & (was_complete | is_complete))
+    never_held = pl.col.at.is_null() & (was_complete | is_complete)
+    lasting = dated.remove(pl.col.at >= pl.col.updated_at).with_columns(never_held=never_held)
+    if lasting["never_held"].all():
+        return lasting
+
+    # An unchanged row answers later requests. What answered them is in many small files.
+    done = _finished(lake, QueueStatus.SUCCESS, now - ANSWERED_WITHIN)
+    last_done = done.group_by(KEY).agg(done_at=pl.col.updated_at.max())
+    later = lasting.join(last_done, on=KEY, how="left", nulls_equal=True)
+    return later.remove(pl.col.done_at >= pl.col.updated_at)
 
 
 def _finished(lake: Lake, status: QueueStatus, since: datetime) -> pl.DataFrame:
