@@ -256,12 +256,31 @@ class ReconciliationService:
         details = await offload(self._lake.contracts.get, {leg.conid for leg in legs})
         result = self._reconciler._compare(holdings, latest, legs, coverage, details)
         just_live = await offload(self._accounts_just_live, holdings, result.at)
-        lasting = tuple(
+        lasting = [
             difference
             for difference in result.discrepancies
             if not _may_be_confirmed(difference, just_live)
-        )
-        return replace(result, discrepancies=lasting), holdings, coverage, just_live
+        ]
+        if any(difference.type is DiscrepancyType.STALE for difference in lasting):
+            answered = await offload(self._answered_lately, latest, result.at)
+            lasting = [
+                difference
+                for difference in lasting
+                if difference.type is not DiscrepancyType.STALE
+                or (difference.account, difference.conid) not in answered
+            ]
+        return replace(result, discrepancies=tuple(lasting)), holdings, coverage, just_live
+
+    def _answered_lately(self, latest: pl.DataFrame, at: datetime) -> set[Key]:
+        """Return the holdings whose newest row has answered a request lately; blocks.
+
+        The broker may have sent another value since, which the next request writes: that the row
+        was confirmed until then is in the queue alone.
+        """
+        since = at - timedelta(seconds=self._settings.stale_after_s)
+        answers = self._lake.queue.sync.confirmations(since, at)
+        recent = answers.filter(col.confirmed_at >= since)
+        return set(latest.join(recent, on="update_id", how="semi").select(KEY).iter_rows())
 
     def _accounts_just_live(self, holdings: pl.DataFrame, at: datetime) -> set[str]:
         """Return the accounts whose owner has not been LIVE for CONFIRMED_WITHIN; blocks."""
