@@ -451,9 +451,10 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
 
     difference = (pl.col.market_value - pl.col.market_value_broker).abs()
     time_apart = (pl.col.timestamp - pl.col.received_at).abs()
-    compared = pairs.with_columns(difference=difference)
-    wrong = compared.filter(pl.col.difference > allowed, time_apart <= SAME_TIME)
-    shown = wrong.sort("difference", descending=True).select(
+    wrong = pairs.filter(difference > allowed, time_apart <= SAME_TIME)
+    if wrong.height:
+        wrong = _of_one_moment(lake, wrong).filter(difference > allowed)
+    shown = wrong.sort(difference, descending=True).select(
         *KEY,
         "symbol",
         "price_kind",
@@ -468,6 +469,27 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
         none=f"{pairs.height} values compared, none differs {excess}.",
         found=f"of {pairs.height} values differ {excess} from the broker's of the same time",
         compared=pairs.height,
+    )
+
+
+def _of_one_moment(lake: tables.Lake, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Return pairs with our row that is nearest in time to the broker's value.
+
+    The newest row may be seconds later, and a cheap option moves by some percent in them.
+    """
+    times: Any = pairs["received_at"]
+    span = (times.min() - SAME_TIME, times.max() + SAME_TIME)
+    columns = [*KEY, "position", "market_value"]
+    rows = lake.updates.sync.between(*span, pairs["conid"].to_list(), columns)
+    of_broker = pairs.drop("market_value", "timestamp").sort("received_at")
+    return of_broker.join_asof(
+        rows,
+        left_on="received_at",
+        right_on="timestamp",
+        by=[*KEY, "position"],
+        strategy="nearest",
+        coalesce=False,
+        check_sortedness=False,  # of groups it cannot, and warns
     )
 
 

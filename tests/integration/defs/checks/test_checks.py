@@ -100,6 +100,21 @@ def test_an_old_row_is_a_warning_once_the_stream_had_time_to_confirm_it(world, m
     assert evaluation.metadata["stale"].value == 1
 
 
+@pytest.mark.usefixtures("confirmed_at_once")
+def test_an_old_row_that_answered_a_request_lately_is_not_old(world, lake, monkeypatch):
+    monkeypatch.setattr(reconciliation, "CONFIRMED_WITHIN", timedelta(0))
+    world.hold(1, 2)  # the value of both has moved, and the next request writes it
+    for conid, age_s in ((1, 180.0), (2, 700.0)):
+        answer = Answer(update_id=f"row-{conid}", confirmed_at=world.ago(age_s))
+        world.row(conid, 3600, market_value=149.0, update_id=answer.update_id)
+        (request,) = world.ask(conid)
+        lake.queue.sync.claim_batch(limit=1)
+        lake.queue.sync.mark_success(request, answers={request: answer})
+    evaluation = world.fails(tables.agrees_with_the_broker)
+    records = evaluation.metadata["discrepancies"].records
+    assert [(r.data["type"], r.data["conid"]) for r in records] == [("STALE", 2)]
+
+
 def test_an_incomplete_snapshot_is_no_pass_and_says_so(world):
     world.hold(1, completeness=Completeness.PARTIAL)
     world.row(1, 5)
@@ -156,6 +171,16 @@ def test_a_value_of_another_time_proves_nothing(world):
     world.hold(1)
     world.row(1, 20, market_value=190.0)
     assert world.check(tables.values_match_the_broker).passed
+
+
+def test_a_value_is_compared_with_our_row_that_is_nearest_in_time(world):
+    world.hold(1, 2)
+    world.row(1, 0, market_value=150.0)
+    world.row(2, 0, market_value=190.0)
+    world.row(1, -3, more=[2], market_value=190.0)  # the market has moved
+    (row,) = world.shown(world.fails(tables.values_match_the_broker))
+    assert row["conid"] == 2
+    assert row["broker_value"] == "150"
 
 
 def test_a_few_cents_are_no_difference(world, monkeypatch):
