@@ -256,20 +256,13 @@ class ReconciliationService:
         details = await offload(self._lake.contracts.get, {leg.conid for leg in legs})
         result = self._reconciler._compare(holdings, latest, legs, coverage, details)
         just_live = await offload(self._accounts_just_live, holdings, result.at)
-        lasting = [
+        answered = await offload(self._answered_lately, latest, result.at)
+        lasting = tuple(
             difference
             for difference in result.discrepancies
-            if not _may_be_confirmed(difference, just_live)
-        ]
-        if any(difference.type is DiscrepancyType.STALE for difference in lasting):
-            answered = await offload(self._answered_lately, latest, result.at)
-            lasting = [
-                difference
-                for difference in lasting
-                if difference.type is not DiscrepancyType.STALE
-                or (difference.account, difference.conid) not in answered
-            ]
-        return replace(result, discrepancies=tuple(lasting)), holdings, coverage, just_live
+            if not _may_be_confirmed(difference, just_live, answered)
+        )
+        return replace(result, discrepancies=lasting), holdings, coverage, just_live
 
     def _answered_lately(self, latest: pl.DataFrame, at: datetime) -> set[Key]:
         """Return the holdings whose newest row has answered a request lately; blocks.
@@ -328,10 +321,14 @@ class ReconciliationService:
 
 
 def _may_be_confirmed(
-    difference: reconciliation.Break | Discrepancy, just_live: Collection[str]
+    difference: reconciliation.Break | Discrepancy,
+    just_live: Collection[str],
+    answered: Collection[Key] = (),
 ) -> bool:
-    """Return whether a value is only old because its owner has just become LIVE."""
-    return difference.type is DiscrepancyType.STALE and difference.account in just_live
+    """Return whether a value only seems old: its owner has just become LIVE, or it answered."""
+    is_stale = difference.type is DiscrepancyType.STALE
+    has_answered = (difference.account, difference.conid) in answered
+    return is_stale and (has_answered or difference.account in just_live)
 
 
 # The types of breaks that other comparisons find.
