@@ -187,6 +187,7 @@ class LifecycleTable:
         is_whole = in_part.is_empty()
         before = self._all_live(handle) if is_whole else self._read_live(in_part)
 
+        generation, version = self.table.cache_key(handle)
         change = step(self._snapshot_of(handle, before))
         if change.live is None:
             return change.result
@@ -196,7 +197,7 @@ class LifecycleTable:
             live = pl.concat([change.kept, live], rechunk=True)
         transactions = []
         if is_whole:
-            transactions = [Transaction(CHANGE_TRANSACTION, handle.version() + 1)]
+            transactions = [Transaction(CHANGE_TRANSACTION, version + 1)]
 
         only_adds = change.kept is before.readable and change.finished is None
         if only_adds and change.live.height >= max(before.readable.height, 1):
@@ -209,7 +210,9 @@ class LifecycleTable:
             storage.write(handle, frame, info, transactions, " OR ".join([replaced, *terms]))
 
         if is_whole:
-            self._newest = (self.table.cache_key(handle), _LiveRows(live, before.incomplete))
+            # Beside an append of another program, whose rows are not among these, this commit gets
+            # a later version: then all are read again.
+            self._newest = ((generation, version + 1), _LiveRows(live, before.incomplete))
         return change.result
 
     def _with_finished(
