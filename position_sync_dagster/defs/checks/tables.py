@@ -178,13 +178,14 @@ def tables_can_be_read(lake: tables.Lake, _settings: Settings) -> dg.AssetCheckR
     """Whether the log of each table can be read; its data files are not looked at.
 
     What to do: The checks of a table that cannot be read are unknown, and its values are not
-    current. Put back what was moved or deleted; `position-sync doctor` examines each table.
+    current. Put back what was moved or deleted; `position-sync doctor` examines each table, and
+    with --files each data file.
     """
     errors = list(filter(None, (table.damage() for table in lake.all_tables)))
     named = " ".join(error.what for error in errors)
     return check.rows_result(
         pl.DataFrame({"problem": list(map(str, errors))}),
-        none="Each table can be read.",
+        none="The log of each table can be read.",
         found=f"tables cannot be read: {named}",
         error=True,
     )
