@@ -7,7 +7,7 @@ requests.
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from position_sync_dagster.domain import gateway_session
 from position_sync_dagster.domain.account_values import AccountSummary
-from position_sync_dagster.domain.clock import seconds_since
+from position_sync_dagster.domain.clock import SKEW, seconds_since
 from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession, SessionState
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.leg import NOT_LOOKED_UP, ActiveContract, Leg, LegState
@@ -25,6 +25,8 @@ from position_sync_dagster.domain.line import QUEUED
 from position_sync_dagster.domain.position_update import Source, TradingMode
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import StrategiesFileError
+from position_sync_dagster.lake.ledger_rows import HOLDING
+from position_sync_dagster.lake.schema import is_ahead
 from position_sync_dagster.money.cents import MONEY, in_cents
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import counted_ends
@@ -34,6 +36,9 @@ from position_sync_dagster.money.strategies.propose_strategies import first_step
 from position_sync_dagster.money.strategies.strategies_file import saved_file
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.failed_requests import read_failed
+
+# Later than every row.
+FOREVER = datetime.max.replace(tzinfo=UTC)
 
 NO_FREE_LINE = "no market data line is free, or one is being requested"
 
@@ -120,7 +125,8 @@ class Status(LoginStatus):
         last_drained_at: When a request was last answered by a row.
         accounts: The newest net liquidation and profit of each account.
         attention: The problems that need attention, and the hints.
-        hints: Those of them that one may leave as they are: the first step of a new user.
+        hints: Those of them that one may leave as they are: the first step of a new user, and rows
+            that a clock ahead wrote.
         programs: When each program of Dagster last did its work.
         logins: Each login, if there are several.
     """
@@ -191,9 +197,9 @@ def read_status(
     if book is None:
         book = read_book(lake, settings, now)
     mode = lake.sessions.mode()
+    sessions = lake.sessions.current_of(login.gateway_id for login in settings.logins)
     logins = [
-        _login_status(lake.sessions.current(login.gateway_id), login, mode, now)
-        for login in settings.logins
+        _login_status(sessions.get(login.gateway_id), login, mode, now) for login in settings.logins
     ]
     programs = signs_of_life.read()
     overview = lake.queue.sync.overview()
@@ -208,8 +214,8 @@ def read_status(
         f"{leg.described} of strategy {leg.strategy_id}: {leg.problem or NOT_LOOKED_UP}"
         for leg in lake.registry.unresolved
     ]
-    hints = tuple(filter(None, [first_step(lake, settings)]))
-    problems = [*programs.problems, *_asked(logins)]
+    hints = tuple(filter(None, [first_step(lake, settings), _rows_ahead(lake, book)]))
+    problems = [*programs.problems, *_asked(logins), *_clocks_ahead(sessions.values(), now)]
     problems += _attention(settings.strategies_file, unanswered, now)
 
     queue = {status.value: overview.counts.get(status, 0) for status in QueueStatus}
@@ -247,6 +253,33 @@ def _asked(logins: Iterable[LoginStatus]) -> Iterator[str]:
     for login in logins:
         if login.login_asks:
             yield f"{login.gateway_id}: {login.login}. {CONFIRM}"
+
+
+def _clocks_ahead(sessions: Iterable[GatewaySession], now: datetime) -> Iterator[str]:
+    """Yield the logins whose owner has a clock that is ahead of this one."""
+    for session in sessions:
+        ahead = session.heartbeat_at - now
+        if ahead > SKEW:
+            yield (
+                f"{session.gateway_id}: the last heartbeat of {session.host} is "
+                f"{timedelta(seconds=round(ahead.total_seconds()))} ahead of this clock, so its "
+                "lease counts as ended. Set both clocks by NTP."
+            )
+
+
+def _rows_ahead(lake: MoneyLake, book: Book) -> str | None:
+    """Return which rows of the ledger a clock ahead wrote, and of how many holdings they count."""
+    rows = lake.updates.sync.between(book.now + SKEW, FOREVER, columns=HOLDING)
+    if rows.is_empty():
+        return None
+
+    still_newest = book.priced.filter(col.position != 0, is_ahead("timestamp", book.now))
+    return (
+        f"{rows.height:,} rows of {rows.n_unique(HOLDING):,} holdings are dated up to "
+        f"{rows['timestamp'][-1]:%Y-%m-%d %H:%M} UTC: a clock was ahead, or was set back since. "
+        "A row that is written now is newer than they are; "
+        f"{still_newest.height:,} open holdings have none yet."
+    )
 
 
 def _of_all_logins(logins: Sequence[LoginStatus], now: datetime) -> dict[str, Any]:
