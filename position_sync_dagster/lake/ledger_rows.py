@@ -6,6 +6,7 @@ date by reading only what was added.
 
 from datetime import UTC, datetime
 from threading import Lock
+from typing import Any
 
 import polars as pl
 from deltalake import DeltaTable
@@ -86,11 +87,11 @@ def clock_resets(files: pl.DataFrame, now: datetime) -> int:
         files: The data files of the ledger.
         now: The time by the clock of the writer.
     """
-    resets = pl.col(f"max.{RESETS}").fill_null(0)
-    since_reset = files.filter(resets == resets.max())
-    count, newest = since_reset.select(resets.max(), pl.col("max.timestamp").max()).row(0)
+    resets = files.get_column(f"max.{RESETS}").fill_null(0)
+    count: Any = resets.max() or 0
+    newest: Any = files.filter(resets == count).get_column("max.timestamp").max()
     was_ahead = newest is not None and now < newest - WAITED_OUT
-    return int(count or 0) + was_ahead
+    return int(count + was_ahead)
 
 
 # The order in which rows were added; null comes before all others.
@@ -109,8 +110,9 @@ def newest_rows(rows: pl.LazyFrame) -> pl.DataFrame:
     # Two passes: the first reads a few columns, the second all columns of the few newest rows.
     # Rows with equal times are rare; sorting each holding by id would cost ten times the rest.
     counted = rows.with_columns(pl.col(RESETS).fill_null(0))
-    last_times = counted.group_by(*HOLDING, RESETS).agg(pl.col("timestamp").max()).collect()
-    tops = last_times.sort(RESETS).unique(HOLDING, keep="last")
+    tops = counted.group_by(*HOLDING, RESETS).agg(pl.col("timestamp").max()).collect()
+    if tops.get_column(RESETS).n_unique() > 1:
+        tops = tops.sort(RESETS).unique(HOLDING, keep="last")
     newest = counted.join(tops.lazy(), on=[*HOLDING, RESETS, "timestamp"], how="inner").collect()
     if newest.height > tops.height:
         newest = newest.sort("update_id").unique(HOLDING, keep="last")

@@ -603,10 +603,9 @@ def moment(at: datetime | None) -> pl.Expr:
     return pl.lit(_ticks(at), pl.Int64).cast(_MOMENT)
 
 
-def is_ahead(times: str | pl.Expr, now: datetime) -> pl.Expr:
+def is_ahead(column: str, now: datetime) -> pl.Expr:
     """Return which stored times only a wrong clock can have written; see `domain/clock.py`."""
-    column = pl.col(times) if isinstance(times, str) else times
-    return (column > moment(now + SKEW)).fill_null(value=False)
+    return (pl.col(column) > moment(now + SKEW)).fill_null(value=False)
 
 
 def one_of(column: str, values: Iterable[object]) -> pl.Expr:

@@ -5,9 +5,10 @@ from datetime import datetime
 import polars as pl
 
 from position_sync_dagster.domain import valuation
+from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.holding import GREEKS_COLUMNS, KEY
 from position_sync_dagster.domain.position_update import PriceKind, Source, ValueOrigin
-from position_sync_dagster.lake.schema import is_ahead
+from position_sync_dagster.lake.schema import moment
 
 # The column that `with_confirmed` adds.
 CONFIRMED = "confirmed_until"
@@ -142,7 +143,7 @@ def _agrees() -> pl.Expr:
 
 def _unless_ahead(at: pl.Expr, now: datetime) -> pl.Expr:
     """Return a time, or null if only a wrong clock can have written it."""
-    return pl.when(~is_ahead(at, now)).then(at)
+    return pl.when(at <= moment(now + SKEW)).then(at)
 
 
 def with_priced(

@@ -7,7 +7,7 @@ requests.
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from position_sync_dagster.domain.line import QUEUED
 from position_sync_dagster.domain.position_update import Source, TradingMode
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import StrategiesFileError
-from position_sync_dagster.lake.ledger_rows import HOLDING
 from position_sync_dagster.lake.schema import is_ahead
 from position_sync_dagster.money.cents import MONEY, in_cents
 from position_sync_dagster.money.lake import MoneyLake
@@ -197,9 +196,9 @@ def read_status(
     if book is None:
         book = read_book(lake, settings, now)
     mode = lake.sessions.mode()
-    sessions = lake.sessions.current_of(login.gateway_id for login in settings.logins)
     logins = [
-        _login_status(sessions.get(login.gateway_id), login, mode, now) for login in settings.logins
+        _login_status(lake.sessions.current(login.gateway_id), login, mode, now)
+        for login in settings.logins
     ]
     programs = signs_of_life.read()
     overview = lake.queue.sync.overview()
@@ -215,7 +214,7 @@ def read_status(
         for leg in lake.registry.unresolved
     ]
     hints = tuple(filter(None, [first_step(lake, settings), _rows_ahead(lake, book)]))
-    problems = [*programs.problems, *_asked(logins), *_clocks_ahead(sessions.values(), now)]
+    problems = [*programs.problems, *_asked(logins)]
     problems += _attention(settings.strategies_file, unanswered, now)
 
     queue = {status.value: overview.counts.get(status, 0) for status in QueueStatus}
@@ -255,27 +254,15 @@ def _asked(logins: Iterable[LoginStatus]) -> Iterator[str]:
             yield f"{login.gateway_id}: {login.login}. {CONFIRM}"
 
 
-def _clocks_ahead(sessions: Iterable[GatewaySession], now: datetime) -> Iterator[str]:
-    """Yield the logins whose owner has a clock that is ahead of this one."""
-    for session in sessions:
-        ahead = session.heartbeat_at - now
-        if ahead > SKEW:
-            yield (
-                f"{session.gateway_id}: the last heartbeat of {session.host} is "
-                f"{timedelta(seconds=round(ahead.total_seconds()))} ahead of this clock, so its "
-                "lease counts as ended. Set both clocks by NTP."
-            )
-
-
 def _rows_ahead(lake: MoneyLake, book: Book) -> str | None:
-    """Return which rows of the ledger a clock ahead wrote, and of how many holdings they count."""
-    rows = lake.updates.sync.between(book.now + SKEW, FOREVER, columns=HOLDING)
+    """Return how many rows a clock ahead wrote, and of how many holdings they still count."""
+    rows = lake.updates.sync.between(book.now + SKEW, FOREVER, columns=())
     if rows.is_empty():
         return None
 
     still_newest = book.priced.filter(col.position != 0, is_ahead("timestamp", book.now))
     return (
-        f"{rows.height:,} rows of {rows.n_unique(HOLDING):,} holdings are dated up to "
+        f"{rows.height:,} rows of position_updates are dated up to "
         f"{rows['timestamp'][-1]:%Y-%m-%d %H:%M} UTC: a clock was ahead, or was set back since. "
         "A row that is written now is newer than they are; "
         f"{still_newest.height:,} open holdings have none yet."

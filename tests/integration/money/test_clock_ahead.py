@@ -9,15 +9,17 @@ import time_machine
 from position_sync_dagster.domain.clock import SKEW, utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import ClockSetBackError
+from position_sync_dagster.money.campaigns.closes_of_strategies import read_closes
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.money.risk.expected_dividend import DividendSource, ExpectedDividend
 from position_sync_dagster.money.stream_parts import with_money
 from position_sync_dagster.sync.drain import drain
+from position_sync_dagster.sync.position_changes import changes_between
 from tests.support.booked_legs import PUT, leg
 from tests.support.clock import HandClock
-from tests.support.settings import make_settings
+from tests.support.holdings import make_holding
 from tests.support.streams import Service, eventually, settings_for, simulate
 
 HELD = 9
@@ -59,7 +61,7 @@ async def test_after_a_clock_that_was_ahead_the_book_is_current_again_with_the_n
         assert newest.filter(pl.col("timestamp") > now + SKEW).is_empty()
 
         [named] = [text for text in read_status(lake, settings, now).hints if "clock" in text]
-        assert f"{rows_ahead_at_end} rows of {HELD} holdings are dated up to" in named
+        assert f"{rows_ahead_at_end} rows of position_updates are dated up to" in named
         assert "0 open holdings have none yet" in named
         assert (await service.end()).rows > 0
     assert lake.updates.sync.as_of(right - SKEW).is_empty()
@@ -88,13 +90,14 @@ def test_dividends_and_scenarios_of_a_clock_that_was_ahead_are_not_the_newest(la
 
 
 @AHEAD
-def test_the_status_names_a_clock_that_is_ahead_and_a_minute_is_none(lake, ahead):
-    settings = make_settings(lake=lake.path)
+def test_a_change_of_a_clock_that_was_ahead_is_not_the_last_of_its_holding(lake, ahead):
     now = utc_now()
-    who = {"lease_s": 15.0, "run_id": None, "host": "trader", "pid": 42}
-    for late, named in ((timedelta(minutes=1), 0), (ahead, 1)):
-        clock = HandClock(now + late)
-        MoneyLake(lake.path, clock=clock).sessions.acquire(settings.gateway_id, "STREAM", **who)
-        attention = read_status(lake, settings, now).attention
-        assert len([text for text in attention if "heartbeat of trader is" in text]) == named
-        lake.sessions.end(lake.sessions.current(settings.gateway_id))
+    lake.registry.sync.add_active(**leg(PUT, account="A"))
+    opened = make_holding(PUT, now + ahead, position=5.0)
+    closed = make_holding(PUT, now, position=0.0)
+    for before, after in ((None, opened), (opened, closed)):
+        published = {opened.key: before} if before else {}
+        changes = changes_between(published, {opened.key: after}, {"A": now})
+        lake.position_changes.add(changes)
+
+    assert list(read_closes(lake).ends[PUT]) == ["A"]
