@@ -100,6 +100,7 @@ def _append(table: PositionUpdatesTable, frame: pl.DataFrame) -> None:
         rows = frame.with_columns(
             ledger_version=pl.lit(handle.version() + 1, pl.Int64),
             committed_at=pl.col("timestamp").max(),
+            clock_resets=pl.lit(0, pl.Int64),
         )
         write(handle, rows, {"action": "compact"})
 

@@ -32,6 +32,7 @@ from urllib.parse import unquote
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
+from polars.exceptions import PanicException
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.position_update import TradingMode
@@ -44,6 +45,7 @@ from position_sync_dagster.lake.storage.opening import (
     Upkeep,
     Use,
     WriterLock,
+    with_plain_texts,
 )
 
 _PROPERTY = "positionSync.owner."
@@ -172,7 +174,7 @@ def write(
         options = {"mode": "overwrite", "predicate": predicate}
     write_deltalake(
         handle,
-        frame,
+        with_plain_texts(frame),
         commit_properties=CommitProperties(metadata, app_transactions=transactions),
         post_commithook_properties=NO_HOOKS,
         **options,
@@ -285,7 +287,7 @@ def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
     """Run an attempt until it succeeds, and return its result.
 
     Conflicts are retried for `contention_s` seconds with growing random pauses, missing or
-    incomplete files a few times, and other errors not at all.
+    incomplete files a few times, and other errors not at all: a panic prints pages each time.
 
     Args:
         attempt: Must read anew each time that it runs.
@@ -305,7 +307,7 @@ def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
             pass
         except commit_errors.STORAGE_ERRORS as error:
             match commit_errors.to_lake_error(error, path):
-                case errors.BrokenTableError():
+                case errors.BrokenTableError() if not isinstance(error, PanicException):
                     stale += 1
                     is_last = stale == _STALE_ATTEMPTS
                 case errors.CommitContentionError():
@@ -386,15 +388,14 @@ class Table:
             ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError,
             CommitContentionError.
         """
-        if self.version() == 0:
-            with self._mutex:
-                self._synced.sync_through(0)
+        self.version()
 
     def exists(self) -> bool:
         """Return whether there is a table at the path; a request, where it is remote.
 
         Raises:
-            LakeError: The folder may not be read, or the store cannot be used.
+            LakeError: The folder may not be read, the store cannot be used, or there are files of a
+                table whose log is gone.
         """
         return retried(self._handle.exists, path=self.path, contention_s=self._contention_s)
 
@@ -408,11 +409,16 @@ class Table:
         return None
 
     def remove_torn(self) -> list[durability.TornFile]:
-        """Set aside what keeps a local table from being opened; see `durability.remove_torn`."""
+        """Set aside what keeps a local table from being opened; see `durability.remove_torn`.
+
+        Raises:
+            LakeError: A file cannot be moved.
+        """
         if self.is_remote:
             return []
 
-        return durability.remove_torn(Path(self.path))
+        remove = partial(durability.remove_torn, Path(self.path))
+        return retried(remove, path=self.path, contention_s=self._contention_s)
 
     def snapshot(self, step: Callable[[DeltaTable], T]) -> T:
         """Read from the newest version; `step` may run more than once."""
@@ -508,6 +514,27 @@ class Table:
             columns: Of the table; all by default.
         """
         return self.scan_files(files).select(columns or list(self.spec.columns)).collect()
+
+    def examine_files(self) -> list[errors.LakeError | None]:
+        """Read each data file that the log names; return why it is not whole, or None if it is.
+
+        Raises:
+            LakeError: The log cannot be read.
+        """
+        return together(self._damage_of, self.read(lambda files: files).iter_slices(1))
+
+    def _damage_of(self, file: pl.DataFrame) -> errors.LakeError | None:
+        path = unquote(file.item(0, "path"))
+        files = object_store.FileSystem(self.path, object_store.delta_options(self.options))
+        try:
+            if files.open_input_file(path).size() != file.item(0, "size_bytes"):
+                raise OSError("the log says another size")
+            # Each column is read for it, and none is kept.
+            self.scan_stored(file).select(pl.all().null_count()).collect()
+        except commit_errors.STORAGE_ERRORS as error:
+            return commit_errors.to_lake_error(error, f"{self.path}/{path}")
+
+        return None
 
     def fence(self, gateway_id: str, token: int) -> None:
         """Refuse, from now on, owners of the gateway with a smaller fencing token.

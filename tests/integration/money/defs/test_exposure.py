@@ -12,6 +12,7 @@ from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.lake.schema import LATEST_POSITIONS
 from position_sync_dagster.money.defs.strategies import strategy_exposure
 from position_sync_dagster.money.tables import STRATEGY_EXPOSURE
+from tests.support.data_dictionary import null_where_never
 from tests.support.derived_rows import put_rows
 
 SPY = {"symbol": "SPY", "right": "C", "strike": 500, "expiry": date(2028, 12, 15)}
@@ -117,7 +118,7 @@ def test_totals_are_plotted_by_currency_unless_they_leave_out_a_leg(world, insta
 
 
 @pytest.mark.usefixtures("two_strategies")
-def test_the_table_has_what_no_strategy_has_and_its_event_the_version_of_the_ledger(world):
+def test_the_table_has_what_no_strategy_has_and_its_event_the_version_of_the_ledger(world, lake):
     world.row(9, 5, market_value=1000.0, daily_pnl=-1.0, right="CALL", delta=None)
     reported_event = world.event(
         world.materialize(latest_positions, strategy_exposure), "strategy_exposure"
@@ -130,6 +131,7 @@ def test_the_table_has_what_no_strategy_has_and_its_event_the_version_of_the_led
     (rest,) = exposures.filter(strategy_id="UNATTRIBUTED").to_dicts()
     assert rest["market_value"] == 1000.0
     assert rest["legs_without_greeks"] == 1
+    assert null_where_never(lake.path) == {}
 
 
 @pytest.mark.parametrize("asset", [latest_positions, strategy_exposure])
