@@ -25,7 +25,6 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.derived import replace as replace_days
 from position_sync_dagster.lake.schema import frame_of
 from position_sync_dagster.money.profit.profit import PARTS
 from position_sync_dagster.money.reports.figures import COLUMNS as REPORTED
@@ -35,6 +34,7 @@ from position_sync_dagster.web import api, served_figures
 from position_sync_dagster.web.api import ROUTES
 from position_sync_dagster.web.served_figures import COLUMNS, PageFigures
 from tests.support import command_line
+from tests.support.derived_rows import put_rows
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
 from tests.support.sessions import own
@@ -435,6 +435,7 @@ async def test_the_closed_day_names_its_day_and_what_is_not_known(client, lake):
     assert empty["explained_day"] is None
     assert empty["explained"] == []
     assert empty["books_day"] is None
+    assert empty["books_being_made"] is False
 
     day = date(2026, 11, 25)
     usual = {"session_date": day, "account": "A", "currency": "USD"}
@@ -446,15 +447,16 @@ async def test_the_closed_day_names_its_day_and_what_is_not_known(client, lake):
     explained = frame_of(PROFIT_EXPLAINED, rows)
     before = explained.with_columns(session_date=day - timedelta(days=1))
     days = {day: explained, day - timedelta(days=1): before}
-    replace_days(lake.derived_table(PROFIT_EXPLAINED), days)
+    put_rows(lake.derived_table(PROFIT_EXPLAINED), days)
 
     booked = usual | {"change": 70.0, "why_unknown": "a rate"}
     booked |= {"net_liquidation_before": 30.0, "net_liquidation": 100.0, "statement": "U1.xml"}
-    replace_days(lake.derived_table(BOOKS), {day: frame_of(BOOKS, [booked])})
+    put_rows(lake.derived_table(BOOKS), {day: frame_of(BOOKS, [booked])})
 
     answer = (await client.get("/api/v1/closed-day")).json()
     assert answer["explained_day"] == f"{day}"
     assert answer["books_day"] == f"{day}"
+    assert answer["books_being_made"], "no statement says what they say"
     names = ("strategy_id", "profit", "delta", "vega", "unexplained")
     rows = [tuple(each[name] for name in names) for each in answer["explained"]]
     assert sorted(rows, key=str) == [("condor", 40.0, 13.33, 13.33, 0.01), ("roll", *[None] * 4)]
