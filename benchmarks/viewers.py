@@ -10,6 +10,8 @@ import asyncio
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -74,7 +76,9 @@ def main() -> None:
         measure_home(home.path, options.seconds)
 
 
-def measure_home(home: Path, seconds: float) -> None:
+@contextmanager
+def serving(home: Path) -> Iterator[tuple[psutil.Process, str]]:
+    """Serve the pages of a home; yield the process and its address."""
     port = free_port()
     command = [PROGRAM, "money", "--home", str(home), "--port", str(port)]
     address = f"http://127.0.0.1:{port}"
@@ -86,13 +90,17 @@ def measure_home(home: Path, seconds: float) -> None:
                     break
                 except httpx.TransportError:
                     time.sleep(0.2)
-            server = psutil.Process(process.pid)
-            print("| viewers | share of a core | memory | first | answers a second each | size |")
-            print("|---|---|---|---|---|---|")
-            for viewers in VIEWERS:
-                print(asyncio.run(measure(server, address, viewers, seconds)), flush=True)
+            yield psutil.Process(process.pid), address
         finally:
             process.terminate()
+
+
+def measure_home(home: Path, seconds: float) -> None:
+    with serving(home) as (server, address):
+        print("| viewers | share of a core | memory | first | answers a second each | size |")
+        print("|---|---|---|---|---|---|")
+        for viewers in VIEWERS:
+            print(asyncio.run(measure(server, address, viewers, seconds)), flush=True)
 
 
 if __name__ == "__main__":

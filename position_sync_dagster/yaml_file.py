@@ -6,7 +6,7 @@ The error of a mistake names file, line, column, cause and remedy.
 import errno
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, NoReturn, TypeGuard, TypeVar, get_args
 
@@ -18,6 +18,10 @@ from position_sync_dagster.errors import PositionSyncError, shown
 
 # The largest file, in bytes; a leg takes about a hundred.
 LARGEST_FILE = 4 * 2**20
+
+# How many values aliases may repeat; a leg has about seven. A few lines of them could repeat more
+# values than there is memory for.
+MOST_REPEATED = 250_000
 
 _NULL = "tag:yaml.org,2002:null"
 
@@ -73,8 +77,8 @@ class YamlFile:
         data: What the file holds. An alias is the same object as the value that it repeats.
 
     Raises:
-        PositionSyncError: The file is missing, empty, not a regular file, not YAML or too large; or
-            a field is there twice.
+        PositionSyncError: The file is missing, empty, not a regular file, not YAML or too large; a
+            field is there twice; or aliases repeat too much.
     """
 
     def __init__(self, path: Path, *, holds: str, error: type[PositionSyncError]) -> None:
@@ -83,6 +87,8 @@ class YamlFile:
         self._error = error
         self._root = self._compose()
         self._values: dict[int, Any] = {}
+        self._sizes: dict[int, int] = {}
+        self._repeated = 0
         self.data = self._value(self._root)
 
     def parse(self, kind: type[P], value: object, at: Place = ()) -> P:
@@ -134,12 +140,14 @@ class YamlFile:
 
     def _value(self, node: Node) -> Any:
         if id(node) in self._values:  # an alias
+            self._repeated += self._sizes.get(id(node), 1)
             return self._values[id(node)]
 
         if isinstance(node, SequenceNode):
             values: list[Any] = []
             self._values[id(node)] = values
             values += map(self._value, node.value)
+            self._measure(node, node.value)
             return values
 
         if not isinstance(node, MappingNode):
@@ -153,7 +161,20 @@ class YamlFile:
                 cause = f"the field {shown(name)} is there twice"
                 raise self._error_at(key, cause, "Keep one of them")
             fields[name] = self._value(value)
+        self._measure(node, [value for _key, value in node.value])
         return fields
+
+    def _measure(self, node: Node, parts: Sequence[Node]) -> None:
+        """Keep how many values a node is with all that aliases repeat in it.
+
+        Raises:
+            PositionSyncError: Aliases repeat too many so far.
+        """
+        self._sizes[id(node)] = 1 + sum(self._sizes.get(id(part), 1) for part in parts)
+        if self._repeated > MOST_REPEATED:
+            cause = f"aliases until its end repeat {self._repeated:,} values"
+            remedy = f"Write what is meant: aliases may repeat {MOST_REPEATED:,} values"
+            raise self._error_at(node, cause, remedy)
 
     def _compose(self) -> Node:
         try:

@@ -15,7 +15,7 @@ from benchmarks.bench import Bench
 from benchmarks.outcome import Line
 from benchmarks.queue.values import bulk_rows, now, updates
 from benchmarks.timing import Samples
-from position_sync_dagster.lake import derived
+from position_sync_dagster.lake.derived import derive
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.schema import LATEST_POSITIONS
 from position_sync_dagster.lake.storage.table import Table, maintain, write
@@ -43,7 +43,7 @@ def newest(bench: Bench) -> None:
     table = ledger_of(path, rows, positions)
     known = Table(bench.new_folder("latest"), LATEST_POSITIONS)
     known_rows = table.sync.latest().with_columns(confirmed_at="timestamp")
-    derived.replace(known, known_rows)
+    derive(known, lambda: known_rows)
     queries = {"by rank": _BY_RANK, "by maximum": _BY_MAXIMUM}
     samples = Samples()
     for _ in range(bench.size(3, 1)):
@@ -100,6 +100,7 @@ def _append(table: PositionUpdatesTable, frame: pl.DataFrame) -> None:
         rows = frame.with_columns(
             ledger_version=pl.lit(handle.version() + 1, pl.Int64),
             committed_at=pl.col("timestamp").max(),
+            clock_resets=pl.lit(0, pl.Int64),
         )
         write(handle, rows, {"action": "compact"})
 

@@ -23,6 +23,8 @@ def main() -> None:
     logs hold account data.
     """
     os.umask(0o077)
+    # A panic of Polars at a damaged file becomes an error of ours, without pages of native stacks.
+    os.environ["RUST_BACKTRACE"] = "0"
     if sys.stdout is None:  # it was closed, as by `>&-`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     # A terminal of another encoding lacks some characters, such as the dash for what is unknown.

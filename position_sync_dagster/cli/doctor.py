@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from position_sync_dagster.cli import options
-from position_sync_dagster.cli.app import app
+from position_sync_dagster.cli.app import app, print_error
 from position_sync_dagster.dagster_files import dagster_home
+from position_sync_dagster.errors import LakeError
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.statement_folder import forget_files
-from position_sync_dagster.processes.preflight import Level, run_preflight
+from position_sync_dagster.processes.preflight import Level, check_lake, run_preflight
 from position_sync_dagster.terminal import output
 
 
@@ -20,6 +21,10 @@ def doctor(
     repair: Annotated[
         bool,
         typer.Option("--repair", help="Set torn commits of tables aside."),
+    ] = False,
+    files: Annotated[
+        bool,
+        typer.Option("--files", help="Read each data file of all tables."),
     ] = False,
     json: options.Json = False,
     home: options.HomeFolder = None,
@@ -30,27 +35,38 @@ def doctor(
     within a minute, writes nothing, and takes one market data line at a time for moments, unless a
     stream owns the login. The exit code is 1 if anything is bad.
 
+    With --files it only examines the tables, and has no time limit: each data file that a log names
+    is there, has its size, and can be read from its first row to its last. It is the proof after a
+    restore.
+
     With --repair it only sets torn last commits of local tables aside, which a loss of power can
     leave; and the next import reads all statements of the folder again.
     """
     if repair:
         settings = options.settings_for(home)
-        set_aside = [
-            {"table": table.spec.name, **asdict(torn)}
-            for table in MoneyLake.of(settings).all_tables
-            for torn in table.remove_torn()
-        ]
+        set_aside: list[dict[str, object]] = []
+        exit_code = 0
+        for table in MoneyLake.of(settings).all_tables:
+            try:
+                torn = table.remove_torn()
+                set_aside += [{"table": table.spec.name, **asdict(entry)} for entry in torn]
+            except LakeError as error:  # it keeps no other table from being repaired
+                exit_code = print_error(error)
+
         forget_files(settings)
         output.show_rows(set_aside, json=json, none="No table has a torn last commit.")
-        return
+        raise typer.Exit(exit_code)
 
     settings = options.settings_for(home, warn=False)
-    findings = run_preflight(
-        settings,
-        os.environ,
-        env_file=".env" if home is None else None,
-        dagster_home=dagster_home(),
-    )
+    if files:
+        findings = check_lake(MoneyLake(settings.lake, use="look"), files=True)
+    else:
+        findings = run_preflight(
+            settings,
+            os.environ,
+            env_file=".env" if home is None else None,
+            dagster_home=dagster_home(),
+        )
 
     lines: list[str] = []
     for finding in findings:

@@ -59,7 +59,7 @@ class Execution:
         attributes: JSON: everything that the source said of it, as it wrote it.
         stated_at: When the statement was made, or the gateway was asked: the later row counts.
         multiplier: Units of the underlying in one contract, as the gateway states it; null in
-            rows of statements and of older releases. Unit: units of the underlying in a contract.
+            rows of statements. Unit: units of the underlying in a contract.
     """
 
     execution_id: str

@@ -36,6 +36,9 @@ ACTIVE_PRIORITY = 1
 # The priority of all other positions (monitoring).
 MONITORING_PRIORITY = 2
 
+# The error of a request whose holding the broker's complete list does not have.
+NOT_HELD = "No account of the login holds this conid."
+
 # The length of a lease, unless the settings or a caller choose another, in seconds.
 LEASE_S = 45.0
 

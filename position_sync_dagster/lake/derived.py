@@ -1,10 +1,14 @@
-"""Tables that are derived from the ledger; a replacement by equal rows commits nothing."""
+"""Tables that are derived from others; a replacement by equal rows commits nothing.
+
+The rows of such a table are written by a function that reads what they are made of, and by nothing
+else: what it read is compared with what is there when its rows are committed.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import polars as pl
 from deltalake import DeltaTable
@@ -15,9 +19,11 @@ from position_sync_dagster.domain.position_update import (
     ValueOrigin,
 )
 from position_sync_dagster.errors import CommitContentionError, NewerRowError
+from position_sync_dagster.lake.ledger_rows import ADDED, newest_version
 from position_sync_dagster.lake.position_updates import SyncUpdates
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
-from position_sync_dagster.lake.storage.table import EVERY, Table, data_files, write
+from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
+from position_sync_dagster.lake.storage.table import EVERY, Read, Table, data_files, noted, write
 
 # Maximum age of the value at a close, in days: a long weekend.
 LOOK_BACK_DAYS = 4
@@ -31,11 +37,13 @@ class Replaced:
         version: The version of the table afterwards.
         rows: How many rows the replacement has.
         changed: False if the table held exactly these rows; then nothing was committed.
+        ledger_version: The greatest `ledger_version` of these rows; 0 where none has one.
     """
 
     version: int
     rows: int
     changed: bool
+    ledger_version: int = 0
 
 
 # All rows of a table, or those of each day that is replaced.
@@ -43,64 +51,113 @@ Rows = pl.DataFrame | Mapping[date, pl.DataFrame]
 Made = TypeVar("Made")
 
 
-# How often rows are made, each time because another process changed the table meanwhile.
+# How often rows are made, each time because what they are made of changed meanwhile.
 ATTEMPTS = 10
+
+
+def _themselves(rows: Any) -> Any:
+    return rows
 
 
 def derive(
     table: Table,
-    make: Callable[[], tuple[Made, Rows]],
+    make: Callable[[], Made],
+    rows_of: Callable[[Made], Rows] = _themselves,
     *,
     run_id: str | None = None,
-    attempts: int = ATTEMPTS,
 ) -> tuple[Made, Replaced]:
-    """Replace rows by what `make` reads, and again if another process has changed them meanwhile.
+    """Make rows of a table equal to what `make` reads, and read again what changed meanwhile.
 
-    Rows of an older look never replace what another process committed.
+    What `make` reads of other tables is noted: their rows, not their versions. So a commit that
+    adds rows elsewhere holds nothing up. An older look never replaces what another process
+    committed.
 
     Args:
-        make: Reads the sources; returns anything for the caller, and the rows.
-        attempts: Maximum number of looks.
+        make: Reads the sources; what it returns is returned.
+        rows_of: Returns the rows; what `make` returns by default.
 
     Raises:
-        CommitContentionError: Other writers committed first each time; nothing was changed.
+        CommitContentionError: What was read, or the table, changed during each look.
     """
-    for _attempt in range(attempts):
-        version = table.version() if table.exists() else 0
-        reported, rows = make()
+    for _attempt in range(ATTEMPTS):
+        looked_at = table.version() if table.exists() else 0
+        made, reads = noted(make)
+        sources = [read for read in reads if read.table.path != table.path]
+        if any(map(_is_outdated, sources)):
+            continue
         with suppress(NewerRowError):
-            return reported, replace(table, rows, run_id=run_id, seen=version)
+            replaced = _replace(table, rows_of(made), looked_at, run_id)
+            # A source may have changed right before the commit.
+            if not any(map(_is_outdated, sources)):
+                return made, replaced
 
     raise CommitContentionError(
-        f"{table.spec.name} was changed by another process each of {attempts} times.",
-        remedy="Do it again; nothing was changed.",
+        f"{table.spec.name}, or what it is made of, was changed by another process each of "
+        f"{ATTEMPTS} times.",
+        remedy="Do it again.",
     )
 
 
-def derive_whole(
-    table: Table, make: Callable[[], tuple[Made, pl.DataFrame]], *, run_id: str | None = None
+def derive_from_ledger(
+    table: Table,
+    make: Callable[[], Made],
+    rows_of: Callable[[Made], pl.DataFrame] = _themselves,
+    *,
+    run_id: str | None = None,
 ) -> tuple[Made, Replaced]:
-    """Derive a table wholly from others; where other processes do so too, their rows stay."""
-    looks: list[tuple[Made, pl.DataFrame]] = []
+    """Derive a table that follows the market wholly; of two looks at once the last one stays.
 
-    def look() -> tuple[Made, pl.DataFrame]:
-        looks.append(make())
-        return looks[-1]
+    The last look is the one with the greatest `ledger_version`. Where the rows of another process
+    stay, the outcome describes them.
+    """
+    for _attempt in range(2):
+        looked_at = table.version() if table.exists() else 0
+        made = make()
+        try:
+            return made, _replace(table, rows_of(made), looked_at, run_id, last_look_stays=True)
+        except NewerRowError:
+            continue
+        except CommitContentionError:
+            break
+
+    return made, table.snapshot(
+        lambda handle: _outcome(handle, table.read_rows(data_files(handle)), changed=False)
+    )
+
+
+def _is_outdated(read: Read) -> bool:
+    """Return whether the same reading finds something else now.
+
+    Rows that were added elsewhere change nothing, nor do those that were merged into other files.
+    """
+    present = read.table.read(lambda files: files, read.chosen)
+    added = present.join(read.files, on="path", how="anti")
+    removed = read.files.join(present, on="path", how="anti")
+    if added.is_empty() and removed.is_empty():
+        return False
 
     try:
-        return derive(table, look, run_id=run_id, attempts=2)
-    except CommitContentionError:
-        reported, rows = looks[-1]
-        return reported, Replaced(version=table.version(), rows=rows.height, changed=False)
+        before, now = map(read.step, (removed, added))
+    except STORAGE_ERRORS:
+        return True  # the files that were removed are deleted by now
+    if isinstance(now, pl.DataFrame):
+        return not same_rows(before, now)
+    return bool(before != now)
 
 
-def replace(
-    table: Table, rows: Rows, *, run_id: str | None = None, seen: int | None = None
+def _replace(
+    table: Table,
+    rows: Rows,
+    looked_at: int,
+    run_id: str | None,
+    *,
+    last_look_stays: bool = False,
 ) -> Replaced:
     """Make a table, or its partitions of some days, equal to these rows, in one commit.
 
     Args:
-        seen: The version of the table before the sources of the rows were read; None for any.
+        looked_at: The version of the table before the sources of the rows were read.
+        last_look_stays: Rows with a smaller `ledger_version` are replaced, whoever wrote them.
 
     Raises:
         CommitContentionError: Other writers committed first each time; nothing was changed.
@@ -111,23 +168,32 @@ def replace(
     chosen = EVERY
     if not isinstance(rows, pl.DataFrame):
         if not rows:
-            return Replaced(version=seen or 0, rows=0, changed=False)
+            return Replaced(version=looked_at, rows=0, changed=False)
         predicate, chosen = _of_days(table, rows)
         rows = pl.concat([_typed(table, of_day) for of_day in rows.values()])
     wanted = _typed(table, rows)
 
     def step(handle: DeltaTable) -> Replaced:
-        if seen not in (None, handle.version()):
+        stored = table.read_rows(data_files(handle).filter(chosen))
+        is_last = last_look_stays and newest_version(stored) < newest_version(wanted)
+        if handle.version() != looked_at and not is_last:
             text = f"{spec.name} was derived by another run meanwhile."
             raise NewerRowError(text, remedy="Derive it again.")
-        stored = table.read_rows(data_files(handle).filter(chosen))
-        changed = not _same(stored, wanted)
+
+        changed = not same_rows(stored, wanted)
         if changed:
             commit_info = {"step": f"replace {spec.name}", "run_id": run_id or ""}
             write(handle, wanted, commit_info, predicate=predicate)
-        return Replaced(version=handle.version(), rows=wanted.height, changed=changed)
+        return _outcome(handle, wanted, changed=changed)
 
     return table.transact(step)
+
+
+def _outcome(handle: DeltaTable, rows: pl.DataFrame, *, changed: bool) -> Replaced:
+    ledger_version = newest_version(rows) if ADDED in rows.columns else 0
+    return Replaced(
+        version=handle.version(), rows=rows.height, changed=changed, ledger_version=ledger_version
+    )
 
 
 def _typed(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
@@ -201,7 +267,8 @@ def _valued_at() -> pl.Expr:
     return pl.when(has_own_time).then("value_time").otherwise("timestamp")
 
 
-def _same(stored: pl.DataFrame, wanted: pl.DataFrame) -> bool:
+def same_rows(stored: pl.DataFrame, wanted: pl.DataFrame) -> bool:
+    """Return whether two frames have the same rows, in whatever order; pure."""
     if stored.height != wanted.height:
         return False
 

@@ -1,4 +1,4 @@
-"""Readers that follow the ledger: what was added since a place, and the tokens that name a place.
+"""Readers that follow a table: what came since a token; of the ledger, what was added to it.
 
 A reader stores a token and goes on from there later, in another process or after a restart. Merging
 and deleting files do not change what it reads: each row has the version that added it
@@ -21,7 +21,7 @@ from position_sync_dagster.lake.ledger_rows import (
     added_by,
     last_added,
 )
-from position_sync_dagster.lake.schema import POSITION_UPDATES
+from position_sync_dagster.lake.schema import POSITION_UPDATES, part_named
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import Table, offload
 
@@ -37,7 +37,7 @@ MOST_ROWS = 100_000
 # The order in which rows are given.
 ORDER = [ADDED, "timestamp", "update_id"]
 
-_LEDGER_LENGTH = 13
+_ID_LENGTH = 13
 _TOKEN = re.compile(r"ps(?:1|2:([0-9]{1,18})):([^:]*):([0-9]{1,18}):(.*)", re.DOTALL)
 _AT = pl.col("committed_at").dt.epoch("us").alias("at")
 
@@ -143,7 +143,7 @@ class AddedRows:
 
     def place(self, handle: DeltaTable, version: int) -> Place:
         """Return the place behind the rows of a version."""
-        ledger = _ledger(handle)
+        ledger = _id_of(handle)
         added = added_by(self._table, storage.data_files(handle), version)
         in_order = added.select("update_id", _AT).sort("update_id")
         last = in_order.tail(1).collect()
@@ -159,7 +159,7 @@ class AddedRows:
         Raises:
             TokenError: The ledger is another one, or somebody took the row back.
         """
-        if place.ledger != _ledger(handle):
+        if place.ledger != _id_of(handle):
             raise TokenError(
                 f"The token is of another ledger than {self._table.path}.",
                 remedy=f"Pass it with the lake that it was printed for. {_BEGIN_AGAIN}",
@@ -205,8 +205,21 @@ class AddedRows:
         return chosen.sort(ORDER).collect()
 
 
-def _ledger(handle: DeltaTable) -> str:
-    return str(handle.metadata().id)[:_LEDGER_LENGTH]
+def _id_of(handle: DeltaTable) -> str:
+    return str(handle.metadata().id)[:_ID_LENGTH]
+
+
+# A token of a table beside the ledger, with the number of a version.
+VERSION_TOKEN = re.compile(r"pv1:[^:]*:([0-9]{1,18}):[0-9a-f]*")
+
+
+def version_token(handle: DeltaTable) -> str:
+    """Return the token of a version: with the id of the table, and the hash of its data files.
+
+    After a backup was restored, the same version may have other rows, in files of other names.
+    """
+    paths = storage.data_files(handle).get_column("path").sort()
+    return f"pv1:{_id_of(handle)}:{handle.version()}:{part_named(''.join(paths))}"
 
 
 class Follower:

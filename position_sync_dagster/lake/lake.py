@@ -10,12 +10,13 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.retry import RetryPolicy
-from position_sync_dagster.errors import LakeError
+from position_sync_dagster.errors import LakeError, TokenError
 from position_sync_dagster.lake import records, schema
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
+from position_sync_dagster.lake.followed_rows import VERSION_TOKEN, version_token
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.sessions import GatewaySessions
@@ -31,9 +32,11 @@ from position_sync_dagster.lake.strategies_file import StrategiesFile
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
 
+_READ_WHOLE = "Read the whole table, without a token, and go on from the one that it has then."
 
-# The ledger is followed by tokens (`followed_rows.py`). The other tables are small, and committed
-# only when a row differs: the version of a table is the token, and two versions are compared.
+
+# The ledger is followed row by row. The other tables are small, and committed only when a row
+# differs: the token names a version of a table, and two versions are compared.
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangedRows:
     """What changed between two versions of a table.
@@ -41,12 +44,12 @@ class ChangedRows:
     Attributes:
         rows: Rows that are new, or differ from those before.
         gone: Rows that were there before, in this form.
-        token: The version that was read, for the next time.
+        token: Names the version that was read, for the next time.
     """
 
     rows: pl.DataFrame
     gone: pl.DataFrame
-    token: int
+    token: str
 
 
 class Lake:
@@ -185,7 +188,7 @@ class Lake:
         storage.together(Table.initialize, self.tables)
         self.registry.sync.refresh()
 
-    def changed_rows(self, name: str, since: int | None = None) -> ChangedRows:
+    def changed_rows(self, name: str, since: str | None = None) -> ChangedRows:
         """Return what changed in a table since a version that was read before; blocks.
 
         A row that changed is among `gone` as it was, and among `rows` as it is.
@@ -195,29 +198,38 @@ class Lake:
             since: The `token` of the time before; None: all rows are new.
 
         Raises:
-            LakeError: There is no such table or version: begin again without it.
+            TokenError: It is no token, of another table, or a restored backup took its rows back.
+            LakeError: There is no such table or version: begin again without a token.
         """
         path = self.table_path(name)
         options = None
         if is_remote(path):
             options = delta_options(self._options.get("storage_options"))
 
-        def version(number: int | None) -> tuple[int, pl.DataFrame]:
+        def read(number: int | None) -> tuple[str, pl.DataFrame]:
             try:
                 handle = DeltaTable(path, version=number, storage_options=options)
-                return handle.version(), pl.scan_delta(handle).collect()
+                return version_token(handle), pl.scan_delta(handle).collect()
             except (*STORAGE_ERRORS, pl.exceptions.PolarsError) as error:
                 what = "" if number is None else f"version {number} of "
                 raise LakeError(
-                    f"There is no {what}the table {path}, or no longer.",
-                    remedy="Read the whole table, and go on from its version.",
+                    f"There is no {what}the table {path}, or no longer.", remedy=_READ_WHOLE
                 ) from error
 
-        token, now = version(None)
+        token, now = read(None)
         before = now.clear()
         if since is not None:
+            match = VERSION_TOKEN.fullmatch(str(since))
+            stored, rows = ("", now) if match is None else read(int(match[1]))
+            if stored != since:
+                raise TokenError(
+                    f"{str(since)[:80]!r} names no rows of {path}: it is of another table or of an "
+                    "earlier release, or a restored backup took its rows back.",
+                    remedy=_READ_WHOLE,
+                )
             # A column that a later release added is unknown in rows from before.
-            before = pl.concat([before, version(since)[1]], how="diagonal").select(now.columns)
+            before = pl.concat([before, rows], how="diagonal").select(now.columns)
+
         return ChangedRows(
             rows=now.join(before, on=now.columns, how="anti", nulls_equal=True),
             gone=before.join(now, on=now.columns, how="anti", nulls_equal=True),

@@ -6,11 +6,13 @@ date by reading only what was added.
 
 from datetime import UTC, datetime
 from threading import Lock
+from typing import Any
 
 import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster import errors
+from position_sync_dagster.domain.clock import WAITED_OUT
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import Table
 
@@ -39,11 +41,15 @@ def rows_between(
     """
     first = first.astimezone(UTC)
     last = last.astimezone(UTC)
-    on_days = pl.col("partition.date").is_between(first.date(), last.date())
-    chosen = files.filter(on_days, storage.may_have("timestamp", first, last))
+    chosen = files.filter(on_days(first, last), storage.may_have("timestamp", first, last))
 
     is_between = pl.col("timestamp").is_between(first, last)
     return table.scan_files(chosen).filter(is_between)
+
+
+def on_days(first: datetime, last: datetime) -> pl.Expr:
+    """Return which data files have rows of the UTC days of a span."""
+    return pl.col("partition.date").is_between(first.date(), last.date())
 
 
 def added_after(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame:
@@ -67,8 +73,30 @@ def last_added(files: pl.DataFrame) -> int:
 # The columns that name a holding.
 HOLDING = ["account", "conid"]
 
-# The order of rows, whatever the order in which they were written: the newest is the last.
+# The order of rows by their times, whatever the order in which they were written.
 BY_TIME = ["timestamp", "update_id"]
+
+# How often a clock was set back before rows were added: rows with a greater number are newer.
+RESETS = "clock_resets"
+
+
+def clock_resets(files: pl.DataFrame, now: datetime) -> int:
+    """Return the `clock_resets` of rows that are added now, from the log alone.
+
+    One reset more than the rows before have, if one of them has a later time than now: then a clock
+    was ahead when it was written, or was set back since. Of rows from before earlier resets the
+    times say nothing.
+
+    Args:
+        files: The data files of the ledger.
+        now: The time by the clock of the writer.
+    """
+    resets = files.get_column(f"max.{RESETS}").fill_null(0)
+    count: Any = resets.max() or 0
+    newest: Any = files.filter(resets == count).get_column("max.timestamp").max()
+    was_ahead = newest is not None and now < newest - WAITED_OUT
+    return int(count + was_ahead)
+
 
 # The order in which rows were added; null comes before all others.
 ADDED = "ledger_version"
@@ -78,11 +106,18 @@ COMMITTED = pl.coalesce("committed_at", "timestamp")
 
 
 def newest_rows(rows: pl.LazyFrame) -> pl.DataFrame:
-    """Return the row of each holding with the greatest timestamp: rows may be written late."""
+    """Return the newest row of each holding.
+
+    It is the one with the greatest timestamp, since rows may be written late; but a row from before
+    a reset of a clock is older than each row from after it.
+    """
     # Two passes: the first reads a few columns, the second all columns of the few newest rows.
     # Rows with equal times are rare; sorting each holding by id would cost ten times the rest.
-    tops = rows.group_by(HOLDING).agg(pl.col("timestamp").max()).collect()
-    newest = rows.join(tops.lazy(), on=[*HOLDING, "timestamp"], how="inner").collect()
+    counted = rows.with_columns(pl.col(RESETS).fill_null(0))
+    tops = counted.group_by(*HOLDING, RESETS).agg(pl.col("timestamp").max()).collect()
+    if tops.get_column(RESETS).n_unique() > 1:
+        tops = tops.sort(RESETS).unique(HOLDING, keep="last")
+    newest = counted.join(tops.lazy(), on=[*HOLDING, RESETS, "timestamp"], how="inner").collect()
     if newest.height > tops.height:
         newest = newest.sort("update_id").unique(HOLDING, keep="last")
     return newest

@@ -486,17 +486,11 @@ class SyncQueue:
         """
         first = schema.id_prefix(since)
         chosen = storage.in_bucket(transitions.SUCCESS) & storage.may_have("request_id", first)
-        finished = self.store.finished(
-            chosen, ["request_id", "update_id", "confirmed_at", "updated_at"]
-        )
-
         was_inserted_since = pl.col("request_id") >= first
         was_answered_by_then = pl.col("updated_at") <= until.astimezone(UTC)
-        return (
-            finished.filter(was_inserted_since, was_answered_by_then)
-            .select("update_id", "confirmed_at")
-            .drop_nulls()
-        )
+        is_of_span = was_inserted_since & was_answered_by_then
+        answered = self.store.finished(chosen, ["update_id", "confirmed_at"], is_of_span)
+        return answered.drop_nulls()
 
     def counts(self) -> dict[QueueStatus, int]:
         """Count requests by status; the cost does not grow with the finished requests."""

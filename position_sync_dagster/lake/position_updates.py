@@ -33,10 +33,13 @@ from position_sync_dagster.lake.ledger_rows import (
     BY_TIME,
     COMMITTED,
     HOLDING,
+    RESETS,
     LatestRows,
     added_after,
+    clock_resets,
     last_added,
     newest_rows,
+    on_days,
     rows_between,
     stored_ids,
 )
@@ -273,10 +276,12 @@ def append_rows(
         version = handle.version() + 1
         # Rows that were copied from another table may have greater versions.
         ledger_version = max(version, last_added(present) + 1)
-        committed_at = moment(clock())
+        now = clock()
         rows = rows.with_columns(
-            ledger_version=pl.lit(ledger_version, pl.Int64), committed_at=committed_at
+            ledger_version=pl.lit(ledger_version, pl.Int64), committed_at=moment(now)
         )
+        if RESETS in rows.columns:
+            rows = rows.with_columns(pl.lit(clock_resets(present, now), pl.Int64).alias(RESETS))
         storage.write(handle, rows, commit_info, [Transaction(table.spec.name, version)])
         return AppendResult(version=handle.version(), rows=rows.height, batch_id=batch_id)
 
@@ -407,8 +412,9 @@ class SyncUpdates:
     def latest(self) -> pl.DataFrame:
         """Return the newest row per (account, conid).
 
-        The newest row has the greatest `timestamp`, then the greatest `update_id`, whatever the
-        order of writing.
+        The newest row has the greatest `clock_resets`, then the greatest `timestamp`, then the
+        greatest `update_id`, whatever the order of writing: while no clock was set back, the
+        time decides.
 
         The first call reads the known rows and what was added since, or the whole table where there
         are no known rows; later calls only what was added since. `latest_positions` leaves out what
@@ -460,7 +466,10 @@ class SyncUpdates:
         last = moment.astimezone(UTC)
         first = last - timedelta(days=look_back_days)
         table = self.table
-        rows = table.read(lambda files: newest_rows(rows_between(table, files, first, last)))
+        rows = table.read(
+            lambda files: newest_rows(rows_between(table, files, first, last)),
+            on_days(first, last),
+        )
         return rows.sort(HOLDING)
 
     def follow(self, since: str | None = None) -> Follower:

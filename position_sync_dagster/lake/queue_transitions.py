@@ -40,18 +40,25 @@ WAS_CLAIMED = (pl.col("status") == PROCESSING) | pl.col("earlier_attempts").is_n
 def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:
     """Return which requests may be claimed: they are PENDING, and no back-off is left.
 
+    One that a clock ahead began is over.
+
     Args:
         now: The time.
         except_accounts: Requests that name one of these accounts may not be claimed.
     """
     available_at = pl.col("available_at")
-    has_waited = available_at.is_null() | (available_at <= schema.moment(now))
+    is_over = (available_at <= schema.moment(now)) | schema.is_ahead("updated_at", now)
+    has_waited = available_at.is_null() | is_over
     return (pl.col("status") == PENDING) & has_waited & is_of_others(except_accounts)
 
 
 def lease_has_expired(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:
-    """Return which requests are PROCESSING under a lease that has expired; see `is_claimable`."""
-    has_expired = pl.col("lease_expires_at") <= schema.moment(now)
+    """Return which requests are PROCESSING under a lease that has expired; see `is_claimable`.
+
+    A lease that a clock ahead began would last too long: it has expired.
+    """
+    is_over = pl.col("lease_expires_at") <= schema.moment(now)
+    has_expired = is_over | schema.is_ahead("claimed_at", now)
     return (pl.col("status") == PROCESSING) & has_expired & is_of_others(except_accounts)
 
 
@@ -105,12 +112,15 @@ def claim_order(now: datetime) -> list[pl.Expr]:
     """Return the sort keys of claims: priority 1 first, then the oldest request.
 
     A request that has waited for `PROMOTE_AFTER_S` counts as priority 1, so that a steady
-    flow of requests of priority 1 cannot starve the others.
+    flow of requests of priority 1 cannot starve the others; and so does one that a clock
+    ahead made, since nobody knows how long it has waited.
     """
     long_ago = schema.moment(now - timedelta(seconds=PROMOTE_AFTER_S))
+    is_of_clock_ahead = schema.is_ahead("created_at", now)
+    created_at = pl.when(is_of_clock_ahead).then(long_ago).otherwise("created_at")
     promoted = pl.min_horizontal("priority", ACTIVE_PRIORITY)
-    rank = pl.when(pl.col("created_at") <= long_ago).then(promoted).otherwise("priority")
-    return [rank, pl.col("created_at"), pl.col("request_id")]
+    rank = pl.when(created_at <= long_ago).then(promoted).otherwise("priority")
+    return [rank, created_at, pl.col("request_id")]
 
 
 def claim(

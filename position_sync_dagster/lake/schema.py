@@ -12,7 +12,7 @@ import datetime as dt
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from functools import cache, cached_property
@@ -27,6 +27,7 @@ from deltalake import Field, Schema
 from deltalake.schema import PrimitiveType
 
 from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.holding import GREEKS_COLUMNS, BrokerPosition, HoldingGreeks
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument
@@ -154,6 +155,7 @@ class TableSpec:
         kept: How long old versions of it can be read, where it is longer than in RETENTION.
         changes: When rows are added, changed or replaced, for programs that read it again.
         is_copy: Whether it has rows of other tables as they are, whoever wrote them.
+        carried: The SQL of columns whose values older releases had in other columns.
     """
 
     name: str
@@ -168,6 +170,7 @@ class TableSpec:
     kept: str | None = None
     changes: str = ""
     is_copy: bool = False
+    carried: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def columns(self) -> Mapping[str, str]:
@@ -308,12 +311,25 @@ class _Commit:
 
 _COMMIT = columns_of(_Commit)
 
+
+class _Ledger:
+    """The column that each commit fills in `position_updates` alone.
+
+    Attributes:
+        clock_resets: How often, until this commit, a writer's clock was behind a time that the
+            ledger had already. Of two rows of a holding the one with more resets is the newer one,
+            whatever their times say. Null for rows of older releases, as 0.
+    """
+
+    clock_resets: int | None
+
+
 POSITION_UPDATES = TableSpec(
     "position_updates",
-    UPDATE_COLUMNS | _COMMIT,
-    version=5,
+    UPDATE_COLUMNS | _COMMIT | columns_of(_Ledger),
+    version=6,
     partition_by=("date",),
-    indexed=("update_id", "timestamp", "batch_id", "ledger_version"),
+    indexed=("update_id", "timestamp", "batch_id", "ledger_version", "clock_resets"),
     order="ledger_version",
     key=("update_id",),
     required=("account", "conid", "symbol", "position", "multiplier", "timestamp"),
@@ -462,7 +478,7 @@ class _Confirmed:
 LATEST_POSITIONS = TableSpec(
     "latest_positions",
     _VALUES | columns_of(_Confirmed),
-    version=5,
+    version=6,
     indexed=("account", "conid"),
     key=("account", "conid"),
     description="The newest row of each holding, with the time until which its value is confirmed.",
@@ -504,7 +520,7 @@ class _Flex:
 DAILY_POSITIONS = TableSpec(
     "daily_positions",
     columns_of(_SessionDay) | _VALUES | columns_of(_Flex),
-    version=4,
+    version=5,
     partition_by=("session_date",),
     indexed=("account", "conid"),
     key=("session_date", "account", "conid"),
@@ -585,6 +601,11 @@ def moment(at: datetime | None) -> pl.Expr:
     that imported it then could not fork any more.
     """
     return pl.lit(_ticks(at), pl.Int64).cast(_MOMENT)
+
+
+def is_ahead(column: str, now: datetime) -> pl.Expr:
+    """Return which stored times only a wrong clock can have written; see `domain/clock.py`."""
+    return (pl.col(column) > moment(now + SKEW)).fill_null(value=False)
 
 
 def one_of(column: str, values: Iterable[object]) -> pl.Expr:

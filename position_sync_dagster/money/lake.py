@@ -7,7 +7,7 @@ from typing import Unpack
 
 import polars as pl
 
-from position_sync_dagster.domain.clock import Clock
+from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.lake import schema
@@ -62,28 +62,32 @@ class MovementsTable(RecordsTable[Movement]):
             CommitContentionError: Other writers committed first each time; nothing was changed.
         """
 
-        def rows() -> tuple[None, pl.DataFrame]:
+        def rows() -> pl.DataFrame:
             movements = schema.frame_of(self.table.spec, make())
             if since is None:
-                return None, movements
+                return movements
 
             earlier = self.table.rows(pl.col("day") < since)
-            return None, pl.concat([earlier, movements])
+            return pl.concat([earlier, movements])
 
-        _made, replaced = derive(self.table, rows, run_id=run_id)
-        return replaced
+        return derive(self.table, rows, run_id=run_id)[1]
 
 
 class DividendsTable(RecordsTable[ExpectedDividend]):
     """The table `dividends`: what was expected of underlyings, and since when."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, clock: Clock = utc_now) -> None:
         super().__init__(table, ExpectedDividend)
+        self._clock = clock
 
     def current(self) -> list[ExpectedDividend]:
-        """Return the dividends that were seen last of each underlying and source, next first."""
+        """Return the dividends that were seen last of each underlying and source, next first.
+
+        Those that a clock ahead wrote do not count.
+        """
         newest = pl.col("seen_at").max().over("conid", "source")
-        rows = self.table.rows().sort("conid", "source", "ex_date")
+        counted = self.table.rows(~schema.is_ahead("seen_at", self._clock()))
+        rows = counted.sort("conid", "source", "ex_date")
         rows = rows.filter(pl.col("seen_at") == newest)
         return schema.records_of(ExpectedDividend, rows)
 
@@ -91,8 +95,9 @@ class DividendsTable(RecordsTable[ExpectedDividend]):
 class RiskScenariosTable:
     """The table `risk_scenarios`: what each strategy would lose, at each time it was computed."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, clock: Clock = utc_now) -> None:
         self.table = table
+        self._clock = clock
 
     def record(self, rows: Iterable[Mapping[str, object]]) -> int:
         """Store the rows of one time, each once, in one commit; return how many were new."""
@@ -102,9 +107,10 @@ class RiskScenariosTable:
         return add_unknown(self.table, frame, list(self.table.spec.key), {"action": "record"})
 
     def latest(self) -> pl.DataFrame:
-        """Return the rows of the newest time."""
+        """Return the rows of the newest time; those that a clock ahead wrote do not count."""
+        rows = self.table.rows(~schema.is_ahead("made_at", self._clock()))
         newest = pl.col("made_at").max()
-        return self.table.rows().filter(pl.col("made_at") == newest)
+        return rows.filter(pl.col("made_at") == newest)
 
 
 class ClosuresTable(RecordsTable[closes.Closure]):
@@ -166,8 +172,8 @@ class MoneyLake(Lake):
         )
         self.closures = ClosuresTable(table(money_tables.CLOSURES))
         self.movements = MovementsTable(table(money_tables.MOVEMENTS))
-        self.dividends = DividendsTable(table(money_tables.DIVIDENDS))
-        self.risk_scenarios = RiskScenariosTable(table(money_tables.RISK_SCENARIOS))
+        self.dividends = DividendsTable(table(money_tables.DIVIDENDS), self._clock)
+        self.risk_scenarios = RiskScenariosTable(table(money_tables.RISK_SCENARIOS), self._clock)
 
     def strategies_file(self, path: Path) -> RuledFile:
         """Open a strategies file, with its rules and limits; see `Lake.strategies_file`."""

@@ -10,12 +10,19 @@ from position_sync_dagster.money.past.closes import Closure, StatementEvent
 from position_sync_dagster.money.past.movements import Movement
 from position_sync_dagster.money.risk.expected_dividend import ExpectedDividend
 
+# Releases before version 3 had what the gateway stated in the JSON text of a row alone.
+_STATED_MULTIPLIER = (
+    'COALESCE("multiplier", CASE WHEN "source" = \'GATEWAY\' THEN TRY_CAST('
+    'regexp_match("attributes", \'"multiplier": "([0-9.]+)"\')[1] AS DOUBLE) END)'
+)
+
 EXECUTIONS = TableSpec(
     "executions",
     columns_of(Execution),
     indexed=("execution_id", "time", "account"),
     order="time",
-    version=3,
+    version=4,
+    carried={"multiplier": _STATED_MULTIPLIER},
     description="Executions of the gateway's API and of statements: one trade may be there in "
     "several wordings.",
     changes="Rows are added with each execution and each import; none changes.",
@@ -83,7 +90,7 @@ class _Scenario:
         left_out: Legs that could not be priced: they are in no number.
         largest_loss: The largest allowed loss, if the file of scenarios names one. Unit:
             `currency`.
-        run_id: The Dagster run that wrote the row.
+        run_id: The Dagster run that wrote the row; null where a sensor's tick did.
     """
 
     made_at: dt.datetime
@@ -96,10 +103,10 @@ class _Scenario:
     vol: float
     days: float
     value: float | None
-    profit: float
+    profit: float | None
     left_out: int
-    largest_loss: float
-    run_id: str
+    largest_loss: float | None
+    run_id: str | None
 
 
 RISK_SCENARIOS = TableSpec(
@@ -125,7 +132,7 @@ class _Exposure:
             without a leg; of UNATTRIBUTED its holdings.
         legs_held: Legs of these with a holding.
         market_value: Sum of the market values; null for futures. Unit: `currency`.
-        notional: Sum of the notional values of futures. Unit: `currency`.
+        notional: Sum of the notional values of futures; null without any. Unit: `currency`.
         unrealized_pnl: Sum of the unrealized profit and loss. Unit: `currency`.
         delta: Sum of delta × quantity × multiplier. Unit: deltas.
         gamma: Sum of gamma × quantity × multiplier. Unit: deltas per `currency`.
@@ -141,17 +148,17 @@ class _Exposure:
         short_legs_in_money: Held short options in the money.
         short_legs_unknown: Held short options of which the price of the underlying is not known.
         mismatches: Legs that name another contract than their conid, with the difference; in no
-            sum.
+            sum. Null without any.
         account: IB account of the holdings; null for legs that are not held and name none.
         gamma_1pct: By how much dollar_delta changes when the underlyings move by 1 %. Unit:
             `currency`.
-        nearest_expiry: First day on which a holding expires.
+        nearest_expiry: First day on which a holding expires; null where none does.
         differences: Legs that have less than the quantity they claim, and holdings of which
-            strategies have only a part, with the quantities.
+            strategies have only a part, with the quantities; null without any.
         ledger_version: Greatest ledger_version of the rows of position_updates that were summed:
             the same in each row. Null if there were none.
         legs_closed: Legs that were held and of which it is known why they are gone.
-        closed: What happened to these, such as one expired on 2026-11-20.
+        closed: What happened to these, such as one expired on 2026-11-20; null without any.
     """
 
     strategy_id: str
@@ -160,27 +167,27 @@ class _Exposure:
     legs: int
     legs_held: int
     market_value: float | None
-    notional: float
-    unrealized_pnl: float
-    delta: float
-    gamma: float
-    vega: float
-    theta: float
+    notional: float | None
+    unrealized_pnl: float | None
+    delta: float | None
+    gamma: float | None
+    vega: float | None
+    theta: float | None
     legs_without_value: int
     legs_without_greeks: int
     oldest_value_at: dt.datetime | None
-    dollar_delta: float
-    daily_pnl: float
+    dollar_delta: float | None
+    daily_pnl: float | None
     short_legs_in_money: int
     short_legs_unknown: int
-    mismatches: str
+    mismatches: str | None
     account: str | None
-    gamma_1pct: float
-    nearest_expiry: dt.date
-    differences: str
+    gamma_1pct: float | None
+    nearest_expiry: dt.date | None
+    differences: str | None
     ledger_version: int | None
     legs_closed: int
-    closed: str
+    closed: str | None
 
 
 STRATEGY_EXPOSURE = TableSpec(
@@ -189,7 +196,8 @@ STRATEGY_EXPOSURE = TableSpec(
     indexed=("strategy_id",),
     version=8,
     key=("strategy_id", "account", "currency", "asset_class"),
-    description="Money, greeks and counts of each strategy, account, currency and class.",
+    description="Money, greeks and counts of each strategy, account, currency and class. A sum of "
+    "which less than 90 % is known is null.",
     changes="Replaced by each tick in which a row differs.",
 )
 

@@ -381,16 +381,25 @@ def check_strategies_file(settings: Settings) -> list[Finding]:
     return [good("strategies file", f"{settings.strategies_file} can be read")]
 
 
-def check_lake(lake: MoneyLake) -> list[Finding]:
-    """Return whether each table can be used.
+def check_lake(lake: MoneyLake, *, files: bool = False) -> list[Finding]:
+    """Return whether the log of each table can be read.
 
     In an object store each table takes dozens of requests: they are examined at once.
+
+    Args:
+        files: Whether to read each data file as well, where no log is damaged.
     """
-    if not lake.exists:
-        return [good("tables", f"none at {lake.path} yet: the first start makes them")]
-    examined = together(Table.damage, lake.all_tables)
-    text = f"{len(examined)} at {lake.path}, each can be opened or is not there yet"
+    tables = lake.all_tables
+    examined = together(Table.damage, tables)
+    text = f"{len(tables)} at {lake.path}, the log of each can be read or is not there yet"
+    if files and not any(examined):
+        present = [table for table in tables if table.exists()]
+        examined = [damage for table in present for damage in table.examine_files()]
+        text += f"; {len(examined):,} data files were read"
+
     damage = [bad("tables", error.what, error.remedy) for error in examined if error is not None]
+    if not damage and not lake.exists:
+        text = f"none at {lake.path} yet: the first start makes them"
     return damage or [good("tables", text)]
 
 

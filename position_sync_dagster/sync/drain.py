@@ -25,6 +25,7 @@ from position_sync_dagster.domain.position_update import (
     Source,
 )
 from position_sync_dagster.domain.queue_request import (
+    NOT_HELD,
     Answer,
     QueuedPosition,
     QueueRequest,
@@ -262,7 +263,6 @@ logger = logging.getLogger(__name__)
 # then it is released.
 MAX_PLANS = 10
 
-NOT_HELD = "No account of the login holds this conid."
 NOT_COVERED = "the broker's answer did not cover every account"
 
 

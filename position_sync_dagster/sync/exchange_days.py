@@ -25,13 +25,15 @@ class ExchangeDays:
 
     Attributes:
         calendar: Market identifier code (ISO 10383), for example "XNYS".
-        closes_at: The usual close in local time; half days close earlier.
-        holidays: Weekdays on which the exchange does not trade, ascending.
+        closes_at: The usual close in local time; half days close earlier. Midnight ends a day.
+        weekdays: On which it trades, ascending; Monday is 0.
+        holidays: Days of these on which it does not, ascending.
     """
 
     calendar: str
     timezone: str
     closes_at: time
+    weekdays: tuple[int, ...]
     holidays: tuple[date, ...]
 
     @property
@@ -41,8 +43,20 @@ class ExchangeDays:
 
     @property
     def settled_at(self) -> time:
-        """The local time from which a day can be recorded; half days close earlier."""
-        return (datetime.combine(date(2000, 1, 1), self.closes_at) + SETTLE).time()
+        """The local time from which a day can be recorded; half days close earlier.
+
+        A day that ends at midnight is recorded before, and with its end in the following night.
+        """
+        if self.closes_at == time.min:
+            return time(23, 59)
+        return (datetime.combine(date.min, self.closes_at) + SETTLE).time()
+
+    def cron_days(self, *, days_later: int = 0) -> str:
+        """Return the weekdays on which it trades, or those some days later, as cron has them."""
+        numbers = sorted((weekday + 1 + days_later) % 7 for weekday in self.weekdays)
+        if numbers == [*range(numbers[0], numbers[-1] + 1)]:
+            return f"{numbers[0]}-{numbers[-1]}"
+        return ",".join(map(str, numbers))
 
     def holidays_at(self, at: time) -> list[datetime]:
         """Return each holiday at a local time."""
@@ -50,7 +64,7 @@ class ExchangeDays:
 
     def is_trading_day(self, day: date) -> bool:
         """Return whether the exchange trades on a day."""
-        return day.weekday() < 5 and day not in self.holidays
+        return day.weekday() in self.weekdays and day not in self.holidays
 
     def trading_days(self, first: date, last: date) -> list[date]:
         """Return the days from one to another on which the exchange trades."""
@@ -76,23 +90,24 @@ def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
             calendar=calendar,
             timezone="America/New_York",
             closes_at=time(16, 0),
+            weekdays=(0, 1, 2, 3, 4),
             holidays=_holidays_of_new_york(first, last),
         )
 
     exchange = _calendar(calendar)
     first = max(first, exchange.first_session.date())
     last = min(last, exchange.last_session.date())
-    holidays = [
-        day
-        for day in days_between(first, last)
-        if day.weekday() < 5 and not exchange.is_session(day.isoformat())
-    ]
+    days = days_between(first, last)
+    sessions = {day for day in days if exchange.is_session(day.isoformat())}
+    weekdays = {day.weekday() for day in sessions}
+    holidays = [day for day in days if day.weekday() in weekdays and day not in sessions]
 
     _, closes_at = exchange.close_times[-1]
     return ExchangeDays(
         calendar=calendar,
         timezone=str(exchange.tz),
         closes_at=closes_at,
+        weekdays=tuple(sorted(weekdays)),
         holidays=tuple(holidays),
     )
 
@@ -166,4 +181,9 @@ def _calendar(calendar: str):  # type: ignore[no-untyped-def]
         raise SettingsError(
             f"POSITION_SYNC_CALENDAR={calendar!r} is not a known exchange.",
             remedy='Use a market identifier code such as "XNYS"; `ecal --help` lists them.',
+        ) from None
+    except (ValueError, NotImplementedError):
+        raise SettingsError(
+            f"POSITION_SYNC_CALENDAR={calendar!r} has days that exchange_calendars contradicts.",
+            remedy="Install a version of exchange-calendars in which `ecal` shows that exchange.",
         ) from None

@@ -8,7 +8,6 @@ header allows pages of other origins.
 import hashlib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -33,7 +32,7 @@ from position_sync_dagster.money.reports.figures import VERSION, Figures, amount
 from position_sync_dagster.money.reports.known_names import KnownNames, nearest
 from position_sync_dagster.money.reports.status import plain
 from position_sync_dagster.money.risk.payoff import payoffs
-from position_sync_dagster.money.risk.priced_legs import PricedLegs
+from position_sync_dagster.money.risk.priced_legs import Choice, PricedLegs
 from position_sync_dagster.money.risk.recorded_risk import leg_notes
 from position_sync_dagster.money.risk.scenario_file import Point, folder_of, read_scenarios
 from position_sync_dagster.money.risk.scenarios import Breakdown, scenario_rows
@@ -93,6 +92,7 @@ from position_sync_dagster.web.results_answers import (
     read_why,
 )
 from position_sync_dagster.web.served_figures import PageFigures
+from position_sync_dagster.web.turns import RETRY_AFTER_S, BusyError
 
 # The most scenarios of one request, prices of legs that it takes, and rows of legs in its answer.
 # The risk page takes 45 scenarios of a book of 20,000 legs.
@@ -100,7 +100,9 @@ MOST_POINTS = 500
 MOST_LEG_POINTS = 1_000_000
 MOST_LEG_ROWS = 100_000
 
-# A request that prices fewer legs does not wait for another one.
+EVERYTHING = Choice()
+
+# A question about fewer legs does not wait for a large one.
 MANY_LEGS = 100
 
 Query = TypeVar("Query", bound=ApiModel)
@@ -208,14 +210,24 @@ def _campaign(source: PageFigures, query: CampaignQuery, _now: datetime) -> OneC
     return read_campaign(source.lake, query.id)
 
 
-def _has_many_legs(source: PageFigures, query: ApiModel, now: datetime) -> bool:
-    """Return whether a query prices so many legs that it waits for others; trades price all."""
-    _book, legs = source.risk(now)
-    if isinstance(query, PayoffQuery):
-        legs = legs.of_strategy(query.strategy)
-    elif isinstance(query, TradesQuery) and not query.changes():
-        legs = legs.chosen(query.choice)
-    return legs.parts.height >= MANY_LEGS
+# Which questions are large, and wait for each other. None is computed to learn it.
+
+
+def _is_small(_source: PageFigures, _query: ApiModel, _now: datetime) -> bool:
+    return False
+
+
+def _is_of_a_large_book(
+    source: PageFigures, _query: ApiModel, now: datetime, of: Choice = EVERYTHING
+) -> bool:
+    parts = source.figures(now).book.split.parts
+    return parts.filter(of.condition).height >= MANY_LEGS
+
+
+def _prices_many_legs(source: PageFigures, query: PayoffQuery | TradesQuery, now: datetime) -> bool:
+    """Return whether a query prices so many legs; trades price all."""
+    has_trades = isinstance(query, TradesQuery) and bool(query.changes())
+    return _is_of_a_large_book(source, query, now, EVERYTHING if has_trades else query.choice)
 
 
 # The names that the parameters of a route may be.
@@ -243,7 +255,7 @@ class ApiRoute:
         answer: The shape of the JSON; None: it answers CSV.
         read: Returns the answer: a text, or values for the shape.
         names: Returns the names that its parameters may be.
-        is_large: Whether it prices legs: then one request of many legs is read at a time.
+        is_large: Whether a question of now is large; each one of the past is.
         is_tagged: Whether it has an entity tag: it changes only with the tables.
     """
 
@@ -252,7 +264,7 @@ class ApiRoute:
     answer: type | None
     read: Callable[[PageFigures, Any, datetime], Any]
     names: Callable[[PageFigures, datetime], KnownNames] = _names_of_figures
-    is_large: bool = False
+    is_large: Callable[[PageFigures, Any, datetime], bool] = _is_small
     is_tagged: bool = False
 
 
@@ -289,7 +301,7 @@ ROUTES = {
         WhatIfAnswer,
         _what_if,
         _names_of_risk,
-        is_large=True,
+        is_large=_prices_many_legs,
     ),
     "payoff": ApiRoute(
         "Break-evens, greatest profit and greatest loss at the next expiry",
@@ -297,7 +309,7 @@ ROUTES = {
         PayoffAnswer,
         _payoff,
         _names_of_risk,
-        is_large=True,
+        is_large=_prices_many_legs,
     ),
     "curve": ApiRoute(
         "Profit and greeks over the price: now, on a chosen day, and at the next expiry",
@@ -305,14 +317,14 @@ ROUTES = {
         CurveAnswer,
         read_curve,
         _names_of_risk,
-        is_large=True,
+        is_large=_prices_many_legs,
     ),
     "scenarios": ApiRoute(
         "Profit in the recorded scenarios",
         NoQuery,
         ScenariosAnswer,
         read_scenario_profits,
-        is_large=True,
+        is_large=_is_of_a_large_book,
     ),
     "closed-day": ApiRoute(
         "Where the profit of the newest closed day came from, and its books",
@@ -326,6 +338,7 @@ ROUTES = {
         ExpiryAnswer,
         read_expiry,
         _names_of_risk,
+        is_large=_is_of_a_large_book,
     ),
     "leg": ApiRoute("A leg, its values of today, and its events", LegQuery, LegAnswer, read_leg),
     "search": ApiRoute(
@@ -337,6 +350,7 @@ ROUTES = {
         WhyAnswer,
         read_why,
         _names_ever,
+        is_large=_is_of_a_large_book,
     ),
     "results": ApiRoute(
         "What campaigns that are over brought, by group and by day",
@@ -375,22 +389,88 @@ def ask(source: PageFigures, name: str, now: datetime, /, **parameters: Any) -> 
         ValidationError: A parameter is not usable.
         UserError: There is no such parameter, account, underlying or strategy; or it is too large.
     """
-    query, asked = _understood(source, name, now, parameters)
-    return ROUTES[name].read(asked, query, now)
+    return question(source, name, now, parameters).read()
 
 
-def _understood(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked of a route.
+
+    Attributes:
+        name: The name of the route.
+        query: The parameters.
+        source: What is asked: the figures of now, or those of a past moment.
+        now: The moment of the question.
+    """
+
+    name: str
+    query: ApiModel
+    source: PageFigures
+    now: datetime
+
+    @property
+    def _route(self) -> ApiRoute:
+        return ROUTES[self.name]
+
+    def is_large(self) -> bool:
+        """Return whether it waits for other large questions; blocks, and computes little."""
+        if self.source.past is not None:
+            return True
+        return self._route.is_large(self.source, self.query, self.now)
+
+    def read(self) -> Any:
+        """Return the answer: a text, or values for the shape of the route; blocks.
+
+        Raises:
+            UserError: There is no such account, underlying or strategy; or it is too large.
+        """
+        self._require_known_names()
+        return self._route.read(self.source, self.query, self.now)
+
+    def response(self, known_tags: str) -> Response:
+        """Return the answer to a request; blocks.
+
+        Args:
+            known_tags: The entity tags that the client has (If-None-Match).
+        """
+        try:
+            self._require_known_names()
+            headers: dict[str, str] = {}
+            if self._route.is_tagged:
+                headers["ETag"] = etag_of(self.source.figures(self.now))
+                if headers["ETag"] in re.findall(r'"[^"]*"', known_tags):
+                    return Response(status_code=304, headers=headers)
+
+            content = self._route.read(self.source, self.query, self.now)
+            return _response(self._route, content, headers, f"{self.now:%Y-%m-%d}-{self.name}")
+        except (PositionSyncError, ValidationError) as error:
+            return refusal(error)
+
+    def _require_known_names(self) -> None:
+        kinds = ("strategy", "account", "underlying")
+        given = {kind: getattr(self.query, kind, None) for kind in kinds}
+        if any(text is not None for text in given.values()):
+            self._route.names(self.source, self.now).require(**given)
+
+
+def question(
     source: PageFigures, name: str, now: datetime, parameters: Mapping[str, Any]
-) -> tuple[ApiModel, PageFigures]:
-    """Return the query of a route, in which all names are known, and what it asks."""
-    route = ROUTES[name]
+) -> Question:
+    """Return what is asked of a route.
+
+    Raises:
+        ValidationError: A parameter is not usable.
+        UserError: There is no such route or parameter, or a moment is in the future.
+    """
+    route = ROUTES.get(name)
+    if route is None:
+        raise UnknownIdError(
+            f"There is nothing at /api/v1/{shown(name)}.", remedy="See /api/v1/openapi.json."
+        )
+
     query = query_of(route.query, parameters)
     asked = source.played_back(getattr(query, "at", None), now)
-
-    given = {kind: getattr(query, kind, None) for kind in ("strategy", "account", "underlying")}
-    if any(text is not None for text in given.values()):
-        route.names(asked, now).require(**given)
-    return query, asked
+    return Question(name=name, query=query, source=asked, now=now)
 
 
 def query_of(shape: type[Query], parameters: Mapping[str, Any]) -> Query:
@@ -420,8 +500,8 @@ def known_parameters(given: Iterable[str], known: Collection[str]) -> None:
 
 def answer(
     name: str, parameters: QueryParams, known_tags: str, source: PageFigures, now: datetime
-) -> Response:
-    """Return the answer to a request; blocks.
+) -> Response | Question:
+    """Return the answer to a request, or the question if it is large; blocks.
 
     Args:
         name: What is asked for: a name of ROUTES.
@@ -430,26 +510,11 @@ def answer(
         source: Where it is read from.
         now: The moment.
     """
-    route = ROUTES.get(name)
-    if route is None:
-        return problem(
-            404, f"There is nothing at /api/v1/{shown(name)}.", "See /api/v1/openapi.json."
-        )
-
     # What is there several times is a list, as with commas.
     given = {each: ",".join(parameters.getlist(each)) for each in parameters}
     try:
-        query, source = _understood(source, name, now, given)
-        headers: dict[str, str] = {}
-        if route.is_tagged:
-            headers["ETag"] = etag_of(source.figures(now))
-            if headers["ETag"] in re.findall(r'"[^"]*"', known_tags):
-                return Response(status_code=304, headers=headers)
-
-        waits = route.is_large and _has_many_legs(source, query, now)
-        with source.turn if waits else nullcontext():
-            content = route.read(source, query, now)
-        return _response(route, content, headers, f"{now:%Y-%m-%d}-{name}")
+        asked = question(source, name, now, given)
+        return asked if asked.is_large() else asked.response(known_tags)
     except (PositionSyncError, ValidationError) as error:
         return refusal(error)
 
@@ -462,6 +527,10 @@ def refusal(error: PositionSyncError | ValidationError) -> Response:
         return problem(404, error.what, error.remedy)
     if isinstance(error, UserError):
         return problem(422, error.what, error.remedy)
+    if isinstance(error, BusyError):
+        refused = problem(503, error.what, error.remedy, title="Too many questions wait")
+        refused.headers["Retry-After"] = f"{RETRY_AFTER_S}"
+        return refused
     return problem(503, error.what, error.remedy)
 
 
@@ -490,9 +559,10 @@ _TITLES = {
 }
 
 
-def problem(status: int, detail: str, remedy: str) -> Response:
-    """Return an error as RFC 9457 has it."""
-    body = Problem(title=_TITLES[status], status=status, detail=detail, remedy=remedy)
+def problem(status: int, detail: str, remedy: str, *, title: str | None = None) -> Response:
+    """Return an error as RFC 9457 has it; without a title that of its status."""
+    title = title or _TITLES[status]
+    body = Problem(title=title, status=status, detail=detail, remedy=remedy)
     return JSONResponse(body.model_dump(), status, media_type="application/problem+json")
 
 
@@ -556,6 +626,7 @@ def _operation(name: str) -> dict[str, Any]:
     for status, title in _TITLES.items():
         if status != 404 or route.query.model_fields:
             responses[f"{status}"] = {"description": title, "content": _ERROR}
+    responses["503"] |= _UNAVAILABLE
 
     return {
         "operationId": operation_id,
@@ -570,6 +641,16 @@ def _content_of(kind: str, model: type) -> dict[str, Any]:
 
 
 _ERROR = _content_of("application/problem+json", Problem)
+
+_UNAVAILABLE = {
+    "description": "The tables cannot be read; or, with Retry-After, too many questions wait.",
+    "headers": {
+        "Retry-After": {
+            "description": "The seconds until one may ask again.",
+            "schema": {"type": "integer"},
+        }
+    },
+}
 
 
 def _parameters(query: type[ApiModel]) -> list[dict[str, Any]]:

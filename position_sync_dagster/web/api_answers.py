@@ -4,11 +4,12 @@ Within a version names are added, and none is removed or changed. Unknown is nul
 """
 
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from itertools import product
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
@@ -396,10 +397,20 @@ class NoQuery(ApiModel):
     """The query of what takes none."""
 
 
+def _in_utc(at: datetime) -> datetime:
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("In UTC it is not in the years 1 to 9999") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+
+
 class MomentQuery(ApiModel):
     """Of which moment."""
 
-    at: AwareDatetime | None = None
+    at: Moment | None = None
     """As it was known at this past time with its zone, such as 2026-03-09T15:30:00Z."""
 
 
@@ -441,6 +452,11 @@ class PayoffQuery(ApiModel):
 
     strategy: str | None = None
     """Only this strategy."""
+
+    @property
+    def choice(self) -> Choice:
+        """What is chosen."""
+        return Choice(strategy=self.strategy)
 
 
 class TradesQuery(ApiModel):

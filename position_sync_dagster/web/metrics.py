@@ -185,6 +185,8 @@ def _of_queue(status: Status) -> Iterator[Metric]:
     samples: list[Sample] = [((state,), count) for state, count in status.queue.items()]
     text = "Requests of the queue; finished ones as long as the table keeps them."
     yield _gauge("queue_requests", text, samples, "status")
+    text = "FAILED requests of the last day whose holding has had no value since."
+    yield _gauge("queue_unanswered_requests", text, [((), status.queue_unanswered)])
 
     # Nothing waits: that is a wait of no time, which an alert compares.
     waited = status.oldest_pending_age_s if status.queue.get("PENDING") else 0.0

@@ -23,12 +23,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from html import escape
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from anyio import CapacityLimiter, to_thread
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -39,10 +40,11 @@ from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.processes.home import Home
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.terminal.text import NAME, program_as_typed
-from position_sync_dagster.web.api import answer, openapi, query_of, refusal
+from position_sync_dagster.web.api import Question, answer, openapi, query_of, refusal
 from position_sync_dagster.web.api_answers import FeedQuery
 from position_sync_dagster.web.metrics import MetricsPage
 from position_sync_dagster.web.served_figures import PageFigures
+from position_sync_dagster.web.turns import BusyError, Turns
 
 logger = logging.getLogger(__name__)
 
@@ -165,6 +167,11 @@ class FeedPace:
 
 PACE = FeedPace()
 
+# How many questions of a kind are answered at once, and how many large ones wait: a page of risk
+# asks six. Python computes on one core: a second one takes from the header, and brings nothing.
+LARGE_AT_ONCE, MOST_LARGE_WAITING = 1, 16
+SMALL_AT_ONCE = 2
+
 
 @dataclass(frozen=True)
 class State:
@@ -222,6 +229,7 @@ class Feed:
         self._open = open_figures
         self._more = more
         self._pace = pace
+        self._thread = CapacityLimiter(1)
         self._state: State | None = None
         self._asked_at = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -267,7 +275,9 @@ class Feed:
         pace = self._pace
         while time.monotonic() - self._asked_at < 2 * pace.wait_s:
             began = time.monotonic()
-            state, worked_s = await asyncio.to_thread(self._read, self._state)
+            state, worked_s = await to_thread.run_sync(
+                self._read, self._state, limiter=self._thread
+            )
             self._state = state
 
             newer = self._newer
@@ -317,13 +327,23 @@ def money_routes(
         pace: How often it reads.
     """
     opened = cache(open_figures)
+    turns = _AllTurns()
     return [
         *map(html_route, ("/money", "/money/risk", "/money/results")),
         *static_routes(),
-        _feed_route(Feed(opened, {"dagster": dagster}, pace)),
-        *_api_routes(opened),
+        _feed_route(Feed(opened, {"dagster": dagster}, pace), turns),
+        *_api_routes(opened, turns),
         _metrics_route(opened),
     ]
+
+
+class _AllTurns:
+    """Whose turn it is to be answered; the feed has a thread besides."""
+
+    def __init__(self) -> None:
+        self.header = Turns(1)
+        self.small = Turns(SMALL_AT_ONCE)
+        self.large = Turns(LARGE_AT_ONCE, most_waiting=MOST_LARGE_WAITING)
 
 
 def _milliseconds_now() -> str:
@@ -331,13 +351,14 @@ def _milliseconds_now() -> str:
     return str(round(utc_now().timestamp() * 1000))
 
 
-def _feed_route(feed: Feed) -> Route:
+def _feed_route(feed: Feed, turns: _AllTurns) -> Route:
     async def data(request: Request) -> Response:
         try:
             query = query_of(FeedQuery, dict(request.query_params))
             packed = None
             if query.at is not None:
-                packed = await asyncio.to_thread(feed.played_back, query.at, curves=query.curves)
+                played_back = partial(feed.played_back, query.at, curves=query.curves)
+                packed = await turns.large.take(request, played_back)
         except (PositionSyncError, ValidationError) as error:
             refused = refusal(error)
             refused.headers.update(HEADERS)
@@ -353,16 +374,25 @@ def _feed_route(feed: Feed) -> Route:
     return Route("/money/data", data, methods=["GET"])
 
 
-# Starlette calls an endpoint that is no coroutine in a thread: it blocks no other request.
-def _api_routes(opened: Callable[[], PageFigures]) -> list[Route]:
-    def api(request: Request) -> Response:
+def _api_routes(opened: Callable[[], PageFigures], turns: _AllTurns) -> list[Route]:
+    async def api(request: Request) -> Response:
         known_tags = request.headers.get("if-none-match", "")
         name = request.path_params["name"]
-        response = answer(name, request.query_params, known_tags, opened(), utc_now())
+        asked = partial(answer, name, request.query_params, known_tags)
+        try:
+            response = await (turns.header if name == "header" else turns.small).take(
+                request, lambda: asked(opened(), utc_now())
+            )
+            if isinstance(response, Question):
+                large = partial(response.response, known_tags)
+                response = await turns.large.take(request, large)
+        except BusyError as error:
+            response = refusal(error)
         response.headers.update({**HEADERS, "Cache-Control": "no-cache"})
         response.headers["Server-Time"] = _milliseconds_now()
         return response
 
+    # Starlette calls an endpoint that is no coroutine in a thread: it blocks no other request.
     def description(request: Request) -> Response:
         return JSONResponse(openapi(), headers={**HEADERS, "Cache-Control": "no-cache"})
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Annotated, Any
 
+import polars as pl
 from pydantic import BeforeValidator
 
 from position_sync_dagster.domain.instrument import parse_day
@@ -20,6 +21,7 @@ from position_sync_dagster.money.campaigns.results import (
 )
 from position_sync_dagster.money.cents import split_in_cents
 from position_sync_dagster.money.lake import MoneyLake, newest_day
+from position_sync_dagster.money.profit.books import being_made
 from position_sync_dagster.money.profit.profit import PARTS
 from position_sync_dagster.money.profit.returns import Period, PeriodReturn, read_returns
 from position_sync_dagster.money.profit.todays_profit import TodaysProfit, of_strategy
@@ -48,6 +50,8 @@ class ClosedDayAnswer(ApiModel):
     books_day: date | None
     """Null: no statement says the net liquidation at two closes."""
     books: list[BookedDay]
+    books_being_made: bool
+    """What the books rest on changed after they were made; `explained` may be the newer."""
 
 
 def closed_day(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str, Any]:
@@ -57,26 +61,34 @@ def closed_day(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str,
         LakeError: A table cannot be used.
     """
     *parts, unexplained = PARTS
-    explained_day, explained = _newest(source.lake, PROFIT_EXPLAINED, "profit", parts, unexplained)
-    books_day, books = _newest(source.lake, BOOKS, "change", BOOKED_PARTS, "difference")
+    # Books are committed last: what is read after them is as new, or newer.
+    booked = _newest_rows(source.lake, BOOKS)
+    explained_day, explained = _newest(
+        _newest_rows(source.lake, PROFIT_EXPLAINED), "profit", parts, unexplained
+    )
+    books_day, books = _newest(booked, "change", BOOKED_PARTS, "difference")
     return {
         "at": source.figures(now).at,
         "explained_day": explained_day,
         "explained": explained,
         "books_day": books_day,
         "books": books,
+        "books_being_made": being_made(source.lake, source.settings, booked),
     }
 
 
-def _newest(
-    lake: MoneyLake, spec: TableSpec, total: str, parts: Sequence[str], rest: str
-) -> tuple[date | None, list[dict[str, Any]]]:
-    """Return the newest day of a table, and its rows in cents; none where nothing wrote it yet."""
+def _newest_rows(lake: MoneyLake, spec: TableSpec) -> pl.DataFrame:
+    """Return the rows of the newest day of a table; none where nothing wrote it yet."""
     table = lake.derived_table(spec)
-    rows = newest_day(table).to_dicts() if table.exists() else []
-    if not rows:
-        return None, []
-    return rows[0]["session_date"], [split_in_cents(row, total, parts, rest) for row in rows]
+    return newest_day(table) if table.exists() else spec.empty
+
+
+def _newest(
+    rows: pl.DataFrame, total: str, parts: Sequence[str], rest: str
+) -> tuple[date | None, list[dict[str, Any]]]:
+    """Return the day of rows, and the rows in cents."""
+    day = None if rows.is_empty() else rows["session_date"][0]
+    return day, [split_in_cents(row, total, parts, rest) for row in rows.to_dicts()]
 
 
 class WhyQuery(MomentQuery):

@@ -132,7 +132,6 @@ class PageFigures:
         self._figures = Shared(self._read_figures, fresh)
         self._risk = Shared(self._price, risk_fresh)
         self._explained = Shared(self._explain, SLOW_EVERY)
-        self.turn = Lock()  # of large computations
         self._thread = ThreadPoolExecutor(1, "slow figures")
         self._computing: Future[dict[str, Any]] | None = None
         self._slow = NO_SLOW_FIGURES
@@ -223,7 +222,6 @@ class PageFigures:
         figures = self._moments.get(at)
         if figures is None:
             figures = PageFigures(self.settings, self.lake, Past(at=at))
-            figures.turn = self.turn
             newest = [*self._moments.items()][1 - MOST_MOMENTS :]
             self._moments = {**dict(newest), at: figures}
         return figures

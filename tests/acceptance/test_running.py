@@ -29,6 +29,7 @@ from position_sync_dagster.processes.supervisor import is_serving
 from tests.acceptance.test_starting_again import stream_runs
 from tests.support import demo_program
 from tests.support.command_line import call, json_of
+from tests.support.data_dictionary import null_where_never
 from tests.support.demo_program import ACCOUNT, LINES, STREAMED, Demo, command, wait_for
 from tests.support.ports import NO_CERTIFICATES
 from tests.unit.test_house import DOCUMENTS, FENCE, commands
@@ -406,6 +407,12 @@ def test_nothing_was_ordered_and_no_request_is_stuck(demo):
     assert demo.stats()["connections"]["now"] == 1
     stuck = demo.table("position_queue").filter(pl.col("status") == "FAILED")
     assert stuck.height == 0, stuck["error_message"].unique().to_list()
+
+
+def test_no_column_is_null_of_which_the_dictionary_says_never(demo):
+    for name in ("risk_scenarios", "strategy_exposure"):
+        assert demo.table(name).height, name
+    assert null_where_never(demo.lake) == {}
 
 
 def test_tables_and_state_are_for_the_owner_alone_under_any_umask(demo):

@@ -137,7 +137,7 @@ def test_all_that_is_in_a_catalog_has_the_prefix_the_group_the_owners_and_the_ta
     assert exposure.metadata["page"].url == "http://127.0.0.1:3001/money"
 
     automation = [*repository.sensor_defs, *repository.schedule_defs]
-    assert [owned.default_status.value for owned in automation] == ["RUNNING"] * 7
+    assert [owned.default_status.value for owned in automation] == ["RUNNING"] * 8
     for owned in automation:
         assert owned.owners == ["team:desk"]
         assert owned.description
@@ -240,4 +240,4 @@ def test_a_scaffolded_component_loads_and_imports_nothing_that_it_does_not_need(
     output(str(Path(sys.executable).with_name("dg")), "scaffold", "defs", TYPE, "position_sync")
     heavy = {"exchange_calendars", "typer"}
     printed = output(sys.executable, "-c", LOAD.format(root=root, heavy=heavy))
-    assert printed.split() == ["3", str(root / "data" / "lake")]
+    assert printed.split() == ["4", str(root / "data" / "lake")]

@@ -8,7 +8,6 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.movement_book import MovementBook
@@ -23,6 +22,7 @@ from position_sync_dagster.sync.exchange_days import (
     session_before,
 )
 from position_sync_dagster.sync.past_days import ClosingService
+from tests.support.derived_rows import put_rows
 from tests.support.flex_files import ACCOUNT, element
 
 # Sessions of one week and the Monday after it.
@@ -194,7 +194,7 @@ class Books:
             .filled
         )
         table = self.lake.derived_table(DAILY_POSITIONS)
-        derived.replace(table, {day: closed.rows for day, closed in filled.items()})
+        put_rows(table, {day: closed.rows for day, closed in filled.items()})
 
     def explained(self, day: date) -> pl.DataFrame:
         """Fill a day and the one before, and return the rows of its profit."""
@@ -205,7 +205,7 @@ class Books:
         closes = closing_times(calendar, [before, day])
         trading_day = TradingDay(day=day, before=before, since=closes[before], closed=closes[day])
         rows = explain_days(self.lake, self.settings, [trading_day])[day]
-        derived.replace(self.lake.derived_table(PROFIT_EXPLAINED), {day: rows})
+        put_rows(self.lake.derived_table(PROFIT_EXPLAINED), {day: rows})
         return rows
 
     def profit(self, day: date) -> dict[str, float | None]:

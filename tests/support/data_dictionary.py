@@ -3,6 +3,11 @@
 Run as `python -m tests.support.data_dictionary > docs/tables.md`.
 """
 
+from pathlib import Path
+
+import polars as pl
+from deltalake import DeltaTable
+
 from position_sync_dagster.lake.schema import StoredColumn, TableSpec
 from position_sync_dagster.money.lake import MoneyLake
 
@@ -23,14 +28,18 @@ that is named. **Money** is float64, as the broker's own values: exact to a bill
 to 131,072 of the unit, to a hundred-thousandth up to a billion. Commands, pages and `/api/v1`
 round sums once, to cents; tables keep the digits.
 
-**Readers**, each tested: deltalake from 0.25 on, polars (`pl.read_delta`, `pl.scan_delta`) from
-1.20 on, pyarrow (`DeltaTable(path).to_pyarrow_dataset()`) from 17 on, DuckDB from 1.1 on over
-that dataset, or over `file_uris()` with `union_by_name = true`.
+**Readers**, each tested, with a filter of texts too: deltalake from 0.25 on, polars
+(`pl.read_delta`, `pl.scan_delta`) from 1.20 on, pyarrow (`DeltaTable(path).to_pyarrow_dataset()`)
+from 17 on, DuckDB from 1.1 on over that dataset, or over `file_uris()` with `union_by_name = true`.
+Texts are plain strings. Files that a release before this one wrote have them as views, in which
+pyarrow from 21 on finds no text (`no kernel matching input types`): filter what was read, or read
+with polars, or with DuckDB over `file_uris()`. A file becomes plain when it is merged or replaced.
 
 **What changed**: the ledger is [followed](follow.md) by tokens. Other tables are committed when a
 row differs: `Lake(path).changed_rows("closed_campaigns", token)` returns the new rows, those that
-are gone, and the next token, the version. Versions are kept for half an hour, of daily tables and
-results for a week; an older token is refused, and the table is read whole.
+are gone, and the next token. Versions are kept for half an hour, of daily tables and results for a
+week. A token of an older version is refused, and one of another table, of rows that a restored
+backup took back, or without a table (the numbers of earlier releases): the table is read whole.
 
 **Files**: one commit a second is 23,400 files in a session of New York. They are merged every 200
 commits: a snapshot has some 230 at most, 11 after 2,000 commits of 20 rows. Replaced files stay
@@ -42,6 +51,17 @@ def data_dictionary() -> str:
     """Return the page."""
     sections = [_section(spec) for spec in SPECS]
     return HEAD + "".join(sections)
+
+
+def null_where_never(lake: str | Path) -> dict[str, list[str]]:
+    """Return the columns of each table that are null in a row though the page says never."""
+    wrong = {}
+    for spec in SPECS:
+        if DeltaTable.is_deltatable(f"{lake}/{spec.name}"):
+            rows = pl.read_delta(f"{lake}/{spec.name}")
+            never = [name for name, column in spec.described.items() if not column.nullable]
+            wrong[spec.name] = [name for name in never if rows[name].has_nulls()]
+    return {name: columns for name, columns in wrong.items() if columns}
 
 
 def _section(spec: TableSpec) -> str:

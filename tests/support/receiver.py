@@ -131,9 +131,11 @@ def serving_app(app: Starlette) -> Iterator[int]:
     thread.start()
     while not server.started:
         time.sleep(0.01)
-    yield server.config.port
-    server.should_exit = True
-    thread.join()
+    try:
+        yield server.config.port
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 @contextmanager

@@ -42,18 +42,17 @@ def latest_positions(lake: tables.Lake, settings: Settings, run_id: str | None) 
     now = datetime.now(UTC)
     table = lake.derived_table(schema.LATEST_POSITIONS)
 
-    def make() -> tuple[tuple[pl.DataFrame, pl.DataFrame], pl.DataFrame]:
+    def make() -> pl.DataFrame:
         legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
         listing = listed(lake.updates.sync.latest(), legs, now)
         holdings = tables.all_broker_rows(lake, settings)
         priced = confirmations.with_priced(listing, holdings, now, band=settings.value_band)
-        rows = priced.select(*listing.columns, confirmed_at=confirmations.PRICED)
-        return (listing, rows), rows
+        return priced.select(*listing.columns, confirmed_at=confirmations.PRICED)
 
-    (latest, rows), result = derived.derive_whole(table, make, run_id=run_id)
+    rows, result = derived.derive_from_ledger(table, make, run_id=run_id)
     held = rows.filter(pl.col.position != 0)
     counts = table_asset.counted(held=held.height, without_value=rows["market_value"].null_count())
-    return Derived(metadata=counts | table_asset.replaced_whole(result, latest))
+    return Derived(metadata=counts | table_asset.replaced_whole(result))
 
 
 def listed(rows: pl.DataFrame, legs: Collection[int], now: datetime) -> pl.DataFrame:

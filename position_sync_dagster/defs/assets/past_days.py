@@ -106,9 +106,9 @@ def daily_asset(
     ) -> dg.MaterializeResult[None]:
         """Every holding at the close of a trading day: its last value until then, with its age.
 
-        The check days_are_complete is yellow while a past trading day is missing. Nothing is wrong
-        then: choose Materialize, then Missing, then Launch backfill. The demo begins with five such
-        days.
+        The check days_are_complete is yellow while a trading day since the first recorded one is
+        missing. Earlier days that statements have wait for you: choose Materialize, then Missing,
+        then Launch backfill. The demo begins with five such days.
 
         Written by the job close_day, shortly after each close, and by backfills of any range.
 
@@ -163,14 +163,17 @@ def fill(
 ) -> tuple[ClosedDays, derived.Replaced]:
     """Write the rows of trading days, and record what differs from the broker's statements."""
 
-    def make() -> tuple[ClosedDays, dict[date, pl.DataFrame]]:
+    def make() -> ClosedDays:
         service = closing_service(lake, settings, clock)
         closed_days = service.collect(days)
         # A day that has rows is not filled again: they come last.
         service.record_differences(closed_days.filled, run_id=run_id)
-        return closed_days, {day: closed.rows for day, closed in closed_days.filled.items()}
+        return closed_days
 
-    return derived.derive(lake.derived_table(DAILY_POSITIONS), make, run_id=run_id)
+    def rows_of(closed_days: ClosedDays) -> dict[date, pl.DataFrame]:
+        return {day: closed.rows for day, closed in closed_days.filled.items()}
+
+    return derived.derive(lake.derived_table(DAILY_POSITIONS), make, rows_of, run_id=run_id)
 
 
 def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
@@ -214,7 +217,7 @@ def known_days(settings: Settings) -> tuple[exchange_days.ExchangeDays, date]:
     Raises:
         SettingsError: The exchange is not known.
     """
-    start = _first_day(settings)
+    start = _first_day(settings, [_first_stated_day(settings)])
     last_year = datetime.now(UTC).year + YEARS_AHEAD
     return exchange_days.exchange_days(settings.calendar, start, date(last_year, 12, 31)), start
 
@@ -231,10 +234,11 @@ def exchange_partitions(
     begin = (datetime.combine(first, end) - timedelta(minutes=1)).time()
     hours = sorted({begin.hour, end.hour})
     minutes = sorted({begin.minute, end.minute})
+    weekdays = days.cron_days()
 
     # A cron schedule has each minute in each hour: all but the begin of the window are left out.
     exclusions = [
-        f"{minute} {hour} * * 1-5"
+        f"{minute} {hour} * * {weekdays}"
         for hour, minute in product(hours, minutes)
         if (hour, minute) != (begin.hour, begin.minute)
     ]
@@ -243,7 +247,7 @@ def exchange_partitions(
         start=first.isoformat(),
         fmt="%Y-%m-%d",
         timezone=days.timezone,
-        cron_schedule=f"{_listed(minutes)} {_listed(hours)} * * 1-5",
+        cron_schedule=f"{_listed(minutes)} {_listed(hours)} * * {weekdays}",
         exclusions=[*exclusions, *days.holidays_at(begin)],
     )
 
@@ -252,13 +256,13 @@ def _listed(numbers: Iterable[int]) -> str:
     return ",".join(map(str, numbers))
 
 
-def _first_day(settings: Settings) -> date:
-    """Return the setting, or the first day of the ledger or of a statement; else today."""
+def _first_day(settings: Settings, days: Iterable[date | None]) -> date:
+    """Return the setting, or the first of some days and the first day of the ledger; else today."""
     if settings.daily_start:
         return date.fromisoformat(settings.daily_start)
 
     of_ledger = first_ledger_day(settings.table("position_updates"))
-    first_days = filter(None, (of_ledger, _first_stated_day(settings)))
+    first_days = filter(None, (of_ledger, *days))
     return min(first_days, default=datetime.now(UTC).date())
 
 
@@ -332,7 +336,7 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
     zone = ZoneInfo(days.timezone)
     at = days.settled_at
 
-    @scheduled(resources.CLOSE_JOB, f"{at.minute} {at.hour} * * 1-5", days.timezone)
+    @scheduled(resources.CLOSE_JOB, f"{at.minute} {at.hour} * * {days.cron_days()}", days.timezone)
     def record_day_after_close(
         context: dg.ScheduleEvaluationContext,
     ) -> dg.RunRequest | dg.SkipReason:
@@ -342,7 +346,7 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
             return dg.SkipReason(f"{days.calendar} is closed on {day}.")
         return dg.RunRequest(partition_key=day.isoformat())
 
-    @scheduled(resources.CLOSE_JOB, "15 6 * * 2-6", days.timezone)
+    @scheduled(resources.CLOSE_JOB, f"15 6 * * {days.cron_days(days_later=1)}", days.timezone)
     def record_late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         """Record the last eight trading days again at night, for late rows and statements."""
         today = context.scheduled_execution_time.astimezone(zone).date()
@@ -370,24 +374,26 @@ def last_days(days: exchange_days.ExchangeDays, number: int, *, before: date) ->
 def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether each trading day since the first is recorded, with values of that day.
 
-    A failure names the first and the last day to fill. A day on which nothing was held, as a
-    statement says, is no gap. Neither is the day after whose close the first row of the ledger was
-    written.
+    The first is that of POSITION_SYNC_DAILY_START, of the ledger or of what is recorded. Earlier
+    days that statements have wait for a backfill. A failure names the first and the last day to
+    fill. A day on which nothing was held, as a statement says, is no gap. Neither is the day after
+    whose close the first row of the ledger was written.
     """
-    exchange, first = known_days(settings)
-    keys = exchange_partitions(exchange, first).get_partition_keys()
+    exchange, first_partition = known_days(settings)
+    keys = exchange_partitions(exchange, first_partition).get_partition_keys()
+    last_values = _last_values(lake, exchange.timezone)
+    first = _first_day(settings, last_values)
     # Right after today's close its run may not have ended.
     today = datetime.now(ZoneInfo(exchange.timezone)).date()
-    over = {day for day in map(date.fromisoformat, keys) if day < today}
-
-    last_values = _last_values(lake, exchange.timezone)
+    over = {day for day in map(date.fromisoformat, keys) if first <= day < today}
     if first in over - last_values.keys() and _begins_after_close(lake, settings, first):
         over.remove(first)
     if not over:
         return passed("No trading day is over yet.")
 
     without = over - last_values.keys()
-    missing = without - closing_service(lake, settings).flat_days(without)
+    service = closing_service(lake, settings)
+    missing = without - service.flat_days(without)
     older = {day for day in over - without if last_values[day] < day}
 
     numbers: dict[str, dg.RawMetadataValue] = {
@@ -397,12 +403,17 @@ def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
     }
     to_fill = sorted(missing | older)
     if not to_fill:
-        return passed(f"{len(over)} trading days, all recorded", **numbers)
+        holds = f"{len(over)} trading days, all recorded"
+        if first > first_partition:
+            holds += f". Earlier ones, from {first_partition} on, wait for a backfill."
+        return passed(holds, **numbers)
 
-    to_do = (
-        f"Put statements of {to_fill[0]} to {to_fill[-1]} into the folder of "
-        "POSITION_SYNC_FLEX_FOLDER and materialize these days of daily_positions."
-    )
+    to_do = f"Materialize {to_fill[0]} to {to_fill[-1]} of daily_positions."
+    stated = () if service.stated is None else service.stated.days()
+    unstated = [day for day in to_fill if day not in stated]
+    if unstated:
+        span = f"{unstated[0]} to {unstated[-1]}"
+        to_do = f"Put statements of {span} into the folder of POSITION_SYNC_FLEX_FOLDER. {to_do}"
     days_without = f"{len(missing)} of {len(over)} trading days have no rows"
     return failed(
         f"{days_without}, {len(older)} only older values. {to_do}", what_to_do=to_do, **numbers

@@ -12,6 +12,7 @@ from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.strategies_file import follow_file
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain
+from position_sync_dagster.yaml_file import saved_state
 
 # Maximum number of rolled legs that an event lists.
 MOST_ROLLED = 50
@@ -32,14 +33,20 @@ def active_strategies(lake: tables.Lake, settings: Settings, _run_id: str | None
 
 
 def apply_file(lake: tables.Lake, settings: Settings) -> None:
-    """Make the table equal to the strategies file, if there is one.
+    """Make the table equal to the strategies file, if there is one, as it was saved last.
+
+    Whoever applies a file while it is saved anew applies it again: another program may have applied
+    the newer one in between.
 
     Raises:
         StrategiesFileError: The file cannot be read or has a mistake; nothing was changed.
         InvalidLegError: A leg is impossible; nothing was changed.
     """
-    if settings.strategies_file is not None:
-        follow_file(lake.registry.sync, lake.strategies_file(settings.strategies_file))
+    path = settings.strategies_file
+    applied = None
+    while path is not None and applied != (saved := saved_state(path)):
+        follow_file(lake.registry.sync, lake.strategies_file(path))
+        applied = saved
 
 
 def strategies_state(lake: tables.Lake, settings: Settings) -> Derived:

@@ -11,11 +11,9 @@ from datetime import timedelta
 from typing import Any
 
 import dagster as dg
-import polars as pl
 
 from position_sync_dagster.defs import resources
 from position_sync_dagster.lake import derived, schema
-from position_sync_dagster.lake.ledger_rows import newest_version
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import Settings
 
@@ -246,14 +244,11 @@ def counted(**counts: Any) -> dict[str, str]:
     return {name: f"{count:,}" for name, count in counts.items()}
 
 
-def replaced_whole(
-    result: derived.Replaced, made_of: pl.DataFrame
-) -> "dict[str, dg.RawMetadataValue]":
+def replaced_whole(result: derived.Replaced) -> "dict[str, dg.RawMetadataValue]":
     """Return the metadata of a table that was made of rows of the ledger, and replaced whole."""
-    version = newest_version(made_of) or "unknown"
     return {
         "dagster/row_count": result.rows,
-        "ledger_version": str(version),
+        "ledger_version": str(result.ledger_version or "unknown"),
         **replacement_metadata(result),
     }
 

@@ -42,6 +42,9 @@ UNKNOWN = "unknown"
 # A message is sent as for a failure.
 UNEVALUATED = "unevaluated"
 
+# Metadata key of a result that passes and names rows all the same: it is news.
+NAMED = "named"
+
 # Metadata key of a failing check: what its reader should do.
 WHAT_TO_DO = "what_to_do"
 
@@ -283,6 +286,10 @@ STORED_EVERY = timedelta(hours=3)
 # number of a broken limit moves with each tick.
 REWORDED_EVERY = timedelta(minutes=5)
 
+# A failure counts no more this long after its evaluation, in seconds: that of a limit which was
+# removed is not evaluated again. Each check that a tick evaluates is due within an hour.
+COUNTS_S = 7_200.0
+
 # No check begins after this time, in seconds; the next tick goes on with the others.
 TIME_LIMIT_S = 10.0
 
@@ -306,17 +313,22 @@ class CheckDriver:
     def __init__(self) -> None:
         # When each check was last evaluated, and whether it passed.
         self._last: dict[Key, tuple[float, bool]] = {}
-        # The newest results that are no pass, also of checks that are evaluated with their tables.
-        self._failing: dict[Key, dg.AssetCheckResult] = {}
+        # The newest results that are no pass, and when they came; also of checks that are evaluated
+        # with their tables.
+        self._failing: dict[Key, tuple[dg.AssetCheckResult, float]] = {}
 
     def failing(self, results: Iterable[tuple[Key, dg.AssetCheckResult]]) -> list[FailingCheck]:
         """Keep new results; return the checks that did not pass by the newest ones."""
+        now = time.monotonic()
         for key, result in results:
-            if result.passed:
-                self._failing.pop(key, None)
-            else:
-                self._failing[key] = result
-        return [_failing_check(key, result) for key, result in self._failing.items()]
+            self._failing.pop(key, None)
+            if not result.passed:
+                self._failing[key] = (result, now)
+        return [
+            _failing_check(key, result)
+            for key, (result, at) in self._failing.items()
+            if now - at <= COUNTS_S
+        ]
 
     def results(
         self, lake: tables.Lake, settings: Settings
@@ -387,6 +399,6 @@ def is_news(record: Any, result: dg.AssetCheckResult, now: datetime) -> bool:
 
 def _outcome(evaluated: dg.AssetCheckResult | dg.AssetCheckEvaluation) -> object:
     if evaluated.passed:
-        return True
+        return NAMED in evaluated.metadata
     is_unknown = UNKNOWN in evaluated.metadata
     return evaluated.severity, is_unknown, UNEVALUATED in evaluated.metadata

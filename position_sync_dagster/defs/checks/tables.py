@@ -21,7 +21,6 @@ from position_sync_dagster.domain.gateway_session import (
 from position_sync_dagster.domain.holding import KEY, Completeness
 from position_sync_dagster.domain.leg import NOT_LOOKED_UP
 from position_sync_dagster.domain.position_update import Source
-from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.domain.reconciliation import (
     LEAST_DIFFERENCE,
     Break,
@@ -32,9 +31,8 @@ from position_sync_dagster.domain.reconciliation import (
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.storage.table import in_bucket, may_have
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync import reconciliation
+from position_sync_dagster.sync import failed_requests, reconciliation
 
 LEDGER = check.WATCH.asset_key.to_user_string()
 
@@ -180,13 +178,14 @@ def tables_can_be_read(lake: tables.Lake, _settings: Settings) -> dg.AssetCheckR
     """Whether the log of each table can be read; its data files are not looked at.
 
     What to do: The checks of a table that cannot be read are unknown, and its values are not
-    current. Put back what was moved or deleted; `position-sync doctor` examines each table.
+    current. Put back what was moved or deleted; `position-sync doctor` examines each table, and
+    with --files each data file.
     """
     errors = list(filter(None, (table.damage() for table in lake.all_tables)))
     named = " ".join(error.what for error in errors)
     return check.rows_result(
         pl.DataFrame({"problem": list(map(str, errors))}),
-        none="Each table can be read.",
+        none="The log of each table can be read.",
         found=f"tables cannot be read: {named}",
         error=True,
     )
@@ -279,71 +278,44 @@ def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckRe
     )
 
 
-# Maximum age of a failure in the check; `position-sync queue list --status FAILED` has older
-# ones.
-LOOK_BACK = timedelta(days=1)
-
-# A holding whose values can be read is requested again far more often than this.
-ANSWERED_WITHIN = timedelta(hours=1)
-
-_COLUMNS = ["request_id", *KEY, "symbol", "status", "error_message"]
-
-
-def _finished(lake: tables.Lake, status: QueueStatus, since: datetime) -> pl.DataFrame:
-    """Return the requests with a final status that were inserted since then."""
-    first = schema.id_prefix(since)
-    chosen = in_bucket(status.value) & may_have("request_id", first)
-    rows = lake.queue.sync.store.finished(chosen, [*_COLUMNS, "created_at", "updated_at"])
-    return rows.filter(pl.col.request_id >= first)
-
-
-def _unanswered(lake: tables.Lake, now: datetime) -> pl.DataFrame:
-    """Return the requests that failed lately, and whose holding has had no value since."""
-    failed = _finished(lake, QueueStatus.FAILED, now - LOOK_BACK)
-    if failed.is_empty():
-        return failed
-
-    # A closed holding needs no value.
-    is_closed = pl.col.position == 0
-    valued_at = pl.when(is_closed).then(now).otherwise("timestamp")
-    rows = lake.updates.sync.latest().select(*KEY, at=valued_at)
-    any_account = rows.with_columns(account=pl.lit(None, pl.String))
-    done = _finished(lake, QueueStatus.SUCCESS, now - ANSWERED_WITHIN)
-    answers = pl.concat([rows, any_account, done.select(*KEY, at="updated_at")])
-
-    newest = answers.group_by(KEY).agg(pl.col.at.max())
-    answered = failed.join(newest, on=KEY, how="left", nulls_equal=True)
-    is_older = (pl.col.at < pl.col.updated_at).fill_null(value=True)  # or there is none
-    return answered.filter(is_older)
-
-
 @check.table_check("position_queue", driven=True)
 def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether requests are FAILED and their holding has had no value since, or wait for long.
 
-    Long is more than ten minutes.
+    Long is more than ten minutes. A request for a holding that never was is named, and is no
+    failure: the broker's complete list does not have it.
 
     What to do: Read error_message; `position-sync queue retry --all` tries FAILED requests
     again. Old ones wait for the broker: see the check a_stream_watches.
     """
     now = datetime.now(UTC)
     patience = timedelta(seconds=settings.stale_after_s)
-    lasting = _unanswered(lake, now)
+    requests = failed_requests.read_failed(lake, settings, now)
+    unanswered = requests.filter(~pl.col.never_held)
+    never_held = requests.filter("never_held")
     live = lake.queue.sync.store.snapshot().live
     old = live.filter(pl.col.created_at < now - patience)
-    if lasting.is_empty() and old.height and not sees_gateway(lake, settings):
+    if unanswered.is_empty() and old.height and not sees_gateway(lake, settings):
         return check.unknown_result(f"no gateway, for which {live.height} requests wait.")
 
-    failed = lasting.sort("updated_at").select(*_COLUMNS, since="updated_at")
-    waiting = old.sort("created_at").select(*_COLUMNS, since="created_at")
+    columns = failed_requests.COLUMNS
+    failed = unanswered.sort("updated_at").select(*columns, since="updated_at")
+    waiting = old.sort("created_at").select(*columns, since="created_at")
     limit = _minutes(patience)
+
+    holds = f"No request of a holding failed for good; {live.height} wait, none for long."
+    named: dict[str, Any] = {}
+    if never_held.height:
+        holds += f" {never_held.height} failed, since no account has their holding."
+        named = {check.NAMED: check.table_of_rows(never_held.select(columns))}
     return check.rows_result(
         pl.concat([failed, waiting]),
-        none=f"No request failed for good; {live.height} wait, none for long.",
+        none=holds,
         found=f"requests are FAILED or have waited for more than {limit}",
-        failed_for_good=lasting.height,
+        failed_for_good=unanswered.height,
         old=old.height,
         waiting=live.height,
+        **named,
     )
 
 
@@ -480,9 +452,10 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
 
     difference = (pl.col.market_value - pl.col.market_value_broker).abs()
     time_apart = (pl.col.timestamp - pl.col.received_at).abs()
-    compared = pairs.with_columns(difference=difference)
-    wrong = compared.filter(pl.col.difference > allowed, time_apart <= SAME_TIME)
-    shown = wrong.sort("difference", descending=True).select(
+    wrong = pairs.filter(difference > allowed, time_apart <= SAME_TIME)
+    if wrong.height:
+        wrong = _of_one_moment(lake, wrong).filter(difference > allowed)
+    shown = wrong.sort(difference, descending=True).select(
         *KEY,
         "symbol",
         "price_kind",
@@ -497,6 +470,27 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
         none=f"{pairs.height} values compared, none differs {excess}.",
         found=f"of {pairs.height} values differ {excess} from the broker's of the same time",
         compared=pairs.height,
+    )
+
+
+def _of_one_moment(lake: tables.Lake, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Return pairs with our row that is nearest in time to the broker's value.
+
+    The newest row may be seconds later, and a cheap option moves by some percent in them.
+    """
+    times: Any = pairs["received_at"]
+    span = (times.min() - SAME_TIME, times.max() + SAME_TIME)
+    columns = [*KEY, "position", "market_value"]
+    rows = lake.updates.sync.between(*span, pairs["conid"].to_list(), columns)
+    of_broker = pairs.drop("market_value", "timestamp").sort("received_at")
+    return of_broker.join_asof(
+        rows,
+        left_on="received_at",
+        right_on="timestamp",
+        by=[*KEY, "position"],
+        strategy="nearest",
+        coalesce=False,
+        check_sortedness=False,  # of groups it cannot, and warns
     )
 
 

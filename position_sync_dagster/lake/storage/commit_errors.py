@@ -8,7 +8,7 @@ import re
 from typing import NoReturn
 
 from deltalake.exceptions import CommitFailedError, DeltaError
-from polars.exceptions import ComputeError
+from polars.exceptions import ComputeError, PanicException, SchemaError
 
 from position_sync_dagster import errors
 
@@ -50,8 +50,9 @@ def _summary(text: str) -> str:
     return " ".join(line.split())[:_LONGEST].rstrip(".")
 
 
-# The errors that delta-rs and Polars raise for a failure of storage, among others.
-STORAGE_ERRORS = (DeltaError, ComputeError, OSError)
+# The errors that delta-rs and Polars raise for a failure of storage, among others. A panic, at a
+# damaged file, is no `Exception`.
+STORAGE_ERRORS = (DeltaError, ComputeError, SchemaError, OSError, PanicException)
 
 
 class RetryCommit(Exception):
@@ -117,9 +118,9 @@ def to_lake_error(error: Exception, path: str) -> errors.LakeError:
             remedy="Give each row a value in all columns of the table's key.",
         )
     return errors.BrokenTableError(
-        f"The table {path} cannot be read whole: {_summary(text)}.",
-        remedy="A file was deleted, damaged or added. `position-sync doctor --repair` sets torn "
-        "last commits aside; everything else comes back from a backup.",
+        f"{path} cannot be read whole: {_summary(text)}.",
+        remedy="A file was deleted, damaged or added: `position-sync doctor --files` names each. "
+        "`doctor --repair` sets torn last commits aside; everything else comes back from a backup.",
     )
 
 

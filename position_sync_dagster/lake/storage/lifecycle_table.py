@@ -17,6 +17,7 @@ of them.
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
@@ -24,7 +25,7 @@ import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.lake.schema import LIVE, new_part
+from position_sync_dagster.lake.schema import LIVE, is_ahead, new_part
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.table import Table
 
@@ -104,10 +105,13 @@ class LifecycleTable:
         return self.table.snapshot(self._snapshot)
 
     def finished(
-        self, chosen: pl.Expr = storage.EVERY, columns: list[str] | None = None
+        self,
+        chosen: pl.Expr = storage.EVERY,
+        columns: list[str] | None = None,
+        only: pl.Expr = storage.EVERY,
     ) -> pl.DataFrame:
-        """Read the finished rows of the data files that are chosen; see `Snapshot`."""
-        return self.table.snapshot(lambda handle: self._finished(handle, chosen, columns))
+        """Read the finished rows that `only` chooses, of the data files that are chosen."""
+        return self.table.rows(only, ~storage.in_bucket(LIVE) & chosen, columns)
 
     def newest_finished(self, bucket: str, only: pl.Expr, limit: int) -> pl.DataFrame:
         """Read the finished rows of a bucket that changed last (`updated_at`), at most `limit`.
@@ -138,9 +142,10 @@ class LifecycleTable:
 
         Returns:
             The live rows; and the name of each bucket, its number of rows, and the time at which
-            one of them last changed (`updated_at`).
+            one of them last changed (`updated_at`), apart from times that a clock ahead wrote.
         """
-        return self.table.snapshot(lambda handle: (self._snapshot(handle), _counts(handle)))
+        now = self._clock()
+        return self.table.snapshot(lambda handle: (self._snapshot(handle), _counts(handle, now)))
 
     def _snapshot(self, handle: DeltaTable) -> Snapshot:
         return self._snapshot_of(handle, self._all_live(handle))
@@ -187,6 +192,7 @@ class LifecycleTable:
         is_whole = in_part.is_empty()
         before = self._all_live(handle) if is_whole else self._read_live(in_part)
 
+        generation, version = self.table.cache_key(handle)
         change = step(self._snapshot_of(handle, before))
         if change.live is None:
             return change.result
@@ -196,7 +202,7 @@ class LifecycleTable:
             live = pl.concat([change.kept, live], rechunk=True)
         transactions = []
         if is_whole:
-            transactions = [Transaction(CHANGE_TRANSACTION, handle.version() + 1)]
+            transactions = [Transaction(CHANGE_TRANSACTION, version + 1)]
 
         only_adds = change.kept is before.readable and change.finished is None
         if only_adds and change.live.height >= max(before.readable.height, 1):
@@ -209,7 +215,9 @@ class LifecycleTable:
             storage.write(handle, frame, info, transactions, " OR ".join([replaced, *terms]))
 
         if is_whole:
-            self._newest = (self.table.cache_key(handle), _LiveRows(live, before.incomplete))
+            # Beside an append of another program, whose rows are not among these, this commit gets
+            # a later version: then all are read again.
+            self._newest = ((generation, version + 1), _LiveRows(live, before.incomplete))
         return change.result
 
     def _with_finished(
@@ -227,8 +235,9 @@ class LifecycleTable:
         return pl.concat(live), terms
 
 
-def _counts(handle: DeltaTable) -> pl.DataFrame:
+def _counts(handle: DeltaTable, now: datetime) -> pl.DataFrame:
     """Return the buckets of finished rows, as `counted_snapshot` does, from the log alone."""
     finished = storage.data_files(handle).filter(~storage.in_bucket(LIVE))
     by_bucket = finished.group_by("partition.bucket")
-    return by_bucket.agg(pl.col("num_records").sum(), pl.col("max.updated_at").max())
+    changed_at = pl.col("max.updated_at").filter(~is_ahead("max.updated_at", now))
+    return by_bucket.agg(pl.col("num_records").sum(), changed_at.max())

@@ -17,7 +17,14 @@ from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
+import polars as pl
+from deltalake._internal import DeltaFileSystemHandler
+
 from position_sync_dagster.errors import InvalidRequestError, shown
+
+# The files of a table, by their paths in it. Private, since deltalake's public file system needs
+# pyarrow; without it `doctor --files` would compare no sizes in a store.
+FileSystem = DeltaFileSystemHandler
 
 RETRIES = 4
 # The client's default is three minutes of retries. An answer may have 30 s, since it may be a file
@@ -75,6 +82,19 @@ def delta_options(options: Mapping[str, str] | None) -> dict[str, str]:
 def polars_options(options: Mapping[str, str] | None) -> dict[str, object]:
     """Return the options of Polars' client; `given` are those of the caller for Delta's client."""
     return {"max_retries": RETRIES, **file_credentials(), **(options or {})}
+
+
+def data_file_below(path: str, options: Mapping[str, str] | None) -> list[str]:
+    """Return a Parquet file below the URI of a table, if there is any."""
+    files = pl.scan_parquet(
+        f"{path}/**/*.parquet",
+        schema={},  # with a schema it is no error that there is none
+        extra_columns="ignore",
+        include_file_paths="file",
+        storage_options=polars_options(options),
+        credential_provider=None,
+    )
+    return list(files.head(1).collect()["file"])
 
 
 # delta-rs makes a URL of the path: some characters cause a panic there, and others lead to another

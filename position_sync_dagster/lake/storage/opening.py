@@ -7,9 +7,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from arro3.core import ChunkedArray, DataType, Table
+from arro3.core.types import ArrowStreamExportable
 from deltalake import (
     CommitProperties,
     DeltaTable,
@@ -29,8 +32,20 @@ logger = logging.getLogger(__name__)
 # A commit writes no checkpoint and cuts no log: `Table` does, once the commit is synced.
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
-# The name of the lock file; it may be in the folder before the table is.
-WRITER_LOCK = ".turn.lock"
+
+def with_plain_texts(rows: ArrowStreamExportable) -> ChunkedArray:
+    """Return rows as structs whose texts are plain strings.
+
+    Polars and DataFusion have them as views. A data file names the type that it was given, and
+    pyarrow from 21 on compares no text with a view: each filter of such a column fails.
+    """
+    structs = Table.from_arrow(rows).to_struct_array()
+    fields = [
+        field.with_type(DataType.string()) if DataType.is_string_view(field.type) else field
+        for field in structs.type.fields
+    ]
+    return structs.cast(DataType.struct(fields))
+
 
 # Between two attempts to take it, a fraction of what a commit takes.
 LOCK_POLL_S = 0.002
@@ -128,7 +143,7 @@ class WriterLock:
 
         make_private_folder(self._path)
         try:
-            opened = os.open(f"{self._path}/{WRITER_LOCK}", os.O_RDWR | os.O_CREAT)
+            opened = os.open(f"{self._path}/{durability.WRITER_LOCK}", os.O_RDWR | os.O_CREAT)
         except OSError as error:
             commit_errors.fail(error, self._path)
 
@@ -165,6 +180,9 @@ Use = Literal["work", "look"]
 # Versions after which a handle is opened anew: it never rebases onto newer checkpoints, so each
 # of its commits gets slower (3.8 to 42 ms after 560).
 REOPEN_EVERY = 10
+
+# What to do about a folder of something else.
+_ELSEWHERE = "Point POSITION_SYNC_LAKE at another folder, or move this one away."
 
 # Version, inode and modification time of an entry of the log: the identity of the table.
 _Entry = tuple[int, int, int]
@@ -212,15 +230,23 @@ class TableHandle:
         return self._last_entry is not None
 
     def exists(self) -> bool:
-        """Return whether there is a log at the path.
+        """Return whether the table is there; False where one may be created.
 
         Raises:
             OSError: The folder may not be read.
+            ForeignTableError: There are files without a log, such as those of a table that lost it.
         """
         if not self.is_remote:
             with suppress(FileNotFoundError, NotADirectoryError):
                 os.stat(f"{self.path}/{durability.LOG}")
-        return DeltaTable.is_deltatable(self.path, self._options())
+        has_log = partial(DeltaTable.is_deltatable, self.path, self._options())
+        if has_log():
+            return True
+
+        unexpected = self._unexpected_content()
+        if unexpected and not has_log():  # no other process has created it meanwhile
+            raise unexpected
+        return unexpected is not None
 
     def ready(self) -> DeltaTable:
         """Return the handle, opened if there is none; it may be behind the log."""
@@ -292,17 +318,13 @@ class TableHandle:
 
         Raises:
             ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError.
-            RetryCommit: The table was migrated or created meanwhile; open it again.
+            RetryCommit: The table was migrated; open it again.
         """
         try:
             handle = DeltaTable(self.path, storage_options=self._options())
         except TableNotFoundError as missing:
-            unexpected = self._unexpected_content()
-            if unexpected and self.exists():
-                raise commit_errors.RetryCommit from missing  # another process has created it
-            if unexpected:
-                raise unexpected from missing
-
+            if self.exists():
+                raise  # another process has created it, or nothing of its log is whole
             if self.use == "look" or self._last_entry is not None:
                 raise errors.BrokenTableError(
                     f"The table {self.path} was deleted or moved away while this process had it "
@@ -321,7 +343,7 @@ class TableHandle:
 
     def _create(self) -> DeltaTable:
         make_private_folder(self.path)
-        return DeltaTable.create(
+        handle = DeltaTable.create(
             self.path,
             schema=self.spec.delta,
             partition_by=list(self.spec.partition_by),
@@ -334,6 +356,9 @@ class TableHandle:
             # overwrite the winner's properties.
             commit_properties=CommitProperties(max_commit_retries=0),
         )
+        # Nothing of a table whose first entry is torn can be read.
+        self.synced.sync_through(0)
+        return handle
 
     def _options(self) -> dict[str, str] | None:
         if not self.is_remote:
@@ -342,19 +367,19 @@ class TableHandle:
         return object_store.delta_options(self.options)
 
     def _unexpected_content(self) -> errors.ForeignTableError | None:
-        """Return the error for a folder without a log; None where a table may be created."""
-        if self.is_remote or not os.path.exists(self.path):
-            return None
-        try:
-            listed = sorted(os.listdir(self.path))
-        except OSError as error:
-            commit_errors.fail(error, self.path)
+        """Return the error for files without a log; None where a table may be created."""
+        names: list[str] = []
+        if self.is_remote:
+            names = object_store.data_file_below(self.path, self.options)
+        elif os.path.exists(self.path):
+            names = durability.names_besides_log(Path(self.path))
 
-        for name in listed:
-            is_own = name in (WRITER_LOCK, durability.LOG) or name.startswith(durability.SET_ASIDE)
-            if not is_own:
-                return self._foreign(f"it holds {name!r} and no log of a Delta table")
-        return None
+        if not names:
+            return None
+        return self._foreign(
+            f"it holds {names[0]!r} and no log of a Delta table",
+            "Put its log (the folder _delta_log) back from a backup, or move this folder away.",
+        )
 
     def _check(self, handle: DeltaTable) -> None:
         """Refuse a table of another schema; migrate one of an older release.
@@ -398,8 +423,8 @@ class TableHandle:
             # Rows that are there have no value of them.
             nullable = [Field(field.name, field.type, metadata=field.metadata) for field in added]
             handle.alter.add_columns(nullable, post_commithook_properties=NO_HOOKS)
-        if former:
-            self._drop_columns(handle, former)
+        if former or self.spec.carried:
+            self._rewrite(handle, former)
         # A whole entry hides a torn one before it.
         self.synced.sync_through(handle.version())
 
@@ -413,21 +438,25 @@ class TableHandle:
         )
         raise commit_errors.RetryCommit
 
-    def _drop_columns(self, handle: DeltaTable, names: list[str]) -> None:
-        """Rewrite the table without some columns; the others keep comments and what they refuse."""
+    def _rewrite(self, handle: DeltaTable, former: list[str]) -> None:
+        """Write the rows anew without some columns, and with values that were elsewhere before.
+
+        Other columns keep comments and what they refuse; without `former` each one does.
+        """
         rows = QueryBuilder().register("stored", handle)
-        columns = [f'"{field.name}"' for field in handle.schema().fields if field.name not in names]
+        names = [field.name for field in handle.schema().fields if field.name not in former]
+        columns = [self.spec.carried.get(name, f'"{name}"') + f' AS "{name}"' for name in names]
         query = " ".join(["SELECT", ", ".join(columns), "FROM stored"])
         write_deltalake(
             handle,
-            rows.execute(query),
+            with_plain_texts(rows.execute(query)),
             mode="overwrite",
-            schema_mode="overwrite",
+            schema_mode="overwrite" if former else None,
             post_commithook_properties=NO_HOOKS,
         )
 
-    def _foreign(self, detail: str) -> errors.ForeignTableError:
+    def _foreign(self, detail: str, remedy: str = _ELSEWHERE) -> errors.ForeignTableError:
         return errors.ForeignTableError(
             f"{self.path} is not the table {self.spec.name!r} of this package: {detail}.",
-            remedy="Point POSITION_SYNC_LAKE at another folder, or move this one away.",
+            remedy=remedy,
         )

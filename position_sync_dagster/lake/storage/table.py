@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial, wraps
@@ -31,6 +32,7 @@ from urllib.parse import unquote
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
+from polars.exceptions import PanicException
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.position_update import TradingMode
@@ -43,6 +45,7 @@ from position_sync_dagster.lake.storage.opening import (
     Upkeep,
     Use,
     WriterLock,
+    with_plain_texts,
 )
 
 _PROPERTY = "positionSync.owner."
@@ -171,7 +174,7 @@ def write(
         options = {"mode": "overwrite", "predicate": predicate}
     write_deltalake(
         handle,
-        frame,
+        with_plain_texts(frame),
         commit_properties=CommitProperties(metadata, app_transactions=transactions),
         post_commithook_properties=NO_HOOKS,
         **options,
@@ -284,7 +287,7 @@ def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
     """Run an attempt until it succeeds, and return its result.
 
     Conflicts are retried for `contention_s` seconds with growing random pauses, missing or
-    incomplete files a few times, and other errors not at all.
+    incomplete files a few times, and other errors not at all: a panic prints pages each time.
 
     Args:
         attempt: Must read anew each time that it runs.
@@ -304,7 +307,7 @@ def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
             pass
         except commit_errors.STORAGE_ERRORS as error:
             match commit_errors.to_lake_error(error, path):
-                case errors.BrokenTableError():
+                case errors.BrokenTableError() if not isinstance(error, PanicException):
                     stale += 1
                     is_last = stale == _STALE_ATTEMPTS
                 case errors.CommitContentionError():
@@ -385,15 +388,14 @@ class Table:
             ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError,
             CommitContentionError.
         """
-        if self.version() == 0:
-            with self._mutex:
-                self._synced.sync_through(0)
+        self.version()
 
     def exists(self) -> bool:
         """Return whether there is a table at the path; a request, where it is remote.
 
         Raises:
-            LakeError: The folder may not be read, or the store cannot be used.
+            LakeError: The folder may not be read, the store cannot be used, or there are files of a
+                table whose log is gone.
         """
         return retried(self._handle.exists, path=self.path, contention_s=self._contention_s)
 
@@ -407,19 +409,36 @@ class Table:
         return None
 
     def remove_torn(self) -> list[durability.TornFile]:
-        """Set aside what keeps a local table from being opened; see `durability.remove_torn`."""
+        """Set aside what keeps a local table from being opened; see `durability.remove_torn`.
+
+        Raises:
+            LakeError: A file cannot be moved.
+        """
         if self.is_remote:
             return []
 
-        return durability.remove_torn(Path(self.path))
+        remove = partial(durability.remove_torn, Path(self.path))
+        return retried(remove, path=self.path, contention_s=self._contention_s)
 
     def snapshot(self, step: Callable[[DeltaTable], T]) -> T:
         """Read from the newest version; `step` may run more than once."""
         return self._run(step, change=False)
 
-    def read(self, step: Callable[[pl.DataFrame], T]) -> T:
-        """Read from the data files of the newest version; `step` may run more than once."""
-        return self.snapshot(lambda handle: step(data_files(handle)))
+    def read(self, step: Callable[[pl.DataFrame], T], chosen: pl.Expr = EVERY) -> T:
+        """Read from data files of the newest version; `noted` notes it.
+
+        Args:
+            step: Reads the files that it is given; it may run more than once.
+            chosen: Chooses the files.
+        """
+
+        def read_files(handle: DeltaTable) -> T:
+            files = data_files(handle).filter(chosen)
+            for reads in _NOTED.get():
+                reads.append(Read(self, step, chosen, files))
+            return step(files)
+
+        return self.snapshot(read_files)
 
     def transact(self, step: Callable[[DeltaTable], T]) -> T:
         """Read, decide and commit on one handle; on a conflict all of it runs again.
@@ -496,6 +515,27 @@ class Table:
         """
         return self.scan_files(files).select(columns or list(self.spec.columns)).collect()
 
+    def examine_files(self) -> list[errors.LakeError | None]:
+        """Read each data file that the log names; return why it is not whole, or None if it is.
+
+        Raises:
+            LakeError: The log cannot be read.
+        """
+        return together(self._damage_of, self.read(lambda files: files).iter_slices(1))
+
+    def _damage_of(self, file: pl.DataFrame) -> errors.LakeError | None:
+        path = unquote(file.item(0, "path"))
+        files = object_store.FileSystem(self.path, object_store.delta_options(self.options))
+        try:
+            if files.open_input_file(path).size() != file.item(0, "size_bytes"):
+                raise OSError("the log says another size")
+            # Each column is read for it, and none is kept.
+            self.scan_stored(file).select(pl.all().null_count()).collect()
+        except commit_errors.STORAGE_ERRORS as error:
+            return commit_errors.to_lake_error(error, f"{self.path}/{path}")
+
+        return None
+
     def fence(self, gateway_id: str, token: int) -> None:
         """Refuse, from now on, owners of the gateway with a smaller fencing token.
 
@@ -513,9 +553,7 @@ class Table:
         """
         names = columns or list(self.spec.columns)
         scan = self.scan_files
-        return self.read(
-            lambda files: scan(files.filter(chosen)).filter(only).select(names).collect()
-        )
+        return self.read(lambda files: scan(files).filter(only).select(names).collect(), chosen)
 
     def count(self) -> int:
         """Count the rows, from the log alone."""
@@ -632,6 +670,34 @@ class Table:
                 version,
                 commit_errors.to_lake_error(error, self.path),
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What was read of a table: the arguments of `Table.read`, and the files that were chosen."""
+
+    table: Table
+    step: Callable[[pl.DataFrame], Any]
+    chosen: pl.Expr
+    files: pl.DataFrame
+
+
+# Where the reads of a thread are noted, if they are.
+_NOTED: ContextVar[tuple[list[Read], ...]] = ContextVar("noted", default=())
+
+
+def noted(work: Callable[[], T]) -> tuple[T, list[Read]]:
+    """Return what blocking work returns, and what it read of tables by `Table.read`.
+
+    What is kept up to date in memory is not among this: the newest rows of the ledger, the live
+    rows of a life cycle.
+    """
+    reads: list[Read] = []
+    before = _NOTED.set((reads,))
+    try:
+        return work(), reads
+    finally:
+        _NOTED.reset(before)
 
 
 WRITER_SMALL_BYTES = 1024 * 1024

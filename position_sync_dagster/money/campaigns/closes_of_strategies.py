@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 from polars import col
 
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import KEY, Key, grouped
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake import schema
@@ -233,7 +234,9 @@ def read_closes(lake: MoneyLake, past: Past | None = None) -> Closes:
         LakeError: A table cannot be used.
     """
     names = ["change_id", *KEY, "before", "after", "seen_at", "since", "average_cost"]
-    changes = lake.position_changes.rows(None, None, names).sort("seen_at")
+    changes = lake.position_changes.rows(None, None, names)
+    # One that a clock ahead dated came before those that have been written since.
+    changes = changes.sort(~schema.is_ahead("seen_at", utc_now()), "seen_at")
     are_known = None
     if past is not None:
         at = schema.moment(past.at)

@@ -13,6 +13,8 @@ import polars as pl
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.past_days import (
+    RANGE_END,
+    RANGE_START,
     days_of,
     exchange_partitions,
     job_of,
@@ -21,31 +23,33 @@ from position_sync_dagster.defs.assets.past_days import (
     scheduled,
 )
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
-from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
+from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check, unknown_result
 from position_sync_dagster.defs.resources import CLOSE_JOB
+from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake import derived, schema
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
-from position_sync_dagster.money.lake import MoneyLake, newest_day
+from position_sync_dagster.money.lake import MoneyLake, derived_rows, newest_day
 from position_sync_dagster.money.past.movement_book import MovementBook
-from position_sync_dagster.money.profit.books import close_books, open_books
+from position_sync_dagster.money.profit.books import being_made, close_books, open_books
 from position_sync_dagster.money.profit.moved_between import TradingDay
 from position_sync_dagster.money.profit.profit import explain_days, unknown_profits
-from position_sync_dagster.money.tables import BOOKS, CLOSED_CAMPAIGNS, PROFIT_EXPLAINED
+from position_sync_dagster.money.tables import (
+    BOOKS,
+    CLOSED_CAMPAIGNS,
+    MOVEMENTS,
+    PROFIT_EXPLAINED,
+    STATEMENT_EVENTS,
+)
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import exchange_days
 
 
-def _replaced_days(
-    context: dg.AssetExecutionContext,
-    lake: MoneyLake,
-    spec: schema.TableSpec,
-    frames: Mapping[date, pl.DataFrame],
-) -> dg.MaterializeResult[None]:
-    """Replace days of a derived table, and return what the event of the run says."""
-    result = derived.replace(lake.derived_table(spec), frames, run_id=context.run.run_id)
+def _result_of(replaced: derived.Replaced) -> dg.MaterializeResult[None]:
+    """Return what the event of a run says of the days that it made."""
     return dg.MaterializeResult(
-        metadata=table_asset.replacement_metadata(result),
-        data_version=dg.DataVersion(str(result.version)),
+        metadata=table_asset.replacement_metadata(replaced),
+        data_version=dg.DataVersion(str(replaced.version)),
     )
 
 
@@ -65,11 +69,12 @@ def closed_campaigns(lake: MoneyLake, settings: Settings, run_id: str | None) ->
     was in no strategy. Rolls, and what assignments left, belong to it. Profit is after fees. What
     is null, and why, is in profit_unknown and why_unknown. position-sync results has the sums.
     """
-    rows = CampaignBook(lake).rows()
     table = lake.derived_table(CLOSED_CAMPAIGNS)
-    frame = schema.frame_of(table.spec, rows)
-    result = derived.replace(table, frame, run_id=run_id)
 
+    def make() -> pl.DataFrame:
+        return schema.frame_of(table.spec, CampaignBook(lake).rows())
+
+    frame, result = derived.derive(table, make, run_id=run_id)
     metadata = table_asset.replacement_metadata(result)
     metadata["profits_unknown"] = str(frame["profit"].null_count())
     return Derived(metadata=metadata, version=str(result.version))
@@ -104,7 +109,51 @@ def explained_days() -> dg.Definitions:
         asset_checks=[profits_are_explained, books_close],
         jobs=[importing],
         schedules=[import_statements_nightly],
+        sensors=[remake_touched_days],
     )
+
+
+# Who stated a movement, and when: a newer statement may state the same again.
+_WORDING = ("statement", "stated_at", "stated_first", "stated_last")
+
+
+@resources.sensor(job_name=CLOSE_JOB, minimum_interval_s=60)
+def remake_touched_days(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Record trading days again, from the first one on of which an import says something new.
+
+    It looks each minute at what changed in movements and statement_events since the last look. The
+    later days are recorded again too: a trade moves the cost of what is closed after it.
+    """
+    lake = resources.cached_lake(resources.POSITION_SYNC.read_settings())
+    sources = (MOVEMENTS, STATEMENT_EVENTS)
+    versions = {spec.name: lake.open_table(spec).version() for spec in sources}
+    looked_at = resources.cursor_of(dict[str, int], context.cursor) or versions
+    cursor = resources.cursor_text(versions)
+
+    days: set[date] = set()
+    if looked_at != versions:
+        is_touched = pl.col("session_date") >= _first_touched(lake, looked_at)
+        for table in lake.derived_tables:
+            if table.spec.partition_by:
+                days.update(derived_rows(table, is_touched)["session_date"])
+
+    if not days:
+        return dg.SensorResult(cursor=cursor)
+
+    day_range = {RANGE_START: f"{min(days)}", RANGE_END: f"{max(days)}"}
+    return dg.SensorResult([dg.RunRequest(cursor, tags=day_range)], cursor=cursor)
+
+
+def _first_touched(lake: Lake, looked_at: Mapping[str, int]) -> date:
+    """Return the first day of which tables say something else than in these versions."""
+    try:
+        moved, stated = (lake.changed_rows(name, looked_at[name]) for name in looked_at)
+    except LakeError:  # a version was deleted
+        return date.min
+
+    movements = pl.concat([moved.rows, moved.gone]).drop(_WORDING)
+    changed = movements.filter(movements.is_unique())
+    return min([*changed["session_date"], *stated.rows["day"]], default=date.max)
 
 
 # Maximum number of strategies that the check names.
@@ -142,9 +191,12 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
             TradingDay(day, before, closes[before], closes[day])
             for day, before in zip(days, days_before, strict=True)
         ]
-        frames = explain_days(lake, settings, trading_days)
 
-        result = _replaced_days(context, lake, PROFIT_EXPLAINED, frames)
+        frames, replaced = derived.derive(
+            lake.derived_table(PROFIT_EXPLAINED),
+            lambda: explain_days(lake, settings, trading_days),
+            run_id=context.run.run_id,
+        )
         for day, rows in frames.items():
             profits = rows["profit"]
             legs_unknown = int(rows["legs_unknown"].sum())
@@ -155,7 +207,7 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
             if not profits.has_nulls():
                 numbers["profit"] = float(profits.sum())
             context.add_asset_metadata(numbers, partition_key=day.isoformat())
-        return result
+        return _result_of(replaced)
 
     return profit_explained
 
@@ -177,12 +229,13 @@ def books_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefin
         """
         lake: MoneyLake = position_sync.lake
         settings = position_sync.settings
-        frames: dict[date, pl.DataFrame] = {}
-        for day in days_of(context):
-            frames[day] = close_books(
-                lake, settings, day, before=exchange_days.session_before(settings.calendar, day)
-            )
-        return _replaced_days(context, lake, BOOKS, frames)
+
+        def make() -> dict[date, pl.DataFrame]:
+            return {day: close_books(lake, settings, day) for day in days_of(context)}
+
+        table = lake.derived_table(BOOKS)
+        _frames, replaced = derived.derive(table, make, run_id=context.run.run_id)
+        return _result_of(replaced)
 
     return books
 
@@ -192,7 +245,8 @@ def books_close(lake: MoneyLake, settings: Settings) -> dg.AssetCheckResult:
     """Whether the change of net liquidation of each account is explained on the newest day.
 
     It fails where more than 1 unit of the base currency, and more than 0.01 % of net liquidation,
-    is not explained. An account of which a part is not known is not judged.
+    is not explained. An account of which a part is not known is not judged, nor are books that are
+    being made anew.
 
     What to do: Compare the largest part with the statement: a booking that no section of the Flex
     query has, or a holding of a type that is not followed, is missing.
@@ -202,6 +256,9 @@ def books_close(lake: MoneyLake, settings: Settings) -> dg.AssetCheckResult:
     differences = open_books(newest.to_dicts())
     if not differences:
         return passed("", accounts=newest.height, not_known=not_known)
+
+    if being_made(lake, settings, newest):
+        return unknown_result("the books are being made anew, since what they rest on changed.")
 
     named = "; ".join(differences[:ACCOUNTS_SHOWN])
     return failed(

@@ -204,11 +204,12 @@ def strategy_exposure(lake: MoneyLake, settings: Settings, run_id: str | None) -
     now = datetime.now(UTC)
     table = lake.derived_table(STRATEGY_EXPOSURE)
 
-    def make() -> tuple[Book, pl.DataFrame]:
-        book = read_book(lake, settings, now)
-        return book, exposure.exposures(book.split, newest_version(book.priced) or None)
+    def rows_of(book: Book) -> pl.DataFrame:
+        return exposure.exposures(book.split, newest_version(book.priced) or None)
 
-    book, result = derived.derive_whole(table, make, run_id=run_id)
-    metadata = table_asset.replaced_whole(result, book.priced)
+    book, result = derived.derive_from_ledger(
+        table, lambda: read_book(lake, settings, now), rows_of, run_id=run_id
+    )
+    metadata = table_asset.replaced_whole(result)
     metadata |= table_asset.plotted(plots_of(book))
     return Derived(metadata=metadata, checks=evaluated_limits(settings, book))

@@ -39,8 +39,12 @@ from position_sync_dagster.money.past.movements import (
     StatementName,
     counting_movements,
     named_sections,
+    newest_of,
 )
 from position_sync_dagster.sync.exchange_days import exchange_days
+
+# What names a statement in rows of older releases.
+_FILE_OF = attrgetter("account", "statement", "stated_at")
 
 # The longest time without a session of an exchange: Golden Week, Lunar New Year.
 LONGEST_HOLIDAYS = timedelta(days=14)
@@ -119,7 +123,11 @@ class MovementBook:
         judged_now = {closure.change_id for closure in judged}
         is_reported = pl.col("source") == MovementSource.API.value
         stated = [*_stated_once(statements)]
-        stored = self.lake.movements.records(since, ~is_reported)
+        of_files = grouped(_FILE_OF, sections)
+        stored = [
+            _dated(movement, of_files[_FILE_OF(movement)])
+            for movement in self.lake.movements.records(since, ~is_reported)
+        ]
         stated += [
             movement
             for movement in stored
@@ -226,6 +234,14 @@ def _stated_once(statements: Iterable[Statement]) -> Iterator[Movement]:
             if len(movements) > len(parts.get(name, ())):
                 parts[name] = movements
     return chain.from_iterable(parts.values())
+
+
+def _dated(movement: Movement, of_file: Iterable[StatedSection]) -> Movement:
+    """Return a movement with the days of its statement; older releases had its file alone."""
+    stated = newest_of(of_file, movement.day)
+    if stated is None or movement.stated_first is not None:
+        return movement
+    return replace(movement, stated_first=stated.first, stated_last=stated.last)
 
 
 def _again(movement: Movement, terms: Terms) -> Movement:

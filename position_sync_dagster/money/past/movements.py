@@ -336,7 +336,7 @@ def counting_movements(
     stated: list[Movement] = []
     unstated: list[Movement] = []
     for movement in movements:
-        newest = _newest_of(covering[movement.account, movement.section], movement.day)
+        newest = newest_of(covering[movement.account, movement.section], movement.day)
         if movement.source is MovementSource.STATEMENT:
             stated_at = movement.stated_at or NEVER
             is_late = newest is None or stated_at > (newest.stated_at or NEVER)
@@ -350,7 +350,7 @@ def counting_movements(
     return sorted(counting, key=lambda movement: (movement.day, movement.movement_id))
 
 
-def _newest_of(statements: Iterable[StatedSection], day: date) -> StatedSection | None:
+def newest_of(statements: Iterable[StatedSection], day: date) -> StatedSection | None:
     """Return the first statement that covers a day."""
     for covered in statements:
         if covered.first <= day <= covered.last:
@@ -371,7 +371,7 @@ def _may_be_unnamed(
     """
     if movement.source is MovementSource.INFERRED:
         statements = covering[movement.account, Section.TRADES]
-        return newest is None and _newest_of(statements, movement.day) is None
+        return newest is None and newest_of(statements, movement.day) is None
     if newest is None:
         return True
     if movement.at is None or newest.stated_at is None:
@@ -409,7 +409,7 @@ def _with_single_ends(
         of_contract = ends[movement.key]
         near = [end for end in of_contract if abs(end.day - movement.day) <= BOOKED]
         of_trades = covering[movement.account, Section.TRADES]
-        is_covered = _newest_of(of_trades, movement.day) is not None
+        is_covered = newest_of(of_trades, movement.day) is not None
         counted = _beside(movement, near, is_covered=is_covered)
         if counted is not None:
             single.append(counted)

@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 from polars import col
 
+from position_sync_dagster.lake.derived import same_rows
 from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, frame_of
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
@@ -21,6 +22,7 @@ from position_sync_dagster.money.past.closes import EventKind
 from position_sync_dagster.money.past.movements import OWNERS_CASH, MovementKind, known_sum, times
 from position_sync_dagster.money.tables import BOOKS, PROFIT_EXPLAINED
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.exchange_days import session_before
 
 # A difference is to be explained if it is more than the larger of these: in the base currency, and
 # as a part of net liquidation.
@@ -58,18 +60,18 @@ class StatedWorth:
     rates: Mapping[str, float]
 
 
-def close_books(lake: MoneyLake, settings: Settings, day: date, *, before: date) -> pl.DataFrame:
+def close_books(lake: MoneyLake, settings: Settings, day: date) -> pl.DataFrame:
     """Return the rows of `books` of a trading day: one for each account; blocks.
 
     Args:
         lake: The tables; `profit_explained` is filled for the day.
         settings: Says which logins count.
         day: The trading day.
-        before: The trading day before it.
 
     Raises:
         LakeError: A table cannot be used.
     """
+    before = session_before(settings.calendar, day)
     first = _stated_worth(lake, before)
     last = _stated_worth(lake, day)
     stated = sorted(first.keys() & last.keys())
@@ -87,6 +89,16 @@ def close_books(lake: MoneyLake, settings: Settings, day: date, *, before: date)
         parts = book_parts(first[account], last[account], moved)
         rows.append(parts | {"session_date": day, "account": account})
     return frame_of(BOOKS, rows)
+
+
+def being_made(lake: MoneyLake, settings: Settings, rows: pl.DataFrame) -> bool:
+    """Return whether what the books of a day rest on changed after they were made; blocks.
+
+    Args:
+        rows: The rows of a trading day, as they were read.
+    """
+    days = rows["session_date"].unique()
+    return any(not same_rows(rows, close_books(lake, settings, day)) for day in days)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -312,10 +312,10 @@ def _read_quotes(lake: MoneyLake, fills: Iterable[FillCost]) -> dict[_Moment, Ro
         conids = of_day["conid"].to_list()
         rows = lake.updates.sync.between(first - OLDEST_QUOTE, last, conids, _QUOTED)
         rows = rows.filter(col.position != 0, source=Source.STREAM.value)
-        rows = rows.with_columns(magnifier=magnifier_in(in_cents))
+        rows = rows.with_columns(magnifier=magnifier_in(in_cents)).sort("timestamp")
         before = of_day.join_asof(
             rows, left_on="at", right_on="timestamp", by="conid", tolerance=OLDEST_QUOTE,
-            coalesce=False,
+            coalesce=False, check_sortedness=False,  # Polars checks no groups, and warns of it
         )  # fmt: skip
         for row in before.drop_nulls("timestamp").to_dicts():
             quotes[row["conid"], row["at"]] = row

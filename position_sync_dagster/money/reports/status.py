@@ -7,7 +7,7 @@ requests.
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from position_sync_dagster.domain import gateway_session
 from position_sync_dagster.domain.account_values import AccountSummary
-from position_sync_dagster.domain.clock import seconds_since
+from position_sync_dagster.domain.clock import SKEW, seconds_since
 from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession, SessionState
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.leg import NOT_LOOKED_UP, ActiveContract, Leg, LegState
@@ -25,6 +25,7 @@ from position_sync_dagster.domain.line import QUEUED
 from position_sync_dagster.domain.position_update import Source, TradingMode
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import StrategiesFileError
+from position_sync_dagster.lake.schema import is_ahead
 from position_sync_dagster.money.cents import MONEY, in_cents
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import counted_ends
@@ -33,6 +34,10 @@ from position_sync_dagster.money.reports.book import Book, read_book, written_by
 from position_sync_dagster.money.strategies.propose_strategies import first_step
 from position_sync_dagster.money.strategies.strategies_file import saved_file
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.failed_requests import read_failed
+
+# Later than every row.
+FOREVER = datetime.max.replace(tzinfo=UTC)
 
 NO_FREE_LINE = "no market data line is free, or one is being requested"
 
@@ -111,6 +116,7 @@ class Status(LoginStatus):
             as "one expired on 2026-11-20".
         unresolved_legs: Active legs without a conid, each with the reason if it is known.
         positions: Holdings of the followed types in the broker's last download.
+        queue_unanswered: FAILED requests of the last day whose holding has had no value since.
         oldest_pending_age_s: Age of the oldest waiting request, in seconds.
         updates_rows, updates_version: Rows and Delta version of `position_updates`.
         legs_streamed: Holdings whose newest row the stream wrote recently.
@@ -118,7 +124,8 @@ class Status(LoginStatus):
         last_drained_at: When a request was last answered by a row.
         accounts: The newest net liquidation and profit of each account.
         attention: The problems that need attention, and the hints.
-        hints: Those of them that one may leave as they are: the first step of a new user.
+        hints: Those of them that one may leave as they are: the first step of a new user, and rows
+            that a clock ahead wrote.
         programs: When each program of Dagster last did its work.
         logins: Each login, if there are several.
     """
@@ -143,6 +150,7 @@ class Status(LoginStatus):
     programs: signs_of_life.Programs = signs_of_life.NONE
     logins: tuple[LoginStatus, ...] = ()
     legs_closed: str | None = None
+    queue_unanswered: int = 0
 
     @property
     def each_login(self) -> tuple[LoginStatus, ...]:
@@ -194,7 +202,9 @@ def read_status(
     ]
     programs = signs_of_life.read()
     overview = lake.queue.sync.overview()
-    failed = overview.counts.get(QueueStatus.FAILED, 0)
+    unanswered = 0
+    if overview.counts.get(QueueStatus.FAILED):
+        unanswered = read_failed(lake, settings, now).filter(~col.never_held).height
 
     active = {leg.conid for leg in book.legs}
     positions = book.reported.filter(col.position != 0)
@@ -203,9 +213,9 @@ def read_status(
         f"{leg.described} of strategy {leg.strategy_id}: {leg.problem or NOT_LOOKED_UP}"
         for leg in lake.registry.unresolved
     ]
-    hints = tuple(filter(None, [first_step(lake, settings)]))
+    hints = tuple(filter(None, [first_step(lake, settings), _rows_ahead(lake, book)]))
     problems = [*programs.problems, *_asked(logins)]
-    problems += _attention(settings.strategies_file, failed, now)
+    problems += _attention(settings.strategies_file, unanswered, now)
 
     queue = {status.value: overview.counts.get(status, 0) for status in QueueStatus}
     streamed = written_by(Source.STREAM, book.priced, settings, now)
@@ -221,6 +231,7 @@ def read_status(
         unresolved_legs=tuple(unresolved),
         positions=positions.height,
         queue=queue,
+        queue_unanswered=unanswered,
         oldest_pending_age_s=seconds_since(overview.oldest_pending_at, now),
         updates_rows=updates.count(),
         updates_version=updates.version(),
@@ -241,6 +252,21 @@ def _asked(logins: Iterable[LoginStatus]) -> Iterator[str]:
     for login in logins:
         if login.login_asks:
             yield f"{login.gateway_id}: {login.login}. {CONFIRM}"
+
+
+def _rows_ahead(lake: MoneyLake, book: Book) -> str | None:
+    """Return how many rows a clock ahead wrote, and of how many holdings they still count."""
+    rows = lake.updates.sync.between(book.now + SKEW, FOREVER, columns=())
+    if rows.is_empty():
+        return None
+
+    still_newest = book.priced.filter(col.position != 0, is_ahead("timestamp", book.now))
+    return (
+        f"{rows.height:,} rows of position_updates are dated up to "
+        f"{rows['timestamp'][-1]:%Y-%m-%d %H:%M} UTC: a clock was ahead, or was set back since. "
+        "A row that is written now is newer than they are; "
+        f"{still_newest.height:,} open holdings have none yet."
+    )
 
 
 def _of_all_logins(logins: Sequence[LoginStatus], now: datetime) -> dict[str, Any]:
@@ -265,21 +291,21 @@ def _closed_legs(book: Book, held: set[int]) -> str | None:
     return counted_ends(ends.values())
 
 
-def _attention(strategies_file: Path | None, failed: int, now: datetime) -> Iterator[str]:
-    """Yield the problems of the strategies file and of FAILED requests."""
+def _attention(strategies_file: Path | None, unanswered: int, now: datetime) -> Iterator[str]:
+    """Yield the problems of the strategies file and of FAILED requests of holdings."""
     if strategies_file is not None:
         try:
             saved_file(strategies_file).legs(now)
         except StrategiesFileError as error:
             yield f"{error.what} {error.remedy} The active legs stay as they were read last."
 
-    if failed:
+    if unanswered:
         requests = "1 request is"
-        if failed > 1:
-            requests = f"{failed:,} requests are"
+        if unanswered > 1:
+            requests = f"{unanswered:,} requests are"
         yield (
-            f"{requests} FAILED: `position-sync queue list --status FAILED` shows why, and "
-            "`queue retry` tries again."
+            f"{requests} FAILED, without a value since: `position-sync queue list --status FAILED` "
+            "shows why, and `queue retry` tries again."
         )
 
 

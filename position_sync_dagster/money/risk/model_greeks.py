@@ -151,8 +151,12 @@ class AccountGreeks:
 
     @property
     def without(self) -> dict[int, Reason]:
-        """Why options have no greeks, by conid, as of the last batch."""
-        return {conid: leg.reason for conid, leg in self.legs.items() if leg.reason is not None}
+        """Why options have no greeks, by conid."""
+        return {
+            conid: leg.reason or NoGreeks.BEING_COMPUTED
+            for conid, leg in self.legs.items()
+            if leg.greeks is None
+        }
 
     def add(self, conid: int, terms: OptionTerms | Reason, underlying: int) -> None:
         """Follow an option; new terms of a known one are used from now on.

@@ -73,6 +73,18 @@ class Choice:
     underlying: str | None = None
     account: str | None = None
 
+    @property
+    def condition(self) -> pl.Expr:
+        """What is true of the parts that are looked at."""
+        condition = pl.lit(value=True)
+        if self.strategy is not None:
+            condition &= col.strategy_id == self.strategy
+        if self.underlying is not None:
+            condition &= col.symbol.str.to_uppercase() == self.underlying.upper()
+        if self.account is not None:
+            condition &= col.account == self.account
+        return condition
+
 
 # Whose a part is, and of what.
 _NAMES_OF_A_PART = ("strategy_id", "account", "conid", "symbol", "currency")
@@ -191,14 +203,7 @@ class PricedLegs:
 
     def chosen(self, choice: Choice) -> "PricedLegs":
         """Return the parts of a strategy, on an underlying, of an account."""
-        condition = pl.lit(value=True)
-        if choice.strategy is not None:
-            condition &= col.strategy_id == choice.strategy
-        if choice.underlying is not None:
-            condition &= col.symbol.str.to_uppercase() == choice.underlying.upper()
-        if choice.account is not None:
-            condition &= col.account == choice.account
-        return self.where(condition)
+        return self.where(choice.condition)
 
     def where(self, condition: pl.Expr) -> "PricedLegs":
         """Return the parts for which a condition is true."""

@@ -441,6 +441,7 @@ class NoGreeks(StrEnum):
     FOLLOWS_A_FUTURE = "it follows the future of its month, whose price is not known"
     EXPIRED = "it expired"
     NOT_COMPUTED = "the model has no price for it"
+    BEING_COMPUTED = "being computed, or next to be"
 
 
 Reason = NoGreeks | NotPriced | NoVolatility
@@ -489,22 +490,25 @@ def compute(legs: Sequence[ModelledLeg], now: datetime) -> None:
 
     alive = []
     for leg, terms in priced:
-        leg.greeks = None
-        leg.reason = NoGreeks.NOT_COMPUTED
+        # The others keep their greeks until they have new ones: the status is read meanwhile.
         leg.used = leg.spot
-
         if terms.expires_at <= now:
-            leg.reason = NoGreeks.EXPIRED
+            _set_without(leg, NoGreeks.EXPIRED)
         elif isinstance(leg.volatility, float):
             alive.append((leg, terms, leg.volatility))
         elif _is_at_parity(leg, terms):
             # Its greeks are the limits for a volatility that vanishes.
             alive.append((leg, terms, model.LOWEST_VOLATILITY))
         else:
-            leg.reason = leg.volatility
+            _set_without(leg, leg.volatility)
 
     if alive:
         _compute_greeks(alive, now)
+
+
+def _set_without(leg: ModelledLeg, reason: Reason | None) -> None:
+    leg.greeks = None
+    leg.reason = reason
 
 
 def _is_at_parity(leg: ModelledLeg, terms: OptionTerms) -> bool:
@@ -527,8 +531,8 @@ def _compute_greeks(legs: Sequence[tuple[ModelledLeg, OptionTerms, float]], now:
     numbers = np.stack([getattr(greeks, name) for name in names]).T
     for (leg, terms, _), of_leg in zip(legs, numbers.tolist(), strict=True):
         if not np.isfinite(of_leg).all() or leg.spot is None or leg.value_at is None:
+            _set_without(leg, NoGreeks.NOT_COMPUTED)
             continue
-        leg.reason = None
         # At parity no volatility is known; its greeks do not depend on it.
         implied_vol = None
         if isinstance(leg.volatility, float):

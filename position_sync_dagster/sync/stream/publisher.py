@@ -84,7 +84,8 @@ class ChangeWatcher:
             LakeError: The table cannot be read.
         """
         times = [holding.confirmed_at or holding.received_at for holding in published.values()]
-        since = max(times) - CLOSED_KEPT if times else None
+        now = self.context.clock()
+        since = min(now, max(times)) - CLOSED_KEPT if times else None
         changes = await offload(self.changes.records, since)
         gateway_id = self.context.settings.gateway_id
         return after_changes(

@@ -1,17 +1,21 @@
-"""The commands `maintain`, on tables with a history, and `doctor --repair`."""
+"""The commands `maintain`, on tables with a history, and `doctor` with --files and --repair."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
 
+from position_sync_dagster.defs.checks import evaluation, tables
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage.opening import UPKEEP
 from position_sync_dagster.money.lake import MoneyLake
-from tests.support.command_line import json_of, run
-from tests.support.queues import claim, newest_entry
+from position_sync_dagster.settings import load_settings
+from tests.support.command_line import ended, json_of, run
+from tests.support.queues import claim, entry, filled_queue, newest_entry
 
 FINISHED = UPKEEP.compact_from
 
@@ -75,3 +79,46 @@ def test_a_torn_last_commit_is_refused_by_name_and_the_command_that_is_named_set
     text = run("doctor", "--repair")
     assert f"_delta_log/{torn.name}  is empty" in text
     assert PositionQueue(path).sync.counts()[QueueStatus.PENDING] == 3
+
+
+def test_a_table_that_cannot_be_repaired_is_named_and_the_others_are_repaired(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("POSITION_SYNC_LAKE", str(tmp_path / "lake"))
+    lake = MoneyLake(tmp_path / "lake", fsync=False)
+    lake.initialize_sync()
+    registry, queue, updates = (Path(table.path) for table in lake.tables[:3])
+    shutil.rmtree(registry / "_delta_log")
+    (registry / "_delta_log").write_text("a file")
+    lake.queue.sync.insert(1, "SPY")
+    entry(queue, 0).unlink()
+    newest_entry(queue).write_bytes(b"")
+    newest_entry(updates).write_bytes(b"{")
+
+    assert ended("doctor", "--repair", "--json") == 1
+    printed = capsys.readouterr()
+    assert str(registry) in printed.err
+    repaired = [(torn["table"], torn["version"]) for torn in json.loads(printed.out)]
+    assert repaired == [("position_queue", 1), ("position_queue", 0), ("position_updates", 0)]
+    assert filled_queue(queue).sync.counts()[QueueStatus.PENDING] == 1
+
+
+def test_a_table_without_its_log_is_good_nowhere_and_each_says_what_to_do(lake, capsys):
+    lake.queue.sync.insert(1, "SPY")
+    place = Path(lake.updates.table.path)
+    (place / "date=2026-11-30").mkdir()
+    shutil.rmtree(place / "_delta_log")
+
+    assert ended("positions", "--json") == 1
+    refused = capsys.readouterr().err
+    assert ended("doctor", "--files", "--json") == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert not printed["good"]
+    [finding] = printed["findings"]
+    check = evaluation.EVALUATE[tables.tables_can_be_read.check_key]
+    checked = check(MoneyLake(lake.path), load_settings())
+    assert not checked.passed
+    said = [refused, f"{finding['text']} {finding['remedy']}", checked.description]
+    assert all(str(place) in text for text in said)
+    assert all("no log of a Delta table" in text for text in said)
+    assert finding["remedy"] in " ".join(refused.split())

@@ -24,6 +24,7 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports import signs_of_life
 from position_sync_dagster.processes.preflight import Level, check_lake, check_programs
 from position_sync_dagster.settings import load_settings
+from tests.support.damaged_parquet import at_which_polars_panics
 
 BASE_TABLES = [spec.name for spec in MoneyLake.specs]
 WHOLE = dg.AssetCheckKey(dg.AssetKey("position_updates"), "tables_can_be_read")
@@ -162,6 +163,20 @@ def test_a_code_server_that_starts_beside_a_damaged_table_drains_and_reads_the_o
         assert not stored()[WHOLE].passed
         watch = stored()[evaluation.WATCH]
         assert watch.passed, watch.description
+
+
+@pytest.mark.usefixtures("begun")
+def test_a_tick_goes_on_beside_a_file_at_which_polars_panics_and_names_its_table(
+    world, tick, lake, stored
+):
+    world.ask(2)
+    queue = Path(lake.table_path("position_queue"))
+    for file in (queue / "bucket=live").rglob("*.parquet"):
+        file.write_bytes(at_which_polars_panics(file.read_bytes(), "error_message"))
+    resources.cached_lake.cache_clear()
+    result = tick()
+    assert f"{queue} cannot be read whole" in result.skip_reason.skip_message
+    assert stored()[evaluation.WATCH].passed
 
 
 @pytest.mark.usefixtures("receiver", "begun")

@@ -166,6 +166,7 @@ def test_sensors_and_schedules_run_from_the_start_and_no_sensor_misses_a_check(r
         "tell_people": (running, 60),
         "drain_queue": (running, 2),
         "supervise_stream": (running, 7),
+        "remake_touched_days": (running, 60),
     }
     assert {s.name: s.default_status for s in repository.schedule_defs} == dict.fromkeys(
         [

@@ -193,6 +193,42 @@ def test_the_torn_creation_of_a_table_is_set_aside_and_it_is_created_again(tmp_p
     assert queues.queue_at(tmp_path / "q").table.count() == 0
 
 
+BIRTHS = {
+    "first is gone": lambda path: queues.entry(path, 0).unlink(),
+    "first is empty": lambda path: queues.entry(path, 0).write_bytes(b""),
+    "first is cut": lambda path: queues.entry(path, 0).write_bytes(b"{"),
+}
+
+
+@pytest.mark.parametrize("lose_first", BIRTHS.values(), ids=BIRTHS)
+@pytest.mark.parametrize("second", [b"", b'{"add":'], ids=["empty", "cut"])
+def test_a_table_that_was_torn_at_its_birth_is_set_aside_with_its_files_and_made_again(
+    tmp_path, lose_first, second
+):
+    path = tmp_path / "q"
+    for _power_cut in range(2):
+        queues.filled_queue(path, 3)
+        lose_first(path)
+        queues.entry(path, 1).write_bytes(second)
+        assert_refused(path)
+        assert [torn.version for torn in durability.remove_torn(path)] == [1, 0]
+        assert not queues.queue_at(path).table.exists()
+
+    queue = queues.filled_queue(path, 1)
+    maintain(queue.table, clean_now=True)
+    assert queue.table.count() == 1
+    aside = [file for file in path.rglob("*.parquet") if durability.SET_ASIDE in str(file)]
+    assert len(aside) == 2, "nothing is deleted"
+
+
+def test_the_first_entry_of_a_table_is_on_the_disk_before_another_one_builds_on_it(
+    tmp_path, synced
+):
+    contracts = table.Table(tmp_path / "c", schema.CONTRACTS)
+    first = queues.entry(tmp_path / "c", 0)
+    assert contracts.transact(lambda _handle: first in synced.bytes)
+
+
 def test_a_file_that_is_missing_names_itself(before):
     path, _ = before
     DeltaTable(path).create_checkpoint()

@@ -1,8 +1,10 @@
 """Rows that another program wrote without what each row needs: left out, kept, and no obstacle."""
 
 from dataclasses import replace
+from datetime import datetime
 
 import polars as pl
+import pytest
 from deltalake import write_deltalake
 from polars.testing import assert_frame_equal
 
@@ -64,6 +66,29 @@ def test_a_row_that_is_no_request_stops_nothing_and_stays_as_it_is(lake, caplog)
         f"{odd.height} rows of {lake.queue.table.path} lack a value that they need, and are left "
         "out and kept: correct them where they were written"
     ]
+
+
+@pytest.mark.in_store
+@pytest.mark.parametrize("before", [1, 3])
+def test_a_request_that_another_program_appends_inside_an_insert_stays(lake, before):
+    queue = lake.queue.sync
+    queue.insert_many([QueueRequest(conid, "SPY") for conid in range(1, 1 + before)])
+    row = queue.store.snapshot().live.head(1)
+    foreign = row.with_columns(request_id=pl.lit("foreign"), conid=pl.lit(99, pl.Int64))
+
+    def append_and_make_ids(now: datetime, count: int) -> list[str]:
+        """Append between the read and the commit of the insert, once."""
+        queue.new_ids = schema.new_ids
+        write(lake.queue.table, foreign)
+        return schema.new_ids(now, count)
+
+    queue.new_ids = append_and_make_ids
+    queue.insert_many([QueueRequest(conid, "SPY") for conid in range(200, 220)])
+    assert queue.new_ids is schema.new_ids
+    queue.mark_success(queue.claim_batch(1)[0].request_id)
+    queue.insert(300, "SPY")
+    waiting = Lake(lake.path).queue.sync.get_batch(2, 50)
+    assert "foreign" in {request.request_id for request in waiting}
 
 
 def test_a_failed_row_that_is_no_request_stays_when_others_of_its_part_are_retried(lake):

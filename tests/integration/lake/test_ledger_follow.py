@@ -233,6 +233,9 @@ def test_what_was_known_at_a_moment_is_told_from_what_is_known_now(open_ledger, 
 def test_the_lines_of_the_page_find_the_same_past(open_ledger, make_update, clock):
     ledger = open_ledger()
     noon = clock.now
+    clock.advance(1200)
+    ledger.append([make_update(conid, position=5.0) for conid in (1, 2)])
+    clock.now = noon  # the clock was ahead
     ledger.append([make_update(1, position=1.0), make_update(2, position=7.0)])
     clock.advance(3600)
     ledger.append([make_update(1, position=2.0, timestamp=noon + timedelta(minutes=1))])

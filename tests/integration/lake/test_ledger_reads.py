@@ -14,11 +14,11 @@ from polars.testing import assert_frame_equal
 from position_sync_dagster.domain.holding import AccountConfirmation, Completeness
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import BrokenTableError, NewerRowError
-from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.schema import LATEST_POSITIONS
 from position_sync_dagster.lake.storage.table import Table, maintain
+from tests.support.derived_rows import put_rows
 from tests.support.extent import EVERYTHING
 from tests.support.holdings import make_holding
 from tests.support.queues import written
@@ -48,7 +48,7 @@ def derive(reader, known, clock):
     def step():
         left_out = (pl.col("position") == 0) & (pl.col("timestamp") < clock.now - KEPT)
         rows = reader().latest().filter(~left_out).with_columns(confirmed_at="timestamp")
-        derived.replace(Table(known, LATEST_POSITIONS), rows)
+        put_rows(Table(known, LATEST_POSITIONS), rows)
 
     return step
 

@@ -24,12 +24,12 @@ from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.schema import LATEST_POSITIONS
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.opening import Upkeep
 from position_sync_dagster.lake.storage.table import Table
 from tests.support.contracts import contract_details
+from tests.support.derived_rows import put_rows
 from tests.support.extent import part_of
 from tests.support.holdings import make_holding
 from tests.support.queues import finish_each
@@ -107,7 +107,7 @@ def end_session(lake: WholeLake, login: str) -> None:
 def derive(lake: WholeLake, number: int) -> None:
     table = Table(lake.table_path("latest_positions"), LATEST_POSITIONS, upkeep=QUICK)
     row = dict.fromkeys(LATEST_POSITIONS.columns) | {"account": "DUSIM1", "conid": number}
-    derived.replace(table, pl.DataFrame([row], schema=LATEST_POSITIONS.polars))
+    put_rows(table, pl.DataFrame([row], schema=LATEST_POSITIONS.polars))
 
 
 FILL: dict[str, Callable[[WholeLake, int], Any]] = {}

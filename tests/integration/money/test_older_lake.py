@@ -4,14 +4,17 @@ import tarfile
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 from deltalake import DeltaTable
+from polars.testing import assert_frame_equal
 
 from position_sync_dagster.lake.schema import VERSION_PROPERTY
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.campaigns.results import read_campaigns
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
+from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.profit.returns import Period, read_returns
 from position_sync_dagster.money.tables import CLOSED_CAMPAIGNS
 from position_sync_dagster.settings import Settings
@@ -19,19 +22,27 @@ from tests.support.booked_days import MONDAY, SPY, Booked, Books, held, paid, tr
 from tests.support.hosts import ROOT
 
 
-async def opened(name: str, folder: Path) -> tuple[MoneyLake, Settings]:
-    """Unpack a lake of the repository, and open it as a program of this release does."""
+def unpacked(name: str, folder: Path) -> Settings:
+    """Unpack a lake of the repository; return the settings that name it."""
     with tarfile.open(ROOT / "tests" / "support" / name) as archive:
         archive.extraction_filter = getattr(tarfile, "data_filter", None)
         archive.extractall(folder / "lake")  # noqa: S202 - an archive of this repository
     (folder / "flex").mkdir()
-    settings = Settings(lake=str(folder / "lake"), flex_folder=folder / "flex")
+    return Settings(lake=str(folder / "lake"), flex_folder=folder / "flex")
+
+
+async def opened(name: str, folder: Path) -> tuple[MoneyLake, Settings]:
+    """Unpack a lake of the repository, and open it as a program of this release does."""
+    settings = unpacked(name, folder)
     lake = MoneyLake.of(settings)
     await lake.initialize()
     return lake, settings
 
 
-@pytest.mark.parametrize("name", ["older-lake.tar.gz", "lake-with-history.tar.gz"])
+LAKES = ("older-lake.tar.gz", "lake-with-history.tar.gz", "lake-with-trades.tar.gz")
+
+
+@pytest.mark.parametrize("name", LAKES)
 async def test_the_tables_of_money_of_an_older_lake_are_migrated(tmp_path, name):
     lake, _settings = await opened(name, tmp_path)
     for table in lake.tables:
@@ -65,3 +76,37 @@ async def test_a_lake_with_history_keeps_it_and_a_corrected_statement_changes_it
     assert corrected_campaign.profit == 1017.0
     profits = books.explained(MONDAY).select("strategy_id", "profit")
     assert dict(profits.iter_rows()) == pytest.approx({"UNATTRIBUTED": 209.0, "w": 418.0})
+
+
+@pytest.mark.parametrize("of_one_file", [False, True], ids=["files", "one file"])
+async def test_a_lake_with_trades_of_the_day_keeps_their_multipliers_and_each_movement(
+    tmp_path, of_one_file
+):
+    """The release of commit 6a471e36 wrote it, with its stream and its import of statements.
+
+    It had the multipliers of eleven trades in JSON, and named the statements of 41 by their file.
+    No contract details are there, and no statements, from which they could be known again.
+    """
+    settings = unpacked("lake-with-trades.tar.gz", tmp_path)
+    movements = f"{settings.lake}/movements"
+    for table in ("movements", "statement_events") if of_one_file else ():
+        rows = pl.read_delta(f"{settings.lake}/{table}")
+        file = pl.when(pl.col("statement").is_not_null()).then(pl.lit("by-day.xml"))
+        named = rows.with_columns(statement=file, stated_at=pl.col("stated_at").max())
+        named.write_delta(f"{settings.lake}/{table}", mode="overwrite")
+    told = ("movement_id", "source", "day", "quantity", "multiplier", "cash", "fee")
+    before = pl.read_delta(movements).select(told).sort("movement_id")
+    assert dict(before["source"].value_counts().iter_rows()) == {
+        "API": 11, "STATEMENT": 41, "INFERRED": 3,
+    }  # fmt: skip
+
+    lake = MoneyLake.of(settings)
+    await lake.initialize()
+    by_source = lake.executions.table.rows().group_by("source")
+    assert dict(by_source.agg(pl.col("multiplier").unique()).iter_rows()) == {
+        "GATEWAY": [100.0],
+        "FLEX": [None],
+    }
+    MovementBook(lake, "XNYS").update()
+    after = pl.read_delta(movements).select(told).sort("movement_id")
+    assert_frame_equal(after, before)

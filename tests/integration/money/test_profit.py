@@ -8,7 +8,6 @@ import polars as pl
 import pytest
 
 from position_sync_dagster.domain.leg import UNATTRIBUTED
-from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.lake.strategies_file import follow_file
 from position_sync_dagster.money.campaigns.campaigns import earned_by
@@ -46,6 +45,7 @@ from tests.support.booked_days import (
     paid,
     traded,
 )
+from tests.support.derived_rows import put_rows
 from tests.support.flex_files import element
 from tests.support.traded_year import traded_year
 
@@ -218,7 +218,7 @@ def test_a_day_with_values_of_the_day_before_alone_is_not_told_as_profit_of_the_
     carried = table.rows().with_columns(
         session_date=pl.lit(FRIDAY), closed_at=pl.col("closed_at") + a_day, age_s=24 * 3600.0
     )
-    derived.replace(table, {FRIDAY: carried})
+    put_rows(table, {FRIDAY: carried})
     books.end_day(MONDAY, held=[held(STOCK, 100, 225)])
     (row,) = books.explained(MONDAY).to_dicts()
     assert row["profit"] is None
@@ -252,7 +252,7 @@ def worth(total: float, **parts: float) -> dict[str, float]:
 
 def closed_books(books: Books) -> dict[str, object]:
     books.explained(FRIDAY)
-    (row,) = close_books(books.lake, books.settings, FRIDAY, before=THURSDAY).to_dicts()
+    (row,) = close_books(books.lake, books.settings, FRIDAY).to_dicts()
     return row
 
 

@@ -7,11 +7,12 @@ import pytest
 
 from position_sync_dagster.errors import CommitContentionError
 from position_sync_dagster.lake import derived
-from position_sync_dagster.lake.derived import derive_whole
+from position_sync_dagster.lake.derived import derive_from_ledger
 from position_sync_dagster.lake.schema import LATEST_POSITIONS
 from position_sync_dagster.money.past import movement_book
 from position_sync_dagster.money.past.statement_folder import forget_files, import_statements
 from tests.support.booked_days import FRIDAY, MONDAY, STOCK, Booked, paid, traded
+from tests.support.derived_rows import put_rows
 from tests.support.flex_files import ACCOUNT
 
 
@@ -60,11 +61,11 @@ def test_an_import_that_is_always_overtaken_fails_and_the_next_one_stores_it(
     def touch(number: int) -> None:
         table = lake.movements.table
         changed = table.rows().with_columns(description=pl.lit(str(number)))
-        derived.replace(table, changed)
+        put_rows(table, changed)
 
     books.state(day_of(1), of_day(1))
     interrupted(monkeypatch, derived.ATTEMPTS, touch)
-    with pytest.raises(CommitContentionError, match=r"movements .* each of 10 times"):
+    with pytest.raises(CommitContentionError, match=r"movements, .* each of 10 times"):
         books.state(FRIDAY, of_day(0))
     assert sorted(lake.movements.rows()["quantity"]) == [2]
 
@@ -81,11 +82,10 @@ def test_a_table_made_of_others_keeps_what_another_process_committed_meanwhile(l
     def overtaken():
         row = pl.DataFrame({"account": [f"U{len(versions)}"]})
         newer_rows = pl.concat([newer, row], how="diagonal")
-        versions.append(derived.replace(table, newer_rows).version)
-        return "looked", newer
+        versions.append(put_rows(table, newer_rows).version)
+        return newer
 
-    reported, replaced = derive_whole(table, overtaken)
-    assert reported == "looked"
+    _made, replaced = derive_from_ledger(table, overtaken)
     assert replaced.changed is False
     assert replaced.version == versions[-1]
     assert table.rows()["account"].to_list() == ["U1"]
@@ -93,19 +93,18 @@ def test_a_table_made_of_others_keeps_what_another_process_committed_meanwhile(l
 
 def test_a_table_that_others_keep_changing_is_not_waited_for_twice(lake, monkeypatch):
     table = lake.derived_table(LATEST_POSITIONS)
-    derived.replace(table, LATEST_POSITIONS.empty)
+    put_rows(table, LATEST_POSITIONS.empty)
     looks = []
 
     def look():
         looks.append("looked")
-        return looks[-1], LATEST_POSITIONS.empty
+        return LATEST_POSITIONS.empty
 
     def refuse(*_args, **_options):
         raise CommitContentionError("Others commit first.", remedy="Wait.")
 
-    monkeypatch.setattr(derived, "replace", refuse)
-    reported, replaced = derive_whole(table, look)
-    assert reported == "looked"
+    monkeypatch.setattr(derived, "_replace", refuse)
+    _made, replaced = derive_from_ledger(table, look)
     assert replaced.changed is False
     assert looks == ["looked"]
 
@@ -113,7 +112,7 @@ def test_a_table_that_others_keep_changing_is_not_waited_for_twice(lake, monkeyp
 def test_movements_that_were_lost_come_back_when_the_folder_is_read_again(books, lake):
     books.state(FRIDAY, of_day(0))
     whole = lake.movements.rows()
-    derived.replace(lake.movements.table, whole.clear())
+    put_rows(lake.movements.table, whole.clear())
     import_statements(lake, books.settings)
     assert lake.movements.rows().is_empty()
 

@@ -8,12 +8,12 @@ import re
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from threading import Thread
 from typing import Any
-from unittest.mock import MagicMock, Mock
+from unittest.mock import Mock
 
 import pytest
 from starlette.datastructures import QueryParams
+from starlette.responses import Response
 
 from position_sync_dagster.cli.mcp import told
 from position_sync_dagster.domain.account_values import AccountSummary
@@ -23,7 +23,6 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.derived import replace as replace_days
 from position_sync_dagster.lake.schema import frame_of
 from position_sync_dagster.money.profit.profit import PARTS
 from position_sync_dagster.money.reports.figures import COLUMNS as REPORTED
@@ -33,6 +32,7 @@ from position_sync_dagster.web import api, served_figures
 from position_sync_dagster.web.api import ROUTES
 from position_sync_dagster.web.served_figures import COLUMNS, PageFigures
 from tests.support import command_line
+from tests.support.derived_rows import put_rows
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
 from tests.support.sessions import own
@@ -433,6 +433,7 @@ async def test_the_closed_day_names_its_day_and_what_is_not_known(client, lake):
     assert empty["explained_day"] is None
     assert empty["explained"] == []
     assert empty["books_day"] is None
+    assert empty["books_being_made"] is False
 
     day = date(2026, 11, 25)
     usual = {"session_date": day, "account": "A", "currency": "USD"}
@@ -444,15 +445,16 @@ async def test_the_closed_day_names_its_day_and_what_is_not_known(client, lake):
     explained = frame_of(PROFIT_EXPLAINED, rows)
     before = explained.with_columns(session_date=day - timedelta(days=1))
     days = {day: explained, day - timedelta(days=1): before}
-    replace_days(lake.derived_table(PROFIT_EXPLAINED), days)
+    put_rows(lake.derived_table(PROFIT_EXPLAINED), days)
 
     booked = usual | {"change": 70.0, "why_unknown": "a rate"}
     booked |= {"net_liquidation_before": 30.0, "net_liquidation": 100.0, "statement": "U1.xml"}
-    replace_days(lake.derived_table(BOOKS), {day: frame_of(BOOKS, [booked])})
+    put_rows(lake.derived_table(BOOKS), {day: frame_of(BOOKS, [booked])})
 
     answer = (await client.get("/api/v1/closed-day")).json()
     assert answer["explained_day"] == f"{day}"
     assert answer["books_day"] == f"{day}"
+    assert answer["books_being_made"], "no statement says what they say"
     names = ("strategy_id", "profit", "delta", "vega", "unexplained")
     rows = [tuple(each[name] for name in names) for each in answer["explained"]]
     assert sorted(rows, key=str) == [("condor", 40.0, 13.33, 13.33, 0.01), ("roll", *[None] * 4)]
@@ -540,34 +542,19 @@ async def test_legs_at_too_many_scenarios_are_refused_before_anything_is_compute
     assert after_trade.json()["detail"].startswith("These are 321,600 prices of legs")
 
 
-def test_a_large_computation_waits_for_the_one_before_and_others_do_not(lake, settings):
-    write(lake, *[row(conid) for conid in range(1, api.MANY_LEGS + 1)])
-    source = PageFigures(settings)
-    answered: list[int] = []
-
-    def ask(name: str) -> None:
-        answer = api.answer(name, QueryParams(""), "", source, utc_now())
-        answered.append(answer.status_code)
-
-    waiting = Thread(target=ask, args=("curve",))
-    with source.turn:
-        waiting.start()
-        ask("figures")
-        assert waiting.is_alive()
-        assert answered == [200]
-    waiting.join(60)
-    assert answered == [200, 200]
-
-
-@pytest.mark.parametrize(("asked", "waits"), [("", True), ("strategy=condor", False)])
+@pytest.mark.parametrize(("asked", "is_large"), [("", True), ("strategy=condor", False)])
 @pytest.mark.parametrize("name", ["what-if", "payoff", "curve"])
-def test_a_request_of_few_legs_does_not_wait_for_a_large_one(lake, settings, name, asked, waits):
+def test_a_question_about_few_legs_does_not_wait_for_a_large_one(
+    lake, settings, name, asked, is_large
+):
     activate(lake, leg(1, "condor"))
     write(lake, *[row(conid) for conid in range(1, api.MANY_LEGS + 1)])
-    source = PageFigures(settings)
-    source.turn = MagicMock()
-    assert api.answer(name, QueryParams(asked), "", source, utc_now()).status_code == 200
-    assert source.turn.__enter__.called == waits
+    answer = api.answer(name, QueryParams(asked), "", PageFigures(settings), utc_now())
+    if is_large:
+        assert isinstance(answer, api.Question)
+        answer = answer.response("")
+    assert isinstance(answer, Response)
+    assert answer.status_code == 200
 
 
 async def test_tables_that_cannot_be_read_are_a_problem(client, settings):

@@ -10,6 +10,7 @@ import pytest
 from position_sync_dagster.cli.mcp import told
 from position_sync_dagster.domain.position_update import Source, ValueOrigin
 from position_sync_dagster.money.past.movements import Movement
+from position_sync_dagster.money.reports.fill_costs import read_fill_costs
 from tests.support import command_line
 from tests.support.money_rows import row
 from tests.unit.money.campaigns.test_closed_campaigns import CALL, PUT, A, leg, moved
@@ -122,6 +123,11 @@ async def test_twenty_days_cost_what_a_sum_by_hand_says(twenty, client, settings
     later = command_line.json_of("fills", "--since", f"{DAYS[-1]}", "--by", "underlying")
     assert [(group["group"], group["fills"]) for group in later] == [("XYZ", 3)]
     assert "csp" in command_line.run("fills", "--by", "month", "--list")
+
+
+def test_a_person_who_reads_them_sees_no_warning_of_a_library(twenty, settings, recwarn):
+    assert read_fill_costs(twenty, settings)
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 DAY = date(2026, 3, 4)

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import promql_parser as promql
@@ -18,10 +19,12 @@ from position_sync_dagster import dagster_files
 from position_sync_dagster.dagster_files import FailingCheck
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.position_update import Source, ValueOrigin
 from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.lake.position_updates import SyncUpdates
 from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.web import metrics
 from position_sync_dagster.web.money_page import money_routes
 from position_sync_dagster.web.served_figures import PageFigures
@@ -63,7 +66,10 @@ def scrape(settings):
 def at_work(lake: MoneyLake, gateway_id: str) -> None:
     """Fill the tables as a stream and its ticks do, with trouble of each kind."""
     then = utc_now() - timedelta(seconds=40)
-    of_login = {"account": "U1", "gateway_id": gateway_id}
+    of_login = {
+        "account": "U1", "gateway_id": gateway_id, "completeness": Completeness.COMPLETE,
+        "confirmed_at": then,
+    }  # fmt: skip
     held = [make_holding(conid, then, position=-2.0, **of_login) for conid in (1, 2, 3)]
     lake.broker_positions.replace(gateway_id, held)
     lake.registry.sync.add_many([leg(1, "a"), leg(9, "a")])
@@ -154,6 +160,43 @@ async def test_tables_that_cannot_be_read_fail_the_scrape(settings, monkeypatch)
     assert b"Restore it." in answer.body
 
 
+def alert_rules() -> list[dict[str, Any]]:
+    groups = yaml.safe_load((DEPLOY / "prometheus/alerts.yaml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+async def test_the_alert_of_failed_requests_ends_with_the_next_values_of_their_holdings(
+    scrape, lake, settings
+):
+    at_work(lake, settings.gateway_id)
+    requests = lake.queue.sync.claim_batch(2)
+    errors = {request.request_id: "no price" for request in requests}
+    lake.queue.sync.mark_failed_many(errors, retryable=False)
+    lake.queue.sync.insert_many([QueueRequest(99, "SPY")])  # no account ever held it
+    assert (await drain(lake, settings)).failed == 1
+    [rule] = [rule for rule in alert_rules() if rule["alert"] == "PositionSyncRequestsFailed"]
+    name, threshold = rule["expr"].split(" > ")
+
+    async def is_firing() -> bool:
+        ((_labels, value),) = (await scrape())[name]
+        return value > float(threshold)
+
+    assert await is_firing()
+    lake.updates.sync.append([row(2, update_id="next-2")])
+    assert await is_firing(), "of the other one"
+    lake.updates.sync.append([row(3, update_id="next-3")])
+    assert not await is_firing()
+    counts = {labels["status"]: n for labels, n in (await scrape())["position_sync_queue_requests"]}
+    assert counts["FAILED"] == 3.0
+
+
+def test_no_alert_compares_a_count_that_never_falls():
+    """Finished requests are kept for ever; an alert over their number would never end."""
+    names = {selector.name for rule in alert_rules() for selector in selectors(rule["expr"])}
+    assert "position_sync_queue_requests" not in names
+    assert not [name for name in names if name.endswith("_total")]
+
+
 def queries() -> Iterator[tuple[str, str]]:
     """Yield each query of the dashboard and of the alerts, with the text that names its labels."""
     dashboard = json.loads((DEPLOY / "grafana/position-sync.json").read_text())
@@ -161,8 +204,7 @@ def queries() -> Iterator[tuple[str, str]]:
         for target in panel["targets"]:
             yield target["expr"], target["legendFormat"]
 
-    groups = yaml.safe_load((DEPLOY / "prometheus/alerts.yaml").read_text())["groups"]
-    for rule in (rule for group in groups for rule in group["rules"]):
+    for rule in alert_rules():
         assert rule.keys() == {"alert", "expr", "for", "labels", "annotations"}
         yield rule["expr"], " ".join(rule["annotations"].values())
 

@@ -1,21 +1,30 @@
 """A played-back day is what figures showed then: recorded moment by moment, compared afterwards."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from starlette.datastructures import QueryParams
 
 from position_sync_dagster.cli.mcp import told
 from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.figures import NOT_KEPT, read_figures
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.web import api
+from position_sync_dagster.web.api_answers import FeedQuery
+from position_sync_dagster.web.money_page import Feed
 from position_sync_dagster.web.served_figures import PageFigures
 from tests.support.empty_lakes import put_tables
+from tests.support.extent import examples
 from tests.support.holdings import make_row
 from tests.unit.money.past.test_causes import change, details
 
@@ -136,6 +145,48 @@ async def test_http_refuses_a_moment_that_is_none(day, client):
     for refused in ("soon", "2026-03-09T14:01:00", "2090-01-01T00:00Z", "2020-01-01T00:00Z"):
         answer = await client.get("/api/v1/figures", params={"at": refused})
         assert answer.status_code in (422, 503), refused
+
+
+OF_MOMENTS = [name for name, route in api.ROUTES.items() if "at" in route.query.model_fields]
+
+# Zones move the first and the last day out of the years that there are.
+HOSTILE = st.one_of(
+    st.datetimes().map(datetime.isoformat),
+    st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat),
+    st.sampled_from(
+        [
+            "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59", "0001-01-01T00:00Z",
+            "-62135596801", "1e300", "NaN", "253402300800", "2026-03-09T24:00Z", "",
+        ]
+    ),
+    st.builds(
+        "{:04}-{}T{}{}{:02}:59".format,
+        st.sampled_from([1, 1970, 9999]), st.sampled_from(["01-01", "12-31"]),
+        st.sampled_from(["00:00:00", "23:59:59"]), st.sampled_from("+-"), st.integers(0, 23),
+    ),
+    st.text(max_size=30),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*OF_MOMENTS, "feed"])
+def test_no_moment_is_more_than_refused(day, settings, name):
+    source = PageFigures(settings)
+
+    @hypothesis.settings(max_examples=examples(60), deadline=None)
+    @hypothesis.given(at=HOSTILE)
+    def asked(at: str) -> None:
+        if name == "feed":
+            with suppress(PositionSyncError, ValidationError):
+                query = api.query_of(FeedQuery, {"at": at})
+                Feed(lambda: source, {}).played_back(query.at or day.now, curves=True)
+            return
+
+        answer = api.answer(name, QueryParams({"at": at}), "", source, day.now)
+        if isinstance(answer, api.Question):
+            answer = answer.response("")
+        assert answer.status_code in (200, 422)
+
+    asked()
 
 
 def test_a_moment_is_read_once_and_few_are_remembered(day, settings, monkeypatch):

@@ -6,12 +6,12 @@ import pytest
 
 from position_sync_dagster.cli.mcp import told
 from position_sync_dagster.defs.assets.table_asset import DERIVE
-from position_sync_dagster.lake.derived import replace as replace_days
 from position_sync_dagster.lake.schema import frame_of
 from position_sync_dagster.money.defs.explained_days import closed_campaigns
 from position_sync_dagster.money.tables import PROFIT_EXPLAINED
 from position_sync_dagster.settings import Settings
 from tests.support import command_line
+from tests.support.derived_rows import put_rows
 from tests.unit.money.campaigns.test_closed_campaigns import PUT, leg, moved
 
 TUESDAY = date(2026, 3, 3)
@@ -27,7 +27,7 @@ def put_campaign(lake):
     lake.registry.sync.add_many([leg(PUT, "csp")])
     explained = {"session_date": TUESDAY, "account": "U1", "currency": "USD"}
     explained |= {"strategy_id": "csp", "profit": -300.0}
-    replace_days(
+    put_rows(
         lake.derived_table(PROFIT_EXPLAINED), {TUESDAY: frame_of(PROFIT_EXPLAINED, [explained])}
     )
     assert closed_campaigns.key.to_user_string() in DERIVE

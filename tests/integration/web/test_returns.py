@@ -3,13 +3,13 @@
 import pytest
 
 from position_sync_dagster.cli.mcp import told
-from position_sync_dagster.lake import derived
 from position_sync_dagster.money.lake import derived_rows
 from position_sync_dagster.money.profit.books import close_books
 from position_sync_dagster.money.tables import BOOKS
 from position_sync_dagster.settings import Settings
 from tests.support import command_line
 from tests.support.booked_days import FRIDAY, MONDAY, STOCK, THURSDAY, Booked, Books, held, paid
+from tests.support.derived_rows import put_rows
 
 
 @pytest.fixture
@@ -31,10 +31,10 @@ def closed(lake, tmp_path):
     state(THURSDAY, 220, 1_000, 400)
     state(FRIDAY, 225, 1_500, 400, paid("Deposits/Withdrawals", 500, FRIDAY))
     state(MONDAY, 216, 1_500, 300, paid("Deposits/Withdrawals", -100, MONDAY, currency="GBP"))
-    for before, day in ((THURSDAY, FRIDAY), (FRIDAY, MONDAY)):
+    for day in (FRIDAY, MONDAY):
         books.explained(day)
-        rows = close_books(lake, books.settings, day, before=before)
-        derived.replace(lake.derived_table(BOOKS), {day: rows})
+        rows = close_books(lake, books.settings, day)
+        put_rows(lake.derived_table(BOOKS), {day: rows})
     return books
 
 

@@ -17,6 +17,7 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.risk.priced_legs import PricedLegs
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.web import turns
 from position_sync_dagster.web.served_figures import PageFigures
 from tests.integration.web.test_figures import row
 from tests.integration.web.test_pages import element, violations
@@ -238,3 +239,21 @@ def test_heading_and_picture_change_together_and_a_panel_that_waits_says_so_and_
     busy.may_answer.set()
     wait_for("the books", lambda: element(page, "#compared").is_displayed(), told=page.text)
     assert element(page, "#what-if .asked").text == ""
+
+
+def test_a_busy_server_is_said_and_asked_again(page, busy, monkeypatch):
+    show(page, "?strategy=condor")
+    wait_for("all panels", lambda: not page.driver.find_elements("css selector", "[aria-busy]"))
+    monkeypatch.setattr(turns, "LONGEST_WAIT_S", 0.01)
+    busy.may_answer.clear()
+    Select(element(page, "#scope")).select_by_visible_text("sure")
+    said = "The server is busy with other large questions. It is asked again in 5 s."
+    wait_for("a panel that says so", lambda: said in page.text(), told=page.text)
+    assert "does not answer" not in page.text()
+    monkeypatch.undo()
+    busy.may_answer.set()
+    wait_for(
+        "the answers",
+        lambda: said not in page.text() and "sure" in element(page, "#payoff-title").text,
+    )
+    wait_for("all panels", lambda: not page.driver.find_elements("css selector", "[aria-busy]"))

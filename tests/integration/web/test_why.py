@@ -8,12 +8,12 @@ import pytest
 
 from position_sync_dagster.cli.mcp import told
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.lake.derived import replace as replace_days
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, frame_of
 from position_sync_dagster.money.profit.profit import PARTS
 from position_sync_dagster.money.profit.todays_profit import day_and_close_before
 from position_sync_dagster.web.served_figures import PageFigures
 from tests.support import command_line
+from tests.support.derived_rows import put_rows
 from tests.support.legs import leg
 from tests.support.money_rows import row
 
@@ -34,7 +34,7 @@ def lake(lake, settings):
         "implied_vol": 0.2, "underlying_price": 600.0, "source": "STREAM", "timestamp": closed_at,
     }  # fmt: skip
     rows = frame_of(DAILY_POSITIONS, [at_close])
-    replace_days(lake.derived_table(DAILY_POSITIONS), {session: rows})
+    put_rows(lake.derived_table(DAILY_POSITIONS), {session: rows})
 
     usual = {"timestamp": now, "value_time": now, "strike": 600.0, "expiry": FAR}
     usual |= {"sec_type": "OPT", "implied_vol": 0.2, "underlying_price": 588.0}
@@ -104,6 +104,6 @@ def test_greeks_that_this_package_computed_of_the_close_split_the_profit(lake, s
 
     unknown = [pl.lit(None).alias(name) for name in (*modelled, "underlying_price")]
     rows = table.rows().with_columns(*unknown, update_id=pl.lit("close"))
-    replace_days(table, {session: rows})
+    put_rows(table, {session: rows})
     (condor,) = json.loads(command_line.run("why", "--strategy", "condor", "--json"))
     assert (condor["delta"], condor["repricing"]) == pytest.approx((-960.0, -240.0))

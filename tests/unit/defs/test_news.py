@@ -21,6 +21,7 @@ def result(*, passed: bool, text: str = "", severity: dg.AssetCheckSeverity = ER
 
 HOLDS = result(passed=True, text="1")
 BROKEN = result(passed=False, text="daily profit -100")
+NAMING = evaluation.passed("1", **{evaluation.NAMED: "a request of what never was"})
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,9 @@ BROKEN = result(passed=False, text="daily profit -100")
         (BROKEN, 0, HOLDS, True),
         (HOLDS, 600, result(passed=True, text="2"), False),
         (HOLDS, 10_900, HOLDS, True),
+        (HOLDS, 0, NAMING, True),
+        (NAMING, 600, NAMING, False),
+        (NAMING, 0, HOLDS, True),
         (BROKEN, 600, BROKEN, False),
         (BROKEN, 299, result(passed=False, text="daily profit -101"), False),
         (BROKEN, 301, result(passed=False, text="daily profit -101"), True),
@@ -45,3 +49,18 @@ def test_a_result_is_stored_when_it_changed_and_other_words_alone_after_a_while(
         create_timestamp=(NOW - timedelta(seconds=after_s)).timestamp(),
     )
     assert evaluation.is_news(record, found, NOW) is is_news
+
+
+def test_a_failure_that_is_not_evaluated_again_counts_no_more_after_a_while(monkeypatch) -> None:
+    """As that of a limit which was removed from its file: no result follows."""
+    now = 0.0
+    monkeypatch.setattr(evaluation, "time", SimpleNamespace(monotonic=lambda: now))
+    driver = evaluation.CheckDriver()
+    lasting = KEY._replace(name="limit_y")
+    driver.failing([(KEY, BROKEN), (lasting, BROKEN)])
+
+    now = evaluation.COUNTS_S
+    assert len(driver.failing([(lasting, BROKEN)])) == 2
+    now += 1.0
+    (failing,) = driver.failing([])
+    assert failing.name == "strategy_exposure: limit_y"

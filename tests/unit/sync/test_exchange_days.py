@@ -1,14 +1,17 @@
 """The days of an exchange."""
 
-from datetime import date, time
+from datetime import UTC, date, datetime, time
+from unittest.mock import Mock
 
 import pytest
 
+from position_sync_dagster.defs.assets.past_days import exchange_partitions
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.sync.exchange_days import (
     NoTradingDayError,
     closing_times,
     exchange_days,
+    require_known,
 )
 
 
@@ -59,3 +62,42 @@ def test_a_holiday_has_no_close() -> None:
 def test_an_unknown_exchange_is_named_with_its_setting() -> None:
     with pytest.raises(SettingsError, match="POSITION_SYNC_CALENDAR='XMOON'"):
         exchange_days("XMOON", date(2026, 1, 1), date(2026, 12, 31))
+
+
+def test_an_exchange_trades_on_sundays_if_its_calendar_says_so() -> None:
+    riyadh = exchange_days("XSAU", date(2026, 2, 1), date(2026, 3, 31))
+    assert riyadh.trading_days(date(2026, 2, 26), date(2026, 3, 3)) == [
+        date(2026, 2, 26), date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 3),
+    ]  # fmt: skip
+    assert riyadh.cron_days() == "0-4"
+    assert riyadh.cron_days(days_later=1) == "1-5"
+    new_york = exchange_days("XNYS", date(2026, 2, 1), date(2026, 3, 31))
+    assert new_york.cron_days() == "1-5"
+    assert new_york.cron_days(days_later=1) == "2-6"
+
+
+def test_a_day_that_ends_at_midnight_is_recorded_before_the_next_one_begins() -> None:
+    always = exchange_days("24/7", date(2026, 2, 1), date(2026, 3, 31))
+    assert always.cron_days() == "0-6"
+    assert always.settled_at == time(23, 59)
+    assert len(always.trading_days(date(2026, 2, 1), date(2026, 2, 28))) == 28
+
+
+def test_an_exchange_whose_calendar_is_broken_is_named_with_its_setting(monkeypatch) -> None:
+    import exchange_calendars
+
+    broken = ValueError("Special dates [] are not sessions.")
+    monkeypatch.setattr(exchange_calendars, "get_calendar", Mock(side_effect=broken))
+    with pytest.raises(SettingsError, match="POSITION_SYNC_CALENDAR='XTAE' has days that"):
+        require_known("XTAE")
+
+
+def test_dagster_offers_each_session_also_on_a_sunday() -> None:
+    first = date(2026, 2, 25)
+    until = datetime(2026, 3, 3, tzinfo=UTC)
+    keys = {}
+    for calendar in ("XSAU", "24/7"):
+        days = exchange_days(calendar, first, date(2026, 12, 31))
+        keys[calendar] = exchange_partitions(days, first).get_partition_keys(current_time=until)
+    assert [*map(date.fromisoformat, keys["24/7"])] == days.trading_days(first, date(2026, 3, 2))
+    assert keys["XSAU"] == ["2026-02-25", "2026-02-26", "2026-03-01", "2026-03-02"]

@@ -8,6 +8,21 @@ const WAIT_MS = 30000;
 
 export class ApiError extends Error {}
 
+// The server computes for others, and says when one may ask again.
+export class BusyError extends Error {
+  constructor(answer, content) {
+    const seconds = Number(answer.headers.get("Retry-After"));
+    super(`${content.detail} It is asked again in ${seconds} s.`);
+    this.retryMs = 1000 * seconds;
+  }
+}
+
+export function requireAnswer(answer, content) {
+  if (answer.ok) return;
+  if (answer.headers.has("Retry-After")) throw new BusyError(answer, content);
+  throw new ApiError(`${content.detail} ${content.remedy}`);
+}
+
 // Ask for an answer; a server that computes for others answers when it is their turn.
 export async function getJson(path, parameters = {}, signal = null) {
   const query = new URLSearchParams();
@@ -17,13 +32,13 @@ export async function getJson(path, parameters = {}, signal = null) {
   const answer = await fetch(`/api/v1/${path}?${query}`, { signal: AbortSignal.any(ends) });
   setClock(answer);
   const content = await answer.json();
-  if (!answer.ok) throw new ApiError(`${content.detail} ${content.remedy}`);
+  requireAnswer(answer, content);
   return content;
 }
 
 // Why a question has no answer, for a person.
 export function reasonOf(error) {
-  if (error instanceof ApiError) return error.message;
+  if (error instanceof ApiError || error instanceof BusyError) return error.message;
   console.warn(String(error));
   return "The server does not answer: what is drawn is from before.";
 }

@@ -11,7 +11,8 @@ export function drawClosedDay(answer) {
   byId("explained").hidden = !explainedDay;
   byId("books").hidden = !booksDay;
   write(byId("explained-title"), `Where the profit of ${explainedDay} came from`);
-  write(byId("books-title"), `The books of ${booksDay}`);
+  const state = answer.books_being_made ? ", which are being made anew" : "";
+  write(byId("books-title"), `The books of ${booksDay}${state}`);
 
   fill(byId("explained-table"), ["strategy", "account", "profit", ...PARTS, "not known"], answer.explained.map(explainedLine));
   fill(byId("books-table"), ["account", "currency", ...BOOKED, "not known"], answer.books.map(booksLine));

@@ -1,5 +1,6 @@
 // A moment of this day or of a past one: all panels show what was known then, until somebody returns to live.
 
+import { requireAnswer } from "./api.js";
 import { now, setClock } from "./clock.js";
 import { drawCurves } from "./curves.js";
 import { byId, element } from "./elements.js";
@@ -82,13 +83,15 @@ async function load(at, more = "") {
     const answer = await fetch(`/money/data?${query}`);
     const message = await answer.json();
     if (chosen !== at) return;
-    if (answer.status !== 200) throw new Error(message.detail);
+    requireAnswer(answer, message);
     setClock(answer);
     frame(at);
     take(message);
     if (more) drawDay();
   } catch (error) {
-    if (chosen === at) byId("moment-text").textContent = error.message;
+    if (chosen !== at) return;
+    byId("moment-text").textContent = error.message;
+    if (error.retryMs) timer = setTimeout(load, error.retryMs, at, more);
   }
 }
 

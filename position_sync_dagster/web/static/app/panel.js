@@ -11,6 +11,7 @@ export class Panel {
   #asking = null; // the newest question while it has no answer: its key, what ends it, its promise
   #drawn = null; // the key of the question whose answer is drawn
   #drawnAt = -Infinity;
+  #again = 0; // the timer of a question that a busy server did not answer
 
   // The ids of what the answer is drawn in: each has a bar with a heading.
   constructor(...names) {
@@ -28,8 +29,9 @@ export class Panel {
     const key = JSON.stringify(question);
     if (this.#asking?.key === key) return this.#asking.done;
 
+    clearTimeout(this.#again);
     this.#asking?.end.abort();
-    const asking = { key, end: new AbortController() };
+    const asking = { key, end: new AbortController(), again: () => this.show(question, read, draw) };
     this.#asking = asking;
     if (key !== this.#drawn) setTimeout(() => asking === this.#asking && this.#say("computing …", true), LATE_MS);
     asking.done = this.#answer(asking, read, draw);
@@ -48,6 +50,7 @@ export class Panel {
       if (asking !== this.#asking) return;
       trouble = reasonOf(error);
       this.#drawn = null;
+      if (error.retryMs) this.#again = setTimeout(asking.again, error.retryMs);
     }
     this.#asking = null;
     this.#say(trouble, false);

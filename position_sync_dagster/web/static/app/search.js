@@ -39,6 +39,7 @@ async function look() {
     if (isEntered && matches.length) choose(matches[0]);
   } catch (error) {
     drawNote(error.message);
+    if (error.retryMs) timer = setTimeout(look, error.retryMs);
   }
 }
 

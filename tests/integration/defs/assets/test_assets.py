@@ -5,11 +5,14 @@ from shutil import rmtree
 
 import dagster as dg
 
+from position_sync_dagster.defs.assets import queue_and_ledger
 from position_sync_dagster.defs.assets.queue_and_ledger import (
     active_strategies,
     position_queue,
     position_updates,
 )
+from position_sync_dagster.lake.strategies_file import follow_file
+from position_sync_dagster.settings import load_settings
 
 STRATEGIES = """\
 strategies:
@@ -36,6 +39,23 @@ def test_the_registry_is_made_equal_to_the_strategies_file(world, lake, strategi
     world.materialize(active_strategies)
     version = event.tags["dagster/data_version"]
     assert version == str(lake.registry.table.version()), "the same file makes no new one"
+
+
+def test_a_file_that_is_saved_while_a_run_applies_the_older_one_is_applied(
+    world, lake, strategies_file, monkeypatch
+):
+    strategies_file.write_text(STRATEGIES)
+
+    def overtaken(registry, older):
+        """Apply a file after another program has applied the one that was saved since."""
+        monkeypatch.setattr(queue_and_ledger, "follow_file", follow_file)
+        strategies_file.write_text(STRATEGIES.replace("iron", "newer"))
+        queue_and_ledger.apply_file(lake, load_settings())
+        return follow_file(registry, older)
+
+    monkeypatch.setattr(queue_and_ledger, "follow_file", overtaken)
+    world.materialize(active_strategies)
+    assert {leg.strategy_id for leg in lake.registry.sync.get_all_active()} == {"newer"}
 
 
 def test_materializing_the_queue_enqueues_what_is_in_no_strategy(world, lake, strategies_file):

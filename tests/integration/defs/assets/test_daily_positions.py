@@ -19,12 +19,14 @@ from position_sync_dagster.lake.schema import (
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.exchange_days import exchange_days
-from tests.support.flex_files import statement
+from position_sync_dagster.sync.exchange_days import closing_times, exchange_days
+from tests.support.flex_files import of_day, statement
 
 DAYS = exchange_days("XNYS", date(2025, 1, 1), date(2026, 12, 31))
 PARTITIONS = past_days.exchange_partitions(DAYS, date(2025, 1, 2))
 DAILY = daily_asset(PARTITIONS)
+
+RECENT = exchange_days("XNYS", *(datetime.now(UTC).date() - timedelta(days=n) for n in (30, 0)))
 
 # Five trading days around the weekend on which New York turns its clocks.
 WEEK = ("2026-03-05", "2026-03-11")
@@ -45,7 +47,7 @@ def days_between(first: str, last: str) -> list[date]:
     """Return the trading days from one to another."""
     begin, end = date.fromisoformat(first), date.fromisoformat(last)
     days = (begin + timedelta(days=number) for number in range((end - begin).days + 1))
-    return [day for day in days if DAYS.is_trading_day(day)]
+    return [day for day in days if exchange_days("XNYS", begin, end).is_trading_day(day)]
 
 
 @pytest.fixture
@@ -366,8 +368,32 @@ def test_a_day_on_which_nothing_was_held_as_a_statement_says_is_complete(
     event = world.event(fill_in_run("2026-03-05", "2026-03-05"), "daily_positions")
     assert event.metadata["dagster/partition_row_count"].value == 0
     evaluation = world.fails(days_are_complete)
-    assert "statements of 2026-03-06 to " in evaluation.description
+    assert "statements of 2026-03-09 to " in evaluation.description
+    assert "Materialize 2026-03-06 to " in evaluation.description, "that has a statement"
     (tmp_path / "bad.xml").write_text("<cut")
     fill("2026-03-05", "2026-03-05")
     again = world.fails(days_are_complete)
     assert again.metadata["missing"].value == evaluation.metadata["missing"].value
+
+
+def test_stated_days_before_the_first_recorded_one_wait_for_a_backfill_and_later_ones_are_gaps(
+    world, fill, tmp_path
+):
+    world.set(flex_folder=tmp_path)
+    today = datetime.now(UTC).date()
+    *stated, last = past_days.last_days(RECENT, 5, before=today)
+    for day in stated:
+        (tmp_path / f"{day}.xml").write_bytes(of_day(day))
+    world.row(1, closing_times("XNYS", [last])[last] - timedelta(seconds=5))
+    fill(stated[2].isoformat(), last.isoformat())
+    evaluation = world.passes(days_are_complete)
+    assert f"Earlier ones, from {stated[0]} on, wait for a backfill" in evaluation.description
+    assert evaluation.metadata["days"].value == 3
+
+    fill(stated[0].isoformat(), stated[0].isoformat())
+    gap = world.fails(days_are_complete)
+    assert gap.metadata["what_to_do"].value == (
+        f"Materialize {stated[1]} to {stated[1]} of daily_positions."
+    )
+    fill(stated[1].isoformat(), stated[1].isoformat())
+    assert world.passes(days_are_complete).description == "5 trading days, all recorded"

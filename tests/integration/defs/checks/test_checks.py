@@ -13,13 +13,14 @@ from typer.testing import CliRunner
 from position_sync_dagster.cli import commands
 from position_sync_dagster.defs.assets.table_asset import reconciliation_breaks
 from position_sync_dagster.defs.checks import tables
-from position_sync_dagster.defs.checks.evaluation import EVALUATE
+from position_sync_dagster.defs.checks.evaluation import EVALUATE, NAMED
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.holding import Completeness
-from position_sync_dagster.domain.queue_request import Answer
+from position_sync_dagster.domain.queue_request import Answer, QueueRequest
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import reconciliation
+from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.reconciliation import ReconciliationService
 from tests.support.holdings import NOT_HELD
 
@@ -99,6 +100,21 @@ def test_an_old_row_is_a_warning_once_the_stream_had_time_to_confirm_it(world, m
     assert evaluation.metadata["stale"].value == 1
 
 
+@pytest.mark.usefixtures("confirmed_at_once")
+def test_an_old_row_that_answered_a_request_lately_is_not_old(world, lake, monkeypatch):
+    monkeypatch.setattr(reconciliation, "CONFIRMED_WITHIN", timedelta(0))
+    world.hold(1, 2)  # the value of both has moved, and the next request writes it
+    for conid, age_s in ((1, 180.0), (2, 700.0)):
+        answer = Answer(update_id=f"row-{conid}", confirmed_at=world.ago(age_s))
+        world.row(conid, 3600, market_value=149.0, update_id=answer.update_id)
+        (request,) = world.ask(conid)
+        lake.queue.sync.claim_batch(limit=1)
+        lake.queue.sync.mark_success(request, answers={request: answer})
+    evaluation = world.fails(tables.agrees_with_the_broker)
+    records = evaluation.metadata["discrepancies"].records
+    assert [(r.data["type"], r.data["conid"]) for r in records] == [("STALE", 2)]
+
+
 def test_an_incomplete_snapshot_is_no_pass_and_says_so(world):
     world.hold(1, completeness=Completeness.PARTIAL)
     world.row(1, 5)
@@ -155,6 +171,16 @@ def test_a_value_of_another_time_proves_nothing(world):
     world.hold(1)
     world.row(1, 20, market_value=190.0)
     assert world.check(tables.values_match_the_broker).passed
+
+
+def test_a_value_is_compared_with_our_row_that_is_nearest_in_time(world):
+    world.hold(1, 2)
+    world.row(1, 0, market_value=150.0)
+    world.row(2, 0, market_value=190.0)
+    world.row(1, -3, more=[2], market_value=190.0)  # the market has moved
+    (row,) = world.shown(world.fails(tables.values_match_the_broker))
+    assert row["conid"] == 2
+    assert row["broker_value"] == "150"
 
 
 def test_a_few_cents_are_no_difference(world, monkeypatch):
@@ -234,6 +260,43 @@ def test_a_failure_of_a_closed_holding_or_one_that_is_tried_again_does_not_count
     fail(lake, [*world.ask(1), *again])
     lake.queue.sync.retry(again)
     assert world.check(tables.requests_are_answered).passed
+
+
+@pytest.mark.parametrize("account", [ACCOUNT, None])
+def test_a_request_for_a_holding_that_never_was_is_named_and_is_no_failure(
+    world, lake, settings, account
+):
+    session = world.hold(1)
+    world.row(1, 5)
+    lake.queue.sync.insert_many([QueueRequest(99, "SPY", account=account)])
+    assert asyncio.run(drain(lake, settings)).failed == 1
+    evaluation = world.passes(tables.requests_are_answered)
+    assert "1 failed, since no account has their holding" in evaluation.description
+    (named,) = evaluation.metadata[NAMED].records
+    assert named.data["conid"] == 99
+    assert named.data["error_message"] == "No account of the login holds this conid."
+
+    world.hold(1, session=session, completeness=Completeness.PARTIAL)  # as after a reconnect
+    assert world.check(tables.requests_are_answered).passed
+    world.hold(1, 99, session=session)
+    assert not world.check(tables.requests_are_answered).passed, "the broker has it now"
+
+
+@pytest.mark.parametrize("completeness", Completeness)
+def test_only_a_complete_list_of_the_broker_says_that_a_holding_never_was(
+    world, lake, completeness
+):
+    world.hold(1, completeness=completeness)
+    fail(lake, world.ask(99))
+    is_complete = completeness is Completeness.COMPLETE
+    assert world.check(tables.requests_are_answered).passed is is_complete
+
+
+def test_a_failure_of_a_holding_that_the_ledger_alone_has_counts(world, lake):
+    world.hold(1)
+    world.row(2, 60)
+    fail(lake, world.ask(2))
+    assert [row["conid"] for row in world.shown(world.fails(tables.requests_are_answered))] == [2]
 
 
 def test_requests_that_wait_for_a_gateway_are_unknown_and_no_failure(world, monkeypatch):

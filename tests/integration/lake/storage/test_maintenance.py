@@ -12,10 +12,11 @@ from deltalake import DeltaTable
 import position_sync_dagster
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
-from position_sync_dagster.lake import derived, schema
+from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import table as storage
 from position_sync_dagster.lake.storage.opening import UPKEEP, Upkeep
+from tests.support.derived_rows import put_rows
 from tests.support.queues import finish_each
 from tests.support.whole_lake import WholeLake
 
@@ -156,9 +157,9 @@ def write(table: storage.Table, number: int) -> None:
         table.transact(lambda handle: storage.write(handle, row, {}))
     elif table.spec.partition_by:
         day = row.get_column(table.spec.partition_by[0]).item()
-        derived.replace(storage.Table(table.path, table.spec), {day: row})
+        put_rows(storage.Table(table.path, table.spec), {day: row})
     else:
-        derived.replace(storage.Table(table.path, table.spec), row)
+        put_rows(storage.Table(table.path, table.spec), row)
 
 
 def stored(table: storage.Table) -> tuple[int, int]:

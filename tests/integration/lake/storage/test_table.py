@@ -83,7 +83,7 @@ def test_a_change_is_made_although_its_checkpoint_finds_no_free_file(tmp_path, m
     locks = []
 
     def exhausted(path, *arguments, **more):
-        if str(path).endswith(opening.WRITER_LOCK):
+        if str(path).endswith(durability.WRITER_LOCK):
             locks.append(path)
             if len(locks) > 1:  # the change had its file; the checkpoint finds none
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -184,7 +184,7 @@ def test_a_writer_that_waited_in_vain_does_not_ask_again_soon_and_keeps_no_lock(
     with late.fair():
         pass
     monkeypatch.undo()
-    file = (tmp_path / opening.WRITER_LOCK).open()
+    file = (tmp_path / durability.WRITER_LOCK).open()
     with file, WriterLock(str(tmp_path)).fair(), pytest.raises(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 

@@ -7,12 +7,13 @@ import polars as pl
 import pytest
 
 from position_sync_dagster.defs.assets.latest_positions import latest_positions, listed
-from position_sync_dagster.lake import derived
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.lake.schema import LATEST_POSITIONS
 from position_sync_dagster.money.defs.strategies import strategy_exposure
 from position_sync_dagster.money.tables import STRATEGY_EXPOSURE
+from tests.support.data_dictionary import null_where_never
+from tests.support.derived_rows import put_rows
 
 SPY = {"symbol": "SPY", "right": "C", "strike": 500, "expiry": date(2028, 12, 15)}
 
@@ -45,7 +46,7 @@ def test_a_holding_that_closed_two_weeks_ago_leaves_the_table_unless_a_leg_names
     world.row(3, 13 * 86_400, position=0.0)
     world.row(4, 15 * 86_400)
     # The table of an earlier release has all closed holdings.
-    derived.replace(
+    put_rows(
         lake.derived_table(LATEST_POSITIONS),
         lake.updates.sync.latest().with_columns(confirmed_at="timestamp"),
     )
@@ -117,7 +118,7 @@ def test_totals_are_plotted_by_currency_unless_they_leave_out_a_leg(world, insta
 
 
 @pytest.mark.usefixtures("two_strategies")
-def test_the_table_has_what_no_strategy_has_and_its_event_the_version_of_the_ledger(world):
+def test_the_table_has_what_no_strategy_has_and_its_event_the_version_of_the_ledger(world, lake):
     world.row(9, 5, market_value=1000.0, daily_pnl=-1.0, right="CALL", delta=None)
     reported_event = world.event(
         world.materialize(latest_positions, strategy_exposure), "strategy_exposure"
@@ -130,6 +131,7 @@ def test_the_table_has_what_no_strategy_has_and_its_event_the_version_of_the_led
     (rest,) = exposures.filter(strategy_id="UNATTRIBUTED").to_dicts()
     assert rest["market_value"] == 1000.0
     assert rest["legs_without_greeks"] == 1
+    assert null_where_never(lake.path) == {}
 
 
 @pytest.mark.parametrize("asset", [latest_positions, strategy_exposure])
@@ -154,6 +156,6 @@ def test_a_table_of_a_ledger_that_lost_its_newest_rows_is_derived_all_the_same(w
     world.row(1, 20, market_value=100.0)
     world.derive(latest_positions)
     table = lake.derived_table(LATEST_POSITIONS)
-    derived.replace(table, table.rows().with_columns(pl.col("ledger_version") + 9))
+    put_rows(table, table.rows().with_columns(pl.col("ledger_version") + 9))
     world.derive(latest_positions)
     assert table.rows()["ledger_version"].max() < 9

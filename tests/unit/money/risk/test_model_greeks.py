@@ -22,6 +22,7 @@ from position_sync_dagster.money.risk.terms import (
     NoGreeks,
     NotPriced,
     OptionTerms,
+    Reason,
     as_options,
     compute,
 )
@@ -164,6 +165,35 @@ def test_without_a_price_of_the_underlying_the_reason_is_counted() -> None:
     greeks.valued(7, 5.0, at(5))
     assert only(computed(greeks, 5)).reason is NoGreeks.NO_UNDERLYING_PRICE
     assert [*greeks.without.values()] == [NoGreeks.NO_UNDERLYING_PRICE]
+
+
+def test_while_the_model_computes_first_greeks_are_being_computed_and_later_ones_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    greeks = valued()
+    meanwhile: list[dict[int, Reason]] = []
+    compute_greeks = model.greeks
+
+    def slow(*given: Any) -> model.Greeks:
+        meanwhile.append(greeks.without)
+        return compute_greeks(*given)
+
+    monkeypatch.setattr(model, "greeks", slow)
+    assert greeks.without == {7: NoGreeks.BEING_COMPUTED}
+    computed(greeks, 0)
+    greeks.underlying_ticked(STOCK, 101.0, at(11))
+    computed(greeks, 15)
+    assert meanwhile == [{7: NoGreeks.BEING_COMPUTED}, {}]
+
+
+def test_a_model_without_a_number_is_the_reason_once_it_has_computed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    greeks = valued()
+    numbers = dict.fromkeys(("price", "delta", "gamma", "vega", "theta"), np.array([np.nan]))
+    monkeypatch.setattr(model, "greeks", lambda *_: model.Greeks(**numbers))
+    assert only(computed(greeks, 0)).reason is NoGreeks.NOT_COMPUTED
+    assert greeks.without == {7: NoGreeks.NOT_COMPUTED}
 
 
 def test_greeks_end_when_the_option_expires() -> None:

@@ -269,6 +269,20 @@ def test_an_alias_of_what_is_around_it_is_refused(tmp_path):
         load_strategies(path)
 
 
+def test_aliases_that_repeat_more_than_a_file_may_hold_are_refused_with_their_line(tmp_path):
+    legs = ", ".join("*legs" for _ in range(1000))
+    many = ", ".join("*many" for _ in range(1000))
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "strategies:\n"
+        "- {strategy_id: a, legs: &legs [{conid: 1, symbol: SPY}]}\n"
+        f"- {{strategy_id: b, legs: &many [{legs}]}}\n"
+        f"- {{strategy_id: c, legs: [{many}]}}\n"
+    )
+    with pytest.raises(StrategiesFileError, match=r"line 4, .* aliases until its end repeat 4,0"):
+        load_strategies(path)
+
+
 def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):

@@ -1,0 +1,62 @@
+"""The requests that failed for good lately, and whether their holding has had a value since."""
+
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from position_sync_dagster.domain.holding import KEY, Completeness
+from position_sync_dagster.domain.queue_request import NOT_HELD, QueueStatus
+from position_sync_dagster.lake.lake import Lake, all_broker_rows
+from position_sync_dagster.lake.schema import id_prefix
+from position_sync_dagster.lake.storage.table import in_bucket, may_have
+from position_sync_dagster.settings import Settings
+
+# Maximum age of a failure that counts; `position-sync queue list --status FAILED` has older ones.
+LOOK_BACK = timedelta(days=1)
+
+# A holding whose values can be read is requested again far more often than this.
+ANSWERED_WITHIN = timedelta(hours=1)
+
+COLUMNS = ["request_id", *KEY, "symbol", "status", "error_message"]
+
+
+def read_failed(lake: Lake, settings: Settings, now: datetime) -> pl.DataFrame:
+    """Return the requests of the last day that are FAILED and whose holding has no value since.
+
+    In the column `never_held` it is true that there is no such holding: neither ledger nor broker
+    has it, and the broker's list is complete, or was so when the request failed.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    failed = _finished(lake, QueueStatus.FAILED, now - LOOK_BACK)
+
+    # A closed holding needs no value. One that the broker alone has waits for its first.
+    valued_at = pl.when(pl.col.position == 0).then(now).otherwise("timestamp")
+    valued = lake.updates.sync.latest().select(*KEY, at=valued_at)
+    reported = all_broker_rows(lake, settings)
+    holdings = pl.concat([valued, reported.select(*KEY, at=pl.lit(now - 2 * LOOK_BACK))])
+    any_account = holdings.with_columns(account=pl.lit(None, pl.String))
+    newest = pl.concat([holdings, any_account]).group_by(KEY).agg(pl.col.at.max())
+    dated = failed.join(newest, on=KEY, how="left", nulls_equal=True)
+
+    is_complete = set(reported["completeness"]) == {Completeness.COMPLETE}
+    was_complete = pl.col.error_message.eq_missing(NOT_HELD)
+    never_held = pl.col.at.is_null() & (was_complete | is_complete)
+    lasting = dated.remove(pl.col.at >= pl.col.updated_at).with_columns(never_held=never_held)
+    if lasting["never_held"].all():
+        return lasting
+
+    # An unchanged row answers later requests. What answered them is in many small files.
+    done = _finished(lake, QueueStatus.SUCCESS, now - ANSWERED_WITHIN)
+    last_done = done.group_by(KEY).agg(done_at=pl.col.updated_at.max())
+    later = lasting.join(last_done, on=KEY, how="left", nulls_equal=True)
+    return later.remove(pl.col.done_at >= pl.col.updated_at)
+
+
+def _finished(lake: Lake, status: QueueStatus, since: datetime) -> pl.DataFrame:
+    """Return the requests with a final status that were inserted since then."""
+    first = id_prefix(since)
+    chosen = in_bucket(status.value) & may_have("request_id", first)
+    rows = lake.queue.sync.store.finished(chosen, [*COLUMNS, "created_at", "updated_at"])
+    return rows.filter(pl.col.request_id >= first)
