@@ -27,6 +27,7 @@ from position_sync_dagster.defs.checks.evaluation import failed, passed, table_c
 from position_sync_dagster.defs.resources import CLOSE_JOB
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake import derived, schema
+from position_sync_dagster.lake.followed_rows import version_token
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.lake import MoneyLake, derived_rows, newest_day
@@ -126,12 +127,12 @@ def remake_touched_days(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """
     lake = resources.cached_lake(resources.POSITION_SYNC.read_settings())
     sources = (MOVEMENTS, STATEMENT_EVENTS)
-    versions = {spec.name: lake.open_table(spec).version() for spec in sources}
-    looked_at = resources.cursor_of(dict[str, int], context.cursor) or versions
-    cursor = resources.cursor_text(versions)
+    tokens = {spec.name: lake.open_table(spec).snapshot(version_token) for spec in sources}
+    looked_at = resources.cursor_of(dict[str, str], context.cursor) or tokens
+    cursor = resources.cursor_text(tokens)
 
     days: set[date] = set()
-    if looked_at != versions:
+    if looked_at != tokens:
         is_touched = pl.col("session_date") >= _first_touched(lake, looked_at)
         for table in lake.derived_tables:
             if table.spec.partition_by:
@@ -144,8 +145,8 @@ def remake_touched_days(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     return dg.SensorResult([dg.RunRequest(cursor, tags=day_range)], cursor=cursor)
 
 
-def _first_touched(lake: Lake, looked_at: Mapping[str, int]) -> date:
-    """Return the first day of which tables say something else than in these versions."""
+def _first_touched(lake: Lake, looked_at: Mapping[str, str]) -> date:
+    """Return the first day of which tables say something else than at these tokens."""
     try:
         moved, stated = (lake.changed_rows(name, looked_at[name]) for name in looked_at)
     except LakeError:  # a version was deleted

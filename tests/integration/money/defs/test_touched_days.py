@@ -62,7 +62,7 @@ def test_days_that_an_import_touches_and_all_later_ones_are_recorded_again(scene
 
 
 def test_where_the_versions_of_the_last_look_are_gone_all_recorded_days_are_made_again(scene):
-    (request,) = look('{"movements": 999, "statement_events": 1}').run_requests
+    (request,) = look('{"movements": "pv1::999:", "statement_events": "pv1::1:"}').run_requests
     assert request.tags[RANGE_START] == f"{THURSDAY}"
 
 
