@@ -360,7 +360,7 @@ class _Published:
     captured_at: dt.datetime
     published_version: int | None
     account_confirmed_at: dt.datetime
-    account_followed_until: dt.datetime
+    account_followed_until: dt.datetime | None
 
 
 _OF_HOLDINGS = columns_of(BrokerPosition, besides={"instrument", "greeks"})

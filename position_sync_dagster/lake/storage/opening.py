@@ -378,7 +378,8 @@ class TableHandle:
             return None
         return self._foreign(
             f"it holds {names[0]!r} and no log of a Delta table",
-            "Put its log (the folder _delta_log) back from a backup, or move this folder away.",
+            "Put its log (the folder _delta_log) back from a backup, or move this folder away. If "
+            "the lake is another folder, set POSITION_SYNC_LAKE to it.",
         )
 
     def _check(self, handle: DeltaTable) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from position_sync_dagster import errors
+from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus, Reason
 from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.lake.position_queue import PositionQueue, SyncQueue
@@ -44,18 +45,26 @@ class Expected:
     available_at: datetime | None = None
     changed_at: datetime | None = None
     lease: object = None
+    claimed_at: datetime | None = None
     expires_at: datetime | None = None
 
     def held(self, now: datetime) -> bool:
         return self.status is PROCESSING and self.expires_at > now
 
     def lost(self, now: datetime) -> bool:
-        """Its lease has expired."""
-        return self.status is PROCESSING and self.expires_at <= now
+        """Its lease has expired, or a clock that was ahead began it."""
+        over = self.status is PROCESSING and self.expires_at <= now
+        return over or (self.status is PROCESSING and self.claimed_at > now + SKEW)
 
     def ready(self, now: datetime) -> bool:
         waited = self.available_at is None or self.available_at <= now
-        return self.status is PENDING and waited
+        return self.status is PENDING and (waited or self.updated_at > now + SKEW)
+
+    def claim_order(self, now: datetime) -> tuple[int, datetime, str]:
+        """Return its sort key: how long one of a clock ahead has waited is not known."""
+        long_ago = now - timedelta(seconds=PROMOTE_AFTER_S)
+        since = long_ago if self.created_at > now + SKEW else self.created_at
+        return 1 if since <= long_ago else self.priority, since, self.request_id
 
     def back(self, now: datetime, available_at: datetime | None = None) -> None:
         self.status = PENDING
@@ -160,10 +169,9 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(number=NUMBERS, limit=st.sampled_from([3, 2, 1, 0]), lease_s=st.sampled_from([5.0, 10.0]))
     def claim(self, number: int, limit: int, lease_s: float) -> None:
         client = self.clients[number]
-        old = self.now - timedelta(seconds=PROMOTE_AFTER_S)
         ready = sorted(
             (expected for expected in self.live.values() if expected.ready(self.now)),
-            key=lambda c: (1 if c.created_at <= old else c.priority, c.created_at, c.request_id),
+            key=lambda expected: expected.claim_order(self.now),
         )[:limit]
         claimed = client.queue.claim_batch(limit=limit, lease_s=lease_s)
         assert [r.request_id for r in claimed] == [expected.request_id for expected in ready]
@@ -172,6 +180,7 @@ class QueueMachine(RuleBasedStateMachine):
             expected.status = PROCESSING
             expected.lease = lease
             expected.available_at = None
+            expected.claimed_at = self.now
             expected.expires_at = self.now + timedelta(seconds=lease_s)
             expected.updated_at = self.now
             client.leases[expected.request_id] = lease
