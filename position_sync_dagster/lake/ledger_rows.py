@@ -115,8 +115,7 @@ def newest_rows(rows: pl.LazyFrame) -> pl.DataFrame:
     # Rows with equal times are rare; sorting each holding by id would cost ten times the rest.
     counted = rows.with_columns(pl.col(RESETS).fill_null(0))
     tops = counted.group_by(*HOLDING, RESETS).agg(pl.col("timestamp").max()).collect()
-    if tops.get_column(RESETS).n_unique() > 1:
-        tops = tops.sort(RESETS).unique(HOLDING, keep="last")
+    tops = tops.sort(RESETS).unique(HOLDING, keep="last")
     newest = counted.join(tops.lazy(), on=[*HOLDING, RESETS, "timestamp"], how="inner").collect()
     if newest.height > tops.height:
         newest = newest.sort("update_id").unique(HOLDING, keep="last")
