@@ -156,8 +156,9 @@ class YamlFile:
         for key, value in node.value:
             name = key.value if isinstance(key, ScalarNode) else "?"
             if name in fields:
-                cause = f"the field {shown(name)} is there twice"
-                raise self._error_at(key, cause, "Keep one of them")
+                raise self._error_at(
+                    key, f"the field {shown(name)} is there twice", "Keep one of them"
+                )
             fields[name] = self._value(value)
         self._measure(node, [value for _key, value in node.value])
         return fields

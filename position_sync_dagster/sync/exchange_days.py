@@ -129,11 +129,10 @@ def closing_times(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
     closes: dict[date, datetime] = {}
     for day in days:
         if not exchange.is_session(day.isoformat()):
-            text = f"{calendar} does not trade on {day}."
-            raise NoTradingDayError(text, remedy="Choose a trading day.")
-
-        close = exchange.session_close(day.isoformat())
-        closes[day] = close.to_pydatetime().astimezone(UTC)
+            raise NoTradingDayError(
+                f"{calendar} does not trade on {day}.", remedy="Choose a trading day."
+            )
+        closes[day] = exchange.session_close(day.isoformat()).to_pydatetime().astimezone(UTC)
     return closes
 
 

@@ -41,8 +41,12 @@ def read_failed(lake: Lake, settings: Settings, now: datetime) -> pl.DataFrame:
 
     is_complete = set(reported["completeness"]) == {Completeness.COMPLETE}
     was_complete = pl.col.error_message.eq_missing(NOT_HELD)
-    never_held = pl.col.at.is_null() & (was_complete | is_complete)
-    lasting = lasting.select(*COLUMNS, "created_at", "updated_at", never_held=never_held)
+    lasting = lasting.select(
+        *COLUMNS,
+        "created_at",
+        "updated_at",
+        never_held=pl.col.at.is_null() & (was_complete | is_complete),
+    )
     if lasting["never_held"].all():
         return lasting
 
@@ -54,13 +58,15 @@ def read_failed(lake: Lake, settings: Settings, now: datetime) -> pl.DataFrame:
 def _without_later(requests: pl.DataFrame, times: pl.DataFrame) -> pl.DataFrame:
     """Return the requests whose holding has no later time, with the newest time of it (`at`)."""
     newest = times.group_by(KEY).agg(pl.col.at.max())
-    dated = requests.join(newest, on=KEY, how="left", nulls_equal=True)
-    return dated.remove(pl.col.at >= pl.col.updated_at)
+    return requests.join(newest, on=KEY, how="left", nulls_equal=True).remove(
+        pl.col.at >= pl.col.updated_at
+    )
 
 
 def _finished(lake: Lake, status: QueueStatus, since: datetime) -> pl.DataFrame:
     """Return the requests with a final status that were inserted since then."""
     first = id_prefix(since)
     chosen = in_bucket(status.value) & may_have("request_id", first)
-    rows = lake.queue.sync.store.finished(chosen, [*COLUMNS, "created_at", "updated_at"])
-    return rows.filter(pl.col.request_id >= first)
+    return lake.queue.sync.store.finished(
+        chosen, [*COLUMNS, "created_at", "updated_at"], pl.col.request_id >= first
+    )

@@ -129,8 +129,9 @@ class ClosingService:
     def record_differences(self, days: Mapping[date, ClosedDay], run_id: str | None = None) -> None:
         """Open, confirm and resolve the breaks of days."""
         for day, closed_day in days.items():
-            differences = {f"statement:{day}": closed_day.differences}
-            self.lake.breaks.record(differences, self.clock(), run_id=run_id)
+            self.lake.breaks.record(
+                {f"statement:{day}": closed_day.differences}, self.clock(), run_id=run_id
+            )
 
     def _day(self, day: date, closed: datetime) -> ClosedDay | None:
         zone = time_zone_of(self.settings.calendar)

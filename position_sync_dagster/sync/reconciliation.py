@@ -274,9 +274,11 @@ class ReconciliationService:
         now = self._reconciler._clock()
         since = now - timedelta(seconds=self._settings.stale_after_s)
         answers = self._lake.queue.sync.confirmations(since, now)
-        newest = answers.group_by("update_id").agg(_at=col.confirmed_at.max())
-        times = [pl.max_horizontal(name, "_at").alias(name) for name in ("timestamp", "value_time")]
-        return latest.join(newest, on="update_id", how="left").with_columns(times)
+        times = [
+            pl.max_horizontal(name, "confirmed_at").alias(name)
+            for name in ("timestamp", "value_time")
+        ]
+        return latest.join(answers, on="update_id", how="left").with_columns(times)
 
     def _accounts_just_live(self, holdings: pl.DataFrame, at: datetime) -> set[str]:
         """Return the accounts whose owner has not been LIVE for CONFIRMED_WITHIN; blocks."""
@@ -399,7 +401,7 @@ def _differences(
         .then(pl.lit("STALE"))
     )
     differing = pairs.with_columns(held, kind=kind_of_difference).drop_nulls("kind")
-    for row in differing.iter_rows(named=True):
+    for row in differing.to_dicts():
         confirmed_at = row["confirmed_at"]
         age = "the row's time lies in the future: its age is unknown"
         if confirmed_at is not None:
