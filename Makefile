@@ -251,6 +251,7 @@ $(RUNNABLE): $(UV_INSTALLED) pyproject.toml ib_gateway_simulator/pyproject.toml 
 
 $(SYNCED): $(UV_INSTALLED) pyproject.toml ib_gateway_simulator/pyproject.toml uv.lock
 	@echo 'Installing the locked dependencies, those of the tests too, into .venv (1.6 GB there)'; \
+	rm -f $(BENCH_SYNCED) $(DOCS_SYNCED); \
 	$(call install,,--no-compile,) && $(call IMPORT,$(OF_TESTS)) && touch $(RUNNABLE) $@
 
 # Beside what the tests need, and lost when that is installed anew.

@@ -19,9 +19,9 @@ from position_sync_dagster.errors import PositionSyncError, shown
 # The largest file, in bytes; a leg takes about a hundred.
 LARGEST_FILE = 4 * 2**20
 
-# How many values aliases may repeat; a leg has about seven. A few lines of them could repeat more
-# values than there is memory for.
-MOST_REPEATED = 250_000
+# The most values with all that aliases repeat; no file of legs has as many without. A few lines of
+# aliases could repeat more values than there is memory for.
+MOST_VALUES = 500_000
 
 _NULL = "tag:yaml.org,2002:null"
 
@@ -88,7 +88,6 @@ class YamlFile:
         self._root = self._compose()
         self._values: dict[int, Any] = {}
         self._sizes: dict[int, int] = {}
-        self._repeated = 0
         self.data = self._value(self._root)
 
     def parse(self, kind: type[P], value: object, at: Place = ()) -> P:
@@ -140,7 +139,6 @@ class YamlFile:
 
     def _value(self, node: Node) -> Any:
         if id(node) in self._values:  # an alias
-            self._repeated += self._sizes.get(id(node), 1)
             return self._values[id(node)]
 
         if isinstance(node, SequenceNode):
@@ -158,8 +156,9 @@ class YamlFile:
         for key, value in node.value:
             name = key.value if isinstance(key, ScalarNode) else "?"
             if name in fields:
-                cause = f"the field {shown(name)} is there twice"
-                raise self._error_at(key, cause, "Keep one of them")
+                raise self._error_at(
+                    key, f"the field {shown(name)} is there twice", "Keep one of them"
+                )
             fields[name] = self._value(value)
         self._measure(node, [value for _key, value in node.value])
         return fields
@@ -168,12 +167,13 @@ class YamlFile:
         """Keep how many values a node is with all that aliases repeat in it.
 
         Raises:
-            PositionSyncError: Aliases repeat too many so far.
+            PositionSyncError: It is too many.
         """
-        self._sizes[id(node)] = 1 + sum(self._sizes.get(id(part), 1) for part in parts)
-        if self._repeated > MOST_REPEATED:
-            cause = f"aliases until its end repeat {self._repeated:,} values"
-            remedy = f"Write what is meant: aliases may repeat {MOST_REPEATED:,} values"
+        size = 1 + sum(self._sizes.get(id(part), 1) for part in parts)
+        self._sizes[id(node)] = size
+        if size > MOST_VALUES:
+            cause = f"aliases until its end repeat {size:,} values"
+            remedy = f"Write what is meant: a file may have {MOST_VALUES:,} values"
             raise self._error_at(node, cause, remedy)
 
     def _compose(self) -> Node:

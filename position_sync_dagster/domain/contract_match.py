@@ -136,5 +136,4 @@ def candidate(details: ContractDetails) -> str:
     words = [f"{name} {word(value)}" for name, value in named.items() if value]
     words.append(details.currency)
 
-    symbol = details.local_symbol or details.symbol
-    return f"{symbol} ({', '.join(words)})"
+    return f"{details.local_symbol or details.symbol} ({', '.join(words)})"

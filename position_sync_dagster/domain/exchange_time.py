@@ -260,8 +260,7 @@ def _at(day: date, clock: str, zone: tzinfo) -> datetime:
     if clock == "2400":
         day += timedelta(days=1)
         clock = "0000"
-    at = time(int(clock[:2]), int(clock[2:]))
-    return datetime.combine(day, at, zone).astimezone(UTC)
+    return datetime.combine(day, time(int(clock[:2]), int(clock[2:])), zone).astimezone(UTC)
 
 
 def exchange_date(now: datetime) -> date:

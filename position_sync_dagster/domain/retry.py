@@ -61,8 +61,7 @@ def rest_s(took_s: float) -> float:
     >>> rest_s(0.02), rest_s(0.5), rest_s(0.9), rest_s(2.0), rest_s(60.0)
     (0.24, 4.0, 4.0, 6.0, 10.0)
     """
-    short_s = min(SHORT_REST * took_s, SHORT_REST_S)
-    return max(short_s, min(LONG_REST * took_s, LONG_REST_S))
+    return max(min(SHORT_REST * took_s, SHORT_REST_S), min(LONG_REST * took_s, LONG_REST_S))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

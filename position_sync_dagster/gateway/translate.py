@@ -469,8 +469,7 @@ def _row(
         amounts = {name: known(_sent(name, text)) for name, text in sent.items()}
         return HoldingRow((account, contract.conId), instrument_of(contract), position, amounts)
     except ValueError as error:
-        number = number_of(conid) or 0
-        return OddRow((account, int(number)), str(error))
+        return OddRow((account, int(number_of(conid) or 0)), str(error))
 
 
 def _sent(name: str, text: str) -> float:

@@ -151,8 +151,7 @@ class ReconciliationBreaks:
                 gateway_id, difference = match
                 if opened.gateway_id != gateway_id:
                     opened = replace(opened, gateway_id=gateway_id)
-                confirmed = seen_again(opened, difference, at, downloads.get(gateway_id), run_id)
-                live.append(confirmed)
+                live.append(seen_again(opened, difference, at, downloads.get(gateway_id), run_id))
 
             is_unchanged = all(map(operator.is_, live, before))
             if not unmatched and not resolved and is_unchanged:

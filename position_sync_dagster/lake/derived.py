@@ -177,8 +177,9 @@ def _replace(
         stored = table.read_rows(data_files(handle).filter(chosen))
         is_last = last_look_stays and newest_version(stored) < newest_version(wanted)
         if handle.version() != looked_at and not is_last:
-            text = f"{spec.name} was derived by another run meanwhile."
-            raise NewerRowError(text, remedy="Derive it again.")
+            raise NewerRowError(
+                f"{spec.name} was derived by another run meanwhile.", remedy="Derive it again."
+            )
 
         changed = not same_rows(stored, wanted)
         if changed:
@@ -190,9 +191,11 @@ def _replace(
 
 
 def _outcome(handle: DeltaTable, rows: pl.DataFrame, *, changed: bool) -> Replaced:
-    ledger_version = newest_version(rows) if ADDED in rows.columns else 0
     return Replaced(
-        version=handle.version(), rows=rows.height, changed=changed, ledger_version=ledger_version
+        version=handle.version(),
+        rows=rows.height,
+        changed=changed,
+        ledger_version=newest_version(rows) if ADDED in rows.columns else 0,
     )
 
 
@@ -206,8 +209,7 @@ def _of_days(table: Table, days: Iterable[date]) -> tuple[str, pl.Expr]:
     [name] = table.spec.partition_by
     wanted = sorted(days)
     listed = ", ".join(f"'{day.isoformat()}'" for day in wanted)
-    has_day = pl.col(f"partition.{name}").is_in(wanted)
-    return f"{name} IN ({listed})", has_day
+    return f"{name} IN ({listed})", pl.col(f"partition.{name}").is_in(wanted)
 
 
 def values_at_close(
@@ -225,16 +227,12 @@ def values_at_close(
     Args:
         opened: Local midnight at the start of the trading day.
         closed: The close of the exchange on that day.
-        confirmed: Confirmations before the close: the columns `update_id` and `confirmed_at`.
+        confirmed: The newest `confirmed_at` before the close, by `update_id`.
     """
-    was_confirmed = pl.col("confirmed_at") <= closed.astimezone(UTC)
-    by_update = confirmed.filter(was_confirmed).group_by("update_id")
-    newest = by_update.agg(pl.col("confirmed_at").max())
-
     was_held = pl.col("position") != 0
     is_of_day = pl.col("timestamp") >= opened.astimezone(UTC)
     of_close = updates.last_before(closed, LOOK_BACK_DAYS).filter(was_held | is_of_day)
-    with_confirmed = of_close.join(newest, on="update_id", how="left")
+    with_confirmed = of_close.join(confirmed, on="update_id", how="left")
 
     is_reported = pl.col("greeks_source").ne_missing(GreeksSource.MODEL.value)
     greeks = [pl.when(is_reported).then(name).alias(name) for name in GREEKS_COLUMNS]
@@ -242,12 +240,11 @@ def values_at_close(
 
     close = pl.lit(closed)
     age = close - pl.max_horizontal(_valued_at(), "confirmed_at")
-    of_day = with_greeks.with_columns(
+    return with_greeks.with_columns(
         session_date=pl.lit(day),
         closed_at=close.dt.cast_time_unit("us"),
         age_s=age.dt.total_milliseconds() / 1000,
-    )
-    return of_day.select(list(DAILY_POSITIONS.columns))
+    ).select(list(DAILY_POSITIONS.columns))
 
 
 def _valued_at() -> pl.Expr:

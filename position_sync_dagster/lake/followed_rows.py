@@ -136,8 +136,7 @@ class AddedRows:
                 last_row = rows.select(ADDED, "update_id", _AT).row(-1)
                 answer = Added(rows, Place(place.ledger, *last_row).token)
 
-            last_answer = list(self._answers.items())[-1:]
-            self._answers = dict(last_answer)
+            self._answers = dict(list(self._answers.items())[-1:])
             self._answers[key] = answer
         return self._answers[key]
 
@@ -145,8 +144,7 @@ class AddedRows:
         """Return the place behind the rows of a version."""
         ledger = _id_of(handle)
         added = added_by(self._table, storage.data_files(handle), version)
-        in_order = added.select("update_id", _AT).sort("update_id")
-        last = in_order.tail(1).collect()
+        last = added.select("update_id", _AT).sort("update_id").tail(1).collect()
         if last.is_empty():
             return Place(ledger, version, "")
 
@@ -201,8 +199,7 @@ class AddedRows:
 
         whole_commits = counts.filter(pl.col("len").cum_sum() <= self._most_rows)
         last = whole_commits.get_column(ADDED).max() or counts.item(0, ADDED)
-        chosen = rows.filter(pl.col(ADDED) <= last)
-        return chosen.sort(ORDER).collect()
+        return rows.filter(pl.col(ADDED) <= last).sort(ORDER).collect()
 
 
 def _id_of(handle: DeltaTable) -> str:

@@ -24,8 +24,7 @@ def stored_ids(table: Table, files: pl.DataFrame, column: str, ids: pl.Series) -
         return set()
 
     is_wanted = pl.col(column).is_in(ids.unique().implode())
-    stored = table.scan_files(files).select(column).filter(is_wanted)
-    return set(stored.collect().get_column(column))
+    return set(table.scan_files(files).select(column).filter(is_wanted).collect()[column])
 
 
 def rows_between(
@@ -43,8 +42,7 @@ def rows_between(
     last = last.astimezone(UTC)
     chosen = files.filter(on_days(first, last), storage.may_have("timestamp", first, last))
 
-    is_between = pl.col("timestamp").is_between(first, last)
-    return table.scan_files(chosen).filter(is_between)
+    return table.scan_files(chosen).filter(pl.col("timestamp").is_between(first, last))
 
 
 def on_days(first: datetime, last: datetime) -> pl.Expr:
@@ -115,8 +113,7 @@ def newest_rows(rows: pl.LazyFrame) -> pl.DataFrame:
     # Rows with equal times are rare; sorting each holding by id would cost ten times the rest.
     counted = rows.with_columns(pl.col(RESETS).fill_null(0))
     tops = counted.group_by(*HOLDING, RESETS).agg(pl.col("timestamp").max()).collect()
-    if tops.get_column(RESETS).n_unique() > 1:
-        tops = tops.sort(RESETS).unique(HOLDING, keep="last")
+    tops = tops.sort(RESETS).unique(HOLDING, keep="last")
     newest = counted.join(tops.lazy(), on=[*HOLDING, RESETS, "timestamp"], how="inner").collect()
     if newest.height > tops.height:
         newest = newest.sort("update_id").unique(HOLDING, keep="last")

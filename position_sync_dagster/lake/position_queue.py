@@ -479,18 +479,19 @@ class SyncQueue:
         return attempts[:limit]
 
     def confirmations(self, since: datetime, until: datetime) -> pl.DataFrame:
-        """Return `update_id` and `confirmed_at` of requests inserted and answered in a span.
+        """Return the newest `confirmed_at` by `update_id`, of requests answered in a span.
 
-        They show until when an unchanged row was confirmed, as long as the queue keeps the
-        requests. The ids of requests sort by the time of insertion, so few files are read.
+        They were inserted in it as well. They show until when an unchanged row was confirmed, as
+        long as the queue keeps the requests. The ids of requests sort by the time of insertion, so
+        few files are read.
         """
         first = schema.id_prefix(since)
         chosen = storage.in_bucket(transitions.SUCCESS) & storage.may_have("request_id", first)
         was_inserted_since = pl.col("request_id") >= first
-        was_answered_by_then = pl.col("updated_at") <= until.astimezone(UTC)
-        is_of_span = was_inserted_since & was_answered_by_then
+        answered_at = pl.max_horizontal("updated_at", "confirmed_at")
+        is_of_span = was_inserted_since & (answered_at <= until.astimezone(UTC))
         answered = self.store.finished(chosen, ["update_id", "confirmed_at"], is_of_span)
-        return answered.drop_nulls()
+        return answered.drop_nulls().group_by("update_id").max()
 
     def counts(self) -> dict[QueueStatus, int]:
         """Count requests by status; the cost does not grow with the finished requests."""

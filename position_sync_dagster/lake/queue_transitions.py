@@ -310,8 +310,10 @@ def _with_news(
     raised_to = [raised.get(request_id) for request_id in rows.get_column("request_id")]
     priority = pl.coalesce(pl.Series(raised_to, dtype=pl.Int64), "priority")
     is_changed = has_id(rows, changed_again)
-    changed_at = pl.when(is_changed).then(schema.moment(now)).otherwise("changed_at")
-    return rows.with_columns(priority=priority, changed_at=changed_at)
+    return rows.with_columns(
+        priority=priority,
+        changed_at=pl.when(is_changed).then(schema.moment(now)).otherwise("changed_at"),
+    )
 
 
 def _live_requests(
@@ -401,9 +403,11 @@ def rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
     ids = rows.get_column("request_id").sort().to_list()
     if not ids:
         return Change(ids)
-    no_error = pl.lit(None, pl.String)
     ended = after_attempt(
-        rows, Outcome.EXPIRED, ended_at=pl.col("lease_expires_at"), error=no_error
+        rows,
+        Outcome.EXPIRED,
+        ended_at=pl.col("lease_expires_at"),
+        error=pl.lit(None, pl.String),
     )
     return Change(ids, as_pending(ended, now), kept=live.filter(~has_expired))
 
@@ -428,8 +432,7 @@ def retry(
     ids = failed.join(holders, on=position, how="left", nulls_equal=True, maintain_order="left")
     result = ids.get_column("holder").to_list()
 
-    holds_position = pl.col("request_id") == pl.col("holder")
-    retried = ids.filter(holds_position).get_column("request_id")
+    retried = ids.filter(pl.col("request_id") == pl.col("holder")).get_column("request_id")
     if retried.is_empty():
         return Change(result)
 

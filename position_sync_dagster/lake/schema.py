@@ -94,8 +94,7 @@ def descriptions_of(record: type) -> dict[str, str]:
     """Return what the docstrings of a class and of its bases say of each attribute."""
     texts: dict[str, str] = {}
     for base in reversed(record.__mro__):
-        docstring = cleandoc(base.__doc__ or "")
-        _summary, _heading, attributes = docstring.partition("\nAttributes:\n")
+        _summary, _heading, attributes = cleandoc(base.__doc__ or "").partition("\nAttributes:\n")
         entries = re.split(r"\n {4}(?! )", f"\n{attributes}")
         for entry in entries[1:]:
             name, _colon, text = entry.partition(":")
@@ -193,8 +192,9 @@ class TableSpec:
         needed = []
         for name in self.required:
             column = pl.col(name)
-            choices = self.described[name].choices
-            needed.append(column.is_not_null() if choices is None else column.is_in([*choices]))
+            # Of the members themselves Polars 1 makes an enum, and an error of another value.
+            choices = [choice.value for choice in self.described[name].choices or ()]
+            needed.append(column.is_in(choices) if choices else column.is_not_null())
         return pl.all_horizontal(pl.lit(value=True), *needed).fill_null(value=False)
 
     @cached_property
@@ -773,8 +773,7 @@ def new_part(now: datetime) -> str:
 
 def content_id(at: datetime, *content: object) -> str:
     """Return the UUID (version 8) of a content at a moment; equal for equal content."""
-    text = repr(content).encode()
-    digest = int.from_bytes(blake2b(text, digest_size=16).digest())
+    digest = int.from_bytes(blake2b(repr(content).encode(), digest_size=16).digest())
     sequence = digest >> 64 & 0xFFF
     return _uuid(_milliseconds(at) << 12 | sequence, digest, version=8)
 

@@ -236,8 +236,7 @@ class SyncRegistry:
 
         before, after = self.change(step, "replace")
         joined = after.items() - before.items()
-        removed = before.items() - after.items()
-        return len(joined), len(removed)
+        return len(joined), len(before.items() - after.items())
 
     def settle(self, findings: Iterable[tuple[UnresolvedLeg, int | str]]) -> None:
         """Record in one commit which contracts were found, and why others were not.
@@ -290,8 +289,7 @@ class SyncRegistry:
 
         result = self._memberships.change(change_rows, {"action": action})
         self.refresh()
-        count = len(self.legs) + len(self.unresolved)
-        logger.info("%s: %d legs are active", action, count)
+        logger.info("%s: %d legs are active", action, len(self.legs) + len(self.unresolved))
         return result
 
 

@@ -26,14 +26,14 @@ class ExchangeDays:
     Attributes:
         calendar: Market identifier code (ISO 10383), for example "XNYS".
         closes_at: The usual close in local time; half days close earlier. Midnight ends a day.
-        weekdays: On which it trades, ascending; Monday is 0.
+        weekdays: From the first to the last on which it trades, as in cron: Sunday is 0.
         holidays: Days of these on which it does not, ascending.
     """
 
     calendar: str
     timezone: str
     closes_at: time
-    weekdays: tuple[int, ...]
+    weekdays: range
     holidays: tuple[date, ...]
 
     @property
@@ -52,11 +52,8 @@ class ExchangeDays:
         return (datetime.combine(date.min, self.closes_at) + SETTLE).time()
 
     def cron_days(self, *, days_later: int = 0) -> str:
-        """Return the weekdays on which it trades, or those some days later, as cron has them."""
-        numbers = sorted((weekday + 1 + days_later) % 7 for weekday in self.weekdays)
-        if numbers == [*range(numbers[0], numbers[-1] + 1)]:
-            return f"{numbers[0]}-{numbers[-1]}"
-        return ",".join(map(str, numbers))
+        """Return the weekdays, or those some days later, as cron has them: Sunday is 7 as well."""
+        return f"{self.weekdays[0] + days_later}-{self.weekdays[-1] + days_later}"
 
     def holidays_at(self, at: time) -> list[datetime]:
         """Return each holiday at a local time."""
@@ -64,7 +61,7 @@ class ExchangeDays:
 
     def is_trading_day(self, day: date) -> bool:
         """Return whether the exchange trades on a day."""
-        return day.weekday() in self.weekdays and day not in self.holidays
+        return day.isoweekday() % 7 in self.weekdays and day not in self.holidays
 
     def trading_days(self, first: date, last: date) -> list[date]:
         """Return the days from one to another on which the exchange trades."""
@@ -90,25 +87,24 @@ def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
             calendar=calendar,
             timezone="America/New_York",
             closes_at=time(16, 0),
-            weekdays=(0, 1, 2, 3, 4),
+            weekdays=range(1, 6),
             holidays=_holidays_of_new_york(first, last),
         )
 
     exchange = _calendar(calendar)
     first = max(first, exchange.first_session.date())
     last = min(last, exchange.last_session.date())
-    days = days_between(first, last)
-    sessions = {day for day in days if exchange.is_session(day.isoformat())}
-    weekdays = {day.weekday() for day in sessions}
-    holidays = [day for day in days if day.weekday() in weekdays and day not in sessions]
+    closed = [day for day in days_between(first, last) if not exchange.is_session(day.isoformat())]
+    numbers = {day.isoweekday() % 7 for day in set(days_between(first, last)).difference(closed)}
+    weekdays = range(min(numbers), max(numbers) + 1)
 
     _, closes_at = exchange.close_times[-1]
     return ExchangeDays(
         calendar=calendar,
         timezone=str(exchange.tz),
         closes_at=closes_at,
-        weekdays=tuple(sorted(weekdays)),
-        holidays=tuple(holidays),
+        weekdays=weekdays,
+        holidays=tuple(day for day in closed if day.isoweekday() % 7 in weekdays),
     )
 
 
@@ -133,11 +129,10 @@ def closing_times(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
     closes: dict[date, datetime] = {}
     for day in days:
         if not exchange.is_session(day.isoformat()):
-            text = f"{calendar} does not trade on {day}."
-            raise NoTradingDayError(text, remedy="Choose a trading day.")
-
-        close = exchange.session_close(day.isoformat())
-        closes[day] = close.to_pydatetime().astimezone(UTC)
+            raise NoTradingDayError(
+                f"{calendar} does not trade on {day}.", remedy="Choose a trading day."
+            )
+        closes[day] = exchange.session_close(day.isoformat()).to_pydatetime().astimezone(UTC)
     return closes
 
 

@@ -37,26 +37,36 @@ def read_failed(lake: Lake, settings: Settings, now: datetime) -> pl.DataFrame:
     reported = all_broker_rows(lake, settings)
     holdings = pl.concat([valued, reported.select(*KEY, at=pl.lit(now - 2 * LOOK_BACK))])
     any_account = holdings.with_columns(account=pl.lit(None, pl.String))
-    newest = pl.concat([holdings, any_account]).group_by(KEY).agg(pl.col.at.max())
-    dated = failed.join(newest, on=KEY, how="left", nulls_equal=True)
+    lasting = _without_later(failed, pl.concat([holdings, any_account]))
 
     is_complete = set(reported["completeness"]) == {Completeness.COMPLETE}
     was_complete = pl.col.error_message.eq_missing(NOT_HELD)
-    never_held = pl.col.at.is_null() & (was_complete | is_complete)
-    lasting = dated.remove(pl.col.at >= pl.col.updated_at).with_columns(never_held=never_held)
+    lasting = lasting.select(
+        *COLUMNS,
+        "created_at",
+        "updated_at",
+        never_held=pl.col.at.is_null() & (was_complete | is_complete),
+    )
     if lasting["never_held"].all():
         return lasting
 
     # An unchanged row answers later requests. What answered them is in many small files.
     done = _finished(lake, QueueStatus.SUCCESS, now - ANSWERED_WITHIN)
-    last_done = done.group_by(KEY).agg(done_at=pl.col.updated_at.max())
-    later = lasting.join(last_done, on=KEY, how="left", nulls_equal=True)
-    return later.remove(pl.col.done_at >= pl.col.updated_at)
+    return _without_later(lasting, done.select(*KEY, at="updated_at"))
+
+
+def _without_later(requests: pl.DataFrame, times: pl.DataFrame) -> pl.DataFrame:
+    """Return the requests whose holding has no later time, with the newest time of it (`at`)."""
+    newest = times.group_by(KEY).agg(pl.col.at.max())
+    return requests.join(newest, on=KEY, how="left", nulls_equal=True).remove(
+        pl.col.at >= pl.col.updated_at
+    )
 
 
 def _finished(lake: Lake, status: QueueStatus, since: datetime) -> pl.DataFrame:
     """Return the requests with a final status that were inserted since then."""
     first = id_prefix(since)
     chosen = in_bucket(status.value) & may_have("request_id", first)
-    rows = lake.queue.sync.store.finished(chosen, [*COLUMNS, "created_at", "updated_at"])
-    return rows.filter(pl.col.request_id >= first)
+    return lake.queue.sync.store.finished(
+        chosen, [*COLUMNS, "created_at", "updated_at"], pl.col.request_id >= first
+    )

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Protocol
 
 import polars as pl
 
@@ -50,14 +49,16 @@ class ClosedDays:
     unreadable: tuple[errors.PositionSyncError, ...] = ()
 
 
-class StatedDays(Protocol):
-    """A source of stated positions, such as the broker's statements."""
+class StatedDays:
+    """A source of stated positions, such as the broker's statements; this one says nothing."""
 
     def days(self) -> set[date]:
         """Return the days of which it says something."""
+        return set()
 
     def unreadable(self) -> tuple[errors.PositionSyncError, ...]:
         """Return the errors of files that cannot be read, and may say something of any day."""
+        return ()
 
     def completed(
         self, rows: pl.DataFrame, day: date, *, opened: datetime, closed: datetime
@@ -67,6 +68,7 @@ class StatedDays(Protocol):
         Raises:
             StatementError, FlexServiceError: A file cannot be read.
         """
+        return None
 
 
 @dataclass(eq=False, repr=False)
@@ -74,7 +76,7 @@ class ClosingService:
     """Collects the rows of past trading days, and records what differs.
 
     Args:
-        stated: Fills the gaps of the ledger; None: its own rows are all there is.
+        stated: Fills the gaps of the ledger; by default its own rows are all there is.
 
     Example:
         days = ClosingService(lake, settings).collect([date(2026, 3, 5)])
@@ -83,7 +85,7 @@ class ClosingService:
     lake: Lake
     settings: Settings
     _: KW_ONLY
-    stated: StatedDays | None = None
+    stated: StatedDays = field(default_factory=StatedDays)
     clock: Clock = utc_now
 
     def collect(self, days: Collection[date]) -> ClosedDays:
@@ -96,7 +98,7 @@ class ClosingService:
         """
         now = self.clock()
         closes = closing_times(self.settings.calendar, days)
-        unreadable = () if self.stated is None else self.stated.unreadable()
+        unreadable = self.stated.unreadable()
         result = ClosedDays(unreadable=unreadable)
         for day in sorted(days):
             if closes[day] > now:
@@ -118,8 +120,6 @@ class ClosingService:
 
         It is none of them while a file cannot be read that may say more of one.
         """
-        if self.stated is None:
-            return set()
         try:
             filled = self.collect(self.stated.days().intersection(days)).filled
         except (errors.StatementError, errors.FlexServiceError):
@@ -129,8 +129,9 @@ class ClosingService:
     def record_differences(self, days: Mapping[date, ClosedDay], run_id: str | None = None) -> None:
         """Open, confirm and resolve the breaks of days."""
         for day, closed_day in days.items():
-            differences = {f"statement:{day}": closed_day.differences}
-            self.lake.breaks.record(differences, self.clock(), run_id=run_id)
+            self.lake.breaks.record(
+                {f"statement:{day}": closed_day.differences}, self.clock(), run_id=run_id
+            )
 
     def _day(self, day: date, closed: datetime) -> ClosedDay | None:
         zone = time_zone_of(self.settings.calendar)
@@ -144,11 +145,5 @@ class ClosingService:
             closed=closed,
             confirmed=self.lake.queue.sync.confirmations(closed - span, closed),
         )
-        if self.stated is not None:
-            day_with_stated = self.stated.completed(rows, day, opened=opened, closed=closed)
-            if day_with_stated is not None:
-                return day_with_stated
-        if rows.is_empty():
-            return None
-
-        return ClosedDay(closed_at=closed, rows=rows)
+        of_ledger = None if rows.is_empty() else ClosedDay(closed_at=closed, rows=rows)
+        return self.stated.completed(rows, day, opened=opened, closed=closed) or of_ledger

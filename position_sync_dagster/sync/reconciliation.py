@@ -252,28 +252,33 @@ class ReconciliationService:
         # Rows of other types are of those that are no longer followed.
         latest = newest.filter(is_of_covered, ~is_unavailable, is_followed.fill_null(value=True))
 
+        latest = await offload(self._with_answered, latest)
+
         legs = self._lake.registry.legs
         details = await offload(self._lake.contracts.get, {leg.conid for leg in legs})
         result = self._reconciler._compare(holdings, latest, legs, coverage, details)
         just_live = await offload(self._accounts_just_live, holdings, result.at)
-        answered = await offload(self._answered_lately, latest, result.at)
         lasting = tuple(
             difference
             for difference in result.discrepancies
-            if not _may_be_confirmed(difference, just_live, answered)
+            if not _may_be_confirmed(difference, just_live)
         )
         return replace(result, discrepancies=lasting), holdings, coverage, just_live
 
-    def _answered_lately(self, latest: pl.DataFrame, at: datetime) -> set[Key]:
-        """Return the holdings whose newest row has answered a request lately; blocks.
+    def _with_answered(self, latest: pl.DataFrame) -> pl.DataFrame:
+        """Return rows with the time until which they answered requests lately; blocks.
 
         The broker may have sent another value since, which the next request writes: that the row
         was confirmed until then is in the queue alone.
         """
-        since = at - timedelta(seconds=self._settings.stale_after_s)
-        answers = self._lake.queue.sync.confirmations(since, at)
-        recent = answers.filter(col.confirmed_at >= since)
-        return set(latest.join(recent, on="update_id", how="semi").select(KEY).iter_rows())
+        now = self._reconciler._clock()
+        since = now - timedelta(seconds=self._settings.stale_after_s)
+        answers = self._lake.queue.sync.confirmations(since, now)
+        times = [
+            pl.max_horizontal(name, "confirmed_at").alias(name)
+            for name in ("timestamp", "value_time")
+        ]
+        return latest.join(answers, on="update_id", how="left").with_columns(times)
 
     def _accounts_just_live(self, holdings: pl.DataFrame, at: datetime) -> set[str]:
         """Return the accounts whose owner has not been LIVE for CONFIRMED_WITHIN; blocks."""
@@ -321,14 +326,10 @@ class ReconciliationService:
 
 
 def _may_be_confirmed(
-    difference: reconciliation.Break | Discrepancy,
-    just_live: Collection[str],
-    answered: Collection[Key] = (),
+    difference: reconciliation.Break | Discrepancy, just_live: Collection[str]
 ) -> bool:
-    """Return whether a value only seems old: its owner has just become LIVE, or it answered."""
-    is_stale = difference.type is DiscrepancyType.STALE
-    has_answered = (difference.account, difference.conid) in answered
-    return is_stale and (has_answered or difference.account in just_live)
+    """Return whether a value is only old because its owner has just become LIVE."""
+    return difference.type is DiscrepancyType.STALE and difference.account in just_live
 
 
 # The types of breaks that other comparisons find.
@@ -400,7 +401,7 @@ def _differences(
         .then(pl.lit("STALE"))
     )
     differing = pairs.with_columns(held, kind=kind_of_difference).drop_nulls("kind")
-    for row in differing.iter_rows(named=True):
+    for row in differing.to_dicts():
         confirmed_at = row["confirmed_at"]
         age = "the row's time lies in the future: its age is unknown"
         if confirmed_at is not None:

@@ -32,7 +32,7 @@ from position_sync_dagster.money.reports.figures import VERSION, Figures, amount
 from position_sync_dagster.money.reports.known_names import KnownNames, nearest
 from position_sync_dagster.money.reports.status import plain
 from position_sync_dagster.money.risk.payoff import payoffs
-from position_sync_dagster.money.risk.priced_legs import Choice, PricedLegs
+from position_sync_dagster.money.risk.priced_legs import PricedLegs
 from position_sync_dagster.money.risk.recorded_risk import leg_notes
 from position_sync_dagster.money.risk.scenario_file import Point, folder_of, read_scenarios
 from position_sync_dagster.money.risk.scenarios import Breakdown, scenario_rows
@@ -99,8 +99,6 @@ from position_sync_dagster.web.turns import RETRY_AFTER_S, BusyError
 MOST_POINTS = 500
 MOST_LEG_POINTS = 1_000_000
 MOST_LEG_ROWS = 100_000
-
-EVERYTHING = Choice()
 
 # A question about fewer legs does not wait for a large one.
 MANY_LEGS = 100
@@ -210,24 +208,12 @@ def _campaign(source: PageFigures, query: CampaignQuery, _now: datetime) -> OneC
     return read_campaign(source.lake, query.id)
 
 
-# Which questions are large, and wait for each other. None is computed to learn it.
-
-
-def _is_small(_source: PageFigures, _query: ApiModel, _now: datetime) -> bool:
-    return False
-
-
-def _is_of_a_large_book(
-    source: PageFigures, _query: ApiModel, now: datetime, of: Choice = EVERYTHING
-) -> bool:
+def _is_of_many_legs(source: PageFigures, query: ApiModel, now: datetime) -> bool:
+    """Return whether a question is of so many legs, without an answer to it; trades price all."""
     parts = source.figures(now).book.split.parts
-    return parts.filter(of.condition).height >= MANY_LEGS
-
-
-def _prices_many_legs(source: PageFigures, query: PayoffQuery | TradesQuery, now: datetime) -> bool:
-    """Return whether a query prices so many legs; trades price all."""
-    has_trades = isinstance(query, TradesQuery) and bool(query.changes())
-    return _is_of_a_large_book(source, query, now, EVERYTHING if has_trades else query.choice)
+    if isinstance(query, PayoffQuery) or (isinstance(query, TradesQuery) and not query.changes()):
+        parts = parts.filter(query.choice.condition)
+    return parts.height >= MANY_LEGS
 
 
 # The names that the parameters of a route may be.
@@ -255,7 +241,7 @@ class ApiRoute:
         answer: The shape of the JSON; None: it answers CSV.
         read: Returns the answer: a text, or values for the shape.
         names: Returns the names that its parameters may be.
-        is_large: Whether a question of now is large; each one of the past is.
+        is_large: Whether a question of many legs waits for others; each one of the past does.
         is_tagged: Whether it has an entity tag: it changes only with the tables.
     """
 
@@ -264,7 +250,7 @@ class ApiRoute:
     answer: type | None
     read: Callable[[PageFigures, Any, datetime], Any]
     names: Callable[[PageFigures, datetime], KnownNames] = _names_of_figures
-    is_large: Callable[[PageFigures, Any, datetime], bool] = _is_small
+    is_large: bool = False
     is_tagged: bool = False
 
 
@@ -301,7 +287,7 @@ ROUTES = {
         WhatIfAnswer,
         _what_if,
         _names_of_risk,
-        is_large=_prices_many_legs,
+        is_large=True,
     ),
     "payoff": ApiRoute(
         "Break-evens, greatest profit and greatest loss at the next expiry",
@@ -309,7 +295,7 @@ ROUTES = {
         PayoffAnswer,
         _payoff,
         _names_of_risk,
-        is_large=_prices_many_legs,
+        is_large=True,
     ),
     "curve": ApiRoute(
         "Profit and greeks over the price: now, on a chosen day, and at the next expiry",
@@ -317,14 +303,14 @@ ROUTES = {
         CurveAnswer,
         read_curve,
         _names_of_risk,
-        is_large=_prices_many_legs,
+        is_large=True,
     ),
     "scenarios": ApiRoute(
         "Profit in the recorded scenarios",
         NoQuery,
         ScenariosAnswer,
         read_scenario_profits,
-        is_large=_is_of_a_large_book,
+        is_large=True,
     ),
     "closed-day": ApiRoute(
         "Where the profit of the newest closed day came from, and its books",
@@ -338,7 +324,7 @@ ROUTES = {
         ExpiryAnswer,
         read_expiry,
         _names_of_risk,
-        is_large=_is_of_a_large_book,
+        is_large=True,
     ),
     "leg": ApiRoute("A leg, its values of today, and its events", LegQuery, LegAnswer, read_leg),
     "search": ApiRoute(
@@ -350,7 +336,7 @@ ROUTES = {
         WhyAnswer,
         read_why,
         _names_ever,
-        is_large=_is_of_a_large_book,
+        is_large=True,
     ),
     "results": ApiRoute(
         "What campaigns that are over brought, by group and by day",
@@ -416,7 +402,7 @@ class Question:
         """Return whether it waits for other large questions; blocks, and computes little."""
         if self.source.past is not None:
             return True
-        return self._route.is_large(self.source, self.query, self.now)
+        return self._route.is_large and _is_of_many_legs(self.source, self.query, self.now)
 
     def read(self) -> Any:
         """Return the answer: a text, or values for the shape of the route; blocks.

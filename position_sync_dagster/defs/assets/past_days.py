@@ -33,19 +33,16 @@ CLOSED_DAYS = dg.FreshnessPolicy.time_window(
     fail_window=timedelta(days=5), warn_window=timedelta(days=4)
 )
 
-# Makes the source of stated positions for a lake; definitions above the core fill it as they are
+# Makes the source of stated positions for a lake; definitions above the core replace it as they are
 # loaded. It has the days of every account where no lake is named.
-STATED: list[Callable[[Settings, Any], StatedDays]] = []
+STATED: list[Callable[[Settings, Any], StatedDays]] = [lambda _settings, _lake: StatedDays()]
 
 # The assets that this source reads.
 STATED_BY: list[str] = []
 
 
-def stated_days(settings: Settings, lake: tables.Lake | None = None) -> StatedDays | None:
-    """Return the source of stated positions, if there is one."""
-    if not STATED:
-        return None
-
+def stated_days(settings: Settings, lake: tables.Lake | None = None) -> StatedDays:
+    """Return the source of stated positions."""
     return STATED[0](settings, lake)
 
 
@@ -217,7 +214,7 @@ def known_days(settings: Settings) -> tuple[exchange_days.ExchangeDays, date]:
     Raises:
         SettingsError: The exchange is not known.
     """
-    start = _first_day(settings, [_first_stated_day(settings)])
+    start = _first_day(settings, stated_days(settings).days())
     last_year = datetime.now(UTC).year + YEARS_AHEAD
     return exchange_days.exchange_days(settings.calendar, start, date(last_year, 12, 31)), start
 
@@ -256,7 +253,7 @@ def _listed(numbers: Iterable[int]) -> str:
     return ",".join(map(str, numbers))
 
 
-def _first_day(settings: Settings, days: Iterable[date | None]) -> date:
+def _first_day(settings: Settings, days: Iterable[date]) -> date:
     """Return the setting, or the first of some days and the first day of the ledger; else today."""
     if settings.daily_start:
         return date.fromisoformat(settings.daily_start)
@@ -264,14 +261,6 @@ def _first_day(settings: Settings, days: Iterable[date | None]) -> date:
     of_ledger = first_ledger_day(settings.table("position_updates"))
     first_days = filter(None, (of_ledger, *days))
     return min(first_days, default=datetime.now(UTC).date())
-
-
-def _first_stated_day(settings: Settings) -> date | None:
-    stated = stated_days(settings)
-    if stated is None:
-        return None
-
-    return min(stated.days(), default=None)
 
 
 # Number of trading days recorded again at night: rows may come late, and statements a week later.
@@ -409,8 +398,7 @@ def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
         return passed(holds, **numbers)
 
     to_do = f"Materialize {to_fill[0]} to {to_fill[-1]} of daily_positions."
-    stated = () if service.stated is None else service.stated.days()
-    unstated = [day for day in to_fill if day not in stated]
+    unstated = sorted(set(to_fill) - service.stated.days())
     if unstated:
         span = f"{unstated[0]} to {unstated[-1]}"
         to_do = f"Put statements of {span} into the folder of POSITION_SYNC_FLEX_FOLDER. {to_do}"
@@ -422,7 +410,8 @@ def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
 
 def _begins_after_close(lake: tables.Lake, settings: Settings, first: date) -> bool:
     """Return whether the ledger begins after the close of the first day, so that it misses none."""
-    if settings.daily_start or _first_stated_day(settings) == first:
+    first_stated = min(stated_days(settings).days(), default=None)
+    if settings.daily_start or first_stated == first:
         return False
     closed = exchange_days.closing_times(settings.calendar, [first])[first]
     return lake.updates.sync.last_before(closed).is_empty()

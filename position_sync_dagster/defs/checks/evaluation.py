@@ -313,21 +313,18 @@ class CheckDriver:
     def __init__(self) -> None:
         # When each check was last evaluated, and whether it passed.
         self._last: dict[Key, tuple[float, bool]] = {}
-        # The newest results that are no pass, and when they came; also of checks that are evaluated
-        # with their tables.
-        self._failing: dict[Key, tuple[dg.AssetCheckResult, float]] = {}
+        # The newest results, and when they came; also of checks that are evaluated with their
+        # tables.
+        self._newest: dict[Key, tuple[dg.AssetCheckResult, float]] = {}
 
     def failing(self, results: Iterable[tuple[Key, dg.AssetCheckResult]]) -> list[FailingCheck]:
         """Keep new results; return the checks that did not pass by the newest ones."""
         now = time.monotonic()
-        for key, result in results:
-            self._failing.pop(key, None)
-            if not result.passed:
-                self._failing[key] = (result, now)
+        self._newest |= {key: (result, now) for key, result in results}
         return [
             _failing_check(key, result)
-            for key, (result, at) in self._failing.items()
-            if now - at <= COUNTS_S
+            for key, (result, at) in self._newest.items()
+            if not result.passed and now - at <= COUNTS_S
         ]
 
     def results(

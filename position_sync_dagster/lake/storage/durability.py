@@ -105,8 +105,8 @@ def parse_entry(version: int, text: bytes) -> LogEntry:
         elif kind == "add":
             added[unquote(body["path"])] = int(body["size"])
 
-    missing = _missing_action(info, [kind for kind, _body in actions])
-    return LogEntry(version=version, added=added, flaw=flaw or missing)
+    flaw = flaw or _missing_action(info, [kind for kind, _body in actions])
+    return LogEntry(version=version, added=added, flaw=flaw)
 
 
 def _missing_action(info: dict[str, Any], kinds: list[str]) -> str | None:
@@ -220,8 +220,8 @@ def remove_torn(table: Path) -> list[TornFile]:
 
 def names_besides_log(table: Path) -> list[str]:
     """Return the names in the folder of a table that are not of its log, its lock or set aside."""
-    names = sorted(os.listdir(table))
-    return [name for name in names if not name.startswith((WRITER_LOCK, LOG, SET_ASIDE))]
+    aside = (WRITER_LOCK, LOG, SET_ASIDE)
+    return [name for name in sorted(os.listdir(table)) if not name.startswith(aside)]
 
 
 # Files that are synced at once share one write of the disk's journal: 6 files take 0.5 to 2 ms
@@ -281,9 +281,10 @@ class SyncedCommits:
     def sync_checkpoint(self, version: int) -> None:
         """Sync the checkpoint of a version; entries before it may be deleted only afterwards."""
         if self._on:
-            names = (checkpoint_name(version), LAST_CHECKPOINT, "")
             with self._confirming():
-                sync_paths(self._log / name for name in names)
+                sync_paths(
+                    self._log / name for name in (checkpoint_name(version), LAST_CHECKPOINT, "")
+                )
 
     def _written_by(self, versions: range) -> set[Path]:
         """Return the paths that versions wrote: entries, files, and folders with new members."""
@@ -295,8 +296,9 @@ class SyncedCommits:
                 folder = self._table.joinpath(*steps[:-1])
                 # A folder on the disk needs only its new member; else those around it too.
                 first = len(steps) - 1 if folder in self._folders else 0
-                depths = range(first, len(steps) + 1)
-                paths |= {self._table.joinpath(*steps[:depth]) for depth in depths}
+                paths |= {
+                    self._table.joinpath(*steps[:depth]) for depth in range(first, len(steps) + 1)
+                }
         return paths
 
     @contextmanager

@@ -238,6 +238,5 @@ class LifecycleTable:
 def _counts(handle: DeltaTable, now: datetime) -> pl.DataFrame:
     """Return the buckets of finished rows, as `counted_snapshot` does, from the log alone."""
     finished = storage.data_files(handle).filter(~storage.in_bucket(LIVE))
-    by_bucket = finished.group_by("partition.bucket")
     changed_at = pl.col("max.updated_at").filter(~is_ahead("max.updated_at", now))
-    return by_bucket.agg(pl.col("num_records").sum(), changed_at.max())
+    return finished.group_by("partition.bucket").agg(pl.col("num_records").sum(), changed_at.max())

@@ -410,8 +410,7 @@ class TableHandle:
         wrong += [] if is_older else missing + former
 
         if wrong or list(handle.metadata().partition_columns) != list(self.spec.partition_by):
-            detail = ", ".join(wrong) or "partitions"
-            raise self._foreign(f"its schema is another one ({detail})")
+            raise self._foreign(f"its schema is another one ({', '.join(wrong) or 'partitions'})")
 
         if is_older and self.use != "look":
             self._migrate(handle, missing, former)
@@ -420,9 +419,12 @@ class TableHandle:
         logger.info("migrating %s to schema version %d", self.path, self.spec.version)
         # Columns first: if this process dies in between, the next one does the rest.
         if missing:
-            added = [field for field in self.spec.delta.fields if field.name in missing]
             # Rows that are there have no value of them.
-            nullable = [Field(field.name, field.type, metadata=field.metadata) for field in added]
+            nullable = [
+                Field(field.name, field.type, metadata=field.metadata)
+                for field in self.spec.delta.fields
+                if field.name in missing
+            ]
             handle.alter.add_columns(nullable, post_commithook_properties=NO_HOOKS)
         if former or self.spec.carried:
             self._rewrite(handle, former)

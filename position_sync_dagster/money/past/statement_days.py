@@ -26,10 +26,10 @@ from position_sync_dagster.money.past.statement_folder import (
     Statements,
 )
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.past_days import ClosedDay
+from position_sync_dagster.sync.past_days import ClosedDay, StatedDays
 
 
-class StatementDays:
+class StatementDays(StatedDays):
     """The stated positions in the folder of statements, which is read once.
 
     Args:

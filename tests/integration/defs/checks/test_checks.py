@@ -18,6 +18,7 @@ from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.queue_request import Answer, QueueRequest
+from position_sync_dagster.lake.schema import BROKER_POSITIONS
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import reconciliation
 from position_sync_dagster.sync.drain import drain
@@ -173,11 +174,17 @@ def test_a_value_of_another_time_proves_nothing(world):
     assert world.check(tables.values_match_the_broker).passed
 
 
+def received_at(world) -> datetime:
+    """Return when the broker sent the value of a holding."""
+    return world.read(BROKER_POSITIONS)["received_at"][0]
+
+
 def test_a_value_is_compared_with_our_row_that_is_nearest_in_time(world):
     world.hold(1, 2)
-    world.row(1, 0, market_value=150.0)
-    world.row(2, 0, market_value=190.0)
-    world.row(1, -3, more=[2], market_value=190.0)  # the market has moved
+    at = received_at(world)
+    world.row(1, at, market_value=150.0)
+    world.row(2, at, market_value=190.0)
+    world.row(1, at + timedelta(seconds=3), more=[2], market_value=190.0)  # the market has moved
     (row,) = world.shown(world.fails(tables.values_match_the_broker))
     assert row["conid"] == 2
     assert row["broker_value"] == "150"
@@ -186,9 +193,10 @@ def test_a_value_is_compared_with_our_row_that_is_nearest_in_time(world):
 def test_a_few_cents_are_no_difference(world, monkeypatch):
     world.hold(1)
     monkeypatch.setattr(Settings, "value_band", 0.0)
-    world.row(1, 1, market_value=150.04)
+    at = received_at(world)
+    world.row(1, at - timedelta(seconds=1), market_value=150.04)
     assert world.check(tables.values_match_the_broker).passed
-    world.row(1, 0, market_value=150.06)
+    world.row(1, at, market_value=150.06)
     assert not world.check(tables.values_match_the_broker).passed
 
 
