@@ -7,7 +7,8 @@ import polars as pl
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.execution import FLEX, GATEWAY, Side
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.lake.storage.table import Table, write
+from position_sync_dagster.lake.storage.commits import write
+from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import Cause, EventKind, Stage
 

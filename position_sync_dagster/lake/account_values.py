@@ -11,7 +11,7 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.position_update import trading_mode_of
 from position_sync_dagster.lake import ledger_rows, position_updates, schema
 from position_sync_dagster.lake.ledger_rows import rows_between
-from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage.data_files import data_files
 from position_sync_dagster.lake.storage.table import Table
 
 # How far `latest` looks back from the day of the last commit, so that its cost does not grow with
@@ -65,7 +65,7 @@ class AccountValuesTable:
             before, rows = self._newest
             if before != key:
                 earlier = rows if before[0] == key[0] else rows.clear()
-                self._newest = (key, self._newest_since(earlier, storage.data_files(handle)))
+                self._newest = (key, self._newest_since(earlier, data_files(handle)))
             return self._newest[1]
 
         return self.table.snapshot(step)

@@ -23,7 +23,9 @@ from position_sync_dagster.lake.ledger_rows import ADDED, newest_version
 from position_sync_dagster.lake.position_updates import SyncUpdates
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
-from position_sync_dagster.lake.storage.table import EVERY, Read, Table, data_files, noted, write
+from position_sync_dagster.lake.storage.commits import write
+from position_sync_dagster.lake.storage.data_files import EVERY, data_files
+from position_sync_dagster.lake.storage.table import Read, Table, noted
 
 # Maximum age of the value at a close, in days: a long weekend.
 LOOK_BACK_DAYS = 4

@@ -51,8 +51,10 @@ from position_sync_dagster.lake.schema import (
     moment,
     one_of,
 )
-from position_sync_dagster.lake.storage import table as storage
-from position_sync_dagster.lake.storage.table import Table, TableOptions, offloaded
+from position_sync_dagster.lake.storage import commits
+from position_sync_dagster.lake.storage.data_files import EVERY, data_files
+from position_sync_dagster.lake.storage.table import Table, TableOptions
+from position_sync_dagster.lake.storage.threads import offloaded
 
 
 def coerce_update(update: PositionUpdate) -> PositionUpdate:
@@ -256,10 +258,10 @@ def append_rows(
     def step(handle: DeltaTable) -> AppendResult:
         nonlocal checked_through
         for gateway_id, token in owners:
-            storage.refuse_stale_owner(handle, gateway_id, token)
-        storage.bind(handle, table.path, modes)
+            commits.refuse_stale_owner(handle, gateway_id, token)
+        commits.bind(handle, table.path, modes)
 
-        present = storage.data_files(handle)
+        present = data_files(handle)
         rows = _without_stored(table, present, frame)
         if rows.is_empty():
             return AppendResult(version=handle.version(), rows=0)
@@ -282,7 +284,7 @@ def append_rows(
         )
         if RESETS in rows.columns:
             rows = rows.with_columns(pl.lit(clock_resets(present, now), pl.Int64).alias(RESETS))
-        storage.write(handle, rows, commit_info, [Transaction(table.spec.name, version)])
+        commits.write(handle, rows, commit_info, [Transaction(table.spec.name, version)])
         return AppendResult(version=handle.version(), rows=rows.height, batch_id=batch_id)
 
     return table.transact(step)
@@ -501,7 +503,7 @@ class SyncUpdates:
             conids: The contracts that are wanted; None: all.
             columns: Names of columns, all by default; those of the order come too.
         """
-        wanted = storage.EVERY if conids is None else one_of("conid", conids)
+        wanted = EVERY if conids is None else one_of("conid", conids)
 
         def step(files: pl.DataFrame) -> pl.DataFrame:
             rows = rows_between(self.table, files, first, last)

@@ -23,8 +23,8 @@ from position_sync_dagster.domain.queue_request import (
 from position_sync_dagster.domain.retry import NextAttempt
 from position_sync_dagster.errors import LeaseLostError, RequestStateError
 from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.storage.commits import in_parts
 from position_sync_dagster.lake.storage.lifecycle_table import Change
-from position_sync_dagster.lake.storage.table import in_parts
 
 PENDING = QueueStatus.PENDING.value
 PROCESSING = QueueStatus.PROCESSING.value

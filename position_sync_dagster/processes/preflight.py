@@ -28,7 +28,8 @@ from position_sync_dagster.gateway.connection import GatewayConnection, connect
 from position_sync_dagster.gateway.ib_async_internals import version_problem
 from position_sync_dagster.gateway.market_data import Refusal
 from position_sync_dagster.lake.storage.object_store import absolute_path
-from position_sync_dagster.lake.storage.table import Table, together
+from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.threads import together
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports import signs_of_life
 from position_sync_dagster.money.reports.alerts import not_understood

@@ -22,7 +22,7 @@ from position_sync_dagster.domain.position_update import (
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake, broker_rows
-from position_sync_dagster.lake.storage.table import offload
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings
 
 TIME_LIMIT_S = Settings.drain_time_limit_s

@@ -37,7 +37,7 @@ from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
 from position_sync_dagster.lake.position_queue import PositionQueue, QueueOverview
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
-from position_sync_dagster.lake.storage.table import offload
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import BatchSize, Settings, load_settings
 from position_sync_dagster.sync.broker_view import (

@@ -8,7 +8,7 @@ from position_sync_dagster.domain.holding import KEY, Completeness
 from position_sync_dagster.domain.queue_request import NOT_HELD, QueueStatus
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
 from position_sync_dagster.lake.schema import id_prefix
-from position_sync_dagster.lake.storage.table import in_bucket, may_have
+from position_sync_dagster.lake.storage.data_files import in_bucket, may_have
 from position_sync_dagster.settings import Settings
 
 # Maximum age of a failure that counts; `position-sync queue list --status FAILED` has older ones.

@@ -23,7 +23,7 @@ from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.breaks import break_key
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema import broker_rows, moment, update_rows
-from position_sync_dagster.lake.storage.table import offload
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync import confirmations

@@ -58,12 +58,12 @@ def store_statement(
     """Store what a statement names, whose days are not covered."""
     stated = [*executions]
     named = [*events]
-    made = max(row.stated_at for row in (*stated, *named) if row.stated_at is not None)
+    made = max(row.stated_at for row in (*stated, *named) if row.stated_at is not None)  # type: ignore[attr-defined]
     movements = tuple(
         replace(movement, stated_first=made.date(), stated_last=made.date(), stated_at=made)
         for movement in movements_of_rows(stated, named)
     )
-    accounts = frozenset(row.account for row in (*stated, *named))
+    accounts = frozenset(row.account for row in (*stated, *named))  # type: ignore[attr-defined]
     statement = Statement(
         file="a.xml", account=min(accounts), first=made.date(), last=made.date(), days=frozenset(),
         generated_at=made, accounts=accounts, movements=movements,

@@ -21,7 +21,7 @@ from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.valuation import price_of
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import PendingChanges
-from position_sync_dagster.lake.storage.table import offload
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.money.lake import DividendsTable
 from position_sync_dagster.money.risk.expected_dividend import ExpectedDividend
 from position_sync_dagster.money.risk.model import Exercise

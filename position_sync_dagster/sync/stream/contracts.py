@@ -19,7 +19,7 @@ from position_sync_dagster.domain.leg import ActiveContract, UnresolvedLeg
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.contracts import ContractsTable
-from position_sync_dagster.lake.storage.table import offload
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.ownership import OwnerContext

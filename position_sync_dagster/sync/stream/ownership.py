@@ -19,7 +19,7 @@ from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, 
 from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.lake.sessions import GatewaySessions, login_owned
-from position_sync_dagster.lake.storage.table import offload
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings
 

@@ -34,7 +34,7 @@ from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.records import RecordsTable
-from position_sync_dagster.lake.storage.table import offload
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.sync.position_changes import after_changes, changes_between
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.parts import ChangeFollower, PublishedGreeks

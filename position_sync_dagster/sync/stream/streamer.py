@@ -33,7 +33,8 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.sessions import login_owned
 from position_sync_dagster.lake.storage.object_store import absolute_path
-from position_sync_dagster.lake.storage.table import Table, offload
+from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings

@@ -17,8 +17,8 @@ from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.lake.position_queue import PositionQueue, SyncQueue
 from position_sync_dagster.lake.queue_transitions import PROMOTE_AFTER_S
+from position_sync_dagster.lake.storage.merges import maintain
 from position_sync_dagster.lake.storage.opening import Upkeep
-from position_sync_dagster.lake.storage.table import maintain
 from tests.support.extent import EVERYTHING
 
 PENDING = QueueStatus.PENDING

@@ -279,7 +279,7 @@ class World:
 
     def shown(self, evaluation: dg.AssetCheckResult) -> list[dict[str, Any]]:
         """Return the rows that a failing check names."""
-        return [dict(record.data) for record in evaluation.metadata["rows"].records]
+        return [dict(record.data) for record in evaluation.metadata["rows"].records]  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -158,7 +158,7 @@ def test_strategies_and_underlyings_have_a_strip_of_scenarios(lake, settings, tm
     rows = scenarios(PageFigures(settings))
     assert rows["names"] == ["-10 %", "-5 %", "+5 %", "+10 %", "crash"]
 
-    profits = {(entry["level"], entry["name"]): entry for entry in rows["rows"]}
+    profits = {(entry["level"], entry["name"]): entry for entry in rows["rows"]}  # type: ignore[attr-defined]
     assert profits["strategy", "a"]["profits"] == pytest.approx([-100, -50, 50, 100, -300])
     assert profits["underlying", "SPY"]["left_out"] == [1] * 5
     assert profits["strategy", "UNATTRIBUTED"]["profits"] == [None] * 5

@@ -4,9 +4,11 @@ import asyncio
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 import dagster as dg
 import pytest
+from click import Group
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -383,4 +385,4 @@ def test_the_page_names_only_commands_that_exist():
     texts = f"{reconciliation_breaks.description} {check.description}"
     named = re.findall(r"position-sync (\w+)", texts)
     assert named
-    assert set(named) <= set(get_command(commands()).commands)
+    assert set(named) <= set(cast(Group, get_command(commands())).commands)
