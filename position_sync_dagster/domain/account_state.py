@@ -16,6 +16,11 @@ from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.retry import Backoff
 
+# How often a gateway sends an account's values by itself. After two of these without a message
+# the account is subscribed again. Source: IB, "Account Updates" (every three minutes).
+ACCOUNT_INTERVAL_S = 180.0
+
+
 # Delays before an account is requested again because its download did not end, or its subscription
 # ended soon after the download. After a subscription that lasted there is none.
 AGAIN = Backoff(first_s=15.0, longest_s=300.0, jitter=(1.0, 1.2))

@@ -15,6 +15,10 @@ from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.retry import Backoff
 
+# A line that should tick and does not for so many seconds is requested again.
+LINE_SILENCE_S = 30.0
+
+
 # Time between two requests of a suspect line; it starts anew once the line ticks again and agrees
 # with the broker's value.
 RENEWAL = Backoff(first_s=30.0, longest_s=900.0)

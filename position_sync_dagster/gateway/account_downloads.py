@@ -14,6 +14,7 @@ from random import Random
 
 from ib_async import AccountValue
 
+from position_sync_dagster.domain import account_state
 from position_sync_dagster.domain.account_state import AccountStates
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import Key
@@ -22,6 +23,11 @@ from position_sync_dagster.gateway.codes import ACCOUNT_READY, GatewayCode, Mess
 from position_sync_dagster.gateway.holdings import HoldingsBook
 from position_sync_dagster.gateway.ib_async_internals import read_messages
 from position_sync_dagster.gateway.login import Login
+
+# After so many silent seconds a download of an account is over, also without its end message.
+# The account is PARTIAL then, and is downloaded again later.
+ACCOUNT_QUIET_S = 5.0
+
 
 # Maximum by which a gateway's clock may be ahead of ours.
 AHEAD = timedelta(minutes=2)
@@ -79,7 +85,7 @@ NOT_READY = "IB's server is being reset (AccountReady is false)"
 NO_END = "its download did not end"
 
 # How long after its request an end may come late, for an account whose name no end has. It is
-# shorter than the delays between requests become (`account_again`): one end that never comes does
+# shorter than the delays between requests become (`AGAIN`): one end that never comes does
 # not take the ends of the other accounts for ever.
 LATE_END = timedelta(minutes=1)
 
@@ -161,10 +167,9 @@ class AccountDownloads:
         self._on_change = on_change
         self._random = Random()  # noqa: S311 - jitter of a delay
 
-        settings = login.settings
-        self._silence_s = 2 * settings.account_interval_s
-        self._timeout_s = settings.gateway_timeout_s
-        self._quiet_s = settings.account_quiet_s
+        self._silence_s = 2 * account_state.ACCOUNT_INTERVAL_S
+        self._timeout_s = login.timeout_s
+        self._quiet_s = ACCOUNT_QUIET_S
         self._only_one = len(login.accounts) == 1
 
         self._subscription: AccountSubscription | None = None

@@ -37,6 +37,11 @@ from position_sync_dagster.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
 
+# Seconds without a readable message after which the gateway is asked for its time, and has as
+# long to answer. A message that stays incomplete for this time ends the connection.
+SILENCE_S = 10.0
+
+
 Answer = TypeVar("Answer")
 
 # A gateway's day begins at midnight in one of these zones; it does not say which.
@@ -245,7 +250,7 @@ async def watch(
     Args:
         ib: The connection.
         reader: Its reader of messages.
-        silence_s: As the settings say (`gateway_silence_s`).
+        silence_s: As `SILENCE_S` says.
         give_up: Called with the reason.
     """
     loop = asyncio.get_running_loop()
@@ -311,10 +316,10 @@ class GatewayConnection:
         self.summaries = subscriptions.AccountSummaries(login)
 
         self.on_message: list[Callable[[int, str], None]] = []
-        self._timeout_s = settings.gateway_timeout_s
+        self._timeout_s = login.timeout_s
         ib.errorEvent += self._on_error
         self._reader = MessageReader(ib, settings.gateway_id)
-        watching = watch(ib, self._reader, silence_s=settings.gateway_silence_s, give_up=self.drop)
+        watching = watch(ib, self._reader, silence_s=SILENCE_S, give_up=self.drop)
         self._watchdog = asyncio.create_task(watching)
 
     @property
@@ -522,19 +527,23 @@ class GatewayConnection:
 
 
 async def connect(
-    settings: Settings, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    settings: Settings,
+    *,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    timeout_s: float | None = None,
 ) -> GatewayConnection:
     """Open a connection with the first free client id of the pool.
 
     Args:
-        settings: The address, the client ids, the trading mode, the timeout.
+        settings: The address, the client ids, the trading mode.
         sleep: Waits for the pauses between client ids.
+        timeout_s: Longest wait for one answer of the gateway; by default `login.TIMEOUT_S`.
 
     Raises:
         GatewayError: As `log_in`.
         SettingsError: The login is of another trading mode, or has other accounts.
     """
-    connection = GatewayConnection(await log_in(settings, sleep=sleep))
+    connection = GatewayConnection(await log_in(settings, sleep=sleep, timeout_s=timeout_s))
     try:
         connection.require_login_of(settings)
     except errors.SettingsError:

@@ -157,10 +157,9 @@ def of_session(session: GatewaySession) -> Finding:
 async def of_gateway(settings: Settings) -> list[Finding]:
     """Connect, run the checks, and disconnect; return the findings, within `WITHIN_S` seconds."""
     findings: list[Finding] = []  # what is found before a timeout counts
-    patience = {"gateway_timeout_s": min(settings.gateway_timeout_s, ANSWER_S)}
     try:
         async with asyncio.timeout(WITHIN_S):
-            await _survey(settings.model_copy(update=patience), findings)
+            await _survey(settings, findings)
     except TimeoutError:
         findings.append(bad("gateway", "not every check was answered in time", AGAIN))
     except (errors.GatewayError, errors.SettingsError) as error:
@@ -170,12 +169,12 @@ async def of_gateway(settings: Settings) -> list[Finding]:
 
 async def _survey(settings: Settings, findings: list[Finding]) -> None:
     """Add what is found on one connection, as it is found."""
-    connection = await connect(settings)
+    connection = await connect(settings, timeout_s=ANSWER_S)
     notices: list[tuple[int, str]] = []
     try:
         connection.on_message.append(lambda code, text: notices.append((code, text)))
         findings += _identity(connection, settings)
-        findings.append(await _clock(connection, settings.gateway_timeout_s))
+        findings.append(await _clock(connection, ANSWER_S))
         connection.connectivity.require_ib()
         await connection.feed.ensure(timedelta(seconds=settings.refresh_interval_s))
         findings += _accounts(connection, notices)
@@ -250,9 +249,8 @@ async def _lines(
         findings.append(warning("market data", text, "Run it again once a position is held."))
         return
 
-    timeout_s = min(settings.gateway_timeout_s, TRIAL_S)
     for contract in details.values():
-        findings.append(await _trial(connection, contract, timeout_s))
+        findings.append(await _trial(connection, contract, TRIAL_S))
         if findings[-1].check == "lines":
             return
 

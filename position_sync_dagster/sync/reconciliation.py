@@ -28,6 +28,7 @@ from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync import confirmations
 from position_sync_dagster.sync.broker_view import Coverage, LakeValues, ValueSource
+from position_sync_dagster.sync.confirmations import STALE_AFTER_S
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ CONFIRM_AFTER = timedelta(seconds=15)
 CONFIRMED_WITHIN = timedelta(minutes=1)
 
 # Age of a row from which it is STALE.
-STALE_AFTER = timedelta(seconds=Settings.stale_after_s)
+STALE_AFTER = timedelta(seconds=STALE_AFTER_S)
 
 
 class PositionReconciler:
@@ -164,7 +165,7 @@ class ReconciliationService:
         self._values = values
         self._published = LakeValues(lake, settings, clock=clock)
         self._reconciler = PositionReconciler(
-            stale_after=timedelta(seconds=settings.stale_after_s), clock=clock
+            stale_after=timedelta(seconds=confirmations.STALE_AFTER_S), clock=clock
         )
 
     async def start(self) -> None:
@@ -270,7 +271,7 @@ class ReconciliationService:
         The broker may have sent another value since, which the next request writes: that the row
         was confirmed until then is in the queue alone.
         """
-        since = at - timedelta(seconds=self._settings.stale_after_s)
+        since = at - timedelta(seconds=confirmations.STALE_AFTER_S)
         answers = self._lake.queue.sync.confirmations(since, at)
         recent = answers.filter(col.confirmed_at >= since)
         return set(latest.join(recent, on="update_id", how="semi").select(KEY).iter_rows())

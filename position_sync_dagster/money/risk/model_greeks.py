@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from itertools import chain
 from operator import attrgetter, itemgetter
 
+from position_sync_dagster.domain import valuation
 from position_sync_dagster.domain.holding import HoldingGreeks, Key
 from position_sync_dagster.domain.leg import QUEUED, LegState, few
 from position_sync_dagster.domain.quote import Quote
@@ -484,7 +485,7 @@ class ModelGreeks:
     def _read_prices(self, connection: GatewayConnection) -> None:
         """Record the newest prices of underlyings."""
         now = self._clock()
-        max_last_age = timedelta(seconds=self.context.settings.max_last_age_s)
+        max_last_age = timedelta(seconds=valuation.MAX_LAST_AGE_S)
         for conid, details in self.contracts.of(self._underlyings & self._ticks.take()).items():
             quote = self.lines.counted(connection, conid)
             if quote is None:

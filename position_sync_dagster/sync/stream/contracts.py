@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
 
@@ -21,10 +21,14 @@ from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.contracts import ContractsTable
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 
 logger = logging.getLogger(__name__)
+
+# Delays before contract details, or a line without them, are requested again: an expired option
+# has none any more (nautilus_trader pull/3305).
+DETAILS_AGAIN = Backoff(first_s=60.0, longest_s=14_400.0)
+
 
 # Number of conids fetched per step in the background. The details that lines need are fetched at
 # once.
@@ -63,7 +67,7 @@ class ContractCache:
     table: ContractsTable | None
     _: KW_ONLY
     clock: Clock = utc_now
-    again: Backoff = Settings.details_again
+    again: Backoff = field(default_factory=lambda: DETAILS_AGAIN)
 
     def __post_init__(self) -> None:
         self._known: dict[int, ContractDetails] = {}

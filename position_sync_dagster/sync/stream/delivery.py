@@ -21,6 +21,7 @@ from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.sync.stream import ownership
 from position_sync_dagster.sync.stream.ownership import (
     BackgroundWork,
     OwnerContext,
@@ -263,7 +264,7 @@ class Flusher:
         self._urgent = False
         table = self.account_values
         self._accounts = None if table is None else AccountRecorder(self.context, table)
-        self._beside = BackgroundWork(self.context.monotonic, self.context.settings.work_again_s)
+        self._beside = BackgroundWork(self.context.monotonic, ownership.WORK_AGAIN_S)
 
     def add_handler(self, handler: PositionUpdateHandler, *, immediate: bool = False) -> None:
         """Add a handler, or change when one gets its rows: with each tick, or with each flush."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+from position_sync_dagster.domain import line
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import few
 from position_sync_dagster.domain.line import QUEUED, Denial
@@ -22,6 +23,11 @@ from position_sync_dagster.sync.stream.contracts import ContractCache
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 
 logger = logging.getLogger(__name__)
+
+# Shortest time that a line is held, in seconds: a leg that comes and goes costs two requests
+# of the 50 that a gateway takes in a second.
+MIN_HOLD_S = 5.0
+
 
 # Delays before a refused line is requested again, by the code of the refusal. A competing session
 # (10197) and a farm outage (10182) may end at any moment; a missing subscription is seldom bought.
@@ -67,10 +73,10 @@ class StreamLines:
             configured=settings.max_lines, reserve=settings.reserved_lines, wait=LIMIT_WAIT
         )
         self.login = LoginLines(
-            silence_s=settings.line_silence_s,
+            silence_s=line.LINE_SILENCE_S,
             session_open=self.contracts.session_open,
             limit=limit,
-            min_hold_s=settings.min_hold_s,
+            min_hold_s=MIN_HOLD_S,
         )
 
     @property

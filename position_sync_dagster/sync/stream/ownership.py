@@ -25,6 +25,13 @@ from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+# How often the owner of a login renews its session: a third of its lease may be lost.
+HEARTBEAT_S = 4.0
+
+# Work beside the steps of a stream that failed is begun again after this time.
+WORK_AGAIN_S = 10.0
+
+
 Args = TypeVarTuple("Args")
 Work = Coroutine[Any, Any, None]
 
@@ -195,7 +202,7 @@ class Ownership:
     async def _heartbeat(self) -> None:
         while not self.lost.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._renewal_requested.wait(), self.settings.heartbeat_s)
+                await asyncio.wait_for(self._renewal_requested.wait(), HEARTBEAT_S)
             self._renewal_requested.clear()
             await self._renew_or_lose()
 

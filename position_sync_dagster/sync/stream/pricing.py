@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
+from position_sync_dagster.domain import streamed_holding, valuation
 from position_sync_dagster.domain.holding import BrokerPosition, Key
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.login_lines import LoginLines
@@ -22,6 +23,11 @@ from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.parts import PublishedGreeks
 
 logger = logging.getLogger(__name__)
+
+# The broker's own values follow the market after a moment. A line has missed something when
+# they differ and it has not ticked for so many seconds.
+SETTLE_S = 5.0
+
 
 # Seconds before a holding is valued again after an error in its step.
 VALUED_AGAIN_S = 30.0
@@ -60,13 +66,12 @@ class StreamPricer:
     greeks: PublishedGreeks = field(default_factory=PublishedGreeks)
 
     def __post_init__(self) -> None:
-        settings = self.context.settings
         self._rules = StreamRules(
-            max_last_age=timedelta(seconds=settings.max_last_age_s),
-            band=settings.value_band,
-            heartbeat_s=settings.row_interval_s,
-            closed_heartbeat_s=max(settings.row_interval_s, settings.monitored_row_interval_s),
-            settle_s=settings.settle_s,
+            max_last_age=timedelta(seconds=valuation.MAX_LAST_AGE_S),
+            band=valuation.VALUE_BAND,
+            heartbeat_s=streamed_holding.ROW_INTERVAL_S,
+            closed_heartbeat_s=streamed_holding.MONITORED_ROW_INTERVAL_S,
+            settle_s=SETTLE_S,
         )
         self._holdings: dict[Key, StreamedHolding] = {}
         self._failures: dict[Key, Failure] = {}

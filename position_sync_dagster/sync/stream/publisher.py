@@ -39,6 +39,12 @@ from position_sync_dagster.sync.position_changes import after_changes, changes_b
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.parts import ChangeFollower, PublishedGreeks
 
+# Seconds after a change, or after the start, at which the gateway is asked for the executions
+# of the day: commissions follow an execution, and shares may come minutes after an option is
+# gone. If the last request is not answered, it is repeated after the longest time, until it is.
+EXECUTION_LOOKS_S = (0.0, 5.0, 60.0, 960.0)
+
+
 # How long a closed holding stays in `broker_positions`; longer if its zero row was not written.
 CLOSED_KEPT = timedelta(days=2)
 
@@ -94,7 +100,7 @@ class ChangeWatcher:
 
     def _looks(self) -> list[float]:
         now_s = self.context.monotonic()
-        return [now_s + delay for delay in self.context.settings.execution_looks_s]
+        return [now_s + delay for delay in EXECUTION_LOOKS_S]
 
     async def look_if_due(self, connection: GatewayConnection) -> None:
         """Ask the gateway for the executions of the day if a look is due; call the followers.

@@ -32,6 +32,7 @@ from position_sync_dagster.lake.records import RecordsTable
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
+from position_sync_dagster.sync.stream import ownership
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
 from position_sync_dagster.sync.stream.lines import StreamLines
 from position_sync_dagster.sync.stream.ownership import BackgroundWork, OwnerContext, Ownership
@@ -45,6 +46,22 @@ from position_sync_dagster.sync.stream.pricing import StreamPricer
 from position_sync_dagster.sync.stream.publisher import Announcements, ChangeWatcher, Publisher
 
 logger = logging.getLogger(__name__)
+
+# Number of streamed holdings whose profit is subscribed, too.
+STREAMED_PNL_SUBSCRIPTIONS = 250
+
+# Shortest time between two publications of these profits, and of those of over 1,000 holdings.
+# It is at least the flush interval; slow commits make it longer.
+PUBLISH_S = 4.0
+
+PUBLISH_MANY_S = 6.0
+
+# How often monitored holdings whose values moved are queued: each time, a drain follows.
+# Readers see the published values in the meantime.
+MOVED_INTERVAL_S = 60.0
+
+# How often legs of active strategies without a free line are valued, in seconds.
+OVERFLOW_INTERVAL_S = 30.0
 
 
 # Maximum number of route changes logged in a step: a line in the log of a run costs milliseconds.
@@ -233,10 +250,10 @@ class FollowedHoldings:
                 await self.publisher.enqueue_changed(routes.states, self._monitored)
         if queues_legs:
             await self.publisher.enqueue(routes.states, self._legs)
-            self._queue_at = now + self.context.settings.overflow_interval_s
+            self._queue_at = now + OVERFLOW_INTERVAL_S
         if may_queue and now >= self._moved_at:
             await self.publisher.enqueue_moved(routes.states)
-            self._moved_at = now + self.context.settings.moved_interval_s
+            self._moved_at = now + MOVED_INTERVAL_S
 
     async def _publish(self, connection: GatewayConnection, now: float, *, at_once: bool) -> None:
         """Publish the newest values and greeks, if there are any; set when it is due again."""
@@ -248,10 +265,8 @@ class FollowedHoldings:
 
         ended = self.context.monotonic()
         many = len(self._legs) + len(self._monitored) > MANY
-        settings = self.context.settings
-        pause_s = max(
-            settings.publish_many_s if many else settings.publish_s, settings.flush_interval_s
-        )
+        shortest_s = PUBLISH_MANY_S if many else PUBLISH_S
+        pause_s = max(shortest_s, self.context.settings.flush_interval_s)
         self._publish_at = max(now + pause_s, ended + rest_s(ended - now))
 
     def _choose(
@@ -275,7 +290,7 @@ class FollowedHoldings:
         else:
             still_monitored = set(monitored)
             self._monitored = [key for key in self._monitored if key in still_monitored]
-        streamed = sorted(keys[LegState.STREAMED])[: settings.streamed_pnl_subscriptions]
+        streamed = sorted(keys[LegState.STREAMED])[:STREAMED_PNL_SUBSCRIPTIONS]
         connection.pnl.keep([*self._legs, *streamed, *self._monitored])
 
     def release(self, connection: GatewayConnection) -> None:
@@ -349,9 +364,7 @@ class Router:
             watcher=self._watcher,
         )
 
-        self.contracts = ContractCache(
-            tables.contracts, clock=context.clock, again=context.settings.details_again
-        )
+        self.contracts = ContractCache(tables.contracts, clock=context.clock)
         self.lines = StreamLines(context, self.contracts)
         self.pricer = StreamPricer(context, self.lines.login, self.contracts, greeks)
         self.greeks = None
@@ -360,7 +373,7 @@ class Router:
         self.account_refresh = AccountRefresh(context, self._publisher)
         self._resolver = LegResolver(context, self.registry, self.contracts)
         self._followed = FollowedHoldings(context, self._publisher)
-        self._beside = BackgroundWork(context.monotonic, context.settings.work_again_s)
+        self._beside = BackgroundWork(context.monotonic, ownership.WORK_AGAIN_S)
 
         self.routes = Routes()
         self._changes: PendingChanges[Key] = PendingChanges()

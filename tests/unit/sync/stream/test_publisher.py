@@ -17,6 +17,7 @@ from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.position_changes import changes_between
 from position_sync_dagster.sync.stream.publisher import (
+    EXECUTION_LOOKS_S,
     Announcements,
     ChangeWatcher,
     Publisher,
@@ -29,7 +30,7 @@ KEY = ("A", 1)
 HELD = make_holding(1, NOW, position=2.0, market_value=5.0)
 CLOSED = replace(HELD, position=0.0)
 MONITORED = {KEY: LegState.MONITORED}
-LOOKS_S = Settings.execution_looks_s
+LOOKS_S = EXECUTION_LOOKS_S
 
 
 class Feed:

@@ -9,6 +9,7 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.queue_request import Reason
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.stream import router
 from position_sync_dagster.sync.stream.parts import PublishedGreeks
 from position_sync_dagster.sync.stream.router import (
     CHOOSE_S,
@@ -22,8 +23,8 @@ from tests.support.settings import make_settings
 from tests.support.unowned import unowned_context
 
 KEY = ("DU1", 7)
-MAX_STREAMED = Settings.streamed_pnl_subscriptions
-MOVED_S = int(Settings.moved_interval_s)
+MAX_STREAMED = router.STREAMED_PNL_SUBSCRIPTIONS
+MOVED_S = int(router.MOVED_INTERVAL_S)
 
 
 class Gateway:
