@@ -9,7 +9,7 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.retry import RetryPolicy
+from position_sync_dagster.domain.queue_request import RetryPolicy
 from position_sync_dagster.errors import LakeError, TokenError
 from position_sync_dagster.lake import records, schema
 from position_sync_dagster.lake.account_values import AccountValuesTable

@@ -29,9 +29,10 @@ from position_sync_dagster.domain.queue_request import (
     QueueRequest,
     QueueStatus,
     Reason,
+    RetryPolicy,
     attempts_of,
+    next_attempt,
 )
-from position_sync_dagster.domain.retry import RetryPolicy, next_attempt
 from position_sync_dagster.lake import queue_transitions as transitions
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.queue_transitions import FAILED, Action, claim_order

@@ -14,13 +14,13 @@ import polars as pl
 from position_sync_dagster.domain.queue_request import (
     ACTIVE_PRIORITY,
     Answer,
+    NextAttempt,
     Outcome,
     QueueRequest,
     QueueStatus,
     Reason,
     with_ended_attempt,
 )
-from position_sync_dagster.domain.retry import NextAttempt
 from position_sync_dagster.errors import LeaseLostError, RequestStateError
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage.commits import in_parts

@@ -9,7 +9,7 @@ import polars as pl
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.execution import Execution
-from position_sync_dagster.domain.retry import RetryPolicy
+from position_sync_dagster.domain.queue_request import RetryPolicy
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.derived import Replaced, derive
 from position_sync_dagster.lake.lake import Lake

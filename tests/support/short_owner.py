@@ -19,7 +19,8 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
 from position_sync_dagster.sync.stream.ownership import OwnerContext, Ownership
 from position_sync_dagster.sync.stream.parts import ChangeFollower
-from position_sync_dagster.sync.stream.publisher import Announcements, ChangeWatcher, Publisher
+from position_sync_dagster.sync.stream.position_changes import ChangeWatcher
+from position_sync_dagster.sync.stream.publisher import Publisher, Submissions
 
 
 class RefreshReport(NamedTuple):
@@ -52,7 +53,7 @@ async def _download_and_enqueue(
     context = OwnerContext(settings=settings, lease=own)
     watcher = ChangeWatcher(context, lake.position_changes, followers)
     publisher = Publisher(
-        context, lake.queue, lake.broker_positions, Announcements(lake.updates), watcher=watcher
+        context, lake.queue, lake.broker_positions, Submissions(lake.updates), watcher=watcher
     )
     manager = IBConnectionManager(settings)
     try:

@@ -29,7 +29,7 @@ from position_sync_dagster.sync.stream.ownership import (
     StreamCounts,
 )
 from position_sync_dagster.sync.stream.pricing import StreamPricer
-from position_sync_dagster.sync.stream.publisher import Announcements
+from position_sync_dagster.sync.stream.publisher import Submissions
 
 logger = logging.getLogger(__name__)
 
@@ -246,13 +246,13 @@ class Flusher:
     next flush.
 
     Args:
-        announced: States of holdings with a row or request already; a close is written once.
+        submitted: States of holdings with a row or request already; a close is written once.
         account_values: Gets the values of the accounts; with None, they are not subscribed.
     """
 
     context: OwnerContext
     pricer: StreamPricer
-    announced: Announcements
+    submitted: Submissions
     account_values: AccountValuesTable | None = None
 
     def __post_init__(self) -> None:
@@ -320,13 +320,13 @@ class Flusher:
         holdings: list[BrokerPosition] = []
         urgent = False
         for update, holding in valued:
-            is_announced = self.announced.is_held(holding.key, update.position)
-            if update.position or not is_announced:
+            is_submitted = self.submitted.is_held(holding.key, update.position)
+            if update.position or not is_submitted:
                 updates.append(update)
                 holdings.append(holding)
-                urgent |= not is_announced
+                urgent |= not is_submitted
 
-        self.announced.record(holdings)
+        self.submitted.record(holdings)
         self._rows += updates
         self._urgent |= urgent
         for delivery in self._deliveries:

@@ -136,6 +136,18 @@ class Ownership:
         await offload(self.sessions.claim_mode, mode)
 
     async def __aenter__(self) -> Self:
+        await self.begin()
+        return self
+
+    async def __aexit__(self, kind: type | None, error: object, _trace: object) -> None:
+        await self.end(None if kind is None else f"{kind.__name__}: {error}")
+
+    async def begin(self) -> None:
+        """Acquire the lease, and renew it from now on.
+
+        Raises:
+            LoginOwnedError: The login has another owner.
+        """
         self.session = await self._acquired()
         self._owners[self.settings.gateway_id] = self
         # The handlers of a library may write into another lake, where its token means nothing.
@@ -146,7 +158,6 @@ class Ownership:
             run_id=self.session.run_id,
         )
         self._task = asyncio.create_task(self._heartbeat())
-        return self
 
     async def _acquired(self) -> GatewaySession:
         """Acquire the lease, and wait until its present owner has ended.
@@ -184,7 +195,8 @@ class Ownership:
         if other is not None and not other.lost.is_set() and not other._is_over():
             raise login_owned(other.session)
 
-    async def __aexit__(self, kind: type | None, error: object, _trace: object) -> None:
+    async def end(self, detail: str | None = None) -> None:
+        """Give the lease back; the session keeps why, if it did not end as it should."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -192,10 +204,6 @@ class Ownership:
         if self._owners.get(self.settings.gateway_id) is self:
             del self._owners[self.settings.gateway_id]
         if not self.lost.is_set():
-            detail = None
-            if kind is not None:
-                detail = f"{kind.__name__}: {error}"
-
             with suppress(errors.LakeError):
                 await offload(self.sessions.end, self.session, detail=detail)
 

@@ -397,7 +397,7 @@ class IBPositionStreamer:
         self._flusher = Flusher(
             self._context,
             self._router.pricer,
-            self._router.announced,
+            self._router.submitted,
             self._tables.account_values,
         )
         manager = manager or IBConnectionManager(self.settings)
@@ -577,11 +577,11 @@ class IBPositionStreamer:
                     raise login_owned(owner)
 
         await offload(sessions.table.initialize)
-        await self._lease.__aenter__()
+        await self._lease.begin()
 
     async def _end_lease(self) -> None:
         if self._tables.ownership is None:
-            await self._lease.__aexit__(None, None, None)
+            await self._lease.end()
 
     async def _run(self) -> None:
         parts = (self._flusher, self._router.greeks)

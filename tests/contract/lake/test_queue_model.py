@@ -13,8 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus, Reason
-from position_sync_dagster.domain.retry import RetryPolicy
+from position_sync_dagster.domain.queue_request import (
+    QueueRequest,
+    QueueStatus,
+    Reason,
+    RetryPolicy,
+)
 from position_sync_dagster.lake.position_queue import PositionQueue, SyncQueue
 from position_sync_dagster.lake.queue_transitions import PROMOTE_AFTER_S
 from position_sync_dagster.lake.storage.merges import maintain
