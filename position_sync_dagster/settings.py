@@ -341,7 +341,7 @@ class Settings(BaseSettings):
     flush_interval_s: Seconds = 1.0
 
     # An owner of a login that is silent for longer counts as dead; it renews its lease every 4 s
-    # (`heartbeat_s`).
+    # (`HEARTBEAT_S` of the stream).
     session_lease_s: float = Field(15.0, gt=4, le=DAY_S)
 
     # Exchange whose trading days daily_positions follows.

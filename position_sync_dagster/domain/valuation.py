@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
-from position_sync_dagster.domain.exchange_time import TradingHours
+from position_sync_dagster.domain.exchange_time import TradingHours, may_trade
 from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.position_update import (
     GreeksSource,
@@ -278,7 +278,7 @@ class Moment:
 
     def in_session(self, at: datetime) -> bool:
         """Return whether the contract traded at a time; True if unknown."""
-        return self.hours is None or self.hours.is_open(at) is not False
+        return may_trade(self.hours, at)
 
 
 # The price and the value of a holding, by the names of the columns; what is left out is unknown.

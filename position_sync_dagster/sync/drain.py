@@ -15,7 +15,6 @@ from typing import Any
 from uuid import uuid4
 
 import polars as pl
-from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain import streamed_holding
@@ -580,18 +579,22 @@ class QueueWorker:
         counts = report.succeeded, report.failed, report.released
         logger.info(text, report.claimed, report.duration_s, *counts)
 
-    @retry(
-        retry=retry_if_exception_type(errors.NewerRowError),
-        stop=stop_after_attempt(MAX_PLANS),
-        reraise=True,
-    )
     async def _plan_and_append(
         self, batch: Sequence[QueuedPosition], batch_id: str
     ) -> tuple[BatchPlan, int]:
-        """Plan the batch and commit its rows; plan again if newer rows arrived meanwhile.
+        """Plan the batch and commit its rows; plan again if newer rows arrived meanwhile."""
+        for _ in range(MAX_PLANS - 1):
+            with suppress(errors.NewerRowError):
+                return await self._append_planned(batch, batch_id)
+        return await self._append_planned(batch, batch_id)
 
-        Returns:
-            The plan, and the number of rows.
+    async def _append_planned(
+        self, batch: Sequence[QueuedPosition], batch_id: str
+    ) -> tuple[BatchPlan, int]:
+        """Plan the batch and commit its rows; return the plan, and the number of rows.
+
+        Raises:
+            NewerRowError: Newer rows of its holdings arrived meanwhile.
         """
         now = self._clock()
         # The ledger is read before the view: a row that is added later may be newer than the view,

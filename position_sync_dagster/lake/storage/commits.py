@@ -19,6 +19,7 @@ from polars.exceptions import PanicException
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.position_update import TradingMode
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage import commit_errors, durability
 from position_sync_dagster.lake.storage.opening import NO_HOOKS, with_plain_texts
@@ -172,8 +173,8 @@ T = TypeVar("T")
 # Attempts with a new handle. If a file is missing in each, the table is broken.
 _STALE_ATTEMPTS = 4
 
-# The longest pause before another try, in seconds: a few times as long as a commit takes.
-PAUSE_S = 0.25
+# Pauses before another try; the longest is a few times as long as a commit takes.
+PAUSE = Backoff(first_s=0.25 / 32, longest_s=0.25, jitter=(0.0, 1.0))
 
 
 def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
@@ -190,8 +191,9 @@ def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
         LakeError: No attempt succeeded; see `commit_errors.to_lake_error`.
     """
     begun = time.monotonic()
+    chance = random.Random()  # noqa: S311 - a pause, not a secret
     stale = 0
-    longest_s = PAUSE_S / 64
+    failures = 0
 
     while True:
         try:
@@ -211,5 +213,5 @@ def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
             if is_last:
                 commit_errors.fail(error, path)
 
-        longest_s = min(2 * longest_s, PAUSE_S)
-        time.sleep(random.uniform(0, longest_s))  # noqa: S311 - a pause, not a secret
+        failures += 1
+        time.sleep(PAUSE.delay_s(failures, chance))

@@ -75,12 +75,12 @@ def file_credentials() -> dict[str, str]:
 
 
 def delta_options(options: Mapping[str, str] | None) -> dict[str, str]:
-    """Return the options of Delta's client; those of the caller (`given`) take precedence."""
+    """Return the options of Delta's client; `options`, of the caller, take precedence."""
     return _DELTA | file_credentials() | dict(options or {})
 
 
 def polars_options(options: Mapping[str, str] | None) -> dict[str, object]:
-    """Return the options of Polars' client; `given` are those of the caller for Delta's client."""
+    """Return the options of Polars' client; the caller's are for Delta's client."""
     return {"max_retries": RETRIES, **file_credentials(), **(options or {})}
 
 

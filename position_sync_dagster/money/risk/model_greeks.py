@@ -16,6 +16,7 @@ from itertools import chain
 from operator import attrgetter, itemgetter
 
 from position_sync_dagster.domain import valuation
+from position_sync_dagster.domain.exchange_time import may_trade
 from position_sync_dagster.domain.holding import HoldingGreeks, Key
 from position_sync_dagster.domain.leg import QUEUED, LegState, few
 from position_sync_dagster.domain.quote import Quote
@@ -520,7 +521,7 @@ class ModelGreeks:
             return None
         hours = self.contracts.hours(leg.underlying)
         greeks_time: datetime | None = greeks.greeks_time
-        if hours is not None and hours.is_open(greeks.greeks_time) is False:
+        if not may_trade(hours, greeks.greeks_time):
             # A line that is requested outside the session opens with a price from before.
             greeks_time = None
         return replace(

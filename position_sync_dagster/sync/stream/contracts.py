@@ -13,7 +13,7 @@ from position_sync_dagster.domain.contract_match import (
     matching_contracts,
     problem_of,
 )
-from position_sync_dagster.domain.exchange_time import TradingHours, parse_trading_hours
+from position_sync_dagster.domain.exchange_time import TradingHours, may_trade, parse_trading_hours
 from position_sync_dagster.domain.instrument import ContractDetails, contract_name, leg_name
 from position_sync_dagster.domain.leg import ActiveContract, UnresolvedLeg
 from position_sync_dagster.domain.retry import Backoff
@@ -137,8 +137,7 @@ class ContractCache:
 
     def session_open(self, conid: int) -> bool:
         """Return whether a trading session of the contract is open; True if unknown."""
-        hours = self.hours(conid)
-        return hours is None or hours.is_open(self.clock()) is not False
+        return may_trade(self.hours(conid), self.clock())
 
     def available(self, conids: Iterable[int]) -> set[int]:
         """Return the conids whose details need not be fetched."""

@@ -21,6 +21,7 @@ from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.stream import ownership
 from position_sync_dagster.sync.stream.ownership import (
     BackgroundWork,
@@ -78,7 +79,7 @@ class HandlerDelivery:
         self.failures = 0
         self.refused: errors.LakeError | None = None
         self._batched = getattr(self.handler, "on_position_updates", None)
-        self._outage: str | None = None
+        self._outage = OutageLog(logger)
         self._pending: dict[Key, PositionUpdate] = {}
         self._is_closing = False
         self._is_closed = False
@@ -164,18 +165,18 @@ class HandlerDelivery:
                 return False
 
         if self.failures == failures:
-            self._outage = None
+            self._outage.fault = None
         return True
 
     def _log_failure(self, error: Exception) -> None:
         """Log the error, unless the last one of the same outage was of its kind."""
         self.failures += 1
         kind = type(error).__name__
-        if kind != self._outage:
-            self._outage = kind
-            trace = None if isinstance(error, errors.PositionSyncError) else error
-            name = type(self.handler).__name__
-            logger.error("%s failed: %s", name, str(error) or kind, exc_info=trace)
+        self._outage.report(
+            kind,
+            text=f"{type(self.handler).__name__} failed: {str(error) or kind}",
+            error=None if isinstance(error, errors.PositionSyncError) else error,
+        )
 
 
 # Minimum seconds between two commits of the amounts of accounts: one costs as much as a commit of

@@ -18,6 +18,7 @@ from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.streamed_holding import StreamedHolding, StreamRules
 from position_sync_dagster.domain.valuation import Moment
 from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.stream.contracts import ContractCache
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.parts import PublishedGreeks
@@ -33,17 +34,12 @@ SETTLE_S = 5.0
 VALUED_AGAIN_S = 30.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """The error of a holding that is set aside.
+    """The error of a holding that is set aside, and when it is valued again."""
 
-    Attributes:
-        why: The error in words.
-        again_at_s: When it is valued again.
-    """
-
-    why: str
-    again_at_s: float
+    def __init__(self) -> None:
+        self.outage = OutageLog(logger)
+        self.again_at_s = 0.0
 
 
 @dataclass(eq=False, repr=False)
@@ -79,7 +75,7 @@ class StreamPricer:
     @property
     def set_aside(self) -> dict[Key, str]:
         """Return the holdings that an error sets aside, each with the reason."""
-        return {key: failure.why for key, failure in self._failures.items()}
+        return {key: failure.outage.fault or "" for key, failure in self._failures.items()}
 
     def reset(self) -> None:
         """Forget every holding: a snapshot of the positions comes next."""
@@ -222,12 +218,11 @@ class StreamPricer:
     def _set_aside(self, state: StreamedHolding, error: Exception, now_s: float) -> None:
         """Value a holding again later; its other rows stay as they are."""
         account, conid = state.key
-        before = self._failures.get(state.key)
+        failure = self._failures.setdefault(state.key, Failure())
         why = f"it cannot be valued: {type(error).__name__}: {error}"
-        if before is None or before.why != why:
-            logger.error("conid %d of %s is set aside: %s", conid, account, why, exc_info=error)
-
-        self._failures[state.key] = Failure(why=why, again_at_s=now_s + VALUED_AGAIN_S)
+        text = f"conid {conid} of {account} is set aside: {why}"
+        failure.outage.report(why, text=text, error=error)
+        failure.again_at_s = now_s + VALUED_AGAIN_S
         state.due = True
 
     def _holding(self, key: Key) -> StreamedHolding:
