@@ -285,7 +285,7 @@ class Moment:
 Worth = dict[str, Any]
 
 # The value of a holding that is no longer held.
-CLOSED: Worth = {"market_value": 0.0, "unrealized_pnl": 0.0, "value_source": ValueOrigin.NONE}
+CLOSED_VALUE: Worth = {"market_value": 0.0, "unrealized_pnl": 0.0, "value_source": ValueOrigin.NONE}
 
 # The market data of a holding of which nothing counts.
 NO_QUOTE = Quote(conid=0)
@@ -466,7 +466,7 @@ def _row(
     instrument = holding.instrument
     market = quote or NO_QUOTE
     if holding.position == 0:
-        worth = CLOSED
+        worth = CLOSED_VALUE
         market = NO_QUOTE
         note = None
 

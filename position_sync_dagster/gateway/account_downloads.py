@@ -30,10 +30,10 @@ ACCOUNT_QUIET_S = 5.0
 
 
 # Maximum by which a gateway's clock may be ahead of ours.
-AHEAD = timedelta(minutes=2)
+CLOCK_AHEAD = timedelta(minutes=2)
 
 # Maximum age of a time text. Without it, a text of a clock in another zone, or ahead of ours by
-# more than `AHEAD`, would be read as one of yesterday, 23 hours ago.
+# more than `CLOCK_AHEAD`, would be read as one of yesterday, 23 hours ago.
 OLDEST = timedelta(hours=6)
 
 # Maximum age of a time message that is read in the right zone.
@@ -54,7 +54,7 @@ def moment_of(text: str, *, now: datetime, zone: tzinfo) -> datetime | None:
         local = now.astimezone(zone).replace(hour=hour, minute=minute, second=0, microsecond=0)
     except ValueError:
         return None
-    if local > now + AHEAD:
+    if local > now + CLOCK_AHEAD:
         local -= timedelta(days=1)
     if now - local <= OLDEST:
         return min(local, now).astimezone(now.tzinfo)
@@ -85,7 +85,7 @@ NOT_READY = "IB's server is being reset (AccountReady is false)"
 NO_END = "its download did not end"
 
 # How long after its request an end may come late, for an account whose name no end has. It is
-# shorter than the delays between requests become (`AGAIN`): one end that never comes does
+# shorter than the delays between requests become (`ACCOUNT_AGAIN`): one end that never comes does
 # not take the ends of the other accounts for ever.
 LATE_END = timedelta(minutes=1)
 

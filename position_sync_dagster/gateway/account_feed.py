@@ -43,7 +43,7 @@ SECOND_LIST_S = 30.0
 
 
 # Seconds between two log lines for a holding whose row is set aside.
-LOG_EVERY_S = 86_400.0
+ODD_ROW_LOG_S = 86_400.0
 
 
 class AccountFeed:
@@ -80,7 +80,7 @@ class AccountFeed:
             login.accounts,
             lasts_s=account_state.ACCOUNT_INTERVAL_S,
             second_s=SECOND_LIST_S,
-            again=account_state.AGAIN,
+            again=account_state.ACCOUNT_AGAIN,
         )
         self.book = HoldingsBook(
             settings.gateway_id,
@@ -92,7 +92,7 @@ class AccountFeed:
         self.values = AccountDownloads(login, self.states, self.book, on_change=self._rate)
         self.snapshot_at: datetime | None = None
         self.odd_rows: dict[Key, str] = {}
-        self._log = LimitedLog(logger, every_s=LOG_EVERY_S)
+        self._log = LimitedLog(logger, every_s=ODD_ROW_LOG_S)
 
         # The list of positions.
         self._listing: asyncio.Future[Any] | None = None  # until `_list` has returned

@@ -22,7 +22,7 @@ from ib_async import Execution as IBExecution
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import SKEW, utc_now
 from position_sync_dagster.domain.exchange_time import UnknownZoneError
-from position_sync_dagster.domain.execution import GATEWAY, Execution, Side
+from position_sync_dagster.domain.execution import FROM_GATEWAY, Execution, Side
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import CONIDS, ContractDetails, digits
 from position_sync_dagster.domain.leg import UnresolvedLeg
@@ -112,7 +112,7 @@ def execution_of(fill: Fill, report: CommissionReport, asked_at: datetime) -> Ex
         commission_currency=commission_currency,
         realized_pnl=realized_pnl,
         currency=instrument.currency,
-        source=GATEWAY,
+        source=FROM_GATEWAY,
         statement="",
         order_id=order_id,
         attributes=json.dumps(_written(done), ensure_ascii=False),
@@ -167,7 +167,7 @@ def _pattern(leg: UnresolvedLeg) -> Contract:
 
 
 # Seconds between two log lines for one kind of bad message, which may come hundreds a second.
-LOG_EVERY_S = 60.0
+GARBAGE_LOG_S = 60.0
 
 # The messages of which lists of positions consist.
 _POSITION, _POSITION_END = str(MessageType.POSITION), str(MessageType.POSITION_END)
@@ -205,7 +205,7 @@ class MessageReader:
         self._type = ""
         self._failed = False
         self._position_failed = False
-        self._log = LimitedLog(logger, every_s=LOG_EVERY_S)
+        self._log = LimitedLog(logger, every_s=GARBAGE_LOG_S)
         self._interpret = ib_async_internals.intercept_messages(
             ib, read=self._read, unreadable=self._on_unreadable
         )

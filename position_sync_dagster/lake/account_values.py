@@ -16,7 +16,7 @@ from position_sync_dagster.lake.storage.table import Table
 
 # How far `latest` looks back from the day of the last commit, so that its cost does not grow with
 # the history.
-LOOK_BACK = timedelta(days=14)
+VALUES_BACK = timedelta(days=14)
 
 # The column of the log's statistics by which files sort by their newest row.
 LAST_ADDED = f"max.{ledger_rows.ADDED}"
@@ -77,7 +77,7 @@ class AccountValuesTable:
             return earlier.clear()
 
         days = files.sort(LAST_ADDED, nulls_last=False)["partition.date"]
-        first = pl.lit(days[-1] - LOOK_BACK)
+        first = pl.lit(days[-1] - VALUES_BACK)
         recent = files.filter(pl.col("partition.date") >= first)
         added = ledger_rows.added_after(self.table, recent, ledger_rows.newest_version(earlier))
 
@@ -91,7 +91,7 @@ class AccountValuesTable:
     def summaries_at(self, moment: datetime) -> list[AccountSummary]:
         """Return the newest row of each account that was made by a moment; see `latest`."""
         rows = self.table.read(
-            lambda files: _newest(rows_between(self.table, files, moment - LOOK_BACK, moment))
+            lambda files: _newest(rows_between(self.table, files, moment - VALUES_BACK, moment))
         )
         return schema.records_of(AccountSummary, rows)
 

@@ -31,7 +31,7 @@ START = "start"
 NOW = "now"
 
 # How often a waiting reader looks for a new commit, in seconds.
-POLL_S = 0.5
+LEDGER_POLL_S = 0.5
 
 MOST_ROWS = 100_000
 
@@ -268,7 +268,7 @@ class Follower:
             self._place = Place.of(added.token)
         return added
 
-    async def rows_async(self, poll_s: float = POLL_S) -> AsyncIterator[Added]:
+    async def rows_async(self, poll_s: float = LEDGER_POLL_S) -> AsyncIterator[Added]:
         """Yield what is committed, for ever; other tasks run while there is nothing."""
         while True:
             added = await offload(self.read)

@@ -28,7 +28,7 @@ from position_sync_dagster.domain.position_update import (
     trading_mode_of,
 )
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.followed_rows import POLL_S, Added, AddedRows, Follower
+from position_sync_dagster.lake.followed_rows import LEDGER_POLL_S, Added, AddedRows, Follower
 from position_sync_dagster.lake.ledger_rows import (
     BY_TIME,
     COMMITTED,
@@ -104,14 +104,14 @@ def _refused(name: str, value: object, column: StoredColumn) -> errors.InvalidRe
 
 # Greater numbers count as unknown: IB writes DBL_MAX for a number that it does not know, and the
 # sum of two would be infinite.
-UNSET = 1e300
+UNSET_FROM = 1e300
 
 
 def _number(value: Any) -> float | None:
     if isinstance(value, bool | str | bytes):
         raise TypeError
     number = float(value)
-    return number if -UNSET < number < UNSET else None
+    return number if -UNSET_FROM < number < UNSET_FROM else None
 
 
 def _text(value: Any) -> str:
@@ -565,7 +565,9 @@ class PositionUpdatesTable:
     count = offloaded(SyncUpdates.count)
     version = offloaded(SyncUpdates.version)
 
-    def follow(self, since: str | None = None, poll_s: float = POLL_S) -> AsyncIterator[Added]:
+    def follow(
+        self, since: str | None = None, poll_s: float = LEDGER_POLL_S
+    ) -> AsyncIterator[Added]:
         """Yield what is committed, in order, nothing twice and nothing left out, for ever.
 
         Without a token it begins with the newest row of each holding, then follows. Many readers

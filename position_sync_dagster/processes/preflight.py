@@ -129,9 +129,9 @@ TRIAL_S = 5.0
 # A difference of clocks that neither whole seconds nor the way of the answer explain.
 CLOCK_S = 5.0
 
-AGAIN = "Run it again; if this stays, look for a dialog in TWS that waits for a click."
+RUN_AGAIN = "Run it again; if this stays, look for a dialog in TWS that waits for a click."
 
-LIVE = 1
+LIVE_DATA = 1
 _KINDS = {1: "live", 2: "frozen", 3: "delayed", 4: "delayed and frozen"}
 
 # What to do about a market data line, by what it lacks.
@@ -161,7 +161,7 @@ async def of_gateway(settings: Settings) -> list[Finding]:
         async with asyncio.timeout(WITHIN_S):
             await _survey(settings, findings)
     except TimeoutError:
-        findings.append(bad("gateway", "not every check was answered in time", AGAIN))
+        findings.append(bad("gateway", "not every check was answered in time", RUN_AGAIN))
     except (errors.GatewayError, errors.SettingsError) as error:
         findings.append(bad("gateway", error.what, error.remedy))
     return findings
@@ -313,14 +313,14 @@ async def _trial(
         text = f"{name} did not tick within {timeout_s:g} s"
         return warning("market data", text, "Run it again while its exchange is open.")
 
-    kind = quote.market_data_type or LIVE
+    kind = quote.market_data_type or LIVE_DATA
     text = f"{name} ticks, {_KINDS.get(kind, str(kind))}"
     if details.right is not None and quote.delta is None:
         text += f"; no greeks (tick 13) came within {timeout_s:g} s"
         return warning("market data", text, _GREEKS)
 
     remedy = "Subscribe to the exchange's live data, or accept values that are not live."
-    return warning("market data", text, remedy, unless=kind == LIVE)
+    return warning("market data", text, remedy, unless=kind == LIVE_DATA)
 
 
 def trial_conids(holdings: Iterable[BrokerPosition], sec_types: Iterable[str]) -> list[int]:
@@ -421,7 +421,7 @@ def check_disk(path: str) -> list[Finding]:
 LOCAL_S = 17.0
 
 # The check that reads who owns each login.
-LOGINS = "logins"
+LOGINS_CHECK = "logins"
 
 
 def run_preflight(
@@ -448,13 +448,13 @@ def run_preflight(
             "tables": lambda: check_lake(lake),
             "disk": lambda: check_disk(settings.lake),
             "programs": lambda: check_programs(dagster_home),
-            LOGINS: lambda: check_streams(lake, settings, dagster_home, sessions),
+            LOGINS_CHECK: lambda: check_streams(lake, settings, dagster_home, sessions),
             "checks": lambda: check_results(dagster_home),
             "Dagster home": lambda: check_home(dagster_home),
         },
         within_s=LOCAL_S,
     )
-    if any(finding.check == LOGINS for finding in findings):
+    if any(finding.check == LOGINS_CHECK for finding in findings):
         # Who owns the login is not known: to connect could take a client id from a stream.
         text = "not asked: it is not known whether a stream owns the login"
         return [*findings, bad("gateway", text, "Correct what is bad above first.")]
@@ -497,7 +497,7 @@ def check_programs(home: Path) -> list[Finding]:
 
 
 # How old a tick may be if the programs work.
-LATE = timedelta(seconds=signs_of_life.LATE_S)
+LATE_AFTER = timedelta(seconds=signs_of_life.LATE_S)
 
 # How long a stream may be away beside programs that work: another one follows it.
 AWAY = timedelta(minutes=1)
@@ -519,7 +519,7 @@ def check_streams(
         return []
 
     ticked_at = signs_of_life.read(home).ticked_at
-    is_ticking = ticked_at is not None and elapsed(ticked_at, now) < LATE
+    is_ticking = ticked_at is not None and elapsed(ticked_at, now) < LATE_AFTER
     findings = []
     for login in logins:
         session = lake.sessions.current(login.gateway_id)

@@ -17,7 +17,7 @@ LOOK_BACK = timedelta(days=1)
 # A holding whose values can be read is requested again far more often than this.
 ANSWERED_WITHIN = timedelta(hours=1)
 
-COLUMNS = ["request_id", *KEY, "symbol", "status", "error_message"]
+REQUEST_COLUMNS = ["request_id", *KEY, "symbol", "status", "error_message"]
 
 
 def read_failed(lake: Lake, settings: Settings, now: datetime) -> pl.DataFrame:
@@ -58,5 +58,5 @@ def _finished(lake: Lake, status: QueueStatus, since: datetime) -> pl.DataFrame:
     """Return the requests with a final status that were inserted since then."""
     first = id_prefix(since)
     chosen = in_bucket(status.value) & may_have("request_id", first)
-    rows = lake.queue.sync.store.finished(chosen, [*COLUMNS, "created_at", "updated_at"])
+    rows = lake.queue.sync.store.finished(chosen, [*REQUEST_COLUMNS, "created_at", "updated_at"])
     return rows.filter(pl.col.request_id >= first)

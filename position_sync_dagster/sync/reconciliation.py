@@ -16,7 +16,7 @@ from position_sync_dagster.domain.clock import Clock, elapsed, is_recent, utc_no
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import KEY, BrokerPosition, Key, grouped
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract
+from position_sync_dagster.domain.leg import NEGLIGIBLE_QUANTITY, ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import PositionSyncError
@@ -430,9 +430,9 @@ def _overclaimed(
     for key in sorted(claims, key=lambda key: (key[0] == ALL_ACCOUNTS, key)):
         quantity = held[key]
         claimed = claims[key]
-        is_too_much = abs(claimed) > abs(quantity) * (1 + NEGLIGIBLE)
+        is_too_much = abs(claimed) > abs(quantity) * (1 + NEGLIGIBLE_QUANTITY)
         is_opposite = claimed * quantity < 0
-        if abs(quantity) <= NEGLIGIBLE or not (is_too_much or is_opposite):
+        if abs(quantity) <= NEGLIGIBLE_QUANTITY or not (is_too_much or is_opposite):
             continue
 
         account, conid = key

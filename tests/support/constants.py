@@ -46,7 +46,7 @@ _HOMES = {
     "rotate_after_s": ("sync.stream.streamer", "ROTATE_AFTER_S"),
     "stale_after_s": ("sync.confirmations", "STALE_AFTER_S"),
     "alert_after_s": ("money.defs.alerts", "ALERT_AFTER_S"),
-    "account_again": ("domain.account_state", "AGAIN"),
+    "account_again": ("domain.account_state", "ACCOUNT_AGAIN"),
     "gateway_client_ids": ("settings", "CLIENT_IDS"),
     "lease_s": ("sync.drain", "LEASE_S"),
 }

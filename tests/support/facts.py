@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
-from position_sync_dagster.domain.execution import GATEWAY, Execution
+from position_sync_dagster.domain.execution import FROM_GATEWAY, Execution
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.causes import Facts
 from position_sync_dagster.money.past.closes import EventKind, Statement, StatementEvent
@@ -33,7 +33,7 @@ def movements_of_rows(
     movements: list[Movement] = []
     rows: defaultdict[object, list[tuple[str, Execution | StatementEvent]]] = defaultdict(list)
     for execution in executions:
-        if execution.source == GATEWAY:
+        if execution.source == FROM_GATEWAY:
             movements.append(reported_movement(execution, terms))
         else:
             rows[execution.stated_at].append(("Trade", execution))

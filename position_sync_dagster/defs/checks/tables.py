@@ -299,7 +299,7 @@ def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetChec
     if unanswered.is_empty() and old.height and not sees_gateway(lake, settings):
         return check.unknown_result(f"no gateway, for which {live.height} requests wait.")
 
-    columns = failed_requests.COLUMNS
+    columns = failed_requests.REQUEST_COLUMNS
     failed = unanswered.sort("updated_at").select(*columns, since="updated_at")
     waiting = old.sort("created_at").select(*columns, since="created_at")
     limit = _minutes(patience)

@@ -24,7 +24,7 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.money.campaigns.closed_campaign import CampaignEnd
 from position_sync_dagster.money.past.attribution import OwnedPart
 from position_sync_dagster.money.past.movements import (
-    DELIVERIES,
+    DELIVERY_KINDS,
     MovementKind,
     first_reasons,
     known_sum,
@@ -190,12 +190,12 @@ def _join_deliveries(parts: Sequence[_Numbered], groups: Groups) -> None:
     ends: defaultdict[tuple[Key, date], list[tuple[int, int]]] = defaultdict(list)
     for number, part in parts:
         movement = part.movement
-        if part.is_option and movement.kind in DELIVERIES:
+        if part.is_option and movement.kind in DELIVERY_KINDS:
             delivered = movement.counter_conid or movement.underlying_conid or 0
             ends[(movement.account, delivered), movement.day].append((number, part.key[1]))
 
     for number, part in parts:
-        if part.movement.kind in DELIVERIES:
+        if part.movement.kind in DELIVERY_KINDS:
             ended = ends[part.key, part.movement.day]
             option = part.movement.counter_conid
             of_option = [ending for ending in ended if ending[1] == option]
@@ -224,7 +224,7 @@ def _join_covered(stays: Sequence[_Stay], groups: Groups) -> None:
     delivered = defaultdict(list)
     for number, stay in enumerate(stays):
         first = stay[0]
-        if not first.is_option and first.movement.kind in DELIVERIES:
+        if not first.is_option and first.movement.kind in DELIVERY_KINDS:
             end = None if _is_held(stay) else stay[-1].at
             delivered[first.movement.symbol].append((first.at, end, number))
 

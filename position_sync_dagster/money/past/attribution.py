@@ -26,7 +26,7 @@ from position_sync_dagster.domain.instrument import OPTION_TYPES, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.money.past.closes import SLACK
 from position_sync_dagster.money.past.movements import (
-    DELIVERIES,
+    DELIVERY_KINDS,
     ENDS,
     INCOME,
     OWNERS_CASH,
@@ -255,7 +255,7 @@ class _Sources:
         movement = part.movement
         if movement.kind is MovementKind.CORPORATE_ACTION:
             self.taken.setdefault(movement.movement_id, []).append(part)
-        elif part.is_option and movement.kind in DELIVERIES and not part.is_prior:
+        elif part.is_option and movement.kind in DELIVERY_KINDS and not part.is_prior:
             delivered = movement.counter_conid or movement.underlying_conid
             place = (movement.account, movement.day, delivered)
             self.ends.setdefault(place, []).append(part)
@@ -682,7 +682,7 @@ def _order_of(movement: Movement) -> tuple[datetime, bool, str]:
 
 
 def _is_delivery(movement: Movement) -> bool:
-    return movement.kind in DELIVERIES and movement.sec_type not in OPTION_TYPES
+    return movement.kind in DELIVERY_KINDS and movement.sec_type not in OPTION_TYPES
 
 
 def _prior_of(movements: Sequence[Movement]) -> float:

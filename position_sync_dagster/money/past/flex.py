@@ -30,7 +30,7 @@ from position_sync_dagster.money.past.flex_fields import (
     NUMBER,
     STATEMENT_ZONE,
     TEXT,
-    TIME,
+    TIME_FIELD,
     FieldColumn,
     Fields,
     columns_of,
@@ -122,7 +122,7 @@ def _execution_time(fields: Fields) -> datetime:
     written = fields.attributes
     day_and_clock = f"{written.get('tradeDate', '')} {written.get('tradeTime', '')}"
     fields = replace(fields, attributes={"dateTime": day_and_clock, **written})
-    return fields.required(TIME, "dateTime")  # type: ignore[no-any-return]
+    return fields.required(TIME_FIELD, "dateTime")  # type: ignore[no-any-return]
 
 
 _EVENT = columns_of(
@@ -149,7 +149,7 @@ def event_of(fields: Fields) -> closes.StatementEvent:
     Raises:
         StatementError: A field is missing or cannot be read.
     """
-    at = fields.required(TIME, "dateTime", "date", "reportDate")
+    at = fields.required(TIME_FIELD, "dateTime", "date", "reportDate")
     local = at.astimezone(STATEMENT_ZONE)
     has_time = local.time() != clock_time()
 
@@ -267,7 +267,7 @@ def closed_lot_event(fields: Fields) -> closes.StatementEvent | None:
     if fields.has_report_date:
         day = fields.required(DAY, "reportDate")
     else:
-        day = fields.required(TIME, "dateTime", "tradeDate").astimezone(STATEMENT_ZONE).date()
+        day = fields.required(TIME_FIELD, "dateTime", "tradeDate").astimezone(STATEMENT_ZONE).date()
     content = "|".join(map(str, (day, *row.values())))
     row["event_id"] = f"Lot:{sha256(content.encode()).hexdigest()[:32]}"
     row["attributes"] = fields.as_json()
@@ -390,7 +390,7 @@ class _StatementReader:
     """
 
     def __init__(self, fields: Fields, serves: Callable[[str], bool]) -> None:
-        self._made = fields.get(TIME, "whenGenerated")
+        self._made = fields.get(TIME_FIELD, "whenGenerated")
         self._fields = replace(fields, stated_at=self._made)
         self._account = fields.required(TEXT, "accountId")
         self._first = fields.required(DAY, "fromDate")

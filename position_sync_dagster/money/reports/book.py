@@ -377,10 +377,10 @@ def book_at(lake: MoneyLake, settings: Settings, past: Past, now: datetime) -> B
     return _book(past.at, legs, priced, closes_and_contracts, settings)
 
 
-GREEKS = ("delta", "gamma", "vega", "theta", "implied_vol", "underlying_price")
+BOOK_GREEKS = ("delta", "gamma", "vega", "theta", "implied_vol", "underlying_price")
 
 # The names of a position in the JSON, in order.
-COLUMNS = (
+BOOK_COLUMNS = (
     "account", "conid", "name", "symbol", "sec_type", "right", "strike", "expiry", "multiplier",
     "currency", "position", "market_price", "price_kind", "bid", "ask", "market_value",
     "average_cost", "unrealized", "today", "realised_today", "moneyness", "extrinsic", "greeks",
@@ -428,7 +428,7 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
 
     has_greeks = col.delta.is_not_null()
     rows = rows.with_columns(
-        greeks=pl.struct(GREEKS),
+        greeks=pl.struct(BOOK_GREEKS),
         greeks_at=pl.when(has_greeks).then("greeks_time"),
         current=is_current(book.live_since),
     )

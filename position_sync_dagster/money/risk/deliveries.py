@@ -358,7 +358,7 @@ def _judged(leg: PricedLeg, given: Assumptions) -> NewRow | None:
         for dividend in given.dividends.get(leg.row["symbol"]) or ()
         if given.now < dividend.ex_date <= soon
     ]
-    ex_date, gain = min(coming, default=(None, -model.ROUNDING))
+    ex_date, gain = min(coming, default=(None, -model.MODEL_ROUNDING))
     if extrinsic > gain:
         return None
     return {"extrinsic": extrinsic, "ex_date": ex_date}

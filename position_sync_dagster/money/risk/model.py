@@ -32,7 +32,7 @@ HIGHEST_VOLATILITY = 5.0
 
 # Steps of a lattice, by the greatest time to expiry: its nodes must tell apart the prices at which
 # an option is exercised, also just before a dividend that comes soon.
-STEPS = {0.25: 128, math.inf: 288}
+TREE_STEPS = {0.25: 128, math.inf: 288}
 
 # Steps for the greeks of a whole account: a third of the time, and delta within 0.001.
 COARSE = {0.25: 64, math.inf: 160}
@@ -46,15 +46,15 @@ Steps = Mapping[float, int]
 WIDTH = 4.5
 
 # Number of lattices that are computed together: their nodes fit into a processor's cache.
-AT_ONCE = 256
+PRICED_AT_ONCE = 256
 
 # An American option whose price exceeds the value of its exercise by at most this share of the
 # strike counts as worth its exercise.
-NEGLIGIBLE = 2e-5
+NEGLIGIBLE_VALUE = 2e-5
 
 # Half a cent. A value may be this much below the intrinsic value. In the money, a value at most
 # this much above it shows no volatility.
-ROUNDING = 0.005
+MODEL_ROUNDING = 0.005
 
 # An option in the money has no volatility if a point of it changes the value by less than this:
 # the rounding of the broker's value would decide it.
@@ -237,7 +237,9 @@ class Greeks:
     theta: Array
 
 
-def prices(options: VanillaOptions, spots: Array, volatility: Array, steps: Steps = STEPS) -> Array:
+def prices(
+    options: VanillaOptions, spots: Array, volatility: Array, steps: Steps = TREE_STEPS
+) -> Array:
     """Return the prices of options at several prices of their underlyings.
 
     Args:
@@ -249,7 +251,7 @@ def prices(options: VanillaOptions, spots: Array, volatility: Array, steps: Step
     worth = options.exercised(spots)
     price, is_exercised = _smooth_prices(options, spots, volatility, steps)
 
-    is_near = price < worth + (NEGLIGIBLE * _column(options.strike))
+    is_near = price < worth + (NEGLIGIBLE_VALUE * _column(options.strike))
     is_near &= _column(options.is_american)
 
     return np.where((is_exercised | is_near) & (worth > 0), worth, price)
@@ -355,7 +357,7 @@ class NoVolatility(StrEnum):
 
 
 def implied_volatility(
-    options: VanillaOptions, value: Array, spot: Array, near: Array, steps: Steps = STEPS
+    options: VanillaOptions, value: Array, spot: Array, near: Array, steps: Steps = TREE_STEPS
 ) -> tuple[Array, list[NoVolatility | None]]:
     """Return the volatilities that explain values of the broker, and why some have none.
 
@@ -371,8 +373,8 @@ def implied_volatility(
     """
     least = _least(options, spot)
     is_in_the_money = least > 0
-    is_below = value < least - ROUNDING
-    is_at_least = ~is_below & is_in_the_money & (value <= least + ROUNDING)
+    is_below = value < least - MODEL_ROUNDING
+    is_at_least = ~is_below & is_in_the_money & (value <= least + MODEL_ROUNDING)
 
     is_asked = ~is_below & ~is_at_least
     volatility, vega = _search(options, value, spot, near, is_asked, steps)
@@ -455,8 +457,8 @@ def _lattices(options: VanillaOptions, steps: Steps) -> Iterator[tuple[int, NDAr
     for most, size in steps.items():
         is_of_size = (options.years > least) & (options.years <= most)
         places = np.flatnonzero(may_gain & is_of_size)
-        for begin in range(0, places.size, AT_ONCE):
-            yield size, places[begin : begin + AT_ONCE]
+        for begin in range(0, places.size, PRICED_AT_ONCE):
+            yield size, places[begin : begin + PRICED_AT_ONCE]
         least = most
 
 

@@ -74,7 +74,7 @@ class Pace:
     price_age: timedelta = timedelta(minutes=1)
 
 
-PACE = Pace()
+GREEKS_PACE = Pace()
 
 # Decimals to which dividends, as a share of the price, are rounded: further decimals change with
 # each tick.
@@ -86,7 +86,7 @@ SHARE_MOVE = 0.05
 STALE = "the underlying has not ticked for a minute in its session"
 
 # The number of underlyings that the status names for each reason.
-NAMED = 5
+OPTIONS_NAMED = 5
 
 
 def underlying_price(
@@ -136,7 +136,7 @@ class AccountGreeks:
     """
 
     session_open: Callable[[int], bool | None]
-    price_age: timedelta = PACE.price_age
+    price_age: timedelta = GREEKS_PACE.price_age
 
     def __post_init__(self) -> None:
         self.legs: dict[int, ModelledLeg] = {}
@@ -258,7 +258,7 @@ class ModelGreeks:
     lines: StreamLines
     published: PublishedGreeks
     dividends: DividendsTable | None = None
-    pace: Pace = PACE
+    pace: Pace = GREEKS_PACE
 
     def __post_init__(self) -> None:
         # None: as many as the allocation grants.
@@ -346,7 +346,7 @@ class ModelGreeks:
 
         reasons = []
         for reason, of_reason in sorted(symbols.items(), key=lambda item: -len(item[1])):
-            named = few(sorted(set(of_reason)), NAMED)
+            named = few(sorted(set(of_reason)), OPTIONS_NAMED)
             reasons.append(f"{len(of_reason)}: {reason} ({named})")
         unknown = len(self._unknown & self._keys.keys())
         if unknown:

@@ -300,7 +300,7 @@ LOOK_UP = Backoff(first_s=60.0, longest_s=3600.0)
 UNANSWERED = 3
 
 # Maximum number of legs looked up at once; the gateway answers contract details one by one.
-AT_ONCE = 10
+ASKED_AT_ONCE = 10
 
 
 @dataclass(eq=False, repr=False)
@@ -336,7 +336,7 @@ class LegResolver:
             if attempts[key][1] <= now_s:
                 due.append(leg)
         self._attempts = attempts
-        await self.resolve(connection, due[:AT_ONCE])
+        await self.resolve(connection, due[:ASKED_AT_ONCE])
 
     def definitions_restored(self) -> None:
         """Look up every leg that waits: the gateway knows contracts again."""

@@ -42,7 +42,7 @@ ENDS_STREAM = (
     errors.NewerTableError,
 )
 
-RETRY = Backoff(first_s=0.5, longest_s=2.0)
+DELIVERY_RETRY = Backoff(first_s=0.5, longest_s=2.0)
 
 
 @dataclass(eq=False, repr=False)
@@ -72,7 +72,7 @@ class HandlerDelivery:
 
     handler: PositionUpdateHandler
     immediate: bool = False
-    delays: Backoff = RETRY
+    delays: Backoff = DELIVERY_RETRY
     cancel_s: float = 1.0
 
     def __post_init__(self) -> None:

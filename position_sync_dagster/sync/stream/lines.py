@@ -11,7 +11,7 @@ from datetime import timedelta
 from position_sync_dagster.domain import line
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import few
-from position_sync_dagster.domain.line import QUEUED, Denial
+from position_sync_dagster.domain.line import QUEUED_TEXT, Denial
 from position_sync_dagster.domain.line_allocation import Demand, LineLimit, demands
 from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.quote import Quote
@@ -45,10 +45,10 @@ OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
 LIMIT_WAIT = Backoff(first_s=60.0, longest_s=900.0)
 
 # The kind of market data to request, by whether it is delayed; None: that of the settings.
-KINDS = {False: None, True: codes.MarketDataType.DELAYED}
+DATA_TYPES = {False: None, True: codes.MarketDataType.DELAYED}
 
 # The number of legs and lines with a problem that the session's detail names.
-NAMED = 3
+CONTRACTS_NAMED = 3
 
 
 @dataclass(eq=False, repr=False)
@@ -193,7 +193,7 @@ class StreamLines:
         denials = self.login.denials(now_s)
         for conid in self.login.in_order((chosen - self.held) & details.keys()):
             delayed = conid in denials
-            requests.subscribe(details[conid], market_data_type=KINDS[delayed])
+            requests.subscribe(details[conid], market_data_type=DATA_TYPES[delayed])
             line = self.login.line(conid)
             self.login.put(conid, line.requested(now_s, delayed=delayed))
         return self.of_legs
@@ -201,7 +201,9 @@ class StreamLines:
     def renew(self, connection: GatewayConnection) -> None:
         """Cancel lines that seem dead, and request them again with new ids."""
         for conid in self.login.take_due_for_renewal(self.context.monotonic()):
-            connection.lines.switch(conid, market_data_type=KINDS[self.login.line(conid).delayed])
+            connection.lines.switch(
+                conid, market_data_type=DATA_TYPES[self.login.line(conid).delayed]
+            )
 
     def _cancel(self, requests: MarketDataRequests, conid: int) -> None:
         self.login.put(conid, self.login.line(conid).cancelled())
@@ -275,7 +277,7 @@ class StreamLines:
         refused.sort(key=lambda entry: (entry[1].delayed, entry[0]))
         alike = grouped(lambda entry: (entry[1].code or entry[1].reason, entry[1].delayed), refused)
 
-        texts = [few(self.contracts.mismatches.values(), NAMED, "; ")]
+        texts = [few(self.contracts.mismatches.values(), CONTRACTS_NAMED, "; ")]
         for of_kind in alike.values():
             texts += self._refusal_texts(dict(of_kind))
         texts.extend(
@@ -289,7 +291,7 @@ class StreamLines:
         first = next(iter(denials.values()))
         underlyings = [conid for conid in denials if self.login.is_underlying(conid)]
         legs = len(denials) - len(underlyings)
-        counted = [_count(legs, "leg", "with delayed data" if first.delayed else QUEUED)]
+        counted = [_count(legs, "leg", "with delayed data" if first.delayed else QUEUED_TEXT)]
         counted.append(_count(len(underlyings), "underlying", "without a price"))
 
         since = self._moment(min(denial.since_s for denial in denials.values()))
@@ -313,7 +315,7 @@ class StreamLines:
         return f"{at:%Y-%m-%d %H:%M} UTC"
 
     def _names(self, conids: Iterable[int]) -> str:
-        return few(dict.fromkeys(map(self.contracts.name, conids)), NAMED)
+        return few(dict.fromkeys(map(self.contracts.name, conids)), CONTRACTS_NAMED)
 
 
 def _count(number: int, noun: str, state: str) -> str:

@@ -36,7 +36,7 @@ Args = TypeVarTuple("Args")
 Work = Coroutine[Any, Any, None]
 
 # Seconds between two attempts to acquire a login that another process owns.
-POLL_S = 0.5
+LOGIN_POLL_S = 0.5
 
 
 @dataclass(eq=False, repr=False)
@@ -183,7 +183,7 @@ class Ownership:
                 stopped = self.stop is not None and self.stop.is_set()
                 if stopped or asyncio.get_running_loop().time() >= deadline:
                     raise
-                await asyncio.sleep(POLL_S)
+                await asyncio.sleep(LOGIN_POLL_S)
 
     def _require_no_other(self) -> None:
         """Raise an error if this process owns the login already, by another object.

@@ -26,7 +26,7 @@ EXECUTION_LOOKS_S = (0.0, 5.0, 60.0, 960.0)
 
 
 # How long a closed holding stays in `broker_positions`; longer if its zero row was not written.
-CLOSED_KEPT = timedelta(days=2)
+CLOSED_PUBLISHED = timedelta(days=2)
 
 
 @dataclass(eq=False, repr=False)
@@ -71,7 +71,7 @@ class ChangeWatcher:
         """
         times = [holding.confirmed_at or holding.received_at for holding in published.values()]
         now = self.context.clock()
-        since = min(now, max(times)) - CLOSED_KEPT if times else None
+        since = min(now, max(times)) - CLOSED_PUBLISHED if times else None
         changes = await offload(self.changes.records, since)
         gateway_id = self.context.settings.gateway_id
         return after_changes(

@@ -32,7 +32,7 @@ from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.parts import PublishedGreeks
 from position_sync_dagster.sync.stream.position_changes import (
-    CLOSED_KEPT,
+    CLOSED_PUBLISHED,
     ChangeWatcher,
     changes_between,
 )
@@ -356,7 +356,7 @@ class Publisher:
 
     def _recent(self, holdings: Iterable[BrokerPosition]) -> list[BrokerPosition]:
         """Leave out the holdings that closed long ago, and have their zero row."""
-        since = self.context.clock() - CLOSED_KEPT
+        since = self.context.clock() - CLOSED_PUBLISHED
         unwritten = self.submitted.unwritten
         return [
             holding
