@@ -177,7 +177,7 @@ _NO_PART = {
 }  # fmt: skip
 
 
-_WORTH = columns_of(
+_EQUITY = columns_of(
     closes.StatementEvent,
     account="accountId", day="reportDate", currency="currency", amount="total",
 )  # fmt: skip
@@ -188,7 +188,7 @@ class RowKind(StrEnum):
 
     POSITIONS = "positions"
     EXECUTIONS = "executions"
-    WORTH = "worth"
+    EQUITY = "worth"
     BALANCES = "balances"
     RATES = "rates"
     EVENTS = "events"
@@ -211,7 +211,7 @@ def equity_event(fields: Fields) -> closes.StatementEvent:
         if name not in _NO_PART and not name.endswith(of_sides)
     }
 
-    row = fields.row(_WORTH) | {"attributes": json.dumps(parts, sort_keys=True)}
+    row = fields.row(_EQUITY) | {"attributes": json.dumps(parts, sort_keys=True)}
     return _event_of_account(closes.EventKind.NET_LIQUIDATION, fields, row)
 
 
@@ -288,7 +288,7 @@ def _event_of_account(
 
 # How a row becomes an event that moved nothing.
 _STATED: dict[RowKind, Callable[[Fields], closes.StatementEvent | None]] = {
-    RowKind.WORTH: equity_event,
+    RowKind.EQUITY: equity_event,
     RowKind.BALANCES: partial(_event_in_currency, closes.EventKind.CASH_BALANCE, _BALANCE),
     RowKind.RATES: partial(_event_in_currency, closes.EventKind.RATE, _RATE),
     RowKind.LOTS: closed_lot_event,
@@ -311,7 +311,7 @@ _REPEATED = (
 _BECOMES = {
     "OpenPosition": RowKind.POSITIONS,
     "Trade": RowKind.EXECUTIONS,
-    "EquitySummaryByReportDateInBase": RowKind.WORTH,
+    "EquitySummaryByReportDateInBase": RowKind.EQUITY,
     "CashReportCurrency": RowKind.BALANCES,
     "ConversionRate": RowKind.RATES,
     "Lot": RowKind.LOTS,
@@ -322,7 +322,7 @@ _BECOMES = {
 _READ = {
     RowKind.POSITIONS: {"SUMMARY"},
     RowKind.EXECUTIONS: {"EXECUTION", "EXECUTIONS"},
-    RowKind.WORTH: {"SUMMARY", "DETAIL", "BASE_SUMMARY"},
+    RowKind.EQUITY: {"SUMMARY", "DETAIL", "BASE_SUMMARY"},
     RowKind.BALANCES: {"CURRENCY", "DETAIL", "SUMMARY"},
     RowKind.RATES: set[str](),
     RowKind.LOTS: {"CLOSED_LOT", "CLOSED_LOTS"},

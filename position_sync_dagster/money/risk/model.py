@@ -248,13 +248,13 @@ def prices(
         volatility: That of each option, per year.
         steps: Steps of a lattice, by the greatest time to expiry.
     """
-    worth = options.exercised(spots)
+    exercise_value = options.exercised(spots)
     price, is_exercised = _smooth_prices(options, spots, volatility, steps)
 
-    is_near = price < worth + (NEGLIGIBLE_VALUE * _column(options.strike))
+    is_near = price < exercise_value + (NEGLIGIBLE_VALUE * _column(options.strike))
     is_near &= _column(options.is_american)
 
-    return np.where((is_exercised | is_near) & (worth > 0), worth, price)
+    return np.where((is_exercised | is_near) & (exercise_value > 0), exercise_value, price)
 
 
 def _smooth_prices(
@@ -312,15 +312,15 @@ def greeks_along(
     is_decaying = _column(options.is_american & ~options.pays)
     theta = np.where(is_decaying, np.minimum(theta, 0.0), theta)
 
-    worth = options.exercised(spots)
+    exercise_value = options.exercised(spots)
     _below, is_at_price, _above = np.split(exercised_at, 3, axis=1)
     is_worth_exercise = is_at_price | _column(options.years <= 0)
-    is_in_the_money = is_worth_exercise & (worth > 0)
+    is_in_the_money = is_worth_exercise & (exercise_value > 0)
     delta_of_exercise = np.where(is_in_the_money, _column(options.side), 0.0)
     lowest_delta = _column(np.where(options.is_call, 0.0, -1.0))
     delta = np.clip(delta, lowest_delta, lowest_delta + 1.0)
     return Greeks(
-        price=np.where(is_worth_exercise, worth, price),
+        price=np.where(is_worth_exercise, exercise_value, price),
         delta=np.where(is_worth_exercise, delta_of_exercise, delta),
         gamma=np.where(is_worth_exercise, 0.0, np.maximum(0.0, gamma)),
         vega=np.where(is_worth_exercise, 0.0, np.maximum(0.0, vega)),
@@ -581,7 +581,7 @@ def _addition(
 
     signed_nodes = side * nodes
     constants = side * (money - strike)
-    worth = american
+    exercise_value = american
 
     def expected(after: Array) -> Array:
         """Return the expected values one step before, discounted."""
@@ -593,8 +593,8 @@ def _addition(
         return before
 
     for layer in reversed(range(steps)):
-        worth = signed_nodes * _column(spot_of_forward[:, layer])
-        worth += _column(constants[:, layer])
+        exercise_value = signed_nodes * _column(spot_of_forward[:, layer])
+        exercise_value += _column(constants[:, layer])
         european = expected(european)
-        american = np.maximum(expected(american), worth)
-    return american - european, (american <= worth) & (worth > 0)
+        american = np.maximum(expected(american), exercise_value)
+    return american - european, (american <= exercise_value) & (exercise_value > 0)

@@ -342,12 +342,12 @@ def follow_rules(
 
     def step(before: Legs, _: object) -> Legs:
         listed = [leg for leg in before.values() if leg.strategy_id not in rules]
-        stays = {
+        unaffected = {
             key: leg
             for key, leg in before.items()
             if leg.strategy_id not in rules or leg.account not in accounts
         }
-        return stays | memberships_of(without_listed(chosen, listed), before)
+        return unaffected | memberships_of(without_listed(chosen, listed), before)
 
     before, after = registry.change(step, "rules")
     return before != after

@@ -222,13 +222,13 @@ def risk_of(parts: Sequence[Piece]) -> tuple[float | None, float | None, bool]:
         until its first expiry, None: unknown or without bound; and whether it has no bound.
     """
     credit = known_sum(times(part.cost, -part.quantity) for part in parts)
-    least, is_unlimited = least_worth(parts)
+    least, is_unlimited = least_value(parts)
     if credit is None or least is None:
         return credit, None, is_unlimited
     return credit, max(0.0, -credit - least), False
 
 
-def least_worth(parts: Sequence[Piece]) -> tuple[float | None, bool]:
+def least_value(parts: Sequence[Piece]) -> tuple[float | None, bool]:
     """Return what a structure is worth at least until its first expiry, if that is known.
 
     Options that expire later count with their intrinsic value, which is the least that a long one
@@ -259,13 +259,13 @@ def _first_expiry(parts: Iterable[Piece]) -> str:
 def _payoff(parts: Sequence[Piece], price: float) -> float:
     total = 0.0
     for part in parts:
-        worth = price
+        unit_value = price
         if part.is_option:
             gain = price - part.strike
             if part.instrument.right is Right.PUT:
                 gain = -gain
-            worth = max(0.0, gain)
-        total += part.quantity * part.instrument.multiplier * worth
+            unit_value = max(0.0, gain)
+        total += part.quantity * part.instrument.multiplier * unit_value
     return total
 
 
