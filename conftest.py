@@ -25,6 +25,7 @@ from position_sync_dagster.cli import THREAD_COUNTS
 from position_sync_dagster.settings import Settings
 from tests.support import (
     command_line,
+    constants,
     object_store,
     option_trees,
     streams,
@@ -137,6 +138,13 @@ def _own_settings(monkeypatch, tmp_path):
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "no-dagster-home"))
     monkeypatch.delenv("COLUMNS", raising=False)  # xdist sets it: tables would have that width
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _own_constants():
+    """Set constants back that a test has replaced."""
+    yield
+    constants.restore()
 
 
 @pytest.fixture(autouse=True)

@@ -15,12 +15,12 @@ from position_sync_dagster.domain.queue_request import QueuedPosition as QueuedP
 from position_sync_dagster.domain.queue_request import QueueRequest as QueueRequest
 from position_sync_dagster.domain.queue_request import QueueStatus as QueueStatus
 from position_sync_dagster.domain.queue_request import Reason as Reason
+from position_sync_dagster.domain.queue_request import RetryPolicy as RetryPolicy
 from position_sync_dagster.domain.reconciliation import Discrepancy as Discrepancy
 from position_sync_dagster.domain.reconciliation import DiscrepancyType as DiscrepancyType
 from position_sync_dagster.domain.reconciliation import (
     ReconciliationResult as ReconciliationResult,
 )
-from position_sync_dagster.domain.retry import RetryPolicy as RetryPolicy
 from position_sync_dagster.errors import PositionSyncError as PositionSyncError
 from position_sync_dagster.gateway.connection import GatewayConnection as GatewayConnection
 from position_sync_dagster.gateway.connection import IBConnectionManager as IBConnectionManager

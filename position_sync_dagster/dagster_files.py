@@ -16,13 +16,13 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parent
-NAME = "position-sync-dagster"
+PACKAGE_FOLDER = Path(__file__).resolve().parent
+PROJECT_NAME = "position-sync-dagster"
 
 
 def checkout() -> Path | None:
     """Return the folder of the checkout that the package is in; None for an installed one."""
-    folder = PACKAGE.parent
+    folder = PACKAGE_FOLDER.parent
     if not (folder / "workspace.yaml").is_file():
         return None
     return folder if (folder / "dagster_home" / "dagster.yaml").is_file() else None
@@ -31,7 +31,7 @@ def checkout() -> Path | None:
 def instance_file() -> Path:
     """Return the `dagster.yaml` that a new home of Dagster gets."""
     folder = checkout()
-    return (folder / "dagster_home" if folder else PACKAGE / "instance") / "dagster.yaml"
+    return (folder / "dagster_home" if folder else PACKAGE_FOLDER / "instance") / "dagster.yaml"
 
 
 def dagster_home() -> Path:
@@ -53,7 +53,7 @@ def demo_home() -> Path:
 def _data() -> Path:
     from platformdirs import user_data_path
 
-    return user_data_path(NAME, appauthor=False)
+    return user_data_path(PROJECT_NAME, appauthor=False)
 
 
 # The file of the last tick that did its work.
@@ -67,7 +67,7 @@ FAILED_TICK = "failed tick"
 SUPERVISOR = "supervisor"
 
 # The file with the reason of an end that was not requested.
-ENDED = "ended"
+ENDED_FILE = "ended"
 
 # The file that is there while a person has switched the sensors off.
 SWITCHED_OFF = "switched off"
@@ -97,7 +97,7 @@ def note(name: str, text: str = "") -> None:
 
 def clear() -> None:
     """Remove the files at a regular end."""
-    for name in (SENSORS, FAILED_TICK, SUPERVISOR, ENDED, SWITCHED_OFF, CHECKS, DURATION):
+    for name in (SENSORS, FAILED_TICK, SUPERVISOR, ENDED_FILE, SWITCHED_OFF, CHECKS, DURATION):
         remove(name)
     for file in down_files():
         remove(file.name)

@@ -231,7 +231,7 @@ def _row(history: History, opening: Opening, gateway_id: str) -> PositionUpdate:
 
 
 # The time in seconds in which each leg must have a current row, if the tables already exist.
-TIME_LIMIT_S = 60.0
+DEMO_LIMIT_S = 60.0
 
 # The path that values each leg.
 Paths = Mapping[Key, str]
@@ -367,7 +367,7 @@ def state_the_day(demo_run: "DemoRun") -> None:
 
 
 # How long a program may take to answer, in seconds: right after a start all of them are busy.
-ANSWER_S = 60.0
+DEMO_ANSWER_S = 60.0
 
 _LAUNCH = """
 mutation($job: String!, $tags: [ExecutionTag!]) {
@@ -393,7 +393,7 @@ def launch(ui_port: int, job: str, tags: Mapping[str, str]) -> None:
     """
     variables = {"job": job, "tags": [{"key": k, "value": v} for k, v in tags.items()]}
     body = {"query": _LAUNCH, "variables": variables}
-    answer = exchange_json(ui_port, "/graphql", body, timeout_s=ANSWER_S)
+    answer = exchange_json(ui_port, "/graphql", body, timeout_s=DEMO_ANSWER_S)
     result = (answer.get("data") or {}).get("launchRun") or {}
     if result.get("__typename") != "LaunchRunSuccess":
         why = result.get("message") or answer
@@ -415,7 +415,9 @@ query {
 def has_runs(ui_port: int) -> bool:
     """Return whether runs are in progress that end by themselves; not if the UI does not answer."""
     try:
-        answer = exchange_json(ui_port, "/graphql", {"query": _IN_PROGRESS}, timeout_s=ANSWER_S)
+        answer = exchange_json(
+            ui_port, "/graphql", {"query": _IN_PROGRESS}, timeout_s=DEMO_ANSWER_S
+        )
     except NoAnswerError:
         return False
     runs = answer["data"]["runsOrError"]["results"]
@@ -423,7 +425,7 @@ def has_runs(ui_port: int) -> bool:
 
 
 SIMULATOR_GRACE_S = 1.0
-POLL_S = 0.05
+DEMO_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -486,7 +488,7 @@ def wait_until_ready(child: ChildProcess, stop: StopRequest) -> tuple[int, int]:
                 values = json.loads(line)
                 return values["port"], values["control_port"]
         child.check()
-        stop.pause(POLL_S)
+        stop.pause(DEMO_POLL_S)
 
 
 # The default port of the simulator. TWS and IB Gateway do not use it, and operating systems assign
@@ -536,7 +538,7 @@ class DemoRun:
         Raises:
             NoAnswerError: The simulator does not answer.
         """
-        return exchange_json(self.control_port, path, timeout_s=ANSWER_S)
+        return exchange_json(self.control_port, path, timeout_s=DEMO_ANSWER_S)
 
     def addresses(self) -> dict[str, str]:
         """Return the addresses and folders of the parts."""
@@ -817,5 +819,5 @@ def watch(
                 pause_s = screen.interval_s
             stop.pause(min(left_s, pause_s) if left_s > 0 else LOOK_INTERVAL_S)
 
-        limit_s = (options.seconds or 0) if demo_run.is_first else TIME_LIMIT_S
+        limit_s = (options.seconds or 0) if demo_run.is_first else DEMO_LIMIT_S
         return demo_run.acceptance(limit_s=limit_s)

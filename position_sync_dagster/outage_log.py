@@ -25,13 +25,21 @@ class OutageLog:
         self._logger = logger
         self.fault: str | None = None
 
-    def report(self, fault: str, *, text: str | None = None, level: int = logging.ERROR) -> bool:
+    def report(
+        self,
+        fault: str,
+        *,
+        text: str | None = None,
+        level: int = logging.ERROR,
+        error: BaseException | None = None,
+    ) -> bool:
         """Log the fault unless it was the last one logged.
 
         Args:
             fault: The text that is compared with the last fault.
             text: The line; by default the fault itself.
             level: The level of the line.
+            error: Its trace is logged too.
 
         Returns:
             Whether the fault is new.
@@ -39,7 +47,7 @@ class OutageLog:
         if fault == self.fault:
             return False
         self.fault = fault
-        self._logger.log(level, "%s", fault if text is None else text)
+        self._logger.log(level, "%s", fault if text is None else text, exc_info=error)
         return True
 
 

@@ -13,7 +13,7 @@ from datetime import date
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from dotenv.parser import Binding, parse_stream
@@ -27,11 +27,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from position_sync_dagster.domain.account_state import AGAIN
 from position_sync_dagster.domain.line_allocation import most_underlyings
 from position_sync_dagster.domain.position_update import TradingMode
-from position_sync_dagster.domain.queue_request import LEASE_S
-from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import GatewaysFileError, SettingsError, shown
 from position_sync_dagster.yaml_file import Part, Place, Text, YamlFile, saved_state
 
@@ -42,6 +39,10 @@ _CORRECT = "Correct it in the environment or in .env; .env.example lists each se
 
 
 DAY_S = 86_400
+
+# Number of client ids in the pool, unless a gateways file sets another: an id is refused for a
+# while after its connection dropped, and then the next one is tried.
+CLIENT_IDS = 4
 
 AnyPath = TypeVar("AnyPath", str, Path)
 
@@ -340,7 +341,7 @@ class Settings(BaseSettings):
     flush_interval_s: Seconds = 1.0
 
     # An owner of a login that is silent for longer counts as dead; it renews its lease every 4 s
-    # (`heartbeat_s`).
+    # (`HEARTBEAT_S` of the stream).
     session_lease_s: float = Field(15.0, gt=4, le=DAY_S)
 
     # Exchange whose trading days daily_positions follows.
@@ -362,144 +363,6 @@ class Settings(BaseSettings):
     login_notice_h: float = Field(24.0, ge=0, le=144)
     # Address of Dagster's pages, for links in messages and pages.
     ui_url: Link = "http://127.0.0.1:3000"
-
-    # What nobody has to set. Tests, and `doctor`, replace one in a copy (`model_copy(update=…)`).
-
-    # Number of client ids in the pool: an id is refused for a while after its connection dropped,
-    # and then the next one is tried. A gateways file may set another number.
-    gateway_client_ids: ClassVar[int] = 4
-
-    # Longest wait for one answer of the gateway, in seconds: one that is busy after its start
-    # takes up to ten.
-    gateway_timeout_s: ClassVar[float] = 15.0
-
-    # Seconds without a readable message after which the gateway is asked for its time, and has as
-    # long to answer. A message that stays incomplete for this time ends the connection.
-    gateway_silence_s: ClassVar[float] = 10.0
-
-    # Pace of our messages: never more than 50 in any second, as the gateway counts them. ib_async's
-    # own 45 per second come in bursts, of which two may fall into one second at the gateway.
-    gateway_pace: ClassVar[tuple[int, float]] = (10, 0.25)
-
-    # Delays between attempts to connect.
-    reconnect: ClassVar[Backoff] = Backoff(first_s=2.0, longest_s=10.0, jitter=(0.5, 1.0))
-
-    # A loss of IB (1100) is doubted if ticks still arrive this long after it. The restore (1102)
-    # that should have followed was not sent or not received, and a new log-in shows how things are.
-    data_despite_loss_s: ClassVar[float] = 60.0
-
-    # A loss of IB is doubted after this long in any case: without lines, or outside the sessions,
-    # no ticks show that it is over.
-    long_loss_s: ClassVar[float] = 900.0
-
-    # Shortest time that a line is held, in seconds: a leg that comes and goes costs two requests
-    # of the 50 that a gateway takes in a second.
-    min_hold_s: ClassVar[float] = 5.0
-
-    # A line that should tick and does not for so many seconds is requested again.
-    line_silence_s: ClassVar[float] = 30.0
-
-    # An older last trade is not used, by the exchange's time: the quote has moved since.
-    max_last_age_s: ClassVar[float] = 60.0
-
-    # Delays before contract details, or a line without them, are requested again: an expired option
-    # has none any more (nautilus_trader pull/3305).
-    details_again: ClassVar[Backoff] = Backoff(first_s=60.0, longest_s=14_400.0)
-
-    # The part by which a line's value may differ from a newer value of the broker: theirs is up to
-    # three minutes old. A line that differs by more is requested again.
-    value_band: ClassVar[float] = 0.03
-
-    # The broker's own values follow the market after a moment. A line has missed something when
-    # they differ and it has not ticked for so many seconds.
-    settle_s: ClassVar[float] = 5.0
-
-    # A streamed holding without any change has a row this often, a sign that it is watched.
-    row_interval_s: ClassVar[float] = 60.0
-
-    # A monitored holding without any change, or a streamed one that does not trade, has a row this
-    # often: a thousand of them at `row_interval_s` would be most of the ledger.
-    monitored_row_interval_s: ClassVar[float] = 3600.0
-
-    # How often a gateway sends an account's values by itself. After two of these without a message
-    # the account is subscribed again. Source: IB, "Account Updates" (every three minutes).
-    account_interval_s: ClassVar[float] = 180.0
-
-    # After so many silent seconds a download of an account is over, also without its end message.
-    # The account is PARTIAL then, and is downloaded again later.
-    account_quiet_s: ClassVar[float] = 5.0
-
-    # Delays before an account is requested again.
-    account_again: ClassVar[Backoff] = AGAIN
-
-    # How often all positions are listed again, to check the single messages.
-    positions_interval_s: ClassVar[float] = 900.0
-
-    # A list of positions that empties an account counts when a second list says the same so many
-    # seconds later: gateways send empty lists after a restart.
-    second_list_s: ClassVar[float] = 30.0
-
-    # A holding is followed while its newest profit message (PnLSingle) is not older: the gateway
-    # sends one about every second. Source: IB, "Profit and Loss".
-    followed_s: ClassVar[float] = 5.0
-
-    # A subscription to profits that is silent for so long may have ended without a notice.
-    profit_silence_s: ClassVar[float] = 900.0
-
-    # Number of streamed holdings whose profit is subscribed, too.
-    streamed_pnl_subscriptions: ClassVar[int] = 250
-
-    # Shortest time between two publications of these profits, and of those of over 1,000 holdings.
-    # It is at least the flush interval; slow commits make it longer.
-    publish_s: ClassVar[float] = 4.0
-    publish_many_s: ClassVar[float] = 6.0
-
-    # How often monitored holdings whose values moved are queued: each time, a drain follows.
-    # Readers see the published values in the meantime.
-    moved_interval_s: ClassVar[float] = 60.0
-
-    # How often legs of active strategies without a free line are valued, in seconds.
-    overflow_interval_s: ClassVar[float] = 30.0
-
-    # Requests that a batch claims by itself, at most: its rows are in memory, and must be written
-    # within the lease.
-    max_batch_size: ClassVar[int] = 5_000
-
-    # A drain begins no further batch after this time: Dagster ends a tick after 60 s, and a lease
-    # of requests lasts `lease_s`.
-    drain_time_limit_s: ClassVar[float] = 20.0
-
-    # So long a claimed request belongs to its worker, in seconds.
-    lease_s: ClassVar[float] = LEASE_S
-
-    # Seconds after a change, or after the start, at which the gateway is asked for the executions
-    # of the day: commissions follow an execution, and shares may come minutes after an option is
-    # gone. If the last request is not answered, it is repeated after the longest time, until it is.
-    execution_looks_s: ClassVar[tuple[float, ...]] = (0.0, 5.0, 60.0, 960.0)
-
-    # How often the owner of a login renews its session: a third of its lease may be lost.
-    heartbeat_s: ClassVar[float] = 4.0
-
-    # Longest wait of a new stream for the present owner of its login to end.
-    login_wait_s: ClassVar[float] = 60.0
-
-    # Seconds that a step has left after a stop: it may wait for an answer of the gateway. A commit
-    # that has begun ends in this time, so that the next owner does not read a table before it.
-    step_end_s: ClassVar[float] = 3.0
-
-    # Work beside the steps of a stream that failed is begun again after this time.
-    work_again_s: ClassVar[float] = 10.0
-
-    # A stream run ends after so many seconds and a new one follows: its events stay few enough to
-    # look at.
-    rotate_after_s: ClassVar[float] = 21_600.0
-
-    # A value that its source confirmed longer ago is stale: three rounds of the account's values
-    # have passed. Reconciliation calls it STALE, and it is not current in any sum.
-    stale_after_s: ClassVar[float] = 600.0
-
-    # A check must have failed for so many seconds before that is sent: most mend themselves.
-    alert_after_s: ClassVar[float] = 60.0
 
     _login: LoginEntry | None = None
     _whole: "Self | None" = None
@@ -543,7 +406,8 @@ class Settings(BaseSettings):
     def client_id_pool(self) -> tuple[int, ...]:
         """The client ids that may be used, in order."""
         first = self.gateway_client_id
-        return tuple(range(first, first + self.gateway_client_ids))
+        count = None if self._login is None else self._login.client_ids
+        return tuple(range(first, first + (count or CLIENT_IDS)))
 
     @property
     def accounts(self) -> tuple[str, ...] | None:
@@ -604,7 +468,9 @@ class Settings(BaseSettings):
 
     def _of(self, login: LoginEntry) -> Self:
         """Return these settings with the values that a login sets."""
-        entry = login.model_dump(exclude={"name", "accounts", "tags"}, exclude_none=True)
+        entry = login.model_dump(
+            exclude={"name", "accounts", "tags", "client_ids"}, exclude_none=True
+        )
         update = {
             name if hasattr(self, name) else f"gateway_{name}": value
             for name, value in entry.items()

@@ -9,7 +9,7 @@ from benchmarks.closes.history import ACCOUNT, FIRST_CONID, write_history
 from benchmarks.outcome import Line, Target
 from benchmarks.timing import median
 from position_sync_dagster.defs.assets.table_asset import DERIVE
-from position_sync_dagster.domain.execution import GATEWAY, Execution, Side
+from position_sync_dagster.domain.execution import FROM_GATEWAY, Execution, Side
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.money.defs import strategies  # noqa: F401 - defines it
@@ -102,6 +102,6 @@ def _execution(conid: int, at: datetime) -> Execution:
     return Execution(
         execution_id=f"new-{conid}", account=ACCOUNT, conid=conid, symbol="SYM1", sec_type="OPT",
         time=at, side=Side.SELL, quantity=1.0, price=1.5, commission=0.65,
-        commission_currency="USD", realized_pnl=99.35, currency="USD", source=GATEWAY, statement="",
-        order_id=f"new-{conid}", stated_at=at,
+        commission_currency="USD", realized_pnl=99.35, currency="USD", source=FROM_GATEWAY,
+        statement="", order_id=f"new-{conid}", stated_at=at,
     )  # fmt: skip

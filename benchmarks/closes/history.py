@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
-from position_sync_dagster.domain.execution import FLEX, GATEWAY, Side
+from position_sync_dagster.domain.execution import FLEX, FROM_GATEWAY, Side
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.lake.storage.table import Table, write
+from position_sync_dagster.lake.storage.commits import write
+from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import Cause, EventKind, Stage
 
@@ -70,7 +71,7 @@ def write_history(lake: MoneyLake, closes: int, now: datetime) -> None:
         attributes=pl.lit("{}"),
     )  # fmt: skip
     traded = execution.filter("is_sold").with_columns(
-        source=pl.lit(GATEWAY), statement=pl.lit(""), stated_at=pl.col("seen_at")
+        source=pl.lit(FROM_GATEWAY), statement=pl.lit(""), stated_at=pl.col("seen_at")
     )
     stated = execution.filter("is_stated").with_columns(
         source=pl.lit(FLEX),

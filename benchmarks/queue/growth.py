@@ -13,7 +13,8 @@ from benchmarks.queue.lake_queue import LakeQueue
 from benchmarks.queue.values import now, updates
 from benchmarks.timing import Samples, elapsed_ms, median
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
-from position_sync_dagster.lake.storage.table import Table, maintain
+from position_sync_dagster.lake.storage.merges import maintain
+from position_sync_dagster.lake.storage.table import Table
 
 DRAINS = 100_000
 

@@ -11,13 +11,10 @@ from benchmarks.bench import Bench
 from benchmarks.queue.contestant import BATCH
 from benchmarks.queue.lake_queue import ACCOUNT, FIRST_CONID, LakeQueue
 from position_sync_dagster.lake.schema import POSITION_QUEUE, new_ids, new_part
-from position_sync_dagster.lake.storage.table import (
-    SMALL_BYTES,
-    Table,
-    data_files,
-    maintain,
-    write,
-)
+from position_sync_dagster.lake.storage.commits import write
+from position_sync_dagster.lake.storage.data_files import data_files
+from position_sync_dagster.lake.storage.merges import SMALL_BYTES, maintain
+from position_sync_dagster.lake.storage.table import Table
 
 # Drains between two turns of maintenance: an hour of one drain every 5 s.
 UPKEEP_EVERY = 720

@@ -14,7 +14,7 @@ from benchmarks.queue.values import now, updates
 from benchmarks.timing import Samples
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable, identified
 from position_sync_dagster.lake.schema import update_rows
-from position_sync_dagster.lake.storage.table import maintain
+from position_sync_dagster.lake.storage.merges import maintain
 
 # Rows of one second: how many of a hundred lines tick in it.
 STREAMED = 20

@@ -18,7 +18,9 @@ from benchmarks.timing import Samples
 from position_sync_dagster.lake.derived import derive
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.schema import LATEST_POSITIONS
-from position_sync_dagster.lake.storage.table import Table, maintain, write
+from position_sync_dagster.lake.storage.commits import write
+from position_sync_dagster.lake.storage.merges import maintain
+from position_sync_dagster.lake.storage.table import Table
 
 DAYS = 20
 

@@ -14,7 +14,7 @@ from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import MissingExtraError, PositionSyncError, UserError, shown
-from position_sync_dagster.money.reports.book import COLUMNS
+from position_sync_dagster.money.reports.book import BOOK_COLUMNS
 from position_sync_dagster.money.reports.known_names import nearest
 from position_sync_dagster.money.reports.status import plain
 from position_sync_dagster.settings import Settings
@@ -162,7 +162,7 @@ class Paging(BaseModel):
     part: str | None = Field(None, description="The list that is read on; null: all lists.")
     cursor: int = Field(0, ge=0, description="The cursor in `more` of the answer before.")
     fields: list[str] | None = Field(
-        None, description=f"Fields of the rows. Those of a position: {', '.join(COLUMNS)}."
+        None, description=f"Fields of the rows. Those of a position: {', '.join(BOOK_COLUMNS)}."
     )
 
 

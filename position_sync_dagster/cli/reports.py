@@ -16,14 +16,14 @@ from rich.text import Text
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.lake.followed_rows import POLL_S
+from position_sync_dagster.lake.followed_rows import LEDGER_POLL_S
 from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import UPDATE_COLUMNS
 from position_sync_dagster.money.as_of import Past
 from position_sync_dagster.money.campaigns.closes_of_strategies import read_closes
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import Closure
-from position_sync_dagster.money.profit.profit import PARTS
+from position_sync_dagster.money.profit.profit import PROFIT_PARTS
 from position_sync_dagster.money.profit.todays_profit import (
     TodaysProfit,
 )
@@ -284,7 +284,7 @@ def why(
     output.show_rows(rows, _WHY, json=json, none="Nothing is held.", lines=lines)
 
 
-_WHY = ("strategy", "account", "currency", "profit", *PARTS, "closed", "why_unknown")
+_WHY = ("strategy", "account", "currency", "profit", *PROFIT_PARTS, "closed", "why_unknown")
 
 
 def _largest_legs(row: TodaysProfit) -> str:
@@ -340,7 +340,7 @@ def follow(
                 token_printed_at = time.monotonic()
 
             if commit is None:  # otherwise there may be more
-                time.sleep(POLL_S)
+                time.sleep(LEDGER_POLL_S)
     except BrokenPipeError:
         # The interpreter flushes the output at its end, and would report the closed pipe again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

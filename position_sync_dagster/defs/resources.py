@@ -17,7 +17,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from position_sync_dagster import dagster_files
 from position_sync_dagster.errors import LakeError, PositionSyncError
 from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.storage.table import Table, together
+from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.threads import together
 from position_sync_dagster.settings import Settings, load_settings
 
 STREAM_JOB = "stream_positions"

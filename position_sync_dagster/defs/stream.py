@@ -512,7 +512,7 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
             session,
             now=now,
             supervised_since=utc(context.last_sensor_start_time),
-            rotate_after_s=settings.rotate_after_s,
+            rotate_after_s=streamer.ROTATE_AFTER_S,
         )
         decisions[name] = decision
         report_lost(instance, decision.lost)

@@ -16,9 +16,14 @@ from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.retry import Backoff
 
+# How often a gateway sends an account's values by itself. After two of these without a message
+# the account is subscribed again. Source: IB, "Account Updates" (every three minutes).
+ACCOUNT_INTERVAL_S = 180.0
+
+
 # Delays before an account is requested again because its download did not end, or its subscription
 # ended soon after the download. After a subscription that lasted there is none.
-AGAIN = Backoff(first_s=15.0, longest_s=300.0, jitter=(1.0, 1.2))
+ACCOUNT_AGAIN = Backoff(first_s=15.0, longest_s=300.0, jitter=(1.0, 1.2))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,7 +57,7 @@ class AccountState:
 
     lasts_s: float
     second_s: float
-    again: Backoff = AGAIN
+    again: Backoff = ACCOUNT_AGAIN
     emptied_at_s: float | None = None
     is_contradicted: bool = False
     whole_since_s: float | None = None
@@ -195,7 +200,7 @@ class AccountStates(dict[str, AccountState]):
         *,
         lasts_s: float,
         second_s: float,
-        again: Backoff = AGAIN,
+        again: Backoff = ACCOUNT_AGAIN,
     ) -> None:
         for account in accounts:
             self[account] = AccountState(lasts_s=lasts_s, second_s=second_s, again=again)

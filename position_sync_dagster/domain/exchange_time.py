@@ -192,6 +192,11 @@ class TradingHours:
         return None
 
 
+def may_trade(hours: TradingHours | None, at: datetime) -> bool:
+    """Return whether a contract trades at a time; True if unknown."""
+    return hours is None or hours.is_open(at) is not False
+
+
 @lru_cache(maxsize=4096)
 def parse_trading_hours(text: str | None, time_zone: str | None) -> TradingHours | None:
     """Read trading hours as the broker writes them; None where they cannot be read.

@@ -12,7 +12,7 @@ Asked = Mapping[str, tuple[datetime, datetime]]
 FLEX = "FLEX"
 
 # The source of executions that a gateway reported on their day.
-GATEWAY = "GATEWAY"
+FROM_GATEWAY = "GATEWAY"
 
 
 class Side(StrEnum):

@@ -20,7 +20,7 @@ UNATTRIBUTED = "UNATTRIBUTED"
 
 # A rest smaller than this part of a holding is a rounding of its parts, and does not count: binary
 # sums of fractions, as of shares or coins, are off by less.
-NEGLIGIBLE = 1e-9
+NEGLIGIBLE_QUANTITY = 1e-9
 
 
 class LegState(StrEnum):

@@ -15,6 +15,10 @@ from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.retry import Backoff
 
+# A line that should tick and does not for so many seconds is requested again.
+LINE_SILENCE_S = 30.0
+
+
 # Time between two requests of a suspect line; it starts anew once the line ticks again and agrees
 # with the broker's value.
 RENEWAL = Backoff(first_s=30.0, longest_s=900.0)
@@ -27,7 +31,7 @@ NOT_TICKED = "the line has not ticked since its data should flow"
 
 # A line that was requested, or that may have been interrupted, has this long to tick before a row
 # says that it does not. Farms often break and return within seconds (recorded: IBC issues/143).
-GRACE_S = 5.0
+FIRST_TICK_GRACE_S = 5.0
 
 
 class LineState(StrEnum):
@@ -48,7 +52,7 @@ class LineState(StrEnum):
 
 
 # What a leg is whose line was refused, in texts for people.
-QUEUED = "now by the queue"
+QUEUED_TEXT = "now by the queue"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +205,7 @@ class Line:
             held_since_s=None,
             delayed=False,
             reason=reason,
-            withheld_until_s=now_s + GRACE_S,
+            withheld_until_s=now_s + FIRST_TICK_GRACE_S,
             overdue_at_s=math.inf,
         )
 
@@ -213,7 +217,7 @@ class Line:
         return self._in(
             LineState.WAITING,
             reason=None,
-            withheld_until_s=now_s + GRACE_S,
+            withheld_until_s=now_s + FIRST_TICK_GRACE_S,
             overdue_at_s=now_s + self.silence_s,
         )
 
@@ -235,7 +239,7 @@ class Line:
             LineState.INTERRUPTED,
             reason=reason,
             since=max(self.since, at),
-            withheld_until_s=now_s + GRACE_S,
+            withheld_until_s=now_s + FIRST_TICK_GRACE_S,
             overdue_at_s=now_s + self.silence_s,
         )
 
@@ -260,7 +264,7 @@ class Line:
         """
         if not self.trusted:
             return self
-        return self._suspect(reason, withheld_until_s=now_s + GRACE_S)
+        return self._suspect(reason, withheld_until_s=now_s + FIRST_TICK_GRACE_S)
 
     def compared(self, holding: Key, *, agrees: bool) -> "Line":
         """Return the line after a newer value of the broker differed from its own, or did not.

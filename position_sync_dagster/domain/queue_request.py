@@ -1,9 +1,12 @@
-"""A request to value a position: what a caller asks for, its row in the queue, its attempts."""
+"""A request to value a position: its row in the queue, its attempts, and when it is tried again."""
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
+from random import Random
+
+from position_sync_dagster.domain.retry import Backoff
 
 
 class QueueStatus(StrEnum):
@@ -232,3 +235,66 @@ def attempts_of(request: QueuedPosition) -> list[ProcessingAttempt]:
         )
         attempts.append(attempt)
     return attempts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often, and after what delay, a failed request is tried again.
+
+    Attributes:
+        max_attempts: Failures after which a request is FAILED.
+        base_delay_s: Delay after the first failure, in seconds; it doubles with each.
+        max_delay_s: Its upper bound, in seconds.
+        jitter: Part of the delay that is random, from 0 to 1.
+    """
+
+    max_attempts: int = 5
+    base_delay_s: float = 5.0
+    max_delay_s: float = 300.0
+    jitter: float = 0.25
+
+    @property
+    def backoff(self) -> Backoff:
+        """Return the delays between attempts."""
+        return Backoff(
+            first_s=self.base_delay_s,
+            longest_s=self.max_delay_s,
+            jitter=(1 - self.jitter, 1 + self.jitter),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextAttempt:
+    """The state of a request after a failure."""
+
+    status: QueueStatus
+    attempts: int
+    available_at: datetime
+
+
+def next_attempt(
+    attempts: int, *, retryable: bool, now: datetime, policy: RetryPolicy, random: Random
+) -> NextAttempt:
+    """Decide whether a request that failed is tried again, and when.
+
+    Args:
+        attempts: Failures before this one.
+        retryable: Whether another attempt can help.
+        now: The moment of the failure.
+        policy: The number of attempts and their delays.
+        random: Draws the jitter.
+
+    >>> from datetime import UTC
+    >>> now = datetime(2026, 1, 2, tzinfo=UTC)
+    >>> policy = RetryPolicy(max_attempts=2, jitter=0)
+    >>> next_attempt(1, retryable=True, now=now, policy=policy, random=Random(0)).status
+    <QueueStatus.FAILED: 'FAILED'>
+    """
+    attempts += 1
+    if not retryable or attempts >= policy.max_attempts:
+        return NextAttempt(status=QueueStatus.FAILED, attempts=attempts, available_at=now)
+    return NextAttempt(
+        status=QueueStatus.PENDING,
+        attempts=attempts,
+        available_at=now + timedelta(seconds=policy.backoff.delay_s(attempts, random)),
+    )

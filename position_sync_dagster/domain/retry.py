@@ -1,10 +1,7 @@
-"""Whether and when something that failed is tried again, and pauses between commits; pure."""
+"""When something that failed is tried again, and pauses between commits; pure."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from random import Random
-
-from position_sync_dagster.domain.queue_request import QueueStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,67 +58,5 @@ def rest_s(took_s: float) -> float:
     >>> rest_s(0.02), rest_s(0.5), rest_s(0.9), rest_s(2.0), rest_s(60.0)
     (0.24, 4.0, 4.0, 6.0, 10.0)
     """
-    return max(min(SHORT_REST * took_s, SHORT_REST_S), min(LONG_REST * took_s, LONG_REST_S))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
-    """How often, and after what delay, a failed request is tried again.
-
-    Attributes:
-        max_attempts: Failures after which a request is FAILED.
-        base_delay_s: Delay after the first failure, in seconds; it doubles with each.
-        max_delay_s: Its upper bound, in seconds.
-        jitter: Part of the delay that is random, from 0 to 1.
-    """
-
-    max_attempts: int = 5
-    base_delay_s: float = 5.0
-    max_delay_s: float = 300.0
-    jitter: float = 0.25
-
-    @property
-    def backoff(self) -> Backoff:
-        """Return the delays between attempts."""
-        return Backoff(
-            first_s=self.base_delay_s,
-            longest_s=self.max_delay_s,
-            jitter=(1 - self.jitter, 1 + self.jitter),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NextAttempt:
-    """The state of a request after a failure."""
-
-    status: QueueStatus
-    attempts: int
-    available_at: datetime
-
-
-def next_attempt(
-    attempts: int, *, retryable: bool, now: datetime, policy: RetryPolicy, random: Random
-) -> NextAttempt:
-    """Decide whether a request that failed is tried again, and when.
-
-    Args:
-        attempts: Failures before this one.
-        retryable: Whether another attempt can help.
-        now: The moment of the failure.
-        policy: The number of attempts and their delays.
-        random: Draws the jitter.
-
-    >>> from datetime import UTC
-    >>> now = datetime(2026, 1, 2, tzinfo=UTC)
-    >>> policy = RetryPolicy(max_attempts=2, jitter=0)
-    >>> next_attempt(1, retryable=True, now=now, policy=policy, random=Random(0)).status
-    <QueueStatus.FAILED: 'FAILED'>
-    """
-    attempts += 1
-    if not retryable or attempts >= policy.max_attempts:
-        return NextAttempt(status=QueueStatus.FAILED, attempts=attempts, available_at=now)
-    return NextAttempt(
-        status=QueueStatus.PENDING,
-        attempts=attempts,
-        available_at=now + timedelta(seconds=policy.backoff.delay_s(attempts, random)),
-    )
+    short_s = min(SHORT_REST * took_s, SHORT_REST_S)
+    return max(short_s, min(LONG_REST * took_s, LONG_REST_S))

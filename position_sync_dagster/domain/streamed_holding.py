@@ -24,6 +24,14 @@ from position_sync_dagster.domain.valuation import (
     values_of,
 )
 
+# A streamed holding without any change has a row this often, a sign that it is watched.
+ROW_INTERVAL_S = 60.0
+
+# A monitored holding without any change, or a streamed one that does not trade, has a row this
+# often: a thousand of them at `row_interval_s` would be most of the ledger.
+MONITORED_ROW_INTERVAL_S = 3600.0
+
+
 # Seconds beyond the age limit of a last trade at which its holding is valued again.
 TOO_OLD_BY_S = 0.001
 

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
-from position_sync_dagster.domain.exchange_time import TradingHours
+from position_sync_dagster.domain.exchange_time import TradingHours, may_trade
 from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.position_update import (
     GreeksSource,
@@ -16,6 +16,14 @@ from position_sync_dagster.domain.position_update import (
     trading_mode_of,
 )
 from position_sync_dagster.domain.quote import GREEKS, Quote
+
+# An older last trade is not used, by the exchange's time: the quote has moved since.
+MAX_LAST_AGE_S = 60.0
+
+# The part by which a line's value may differ from a newer value of the broker: theirs is up to
+# three minutes old. A line that differs by more is requested again.
+VALUE_BAND = 0.03
+
 
 # The columns whose change makes a row worth writing. Times, sizes and ids are not among them.
 _OF_HOLDING_VALUES = (
@@ -270,14 +278,14 @@ class Moment:
 
     def in_session(self, at: datetime) -> bool:
         """Return whether the contract traded at a time; True if unknown."""
-        return self.hours is None or self.hours.is_open(at) is not False
+        return may_trade(self.hours, at)
 
 
 # The price and the value of a holding, by the names of the columns; what is left out is unknown.
 Worth = dict[str, Any]
 
 # The value of a holding that is no longer held.
-CLOSED: Worth = {"market_value": 0.0, "unrealized_pnl": 0.0, "value_source": ValueOrigin.NONE}
+CLOSED_VALUE: Worth = {"market_value": 0.0, "unrealized_pnl": 0.0, "value_source": ValueOrigin.NONE}
 
 # The market data of a holding of which nothing counts.
 NO_QUOTE = Quote(conid=0)
@@ -458,7 +466,7 @@ def _row(
     instrument = holding.instrument
     market = quote or NO_QUOTE
     if holding.position == 0:
-        worth = CLOSED
+        worth = CLOSED_VALUE
         market = NO_QUOTE
         note = None
 

@@ -14,6 +14,7 @@ from random import Random
 
 from ib_async import AccountValue
 
+from position_sync_dagster.domain import account_state
 from position_sync_dagster.domain.account_state import AccountStates
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import Key
@@ -23,11 +24,16 @@ from position_sync_dagster.gateway.holdings import HoldingsBook
 from position_sync_dagster.gateway.ib_async_internals import read_messages
 from position_sync_dagster.gateway.login import Login
 
+# After so many silent seconds a download of an account is over, also without its end message.
+# The account is PARTIAL then, and is downloaded again later.
+ACCOUNT_QUIET_S = 5.0
+
+
 # Maximum by which a gateway's clock may be ahead of ours.
-AHEAD = timedelta(minutes=2)
+CLOCK_AHEAD = timedelta(minutes=2)
 
 # Maximum age of a time text. Without it, a text of a clock in another zone, or ahead of ours by
-# more than `AHEAD`, would be read as one of yesterday, 23 hours ago.
+# more than `CLOCK_AHEAD`, would be read as one of yesterday, 23 hours ago.
 OLDEST = timedelta(hours=6)
 
 # Maximum age of a time message that is read in the right zone.
@@ -48,7 +54,7 @@ def moment_of(text: str, *, now: datetime, zone: tzinfo) -> datetime | None:
         local = now.astimezone(zone).replace(hour=hour, minute=minute, second=0, microsecond=0)
     except ValueError:
         return None
-    if local > now + AHEAD:
+    if local > now + CLOCK_AHEAD:
         local -= timedelta(days=1)
     if now - local <= OLDEST:
         return min(local, now).astimezone(now.tzinfo)
@@ -79,7 +85,7 @@ NOT_READY = "IB's server is being reset (AccountReady is false)"
 NO_END = "its download did not end"
 
 # How long after its request an end may come late, for an account whose name no end has. It is
-# shorter than the delays between requests become (`account_again`): one end that never comes does
+# shorter than the delays between requests become (`ACCOUNT_AGAIN`): one end that never comes does
 # not take the ends of the other accounts for ever.
 LATE_END = timedelta(minutes=1)
 
@@ -161,10 +167,9 @@ class AccountDownloads:
         self._on_change = on_change
         self._random = Random()  # noqa: S311 - jitter of a delay
 
-        settings = login.settings
-        self._silence_s = 2 * settings.account_interval_s
-        self._timeout_s = settings.gateway_timeout_s
-        self._quiet_s = settings.account_quiet_s
+        self._silence_s = 2 * account_state.ACCOUNT_INTERVAL_S
+        self._timeout_s = login.timeout_s
+        self._quiet_s = ACCOUNT_QUIET_S
         self._only_one = len(login.accounts) == 1
 
         self._subscription: AccountSubscription | None = None

@@ -14,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from position_sync_dagster import errors
+from position_sync_dagster.domain import account_state
 from position_sync_dagster.domain.account_state import AccountStates
 from position_sync_dagster.domain.clock import is_recent, utc_now
 from position_sync_dagster.domain.gateway_session import (
@@ -33,8 +34,16 @@ from position_sync_dagster.outage_log import LimitedLog
 
 logger = logging.getLogger(__name__)
 
+# How often all positions are listed again, to check the single messages.
+POSITIONS_INTERVAL_S = 900.0
+
+# A list of positions that empties an account counts when a second list says the same so many
+# seconds later: gateways send empty lists after a restart.
+SECOND_LIST_S = 30.0
+
+
 # Seconds between two log lines for a holding whose row is set aside.
-LOG_EVERY_S = 86_400.0
+ODD_ROW_LOG_S = 86_400.0
 
 
 class AccountFeed:
@@ -63,29 +72,27 @@ class AccountFeed:
         settings = login.settings
         self._login = login
         self._give_up = give_up
-        self._timeout_s = settings.gateway_timeout_s
+        self._timeout_s = login.timeout_s
         self.connectivity = login.connectivity
         self.accounts = login.accounts
 
         self.states = AccountStates(
             login.accounts,
-            lasts_s=settings.account_interval_s,
-            second_s=settings.second_list_s,
-            again=settings.account_again,
+            lasts_s=account_state.ACCOUNT_INTERVAL_S,
+            second_s=SECOND_LIST_S,
+            again=account_state.ACCOUNT_AGAIN,
         )
         self.book = HoldingsBook(
             settings.gateway_id,
             login.accounts,
             login.connectivity,
-            band=settings.value_band,
-            followed_s=settings.followed_s,
             clock=utc_now,
         )
         self.book.confirmed.is_doubted = self.states.is_doubted
         self.values = AccountDownloads(login, self.states, self.book, on_change=self._rate)
         self.snapshot_at: datetime | None = None
         self.odd_rows: dict[Key, str] = {}
-        self._log = LimitedLog(logger, every_s=LOG_EVERY_S)
+        self._log = LimitedLog(logger, every_s=ODD_ROW_LOG_S)
 
         # The list of positions.
         self._listing: asyncio.Future[Any] | None = None  # until `_list` has returned
@@ -118,7 +125,7 @@ class AccountFeed:
     def positions_due(self) -> bool:
         """Return whether a new list of the positions should be requested now."""
         now_s = time.monotonic()
-        is_old = now_s - self._listed_at_s >= self._login.settings.positions_interval_s
+        is_old = now_s - self._listed_at_s >= POSITIONS_INTERVAL_S
         is_doubted = any(state.needs_second_list(now_s) for state in self.states.values())
         return is_old or self._list_wanted or is_doubted
 

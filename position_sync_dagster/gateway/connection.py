@@ -22,7 +22,7 @@ from ib_async import Execution as IBExecution
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import SKEW, utc_now
 from position_sync_dagster.domain.exchange_time import UnknownZoneError
-from position_sync_dagster.domain.execution import GATEWAY, Execution, Side
+from position_sync_dagster.domain.execution import FROM_GATEWAY, Execution, Side
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import CONIDS, ContractDetails, digits
 from position_sync_dagster.domain.leg import UnresolvedLeg
@@ -36,6 +36,11 @@ from position_sync_dagster.outage_log import LimitedLog
 from position_sync_dagster.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
+
+# Seconds without a readable message after which the gateway is asked for its time, and has as
+# long to answer. A message that stays incomplete for this time ends the connection.
+SILENCE_S = 10.0
+
 
 Answer = TypeVar("Answer")
 
@@ -107,7 +112,7 @@ def execution_of(fill: Fill, report: CommissionReport, asked_at: datetime) -> Ex
         commission_currency=commission_currency,
         realized_pnl=realized_pnl,
         currency=instrument.currency,
-        source=GATEWAY,
+        source=FROM_GATEWAY,
         statement="",
         order_id=order_id,
         attributes=json.dumps(_written(done), ensure_ascii=False),
@@ -162,7 +167,7 @@ def _pattern(leg: UnresolvedLeg) -> Contract:
 
 
 # Seconds between two log lines for one kind of bad message, which may come hundreds a second.
-LOG_EVERY_S = 60.0
+GARBAGE_LOG_S = 60.0
 
 # The messages of which lists of positions consist.
 _POSITION, _POSITION_END = str(MessageType.POSITION), str(MessageType.POSITION_END)
@@ -200,7 +205,7 @@ class MessageReader:
         self._type = ""
         self._failed = False
         self._position_failed = False
-        self._log = LimitedLog(logger, every_s=LOG_EVERY_S)
+        self._log = LimitedLog(logger, every_s=GARBAGE_LOG_S)
         self._interpret = ib_async_internals.intercept_messages(
             ib, read=self._read, unreadable=self._on_unreadable
         )
@@ -245,7 +250,7 @@ async def watch(
     Args:
         ib: The connection.
         reader: Its reader of messages.
-        silence_s: As the settings say (`gateway_silence_s`).
+        silence_s: As `SILENCE_S` says.
         give_up: Called with the reason.
     """
     loop = asyncio.get_running_loop()
@@ -311,10 +316,10 @@ class GatewayConnection:
         self.summaries = subscriptions.AccountSummaries(login)
 
         self.on_message: list[Callable[[int, str], None]] = []
-        self._timeout_s = settings.gateway_timeout_s
+        self._timeout_s = login.timeout_s
         ib.errorEvent += self._on_error
         self._reader = MessageReader(ib, settings.gateway_id)
-        watching = watch(ib, self._reader, silence_s=settings.gateway_silence_s, give_up=self.drop)
+        watching = watch(ib, self._reader, silence_s=SILENCE_S, give_up=self.drop)
         self._watchdog = asyncio.create_task(watching)
 
     @property
@@ -522,19 +527,23 @@ class GatewayConnection:
 
 
 async def connect(
-    settings: Settings, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    settings: Settings,
+    *,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    timeout_s: float | None = None,
 ) -> GatewayConnection:
     """Open a connection with the first free client id of the pool.
 
     Args:
-        settings: The address, the client ids, the trading mode, the timeout.
+        settings: The address, the client ids, the trading mode.
         sleep: Waits for the pauses between client ids.
+        timeout_s: Longest wait for one answer of the gateway; by default `login.TIMEOUT_S`.
 
     Raises:
         GatewayError: As `log_in`.
         SettingsError: The login is of another trading mode, or has other accounts.
     """
-    connection = GatewayConnection(await log_in(settings, sleep=sleep))
+    connection = GatewayConnection(await log_in(settings, sleep=sleep, timeout_s=timeout_s))
     try:
         connection.require_login_of(settings)
     except errors.SettingsError:

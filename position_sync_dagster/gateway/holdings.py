@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakSet
 
+from position_sync_dagster.domain import valuation
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Key
 from position_sync_dagster.domain.instrument import Instrument
@@ -18,6 +19,11 @@ from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.domain.valuation import ROUNDING, price_of_value
 from position_sync_dagster.gateway.codes import Connectivity
 from position_sync_dagster.gateway.translate import known
+
+# A holding is followed while its newest profit message (PnLSingle) is not older: the gateway
+# sends one about every second. Source: IB, "Profit and Loss".
+FOLLOWED_S = 5.0
+
 
 K = TypeVar("K")
 
@@ -261,8 +267,6 @@ class HoldingsBook:
         gateway_id: The login, as in the tables.
         accounts: The accounts of the login.
         connectivity: Whether the gateway has IB.
-        band: By what part values of PnLSingle and of portfolio rows may differ.
-        followed_s: How long a message of PnLSingle follows its holding.
         clock: The time of receipt.
 
     Attributes:
@@ -281,8 +285,6 @@ class HoldingsBook:
         accounts: Iterable[str],
         connectivity: Connectivity,
         *,
-        band: float,
-        followed_s: float,
         clock: Clock,
     ) -> None:
         self.snapshot_id = ""
@@ -290,8 +292,6 @@ class HoldingsBook:
         self.moves = 0
         self.magnifier: Callable[[int], int | None] = lambda _conid: None
         self._connectivity = connectivity
-        self._band = band
-        self._followed = timedelta(seconds=followed_s)
         self.profits: dict[Key, Profit] = {}
         self._missed: set[Key] = set()
         self._gateway_id = gateway_id
@@ -459,7 +459,7 @@ class HoldingsBook:
         profit = self.profits.get(key)
         if before is None or before.position != position:
             self.profits.pop(key, None)
-        elif profit is not None and not profit.compare(before, value, now, self._band):
+        elif profit is not None and not profit.compare(before, value, now, valuation.VALUE_BAND):
             self._missed.add(key)
 
         origin = ValueOrigin.NONE if value is None else ValueOrigin.PORTFOLIO
@@ -483,7 +483,11 @@ class HoldingsBook:
         profit = self.profits.get(key)
         if profit is None:
             self.profits[key] = Profit(
-                sent, now, same_since=now, value_at_daily=sent.value, lasts=self._followed
+                sent,
+                now,
+                same_since=now,
+                value_at_daily=sent.value,
+                lasts=timedelta(seconds=FOLLOWED_S),
             )
         elif not profit.take(sent, now):
             return False
@@ -531,7 +535,7 @@ class HoldingsBook:
             market_value=sent.value,
             unrealized_pnl=known(sent.unrealized),
             realized_pnl=holding.realized_pnl if realized is None else realized,
-            daily_pnl=profit.daily(sent.value, self._band),
+            daily_pnl=profit.daily(sent.value, valuation.VALUE_BAND),
             value_source=ValueOrigin.PNL_SINGLE,
             value_time=None,
             received_at=profit.at,

@@ -15,6 +15,15 @@ from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.codes import Connectivity, GatewayCode, said
 from position_sync_dagster.settings import Settings
 
+# Longest wait for one answer of the gateway, in seconds: one that is busy after its start
+# takes up to ten.
+TIMEOUT_S = 15.0
+
+# Pace of our messages: never more than 50 in any second, as the gateway counts them. ib_async's
+# own 45 per second come in bursts, of which two may fall into one second at the gateway.
+MESSAGE_PACE = (10, 0.25)
+
+
 # Pauses between two client ids that are in use.
 NEXT_CLIENT_ID = Backoff(first_s=0.5, longest_s=2.0, jitter=(1.0, 1.5))
 
@@ -39,6 +48,7 @@ class Login:
     client_id: int
     settings: Settings
     connectivity: Connectivity
+    timeout_s: float
 
     @cached_property
     def accounts(self) -> tuple[str, ...]:
@@ -53,7 +63,12 @@ class Login:
         )
 
 
-async def log_in(settings: Settings, *, sleep: Callable[[float], Awaitable[None]]) -> Login:
+async def log_in(
+    settings: Settings,
+    *,
+    sleep: Callable[[float], Awaitable[None]],
+    timeout_s: float | None = None,
+) -> Login:
     """Log in with the first client id of the pool that is free.
 
     After an id that is in use (326) there is a pause before the next attempt.
@@ -72,7 +87,7 @@ async def log_in(settings: Settings, *, sleep: Callable[[float], Awaitable[None]
         if attempts:
             await sleep(NEXT_CLIENT_ID.delay_s(attempts, random))
         with suppress(errors.ClientIdInUseError):
-            return await _log_in_as(client_id, settings)
+            return await _log_in_as(client_id, settings, timeout_s or TIMEOUT_S)
     raise errors.ClientIdInUseError(
         f"The gateway at {settings.gateway_id} has each of the client ids "
         f"{pool[0]} to {pool[-1]} in use (code 326).",
@@ -81,7 +96,7 @@ async def log_in(settings: Settings, *, sleep: Callable[[float], Awaitable[None]
     )
 
 
-async def _log_in_as(client_id: int, settings: Settings) -> Login:
+async def _log_in_as(client_id: int, settings: Settings, timeout_s: float) -> Login:
     """Make one attempt to log in; raise an error as soon as it has failed, not at the timeout.
 
     When the gateway refuses the client id, it sends 326 and closes the socket. ib_async's
@@ -89,7 +104,7 @@ async def _log_in_as(client_id: int, settings: Settings) -> Login:
     """
     ib = IB()
     address = f"{settings.gateway_host}:{settings.gateway_port}"
-    ib_async_internals.set_pace(ib, *settings.gateway_pace)
+    ib_async_internals.set_pace(ib, *MESSAGE_PACE)
     ib_async_internals.skip_positions(ib)
     ib_async_internals.skip_account_summaries(ib)
 
@@ -99,7 +114,7 @@ async def _log_in_as(client_id: int, settings: Settings) -> Login:
             settings.gateway_host,
             settings.gateway_port,
             clientId=client_id,
-            timeout=settings.gateway_timeout_s,
+            timeout=timeout_s,
             raiseSyncErrors=True,
             fetchFields=StartupFetchNONE,
         )
@@ -115,7 +130,7 @@ async def _log_in_as(client_id: int, settings: Settings) -> Login:
     except TimeoutError as error:
         raise errors.GatewayTimeoutError(
             f"{listener.address} accepted the connection and did not answer within "
-            f"{settings.gateway_timeout_s:g} s.",
+            f"{timeout_s:g} s.",
             remedy="See whether TWS or IB Gateway waits at a dialog, and whether the port is its "
             "API port.",
         ) from error
@@ -131,7 +146,10 @@ async def _log_in_as(client_id: int, settings: Settings) -> Login:
         if not ib.isConnected() or listener.failure.done():
             ib.client.disconnect()
         listener.detach()
-    return Login(ib=ib, client_id=client_id, settings=settings, connectivity=listener.connectivity)
+    return Login(
+        ib=ib, client_id=client_id, settings=settings, connectivity=listener.connectivity,
+        timeout_s=timeout_s,
+    )  # fmt: skip
 
 
 class _LoginListener:

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from ib_async import IB, AccountValue
 
+from position_sync_dagster.domain import line
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import Key
@@ -23,6 +24,10 @@ from position_sync_dagster.gateway import codes, holdings, ib_async_internals, t
 from position_sync_dagster.gateway.codes import ACCOUNT_READY, MessageType
 from position_sync_dagster.gateway.login import Login
 from position_sync_dagster.settings import Settings
+
+# A subscription to profits that is silent for so long may have ended without a notice.
+PROFIT_SILENCE_S = 900.0
+
 
 # The number of values in a message: of an account daily, unrealized and realized profit.
 NUMBER_OF_VALUES = {MessageType.PNL: 3, MessageType.PNL_SINGLE: len(holdings.PnlValues._fields)}
@@ -85,8 +90,8 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
         self._send = send
         self._withdraw = withdraw
         self._end = 2 + NUMBER_OF_VALUES[kind]
-        self._backoff = Backoff(first_s=settings.line_silence_s, longest_s=900.0, jitter=(0.8, 1.2))
-        self._silence_s = settings.profit_silence_s
+        self._backoff = Backoff(first_s=line.LINE_SILENCE_S, longest_s=900.0, jitter=(0.8, 1.2))
+        self._silence_s = PROFIT_SILENCE_S
         self._random = Random()  # noqa: S311 - jitter of a delay
         self._all: dict[Any, Kind] = {}
         self._by_request: dict[str, Kind] = {}
@@ -377,7 +382,7 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
         Args:
             without: Accounts to leave out.
         """
-        has_waited = time.monotonic() - self._since >= self._login.settings.gateway_timeout_s
+        has_waited = time.monotonic() - self._since >= self._login.timeout_s
         summaries = []
         for name, account in self._all.items():
             has_answered = account.is_answered and account.values_at is not None

@@ -11,12 +11,12 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.position_update import trading_mode_of
 from position_sync_dagster.lake import ledger_rows, position_updates, schema
 from position_sync_dagster.lake.ledger_rows import rows_between
-from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage.data_files import data_files
 from position_sync_dagster.lake.storage.table import Table
 
 # How far `latest` looks back from the day of the last commit, so that its cost does not grow with
 # the history.
-LOOK_BACK = timedelta(days=14)
+VALUES_BACK = timedelta(days=14)
 
 # The column of the log's statistics by which files sort by their newest row.
 LAST_ADDED = f"max.{ledger_rows.ADDED}"
@@ -65,7 +65,7 @@ class AccountValuesTable:
             before, rows = self._newest
             if before != key:
                 earlier = rows if before[0] == key[0] else rows.clear()
-                self._newest = (key, self._newest_since(earlier, storage.data_files(handle)))
+                self._newest = (key, self._newest_since(earlier, data_files(handle)))
             return self._newest[1]
 
         return self.table.snapshot(step)
@@ -77,7 +77,7 @@ class AccountValuesTable:
             return earlier.clear()
 
         days = files.sort(LAST_ADDED, nulls_last=False)["partition.date"]
-        first = pl.lit(days[-1] - LOOK_BACK)
+        first = pl.lit(days[-1] - VALUES_BACK)
         recent = files.filter(pl.col("partition.date") >= first)
         added = ledger_rows.added_after(self.table, recent, ledger_rows.newest_version(earlier))
 
@@ -91,7 +91,7 @@ class AccountValuesTable:
     def summaries_at(self, moment: datetime) -> list[AccountSummary]:
         """Return the newest row of each account that was made by a moment; see `latest`."""
         rows = self.table.read(
-            lambda files: _newest(rows_between(self.table, files, moment - LOOK_BACK, moment))
+            lambda files: _newest(rows_between(self.table, files, moment - VALUES_BACK, moment))
         )
         return schema.records_of(AccountSummary, rows)
 

@@ -15,7 +15,7 @@ from position_sync_dagster.lake.storage.lifecycle_table import Change, Lifecycle
 from position_sync_dagster.lake.storage.table import Table
 
 # The bucket of breaks that are gone.
-CLOSED = "closed"
+CLOSED_BUCKET = "closed"
 
 
 def seen_again(
@@ -171,7 +171,7 @@ class ReconciliationBreaks:
                 )
                 live.append(new)
 
-            closed = _rows_of(resolved).with_columns(bucket=pl.lit(CLOSED))
+            closed = _rows_of(resolved).with_columns(bucket=pl.lit(CLOSED_BUCKET))
             return Change(None, _rows_of(live), closed)
 
         self._lifecycle.change(step, {"action": "reconcile", "run_id": run_id or ""})

@@ -13,7 +13,8 @@ from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.holding import KEY, AccountConfirmation, BrokerPosition
 from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage import commits
+from position_sync_dagster.lake.storage.data_files import files_in
 from position_sync_dagster.lake.storage.table import Table
 
 # At this number of data files all rows are rewritten into one: each file takes time to read.
@@ -150,9 +151,9 @@ class BrokerPositionsTable:
 
         def step(handle: DeltaTable) -> int:
             owner = None if session is None else (gateway_id, session.fencing_token)
-            storage.bind(handle, self.table.path, _modes_of(rows), owner)
+            commits.bind(handle, self.table.path, _modes_of(rows), owner)
             numbered = _numbered(rows, handle)
-            storage.write(handle, numbered, _commit_info(session), predicate=_rows_of(gateway_id))
+            commits.write(handle, numbered, _commit_info(session), predicate=_rows_of(gateway_id))
             self._replaced[gateway_id] = self._base(handle, session)
             return handle.version()
 
@@ -190,10 +191,10 @@ class BrokerPositionsTable:
         rows = rows_to_publish(gateway_id, list(changed), session, captured_at, accounts)
 
         def step(handle: DeltaTable) -> int | None:
-            storage.bind(handle, self.table.path, _modes_of(rows))
+            commits.bind(handle, self.table.path, _modes_of(rows))
             if session is not None:
                 token = session.fencing_token
-                if storage.refuse_stale_owner(handle, gateway_id, token) != token:
+                if commits.refuse_stale_owner(handle, gateway_id, token) != token:
                     return None
 
             if self._replaced.get(gateway_id) != self._base(handle, session):
@@ -201,13 +202,13 @@ class BrokerPositionsTable:
 
             numbered = _numbered(rows, handle)
             predicate = None
-            files = storage.files_in(handle, gateway_id=gateway_id)
+            files = files_in(handle, gateway_id=gateway_id)
             if is_fragmented(files, rows.height):
                 stored = self.table.read_rows(files)
                 numbered = newest(pl.concat([stored, numbered]))
                 predicate = _rows_of(gateway_id)
 
-            storage.write(handle, numbered, _commit_info(session), predicate=predicate)
+            commits.write(handle, numbered, _commit_info(session), predicate=predicate)
             return handle.version()
 
         return self.table.transact(step)
@@ -224,7 +225,7 @@ class BrokerPositionsTable:
         return self.table.snapshot(lambda handle: self._rows(handle, gateway_id))
 
     def _rows(self, handle: DeltaTable, gateway_id: str) -> pl.DataFrame:
-        present = storage.files_in(handle, gateway_id=gateway_id)
+        present = files_in(handle, gateway_id=gateway_id)
         files = frozenset(present.get_column("path"))
         before, rows = self._cached.get(gateway_id, (frozenset(), self.table.spec.empty))
         if files != before:
@@ -252,4 +253,4 @@ def _commit_info(session: GatewaySession | None) -> dict[str, str]:
 
 
 def _rows_of(gateway_id: str) -> str:
-    return f"gateway_id = {storage.text_literal(gateway_id)}"
+    return f"gateway_id = {commits.text_literal(gateway_id)}"

@@ -8,7 +8,8 @@ from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage import commits
+from position_sync_dagster.lake.storage.data_files import EVERY
 from position_sync_dagster.lake.storage.table import Table
 
 # The application id in the Delta transaction of every commit. Concurrent commits with equal ids
@@ -33,7 +34,7 @@ class ContractsTable:
 
         def step(handle: DeltaTable) -> None:
             transaction = Transaction(WRITER, handle.version() + 1)
-            storage.write(handle, rows, {}, [transaction], f"conid IN ({conids})")
+            commits.write(handle, rows, {}, [transaction], f"conid IN ({conids})")
 
         self.table.transact(step)
 
@@ -50,7 +51,7 @@ class ContractsTable:
 
     def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
         """Return the details of these contracts, or of all, by conid; unknown ones are absent."""
-        wanted = storage.EVERY if conids is None else schema.one_of("conid", set(conids))
+        wanted = EVERY if conids is None else schema.one_of("conid", set(conids))
         return self._details(wanted)
 
     def _details(self, only: pl.Expr) -> dict[int, ContractDetails]:

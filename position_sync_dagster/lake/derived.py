@@ -23,10 +23,12 @@ from position_sync_dagster.lake.ledger_rows import ADDED, newest_version
 from position_sync_dagster.lake.position_updates import SyncUpdates
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
-from position_sync_dagster.lake.storage.table import EVERY, Read, Table, data_files, noted, write
+from position_sync_dagster.lake.storage.commits import write
+from position_sync_dagster.lake.storage.data_files import EVERY, data_files
+from position_sync_dagster.lake.storage.table import Read, Table, noted
 
 # Maximum age of the value at a close, in days: a long weekend.
-LOOK_BACK_DAYS = 4
+DERIVED_BACK_DAYS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +233,7 @@ def values_at_close(
     """
     was_held = pl.col("position") != 0
     is_of_day = pl.col("timestamp") >= opened.astimezone(UTC)
-    of_close = updates.last_before(closed, LOOK_BACK_DAYS).filter(was_held | is_of_day)
+    of_close = updates.last_before(closed, DERIVED_BACK_DAYS).filter(was_held | is_of_day)
     with_confirmed = of_close.join(confirmed, on="update_id", how="left")
 
     is_reported = pl.col("greeks_source").ne_missing(GreeksSource.MODEL.value)

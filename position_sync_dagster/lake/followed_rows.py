@@ -22,15 +22,16 @@ from position_sync_dagster.lake.ledger_rows import (
     last_added,
 )
 from position_sync_dagster.lake.schema import POSITION_UPDATES, part_named
-from position_sync_dagster.lake.storage import table as storage
-from position_sync_dagster.lake.storage.table import Table, offload
+from position_sync_dagster.lake.storage.data_files import data_files
+from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.threads import offload
 
 # Instead of a token: begin with the oldest row, or with the next commit.
 START = "start"
 NOW = "now"
 
 # How often a waiting reader looks for a new commit, in seconds.
-POLL_S = 0.5
+LEDGER_POLL_S = 0.5
 
 MOST_ROWS = 100_000
 
@@ -129,7 +130,7 @@ class AddedRows:
         key = (self._table.cache_key(handle), place)
         answer = None
         if key not in self._answers:
-            files = storage.data_files(handle)
+            files = data_files(handle)
             self._check(handle, files, place)
             if last_added(files) > place.version:
                 rows = self._read(files, place.version)
@@ -143,7 +144,7 @@ class AddedRows:
     def place(self, handle: DeltaTable, version: int) -> Place:
         """Return the place behind the rows of a version."""
         ledger = _id_of(handle)
-        added = added_by(self._table, storage.data_files(handle), version)
+        added = added_by(self._table, data_files(handle), version)
         last = added.select("update_id", _AT).sort("update_id").tail(1).collect()
         if last.is_empty():
             return Place(ledger, version, "")
@@ -215,7 +216,7 @@ def version_token(handle: DeltaTable) -> str:
 
     After a backup was restored, the same version may have other rows, in files of other names.
     """
-    paths = storage.data_files(handle).get_column("path").sort()
+    paths = data_files(handle).get_column("path").sort()
     return f"pv1:{_id_of(handle)}:{handle.version()}:{part_named(''.join(paths))}"
 
 
@@ -264,7 +265,7 @@ class Follower:
             self._place = Place.of(added.token)
         return added
 
-    async def rows_async(self, poll_s: float = POLL_S) -> AsyncIterator[Added]:
+    async def rows_async(self, poll_s: float = LEDGER_POLL_S) -> AsyncIterator[Added]:
         """Yield what is committed, for ever; other tasks run while there is nothing."""
         while True:
             added = await offload(self.read)

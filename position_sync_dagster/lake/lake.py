@@ -9,7 +9,7 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.retry import RetryPolicy
+from position_sync_dagster.domain.queue_request import RetryPolicy
 from position_sync_dagster.errors import LakeError, TokenError
 from position_sync_dagster.lake import records, schema
 from position_sync_dagster.lake.account_values import AccountValuesTable
@@ -20,7 +20,7 @@ from position_sync_dagster.lake.followed_rows import VERSION_TOKEN, version_toke
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.sessions import GatewaySessions
-from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage import merges
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
 from position_sync_dagster.lake.storage.object_store import (
     LEASE_OPTIONS,
@@ -28,6 +28,7 @@ from position_sync_dagster.lake.storage.object_store import (
     is_remote,
 )
 from position_sync_dagster.lake.storage.table import Table, TableOptions
+from position_sync_dagster.lake.storage.threads import together
 from position_sync_dagster.lake.strategies_file import StrategiesFile
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
@@ -185,7 +186,7 @@ class Lake:
     def initialize_sync(self) -> None:
         """Initialize as `initialize` does, and block."""
         # In parallel: in an object store each table takes dozens of requests in sequence.
-        storage.together(Table.initialize, self.tables)
+        together(Table.initialize, self.tables)
         self.registry.sync.refresh()
 
     def changed_rows(self, name: str, since: str | None = None) -> ChangedRows:
@@ -236,10 +237,10 @@ class Lake:
             token=token,
         )
 
-    def maintain(self, *, clean_now: bool = False) -> list[storage.MaintenanceResult]:
-        """Maintain every table that is there; blocks. See `storage.table.maintain`."""
-        results: list[storage.MaintenanceResult] = [
-            storage.maintain(table, clean_now=clean_now)
+    def maintain(self, *, clean_now: bool = False) -> list[merges.MaintenanceResult]:
+        """Maintain every table that is there; blocks. See `merges.maintain`."""
+        results: list[merges.MaintenanceResult] = [
+            merges.maintain(table, clean_now=clean_now)
             for table in self.all_tables
             if table in self.tables or table.exists()
         ]

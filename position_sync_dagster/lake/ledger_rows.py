@@ -13,13 +13,13 @@ from deltalake import DeltaTable
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import WAITED_OUT
-from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage.data_files import data_files, may_have, may_have_one_of
 from position_sync_dagster.lake.storage.table import Table
 
 
 def stored_ids(table: Table, files: pl.DataFrame, column: str, ids: pl.Series) -> set[str]:
     """Return which of the ids a column holds; reads only the files that may hold one."""
-    files = files.filter(storage.may_have_one_of(column, ids))
+    files = files.filter(may_have_one_of(column, ids))
     if files.is_empty():
         return set()
 
@@ -40,7 +40,7 @@ def rows_between(
     """
     first = first.astimezone(UTC)
     last = last.astimezone(UTC)
-    chosen = files.filter(on_days(first, last), storage.may_have("timestamp", first, last))
+    chosen = files.filter(on_days(first, last), may_have("timestamp", first, last))
 
     return table.scan_files(chosen).filter(pl.col("timestamp").is_between(first, last))
 
@@ -58,7 +58,7 @@ def added_after(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame
 
 def added_by(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame:
     """Return the rows that the commit of a version added."""
-    around = files.filter(storage.may_have("ledger_version", version, version))
+    around = files.filter(may_have("ledger_version", version, version))
     return table.scan_files(around).filter(pl.col("ledger_version") == version)
 
 
@@ -178,7 +178,7 @@ class LatestRows:
         """
         # Rows are only added: of those that were read the newest stays the newest, and the next
         # read needs only the rows that came since. A file that was merged has no others.
-        files = storage.data_files(handle)
+        files = data_files(handle)
         generation = self._table.cache_key(handle)[0]
         last = last_added(files)
         # A smaller version: somebody took rows back, such as with `DeltaTable.restore`.

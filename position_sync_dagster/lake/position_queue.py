@@ -29,16 +29,23 @@ from position_sync_dagster.domain.queue_request import (
     QueueRequest,
     QueueStatus,
     Reason,
+    RetryPolicy,
     attempts_of,
+    next_attempt,
 )
-from position_sync_dagster.domain.retry import RetryPolicy, next_attempt
 from position_sync_dagster.lake import queue_transitions as transitions
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.queue_transitions import FAILED, Action, claim_order
 from position_sync_dagster.lake.schema import storable
-from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage.data_files import (
+    EVERY,
+    in_bucket,
+    may_have,
+    may_have_one_of,
+)
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
-from position_sync_dagster.lake.storage.table import Table, TableOptions, offloaded
+from position_sync_dagster.lake.storage.table import Table, TableOptions
+from position_sync_dagster.lake.storage.threads import offloaded
 
 logger = logging.getLogger(__name__)
 
@@ -58,14 +65,14 @@ def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, p
             raise wrong_state(request_id, status, "only a FAILED request is retried")
 
     wanted = pl.Series("request_id", ids, dtype=pl.String)
-    chosen = storage.in_bucket(FAILED) & storage.may_have_one_of("request_id", wanted)
+    chosen = in_bucket(FAILED) & may_have_one_of("request_id", wanted)
     is_wanted = pl.col("request_id").is_in(ids)
     rows = snapshot.finished(chosen).filter(is_wanted, bucket=FAILED)
     in_order = wanted.to_frame().join(rows, on="request_id", how="left", maintain_order="left")
 
     parts = rows.get_column("part").unique()
     of_parts = pl.col("partition.part").is_in(parts.implode())
-    siblings = snapshot.finished(storage.in_bucket(FAILED) & of_parts, stored=True)
+    siblings = snapshot.finished(in_bucket(FAILED) & of_parts, stored=True)
     return in_order.select(rows.columns), siblings
 
 
@@ -80,7 +87,7 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
     status_of = dict(snapshot.live.select(columns).filter(is_wanted).iter_rows())
 
     absent = [request_id for request_id in ids if request_id not in status_of]
-    chosen = storage.may_have_one_of("request_id", pl.Series(absent, dtype=pl.String))
+    chosen = may_have_one_of("request_id", pl.Series(absent, dtype=pl.String))
     finished = snapshot.finished(chosen, columns)
     is_absent = pl.col("request_id").is_in(absent)
     status_of |= dict(finished.filter(is_absent).iter_rows())
@@ -253,7 +260,7 @@ class SyncQueue:
     def beginning_with(self, prefix: str) -> list[QueuedPosition]:
         """Read the live and finished requests whose id begins with a prefix."""
         live = self.store.snapshot().live
-        chosen = storage.may_have("request_id", prefix, prefix + schema.LAST)
+        chosen = may_have("request_id", prefix, prefix + schema.LAST)
         finished = self.store.finished(chosen)
 
         is_wanted = pl.col("request_id").str.starts_with(prefix)
@@ -468,7 +475,7 @@ class SyncQueue:
         else:
             live = self.store.snapshot().live.filter(transitions.WAS_CLAIMED)
             ended = [
-                self.store.newest_finished(status, storage.EVERY, limit)
+                self.store.newest_finished(status, EVERY, limit)
                 for status in (transitions.SUCCESS, FAILED)
             ]
             requests = schema.records_of(QueuedPosition, pl.concat([live, *ended]))
@@ -486,7 +493,7 @@ class SyncQueue:
         few files are read.
         """
         first = schema.id_prefix(since)
-        chosen = storage.in_bucket(transitions.SUCCESS) & storage.may_have("request_id", first)
+        chosen = in_bucket(transitions.SUCCESS) & may_have("request_id", first)
         was_inserted_since = pl.col("request_id") >= first
         answered_at = pl.max_horizontal("updated_at", "confirmed_at")
         is_of_span = was_inserted_since & (answered_at <= until.astimezone(UTC))

@@ -28,7 +28,7 @@ from position_sync_dagster.domain.position_update import (
     trading_mode_of,
 )
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.followed_rows import POLL_S, Added, AddedRows, Follower
+from position_sync_dagster.lake.followed_rows import LEDGER_POLL_S, Added, AddedRows, Follower
 from position_sync_dagster.lake.ledger_rows import (
     BY_TIME,
     COMMITTED,
@@ -51,8 +51,10 @@ from position_sync_dagster.lake.schema import (
     moment,
     one_of,
 )
-from position_sync_dagster.lake.storage import table as storage
-from position_sync_dagster.lake.storage.table import Table, TableOptions, offloaded
+from position_sync_dagster.lake.storage import commits
+from position_sync_dagster.lake.storage.data_files import EVERY, data_files
+from position_sync_dagster.lake.storage.table import Table, TableOptions
+from position_sync_dagster.lake.storage.threads import offloaded
 
 
 def coerce_update(update: PositionUpdate) -> PositionUpdate:
@@ -102,14 +104,14 @@ def _refused(name: str, value: object, column: StoredColumn) -> errors.InvalidRe
 
 # Greater numbers count as unknown: IB writes DBL_MAX for a number that it does not know, and the
 # sum of two would be infinite.
-UNSET = 1e300
+UNSET_FROM = 1e300
 
 
 def _number(value: Any) -> float | None:
     if isinstance(value, bool | str | bytes):
         raise TypeError
     number = float(value)
-    return number if -UNSET < number < UNSET else None
+    return number if -UNSET_FROM < number < UNSET_FROM else None
 
 
 def _text(value: Any) -> str:
@@ -256,10 +258,10 @@ def append_rows(
     def step(handle: DeltaTable) -> AppendResult:
         nonlocal checked_through
         for gateway_id, token in owners:
-            storage.refuse_stale_owner(handle, gateway_id, token)
-        storage.bind(handle, table.path, modes)
+            commits.refuse_stale_owner(handle, gateway_id, token)
+        commits.bind(handle, table.path, modes)
 
-        present = storage.data_files(handle)
+        present = data_files(handle)
         rows = _without_stored(table, present, frame)
         if rows.is_empty():
             return AppendResult(version=handle.version(), rows=0)
@@ -282,7 +284,7 @@ def append_rows(
         )
         if RESETS in rows.columns:
             rows = rows.with_columns(pl.lit(clock_resets(present, now), pl.Int64).alias(RESETS))
-        storage.write(handle, rows, commit_info, [Transaction(table.spec.name, version)])
+        commits.write(handle, rows, commit_info, [Transaction(table.spec.name, version)])
         return AppendResult(version=handle.version(), rows=rows.height, batch_id=batch_id)
 
     return table.transact(step)
@@ -501,7 +503,7 @@ class SyncUpdates:
             conids: The contracts that are wanted; None: all.
             columns: Names of columns, all by default; those of the order come too.
         """
-        wanted = storage.EVERY if conids is None else one_of("conid", conids)
+        wanted = EVERY if conids is None else one_of("conid", conids)
 
         def step(files: pl.DataFrame) -> pl.DataFrame:
             rows = rows_between(self.table, files, first, last)
@@ -563,7 +565,9 @@ class PositionUpdatesTable:
     count = offloaded(SyncUpdates.count)
     version = offloaded(SyncUpdates.version)
 
-    def follow(self, since: str | None = None, poll_s: float = POLL_S) -> AsyncIterator[Added]:
+    def follow(
+        self, since: str | None = None, poll_s: float = LEDGER_POLL_S
+    ) -> AsyncIterator[Added]:
         """Yield what is committed, in order, nothing twice and nothing left out, for ever.
 
         Without a token it begins with the newest row of each holding, then follows. Many readers

@@ -14,24 +14,24 @@ import polars as pl
 from position_sync_dagster.domain.queue_request import (
     ACTIVE_PRIORITY,
     Answer,
+    NextAttempt,
     Outcome,
     QueueRequest,
     QueueStatus,
     Reason,
     with_ended_attempt,
 )
-from position_sync_dagster.domain.retry import NextAttempt
 from position_sync_dagster.errors import LeaseLostError, RequestStateError
 from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.storage.commits import in_parts
 from position_sync_dagster.lake.storage.lifecycle_table import Change
-from position_sync_dagster.lake.storage.table import in_parts
 
 PENDING = QueueStatus.PENDING.value
 PROCESSING = QueueStatus.PROCESSING.value
 SUCCESS = QueueStatus.SUCCESS.value
 FAILED = QueueStatus.FAILED.value
 
-NEVER = schema.moment(None)
+NO_TIME = schema.moment(None)
 
 # Which live requests have attempts.
 WAS_CLAIMED = (pl.col("status") == PROCESSING) | pl.col("earlier_attempts").is_not_null()
@@ -79,12 +79,12 @@ def as_pending(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
     return rows.with_columns(
         lease_owner=pl.lit(None, pl.String),
         lease_token=pl.lit(None, pl.String),
-        lease_expires_at=NEVER,
+        lease_expires_at=NO_TIME,
         status=pl.lit(PENDING),
         updated_at=schema.moment(now),
-        available_at=NEVER,
-        changed_at=NEVER,
-        claimed_at=NEVER,
+        available_at=NO_TIME,
+        changed_at=NO_TIME,
+        claimed_at=NO_TIME,
     )
 
 
@@ -152,7 +152,7 @@ def claim(
         status=pl.lit(PROCESSING),
         updated_at=schema.moment(now),
         claimed_at=schema.moment(now),
-        available_at=NEVER,
+        available_at=NO_TIME,
         **lease,
     )
     if granted.is_empty():
@@ -240,9 +240,9 @@ def _finish(rows: pl.DataFrame, status: str, now: datetime, **columns: pl.Series
         bucket=ended,
         status=ended,
         updated_at=schema.moment(now),
-        available_at=NEVER,
-        changed_at=NEVER,
-        lease_expires_at=NEVER,
+        available_at=NO_TIME,
+        changed_at=NO_TIME,
+        lease_expires_at=NO_TIME,
         **columns,
     )
 

@@ -10,7 +10,13 @@ from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage import commits
+from position_sync_dagster.lake.storage.data_files import (
+    EVERY,
+    data_files,
+    may_have,
+    may_have_one_of,
+)
 from position_sync_dagster.lake.storage.table import Table
 
 
@@ -31,10 +37,10 @@ def add_unknown(
     """
 
     def step(handle: DeltaTable) -> int:
-        files = storage.data_files(handle)
+        files = data_files(handle)
         for column in same:
             if column in table.spec.indexed and column in rows.columns:
-                files = files.filter(storage.may_have_one_of(column, rows.get_column(column)))
+                files = files.filter(may_have_one_of(column, rows.get_column(column)))
 
         present = table.read_rows(files, same)
         unknown = rows.join(present, on=same, how="anti", nulls_equal=True, maintain_order="left")
@@ -44,7 +50,7 @@ def add_unknown(
             guard()
             # Concurrent appends with equal ids conflict: each one sees what the other stored.
             mark = Transaction(table.spec.name, handle.version() + 1)
-            storage.write(handle, new, commit_info, [mark])
+            commits.write(handle, new, commit_info, [mark])
 
         return new.height
 
@@ -109,11 +115,11 @@ class RecordsTable(Generic[schema.Record]):
         spec = self.table.spec
         order = spec.order
         names = [*(columns or spec.columns)]
-        chosen = storage.EVERY
-        wanted = storage.EVERY if only is None else only
+        chosen = EVERY
+        wanted = EVERY if only is None else only
         if since is not None:
             first = schema.moment(since) if isinstance(since, datetime) else pl.lit(since)
-            chosen = storage.may_have(order, since)
+            chosen = may_have(order, since)
             wanted = wanted & (pl.col(order) >= first)
 
         return self.table.rows(wanted, chosen, names)

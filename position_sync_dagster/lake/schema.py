@@ -8,18 +8,21 @@ part `0`, sessions in one each. Finished rows lie in a bucket of their own kind,
 each commit that finished them.
 """
 
+import ast
 import datetime as dt
 import os
 import re
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from functools import cache, cached_property
 from hashlib import blake2b, sha256
-from inspect import cleandoc
+from inspect import cleandoc, getsource
+from textwrap import dedent
 from types import NoneType
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 from uuid import UUID
 
 import polars as pl
@@ -94,12 +97,21 @@ def descriptions_of(record: type) -> dict[str, str]:
     """Return what the docstrings of a class and of its bases say of each attribute."""
     texts: dict[str, str] = {}
     for base in reversed(record.__mro__):
-        _summary, _heading, attributes = cleandoc(base.__doc__ or "").partition("\nAttributes:\n")
+        _summary, _heading, attributes = _docstring_of(base).partition("\nAttributes:\n")
         entries = re.split(r"\n {4}(?! )", f"\n{attributes}")
         for entry in entries[1:]:
             name, _colon, text = entry.partition(":")
             texts[name] = " ".join(text.split())
     return texts
+
+
+def _docstring_of(record: type) -> str:
+    """Return the docstring of a class; `python -OO` leaves it in the source alone."""
+    if sys.flags.optimize < 2 or record is object:
+        return cleandoc(record.__doc__ or "")
+
+    [definition] = ast.parse(dedent(getsource(record))).body
+    return ast.get_docstring(cast(ast.ClassDef, definition)) or ""
 
 
 def _column(name: str, hint: Any, description: str) -> StoredColumn:

@@ -16,8 +16,10 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.storage.commits import bind, mode_of
+from position_sync_dagster.lake.storage.data_files import EVERY
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
-from position_sync_dagster.lake.storage.table import EVERY, Table, bind, mode_of
+from position_sync_dagster.lake.storage.table import Table
 
 T = TypeVar("T", GatewaySession, GatewaySession | None)
 

@@ -28,8 +28,10 @@ from position_sync_dagster.lake.schema import (
     leg_rows,
     legs_of,
 )
+from position_sync_dagster.lake.storage.data_files import EVERY
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
-from position_sync_dagster.lake.storage.table import EVERY, Table, TableOptions, offloaded
+from position_sync_dagster.lake.storage.table import Table, TableOptions
+from position_sync_dagster.lake.storage.threads import offloaded
 
 logger = logging.getLogger(__name__)
 

@@ -9,12 +9,13 @@ import polars as pl
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.execution import Execution
-from position_sync_dagster.domain.retry import RetryPolicy
+from position_sync_dagster.domain.queue_request import RetryPolicy
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.derived import Replaced, derive
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.records import RecordsTable, add_unknown
-from position_sync_dagster.lake.storage.table import EVERY, Table, TableOptions
+from position_sync_dagster.lake.storage.data_files import EVERY
+from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.money import tables as money_tables
 from position_sync_dagster.money.past import closes
 from position_sync_dagster.money.past.movements import Movement

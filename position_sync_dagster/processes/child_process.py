@@ -22,7 +22,7 @@ import psutil
 from position_sync_dagster.errors import PositionSyncError
 
 # Seconds between two looks: at processes that end, and for a request to stop.
-POLL_S = 0.05
+EXIT_POLL_S = 0.05
 PAUSE_S = 0.2
 
 # The environment variable that each process of a home carries: the absolute path of the home of
@@ -149,7 +149,7 @@ def end(belongs: Callable[[psutil.Process], bool], *, grace_s: float) -> None:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGKILL if late else signal.SIGINT)
         interrupted |= remaining
-        time.sleep(POLL_S)
+        time.sleep(EXIT_POLL_S)
 
 
 def living(belongs: Callable[[psutil.Process], bool]) -> list[psutil.Process]:

@@ -28,7 +28,8 @@ from position_sync_dagster.gateway.connection import GatewayConnection, connect
 from position_sync_dagster.gateway.ib_async_internals import version_problem
 from position_sync_dagster.gateway.market_data import Refusal
 from position_sync_dagster.lake.storage.object_store import absolute_path
-from position_sync_dagster.lake.storage.table import Table, together
+from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.threads import together
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports import signs_of_life
 from position_sync_dagster.money.reports.alerts import not_understood
@@ -128,9 +129,9 @@ TRIAL_S = 5.0
 # A difference of clocks that neither whole seconds nor the way of the answer explain.
 CLOCK_S = 5.0
 
-AGAIN = "Run it again; if this stays, look for a dialog in TWS that waits for a click."
+RUN_AGAIN = "Run it again; if this stays, look for a dialog in TWS that waits for a click."
 
-LIVE = 1
+LIVE_DATA = 1
 _KINDS = {1: "live", 2: "frozen", 3: "delayed", 4: "delayed and frozen"}
 
 # What to do about a market data line, by what it lacks.
@@ -156,12 +157,11 @@ def of_session(session: GatewaySession) -> Finding:
 async def of_gateway(settings: Settings) -> list[Finding]:
     """Connect, run the checks, and disconnect; return the findings, within `WITHIN_S` seconds."""
     findings: list[Finding] = []  # what is found before a timeout counts
-    patience = {"gateway_timeout_s": min(settings.gateway_timeout_s, ANSWER_S)}
     try:
         async with asyncio.timeout(WITHIN_S):
-            await _survey(settings.model_copy(update=patience), findings)
+            await _survey(settings, findings)
     except TimeoutError:
-        findings.append(bad("gateway", "not every check was answered in time", AGAIN))
+        findings.append(bad("gateway", "not every check was answered in time", RUN_AGAIN))
     except (errors.GatewayError, errors.SettingsError) as error:
         findings.append(bad("gateway", error.what, error.remedy))
     return findings
@@ -169,12 +169,12 @@ async def of_gateway(settings: Settings) -> list[Finding]:
 
 async def _survey(settings: Settings, findings: list[Finding]) -> None:
     """Add what is found on one connection, as it is found."""
-    connection = await connect(settings)
+    connection = await connect(settings, timeout_s=ANSWER_S)
     notices: list[tuple[int, str]] = []
     try:
         connection.on_message.append(lambda code, text: notices.append((code, text)))
         findings += _identity(connection, settings)
-        findings.append(await _clock(connection, settings.gateway_timeout_s))
+        findings.append(await _clock(connection, ANSWER_S))
         connection.connectivity.require_ib()
         await connection.feed.ensure(timedelta(seconds=settings.refresh_interval_s))
         findings += _accounts(connection, notices)
@@ -249,9 +249,8 @@ async def _lines(
         findings.append(warning("market data", text, "Run it again once a position is held."))
         return
 
-    timeout_s = min(settings.gateway_timeout_s, TRIAL_S)
     for contract in details.values():
-        findings.append(await _trial(connection, contract, timeout_s))
+        findings.append(await _trial(connection, contract, TRIAL_S))
         if findings[-1].check == "lines":
             return
 
@@ -314,14 +313,14 @@ async def _trial(
         text = f"{name} did not tick within {timeout_s:g} s"
         return warning("market data", text, "Run it again while its exchange is open.")
 
-    kind = quote.market_data_type or LIVE
+    kind = quote.market_data_type or LIVE_DATA
     text = f"{name} ticks, {_KINDS.get(kind, str(kind))}"
     if details.right is not None and quote.delta is None:
         text += f"; no greeks (tick 13) came within {timeout_s:g} s"
         return warning("market data", text, _GREEKS)
 
     remedy = "Subscribe to the exchange's live data, or accept values that are not live."
-    return warning("market data", text, remedy, unless=kind == LIVE)
+    return warning("market data", text, remedy, unless=kind == LIVE_DATA)
 
 
 def trial_conids(holdings: Iterable[BrokerPosition], sec_types: Iterable[str]) -> list[int]:
@@ -422,7 +421,7 @@ def check_disk(path: str) -> list[Finding]:
 LOCAL_S = 17.0
 
 # The check that reads who owns each login.
-LOGINS = "logins"
+LOGINS_CHECK = "logins"
 
 
 def run_preflight(
@@ -449,13 +448,13 @@ def run_preflight(
             "tables": lambda: check_lake(lake),
             "disk": lambda: check_disk(settings.lake),
             "programs": lambda: check_programs(dagster_home),
-            LOGINS: lambda: check_streams(lake, settings, dagster_home, sessions),
+            LOGINS_CHECK: lambda: check_streams(lake, settings, dagster_home, sessions),
             "checks": lambda: check_results(dagster_home),
             "Dagster home": lambda: check_home(dagster_home),
         },
         within_s=LOCAL_S,
     )
-    if any(finding.check == LOGINS for finding in findings):
+    if any(finding.check == LOGINS_CHECK for finding in findings):
         # Who owns the login is not known: to connect could take a client id from a stream.
         text = "not asked: it is not known whether a stream owns the login"
         return [*findings, bad("gateway", text, "Correct what is bad above first.")]
@@ -498,7 +497,7 @@ def check_programs(home: Path) -> list[Finding]:
 
 
 # How old a tick may be if the programs work.
-LATE = timedelta(seconds=signs_of_life.LATE_S)
+LATE_AFTER = timedelta(seconds=signs_of_life.LATE_S)
 
 # How long a stream may be away beside programs that work: another one follows it.
 AWAY = timedelta(minutes=1)
@@ -520,7 +519,7 @@ def check_streams(
         return []
 
     ticked_at = signs_of_life.read(home).ticked_at
-    is_ticking = ticked_at is not None and elapsed(ticked_at, now) < LATE
+    is_ticking = ticked_at is not None and elapsed(ticked_at, now) < LATE_AFTER
     findings = []
     for login in logins:
         session = lake.sessions.current(login.gateway_id)

@@ -30,9 +30,9 @@ from position_sync_dagster.processes.child_process import MARKER, ChildProcess, 
 from position_sync_dagster.processes.ports import LOOPBACK, first_free
 
 # Seconds between two looks at the programs.
-LOOK_S = 0.5
+SUPERVISION_S = 0.5
 
-RESTART = Backoff(first_s=0.5, longest_s=30.0)
+RESTART_DELAYS = Backoff(first_s=0.5, longest_s=30.0)
 # Ends of a program in a row after which everything ends, the stream too; fewer if it has never
 # worked. While Dagster's storage is away the daemon ends at each start, for about an hour.
 MOST_FAILURES = 100
@@ -43,15 +43,15 @@ STEADY_S = 60.0
 
 # Seconds without a tick after which code server and daemon are started again. It doubles each
 # time.
-TICK_S = 90.0
+TICK_LIMIT_S = 90.0
 LONGEST_TICK_S = 900.0
 
 # The webserver starts with the first tick, or this long after the daemon: the first stream would
 # otherwise wait for its imports, and both would create Dagster's storage at once.
-FIRST_TICK_S = 10.0
+FIRST_TICK_WAIT_S = 10.0
 
 # Seconds that the programs and runs have to end: a stream gives its lease up.
-GRACE_S = 15.0
+STOP_GRACE_S = 15.0
 
 # The longest path of a Unix socket in bytes; a home that is deeper is served at a port, and so is
 # one with a "#" in its path: gRPC reads the path of a socket as a part of an address.
@@ -62,7 +62,7 @@ GONE_S = 30.0
 
 # The program that reads and mends what Dagster stores of sensors, and how long it may take.
 SENSOR_STATES = "position_sync_dagster.defs.sensor_states"
-ANSWER_S = 60.0
+PROGRAM_ANSWER_S = 60.0
 
 LOCATION = "position_sync_dagster"
 logger = logging.getLogger("position_sync_dagster.supervisor")
@@ -97,7 +97,7 @@ class Program:
             program = program.with_name(script)
         self._command = [str(program), *options.split(), *words]
         self._failures = 0
-        self.delays = RESTART
+        self.delays = RESTART_DELAYS
         self.most_failures = MOST_FAILURES
 
     def keep(self) -> None:
@@ -194,7 +194,7 @@ class Supervisor:
         self._addresses = ((self.code_server, code_address), (self.webserver, (LOOPBACK, port)))
 
         self._tick = dagster_files.newest_tick()
-        self.tick_s = self._tick_s = TICK_S
+        self.tick_s = self._tick_s = TICK_LIMIT_S
         self.longest_tick_s = LONGEST_TICK_S
         self.gone_s = GONE_S
         self._ticked = self._seen = time.monotonic()
@@ -214,7 +214,7 @@ class Supervisor:
             self.daemon.keep()
         self._judge_ticks()
         waited_s = time.monotonic() - (self.daemon.started or time.monotonic())
-        if self.webserver.process or self.daemon.works or waited_s > FIRST_TICK_S:
+        if self.webserver.process or self.daemon.works or waited_s > FIRST_TICK_WAIT_S:
             self.webserver.keep()
 
     def _judge_home(self) -> None:
@@ -263,7 +263,7 @@ def mend_sensor_states(module: str = SENSOR_STATES) -> bool:
             [sys.executable, "-m", module],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=ANSWER_S,
+            timeout=PROGRAM_ANSWER_S,
             check=True,
         )
         states = json.loads(answer.stdout)
@@ -302,7 +302,7 @@ def start(
         },
         cwd=cwd,
         log=log,
-        grace_s=GRACE_S + 2,
+        grace_s=STOP_GRACE_S + 2,
     )
 
 
@@ -346,16 +346,16 @@ def main() -> int:
 
     try:
         supervisor = Supervisor(port)
-        while os.getppid() == owner and not stop.wait(LOOK_S):
+        while os.getppid() == owner and not stop.wait(SUPERVISION_S):
             supervisor.look()
     except (CannotRunError, OSError) as error:
         reason = str(error)
         logger.error("Everything ends. %s", reason)
 
-    end_group(os.getpgrp(), grace_s=GRACE_S)
+    end_group(os.getpgrp(), grace_s=STOP_GRACE_S)
     dagster_files.clear()
     if reason:
-        dagster_files.note(dagster_files.ENDED, reason)
+        dagster_files.note(dagster_files.ENDED_FILE, reason)
     else:
         logger.info("Everything has ended, as requested.")
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import polars as pl
 
 from position_sync_dagster import errors
+from position_sync_dagster.domain import account_state
 from position_sync_dagster.domain.clock import Clock, is_recent, utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Key
@@ -22,10 +23,12 @@ from position_sync_dagster.domain.position_update import (
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake, broker_rows
-from position_sync_dagster.lake.storage.table import offload
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings
 
-TIME_LIMIT_S = Settings.drain_time_limit_s
+# A drain begins no further batch after this time: Dagster ends a tick after 60 s, and a lease
+# of requests lasts `lease_s`.
+DRAIN_TIME_LIMIT_S = 20.0
 
 
 def unconfirmed(
@@ -33,13 +36,13 @@ def unconfirmed(
 ) -> frozenset[Key]:
     """Return the holdings that the broker has not confirmed for two intervals and a drain.
 
-    The interval is the longer one of `refresh_interval_s` and `account_interval_s`, in which the
+    The interval is the longer one of `refresh_interval_s` and `ACCOUNT_INTERVAL_S`, in which the
     broker sends values by itself. A holding is confirmed by messages of its account after the
     download ended, and by a value of its own (a PnLSingle subscription needs no download). No
     holding of an account that is UNKNOWN is confirmed.
     """
-    interval_s = max(settings.refresh_interval_s, settings.account_interval_s)
-    span = timedelta(seconds=2 * interval_s + TIME_LIMIT_S)
+    interval_s = max(settings.refresh_interval_s, account_state.ACCOUNT_INTERVAL_S)
+    span = timedelta(seconds=2 * interval_s + DRAIN_TIME_LIMIT_S)
     keys = set()
     for row in rows:
         has_value = row.value_source is not ValueOrigin.NONE
@@ -75,7 +78,7 @@ def unavailable_reason(
     if confirmed is None:
         return f"The positions of the gateway {gateway_id} have not been downloaded yet."
 
-    span = timedelta(seconds=settings.refresh_interval_s + TIME_LIMIT_S)
+    span = timedelta(seconds=settings.refresh_interval_s + DRAIN_TIME_LIMIT_S)
     if not is_recent(confirmed, span, now):
         return (
             f"The positions of the gateway {gateway_id} were last downloaded at "

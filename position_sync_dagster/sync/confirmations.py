@@ -10,6 +10,11 @@ from position_sync_dagster.domain.holding import GREEKS_COLUMNS, KEY
 from position_sync_dagster.domain.position_update import PriceKind, Source, ValueOrigin
 from position_sync_dagster.lake.schema import moment
 
+# A value that its source confirmed longer ago is stale: three rounds of the account's values
+# have passed. Reconciliation calls it STALE, and it is not current in any sum.
+STALE_AFTER_S = 600.0
+
+
 # The column that `with_confirmed` adds.
 CONFIRMED = "confirmed_until"
 
@@ -146,9 +151,7 @@ def _unless_ahead(at: pl.Expr, now: datetime) -> pl.Expr:
     return pl.when(at <= moment(now + SKEW)).then(at)
 
 
-def with_priced(
-    rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime, *, band: float
-) -> pl.DataFrame:
+def with_priced(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """Add to rows the time from which the age of each price counts; null where it is unknown.
 
     A price of market data counts from its arrival (`value_time`). A newer value of the broker
@@ -163,7 +166,6 @@ def with_priced(
         rows: Rows of `position_updates`.
         holdings: Rows of `broker_positions`; at most one for each account and conid.
         now: The current time.
-        band: The part of a value by which the broker's may differ.
     """
     value = pl.col("market_value")
     price = pl.col("market_price")
@@ -173,7 +175,9 @@ def with_priced(
     bid = pl.col("bid").fill_null(0.0)
     width = (pl.col("ask") - bid).clip(0.0)
     unit = pl.when(price != 0).then(value / price).abs()
-    allowed = pl.max_horizontal(value.abs() * band, width * unit, pl.lit(valuation.ROUNDING))
+    allowed = pl.max_horizontal(
+        value.abs() * valuation.VALUE_BAND, width * unit, pl.lit(valuation.ROUNDING)
+    )
 
     # When the broker calculated its value; a portfolio row without a time may be that old.
     is_portfolio = pl.col("_value_source") == ValueOrigin.PORTFOLIO.value

@@ -15,9 +15,9 @@ from typing import Any
 from uuid import uuid4
 
 import polars as pl
-from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 from position_sync_dagster import errors
+from position_sync_dagster.domain import streamed_holding
 from position_sync_dagster.domain.clock import SKEW, Clock, is_recent, utc_now
 from position_sync_dagster.domain.holding import BrokerPosition, Key
 from position_sync_dagster.domain.position_update import (
@@ -25,6 +25,7 @@ from position_sync_dagster.domain.position_update import (
     Source,
 )
 from position_sync_dagster.domain.queue_request import (
+    LEASE_S,
     NOT_HELD,
     Answer,
     QueuedPosition,
@@ -37,9 +38,10 @@ from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
 from position_sync_dagster.lake.position_queue import PositionQueue, QueueOverview
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
-from position_sync_dagster.lake.storage.table import offload
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import BatchSize, Settings, load_settings
+from position_sync_dagster.sync import broker_view
 from position_sync_dagster.sync.broker_view import (
     BrokerView,
     ConnectionValues,
@@ -47,6 +49,10 @@ from position_sync_dagster.sync.broker_view import (
     ValueSource,
 )
 from position_sync_dagster.sync.confirmations import CONFIRMED, with_confirmed
+
+# Requests that a batch claims by itself, at most: its rows are in memory, and must be written
+# within the lease.
+MAX_BATCH_SIZE = 5_000
 
 
 @dataclass(slots=True)
@@ -503,7 +509,7 @@ class QueueWorker:
         while not self._stop.is_set():
             try:
                 # Half a lease: a batch claimed at the end still has time to be written.
-                result = await self.drain(self._settings.lease_s / 2)
+                result = await self.drain(LEASE_S / 2)
                 if result.error is not None:
                     raise result.error
                 if result.unavailable and result.reason:
@@ -518,7 +524,7 @@ class QueueWorker:
                 await asyncio.wait_for(self._stop.wait(), self.interval)
 
     def _limit(self, overview: QueueOverview) -> int:
-        return batch_limit(overview.claimable, self.batch_size, self._settings.max_batch_size)
+        return batch_limit(overview.claimable, self.batch_size, MAX_BATCH_SIZE)
 
     async def _process(self, limit: int) -> tuple[DrainReport, Sequence[QueuedPosition]]:
         """Process one batch; return its report, and the requests that are still to be released.
@@ -529,7 +535,7 @@ class QueueWorker:
         started = self._clock()
         view = await self._values.view(())  # without a view, nothing is claimed
         batch = await self.queue.claim_batch(
-            limit, self._owner, self._settings.lease_s, except_accounts=view.unavailable
+            limit, self._owner, LEASE_S, except_accounts=view.unavailable
         )
         if not batch:
             return NOTHING, ()
@@ -573,25 +579,29 @@ class QueueWorker:
         counts = report.succeeded, report.failed, report.released
         logger.info(text, report.claimed, report.duration_s, *counts)
 
-    @retry(
-        retry=retry_if_exception_type(errors.NewerRowError),
-        stop=stop_after_attempt(MAX_PLANS),
-        reraise=True,
-    )
     async def _plan_and_append(
         self, batch: Sequence[QueuedPosition], batch_id: str
     ) -> tuple[BatchPlan, int]:
-        """Plan the batch and commit its rows; plan again if newer rows arrived meanwhile.
+        """Plan the batch and commit its rows; plan again if newer rows arrived meanwhile."""
+        for _ in range(MAX_PLANS - 1):
+            with suppress(errors.NewerRowError):
+                return await self._append_planned(batch, batch_id)
+        return await self._append_planned(batch, batch_id)
 
-        Returns:
-            The plan, and the number of rows.
+    async def _append_planned(
+        self, batch: Sequence[QueuedPosition], batch_id: str
+    ) -> tuple[BatchPlan, int]:
+        """Plan the batch and commit its rows; return the plan, and the number of rows.
+
+        Raises:
+            NewerRowError: Newer rows of its holdings arrived meanwhile.
         """
         now = self._clock()
         # The ledger is read before the view: a row that is added later may be newer than the view,
         # and makes the append fail.
         ledger = self._updates.sync
         conids = {request.conid for request in batch}
-        interval = timedelta(seconds=self._settings.monitored_row_interval_s)
+        interval = timedelta(seconds=streamed_holding.MONITORED_ROW_INTERVAL_S)
         newest = await offload(ledger.newest_of, conids, now - interval)
         view = await self._values.view(conids)
         earlier_ids = own_ids(batch, view, newest.rows, now - interval)
@@ -647,7 +657,7 @@ async def drain(
 ) -> DrainReport:
     """Value every pending request from `broker_positions`; it connects to nothing.
 
-    It ends when nothing more can be claimed or after `drain_time_limit_s`. Requests that the
+    It ends when nothing more can be claimed or after `DRAIN_TIME_LIMIT_S`. Requests that the
     broker's current data does not cover are released at its end. While the owner of the login is
     not connected to the broker, it claims nothing and reports the reason.
 
@@ -667,7 +677,7 @@ async def drain(
         by=Provenance(run_id=run_id),
         clock=clock,
     )
-    return await worker.drain(settings.drain_time_limit_s)
+    return await worker.drain(broker_view.DRAIN_TIME_LIMIT_S)
 
 
 async def enqueue_monitored(lake: Lake, settings: Settings) -> list[str]:

@@ -8,7 +8,7 @@ from position_sync_dagster.domain.holding import KEY, Completeness
 from position_sync_dagster.domain.queue_request import NOT_HELD, QueueStatus
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
 from position_sync_dagster.lake.schema import id_prefix
-from position_sync_dagster.lake.storage.table import in_bucket, may_have
+from position_sync_dagster.lake.storage.data_files import in_bucket, may_have
 from position_sync_dagster.settings import Settings
 
 # Maximum age of a failure that counts; `position-sync queue list --status FAILED` has older ones.
@@ -17,7 +17,7 @@ LOOK_BACK = timedelta(days=1)
 # A holding whose values can be read is requested again far more often than this.
 ANSWERED_WITHIN = timedelta(hours=1)
 
-COLUMNS = ["request_id", *KEY, "symbol", "status", "error_message"]
+REQUEST_COLUMNS = ["request_id", *KEY, "symbol", "status", "error_message"]
 
 
 def read_failed(lake: Lake, settings: Settings, now: datetime) -> pl.DataFrame:
@@ -42,7 +42,7 @@ def read_failed(lake: Lake, settings: Settings, now: datetime) -> pl.DataFrame:
     is_complete = set(reported["completeness"]) == {Completeness.COMPLETE}
     was_complete = pl.col.error_message.eq_missing(NOT_HELD)
     lasting = lasting.select(
-        *COLUMNS,
+        *REQUEST_COLUMNS,
         "created_at",
         "updated_at",
         never_held=pl.col.at.is_null() & (was_complete | is_complete),
@@ -68,5 +68,5 @@ def _finished(lake: Lake, status: QueueStatus, since: datetime) -> pl.DataFrame:
     first = id_prefix(since)
     chosen = in_bucket(status.value) & may_have("request_id", first)
     return lake.queue.sync.store.finished(
-        chosen, [*COLUMNS, "created_at", "updated_at"], pl.col.request_id >= first
+        chosen, [*REQUEST_COLUMNS, "created_at", "updated_at"], pl.col.request_id >= first
     )

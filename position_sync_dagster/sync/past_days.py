@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta
 import polars as pl
 
 from position_sync_dagster import errors
+from position_sync_dagster.domain import streamed_holding
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import Discrepancy
 from position_sync_dagster.lake.derived import values_at_close
@@ -137,7 +138,7 @@ class ClosingService:
         zone = time_zone_of(self.settings.calendar)
         opened = datetime.combine(day, time(), zone).astimezone(UTC)
         # Two row intervals are enough: an unchanged value has a row in each.
-        span = timedelta(seconds=2 * self.settings.monitored_row_interval_s)
+        span = timedelta(seconds=2 * streamed_holding.MONITORED_ROW_INTERVAL_S)
         rows = values_at_close(
             self.lake.updates.sync,
             day,

@@ -16,18 +16,19 @@ from position_sync_dagster.domain.clock import Clock, elapsed, is_recent, utc_no
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import KEY, BrokerPosition, Key, grouped
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract
+from position_sync_dagster.domain.leg import NEGLIGIBLE_QUANTITY, ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.breaks import break_key
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema import broker_rows, moment, update_rows
-from position_sync_dagster.lake.storage.table import offload
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync import confirmations
 from position_sync_dagster.sync.broker_view import Coverage, LakeValues, ValueSource
+from position_sync_dagster.sync.confirmations import STALE_AFTER_S
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ CONFIRM_AFTER = timedelta(seconds=15)
 CONFIRMED_WITHIN = timedelta(minutes=1)
 
 # Age of a row from which it is STALE.
-STALE_AFTER = timedelta(seconds=Settings.stale_after_s)
+STALE_AFTER = timedelta(seconds=STALE_AFTER_S)
 
 
 class PositionReconciler:
@@ -164,7 +165,7 @@ class ReconciliationService:
         self._values = values
         self._published = LakeValues(lake, settings, clock=clock)
         self._reconciler = PositionReconciler(
-            stale_after=timedelta(seconds=settings.stale_after_s), clock=clock
+            stale_after=timedelta(seconds=confirmations.STALE_AFTER_S), clock=clock
         )
 
     async def start(self) -> None:
@@ -272,7 +273,7 @@ class ReconciliationService:
         was confirmed until then is in the queue alone.
         """
         now = self._reconciler._clock()
-        since = now - timedelta(seconds=self._settings.stale_after_s)
+        since = now - timedelta(seconds=confirmations.STALE_AFTER_S)
         answers = self._lake.queue.sync.confirmations(since, now)
         times = [
             pl.max_horizontal(name, "confirmed_at").alias(name)
@@ -430,9 +431,9 @@ def _overclaimed(
     for key in sorted(claims, key=lambda key: (key[0] == ALL_ACCOUNTS, key)):
         quantity = held[key]
         claimed = claims[key]
-        is_too_much = abs(claimed) > abs(quantity) * (1 + NEGLIGIBLE)
+        is_too_much = abs(claimed) > abs(quantity) * (1 + NEGLIGIBLE_QUANTITY)
         is_opposite = claimed * quantity < 0
-        if abs(quantity) <= NEGLIGIBLE or not (is_too_much or is_opposite):
+        if abs(quantity) <= NEGLIGIBLE_QUANTITY or not (is_too_much or is_opposite):
             continue
 
         account, conid = key

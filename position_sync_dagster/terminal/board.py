@@ -26,7 +26,7 @@ def paused(login: LoginStatus) -> bool:
 
 
 # The mark of a program that should work and does not.
-LATE = "(late)"
+LATE_MARK = "(late)"
 
 
 def describe(status: Status) -> Iterator[tuple[str, str]]:
@@ -90,7 +90,7 @@ def _programs(status: Status) -> str:
     if programs.ticked_at is not None:
         text = f"last sensor tick {age(programs.ticked_at, status.at)} ago"
     if programs.late or programs.ended:
-        text += f" {LATE}"
+        text += f" {LATE_MARK}"
     return text
 
 
@@ -134,9 +134,9 @@ def _gateway(login: LoginStatus, status: Status) -> str:
 Lines = Iterable[tuple[str, str]]
 
 LABEL = 12
-SHOWN = {"current", "gateway", "programs", "lines", "queue", "updates"}
+SHOWN_PARTS = {"current", "gateway", "programs", "lines", "queue", "updates"}
 
-MOST_CHANGES = 3
+SHOWN_CHANGES = 3
 
 
 def board(
@@ -158,7 +158,7 @@ def board(
     lines += _shown_lines(addresses, width)
     lines.append(Text("Ctrl-C ends it.", style="dim"))
     if overview is not None:
-        lines += [_change(change, width) for change in overview.changes[:MOST_CHANGES]]
+        lines += [_change(change, width) for change in overview.changes[:SHOWN_CHANGES]]
         lines += _strategies(overview.book, width)
 
     room = console.height - 1
@@ -170,7 +170,9 @@ def board(
 
 def _head(overview: Figures) -> Lines:
     """Return the state of the gateways, then that of the programs, lines, queue and accounts."""
-    shown_labels = SHOWN | {printable(account.account) for account in overview.status.accounts}
+    shown_labels = SHOWN_PARTS | {
+        printable(account.account) for account in overview.status.accounts
+    }
     return [(label, value) for label, value in figures_of(overview) if label in shown_labels]
 
 
@@ -211,7 +213,7 @@ def _shown_lines(lines: Lines, width: int) -> list[Text]:
         style = ""
         if "://" in value:
             style = "cyan"
-        elif LATE in value:
+        elif LATE_MARK in value:
             style = "bold red"
         for part in wrap(printable(value), room):
             texts.append(Text.assemble((f"{label:<{LABEL}} ", "bold cyan"), (part, style)))

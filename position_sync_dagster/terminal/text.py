@@ -43,7 +43,7 @@ def csv_of(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     return text.getvalue()
 
 
-NAME = "position-sync"
+PROGRAM_NAME = "position-sync"
 _MENTION = re.compile(r"`position-sync ([^`]*)`")
 
 # The commands that take no home: they have one of their own.
@@ -57,8 +57,8 @@ def program_as_typed(started: str | None = None) -> str:
         started: The path that started the program; None: that of this process.
     """
     path = started or sys.argv[0]
-    if Path(path).name != NAME or shutil.which(NAME) == path:
-        return NAME
+    if Path(path).name != PROGRAM_NAME or shutil.which(PROGRAM_NAME) == path:
+        return PROGRAM_NAME
     return path
 
 

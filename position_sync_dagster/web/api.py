@@ -27,7 +27,7 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.money.campaigns.one_campaign import OneCampaign, read_campaign
 from position_sync_dagster.money.campaigns.results import read_campaigns
-from position_sync_dagster.money.reports.book import COLUMNS, names_ever, open_positions
+from position_sync_dagster.money.reports.book import BOOK_COLUMNS, names_ever, open_positions
 from position_sync_dagster.money.reports.figures import VERSION, Figures, amounts_in_cents
 from position_sync_dagster.money.reports.known_names import KnownNames, nearest
 from position_sync_dagster.money.reports.status import plain
@@ -132,7 +132,7 @@ def _positions(source: PageFigures, query: PositionsQuery, now: datetime) -> dic
 
     begin = 0 if query.cursor is None else keys.index(query.cursor) + 1
     end = len(keys) if query.limit is None else begin + query.limit
-    chosen = rows[begin:end].select(query.fields or COLUMNS)
+    chosen = rows[begin:end].select(query.fields or BOOK_COLUMNS)
     return {
         "at": book.now,
         "positions": chosen.to_dicts(),
@@ -142,7 +142,7 @@ def _positions(source: PageFigures, query: PositionsQuery, now: datetime) -> dic
 
 def _positions_csv(source: PageFigures, _query: NoQuery, now: datetime) -> str:
     """Return the open positions as CSV; unknown cells are empty, texts begin no formula."""
-    rows = source.figures(now).positions.select(COLUMNS)
+    rows = source.figures(now).positions.select(BOOK_COLUMNS)
     rows = amounts_in_cents(rows).unnest("greeks")
     return csv_of(rows.columns, rows.iter_rows())
 

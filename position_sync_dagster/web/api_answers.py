@@ -216,7 +216,7 @@ class PositionsPage(ApiModel):
     """Open positions at a moment: all that match, or so many of them."""
 
     at: datetime
-    positions: list[Position | PartOfPosition]  # type: ignore[valid-type]
+    positions: list[Position | PartOfPosition]
     next_cursor: str | None
     """The cursor of the positions after these; null: there are none."""
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from position_sync_dagster.errors import UnknownIdError
-from position_sync_dagster.money.reports.book import COLUMNS
+from position_sync_dagster.money.reports.book import BOOK_COLUMNS
 from position_sync_dagster.money.reports.changes import DayChange
 from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.money.reports.provenance import rows_of_holding
@@ -109,7 +109,7 @@ def read_leg(source: PageFigures, query: LegQuery, now: datetime) -> dict[str, A
 
     return {
         "at": figures.at,
-        "position": next(held.select(COLUMNS).iter_rows(named=True), None),
+        "position": next(held.select(BOOK_COLUMNS).iter_rows(named=True), None),
         "values": rows.select(*LegValue.model_fields).to_dicts(),
         "more": more,
         "changes": changes,

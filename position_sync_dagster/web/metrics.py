@@ -33,7 +33,7 @@ from position_sync_dagster.money.reports.status import LoginStatus, Status
 from position_sync_dagster.web.served_figures import Shared
 
 # What stands before the name of each metric.
-PREFIX = "position_sync"
+METRICS_PREFIX = "position_sync"
 
 # All scrapes of this time share an answer, in seconds.
 SHARED_S = 5.0
@@ -117,7 +117,9 @@ def metrics_of(figures: Figures, rows: Mapping[str, int]) -> Iterator[Metric]:
     yield from _of_queue(status)
 
     written = CounterMetricFamily(
-        f"{PREFIX}_rows_written", "Rows of position_updates, by what wrote them.", labels=["source"]
+        f"{METRICS_PREFIX}_rows_written",
+        "Rows of position_updates, by what wrote them.",
+        labels=["source"],
     )
     for source, count in sorted(rows.items()):
         written.add_metric([source], count)
@@ -132,7 +134,7 @@ def metrics_of(figures: Figures, rows: Mapping[str, int]) -> Iterator[Metric]:
 
 def _gauge(name: str, text: str, samples: Iterable[Sample], *labels: str) -> GaugeMetricFamily:
     """Return a gauge; a sample whose number is unknown is left out."""
-    gauge = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=labels)
+    gauge = GaugeMetricFamily(f"{METRICS_PREFIX}_{name}", text, labels=labels)
     for values, number in samples:
         if number is not None:
             gauge.add_metric(values, number)
@@ -218,5 +220,7 @@ def _of_ticks() -> Iterator[Metric]:
 def _versions() -> InfoMetricFamily:
     """Return the versions of the product and of what it stands on."""
     info = {package.replace("-", "_"): version(package) for package in PACKAGES}
-    info |= {"version": version(dagster_files.NAME), "python": platform.python_version()}
-    return InfoMetricFamily(PREFIX, "Versions of the product and its libraries.", value=info)
+    info |= {"version": version(dagster_files.PROJECT_NAME), "python": platform.python_version()}
+    return InfoMetricFamily(
+        METRICS_PREFIX, "Versions of the product and its libraries.", value=info
+    )

@@ -39,7 +39,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.processes.home import Home
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.terminal.text import NAME, program_as_typed
+from position_sync_dagster.terminal.text import PROGRAM_NAME, program_as_typed
 from position_sync_dagster.web.api import Question, answer, openapi, query_of, refusal
 from position_sync_dagster.web.api_answers import FeedQuery
 from position_sync_dagster.web.metrics import MetricsPage
@@ -48,9 +48,9 @@ from position_sync_dagster.web.turns import BusyError, Turns
 
 logger = logging.getLogger(__name__)
 
-PAGES = Path(__file__).parent / "pages"
+PAGES_FOLDER = Path(__file__).parent / "pages"
 STATIC = Path(__file__).parent / "static"
-KINDS = {
+CONTENT_TYPES = {
     ".css": "text/css", ".js": "text/javascript", ".json": "application/json", ".txt": "text/plain",
 }  # fmt: skip
 
@@ -74,8 +74,8 @@ REVALIDATED = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
 def page_html(path: str) -> str:
     """Return the page of a path, without figures: the module of `static/app` fills its panels."""
     name = path.rpartition("/")[2]
-    main = (PAGES / f"{name}.html").read_text("utf-8")
-    frame = (PAGES / "frame.html").read_text("utf-8")
+    main = (PAGES_FOLDER / f"{name}.html").read_text("utf-8")
+    frame = (PAGES_FOLDER / "frame.html").read_text("utf-8")
     frame = frame.replace(f'<a href="{path}">', f'<a href="{path}" aria-current="page">')
     return Template(frame).substitute(
         title=name.capitalize(),
@@ -88,8 +88,8 @@ def page_html(path: str) -> str:
 
 def _program() -> str:
     """Return the program as a shell takes it in any folder: its path if it is not on the PATH."""
-    beside = Path(sys.executable).with_name(NAME)
-    return shlex.quote(program_as_typed(str(beside)) if beside.exists() else NAME)
+    beside = Path(sys.executable).with_name(PROGRAM_NAME)
+    return shlex.quote(program_as_typed(str(beside)) if beside.exists() else PROGRAM_NAME)
 
 
 def _option_of_home() -> str:
@@ -123,7 +123,7 @@ def file_route(path: str, file: Path) -> Route:
     """Return the route of a file; Starlette calls it in a thread, so it blocks no other request."""
 
     def answer(request: Request) -> Response:
-        return packed_answer(request, _packed_file(file), KINDS[file.suffix], REVALIDATED)
+        return packed_answer(request, _packed_file(file), CONTENT_TYPES[file.suffix], REVALIDATED)
 
     return Route(path, answer, methods=["GET"])
 
@@ -141,7 +141,7 @@ def html_route(path: str) -> Route:
 def static_routes() -> Iterator[Route]:
     """Yield a route for each file of `static`."""
     for file in sorted(STATIC.rglob("*")):
-        if file.suffix in KINDS:
+        if file.suffix in CONTENT_TYPES:
             yield file_route(f"/money/{file.relative_to(STATIC).as_posix()}", file)
 
 
@@ -165,7 +165,7 @@ class FeedPace:
     wait_s: float = 10.0
 
 
-PACE = FeedPace()
+FEED_PACE = FeedPace()
 
 # How many questions of a kind are answered at once, and how many large ones wait: a page of risk
 # asks six. Python computes on one core: a second one takes from the header, and brings nothing.
@@ -224,7 +224,7 @@ class Feed:
         self,
         open_figures: Callable[[], PageFigures],
         more: Mapping[str, Any],
-        pace: FeedPace = PACE,
+        pace: FeedPace = FEED_PACE,
     ) -> None:
         self._open = open_figures
         self._more = more
@@ -317,7 +317,7 @@ def money_routes(
     *,
     dagster: bool = True,
     open_figures: Callable[[], PageFigures] = lambda: PageFigures(load_settings()),
-    pace: FeedPace = PACE,
+    pace: FeedPace = FEED_PACE,
 ) -> list[BaseRoute]:
     """Return the routes of the pages and of the API; the caller puts the guard before them.
 

@@ -22,7 +22,7 @@ from position_sync_dagster.money.campaigns.results import (
 from position_sync_dagster.money.cents import split_in_cents
 from position_sync_dagster.money.lake import MoneyLake, newest_day
 from position_sync_dagster.money.profit.books import being_made
-from position_sync_dagster.money.profit.profit import PARTS
+from position_sync_dagster.money.profit.profit import PROFIT_PARTS
 from position_sync_dagster.money.profit.returns import Period, PeriodReturn, read_returns
 from position_sync_dagster.money.profit.todays_profit import TodaysProfit, of_strategy
 from position_sync_dagster.money.reports.fill_costs import (
@@ -60,7 +60,7 @@ def closed_day(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str,
     Raises:
         LakeError: A table cannot be used.
     """
-    *parts, unexplained = PARTS
+    *parts, unexplained = PROFIT_PARTS
     # Books are committed last: what is read after them is as new, or newer.
     booked = _newest_rows(source.lake, BOOKS)
     explained_day, explained = _newest(

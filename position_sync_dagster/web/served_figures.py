@@ -65,7 +65,7 @@ NO_SLOW_FIGURES: dict[str, Any] = {
 
 # Characters that change how others are shown, and the length of a text of others.
 NOT_SHOWN = r"\p{C}"
-LONGEST_TEXT = 200
+LONGEST_CELL = 200
 
 Row = list[Any]
 Value = TypeVar("Value")
@@ -77,7 +77,7 @@ OF_PART = (
     "implied_vol",
 )  # fmt: skip
 # The columns of a part of a holding: times in milliseconds, null for what is unknown.
-COLUMNS = (
+PAGE_COLUMNS = (
     "key", "strategy", "quantity", "source", "unvalued", "greekless", "priced_at",
     *OF_LEG, *OF_PART,
 )  # fmt: skip
@@ -288,7 +288,7 @@ def _scenarios_of(settings: Settings, figures: Figures, legs: PricedLegs) -> dic
 def shown(figures: Figures) -> dict[str, Any]:
     """Return what the page shows besides the parts: the JSON of the API without its positions."""
     values = figures.to_dict()
-    values["columns"] = COLUMNS
+    values["columns"] = PAGE_COLUMNS
     values["missing"] = not_in_sums(figures.book)
     values["changes"] = values["changes"][:MOST_CHANGES]
     return values
@@ -318,6 +318,6 @@ def parts_of(figures: Figures) -> dict[str, Row]:
         # As the price: of one share, in the unit of the quotes.
         average_cost=col.average_cost / col.multiplier * col.magnifier,
     )
-    texts = pl.col(pl.String).str.replace_all(NOT_SHOWN, "�").str.slice(0, LONGEST_TEXT)
-    rows = rows.select(COLUMNS).with_columns(pl.col(pl.Float64).fill_nan(None), texts)
+    texts = pl.col(pl.String).str.replace_all(NOT_SHOWN, "�").str.slice(0, LONGEST_CELL)
+    rows = rows.select(PAGE_COLUMNS).with_columns(pl.col(pl.Float64).fill_nan(None), texts)
     return {row[0]: list(row) for row in rows.iter_rows()}

@@ -47,9 +47,13 @@ GATES = {
     "lint": check("ruff check", ERRORS, "", "import os\n", "F401"),
     "format": check("ruff format", ERRORS, "", "A = {  1: 2 }\n", f"{ERRORS}:"),
     "lock": check(
-        "uv lock", "pyproject.toml", "tenacity>=9.0", "tenacity>=9.1", "needs to be updated"
+        "uv lock", "pyproject.toml", "uvicorn>=0.34", "uvicorn>=0.35", "needs to be updated"
     ),
     "types": check("mypy", ERRORS, "", 'A: int = "1"\n', f"{ERRORS}:"),
+    "types of tests": check(
+        "mypy", "tests/support/waiting.py", "", "def begin():\n    return eventualy\n",
+        "tests/support/waiting.py:",
+    ),
     "imports": check(
         "lint-imports", ERRORS, "", "from position_sync_dagster import lake\n",
         "Imports run one way BROKEN",

@@ -19,7 +19,7 @@ from deltalake import DeltaTable
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import LakeError, LeaseLostError, TokenError
 from position_sync_dagster.lake.followed_rows import START
-from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage import merges
 from position_sync_dagster.lake.storage.durability import ENTRY, LOG, entry_name, versions_of
 from position_sync_dagster.lake.storage.opening import Upkeep
 from position_sync_dagster.lake.storage.table import Table
@@ -69,7 +69,7 @@ def maintain(lake: MoneyLake, random: Random, records: Path) -> None:
     with records.open("ab", buffering=0) as out:
         while True:
             for table in lake.tables:
-                done = storage.maintain(table)
+                done = merges.maintain(table)
                 out.write(f"{done.compacted} {done.deleted}\n".encode())
 
 

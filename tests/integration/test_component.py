@@ -171,7 +171,7 @@ def test_attributes_count_before_the_environment_and_paths_begin_at_the_project(
     assert settings_read.max_lines == 60
 
     automation = [*repository.sensor_defs, *repository.schedule_defs]
-    assert {definition.default_status.value for definition in automation} == {"STOPPED"}
+    assert {definition.default_status.value for definition in automation} == {"STOPPED"}  # type: ignore[attr-defined]
     gateway = repository.asset_graph.get(dg.AssetKey("gateway"))
     assert gateway.metadata["dagster/uri"] == "tcp://127.0.0.1:4001"
     numbers = {"batch_size": "70", "drain_interval_s": 30.0, "history_days": 7}

@@ -16,7 +16,7 @@ from position_sync_dagster import cli
 
 def keep_commands() -> None:
     """Make Typer build the commands of an application once per process, not for each call."""
-    main.get_command = testing._get_command = cache(main.get_command)
+    main.get_command = testing._get_command = cache(main.get_command)  # type: ignore[attr-defined]
 
 
 def call(*arguments: str, typed: str | None = None) -> Result:

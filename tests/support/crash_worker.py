@@ -15,7 +15,7 @@ from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import SyncQueue
 from position_sync_dagster.lake.position_updates import SyncUpdates
-from position_sync_dagster.lake.storage import table
+from position_sync_dagster.lake.storage import commits, merges
 from position_sync_dagster.lake.storage.opening import Upkeep
 from tests.support.drains import drain_all
 from tests.support.object_store import delete_stored
@@ -69,26 +69,26 @@ def is_commit_of(action: str) -> Call:
 # The points of each work: how this process dies there, instead of or after which call.
 POINTS: dict[str, dict[str, tuple[Any, ...]]] = {}
 POINTS["drain"] = {
-    "before the claim": ("before", table, "write", is_commit_of("claim")),
-    "the claim's file is written": ("uncommitted", table, "write", is_commit_of("claim")),
+    "before the claim": ("before", commits, "write", is_commit_of("claim")),
+    "the claim's file is written": ("uncommitted", commits, "write", is_commit_of("claim")),
     "after the claim": ("after", SyncQueue, "claim_batch"),
     "after the value": ("before", SyncUpdates, "append"),
-    "the ledger's file is written": ("uncommitted", table, "write", is_of_ledger),
+    "the ledger's file is written": ("uncommitted", commits, "write", is_of_ledger),
     "after the ledger": ("after", SyncUpdates, "append"),
-    "the mark's files are written": ("uncommitted", table, "write", is_commit_of("success")),
+    "the mark's files are written": ("uncommitted", commits, "write", is_commit_of("success")),
     "after the mark": ("after", SyncQueue, "mark_success"),
 }
 POINTS["maintain"] = {
-    "before the merge": ("before", table, "write", is_commit_of("compact")),
-    "the merge's file is written": ("uncommitted", table, "write", is_commit_of("compact")),
-    "after the merge": ("after", table, "write", is_commit_of("compact")),
+    "before the merge": ("before", commits, "write", is_commit_of("compact")),
+    "the merge's file is written": ("uncommitted", commits, "write", is_commit_of("compact")),
+    "after the merge": ("after", commits, "write", is_commit_of("compact")),
     "before the checkpoint": ("before", DeltaTable, "create_checkpoint"),
     "after the checkpoint": ("after", DeltaTable, "create_checkpoint"),
     "after the cleanup": ("after", DeltaTable, "cleanup_metadata"),
     "after the vacuum": ("after", DeltaTable, "vacuum"),
 }
 POINTS["insert"] = {
-    "its file is written": ("uncommitted", table, "write", is_commit_of("insert")),
+    "its file is written": ("uncommitted", commits, "write", is_commit_of("insert")),
     "after the insert": ("after", SyncQueue, "insert_many"),
 }
 POINTS["insert_many"] = POINTS["insert"]
@@ -107,7 +107,7 @@ def main(work: str, path: str, point: str) -> None:
         case "drain":
             asyncio.run(drain_all(lake, BATCH))
         case "maintain":
-            table.maintain(lake.queue.table)
+            merges.maintain(lake.queue.table)
         case "insert":
             lake.queue.sync.insert_many(large_insert()[:1])
         case "insert_many":

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
-from position_sync_dagster.domain.execution import GATEWAY, Execution
+from position_sync_dagster.domain.execution import FROM_GATEWAY, Execution
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.causes import Facts
 from position_sync_dagster.money.past.closes import EventKind, Statement, StatementEvent
@@ -33,7 +33,7 @@ def movements_of_rows(
     movements: list[Movement] = []
     rows: defaultdict[object, list[tuple[str, Execution | StatementEvent]]] = defaultdict(list)
     for execution in executions:
-        if execution.source == GATEWAY:
+        if execution.source == FROM_GATEWAY:
             movements.append(reported_movement(execution, terms))
         else:
             rows[execution.stated_at].append(("Trade", execution))
@@ -58,12 +58,12 @@ def store_statement(
     """Store what a statement names, whose days are not covered."""
     stated = [*executions]
     named = [*events]
-    made = max(row.stated_at for row in (*stated, *named) if row.stated_at is not None)
+    made = max(row.stated_at for row in (*stated, *named) if row.stated_at is not None)  # type: ignore[attr-defined]
     movements = tuple(
         replace(movement, stated_first=made.date(), stated_last=made.date(), stated_at=made)
         for movement in movements_of_rows(stated, named)
     )
-    accounts = frozenset(row.account for row in (*stated, *named))
+    accounts = frozenset(row.account for row in (*stated, *named))  # type: ignore[attr-defined]
     statement = Statement(
         file="a.xml", account=min(accounts), first=made.date(), last=made.date(), days=frozenset(),
         generated_at=made, accounts=accounts, movements=movements,

@@ -24,7 +24,7 @@ from position_sync_dagster.defs.assets.table_asset import DERIVE
 from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage import commits, merges
 from position_sync_dagster.lake.storage.opening import Upkeep
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.money.defs import explained_days, parts
@@ -190,7 +190,7 @@ def merge(scene: Scene) -> None:
     """Merge the small files of each table."""
     for table in scene.opened().all_tables:
         if table.exists():
-            storage.compact(table, storage.SMALL_BYTES)
+            merges.compact(table, merges.SMALL_BYTES)
 
 
 def maintain(scene: Scene) -> None:
@@ -248,7 +248,7 @@ def before_step(chosen: Chosen, act: Callable[[], object]) -> Iterator[list[str]
     """Act once, right before the first step that is chosen; the list has the steps so far."""
     steps: list[str] = []
     acts = iter([act])
-    run, write = Table._run, storage.write_deltalake
+    run, write = Table._run, commits.write_deltalake
     acting = False
 
     def step(kind: str) -> None:
@@ -271,7 +271,7 @@ def before_step(chosen: Chosen, act: Callable[[], object]) -> Iterator[list[str]
         step(f"write {handle.metadata().name}")
         write(handle, *args, **more)
 
-    with patch.object(Table, "_run", running), patch.object(storage, "write_deltalake", writing):
+    with patch.object(Table, "_run", running), patch.object(commits, "write_deltalake", writing):
         yield steps
 
 

@@ -54,4 +54,4 @@ def make_book(
 ) -> HoldingsBook:
     """Return an empty book of one account, without a connection."""
     link = connectivity or Connectivity()
-    return HoldingsBook("g", [account], link, band=0.03, followed_s=5.0, clock=clock)
+    return HoldingsBook("g", [account], link, clock=clock)

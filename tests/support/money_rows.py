@@ -23,7 +23,7 @@ __all__ = ["NOW", "book_of", "money", "priced_rows", "row", "shown"]
 
 def priced_rows(rows: Sequence[PositionUpdate]) -> pl.DataFrame:
     """Return rows that the broker confirms nothing of, with their times."""
-    return with_priced(update_rows(rows), NO_HOLDINGS, NOW, band=0.03)
+    return with_priced(update_rows(rows), NO_HOLDINGS, NOW)
 
 
 def money(rows: list[PositionUpdate], legs: list[ActiveContract]) -> Book:

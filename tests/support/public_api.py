@@ -25,7 +25,7 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 def public_api() -> str:
     """Return the description of every exported name, in alphabetical order."""
-    return "\n".join(line for name in sorted(package.__all__) for line in _describe(name)) + "\n"
+    return "\n".join(line for name in sorted(package.__all__) for line in _describe(name)) + "\n"  # type: ignore[attr-defined]
 
 
 def _describe(name: str) -> Iterator[str]:

@@ -11,6 +11,7 @@ from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.leg import route
 from position_sync_dagster.domain.queue_request import Reason
+from position_sync_dagster.gateway import account_feed
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
@@ -18,7 +19,8 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
 from position_sync_dagster.sync.stream.ownership import OwnerContext, Ownership
 from position_sync_dagster.sync.stream.parts import ChangeFollower
-from position_sync_dagster.sync.stream.publisher import Announcements, ChangeWatcher, Publisher
+from position_sync_dagster.sync.stream.position_changes import ChangeWatcher
+from position_sync_dagster.sync.stream.publisher import Publisher, Submissions
 
 
 class RefreshReport(NamedTuple):
@@ -51,7 +53,7 @@ async def _download_and_enqueue(
     context = OwnerContext(settings=settings, lease=own)
     watcher = ChangeWatcher(context, lake.position_changes, followers)
     publisher = Publisher(
-        context, lake.queue, lake.broker_positions, Announcements(lake.updates), watcher=watcher
+        context, lake.queue, lake.broker_positions, Submissions(lake.updates), watcher=watcher
     )
     manager = IBConnectionManager(settings)
     try:
@@ -62,8 +64,8 @@ async def _download_and_enqueue(
         feed.book.remember(await publisher.restore())
         connection.connectivity.require_ib()
         await feed.ensure(timedelta(seconds=settings.refresh_interval_s))
-        if feed.states.doubted and settings.second_list_s < 1:  # else the next owner has to say
-            await asyncio.sleep(2 * settings.second_list_s)
+        if feed.states.doubted and account_feed.SECOND_LIST_S < 1:  # else the next owner has to say
+            await asyncio.sleep(2 * account_feed.SECOND_LIST_S)
             await feed.snapshot()
             await feed.download()
 

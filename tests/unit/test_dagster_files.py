@@ -26,11 +26,11 @@ def test_an_installed_package_has_its_own_files_and_the_platforms_folder(tmp_pat
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     package = tmp_path / "site-packages" / "position_sync_dagster"
-    monkeypatch.setattr(dagster_files, "PACKAGE", package)
+    monkeypatch.setattr(dagster_files, "PACKAGE_FOLDER", package)
     assert dagster_files.checkout() is None
     assert dagster_files.instance_file() == package / "instance" / "dagster.yaml"
     for home in (dagster_files.dagster_home(), dagster_files.demo_home()):
-        assert dagster_files.NAME in home.parts
+        assert dagster_files.PROJECT_NAME in home.parts
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "own"))
     assert dagster_files.dagster_home() == tmp_path / "own"
 

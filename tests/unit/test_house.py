@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import cast
 
 import pytest
+from click import Group
 from typer.main import get_command
 
 from position_sync_dagster import cli
@@ -181,7 +183,7 @@ def each_named_file_exists(document: Path) -> None:
 
 
 def each_command_and_its_options_exist(document: Path) -> None:
-    program = get_command(cli.commands()).commands
+    program = cast(Group, get_command(cli.commands())).commands
     for line in commands(document.read_text()):
         words = [word for word in shlex.split(line) if word not in ("…", "[--repair]", "[--json]")]
         if not words or words[0] not in program:

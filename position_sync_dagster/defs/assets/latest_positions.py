@@ -46,7 +46,7 @@ def latest_positions(lake: tables.Lake, settings: Settings, run_id: str | None) 
         legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
         listing = listed(lake.updates.sync.latest(), legs, now)
         holdings = tables.all_broker_rows(lake, settings)
-        priced = confirmations.with_priced(listing, holdings, now, band=settings.value_band)
+        priced = confirmations.with_priced(listing, holdings, now)
         return priced.select(*listing.columns, confirmed_at=confirmations.PRICED)
 
     rows, result = derived.derive_from_ledger(table, make, run_id=run_id)

@@ -12,6 +12,7 @@ import polars as pl
 
 from position_sync_dagster.defs.assets.table_asset import Derived, known, state_of
 from position_sync_dagster.defs.checks import evaluation as check
+from position_sync_dagster.domain import valuation
 from position_sync_dagster.domain.gateway_session import (
     CONFIRM,
     SessionState,
@@ -32,7 +33,7 @@ from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake import schema
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync import failed_requests, reconciliation
+from position_sync_dagster.sync import confirmations, failed_requests, reconciliation
 
 LEDGER = check.WATCH.asset_key.to_user_string()
 
@@ -108,7 +109,7 @@ def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
     lake.registry.sync.refresh()
     unresolved = lake.registry.unresolved
     now = datetime.now(UTC)
-    patience = timedelta(seconds=settings.stale_after_s)
+    patience = timedelta(seconds=confirmations.STALE_AFTER_S)
     rows = [
         {
             "strategy_id": leg.strategy_id,
@@ -255,7 +256,7 @@ def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckRe
     # From then on an account without a row is due.
     began = now if session is None else session.started_at
     lag = pl.col.holdings_changed_at - pl.col.timestamp.fill_null(began)
-    patience = timedelta(seconds=login.stale_after_s)
+    patience = timedelta(seconds=confirmations.STALE_AFTER_S)
     late = accounts.filter(lag > patience)
 
     is_seen = session is not None and session.is_live(now)
@@ -289,7 +290,7 @@ def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetChec
     again. Old ones wait for the broker: see the check a_stream_watches.
     """
     now = datetime.now(UTC)
-    patience = timedelta(seconds=settings.stale_after_s)
+    patience = timedelta(seconds=confirmations.STALE_AFTER_S)
     requests = failed_requests.read_failed(lake, settings, now)
     unanswered = requests.filter(~pl.col.never_held)
     never_held = requests.filter("never_held")
@@ -298,7 +299,7 @@ def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetChec
     if unanswered.is_empty() and old.height and not sees_gateway(lake, settings):
         return check.unknown_result(f"no gateway, for which {live.height} requests wait.")
 
-    columns = failed_requests.COLUMNS
+    columns = failed_requests.REQUEST_COLUMNS
     failed = unanswered.sort("updated_at").select(*columns, since="updated_at")
     waiting = old.sort("created_at").select(*columns, since="created_at")
     limit = _minutes(patience)
@@ -437,7 +438,7 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
     What to do: Compare the price in TWS. A wide quote explains it, and so does a multiplier or
     a price magnifier.
     """
-    band = login.value_band
+    band = valuation.VALUE_BAND
     streamed = newest_values(lake, login).filter(pl.col.source == Source.STREAM)
     ours = streamed.select(*KEY, "position", "market_value", "timestamp", "price_kind")
     joined = ours.join(held_at_the_broker(lake, login), on=[*KEY, "position"], suffix="_broker")

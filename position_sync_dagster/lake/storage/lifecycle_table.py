@@ -26,7 +26,14 @@ from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.lake.schema import LIVE, is_ahead, new_part
-from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage import commits
+from position_sync_dagster.lake.storage.data_files import (
+    EVERY,
+    data_files,
+    files_in,
+    in_bucket,
+    last_of,
+)
 from position_sync_dagster.lake.storage.table import Table
 
 logger = logging.getLogger(__name__)
@@ -106,12 +113,12 @@ class LifecycleTable:
 
     def finished(
         self,
-        chosen: pl.Expr = storage.EVERY,
+        chosen: pl.Expr = EVERY,
         columns: list[str] | None = None,
-        only: pl.Expr = storage.EVERY,
+        only: pl.Expr = EVERY,
     ) -> pl.DataFrame:
         """Read the finished rows that `only` chooses, of the data files that are chosen."""
-        return self.table.rows(only, ~storage.in_bucket(LIVE) & chosen, columns)
+        return self.table.rows(only, ~in_bucket(LIVE) & chosen, columns)
 
     def newest_finished(self, bucket: str, only: pl.Expr, limit: int) -> pl.DataFrame:
         """Read the finished rows of a bucket that changed last (`updated_at`), at most `limit`.
@@ -121,16 +128,14 @@ class LifecycleTable:
         last = "max.updated_at"
 
         def step(handle: DeltaTable) -> pl.DataFrame:
-            files = storage.files_in(handle, bucket=bucket).sort(
-                last, descending=True, nulls_last=False
-            )
+            files = files_in(handle, bucket=bucket).sort(last, descending=True, nulls_last=False)
             count = 1
             while True:
                 rows = self.table.read_rows(files.head(count)).filter(only)
                 newest = rows.top_k(limit, by="updated_at")
                 if count >= files.height:
                     return newest
-                oldest = pl.lit(storage.last_of(files[last][count]))
+                oldest = pl.lit(last_of(files[last][count]))
                 if newest.filter(pl.col("updated_at") >= oldest).height == limit:
                     return newest
                 count *= 2
@@ -158,7 +163,7 @@ class LifecycleTable:
         key = self.table.cache_key(handle)
         if self._newest is None or self._newest[0] != key:
             before = self._newest[1].incomplete.height if self._newest else 0
-            self._newest = (key, self._read_live(storage.files_in(handle, bucket=LIVE)))
+            self._newest = (key, self._read_live(files_in(handle, bucket=LIVE)))
             count = self._newest[1].incomplete.height
             if count > before:
                 logger.warning(
@@ -182,13 +187,13 @@ class LifecycleTable:
         *,
         stored: bool = False,
     ) -> pl.DataFrame:
-        files = storage.data_files(handle).filter(~storage.in_bucket(LIVE), chosen)
+        files = data_files(handle).filter(~in_bucket(LIVE), chosen)
         if stored:
             return self.table.scan_stored(files).collect()
         return self.table.read_rows(files, columns)
 
     def _commit(self, handle: DeltaTable, step: Step[T], info: Mapping[str, str], part: str) -> T:
-        in_part = storage.files_in(handle, bucket=LIVE, part=part) if part else pl.DataFrame()
+        in_part = files_in(handle, bucket=LIVE, part=part) if part else pl.DataFrame()
         is_whole = in_part.is_empty()
         before = self._all_live(handle) if is_whole else self._read_live(in_part)
 
@@ -208,11 +213,11 @@ class LifecycleTable:
         if only_adds and change.live.height >= max(before.readable.height, 1):
             # It costs a quarter less than an overwrite. The new rows must at least double the live
             # ones, so that these stay in few files.
-            storage.write(handle, change.live, info, transactions)
+            commits.write(handle, change.live, info, transactions)
         else:
-            replaced = f"bucket = '{LIVE}'" if is_whole else storage.in_parts(LIVE, [part])
+            replaced = f"bucket = '{LIVE}'" if is_whole else commits.in_parts(LIVE, [part])
             frame, terms = self._with_finished([live, before.incomplete], change)
-            storage.write(handle, frame, info, transactions, " OR ".join([replaced, *terms]))
+            commits.write(handle, frame, info, transactions, " OR ".join([replaced, *terms]))
 
         if is_whole:
             # Beside an append of another program, whose rows are not among these, this commit gets
@@ -229,7 +234,7 @@ class LifecycleTable:
         if finished is not None and not finished.is_empty():
             new = new_part(self._clock())
             buckets = sorted(set(finished.get_column("bucket")))
-            terms += [storage.in_parts(bucket, [new]) for bucket in buckets]
+            terms += [commits.in_parts(bucket, [new]) for bucket in buckets]
             live = [*live, finished.with_columns(part=pl.lit(new))]
 
         return pl.concat(live), terms
@@ -237,6 +242,6 @@ class LifecycleTable:
 
 def _counts(handle: DeltaTable, now: datetime) -> pl.DataFrame:
     """Return the buckets of finished rows, as `counted_snapshot` does, from the log alone."""
-    finished = storage.data_files(handle).filter(~storage.in_bucket(LIVE))
+    finished = data_files(handle).filter(~in_bucket(LIVE))
     changed_at = pl.col("max.updated_at").filter(~is_ahead("max.updated_at", now))
     return finished.group_by("partition.bucket").agg(pl.col("num_records").sum(), changed_at.max())

@@ -26,13 +26,13 @@ from position_sync_dagster.errors import InvalidRequestError, shown
 # pyarrow; without it `doctor --files` would compare no sizes in a store.
 FileSystem = DeltaFileSystemHandler
 
-RETRIES = 4
+STORE_RETRIES = 4
 # The client's default is three minutes of retries. An answer may have 30 s, since it may be a file
 # of 16 MB.
 _DELTA = {
     "connect_timeout": "5s",
     "timeout": "30s",
-    "max_retries": str(RETRIES),
+    "max_retries": str(STORE_RETRIES),
     "retry_timeout": "10s",
 }
 
@@ -75,13 +75,13 @@ def file_credentials() -> dict[str, str]:
 
 
 def delta_options(options: Mapping[str, str] | None) -> dict[str, str]:
-    """Return the options of Delta's client; those of the caller (`given`) take precedence."""
+    """Return the options of Delta's client; `options`, of the caller, take precedence."""
     return _DELTA | file_credentials() | dict(options or {})
 
 
 def polars_options(options: Mapping[str, str] | None) -> dict[str, object]:
-    """Return the options of Polars' client; `given` are those of the caller for Delta's client."""
-    return {"max_retries": RETRIES, **file_credentials(), **(options or {})}
+    """Return the options of Polars' client; the caller's are for Delta's client."""
+    return {"max_retries": STORE_RETRIES, **file_credentials(), **(options or {})}
 
 
 def data_file_below(path: str, options: Mapping[str, str] | None) -> list[str]:

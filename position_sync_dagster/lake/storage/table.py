@@ -2,325 +2,36 @@
 
 Its open handle is kept up to date with the log, and opened again when necessary. Reads and commits
 that fail are retried for a bounded time.
-
-Who may write to a table stands in its properties: the newest owner of each gateway, and one trading
-mode. An open handle has them in memory, so that each commit checks them without a request; and a
-commit that was planned before a property changed conflicts with the change.
-
-Its maintenance is here too: merges of small files, checkpoints, retention; and the threads in which
-blocking work runs, apart from the event loop.
 """
 
-import asyncio
-import errno
 import logging
 import os
-import random
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
 from threading import RLock
-from typing import Any, Concatenate, ParamSpec, TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar
 from urllib.parse import unquote
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
-from polars.exceptions import PanicException
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage import commit_errors, durability, object_store
-from position_sync_dagster.lake.storage.opening import (
-    NO_HOOKS,
-    UPKEEP,
-    TableHandle,
-    Upkeep,
-    Use,
-    WriterLock,
-    with_plain_texts,
-)
-
-_PROPERTY = "positionSync.owner."
-
-
-def refuse_stale_owner(handle: DeltaTable, gateway_id: str, token: int) -> int | None:
-    """Refuse an owner if the gateway has a newer one.
-
-    Returns:
-        The fencing token of the gateway's newest owner; None before the first.
-
-    Raises:
-        LeaseLostError: The newest token is greater.
-    """
-    text = handle.metadata().configuration.get(_PROPERTY + schema.storable(gateway_id))
-    newest = None if text is None else int(text)
-    if newest is not None and token < newest:
-        raise errors.LeaseLostError(
-            f"The login {gateway_id} has a newer owner (token {newest}; this session has {token}).",
-            remedy="End this session; the newer owner writes for the login.",
-        )
-    return newest
-
-
-def mode_of(handle: DeltaTable) -> TradingMode | None:
-    """Return the trading mode of the table; None before its first data."""
-    text = handle.metadata().configuration.get(schema.MODE_PROPERTY)
-    return TradingMode(text) if text else None
-
-
-def bind(
-    handle: DeltaTable,
-    path: str,
-    modes: Iterable[TradingMode] = (),
-    owner: tuple[str, int] | None = None,
-) -> None:
-    """Check that data of these trading modes and of this owner may go into the table.
-
-    The mode of the first data is stored, and the owner as the newest of its gateway: owners with a
-    smaller token are refused from now on. Call it in a step, before it reads: what is new is a
-    commit of its own, after which the step goes on. Nothing else of the process runs meanwhile:
-    delta-rs keeps the interpreter for itself.
-
-    Args:
-        path: The table's path, for the error.
-        owner: A gateway and the fencing token of its owner.
-
-    Raises:
-        TradingModeError: The table holds another mode's data, or the data are of several.
-        LeaseLostError: An owner with a greater token has fenced the table already.
-    """
-    new: dict[str, str] = {}
-
-    offered = sorted(set(modes))
-    remembered = mode_of(handle)
-    if remembered is None and len(offered) == 1:
-        new[schema.MODE_PROPERTY] = offered[0].value
-    elif offered and offered != [remembered]:
-        wrong = ", ".join(mode.value for mode in offered if mode is not remembered)
-        raise errors.TradingModeError(
-            f"{path} holds {remembered.value if remembered else 'no'} data and was given {wrong}.",
-            remedy="Give each trading mode its own lake: set POSITION_SYNC_LAKE to another folder, "
-            "or point POSITION_SYNC_GATEWAY_PORT at the account that this lake belongs to.",
-        )
-
-    if owner is not None and refuse_stale_owner(handle, *owner) != owner[1]:
-        new[_PROPERTY + schema.storable(owner[0])] = str(owner[1])
-    if new:
-        handle.alter.set_table_properties(
-            new,
-            raise_if_not_exists=False,
-            commit_properties=CommitProperties(custom_metadata={"action": "bind"}),
-            post_commithook_properties=NO_HOOKS,
-        )
-
-
-# Room for what a commit writes besides its rows: footers of files, the log entry, folders.
-SPARE_BYTES = 64 * 1024
-
-
-def check_room(table: str, needed: float = 0) -> None:
-    """Check that a local disk has room for a commit of `needed` bytes.
-
-    On a full disk the writer of parquet files panics, which prints pages of native backtraces at
-    each attempt.
-
-    Args:
-        table: The table's path or URI; an object store is not checked.
-        needed: Bytes of the rows.
-
-    Raises:
-        OSError: Less is free than `needed` and `SPARE_BYTES` (ENOSPC).
-    """
-    if table.startswith("file://"):
-        table = unquote(table.removeprefix("file://"))
-    if "://" in table:
-        return
-    disk = os.statvfs(table)
-    if disk.f_bavail * disk.f_frsize < needed + SPARE_BYTES:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-# The column of the path or URI of the file of each row, while a table is read.
-_FILE = "file"
-
-
-def write(
-    handle: DeltaTable,
-    frame: pl.DataFrame,
-    commit_info: Mapping[str, str],
-    transactions: list[Transaction] | None = None,
-    predicate: str | None = None,
-) -> None:
-    """Append rows, or replace the rows that match a predicate by them.
-
-    An append conflicts only with a commit that names the same application transaction; a
-    replacement with every commit that changes or adds rows that match.
-
-    Args:
-        predicate: Of partitions and of the column of order.
-    """
-    check_room(handle.table_uri, frame.estimated_size())
-    metadata = {**commit_info, durability.TRANSACTIONS: str(len(transactions or []))}
-    options: dict[str, Any] = {"mode": "append"}
-    if predicate is not None:
-        options = {"mode": "overwrite", "predicate": predicate}
-    write_deltalake(
-        handle,
-        with_plain_texts(frame),
-        commit_properties=CommitProperties(metadata, app_transactions=transactions),
-        post_commithook_properties=NO_HOOKS,
-        **options,
-    )
-
-
-def text_literal(text: str) -> str:
-    """Return any text as an SQL literal; the quote is the only special character there.
-
-    >>> text_literal("it's")
-    "'it''s'"
-    """
-    return "'" + text.replace("'", "''") + "'"
-
-
-def in_parts(bucket: str, parts: Iterable[str]) -> str:
-    """Return the predicate of the rows of some parts of one bucket, in parentheses."""
-    names = ",".join(map(text_literal, parts))
-    return f"(bucket = '{bucket}' AND part IN ({names}))"
-
-
-def data_files(handle: DeltaTable) -> pl.DataFrame:
-    """Return one row for each data file of the snapshot, from the log alone.
-
-    Returns:
-        path, size_bytes and num_records; of each partition column `partition.NAME`; of each
-        indexed column `min.NAME`, `max.NAME` and `null_count.NAME`, null where the log has no
-        statistics.
-    """
-    return pl.DataFrame(handle.get_add_actions(flatten=True))
-
-
-# The log's statistics cut times to it.
-_CUT = timedelta(milliseconds=1)
-
-
-def last_of(greatest: Any) -> Any:
-    """Return the last value that the greatest one in the log's statistics may stand for."""
-    if not isinstance(greatest, datetime):
-        return greatest
-
-    return greatest + _CUT
-
-
-# Chooses every data file, or every row.
-EVERY = pl.lit(value=True)
-
-
-def may_have(column: str, first: Any, last: Any = None) -> pl.Expr:
-    """Return which data files may hold a value from `first` to `last`, by the log's statistics.
-
-    Args:
-        column: An indexed column.
-        last: The greatest value; None: any.
-    """
-    greatest = pl.col(f"max.{column}")
-    if isinstance(first, datetime):
-        greatest += _CUT
-    overlaps = greatest >= pl.lit(first)
-    if last is not None:
-        overlaps &= pl.col(f"min.{column}") <= pl.lit(last)
-    return overlaps.fill_null(value=True)
-
-
-def may_have_one_of(column: str, values: pl.Series) -> pl.Expr:
-    """Return which data files may hold one of the values, by the log's statistics.
-
-    One of the values must lie between the smallest and the greatest of a file. It is not enough
-    that the range of all of them overlaps the file: one old id among new ones would then select
-    every file that was written in between.
-
-    Args:
-        column: An indexed column.
-        values: The values, of the type of the column; with a null, each file may hold one.
-    """
-    if values.has_nulls():
-        return EVERY
-    greatest = pl.col(f"max.{column}")
-    if values.dtype == pl.Datetime:
-        greatest += _CUT
-    ordered = pl.lit(values.sort())
-    behind = ordered.search_sorted(greatest, side="right")
-    overlaps = behind > ordered.search_sorted(pl.col(f"min.{column}"))
-    # A null among the statistics sorts before all values.
-    has_no_bound = pl.col(f"min.{column}", f"max.{column}").is_null()
-    return overlaps | pl.any_horizontal(has_no_bound)
-
-
-def files_in(handle: DeltaTable, **partition: str) -> pl.DataFrame:
-    """Return one row for each data file of a partition; no path is ever given twice."""
-    wanted = (pl.col(f"partition.{name}") == value for name, value in partition.items())
-    return data_files(handle).filter(*wanted)
-
-
-def in_bucket(bucket: str) -> pl.Expr:
-    """Return which data files have the rows of a bucket."""
-    return pl.col("partition.bucket") == bucket
-
+from position_sync_dagster.lake.storage.commits import bind, check_room, retried
+from position_sync_dagster.lake.storage.data_files import EVERY, data_files
+from position_sync_dagster.lake.storage.merges import compact_after_commit
+from position_sync_dagster.lake.storage.opening import UPKEEP, TableHandle, Upkeep, Use, WriterLock
+from position_sync_dagster.lake.storage.threads import together
 
 T = TypeVar("T")
-
-# Attempts with a new handle. If a file is missing in each, the table is broken.
-_STALE_ATTEMPTS = 4
-
-# The longest pause before another try, in seconds: a few times as long as a commit takes.
-PAUSE_S = 0.25
-
-
-def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
-    """Run an attempt until it succeeds, and return its result.
-
-    Conflicts are retried for `contention_s` seconds with growing random pauses, missing or
-    incomplete files a few times, and other errors not at all: a panic prints pages each time.
-
-    Args:
-        attempt: Must read anew each time that it runs.
-        path: The table's path, for the error.
-
-    Raises:
-        LakeError: No attempt succeeded; see `commit_errors.to_lake_error`.
-    """
-    begun = time.monotonic()
-    stale = 0
-    longest_s = PAUSE_S / 64
-
-    while True:
-        try:
-            return attempt()
-        except commit_errors.RetryCommit:
-            pass
-        except commit_errors.STORAGE_ERRORS as error:
-            match commit_errors.to_lake_error(error, path):
-                case errors.BrokenTableError() if not isinstance(error, PanicException):
-                    stale += 1
-                    is_last = stale == _STALE_ATTEMPTS
-                case errors.CommitContentionError():
-                    is_last = time.monotonic() - begun >= contention_s
-                case _:
-                    is_last = True
-
-            if is_last:
-                commit_errors.fail(error, path)
-
-        longest_s = min(2 * longest_s, PAUSE_S)
-        time.sleep(random.uniform(0, longest_s))  # noqa: S311 - a pause, not a secret
-
 
 logger = logging.getLogger(__name__)
 
@@ -337,6 +48,10 @@ CONTENTION_S = 15.0
 REMOTE_CONTENTION_S = 60.0
 
 
+# The column of the path or URI of the file of each row, while a table is read.
+_FILE = "file"
+
+
 class TableOptions(TypedDict, total=False):
     """The options of every table; see `Table`, where the defaults are."""
 
@@ -344,6 +59,10 @@ class TableOptions(TypedDict, total=False):
     fsync: bool
     use: Use
     upkeep: Upkeep
+
+
+# Merges of tables in an object store, one at a time.
+_merges = ThreadPoolExecutor(max_workers=1, thread_name_prefix="merges")
 
 
 class Table:
@@ -462,9 +181,9 @@ class Table:
             self._compaction_due = False
         if is_due and self.is_remote:
             beside = Table(self.path, self.spec, storage_options=self.options, upkeep=self.upkeep)
-            _merges.submit(_compact, beside)
+            _merges.submit(compact_after_commit, beside)
         elif is_due:
-            _compact(self)
+            compact_after_commit(self)
         return result
 
     def scan_files(self, files: pl.DataFrame) -> pl.LazyFrame:
@@ -698,253 +417,3 @@ def noted(work: Callable[[], T]) -> tuple[T, list[Read]]:
         return work(), reads
     finally:
         _NOTED.reset(before)
-
-
-WRITER_SMALL_BYTES = 1024 * 1024
-# A file of this size or more is left alone: merging it again would cost more than it saves.
-# Writers merge files below the first bound after their commits, `maintain` below the second.
-SMALL_BYTES = 16 * 1024 * 1024
-
-# Maximum number of parts that one commit merges.
-MAX_FILES = 512
-
-# Maximum size that one merge reads, besides its first file, as a multiple of the size below which
-# a file is small.
-MAX_SMALL = 4
-
-# A folder without files is removed after this time, in seconds.
-EMPTY_S = 1_800.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MaintenanceResult:
-    """The result of one maintenance of one table.
-
-    Attributes:
-        compacted: Files that were merged into fewer.
-        deleted: Files that were deleted: no version within the retention needs them.
-        files: Data files of the newest version.
-        version: The newest version.
-        skipped: Which work was left for the next maintenance, and why; None when all was done.
-    """
-
-    table: str
-    compacted: int
-    deleted: int
-    files: int
-    version: int
-    skipped: str | None = None
-
-
-def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
-    """Merge small files, write a checkpoint, delete files older than the retention; blocks.
-
-    Writers and readers may go on meanwhile. If a writer commits first, less is merged.
-
-    Args:
-        clean_now: Ignore the retention, for tests and for tables that nobody else has open.
-    """
-    compacted = 0
-    skipped = None
-
-    try:
-        compacted = compact(table, SMALL_BYTES)
-    except (errors.CommitContentionError, errors.LakeNotWritableError) as error:
-        skipped = f"compaction: {error.what}"  # what is deleted next may make room
-
-    # Only a full vacuum lists the folder. A lite one finds replaced files by their tombstones,
-    # which the checkpoints of writers drop: it would leave most of them.
-    vacuumed = table.snapshot(
-        lambda handle: handle.vacuum(
-            retention_hours=0 if clean_now else None,
-            dry_run=False,
-            enforce_retention_duration=not clean_now,
-            full=True,
-        )
-    )
-    table.remove_empty_folders(empty_for_s=0.0 if clean_now else EMPTY_S)
-    table.snapshot(partial(_cut_log, table))
-    files = table.snapshot(data_files).height
-
-    return MaintenanceResult(
-        table=table.spec.name,
-        compacted=compacted,
-        deleted=len(vacuumed),
-        files=files,
-        version=table.version(),
-        skipped=skipped,
-    )
-
-
-_merges = ThreadPoolExecutor(max_workers=1, thread_name_prefix="merges")
-
-
-def _compact(table: Table) -> None:
-    try:
-        compact(table, WRITER_SMALL_BYTES)
-    except (*commit_errors.STORAGE_ERRORS, errors.LakeError) as error:
-        # The commit before it is whole; the next compaction merges more.
-        logger.warning(
-            "cannot compact %s now: %s", table.path, commit_errors.to_lake_error(error, table.path)
-        )
-
-
-def compact(table: Table, small_bytes: int) -> int:
-    """Merge files smaller than `small_bytes`; return how many were merged.
-
-    Only this function merges files. Each merge overwrites exactly the rows that it read: if another
-    merge or change of these rows commits first, it fails and runs again. Delta's own OPTIMIZE does
-    not conflict with another one (delta-rs 1.6): both add the merged rows, which are then in the
-    table twice.
-
-    Finished rows are merged by their parts, so that changes of live rows go on. Other tables are
-    merged along their `order`: rows that are appended meanwhile come after the merged ones.
-    """
-    merge = _merge_parts if "part" in table.spec.partition_by else _merge_in_order
-    merged = 0
-    while table.spec.order and (done := table.transact(partial(merge, table, small_bytes))):
-        merged += done
-    return merged
-
-
-def _merge_parts(table: Table, small_bytes: int, handle: DeltaTable) -> int:
-    """Merge the small finished parts of one bucket; return how many files."""
-    files = data_files(handle).filter(~in_bucket(schema.LIVE))
-    by_part = ["partition.bucket", "partition.part"]
-    size = pl.col("size_bytes").sum()
-    sizes = files.group_by(by_part).agg(size, pl.len().alias("files"))
-    small = sizes.filter(pl.col("size_bytes") < small_bytes)
-    is_due = pl.len().over("partition.bucket") >= table.upkeep.compact_from
-    many = small.filter(is_due).sort(by_part)
-    if many.is_empty():
-        return 0
-
-    bucket = many.item(0, "partition.bucket")
-    chosen = many.filter(pl.col("partition.bucket") == bucket).head(MAX_FILES)
-    part = schema.new_part(datetime.now(UTC))
-    rows = table.scan_stored(files.join(chosen, on=by_part, how="semi")).collect()
-    ordered = rows.with_columns(part=pl.lit(part)).sort(table.spec.indexed[0])
-    replaced = in_parts(bucket, [*chosen["partition.part"], part])
-    write(handle, ordered, {"action": "compact"}, predicate=replaced)
-
-    return int(chosen["files"].sum())
-
-
-def _merge_in_order(table: Table, small_bytes: int, handle: DeltaTable) -> int:
-    """Merge the small files of one partition that follow each other; return how many.
-
-    `maintain` leaves no two small files of a day that is over: else a few of each day would never
-    be merged. Files are read side by side: in an object store, a predicate takes three requests for
-    each, one after the other.
-    """
-    spec = table.spec
-    files = data_files(handle)
-    runs = _runs_of_small_files(table, files, small_bytes)
-    if runs.is_empty():
-        return 0
-
-    run = runs.row(0, named=True)
-    begin = run[f"min.{spec.order}"]
-    end = last_of(run[f"max.{spec.order}"])
-    terms = [f"{spec.order} >= {_literal(begin)}", f"{spec.order} <= {_literal(end)}"]
-    within = files.filter(may_have(spec.order, begin, end))
-    for name in spec.partition_by:
-        value = run[f"partition.{name}"]
-        terms.append(f"{name} = {_literal(value)}")
-        within = within.filter(pl.col(f"partition.{name}").eq_missing(value))
-
-    stored = table.scan_stored(within)
-    is_within = pl.col(spec.order).is_between(begin, end)
-    rows = stored.filter(is_within).sort(spec.order).collect()
-    write(handle, rows, {"action": "compact"}, predicate=" AND ".join(terms))
-    return int(run["files"])
-
-
-def _runs_of_small_files(table: Table, files: pl.DataFrame, small_bytes: int) -> pl.DataFrame:
-    """Return the runs of small files that are to be merged: their partition, span and number.
-
-    A large file ends a run, and so does the size that one merge may read.
-    """
-    spec = table.spec
-    first = f"min.{spec.order}"
-    last = f"max.{spec.order}"
-    keys = [f"partition.{name}" for name in spec.partition_by]
-    has_span = pl.col(first).is_not_null() & (pl.col(f"null_count.{spec.order}") == 0)
-    in_order = files.filter(has_span).sort(*keys, first, last)
-
-    is_small = pl.col("size_bytes") < small_bytes
-    small = in_order.with_columns(large_before=(~is_small).cum_sum()).filter(is_small)
-
-    size = pl.col("size_bytes").cum_sum().over(*keys, "large_before")
-    merges = small.with_columns(merge=(size - 1) // (MAX_SMALL * small_bytes))
-    runs = merges.group_by(*keys, "large_before", "merge", maintain_order=True).agg(
-        pl.col(first).min(), pl.col(last).max(), pl.len().alias("files")
-    )
-
-    is_due = pl.col("files") >= table.upkeep.compact_from
-    has_days = bool(keys) and files.schema[keys[0]] == pl.Date
-    if has_days and small_bytes == SMALL_BYTES:
-        newest_day = pl.lit(files.get_column(keys[0]).max(), pl.Date)
-        is_due |= (pl.col("files") > 1) & (pl.col(keys[0]) < newest_day)
-    return runs.filter(is_due)
-
-
-def _literal(value: object) -> str:
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, datetime):
-        value = value.isoformat(timespec="microseconds")
-    return text_literal(str(value))
-
-
-def _cut_log(table: Table, handle: DeltaTable) -> None:
-    # Both on one handle: only entries that the checkpoint stands for are deleted.
-    table.checkpoint(handle)
-    handle.cleanup_metadata()
-
-
-P = ParamSpec("P")
-R = TypeVar("R")
-S = TypeVar("S")
-
-# A few are enough: Delta work waits for the disk, and each table serves one call at a time.
-_THREADS = 4
-
-_pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="lake")
-
-
-async def offload(work: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run blocking work in the lake's threads and return its result.
-
-    If the caller is cancelled, the work goes on: a commit that has begun is still made.
-    """
-    return await asyncio.get_running_loop().run_in_executor(_pool, partial(work, *args, **kwargs))
-
-
-# The calls of `together` that run at once, in threads of their own.
-_AT_ONCE = 8
-
-
-def together(work: Callable[[S], R], arguments: Iterable[S]) -> list[R]:
-    """Run blocking work for each item, up to eight at once, and wait for all of it.
-
-    If a call fails, calls that have not begun are skipped, and running calls are awaited.
-    """
-    with ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="together") as pool:
-        return list(pool.map(work, arguments))
-
-
-def offloaded(
-    method: Callable[Concatenate[Any, P], R],
-) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]:
-    """Return the asyncio form of a blocking call, for an object with the blocking one as `sync`.
-
-    Arguments, result and errors are the same.
-    """
-
-    @wraps(method)
-    async def call(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        work: Callable[P, R] = getattr(self.sync, method.__name__)
-        return await offload(work, *args, **kwargs)
-
-    return call

@@ -24,7 +24,7 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.money.campaigns.closed_campaign import CampaignEnd
 from position_sync_dagster.money.past.attribution import OwnedPart
 from position_sync_dagster.money.past.movements import (
-    DELIVERIES,
+    DELIVERY_KINDS,
     MovementKind,
     first_reasons,
     known_sum,
@@ -32,7 +32,7 @@ from position_sync_dagster.money.past.movements import (
     times,
 )
 from position_sync_dagster.money.past.owned_parts import Groups
-from position_sync_dagster.money.strategies.proposals import Piece, kind_of, least_worth
+from position_sync_dagster.money.strategies.proposals import Piece, kind_of, least_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +103,12 @@ def closed_campaigns(parts: Iterable[OwnedPart]) -> list[TradedCampaign]:
     """
     campaigns: list[TradedCampaign] = []
     for (owner, _account), owned in grouped(attrgetter("owner", "movement.account"), parts).items():
-        stays = _structures(owned) if owner == UNATTRIBUTED else _stays(owned)
-        campaigns += map(TradedCampaign, stays)
+        periods = _structures(owned) if owner == UNATTRIBUTED else _periods(owned)
+        campaigns += map(TradedCampaign, periods)
     return sorted(campaigns, key=lambda campaign: (campaign.closed, campaign.campaign_id))
 
 
-def _stays(parts: Iterable[OwnedPart], *, with_open: bool = False) -> list[list[OwnedPart]]:
+def _periods(parts: Iterable[OwnedPart], *, with_open: bool = False) -> list[list[OwnedPart]]:
     """Return the parts from when something is held until nothing is at a close, each time.
 
     Cash that comes later belongs to the last one.
@@ -118,23 +118,23 @@ def _stays(parts: Iterable[OwnedPart], *, with_open: bool = False) -> list[list[
         with_open: Whether the last one may be held still.
     """
     by_session = sorted(parts, key=lambda part: (part.movement.session_date, part.at))
-    stays: list[list[OwnedPart]] = []
+    periods: list[list[OwnedPart]] = []
     current: list[OwnedPart] = []
     for _session, of_session in groupby(by_session, key=lambda part: part.movement.session_date):
         new = list(of_session)
         moves_nothing = not any(part.quantity for part in new)
-        if not current and stays and moves_nothing:
-            stays[-1] += new
+        if not current and periods and moves_nothing:
+            periods[-1] += new
             continue
 
         current += new
         if not _is_held(current):
-            stays.append(current)
+            periods.append(current)
             current = []
 
     if current and with_open:
-        stays.append(current)
-    return [stay for stay in stays if any(part.quantity or part.unknown for part in stay)]
+        periods.append(current)
+    return [stay for stay in periods if any(part.quantity or part.unknown for part in stay)]
 
 
 def _is_held(parts: Iterable[OwnedPart]) -> bool:
@@ -146,14 +146,14 @@ def _is_held(parts: Iterable[OwnedPart]) -> bool:
 
 def _structures(parts: Iterable[OwnedPart]) -> Iterator[list[OwnedPart]]:
     """Yield the structures of an account with an option that are over."""
-    stays = []
+    periods = []
     for of_holding in grouped(attrgetter("key"), parts).values():
-        stays += _stays(of_holding, with_open=True)
+        periods += _periods(of_holding, with_open=True)
 
-    for numbers in _joined(stays):
+    for numbers in _joined(periods):
         structure = []
         for number in numbers:
-            structure += stays[number]
+            structure += periods[number]
 
         if any(part.is_option for part in structure) and not _is_held(structure):
             yield sorted(structure, key=lambda part: (part.at, part.key))
@@ -165,14 +165,14 @@ _Stay = Sequence[OwnedPart]
 _Numbered = tuple[int, OwnedPart]
 
 
-def _joined(stays: Sequence[_Stay]) -> list[list[int]]:
-    """Return the numbers of the stays of each structure."""
-    groups = Groups(range(len(stays)))
-    parts = [(number, part) for number, stay in enumerate(stays) for part in stay]
+def _joined(periods: Sequence[_Stay]) -> list[list[int]]:
+    """Return the numbers of the periods of each structure."""
+    groups = Groups(range(len(periods)))
+    parts = [(number, part) for number, stay in enumerate(periods) for part in stay]
     _join_orders(parts, groups)
     _join_deliveries(parts, groups)
     _join_actions(parts, groups)
-    _join_covered(stays, groups)
+    _join_covered(periods, groups)
     return groups.members()
 
 
@@ -190,12 +190,12 @@ def _join_deliveries(parts: Sequence[_Numbered], groups: Groups) -> None:
     ends: defaultdict[tuple[Key, date], list[tuple[int, int]]] = defaultdict(list)
     for number, part in parts:
         movement = part.movement
-        if part.is_option and movement.kind in DELIVERIES:
+        if part.is_option and movement.kind in DELIVERY_KINDS:
             delivered = movement.counter_conid or movement.underlying_conid or 0
             ends[(movement.account, delivered), movement.day].append((number, part.key[1]))
 
     for number, part in parts:
-        if part.movement.kind in DELIVERIES:
+        if part.movement.kind in DELIVERY_KINDS:
             ended = ends[part.key, part.movement.day]
             option = part.movement.counter_conid
             of_option = [ending for ending in ended if ending[1] == option]
@@ -218,17 +218,17 @@ def _join_actions(parts: Sequence[_Numbered], groups: Groups) -> None:
                 groups.join(gone, number)
 
 
-def _join_covered(stays: Sequence[_Stay], groups: Groups) -> None:
+def _join_covered(periods: Sequence[_Stay], groups: Groups) -> None:
     """Join options that were sold while something was held that an option had delivered."""
     delivered: defaultdict[str | None, list[tuple[datetime, datetime | None, int]]]
     delivered = defaultdict(list)
-    for number, stay in enumerate(stays):
+    for number, stay in enumerate(periods):
         first = stay[0]
-        if not first.is_option and first.movement.kind in DELIVERIES:
+        if not first.is_option and first.movement.kind in DELIVERY_KINDS:
             end = None if _is_held(stay) else stay[-1].at
             delivered[first.movement.symbol].append((first.at, end, number))
 
-    for number, stay in enumerate(stays):
+    for number, stay in enumerate(periods):
         first = stay[0]
         if not first.is_option or first.quantity >= 0:
             continue
@@ -379,7 +379,7 @@ def capital_at_risk(
 
         at_risk = -brought
         for lots in of_underlying.values():
-            least = _least_worth_of(lots, contracts)
+            least = _least_value_of(lots, contracts)
             if isinstance(least, str):
                 return None, f"{least}, on {state.session}"
             at_risk -= least
@@ -389,7 +389,7 @@ def capital_at_risk(
     return (None, "what it had is not known")
 
 
-def _least_worth_of(lots: Lots, contracts: Contracts) -> float | str:
+def _least_value_of(lots: Lots, contracts: Contracts) -> float | str:
     """Return what contracts of one underlying are worth at least, or why it is not known."""
     pieces = []
     for conid, quantity in lots.items():
@@ -400,7 +400,7 @@ def _least_worth_of(lots: Lots, contracts: Contracts) -> float | str:
         unit = contract.instrument.multiplier / contract.magnifier
         pieces.append(Piece(replace(contract.instrument, multiplier=unit), quantity))
 
-    least, is_unlimited = least_worth(pieces)
+    least, is_unlimited = least_value(pieces)
     if is_unlimited:
         return "the loss had no bound"
     if least is None:

@@ -24,7 +24,7 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.attribution import OwnedPart, moment_of, name_of
 from position_sync_dagster.money.past.closes import EventKind, StatementEvent
 from position_sync_dagster.money.past.movements import (
-    DELIVERIES,
+    DELIVERY_KINDS,
     INCOME,
     Movement,
     MovementKind,
@@ -130,7 +130,7 @@ class HoldingChange:
     @property
     def through(self) -> int | None:
         """The option that delivered it."""
-        if self.movement.kind in DELIVERIES and self.movement.right is None:
+        if self.movement.kind in DELIVERY_KINDS and self.movement.right is None:
             return self.movement.counter_conid
         return None
 

@@ -14,6 +14,10 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.money.defs import statements, strategies
 from position_sync_dagster.money.reports import alerts
 
+# A check must have failed for so many seconds before that is sent: most mend themselves.
+ALERT_AFTER_S = 60.0
+
+
 # The messages that are on their way to the receivers.
 DELIVERIES = alerts.Deliveries()
 
@@ -51,7 +55,7 @@ def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
         before,
         check_states(resources.cached_instance(context), settings.ui_url, keys),
         now=now,
-        after=timedelta(seconds=settings.alert_after_s),
+        after=timedelta(seconds=ALERT_AFTER_S),
         severities=settings.alert_severities,
         receivers=len(urls),
     )

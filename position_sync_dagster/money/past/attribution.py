@@ -26,7 +26,7 @@ from position_sync_dagster.domain.instrument import OPTION_TYPES, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.money.past.closes import SLACK
 from position_sync_dagster.money.past.movements import (
-    DELIVERIES,
+    DELIVERY_KINDS,
     ENDS,
     INCOME,
     OWNERS_CASH,
@@ -255,7 +255,7 @@ class _Sources:
         movement = part.movement
         if movement.kind is MovementKind.CORPORATE_ACTION:
             self.taken.setdefault(movement.movement_id, []).append(part)
-        elif part.is_option and movement.kind in DELIVERIES and not part.is_prior:
+        elif part.is_option and movement.kind in DELIVERY_KINDS and not part.is_prior:
             delivered = movement.counter_conid or movement.underlying_conid
             place = (movement.account, movement.day, delivered)
             self.ends.setdefault(place, []).append(part)
@@ -376,7 +376,7 @@ class _Holding:
         self._movements = sorted(movements, key=_order_of)
         self._prior = held_before or _prior_of(self._movements)
         self._steps = _steps_of(self._movements, self._prior)
-        self._claims = _claims_of(legs, self._stays())
+        self._claims = _claims_of(legs, self._periods())
         self._at_end_of = {movement.session_date: after for movement, _, after in self._steps}
         later = [(moment_of(movement), after) for movement, _, after in self._steps]
         self._timelines = timelines
@@ -425,9 +425,9 @@ class _Holding:
     def _total(self) -> float:
         return rounded(sum(self._has.values()))
 
-    def _stays(self) -> list[tuple[datetime, datetime | None]]:
+    def _periods(self) -> list[tuple[datetime, datetime | None]]:
         """Return from when until when something was held, each time; None: it still is."""
-        stays: list[tuple[datetime, datetime | None]] = []
+        periods: list[tuple[datetime, datetime | None]] = []
         begin = None
         if self._prior:
             begin = moment_of(self._movements[0])
@@ -435,11 +435,11 @@ class _Holding:
             if after and not before:
                 begin = moment_of(movement)
             elif before and not after and begin is not None:
-                stays.append((begin, moment_of(movement)))
+                periods.append((begin, moment_of(movement)))
                 begin = None
         if begin is None:
-            return stays
-        return [*stays, (begin, None)]
+            return periods
+        return [*periods, (begin, None)]
 
     def _open_prior(self, first: Movement) -> None:
         """Divide what was held before the first movement to those that claim it."""
@@ -682,7 +682,7 @@ def _order_of(movement: Movement) -> tuple[datetime, bool, str]:
 
 
 def _is_delivery(movement: Movement) -> bool:
-    return movement.kind in DELIVERIES and movement.sec_type not in OPTION_TYPES
+    return movement.kind in DELIVERY_KINDS and movement.sec_type not in OPTION_TYPES
 
 
 def _prior_of(movements: Sequence[Movement]) -> float:
@@ -713,7 +713,7 @@ def _closes(movement: Movement) -> bool:
 
 
 def _claims_of(
-    legs: Iterable[ActiveContract], stays: Sequence[tuple[datetime, datetime | None]]
+    legs: Iterable[ActiveContract], periods: Sequence[tuple[datetime, datetime | None]]
 ) -> list[_Claim]:
     """Return the claims of legs; one on what is held already has it from when it was opened."""
     claims: list[_Claim] = []
@@ -721,7 +721,7 @@ def _claims_of(
         added = leg.added_at - SLACK
         opened = [
             begin
-            for begin, end in stays
+            for begin, end in periods
             if begin <= leg.added_at + SLACK and (end is None or end >= added)
         ]
         begin = added

@@ -302,9 +302,9 @@ def due_closes(
 
     waits = is_open & (~is_traded | is_of_week)
     of_statement = [*KEY, "statement"]
-    told_at = named.group_by(of_statement).agg(told_at=pl.col("stated_at").max())
+    last_stated_at = named.group_by(of_statement).agg(last_stated_at=pl.col("stated_at").max())
     judged = closes.join(counted, on="change_id", how="left")
-    judged = judged.join(told_at, on=of_statement, how="left")
+    judged = judged.join(last_stated_at, on=of_statement, how="left")
     judged = judged.with_columns(begin=_BEGIN, waits=waits)
 
     is_not_judged = pl.col("judged_at").is_null()
@@ -329,7 +329,7 @@ IS_NEAR = pl.col("at").is_between(_FIRST_NEAR, _LAST_NEAR)
 def _with_newer_facts(closes: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
     """Return the closes with an execution or an event near them that was stated after the cause."""
     facts = named.select(*KEY, "stated_at", "source", at=_AT)
-    is_newer = pl.col("stated_at") > pl.coalesce("told_at", "judged_at")
+    is_newer = pl.col("stated_at") > pl.coalesce("last_stated_at", "judged_at")
     is_awaited = pl.col("waits") & (pl.col("source") == FLEX)
     return closes.join(facts, on=KEY).filter(is_newer | is_awaited, IS_NEAR)
 

@@ -30,7 +30,7 @@ from position_sync_dagster.money.past.flex_fields import (
     NUMBER,
     STATEMENT_ZONE,
     TEXT,
-    TIME,
+    TIME_FIELD,
     FieldColumn,
     Fields,
     columns_of,
@@ -122,7 +122,7 @@ def _execution_time(fields: Fields) -> datetime:
     written = fields.attributes
     day_and_clock = f"{written.get('tradeDate', '')} {written.get('tradeTime', '')}"
     fields = replace(fields, attributes={"dateTime": day_and_clock, **written})
-    return fields.required(TIME, "dateTime")  # type: ignore[no-any-return]
+    return fields.required(TIME_FIELD, "dateTime")  # type: ignore[no-any-return]
 
 
 _EVENT = columns_of(
@@ -149,7 +149,7 @@ def event_of(fields: Fields) -> closes.StatementEvent:
     Raises:
         StatementError: A field is missing or cannot be read.
     """
-    at = fields.required(TIME, "dateTime", "date", "reportDate")
+    at = fields.required(TIME_FIELD, "dateTime", "date", "reportDate")
     local = at.astimezone(STATEMENT_ZONE)
     has_time = local.time() != clock_time()
 
@@ -177,7 +177,7 @@ _NO_PART = {
 }  # fmt: skip
 
 
-_WORTH = columns_of(
+_EQUITY = columns_of(
     closes.StatementEvent,
     account="accountId", day="reportDate", currency="currency", amount="total",
 )  # fmt: skip
@@ -188,7 +188,7 @@ class RowKind(StrEnum):
 
     POSITIONS = "positions"
     EXECUTIONS = "executions"
-    WORTH = "worth"
+    EQUITY = "worth"
     BALANCES = "balances"
     RATES = "rates"
     EVENTS = "events"
@@ -211,7 +211,7 @@ def equity_event(fields: Fields) -> closes.StatementEvent:
         if name not in _NO_PART and not name.endswith(of_sides)
     }
 
-    row = fields.row(_WORTH) | {"attributes": json.dumps(parts, sort_keys=True)}
+    row = fields.row(_EQUITY) | {"attributes": json.dumps(parts, sort_keys=True)}
     return _event_of_account(closes.EventKind.NET_LIQUIDATION, fields, row)
 
 
@@ -267,7 +267,7 @@ def closed_lot_event(fields: Fields) -> closes.StatementEvent | None:
     if fields.has_report_date:
         day = fields.required(DAY, "reportDate")
     else:
-        day = fields.required(TIME, "dateTime", "tradeDate").astimezone(STATEMENT_ZONE).date()
+        day = fields.required(TIME_FIELD, "dateTime", "tradeDate").astimezone(STATEMENT_ZONE).date()
     content = "|".join(map(str, (day, *row.values())))
     row["event_id"] = f"Lot:{sha256(content.encode()).hexdigest()[:32]}"
     row["attributes"] = fields.as_json()
@@ -288,7 +288,7 @@ def _event_of_account(
 
 # How a row becomes an event that moved nothing.
 _STATED: dict[RowKind, Callable[[Fields], closes.StatementEvent | None]] = {
-    RowKind.WORTH: equity_event,
+    RowKind.EQUITY: equity_event,
     RowKind.BALANCES: partial(_event_in_currency, closes.EventKind.CASH_BALANCE, _BALANCE),
     RowKind.RATES: partial(_event_in_currency, closes.EventKind.RATE, _RATE),
     RowKind.LOTS: closed_lot_event,
@@ -311,7 +311,7 @@ _REPEATED = (
 _BECOMES = {
     "OpenPosition": RowKind.POSITIONS,
     "Trade": RowKind.EXECUTIONS,
-    "EquitySummaryByReportDateInBase": RowKind.WORTH,
+    "EquitySummaryByReportDateInBase": RowKind.EQUITY,
     "CashReportCurrency": RowKind.BALANCES,
     "ConversionRate": RowKind.RATES,
     "Lot": RowKind.LOTS,
@@ -322,7 +322,7 @@ _BECOMES = {
 _READ = {
     RowKind.POSITIONS: {"SUMMARY"},
     RowKind.EXECUTIONS: {"EXECUTION", "EXECUTIONS"},
-    RowKind.WORTH: {"SUMMARY", "DETAIL", "BASE_SUMMARY"},
+    RowKind.EQUITY: {"SUMMARY", "DETAIL", "BASE_SUMMARY"},
     RowKind.BALANCES: {"CURRENCY", "DETAIL", "SUMMARY"},
     RowKind.RATES: set[str](),
     RowKind.LOTS: {"CLOSED_LOT", "CLOSED_LOTS"},
@@ -390,7 +390,7 @@ class _StatementReader:
     """
 
     def __init__(self, fields: Fields, serves: Callable[[str], bool]) -> None:
-        self._made = fields.get(TIME, "whenGenerated")
+        self._made = fields.get(TIME_FIELD, "whenGenerated")
         self._fields = replace(fields, stated_at=self._made)
         self._account = fields.required(TEXT, "accountId")
         self._first = fields.required(DAY, "fromDate")

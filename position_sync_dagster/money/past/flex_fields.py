@@ -17,7 +17,7 @@ from position_sync_dagster.errors import StatementError, shown
 FIRST_DAY = date(1990, 1, 1)
 
 # The texts that the broker writes if it has no value. Source of N/A: ibflex, parser.py.
-UNKNOWN = ("", "-", "--", "N/A")
+UNKNOWN_TEXTS = ("", "-", "--", "N/A")
 
 # The times of a statement are New York's, whatever the account's country, unless they name a zone.
 #
@@ -110,7 +110,7 @@ NUMBER = FieldKind(
 )
 CONID = FieldKind(_conid, "conid")
 DAY = FieldKind(_day, "day from 1990 to today", _DAYS)
-TIME = FieldKind(
+TIME_FIELD = FieldKind(
     _moment,
     "time from 1990 to today, in a zone that is known",
     f"{_DAYS}, the time format HHmmss or HH:mm:ss, and ; as their separator",
@@ -119,7 +119,7 @@ SEC_TYPE = FieldKind(security_type, "type")
 
 _RIGHT = FieldKind(lambda text: instrument.RIGHTS.get(text.upper()), "right")
 _OF_TYPE = {
-    str: TEXT, float: NUMBER, int: CONID, date: DAY, datetime: TIME, instrument.Right: _RIGHT,
+    str: TEXT, float: NUMBER, int: CONID, date: DAY, datetime: TIME_FIELD, instrument.Right: _RIGHT,
 }  # fmt: skip
 _OF_COLUMN = {"sec_type": SEC_TYPE, "expiry": FieldKind(date.fromisoformat, "day", _DAYS)}
 
@@ -154,7 +154,7 @@ def flaw(what: str, remedy: str = _FIELDS) -> StatementError:
 
 def with_values(attributes: Mapping[str, str]) -> dict[str, str]:
     """Return the attributes that have a value."""
-    return {name: text for name, text in attributes.items() if text.strip() not in UNKNOWN}
+    return {name: text for name, text in attributes.items() if text.strip() not in UNKNOWN_TEXTS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

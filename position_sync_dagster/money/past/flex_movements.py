@@ -22,7 +22,7 @@ from position_sync_dagster.money.past.flex_fields import CONID, DAY, NUMBER, TEX
 from position_sync_dagster.money.past.movements import (
     CANCELLED,
     CANCELS,
-    DELIVERIES,
+    DELIVERY_KINDS,
     EXERCISE_CODES,
     FACE_OF_BILL,
     OPTION_ENDS,
@@ -164,7 +164,7 @@ def _kind_of_trade(execution: Execution) -> MovementKind:
         kind = MovementKind.TRANSFER
 
     is_end = kind is MovementKind.EXPIRATION
-    is_delivery_of_option = kind in DELIVERIES and execution.sec_type in OPTION_TYPES
+    is_delivery_of_option = kind in DELIVERY_KINDS and execution.sec_type in OPTION_TYPES
     if execution.price and (is_end or is_delivery_of_option):
         return MovementKind.CASH_SETTLEMENT
     return kind
@@ -352,11 +352,11 @@ def _with_counterparts(movements: Sequence[Movement]) -> list[Movement]:
     Of several options that deliver one underlying on a day, the strike says which one did.
     The rows Buy and Sell of option events get the kind of the option's row.
     """
-    deliveries = [movement for movement in movements if movement.kind in DELIVERIES]
+    deliveries = [movement for movement in movements if movement.kind in DELIVERY_KINDS]
     options = grouped(attrgetter("account", "day", "underlying_conid"), deliveries)
 
     def linked(movement: Movement) -> Movement:
-        if movement.kind not in DELIVERIES:
+        if movement.kind not in DELIVERY_KINDS:
             return movement
         ended = options[movement.account, movement.day, movement.conid]
         likely = [option for option in ended if option.strike == movement.price] or ended

@@ -10,12 +10,14 @@ from urllib.parse import quote_plus, urlencode, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 from xml.etree import ElementTree as Xml
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
-
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import FlexServiceError
 
 # The largest statement, in bytes; a day of 20,000 holdings takes some 15 MB.
 LARGEST_STATEMENT = 512 * 2**20
+
+# Delays before a statement that is not ready is asked for again.
+NOT_READY = Backoff(first_s=2.0, longest_s=30.0)
 
 
 def answer_of(data: bytes) -> dict[str, str]:
@@ -157,14 +159,17 @@ class FlexService:
         )
 
     def _until_ready(self, *request: str) -> bytes:
-        attempts = Retrying(
-            retry=retry_if_exception_type(LaterError),
-            stop=stop_after_delay(self.patience_s),
-            wait=wait_exponential(multiplier=2.0, max=30.0),
-            sleep=self.sleep,
-            reraise=True,
-        )
-        return attempts(self._ask, *request)
+        began = time.monotonic()
+        failures = 0
+        while True:
+            try:
+                return self._ask(*request)
+            except LaterError:
+                if time.monotonic() - began >= self.patience_s:
+                    raise
+
+            failures += 1
+            self.sleep(NOT_READY.delay_s(failures))
 
 
 def _without(token: str, texts: Mapping[str, str]) -> dict[str, str]:

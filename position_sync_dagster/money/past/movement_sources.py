@@ -18,7 +18,7 @@ from position_sync_dagster.money.magnifiers import usual_magnifier
 from position_sync_dagster.money.past.causes import EVENING
 from position_sync_dagster.money.past.closes import Cause, Closure
 from position_sync_dagster.money.past.movements import (
-    DELIVERIES,
+    DELIVERY_KINDS,
     Movement,
     MovementKind,
     MovementSource,
@@ -145,7 +145,7 @@ def inferred_kind(closure: Closure) -> MovementKind | None:
     """Return what follows from a cause; None: nothing, or an execution or a statement says it."""
     kind = _OF_CAUSE.get(closure.cause)
     is_option = closure.right is not None and closure.strike is not None
-    if kind in DELIVERIES and not is_option:
+    if kind in DELIVERY_KINDS and not is_option:
         return None  # of what is delivered the option says it, at its strike
     if closure.executions or closure.events:
         return None
@@ -168,7 +168,7 @@ def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
     details = terms.details.get(closure.conid)
     if details is not None:
         under_conid = details.under_conid
-        if kind in DELIVERIES and details.under_sec_type == "IND":
+        if kind in DELIVERY_KINDS and details.under_sec_type == "IND":
             kind = MovementKind.CASH_SETTLEMENT
 
     day = closure.closed_at.astimezone(NEW_YORK).date()

@@ -49,7 +49,7 @@ class MovementKind(StrEnum):
 
 
 # The ends of options by delivery: the option has such a movement, and what was delivered another.
-DELIVERIES = frozenset({MovementKind.ASSIGNMENT, MovementKind.EXERCISE})
+DELIVERY_KINDS = frozenset({MovementKind.ASSIGNMENT, MovementKind.EXERCISE})
 
 # The face value of one bill: a statement counts its face value, a gateway its units.
 FACE_OF_BILL = 1000.0

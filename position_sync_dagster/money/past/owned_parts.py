@@ -19,7 +19,7 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.attribution import OwnedPart, attributed
 from position_sync_dagster.money.past.closes import SLACK
 from position_sync_dagster.money.past.movements import (
-    DELIVERIES,
+    DELIVERY_KINDS,
     Movement,
     MovementKind,
     MovementSource,
@@ -80,7 +80,7 @@ def _acted(movements: pl.DataFrame) -> set[int]:
 
 def _deliveries(movements: pl.DataFrame) -> pl.DataFrame:
     """Return the options that ended by delivery, with what they delivered."""
-    is_end = col.kind.is_in(DELIVERIES) & col.right.is_not_null()
+    is_end = col.kind.is_in(DELIVERY_KINDS) & col.right.is_not_null()
     movements = movements.filter(is_end)
     return movements.select(
         option="conid", delivered=pl.coalesce("counter_conid", "underlying_conid")

@@ -16,7 +16,7 @@ from position_sync_dagster.domain.leg import few
 from position_sync_dagster.money.cents import cents
 
 # How many holdings of which something is not known are named.
-MOST_NAMED = 10
+MOST_UNEXPLAINED = 10
 
 # The broker's profit of the day leaves commissions and income out (TWS Users' Guide, "Profit and
 # Loss"): what they brought is in neither side.
@@ -111,7 +111,7 @@ def bridge(
 def _reasons(open_unknown: int, closed: int, unknown: Sequence[str]) -> dict[str, str]:
     left_out = f", without {open_unknown} of which it is not known" if open_unknown else ""
     besides = "what the broker counts from other prices, or besides the holdings"
-    named = f"not known is the profit of the day of {few(unknown, MOST_NAMED)}"
+    named = f"not known is the profit of the day of {few(unknown, MOST_UNEXPLAINED)}"
     return {
         "open": f"the profit of the day of what is open{left_out}",
         "closed": f"what {closed} holdings that are gone earned since the close before",

@@ -49,10 +49,10 @@ _TERMS = ("symbol", "currency")
 
 BY_GREEKS = ("delta", "gamma", "vega", "theta")
 # The parts of the profit; together they are the profit.
-PARTS = (*BY_GREEKS, "repricing", "trades", "fees", "assignments", "cash", "unexplained")
+PROFIT_PARTS = (*BY_GREEKS, "repricing", "trades", "fees", "assignments", "cash", "unexplained")
 
 # All amounts of a row.
-NUMBERS = ("profit", *PARTS)
+NUMBERS = ("profit", *PROFIT_PARTS)
 
 # More than this amount is to be named, where a quantity came or went without a movement.
 SMALLEST_UNEXPLAINED = 25.0
@@ -485,7 +485,7 @@ def _with_parts(rows: pl.DataFrame, days: float) -> pl.DataFrame:
     trades = when(is_priced).then(col.earned - col.held).otherwise(0.0)
     assignments = when(is_priced).then(0.0).otherwise("earned")
     rows = rows.with_columns(trades=trades, assignments=assignments, cash=0.0, unexplained=0.0)
-    rows = rows.with_columns(when(is_known).then(pl.col(PARTS)))
+    rows = rows.with_columns(when(is_known).then(pl.col(PROFIT_PARTS)))
     return rows.with_columns(unexplained=_unexplained(is_known))
 
 
@@ -577,7 +577,7 @@ def by_strategy(rows: pl.DataFrame) -> pl.DataFrame:
     # A row of cash, or of a fee elsewhere, has no other parts.
     is_whole = col.conid.is_null() | col.profit.is_not_null()
     nothing = when(is_whole & col.is_split.is_null()).then(0.0)
-    rows = rows.with_columns(pl.col(PARTS).fill_null(nothing))
+    rows = rows.with_columns(pl.col(PROFIT_PARTS).fill_null(nothing))
     rows = rows.with_columns(col.is_split.fill_null(value=False))
 
     are_known = col.repricing.null_count() == 0

@@ -26,7 +26,7 @@ from position_sync_dagster.money.profit.profit import (
     BOOKED_BEFORE,
     BY_GREEKS,
     IS_MISSING,
-    PARTS,
+    PROFIT_PARTS,
     explain_holdings,
     rows_to_explain,
     sum_of_greek,
@@ -49,7 +49,7 @@ AMOUNT_ROUNDING = 1e-6
 ROWS_OF_CLOSE_DAYS = 1 / 24
 
 # The longest time in which an exchange has a trading day.
-LOOK_BACK = timedelta(days=14)
+MARKS_BACK = timedelta(days=14)
 
 
 # What splits a change of price by greeks.
@@ -143,7 +143,7 @@ def _rows_of_session(lake: MoneyLake, session: date, closed_at: datetime) -> pl.
 
 def day_and_close_before(calendar: str, now: datetime) -> tuple[date, date, datetime]:
     """Return the present day of an exchange, the last trading day before it, and its close."""
-    days = exchange_days(calendar, now.date() - LOOK_BACK, now.date())
+    days = exchange_days(calendar, now.date() - MARKS_BACK, now.date())
     today = now.astimezone(days.zone).date()
     session = today - A_DAY
     while not days.is_trading_day(session):
@@ -217,10 +217,10 @@ def _with_lost_closes(holdings: pl.DataFrame, opening: OpeningBook) -> pl.DataFr
 
 def _parts_of(book: Book, holdings: pl.DataFrame) -> pl.DataFrame:
     """Return the parts of holdings, each with its share of the explained profit."""
-    parts = book.split.parts.drop(*PARTS, strict=False)
-    explained = holdings.select(*KEY, *PARTS, "why_unknown", "is_split", "value_0")
+    parts = book.split.parts.drop(*PROFIT_PARTS, strict=False)
+    explained = holdings.select(*KEY, *PROFIT_PARTS, "why_unknown", "is_split", "value_0")
     parts = parts.join(explained, on=KEY, how="left", maintain_order="left")
-    parts = parts.with_columns(pl.col(*PARTS, "value_0") * col.share)
+    parts = parts.with_columns(pl.col(*PROFIT_PARTS, "value_0") * col.share)
 
     # The broker's profit of the day has no commissions.
     others = pl.sum_horizontal("repricing", "trades", "assignments", "cash", ignore_nulls=False)
@@ -273,16 +273,16 @@ def _explained_parts(parts: pl.DataFrame) -> dict[str, Any]:
     unknown = counted.drop_nulls("why_unknown")
 
     profit = in_cents(named.select(sum_if_carried(col.daily_pnl)).item())
-    sums: dict[str, Any] = dict.fromkeys(PARTS)
+    sums: dict[str, Any] = dict.fromkeys(PROFIT_PARTS)
     largest: dict[str, list[LargestLeg]] = {}
     if profit is not None and unknown.is_empty():
-        *explaining, unexplained = PARTS
+        *explaining, unexplained = PROFIT_PARTS
         for name in explaining:
             sums[name] = cents(float(counted[name].sum()))
         explained_sum = sum(sums[name] for name in explaining)
         sums[unexplained] = cents(profit - explained_sum)
         sums |= _greeks_that_carry(counted)
-        largest = _largest(counted, [name for name in PARTS if sums[name] is not None])
+        largest = _largest(counted, [name for name in PROFIT_PARTS if sums[name] is not None])
 
     why_unknown = _why_unknown(unknown, left_out, sums) if parts.height else "nothing is open"
     return sums | {

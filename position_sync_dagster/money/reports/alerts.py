@@ -24,7 +24,7 @@ from position_sync_dagster.domain.clock import Clock, elapsed
 from position_sync_dagster.errors import MissingExtraError
 
 # How long a receiver that could not be reached is left alone; the others are not.
-RETRY = timedelta(minutes=1)
+RETRY_AFTER = timedelta(minutes=1)
 
 # How long a delivery may take.
 SENT_WITHIN = timedelta(seconds=30)
@@ -36,7 +36,7 @@ WAIT_S = 1.0
 SENDER = "position_sync_dagster.money.reports.alerts"
 
 # Maximum length of a description in a message, in characters; the check's page shows all of it.
-LONGEST_TEXT = 600
+LONGEST_MESSAGE = 600
 
 SECONDS = "%Y-%m-%d %H:%M:%S"
 
@@ -175,9 +175,9 @@ def _message(state: CheckState, since: datetime) -> Message:
 
 def _short(text: str) -> str:
     text = text.strip()
-    if len(text) <= LONGEST_TEXT:
+    if len(text) <= LONGEST_MESSAGE:
         return text
-    return f"{text[:LONGEST_TEXT]}…"
+    return f"{text[:LONGEST_MESSAGE]}…"
 
 
 logger = logging.getLogger(__name__)
@@ -290,7 +290,7 @@ class Deliveries:
 
             now = clock()
             failed_at = self._failed_at.get(place)
-            if failed_at is None or elapsed(failed_at, now) >= RETRY:
+            if failed_at is None or elapsed(failed_at, now) >= RETRY_AFTER:
                 self._on_their_way[place] = Delivery(urls[place], place, messages, now)
 
         begun = time.monotonic()

@@ -281,7 +281,7 @@ def read_book(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
     rows = tables.rows_of_logins(lake.updates.sync.latest(), settings)
     reported = tables.all_broker_rows(lake, settings)
     rows = confirmations.newest_values(rows, reported)
-    priced = confirmations.with_priced(rows, reported, now, band=settings.value_band)
+    priced = confirmations.with_priced(rows, reported, now)
 
     streamed = None
     live_since = _live_since(lake, settings, now)
@@ -310,7 +310,7 @@ def read_book(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
 
 def _live_since(lake: MoneyLake, settings: Settings, now: datetime) -> dict[str, datetime]:
     """Return for each connected login from when on a confirmed value is current: is not stale."""
-    earliest = now - timedelta(seconds=settings.stale_after_s)
+    earliest = now - timedelta(seconds=confirmations.STALE_AFTER_S)
     live_since = {}
     for login in settings.logins:
         session = lake.sessions.current(login.gateway_id)
@@ -334,7 +334,7 @@ def written_by(
     source: Source, priced: pl.DataFrame, settings: Settings, now: datetime
 ) -> pl.DataFrame:
     """Return the open holdings whose newest row a source wrote or confirmed, and is not stale."""
-    since = now - timedelta(seconds=settings.stale_after_s)
+    since = now - timedelta(seconds=confirmations.STALE_AFTER_S)
     is_recent = pl.max_horizontal("timestamp", CONFIRMED).is_between(since, now + SKEW)
     return priced.filter(col.position != 0, col.source == source, is_recent)
 
@@ -372,15 +372,15 @@ def book_at(lake: MoneyLake, settings: Settings, past: Past, now: datetime) -> B
     """
     rows = rows_at(lake, settings, past, now)
     legs = legs_at(lake, past.at)
-    priced = confirmations.with_priced(rows, NO_HOLDINGS, past.at, band=settings.value_band)
+    priced = confirmations.with_priced(rows, NO_HOLDINGS, past.at)
     closes_and_contracts = (read_closes(lake, past), _contracts_of(lake, legs))
     return _book(past.at, legs, priced, closes_and_contracts, settings)
 
 
-GREEKS = ("delta", "gamma", "vega", "theta", "implied_vol", "underlying_price")
+BOOK_GREEKS = ("delta", "gamma", "vega", "theta", "implied_vol", "underlying_price")
 
 # The names of a position in the JSON, in order.
-COLUMNS = (
+BOOK_COLUMNS = (
     "account", "conid", "name", "symbol", "sec_type", "right", "strike", "expiry", "multiplier",
     "currency", "position", "market_price", "price_kind", "bid", "ask", "market_value",
     "average_cost", "unrealized", "today", "realised_today", "moneyness", "extrinsic", "greeks",
@@ -428,7 +428,7 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
 
     has_greeks = col.delta.is_not_null()
     rows = rows.with_columns(
-        greeks=pl.struct(GREEKS),
+        greeks=pl.struct(BOOK_GREEKS),
         greeks_at=pl.when(has_greeks).then("greeks_time"),
         current=is_current(book.live_since),
     )

@@ -18,7 +18,7 @@ from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import contract_name, digits
-from position_sync_dagster.domain.leg import NEGLIGIBLE
+from position_sync_dagster.domain.leg import NEGLIGIBLE_QUANTITY
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.money.cents import cents, in_cents
@@ -156,7 +156,7 @@ def realized_of(day: Day) -> dict[Key, float | None]:
         if moved is None:
             continue
 
-        if abs(unexplained[key] - moved) < NEGLIGIBLE:
+        if abs(unexplained[key] - moved) < NEGLIGIBLE_QUANTITY:
             realized[key] = known_sum(map(attrgetter("realized_pnl"), movements))
     return realized
 
@@ -193,7 +193,7 @@ def _profit_of(changes: Sequence[PositionChange], movements: Sequence[Movement])
     if changes:
         held = changes[0].before
     moved = known_sum(movement.quantity for movement in movements)
-    if moved is None or abs(held + moved) >= NEGLIGIBLE:
+    if moved is None or abs(held + moved) >= NEGLIGIBLE_QUANTITY:
         return None
 
     received = known_sum(movement.cash for movement in movements)
@@ -315,7 +315,7 @@ def _are_traded(changes: Iterable[PositionChange], movements: Iterable[Movement]
     falls = sum(min(step, 0.0) for step in steps)
     bought = rises - sum(max(size, 0.0) for size in traded)
     sold = falls - sum(min(size, 0.0) for size in traded)
-    return abs(bought) < NEGLIGIBLE and abs(sold) < NEGLIGIBLE
+    return abs(bought) < NEGLIGIBLE_QUANTITY and abs(sold) < NEGLIGIBLE_QUANTITY
 
 
 def _move(change: PositionChange, closures: Sequence[Closure]) -> DayChange:

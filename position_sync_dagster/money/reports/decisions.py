@@ -19,7 +19,7 @@ from position_sync_dagster.money.risk.scenarios import Breakdown
 from position_sync_dagster.money.strategies.limits import LimitState
 
 # How many legs a reason names.
-MOST_NAMED = 3
+MOST_IN_DECISION = 3
 
 # The moves of all prices, in percent, of which the worse one says what is at stake.
 MOVES = (-5.0, 5.0)
@@ -157,7 +157,7 @@ def _of_strategies(strategies: Iterable[Any], expiry: Mapping[str, Any]) -> Iter
 
     owner_of = itemgetter("strategy_id", "currency")
     for (strategy, currency), legs in grouped(owner_of, expiry["early_assignments"]).items():
-        reason = few(map(_why_assigned, legs), MOST_NAMED, "; ")
+        reason = few(map(_why_assigned, legs), MOST_IN_DECISION, "; ")
         step = "close or roll it, or take the delivery"
         yield _about_strategy(Kind.ASSIGNMENT, strategy, currency, reason, step)
 
@@ -192,13 +192,13 @@ def _what_expires(legs: Sequence[Row]) -> tuple[bool, str, str]:
 
     pinned = [leg["leg"] for leg in legs if leg["is_pinned"]]
     if pinned:
-        said.append(f"at the strike: {few(pinned, MOST_NAMED)}")
+        said.append(f"at the strike: {few(pinned, MOST_IN_DECISION)}")
     lacking = [leg["leg"] for leg in legs if leg["is_uncovered"]]
     if lacking:
-        said.append(f"uncovered: {few(lacking, MOST_NAMED)}")
+        said.append(f"uncovered: {few(lacking, MOST_IN_DECISION)}")
     if pinned or lacking:
         step = "close or roll it before then"
-    return bool(lacking), few(said, MOST_NAMED, "; "), step
+    return bool(lacking), few(said, MOST_IN_DECISION, "; "), step
 
 
 def _left_by(legs: Sequence[Row], symbol: str) -> str | None:

@@ -17,7 +17,7 @@ from polars import col
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.instrument import ContractDetails, contract_name, digits, leg_name
-from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
+from position_sync_dagster.domain.leg import NEGLIGIBLE_QUANTITY, UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import GreeksSource
 from position_sync_dagster.money.magnifiers import magnifier_in
 from position_sync_dagster.money.past.closes import counted_ends
@@ -110,7 +110,15 @@ _MONEY = ("unrealized_pnl", "daily_pnl")
 _GREEKS = ("delta", "gamma", "vega", "theta")
 # The sums of parts. `gamma_1pct` is the change of dollar delta when the underlying moves by 1 %;
 # like dollar delta it may be added over underlyings. `beta_delta` is dollar delta × beta.
-SUMS = ("market_value", "notional", *_MONEY, *_GREEKS, "dollar_delta", "gamma_1pct", "beta_delta")
+SUMMED_COLUMNS = (
+    "market_value",
+    "notional",
+    *_MONEY,
+    *_GREEKS,
+    "dollar_delta",
+    "gamma_1pct",
+    "beta_delta",
+)
 
 
 def _with_legs(shares: pl.DataFrame, legs: Mapping[int, ActiveContract]) -> pl.DataFrame:
@@ -238,7 +246,7 @@ def _unmet_claim(leg: ActiveContract, quantity: float) -> str | None:
     """Return that a leg has another quantity than it claims; None: it has it, or claims none."""
     if leg.quantity is None:
         return None
-    if abs(leg.quantity - quantity) <= NEGLIGIBLE * abs(leg.quantity):
+    if abs(leg.quantity - quantity) <= NEGLIGIBLE_QUANTITY * abs(leg.quantity):
         return None
     return f"{contract_name(leg)}: claims {digits(leg.quantity)}, has {digits(quantity)}"
 
@@ -292,13 +300,13 @@ def summed(parts: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
         by: The columns that make a group.
     """
     counts = {}
-    for name in SUMS:
+    for name in SUMMED_COLUMNS:
         counts[f"without_{name}"] = _count("holding", lacks(name))
         counts[f"of_{name}"] = _count("holding", figure_of(name))
     for name, is_counted in _COUNTS_OF_LEGS.items():
         counts[name] = _count("leg", is_counted)
 
-    sums_of_known = {name: sum_if_carried(pl.col(name), figure_of(name)) for name in SUMS}
+    sums_of_known = {name: sum_if_carried(pl.col(name), figure_of(name)) for name in SUMMED_COLUMNS}
     sums = parts.group_by(by).agg(
         **sums_of_known,
         **counts,

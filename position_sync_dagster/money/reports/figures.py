@@ -30,7 +30,7 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.profit.bridge import Earned, bridge
 from position_sync_dagster.money.reports.book import (
-    COLUMNS,
+    BOOK_COLUMNS,
     Book,
     book_at,
     open_positions,
@@ -219,7 +219,7 @@ class Figures:
             "underlyings": book.underlyings,
             "expiries": book.expiries,
             "totals": book.totals,
-            "closed_today": self.closed_today.select(COLUMNS).to_dicts(),
+            "closed_today": self.closed_today.select(BOOK_COLUMNS).to_dicts(),
             "changes": self.changes,
             "limits": [limit_of(evaluated) for evaluated in self.limits],
             "not_kept": self.not_kept,
@@ -229,7 +229,7 @@ class Figures:
     def to_json(self) -> str:
         """Return the figures as JSON, with the positions."""
         text = json.dumps(self.to_dict(), allow_nan=False, ensure_ascii=False)
-        rows = self.positions.select(COLUMNS)
+        rows = self.positions.select(BOOK_COLUMNS)
         rows = rows.with_columns(pl.col(pl.Float64).fill_nan(None))
         return f'{text[:-1]}, "positions": {amounts_in_cents(rows).write_json()}}}'
 

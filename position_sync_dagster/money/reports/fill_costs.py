@@ -19,6 +19,7 @@ from polars import col
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.position_update import Source, ValueOrigin
+from position_sync_dagster.domain.streamed_holding import ROW_INTERVAL_S
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.magnifiers import VALUED, magnifier_in
@@ -32,7 +33,7 @@ from position_sync_dagster.sync.exchange_days import exchange_days
 
 # A streamed holding has a row at least this often, with a moment for its flush: what is older is no
 # quote of a line that was there.
-OLDEST_QUOTE = timedelta(seconds=Settings.row_interval_s + 10)
+OLDEST_QUOTE = timedelta(seconds=ROW_INTERVAL_S + 10)
 
 # A contract, and when it was filled.
 _Moment = tuple[int, datetime | None]

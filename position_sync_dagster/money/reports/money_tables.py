@@ -59,7 +59,7 @@ def _source(row: Row) -> str:
 _PRICE_AGE = Column("age", "age_s", _price_age)
 
 # The columns of sums, behind their names, the most important first: those that fit are shown.
-SUMS = (
+SUM_COLUMNS = (
     Column("", "currency", _currency, left=True),
     Column("legs", "legs", _legs_held),
     Column("value", "value"),
@@ -112,7 +112,7 @@ def sums_table(heading: str, sums: Iterable[MoneySum]) -> tuple[list[Column], li
     rows = [_sums_row(row_sums, has_accounts=len(accounts) > 1) for row_sums in listed]
 
     shown = [Column(heading, "title", itemgetter("title"), left=True)]
-    for column in SUMS:
+    for column in SUM_COLUMNS:
         if column.name in _NOT_ALWAYS and all(row[column.name] is None for row in rows):
             continue
         shown.append(column)

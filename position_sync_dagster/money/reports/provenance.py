@@ -8,15 +8,15 @@ from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.queue_request import QueuedPosition
 from position_sync_dagster.lake.ledger_rows import BY_TIME
 from position_sync_dagster.lake.schema import moment
-from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage.data_files import EVERY, may_have
 from position_sync_dagster.lake.storage.table import Table
 
 
 def rows_with_id(ledger: Table, id_: str) -> pl.DataFrame:
     """Return the row with this id, or the rows of the batch with it, in order of time."""
     has_id = (pl.col("update_id") == id_) | (pl.col("batch_id") == id_)
-    may_have_row = storage.may_have("update_id", id_, id_)
-    may_have_batch = storage.may_have("batch_id", id_, id_)
+    may_have_row = may_have("update_id", id_, id_)
+    may_have_batch = may_have("batch_id", id_, id_)
     return ledger.rows(has_id, may_have_row | may_have_batch).sort(BY_TIME)
 
 
@@ -32,7 +32,7 @@ def rows_of_request(ledger: Table, request: QueuedPosition) -> pl.DataFrame:
     first = (request.created_at - A_DAY).date()
     last = (request.updated_at + A_DAY).date()
     is_of_days = pl.col("partition.date").is_between(first, last)
-    may_have_answer = storage.may_have("update_id", answer, answer)
+    may_have_answer = may_have("update_id", answer, answer)
     return ledger.rows(is_of_request | is_answer, is_of_days | may_have_answer).sort(BY_TIME)
 
 
@@ -56,7 +56,7 @@ def rows_of_holding(
         limit: Maximum number of rows.
     """
     only = (pl.col("account") == account) & (pl.col("conid") == conid)
-    on_days = storage.EVERY
+    on_days = EVERY
     if day is not None:
         on_days = pl.col("partition.date") == day
     if since is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from position_sync_dagster.dagster_files import (
     CHECKS,
     DURATION,
-    ENDED,
+    ENDED_FILE,
     FAILED_TICK,
     SENSORS,
     SUPERVISOR,
@@ -62,7 +62,8 @@ class Programs:
             return (f"Everything ended by itself. {self.ended} {todo}",)
         if self.set_back:
             return (
-                f"The clock was set back: no sensor ticks until {self.ticked_at:{TIME}}. {MEND}",
+                "The clock was set back: no sensor ticks until "
+                f"{self.ticked_at:{TIME_FORMAT}}. {MEND}",
             )
         if self.switched_off:
             return (f"The sensors are switched off: nothing is drained or checked. {SWITCH_ON}",)
@@ -73,11 +74,11 @@ class Programs:
             return self.down
         last = "no sensor has ticked since the start"
         if self.ticked_at is not None:
-            last = f"the last sensor tick was at {self.ticked_at:{TIME}}"
+            last = f"the last sensor tick was at {self.ticked_at:{TIME_FORMAT}}"
         return (f"Programs have stopped or hang: {last}. {todo}",)
 
 
-TIME = "%H:%M:%S UTC"
+TIME_FORMAT = "%H:%M:%S UTC"
 
 # What to do about a clock that was set back, and about sensors that are off.
 MEND = (
@@ -110,7 +111,7 @@ def read(home: Path | None = None) -> Programs:
         late=is_late,
         set_back=is_set_back,
         switched_off=changed_at(SWITCHED_OFF, home) is not None,
-        ended=text_of(ENDED, home),
+        ended=text_of(ENDED_FILE, home),
         failing=failing,
         down=tuple(text for file in down_files(home) if (text := text_of(file.name, home))),
     )

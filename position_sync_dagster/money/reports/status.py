@@ -21,7 +21,7 @@ from position_sync_dagster.domain.clock import SKEW, seconds_since
 from position_sync_dagster.domain.gateway_session import CONFIRM, GatewaySession, SessionState
 from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.leg import NOT_LOOKED_UP, ActiveContract, Leg, LegState
-from position_sync_dagster.domain.line import QUEUED
+from position_sync_dagster.domain.line import QUEUED_TEXT
 from position_sync_dagster.domain.position_update import Source, TradingMode
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import StrategiesFileError
@@ -171,11 +171,11 @@ class Status(LoginStatus):
             return None
         # The first sentence of a session says most; the stream has counted what was refused.
         reason, _separator, _others = (self.session_detail or NO_FREE_LINE).partition("; ")
-        if QUEUED in reason:
+        if QUEUED_TEXT in reason:
             return reason
         if count == 1:
-            return f"1 leg {QUEUED}: {reason}"
-        return f"{count} legs {QUEUED}: {reason}"
+            return f"1 leg {QUEUED_TEXT}: {reason}"
+        return f"{count} legs {QUEUED_TEXT}: {reason}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; times as ISO 8601."""

@@ -11,7 +11,7 @@ from polars import col
 # The part of a sum that must be known; with less it is null, with how many are known of how many.
 LEAST_KNOWN = 0.9
 
-EVERY = pl.lit(value=True)
+EVERY_ROW = pl.lit(value=True)
 
 
 def sum_if_known(amounts: pl.Expr) -> pl.Expr:
@@ -19,7 +19,7 @@ def sum_if_known(amounts: pl.Expr) -> pl.Expr:
     return pl.when(amounts.is_not_null().all()).then(amounts.sum())
 
 
-def sum_if_carried(amount: pl.Expr, counted: pl.Expr = EVERY) -> pl.Expr:
+def sum_if_carried(amount: pl.Expr, counted: pl.Expr = EVERY_ROW) -> pl.Expr:
     """Return the sum of the amounts that are known; null if they do not carry it, or there is none.
 
     Args:
@@ -30,7 +30,9 @@ def sum_if_carried(amount: pl.Expr, counted: pl.Expr = EVERY) -> pl.Expr:
     return pl.when(is_known.any() & carries(is_known, counted)).then(amount.sum())
 
 
-def carries(is_known: pl.Expr, counted: pl.Expr = EVERY, size: pl.Expr | None = None) -> pl.Expr:
+def carries(
+    is_known: pl.Expr, counted: pl.Expr = EVERY_ROW, size: pl.Expr | None = None
+) -> pl.Expr:
     """Return whether the known parts carry the sum over all that count.
 
     Args:

@@ -216,15 +216,15 @@ def _delivery(leg: PricedLeg, expires_at: datetime, legs: PricedLegs) -> Expirin
     elif not spot:
         delivery.reason = NotPriced.NO_PRICE.value
     else:
-        worth = terms.intrinsic(spot)
+        intrinsic = terms.intrinsic(spot)
         delivery.is_pinned = abs(spot - terms.strike) <= PINNED * spot
         delivery.units = 0.0
-        if worth > 0 and not in_cash:
+        if intrinsic > 0 and not in_cash:
             delivery.units = terms.side * _units_delivered(leg, terms)
 
         delivery.cash = -delivery.units * terms.strike
         if in_cash or terms.exercise.is_on_future:
-            delivery.cash = leg.size * worth
+            delivery.cash = leg.size * intrinsic
     return delivery
 
 
@@ -358,7 +358,7 @@ def _judged(leg: PricedLeg, given: Assumptions) -> NewRow | None:
         for dividend in given.dividends.get(leg.row["symbol"]) or ()
         if given.now < dividend.ex_date <= soon
     ]
-    ex_date, gain = min(coming, default=(None, -model.ROUNDING))
+    ex_date, gain = min(coming, default=(None, -model.MODEL_ROUNDING))
     if extrinsic > gain:
         return None
     return {"extrinsic": extrinsic, "ex_date": ex_date}

@@ -21,12 +21,18 @@ from position_sync_dagster.domain.instrument import (
     Instrument,
     digits,
 )
-from position_sync_dagster.domain.leg import NEGLIGIBLE, UNATTRIBUTED, ActiveContract
+from position_sync_dagster.domain.leg import NEGLIGIBLE_QUANTITY, UNATTRIBUTED, ActiveContract
 from position_sync_dagster.money.past.movements import times
 from position_sync_dagster.money.reports import exposure
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.exposure import Split
-from position_sync_dagster.money.risk.priced_legs import SETTLED, NewRow, PricedLeg, PricedLegs, Row
+from position_sync_dagster.money.risk.priced_legs import (
+    SETTLED_COLUMNS,
+    NewRow,
+    PricedLeg,
+    PricedLegs,
+    Row,
+)
 from position_sync_dagster.money.risk.proposed_trade import (
     Fill,
     ProposedTrade,
@@ -48,7 +54,7 @@ _HOLDING_OF = itemgetter("account", "conid")
 _TERMS = ("symbol", "expiry", "right", "strike")
 
 # The conid of a contract that is not held.
-NOT_HELD = 0
+NOT_IN_BOOK = 0
 
 # What prices a trade, if a person gave its price.
 GIVEN = "the price that was given"
@@ -95,7 +101,7 @@ class HypotheticalBook:
         account = trade.account or self._account_of(trade)
         row, source = self._row_of(trade, account)
         fill = self._fill(trade, row)
-        is_new_option = row["conid"] == NOT_HELD and trade.right is not None
+        is_new_option = row["conid"] == NOT_IN_BOOK and trade.right is not None
         if trade.price is not None and not is_new_option:
             source = GIVEN
 
@@ -152,7 +158,7 @@ class HypotheticalBook:
             legs = (*legs, *self._claims)
 
         after = replace(self.book, legs=legs, split=split)
-        settled = pl.DataFrame(self._settled, SETTLED)
+        settled = pl.DataFrame(self._settled, SETTLED_COLUMNS)
         return after, replace(PricedLegs.of(split.parts, self.legs.given), settled=settled)
 
     def _without_what_was_closed(self) -> Split:
@@ -160,7 +166,7 @@ class HypotheticalBook:
         before = self.book.split
         is_left = [left / part.quantity for left, part in zip(self._left, self._parts, strict=True)]
         kept = before.parts.with_columns(left=pl.Series(is_left, dtype=pl.Float64))
-        kept = kept.with_columns(pl.col("share", *exposure.SUMS) * col.left)
+        kept = kept.with_columns(pl.col("share", *exposure.SUMMED_COLUMNS) * col.left)
         kept = kept.filter(col.left != 0).drop("left")
 
         # A leg of which a trade left nothing in an account is none that is missing there.
@@ -211,14 +217,14 @@ class HypotheticalBook:
         for place in self._closable(fill):
             part = self._parts[place]
             size = min(abs(self._left[place]), abs(wanted))
-            if size <= NEGLIGIBLE * abs(part.quantity):
+            if size <= NEGLIGIBLE_QUANTITY * abs(part.quantity):
                 continue
 
             quantity = copysign(size, wanted)
             wanted -= quantity
             left = self._left[place] + quantity
             self._left[place] = left
-            if abs(left) <= NEGLIGIBLE * abs(part.quantity):
+            if abs(left) <= NEGLIGIBLE_QUANTITY * abs(part.quantity):
                 self._left[place] = 0.0  # the rounding of a sum
             self._settled.append(fill.closing(part, quantity))
         return wanted
@@ -240,7 +246,7 @@ class HypotheticalBook:
 
         in_no_strategy = places_of.pop(UNATTRIBUTED, [])
         available = sum(abs(self._left[place]) for place in in_no_strategy)
-        if abs(trade.quantity) <= available * (1 + NEGLIGIBLE):
+        if abs(trade.quantity) <= available * (1 + NEGLIGIBLE_QUANTITY):
             return in_no_strategy
         if len(places_of) > 1:
             raise ProposedTradeError(
@@ -253,7 +259,7 @@ class HypotheticalBook:
     def _open(self, fill: Fill, quantity: float) -> None:
         """Open a lot of what a trade did not close."""
         trade = fill.trade
-        if abs(quantity) <= NEGLIGIBLE * abs(trade.quantity):
+        if abs(quantity) <= NEGLIGIBLE_QUANTITY * abs(trade.quantity):
             return
 
         lot = -1 - len(self._lots)
@@ -302,7 +308,7 @@ class HypotheticalBook:
         template = _without_position(similar.row, account)
         row = {name: template[name] for name in self.book.priced.columns}
         row |= {name: getattr(trade, name) for name in _TERMS}
-        row |= {"conid": NOT_HELD, "local_symbol": None, "market_price": None}
+        row |= {"conid": NOT_IN_BOOK, "local_symbol": None, "market_price": None}
         row |= dict.fromkeys(("implied_vol", *_GREEK_COLUMNS))
         if trade.right is not None:
             return self._priced_option(trade, row, similar)

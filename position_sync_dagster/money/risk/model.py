@@ -32,7 +32,7 @@ HIGHEST_VOLATILITY = 5.0
 
 # Steps of a lattice, by the greatest time to expiry: its nodes must tell apart the prices at which
 # an option is exercised, also just before a dividend that comes soon.
-STEPS = {0.25: 128, math.inf: 288}
+TREE_STEPS = {0.25: 128, math.inf: 288}
 
 # Steps for the greeks of a whole account: a third of the time, and delta within 0.001.
 COARSE = {0.25: 64, math.inf: 160}
@@ -46,15 +46,15 @@ Steps = Mapping[float, int]
 WIDTH = 4.5
 
 # Number of lattices that are computed together: their nodes fit into a processor's cache.
-AT_ONCE = 256
+PRICED_AT_ONCE = 256
 
 # An American option whose price exceeds the value of its exercise by at most this share of the
 # strike counts as worth its exercise.
-NEGLIGIBLE = 2e-5
+NEGLIGIBLE_VALUE = 2e-5
 
 # Half a cent. A value may be this much below the intrinsic value. In the money, a value at most
 # this much above it shows no volatility.
-ROUNDING = 0.005
+MODEL_ROUNDING = 0.005
 
 # An option in the money has no volatility if a point of it changes the value by less than this:
 # the rounding of the broker's value would decide it.
@@ -237,7 +237,9 @@ class Greeks:
     theta: Array
 
 
-def prices(options: VanillaOptions, spots: Array, volatility: Array, steps: Steps = STEPS) -> Array:
+def prices(
+    options: VanillaOptions, spots: Array, volatility: Array, steps: Steps = TREE_STEPS
+) -> Array:
     """Return the prices of options at several prices of their underlyings.
 
     Args:
@@ -246,13 +248,13 @@ def prices(options: VanillaOptions, spots: Array, volatility: Array, steps: Step
         volatility: That of each option, per year.
         steps: Steps of a lattice, by the greatest time to expiry.
     """
-    worth = options.exercised(spots)
+    exercise_value = options.exercised(spots)
     price, is_exercised = _smooth_prices(options, spots, volatility, steps)
 
-    is_near = price < worth + (NEGLIGIBLE * _column(options.strike))
+    is_near = price < exercise_value + (NEGLIGIBLE_VALUE * _column(options.strike))
     is_near &= _column(options.is_american)
 
-    return np.where((is_exercised | is_near) & (worth > 0), worth, price)
+    return np.where((is_exercised | is_near) & (exercise_value > 0), exercise_value, price)
 
 
 def _smooth_prices(
@@ -310,15 +312,15 @@ def greeks_along(
     is_decaying = _column(options.is_american & ~options.pays)
     theta = np.where(is_decaying, np.minimum(theta, 0.0), theta)
 
-    worth = options.exercised(spots)
+    exercise_value = options.exercised(spots)
     _below, is_at_price, _above = np.split(exercised_at, 3, axis=1)
     is_worth_exercise = is_at_price | _column(options.years <= 0)
-    is_in_the_money = is_worth_exercise & (worth > 0)
+    is_in_the_money = is_worth_exercise & (exercise_value > 0)
     delta_of_exercise = np.where(is_in_the_money, _column(options.side), 0.0)
     lowest_delta = _column(np.where(options.is_call, 0.0, -1.0))
     delta = np.clip(delta, lowest_delta, lowest_delta + 1.0)
     return Greeks(
-        price=np.where(is_worth_exercise, worth, price),
+        price=np.where(is_worth_exercise, exercise_value, price),
         delta=np.where(is_worth_exercise, delta_of_exercise, delta),
         gamma=np.where(is_worth_exercise, 0.0, np.maximum(0.0, gamma)),
         vega=np.where(is_worth_exercise, 0.0, np.maximum(0.0, vega)),
@@ -355,7 +357,7 @@ class NoVolatility(StrEnum):
 
 
 def implied_volatility(
-    options: VanillaOptions, value: Array, spot: Array, near: Array, steps: Steps = STEPS
+    options: VanillaOptions, value: Array, spot: Array, near: Array, steps: Steps = TREE_STEPS
 ) -> tuple[Array, list[NoVolatility | None]]:
     """Return the volatilities that explain values of the broker, and why some have none.
 
@@ -371,8 +373,8 @@ def implied_volatility(
     """
     least = _least(options, spot)
     is_in_the_money = least > 0
-    is_below = value < least - ROUNDING
-    is_at_least = ~is_below & is_in_the_money & (value <= least + ROUNDING)
+    is_below = value < least - MODEL_ROUNDING
+    is_at_least = ~is_below & is_in_the_money & (value <= least + MODEL_ROUNDING)
 
     is_asked = ~is_below & ~is_at_least
     volatility, vega = _search(options, value, spot, near, is_asked, steps)
@@ -455,8 +457,8 @@ def _lattices(options: VanillaOptions, steps: Steps) -> Iterator[tuple[int, NDAr
     for most, size in steps.items():
         is_of_size = (options.years > least) & (options.years <= most)
         places = np.flatnonzero(may_gain & is_of_size)
-        for begin in range(0, places.size, AT_ONCE):
-            yield size, places[begin : begin + AT_ONCE]
+        for begin in range(0, places.size, PRICED_AT_ONCE):
+            yield size, places[begin : begin + PRICED_AT_ONCE]
         least = most
 
 
@@ -579,7 +581,7 @@ def _addition(
 
     signed_nodes = side * nodes
     constants = side * (money - strike)
-    worth = american
+    exercise_value = american
 
     def expected(after: Array) -> Array:
         """Return the expected values one step before, discounted."""
@@ -591,8 +593,8 @@ def _addition(
         return before
 
     for layer in reversed(range(steps)):
-        worth = signed_nodes * _column(spot_of_forward[:, layer])
-        worth += _column(constants[:, layer])
+        exercise_value = signed_nodes * _column(spot_of_forward[:, layer])
+        exercise_value += _column(constants[:, layer])
         european = expected(european)
-        american = np.maximum(expected(american), worth)
-    return american - european, (american <= worth) & (worth > 0)
+        american = np.maximum(expected(american), exercise_value)
+    return american - european, (american <= exercise_value) & (exercise_value > 0)

@@ -15,13 +15,15 @@ from datetime import datetime, timedelta
 from itertools import chain
 from operator import attrgetter, itemgetter
 
+from position_sync_dagster.domain import valuation
+from position_sync_dagster.domain.exchange_time import may_trade
 from position_sync_dagster.domain.holding import HoldingGreeks, Key
 from position_sync_dagster.domain.leg import QUEUED, LegState, few
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.valuation import price_of
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import PendingChanges
-from position_sync_dagster.lake.storage.table import offload
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.money.lake import DividendsTable
 from position_sync_dagster.money.risk.expected_dividend import ExpectedDividend
 from position_sync_dagster.money.risk.model import Exercise
@@ -72,7 +74,7 @@ class Pace:
     price_age: timedelta = timedelta(minutes=1)
 
 
-PACE = Pace()
+GREEKS_PACE = Pace()
 
 # Decimals to which dividends, as a share of the price, are rounded: further decimals change with
 # each tick.
@@ -84,7 +86,7 @@ SHARE_MOVE = 0.05
 STALE = "the underlying has not ticked for a minute in its session"
 
 # The number of underlyings that the status names for each reason.
-NAMED = 5
+OPTIONS_NAMED = 5
 
 
 def underlying_price(
@@ -134,7 +136,7 @@ class AccountGreeks:
     """
 
     session_open: Callable[[int], bool | None]
-    price_age: timedelta = PACE.price_age
+    price_age: timedelta = GREEKS_PACE.price_age
 
     def __post_init__(self) -> None:
         self.legs: dict[int, ModelledLeg] = {}
@@ -256,7 +258,7 @@ class ModelGreeks:
     lines: StreamLines
     published: PublishedGreeks
     dividends: DividendsTable | None = None
-    pace: Pace = PACE
+    pace: Pace = GREEKS_PACE
 
     def __post_init__(self) -> None:
         # None: as many as the allocation grants.
@@ -344,7 +346,7 @@ class ModelGreeks:
 
         reasons = []
         for reason, of_reason in sorted(symbols.items(), key=lambda item: -len(item[1])):
-            named = few(sorted(set(of_reason)), NAMED)
+            named = few(sorted(set(of_reason)), OPTIONS_NAMED)
             reasons.append(f"{len(of_reason)}: {reason} ({named})")
         unknown = len(self._unknown & self._keys.keys())
         if unknown:
@@ -484,7 +486,7 @@ class ModelGreeks:
     def _read_prices(self, connection: GatewayConnection) -> None:
         """Record the newest prices of underlyings."""
         now = self._clock()
-        max_last_age = timedelta(seconds=self.context.settings.max_last_age_s)
+        max_last_age = timedelta(seconds=valuation.MAX_LAST_AGE_S)
         for conid, details in self.contracts.of(self._underlyings & self._ticks.take()).items():
             quote = self.lines.counted(connection, conid)
             if quote is None:
@@ -519,7 +521,7 @@ class ModelGreeks:
             return None
         hours = self.contracts.hours(leg.underlying)
         greeks_time: datetime | None = greeks.greeks_time
-        if hours is not None and hours.is_open(greeks.greeks_time) is False:
+        if not may_trade(hours, greeks.greeks_time):
             # A line that is requested outside the session opens with a price from before.
             greeks_time = None
         return replace(

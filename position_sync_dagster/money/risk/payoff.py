@@ -210,8 +210,8 @@ def _profit_of(
     def at_expiry(prices: model.Array) -> model.Array:
         total: model.Array = units * prices - cost
         for size, terms in ending:
-            worth = np.maximum(0.0, terms.side * (prices - terms.strike))
-            total = total + size * worth
+            intrinsic = np.maximum(0.0, terms.side * (prices - terms.strike))
+            total = total + size * intrinsic
         return total
 
     later = [
@@ -232,8 +232,8 @@ def _profit_of(
 
     def with_living(prices: model.Array) -> model.Array:
         rows = np.tile(prices, (len(later), 1))
-        worth: model.Array = sizes @ model.prices(living, rows, volatility)
-        return at_expiry(prices) + worth
+        value: model.Array = sizes @ model.prices(living, rows, volatility)
+        return at_expiry(prices) + value
 
     return with_living
 

@@ -151,7 +151,7 @@ def contract_of(row: Row) -> str:
 
 # What trades that somebody thinks of settle: whose part of which contract they trade, what closing
 # it realises, and what the trade gives against the mark; null: not known.
-SETTLED = {
+SETTLED_COLUMNS = {
     **dict.fromkeys(("strategy_id", "account", "symbol", "sec_type", "currency"), pl.String),
     "under": pl.String, "expiry": pl.Date, "conid": pl.Int64, "name": pl.String,
     "quantity": pl.Float64, "realised": pl.Float64, "against_mark": pl.Float64,
@@ -168,13 +168,13 @@ class PricedLegs:
             unit) and `reason` (why the part is in no scenario).
         given: What they are priced with.
         terms: What each part delivers, and is priced as.
-        settled: What trades settled, with the columns of `SETTLED`; of a book as it is, nothing.
+        settled: What trades settled, with the `SETTLED_COLUMNS`; of a book as it is, nothing.
     """
 
     parts: pl.DataFrame
     given: Assumptions
     terms: Sequence[Terms]
-    settled: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SETTLED))
+    settled: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SETTLED_COLUMNS))
 
     @classmethod
     def of(cls, parts: pl.DataFrame, given: Assumptions) -> "PricedLegs":

@@ -35,7 +35,7 @@ from position_sync_dagster.money.risk.terms import (
 EXAMPLE = "-2 SPY 20281215 C 645 @62.70"
 
 # The largest quantity, price and strike: their product is still a number.
-LARGEST = 1e9
+LARGEST_QUANTITY = 1e9
 
 
 class ProposedTradeError(UserError):
@@ -197,7 +197,7 @@ def parse_trade(text: str) -> ProposedTrade:
 
 
 def _is_usual(number: float) -> bool:
-    return abs(number) <= LARGEST
+    return abs(number) <= LARGEST_QUANTITY
 
 
 def nearest_option(

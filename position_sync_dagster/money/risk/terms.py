@@ -78,7 +78,7 @@ class DatedDividend:
 
 
 # Dividends are assumed to go on as they are known for this time.
-AHEAD = timedelta(days=3 * 365)
+DIVIDENDS_AHEAD = timedelta(days=3 * 365)
 
 QUARTER = timedelta(days=365 / 4)
 
@@ -212,7 +212,7 @@ def dividends_stated(
 
 def _continued(last: DatedDividend, known_until: datetime, gap: timedelta) -> list[DatedDividend]:
     """Return the dividends that follow, after the time until which all are known."""
-    first_too_late = ceil(AHEAD / gap)
+    first_too_late = ceil(DIVIDENDS_AHEAD / gap)
     ex_dates = (last.ex_date + number * gap for number in range(1, first_too_late))
     return [replace(last, ex_date=ex_date) for ex_date in ex_dates if ex_date > known_until]
 

@@ -40,7 +40,7 @@ from position_sync_dagster.settings import Settings
 USUAL_MOVES = (-10.0, -5.0, -2.0, 0.0, 2.0, 5.0, 10.0)
 
 # The sums of a group that are shown before and after, besides value and profit.
-GREEKS = ("dollar_delta", "delta", "gamma_1pct", "theta", "vega")
+CHANGED_GREEKS = ("dollar_delta", "delta", "gamma_1pct", "theta", "vega")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,8 +196,8 @@ def _more_by_group(
         ]
 
         key = (strategy, strategy or account, account, sums["currency"], None)
-        greeks = {name: sums[name] for name in GREEKS}
-        counts = counts_behind(sums, {name: name for name in GREEKS})
+        greeks = {name: sums[name] for name in CHANGED_GREEKS}
+        counts = counts_behind(sums, {name: name for name in CHANGED_GREEKS})
         more[key] = greeks | {
             "greeks_known": counts["known"],
             "greeks_of": counts["of"],

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 # How old the changes of a roll must be before it is followed: those of a combo order arrive one by
 # one, and the last of them may make the roll unclear.
-SETTLED = timedelta(seconds=30)
+SETTLED_AFTER = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +121,7 @@ def rolls_to_follow(lake: MoneyLake, settings: Settings, now: datetime) -> Follo
         refused += [f"{name}: {roll}" for roll in of_leg if not roll.is_clear]
 
         clear = [roll for roll in of_leg if roll.is_clear]
-        if not clear or now - max(roll.opened[0].seen_at for roll in clear) < SETTLED:
+        if not clear or now - max(roll.opened[0].seen_at for roll in clear) < SETTLED_AFTER:
             continue
 
         change = _change(leg, clear[-1], now)
@@ -342,12 +342,12 @@ def follow_rules(
 
     def step(before: Legs, _: object) -> Legs:
         listed = [leg for leg in before.values() if leg.strategy_id not in rules]
-        stays = {
+        unaffected = {
             key: leg
             for key, leg in before.items()
             if leg.strategy_id not in rules or leg.account not in accounts
         }
-        return stays | memberships_of(without_listed(chosen, listed), before)
+        return unaffected | memberships_of(without_listed(chosen, listed), before)
 
     before, after = registry.change(step, "rules")
     return before != after

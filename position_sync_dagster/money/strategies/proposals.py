@@ -17,7 +17,7 @@ from operator import attrgetter, itemgetter
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.holding import BrokerPosition, grouped
 from position_sync_dagster.domain.instrument import OPTION_TYPES, Instrument, Right, contract_name
-from position_sync_dagster.domain.leg import NEGLIGIBLE, ActiveContract
+from position_sync_dagster.domain.leg import NEGLIGIBLE_QUANTITY, ActiveContract
 from position_sync_dagster.money.past.movements import Movement, known_sum, times
 
 # Maximum number of alternatives that a proposal names.
@@ -222,13 +222,13 @@ def risk_of(parts: Sequence[Piece]) -> tuple[float | None, float | None, bool]:
         until its first expiry, None: unknown or without bound; and whether it has no bound.
     """
     credit = known_sum(times(part.cost, -part.quantity) for part in parts)
-    least, is_unlimited = least_worth(parts)
+    least, is_unlimited = least_value(parts)
     if credit is None or least is None:
         return credit, None, is_unlimited
     return credit, max(0.0, -credit - least), False
 
 
-def least_worth(parts: Sequence[Piece]) -> tuple[float | None, bool]:
+def least_value(parts: Sequence[Piece]) -> tuple[float | None, bool]:
     """Return what a structure is worth at least until its first expiry, if that is known.
 
     Options that expire later count with their intrinsic value, which is the least that a long one
@@ -259,13 +259,13 @@ def _first_expiry(parts: Iterable[Piece]) -> str:
 def _payoff(parts: Sequence[Piece], price: float) -> float:
     total = 0.0
     for part in parts:
-        worth = price
+        unit_value = price
         if part.is_option:
             gain = price - part.strike
             if part.instrument.right is Right.PUT:
                 gain = -gain
-            worth = max(0.0, gain)
-        total += part.quantity * part.instrument.multiplier * worth
+            unit_value = max(0.0, gain)
+        total += part.quantity * part.instrument.multiplier * unit_value
     return total
 
 
@@ -406,7 +406,7 @@ def _together(parts: Iterable[Piece]) -> list[Piece]:
     """Return some contracts, each once, with the average of their costs."""
     by_conid = grouped(attrgetter("conid"), parts)
     summed = (reduce(_sum_of, of_contract) for of_contract in by_conid.values())
-    return [part for part in summed if abs(part.quantity) > NEGLIGIBLE]
+    return [part for part in summed if abs(part.quantity) > NEGLIGIBLE_QUANTITY]
 
 
 def _sum_of(first: Piece, second: Piece) -> Piece:
@@ -444,7 +444,7 @@ def _structures(pieces: Iterable[Piece], movements: Iterable[Movement]) -> list[
         # An order that closed something has a part of the other side, of which nothing is held.
         group = _as_group(parts, "opened by one order")
         held_units = (free[part.conid].quantity / part.quantity for part in group.unit)
-        group.units = min(group.units, math.floor(min(held_units) + NEGLIGIBLE))
+        group.units = min(group.units, math.floor(min(held_units) + NEGLIGIBLE_QUANTITY))
         if group.units < 1:
             continue
 
@@ -538,17 +538,17 @@ COVERED = {"covered-call", "covered-put"}
 OF_TIME = {"calendar", "diagonal"}
 
 EXPIRY = attrgetter("expiry")
-ANY = attrgetter("symbol")
+ANY_LEG = attrgetter("symbol")
 SERIES = attrgetter("expiry", "right", "trading_class", "multiplier")
 
-STEPS = (
+STRUCTURE_STEPS = (
     _Step("same expiry and opposite sides", SHORT, LONG, SERIES),
     _Step("two spreads of one expiry", SPREAD, SPREAD, EXPIRY),
     _Step("opposite sides of two expiries", SHORT, LONG, attrgetter("right")),
     _Step("two spreads of the same expiries", OF_TIME, OF_TIME, EXPIRY),
-    _Step("the underlying covers it", STOCK, SHORT, ANY),
+    _Step("the underlying covers it", STOCK, SHORT, ANY_LEG),
     _Step("the underlying between a short and a long option", COVERED, LONG, EXPIRY),
-    _Step("it protects the underlying", STOCK, LONG, ANY),
+    _Step("it protects the underlying", STOCK, LONG, ANY_LEG),
     _Step("a short option beside a spread of its expiry", SPREAD, SHORT, EXPIRY),
     _Step("a call and a put of one expiry", {"+C", "-C"}, {"+P", "-P"}, EXPIRY),
     _Step("more of one side of a spread", PAIR, SHORT | LONG, SERIES),
@@ -570,7 +570,7 @@ def _matched(pieces: Iterable[Piece]) -> list[_Group]:
     if options:
         groups += [_group_of_stock(stock, options) for stock in parts if _is_stock(stock)]
 
-    for step in STEPS:
+    for step in STRUCTURE_STEPS:
         _join(groups, step)
     return [group for group in groups if group.units > 0 and group.kind is not None]
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
 
@@ -13,18 +13,22 @@ from position_sync_dagster.domain.contract_match import (
     matching_contracts,
     problem_of,
 )
-from position_sync_dagster.domain.exchange_time import TradingHours, parse_trading_hours
+from position_sync_dagster.domain.exchange_time import TradingHours, may_trade, parse_trading_hours
 from position_sync_dagster.domain.instrument import ContractDetails, contract_name, leg_name
 from position_sync_dagster.domain.leg import ActiveContract, UnresolvedLeg
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.contracts import ContractsTable
-from position_sync_dagster.lake.storage.table import offload
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 
 logger = logging.getLogger(__name__)
+
+# Delays before contract details, or a line without them, are requested again: an expired option
+# has none any more (nautilus_trader pull/3305).
+DETAILS_AGAIN = Backoff(first_s=60.0, longest_s=14_400.0)
+
 
 # Number of conids fetched per step in the background. The details that lines need are fetched at
 # once.
@@ -63,7 +67,7 @@ class ContractCache:
     table: ContractsTable | None
     _: KW_ONLY
     clock: Clock = utc_now
-    again: Backoff = Settings.details_again
+    again: Backoff = field(default_factory=lambda: DETAILS_AGAIN)
 
     def __post_init__(self) -> None:
         self._known: dict[int, ContractDetails] = {}
@@ -133,8 +137,7 @@ class ContractCache:
 
     def session_open(self, conid: int) -> bool:
         """Return whether a trading session of the contract is open; True if unknown."""
-        hours = self.hours(conid)
-        return hours is None or hours.is_open(self.clock()) is not False
+        return may_trade(self.hours(conid), self.clock())
 
     def available(self, conids: Iterable[int]) -> set[int]:
         """Return the conids whose details need not be fetched."""
@@ -297,7 +300,7 @@ LOOK_UP = Backoff(first_s=60.0, longest_s=3600.0)
 UNANSWERED = 3
 
 # Maximum number of legs looked up at once; the gateway answers contract details one by one.
-AT_ONCE = 10
+ASKED_AT_ONCE = 10
 
 
 @dataclass(eq=False, repr=False)
@@ -333,7 +336,7 @@ class LegResolver:
             if attempts[key][1] <= now_s:
                 due.append(leg)
         self._attempts = attempts
-        await self.resolve(connection, due[:AT_ONCE])
+        await self.resolve(connection, due[:ASKED_AT_ONCE])
 
     def definitions_restored(self) -> None:
         """Look up every leg that waits: the gateway knows contracts again."""

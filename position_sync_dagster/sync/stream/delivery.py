@@ -20,7 +20,9 @@ from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
-from position_sync_dagster.lake.storage.table import offload
+from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.outage_log import OutageLog
+from position_sync_dagster.sync.stream import ownership
 from position_sync_dagster.sync.stream.ownership import (
     BackgroundWork,
     OwnerContext,
@@ -28,7 +30,7 @@ from position_sync_dagster.sync.stream.ownership import (
     StreamCounts,
 )
 from position_sync_dagster.sync.stream.pricing import StreamPricer
-from position_sync_dagster.sync.stream.publisher import Announcements
+from position_sync_dagster.sync.stream.publisher import Submissions
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ ENDS_STREAM = (
     errors.NewerTableError,
 )
 
-RETRY = Backoff(first_s=0.5, longest_s=2.0)
+DELIVERY_RETRY = Backoff(first_s=0.5, longest_s=2.0)
 
 
 @dataclass(eq=False, repr=False)
@@ -70,14 +72,14 @@ class HandlerDelivery:
 
     handler: PositionUpdateHandler
     immediate: bool = False
-    delays: Backoff = RETRY
+    delays: Backoff = DELIVERY_RETRY
     cancel_s: float = 1.0
 
     def __post_init__(self) -> None:
         self.failures = 0
         self.refused: errors.LakeError | None = None
         self._batched = getattr(self.handler, "on_position_updates", None)
-        self._outage: str | None = None
+        self._outage = OutageLog(logger)
         self._pending: dict[Key, PositionUpdate] = {}
         self._is_closing = False
         self._is_closed = False
@@ -163,18 +165,18 @@ class HandlerDelivery:
                 return False
 
         if self.failures == failures:
-            self._outage = None
+            self._outage.fault = None
         return True
 
     def _log_failure(self, error: Exception) -> None:
         """Log the error, unless the last one of the same outage was of its kind."""
         self.failures += 1
         kind = type(error).__name__
-        if kind != self._outage:
-            self._outage = kind
-            trace = None if isinstance(error, errors.PositionSyncError) else error
-            name = type(self.handler).__name__
-            logger.error("%s failed: %s", name, str(error) or kind, exc_info=trace)
+        self._outage.report(
+            kind,
+            text=f"{type(self.handler).__name__} failed: {str(error) or kind}",
+            error=None if isinstance(error, errors.PositionSyncError) else error,
+        )
 
 
 # Minimum seconds between two commits of the amounts of accounts: one costs as much as a commit of
@@ -245,13 +247,13 @@ class Flusher:
     next flush.
 
     Args:
-        announced: States of holdings with a row or request already; a close is written once.
+        submitted: States of holdings with a row or request already; a close is written once.
         account_values: Gets the values of the accounts; with None, they are not subscribed.
     """
 
     context: OwnerContext
     pricer: StreamPricer
-    announced: Announcements
+    submitted: Submissions
     account_values: AccountValuesTable | None = None
 
     def __post_init__(self) -> None:
@@ -263,7 +265,7 @@ class Flusher:
         self._urgent = False
         table = self.account_values
         self._accounts = None if table is None else AccountRecorder(self.context, table)
-        self._beside = BackgroundWork(self.context.monotonic, self.context.settings.work_again_s)
+        self._beside = BackgroundWork(self.context.monotonic, ownership.WORK_AGAIN_S)
 
     def add_handler(self, handler: PositionUpdateHandler, *, immediate: bool = False) -> None:
         """Add a handler, or change when one gets its rows: with each tick, or with each flush."""
@@ -319,13 +321,13 @@ class Flusher:
         holdings: list[BrokerPosition] = []
         urgent = False
         for update, holding in valued:
-            is_announced = self.announced.is_held(holding.key, update.position)
-            if update.position or not is_announced:
+            is_submitted = self.submitted.is_held(holding.key, update.position)
+            if update.position or not is_submitted:
                 updates.append(update)
                 holdings.append(holding)
-                urgent |= not is_announced
+                urgent |= not is_submitted
 
-        self.announced.record(holdings)
+        self.submitted.record(holdings)
         self._rows += updates
         self._urgent |= urgent
         for delivery in self._deliveries:

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+from position_sync_dagster.domain import line
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import few
-from position_sync_dagster.domain.line import QUEUED, Denial
+from position_sync_dagster.domain.line import QUEUED_TEXT, Denial
 from position_sync_dagster.domain.line_allocation import Demand, LineLimit, demands
 from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.quote import Quote
@@ -22,6 +23,11 @@ from position_sync_dagster.sync.stream.contracts import ContractCache
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 
 logger = logging.getLogger(__name__)
+
+# Shortest time that a line is held, in seconds: a leg that comes and goes costs two requests
+# of the 50 that a gateway takes in a second.
+MIN_HOLD_S = 5.0
+
 
 # Delays before a refused line is requested again, by the code of the refusal. A competing session
 # (10197) and a farm outage (10182) may end at any moment; a missing subscription is seldom bought.
@@ -39,10 +45,10 @@ OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
 LIMIT_WAIT = Backoff(first_s=60.0, longest_s=900.0)
 
 # The kind of market data to request, by whether it is delayed; None: that of the settings.
-KINDS = {False: None, True: codes.MarketDataType.DELAYED}
+DATA_TYPES = {False: None, True: codes.MarketDataType.DELAYED}
 
 # The number of legs and lines with a problem that the session's detail names.
-NAMED = 3
+CONTRACTS_NAMED = 3
 
 
 @dataclass(eq=False, repr=False)
@@ -67,10 +73,10 @@ class StreamLines:
             configured=settings.max_lines, reserve=settings.reserved_lines, wait=LIMIT_WAIT
         )
         self.login = LoginLines(
-            silence_s=settings.line_silence_s,
+            silence_s=line.LINE_SILENCE_S,
             session_open=self.contracts.session_open,
             limit=limit,
-            min_hold_s=settings.min_hold_s,
+            min_hold_s=MIN_HOLD_S,
         )
 
     @property
@@ -187,7 +193,7 @@ class StreamLines:
         denials = self.login.denials(now_s)
         for conid in self.login.in_order((chosen - self.held) & details.keys()):
             delayed = conid in denials
-            requests.subscribe(details[conid], market_data_type=KINDS[delayed])
+            requests.subscribe(details[conid], market_data_type=DATA_TYPES[delayed])
             line = self.login.line(conid)
             self.login.put(conid, line.requested(now_s, delayed=delayed))
         return self.of_legs
@@ -195,7 +201,9 @@ class StreamLines:
     def renew(self, connection: GatewayConnection) -> None:
         """Cancel lines that seem dead, and request them again with new ids."""
         for conid in self.login.take_due_for_renewal(self.context.monotonic()):
-            connection.lines.switch(conid, market_data_type=KINDS[self.login.line(conid).delayed])
+            connection.lines.switch(
+                conid, market_data_type=DATA_TYPES[self.login.line(conid).delayed]
+            )
 
     def _cancel(self, requests: MarketDataRequests, conid: int) -> None:
         self.login.put(conid, self.login.line(conid).cancelled())
@@ -269,7 +277,7 @@ class StreamLines:
         refused.sort(key=lambda entry: (entry[1].delayed, entry[0]))
         alike = grouped(lambda entry: (entry[1].code or entry[1].reason, entry[1].delayed), refused)
 
-        texts = [few(self.contracts.mismatches.values(), NAMED, "; ")]
+        texts = [few(self.contracts.mismatches.values(), CONTRACTS_NAMED, "; ")]
         for of_kind in alike.values():
             texts += self._refusal_texts(dict(of_kind))
         texts.extend(
@@ -283,7 +291,7 @@ class StreamLines:
         first = next(iter(denials.values()))
         underlyings = [conid for conid in denials if self.login.is_underlying(conid)]
         legs = len(denials) - len(underlyings)
-        counted = [_count(legs, "leg", "with delayed data" if first.delayed else QUEUED)]
+        counted = [_count(legs, "leg", "with delayed data" if first.delayed else QUEUED_TEXT)]
         counted.append(_count(len(underlyings), "underlying", "without a price"))
 
         since = self._moment(min(denial.since_s for denial in denials.values()))
@@ -307,7 +315,7 @@ class StreamLines:
         return f"{at:%Y-%m-%d %H:%M} UTC"
 
     def _names(self, conids: Iterable[int]) -> str:
-        return few(dict.fromkeys(map(self.contracts.name, conids)), NAMED)
+        return few(dict.fromkeys(map(self.contracts.name, conids)), CONTRACTS_NAMED)
 
 
 def _count(number: int, noun: str, state: str) -> str:

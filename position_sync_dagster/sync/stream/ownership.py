@@ -19,17 +19,24 @@ from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, 
 from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.lake.sessions import GatewaySessions, login_owned
-from position_sync_dagster.lake.storage.table import offload
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+# How often the owner of a login renews its session: a third of its lease may be lost.
+HEARTBEAT_S = 4.0
+
+# Work beside the steps of a stream that failed is begun again after this time.
+WORK_AGAIN_S = 10.0
+
+
 Args = TypeVarTuple("Args")
 Work = Coroutine[Any, Any, None]
 
 # Seconds between two attempts to acquire a login that another process owns.
-POLL_S = 0.5
+LOGIN_POLL_S = 0.5
 
 
 @dataclass(eq=False, repr=False)
@@ -129,6 +136,18 @@ class Ownership:
         await offload(self.sessions.claim_mode, mode)
 
     async def __aenter__(self) -> Self:
+        await self.begin()
+        return self
+
+    async def __aexit__(self, kind: type | None, error: object, _trace: object) -> None:
+        await self.end(None if kind is None else f"{kind.__name__}: {error}")
+
+    async def begin(self) -> None:
+        """Acquire the lease, and renew it from now on.
+
+        Raises:
+            LoginOwnedError: The login has another owner.
+        """
         self.session = await self._acquired()
         self._owners[self.settings.gateway_id] = self
         # The handlers of a library may write into another lake, where its token means nothing.
@@ -139,7 +158,6 @@ class Ownership:
             run_id=self.session.run_id,
         )
         self._task = asyncio.create_task(self._heartbeat())
-        return self
 
     async def _acquired(self) -> GatewaySession:
         """Acquire the lease, and wait until its present owner has ended.
@@ -165,7 +183,7 @@ class Ownership:
                 stopped = self.stop is not None and self.stop.is_set()
                 if stopped or asyncio.get_running_loop().time() >= deadline:
                     raise
-                await asyncio.sleep(POLL_S)
+                await asyncio.sleep(LOGIN_POLL_S)
 
     def _require_no_other(self) -> None:
         """Raise an error if this process owns the login already, by another object.
@@ -177,7 +195,8 @@ class Ownership:
         if other is not None and not other.lost.is_set() and not other._is_over():
             raise login_owned(other.session)
 
-    async def __aexit__(self, kind: type | None, error: object, _trace: object) -> None:
+    async def end(self, detail: str | None = None) -> None:
+        """Give the lease back; the session keeps why, if it did not end as it should."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -185,17 +204,13 @@ class Ownership:
         if self._owners.get(self.settings.gateway_id) is self:
             del self._owners[self.settings.gateway_id]
         if not self.lost.is_set():
-            detail = None
-            if kind is not None:
-                detail = f"{kind.__name__}: {error}"
-
             with suppress(errors.LakeError):
                 await offload(self.sessions.end, self.session, detail=detail)
 
     async def _heartbeat(self) -> None:
         while not self.lost.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._renewal_requested.wait(), self.settings.heartbeat_s)
+                await asyncio.wait_for(self._renewal_requested.wait(), HEARTBEAT_S)
             self._renewal_requested.clear()
             await self._renew_or_lose()
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
+from position_sync_dagster.domain import streamed_holding, valuation
 from position_sync_dagster.domain.holding import BrokerPosition, Key
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.login_lines import LoginLines
@@ -17,27 +18,28 @@ from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.streamed_holding import StreamedHolding, StreamRules
 from position_sync_dagster.domain.valuation import Moment
 from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.stream.contracts import ContractCache
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.parts import PublishedGreeks
 
 logger = logging.getLogger(__name__)
 
+# The broker's own values follow the market after a moment. A line has missed something when
+# they differ and it has not ticked for so many seconds.
+SETTLE_S = 5.0
+
+
 # Seconds before a holding is valued again after an error in its step.
 VALUED_AGAIN_S = 30.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """The error of a holding that is set aside.
+    """The error of a holding that is set aside, and when it is valued again."""
 
-    Attributes:
-        why: The error in words.
-        again_at_s: When it is valued again.
-    """
-
-    why: str
-    again_at_s: float
+    def __init__(self) -> None:
+        self.outage = OutageLog(logger)
+        self.again_at_s = 0.0
 
 
 @dataclass(eq=False, repr=False)
@@ -60,13 +62,12 @@ class StreamPricer:
     greeks: PublishedGreeks = field(default_factory=PublishedGreeks)
 
     def __post_init__(self) -> None:
-        settings = self.context.settings
         self._rules = StreamRules(
-            max_last_age=timedelta(seconds=settings.max_last_age_s),
-            band=settings.value_band,
-            heartbeat_s=settings.row_interval_s,
-            closed_heartbeat_s=max(settings.row_interval_s, settings.monitored_row_interval_s),
-            settle_s=settings.settle_s,
+            max_last_age=timedelta(seconds=valuation.MAX_LAST_AGE_S),
+            band=valuation.VALUE_BAND,
+            heartbeat_s=streamed_holding.ROW_INTERVAL_S,
+            closed_heartbeat_s=streamed_holding.MONITORED_ROW_INTERVAL_S,
+            settle_s=SETTLE_S,
         )
         self._holdings: dict[Key, StreamedHolding] = {}
         self._failures: dict[Key, Failure] = {}
@@ -74,7 +75,7 @@ class StreamPricer:
     @property
     def set_aside(self) -> dict[Key, str]:
         """Return the holdings that an error sets aside, each with the reason."""
-        return {key: failure.why for key, failure in self._failures.items()}
+        return {key: failure.outage.fault or "" for key, failure in self._failures.items()}
 
     def reset(self) -> None:
         """Forget every holding: a snapshot of the positions comes next."""
@@ -217,12 +218,11 @@ class StreamPricer:
     def _set_aside(self, state: StreamedHolding, error: Exception, now_s: float) -> None:
         """Value a holding again later; its other rows stay as they are."""
         account, conid = state.key
-        before = self._failures.get(state.key)
+        failure = self._failures.setdefault(state.key, Failure())
         why = f"it cannot be valued: {type(error).__name__}: {error}"
-        if before is None or before.why != why:
-            logger.error("conid %d of %s is set aside: %s", conid, account, why, exc_info=error)
-
-        self._failures[state.key] = Failure(why=why, again_at_s=now_s + VALUED_AGAIN_S)
+        text = f"conid {conid} of {account} is set aside: {why}"
+        failure.outage.report(why, text=text, error=error)
+        failure.again_at_s = now_s + VALUED_AGAIN_S
         state.due = True
 
     def _holding(self, key: Key) -> StreamedHolding:

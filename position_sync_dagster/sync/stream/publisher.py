@@ -1,16 +1,13 @@
 """What an owner writes of the broker's holdings: `broker_positions` and requests of the queue.
 
-`ChangeWatcher` stores changes of quantities before, and calls those who follow them.
-`Announcements` remembers which state of a holding was last written as a row or queued.
+`Submissions` remembers which state of a holding was last written as a row or queued.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
-from datetime import timedelta
 
 import polars as pl
 
-from position_sync_dagster.domain.execution import Asked
 from position_sync_dagster.domain.holding import (
     AccountConfirmation,
     BrokerPosition,
@@ -19,7 +16,6 @@ from position_sync_dagster.domain.holding import (
     is_repeated,
 )
 from position_sync_dagster.domain.leg import QUEUED, LegState
-from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.domain.queue_request import (
     ACTIVE_PRIORITY,
@@ -28,113 +24,29 @@ from position_sync_dagster.domain.queue_request import (
     Reason,
 )
 from position_sync_dagster.gateway.account_feed import AccountFeed
-from position_sync_dagster.gateway.connection import DayExecutions, GatewayConnection
 from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
-from position_sync_dagster.lake.records import RecordsTable
-from position_sync_dagster.lake.storage.table import offload
-from position_sync_dagster.sync.position_changes import after_changes, changes_between
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.sync.stream.ownership import OwnerContext
-from position_sync_dagster.sync.stream.parts import ChangeFollower, PublishedGreeks
-
-# How long a closed holding stays in `broker_positions`; longer if its zero row was not written.
-CLOSED_KEPT = timedelta(days=2)
-
-
-@dataclass(eq=False, repr=False)
-class ChangeWatcher:
-    """Stores changes before they are published, then calls their followers in the background.
-
-    After a start it calls them too, for what an earlier process left.
-
-    Args:
-        changes: Gets the changes.
-        followers: Are called in this order, such as for causes, and then for rolls.
-    """
-
-    context: OwnerContext
-    changes: RecordsTable[PositionChange]
-    followers: Sequence[ChangeFollower] = ()
-
-    def __post_init__(self) -> None:
-        self._due = self._looks()
-
-    async def record(self, changes: list[PositionChange]) -> None:
-        """Store changes; looks for their executions are due from now on.
-
-        Raises:
-            LakeError: The table cannot be written, or it has them and did not confirm it.
-        """
-        self.context.lease.check()
-        self._due = sorted({*self._due, *self._looks()})
-        lease = self.context.lease
-        await offload(self.changes.add, changes, lease.provenance.run_id, lease.check)
-
-    async def unpublished(
-        self, published: Mapping[Key, BrokerPosition]
-    ) -> dict[Key, BrokerPosition]:
-        """Return the holdings whose changes were stored, and then not published.
-
-        Args:
-            published: All holdings of the login, and those that closed lately.
-
-        Raises:
-            LakeError: The table cannot be read.
-        """
-        times = [holding.confirmed_at or holding.received_at for holding in published.values()]
-        now = self.context.clock()
-        since = min(now, max(times)) - CLOSED_KEPT if times else None
-        changes = await offload(self.changes.records, since)
-        gateway_id = self.context.settings.gateway_id
-        return after_changes(
-            published, [change for change in changes if change.gateway_id == gateway_id]
-        )
-
-    def _looks(self) -> list[float]:
-        now_s = self.context.monotonic()
-        return [now_s + delay for delay in self.context.settings.execution_looks_s]
-
-    async def look_if_due(self, connection: GatewayConnection) -> None:
-        """Ask the gateway for the executions of the day if a look is due; call the followers.
-
-        Raises:
-            LakeError: A table cannot be used; the look is due again.
-        """
-        now_s = self.context.monotonic()
-        if not self.followers or not self._due or self._due[0] > now_s:
-            return
-        answer = await connection.executions()
-        await self.look(connection.accounts, answer)
-        self._due = [at for at in self._due if at > now_s]
-        if answer is None and not self._due:
-            self._due = self._looks()[-1:]
-
-    async def look(self, accounts: Iterable[str], answer: DayExecutions | None) -> None:
-        """Call the followers with what the gateway answered; None if it did not answer.
-
-        Raises:
-            LakeError: A table cannot be used.
-        """
-        self.context.lease.check()
-        asked: Asked = {}
-        if answer is not None:
-            asked = dict.fromkeys(accounts, (answer.begin, answer.end))
-        executions = () if answer is None else answer.executions
-        for follower in self.followers:
-            await offload(follower.follow_changes, executions, asked)
+from position_sync_dagster.sync.stream.parts import PublishedGreeks
+from position_sync_dagster.sync.stream.position_changes import (
+    CLOSED_PUBLISHED,
+    ChangeWatcher,
+    changes_between,
+)
 
 
-class Announcements:
-    """Remembers the last announcement of each holding: a streamed row or a request.
+class Submissions:
+    """Remembers the last submission of each holding: a streamed row or a request.
 
     The stream and the queue share it, so that a close has exactly one zero row: whichever is first
     writes it, and the other one omits it.
 
     Args:
         updates: The ledger, which shows at the start which closes have their zero row. Without it,
-            every recent close is announced again.
+            every recent close is submitted again.
 
     Attributes:
         open_at_start: Holdings that are open in the ledger at the start, by their newest rows.
@@ -144,7 +56,7 @@ class Announcements:
     def __init__(self, updates: PositionUpdatesTable | None = None) -> None:
         self._updates = updates
         # None: a holding that closed before the start, and has no zero row.
-        self._announced: dict[Key, BrokerPosition | None] = {}
+        self._submitted: dict[Key, BrokerPosition | None] = {}
         self.open_at_start: frozenset[Key] = frozenset()
         self.unwritten: frozenset[Key] = frozenset()
 
@@ -162,33 +74,33 @@ class Announcements:
         self.unwritten = self.open_at_start & {
             holding.key for holding in holdings if not holding.position
         }
-        self._announced = {
+        self._submitted = {
             holding.key: holding if holding.position or holding.key in closed else None
             for holding in holdings
         }
 
     def record(self, holdings: Iterable[BrokerPosition]) -> None:
         """Record that a row was written, or a request queued, for these states of holdings."""
-        self._announced |= {holding.key: holding for holding in holdings}
+        self._submitted |= {holding.key: holding for holding in holdings}
 
     def last(self, key: Key) -> BrokerPosition | None:
-        """Return a holding as it was announced last; None if it was not."""
-        return self._announced.get(key)
+        """Return a holding as it was submitted last; None if it was not."""
+        return self._submitted.get(key)
 
-    def is_announced(self, holding: BrokerPosition) -> bool:
-        """Return whether this state was announced: no change of it needs a new row at once."""
+    def is_submitted(self, holding: BrokerPosition) -> bool:
+        """Return whether this state was submitted: no change of it needs a new row at once."""
         last = self.last(holding.key)
         return last is not None and _fingerprint(last) == _fingerprint(holding)
 
     def is_held(self, key: Key, position: float) -> bool:
-        """Return whether this quantity of a holding was announced last."""
+        """Return whether this quantity of a holding was submitted last."""
         last = self.last(key)
         return last is not None and last.position == position
 
     def lacks_zero_row(self, holding: BrokerPosition) -> bool:
-        """Return whether a holding is closed now, and its close was not announced."""
-        was_held = holding.key in self._announced
-        return was_held and not holding.position and not self.is_announced(holding)
+        """Return whether a holding is closed now, and its close was not submitted."""
+        was_held = holding.key in self._submitted
+        return was_held and not holding.position and not self.is_submitted(holding)
 
 
 def _keys(rows: pl.DataFrame, condition: pl.Expr) -> frozenset[Key]:
@@ -211,7 +123,7 @@ class Publisher:
     Args:
         queue: Gets the requests.
         broker_positions: Without it, nothing is written.
-        announced: The announcements so far; requests are added to them.
+        submitted: The submissions so far; requests are added to them.
         greeks: The computed greeks of options.
         watcher: Stores the changes of quantities before they are published, if there is one.
     """
@@ -219,7 +131,7 @@ class Publisher:
     context: OwnerContext
     queue: PositionQueue
     broker_positions: BrokerPositionsTable | None
-    announced: Announcements
+    submitted: Submissions
     _: KW_ONLY
     greeks: PublishedGreeks = field(default_factory=PublishedGreeks)
     watcher: ChangeWatcher | None = None
@@ -252,7 +164,7 @@ class Publisher:
             }
 
         stored = await offload(self.broker_positions.read, self.context.settings.gateway_id)
-        await self.announced.restore(list(of_login(stored).values()))
+        await self.submitted.restore(list(of_login(stored).values()))
         self._published = of_login(self._recent(stored))
         if self.watcher is not None:
             changed = await self.watcher.unpublished({holding.key: holding for holding in stored})
@@ -281,42 +193,31 @@ class Publisher:
             keys.update(feed.book.keys_of(conid))
 
         try:
-            if not await self._publish_changes(feed, keys):
-                await self._publish_all(feed)
+            published = self._published
+            accounts = _accounts_of(feed)
+            changed = {} if self._all_due else self._changed(self._reported(feed, keys))
+            is_whole = self._all_due or 2 * len(changed) > len(published)
+            if not is_whole:
+                await self._record_changes(changed)
+                rows = [*changed.values(), *self._carriers(feed, changed, accounts)]
+                is_whole = bool(rows) and not await self._write(rows, accounts)
+                published = published | changed
+
+            if is_whole:
+                self._all_due = True  # until this succeeds
+                accounts = _accounts_of(feed)
+                published = self._reported(feed, None)
+                await self._record_changes(self._changed(published))
+                await self._write(self._recent(published.values()), accounts, whole=True)
         except BaseException:
             self._changes.give_back(changes)
             self.greeks.changes.give_back(of_greeks)
             raise
 
-    async def _publish_changes(self, feed: AccountFeed, keys: Collection[Key]) -> bool:
-        """Write which of these holdings changed; return False if all are to be written instead."""
-        if self._all_due:
-            return False
-        accounts = _accounts_of(feed)
-        changed = self._changed(self._reported(feed, keys))
-        if 2 * len(changed) > len(self._published):
-            return False
-
-        await self._record_changes(changed)
-        if not await self._update(feed, changed, accounts):
-            return False
-        self._note_published(self._published | changed, accounts)
-        return True
-
-    async def _publish_all(self, feed: AccountFeed) -> None:
-        """Replace the rows of the gateway; until that succeeds, each publication does it."""
-        self._all_due = True
-        accounts = _accounts_of(feed)
-        reported = self._reported(feed, None)
-        await self._record_changes(self._changed(reported))
-        await self._write("replace", self._recent(reported.values()), accounts)
-        self._note_published(reported, accounts)
-        self._all_due = False
-
-    def _note_published(self, holdings: dict[Key, BrokerPosition], accounts: _Accounts) -> None:
-        self._published = holdings
+        self._published = published
         self._accounts = accounts
         self._may_be_ahead = False
+        self._all_due = False
 
     def _reported(
         self, feed: AccountFeed, keys: Collection[Key] | None
@@ -355,7 +256,7 @@ class Publisher:
         holding = self._published[key]
         if holding.value_source is not ValueOrigin.PNL_SINGLE:
             return False
-        before = self.announced.last(key)
+        before = self.submitted.last(key)
         if before is None or before.value_source is not ValueOrigin.PNL_SINGLE:
             return True
         settings = self.context.settings
@@ -366,28 +267,28 @@ class Publisher:
             amount=settings.monitored_move_amount,
         )
 
-    async def _update(
+    def _carriers(
         self, feed: AccountFeed, changed: Mapping[Key, BrokerPosition], accounts: _Accounts
-    ) -> bool:
-        """Write the changed rows; return False if the table needs all rows instead.
-
-        If the completeness or the confirmation of an account changed, at least one of its rows is
-        written to carry it.
-        """
-        rows = list(changed.values())
+    ) -> Iterator[BrokerPosition]:
+        """Return a row for each account without a changed one whose confirmation changed."""
         for account in accounts.keys() - {account for account, _conid in changed}:
             if accounts[account] == self._accounts.get(account):
                 continue
             key = feed.book.one_of(account)
             if key is not None and (holding := self._published.get(key)) is not None:
-                rows.append(replace(holding, completeness=accounts[account].completeness))
-        return not rows or await self._write("update", rows, accounts)
+                yield replace(holding, completeness=accounts[account].completeness)
 
-    async def _write(self, how: str, rows: list[BrokerPosition], accounts: _Accounts) -> bool:
-        if self.broker_positions is None:
+    async def _write(
+        self, rows: list[BrokerPosition], accounts: _Accounts, *, whole: bool = False
+    ) -> bool:
+        """Write all rows of the gateway, or some; return False if the table needs all of them."""
+        table = self.broker_positions
+        if table is None:
             return True
+
+        write: Callable[..., int | None] = table.replace if whole else table.update
         version = await offload(
-            getattr(self.broker_positions, how),
+            write,
             self.context.settings.gateway_id,
             rows,
             session=self.context.lease.session,
@@ -408,11 +309,11 @@ class Publisher:
             The number of requests.
         """
         keys = [key for key, state in routes.items() if state in QUEUED]
-        have_rows = routes.keys() | self.announced.open_at_start
+        have_rows = routes.keys() | self.submitted.open_at_start
         keys.extend(
             key
             for key, holding in self._published.items()
-            if key in have_rows and self.announced.lacks_zero_row(holding)
+            if key in have_rows and self.submitted.lacks_zero_row(holding)
         )
         return await self.enqueue(routes, keys, reason)
 
@@ -424,7 +325,7 @@ class Publisher:
             holding = self._published.get(key)
             if route is None or route is LegState.STREAMED or holding is None:
                 continue
-            if not self.announced.is_announced(holding):
+            if not self.submitted.is_submitted(holding):
                 keys.append(key)
         await self.enqueue(routes, keys)
 
@@ -449,14 +350,14 @@ class Publisher:
             return 0
         requests = [_request(holding, routes.get(key), reason) for key, holding in holdings.items()]
         await self.queue.insert_many(requests)
-        self.announced.record(holdings.values())
+        self.submitted.record(holdings.values())
         self.context.counts.enqueued += len(holdings)
         return len(holdings)
 
     def _recent(self, holdings: Iterable[BrokerPosition]) -> list[BrokerPosition]:
         """Leave out the holdings that closed long ago, and have their zero row."""
-        since = self.context.clock() - CLOSED_KEPT
-        unwritten = self.announced.unwritten
+        since = self.context.clock() - CLOSED_PUBLISHED
+        unwritten = self.submitted.unwritten
         return [
             holding
             for holding in holdings

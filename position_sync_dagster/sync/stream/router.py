@@ -1,24 +1,14 @@
-"""One step of the stream: update tables, lines, routes and queue from the broker and the registry.
-
-It also requests the values of accounts by a download, if they did not arrive by themselves, and
-follows holdings by PnLSingle, which takes no line.
-"""
+"""One step of the stream: tables, lines, routes and queue follow the broker and the registry."""
 
 import asyncio
 import logging
-import math
 from collections import Counter
-from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 
-from position_sync_dagster.domain.holding import Key, grouped
+from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.leg import QUEUED, LegState, route
-from position_sync_dagster.domain.line_allocation import largest
 from position_sync_dagster.domain.position_change import PositionChange
-from position_sync_dagster.domain.queue_request import Reason
-from position_sync_dagster.domain.retry import rest_s
 from position_sync_dagster.errors import LakeError, NewerTableError
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import GatewayConnection
@@ -29,10 +19,13 @@ from position_sync_dagster.lake.contracts import ContractsTable
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.records import RecordsTable
-from position_sync_dagster.lake.storage.table import offload
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
+from position_sync_dagster.sync.stream import ownership
+from position_sync_dagster.sync.stream.account_refresh import AccountRefresh
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
+from position_sync_dagster.sync.stream.followed_holdings import FollowedHoldings
 from position_sync_dagster.sync.stream.lines import StreamLines
 from position_sync_dagster.sync.stream.ownership import BackgroundWork, OwnerContext, Ownership
 from position_sync_dagster.sync.stream.parts import (
@@ -41,249 +34,12 @@ from position_sync_dagster.sync.stream.parts import (
     PublishedGreeks,
     RulesOfLegs,
 )
+from position_sync_dagster.sync.stream.position_changes import ChangeWatcher
 from position_sync_dagster.sync.stream.pricing import StreamPricer
-from position_sync_dagster.sync.stream.publisher import Announcements, ChangeWatcher, Publisher
+from position_sync_dagster.sync.stream.publisher import Publisher, Submissions
+from position_sync_dagster.sync.stream.routes import Routes
 
 logger = logging.getLogger(__name__)
-
-
-# Maximum number of route changes logged in a step: a line in the log of a run costs milliseconds.
-MAX_LINES_LOGGED = 20
-
-
-class Routes:
-    """The route of each holding on the present connection.
-
-    Attributes:
-        states: (account, conid) → STREAMED, OVERFLOW, MONITORED or CLOSED.
-        unqueued: Holdings that lost their line, or became active without one, and are not queued
-            yet. While there are any, the next step routes and queues again.
-        version: The number of changes of the routes.
-    """
-
-    def __init__(self) -> None:
-        self.version = 0
-        self.clear()
-
-    def clear(self) -> None:
-        """Remove all routes: the connection is new, or lost its data."""
-        self.version += 1
-        self.states: dict[Key, LegState] = {}
-        self.unqueued: set[Key] = set()
-
-    def update(self, states: Mapping[Key, LegState]) -> dict[Key, LegState | None]:
-        """Set the routes of these holdings; return the routes before of those that changed."""
-        changed = {
-            key: self.states.get(key)
-            for key, state in states.items()
-            if self.states.get(key) is not state
-        }
-        if changed:
-            self.states |= states
-            self.version += 1
-
-        for key, before in changed.items():
-            lost_its_line = before is LegState.STREAMED
-            became_active = before is not None and states[key] is LegState.OVERFLOW
-            if lost_its_line or became_active:
-                self.unqueued.add(key)
-        self.unqueued = {key for key in self.unqueued if self.states.get(key) in QUEUED}
-        return changed
-
-    def log(self, changed: Mapping[Key, LegState | None]) -> None:
-        """Log routes that changed.
-
-        Args:
-            changed: The routes before; holdings without one are new.
-        """
-        moved = [(key, before) for key, before in changed.items() if before]
-        for (account, conid), before in moved[:MAX_LINES_LOGGED]:
-            logger.info("%s of %s: %s → %s", conid, account, before, self.states[account, conid])
-        if len(moved) > MAX_LINES_LOGGED:
-            logger.info("and %d more routes changed", len(moved) - MAX_LINES_LOGGED)
-
-
-@dataclass(eq=False, repr=False)
-class AccountRefresh:
-    """Downloads the accounts on a new connection, at each refresh interval, and after changes.
-
-    It also requests the list of positions again when that is due, and an account again if its
-    values do not arrive. One download runs at a time; its values are published when it ends. After
-    the first download of a connection, and after a refresh, every holding that is not streamed is
-    queued.
-    """
-
-    context: OwnerContext
-    publisher: Publisher
-
-    def __post_init__(self) -> None:
-        self._download: asyncio.Future[None] | None = None
-        self._reason = Reason.SNAPSHOT
-        self._next_at = 0.0
-
-    @property
-    def idle(self) -> bool:
-        """Return whether no download is running."""
-        return self._download is None
-
-    @property
-    def opening(self) -> bool:
-        """Return whether the first download of a connection runs, which queues every holding."""
-        return self._download is not None and self._reason is Reason.SNAPSHOT
-
-    def start(self, feed: AccountFeed, reason: Reason = Reason.SNAPSHOT) -> None:
-        """Start to download every account whose values are older than half an interval."""
-        interval_s = self.context.settings.refresh_interval_s
-        self._next_at = self.context.monotonic() + interval_s
-        self._begin(reason, feed.ensure(timedelta(seconds=interval_s / 2)))
-
-    async def step(self, feed: AccountFeed, routes: Mapping[Key, LegState]) -> None:
-        """Finish a download that has ended, or start the next one that is due.
-
-        Raises:
-            GatewayError: The download failed.
-            LakeError: A table is busy; the same step is due again.
-        """
-        if feed.lapse():
-            await self.publisher.publish(feed)
-        download = self._download
-        if download is None:
-            self._begin_due(feed)
-        elif download.cancelled():
-            self._download = None
-        elif download.done():
-            if download.exception() is None:
-                await self.publisher.publish(feed)
-                if self._reason is not Reason.CHANGED:
-                    await self.publisher.enqueue_all(routes, self._reason)
-            self._download = None
-            download.result()
-
-    def interrupt(self) -> None:
-        """Cancel the running download: the gateway dropped its subscriptions.
-
-        Otherwise it would count as complete, with values of some accounts from before the loss.
-        """
-        if self._download is not None:
-            self._download.cancel()
-
-    async def end(self) -> None:
-        """Cancel the running download, and wait until it has ended."""
-        self.interrupt()
-        download, self._download = self._download, None
-        if download is not None:
-            await asyncio.gather(download, return_exceptions=True)
-
-    def _begin_due(self, feed: AccountFeed) -> None:
-        if self.context.monotonic() >= self._next_at:
-            self.start(feed, Reason.REFRESH)
-        elif feed.positions_due:
-            self._begin(Reason.CHANGED, feed.snapshot())
-        elif overdue := feed.overdue:
-            self._begin(Reason.CHANGED, feed.download(overdue))
-
-    def _begin(self, reason: Reason, download: Awaitable[None]) -> None:
-        self._reason = reason
-        self._download = asyncio.ensure_future(download)
-
-
-# More holdings than these are published less often.
-MANY = 1000
-
-# Seconds after which the holdings to follow are chosen again by their values.
-CHOOSE_S = 60.0
-
-
-@dataclass(eq=False, repr=False)
-class FollowedHoldings:
-    """Follows holdings by PnLSingle, publishes their values, and queues those that are due.
-
-    Legs without a line come first: they are queued at each interval. Streamed holdings come next,
-    for their daily profit and a second value that shows a dead line. Last come the monitored
-    holdings with the largest values: they are queued when their value moved.
-    """
-
-    context: OwnerContext
-    publisher: Publisher
-
-    def __post_init__(self) -> None:
-        self._publish_at = -math.inf
-        self._queue_at = -math.inf
-        self._moved_at = -math.inf
-        self._choose_at = -math.inf
-        self._chosen_as_of: int | None = None
-        self._legs: list[Key] = []
-        self._monitored: list[Key] = []
-
-    async def step(self, connection: GatewayConnection, routes: Routes, *, may_queue: bool) -> None:
-        """Subscribe to the values of holdings; publish and queue them when that is due.
-
-        Args:
-            may_queue: False while a download runs, which may queue every holding anyway. Until
-                the first one has ended, no monitored holding is followed: their values are unknown.
-        """
-        now = self.context.monotonic()
-        self._choose(connection, routes, now, values_known=may_queue)
-        connection.pnl.step()
-
-        queues_legs = bool(self._legs) and may_queue and now >= self._queue_at
-        if queues_legs or now >= self._publish_at:
-            await self._publish(connection, now, at_once=queues_legs)
-            if may_queue:  # a value that became known needs a row at once
-                await self.publisher.enqueue_changed(routes.states, self._monitored)
-        if queues_legs:
-            await self.publisher.enqueue(routes.states, self._legs)
-            self._queue_at = now + self.context.settings.overflow_interval_s
-        if may_queue and now >= self._moved_at:
-            await self.publisher.enqueue_moved(routes.states)
-            self._moved_at = now + self.context.settings.moved_interval_s
-
-    async def _publish(self, connection: GatewayConnection, now: float, *, at_once: bool) -> None:
-        """Publish the newest values and greeks, if there are any; set when it is due again."""
-        greeks_moved = bool(self.publisher.greeks.changes)
-        if not (at_once or self._legs or self._monitored or greeks_moved):
-            return
-        if connection.pnl.take_fresh() or greeks_moved:
-            await self.publisher.publish(connection.feed)
-
-        ended = self.context.monotonic()
-        many = len(self._legs) + len(self._monitored) > MANY
-        settings = self.context.settings
-        pause_s = max(
-            settings.publish_many_s if many else settings.publish_s, settings.flush_interval_s
-        )
-        self._publish_at = max(now + pause_s, ended + rest_s(ended - now))
-
-    def _choose(
-        self, connection: GatewayConnection, routes: Routes, now: float, *, values_known: bool
-    ) -> None:
-        """Choose the holdings to follow, when routes changed or values may have."""
-        due = values_known and now >= self._choose_at
-        if routes.version == self._chosen_as_of and not due:
-            return
-        self._chosen_as_of = routes.version
-        if due:
-            self._choose_at = now + CHOOSE_S
-
-        keys = grouped(routes.states.__getitem__, routes.states)
-        monitored = keys[LegState.MONITORED]
-        self._legs = sorted(keys[LegState.OVERFLOW])
-        settings = self.context.settings
-        if values_known:
-            values = connection.feed.book.values(monitored)
-            self._monitored = largest(values, connection.pnl.keys, settings.pnl_subscriptions)
-        else:
-            still_monitored = set(monitored)
-            self._monitored = [key for key in self._monitored if key in still_monitored]
-        streamed = sorted(keys[LegState.STREAMED])[: settings.streamed_pnl_subscriptions]
-        connection.pnl.keep([*self._legs, *streamed, *self._monitored])
-
-    def release(self, connection: GatewayConnection) -> None:
-        """End the subscriptions that only this stream needs."""
-        connection.pnl.release()
-        self._chosen_as_of = None
-        self._legs = []
-        self._monitored = []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,7 +78,7 @@ class Router:
 
     Attributes:
         routes: The route of each holding.
-        announced: Which state of each holding was written or queued last.
+        submitted: Which state of each holding was written or queued last.
         account_refresh: The downloads of the accounts.
     """
 
@@ -335,7 +91,7 @@ class Router:
         context = self.context
         tables = self.tables
         greeks = PublishedGreeks()
-        self.announced = Announcements(tables.updates)
+        self.submitted = Submissions(tables.updates)
         self._watcher: ChangeWatcher | None = None
         if tables.position_changes is not None:
             followers = [part for part in (tables.closes, tables.rolls) if part is not None]
@@ -344,14 +100,12 @@ class Router:
             context,
             self.queue,
             tables.broker_positions,
-            self.announced,
+            self.submitted,
             greeks=greeks,
             watcher=self._watcher,
         )
 
-        self.contracts = ContractCache(
-            tables.contracts, clock=context.clock, again=context.settings.details_again
-        )
+        self.contracts = ContractCache(tables.contracts, clock=context.clock)
         self.lines = StreamLines(context, self.contracts)
         self.pricer = StreamPricer(context, self.lines.login, self.contracts, greeks)
         self.greeks = None
@@ -360,7 +114,7 @@ class Router:
         self.account_refresh = AccountRefresh(context, self._publisher)
         self._resolver = LegResolver(context, self.registry, self.contracts)
         self._followed = FollowedHoldings(context, self._publisher)
-        self._beside = BackgroundWork(context.monotonic, context.settings.work_again_s)
+        self._beside = BackgroundWork(context.monotonic, ownership.WORK_AGAIN_S)
 
         self.routes = Routes()
         self._changes: PendingChanges[Key] = PendingChanges()
@@ -430,7 +184,7 @@ class Router:
         """
         changed = self._changes.take()
         try:
-            await self._follow(connection, changed, first=first)
+            await self._update(connection, changed, first=first)
         except Exception:
             self._changes.give_back(changed)
             raise
@@ -458,7 +212,7 @@ class Router:
         self._followed.release(connection)
         self.routes.clear()
 
-    async def _follow(
+    async def _update(
         self, connection: GatewayConnection, changed: set[Key], *, first: bool
     ) -> None:
         feed = connection.feed

@@ -27,13 +27,15 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.position_update import (
     PositionUpdateHandler,
 )
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, GatewayCode, said
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.sessions import login_owned
 from position_sync_dagster.lake.storage.object_store import absolute_path
-from position_sync_dagster.lake.storage.table import Table, offload
+from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
@@ -47,6 +49,29 @@ from position_sync_dagster.sync.stream.ownership import (
 from position_sync_dagster.sync.stream.router import Router, StreamTables
 
 logger = logging.getLogger(__name__)
+
+# Delays between attempts to connect.
+RECONNECT = Backoff(first_s=2.0, longest_s=10.0, jitter=(0.5, 1.0))
+
+# A loss of IB (1100) is doubted if ticks still arrive this long after it. The restore (1102)
+# that should have followed was not sent or not received, and a new log-in shows how things are.
+DATA_DESPITE_LOSS_S = 60.0
+
+# A loss of IB is doubted after this long in any case: without lines, or outside the sessions,
+# no ticks show that it is over.
+LONG_LOSS_S = 900.0
+
+# Longest wait of a new stream for the present owner of its login to end.
+LOGIN_WAIT_S = 60.0
+
+# Seconds that a step has left after a stop: it may wait for an answer of the gateway. A commit
+# that has begun ends in this time, so that the next owner does not read a table before it.
+STEP_END_S = 3.0
+
+# A stream run ends after so many seconds and a new one follows: its events stay few enough to
+# look at.
+ROTATE_AFTER_S = 21_600.0
+
 
 # Polling interval of a suspended lease, in seconds.
 STAND_BY_S = 0.5
@@ -158,7 +183,7 @@ class BrokerLink:
             self.go_blind(self._connection_ended)
             self._opened = None
 
-        await self.pause(self._settings.reconnect.delay_s(self._attempts, self._random), stop)
+        await self.pause(RECONNECT.delay_s(self._attempts, self._random), stop)
         if stop.is_set():
             return
 
@@ -212,15 +237,12 @@ class BrokerLink:
 
     def end_doubtful_loss(self, connection: GatewayConnection) -> None:
         """End the connection if data arrive although the gateway lost IB, or the loss is long."""
-        settings = self._settings
         now = self.context.monotonic()
-        if connection.lines.heard_at >= self._blind_at + settings.data_despite_loss_s:
+        if connection.lines.heard_at >= self._blind_at + DATA_DESPITE_LOSS_S:
             connection.drop("the gateway reported that it lost IB, and its data still arrive")
-        elif now >= self._blind_at + settings.long_loss_s:
+        elif now >= self._blind_at + LONG_LOSS_S:
             self._blind_at = now  # of the next connection, too, a loss is doubted that late
-            connection.drop(
-                f"the gateway has not had IB for {settings.long_loss_s:g} s, by its last word"
-            )
+            connection.drop(f"the gateway has not had IB for {LONG_LOSS_S:g} s, by its last word")
 
     async def close(self) -> None:
         """Close the connection, and release everything that the stream holds on it."""
@@ -375,7 +397,7 @@ class IBPositionStreamer:
         self._flusher = Flusher(
             self._context,
             self._router.pricer,
-            self._router.announced,
+            self._router.submitted,
             self._tables.account_values,
         )
         manager = manager or IBConnectionManager(self.settings)
@@ -555,11 +577,11 @@ class IBPositionStreamer:
                     raise login_owned(owner)
 
         await offload(sessions.table.initialize)
-        await self._lease.__aenter__()
+        await self._lease.begin()
 
     async def _end_lease(self) -> None:
         if self._tables.ownership is None:
-            await self._lease.__aexit__(None, None, None)
+            await self._lease.end()
 
     async def _run(self) -> None:
         parts = (self._flusher, self._router.greeks)
@@ -595,8 +617,7 @@ class IBPositionStreamer:
             self._link.end_doubtful_loss(connection)
         else:
             lost = self._context.lease.lost
-            grace_s = self.settings.step_end_s
-            await run_until(self._step(connection), self._stop, lost, grace_s=grace_s)
+            await run_until(self._step(connection), self._stop, lost, grace_s=STEP_END_S)
         await self._pause()
 
     async def _step(self, connection: GatewayConnection) -> None:
@@ -673,7 +694,7 @@ async def stream(
         settings,
         owner=Owner.STREAM,
         run_id=run_id,
-        wait_s=settings.login_wait_s,
+        wait_s=LOGIN_WAIT_S,
         stop=stop,
     ) as own:
         token = own.session.fencing_token
@@ -694,7 +715,7 @@ async def stream(
         streamer = IBPositionStreamer(lake.registry, lake.queue, settings=settings, tables=parts)
         streamer.register_handler(UpdatesWriter(lake.updates, own, streamer.counts))
         own.status = streamer.status
-        rotation = asyncio.get_running_loop().call_later(settings.rotate_after_s, stop.set)
+        rotation = asyncio.get_running_loop().call_later(ROTATE_AFTER_S, stop.set)
         try:
             await streamer.run(stop)
         finally:

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from position_sync_dagster.domain.retry import RetryPolicy
+from position_sync_dagster.domain.queue_request import RetryPolicy
 from position_sync_dagster.lake.position_queue import PositionQueue
 from tests.support.clock import HandClock
 from tests.support.extent import EVERYTHING

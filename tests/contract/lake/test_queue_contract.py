@@ -361,7 +361,7 @@ WRONG = {
 async def test_an_argument_of_a_wrong_type_is_named_and_changes_nothing(queue):
     request_id = await queue.insert(1, "SPY")
     for name, values in WRONG.items():
-        for value in values:
+        for value in values:  # type: ignore[attr-defined]
             wrong = QueueRequest(**({"conid": 2, "symbol": "SPY"} | {name: value}))
             with pytest.raises(errors.InvalidRequestError, match=name):
                 await queue.insert_many([QueueRequest(3, "SPY"), wrong])

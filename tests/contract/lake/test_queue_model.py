@@ -14,12 +14,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus, Reason
-from position_sync_dagster.domain.retry import RetryPolicy
+from position_sync_dagster.domain.queue_request import (
+    QueueRequest,
+    QueueStatus,
+    Reason,
+    RetryPolicy,
+)
 from position_sync_dagster.lake.position_queue import PositionQueue, SyncQueue
 from position_sync_dagster.lake.queue_transitions import PROMOTE_AFTER_S
+from position_sync_dagster.lake.storage.merges import maintain
 from position_sync_dagster.lake.storage.opening import Upkeep
-from position_sync_dagster.lake.storage.table import maintain
 from tests.support.extent import EVERYTHING
 
 PENDING = QueueStatus.PENDING

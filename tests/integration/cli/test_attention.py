@@ -116,7 +116,12 @@ LATE = "Programs have stopped or hang"
         (lambda: None, "programs           none runs", "good", "^none runs$"),
         (lambda: worked(4), r"last sensor tick \d\S* s ago\n", "good", "^the last sensor tick was"),
         (lambda: worked(400), rf"\(late\)(.|\n)*attention  +{LATE}: the last", "bad", LATE),
-        (lambda: dagster_files.note(dagster_files.ENDED, ENDED_BY), BY_ITSELF, "bad", BY_ITSELF),
+        (
+            lambda: dagster_files.note(dagster_files.ENDED_FILE, ENDED_BY),
+            BY_ITSELF,
+            "bad",
+            BY_ITSELF,
+        ),
     ],
 )
 def test_what_the_programs_did_last_is_said_by_status_and_by_doctor(

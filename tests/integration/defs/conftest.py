@@ -33,6 +33,7 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports import alerts
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync import reconciliation
+from tests.support.constants import replace_constant
 from tests.support.empty_lakes import put_tables
 from tests.support.holdings import make_holding, make_row
 from tests.support.migrations import keep_migrations
@@ -118,7 +119,7 @@ def receiver(settings, monkeypatch) -> Iterator[Receiver]:
     monkeypatch.setattr(alerts, "subprocess", programs)
     with running_receiver() as found:
         monkeypatch.setenv("POSITION_SYNC_ALERT_URLS", found.url)
-        monkeypatch.setattr(Settings, "alert_after_s", 0.0)
+        replace_constant("alert_after_s", 0.0)
         monkeypatch.setattr(alerts, "WAIT_S", 120.0)
         yield found
 
@@ -279,7 +280,7 @@ class World:
 
     def shown(self, evaluation: dg.AssetCheckResult) -> list[dict[str, Any]]:
         """Return the rows that a failing check names."""
-        return [dict(record.data) for record in evaluation.metadata["rows"].records]
+        return [dict(record.data) for record in evaluation.metadata["rows"].records]  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from ib_gateway_simulator.protocol.contract import Contract
 from position_sync_dagster import errors
 from position_sync_dagster.domain.instrument import parse_expiry
 from position_sync_dagster.domain.position_update import TradingMode
+from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.connection import IBConnectionManager, connect
 from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.settings import Settings, load_settings
@@ -95,7 +96,7 @@ async def test_a_client_id_in_use_leads_to_the_next_of_the_pool_after_a_pause(
         assert max(pauses) == pytest.approx(1.25, abs=0.25)
 
         pauses.clear()
-        async with asyncio.timeout(settings.gateway_timeout_s):
+        async with asyncio.timeout(login.TIMEOUT_S):
             with pytest.raises(errors.ClientIdInUseError, match="17 to 19"):
                 await connect(settings, sleep=pause)
         assert len(pauses) == 2

@@ -14,8 +14,9 @@ from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
 from position_sync_dagster.lake.broker_positions import FOLD_FILES
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.storage import table as storage
-from position_sync_dagster.lake.storage.table import data_files, write
+from position_sync_dagster.lake.storage import commits
+from position_sync_dagster.lake.storage.commits import write
+from position_sync_dagster.lake.storage.data_files import data_files
 from tests.support.holdings import make_holding
 
 LOGIN = "127.0.0.1:7497"
@@ -187,7 +188,7 @@ async def test_of_a_commit_race_with_a_newer_owner_the_older_one_writes_nothing(
         write(*args, **more)
 
     # The writer lock only keeps the order; what is proved here must hold without it.
-    monkeypatch.setattr(storage, "write", overtaken)
+    monkeypatch.setattr(commits, "write", overtaken)
     monkeypatch.setattr(broker_positions.table._writer_lock, "fair", nullcontext)
     with pytest.raises(LeaseLostError, match="newer owner"):
         lake.broker_positions.update(LOGIN, [holding(clock, 1, 9.0)], first, **CHANGES)

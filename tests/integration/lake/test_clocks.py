@@ -10,10 +10,11 @@ from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.schema import LATEST_POSITIONS, POSITION_UPDATES, update_rows
-from position_sync_dagster.lake.storage.table import Table, maintain, write
-from position_sync_dagster.sync.position_changes import changes_between
+from position_sync_dagster.lake.storage.commits import write
+from position_sync_dagster.lake.storage.merges import maintain
+from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.sync.stream.ownership import OwnerContext, Ownership
-from position_sync_dagster.sync.stream.publisher import ChangeWatcher
+from position_sync_dagster.sync.stream.position_changes import ChangeWatcher, changes_between
 from tests.support.clock import HandClock
 from tests.support.derived_rows import put_rows
 from tests.support.holdings import make_holding

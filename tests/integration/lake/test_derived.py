@@ -11,7 +11,7 @@ from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.derived import derive, derive_from_ledger
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import LATEST_POSITIONS
-from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage import merges
 from position_sync_dagster.lake.storage.opening import Upkeep
 from tests.support.derived_rows import put_rows
 
@@ -63,7 +63,7 @@ def test_rows_that_are_appended_elsewhere_and_merges_hold_nothing_up(lake, make_
         append([make_update(3, timestamp=at)])
 
     assert look(append_later) == 1
-    assert look(lambda: storage.compact(lake.updates.table, storage.SMALL_BYTES)) == 1
+    assert look(lambda: merges.compact(lake.updates.table, merges.SMALL_BYTES)) == 1
 
 
 def test_a_row_that_is_added_to_what_was_read_is_read(lake, make_update, look):

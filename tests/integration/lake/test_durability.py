@@ -13,9 +13,9 @@ from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
-from position_sync_dagster.lake.storage import durability, table
+from position_sync_dagster.lake.storage import commits, durability, table
+from position_sync_dagster.lake.storage.merges import maintain
 from position_sync_dagster.lake.storage.opening import Upkeep
-from position_sync_dagster.lake.storage.table import maintain
 from position_sync_dagster.settings import Settings
 from tests.support import queues
 from tests.support.extent import EVERYTHING
@@ -110,7 +110,7 @@ def test_a_migration_builds_on_rows_that_are_on_the_disk(tmp_path, synced, monke
     older = table.Table(tmp_path / "c", replace(spec, described=spec.described | {"note": note}))
     older.initialize()
     rows = schema.frame_of(older.spec, [{"conid": 7, "symbol": "XYZ", "note": "kept before"}])
-    older.transact(lambda handle: table.write(handle, rows, {}))
+    older.transact(lambda handle: commits.write(handle, rows, {}))
     before_last_entry: list[set[Path]] = []
 
     def last_entry(*_arguments: object, **_options: object) -> None:

@@ -19,9 +19,11 @@ from position_sync_dagster.domain.position_update import (
 from position_sync_dagster.errors import InvalidRequestError, LeaseLostError, TradingModeError
 from position_sync_dagster.lake import position_updates
 from position_sync_dagster.lake.schema import POSITION_UPDATES, new_ids, update_rows
-from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage.commits import write
+from position_sync_dagster.lake.storage.data_files import data_files
+from position_sync_dagster.lake.storage.merges import maintain
 from position_sync_dagster.lake.storage.opening import Upkeep
-from position_sync_dagster.lake.storage.table import Table, maintain, write
+from position_sync_dagster.lake.storage.table import Table
 
 FEW = 4
 
@@ -311,7 +313,7 @@ def test_a_scan_whose_files_are_vacuumed_meanwhile_is_repeated(ledger, other, ma
         tries.append(handle.version())
         if len(tries) == 1:
             assert maintain(other.table, clean_now=True).compacted == FEW
-        return ledger.table.read_rows(storage.data_files(handle), ["conid"]).height
+        return ledger.table.read_rows(data_files(handle), ["conid"]).height
 
     assert ledger.table.snapshot(slow_read) == FEW
     assert len(tries) == 2
@@ -396,7 +398,7 @@ MEANT = {
 def test_a_local_time_a_right_as_ib_spells_it_and_an_expiry_as_text_are_read_as_they_are_meant(
     ledger, make_update
 ):
-    cases = [(field, *pair) for field in MEANT for pair in MEANT[field]]
+    cases = [(field, *pair) for field in MEANT for pair in MEANT[field]]  # type: ignore[attr-defined]
     ledger.sync.append(
         replace(make_update(conid), **{field: given})
         for conid, (field, given, _stored) in enumerate(cases)

@@ -15,7 +15,8 @@ from deltalake import DeltaTable
 from position_sync_dagster.errors import TokenError
 from position_sync_dagster.lake import followed_rows, position_updates
 from position_sync_dagster.lake.followed_rows import NOW, START, AddedRows, Follower
-from position_sync_dagster.lake.storage.table import Table, maintain
+from position_sync_dagster.lake.storage.merges import maintain
+from position_sync_dagster.lake.storage.table import Table
 from tests.support.queues import newest_entry
 
 

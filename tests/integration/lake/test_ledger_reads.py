@@ -17,7 +17,8 @@ from position_sync_dagster.errors import BrokenTableError, NewerRowError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.schema import LATEST_POSITIONS
-from position_sync_dagster.lake.storage.table import Table, maintain
+from position_sync_dagster.lake.storage.merges import maintain
+from position_sync_dagster.lake.storage.table import Table
 from tests.support.derived_rows import put_rows
 from tests.support.extent import EVERYTHING
 from tests.support.holdings import make_holding

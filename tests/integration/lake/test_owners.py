@@ -16,8 +16,10 @@ from position_sync_dagster.errors import (
     TradingModeError,
 )
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.storage import table
-from position_sync_dagster.lake.storage.table import maintain, offload, write
+from position_sync_dagster.lake.storage import commits as table_commits
+from position_sync_dagster.lake.storage.commits import write
+from position_sync_dagster.lake.storage.merges import maintain
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.sync.stream.ownership import Ownership
 from tests.support.lake_worker import Worker, workers
 from tests.support.settings import make_settings
@@ -328,7 +330,7 @@ def overtaken_by(other, monkeypatch):
         write(*args, **more)
 
     # The writer lock only keeps the order; what is proved here must hold without it.
-    monkeypatch.setattr(table, "write", late)
+    monkeypatch.setattr(table_commits, "write", late)
     return commits
 
 

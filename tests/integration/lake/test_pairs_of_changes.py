@@ -25,7 +25,7 @@ from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.schema import LATEST_POSITIONS
-from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage import commits, merges
 from position_sync_dagster.lake.storage.opening import Upkeep
 from position_sync_dagster.lake.storage.table import Table
 from tests.support.contracts import contract_details
@@ -174,8 +174,8 @@ CHANGES["latest_positions"] = {
 }
 
 UPKEEP: dict[str, Callable[[Table], Any]] = {
-    "merge": lambda table: storage.compact(table, storage.SMALL_BYTES),
-    "clean": lambda table: storage.maintain(table, clean_now=True),
+    "merge": lambda table: merges.compact(table, merges.SMALL_BYTES),
+    "clean": lambda table: merges.maintain(table, clean_now=True),
 }
 
 # Columns that hold an id, a time or a version: they differ from try to try.
@@ -249,13 +249,13 @@ def inside(monkeypatch: pytest.MonkeyPatch, path: Path, name: str, *works: Work)
     errors: list[str] = []
 
     def committing(*arguments: Any, **more: Any) -> None:
-        monkeypatch.setattr(storage, "write_deltalake", write_deltalake)
+        monkeypatch.setattr(commits, "write_deltalake", write_deltalake)
         errors.extend(errors_of(path, meanwhile))
         write_deltalake(*arguments, **more)
 
-    monkeypatch.setattr(storage, "write_deltalake", committing)
+    monkeypatch.setattr(commits, "write_deltalake", committing)
     found, rows = outcome(path, name, first)
-    if storage.write_deltalake is committing:
+    if commits.write_deltalake is committing:
         monkeypatch.undo()
         found_later, rows = outcome(path, name, meanwhile)
         errors.extend(found_later)

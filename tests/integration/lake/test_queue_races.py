@@ -6,9 +6,10 @@ from pathlib import Path
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_queue import PositionQueue
-from position_sync_dagster.lake.storage import table
+from position_sync_dagster.lake.storage import commits
+from position_sync_dagster.lake.storage.commits import write
 from position_sync_dagster.lake.storage.opening import UPKEEP, Upkeep
-from position_sync_dagster.lake.storage.table import Table, write
+from position_sync_dagster.lake.storage.table import Table
 from tests.support.demo_program import wait_for
 from tests.support.drains import assert_each_ended_once, drain_later
 from tests.support.empty_lakes import put_tables
@@ -69,11 +70,11 @@ def test_the_first_inserts_of_two_hosts_at_once_are_one_request(tmp_path, monkey
     ids = []
 
     def after_the_other(*arguments, **more):
-        monkeypatch.setattr(table, "write", write)
+        monkeypatch.setattr(commits, "write", write)
         ids.append(other.insert(1, "SPY"))
         write(*arguments, **more)
 
-    monkeypatch.setattr(table, "write", after_the_other)
+    monkeypatch.setattr(commits, "write", after_the_other)
     ids.append(first.insert(1, "SPY"))
     assert len(set(ids)) == 1 < len(ids)
     assert first.counts()[QueueStatus.PENDING] == 1

@@ -7,8 +7,8 @@ import pytest
 
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.storage.merges import maintain
 from position_sync_dagster.lake.storage.opening import Upkeep
-from position_sync_dagster.lake.storage.table import maintain
 from tests.support.lake_worker import Worker, together
 
 

@@ -15,7 +15,9 @@ from polars.testing import assert_frame_equal
 from pyarrow.lib import ArrowNotImplementedError
 
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.storage.table import Table, maintain, write
+from position_sync_dagster.lake.storage.commits import write
+from position_sync_dagster.lake.storage.merges import maintain
+from position_sync_dagster.lake.storage.table import Table
 from tests.support.whole_lake import WholeLake
 
 

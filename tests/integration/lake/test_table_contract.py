@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -77,7 +78,7 @@ def test_the_notebook_of_the_day_runs_over_the_tables(lake, make_update, monkeyp
     put(lake.derived_table(LATEST_POSITIONS), latest(conid=1, position=-1.0, currency="USD"))
     monkeypatch.setenv("POSITION_SYNC_LAKE", lake.path)
     notebook = Path(__file__).parents[3] / "examples/day.ipynb"
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     for cell in json.loads(notebook.read_text())["cells"]:
         if cell["cell_type"] == "code":
             exec("".join(cell["source"]), names)  # noqa: S102 - as a notebook does

@@ -8,7 +8,7 @@ import pytest
 from position_sync_dagster.domain.account_values import AccountSource, AccountSummary
 from position_sync_dagster.domain.reconciliation import BreakState, Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import LeaseLostError, UnknownRequestError
-from position_sync_dagster.lake.storage.table import data_files
+from position_sync_dagster.lake.storage.data_files import data_files
 from tests.support.contracts import contract_details
 
 A = "DUSIM0001"

@@ -16,7 +16,7 @@ from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.money.risk.expected_dividend import DividendSource, ExpectedDividend
 from position_sync_dagster.money.stream_parts import with_money
 from position_sync_dagster.sync.drain import drain
-from position_sync_dagster.sync.position_changes import changes_between
+from position_sync_dagster.sync.stream.position_changes import changes_between
 from tests.support.booked_legs import PUT, leg
 from tests.support.clock import HandClock
 from tests.support.holdings import make_holding

@@ -46,7 +46,7 @@ def computing(stream_legs):
         legs = stream_legs(
             *legs, book=book, prepare=prepare, simulator=simulator, rows=False, **usual | settings
         )
-        async with legs as (sim, streamer, _received):
+        async with legs as (sim, streamer, _received):  # type: ignore[attr-defined]
             yield sim, streamer
 
     return run

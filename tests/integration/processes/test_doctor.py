@@ -101,7 +101,7 @@ def test_a_program_that_ended_is_bad_until_it_works_again(home):
     dagster_files.remove(f"{dagster_files.DOWN}webserver")
     (check_program,) = check_programs(home)
     assert check_program.level is Level.GOOD
-    for name in (f"{dagster_files.DOWN}daemon", dagster_files.ENDED):
+    for name in (f"{dagster_files.DOWN}daemon", dagster_files.ENDED_FILE):
         dagster_files.note(name, text)
     dagster_files.clear()
     assert signs_of_life.read(home) == signs_of_life.NONE

@@ -85,11 +85,12 @@ async def test_a_good_gateway_is_good_in_each_line_and_nothing_is_left(tmp_path)
         assert trace(tmp_path) == before
 
 
-async def test_a_line_without_greeks_says_so():
+async def test_a_line_without_greeks_says_so(monkeypatch):
+    monkeypatch.setattr(preflight, "TRIAL_S", 1.5)
     async with simulate() as sim:
         sim.set_permission(PUT, 10091)
         sim.set_permission(CALL, 10091)
-        findings = (await look(sim, gateway_timeout_s=1.5))["market data"]
+        findings = (await look(sim))["market data"]
     [silent] = [
         finding for finding in findings if "no greeks (tick 13) came within 1.5 s" in finding.text
     ]

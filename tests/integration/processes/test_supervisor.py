@@ -166,7 +166,7 @@ def test_the_webserver_starts_with_the_first_tick_and_works_when_it_listens(thre
     assert three.webserver.process is None
     dagster_files.note(dagster_files.SENSORS)
     until(three.look, lambda: three.webserver.works)
-    three.webserver.process.kill()
+    three.webserver.process.kill()  # type: ignore[attr-defined]
     until(three.look, lambda: "The webserver works again." in caplog.messages)
 
 

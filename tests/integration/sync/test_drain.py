@@ -6,6 +6,7 @@ from unittest.mock import AsyncMock
 
 import pytest
 
+from position_sync_dagster.domain.account_state import ACCOUNT_INTERVAL_S
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import (
@@ -16,7 +17,7 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.broker_view import TIME_LIMIT_S, ConnectionValues, LakeValues
+from position_sync_dagster.sync.broker_view import DRAIN_TIME_LIMIT_S, ConnectionValues, LakeValues
 from position_sync_dagster.sync.drain import QueueWorker, drain
 from tests.support.booked_legs import CALL, PUT, A, B
 from tests.support.clock import HandClock
@@ -53,7 +54,7 @@ async def test_ages_are_those_of_the_moment_and_not_of_the_first_look(lake):
     clock = HandClock()
     values = LakeValues(lake, settings, clock=clock)
     span = timedelta(
-        seconds=2 * max(settings.refresh_interval_s, settings.account_interval_s) + TIME_LIMIT_S
+        seconds=2 * max(settings.refresh_interval_s, ACCOUNT_INTERVAL_S) + DRAIN_TIME_LIMIT_S
     )
     old = held(settings, clock.now, 1, confirmed_at=clock.now - span + timedelta(seconds=10))
     new = held(settings, clock.now, 2)

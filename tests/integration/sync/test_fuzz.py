@@ -195,7 +195,7 @@ logins = st.integers(1, 3)
 # -- one session ------------------------------------------------------------------------------
 
 
-class Phase(NamedTuple):
+class Said(NamedTuple):
     """What was said in a phase.
 
     Attributes:
@@ -310,7 +310,7 @@ class Session:
 
         whole = await answers(connection)
         listed = feed.snapshot_at not in (None, listed_at)
-        phase = Phase(*messages_of(self.gateway.said), listed=listed, whole=whole)
+        phase = Said(*messages_of(self.gateway.said), listed=listed, whole=whole)
         allowed = self.hear(phase)
 
         self.check(feed, (kind, script))
@@ -430,10 +430,10 @@ class Session:
         return {key: quantity for key, quantity in position_of.items() if key[0] in names}
 
     def set_truth(self, truth, *, at_login=False):
-        listing = [*(position(*key, held) for key, held in truth.items()), END]
+        listing = [*(position(*key, held) for key, held in truth.items()), END]  # type: ignore[call-arg]
         self.set_listing(listing, at_login=at_login)
         for name in self.told.accounts:
-            rows = [portfolio(*key, held) for key, held in truth.items() if key[0] == name]
+            rows = [portfolio(*key, held) for key, held in truth.items() if key[0] == name]  # type: ignore[call-arg]
             end = account_messages.account_download_end(name)
             self.gateway.answer("reqAccountUpdates", [[*rows, end]], name)
 

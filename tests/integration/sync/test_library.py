@@ -12,6 +12,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.money.strategies.strategies_file import load_strategies
 from tests.support.booked_legs import PUT, leg
+from tests.support.constants import replace_constant
 from tests.support.demo_book import strategies_text
 from tests.support.streams import eventually, simulate
 
@@ -67,7 +68,7 @@ async def test_a_script_beside_a_stream_of_dagster_is_refused_by_the_name_of_its
 
 
 async def test_a_lease_that_ran_out_goes_on_while_nobody_else_has_the_login(sim, monkeypatch):
-    monkeypatch.setattr(ps.Settings, "heartbeat_s", 0.2)
+    replace_constant("heartbeat_s", 0.2)
     registry = ps.StrategyRegistry()
     await registry.initialize()
     await registry.add_active(**leg(PUT))

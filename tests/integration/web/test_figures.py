@@ -24,13 +24,13 @@ from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.schema import frame_of
-from position_sync_dagster.money.profit.profit import PARTS
-from position_sync_dagster.money.reports.figures import COLUMNS as REPORTED
+from position_sync_dagster.money.profit.profit import PROFIT_PARTS
+from position_sync_dagster.money.reports.figures import BOOK_COLUMNS as REPORTED
 from position_sync_dagster.money.risk.terms import NotPriced
 from position_sync_dagster.money.tables import BOOKS, PROFIT_EXPLAINED
 from position_sync_dagster.web import api, served_figures
 from position_sync_dagster.web.api import ROUTES
-from position_sync_dagster.web.served_figures import COLUMNS, PageFigures
+from position_sync_dagster.web.served_figures import PAGE_COLUMNS, PageFigures
 from tests.support import command_line
 from tests.support.derived_rows import put_rows
 from tests.support.holdings import make_holding
@@ -71,7 +71,7 @@ def activate(lake, *legs):
 
 
 def named(rows: dict[str, list[object]]) -> list[dict[str, object]]:
-    return [dict(zip(COLUMNS, values, strict=True)) for values in rows.values()]
+    return [dict(zip(PAGE_COLUMNS, values, strict=True)) for values in rows.values()]
 
 
 # Little of a sum, so that it has a star.
@@ -158,7 +158,7 @@ def test_strategies_and_underlyings_have_a_strip_of_scenarios(lake, settings, tm
     rows = scenarios(PageFigures(settings))
     assert rows["names"] == ["-10 %", "-5 %", "+5 %", "+10 %", "crash"]
 
-    profits = {(entry["level"], entry["name"]): entry for entry in rows["rows"]}
+    profits = {(entry["level"], entry["name"]): entry for entry in rows["rows"]}  # type: ignore[attr-defined]
     assert profits["strategy", "a"]["profits"] == pytest.approx([-100, -50, 50, 100, -300])
     assert profits["underlying", "SPY"]["left_out"] == [1] * 5
     assert profits["strategy", "UNATTRIBUTED"]["profits"] == [None] * 5
@@ -438,8 +438,8 @@ async def test_the_closed_day_names_its_day_and_what_is_not_known(client, lake):
     day = date(2026, 11, 25)
     usual = {"session_date": day, "account": "A", "currency": "USD"}
     thirds = {"delta": 13.334, "gamma": 13.333, "vega": 13.333}
-    known = {"strategy_id": "condor", "profit": 40.0} | dict.fromkeys(PARTS, 0.0) | thirds
-    unknown = {"strategy_id": "roll", "profit": None} | dict.fromkeys(PARTS)
+    known = {"strategy_id": "condor", "profit": 40.0} | dict.fromkeys(PROFIT_PARTS, 0.0) | thirds
+    unknown = {"strategy_id": "roll", "profit": None} | dict.fromkeys(PROFIT_PARTS)
     session = {"since": utc_now(), "closed_at": utc_now(), "legs_unknown": 0}
     rows = [usual | session | known, usual | session | unknown]
     explained = frame_of(PROFIT_EXPLAINED, rows)

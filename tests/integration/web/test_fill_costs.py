@@ -161,7 +161,7 @@ def test_what_is_no_quote_is_named(lake, more, why):
     _opened, closed = costs(lake, [SOLD, BOUGHT], bad)
     assert closed["slippage"] is None
     assert closed["cost"] is None
-    assert closed["why_unknown"].startswith(why)
+    assert closed["why_unknown"].startswith(why)  # type: ignore[attr-defined]
 
 
 def test_a_combination_has_a_cost_only_with_the_quotes_of_all_its_legs(lake):
@@ -171,7 +171,7 @@ def test_a_combination_has_a_cost_only_with_the_quotes_of_all_its_legs(lake):
     put = quoted(PUT, D("2.9"), D("3"), BEFORE)
     _opened, *legs = costs(lake, [SOLD, *roll], put)
     assert [cost["slippage"] for cost in legs] == [None, None]
-    assert {cost["why_unknown"].partition(":")[0] for cost in legs} == {
+    assert {cost["why_unknown"].partition(":")[0] for cost in legs} == {  # type: ignore[attr-defined]
         "another leg of its order has no quote", "no line had a quote right before it",
     }  # fmt: skip
 

@@ -23,12 +23,12 @@ from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.position_update import PositionUpdate, ValueOrigin
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.profit.profit import PARTS
+from position_sync_dagster.money.profit.profit import PROFIT_PARTS
 from position_sync_dagster.money.profit.todays_profit import TodaysProfit
 from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.web.money_page import FeedPace
-from position_sync_dagster.web.served_figures import COLUMNS, PageFigures
+from position_sync_dagster.web.served_figures import PAGE_COLUMNS, PageFigures
 from tests.integration.web.test_figures import account_of
 from tests.integration.web.test_figures import row as figures_row
 from tests.integration.web.test_results import put_campaign
@@ -329,7 +329,7 @@ class TickingFigures(PageFigures):
             self.parts, self.others = super().read(now)
         self.reads += 1
 
-        place = COLUMNS.index("market_value")
+        place = PAGE_COLUMNS.index("market_value")
         for key, values in self.parts.items():
             self.parts[key] = [*values[:place], float(self.reads), *values[place + 1 :]]
         return dict(self.parts), self.others | {"at": now.isoformat()}
@@ -360,7 +360,7 @@ class ExplainedFigures(PageFigures):
     """Figures whose explanation is of a moment at which less had been lost."""
 
     def explained(self, now: datetime) -> tuple[Figures, list[TodaysProfit]]:
-        parts = dict.fromkeys(PARTS, 0.0) | {"theta": -4.0, "delta": -2.0, "vega": 1.0}
+        parts = dict.fromkeys(PROFIT_PARTS, 0.0) | {"theta": -4.0, "delta": -2.0, "vega": 1.0}
         row = TodaysProfit(
             strategy="known", account="U1", currency="USD", at=now, since=now, profit=-5.0,
             largest={}, left_out=0,

@@ -9,7 +9,7 @@ import pytest
 from position_sync_dagster.cli.mcp import told
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, frame_of
-from position_sync_dagster.money.profit.profit import PARTS
+from position_sync_dagster.money.profit.profit import PROFIT_PARTS
 from position_sync_dagster.money.profit.todays_profit import day_and_close_before
 from position_sync_dagster.web.served_figures import PageFigures
 from tests.support import command_line
@@ -67,7 +67,7 @@ async def test_an_assistant_answers_why_i_am_down_with_the_numbers_of_command_an
     shown = json.loads(command_line.run("figures", "--json"))["strategies"]
     assert [row["profit"] for row in listed] == [row["today"] for row in shown]
     unknown = listed[1]
-    assert {unknown[name] for name in PARTS} == {None}
+    assert {unknown[name] for name in PROFIT_PARTS} == {None}
     assert "what moved -2.0" in unknown["why_unknown"]
 
     served = (await client.get("/api/v1/why")).json()

@@ -5,8 +5,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
+from click import Group
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -96,7 +98,7 @@ def test_each_command_has_help_and_is_listed_once_under_its_task_those_of_a_trad
     names = re.findall(r"^│ ([a-z][a-z-]*) {2,}", listed, re.MULTILINE)
     assert names == [name for task in TASKS.values() for name in task]
     assert names[0] == "figures"
-    for name, command in get_command(commands()).commands.items():
+    for name, command in cast(Group, get_command(commands())).commands.items():
         assert "Usage" in run(name, "--help")
         assert command.help.partition("\n\n")[0] in listed
 

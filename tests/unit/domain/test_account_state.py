@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from position_sync_dagster.domain.account_state import AGAIN, AccountState, AccountStates
+from position_sync_dagster.domain.account_state import ACCOUNT_AGAIN, AccountState, AccountStates
 from position_sync_dagster.domain.holding import Completeness
 from tests.support.clock import HandClock
 
@@ -45,9 +45,9 @@ def test_a_download_without_its_end_is_tried_again_later_and_later():
     account = account_of()
     for failures in range(1, 7):
         account.fail(1000.0, "why", Random(failures))
-        delay_s = AGAIN.delay_s(failures, Random(failures))
+        delay_s = ACCOUNT_AGAIN.delay_s(failures, Random(failures))
         assert account.again_at_s == pytest.approx(1000.0 + delay_s)
-    assert delay_s >= AGAIN.longest_s
+    assert delay_s >= ACCOUNT_AGAIN.longest_s
     assert account.problem == "why"
     assert account.is_whole is False
 
@@ -65,7 +65,7 @@ def test_a_subscription_that_lasted_is_requested_again_at_once_and_a_short_one_l
     assert account.again_at_s == INF
     assert account.problem is None
     account.fail(LASTS_S * 1.5, "silent")
-    assert account.again_at_s == LASTS_S * 1.5 + AGAIN.first_s
+    assert account.again_at_s == LASTS_S * 1.5 + ACCOUNT_AGAIN.first_s
 
 
 def test_a_download_begins_anew_and_its_end_is_a_success():
@@ -117,7 +117,7 @@ def test_a_subscription_that_is_spoiled_is_requested_again_later():
     assert account.is_whole is False
     assert account.spoiled == "why"
     assert account.problem == "why"
-    assert account.again_at_s == 100.0 + AGAIN.delay_s(3)
+    assert account.again_at_s == 100.0 + ACCOUNT_AGAIN.delay_s(3)
 
 
 def test_of_an_account_that_was_dropped_only_the_doubt_stays():

@@ -9,7 +9,7 @@ import pytest
 
 from position_sync_dagster.domain.line import (
     DIFFERS,
-    GRACE_S,
+    FIRST_TICK_GRACE_S,
     Denial,
     Dispute,
     Line,
@@ -100,7 +100,7 @@ def line_in(state):
 def test_each_event_in_each_state_leads_where_the_table_says(state, event):
     before = line_in(state)
     after = EVENTS[event](before)
-    expected = EXPECTED[event].get(state)
+    expected = EXPECTED[event].get(state)  # type: ignore[attr-defined]
     if expected is None:
         assert after == before
         return
@@ -186,7 +186,7 @@ def test_a_line_that_may_only_be_quiet_has_a_moment_to_answer_before_a_row_says_
     line.ticked()
     line.restored(0.0)
     assert line.elapsed(30.0)
-    assert line.withheld_until_s == 30.0 + GRACE_S
+    assert line.withheld_until_s == 30.0 + FIRST_TICK_GRACE_S
 
 
 def test_a_line_that_the_broker_contradicts_is_requested_again_at_a_growing_pace(line):

@@ -5,8 +5,7 @@ from random import Random
 
 import pytest
 
-from position_sync_dagster.domain.queue_request import QueueStatus
-from position_sync_dagster.domain.retry import RetryPolicy, next_attempt
+from position_sync_dagster.domain.queue_request import QueueStatus, RetryPolicy, next_attempt
 
 NOW = datetime(2026, 3, 4, tzinfo=UTC)
 

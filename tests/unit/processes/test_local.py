@@ -47,7 +47,7 @@ def test_a_gateways_file_that_is_missing_is_named_and_no_gateway_is_asked(tmp_pa
     settings = load_settings(gateways_file="no-such-file.yaml", lake=str(tmp_path))
     findings = preflight.run_preflight(settings, {}, env_file=None, dagster_home=tmp_path)
     wrong = [finding for finding in findings if finding.level is Level.BAD]
-    assert [one.check for one in wrong] == [preflight.LOGINS, "gateway"]
+    assert [one.check for one in wrong] == [preflight.LOGINS_CHECK, "gateway"]
     assert "no-such-file.yaml: there is no such file" in wrong[0].text
 
 

@@ -137,7 +137,7 @@ AT_BROKER = make_holding(
 
 
 def priced_at(update: PositionUpdate, *held: BrokerPosition) -> datetime | None:
-    found = with_priced(update_rows([update]), broker_rows(held, None), NOW, band=BAND)
+    found = with_priced(update_rows([update]), broker_rows(held, None), NOW)
     return found.item(0, PRICED)
 
 

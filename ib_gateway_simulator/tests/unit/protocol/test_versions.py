@@ -1,6 +1,7 @@
 """Messages by server version, against what the clients' own decoders read."""
 
 from datetime import UTC
+from typing import Any
 
 import ib_async.decoder
 import ib_insync.decoder
@@ -43,7 +44,7 @@ class Received:
     defaultTimezone = UTC
 
     def __init__(self) -> None:
-        self.calls: dict[str, tuple[object, ...]] = {}
+        self.calls: dict[str, tuple[Any, ...]] = {}
 
     def __getattr__(self, name: str):
         return lambda *arguments: self.calls.update({name: arguments})

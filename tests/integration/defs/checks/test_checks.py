@@ -4,9 +4,11 @@ import asyncio
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 import dagster as dg
 import pytest
+from click import Group
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -19,10 +21,10 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.queue_request import Answer, QueueRequest
 from position_sync_dagster.lake.schema import BROKER_POSITIONS
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import reconciliation
 from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.reconciliation import ReconciliationService
+from tests.support.constants import replace_constant
 from tests.support.holdings import NOT_HELD
 
 ACCOUNT = "DUSIM0001"
@@ -192,7 +194,7 @@ def test_a_value_is_compared_with_our_row_that_is_nearest_in_time(world):
 
 def test_a_few_cents_are_no_difference(world, monkeypatch):
     world.hold(1)
-    monkeypatch.setattr(Settings, "value_band", 0.0)
+    replace_constant("value_band", 0.0)
     at = received_at(world)
     world.row(1, at - timedelta(seconds=1), market_value=150.04)
     assert world.check(tables.values_match_the_broker).passed
@@ -218,7 +220,7 @@ def test_an_account_follows_its_holdings_and_not_the_clock(world, lake):
 
 def test_an_account_without_a_row_is_named_after_a_while(world, monkeypatch):
     world.hold(1)
-    monkeypatch.setattr(Settings, "stale_after_s", 0.0)
+    replace_constant("stale_after_s", 0.0)
     evaluation = world.fails(tables.account_values_follow)
     assert [row["account"] for row in world.shown(evaluation)] == [ACCOUNT]
 
@@ -309,7 +311,7 @@ def test_a_failure_of_a_holding_that_the_ledger_alone_has_counts(world, lake):
 
 def test_requests_that_wait_for_a_gateway_are_unknown_and_no_failure(world, monkeypatch):
     world.ask(1, 2)
-    monkeypatch.setattr(Settings, "stale_after_s", 1e-6)
+    replace_constant("stale_after_s", 1e-6)
     evaluation = world.fails(tables.requests_are_answered)
     assert evaluation.description == "Unknown: no gateway, for which 2 requests wait."
     assert evaluation.severity is dg.AssetCheckSeverity.WARN
@@ -323,7 +325,7 @@ def test_without_a_gateway_one_check_fails_and_what_needs_it_is_unknown(
     world.row(1, 5, more=[2])
     world.ask(1)
     lake.sessions.renew(session, lease_s=60.0, state=SessionState.BLIND)
-    monkeypatch.setattr(Settings, "stale_after_s", 1e-6)
+    replace_constant("stale_after_s", 1e-6)
     monkeypatch.setattr(tables, "ERROR_AFTER", timedelta(0))
     results = {key.name: evaluate(lake, settings) for key, evaluate in EVALUATE.items()}
     wrong = {name: result for name, result in results.items() if not result.passed}
@@ -339,7 +341,7 @@ def test_without_a_gateway_one_check_fails_and_what_needs_it_is_unknown(
 def test_requests_that_wait_for_too_long_are_counted_and_twenty_are_shown(world, lake, monkeypatch):
     world.own()
     world.ask(*range(1, 101))
-    monkeypatch.setattr(Settings, "stale_after_s", 1e-6)
+    replace_constant("stale_after_s", 1e-6)
     evaluation = world.fails(tables.requests_are_answered)
     assert {row["status"] for row in world.shown(evaluation)} == {"PENDING"}
     assert len(world.shown(evaluation)) == 20
@@ -391,4 +393,4 @@ def test_the_page_names_only_commands_that_exist():
     texts = f"{reconciliation_breaks.description} {check.description}"
     named = re.findall(r"position-sync (\w+)", texts)
     assert named
-    assert set(named) <= set(get_command(commands()).commands)
+    assert set(named) <= set(cast(Group, get_command(commands())).commands)

@@ -10,7 +10,8 @@ import pytest
 from position_sync_dagster import errors
 from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.storage.table import Table, data_files
+from position_sync_dagster.lake.storage.data_files import data_files
+from position_sync_dagster.lake.storage.table import Table
 from tests.support.damaged_parquet import at_which_polars_panics
 from tests.support.object_store import delete_stored, put_stored, stored_under
 

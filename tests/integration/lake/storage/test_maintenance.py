@@ -14,7 +14,9 @@ from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.position_queue import PositionQueue
+from position_sync_dagster.lake.storage import commits, merges
 from position_sync_dagster.lake.storage import table as storage
+from position_sync_dagster.lake.storage.data_files import data_files
 from position_sync_dagster.lake.storage.opening import UPKEEP, Upkeep
 from tests.support.derived_rows import put_rows
 from tests.support.queues import finish_each
@@ -39,7 +41,7 @@ def test_finished_requests_are_merged_and_live_ones_left_alone(queue):
     ids = finish_each(queue, range(1, DUE + 1))
     queue.sync.insert_many(QueueRequest(conid, "SPY") for conid in range(1000, 1010))
     live = {uri for uri in queue.table.snapshot(DeltaTable.file_uris) if "bucket=live" in uri}
-    result = storage.maintain(queue.table)
+    result = merges.maintain(queue.table)
     assert result.compacted == DUE
     assert result.skipped is None
     assert result.files == len(live) + 1
@@ -61,7 +63,7 @@ async def test_in_an_object_store_no_change_waits_for_a_merge(store, monkeypatch
         assert go_on.wait(60)
         merged.append(of.path)
 
-    monkeypatch.setattr(storage, "compact", slow)
+    monkeypatch.setattr(merges, "compact", slow)
     finish_each(queue, [1])
     assert begun.wait(60)
     finish_each(queue, [2])
@@ -76,7 +78,7 @@ def test_the_counts_of_a_queue_need_no_read_of_finished_requests(queue):
     queue.sync.mark_failed(failed, "no such contract", retryable=False)
     queue.sync.insert_many(QueueRequest(c, "SPY", 1) for c in (1000, 1001))
     expected = queue.sync.overview()
-    storage.maintain(queue.table)  # a checkpoint: opening the table does not check older files
+    merges.maintain(queue.table)  # a checkpoint: opening the table does not check older files
     for bucket in (QueueStatus.SUCCESS, QueueStatus.FAILED):
         [file] = Path(queue.table.path, f"bucket={bucket}").rglob("*.parquet")
         file.unlink()
@@ -93,15 +95,15 @@ def test_the_counts_of_a_queue_need_no_read_of_finished_requests(queue):
 
 def test_files_and_folders_that_no_version_needs_are_deleted_only_after_the_retention(queue):
     finish_each(queue, range(1, DUE + 1))
-    assert storage.maintain(queue.table).deleted == 0
+    assert merges.maintain(queue.table).deleted == 0
     folders = list(Path(queue.table.path).glob("bucket=*/part=*"))
     assert len(folders) > DUE
-    assert storage.maintain(queue.table, clean_now=True).deleted > DUE
+    assert merges.maintain(queue.table, clean_now=True).deleted > DUE
     left = {folder.name for folder in folders if folder.exists() and not any(folder.iterdir())}
     assert left <= {"part=0"}
     files = [p for p in Path(queue.table.path).rglob("*.parquet") if "_delta_log" not in p.parts]
     assert len(files) == 1
-    assert storage.maintain(queue.table).files == 1
+    assert merges.maintain(queue.table).files == 1
     finish_each(queue, [200])
     assert queue.sync.counts()[QueueStatus.SUCCESS] == DUE + 1
 
@@ -154,7 +156,7 @@ def a_row(number: int, spec: schema.TableSpec = schema.LATEST_POSITIONS) -> pl.D
 def write(table: storage.Table, number: int) -> None:
     row = a_row(number, table.spec)
     if table.spec not in WholeLake.derived_specs:
-        table.transact(lambda handle: storage.write(handle, row, {}))
+        table.transact(lambda handle: commits.write(handle, row, {}))
     elif table.spec.partition_by:
         day = row.get_column(table.spec.partition_by[0]).item()
         put_rows(storage.Table(table.path, table.spec), {day: row})
@@ -199,14 +201,14 @@ def test_one_small_file_is_left_of_each_day_that_is_over(tmp_path):
     table.initialize()
     for number in range(6):
         row = a_row(number, spec).with_columns(date=NOW.date() + timedelta(days=number // 2))
-        table.transact(lambda handle, row=row: storage.write(handle, row, {}))
+        table.transact(lambda handle, row=row: commits.write(handle, row, {}))
     before = table.rows().sort(spec.order)
-    assert storage.maintain(table).compacted == 4
+    assert merges.maintain(table).compacted == 4
     assert table.rows().sort(spec.order).equals(before, null_equal=True)
-    by_day = table.snapshot(storage.data_files).group_by("partition.date").len()
+    by_day = table.snapshot(data_files).group_by("partition.date").len()
     files = by_day.sort("partition.date").get_column("len").to_list()
     assert files == [1, 1, 2]  # the last day may get more
-    assert storage.maintain(table).compacted == 0
+    assert merges.maintain(table).compacted == 0
 
 
 def test_rows_that_are_appended_meanwhile_do_not_delay_a_merge(tmp_path, monkeypatch):
@@ -230,7 +232,7 @@ def test_rows_that_are_appended_meanwhile_do_not_delay_a_merge(tmp_path, monkeyp
         return transact(once)
 
     monkeypatch.setattr(table, "transact", beside)
-    result = storage.maintain(table)
+    result = merges.maintain(table)
     assert result.compacted == DUE
     assert result.files == 2
     assert result.skipped is None
@@ -245,10 +247,10 @@ def test_small_files_behind_some_larger_ones_are_merged(tmp_path):
         row = a_row(number, schema.POSITION_UPDATES)
         if number < 6:  # as the first rows of a day, when all holdings are written
             row = row.with_columns(note=pl.lit(os.urandom(30_000).hex()))
-        table.transact(lambda handle, row=row: storage.write(handle, row, {}))
-    sizes = sorted(table.snapshot(storage.data_files).get_column("size_bytes"))
-    assert sizes[-1] < 100_000 < storage.MAX_SMALL * 100_000 < sum(sizes[-6:])
-    assert storage.compact(table, 100_000) >= 2 * DUE - 6
+        table.transact(lambda handle, row=row: commits.write(handle, row, {}))
+    sizes = sorted(table.snapshot(data_files).get_column("size_bytes"))
+    assert sizes[-1] < 100_000 < merges.MAX_SMALL * 100_000 < sum(sizes[-6:])
+    assert merges.compact(table, 100_000) >= 2 * DUE - 6
     assert table.count() == 2 * DUE
 
 

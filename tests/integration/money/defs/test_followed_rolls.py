@@ -114,7 +114,7 @@ def test_a_roll_that_is_not_clear_is_refused_by_name_and_fails_a_check(
     assert caplog.text.count("a roll is not followed: ic: SPY 575C") == 1
 
     monkeypatch.setattr(
-        "position_sync_dagster.money.strategies.leg_followers.SETTLED", timedelta(seconds=-9)
+        "position_sync_dagster.money.strategies.leg_followers.SETTLED_AFTER", timedelta(seconds=-9)
     )
     world.derive(active_strategies)
     assert why in str(world.fails(rolls_are_followed).metadata)

@@ -95,7 +95,7 @@ def test_a_message_waits_for_a_receiver_that_is_away_and_no_url_is_stored(
     tick()
     assert receiver.asked == 1, "it backs off"
     receiver.answer = 200
-    monkeypatch.setattr(alerts, "RETRY", timedelta())
+    monkeypatch.setattr(alerts, "RETRY_AFTER", timedelta())
     result = tick()
     assert [title.split(":")[0] for title, _ in receiver.taken()] == ["WARN"]
     assert cursor_of(AlertCursor, result.cursor).outbox == {}

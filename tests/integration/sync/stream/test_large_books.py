@@ -8,7 +8,7 @@ from ib_async.client import Client
 
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.lake.given_leg import make_leg
-from position_sync_dagster.lake.storage.table import data_files
+from position_sync_dagster.lake.storage.data_files import data_files
 from tests.support.booked_legs import FIRST, A, book_of_chain, terms_of
 from tests.support.extent import EVERYTHING
 from tests.support.streams import eventually, offline, published

@@ -29,7 +29,8 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.schema import ACTIVE_STRATEGIES, POSITION_UPDATES, StoredColumn
 from position_sync_dagster.lake.sessions import GatewaySessions
-from position_sync_dagster.lake.storage.table import Table, offload
+from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.reconciliation import ReconciliationService
 from position_sync_dagster.sync.stream import streamer

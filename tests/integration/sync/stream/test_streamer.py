@@ -17,7 +17,7 @@ from position_sync_dagster.domain.position_update import PriceKind, ValueOrigin
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import ClockSetBackError, LakeNotWritableError
 from position_sync_dagster.gateway.connection import IBConnectionManager
-from position_sync_dagster.lake.storage.table import offload
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer

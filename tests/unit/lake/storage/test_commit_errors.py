@@ -20,7 +20,7 @@ from position_sync_dagster.lake.storage.commit_errors import (
     fail,
     to_lake_error,
 )
-from position_sync_dagster.lake.storage.table import retried
+from position_sync_dagster.lake.storage.commits import retried
 
 # What delta-rs says when another process deletes old entries of the log meanwhile.
 LOG_IS_CUT = (

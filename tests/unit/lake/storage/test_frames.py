@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from position_sync_dagster.lake.storage.table import check_room
+from position_sync_dagster.lake.storage.commits import check_room
 
 
 @pytest.mark.parametrize("name", ["lake", "a lake", "ein Säckel"])

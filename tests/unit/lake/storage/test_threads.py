@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from position_sync_dagster.lake.storage.table import together
+from position_sync_dagster.lake.storage.threads import together
 
 
 def test_results_come_in_the_order_of_the_items():

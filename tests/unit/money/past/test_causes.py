@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
-from position_sync_dagster.domain.execution import FLEX, GATEWAY, Execution, Side
+from position_sync_dagster.domain.execution import FLEX, FROM_GATEWAY, Execution, Side
 from position_sync_dagster.domain.instrument import ContractDetails, Right
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.money.past import closes
@@ -73,7 +73,7 @@ def fill(
         execution_id=f"e{conid}.{quantity:g}{at:%d%H%M}.01", account=ACCOUNT, conid=conid,
         symbol="SPY", sec_type="OPT", time=at, quantity=abs(quantity), price=price,
         side=Side.BUY if quantity > 0 else Side.SELL, commission=None,
-        commission_currency=None, realized_pnl=None, currency="USD", source=GATEWAY,
+        commission_currency=None, realized_pnl=None, currency="USD", source=FROM_GATEWAY,
         statement="", order_id="71",
     )  # fmt: skip
     return replace(row, **values)  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from position_sync_dagster.domain.execution import FLEX, GATEWAY
+from position_sync_dagster.domain.execution import FLEX, FROM_GATEWAY
 from position_sync_dagster.money.past.explain_closes import due_closes
 
 NOW = datetime(2026, 3, 20, 20, tzinfo=UTC)
@@ -108,7 +108,7 @@ CASES["stated, and one that was made before it was judged arrives afterwards"] =
 CASES["stated, and the contract was traded again"] = (
     10 * DAY,
     (TRADED, S, "day.xml"),
-    [execution(2 * HOUR, HOUR, GATEWAY)],
+    [execution(2 * HOUR, HOUR, FROM_GATEWAY)],
     False,
 )
 

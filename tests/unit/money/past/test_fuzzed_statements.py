@@ -122,7 +122,7 @@ def check(written: Written, statement: Statement) -> None:
     fees = {event.event_id: event for event in statement.events if event.kind is EventKind.CASH}
     assert len(fees) == len(statement.events) - bool(covered)
     for name, amount in fees.items():
-        assert amount.amount in (written.fees[name.rpartition(":")[2]], None)
+        assert amount.amount in (written.fees[name.rpartition(":")[2]], None)  # type: ignore[attr-defined]
     for what, remedy in statement.left_out:
         assert what.startswith("a.xml: ")
         assert remedy.endswith("download it again.")

@@ -15,7 +15,7 @@ from position_sync_dagster.money.past.closes import Statement
 from position_sync_dagster.money.past.flex import read_statements
 from position_sync_dagster.money.past.movement_sources import Terms, completed
 from position_sync_dagster.money.past.movements import (
-    DELIVERIES,
+    DELIVERY_KINDS,
     Movement,
     MovementKind,
     Section,
@@ -30,7 +30,7 @@ ACCOUNT = "DUSIM0001"
 FRIDAY = date(2026, 12, 18)
 EVENING = datetime(2026, 12, 18, 16, 20, tzinfo=NEW_YORK)
 LATER = datetime(2026, 12, 24, 2, 10, tzinfo=NEW_YORK)
-ENDS = DELIVERIES | {MovementKind.CASH_SETTLEMENT}
+ENDS = DELIVERY_KINDS | {MovementKind.CASH_SETTLEMENT}
 
 
 @pytest.fixture(autouse=True)

@@ -589,7 +589,7 @@ def test_the_types_of_a_statement_are_those_of_a_gateway() -> None:
             (position(assetCategory=theirs),), (trade(assetCategory=theirs),), event
         ).read()
         rows = (*read_rows.positions, *read_rows.executions, read_rows.events[0])
-        assert [row.sec_type for row in rows] == [ours] * 3
+        assert [row.sec_type for row in rows] == [ours] * 3  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

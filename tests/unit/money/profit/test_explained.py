@@ -10,7 +10,7 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.money.past.movements import MovementKind, Section
 from position_sync_dagster.money.profit.profit import (
-    PARTS,
+    PROFIT_PARTS,
     _Owners,
     by_strategy,
     explain_holdings,
@@ -67,7 +67,7 @@ def of_strategies(frame: pl.DataFrame, *strategies: str) -> pl.DataFrame:
 
 def row_of(frame: pl.DataFrame, conid: int) -> dict[str, Any]:
     row = frame.row(by_predicate=pl.col("conid") == conid, named=True)
-    assert row["profit"] == pytest.approx(sum(row[name] or 0.0 for name in PARTS))
+    assert row["profit"] == pytest.approx(sum(row[name] or 0.0 for name in PROFIT_PARTS))
     return row
 
 
@@ -176,7 +176,7 @@ def test_a_value_that_is_not_known_makes_the_profit_and_its_parts_unknown(end, w
     ends = {name: held(1, 1.0, 12.0) for name in ("before", "after")}
     ends[end] |= {"market_value": None}
     (row,) = explained([ends["before"]], [ends["after"]], []).to_dicts()
-    assert {row[name] for name in ("profit", *PARTS[:6], "cash")} == {None}
+    assert {row[name] for name in ("profit", *PROFIT_PARTS[:6], "cash")} == {None}
     assert row["why_unknown"] == why
 
 

@@ -10,7 +10,7 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, broker_rows
 from position_sync_dagster.money.past.movements import MovementKind, Section
-from position_sync_dagster.money.profit.profit import BY_GREEKS, PARTS
+from position_sync_dagster.money.profit.profit import BY_GREEKS, PROFIT_PARTS
 from position_sync_dagster.money.profit.todays_profit import (
     OpeningBook,
     TodaysProfit,
@@ -89,7 +89,7 @@ def rows_of(
     profits = explained(figures, opening, frame, Settings())
 
     for strategy in profits:
-        parts = [getattr(strategy, name) for name in PARTS]
+        parts = [getattr(strategy, name) for name in PROFIT_PARTS]
         if None not in parts:
             assert sum(parts) == pytest.approx(strategy.profit, abs=1e-9)
         else:

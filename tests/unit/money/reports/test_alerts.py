@@ -11,7 +11,7 @@ from position_sync_dagster.defs.resources import cursor_of, cursor_text
 from position_sync_dagster.money.reports import alerts
 from position_sync_dagster.money.reports.alerts import (
     MOST_KEPT,
-    RETRY,
+    RETRY_AFTER,
     AlertCursor,
     CheckState,
     Message,
@@ -173,10 +173,10 @@ def test_each_receiver_is_tried_again_by_itself_and_loses_nothing(post: Post) ->
     cursor = post.send(told(cursor, GOOD, at=MINUTE / 6, receivers=2), MINUTE / 6)
     assert post.sent == [(0, "Passes again")]
     post.refusing = set()
-    cursor = post.send(cursor, RETRY)
+    cursor = post.send(cursor, RETRY_AFTER)
     assert post.sent == [(1, "Position Sync")], "both messages in one"
     assert cursor.outbox == {}
-    post.send(cursor, RETRY)
+    post.send(cursor, RETRY_AFTER)
     assert post.sent == []
 
 

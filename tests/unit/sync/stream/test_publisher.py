@@ -15,12 +15,12 @@ from position_sync_dagster.gateway.holdings import PnlValues
 from position_sync_dagster.gateway.translate import UNSET
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.position_changes import changes_between
-from position_sync_dagster.sync.stream.publisher import (
-    Announcements,
+from position_sync_dagster.sync.stream.position_changes import (
+    EXECUTION_LOOKS_S,
     ChangeWatcher,
-    Publisher,
+    changes_between,
 )
+from position_sync_dagster.sync.stream.publisher import Publisher, Submissions
 from tests.support.holdings import make_book, make_holding
 from tests.support.unowned import unowned_context
 
@@ -29,7 +29,7 @@ KEY = ("A", 1)
 HELD = make_holding(1, NOW, position=2.0, market_value=5.0)
 CLOSED = replace(HELD, position=0.0)
 MONITORED = {KEY: LegState.MONITORED}
-LOOKS_S = Settings.execution_looks_s
+LOOKS_S = EXECUTION_LOOKS_S
 
 
 class Feed:
@@ -85,7 +85,7 @@ def publishing(*holdings):
     positions = Positions()
     queue = PositionQueue("queue", fsync=False)
     context = unowned_context(settings=Settings(), clock=lambda: NOW)
-    publisher = Publisher(context, queue, positions, Announcements())
+    publisher = Publisher(context, queue, positions, Submissions())
     publisher.follow(feed)
     return publisher, feed, positions, queue
 
@@ -149,7 +149,7 @@ async def test_after_a_pause_of_weeks_a_close_from_before_it_gets_no_second_zero
 ):
     publisher, _feed, positions, _queue = publishing()
     positions.rows = [replace(CLOSED, position_time=NOW - timedelta(days=days))]
-    publisher.announced = Announcements(Ledger({}))  # all of them closed weeks ago
+    publisher.submitted = Submissions(Ledger({}))  # all of them closed weeks ago
     await publisher.restore()
     assert await publisher.enqueue_all({KEY: LegState.CLOSED}) == requests
 
@@ -257,39 +257,39 @@ def holding(conid, position, *, market_value=None):
 
 
 def test_a_quantity_or_a_value_that_becomes_known_needs_a_row_and_another_value_does_not():
-    announced = Announcements()
+    submitted = Submissions()
     held = holding(1, 2.0)
-    assert not announced.is_announced(held)
-    announced.record([held])
-    assert announced.is_announced(held)
+    assert not submitted.is_submitted(held)
+    submitted.record([held])
+    assert submitted.is_submitted(held)
     valued = replace(held, market_value=5.0)
-    assert not announced.is_announced(valued)
-    announced.record([valued])
-    assert announced.is_announced(replace(valued, market_value=6.0))
-    assert not announced.is_announced(replace(valued, position=3.0))
+    assert not submitted.is_submitted(valued)
+    submitted.record([valued])
+    assert submitted.is_submitted(replace(valued, market_value=6.0))
+    assert not submitted.is_submitted(replace(valued, position=3.0))
 
 
 def test_a_close_has_its_zero_row_once_it_was_recorded():
-    announced = Announcements()
+    submitted = Submissions()
     key = ("A", 1)
-    assert not announced.lacks_zero_row(holding(1, 0.0)), "nobody heard that it was open"
-    announced.record([holding(1, 2.0)])
-    assert announced.lacks_zero_row(holding(1, 0.0))
-    assert not announced.is_held(key, 0.0)
-    announced.record([holding(1, 0.0)])
-    assert not announced.lacks_zero_row(holding(1, 0.0))
-    assert announced.is_held(key, 0.0)
+    assert not submitted.lacks_zero_row(holding(1, 0.0)), "nobody heard that it was open"
+    submitted.record([holding(1, 2.0)])
+    assert submitted.lacks_zero_row(holding(1, 0.0))
+    assert not submitted.is_held(key, 0.0)
+    submitted.record([holding(1, 0.0)])
+    assert not submitted.lacks_zero_row(holding(1, 0.0))
+    assert submitted.is_held(key, 0.0)
 
 
 @pytest.mark.parametrize(("row", "lacks"), [(0.0, False), (2.0, True), (None, True)])
 async def test_after_a_restart_a_close_lacks_its_zero_row_unless_the_ledger_has_it(row, lacks):
-    announced = Announcements(Ledger({} if row is None else {1: row}))
-    await announced.restore([holding(1, 0.0), holding(2, 4.0)])
-    assert announced.lacks_zero_row(holding(1, 0.0)) is lacks
-    assert announced.is_held(("A", 1), 0.0) is not lacks
-    assert announced.lacks_zero_row(holding(2, 0.0))
-    announced.record([holding(1, 0.0)])
-    assert not announced.lacks_zero_row(holding(1, 0.0))
+    submitted = Submissions(Ledger({} if row is None else {1: row}))
+    await submitted.restore([holding(1, 0.0), holding(2, 4.0)])
+    assert submitted.lacks_zero_row(holding(1, 0.0)) is lacks
+    assert submitted.is_held(("A", 1), 0.0) is not lacks
+    assert submitted.lacks_zero_row(holding(2, 0.0))
+    submitted.record([holding(1, 0.0)])
+    assert not submitted.lacks_zero_row(holding(1, 0.0))
 
 
 class Gateway:

@@ -9,21 +9,17 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.queue_request import Reason
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.stream import followed_holdings
+from position_sync_dagster.sync.stream.account_refresh import AccountRefresh
+from position_sync_dagster.sync.stream.followed_holdings import CHOOSE_S, MANY, FollowedHoldings
 from position_sync_dagster.sync.stream.parts import PublishedGreeks
-from position_sync_dagster.sync.stream.router import (
-    CHOOSE_S,
-    MANY,
-    MAX_LINES_LOGGED,
-    AccountRefresh,
-    FollowedHoldings,
-    Routes,
-)
+from position_sync_dagster.sync.stream.routes import MAX_LINES_LOGGED, Routes
 from tests.support.settings import make_settings
 from tests.support.unowned import unowned_context
 
 KEY = ("DU1", 7)
-MAX_STREAMED = Settings.streamed_pnl_subscriptions
-MOVED_S = int(Settings.moved_interval_s)
+MAX_STREAMED = followed_holdings.STREAMED_PNL_SUBSCRIPTIONS
+MOVED_S = int(followed_holdings.MOVED_INTERVAL_S)
 
 
 class Gateway:

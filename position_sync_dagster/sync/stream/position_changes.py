@@ -1,13 +1,116 @@
-"""Changes of quantities: between two states of the holdings, and those that were not published."""
+"""Changes of quantities: stored before they are published, then followed for their causes."""
 
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.exchange_time import exchange_date
-from position_sync_dagster.domain.holding import BrokerPosition, Key
+from position_sync_dagster.domain.execution import Asked
+from position_sync_dagster.domain.holding import (
+    BrokerPosition,
+    Key,
+)
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.position_change import PositionChange
+from position_sync_dagster.gateway.connection import DayExecutions, GatewayConnection
+from position_sync_dagster.lake.records import RecordsTable
 from position_sync_dagster.lake.schema import content_id
+from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.sync.stream.ownership import OwnerContext
+from position_sync_dagster.sync.stream.parts import ChangeFollower
+
+# Seconds after a change, or after the start, at which the gateway is asked for the executions
+# of the day: commissions follow an execution, and shares may come minutes after an option is
+# gone. If the last request is not answered, it is repeated after the longest time, until it is.
+EXECUTION_LOOKS_S = (0.0, 5.0, 60.0, 960.0)
+
+
+# How long a closed holding stays in `broker_positions`; longer if its zero row was not written.
+CLOSED_PUBLISHED = timedelta(days=2)
+
+
+@dataclass(eq=False, repr=False)
+class ChangeWatcher:
+    """Stores changes before they are published, then calls their followers in the background.
+
+    After a start it calls them too, for what an earlier process left.
+
+    Args:
+        changes: Gets the changes.
+        followers: Are called in this order, such as for causes, and then for rolls.
+    """
+
+    context: OwnerContext
+    changes: RecordsTable[PositionChange]
+    followers: Sequence[ChangeFollower] = ()
+
+    def __post_init__(self) -> None:
+        self._due = self._looks()
+
+    async def record(self, changes: list[PositionChange]) -> None:
+        """Store changes; looks for their executions are due from now on.
+
+        Raises:
+            LakeError: The table cannot be written, or it has them and did not confirm it.
+        """
+        self.context.lease.check()
+        self._due = sorted({*self._due, *self._looks()})
+        lease = self.context.lease
+        await offload(self.changes.add, changes, lease.provenance.run_id, lease.check)
+
+    async def unpublished(
+        self, published: Mapping[Key, BrokerPosition]
+    ) -> dict[Key, BrokerPosition]:
+        """Return the holdings whose changes were stored, and then not published.
+
+        Args:
+            published: All holdings of the login, and those that closed lately.
+
+        Raises:
+            LakeError: The table cannot be read.
+        """
+        times = [holding.confirmed_at or holding.received_at for holding in published.values()]
+        now = self.context.clock()
+        since = min(now, max(times)) - CLOSED_PUBLISHED if times else None
+        changes = await offload(self.changes.records, since)
+        gateway_id = self.context.settings.gateway_id
+        return after_changes(
+            published, [change for change in changes if change.gateway_id == gateway_id]
+        )
+
+    def _looks(self) -> list[float]:
+        now_s = self.context.monotonic()
+        return [now_s + delay for delay in EXECUTION_LOOKS_S]
+
+    async def look_if_due(self, connection: GatewayConnection) -> None:
+        """Ask the gateway for the executions of the day if a look is due; call the followers.
+
+        Raises:
+            LakeError: A table cannot be used; the look is due again.
+        """
+        now_s = self.context.monotonic()
+        if not self.followers or not self._due or self._due[0] > now_s:
+            return
+        answer = await connection.executions()
+        await self.look(connection.accounts, answer)
+        self._due = [at for at in self._due if at > now_s]
+        if answer is None and not self._due:
+            self._due = self._looks()[-1:]
+
+    async def look(self, accounts: Iterable[str], answer: DayExecutions | None) -> None:
+        """Call the followers with what the gateway answered; None if it did not answer.
+
+        Raises:
+            LakeError: A table cannot be used.
+        """
+        self.context.lease.check()
+        asked: Asked = {}
+        if answer is not None:
+            asked = dict.fromkeys(accounts, (answer.begin, answer.end))
+        executions = () if answer is None else answer.executions
+        for follower in self.followers:
+            await offload(follower.follow_changes, executions, asked)
+
 
 _TERMS = ("conid", "symbol", "sec_type", "currency", "multiplier", "right", "strike", "expiry")
 

@@ -1,0 +1,85 @@
+"""The data files of a table, and which of them may hold a value, by the log alone."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import polars as pl
+from deltalake import DeltaTable
+
+
+def data_files(handle: DeltaTable) -> pl.DataFrame:
+    """Return one row for each data file of the snapshot, from the log alone.
+
+    Returns:
+        path, size_bytes and num_records; of each partition column `partition.NAME`; of each
+        indexed column `min.NAME`, `max.NAME` and `null_count.NAME`, null where the log has no
+        statistics.
+    """
+    return pl.DataFrame(handle.get_add_actions(flatten=True))
+
+
+# The log's statistics cut times to it.
+_CUT = timedelta(milliseconds=1)
+
+
+def last_of(greatest: Any) -> Any:
+    """Return the last value that the greatest one in the log's statistics may stand for."""
+    if not isinstance(greatest, datetime):
+        return greatest
+
+    return greatest + _CUT
+
+
+# Chooses every data file, or every row.
+EVERY = pl.lit(value=True)
+
+
+def may_have(column: str, first: Any, last: Any = None) -> pl.Expr:
+    """Return which data files may hold a value from `first` to `last`, by the log's statistics.
+
+    Args:
+        column: An indexed column.
+        last: The greatest value; None: any.
+    """
+    greatest = pl.col(f"max.{column}")
+    if isinstance(first, datetime):
+        greatest += _CUT
+    overlaps = greatest >= pl.lit(first)
+    if last is not None:
+        overlaps &= pl.col(f"min.{column}") <= pl.lit(last)
+    return overlaps.fill_null(value=True)
+
+
+def may_have_one_of(column: str, values: pl.Series) -> pl.Expr:
+    """Return which data files may hold one of the values, by the log's statistics.
+
+    One of the values must lie between the smallest and the greatest of a file. It is not enough
+    that the range of all of them overlaps the file: one old id among new ones would then select
+    every file that was written in between.
+
+    Args:
+        column: An indexed column.
+        values: The values, of the type of the column; with a null, each file may hold one.
+    """
+    if values.has_nulls():
+        return EVERY
+    greatest = pl.col(f"max.{column}")
+    if values.dtype == pl.Datetime:
+        greatest += _CUT
+    ordered = pl.lit(values.sort())
+    behind = ordered.search_sorted(greatest, side="right")
+    overlaps = behind > ordered.search_sorted(pl.col(f"min.{column}"))
+    # A null among the statistics sorts before all values.
+    has_no_bound = pl.col(f"min.{column}", f"max.{column}").is_null()
+    return overlaps | pl.any_horizontal(has_no_bound)
+
+
+def files_in(handle: DeltaTable, **partition: str) -> pl.DataFrame:
+    """Return one row for each data file of a partition; no path is ever given twice."""
+    wanted = (pl.col(f"partition.{name}") == value for name, value in partition.items())
+    return data_files(handle).filter(*wanted)
+
+
+def in_bucket(bucket: str) -> pl.Expr:
+    """Return which data files have the rows of a bucket."""
+    return pl.col("partition.bucket") == bucket

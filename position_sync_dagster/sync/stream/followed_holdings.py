@@ -1,0 +1,125 @@
+"""Which holdings PnLSingle follows, which takes no line; when they are published and queued."""
+
+import math
+from dataclasses import dataclass
+
+from position_sync_dagster.domain.holding import Key, grouped
+from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.line_allocation import largest
+from position_sync_dagster.domain.retry import rest_s
+from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.sync.stream.ownership import OwnerContext
+from position_sync_dagster.sync.stream.publisher import Publisher
+from position_sync_dagster.sync.stream.routes import Routes
+
+# Number of streamed holdings whose profit is subscribed, too.
+STREAMED_PNL_SUBSCRIPTIONS = 250
+
+# Shortest time between two publications of these profits, and of those of over 1,000 holdings.
+# It is at least the flush interval; slow commits make it longer.
+PUBLISH_S = 4.0
+
+PUBLISH_MANY_S = 6.0
+
+# How often monitored holdings whose values moved are queued: each time, a drain follows.
+# Readers see the published values in the meantime.
+MOVED_INTERVAL_S = 60.0
+
+# How often legs of active strategies without a free line are valued, in seconds.
+OVERFLOW_INTERVAL_S = 30.0
+
+# More holdings than these are published less often.
+MANY = 1000
+
+# Seconds after which the holdings to follow are chosen again by their values.
+CHOOSE_S = 60.0
+
+
+@dataclass(eq=False, repr=False)
+class FollowedHoldings:
+    """Follows holdings by PnLSingle, publishes their values, and queues those that are due.
+
+    Legs without a line come first: they are queued at each interval. Streamed holdings come next,
+    for their daily profit and a second value that shows a dead line. Last come the monitored
+    holdings with the largest values: they are queued when their value moved.
+    """
+
+    context: OwnerContext
+    publisher: Publisher
+
+    def __post_init__(self) -> None:
+        self._publish_at = -math.inf
+        self._queue_at = -math.inf
+        self._moved_at = -math.inf
+        self._choose_at = -math.inf
+        self._chosen_as_of: int | None = None
+        self._legs: list[Key] = []
+        self._monitored: list[Key] = []
+
+    async def step(self, connection: GatewayConnection, routes: Routes, *, may_queue: bool) -> None:
+        """Subscribe to the values of holdings; publish and queue them when that is due.
+
+        Args:
+            may_queue: False while a download runs, which may queue every holding anyway. Until
+                the first one has ended, no monitored holding is followed: their values are unknown.
+        """
+        now = self.context.monotonic()
+        self._choose(connection, routes, now, values_known=may_queue)
+        connection.pnl.step()
+
+        queues_legs = bool(self._legs) and may_queue and now >= self._queue_at
+        if queues_legs or now >= self._publish_at:
+            await self._publish(connection, now, at_once=queues_legs)
+            if may_queue:  # a value that became known needs a row at once
+                await self.publisher.enqueue_changed(routes.states, self._monitored)
+        if queues_legs:
+            await self.publisher.enqueue(routes.states, self._legs)
+            self._queue_at = now + OVERFLOW_INTERVAL_S
+        if may_queue and now >= self._moved_at:
+            await self.publisher.enqueue_moved(routes.states)
+            self._moved_at = now + MOVED_INTERVAL_S
+
+    async def _publish(self, connection: GatewayConnection, now: float, *, at_once: bool) -> None:
+        """Publish the newest values and greeks, if there are any; set when it is due again."""
+        greeks_moved = bool(self.publisher.greeks.changes)
+        if not (at_once or self._legs or self._monitored or greeks_moved):
+            return
+        if connection.pnl.take_fresh() or greeks_moved:
+            await self.publisher.publish(connection.feed)
+
+        ended = self.context.monotonic()
+        many = len(self._legs) + len(self._monitored) > MANY
+        shortest_s = PUBLISH_MANY_S if many else PUBLISH_S
+        pause_s = max(shortest_s, self.context.settings.flush_interval_s)
+        self._publish_at = max(now + pause_s, ended + rest_s(ended - now))
+
+    def _choose(
+        self, connection: GatewayConnection, routes: Routes, now: float, *, values_known: bool
+    ) -> None:
+        """Choose the holdings to follow, when routes changed or values may have."""
+        due = values_known and now >= self._choose_at
+        if routes.version == self._chosen_as_of and not due:
+            return
+        self._chosen_as_of = routes.version
+        if due:
+            self._choose_at = now + CHOOSE_S
+
+        keys = grouped(routes.states.__getitem__, routes.states)
+        monitored = keys[LegState.MONITORED]
+        self._legs = sorted(keys[LegState.OVERFLOW])
+        settings = self.context.settings
+        if values_known:
+            values = connection.feed.book.values(monitored)
+            self._monitored = largest(values, connection.pnl.keys, settings.pnl_subscriptions)
+        else:
+            still_monitored = set(monitored)
+            self._monitored = [key for key in self._monitored if key in still_monitored]
+        streamed = sorted(keys[LegState.STREAMED])[:STREAMED_PNL_SUBSCRIPTIONS]
+        connection.pnl.keep([*self._legs, *streamed, *self._monitored])
+
+    def release(self, connection: GatewayConnection) -> None:
+        """End the subscriptions that only this stream needs."""
+        connection.pnl.release()
+        self._chosen_as_of = None
+        self._legs = []
+        self._monitored = []
