@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -119,8 +119,8 @@ def _materialize(name: str, scene: Scene, *days: date) -> None:
 def fill(scene: Scene) -> None:
     """Fill the days."""
     lake = scene.opened()
-    service = past_days.closing_service(lake, scene.settings, STATED)
-    past_days.fill(lake, lambda: service, list(DAYS))
+    service = partial(past_days.closing_service, lake, scene.settings, STATED)
+    past_days.fill(lake, service, list(DAYS))
 
 
 def explain(scene: Scene) -> None:

@@ -236,7 +236,7 @@ def test_a_second_home_on_the_same_lake_continues_with_its_own_history(world, ti
     world.ask(1)
     tick()
     with dg.DagsterInstance.ephemeral() as instance:
-        second = Ticks(instance)
+        second = Ticks(instance, tick.composition)
         second()
         assert second.rows() == 1
     assert tick.rows() == 1

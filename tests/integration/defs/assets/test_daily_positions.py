@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
 
 import dagster as dg
 import pytest
@@ -59,8 +60,8 @@ def fill(world) -> Callable[..., None]:
 
     def write(first: str, last: str, clock: Clock = utc_now) -> None:
         days = days_between(first, last)
-        service = past_days.closing_service(world.lake, load_settings(), STATED, clock)
-        past_days.fill(world.lake, lambda: service, days)
+        service = partial(past_days.closing_service, world.lake, load_settings(), STATED, clock)
+        past_days.fill(world.lake, service, days)
 
     return write
 

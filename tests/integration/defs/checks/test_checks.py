@@ -380,8 +380,7 @@ def test_the_command_compares_now_and_records_nothing(world, lake):
 
 
 def test_the_page_names_only_commands_that_exist():
-    [check] = tables.breaks_are_decided.check_specs
-    texts = f"{reconciliation_breaks.description} {check.description}"
+    texts = f"{reconciliation_breaks.description} {tables.breaks_are_decided.description}"
     named = re.findall(r"position-sync (\w+)", texts)
     assert named
     assert set(named) <= set(get_command(commands()).commands)

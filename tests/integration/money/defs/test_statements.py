@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from typing import IO, Any
@@ -56,8 +57,8 @@ def fill(folder: Path, world) -> Callable[..., None]:
     """Fill days as a run does; a run of Dagster takes four times as long."""
 
     def write(first: str = THURSDAY, last: str | None = None) -> None:
-        service = past_days.closing_service(world.lake, load_settings(), STATED)
-        past_days.fill(world.lake, lambda: service, days_between(first, last or first))
+        service = partial(past_days.closing_service, world.lake, load_settings(), STATED)
+        past_days.fill(world.lake, service, days_between(first, last or first))
 
     return write
 
