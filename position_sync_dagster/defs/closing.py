@@ -17,7 +17,7 @@ from position_sync_dagster.defs.resources import CLOSE_JOB, WRITTEN_BY
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync import exchange_days
 
-# Number of trading days recorded again at night: rows may come late, and statements a week later.
+# Number of trading days recorded again at night: rows may come late, and stated ones a week later.
 LATE_DAYS = 8
 
 RANGE_START = "dagster/asset_partition_range_start"

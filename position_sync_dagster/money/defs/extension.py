@@ -22,7 +22,7 @@ from position_sync_dagster.settings import Settings
 REPORTS = "position_reports"
 
 
-STATED = Stated(
+STATED: Stated[MoneyLake] = Stated(
     days=StatementDays,
     assets=(statements.FOLDER,),
     remedy="Put statements of {} into the folder of POSITION_SYNC_FLEX_FOLDER.",
