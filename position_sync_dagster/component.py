@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from copy import copy
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any
 
 import dagster as dg
 from dagster_shared import record
 
 from position_sync_dagster import defs as core
-from position_sync_dagster.defs.resources import GATEWAY, key_of, set_component_settings
+from position_sync_dagster.defs.composition import CORE, Composition, Extension
+from position_sync_dagster.defs.resources import GATEWAY, AssetKeys
 from position_sync_dagster.errors import GatewaysFileError, SettingsError
 from position_sync_dagster.lake.storage.object_store import absolute_path
 from position_sync_dagster.settings import Settings, load_settings
@@ -30,29 +30,14 @@ BROKER_GROUP = "broker_account"
 VALUES_GROUP = "position_values"
 REPORTS_GROUP = "position_reports"
 
-# The group of each asset that is not in the first one.
+# The group of each asset of the core that is not in the first one.
 GROUP_OF = {
     "active_strategies": VALUES_GROUP,
     "position_queue": VALUES_GROUP,
     "position_updates": VALUES_GROUP,
     "latest_positions": REPORTS_GROUP,
-    "strategy_exposure": REPORTS_GROUP,
     "daily_positions": REPORTS_GROUP,
-    "profit_explained": REPORTS_GROUP,
-    "books": REPORTS_GROUP,
-    "closed_campaigns": REPORTS_GROUP,
-    "risk_scenarios": REPORTS_GROUP,
     "reconciliation_breaks": REPORTS_GROUP,
-}
-
-# The pages that show what an asset holds.
-PAGES = {
-    "position_updates": "/money",
-    "latest_positions": "/money",
-    "strategy_exposure": "/money",
-    "risk_scenarios": "/money/risk",
-    "profit_explained": "/money/results",
-    "closed_campaigns": "/money/results",
 }
 
 LINEAGE = "dagster/column_lineage"
@@ -165,50 +150,56 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
                 "docs/component.md says which of them counts.",
             ) from None
 
-        # Runs, sensors and checks read the settings again, each in its process.
-        set_component_settings(overrides, self._prefix)
-        return self.definitions(settings)
+        return self.definitions(settings, overrides)
 
-    def definitions(self, settings: Settings) -> dg.Definitions:
-        """Return the definitions of the core, and of money, with the attributes of this component.
+    def extension(self, settings: Settings) -> Extension[Any]:
+        """Return what stands above the core: money, unless the settings leave it out.
+
+        A component of your own adds to it: `docs/component.md` has an example.
+        """
+        if not settings.money:
+            return CORE
+
+        from position_sync_dagster.money.defs.extension import money_extension
+
+        return money_extension(settings)
+
+    def definitions(
+        self, settings: Settings, overrides: Mapping[str, object] | None = None
+    ) -> dg.Definitions:
+        """Return the definitions of the core and its extension, with the attributes of this one.
 
         Args:
-            settings: The settings; they may leave money out.
+            settings: The settings as they are now.
+            overrides: Those that count before the environment, for runs, sensors and checks: each
+                process reads the settings again.
         """
-        packages: list[ModuleType] = [core]
-        if settings.money:
-            from position_sync_dagster.money import defs as money
-            from position_sync_dagster.money.defs import parts
-
-            parts.add_to_core()
-            packages.append(money)
-
-        # `dg.load_from_defs_folder` needs a pyproject.toml, which a container image lacks. It also
-        # describes all component types for the UI: a third of the time to load our definitions.
-        root = Path(__file__).parents[1]
+        composition = Composition(
+            extension=self.extension(settings),
+            overrides=overrides or {},
+            keys=AssetKeys(tuple(self.key_prefix.split("/")) if self.key_prefix else ()),
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", dg.BetaWarning)
             warnings.simplefilter("ignore", dg.PreviewWarning)
-            trees = (dg.ComponentTree.from_module(package, root) for package in packages)
-            loaded = dg.Definitions.merge(*(tree.build_defs(Path()) for tree in trees))
+            packages = (core, *composition.extension.packages)
+            loaded = dg.Definitions.merge(*map(composition.definitions_in, packages))
             defined = {spec.key for spec in _specs_of(loaded)}
-            definitions = loaded.map_asset_specs(
-                func=partial(self._completed, settings=settings, defined=defined)
+            complete = partial(
+                self._completed, extension=composition.extension, settings=settings, defined=defined
             )
+            definitions = loaded.map_asset_specs(func=complete)
 
-        if self._prefix:
-            definitions = with_key_prefix(definitions)
+        if composition.keys.prefix:
+            definitions = with_keys(definitions, composition.keys)
         return self._with_automation(definitions)
 
-    @property
-    def _prefix(self) -> list[str]:
-        if not self.key_prefix:
-            return []
-
-        return self.key_prefix.split("/")
-
     def _completed(
-        self, spec: dg.AssetSpec, settings: Settings, defined: Set[dg.AssetKey]
+        self,
+        spec: dg.AssetSpec,
+        extension: Extension[Any],
+        settings: Settings,
+        defined: Set[dg.AssetKey],
     ) -> dg.AssetSpec:
         """Return an asset with what all assets have: owners, tags, group, addresses.
 
@@ -219,12 +210,13 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         if len(deps) < len(list(spec.deps)):
             spec = spec.replace_attributes(deps=deps)
         metadata: dict[str, Any] = {"dagster/uri": _address(spec, settings)}
-        if self.pages_url and name in PAGES and settings.money:
-            page = self.pages_url.rstrip("/") + PAGES[name]
+        if self.pages_url and name in extension.pages:
+            page = self.pages_url.rstrip("/") + extension.pages[name]
             metadata["page"] = dg.MetadataValue.url(page)
 
         spec = spec.merge_attributes(metadata=metadata, owners=self.owners, tags=self.tags)
-        return spec.replace_attributes(group_name=self.group or GROUP_OF.get(name, BROKER_GROUP))
+        group = GROUP_OF.get(name, extension.groups.get(name, BROKER_GROUP))
+        return spec.replace_attributes(group_name=self.group or group)
 
     def _with_automation(self, definitions: dg.Definitions) -> dg.Definitions:
         """Return definitions whose sensors and schedules have owners, and are stopped if asked for.
@@ -286,10 +278,10 @@ def _address(spec: dg.AssetSpec, settings: Settings) -> str:
         return str(settings.gateways_file)
 
 
-def with_key_prefix(definitions: dg.Definitions) -> dg.Definitions:
+def with_keys(definitions: dg.Definitions, of_project: AssetKeys) -> dg.Definitions:
     """Return definitions whose assets and checks have the prefix of the project in their keys."""
-    linked = definitions.map_asset_specs(func=_with_prefixed_lineage)
-    keys = {spec.key: _prefixed(spec.key) for spec in _specs_of(linked)}
+    linked = definitions.map_asset_specs(func=partial(_with_prefixed_lineage, keys=of_project))
+    keys = {spec.key: of_project.of(spec.key.to_user_string()) for spec in _specs_of(linked)}
 
     assets: list[Any] = []
     for asset in linked.assets or ():
@@ -306,10 +298,6 @@ def with_key_prefix(definitions: dg.Definitions) -> dg.Definitions:
     )
 
 
-def _prefixed(key: dg.AssetKey) -> dg.AssetKey:
-    return key_of(key.to_user_string())
-
-
 def _specs_of(definitions: dg.Definitions) -> Iterator[dg.AssetSpec]:
     """Yield the description of each asset, also of those that have no code of ours."""
     for asset in definitions.assets or ():
@@ -324,7 +312,7 @@ def _with_keys(definition: Any, keys: Mapping[dg.AssetKey, dg.AssetKey]) -> Any:
     return definition.with_attributes(asset_key_replacements=keys)
 
 
-def _with_prefixed_lineage(spec: dg.AssetSpec) -> dg.AssetSpec:
+def _with_prefixed_lineage(spec: dg.AssetSpec, keys: AssetKeys) -> dg.AssetSpec:
     """Return an asset whose lineage of columns names the tables by their prefixed keys."""
     lineage = spec.metadata.get(LINEAGE)
     if lineage is None:
@@ -332,7 +320,8 @@ def _with_prefixed_lineage(spec: dg.AssetSpec) -> dg.AssetSpec:
 
     prefixed = {
         column: [
-            dg.TableColumnDep(_prefixed(source.asset_key), source.column_name) for source in sources
+            dg.TableColumnDep(keys.of(source.asset_key.to_user_string()), source.column_name)
+            for source in sources
         ]
         for column, sources in lineage.deps_by_column.items()
     }

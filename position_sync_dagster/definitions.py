@@ -5,14 +5,14 @@ from functools import cache
 import dagster as dg
 
 from position_sync_dagster.component import PositionSyncComponent
-from position_sync_dagster.defs.resources import POSITION_SYNC
+from position_sync_dagster.settings import load_settings
 
 
 @dg.definitions
 @cache  # a run over a selection of assets loads its definitions twice in one process
 def defs() -> dg.Definitions:
     """Return the definitions of the project, with all steps in the process of their run."""
-    settings = POSITION_SYNC.read_settings()
+    settings = load_settings()
     component = PositionSyncComponent(
         owners=["team:position-sync"], tags={"domain": "positions"}, pages_url=settings.ui_url
     )

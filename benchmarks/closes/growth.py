@@ -8,11 +8,11 @@ from benchmarks.bench import Bench
 from benchmarks.closes.history import ACCOUNT, FIRST_CONID, write_history
 from benchmarks.outcome import Line, Target
 from benchmarks.timing import median
-from position_sync_dagster.defs.assets.table_asset import DERIVE
+from position_sync_dagster.defs.assets.latest_positions import latest_positions
 from position_sync_dagster.domain.execution import FROM_GATEWAY, Execution, Side
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_change import PositionChange
-from position_sync_dagster.money.defs import strategies  # noqa: F401 - defines it
+from position_sync_dagster.money.defs.strategies import strategy_exposure
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.money.reports.figures import read_figures
@@ -78,15 +78,15 @@ def measured(bench: Bench, closes: int) -> dict[str, float]:
         timed("explain again", lambda: CloseExplainer(lake).explain())
         timed("follow rolls", follower.follow)
         timed("explain in a new process", lambda: CloseExplainer(MoneyLake(folder)).explain())
-        DERIVE["strategy_exposure"](lake, settings, None)
+        strategy_exposure.derive(lake, settings, None)
         timed("read the page", lambda: read_figures(lake, settings, datetime.now(UTC)))
         timed("derive the tables", lambda: _derive(lake, settings))
     return {what: median(samples) for what, samples in of.items()}
 
 
 def _derive(lake: MoneyLake, settings: Settings) -> None:
-    for name in ("latest_positions", "strategy_exposure"):
-        DERIVE[name](lake, settings, None)
+    latest_positions.derive(lake, settings, None)
+    strategy_exposure.derive(lake, settings, None)
 
 
 def _change(conid: int, at: datetime) -> PositionChange:

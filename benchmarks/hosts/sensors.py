@@ -14,11 +14,13 @@ from benchmarks.bench import Bench
 from benchmarks.machine import load_afterwards
 from benchmarks.outcome import Line, Target
 from benchmarks.timing import Samples, median
+from position_sync_dagster.defs.composition import Composition
 from position_sync_dagster.defs.drain import drain_queue
 from position_sync_dagster.defs.resources import LOGINS, PARTITION, STREAM_JOB
 from position_sync_dagster.defs.stream import RUNS_SEEN, recent_runs, supervise_stream
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.queue_request import QueueRequest
+from position_sync_dagster.money.defs.extension import money_extension
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.settings import Settings, load_settings
 from tests.support import postgres
@@ -112,9 +114,10 @@ class _Logins:
     def measure(self, rounds: int) -> tuple[Samples, dict[str, int]]:
         """Return the times of each tick, and the most requests of one to the store."""
         samples, most = Samples(), dict[str, int]()
+        composition = Composition(extension=money_extension(self._settings))
         work: dict[str, Callable[[], object]] = {
-            "supervise_stream": partial(self._tick, supervise_stream),
-            "drain_queue": partial(self._tick, drain_queue),
+            "supervise_stream": partial(self._tick, supervise_stream(composition)),
+            "drain_queue": partial(self._tick, drain_queue(composition)),
             "logins one after the other": self._in_turn,
         }
         for do in work.values():

@@ -7,13 +7,17 @@ SQLite and Postgres. An instance may serve other projects as well: theirs are ke
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 import dagster as dg
 import sqlalchemy as sql
 
 from position_sync_dagster.defs import resources
-from position_sync_dagster.defs.assets.past_days import STATED_BY
+from position_sync_dagster.defs.composition import Composition, composition_of
 from position_sync_dagster.defs.dagster_internals import SqlEventLogStorage, SqliteEventLogStorage
+from position_sync_dagster.lake.lake import Lake
+
+L = TypeVar("L", bound=Lake)
 
 # The run id of an event without a run.
 NO_RUN = ""
@@ -63,20 +67,22 @@ DELETE_COPIES_OF_RESULTS = """
 """
 
 
-def delete_old_events(instance: dg.DagsterInstance, assets: Iterable[str], before: datetime) -> int:
+def delete_old_events(
+    instance: dg.DagsterInstance, assets: Iterable[dg.AssetKey], before: datetime
+) -> int:
     """Delete old events without a run, and old results of checks; return their number.
 
     The newest event of each type and asset stays, and so does the newest result of each check.
 
     Args:
         instance: The Dagster instance.
-        assets: The names of the assets; the events of others are kept.
+        assets: The keys of the assets; the events of others are kept.
         before: Events before this time are old.
     """
     storage = instance.event_log_storage
     if not isinstance(storage, SqlEventLogStorage):
         return 0
-    keys = [resources.key_of(name).to_string() for name in assets]
+    keys = [key.to_string() for key in assets]
     of_own: sql.BindParameter[str] = sql.bindparam("own", keys, expanding=True)
     old = sql.bindparam("before", before.astimezone(UTC).replace(tzinfo=None), sql.DateTime)
 
@@ -98,15 +104,8 @@ def delete_old_events(instance: dg.DagsterInstance, assets: Iterable[str], befor
 MAINTENANCE_JOB = "maintain_lake"
 
 
-def own_assets() -> list[str]:
-    """Return the assets whose old events are deleted."""
-    lake = resources.LAKES[0]
-    tables = [spec.name for spec in (*lake.specs, *lake.derived_specs)]
-    return [*tables, resources.GATEWAY, *STATED_BY]
-
-
 # Runs of `close_day` are kept: they record which days are filled.
-PRUNED_JOBS = (resources.STREAM_JOB, resources.IMPORT_JOB, MAINTENANCE_JOB)
+PRUNED_JOBS = (resources.STREAM_JOB, MAINTENANCE_JOB)
 
 
 @dg.op(tags={"domain": "upkeep"}, config_schema={})
@@ -128,27 +127,32 @@ def maintain_tables(
             context.log.warning(f"{result.table}: {result.skipped}")
 
 
-@dg.op(tags={"domain": "upkeep"}, config_schema={})
-@resources.dagster_failures()
-def forget_old_history(
-    context: dg.OpExecutionContext, position_sync: resources.PositionSyncResource
-) -> None:
-    """Delete runs, events and results of checks that are older than `history_days`."""
-    kept = position_sync.settings.history_days
-    before = datetime.now(UTC) - timedelta(days=kept)
-    deleted = delete_old_runs(context.instance, PRUNED_JOBS, before)
-    events = delete_old_events(context.instance, own_assets(), before)
-    context.log.info(
-        f"Deleted {deleted} runs, and {events} events and results of checks, that are older than "
-        f"{kept} days."
-    )
+def maintenance_job(composition: Composition[L]) -> dg.JobDefinition:
+    """Return the job, which deletes the old history of the jobs and assets of a composition."""
+    short_jobs = (*PRUNED_JOBS, *composition.extension.short_jobs)
 
+    @dg.op(tags={"domain": "upkeep"}, config_schema={})
+    @resources.dagster_failures()
+    def forget_old_history(
+        context: dg.OpExecutionContext, position_sync: resources.PositionSyncResource
+    ) -> None:
+        """Delete runs, events and results of checks that are older than `history_days`."""
+        kept = position_sync.settings.history_days
+        before = datetime.now(UTC) - timedelta(days=kept)
+        deleted = delete_old_runs(context.instance, short_jobs, before)
+        events = delete_old_events(context.instance, composition.own_assets(), before)
+        context.log.info(
+            f"Deleted {deleted} runs, and {events} events and results of checks, that are older "
+            f"than {kept} days."
+        )
 
-@dg.job(name=MAINTENANCE_JOB, executor_def=dg.in_process_executor, tags={"domain": "upkeep"})
-def maintain_lake() -> None:
-    """Merge small files of the tables, and delete old runs and events: both stay fast."""
-    maintain_tables()
-    forget_old_history()
+    @dg.job(name=MAINTENANCE_JOB, executor_def=dg.in_process_executor, tags={"domain": "upkeep"})
+    def maintain_lake() -> None:
+        """Merge small files of the tables, and delete old runs and events: both stay fast."""
+        maintain_tables()
+        forget_old_history()
+
+    return maintain_lake
 
 
 # SQLite makes a file of 150 kB for each run: with one each hour, a third of Dagster's history would
@@ -161,3 +165,12 @@ maintain_every_four_hours = dg.ScheduleDefinition(
     "events that are older than POSITION_SYNC_HISTORY_DAYS.",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
+
+
+@dg.definitions
+def maintenance(context: dg.ComponentLoadContext) -> dg.Definitions:
+    """Define the job and its schedule."""
+    return dg.Definitions(
+        jobs=[maintenance_job(composition_of(context, Lake))],
+        schedules=[maintain_every_four_hours],
+    )

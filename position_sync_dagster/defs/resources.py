@@ -1,29 +1,21 @@
-"""What jobs and sensors share: the resource of runs, names, cursors, errors, cached instances.
-
-A tick every 5 s must be cheap. Opening Dagster's instance takes 65 ms (its storages check their
-Alembic revision each time), and a resource parameter or `context.instance` would open it at every
-tick. Opening the tables takes another 30 ms. Both can be kept open and shared by threads.
-"""
+"""What jobs and sensors share: the resource of runs, names, keys, cursors and errors."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from functools import cache, cached_property, lru_cache, wraps
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache, cached_property
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import dagster as dg
 from pydantic import Field, TypeAdapter, ValidationError
 
 from position_sync_dagster import dagster_files
-from position_sync_dagster.errors import LakeError, PositionSyncError
-from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.lake.storage.threads import together
+from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings, load_settings
 
 STREAM_JOB = "stream_positions"
 CLOSE_JOB = "close_day"
-IMPORT_JOB = "import_statements"
 
 # The sensor whose tick drains the queue, and derives what follows.
 DRAIN_SENSOR = "drain_queue"
@@ -47,6 +39,7 @@ ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRun
 
 
 C = TypeVar("C")
+L = TypeVar("L", bound=Lake)
 
 _format: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
@@ -89,43 +82,8 @@ def dagster_failures() -> Iterator[None]:
 # second look, and with 4 over one after a tick that waited for another sensor.
 TICK_S = 2
 
-
-def cached_instance(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
-    """Return the instance of a tick, opened at the first tick."""
-    ref = context.instance_ref
-    if ref is None:
-        return context.instance
-
-    return _opened(dg.serialize_value(ref))
-
-
-@lru_cache(maxsize=1)
-def _opened(ref: str) -> dg.DagsterInstance:
-    instance: Any = dg.deserialize_value(ref)
-    return dg.DagsterInstance.from_ref(instance)
-
-
-# The class of the lake; definitions above the core replace it by one with their tables.
-LAKES: list[type[tables.Lake]] = [tables.Lake]
-
-
-@lru_cache(maxsize=2)
-def cached_lake(settings: Settings) -> tables.Lake:
-    """Return the tables of the settings, created or migrated at the first tick.
-
-    A table that cannot be is left out: its first use raises why, and the ticks use the others.
-    """
-    lake = LAKES[0].of(settings)
-    together(_initialize, lake.tables)
-    return lake
-
-
-def _initialize(table: Table) -> None:
-    with suppress(LakeError):
-        table.initialize()
-
-
-Tick = Callable[[dg.SensorEvaluationContext], Any]
+# What a sensor does, with what its definitions are made of.
+Tick = Callable[[dg.SensorEvaluationContext, C], Any]
 
 
 def sensor(
@@ -133,8 +91,8 @@ def sensor(
     job_name: str | None = None,
     minimum_interval_s: int = TICK_S,
     assets: dg.AssetSelection | None = None,
-) -> Callable[[Tick], dg.SensorDefinition]:
-    """Return the decorator of a tick: it defines a sensor that runs from the start.
+) -> Callable[[Tick[C]], Callable[[C], dg.SensorDefinition]]:
+    """Return the decorator of a tick: it makes the sensor of a composition, which runs at once.
 
     The docstring of the tick is what Dagster shows of the sensor. The first error of an outage is
     raised; later ticks with the same error are skipped, with its text: the daemon logs 200 lines
@@ -146,36 +104,38 @@ def sensor(
         assets: The assets that its ticks write: their pages show the sensor.
     """
 
-    def define(tick: Tick) -> dg.SensorDefinition:
-        fault = ""
-
-        @dg.sensor(
-            name=tick.__name__,
-            job_name=job_name,
-            minimum_interval_seconds=minimum_interval_s,
-            target=assets,
-            default_status=dg.DefaultSensorStatus.RUNNING,
-            description=inspect.getdoc(tick),
-        )
-        @wraps(tick)
-        def run(context: dg.SensorEvaluationContext) -> Any:
-            nonlocal fault
-            try:
-                result = tick(context)
-            except PositionSyncError as error:
-                dagster_files.note(dagster_files.FAILED_TICK, str(error))
-                cause = error.what.partition(": ")[0]  # the rest may differ in each attempt
-                if cause == fault:
-                    return dg.SkipReason(str(error))
-                fault = cause
-                raise
-
+    def decorate(tick: Tick[C]) -> Callable[[C], dg.SensorDefinition]:
+        def define(composition: C) -> dg.SensorDefinition:
             fault = ""
-            return result
 
-        return run
+            @dg.sensor(
+                name=tick.__name__,
+                job_name=job_name,
+                minimum_interval_seconds=minimum_interval_s,
+                target=assets,
+                default_status=dg.DefaultSensorStatus.RUNNING,
+                description=inspect.getdoc(tick),
+            )
+            def run(context: dg.SensorEvaluationContext) -> Any:
+                nonlocal fault
+                try:
+                    result = tick(context, composition)
+                except PositionSyncError as error:
+                    dagster_files.note(dagster_files.FAILED_TICK, str(error))
+                    cause = error.what.partition(": ")[0]  # the rest may differ in each attempt
+                    if cause == fault:
+                        return dg.SkipReason(str(error))
+                    fault = cause
+                    raise
 
-    return define
+                fault = ""
+                return result
+
+            return run
+
+        return define
+
+    return decorate
 
 
 # The settings that the resource has too, by the types that a configuration of Dagster knows.
@@ -210,6 +170,10 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     drain_interval_s: float | None = _setting("drain_interval_s")
     history_days: int | None = _setting("history_days")
 
+    # What the composition gives its resource; Dagster makes the object anew from its fields alone.
+    lake_class: ClassVar[type[Lake]] = Lake
+    overrides: ClassVar[Mapping[str, object]] = {}
+
     @cached_property
     def settings(self) -> Settings:
         """Return the settings as they were at the first use in the run.
@@ -220,16 +184,26 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self.read_settings()
 
     @cached_property
-    def lake(self) -> Any:
-        """Return the tables (`LAKES`), created or migrated at the first use in the run.
+    def lake(self) -> Lake:
+        """Return the tables, created or migrated at the first use in the run.
 
         Raises:
             SettingsError: A value is malformed.
             LakeError: A table cannot be used.
         """
-        lake = LAKES[0].of(self.settings)
+        lake = self.lake_class.of(self.settings)
         lake.initialize_sync()
         return lake
+
+    def lake_of(self, kind: type[L]) -> L:
+        """Return the tables, as a lake of a class that has further ones.
+
+        Raises:
+            TypeError: The definitions were made without this class.
+        """
+        if not isinstance(self.lake, kind):
+            raise TypeError(f"The definitions have no {kind.__name__}.")
+        return self.lake
 
     def read_settings(self) -> Settings:
         """Read the settings; a component and the fields take precedence over the environment.
@@ -239,42 +213,18 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         fields = {"lake": self.path} | {name: getattr(self, name) for name in IN_RESOURCE}
         given = {name: value for name, value in fields.items() if value is not None}
-        return load_settings(**{**_of_component, **given})
+        return load_settings(**{**self.overrides, **given})
 
 
-POSITION_SYNC = PositionSyncResource()
+class AssetKeys(NamedTuple):
+    """The keys of our assets in Dagster: their names behind the prefix of the project."""
 
-_of_component: dict[str, object] = {}
-_key_prefix: list[str] = []
+    prefix: tuple[str, ...] = ()
 
+    def of(self, name: str) -> dg.AssetKey:
+        """Return the key of an asset."""
+        return dg.AssetKey([*self.prefix, name])
 
-def set_component_settings(given: Mapping[str, object], key_prefix: Iterable[str] = ()) -> None:
-    """Set the settings and the prefix that a component gives to all definitions of this process.
-
-    For sensors and steps the settings take precedence over the environment. They belong to the
-    process: each process of Dagster loads the definitions of one code location, which has one such
-    component.
-    """
-    _of_component.clear()
-    _of_component.update(given)
-    _key_prefix[:] = key_prefix
-
-
-def key_of(name: str) -> dg.AssetKey:
-    """Return the key of an asset of ours in Dagster: its name behind the prefix of the project."""
-    return dg.AssetKey([*_key_prefix, name])
-
-
-def check_key_of(key: dg.AssetCheckKey) -> dg.AssetCheckKey:
-    """Return the key of a check of ours in Dagster."""
-    return dg.AssetCheckKey(key_of(key.asset_key.path[-1]), key.name)
-
-
-@dg.definitions
-def resources() -> dg.Definitions:
-    """Define the resource of every run, with the values that its page shows."""
-    shown: dict[str, Any] = {}
-    with suppress(PositionSyncError):  # runs and ticks say what is wrong with a setting
-        settings = POSITION_SYNC.read_settings()
-        shown = {name: kind(getattr(settings, name)) for name, kind in IN_RESOURCE.items()}
-    return dg.Definitions(resources={"position_sync": PositionSyncResource(**shown)})
+    def of_check(self, key: dg.AssetCheckKey) -> dg.AssetCheckKey:
+        """Return the key of a check."""
+        return dg.AssetCheckKey(self.of(key.asset_key.path[-1]), key.name)

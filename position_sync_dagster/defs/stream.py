@@ -20,11 +20,12 @@ from functools import partial
 from itertools import takewhile
 from logging.handlers import QueueHandler, QueueListener
 from queue import SimpleQueue
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import dagster as dg
 
 from position_sync_dagster.defs import resources
+from position_sync_dagster.defs.composition import Composition, Extension, composition_of
 from position_sync_dagster.domain.clock import is_recent
 from position_sync_dagster.domain.gateway_session import ALIVE, PAUSED, GatewaySession, Owner
 from position_sync_dagster.domain.retry import Backoff
@@ -32,10 +33,12 @@ from position_sync_dagster.errors import GatewaysFileError
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream import streamer
-from position_sync_dagster.sync.stream.ownership import Ownership, StreamCounts
-from position_sync_dagster.sync.stream.router import StreamTables
+from position_sync_dagster.sync.stream.ownership import StreamCounts
+from position_sync_dagster.sync.stream.streamer import Complete
 
 PACKAGE = "position_sync_dagster"
+
+L = TypeVar("L", bound=tables.Lake)
 
 Status = dg.DagsterRunStatus
 
@@ -56,20 +59,7 @@ CLEAN_END_S = 10.0
 LOOK_S = 5.0
 
 
-# Adds further parts to those of a stream; definitions above the core fill it as they are loaded.
-COMPLETE: list[streamer.Complete] = []
-
-
-def _complete(
-    parts: StreamTables, lake: tables.Lake, settings: Settings, own: Ownership
-) -> StreamTables:
-    """Return the parts of a stream with all that others add."""
-    for complete in COMPLETE:
-        parts = complete(parts, lake, settings, own)
-    return parts
-
-
-class StreamThread:
+class StreamThread(Generic[L]):
     """Runs the stream in a thread with its own event loop.
 
     Dagster ends a run by an exception in the main thread. If the event loop ran there, the
@@ -84,16 +74,17 @@ class StreamThread:
 
     def __init__(
         self,
-        lake: tables.Lake,
+        lake: L,
         settings: Settings,
         *,
         run_id: str | None,
+        complete: Complete[L] | None = None,
         clean_end_s: float = CLEAN_END_S,
     ) -> None:
         self._clean_end_s = clean_end_s
         self._asked = asyncio.Event()
         self._stream = partial(
-            streamer.stream, lake, settings, run_id=run_id, stop=self._asked, complete=_complete
+            streamer.stream, lake, settings, run_id=run_id, stop=self._asked, complete=complete
         )
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._loop = self._runner.get_loop()
@@ -141,48 +132,6 @@ class StreamThread:
             self._ended.set_result(counts)
         except BaseException as error:  # noqa: BLE001 - carried to the main thread by result()
             self._ended.set_exception(error)
-
-
-@dg.op(tags={"domain": "positions"}, config_schema={})
-@resources.dagster_failures()
-def stream_legs(
-    context: dg.OpExecutionContext, position_sync: resources.PositionSyncResource
-) -> None:
-    """Own a login: stream active legs, write `broker_positions`, enqueue everything else.
-
-    The op runs until it is interrupted, its rotation is due, its login was changed or removed in
-    the gateways file, or its run was deleted from Dagster or has ended there. The supervisor then
-    starts another one. An interrupt ends it cleanly, and the run succeeds. A termination in the UI
-    ends it in the same way, also one that cannot reach its process, but as a canceled run: the
-    stream is paused.
-    """
-    lake = position_sync.lake
-    instance = context.instance
-    settings = position_sync.settings.for_login(
-        context.partition_key if context.has_partition_key else None
-    )
-    thread = StreamThread(lake, settings, run_id=context.run_id)
-
-    with logged_aside():
-        try:
-            with thread.running():
-                # The supervisor gives up a run that has no lease in time: nobody can terminate it.
-                thread.wait(
-                    until=lambda: (
-                        login_is_gone(settings) or status_of(instance, context.run_id) in ENDING
-                    )
-                )
-        except dg.DagsterExecutionInterruptedError:
-            if status_of(instance, context.run_id) is Status.CANCELING:
-                raise
-        total = thread.result()
-
-    if status_of(instance, context.run_id) in TERMINATED:
-        raise dg.DagsterExecutionInterruptedError
-    context.log.info(
-        f"The stream ended: {total.rows} rows in {total.commits} commits, "
-        f"{total.enqueued} requests enqueued, {total.reconnects} reconnects."
-    )
 
 
 class _PatientListener(QueueListener):
@@ -238,8 +187,54 @@ def status_of(instance: dg.DagsterInstance, run_id: str) -> Status | None:
     return None
 
 
-def stream_job(partitions: dg.PartitionsDefinition | None = None) -> dg.JobDefinition:
+def stream_job(
+    extension: Extension[L], partitions: dg.PartitionsDefinition | None = None
+) -> dg.JobDefinition:
     """Return the stream's job, with a partition per login if there are several."""
+
+    @dg.op(tags={"domain": "positions"}, config_schema={})
+    @resources.dagster_failures()
+    def stream_legs(
+        context: dg.OpExecutionContext, position_sync: resources.PositionSyncResource
+    ) -> None:
+        """Own a login: stream active legs, write `broker_positions`, enqueue everything else.
+
+        The op runs until it is interrupted, its rotation is due, its login was changed or removed
+        in the gateways file, or its run was deleted from Dagster or has ended there. The supervisor
+        then starts another one. An interrupt ends it cleanly, and the run succeeds. A termination
+        in the UI ends it in the same way, also one that cannot reach its process, but as a canceled
+        run: the stream is paused.
+        """
+        lake = position_sync.lake_of(extension.lake)
+        instance = context.instance
+        settings = position_sync.settings.for_login(
+            context.partition_key if context.has_partition_key else None
+        )
+        thread = StreamThread(
+            lake, settings, run_id=context.run_id, complete=extension.stream_parts
+        )
+
+        with logged_aside():
+            try:
+                with thread.running():
+                    # The supervisor gives up a run that has no lease in time: nobody can terminate
+                    # it.
+                    thread.wait(
+                        until=lambda: (
+                            login_is_gone(settings) or status_of(instance, context.run_id) in ENDING
+                        )
+                    )
+            except dg.DagsterExecutionInterruptedError:
+                if status_of(instance, context.run_id) is Status.CANCELING:
+                    raise
+            total = thread.result()
+
+        if status_of(instance, context.run_id) in TERMINATED:
+            raise dg.DagsterExecutionInterruptedError
+        context.log.info(
+            f"The stream ended: {total.rows} rows in {total.commits} commits, "
+            f"{total.enqueued} requests enqueued, {total.reconnects} reconnects."
+        )
 
     @dg.job(
         name=resources.STREAM_JOB,
@@ -256,9 +251,6 @@ def stream_job(partitions: dg.PartitionsDefinition | None = None) -> dg.JobDefin
         stream_legs()
 
     return stream
-
-
-stream_positions = stream_job()
 
 
 # Dagster's tag with the reason why a run failed.
@@ -477,7 +469,9 @@ SUPERVISE_S = 7
 
 
 @resources.sensor(job_name=resources.STREAM_JOB, minimum_interval_s=SUPERVISE_S)
-def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+def supervise_stream(
+    context: dg.SensorEvaluationContext, composition: Composition[L]
+) -> dg.SensorResult:
     """Request a stream run if none is alive; report a run as failed if its process is gone.
 
     It looks every 10 s, and starts the stream of a login when its lease has ended: after a clean
@@ -486,9 +480,9 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 
     The logins are those of the gateways file, if there is one; each login is a partition of runs.
     """
-    settings = resources.POSITION_SYNC.read_settings()
-    lake = resources.cached_lake(settings)
-    instance = resources.cached_instance(context)
+    settings = composition.read_settings()
+    lake = composition.opened(settings).lake
+    instance = composition.instance_of(context)
     logins = {login.gateway_id: login for login in settings.logins}
     stored = set(logins)
     are_partitions = settings.gateways_file is not None
@@ -613,10 +607,11 @@ def report_lost(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> None:
 
 
 @dg.definitions
-def stream_definitions() -> dg.Definitions:
+def stream_definitions(context: dg.ComponentLoadContext) -> dg.Definitions:
     """Define the job, with partitions if a gateways file is configured, and its supervisor."""
-    several = resources.POSITION_SYNC.read_settings().gateways_file is not None
+    composition = composition_of(context, tables.Lake)
+    several = composition.read_settings().gateways_file is not None
     return dg.Definitions(
-        jobs=[stream_job(resources.LOGINS) if several else stream_positions],
-        sensors=[supervise_stream],
+        jobs=[stream_job(composition.extension, resources.LOGINS if several else None)],
+        sensors=[supervise_stream(composition)],
     )

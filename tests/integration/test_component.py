@@ -12,7 +12,6 @@ import dagster as dg
 import pytest
 import yaml
 
-from position_sync_dagster.defs.resources import POSITION_SYNC, set_component_settings
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.settings import load_settings
@@ -71,7 +70,6 @@ def project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
         return dg.ComponentTree.for_project(root).build_defs().get_repository_def()
 
     yield load
-    set_component_settings({})
     for module in [module for module in sys.modules if module.split(".")[0] == NAME]:
         del sys.modules[module]
 
@@ -160,7 +158,9 @@ def test_attributes_count_before_the_environment_and_paths_begin_at_the_project(
     others |= {"drain_interval_s": 30, "history_days": 7, "automation": False}
     others |= {"alert_urls": "json://one json://two", "gateway_port": "{{ env.GATEWAY }}"}
     repository = project(component(**files, **others))
-    settings_read = POSITION_SYNC.read_settings()
+    resource = repository.get_job("maintain_lake").resource_defs["position_sync"]
+    with dg.build_resources({"position_sync": resource}) as made:
+        settings_read = made.position_sync.settings
 
     assert settings_read.gateway_id == "127.0.0.1:4001"
     assert settings_read.lake == "s3://bucket/lake"
@@ -175,7 +175,6 @@ def test_attributes_count_before_the_environment_and_paths_begin_at_the_project(
     gateway = repository.asset_graph.get(dg.AssetKey("gateway"))
     assert gateway.metadata["dagster/uri"] == "tcp://127.0.0.1:4001"
     numbers = {"batch_size": "70", "drain_interval_s": 30.0, "history_days": 7}
-    resource = repository.get_job("maintain_lake").resource_defs["position_sync"]
     shown = resource.config_schema.default_value
     assert shown.items() >= {"gateway_host": "127.0.0.1", "gateway_port": 4001, **numbers}.items()
 
@@ -188,6 +187,12 @@ def own(): ...
 
 defs = dg.Definitions(assets=[own], executor=dg.multiprocess_executor)
 """
+
+
+def test_a_second_component_in_one_project_is_refused(project: Project) -> None:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - Dagster's error is private
+        project(component(), component(key_prefix="second"))
+    assert "same key 'position_sync'" in str(caught.value.__cause__)
 
 
 def test_the_project_keeps_its_executor_and_gives_our_assets_a_group_of_its_own(project) -> None:
@@ -222,9 +227,9 @@ LOAD = """
 import sys
 from pathlib import Path
 import dagster as dg
-from position_sync_dagster.defs.resources import POSITION_SYNC
 found = dg.load_from_defs_folder(path_within_project=Path("{root}"))
-print(len(found.sensors), POSITION_SYNC.read_settings().lake, *({heavy} & sys.modules.keys()))
+lake = found.resources["position_sync"].read_settings().lake
+print(len(found.sensors), lake, *({heavy} & sys.modules.keys()))
 """
 
 

@@ -1,15 +1,10 @@
-"""A plugin of pytest: money cannot be imported, so that what passes needs the core alone."""
+"""A plugin of pytest: a test that imports money fails, so that what passes needs the core alone."""
 
 import sys
-from importlib.abc import MetaPathFinder
 
 MONEY = "position_sync_dagster.money"
 
 
-class _Refusal(MetaPathFinder):
-    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
-        if fullname == MONEY or fullname.startswith(f"{MONEY}."):
-            raise ModuleNotFoundError(f"{fullname}: the core is tested alone.", name=fullname)
-
-
-sys.meta_path.insert(0, _Refusal())
+def pytest_runtest_teardown() -> None:
+    """Fail the test that imported money, and those after it in the same process."""
+    assert MONEY not in sys.modules, "The core is tested alone, and something imported money."

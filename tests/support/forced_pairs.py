@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,14 +20,14 @@ import dagster as dg
 import polars as pl
 
 from position_sync_dagster.defs.assets import latest_positions, past_days
-from position_sync_dagster.defs.assets.table_asset import DERIVE
 from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.storage import commits, merges
 from position_sync_dagster.lake.storage.opening import Upkeep
 from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.money.defs import explained_days, parts
+from position_sync_dagster.money.defs import explained_days, strategies
+from position_sync_dagster.money.defs.extension import STATED
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.money.past.statement_folder import import_statements
@@ -37,8 +37,6 @@ from tests.support.booked_days import FRIDAY, MONDAY, SPY_PUT, STOCK, THURSDAY, 
 from tests.support.empty_lakes import put_tables
 from tests.support.flex_files import ACCOUNT
 from tests.unit.money.past.test_causes import change
-
-parts.add_to_core()
 
 # No writer waits for the one inside which it writes, and few files are merged.
 QUICK = Upkeep(lock_wait_s=0.001, compact_from=2)
@@ -100,7 +98,7 @@ Flow = Callable[[Scene], object]
 @cache
 def _assets() -> Mapping[str, Any]:
     settings = Settings(daily_start=f"{THURSDAY}")
-    partitions = past_days.exchange_partitions(*past_days.known_days(settings))
+    partitions = past_days.exchange_partitions(*past_days.known_days(settings, STATED))
     made = (explained_days.explained_asset(partitions), explained_days.books_asset(partitions))
     return {asset.key.to_user_string(): asset for asset in made}
 
@@ -114,12 +112,15 @@ def _materialize(name: str, scene: Scene, *days: date) -> None:
         add_asset_metadata=lambda *_args, **_more: None,
     )
     function: Any = asset.op.compute_fn
-    function.decorated_fn(context, SimpleNamespace(lake=scene.opened(), settings=scene.settings))
+    resource = SimpleNamespace(lake_of=lambda _kind: scene.opened(), settings=scene.settings)
+    function.decorated_fn(context, resource)
 
 
 def fill(scene: Scene) -> None:
     """Fill the days."""
-    past_days.fill(scene.opened(), scene.settings, list(DAYS))
+    lake = scene.opened()
+    service = partial(past_days.closing_service, lake, scene.settings, STATED)
+    past_days.fill(lake, service, list(DAYS))
 
 
 def explain(scene: Scene) -> None:
@@ -134,7 +135,7 @@ def book(scene: Scene) -> None:
 
 def tell_campaigns(scene: Scene) -> None:
     """Make the campaigns."""
-    DERIVE["closed_campaigns"](scene.opened(), scene.settings, None)
+    explained_days.closed_campaigns.derive(scene.opened(), scene.settings, None)
 
 
 def record(scene: Scene) -> None:
@@ -182,8 +183,8 @@ def follow_market(scene: Scene) -> None:
     lake = scene.opened()
     at = datetime(2026, 3, 9, 19, tzinfo=UTC)
     lake.updates.sync.append([PositionUpdate(7, "IBM", None, 1.0, 9.0, 9.0, 8.0, 1.0, at)])
-    for name in (latest_positions.schema.LATEST_POSITIONS.name, "strategy_exposure"):
-        DERIVE[name](lake, scene.settings, None)
+    for table in (latest_positions.latest_positions, strategies.strategy_exposure):
+        table.derive(lake, scene.settings, None)
 
 
 def merge(scene: Scene) -> None:

@@ -37,7 +37,7 @@ from time_machine import Traveller
 from ib_gateway_simulator import SimulatedGateway
 from position_sync_dagster.definitions import defs
 from position_sync_dagster.defs import resources
-from position_sync_dagster.defs.drain import STREAMED_EVERY
+from position_sync_dagster.defs.tick import STREAMED_EVERY
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.lake import schema
@@ -184,7 +184,6 @@ def open_program(home: Path, first: date, clock: MovedClock) -> Iterator["Progra
 def forget_definitions() -> None:
     """Let the definitions and the tables of the ticks be read anew, from the environment."""
     defs.load_fn.cache_clear()  # type: ignore[attr-defined]
-    resources.cached_lake.cache_clear()
 
 
 @dataclass(slots=True, kw_only=True)

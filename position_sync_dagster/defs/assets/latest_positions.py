@@ -24,7 +24,7 @@ CLOSED_KEPT = timedelta(days=14)
         schema.LATEST_POSITIONS,
         {"confirmed_at": "broker_positions.confirmed_at value_time timestamp"},
     ),
-    money_first=True,
+    numbers_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
 def latest_positions(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:

@@ -1,14 +1,15 @@
 """The asset `daily_positions` with its check: every holding at the close of each trading day.
 
 The trading days of an exchange are the partitions of all assets of past days; each exists from its
-close on. The job `close_day` records them after the close, and again at night.
+close on. The job `close_day` records them (`defs/closing.py`).
 """
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, Generic, TypeVar
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -16,16 +17,18 @@ import polars as pl
 
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
+from position_sync_dagster.defs.checks.evaluation import TableCheck, failed, passed, table_check
 from position_sync_dagster.defs.dagster_internals import WITHOUT_EVENTS
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.lake import derived
-from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, TableSpec
 from position_sync_dagster.lake.storage.object_store import first_ledger_day
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import exchange_days
 from position_sync_dagster.sync.past_days import ClosedDay, ClosedDays, ClosingService, StatedDays
+
+L = TypeVar("L", bound=Lake)
 
 # A trading day is recorded after its close; an exchange is never closed for more than four
 # days.
@@ -33,24 +36,32 @@ CLOSED_DAYS = dg.FreshnessPolicy.time_window(
     fail_window=timedelta(days=5), warn_window=timedelta(days=4)
 )
 
-# Makes the source of stated positions for a lake; definitions above the core replace it as they are
-# loaded. It has the days of every account where no lake is named.
-STATED: list[Callable[[Settings, Any], StatedDays]] = [lambda _settings, _lake: StatedDays()]
 
-# The assets that this source reads.
-STATED_BY: list[str] = []
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stated(Generic[L]):
+    """A source of stated positions, for past days without rows of our own.
 
+    Attributes:
+        days: Makes the source for a lake; without a lake it has the days of every account.
+        assets: The assets that it reads.
+        remedy: What a person does about a span of days that it does not have.
+    """
 
-def stated_days(settings: Settings, lake: tables.Lake | None = None) -> StatedDays:
-    """Return the source of stated positions."""
-    return STATED[0](settings, lake)
+    days: Callable[[Settings, L | None], StatedDays]
+    assets: tuple[str, ...]
+    remedy: str
+
+    def first(self, settings: Settings) -> date | None:
+        """Return the first day that is stated."""
+        return min(self.days(settings, None).days(), default=None)
 
 
 def closing_service(
-    lake: tables.Lake, settings: Settings, clock: Clock = utc_now
+    lake: L, settings: Settings, stated: Stated[L] | None, clock: Clock = utc_now
 ) -> ClosingService:
     """Return what collects the rows of past days of a lake."""
-    return ClosingService(lake, settings, stated=stated_days(settings, lake), clock=clock)
+    days = StatedDays() if stated is None else stated.days(settings, lake)
+    return ClosingService(lake, settings, stated=days, clock=clock)
 
 
 MADE_OF = {"session_date": "timestamp", "closed_at": "timestamp", "age_s": "value_time timestamp"}
@@ -73,7 +84,7 @@ def over_trading_days(
     """
     return table_asset.table_asset(
         spec,
-        writer=resources.CLOSE_JOB,
+        writer=table_asset.CLOSE,
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         metadata={"partition_expr": "session_date", **(metadata or {})},
@@ -87,14 +98,18 @@ def days_of(context: dg.AssetExecutionContext) -> list[date]:
 
 
 def daily_asset(
-    partitions: dg.TimeWindowPartitionsDefinition, *, clock: Clock = utc_now
+    partitions: dg.TimeWindowPartitionsDefinition,
+    kind: type[L],
+    stated: Stated[L] | None,
+    *,
+    clock: Clock = utc_now,
 ) -> dg.AssetsDefinition:
-    """Build the asset over the trading days of an exchange."""
+    """Build the asset over the trading days of an exchange, whose runs open a lake of a class."""
 
     @over_trading_days(
         DAILY_POSITIONS,
         partitions,
-        deps=["position_updates", *STATED_BY],
+        deps=["position_updates", *(stated.assets if stated else ())],
         freshness_policy=CLOSED_DAYS,
         metadata=table_asset.column_lineage(DAILY_POSITIONS, MADE_OF),
     )
@@ -114,10 +129,9 @@ def daily_asset(
         program did not run, the rows come from the broker's statement (source FLEX). A day
         without any source stays missing.
         """
-        closed_days, result = fill(
-            position_sync.lake, position_sync.settings, days_of(context),
-            run_id=context.run.run_id, clock=clock,
-        )  # fmt: skip
+        lake = position_sync.lake_of(kind)
+        service = partial(closing_service, lake, position_sync.settings, stated, clock)
+        closed_days, result = fill(lake, service, days_of(context), run_id=context.run.run_id)
         for error in closed_days.unreadable:
             context.log.warning(f"A statement was left out: {error}")
 
@@ -128,7 +142,7 @@ def daily_asset(
                 context.add_asset_metadata(describe(closed), partition_key=day.isoformat())
             return dg.MaterializeResult(metadata=shared, data_version=dg.DataVersion(version))
 
-        key = resources.key_of(DAILY_POSITIONS.name)
+        key = context.asset_key
         for day, closed in closed_days.filled.items():
             event = dg.AssetMaterialization(
                 key,
@@ -151,17 +165,16 @@ def daily_asset(
 
 
 def fill(
-    lake: tables.Lake,
-    settings: Settings,
+    lake: Lake,
+    open_service: Callable[[], ClosingService],
     days: list[date],
     *,
     run_id: str | None = None,
-    clock: Clock = utc_now,
 ) -> tuple[ClosedDays, derived.Replaced]:
     """Write the rows of trading days, and record what differs from the broker's statements."""
 
     def make() -> ClosedDays:
-        service = closing_service(lake, settings, clock)
+        service = open_service()
         closed_days = service.collect(days)
         # A day that has rows is not filled again: they come last.
         service.record_differences(closed_days.filled, run_id=run_id)
@@ -208,13 +221,15 @@ def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
 YEARS_AHEAD = 2
 
 
-def known_days(settings: Settings) -> tuple[exchange_days.ExchangeDays, date]:
+def known_days(
+    settings: Settings, stated: Stated[L] | None
+) -> tuple[exchange_days.ExchangeDays, date]:
     """Return the days of the exchange in the settings, and the first day that is a partition.
 
     Raises:
         SettingsError: The exchange is not known.
     """
-    start = _first_day(settings, stated_days(settings).days())
+    start = _first_day(settings, stated.days(settings, None).days() if stated else ())
     last_year = datetime.now(UTC).year + YEARS_AHEAD
     return exchange_days.exchange_days(settings.calendar, start, date(last_year, 12, 31)), start
 
@@ -263,161 +278,71 @@ def _first_day(settings: Settings, days: Iterable[date]) -> date:
     return min(first_days, default=datetime.now(UTC).date())
 
 
-# Number of trading days recorded again at night: rows may come late, and statements a week later.
-LATE_DAYS = 8
+def days_check(stated: Stated[L] | None) -> TableCheck[L]:
+    """Return the check of the days, with the source of stated positions."""
 
-RANGE_START = "dagster/asset_partition_range_start"
-RANGE_END = "dagster/asset_partition_range_end"
+    @table_check(DAILY_POSITIONS.name)
+    def days_are_complete(lake: L, settings: Settings) -> dg.AssetCheckResult:
+        """Whether each trading day since the first is recorded, with values of that day.
 
-
-@dg.definitions
-def daily() -> dg.Definitions:
-    """Build asset, check, job and schedules for the exchange in the settings."""
-    days, first = known_days(resources.POSITION_SYNC.read_settings())
-    closing = job_of(
-        resources.CLOSE_JOB,
-        "Record a trading day after its close, or a range of days: each holding, what moved its "
-        "profit, the books, and the campaigns that are over.",
-    )
-    return dg.Definitions(
-        assets=[daily_asset(exchange_partitions(days, first))],
-        asset_checks=[days_are_complete],
-        jobs=[closing],
-        schedules=schedules_of(days, first),
-    )
-
-
-def job_of(name: str, description: str) -> Any:
-    """Return the job that materializes the assets which it writes."""
-    selection = dg.AssetSelection.tag(resources.WRITTEN_BY, name)
-    return dg.define_asset_job(
-        name,
-        executor_def=dg.in_process_executor,
-        selection=selection,
-        description=description,
-    )
-
-
-def scheduled(job: str, cron: str, timezone: str) -> Callable[[Any], dg.ScheduleDefinition]:
-    """Return the decorator of a schedule that runs from the start; its docstring describes it."""
-
-    def decorate(evaluate: Any) -> dg.ScheduleDefinition:
-        define = dg.schedule(
-            job_name=job,
-            cron_schedule=cron,
-            execution_timezone=timezone,
-            default_status=dg.DefaultScheduleStatus.RUNNING,
-            description=inspect.getdoc(evaluate),
-        )
-        return define(evaluate)
-
-    return decorate
-
-
-def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.ScheduleDefinition]:
-    """Build the schedules, in the time zone of the exchange.
-
-    Dagster's own schedule for partitions would also run on holidays, for the previous trading day,
-    unless the job got its partitions in a deprecated way. At night, statements are imported before
-    the last trading days are recorded again: rows may be written late, and the broker makes the
-    statement of a day in the following night. A day without new data does not change.
-    """
-    zone = ZoneInfo(days.timezone)
-    at = days.settled_at
-
-    @scheduled(resources.CLOSE_JOB, f"{at.minute} {at.hour} * * {days.cron_days()}", days.timezone)
-    def record_day_after_close(
-        context: dg.ScheduleEvaluationContext,
-    ) -> dg.RunRequest | dg.SkipReason:
-        """Record the trading day, twenty minutes after the usual close of the exchange."""
-        day = context.scheduled_execution_time.astimezone(zone).date()
-        if not days.is_trading_day(day):
-            return dg.SkipReason(f"{days.calendar} is closed on {day}.")
-        return dg.RunRequest(partition_key=day.isoformat())
-
-    @scheduled(resources.CLOSE_JOB, f"15 6 * * {days.cron_days(days_later=1)}", days.timezone)
-    def record_late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        """Record the last eight trading days again at night, for late rows and statements."""
-        today = context.scheduled_execution_time.astimezone(zone).date()
-        over = [day for day in last_days(days, LATE_DAYS, before=today) if day >= first]
+        The first is that of POSITION_SYNC_DAILY_START, of the ledger or of what is recorded.
+        Earlier days that statements have wait for a backfill. A failure names the first and the
+        last day to fill. A day on which nothing was held, as a statement says, is no gap. Neither
+        is the day after whose close the first row of the ledger was written.
+        """
+        exchange, first_partition = known_days(settings, stated)
+        keys = exchange_partitions(exchange, first_partition).get_partition_keys()
+        last_values = _last_values(lake, exchange.timezone)
+        first = _first_day(settings, last_values)
+        # Right after today's close its run may not have ended.
+        today = datetime.now(ZoneInfo(exchange.timezone)).date()
+        over = {day for day in map(date.fromisoformat, keys) if first <= day < today}
+        if first in over - last_values.keys() and _begins_after_close(
+            lake, settings, stated, first
+        ):
+            over.remove(first)
         if not over:
-            return dg.SkipReason("No trading day is over yet.")
-        day_range = {RANGE_START: over[0].isoformat(), RANGE_END: over[-1].isoformat()}
-        return dg.RunRequest(tags=day_range)
+            return passed("No trading day is over yet.")
 
-    return [record_day_after_close, record_late_rows]
+        without = over - last_values.keys()
+        service = closing_service(lake, settings, stated)
+        missing = without - service.flat_days(without)
+        older = {day for day in over - without if last_values[day] < day}
 
+        numbers: dict[str, dg.RawMetadataValue] = {
+            "days": len(over),
+            "missing": len(missing),
+            "only_older_values": len(older),
+        }
+        to_fill = sorted(missing | older)
+        if not to_fill:
+            holds = f"{len(over)} trading days, all recorded"
+            if first > first_partition:
+                holds += f". Earlier ones, from {first_partition} on, wait for a backfill."
+            return passed(holds, **numbers)
 
-def last_days(days: exchange_days.ExchangeDays, number: int, *, before: date) -> list[date]:
-    """Return the last trading days before a day, oldest first."""
-    newest_first: list[date] = []
-    day = before
-    while len(newest_first) < number:
-        day -= timedelta(days=1)
-        if days.is_trading_day(day):
-            newest_first.append(day)
-    return newest_first[::-1]
+        to_do = f"Materialize {to_fill[0]} to {to_fill[-1]} of daily_positions."
+        if stated is not None:
+            unstated = sorted(set(to_fill) - service.stated.days())
+            if unstated:
+                to_do = f"{stated.remedy.format(f'{unstated[0]} to {unstated[-1]}')} {to_do}"
+        days_without = f"{len(missing)} of {len(over)} trading days have no rows"
+        return failed(
+            f"{days_without}, {len(older)} only older values. {to_do}", what_to_do=to_do, **numbers
+        )
 
-
-@table_check(DAILY_POSITIONS.name)
-def days_are_complete(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
-    """Whether each trading day since the first is recorded, with values of that day.
-
-    The first is that of POSITION_SYNC_DAILY_START, of the ledger or of what is recorded. Earlier
-    days that statements have wait for a backfill. A failure names the first and the last day to
-    fill. A day on which nothing was held, as a statement says, is no gap. Neither is the day after
-    whose close the first row of the ledger was written.
-    """
-    exchange, first_partition = known_days(settings)
-    keys = exchange_partitions(exchange, first_partition).get_partition_keys()
-    last_values = _last_values(lake, exchange.timezone)
-    first = _first_day(settings, last_values)
-    # Right after today's close its run may not have ended.
-    today = datetime.now(ZoneInfo(exchange.timezone)).date()
-    over = {day for day in map(date.fromisoformat, keys) if first <= day < today}
-    if first in over - last_values.keys() and _begins_after_close(lake, settings, first):
-        over.remove(first)
-    if not over:
-        return passed("No trading day is over yet.")
-
-    without = over - last_values.keys()
-    service = closing_service(lake, settings)
-    missing = without - service.flat_days(without)
-    older = {day for day in over - without if last_values[day] < day}
-
-    numbers: dict[str, dg.RawMetadataValue] = {
-        "days": len(over),
-        "missing": len(missing),
-        "only_older_values": len(older),
-    }
-    to_fill = sorted(missing | older)
-    if not to_fill:
-        holds = f"{len(over)} trading days, all recorded"
-        if first > first_partition:
-            holds += f". Earlier ones, from {first_partition} on, wait for a backfill."
-        return passed(holds, **numbers)
-
-    to_do = f"Materialize {to_fill[0]} to {to_fill[-1]} of daily_positions."
-    unstated = sorted(set(to_fill) - service.stated.days())
-    if unstated:
-        span = f"{unstated[0]} to {unstated[-1]}"
-        to_do = f"Put statements of {span} into the folder of POSITION_SYNC_FLEX_FOLDER. {to_do}"
-    days_without = f"{len(missing)} of {len(over)} trading days have no rows"
-    return failed(
-        f"{days_without}, {len(older)} only older values. {to_do}", what_to_do=to_do, **numbers
-    )
+    return days_are_complete
 
 
-def _begins_after_close(lake: tables.Lake, settings: Settings, first: date) -> bool:
+def _begins_after_close(lake: L, settings: Settings, stated: Stated[L] | None, first: date) -> bool:
     """Return whether the ledger begins after the close of the first day, so that it misses none."""
-    first_stated = min(stated_days(settings).days(), default=None)
-    if settings.daily_start or first_stated == first:
+    if settings.daily_start or (stated and stated.first(settings) == first):
         return False
     closed = exchange_days.closing_times(settings.calendar, [first])[first]
     return lake.updates.sync.last_before(closed).is_empty()
 
 
-def _last_values(lake: tables.Lake, timezone: str) -> dict[date, date]:
+def _last_values(lake: Lake, timezone: str) -> dict[date, date]:
     """Return the day of the newest value of each recorded day, in a time zone."""
     rows = lake.derived_table(DAILY_POSITIONS).rows(columns=["session_date", "timestamp"])
     newest = rows.group_by("session_date").agg(pl.col.timestamp.max())

@@ -4,7 +4,6 @@ import asyncio
 
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
-from position_sync_dagster.defs.resources import STREAM_JOB
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.lake import lake as tables
@@ -74,7 +73,7 @@ def strategies_state(lake: tables.Lake, settings: Settings) -> Derived:
 @derived_asset(
     schema.POSITION_QUEUE,
     deps=["active_strategies", "broker_positions"],
-    writer=STREAM_JOB,
+    writer=table_asset.STREAM,
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
 def position_queue(lake: tables.Lake, settings: Settings, _run_id: str | None) -> Derived:
@@ -135,3 +134,6 @@ def position_updates(lake: tables.Lake, settings: Settings, run_id: str | None) 
         note=report.reason,
     )
     return Derived(metadata=metadata)
+
+
+TABLES = (active_strategies, position_queue, position_updates)

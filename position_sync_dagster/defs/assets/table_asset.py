@@ -8,12 +8,13 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import dagster as dg
 
 from position_sync_dagster.defs import resources
 from position_sync_dagster.lake import derived, schema
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import Settings
 
@@ -23,6 +24,25 @@ DATA_VERSION = "dagster/data_version"
 # The data version of a table that the ledger follows all the time: a new version of the table must
 # not mark the ledger as out of date.
 FOLLOWED = "followed"
+
+L = TypeVar("L", bound=Lake)
+L_contra = TypeVar("L_contra", bound=Lake, contravariant=True)
+
+
+class Writer(NamedTuple):
+    """What writes a table: the name of a job or a sensor, and the same in words."""
+
+    name: str
+    words: str
+
+
+TICKS = Writer(resources.DRAIN_SENSOR, "the ticks of the sensor drain_queue")
+STREAM = Writer(
+    resources.STREAM_JOB, "the job stream_positions, which supervise_stream keeps running"
+)
+CLOSE = Writer(
+    resources.CLOSE_JOB, "the job close_day, by record_day_after_close and record_late_rows"
+)
 
 # For assets that are materialized at least every 15 minutes.
 QUARTER_HOURLY = dg.FreshnessPolicy.time_window(
@@ -34,8 +54,8 @@ def table_asset(
     spec: schema.TableSpec,
     *,
     metadata: "Mapping[str, dg.RawMetadataValue] | None" = None,
-    writer: str = resources.DRAIN_SENSOR,
-    money_first: bool = False,
+    writer: Writer = TICKS,
+    numbers_first: bool = False,
     **options: Any,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Return `dg.asset` with the name, kinds and columns of a table, and without a configuration.
@@ -45,17 +65,12 @@ def table_asset(
     Args:
         spec: The table; the asset has its name.
         metadata: Further metadata, such as `column_lineage` of a derived table.
-        writer: The sensor whose ticks write the table, or the job.
-        money_first: Whether the UI links the descriptions of the columns, instead of showing them
-            above the money.
+        writer: What writes the table.
+        numbers_first: Whether the UI links the descriptions of the columns, instead of showing them
+            above the numbers.
         options: Other arguments of `dg.asset`, such as `deps`.
     """
-    deps = options.get("deps", ())
-    version = str(spec.version)
-    DEPS[spec.name] = tuple(deps)
-    CODE_VERSIONS[spec.name] = version
-
-    described = table_metadata(spec, writer, columns=COLUMNS if money_first else COLUMN_SCHEMA)
+    described = table_metadata(spec, writer, columns=COLUMNS if numbers_first else COLUMN_SCHEMA)
     described.update(metadata or {})
 
     def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
@@ -64,9 +79,9 @@ def table_asset(
             description=inspect.getdoc(function),
             kinds={"deltalake", "python"},
             config_schema={},  # without it, Launchpad would take any value
-            code_version=version,
+            code_version=str(spec.version),
             metadata=described,
-            tags={resources.WRITTEN_BY: writer},
+            tags={resources.WRITTEN_BY: writer.name},
             **options,
         )
         asset: dg.AssetsDefinition = define(resources.dagster_failures()(function))
@@ -90,57 +105,64 @@ class Derived:
     version: str = FOLLOWED
 
 
-# Writes a table of the lake, which is one of `resources.LAKES`; the last argument is the id of the
-# run, or None in a tick.
-Derive = Callable[[Any, Settings, str | None], Derived]
+# Writes a table of the lake; the last argument is the id of the run, or None in a tick.
+Derive = Callable[[L, Settings, str | None], Derived]
 
-# The function of each asset that `derived_asset` defined; ticks call it too.
-DERIVE: dict[str, Derive] = {}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DerivedTable(Generic[L_contra]):
+    """A table that runs and ticks write alike.
+
+    Attributes:
+        derive: Writes the table.
+        deps: The assets from which it is made.
+        options: The other arguments of `table_asset`.
+    """
+
+    spec: schema.TableSpec
+    derive: Callable[[L_contra, Settings, str | None], Derived]
+    deps: Sequence[str] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def asset(self, kind: type[L_contra]) -> dg.AssetsDefinition:
+        """Return the asset, whose runs open a lake of this class."""
+
+        def materialize(
+            context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource
+        ) -> dg.MaterializeResult[None]:
+            lake = position_sync.lake_of(kind)
+            derived_table = self.derive(lake, position_sync.settings, context.run.run_id)
+            for key, result in derived_table.checks.items():
+                event_key = dg.AssetCheckKey(context.asset_key, key.name)
+                context.log_event(check_evaluation(event_key, result))
+            return dg.MaterializeResult(
+                metadata=derived_table.metadata, data_version=dg.DataVersion(derived_table.version)
+            )
+
+        materialize.__doc__ = inspect.getdoc(self.derive)
+        return table_asset(self.spec, deps=self.deps, **self.options)(materialize)
 
 
 def derived_asset(
-    spec: schema.TableSpec, **options: Any
-) -> Callable[[Derive], dg.AssetsDefinition]:
-    """Return the decorator of a function that writes a table: it defines the asset of the table.
+    spec: schema.TableSpec, *, deps: Sequence[str] = (), **options: Any
+) -> Callable[[Derive[L]], DerivedTable[L]]:
+    """Return the decorator of a function that writes a table; `options` as in `table_asset`.
 
     Example:
         @derived_asset(LATEST_POSITIONS, deps=["position_updates"])
         def latest_positions(lake: Lake, settings: Settings, run_id: str | None) -> Derived: ...
     """
 
-    def decorate(derive: Derive) -> dg.AssetsDefinition:
-        DERIVE[spec.name] = derive
-
-        def materialize(
-            context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource
-        ) -> dg.MaterializeResult[None]:
-            derived_table = derive(position_sync.lake, position_sync.settings, context.run.run_id)
-            for key, result in derived_table.checks.items():
-                context.log_event(check_evaluation(key, result))
-            return dg.MaterializeResult(
-                metadata=derived_table.metadata, data_version=dg.DataVersion(derived_table.version)
-            )
-
-        materialize.__doc__ = inspect.getdoc(derive)
-        return table_asset(spec, **options)(materialize)
+    def decorate(derive: Derive[L]) -> DerivedTable[L]:
+        return DerivedTable(spec=spec, derive=derive, deps=deps, options=options)
 
     return decorate
 
 
-# What writes a table, in words.
-WRITERS = {
-    resources.DRAIN_SENSOR: "the ticks of the sensor drain_queue",
-    resources.STREAM_JOB: "the job stream_positions, which supervise_stream keeps running",
-    resources.CLOSE_JOB: "the job close_day, by record_day_after_close and record_late_rows",
-    resources.IMPORT_JOB: "the job import_statements, by import_statements_nightly",
-}
-
-
 def check_evaluation(key: dg.AssetCheckKey, result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
     """Return a result as an event of a check that was not planned in a run."""
-    event_key = resources.check_key_of(key)
     return dg.AssetCheckEvaluation(
-        asset_key=event_key.asset_key,
+        asset_key=key.asset_key,
         check_name=key.name,
         passed=result.passed,
         severity=result.severity,
@@ -157,7 +179,7 @@ COLUMNS = "columns"
 
 
 def table_metadata(
-    spec: schema.TableSpec, writer: str, *, columns: str = COLUMN_SCHEMA
+    spec: schema.TableSpec, writer: Writer, *, columns: str = COLUMN_SCHEMA
 ) -> "dict[str, dg.RawMetadataValue]":
     """Return the metadata of a table's definition: name, columns, and what writes it.
 
@@ -170,7 +192,7 @@ def table_metadata(
     return {
         "dagster/table_name": spec.name,
         columns: dg.MetadataValue.table_schema(dg.TableSchema(described)),
-        "written_by": WRITERS[writer],
+        "written_by": writer.words,
     }
 
 
@@ -216,7 +238,7 @@ def table_of(rows: Iterable[Mapping[str, Cell]]) -> dg.TableMetadataValue:
 def replacement_metadata(result: derived.Replaced) -> "dict[str, dg.RawMetadataValue]":
     """Return the metadata of a derived table that was replaced.
 
-    Counts are texts, since the UI plots each number beside those of money.
+    Counts are texts, since the UI plots each number beside the amounts.
     """
     return {
         "rows": str(result.rows),
@@ -240,7 +262,7 @@ def seldom(**counts: int) -> dict[str, int]:
 
 
 def counted(**counts: Any) -> dict[str, str]:
-    """Return counts as texts: the UI would plot numbers, beside those of money."""
+    """Return counts as texts: the UI would plot numbers, beside the amounts."""
     return {name: f"{count:,}" for name, count in counts.items()}
 
 
@@ -253,12 +275,13 @@ def replaced_whole(result: derived.Replaced) -> "dict[str, dg.RawMetadataValue]"
     }
 
 
-# The assets from which each asset is made, and the version of its code.
-DEPS: dict[str, tuple[str, ...]] = {}
-CODE_VERSIONS: dict[str, str] = {}
-
-
-def runless(asset: str, derived_table: Derived, registry: str) -> dg.AssetMaterialization:
+def runless(
+    asset: str,
+    written: Derived,
+    keys: resources.AssetKeys,
+    source: DerivedTable[L] | None,
+    registry: str,
+) -> dg.AssetMaterialization:
     """Return a materialization that belongs to no run.
 
     Its sources have the tags that Dagster gives an event of a run: without them, an asset counts as
@@ -266,19 +289,20 @@ def runless(asset: str, derived_table: Derived, registry: str) -> dg.AssetMateri
 
     Args:
         asset: The name of the asset.
-        derived_table: What the event says.
+        written: What the event says.
+        keys: The keys of the assets.
+        source: The table, if runs and ticks write it: it says what the asset is made from.
         registry: The data version of `active_strategies`; all other sources are FOLLOWED.
     """
-    tags = {DATA_VERSION: derived_table.version}
-    for name in DEPS.get(asset, ()):
-        source = resources.key_of(name).to_user_string()
-        tags["dagster/code_version"] = CODE_VERSIONS[asset]
+    tags = {DATA_VERSION: written.version}
+    for name in source.deps if source else ():
+        parent = keys.of(name).to_user_string()
         version = registry if name == schema.ACTIVE_STRATEGIES.name else FOLLOWED
-        tags[f"dagster/input_data_version/{source}"] = version
-        tags[f"dagster/input_event_pointer/{source}"] = "NULL"
-    return dg.AssetMaterialization(
-        resources.key_of(asset), metadata=derived_table.metadata, tags=tags
-    )
+        tags[f"dagster/input_data_version/{parent}"] = version
+        tags[f"dagster/input_event_pointer/{parent}"] = "NULL"
+    if source and source.deps:
+        tags["dagster/code_version"] = str(source.spec.version)
+    return dg.AssetMaterialization(keys.of(asset), metadata=written.metadata, tags=tags)
 
 
 def external(
@@ -302,7 +326,7 @@ def external(
 
 
 def spec_of_table(
-    spec: schema.TableSpec, *, deps: Sequence[str], writer: str, kinds: set[str]
+    spec: schema.TableSpec, *, deps: Sequence[str], writer: Writer, kinds: set[str]
 ) -> Callable[[Callable[[], None]], dg.AssetSpec]:
     """Return the decorator of a table that something else than its own asset writes."""
     return external(
@@ -311,13 +335,13 @@ def spec_of_table(
         kinds=kinds,
         code_version=str(spec.version),
         metadata=table_metadata(spec, writer),
-        tags={resources.WRITTEN_BY: writer},
+        tags={resources.WRITTEN_BY: writer.name},
     )
 
 
 def followed(spec: schema.TableSpec, *deps: str) -> Callable[[Callable[[], None]], dg.AssetSpec]:
     """Return the decorator of a table that the owner of the login writes, and no run."""
-    return spec_of_table(spec, deps=deps, writer=resources.STREAM_JOB, kinds={"deltalake"})
+    return spec_of_table(spec, deps=deps, writer=STREAM, kinds={"deltalake"})
 
 
 @external(resources.GATEWAY, kinds={"source"}, metadata={"written_by": "Interactive Brokers"})

@@ -10,21 +10,18 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from math import inf
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import dagster as dg
 import polars as pl
 
 from position_sync_dagster.dagster_files import FailingCheck
 from position_sync_dagster.defs.assets.table_asset import check_evaluation, table_of
-from position_sync_dagster.defs.resources import (
-    PositionSyncResource,
-    check_key_of,
-    dagster_failures,
-)
+from position_sync_dagster.defs.resources import AssetKeys, PositionSyncResource, dagster_failures
 from position_sync_dagster.domain.clock import is_recent
 from position_sync_dagster.errors import GatewayError, PositionSyncError
 from position_sync_dagster.lake import lake as tables
@@ -52,13 +49,40 @@ WHAT_TO_DO = "what_to_do"
 ADVICE = "What to do: "
 
 Key = dg.AssetCheckKey
-Evaluate = Callable[[Any, Settings], dg.AssetCheckResult]
+L = TypeVar("L", bound=tables.Lake)
+L_contra = TypeVar("L_contra", bound=tables.Lake, contravariant=True)
+Evaluate = Callable[[L, Settings], dg.AssetCheckResult]
 
-# The function of each check that `table_check` defined; the tick calls it too.
-EVALUATE: dict[Key, Evaluate] = {}
 
-# The checks that the driver evaluates; the others are evaluated with their tables.
-DRIVEN: list[Key] = []
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableCheck(Generic[L_contra]):
+    """A check of a table, which a run and a tick evaluate alike.
+
+    Attributes:
+        evaluate: Returns the result; unknown where it cannot be evaluated.
+        driven: Whether the driver evaluates it; the others are evaluated with their tables.
+    """
+
+    check_key: Key
+    description: str
+    evaluate: Callable[[L_contra, Settings], dg.AssetCheckResult]
+    driven: bool
+
+    def definition(self, kind: type[L_contra]) -> dg.AssetChecksDefinition:
+        """Return the check of Dagster, whose runs open a lake of this class."""
+
+        @dg.asset_check(
+            name=self.check_key.name,
+            asset=self.check_key.asset_key,
+            description=self.description,
+            config_schema={},
+        )
+        @dagster_failures()
+        def check(position_sync: PositionSyncResource) -> dg.AssetCheckResult:
+            return self.evaluate(position_sync.lake_of(kind), position_sync.settings)
+
+        return check
+
 
 # Seconds between two evaluations of a check by the driver, and of one that did not pass.
 ALL_EVERY_S = 60.0
@@ -75,8 +99,8 @@ def table_check(
     description: str | None = None,
     each_login: bool = False,
     driven: bool = False,
-) -> Callable[[Evaluate], dg.AssetChecksDefinition]:
-    """Return the decorator of a function that evaluates a table: it defines a non-blocking check.
+) -> Callable[[Evaluate[L]], TableCheck[L]]:
+    """Return the decorator of a function that evaluates a table: it makes a non-blocking check.
 
     Args:
         asset: The asset that the check is of.
@@ -88,36 +112,32 @@ def table_check(
         driven: Whether the driver evaluates it.
     """
 
-    def define(evaluate: Evaluate) -> dg.AssetChecksDefinition:
+    def make(evaluate: Evaluate[L]) -> TableCheck[L]:
         called = name or evaluate.__name__
         shown = description or inspect.getdoc(evaluate) or ""
         _before, _what_to_do, last_lines = shown.partition(ADVICE)
         advice = " ".join(last_lines.split())
-        evaluation = _guarded(_of_each_login(evaluate) if each_login else evaluate, called, advice)
+        evaluation = _of_each_login(evaluate) if each_login else evaluate
+        return TableCheck(
+            check_key=Key(dg.AssetKey(asset), called),
+            description=shown,
+            evaluate=_guarded(evaluation, called, advice),
+            driven=driven,
+        )
 
-        @dg.asset_check(name=called, asset=asset, description=shown, config_schema={})
-        @dagster_failures()
-        def check(position_sync: PositionSyncResource) -> dg.AssetCheckResult:
-            return evaluation(position_sync.lake, position_sync.settings)
-
-        EVALUATE[check.check_key] = evaluation
-        if driven:
-            DRIVEN.append(check.check_key)
-        return check
-
-    return define
+    return make
 
 
-def _of_each_login(evaluate: Evaluate) -> Evaluate:
+def _of_each_login(evaluate: Evaluate[L]) -> Evaluate[L]:
     """Return a function that evaluates a check for each login, and merges the results."""
 
-    def evaluation(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+    def evaluation(lake: L, settings: Settings) -> dg.AssetCheckResult:
         return merged({login.gateway_id: evaluate(lake, login) for login in settings.logins})
 
     return evaluation
 
 
-def _guarded(evaluate: Evaluate, called: str, advice: str) -> Evaluate:
+def _guarded(evaluate: Evaluate[L], called: str, advice: str) -> Evaluate[L]:
     """Return a function whose result is unknown where a check cannot be evaluated.
 
     Args:
@@ -126,7 +146,7 @@ def _guarded(evaluate: Evaluate, called: str, advice: str) -> Evaluate:
         advice: What to do where a failing result does not say it.
     """
 
-    def evaluation(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+    def evaluation(lake: L, settings: Settings) -> dg.AssetCheckResult:
         try:
             result = evaluate(lake, settings)
         except GatewayError as error:
@@ -185,13 +205,6 @@ def unknown_result(why: str, **metadata: "dg.RawMetadataValue") -> dg.AssetCheck
 def unevaluated(why: str) -> dg.AssetCheckResult:
     """Return the warning of a check that could not be evaluated: a person has to mend something."""
     return unknown_result(why, **{UNEVALUATED: True})
-
-
-def evaluated_with(asset: str) -> set[Key]:
-    """Return the checks that are evaluated together with a table, and not by the driver."""
-    asset_key = dg.AssetKey(asset)
-    not_driven = EVALUATE.keys() - set(DRIVEN)
-    return {key for key in not_driven if key.asset_key == asset_key}
 
 
 def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
@@ -307,10 +320,15 @@ VALUE_CHECKS = frozenset(
 )
 
 
-class CheckDriver:
-    """Decides which checks are due, and evaluates them; one object for each lake and process."""
+class CheckDriver(Generic[L]):
+    """Decides which checks are due, and evaluates them; one object for each lake and process.
 
-    def __init__(self) -> None:
+    Args:
+        checks: All checks of the project.
+    """
+
+    def __init__(self, checks: Iterable[TableCheck[L]]) -> None:
+        self._checks = {check.check_key: check for check in checks}
         # When each check was last evaluated, and whether it passed.
         self._last: dict[Key, tuple[float, bool]] = {}
         # The newest results, and when they came; also of checks that are evaluated with their
@@ -327,12 +345,19 @@ class CheckDriver:
             if not result.passed and now - at <= COUNTS_S
         ]
 
-    def results(
-        self, lake: tables.Lake, settings: Settings
-    ) -> Iterator[tuple[Key, dg.AssetCheckResult]]:
+    def driven(self) -> list[Key]:
+        """Return the checks that the driver evaluates."""
+        return [key for key, check in self._checks.items() if check.driven]
+
+    def evaluated_with(self, asset: str) -> set[Key]:
+        """Return the checks that are evaluated together with a table, and not by the driver."""
+        not_driven = self._checks.keys() - self.driven()
+        return {key for key in not_driven if key.asset_key == dg.AssetKey(asset)}
+
+    def results(self, lake: L, settings: Settings) -> Iterator[tuple[Key, dg.AssetCheckResult]]:
         """Evaluate the checks that are due, those first that were not evaluated for longest."""
         began = time.monotonic()
-        for key in sorted(DRIVEN, key=lambda check: self._last.get(check, NEVER)):
+        for key in sorted(self.driven(), key=lambda check: self._last.get(check, NEVER)):
             now = time.monotonic()
             if now - began > TIME_LIMIT_S:
                 return
@@ -343,7 +368,7 @@ class CheckDriver:
             if not is_due and key != WATCH:
                 continue
 
-            result = EVALUATE[key](lake, settings)
+            result = self._checks[key].evaluate(lake, settings)
             if is_due or result.passed != has_passed:
                 self._last[key] = (time.monotonic(), result.passed)
                 yield key, result
@@ -362,19 +387,22 @@ def _failing_check(key: Key, result: dg.AssetCheckResult) -> FailingCheck:
 
 
 def news(
-    instance: dg.DagsterInstance, results: Iterable[tuple[Key, dg.AssetCheckResult]], now: datetime
+    instance: dg.DagsterInstance,
+    results: Iterable[tuple[Key, dg.AssetCheckResult]],
+    keys: AssetKeys,
+    now: datetime,
 ) -> list[dg.AssetCheckEvaluation]:
     """Return the results that Dagster does not have yet, as events."""
     newest = dict(results)
     if not newest:
         return []
 
-    event_keys = {key: check_key_of(key) for key in newest}
+    event_keys = {key: keys.of_check(key) for key in newest}
     stored = instance.event_log_storage.get_latest_asset_check_execution_by_key(
         list(event_keys.values())
     )
     return [
-        check_evaluation(key, result)
+        check_evaluation(event_keys[key], result)
         for key, result in newest.items()
         if is_news(stored.get(event_keys[key]), result, now)
     ]

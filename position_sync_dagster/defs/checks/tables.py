@@ -549,3 +549,20 @@ _BREAK_COLUMNS = (
     "break_id", "state", "type", "account", "conid", "symbol", "broker", "tables", "opened_at",
     "detail", "accepted_by", "note",
 )  # fmt: skip
+
+
+CHECKS = (
+    a_stream_watches,
+    file_is_applied,
+    legs_are_resolved,
+    login_is_made,
+    holdings_are_usable,
+    tables_can_be_read,
+    lines_suffice,
+    account_values_follow,
+    requests_are_answered,
+    agrees_with_the_broker,
+    legs_have_values,
+    values_match_the_broker,
+    breaks_are_decided,
+)

@@ -4,62 +4,77 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
 
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.checks import evaluation as checks
+from position_sync_dagster.defs.composition import Composition, composition_of
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.money.defs import statements, strategies
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports import alerts
 
 # A check must have failed for so many seconds before that is sent: most mend themselves.
 ALERT_AFTER_S = 60.0
-
-
-# The messages that are on their way to the receivers.
-DELIVERIES = alerts.Deliveries()
 
 # Seconds between two ticks while there is no receiver: a tick costs as much as one of the
 # drain's resources.sensor.
 WITHOUT_RECEIVERS_S = 60
 
 
-def watched() -> list[dg.AssetCheckKey]:
+def watched(composition: Composition[MoneyLake]) -> list[dg.AssetCheckKey]:
     """Return every check of the project, without those of limits."""
-    keys = [key for key in checks.EVALUATE if not key.name.startswith(strategies.PREFIX)]
-    keys += statements.imported.check_keys
-    return keys
+    keys = [check.check_key for check in composition.checks]
+    keys = [key for key in keys if not key.name.startswith(strategies.PREFIX)]
+    return [*keys, *statements.imported.check_keys]
 
 
-@resources.sensor(
-    minimum_interval_s=resources.TICK_S
-    if resources.POSITION_SYNC.read_settings().alert_urls
-    else WITHOUT_RECEIVERS_S
-)
-def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+class Messages(NamedTuple):
+    """What a tick has: its composition, and the messages on their way to the receivers."""
+
+    composition: Composition[MoneyLake]
+    deliveries: alerts.Deliveries
+
+
+@dg.definitions
+def alert_definitions(context: dg.ComponentLoadContext) -> dg.Definitions:
+    """Define the sensor, which ticks seldom while there is no receiver."""
+    composition = composition_of(context, MoneyLake)
+    has_receivers = bool(composition.read_settings().alert_urls)
+    define = resources.sensor(
+        minimum_interval_s=resources.TICK_S if has_receivers else WITHOUT_RECEIVERS_S
+    )
+    messages = Messages(composition, alerts.Deliveries())
+    return dg.Definitions(sensors=[define(tell_people)(messages)])
+
+
+def tell_people(
+    context: dg.SensorEvaluationContext, messages: Messages
+) -> dg.SensorResult | dg.SkipReason:
     """Send a message when a check fails, and when it passes again; the cursor keeps unsent ones.
 
     It looks every 5 s, or each minute while POSITION_SYNC_ALERT_URLS names no receiver.
     """
-    settings = resources.POSITION_SYNC.read_settings()
+    composition = messages.composition
+    settings = composition.read_settings()
     urls = settings.alert_urls
     if not urls:
         return dg.SkipReason("POSITION_SYNC_ALERT_URLS names no receiver")
     now = utc_now()
     before = resources.cursor_of(alerts.AlertCursor, context.cursor)
-    own = (*watched(), *strategies.watched_limits(settings, before.breaks))
-    keys = [resources.check_key_of(key) for key in own]
+    own = (*watched(composition), *strategies.watched_limits(settings, before.breaks))
+    keys = [composition.keys.of_check(key) for key in own]
     cursor = alerts.follow(
         before,
-        check_states(resources.cached_instance(context), settings.ui_url, keys),
+        check_states(composition.instance_of(context), settings.ui_url, keys),
         now=now,
         after=timedelta(seconds=ALERT_AFTER_S),
         severities=settings.alert_severities,
         receivers=len(urls),
     )
-    cursor, sent = DELIVERIES.send_due(cursor, urls, utc_now)
+    cursor, sent = messages.deliveries.send_due(cursor, urls, utc_now)
     text = f"{len(cursor.breaks)} checks do not pass; {sent} messages sent"
     unsent = sum(map(len, cursor.outbox.values()))
     if unsent:

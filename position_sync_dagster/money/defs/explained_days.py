@@ -13,23 +13,22 @@ import polars as pl
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.past_days import (
-    RANGE_END,
-    RANGE_START,
     days_of,
     exchange_partitions,
-    job_of,
     known_days,
     over_trading_days,
-    scheduled,
 )
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
 from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check, unknown_result
+from position_sync_dagster.defs.closing import RANGE_END, RANGE_START, job_of, scheduled
+from position_sync_dagster.defs.composition import Composition, composition_of
 from position_sync_dagster.defs.resources import CLOSE_JOB
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake.followed_rows import version_token
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
+from position_sync_dagster.money.defs.statements import IMPORT_JOB
 from position_sync_dagster.money.lake import MoneyLake, derived_rows, newest_day
 from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.profit.books import being_made, close_books, open_books
@@ -59,7 +58,7 @@ def _result_of(replaced: derived.Replaced) -> dg.MaterializeResult[None]:
     # Not the strategies and daily_positions, which it reads too: they change all day, and it would
     # be shown as stale until the next close.
     deps=["executions", "statement_events", "closures"],
-    writer=CLOSE_JOB,
+    writer=table_asset.CLOSE,
 )
 def closed_campaigns(lake: MoneyLake, settings: Settings, run_id: str | None) -> Derived:
     """What each campaign of a strategy brought from its first trade until nothing was left of it.
@@ -82,22 +81,23 @@ def closed_campaigns(lake: MoneyLake, settings: Settings, run_id: str | None) ->
 
 
 @dg.definitions
-def explained_days() -> dg.Definitions:
+def explained_days(context: dg.ComponentLoadContext) -> dg.Definitions:
     """Build the assets over the trading days of the exchange, and the import of statements."""
-    days, first = known_days(resources.POSITION_SYNC.read_settings())
+    composition = composition_of(context, MoneyLake)
+    days, first = known_days(composition.read_settings(), composition.extension.stated)
     partitions = exchange_partitions(days, first)
     importing = job_of(
-        resources.IMPORT_JOB,
+        IMPORT_JOB,
         "Download the Flex query of the settings, and store trades and cash of all statements. A "
         "download that fails is tried again, three times.",
     )
 
-    @scheduled(resources.IMPORT_JOB, "0 6 * * 2-6", days.timezone)
+    @scheduled(IMPORT_JOB, "0 6 * * 2-6", days.timezone)
     def import_statements_nightly(
         _context: dg.ScheduleEvaluationContext,
     ) -> dg.RunRequest | dg.SkipReason:
         """Download and import the broker's statements at night, if there are any."""
-        settings = resources.POSITION_SYNC.read_settings()
+        settings = composition.read_settings()
         if settings.flex_token is None and not settings.flex_folder.is_dir():
             return dg.SkipReason(
                 "No statements: POSITION_SYNC_FLEX_FOLDER is no folder, and no "
@@ -106,11 +106,10 @@ def explained_days() -> dg.Definitions:
         return dg.RunRequest()
 
     return dg.Definitions(
-        assets=[explained_asset(partitions), books_asset(partitions), closed_campaigns],
-        asset_checks=[profits_are_explained, books_close],
+        assets=[explained_asset(partitions), books_asset(partitions)],
         jobs=[importing],
         schedules=[import_statements_nightly],
-        sensors=[remake_touched_days],
+        sensors=[remake_touched_days(composition)],
     )
 
 
@@ -119,13 +118,15 @@ _WORDING = ("statement", "stated_at", "stated_first", "stated_last")
 
 
 @resources.sensor(job_name=CLOSE_JOB, minimum_interval_s=60)
-def remake_touched_days(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+def remake_touched_days(
+    context: dg.SensorEvaluationContext, composition: Composition[MoneyLake]
+) -> dg.SensorResult:
     """Record trading days again, from the first one on of which an import says something new.
 
     It looks each minute at what changed in movements and statement_events since the last look. The
     later days are recorded again too: a trade moves the cost of what is closed after it.
     """
-    lake = resources.cached_lake(resources.POSITION_SYNC.read_settings())
+    lake = composition.opened(composition.read_settings()).lake
     sources = (MOVEMENTS, STATEMENT_EVENTS)
     tokens = {spec.name: lake.open_table(spec).snapshot(version_token) for spec in sources}
     looked_at = resources.cursor_of(dict[str, str], context.cursor) or tokens
@@ -180,7 +181,7 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
         of the volatilities (vega), time (theta), the rest of the repricing, trades and their fees,
         assignments, cash of statements, and what no trade explains. A day is replaced whole.
         """
-        lake: MoneyLake = position_sync.lake
+        lake = position_sync.lake_of(MoneyLake)
         settings = position_sync.settings
         days = days_of(context)
         days_before = [exchange_days.session_before(settings.calendar, day) for day in days]
@@ -228,7 +229,7 @@ def books_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefin
         difference, in the base currency of the account, by the statements of the day and of the
         day before. Where a part is not known, so is the difference.
         """
-        lake: MoneyLake = position_sync.lake
+        lake = position_sync.lake_of(MoneyLake)
         settings = position_sync.settings
 
         def make() -> dict[date, pl.DataFrame]:

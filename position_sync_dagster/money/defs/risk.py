@@ -9,7 +9,7 @@ import polars as pl
 
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset, followed
-from position_sync_dagster.defs.checks.evaluation import EVALUATE, failed, passed, table_check
+from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
 from position_sync_dagster.defs.resources import GATEWAY
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.risk import recorded_risk as risk
@@ -49,7 +49,7 @@ def risk_scenarios(lake: MoneyLake, settings: Settings, run_id: str | None) -> D
     metadata["scenarios"] = str(len(chosen.recorded))
 
     results = {
-        check.check_key: EVALUATE[check.check_key](lake, settings)
+        check.check_key: check.evaluate(lake, settings)
         for check in (losses_are_within_their_limits, early_assignment)
     }
     return Derived(metadata=metadata, checks=results)

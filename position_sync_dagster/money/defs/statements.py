@@ -15,11 +15,9 @@ from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
 from position_sync_dagster.defs.checks.evaluation import failed, passed, table_check
 from position_sync_dagster.defs.resources import (
-    IMPORT_JOB,
     WRITTEN_BY,
     PositionSyncResource,
     dagster_failures,
-    key_of,
 )
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import PositionSyncError
@@ -32,6 +30,9 @@ from position_sync_dagster.money.tables import CLOSURES, EXECUTIONS, STATEMENT_E
 from position_sync_dagster.settings import Settings
 
 FOLDER = "flex_statements"
+
+IMPORT_JOB = "import_statements"
+IMPORT = table_asset.Writer(IMPORT_JOB, "the job import_statements, by import_statements_nightly")
 
 # Maximum number of statements that a failing check names.
 FAULTS_SHOWN = 20
@@ -78,7 +79,7 @@ def events() -> None:
 RETRIES = dg.RetryPolicy(max_retries=3, delay=600)
 
 _from_statements = partial(
-    table_asset.spec_of_table, deps=[FOLDER], writer=IMPORT_JOB, kinds={"deltalake", "python"}
+    table_asset.spec_of_table, deps=[FOLDER], writer=IMPORT, kinds={"deltalake", "python"}
 )
 
 
@@ -88,7 +89,7 @@ _from_statements = partial(
         table_asset.external(
             FOLDER,
             kinds={"xml"},
-            metadata={"written_by": table_asset.WRITERS[IMPORT_JOB]},
+            metadata={"written_by": IMPORT.words},
             tags={WRITTEN_BY: IMPORT_JOB},
         )(folder),
         _from_statements(EXECUTIONS)(executions),
@@ -115,7 +116,7 @@ def imported(
     failed. After that, a download that failed fails the check alone.
     """
     with dagster_failures():
-        lake: MoneyLake = position_sync.lake
+        lake = position_sync.lake_of(MoneyLake)
         downloaded, done = statement_folder.download_and_import(
             lake, position_sync.settings, context.run.run_id
         )
@@ -135,11 +136,11 @@ def imported(
 
     files_check = judge_files(len(done.found), done.unreadable)
     followed = dg.DataVersion(table_asset.FOLLOWED)  # that of the events of ticks
+    selected = {key.path[-1]: key for key in context.selected_asset_keys}
     for name, metadata in metadata_of.items():
-        key = key_of(name)
-        if key in context.selected_asset_keys:
+        if name in selected:
             yield dg.MaterializeResult(
-                asset_key=key,
+                asset_key=selected[name],
                 metadata=metadata,
                 data_version=followed,
                 check_results=[files_check] if name == FOLDER else (),
@@ -213,7 +214,7 @@ def closures(lake: MoneyLake, settings: Settings, run_id: str | None) -> Derived
 @table_check(CLOSURES.name)
 def closes_are_explained(lake: MoneyLake, settings: Settings) -> dg.AssetCheckResult:
     """Whether the cause of each close is known."""
-    derived_table = table_asset.DERIVE[CLOSURES.name](lake, settings, None)
+    derived_table = closures.derive(lake, settings, None)
     return derived_table.checks[closes_are_explained.check_key]
 
 

@@ -15,7 +15,6 @@ import polars as pl
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
 from position_sync_dagster.defs.checks import evaluation as check
-from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import digits
 from position_sync_dagster.errors import StrategiesFileError
@@ -125,19 +124,16 @@ def _evaluate_alone(name: str, lake: MoneyLake, settings: Settings) -> dg.AssetC
     return results[key]
 
 
-@dg.definitions
-def strategies_definitions() -> dg.Definitions:
-    """Define what this module has, and the check of each limit; with a mistake the file has none.
+def limit_checks(settings: Settings) -> list[check.TableCheck[MoneyLake]]:
+    """Return the check of each limit; with a mistake the file has none.
 
     The jobs must load all the same, and `limits_are_read` fails.
     """
-    limits, _read_result = _read(POSITION_SYNC.read_settings())
-    checks = [rolls_are_followed, limits_are_read]
-    checks.extend(_check_of(limit) for limit in limits)
-    return dg.Definitions(assets=[strategy_exposure], asset_checks=checks)
+    limits, _read_result = _read(settings)
+    return [_check_of(limit) for limit in limits]
 
 
-def _check_of(limit: Limit) -> dg.AssetChecksDefinition:
+def _check_of(limit: Limit) -> check.TableCheck[MoneyLake]:
     amount = digits(limit.value)
     if limit.currency:
         amount += f" {limit.currency}"
@@ -186,7 +182,7 @@ _LEGS = (
     STRATEGY_EXPOSURE,
     deps=["position_updates", "active_strategies", "contracts", "closures"],
     metadata=table_asset.column_lineage(STRATEGY_EXPOSURE, _MADE_OF, every=_LEGS),
-    money_first=True,
+    numbers_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
 def strategy_exposure(lake: MoneyLake, settings: Settings, run_id: str | None) -> Derived:

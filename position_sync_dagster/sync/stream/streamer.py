@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import NEVER, Clock, ClockWatch, utc_now
@@ -662,16 +662,17 @@ def folder_of(table: Table) -> str:
 
 
 # Returns the parts of a stream with those of somebody above it.
-Complete = Callable[[StreamTables, Any, Settings, Ownership], StreamTables]
+L = TypeVar("L", bound=Lake)
+Complete = Callable[[StreamTables, L, Settings, Ownership], StreamTables]
 
 
 async def stream(
-    lake: Lake,
+    lake: L,
     settings: Settings,
     *,
     run_id: str | None = None,
     stop: asyncio.Event,
-    complete: Complete | None = None,
+    complete: Complete[L] | None = None,
 ) -> StreamCounts:
     """Stream until `stop` is set, and return what was written.
 

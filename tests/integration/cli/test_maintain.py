@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from position_sync_dagster.defs.checks import evaluation, tables
+from position_sync_dagster.defs.checks import tables
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake.position_queue import PositionQueue
@@ -115,8 +115,7 @@ def test_a_table_without_its_log_is_good_nowhere_and_each_says_what_to_do(lake, 
     printed = json.loads(capsys.readouterr().out)
     assert not printed["good"]
     [finding] = printed["findings"]
-    check = evaluation.EVALUATE[tables.tables_can_be_read.check_key]
-    checked = check(MoneyLake(lake.path), load_settings())
+    checked = tables.tables_can_be_read.evaluate(MoneyLake(lake.path), load_settings())
     assert not checked.passed
     said = [refused, f"{finding['text']} {finding['remedy']}", checked.description]
     assert all(str(place) in text for text in said)

@@ -17,10 +17,11 @@ import polars as pl
 import pytest
 
 from position_sync_dagster.defs import drain
-from position_sync_dagster.defs.assets.table_asset import DERIVE, Derived, check_evaluation
+from position_sync_dagster.defs.assets.table_asset import Derived, DerivedTable, check_evaluation
 from position_sync_dagster.defs.checks import tables
-from position_sync_dagster.defs.checks.evaluation import EVALUATE
-from position_sync_dagster.defs.resources import LOGINS, POSITION_SYNC, STREAM_JOB
+from position_sync_dagster.defs.checks.evaluation import TableCheck
+from position_sync_dagster.defs.composition import Composition
+from position_sync_dagster.defs.resources import LOGINS, STREAM_JOB
 from position_sync_dagster.defs.stream import supervise_stream
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import Completeness
@@ -28,7 +29,7 @@ from position_sync_dagster.domain.position_update import Source, TradingMode
 from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.lake.schema import TableSpec
 from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.money.defs import parts
+from position_sync_dagster.money.defs.extension import money_extension
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports import alerts
 from position_sync_dagster.settings import Settings, load_settings
@@ -43,9 +44,6 @@ from tests.support.sessions import own
 ACCOUNT = "DUSIM0001"
 # Nothing listens there: a connection that is made by mistake is refused at once.
 CLOSED_PORT = 1
-
-
-parts.add_to_core()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -82,6 +80,12 @@ def lake(settings: Settings) -> MoneyLake:
     """Return the tables, empty."""
     put_tables(settings.lake)
     return MoneyLake(settings.lake)
+
+
+@pytest.fixture
+def composition(settings: Settings) -> Composition[MoneyLake]:
+    """Return what the definitions are made of, with money."""
+    return Composition(extension=money_extension(settings))
 
 
 @pytest.fixture
@@ -131,6 +135,15 @@ def instance_on_disk(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
+def defined(definition: Any) -> Any:
+    """Return the asset or the check as Dagster has it."""
+    if isinstance(definition, DerivedTable):
+        return definition.asset(MoneyLake)
+    if isinstance(definition, TableCheck):
+        return definition.definition(MoneyLake)
+    return definition
+
+
 class World:
     """The tables, a Dagster instance without programs, and a broker that holds what a test says."""
 
@@ -138,10 +151,13 @@ class World:
         self,
         lake: MoneyLake,
         settings: Settings,
+        composition: Composition[MoneyLake],
         open_instance: Callable[[], dg.DagsterInstance],
         patch: pytest.MonkeyPatch,
     ) -> None:
         self.lake, self.settings, self._patch = lake, settings, patch
+        self.composition = composition
+        self._supervise = supervise_stream(composition)
         self._open_instance = open_instance
 
     @cached_property
@@ -220,7 +236,7 @@ class World:
         with dg.build_sensor_context(
             instance=self.instance, last_sensor_start_time=time.time() - since_s
         ) as context:
-            result = supervise_stream(context)
+            result = self._supervise(context)
         for change in getattr(result, "dynamic_partitions_requests", None) or ():
             if isinstance(change, dg.AddDynamicPartitionsRequest):
                 self.instance.add_dynamic_partitions(LOGINS.name, change.partition_keys)
@@ -232,14 +248,15 @@ class World:
     def materialize(self, *assets: Any, **options: Any) -> dg.ExecuteInProcessResult:
         """Materialize assets with the real resource; a failure is a result, not an exception."""
         return dg.materialize(
-            list(assets), resources={"position_sync": POSITION_SYNC}, instance=self.instance,
+            list(map(defined, assets)), instance=self.instance,
+            resources={"position_sync": self.composition.resource()},
             raise_on_error=False, **options,
         )  # fmt: skip
 
-    def derive(self, asset: dg.AssetsDefinition) -> Derived:
+    def derive(self, table: DerivedTable[MoneyLake]) -> Derived:
         """Write a table as a tick does; a run of Dagster takes ten times as long."""
         settings = load_settings()
-        derived = DERIVE[asset.key.to_user_string()](MoneyLake.of(settings), settings, None)
+        derived = table.derive(MoneyLake.of(settings), settings, None)
         for key, result in derived.checks.items():
             self.instance.report_runless_asset_event(check_evaluation(key, result))
         return derived
@@ -255,24 +272,24 @@ class World:
         assert not result.success
         return result.failure_data_for_node(name).error.message
 
-    def check(self, definition: dg.AssetChecksDefinition) -> dg.AssetCheckResult:
+    def check(self, definition: TableCheck[MoneyLake]) -> dg.AssetCheckResult:
         """Evaluate one check as a tick does; a run of Dagster takes ten times as long."""
         settings = load_settings()
-        return EVALUATE[definition.check_key](MoneyLake.of(settings), settings)
+        return definition.evaluate(MoneyLake.of(settings), settings)
 
-    def run_check(self, definition: dg.AssetChecksDefinition) -> dg.AssetCheckEvaluation:
+    def run_check(self, definition: TableCheck[MoneyLake]) -> dg.AssetCheckEvaluation:
         """Run one check as Dagster does, and return its evaluation."""
         result = self.materialize(definition, selection=dg.AssetSelection.all_asset_checks())
         (evaluation,) = result.get_asset_check_evaluations()
         return evaluation
 
-    def fails(self, definition: dg.AssetChecksDefinition) -> dg.AssetCheckResult:
+    def fails(self, definition: TableCheck[MoneyLake]) -> dg.AssetCheckResult:
         """Evaluate a check that fails."""
         evaluation = self.check(definition)
         assert not evaluation.passed
         return evaluation
 
-    def passes(self, definition: dg.AssetChecksDefinition) -> dg.AssetCheckResult:
+    def passes(self, definition: TableCheck[MoneyLake]) -> dg.AssetCheckResult:
         """Evaluate a check that passes."""
         evaluation = self.check(definition)
         assert evaluation.passed, evaluation.description
@@ -284,9 +301,13 @@ class World:
 
 
 @pytest.fixture
-def world(lake, settings, request, monkeypatch) -> World:
+def world(lake, settings, composition, request, monkeypatch) -> World:
     """Return the world, in which nothing is held and nobody owns the login."""
-    return World(lake, settings, lambda: request.getfixturevalue("instance"), monkeypatch)
+
+    def open_instance() -> dg.DagsterInstance:
+        return request.getfixturevalue("instance")
+
+    return World(lake, settings, composition, open_instance, monkeypatch)
 
 
 @pytest.fixture

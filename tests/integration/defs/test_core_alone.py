@@ -1,4 +1,4 @@
-"""The definitions without money, of an installed package in a process that cannot import it."""
+"""The definitions without money, of an installed package from which it is removed."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 CODE = """
-import json, tests.support.core_alone
+import json
 from position_sync_dagster import definitions
 
 repository = definitions.defs().get_repository_def()
@@ -28,8 +28,9 @@ print(json.dumps({
 def test_without_money_there_are_positions_their_checks_and_backfills_alone(tmp_path):
     """As in the image, and after `pip install`: there is no pyproject.toml above the package."""
     package = tmp_path / "position_sync_dagster"
-    shutil.copytree(ROOT / package.name, package)
-    alone = {"POSITION_SYNC_MONEY": "false", "PYTHONPATH": str(ROOT)}
+    without_money = shutil.ignore_patterns("money")
+    shutil.copytree(ROOT / package.name, package, ignore=without_money)
+    alone = {"POSITION_SYNC_MONEY": "false"}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", CODE],
         cwd=tmp_path, env=os.environ | alone, capture_output=True, text=True, check=False,

@@ -12,16 +12,16 @@ import pytest
 from deltalake import DeltaTable, Field
 from deltalake.schema import PrimitiveType
 
-from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.checks import evaluation
 from position_sync_dagster.defs.checks.evaluation import UNEVALUATED, UNKNOWN
+from position_sync_dagster.defs.composition import Composition
 from position_sync_dagster.defs.drain import drain_queue
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.money.defs import alerts as alerts_module
-from position_sync_dagster.money.defs import parts
+from position_sync_dagster.money.defs import extension
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.reports import signs_of_life
+from position_sync_dagster.money.reports import alerts, signs_of_life
 from position_sync_dagster.processes.preflight import Level, check_lake, check_programs
 from position_sync_dagster.settings import load_settings
 from tests.support.damaged_parquet import at_which_polars_panics
@@ -61,21 +61,24 @@ DAMAGED = list(zip(BASE_TABLES, cycle(DAMAGES), strict=False))
 
 @pytest.fixture
 def tick(
-    instance: dg.DagsterInstance, lake: MoneyLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    instance: dg.DagsterInstance,
+    lake: MoneyLake,
+    composition: Composition[MoneyLake],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[], dg.SensorResult]:
     """Return what evaluates the sensor, with every check due, and stores what it returns."""
-    resources.cached_lake.cache_clear()
-    monkeypatch.setattr(parts, "BESIDE_WAIT_S", 60.0)
+    monkeypatch.setattr(extension, "BESIDE_WAIT_S", 60.0)
     monkeypatch.setattr(evaluation, "ALL_EVERY_S", 0.0)
     monkeypatch.setattr(evaluation, "FAILED_EVERY_S", 0.0)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     cursor: list[str | None] = [None]
 
     def evaluate() -> dg.SensorResult:
-        for table in resources.cached_lake(load_settings()).tables:
+        for table in composition.opened(load_settings()).lake.tables:
             table._handle.drop()  # as it is after a while
         with dg.build_sensor_context(instance=instance, cursor=cursor[0]) as context:
-            result = drain_queue(context)
+            result = drain_queue(composition)(context)
         for event in result.asset_events:
             instance.report_runless_asset_event(event)
         cursor[0] = result.cursor
@@ -85,13 +88,16 @@ def tick(
 
 
 @pytest.fixture
-def stored(instance: dg.DagsterInstance) -> Callable[[], dict[dg.AssetCheckKey, object]]:
+def stored(
+    instance: dg.DagsterInstance, composition: Composition[MoneyLake]
+) -> Callable[[], dict[dg.AssetCheckKey, object]]:
     """Return the newest stored result of each check of the ticks."""
 
     def read() -> dict[dg.AssetCheckKey, object]:
-        keys = [*evaluation.DRIVEN]
+        driver = composition.opened(load_settings()).driver
+        keys = driver.driven()
         for name in ("latest_positions", "strategy_exposure", "closures", "risk_scenarios"):
-            keys += evaluation.evaluated_with(name)
+            keys += driver.evaluated_with(name)
         records = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
         return {key: evaluation.evaluation_of(record) for key, record in records.items()}
 
@@ -112,16 +118,17 @@ def begun(world, tick) -> None:
     ("name", "damaged"), DAMAGED, ids=[f"{name}-{damage.__name__}" for name, damage in DAMAGED]
 )
 def test_no_check_stays_green_that_cannot_be_evaluated_and_the_table_is_named(
-    world, tick, stored, lake, settings, name, damaged, tmp_path
+    world, tick, stored, lake, settings, composition, name, damaged, tmp_path
 ):
     path = Path(lake.table_path(name))
+    evaluate = {check.check_key: check.evaluate for check in composition.checks}
     with damaged(path):
         tick()
         result = tick()
         results = stored()
         for key, kept in results.items():
             if kept.passed:
-                now = evaluation.EVALUATE[key](resources.cached_lake(settings), settings)
+                now = evaluate[key](composition.opened(settings).lake, settings)
                 assert UNEVALUATED not in now.metadata, (key, now.description)
         assert str(path) in results[WHOLE].description
         assert not results[WHOLE].passed
@@ -151,11 +158,11 @@ def test_no_check_stays_green_that_cannot_be_evaluated_and_the_table_is_named(
 
 @pytest.mark.usefixtures("begun")
 def test_a_code_server_that_starts_beside_a_damaged_table_drains_and_reads_the_others(
-    world, tick, lake, stored
+    world, tick, lake, stored, composition
 ):
     world.ask(2)
     with with_a_foreign_column(Path(lake.table_path("statement_events"))):
-        resources.cached_lake.cache_clear()
+        composition.opened.cache_clear()
         tick()
         counts = PositionQueue(lake.table_path("position_queue")).sync.counts()
         assert counts[QueueStatus.PENDING] == 0
@@ -167,25 +174,28 @@ def test_a_code_server_that_starts_beside_a_damaged_table_drains_and_reads_the_o
 
 @pytest.mark.usefixtures("begun")
 def test_a_tick_goes_on_beside_a_file_at_which_polars_panics_and_names_its_table(
-    world, tick, lake, stored
+    world, tick, lake, stored, composition
 ):
     world.ask(2)
     queue = Path(lake.table_path("position_queue"))
     for file in (queue / "bucket=live").rglob("*.parquet"):
         file.write_bytes(at_which_polars_panics(file.read_bytes(), "error_message"))
-    resources.cached_lake.cache_clear()
+    composition.opened.cache_clear()
     result = tick()
     assert f"{queue} cannot be read whole" in result.skip_reason.skip_message
     assert stored()[evaluation.WATCH].passed
 
 
 @pytest.mark.usefixtures("receiver", "begun")
-def test_a_message_is_sent_about_a_check_that_cannot_be_evaluated(tick, lake, instance, receiver):
+def test_a_message_is_sent_about_a_check_that_cannot_be_evaluated(
+    tick, lake, instance, composition, receiver
+):
     def tell() -> None:
         with dg.build_sensor_context(instance=instance, cursor=cursor[0]) as context:
-            result = alerts_module.tell_people(context)
+            result = alerts_module.tell_people(context, messages)
         cursor[0] = result.cursor
 
+    messages = alerts_module.Messages(composition, alerts.Deliveries())
     cursor: list[str | None] = [None]
     tell()
     assert receiver.taken() == []

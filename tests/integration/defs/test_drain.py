@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,18 +12,20 @@ import pytest
 from deltalake import DeltaTable
 
 from position_sync_dagster import dagster_files
-from position_sync_dagster.defs import drain as defs_drain
 from position_sync_dagster.defs import resources
+from position_sync_dagster.defs import tick as defs_tick
 from position_sync_dagster.defs.assets.queue_and_ledger import position_updates
-from position_sync_dagster.defs.assets.table_asset import DERIVE, Derived
+from position_sync_dagster.defs.assets.table_asset import Derived
 from position_sync_dagster.defs.checks import tables as table_checks
 from position_sync_dagster.defs.checks.evaluation import UNKNOWN
-from position_sync_dagster.defs.drain import TickCursor, drain_queue
+from position_sync_dagster.defs.composition import Composition
+from position_sync_dagster.defs.drain import drain_queue
+from position_sync_dagster.defs.tick import TickCursor
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.money.defs import parts
+from position_sync_dagster.money.defs import extension
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports import signs_of_life
 
@@ -33,13 +36,14 @@ RISK = "risk_scenarios"
 class Ticks:
     """Evaluates the sensor as the daemon does: it stores the events one by one, then the cursor."""
 
-    def __init__(self, instance: dg.DagsterInstance) -> None:
+    def __init__(self, instance: dg.DagsterInstance, composition: Composition[MoneyLake]) -> None:
         self.instance = instance
+        self.composition = composition
         self.cursor: str | None = None
 
     def __call__(self, *, killed_after: int | None = None) -> dg.SensorResult:
         with dg.build_sensor_context(instance=self.instance, cursor=self.cursor) as context:
-            result = drain_queue(context)
+            result = drain_queue(self.composition)(context)
         assert isinstance(result, dg.SensorResult)
         for event in result.asset_events[:killed_after]:
             self.instance.report_runless_asset_event(event)
@@ -61,18 +65,34 @@ class Ticks:
 
 
 @pytest.fixture
-def tick(instance: dg.DagsterInstance, lake: MoneyLake, monkeypatch: pytest.MonkeyPatch) -> Ticks:
+def tick(
+    instance: dg.DagsterInstance, lake: MoneyLake, composition: Composition[MoneyLake]
+) -> Ticks:
     """Return the ticks of the core alone: what money derives takes half of their time."""
-    resources.cached_lake.cache_clear()
-    monkeypatch.setattr(defs_drain, "PARTS", [])
-    return Ticks(instance)
+    alone = replace(composition.extension, tick_parts=())
+    return Ticks(instance, replace(composition, extension=alone))
 
 
 @pytest.fixture
-def with_money(tick: Ticks, monkeypatch: pytest.MonkeyPatch) -> None:
+def with_money(
+    tick: Ticks, composition: Composition[MoneyLake], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Let ticks derive the tables of money too, and wait for them."""
-    parts.add_to_core()
-    monkeypatch.setattr(parts, "BESIDE_WAIT_S", 60.0)
+    tick.composition = composition
+    monkeypatch.setattr(extension, "BESIDE_WAIT_S", 60.0)
+
+
+@pytest.fixture
+def derive_by(
+    composition: Composition[MoneyLake], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """Let another function write a table in the ticks."""
+
+    def change(name: str, derive: Callable[..., Derived]) -> None:
+        table = replace(composition.derived[name], derive=derive)
+        monkeypatch.setitem(composition.derived, name, table)
+
+    return change
 
 
 def said(result: dg.SensorResult) -> str:
@@ -152,7 +172,7 @@ def test_a_mistake_in_the_file_of_scenarios_is_said_by_the_tick_and_makes_its_ch
 @pytest.mark.usefixtures("with_money")
 @pytest.mark.parametrize(("name", "times"), [(RISK, 1), ("strategy_exposure", 2)])
 def test_a_drain_does_not_wait_for_what_a_large_book_takes_and_newer_rows_follow(
-    world, tick, monkeypatch, name, times
+    world, tick, derive_by, monkeypatch, name, times
 ):
     def record(*_: object) -> Derived:
         calls.append(may_end.wait(60))
@@ -160,8 +180,8 @@ def test_a_drain_does_not_wait_for_what_a_large_book_takes_and_newer_rows_follow
 
     may_end = threading.Event()
     calls = []
-    monkeypatch.setattr(parts, "BESIDE_WAIT_S", 0.0)
-    monkeypatch.setitem(DERIVE, name, record)
+    monkeypatch.setattr(extension, "BESIDE_WAIT_S", 0.0)
+    derive_by(name, record)
     world.hold(1, 2)
     world.ask(1)
     assert name not in names(tick())
@@ -171,7 +191,7 @@ def test_a_drain_does_not_wait_for_what_a_large_book_takes_and_newer_rows_follow
     assert "1 claimed" in said(result)
     assert name not in names(result)
     may_end.set()
-    monkeypatch.setattr(parts, "BESIDE_WAIT_S", 60.0)
+    monkeypatch.setattr(extension, "BESIDE_WAIT_S", 60.0)
     assert name in names(tick())
     tick()
     assert calls == [True] * times
@@ -216,7 +236,7 @@ def test_a_second_home_on_the_same_lake_continues_with_its_own_history(world, ti
     world.ask(1)
     tick()
     with dg.DagsterInstance.ephemeral() as instance:
-        second = Ticks(instance)
+        second = Ticks(instance, tick.composition)
         second()
         assert second.rows() == 1
     assert tick.rows() == 1
@@ -295,7 +315,9 @@ def test_a_cursor_that_cannot_be_read_is_begun_anew(world, tick, text):
 
 
 @pytest.mark.usefixtures("with_money")
-def test_an_error_of_one_table_keeps_no_event_of_the_others_back(world, tick, monkeypatch):
+def test_an_error_of_one_table_keeps_no_event_of_the_others_back(
+    world, tick, derive_by, monkeypatch
+):
     def fail(*_: object, **__: object) -> None:
         raise LakeError("A file is damaged.", remedy="Restore it.")
 
@@ -305,8 +327,8 @@ def test_an_error_of_one_table_keeps_no_event_of_the_others_back(world, tick, mo
     world.hold(1)
     world.ask(1)
     monkeypatch.setattr(table_checks, "breaks_state", fail)
-    monkeypatch.setitem(DERIVE, "closures", fail)
-    monkeypatch.setitem(DERIVE, "latest_positions", is_a_mistake)
+    derive_by("closures", fail)
+    derive_by("latest_positions", is_a_mistake)
     result = tick()
     assert tick.rows() == 1
     assert {"contracts", "strategy_exposure"} <= set(names(result))
@@ -338,7 +360,7 @@ def test_without_rows_the_ledger_is_reported_each_quarter_of_an_hour_while_a_str
     world.later(timedelta(minutes=16))
     lake.sessions.end(session)
     tick()
-    monkeypatch.setattr(defs_drain, "gateway_states", lambda *_: {"a": "LIVE"})
+    monkeypatch.setattr(defs_tick, "gateway_states", lambda *_: {"a": "LIVE"})
     tick()  # the state changed
     world.later(timedelta(minutes=32))
     assert LEDGER in names(tick())
@@ -355,8 +377,8 @@ def test_while_nothing_can_be_drained_rows_and_checks_are_reported_all_the_same(
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     world.own()
     world.row(7, 0)
-    monkeypatch.setattr(defs_drain.Work, "_drain", fail)
-    monkeypatch.setattr(defs_drain.queue_and_ledger, "queue_state", fail)
+    monkeypatch.setattr(defs_tick.Work, "_drain", fail)
+    monkeypatch.setattr(defs_tick.queue_and_ledger, "queue_state", fail)
     result = tick()
     assert "Nothing is drained: The queue is damaged." in said(result)
     assert "The queue is damaged" in signs_of_life.read(tmp_path).problems[0]

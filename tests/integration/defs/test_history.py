@@ -12,8 +12,7 @@ import pytest
 
 from position_sync_dagster.definitions import defs
 from position_sync_dagster.defs import maintenance as history
-from position_sync_dagster.defs.maintenance import PRUNED_JOBS, maintain_lake, own_assets
-from position_sync_dagster.defs.resources import POSITION_SYNC
+from position_sync_dagster.defs.maintenance import PRUNED_JOBS, maintenance_job
 from position_sync_dagster.domain.queue_request import QueueRequest, QueueStatus
 from position_sync_dagster.money.lake import MoneyLake
 from tests.support import postgres
@@ -67,13 +66,13 @@ def results(instance: dg.DagsterInstance, asset: dg.AssetKey) -> int:
     return len(instance.event_log_storage.get_asset_check_execution_history(key, limit=100))
 
 
-def test_old_events_and_results_go_but_the_newest_and_those_of_others(stored):
+def test_old_events_and_results_go_but_the_newest_and_those_of_others(stored, composition):
     for number in range(3):
         report(stored, number)
-    assert history.delete_old_events(stored, own_assets(), LONG_AGO) == 0
+    assert history.delete_old_events(stored, composition.own_assets(), LONG_AGO) == 0
     assert numbers(stored, TABLE) == [2, 1, 0]
     assert results(stored, TABLE) == 3
-    assert history.delete_old_events(stored, own_assets(), SOON) > 0
+    assert history.delete_old_events(stored, composition.own_assets(), SOON) > 0
     assert numbers(stored, TABLE) == [2]
     assert results(stored, TABLE) == 1
     assert numbers(stored, FOREIGN) == [2, 1, 0]
@@ -90,11 +89,11 @@ def test_old_events_and_results_go_but_the_newest_and_those_of_others(stored):
     )
 
 
-def test_the_second_copy_that_sqlite_has_of_an_event_goes_at_once(tmp_path):
+def test_the_second_copy_that_sqlite_has_of_an_event_goes_at_once(tmp_path, composition):
     with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
         for number in range(3):
             report(instance, number)
-        history.delete_old_events(instance, own_assets(), LONG_AGO)
+        history.delete_old_events(instance, composition.own_assets(), LONG_AGO)
         assert numbers(instance, TABLE) == [2, 1, 0]
 
     (copies,) = tmp_path.rglob(".db")
@@ -109,7 +108,7 @@ def test_the_second_copy_that_sqlite_has_of_an_event_goes_at_once(tmp_path):
     assert all("of_another_project" in event for (event,) in results_left)
 
 
-def test_old_runs_go_but_those_in_progress_and_those_of_days(instance):
+def test_old_runs_go_but_those_in_progress_and_those_of_days(instance, composition):
     def add(job: str, status: dg.DagsterRunStatus = dg.DagsterRunStatus.SUCCESS) -> str:
         run = dg.DagsterRun(job_name=job, status=status)
         instance.add_run(run)
@@ -118,12 +117,15 @@ def test_old_runs_go_but_those_in_progress_and_those_of_days(instance):
     for job in ("stream_positions", "import_statements", "maintain_lake"):
         add(job)
     kept = {add("close_day"), add("stream_positions", dg.DagsterRunStatus.STARTED)}
-    assert history.delete_old_runs(instance, PRUNED_JOBS, LONG_AGO) == 0
-    assert history.delete_old_runs(instance, PRUNED_JOBS, SOON) == 3
+    short = (*PRUNED_JOBS, *composition.extension.short_jobs)
+    assert history.delete_old_runs(instance, short, LONG_AGO) == 0
+    assert history.delete_old_runs(instance, short, SOON) == 3
     assert set(instance.get_run_ids()) == kept
 
 
-def test_maintenance_covers_every_table_and_every_asset(settings, instance, lake, monkeypatch):
+def test_maintenance_covers_every_table_and_every_asset(
+    settings, composition, instance, lake, monkeypatch
+):
     asked: list[datetime] = []
     monkeypatch.setenv("POSITION_SYNC_HISTORY_DAYS", "7")
     monkeypatch.setattr(history, "delete_old_runs", lambda *_: asked.append(_[-1]) or 0)
@@ -132,8 +134,8 @@ def test_maintenance_covers_every_table_and_every_asset(settings, instance, lake
         QueueRequest(c, "SPY") for c in range(1, FINISHED + 1)
     ):
         quick.sync.mark_success(request_id)
-    result = maintain_lake.execute_in_process(
-        instance=instance, resources={"position_sync": POSITION_SYNC}
+    result = maintenance_job(composition).execute_in_process(
+        instance=instance, resources={"position_sync": composition.resource()}
     )
     assert result.success
 
@@ -146,4 +148,4 @@ def test_maintenance_covers_every_table_and_every_asset(settings, instance, lake
         last = json.loads(Path(table.path, "_delta_log", "_last_checkpoint").read_bytes())
         assert last["version"] == table.version()
     assets = defs().get_repository_def().asset_graph.get_all_asset_keys()
-    assert {key.to_user_string() for key in assets} <= set(own_assets())
+    assert set(assets) <= set(composition.own_assets())

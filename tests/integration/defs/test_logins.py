@@ -13,9 +13,8 @@ import pytest
 
 from position_sync_dagster.defs.assets.queue_and_ledger import position_updates
 from position_sync_dagster.defs.checks import tables
-from position_sync_dagster.defs.checks.evaluation import EVALUATE
 from position_sync_dagster.defs.drain import drain_queue
-from position_sync_dagster.defs.resources import LOGINS, POSITION_SYNC
+from position_sync_dagster.defs.resources import LOGINS
 from position_sync_dagster.defs.stream import LOOK_S, stream_definitions, stream_job
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
@@ -149,12 +148,12 @@ def test_a_file_with_a_mistake_fails_the_tick_and_ends_nothing(world, instance, 
 
 
 @pytest.fixture
-def drain_tick(settings: Settings, lake: MoneyLake, instance) -> Callable[..., dg.SensorResult]:
+def drain_tick(composition, lake: MoneyLake, instance) -> Callable[..., dg.SensorResult]:
     """Evaluate the tick that drains."""
 
     def tick() -> dg.SensorResult:
         with dg.build_sensor_context(instance=instance) as context:
-            return drain_queue(context)
+            return drain_queue(composition)(context)
 
     return tick
 
@@ -171,7 +170,7 @@ def blind(lake, **values):
     lake.sessions.renew(session, lease_s=60, state=SessionState.BLIND, **values)
 
 
-compared = EVALUATE[tables.agrees_with_the_broker.check_key]
+compared = tables.agrees_with_the_broker.evaluate
 
 
 def test_requests_of_a_login_that_is_down_wait_and_delay_no_other(world, own, lake, drain_tick):
@@ -218,7 +217,7 @@ def test_the_checks_and_the_status_name_the_login_that_is_down(world, own, lake,
     insert(lake, (1, "DUSIM0001"), (1, "DUSIM0002"))
     world.derive(position_updates)
     assert compared(lake, settings).passed
-    watched = EVALUATE[tables.a_stream_watches.check_key]
+    watched = tables.a_stream_watches.evaluate
     assert watched(lake, settings).passed
 
     blind(lake, detail="no socket")
@@ -309,7 +308,7 @@ def test_an_account_that_moved_is_read_from_the_login_that_has_it(
 @pytest.mark.usefixtures("lake")
 @pytest.mark.parametrize("edit", ["removed", "changed"])
 def test_the_stream_of_a_login_that_is_removed_or_changed_ends_by_itself(
-    monkeypatch, settings, file, instance, edit
+    monkeypatch, composition, file, instance, edit
 ):
     served = []
 
@@ -325,16 +324,19 @@ def test_the_stream_of_a_login_that_is_removed_or_changed_ends_by_itself(
 
     monkeypatch.setattr(streamer, "stream", play)
     instance.add_dynamic_partitions(LOGINS.name, list(ACCOUNTS))
-    result = stream_job(LOGINS).execute_in_process(
-        partition_key="east", instance=instance, resources={"position_sync": POSITION_SYNC}
+    result = stream_job(composition.extension, LOGINS).execute_in_process(
+        partition_key="east",
+        instance=instance,
+        resources={"position_sync": composition.resource()},
     )
     assert result.success
     assert served == [("east", 1, result.run_id)]
 
 
 def test_the_job_has_partitions_only_where_a_file_names_the_logins(monkeypatch, settings):
-    (job,) = stream_definitions().jobs
+    context = dg.ComponentTree.for_test().load_context
+    (job,) = stream_definitions(context).jobs
     assert job.partitions_def == LOGINS
     monkeypatch.delenv("POSITION_SYNC_GATEWAYS_FILE")
-    (job,) = stream_definitions().jobs
+    (job,) = stream_definitions(context).jobs
     assert job.partitions_def is None

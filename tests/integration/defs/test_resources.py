@@ -60,7 +60,7 @@ def test_every_run_reads_the_settings_anew_and_once(steps_of_a_run, monkeypatch,
 
 
 def test_the_tables_are_initialized_once_for_all_assets_of_a_run(
-    steps_of_a_run, settings, monkeypatch
+    steps_of_a_run, composition, monkeypatch
 ):
     initialized = []
     initialize = MoneyLake.initialize_sync
@@ -70,7 +70,8 @@ def test_the_tables_are_initialized_once_for_all_assets_of_a_run(
         initialize(lake)
 
     monkeypatch.setattr(MoneyLake, "initialize_sync", count)
-    assert steps_of_a_run(PositionSyncResource(), lambda given: given.lake) == initialized * 2
+    read = steps_of_a_run(composition.resource(), lambda given: given.lake_of(MoneyLake))
+    assert read == initialized * 2
     assert len(initialized) == 1
 
 

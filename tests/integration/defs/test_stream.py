@@ -12,10 +12,8 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from position_sync_dagster.defs import stream as stream_job_module
-from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.stream import StreamThread, status_of, stream_positions
+from position_sync_dagster.defs.stream import StreamThread, status_of, stream_job
 from position_sync_dagster.errors import LeaseLostError, LoginOwnedError
-from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream import streamer as stream_module
 from position_sync_dagster.sync.stream.ownership import StreamCounts
 
@@ -29,9 +27,10 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[Stream], None]:
 
 
 @pytest.fixture
-def run(settings: Settings, instance: dg.DagsterInstance) -> Callable[[], Any]:
-    return lambda: stream_positions.execute_in_process(
-        instance=instance, resources={"position_sync": POSITION_SYNC}, raise_on_error=False
+def run(composition, instance: dg.DagsterInstance) -> Callable[[], Any]:
+    resources = {"position_sync": composition.resource()}
+    return lambda: stream_job(composition.extension).execute_in_process(
+        instance=instance, resources=resources, raise_on_error=False
     )
 
 
@@ -73,8 +72,8 @@ def test_a_stream_whose_run_was_deleted_or_ended_ends_as_if_asked(asked_to_end, 
         Exception("too many retries for DB connection"),  # as dagster-postgres raises it
     ],
 )
-def test_a_storage_that_is_away_ends_no_stream(instance, monkeypatch, error):
-    run = instance.create_run_for_job(stream_positions)
+def test_a_storage_that_is_away_ends_no_stream(composition, instance, monkeypatch, error):
+    run = instance.create_run_for_job(stream_job(composition.extension))
     assert status_of(instance, run.run_id) is run.status
 
     def away(*_: object) -> None:

@@ -3,11 +3,11 @@
 import dagster as dg
 import pytest
 
-from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.stream import supervise_stream
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import StoreError
 from position_sync_dagster.money.reports.status import read_status
+from position_sync_dagster.settings import load_settings
 from tests.support.store_proxy import Rule
 
 PAUSED = "paused by a person"
@@ -63,7 +63,9 @@ def test_a_pause_whose_stream_did_not_end_its_lease_is_noted_when_the_lease_is_o
     assert PAUSED in status.session_detail
 
 
-def test_a_tick_of_a_code_server_opens_the_instance_once(lake, instance_on_disk, monkeypatch):
+def test_a_tick_of_a_code_server_opens_the_instance_once(
+    lake, composition, instance_on_disk, monkeypatch
+):
     opened = []
     from_ref = dg.DagsterInstance.from_ref
 
@@ -77,14 +79,14 @@ def test_a_tick_of_a_code_server_opens_the_instance_once(lake, instance_on_disk,
             instance_ref=instance_on_disk.get_ref(), last_tick_completion_time=None,
             last_run_key=None, cursor=None, log_key=None, repository_name=None,
         )  # fmt: skip
-        supervise_stream(context)
+        supervise_stream(composition)(context)
     assert len(opened) == 1
     opened[0].dispose()
 
 
 def test_an_outage_of_the_store_fails_one_tick_and_skips_the_others(world, store):
     world.set(lake=store.lake())
-    POSITION_SYNC.lake.initialize_sync()
+    world.composition.opened(load_settings())
     assert isinstance(world.supervise(), dg.SensorResult)
     for _ in range(2):
         store.proxy.fail(Rule("slow down"))

@@ -5,7 +5,6 @@ from datetime import date
 import pytest
 
 from position_sync_dagster.cli.mcp import told
-from position_sync_dagster.defs.assets.table_asset import DERIVE
 from position_sync_dagster.lake.schema import frame_of
 from position_sync_dagster.money.defs.explained_days import closed_campaigns
 from position_sync_dagster.money.tables import PROFIT_EXPLAINED
@@ -30,8 +29,7 @@ def put_campaign(lake):
     put_rows(
         lake.derived_table(PROFIT_EXPLAINED), {TUESDAY: frame_of(PROFIT_EXPLAINED, [explained])}
     )
-    assert closed_campaigns.key.to_user_string() in DERIVE
-    DERIVE["closed_campaigns"](lake, Settings(lake=lake.path), None)
+    closed_campaigns.derive(lake, Settings(lake=lake.path), None)
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def test_a_failure_that_is_not_evaluated_again_counts_no_more_after_a_while(monk
     """As that of a limit which was removed from its file: no result follows."""
     now = 0.0
     monkeypatch.setattr(evaluation, "time", SimpleNamespace(monotonic=lambda: now))
-    driver = evaluation.CheckDriver()
+    driver = evaluation.CheckDriver([])
     lasting = KEY._replace(name="limit_y")
     driver.failing([(KEY, BROKEN), (lasting, BROKEN)])
 

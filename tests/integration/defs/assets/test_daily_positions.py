@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
 
 import dagster as dg
 import pytest
 
 from position_sync_dagster.defs.assets import past_days
-from position_sync_dagster.defs.assets.past_days import daily, daily_asset, days_are_complete
-from position_sync_dagster.defs.resources import resources
+from position_sync_dagster.defs.assets.past_days import daily_asset, days_check
+from position_sync_dagster.defs.closing import closing, last_days
+from position_sync_dagster.defs.composition import tables_and_checks
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.position_update import GreeksSource, ValueOrigin
 from position_sync_dagster.domain.queue_request import Answer
@@ -17,6 +19,7 @@ from position_sync_dagster.lake.schema import (
     DAILY_POSITIONS,
 )
 from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.money.defs.extension import STATED
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.exchange_days import closing_times, exchange_days
@@ -24,7 +27,8 @@ from tests.support.flex_files import of_day, statement
 
 DAYS = exchange_days("XNYS", date(2025, 1, 1), date(2026, 12, 31))
 PARTITIONS = past_days.exchange_partitions(DAYS, date(2025, 1, 2))
-DAILY = daily_asset(PARTITIONS)
+DAILY = daily_asset(PARTITIONS, MoneyLake, STATED)
+days_are_complete = days_check(STATED)
 
 RECENT = exchange_days("XNYS", *(datetime.now(UTC).date() - timedelta(days=n) for n in (30, 0)))
 
@@ -56,7 +60,8 @@ def fill(world) -> Callable[..., None]:
 
     def write(first: str, last: str, clock: Clock = utc_now) -> None:
         days = days_between(first, last)
-        past_days.fill(world.lake, load_settings(), days, clock=clock)
+        service = partial(past_days.closing_service, world.lake, load_settings(), STATED, clock)
+        past_days.fill(world.lake, service, days)
 
     return write
 
@@ -202,7 +207,9 @@ def test_a_closed_position_shows_on_the_day_it_was_closed_and_not_after(world, f
 def test_a_range_with_a_day_that_is_not_over_fills_the_others(world, fill_in_run, table, instance):
     for day in range(5, 12):
         world.row(1, utc(f"2026-03-{day:02}T15:00:00"))
-    at_noon_of_the_last_day = daily_asset(PARTITIONS, clock=lambda: utc("2026-03-11T17:00:00"))
+    at_noon_of_the_last_day = daily_asset(
+        PARTITIONS, MoneyLake, STATED, clock=lambda: utc("2026-03-11T17:00:00")
+    )
     assert fill_in_run(*WEEK, asset=at_noon_of_the_last_day).success
     assert [day for day, *_ in by_day(table)] == [
         "2026-03-05", "2026-03-06", "2026-03-09", "2026-03-10",
@@ -263,7 +270,7 @@ def test_the_first_partition_is_the_first_day_of_the_ledger_or_the_setting(world
 
 
 def _first_key() -> str:
-    return past_days.known_days(load_settings())[1].isoformat()
+    return past_days.known_days(load_settings(), STATED)[1].isoformat()
 
 
 def skipped(instance: dg.DagsterInstance) -> dict[str, str]:
@@ -280,7 +287,9 @@ def skipped(instance: dg.DagsterInstance) -> dict[str, str]:
 def evaluate(settings, instance, monkeypatch) -> Callable[..., list[dg.RunRequest]]:
     """Evaluate a schedule at a time."""
     monkeypatch.setenv("POSITION_SYNC_DAILY_START", "2026-01-02")
-    repository = dg.Definitions.merge(daily(), resources()).get_repository_def()
+    context = dg.ComponentTree.for_test().load_context
+    alone = dg.Definitions.merge(closing(context), tables_and_checks(context))
+    repository = alone.get_repository_def()
 
     def requests(name: str, at: str) -> list[dg.RunRequest]:
         schedule = repository.get_schedule_def(name)
@@ -304,7 +313,7 @@ def test_the_schedule_runs_the_day_that_just_closed_and_rests_on_holidays(evalua
 
 
 def test_the_last_eight_trading_days_are_recorded_again_by_night(evaluate):
-    assert past_days.last_days(DAYS, 3, before=date(2026, 11, 30)) == [
+    assert last_days(DAYS, 3, before=date(2026, 11, 30)) == [
         date(2026, 11, 24), date(2026, 11, 25), date(2026, 11, 27),
     ]  # fmt: skip
     (request,) = evaluate("record_late_rows", "2028-03-10T06:15:00-05:00")
@@ -381,7 +390,7 @@ def test_stated_days_before_the_first_recorded_one_wait_for_a_backfill_and_later
 ):
     world.set(flex_folder=tmp_path)
     today = datetime.now(UTC).date()
-    *stated, last = past_days.last_days(RECENT, 5, before=today)
+    *stated, last = last_days(RECENT, 5, before=today)
     for day in stated:
         (tmp_path / f"{day}.xml").write_bytes(of_day(day))
     world.row(1, closing_times("XNYS", [last])[last] - timedelta(seconds=5))

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from position_sync_dagster.cli import commands
 from position_sync_dagster.defs.assets.table_asset import reconciliation_breaks
 from position_sync_dagster.defs.checks import tables
-from position_sync_dagster.defs.checks.evaluation import EVALUATE, NAMED
+from position_sync_dagster.defs.checks.evaluation import NAMED
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.holding import Completeness
@@ -327,7 +327,8 @@ def test_without_a_gateway_one_check_fails_and_what_needs_it_is_unknown(
     lake.sessions.renew(session, lease_s=60.0, state=SessionState.BLIND)
     replace_constant("stale_after_s", 1e-6)
     monkeypatch.setattr(tables, "ERROR_AFTER", timedelta(0))
-    results = {key.name: evaluate(lake, settings) for key, evaluate in EVALUATE.items()}
+    checks = world.composition.checks
+    results = {check.check_key.name: check.evaluate(lake, settings) for check in checks}
     wrong = {name: result for name, result in results.items() if not result.passed}
 
     watched = wrong.pop("a_stream_watches")
@@ -389,8 +390,7 @@ def test_the_command_compares_now_and_records_nothing(world, lake):
 
 
 def test_the_page_names_only_commands_that_exist():
-    [check] = tables.breaks_are_decided.check_specs
-    texts = f"{reconciliation_breaks.description} {check.description}"
+    texts = f"{reconciliation_breaks.description} {tables.breaks_are_decided.description}"
     named = re.findall(r"position-sync (\w+)", texts)
     assert named
     assert set(named) <= set(cast(Group, get_command(commands())).commands)

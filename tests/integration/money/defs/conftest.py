@@ -2,6 +2,7 @@
 
 from tests.integration.defs.conftest import (
     _migrations_are_read_once,
+    composition,
     confirmed_at_once,
     folder,
     instance,
@@ -15,6 +16,7 @@ from tests.integration.defs.conftest import (
 
 __all__ = [
     "_migrations_are_read_once",
+    "composition",
     "confirmed_at_once",
     "folder",
     "instance",

@@ -11,6 +11,7 @@ import pytest
 
 from position_sync_dagster.defs.assets.past_days import known_days
 from position_sync_dagster.errors import StatementError
+from position_sync_dagster.money.defs.extension import STATED
 from position_sync_dagster.money.defs.statements import imported
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past import statement_folder
@@ -132,7 +133,9 @@ def check_bad_is_named_and_good_is_read(folder: Path) -> None:
     assert error.what.startswith("bad.xml")
     assert error.remedy
     assert len(str(error)) < 500
-    assert known_days(settings)[1] == date(2026, 3, 5), "Dagster loads from the good one's day"
+    assert known_days(settings, STATED)[1] == date(2026, 3, 5), (
+        "Dagster loads from the good one's day"
+    )
 
 
 @pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)

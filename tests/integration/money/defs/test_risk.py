@@ -12,9 +12,11 @@ from position_sync_dagster.defs.assets.past_days import (
     exchange_partitions,
     known_days,
 )
-from position_sync_dagster.defs.checks.evaluation import EVALUATE
+from position_sync_dagster.defs.checks.evaluation import TableCheck
 from position_sync_dagster.money.defs import risk
 from position_sync_dagster.money.defs.explained_days import explained_asset, profits_are_explained
+from position_sync_dagster.money.defs.extension import STATED
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.tables import PROFIT_EXPLAINED
 from position_sync_dagster.settings import load_settings
 from tests.integration.defs.assets.test_daily_positions import partition_range
@@ -33,8 +35,8 @@ def call(at: datetime, price: float, **values: object):
     return row(911, **usual | money | {"value_time": at} | values)
 
 
-def checked(check: dg.AssetChecksDefinition, lake) -> dg.AssetCheckResult:
-    return EVALUATE[check.check_key](lake, load_settings())
+def checked(check: TableCheck[MoneyLake], lake) -> dg.AssetCheckResult:
+    return check.evaluate(lake, load_settings())
 
 
 def test_scenarios_are_recorded_and_a_loss_beyond_its_limit_fails_the_check(
@@ -61,8 +63,8 @@ def test_a_day_is_explained_by_a_run_and_what_no_trade_explains_fails_the_check(
     before = CLOSE - timedelta(days=1, minutes=5)
     later = call(CLOSE - timedelta(minutes=5), 27.0, underlying_price=594.0)
     world.set(daily_start="2026-03-02")
-    partitions = exchange_partitions(*known_days(load_settings()))
-    daily = daily_asset(partitions)
+    partitions = exchange_partitions(*known_days(load_settings(), STATED))
+    daily = daily_asset(partitions, MoneyLake, STATED)
     explained = explained_asset(partitions)
 
     def filled() -> bool:
@@ -93,9 +95,11 @@ def test_a_day_without_a_source_keeps_no_other_day_of_its_run_back(world, lake, 
         text = books.xml(date(2026, 3, day), date(2026, 3, day), f"2026030{day};230000", ACCOUNT)
         (folder / f"{day}.xml").write_text(text)
     world.set(daily_start="2026-03-02")
-    partitions = exchange_partitions(*known_days(load_settings()))
+    partitions = exchange_partitions(*known_days(load_settings(), STATED))
     tags = partition_range("2026-03-02", DAY)
-    result = world.materialize(daily_asset(partitions), explained_asset(partitions), tags=tags)
+    result = world.materialize(
+        daily_asset(partitions, MoneyLake, STATED), explained_asset(partitions), tags=tags
+    )
     assert result.success
     profits = world.read(PROFIT_EXPLAINED).select("session_date", "profit").sort("session_date")
     assert profits.rows() == [(date(2026, 3, 5), None), (date(2026, 3, 6), pytest.approx(100.0))]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from typing import IO, Any
@@ -15,6 +16,7 @@ from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.errors import StatementError, TradingModeError
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
+from position_sync_dagster.money.defs.extension import STATED
 from position_sync_dagster.money.defs.statements import imported
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past import statement_folder
@@ -55,7 +57,8 @@ def fill(folder: Path, world) -> Callable[..., None]:
     """Fill days as a run does; a run of Dagster takes four times as long."""
 
     def write(first: str = THURSDAY, last: str | None = None) -> None:
-        past_days.fill(world.lake, load_settings(), days_between(first, last or first))
+        service = partial(past_days.closing_service, world.lake, load_settings(), STATED)
+        past_days.fill(world.lake, service, days_between(first, last or first))
 
     return write
 

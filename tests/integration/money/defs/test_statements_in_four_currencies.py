@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.settings import load_settings
 from tests.integration.defs.assets.test_daily_positions import partition_range
 from tests.support.contracts import contract_details
 from tests.support.four_currencies import (
@@ -41,11 +42,10 @@ def in_this_process(world, folder) -> Materialize:
     Definitions that were loaded for another test begin with the first day of that test.
     """
     from position_sync_dagster.component import PositionSyncComponent
-    from position_sync_dagster.defs.resources import POSITION_SYNC
 
     @cache
     def whole() -> dg.Definitions:
-        return PositionSyncComponent().definitions(POSITION_SYNC.read_settings())
+        return PositionSyncComponent().definitions(load_settings())
 
     def run(selection: str, partitions: str | None) -> None:
         tags = {}

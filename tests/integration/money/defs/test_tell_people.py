@@ -1,6 +1,6 @@
 """The sensor that tells people, over a real instance and a receiver: of checks and of limits."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,17 +9,18 @@ import pytest
 
 from position_sync_dagster.definitions import defs as definitions
 from position_sync_dagster.defs.assets.queue_and_ledger import active_strategies
-from position_sync_dagster.defs.checks.evaluation import EVALUATE
+from position_sync_dagster.defs.checks.evaluation import TableCheck
 from position_sync_dagster.defs.checks.tables import requests_are_answered
 from position_sync_dagster.defs.resources import cursor_of
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.money.defs import alerts as alerts_module
-from position_sync_dagster.money.defs.alerts import check_states, tell_people, watched
+from position_sync_dagster.money.defs.alerts import Messages, check_states, tell_people, watched
 from position_sync_dagster.money.defs.strategies import (
     OF_VALUE,
-    strategies_definitions,
+    limit_checks,
     strategy_exposure,
 )
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports import alerts
 from position_sync_dagster.money.reports.alerts import AlertCursor
 from position_sync_dagster.settings import load_settings
@@ -31,13 +32,14 @@ KEY = dg.AssetCheckKey(dg.AssetKey("position_queue"), "requests_are_answered")
 
 
 @pytest.fixture
-def tick(instance: dg.DagsterInstance) -> Tick:
+def tick(instance: dg.DagsterInstance, composition) -> Tick:
     """Evaluate the sensor with the cursor that it stored last."""
+    messages = Messages(composition, alerts.Deliveries())
     stored: list[str | None] = [None]
 
     def evaluate(cursor: str | None = None) -> dg.SensorResult | dg.SkipReason:
         with dg.build_sensor_context(instance=instance, cursor=cursor or stored[0]) as context:
-            result = tell_people(context)
+            result = tell_people(context, messages)
         if isinstance(result, dg.SensorResult):
             stored[0] = result.cursor
         return result
@@ -105,9 +107,9 @@ def test_without_receivers_it_does_nothing(tick, settings):
     assert "names no receiver" in tick().skip_message
 
 
-def test_every_check_is_watched(settings):
+def test_every_check_is_watched(composition):
     graph = definitions().get_repository_def().asset_graph
-    assert set(watched()) == set(graph.asset_check_keys)
+    assert set(watched(composition)) == set(graph.asset_check_keys)
 
 
 def test_a_check_whose_run_failed_is_a_break(world, instance, monkeypatch):
@@ -115,7 +117,7 @@ def test_a_check_whose_run_failed_is_a_break(world, instance, monkeypatch):
     every = dg.AssetSelection.all_asset_checks()
     result = world.materialize(requests_are_answered, selection=every)
     assert not result.success
-    keys = watched()
+    keys = watched(world.composition)
     states = {state.name: state for state in check_states(instance, "http://ui", keys)}
     state = states["position_queue: requests_are_answered"]
     assert state.passed is False
@@ -205,13 +207,10 @@ def test_a_mistake_in_the_file_is_said_and_forgets_no_break(publish, file, recei
 
 
 @pytest.fixture
-def limit_check(file) -> Iterator[dg.AssetChecksDefinition]:
-    """Define the checks of the file; the next tests know nothing of its limits."""
-    before = set(EVALUATE)
-    *_others, check = strategies_definitions().asset_checks
-    yield check
-    for key in EVALUATE.keys() - before:
-        del EVALUATE[key]
+def limit_check(file) -> TableCheck[MoneyLake]:
+    """Return the check of the limit in the file."""
+    (check,) = limit_checks(load_settings())
+    return check
 
 
 def test_each_limit_is_a_check_of_the_asset(limit_check, world, publish):
@@ -224,5 +223,4 @@ def test_each_limit_is_a_check_of_the_asset(limit_check, world, publish):
 
 def test_definitions_load_beside_a_file_with_a_mistake(file):
     file.write_text(FILE.replace("-1500", "nan"))
-    *_legs, is_read = strategies_definitions().asset_checks
-    assert is_read.check_key.name == "limits_are_read"
+    assert limit_checks(load_settings()) == []

@@ -3,13 +3,15 @@
 import dagster as dg
 import pytest
 
-from position_sync_dagster.defs.assets.past_days import RANGE_END, RANGE_START
-from position_sync_dagster.defs.checks.evaluation import EVALUATE
+from position_sync_dagster.defs.closing import RANGE_END, RANGE_START
+from position_sync_dagster.defs.composition import Composition
 from position_sync_dagster.money.defs.explained_days import books_close, remake_touched_days
+from position_sync_dagster.money.defs.extension import money_extension
 from position_sync_dagster.money.lake import newest_day
 from position_sync_dagster.money.past.statement_folder import import_statements
 from position_sync_dagster.money.profit.books import being_made
 from position_sync_dagster.money.tables import BOOKS
+from position_sync_dagster.settings import load_settings
 from tests.support import forced_pairs
 from tests.support.booked_days import FRIDAY, THURSDAY, Booked
 from tests.support.derived_rows import put_rows
@@ -30,7 +32,8 @@ def scene(tmp_path, monkeypatch) -> Scene:
 
 def look(cursor: str | None = None) -> dg.SensorResult:
     with dg.build_sensor_context(cursor=cursor) as context:
-        result = remake_touched_days(context)
+        extension = money_extension(load_settings())
+        result = remake_touched_days(Composition(extension=extension))(context)
     assert isinstance(result, dg.SensorResult)
     return result
 
@@ -76,10 +79,10 @@ def test_books_whose_sources_changed_since_are_named_so_and_have_no_difference(s
     assert being_made(lake, scene.settings, rows)
 
     put_rows(table, {FRIDAY: rows.with_columns(difference=205.0)})
-    result = EVALUATE[books_close.check_key](lake, scene.settings)
+    result = books_close.evaluate(lake, scene.settings)
     assert "being made" in str(result.description)
     assert "205" not in str(result.description)
 
     forced_pairs.book(scene)
     assert not being_made(lake, scene.settings, newest_day(table))
-    assert EVALUATE[books_close.check_key](lake, scene.settings).passed
+    assert books_close.evaluate(lake, scene.settings).passed

@@ -1,0 +1,115 @@
+"""The job `close_day`, which records past days, and its schedules.
+
+It runs after the close of the exchange, and again at night.
+"""
+
+import inspect
+from collections.abc import Callable
+from datetime import date, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+
+from position_sync_dagster.defs.assets import past_days
+from position_sync_dagster.defs.composition import composition_of
+from position_sync_dagster.defs.resources import CLOSE_JOB, WRITTEN_BY
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.sync import exchange_days
+
+# Number of trading days recorded again at night: rows may come late, and stated ones a week later.
+LATE_DAYS = 8
+
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+
+
+@dg.definitions
+def closing(context: dg.ComponentLoadContext) -> dg.Definitions:
+    """Define the asset of past days, its job and its schedules for the exchange in the settings."""
+    composition = composition_of(context, Lake)
+    stated = composition.extension.stated
+    days, first = past_days.known_days(composition.read_settings(), stated)
+    partitions = past_days.exchange_partitions(days, first)
+    job = job_of(
+        CLOSE_JOB,
+        "Record a trading day after its close, or a range of days: each holding, and what is made "
+        "of them.",
+    )
+    return dg.Definitions(
+        assets=[past_days.daily_asset(partitions, composition.extension.lake, stated)],
+        jobs=[job],
+        schedules=schedules_of(days, first),
+    )
+
+
+def job_of(name: str, description: str) -> Any:
+    """Return the job that materializes the assets which it writes."""
+    selection = dg.AssetSelection.tag(WRITTEN_BY, name)
+    return dg.define_asset_job(
+        name,
+        executor_def=dg.in_process_executor,
+        selection=selection,
+        description=description,
+    )
+
+
+def scheduled(job: str, cron: str, timezone: str) -> Callable[[Any], dg.ScheduleDefinition]:
+    """Return the decorator of a schedule that runs from the start; its docstring describes it."""
+
+    def decorate(evaluate: Any) -> dg.ScheduleDefinition:
+        define = dg.schedule(
+            job_name=job,
+            cron_schedule=cron,
+            execution_timezone=timezone,
+            default_status=dg.DefaultScheduleStatus.RUNNING,
+            description=inspect.getdoc(evaluate),
+        )
+        return define(evaluate)
+
+    return decorate
+
+
+def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.ScheduleDefinition]:
+    """Build the schedules, in the time zone of the exchange.
+
+    Dagster's own schedule for partitions would also run on holidays, for the previous trading day,
+    unless the job got its partitions in a deprecated way. At night, statements are imported before
+    the last trading days are recorded again: rows may be written late, and the broker makes the
+    statement of a day in the following night. A day without new data does not change.
+    """
+    zone = ZoneInfo(days.timezone)
+    at = days.settled_at
+
+    @scheduled(CLOSE_JOB, f"{at.minute} {at.hour} * * {days.cron_days()}", days.timezone)
+    def record_day_after_close(
+        context: dg.ScheduleEvaluationContext,
+    ) -> dg.RunRequest | dg.SkipReason:
+        """Record the trading day, twenty minutes after the usual close of the exchange."""
+        day = context.scheduled_execution_time.astimezone(zone).date()
+        if not days.is_trading_day(day):
+            return dg.SkipReason(f"{days.calendar} is closed on {day}.")
+        return dg.RunRequest(partition_key=day.isoformat())
+
+    @scheduled(CLOSE_JOB, f"15 6 * * {days.cron_days(days_later=1)}", days.timezone)
+    def record_late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        """Record the last eight trading days again at night, for late rows and statements."""
+        today = context.scheduled_execution_time.astimezone(zone).date()
+        over = [day for day in last_days(days, LATE_DAYS, before=today) if day >= first]
+        if not over:
+            return dg.SkipReason("No trading day is over yet.")
+        day_range = {RANGE_START: over[0].isoformat(), RANGE_END: over[-1].isoformat()}
+        return dg.RunRequest(tags=day_range)
+
+    return [record_day_after_close, record_late_rows]
+
+
+def last_days(days: exchange_days.ExchangeDays, number: int, *, before: date) -> list[date]:
+    """Return the last trading days before a day, oldest first."""
+    newest_first: list[date] = []
+    day = before
+    while len(newest_first) < number:
+        day -= timedelta(days=1)
+        if days.is_trading_day(day):
+            newest_first.append(day)
+    return newest_first[::-1]

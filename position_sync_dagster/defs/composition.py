@@ -1,0 +1,217 @@
+"""What the definitions of one project are made of: its settings, and what stands above the core.
+
+A `Composition` reaches the modules of this package by the context that Dagster gives to a function
+with `dg.definitions`: `composition_of`. Sensors keep it, and runs get its resource.
+
+A tick every 5 s must be cheap. Opening Dagster's instance takes 65 ms (its storages check their
+Alembic revision each time), and a resource parameter or `context.instance` would open it at every
+tick. Opening the tables takes another 30 ms. A composition keeps both open, for all threads.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
+
+import dagster as dg
+
+from position_sync_dagster.defs.assets import latest_positions, past_days, queue_and_ledger
+from position_sync_dagster.defs.assets.table_asset import DerivedTable
+from position_sync_dagster.defs.checks import tables as table_checks
+from position_sync_dagster.defs.checks.evaluation import CheckDriver, TableCheck
+from position_sync_dagster.defs.resources import (
+    GATEWAY,
+    IN_RESOURCE,
+    AssetKeys,
+    PositionSyncResource,
+)
+from position_sync_dagster.defs.tick import TickPart
+from position_sync_dagster.errors import LakeError, PositionSyncError
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.storage.table import Table, together
+from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync.stream.streamer import Complete
+
+L = TypeVar("L", bound=Lake)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extension(Generic[L]):
+    """What stands above the core, and is given to it.
+
+    Attributes:
+        lake: The class of the lake, with the tables of the extension.
+        packages: Packages whose modules define further assets, jobs and sensors.
+        tables: Further tables that runs and ticks write.
+        checks: Further checks of tables.
+        stream_parts: Returns the parts of a stream with further ones.
+        tick_parts: What each tick does after the work of the core.
+        stated: A source of stated positions of past days.
+        groups: The group of each asset that is not in the first one.
+        pages: The page that shows what an asset holds.
+        short_jobs: Jobs whose old runs are deleted.
+    """
+
+    lake: type[L]
+    packages: tuple[ModuleType, ...] = ()
+    tables: tuple[DerivedTable[L], ...] = ()
+    checks: tuple[TableCheck[L], ...] = ()
+    stream_parts: Complete[L] | None = None
+    tick_parts: tuple[TickPart[L], ...] = ()
+    stated: past_days.Stated[L] | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)
+    pages: Mapping[str, str] = field(default_factory=dict)
+    short_jobs: tuple[str, ...] = ()
+
+
+# The core alone.
+CORE = Extension(lake=Lake)
+
+
+class OpenLake(NamedTuple, Generic[L]):
+    """A lake that is open between ticks, and when its checks were evaluated."""
+
+    lake: L
+    driver: CheckDriver[L]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Composition(Generic[L]):
+    """What the definitions of one project are made of.
+
+    Attributes:
+        overrides: The settings that count before the environment.
+        keys: The keys of the assets.
+    """
+
+    extension: Extension[L]
+    overrides: Mapping[str, object] = field(default_factory=dict)
+    keys: AssetKeys = field(default_factory=AssetKeys)
+
+    def read_settings(self) -> Settings:
+        """Read the settings as they are now.
+
+        Raises:
+            SettingsError: A value is malformed.
+        """
+        return load_settings(**self.overrides)
+
+    @cached_property
+    def derived(self) -> Mapping[str, DerivedTable[L]]:
+        """The tables that runs and ticks write, by name."""
+        core: tuple[DerivedTable[L], ...] = (
+            *queue_and_ledger.TABLES,
+            latest_positions.latest_positions,
+        )
+        return {table.spec.name: table for table in (*core, *self.extension.tables)}
+
+    @cached_property
+    def checks(self) -> tuple[TableCheck[L], ...]:
+        """All checks of tables."""
+        of_days = past_days.days_check(self.extension.stated)
+        return (*table_checks.CHECKS, of_days, *self.extension.checks)
+
+    def own_assets(self) -> list[dg.AssetKey]:
+        """Return the assets whose old events are deleted."""
+        lake = self.extension.lake
+        stated = self.extension.stated
+        names = [spec.name for spec in (*lake.specs, *lake.derived_specs)]
+        return list(map(self.keys.of, (*names, GATEWAY, *(stated.assets if stated else ()))))
+
+    @cached_property
+    def opened(self) -> Callable[[Settings], OpenLake[L]]:
+        """The tables of some settings, created or migrated at the first tick.
+
+        A table that cannot be is left out: its first use raises why, and the ticks use the others.
+        """
+
+        def open_lake(settings: Settings) -> OpenLake[L]:
+            lake = self.extension.lake.of(settings)
+            together(_initialize, lake.tables)
+            return OpenLake(lake, CheckDriver(self.checks))
+
+        return lru_cache(maxsize=2)(open_lake)
+
+    def instance_of(self, context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
+        """Return the instance of a tick, opened at the first tick."""
+        ref = context.instance_ref
+        if ref is None:
+            return context.instance
+
+        return self._instance(dg.serialize_value(ref))
+
+    @cached_property
+    def _instance(self) -> Callable[[str], dg.DagsterInstance]:
+        def open_instance(ref: str) -> dg.DagsterInstance:
+            instance: Any = dg.deserialize_value(ref)
+            return dg.DagsterInstance.from_ref(instance)
+
+        return lru_cache(maxsize=1)(open_instance)
+
+    def resource(self) -> PositionSyncResource:
+        """Return the resource of every run, with the values that its page shows."""
+
+        class Resource(PositionSyncResource):
+            lake_class: ClassVar[type[Lake]] = self.extension.lake
+            overrides: ClassVar[Mapping[str, object]] = self.overrides
+
+        Resource.__doc__ = PositionSyncResource.__doc__
+        shown: dict[str, Any] = {}
+        with suppress(PositionSyncError):  # runs and ticks say what is wrong with a setting
+            settings = self.read_settings()
+            shown = {name: kind(getattr(settings, name)) for name, kind in IN_RESOURCE.items()}
+        return Resource(**shown)
+
+    def definitions_in(self, package: ModuleType) -> dg.Definitions:
+        """Return what the modules of a package define, made of this composition."""
+        scope = {COMPOSITION: self}
+
+        class ComposedTree(dg.ComponentTree):
+            @property
+            def decl_load_context(self) -> Any:
+                return super().decl_load_context.with_rendering_scope(scope)
+
+        # `dg.load_from_defs_folder` needs a pyproject.toml, which a container image lacks. It also
+        # describes all component types for the UI: a third of the time to load our definitions.
+        tree = ComposedTree(defs_module=package, project_root=Path(__file__).parents[2])
+        return tree.build_defs(Path())
+
+
+# The name of the composition in the scope of a context.
+COMPOSITION = "position_sync_composition"
+
+
+def _initialize(table: Table) -> None:
+    with suppress(LakeError):
+        table.initialize()
+
+
+def composition_of(context: dg.ComponentLoadContext, kind: type[L]) -> Composition[L]:
+    """Return the composition of a context; without one, the core alone with its settings.
+
+    Args:
+        context: What Dagster gives to a function with `dg.definitions`.
+        kind: The class of the lake, or one above it.
+
+    Raises:
+        TypeError: The composition has another class of lake.
+    """
+    composition = context.resolution_context.scope.get(COMPOSITION, Composition(extension=CORE))
+    if not issubclass(composition.extension.lake, kind):
+        raise TypeError(f"These definitions need {kind.__name__}: name it in the Extension.")
+    return cast("Composition[L]", composition)
+
+
+@dg.definitions
+def tables_and_checks(context: dg.ComponentLoadContext) -> dg.Definitions:
+    """Define the resource, the tables that runs and ticks write, and all checks of tables."""
+    composition = composition_of(context, Lake)
+    lake = composition.extension.lake
+    return dg.Definitions(
+        assets=[table.asset(lake) for table in composition.derived.values()],
+        asset_checks=[check.definition(lake) for check in composition.checks],
+        resources={"position_sync": composition.resource()},
+    )

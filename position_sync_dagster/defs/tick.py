@@ -1,0 +1,456 @@
+"""The work of a tick of `drain_queue`: it drains the queue, and reports what was written.
+
+What it reports follows from the tables, whoever wrote them: the stream, a tick, a run or a library.
+
+Each row of the ledger is counted in exactly one event, as one of `rows`. The version through which
+rows were reported is read from the newest event, since Dagster stores the events of a tick one by
+one and then its cursor: a crash in between repeats nothing.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import dagster as dg
+from pydantic import AwareDatetime
+
+from position_sync_dagster import dagster_files
+from position_sync_dagster.defs import resources
+from position_sync_dagster.defs.assets import queue_and_ledger, table_asset
+from position_sync_dagster.defs.assets.table_asset import Derived, DerivedTable, runless
+from position_sync_dagster.defs.checks import evaluation
+from position_sync_dagster.defs.checks import tables as table_checks
+from position_sync_dagster.domain.clock import elapsed
+from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.position_update import Source
+from position_sync_dagster.domain.queue_request import QueueStatus
+from position_sync_dagster.errors import (
+    InvalidLegError,
+    PositionSyncError,
+    StoreError,
+    StrategiesFileError,
+)
+from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.position_updates import AddedCounts
+from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync import drain
+from position_sync_dagster.yaml_file import saved_state
+
+logger = logging.getLogger(__name__)
+
+# How often Dagster's daemon looks whether a sensor is due. A longer interval between drains ends
+# with the look that is nearest.
+LOOK = timedelta(seconds=5)
+
+# How often rows of the stream are reported while nothing is drained.
+STREAMED_EVERY = timedelta(minutes=1)
+
+# How long requests that were released are left alone, unless others wait too.
+RELEASED_FOR = timedelta(seconds=30)
+
+# How often the queue and the derived tables are reported. The tables themselves follow each report
+# of the ledger.
+DERIVED_EVERY = timedelta(minutes=15)
+
+# How often the ledger and what follows from it are reported while a stream is live and no row
+# comes: without an event they would count as not fresh, and nothing is wrong.
+QUIET_EVERY = timedelta(minutes=15)
+
+# How often each table is reported, whether it changed or not. An event takes 3 kB in SQLite.
+ALL_EVERY = timedelta(hours=1)
+
+L = TypeVar("L", bound=tables.Lake)
+T = TypeVar("T")
+Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TickCursor:
+    """What one tick keeps for the next one.
+
+    Attributes:
+        registry_version: Delta version of `active_strategies` that was last reported.
+        strategies_mark: Fingerprint of the strategies file that was last applied or refused.
+        ledger_version: The `ledger_version` through which rows were reported.
+        states: The state of each login that was last reported.
+        released: The requests that the last drain released without a value.
+        versions: The Delta version that a part followed last, by the name of its table.
+        damage: The tables that could not be read when that was last checked; "" when all could.
+        at: When each of these was last done: "ledger", "derived" and "all" were reported, requests
+            were "drained" and "released"; of further parts, by the names of their tables.
+    """
+
+    registry_version: int | None = None
+    strategies_mark: str | None = None
+    ledger_version: int | None = None
+    states: dict[str, str] | None = None
+    released: int = 0
+    versions: dict[str, int | None] = field(default_factory=dict)
+    damage: str = ""
+    at: dict[str, AwareDatetime] = field(default_factory=dict)
+
+
+@dataclass(eq=False, kw_only=True)
+class Work(Generic[L]):
+    """The work of one tick.
+
+    Attributes:
+        driver: Evaluates the checks.
+        derived: The tables that runs and ticks write, by name.
+        keys: The keys of the assets.
+        cursor: What the tick before kept; after the tick, what the next one gets.
+        said: What the tick did, with numbers, for its skip reason.
+        problems: What it could not do, and why; also in `said`.
+        all_due: Whether all tables are reported in this tick.
+        rows_reported: Whether rows of the ledger were; None: it cannot be read.
+        all_derived: Whether what is derived from them is shown, too.
+        failing: The checks that fail, once the tick is over.
+    """
+
+    lake: L
+    driver: evaluation.CheckDriver[L]
+    derived: Mapping[str, DerivedTable[L]]
+    keys: resources.AssetKeys
+    settings: Settings
+    instance: dg.DagsterInstance
+    now: datetime
+    cursor: TickCursor
+
+    def __post_init__(self) -> None:
+        self.said: list[str] = []
+        self.problems: list[str] = []
+        self.failing: list[dagster_files.FailingCheck] = []
+        self.all_due = False
+        self.rows_reported: bool | None = False
+        self.all_derived = False
+        # Why the object store of all tables cannot be used: no other request waits for it.
+        self.outage: str | None = None
+        self._events: list[Event] = []
+        self._results: list[tuple[dg.AssetCheckKey, dg.AssetCheckResult]] = []
+
+    def tick(self, parts: Iterable["TickPart[L]"]) -> list[Event]:
+        """Do the work that is due, then further parts; return the events, sources first.
+
+        Each part fails alone, so that a table that cannot be read keeps no event and no result of
+        the others back.
+        """
+        read_states = partial(gateway_states, self.lake, self.settings, self.now)
+        states = self.alone("The state of the gateways is unknown", read_states)
+        is_changed = self.alone("The strategies are not read", self._apply_strategies)
+        has_news = bool(is_changed) or (states is not None and states != self.cursor.states)
+        self.all_due = has_news or self.is_due("all", ALL_EVERY)
+        drained = self.alone("Nothing is drained", self._drain) or drain.NOTHING
+
+        if self.all_due:
+            self._report_tables(states)
+            self.keep("all", states=states)
+        self._report_rows(drained, states or {})
+        for part in parts:
+            part(self)
+
+        self._evaluate_checks()
+        self.failing = self.driver.failing(self._results)
+        return self._events + evaluation.news(self.instance, self._results, self.keys, self.now)
+
+    def _evaluate_checks(self) -> None:
+        """Evaluate the checks that are due; report all tables anew once one broke or is mended."""
+        if self.outage is not None:
+            unknown = evaluation.unevaluated(self.outage)
+            self._results += [(key, unknown) for key in self.driver.driven()]
+            for name in self.derived:
+                self.cannot_evaluate(name)
+            return
+
+        results = dict(self.driver.results(self.lake, self.settings))
+        self._results += results.items()
+        whole = results.get(table_checks.tables_can_be_read.check_key)
+        if whole is None:
+            return
+        damage = "" if whole.passed else whole.description or ""
+        if damage != self.cursor.damage:
+            self.cursor = replace(self.cursor, damage=damage, at={})
+
+    def is_due(self, part: str, every: timedelta) -> bool:
+        last = self.cursor.at.get(part)
+        return last is None or elapsed(last, self.now) >= every
+
+    def keep(self, *done: str, **changes: Any) -> None:
+        at = self.cursor.at | dict.fromkeys(done, self.now)
+        self.cursor = replace(self.cursor, at=at, **changes)
+
+    def follow(self, name: str, version: int | None) -> None:
+        """Keep the Delta version of another table that a table follows now."""
+        self.keep(versions=self.cursor.versions | {name: version})
+
+    def _apply_strategies(self) -> bool:
+        """Make the registry equal to a file that changed; return whether the registry changed."""
+        path = self.settings.strategies_file
+        mark = None
+        if path:
+            mark = ":".join(map(str, saved_state(path)))
+
+        if mark != self.cursor.strategies_mark:
+            try:
+                queue_and_ledger.apply_file(self.lake, self.settings)
+            except (StrategiesFileError, InvalidLegError) as error:
+                self.said.append(str(error))
+                logger.error("The strategies file is refused, and the registry stays: %s", error)
+            self.keep(strategies_mark=mark)
+        before = self.cursor.registry_version
+        version: int = self.lake.registry.table.version()
+        self.keep(registry_version=version)
+        return version != before
+
+    def _drain(self) -> drain.DrainReport:
+        """Drain what waits, unless the last drain could not value the same requests."""
+        backlog = self.lake.queue.sync.overview()
+        claimable = backlog.claimable + backlog.expired
+        interval = timedelta(seconds=self.settings.drain_interval_s)
+        if interval > LOOK and not self.is_due("drained", interval - LOOK / 2):
+            self.said.append(f"next drain within {interval.seconds} s")
+            return drain.NOTHING
+
+        counts = f"pending {backlog.counts[QueueStatus.PENDING]}, claimable {claimable}"
+
+        is_left = self.cursor.released >= claimable > 0
+        is_left = is_left and not self.is_due("released", RELEASED_FOR)
+        if not claimable or is_left:
+            why = f"; released without a value, next within {RELEASED_FOR.seconds} s"
+            self.said.append(f"{counts}{why if is_left else ''}")
+            return drain.NOTHING
+
+        report = asyncio.run(drain.drain(self.lake, self.settings))
+        self.keep("drained")
+        self.said.append(
+            f"{report.claimed} claimed, {report.rows} rows in {report.duration_s:.1f} s; {counts}"
+        )
+        self.said += [str(why) for why in (report.reason, report.error) if why is not None]
+        self.keep("released", released=report.released)
+
+        return report
+
+    def _report_tables(self, states: dict[str, str] | None) -> None:
+        """Report the gateways, unless their states are unknown, and the stream's tables."""
+        lake = self.lake
+        settings = self.settings
+        if states is not None:
+            self.report(resources.GATEWAY, partial(gateway_state, lake, states))
+        self.report(
+            schema.ACTIVE_STRATEGIES.name,
+            partial(queue_and_ledger.strategies_state, lake, settings),
+        )
+        self.report(schema.RECONCILIATION_BREAKS.name, partial(table_checks.breaks_state, lake))
+        for table in lake.tables:
+            if table.spec.name not in self.derived and table is not lake.breaks.table:
+                self.report(table.spec.name, partial(followed_state, table))
+
+    def _report_rows(self, report: drain.DrainReport, states: Mapping[str, str]) -> None:
+        """Report the rows that no event has yet, and the newest ones of all."""
+        reported = self.cursor.ledger_version
+
+        ledger = self.keys.of(schema.POSITION_UPDATES.name)
+        count = partial(unreported, self.lake, self.instance, ledger, reported)
+        span = self.alone(f"{schema.POSITION_UPDATES.name} is not reported", count)
+        if span is None:
+            self.rows_reported = None
+            self.cannot_evaluate(schema.LATEST_POSITIONS.name)
+            return
+
+        is_live = SessionState.LIVE in states.values()
+        came = span.added.rows
+
+        went_back = span.since < (reported or 0)
+        every = STREAMED_EVERY if came else QUIET_EVERY
+        is_old = (came or is_live) and self.is_due("ledger", every)
+        if not (self.all_due or report.claimed or "QUEUE" in came or went_back or is_old):
+            return
+
+        self.rows_reported = True
+        self.all_derived = self.all_due or self.is_due("derived", DERIVED_EVERY)
+        if self.all_derived:
+            self.report(
+                schema.POSITION_QUEUE.name, partial(queue_and_ledger.queue_state, self.lake)
+            )
+            self.keep("derived")
+
+        self.report(schema.POSITION_UPDATES.name, partial(ledger_state, span, report))
+        self.keep("ledger", ledger_version=span.added.version)
+        self.report(schema.LATEST_POSITIONS.name, is_shown=self.all_derived)
+
+    def report(
+        self, name: str, make: Callable[[], Derived] | None = None, *, is_shown: bool = True
+    ) -> bool:
+        """Report what `make` says of a table, or else derive it with its checks.
+
+        Returns:
+            Whether that succeeded; otherwise the checks that come with the table become unknown.
+        """
+        derive = make or partial(self.derived[name].derive, self.lake, self.settings, None)
+        written = self.alone(f"{name} is not reported", derive)
+        if written is None:
+            self.cannot_evaluate(name)
+            return False
+        self._results += written.checks.items()
+        if is_shown:
+            source = self.derived.get(name)
+            registry = str(self.cursor.registry_version)
+            self._events.append(runless(name, written, self.keys, source, registry))
+        return True
+
+    def cannot_evaluate(self, name: str, further: Iterable[dg.AssetCheckKey] = ()) -> None:
+        """Make the checks that come with a table unknown, for the problem that was found last."""
+        unknown = evaluation.unevaluated(self.problems[-1])
+        keys = self.driver.evaluated_with(name).union(further)
+        self._results += [(key, unknown) for key in keys]
+
+    def alone(self, failure: str, make: Callable[[], T]) -> T | None:
+        """Keep an error of one part to itself: it is logged, and named in the skip reason.
+
+        While an object store is away nothing else is asked of it: each request would wait in vain.
+        """
+        if self.outage is not None:
+            self.problems.append(f"{failure}: {self.outage}")
+            return None
+
+        try:
+            return make()
+        except PositionSyncError as error:
+            problem = f"{failure}: {error}"
+            if isinstance(error, StoreError):
+                self.outage = str(error)
+        except Exception as error:
+            logger.exception("%s", failure)
+            problem = f"{failure}: {type(error).__name__}: {error}"
+        self.said.append(problem)
+        self.problems.append(problem)
+        return None
+
+
+# What each tick does after the core's work.
+TickPart = Callable[[Work[L]], None]
+
+
+# Number of newest events in which the last reported version is looked for: those of runs, which
+# report no rows, may be between.
+LOOKED_AT = 10
+
+SINCE = "delta_version_from"
+THROUGH = "delta_version"
+
+
+class Span(NamedTuple):
+    """Rows of the ledger that no event has yet: those after the version `since`."""
+
+    since: int
+    added: AddedCounts
+
+
+def unreported(
+    lake: tables.Lake, instance: dg.DagsterInstance, ledger: dg.AssetKey, cursor: int | None
+) -> Span:
+    """Return what was added to the ledger since the newest event of a report.
+
+    Args:
+        lake: The tables.
+        instance: The Dagster instance with the events.
+        ledger: The key of the ledger's asset.
+        cursor: The version that the last tick reported; None at the first tick.
+    """
+    since = cursor or 0
+    for event in instance.fetch_materializations(ledger, limit=LOOKED_AT).records:
+        reported = _reported(event)
+        if reported is not None:
+            since = reported.through
+            break
+
+    added = lake.updates.sync.count_after(since)
+    # A ledger that was restored from an older copy goes on from there.
+    return Span(min(since, added.version), added)
+
+
+class Reported(NamedTuple):
+    """The versions between which an event reports rows."""
+
+    since: int
+    through: int
+
+
+def _reported(record: dg.EventLogRecord) -> Reported | None:
+    """Return what an event reports of the ledger; None if it reports no rows."""
+    event = record.asset_materialization
+    if event is None or SINCE not in event.metadata:
+        return None
+    since: Any = event.metadata[SINCE].value
+    through: Any = event.metadata[THROUGH].value
+    return Reported(since, through)
+
+
+def ledger_state(span: Span, report: drain.DrainReport) -> Derived:
+    """Return what the event of the rows of a span says, also of a span without rows.
+
+    Args:
+        span: The rows.
+        report: The drain of the same tick, for its attempts, and how long its requests waited.
+    """
+    rows = span.added.rows
+    drained = rows.get(Source.QUEUE, 0)
+    streamed = rows.get(Source.STREAM, 0)
+    metadata = table_asset.known(
+        rows=sum(rows.values()),
+        rows_drained=drained,
+        rows_streamed=streamed,
+        **_attempts_in(report),
+        oldest_wait_s=report.oldest_wait_s and round(report.oldest_wait_s, 1),
+        delta_version_from=span.since,
+        delta_version=span.added.version,
+        note=report.reason,
+    )
+    return Derived(metadata=metadata)
+
+
+def _attempts_in(report: drain.DrainReport) -> dict[str, int]:
+    """Return the counts of attempts of a drain; none where it claimed nothing."""
+    if not report.claimed:
+        return {}
+    return {
+        "attempts": report.claimed,
+        "attempts_succeeded": report.succeeded,
+        "attempts_failed": report.failed,
+        "attempts_released": report.released,
+    }
+
+
+def gateway_states(lake: tables.Lake, settings: Settings, now: datetime) -> dict[str, str]:
+    """Return the state of each login: that of its session while its lease lasts, else "OFFLINE"."""
+    names = [login.gateway_id for login in settings.logins]
+    sessions = lake.sessions.current_of(names).items()
+    alive = {name: str(session.state) for name, session in sessions if session.is_alive(now)}
+    return dict.fromkeys(names, "OFFLINE") | alive
+
+
+def gateway_state(lake: tables.Lake, states: dict[str, str]) -> Derived:
+    """Return the state of each login, its lines, and why."""
+    sessions = lake.sessions.current_of(states)
+    metadata: dict[str, dg.RawMetadataValue] = {}
+    for name, state in states.items():
+        session = sessions.get(name)
+        numbers = table_asset.known(
+            state=state,
+            gateway=name,
+            **{field: getattr(session, field, None) for field in ("lines_in_use", "line_limit")},
+            note=session.detail if session else None,
+        )
+        prefix = f"{name}/" if len(states) > 1 else ""
+        metadata |= {f"{prefix}{key}": value for key, value in numbers.items()}
+    return Derived(metadata=metadata)
+
+
+def followed_state(table: Table) -> Derived:
+    """Return what the event of a table says that the owner of the login writes all the time."""
+    return Derived(metadata=table_asset.state_of(table))

@@ -1,0 +1,67 @@
+"""Definitions with money, without, and with a stranger's extension, in one process."""
+
+import dagster as dg
+import pytest
+
+from position_sync_dagster.component import PositionSyncComponent
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.settings import load_settings
+from tests.integration.sync.test_examples import EXAMPLES, loaded
+
+
+class Made:
+    """What the definitions of a component are made of, as the code server sees it."""
+
+    def __init__(self, component: PositionSyncComponent, *, money: bool) -> None:
+        settings = load_settings(money=money)
+        definitions = component.definitions(settings)
+        self.lake: type[Lake] = type(definitions.resources["position_sync"]).lake_class
+        self.repository = definitions.get_repository_def()
+        self.graph = self.repository.asset_graph
+        self.assets = {key.to_user_string() for key in self.graph.get_all_asset_keys()}
+        self.checks = {key.name for key in self.graph.asset_check_keys}
+        self.sensors = {sensor.name for sensor in self.repository.sensor_defs}
+
+
+@pytest.mark.usefixtures("settings")
+def test_definitions_with_and_without_money_do_not_touch_each_other():
+    plain = PositionSyncComponent()
+    money = Made(plain, money=True)
+    core = Made(plain, money=False)
+    again = Made(plain, money=True)
+
+    assert [made.lake for made in (money, core, again)] == [MoneyLake, Lake, MoneyLake]
+    assert core.sensors == {"drain_queue", "supervise_stream"}
+    assert core.assets.isdisjoint({"closures", "strategy_exposure", "flex_statements"})
+    assert core.assets < money.assets
+    assert core.checks < money.checks
+    assert (again.assets, again.checks) == (money.assets, money.checks)
+    assert money.sensors == again.sensors
+    assert again.sensors > core.sensors
+
+
+@pytest.mark.usefixtures("settings")
+def test_a_tick_without_money_after_definitions_with_it_writes_no_table_of_money(instance):
+    plain = PositionSyncComponent()
+    Made(plain, money=True)
+    drain_queue = Made(plain, money=False).repository.get_sensor_def("drain_queue")
+    with dg.build_sensor_context(instance=instance) as context:
+        ticked = drain_queue.evaluate_tick(context)
+    named = {event.asset_key.to_user_string() for event in ticked.asset_events}
+    assert "position_updates" in named
+    assert named.isdisjoint({"closures", "strategy_exposure", "risk_scenarios", "executions"})
+
+
+@pytest.mark.usefixtures("settings")
+def test_an_extension_of_somebody_else_adds_its_table_check_and_group_and_nothing_of_money():
+    (path,) = (path for path in EXAMPLES if path.stem == "extension")
+    example = loaded(path)
+    core = Made(PositionSyncComponent(), money=False)
+    extended = Made(example.OwnComponent(), money=True)
+    assert extended.assets - core.assets == {"held_symbols"}
+    assert extended.checks - core.checks == {"few_symbols_are_held"}
+    assert extended.lake is example.OwnLake
+    (key,) = (key for key in extended.graph.get_all_asset_keys() if key.path == ["held_symbols"])
+    assert extended.graph.get(key).group_name == "own_reports"
+    assert Made(PositionSyncComponent(), money=False).assets == core.assets
