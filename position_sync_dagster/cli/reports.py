@@ -136,7 +136,7 @@ def exposure(
     which less than 90 % is known says "known for 2 of 40".
 
     The age is the time since the oldest price arrived or was confirmed. An unknown value is a dash
-    and is left out of the sums. A narrow terminal shows fewer columns, and says which it leaves out.
+    and is left out of the sums. A narrow terminal shows fewer columns, and names the others.
     """
     _lake, _past, read = _books(home, as_of, json=json)
     if json and not watch:
@@ -204,8 +204,9 @@ def positions(
 ) -> None:
     """Show the newest row of each position: its values, its greeks, its source and its age.
 
-    A narrow terminal shows fewer columns, and says which it leaves out; a pipe shows all. The age is the time since the price
-    arrived or was confirmed by the broker. An unknown value is a dash. `exposure` has the sums.
+    A narrow terminal shows fewer columns, and names the others; a pipe shows all. The age is the
+    time since the price arrived or was confirmed by the broker. An unknown value is a dash.
+    `exposure` has the sums.
 
     With --closed: each close, the newest first, with its cause. It is PROVISIONAL until a statement
     of the broker says it (STATED).

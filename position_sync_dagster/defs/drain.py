@@ -283,8 +283,10 @@ class Work:
             partial(queue_and_ledger.strategies_state, lake, settings),
         )
         self.report(schema.RECONCILIATION_BREAKS.name, partial(table_checks.breaks_state, lake))
+        self.report(schema.ACCOUNT_VALUES.name, partial(accounts_state, lake))
+        own = (lake.breaks.table, lake.account_values.table)
         for table in lake.tables:
-            if table.spec.name not in DERIVE and table is not lake.breaks.table:
+            if table.spec.name not in DERIVE and table not in own:
                 self.report(table.spec.name, partial(followed_state, table))
 
     def _report_rows(self, report: drain.DrainReport, states: Mapping[str, str]) -> None:
@@ -482,6 +484,16 @@ def gateway_state(lake: tables.Lake, states: dict[str, str]) -> Derived:
         prefix = f"{name}/" if len(states) > 1 else ""
         metadata |= {f"{prefix}{key}": value for key, value in numbers.items()}
     return Derived(metadata=metadata)
+
+
+# What the UI plots of accounts.
+OF_ACCOUNTS = ("net_liquidation", "daily_pnl", "available_funds", "maintenance_margin")
+
+
+def accounts_state(lake: tables.Lake) -> Derived:
+    """Return what all accounts of a currency are worth."""
+    plots = table_asset.plotted(table_asset.totals(lake.account_values.latest(), *OF_ACCOUNTS))
+    return Derived(metadata=table_asset.state_of(lake.account_values.table) | plots)
 
 
 def followed_state(table: Table) -> Derived:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import sqlalchemy as sql
 
+from position_sync_dagster.dagster_files import LAUNCHED_BY
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets.past_days import STATED_BY
 from position_sync_dagster.defs.dagster_internals import SqlEventLogStorage, SqliteEventLogStorage
@@ -157,6 +158,7 @@ maintain_every_four_hours = dg.ScheduleDefinition(
     name="maintain_every_four_hours",
     job_name=MAINTENANCE_JOB,
     cron_schedule="37 */4 * * *",
+    tags={LAUNCHED_BY: "maintain_every_four_hours"},
     description="Merge small files of the tables each four hours, and delete Dagster's runs and "
     "events that are older than POSITION_SYNC_HISTORY_DAYS.",
     default_status=dg.DefaultScheduleStatus.RUNNING,

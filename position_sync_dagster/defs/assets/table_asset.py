@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from position_sync_dagster.defs import resources
 from position_sync_dagster.lake import derived, schema
@@ -231,6 +232,17 @@ def plotted(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue]:
         name: dg.MetadataValue.float(round(float(value), 4))
         for name, value in numbers.items()
         if value is not None
+    }
+
+
+def totals(rows: pl.DataFrame, *columns: str) -> dict[str, float]:
+    """Return the sums of columns by currency, of those in which nothing is unknown; pure."""
+    by_currency = rows.drop_nulls("currency").group_by("currency", maintain_order=True)
+    return {
+        f"{column} {currency}": float(part[column].sum())
+        for (currency,), part in by_currency
+        for column in columns
+        if not part[column].has_nulls()
     }
 
 
