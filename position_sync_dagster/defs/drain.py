@@ -283,11 +283,9 @@ class Work:
             partial(queue_and_ledger.strategies_state, lake, settings),
         )
         self.report(schema.RECONCILIATION_BREAKS.name, partial(table_checks.breaks_state, lake))
-        self.report(schema.ACCOUNT_VALUES.name, partial(accounts_state, lake))
-        own = (lake.breaks.table, lake.account_values.table)
         for table in lake.tables:
-            if table.spec.name not in DERIVE and table not in own:
-                self.report(table.spec.name, partial(followed_state, table))
+            if table.spec.name not in DERIVE and table is not lake.breaks.table:
+                self.report(table.spec.name, partial(followed_state, lake, table))
 
     def _report_rows(self, report: drain.DrainReport, states: Mapping[str, str]) -> None:
         """Report the rows that no event has yet, and the newest ones of all."""
@@ -490,12 +488,9 @@ def gateway_state(lake: tables.Lake, states: dict[str, str]) -> Derived:
 OF_ACCOUNTS = ("net_liquidation", "daily_pnl", "available_funds", "maintenance_margin")
 
 
-def accounts_state(lake: tables.Lake) -> Derived:
-    """Return what all accounts of a currency are worth."""
-    plots = table_asset.plotted(table_asset.totals(lake.account_values.latest(), *OF_ACCOUNTS))
-    return Derived(metadata=table_asset.state_of(lake.account_values.table) | plots)
-
-
-def followed_state(table: Table) -> Derived:
+def followed_state(lake: tables.Lake, table: Table) -> Derived:
     """Return what the event of a table says that the owner of the login writes all the time."""
-    return Derived(metadata=table_asset.state_of(table))
+    metadata = table_asset.state_of(table)
+    if table is lake.account_values.table:
+        metadata |= table_asset.totals(lake.account_values.latest(), *OF_ACCOUNTS)
+    return Derived(metadata=metadata)

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import fields
 from io import StringIO
 from operator import attrgetter, itemgetter
@@ -177,15 +177,19 @@ def print_table(rows: Sequence[Any], names: Sequence[str] = ()) -> None:
     width = console.width if _has_width() else sys.maxsize
     [heading, *lines], others = _fitted(columns, texts, width)
     _print_line(console, heading)
-    for row, values_of_row, line in zip(texts, rows, lines, strict=True):
+    for row, line in zip(texts, lines, strict=True):
         _print_line(console, line)
         below = [
             f"{column.heading}: {row[column.name]}"
             for column in others
-            if read(column.name)(values_of_row) not in (None, False, "")
+            if row[column.name] not in _NOTHING
         ]
         if below:
             console.print(Padding(Text("; ".join(below), style="dim"), (0, 0, 0, 2 * GAP)))
+
+
+# What is not repeated below a row: an unknown value, and that something is not so.
+_NOTHING = (readable(None), readable(False), "")
 
 
 def _print_line(console: Console, line: Text) -> None:
@@ -228,7 +232,7 @@ WATCH_EVERY_S = 2.0
 
 def show_again(show: Callable[[], None]) -> None:
     """Print again and again, on a terminal in the same place, until Ctrl-C."""
-    try:
+    with suppress(KeyboardInterrupt):
         while True:
             page = _Page()
             with redirect_stdout(page):
@@ -237,5 +241,3 @@ def show_again(show: Callable[[], None]) -> None:
             sys.stdout.write(page.getvalue())
             sys.stdout.flush()
             time.sleep(WATCH_EVERY_S)
-    except KeyboardInterrupt:
-        return

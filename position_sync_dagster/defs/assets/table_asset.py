@@ -235,15 +235,13 @@ def plotted(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue]:
     }
 
 
-def totals(rows: pl.DataFrame, *columns: str) -> dict[str, float]:
+def totals(rows: pl.DataFrame, *columns: str) -> dict[str, dg.MetadataValue]:
     """Return the sums of columns by currency, of those in which nothing is unknown; pure."""
     by_currency = rows.drop_nulls("currency").group_by("currency", maintain_order=True)
-    return {
-        f"{column} {currency}": float(part[column].sum())
-        for (currency,), part in by_currency
-        for column in columns
-        if not part[column].has_nulls()
-    }
+    amounts = pl.col(columns)
+    sums = by_currency.agg(pl.when(amounts.is_not_null().all()).then(amounts.sum()))
+    cells = sums.unpivot(columns, index="currency").iter_rows()
+    return plotted({f"{column} {currency}": number for currency, column, number in cells})
 
 
 def seldom(**counts: int) -> dict[str, int]:

@@ -79,7 +79,7 @@ def closed_campaigns(lake: MoneyLake, settings: Settings, run_id: str | None) ->
     frame, result = derived.derive(table, make, run_id=run_id)
     metadata = table_asset.replacement_metadata(result)
     metadata["profits_unknown"] = str(frame["profit"].null_count())
-    metadata |= table_asset.plotted(table_asset.totals(frame, "profit"))
+    metadata |= table_asset.totals(frame, "profit")
     return Derived(metadata=metadata, version=str(result.version))
 
 

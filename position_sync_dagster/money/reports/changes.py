@@ -273,30 +273,16 @@ def _done(legs: Mapping[int, Sequence[Movement]], rolls: Iterable[Roll]) -> Iter
     """Yield what an order did with its contracts: what it rolled, then each other one."""
     others = dict(legs)
     for roll in rolls:
-        [closed] = roll.closed
-        [opened] = roll.opened
-        if _are_made_by(others, closed, opened):
-            yield _rolled(closed, opened, others.pop(closed.conid), others.pop(opened.conid))
+        [closed], [opened] = roll.closed, roll.opened
+        trades = [*legs[closed.conid], *legs[opened.conid]]
+        if abs(sum(trade.quantity or 0.0 for trade in trades)) < NEGLIGIBLE:
+            yield _rolled(closed, opened, trades)
+            del others[closed.conid], others[opened.conid]
 
     yield from map(_traded, others.values())
 
 
-def _are_made_by(legs: Mapping[int, Sequence[Movement]], *changes: PositionChange) -> bool:
-    """Return whether the trades of an order are what changed each of these holdings."""
-    for change in changes:
-        trades = legs.get(change.conid, ())
-        sizes = [trade.quantity or 0.0 for trade in trades if trade.account == change.account]
-        if abs(sum(sizes) - change.by) >= NEGLIGIBLE:
-            return False
-    return True
-
-
-def _rolled(
-    closed: PositionChange,
-    opened: PositionChange,
-    sold: Sequence[Movement],
-    bought: Sequence[Movement],
-) -> str:
+def _rolled(closed: PositionChange, opened: PositionChange, trades: Iterable[Movement]) -> str:
     """Return what took the place of what: "rolled 5 NVDA 170C 04Dec26 → 11Dec26, +1.43".
 
     The number is what one unit of the new position brought more than the end of the old one cost.
@@ -305,8 +291,7 @@ def _rolled(
     expiry = None if opened.expiry == closed.expiry else opened.expiry
     differs = leg_name("", opened.right, strike, expiry) or contract_name(opened)
     text = f"rolled {digits(abs(opened.by))} {contract_name(closed)} → {differs}"
-
-    brought = known_sum(times(trade.price, -(trade.quantity or 0.0)) for trade in (*sold, *bought))
+    brought = known_sum(times(trade.price, -(trade.quantity or 0.0)) for trade in trades)
     if brought is None:
         return text
     return f"{text}, {brought / abs(opened.by):+,.2f}"

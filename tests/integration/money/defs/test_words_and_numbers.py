@@ -10,7 +10,7 @@ from position_sync_dagster.defs.assets.latest_positions import latest_positions 
 from position_sync_dagster.defs.assets.queue_and_ledger import queue_state
 from position_sync_dagster.defs.assets.table_asset import DERIVE, totals
 from position_sync_dagster.defs.checks.evaluation import EVALUATE
-from position_sync_dagster.defs.drain import accounts_state
+from position_sync_dagster.defs.drain import followed_state
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.domain.queue_request import QueueRequest
@@ -64,7 +64,7 @@ def test_accounts_plot_what_they_are_worth_by_currency_where_each_is_known(lake)
             "Z": {"net_liquidation": 9.0},
         }.items()
     )
-    plots = numbers_of(accounts_state(lake).metadata)
+    plots = numbers_of(followed_state(lake, lake.account_values.table).metadata)
     assert plots["net_liquidation USD"] == 1500.0
     assert (plots["net_liquidation EUR"], plots["daily_pnl EUR"]) == (70.0, -2.0)
     assert "daily_pnl USD" not in plots
