@@ -66,7 +66,7 @@ PYTHON ?=
 PYTHONS ?=
 VERSION ?=
 
-FOR_USERS := demo dev setup test bench
+FOR_USERS := demo dev install test bench
 # $(1): targets; each with what is written behind it.
 listed = for target in $(1); do \
   sed -n "s/^$$target:.*\#\# \(.*\)/\1/p" Makefile | { read -r text; printf '  make %-13s %s\n' "$$target" "$$text"; }; done
@@ -193,8 +193,11 @@ check: $(SYNCED) ## lint, format, types, import rules, lock file
 	$(BIN)/lint-imports
 	$(UV) lock --check
 
+.PHONY: install
+install: $(RUNNABLE) ## install what demo and dev need (700 MB)
+
 .PHONY: setup
-setup: $(SYNCED) ## install the tools and the locked dependencies only
+setup: $(SYNCED) ## install the tools and the locked dependencies, those of the tests too (1.6 GB)
 
 # The candidates are asked, not trusted: a launcher may exist for a Python that does not.
 $(UV_INSTALLED):

@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def lineage(page: Page) -> None:
-    """Save the way of a value at the size of a laptop, once all assets are green and in sync."""
+    """Save all assets at the size of a laptop, once they are green and in sync."""
 
     def path_is_green() -> bool:
         names = ("position_queue", "position_updates")
@@ -73,14 +73,11 @@ def lineage(page: Page) -> None:
             "daily_positions"
         )
 
-    for group, green in (
-        ("position_values", path_is_green),
-        ("position_reports", reports_are_green),
-    ):
-        page.open(LINEAGE.format(group=group), size=WHOLE_GRAPH)
-        wait_for(f"everything in {group} is green", green)
-    page.open(LINEAGE.format(group="position_values"), size=LAPTOP)
-    wait_for("the states are there", path_is_green)
+    page.open(LINEAGE, size=WHOLE_GRAPH)
+    wait_for("the way of a value is green", path_is_green)
+    wait_for("the reports are green", reports_are_green)
+    page.open(LINEAGE, size=LAPTOP)
+    wait_for("the assets are there", lambda: page.node("position_updates"))
     save(page, "lineage.png")
 
 

@@ -23,21 +23,25 @@ from position_sync_dagster.settings import Settings, load_settings
 # The attributes, and the one of `settings`, that are paths.
 PATHS = ("lake", "strategies_file", "gateways_file", "flex_folder")
 
-# The groups of assets: what the broker reports, the way of a value to its row, what is derived from
-# the rows. The lineage page shows each group as a box that opens with a click, since all assets do
-# not fit on a screen.
-BROKER_GROUP = "broker_account"
-VALUES_GROUP = "position_values"
-REPORTS_GROUP = "position_reports"
+# The group of all assets. The lineage page shows each of several groups as a closed box, and the
+# assets themselves where there is one group (Dagster 1.13, `groupRendering: "if-varied"`).
+GROUP = "position_sync"
 
-# The group of each asset of the core that is not in the first one.
-GROUP_OF = {
-    "active_strategies": VALUES_GROUP,
-    "position_queue": VALUES_GROUP,
-    "position_updates": VALUES_GROUP,
-    "latest_positions": REPORTS_GROUP,
-    "daily_positions": REPORTS_GROUP,
-    "reconciliation_breaks": REPORTS_GROUP,
+# The tag of an asset that says its part: what the broker reports, the way of a value to its row,
+# what is derived from the rows.
+PART = "position-sync/part"
+BROKER_PART = "broker_account"
+VALUES_PART = "position_values"
+REPORTS_PART = "position_reports"
+
+# The part of each asset of the core that is not in the first one.
+PART_OF = {
+    "active_strategies": VALUES_PART,
+    "position_queue": VALUES_PART,
+    "position_updates": VALUES_PART,
+    "latest_positions": REPORTS_PART,
+    "daily_positions": REPORTS_PART,
+    "reconciliation_breaks": REPORTS_PART,
 }
 
 LINEAGE = "dagster/column_lineage"
@@ -114,8 +118,8 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
     group: Annotated[
         str | None,
         _described(
-            f"The group of all assets; by default {BROKER_GROUP}, {VALUES_GROUP} and "
-            f"{REPORTS_GROUP}.",
+            f"The group of all assets; by default {GROUP}. Their tag {PART} is {BROKER_PART}, "
+            f"{VALUES_PART} or {REPORTS_PART}.",
             "trading",
         ),
     ] = None
@@ -214,9 +218,10 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
             page = self.pages_url.rstrip("/") + extension.pages[name]
             metadata["page"] = dg.MetadataValue.url(page)
 
-        spec = spec.merge_attributes(metadata=metadata, owners=self.owners, tags=self.tags)
-        group = GROUP_OF.get(name, extension.groups.get(name, BROKER_GROUP))
-        return spec.replace_attributes(group_name=self.group or group)
+        part = PART_OF.get(name, extension.groups.get(name, BROKER_PART))
+        tags = {PART: part, **self.tags}
+        spec = spec.merge_attributes(metadata=metadata, owners=self.owners, tags=tags)
+        return spec.replace_attributes(group_name=self.group or GROUP)
 
     def _with_automation(self, definitions: dg.Definitions) -> dg.Definitions:
         """Return definitions whose sensors and schedules have owners, and are stopped if asked for.

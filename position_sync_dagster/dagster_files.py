@@ -16,6 +16,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+# The tag of a run that says which sensor or schedule launched it, or that the demo did; a run of a
+# person has none.
+LAUNCHED_BY = "position-sync/launched_by"
+
 PACKAGE_FOLDER = Path(__file__).resolve().parent
 PROJECT_NAME = "position-sync-dagster"
 

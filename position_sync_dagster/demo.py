@@ -27,6 +27,7 @@ from ib_gateway_simulator.books.dates import dated
 from ib_gateway_simulator.books.loader import BOOKS, load_book
 from ib_gateway_simulator.market.market import Market
 from ib_gateway_simulator.past_sessions import PastLeg, PastSessions, closing_market, play_sessions
+from position_sync_dagster.dagster_files import LAUNCHED_BY
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.instrument import RIGHTS, parse_expiry
@@ -391,7 +392,8 @@ def launch(ui_port: int, job: str, tags: Mapping[str, str]) -> None:
     Raises:
         NoAnswerError: The UI does not answer, or it refuses; the message says why.
     """
-    variables = {"job": job, "tags": [{"key": k, "value": v} for k, v in tags.items()]}
+    tagged = {**tags, LAUNCHED_BY: "demo"}
+    variables = {"job": job, "tags": [{"key": k, "value": v} for k, v in tagged.items()]}
     body = {"query": _LAUNCH, "variables": variables}
     answer = exchange_json(ui_port, "/graphql", body, timeout_s=DEMO_ANSWER_S)
     result = (answer.get("data") or {}).get("launchRun") or {}

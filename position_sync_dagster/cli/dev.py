@@ -72,11 +72,15 @@ FORMER_CLASSES = "position_sync_dagster.dagster_host"
 
 
 def put_instance(home: Path) -> None:
-    """Copy our `dagster.yaml` into the package's own home; one of your own is kept if it works.
+    """Copy our `dagster.yaml` into the package's own home, and close that home to other users.
+
+    One of your own is kept if it works.
 
     Raises:
         HomeError: A home of your own has that of an old release.
     """
+    if home == dagster_files.own_dagster_home():
+        home.chmod(0o700)
     file = home / "dagster.yaml"
     former = file.exists() and FORMER_CLASSES in file.read_text(encoding="utf-8")
     if home == dagster_files.own_dagster_home() and (former or not file.exists()):

@@ -1,6 +1,7 @@
 """Options and settings that several commands share."""
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,7 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.columns import printable
 from position_sync_dagster.processes.home import Home, adopt_environment
 from position_sync_dagster.settings import Settings, load_settings, warnings_of
+from position_sync_dagster.terminal import output
 from position_sync_dagster.web.api import ask, invalid
 from position_sync_dagster.web.served_figures import PageFigures
 
@@ -73,6 +75,9 @@ def _moment(text: str) -> datetime:
         ) from None
 
 
+Watch = Annotated[
+    bool, typer.Option("--watch", help="Show it again every 2 s, until Ctrl-C; not as JSON.")
+]
 AsOf = Annotated[
     datetime | None,
     typer.Option(
@@ -95,6 +100,16 @@ class ListByDefault(TyperGroup):
         if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
             args = ["list", *args]
         return super().parse_args(ctx, args)
+
+
+def watched(show: Callable[[], None], *, watch: bool, json: bool) -> None:
+    """Print once, or with --watch again and again until Ctrl-C."""
+    if not watch:
+        show()
+    elif json:
+        raise typer.BadParameter("--watch is for a terminal: `follow` prints JSON as it comes.")
+    else:
+        output.show_again(show)
 
 
 def opened(home: Path | None, *, create: bool = False) -> tuple[Settings, MoneyLake]:

@@ -11,7 +11,7 @@ from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import seconds_since, utc_now
 from position_sync_dagster.domain.queue_request import QueuedPosition, QueueStatus
-from position_sync_dagster.errors import RequestStateError
+from position_sync_dagster.errors import RequestStateError, UnknownRequestError
 from position_sync_dagster.lake.position_queue import SyncQueue
 from position_sync_dagster.money.reports.columns import duration
 from position_sync_dagster.terminal import output
@@ -98,7 +98,13 @@ def list_attempts(
     Those in progress come first, then the newest. RELEASED: the worker gave the request back;
     EXPIRED: its lease ran out. Of a request, the last 20 before the newest one are kept.
     """
-    attempts = options.opened(home)[1].queue.sync.attempts(limit, request_id)
+    stored = options.opened(home)[1].queue.sync
+    if request_id is not None and not stored.beginning_with(request_id):
+        raise UnknownRequestError(
+            f"No request of the queue has an id that begins with {request_id[:80]!r}.",
+            remedy="`position-sync queue attempts` alone lists the newest, with their ids.",
+        )
+    attempts = stored.attempts(limit, request_id)
     output.show_rows(attempts, _ATTEMPT, json=json, none="No request was processed.")
 
 

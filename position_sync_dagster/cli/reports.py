@@ -44,21 +44,27 @@ from position_sync_dagster.web.served_figures import PageFigures
 
 
 @app.command()
-def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
+def status(
+    watch: options.Watch = False, json: options.Json = False, home: options.HomeFolder = None
+) -> None:
     """Show the owner of the gateway, the lines, the queue and the newest rows.
 
     `exposure` has the totals; with --json they are here too.
     """
     settings, lake = options.opened(home)
-    now = utc_now()
-    book = read_book(lake, settings, now)
-    status_now = read_status(lake, settings, now, book=book)
-    if json:
-        status_data = status_now.to_dict()
-        status_data["totals"] = [total.model_dump() for total in book.totals]
-        output.print_json(status_data)
-    else:
-        _print_labelled(board.describe(status_now))
+
+    def show() -> None:
+        now = utc_now()
+        book = read_book(lake, settings, now)
+        status_now = read_status(lake, settings, now, book=book)
+        if json:
+            status_data = status_now.to_dict()
+            status_data["totals"] = [total.model_dump() for total in book.totals]
+            output.print_json(status_data)
+        else:
+            _print_labelled(board.describe(status_now))
+
+    options.watched(show, watch=watch, json=json)
 
 
 def _print_labelled(lines: board.Lines) -> None:
@@ -91,6 +97,7 @@ def figures(
 
 @app.command()
 def changes(
+    watch: options.Watch = False,
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
@@ -99,21 +106,26 @@ def changes(
     It is read from the tables, and is the same after a restart.
     """
     settings, lake = options.opened(home)
-    figures_now = read_figures(lake, settings, utc_now())
-    lines = [
-        f"{change.at.astimezone():%H:%M:%S}  {change.kind:<8}  {change.text}"
-        for change in figures_now.changes
-    ]
-    if not figures_now.changes:
-        lines.append("Nothing has changed today.")
-    lines += map(as_typed, figures_now.status.hints)
-    output.show(figures_now.changes, lines, json=json)
+
+    def show() -> None:
+        figures_now = read_figures(lake, settings, utc_now())
+        lines = [
+            f"{change.at.astimezone():%H:%M:%S}  {change.kind:<8}  {change.text}"
+            for change in figures_now.changes
+        ]
+        if not figures_now.changes:
+            lines.append("Nothing has changed today.")
+        lines += map(as_typed, figures_now.status.hints)
+        output.show(figures_now.changes, lines, json=json)
+
+    options.watched(show, watch=watch, json=json)
 
 
 @app.command()
 def exposure(
     strategy: options.Strategy = None,
     as_of: options.AsOf = None,
+    watch: options.Watch = False,
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
@@ -124,10 +136,10 @@ def exposure(
     which less than 90 % is known says "known for 2 of 40".
 
     The age is the time since the oldest price arrived or was confirmed. An unknown value is a dash
-    and is left out of the sums.
+    and is left out of the sums. A narrow terminal shows fewer columns, and names the others.
     """
     _lake, _past, read = _books(home, as_of, json=json)
-    if json:
+    if json and not watch:
         tables = read(strategy=strategy).of_strategy(strategy).sums
         output.print_json({name: [row.model_dump() for row in tables[name]] for name in tables})
         return
@@ -140,15 +152,15 @@ def exposure(
             return
 
         columns, rows = money_tables.sums_table("strategy", [*book.strategies, *totals])
-        yield from output.fitted_table(columns, rows, width)
+        yield from output.noted_table(columns, rows, width)
         yield from map(output.dim_line, money_tables.money_lines(book))
 
         if book.underlyings:
             yield ""
             columns, rows = money_tables.sums_table("underlying", book.underlyings)
-            yield from output.fitted_table(columns, rows, width)
+            yield from output.noted_table(columns, rows, width)
 
-    output.print_fitted(render)
+    options.watched(lambda: output.print_fitted(render), watch=watch, json=json)
 
 
 def _books(
@@ -192,8 +204,9 @@ def positions(
 ) -> None:
     """Show the newest row of each position: its values, its greeks, its source and its age.
 
-    A narrow terminal shows fewer columns; a pipe shows all. The age is the time since the price
-    arrived or was confirmed by the broker. An unknown value is a dash. `exposure` has the sums.
+    A narrow terminal shows fewer columns, and names the others; a pipe shows all. The age is the
+    time since the price arrived or was confirmed by the broker. An unknown value is a dash.
+    `exposure` has the sums.
 
     With --closed: each close, the newest first, with its cause. It is PROVISIONAL until a statement
     of the broker says it (STATED).
@@ -229,7 +242,7 @@ def positions(
             return
 
         shown = rows[:limit]
-        yield from output.fitted_table(
+        yield from output.noted_table(
             money_tables.POSITIONS, money_tables.position_cells(shown), width
         )
         if shown.height < rows.height:

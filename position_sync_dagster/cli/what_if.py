@@ -203,6 +203,7 @@ def expiry(
         int, typer.Option(min=0, max=3650, help="Only what expires within these days.")
     ] = 7,
     strategy: options.Strategy = None,
+    watch: options.Watch = False,
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
@@ -211,17 +212,20 @@ def expiry(
     Days and times are those of New York. A short option may be assigned early if its holder gains
     nothing more by selling it. What cannot be priced is listed with the reason.
     """
-    report = options.asked(home, "expiry", days=days, strategy=strategy)
 
-    if json:
-        output.print_json(report)
-        return
-    if not report["expiries"]:
-        typer.echo(f"Nothing expires within {days} days.")
-    for name, columns in _EXPIRY.items():
-        if report[name]:
-            typer.echo(f"{name.replace('_', ' ')}:")
-            output.print_table(report[name], columns)
+    def show() -> None:
+        report = options.asked(home, "expiry", days=days, strategy=strategy)
+        if json:
+            output.print_json(report)
+            return
+        if not report["expiries"]:
+            typer.echo(f"Nothing expires within {days} days.")
+        for name, columns in _EXPIRY.items():
+            if report[name]:
+                typer.echo(f"{name.replace('_', ' ')}:")
+                output.print_table(report[name], columns)
+
+    options.watched(show, watch=watch, json=json)
 
 
 _EXPIRY = {

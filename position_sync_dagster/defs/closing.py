@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from position_sync_dagster.dagster_files import LAUNCHED_BY
 from position_sync_dagster.defs.assets import past_days
 from position_sync_dagster.defs.composition import composition_of
 from position_sync_dagster.defs.resources import CLOSE_JOB, WRITTEN_BY
@@ -89,7 +90,8 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
         day = context.scheduled_execution_time.astimezone(zone).date()
         if not days.is_trading_day(day):
             return dg.SkipReason(f"{days.calendar} is closed on {day}.")
-        return dg.RunRequest(partition_key=day.isoformat())
+        launched_by = {LAUNCHED_BY: "record_day_after_close"}
+        return dg.RunRequest(partition_key=day.isoformat(), tags=launched_by)
 
     @scheduled(CLOSE_JOB, f"15 6 * * {days.cron_days(days_later=1)}", days.timezone)
     def record_late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
@@ -99,7 +101,7 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
         if not over:
             return dg.SkipReason("No trading day is over yet.")
         day_range = {RANGE_START: over[0].isoformat(), RANGE_END: over[-1].isoformat()}
-        return dg.RunRequest(tags=day_range)
+        return dg.RunRequest(tags={**day_range, LAUNCHED_BY: "record_late_rows"})
 
     return [record_day_after_close, record_late_rows]
 

@@ -50,7 +50,7 @@ class Extension(Generic[L]):
         stream_parts: Returns the parts of a stream with further ones.
         tick_parts: What each tick does after the work of the core.
         stated: A source of stated positions of past days.
-        groups: The group of each asset that is not in the first one.
+        groups: The part of the lineage of each asset, as its tag says, if it is not the first one.
         pages: The page that shows what an asset holds.
         short_jobs: Jobs whose old runs are deleted.
     """

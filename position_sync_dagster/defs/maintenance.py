@@ -12,6 +12,7 @@ from typing import TypeVar
 import dagster as dg
 import sqlalchemy as sql
 
+from position_sync_dagster.dagster_files import LAUNCHED_BY
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.composition import Composition, composition_of
 from position_sync_dagster.defs.dagster_internals import SqlEventLogStorage, SqliteEventLogStorage
@@ -161,6 +162,7 @@ maintain_every_four_hours = dg.ScheduleDefinition(
     name="maintain_every_four_hours",
     job_name=MAINTENANCE_JOB,
     cron_schedule="37 */4 * * *",
+    tags={LAUNCHED_BY: "maintain_every_four_hours"},
     description="Merge small files of the tables each four hours, and delete Dagster's runs and "
     "events that are older than POSITION_SYNC_HISTORY_DAYS.",
     default_status=dg.DefaultScheduleStatus.RUNNING,

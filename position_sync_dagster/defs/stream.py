@@ -24,6 +24,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import dagster as dg
 
+from position_sync_dagster.dagster_files import LAUNCHED_BY
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.composition import Composition, Extension, composition_of
 from position_sync_dagster.domain.clock import is_recent
@@ -342,6 +343,9 @@ END_GRACE = timedelta(seconds=30)
 # of the lease, without the start of a run.
 ROTATION_LEAD_S = 30.0
 
+# The name of the sensor that supervises.
+SUPERVISOR = "supervise_stream"
+
 # Delays between runs in a crash loop.
 RESTART = Backoff(first_s=10.0, longest_s=120.0)
 
@@ -410,8 +414,8 @@ def supervise(
 
     terminated_at = recent[0].terminated_at
     if terminated_at is not None and (supervised_since is None or terminated_at > supervised_since):
-        how = "switch this sensor off and on, or launch the job, to resume"
-        reason = f"{PAUSED} at {terminated_at:%Y-%m-%d %H:%M:%S} UTC: {how}"
+        how = f"switch the sensor {SUPERVISOR} off and on, or launch {resources.STREAM_JOB}"
+        reason = f"{PAUSED} at {terminated_at:%Y-%m-%d %H:%M:%S} UTC: {how}, to resume"
         return Supervision(reason, paused=True)
 
     newest = recent[0]
@@ -515,7 +519,10 @@ def supervise_stream(
 
     started, reasons = chosen_starts(due, decisions)
     requests = [
-        dg.RunRequest(partition_key=name if are_partitions else None, tags=logins[name].run_tags)
+        dg.RunRequest(
+            partition_key=name if are_partitions else None,
+            tags={**logins[name].run_tags, LAUNCHED_BY: SUPERVISOR},
+        )
         for name in started
     ]
     lines = [f"{name}: {why}" if are_partitions else why for name, why in reasons.items()]

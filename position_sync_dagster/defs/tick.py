@@ -248,7 +248,7 @@ class Work(Generic[L]):
         self.report(schema.RECONCILIATION_BREAKS.name, partial(table_checks.breaks_state, lake))
         for table in lake.tables:
             if table.spec.name not in self.derived and table is not lake.breaks.table:
-                self.report(table.spec.name, partial(followed_state, table))
+                self.report(table.spec.name, partial(followed_state, lake, table))
 
     def _report_rows(self, report: drain.DrainReport, states: Mapping[str, str]) -> None:
         """Report the rows that no event has yet, and the newest ones of all."""
@@ -451,6 +451,13 @@ def gateway_state(lake: tables.Lake, states: dict[str, str]) -> Derived:
     return Derived(metadata=metadata)
 
 
-def followed_state(table: Table) -> Derived:
+# What the UI plots of accounts.
+OF_ACCOUNTS = ("net_liquidation", "daily_pnl", "available_funds", "maintenance_margin")
+
+
+def followed_state(lake: tables.Lake, table: Table) -> Derived:
     """Return what the event of a table says that the owner of the login writes all the time."""
-    return Derived(metadata=table_asset.state_of(table))
+    metadata = table_asset.state_of(table)
+    if table is lake.account_values.table:
+        metadata |= table_asset.totals(lake.account_values.latest(), *OF_ACCOUNTS)
+    return Derived(metadata=metadata)

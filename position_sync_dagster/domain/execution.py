@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
+
+from position_sync_dagster.domain.instrument import Right
 
 # From when and until when the gateway named all executions of an account.
 Asked = Mapping[str, tuple[datetime, datetime]]
@@ -60,6 +62,10 @@ class Execution:
         stated_at: When the statement was made, or the gateway was asked: the later row counts.
         multiplier: Units of the underlying in one contract, as the gateway states it; null in
             rows of statements. Unit: units of the underlying in a contract.
+        right: CALL or PUT of an option, as the gateway states it with the trade. Null in rows of
+            statements and of older releases, and of what is no option; so are the next two.
+        strike: Strike of an option. Unit: as quoted.
+        expiry: Expiry of an option or a future.
     """
 
     execution_id: str
@@ -90,6 +96,9 @@ class Execution:
     attributes: str | None = None
     stated_at: datetime | None = None
     multiplier: float | None = None
+    right: Right | None = None
+    strike: float | None = None
+    expiry: date | None = None
 
     @property
     def change(self) -> float:

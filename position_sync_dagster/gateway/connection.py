@@ -118,6 +118,9 @@ def execution_of(fill: Fill, report: CommissionReport, asked_at: datetime) -> Ex
         attributes=json.dumps(_written(done), ensure_ascii=False),
         stated_at=asked_at,
         multiplier=instrument.multiplier,
+        right=instrument.right,
+        strike=instrument.strike,
+        expiry=instrument.expiry,
     )
 
 

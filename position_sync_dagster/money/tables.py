@@ -21,7 +21,7 @@ EXECUTIONS = TableSpec(
     columns_of(Execution),
     indexed=("execution_id", "time", "account"),
     order="time",
-    version=4,
+    version=5,
     carried={"multiplier": _STATED_MULTIPLIER},
     description="Executions of the gateway's API and of statements: one trade may be there in "
     "several wordings.",

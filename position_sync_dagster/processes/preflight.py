@@ -551,8 +551,12 @@ def check_results(home: Path) -> list[Finding]:
 
 
 def check_home(home: Path) -> list[Finding]:
-    """Return who uses Dagster's home, and whether others may read it."""
-    if home.is_dir() and stat.S_IMODE(home.stat().st_mode) & 0o077:
+    """Return who uses Dagster's home, and whether others may read what is in it.
+
+    That of a fresh clone has its configuration alone, which is no secret; `dev` closes it.
+    """
+    is_open = home.is_dir() and stat.S_IMODE(home.stat().st_mode) & 0o077
+    if is_open and any(file.name != "dagster.yaml" for file in home.iterdir()):
         text = f"{home} is open to other users of this machine"
         return [warning("Dagster home", text, f"chmod 700 {home}")]
     return [good("Dagster home", f"{home}, in use by {holder_of(home) or 'nobody'}")]

@@ -3,13 +3,17 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout, suppress
 from dataclasses import fields
+from io import StringIO
 from operator import attrgetter, itemgetter
 from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, Group
+from rich.padding import Padding
 from rich.text import Text
 
 from position_sync_dagster.money.reports.columns import Column, Row, foreign, readable
@@ -66,8 +70,25 @@ def fitted_table(columns: Iterable[Column], rows: Sequence[Row], width: int) -> 
     The live status draws it again and again; a table of Rich, which measures each cell, takes four
     times as long.
     """
+    return _fitted(columns, rows, width)[0]
+
+
+def noted_table(columns: Iterable[Column], rows: Sequence[Row], width: int) -> Iterator[Text]:
+    """Yield a table of the first columns that fit, and a note that names the others."""
+    lines, others = _fitted(columns, rows, width)
+    yield from lines
+    if others:
+        names = ", ".join(column.heading for column in others)
+        yield Text(f"Not at this width: {names}. A wider terminal or a pipe has all.", style="dim")
+
+
+def _fitted(
+    columns: Iterable[Column], rows: Sequence[Row], width: int
+) -> tuple[list[Text], list[Column]]:
+    """Return a table of the first columns that fit, and the columns with a text that do not."""
     room = width + GAP
     shown: list[list[Text]] = []
+    others: list[Column] = []
     for column in columns:
         cells = column.cells(rows)
         if not any(cells):
@@ -76,14 +97,15 @@ def fitted_table(columns: Iterable[Column], rows: Sequence[Row], width: int) -> 
         texts = [column.heading, *cells]
         widest = max(map(cell_len, texts))
         room -= widest + GAP
-        if room < 0 and shown:
-            break
-        shown.append([_cell(column, text, widest) for text in texts])
+        if others or (room < 0 and shown):
+            others.append(column)
+        else:
+            shown.append([_cell(column, text, widest) for text in texts])
 
     between = Text(" " * GAP, no_wrap=True, overflow="ellipsis")
     heading, *lines = map(between.join, zip(*shown, strict=True))
     heading.stylize("bold")
-    return [heading, *lines]
+    return [heading, *lines], others
 
 
 def _cell(column: Column, text: str, width: int) -> Text:
@@ -127,9 +149,10 @@ def show_rows(
 
 
 def print_table(rows: Sequence[Any], names: Sequence[str] = ()) -> None:
-    """Print values of rows as a table that is never cut; a terminal wraps a line that is too long.
+    """Print values of rows as a table that is never cut.
 
-    The headings are the names in JSON. What no row has is not shown.
+    The headings are the names in JSON. What no row has is not shown. Columns that a terminal has no
+    room for are below each row, with their names.
 
     Args:
         rows: One row or more: values by name, or records.
@@ -151,14 +174,37 @@ def print_table(rows: Sequence[Any], names: Sequence[str] = ()) -> None:
             row[name] = readable(value)
 
     console = Console()
-    for line in fitted_table(columns, texts, sys.maxsize):
-        line.rstrip()
-        line.overflow = "ignore"
-        console.print(line, soft_wrap=True)
+    width = console.width if _has_width() else sys.maxsize
+    [heading, *lines], others = _fitted(columns, texts, width)
+    _print_line(console, heading)
+    for row, line in zip(texts, lines, strict=True):
+        _print_line(console, line)
+        below = [
+            f"{column.heading}: {row[column.name]}"
+            for column in others
+            if row[column.name] not in _NOTHING
+        ]
+        if below:
+            console.print(Padding(Text("; ".join(below), style="dim"), (0, 0, 0, 2 * GAP)))
+
+
+# What is not repeated below a row: an unknown value, and that something is not so.
+_NOTHING = (readable(None), readable(False), "")
+
+
+def _print_line(console: Console, line: Text) -> None:
+    line.rstrip()
+    line.overflow = "ignore"
+    console.print(line, soft_wrap=True)
 
 
 # Characters: wide enough for each column. A pipe has no width, and Rich would take 80.
 PIPE_WIDTH = 200
+
+
+def _has_width() -> bool:
+    """Return whether the output is a terminal, or the variable COLUMNS says how wide it is."""
+    return sys.stdout.isatty() or "COLUMNS" in os.environ
 
 
 def print_fitted(render: Callable[[int], Iterable[Text | str]]) -> None:
@@ -167,6 +213,31 @@ def print_fitted(render: Callable[[int], Iterable[Text | str]]) -> None:
     It is that of the terminal, or that of the variable COLUMNS.
     """
     output = Console()
-    if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
+    if not _has_width():
         output = Console(width=PIPE_WIDTH)
     output.print(Group(*render(output.width)))
+
+
+class _Page(StringIO):
+    """What a command prints, for the terminal to which the command writes."""
+
+    def isatty(self) -> bool:
+        """Return whether it is for a terminal, which has colours and a width."""
+        return sys.__stdout__ is not None and sys.__stdout__.isatty()
+
+
+# Seconds between two looks of somebody who watches.
+WATCH_EVERY_S = 2.0
+
+
+def show_again(show: Callable[[], None]) -> None:
+    """Print again and again, on a terminal in the same place, until Ctrl-C."""
+    with suppress(KeyboardInterrupt):
+        while True:
+            page = _Page()
+            with redirect_stdout(page):
+                show()
+            Console().clear()
+            sys.stdout.write(page.getvalue())
+            sys.stdout.flush()
+            time.sleep(WATCH_EVERY_S)

@@ -9,17 +9,14 @@ from selenium.common.exceptions import WebDriverException
 
 from position_sync_dagster.processes.supervisor import is_serving
 from tests.support import browser
-from tests.support.browser import GROUPS, LINEAGE, MISSING, WHOLE_GRAPH, Page, is_installed
+from tests.support.browser import LINEAGE, MISSING, WHOLE_GRAPH, Page, is_installed
 from tests.support.command_line import json_of, run
 from tests.support.demo_program import ACCOUNT, Demo, wait_for
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason=MISSING)
 
-# The assets of the group `position_values`, green soon after the start. Those of other groups are
-# looked at by GraphQL in `test_running.py`: a page of a group costs six seconds of processor.
+# Assets that are green soon after the start. Others are looked at by GraphQL in `test_running.py`.
 MATERIALIZED = ("active_strategies", "position_queue", "position_updates")
-
-PATH = LINEAGE.format(group="position_values")
 
 STREAMED_CONID = 911000001
 
@@ -37,13 +34,13 @@ def page(demo: Demo) -> Iterator[Page]:
         yield page
 
 
-def test_the_lineage_is_whole_on_one_screen_and_a_group_is_green(demo, page):
-    page.open(GROUPS, size=(1440, 900))
-    page.wait_for_text("broker_account", "position_values", "position_reports")
-    page.open(PATH, size=WHOLE_GRAPH)
+def test_the_lineage_shows_assets_and_the_way_of_a_value_is_green(demo, page):
+    page.open(LINEAGE, size=(1440, 900))
+    wait_for("assets and no boxes", lambda: page.node("position_updates"))
+    page.open(LINEAGE, size=WHOLE_GRAPH)
     for name in MATERIALIZED:
         wait_for(f"{name} is green", lambda n=name: page.is_green(n))
-    assert "Never" not in page.text()
+    assert not [name for name in MATERIALIZED if "Never" in page.node(name)]
     wait_for("the checks pass", lambda: page.checks_pass("position_updates"))
 
 

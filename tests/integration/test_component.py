@@ -196,7 +196,8 @@ def test_a_second_component_in_one_project_is_refused(project: Project) -> None:
 
 
 def test_the_project_keeps_its_executor_and_gives_our_assets_a_group_of_its_own(project) -> None:
-    group = {"target": "group:position_reports", "attributes": {"group_name": "trading"}}
+    reports = 'tag:"position-sync/part"="position_reports"'
+    group = {"target": reports, "attributes": {"group_name": "trading"}}
     repository = project(component() | {"post_processing": {"assets": [group]}}, code=OWN)
     graph = repository.asset_graph
     assert graph.get(dg.AssetKey("strategy_exposure")).group_name == "trading"

@@ -28,13 +28,10 @@ ARGUMENTS = (
     *("--no-first-run", "--disable-sync"),
 )
 
-# The page of the whole lineage, on which each group is a box.
-GROUPS = "/asset-groups"
+# The page of the whole lineage, with all assets.
+LINEAGE = "/asset-groups"
 
-# The page of a group with its assets.
-LINEAGE = "/locations/__repository__@position_sync_dagster/asset-groups/{group}/lineage"
-
-# A window in which the page of a group shows all its assets at their full size.
+# A window in which it shows all of them at their full size.
 WHOLE_GRAPH = (2300, 2450)
 
 NODE = "//*[local-name()='foreignObject'][.//*[@data-tooltip='{name}']]"

@@ -1,7 +1,6 @@
 """Trades of a day as a gateway reports them: fills of the client, read as our gateway does.
 
-A row of `executions` has what the message says and the record keeps, and nothing else: a contract's
-right, strike and expiry are in the table `contracts`.
+A row of `executions` has what the message says and the record keeps, and nothing else.
 """
 
 from collections.abc import Iterable

@@ -143,7 +143,7 @@ DOCUMENTS = sorted(
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(#[^)\s]*)?\)")
 CODE = re.compile(r"`([^`\n]+)`")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(r"(?:\.venv/bin/)?position-sync\b([^#|`]*)")
+COMMAND = re.compile(r"(?:\.venv/bin/)?position-sync\b(?!/)([^#|`]*)")
 
 
 def commands(text: str) -> list[str]:

@@ -7,6 +7,7 @@ import polars as pl
 
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
+from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.settings import Settings
@@ -52,7 +53,15 @@ def latest_positions(lake: tables.Lake, settings: Settings, run_id: str | None) 
     rows, result = derived.derive_from_ledger(table, make, run_id=run_id)
     held = rows.filter(pl.col.position != 0)
     counts = table_asset.counted(held=held.height, without_value=rows["market_value"].null_count())
-    return Derived(metadata=counts | table_asset.replaced_whole(result))
+    ages_s = (now - pl.col.confirmed_at).dt.total_milliseconds() / 1000
+    plots = held.select(
+        held_streamed=(pl.col.source == Source.STREAM.value).sum(),
+        held_queued=(pl.col.source == Source.QUEUE.value).sum(),
+        price_age_s_oldest=ages_s.max(),
+        price_age_s_median=ages_s.median(),
+    )
+    plotted = table_asset.plotted(plots.row(0, named=True))
+    return Derived(metadata=counts | table_asset.replaced_whole(result) | plotted)
 
 
 def listed(rows: pl.DataFrame, legs: Collection[int], now: datetime) -> pl.DataFrame:

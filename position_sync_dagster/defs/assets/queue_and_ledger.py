@@ -4,6 +4,7 @@ import asyncio
 
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
+from position_sync_dagster.domain.clock import seconds_since, utc_now
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.lake import lake as tables
@@ -96,8 +97,9 @@ def queue_state(lake: tables.Lake) -> Derived:
         status.lower(): backlog.counts[status]
         for status in (QueueStatus.PENDING, QueueStatus.PROCESSING, QueueStatus.FAILED)
     }
-    metadata["delta_version"] = str(backlog.version)
-    return Derived(metadata=metadata)
+    waits_s = seconds_since(backlog.oldest_pending_at, utc_now())
+    plots = table_asset.plotted({"oldest_pending_s": waits_s})
+    return Derived(metadata={**metadata, "delta_version": str(backlog.version), **plots})
 
 
 @derived_asset(

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import dagster as dg
+import polars as pl
 
 from position_sync_dagster.defs import resources
 from position_sync_dagster.lake import derived, schema
@@ -254,6 +255,15 @@ def plotted(numbers: Mapping[str, float | None]) -> dict[str, dg.MetadataValue]:
         for name, value in numbers.items()
         if value is not None
     }
+
+
+def totals(rows: pl.DataFrame, *columns: str) -> dict[str, dg.MetadataValue]:
+    """Return the sums of columns by currency, of those in which nothing is unknown; pure."""
+    by_currency = rows.drop_nulls("currency").group_by("currency", maintain_order=True)
+    amounts = pl.col(columns)
+    sums = by_currency.agg(pl.when(amounts.is_not_null().all()).then(amounts.sum()))
+    cells = sums.unpivot(columns, index="currency").iter_rows()
+    return plotted({f"{column} {currency}": number for currency, column, number in cells})
 
 
 def seldom(**counts: int) -> dict[str, int]:

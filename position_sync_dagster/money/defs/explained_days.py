@@ -10,6 +10,7 @@ from datetime import date
 import dagster as dg
 import polars as pl
 
+from position_sync_dagster.dagster_files import LAUNCHED_BY
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.past_days import (
@@ -77,6 +78,7 @@ def closed_campaigns(lake: MoneyLake, settings: Settings, run_id: str | None) ->
     frame, result = derived.derive(table, make, run_id=run_id)
     metadata = table_asset.replacement_metadata(result)
     metadata["profits_unknown"] = str(frame["profit"].null_count())
+    metadata |= table_asset.totals(frame, "profit")
     return Derived(metadata=metadata, version=str(result.version))
 
 
@@ -103,7 +105,7 @@ def explained_days(context: dg.ComponentLoadContext) -> dg.Definitions:
                 "No statements: POSITION_SYNC_FLEX_FOLDER is no folder, and no "
                 "POSITION_SYNC_FLEX_TOKEN is set."
             )
-        return dg.RunRequest()
+        return dg.RunRequest(tags={LAUNCHED_BY: "import_statements_nightly"})
 
     return dg.Definitions(
         assets=[explained_asset(partitions), books_asset(partitions)],
@@ -142,8 +144,12 @@ def remake_touched_days(
     if not days:
         return dg.SensorResult(cursor=cursor)
 
-    day_range = {RANGE_START: f"{min(days)}", RANGE_END: f"{max(days)}"}
-    return dg.SensorResult([dg.RunRequest(cursor, tags=day_range)], cursor=cursor)
+    tags = {
+        RANGE_START: f"{min(days)}",
+        RANGE_END: f"{max(days)}",
+        LAUNCHED_BY: "remake_touched_days",
+    }
+    return dg.SensorResult([dg.RunRequest(cursor, tags=tags)], cursor=cursor)
 
 
 def _first_touched(lake: Lake, looked_at: Mapping[str, str]) -> date:
@@ -257,7 +263,8 @@ def books_close(lake: MoneyLake, settings: Settings) -> dg.AssetCheckResult:
     not_known = newest["difference"].null_count()
     differences = open_books(newest.to_dicts())
     if not differences:
-        return passed("", accounts=newest.height, not_known=not_known)
+        text = f"{newest.height - not_known} accounts are explained, {not_known} are not judged."
+        return passed(text, accounts=newest.height, not_known=not_known)
 
     if being_made(lake, settings, newest):
         return unknown_result("the books are being made anew, since what they rest on changed.")
@@ -288,7 +295,8 @@ def profits_are_explained(lake: MoneyLake, settings: Settings) -> dg.AssetCheckR
     newest = newest_day(lake.derived_table(PROFIT_EXPLAINED))
     unknown = unknown_profits(newest.iter_rows(named=True))
     if not unknown:
-        return passed("", strategies=newest.height)
+        text = f"The profit of each of {newest.height} strategies is known."
+        return passed(text, strategies=newest.height)
 
     named = "; ".join(unknown[:STRATEGIES_SHOWN])
     return failed(

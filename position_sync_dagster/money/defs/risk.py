@@ -74,7 +74,7 @@ def losses_are_within_their_limits(lake: MoneyLake, settings: Settings) -> dg.As
         text = f"{name} has {count} legs that are not priced"
 
     if not text:
-        return passed("", limits=rows.height)
+        return passed(f"{rows.height} losses are within their limits.", limits=rows.height)
     return failed(f"{text}.", beyond=broken.height, not_certain=unknown.height)
 
 

@@ -112,7 +112,8 @@ def _in_major_unit(price: float | None, magnifier: float | None) -> float | None
 def reported_movement(execution: Execution, terms: Terms) -> Movement:
     """Return an execution that a gateway reported on its day.
 
-    Its row does not say right, strike and expiry: those of the contract's details count.
+    Its own contract names right, strike and expiry. In a row of an older release, which had none of
+    them, those of the contract's details count.
     """
     magnifier = terms.magnifier_of(execution.conid, execution.sec_type, execution.currency)
     kind = MovementKind.TRADE
@@ -135,7 +136,7 @@ def reported_movement(execution: Execution, terms: Terms) -> Movement:
         fee_currency=execution.commission_currency,
     )
     details = terms.details.get(execution.conid)
-    if details is not None:
+    if details is not None and execution.strike is None and execution.expiry is None:
         expiry = details.expires_on or details.last_trade_date
         movement = replace(movement, right=details.right, strike=details.strike, expiry=expiry)
     return completed(movement, terms)

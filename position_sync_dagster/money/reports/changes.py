@@ -17,7 +17,7 @@ from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import Key, grouped
-from position_sync_dagster.domain.instrument import contract_name, digits
+from position_sync_dagster.domain.instrument import contract_name, digits, leg_name
 from position_sync_dagster.domain.leg import NEGLIGIBLE_QUANTITY
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.lake.schema import moment
@@ -26,6 +26,7 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.attribution import name_of
 from position_sync_dagster.money.past.closes import TRADES, Cause, Closure, trades_of
 from position_sync_dagster.money.past.movements import Movement, known_sum, times
+from position_sync_dagster.money.strategies.rolls import Roll, rolls_of
 
 # The broker's code of a trade that opened, and closed nothing.
 OPENED = "O"
@@ -212,12 +213,13 @@ def _value_at_close(change: PositionChange) -> float | None:
 def _trades(day: Day) -> Iterator[DayChange]:
     """Yield a line for each order that was executed."""
     trades = [movement for movement in day.movements if movement.kind in TRADES]
+    rolls = [roll for roll in rolls_of(day.closures, day.changes, day.movements) if roll.is_clear]
     for legs in grouped(_order_of, trades).values():
-        yield _order(legs, day)
+        yield _order(legs, day, rolls)
 
 
-def _order(trades: Sequence[Movement], day: Day) -> DayChange:
-    """Return the line of an order: its strategies, what was traded, and what that gained."""
+def _order(trades: Sequence[Movement], day: Day, rolls: Iterable[Roll]) -> DayChange:
+    """Return the line of an order: its strategies, what it rolled and traded, and its gain."""
     first = trades[0]
     profits = [profit for profit in map(_closing_profit, trades) if profit is not None]
     amount = None
@@ -226,7 +228,7 @@ def _order(trades: Sequence[Movement], day: Day) -> DayChange:
 
     by_conid = grouped(lambda trade: trade.conid or 0, trades)
     text = _common_strategies(day, [*by_conid])
-    text += ", ".join(map(_traded, by_conid.values()))
+    text += ", ".join(_done(by_conid, rolls))
     text += _gain(amount, first.currency)
     return DayChange(
         at=max(trade.at or day.since for trade in trades),
@@ -265,6 +267,34 @@ def _common_strategies(day: Day, conids: Sequence[int]) -> str:
     if not names:
         return ""
     return f"{', '.join(sorted(names))}: "
+
+
+def _done(legs: Mapping[int, Sequence[Movement]], rolls: Iterable[Roll]) -> Iterator[str]:
+    """Yield what an order did with its contracts: what it rolled, then each other one."""
+    others = dict(legs)
+    for roll in rolls:
+        [closed], [opened] = roll.closed, roll.opened
+        trades = [*legs[closed.conid], *legs[opened.conid]]
+        if abs(sum(trade.quantity or 0.0 for trade in trades)) < NEGLIGIBLE_QUANTITY:
+            yield _rolled(closed, opened, trades)
+            del others[closed.conid], others[opened.conid]
+
+    yield from map(_traded, others.values())
+
+
+def _rolled(closed: PositionChange, opened: PositionChange, trades: Iterable[Movement]) -> str:
+    """Return what took the place of what: "rolled 5 NVDA 170C 04Dec26 → 11Dec26, +1.43".
+
+    The number is what one unit of the new position brought more than the end of the old one cost.
+    """
+    strike = None if opened.strike == closed.strike else opened.strike
+    expiry = None if opened.expiry == closed.expiry else opened.expiry
+    differs = leg_name("", opened.right, strike, expiry) or contract_name(opened)
+    text = f"rolled {digits(abs(opened.by))} {contract_name(closed)} → {differs}"
+    brought = known_sum(times(trade.price, -(trade.quantity or 0.0)) for trade in trades)
+    if brought is None:
+        return text
+    return f"{text}, {brought / abs(opened.by):+,.2f}"
 
 
 def _traded(trades: Sequence[Movement]) -> str:

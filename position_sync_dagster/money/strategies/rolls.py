@@ -22,12 +22,14 @@ class Roll:
         closed, opened: One change each; of a roll that is not clear all that may be meant.
         at: When the last trade was made.
         is_clear: Whether it is known which took whose place.
+        order: The permanent id of the order.
     """
 
     closed: tuple[PositionChange, ...]
     opened: tuple[PositionChange, ...]
     at: datetime
     is_clear: bool
+    order: str
 
     @property
     def quantity(self) -> float:
@@ -111,7 +113,7 @@ def rolls_of(
     of_orders = [((order, side.terms), side) for side in all_sides for order in side.orders]
     by_order = grouped(itemgetter(0), of_orders)
     rolls: dict[frozenset[str], Roll] = {}
-    for of_terms in by_order.values():
+    for (order, _terms), of_terms in by_order.items():
         parts = [side for _, side in of_terms]
         changes_of_order = [side.change for side in parts]
         closed = tuple(change for change in changes_of_order if causes[change.change_id])
@@ -120,7 +122,7 @@ def rolls_of(
             ids = frozenset(change.change_id for change in changes_of_order)
             at = max(side.at for side in parts)
             is_clear = len(closed) == len(opened) == 1
-            rolls[ids] = Roll(closed=closed, opened=opened, at=at, is_clear=is_clear)
+            rolls[ids] = Roll(closed=closed, opened=opened, at=at, is_clear=is_clear, order=order)
 
     # What two orders closed together has several successors.
     uses = Counter(chain.from_iterable(rolls))

@@ -37,6 +37,17 @@ def test_proposals_are_printed_with_their_legs(held) -> None:
     assert held.registry.sync.get_all_active() == []
 
 
+def test_on_a_terminal_of_80_columns_nothing_is_wider_and_all_is_there(held, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    printed = run("propose")
+    *table, _hint = printed.splitlines()
+    assert max(map(len, table)) <= 80
+    words = " ".join(printed.split())
+    assert "legs: +2 SPY 90P 15Dec28, -2 SPY 95P 15Dec28" in words
+    assert "why: opened by one order" in words
+    assert "greatest loss" in words
+
+
 def test_json_has_a_list_of_proposals(held) -> None:
     covered, condor = json.loads(run("propose", "--json"))
     legs = {leg["conid"]: leg["quantity"] for leg in condor.pop("legs")}

@@ -114,6 +114,17 @@ def test_each_attempt_is_shown_with_its_worker_and_error(queue):
     assert "mine" in run("attempts")
 
 
+def test_attempts_of_a_request_that_is_not_there_are_an_error_that_says_where_ids_are(
+    queue, refuse
+):
+    [waiting] = insert(queue, 1)
+    assert run("attempts", waiting).strip() == "No request was processed."
+    code, printed = refuse("queue", "attempts", "zzz")
+    assert code == 2
+    assert "begins with 'zzz'" in printed
+    assert "queue attempts" in printed
+
+
 def test_a_request_with_a_live_one_for_its_position_stays_failed(queue):
     one, other = fail(queue, 1, 2)
     [live] = insert(queue, 1)

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from datetime import datetime
 from pathlib import Path
 
 import dagster as dg
@@ -93,10 +94,13 @@ def test_launchpad_takes_no_config_that_nothing_reads(repository):
             assert getattr(config, "fields", None) == {}, f"{name}: {step} takes {config.key}"
 
 
-def test_the_lineage_page_shows_three_groups(repository):
+def test_the_lineage_page_shows_assets_of_one_group_and_a_tag_names_their_part(repository):
     graph = repository.asset_graph
-    group_names = {graph.get(key).group_name for key in graph.get_all_asset_keys()}
-    assert group_names == {"broker_account", "position_values", "position_reports"}
+    nodes = [graph.get(key) for key in graph.get_all_asset_keys()]
+    # Dagster shows each of several groups as a closed box.
+    assert {node.group_name for node in nodes} == {"position_sync"}
+    parts = {node.tags["position-sync/part"] for node in nodes}
+    assert parts == {"broker_account", "position_values", "position_reports"}
 
 
 def test_the_page_of_what_ticks_write_names_their_sensor_and_links_to_the_figures(repository):
@@ -205,3 +209,24 @@ def test_the_instance_accepts_its_configuration_and_names_no_class_of_ours(tmp_p
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert instance.run_monitoring_enabled
         assert not instance.telemetry_enabled
+
+
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [
+        ("record_day_after_close", "2028-03-09T16:20:00-05:00"),
+        ("record_late_rows", "2028-03-10T06:15:00-05:00"),
+        ("import_statements_nightly", "2026-03-10T06:00:00-04:00"),
+        ("maintain_every_four_hours", "2026-03-10T04:37:00+00:00"),
+    ],
+)
+def test_the_run_of_a_schedule_says_which_one_launched_it(
+    repository, tmp_path, monkeypatch, name, at
+):
+    monkeypatch.setenv("POSITION_SYNC_FLEX_FOLDER", str(tmp_path))
+    schedule = repository.get_schedule_def(name)
+    with dg.build_schedule_context(
+        scheduled_execution_time=datetime.fromisoformat(at), repository_def=repository
+    ) as context:
+        (request,) = schedule.evaluate_tick(context).run_requests
+    assert request.tags["position-sync/launched_by"] == name

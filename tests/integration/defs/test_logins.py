@@ -102,7 +102,8 @@ def test_the_run_of_a_stream_carries_the_tags_of_its_login(world, file):
     tags = {request.partition_key: request.tags for request in world.supervise().run_requests}
     assert tags["west"]["dagster-k8s/config"] == pin
     assert tags["west"]["team"] == "options"
-    assert {name for name in tags["east"] if not name.startswith("dagster/")} == set()
+    own = {name: text for name, text in tags["east"].items() if not name.startswith("dagster/")}
+    assert own == {"position-sync/launched_by": "supervise_stream"}
     assert set(tags["west"]) - set(tags["east"]) == {"team", "dagster-k8s/config"}
 
 

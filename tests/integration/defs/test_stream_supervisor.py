@@ -20,7 +20,9 @@ def test_a_terminated_run_pauses_the_stream_until_the_sensor_is_toggled(
     lake.sessions.end(world.own(run_id=run_id))
     instance.report_run_canceled(instance.get_run_by_id(run_id))
     assert PAUSED in world.supervise().skip_reason.skip_message
-    assert PAUSED in read_status(lake, settings, utc_now()).session_detail
+    detail = read_status(lake, settings, utc_now()).session_detail
+    assert PAUSED in detail
+    assert "the sensor supervise_stream off and on" in detail
     version = lake.sessions.table.version()
     world.supervise()
     assert lake.sessions.table.version() == version

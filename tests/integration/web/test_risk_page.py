@@ -165,6 +165,15 @@ def test_a_trade_that_is_thought_of_shows_the_book_before_and_after_and_a_wrong_
     # The put spread loses 2,000, and the call that was sold at 4 is bought back at 2.
     assert "condor SPY at expiry: at best unbounded, at worst −1,800" in notes
     wait_for("axe finds nothing", lambda: violations(page) == [], told=lambda: violations(page))
+
+    # Below a trade that is refused stands nothing of the one before.
+    field.clear()
+    field.send_keys("sell something")
+    field.submit()
+    wait_for("the error again", lambda: "is no trade" in element(page, "#what-if .asked").text)
+    assert element(page, "#trades-notes").text == ""
+    assert not element(page, "#compared").is_displayed()
+    assert not element(page, "#trades-command").is_displayed()
     page.button("Without it")
     wait_for("the curve before", lambda: after not in reading(page))
 

@@ -51,7 +51,14 @@ def test_a_gateways_file_that_is_missing_is_named_and_no_gateway_is_asked(tmp_pa
     assert "no-such-file.yaml: there is no such file" in wrong[0].text
 
 
-def test_a_home_of_dagster_that_others_may_read_is_a_warning(tmp_path):
+def test_a_home_of_dagster_that_others_may_read_is_a_warning_and_that_of_a_fresh_clone_is_none(
+    tmp_path,
+):
+    (tmp_path / "dagster.yaml").touch()
+    tmp_path.chmod(0o755)
+    assert [finding.level for finding in preflight.check_home(tmp_path)] == [Level.GOOD]
+
+    (tmp_path / "history").mkdir()
     for mode, level in ((0o700, Level.GOOD), (0o750, Level.WARNING)):
         tmp_path.chmod(mode)
         [finding] = preflight.check_home(tmp_path)

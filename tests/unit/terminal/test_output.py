@@ -3,15 +3,18 @@
 import json
 import shlex
 from datetime import UTC, date, datetime, timedelta
+from operator import itemgetter
 
 import pytest
 
 from position_sync_dagster.lake.given_leg import make_leg
-from position_sync_dagster.money.reports.columns import age, duration
+from position_sync_dagster.money.reports.columns import Column, age, duration
 from position_sync_dagster.terminal.output import (
     as_json,
+    noted_table,
     print_fitted,
     print_table,
+    show_again,
 )
 from position_sync_dagster.terminal.text import as_typed, command_as_typed, program_as_typed
 
@@ -40,15 +43,43 @@ def test_json_cannot_steer_the_terminal_and_keeps_each_value():
     assert not [char for char in text if not char.isprintable() and char != "\n"]
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_a_row_is_not_cut(terminal, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "40")
-    monkeypatch.setenv("TTY_COMPATIBLE", "1" if terminal else "0")
-    rows = [{"id": "x" * 50, "n": 7}, {"id": "z", "n": 123.0}]
-    print_table(rows, ("id", "n"))
+def test_a_row_is_not_cut(capsys, monkeypatch):
+    rows = [{"id": "x" * 50, "n": 7, "why": "y " * 30}, {"id": "z", "n": 123.0, "why": None}]
+    monkeypatch.delenv("COLUMNS", raising=False)
+    print_table(rows, ("id", "n", "why"))
     _, row, last = capsys.readouterr().out.splitlines()
-    assert row == "x" * 50 + "    7"
-    assert last == "z" + " " * 51 + "123"
+    assert row == "x" * 50 + "    7  " + "y " * 29 + "y"
+    assert last == "z" + " " * 51 + "123  –"
+
+    # What a terminal has no room for is below its row; a first column is whole, however wide.
+    monkeypatch.setenv("COLUMNS", "40")
+    print_table(rows, ("id", "n", "why"))
+    _, row, *below, last_row, last = capsys.readouterr().out.splitlines()
+    assert row == "x" * 50
+    assert " ".join(line.strip() for line in below) == "n: 7; why: " + "y " * 29 + "y"
+    assert {len(line) <= 40 for line in below} == {True}
+    assert (last_row, last.rstrip()) == ("z", "    n: 123")
+
+
+def test_columns_that_a_terminal_has_no_room_for_are_named_below_their_table():
+    columns = [Column(name, name, itemgetter(name)) for name in ("leg", "theta", "vega")]
+    row = dict.fromkeys(("leg", "theta", "vega"), "x" * 30)
+    lines = [str(line) for line in noted_table(columns, [row], 70)]
+    assert lines[0].split() == ["leg", "theta"]
+    assert lines[2] == "Not at this width: vega. A wider terminal or a pipe has all."
+    assert len([*noted_table(columns, [row], 100)]) == 2
+
+
+def test_what_is_watched_is_printed_again_until_ctrl_c(capsys, monkeypatch):
+    looks = iter(range(3))
+
+    def wait(_seconds: float) -> None:
+        if next(looks) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", wait)
+    show_again(lambda: print("a look"))
+    assert capsys.readouterr().out == "a look\na look\n"
 
 
 @pytest.mark.parametrize(("columns", "width"), [("80", "80"), (None, "200")])

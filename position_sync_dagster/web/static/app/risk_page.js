@@ -41,7 +41,7 @@ function ask() {
   return Promise.all([
     askCurves(asked),
     askMatrix(asked),
-    trades.show(question, (get) => question && get("what-if", question), (answer) => drawTrades(answer, question)),
+    trades.show(question, (get) => question && get("what-if", question).catch(withoutTrades), (answer) => drawTrades(answer, question)),
     assignments.show(chosen(asked), (get) => get("expiry", { days: SOON_DAYS }), (answer) => drawAssignments(answer, SOON_DAYS, isOf(asked))),
     recorded.isOlderThan(RECORDED_MS) && recorded.show({}, (get) => get("scenarios"), drawScenarios),
     closedDay.isOlderThan(CLOSED_DAY_MS) && closedDay.show({}, (get) => get("closed-day"), drawClosedDay),
@@ -76,6 +76,12 @@ function readCurves(get, { days, vol, ...asked }) {
 function refused(error) {
   if (!(error instanceof ApiError)) throw error;
   return null;
+}
+
+// Below a trade that is refused stands nothing of the one before.
+function withoutTrades(error) {
+  if (error instanceof ApiError) drawTrades(null);
+  throw error;
 }
 
 function drawCurves(before, after, asked) {

@@ -79,9 +79,52 @@ def test_an_order_is_one_line_with_its_contract_price_and_profit():
     assert lines(movements=[sold, again]) == ["TRADE sold 2 QQQ 555C 15Dec28 at 41.30, +45 USD"]
 
 
-def test_a_trade_has_the_symbol_alone_until_its_contract_is_known():
+def test_a_trade_has_the_name_that_its_own_contract_says_and_an_older_row_that_of_the_details():
     sold = executed(CALLS[1], -1.0, 41.2, NOW, account=cases.ACCOUNT)
-    assert lines(movements=[reported(sold)]) == ["TRADE sold 1 QQQ at 41.20"]
+    named = ["TRADE sold 1 QQQ 555C 15Dec28 at 41.20"]
+    assert lines(movements=[reported(sold)]) == named
+    older = replace(sold, right=None, strike=None, expiry=None)
+    assert lines(movements=[reported(older)]) == ["TRADE sold 1 QQQ at 41.20"]
+    assert lines(movements=[reported(older, [CALLS[1]])]) == named
+
+
+@pytest.mark.parametrize(
+    ("opened", "text"),
+    [
+        ({"expiry": date(2029, 1, 19)}, "rolled 5 QQQ 555C 15Dec28 → 19Jan29, +1.43"),
+        ({"strike": 560.0}, "rolled 5 QQQ 555C 15Dec28 → 560C, +1.43"),
+        (
+            {"strike": 560.0, "expiry": date(2029, 1, 19)},
+            "rolled 5 QQQ 555C 15Dec28 → 560C 19Jan29, +1.43",
+        ),
+    ],
+    ids=["later", "higher", "both"],
+)
+def test_a_roll_is_one_line_that_names_what_is_other_and_what_it_brought(opened, text):
+    new = replace(CALLS[1], conid=3, **opened)
+    of_option = {"sec_type": "OPT", "right": Right.CALL}
+    terms = {"expiry": new.expiry, "strike": new.strike}
+    day = {
+        "changes": [
+            change(1, -5.0, 0.0, expiry=CALLS[1].expiry, **of_option),
+            change(3, 0.0, -5.0, **of_option | terms),
+        ],
+        "closures": [closure(1, Cause.TRADED, -45.0)],
+    }
+    made = [
+        reported(executed(contract, quantity, price, NOW, account=cases.ACCOUNT))
+        for contract, quantity, price in ((CALLS[1], 5.0, 2.0), (new, -5.0, 3.43))
+    ]
+    assert lines(movements=made, **day) == [f"TRADE {text}"]
+
+    # Another order that opened as much of the new one is none of it; a leg more is named beside it.
+    put = replace(CALLS[2], right=Right.PUT)
+    more = reported(executed(put, 1.0, 4.0, NOW, account=cases.ACCOUNT))
+    assert lines(movements=[*made, more], **day) == [
+        f"TRADE {text}, bought 1 QQQ 600P 15Dec28 at 4.00"
+    ]
+    apart = [made[0], replace(made[1], order_id="72")]
+    assert {line.split()[1] for line in lines(movements=apart, **day)} == {"bought", "sold"}
 
 
 def test_a_quantity_becomes_its_fill_once_that_is_known_also_without_its_time_or_much_later():
