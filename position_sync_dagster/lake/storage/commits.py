@@ -175,6 +175,7 @@ _STALE_ATTEMPTS = 4
 
 # Pauses before another try; the longest is a few times as long as a commit takes.
 PAUSE = Backoff(first_s=0.25 / 32, longest_s=0.25, jitter=(0.0, 1.0))
+_CHANCE = random.Random()  # noqa: S311 - of a pause, not a secret
 
 
 def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
@@ -191,7 +192,6 @@ def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
         LakeError: No attempt succeeded; see `commit_errors.to_lake_error`.
     """
     begun = time.monotonic()
-    chance = random.Random()  # noqa: S311 - a pause, not a secret
     stale = 0
     failures = 0
 
@@ -214,4 +214,4 @@ def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
                 commit_errors.fail(error, path)
 
         failures += 1
-        time.sleep(PAUSE.delay_s(failures, chance))
+        time.sleep(PAUSE.delay_s(failures, _CHANCE))

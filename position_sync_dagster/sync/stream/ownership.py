@@ -196,7 +196,7 @@ class Ownership:
             raise login_owned(other.session)
 
     async def end(self, detail: str | None = None) -> None:
-        """Give the lease back; the session keeps why, if it did not end as it should."""
+        """End the lease; the session keeps why, if it did not end as it should."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
