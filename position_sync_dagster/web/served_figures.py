@@ -206,8 +206,7 @@ class PageFigures:
         at = {"at": figures.at}
         why: dict[str, Any] = {**at, "rows": [], "totals": figures.book.totals}
         try:
-            rows = explain_today(self.lake, self.settings, figures)
-            why["rows"] = [replace(row, largest={}) for row in rows]
+            why["rows"] = [replace(row, largest={}) for row in self._explain(figures)]
         except PositionSyncError as error:
             why["trouble"] = str(error)
 
@@ -301,9 +300,12 @@ class PageFigures:
             before = self._explained
             is_of_look = before is not None and before[0] is figures
             if before is None or not (is_of_look or elapsed(before[0].at, figures.at) < lasts):
-                before = (figures, explain_today(self.lake, self.settings, figures))
+                before = (figures, self._explain(figures))
                 self._explained = before
             return before
+
+    def _explain(self, figures: Figures) -> list[TodaysProfit]:
+        return explain_today(self.lake, self.settings, figures)
 
 
 # Figures, and why the profit of the day in them is so.

@@ -54,7 +54,9 @@ function largestLoss({ strategy, currency }) {
   const rows = figures.why.rows.filter((row) => row.strategy === strategy && row.currency === currency);
   const sums = PARTS.map((name) => [name, rows.reduce((sum, row) => sum + row[name], 0)]);
   const [largest] = sums.filter(([, sum]) => sum < -ROUNDING).sort(([, a], [, b]) => a - b);
-  return largest ? `${largest[0]} ${money(largest[1])[0]}` : "";
+  if (!largest) return "";
+  const profit = rows.reduce((sum, row) => sum + row.profit, 0);
+  return `${largest[0]} ${money(largest[1])[0]}${profit < 0 ? ` of ${money(profit)[0]}` : ""}`;
 }
 
 // --- Why -----------------------------------------------------------------------------------------
