@@ -110,10 +110,10 @@ def _figures(source: PageFigures, _query: MomentQuery, now: datetime) -> str:
     return source.figures(now).to_json()
 
 
-def _part(shape: type[ApiModel]) -> Callable[[PageFigures, NoQuery, datetime], dict[str, Any]]:
+def _part(shape: type[ApiModel]) -> Callable[[PageFigures, MomentQuery, datetime], dict[str, Any]]:
     """Return what reads the part of the figures that a shape has."""
 
-    def read(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str, Any]:
+    def read(source: PageFigures, _query: MomentQuery, now: datetime) -> dict[str, Any]:
         figures = source.figures(now).to_dict()
         return {name: figures[name] for name in shape.model_fields}
 
@@ -140,7 +140,7 @@ def _positions(source: PageFigures, query: PositionsQuery, now: datetime) -> dic
     }
 
 
-def _positions_csv(source: PageFigures, _query: NoQuery, now: datetime) -> str:
+def _positions_csv(source: PageFigures, _query: MomentQuery, now: datetime) -> str:
     """Return the open positions as CSV; unknown cells are empty, texts begin no formula."""
     rows = source.figures(now).positions.select(BOOK_COLUMNS)
     rows = amounts_in_cents(rows).unnest("greeks")
@@ -259,18 +259,18 @@ class ApiRoute:
 ROUTES = {
     "figures": ApiRoute("All figures", MomentQuery, FiguresAnswer, _figures, is_tagged=True),
     "header": ApiRoute(
-        "What the header of a page says", NoQuery, HeaderAnswer, _part(HeaderAnswer)
+        "What the header of a page says", MomentQuery, HeaderAnswer, _part(HeaderAnswer)
     ),
     "accounts": ApiRoute(
         "Accounts, and the profit of the day in its parts",
-        NoQuery,
+        MomentQuery,
         AccountsAnswer,
         _part(AccountsAnswer),
         is_tagged=True,
     ),
     "strategies": ApiRoute(
         "Sums of strategies, underlyings, expiries, and of all",
-        NoQuery,
+        MomentQuery,
         StrategiesAnswer,
         _part(StrategiesAnswer),
         is_tagged=True,
@@ -279,7 +279,7 @@ ROUTES = {
         "Open positions", PositionsQuery, PositionsPage, _positions, is_tagged=True
     ),
     "positions.csv": ApiRoute(
-        "Open positions as CSV", NoQuery, None, _positions_csv, is_tagged=True
+        "Open positions as CSV", MomentQuery, None, _positions_csv, is_tagged=True
     ),
     "what-if": ApiRoute(
         "Value and profit under other prices, volatilities and days",

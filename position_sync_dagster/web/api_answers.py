@@ -76,6 +76,10 @@ class Account(ApiModel):
     """Excess liquidity as a part of the net liquidation."""
     age_s: Number
     today: Today
+    moved: Number
+    """The part of `unexplained` by which holdings moved after the account's own number."""
+    moved_since: datetime
+    """The moment of the account's own number."""
     realised_today: Number
     """The broker's realised profit of today: what closed earned since it was opened."""
     unrealised: Number
@@ -132,6 +136,9 @@ class Position(ApiModel):
     feed: str | None
     current: bool
     """Whether its source confirmed the value since the login was connected."""
+    kept: bool
+    """Whether `at` answers with this value later. Values of queued holdings are newer than their
+    rows in the ledger; of a past moment the row before it is known."""
     source: str
     strategies: list[str]
     shares: list[float]

@@ -25,6 +25,7 @@ from position_sync_dagster.web.api_answers import (
     ApiModel,
     LeftOut,
     ListedLeg,
+    MomentQuery,
     NoQuery,
     Number,
     Position,
@@ -36,7 +37,7 @@ from position_sync_dagster.web.served_figures import SOON_DAYS, PageFigures
 MOST_VALUES = 1000
 
 
-class LegQuery(ApiModel):
+class LegQuery(MomentQuery):
     """Which leg."""
 
     account: str = Field(max_length=100)
@@ -99,6 +100,7 @@ def read_leg(source: PageFigures, query: LegQuery, now: datetime) -> dict[str, A
         query.account,
         query.conid,
         since=figures.day.since,
+        until=None if source.past is None else source.past.at,
         limit=MOST_VALUES,
     )
     if held.is_empty() and rows.is_empty():
@@ -240,7 +242,7 @@ class ScenariosAnswer(ApiModel):
 def read_scenario_profits(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str, Any]:
     """Return the profit of accounts, strategies and underlyings in the recorded scenarios."""
     points = read_scenarios(folder_of(source.settings.strategies_file)).recorded
-    book, legs = source.risk(now)
+    book, legs = source.risk_of_look(now)
     return {
         "at": book.now,
         "names": [point.name or "" for point in points],

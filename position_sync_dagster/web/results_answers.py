@@ -99,7 +99,7 @@ class WhyQuery(MomentQuery):
 
 
 class WhyAnswer(ApiModel):
-    """Why the profit of today of strategies is what it is; computed once a minute."""
+    """Why the profit of today of strategies is what it is; of a large book once a minute."""
 
     at: datetime
     """The moment of all numbers."""

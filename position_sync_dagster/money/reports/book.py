@@ -384,8 +384,8 @@ BOOK_COLUMNS = (
     "account", "conid", "name", "symbol", "sec_type", "right", "strike", "expiry", "multiplier",
     "currency", "position", "market_price", "price_kind", "bid", "ask", "market_value",
     "average_cost", "unrealized", "today", "realised_today", "moneyness", "extrinsic", "greeks",
-    "greeks_source", "days", "age_s", "greeks_age_s", "feed", "current", "source", "strategies",
-    "shares",
+    "greeks_source", "days", "age_s", "greeks_age_s", "feed", "current", "kept", "source",
+    "strategies", "shares",
 )  # fmt: skip
 
 # The sign of what an option gains when its underlying rises.
@@ -396,7 +396,8 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
     """Return rows of the ledger with the columns of the JSON, and the times of their ages.
 
     `strategies` and `shares` name who has which part; what is missing from 1 belongs to nobody.
-    `moneyness` is a part of the strike, above 0 in the money; `extrinsic` is of one unit.
+    `moneyness` is a part of the strike, above 0 in the money; `extrinsic` is of one unit. Of a
+    queued holding the value of a moment is not `kept`: see `confirmations.newest_values`.
     """
     terms = rows.select("symbol", "right", "strike", "expiry")
     names = [leg_name(*row) for row in terms.iter_rows()]
@@ -431,6 +432,7 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
         greeks=pl.struct(BOOK_GREEKS),
         greeks_at=pl.when(has_greeks).then("greeks_time"),
         current=is_current(book.live_since),
+        kept=col.source == Source.STREAM,
     )
     return rows.with_columns(
         age_s=_age_s(col.confirmed_at, book.now), greeks_age_s=_age_s(col.greeks_at, book.now)

@@ -25,7 +25,7 @@ from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.ledger_rows import newest_version
 from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.money.as_of import Past
-from position_sync_dagster.money.cents import MONEY, in_cents
+from position_sync_dagster.money.cents import MONEY, cents, in_cents
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.profit.bridge import Earned, bridge
@@ -178,10 +178,20 @@ class Figures:
     def _account(self, account: AccountSummary) -> dict[str, Any]:
         reported = {name: getattr(account, name) for name in _REPORTED}
         opened = _earned(self.positions, account)
-        today = bridge(account, opened, _earned(self._gone, account), self.at)
+
+        # The parts are those of the book at this moment: no two sums of one look differ. The row
+        # of the account has what they were beside the broker's number.
+        of_book = replace(account, open_pnl=None)
+        today = bridge(of_book, opened, _earned(self.closed_today, account), self.at)
+        beside = bridge(account, opened, _earned(self._gone, account), self.at)
+        moved = None
+        if today.unexplained is not None and beside.unexplained is not None:
+            moved = cents(today.unexplained - beside.unexplained)
         return reported | {
             "age_s": seconds_since(account.values_received_at, self.at),
             "today": today,
+            "moved": moved,
+            "moved_since": beside.at,
             "realised_today": account.realized_pnl,
             "unrealised": account.unrealized_pnl,
             "total": known_sum([account.unrealized_pnl, account.realized_pnl]),
@@ -310,10 +320,11 @@ def read_figures(lake: MoneyLake, settings: Settings, now: datetime) -> Figures:
     )
 
 
-# What figures have of tables that are replaced: of a past moment nobody knows it.
+# What figures have of tables that are replaced: of a past moment nobody knows it. Messages that
+# confirmed a price without a row are not kept either: ages of then count from the rows.
 NOT_KEPT = (
     "gateway", "gateways", "attention", "hints", "lines", "without_line", "mode", "current",
-    "limits",
+    "limits", "age_s",
 )  # fmt: skip
 
 

@@ -43,6 +43,7 @@ def rows_of_holding(
     *,
     day: date | None = None,
     since: datetime | None = None,
+    until: datetime | None = None,
     limit: int,
 ) -> tuple[pl.DataFrame, bool]:
     """Return the newest rows of a holding in order of time, and whether there are more.
@@ -53,6 +54,7 @@ def rows_of_holding(
         conid: The contract.
         day: Only rows of this UTC date; None: of any.
         since: Only rows from this moment on; None: from the first.
+        until: Only rows up to this moment; None: to the last.
         limit: Maximum number of rows.
     """
     only = (pl.col("account") == account) & (pl.col("conid") == conid)
@@ -62,6 +64,8 @@ def rows_of_holding(
     if since is not None:
         on_days = pl.col("partition.date") >= since.date()
         only &= pl.col("timestamp") >= moment(since)
+    if until is not None:
+        only &= pl.col("timestamp") <= moment(until)
 
     rows = ledger.rows(only, on_days).sort(BY_TIME)
     return rows.tail(limit), rows.height > limit

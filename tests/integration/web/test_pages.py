@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -168,7 +169,9 @@ def test_the_header_has_five_numbers_and_its_bridge_adds_up_to_the_cent(page):
     assert texts(page, "#numbers dd:not(.note)")[:3] == ["−160.25", "50,000", "62.0 %"]
     bridge = texts(page, "#numbers .today .note")[0].replace("−", "-")
     parts = [float(part) for part in re.findall(r"-?[\d,]+\.\d\d", bridge)]
-    assert parts == [-101.1, 0.0, 0.0, -59.15]
+    assert parts == [-11.0, 0.0, 0.0, -149.25]
+    hint = element(page, "#numbers .today").get_attribute("title")
+    assert "−90.10 of what is not explained is what moved since" in str(hint)
     assert sum(parts) == pytest.approx(-160.25)
 
 
@@ -357,16 +360,18 @@ def test_the_memory_of_a_tab_stays_flat_over_many_answers(page, lake):
 
 
 class ExplainedFigures(PageFigures):
-    """Figures whose explanation is of a moment at which less had been lost."""
+    """Figures whose explanation is of a moment at which less had been lost, or something gained."""
 
-    def explained(self, now: datetime) -> tuple[Figures, list[TodaysProfit]]:
-        parts = dict.fromkeys(PROFIT_PARTS, 0.0) | {"theta": -4.0, "delta": -2.0, "vega": 1.0}
+    profit = -5.0
+
+    def _explain(self, figures: Figures) -> list[TodaysProfit]:
+        parts = dict.fromkeys(PROFIT_PARTS, 0.0) | {"theta": -4.0, "delta": -2.0, "vega": 9.0}
         row = TodaysProfit(
-            strategy="known", account="U1", currency="USD", at=now, since=now, profit=-5.0,
-            largest={}, left_out=0,
-            why_unknown=None, closed=None, known=1, of=1, **parts,
+            strategy="known", account="U1", currency="USD", at=figures.at, since=figures.at,
+            profit=self.profit, largest={}, left_out=0, why_unknown=None, closed=12.0, known=1,
+            of=1, **parts,
         )  # fmt: skip
-        return self.figures(now), [row]
+        return [row]
 
 
 def test_what_a_loss_mostly_is_stands_beside_the_profit_of_the_moment_that_it_explains(page, lake):
@@ -376,6 +381,162 @@ def test_what_a_loss_mostly_is_stands_beside_the_profit_of_the_moment_that_it_ex
         wait_for("why", lambda: "theta −4 of −5" in texts(window, "#losses-table td"))
         assert "−7" in texts(window, "#losses-table td")
         assert re.fullmatch(r"mostly, at \d\d:\d\d", texts(window, "#losses-table th")[-1])
+
+
+def test_what_a_loss_mostly_is_is_a_loss_also_where_the_moment_before_had_a_gain(page, lake):
+    figures = ExplainedFigures(Settings(lake=str(lake.path)))
+    figures.profit = 3.0
+    with serving_pages(figures) as port:
+        window = opened(page.over(port))
+        wait_for("why", lambda: "theta −4" in texts(window, "#losses-table td"))
+
+
+WIDER = """
+const box = document.querySelector('#why .wide-table');
+return box.scrollWidth - box.clientWidth;
+"""
+
+
+def test_why_has_a_total_and_what_was_closed_and_is_not_scrolled_sideways(page, lake):
+    figures = ExplainedFigures(Settings(lake=str(lake.path)))
+    with serving_pages(figures) as port:
+        window = opened(page.over(port))
+        element(window, "#why-open").click()
+        wait_for("a total", lambda: "total" in texts(window, "#why-table td"))
+        assert texts(window, "#why-table th")[:3] == ["strategy", "profit", "closed today"]
+        total, known = window.driver.execute_script(LINES_OF_WHY)
+        assert known[:3] == ["known U1", "−5.00", "12.00"]
+        of_book = {cells[0]: cells[2] for cells in rows_of(window)}["total"]
+        assert total[1:3] == [of_book, "12.00"]
+        assert window.driver.execute_script(WIDER) == 0
+        assert violations(window) == []
+
+
+LINES_OF_WHY = """
+return [...document.querySelectorAll('#why-table tbody tr')].map(
+  row => [...row.cells].map(cell => cell.innerText))
+"""
+
+
+class LateFigures(PageFigures):
+    """Figures whose feed waits, while the API answers already."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.may_read = Event()
+
+    def read(self, now: datetime) -> Any:
+        self.may_read.wait(60.0)
+        return super().read(now)
+
+
+def test_why_is_there_before_the_figures_and_a_late_feed_is_no_server_that_does_not_answer(
+    page, lake
+):
+    figures = LateFigures(Settings(lake=str(lake.path)))
+    with serving_pages(figures) as port:
+        window = page.over(port)
+        window.driver.get_log("browser")
+        window.driver.get(window.address("/money"))
+        answered = "return fetch('/api/v1/why?').then(answer => answer.status)"
+        assert window.driver.execute_script(answered) == 200
+        element(window, "#why-open").click()
+        assert texts(window, "#why-at") == ["Not computed yet."]
+        assert "does not answer" not in window.text()
+        figures.may_read.set()
+        wait_for("why", lambda: "total" in texts(window, "#why-table td"), told=window.text)
+        assert "does not answer" not in window.text()
+        faults = [entry for entry in window.driver.get_log("browser") if "TypeError" in str(entry)]
+        assert faults == []
+
+
+DRAWN_BADLY = """
+const {Panel} = await import('/money/app/panel.js');
+await new Panel('leg').show({}, async () => 1, () => { throw new Error('drawn badly'); });
+"""
+
+
+def test_a_fault_of_drawing_is_said_in_the_console_alone(page):
+    opened(page)
+    page.driver.get_log("browser")
+    page.driver.execute_script(f"return (async () => {{{DRAWN_BADLY}}})()")
+    assert "does not answer" not in element(page, "#leg").get_attribute("textContent")
+    assert "drawn badly" in str(page.driver.get_log("browser"))
+
+
+def test_only_days_with_rows_can_be_chosen_and_a_moment_without_leaves_what_was(page, lake):
+    opened(page)
+    wait_for("the days", lambda: len(options(page, "#past-day")) > 1)
+    days = sorted(str(day) for day in lake.updates.sync.days())
+    assert options(page, "#past-day") == ["today", *reversed(days)]
+    assert element(page, "#live").is_displayed()
+
+    long_ago = (
+        "const s = arguments[0]; s.min = 0; s.value = 1000; s.dispatchEvent(new Event('input'))"
+    )
+    page.driver.execute_script(long_ago, element(page, "#moment"))
+    wait_for("why not", lambda: "has no row of" in element(page, "#moment-text").text)
+    assert element(page, "#live").is_displayed()
+    assert "AS OF" not in page.driver.title
+
+    def total() -> str:
+        return {cells[0]: cells[1] for cells in rows_of(page)}.get("total", "")
+
+    before = total()
+    valued = {"market_value": -45_000.0, "symbol": "QQQ", "update_id": "after the refusal"}
+    lake.updates.sync.append([row(4, multiplier=100.0, **valued)])
+    wait_for("the feed goes on", lambda: total() not in ("", before))
+    assert "NO FIGURES" not in page.driver.title
+    element(page, "#live").click()
+    wait_for("live", lambda: element(page, "#moment-text").text == "live")
+
+
+def options(page: Page, selector: str) -> list[str]:
+    return [option.text for option in Select(element(page, selector)).options]
+
+
+CLOSE_ONE = """
+const {figures} = await import('/money/app/figures.js');
+const {only, updateHoldings} = await import('/money/app/holdings_panel.js');
+const leg = {account: 'U1', conid: 9, name: 'SPY gone', symbol: 'SPY', currency: 'USD', today: 5,
+  realised_today: 2, expiry: null, strategies: ['known']};
+Object.defineProperty(figures, 'closed_today', {get: () => [leg], set: () => {}});
+updateHoldings();
+"""
+
+
+def test_the_total_has_what_closed_today_and_a_filtered_book_has_a_total_of_its_own(page):
+    opened(page)
+    wait_for("the book", lambda: rows_of(page))
+
+    def today() -> dict[str, str]:
+        return {cells[0]: cells[2] for cells in rows_of(page)}
+
+    whole = today()["total"]
+    page.driver.execute_script(f"return (async () => {{{CLOSE_ONE}}})()")
+    assert (today()["open"], today()["closed today"]) == (whole, "5")
+
+    chosen(page, "known")
+    wait_for("one strategy", lambda: "known" in today())
+    expected = {"known": "−2", "open": "−7", "closed today": "5"}
+    assert {name: today().get(name) for name in expected} == expected
+    assert "total" not in today()
+    chosen(page, "partly")
+    wait_for("another strategy", lambda: "partly" in today())
+    assert "closed today" not in today()
+
+    page.button("All")
+    words = element(page, "#tools input")
+    words.send_keys("known")
+    wait_for("the legs with these words", lambda: today().get("total") == "−2")
+    page.button("All")
+
+
+def chosen(page: Page, strategy: str) -> None:
+    script = (
+        "import('/money/app/holdings_panel.js').then(book => book.only('strategy', arguments[0]))"
+    )
+    page.driver.execute_script(script.replace("arguments[0]", repr(strategy)))
 
 
 TRADED = "return [...document.querySelectorAll('#changes-table tr')].map(row => row.className)"
@@ -462,9 +623,9 @@ def test_a_past_day_is_played_back_with_the_curves_of_that_day(page, lake):
 
     opened(page)
     script = "const s = arguments[0]; s.value = arguments[1]; s.dispatchEvent(new Event('change'))"
-    chosen = element(page, "#past-day")
-    day = f"{at.astimezone():%Y-%m-%d}"
-    page.driver.execute_script(script, chosen, day)
+    day = f"{at:%Y-%m-%d}"
+    wait_for("the day", lambda: day in options(page, "#past-day"))
+    page.driver.execute_script(script, element(page, "#past-day"), day)
     text = element(page, "#moment-text")
     wait_for("the end of the day", lambda: text.text == f"as of {day} 23:59:59")
     assert [cells[1] for cells in rows_of(page) if cells[0] == "total"] == ["−123"]
@@ -475,7 +636,7 @@ def test_a_past_day_is_played_back_with_the_curves_of_that_day(page, lake):
     after = (at + timedelta(seconds=2)).astimezone()
     page.driver.execute_script(script.replace("change", "input"), slider, int(after.timestamp()))
     assert "U2 −23" in texts(page, "#legend")[0]
-    wait_for("the moment", lambda: text.text == f"as of {after:%Y-%m-%d %H:%M:%S}")
+    wait_for("the moment", lambda: text.text == f"as of {day} {after:%H:%M:%S}")
 
     element(page, "#live").click()
     wait_for("live", lambda: text.text == "live")

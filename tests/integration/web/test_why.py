@@ -11,6 +11,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, frame_of
 from position_sync_dagster.money.profit.profit import PROFIT_PARTS
 from position_sync_dagster.money.profit.todays_profit import day_and_close_before
+from position_sync_dagster.web import served_figures
 from position_sync_dagster.web.served_figures import PageFigures
 from tests.support import command_line
 from tests.support.derived_rows import put_rows
@@ -81,12 +82,19 @@ def test_a_person_reads_which_legs_lost_most(lake):
     assert "SPY 600P" in command_line.run("why", "--strategy", "new")
 
 
-def test_all_viewers_of_a_minute_share_an_answer(lake, settings):
+def test_all_viewers_of_a_look_share_an_answer_and_of_a_large_book_those_of_a_minute(
+    lake, settings, monkeypatch
+):
     figures = PageFigures(settings)
     now = utc_now()
     first = figures.explained(now)
-    assert figures.explained(now + timedelta(seconds=59)) is first
-    assert figures.explained(now + timedelta(seconds=61)) is not first
+    assert figures.explained(now + timedelta(seconds=0.5)) is first
+    assert figures.explained(now + timedelta(seconds=1)) is not first
+
+    monkeypatch.setattr(served_figures, "SMALL_BOOK", 1)
+    large = figures.explained(now + timedelta(seconds=2))
+    assert figures.explained(now + timedelta(seconds=58)) is large
+    assert figures.explained(now + timedelta(seconds=63)) is not large
 
 
 def test_greeks_that_this_package_computed_of_the_close_split_the_profit(lake, settings):

@@ -105,7 +105,7 @@ function numbersOf(account) {
   const part = isUnknown(account.net_liquidation) || isUnknown(account.initial_margin) ? null : account.initial_margin / account.net_liquidation;
   const isTight = !isUnknown(account.cushion) && account.cushion < LITTLE_CUSHION;
   return [
-    [`${name}today ${account.currency ?? ""}`, cents(today.account), `large today ${sign(today.account)}`, `the account's own number, received ${duration(older(today.age_s))} ago`, bridgeOf(today)],
+    [`${name}today ${account.currency ?? ""}`, cents(today.account), `large today ${sign(today.account)}`, `the account's own number, received ${duration(older(today.age_s))} ago${movedHint(account)}`, bridgeOf(today)],
     [`${name}net liquidation`, whole(account.net_liquidation), "large", values, `available ${whole(account.available_funds)}`],
     [`${name}margin used`, percent(part), `large margin ${isTight ? "down" : ""}`, values, `${whole(account.initial_margin)}, cushion ${percent(account.cushion)}`],
   ];
@@ -114,6 +114,9 @@ function numbersOf(account) {
 function bridgeOf({ open, closed, cash, unexplained }) {
   return `= open ${cents(open)} + closed ${cents(closed)} + fees and cash ${cents(cash)} + not explained ${cents(unexplained)}`;
 }
+
+// The parts are of this look, the account's own number is some seconds older.
+const movedHint = ({ moved, moved_since: at }) => (moved ? `; ${cents(moved)} of what is not explained is what moved since ${clock(at)}` : "");
 
 function stateNumbers(blind) {
   if (isPast()) return ["current legs", "gateway"].map((label) => [label, "not kept", "large", "", ""]);
@@ -145,7 +148,7 @@ function accountFacts(account) {
     profitFact(`${name}open`, today.open, today.reasons.open, today.open_unknown),
     profitFact("closed today", today.closed, today.reasons.closed, today.closed_unknown),
     profitFact("fees and cash", today.cash, today.reasons.cash),
-    profitFact("not explained", today.unexplained, today.reasons.unexplained),
+    profitFact("not explained", today.unexplained, today.reasons.unexplained + movedHint(account)),
     profitFact("unrealised", account.unrealised, profits),
     profitFact("realised today", account.realised_today, profits),
     profitFact("total", account.total, "unrealised and realised today"),

@@ -2,7 +2,7 @@
 
 import { COLUMN_SETS, GROUPS } from "./columns.js";
 import { byId, button, element, set, show } from "./elements.js";
-import { figures } from "./figures.js";
+import { figures, isPast } from "./figures.js";
 import { showHintsAgain } from "./header.js";
 import { HoldingsTable } from "./holdings_table.js";
 import { openLeg } from "./leg_panel.js";
@@ -47,7 +47,7 @@ function drawTools() {
     button("All", showAll, "Remove the filters"),
     element("span", "", { class: "space" }),
     ...sets,
-    button("CSV", () => location.assign("/api/v1/positions.csv"), "Every position, as a file"),
+    button("CSV", () => location.assign(`/api/v1/positions.csv${isPast() ? `?at=${encodeURIComponent(figures.at)}` : ""}`), "Every position, as a file"),
     button("Reset", reset, "The layout of the beginning, and the hints"),
   );
   markChosen();

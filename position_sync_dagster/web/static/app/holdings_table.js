@@ -3,7 +3,7 @@
 
 import { COLUMNS, COLUMN_SETS, SOON_DAYS } from "./columns.js";
 import { element, fit, set, write } from "./elements.js";
-import { figures, older } from "./figures.js";
+import { figures, isPast, older } from "./figures.js";
 import { DASH, cents, duration, isUnknown, rounded, sign, upTo } from "./format.js";
 import { ageOf, currencyOf, parts } from "./parts.js";
 import { knownFor } from "./table.js";
@@ -95,12 +95,28 @@ export class HoldingsTable {
   // --- Which rows there are ----------------------------------------------------------------------
 
   draw() {
-    const totals = figures.totals.map((sums) => ({ kind: "total", sums, name: sums.account ? `${sums.total} ${sums.account}` : sums.total }));
-    this.#rows = [...totals, ...figures.accounts.filter(hasClosed).map(closedRow), ...this.#body()];
+    this.#rows = [...this.#totals(), ...this.#body()];
     set(this.table, "aria-rowcount", String(this.#rows.length + 1));
     this.#active = Math.min(this.#active, this.#rows.length - 1);
     this.#drawHead();
     this.drawRows();
+  }
+
+  // What is shown is what is summed: all, or what the filters leave; with what closed today of it.
+  #totals() {
+    const closed = figures.closed_today.filter((leg) => this.#passes({ ...leg, strategy: leg.strategies[0] ?? "UNATTRIBUTED" }));
+    const isWhole = !this.filter && !this.#words.length;
+    const open = isWhole ? figures.totals : (this.#chosenSums() ?? sumsOf([...parts.values()].filter((part) => this.#passes(part))));
+    const alone = closed.filter((leg) => !open.some((sums) => isOf(leg, sums)));
+    return [...open, ...sumsOf([], currenciesOf(alone))].flatMap((sums) => totalRows(sums, closed.filter((leg) => isOf(leg, sums)), isWhole));
+  }
+
+  // The sums of the server for a filter that is a group of theirs; null: there are none.
+  #chosenSums() {
+    const { column, values } = this.filter ?? {};
+    const [list, name] = Object.values(SUMS).find(([, , ofPart]) => ofPart === COLUMNS[column]?.[0]) ?? [];
+    if (!list || this.#words.length) return null;
+    return figures[list].filter((sums) => values.includes(String(sums[name]))).map((sums) => ({ ...sums, total: sums[name] }));
   }
 
   #body() {
@@ -213,7 +229,8 @@ export class HoldingsTable {
     if (cell.firstElementChild?.tagName !== "BUTTON") cell.replaceChildren(element("button", "", { type: "button" }));
     const name = cell.firstElementChild;
     const mark = row.kind === "group" ? (row.isOpen ? "▾ " : "▸ ") : "";
-    write(name, mark + row.name + (row.sums ? currencyOf(row.sums) : ""));
+    const isBefore = isPast() && row.part && !row.part.kept;
+    write(name, mark + row.name + (isBefore ? " ≈" : "") + (row.sums ? currencyOf(row.sums) : ""));
     set(name, "aria-expanded", row.kind === "group" ? String(row.isOpen) : "");
     set(name, "tabindex", index === this.#active ? "0" : "-1");
     set(cell, "class", row.kind);
@@ -264,15 +281,59 @@ function compare(a, b, direction) {
   return direction * (typeof a === "string" ? a.localeCompare(b) : a - b);
 }
 
-const closedOf = ({ account }) => figures.closed_today.filter((leg) => leg.account === account);
-const hasClosed = (account) => closedOf(account).length > 0;
+const currenciesOf = (rows) => [...new Set(rows.map((row) => row.currency))];
+const isOf = (leg, sums) => leg.currency === sums.currency && [null, undefined, leg.account].includes(sums.account);
 
-// What closed today is in no other row.
-function closedRow(account) {
-  const name = figures.accounts.length > 1 ? `closed today ${account.account}` : "closed today";
-  const hint = closedOf(account).map((leg) => `${leg.name}  ${cents(leg.today)}`).join("\n");
-  const { closed, closed_unknown: unknown } = account.today;
-  return { kind: "total", name, hint, sums: { today: closed, realised: account.realised_today, unknown: unknown ? { today: unknown } : {}, known: {}, of: {} } };
+// A total, and if something closed today, the two that it is made of: what is open, and what closed.
+function totalRows(sums, closed, isWhole) {
+  const name = sums.account ? `${sums.total} ${sums.account}` : sums.total;
+  if (!closed.length) return [{ kind: "total", sums, name }];
+
+  const gone = { currency: sums.currency, ...added(closed, "today"), ...realisedToday(sums, closed, isWhole) };
+  const unknown = (sums.unknown.today ?? 0) + (gone.unknown.today ?? 0);
+  const whole = { ...sums, today: isUnknown(sums.today) ? null : sums.today + gone.today, unknown: { ...sums.unknown, ...(unknown && { today: unknown }) } };
+  const { today, market_value: value, unrealized } = sums;
+  const open = { currency: sums.currency, today, market_value: value, unrealized, unknown: sums.unknown, known: sums.known, of: sums.of };
+  const hint = closed.map((leg) => `${leg.name}  ${cents(leg.today)}`).join("\n");
+  return [
+    { kind: "total", sums: whole, name },
+    { kind: "total", sums: open, name: name.replace(sums.total, "open") },
+    { kind: "total", sums: gone, name: name.replace(sums.total, "closed today"), hint },
+  ];
+}
+
+// The broker's number of an account, in its base currency; of chosen legs their own.
+function realisedToday({ account, currency }, closed, isWhole) {
+  if (!isWhole) return { realised: added(closed, "realised_today").realised_today };
+  const [first, ...others] = figures.accounts.filter((each) => each.currency === currency && (!account || each.account === account));
+  return first && !others.length ? { realised: first.realised_today } : {};
+}
+
+// The sums of chosen parts by currency. Whether known ones carry a sum is the server's rule: here one
+// that is unknown leaves none.
+function sumsOf(chosen, currencies = currenciesOf(chosen)) {
+  return currencies.map((currency) => {
+    const ofCurrency = chosen.filter((part) => part.currency === currency);
+    const sums = { total: "total", currency, unknown: {}, known: {}, of: {} };
+    for (const [column, name] of Object.entries(OF_GROUP)) {
+      const [ofPart] = COLUMNS[column];
+      if (!ofPart) continue;
+      const { [name]: sum, ...counts } = added(ofCurrency, ofPart, name);
+      sums[name] = counts.unknown[name] ? null : sum;
+      for (const kind of ["unknown", "known", "of"]) Object.assign(sums[kind], counts[kind]);
+    }
+    return sums;
+  });
+}
+
+// The sum of what is known of a column, and how much is not: a share has no theta.
+const LACKS = { market_value: "unvalued", dollar_delta: "greekless", gamma_1pct: "greekless", theta: "greekless", vega: "greekless" };
+
+function added(rows, column, name = column) {
+  const known = rows.filter((row) => !isUnknown(row[column]));
+  const unknown = rows.filter((row) => isUnknown(row[column]) && (row[LACKS[column]] ?? true)).length;
+  const counts = unknown ? { unknown: { [name]: unknown }, known: { [name]: known.length }, of: { [name]: rows.length } } : { unknown: {}, known: {}, of: {} };
+  return { [name]: known.reduce((sum, row) => sum + row[column], 0), ...counts };
 }
 
 // --- Cells ---------------------------------------------------------------------------------------

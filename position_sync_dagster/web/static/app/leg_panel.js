@@ -2,7 +2,7 @@
 
 import { copyButton } from "./commands.js";
 import { byId, element, facts, show, write } from "./elements.js";
-import { figures } from "./figures.js";
+import { figures, isPast } from "./figures.js";
 import { DASH, cents, clock, duration, local, rounded } from "./format.js";
 import { Panel } from "./panel.js";
 import { plot } from "./plot.js";
@@ -27,13 +27,14 @@ export function openLeg(part) {
 
 function ask() {
   const { account, conid, name } = opened;
-  panel.show({ account, conid }, (get) => get("leg", { account, conid }), (answer) => draw(answer, { account, conid, name }));
+  const asked = { account, conid, at: isPast() ? figures.at : null };
+  panel.show(asked, (get) => get("leg", asked), (answer) => draw(answer, { account, conid, name }));
 }
 
 export function openLegPanel() {
   byId("leg-close").addEventListener("click", () => byId("leg").close());
   byId("leg").addEventListener("close", () => (opened = null));
-  setInterval(() => opened && !document.hidden && ask(), EVERY_MS);
+  setInterval(() => opened && !document.hidden && !isPast() && ask(), EVERY_MS);
 }
 
 function draw(answer, { account, conid, name }) {

@@ -1,21 +1,18 @@
 // What today cost: the strategies that lost most; without strategies the legs. Behind it, why: the
 // parts of the profit as `position-sync why` says them.
 
-import { pause } from "./api.js";
 import { byId, write } from "./elements.js";
 import { figures } from "./figures.js";
-import { clock } from "./format.js";
+import { cents, clock, isUnknown } from "./format.js";
 import { only } from "./holdings_panel.js";
 import { openLeg } from "./leg_panel.js";
-import { Panel } from "./panel.js";
-import { currencyOf, parts } from "./parts.js";
+import { areSeveralCurrencies, currencyOf, parts } from "./parts.js";
 import { fill, money, moneyInCents, sumOf } from "./table.js";
 
 const MOST = 3;
 const PARTS = ["delta", "gamma", "vega", "theta", "repricing", "trades", "fees", "assignments", "cash", "unexplained"];
-const WHY_EVERY_MS = 60000;
-const whyPanel = new Panel("why");
-let why = { rows: [], at: null };
+const ROUNDING = 0.005;
+let drawn = null; // the explanation in the table
 
 export function drawLosses() {
   const names = new Set(figures.strategies.map((sums) => sums.strategy));
@@ -23,7 +20,7 @@ export function drawLosses() {
   const none = { cells: [["Nothing has lost today.", "text"]] };
   const isExplained = lines.some((line) => line.cells[2]);
   for (const line of lines) line.cells.splice(isExplained ? 3 : 2, 1); // there is room for one of the two
-  const last = isExplained ? `mostly, at ${clock(why.at).slice(0, 5)}` : "unrealised";
+  const last = isExplained ? `mostly, at ${clock(figures.why.at).slice(0, 5)}` : "unrealised";
   fill(byId("losses-table"), ["largest losses", "today", last], lines.length ? lines : [none]);
 }
 
@@ -39,7 +36,7 @@ function strategyLosses() {
     cells: [
       sums.strategy + currencyOf(sums),
       sumOf(sums, "today"),
-      largestPart(sums),
+      largestLoss(sums),
       sumOf(sums, "unrealized"),
     ],
   }));
@@ -52,42 +49,64 @@ function legLosses() {
   }));
 }
 
-// The largest part of a profit, beside the profit of the moment at which it was explained; else empty.
-function largestPart({ strategy, currency }) {
-  const row = why.rows.find((explained) => explained.strategy === strategy && explained.currency === currency);
-  const names = PARTS.filter((name) => row && row[name] * row.profit > 0);
-  if (!names.length) return "";
-  const largest = names.reduce((a, b) => (Math.abs(row[b]) > Math.abs(row[a]) ? b : a));
-  return `${largest} ${money(row[largest])[0]} of ${money(row.profit)[0]}`;
+// The largest of the parts that lost, at the moment at which the profit was explained; else empty.
+function largestLoss({ strategy, currency }) {
+  const rows = figures.why.rows.filter((row) => row.strategy === strategy && row.currency === currency);
+  const sums = PARTS.map((name) => [name, rows.reduce((sum, row) => sum + row[name], 0)]);
+  const [largest] = sums.filter(([, sum]) => sum < -ROUNDING).sort(([, a], [, b]) => a - b);
+  if (!largest) return "";
+  const profit = rows.reduce((sum, row) => sum + row.profit, 0);
+  return `${largest[0]} ${money(largest[1])[0]}${profit < 0 ? ` of ${money(profit)[0]}` : ""}`;
 }
 
 // --- Why -----------------------------------------------------------------------------------------
 
 export function openWhy() {
-  byId("why-open").addEventListener("click", () => byId("why").showModal());
+  byId("why-open").addEventListener("click", () => {
+    byId("why").showModal();
+    drawWhy();
+  });
   byId("why-close").addEventListener("click", () => byId("why").close());
-  followWhy();
 }
 
-async function followWhy() {
-  for (;;) {
-    if (!document.hidden) await whyPanel.show({}, (get) => get("why"), drawWhy);
-    await pause(WHY_EVERY_MS);
-  }
+export function drawWhy() {
+  const { why } = figures;
+  if (!why || (why === drawn && !byId("why").open)) return;
+  drawn = why;
+  const totals = why.totals.filter((sums) => !sums.account);
+  const lines = why.rows.length ? [...totals.map(totalLine), ...why.rows.map(whyLine)] : [];
+  const none = { cells: [[why.trouble ?? (why.at ? "No profit of today is known." : "Not computed yet."), "text"]] };
+  fill(byId("why-table"), lines.length ? ["strategy", "profit", "closed today", ...PARTS, "not known because"] : [], lines.length ? lines : [none]);
+  write(byId("why-at"), [why.at ? `Computed at ${clock(why.at)}.` : "", ...totals.map(movedSince)].filter(Boolean).join(" "));
 }
 
-function drawWhy(answer) {
-  why = answer;
-  const lines = why.rows.map((row) => ({
+function whyLine(row) {
+  return {
     hint: row.why_unknown,
     cells: [
       `${row.strategy} ${row.account}${currencyOf(row)}`,
       moneyInCents(row.profit, row.left_out, row.of),
-      ...PARTS.map((name) => moneyInCents(row[name])),
-      [row.why_unknown ?? "", "text"],
+      ...["closed", ...PARTS].map((name) => moneyInCents(row[name])),
+      [row.why_unknown ?? "", "text reason"],
     ],
-  }));
-  const none = { cells: [["No profit of today is known.", "text"]] };
-  fill(byId("why-table"), ["strategy", "profit", ...PARTS, "not known because"], lines.length ? lines : [none]);
-  write(byId("why-at"), `Computed at ${clock(why.at)}.`);
+  };
+}
+
+// What is open is the sum of the header at that moment; a part has what is known of it.
+function totalLine(sums) {
+  const rows = figures.why.rows.filter((row) => row.currency === sums.currency);
+  const knownOf = (name) => rows.filter((row) => !isUnknown(row[name]));
+  const added = (name) => knownOf(name).reduce((sum, row) => sum + row[name], 0);
+  const cellOf = (name) => moneyInCents(added(name), rows.length - knownOf(name).length);
+  const inNoPart = sums.today - PARTS.reduce((sum, name) => sum + added(name), 0);
+  const note = isUnknown(sums.today) || Math.abs(inNoPart) < ROUNDING ? "" : `${cents(inNoPart)} is in no part`;
+  const profit = moneyInCents(sums.today, sums.unknown.today, sums.of.today);
+  return { kind: "total", cells: [`total${currencyOf(sums)}`, profit, ...["closed", ...PARTS].map(cellOf), [note, "text reason"]] };
+}
+
+// What is open has moved on since then, in the header and the book alike.
+function movedSince({ currency, today }) {
+  const live = figures.totals.find((sums) => !sums.account && sums.currency === currency)?.today;
+  if (isUnknown(live) || isUnknown(today) || figures.at === figures.why.at) return "";
+  return `What is open has ${cents(live)}${areSeveralCurrencies() ? ` ${currency}` : ""} at ${clock(figures.time)}, ${cents(live - today)} since then.`;
 }

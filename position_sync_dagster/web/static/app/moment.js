@@ -1,19 +1,23 @@
 // A moment of this day or of a past one: all panels show what was known then, until somebody returns to live.
 
-import { requireAnswer } from "./api.js";
+import { reasonOf, requireAnswer } from "./api.js";
 import { now, setClock } from "./clock.js";
 import { drawCurves } from "./curves.js";
-import { byId, element } from "./elements.js";
+import { byId, element, set } from "./elements.js";
 import { figures, isPast } from "./figures.js";
 import { clock } from "./format.js";
+import { drawOrLog } from "./panel.js";
 
 const STILL_MS = 150; // a slider that stays so long has stopped
+const AGAIN_MS = 2000; // after an answer that did not come on the way back to live
 let chosen = null; // in milliseconds; null: live
+let shown = { at: null, day: "" }; // what the panels show
 let timer = 0;
 let events = []; // when something happened on the day, the first one first
 let take = () => {};
 
-export const isLive = () => chosen === null;
+// A moment that cannot be read leaves what is shown, and the feed goes on.
+export const isLive = () => shown.at === null;
 
 export function openMoment(takeFigures) {
   take = takeFigures;
@@ -26,7 +30,19 @@ export function openMoment(takeFigures) {
 }
 
 export function drawMoment() {
-  if (!isPast() && isLive()) drawDay();
+  drawDays();
+  if (!isPast() && chosen === null) drawDay();
+}
+
+// Only days of which there are values can be chosen; the present one is live.
+let listed = [];
+function drawDays() {
+  if (listed.join() === figures.days.join()) return;
+  listed = figures.days;
+  const before = byId("past-day").value;
+  const options = [...listed].reverse().map((day) => element("option", day, { value: day }));
+  byId("past-day").replaceChildren(element("option", "today", { value: "" }), ...options);
+  byId("past-day").value = before;
 }
 
 // The slider goes from the first value of the day to the newest; what changed are its marks.
@@ -86,12 +102,23 @@ async function load(at, more = "") {
     requireAnswer(answer, message);
     setClock(answer);
     frame(at);
-    take(message);
-    if (more) drawDay();
+    drawOrLog(() => {
+      take(message);
+      if (more) drawDay();
+    });
   } catch (error) {
-    if (chosen !== at) return;
-    byId("moment-text").textContent = error.message;
-    if (error.retryMs) timer = setTimeout(load, error.retryMs, at, more);
+    if (chosen === at) refuse(error, at, more);
+  }
+}
+
+function refuse(error, at, more) {
+  byId("moment-text").textContent = reasonOf(error);
+  const again = error.retryMs ?? (at === null ? AGAIN_MS : 0);
+  if (again) timer = setTimeout(load, again, at, more);
+  else {
+    chosen = shown.at;
+    byId("past-day").value = shown.day;
+    if (chosen !== null) byId("moment").value = Math.floor(chosen / 1000);
   }
 }
 
@@ -100,5 +127,6 @@ function frame(at) {
   document.body.classList.toggle("past", at !== null);
   document.body.style.setProperty("--as-of", JSON.stringify(` ${text}`));
   byId("moment-text").textContent = text;
-  byId("live").hidden = at === null;
+  set(byId("live"), "aria-pressed", String(at === null));
+  shown = { at, day: byId("past-day").value };
 }

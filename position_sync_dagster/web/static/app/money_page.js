@@ -8,7 +8,7 @@ import { drawChanges, openChanges } from "./changes_panel.js";
 import { drawCurves } from "./curves.js";
 import { drawDecisions } from "./decisions_panel.js";
 import { openLeg, openLegPanel } from "./leg_panel.js";
-import { drawLosses, openWhy } from "./losses_panel.js";
+import { drawLosses, drawWhy, openWhy } from "./losses_panel.js";
 import { drawMoment, isLive, openMoment } from "./moment.js";
 import { openSearch } from "./search.js";
 import { only, openHoldings, tickHoldings, updateHoldings } from "./holdings_panel.js";
@@ -16,7 +16,7 @@ import { takeParts } from "./parts.js";
 import { drawScenarios } from "./scenarios_panel.js";
 
 const WAIT_MS = 30000;
-const PANELS = [drawDecisions, drawLosses, drawScenarios, drawChanges];
+const PANELS = [drawDecisions, drawLosses, drawWhy, drawScenarios, drawChanges];
 let sequence = 0;
 
 // What is off the screen is drawn when it comes back; the title of the tab goes on.

@@ -5,6 +5,15 @@
 import { getJson, reasonOf } from "./api.js";
 import { byId, element, set, write } from "./elements.js";
 
+// A fault of drawing is none of the server: it is said in the console alone.
+export function drawOrLog(draw) {
+  try {
+    draw();
+  } catch (error) {
+    console.error(error);
+  }
+}
+
 const LATE_MS = 200; // an answer that comes sooner changes nothing but the numbers
 
 export class Panel {
@@ -43,9 +52,9 @@ export class Panel {
     try {
       const answer = await read((path, parameters) => getJson(path, parameters, asking.end.signal));
       if (asking !== this.#asking) return;
-      draw(answer);
       this.#drawn = asking.key;
       this.#drawnAt = performance.now();
+      drawOrLog(() => draw(answer));
     } catch (error) {
       if (asking !== this.#asking) return;
       trouble = reasonOf(error);

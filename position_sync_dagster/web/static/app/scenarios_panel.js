@@ -3,7 +3,7 @@
 import { since } from "./clock.js";
 import { byId } from "./elements.js";
 import { figures } from "./figures.js";
-import { duration } from "./format.js";
+import { clock, duration } from "./format.js";
 import { only } from "./holdings_panel.js";
 import { currencyOf } from "./parts.js";
 import { byWorst, fill, money, openedLines } from "./table.js";
@@ -17,7 +17,7 @@ export function drawScenarios() {
   const shown = [...names.keys()].filter((n) => !NARROW.matches || OF_NARROW.has(names[n]));
   const lines = Object.keys(MOST).flatMap((level) => linesOf(level, shown));
   const none = { cells: [[trouble ?? "Not computed yet.", "text"]] };
-  fill(byId("scenarios"), names.length ? ["of", ...shown.map((n) => names[n].replace("-", "−"))] : [], lines.length ? lines : [none]);
+  fill(byId("scenarios"), names.length ? [`of, at ${clock(figures.scenarios.at).slice(0, 5)}`, ...shown.map((n) => names[n].replace("-", "−"))] : [], lines.length ? lines : [none]);
 }
 
 function linesOf(level, shown) {
