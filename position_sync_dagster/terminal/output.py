@@ -148,7 +148,7 @@ def print_table(rows: Sequence[Any], names: Sequence[str] = ()) -> None:
         is_text = not any(isinstance(value, int | float) for value in values)
         columns.append(Column(name.replace("_", " "), name, itemgetter(name), left=is_text))
         for row, value in zip(texts, values, strict=True):
-            row[name] = readable(value)
+            row[name] = readable(value, name)
 
     console = Console()
     for line in fitted_table(columns, texts, sys.maxsize):
