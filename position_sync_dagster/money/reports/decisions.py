@@ -17,7 +17,7 @@ from polars import col
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import few
 from position_sync_dagster.money.past.movements import known_sum
-from position_sync_dagster.money.reports.columns import Row, price
+from position_sync_dagster.money.reports.columns import Row
 from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.money.risk.scenarios import Breakdown
 from position_sync_dagster.money.strategies.limits import Bound, LimitState, Measure
@@ -247,7 +247,7 @@ def _of_strategies(strategies: Iterable[Any], expiry: Mapping[str, Any]) -> Iter
 
 def _why_assigned(leg: Row) -> str:
     text = f"{leg['position']:+g} {leg['leg']}"
-    text += f" is worth {price(abs(leg['extrinsic']))}"
+    text += f" is worth {abs(leg['extrinsic']):.2f}"
     if leg["extrinsic"] > -0.005:
         text += " above its exercise"
     else:

@@ -1,7 +1,7 @@
 // What expires soon, what it leaves at the present price, and what may be assigned early.
 
 import { byId, write } from "./elements.js";
-import { price, rounded, whole } from "./format.js";
+import { cents, rounded, whole } from "./format.js";
 import { fill, money } from "./table.js";
 
 const EXPIRING = ["New York", "strategy", "leg", "qty", "units", "cash", "notes"];
@@ -33,6 +33,6 @@ function endingLine(row) {
 function earlyLine(row) {
   return {
     kind: "soon",
-    cells: [row.strategy_id, row.leg, rounded(row.position, 0), price(row.extrinsic), row.ex_date?.slice(0, 10) ?? ""],
+    cells: [row.strategy_id, row.leg, rounded(row.position, 0), cents(row.extrinsic), row.ex_date?.slice(0, 10) ?? ""],
   };
 }

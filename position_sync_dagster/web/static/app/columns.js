@@ -32,7 +32,7 @@ export const COLUMNS = {
   "average cost": ["average_cost", price],
   days: ["days", 0],
   moneyness: ["moneyness", percent],
-  extrinsic: ["extrinsic", price],
+  extrinsic: ["extrinsic", 2],
 };
 
 export const COLUMN_SETS = {

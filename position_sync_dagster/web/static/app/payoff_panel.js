@@ -48,7 +48,7 @@ export function drawPayoff(before, after, asked) {
   write(byId("payoff-none"), all.length ? "" : "Nothing is held of it.");
 
   charts.keep(curves.flatMap((curve) => [`profit ${keyOf(curve)}`, `greek ${keyOf(curve)}`]));
-  const afterOf = (curve) => after?.curves.find((other) => keyOf(other) === keyOf(curve));
+  const afterOf = (curve) => after?.curves?.find((other) => keyOf(other) === keyOf(curve));
   drawEach("payoffs", curves, (box, curve) => drawProfit(box, curve, afterOf(curve)));
   drawGreeks = () => drawEach("greek-charts", curves, (box, curve) => drawGreek(box, curve, afterOf(curve)));
   drawGreeks();
