@@ -31,12 +31,10 @@ MOST_ALTERNATIVES = 3
 
 # How the name of a strategy writes a kind that traders write shorter; one option has its strike.
 _SHORT_KINDS = {
-    "covered-call": "CC", "covered-put": "CP", "ratio-spread": "ratio", "back-spread": "back",
-    "risk-reversal": "RR", "double-calendar": "2 calendars", "double-diagonal": "2 diagonals",
-    "butterfly": "fly", "broken-wing-butterfly": "BWB", "iron-butterfly": "IB",
-    "iron-condor": "IC", "reverse-iron-butterfly": "RIB", "reverse-iron-condor": "RIC",
-    "jade-lizard": "JL", "reverse-jade-lizard": "RJL", "protective-put": "put hedge",
-    "protective-call": "call hedge", "combination": "combo",
+    "covered-call": "CC", "covered-put": "CP", "risk-reversal": "RR", "butterfly": "fly",
+    "broken-wing-butterfly": "BWB", "iron-butterfly": "IB", "iron-condor": "IC",
+    "reverse-iron-butterfly": "RIB", "reverse-iron-condor": "RIC", "jade-lizard": "JL",
+    "reverse-jade-lizard": "RJL", "combination": "combo",
 }  # fmt: skip
 
 # The kind of an option that is in no structure, and why it is proposed.
