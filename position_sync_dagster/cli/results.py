@@ -77,7 +77,8 @@ def returns(
 
     Time-weighted: the returns of the days, chained, whatever the owner brought or took.
     Money-weighted: the rate for a year of what was brought (XIRR). Numbers other than money are
-    in percent, in --json parts of one. A day that is not known breaks the chain: then no number is shown, and why.
+    in percent, in --json parts of one. A day that is not known breaks the chain: then no number is
+    shown, and why.
     """
     output.show_rows(
         options.asked(home, "returns", since=since, by=by)["returns"],

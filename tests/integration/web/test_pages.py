@@ -182,9 +182,9 @@ def test_the_first_screen_answers_without_scrolling_and_the_title_says_number_an
     assert "−5 %" in " ".join(texts(page, "#scenarios th")).replace("-", "−")
 
     reasons = texts(page, "#decisions-table td.reason")
-    assert len(reasons) == 3
+    assert len(reasons) == 1
     assert reasons[0].startswith("may be assigned: -2 QQQ 700P")
-    assert reasons[1].startswith("expires: ")
+    assert len(texts(page, "#calm td.reason")) == 2
     bottoms = page.driver.execute_script(
         "return [...document.querySelectorAll('.panel')]"
         ".map(panel => panel.getBoundingClientRect().bottom)"
