@@ -262,7 +262,9 @@ def _what_expires(legs: Sequence[Row]) -> tuple[bool, str, str | None]:
     by_symbol = grouped(itemgetter("symbol"), legs)
     left = [text for symbol in by_symbol if (text := _left_by(by_symbol[symbol], symbol))]
     said = left or ["worthless at this price"]
-    step = "close or roll it, or take what it leaves" if left else None
+    step: str | None = None
+    if left:
+        step = "close or roll it, or take what it leaves"
 
     pinned = [leg["leg"] for leg in legs if leg["is_pinned"]]
     if pinned:
