@@ -235,13 +235,13 @@ def _of_strategies(strategies: Iterable[Any], expiry: Mapping[str, Any]) -> Iter
 
     expiry_of = itemgetter("strategy_id", "currency", "expires_at")
     for (strategy, currency, at), legs in grouped(expiry_of, expiry["expiries"]).items():
-        is_urgent, left, step = _what_expires(legs)
+        is_urgent, left, next_step = _what_expires(legs)
         count = "1 leg"
         if len(legs) > 1:
             count = f"{len(legs)} legs"
         reason = f"{count} at {at:%a %d %b %H:%M} New York: {left}"
         yield _about_strategy(
-            Kind.EXPIRY, strategy, currency, reason, step, is_urgent=is_urgent, legs=legs
+            Kind.EXPIRY, strategy, currency, reason, next_step, is_urgent=is_urgent, legs=legs
         )
 
 
