@@ -15,16 +15,17 @@ let haveBetas = true; // until an answer says otherwise
 
 export const isOfMarket = ({ scope }) => !scope || scope === "account";
 
-// Read the profits at each move; a trade that is wrong is said beside its form.
-export function readMarket(get, { days, vol, ...asked }, refused) {
+// Read the profits at each move, one after the other: what other panels ask has its turn between them. A
+// trade that is wrong is said beside its form.
+export async function readMarket(get, { days, vol, ...asked }, refused) {
   const now = { ...chosen(asked), spot: MOVES.join(","), level: "account" };
   const later = { ...now, days, vol };
-  return Promise.all([
-    get("what-if", now),
-    (days || vol) && get("what-if", later),
-    haveBetas && get("what-if", { ...later, by_beta: true }),
-    hasTrades(asked) && get("what-if", { ...asked.trades, ...later }).catch(refused),
-  ]);
+  return [
+    await get("what-if", now),
+    (days || vol) && (await get("what-if", later)),
+    haveBetas && (await get("what-if", { ...later, by_beta: true })),
+    hasTrades(asked) && (await get("what-if", { ...asked.trades, ...later }).catch(refused)),
+  ];
 }
 
 export function drawMarket([now, later, byBeta, after], asked) {
