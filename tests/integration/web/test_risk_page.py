@@ -282,7 +282,7 @@ def test_it_opens_on_the_account_in_one_picture_with_the_trade_beside_it_and_no_
     assert picture["top"] == trade["top"]
     assert trade["left"] > picture["right"]
     assert trade["bottom"] < 900, "on the first screen"
-    assert max(page.driver.execute_script(EMPTY)) < 300
+    assert max(page.driver.execute_script(EMPTY)) < 150
 
 
 RECTANGLE = "return document.querySelector(arguments[0]).getBoundingClientRect()"

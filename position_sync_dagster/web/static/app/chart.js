@@ -146,7 +146,7 @@ export class Charts {
   }
 }
 
-const lookOf = ({ x, lines, unit }) => JSON.stringify([x.label, unit, lines.map((line) => [line.label, line.look])]);
+const lookOf = ({ x, lines, unit, height }) => JSON.stringify([x.label, unit, height, lines.map((line) => [line.label, line.look])]);
 const dataOf = ({ x, lines }) => [x.values, ...lines.map((line) => line.values)];
 const short = (value) => upTo(value, Math.abs(value) < 99.5 ? 2 : 0);
 const textAt = (line, n) => (line.format ?? short)(line.values[n]);

@@ -193,7 +193,7 @@ function drawGreek(box, curve, after) {
       { label: "after the trades", values: aligned(curve, after, greek), look: "after" },
     ].filter((line) => line.values),
     marks: marksOf(curve).slice(0, 1),
-    height: 200,
+    height: byId("market").hidden ? 200 : 400, // beside two pictures, or one
   };
   if (!box.firstElementChild) box.append(element("h3"), element("p", undefined, { class: "remark" }));
   write(box.children[0], titleOf(curve));
