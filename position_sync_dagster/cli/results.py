@@ -77,7 +77,8 @@ def returns(
 
     Time-weighted: the returns of the days, chained, whatever the owner brought or took.
     Money-weighted: the rate for a year of what was brought (XIRR). Numbers other than money are
-    parts of one. A day that is not known breaks the chain: then no number is shown, and why.
+    in percent, in --json parts of one. A day that is not known breaks the chain: then no number is
+    shown, and why.
     """
     output.show_rows(
         options.asked(home, "returns", since=since, by=by)["returns"],
@@ -102,7 +103,7 @@ def fills(
 
     A fill has a quote where a market data line of its leg had one: `known` of `fills`, and all but
     fees_without_quote is of those. A combination counts as one. Below 0 a fill was better than mid;
-    0.5 of the spread is the other side of the market.
+    50 % of the spread is the other side of the market.
     """
     answer = options.asked(home, "fills", since=since, by=by)
     if executions:

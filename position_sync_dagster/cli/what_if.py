@@ -28,6 +28,9 @@ def what_if(
         str | None, typer.Option(metavar="LIST", help="Changes of the volatilities in points.")
     ] = None,
     days: Annotated[str, typer.Option(metavar="LIST", help="Days that have passed.")] = "0",
+    by_beta: Annotated[
+        bool, typer.Option("--by-beta", help="Each underlying moves by its beta times --spot.")
+    ] = False,
     scenario: Annotated[
         str | None, typer.Option(metavar="NAME", help="A scenario of scenarios.yaml instead.")
     ] = None,
@@ -70,6 +73,7 @@ def what_if(
         spot=spot,
         vol=vol,
         days=days,
+        by_beta=by_beta,
         scenario=scenario,
         trade=trade or [],
         close=close or [],

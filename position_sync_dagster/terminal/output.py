@@ -171,7 +171,7 @@ def print_table(rows: Sequence[Any], names: Sequence[str] = ()) -> None:
         is_text = not any(isinstance(value, int | float) for value in values)
         columns.append(Column(name.replace("_", " "), name, itemgetter(name), left=is_text))
         for row, value in zip(texts, values, strict=True):
-            row[name] = readable(value)
+            row[name] = readable(value, name)
 
     console = Console()
     width = console.width if _has_width() else sys.maxsize

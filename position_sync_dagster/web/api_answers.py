@@ -31,7 +31,7 @@ from position_sync_dagster.money.reports.money_sums import (
 )
 from position_sync_dagster.money.risk.curve import ANSWER, AtExpiry
 from position_sync_dagster.money.risk.priced_legs import Choice
-from position_sync_dagster.money.risk.scenario_file import Point
+from position_sync_dagster.money.risk.scenario_file import INDEX, Point
 from position_sync_dagster.money.risk.scenarios import Breakdown
 from position_sync_dagster.money.risk.what_if import USUAL_MOVES, Changes, read_changes
 
@@ -511,6 +511,8 @@ class WhatIfQuery(MomentQuery, TradesQuery):
     """Days that have passed, separated by commas."""
     scenario: str | None = None
     """A scenario of scenarios.yaml, instead of the numbers."""
+    by_beta: bool = False
+    """Whether each underlying moves by its beta times `spot`; one without a beta is left out."""
     level: Breakdown = Breakdown.STRATEGY
     """What each row is of."""
 
@@ -532,7 +534,8 @@ class WhatIfQuery(MomentQuery, TradesQuery):
                 )
             return [named[self.scenario]]
 
+        index = INDEX if self.by_beta else None
         return [
-            Point(spot=spot, vol=vol, days=days)
+            Point(spot=spot, underlying=index, vol=vol, days=days)
             for spot, vol, days in product(self.spot, self.vol or [0.0], self.days)
         ]

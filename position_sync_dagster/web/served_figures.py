@@ -18,7 +18,7 @@ from position_sync_dagster.money.as_of import Past, require_past
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.profit.todays_profit import TodaysProfit, explain_today
 from position_sync_dagster.money.reports.book import Book, curves_of_accounts
-from position_sync_dagster.money.reports.decisions import MOVES, decisions
+from position_sync_dagster.money.reports.decisions import MOVES, decisions, legs_at_issue
 from position_sync_dagster.money.reports.figures import Figures, read_figures, read_figures_at
 from position_sync_dagster.money.reports.money_tables import not_in_sums
 from position_sync_dagster.money.reports.status import plain
@@ -27,10 +27,11 @@ from position_sync_dagster.money.risk.priced_legs import PricedLegs
 from position_sync_dagster.money.risk.recorded_risk import price_legs
 from position_sync_dagster.money.risk.scenario_file import (
     STANDARD,
+    Point,
     folder_of,
     read_scenarios,
 )
-from position_sync_dagster.money.risk.scenarios import profits
+from position_sync_dagster.money.risk.scenarios import Breakdown, profits
 from position_sync_dagster.money.risk.what_if import Changes, WhatIf, what_if_of
 from position_sync_dagster.settings import Settings
 
@@ -330,9 +331,11 @@ def _scenarios_of(settings: Settings, figures: Figures, legs: PricedLegs) -> dic
     names = [point.name for point in points]
     moves = [place for place, point in enumerate(usual) if point.spot in MOVES]
     expiry = expiry_report(legs, days=SOON_DAYS)
+    at_issue = legs.where(col.conid.is_in(legs_at_issue(figures, expiry)))
+    moved = profits(at_issue, [Point(spot=move) for move in MOVES], [Breakdown.LEG])
     return {
         "scenarios": {"at": figures.at, "names": names, "rows": rows},
-        "decisions": decisions(figures, rows, moves, expiry)[:MOST_DECISIONS],
+        "decisions": decisions(figures, rows, moves, expiry, moved)[:MOST_DECISIONS],
     }
 
 

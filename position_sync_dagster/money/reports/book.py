@@ -175,14 +175,14 @@ class Book:
     @cached_property
     def underlyings(self) -> list[UnderlyingSum]:
         """All holdings by underlying and currency."""
-        return self._records(UnderlyingSum, self._summed("symbol"))
+        return self._with_closes(UnderlyingSum, self._summed("symbol"))
 
     @cached_property
     def expiries(self) -> list[ExpirySum]:
         """All holdings with an expiry by that and currency, the nearest first."""
         left = col.expiry - exchange_date(self.now)
         sums = self._summed("expiry").with_columns(days=left.dt.total_days())
-        return self._records(ExpirySum, sums)
+        return self._with_closes(ExpirySum, sums)
 
     def _summed(self, name: str) -> pl.DataFrame:
         """Return the sums of all holdings that have a value of a column, by that and currency."""
@@ -214,6 +214,29 @@ class Book:
     def _records(self, kind: type[AnySum], sums: pl.DataFrame) -> list[AnySum]:
         """Return a record of each row of sums."""
         return [kind.of_row(row, self.now, self.streamed) for row in sums.iter_rows(named=True)]
+
+    def _with_closes(self, kind: type[AnySum], sums: pl.DataFrame) -> list[AnySum]:
+        """Return a record of each row of sums, with the realised profit of its closes.
+
+        The closes of a strategy are not divided among underlyings and expiries.
+        """
+        records = self._records(kind, sums)
+        name = kind.named_by
+        if name is None or self.strategy is not None or self.closes.since is None:
+            return records
+
+        profit = col.realized_pnl
+        closes = self.closes.rows.group_by(col(name).cast(pl.String), "currency").agg(
+            pl.when(profit.null_count() == 0).then(profit.sum()),
+            closes=pl.len(),
+            closes_without_profit=profit.null_count(),
+        )
+        closes_of = closes.rows_by_key((name, "currency"), named=True, unique=True)
+        since = {"realized_pnl": 0.0, "realized_since": self.closes.since}
+        return [
+            record.model_copy(update=since | closes_of.get((record.name, record.currency), {}))
+            for record in records
+        ]
 
     def _with_profit(self, sums: AnySum, name: str | None) -> AnySum:
         """Return sums with the realised profit of a strategy, of UNATTRIBUTED, or of all."""

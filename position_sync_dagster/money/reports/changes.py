@@ -26,6 +26,7 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.attribution import name_of
 from position_sync_dagster.money.past.closes import TRADES, Cause, Closure, trades_of
 from position_sync_dagster.money.past.movements import Movement, known_sum, times
+from position_sync_dagster.money.reports.columns import price
 from position_sync_dagster.money.strategies.rolls import Roll, rolls_of
 
 # The broker's code of a trade that opened, and closed nothing.
@@ -313,12 +314,12 @@ def _traded(trades: Sequence[Movement]) -> str:
     paid = known_sum(times(trade.price, abs(trade.quantity or 0.0)) for trade in trades)
     if paid is None or not size:
         return text
-    return f"{text} at {paid / size:,.2f}"
+    return f"{text} at {price(paid / size)}"
 
 
 def _gain(amount: float | None, currency: str | None) -> str:
-    if amount:
-        return f", {amount:+,.0f} {currency or ''}".rstrip()
+    if amount is not None and round(amount):
+        return f", {round(amount):+,} {currency or ''}".rstrip()
     return ""
 
 

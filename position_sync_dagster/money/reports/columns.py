@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -44,7 +45,46 @@ def number(value: float | None) -> str:
     """
     if value is None:
         return "–"
-    return f"{value:,.2f}"
+    return f"{round(value, 2) + 0.0:,.2f}"  # no "-0.00"
+
+
+def price(value: float | None) -> str:
+    """Return a price with the decimals that it has, two at least; an unknown one is a dash.
+
+    >>> price(41.2), price(0.005), price(1.23456), price(None)
+    ('41.20', '0.005', '1.2346', '–')
+    """
+    if value is None:
+        return "–"
+    whole, _point, decimals = f"{round(value, 4) + 0.0:,.4f}".partition(".")
+    return f"{whole}.{decimals.rstrip('0'):0<2}"
+
+
+def percent(part: float | None) -> str:
+    """Return a part of one in percent; an unknown one is a dash.
+
+    >>> percent(0.6667), percent(-0.0004), percent(None)
+    ('66.7 %', '0.0 %', '–')
+    """
+    if part is None:
+        return "–"
+    return f"{round(100 * part, 1) + 0.0:,.1f} %"
+
+
+# The numbers of rows that are prices, of which 0.005 is not 0.01; and those that are parts of one.
+_PRICES = frozenset({"price", "bid", "ask", "market_price"})
+_PARTS_OF_ONE = frozenset({
+    "win_rate", "return", "return_on_risk", "time_weighted", "money_weighted", "deepest_fall",
+    "volatility", "worst_return", "best_return", "part_of_spread", "implied_vol", "cushion",
+})  # fmt: skip
+
+# What is less is the rounding of sums.
+_LEAST_DIGITS = 6
+
+
+def _few_digits(value: float) -> str:
+    """Return a small number with two digits that count, never as a power of ten."""
+    return f"{Decimal(f'{value:.2g}'):f}"
 
 
 def amount(value: float | None) -> str:
@@ -52,10 +92,13 @@ def amount(value: float | None) -> str:
 
     >>> amount(-12345.6), amount(12.34), amount(23456789.0), amount(0.004), amount(None)
     ('-12,346', '12.3', '23.46m', '0.004', '–')
+    >>> amount(2.4e-05), amount(-1e-9)
+    ('0.000024', '0.0')
     """
     if value is None:
         return "–"
 
+    value = round(value, _LEAST_DIGITS) + 0.0
     size = abs(value)
     if size >= 1e7:
         return f"{value / 1e6:,.2f}m"
@@ -63,12 +106,14 @@ def amount(value: float | None) -> str:
         return f"{value:,.0f}"
     if size >= 0.95 or value == 0:
         return f"{value:.1f}"
-    return f"{value:.2g}"
+    return _few_digits(value)
 
 
-def readable(value: Any) -> str:
+def readable(value: Any, name: str = "") -> str:
     """Return a value of any type for a person; an unknown one is a dash.
 
+    >>> readable(0.67, "win_rate"), readable(2.4e-05), readable(-1e-9)
+    ('67.0 %', '0.000024', '0')
     >>> readable(-2.0), readable(1234.567), readable(0.00123), readable(["a", "b"]), readable(True)
     ('-2', '1,234.57', '0.0012', 'a, b', 'yes')
     """
@@ -83,11 +128,17 @@ def readable(value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
 
+    if name in _PARTS_OF_ONE:
+        return percent(value)
+    if name in _PRICES:
+        return price(value)
+
+    value = round(value, _LEAST_DIGITS) + 0.0  # no "-0"
     if value.is_integer():
-        return f"{value + 0.0:,.0f}"  # no "-0"
+        return f"{value:,.0f}"
     if abs(value) >= 0.1:
         return f"{value:,.2f}"
-    return f"{value:.2g}"
+    return _few_digits(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,18 @@
-"""What needs a decision of a person, ordered by the money at stake; pure.
+"""What needs a decision of a person, urgent first, then by the money at stake; pure.
 
-The money at stake is one figure for all: what the strategy or the account loses if prices move by
-5 % to its worse side, as the scenarios say. What an expiry or an assignment moves is in the reason.
+The money at stake is what is lost if prices move by 5 % to the worse side, as the scenarios say: by
+the legs that expire, may be assigned or are in the money, and else by the strategy or the account.
+What an expiry or an assignment moves is in the reason. What may expire by itself is no decision.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from operator import itemgetter
+from itertools import chain
+from operator import attrgetter, itemgetter
 from typing import Any
+
+from polars import col
 
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import few
@@ -16,7 +20,7 @@ from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.reports.columns import Row
 from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.money.risk.scenarios import Breakdown
-from position_sync_dagster.money.strategies.limits import LimitState
+from position_sync_dagster.money.strategies.limits import Bound, LimitState, Measure
 
 # How many legs a reason names.
 MOST_IN_DECISION = 3
@@ -33,6 +37,14 @@ class Kind(StrEnum):
     ASSIGNMENT = "may be assigned"
     EXPIRY = "expires"
     THREATENED = "threatened"
+    TARGET = "has reached its target"
+
+
+# A profit beyond its largest limit is what somebody waited for.
+_OF_TARGETS = (Measure.UNREALIZED_PNL, Measure.DAILY_PNL)
+
+# An account and a contract.
+_Holding = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +58,9 @@ class Decision:
         currency: That of `at_stake`.
         is_urgent: Whether something is wrong already, or an account lacks what it must deliver.
         reason: What is the case.
-        step: What one can do next.
-        at_stake: What is lost if prices move 5 % to the worse side; None: not known.
+        step: What one can do next; None: nothing needs to be done.
+        holdings: What it is about of the strategy; none: all.
+        at_stake: What these lose if prices move 5 % to the worse side; None: not known.
     """
 
     kind: Kind
@@ -56,65 +69,120 @@ class Decision:
     currency: str | None
     is_urgent: bool
     reason: str
-    step: str
+    step: str | None
+    holdings: tuple[_Holding, ...] = ()
     at_stake: float | None = None
 
 
 def _about_strategy(
-    kind: Kind, name: str, currency: str | None, reason: str, step: str, *, is_urgent: bool = True
+    kind: Kind,
+    name: str,
+    currency: str | None,
+    reason: str,
+    step: str | None,
+    *,
+    is_urgent: bool = True,
+    legs: Iterable[Row] = (),
 ) -> Decision:
     return Decision(
         kind=kind, name=name, strategy=name, currency=currency, is_urgent=is_urgent, reason=reason,
-        step=step,
+        step=step, holdings=tuple((leg["account"], leg["conid"]) for leg in legs),
     )  # fmt: skip
 
 
 def decisions(
-    figures: Figures, scenario_rows: Iterable[Row], points: Sequence[int], expiry: Mapping[str, Any]
+    figures: Figures,
+    scenario_rows: Sequence[Row],
+    points: Sequence[int],
+    expiry: Mapping[str, Any],
+    legs_moved: Iterable[Row] = (),
 ) -> list[Decision]:
-    """Return what needs a decision, what has most at stake first.
+    """Return what needs a decision, urgent first, one for a strategy; last what needs nothing.
 
     Args:
         figures: The figures of the moment.
         scenario_rows: The profits of strategies and accounts in scenarios (`scenarios.profits`).
         points: The places of the scenarios in which prices move by `MOVES`.
         expiry: What expires and may be assigned (`deliveries.expiry_report`).
+        legs_moved: The profits of the legs that decisions name, at `MOVES`.
     """
-    book = figures.book
-    found = [*_over_limits(figures), *_of_strategies(book.strategies, expiry)]
-    is_listed = {(decision.strategy, decision.currency) for decision in found}
-    for sums in (*book.strategies, *book.rest):
-        if sums.short_in_money and (sums.name, sums.currency) not in is_listed:
-            reason = "1 short option is in the money"
-            if sums.short_in_money > 1:
-                reason = f"{sums.short_in_money} short options are in the money"
-            found.append(
-                Decision(
-                    kind=Kind.THREATENED,
-                    name=sums.name,
-                    strategy=sums.name,
-                    currency=sums.currency,
-                    is_urgent=False,
-                    reason=reason,
-                    step="roll it, close it, or keep it",
-                )
-            )
-
+    raised = [
+        *_over_limits(figures),
+        *_of_strategies(figures.book.strategies, expiry),
+        *_threatened(figures),
+    ]
+    needed = grouped(
+        attrgetter("name", "strategy", "currency"),
+        sorted((decision for decision in raised if decision.step), key=_worst_first),
+    )
     rows_of = grouped(itemgetter("level", "name", "currency"), scenario_rows)
-    listed = []
-    for decision in found:
-        level = Breakdown.STRATEGY
-        if decision.strategy is None:
-            level = Breakdown.ACCOUNT
-        rows = rows_of[level, decision.name, decision.currency]
-        listed.append(replace(decision, at_stake=_at_stake(rows, points)))
+    rows_of_leg = grouped(itemgetter("name", "currency", "account", "conid"), legs_moved)
+
+    def with_stake(decision: Decision) -> Decision:
+        level = Breakdown.ACCOUNT if decision.strategy is None else Breakdown.STRATEGY
+        group = (decision.name, decision.currency)
+        stake = _at_stake(rows_of[level, *group], points)
+        if decision.holdings:
+            rows = [row for held in decision.holdings for row in rows_of_leg[*group, *held]]
+            stake = _at_stake(rows, range(len(MOVES)))
+        return replace(decision, at_stake=stake)
+
+    calm = [decision for decision in raised if not decision.step]
+    listed = map(with_stake, [*map(_as_one, needed.values()), *calm])
     return sorted(listed, key=_order)
 
 
-def _order(decision: Decision) -> tuple[bool, str, float]:
+def legs_at_issue(figures: Figures, expiry: Mapping[str, Any]) -> set[int]:
+    """Return the contracts that decisions name: those of which `legs_moved` has profits."""
+    rows = [*expiry["early_assignments"], *expiry["expiries"]]
+    in_money = figures.book.split.parts.filter("short_in_money")["conid"]
+    return {*map(itemgetter("conid"), rows), *in_money}
+
+
+def _threatened(figures: Figures) -> Iterable[Decision]:
+    """Yield the strategies of which short options are in the money."""
+    in_money = figures.book.split.parts.filter("short_in_money")
+    for sums in (*figures.book.strategies, *figures.book.rest):
+        if not sums.short_in_money:
+            continue
+
+        reason = "1 short option is in the money"
+        if sums.short_in_money > 1:
+            reason = f"{sums.short_in_money} short options are in the money"
+        legs = in_money.filter(col.strategy_id == sums.name, col.currency == sums.currency)
+        yield _about_strategy(
+            Kind.THREATENED, sums.name, sums.currency, reason, "roll it, close it, or keep it",
+            is_urgent=False, legs=legs.iter_rows(named=True),
+        )  # fmt: skip
+
+
+_KINDS = tuple(Kind)
+
+
+def _worst_first(decision: Decision) -> tuple[bool, int]:
+    return not decision.is_urgent, _KINDS.index(decision.kind)
+
+
+def _as_one(raised: Sequence[Decision]) -> Decision:
+    """Return all that is raised about a strategy as one decision, with the worst one's step."""
+    first, *others = raised
+    # What expires, may be assigned or is over a limit says more than that options are in the money.
+    if first.kind is not Kind.THREATENED:
+        others = [other for other in others if other.kind is not Kind.THREATENED]
+    texts = [f"{other.kind}: {other.reason}" for other in others]
+
+    about = (first, *others)
+    holdings: tuple[_Holding, ...] = ()
+    if all(decision.holdings for decision in about):
+        holdings = tuple(dict.fromkeys(chain.from_iterable(map(attrgetter("holdings"), about))))
+    return replace(first, reason="; ".join([first.reason, *texts]), holdings=holdings)
+
+
+def _order(decision: Decision) -> tuple[bool, bool, bool, str, float]:
     """Return the place of a decision: what is not known comes last, currencies apart."""
     amount = decision.at_stake
-    return amount is None, decision.currency or "", -(amount or 0.0)
+    place = (amount is None, decision.currency or "", -(amount or 0.0))
+    return decision.step is None, not decision.is_urgent, *place
 
 
 def _at_stake(rows: Sequence[Row], points: Sequence[int]) -> float | None:
@@ -137,14 +205,18 @@ def _over_limits(figures: Figures) -> Iterable[Decision]:
             if limit.strategy_id is None:
                 of_subject = currencies
             name = str(limit.strategy_id or limit.account)
+            is_target = limit.bound is Bound.MAX and limit.measure in _OF_TARGETS
+            step = "reduce it, or set another limit"
+            if is_target:
+                step = "take the profit, or set another target"
             yield Decision(
-                kind=Kind.LIMIT,
+                kind=Kind.TARGET if is_target else Kind.LIMIT,
                 name=name,
                 strategy=limit.strategy_id,
                 currency=limit.currency or of_subject.get(name),
-                is_urgent=True,
+                is_urgent=not is_target,
                 reason=evaluated.text,
-                step="reduce it, or set another limit",
+                step=step,
             )
 
 
@@ -159,16 +231,18 @@ def _of_strategies(strategies: Iterable[Any], expiry: Mapping[str, Any]) -> Iter
     for (strategy, currency), legs in grouped(owner_of, expiry["early_assignments"]).items():
         reason = few(map(_why_assigned, legs), MOST_IN_DECISION, "; ")
         step = "close or roll it, or take the delivery"
-        yield _about_strategy(Kind.ASSIGNMENT, strategy, currency, reason, step)
+        yield _about_strategy(Kind.ASSIGNMENT, strategy, currency, reason, step, legs=legs)
 
     expiry_of = itemgetter("strategy_id", "currency", "expires_at")
     for (strategy, currency, at), legs in grouped(expiry_of, expiry["expiries"]).items():
-        is_urgent, left, step = _what_expires(legs)
+        is_urgent, left, next_step = _what_expires(legs)
         count = "1 leg"
         if len(legs) > 1:
             count = f"{len(legs)} legs"
         reason = f"{count} at {at:%a %d %b %H:%M} New York: {left}"
-        yield _about_strategy(Kind.EXPIRY, strategy, currency, reason, step, is_urgent=is_urgent)
+        yield _about_strategy(
+            Kind.EXPIRY, strategy, currency, reason, next_step, is_urgent=is_urgent, legs=legs
+        )
 
 
 def _why_assigned(leg: Row) -> str:
@@ -183,12 +257,14 @@ def _why_assigned(leg: Row) -> str:
     return text
 
 
-def _what_expires(legs: Sequence[Row]) -> tuple[bool, str, str]:
-    """Return whether legs lack what they deliver, what they leave, and what to do."""
+def _what_expires(legs: Sequence[Row]) -> tuple[bool, str, str | None]:
+    """Return whether legs lack what they deliver, what they leave, and what to do, if anything."""
     by_symbol = grouped(itemgetter("symbol"), legs)
     left = [text for symbol in by_symbol if (text := _left_by(by_symbol[symbol], symbol))]
     said = left or ["worthless at this price"]
-    step = "close or roll it, or take what it leaves" if left else "let it expire"
+    step: str | None = None
+    if left:
+        step = "close or roll it, or take what it leaves"
 
     pinned = [leg["leg"] for leg in legs if leg["is_pinned"]]
     if pinned:
@@ -208,9 +284,9 @@ def _left_by(legs: Sequence[Row], symbol: str) -> str | None:
     if units is None or cash is None:
         reasons = dict.fromkeys(leg["reason"] for leg in legs if leg["reason"])
         return f"{symbol} is not known ({few(reasons, 1)})"
-    if not units and not cash:
+    if not units and not round(cash):
         return None
-    left = f"{cash:+,.0f} {legs[0]['currency']}"
+    left = f"{round(cash):+,} {legs[0]['currency']}"
     if units:
         return f"{units:+,.0f} {symbol} and {left}"
     return left

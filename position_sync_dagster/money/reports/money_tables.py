@@ -6,7 +6,7 @@ from operator import itemgetter
 import polars as pl
 
 from position_sync_dagster.money.reports.book import Book
-from position_sync_dagster.money.reports.columns import Column, Row, duration, number, readable
+from position_sync_dagster.money.reports.columns import Column, Row, duration, price, readable
 from position_sync_dagster.money.reports.exposure import figure_of
 from position_sync_dagster.money.reports.money_sums import MoneySum
 
@@ -82,7 +82,7 @@ _NOT_ALWAYS = ("beta_delta", "realized_pnl", "campaign_pnl")
 POSITIONS = (
     Column("leg", "name", itemgetter("name"), left=True),
     Column("qty", "position", lambda row: readable(row["position"])),
-    Column("price", "market_price", lambda row: number(row["market_price"])),
+    Column("price", "market_price", lambda row: price(row["market_price"])),
     Column("value", "market_value"),
     Column("unreal", "unrealized_pnl", signed=True),
     Column("daily", "daily_pnl", signed=True),

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import repeat
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -139,7 +140,7 @@ def curves_of(legs: PricedLegs, shift: Point, notes: Sequence[str] = ()) -> list
 
 def _curve_of(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> CurveRow:
     """Return the curve of one underlying."""
-    each = list(legs)
+    each = sorted(legs, key=attrgetter("order"))
     realised = known_sum(legs.settled["realised"])
     payoff = payoff_of(each, legs.given.now, notes, realised)
     left_out = _left_out(each)
@@ -173,7 +174,7 @@ def _curve_of(legs: PricedLegs, shift: Point, notes: Sequence[str]) -> CurveRow:
 
 
 # What a curve has of a payoff.
-_OF_PAYOFF = ("break_evens", "greatest_profit", "greatest_loss", "why", "note")
+_OF_PAYOFF = ("break_evens", "greatest_profit", "greatest_loss", "why", "note", "legs")
 
 
 def _described(legs: PricedLegs) -> dict[str, Any]:
@@ -187,7 +188,6 @@ def _described(legs: PricedLegs) -> dict[str, Any]:
     return {
         "account": account,
         "currency": currency,
-        "legs": tuple(leg.text for leg in legs),
         "next_expiry": min(to_come, default=None),
         "last_expiry": max(to_come, default=None),
     }

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date, datetime, timedelta
 from itertools import repeat
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
@@ -132,7 +132,7 @@ def payoff_of(
         under=first["under"],
         expiry=expiry,
         note="; ".join(notes) or None,
-        legs=tuple(leg.text for leg in legs),
+        legs=tuple(leg.text for leg in sorted(legs, key=attrgetter("order"))),
     )
     unknown = list(_unknown(legs, expiry))
     if realised is None:

@@ -7,7 +7,7 @@ that of another part of the same underlying counts.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import polars as pl
@@ -115,6 +115,13 @@ class PricedLeg:
         if isinstance(self.terms, OptionTerms):
             return self.terms
         return None
+
+    @property
+    def order(self) -> tuple[date, float, bool, int]:
+        """The sort key of a leg, whatever came last: shares, then options by expiry and strike."""
+        row = self.row
+        expiry = row["expiry"] or date.min
+        return expiry, row["strike"] or 0.0, row["right"] == "CALL", row["conid"]
 
     @property
     def text(self) -> str:

@@ -19,6 +19,10 @@ MOST_SCENARIOS = 100
 MOST_NAMES = 5_000
 
 
+# What betas are of: where it moves, each underlying follows by its own beta.
+INDEX = "index"
+
+
 class Point(Part):
     """One scenario.
 
@@ -26,7 +30,7 @@ class Point(Part):
         name: The name of a scenario that a person wrote.
         spot: The move of the underlyings, in percent.
         underlying: The only underlying that moves by `spot`; the others follow it by their betas.
-            None: all move by it.
+            INDEX: all follow the index. None: all move by it.
         vol: The change of each volatility, in points.
         days: Days that have passed.
         largest_loss: For some strategies the largest allowed loss.
@@ -52,7 +56,7 @@ class Point(Part):
         if self.underlying in (None, symbol) or not share:
             return 1.0 + share
 
-        beta_of_named = betas.get(self.underlying)
+        beta_of_named = 1.0 if self.underlying == INDEX else betas.get(self.underlying)
         if not beta_of_named:
             return math.nan
         return 1.0 + share * betas.get(symbol, math.nan) / beta_of_named

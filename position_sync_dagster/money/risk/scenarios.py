@@ -182,22 +182,27 @@ def group_of(level: Breakdown, row: Row) -> dict[str, Any]:
     return named
 
 
-def profits(legs: PricedLegs, points: Sequence[Point]) -> list[dict[str, Any]]:
-    """Return the profits of accounts, strategies and underlyings, in the order of the points.
+def profits(
+    legs: PricedLegs,
+    points: Sequence[Point],
+    levels: Sequence[Breakdown] = (Breakdown.ACCOUNT, Breakdown.STRATEGY, Breakdown.UNDERLYING),
+) -> list[dict[str, Any]]:
+    """Return the profits of the groups of some levels, in the order of the points.
 
     Returns:
         Rows with `level`, `name`, `account`, `currency`, `profits`, and for each of these
-        `left_out`, `known` and `of`.
+        `left_out`, `known` and `of`. A leg has the name of its strategy, and its `conid`.
     """
     change = changes(legs, points)
     rows: list[dict[str, Any]] = []
-    for level in (Breakdown.ACCOUNT, Breakdown.STRATEGY, Breakdown.UNDERLYING):
-        name = _GROUPS[level][0]
-        by = list(dict.fromkeys((name, "account", "currency")))
+    for level in levels:
+        name, *others = _GROUPS[level]
+        by = [name, *others, "currency"]
         sums = _summed(legs, change, level)
         lists = sums.group_by(by, maintain_order=True).agg(*_COUNTS, profits="profit")
         lists = lists.with_columns(name=name)
-        lists = lists.select("name", "account", "currency", "profits", *_COUNTS)
+        shown = dict.fromkeys(("name", "account", *others, "currency", "profits", *_COUNTS))
+        lists = lists.select(*shown)
         rows.extend({"level": level} | row for row in lists.iter_rows(named=True))
     return rows
 

@@ -15,6 +15,7 @@ from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.leg import few
 from position_sync_dagster.money.reports.book import Book, is_current
+from position_sync_dagster.money.reports.columns import readable
 from position_sync_dagster.money.reports.exposure import Split, figure_of
 from position_sync_dagster.money.strategies.limits import (
     OF_ACCOUNTS,
@@ -45,7 +46,7 @@ class Evaluated:
         """The number, and the limit that it is compared with."""
         limit = self.limit
         unit = f" {limit.currency}" if limit.currency else ""
-        bound = f"the {limit.bound} is {limit.value:,.10g}{unit}"
+        bound = f"the {limit.bound} is {readable(limit.value, limit.measure)}{unit}"
         measure = f"{limit.subject}: {limit.measure}"
         if self.outcome is LimitState.UNKNOWN:
             return f"{measure} is not known ({bound}): {self.reading.unknown}."
@@ -55,7 +56,7 @@ class Evaluated:
             return f"{measure}: nothing to measure ({bound})."
         if self.reading.unknown:
             measure += " ≥"
-        return f"{measure} {number:,.10g}{unit}; {bound}."
+        return f"{measure} {readable(number, limit.measure)}{unit}; {bound}."
 
 
 def evaluate(limits: Iterable[Limit], book: Book) -> list[Evaluated]:

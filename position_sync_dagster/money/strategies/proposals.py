@@ -16,12 +16,26 @@ from operator import attrgetter, itemgetter
 
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.holding import BrokerPosition, grouped
-from position_sync_dagster.domain.instrument import OPTION_TYPES, Instrument, Right, contract_name
+from position_sync_dagster.domain.instrument import (
+    OPTION_TYPES,
+    Instrument,
+    Right,
+    contract_name,
+    digits,
+)
 from position_sync_dagster.domain.leg import NEGLIGIBLE_QUANTITY, ActiveContract
 from position_sync_dagster.money.past.movements import Movement, known_sum, times
 
 # Maximum number of alternatives that a proposal names.
 MOST_ALTERNATIVES = 3
+
+# How the name of a strategy writes a kind that traders write shorter; one option has its strike.
+_SHORT_KINDS = {
+    "covered-call": "CC", "covered-put": "CP", "risk-reversal": "RR", "butterfly": "fly",
+    "broken-wing-butterfly": "BWB", "iron-butterfly": "IB", "iron-condor": "IC",
+    "reverse-iron-butterfly": "RIB", "reverse-iron-condor": "RIC", "jade-lizard": "JL",
+    "reverse-jade-lizard": "RJL", "combination": "combo",
+}  # fmt: skip
 
 # The kind of an option that is in no structure, and why it is proposed.
 SINGLE = "single"
@@ -377,19 +391,37 @@ def _underlying_of(holding: BrokerPosition) -> tuple[str, str, str]:
 
 
 def _named_apart(
-    strategies: Iterable[ProposedStrategy], names: Iterable[str]
+    strategies: Sequence[ProposedStrategy], names: Iterable[str]
 ) -> list[ProposedStrategy]:
-    """Return strategies with different names, none of which is taken: "…", "…-2", "…-3"."""
+    """Return strategies with different names, none of which is taken: "…", "… 2", "… 3".
+
+    Where two would differ by nothing but the year of their expiry, it is in their names.
+    """
+    days_of = grouped(attrgetter("name"), strategies)
     taken = set(names)
     named = []
     for strategy in strategies:
         name = strategy.name
+        days = {_first_expiry(other.legs) for other in days_of[name]}
+        if len(days) > 1:
+            name += _first_expiry(strategy.legs)[2:4]
+
+        first_name = name
         numbers = count(2)
         while name in taken:
-            name = f"{strategy.name}-{next(numbers)}"
+            name = f"{first_name} {next(numbers)}"
         taken.add(name)
         named.append(replace(strategy, name=name))
     return named
+
+
+def _name_of(underlying: str, kind: str, legs: Sequence[Piece]) -> str:
+    """Return a name in few characters: "SPY IC 04Dec", of one option "SPY 575P 04Dec"."""
+    short = _SHORT_KINDS.get(kind, kind)
+    if kind == SINGLE:
+        option = legs[0].instrument
+        short = f"{digits(legs[0].strike)}{str(option.right)[:1]}"
+    return f"{underlying} {short} {date.fromisoformat(_first_expiry(legs)):%d%b}"
 
 
 def _free(holding: BrokerPosition, legs: Iterable[ActiveContract]) -> float:
@@ -476,7 +508,7 @@ def _proposed(group: _Group, account: str, underlying: str) -> ProposedStrategy:
     kind = group.kind or "combination"
     credit, greatest_loss, unlimited = risk_of(legs)
     return ProposedStrategy(
-        name=f"{underlying}-{kind}-{_first_expiry(legs)}",
+        name=_name_of(underlying, kind, legs),
         kind=kind,
         account=account,
         underlying=underlying,

@@ -185,9 +185,9 @@ def test_the_first_screen_answers_without_scrolling_and_the_title_says_number_an
     assert "−5 %" in " ".join(texts(page, "#scenarios th")).replace("-", "−")
 
     reasons = texts(page, "#decisions-table td.reason")
-    assert len(reasons) == 3
+    assert len(reasons) == 1
     assert reasons[0].startswith("may be assigned: -2 QQQ 700P")
-    assert reasons[1].startswith("expires: ")
+    assert len(texts(page, "#calm td.reason")) == 2
     bottoms = page.driver.execute_script(
         "return [...document.querySelectorAll('.panel')]"
         ".map(panel => panel.getBoundingClientRect().bottom)"
@@ -316,9 +316,14 @@ def test_blind_logins_and_refused_lines_are_red_and_in_the_title_and_more_legs_t
 
         more = {"line_limit": 100, "underlying_lines": 5, "lines_in_use": 20, "detail": None}
         lake.sessions.renew(session, lease_s=600, **more, **live)
-        wait_for(few, lambda: few in "".join(texts(window, "#notice")))
+        wait_for(few, lambda: few in "".join(texts(window, "#hints")))
+        assert few not in "".join(texts(window, "#notice")), "it is said once"
         wait_for("no alert", lambda: not texts(window, "[role=alert]:not([hidden])"))
         assert "· LIVE ·" in window.driver.title
+        window.button("Do not show again")
+        opened(window, lines="never")
+        hidden = "return document.querySelector('#hints').hidden"
+        assert page.driver.execute_script(hidden)
     page.driver.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": ""})
 
 
@@ -560,7 +565,7 @@ def test_limits_and_outages_are_red_and_first_and_what_is_new_is_marked_until_it
     """
     page.driver.execute_script(f"(async () => {{{play}}})()")
     wait_for("the limit", lambda: texts(page, "#alert")[0].startswith("Limit broken: loss of"))
-    assert "not connected" in texts(page, "#alert")[0].splitlines()[1]
+    assert "not connected" in texts(page, "#alert")[0]
     assert texts(page, "#notice") == ["2 FAILED"]
     new_first = ["trade new act", "trade act"]
     wait_for("the changes", lambda: page.driver.execute_script(TRADED) == new_first)
@@ -682,6 +687,10 @@ def test_days_groups_and_the_curve_are_shown_and_a_line_opens_its_campaign(resul
     none = "No trading day with its books is known."
     wait_for("no returns", lambda: element(results, "#returns-none").text == none)
     wait_for("costs", lambda: "csp" in texts(results, "#costs-table td"), told=results.text)
+    known = (
+        "0 of 2 fills had a quote right before them: slippage, spread and cost are of these alone."
+    )
+    assert texts(results, "#costs-known") == [known]
 
     resize(results, PHONE)
     wider = "return document.documentElement.scrollWidth - innerWidth"
@@ -696,3 +705,107 @@ const button = day?.querySelector('button');
 button?.click();
 return Boolean(button);
 """
+
+
+BOX = "const box = document.querySelector(arguments[0]);"
+HIDDEN_BELOW = f"{BOX} return box.scrollHeight - box.clientHeight"
+HIDDEN_BESIDE = f"{BOX} return box.scrollWidth - box.clientWidth"
+TOP_OF_MAIN = "return document.querySelector('main').getBoundingClientRect().top"
+NOTICES = """
+const {figures} = await import('/money/app/figures.js');
+const played = {
+  limits: [{state: 'BROKEN', text: 'loss of known: -7 < -5'}, {state: 'BROKEN', text: 'vega'}],
+  hints: ['A first step.'], attention: ['A first step.', '2 FAILED', '3 late', '4 stale'],
+};
+setInterval(() => Object.assign(figures, played), 5);
+"""
+
+
+@pytest.mark.parametrize("size", [LAPTOP, PHONE])
+def test_the_page_does_not_move_when_a_notice_comes_and_whoever_looks_sees_all_of_it(page, size):
+    opened(page, size=size)
+    before = page.driver.execute_script(TOP_OF_MAIN)
+    page.driver.execute_script(f"(async () => {{{NOTICES}}})()")
+    wait_for("the limit", lambda: "Limit broken" in texts(page, "#alert")[0])
+    assert page.driver.execute_script(TOP_OF_MAIN) == before
+    page.driver.execute_script("document.querySelector('#notices').focus()")
+    assert texts(page, "#notice") == ["2 FAILED\n3 late\n4 stale"]
+    assert page.driver.execute_script(HIDDEN_BELOW, "#notice") <= 0
+    assert page.driver.execute_script(TOP_OF_MAIN) == before
+
+
+DECIDED = """
+const [needed, calm] = arguments;
+const {figures} = await import('/money/app/figures.js');
+const decision = (name, step) => ({
+  kind: 'expires', name, strategy: name, currency: 'USD', is_urgent: false, reason: 'so it is',
+  step, at_stake: 1, holdings: [],
+});
+const names = count => Array.from({length: count}, (_, n) => n);
+const decisions = [...names(needed).map(n => decision(`s${n}`, 'do it')),
+  ...names(calm).map(n => decision(`calm${n}`, null))];
+setInterval(() => { figures.decisions = decisions; }, 5);
+"""
+
+
+@pytest.mark.parametrize(("needed", "are_folded"), [(6, False), (30, True)])
+def test_no_decision_is_folded_while_there_is_room_and_what_needs_nothing_stands_below(
+    page, needed, are_folded
+):
+    opened(page)
+    script = DECIDED.replace("arguments", f"[{needed}, 1]")
+    page.driver.execute_script(f"(async () => {{{script}}})()")
+    wait_for("them", lambda: texts(page, "#calm td:first-child") == ["calm0"])
+    names = texts(page, "#decisions-table tbody td:first-child")
+    assert names[0] == "s0"
+    assert names[-1].startswith("… and ") == are_folded
+    assert len(names) >= 6
+    bottoms = [page.driver.execute_script(BOTTOM, box) for box in LAST_DECISION_AND_PANEL]
+    assert bottoms[0] <= bottoms[1]
+
+
+LAST_DECISION_AND_PANEL = ("#decisions-table tbody tr:last-child", "#decisions")
+BOTTOM = "return document.querySelector(arguments[0]).getBoundingClientRect().bottom"
+LONG = "SPY iron condor of the short month 04Dec 2"
+
+
+def test_a_long_name_is_cut_in_its_middle_where_there_is_no_room_and_nowhere_else(page):
+    """What tells names apart stands at their end: it is seen on a phone too."""
+    script = DECIDED.replace("arguments", "[1, 0]").replace("`s${n}`", f"'{LONG}'")
+    for size, is_cut in ((PHONE, True), (LAPTOP, False)):
+        opened(page, size=size)
+        page.driver.execute_script(f"(async () => {{{script}}})()")
+        wait_for("it", lambda: texts(page, "#decisions-table td:first-child") == [LONG])
+        head, button = "#decisions-table td .head", "#decisions-table td button"
+        assert (page.driver.execute_script(HIDDEN_BESIDE, head) > 0) == is_cut, size
+        assert page.driver.execute_script(HIDDEN_BESIDE, button) <= 0, "its end is there"
+        assert element(page, button).get_attribute("title") == LONG
+
+
+def test_a_small_price_keeps_its_decimals_and_parts_of_one_are_in_percent(page, lake):
+    opened(page)
+    wait_for("holdings", lambda: len(texts(page, "#book tbody button")) > 3)
+    script = """
+      const {price, percent, cents} = await import('/money/app/format.js');
+      return [price(0.005), price(41.2), price(-0.00001), percent(0.2254), cents(-0.001)];
+    """
+    shown = page.driver.execute_async_script(
+        f"const done = arguments[0]; (async () => {{{script}}})().then(done)"
+    )
+    assert shown == ["0.005", "41.20", "0.00", "22.5 %", "0.00"]
+    page.button("Greeks")
+    page.button("Legs")
+    wait_for("legs", lambda: "20.0 %" in {cell for row in rows_of(page) for cell in row})
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_axe_finds_nothing_on_the_three_pages(page, lake, theme):
+    for path, ready in (
+        ("/money", "#scenarios td:first-child"), ("/money/risk", "#recorded-table td"),
+        ("/money/results", "#calendar-none"),
+    ):  # fmt: skip
+        opened(page, path, theme=theme)
+        wait_for(path, lambda ready=ready: texts(page, ready))
+        wait_for(
+            f"nothing on {path}", lambda: violations(page) == [], told=lambda: violations(page)
+        )

@@ -20,7 +20,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.web import turns
 from position_sync_dagster.web.served_figures import PageFigures
 from tests.integration.web.test_figures import row
-from tests.integration.web.test_pages import element, violations
+from tests.integration.web.test_pages import element, texts, violations
 from tests.support.browser import MISSING, Page, is_installed, open_page
 from tests.support.demo_program import wait_for
 from tests.support.empty_lakes import put_tables
@@ -40,13 +40,16 @@ LEGS = (
     ("sure", Right.PUT, 500.0, 1.0, 1.0, 0.25),
     ("sure", Right.PUT, 490.0, -1.0, 1.5, 0.25),
     ("dark", Right.CALL, 700.0, -1.0, 1.0, None),
+    ("other", Right.PUT, 590.0, -6.0, 6.0, 0.2),
 )
 
 
 def option(conid: int, right: Right, strike: float, quantity: float, cost: float) -> PositionUpdate:
+    symbol = "QQQ" if conid == len(LEGS) else "SPY"
     return row(
-        conid, right=right, strike=strike, position=quantity, expiry=EXPIRY, multiplier=100.0,
-        average_cost=100 * cost, market_price=cost, market_value=100 * cost * quantity,
+        conid, symbol=symbol, right=right, strike=strike, position=quantity, expiry=EXPIRY,
+        multiplier=100.0, average_cost=100 * cost, market_price=cost,
+        market_value=100 * cost * quantity,
         unrealized_pnl=0.0, underlying_price=600.0, account="U1",
     )  # fmt: skip
 
@@ -69,12 +72,13 @@ def busy(tmp_path_factory) -> BusyFigures:
     home = tmp_path_factory.mktemp("risk")
     put_tables(home / "lake")
     settings = Settings(lake=str(home / "lake"), strategies_file=home / "strategies.yaml")
+    (home / "scenarios.yaml").write_text("betas: {SPY: 0.5, QQQ: 0.5}\n")
     lake = MoneyLake.of(settings)
     rows = []
     for conid, (strategy, right, strike, quantity, cost, volatility) in enumerate(LEGS, 1):
-        terms = {"right": right, "strike": strike, "expiry": EXPIRY, "quantity": quantity}
-        lake.registry.sync.add_many([leg(conid, strategy, **terms)])
         held = option(conid, right, strike, quantity, cost)
+        terms = {"right": right, "strike": strike, "expiry": EXPIRY, "quantity": quantity}
+        lake.registry.sync.add_many([leg(conid, strategy, symbol=held.symbol, **terms)])
         rows.append(replace(held, implied_vol=volatility))
     lake.updates.sync.append(rows)
     return BusyFigures(settings)
@@ -266,3 +270,66 @@ def test_a_busy_server_is_said_and_asked_again(page, busy, monkeypatch):
         lambda: said not in page.text() and "sure" in element(page, "#payoff-title").text,
     )
     wait_for("all panels", lambda: not page.driver.find_elements("css selector", "[aria-busy]"))
+
+
+def test_it_opens_on_the_account_in_one_picture_with_the_trade_beside_it_and_no_hole(page):
+    """Profit over a move of the market: the numbers of the matrix, and by betas where there are."""
+    show(page, "")
+    percent, by_beta = "all by the same percent", "each by its beta"
+    wait_for("both lines", lambda: texts(page, "#markets .legend span") == [percent, by_beta])
+    wait_for("the matrix", lambda: len(texts(page, "#matrices td")) == 45)
+    assert texts(page, "#markets .remark") == ["1 of 8 legs cannot be priced and are left out."]
+
+    chart = element(page, "#markets .canvas")
+    chart.send_keys(Keys.END)
+    read = chart.get_attribute("aria-valuetext")
+    row = [text.removesuffix("*") for text in texts(page, "#matrices tbody tr:nth-child(3) td")]
+    assert f"+20 %: {percent} {row[-1]} · {by_beta} {row[-2]}" in read, "a beta of a half"
+
+    panels = ("#market", "#what-if")
+    picture, trade = (page.driver.execute_script(RECTANGLE, panel) for panel in panels)
+    assert picture["top"] == trade["top"]
+    assert trade["left"] > picture["right"]
+    assert trade["bottom"] < 900, "on the first screen"
+    assert max(page.driver.execute_script(EMPTY)) < 150
+
+
+RECTANGLE = "return document.querySelector(arguments[0]).getBoundingClientRect()"
+
+# How much of each panel is empty below what it has.
+EMPTY = """
+const bottomOf = node => node.getBoundingClientRect().bottom;
+return [...document.querySelectorAll('.column > .panel')].map(panel =>
+  bottomOf(panel) - Math.max(...[...panel.querySelectorAll('.body > *')].map(bottomOf)));
+"""
+
+
+def test_a_trade_is_in_the_picture_of_the_account_before_and_after(page):
+    show(page, "")
+    element(page, "#trade").send_keys(f"1 SPY {EXPIRY:%Y%m%d} C 630 @2")
+    page.button("Show before and after")
+    after = "after the trades"
+    wait_for("the account after", lambda: after in texts(page, "#markets .legend span"))
+    assert f"{after} 200" in element(page, "#markets .reading").text.replace("0 ·", "0"), "it gives"
+    page.button("Without it")
+    wait_for("the account", lambda: after not in texts(page, "#markets .legend span"))
+
+
+def test_one_underlying_is_drawn_at_a_time_and_buttons_lead_to_each_other_one(page):
+    show(page, "")
+    wait_for("its place", lambda: texts(page, "#curve-place") == ["1 of 2"])
+    assert texts(page, "#payoffs h3") == texts(page, "#greek-charts h3") == ["QQQ USD U1"]
+    element(page, "#curve-after").click()
+    wait_for("the other one", lambda: texts(page, "#payoffs h3") == ["SPY USD U1"])
+    assert texts(page, "#curve-place") == ["2 of 2"]
+    assert texts(page, "#greek-charts h3") == ["SPY USD U1"]
+    element(page, "#curve-after").click()
+    wait_for("the first one", lambda: texts(page, "#payoffs h3") == ["QQQ USD U1"])
+
+
+def test_legs_are_listed_by_expiry_and_strike(page):
+    show(page, "?strategy=condor")
+    [legs] = [text for text in texts(page, "#payoffs dl div") if text.startswith("legs")]
+    assert [leg.split()[2] for leg in legs.removeprefix("legs").split(", ")] == [
+        "550P", "570P", "630C", "650C",
+    ]  # fmt: skip

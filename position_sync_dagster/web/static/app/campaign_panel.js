@@ -2,7 +2,7 @@
 
 import { quoted, showCommand } from "./commands.js";
 import { byId, facts, write } from "./elements.js";
-import { cents, isUnknown, percent, rounded, sign, whole } from "./format.js";
+import { cents, percent, price, rounded, sign, whole } from "./format.js";
 import { choose } from "./results_choice.js";
 import { fill, moneyInCents } from "./table.js";
 
@@ -37,8 +37,7 @@ function factsOf(row) {
 }
 
 function fillLine(row) {
-  const price = isUnknown(row.price) ? "–" : rounded(row.price, 2);
-  return { cells: [row.day, row.contract, row.kind.toLowerCase(), rounded(row.quantity, 0), price, moneyInCents(row.cash), cents(row.fee), [row.unknown ?? "", "text"]] };
+  return { cells: [row.day, row.contract, row.kind.toLowerCase(), rounded(row.quantity, 0), price(row.price), moneyInCents(row.cash), cents(row.fee), [row.unknown ?? "", "text"]] };
 }
 
 const rollText = (roll) => `Rolled on ${roll.at.slice(0, 10)}: ${roll.closed.join(", ")} to ${roll.opened.join(", ")}.`;

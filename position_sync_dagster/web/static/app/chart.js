@@ -122,7 +122,31 @@ export class Chart {
   }
 }
 
-const lookOf = ({ x, lines, unit }) => JSON.stringify([x.label, unit, lines.map((line) => [line.label, line.look])]);
+// The charts of a panel by key: one moves into another box when the choice changes, and what the browser
+// keeps of those that are gone is freed.
+export class Charts {
+  #charts = new Map();
+
+  // Draw what is described in a box; without lines nothing is shown.
+  draw(box, key, described) {
+    if (!this.#charts.has(key)) this.#charts.set(key, new Chart(element("div", undefined, { class: "chart" })));
+    const chart = this.#charts.get(key);
+    if (chart.box.parentElement !== box) box.append(chart.box);
+    chart.box.hidden = !described.lines.length;
+    if (described.lines.length) chart.draw(described);
+  }
+
+  keep(keys) {
+    for (const [key, chart] of this.#charts) {
+      if (keys.includes(key)) continue;
+      chart.close();
+      chart.box.remove();
+      this.#charts.delete(key);
+    }
+  }
+}
+
+const lookOf = ({ x, lines, unit, height }) => JSON.stringify([x.label, unit, height, lines.map((line) => [line.label, line.look])]);
 const dataOf = ({ x, lines }) => [x.values, ...lines.map((line) => line.values)];
 const short = (value) => upTo(value, Math.abs(value) < 99.5 ? 2 : 0);
 const textAt = (line, n) => (line.format ?? short)(line.values[n]);

@@ -1,6 +1,8 @@
 // The columns of the holdings, and the sets of them that a person chooses.
 
-// Name: [column of the server, its decimals]; without decimals a text.
+import { percent, price } from "./format.js";
+
+// Name: [column of the server, its decimals or what writes it]; without these a text.
 export const COLUMNS = {
   strategy: ["strategy"],
   underlying: ["symbol"],
@@ -11,25 +13,25 @@ export const COLUMNS = {
   realised: [null, 0],
   campaign: [null, 0],
   qty: ["quantity"],
-  price: ["market_price", 2],
+  price: ["market_price", price],
   "$ delta": ["dollar_delta", 0],
   "β $ delta": [null, 0],
   "$ gamma 1%": ["gamma_1pct", 0],
   delta: ["delta", 1],
   theta: ["theta", 1],
   vega: ["vega", 1],
-  IV: ["implied_vol", 3],
+  IV: ["implied_vol", percent],
   "no value": ["unvalued", 0],
   "no greeks": ["greekless", 0],
   age: [null],
   source: ["source"],
   account: ["account"],
   conid: ["conid"],
-  bid: ["bid", 2],
-  ask: ["ask", 2],
-  "average cost": ["average_cost", 2],
+  bid: ["bid", price],
+  ask: ["ask", price],
+  "average cost": ["average_cost", price],
   days: ["days", 0],
-  moneyness: ["moneyness", 3],
+  moneyness: ["moneyness", percent],
   extrinsic: ["extrinsic", 2],
 };
 

@@ -1,6 +1,6 @@
 // What accounts returned, month by month, and what fills cost against the quote before them.
 
-import { byId, write } from "./elements.js";
+import { byId, show, write } from "./elements.js";
 import { percent, sign, whole } from "./format.js";
 import { fill, money, openedLines } from "./table.js";
 
@@ -19,7 +19,13 @@ export function drawCosts([{ returns }, fills]) {
 
   const { groups } = fills;
   fill(byId("costs-table"), groups.length ? FILLS : [], groups.map(costLine));
+  show(byId("costs-known"), groups.length ? knownText(groups) : "");
   write(byId("costs-none"), groups.length ? "" : "No fill is known.");
+}
+
+function knownText(groups) {
+  const sum = (name) => groups.reduce((total, row) => total + row[name], 0);
+  return `${whole(sum("known"))} of ${whole(sum("fills"))} fills had a quote right before them: slippage, spread and cost are of these alone.`;
 }
 
 function returnLine(row) {

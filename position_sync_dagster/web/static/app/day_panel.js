@@ -1,7 +1,7 @@
 // A day of the calendar: its trades, and the campaigns that ended on it; a line opens one.
 
 import { byId, write } from "./elements.js";
-import { cents, clock, isUnknown, rounded, upTo, whole } from "./format.js";
+import { cents, clock, price, upTo, whole } from "./format.js";
 import { choice, choose } from "./results_choice.js";
 import { fill, moneyInCents, openedLines } from "./table.js";
 
@@ -24,9 +24,8 @@ export function drawDay([{ fills }, { campaigns }]) {
 }
 
 function tradeLine(trade) {
-  const price = isUnknown(trade.price) ? "–" : rounded(trade.price, 2);
   const why = [trade.why_unknown ?? "", "text"];
-  return { cells: [trade.at ? clock(trade.at) : "–", trade.strategy, trade.contract, upTo(trade.quantity, 4), price, cents(trade.fee), trade.opens ? "opens" : "closes", why] };
+  return { cells: [trade.at ? clock(trade.at) : "–", trade.strategy, trade.contract, upTo(trade.quantity, 4), price(trade.price), cents(trade.fee), trade.opens ? "opens" : "closes", why] };
 }
 
 function campaignLine(row) {

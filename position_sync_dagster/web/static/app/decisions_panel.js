@@ -1,4 +1,4 @@
-// What needs a decision, what has most at stake first: the reason, and the next step.
+// What needs a decision, what is urgent first: the reason, and the next step. Then what expires by itself.
 
 import { byId, element } from "./elements.js";
 import { figures } from "./figures.js";
@@ -8,30 +8,59 @@ import { openedLines, fill } from "./table.js";
 
 const HEADINGS = ["what", "at stake", "why", "next step"];
 const NARROW = matchMedia("(max-width: 699px)");
-const mostShown = () => (NARROW.matches ? 2 : 4); // what stands below must be on a phone's screen too
+const WIDE = matchMedia("(min-width: 1300px)"); // where the panel has a height of its own
+const MORE_PX = 30; // the line that opens the others
+let fitting = { key: "", count: 0 };
 
 export function drawDecisions() {
-  const table = byId("decisions-table");
   const { decisions, scenarios } = figures;
-  const none = decisions ? (scenarios.trouble ?? "Nothing: no limit is broken, and nothing expires this week or may be assigned.") : "Not computed yet.";
-  const shown = openedLines("decisions", decisions ?? [], mostShown(), lineOf, HEADINGS.length, drawDecisions);
-  fill(table, shown.length ? HEADINGS : [], shown.length ? shown : [{ cells: [[none, "text"]] }]);
+  const none = decisions ? (scenarios.trouble ?? "Nothing: no limit is broken, and no expiry or assignment needs anything.") : "Not computed yet.";
+  const needed = (decisions ?? []).filter(({ step }) => step);
+  if (needed.length) drawNeeded(needed, mostShown(needed));
+  else fill(byId("decisions-table"), [], [{ cells: [[none, "text"]] }]);
+
+  const calm = (decisions ?? []).filter(({ step }) => !step);
+  byId("calm").hidden = !calm.length;
+  fill(byId("calm-table"), [], calm.map((decision) => ({ ...lineOf(decision), cells: cellsOf(decision, decision.reason) })));
+}
+
+function drawNeeded(needed, most) {
+  const table = byId("decisions-table");
+  const shown = openedLines("decisions", needed, most, lineOf, HEADINGS.length, drawDecisions);
+  fill(table, HEADINGS, shown);
   shown.forEach((line, n) => line.decision && drawStep(table.tBodies[0].rows[n].cells[3], line.decision));
 }
 
+// Nothing is folded while there is room; on a phone what stands below must be on the screen too.
+function mostShown(needed) {
+  if (NARROW.matches) return 2;
+  if (!WIDE.matches) return 8;
+
+  const box = byId("decisions").querySelector(".body");
+  const key = `${JSON.stringify(needed)} ${box.clientWidth} ${box.clientHeight}`;
+  if (key === fitting.key) return fitting.count;
+
+  drawNeeded(needed, needed.length);
+  const bottoms = [...byId("decisions-table").tBodies[0].rows].map((row) => row.getBoundingClientRect().bottom + box.scrollTop);
+  const { bottom } = box.getBoundingClientRect();
+  const count = bottoms.at(-1) <= bottom ? needed.length : bottoms.filter((at) => at <= bottom - MORE_PX).length;
+  fitting = { key, count: Math.max(1, count) };
+  return fitting.count;
+}
+
 function lineOf(decision) {
-  const { strategy, name, at_stake: atStake, currency } = decision;
+  const { strategy, name, kind, reason, step, is_urgent: isUrgent } = decision;
   return {
     decision,
-    kind: decision.is_urgent ? "hurts" : "soon",
+    kind: isUrgent ? "hurts" : step ? "soon" : "",
     act: strategy ? () => only("strategy", strategy) : () => only("account", name),
-    cells: [
-      name,
-      [whole(atStake), "", `what all of it loses if prices move 5 % to its worse side, ${currency ?? ""}`],
-      [`${decision.kind}: ${local(decision.reason)}`, "text reason"],
-      null,
-    ],
+    cells: [...cellsOf(decision, `${kind}: ${reason}`), null],
   };
+}
+
+function cellsOf({ name, at_stake: atStake, currency }, text) {
+  const hint = `what these legs lose if prices move 5 % to their worse side, ${currency ?? ""}`;
+  return [name, [whole(atStake), "", hint], [local(text), "text reason"]];
 }
 
 // A strategy can be closed or rolled on the risk page, which shows the book before and after.

@@ -29,6 +29,16 @@ export function write(node, text) {
   else node.textContent = text;
 }
 
+// A name without room is cut in its middle: what tells it from others often stands at its end.
+const TAIL = 8;
+const SHORT = 12; // characters that have room everywhere
+export function writeName(node, text) {
+  if (node.textContent === text) return;
+  const at = text.length > SHORT ? text.length - TAIL : 0;
+  node.replaceChildren(...(at ? [element("span", text.slice(0, at), { class: "head" }), text.slice(at)] : [text]));
+  set(node, "title", at ? text : "");
+}
+
 // Make a node have this many children, without touching those that stay.
 export function fit(node, count, tag) {
   while (node.children.length > count) node.lastElementChild.remove();

@@ -26,6 +26,12 @@ export function rounded(value, digits) {
   return signed(value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
 }
 
+// Two decimals, and those that a price has besides: 0.005 is not 0.01.
+export function price(value) {
+  if (isUnknown(value)) return DASH;
+  return signed(value.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 4 }));
+}
+
 export const percent = (part) => (isUnknown(part) ? DASH : `${rounded(100 * part, 1)} %`);
 
 export function duration(seconds) {

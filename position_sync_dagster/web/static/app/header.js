@@ -11,6 +11,7 @@ import { moneyInCents } from "./table.js";
 const LIVE = "LIVE";
 const LITTLE_CUSHION = 0.1;
 const HINTS = "money.hints"; // "never": hints are dismissed for good
+const LINES = "money.lines"; // and that there are more legs than lines
 const title = document.title;
 
 // Draw the header, and grey the page while its values are from before; return whether there are figures.
@@ -27,8 +28,8 @@ export function drawHeader(notices = []) {
   const attention = figures.attention.filter((text) => !hints.includes(text));
   const missing = figures.without_line ? [figures.without_line] : [];
   say(byId("alert"), [...alerts(blind), ...(areRefused() ? missing : [])], areRefused() ? reasons() : []);
-  say(byId("notice"), [...attention, ...(areRefused() ? [] : missing), ...notices]);
-  drawHints(hints);
+  say(byId("notice"), [...attention, ...notices]);
+  drawHints(hints, areRefused() ? [] : missing);
   facts(byId("numbers"), [...figures.accounts.flatMap(numbersOf), ...stateNumbers(blind)]);
   drawTrends();
   facts(byId("accounts"), figures.accounts.flatMap(accountFacts));
@@ -78,22 +79,24 @@ function blindText(login) {
   return `${login.gateway_id} is ${login.state ?? "not connected yet"}${time}: its values are from before.${reason}`;
 }
 
-function drawHints(hints) {
+function drawHints(...kinds) {
   const box = byId("hints");
-  box.hidden = !hints.length || localStorage.getItem(HINTS) === "never";
-  if (box.hidden || box.dataset.text === hints.join("\n")) return;
+  const places = [HINTS, LINES].filter((place, n) => kinds[n].length && localStorage.getItem(place) !== "never");
+  const text = places.flatMap((place) => kinds[[HINTS, LINES].indexOf(place)]).join("\n");
+  box.hidden = text === "";
+  if (box.hidden || box.dataset.text === text) return;
 
-  box.dataset.text = hints.join("\n");
+  box.dataset.text = text;
   const dismiss = () => {
-    localStorage.setItem(HINTS, "never");
-    drawHints(hints);
+    for (const place of places) localStorage.setItem(place, "never");
+    drawHints(...kinds);
   };
-  const text = element("span");
-  text.append(...withCommands(box.dataset.text));
-  box.replaceChildren(text, button("Do not show again", dismiss));
+  const words = element("span");
+  words.append(...withCommands(text));
+  box.replaceChildren(words, button("Do not show again", dismiss));
 }
 
-export const showHintsAgain = () => localStorage.removeItem(HINTS);
+export const showHintsAgain = () => [HINTS, LINES].forEach((place) => localStorage.removeItem(place));
 
 // --- Facts ---------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 // so 20,000 legs scroll like 20. What a person chose is there again after a reload.
 
 import { COLUMNS, COLUMN_SETS, SOON_DAYS } from "./columns.js";
-import { element, fit, set, write } from "./elements.js";
+import { element, fit, set, write, writeName } from "./elements.js";
 import { figures, isPast, older } from "./figures.js";
 import { DASH, cents, duration, isUnknown, rounded, sign, upTo } from "./format.js";
 import { ageOf, currencyOf, parts } from "./parts.js";
@@ -230,7 +230,7 @@ export class HoldingsTable {
     const name = cell.firstElementChild;
     const mark = row.kind === "group" ? (row.isOpen ? "▾ " : "▸ ") : "";
     const isBefore = isPast() && row.part && !row.part.kept;
-    write(name, mark + row.name + (isBefore ? " ≈" : "") + (row.sums ? currencyOf(row.sums) : ""));
+    writeName(name, mark + row.name + (isBefore ? " ≈" : "") + (row.sums ? currencyOf(row.sums) : ""));
     set(name, "aria-expanded", row.kind === "group" ? String(row.isOpen) : "");
     set(name, "tabindex", index === this.#active ? "0" : "-1");
     set(cell, "class", row.kind);
@@ -377,6 +377,7 @@ function textOf(value, column) {
   if (column === "age") return duration(value);
   if (column === "qty") return upTo(value, 4);
   const [, digits] = COLUMNS[column];
+  if (typeof digits === "function") return digits(value);
   return digits === undefined || typeof value === "string" ? String(value) : rounded(value, digits);
 }
 

@@ -3,7 +3,7 @@
 import { copyButton } from "./commands.js";
 import { byId, element, facts, show, write } from "./elements.js";
 import { figures, isPast } from "./figures.js";
-import { DASH, cents, clock, duration, local, rounded } from "./format.js";
+import { DASH, cents, clock, duration, local, price, rounded } from "./format.js";
 import { Panel } from "./panel.js";
 import { plot } from "./plot.js";
 import { fill, moneyInCents } from "./table.js";
@@ -58,7 +58,7 @@ function drawFacts(position) {
     ["account", position.account],
     ["conid", String(position.conid)],
     ["quantity", rounded(position.position, 0)],
-    ["price", cents(position.market_price)],
+    ["price", price(position.market_price)],
     ["value", cents(position.market_value)],
     fact("today", position.today),
     fact("unrealised", position.unrealized),
@@ -91,7 +91,7 @@ function drawValues(values) {
     hint: value.note,
     cells: [
       clock(value.timestamp),
-      cents(value.market_price),
+      price(value.market_price),
       cents(value.market_value),
       moneyInCents(value.daily_pnl),
       rounded(value.delta, 3),

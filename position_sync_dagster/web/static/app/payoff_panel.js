@@ -1,6 +1,6 @@
 // Profit and greeks over the price: now, on the chosen day and volatility, and at the next expiry.
 
-import { Chart } from "./chart.js";
+import { Charts } from "./chart.js";
 import { byId, element, facts, fit, write } from "./elements.js";
 import { isUnknown, percent, rounded, sign, whole } from "./format.js";
 import { SOON_DAYS } from "./columns.js";
@@ -10,13 +10,16 @@ const GREEKS = { dollar_delta: "$ delta", delta: "delta in units", gamma_1pct: "
 const OF_MODEL = "by our model: a lognormal price around the forward, with the volatility nearest to the money";
 const DAY_MS = 86400000;
 const LATER_DAYS = 21;
-const MOST_CURVES = 12;
-const charts = new Map();
+const charts = new Charts();
 let greek = "dollar_delta";
 let newest = null; // the answer before the trades, with the day and volatility that it is of
 let drawGreeks = () => {};
+let shown = null; // the key of the underlying that is drawn
+let step = () => {};
 
 export function openPayoff() {
+  byId("curve-before").addEventListener("click", () => step(-1));
+  byId("curve-after").addEventListener("click", () => step(1));
   const field = byId("greek");
   for (const [name, label] of Object.entries(GREEKS)) field.append(element("option", label, { value: name }));
   field.addEventListener("change", () => {
@@ -25,20 +28,29 @@ export function openPayoff() {
   });
 }
 
-// Draw the curves of what was asked for, and beside them those after the trades.
-export function drawPayoff(before, after, { scope, name }) {
+// Draw one of the curves of what was asked for, and in it the one after the trades.
+export function drawPayoff(before, after, asked) {
+  const { scope, name } = asked;
+  const { days, vol } = before;
   newest = before;
   write(byId("payoff-title"), `Profit over the price: ${name ?? "everything"}`);
-  const { days, vol } = before;
   showCommand(byId("payoff-command"), "what-if", scope && `--${scope} ${quoted(name)}`, days && `--days ${days}`, vol && `--vol ${vol}`);
-  const afterBy = new Map((after?.curves ?? []).map((curve) => [keyOf(curve), curve]));
+
   const all = before.curves.length ? before.curves : (after?.curves ?? []);
-  const curves = all.slice(0, MOST_CURVES);
-  closeOthers(curves);
-  const more = all.length - curves.length;
-  write(byId("payoff-none"), more ? `… and ${more} more: choose a strategy or an underlying.` : all.length ? "" : "Nothing is held of it.");
-  drawEach("payoffs", curves, (box, curve) => drawProfit(box, curve, afterBy.get(keyOf(curve))));
-  drawGreeks = () => drawEach("greek-charts", curves, (box, curve) => drawGreek(box, curve, afterBy.get(keyOf(curve))));
+  const place = Math.max(0, all.findIndex((curve) => keyOf(curve) === shown));
+  const curves = all.slice(place, place + 1);
+  step = (by) => {
+    shown = keyOf(all[(place + by + all.length) % all.length]);
+    drawPayoff(before, after, asked);
+  };
+  byId("steps").hidden = all.length < 2;
+  write(byId("curve-place"), `${place + 1} of ${all.length}`);
+  write(byId("payoff-none"), all.length ? "" : "Nothing is held of it.");
+
+  charts.keep(curves.flatMap((curve) => [`profit ${keyOf(curve)}`, `greek ${keyOf(curve)}`]));
+  const afterOf = (curve) => after?.curves?.find((other) => keyOf(other) === keyOf(curve));
+  drawEach("payoffs", curves, (box, curve) => drawProfit(box, curve, afterOf(curve)));
+  drawGreeks = () => drawEach("greek-charts", curves, (box, curve) => drawGreek(box, curve, afterOf(curve)));
   drawGreeks();
 }
 
@@ -47,24 +59,6 @@ const titleOf = (curve) => `${curve.underlying} ${curve.currency} ${curve.accoun
 
 function drawEach(name, curves, drawOne) {
   fit(byId(name), curves.length, "article").forEach((box, n) => drawOne(box, curves[n]));
-}
-
-function closeOthers(curves) {
-  const keys = new Set(curves.flatMap((curve) => [`profit ${keyOf(curve)}`, `greek ${keyOf(curve)}`]));
-  for (const [key, chart] of charts) {
-    if (keys.has(key)) continue;
-    chart.close();
-    chart.box.remove();
-    charts.delete(key);
-  }
-}
-
-// The chart of a key in a box: another one moves in when the choice changes.
-function chartIn(box, key) {
-  if (!charts.has(key)) charts.set(key, new Chart(element("div", undefined, { class: "chart" })));
-  const chart = charts.get(key);
-  if (chart.box.parentElement !== box) box.append(chart.box);
-  return chart;
 }
 
 // --- The profit ------------------------------------------------------------------------------------
@@ -90,18 +84,12 @@ function drawProfit(box, curve, after) {
     marks: marksOf(curve),
     height: 300,
   };
-  drawOrHide(box, `profit ${keyOf(curve)}`, described);
+  charts.draw(box, `profit ${keyOf(curve)}`, described);
 }
 
 function headOf(box) {
   if (!box.firstElementChild) box.append(element("h3"), element("dl", undefined, { class: "facts" }), element("p", undefined, { class: "remark" }));
   return box.children;
-}
-
-function drawOrHide(box, key, described) {
-  const chart = chartIn(box, key);
-  chart.box.hidden = !described.lines.length;
-  if (described.lines.length) chart.draw(described);
 }
 
 function scaleOf(curve) {
@@ -205,10 +193,10 @@ function drawGreek(box, curve, after) {
       { label: "after the trades", values: aligned(curve, after, greek), look: "after" },
     ].filter((line) => line.values),
     marks: marksOf(curve).slice(0, 1),
-    height: 200,
+    height: byId("market").hidden ? 200 : 400, // beside two pictures, or one
   };
   if (!box.firstElementChild) box.append(element("h3"), element("p", undefined, { class: "remark" }));
   write(box.children[0], titleOf(curve));
   write(box.children[1], described.lines.length ? "" : "Not known.");
-  drawOrHide(box, `greek ${keyOf(curve)}`, described);
+  charts.draw(box, `greek ${keyOf(curve)}`, described);
 }

@@ -7,6 +7,7 @@ import { drawClosedDay } from "./closed_day_panel.js";
 import { byId, set, write } from "./elements.js";
 import { clock, duration } from "./format.js";
 import { drawHeader } from "./header.js";
+import { closeMarket, drawMarket, isOfMarket, readMarket } from "./market_panel.js";
 import { SPOTS, VOLS, drawMatrix } from "./matrix_panel.js";
 import { Panel } from "./panel.js";
 import { chosenLabel, drawPayoff, openPayoff } from "./payoff_panel.js";
@@ -26,6 +27,7 @@ const SOON_DAYS = 7;
 const MOST_DAYS = 365;
 
 const payoffs = new Panel("payoff", "greeks");
+const market = new Panel("market");
 const matrix = new Panel("matrix");
 const trades = new Panel("what-if");
 const assignments = new Panel("assignments");
@@ -39,6 +41,7 @@ function ask() {
   const asked = { ...choice };
   const question = hasTrades(asked) ? tradesQuestion(asked) : null;
   return Promise.all([
+    askMarket(asked),
     askCurves(asked),
     askMatrix(asked),
     trades.show(question, (get) => question && get("what-if", question).catch(withoutTrades), (answer) => drawTrades(answer, question)),
@@ -50,6 +53,13 @@ function ask() {
 
 function askCurves(asked) {
   return payoffs.show(asked, (get) => readCurves(get, asked), ([before, after]) => drawCurves(before, after, asked));
+}
+
+// The account comes first; what is chosen of it has its own price.
+function askMarket(asked) {
+  byId("market").hidden = !isOfMarket(asked);
+  if (!isOfMarket(asked)) return closeMarket();
+  return market.show(asked, (get) => readMarket(get, asked, refused), (answers) => drawMarket(answers, asked));
 }
 
 // While a slider is dragged, one question follows the other: none is given up for the next one.

@@ -3,7 +3,7 @@
 // key; the arrow keys move between them.
 
 import { DASH, cents, isUnknown, sign, whole } from "./format.js";
-import { element, fit, set, write } from "./elements.js";
+import { element, fit, set, write, writeName } from "./elements.js";
 
 // A star marks a sum that leaves out holdings, and its hint says how many; where those that are known
 // do not carry the sum, the server sends none, and the text says of how many it is known.
@@ -69,9 +69,9 @@ function writeText(cell, text) {
 
 function writeButton(cell, text) {
   if (cell.firstElementChild?.tagName !== "BUTTON") {
-    cell.replaceChildren(element("button", text, { type: "button", tabindex: "-1" }));
+    cell.replaceChildren(element("button", "", { type: "button", tabindex: "-1" }));
   }
-  write(cell.firstElementChild, text);
+  writeName(cell.firstElementChild, text);
 }
 
 const STOP = "button[tabindex]";

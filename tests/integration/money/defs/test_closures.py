@@ -1,7 +1,7 @@
 """The asset `closures`: its page, its check, and the break that asks a person."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import count
 from unittest.mock import patch
 
@@ -12,6 +12,8 @@ from position_sync_dagster.money.as_of import Past
 from position_sync_dagster.money.campaigns.closes_of_strategies import read_closes
 from position_sync_dagster.money.defs.statements import closures
 from position_sync_dagster.money.past.explain_closes import BREAKS, CloseExplainer
+from position_sync_dagster.money.reports.book import read_book
+from position_sync_dagster.settings import Settings
 from tests.support import money_rows
 from tests.support.facts import store_statement
 from tests.support.holdings import make_holding
@@ -224,3 +226,30 @@ def test_a_cause_stays_that_another_process_found_while_this_one_judged_without_
     monkeypatch.setattr(explainer, "_underlying_prices", prices_after_another)
     explainer.explain()
     assert [closure.cause for closure in lake.closures.current()] == ["TRADED"]
+
+
+def test_what_closed_is_realised_by_underlying_and_by_expiry(lake):
+    """A call was closed with a profit; once a close of the same day is unexplained, the sum is."""
+    at = datetime.now(UTC)
+    lake.position_changes.add([change(CALL, 2, 0, at)])
+    CloseExplainer(lake).explain([fill(CALL, -2, at, realized_pnl=40.0)])
+    held = {"symbol": "SPY", "currency": "USD", "account": ACCOUNT, "market_value": -300.0}
+    lake.updates.sync.append(
+        [
+            money_rows.row(11, **held, expiry=date(2026, 3, 20)),
+            money_rows.row(12, **held, expiry=date(2026, 4, 17)),
+            money_rows.row(13, **held | {"symbol": "QQQ"}, expiry=date(2026, 4, 17)),
+        ]
+    )
+    book = read_book(lake, Settings(lake=str(lake.path)), at)
+    assert {sums.name: (sums.realized_pnl, sums.closes) for sums in book.underlyings} == {
+        "SPY": (40.0, 1), "QQQ": (0.0, 0),
+    }  # fmt: skip
+    assert {sums.name: sums.realized_pnl for sums in book.expiries} == {
+        "2026-03-20": 40.0, "2026-04-17": 0.0,
+    }  # fmt: skip
+
+    lake.position_changes.add([change(OTHER, 1, 0, AT)])
+    CloseExplainer(lake).explain()
+    book = read_book(lake, Settings(lake=str(lake.path)), datetime.now(UTC))
+    assert [sums.realized_pnl for sums in book.underlyings if sums.name == "SPY"] == [None]

@@ -4,11 +4,12 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
+import polars as pl
 import pytest
 
 from position_sync_dagster.money.reports.decisions import Decision, Kind, decisions
 from position_sync_dagster.money.risk.scenarios import Breakdown
-from position_sync_dagster.money.strategies.limits import LimitState
+from position_sync_dagster.money.strategies.limits import Bound, LimitState, Measure
 
 FRIDAY = datetime(2026, 12, 4, 16, tzinfo=UTC)
 
@@ -19,7 +20,10 @@ def sums(name: str, **values: Any) -> SimpleNamespace:
 
 
 def limit(strategy: str | None, **values: Any) -> SimpleNamespace:
-    usual = {"strategy_id": strategy, "account": None, "currency": None}
+    usual = {
+        "strategy_id": strategy, "account": None, "currency": None,
+        "measure": Measure.UNREALIZED_PNL, "bound": Bound.MIN,
+    }  # fmt: skip
     broken = {"outcome": LimitState.BROKEN, "text": f"{strategy} is over its limit"}
     return SimpleNamespace(limit=SimpleNamespace(**usual | values), **broken)
 
@@ -32,18 +36,36 @@ def moved(name: str, *profits: float | None, **values: Any) -> dict[str, Any]:
 def expiring(strategy: str, leg: str, **values: Any) -> dict[str, Any]:
     usual = {
         "strategy_id": strategy, "currency": "USD", "symbol": "SPY", "leg": leg, "units": 0.0,
+        "account": "U1", "conid": 1,
         "cash": 0.0, "expires_at": FRIDAY, "is_uncovered": False, "is_pinned": False,
         "reason": None,
     }  # fmt: skip
     return usual | values
 
 
-def decided(*strategies: Any, limits: Any = (), moves: Any = (), **expiry: Any) -> list[Decision]:
+def leg_moved(strategy: str, conid: int, *profits: float | None) -> dict[str, Any]:
+    return moved(strategy, *profits, level=Breakdown.LEG, account="U1", conid=conid)
+
+
+def decided(
+    *strategies: Any, limits: Any = (), moves: Any = (), legs: Any = (), in_money: Any = (),
+    **expiry: Any,
+) -> list[Decision]:  # fmt: skip
+    """Return the decisions; of `in_money` the strategy and conid of each short option there."""
     account = SimpleNamespace(account="U1", currency="USD")
-    book = SimpleNamespace(strategies=strategies, rest=[], accounts=[account])
+    parts = pl.DataFrame(
+        [(strategy, "U1", conid, "USD", True) for strategy, conid in in_money],
+        schema={
+            "strategy_id": pl.String, "account": pl.String, "conid": pl.Int64,
+            "currency": pl.String, "short_in_money": pl.Boolean,
+        },
+        orient="row",
+    )  # fmt: skip
+    split = SimpleNamespace(parts=parts)
+    book = SimpleNamespace(strategies=strategies, rest=[], accounts=[account], split=split)
     figures: Any = SimpleNamespace(book=book, limits=limits)
     nothing: dict[str, Any] = {"expiries": [], "early_assignments": []}
-    return decisions(figures, moves, [0, 1], nothing | expiry)
+    return decisions(figures, moves, [0, 1], nothing | expiry, legs)
 
 
 def test_what_loses_most_at_its_worse_side_comes_first_and_what_is_not_known_last():
@@ -75,13 +97,12 @@ def test_a_strategy_over_several_accounts_has_one_sum():
 
 
 def test_a_broken_limit_and_a_broken_structure_say_what_is_the_case():
-    listed = decided(
+    (decision,) = decided(
         sums("condor", differences="1 of 2 held"), sums("calm"), limits=[limit("condor")]
     )
-    assert [(campaign.kind, campaign.reason) for campaign in listed] == [
-        (Kind.LIMIT, "condor is over its limit"), (Kind.BROKEN, "1 of 2 held"),
-    ]  # fmt: skip
-    assert all(decision.is_urgent for decision in listed)
+    assert decision.kind is Kind.LIMIT
+    assert decision.reason == "condor is over its limit; broken: 1 of 2 held"
+    assert decision.is_urgent
 
 
 def test_a_limit_of_an_account_has_the_loss_of_the_account_at_stake():
@@ -96,7 +117,6 @@ def test_a_limit_of_an_account_has_the_loss_of_the_account_at_stake():
 @pytest.mark.parametrize(
     ("legs", "said", "step"),
     [
-        ([{}, {}], "2 legs at Fri 04 Dec 16:00 New York: worthless at this price", "let it expire"),
         ([{"units": 100.0, "cash": -57_500.0}], "+100 SPY and -57,500 USD", "take what it leaves"),
         (
             [{"cash": -230.0}, {"symbol": "QQQ"}],
@@ -118,8 +138,79 @@ def test_what_expires_says_what_it_leaves_and_what_can_be_done(legs, said, step)
 
 def test_what_may_be_assigned_names_the_leg_its_time_value_and_the_dividend():
     row = {"strategy_id": "call", "currency": "USD", "position": -2.0, "leg": "SPY 575C",
-           "extrinsic": 0.05, "ex_date": FRIDAY}  # fmt: skip
+           "extrinsic": 0.05, "ex_date": FRIDAY, "account": "U1", "conid": 1}  # fmt: skip
     cheap = row | {"strategy_id": "put", "extrinsic": -0.34, "ex_date": None}
     first, second = decided(early_assignments=[row, cheap])
     assert first.reason == "-2 SPY 575C is worth 0.05 above its exercise, ex-date 04 Dec"
     assert second.reason == "-2 SPY 575C is worth 0.34 below its exercise"
+
+
+def test_what_may_be_assigned_comes_before_what_costs_more_and_needs_no_haste():
+    """A strategy that may be assigned is urgent; what leaves shares may have more at stake."""
+    row = {"strategy_id": "call", "currency": "USD", "position": -2.0, "leg": "SPY 575C",
+           "extrinsic": 0.05, "ex_date": None, "account": "U1", "conid": 1}  # fmt: skip
+    leaves = expiring("large", "SPY 600P", units=100.0, cash=-60_000.0, conid=2)
+    legs = [leg_moved("large", 2, -9_000.0, 0.0), leg_moved("call", 1, 0.0, -40.0)]
+    listed = decided(early_assignments=[row], expiries=[leaves], legs=legs)
+    assert [(decision.name, decision.at_stake) for decision in listed] == [
+        ("call", 40.0), ("large", 9_000.0),
+    ]  # fmt: skip
+
+
+def test_what_may_expire_by_itself_is_no_decision_and_comes_last_without_a_step():
+    calm = [expiring("calm", "SPY 500P"), expiring("calm", "SPY 700C", conid=2)]
+    legs = [leg_moved("calm", 1, -5.0, 0.0), leg_moved("calm", 2, 0.0, -7.0)]
+    listed = decided(sums("calm"), sums("wild", short_in_money=1), expiries=calm, legs=legs)
+    assert [(decision.name, decision.step is None) for decision in listed] == [
+        ("wild", False), ("calm", True),
+    ]  # fmt: skip
+    said = "2 legs at Fri 04 Dec 16:00 New York: worthless at this price"
+    assert listed[-1].reason == said
+    assert listed[-1].at_stake == 7.0
+
+
+def test_a_strategy_has_one_row_with_all_that_is_the_case_and_what_these_legs_have_at_stake():
+    row = {"strategy_id": "condor", "currency": "USD", "position": -1.0, "leg": "SPY 575C",
+           "extrinsic": 0.05, "ex_date": None, "account": "U1", "conid": 1}  # fmt: skip
+    soon = expiring("condor", "SPY 575P", conid=2, cash=-230.0)
+    legs = [leg_moved("condor", 1, 10.0, -100.0), leg_moved("condor", 2, -300.0, 0.0)]
+    (decision,) = decided(
+        sums("condor", short_in_money=2), moves=[moved("condor", -9_999.0, 0.0)], legs=legs,
+        early_assignments=[row], expiries=[soon], in_money=[("condor", 1), ("condor", 2)],
+    )  # fmt: skip
+    assert decision.kind is Kind.ASSIGNMENT
+    assert decision.step == "close or roll it, or take the delivery"
+    also = "; expires: 1 leg at Fri 04 Dec 16:00 New York: -230 USD"
+    assert decision.reason.endswith(f"above its exercise{also}")
+    assert decision.at_stake == 290.0, "of the two legs at the lower price"
+
+    (over,) = decided(
+        sums("condor"), moves=[moved("condor", -9_999.0, 0.0)], legs=legs, expiries=[soon],
+        limits=[limit("condor")],
+    )  # fmt: skip
+    assert over.at_stake == 9_999.0, "a limit is about all of it"
+
+
+def test_options_in_the_money_have_what_these_lose_at_stake():
+    legs = [leg_moved("put", 7, -70.0, 90.0)]
+    (decision,) = decided(
+        sums("put", short_in_money=1), moves=[moved("put", -1.0, -2.0)], legs=legs,
+        in_money=[("put", 7)],
+    )  # fmt: skip
+    assert (decision.kind, decision.at_stake) == (Kind.THREATENED, 70.0)
+
+
+def test_a_profit_beyond_its_largest_limit_is_a_target_and_hurts_nobody():
+    target = limit("condor", bound=Bound.MAX)
+    too_much = limit("wide", bound=Bound.MAX, measure=Measure.VEGA)
+    listed = decided(sums("condor"), sums("wide"), limits=[target, too_much])
+    assert [(decision.name, decision.kind, decision.is_urgent) for decision in listed] == [
+        ("wide", Kind.LIMIT, True), ("condor", Kind.TARGET, False),
+    ]  # fmt: skip
+    assert listed[1].step == "take the profit, or set another target"
+
+
+def test_less_than_a_unit_of_money_is_not_left():
+    (decision,) = decided(expiries=[expiring("weekly", "SPY 575P", cash=-0.3)])
+    assert "-0" not in decision.reason
+    assert "worthless at this price" in decision.reason

@@ -148,3 +148,14 @@ def test_a_curve_reaches_beyond_its_strikes_and_has_corners_and_break_evens_as_p
     of_one_strike = only(straddle, Point())
     assert set(of_one_strike.break_evens) == {92.0, 108.0}
     assert set(of_one_strike.break_evens) <= set(of_one_strike.prices)
+
+
+def test_legs_are_in_the_order_of_expiry_and_strike_whatever_came_last():
+    rows = [
+        leg(1, "CALL", 105.0, -3.0, 2.0), leg(2, "PUT", 95.0, 3.0, 1.0),
+        leg(3, "PUT", 105.0, 3.0, 1.0), share(4, symbol="IWM", market_price=100.0),
+    ]  # fmt: skip
+    orders = [only([rows[place] for place in places], Point()).legs
+              for places in ((0, 1, 2, 3), (3, 2, 1, 0))]  # fmt: skip
+    assert orders[0] == orders[1]
+    assert [name.split()[2:3] for name in orders[0]] == [[], ["95P"], ["105P"], ["105C"]]

@@ -1,4 +1,6 @@
 from collections import Counter, defaultdict
+from dataclasses import replace
+from datetime import date
 from random import Random
 from typing import Any
 
@@ -199,14 +201,32 @@ def test_an_unknown_cost_is_unknown() -> None:
 def test_names_are_not_taken_twice() -> None:
     held = book({"90P": 1, "95P": -1, "80P+": 1, "85P+": -1})
     first = propose(held)
-    assert [strategy.name for strategy in first] == [
-        "SPY-vertical-2028-12-15",
-        "SPY-vertical-2029-01-19",
-    ]
+    assert [strategy.name for strategy in first] == ["SPY vertical 15Dec", "SPY vertical 19Jan"]
     names = {strategy.name for strategy in first}
-    assert "SPY-vertical-2028-12-15-2" in {strategy.name for strategy in propose(held, names=names)}
+    assert "SPY vertical 15Dec 2" in {strategy.name for strategy in propose(held, names=names)}
     [calendar] = propose(book({"100C": -1, "100C+": 1}))
-    assert calendar.name == "SPY-calendar-2028-12-15", "the first expiry names it"
+    assert calendar.name == "SPY calendar 15Dec", "the first expiry names it"
+
+
+def test_names_are_short_and_tell_apart_what_differs_by_its_year() -> None:
+    condor = {"90P": 2.0, "95P": -2.0, "105C": -2.0, "110C": 2.0}
+    held = [holding(name, quantity) for name, quantity in condor.items()]
+    [strategy] = propose(held)
+    assert strategy.name == "SPY IC 15Dec"
+    next_year = [
+        replace(
+            one,
+            instrument=replace(
+                one.instrument, conid=one.instrument.conid + 1, expiry=date(2029, 12, 15)
+            ),
+        )
+        for one in held
+    ]
+    orders = [*order(1, condor), *order(2, {"120P": -1.0})]
+    proposal = propose([*held, *next_year, holding("120P", -1)], orders)
+    assert [strategy.name for strategy in proposal] == [
+        "SPY IC 15Dec28", "SPY 120P 15Dec", "SPY IC 15Dec29",
+    ]  # fmt: skip
 
 
 NAMES = ["stock", *(f"{strike}{right}{day}" for strike in (90, 95, 100, 105, 110)
