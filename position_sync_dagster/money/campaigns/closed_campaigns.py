@@ -5,16 +5,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import polars as pl
-from polars import col
 
-from position_sync_dagster.domain.holding import KEY, Key, grouped
+from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import (
     OPTION_TYPES,
     ContractDetails,
     Instrument,
     Right,
 )
-from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of, records_of
+from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.money.campaigns.campaigns import (
     Contract,
     TradedCampaign,
@@ -27,7 +26,7 @@ from position_sync_dagster.money.campaigns.campaigns import (
     states_of,
 )
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
-from position_sync_dagster.money.lake import MoneyLake, derived_rows
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.magnifiers import usual_magnifier
 from position_sync_dagster.money.past.attribution import (
     OwnedPart,
@@ -35,11 +34,10 @@ from position_sync_dagster.money.past.attribution import (
     name_of,
 )
 from position_sync_dagster.money.past.movements import Movement
+from position_sync_dagster.money.past.opening import read_openings
 from position_sync_dagster.money.past.owned_parts import (
     deciding_movements,
-    held_before,
     legs_ever,
-    numbers_by_key,
 )
 
 
@@ -72,8 +70,11 @@ class CampaignBook:
     @cached_property
     def parts(self) -> list[OwnedPart]:
         """The parts of movements with their owners, in order of time."""
-        before, costs = self._held_before()
-        return attributed(self.movements, legs_ever(self.lake), before, costs)
+        legs = [
+            leg for leg in legs_ever(self.lake) if self.conids is None or leg.conid in self.conids
+        ]
+        openings = read_openings(self.lake, self._rows, {leg.conid for leg in legs})
+        return attributed(self.movements, legs, openings)
 
     @cached_property
     def campaigns(self) -> list[TradedCampaign]:
@@ -138,28 +139,11 @@ class CampaignBook:
 
     # -- what is read -------------------------------------------------------------------------
 
-    def _held_before(self) -> tuple[dict[Key, float], dict[Key, float]]:
-        """Return what was held before the first movements, and its cost, where tables say it."""
-        names = ["account", "conid", "before", "average_cost", "seen_at", "since"]
-        changes = self.lake.position_changes.table.rows(columns=names)
-        before, costs = held_before(self._rows, changes)
-        moved = self._rows.filter(col.quantity != 0).drop_nulls("conid")
-        first = moved.group_by(KEY).agg(first_day=col.session_date.min())
-
-        table = self.lake.derived_table(DAILY_POSITIONS)
-        is_moved = one_of("conid", first["conid"])
-        rows = derived_rows(table, is_moved, columns=["session_date", *KEY, "position"])
-        rows = rows.join(first, on=KEY).filter(col.session_date < col.first_day)
-        rows = rows.sort("session_date").unique(KEY, keep="last")
-        held = before | numbers_by_key(rows, "position")
-        costs = {key: cost for key, cost in costs.items() if held[key] == before[key]}
-        return {key: quantity for key, quantity in held.items() if quantity}, costs
-
     @cached_property
     def _contracts(self) -> dict[int, Contract]:
         """What is known of each contract: from its movements and its details."""
-        with_contract = [movement for movement in self.movements if movement.conid is not None]
-        by_conid = grouped(lambda movement: movement.key[1], with_contract)
+        moved = (part.movement for part in self.parts)
+        by_conid = grouped(lambda movement: movement.key[1], moved)
         details = self.lake.contracts.get(by_conid)
         return {
             conid: contract_of(movements, details.get(conid))

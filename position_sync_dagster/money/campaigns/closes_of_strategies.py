@@ -20,15 +20,14 @@ from position_sync_dagster.money.campaigns.campaigns import EarnedMoney, earned_
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.attribution import OwnedPart
 from position_sync_dagster.money.past.closes import Closure, end_text
+from position_sync_dagster.money.past.opening import read_openings
 from position_sync_dagster.money.past.owned_parts import (
     RememberedParts,
     claims_of,
     contracts_of_strategies,
     counting_legs,
     deciding_movements,
-    held_before,
     legs_ever,
-    numbers_by_key,
     part_rows,
     remembered_parts,
 )
@@ -232,7 +231,7 @@ def read_closes(lake: MoneyLake, past: Past | None = None) -> Closes:
     Raises:
         LakeError: A table cannot be used.
     """
-    names = ["change_id", *KEY, "before", "after", "seen_at", "since", "average_cost"]
+    names = ["change_id", *KEY, "before", "after", "seen_at"]
     changes = lake.position_changes.rows(None, None, names).sort("seen_at")
     are_known = None
     if past is not None:
@@ -249,7 +248,7 @@ def read_closes(lake: MoneyLake, past: Past | None = None) -> Closes:
         ends=_ends(changes, rows, legs),
         legs=legs,
         before=changes,
-        parts=_parts(lake, changes, past),
+        parts=_parts(lake, past),
     )
 
 
@@ -259,7 +258,7 @@ def _first_session(lake: MoneyLake, past: Past | None) -> datetime | None:
     return min((at for at in started if past is None or at <= past.at), default=None)
 
 
-def _parts(lake: MoneyLake, changes: pl.DataFrame, past: Past | None) -> list[OwnedPart]:
+def _parts(lake: MoneyLake, past: Past | None) -> list[OwnedPart]:
     """Return whose the movements of contracts are that strategies may have."""
     contracts = legs_ever(lake)
     movements = lake.movements.rows()
@@ -267,23 +266,13 @@ def _parts(lake: MoneyLake, changes: pl.DataFrame, past: Past | None) -> list[Ow
         movements = _until(movements, past.at)
 
     deciding = deciding_movements(movements, contracts_of_strategies(movements, contracts))
-    moved_before, costs = held_before(deciding, changes)
-    before = _unmoved(lake, contracts, deciding) | moved_before
-    memory = RememberedParts()
-    if past is None:
-        memory = remembered_parts(lake)
-    return memory.parts_of(deciding, contracts, before, costs)
-
-
-def _unmoved(
-    lake: MoneyLake, legs: Iterable[ActiveContract], movements: pl.DataFrame
-) -> dict[Key, float]:
-    """Return what is held without movements, of contracts that legs claim in any account."""
-    conids = {leg.conid for leg in legs if leg.account is None and leg.quantity is not None}
-    is_claimed = schema.one_of("conid", conids)
-    rows = lake.broker_positions.table.rows(is_claimed, columns=[*KEY, "position"])
-    rows = rows.filter(col.position != 0).join(movements, on=KEY, how="anti")
-    return numbers_by_key(rows, "position")
+    until = None
+    memory = remembered_parts(lake)
+    if past is not None:
+        until = past.at
+        memory = RememberedParts()
+    openings = read_openings(lake, deciding, {leg.conid for leg in contracts}, until)
+    return memory.parts_of(deciding, contracts, openings)
 
 
 def _until(movements: pl.DataFrame, at: datetime) -> pl.DataFrame:

@@ -21,7 +21,7 @@ from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.lake.schema import TableSpec, columns_of
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.past.attribution import OwnedPart, moment_of, name_of
+from position_sync_dagster.money.past.attribution import OwnedPart, name_of
 from position_sync_dagster.money.past.closes import EventKind, StatementEvent
 from position_sync_dagster.money.past.movements import (
     DELIVERIES,
@@ -29,6 +29,7 @@ from position_sync_dagster.money.past.movements import (
     Movement,
     MovementKind,
     known_sum,
+    moment_of,
     rounded,
     times,
 )

@@ -12,34 +12,29 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime
 from functools import cached_property
-from itertools import accumulate, groupby, pairwise
+from itertools import accumulate, chain, groupby, pairwise
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from position_sync_dagster.domain.clock import NEVER
-from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key, grouped
-from position_sync_dagster.domain.instrument import OPTION_TYPES, leg_name
+from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.money.past.closes import SLACK
 from position_sync_dagster.money.past.movements import (
     DELIVERIES,
-    ENDS,
     INCOME,
     OWNERS_CASH,
     Movement,
     MovementKind,
+    moment_of,
     rounded,
     times,
 )
-
-# When in its day, in New York, a trade counts as made, and a booking, of which only the day is
-# known.
-TRADED_AT = time(12)
-BOOKED_AT = time(23, 59)
+from position_sync_dagster.money.past.opening import Opening, opening_of
 
 _OF_NO_HOLDING = OWNERS_CASH | {MovementKind.CONVERSION}
 
@@ -87,7 +82,7 @@ class OwnedPart:
     @property
     def is_option(self) -> bool:
         """Return whether it is of an option."""
-        return self.movement.sec_type in OPTION_TYPES
+        return self.movement.is_option
 
     @property
     def is_trade(self) -> bool:
@@ -138,16 +133,6 @@ class OwnedPart:
         return self.fee
 
 
-def moment_of(movement: Movement) -> datetime:
-    """Return when a movement happened, as far as that is known."""
-    if movement.at is not None:
-        return movement.at
-    usual = BOOKED_AT
-    if movement.kind is MovementKind.TRADE:
-        usual = TRADED_AT
-    return datetime.combine(movement.day, usual, NEW_YORK).astimezone(UTC)
-
-
 def name_of(movement: Movement) -> str:
     """Return the contract of a movement as a trader writes it."""
     symbol = movement.symbol or f"{movement.conid}"
@@ -157,17 +142,15 @@ def name_of(movement: Movement) -> str:
 def attributed(
     movements: Iterable[Movement],
     legs: Iterable[ActiveContract],
-    held_before: Mapping[Key, float],
-    costs: Mapping[Key, float] = MappingProxyType({}),
+    openings: Mapping[Key, Opening] = MappingProxyType({}),
 ) -> list[OwnedPart]:
     """Return the parts of all movements of holdings, each with its owner, in order of time.
 
     Args:
         movements: Each once; all of each holding.
         legs: The legs of strategies, also those that were removed.
-        held_before: What was held before the first movement, where that is known not to be 0, also
-            of holdings without any.
-        costs: What one unit of that had cost, where the broker says it.
+        openings: What was held before the first movement, as far as tables have it, also of
+            holdings without any.
     """
     of_holdings = (
         movement
@@ -177,18 +160,15 @@ def attributed(
     by_key = grouped(attrgetter("key"), of_holdings)
     legs_of = grouped(attrgetter("conid"), legs)
     timelines_of: defaultdict[int, dict[str, _Timeline]] = defaultdict(dict)
-    for (account, conid), held in held_before.items():
-        timelines_of[conid][account] = [(NEVER, held)]
-
     sources = _Sources()
     holdings: list[_Holding] = []
-    for key, of_holding in by_key.items():
+    unmoved = [key for key, opening in openings.items() if opening.contract is not None]
+    for key in dict.fromkeys([*by_key, *unmoved]):
         account, conid = key
         of_account = [leg for leg in legs_of[conid] if leg.account in (None, account)]
-        before = held_before.get(key)
+        opening = openings.get(key)
         timelines = timelines_of[conid]
-        holding = _Holding(of_holding, of_account, before, costs.get(key), sources, timelines)
-        holdings.append(holding)
+        holdings.append(_Holding(by_key[key], of_account, opening, sources, timelines))
 
     sources.link(holdings)
     parts: list[OwnedPart] = []
@@ -366,21 +346,22 @@ class _Holding:
         self,
         movements: Iterable[Movement],
         legs: Iterable[ActiveContract],
-        held_before: float | None,
-        cost: float | None,
+        opening: Opening | None,
         sources: _Sources,
         timelines: dict[str, _Timeline],
     ) -> None:
-        self._cost = cost
         self._sources = sources
         self._movements = sorted(movements, key=_order_of)
-        self._prior = held_before or _prior_of(self._movements)
+        self._opening = opening_of(self._movements, opening)
+        self._prior = self._opening.quantity
+        unmoved = filter(None, [self._opening.contract])
+        self._first = next(chain(self._movements, unmoved))
         self._steps = _steps_of(self._movements, self._prior)
         self._claims = _claims_of(legs, self._stays())
         self._at_end_of = {movement.session_date: after for movement, _, after in self._steps}
         later = [(moment_of(movement), after) for movement, _, after in self._steps]
         self._timelines = timelines
-        timelines[self._movements[0].account] = [(NEVER, self._prior), *later]
+        timelines[self._first.account] = [(NEVER, self._prior), *later]
         self._has: _Shares = {}
         self._last_owners: _Shares = {}
         self._parts: list[OwnedPart] = []
@@ -388,7 +369,7 @@ class _Holding:
     def parts(self) -> list[OwnedPart]:
         """Return the parts of all movements."""
         if self._prior:
-            self._open_prior(self._movements[0])
+            self._open_prior()
 
         for movement in self._movements:
             by = movement.quantity
@@ -416,10 +397,9 @@ class _Holding:
     @property
     def place(self) -> tuple[bool, datetime, Key]:
         """Return its place in the order: options first, and what an action brought after others."""
-        first = self._movements[0]
-        is_option = any(movement.sec_type in OPTION_TYPES for movement in self._movements)
+        is_option = any(movement.is_option for movement in (self._first, *self._movements))
         brought = [moment_of(action) for action, before in self.actions if not before]
-        return not is_option, min(brought, default=NEVER), first.key
+        return not is_option, min(brought, default=NEVER), self._first.key
 
     @property
     def _total(self) -> float:
@@ -430,7 +410,7 @@ class _Holding:
         stays: list[tuple[datetime, datetime | None]] = []
         begin = None
         if self._prior:
-            begin = moment_of(self._movements[0])
+            begin = moment_of(self._first)
         for movement, before, after in self._steps:
             if after and not before:
                 begin = moment_of(movement)
@@ -441,13 +421,14 @@ class _Holding:
             return stays
         return [*stays, (begin, None)]
 
-    def _open_prior(self, first: Movement) -> None:
+    def _open_prior(self) -> None:
         """Divide what was held before the first movement to those that claim it."""
+        first = self._first
         prior = replace(
             first,
             kind=MovementKind.TRADE,
             quantity=self._prior,
-            cash=times(self._cost, -self._prior),
+            cash=times(self._opening.cost, -self._prior),
             fee=0.0,
             order_id=None,
         )
@@ -682,34 +663,7 @@ def _order_of(movement: Movement) -> tuple[datetime, bool, str]:
 
 
 def _is_delivery(movement: Movement) -> bool:
-    return movement.kind in DELIVERIES and movement.sec_type not in OPTION_TYPES
-
-
-def _prior_of(movements: Sequence[Movement]) -> float:
-    """Return what was held before the first movement, as far as the movements say it.
-
-    A trade that the broker calls a close, and the end of an option, closed what was held.
-    """
-    total = 0.0
-    missing_long = 0.0
-    missing_short = 0.0
-    for movement in movements:
-        # The cash of a settlement has a row without quantity, before or after that of its end.
-        by = movement.quantity or 0.0
-        total = rounded(total + by)
-        if by > 0 and _closes(movement):
-            missing_short = max(missing_short, total)
-        elif by < 0 and _closes(movement):
-            missing_long = max(missing_long, -total)
-    if missing_long and missing_short:
-        return 0.0
-    return missing_long - missing_short
-
-
-def _closes(movement: Movement) -> bool:
-    if movement.kind is MovementKind.TRADE:
-        return movement.open_close == "C"
-    return movement.sec_type in OPTION_TYPES and movement.kind in ENDS
+    return movement.kind in DELIVERIES and not movement.is_option
 
 
 def _claims_of(

@@ -8,14 +8,19 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from math import fsum
 from operator import attrgetter
 from typing import Any
 
+import polars as pl
+from polars import col
+
 from position_sync_dagster.domain.clock import NEVER
+from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.holding import Key, grouped
+from position_sync_dagster.domain.instrument import OPTION_TYPES
 from position_sync_dagster.domain.leg import few
 
 
@@ -239,9 +244,38 @@ class Movement:
         return self.account, self.conid or 0
 
     @property
+    def is_option(self) -> bool:
+        """Return whether it is of an option."""
+        return self.sec_type in OPTION_TYPES
+
+    @property
     def booking(self) -> str | None:
         """Return the id that all statements give it; None: it has none."""
         return self.transaction_id or self.trade_id or self.execution_id
+
+
+# When in its day, in New York, a trade counts as made, and a booking, of which only the day is
+# known.
+_TRADED_AT = time(12)
+_BOOKED_AT = time(23, 59)
+
+
+def moment_of(movement: Movement) -> datetime:
+    """Return when a movement happened, as far as that is known."""
+    if movement.at is not None:
+        return movement.at
+    usual = _BOOKED_AT
+    if movement.kind is MovementKind.TRADE:
+        usual = _TRADED_AT
+    return datetime.combine(movement.day, usual, NEW_YORK).astimezone(UTC)
+
+
+def moment_in() -> pl.Expr:
+    """Return the same of rows of `movements`."""
+    is_trade = col.kind == MovementKind.TRADE.value
+    usual = pl.when(is_trade).then(pl.lit(_TRADED_AT)).otherwise(pl.lit(_BOOKED_AT))
+    of_day = col.day.dt.combine(usual).dt.replace_time_zone(str(NEW_YORK))
+    return pl.coalesce("at", of_day.dt.convert_time_zone("UTC"))
 
 
 # What sources name in the same words as a movement, as far as they have it.

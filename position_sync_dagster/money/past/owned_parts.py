@@ -1,7 +1,7 @@
 """Whose holdings and movements are, in columns: what `attributed` says of the tables."""
 
 from collections.abc import Collection, Iterable, Mapping
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from functools import lru_cache
 from itertools import chain
 from operator import attrgetter
@@ -10,7 +10,6 @@ from typing import Any
 import polars as pl
 from polars import col
 
-from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key, grouped
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
@@ -25,9 +24,7 @@ from position_sync_dagster.money.past.movements import (
     MovementSource,
     Section,
 )
-
-# When in its day, in UTC, a trade without a time counts as made.
-TRADED = timedelta(hours=17)
+from position_sync_dagster.money.past.opening import Opening
 
 # By how much a part changed what its owner has, and which part of the movement's money is its.
 PART_COLUMNS: dict[str, Any] = {
@@ -92,35 +89,6 @@ def part_rows(parts: Iterable[OwnedPart]) -> pl.DataFrame:
     return pl.DataFrame([*map(_row_of, parts)], PART_COLUMNS, orient="row")
 
 
-def held_before(
-    movements: pl.DataFrame, changes: pl.DataFrame
-) -> tuple[dict[Key, float], dict[Key, float]]:
-    """Return what was held before the first movements, by the changes, and what one unit had cost.
-
-    Args:
-        movements: Rows of `movements`.
-        changes: Rows of `position_changes`: account, conid, before, average_cost, seen_at, since.
-    """
-    is_timed = col.at.is_not_null()
-    midnight = col.day.cast(pl.Datetime("us", "UTC"))
-    about = pl.coalesce("at", midnight + TRADED)
-    tolerance = pl.when(is_timed).then(SLACK).otherwise(A_DAY)
-    first = movements.filter(col.quantity != 0).select(*KEY, about=about, tolerance=tolerance)
-    first = first.sort("about").unique(KEY, keep="first")
-
-    held_at = pl.coalesce("since", "seen_at")
-    openings = changes.sort("seen_at").unique(KEY, keep="first")
-    openings = openings.filter(col.before != 0).join(first, on=KEY)
-    openings = openings.filter(col.about >= held_at - col.tolerance)
-    return numbers_by_key(openings, "before"), numbers_by_key(openings, "average_cost")
-
-
-def numbers_by_key(rows: pl.DataFrame, name: str) -> dict[Key, float]:
-    """Return the known numbers of holdings."""
-    rows = rows.drop_nulls(name).select(*KEY, name)
-    return {(account, conid): number for account, conid, number in rows.iter_rows()}
-
-
 class RememberedParts:
     """The parts of movements, made again only of contracts of which something changed."""
 
@@ -131,20 +99,23 @@ class RememberedParts:
         self,
         movements: pl.DataFrame,
         legs: Iterable[ActiveContract],
-        before: Mapping[Key, float],
-        costs: Mapping[Key, float],
+        openings: Mapping[Key, Opening],
     ) -> list[OwnedPart]:
         """Return what `attributed` says of these movements."""
         by_conid = movements.select("conid", print=movements.hash_rows()).group_by("conid")
         print_of_contract = col.print.sort().implode().hash()
         prints = dict(by_conid.agg(print_of_contract).iter_rows())
         legs_of = grouped(attrgetter("conid"), legs)
-        before_of = grouped(lambda item: item[0][1], (*before.items(), *costs.items()))
+        openings_of = grouped(lambda opened: opened[0][1], openings.items())
+        conids = prints.keys() | openings_of.keys()
 
         # What the parts of contracts that belong together follow from.
-        facts_of_groups = [
-            tuple((conid, prints[conid], *legs_of[conid], *before_of[conid]) for conid in conids)
-            for conids in _connected(movements)
+        facts_of_groups: list[tuple[Any, ...]] = [
+            tuple(
+                (conid, prints.get(conid), *legs_of[conid], *openings_of[conid])
+                for conid in connected
+            )
+            for connected in _connected(movements, conids)
         ]
         changed = {
             conid
@@ -154,7 +125,8 @@ class RememberedParts:
         }
         records = records_of(Movement, movements.filter(col.conid.is_in(changed)))
         concerned = [leg for conid in changed for leg in legs_of[conid]]
-        parts = grouped(lambda part: part.key[1], attributed(records, concerned, before, costs))
+        opened = dict(chain.from_iterable(openings_of[conid] for conid in changed))
+        parts = grouped(lambda part: part.key[1], attributed(records, concerned, opened))
 
         made: dict[tuple[object, ...], list[OwnedPart]] = {}
         for facts in facts_of_groups:
@@ -191,9 +163,8 @@ class Groups:
         return list(map(sorted, groups.values()))
 
 
-def _connected(movements: pl.DataFrame) -> list[list[int]]:
+def _connected(movements: pl.DataFrame, all_conids: Collection[int]) -> list[list[int]]:
     """Return the contracts in groups: options with what they delivered, and those of one action."""
-    all_conids = set(movements["conid"])
     groups = Groups(sorted(all_conids))
     for option, other in _deliveries(movements).iter_rows():
         if other in all_conids:
@@ -283,7 +254,7 @@ def claims_of(
     """
     at = at or max(leg.added_at for leg in legs)
     openings = [_opening(account, conid, quantity, at) for account, conid, quantity in held]
-    parts = attributed(openings, legs, {})
+    parts = attributed(openings, legs)
     return [(part.key[0], part.key[1], part.owner, part.fraction) for part in parts]
 
 

@@ -15,7 +15,7 @@ import polars as pl
 from polars import coalesce, col, when
 
 from position_sync_dagster.domain.clock import A_DAY
-from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key
+from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, moment, records_of
@@ -24,13 +24,13 @@ from position_sync_dagster.money.magnifiers import magnifier_in
 from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.closes import EventKind
 from position_sync_dagster.money.past.movements import INCOME, Movement, MovementKind
+from position_sync_dagster.money.past.opening import read_openings
 from position_sync_dagster.money.past.owned_parts import (
     claimed_shares,
     contracts_of_strategies,
     counting_legs,
     deciding_movements,
     legs_ever,
-    numbers_by_key,
     part_rows,
     shares_of,
 )
@@ -133,8 +133,8 @@ class _Sources:
         conids = contracts_of_strategies(movements, legs)
         conids &= {*rows["conid"], *recent["conid"].drop_nulls()}
         deciding = deciding_movements(movements, conids)
-        before = _held_before(deciding, rows, min(days), settings)
-        parts = attributed(records_of(Movement, deciding), legs, before)
+        openings = read_openings(lake, deciding, {leg.conid for leg in legs})
+        parts = attributed(records_of(Movement, deciding), legs, openings)
 
         statements = lake.statement_events.rows(
             None, col.kind == EventKind.SECTIONS.value, ["first_day", "account"]
@@ -145,22 +145,6 @@ class _Sources:
         return cls(
             rows=rows, accounts=accounts, movements=recent, legs=legs, parts=part_rows(parts)
         )
-
-
-def _held_before(
-    movements: pl.DataFrame, rows: pl.DataFrame, first: TradingDay, settings: Settings
-) -> dict[Key, float]:
-    """Return what was held before all movements, so that they explain the first close."""
-    start = rows.filter(session_date=first.before)
-    end = rows.filter(session_date=first.day)
-    between = movements_between(movements, start, end, first, settings)
-    moved = between.included.filter("before_start")
-    moved = moved.group_by(KEY).agg(col.quantity.sum())
-    held = start.filter(col.position != 0)
-    held = held.join(moved, on=KEY, how="left")
-    # Without a movement nothing moved.
-    held = held.with_columns(col.position - col.quantity.fill_null(0.0))
-    return numbers_by_key(held, "position")
 
 
 def rows_to_explain(lake: MoneyLake, settings: Settings, rows: pl.DataFrame) -> pl.DataFrame:

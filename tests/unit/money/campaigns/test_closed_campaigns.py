@@ -26,6 +26,7 @@ from position_sync_dagster.money.past.movements import (
     MovementSource,
     Section,
 )
+from position_sync_dagster.money.past.opening import Opening
 
 A = "U1"
 MONDAY = date(2026, 3, 2)
@@ -94,8 +95,10 @@ def leg(conid: int, strategy: str = "s", **more: Any) -> ActiveContract:
 
 
 def parts_of(movements: list[Movement], *legs: ActiveContract, **before: float) -> list[OwnedPart]:
-    held = {(A, int(conid[1:])): quantity for conid, quantity in before.items()}
-    return attributed(movements, legs, held)
+    openings = {
+        (A, int(conid[1:])): Opening(quantity=quantity) for conid, quantity in before.items()
+    }
+    return attributed(movements, legs, openings)
 
 
 def over(

@@ -31,7 +31,7 @@ def made_again(memory: RememberedParts, movements: list[Movement], **legs: float
     rows = frame_of(MOVEMENTS, map(asdict, movements))
     claims = [leg(PUT, quantity=legs.get("put")), leg(OTHER)]
     with patch.object(owned_parts, "attributed", wraps=attributed) as made:
-        parts = memory.parts_of(rows, claims, {}, {})
+        parts = memory.parts_of(rows, claims, {})
     assert sorted(map(told, parts)) == sorted(map(told, attributed(movements, claims, {})))
     return {movement.conid or 0 for movement in made.call_args.args[0]}
 
