@@ -4,8 +4,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import polars as pl
-
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import (
     OPTION_TYPES,
@@ -33,6 +31,7 @@ from position_sync_dagster.money.past.attribution import (
     attributed,
     name_of,
 )
+from position_sync_dagster.money.past.movement_sources import unexplained_ends
 from position_sync_dagster.money.past.movements import Movement
 from position_sync_dagster.money.past.opening import read_openings
 from position_sync_dagster.money.past.owned_parts import (
@@ -56,25 +55,20 @@ class CampaignBook:
     conids: Collection[int] | None = None
 
     @cached_property
-    def _rows(self) -> pl.DataFrame:
-        rows = self.lake.movements.rows()
-        if self.conids is None:
-            return rows
-        return deciding_movements(rows, self.conids)
-
-    @cached_property
-    def movements(self) -> list[Movement]:
-        """All movements."""
-        return records_of(Movement, self._rows)
-
-    @cached_property
     def parts(self) -> list[OwnedPart]:
         """The parts of movements with their owners, in order of time."""
-        legs = [
-            leg for leg in legs_ever(self.lake) if self.conids is None or leg.conid in self.conids
-        ]
-        openings = read_openings(self.lake, self._rows, {leg.conid for leg in legs})
-        return attributed(self.movements, legs, openings)
+        lake = self.lake
+        legs = legs_ever(lake)
+        rows = lake.movements.rows()
+        ends = unexplained_ends(lake.closures.current_rows())
+        claimed = {leg.conid for leg in legs}
+        if self.conids is not None:
+            rows = deciding_movements(rows, self.conids)
+            claimed &= set(self.conids)
+            concerned = claimed.union(rows["conid"])
+            ends = [end for end in ends if end.conid in concerned]
+        openings = read_openings(lake, rows, claimed)
+        return attributed([*records_of(Movement, rows), *ends], legs, openings)
 
     @cached_property
     def campaigns(self) -> list[TradedCampaign]:

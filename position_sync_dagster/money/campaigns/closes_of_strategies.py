@@ -20,6 +20,7 @@ from position_sync_dagster.money.campaigns.campaigns import EarnedMoney, earned_
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.attribution import OwnedPart
 from position_sync_dagster.money.past.closes import Closure, end_text
+from position_sync_dagster.money.past.movement_sources import unexplained_ends
 from position_sync_dagster.money.past.opening import read_openings
 from position_sync_dagster.money.past.owned_parts import (
     RememberedParts,
@@ -248,7 +249,7 @@ def read_closes(lake: MoneyLake, past: Past | None = None) -> Closes:
         ends=_ends(changes, rows, legs),
         legs=legs,
         before=changes,
-        parts=_parts(lake, past),
+        parts=_parts(lake, rows, past),
     )
 
 
@@ -258,8 +259,12 @@ def _first_session(lake: MoneyLake, past: Past | None) -> datetime | None:
     return min((at for at in started if past is None or at <= past.at), default=None)
 
 
-def _parts(lake: MoneyLake, past: Past | None) -> list[OwnedPart]:
-    """Return whose the movements of contracts are that strategies may have."""
+def _parts(lake: MoneyLake, closures: pl.DataFrame, past: Past | None) -> list[OwnedPart]:
+    """Return whose the movements of contracts are that strategies may have.
+
+    Args:
+        closures: The causes of closes that count.
+    """
     contracts = legs_ever(lake)
     movements = lake.movements.rows()
     if past is not None:
@@ -272,7 +277,7 @@ def _parts(lake: MoneyLake, past: Past | None) -> list[OwnedPart]:
         until = past.at
         memory = RememberedParts()
     openings = read_openings(lake, deciding, {leg.conid for leg in contracts}, until)
-    return memory.parts_of(deciding, contracts, openings)
+    return memory.parts_of(deciding, contracts, openings, unexplained_ends(closures))
 
 
 def _until(movements: pl.DataFrame, at: datetime) -> pl.DataFrame:

@@ -10,11 +10,11 @@ their profit is unknown, and what is left belongs to those that claim it.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from functools import cached_property
-from itertools import accumulate, chain, groupby, pairwise
+from itertools import accumulate, groupby, pairwise
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -147,7 +147,8 @@ def attributed(
     """Return the parts of all movements of holdings, each with its owner, in order of time.
 
     Args:
-        movements: Each once; all of each holding.
+        movements: Each once; all of each holding. Of what is gone and nothing explains only what
+            the others leave counts.
         legs: The legs of strategies, also those that were removed.
         openings: What was held before the first movement, as far as tables have it, also of
             holdings without any.
@@ -166,9 +167,10 @@ def attributed(
     for key in dict.fromkeys([*by_key, *unmoved]):
         account, conid = key
         of_account = [leg for leg in legs_of[conid] if leg.account in (None, account)]
-        opening = openings.get(key)
-        timelines = timelines_of[conid]
-        holdings.append(_Holding(by_key[key], of_account, opening, sources, timelines))
+        opening, moved = _history(by_key[key], openings.get(key))
+        if moved or opening.contract:
+            timelines = timelines_of[conid]
+            holdings.append(_Holding(moved, of_account, opening, sources, timelines))
 
     sources.link(holdings)
     parts: list[OwnedPart] = []
@@ -344,18 +346,17 @@ class _Holding:
 
     def __init__(
         self,
-        movements: Iterable[Movement],
+        movements: Sequence[Movement],
         legs: Iterable[ActiveContract],
-        opening: Opening | None,
+        opening: Opening,
         sources: _Sources,
         timelines: dict[str, _Timeline],
     ) -> None:
         self._sources = sources
-        self._movements = sorted(movements, key=_order_of)
-        self._opening = opening_of(self._movements, opening)
-        self._prior = self._opening.quantity
-        unmoved = filter(None, [self._opening.contract])
-        self._first = next(chain(self._movements, unmoved))
+        self._movements = movements
+        self._opening = opening
+        self._prior = opening.quantity
+        self._first = opening.contract or movements[0]
         self._steps = _steps_of(self._movements, self._prior)
         self._claims = _claims_of(legs, self._stays())
         self._at_end_of = {movement.session_date: after for movement, _, after in self._steps}
@@ -662,6 +663,30 @@ def _order_of(movement: Movement) -> tuple[datetime, bool, str]:
     return moment_of(movement), movement.open_close == "C", movement.movement_id
 
 
+def _history(movements: Iterable[Movement], held: Opening | None) -> tuple[Opening, list[Movement]]:
+    """Return what was held before the first movement of a holding, and its movements in order.
+
+    What is gone, and nothing explains, is one as far as what is stated leaves it.
+    """
+    in_order = sorted(movements, key=_order_of)
+    by_kind = grouped(lambda movement: movement.kind is MovementKind.UNEXPLAINED, in_order)
+    stated = by_kind[False]
+    opening = opening_of(stated, held)
+    total = opening.quantity + sum(movement.quantity or 0.0 for movement in stated)
+    unexplained = _still_held(by_kind[True], total)
+    return opening, sorted([*stated, *unexplained], key=_order_of)
+
+
+def _still_held(unexplained: Iterable[Movement], held: float) -> Iterator[Movement]:
+    """Yield what is gone and nothing explains, as far as it is held."""
+    for movement in unexplained:
+        by = movement.quantity or 0.0
+        if rounded(held) * by < 0:
+            by = math.copysign(min(abs(held), abs(by)), by)
+            held += by
+            yield replace(movement, quantity=by)
+
+
 def _is_delivery(movement: Movement) -> bool:
     return movement.kind in DELIVERIES and not movement.is_option
 
@@ -706,6 +731,8 @@ def _why_no_money(movement: Movement) -> str | None:
         if movement.value is None:
             return f"what was transferred with {name} had no stated value"
     elif movement.cash is None:
+        if movement.kind is MovementKind.UNEXPLAINED:
+            return f"how {name} ended is not known"
         if movement.kind is MovementKind.CORPORATE_ACTION:
             return f"what the corporate action on {name} paid is not known"
         if movement.multiplier:

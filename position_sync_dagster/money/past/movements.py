@@ -33,7 +33,7 @@ class MovementKind(StrEnum):
     CORPORATE_ACTION: a split, a merger and the like. CONVERSION: one currency for another.
     DIVIDEND: also a payment in lieu. WITHHOLDING: tax. INTEREST: also a coupon. FEE: any that is no
     commission. DEPOSIT, WITHDRAWAL: the owner's own cash, also that of a transfer. OTHER: cash of
-    another type.
+    another type. UNEXPLAINED: what was gone, and no source says why; no row of `movements` has it.
     """
 
     TRADE = "TRADE"
@@ -51,6 +51,7 @@ class MovementKind(StrEnum):
     DEPOSIT = "DEPOSIT"
     WITHDRAWAL = "WITHDRAWAL"
     OTHER = "OTHER"
+    UNEXPLAINED = "UNEXPLAINED"
 
 
 # The ends of options by delivery: the option has such a movement, and what was delivered another.

@@ -100,19 +100,21 @@ class RememberedParts:
         movements: pl.DataFrame,
         legs: Iterable[ActiveContract],
         openings: Mapping[Key, Opening],
+        unexplained: Iterable[Movement] = (),
     ) -> list[OwnedPart]:
-        """Return what `attributed` says of these movements."""
+        """Return what `attributed` says of these movements, and of ends without a cause."""
         by_conid = movements.select("conid", print=movements.hash_rows()).group_by("conid")
         print_of_contract = col.print.sort().implode().hash()
         prints = dict(by_conid.agg(print_of_contract).iter_rows())
         legs_of = grouped(attrgetter("conid"), legs)
         openings_of = grouped(lambda opened: opened[0][1], openings.items())
-        conids = prints.keys() | openings_of.keys()
+        ends_of = grouped(attrgetter("conid"), unexplained)
+        conids = prints.keys() | openings_of.keys() | ends_of.keys()
 
         # What the parts of contracts that belong together follow from.
         facts_of_groups: list[tuple[Any, ...]] = [
             tuple(
-                (conid, prints.get(conid), *legs_of[conid], *openings_of[conid])
+                (conid, prints.get(conid), *legs_of[conid], *openings_of[conid], *ends_of[conid])
                 for conid in connected
             )
             for connected in _connected(movements, conids)
@@ -126,6 +128,7 @@ class RememberedParts:
         records = records_of(Movement, movements.filter(col.conid.is_in(changed)))
         concerned = [leg for conid in changed for leg in legs_of[conid]]
         opened = dict(chain.from_iterable(openings_of[conid] for conid in changed))
+        records += chain.from_iterable(ends_of[conid] for conid in changed)
         parts = grouped(lambda part: part.key[1], attributed(records, concerned, opened))
 
         made: dict[tuple[object, ...], list[OwnedPart]] = {}

@@ -1,6 +1,6 @@
 """Campaigns of movements: whose each one is, when a campaign is over, and what is not known."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import product
 from typing import Any
@@ -9,6 +9,7 @@ import pytest
 
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
+from position_sync_dagster.lake.schema import frame_of
 from position_sync_dagster.money.campaigns.campaigns import (
     CampaignMoney,
     TradedCampaign,
@@ -20,6 +21,8 @@ from position_sync_dagster.money.campaigns.campaigns import (
 )
 from position_sync_dagster.money.campaigns.closed_campaigns import contract_of
 from position_sync_dagster.money.past.attribution import OwnedPart, attributed
+from position_sync_dagster.money.past.closes import Cause
+from position_sync_dagster.money.past.movement_sources import unexplained_ends
 from position_sync_dagster.money.past.movements import (
     Movement,
     MovementKind,
@@ -27,6 +30,8 @@ from position_sync_dagster.money.past.movements import (
     Section,
 )
 from position_sync_dagster.money.past.opening import Opening
+from position_sync_dagster.money.tables import CLOSURES
+from tests.unit.money.past.test_causes import CASES
 
 A = "U1"
 MONDAY = date(2026, 3, 2)
@@ -573,3 +578,46 @@ def test_capital_at_risk_is_unknown_after_an_action_whose_cost_is(paid, risk):
     }
     [campaign] = closed_campaigns(parts_of(movements, leg(SHARES)))
     assert capital_at_risk(states_of(campaign), contracts, "USD")[0] == risk
+
+
+# ---- what was held before, and is gone without a cause
+
+HELD_PUT = Opening(quantity=-1.0, cost=250.0, contract=moved(PUT, None, None, 2))
+HELD_CALL = Opening(quantity=-1.0, cost=140.0)
+OF_BOTH = {(A, PUT): HELD_PUT, (A, CALL): HELD_CALL}
+CALL_EXPIRED = booked(CALL, 1.0, 0.0, 6, MovementKind.EXPIRATION)
+
+
+def gone_without_a_cause(quantity: float) -> list[Movement]:
+    (sold,) = CASES["sold on its day"].found()
+    closure = replace(
+        sold, account=A, conid=PUT, quantity=quantity, cause=Cause.UNEXPLAINED,
+        closed_at=datetime(2026, 3, 6, 22, tzinfo=UTC),
+    )  # fmt: skip
+    return unexplained_ends(frame_of(CLOSURES, [asdict(closure)]))
+
+
+def test_a_campaign_with_a_leg_that_is_gone_without_a_cause_has_an_unknown_profit_until_then():
+    legs = (leg(PUT), leg(CALL))
+    gone = gone_without_a_cause(-1.0)
+    [campaign] = closed_campaigns(attributed([CALL_EXPIRED, *gone], legs, OF_BOTH))
+    money = money_of(campaign.parts)
+    assert campaign.conids == [PUT, CALL]
+    assert money.profit is None
+    assert money.unknown == "how SPY 575C 20Mar26 of 2026-03-06 ended is not known"
+
+    # A statement names the end: it counts, whether the close is judged again or not.
+    stated = booked(PUT, 1.0, 0.0, 6, MovementKind.EXPIRATION)
+    for ends in ([], gone):
+        [campaign] = closed_campaigns(attributed([CALL_EXPIRED, stated, *ends], legs, OF_BOTH))
+        assert money_of(campaign.parts).profit == 250 + 140
+
+
+def test_a_leg_that_no_movement_moved_keeps_its_campaign_open():
+    assert closed_campaigns(attributed([CALL_EXPIRED], (leg(PUT), leg(CALL)), OF_BOTH)) == []
+
+
+def test_only_what_was_held_can_be_gone_without_a_cause():
+    of_less = attributed(gone_without_a_cause(-3.0), [leg(PUT)], OF_BOTH)
+    assert [part.quantity for part in of_less if part.key == (A, PUT)] == [-1.0, 1.0]
+    assert attributed(gone_without_a_cause(-3.0), [leg(PUT)]) == []
