@@ -18,16 +18,16 @@ from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.money.as_of import Past
 from position_sync_dagster.money.campaigns.campaigns import EarnedMoney, earned_by
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.past.attribution import OwnedPart
+from position_sync_dagster.money.past.attribution import OwnedPart, unexplained_parts
 from position_sync_dagster.money.past.closes import Closure, end_text
 from position_sync_dagster.money.past.movement_sources import unexplained_ends
 from position_sync_dagster.money.past.opening import read_openings
 from position_sync_dagster.money.past.owned_parts import (
     RememberedParts,
-    claims_of,
     contracts_of_strategies,
     counting_legs,
     deciding_movements,
+    difference,
     legs_ever,
     part_rows,
     remembered_parts,
@@ -114,8 +114,9 @@ class Closes:
         owners: list[tuple[int, str, bool]] = []
         for at, account, conid, closed_at, quantity in rows.iter_rows():
             counting = counting_legs(legs_of[conid], closed_at)
-            claims = claims_of(counting, ((account, conid, quantity),), at=closed_at)
-            owners += [(at, owner, False) for _account, _conid, owner, _share in claims]
+            held = difference(account, conid, quantity, closed_at)
+            claims = unexplained_parts([held], counting, {(account, conid): {}})
+            owners += [(at, part.owner, False) for part in claims]
         return pl.DataFrame(owners, self._named_owners.schema, orient="row")
 
     @cached_property

@@ -182,6 +182,26 @@ def attributed(
     return sorted(parts, key=lambda part: (part.at, part.movement.movement_id))
 
 
+def unexplained_parts(
+    differences: Iterable[Movement], legs: Iterable[ActiveContract], owned: Mapping[Key, _Shares]
+) -> list[OwnedPart]:
+    """Return whose it is by what holdings of a contract differ from their movements.
+
+    Args:
+        differences: One for each account.
+        legs: The legs of the contract.
+        owned: What each owner has of each holding by its movements.
+    """
+    timelines: dict[str, _Timeline] = {}
+    holdings = []
+    for difference in differences:
+        has = owned[difference.key]
+        of_account = [leg for leg in legs if leg.account in (None, difference.account)]
+        opening = Opening(quantity=sum(has.values()))
+        holdings.append(_Holding([difference], of_account, opening, _Sources(), timelines, has))
+    return [part for holding in holdings for part in holding.parts()]
+
+
 # Account, day and contract of a delivery.
 _Delivered = tuple[str, date, int | None]
 
@@ -351,6 +371,7 @@ class _Holding:
         opening: Opening,
         sources: _Sources,
         timelines: dict[str, _Timeline],
+        has: _Shares | None = None,
     ) -> None:
         self._sources = sources
         self._movements = movements
@@ -363,13 +384,13 @@ class _Holding:
         later = [(moment_of(movement), after) for movement, _, after in self._steps]
         self._timelines = timelines
         timelines[self._first.account] = [(NEVER, self._prior), *later]
-        self._has: _Shares = {}
+        self._has: _Shares = dict(has or {})
         self._last_owners: _Shares = {}
         self._parts: list[OwnedPart] = []
 
     def parts(self) -> list[OwnedPart]:
         """Return the parts of all movements."""
-        if self._prior:
+        if self._prior and not self._has:
             self._open_prior()
 
         for movement in self._movements:

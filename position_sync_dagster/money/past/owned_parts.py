@@ -10,12 +10,13 @@ from typing import Any
 import polars as pl
 from polars import col
 
+from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key, grouped
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.schema import legs_of, records_of
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.past.attribution import OwnedPart, attributed
+from position_sync_dagster.money.past.attribution import OwnedPart, attributed, unexplained_parts
 from position_sync_dagster.money.past.closes import SLACK
 from position_sync_dagster.money.past.movements import (
     DELIVERIES,
@@ -31,10 +32,6 @@ PART_COLUMNS: dict[str, Any] = {
     "movement_id": pl.String, "account": pl.String, "conid": pl.Int64, "strategy_id": pl.String,
     "by": pl.Float64, "fraction": pl.Float64, "is_prior": pl.Boolean,
     "at": pl.Datetime("us", "UTC"),
-}  # fmt: skip
-
-_SHARE = {
-    "account": pl.String, "conid": pl.Int64, "strategy_id": pl.String, "share": pl.Float64,
 }  # fmt: skip
 
 
@@ -186,53 +183,6 @@ def _row_of(part: OwnedPart) -> tuple[object, ...]:
     return movement_id, *part.key, *owned, part.is_prior, part.at
 
 
-def owners_of(
-    held: pl.DataFrame, parts: pl.DataFrame, legs: Iterable[ActiveContract]
-) -> pl.DataFrame:
-    """Return the share of each owner in holdings, UNATTRIBUTED among them; pure.
-
-    They belong to whom their movements say. What these do not explain, such as a holding that has
-    none, belongs to those that claim it.
-
-    Args:
-        held: The quantities at a moment: account, conid and position.
-        parts: The parts of all movements until then.
-        legs: The legs that are active then.
-    """
-    by_parts = shares_of(parts, held)
-    return pl.concat([by_parts, claimed_shares(held, by_parts, legs)])
-
-
-def claimed_shares(
-    held: pl.DataFrame,
-    explained: pl.DataFrame,
-    legs: Iterable[ActiveContract],
-    at: datetime | None = None,
-) -> pl.DataFrame:
-    """Return the share of each in holdings, as they are claimed, UNATTRIBUTED among them; pure.
-
-    Args:
-        held: The quantities at a moment: account, conid and position.
-        explained: The holdings that are left out.
-        legs: Those that claim them.
-        at: Legs that ended before claim nothing; None: when the last leg was added.
-    """
-    legs_of = grouped(attrgetter("conid"), legs)
-    quantities = held.filter(col.position != 0).select(*KEY, "position")
-    keys = {*explained.select(KEY).iter_rows()}
-    are_claimed = col.conid.is_in([*legs_of])
-    of_nobody = quantities.filter(~are_claimed).join(explained, on=KEY, how="anti")
-
-    rows: list[tuple[Any, ...]] = []
-    holdings_of = quantities.filter(are_claimed).rows_by_key("conid", include_key=True)
-    for conid, holdings in holdings_of.items():
-        claims = claims_of(tuple(legs_of[conid]), tuple(holdings), at)
-        rows += [claim for claim in claims if claim[:2] not in keys]
-    shares = pl.DataFrame(rows, _SHARE, orient="row")
-    nobody = {"strategy_id": pl.lit(UNATTRIBUTED), "share": pl.lit(1.0)}
-    return pl.concat([shares, of_nobody.select(*KEY, **nobody)])
-
-
 def counting_legs(legs: Iterable[ActiveContract], at: datetime) -> tuple[ActiveContract, ...]:
     """Return the legs that had been added by a moment, or count since an earlier day."""
     return tuple(
@@ -240,28 +190,67 @@ def counting_legs(legs: Iterable[ActiveContract], at: datetime) -> tuple[ActiveC
     )
 
 
-# Each holding, with its quantity.
-_Held = tuple[tuple[str, int, float], ...]
+def owned_at(
+    held: pl.DataFrame,
+    parts: pl.DataFrame,
+    legs: Iterable[ActiveContract],
+    at: datetime | None = None,
+) -> pl.DataFrame:
+    """Return how much each owner has of holdings at a moment, UNATTRIBUTED among them; pure.
 
-
-@lru_cache(maxsize=50_000)
-def claims_of(
-    legs: tuple[ActiveContract, ...], held: _Held, at: datetime | None = None
-) -> list[tuple[str, int, str, float]]:
-    """Return account, contract, owner and share of holdings of one contract, as legs claim them.
+    It is what the parts say. By what a holding differs from them is unexplained: it belongs to
+    those that claim it.
 
     Args:
-        legs: The legs of the contract.
-        held: The holdings.
+        held: The quantities at the moment: account, conid and position.
+        parts: The parts of all movements until then.
+        legs: The legs that claim what nothing explains.
         at: Legs that ended before claim nothing; None: when the last leg was added.
+
+    Returns:
+        Rows with account, conid, strategy_id and `by`.
     """
-    at = at or max(leg.added_at for leg in legs)
-    openings = [_opening(account, conid, quantity, at) for account, conid, quantity in held]
-    parts = attributed(openings, legs)
-    return [(part.key[0], part.key[1], part.owner, part.fraction) for part in parts]
+    columns = (*_OWNED, "by")
+    owned = parts.join(held, on=KEY, how="semi").select(columns)
+    whole = owned.group_by(KEY).agg(whole=col.by.sum())
+    quantities = held.select(*KEY, "position").join(whole, on=KEY, how="left")
+    quantities = quantities.with_columns(by=col.position - col.whole.fill_null(0.0))
+    differs = col.by.abs() >= QUANTITY_ROUNDING
+
+    legs_of = grouped(attrgetter("conid"), legs)
+    is_of_nobody = col.whole.is_null() & ~col.conid.is_in([*legs_of])
+    nobody = pl.lit(UNATTRIBUTED).alias("strategy_id")
+    of_nobody = quantities.filter(is_of_nobody, differs).with_columns(nobody)
+    # Of a claim on all accounts those have a part in which nothing differs.
+    of_somebody = quantities.filter(~is_of_nobody, differs.any().over("conid"))
+    of_somebody = of_somebody.select("conid", "account", "by")
+    summed = _summed(owned.join(of_somebody, on=KEY, how="semi"))
+    has_of = summed.rows_by_key(KEY)
+
+    unexplained: list[OwnedPart] = []
+    for conid, differences in of_somebody.rows_by_key("conid").items():
+        claiming = legs_of[conid]
+        seen_at = at or max((leg.added_at for leg in claiming), default=NEVER)
+        unexplained += unexplained_parts(
+            [difference(account, conid, by, seen_at) for account, by in differences],
+            claiming,
+            {(account, conid): dict(has_of[account, conid]) for account, _by in differences},
+        )
+    added = (of_nobody, part_rows(unexplained))
+    return _summed(pl.concat([owned, *(rows.select(columns) for rows in added)]))
 
 
-def _opening(account: str, conid: int, quantity: float, at: datetime) -> Movement:
+def _summed(owned: pl.DataFrame) -> pl.DataFrame:
+    """Return how much each owner has of each holding."""
+    sums = owned.group_by(_OWNED, maintain_order=True).agg(col.by.sum())
+    return sums.filter(col.by.abs() >= QUANTITY_ROUNDING)
+
+
+# The part of a holding that belongs to one owner.
+_OWNED = [*KEY, "strategy_id"]
+
+
+def difference(account: str, conid: int, by: float, at: datetime) -> Movement:
     """Return a movement of which nothing but the quantity is known."""
     return Movement(
         movement_id=account,
@@ -273,21 +262,5 @@ def _opening(account: str, conid: int, quantity: float, at: datetime) -> Movemen
         session_date=at.date(),
         at=at,
         conid=conid,
-        quantity=quantity,
+        quantity=by,
     )
-
-
-def shares_of(parts: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
-    """Return the share of each owner in holdings; those that the parts do not explain are left out.
-
-    Args:
-        parts: The parts of all movements until a moment.
-        held: The quantities then: account, conid and position.
-    """
-    owned = parts.group_by(*KEY, "strategy_id").agg(col.by.sum())
-    whole = owned.group_by(KEY).agg(whole=col.by.sum())
-    is_explained = (col.whole - col.position).abs() < QUANTITY_ROUNDING
-    shares = held.select(*KEY, "position").join(whole, on=KEY)
-    shares = shares.filter(is_explained, col.position != 0).join(owned, on=KEY)
-    shares = shares.select(*KEY, "strategy_id", share=col.by / col.position)
-    return shares.filter(col.share.abs() > QUANTITY_ROUNDING)
