@@ -26,11 +26,7 @@ from position_sync_dagster.money.campaigns.campaigns import (
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.magnifiers import usual_magnifier
-from position_sync_dagster.money.past.attribution import (
-    OwnedPart,
-    attributed,
-    name_of,
-)
+from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.movement_sources import unexplained_ends
 from position_sync_dagster.money.past.movements import Movement
 from position_sync_dagster.money.past.opening import read_openings
@@ -38,6 +34,7 @@ from position_sync_dagster.money.past.owned_parts import (
     deciding_movements,
     legs_ever,
 )
+from position_sync_dagster.money.past.postings import Posting, name_of
 
 
 @dataclass(eq=False, repr=False)
@@ -55,7 +52,7 @@ class CampaignBook:
     conids: Collection[int] | None = None
 
     @cached_property
-    def parts(self) -> list[OwnedPart]:
+    def parts(self) -> list[Posting]:
         """The parts of movements with their owners, in order of time."""
         lake = self.lake
         legs = legs_ever(lake)

@@ -16,9 +16,9 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.money.as_of import Past
-from position_sync_dagster.money.campaigns.campaigns import EarnedMoney, earned_by
+from position_sync_dagster.money.campaigns.campaigns import LiveMoney, live_money
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.past.attribution import OwnedPart, unexplained_parts
+from position_sync_dagster.money.past.attribution import unexplained_parts
 from position_sync_dagster.money.past.closes import Closure, end_text
 from position_sync_dagster.money.past.movement_sources import unexplained_ends
 from position_sync_dagster.money.past.opening import read_openings
@@ -32,6 +32,7 @@ from position_sync_dagster.money.past.owned_parts import (
     part_rows,
     remembered_parts,
 )
+from position_sync_dagster.money.past.postings import Posting
 from position_sync_dagster.money.tables import CLOSURES
 
 # By contract, in each account: when a holding ended, and how; None: it is not known.
@@ -61,7 +62,7 @@ class Closes:
     ends: Ends = field(default_factory=dict)
     legs: pl.DataFrame = field(default_factory=schema.ACTIVE_STRATEGIES.polars.to_frame)
     before: pl.DataFrame = field(default_factory=schema.POSITION_CHANGES.polars.to_frame)
-    parts: Sequence[OwnedPart] = ()
+    parts: Sequence[Posting] = ()
 
     @cached_property
     def _first_legs(self) -> Mapping[str, datetime]:
@@ -69,9 +70,9 @@ class Closes:
         return dict(first.iter_rows())
 
     @cached_property
-    def earned(self) -> Mapping[tuple[str, str | None], EarnedMoney]:
+    def earned(self) -> Mapping[tuple[str, str | None], LiveMoney]:
         """What the movements of each strategy brought, in each currency."""
-        return earned_by(self.parts)
+        return live_money(self.parts)
 
     @cached_property
     def owned(self) -> pl.DataFrame:
@@ -260,7 +261,7 @@ def _first_session(lake: MoneyLake, past: Past | None) -> datetime | None:
     return min((at for at in started if past is None or at <= past.at), default=None)
 
 
-def _parts(lake: MoneyLake, closures: pl.DataFrame, past: Past | None) -> list[OwnedPart]:
+def _parts(lake: MoneyLake, closures: pl.DataFrame, past: Past | None) -> list[Posting]:
     """Return whose the movements of contracts are that strategies may have.
 
     Args:
@@ -293,14 +294,14 @@ _OWNERS = {
 }  # fmt: skip
 
 
-def _owners_of_closes(parts: Iterable[OwnedPart]) -> pl.DataFrame:
+def _owners_of_closes(parts: Iterable[Posting]) -> pl.DataFrame:
     """Return to whom the parts of movements belong that closed something."""
     rows = []
     for part in parts:
         movement = part.movement
         if part.quantity and not part.opens:
             name = movement.execution_id or movement.event_id or movement.change_id
-            rows.append((*part.key, name, part.owner, part.whose_is_unclear is not None))
+            rows.append((*part.key, name, part.owner, part.is_owner_unclear))
     return pl.DataFrame(rows, _OWNERS, orient="row")
 
 

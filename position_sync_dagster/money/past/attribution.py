@@ -21,13 +21,13 @@ from typing import Any, NamedTuple
 
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key, grouped
-from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.money.past.closes import SLACK
 from position_sync_dagster.money.past.movements import (
     DELIVERIES,
     INCOME,
     OWNERS_CASH,
+    SPLITS,
     Movement,
     MovementKind,
     moment_of,
@@ -35,6 +35,7 @@ from position_sync_dagster.money.past.movements import (
     times,
 )
 from position_sync_dagster.money.past.opening import Opening, opening_of
+from position_sync_dagster.money.past.postings import Effect, Posting, name_of
 
 _OF_NO_HOLDING = OWNERS_CASH | {MovementKind.CONVERSION}
 
@@ -45,105 +46,11 @@ _WORTHLESS = "DW"
 _Shares = dict[str, float]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnedPart:
-    """The part of a movement that belongs to one strategy.
-
-    Attributes:
-        owner: The strategy; UNATTRIBUTED: none has it.
-        came_for: Of what a corporate action brought: the contracts that it took.
-        movement: The movement, with the sign of its quantity.
-        fraction: Which part of its money belongs to the owner.
-        quantity: By how much it changed what the owner has.
-        opens: Whether it opened something.
-        unclear: Why it is not known whose it was, or what it cost; None: its movement says it.
-        is_prior: Whether it is no movement, but what was held before the first one.
-    """
-
-    owner: str
-    movement: Movement
-    fraction: float
-    quantity: float
-    opens: bool = False
-    unclear: str | None = None
-    is_prior: bool = False
-    came_for: tuple[int, ...] = ()
-
-    @property
-    def key(self) -> Key:
-        """Return account and conid."""
-        return self.movement.key
-
-    @property
-    def at(self) -> datetime:
-        """Return when it happened, as far as that is known."""
-        return moment_of(self.movement)
-
-    @property
-    def is_option(self) -> bool:
-        """Return whether it is of an option."""
-        return self.movement.is_option
-
-    @property
-    def is_trade(self) -> bool:
-        """Return whether it was bought or sold."""
-        return self.movement.kind is MovementKind.TRADE and not self.is_prior
-
-    @property
-    def cash(self) -> float | None:
-        """Return what it brought, without fees; None: not known."""
-        movement = self.movement
-        cash = movement.cash
-        if movement.kind is MovementKind.TRANSFER:
-            cash = times(movement.value, -1.0)
-        return times(cash, self.fraction)
-
-    @property
-    def unknown(self) -> str | None:
-        """Return why it is not known what it brought; None: its cash and its fee say it."""
-        return self.unclear or _why_no_money(self.movement)
-
-    @property
-    def whose_is_unclear(self) -> str | None:
-        """Return why it is not known whose it is; None: it is known."""
-        is_of_cost = self.is_prior or self.movement.kind is MovementKind.CORPORATE_ACTION
-        if is_of_cost or not self.quantity:
-            return None
-        return self.unclear
-
-    @property
-    def known_cash(self) -> float | None:
-        """Return what it brought to its owner, without fees; None: that is not known."""
-        if self.unclear:
-            return None
-        return self.cash
-
-    @property
-    def fee(self) -> float | None:
-        """Return its fee; positive was paid; None: not known."""
-        return times(self.movement.fee, -self.fraction)
-
-    def fee_in(self, currency: str | None) -> float | None:
-        """Return its fee in a currency, 0 if it was charged in another one; None: not known."""
-        charged_in = self.movement.fee_currency
-        if self.fee and charged_in != currency:
-            if charged_in is None:
-                return None
-            return 0.0
-        return self.fee
-
-
-def name_of(movement: Movement) -> str:
-    """Return the contract of a movement as a trader writes it."""
-    symbol = movement.symbol or f"{movement.conid}"
-    return leg_name(symbol, movement.right, movement.strike, movement.expiry)
-
-
 def attributed(
     movements: Iterable[Movement],
     legs: Iterable[ActiveContract],
     openings: Mapping[Key, Opening] = MappingProxyType({}),
-) -> list[OwnedPart]:
+) -> list[Posting]:
     """Return the parts of all movements of holdings, each with its owner, in order of time.
 
     Args:
@@ -173,7 +80,7 @@ def attributed(
             holdings.append(_Holding(moved, of_account, opening, sources, timelines))
 
     sources.link(holdings)
-    parts: list[OwnedPart] = []
+    parts: list[Posting] = []
     # What options deliver, and what actions bring, belongs to the owners of what they took.
     for holding in sorted(holdings, key=lambda holding: holding.place):
         parts += holding.parts()
@@ -184,7 +91,7 @@ def attributed(
 
 def unexplained_parts(
     differences: Iterable[Movement], legs: Iterable[ActiveContract], owned: Mapping[Key, _Shares]
-) -> list[OwnedPart]:
+) -> list[Posting]:
     """Return whose it is by what holdings of a contract differ from their movements.
 
     Args:
@@ -217,10 +124,10 @@ class _Sources:
         taken: The parts of what they took, by the id of its movement.
     """
 
-    ends: dict[_Delivered, list[OwnedPart]] = field(default_factory=dict)
+    ends: dict[_Delivered, list[Posting]] = field(default_factory=dict)
     arrived: set[_Delivered] = field(default_factory=set)
     replaced: dict[str, list[Movement]] = field(default_factory=dict)
-    taken: dict[str, list[OwnedPart]] = field(default_factory=dict)
+    taken: dict[str, list[Posting]] = field(default_factory=dict)
 
     def link(self, holdings: Iterable["_Holding"]) -> None:
         """Find for what contracts corporate actions brought others: those of one day and type."""
@@ -252,68 +159,85 @@ class _Sources:
             if len(arrived) == len(gone):
                 self.replaced[arrival.movement_id] = [in_order[place]]
 
-    def add(self, part: OwnedPart) -> None:
+    def add(self, posting: Posting) -> None:
         """Remember the end of an option, or what an action took."""
-        movement = part.movement
+        movement = posting.movement
         if movement.kind is MovementKind.CORPORATE_ACTION:
-            self.taken.setdefault(movement.movement_id, []).append(part)
-        elif part.is_option and movement.kind in DELIVERIES and not part.is_prior:
+            self.taken.setdefault(movement.movement_id, []).append(posting)
+        elif posting.is_option and movement.kind in DELIVERIES and not posting.is_prior:
             delivered = movement.counter_conid or movement.underlying_conid
             place = (movement.account, movement.day, delivered)
-            self.ends.setdefault(place, []).append(part)
-
-    def taken_for(self, movement: Movement) -> tuple[int, ...]:
-        """Return for which contracts a corporate action brought another one."""
-        return tuple(left.key[1] for left in self.replaced.get(movement.movement_id, ()))
+            self.ends.setdefault(place, []).append(posting)
 
     def is_replaced(self, movement: Movement) -> bool:
         """Return whether something came for what an action took."""
         return any(movement in gone for gone in self.replaced.values())
 
-    def owners_of(self, movement: Movement) -> _Shares | None:
-        """Return how what came is divided among those who had what it came for; None: not known."""
+    def origin_of(self, movement: Movement) -> "_Origin":
+        """Return what a movement came from, and who had it."""
         if movement.kind is MovementKind.CORPORATE_ACTION:
             gone = self.replaced.get(movement.movement_id, ())
-            taken = [part for left in gone for part in self.taken.get(left.movement_id, ())]
-            is_clear = len(gone) == 1 or _has_one_owner(taken)
-            if is_clear:
-                return _divided_by(taken)
-            return None
+            taken = [posting for left in gone for posting in self.taken.get(left.movement_id, ())]
+            return _Origin.of(taken, is_clear=len(gone) == 1 or _has_one_owner(taken))
+        if not _is_delivery(movement):
+            return _Origin()
 
         place = (movement.account, movement.day, movement.conid)
-        ends = self.ends.get(place)
-        if ends is None:
-            return None
-
-        self.arrived.add(place)
+        ends = self.ends.get(place, [])
+        if ends:
+            self.arrived.add(place)
         of_option = [end for end in ends if end.movement.conid == movement.counter_conid]
         at_strike = [end for end in ends if end.movement.strike == movement.price]
         is_clear = bool(of_option or at_strike) or _has_one_owner(ends)
-        if is_clear:
-            return _divided_by(of_option or at_strike or ends)
-        return None
+        return _Origin.of(of_option or at_strike or ends, is_clear=is_clear)
 
-    def lost(self) -> list[OwnedPart]:
+    def lost(self) -> list[Posting]:
         """Return, for each end of which nothing arrived, that what it left is not known."""
-        lost: list[OwnedPart] = []
-        for place, ends in self.ends.items():
-            if place in self.arrived:
-                continue
-            for end in ends:
-                text = f"what {name_of(end.movement)} delivered is not known"
-                lost.append(replace(end, quantity=0.0, fraction=0.0, unclear=text))
-        return lost
+        return [
+            replace(
+                end,
+                effect=Effect.PAYS,
+                quantity=0.0,
+                fraction=0.0,
+                unclear=f"what {name_of(end.movement)} delivered is not known",
+            )
+            for place, ends in self.ends.items()
+            if place not in self.arrived
+            for end in ends
+        ]
+
+
+class _Origin(NamedTuple):
+    """What a movement came from.
+
+    Attributes:
+        postings: The ends of options that delivered it, or what an action took for it.
+        shares: How it is divided among those who had that; None: not known, or it came from none.
+    """
+
+    postings: Sequence[Posting] = ()
+    shares: _Shares | None = None
+
+    @classmethod
+    def of(cls, postings: Sequence[Posting], *, is_clear: bool) -> "_Origin":
+        """Return the origin in some postings."""
+        return cls(postings, _divided_by(postings) if is_clear else None)
+
+    def of_owner(self, owner: str) -> tuple[str, ...]:
+        """Return the ids of the postings of an owner; of all where it had none of them."""
+        own = [posting.posting_id for posting in self.postings if posting.owner == owner]
+        return tuple(own or (posting.posting_id for posting in self.postings))
 
 
 def _terms_of(movement: Movement) -> tuple[date, float]:
     return movement.expiry or date.max, movement.strike or 0.0
 
 
-def _has_one_owner(parts: Iterable[OwnedPart]) -> bool:
+def _has_one_owner(parts: Iterable[Posting]) -> bool:
     return len({part.owner for part in parts}) == 1
 
 
-def _divided_by(parts: Iterable[OwnedPart]) -> _Shares | None:
+def _divided_by(parts: Iterable[Posting]) -> _Shares | None:
     """Return the share of each owner of some parts; None: they are of nothing."""
     sizes: _Shares = defaultdict(float)
     for part in parts:
@@ -386,9 +310,9 @@ class _Holding:
         timelines[self._first.account] = [(NEVER, self._prior), *later]
         self._has: _Shares = dict(has or {})
         self._last_owners: _Shares = {}
-        self._parts: list[OwnedPart] = []
+        self._parts: list[Posting] = []
 
-    def parts(self) -> list[OwnedPart]:
+    def parts(self) -> list[Posting]:
         """Return the parts of all movements."""
         if self._prior and not self._has:
             self._open_prior()
@@ -403,7 +327,7 @@ class _Holding:
                 self._reorganize(movement, by)
             else:
                 self._move(movement, by)
-        return self._parts
+        return self._paid_for_ends()
 
     @cached_property
     def actions(self) -> list[tuple[Movement, float]]:
@@ -460,34 +384,32 @@ class _Holding:
                 f"what {name_of(first)} cost is not known: it was held before its first movement"
             )
         openers = self._openers(prior, self._prior)
-        self._add_parts(prior, openers, opens=True, unclear=unclear, is_prior=True)
+        self._add_parts(prior, Effect.OPENS, openers, unclear=unclear, is_prior=True)
 
     def _move(self, movement: Movement, by: float) -> None:
         """Divide a movement: first it closes what is held on the other side, then it opens."""
         total = self._total
-        delivered_to = None
-        if _is_delivery(movement):
-            delivered_to = self._sources.owners_of(movement)
-
+        origin = self._sources.origin_of(movement)
         closed = 0.0
         if total * by < 0:
             closed = by
             if abs(by) >= abs(total) - QUANTITY_ROUNDING:
                 closed = -total
-            self._close(movement, closed, delivered_to)
+            self._close(movement, closed, origin)
 
         opened = by - closed
         if rounded(opened):
-            self._open(movement, opened, delivered_to)
+            self._open(movement, opened, origin)
 
-    def _close(self, movement: Movement, by: float, delivered_to: _Shares | None) -> None:
+    def _close(self, movement: Movement, by: float, origin: _Origin) -> None:
         self._last_owners = dict(self._has)
-        closers = self._closers(movement, by, delivered_to)
+        closers = self._closers(movement, by, origin.shares)
+        unclear = None
         if closers is None:
-            text = f"it is not known whose {name_of(movement)} closed on {movement.day}"
-            self._add_parts(movement, self._as_claimed(movement, by), unclear=text)
-        else:
-            self._add_parts(movement, closers, opens=False)
+            unclear = f"it is not known whose {name_of(movement)} closed on {movement.day}"
+            closers = self._as_claimed(movement, by)
+        of_owners = {"unclear": unclear, "is_owner_unclear": unclear is not None}
+        self._add_parts(movement, Effect.CLOSES, closers, origin, **of_owners)
 
     def _divided(self, by: float) -> _Shares:
         """Return a quantity, divided by what the owners have."""
@@ -523,15 +445,17 @@ class _Holding:
                 return None
         return shares
 
-    def _open(self, movement: Movement, by: float, delivered_to: _Shares | None) -> None:
-        if delivered_to is not None:
-            self._add_parts(movement, _scaled(delivered_to, by), opens=True)
+    def _open(self, movement: Movement, by: float, origin: _Origin) -> None:
+        if origin.shares is not None:
+            self._add_parts(movement, Effect.OPENS, _scaled(origin.shares, by), origin)
             return
 
-        text = None
+        unclear = None
         if _is_delivery(movement):
-            text = f"it is not known which option delivered {name_of(movement)}"
-        self._add_parts(movement, self._openers(movement, by), opens=True, unclear=text)
+            unclear = f"it is not known which option delivered {name_of(movement)}"
+        of_owners = {"unclear": unclear, "is_owner_unclear": unclear is not None}
+        openers = self._openers(movement, by)
+        self._add_parts(movement, Effect.OPENS, openers, origin, **of_owners)
 
     def _openers(self, movement: Movement, by: float, has: _Shares | None = None) -> _Shares:
         """Return whose an opening is: of those that claim a quantity, as far as they lack it.
@@ -601,20 +525,28 @@ class _Holding:
 
         after = rounded(total + by)
         is_turned = total * after < 0  # more was taken than is known to have been held
-        text = None
+        unclear = None
         if is_turned or (not after and self._is_lost(movement)):
-            text = f"what {name_of(movement)} became by a corporate action is not known"
+            unclear = f"what {name_of(movement)} became by a corporate action is not known"
+
+        effect = Effect.KEEPS
+        is_sold = bool(movement.cash) and total * by < 0 and movement.type not in SPLITS
+        if self._sources.is_replaced(movement):
+            effect = Effect.LEAVES
+        elif is_turned or is_sold or not after:
+            effect = Effect.CLOSES
         self._last_owners = dict(self._has)
-        self._add_parts(movement, self._divided(by), unclear=text)
+        self._add_parts(movement, effect, self._divided(by), unclear=unclear)
 
     def _arrive(self, movement: Movement, by: float) -> None:
         """Divide what an action brought: for a contract that it took, or for nothing."""
-        shares = self._sources.owners_of(movement)
-        if shares is not None:
-            self._add_parts(movement, _scaled(shares, by), opens=True)
+        origin = self._sources.origin_of(movement)
+        if origin.shares is not None:
+            self._add_parts(movement, Effect.COMES, _scaled(origin.shares, by), origin)
             return
-        text = f"what {name_of(movement)} cost is not known: a corporate action brought it"
-        self._add_parts(movement, self._openers(movement, by), opens=True, unclear=text)
+        unclear = f"what {name_of(movement)} cost is not known: a corporate action brought it"
+        openers = self._openers(movement, by)
+        self._add_parts(movement, Effect.OPENS, openers, origin, unclear=unclear)
 
     def _is_lost(self, movement: Movement) -> bool:
         """Return whether it is not known what came for what an action took."""
@@ -624,54 +556,75 @@ class _Holding:
 
     def _pay(self, movement: Movement) -> None:
         """Divide cash of a holding among its owners, or the last ones."""
+        effect = Effect.EARNS if movement.kind in INCOME else Effect.PAYS
         owners = self._has or self._last_owners or {UNATTRIBUTED: 1.0}
         total = sum(owners.values())
         for owner, held in owners.items():
-            self._add(movement, owner, fraction=held / total)
+            self._add(movement, effect, owner, fraction=held / total)
 
     def _lose_track(self, movement: Movement) -> None:
         """Make the money of all owners unknown: it is not known what a movement changed."""
         text = f"the quantity of {name_of(movement)} of {movement.day} is not known"
         claiming = [claim.owner for claim in self._claims]
         for owner in dict.fromkeys([*self._has] or claiming or [UNATTRIBUTED]):
-            self._add(movement, owner, unclear=text)
+            self._add(movement, Effect.LOSES, owner, unclear=text)
 
     def _add_parts(
         self,
         movement: Movement,
+        effect: Effect,
         shares: _Shares,
-        *,
-        opens: bool = False,
-        unclear: str | None = None,
-        is_prior: bool = False,
+        origin: _Origin = _Origin(),  # noqa: B008 - it is frozen
+        **said: Any,
     ) -> None:
         whole = movement.quantity or 0.0
-        came_for = self._sources.taken_for(movement)
         for owner, quantity in shares.items():
-            fraction = 1.0 / len(shares)
-            if whole:
-                fraction = quantity / whole
-            self._add(
-                movement, owner, fraction, quantity,
-                came_for=came_for, opens=opens, unclear=unclear, is_prior=is_prior,
-            )  # fmt: skip
+            fraction = quantity / whole if whole else 1.0 / len(shares)
+            came_from = origin.of_owner(owner)
+            self._add(movement, effect, owner, fraction, quantity, came_from=came_from, **said)
             self._sources.add(self._parts[-1])
 
     def _add(
         self,
         movement: Movement,
+        effect: Effect,
         owner: str,
         fraction: float = 0.0,
         quantity: float = 0.0,
         **said: Any,
     ) -> None:
         """Add the part of an owner; without a quantity it has of the money alone."""
-        self._parts.append(
-            OwnedPart(owner=owner, movement=movement, fraction=fraction, quantity=quantity, **said)
+        posting = Posting(
+            owner=owner,
+            movement=movement,
+            effect=effect,
+            fraction=fraction,
+            quantity=quantity,
+            **said,
         )
+        self._parts.append(posting)
         self._has[owner] = self._has.get(owner, 0.0) + quantity
         if not rounded(self._has[owner]):
             del self._has[owner]
+
+    def _paid_for_ends(self) -> list[Posting]:
+        """Return the postings where the cash of a settlement names the end that it is paid for."""
+        ends = grouped(
+            lambda posting: (posting.owner, posting.movement.day, posting.movement.kind),
+            (posting for posting in self._parts if posting.effect is Effect.CLOSES),
+        )
+        return [
+            replace(
+                posting,
+                pays_for=tuple(
+                    end.posting_id
+                    for end in ends[posting.owner, posting.movement.day, posting.movement.kind]
+                ),
+            )
+            if posting.effect is Effect.PAYS
+            else posting
+            for posting in self._parts
+        ]
 
 
 def _scaled(shares: _Shares, by: float) -> _Shares:
@@ -743,25 +696,3 @@ def _counting(claims: Iterable[_Claim]) -> list[_Claim]:
     whole = [claim for claim in newest.values() if claim.leg.quantity is None]
     present = [claim for claim in whole if claim.leg.removed_at is None] or whole[-1:]
     return [claim for claim in newest.values() if claim not in whole or claim in present]
-
-
-def _why_no_money(movement: Movement) -> str | None:
-    """Return why it is not known what a movement brought; None: it is known."""
-    name = f"{name_of(movement)} of {movement.day}"
-    if movement.kind is MovementKind.TRANSFER:
-        if movement.value is None:
-            return f"what was transferred with {name} had no stated value"
-    elif movement.cash is None:
-        if movement.kind is MovementKind.UNEXPLAINED:
-            return f"how {name} ended is not known"
-        if movement.kind is MovementKind.CORPORATE_ACTION:
-            return f"what the corporate action on {name} paid is not known"
-        if movement.multiplier:
-            return f"the price of {name} is not known"
-        return f"the multiplier of {name} is not known"
-
-    if movement.fee is None:
-        return f"the fee of {name} is not known"
-    if movement.fee and movement.fee_currency is None:
-        return f"the fee of {name} was charged in an unknown currency"
-    return None

@@ -32,6 +32,7 @@ from position_sync_dagster.money.past.closes import (
 from position_sync_dagster.money.past.movements import (
     BOOKED,
     OPTION_ENDS,
+    SPLITS,
     Movement,
     MovementKind,
     MovementSource,
@@ -67,9 +68,6 @@ RESOLUTION = timedelta(seconds=1)
 # Time from the end of a day's trades to midnight. Futures, options on them and index options are
 # traded then, as trades of the next day.
 EVENING = timedelta(hours=24 - LAST_TRADES.hour)
-
-# Types of corporate actions that are splits. Source: ibflex 1.1, `enums.Reorg`.
-SPLITS = frozenset({"FS", "FI", "RS", "CS", "CC"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

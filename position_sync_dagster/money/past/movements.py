@@ -64,6 +64,9 @@ FACE_OF_BILL = 1000.0
 CANCELLED = "Ca"
 CANCELS = frozenset({"TradeCancel", "FracShareCancel"})
 
+# Types of corporate actions that are splits. Source: ibflex 1.1, `enums.Reorg`.
+SPLITS = frozenset({"FS", "FI", "RS", "CS", "CC"})
+
 EXERCISE_CODES = frozenset({"Ex", "AEx", "MEx"})
 
 
@@ -248,6 +251,13 @@ class Movement:
     def is_option(self) -> bool:
         """Return whether it is of an option."""
         return self.sec_type in OPTION_TYPES
+
+    @property
+    def through(self) -> int | None:
+        """Return the option that delivered it; None: none did."""
+        if self.kind in DELIVERIES and not self.is_option:
+            return self.counter_conid
+        return None
 
     @property
     def booking(self) -> str | None:

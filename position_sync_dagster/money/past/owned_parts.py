@@ -16,7 +16,7 @@ from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key, gr
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.schema import legs_of, records_of
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.past.attribution import OwnedPart, attributed, unexplained_parts
+from position_sync_dagster.money.past.attribution import attributed, unexplained_parts
 from position_sync_dagster.money.past.closes import SLACK
 from position_sync_dagster.money.past.movements import (
     DELIVERIES,
@@ -26,6 +26,7 @@ from position_sync_dagster.money.past.movements import (
     Section,
 )
 from position_sync_dagster.money.past.opening import Opening
+from position_sync_dagster.money.past.postings import Posting
 
 # By how much a part changed what its owner has, and which part of the movement's money is its.
 PART_COLUMNS: dict[str, Any] = {
@@ -81,7 +82,7 @@ def _deliveries(movements: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def part_rows(parts: Iterable[OwnedPart]) -> pl.DataFrame:
+def part_rows(parts: Iterable[Posting]) -> pl.DataFrame:
     """Return a row for each part."""
     return pl.DataFrame([*map(_row_of, parts)], PART_COLUMNS, orient="row")
 
@@ -90,7 +91,7 @@ class RememberedParts:
     """The parts of movements, made again only of contracts of which something changed."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[object, ...], list[OwnedPart]] = {}
+        self._made: dict[tuple[object, ...], list[Posting]] = {}
 
     def parts_of(
         self,
@@ -98,7 +99,7 @@ class RememberedParts:
         legs: Iterable[ActiveContract],
         openings: Mapping[Key, Opening],
         unexplained: Iterable[Movement] = (),
-    ) -> list[OwnedPart]:
+    ) -> list[Posting]:
         """Return what `attributed` says of these movements, and of ends without a cause."""
         by_conid = movements.select("conid", print=movements.hash_rows()).group_by("conid")
         print_of_contract = col.print.sort().implode().hash()
@@ -128,7 +129,7 @@ class RememberedParts:
         records += chain.from_iterable(ends_of[conid] for conid in changed)
         parts = grouped(lambda part: part.key[1], attributed(records, concerned, opened))
 
-        made: dict[tuple[object, ...], list[OwnedPart]] = {}
+        made: dict[tuple[object, ...], list[Posting]] = {}
         for facts in facts_of_groups:
             new = chain.from_iterable(parts[conid] for conid, *_facts in facts)
             made[facts] = self._made.get(facts) or sorted(new, key=attrgetter("at"))
@@ -177,7 +178,7 @@ def _connected(movements: pl.DataFrame, all_conids: Collection[int]) -> list[lis
     return groups.members()
 
 
-def _row_of(part: OwnedPart) -> tuple[object, ...]:
+def _row_of(part: Posting) -> tuple[object, ...]:
     movement_id = part.movement.movement_id
     owned = (part.owner, part.quantity, part.fraction)
     return movement_id, *part.key, *owned, part.is_prior, part.at
@@ -227,7 +228,7 @@ def owned_at(
     summed = _summed(owned.join(of_somebody, on=KEY, how="semi"))
     has_of = summed.rows_by_key(KEY)
 
-    unexplained: list[OwnedPart] = []
+    unexplained: list[Posting] = []
     for conid, differences in of_somebody.rows_by_key("conid").items():
         claiming = legs_of[conid]
         seen_at = at or max((leg.added_at for leg in claiming), default=NEVER)

@@ -24,7 +24,7 @@ from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.money.as_of import NO_HOLDINGS, Past, legs_at, rows_at
-from position_sync_dagster.money.campaigns.campaigns import EarnedMoney, open_profit
+from position_sync_dagster.money.campaigns.campaigns import LiveMoney, open_profit
 from position_sync_dagster.money.campaigns.closes_of_strategies import (
     NO_CLOSES,
     Closes,
@@ -232,7 +232,7 @@ class Book:
     def _campaign(self, key: tuple[str, str], since: datetime | None) -> Campaign:
         """Return the campaign of a strategy in a currency."""
         strategy, currency = key
-        earned = self.closes.earned.get(key, EarnedMoney())
+        earned = self.closes.earned.get(key, LiveMoney())
         realised = earned.realised
         # What closed without a movement that names it has no known profit.
         if key in self.closes.unnamed:

@@ -134,7 +134,7 @@ def _parts(
 ) -> pl.DataFrame:
     """Return the parts of the holdings."""
     parts = latest.filter(col.position != 0).with_row_index("holding")
-    parts = parts.join(shares, on=KEY).with_columns(
+    parts = parts.join(shares, on=KEY, maintain_order="left_right").with_columns(
         share=col.by / col.position,
         asset_class=col.sec_type.replace_strict(_CLASSES, default="OTHER"),
         magnifier=magnifier_in(contracts),

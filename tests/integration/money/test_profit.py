@@ -11,7 +11,7 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.lake.strategies_file import follow_file
-from position_sync_dagster.money.campaigns.campaigns import earned_by
+from position_sync_dagster.money.campaigns.campaigns import live_money
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.profit.books import (
@@ -426,10 +426,10 @@ def test_over_a_year_profits_of_days_closed_and_open_campaigns_agree_by_strategy
 
         until = [part for part in campaigns.parts if part.movement.day <= day]
         brought = {}
-        for group, earned in earned_by(until).items():
+        for group, earned in live_money(until).items():
             size = {conid: 1.0 if conid in SHARES else 100.0 for _account, conid in earned.lots}
             brought[group] = earned.realised + sum(
-                lot.quantity * size[key[1]] * mark_on(day) - lot.cost
+                lot.quantity * size[key[1]] * mark_on(day) + lot.cash
                 for key, lot in earned.lots.items()
             )
         of_strategies = {group: gain for group, gain in gained.items() if group[0] != UNATTRIBUTED}

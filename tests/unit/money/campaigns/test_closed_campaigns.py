@@ -20,7 +20,7 @@ from position_sync_dagster.money.campaigns.campaigns import (
     states_of,
 )
 from position_sync_dagster.money.campaigns.closed_campaigns import contract_of
-from position_sync_dagster.money.past.attribution import OwnedPart, attributed
+from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.closes import Cause
 from position_sync_dagster.money.past.movement_sources import unexplained_ends
 from position_sync_dagster.money.past.movements import (
@@ -30,6 +30,7 @@ from position_sync_dagster.money.past.movements import (
     Section,
 )
 from position_sync_dagster.money.past.opening import Opening
+from position_sync_dagster.money.past.postings import Posting
 from position_sync_dagster.money.tables import CLOSURES
 from tests.unit.money.past.test_causes import CASES
 
@@ -99,7 +100,7 @@ def leg(conid: int, strategy: str = "s", **more: Any) -> ActiveContract:
     )
 
 
-def parts_of(movements: list[Movement], *legs: ActiveContract, **before: float) -> list[OwnedPart]:
+def parts_of(movements: list[Movement], *legs: ActiveContract, **before: float) -> list[Posting]:
     openings = {
         (A, int(conid[1:])): Opening(quantity=quantity) for conid, quantity in before.items()
     }

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
-from position_sync_dagster.money.campaigns.campaigns import earned_by
+from position_sync_dagster.money.campaigns.campaigns import live_money
 from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.movements import Movement, MovementKind
 from position_sync_dagster.money.past.opening import Opening
@@ -89,12 +89,12 @@ def test_each_movement_is_divided_among_its_owners_without_a_rest(seed):
 def test_what_strategies_earned_is_their_cash_and_the_cost_of_what_is_left(seed):
     random = Random(seed)
     parts = attributed(history(random), claims(random), {})
-    for (strategy, _currency), earned in earned_by(parts).items():
+    for (strategy, _currency), earned in live_money(parts).items():
         of_strategy = [part for part in parts if part.owner == strategy]
         if any(part.unknown for part in of_strategy):
             continue
 
-        left = sum(lot.cost for lot in earned.lots.values() if lot.cost is not None)
+        left = sum(-lot.cash for lot in earned.lots.values() if lot.cash is not None)
         cash = sum((part.cash or 0.0) - (part.fee or 0.0) for part in of_strategy)
         assert strategy != UNATTRIBUTED
         assert earned.realised == pytest.approx(cash + left)

@@ -5,9 +5,10 @@ from unittest.mock import patch
 
 from position_sync_dagster.lake.schema import frame_of
 from position_sync_dagster.money.past import owned_parts
-from position_sync_dagster.money.past.attribution import OwnedPart, attributed
+from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.movements import Movement
 from position_sync_dagster.money.past.owned_parts import RememberedParts
+from position_sync_dagster.money.past.postings import Posting
 from position_sync_dagster.money.tables import MOVEMENTS
 from tests.unit.money.campaigns.test_closed_campaigns import (
     ACTIONS,
@@ -22,8 +23,8 @@ from tests.unit.money.campaigns.test_closed_campaigns import (
 RENAMED, _profit = ACTIONS["another ticker"]
 
 
-def told(part: OwnedPart) -> tuple[object, ...]:
-    return part.movement.movement_id, part.owner, part.quantity, part.fee, part.came_for
+def told(part: Posting) -> tuple[object, ...]:
+    return part.movement.movement_id, part.owner, part.quantity, part.fee, part.came_from
 
 
 def made_again(memory: RememberedParts, movements: list[Movement], **legs: float) -> set[int]:
