@@ -242,7 +242,8 @@ class _Booker:
             case Effect.KEEPS:
                 held = self.booking.held[entry.group]
                 total = sum(opened.quantity for opened in held)
-                self._bring(entry, held.copy(), 1 + share.quantity / total if total else 1.0, held)
+                ratio = (total + share.quantity) / total if total else 1.0
+                self._bring(entry, held.copy(), ratio, held)
             case Effect.LEAVES:
                 self._leave(entry)
             case Effect.COMES:
