@@ -327,7 +327,7 @@ class _Holding:
                 self._reorganize(movement, by)
             else:
                 self._move(movement, by)
-        return self._paid_for_ends()
+        return self._parts
 
     @cached_property
     def actions(self) -> list[tuple[Movement, float]]:
@@ -556,11 +556,18 @@ class _Holding:
 
     def _pay(self, movement: Movement) -> None:
         """Divide cash of a holding among its owners, or the last ones."""
-        effect = Effect.EARNS if movement.kind in INCOME else Effect.PAYS
+        pays_for = None
+        effect = Effect.EARNS
+        if movement.kind not in INCOME:
+            # The cash of a settlement may have a row of its own, before or after that of its end.
+            effect = Effect.PAYS
+            event = (movement.day, movement.kind)
+            ends = (end for end in self._movements if end.quantity and (end.day, end.kind) == event)
+            pays_for = next((end.movement_id for end in ends), None)
         owners = self._has or self._last_owners or {UNATTRIBUTED: 1.0}
         total = sum(owners.values())
         for owner, held in owners.items():
-            self._add(movement, effect, owner, fraction=held / total)
+            self._add(movement, effect, owner, fraction=held / total, pays_for=pays_for)
 
     def _lose_track(self, movement: Movement) -> None:
         """Make the money of all owners unknown: it is not known what a movement changed."""
@@ -606,25 +613,6 @@ class _Holding:
         self._has[owner] = self._has.get(owner, 0.0) + quantity
         if not rounded(self._has[owner]):
             del self._has[owner]
-
-    def _paid_for_ends(self) -> list[Posting]:
-        """Return the postings where the cash of a settlement names the end that it is paid for."""
-        ends = grouped(
-            lambda posting: (posting.owner, posting.movement.day, posting.movement.kind),
-            (posting for posting in self._parts if posting.effect is Effect.CLOSES),
-        )
-        return [
-            replace(
-                posting,
-                pays_for=tuple(
-                    end.posting_id
-                    for end in ends[posting.owner, posting.movement.day, posting.movement.kind]
-                ),
-            )
-            if posting.effect is Effect.PAYS
-            else posting
-            for posting in self._parts
-        ]
 
 
 def _scaled(shares: _Shares, by: float) -> _Shares:

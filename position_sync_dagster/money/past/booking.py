@@ -155,15 +155,17 @@ class _Entry:
     """The postings of one movement in one group.
 
     Attributes:
-        share: All of them.
-        names: Their ids.
-        came_from: The ids of what they came from.
+        share: All of them as one.
     """
 
     group: Group
     share: Share
-    names: frozenset[str]
-    came_from: frozenset[str]
+    postings: Sequence[Posting]
+
+    @property
+    def came_from(self) -> set[str]:
+        """The ids of what they came from."""
+        return {source for posting in self.postings for source in posting.came_from}
 
     @property
     def order(self) -> tuple[object, ...]:
@@ -172,35 +174,28 @@ class _Entry:
         return posting.at, posting.effect is Effect.COMES
 
 
-# A group, and the movement of an entry; whether it is what was held before.
-_Place = tuple[Group, str, bool]
-
-
 def _entries(postings: Iterable[Posting], group_of: Callable[[Posting], Group]) -> list[_Entry]:
     """Return the entries of postings, with the money that is a part of each."""
     is_by_account = group_of is of_account
-    by_movement: defaultdict[_Place, list[Posting]] = defaultdict(list)
-    place_of: dict[str, _Place] = {}
-    for posting in sorted(postings, key=lambda posting: bool(posting.pays_for)):
-        place = (group_of(posting), posting.movement.movement_id, posting.is_prior)
-        for paid in posting.pays_for[:1]:
-            place = place_of.get(paid, place)
-        place_of[posting.posting_id] = place
-        by_movement[place].append(posting)
+    by_movement: defaultdict[tuple[Group, str, bool], list[Posting]] = defaultdict(list)
+    for posting in postings:
+        movement_id = posting.pays_for or posting.movement.movement_id
+        by_movement[group_of(posting), movement_id, posting.is_prior].append(posting)
     return [
         _Entry(
-            group=place[0],
+            group=group,
             share=_whole(of_movement, is_by_account=is_by_account),
-            names=frozenset(posting.posting_id for posting in of_movement),
-            came_from=frozenset(source for posting in of_movement for source in posting.came_from),
+            postings=of_movement,
         )
-        for place, of_movement in by_movement.items()
+        for (group, *_movement), of_movement in by_movement.items()
     ]
 
 
 def _whole(postings: Sequence[Posting], *, is_by_account: bool) -> Share:
     """Return the postings of one movement as one; of an account it is known whose it was."""
-    largest = max(postings, key=lambda posting: abs(posting.quantity))
+    largest = postings[0]
+    if len(postings) > 1:
+        largest = max(postings, key=lambda posting: abs(posting.quantity))
     reasons = (
         posting.why_no_money if is_by_account and posting.is_owner_unclear else posting.unknown
         for posting in postings
@@ -208,13 +203,15 @@ def _whole(postings: Sequence[Posting], *, is_by_account: bool) -> Share:
     why_unknown = next(filter(None, reasons), None)
     cash = fees = None
     if why_unknown is None:
-        fees = known_sum(posting.fee_in(posting.movement.currency) for posting in postings)
-        cash = known_sum([*(posting.cash for posting in postings), times(fees, -1.0)])
+        # Without a reason both are known of each.
+        currency = largest.movement.currency
+        fees = sum(posting.fee_in(currency) or 0.0 for posting in postings)
+        cash = sum(posting.cash or 0.0 for posting in postings) - fees
     return Share(
         posting=largest,
         quantity=sum(posting.quantity for posting in postings),
         cash=cash,
-        fees=fees if cash is not None else None,
+        fees=fees,
         why_unknown=why_unknown,
     )
 
@@ -311,7 +308,7 @@ class _Booker:
         total = sum(opened.quantity for opened in held)
         fraction = min(1.0, -entry.share.quantity / total) if total else 0.0
         taken = [opened.part(opened.quantity * fraction) for opened in held]
-        self.taken |= dict.fromkeys(entry.names, taken)
+        self.taken.update((posting.posting_id, taken) for posting in entry.postings)
         kept = 1.0 - fraction
         parts = (opened.part(opened.quantity * kept) for opened in held)
         self.booking.held[entry.group] = deque(part for part in parts if rounded(part.quantity))

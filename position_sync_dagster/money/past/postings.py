@@ -48,7 +48,7 @@ class Posting:
         is_prior: Whether it is no movement, but what was held before the first one.
         came_from: The ids of the postings that it came from: of what left for it, with the cost; of
             options that delivered it, without.
-        pays_for: The ids of the postings whose money it is a part of.
+        pays_for: The id of the movement whose money it is a part of; None: it is of its own.
     """
 
     owner: str
@@ -60,7 +60,7 @@ class Posting:
     is_owner_unclear: bool = False
     is_prior: bool = False
     came_from: tuple[str, ...] = ()
-    pays_for: tuple[str, ...] = ()
+    pays_for: str | None = None
 
     @property
     def posting_id(self) -> str:
@@ -142,6 +142,12 @@ def name_of(movement: Movement) -> str:
 
 def _why_no_money(movement: Movement) -> str | None:
     """Return why it is not known what a movement brought; None: it is known."""
+    is_transfer = movement.kind is MovementKind.TRANSFER
+    amount = movement.value if is_transfer else movement.cash
+    has_fee = movement.fee_currency is not None or movement.fee == 0
+    if None not in (amount, movement.fee) and has_fee:
+        return None
+
     name = f"{name_of(movement)} of {movement.day}"
     if movement.kind is MovementKind.TRANSFER:
         if movement.value is None:

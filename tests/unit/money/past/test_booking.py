@@ -205,7 +205,7 @@ def test_the_cash_of_a_settlement_is_a_part_of_what_its_end_brought():
     postings = parts_of([SOLD, end, cash], leg(PUT))
     [paid] = [posting for posting in postings if posting.pays_for]
     [closed] = [posting for posting in postings if posting.effect is Effect.CLOSES]
-    assert paid.pays_for == (closed.posting_id,)
+    assert paid.pays_for == closed.movement.movement_id
     assert [edge.gain for edge in booked(postings, of_owner).edges] == [199.0 - 350.0]
 
 
