@@ -13,8 +13,8 @@ from position_sync_dagster.errors import InvalidLegError, shown
 # Conids are positive numbers of 32 bits. Source: IB, `Contract.ConId` is a Java int.
 CONIDS = range(1, 2**31)
 
-# Options on shares, indices and futures.
-OPTION_TYPES = frozenset({"OPT", "FOP"})
+# Options on shares, indices and futures, and warrants: what ends by a delivery or in cash.
+OPTION_TYPES = frozenset({"OPT", "FOP", "WAR", "IOPT"})
 
 # The broker states the multiplier of each of these (recorded in messages 7 and 61).
 MULTIPLIED_TYPES = frozenset({"OPT", "FOP", "FUT"})

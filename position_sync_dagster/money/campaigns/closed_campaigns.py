@@ -1,8 +1,9 @@
 """The rows of `closed_campaigns`: movements and strategies joined."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import isclose, prod
 
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import (
@@ -11,6 +12,7 @@ from position_sync_dagster.domain.instrument import (
     Instrument,
     Right,
 )
+from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
 from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.money.campaigns.campaigns import (
     Contract,
@@ -28,7 +30,7 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.magnifiers import usual_magnifier
 from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.movement_sources import unexplained_ends
-from position_sync_dagster.money.past.movements import Movement
+from position_sync_dagster.money.past.movements import Movement, MovementSource
 from position_sync_dagster.money.past.opening import read_openings
 from position_sync_dagster.money.past.owned_parts import (
     deciding_movements,
@@ -145,7 +147,7 @@ class CampaignBook:
 def contract_of(movements: Sequence[Movement], details: ContractDetails | None) -> Contract:
     """Return what is known of the contract of some movements; pure."""
     stated = next((movement for movement in movements if movement.right), movements[0])
-    magnifier = usual_magnifier(stated.sec_type, stated.currency)
+    magnifier = usual_magnifier(stated.sec_type, stated.currency) or _stated_magnifier(movements)
     expiry = stated.expiry
     if details is not None:
         expiry = details.expires_on or details.last_trade_date or expiry
@@ -168,3 +170,14 @@ def contract_of(movements: Sequence[Movement], details: ContractDetails | None) 
             expiry=expiry,
         )
     return Contract(name=name_of(stated), instrument=instrument, magnifier=magnifier)
+
+
+def _stated_magnifier(movements: Iterable[Movement]) -> float | None:
+    """Return 1 where a statement's price gives its cash: it writes strikes in the same unit."""
+    for movement in movements:
+        amounts = (movement.quantity, movement.price, movement.multiplier)
+        if movement.source is MovementSource.STATEMENT and movement.cash and None not in amounts:
+            notional = prod(amount or 0.0 for amount in amounts)
+            if isclose(-movement.cash, notional, rel_tol=FACTOR_TOLERANCE):
+                return 1.0
+    return None

@@ -122,12 +122,18 @@ class _Sources:
         arrived: For which of them something arrived.
         replaced: What actions took, by the id of the movement that brought something for it.
         taken: The parts of what they took, by the id of its movement.
+        traders: Who had what an order traded, apart from contracts that several had.
     """
 
     ends: dict[_Delivered, list[Posting]] = field(default_factory=dict)
     arrived: set[_Delivered] = field(default_factory=set)
     replaced: dict[str, list[Movement]] = field(default_factory=dict)
     taken: dict[str, list[Posting]] = field(default_factory=dict)
+    traders: defaultdict[str | None, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+    def owners_of_order(self, movement: Movement) -> set[str]:
+        """Return who had what else the order of a trade traded."""
+        return set() if movement.order_id is None else self.traders[movement.order_id]
 
     def link(self, holdings: Iterable["_Holding"]) -> None:
         """Find for what contracts corporate actions brought others: those of one day and type."""
@@ -168,6 +174,8 @@ class _Sources:
             delivered = movement.counter_conid or movement.underlying_conid
             place = (movement.account, movement.day, delivered)
             self.ends.setdefault(place, []).append(posting)
+        elif posting.is_trade and movement.order_id is not None and posting.fraction == 1.0:
+            self.traders[movement.order_id].add(posting.owner)
 
     def is_replaced(self, movement: Movement) -> bool:
         """Return whether something came for what an action took."""
@@ -341,11 +349,15 @@ class _Holding:
         ]
 
     @property
-    def place(self) -> tuple[bool, datetime, Key]:
-        """Return its place in the order: options first, and what an action brought after others."""
+    def place(self) -> tuple[bool, datetime, bool, Key]:
+        """Return its place in the order: options first, and what an action brought after others.
+
+        What several strategies claim comes after what one does.
+        """
         is_option = any(movement.is_option for movement in (self._first, *self._movements))
         brought = [moment_of(action) for action, before in self.actions if not before]
-        return not is_option, min(brought, default=NEVER), self._first.key
+        is_shared = len({claim.owner for claim in self._claims}) > 1
+        return not is_option, min(brought, default=NEVER), is_shared, self._first.key
 
     @property
     def _total(self) -> float:
@@ -432,6 +444,11 @@ class _Holding:
         """Return whose a close was; None: not known."""
         if len(self._has) == 1:
             return dict.fromkeys(self._has, by)
+
+        of_order = self._sources.owners_of_order(movement) & self._has.keys()
+        for owner in of_order if len(of_order) == 1 else ():
+            if abs(self._has[owner]) >= abs(by) - QUANTITY_ROUNDING:
+                return {owner: by}
 
         is_all = not rounded(by + self._total)
         if is_all or not self._at_end_of[movement.session_date]:

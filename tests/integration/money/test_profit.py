@@ -282,6 +282,24 @@ def test_the_books_close_with_every_part_of_the_change(books):
     assert open_books([row]) == []
 
 
+def test_books_of_an_account_that_held_something_are_not_judged_without_its_profit(books):
+    cash = {"USD": 1.0}
+    for day, mark, held_then in ((THURSDAY, 220, True), (FRIDAY, 221, False)):
+        rows = [held(STOCK, 100, mark)] if held_then else []
+        booked = Booked(held=rows, worth=worth(22_000), balances=cash)
+        books.state(day, booked)
+    books.fill(THURSDAY, FRIDAY)
+    (row,) = close_books(books.lake, books.settings, FRIDAY, before=THURSDAY).to_dicts()
+    assert row["difference"] is None
+    assert row["why_unknown"] == "the profit of its holdings"
+
+
+def test_books_of_an_account_with_nothing_are_those_of_its_cash(books):
+    for day in (THURSDAY, FRIDAY):
+        books.state(day, Booked(worth=worth(1_000), balances={"USD": 1_000.0}))
+    assert closed_books(books)["profit"] == 0.0
+
+
 LAST_RATES = {"GBP": 1.25, "EUR": 1.09}
 RATES = {"GBP": 1.27, "EUR": 1.08}
 CASH = {"USD": 10_000.0, "GBP": 1_000.0}

@@ -622,3 +622,50 @@ def test_only_what_was_held_can_be_gone_without_a_cause():
     of_less = attributed(gone_without_a_cause(-3.0), [leg(PUT)], OF_BOTH)
     assert [part.quantity for part in of_less if part.key == (A, PUT)] == [-1.0, 1.0]
     assert attributed(gone_without_a_cause(-3.0), [leg(PUT)]) == []
+
+
+def test_a_contract_of_two_strategies_is_divided_by_the_orders_that_closed_their_other_legs():
+    """Each closes its call with its own put, on two days and at other prices."""
+    of_both = [leg(CALL, strategy, quantity=-1.0) for strategy in ("a", "b")]
+    legs = (*of_both, leg(PUT, "a"), leg(OTHER, "b"))
+    movements = [
+        moved(CALL, -2.0, 2.0, 2, fee=0.0),
+        moved(PUT, -1.0, 1.0, 2, fee=0.0),
+        moved(OTHER, -1.0, 1.0, 2, fee=0.0),
+        moved(CALL, 1.0, 0.5, 4, fee=0.0, order_id="of b"),
+        moved(OTHER, 1.0, 0.1, 4, fee=0.0, order_id="of b"),
+        moved(CALL, 1.0, 1.5, 5, fee=0.0, order_id="of a"),
+        moved(PUT, 1.0, 0.3, 5, fee=0.0, order_id="of a"),
+    ]
+    profits = {owner: money.profit for owner, money in over(movements, *legs).items()}
+    assert profits == pytest.approx({"a": 200 - 150 + 100 - 30, "b": 200 - 50 + 100 - 10})
+
+
+def test_shares_of_a_warrant_that_was_exercised_belong_to_its_strategy():
+    warrant = {"sec_type": "WAR"}
+    movements = [
+        moved(CALL, 1.0, 2.0, 2, **warrant),
+        moved(CALL, -1.0, 0.0, 6, kind=MovementKind.EXERCISE, fee=0.0, at=None, **warrant),
+        booked(SHARES, 100.0, 60.0, 6, MovementKind.EXERCISE),
+        moved(SHARES, -100.0, 66.0, 9),
+    ]
+    assert over(movements, leg(CALL))["s"].profit == -200 - 6000 + 6600 - 2
+
+
+@pytest.mark.parametrize(
+    ("terms", "cash", "risk"),
+    [
+        ({"sec_type": "FOP", "multiplier": 50.0}, 100.0, 50 * 50 - 100.0),
+        ({"currency": "GBP"}, 200.0, 100 * 50 - 200.0),
+        ({"currency": "GBP"}, 2.0, None),  # the price is in pence
+    ],
+)
+def test_capital_at_risk_is_known_where_a_statement_has_price_and_strike_in_one_unit(
+    terms, cash, risk
+):
+    sold = moved(PUT, -1.0, 2.0, 2, **terms) if terms else SOLD
+    sold = replace(sold, cash=cash, fee=0.0)
+    [campaign] = closed_campaigns(parts_of([sold, moved(PUT, 1.0, 1.0, 4, **terms)], leg(PUT)))
+    contracts = {PUT: contract_of([sold], None)}
+    at_risk, _why = capital_at_risk(states_of(campaign), contracts, sold.currency)
+    assert at_risk == risk
