@@ -329,7 +329,7 @@ class HypotheticalBook:
         details = self.legs.given.details.get(leg.row["conid"])
         if leg.row["symbol"] in WITHOUT_CARRY:
             return True
-        return details is not None and details.under_sec_type == "IND"
+        return details is not None and details.settles_in_cash
 
     def _priced_option(
         self, trade: ProposedTrade, row: NewRow, similar: PricedLeg
