@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from position_sync_dagster.domain.clock import NEVER
+from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key, grouped
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.money.past.causes import cancelled_ids
@@ -441,6 +442,10 @@ class _Holding:
     def _open_prior(self) -> None:
         """Divide what was held before the first movement to those that claim it."""
         first = self._first
+        seen_at = self._opening.seen_at
+        if seen_at is not None and seen_at < moment_of(first):
+            day = exchange_date(seen_at)
+            first = replace(first, at=seen_at, day=day, session_date=day)
         prior = replace(
             first,
             kind=MovementKind.TRADE,

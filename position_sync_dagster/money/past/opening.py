@@ -1,7 +1,7 @@
 """What was held before the first movement of each holding, and what it had cost: decided once."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -38,11 +38,13 @@ class Opening:
         quantity: With its sign; 0: nothing.
         cost: What one unit had cost, by the broker; None: it never said it.
         contract: Of a holding without movements: a movement with nothing but its contract.
+        seen_at: When it was seen first, before the first movement; None: the movements say it.
     """
 
     quantity: float
     cost: float | None = None
     contract: Movement | None = None
+    seen_at: datetime | None = field(default=None, compare=False)
 
 
 def opening_of(movements: Sequence[Movement], held: Opening | None) -> Opening:
@@ -188,7 +190,8 @@ def openings_of(
     at_close = at_close.unique(KEY, keep="last", maintain_order=True)
     unmoved = [held.join(first, on=KEY, how="anti") for held in (reported, at_close)]
     seen = [held.select(_SEEN) for held in (first_changes, *unmoved)]
-    rows = pl.concat([closes.select(_HELD), *seen], how="diagonal_relaxed")
+    closes = closes.select(*_HELD, at="closed_at")
+    rows = pl.concat([closes, *seen], how="diagonal_relaxed")
 
     # Of the same quantity another source may say what it had cost.
     cost = col.average_cost.filter(col.position == col.position.first()).drop_nulls().first()
@@ -201,6 +204,7 @@ def openings_of(
             quantity=row["position"],
             cost=row["average_cost"],
             contract=_contract_of(row) if row["about"] is None else None,
+            seen_at=row["at"],
         )
         for row in openings.iter_rows(named=True)
     }

@@ -669,3 +669,14 @@ def test_capital_at_risk_is_known_where_a_statement_has_price_and_strike_in_one_
     contracts = {PUT: contract_of([sold], None)}
     at_risk, _why = capital_at_risk(states_of(campaign), contracts, sold.currency)
     assert at_risk == risk
+
+
+def test_what_was_held_before_all_movements_is_in_its_campaign_from_when_it_was_seen():
+    """The put was seen on Monday, and moves after the call is gone."""
+    seen_at = datetime(2026, 3, 2, 21, tzinfo=UTC)
+    openings = {(A, PUT): Opening(quantity=-1.0, cost=250.0, seen_at=seen_at)}
+    sold_call, bought_call = moved(CALL, -1.0, 2.0, 3), moved(CALL, 1.0, 1.0, 4)
+    movements = [sold_call, bought_call, moved(PUT, 1.0, 0.5, 9)]
+    [campaign] = closed_campaigns(attributed(movements, (leg(PUT), leg(CALL)), openings))
+    assert campaign.closed == date(2026, 3, 9)
+    assert money_of(campaign.parts).profit == 250 + 200 - 100 - 50 - 3
