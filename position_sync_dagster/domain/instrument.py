@@ -13,8 +13,8 @@ from position_sync_dagster.errors import InvalidLegError, shown
 # Conids are positive numbers of 32 bits. Source: IB, `Contract.ConId` is a Java int.
 CONIDS = range(1, 2**31)
 
-# Options on shares, indices and futures.
-OPTION_TYPES = frozenset({"OPT", "FOP"})
+# Options on shares, indices and futures, and warrants: what ends by a delivery or in cash.
+OPTION_TYPES = frozenset({"OPT", "FOP", "WAR", "IOPT"})
 
 # The broker states the multiplier of each of these (recorded in messages 7 and 61).
 MULTIPLIED_TYPES = frozenset({"OPT", "FOP", "FUT"})
@@ -199,6 +199,16 @@ class ContractDetails:
     valid_exchanges: str | None = None
     expires_on: date | None = None
     under_sec_type: str | None = None
+
+    @property
+    def expiry(self) -> date | None:
+        """The day of expiry; where the broker names none, that of the last trade."""
+        return self.expires_on or self.last_trade_date
+
+    @property
+    def settles_in_cash(self) -> bool:
+        """Return whether an option is known to be settled in cash, as all options on an index."""
+        return self.under_sec_type == "IND"
 
     @property
     def last_day(self) -> date | None:

@@ -18,6 +18,7 @@ from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.instrument import (
     CONIDS,
     MULTIPLIED_TYPES,
+    OPTION_TYPES,
     ContractDetails,
     Instrument,
     Right,
@@ -35,8 +36,6 @@ UNSET = 1.7976931348623157e308
 
 # How a gateway writes that there is no bid, no ask, or no price of a holding.
 NO_PRICE = (0.0, -1.0)
-
-OPTION_TYPES = frozenset({"OPT", "FOP", "WAR", "IOPT"})
 
 
 def known(value: float | None) -> float | None:

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 
 import polars as pl
@@ -22,9 +22,8 @@ from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key, gr
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.money.campaigns.closed_campaign import CampaignEnd
-from position_sync_dagster.money.past.attribution import OwnedPart
+from position_sync_dagster.money.past.booking import Share, booked, of_owner
 from position_sync_dagster.money.past.movements import (
-    DELIVERY_KINDS,
     MovementKind,
     first_reasons,
     known_sum,
@@ -32,6 +31,7 @@ from position_sync_dagster.money.past.movements import (
     times,
 )
 from position_sync_dagster.money.past.owned_parts import Groups
+from position_sync_dagster.money.past.postings import Effect, Posting
 from position_sync_dagster.money.strategies.proposals import Piece, kind_of, least_value
 
 
@@ -39,7 +39,7 @@ from position_sync_dagster.money.strategies.proposals import Piece, kind_of, lea
 class TradedCampaign:
     """The parts of movements of one campaign, in order of time."""
 
-    parts: Sequence[OwnedPart]
+    parts: Sequence[Posting]
 
     @property
     def strategy_id(self) -> str:
@@ -78,7 +78,7 @@ class TradedCampaign:
         """Return its contracts, the first one first."""
         return list(dict.fromkeys(part.key[1] for part in self.parts))
 
-    def parts_in(self, currency: str | None) -> list[OwnedPart]:
+    def parts_in(self, currency: str | None) -> list[Posting]:
         """Return the parts of contracts of one currency."""
         return [part for part in self.parts if part.movement.currency == currency]
 
@@ -95,7 +95,7 @@ class TradedCampaign:
         return list(currencies | dict.fromkeys(filter(None, of_fees)))
 
 
-def closed_campaigns(parts: Iterable[OwnedPart]) -> list[TradedCampaign]:
+def closed_campaigns(parts: Iterable[Posting]) -> list[TradedCampaign]:
     """Return the campaigns that are over, in the order in which they closed.
 
     Args:
@@ -108,7 +108,7 @@ def closed_campaigns(parts: Iterable[OwnedPart]) -> list[TradedCampaign]:
     return sorted(campaigns, key=lambda campaign: (campaign.closed, campaign.campaign_id))
 
 
-def _periods(parts: Iterable[OwnedPart], *, with_open: bool = False) -> list[list[OwnedPart]]:
+def _periods(parts: Iterable[Posting], *, with_open: bool = False) -> list[list[Posting]]:
     """Return the parts from when something is held until nothing is at a close, each time.
 
     Cash that comes later belongs to the last one.
@@ -118,8 +118,8 @@ def _periods(parts: Iterable[OwnedPart], *, with_open: bool = False) -> list[lis
         with_open: Whether the last one may be held still.
     """
     by_session = sorted(parts, key=lambda part: (part.movement.session_date, part.at))
-    periods: list[list[OwnedPart]] = []
-    current: list[OwnedPart] = []
+    periods: list[list[Posting]] = []
+    current: list[Posting] = []
     for _session, of_session in groupby(by_session, key=lambda part: part.movement.session_date):
         new = list(of_session)
         moves_nothing = not any(part.quantity for part in new)
@@ -137,14 +137,14 @@ def _periods(parts: Iterable[OwnedPart], *, with_open: bool = False) -> list[lis
     return [stay for stay in periods if any(part.quantity or part.unknown for part in stay)]
 
 
-def _is_held(parts: Iterable[OwnedPart]) -> bool:
+def _is_held(parts: Iterable[Posting]) -> bool:
     quantities: defaultdict[Key, float] = defaultdict(float)
     for part in parts:
         quantities[part.key] += part.quantity
     return any(map(rounded, quantities.values()))
 
 
-def _structures(parts: Iterable[OwnedPart]) -> Iterator[list[OwnedPart]]:
+def _structures(parts: Iterable[Posting]) -> Iterator[list[Posting]]:
     """Yield the structures of an account with an option that are over."""
     periods = []
     for of_holding in grouped(attrgetter("key"), parts).values():
@@ -159,10 +159,10 @@ def _structures(parts: Iterable[OwnedPart]) -> Iterator[list[OwnedPart]]:
             yield sorted(structure, key=lambda part: (part.at, part.key))
 
 
-_Stay = Sequence[OwnedPart]
+_Stay = Sequence[Posting]
 
 # A part, after the number of its stay.
-_Numbered = tuple[int, OwnedPart]
+_Numbered = tuple[int, Posting]
 
 
 def _joined(periods: Sequence[_Stay]) -> list[list[int]]:
@@ -170,8 +170,7 @@ def _joined(periods: Sequence[_Stay]) -> list[list[int]]:
     groups = Groups(range(len(periods)))
     parts = [(number, part) for number, stay in enumerate(periods) for part in stay]
     _join_orders(parts, groups)
-    _join_deliveries(parts, groups)
-    _join_actions(parts, groups)
+    _join_origins(parts, groups)
     _join_covered(periods, groups)
     return groups.members()
 
@@ -185,37 +184,13 @@ def _join_orders(parts: Iterable[_Numbered], groups: Groups) -> None:
             groups.join(by_order.setdefault(order, number), number)
 
 
-def _join_deliveries(parts: Sequence[_Numbered], groups: Groups) -> None:
-    """Join options with what they delivered; where that is not clear, all that may have."""
-    ends: defaultdict[tuple[Key, date], list[tuple[int, int]]] = defaultdict(list)
+def _join_origins(parts: Sequence[_Numbered], groups: Groups) -> None:
+    """Join what came with what it came from: options, and what corporate actions took."""
+    numbers = {part.posting_id: number for number, part in parts}
     for number, part in parts:
-        movement = part.movement
-        if part.is_option and movement.kind in DELIVERY_KINDS:
-            delivered = movement.counter_conid or movement.underlying_conid or 0
-            ends[(movement.account, delivered), movement.day].append((number, part.key[1]))
-
-    for number, part in parts:
-        if part.movement.kind in DELIVERY_KINDS:
-            ended = ends[part.key, part.movement.day]
-            option = part.movement.counter_conid
-            of_option = [ending for ending in ended if ending[1] == option]
-            for end, _conid in of_option or ended:
-                groups.join(end, number)
-
-
-def _join_actions(parts: Sequence[_Numbered], groups: Groups) -> None:
-    """Join contracts with what corporate actions brought for them."""
-    taken: dict[tuple[Key, date], int] = {}
-    for number, part in parts:
-        if part.movement.kind is MovementKind.CORPORATE_ACTION and not part.opens:
-            taken[part.key, part.movement.day] = number
-
-    for number, part in parts:
-        movement = part.movement
-        for conid in part.came_for:
-            gone = taken.get(((movement.account, conid), movement.day))
-            if gone is not None:
-                groups.join(gone, number)
+        for source in part.came_from:
+            if source in numbers:
+                groups.join(numbers[source], number)
 
 
 def _join_covered(periods: Sequence[_Stay], groups: Groups) -> None:
@@ -224,7 +199,7 @@ def _join_covered(periods: Sequence[_Stay], groups: Groups) -> None:
     delivered = defaultdict(list)
     for number, stay in enumerate(periods):
         first = stay[0]
-        if not first.is_option and first.movement.kind in DELIVERY_KINDS:
+        if first.came_from and first.effect is Effect.OPENS:
             end = None if _is_held(stay) else stay[-1].at
             delivered[first.movement.symbol].append((first.at, end, number))
 
@@ -426,7 +401,7 @@ class CampaignMoney:
     unknown: str | None
 
 
-def money_of(parts: Sequence[OwnedPart], fees_beside: float = 0.0) -> CampaignMoney:
+def money_of(parts: Sequence[Posting], fees_beside: float = 0.0) -> CampaignMoney:
     """Return what parts of one currency brought, less what was charged in it for others."""
     premiums = [part.cash for part in parts if part.is_option and part.is_trade]
     if any(part.is_prior for part in parts):
@@ -469,94 +444,58 @@ def end_of(campaign: TradedCampaign) -> CampaignEnd:
 # ---- what a strategy has earned so far
 
 
-@dataclass(slots=True)
-class Lot:
-    """What is left of a contract, at its average cost.
-
-    Attributes:
-        quantity: With its sign.
-        cost: What was paid for it, with fees; negative was received; None: not known.
-    """
-
-    quantity: float = 0.0
-    cost: float | None = 0.0
-
-
-@dataclass(slots=True)
-class EarnedMoney:
-    """What the parts of one strategy and currency brought; None: not known.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveMoney:
+    """What the postings of one strategy and currency brought; None: not known.
 
     Attributes:
         realised: The profit of what is closed, after fees.
         fees: All fees in the currency.
         other_fees: Those in other currencies, by currency; they are in no profit.
-        lots: What is left.
+        lots: What is left of each contract, at its average cost.
     """
 
     realised: float | None = 0.0
     fees: float | None = 0.0
-    other_fees: dict[str, float] = field(default_factory=dict)
-    lots: dict[Key, Lot] = field(default_factory=dict)
-    _moving: dict[Key, float | None] = field(default_factory=dict)
-
-    def add(self, part: OwnedPart, *, is_replaced: bool) -> None:
-        """Open more of a contract, or close by its average cost.
-
-        Args:
-            is_replaced: Whether a corporate action brought another contract for it.
-        """
-        paid = self._paid_for(part)
-        lot = self.lots.setdefault(part.key, Lot())
-        before = lot.quantity
-        lot.quantity += part.quantity
-        is_gone = not rounded(lot.quantity)
-        is_action = part.movement.kind is MovementKind.CORPORATE_ACTION
-
-        if part.opens:
-            account = part.movement.account
-            moved = [self._moving.pop((account, conid), 0.0) for conid in part.came_for]
-            lot.cost = known_sum([lot.cost, paid, *moved])
-        elif is_action and is_gone and is_replaced:
-            self._moving[part.key] = known_sum([lot.cost, paid])
-        elif is_action and not is_gone:
-            lot.cost = known_sum([lot.cost, paid])
-        else:
-            closed = -part.quantity / before if before else 0.0
-            cost = lot.cost if closed else 0.0
-            gained = times(known_sum([paid, times(cost, closed)]), -1.0)
-            self.realised = known_sum([self.realised, gained])
-            lot.cost = times(lot.cost, 1.0 - closed)
-        if is_gone:
-            del self.lots[part.key]
-
-    def _paid_for(self, part: OwnedPart) -> float | None:
-        """Return what was paid for a part with its fee, and add the fee."""
-        fee = part.fee_in(part.movement.currency)
-        charged_in = part.movement.fee_currency
-        if part.fee and charged_in is not None and charged_in != part.movement.currency:
-            self.other_fees[charged_in] = self.other_fees.get(charged_in, 0.0) + part.fee
-        self.fees = known_sum([self.fees, fee])
-        return known_sum([fee, times(part.known_cash, -1.0)])
+    other_fees: Mapping[str, float] = field(default_factory=dict)
+    lots: Mapping[Key, Share] = field(default_factory=dict)
 
 
-def earned_by(parts: Iterable[OwnedPart]) -> dict[tuple[str, str | None], EarnedMoney]:
-    """Return what each strategy has earned in each currency.
+def live_money(postings: Iterable[Posting]) -> dict[tuple[str, str | None], LiveMoney]:
+    """Return what each strategy has earned in each currency, by average cost.
 
     Args:
-        parts: Of all movements of their contracts.
+        postings: Of all movements of their contracts.
     """
-    of_strategies = [part for part in parts if part.owner != UNATTRIBUTED]
-    replaced = {(part.key[0], conid) for part in of_strategies for conid in part.came_for}
-    earned: defaultdict[tuple[str, str | None], EarnedMoney] = defaultdict(EarnedMoney)
-    # What an action took comes before what it brought for it.
-    for part in sorted(of_strategies, key=lambda part: (part.at, bool(part.came_for))):
-        of_strategy = earned[part.owner, part.movement.currency]
-        of_strategy.add(part, is_replaced=part.key in replaced)
-    return dict(earned)
+    of_strategies = [posting for posting in postings if posting.owner != UNATTRIBUTED]
+    booking = booked(of_strategies, of_owner, is_pooled=True)
+    edges_of = grouped(lambda edge: _strategy_of(edge.by.posting), booking.edges)
+    held = chain.from_iterable(booking.held.values())
+    held_of = grouped(lambda share: _strategy_of(share.posting), held)
+
+    money = {}
+    for (owner, currency), of_strategy in grouped(_strategy_of, of_strategies).items():
+        other_fees: defaultdict[str, float] = defaultdict(float)
+        for posting in of_strategy:
+            charged_in = posting.movement.fee_currency
+            if posting.fee and charged_in is not None and charged_in != currency:
+                other_fees[charged_in] += posting.fee
+
+        money[owner, currency] = LiveMoney(
+            realised=known_sum(edge.gain for edge in edges_of[owner, currency]),
+            fees=known_sum(posting.fee_in(currency) for posting in of_strategy),
+            other_fees=other_fees,
+            lots={share.key: share for share in held_of[owner, currency]},
+        )
+    return money
+
+
+def _strategy_of(posting: Posting) -> tuple[str, str | None]:
+    return posting.owner, posting.movement.currency
 
 
 def open_profit(
-    lots: Mapping[Key, Lot], holdings: pl.DataFrame, priced: pl.DataFrame
+    lots: Mapping[Key, Share], holdings: pl.DataFrame, priced: pl.DataFrame
 ) -> float | None:
     """Return what is open of a strategy in one currency would earn; None: not known.
 
@@ -565,7 +504,7 @@ def open_profit(
         holdings: Its parts of holdings: account, conid, position, share and unrealized_pnl.
         priced: All holdings: account, conid, position and market_value.
     """
-    rows_of_lots = [(*key, lot.quantity, lot.cost) for key, lot in lots.items()]
+    rows_of_lots = [(*key, lot.quantity, times(lot.cash, -1.0)) for key, lot in lots.items()]
     left = pl.DataFrame(rows_of_lots, _LOTS, orient="row")
     own = holdings.select(*KEY, own=col.position * col.share, unrealized=col.unrealized_pnl)
     held = pl.coalesce("own", "position", 0.0)  # a holding without a row is not held

@@ -1,20 +1,19 @@
 """The rows of `closed_campaigns`: movements and strategies joined."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import isclose, prod
 
-import polars as pl
-from polars import col
-
-from position_sync_dagster.domain.holding import KEY, Key, grouped
+from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import (
     OPTION_TYPES,
     ContractDetails,
     Instrument,
     Right,
 )
-from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of, records_of
+from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
+from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.money.campaigns.campaigns import (
     Contract,
     TradedCampaign,
@@ -27,20 +26,17 @@ from position_sync_dagster.money.campaigns.campaigns import (
     states_of,
 )
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
-from position_sync_dagster.money.lake import MoneyLake, derived_rows
+from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.magnifiers import usual_magnifier
-from position_sync_dagster.money.past.attribution import (
-    OwnedPart,
-    attributed,
-    name_of,
-)
-from position_sync_dagster.money.past.movements import Movement
+from position_sync_dagster.money.past.attribution import attributed
+from position_sync_dagster.money.past.movement_sources import unexplained_ends
+from position_sync_dagster.money.past.movements import Movement, MovementSource
+from position_sync_dagster.money.past.opening import read_openings
 from position_sync_dagster.money.past.owned_parts import (
     deciding_movements,
-    held_before,
     legs_ever,
-    numbers_by_key,
 )
+from position_sync_dagster.money.past.postings import Posting, name_of
 
 
 @dataclass(eq=False, repr=False)
@@ -58,22 +54,20 @@ class CampaignBook:
     conids: Collection[int] | None = None
 
     @cached_property
-    def _rows(self) -> pl.DataFrame:
-        rows = self.lake.movements.rows()
-        if self.conids is None:
-            return rows
-        return deciding_movements(rows, self.conids)
-
-    @cached_property
-    def movements(self) -> list[Movement]:
-        """All movements."""
-        return records_of(Movement, self._rows)
-
-    @cached_property
-    def parts(self) -> list[OwnedPart]:
+    def parts(self) -> list[Posting]:
         """The parts of movements with their owners, in order of time."""
-        before, costs = self._held_before()
-        return attributed(self.movements, legs_ever(self.lake), before, costs)
+        lake = self.lake
+        legs = legs_ever(lake)
+        rows = lake.movements.rows()
+        ends = unexplained_ends(lake.closures.current_rows())
+        claimed = {leg.conid for leg in legs}
+        if self.conids is not None:
+            rows = deciding_movements(rows, self.conids, legs)
+            claimed &= set(self.conids)
+            concerned = claimed.union(rows["conid"])
+            ends = [end for end in ends if end.conid in concerned]
+        openings = read_openings(lake, rows, claimed)
+        return attributed([*records_of(Movement, rows), *ends], legs, openings)
 
     @cached_property
     def campaigns(self) -> list[TradedCampaign]:
@@ -138,28 +132,11 @@ class CampaignBook:
 
     # -- what is read -------------------------------------------------------------------------
 
-    def _held_before(self) -> tuple[dict[Key, float], dict[Key, float]]:
-        """Return what was held before the first movements, and its cost, where tables say it."""
-        names = ["account", "conid", "before", "average_cost", "seen_at", "since"]
-        changes = self.lake.position_changes.table.rows(columns=names)
-        before, costs = held_before(self._rows, changes)
-        moved = self._rows.filter(col.quantity != 0).drop_nulls("conid")
-        first = moved.group_by(KEY).agg(first_day=col.session_date.min())
-
-        table = self.lake.derived_table(DAILY_POSITIONS)
-        is_moved = one_of("conid", first["conid"])
-        rows = derived_rows(table, is_moved, columns=["session_date", *KEY, "position"])
-        rows = rows.join(first, on=KEY).filter(col.session_date < col.first_day)
-        rows = rows.sort("session_date").unique(KEY, keep="last")
-        held = before | numbers_by_key(rows, "position")
-        costs = {key: cost for key, cost in costs.items() if held[key] == before[key]}
-        return {key: quantity for key, quantity in held.items() if quantity}, costs
-
     @cached_property
     def _contracts(self) -> dict[int, Contract]:
         """What is known of each contract: from its movements and its details."""
-        with_contract = [movement for movement in self.movements if movement.conid is not None]
-        by_conid = grouped(lambda movement: movement.key[1], with_contract)
+        moved = (part.movement for part in self.parts)
+        by_conid = grouped(lambda movement: movement.key[1], moved)
         details = self.lake.contracts.get(by_conid)
         return {
             conid: contract_of(movements, details.get(conid))
@@ -170,10 +147,10 @@ class CampaignBook:
 def contract_of(movements: Sequence[Movement], details: ContractDetails | None) -> Contract:
     """Return what is known of the contract of some movements; pure."""
     stated = next((movement for movement in movements if movement.right), movements[0])
-    magnifier = usual_magnifier(stated.sec_type, stated.currency)
+    magnifier = usual_magnifier(stated.sec_type, stated.currency) or _stated_magnifier(movements)
     expiry = stated.expiry
     if details is not None:
-        expiry = details.expires_on or details.last_trade_date or expiry
+        expiry = details.expiry or expiry
         if details.price_magnifier:
             magnifier = float(details.price_magnifier)
 
@@ -193,3 +170,14 @@ def contract_of(movements: Sequence[Movement], details: ContractDetails | None) 
             expiry=expiry,
         )
     return Contract(name=name_of(stated), instrument=instrument, magnifier=magnifier)
+
+
+def _stated_magnifier(movements: Iterable[Movement]) -> float | None:
+    """Return 1 where a statement's price gives its cash: it writes strikes in the same unit."""
+    for movement in movements:
+        amounts = (movement.quantity, movement.price, movement.multiplier)
+        if movement.source is MovementSource.STATEMENT and movement.cash and None not in amounts:
+            notional = prod(amount or 0.0 for amount in amounts)
+            if isclose(-movement.cash, notional, rel_tol=FACTOR_TOLERANCE):
+                return 1.0
+    return None

@@ -17,22 +17,23 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.money.as_of import Past
-from position_sync_dagster.money.campaigns.campaigns import EarnedMoney, earned_by
+from position_sync_dagster.money.campaigns.campaigns import LiveMoney, live_money
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.past.attribution import OwnedPart
+from position_sync_dagster.money.past.attribution import unexplained_parts
 from position_sync_dagster.money.past.closes import Closure, end_text
+from position_sync_dagster.money.past.movement_sources import unexplained_ends
+from position_sync_dagster.money.past.opening import read_openings
 from position_sync_dagster.money.past.owned_parts import (
     RememberedParts,
-    claims_of,
     contracts_of_strategies,
     counting_legs,
     deciding_movements,
-    held_before,
+    difference,
     legs_ever,
-    numbers_by_key,
     part_rows,
     remembered_parts,
 )
+from position_sync_dagster.money.past.postings import Posting
 from position_sync_dagster.money.tables import CLOSURES
 
 # By contract, in each account: when a holding ended, and how; None: it is not known.
@@ -62,7 +63,7 @@ class Closes:
     ends: Ends = field(default_factory=dict)
     legs: pl.DataFrame = field(default_factory=schema.ACTIVE_STRATEGIES.polars.to_frame)
     before: pl.DataFrame = field(default_factory=schema.POSITION_CHANGES.polars.to_frame)
-    parts: Sequence[OwnedPart] = ()
+    parts: Sequence[Posting] = ()
 
     @cached_property
     def _first_legs(self) -> Mapping[str, datetime]:
@@ -70,9 +71,9 @@ class Closes:
         return dict(first.iter_rows())
 
     @cached_property
-    def earned(self) -> Mapping[tuple[str, str | None], EarnedMoney]:
+    def earned(self) -> Mapping[tuple[str, str | None], LiveMoney]:
         """What the movements of each strategy brought, in each currency."""
-        return earned_by(self.parts)
+        return live_money(self.parts)
 
     @cached_property
     def owned(self) -> pl.DataFrame:
@@ -115,8 +116,9 @@ class Closes:
         owners: list[tuple[int, str, bool]] = []
         for at, account, conid, closed_at, quantity in rows.iter_rows():
             counting = counting_legs(legs_of[conid], closed_at)
-            claims = claims_of(counting, ((account, conid, quantity),), at=closed_at)
-            owners += [(at, owner, False) for _account, _conid, owner, _share in claims]
+            held = difference(account, conid, quantity, closed_at)
+            claims = unexplained_parts([held], counting, {(account, conid): {}})
+            owners += [(at, part.owner, False) for part in claims]
         return pl.DataFrame(owners, self._named_owners.schema, orient="row")
 
     @cached_property
@@ -233,7 +235,7 @@ def read_closes(lake: MoneyLake, past: Past | None = None) -> Closes:
     Raises:
         LakeError: A table cannot be used.
     """
-    names = ["change_id", *KEY, "before", "after", "seen_at", "since", "average_cost"]
+    names = ["change_id", *KEY, "before", "after", "seen_at"]
     changes = lake.position_changes.rows(None, None, names)
     # One that a clock ahead dated came before those that have been written since.
     changes = changes.sort(~schema.is_ahead("seen_at", utc_now()), "seen_at")
@@ -252,7 +254,7 @@ def read_closes(lake: MoneyLake, past: Past | None = None) -> Closes:
         ends=_ends(changes, rows, legs),
         legs=legs,
         before=changes,
-        parts=_parts(lake, changes, past),
+        parts=_parts(lake, rows, past),
     )
 
 
@@ -262,31 +264,26 @@ def _first_session(lake: MoneyLake, past: Past | None) -> datetime | None:
     return min((at for at in started if past is None or at <= past.at), default=None)
 
 
-def _parts(lake: MoneyLake, changes: pl.DataFrame, past: Past | None) -> list[OwnedPart]:
-    """Return whose the movements of contracts are that strategies may have."""
+def _parts(lake: MoneyLake, closures: pl.DataFrame, past: Past | None) -> list[Posting]:
+    """Return whose the movements of contracts are that strategies may have.
+
+    Args:
+        closures: The causes of closes that count.
+    """
     contracts = legs_ever(lake)
     movements = lake.movements.rows()
     if past is not None:
         movements = _until(movements, past.at)
 
-    deciding = deciding_movements(movements, contracts_of_strategies(movements, contracts))
-    moved_before, costs = held_before(deciding, changes)
-    before = _unmoved(lake, contracts, deciding) | moved_before
-    memory = RememberedParts()
-    if past is None:
-        memory = remembered_parts(lake)
-    return memory.parts_of(deciding, contracts, before, costs)
-
-
-def _unmoved(
-    lake: MoneyLake, legs: Iterable[ActiveContract], movements: pl.DataFrame
-) -> dict[Key, float]:
-    """Return what is held without movements, of contracts that legs claim in any account."""
-    conids = {leg.conid for leg in legs if leg.account is None and leg.quantity is not None}
-    is_claimed = schema.one_of("conid", conids)
-    rows = lake.broker_positions.table.rows(is_claimed, columns=[*KEY, "position"])
-    rows = rows.filter(col.position != 0).join(movements, on=KEY, how="anti")
-    return numbers_by_key(rows, "position")
+    concerned = contracts_of_strategies(movements, contracts)
+    deciding = deciding_movements(movements, concerned, contracts)
+    until = None
+    memory = remembered_parts(lake)
+    if past is not None:
+        until = past.at
+        memory = RememberedParts()
+    openings = read_openings(lake, deciding, {leg.conid for leg in contracts}, until)
+    return memory.parts_of(deciding, contracts, openings, unexplained_ends(closures))
 
 
 def _until(movements: pl.DataFrame, at: datetime) -> pl.DataFrame:
@@ -301,14 +298,14 @@ _OWNERS = {
 }  # fmt: skip
 
 
-def _owners_of_closes(parts: Iterable[OwnedPart]) -> pl.DataFrame:
+def _owners_of_closes(parts: Iterable[Posting]) -> pl.DataFrame:
     """Return to whom the parts of movements belong that closed something."""
     rows = []
     for part in parts:
         movement = part.movement
         if part.quantity and not part.opens:
             name = movement.execution_id or movement.event_id or movement.change_id
-            rows.append((*part.key, name, part.owner, part.whose_is_unclear is not None))
+            rows.append((*part.key, name, part.owner, part.is_owner_unclear))
     return pl.DataFrame(rows, _OWNERS, orient="row")
 
 

@@ -13,8 +13,8 @@ from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.campaigns.results import read_campaigns
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.past.attribution import OwnedPart
 from position_sync_dagster.money.past.movements import MovementKind
+from position_sync_dagster.money.past.postings import Posting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ def read_campaign(lake: MoneyLake, campaign_id: str) -> OneCampaign:
     )
 
 
-def _fill(part: OwnedPart, contracts: Contracts) -> CampaignFill:
+def _fill(part: Posting, contracts: Contracts) -> CampaignFill:
     movement = part.movement
     return CampaignFill(
         at=movement.at,

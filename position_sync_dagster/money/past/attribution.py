@@ -10,9 +10,9 @@ their profit is unknown, and what is left belongs to those that claim it.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime
 from functools import cached_property
 from itertools import accumulate, groupby, pairwise
 from operator import attrgetter
@@ -20,28 +20,31 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from position_sync_dagster.domain.clock import NEVER
-from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key, grouped
-from position_sync_dagster.domain.instrument import OPTION_TYPES, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
+from position_sync_dagster.money.past.causes import cancelled_ids
 from position_sync_dagster.money.past.closes import SLACK
 from position_sync_dagster.money.past.movements import (
+    COMMISSION_ADJUSTMENTS,
     DELIVERY_KINDS,
-    ENDS,
     INCOME,
     OWNERS_CASH,
+    SPLITS,
     Movement,
     MovementKind,
+    moment_of,
     rounded,
     times,
 )
-
-# When in its day, in New York, a trade counts as made, and a booking, of which only the day is
-# known.
-TRADED_AT = time(12)
-BOOKED_AT = time(23, 59)
+from position_sync_dagster.money.past.opening import Opening, opening_of
+from position_sync_dagster.money.past.postings import Effect, Posting, name_of
 
 _OF_NO_HOLDING = OWNERS_CASH | {MovementKind.CONVERSION}
+
+# The type of a corporate action that gives rights, which cost nothing. Source: ibflex 1.1,
+# `enums.Reorg`.
+_RIGHTS = "RI"
 
 # The type of a corporate action that takes what is worth nothing.
 _WORTHLESS = "DW"
@@ -50,124 +53,19 @@ _WORTHLESS = "DW"
 _Shares = dict[str, float]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnedPart:
-    """The part of a movement that belongs to one strategy.
-
-    Attributes:
-        owner: The strategy; UNATTRIBUTED: none has it.
-        came_for: Of what a corporate action brought: the contracts that it took.
-        movement: The movement, with the sign of its quantity.
-        fraction: Which part of its money belongs to the owner.
-        quantity: By how much it changed what the owner has.
-        opens: Whether it opened something.
-        unclear: Why it is not known whose it was, or what it cost; None: its movement says it.
-        is_prior: Whether it is no movement, but what was held before the first one.
-    """
-
-    owner: str
-    movement: Movement
-    fraction: float
-    quantity: float
-    opens: bool = False
-    unclear: str | None = None
-    is_prior: bool = False
-    came_for: tuple[int, ...] = ()
-
-    @property
-    def key(self) -> Key:
-        """Return account and conid."""
-        return self.movement.key
-
-    @property
-    def at(self) -> datetime:
-        """Return when it happened, as far as that is known."""
-        return moment_of(self.movement)
-
-    @property
-    def is_option(self) -> bool:
-        """Return whether it is of an option."""
-        return self.movement.sec_type in OPTION_TYPES
-
-    @property
-    def is_trade(self) -> bool:
-        """Return whether it was bought or sold."""
-        return self.movement.kind is MovementKind.TRADE and not self.is_prior
-
-    @property
-    def cash(self) -> float | None:
-        """Return what it brought, without fees; None: not known."""
-        movement = self.movement
-        cash = movement.cash
-        if movement.kind is MovementKind.TRANSFER:
-            cash = times(movement.value, -1.0)
-        return times(cash, self.fraction)
-
-    @property
-    def unknown(self) -> str | None:
-        """Return why it is not known what it brought; None: its cash and its fee say it."""
-        return self.unclear or _why_no_money(self.movement)
-
-    @property
-    def whose_is_unclear(self) -> str | None:
-        """Return why it is not known whose it is; None: it is known."""
-        is_of_cost = self.is_prior or self.movement.kind is MovementKind.CORPORATE_ACTION
-        if is_of_cost or not self.quantity:
-            return None
-        return self.unclear
-
-    @property
-    def known_cash(self) -> float | None:
-        """Return what it brought to its owner, without fees; None: that is not known."""
-        if self.unclear:
-            return None
-        return self.cash
-
-    @property
-    def fee(self) -> float | None:
-        """Return its fee; positive was paid; None: not known."""
-        return times(self.movement.fee, -self.fraction)
-
-    def fee_in(self, currency: str | None) -> float | None:
-        """Return its fee in a currency, 0 if it was charged in another one; None: not known."""
-        charged_in = self.movement.fee_currency
-        if self.fee and charged_in != currency:
-            if charged_in is None:
-                return None
-            return 0.0
-        return self.fee
-
-
-def moment_of(movement: Movement) -> datetime:
-    """Return when a movement happened, as far as that is known."""
-    if movement.at is not None:
-        return movement.at
-    usual = BOOKED_AT
-    if movement.kind is MovementKind.TRADE:
-        usual = TRADED_AT
-    return datetime.combine(movement.day, usual, NEW_YORK).astimezone(UTC)
-
-
-def name_of(movement: Movement) -> str:
-    """Return the contract of a movement as a trader writes it."""
-    symbol = movement.symbol or f"{movement.conid}"
-    return leg_name(symbol, movement.right, movement.strike, movement.expiry)
-
-
 def attributed(
     movements: Iterable[Movement],
     legs: Iterable[ActiveContract],
-    held_before: Mapping[Key, float],
-    costs: Mapping[Key, float] = MappingProxyType({}),
-) -> list[OwnedPart]:
+    openings: Mapping[Key, Opening] = MappingProxyType({}),
+) -> list[Posting]:
     """Return the parts of all movements of holdings, each with its owner, in order of time.
 
     Args:
-        movements: Each once; all of each holding.
+        movements: Each once; all of each holding. Of what is gone and nothing explains only what
+            the others leave counts.
         legs: The legs of strategies, also those that were removed.
-        held_before: What was held before the first movement, where that is known not to be 0, also
-            of holdings without any.
-        costs: What one unit of that had cost, where the broker says it.
+        openings: What was held before the first movement, as far as tables have it, also of
+            holdings without any.
     """
     of_holdings = (
         movement
@@ -177,21 +75,19 @@ def attributed(
     by_key = grouped(attrgetter("key"), of_holdings)
     legs_of = grouped(attrgetter("conid"), legs)
     timelines_of: defaultdict[int, dict[str, _Timeline]] = defaultdict(dict)
-    for (account, conid), held in held_before.items():
-        timelines_of[conid][account] = [(NEVER, held)]
-
     sources = _Sources()
     holdings: list[_Holding] = []
-    for key, of_holding in by_key.items():
+    unmoved = [key for key, opening in openings.items() if opening.contract is not None]
+    for key in dict.fromkeys([*by_key, *unmoved]):
         account, conid = key
         of_account = [leg for leg in legs_of[conid] if leg.account in (None, account)]
-        before = held_before.get(key)
-        timelines = timelines_of[conid]
-        holding = _Holding(of_holding, of_account, before, costs.get(key), sources, timelines)
-        holdings.append(holding)
+        opening, moved = _history(by_key[key], openings.get(key))
+        if moved or opening.contract:
+            timelines = timelines_of[conid]
+            holdings.append(_Holding(moved, of_account, opening, sources, timelines))
 
     sources.link(holdings)
-    parts: list[OwnedPart] = []
+    parts: list[Posting] = []
     # What options deliver, and what actions bring, belongs to the owners of what they took.
     for holding in sorted(holdings, key=lambda holding: holding.place):
         parts += holding.parts()
@@ -199,6 +95,29 @@ def attributed(
     parts += sources.lost()
     return sorted(parts, key=lambda part: (part.at, part.movement.movement_id))
 
+
+def unexplained_parts(
+    differences: Iterable[Movement], legs: Iterable[ActiveContract], owned: Mapping[Key, _Shares]
+) -> list[Posting]:
+    """Return whose it is by what holdings of a contract differ from their movements.
+
+    Args:
+        differences: One for each account.
+        legs: The legs of the contract.
+        owned: What each owner has of each holding by its movements.
+    """
+    timelines: dict[str, _Timeline] = {}
+    holdings = []
+    for difference in differences:
+        has = owned[difference.key]
+        of_account = [leg for leg in legs if leg.account in (None, difference.account)]
+        opening = Opening(quantity=sum(has.values()))
+        holdings.append(_Holding([difference], of_account, opening, _Sources(), timelines, has))
+    return [part for holding in holdings for part in holding.parts()]
+
+
+# A movement, and what was held before it.
+_Held = tuple[Movement, float]
 
 # Account, day and contract of a delivery.
 _Delivered = tuple[str, date, int | None]
@@ -211,107 +130,175 @@ class _Sources:
     Attributes:
         ends: The ends by account, day and the contract that was delivered.
         arrived: For which of them something arrived.
-        replaced: What actions took, by the id of the movement that brought something for it.
-        taken: The parts of what they took, by the id of its movement.
+        replaced: What actions took, and what left for another own account, by the id of the
+            movement that brought something for it.
+        left: The ids of what something came for.
+        taken: The parts of that, by the id of its movement.
+        traders: Who had what an order traded, apart from contracts that several had.
     """
 
-    ends: dict[_Delivered, list[OwnedPart]] = field(default_factory=dict)
+    ends: dict[_Delivered, list[Posting]] = field(default_factory=dict)
     arrived: set[_Delivered] = field(default_factory=set)
     replaced: dict[str, list[Movement]] = field(default_factory=dict)
-    taken: dict[str, list[OwnedPart]] = field(default_factory=dict)
+    left: set[str] = field(default_factory=set)
+    taken: dict[str, list[Posting]] = field(default_factory=dict)
+    traders: defaultdict[str | None, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+    def owners_of_order(self, movement: Movement) -> set[str]:
+        """Return who had what else the order of a trade traded."""
+        return set() if movement.order_id is None else self.traders[movement.order_id]
 
     def link(self, holdings: Iterable["_Holding"]) -> None:
-        """Find for what contracts corporate actions brought others: those of one day and type."""
-        gone: defaultdict[tuple[object, ...], list[Movement]] = defaultdict(list)
-        came: defaultdict[tuple[object, ...], list[Movement]] = defaultdict(list)
-        grown: defaultdict[tuple[object, ...], list[Movement]] = defaultdict(list)
-        for holding in holdings:
-            for movement, before in holding.actions:
-                action_of_day = (movement.account, movement.day, movement.type, movement.right)
-                if before * (movement.quantity or 0.0) > 0:
-                    grown[action_of_day].append(movement)
-                elif before:
-                    gone[action_of_day].append(movement)
-                else:
-                    came[action_of_day].append(movement)
+        """Find for what contracts corporate actions brought others, and what changed its account.
 
-        for action, taken in gone.items():
-            arrivals = grouped(attrgetter("symbol"), came[action] or grown[action])
-            left_of = grouped(attrgetter("symbol"), taken)
-            renamed = [left for left in taken if left.symbol not in arrivals]
-            for symbol, arrived in arrivals.items():
+        An action is known by its id; what that does not join is of one day and type.
+        """
+        all_holdings = [*holdings]
+        steps = [step for holding in all_holdings for step in holding.actions]
+        with_id = [step for step in steps if step[0].action_id is not None]
+        by_id = attrgetter("account", "action_id")
+        for action in grouped(lambda step: by_id(step[0]), with_id).values():
+            self._link_action(action)
+
+        joined = self.left.union(self.replaced)
+        others = [step for step in steps if step[0].movement_id not in joined]
+        by_day = attrgetter("account", "day", "type", "right")
+        for action in grouped(lambda step: by_day(step[0]), others).values():
+            self._link_action(action)
+
+        transfers = [step for holding in all_holdings for step in holding.transfers]
+        for same in grouped(lambda step: (step[0].conid, step[0].day), transfers).values():
+            self._link_transfers(same)
+
+    def _link_transfers(self, steps: Iterable[_Held]) -> None:
+        """Pair what left one account with as much that came to another.
+
+        Args:
+            steps: The transfers of a contract and a day, with what was held before each.
+        """
+        by_way = grouped(lambda step: step[1] * (step[0].quantity or 0.0) < 0, steps)
+        leaving = [movement for movement, _before in by_way[True]]
+        for arrival, _before in by_way[False]:
+            for left in leaving:
+                is_same = left.quantity == -(arrival.quantity or 0.0)
+                if is_same and left.account != arrival.account:
+                    self._pair([arrival], [left])
+                    leaving.remove(left)
+                    break
+
+    def _link_action(self, steps: Iterable[_Held]) -> None:
+        """Find for what contracts an action brought others, by symbol.
+
+        Args:
+            steps: Its movements, with what was held before each.
+        """
+        taken: list[Movement] = []
+        came: list[Movement] = []
+        grown: list[Movement] = []
+        for movement, before in steps:
+            if before * (movement.quantity or 0.0) > 0:
+                grown.append(movement)
+            else:
+                (taken if before else came).append(movement)
+
+        arrivals = grouped(attrgetter("symbol"), came or grown)
+        left_of = grouped(attrgetter("symbol"), taken)
+        renamed = [left for left in taken if left.symbol not in arrivals]
+        for symbol, arrived in arrivals.items():
+            if taken:
                 self._pair(arrived, left_of[symbol] or renamed)
 
     def _pair(self, arrived: Sequence[Movement], gone: Sequence[Movement]) -> None:
         """Pair as many of both in the order of their terms; else each came for all of them."""
         in_order = sorted(gone, key=_terms_of)
+        self.left.update(movement.movement_id for movement in gone)
         for place, arrival in enumerate(sorted(arrived, key=_terms_of)):
             self.replaced[arrival.movement_id] = in_order
             if len(arrived) == len(gone):
                 self.replaced[arrival.movement_id] = [in_order[place]]
 
-    def add(self, part: OwnedPart) -> None:
+    def add(self, posting: Posting) -> None:
         """Remember the end of an option, or what an action took."""
-        movement = part.movement
-        if movement.kind is MovementKind.CORPORATE_ACTION:
-            self.taken.setdefault(movement.movement_id, []).append(part)
-        elif part.is_option and movement.kind in DELIVERY_KINDS and not part.is_prior:
+        movement = posting.movement
+        if movement.kind is MovementKind.CORPORATE_ACTION or self.carries(movement):
+            self.taken.setdefault(movement.movement_id, []).append(posting)
+        elif posting.is_option and movement.kind in DELIVERY_KINDS and not posting.is_prior:
             delivered = movement.counter_conid or movement.underlying_conid
             place = (movement.account, movement.day, delivered)
-            self.ends.setdefault(place, []).append(part)
+            self.ends.setdefault(place, []).append(posting)
+        elif posting.is_trade and movement.order_id is not None and posting.fraction == 1.0:
+            self.traders[movement.order_id].add(posting.owner)
 
-    def taken_for(self, movement: Movement) -> tuple[int, ...]:
-        """Return for which contracts a corporate action brought another one."""
-        return tuple(left.key[1] for left in self.replaced.get(movement.movement_id, ()))
+    def carries(self, movement: Movement) -> bool:
+        """Return whether cost leaves with it for something else, or comes with it."""
+        name = movement.movement_id
+        return name in self.left or bool(self.replaced.get(name))
 
-    def is_replaced(self, movement: Movement) -> bool:
-        """Return whether something came for what an action took."""
-        return any(movement in gone for gone in self.replaced.values())
-
-    def owners_of(self, movement: Movement) -> _Shares | None:
-        """Return how what came is divided among those who had what it came for; None: not known."""
-        if movement.kind is MovementKind.CORPORATE_ACTION:
+    def origin_of(self, movement: Movement) -> "_Origin":
+        """Return what a movement came from, and who had it."""
+        if movement.kind is MovementKind.CORPORATE_ACTION or self.carries(movement):
             gone = self.replaced.get(movement.movement_id, ())
-            taken = [part for left in gone for part in self.taken.get(left.movement_id, ())]
-            is_clear = len(gone) == 1 or _has_one_owner(taken)
-            if is_clear:
-                return _divided_by(taken)
-            return None
+            taken = [posting for left in gone for posting in self.taken.get(left.movement_id, ())]
+            return _Origin.of(taken, is_clear=len(gone) == 1 or _has_one_owner(taken))
+        if not _is_delivery(movement):
+            return _Origin()
 
         place = (movement.account, movement.day, movement.conid)
-        ends = self.ends.get(place)
-        if ends is None:
-            return None
-
-        self.arrived.add(place)
+        ends = self.ends.get(place, [])
+        if ends:
+            self.arrived.add(place)
         of_option = [end for end in ends if end.movement.conid == movement.counter_conid]
         at_strike = [end for end in ends if end.movement.strike == movement.price]
         is_clear = bool(of_option or at_strike) or _has_one_owner(ends)
-        if is_clear:
-            return _divided_by(of_option or at_strike or ends)
-        return None
+        return _Origin.of(of_option or at_strike or ends, is_clear=is_clear)
 
-    def lost(self) -> list[OwnedPart]:
+    def lost(self) -> list[Posting]:
         """Return, for each end of which nothing arrived, that what it left is not known."""
-        lost: list[OwnedPart] = []
-        for place, ends in self.ends.items():
-            if place in self.arrived:
-                continue
-            for end in ends:
-                text = f"what {name_of(end.movement)} delivered is not known"
-                lost.append(replace(end, quantity=0.0, fraction=0.0, unclear=text))
-        return lost
+        return [
+            replace(
+                end,
+                effect=Effect.PAYS,
+                quantity=0.0,
+                fraction=0.0,
+                unclear=f"what {name_of(end.movement)} delivered is not known",
+            )
+            for place, ends in self.ends.items()
+            if place not in self.arrived
+            for end in ends
+        ]
+
+
+class _Origin(NamedTuple):
+    """What a movement came from.
+
+    Attributes:
+        postings: The ends of options that delivered it, or what an action took for it.
+        shares: How it is divided among those who had that; None: not known, or it came from none.
+    """
+
+    postings: Sequence[Posting] = ()
+    shares: _Shares | None = None
+
+    @classmethod
+    def of(cls, postings: Sequence[Posting], *, is_clear: bool) -> "_Origin":
+        """Return the origin in some postings."""
+        return cls(postings, _divided_by(postings) if is_clear else None)
+
+    def of_owner(self, owner: str) -> tuple[str, ...]:
+        """Return the ids of the postings of an owner; of all where it had none of them."""
+        own = [posting.posting_id for posting in self.postings if posting.owner == owner]
+        return tuple(own or (posting.posting_id for posting in self.postings))
 
 
 def _terms_of(movement: Movement) -> tuple[date, float]:
     return movement.expiry or date.max, movement.strike or 0.0
 
 
-def _has_one_owner(parts: Iterable[OwnedPart]) -> bool:
+def _has_one_owner(parts: Iterable[Posting]) -> bool:
     return len({part.owner for part in parts}) == 1
 
 
-def _divided_by(parts: Iterable[OwnedPart]) -> _Shares | None:
+def _divided_by(parts: Iterable[Posting]) -> _Shares | None:
     """Return the share of each owner of some parts; None: they are of nothing."""
     sizes: _Shares = defaultdict(float)
     for part in parts:
@@ -364,31 +351,32 @@ class _Holding:
 
     def __init__(
         self,
-        movements: Iterable[Movement],
+        movements: Sequence[Movement],
         legs: Iterable[ActiveContract],
-        held_before: float | None,
-        cost: float | None,
+        opening: Opening,
         sources: _Sources,
         timelines: dict[str, _Timeline],
+        has: _Shares | None = None,
     ) -> None:
-        self._cost = cost
         self._sources = sources
-        self._movements = sorted(movements, key=_order_of)
-        self._prior = held_before or _prior_of(self._movements)
+        self._movements = movements
+        self._opening = opening
+        self._prior = opening.quantity
+        self._first = opening.contract or movements[0]
         self._steps = _steps_of(self._movements, self._prior)
-        self._claims = _claims_of(legs, self._periods())
+        self._claims = _claims_on(legs, self._periods())
         self._at_end_of = {movement.session_date: after for movement, _, after in self._steps}
         later = [(moment_of(movement), after) for movement, _, after in self._steps]
         self._timelines = timelines
-        timelines[self._movements[0].account] = [(NEVER, self._prior), *later]
-        self._has: _Shares = {}
+        timelines[self._first.account] = [(NEVER, self._prior), *later]
+        self._has: _Shares = dict(has or {})
         self._last_owners: _Shares = {}
-        self._parts: list[OwnedPart] = []
+        self._parts: list[Posting] = []
 
-    def parts(self) -> list[OwnedPart]:
+    def parts(self) -> list[Posting]:
         """Return the parts of all movements."""
-        if self._prior:
-            self._open_prior(self._movements[0])
+        if self._prior and not self._has:
+            self._open_prior()
 
         for movement in self._movements:
             by = movement.quantity
@@ -396,14 +384,20 @@ class _Holding:
                 self._lose_track(movement)
             elif not by or movement.kind in INCOME:
                 self._pay(movement)
-            elif movement.kind is MovementKind.CORPORATE_ACTION:
+            elif movement.kind is MovementKind.CORPORATE_ACTION or self._sources.carries(movement):
                 self._reorganize(movement, by)
             else:
                 self._move(movement, by)
         return self._parts
 
+    @property
+    def transfers(self) -> list[_Held]:
+        """The transfers, with what was held before each."""
+        kind = MovementKind.TRANSFER
+        return [(step, before) for step, before, _after in self._steps if step.kind is kind]
+
     @cached_property
-    def actions(self) -> list[tuple[Movement, float]]:
+    def actions(self) -> list[_Held]:
         """The corporate actions that took all that was held, or brought more; with what was."""
         return [
             (movement, before)
@@ -414,12 +408,16 @@ class _Holding:
         ]
 
     @property
-    def place(self) -> tuple[bool, datetime, Key]:
-        """Return its place in the order: options first, and what an action brought after others."""
-        first = self._movements[0]
-        is_option = any(movement.sec_type in OPTION_TYPES for movement in self._movements)
-        brought = [moment_of(action) for action, before in self.actions if not before]
-        return not is_option, min(brought, default=NEVER), first.key
+    def place(self) -> tuple[bool, datetime, bool, Key]:
+        """Return its place in the order: options first, and what an action brought after others.
+
+        What several strategies claim comes after what one does.
+        """
+        is_option = any(movement.is_option for movement in (self._first, *self._movements))
+        replaced = self._sources.replaced
+        brought = [moment_of(step) for step in self._movements if replaced.get(step.movement_id)]
+        is_shared = len({claim.owner for claim in self._claims}) > 1
+        return not is_option, min(brought, default=NEVER), is_shared, self._first.key
 
     @property
     def _total(self) -> float:
@@ -430,7 +428,7 @@ class _Holding:
         periods: list[tuple[datetime, datetime | None]] = []
         begin = None
         if self._prior:
-            begin = moment_of(self._movements[0])
+            begin = moment_of(self._first)
         for movement, before, after in self._steps:
             if after and not before:
                 begin = moment_of(movement)
@@ -441,13 +439,18 @@ class _Holding:
             return periods
         return [*periods, (begin, None)]
 
-    def _open_prior(self, first: Movement) -> None:
+    def _open_prior(self) -> None:
         """Divide what was held before the first movement to those that claim it."""
+        first = self._first
+        seen_at = self._opening.seen_at
+        if seen_at is not None and seen_at < moment_of(first):
+            day = exchange_date(seen_at)
+            first = replace(first, at=seen_at, day=day, session_date=day)
         prior = replace(
             first,
             kind=MovementKind.TRADE,
             quantity=self._prior,
-            cash=times(self._cost, -self._prior),
+            cash=times(self._opening.cost, -self._prior),
             fee=0.0,
             order_id=None,
         )
@@ -457,34 +460,32 @@ class _Holding:
                 f"what {name_of(first)} cost is not known: it was held before its first movement"
             )
         openers = self._openers(prior, self._prior)
-        self._add_parts(prior, openers, opens=True, unclear=unclear, is_prior=True)
+        self._add_parts(prior, Effect.OPENS, openers, unclear=unclear, is_prior=True)
 
     def _move(self, movement: Movement, by: float) -> None:
         """Divide a movement: first it closes what is held on the other side, then it opens."""
         total = self._total
-        delivered_to = None
-        if _is_delivery(movement):
-            delivered_to = self._sources.owners_of(movement)
-
+        origin = self._sources.origin_of(movement)
         closed = 0.0
         if total * by < 0:
             closed = by
             if abs(by) >= abs(total) - QUANTITY_ROUNDING:
                 closed = -total
-            self._close(movement, closed, delivered_to)
+            self._close(movement, closed, origin)
 
         opened = by - closed
         if rounded(opened):
-            self._open(movement, opened, delivered_to)
+            self._open(movement, opened, origin)
 
-    def _close(self, movement: Movement, by: float, delivered_to: _Shares | None) -> None:
+    def _close(self, movement: Movement, by: float, origin: _Origin) -> None:
         self._last_owners = dict(self._has)
-        closers = self._closers(movement, by, delivered_to)
+        closers = self._closers(movement, by, origin.shares)
+        unclear = None
         if closers is None:
-            text = f"it is not known whose {name_of(movement)} closed on {movement.day}"
-            self._add_parts(movement, self._as_claimed(movement, by), unclear=text)
-        else:
-            self._add_parts(movement, closers, opens=False)
+            unclear = f"it is not known whose {name_of(movement)} closed on {movement.day}"
+            closers = self._as_claimed(movement, by)
+        of_owners = {"unclear": unclear, "is_owner_unclear": unclear is not None}
+        self._add_parts(movement, Effect.CLOSES, closers, origin, **of_owners)
 
     def _divided(self, by: float) -> _Shares:
         """Return a quantity, divided by what the owners have."""
@@ -508,6 +509,11 @@ class _Holding:
         if len(self._has) == 1:
             return dict.fromkeys(self._has, by)
 
+        of_order = self._sources.owners_of_order(movement) & self._has.keys()
+        for owner in of_order if len(of_order) == 1 else ():
+            if abs(self._has[owner]) >= abs(by) - QUANTITY_ROUNDING:
+                return {owner: by}
+
         is_all = not rounded(by + self._total)
         if is_all or not self._at_end_of[movement.session_date]:
             return self._divided(by)
@@ -520,15 +526,17 @@ class _Holding:
                 return None
         return shares
 
-    def _open(self, movement: Movement, by: float, delivered_to: _Shares | None) -> None:
-        if delivered_to is not None:
-            self._add_parts(movement, _scaled(delivered_to, by), opens=True)
+    def _open(self, movement: Movement, by: float, origin: _Origin) -> None:
+        if origin.shares is not None:
+            self._add_parts(movement, Effect.OPENS, _scaled(origin.shares, by), origin)
             return
 
-        text = None
+        unclear = None
         if _is_delivery(movement):
-            text = f"it is not known which option delivered {name_of(movement)}"
-        self._add_parts(movement, self._openers(movement, by), opens=True, unclear=text)
+            unclear = f"it is not known which option delivered {name_of(movement)}"
+        of_owners = {"unclear": unclear, "is_owner_unclear": unclear is not None}
+        openers = self._openers(movement, by)
+        self._add_parts(movement, Effect.OPENS, openers, origin, **of_owners)
 
     def _openers(self, movement: Movement, by: float, has: _Shares | None = None) -> _Shares:
         """Return whose an opening is: of those that claim a quantity, as far as they lack it.
@@ -598,74 +606,95 @@ class _Holding:
 
         after = rounded(total + by)
         is_turned = total * after < 0  # more was taken than is known to have been held
-        text = None
+        unclear = None
         if is_turned or (not after and self._is_lost(movement)):
-            text = f"what {name_of(movement)} became by a corporate action is not known"
+            unclear = f"what {name_of(movement)} became by a corporate action is not known"
+
+        effect = Effect.KEEPS
+        is_sold = bool(movement.cash) and total * by < 0 and movement.type not in SPLITS
+        if movement.movement_id in self._sources.left:
+            effect = Effect.LEAVES
+        elif is_turned or is_sold or not after:
+            effect = Effect.CLOSES
         self._last_owners = dict(self._has)
-        self._add_parts(movement, self._divided(by), unclear=text)
+        self._add_parts(movement, effect, self._divided(by), unclear=unclear)
 
     def _arrive(self, movement: Movement, by: float) -> None:
         """Divide what an action brought: for a contract that it took, or for nothing."""
-        shares = self._sources.owners_of(movement)
-        if shares is not None:
-            self._add_parts(movement, _scaled(shares, by), opens=True)
+        origin = self._sources.origin_of(movement)
+        if origin.shares is not None:
+            self._add_parts(movement, Effect.COMES, _scaled(origin.shares, by), origin)
             return
-        text = f"what {name_of(movement)} cost is not known: a corporate action brought it"
-        self._add_parts(movement, self._openers(movement, by), opens=True, unclear=text)
+        unclear = None
+        if movement.type != _RIGHTS:
+            unclear = f"what {name_of(movement)} cost is not known: a corporate action brought it"
+        openers = self._openers(movement, by)
+        self._add_parts(movement, Effect.OPENS, openers, origin, unclear=unclear)
 
     def _is_lost(self, movement: Movement) -> bool:
         """Return whether it is not known what came for what an action took."""
         if movement.cash or movement.type == _WORTHLESS:
             return False
-        return not self._sources.is_replaced(movement)
+        return movement.movement_id not in self._sources.left
 
     def _pay(self, movement: Movement) -> None:
         """Divide cash of a holding among its owners, or the last ones."""
+        pays_for = None
+        effect = Effect.EARNS
+        if (movement.type or "").lower() == COMMISSION_ADJUSTMENTS:
+            effect = Effect.PAYS
+        elif movement.kind not in INCOME:
+            # The cash of a settlement may have a row of its own, before or after that of its end.
+            effect = Effect.PAYS
+            event = (movement.day, movement.kind)
+            ends = (end for end in self._movements if end.quantity and (end.day, end.kind) == event)
+            pays_for = next((end.movement_id for end in ends), None)
         owners = self._has or self._last_owners or {UNATTRIBUTED: 1.0}
         total = sum(owners.values())
         for owner, held in owners.items():
-            self._add(movement, owner, fraction=held / total)
+            self._add(movement, effect, owner, fraction=held / total, pays_for=pays_for)
 
     def _lose_track(self, movement: Movement) -> None:
         """Make the money of all owners unknown: it is not known what a movement changed."""
         text = f"the quantity of {name_of(movement)} of {movement.day} is not known"
         claiming = [claim.owner for claim in self._claims]
         for owner in dict.fromkeys([*self._has] or claiming or [UNATTRIBUTED]):
-            self._add(movement, owner, unclear=text)
+            self._add(movement, Effect.LOSES, owner, unclear=text)
 
     def _add_parts(
         self,
         movement: Movement,
+        effect: Effect,
         shares: _Shares,
-        *,
-        opens: bool = False,
-        unclear: str | None = None,
-        is_prior: bool = False,
+        origin: _Origin = _Origin(),  # noqa: B008 - it is frozen
+        **said: Any,
     ) -> None:
         whole = movement.quantity or 0.0
-        came_for = self._sources.taken_for(movement)
         for owner, quantity in shares.items():
-            fraction = 1.0 / len(shares)
-            if whole:
-                fraction = quantity / whole
-            self._add(
-                movement, owner, fraction, quantity,
-                came_for=came_for, opens=opens, unclear=unclear, is_prior=is_prior,
-            )  # fmt: skip
+            fraction = quantity / whole if whole else 1.0 / len(shares)
+            came_from = origin.of_owner(owner)
+            self._add(movement, effect, owner, fraction, quantity, came_from=came_from, **said)
             self._sources.add(self._parts[-1])
 
     def _add(
         self,
         movement: Movement,
+        effect: Effect,
         owner: str,
         fraction: float = 0.0,
         quantity: float = 0.0,
         **said: Any,
     ) -> None:
         """Add the part of an owner; without a quantity it has of the money alone."""
-        self._parts.append(
-            OwnedPart(owner=owner, movement=movement, fraction=fraction, quantity=quantity, **said)
+        posting = Posting(
+            owner=owner,
+            movement=movement,
+            effect=effect,
+            fraction=fraction,
+            quantity=quantity,
+            **said,
         )
+        self._parts.append(posting)
         self._has[owner] = self._has.get(owner, 0.0) + quantity
         if not rounded(self._has[owner]):
             del self._has[owner]
@@ -681,38 +710,37 @@ def _order_of(movement: Movement) -> tuple[datetime, bool, str]:
     return moment_of(movement), movement.open_close == "C", movement.movement_id
 
 
-def _is_delivery(movement: Movement) -> bool:
-    return movement.kind in DELIVERY_KINDS and movement.sec_type not in OPTION_TYPES
+def _history(movements: Iterable[Movement], held: Opening | None) -> tuple[Opening, list[Movement]]:
+    """Return what was held before the first movement of a holding, and its movements in order.
 
-
-def _prior_of(movements: Sequence[Movement]) -> float:
-    """Return what was held before the first movement, as far as the movements say it.
-
-    A trade that the broker calls a close, and the end of an option, closed what was held.
+    What is gone, and nothing explains, is one as far as what is stated leaves it.
     """
-    total = 0.0
-    missing_long = 0.0
-    missing_short = 0.0
-    for movement in movements:
-        # The cash of a settlement has a row without quantity, before or after that of its end.
+    in_order = sorted(movements, key=_order_of)
+    if taken_back := cancelled_ids(in_order):
+        in_order = [movement for movement in in_order if movement.movement_id not in taken_back]
+    by_kind = grouped(lambda movement: movement.kind is MovementKind.UNEXPLAINED, in_order)
+    stated = by_kind[False]
+    opening = opening_of(stated, held)
+    total = opening.quantity + sum(movement.quantity or 0.0 for movement in stated)
+    unexplained = _still_held(by_kind[True], total)
+    return opening, sorted([*stated, *unexplained], key=_order_of)
+
+
+def _still_held(unexplained: Iterable[Movement], held: float) -> Iterator[Movement]:
+    """Yield what is gone and nothing explains, as far as it is held."""
+    for movement in unexplained:
         by = movement.quantity or 0.0
-        total = rounded(total + by)
-        if by > 0 and _closes(movement):
-            missing_short = max(missing_short, total)
-        elif by < 0 and _closes(movement):
-            missing_long = max(missing_long, -total)
-    if missing_long and missing_short:
-        return 0.0
-    return missing_long - missing_short
+        if rounded(held) * by < 0:
+            by = math.copysign(min(abs(held), abs(by)), by)
+            held += by
+            yield replace(movement, quantity=by)
 
 
-def _closes(movement: Movement) -> bool:
-    if movement.kind is MovementKind.TRADE:
-        return movement.open_close == "C"
-    return movement.sec_type in OPTION_TYPES and movement.kind in ENDS
+def _is_delivery(movement: Movement) -> bool:
+    return movement.kind in DELIVERY_KINDS and not movement.is_option
 
 
-def _claims_of(
+def _claims_on(
     legs: Iterable[ActiveContract], periods: Sequence[tuple[datetime, datetime | None]]
 ) -> list[_Claim]:
     """Return the claims of legs; one on what is held already has it from when it was opened."""
@@ -743,23 +771,3 @@ def _counting(claims: Iterable[_Claim]) -> list[_Claim]:
     whole = [claim for claim in newest.values() if claim.leg.quantity is None]
     present = [claim for claim in whole if claim.leg.removed_at is None] or whole[-1:]
     return [claim for claim in newest.values() if claim not in whole or claim in present]
-
-
-def _why_no_money(movement: Movement) -> str | None:
-    """Return why it is not known what a movement brought; None: it is known."""
-    name = f"{name_of(movement)} of {movement.day}"
-    if movement.kind is MovementKind.TRANSFER:
-        if movement.value is None:
-            return f"what was transferred with {name} had no stated value"
-    elif movement.cash is None:
-        if movement.kind is MovementKind.CORPORATE_ACTION:
-            return f"what the corporate action on {name} paid is not known"
-        if movement.multiplier:
-            return f"the price of {name} is not known"
-        return f"the multiplier of {name} is not known"
-
-    if movement.fee is None:
-        return f"the fee of {name} is not known"
-    if movement.fee and movement.fee_currency is None:
-        return f"the fee of {name} was charged in an unknown currency"
-    return None

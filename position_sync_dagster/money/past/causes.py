@@ -8,7 +8,7 @@ UNEXPLAINED until the statement; a fact that is missing never makes a cause.
 """
 
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
@@ -32,6 +32,7 @@ from position_sync_dagster.money.past.closes import (
 from position_sync_dagster.money.past.movements import (
     BOOKED,
     OPTION_ENDS,
+    SPLITS,
     Movement,
     MovementKind,
     MovementSource,
@@ -68,9 +69,6 @@ RESOLUTION = timedelta(seconds=1)
 # traded then, as trades of the next day.
 EVENING = timedelta(hours=24 - LAST_TRADES.hour)
 
-# Types of corporate actions that are splits. Source: ibflex 1.1, `enums.Reorg`.
-SPLITS = frozenset({"FS", "FI", "RS", "CS", "CC"})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
@@ -85,6 +83,7 @@ class Facts:
             the absence of an execution proves nothing.
         prices: The last price of the underlying right before the end of options, by the option's
             conid.
+        is_trading_day: Returns whether there is a session on a day.
     """
 
     changes: Sequence[PositionChange]
@@ -93,6 +92,7 @@ class Facts:
     contracts: Mapping[int, ContractDetails] = field(default_factory=dict)
     asked: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict)
     prices: Mapping[int, float] = field(default_factory=dict)
+    is_trading_day: Callable[[date], bool] = lambda day: day.weekday() < 5
 
 
 # A cause, its stage, and why in words.
@@ -100,7 +100,7 @@ _Reason = tuple[Cause, Stage, str]
 
 
 @dataclass(eq=False)
-class Booking:
+class BookedMovement:
     """A movement of one holding that may explain its changes.
 
     Attributes:
@@ -150,7 +150,7 @@ class Booking:
 class Evidence(NamedTuple):
     """The part of a booking that explains a change, or a part of it."""
 
-    booking: Booking
+    booking: BookedMovement
     quantity: float
 
     @property
@@ -204,6 +204,11 @@ class Case:
     def unexplained(self) -> float:
         """Return the part of the change that no booking explains, with its sign."""
         return rounded(self.change.by - sum(part.quantity for part in self.evidence))
+
+    @property
+    def settles_in_cash(self) -> bool:
+        """Return whether it is known to be settled in cash."""
+        return self.details is not None and self.details.settles_in_cash
 
     @property
     def is_over(self) -> bool:
@@ -315,7 +320,7 @@ def closures_of(facts: Facts, now: datetime, only: Container[str] | None = None)
 
         case = by_id[change.change_id]
         inference = _inferred(case)
-        if _is_stated(change, periods_of[change.account]):
+        if _is_stated(change, periods_of[change.account], facts.is_trading_day):
             inference = _NOT_NAMED
         closures += _closures_of_case(case, inference, now)
     return closures
@@ -354,7 +359,7 @@ def last_trade(change: PositionChange, details: ContractDetails | None) -> datet
 
 # ---- what the broker names: movements, as bookings
 
-_Bookings = defaultdict[Key, list["Booking"]]
+_Bookings = defaultdict[Key, list["BookedMovement"]]
 
 
 def bookings_of(movements: Iterable[Movement]) -> tuple[_Bookings, _Bookings]:
@@ -370,7 +375,7 @@ def bookings_of(movements: Iterable[Movement]) -> tuple[_Bookings, _Bookings]:
         for movement in moved:
             reason = _stated_cause(movement)
             if movement.quantity and reason is not None:
-                booking = Booking(movement, reason, movement.quantity)
+                booking = BookedMovement(movement, reason, movement.quantity)
                 if movement.movement_id in cancelled:
                     taken_back[key].append(booking)
                 else:
@@ -391,7 +396,9 @@ def cancelled_ids(moved: Sequence[Movement]) -> set[str]:
         pairs = []
         for booked in moved:
             is_opposite = booked.quantity == -cancels.quantity and not is_cancellation(booked)
-            is_named = cancels.corrects is None or cancels.corrects == booked.trade_id
+            names = (booked.trade_id, booked.transaction_id)
+            # Where the broker names none, it writes 0.
+            is_named = cancels.corrects in (None, "0", *names)
             if is_opposite and is_named and booked.movement_id not in ids:
                 pairs.append(booked.movement_id)
         if pairs:
@@ -470,7 +477,7 @@ def beginning_of(day: date) -> datetime:
 # ---- bookings that explain changes
 
 
-def _claim_bookings(cases: Sequence[Case], bookings: Sequence[Booking]) -> None:
+def _claim_bookings(cases: Sequence[Case], bookings: Sequence[BookedMovement]) -> None:
     """Find for each change of a holding the bookings that explain it, the nearest ones first."""
     for reach in REACHES:
         for case in cases:
@@ -478,7 +485,7 @@ def _claim_bookings(cases: Sequence[Case], bookings: Sequence[Booking]) -> None:
                 _claim_within(reach, case, bookings)
 
 
-def _mark_strays(cases: Sequence[Case], bookings: Sequence[Booking]) -> None:
+def _mark_strays(cases: Sequence[Case], bookings: Sequence[BookedMovement]) -> None:
     """Mark the changes near which a trade that went the same way explains nothing."""
     trades = [booking for booking in bookings if booking.is_trade]
     for case in cases:
@@ -486,7 +493,7 @@ def _mark_strays(cases: Sequence[Case], bookings: Sequence[Booking]) -> None:
         case.has_stray = any(trade.unclaimed * case.change.by > 0 for trade in of_day)
 
 
-def _claim_within(reach: Reach, case: Case, bookings: Sequence[Booking]) -> None:
+def _claim_within(reach: Reach, case: Case, bookings: Sequence[BookedMovement]) -> None:
     """Claim the bookings in reach; of more than the change needs, the oldest of its direction."""
     near = _unclaimed_near(case.change, bookings, reach)
     net = rounded(sum(booking.unclaimed for booking in near))
@@ -508,8 +515,8 @@ def _claim_within(reach: Reach, case: Case, bookings: Sequence[Booking]) -> None
 
 
 def _unclaimed_near(
-    change: PositionChange, bookings: Sequence[Booking], reach: Reach
-) -> list[Booking]:
+    change: PositionChange, bookings: Sequence[BookedMovement], reach: Reach
+) -> list[BookedMovement]:
     """Return the bookings in reach of a change of which something is unclaimed."""
     earliest = (change.since or change.seen_at - BOOKED) - max(reach.slack, RESOLUTION)
     latest = change.seen_at + reach.slack
@@ -542,11 +549,6 @@ def is_in_the_money(
     return (underlying_price > change.strike) is (change.right is Right.CALL)
 
 
-def settles_in_cash(details: ContractDetails | None) -> bool:
-    """Return whether an option is known to be settled in cash, as all options on an index."""
-    return details is not None and details.under_sec_type == "IND"
-
-
 def _events_of(cases: Iterable[Case]) -> list[tuple[Key, list[Case]]]:
     """Return the unexplained changes that may belong to one event, with the underlying of each.
 
@@ -576,10 +578,10 @@ def _may_be_exercised(option: Case) -> bool:
     """Return whether an option closed that may have been exercised, assigned, or have expired."""
     if not option.change.closed or option.is_in is False:
         return False
-    return not settles_in_cash(option.details)
+    return not option.settles_in_cash
 
 
-def _explain_delivery(event: Sequence[Case], bookings: Sequence[Booking]) -> None:
+def _explain_delivery(event: Sequence[Case], bookings: Sequence[BookedMovement]) -> None:
     """Explain one option with exactly its delivery; everything else waits for the statement.
 
     What changed in a long gap may have come for another reason, and gone again: then only an option
@@ -662,7 +664,7 @@ def _inferred(case: Case) -> Inference:
     if is_known_option and case.is_over and case.is_whole:
         if case.is_in is False:
             return replace(_WORTHLESS, cost=case.change.average_cost)
-        if case.is_in and settles_in_cash(case.details):
+        if case.is_in and case.settles_in_cash:
             return _SETTLED_IN_CASH
     return _NOTHING_FITS
 
@@ -763,8 +765,12 @@ def _joined(texts: Iterable[str | None]) -> str | None:
 # ---- the days that statements cover
 
 
-def _is_stated(change: PositionChange, periods: Sequence[StatementEvent]) -> bool:
-    """Return whether statements cover every weekday in which the position may have closed.
+def _is_stated(
+    change: PositionChange,
+    periods: Sequence[StatementEvent],
+    is_trading_day: Callable[[date], bool],
+) -> bool:
+    """Return whether statements cover every trading day in which the position may have closed.
 
     The trades of a day end at `LAST_TRADES`, and what is traded in the `EVENING` is a trade of the
     next one.
@@ -776,7 +782,7 @@ def _is_stated(change: PositionChange, periods: Sequence[StatementEvent]) -> boo
     last_day = (change.seen_at + EVENING).astimezone(NEW_YORK).date()
     is_stated = False
     while day <= last_day:
-        if day.weekday() < 5:
+        if is_trading_day(day):
             until = min(change.seen_at, datetime.combine(day, LAST_TRADES, NEW_YORK))
             if not any(_covers(period, day, until) for period in periods):
                 return False

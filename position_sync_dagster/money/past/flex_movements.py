@@ -15,13 +15,14 @@ from typing import Any
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.holding import grouped
-from position_sync_dagster.domain.instrument import RIGHTS, parse_expiry
+from position_sync_dagster.domain.instrument import OPTION_TYPES, RIGHTS, parse_expiry
 from position_sync_dagster.errors import InvalidLegError, StatementError
 from position_sync_dagster.money.past.closes import EventKind, StatementEvent
 from position_sync_dagster.money.past.flex_fields import CONID, DAY, NUMBER, TEXT, Fields
 from position_sync_dagster.money.past.movements import (
     CANCELLED,
     CANCELS,
+    COMMISSION_ADJUSTMENTS,
     DELIVERY_KINDS,
     EXERCISE_CODES,
     FACE_OF_BILL,
@@ -35,9 +36,6 @@ from position_sync_dagster.money.past.movements import (
     movement_of,
     times,
 )
-
-# What ends by a delivery or in cash. A future with the code of a delivery was delivered.
-OPTION_TYPES = frozenset({"OPT", "FOP", "WAR", "IOPT"})
 
 # The sign of what came with the end of an option, and of an end that says who held it: who was
 # assigned was short, and who exercised was long. That of others follows from what was held.
@@ -61,7 +59,7 @@ _OF_CASH = {
     "other fees": MovementKind.FEE,
     "broker fees": MovementKind.FEE,
     "advisor fees": MovementKind.FEE,
-    "commission adjustments": MovementKind.FEE,
+    COMMISSION_ADJUSTMENTS: MovementKind.FEE,
 }
 _OWN_CASH = frozenset({
     "deposits", "withdrawals", "deposits/withdrawals", "deposits & withdrawals",
@@ -164,6 +162,7 @@ def _kind_of_trade(execution: Execution) -> MovementKind:
         kind = MovementKind.TRANSFER
 
     is_end = kind is MovementKind.EXPIRATION
+    # A future with the code of a delivery was delivered.
     is_delivery_of_option = kind in DELIVERY_KINDS and execution.sec_type in OPTION_TYPES
     if execution.price and (is_end or is_delivery_of_option):
         return MovementKind.CASH_SETTLEMENT
@@ -283,7 +282,13 @@ def _corporate_action(base: Movement, fields: Fields, event: StatementEvent) -> 
     if cash is None and event.type in _WITHOUT_CASH:
         cash = 0.0
     return _in_units(
-        replace(base, kind=MovementKind.CORPORATE_ACTION, quantity=event.quantity, cash=cash)
+        replace(
+            base,
+            kind=MovementKind.CORPORATE_ACTION,
+            quantity=event.quantity,
+            cash=cash,
+            action_id=_read(fields, TEXT, "actionID"),
+        )
     )
 
 

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field, replace
 from datetime import date, tzinfo
 from typing import Any
 
+import polars as pl
+
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.instrument import (
     ContractDetails,
     Right,
 )
+from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.money.magnifiers import usual_magnifier
 from position_sync_dagster.money.past.causes import EVENING
 from position_sync_dagster.money.past.closes import Cause, Closure
@@ -153,6 +156,31 @@ def inferred_kind(closure: Closure) -> MovementKind | None:
     return kind
 
 
+def unexplained_ends(closures: pl.DataFrame) -> list[Movement]:
+    """Return what closed without a known cause: a quantity and when it was gone, and no cash.
+
+    Args:
+        closures: The causes that count.
+    """
+    unexplained = records_of(Closure, closures.filter(cause=Cause.UNEXPLAINED.value))
+    return [
+        movement_of(
+            closure,
+            closure.closed_at.astimezone(NEW_YORK).date(),
+            movement_id=f"{MovementKind.UNEXPLAINED}:{closure.change_id}",
+            kind=MovementKind.UNEXPLAINED,
+            section=Section.OPTION_EVENTS,
+            source=MovementSource.INFERRED,
+            at=closure.closed_at,
+            quantity=-closure.quantity,
+            fee=0.0,
+            fee_currency=closure.currency,
+            realized_pnl=None,
+        )
+        for closure in unexplained
+    ]
+
+
 def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
     """Return what follows from the cause of a close that no execution and no statement says.
 
@@ -169,7 +197,7 @@ def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
     details = terms.details.get(closure.conid)
     if details is not None:
         under_conid = details.under_conid
-        if kind in DELIVERY_KINDS and details.under_sec_type == "IND":
+        if kind in DELIVERY_KINDS and details.settles_in_cash:
             kind = MovementKind.CASH_SETTLEMENT
 
     day = closure.closed_at.astimezone(NEW_YORK).date()

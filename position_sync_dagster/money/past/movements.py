@@ -8,14 +8,19 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from math import fsum
 from operator import attrgetter
 from typing import Any
 
+import polars as pl
+from polars import col
+
 from position_sync_dagster.domain.clock import NEVER
+from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.holding import Key, grouped
+from position_sync_dagster.domain.instrument import OPTION_TYPES
 from position_sync_dagster.domain.leg import few
 
 
@@ -28,7 +33,7 @@ class MovementKind(StrEnum):
     CORPORATE_ACTION: a split, a merger and the like. CONVERSION: one currency for another.
     DIVIDEND: also a payment in lieu. WITHHOLDING: tax. INTEREST: also a coupon. FEE: any that is no
     commission. DEPOSIT, WITHDRAWAL: the owner's own cash, also that of a transfer. OTHER: cash of
-    another type.
+    another type. UNEXPLAINED: what was gone, and no source says why; no row of `movements` has it.
     """
 
     TRADE = "TRADE"
@@ -46,6 +51,7 @@ class MovementKind(StrEnum):
     DEPOSIT = "DEPOSIT"
     WITHDRAWAL = "WITHDRAWAL"
     OTHER = "OTHER"
+    UNEXPLAINED = "UNEXPLAINED"
 
 
 # The ends of options by delivery: the option has such a movement, and what was delivered another.
@@ -57,6 +63,9 @@ FACE_OF_BILL = 1000.0
 # What the broker writes of a row that takes another one back. Source: ibflex 1.1, `enums.Code`.
 CANCELLED = "Ca"
 CANCELS = frozenset({"TradeCancel", "FracShareCancel"})
+
+# Types of corporate actions that are splits. Source: ibflex 1.1, `enums.Reorg`.
+SPLITS = frozenset({"FS", "FI", "RS", "CS", "CC"})
 
 EXERCISE_CODES = frozenset({"Ex", "AEx", "MEx"})
 
@@ -81,6 +90,9 @@ OPTION_ENDS = {
 
 # How options end that are not traded away, and what was delivered then.
 ENDS = frozenset(OPTION_ENDS.values())
+
+# The type of cash that corrects what a trade cost.
+COMMISSION_ADJUSTMENTS = "commission adjustments"
 
 # Cash that is profit, and of no quantity.
 INCOME = frozenset({
@@ -124,7 +136,9 @@ SECTION_OF = {
 
 def is_cancellation(movement: "Movement") -> bool:
     """Return whether the broker took another booking back."""
-    return CANCELLED in codes_of(movement.codes) or movement.type in CANCELS
+    if movement.type in CANCELS:
+        return True
+    return movement.codes is not None and CANCELLED in codes_of(movement.codes)
 
 
 # Account, first day, last day and time of a statement: what names it, in whatever file it is.
@@ -174,6 +188,7 @@ class Movement:
         trade_id: The statement's id of the trade.
         transaction_id: The statement's id of the booking.
         corrects: The trade_id of the trade that this one cancels or corrects.
+        action_id: The broker's id of a corporate action, the same of all that it takes and brings.
         order_id: The order's permanent id, equal for all legs of a combo order.
         underlying_conid: Contract id of the underlying, where it is known.
         counter_conid: Of a delivery: the other holding, the option's or what was delivered.
@@ -217,6 +232,7 @@ class Movement:
     trade_id: str | None = None
     transaction_id: str | None = None
     corrects: str | None = None
+    action_id: str | None = None
     order_id: str | None = None
     underlying_conid: int | None = None
     counter_conid: int | None = None
@@ -240,9 +256,45 @@ class Movement:
         return self.account, self.conid or 0
 
     @property
+    def is_option(self) -> bool:
+        """Return whether it is of an option."""
+        return self.sec_type in OPTION_TYPES
+
+    @property
+    def through(self) -> int | None:
+        """Return the option that delivered it; None: none did."""
+        if self.kind in DELIVERY_KINDS and not self.is_option:
+            return self.counter_conid
+        return None
+
+    @property
     def booking(self) -> str | None:
         """Return the id that all statements give it; None: it has none."""
         return self.transaction_id or self.trade_id or self.execution_id
+
+
+# When in its day, in New York, a trade counts as made, and a booking, of which only the day is
+# known.
+_TRADED_AT = time(12)
+_BOOKED_AT = time(23, 59)
+
+
+def moment_of(movement: Movement) -> datetime:
+    """Return when a movement happened, as far as that is known."""
+    if movement.at is not None:
+        return movement.at
+    usual = _BOOKED_AT
+    if movement.kind is MovementKind.TRADE:
+        usual = _TRADED_AT
+    return datetime.combine(movement.day, usual, NEW_YORK).astimezone(UTC)
+
+
+def moment_in() -> pl.Expr:
+    """Return the same of rows of `movements`."""
+    is_trade = col.kind == MovementKind.TRADE.value
+    usual = pl.when(is_trade).then(pl.lit(_TRADED_AT)).otherwise(pl.lit(_BOOKED_AT))
+    of_day = col.day.dt.combine(usual).dt.replace_time_zone(str(NEW_YORK))
+    return pl.coalesce("at", of_day.dt.convert_time_zone("UTC"))
 
 
 # What sources name in the same words as a movement, as far as they have it.
@@ -432,7 +484,9 @@ def _beside(movement: Movement, ends: Sequence[Movement], *, is_covered: bool) -
     ]
     if is_event and abs(movement.quantity or 0.0) in {abs(end.quantity or 0.0) for end in same}:
         return None
-    if any(end.kind is MovementKind.CASH_SETTLEMENT for end in ends):
+    # What an option delivered, such as a future, may itself be settled in cash soon after.
+    is_settled = any(end.kind is MovementKind.CASH_SETTLEMENT for end in ends)
+    if is_settled and (movement.is_option or movement.sec_type is None):
         return replace(movement, kind=MovementKind.CASH_SETTLEMENT, counter_conid=None)
     return movement
 
@@ -484,8 +538,8 @@ def uncorrected(execution_id: str | None) -> str | None:
 
 
 def rounded(quantity: float) -> float:
-    """Return a quantity without the error of a binary sum; fractions of shares have four digits."""
-    return round(quantity, 6) + 0.0
+    """Return a quantity without the error of a binary sum; cryptocurrencies have eight digits."""
+    return round(quantity, 9) + 0.0
 
 
 def times(amount: float | None, factor: float) -> float | None:

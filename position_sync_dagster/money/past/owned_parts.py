@@ -1,7 +1,7 @@
 """Whose holdings and movements are, in columns: what `attributed` says of the tables."""
 
 from collections.abc import Collection, Iterable, Mapping
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from functools import lru_cache
 from itertools import chain
 from operator import attrgetter
@@ -10,13 +10,13 @@ from typing import Any
 import polars as pl
 from polars import col
 
-from position_sync_dagster.domain.clock import A_DAY
+from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key, grouped
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.schema import legs_of, records_of
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.past.attribution import OwnedPart, attributed
+from position_sync_dagster.money.past.attribution import attributed, unexplained_parts
 from position_sync_dagster.money.past.closes import SLACK
 from position_sync_dagster.money.past.movements import (
     DELIVERY_KINDS,
@@ -25,19 +25,14 @@ from position_sync_dagster.money.past.movements import (
     MovementSource,
     Section,
 )
-
-# When in its day, in UTC, a trade without a time counts as made.
-TRADED = timedelta(hours=17)
+from position_sync_dagster.money.past.opening import Opening
+from position_sync_dagster.money.past.postings import Posting
 
 # By how much a part changed what its owner has, and which part of the movement's money is its.
 PART_COLUMNS: dict[str, Any] = {
     "movement_id": pl.String, "account": pl.String, "conid": pl.Int64, "strategy_id": pl.String,
     "by": pl.Float64, "fraction": pl.Float64, "is_prior": pl.Boolean,
     "at": pl.Datetime("us", "UTC"),
-}  # fmt: skip
-
-_SHARE = {
-    "account": pl.String, "conid": pl.Int64, "strategy_id": pl.String, "share": pl.Float64,
 }  # fmt: skip
 
 
@@ -63,15 +58,35 @@ def contracts_of_strategies(movements: pl.DataFrame, legs: Iterable[ActiveContra
     return {leg.conid for leg in legs} | _acted(movements) | set(delivered)
 
 
-def deciding_movements(movements: pl.DataFrame, conids: Collection[int]) -> pl.DataFrame:
+def deciding_movements(
+    movements: pl.DataFrame, conids: Collection[int], legs: Iterable[ActiveContract]
+) -> pl.DataFrame:
     """Return the movements that decide whose some contracts are; pure.
 
-    These are those of the contracts, of options that delivered one of them, and of contracts that
-    had a corporate action.
+    These are those of the contracts, of options that delivered one of them, of contracts that had
+    a corporate action, and of what the orders traded that traded what several strategies share.
     """
     wanted = _acted(movements) | set(conids)
     options = _deliveries(movements).filter(col.delivered.is_in(wanted))["option"]
-    return movements.filter(col.conid.is_in(wanted | set(options)))
+    together = _traded_together(movements, wanted & _shared(legs)).explode("conid")["conid"]
+    return movements.filter(col.conid.is_in(wanted.union(options, together)))
+
+
+def _shared(legs: Iterable[ActiveContract]) -> set[int]:
+    """Return the contracts that several strategies have or had."""
+    strategies = grouped(attrgetter("conid"), legs)
+    return {
+        conid
+        for conid, of_contract in strategies.items()
+        if len({leg.strategy_id for leg in of_contract}) > 1
+    }
+
+
+def _traded_together(movements: pl.DataFrame, conids: Collection[int]) -> pl.DataFrame:
+    """Return what each order traded that traded one of these contracts."""
+    orders = movements.filter(col.conid.is_in(conids))["order_id"].drop_nulls()
+    of_orders = movements.filter(col.order_id.is_in(orders.implode())).drop_nulls("conid")
+    return of_orders.group_by("account", "order_id").agg("conid")
 
 
 def _acted(movements: pl.DataFrame) -> set[int]:
@@ -87,64 +102,41 @@ def _deliveries(movements: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def part_rows(parts: Iterable[OwnedPart]) -> pl.DataFrame:
+def part_rows(parts: Iterable[Posting]) -> pl.DataFrame:
     """Return a row for each part."""
     return pl.DataFrame([*map(_row_of, parts)], PART_COLUMNS, orient="row")
-
-
-def held_before(
-    movements: pl.DataFrame, changes: pl.DataFrame
-) -> tuple[dict[Key, float], dict[Key, float]]:
-    """Return what was held before the first movements, by the changes, and what one unit had cost.
-
-    Args:
-        movements: Rows of `movements`.
-        changes: Rows of `position_changes`: account, conid, before, average_cost, seen_at, since.
-    """
-    is_timed = col.at.is_not_null()
-    midnight = col.day.cast(pl.Datetime("us", "UTC"))
-    about = pl.coalesce("at", midnight + TRADED)
-    tolerance = pl.when(is_timed).then(SLACK).otherwise(A_DAY)
-    first = movements.filter(col.quantity != 0).select(*KEY, about=about, tolerance=tolerance)
-    first = first.sort("about").unique(KEY, keep="first")
-
-    held_at = pl.coalesce("since", "seen_at")
-    openings = changes.sort("seen_at").unique(KEY, keep="first")
-    openings = openings.filter(col.before != 0).join(first, on=KEY)
-    openings = openings.filter(col.about >= held_at - col.tolerance)
-    return numbers_by_key(openings, "before"), numbers_by_key(openings, "average_cost")
-
-
-def numbers_by_key(rows: pl.DataFrame, name: str) -> dict[Key, float]:
-    """Return the known numbers of holdings."""
-    rows = rows.drop_nulls(name).select(*KEY, name)
-    return {(account, conid): number for account, conid, number in rows.iter_rows()}
 
 
 class RememberedParts:
     """The parts of movements, made again only of contracts of which something changed."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[object, ...], list[OwnedPart]] = {}
+        self._made: dict[tuple[object, ...], list[Posting]] = {}
 
     def parts_of(
         self,
         movements: pl.DataFrame,
         legs: Iterable[ActiveContract],
-        before: Mapping[Key, float],
-        costs: Mapping[Key, float],
-    ) -> list[OwnedPart]:
-        """Return what `attributed` says of these movements."""
+        openings: Mapping[Key, Opening],
+        unexplained: Iterable[Movement] = (),
+    ) -> list[Posting]:
+        """Return what `attributed` says of these movements, and of ends without a cause."""
         by_conid = movements.select("conid", print=movements.hash_rows()).group_by("conid")
         print_of_contract = col.print.sort().implode().hash()
         prints = dict(by_conid.agg(print_of_contract).iter_rows())
+        legs = [*legs]
         legs_of = grouped(attrgetter("conid"), legs)
-        before_of = grouped(lambda item: item[0][1], (*before.items(), *costs.items()))
+        openings_of = grouped(lambda opened: opened[0][1], openings.items())
+        ends_of = grouped(attrgetter("conid"), unexplained)
+        conids = prints.keys() | openings_of.keys() | ends_of.keys()
 
         # What the parts of contracts that belong together follow from.
-        facts_of_groups = [
-            tuple((conid, prints[conid], *legs_of[conid], *before_of[conid]) for conid in conids)
-            for conids in _connected(movements)
+        facts_of_groups: list[tuple[Any, ...]] = [
+            tuple(
+                (conid, prints.get(conid), *legs_of[conid], *openings_of[conid], *ends_of[conid])
+                for conid in connected
+            )
+            for connected in _connected(movements, conids, _shared(legs))
         ]
         changed = {
             conid
@@ -154,9 +146,11 @@ class RememberedParts:
         }
         records = records_of(Movement, movements.filter(col.conid.is_in(changed)))
         concerned = [leg for conid in changed for leg in legs_of[conid]]
-        parts = grouped(lambda part: part.key[1], attributed(records, concerned, before, costs))
+        opened = dict(chain.from_iterable(openings_of[conid] for conid in changed))
+        records += chain.from_iterable(ends_of[conid] for conid in changed)
+        parts = grouped(lambda part: part.key[1], attributed(records, concerned, opened))
 
-        made: dict[tuple[object, ...], list[OwnedPart]] = {}
+        made: dict[tuple[object, ...], list[Posting]] = {}
         for facts in facts_of_groups:
             new = chain.from_iterable(parts[conid] for conid, *_facts in facts)
             made[facts] = self._made.get(facts) or sorted(new, key=attrgetter("at"))
@@ -191,72 +185,31 @@ class Groups:
         return list(map(sorted, groups.values()))
 
 
-def _connected(movements: pl.DataFrame) -> list[list[int]]:
-    """Return the contracts in groups: options with what they delivered, and those of one action."""
-    all_conids = set(movements["conid"])
+def _connected(
+    movements: pl.DataFrame, all_conids: Collection[int], shared: Collection[int]
+) -> list[list[int]]:
+    """Return the contracts in groups: options with what they delivered, and those of one action.
+
+    Orders that traded what several strategies share join what they traded.
+    """
     groups = Groups(sorted(all_conids))
     for option, other in _deliveries(movements).iter_rows():
         if other in all_conids:
             groups.join(option, other)
 
     actions = movements.filter(kind=MovementKind.CORPORATE_ACTION)
-    for conids in actions.group_by("account", "day", "type").agg("conid")["conid"]:
+    by_action = actions.group_by("account", "day", "type").agg("conid")["conid"]
+    by_order = _traded_together(movements, shared)["conid"]
+    for conids in (*by_action, *by_order):
         for conid in conids:
             groups.join(conids[0], conid)
     return groups.members()
 
 
-def _row_of(part: OwnedPart) -> tuple[object, ...]:
+def _row_of(part: Posting) -> tuple[object, ...]:
     movement_id = part.movement.movement_id
     owned = (part.owner, part.quantity, part.fraction)
     return movement_id, *part.key, *owned, part.is_prior, part.at
-
-
-def owners_of(
-    held: pl.DataFrame, parts: pl.DataFrame, legs: Iterable[ActiveContract]
-) -> pl.DataFrame:
-    """Return the share of each owner in holdings, UNATTRIBUTED among them; pure.
-
-    They belong to whom their movements say. What these do not explain, such as a holding that has
-    none, belongs to those that claim it.
-
-    Args:
-        held: The quantities at a moment: account, conid and position.
-        parts: The parts of all movements until then.
-        legs: The legs that are active then.
-    """
-    by_parts = shares_of(parts, held)
-    return pl.concat([by_parts, claimed_shares(held, by_parts, legs)])
-
-
-def claimed_shares(
-    held: pl.DataFrame,
-    explained: pl.DataFrame,
-    legs: Iterable[ActiveContract],
-    at: datetime | None = None,
-) -> pl.DataFrame:
-    """Return the share of each in holdings, as they are claimed, UNATTRIBUTED among them; pure.
-
-    Args:
-        held: The quantities at a moment: account, conid and position.
-        explained: The holdings that are left out.
-        legs: Those that claim them.
-        at: Legs that ended before claim nothing; None: when the last leg was added.
-    """
-    legs_of = grouped(attrgetter("conid"), legs)
-    quantities = held.filter(col.position != 0).select(*KEY, "position")
-    keys = {*explained.select(KEY).iter_rows()}
-    are_claimed = col.conid.is_in([*legs_of])
-    of_nobody = quantities.filter(~are_claimed).join(explained, on=KEY, how="anti")
-
-    rows: list[tuple[Any, ...]] = []
-    holdings_of = quantities.filter(are_claimed).rows_by_key("conid", include_key=True)
-    for conid, holdings in holdings_of.items():
-        claims = claims_of(tuple(legs_of[conid]), tuple(holdings), at)
-        rows += [claim for claim in claims if claim[:2] not in keys]
-    shares = pl.DataFrame(rows, _SHARE, orient="row")
-    nobody = {"strategy_id": pl.lit(UNATTRIBUTED), "share": pl.lit(1.0)}
-    return pl.concat([shares, of_nobody.select(*KEY, **nobody)])
 
 
 def counting_legs(legs: Iterable[ActiveContract], at: datetime) -> tuple[ActiveContract, ...]:
@@ -266,28 +219,86 @@ def counting_legs(legs: Iterable[ActiveContract], at: datetime) -> tuple[ActiveC
     )
 
 
-# Each holding, with its quantity.
-_Held = tuple[tuple[str, int, float], ...]
+def owned_at(
+    held: pl.DataFrame,
+    parts: pl.DataFrame,
+    legs: Iterable[ActiveContract],
+    at: datetime | None = None,
+) -> pl.DataFrame:
+    """Return how much each owner has of holdings at a moment, UNATTRIBUTED among them; pure.
+
+    It is what the parts say. By what a holding differs from them is unexplained: it belongs to
+    those that claim it.
+
+    Args:
+        held: The quantities at the moment: account, conid and position.
+        parts: The parts of all movements until then.
+        legs: The legs that claim what nothing explains.
+        at: Legs that ended before claim nothing; None: when the last leg was added.
+
+    Returns:
+        Rows with account, conid, strategy_id and `by`.
+    """
+    columns = (*_OWNED, "by")
+    owned = parts.join(held, on=KEY, how="semi").select(columns)
+    whole = owned.group_by(KEY).agg(whole=col.by.sum())
+    quantities = held.select(*KEY, "position").join(whole, on=KEY, how="left")
+    quantities = quantities.with_columns(by=col.position - col.whole.fill_null(0.0))
+    differs = col.by.abs() >= QUANTITY_ROUNDING
+
+    legs_of = grouped(attrgetter("conid"), legs)
+    is_of_nobody = col.whole.is_null() & ~col.conid.is_in([*legs_of])
+    nobody = pl.lit(UNATTRIBUTED).alias("strategy_id")
+    of_nobody = quantities.filter(is_of_nobody, differs).with_columns(nobody)
+    # Of a claim on all accounts those have a part in which nothing differs.
+    of_somebody = quantities.filter(~is_of_nobody, differs.any().over("conid"))
+    of_somebody = of_somebody.select("conid", "account", "by")
+    summed = _summed(owned.join(of_somebody, on=KEY, how="semi"))
+    has_of = summed.rows_by_key(KEY)
+
+    unexplained: list[tuple[str, int, str, float]] = []
+    for conid, differences in of_somebody.rows_by_key("conid").items():
+        claiming = tuple(legs_of[conid])
+        seen_at = at or max((leg.added_at for leg in claiming), default=NEVER)
+        has = tuple((account, *has_of[account, conid]) for account, _by in differences)
+        unexplained += _unexplained(conid, claiming, tuple(differences), has, seen_at)
+    claimed = pl.DataFrame(unexplained, owned.schema, orient="row")
+    return _summed(pl.concat([owned, of_nobody.select(columns), claimed]))
+
+
+# How much each account holds, and after its name how much each owner has of it.
+_Quantities = tuple[tuple[str, float], ...]
+_Owned = tuple[tuple[Any, ...], ...]
 
 
 @lru_cache(maxsize=50_000)
-def claims_of(
-    legs: tuple[ActiveContract, ...], held: _Held, at: datetime | None = None
+def _unexplained(
+    conid: int,
+    legs: tuple[ActiveContract, ...],
+    differences: _Quantities,
+    has: _Owned,
+    at: datetime,
 ) -> list[tuple[str, int, str, float]]:
-    """Return account, contract, owner and share of holdings of one contract, as legs claim them.
-
-    Args:
-        legs: The legs of the contract.
-        held: The holdings.
-        at: Legs that ended before claim nothing; None: when the last leg was added.
-    """
-    at = at or max(leg.added_at for leg in legs)
-    openings = [_opening(account, conid, quantity, at) for account, conid, quantity in held]
-    parts = attributed(openings, legs, {})
-    return [(part.key[0], part.key[1], part.owner, part.fraction) for part in parts]
+    """Return whose it is by what holdings of a contract differ: account, conid, owner, quantity."""
+    parts = unexplained_parts(
+        [difference(account, conid, by, at) for account, by in differences],
+        legs,
+        {(account, conid): dict(owners) for account, *owners in has},
+    )
+    return [(*part.key, part.owner, part.quantity) for part in parts]
 
 
-def _opening(account: str, conid: int, quantity: float, at: datetime) -> Movement:
+def _summed(owned: pl.DataFrame) -> pl.DataFrame:
+    """Return how much each owner has of each holding."""
+    sums = owned.group_by(_OWNED, maintain_order=True).agg(col.by.sum())
+    return sums.filter(col.by.abs() >= QUANTITY_ROUNDING)
+
+
+# The part of a holding that belongs to one owner.
+_OWNED = [*KEY, "strategy_id"]
+
+
+def difference(account: str, conid: int, by: float, at: datetime) -> Movement:
     """Return a movement of which nothing but the quantity is known."""
     return Movement(
         movement_id=account,
@@ -299,21 +310,5 @@ def _opening(account: str, conid: int, quantity: float, at: datetime) -> Movemen
         session_date=at.date(),
         at=at,
         conid=conid,
-        quantity=quantity,
+        quantity=by,
     )
-
-
-def shares_of(parts: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
-    """Return the share of each owner in holdings; those that the parts do not explain are left out.
-
-    Args:
-        parts: The parts of all movements until a moment.
-        held: The quantities then: account, conid and position.
-    """
-    owned = parts.group_by(*KEY, "strategy_id").agg(col.by.sum())
-    whole = owned.group_by(KEY).agg(whole=col.by.sum())
-    is_explained = (col.whole - col.position).abs() < QUANTITY_ROUNDING
-    shares = held.select(*KEY, "position").join(whole, on=KEY)
-    shares = shares.filter(is_explained, col.position != 0).join(owned, on=KEY)
-    shares = shares.select(*KEY, "strategy_id", share=col.by / col.position)
-    return shares.filter(col.share.abs() > QUANTITY_ROUNDING)

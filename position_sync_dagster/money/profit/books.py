@@ -19,7 +19,13 @@ from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, frame_of
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.closes import EventKind
-from position_sync_dagster.money.past.movements import OWNERS_CASH, MovementKind, known_sum, times
+from position_sync_dagster.money.past.movements import (
+    INCOME,
+    OWNERS_CASH,
+    MovementKind,
+    known_sum,
+    times,
+)
 from position_sync_dagster.money.tables import BOOKS, PROFIT_EXPLAINED
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import session_before
@@ -118,6 +124,15 @@ class Moved:
     held: pl.DataFrame
 
     @property
+    def lacks_profit(self) -> bool:
+        """Whether something was held or moved, and no row says what it earned."""
+        is_of_holding = col.conid.is_not_null() & ~col.kind.is_in([*INCOME, *OWNERS_CASH])
+        moves = self.movements.filter(is_of_holding)
+        return self.explained.is_empty() and bool(
+            moves.height + self.held_before.height + self.held.height
+        )
+
+    @property
     def conversions(self) -> pl.DataFrame:
         """The movements that are one currency for another."""
         return self.movements.filter(kind=MovementKind.CONVERSION.value)
@@ -185,7 +200,7 @@ def book_parts(first: StatedWorth, last: StatedWorth, moved: Moved) -> dict[str,
     without_rates = [code for code in foreign if code not in rated]
     if without_rates:
         unknown.append(f"the effect of the rates of {', '.join(without_rates)}")
-    if moved.explained["profit"].has_nulls():
+    if moved.explained["profit"].has_nulls() or moved.lacks_profit:
         unknown.append("the profit of its holdings")
 
     conversions = moved.conversions

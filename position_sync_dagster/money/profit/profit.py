@@ -15,7 +15,7 @@ import polars as pl
 from polars import coalesce, col, when
 
 from position_sync_dagster.domain.clock import A_DAY
-from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key
+from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, moment, records_of
@@ -24,15 +24,14 @@ from position_sync_dagster.money.magnifiers import magnifier_in
 from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.closes import EventKind
 from position_sync_dagster.money.past.movements import INCOME, Movement, MovementKind
+from position_sync_dagster.money.past.opening import read_openings
 from position_sync_dagster.money.past.owned_parts import (
-    claimed_shares,
     contracts_of_strategies,
     counting_legs,
     deciding_movements,
     legs_ever,
-    numbers_by_key,
+    owned_at,
     part_rows,
-    shares_of,
 )
 from position_sync_dagster.money.profit.moved_between import (
     MovedBetween,
@@ -51,8 +50,11 @@ BY_GREEKS = ("delta", "gamma", "vega", "theta")
 # The parts of the profit; together they are the profit.
 PROFIT_PARTS = (*BY_GREEKS, "repricing", "trades", "fees", "assignments", "cash", "unexplained")
 
+# What the change of the prices brought: the greeks and what they leave.
+MARKET = "market"
+
 # All amounts of a row.
-NUMBERS = ("profit", *PROFIT_PARTS)
+NUMBERS = ("profit", MARKET, *PROFIT_PARTS)
 
 # More than this amount is to be named, where a quantity came or went without a movement.
 SMALLEST_UNEXPLAINED = 25.0
@@ -70,6 +72,8 @@ _STATE = (
 
 # Whether a quantity came or went without a movement; null where that is not known.
 IS_MISSING = col.missing.abs() > QUANTITY_ROUNDING
+
+IS_CONVERSION = col.kind == MovementKind.CONVERSION.value
 
 # The contract of a row; null for the money of an account.
 _CONTRACT = col.symbol + " " + col.conid.cast(pl.String)
@@ -116,6 +120,12 @@ class _Sources:
     legs: Sequence[ActiveContract]
     parts: pl.DataFrame
 
+    @property
+    def parts_of_movements(self) -> pl.DataFrame:
+        """The parts of each movement by owner."""
+        parts = self.parts.filter(~col.is_prior).group_by("movement_id", "strategy_id")
+        return parts.agg(col.by.sum(), col.fraction.sum())
+
     @classmethod
     def read(cls, lake: MoneyLake, settings: Settings, days: Sequence[TradingDay]) -> "_Sources":
         """Read them, each once."""
@@ -132,9 +142,12 @@ class _Sources:
         legs = legs_ever(lake)
         conids = contracts_of_strategies(movements, legs)
         conids &= {*rows["conid"], *recent["conid"].drop_nulls()}
-        deciding = deciding_movements(movements, conids)
-        before = _held_before(deciding, rows, min(days), settings)
-        parts = attributed(records_of(Movement, deciding), legs, before)
+        deciding = deciding_movements(movements, conids, legs)
+        openings = read_openings(lake, deciding, {leg.conid for leg in legs})
+        parts = part_rows(attributed(records_of(Movement, deciding), legs, openings))
+        # A booking and its cancellation have no parts, and change nothing.
+        moved_nothing = deciding.filter(col.quantity != 0).join(parts, on="movement_id", how="anti")
+        recent = recent.join(moved_nothing.filter(~IS_CONVERSION), on="movement_id", how="anti")
 
         statements = lake.statement_events.rows(
             None, col.kind == EventKind.SECTIONS.value, ["first_day", "account"]
@@ -142,25 +155,7 @@ class _Sources:
         accounts = table.rows(columns=["session_date", "account"])
         stated = statements.select(session_date="first_day", account="account")
         accounts = pl.concat([accounts, stated]).unique()
-        return cls(
-            rows=rows, accounts=accounts, movements=recent, legs=legs, parts=part_rows(parts)
-        )
-
-
-def _held_before(
-    movements: pl.DataFrame, rows: pl.DataFrame, first: TradingDay, settings: Settings
-) -> dict[Key, float]:
-    """Return what was held before all movements, so that they explain the first close."""
-    start = rows.filter(session_date=first.before)
-    end = rows.filter(session_date=first.day)
-    between = movements_between(movements, start, end, first, settings)
-    moved = between.included.filter("before_start")
-    moved = moved.group_by(KEY).agg(col.quantity.sum())
-    held = start.filter(col.position != 0)
-    held = held.join(moved, on=KEY, how="left")
-    # Without a movement nothing moved.
-    held = held.with_columns(col.position - col.quantity.fill_null(0.0))
-    return numbers_by_key(held, "position")
+        return cls(rows=rows, accounts=accounts, movements=recent, legs=legs, parts=parts)
 
 
 def rows_to_explain(lake: MoneyLake, settings: Settings, rows: pl.DataFrame) -> pl.DataFrame:
@@ -186,14 +181,15 @@ def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDa
     end = sources.rows.filter(session_date=day)
     movements = sources.movements.filter(col.day >= before - BOOKED_BEFORE)
     between = movements_between(movements, start, end, trading_day, settings)
-    owners = _owners_between(sources, between, start, end, trading_day)
+    at_start, at_end = _owned_at_ends(sources, between, start, end, trading_day)
 
     length_days = (closed - since) / A_DAY
-    owned_start = owners.of_rows(start, owners.at_start)
-    owned_end = owners.of_rows(end, owners.at_end)
-    owned_moves = owners.of_movements(between.moved)
+    owned_start = _of_owners(start, at_start, at_end)
+    owned_end = _of_owners(end, at_end, at_start)
+    parts_of = sources.parts_of_movements
+    owned_moves = _moves_of_owners(between.moved, parts_of)
     holdings = explain_holdings(owned_start, owned_end, owned_moves, days=length_days, by=_OWNED)
-    paid = owners.of_movements(between.followed.filter(session_date=day))
+    paid = _moves_of_owners(between.followed.filter(session_date=day), parts_of)
     rows = pl.concat(
         [holdings, _fees_elsewhere(owned_moves), _income(paid)], how="diagonal_relaxed"
     )
@@ -212,97 +208,56 @@ def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDa
 _OWNED = (*KEY, "strategy_id")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Owners:
-    """Whose holdings are at two closes, and what moved them meanwhile.
-
-    Attributes:
-        parts: Of movements.
-        at_start, at_end: The shares at both ends.
-        by_claims: The shares of holdings that no movement explains.
-    """
-
-    parts: pl.DataFrame
-    at_start: pl.DataFrame
-    at_end: pl.DataFrame
-    by_claims: pl.DataFrame
-
-    def of_rows(self, rows: pl.DataFrame, shares: pl.DataFrame) -> pl.DataFrame:
-        """Return the holdings of each owner; what is gone is of those that had it."""
-        shares = pl.concat([shares, self.by_claims])
-        rows = rows.join(shares, on=KEY, how="left")
-        rows = rows.filter((col.position != 0) | col.share.is_not_null())
-        # What no leg has belongs to no strategy, as a whole.
-        rows = rows.with_columns(col.strategy_id.fill_null(UNATTRIBUTED))
-        rows = rows.with_columns(col.share.fill_null(1.0))
-        return rows.with_columns(pl.col("position", "market_value") * col.share)
-
-    def of_movements(self, movements: pl.DataFrame) -> pl.DataFrame:
-        """Return the movements of each owner; a close of unknown owner by what each has."""
-        fraction = coalesce("share", "fraction", 1.0)
-        strategy = coalesce("strategy_id", "strategy_id_of_part", pl.lit(UNATTRIBUTED))
-        quantity = coalesce(col.quantity * col.share, "by", "quantity")
-        owned = movements.join(self.by_claims, on=KEY, how="left")
-        owned = owned.join(self.parts.drop(KEY), on="movement_id", how="left", suffix="_of_part")
-        owned = owned.with_columns(
-            pl.col("cash", "value", "fee") * fraction, quantity=quantity, strategy_id=strategy
-        )
-        return owned.select(*movements.columns, "strategy_id")
-
-
-def _owners_between(
+def _owned_at_ends(
     sources: _Sources,
     between: MovedBetween,
     start: pl.DataFrame,
     end: pl.DataFrame,
     trading_day: TradingDay,
-) -> _Owners:
-    """Return whose holdings are at two closes, and what moved them meanwhile.
+) -> list[pl.DataFrame]:
+    """Return how much each owner has of the holdings at both closes.
 
     Args:
-        between: What moved them.
+        between: What moved them meanwhile.
         start, end: The holdings at both ends.
     """
-    at_start = _shares_at("before_start", sources, between, start)
-    at_end = _shares_at("before_end", sources, between, end)
-
-    quantities = [*KEY, "position"]
-    held_at_start = start.filter(col.position != 0).select(quantities)
-    held_at_end = end.filter(col.position != 0).select(quantities)
-    lacks_start = held_at_start.join(at_start, on=KEY, how="anti")
-    lacks_end = held_at_end.join(at_end, on=KEY, how="anti")
-    unexplained = pl.concat([lacks_start, lacks_end]).select(KEY).unique()
-
-    held = pl.concat([held_at_start, held_at_end])
-    held = held.unique(KEY, keep="first", maintain_order=True)
-    explained = held.join(unexplained, on=KEY, how="anti")
-    counting = counting_legs(sources.legs, trading_day.closed)
     # What a leg counts for within the day, it counts for from its beginning on.
+    counting = counting_legs(sources.legs, trading_day.closed)
     legs = [replace(leg, since=None) for leg in counting]
-    claimed = claimed_shares(held, explained, legs, trading_day.since)
+    owned = []
+    for is_before, held in (("before_start", start), ("before_end", end)):
+        later = between.included.filter(~pl.col(is_before))["movement_id"].to_list()
+        is_later = ~col.is_prior & col.movement_id.is_in(later)
+        owned.append(owned_at(held, sources.parts.filter(~is_later), legs, trading_day.since))
+    return owned
 
-    parts = sources.parts.filter(~col.is_prior)
-    parts = parts.join(claimed, on=KEY, how="anti")
-    by_owner = parts.group_by("movement_id", *_OWNED)
-    of_start = at_start.join(unexplained, on=KEY, how="anti")
-    of_end = at_end.join(unexplained, on=KEY, how="anti")
-    came = of_end.join(of_start, on=KEY, how="anti")
-    gone = of_start.join(of_end, on=KEY, how="anti")
-    return _Owners(
-        parts=by_owner.agg(col.by.sum(), col.fraction.sum()),
-        at_start=pl.concat([of_start, came]),
-        at_end=pl.concat([of_end, gone]),
-        by_claims=claimed,
+
+def _of_owners(rows: pl.DataFrame, owned: pl.DataFrame, elsewhere: pl.DataFrame) -> pl.DataFrame:
+    """Return the part of each owner in holdings at an end.
+
+    Args:
+        owned: What each has of them.
+        elsewhere: What each has at the other end: a row of what is gone is of those that had it.
+    """
+    gone = elsewhere.join(owned, on=KEY, how="anti").with_columns(by=0.0)
+    rows = rows.join(pl.concat([owned, gone]), on=KEY)
+    share = when(col.position != 0).then(col.by / col.position).otherwise(1.0)
+    return rows.with_columns(pl.col("position", "market_value") * share)
+
+
+def _moves_of_owners(movements: pl.DataFrame, parts: pl.DataFrame) -> pl.DataFrame:
+    """Return the part of each owner in movements.
+
+    Args:
+        parts: By how much each moved what its owners have, and which part of its money is theirs.
+    """
+    owned = movements.join(parts, on="movement_id", how="left")
+    owned = owned.with_columns(
+        pl.col("cash", "value", "fee") * col.fraction.fill_null(1.0),
+        quantity=coalesce("by", "quantity"),
+        strategy_id=col.strategy_id.fill_null(UNATTRIBUTED),
     )
-
-
-def _shares_at(
-    end: str, sources: _Sources, between: MovedBetween, held: pl.DataFrame
-) -> pl.DataFrame:
-    """Return the shares of owners in what is held at an end, by the movements before it."""
-    later = between.included.filter(~pl.col(end))["movement_id"].to_list()
-    is_later = ~col.is_prior & col.movement_id.is_in(later)
-    return shares_of(sources.parts.filter(~is_later), held)
+    return owned.select(*movements.columns, "strategy_id")
 
 
 def explain_holdings(
@@ -485,7 +440,8 @@ def _with_parts(rows: pl.DataFrame, days: float) -> pl.DataFrame:
     trades = when(is_priced).then(col.earned - col.held).otherwise(0.0)
     assignments = when(is_priced).then(0.0).otherwise("earned")
     rows = rows.with_columns(trades=trades, assignments=assignments, cash=0.0, unexplained=0.0)
-    rows = rows.with_columns(when(is_known).then(pl.col(PROFIT_PARTS)))
+    rows = rows.with_columns(market="held")
+    rows = rows.with_columns(when(is_known).then(pl.col(MARKET, *PROFIT_PARTS)))
     return rows.with_columns(unexplained=_unexplained(is_known))
 
 
@@ -577,7 +533,7 @@ def by_strategy(rows: pl.DataFrame) -> pl.DataFrame:
     # A row of cash, or of a fee elsewhere, has no other parts.
     is_whole = col.conid.is_null() | col.profit.is_not_null()
     nothing = when(is_whole & col.is_split.is_null()).then(0.0)
-    rows = rows.with_columns(pl.col(PROFIT_PARTS).fill_null(nothing))
+    rows = rows.with_columns(pl.col(MARKET, *PROFIT_PARTS).fill_null(nothing))
     rows = rows.with_columns(col.is_split.fill_null(value=False))
 
     are_known = col.repricing.null_count() == 0
@@ -585,6 +541,8 @@ def by_strategy(rows: pl.DataFrame) -> pl.DataFrame:
     greeks = {name: when(are_known).then(sum_of_greek(name)) for name in BY_GREEKS}
     is_unknown = col.why_unknown.is_not_null()
     reasons = _named_reason().filter(is_unknown).sort()
+    lacks_greeks = col.is_split & pl.any_horizontal(pl.col(BY_GREEKS).is_null())
+    lacking = _CONTRACT.filter(lacks_greeks).sort()
 
     by = ("strategy_id", "account", "currency")
     sums = rows.group_by(by).agg(
@@ -592,10 +550,16 @@ def by_strategy(rows: pl.DataFrame) -> pl.DataFrame:
         **greeks,
         legs_unknown=is_unknown.sum(),
         why_unknown=reasons.str.join("; ").replace("", None),
+        lacking=lacking.str.join("; "),
     )
     are_carried = pl.all_horizontal(pl.col(BY_GREEKS).is_not_null())
-    sums = sums.with_columns(repricing=when(are_carried).then("repricing"))
-    return sums.sort(by)
+    sums = sums.with_columns(
+        repricing=when(are_carried).then("repricing"),
+        greeks_unknown=when(col.profit.is_not_null() & ~are_carried).then(
+            pl.format("a greek, or by what it moved: {}", "lacking")
+        ),
+    )
+    return sums.drop("lacking").sort(by)
 
 
 def sum_of_greek(name: str) -> pl.Expr:

@@ -24,7 +24,7 @@ from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.money.as_of import NO_HOLDINGS, Past, legs_at, rows_at
-from position_sync_dagster.money.campaigns.campaigns import EarnedMoney, open_profit
+from position_sync_dagster.money.campaigns.campaigns import LiveMoney, open_profit
 from position_sync_dagster.money.campaigns.closes_of_strategies import (
     NO_CLOSES,
     Closes,
@@ -255,7 +255,7 @@ class Book:
     def _campaign(self, key: tuple[str, str], since: datetime | None) -> Campaign:
         """Return the campaign of a strategy in a currency."""
         strategy, currency = key
-        earned = self.closes.earned.get(key, EarnedMoney())
+        earned = self.closes.earned.get(key, LiveMoney())
         realised = earned.realised
         # What closed without a movement that names it has no known profit.
         if key in self.closes.unnamed:
@@ -282,8 +282,8 @@ def versions_of(*tables: Any) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=2)
-def _closes_and_contracts(lake: MoneyLake, _versions: tuple[int, ...]) -> ClosesAndContracts:
-    """Return what changes seldom: it is read again when one of its tables has changed.
+def _closes_and_contracts(lake: MoneyLake, _read_from: tuple[int, ...]) -> ClosesAndContracts:
+    """Return what changes seldom: it is read again when what it is read from has changed.
 
     Seconds after a change of a holding that closed, its cause is in `closures`.
     """
@@ -315,7 +315,9 @@ def read_book(lake: MoneyLake, settings: Settings, now: datetime) -> Book:
 
     legs = lake.registry.sync.get_all_active()
     versions = versions_of(lake.closures, lake.registry, lake.contracts, lake.movements)
-    book = _book(now, legs, priced, _closes_and_contracts(lake, versions), settings)
+    holdings = reported.filter(col.position != 0).select(KEY)
+    read_from = (*versions, int(holdings.hash_rows().sum()))
+    book = _book(now, legs, priced, _closes_and_contracts(lake, read_from), settings)
     is_followed = col.sec_type.is_in(settings.sec_types)
     accounts = lake.account_values.latest_summaries()
     served = [account for login in settings.logins for account in login.accounts or ()]

@@ -23,9 +23,9 @@ from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.money.cents import cents, in_cents
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.past.attribution import name_of
 from position_sync_dagster.money.past.closes import TRADES, Cause, Closure, trades_of
 from position_sync_dagster.money.past.movements import Movement, known_sum, times
+from position_sync_dagster.money.past.postings import name_of
 from position_sync_dagster.money.reports.columns import price
 from position_sync_dagster.money.strategies.rolls import Roll, rolls_of
 

@@ -1,6 +1,6 @@
 """The exposure of strategies, accounts and underlyings, from the parts of holdings; pure.
 
-Each holding is split once: it belongs to whom `owners_of` says, and what no strategy has is
+Each holding is split once: it belongs to whom `owned_at` says, and what no strategy has is
 UNATTRIBUTED. All sums are sums of these parts, so that the strategies and the rest together are all
 holdings.
 """
@@ -21,7 +21,7 @@ from position_sync_dagster.domain.leg import NEGLIGIBLE_QUANTITY, UNATTRIBUTED, 
 from position_sync_dagster.domain.position_update import GreeksSource
 from position_sync_dagster.money.magnifiers import magnifier_in
 from position_sync_dagster.money.past.closes import counted_ends
-from position_sync_dagster.money.past.owned_parts import PART_COLUMNS, owners_of
+from position_sync_dagster.money.past.owned_parts import PART_COLUMNS, owned_at
 from position_sync_dagster.money.risk.coverage import sum_if_carried
 from position_sync_dagster.money.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.sync.confirmations import FEEDS, PRICED
@@ -86,7 +86,7 @@ def split(
 
     if owned is None:
         owned = pl.DataFrame(schema=PART_COLUMNS)
-    shares = owners_of(latest, owned, matching.values())
+    shares = owned_at(latest.filter(col.position != 0), owned, matching.values())
     parts = _parts(latest, _with_legs(shares, matching), contracts)
     beta = col.symbol.replace_strict(betas or {}, default=None, return_dtype=pl.Float64)
     parts = parts.with_columns(beta_delta=col.dollar_delta * beta)
@@ -122,7 +122,7 @@ SUMMED_COLUMNS = (
 
 
 def _with_legs(shares: pl.DataFrame, legs: Mapping[int, ActiveContract]) -> pl.DataFrame:
-    """Return shares with the number of the leg; negative where the owner has none there."""
+    """Return what is owned with the number of the leg; negative where the owner has none there."""
     rows = [(leg.account, leg.conid, str(leg.strategy_id), leg_n) for leg_n, leg in legs.items()]
     numbers = pl.DataFrame(rows, _NUMBER, orient="row")
     contract = ["conid", "strategy_id"]
@@ -142,11 +142,12 @@ def _parts(
 ) -> pl.DataFrame:
     """Return the parts of the holdings."""
     parts = latest.filter(col.position != 0).with_row_index("holding")
-    parts = parts.join(shares, on=KEY).with_columns(
+    parts = parts.join(shares, on=KEY, maintain_order="left_right").with_columns(
+        share=col.by / col.position,
         asset_class=col.sec_type.replace_strict(_CLASSES, default="OTHER"),
         magnifier=magnifier_in(contracts),
     )
-    return _with_amounts(_with_marks(parts))
+    return _with_amounts(_with_marks(parts.drop("by")))
 
 
 def _with_marks(parts: pl.DataFrame) -> pl.DataFrame:

@@ -23,9 +23,9 @@ from position_sync_dagster.domain.streamed_holding import ROW_INTERVAL_S
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.magnifiers import VALUED, magnifier_in
-from position_sync_dagster.money.past.attribution import OwnedPart, name_of
 from position_sync_dagster.money.past.causes import cancelled_ids
 from position_sync_dagster.money.past.movements import known_sum
+from position_sync_dagster.money.past.postings import Posting, name_of
 from position_sync_dagster.money.reports.columns import Row
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.confirmations import FEEDS
@@ -261,7 +261,7 @@ def read_fill_costs(
     return combinations_as_one(costs)
 
 
-def _fill(part: OwnedPart, zone: ZoneInfo) -> FillCost:
+def _fill(part: Posting, zone: ZoneInfo) -> FillCost:
     movement = part.movement
     at = movement.at
     hour = None

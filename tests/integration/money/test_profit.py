@@ -10,7 +10,7 @@ import pytest
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.lake.strategies_file import follow_file
-from position_sync_dagster.money.campaigns.campaigns import earned_by
+from position_sync_dagster.money.campaigns.campaigns import live_money
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.profit.books import (
@@ -282,6 +282,24 @@ def test_the_books_close_with_every_part_of_the_change(books):
     assert open_books([row]) == []
 
 
+def test_books_of_an_account_that_held_something_are_not_judged_without_its_profit(books):
+    cash = {"USD": 1.0}
+    for day, mark, held_then in ((THURSDAY, 220, True), (FRIDAY, 221, False)):
+        rows = [held(STOCK, 100, mark)] if held_then else []
+        booked = Booked(held=rows, worth=worth(22_000), balances=cash)
+        books.state(day, booked)
+    books.fill(THURSDAY, FRIDAY)
+    (row,) = close_books(books.lake, books.settings, FRIDAY).to_dicts()
+    assert row["difference"] is None
+    assert row["why_unknown"] == "the profit of its holdings"
+
+
+def test_books_of_an_account_with_nothing_are_those_of_its_cash(books):
+    for day in (THURSDAY, FRIDAY):
+        books.state(day, Booked(worth=worth(1_000), balances={"USD": 1_000.0}))
+    assert closed_books(books)["profit"] == 0.0
+
+
 LAST_RATES = {"GBP": 1.25, "EUR": 1.09}
 RATES = {"GBP": 1.27, "EUR": 1.08}
 CASH = {"USD": 10_000.0, "GBP": 1_000.0}
@@ -426,10 +444,10 @@ def test_over_a_year_profits_of_days_closed_and_open_campaigns_agree_by_strategy
 
         until = [part for part in campaigns.parts if part.movement.day <= day]
         brought = {}
-        for group, earned in earned_by(until).items():
+        for group, earned in live_money(until).items():
             size = {conid: 1.0 if conid in SHARES else 100.0 for _account, conid in earned.lots}
             brought[group] = earned.realised + sum(
-                lot.quantity * size[key[1]] * mark_on(day) - lot.cost
+                lot.quantity * size[key[1]] * mark_on(day) + lot.cash
                 for key, lot in earned.lots.items()
             )
         of_strategies = {group: gain for group, gain in gained.items() if group[0] != UNATTRIBUTED}

@@ -1,6 +1,6 @@
 """Campaigns of movements: whose each one is, when a campaign is over, and what is not known."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import product
 from typing import Any
@@ -9,6 +9,7 @@ import pytest
 
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
+from position_sync_dagster.lake.schema import frame_of
 from position_sync_dagster.money.campaigns.campaigns import (
     CampaignMoney,
     TradedCampaign,
@@ -19,13 +20,19 @@ from position_sync_dagster.money.campaigns.campaigns import (
     states_of,
 )
 from position_sync_dagster.money.campaigns.closed_campaigns import contract_of
-from position_sync_dagster.money.past.attribution import OwnedPart, attributed
+from position_sync_dagster.money.past.attribution import attributed
+from position_sync_dagster.money.past.closes import Cause
+from position_sync_dagster.money.past.movement_sources import unexplained_ends
 from position_sync_dagster.money.past.movements import (
     Movement,
     MovementKind,
     MovementSource,
     Section,
 )
+from position_sync_dagster.money.past.opening import Opening
+from position_sync_dagster.money.past.postings import Posting
+from position_sync_dagster.money.tables import CLOSURES
+from tests.unit.money.past.test_causes import CASES
 
 A = "U1"
 MONDAY = date(2026, 3, 2)
@@ -93,9 +100,11 @@ def leg(conid: int, strategy: str = "s", **more: Any) -> ActiveContract:
     )
 
 
-def parts_of(movements: list[Movement], *legs: ActiveContract, **before: float) -> list[OwnedPart]:
-    held = {(A, int(conid[1:])): quantity for conid, quantity in before.items()}
-    return attributed(movements, legs, held)
+def parts_of(movements: list[Movement], *legs: ActiveContract, **before: float) -> list[Posting]:
+    openings = {
+        (A, int(conid[1:])): Opening(quantity=quantity) for conid, quantity in before.items()
+    }
+    return attributed(movements, legs, openings)
 
 
 def over(
@@ -570,3 +579,104 @@ def test_capital_at_risk_is_unknown_after_an_action_whose_cost_is(paid, risk):
     }
     [campaign] = closed_campaigns(parts_of(movements, leg(SHARES)))
     assert capital_at_risk(states_of(campaign), contracts, "USD")[0] == risk
+
+
+# ---- what was held before, and is gone without a cause
+
+HELD_PUT = Opening(quantity=-1.0, cost=250.0, contract=moved(PUT, None, None, 2))
+HELD_CALL = Opening(quantity=-1.0, cost=140.0)
+OF_BOTH = {(A, PUT): HELD_PUT, (A, CALL): HELD_CALL}
+CALL_EXPIRED = booked(CALL, 1.0, 0.0, 6, MovementKind.EXPIRATION)
+
+
+def gone_without_a_cause(quantity: float) -> list[Movement]:
+    (sold,) = CASES["sold on its day"].found()
+    closure = replace(
+        sold, account=A, conid=PUT, quantity=quantity, cause=Cause.UNEXPLAINED,
+        closed_at=datetime(2026, 3, 6, 22, tzinfo=UTC),
+    )  # fmt: skip
+    return unexplained_ends(frame_of(CLOSURES, [asdict(closure)]))
+
+
+def test_a_campaign_with_a_leg_that_is_gone_without_a_cause_has_an_unknown_profit_until_then():
+    legs = (leg(PUT), leg(CALL))
+    gone = gone_without_a_cause(-1.0)
+    [campaign] = closed_campaigns(attributed([CALL_EXPIRED, *gone], legs, OF_BOTH))
+    money = money_of(campaign.parts)
+    assert campaign.conids == [PUT, CALL]
+    assert money.profit is None
+    assert money.unknown == "how SPY 575C 20Mar26 of 2026-03-06 ended is not known"
+
+    # A statement names the end: it counts, whether the close is judged again or not.
+    stated = booked(PUT, 1.0, 0.0, 6, MovementKind.EXPIRATION)
+    for ends in ([], gone):
+        [campaign] = closed_campaigns(attributed([CALL_EXPIRED, stated, *ends], legs, OF_BOTH))
+        assert money_of(campaign.parts).profit == 250 + 140
+
+
+def test_a_leg_that_no_movement_moved_keeps_its_campaign_open():
+    assert closed_campaigns(attributed([CALL_EXPIRED], (leg(PUT), leg(CALL)), OF_BOTH)) == []
+
+
+def test_only_what_was_held_can_be_gone_without_a_cause():
+    of_less = attributed(gone_without_a_cause(-3.0), [leg(PUT)], OF_BOTH)
+    assert [part.quantity for part in of_less if part.key == (A, PUT)] == [-1.0, 1.0]
+    assert attributed(gone_without_a_cause(-3.0), [leg(PUT)]) == []
+
+
+def test_a_contract_of_two_strategies_is_divided_by_the_orders_that_closed_their_other_legs():
+    """Each closes its call with its own put, on two days and at other prices."""
+    of_both = [leg(CALL, strategy, quantity=-1.0) for strategy in ("a", "b")]
+    legs = (*of_both, leg(PUT, "a"), leg(OTHER, "b"))
+    movements = [
+        moved(CALL, -2.0, 2.0, 2, fee=0.0),
+        moved(PUT, -1.0, 1.0, 2, fee=0.0),
+        moved(OTHER, -1.0, 1.0, 2, fee=0.0),
+        moved(CALL, 1.0, 0.5, 4, fee=0.0, order_id="of b"),
+        moved(OTHER, 1.0, 0.1, 4, fee=0.0, order_id="of b"),
+        moved(CALL, 1.0, 1.5, 5, fee=0.0, order_id="of a"),
+        moved(PUT, 1.0, 0.3, 5, fee=0.0, order_id="of a"),
+    ]
+    profits = {owner: money.profit for owner, money in over(movements, *legs).items()}
+    assert profits == pytest.approx({"a": 200 - 150 + 100 - 30, "b": 200 - 50 + 100 - 10})
+
+
+def test_shares_of_a_warrant_that_was_exercised_belong_to_its_strategy():
+    warrant = {"sec_type": "WAR"}
+    movements = [
+        moved(CALL, 1.0, 2.0, 2, **warrant),
+        moved(CALL, -1.0, 0.0, 6, kind=MovementKind.EXERCISE, fee=0.0, at=None, **warrant),
+        booked(SHARES, 100.0, 60.0, 6, MovementKind.EXERCISE),
+        moved(SHARES, -100.0, 66.0, 9),
+    ]
+    assert over(movements, leg(CALL))["s"].profit == -200 - 6000 + 6600 - 2
+
+
+@pytest.mark.parametrize(
+    ("terms", "cash", "risk"),
+    [
+        ({"sec_type": "FOP", "multiplier": 50.0}, 100.0, 50 * 50 - 100.0),
+        ({"currency": "GBP"}, 200.0, 100 * 50 - 200.0),
+        ({"currency": "GBP"}, 2.0, None),  # the price is in pence
+    ],
+)
+def test_capital_at_risk_is_known_where_a_statement_has_price_and_strike_in_one_unit(
+    terms, cash, risk
+):
+    sold = moved(PUT, -1.0, 2.0, 2, **terms) if terms else SOLD
+    sold = replace(sold, cash=cash, fee=0.0)
+    [campaign] = closed_campaigns(parts_of([sold, moved(PUT, 1.0, 1.0, 4, **terms)], leg(PUT)))
+    contracts = {PUT: contract_of([sold], None)}
+    at_risk, _why = capital_at_risk(states_of(campaign), contracts, sold.currency)
+    assert at_risk == risk
+
+
+def test_what_was_held_before_all_movements_is_in_its_campaign_from_when_it_was_seen():
+    """The put was seen on Monday, and moves after the call is gone."""
+    seen_at = datetime(2026, 3, 2, 21, tzinfo=UTC)
+    openings = {(A, PUT): Opening(quantity=-1.0, cost=250.0, seen_at=seen_at)}
+    sold_call, bought_call = moved(CALL, -1.0, 2.0, 3), moved(CALL, 1.0, 1.0, 4)
+    movements = [sold_call, bought_call, moved(PUT, 1.0, 0.5, 9)]
+    [campaign] = closed_campaigns(attributed(movements, (leg(PUT), leg(CALL)), openings))
+    assert campaign.closed == date(2026, 3, 9)
+    assert money_of(campaign.parts).profit == 250 + 200 - 100 - 50 - 3

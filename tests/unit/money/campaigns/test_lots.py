@@ -9,7 +9,6 @@ from position_sync_dagster.money.campaigns.lots import (
     LotSource,
     TradedLot,
     as_the_broker_matched,
-    changes_in,
     lots_of,
 )
 from position_sync_dagster.money.past.closes import EventKind, StatementEvent
@@ -27,7 +26,7 @@ from tests.unit.money.campaigns.test_closed_campaigns import (
 
 
 def lots(*movements: Movement, **before: float) -> list[TradedLot]:
-    return lots_of(changes_in(parts_of([*movements], leg(PUT), **before)))
+    return lots_of(parts_of([*movements], leg(PUT), **before))
 
 
 def money(lot: TradedLot) -> tuple[float | None, ...]:

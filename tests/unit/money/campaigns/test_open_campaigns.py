@@ -13,6 +13,7 @@ from position_sync_dagster.money.campaigns.campaigns import closed_campaigns, mo
 from position_sync_dagster.money.campaigns.closes_of_strategies import Closes
 from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.movements import Movement, MovementKind
+from position_sync_dagster.money.past.opening import Opening
 from position_sync_dagster.money.reports.money_sums import Campaign
 from position_sync_dagster.money.tables import CLOSURES
 from tests.support.money_rows import NOW, book_of, row
@@ -63,15 +64,11 @@ def so_far(
     **more: Any,
 ) -> Campaign:
     """Return the campaign of the strategy; `before` was held of the put, for `cost` each."""
-    held_before = {}
+    openings = {}
     if before:
-        held_before = {(A, PUT): before}
+        openings = {(A, PUT): Opening(quantity=before, cost=cost)}
 
-    costs = {}
-    if cost is not None:
-        costs = {(A, PUT): cost}
-
-    parts = attributed(movements, legs, held_before, costs)
+    parts = attributed(movements, legs, openings)
     closes = Closes(since=NOW, legs=leg_rows(legs), parts=parts, **more)
     gone = {leg.conid for leg in legs} - {holding.conid for holding in held}
     rows = [*held, *(row(conid, account=A, position=0.0) for conid in gone)]

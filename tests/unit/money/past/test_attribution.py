@@ -8,9 +8,10 @@ from random import Random
 import pytest
 
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
-from position_sync_dagster.money.campaigns.campaigns import earned_by
+from position_sync_dagster.money.campaigns.campaigns import live_money
 from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.movements import Movement, MovementKind
+from position_sync_dagster.money.past.opening import Opening
 from tests.unit.money.campaigns.test_closed_campaigns import (
     CALL,
     NEW_CALL,
@@ -88,12 +89,12 @@ def test_each_movement_is_divided_among_its_owners_without_a_rest(seed):
 def test_what_strategies_earned_is_their_cash_and_the_cost_of_what_is_left(seed):
     random = Random(seed)
     parts = attributed(history(random), claims(random), {})
-    for (strategy, _currency), earned in earned_by(parts).items():
+    for (strategy, _currency), earned in live_money(parts).items():
         of_strategy = [part for part in parts if part.owner == strategy]
         if any(part.unknown for part in of_strategy):
             continue
 
-        left = sum(lot.cost for lot in earned.lots.values() if lot.cost is not None)
+        left = sum(-lot.cash for lot in earned.lots.values() if lot.cash is not None)
         cash = sum((part.cash or 0.0) - (part.fee or 0.0) for part in of_strategy)
         assert strategy != UNATTRIBUTED
         assert earned.realised == pytest.approx(cash + left)
@@ -111,7 +112,8 @@ def test_a_leg_that_moves_to_another_strategy_while_it_is_held_takes_its_holding
 def test_a_quantity_in_any_account_is_claimed_of_what_all_accounts_hold(is_moved):
     """Another account holds as much, with a movement or without: half of the claim is of each."""
     movements = [moved(PUT, -2.0, 2.0, 2)]
-    held = {("U2", PUT): -2.0}
+    contract = moved(PUT, None, None, 2, account="U2")
+    held = {("U2", PUT): Opening(quantity=-2.0, contract=contract)}
     if is_moved:
         movements.append(moved(PUT, -2.0, 2.0, 2, account="U2"))
         held = {}

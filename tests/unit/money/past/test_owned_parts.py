@@ -5,9 +5,10 @@ from unittest.mock import patch
 
 from position_sync_dagster.lake.schema import frame_of
 from position_sync_dagster.money.past import owned_parts
-from position_sync_dagster.money.past.attribution import OwnedPart, attributed
+from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.movements import Movement
 from position_sync_dagster.money.past.owned_parts import RememberedParts
+from position_sync_dagster.money.past.postings import Posting
 from position_sync_dagster.money.tables import MOVEMENTS
 from tests.unit.money.campaigns.test_closed_campaigns import (
     ACTIONS,
@@ -22,8 +23,8 @@ from tests.unit.money.campaigns.test_closed_campaigns import (
 RENAMED, _profit = ACTIONS["another ticker"]
 
 
-def told(part: OwnedPart) -> tuple[object, ...]:
-    return part.movement.movement_id, part.owner, part.quantity, part.fee, part.came_for
+def told(part: Posting) -> tuple[object, ...]:
+    return part.movement.movement_id, part.owner, part.quantity, part.fee, part.came_from
 
 
 def made_again(memory: RememberedParts, movements: list[Movement], **legs: float) -> set[int]:
@@ -31,9 +32,22 @@ def made_again(memory: RememberedParts, movements: list[Movement], **legs: float
     rows = frame_of(MOVEMENTS, map(asdict, movements))
     claims = [leg(PUT, quantity=legs.get("put")), leg(OTHER)]
     with patch.object(owned_parts, "attributed", wraps=attributed) as made:
-        parts = memory.parts_of(rows, claims, {}, {})
+        parts = memory.parts_of(rows, claims, {})
     assert sorted(map(told, parts)) == sorted(map(told, attributed(movements, claims, {})))
     return {movement.conid or 0 for movement in made.call_args.args[0]}
+
+
+def test_what_an_order_traded_with_a_contract_of_two_strategies_is_made_again_with_it():
+    """The other leg of the order says whose the shared one was."""
+    memory = RememberedParts()
+    legs = [leg(PUT, "a", quantity=-1.0), leg(PUT, "b", quantity=-1.0), leg(OTHER, "b")]
+    opened = [moved(PUT, -2.0, 2.0, 2), moved(OTHER, -1.0, 1.0, 2)]
+    closed = [moved(OTHER, 1.0, 0.5, 4, order_id="1"), moved(PUT, 1.0, 1.0, 4, order_id="1")]
+    for number in range(3):
+        movements = [*opened, *closed[:number]]
+        parts = memory.parts_of(frame_of(MOVEMENTS, map(asdict, movements)), legs, {})
+        assert sorted(map(told, parts)) == sorted(map(told, attributed(movements, legs, {})))
+    assert {part.owner for part in parts if part.quantity > 0} == {"b"}
 
 
 def test_only_the_parts_of_contracts_that_changed_are_made_again():

@@ -11,7 +11,7 @@ from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.money.past.movements import MovementKind, Section
 from position_sync_dagster.money.profit.profit import (
     PROFIT_PARTS,
-    _Owners,
+    _of_owners,
     by_strategy,
     explain_holdings,
     is_explained,
@@ -143,6 +143,9 @@ def test_the_greeks_of_a_day_are_null_where_most_options_have_none(without, delt
     assert row["delta"] == (None if delta is None else pytest.approx(delta))
     assert (row["vega"] is None) == (row["repricing"] is None) == (delta is None)
     assert None not in (row["profit"], row["trades"], row["fees"])
+    assert row["market"] == row["profit"] - row["trades"] - row["fees"]
+    assert (row["greeks_unknown"] is None) == (delta is not None)
+    assert "SPY 2" in (row["greeks_unknown"] or "SPY 2")
 
 
 @pytest.mark.parametrize(
@@ -198,14 +201,12 @@ def test_one_unknown_holding_makes_its_strategy_unknown_and_no_other() -> None:
 
 
 def test_what_is_gone_is_of_those_that_had_it_or_of_nobody() -> None:
-    columns = {"account": pl.String, "conid": pl.Int64, "strategy_id": pl.String}
-    shares = pl.DataFrame([("A", 1, "s", 1.0)], {**columns, "share": pl.Float64}, orient="row")
-    owners = _Owners(
-        parts=shares.clear(), at_start=shares, at_end=shares.clear(), by_claims=shares.clear()
-    )
-    rows = pl.DataFrame([held(1, 0.0, 12.0), held(2, 1.0, 12.0)])
-    assert owners.of_rows(rows, owners.at_start)["strategy_id"].to_list() == ["s", UNATTRIBUTED]
-    assert owners.of_rows(rows, owners.at_end)["strategy_id"].to_list() == [UNATTRIBUTED]
+    columns = {"account": pl.String, "conid": pl.Int64, "strategy_id": pl.String, "by": pl.Float64}
+    had = pl.DataFrame([("A", 1, "s", 1.0), ("A", 2, "UNATTRIBUTED", 1.0)], columns, orient="row")
+    rows = pl.DataFrame([held(1, 0.0, 12.0), held(2, 1.0, 12.0), held(3, 0.0, 1.0)])
+    has = had.filter(conid=2)
+    assert _of_owners(rows, has, had)["strategy_id"].sort().to_list() == [UNATTRIBUTED, "s"]
+    assert _of_owners(rows, has, has)["strategy_id"].to_list() == [UNATTRIBUTED]
 
 
 def test_cash_of_an_account_is_in_no_strategy() -> None:

@@ -15,7 +15,7 @@ from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.instrument import ContractDetails, Right
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate, ValueOrigin
-from position_sync_dagster.money.past.owned_parts import PART_COLUMNS, owners_of
+from position_sync_dagster.money.past.owned_parts import PART_COLUMNS, owned_at
 from position_sync_dagster.money.reports import exposure
 from tests.support import money_rows
 from tests.support.contracts import contract_details
@@ -280,20 +280,20 @@ def test_strategies_and_the_rest_are_all_holdings_nothing_twice_and_nothing_miss
             assert (sum(known) if known else None) == pytest.approx(expected, abs=1e-6)
     held = {(r.account, r.conid): r.position for r in rows}
     no_parts = pl.DataFrame(schema=PART_COLUMNS)
-    shares = owners_of(money_rows.priced_rows(rows), no_parts, legs).rows_by_key(KEY)
-    assert shares.keys() == {key for key, position in held.items() if position}
+    owned = owned_at(money_rows.priced_rows(rows), no_parts, legs).rows_by_key(KEY)
+    assert owned.keys() == {key for key, position in held.items() if position}
 
-    for key, owners in shares.items():
-        assert all(share > 0 for _strategy, share in owners)
-        assert sum(share for _strategy, share in owners) == pytest.approx(1.0)
-        for strategy, share in owners:
+    for key, owners in owned.items():
+        assert all(part * held[key] > 0 for _strategy, part in owners)
+        assert sum(part for _strategy, part in owners) == pytest.approx(held[key])
+        for strategy, part in owners:
             of_strategy = [
                 leg for leg in legs if (leg.strategy_id, leg.conid) == (strategy, key[1])
             ]
             sizes = [leg.quantity for leg in of_strategy if leg.account in (None, key[0])]
             if sizes and None not in sizes:
                 claimed = sum(max(0.0, (size or 0.0) * held[key]) for size in sizes)
-                assert share * held[key] ** 2 <= claimed + 1e-6
+                assert part * held[key] <= claimed + 1e-6
 
 
 def test_what_a_strategy_traded_is_its_own_until_it_closes_also_without_a_leg() -> None:

@@ -1,0 +1,373 @@
+"""Booking: which openings a close takes, and where cost goes; pure.
+
+One function with two groupings: by owner, for strategies, and by account, as the broker matches.
+They differ where several own one contract: of one's close the account takes what was opened first,
+whoever had it. Neither is used for the other.
+"""
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from math import copysign
+
+from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.money.past.movements import known_sum, rounded, times
+from position_sync_dagster.money.past.postings import Effect, Posting, name_of
+
+
+class EdgeKind(StrEnum):
+    """How a posting is joined to what was opened before.
+
+    CLOSES: it took it, and realised. CAME_FROM: it has its cost and its day. PAYS: money alone.
+    EARNS: income alone.
+    """
+
+    CLOSES = "CLOSES"
+    CAME_FROM = "CAME_FROM"
+    PAYS = "PAYS"
+    EARNS = "EARNS"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """How much of what a posting moved, with that part of its money.
+
+    Attributes:
+        posting: Of what is held: the posting that opened it first.
+        quantity: With its sign.
+        cash: What it brought after fees; None: not known.
+        fees: Positive was paid; None: not known.
+        why_unknown: Why its money is not known.
+        brought_by: The posting that brought it last, by a corporate action; None: it is as it was
+            opened.
+        paid: Of what left for something else: what was paid for that, below 0; it is cost of it.
+    """
+
+    posting: Posting
+    quantity: float
+    cash: float | None
+    fees: float | None
+    why_unknown: str | None = None
+    brought_by: Posting | None = None
+    paid: float = 0.0
+
+    @property
+    def key(self) -> Key:
+        """Return account and conid of what is held."""
+        return (self.brought_by or self.posting).key
+
+    def part(self, quantity: float) -> "Share":
+        """Return the part of it that has so much."""
+        if quantity == self.quantity:
+            return self
+        fraction = quantity / self.quantity
+        cash = times(self.cash, fraction)
+        return replace(self, quantity=quantity, cash=cash, fees=times(self.fees, fraction))
+
+    @property
+    def nothing(self) -> "Share":
+        """Return nothing of it: the opening of money alone."""
+        return replace(self, quantity=0.0, cash=0.0, fees=0.0, why_unknown=None)
+
+    def unknown(self, why: str | None) -> "Share":
+        """Return it with unknown money."""
+        return replace(self, cash=None, fees=None, why_unknown=self.why_unknown or why)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """What a posting did to a part of what was opened before.
+
+    Attributes:
+        opened: That part, as it was held; None of money alone.
+        by: The part of the posting: what it closed or paid, or what came for it.
+    """
+
+    kind: EdgeKind
+    opened: Share | None
+    by: Share
+
+    @property
+    def gain(self) -> float | None:
+        """What it realised; None: not known."""
+        if self.kind is EdgeKind.CAME_FROM:
+            return 0.0
+        if self.opened is None:
+            return self.by.cash
+        return known_sum([self.opened.cash, self.by.cash])
+
+
+Group = Hashable
+
+
+def of_owner(posting: Posting) -> Group:
+    """Return the grouping by owner."""
+    return posting.owner, posting.key
+
+
+def of_account(posting: Posting) -> Group:
+    """Return the grouping by account."""
+    return posting.key
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Booking:
+    """What closes took, and what is left.
+
+    Attributes:
+        edges: In order of time.
+        held: What is held of each group, the first one first.
+    """
+
+    edges: list[Edge] = field(default_factory=list)
+    held: defaultdict[Group, deque[Share]] = field(default_factory=lambda: defaultdict(deque))
+
+
+def booked(
+    postings: Iterable[Posting],
+    group_of: Callable[[Posting], Group],
+    *,
+    is_pooled: bool = False,
+) -> Booking:
+    """Return what closes took of what was opened before.
+
+    Args:
+        postings: All of each group.
+        group_of: `of_owner`, or `of_account`.
+        is_pooled: Whether what is held of a group has one average cost; else what was opened first
+            closes first.
+    """
+    booker = _Booker(is_pooled=is_pooled)
+    entries = _entries(postings, group_of)
+    booker.arrivals.update(
+        left
+        for entry in entries
+        if entry.share.posting.effect is Effect.COMES
+        for left in entry.came_from
+    )
+    # What a corporate action brings comes after what it took.
+    for entry in sorted(entries, key=lambda entry: entry.order):
+        booker.add(entry)
+    return booker.booking
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """The postings of one movement in one group.
+
+    Attributes:
+        share: All of them as one.
+    """
+
+    group: Group
+    share: Share
+    postings: Sequence[Posting]
+
+    @property
+    def came_from(self) -> set[str]:
+        """The ids of what they came from."""
+        return {source for posting in self.postings for source in posting.came_from}
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """The sort key."""
+        posting = self.share.posting
+        return posting.at, posting.effect is Effect.COMES
+
+
+def _entries(postings: Iterable[Posting], group_of: Callable[[Posting], Group]) -> list[_Entry]:
+    """Return the entries of postings, with the money that is a part of each."""
+    is_by_account = group_of is of_account
+    by_movement: defaultdict[tuple[Group, str, bool], list[Posting]] = defaultdict(list)
+    for posting in postings:
+        movement_id = posting.pays_for or posting.movement.movement_id
+        by_movement[group_of(posting), movement_id, posting.is_prior].append(posting)
+    return [
+        _Entry(
+            group=group,
+            share=_whole(of_movement, is_by_account=is_by_account),
+            postings=of_movement,
+        )
+        for (group, *_movement), of_movement in by_movement.items()
+    ]
+
+
+def _whole(postings: Sequence[Posting], *, is_by_account: bool) -> Share:
+    """Return the postings of one movement as one; of an account it is known whose it was."""
+    largest = postings[0]
+    # The value that a transfer states is no money: its cost goes along, as it was.
+    if largest.is_carried:
+        quantity = sum(posting.quantity for posting in postings)
+        return Share(posting=largest, quantity=quantity, cash=0.0, fees=0.0)
+
+    if len(postings) > 1:
+        largest = max(postings, key=lambda posting: abs(posting.quantity))
+    reasons = (
+        posting.why_no_money if is_by_account and posting.is_owner_unclear else posting.unknown
+        for posting in postings
+    )
+    why_unknown = next(filter(None, reasons), None)
+
+    cash = fees = None
+    if why_unknown is None:
+        # Without a reason both are known of each.
+        currency = largest.movement.currency
+        fees = sum(posting.fee_in(currency) or 0.0 for posting in postings)
+        cash = sum(posting.cash or 0.0 for posting in postings) - fees
+    return Share(
+        posting=largest,
+        quantity=sum(posting.quantity for posting in postings),
+        cash=cash,
+        fees=fees,
+        why_unknown=why_unknown,
+    )
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Booker:
+    """Books one entry after the other.
+
+    Attributes:
+        arrivals: For how many entries each posting left.
+        taken: What left with it.
+    """
+
+    is_pooled: bool
+    booking: Booking = field(default_factory=Booking)
+    arrivals: Counter[str] = field(default_factory=Counter)
+    taken: dict[str, list[Share]] = field(default_factory=dict)
+
+    def add(self, entry: _Entry) -> None:
+        """Book what a movement did to what is held of a group."""
+        share = entry.share
+        match share.posting.effect:
+            case Effect.OPENS | Effect.CLOSES:
+                self._trade(entry)
+
+            case Effect.KEEPS:
+                held = self.booking.held[entry.group]
+                total = sum(opened.quantity for opened in held)
+                ratio = (total + share.quantity) / total if total else 1.0
+                self._bring(entry, _paying(entry, held), ratio, held)
+
+            case Effect.LEAVES:
+                self._leave(entry)
+            case Effect.COMES:
+                self._come(entry)
+            case Effect.EARNS:
+                self._pay(share, EdgeKind.EARNS)
+            case Effect.PAYS:
+                self._pay(share)
+            case Effect.LOSES:
+                self._lose(entry, share.why_unknown)
+                self._pay(share)
+
+    def _trade(self, entry: _Entry) -> None:
+        """Close what is held on the other side, and open what is left."""
+        held = self.booking.held[entry.group]
+        share = entry.share
+        while held and held[0].quantity * share.quantity < 0:
+            first = held.popleft()
+            size = min(abs(first.quantity), abs(share.quantity))
+            closing = share.part(copysign(size, share.quantity))
+            opened = first.part(-closing.quantity)
+            self.booking.edges.append(Edge(kind=EdgeKind.CLOSES, opened=opened, by=closing))
+
+            still_held = first.quantity + closing.quantity
+            if rounded(still_held):
+                held.appendleft(first.part(still_held))
+            if not rounded(share.quantity - closing.quantity):
+                break
+            share = share.part(share.quantity - closing.quantity)
+        else:
+            self._open(held, share)
+
+        if share.posting.is_owner_unclear and entry.group != of_account(share.posting):
+            self._lose(entry, share.why_unknown)
+
+    def _open(self, held: deque[Share], share: Share) -> None:
+        if not self.is_pooled or not held:
+            held.append(share)
+            return
+        pool = held.pop()
+        held.append(
+            replace(
+                pool,
+                quantity=pool.quantity + share.quantity,
+                cash=known_sum([pool.cash, share.cash]),
+                fees=known_sum([pool.fees, share.fees]),
+                why_unknown=pool.why_unknown or share.why_unknown,
+            )
+        )
+
+    def _pay(self, share: Share, kind: EdgeKind = EdgeKind.PAYS) -> None:
+        """Record money that changed no quantity, or that it is not known what changed."""
+        if share.cash != 0:
+            paid = replace(share, quantity=0.0)
+            self.booking.edges.append(Edge(kind=kind, opened=None, by=paid))
+
+    def _lose(self, entry: _Entry, why: str | None) -> None:
+        """Make unknown what is held of a group."""
+        held = self.booking.held[entry.group]
+        self.booking.held[entry.group] = deque(opened.unknown(why) for opened in held)
+
+    def _leave(self, entry: _Entry) -> None:
+        """Take, in proportion, what goes to what comes for it."""
+        held = self.booking.held[entry.group]
+        total = sum(opened.quantity for opened in held)
+        fraction = min(1.0, -entry.share.quantity / total) if total else 0.0
+        taken = _paying(entry, [opened.part(opened.quantity * fraction) for opened in held])
+        self.taken.update((posting.posting_id, taken) for posting in entry.postings)
+        kept = 1.0 - fraction
+        parts = (opened.part(opened.quantity * kept) for opened in held)
+        self.booking.held[entry.group] = deque(part for part in parts if rounded(part.quantity))
+        self._receive(entry)
+
+    def _come(self, entry: _Entry) -> None:
+        """Bring what has the cost and the day of what left for it."""
+        share = entry.share
+        left = {id(shares): shares for name in entry.came_from if (shares := self.taken.get(name))}
+        taken = [opened for shares in left.values() for opened in shares]
+        total = sum(opened.quantity for opened in taken)
+        is_divided = any(self.arrivals[name] > 1 for name in entry.came_from)
+        held = self.booking.held[entry.group]
+        if is_divided or not total:
+            name = name_of(share.posting.movement)
+            why = f"what {name} cost is not known: a corporate action brought it"
+            self._open(held, share.unknown(why))
+        else:
+            self._bring(entry, _paying(entry, taken), share.quantity / total, held)
+
+    def _receive(self, entry: _Entry) -> None:
+        """Realise what an action paid beside what it brings; what is paid for that is its cost."""
+        if entry.share.cash is None or entry.share.cash > 0:
+            self._pay(entry.share)
+
+    def _bring(
+        self, entry: _Entry, opened: Iterable[Share], ratio: float, held: deque[Share]
+    ) -> None:
+        """Hold instead of some shares so many times as much, at their cost."""
+        if entry.share.posting.effect is Effect.KEEPS:
+            held.clear()
+        for share in opened:
+            brought = replace(
+                share,
+                quantity=share.quantity * ratio,
+                cash=known_sum([share.cash, share.paid]),
+                brought_by=entry.share.posting,
+                paid=0.0,
+            )
+            self.booking.edges.append(Edge(kind=EdgeKind.CAME_FROM, opened=share, by=brought))
+            self._open(held, brought)
+        self._receive(entry)
+
+
+def _paying(entry: _Entry, shares: Iterable[Share]) -> list[Share]:
+    """Return shares with what an entry paid for what comes for them, by their quantities."""
+    paid = min(entry.share.cash or 0.0, 0.0)
+    shares = [*shares]
+    total = sum(share.quantity for share in shares)
+    if not paid or not total:
+        return shares
+    return [replace(share, paid=share.paid + paid * share.quantity / total) for share in shares]

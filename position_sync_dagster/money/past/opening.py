@@ -1,0 +1,252 @@
+"""What was held before the first movement of each holding, and what it had cost: decided once."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import polars as pl
+from polars import col
+
+from position_sync_dagster.domain.clock import A_DAY
+from position_sync_dagster.domain.exchange_time import exchange_date
+from position_sync_dagster.domain.holding import KEY, Key
+from position_sync_dagster.lake.broker_positions import newest
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, moment, one_of
+from position_sync_dagster.money.lake import MoneyLake, derived_rows
+from position_sync_dagster.money.past.closes import SLACK
+from position_sync_dagster.money.past.movements import (
+    BOOKED,
+    ENDS,
+    Movement,
+    MovementKind,
+    MovementSource,
+    Section,
+    known_sum,
+    moment_in,
+    rounded,
+    times,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What was held of a holding before its first movement.
+
+    Attributes:
+        quantity: With its sign; 0: nothing.
+        cost: What one unit had cost, by the broker; None: it never said it.
+        contract: Of a holding without movements: a movement with nothing but its contract.
+        seen_at: When it was seen first, before the first movement; None: the movements say it.
+    """
+
+    quantity: float
+    cost: float | None = None
+    contract: Movement | None = None
+    seen_at: datetime | None = field(default=None, compare=False)
+
+
+def opening_of(movements: Sequence[Movement], held: Opening | None) -> Opening:
+    """Return what was held before the first of all movements of a holding; pure.
+
+    Args:
+        movements: In order.
+        held: What tables have of it; None: the movements say it.
+    """
+    opening = held or Opening(quantity=_closed_without_opening(movements))
+    if opening.cost is None and opening.quantity:
+        return replace(opening, cost=_cost_by_its_close(movements, opening.quantity))
+    return opening
+
+
+def _closed_without_opening(movements: Iterable[Movement]) -> float:
+    """Return what movements closed that none of them opened.
+
+    A trade that the broker calls a close, and the end of an option, closed what was held.
+    """
+    total = 0.0
+    missing_long = 0.0
+    missing_short = 0.0
+    for movement in movements:
+        # The cash of a settlement has a row without quantity, before or after that of its end.
+        by = movement.quantity or 0.0
+        total = rounded(total + by)
+        if by > 0 and _is_close(movement):
+            missing_short = max(missing_short, total)
+        elif by < 0 and _is_close(movement):
+            missing_long = max(missing_long, -total)
+    if missing_long and missing_short:
+        return 0.0
+    return missing_long - missing_short
+
+
+def _is_close(movement: Movement) -> bool:
+    if movement.kind is MovementKind.TRADE:
+        return movement.open_close == "C"
+    return movement.is_option and movement.kind in ENDS
+
+
+# What ends a holding with a profit of its own; that of a delivered option is in what came.
+_REALISING = frozenset({
+    MovementKind.TRADE, MovementKind.EXPIRATION, MovementKind.CASH_SETTLEMENT,
+})  # fmt: skip
+
+
+def _cost_by_its_close(movements: Iterable[Movement], quantity: float) -> float | None:
+    """Return what one unit had cost, by the profits that the broker states of its closes.
+
+    Statements write 0 where they state none.
+    """
+    unclosed = quantity
+    costs: list[float | None] = []
+    for movement in movements:
+        by = movement.quantity or 0.0
+        if by * quantity >= 0:
+            continue
+
+        unclosed = rounded(unclosed + by)
+        is_stated = movement.kind in _REALISING and movement.realized_pnl
+        if not is_stated or unclosed * quantity < 0:
+            return None
+
+        costs += [movement.cash, movement.fee, times(movement.realized_pnl, -1.0)]
+        if not unclosed:
+            return times(known_sum(costs), 1 / quantity)
+    return None
+
+
+# ---- what tables have of it
+
+_CONTRACT = ("symbol", "sec_type", "right", "strike", "expiry", "currency", "multiplier")
+_HELD = (*KEY, "position", "average_cost")
+_SEEN = (*_HELD, *_CONTRACT, "at")
+
+
+def read_openings(
+    lake: MoneyLake, movements: pl.DataFrame, claimed: Iterable[int], until: datetime | None = None
+) -> dict[Key, Opening]:
+    """Return what was held before the first movements, as far as tables have it; blocks.
+
+    Args:
+        movements: Rows of `movements`: all of each holding.
+        claimed: The contracts of legs: of these also what no movement moved.
+        until: What is later is not known yet; None: all is.
+    """
+    are_concerned = one_of("conid", {*movements["conid"].drop_nulls(), *claimed})
+    names = [*KEY, "before", "after", "average_cost", *_CONTRACT, "seen_at", "since"]
+    changes = lake.position_changes.rows(None, are_concerned, names)
+    table = lake.derived_table(DAILY_POSITIONS)
+    daily = _steps_at_closes(lake, table.version() if table.exists() else -1)
+    daily = daily.filter(are_concerned)
+    reported = newest(lake.broker_positions.table.rows(are_concerned))
+    if until is not None:
+        changes = changes.filter(col.seen_at <= moment(until))
+        daily = daily.filter(col.closed_at <= moment(until))
+        reported = reported.clear()  # how it was then is not kept
+    return openings_of(movements, changes, daily, reported)
+
+
+@lru_cache(maxsize=2)
+def _steps_at_closes(lake: MoneyLake, _version: int) -> pl.DataFrame:
+    """Return the closes at which a holding had another quantity or cost than at the one before.
+
+    They are remembered until another day is recorded: a large book has millions of rows in a year.
+    """
+    columns = ["session_date", "closed_at", *_HELD, *_CONTRACT]
+    rows = derived_rows(lake.derived_table(DAILY_POSITIONS), columns=columns).sort("session_date")
+    held = pl.struct("position", "average_cost")
+    last = col.session_date.max()
+    rows = rows.with_columns(is_held=last.over(KEY) == last.over("account"))
+    return rows.filter(held.ne_missing(held.shift().over(KEY)))
+
+
+def openings_of(
+    movements: pl.DataFrame, changes: pl.DataFrame, daily: pl.DataFrame, reported: pl.DataFrame
+) -> dict[Key, Opening]:
+    """Return what was held before the first movements, by what was seen before them; pure.
+
+    The last close before it counts, then what the first change shows. Of what no movement moved it
+    is what the first change shows, or what is held now, by the broker or at the last close.
+
+    Args:
+        movements: Rows of `movements`.
+        changes: Rows of `position_changes`.
+        daily: Rows of `daily_positions`, with `is_held`: whether it still is.
+        reported: Rows of `broker_positions`.
+    """
+    first = _first_movements(movements)
+    closes = daily.join(first, on=KEY).filter(col.session_date < col.first_day)
+    closes = closes.sort("session_date").unique(KEY, keep="last", maintain_order=True)
+
+    first_changes = changes.sort("seen_at").unique(KEY, keep="first", maintain_order=True)
+    first_changes = first_changes.with_columns(
+        position="before", at=pl.coalesce("since", "seen_at")
+    ).join(first, on=KEY, how="left")
+    first_changes = first_changes.filter(col.about.is_null() | _is_before(col.at))
+
+    reported = reported.with_columns(at="position_time")
+    at_close = daily.filter("is_held").with_columns(at=col.closed_at.min().over(KEY))
+    at_close = at_close.unique(KEY, keep="last", maintain_order=True)
+    unmoved = [held.join(first, on=KEY, how="anti") for held in (reported, at_close)]
+    seen = [held.select(_SEEN) for held in (first_changes, *unmoved)]
+    closes = closes.select(*_HELD, at="closed_at")
+    rows = pl.concat([closes, *seen], how="diagonal_relaxed")
+
+    # Of the same quantity another source may say what it had cost.
+    cost = col.average_cost.filter(col.position == col.position.first()).drop_nulls().first()
+    by_holding = rows.group_by(KEY, maintain_order=True)
+    openings = by_holding.agg(pl.col("position", *_CONTRACT, "at").first(), average_cost=cost)
+    openings = openings.filter(col.position != 0)
+    openings = openings.join(first.select(*KEY, "about"), on=KEY, how="left")
+    return {
+        (row["account"], row["conid"]): Opening(
+            quantity=row["position"],
+            cost=row["average_cost"],
+            contract=_contract_of(row) if row["about"] is None else None,
+            seen_at=row["at"],
+        )
+        for row in openings.iter_rows(named=True)
+    }
+
+
+def _first_movements(movements: pl.DataFrame) -> pl.DataFrame:
+    """Return when about the first movement of each holding was, and by how much it moved it."""
+    moved = movements.drop_nulls("conid").filter(col.quantity != 0)
+    moved = moved.select(
+        *KEY,
+        about=moment_in(),
+        by="quantity",
+        is_timed=col.at.is_not_null(),
+        is_trade=col.kind == MovementKind.TRADE.value,
+        first_day=col.session_date.min().over(KEY),
+    )
+    return moved.sort("about").unique(KEY, keep="first", maintain_order=True)
+
+
+def _is_before(held_at: pl.Expr) -> pl.Expr:
+    """Return whether a quantity was seen before the first movement, as far as times say it.
+
+    What the broker books by itself is seen later than it is booked: it is the change, if that goes
+    the same way.
+    """
+    is_this_change = col.by * (col.after - col.before) > 0
+    is_booked = is_this_change & ~col.is_trade
+    tolerance = pl.when(is_booked).then(BOOKED).when("is_timed").then(SLACK).otherwise(A_DAY)
+    return col.about >= held_at - tolerance
+
+
+def _contract_of(row: Mapping[str, Any]) -> Movement:
+    """Return a movement of which nothing but the contract and the time is known."""
+    day = exchange_date(row["at"])
+    return Movement(
+        movement_id=f"HELD:{row['account']}:{row['conid']}",
+        kind=MovementKind.TRADE,
+        section=Section.TRADES,
+        source=MovementSource.INFERRED,
+        account=row["account"],
+        conid=row["conid"],
+        day=day,
+        session_date=day,
+        **{name: row[name] for name in (*_CONTRACT, "at")},
+    )

@@ -1,0 +1,174 @@
+"""Postings: whose each movement is, and what it does to quantity and cost of its owner.
+
+Attribution makes them, and is the last place that knows what a movement means: everything above
+adds up postings, and decides no owner, cost or quantity by the kind of a movement.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.instrument import leg_name
+from position_sync_dagster.money.past.movements import Movement, MovementKind, moment_of, times
+
+
+class Effect(StrEnum):
+    """What a posting does to quantity and cost.
+
+    OPENS: more is held, for what it cost: of a delivery the strike. CLOSES: it takes of what was
+    opened, and realises. KEEPS: the quantity changes, its cost and its day stay, as in a split.
+    LEAVES: a corporate action took it; its cost goes to what comes for it. COMES: brought by one,
+    with the cost and the day of what left. PAYS: money without a quantity. EARNS: income of what
+    is held. LOSES: it is not known by how much it changed what is held.
+    """
+
+    OPENS = "OPENS"
+    CLOSES = "CLOSES"
+    KEEPS = "KEEPS"
+    LEAVES = "LEAVES"
+    COMES = "COMES"
+    PAYS = "PAYS"
+    EARNS = "EARNS"
+    LOSES = "LOSES"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Posting:
+    """The part of a movement that belongs to one owner.
+
+    Attributes:
+        owner: The strategy; UNATTRIBUTED: none has it.
+        movement: The movement, with the sign of its quantity, to be shown.
+        effect: What it does to quantity and cost.
+        fraction: Which part of the movement's money belongs to the owner.
+        quantity: By how much it changed what the owner has.
+        unclear: Why it is not known whose it was, or what it cost; None: its movement says it.
+        is_owner_unclear: Whether that is whose it was.
+        is_prior: Whether it is no movement, but what was held before the first one.
+        came_from: The ids of the postings that it came from: of what left for it, with the cost; of
+            options that delivered it, without.
+        pays_for: The id of the movement whose money it is a part of; None: it is of its own.
+    """
+
+    owner: str
+    movement: Movement
+    effect: Effect
+    fraction: float
+    quantity: float
+    unclear: str | None = None
+    is_owner_unclear: bool = False
+    is_prior: bool = False
+    came_from: tuple[str, ...] = ()
+    pays_for: str | None = None
+
+    @property
+    def posting_id(self) -> str:
+        """Return its name, the same each time the same sources are read."""
+        what = "PRIOR" if self.is_prior else self.effect
+        return f"{self.movement.movement_id}:{self.owner}:{what}"
+
+    @property
+    def key(self) -> Key:
+        """Return account and conid."""
+        return self.movement.key
+
+    @property
+    def at(self) -> datetime:
+        """Return when it happened, as far as that is known."""
+        return moment_of(self.movement)
+
+    @property
+    def opens(self) -> bool:
+        """Return whether it opened something."""
+        return self.effect in (Effect.OPENS, Effect.COMES)
+
+    @property
+    def is_option(self) -> bool:
+        """Return whether it is of an option."""
+        return self.movement.is_option
+
+    @property
+    def is_trade(self) -> bool:
+        """Return whether it was bought or sold."""
+        return self.movement.kind is MovementKind.TRADE and not self.is_prior
+
+    @property
+    def cash(self) -> float | None:
+        """Return what it brought, without fees; None: not known."""
+        movement = self.movement
+        cash = movement.cash
+        if movement.kind is MovementKind.TRANSFER:
+            cash = times(movement.value, -1.0)
+        return times(cash, self.fraction)
+
+    @property
+    def is_carried(self) -> bool:
+        """Return whether its money is a stated value alone: its cost goes along, as it was."""
+        is_moved = self.effect in (Effect.LEAVES, Effect.COMES)
+        return is_moved and self.movement.kind is MovementKind.TRANSFER
+
+    @property
+    def unknown(self) -> str | None:
+        """Return why it is not known what it brought; None: its cash and its fee say it."""
+        return self.unclear or self.why_no_money
+
+    @property
+    def why_no_money(self) -> str | None:
+        """Return why its movement does not say what it brought, whoever had it."""
+        return _why_no_money(self.movement)
+
+    @property
+    def known_cash(self) -> float | None:
+        """Return what it brought to its owner, without fees; None: that is not known."""
+        if self.unclear:
+            return None
+        return self.cash
+
+    @property
+    def fee(self) -> float | None:
+        """Return its fee; positive was paid; None: not known."""
+        return times(self.movement.fee, -self.fraction)
+
+    def fee_in(self, currency: str | None) -> float | None:
+        """Return its fee in a currency, 0 if it was charged in another one; None: not known."""
+        charged_in = self.movement.fee_currency
+        if self.fee and charged_in != currency:
+            if charged_in is None:
+                return None
+            return 0.0
+        return self.fee
+
+
+def name_of(movement: Movement) -> str:
+    """Return the contract of a movement as a trader writes it."""
+    symbol = movement.symbol or f"{movement.conid}"
+    return leg_name(symbol, movement.right, movement.strike, movement.expiry)
+
+
+def _why_no_money(movement: Movement) -> str | None:
+    """Return why it is not known what a movement brought; None: it is known."""
+    is_transfer = movement.kind is MovementKind.TRANSFER
+    amount = movement.value if is_transfer else movement.cash
+    has_fee = movement.fee_currency is not None or movement.fee == 0
+    if None not in (amount, movement.fee) and has_fee:
+        return None
+
+    name = f"{name_of(movement)} of {movement.day}"
+    if movement.kind is MovementKind.TRANSFER:
+        if movement.value is None:
+            return f"what was transferred with {name} had no stated value"
+    elif movement.cash is None:
+        if movement.kind is MovementKind.UNEXPLAINED:
+            return f"how {name} ended is not known"
+        if movement.kind is MovementKind.CORPORATE_ACTION:
+            return f"what the corporate action on {name} paid is not known"
+        if movement.multiplier:
+            return f"the price of {name} is not known"
+        return f"the multiplier of {name} is not known"
+
+    if movement.fee is None:
+        return f"the fee of {name} is not known"
+    if movement.fee and movement.fee_currency is None:
+        return f"the fee of {name} was charged in an unknown currency"
+    return None

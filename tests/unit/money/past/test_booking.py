@@ -1,0 +1,333 @@
+"""Booking: quantities and cost are conserved along the edges, whoever had what."""
+
+from collections import defaultdict
+from itertools import chain
+from random import Random
+from typing import Any
+
+import pytest
+
+from position_sync_dagster.domain.holding import grouped
+from position_sync_dagster.money.past.attribution import attributed
+from position_sync_dagster.money.past.booking import (
+    Booking,
+    EdgeKind,
+    Share,
+    booked,
+    of_account,
+    of_owner,
+)
+from position_sync_dagster.money.past.movements import Movement, MovementKind
+from position_sync_dagster.money.past.postings import Effect, Posting
+from tests.unit.money.campaigns.test_closed_campaigns import (
+    CALL,
+    NEW_SHARES,
+    OTHER,
+    PUT,
+    SHARES,
+    SOLD,
+    A,
+    acted,
+    leg,
+    moved,
+    parts_of,
+)
+from tests.unit.money.campaigns.test_closed_campaigns import (
+    booked as booked_by_broker,
+)
+from tests.unit.money.past.test_attribution import claims, history
+
+
+def split_history(random: Random) -> list[Movement]:
+    """Return a history with a split of the shares, three for two, and a part that is called."""
+    movements = history(random)
+    held = 0.0
+    for movement in list(movements):
+        if movement.conid != SHARES:
+            continue
+        held += movement.quantity or 0.0
+        if held and movement.day.day == 12:
+            movements.append(acted(SHARES, held / 2, 12, cash=7.0))
+            held *= 1.5
+    return movements
+
+
+def source_of(share: Share) -> tuple[str, str | None]:
+    """Return what the share was opened by, and what brought it last."""
+    brought = share.brought_by
+    return share.posting.posting_id, brought.posting_id if brought else None
+
+
+def taken_and_left(booking: Booking) -> tuple[dict[Any, float], dict[Any, float]]:
+    """Return by source what edges brought of it, and what edges took of it with what is left."""
+    brought: defaultdict[Any, float] = defaultdict(float)
+    taken: defaultdict[Any, float] = defaultdict(float)
+    for edge in booking.edges:
+        if edge.opened is not None:
+            taken[source_of(edge.opened)] += edge.opened.quantity
+        if edge.kind is EdgeKind.CAME_FROM:
+            brought[source_of(edge.by)] += edge.by.quantity
+    for shares in booking.held.values():
+        for share in shares:
+            taken[source_of(share)] += share.quantity
+    return brought, taken
+
+
+@pytest.mark.parametrize("group_of", [of_owner, of_account])
+@pytest.mark.parametrize("seed", range(30))
+def test_of_each_posting_what_edges_took_and_what_is_left_make_its_quantity_and_cost(
+    seed, group_of
+):
+    random = Random(seed)
+    postings = attributed(split_history(random), claims(random))
+    booking = booked(postings, group_of)
+
+    brought, taken = taken_and_left(booking)
+    for (name, by), quantity in brought.items():
+        assert taken[name, by] == pytest.approx(quantity), (name, by)
+
+    # What one movement closed and opened has its money in both.
+    closing = {p.movement.movement_id for p in postings if p.effect is Effect.CLOSES}
+    for group, of_posting in openings_of(postings, group_of).items():
+        name = group[1]
+        shares = [s for s in shares_at_their_end(booking) if s.posting.movement.movement_id == name]
+        shares = [s for s in shares if group_of(s.posting) == group[0]]
+        if name not in closing and None not in [share.cash for share in shares]:
+            cost = sum(posting.cash - posting.fee for posting in of_posting)
+            assert sum(share.cash for share in shares) == pytest.approx(cost)
+
+
+def openings_of(postings: list[Posting], group_of: Any) -> dict[Any, list[Posting]]:
+    """Return what opened something by group and movement."""
+    opening = [posting for posting in postings if posting.effect is Effect.OPENS]
+    return grouped(lambda p: (group_of(p), p.movement.movement_id), opening)
+
+
+def shares_at_their_end(booking: Booking) -> list[Share]:
+    """Return what was closed, and what is held."""
+    closed = [edge.opened for edge in booking.edges if edge.kind is EdgeKind.CLOSES]
+    return [share for share in (*closed, *chain.from_iterable(booking.held.values())) if share]
+
+
+def edges_of(booking: Booking, kind: EdgeKind) -> list[tuple[float, float | None, float]]:
+    """Return of each edge what was opened and what that had brought, and by how much of what."""
+    return [
+        (edge.opened.quantity, edge.opened.cash, edge.by.quantity)
+        for edge in booking.edges
+        if edge.kind is kind and edge.opened
+    ]
+
+
+TWO_OWNERS = [
+    moved(SHARES, 100.0, 1.0, 2, fee=0.0), moved(SHARES, 100.0, 3.0, 3, fee=0.0),
+    moved(SHARES, -100.0, 4.0, 6, fee=0.0),
+]  # fmt: skip
+
+
+def of_two_owners() -> list[Posting]:
+    """Return postings in which A buys at 1, B at 3, and B sells at 4."""
+    [first, second, sold] = TWO_OWNERS
+    return [
+        Posting(owner="a", movement=first, effect=Effect.OPENS, fraction=1.0, quantity=100.0),
+        Posting(owner="b", movement=second, effect=Effect.OPENS, fraction=1.0, quantity=100.0),
+        Posting(owner="b", movement=sold, effect=Effect.CLOSES, fraction=1.0, quantity=-100.0),
+    ]
+
+
+def test_of_one_owners_close_the_account_takes_what_was_opened_first_and_the_owner_its_own():
+    by_owner = booked(of_two_owners(), of_owner)
+    by_account = booked(of_two_owners(), of_account)
+    assert edges_of(by_owner, EdgeKind.CLOSES) == [(100.0, -300.0, -100.0)]
+    assert edges_of(by_account, EdgeKind.CLOSES) == [(100.0, -100.0, -100.0)]
+    assert [edge.gain for edge in (*by_owner.edges, *by_account.edges)] == [100.0, 300.0]
+
+
+def test_what_is_live_has_one_average_cost_and_the_same_sum():
+    trades = [
+        moved(SHARES, 100.0, 1.0, 2, fee=0.0), moved(SHARES, 100.0, 3.0, 3, fee=0.0),
+        moved(SHARES, -50.0, 4.0, 6, fee=0.0),
+    ]  # fmt: skip
+    pooled = booked(parts_of(trades, leg(SHARES)), of_owner, is_pooled=True)
+    assert edges_of(pooled, EdgeKind.CLOSES) == [(50.0, -100.0, -50.0)]
+    [held] = pooled.held["s", (A, SHARES)]
+    assert (held.quantity, held.cash) == (150.0, -300.0)
+
+
+def test_what_is_taken_for_cash_takes_its_cost_along():
+    """A bond of 1,000 at 0.80, of which 3 are called at 1.00."""
+    bought = moved(SHARES, 1000.0, 0.8, 2, fee=0.0)
+    called = acted(SHARES, -3.0, 6, type="BC", cash=3.0)
+    booking = booked(parts_of([bought, called], leg(SHARES)), of_account)
+    assert edges_of(booking, EdgeKind.CLOSES) == [(3.0, pytest.approx(-2.4), -3.0)]
+    [held] = booking.held[A, SHARES]
+    assert (held.quantity, held.cash) == (997.0, pytest.approx(-797.6))
+
+
+def test_a_split_in_the_other_direction_that_pays_for_a_fraction_sells_nothing():
+    bought = moved(SHARES, 100.0, 1.0, 2, fee=0.0)
+    merged = acted(SHARES, -90.0, 6, type="RS", cash=3.0)
+    booking = booked(parts_of([bought, merged], leg(SHARES)), of_account)
+    assert edges_of(booking, EdgeKind.CLOSES) == []
+    assert edges_of(booking, EdgeKind.CAME_FROM) == [(100.0, -100.0, 10.0)]
+    assert [edge.gain for edge in booking.edges] == [0.0, 3.0]
+
+
+def test_a_delivery_carries_its_owner_and_not_its_cost():
+    movements = [
+        SOLD,
+        booked_by_broker(PUT, 1.0, 0.0, 6, MovementKind.ASSIGNMENT),
+        booked_by_broker(SHARES, 100.0, 50.0, 6, MovementKind.ASSIGNMENT),
+    ]
+    postings = parts_of(movements, leg(PUT))
+    [_sold, end, came] = postings
+    assert came.owner == "s"
+    assert came.came_from == (end.posting_id,)
+    booking = booked(postings, of_owner)
+    assert [edge.gain for edge in booking.edges] == [199.0]
+    [held] = booking.held["s", (A, SHARES)]
+    assert held.cash == -5000.0
+
+
+def test_what_a_close_of_unknown_owner_leaves_is_unknown_to_each_and_known_to_the_account():
+    trades = [
+        moved(OTHER, -2.0, 2.0, 2, fee=0.0), moved(OTHER, 1.0, 1.0, 3, fee=0.0),
+        moved(OTHER, 1.0, 1.0, 4, fee=0.0),
+    ]  # fmt: skip
+    postings = parts_of(trades, leg(OTHER, "a", quantity=-1.0), leg(OTHER, "b", quantity=-1.0))
+    assert [edge.gain for edge in booked(postings, of_account).edges] == [100.0, 100.0]
+    assert {edge.gain for edge in booked(postings, of_owner).edges} == {None}
+
+
+def test_the_cash_of_a_settlement_is_a_part_of_what_its_end_brought():
+    end = booked_by_broker(PUT, 1.0, 0.0, 20, MovementKind.CASH_SETTLEMENT)
+    cash = moved(
+        PUT, 0.0, 0.0, 20, kind=MovementKind.CASH_SETTLEMENT, cash=-350.0, fee=0.0, at=None
+    )
+    postings = parts_of([SOLD, end, cash], leg(PUT))
+    [paid] = [posting for posting in postings if posting.pays_for]
+    [closed] = [posting for posting in postings if posting.effect is Effect.CLOSES]
+    assert paid.pays_for == closed.movement.movement_id
+    assert [edge.gain for edge in booked(postings, of_owner).edges] == [199.0 - 350.0]
+
+
+def test_a_contract_that_is_replaced_by_two_leaves_an_unknown_cost_to_both():
+    movements = [
+        moved(SHARES, 100.0, 10.0, 2),
+        acted(SHARES, -100.0, 6, type="TC"),
+        acted(NEW_SHARES, 50.0, 6, type="TC"),
+        acted(OTHER, 20.0, 6, type="TC", symbol="NEW", sec_type="STK", right=None, strike=None),
+    ]
+    booking = booked(parts_of(movements, leg(SHARES)), of_owner)
+    held = {key[1][1]: shares[0].cash for key, shares in booking.held.items() if shares}
+    assert held == {NEW_SHARES: None, OTHER: None}
+
+
+def test_an_action_is_known_by_its_id_and_not_by_its_day_and_type():
+    """Two contracts become two others on one day, each at another cost."""
+    both = {"type": "TC"}
+    other = {"sec_type": "STK", "right": None, "strike": None, "multiplier": 1.0}
+    movements = [
+        moved(SHARES, 100.0, 10.0, 2, fee=0.0), moved(OTHER, 10.0, 50.0, 2, fee=0.0, **other),
+        acted(SHARES, -100.0, 6, action_id="1", **both),
+        acted(NEW_SHARES, 200.0, 6, action_id="1", **both),
+        acted(OTHER, -10.0, 6, action_id="2", **both | other),
+        acted(CALL, 5.0, 6, action_id="2", **both | other),
+    ]  # fmt: skip
+    postings = parts_of(movements, leg(SHARES, "a"), leg(OTHER, "b"))
+    booking = booked(postings, of_owner)
+    held = {key: (share.quantity, share.cash) for key, [share] in held_of(booking).items()}
+    assert held == {
+        ("a", (A, NEW_SHARES)): (200.0, -1000.0), ("b", (A, CALL)): (5.0, -50_000.0),
+    }  # fmt: skip
+
+
+def held_of(booking: Booking) -> dict[Any, list[Share]]:
+    return {group: [*shares] for group, shares in booking.held.items() if shares}
+
+
+def test_what_goes_to_another_own_account_takes_owner_cost_and_day_along():
+    """The leg names the first account alone."""
+    transfer = {"kind": MovementKind.TRANSFER, "fee": 0.0, "cash": 0.0}
+    movements = [
+        moved(SHARES, 100.0, 10.0, 2, fee=0.0),
+        moved(SHARES, -100.0, None, 6, value=-1200.0, **transfer),
+        moved(SHARES, 100.0, None, 6, value=1200.0, account="U2", **transfer),
+        moved(SHARES, -40.0, 15.0, 9, fee=0.0, account="U2"),
+    ]
+    postings = parts_of(movements, leg(SHARES, "a", account=A))
+    assert {posting.owner for posting in postings} == {"a"}
+    for group_of in (of_owner, of_account):
+        booking = booked(postings, group_of)
+        [(opened, cost, closed)] = edges_of(booking, EdgeKind.CLOSES)
+        assert (opened, cost, closed) == (40.0, -400.0, -40.0)
+        [[held]] = held_of(booking).values()
+        assert (held.key, held.quantity, held.cash) == (("U2", SHARES), 60.0, -600.0)
+        assert held.posting.movement.day.day == 2
+
+
+def test_a_booking_that_is_taken_back_is_no_posting():
+    wrong = moved(SHARES, -30.0, 9.0, 6)
+    taken_back = moved(SHARES, 30.0, 9.0, 6, codes="Ca", fee=1.0, cash=-270.0)
+    bought = moved(SHARES, 100.0, 10.0, 2)
+    again = moved(SHARES, -30.0, 11.0, 6, movement_id="again")
+    postings = parts_of([bought, wrong, taken_back, again], leg(SHARES))
+    assert [posting.movement for posting in postings] == [bought, again]
+
+
+def test_a_commission_that_is_adjusted_is_in_lots_and_a_dividend_is_not():
+    adjusted = moved(
+        PUT,
+        None,
+        None,
+        5,
+        kind=MovementKind.FEE,
+        cash=-0.25,
+        fee=0.0,
+        type="Commission Adjustments",
+    )
+    dividend = moved(PUT, None, None, 5, kind=MovementKind.DIVIDEND, cash=3.0, fee=0.0)
+    booking = booked(parts_of([SOLD, adjusted, dividend], leg(PUT)), of_owner)
+    gains = {edge.kind: edge.gain for edge in booking.edges}
+    assert gains == {EdgeKind.PAYS: -0.25, EdgeKind.EARNS: 3.0}
+
+
+def test_what_is_paid_for_what_comes_is_cost_of_it_and_realises_nothing():
+    """Rights that are exercised for cash."""
+    movements = [
+        moved(SHARES, 100.0, 1.0, 2, fee=0.0),
+        acted(SHARES, -100.0, 6, type="SR", cash=-600.0, action_id="1"),
+        acted(NEW_SHARES, 100.0, 6, type="SR", action_id="1"),
+        moved(NEW_SHARES, -50.0, 9.0, 9, fee=0.0),
+    ]
+    booking = booked(parts_of(movements, leg(SHARES)), of_owner)
+    assert edges_of(booking, EdgeKind.CAME_FROM) == [(100.0, -100.0, 100.0)]
+    assert edges_of(booking, EdgeKind.CLOSES) == [(50.0, -350.0, -50.0)]
+    assert [edge.gain for edge in booking.edges] == [0.0, 100.0]
+
+
+def test_rights_that_are_given_cost_nothing_and_what_comes_for_them_what_is_paid():
+    movements = [
+        acted(SHARES, 100.0, 5, type="RI"),
+        acted(SHARES, -100.0, 6, type="SR", cash=-600.0, action_id="1"),
+        acted(NEW_SHARES, 100.0, 6, type="SR", action_id="1"),
+    ]
+    booking = booked(parts_of(movements, leg(SHARES)), of_account)
+    assert {edge.kind for edge in booking.edges} == {EdgeKind.CAME_FROM}
+    [[held]] = held_of(booking).values()
+    assert (held.quantity, held.cash) == (100.0, -600.0)
+
+
+def test_a_quantity_of_eight_digits_is_held():
+    trades = [moved(SHARES, 0.00025289, 79085.0, 2), moved(SHARES, -0.0002526, 79085.0, 3)]
+    booking = booked(parts_of(trades, leg(SHARES)), of_account)
+    [[held]] = held_of(booking).values()
+    assert held.quantity == pytest.approx(0.00000029, rel=1e-6)
+
+
+@pytest.mark.parametrize("names", [None, "0", "t1", "x1"])
+def test_a_cancellation_names_what_it_takes_back_by_either_id_or_not(names):
+    wrong = moved(SHARES, -30.0, 9.0, 6, trade_id="t1", transaction_id="x1")
+    taken_back = moved(SHARES, 30.0, 9.0, 6, codes="Ca", corrects=names)
+    bought = moved(SHARES, 100.0, 10.0, 2)
+    postings = parts_of([bought, wrong, taken_back], leg(SHARES))
+    assert [posting.movement for posting in postings] == [bought]
