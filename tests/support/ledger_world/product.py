@@ -1,0 +1,257 @@
+"""What the program makes of the world: it reads what the broker wrote, and its public answers."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from functools import cached_property
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import polars as pl
+
+from position_sync_dagster.domain.execution import GATEWAY, Execution, Side
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.position_change import PositionChange
+from position_sync_dagster.lake import derived
+from position_sync_dagster.lake.schema import DAILY_POSITIONS
+from position_sync_dagster.money.campaigns.campaigns import LiveMoney, live_money
+from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
+from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
+from position_sync_dagster.money.campaigns.lots import TradedLot, read_lots
+from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.past.booking import Booking, booked, of_account, of_owner
+from position_sync_dagster.money.past.explain_closes import CloseExplainer
+from position_sync_dagster.money.past.movement_book import MovementBook
+from position_sync_dagster.money.past.postings import Posting
+from position_sync_dagster.money.past.statement_days import StatementDays
+from position_sync_dagster.money.past.statement_folder import import_statements
+from position_sync_dagster.money.profit.books import close_books
+from position_sync_dagster.money.profit.moved_between import TradingDay
+from position_sync_dagster.money.profit.profit import explain_days
+from position_sync_dagster.money.tables import PROFIT_EXPLAINED
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.exchange_days import closing_times
+from position_sync_dagster.sync.past_days import ClosingService
+from tests.support.empty_lakes import put_tables
+from tests.support.ledger_world import values
+from tests.support.ledger_world.values import ACCOUNTS, DAYS
+from tests.support.ledger_world.world import Gone, World
+from tests.support.ledger_world.writers import execution_id, statements_of
+
+NEW_YORK = ZoneInfo("America/New_York")
+
+
+@dataclass
+class Played:
+    """A lake into which the world is imported, and what the program says of it."""
+
+    world: World
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.statements = statements_of(self.world, ACCOUNTS)
+        (self.folder / "flex").mkdir(parents=True)
+        put_tables(self.folder / "lake")
+        self.settings = Settings(lake=str(self.folder / "lake"), flex_folder=self.folder / "flex")
+        self.begin()
+        self.lake.registry.sync.add_many(legs_of(self.world))
+
+    def begin(self) -> None:
+        """Open the lake as a new process does."""
+        self.lake = MoneyLake(self.folder / "lake")
+
+    # -- what it is told
+
+    def import_files(self, names: Iterable[str]) -> None:
+        """Put statements into the folder, and import it."""
+        for name in names:
+            (self.folder / "flex" / name).write_text(self.statements[name])
+        import_statements(self.lake, self.settings)
+
+    def report_executions(self, day: date) -> None:
+        """Let the gateway report the trades of a day."""
+        executions = executions_of(self.world, day)
+        now = datetime.combine(day, time(17), NEW_YORK).astimezone(UTC)
+        explainer = CloseExplainer(self.lake, clock=lambda: now)
+        explainer.explain(executions)
+
+    def see_changes(self) -> None:
+        """Let the program see what is gone, and judge it after the last day."""
+        self.lake.position_changes.add([change_of(gone) for gone in self.world.gone])
+        now = datetime.combine(DAYS[-1] + timedelta(days=2), time(12), UTC)
+        CloseExplainer(self.lake, clock=lambda: now).explain()
+
+    def fill_days(self) -> None:
+        """Fill the positions and the profits of the days."""
+        stated = StatementDays(self.settings, self.lake)
+        filled = ClosingService(self.lake, self.settings, stated=stated).collect(DAYS).filled
+        table = self.lake.derived_table(DAILY_POSITIONS)
+        derived.replace(table, {day: closed.rows for day, closed in filled.items()})
+
+    def play_at_once(self) -> "Played":
+        """Import everything, the last file first."""
+        names = sorted(self.statements)
+        self.world.random.shuffle(names)
+        self.import_files(names)
+        self.fill_days()
+        self.see_changes()
+        return self
+
+    def play_day_by_day(self) -> "Played":
+        """Import executions on their day and the statements later, in parts, as new processes."""
+        for index, day in enumerate(DAYS):
+            self.report_executions(day)
+            if index % 3 == 2 or day == DAYS[-1]:
+                late = DAYS[max(0, index - 2) : index + 1]
+                names = [f"{account}-{each:%Y%m%d}.xml" for account in ACCOUNTS for each in late]
+                self.import_files(sorted(names, reverse=True))
+                self.begin()
+        self.import_files(self.statements)
+        self.fill_days()
+        self.see_changes()
+        self.begin()
+        return self
+
+    # -- what it says
+
+    @cached_property
+    def postings(self) -> list[Posting]:
+        return list(CampaignBook(self.lake).parts)
+
+    @cached_property
+    def by_owner(self) -> Booking:
+        return booked(self.postings, of_owner)
+
+    @cached_property
+    def by_account(self) -> Booking:
+        return booked(self.postings, of_account)
+
+    @cached_property
+    def live(self) -> dict[tuple[str, str | None], LiveMoney]:
+        return live_money(self.postings)
+
+    @cached_property
+    def lots(self) -> list[TradedLot]:
+        return read_lots(self.lake)
+
+    @cached_property
+    def campaigns(self) -> list[ClosedCampaign]:
+        return CampaignBook(self.lake).rows()
+
+    @cached_property
+    def days(self) -> dict[date, pl.DataFrame]:
+        """The explained profit of each day but the first."""
+        closes = closing_times(self.settings.calendar, DAYS)
+        trading_days = [
+            TradingDay(day=day, before=before, since=closes[before], closed=closes[day])
+            for before, day in zip(DAYS, DAYS[1:], strict=False)
+        ]
+        rows = explain_days(self.lake, self.settings, trading_days)
+        derived.replace(self.lake.derived_table(PROFIT_EXPLAINED), rows)
+        return rows
+
+    @cached_property
+    def books(self) -> pl.DataFrame:
+        """The books of each day but the first."""
+        assert self.days
+        return pl.concat(
+            close_books(self.lake, self.settings, day, before=before)
+            for before, day in zip(DAYS, DAYS[1:], strict=False)
+        )
+
+
+def legs_of(world: World) -> list[ActiveContract]:
+    """Return the legs as the registry has them."""
+    added = datetime(2026, 3, 20, tzinfo=UTC)
+    return [
+        ActiveContract(
+            conid=leg.contract.conid,
+            symbol=leg.contract.symbol,
+            right=_right(leg.contract),
+            strike=float(leg.contract.strike) or None,
+            expiry=leg.contract.expiry,
+            strategy_id=leg.owner,
+            added_at=added,
+            quantity=None if leg.quantity is None else float(leg.quantity),
+            account=leg.account,
+            since=leg.since,
+        )
+        for leg in world.legs
+    ]
+
+
+def _right(contract: values.Contract) -> Right | None:
+    return {"C": Right.CALL, "P": Right.PUT}.get(contract.right)
+
+
+def executions_of(world: World, day: date) -> list[Execution]:
+    """Return the trades of a day as the gateway names them: not what the broker books by itself."""
+    return [
+        Execution(
+            execution_id=execution_id(booking),
+            account=booking.account,
+            conid=booking.contract.conid,
+            symbol=booking.contract.symbol,
+            sec_type=booking.contract.category,
+            time=booking.at.replace(tzinfo=NEW_YORK).astimezone(UTC),
+            side=Side.BUY if booking.quantity > 0 else Side.SELL,
+            quantity=float(abs(booking.quantity)),
+            price=booking.price / 100,
+            commission=booking.fee / 100,
+            commission_currency="USD",
+            realized_pnl=None,
+            currency="USD",
+            source=GATEWAY,
+            statement="",
+            order_id=str(booking.order),
+            multiplier=float(booking.contract.multiplier),
+            stated_at=datetime.combine(day, time(17), NEW_YORK).astimezone(UTC),
+        )
+        for booking in world.bookings
+        if booking.contract is not None
+        and (booking.section, booking.kind, booking.day) == ("Trades", "ExchTrade", day)
+    ]
+
+
+def change_of(gone: Gone) -> PositionChange:
+    """Return what the owner of the login saw."""
+    contract = gone.contract
+    seen_at = gone.booking.at.replace(tzinfo=NEW_YORK).astimezone(UTC)
+    return PositionChange(
+        change_id=f"gone-{gone.account}-{contract.conid}",
+        account=gone.account,
+        conid=contract.conid,
+        symbol=contract.symbol,
+        sec_type=contract.category,
+        right=_right(contract),
+        strike=float(contract.strike) or None,
+        expiry=contract.expiry,
+        multiplier=float(contract.multiplier),
+        currency="USD",
+        before=float(gone.quantity),
+        after=0.0,
+        average_cost=None,
+        market_price=None,
+        since=seen_at - timedelta(minutes=1),
+        seen_at=seen_at,
+        gateway_id="g",
+        snapshot_id="s",
+    )
+
+
+def name_in_graph(posting: Posting) -> str:
+    """Return how the world calls what a posting is of."""
+    movement = posting.movement
+    account, conid = posting.key
+    if posting.is_prior:
+        return f"prior:{account}:{conid}"
+    if movement.transaction_id is not None:
+        return movement.transaction_id
+    if movement.execution_id is not None:
+        return movement.execution_id.removeprefix("0000").partition(".")[0]
+    return f"gone:{account}:{conid}"
+
+
+__all__ = ["Callable", "Played", "defaultdict", "name_in_graph"]

@@ -1,0 +1,588 @@
+"""Stories: what may happen to a contract, each with its own contracts, told to a world.
+
+Who has what is decided here. A strategy's leg, an order or a delivery says it to the program, and
+where none does, as in `a_close_of_unknown_owner`, it is unknown.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+
+from tests.support.ledger_world.values import ACCOUNTS, NOBODY, Booking, Contract
+from tests.support.ledger_world.world import Gone, World
+
+IRON, WHEEL = "iron", "wheel"
+FOG, HAZE = "fog", "haze"  # their money is not known
+
+# When the broker books what it does by itself, in minutes of the day.
+EVENING = 16 * 60 + 20
+
+Story = Callable[[World], None]
+
+
+def _days(world: World, count: int, first: int = 1, last: int = 9) -> list[int]:
+    """Return some days in order."""
+    return sorted(world.random.sample(range(first, last + 1), count))
+
+
+def _account(world: World) -> str:
+    return world.random.choice(ACCOUNTS)
+
+
+def _names(world: World, *names: str) -> list[str]:
+    """Return strategies: those of all stories, or some of their own, which come to an end."""
+    if world.random.random() < 0.4:
+        return [*names]
+    number = world.number() % 10_000
+    return [f"{name}-{number}" for name in names]
+
+
+def _owner(world: World) -> str:
+    [owner] = _names(world, world.random.choice((IRON, WHEEL)))
+    return owner
+
+
+def _side(world: World) -> int:
+    return world.random.choice((1, -1))
+
+
+def _stocked(world: World, owner: str, account: str, day: int, count: int = 2) -> Contract:
+    """Return a stock of which an owner buys, or sells short, some at several prices on a day."""
+    stock = world.stock()
+    if owner != NOBODY:
+        world.claim(owner, stock, 1, account=account)
+    side = _side(world)
+    for _n in range(count):
+        world.trade(day, account, stock, {owner: side * 2 * world.random.randrange(5, 30)})
+    return stock
+
+
+def _sell(world: World, day: int, account: str, stock: Contract, of: Fraction) -> None:
+    """Let each owner, who is the only one, close a part of what it has."""
+
+    def happens(minute: int) -> None:
+        [owner] = world.books.owners(account, stock.conid)
+        held = world.books.held(owner, account, stock.conid)
+        closed = Fraction(int(held * of)) or held
+        world.booked_trade(day, minute, account, stock, {owner: -closed})
+
+    world.on(day, happens)
+
+
+def _close_all(world: World, day: int, account: str, contract: Contract) -> None:
+    """Close all that is held: each owner has its part of it."""
+
+    def happens(minute: int) -> None:
+        held = world.books.held("", account, contract.conid)
+        shares = world.books.divided(-held, account, contract.conid)
+        if shares:
+            world.booked_trade(day, minute, account, contract, shares)
+
+    world.on(day, happens)
+
+
+# ---- trades
+
+
+def bought_and_sold_in_parts(world: World) -> None:
+    """Three openings, three closes; the last one may go to the other side, or leave a rest."""
+    owner, account, side = _owner(world), _account(world), _side(world)
+    days = _days(world, 6)
+    contract = world.stock()
+    if world.random.random() < 0.5:
+        contract = world.option(contract, "C", 9)
+    world.claim(owner, contract, 1)
+    sizes = [world.random.randrange(3, 40) for _n in range(3)]
+    for day, size in zip(days, sizes, strict=False):
+        world.trade(day, account, contract, {owner: side * size})
+    part = sum(sizes) // 3
+    last = world.random.choice((-5, 0, 7))  # left, all, beyond
+    for day, size in zip(days[3:], (part, part, sum(sizes) - 2 * part + last), strict=True):
+        world.trade(day, account, contract, {owner: -side * size})
+
+
+def shared_by_claims(world: World) -> None:
+    """Two strategies claim parts of a contract; both are closed on one day."""
+    iron, wheel = _names(world, IRON, WHEEL)
+    account, side = _account(world), _side(world)
+    opened, more, closed = _days(world, 3)
+    contract = world.option(world.stock(), "P", 9)
+    world.claim(iron, contract, 1, account=account, quantity=side * 7)
+    world.claim(wheel, contract, 1, account=account, quantity=side * 14)
+    world.trade(opened, account, contract, {iron: side * 3, wheel: side * 6})
+    world.trade(more, account, contract, {iron: side * 4, wheel: side * 8})
+    world.trade(closed, account, contract, {iron: -side * 2, wheel: -side * 4})
+    world.trade(closed, account, contract, {iron: -side * 5, wheel: -side * 10})
+
+
+def closed_by_its_order(world: World) -> None:
+    """One opens, then the other; each closes by an order with another leg of its own."""
+    iron, wheel = _names(world, IRON, WHEEL)
+    account, side = _account(world), _side(world)
+    first, second, one, other = _days(world, 4)
+    stock = world.stock()
+    shared, of_iron, of_wheel = (world.option(stock, "C", 9) for _n in range(3))
+    world.claim(iron, shared, first, account=account, quantity=side * 5)
+    world.claim(wheel, shared, second, account=account, quantity=side * 3)
+    world.claim(iron, of_iron, first, account=account)
+    world.claim(wheel, of_wheel, first, account=account)
+    for day, owner, size, leg in ((first, iron, 5, of_iron), (second, wheel, 3, of_wheel)):
+        order = world.number()
+        world.trade(day, account, shared, {owner: side * size}, order=order)
+        world.trade(day, account, leg, {owner: -side * size}, order=order)
+    # The second one closes first: the lot of the account is the first one's.
+    for day, owner, size, leg in ((one, wheel, 3, of_wheel), (other, iron, 5, of_iron)):
+        order = world.number()
+        world.trade(day, account, shared, {owner: -side * size}, order=order)
+        world.trade(day, account, leg, {owner: side * size}, order=order)
+
+
+def spread_of_nobody(world: World) -> None:
+    """One order opens two options; one is bought back, the other ends worthless."""
+    account, side = _account(world), _side(world)
+    opened, bought, ended = _days(world, 3)
+    stock = world.stock()
+    near, far = world.option(stock, "P", ended), world.option(stock, "P", ended)
+    order = world.number()
+    world.trade(opened, account, near, {NOBODY: -side * 2}, order=order)
+    world.trade(opened, account, far, {NOBODY: side * 2}, order=order)
+    world.trade(bought, account, near, {NOBODY: side * 2})
+    _ends(world, ended, account, far, "Ep")
+    world.structures.append({near.conid, far.conid})
+
+
+def shares_of_nobody(world: World) -> None:
+    """Shares alone: they are in lots, and in no campaign."""
+    account = _account(world)
+    opened, closed = _days(world, 2)
+    stock = _stocked(world, NOBODY, account, opened)
+    _sell(world, closed, account, stock, Fraction(1, 2) * world.random.choice((1, 2)))
+
+
+def cancelled(world: World) -> None:
+    """A sale is taken back and booked again at another price."""
+    owner, account = _owner(world), _account(world)
+    opened, closed = _days(world, 2)
+    stock = world.stock()
+    world.claim(owner, stock, 1)
+    world.trade(opened, account, stock, {owner: 100})
+    world.trade(opened, account, stock, {owner: 50})
+
+    def happens(minute: int) -> None:
+        wrong = world.book(
+            closed, minute, account, stock, section="Trades", quantity=Fraction(-30),
+            price=(price := world.price()), cash=30 * price, fee=101, side="C",
+            order=world.number(),
+        )  # fmt: skip
+        world.bookings.append(replace(wrong, number=world.number(), quantity=Fraction(30),
+                                      cash=-wrong.cash, fee=-wrong.fee, kind="TradeCancel",
+                                      codes="Ca", side=""))  # fmt: skip
+        world.positions[account, stock.conid] += 30
+        world.cash[account] -= wrong.cash - wrong.fee
+        world.booked_trade(closed, minute, account, stock, {owner: -30})
+
+    world.on(closed, happens)
+
+
+# ---- ends of options
+
+
+def _ends(world: World, day: int, account: str, option: Contract, code: str) -> None:
+    """Let an option end without value, or by a delivery; all of it, with one owner."""
+
+    def happens(minute: int) -> None:
+        [owner] = world.books.owners(account, option.conid)
+        held = world.books.held(owner, account, option.conid)
+        booked = {"kind": "BookTrade", "order": None, "fee": 0}
+        world.booked_trade(
+            day, minute, account, option, {owner: -held}, price=0, codes=f"{code};C", **booked
+        )
+        if code == "Ep":
+            return
+        side = 1 if option.right == "C" else -1
+        stock = world.contracts[option.underlying]
+        world.booked_trade(
+            day, minute, account, stock, {owner: side * held * 100},
+            price=option.strike * 100, codes=code, **booked,
+        )  # fmt: skip
+
+    world.on(day, happens, minute=EVENING)
+
+
+def wheel_beside_shares(world: World) -> None:
+    """A put is assigned beside shares of nobody, and a call takes what it brought.
+
+    The account's lot is that of nobody, which was opened first.
+    """
+    [wheel] = _names(world, WHEEL)
+    account = _account(world)
+    sold, assigned, covered, called, out = _days(world, 5)
+    stock = world.stock()
+    put, call = world.option(stock, "P", assigned), world.option(stock, "C", called)
+    world.claim(wheel, put, 1)
+    world.claim(wheel, call, 1)
+    world.trade(sold, account, stock, {NOBODY: 100})
+    world.trade(sold, account, put, {wheel: -1})
+    _ends(world, assigned, account, put, "A")
+    world.trade(covered, account, call, {wheel: -1})
+    _ends(world, called, account, call, "A")
+    if world.random.random() < 0.5:
+        world.trade(out, account, stock, {NOBODY: -100})
+
+
+def wheel_of_nobody(world: World) -> None:
+    """A put is assigned, a call is sold on the shares, and takes them: one structure."""
+    account = _account(world)
+    sold, assigned, covered, called = _days(world, 4)
+    stock = world.stock()
+    put, call = world.option(stock, "P", assigned), world.option(stock, "C", called)
+    world.trade(sold, account, put, {NOBODY: -2})
+    _ends(world, assigned, account, put, "A")
+    world.trade(covered, account, call, {NOBODY: -2})
+    _ends(world, called, account, call, "A")
+    world.structures.append({stock.conid, put.conid, call.conid})
+
+
+def exercised(world: World) -> None:
+    """A long put is exercised: the shares are short, and bought back at two prices."""
+    owner, account = _owner(world), _account(world)
+    bought, ended, one, other = _days(world, 4)
+    stock = world.stock()
+    put = world.option(stock, "P", ended)
+    world.claim(owner, put, 1, account=account)
+    world.trade(bought, account, put, {owner: 1})
+    _ends(world, ended, account, put, "Ex")
+    world.trade(one, account, stock, {owner: 37})
+    world.trade(other, account, stock, {owner: 63})
+
+
+def settled_in_cash(world: World) -> None:
+    """An option on an index ends, and its cash is paid in a row of its own."""
+    owner, account, side = _owner(world), _account(world), _side(world)
+    opened, ended = _days(world, 2)
+    index = world.stock()
+    option = world.option(index, "C", ended)
+    world.claim(owner, option, 1)
+    world.trade(opened, account, option, {owner: side * 3})
+
+    def happens(minute: int) -> None:
+        world.booked_trade(
+            ended, minute, account, option, {owner: -side * 3}, price=0, fee=0, codes="Ep;C",
+            kind="BookTrade", order=None,
+        )  # fmt: skip
+        paid = world.book(
+            ended, minute, account, option, section="OptionEAE", kind="Cash Settlement",
+            cash=side * world.price(),
+        )  # fmt: skip
+        world.books.pay(paid, {owner: Fraction(1)}, "PAYS")
+
+    world.on(ended, happens, minute=EVENING)
+
+
+# ---- corporate actions
+
+
+def _action(world: World, day: int, minute: int, account: str, contract: Contract,
+            quantity: Fraction, kind: str, action: int, cash: int = 0) -> Booking:  # fmt: skip
+    return world.book(
+        day, minute, account, contract, section="CorporateActions", quantity=quantity,
+        kind=kind, action=action, cash=cash,
+    )  # fmt: skip
+
+
+def split(world: World) -> None:
+    """Three shares for two, of lots at several prices; then a part is sold."""
+    owner, account = world.random.choice((_owner(world), NOBODY)), _account(world)
+    opened, day, closed = _days(world, 3)
+    stock = _stocked(world, owner, account, opened, 3)
+
+    def happens(minute: int) -> None:
+        held = world.books.held("", account, stock.conid)
+        row = _action(world, day, minute, account, stock, held / 2, "FS", world.number())
+        world.books.split(row, Fraction(3, 2))
+
+    world.on(day, happens, minute=EVENING)
+    _sell(world, closed, account, stock, Fraction(2, 3))
+
+
+def _merges(world: World, day: int, account: str, old: Contract, new: Contract,
+            ratio: Fraction, of: Fraction = Fraction(1), paid: int = 0) -> None:  # fmt: skip
+    """Let an action take a contract for another one; of a part it pays cash."""
+
+    def happens(minute: int) -> None:
+        action = world.number()
+        held = world.books.held("", account, old.conid)
+        for_cash = held * (1 - of)
+        if for_cash:
+            shares = world.books.divided(-for_cash, account, old.conid)
+            cash = int(for_cash * paid)
+            row = _action(world, day, minute, account, old, -for_cash, "TC", action, cash)
+            world.books.trade(row, shares, cash=Fraction(cash))
+        if of:
+            left = _action(world, day, minute, account, old, -held * of, "TC", action)
+            came = _action(world, day, minute, account, new, held * of * ratio, "TC", action)
+            world.books.replace(left, came)
+
+    world.on(day, happens, minute=EVENING)
+
+
+def merger(world: World) -> None:
+    """A contract of two strategies becomes another one, which is no leg; both are sold later."""
+    iron, wheel = _names(world, IRON, WHEEL)
+    account, side = _account(world), _side(world)
+    first, second, day, closed = _days(world, 4)
+    old, new = world.stock(), world.stock()
+    world.claim(iron, old, first, account=account, quantity=side * 20)
+    world.claim(wheel, old, second, account=account, quantity=side * 36)
+    world.trade(first, account, old, {iron: side * 12})
+    world.trade(first, account, old, {iron: side * 8})
+    world.trade(second, account, old, {wheel: side * 36})
+    _merges(world, day, account, old, new, Fraction(world.random.choice((1, 3)), 2))
+    if world.random.random() < 0.7:
+        _close_all(world, closed, account, new)
+
+
+def mergers_of_one_day(world: World) -> None:
+    """Two contracts become two others by two actions of one day and type."""
+    iron, wheel = _names(world, IRON, WHEEL)
+    account = _account(world)
+    opened, day, closed = _days(world, 3)
+    for owner in (iron, wheel):
+        old, new = _stocked(world, owner, account, opened), world.stock()
+        _merges(world, day, account, old, new, Fraction(world.random.choice((1, 2)), 2))
+        _sell(world, closed, account, new, Fraction(1))
+
+
+def prorated(world: World) -> None:
+    """An election takes a part for cash and a part for another contract."""
+    owner, account = _owner(world), _account(world)
+    opened, day, closed = _days(world, 3)
+    old, new = world.stock(), world.stock()
+    world.claim(owner, old, 1)
+    world.trade(opened, account, old, {owner: 100})
+    _merges(world, day, account, old, new, Fraction(1), Fraction(2, 5), world.price())
+    _sell(world, closed, account, new, Fraction(1, 2))
+
+
+def taken_over_for_cash(world: World) -> None:
+    """An action takes all for cash."""
+    owner, account = _owner(world), _account(world)
+    opened, day = _days(world, 2)
+    old = _stocked(world, owner, account, opened)
+    _merges(world, day, account, old, old, Fraction(1), Fraction(0), world.price())
+
+
+def called_in_part(world: World) -> None:
+    """An action takes a part for cash, and leaves the others as they were."""
+    owner, account = _owner(world), _account(world)
+    opened, day, closed = _days(world, 3)
+    stock = world.stock()
+    world.claim(owner, stock, 1)
+    world.trade(opened, account, stock, {owner: 100})
+
+    def happens(minute: int) -> None:
+        cash = 30 * world.price()
+        row = _action(world, day, minute, account, stock, Fraction(-30), "TC", 7, cash)
+        world.books.trade(row, {owner: Fraction(-30)}, cash=Fraction(cash))
+
+    world.on(day, happens, minute=EVENING)
+    _sell(world, closed, account, stock, Fraction(1, 2))
+
+
+def spin_off(world: World) -> None:
+    """Shares come for nothing: what they cost is not known."""
+    [fog] = _names(world, FOG)
+    account = _account(world)
+    opened, day, closed = _days(world, 3)
+    parent, child = _stocked(world, fog, account, opened), world.stock()
+    world.claim(fog, child, 1, account=account)
+
+    def happens(minute: int) -> None:
+        row = _action(world, day, minute, account, child, Fraction(17), "SO", world.number())
+        world.books.trade(row, {fog: Fraction(17)}, cash=None)
+
+    world.on(day, happens, minute=EVENING)
+    _sell(world, closed, account, child, Fraction(1, 2))
+    _sell(world, closed, account, parent, Fraction(1))
+    world.unclear_conids |= {parent.conid, child.conid}
+
+
+# ---- transfers
+
+
+def _transfer(world: World, day: int, minute: int, account: str, contract: Contract,
+              quantity: Fraction, value: int | None, partner: str = "",
+              way: str = "IN") -> Booking:  # fmt: skip
+    return world.book(
+        day, minute, account, contract, section="Transfers", quantity=quantity, value=value,
+        kind="INTERNAL" if partner else "ACATS", partner=partner, side=way,
+    )  # fmt: skip
+
+
+def moved_to_the_other_account(world: World) -> None:
+    """All of a contract goes to the other account, with owner, cost and day."""
+    owner, (source, target) = _owner(world), ACCOUNTS
+    opened, day, closed = _days(world, 3)
+    stock = world.stock()
+    world.claim(owner, stock, 1, account=world.random.choice((None, source)))
+    side = _side(world)
+    world.trade(opened, source, stock, {owner: side * 30})
+    world.trade(opened, source, stock, {owner: side * 12})
+
+    def happens(minute: int) -> None:
+        held = world.books.held("", source, stock.conid)
+        value = int(held) * world.price()
+        left = _transfer(world, day, minute, source, stock, -held, -value, target, "OUT")
+        came = _transfer(world, day, minute, target, stock, held, value, source)
+        world.books.replace(left, came)
+
+    world.on(day, happens, minute=EVENING)
+    _sell(world, closed, target, stock, Fraction(world.random.choice((1, 2)), 2))
+
+
+def transferred_in(world: World) -> None:
+    """Shares come from another broker, with a stated value."""
+    _comes(world, _owner(world), is_valued=True)
+
+
+def transferred_in_without_value(world: World) -> None:
+    """Shares come from another broker, and nothing says what they are worth."""
+    [fog] = _names(world, FOG)
+    _comes(world, fog, is_valued=False)
+
+
+def _comes(world: World, owner: str, *, is_valued: bool) -> None:
+    account = _account(world)
+    day, closed = _days(world, 2)
+    stock = world.stock()
+    world.claim(owner, stock, 1)
+
+    def happens(minute: int) -> None:
+        value = 20 * world.price()
+        row = _transfer(
+            world, day, minute, account, stock, Fraction(20), value if is_valued else None
+        )
+        cash = Fraction(-value) if is_valued else None
+        world.books.trade(row, {owner: Fraction(20)}, cash=cash)
+
+    world.on(day, happens, minute=EVENING)
+    _sell(world, closed, account, stock, Fraction(1, 2) * world.random.choice((1, 2)))
+    if not is_valued:
+        world.unclear_conids.add(stock.conid)
+
+
+# ---- cash
+
+
+def _cash(world: World, day: int, account: str, contract: Contract, kind: str, amount: int,
+          effect: str) -> None:  # fmt: skip
+    """Let money of a contract be paid to those who have it."""
+
+    def happens(minute: int) -> None:
+        shares = world.books.divided(Fraction(1), account, contract.conid)
+        row = world.book(
+            day, minute, account, contract, section="CashTransactions", kind=kind, cash=amount
+        )
+        world.books.pay(row, shares, effect)
+
+    world.on(day, happens, minute=EVENING + 60)
+
+
+def dividend(world: World) -> None:
+    """Two strategies have shares that pay; tax is withheld."""
+    iron, wheel = _names(world, IRON, WHEEL)
+    account = _account(world)
+    opened, day, closed = _days(world, 3)
+    stock = world.stock()
+    world.claim(iron, stock, 1, account=account, quantity=30)
+    world.claim(wheel, stock, 1, account=account, quantity=60)
+    world.trade(opened, account, stock, {iron: 30, wheel: 60})
+    _cash(world, day, account, stock, "Dividends", world.price(), "EARNS")
+    _cash(world, day, account, stock, "Withholding Tax", -world.price() // 9, "EARNS")
+    _close_all(world, closed, account, stock)
+
+
+def adjusted_commission(world: World) -> None:
+    """A commission is corrected later: money of what was traded."""
+    owner, account = _owner(world), _account(world)
+    opened, day, closed = _days(world, 3)
+    stock = _stocked(world, owner, account, opened)
+    _cash(world, day, account, stock, "Commission Adjustments", world.price(), "PAYS")
+    _sell(world, closed, account, stock, Fraction(1, 2))
+
+
+# ---- openings, and what is not known
+
+
+def held_before(world: World) -> None:
+    """Something was held before everything, at a cost that Open Positions state."""
+    owner, account, side = _owner(world), _account(world), _side(world)
+    more, closed = _days(world, 2)
+    stock = world.stock()
+    world.claim(owner, stock, 0)
+    _hold_before(world, account, stock, owner, side * 24)
+    world.trade(more, account, stock, {owner: side * 6})
+    _sell(world, closed, account, stock, Fraction(2, 3))
+
+
+def _hold_before(
+    world: World, account: str, contract: Contract, owner: str, quantity: int
+) -> None:
+    def happens(minute: int) -> None:
+        name = f"prior:{account}:{contract.conid}"
+        held = Fraction(quantity)
+        cash = -held * world.price() * contract.multiplier
+        row = world.book(0, minute, account, contract, section="", quantity=held)
+        world.bookings.remove(row)
+        world.books.trade(row, {owner: held}, cash=cash, name=name)
+
+    world.on(0, happens)
+
+
+def a_close_of_unknown_owner(world: World) -> None:
+    """A part of what two strategies have is sold, and nothing says whose; then all the others."""
+    fog, haze = _names(world, FOG, HAZE)
+    account, side = _account(world), _side(world)
+    first, second, unclear, closed = _days(world, 4)
+    contract = world.option(world.stock(), "C", 9)
+    world.claim(fog, contract, first, account=account, quantity=side * 6)
+    world.claim(haze, contract, second, account=account, quantity=side * 9)
+    world.trade(first, account, contract, {fog: side * 6})
+    world.trade(second, account, contract, {haze: side * 9})
+    world.trade(
+        unclear, account, contract, {fog: -side * 2, haze: -side * 3}, is_unclear=True
+    )
+    if world.random.random() < 0.6:
+        _close_all(world, closed, account, contract)
+    world.unclear_conids.add(contract.conid)
+
+
+def gone(world: World) -> None:
+    """A position is not there any more, and no statement says why."""
+    [fog] = _names(world, FOG)
+    account, side = _account(world), _side(world)
+    opened, day = _days(world, 2)
+    option = world.option(world.stock(), "C", 9)
+    world.claim(fog, option, 1)
+    world.trade(opened, account, option, {fog: side * 3})
+
+    def happens(minute: int) -> None:
+        held = Fraction(side * 3)
+        row = world.book(day, minute, account, option, section="Gone", quantity=-held)
+        world.bookings.remove(row)
+        name = f"gone:{account}:{option.conid}"
+        world.books.trade(row, {fog: -held}, cash=None, name=name)
+        world.gone.append(Gone(account=account, contract=option, quantity=held, booking=row))
+
+    world.on(day, happens)
+    world.unclear_conids.add(option.conid)
+
+
+STORIES: tuple[Story, ...] = (
+    bought_and_sold_in_parts, shared_by_claims, closed_by_its_order, spread_of_nobody,
+    shares_of_nobody, cancelled, wheel_beside_shares, wheel_of_nobody, exercised,
+    settled_in_cash, split, merger, mergers_of_one_day, prorated, taken_over_for_cash,
+    called_in_part, spin_off, moved_to_the_other_account, transferred_in,
+    transferred_in_without_value, dividend, adjusted_commission, held_before,
+    a_close_of_unknown_owner, gone,
+)  # fmt: skip

@@ -1,0 +1,162 @@
+"""What the broker writes of the world: statements as XML, executions, positions."""
+
+from collections.abc import Iterable
+from datetime import date, timedelta
+from fractions import Fraction
+from xml.sax.saxutils import quoteattr
+
+from tests.support.ledger_world.values import DAYS, Booking, Contract
+from tests.support.ledger_world.world import World
+
+# The sections that each statement has, and what their rows are called.
+ROWS = {
+    "Trades": "Trade", "OptionEAE": "OptionEAE", "CorporateActions": "CorporateAction",
+    "Transfers": "Transfer", "CashTransactions": "CashTransaction",
+}  # fmt: skip
+
+
+def statement_of(world: World, account: str, day: date) -> str:
+    """Return the statement of an account and a day."""
+    close = world.closes[day]
+    held = [
+        _position(world, account, conid, quantity, day)
+        for (where, conid), quantity in close.positions.items()
+        if where == account
+    ]
+    worth = close.cash[account] + sum(
+        quantity * close.marks[conid] * world.contracts[conid].multiplier
+        for (where, conid), quantity in close.positions.items()
+        if where == account
+    )
+    equity = _row("EquitySummaryByReportDateInBase", currency="USD", reportDate=_day(day),
+                  cash=dollars(close.cash[account]), total=dollars(worth))  # fmt: skip
+    balance = _row("CashReportCurrency", currency="USD", toDate=_day(day),
+                   endingCash=dollars(close.cash[account]))  # fmt: skip
+    sections = {
+        "EquitySummaryInBase": [equity], "CashReport": [balance], "OpenPositions": held,
+    } | {name: [] for name in ROWS}  # fmt: skip
+    for booking in world.bookings:
+        if (booking.account, booking.day) == (account, day):
+            sections[booking.section].append(_booked(booking))
+    made = f"{day + timedelta(days=1):%Y%m%d};010000"
+    inner = "".join(f"<{name}>{''.join(rows)}</{name}>" for name, rows in sections.items())
+    return (
+        '<FlexQueryResponse queryName="q" type="AF"><FlexStatements count="1"><FlexStatement '
+        f'accountId="{account}" fromDate="{_day(day)}" toDate="{_day(day)}" '
+        f'period="LastBusinessDay" whenGenerated="{made}">{inner}'
+        "</FlexStatement></FlexStatements></FlexQueryResponse>"
+    )
+
+
+def statements_of(world: World, accounts: Iterable[str]) -> dict[str, str]:
+    """Return all statements, by the name of the file."""
+    return {
+        f"{account}-{day:%Y%m%d}.xml": statement_of(world, account, day)
+        for account in accounts
+        for day in DAYS
+    }
+
+
+def _position(world: World, account: str, conid: int, quantity: Fraction, day: date) -> str:
+    contract = world.contracts[conid]
+    close = world.closes[day]
+    value = quantity * close.marks[conid] * contract.multiplier
+    cost = close.costs.get((account, conid))
+    stated = {} if cost is None else {"costBasisMoney": dollars(-cost)}
+    return _row("OpenPosition", **_contract(contract), reportDate=_day(day),
+                position=number(quantity), markPrice=dollars(close.marks[conid]),
+                positionValue=dollars(value), levelOfDetail="SUMMARY", **stated)  # fmt: skip
+
+
+def _booked(booking: Booking) -> str:
+    fields = {**_contract(booking.contract), "accountId": booking.account}
+    fields |= {"reportDate": _day(booking.day), "quantity": number(booking.quantity)}
+    at = f"{booking.at:%Y%m%d;%H%M%S}"
+    name = str(booking.number)
+    match booking.section:
+        case "Trades":
+            is_trade = booking.kind == "ExchTrade"
+            fields |= {
+                "dateTime": at, "tradeDate": _day(booking.day), "tradeID": f"{booking.number}9",
+                "transactionID": name, "ibExecID": execution_id(booking) if is_trade else "",
+                "ibOrderID": str(booking.order or ""), "tradePrice": dollars(booking.price),
+                "proceeds": dollars(booking.cash), "ibCommission": dollars(-booking.fee),
+                "ibCommissionCurrency": "USD", "transactionType": booking.kind,
+                "openCloseIndicator": booking.side, "notes": booking.codes,
+                "buySell": "BUY" if booking.quantity > 0 else "SELL", "fifoPnlRealized": "0",
+                "levelOfDetail": "EXECUTION",
+            }  # fmt: skip
+        case "OptionEAE":
+            fields |= {
+                "date": _day(booking.day), "transactionType": booking.kind, "tradePrice": "0",
+                "proceeds": dollars(booking.cash), "commisionsAndTax": "0", "tradeID": "",
+                "transactionID": name,
+            }  # fmt: skip
+        case "CorporateActions":
+            fields |= {
+                "dateTime": at, "amount": dollars(-booking.cash), "value": "0",
+                "proceeds": dollars(booking.cash), "type": booking.kind, "transactionID": name,
+                "actionID": str(booking.action), "fifoPnlRealized": "0", "mtmPnl": "0",
+                "levelOfDetail": "DETAIL",
+            }  # fmt: skip
+        case "Transfers":
+            fields |= {
+                "date": _day(booking.day), "dateTime": at, "type": booking.kind,
+                "direction": booking.side,
+                "transferPrice": "0", "cashTransfer": "0", "pnlAmount": "0",
+                "account": booking.partner, "transactionID": name, "levelOfDetail": "TRANSFER",
+            }  # fmt: skip
+            if booking.value is not None:
+                fields["positionAmount"] = dollars(booking.value)
+        case "CashTransactions":
+            del fields["quantity"]
+            fields |= {
+                "dateTime": _day(booking.day), "amount": dollars(booking.cash),
+                "type": booking.kind, "transactionID": name, "levelOfDetail": "DETAIL",
+            }  # fmt: skip
+    return _row(ROWS[booking.section], **fields)
+
+
+def execution_id(booking: Booking) -> str:
+    """Return the id by which a gateway and a statement name a trade."""
+    return f"0000{booking.number}.01"
+
+
+def _contract(contract: Contract | None) -> dict[str, str]:
+    if contract is None:
+        return {"currency": "USD"}
+    written = {
+        "currency": "USD", "fxRateToBase": "1", "assetCategory": contract.category,
+        "symbol": contract.symbol, "underlyingSymbol": contract.symbol,
+        "conid": str(contract.conid), "multiplier": str(contract.multiplier),
+    }  # fmt: skip
+    if contract.is_option and contract.expiry is not None:
+        written |= {
+            "symbol": f"{contract.symbol} {contract.right}{contract.strike}",
+            "strike": str(contract.strike), "expiry": _day(contract.expiry),
+            "putCall": contract.right, "underlyingConid": str(contract.underlying),
+        }  # fmt: skip
+    return written
+
+
+def dollars(cents: Fraction | int) -> str:
+    """Return an amount as the broker writes it.
+
+    >>> dollars(-1234)
+    '-12.34'
+    """
+    return f"{float(Fraction(cents) / 100):.8f}".rstrip("0").rstrip(".")
+
+
+def number(quantity: Fraction) -> str:
+    """Return a quantity as the broker writes it."""
+    return f"{float(quantity):g}"
+
+
+def _day(day: date) -> str:
+    return f"{day:%Y%m%d}"
+
+
+def _row(name: str, **fields: str) -> str:
+    written = " ".join(f"{field}={quoteattr(text)}" for field, text in fields.items())
+    return f"<{name} {written} />"
