@@ -51,7 +51,7 @@ def contract_mismatch(leg: Membership, details: ContractDetails | None) -> str |
     if not _is_same_strike(leg.strike, details.strike):
         differences.append(_difference("strike", leg.strike, details.strike))
 
-    expiry = details.expires_on or details.last_trade_date
+    expiry = details.expiry
     is_expiry_known = expiry is not None or details.sec_type in UNDATED_TYPES
     if leg.expiry is not None and is_expiry_known and not _expires_on(leg.expiry, details):
         differences.append(_difference("expiry", leg.expiry, expiry))
@@ -91,7 +91,7 @@ def matching_contracts(
     """
     matching: dict[int, ContractDetails] = {}
     for details in candidates:
-        is_chosen_day = leg.expiry in (None, (details.expires_on or details.last_trade_date))
+        is_chosen_day = leg.expiry in (None, details.expiry)
         if is_chosen_day and contract_mismatch(leg, details) is None:
             matching[details.conid] = details
     return list(matching.values())
@@ -129,7 +129,7 @@ def candidate(details: ContractDetails) -> str:
     named = {
         "conid": details.conid,
         "class": details.trading_class,
-        "expiry": details.expires_on or details.last_trade_date,
+        "expiry": details.expiry,
         "exchange": details.exchange,
         "multiplier": details.multiplier,
     }

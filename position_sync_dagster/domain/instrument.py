@@ -201,6 +201,16 @@ class ContractDetails:
     under_sec_type: str | None = None
 
     @property
+    def expiry(self) -> date | None:
+        """The day of expiry; where the broker names none, that of the last trade."""
+        return self.expires_on or self.last_trade_date
+
+    @property
+    def settles_in_cash(self) -> bool:
+        """Return whether an option is known to be settled in cash, as all options on an index."""
+        return self.under_sec_type == "IND"
+
+    @property
     def last_day(self) -> date | None:
         """The last trading day; of a contract that is named by its month alone, its expiry."""
         return self.last_trade_date or self.expires_on

@@ -245,18 +245,24 @@ class ExplainedProfit(ProfitParts):
         closed_at: When the exchange closed on that day.
         strategy_id: The strategy; UNATTRIBUTED for what no strategy has.
         legs_unknown: Holdings, and cash, of which the profit is not known.
+        market: What the change of the prices brought: the greeks and repricing together, known
+            whenever the profit is. Unit: `currency`.
+        greeks_unknown: Of which holdings a greek is not known, where one of these parts is null
+            though the profit is known.
     """
 
     session_date: dt.date
     closed_at: dt.datetime
     strategy_id: str
     legs_unknown: int
+    market: float | None
+    greeks_unknown: str | None
 
 
 PROFIT_EXPLAINED = TableSpec(
     "profit_explained",
     columns_of(ExplainedProfit),
-    version=4,
+    version=5,
     partition_by=("session_date",),
     indexed=("strategy_id", "account"),
     key=("session_date", "strategy_id", "account", "currency"),

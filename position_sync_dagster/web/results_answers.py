@@ -18,7 +18,7 @@ from position_sync_dagster.money.campaigns.results import (
     read_days,
     results_of,
 )
-from position_sync_dagster.money.cents import split_in_cents
+from position_sync_dagster.money.cents import in_cents, split_in_cents
 from position_sync_dagster.money.lake import MoneyLake, newest_day
 from position_sync_dagster.money.profit.profit import PARTS
 from position_sync_dagster.money.profit.returns import Period, PeriodReturn, read_returns
@@ -58,6 +58,7 @@ def closed_day(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str,
     """
     *parts, unexplained = PARTS
     explained_day, explained = _newest(source.lake, PROFIT_EXPLAINED, "profit", parts, unexplained)
+    explained = [row | {"market": in_cents(row["market"])} for row in explained]
     books_day, books = _newest(source.lake, BOOKS, "change", BOOKED_PARTS, "difference")
     return {
         "at": source.figures(now).at,

@@ -150,7 +150,7 @@ def contract_of(movements: Sequence[Movement], details: ContractDetails | None) 
     magnifier = usual_magnifier(stated.sec_type, stated.currency) or _stated_magnifier(movements)
     expiry = stated.expiry
     if details is not None:
-        expiry = details.expires_on or details.last_trade_date or expiry
+        expiry = details.expiry or expiry
         if details.price_magnifier:
             magnifier = float(details.price_magnifier)
 

@@ -8,7 +8,7 @@ UNEXPLAINED until the statement; a fact that is missing never makes a cause.
 """
 
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
@@ -83,6 +83,7 @@ class Facts:
             the absence of an execution proves nothing.
         prices: The last price of the underlying right before the end of options, by the option's
             conid.
+        is_trading_day: Returns whether there is a session on a day.
     """
 
     changes: Sequence[PositionChange]
@@ -91,6 +92,7 @@ class Facts:
     contracts: Mapping[int, ContractDetails] = field(default_factory=dict)
     asked: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict)
     prices: Mapping[int, float] = field(default_factory=dict)
+    is_trading_day: Callable[[date], bool] = lambda day: day.weekday() < 5
 
 
 # A cause, its stage, and why in words.
@@ -204,6 +206,11 @@ class Case:
         return rounded(self.change.by - sum(part.quantity for part in self.evidence))
 
     @property
+    def settles_in_cash(self) -> bool:
+        """Return whether it is known to be settled in cash."""
+        return self.details is not None and self.details.settles_in_cash
+
+    @property
     def is_over(self) -> bool:
         """Return whether it was seen after the last trade of the contract."""
         return self.ended is not None and self.change.seen_at >= self.ended
@@ -313,7 +320,7 @@ def closures_of(facts: Facts, now: datetime, only: Container[str] | None = None)
 
         case = by_id[change.change_id]
         inference = _inferred(case)
-        if _is_stated(change, periods_of[change.account]):
+        if _is_stated(change, periods_of[change.account], facts.is_trading_day):
             inference = _NOT_NAMED
         closures += _closures_of_case(case, inference, now)
     return closures
@@ -540,11 +547,6 @@ def is_in_the_money(
     return (underlying_price > change.strike) is (change.right is Right.CALL)
 
 
-def settles_in_cash(details: ContractDetails | None) -> bool:
-    """Return whether an option is known to be settled in cash, as all options on an index."""
-    return details is not None and details.under_sec_type == "IND"
-
-
 def _events_of(cases: Iterable[Case]) -> list[tuple[Key, list[Case]]]:
     """Return the unexplained changes that may belong to one event, with the underlying of each.
 
@@ -574,7 +576,7 @@ def _may_be_exercised(option: Case) -> bool:
     """Return whether an option closed that may have been exercised, assigned, or have expired."""
     if not option.change.closed or option.is_in is False:
         return False
-    return not settles_in_cash(option.details)
+    return not option.settles_in_cash
 
 
 def _explain_delivery(event: Sequence[Case], bookings: Sequence[Booking]) -> None:
@@ -660,7 +662,7 @@ def _inferred(case: Case) -> Inference:
     if is_known_option and case.is_over and case.is_whole:
         if case.is_in is False:
             return replace(_WORTHLESS, cost=case.change.average_cost)
-        if case.is_in and settles_in_cash(case.details):
+        if case.is_in and case.settles_in_cash:
             return _SETTLED_IN_CASH
     return _NOTHING_FITS
 
@@ -761,8 +763,12 @@ def _joined(texts: Iterable[str | None]) -> str | None:
 # ---- the days that statements cover
 
 
-def _is_stated(change: PositionChange, periods: Sequence[StatementEvent]) -> bool:
-    """Return whether statements cover every weekday in which the position may have closed.
+def _is_stated(
+    change: PositionChange,
+    periods: Sequence[StatementEvent],
+    is_trading_day: Callable[[date], bool],
+) -> bool:
+    """Return whether statements cover every trading day in which the position may have closed.
 
     The trades of a day end at `LAST_TRADES`, and what is traded in the `EVENING` is a trade of the
     next one.
@@ -774,7 +780,7 @@ def _is_stated(change: PositionChange, periods: Sequence[StatementEvent]) -> boo
     last_day = (change.seen_at + EVENING).astimezone(NEW_YORK).date()
     is_stated = False
     while day <= last_day:
-        if day.weekday() < 5:
+        if is_trading_day(day):
             until = min(change.seen_at, datetime.combine(day, LAST_TRADES, NEW_YORK))
             if not any(_covers(period, day, until) for period in periods):
                 return False

@@ -34,6 +34,7 @@ from position_sync_dagster.money.past.closes import (
 )
 from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.past.movements import BOOKED, MovementSource
+from position_sync_dagster.sync.exchange_days import exchange_days
 
 # Time in which a close is judged again: its statement may come late, and may be corrected.
 WINDOW = timedelta(days=60)
@@ -201,6 +202,8 @@ class CloseExplainer:
         is_period = pl.col("kind") == EventKind.PERIOD.value
         is_fact = pl.col("source") != MovementSource.INFERRED.value
         movements = lake.movements.records(first.date(), of_contracts & is_fact)
+        last: datetime = spans.get_column("last").max()  # type: ignore[assignment]
+        days = exchange_days(self.calendar, first.date(), last.date())
         periods = lake.statement_events.records(first.date(), is_period)
         return Facts(
             changes=changes,
@@ -209,6 +212,7 @@ class CloseExplainer:
             contracts=contracts,
             asked=asked,
             prices=self._underlying_prices(changes, contracts),
+            is_trading_day=days.is_trading_day,
         )
 
     def _underlying_prices(

@@ -189,7 +189,7 @@ def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
     details = terms.details.get(closure.conid)
     if details is not None:
         under_conid = details.under_conid
-        if kind in DELIVERIES and details.under_sec_type == "IND":
+        if kind in DELIVERIES and details.settles_in_cash:
             kind = MovementKind.CASH_SETTLEMENT
 
     day = closure.closed_at.astimezone(NEW_YORK).date()

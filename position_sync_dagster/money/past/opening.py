@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import polars as pl
@@ -130,21 +131,29 @@ def read_openings(
         claimed: The contracts of legs: of these also what no movement moved.
         until: What is later is not known yet; None: all is.
     """
-    moved = {*movements["conid"].drop_nulls()}
-    are_concerned = one_of("conid", moved.union(claimed))
+    are_concerned = one_of("conid", {*movements["conid"].drop_nulls(), *claimed})
     names = [*KEY, "before", "after", "average_cost", *_CONTRACT, "seen_at", "since"]
     changes = lake.position_changes.rows(None, are_concerned, names)
-    daily = derived_rows(
-        lake.derived_table(DAILY_POSITIONS),
-        one_of("conid", moved),
-        columns=["session_date", "closed_at", *_HELD],
-    )
+    table = lake.derived_table(DAILY_POSITIONS)
+    daily = _steps_at_closes(lake, table.version() if table.exists() else -1)
     reported = newest(lake.broker_positions.table.rows(are_concerned))
     if until is not None:
         changes = changes.filter(col.seen_at <= moment(until))
         daily = daily.filter(col.closed_at <= moment(until))
         reported = reported.clear()  # how it was then is not kept
     return openings_of(movements, changes, daily, reported)
+
+
+@lru_cache(maxsize=2)
+def _steps_at_closes(lake: MoneyLake, _version: int) -> pl.DataFrame:
+    """Return the closes at which a holding had another quantity or cost than at the one before.
+
+    They are remembered until another day is recorded: a large book has millions of rows in a year.
+    """
+    columns = ["session_date", "closed_at", *_HELD]
+    rows = derived_rows(lake.derived_table(DAILY_POSITIONS), columns=columns).sort("session_date")
+    held = pl.struct("position", "average_cost")
+    return rows.filter(held.ne_missing(held.shift().over(KEY)))
 
 
 def openings_of(

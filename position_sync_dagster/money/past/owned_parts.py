@@ -228,17 +228,36 @@ def owned_at(
     summed = _summed(owned.join(of_somebody, on=KEY, how="semi"))
     has_of = summed.rows_by_key(KEY)
 
-    unexplained: list[Posting] = []
+    unexplained: list[tuple[str, int, str, float]] = []
     for conid, differences in of_somebody.rows_by_key("conid").items():
-        claiming = legs_of[conid]
+        claiming = tuple(legs_of[conid])
         seen_at = at or max((leg.added_at for leg in claiming), default=NEVER)
-        unexplained += unexplained_parts(
-            [difference(account, conid, by, seen_at) for account, by in differences],
-            claiming,
-            {(account, conid): dict(has_of[account, conid]) for account, _by in differences},
-        )
-    added = (of_nobody, part_rows(unexplained))
-    return _summed(pl.concat([owned, *(rows.select(columns) for rows in added)]))
+        has = tuple((account, *has_of[account, conid]) for account, _by in differences)
+        unexplained += _unexplained(conid, claiming, tuple(differences), has, seen_at)
+    claimed = pl.DataFrame(unexplained, owned.schema, orient="row")
+    return _summed(pl.concat([owned, of_nobody.select(columns), claimed]))
+
+
+# How much each account holds, and after its name how much each owner has of it.
+_Quantities = tuple[tuple[str, float], ...]
+_Owned = tuple[tuple[Any, ...], ...]
+
+
+@lru_cache(maxsize=50_000)
+def _unexplained(
+    conid: int,
+    legs: tuple[ActiveContract, ...],
+    differences: _Quantities,
+    has: _Owned,
+    at: datetime,
+) -> list[tuple[str, int, str, float]]:
+    """Return whose it is by what holdings of a contract differ: account, conid, owner, quantity."""
+    parts = unexplained_parts(
+        [difference(account, conid, by, at) for account, by in differences],
+        legs,
+        {(account, conid): dict(owners) for account, *owners in has},
+    )
+    return [(*part.key, part.owner, part.quantity) for part in parts]
 
 
 def _summed(owned: pl.DataFrame) -> pl.DataFrame:

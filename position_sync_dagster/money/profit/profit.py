@@ -50,8 +50,11 @@ BY_GREEKS = ("delta", "gamma", "vega", "theta")
 # The parts of the profit; together they are the profit.
 PARTS = (*BY_GREEKS, "repricing", "trades", "fees", "assignments", "cash", "unexplained")
 
+# What the change of the prices brought: the greeks and what they leave.
+MARKET = "market"
+
 # All amounts of a row.
-NUMBERS = ("profit", *PARTS)
+NUMBERS = ("profit", MARKET, *PARTS)
 
 # More than this amount is to be named, where a quantity came or went without a movement.
 SMALLEST_UNEXPLAINED = 25.0
@@ -434,7 +437,8 @@ def _with_parts(rows: pl.DataFrame, days: float) -> pl.DataFrame:
     trades = when(is_priced).then(col.earned - col.held).otherwise(0.0)
     assignments = when(is_priced).then(0.0).otherwise("earned")
     rows = rows.with_columns(trades=trades, assignments=assignments, cash=0.0, unexplained=0.0)
-    rows = rows.with_columns(when(is_known).then(pl.col(PARTS)))
+    rows = rows.with_columns(market="held")
+    rows = rows.with_columns(when(is_known).then(pl.col(MARKET, *PARTS)))
     return rows.with_columns(unexplained=_unexplained(is_known))
 
 
@@ -526,7 +530,7 @@ def by_strategy(rows: pl.DataFrame) -> pl.DataFrame:
     # A row of cash, or of a fee elsewhere, has no other parts.
     is_whole = col.conid.is_null() | col.profit.is_not_null()
     nothing = when(is_whole & col.is_split.is_null()).then(0.0)
-    rows = rows.with_columns(pl.col(PARTS).fill_null(nothing))
+    rows = rows.with_columns(pl.col(MARKET, *PARTS).fill_null(nothing))
     rows = rows.with_columns(col.is_split.fill_null(value=False))
 
     are_known = col.repricing.null_count() == 0
@@ -534,6 +538,8 @@ def by_strategy(rows: pl.DataFrame) -> pl.DataFrame:
     greeks = {name: when(are_known).then(sum_of_greek(name)) for name in BY_GREEKS}
     is_unknown = col.why_unknown.is_not_null()
     reasons = _named_reason().filter(is_unknown).sort()
+    lacks_greeks = col.is_split & pl.any_horizontal(pl.col(BY_GREEKS).is_null())
+    lacking = _CONTRACT.filter(lacks_greeks).sort()
 
     by = ("strategy_id", "account", "currency")
     sums = rows.group_by(by).agg(
@@ -541,10 +547,16 @@ def by_strategy(rows: pl.DataFrame) -> pl.DataFrame:
         **greeks,
         legs_unknown=is_unknown.sum(),
         why_unknown=reasons.str.join("; ").replace("", None),
+        lacking=lacking.str.join("; "),
     )
     are_carried = pl.all_horizontal(pl.col(BY_GREEKS).is_not_null())
-    sums = sums.with_columns(repricing=when(are_carried).then("repricing"))
-    return sums.sort(by)
+    sums = sums.with_columns(
+        repricing=when(are_carried).then("repricing"),
+        greeks_unknown=when(col.profit.is_not_null() & ~are_carried).then(
+            pl.format("a greek, or by what it moved: {}", "lacking")
+        ),
+    )
+    return sums.drop("lacking").sort(by)
 
 
 def sum_of_greek(name: str) -> pl.Expr:

@@ -23,7 +23,7 @@ TOTAL = "total"
 
 
 class Campaign(BaseModel):
-    """What a strategy has earned since its first leg, through rolls and assignments."""
+    """What a strategy has earned since its first leg: the sum of its campaigns."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 

@@ -190,7 +190,7 @@ def _deliveries(legs: PricedLegs) -> Iterable[ExpiringLeg]:
 def _delivery(leg: PricedLeg, expires_at: datetime, legs: PricedLegs) -> ExpiringLeg:
     """Return what a leg leaves at the present price of its underlying."""
     details = legs.given.details.get(leg.row["conid"])
-    in_cash = details is not None and details.under_sec_type == "IND"
+    in_cash = details is not None and details.settles_in_cash
     delivery = ExpiringLeg(
         leg=leg,
         expires_at=expires_at,

@@ -17,7 +17,6 @@ from polars import col
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import (
-    OPTION_TYPES,
     Instrument,
     digits,
 )
@@ -312,7 +311,7 @@ class HypotheticalBook:
 
     def _similar(self, trade: ProposedTrade) -> PricedLeg:
         """Return a held contract that tells multiplier, currency and underlying of a trade."""
-        wanted = OPTION_TYPES
+        wanted = frozenset({"OPT", "FOP"})  # a warrant has terms of its own
         if trade.right is None:
             wanted = frozenset({"OPT"} if trade.expiry is None else {"FUT"})
 
@@ -330,7 +329,7 @@ class HypotheticalBook:
         details = self.legs.given.details.get(leg.row["conid"])
         if leg.row["symbol"] in WITHOUT_CARRY:
             return True
-        return details is not None and details.under_sec_type == "IND"
+        return details is not None and details.settles_in_cash
 
     def _priced_option(
         self, trade: ProposedTrade, row: NewRow, similar: PricedLeg

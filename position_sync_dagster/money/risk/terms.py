@@ -19,7 +19,7 @@ import numpy as np
 from position_sync_dagster.domain.dividends import StatedDividends
 from position_sync_dagster.domain.exchange_time import expiry_moment
 from position_sync_dagster.domain.holding import HoldingGreeks, grouped
-from position_sync_dagster.domain.instrument import OPTION_TYPES, ContractDetails, Instrument, Right
+from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
 from position_sync_dagster.money.risk import model
 from position_sync_dagster.money.risk.expected_dividend import DividendSource, ExpectedDividend
 from position_sync_dagster.money.risk.model import (
@@ -356,7 +356,7 @@ def _exercise_of(contract: Instrument, details: ContractDetails | None) -> Exerc
     """Return how an option is exercised, and on what; or why the model does not fit it."""
     if contract.sec_type == "FOP":
         return Exercise.FUTURE
-    if contract.sec_type not in OPTION_TYPES:
+    if contract.sec_type != "OPT":  # a warrant has terms of its own
         return NotPriced.OTHER_PAYOFF
     if contract.symbol.upper() in WITHOUT_CARRY:
         return Exercise.EUROPEAN_FUTURE

@@ -114,7 +114,7 @@ class ContractCache:
         """Return a contract as a trader writes it; its conid where nothing else is known of it."""
         details = self._known.get(conid)
         if details is not None:
-            expiry = details.expires_on or details.last_trade_date
+            expiry = details.expiry
             return leg_name(details.symbol, details.right, details.strike, expiry)
         named = [contract_name(leg) for leg in self._legs if leg.conid == conid]
         return next(filter(None, named), f"conid {conid}")
@@ -283,7 +283,7 @@ class ContractCache:
         now = self.clock()
         if details is None or hours is None or hours.ends > now:
             return False
-        end = details.expires_on or details.last_trade_date
+        end = details.expiry
         has_expired = end is not None and end < (now - timedelta(days=1)).date()
         is_old = elapsed(details.seen_at, now) >= HOURS_AGAIN
         return is_old and not has_expired and self._may_be_asked(conid)

@@ -3,7 +3,8 @@
 import { byId, write } from "./elements.js";
 import { fill, money } from "./table.js";
 
-const PARTS = ["delta", "gamma", "vega", "theta", "repricing", "trades", "fees", "assignments", "cash", "unexplained"];
+// `market` is what the change of the prices brought: the greeks and the repricing.
+const PARTS = ["market", "delta", "gamma", "vega", "theta", "repricing", "trades", "fees", "assignments", "cash", "unexplained"];
 const BOOKED = ["change", "profit", "income", "fees", "interest", "accruals", "rates", "owner", "difference"];
 
 export function drawClosedDay(answer) {
@@ -20,7 +21,7 @@ export function drawClosedDay(answer) {
 function explainedLine(row) {
   return {
     kind: row.profit < 0 ? "lost" : "",
-    cells: [row.strategy_id, `${row.account} ${row.currency}`, money(row.profit), ...PARTS.map((name) => money(row[name])), [row.why_unknown ?? "", "text"]],
+    cells: [row.strategy_id, `${row.account} ${row.currency}`, money(row.profit), ...PARTS.map((name) => money(row[name])), [row.why_unknown ?? row.greeks_unknown ?? "", "text"]],
   };
 }
 

@@ -498,6 +498,20 @@ def test_the_cause_follows_from_the_facts(name: str) -> None:
     assert judged == case.says, [one.detail for one in case.found()]
 
 
+def test_a_day_without_a_session_needs_no_statement() -> None:
+    """As Thanksgiving: the broker makes no statement of it."""
+    day_between = Case(
+        [gone(CALL, 1, at=NOON, since=NOON - 2 * DAY)],
+        [],
+        events=[period(FRIDAY - 2 * DAY, FRIDAY - 2 * DAY), period(FRIDAY)],
+    )
+    given = {name: getattr(day_between, name) for name in GIVEN}
+    with_session = closures_of(facts_of(**given), NIGHT)
+    assert [closure.stage for closure in with_session] == [P]
+    without = facts_of(**given, is_trading_day=lambda day: day != THURSDAY)
+    assert [closure.stage for closure in closures_of(without, NIGHT)] == [S]
+
+
 def test_the_parts_of_a_close_add_up_to_it() -> None:
     for name, case in CASES.items():
         found = case.found()

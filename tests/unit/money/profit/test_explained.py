@@ -143,6 +143,9 @@ def test_the_greeks_of_a_day_are_null_where_most_options_have_none(without, delt
     assert row["delta"] == (None if delta is None else pytest.approx(delta))
     assert (row["vega"] is None) == (row["repricing"] is None) == (delta is None)
     assert None not in (row["profit"], row["trades"], row["fees"])
+    assert row["market"] == row["profit"] - row["trades"] - row["fees"]
+    assert (row["greeks_unknown"] is None) == (delta is not None)
+    assert "SPY 2" in (row["greeks_unknown"] or "SPY 2")
 
 
 @pytest.mark.parametrize(
