@@ -97,6 +97,7 @@ class Bookkeeper:
         cash: Money = Fraction(0),
         name: str = "",
         is_unclear: bool = False,
+        paid_beside: Fraction = Fraction(0),
     ) -> None:
         """Close what is on the other side, first in first out, and open with what is left.
 
@@ -105,13 +106,14 @@ class Bookkeeper:
             cash: What the whole brought, before the fee.
             name: How the graph calls it; empty: by its number.
             is_unclear: Whether the shares of the owners are a guess.
+            paid_beside: What another row brings for it.
         """
         fee = Fraction(booking.fee)
         whole = sum(shares.values(), Fraction(0))
         for owner, quantity in shares.items():
             fraction = quantity / whole
             own_cash = None if is_unclear else part(cash, fraction)
-            money = total(own_cash, -fee * fraction)
+            money = total(own_cash, (paid_beside - fee) * fraction)
             parcel = self._parcel(booking, name, quantity, money, fee * fraction)
             place = self._place(owner, booking)
             self._post_sides(booking, owner, quantity, own_cash, fee * fraction, name)
@@ -120,7 +122,7 @@ class Bookkeeper:
                 self.queues[place] = deque(held.lost() for held in self.queues[place])
                 if place in self.pools:
                     self.pools[place] = self.pools[place].lost()
-        of_account = self._parcel(booking, name, whole, total(cash, -fee), fee)
+        of_account = self._parcel(booking, name, whole, total(cash, paid_beside - fee), fee)
         self._match(self._place(OF_ACCOUNT, booking), of_account)
 
     def _post_sides(
@@ -153,6 +155,15 @@ class Bookkeeper:
             self._post(booking, owner, effect, Fraction(0), money, Fraction(0))
             self._pay(owner, booking, money, effect)
         self._pay(OF_ACCOUNT, booking, Fraction(booking.cash), effect)
+
+    def earn(self, booking: Booking, owner: str) -> None:
+        """Write income of an account, which is of no contract, and in no graph."""
+        cash = Fraction(booking.cash)
+        self.posted.append(Posted(booking, owner, "EARNS", Fraction(0), cash, Fraction(0)))
+
+    def pay_for_close(self, booking: Booking, owner: str) -> None:
+        """Write the cash of a settlement, which the close that it pays for has already."""
+        self._post(booking, owner, "PAYS", Fraction(0), Fraction(booking.cash), Fraction(0))
 
     def _pay(self, owner: str, booking: Booking, money: Fraction, effect: str) -> None:
         paid = self._parcel(booking, "", Fraction(0), money, Fraction(0))

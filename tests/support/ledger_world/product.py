@@ -1,24 +1,27 @@
 """What the program makes of the world: it reads what the broker wrote, and its public answers."""
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
+from random import Random
 from zoneinfo import ZoneInfo
 
 import polars as pl
 
 from position_sync_dagster.domain.execution import GATEWAY, Execution, Side
-from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.holding import BrokerPosition
+from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
-from position_sync_dagster.money.campaigns.campaigns import LiveMoney, live_money
+from position_sync_dagster.money.campaigns.campaigns import LiveMoney
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
+from position_sync_dagster.money.campaigns.closes_of_strategies import read_closes
 from position_sync_dagster.money.campaigns.lots import TradedLot, read_lots
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.booking import Booking, booked, of_account, of_owner
@@ -36,7 +39,7 @@ from position_sync_dagster.sync.exchange_days import closing_times
 from position_sync_dagster.sync.past_days import ClosingService
 from tests.support.empty_lakes import put_tables
 from tests.support.ledger_world import values
-from tests.support.ledger_world.values import ACCOUNTS, DAYS
+from tests.support.ledger_world.values import ACCOUNTS
 from tests.support.ledger_world.world import Gone, World
 from tests.support.ledger_world.writers import execution_id, statements_of
 
@@ -49,70 +52,70 @@ class Played:
 
     world: World
     folder: Path
+    lake: MoneyLake = field(init=False)
 
     def __post_init__(self) -> None:
         self.statements = statements_of(self.world, ACCOUNTS)
-        (self.folder / "flex").mkdir(parents=True)
-        put_tables(self.folder / "lake")
         self.settings = Settings(lake=str(self.folder / "lake"), flex_folder=self.folder / "flex")
-        self.begin()
-        self.lake.registry.sync.add_many(legs_of(self.world))
-
-    def begin(self) -> None:
-        """Open the lake as a new process does."""
         self.lake = MoneyLake(self.folder / "lake")
 
     # -- what it is told
 
-    def import_files(self, names: Iterable[str]) -> None:
+    def begin(self) -> "Played":
+        """Make an empty lake, with the legs of the world."""
+        (self.folder / "flex").mkdir(parents=True)
+        put_tables(self.folder / "lake")
+        self.lake.registry.sync.add_many(legs_of(self.world))
+        return self
+
+    def again(self, world: World | None = None) -> "Played":
+        """Return the lake as a new process sees it, perhaps beside a later world."""
+        return Played(world or self.world, self.folder)
+
+    def import_files(self, names: Sequence[str]) -> None:
         """Put statements into the folder, and import it."""
         for name in names:
             (self.folder / "flex" / name).write_text(self.statements[name])
-        import_statements(self.lake, self.settings)
+        imported = import_statements(self.lake, self.settings)
+        assert not imported.unreadable, imported.unreadable
+        assert len(imported.found) >= len(names), "a statement was not read"
 
     def report_executions(self, day: date) -> None:
         """Let the gateway report the trades of a day."""
         executions = executions_of(self.world, day)
         now = datetime.combine(day, time(17), NEW_YORK).astimezone(UTC)
-        explainer = CloseExplainer(self.lake, clock=lambda: now)
-        explainer.explain(executions)
+        CloseExplainer(self.lake, clock=lambda: now).explain(executions)
 
     def see_changes(self) -> None:
         """Let the program see what is gone, and judge it after the last day."""
         self.lake.position_changes.add([change_of(gone) for gone in self.world.gone])
-        now = datetime.combine(DAYS[-1] + timedelta(days=2), time(12), UTC)
+        now = datetime.combine(self.world.days[-1] + timedelta(days=2), time(12), UTC)
         CloseExplainer(self.lake, clock=lambda: now).explain()
 
+    def report_positions(self) -> None:
+        """Let the gateway report the positions of the last day."""
+        self.lake.broker_positions.replace("g", positions_of(self.world))
+
     def fill_days(self) -> None:
-        """Fill the positions and the profits of the days."""
+        """Fill the positions of the days."""
         stated = StatementDays(self.settings, self.lake)
-        filled = ClosingService(self.lake, self.settings, stated=stated).collect(DAYS).filled
+        service = ClosingService(self.lake, self.settings, stated=stated)
+        filled = service.collect(self.world.days).filled
         table = self.lake.derived_table(DAILY_POSITIONS)
         derived.replace(table, {day: closed.rows for day, closed in filled.items()})
 
-    def play_at_once(self) -> "Played":
-        """Import everything, the last file first."""
-        names = sorted(self.statements)
-        self.world.random.shuffle(names)
-        self.import_files(names)
+    def finish(self) -> "Played":
+        """Fill the days, report what is held, and judge what is gone."""
         self.fill_days()
+        self.report_positions()
         self.see_changes()
         return self
 
-    def play_day_by_day(self) -> "Played":
-        """Import executions on their day and the statements later, in parts, as new processes."""
-        for index, day in enumerate(DAYS):
-            self.report_executions(day)
-            if index % 3 == 2 or day == DAYS[-1]:
-                late = DAYS[max(0, index - 2) : index + 1]
-                names = [f"{account}-{each:%Y%m%d}.xml" for account in ACCOUNTS for each in late]
-                self.import_files(sorted(names, reverse=True))
-                self.begin()
-        self.import_files(self.statements)
-        self.fill_days()
-        self.see_changes()
-        self.begin()
-        return self
+    def files_of(self, days: Iterable[date]) -> list[str]:
+        """Return the statements of some days, in any order."""
+        names = [f"{account}-{day:%Y%m%d}.xml" for account in ACCOUNTS for day in days]
+        Random(len(names)).shuffle(names)
+        return names
 
     # -- what it says
 
@@ -130,7 +133,7 @@ class Played:
 
     @cached_property
     def live(self) -> dict[tuple[str, str | None], LiveMoney]:
-        return live_money(self.postings)
+        return read_closes(self.lake).earned
 
     @cached_property
     def lots(self) -> list[TradedLot]:
@@ -143,10 +146,11 @@ class Played:
     @cached_property
     def days(self) -> dict[date, pl.DataFrame]:
         """The explained profit of each day but the first."""
-        closes = closing_times(self.settings.calendar, DAYS)
+        days = self.world.days
+        closes = closing_times(self.settings.calendar, days)
         trading_days = [
             TradingDay(day=day, before=before, since=closes[before], closed=closes[day])
-            for before, day in zip(DAYS, DAYS[1:], strict=False)
+            for before, day in pairwise(days)
         ]
         rows = explain_days(self.lake, self.settings, trading_days)
         derived.replace(self.lake.derived_table(PROFIT_EXPLAINED), rows)
@@ -158,7 +162,7 @@ class Played:
         assert self.days
         return pl.concat(
             close_books(self.lake, self.settings, day, before=before)
-            for before, day in zip(DAYS, DAYS[1:], strict=False)
+            for before, day in pairwise(self.world.days)
         )
 
 
@@ -215,6 +219,30 @@ def executions_of(world: World, day: date) -> list[Execution]:
     ]
 
 
+def positions_of(world: World) -> list[BrokerPosition]:
+    """Return the positions of the last day as a gateway reports them; 0 of what was held before."""
+    day = world.days[-1]
+    close = world.closes[day]
+    at = datetime.combine(day, time(21), NEW_YORK).astimezone(UTC)
+    reported = []
+    for (account, conid), quantity in world.positions.items():
+        contract = world.contracts[conid]
+        cost = close.costs.get((account, conid))
+        average = None if cost is None or not quantity else float(-cost / quantity) / 100
+        instrument = Instrument(
+            conid=conid, symbol=contract.symbol, sec_type=contract.category, currency="USD",
+            multiplier=float(contract.multiplier), right=_right(contract),
+            strike=float(contract.strike) or None, expiry=contract.expiry,
+        )  # fmt: skip
+        reported.append(
+            BrokerPosition(
+                gateway_id="g", account=account, instrument=instrument, position=float(quantity),
+                average_cost=average, received_at=at, position_time=at, snapshot_id="s",
+            )
+        )  # fmt: skip
+    return reported
+
+
 def change_of(gone: Gone) -> PositionChange:
     """Return what the owner of the login saw."""
     contract = gone.contract
@@ -252,6 +280,3 @@ def name_in_graph(posting: Posting) -> str:
     if movement.execution_id is not None:
         return movement.execution_id.removeprefix("0000").partition(".")[0]
     return f"gone:{account}:{conid}"
-
-
-__all__ = ["Callable", "Played", "defaultdict", "name_in_graph"]

@@ -4,11 +4,12 @@ Who has what is decided here. A strategy's leg, an order or a delivery says it t
 where none does, as in `a_close_of_unknown_owner`, it is unknown.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from fractions import Fraction
+from random import Random
 
-from tests.support.ledger_world.values import ACCOUNTS, NOBODY, Booking, Contract
+from tests.support.ledger_world.values import ACCOUNTS, DAYS, NOBODY, Booking, Contract
 from tests.support.ledger_world.world import Gone, World
 
 IRON, WHEEL = "iron", "wheel"
@@ -266,15 +267,16 @@ def settled_in_cash(world: World) -> None:
     world.trade(opened, account, option, {owner: side * 3})
 
     def happens(minute: int) -> None:
+        amount = side * world.price()
         world.booked_trade(
             ended, minute, account, option, {owner: -side * 3}, price=0, fee=0, codes="Ep;C",
-            kind="BookTrade", order=None,
+            kind="BookTrade", order=None, paid_beside=amount,
         )  # fmt: skip
         paid = world.book(
             ended, minute, account, option, section="OptionEAE", kind="Cash Settlement",
-            cash=side * world.price(),
+            cash=amount,
         )  # fmt: skip
-        world.books.pay(paid, {owner: Fraction(1)}, "PAYS")
+        world.books.pay_for_close(paid, owner)
 
     world.on(ended, happens, minute=EVENING)
 
@@ -511,6 +513,29 @@ def adjusted_commission(world: World) -> None:
     _sell(world, closed, account, stock, Fraction(1, 2))
 
 
+def money_of_accounts(world: World) -> None:
+    """Interest is paid, and the owner brings and takes cash."""
+    for account in ACCOUNTS:
+        for kind, amount in (
+            ("Broker Interest Received", world.price()),
+            ("Broker Interest Paid", -world.price()),
+            ("Deposits/Withdrawals", world.price() * world.random.choice((1, -1))),
+        ):
+            [day] = _days(world, 1)
+
+            def happens(
+                minute: int, account: str = account, day: int = day, kind: str = kind,
+                amount: int = amount,
+            ) -> None:  # fmt: skip
+                row = world.book(
+                    day, minute, account, None, section="CashTransactions", kind=kind, cash=amount
+                )
+                if kind.startswith("Broker"):
+                    world.books.earn(row, NOBODY)
+
+            world.on(day, happens, minute=EVENING + 90)
+
+
 # ---- openings, and what is not known
 
 
@@ -564,6 +589,7 @@ def gone(world: World) -> None:
     opened, day = _days(world, 2)
     option = world.option(world.stock(), "C", 9)
     world.claim(fog, option, 1)
+    _stocked(world, NOBODY, account, 1)  # an account without anything has no row of a day
     world.trade(opened, account, option, {fog: side * 3})
 
     def happens(minute: int) -> None:
@@ -583,6 +609,17 @@ STORIES: tuple[Story, ...] = (
     shares_of_nobody, cancelled, wheel_beside_shares, wheel_of_nobody, exercised,
     settled_in_cash, split, merger, mergers_of_one_day, prorated, taken_over_for_cash,
     called_in_part, spin_off, moved_to_the_other_account, transferred_in,
-    transferred_in_without_value, dividend, adjusted_commission, held_before,
+    transferred_in_without_value, dividend, adjusted_commission, money_of_accounts, held_before,
     a_close_of_unknown_owner, gone,
 )  # fmt: skip
+
+# After these something is not known.
+UNKNOWN = (spin_off, transferred_in_without_value, a_close_of_unknown_owner, gone)
+
+
+def told(seed: int, stories: Iterable[Story] = STORIES, *, days: int = len(DAYS)) -> World:
+    """Return the world in which some stories happened, until a day."""
+    world = World(random=Random(seed))
+    for story in stories:
+        story(world)
+    return world.run(days)

@@ -16,7 +16,6 @@ from tests.support.ledger_world.values import (
     Contract,
     Money,
     moment,
-    part,
     total,
 )
 
@@ -82,8 +81,7 @@ class World:
     closes: dict[date, Close] = field(default_factory=dict)
     structures: list[set[int]] = field(default_factory=list)
     unclear_conids: set[int] = field(default_factory=set)
-    told: list[str] = field(default_factory=list)
-
+    days: tuple[date, ...] = DAYS
     positions: Counter[tuple[str, int]] = field(default_factory=Counter)
     cash: Counter[str] = field(default_factory=Counter)
     _events: list[tuple[int, int, int, Callable[[], None]]] = field(default_factory=list)
@@ -162,9 +160,14 @@ class World:
         price: int | None = None,
         fee: int | None = None,
         is_unclear: bool = False,
+        paid_beside: int = 0,
         **more: object,
     ) -> Booking:
-        """Book what was bought or sold, or what the broker booked as a trade, now."""
+        """Book what was bought or sold, or what the broker booked as a trade, now.
+
+        Args:
+            paid_beside: The cash of a settlement, which another row brings.
+        """
         price = self.price() if price is None else price
         fee = next(self._fees) if fee is None else fee
         exact = {owner: Fraction(quantity) for owner, quantity in shares.items()}
@@ -178,7 +181,9 @@ class World:
                 "order": self.number(), **more,
             },
         )  # fmt: skip
-        self.books.trade(booking, exact, cash=cash, is_unclear=is_unclear)
+        self.books.trade(
+            booking, exact, cash=cash, is_unclear=is_unclear, paid_beside=Fraction(paid_beside)
+        )
         return booking
 
     def _side(self, account: str, contract: Contract, quantity: Fraction) -> str:
@@ -204,9 +209,10 @@ class World:
 
     # -- how it goes
 
-    def run(self) -> "World":
-        """Let everything happen, in order of time, and close each day."""
-        for index, day in enumerate(DAYS):
+    def run(self, days: int = len(DAYS)) -> "World":
+        """Let everything happen until a day, in order of time, and close each day."""
+        self.days = DAYS[:days]
+        for index, day in enumerate(self.days):
             for _day, _minute, _place, happens in sorted(
                 event for event in self._events if event[0] == index
             ):
@@ -243,6 +249,26 @@ class World:
                 quantity * close.marks[conid] * self.contracts[conid].multiplier
                 for (who, where, conid), quantity in close.owned.items()
                 if (who, where) == (owner, account)
+            ),
+            Fraction(0),
+        )
+
+    @property
+    def value_at_end(self) -> Fraction:
+        """Return what all positions are worth at the last close."""
+        return self._value_of_positions(self.days[-1])
+
+    @property
+    def value_at_begin(self) -> Fraction:
+        """Return what they are worth at the first close."""
+        return self._value_of_positions(self.days[0])
+
+    def _value_of_positions(self, day: date) -> Fraction:
+        close = self.closes[day]
+        return sum(
+            (
+                quantity * close.marks[conid] * self.contracts[conid].multiplier
+                for (_account, conid), quantity in close.positions.items()
             ),
             Fraction(0),
         )
@@ -326,12 +352,13 @@ def campaigns_of(world: World) -> tuple[list[Campaign], list[Posted]]:
                 posting
                 for posting in world.books.posted
                 if (posting.owner, posting.booking.account) == (owner, account)
+                and posting.booking.contract is not None
             ]
             groups = [posted] if owner != NOBODY else [*_structures(world, posted)]
             grouped = {id(posting) for group in groups for posting in group}
             others += [posting for posting in posted if id(posting) not in grouped]
             for group in groups:
-                ended, still_open = _ended(group, account, owner, is_one=owner == NOBODY)
+                ended, still_open = _ended(world, group, is_one=owner == NOBODY)
                 over += ended
                 others += still_open
     return over, others
@@ -347,12 +374,12 @@ def _structures(world: World, posted: list[Posted]) -> Iterator[list[Posted]]:
 
 
 def _ended(
-    posted: list[Posted], account: str, owner: str, *, is_one: bool
+    world: World, posted: list[Posted], *, is_one: bool
 ) -> tuple[list[Campaign], list[Posted]]:
     """Return the campaigns that ended of some postings, and the postings of the last, open one."""
     campaigns: list[list[Posted]] = []
     current: list[Posted] = []
-    for day in DAYS:
+    for day in world.days:
         new = [posting for posting in posted if posting.booking.day == day]
         if campaigns and not current and not any(posting.quantity for posting in new):
             campaigns[-1] += new  # cash that comes later
@@ -361,20 +388,20 @@ def _ended(
         held: defaultdict[int, Fraction] = defaultdict(Fraction)
         for posting in current:
             held[_conid(posting)] += posting.quantity
-        is_last = day == DAYS[-1]
+        is_last = day == world.days[-1]
         if current and not any(held.values()) and (is_last or not is_one):
             campaigns.append(current)
             current = []
-    return [_campaign(each, account, owner) for each in campaigns], current
+    return [*map(_campaign, campaigns)], current
 
 
-def _campaign(posted: list[Posted], account: str, owner: str) -> Campaign:
+def _campaign(posted: list[Posted]) -> Campaign:
     moved = [posting for posting in posted if posting.quantity]
     is_prior = any(posting.is_prior for posting in posted)
     income = [posting.money for posting in posted if posting.effect == "EARNS"]
     return Campaign(
-        owner=owner,
-        account=account,
+        owner=posted[0].owner,
+        account=posted[0].booking.account,
         opened=None if is_prior else posted[0].booking.day,
         closed=max(posting.booking.day for posting in moved),
         conids=frozenset(map(_conid, posted)),
@@ -386,6 +413,3 @@ def _campaign(posted: list[Posted], account: str, owner: str) -> Campaign:
 def _conid(posting: Posted) -> int:
     assert posting.booking.contract is not None
     return posting.booking.contract.conid
-
-
-__all__ = ["FIRST_CASH", "Campaign", "Close", "Gone", "Leg", "World", "campaigns_of", "part"]

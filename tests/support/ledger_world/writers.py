@@ -5,7 +5,7 @@ from datetime import date, timedelta
 from fractions import Fraction
 from xml.sax.saxutils import quoteattr
 
-from tests.support.ledger_world.values import DAYS, Booking, Contract
+from tests.support.ledger_world.values import Booking, Contract
 from tests.support.ledger_world.world import World
 
 # The sections that each statement has, and what their rows are called.
@@ -53,7 +53,7 @@ def statements_of(world: World, accounts: Iterable[str]) -> dict[str, str]:
     return {
         f"{account}-{day:%Y%m%d}.xml": statement_of(world, account, day)
         for account in accounts
-        for day in DAYS
+        for day in world.days
     }
 
 

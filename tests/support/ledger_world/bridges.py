@@ -1,0 +1,125 @@
+"""What lots, campaigns, days and cash differ by: each difference is added up by the world itself.
+
+None is taken as what is left of two sums.
+"""
+
+from fractions import Fraction
+
+from polars import col
+
+from position_sync_dagster.money.past.closes import EventKind
+from tests.support.ledger_world.product import Played
+from tests.support.ledger_world.values import DAYS, NOBODY, Money
+from tests.support.ledger_world.world import World, campaigns_of
+
+
+def known(amount: Money) -> Fraction:
+    """Return an amount that the world knows."""
+    assert amount is not None
+    return amount
+
+
+class Bridges:
+    """The differences, in cents, of a world of which all is known."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._over, self._others = campaigns_of(world)
+        self._others_of = {(posted.booking.name, posted.owner) for posted in self._others}
+
+    def lots_to_campaigns(self) -> dict[str, Fraction]:
+        """Return what is added to the profit of closed lots to get that of closed campaigns."""
+        edges = self._world.books.edges
+        of_owners = [(owner, edge) for owner, edge in edges if owner and edge.kind != "EARNS"]
+        by_account = [edge.gain for owner, edge in edges if not owner and edge.kind != "EARNS"]
+        in_none = [
+            (owner, known(edge.gain))
+            for owner, edge in of_owners
+            if edge.kind != "CAME_FROM" and (edge.by.name, owner) in self._others_of
+        ]
+        return {
+            "who had what was opened first": sum(
+                (known(edge.gain) for _owner, edge in of_owners), Fraction(0)
+            ) - sum(map(known, by_account), Fraction(0)),
+            "shares and rests of nobody": -_sum(gain for who, gain in in_none if who == NOBODY),
+            "campaigns that go on": -_sum(gain for who, gain in in_none if who != NOBODY),
+            "dividends": _sum(known(campaign.income) for campaign in self._over),
+            "value at which something changed accounts": self._changed_accounts(),
+        }  # fmt: skip
+
+    def _changed_accounts(self) -> Fraction:
+        """Return what campaigns that are over gained by transfers between the accounts."""
+        transfers = {
+            booking.name: booking for booking in self._world.bookings if booking.partner
+        }
+        gained = Fraction(0)
+        for posted in self._world.books.posted:
+            place = (posted.booking.name, posted.owner)
+            if posted.booking.name in transfers and place not in self._others_of:
+                gained += known(posted.cash)
+        for owner, edge in self._world.books.edges:
+            if owner and edge.kind == "CAME_FROM" and edge.by.through in transfers:
+                came = transfers[edge.by.through]
+                left = next(
+                    other for other in transfers.values()
+                    if other.contract == came.contract and other.account == came.partner
+                )  # fmt: skip
+                if (left.name, owner) not in self._others_of:
+                    gained += known(edge.size.money)
+                if (came.name, owner) not in self._others_of:
+                    gained -= known(edge.size.money)
+        return gained
+
+    def campaigns_to_days(self) -> dict[str, Fraction]:
+        """Return what is added to the profit of closed campaigns to get that of all days."""
+        posted = self._world.books.posted
+        of_account = [each for each in posted if each.booking.contract is None]
+        return {
+            "cash of what goes on": _sum(
+                known(each.money) for each in self._others if each.owner != NOBODY
+            ),
+            "cash of shares and rests of nobody": _sum(
+                known(each.money) for each in self._others if each.owner == NOBODY
+            ),
+            "interest of accounts": _sum(known(each.money) for each in of_account),
+            "value of what is held": self._world.value_at_end,
+            "cost of what was held before": -_sum(
+                known(each.money) for each in posted if each.is_prior
+            ),
+            "value of what was held before": -self._world.value_at_begin,
+        }
+
+    def days_to_cash(self) -> dict[str, Fraction]:
+        """Return what is added to the profit of all days to get the change of cash."""
+        bookings = self._world.bookings
+        return {
+            "value of what was held before": self._world.value_at_begin,
+            "value of what is held": -self._world.value_at_end,
+            "what came in kind": _sum(
+                Fraction(booking.value or 0) for booking in bookings if not booking.partner
+            ),
+            "cash of the owner": _sum(
+                Fraction(booking.cash) for booking in bookings if "Deposits" in booking.kind
+            ),
+        }
+
+
+def _sum(amounts: object) -> Fraction:
+    return sum(amounts, Fraction(0))  # type: ignore[call-overload, no-any-return]
+
+
+def sums_of(played: Played) -> dict[str, float]:
+    """Return the sums of the program, and the change of cash by its Cash Reports, in cents."""
+    lots = [lot.profit for lot in played.lots if lot.closed is not None]
+    campaigns = [campaign.profit for campaign in played.campaigns]
+    days = [profit for rows in played.days.values() for profit in rows["profit"]]
+    is_cash = col.kind == EventKind.CASH_BALANCE.value
+    events = played.lake.statement_events.rows(None, is_cash, ["day", "amount", "currency"])
+    events = events.filter(currency="USD")
+    by_day = {day: events.filter(day=day)["amount"].sum() for day in (DAYS[0], DAYS[-1])}
+    return {
+        "lots": 100 * sum(lots),
+        "campaigns": 100 * sum(campaigns),
+        "days": 100 * sum(days),
+        "cash": 100 * (by_day[DAYS[-1]] - by_day[DAYS[0]]),
+    }
