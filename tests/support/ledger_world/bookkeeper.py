@@ -143,9 +143,7 @@ class Bookkeeper:
         for effect, size in sides.items():
             if size:
                 fraction = size / quantity
-                self._post(
-                    booking, owner, effect, size, part(cash, fraction), fee * fraction, name
-                )
+                self._post(booking, owner, effect, size, part(cash, fraction), fee * fraction, name)
 
     def pay(self, booking: Booking, shares: Shares, effect: str) -> None:
         """Book money without a quantity: PAYS, or EARNS of what is held."""
@@ -188,11 +186,13 @@ class Bookkeeper:
     def replace(self, left: Booking, came: Booking) -> None:
         """Hold something else instead of a contract, or the same in another account.
 
-        Cost and day go from what left to what came, in proportion to what was taken.
+        Cost and day go from what left to what came, in proportion to what was taken. What is paid
+        for it is a part of its cost; what is paid out is earned.
         """
         account, conid = self._key(left)
         fraction = -left.quantity / self.held(OF_ACCOUNT, account, conid)
         ratio = came.quantity / -left.quantity
+        cost = Fraction(min(0, left.cash))
         for owner in [*self.owners(account, conid), OF_ACCOUNT]:
             place = (owner, account, conid)
             whole = self.held(*place)
@@ -206,21 +206,27 @@ class Bookkeeper:
                 self._post(left, owner, "LEAVES", -taken, cash, Fraction(0))
                 cash = self._value_of(came, taken * ratio, came.quantity)
                 self._post(came, owner, "COMES", taken * ratio, cash, Fraction(0))
-                self._move_pool(place, target, fraction, ratio)
-            self._bring(place, target, parcels, came, ratio)
+                self._move_pool(place, target, fraction, ratio, cost * taken / -left.quantity)
+            self._bring(place, target, parcels, came, ratio, cost / left.quantity)
+            if left.cash > 0:
+                paid = left.cash * whole * fraction / -left.quantity
+                self._pay(owner, left, paid, "PAYS")
 
     def _value_of(self, booking: Booking, quantity: Fraction, whole: Fraction) -> Money:
         """Return the value of what a transfer moved, as cash that was paid for it."""
         if booking.section == "Transfers":
             return None if booking.value is None else -booking.value * quantity / whole
-        return Fraction(0)
+        return booking.cash * abs(quantity / whole)
 
-    def _move_pool(self, place: Place, target: Place, fraction: Fraction, ratio: Fraction) -> None:
+    def _move_pool(
+        self, place: Place, target: Place, fraction: Fraction, ratio: Fraction, cost: Fraction
+    ) -> None:
         pool = self.pools.pop(place)
         if fraction != 1:
             self.pools[place] = pool.cut(pool.quantity * (1 - fraction))
         moved = pool.cut(pool.quantity * fraction)
-        self._add_to_pool(target, replace(moved, quantity=moved.quantity * ratio))
+        money = total(moved.money, cost)
+        self._add_to_pool(target, replace(moved, quantity=moved.quantity * ratio, money=money))
 
     def _bring(
         self,
@@ -229,9 +235,12 @@ class Bookkeeper:
         parcels: Iterable[Parcel],
         booking: Booking,
         ratio: Fraction,
+        cost_of_one: Fraction = Fraction(0),
     ) -> None:
         for parcel in parcels:
-            brought = replace(parcel, through=booking.name, quantity=parcel.quantity * ratio)
+            money = total(parcel.money, -cost_of_one * parcel.quantity)
+            quantity = parcel.quantity * ratio
+            brought = replace(parcel, through=booking.name, quantity=quantity, money=money)
             self.queues[target].append(brought)
             self.edges.append((place[0], Edge(kind="CAME_FROM", opened=parcel, by=brought)))
 

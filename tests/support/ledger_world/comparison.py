@@ -1,7 +1,7 @@
 """The world and what the program says of it, side by side: each difference is a line of text."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from position_sync_dagster.money.past.booking import Booking
@@ -317,7 +317,16 @@ def rows_of(played: Played) -> dict[str, Sums]:
     }
 
 
-def all_differences(played: Played) -> list[str]:
-    """Return all differences between the world and the program."""
+def all_differences(played: Played, without: Collection[str] = ()) -> list[str]:
+    """Return all differences between the world and the program.
+
+    Args:
+        without: The kinds of rows that are not compared.
+    """
     expected, actual = rows_of_world(played.world), rows_of(played)
-    return [line for kind in expected for line in differences(kind, expected[kind], actual[kind])]
+    return [
+        line
+        for kind in expected
+        if kind not in without
+        for line in differences(kind, expected[kind], actual[kind])
+    ]

@@ -1,6 +1,6 @@
 """What the program makes of the world: it reads what the broker wrote, and its public answers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
@@ -26,7 +26,6 @@ from position_sync_dagster.money.campaigns.lots import TradedLot, read_lots
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.booking import Booking, booked, of_account, of_owner
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
-from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.past.postings import Posting
 from position_sync_dagster.money.past.statement_days import StatementDays
 from position_sync_dagster.money.past.statement_folder import import_statements
@@ -41,7 +40,7 @@ from tests.support.empty_lakes import put_tables
 from tests.support.ledger_world import values
 from tests.support.ledger_world.values import ACCOUNTS
 from tests.support.ledger_world.world import Gone, World
-from tests.support.ledger_world.writers import execution_id, statements_of
+from tests.support.ledger_world.writers import execution_id, first_statements_of, statements_of
 
 NEW_YORK = ZoneInfo("America/New_York")
 
@@ -56,6 +55,7 @@ class Played:
 
     def __post_init__(self) -> None:
         self.statements = statements_of(self.world, ACCOUNTS)
+        self.first_statements = first_statements_of(self.world, ACCOUNTS)
         self.settings = Settings(lake=str(self.folder / "lake"), flex_folder=self.folder / "flex")
         self.lake = MoneyLake(self.folder / "lake")
 
@@ -72,13 +72,13 @@ class Played:
         """Return the lake as a new process sees it, perhaps beside a later world."""
         return Played(world or self.world, self.folder)
 
-    def import_files(self, names: Sequence[str]) -> None:
+    def import_files(self, names: Iterable[str]) -> None:
         """Put statements into the folder, and import it."""
+        statements = self.statements | self.first_statements
         for name in names:
-            (self.folder / "flex" / name).write_text(self.statements[name])
+            (self.folder / "flex" / name).write_text(statements[name])
         imported = import_statements(self.lake, self.settings)
         assert not imported.unreadable, imported.unreadable
-        assert len(imported.found) >= len(names), "a statement was not read"
 
     def report_executions(self, day: date) -> None:
         """Let the gateway report the trades of a day."""
@@ -111,13 +111,23 @@ class Played:
         self.see_changes()
         return self
 
-    def files_of(self, days: Iterable[date]) -> list[str]:
-        """Return the statements of some days, in any order."""
-        names = [f"{account}-{day:%Y%m%d}.xml" for account in ACCOUNTS for day in days]
+    def files_of(self, days: Iterable[date], *, are_first: bool = False) -> list[str]:
+        """Return the statements of some days, or those that were made first, in any order."""
+        kinds = self.first_statements if are_first else self.statements
+        wanted = {f"{day:%Y%m%d}" for day in days}
+        names = [name for name in kinds if name.split("-")[1].removesuffix(".xml") in wanted]
         Random(len(names)).shuffle(names)
         return names
 
     # -- what it says
+
+    @cached_property
+    def stated_positions(self) -> dict[tuple[str, int], float]:
+        """The positions of the last day, as Open Positions state them."""
+        rows = self.lake.derived_table(DAILY_POSITIONS).rows()
+        rows = rows.filter(session_date=self.world.days[-1])
+        named = rows.select("account", "conid", "position").iter_rows()
+        return {(account, conid): position for account, conid, position in named if position}
 
     @cached_property
     def postings(self) -> list[Posting]:

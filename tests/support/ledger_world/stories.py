@@ -189,22 +189,25 @@ def cancelled(world: World) -> None:
 
 
 def _ends(world: World, day: int, account: str, option: Contract, code: str) -> None:
-    """Let an option end without value, or by a delivery; all of it, with one owner."""
+    """Let an option end without value, or by a delivery: all of it."""
 
     def happens(minute: int) -> None:
-        [owner] = world.books.owners(account, option.conid)
-        held = world.books.held(owner, account, option.conid)
+        whole = world.books.held("", account, option.conid)
+        held = world.books.divided(whole, account, option.conid)
         booked = {"kind": "BookTrade", "order": None, "fee": 0}
+        ended = {owner: -size for owner, size in held.items()}
         world.booked_trade(
-            day, minute, account, option, {owner: -held}, price=0, codes=f"{code};C", **booked
+            day, minute, account, option, ended, price=0, codes=f"{code};C", **booked
         )
         if code == "Ep":
             return
         side = 1 if option.right == "C" else -1
-        stock = world.contracts[option.underlying]
+        delivered = world.contracts[option.underlying]
+        units = 1 if option.category == "FOP" else option.multiplier
+        shares = {owner: side * units * size for owner, size in held.items()}
         world.booked_trade(
-            day, minute, account, stock, {owner: side * held * 100},
-            price=option.strike * 100, codes=code, **booked,
+            day, minute, account, delivered, shares, price=option.strike * 100, codes=code,
+            **booked,
         )  # fmt: skip
 
     world.on(day, happens, minute=EVENING)
@@ -281,6 +284,79 @@ def settled_in_cash(world: World) -> None:
     world.on(ended, happens, minute=EVENING)
 
 
+def two_puts_of_one_day(world: World) -> None:
+    """Puts of two strategies deliver the same shares on one day: the strikes say whose."""
+    iron, wheel = _names(world, IRON, WHEEL)
+    account = _account(world)
+    sold, ended, closed = _days(world, 3)
+    stock = world.stock()
+    for owner, strike in ((iron, 30), (wheel, 40)):
+        put = world.option(stock, "P", ended, strike)
+        world.claim(owner, put, 1)
+        world.trade(sold, account, put, {owner: -world.random.randrange(1, 4)})
+        _ends(world, ended, account, put, "A")
+    _close_all(world, closed, account, stock)
+
+
+def shared_put_assigned(world: World) -> None:
+    """A put that two strategies have parts of is assigned as a whole."""
+    iron, wheel = _names(world, IRON, WHEEL)
+    account = _account(world)
+    sold, ended, closed = _days(world, 3)
+    stock = world.stock()
+    put = world.option(stock, "P", ended)
+    world.claim(iron, put, 1, account=account, quantity=-2)
+    world.claim(wheel, put, 1, account=account, quantity=-3)
+    world.trade(sold, account, put, {iron: -2, wheel: -3})
+    _ends(world, ended, account, put, "A")
+    if world.random.random() < 0.7:
+        _close_all(world, closed, account, stock)
+
+
+def called_away(world: World) -> None:
+    """Shares that were bought at two prices are called away in part."""
+    owner, account = _owner(world), _account(world)
+    bought, sold, ended, closed = _days(world, 4)
+    stock = world.stock()
+    call = world.option(stock, "C", ended)
+    world.claim(owner, stock, 1)
+    world.claim(owner, call, 1)
+    world.trade(bought, account, stock, {owner: 60})
+    world.trade(bought, account, stock, {owner: 90})
+    world.trade(sold, account, call, {owner: -1})
+    _ends(world, ended, account, call, "A")
+    _sell(world, closed, account, stock, Fraction(world.random.choice((1, 2)), 2))
+
+
+def option_on_a_future(world: World) -> None:
+    """An option on a future is assigned, and its future is settled in cash later."""
+    owner, account = _owner(world), _account(world)
+    sold, ended, settled = _days(world, 3)
+    future = world.future(settled)
+    put = world.option(future, "P", ended)
+    world.claim(owner, put, 1)
+    world.trade(sold, account, put, {owner: -2})
+    _ends(world, ended, account, put, "A")
+
+    def happens(minute: int) -> None:
+        world.booked_trade(
+            settled, minute, account, future, {owner: -2}, fee=0, codes="Ep;C", kind="BookTrade",
+            order=None,
+        )  # fmt: skip
+
+    world.on(settled, happens, minute=EVENING)
+
+
+def future(world: World) -> None:
+    """A future is traded, and a part of it is held."""
+    owner, account, side = _owner(world), _account(world), _side(world)
+    opened, closed = _days(world, 2)
+    contract = world.future(9)
+    world.claim(owner, contract, 1)
+    world.trade(opened, account, contract, {owner: side * 5})
+    world.trade(closed, account, contract, {owner: -side * 3})
+
+
 # ---- corporate actions
 
 
@@ -305,6 +381,70 @@ def split(world: World) -> None:
 
     world.on(day, happens, minute=EVENING)
     _sell(world, closed, account, stock, Fraction(2, 3))
+
+
+def reverse_split(world: World) -> None:
+    """One share for two, of two strategies; then all is sold."""
+    iron, wheel = _names(world, IRON, WHEEL)
+    account, side = _account(world), _side(world)
+    first, second, day, closed = _days(world, 4)
+    stock = world.stock()
+    world.claim(iron, stock, first, account=account, quantity=side * 20)
+    world.claim(wheel, stock, second, account=account, quantity=side * 14)
+    world.trade(first, account, stock, {iron: side * 20})
+    world.trade(second, account, stock, {wheel: side * 14})
+
+    def happens(minute: int) -> None:
+        held = world.books.held("", account, stock.conid)
+        row = _action(world, day, minute, account, stock, -held / 2, "RS", world.number())
+        world.books.split(row, Fraction(1, 2))
+
+    world.on(day, happens, minute=EVENING)
+    _close_all(world, closed, account, stock)
+
+
+def stock_dividend(world: World) -> None:
+    """Shares are paid in shares: as much cost for more of them."""
+    owner, account = world.random.choice((_owner(world), NOBODY)), _account(world)
+    opened, day, closed = _days(world, 3)
+    stock = world.stock()
+    if owner != NOBODY:
+        world.claim(owner, stock, 1)
+    world.trade(opened, account, stock, {owner: 40})
+    world.trade(opened, account, stock, {owner: 60})
+
+    def happens(minute: int) -> None:
+        row = _action(world, day, minute, account, stock, Fraction(7), "SD", world.number())
+        world.books.split(row, Fraction(107, 100))
+
+    world.on(day, happens, minute=EVENING)
+    _sell(world, closed, account, stock, Fraction(1, 2))
+
+
+def adjusted_options(world: World) -> None:
+    """Two calls and a put become others with other strikes, by one action."""
+    iron, wheel = _names(world, IRON, WHEEL)
+    account, side = _account(world), _side(world)
+    opened, day, closed = _days(world, 3)
+    stock = world.stock()
+    pairs = []
+    for owner, right, strike in ((iron, "C", 30), (wheel, "C", 60), (wheel, "P", 30)):
+        old = world.option(stock, right, 9, strike)
+        new = world.option(stock, right, 9, strike * 2 // 3, 150)
+        world.claim(owner, old, 1, account=account)
+        world.trade(opened, account, old, {owner: side * world.random.randrange(1, 5)})
+        pairs.append((old, new))
+        _close_all(world, closed, account, new)
+
+    def happens(minute: int) -> None:
+        action = world.number()
+        for old, new in pairs:
+            held = world.books.held("", account, old.conid)
+            left = _action(world, day, minute, account, old, -held, "FS", action)
+            came = _action(world, day, minute, account, new, held, "FS", action)
+            world.books.replace(left, came)
+
+    world.on(day, happens, minute=EVENING)
 
 
 def _merges(world: World, day: int, account: str, old: Contract, new: Contract,
@@ -353,6 +493,44 @@ def mergers_of_one_day(world: World) -> None:
         old, new = _stocked(world, owner, account, opened), world.stock()
         _merges(world, day, account, old, new, Fraction(world.random.choice((1, 2)), 2))
         _sell(world, closed, account, new, Fraction(1))
+
+
+def merger_with_cash(world: World) -> None:
+    """An action takes a contract for another one and some cash."""
+    owner, account = _owner(world), _account(world)
+    opened, day, closed = _days(world, 3)
+    old = _stocked(world, owner, account, opened)
+    _exchanges(world, day, account, old, "TC", world.price(), closed)
+
+
+def rights_that_were_exercised(world: World) -> None:
+    """Rights were bought, and are exercised: what is paid then is a part of the cost."""
+    owner, account = _owner(world), _account(world)
+    opened, day, closed = _days(world, 3)
+    rights = world.stock()
+    world.claim(owner, rights, 1)
+    world.trade(opened, account, rights, {owner: 50})
+    world.trade(opened, account, rights, {owner: 70})
+    _exchanges(world, day, account, rights, "SR", -world.price(), closed)
+
+
+def _exchanges(world: World, day: int, account: str, old: Contract, kind: str, paid: int,
+               closed: int) -> None:  # fmt: skip
+    """Let an action take a contract for half as much of another, with cash in the row of the old.
+
+    What came is no leg; some of it is closed later.
+    """
+    new = world.stock()
+
+    def happens(minute: int) -> None:
+        action = world.number()
+        held = world.books.held("", account, old.conid)
+        left = _action(world, day, minute, account, old, -held, kind, action, paid)
+        came = _action(world, day, minute, account, new, held / 2, kind, action)
+        world.books.replace(left, came)
+
+    world.on(day, happens, minute=EVENING)
+    _sell(world, closed, account, new, Fraction(1, 2))
 
 
 def prorated(world: World) -> None:
@@ -406,7 +584,7 @@ def spin_off(world: World) -> None:
     world.on(day, happens, minute=EVENING)
     _sell(world, closed, account, child, Fraction(1, 2))
     _sell(world, closed, account, parent, Fraction(1))
-    world.unclear_conids |= {parent.conid, child.conid}
+    world.lost |= {fog, parent.conid, child.conid}
 
 
 # ---- transfers
@@ -470,7 +648,7 @@ def _comes(world: World, owner: str, *, is_valued: bool) -> None:
     world.on(day, happens, minute=EVENING)
     _sell(world, closed, account, stock, Fraction(1, 2) * world.random.choice((1, 2)))
     if not is_valued:
-        world.unclear_conids.add(stock.conid)
+        world.lost |= {owner, stock.conid}
 
 
 # ---- cash
@@ -545,21 +723,50 @@ def held_before(world: World) -> None:
     more, closed = _days(world, 2)
     stock = world.stock()
     world.claim(owner, stock, 0)
-    _hold_before(world, account, stock, owner, side * 24)
+    _hold_before(world, account, stock, {owner: side * 24})
     world.trade(more, account, stock, {owner: side * 6})
     _sell(world, closed, account, stock, Fraction(2, 3))
 
 
-def _hold_before(
-    world: World, account: str, contract: Contract, owner: str, quantity: int
-) -> None:
+def held_before_by_two(world: World) -> None:
+    """An option that two strategies claim was held before everything, and ends worthless."""
+    iron, wheel = _names(world, IRON, WHEEL)
+    account, side = _account(world), _side(world)
+    [ended] = _days(world, 1)
+    option = world.option(world.stock(), "C", ended)
+    world.claim(iron, option, 0, account=account, quantity=side * 4)
+    world.claim(wheel, option, 0, account=account, quantity=side * 8)
+    _hold_before(world, account, option, {iron: side * 4, wheel: side * 8})
+    _ends(world, ended, account, option, "Ep")
+
+
+def claimed_in_both_accounts(world: World) -> None:
+    """A claim that names no account counts in each by its part of what all hold."""
+    owner, side = _owner(world), _side(world)
+    (first, second), (one, other, closed) = ACCOUNTS, _days(world, 3)
+    contract = world.option(world.stock(), "P", 9)
+    world.claim(owner, contract, 1, quantity=side * 20)
+    world.trade(one, first, contract, {owner: side * 12})
+
+    def happens(minute: int) -> None:
+        claimed = Fraction(side * 20 * 24, 36)
+        shares = {owner: claimed, NOBODY: side * 24 - claimed}
+        world.booked_trade(other, minute, second, contract, shares)
+
+    world.on(other, happens)
+    _close_all(world, closed, second, contract)
+    world.structures.append({contract.conid})
+
+
+def _hold_before(world: World, account: str, contract: Contract, shares: dict[str, int]) -> None:
     def happens(minute: int) -> None:
         name = f"prior:{account}:{contract.conid}"
-        held = Fraction(quantity)
+        exact = {owner: Fraction(quantity) for owner, quantity in shares.items()}
+        held = sum(exact.values(), Fraction(0))
         cash = -held * world.price() * contract.multiplier
         row = world.book(0, minute, account, contract, section="", quantity=held)
         world.bookings.remove(row)
-        world.books.trade(row, {owner: held}, cash=cash, name=name)
+        world.books.trade(row, exact, cash=cash, name=name)
 
     world.on(0, happens)
 
@@ -574,12 +781,10 @@ def a_close_of_unknown_owner(world: World) -> None:
     world.claim(haze, contract, second, account=account, quantity=side * 9)
     world.trade(first, account, contract, {fog: side * 6})
     world.trade(second, account, contract, {haze: side * 9})
-    world.trade(
-        unclear, account, contract, {fog: -side * 2, haze: -side * 3}, is_unclear=True
-    )
+    world.trade(unclear, account, contract, {fog: -side * 2, haze: -side * 3}, is_unclear=True)
     if world.random.random() < 0.6:
         _close_all(world, closed, account, contract)
-    world.unclear_conids.add(contract.conid)
+    world.lost |= {fog, haze, contract.conid}
 
 
 def gone(world: World) -> None:
@@ -591,30 +796,56 @@ def gone(world: World) -> None:
     world.claim(fog, option, 1)
     _stocked(world, NOBODY, account, 1)  # an account without anything has no row of a day
     world.trade(opened, account, option, {fog: side * 3})
+    _vanishes(world, day, account, option)
+    world.lost |= {fog, option.conid}
+
+
+def ends_late(world: World) -> None:
+    """An option ends worthless, and its statement may come late."""
+    _ends(world, *_option_of_fog(world), "Ep")
+
+
+def ends_unseen(world: World) -> None:
+    """The same, before the statement says it."""
+    _vanishes(world, *_option_of_fog(world))
+
+
+def _option_of_fog(world: World) -> tuple[int, str, Contract]:
+    for account in ACCOUNTS:
+        _stocked(world, NOBODY, account, 1)  # what is flat may have no row
+    account = _account(world)
+    opened, day = _days(world, 2)
+    option = world.option(world.stock(), "C", day)
+    world.claim(FOG, option, 1)
+    world.trade(opened, account, option, {FOG: _side(world) * 3})
+    return day, account, option
+
+
+def _vanishes(world: World, day: int, account: str, option: Contract) -> None:
+    """Let an option of one owner be gone; no row of the broker says it."""
 
     def happens(minute: int) -> None:
-        held = Fraction(side * 3)
+        [owner] = world.books.owners(account, option.conid)
+        held = world.books.held(owner, account, option.conid)
         row = world.book(day, minute, account, option, section="Gone", quantity=-held)
         world.bookings.remove(row)
         name = f"gone:{account}:{option.conid}"
-        world.books.trade(row, {fog: -held}, cash=None, name=name)
+        world.books.trade(row, {owner: -held}, cash=None, name=name)
         world.gone.append(Gone(account=account, contract=option, quantity=held, booking=row))
 
-    world.on(day, happens)
-    world.unclear_conids.add(option.conid)
+    world.on(day, happens, minute=EVENING)
 
 
 STORIES: tuple[Story, ...] = (
     bought_and_sold_in_parts, shared_by_claims, closed_by_its_order, spread_of_nobody,
     shares_of_nobody, cancelled, wheel_beside_shares, wheel_of_nobody, exercised,
-    settled_in_cash, split, merger, mergers_of_one_day, prorated, taken_over_for_cash,
-    called_in_part, spin_off, moved_to_the_other_account, transferred_in,
-    transferred_in_without_value, dividend, adjusted_commission, money_of_accounts, held_before,
-    a_close_of_unknown_owner, gone,
+    settled_in_cash, two_puts_of_one_day, shared_put_assigned, called_away, option_on_a_future,
+    future, split, reverse_split, stock_dividend, adjusted_options, merger, mergers_of_one_day,
+    merger_with_cash, rights_that_were_exercised, prorated, taken_over_for_cash, called_in_part,
+    spin_off, moved_to_the_other_account, transferred_in, transferred_in_without_value, dividend,
+    adjusted_commission, money_of_accounts, held_before, held_before_by_two,
+    claimed_in_both_accounts, a_close_of_unknown_owner, gone,
 )  # fmt: skip
-
-# After these something is not known.
-UNKNOWN = (spin_off, transferred_in_without_value, a_close_of_unknown_owner, gone)
 
 
 def told(seed: int, stories: Iterable[Story] = STORIES, *, days: int = len(DAYS)) -> World:

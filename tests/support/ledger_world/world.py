@@ -69,7 +69,7 @@ class World:
 
     Attributes:
         structures: The contracts of each structure of nobody that has an option.
-        unclear_conids: The contracts of stories that are in no sum of money.
+        lost: The strategies, and the contracts, of which something is not known.
     """
 
     random: Random
@@ -80,10 +80,11 @@ class World:
     books: Bookkeeper = field(default_factory=Bookkeeper)
     closes: dict[date, Close] = field(default_factory=dict)
     structures: list[set[int]] = field(default_factory=list)
-    unclear_conids: set[int] = field(default_factory=set)
+    lost: set[str | int] = field(default_factory=set)
     days: tuple[date, ...] = DAYS
     positions: Counter[tuple[str, int]] = field(default_factory=Counter)
     cash: Counter[str] = field(default_factory=Counter)
+    variation: Counter[str] = field(default_factory=Counter)
     _events: list[tuple[int, int, int, Callable[[], None]]] = field(default_factory=list)
     _number: int = 1_000_000
     _primes: Iterator[int] | None = None
@@ -113,14 +114,29 @@ class World:
         conid = self.number()
         return self._kept(Contract(conid=conid, symbol=f"S{conid % 10_000}"))
 
-    def option(self, stock: Contract, right: str, last: int, strike: int = 0) -> Contract:
-        """Return a new option on a stock whose last day is one of the days of the world."""
+    def option(
+        self, stock: Contract, right: str, last: int, strike: int = 0, multiplier: int = 0
+    ) -> Contract:
+        """Return a new option on a stock or a future; its last day is one of the world's."""
+        is_on_future = stock.category == "FUT"
         conid = self.number()
         return self._kept(
             Contract(
-                conid=conid, symbol=stock.symbol, category="OPT", multiplier=100, right=right,
+                conid=conid, symbol=stock.symbol, right=right,
+                category="FOP" if is_on_future else "OPT",
+                multiplier=multiplier or (50 if is_on_future else 100),
                 strike=strike or self.random.randrange(20, 400), expiry=DAYS[last],
                 underlying=stock.conid,
+            )
+        )  # fmt: skip
+
+    def future(self, last: int) -> Contract:
+        """Return a new future."""
+        conid = self.number()
+        return self._kept(
+            Contract(
+                conid=conid, symbol=f"F{conid % 10_000}", category="FUT", multiplier=50,
+                expiry=DAYS[last],
             )
         )  # fmt: skip
 
@@ -203,6 +219,10 @@ class World:
         )  # type: ignore[arg-type]  # fmt: skip
         self.bookings.append(booking)
         self.cash[account] += booking.cash - booking.fee
+        if contract is not None and contract.category == "FUT":
+            # The price of a future is not paid: its changes are, at the close.
+            self.cash[account] -= booking.cash
+            self.variation[account] += booking.cash
         if contract is not None:
             self.positions[account, contract.conid] += booking.quantity  # type: ignore[assignment]
         return booking
@@ -222,6 +242,18 @@ class World:
 
     def _close(self) -> Close:
         queues = self.books.queues
+        marks = {conid: self.price() for conid in self.contracts}
+        for (account, conid), quantity in self.positions.items():
+            contract = self.contracts[conid]
+            if contract.category == "FUT":
+                self.variation[account] += int(quantity * marks[conid] * contract.multiplier)
+        self.cash += self.variation
+        # The next day begins with the price of this one.
+        self.variation.clear()
+        for (account, conid), quantity in self.positions.items():
+            contract = self.contracts[conid]
+            if contract.category == "FUT":
+                self.variation[account] -= int(quantity * marks[conid] * contract.multiplier)
         return Close(
             positions={key: Fraction(size) for key, size in self.positions.items() if size},
             owned={place: self.books.held(*place) for place in queues if self.books.held(*place)},
@@ -231,7 +263,7 @@ class World:
                 if owner == OF_ACCOUNT and parcels
             },
             cash=dict(self.cash),
-            marks={conid: self.price() for conid in self.contracts},
+            marks=marks,
         )
 
     # -- what the truth is
@@ -249,26 +281,6 @@ class World:
                 quantity * close.marks[conid] * self.contracts[conid].multiplier
                 for (who, where, conid), quantity in close.owned.items()
                 if (who, where) == (owner, account)
-            ),
-            Fraction(0),
-        )
-
-    @property
-    def value_at_end(self) -> Fraction:
-        """Return what all positions are worth at the last close."""
-        return self._value_of_positions(self.days[-1])
-
-    @property
-    def value_at_begin(self) -> Fraction:
-        """Return what they are worth at the first close."""
-        return self._value_of_positions(self.days[0])
-
-    def _value_of_positions(self, day: date) -> Fraction:
-        close = self.closes[day]
-        return sum(
-            (
-                quantity * close.marks[conid] * self.contracts[conid].multiplier
-                for (_account, conid), quantity in close.positions.items()
             ),
             Fraction(0),
         )
@@ -317,9 +329,7 @@ def primes_between(first: int, last: int) -> Iterator[int]:
     for number in range(2, last):
         if composite[number]:
             continue
-        composite[number * number :: number] = b"\x01" * len(
-            range(number * number, last, number)
-        )
+        composite[number * number :: number] = b"\x01" * len(range(number * number, last, number))
         if number >= first:
             yield number
 

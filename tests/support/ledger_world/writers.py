@@ -1,8 +1,10 @@
 """What the broker writes of the world: statements as XML, executions, positions."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import date, timedelta
 from fractions import Fraction
+from random import Random
 from xml.sax.saxutils import quoteattr
 
 from tests.support.ledger_world.values import Booking, Contract
@@ -15,8 +17,12 @@ ROWS = {
 }  # fmt: skip
 
 
-def statement_of(world: World, account: str, day: date) -> str:
-    """Return the statement of an account and a day."""
+def statement_of(world: World, account: str, day: date, *, is_first: bool = False) -> str:
+    """Return the statement of an account and a day, with its rows in any order.
+
+    Args:
+        is_first: Whether it is the one that was made first, of which a trade is wrong.
+    """
     close = world.closes[day]
     held = [
         _position(world, account, conid, quantity, day)
@@ -26,7 +32,7 @@ def statement_of(world: World, account: str, day: date) -> str:
     worth = close.cash[account] + sum(
         quantity * close.marks[conid] * world.contracts[conid].multiplier
         for (where, conid), quantity in close.positions.items()
-        if where == account
+        if where == account and world.contracts[conid].category != "FUT"
     )
     equity = _row("EquitySummaryByReportDateInBase", currency="USD", reportDate=_day(day),
                   cash=dollars(close.cash[account]), total=dollars(worth))  # fmt: skip
@@ -35,10 +41,15 @@ def statement_of(world: World, account: str, day: date) -> str:
     sections = {
         "EquitySummaryInBase": [equity], "CashReport": [balance], "OpenPositions": held,
     } | {name: [] for name in ROWS}  # fmt: skip
-    for booking in world.bookings:
-        if (booking.account, booking.day) == (account, day):
-            sections[booking.section].append(_booked(booking))
-    made = f"{day + timedelta(days=1):%Y%m%d};010000"
+    bookings = [each for each in world.bookings if (each.account, each.day) == (account, day)]
+    trades = [booking for booking in bookings if booking.section == "Trades"]
+    for booking in bookings:
+        if is_first and booking == trades[-1]:
+            booking = replace(booking, price=booking.price + 1, cash=booking.cash + 1)
+        sections[booking.section].append(_booked(booking))
+    for rows in sections.values():
+        Random(len(rows)).shuffle(rows)
+    made = f"{day + timedelta(days=1):%Y%m%d};0{1 - is_first}0000"
     inner = "".join(f"<{name}>{''.join(rows)}</{name}>" for name, rows in sections.items())
     return (
         '<FlexQueryResponse queryName="q" type="AF"><FlexStatements count="1"><FlexStatement '
@@ -55,6 +66,17 @@ def statements_of(world: World, accounts: Iterable[str]) -> dict[str, str]:
         for account in accounts
         for day in world.days
     }
+
+
+def first_statements_of(world: World, accounts: Iterable[str]) -> dict[str, str]:
+    """Return statements that were made first, and are wrong, by the name of the file."""
+    return {
+        f"{account}-{day:%Y%m%d}-first.xml": statement_of(world, account, day, is_first=True)
+        for account in accounts
+        for day in world.days[2::3]
+        if any((each.account, each.day, each.section) == (account, day, "Trades")
+               for each in world.bookings)
+    }  # fmt: skip
 
 
 def _position(world: World, account: str, conid: int, quantity: Fraction, day: date) -> str:
@@ -130,6 +152,8 @@ def _contract(contract: Contract | None) -> dict[str, str]:
         "symbol": contract.symbol, "underlyingSymbol": contract.symbol,
         "conid": str(contract.conid), "multiplier": str(contract.multiplier),
     }  # fmt: skip
+    if contract.category == "FUT" and contract.expiry is not None:
+        written |= {"symbol": f"{contract.symbol}H6", "expiry": _day(contract.expiry)}
     if contract.is_option and contract.expiry is not None:
         written |= {
             "symbol": f"{contract.symbol} {contract.right}{contract.strike}",
