@@ -44,7 +44,7 @@ CLOSURES = TableSpec(
 MOVEMENTS = TableSpec(
     "movements",
     columns_of(Movement),
-    version=2,
+    version=3,
     indexed=("day", "session_date", "account"),
     order="day",
     key=("movement_id",),

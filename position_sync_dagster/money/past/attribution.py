@@ -22,8 +22,10 @@ from typing import Any, NamedTuple
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.holding import QUANTITY_ROUNDING, Key, grouped
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
+from position_sync_dagster.money.past.causes import cancelled_ids
 from position_sync_dagster.money.past.closes import SLACK
 from position_sync_dagster.money.past.movements import (
+    COMMISSION_ADJUSTMENTS,
     DELIVERIES,
     INCOME,
     OWNERS_CASH,
@@ -109,6 +111,9 @@ def unexplained_parts(
     return [part for holding in holdings for part in holding.parts()]
 
 
+# A movement, and what was held before it.
+_Held = tuple[Movement, float]
+
 # Account, day and contract of a delivery.
 _Delivered = tuple[str, date, int | None]
 
@@ -120,14 +125,17 @@ class _Sources:
     Attributes:
         ends: The ends by account, day and the contract that was delivered.
         arrived: For which of them something arrived.
-        replaced: What actions took, by the id of the movement that brought something for it.
-        taken: The parts of what they took, by the id of its movement.
+        replaced: What actions took, and what left for another own account, by the id of the
+            movement that brought something for it.
+        left: The ids of what something came for.
+        taken: The parts of that, by the id of its movement.
         traders: Who had what an order traded, apart from contracts that several had.
     """
 
     ends: dict[_Delivered, list[Posting]] = field(default_factory=dict)
     arrived: set[_Delivered] = field(default_factory=set)
     replaced: dict[str, list[Movement]] = field(default_factory=dict)
+    left: set[str] = field(default_factory=set)
     taken: dict[str, list[Posting]] = field(default_factory=dict)
     traders: defaultdict[str | None, set[str]] = field(default_factory=lambda: defaultdict(set))
 
@@ -136,30 +144,69 @@ class _Sources:
         return set() if movement.order_id is None else self.traders[movement.order_id]
 
     def link(self, holdings: Iterable["_Holding"]) -> None:
-        """Find for what contracts corporate actions brought others: those of one day and type."""
-        gone: defaultdict[tuple[object, ...], list[Movement]] = defaultdict(list)
-        came: defaultdict[tuple[object, ...], list[Movement]] = defaultdict(list)
-        grown: defaultdict[tuple[object, ...], list[Movement]] = defaultdict(list)
-        for holding in holdings:
-            for movement, before in holding.actions:
-                action_of_day = (movement.account, movement.day, movement.type, movement.right)
-                if before * (movement.quantity or 0.0) > 0:
-                    grown[action_of_day].append(movement)
-                elif before:
-                    gone[action_of_day].append(movement)
-                else:
-                    came[action_of_day].append(movement)
+        """Find for what contracts corporate actions brought others, and what changed its account.
 
-        for action, taken in gone.items():
-            arrivals = grouped(attrgetter("symbol"), came[action] or grown[action])
-            left_of = grouped(attrgetter("symbol"), taken)
-            renamed = [left for left in taken if left.symbol not in arrivals]
-            for symbol, arrived in arrivals.items():
+        An action is known by its id; what that does not join is of one day and type.
+        """
+        all_holdings = [*holdings]
+        steps = [step for holding in all_holdings for step in holding.actions]
+        with_id = [step for step in steps if step[0].action_id is not None]
+        by_id = attrgetter("account", "action_id")
+        for action in grouped(lambda step: by_id(step[0]), with_id).values():
+            self._link_action(action)
+
+        joined = self.left.union(self.replaced)
+        others = [step for step in steps if step[0].movement_id not in joined]
+        by_day = attrgetter("account", "day", "type", "right")
+        for action in grouped(lambda step: by_day(step[0]), others).values():
+            self._link_action(action)
+
+        transfers = [step for holding in all_holdings for step in holding.transfers]
+        for same in grouped(lambda step: (step[0].conid, step[0].day), transfers).values():
+            self._link_transfers(same)
+
+    def _link_transfers(self, steps: Iterable[_Held]) -> None:
+        """Pair what left one account with as much that came to another.
+
+        Args:
+            steps: The transfers of a contract and a day, with what was held before each.
+        """
+        by_way = grouped(lambda step: step[1] * (step[0].quantity or 0.0) < 0, steps)
+        leaving = [movement for movement, _before in by_way[True]]
+        for arrival, _before in by_way[False]:
+            for left in leaving:
+                is_same = left.quantity == -(arrival.quantity or 0.0)
+                if is_same and left.account != arrival.account:
+                    self._pair([arrival], [left])
+                    leaving.remove(left)
+                    break
+
+    def _link_action(self, steps: Iterable[_Held]) -> None:
+        """Find for what contracts an action brought others, by symbol.
+
+        Args:
+            steps: Its movements, with what was held before each.
+        """
+        taken: list[Movement] = []
+        came: list[Movement] = []
+        grown: list[Movement] = []
+        for movement, before in steps:
+            if before * (movement.quantity or 0.0) > 0:
+                grown.append(movement)
+            else:
+                (taken if before else came).append(movement)
+
+        arrivals = grouped(attrgetter("symbol"), came or grown)
+        left_of = grouped(attrgetter("symbol"), taken)
+        renamed = [left for left in taken if left.symbol not in arrivals]
+        for symbol, arrived in arrivals.items():
+            if taken:
                 self._pair(arrived, left_of[symbol] or renamed)
 
     def _pair(self, arrived: Sequence[Movement], gone: Sequence[Movement]) -> None:
         """Pair as many of both in the order of their terms; else each came for all of them."""
         in_order = sorted(gone, key=_terms_of)
+        self.left.update(movement.movement_id for movement in gone)
         for place, arrival in enumerate(sorted(arrived, key=_terms_of)):
             self.replaced[arrival.movement_id] = in_order
             if len(arrived) == len(gone):
@@ -168,7 +215,7 @@ class _Sources:
     def add(self, posting: Posting) -> None:
         """Remember the end of an option, or what an action took."""
         movement = posting.movement
-        if movement.kind is MovementKind.CORPORATE_ACTION:
+        if movement.kind is MovementKind.CORPORATE_ACTION or self.carries(movement):
             self.taken.setdefault(movement.movement_id, []).append(posting)
         elif posting.is_option and movement.kind in DELIVERIES and not posting.is_prior:
             delivered = movement.counter_conid or movement.underlying_conid
@@ -177,13 +224,14 @@ class _Sources:
         elif posting.is_trade and movement.order_id is not None and posting.fraction == 1.0:
             self.traders[movement.order_id].add(posting.owner)
 
-    def is_replaced(self, movement: Movement) -> bool:
-        """Return whether something came for what an action took."""
-        return any(movement in gone for gone in self.replaced.values())
+    def carries(self, movement: Movement) -> bool:
+        """Return whether cost leaves with it for something else, or comes with it."""
+        name = movement.movement_id
+        return name in self.left or bool(self.replaced.get(name))
 
     def origin_of(self, movement: Movement) -> "_Origin":
         """Return what a movement came from, and who had it."""
-        if movement.kind is MovementKind.CORPORATE_ACTION:
+        if movement.kind is MovementKind.CORPORATE_ACTION or self.carries(movement):
             gone = self.replaced.get(movement.movement_id, ())
             taken = [posting for left in gone for posting in self.taken.get(left.movement_id, ())]
             return _Origin.of(taken, is_clear=len(gone) == 1 or _has_one_owner(taken))
@@ -331,14 +379,20 @@ class _Holding:
                 self._lose_track(movement)
             elif not by or movement.kind in INCOME:
                 self._pay(movement)
-            elif movement.kind is MovementKind.CORPORATE_ACTION:
+            elif movement.kind is MovementKind.CORPORATE_ACTION or self._sources.carries(movement):
                 self._reorganize(movement, by)
             else:
                 self._move(movement, by)
         return self._parts
 
+    @property
+    def transfers(self) -> list[_Held]:
+        """The transfers, with what was held before each."""
+        kind = MovementKind.TRANSFER
+        return [(step, before) for step, before, _after in self._steps if step.kind is kind]
+
     @cached_property
-    def actions(self) -> list[tuple[Movement, float]]:
+    def actions(self) -> list[_Held]:
         """The corporate actions that took all that was held, or brought more; with what was."""
         return [
             (movement, before)
@@ -355,7 +409,8 @@ class _Holding:
         What several strategies claim comes after what one does.
         """
         is_option = any(movement.is_option for movement in (self._first, *self._movements))
-        brought = [moment_of(action) for action, before in self.actions if not before]
+        replaced = self._sources.replaced
+        brought = [moment_of(step) for step in self._movements if replaced.get(step.movement_id)]
         is_shared = len({claim.owner for claim in self._claims}) > 1
         return not is_option, min(brought, default=NEVER), is_shared, self._first.key
 
@@ -548,7 +603,7 @@ class _Holding:
 
         effect = Effect.KEEPS
         is_sold = bool(movement.cash) and total * by < 0 and movement.type not in SPLITS
-        if self._sources.is_replaced(movement):
+        if movement.movement_id in self._sources.left:
             effect = Effect.LEAVES
         elif is_turned or is_sold or not after:
             effect = Effect.CLOSES
@@ -569,13 +624,15 @@ class _Holding:
         """Return whether it is not known what came for what an action took."""
         if movement.cash or movement.type == _WORTHLESS:
             return False
-        return not self._sources.is_replaced(movement)
+        return movement.movement_id not in self._sources.left
 
     def _pay(self, movement: Movement) -> None:
         """Divide cash of a holding among its owners, or the last ones."""
         pays_for = None
         effect = Effect.EARNS
-        if movement.kind not in INCOME:
+        if (movement.type or "").lower() == COMMISSION_ADJUSTMENTS:
+            effect = Effect.PAYS
+        elif movement.kind not in INCOME:
             # The cash of a settlement may have a row of its own, before or after that of its end.
             effect = Effect.PAYS
             event = (movement.day, movement.kind)
@@ -648,6 +705,8 @@ def _history(movements: Iterable[Movement], held: Opening | None) -> tuple[Openi
     What is gone, and nothing explains, is one as far as what is stated leaves it.
     """
     in_order = sorted(movements, key=_order_of)
+    taken_back = cancelled_ids(in_order)
+    in_order = [movement for movement in in_order if movement.movement_id not in taken_back]
     by_kind = grouped(lambda movement: movement.kind is MovementKind.UNEXPLAINED, in_order)
     stated = by_kind[False]
     opening = opening_of(stated, held)

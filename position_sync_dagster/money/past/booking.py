@@ -194,6 +194,9 @@ def _entries(postings: Iterable[Posting], group_of: Callable[[Posting], Group]) 
 def _whole(postings: Sequence[Posting], *, is_by_account: bool) -> Share:
     """Return the postings of one movement as one; of an account it is known whose it was."""
     largest = postings[0]
+    if largest.is_carried:
+        quantity = sum(posting.quantity for posting in postings)
+        return Share(posting=largest, quantity=quantity, cash=0.0, fees=0.0)
     if len(postings) > 1:
         largest = max(postings, key=lambda posting: abs(posting.quantity))
     reasons = (

@@ -22,6 +22,7 @@ from position_sync_dagster.money.past.flex_fields import CONID, DAY, NUMBER, TEX
 from position_sync_dagster.money.past.movements import (
     CANCELLED,
     CANCELS,
+    COMMISSION_ADJUSTMENTS,
     DELIVERIES,
     EXERCISE_CODES,
     FACE_OF_BILL,
@@ -58,7 +59,7 @@ _OF_CASH = {
     "other fees": MovementKind.FEE,
     "broker fees": MovementKind.FEE,
     "advisor fees": MovementKind.FEE,
-    "commission adjustments": MovementKind.FEE,
+    COMMISSION_ADJUSTMENTS: MovementKind.FEE,
 }
 _OWN_CASH = frozenset({
     "deposits", "withdrawals", "deposits/withdrawals", "deposits & withdrawals",
@@ -281,7 +282,13 @@ def _corporate_action(base: Movement, fields: Fields, event: StatementEvent) -> 
     if cash is None and event.type in _WITHOUT_CASH:
         cash = 0.0
     return _in_units(
-        replace(base, kind=MovementKind.CORPORATE_ACTION, quantity=event.quantity, cash=cash)
+        replace(
+            base,
+            kind=MovementKind.CORPORATE_ACTION,
+            quantity=event.quantity,
+            cash=cash,
+            action_id=_read(fields, TEXT, "actionID"),
+        )
     )
 
 

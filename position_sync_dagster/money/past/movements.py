@@ -91,6 +91,9 @@ OPTION_ENDS = {
 # How options end that are not traded away, and what was delivered then.
 ENDS = frozenset(OPTION_ENDS.values())
 
+# The type of cash that corrects what a trade cost.
+COMMISSION_ADJUSTMENTS = "commission adjustments"
+
 # Cash that is profit, and of no quantity.
 INCOME = frozenset({
     MovementKind.DIVIDEND, MovementKind.WITHHOLDING, MovementKind.INTEREST, MovementKind.FEE,
@@ -182,6 +185,7 @@ class Movement:
         trade_id: The statement's id of the trade.
         transaction_id: The statement's id of the booking.
         corrects: The trade_id of the trade that this one cancels or corrects.
+        action_id: The broker's id of a corporate action, the same of all that it takes and brings.
         order_id: The order's permanent id, equal for all legs of a combo order.
         underlying_conid: Contract id of the underlying, where it is known.
         counter_conid: Of a delivery: the other holding, the option's or what was delivered.
@@ -225,6 +229,7 @@ class Movement:
     trade_id: str | None = None
     transaction_id: str | None = None
     corrects: str | None = None
+    action_id: str | None = None
     order_id: str | None = None
     underlying_conid: int | None = None
     counter_conid: int | None = None

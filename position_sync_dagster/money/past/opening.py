@@ -136,6 +136,7 @@ def read_openings(
     changes = lake.position_changes.rows(None, are_concerned, names)
     table = lake.derived_table(DAILY_POSITIONS)
     daily = _steps_at_closes(lake, table.version() if table.exists() else -1)
+    daily = daily.filter(are_concerned)
     reported = newest(lake.broker_positions.table.rows(are_concerned))
     if until is not None:
         changes = changes.filter(col.seen_at <= moment(until))
@@ -150,9 +151,11 @@ def _steps_at_closes(lake: MoneyLake, _version: int) -> pl.DataFrame:
 
     They are remembered until another day is recorded: a large book has millions of rows in a year.
     """
-    columns = ["session_date", "closed_at", *_HELD]
+    columns = ["session_date", "closed_at", *_HELD, *_CONTRACT]
     rows = derived_rows(lake.derived_table(DAILY_POSITIONS), columns=columns).sort("session_date")
     held = pl.struct("position", "average_cost")
+    last = col.session_date.max()
+    rows = rows.with_columns(is_held=last.over(KEY) == last.over("account"))
     return rows.filter(held.ne_missing(held.shift().over(KEY)))
 
 
@@ -162,12 +165,12 @@ def openings_of(
     """Return what was held before the first movements, by what was seen before them; pure.
 
     The last close before it counts, then what the first change shows. Of what no movement moved it
-    is what the first change shows, or what the broker reports now.
+    is what the first change shows, or what is held now, by the broker or at the last close.
 
     Args:
         movements: Rows of `movements`.
         changes: Rows of `position_changes`.
-        daily: Rows of `daily_positions`.
+        daily: Rows of `daily_positions`, with `is_held`: whether it still is.
         reported: Rows of `broker_positions`.
     """
     first = _first_movements(movements)
@@ -180,8 +183,11 @@ def openings_of(
     ).join(first, on=KEY, how="left")
     first_changes = first_changes.filter(col.about.is_null() | _is_before(col.at))
 
-    unmoved = reported.with_columns(at="position_time").join(first, on=KEY, how="anti")
-    seen = [held.select(pl.col(_SEEN)) for held in (first_changes, unmoved)]
+    reported = reported.with_columns(at="position_time")
+    at_close = daily.filter("is_held").with_columns(at=col.closed_at.min().over(KEY))
+    at_close = at_close.unique(KEY, keep="last", maintain_order=True)
+    unmoved = [held.join(first, on=KEY, how="anti") for held in (reported, at_close)]
+    seen = [held.select(_SEEN) for held in (first_changes, *unmoved)]
     rows = pl.concat([closes.select(_HELD), *seen], how="diagonal_relaxed")
 
     # Of the same quantity another source may say what it had cost.

@@ -103,6 +103,12 @@ class Posting:
         return times(cash, self.fraction)
 
     @property
+    def is_carried(self) -> bool:
+        """Return whether its money is a stated value alone: its cost goes along, as it was."""
+        is_moved = self.effect in (Effect.LEAVES, Effect.COMES)
+        return is_moved and self.movement.kind is MovementKind.TRANSFER
+
+    @property
     def unknown(self) -> str | None:
         """Return why it is not known what it brought; None: its cash and its fee say it."""
         return self.unclear or self.why_no_money

@@ -73,6 +73,8 @@ _STATE = (
 # Whether a quantity came or went without a movement; null where that is not known.
 IS_MISSING = col.missing.abs() > QUANTITY_ROUNDING
 
+IS_CONVERSION = col.kind == MovementKind.CONVERSION.value
+
 # The contract of a row; null for the money of an account.
 _CONTRACT = col.symbol + " " + col.conid.cast(pl.String)
 
@@ -142,7 +144,10 @@ class _Sources:
         conids &= {*rows["conid"], *recent["conid"].drop_nulls()}
         deciding = deciding_movements(movements, conids)
         openings = read_openings(lake, deciding, {leg.conid for leg in legs})
-        parts = attributed(records_of(Movement, deciding), legs, openings)
+        parts = part_rows(attributed(records_of(Movement, deciding), legs, openings))
+        # A booking and its cancellation have no parts, and change nothing.
+        moved_nothing = deciding.filter(col.quantity != 0).join(parts, on="movement_id", how="anti")
+        recent = recent.join(moved_nothing.filter(~IS_CONVERSION), on="movement_id", how="anti")
 
         statements = lake.statement_events.rows(
             None, col.kind == EventKind.SECTIONS.value, ["first_day", "account"]
@@ -150,9 +155,7 @@ class _Sources:
         accounts = table.rows(columns=["session_date", "account"])
         stated = statements.select(session_date="first_day", account="account")
         accounts = pl.concat([accounts, stated]).unique()
-        return cls(
-            rows=rows, accounts=accounts, movements=recent, legs=legs, parts=part_rows(parts)
-        )
+        return cls(rows=rows, accounts=accounts, movements=recent, legs=legs, parts=parts)
 
 
 def rows_to_explain(lake: MoneyLake, settings: Settings, rows: pl.DataFrame) -> pl.DataFrame:

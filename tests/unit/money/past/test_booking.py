@@ -20,6 +20,7 @@ from position_sync_dagster.money.past.booking import (
 from position_sync_dagster.money.past.movements import Movement, MovementKind
 from position_sync_dagster.money.past.postings import Effect, Posting
 from tests.unit.money.campaigns.test_closed_campaigns import (
+    CALL,
     NEW_SHARES,
     OTHER,
     PUT,
@@ -219,3 +220,72 @@ def test_a_contract_that_is_replaced_by_two_leaves_an_unknown_cost_to_both():
     booking = booked(parts_of(movements, leg(SHARES)), of_owner)
     held = {key[1][1]: shares[0].cash for key, shares in booking.held.items() if shares}
     assert held == {NEW_SHARES: None, OTHER: None}
+
+
+def test_an_action_is_known_by_its_id_and_not_by_its_day_and_type():
+    """Two contracts become two others on one day, each at another cost."""
+    both = {"type": "TC"}
+    other = {"sec_type": "STK", "right": None, "strike": None, "multiplier": 1.0}
+    movements = [
+        moved(SHARES, 100.0, 10.0, 2, fee=0.0), moved(OTHER, 10.0, 50.0, 2, fee=0.0, **other),
+        acted(SHARES, -100.0, 6, action_id="1", **both),
+        acted(NEW_SHARES, 200.0, 6, action_id="1", **both),
+        acted(OTHER, -10.0, 6, action_id="2", **both | other),
+        acted(CALL, 5.0, 6, action_id="2", **both | other),
+    ]  # fmt: skip
+    postings = parts_of(movements, leg(SHARES, "a"), leg(OTHER, "b"))
+    booking = booked(postings, of_owner)
+    held = {key: (share.quantity, share.cash) for key, [share] in held_of(booking).items()}
+    assert held == {
+        ("a", (A, NEW_SHARES)): (200.0, -1000.0), ("b", (A, CALL)): (5.0, -50_000.0),
+    }  # fmt: skip
+
+
+def held_of(booking: Booking) -> dict[Any, list[Share]]:
+    return {group: [*shares] for group, shares in booking.held.items() if shares}
+
+
+def test_what_goes_to_another_own_account_takes_owner_cost_and_day_along():
+    """The leg names the first account alone."""
+    transfer = {"kind": MovementKind.TRANSFER, "fee": 0.0, "cash": 0.0}
+    movements = [
+        moved(SHARES, 100.0, 10.0, 2, fee=0.0),
+        moved(SHARES, -100.0, None, 6, value=-1200.0, **transfer),
+        moved(SHARES, 100.0, None, 6, value=1200.0, account="U2", **transfer),
+        moved(SHARES, -40.0, 15.0, 9, fee=0.0, account="U2"),
+    ]
+    postings = parts_of(movements, leg(SHARES, "a", account=A))
+    assert {posting.owner for posting in postings} == {"a"}
+    for group_of in (of_owner, of_account):
+        booking = booked(postings, group_of)
+        [(opened, cost, closed)] = edges_of(booking, EdgeKind.CLOSES)
+        assert (opened, cost, closed) == (40.0, -400.0, -40.0)
+        [[held]] = held_of(booking).values()
+        assert (held.key, held.quantity, held.cash) == (("U2", SHARES), 60.0, -600.0)
+        assert held.posting.movement.day.day == 2
+
+
+def test_a_booking_that_is_taken_back_is_no_posting():
+    wrong = moved(SHARES, -30.0, 9.0, 6)
+    taken_back = moved(SHARES, 30.0, 9.0, 6, codes="Ca", fee=1.0, cash=-270.0)
+    bought = moved(SHARES, 100.0, 10.0, 2)
+    again = moved(SHARES, -30.0, 11.0, 6, movement_id="again")
+    postings = parts_of([bought, wrong, taken_back, again], leg(SHARES))
+    assert [posting.movement for posting in postings] == [bought, again]
+
+
+def test_a_commission_that_is_adjusted_is_in_lots_and_a_dividend_is_not():
+    adjusted = moved(
+        PUT,
+        None,
+        None,
+        5,
+        kind=MovementKind.FEE,
+        cash=-0.25,
+        fee=0.0,
+        type="Commission Adjustments",
+    )
+    dividend = moved(PUT, None, None, 5, kind=MovementKind.DIVIDEND, cash=3.0, fee=0.0)
+    booking = booked(parts_of([SOLD, adjusted, dividend], leg(PUT)), of_owner)
+    gains = {edge.kind: edge.gain for edge in booking.edges}
+    assert gains == {EdgeKind.PAYS: -0.25, EdgeKind.EARNS: 3.0}

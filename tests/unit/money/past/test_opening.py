@@ -51,7 +51,7 @@ def openings(
     return openings_of(
         frame_of(MOVEMENTS, map(asdict, movements)),
         rows(POSITION_CHANGES, changes),
-        rows(DAILY_POSITIONS, daily),
+        rows(DAILY_POSITIONS, daily).with_columns(is_held=True),
         rows(BROKER_POSITIONS, reported),
     )
 
@@ -94,6 +94,10 @@ def test_what_no_movement_moved_is_held_since_it_was_seen():
     opening = openings([], None, None, reported)[KEY]
     assert (opening.quantity, opening.cost) == (-1.0, 180.0)
     assert opening.contract.right == "PUT"
+    at_close = {"session_date": date(2026, 3, 5), "closed_at": TWENTY_PAST}
+    daily = seen(DAILY_POSITIONS, position=-2.0, average_cost=170.0, **at_close)
+    assert openings([], None, daily)[KEY].quantity == -2.0
+    assert openings([], None, daily, reported)[KEY].quantity == -1.0
     # The change that brought it says that it was not held before.
     assert openings([], changed(0.0, -1.0, TWENTY_PAST), None, reported) == {}
 
