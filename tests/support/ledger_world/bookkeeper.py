@@ -202,7 +202,7 @@ class Bookkeeper:
             target = (owner, *self._key(came))
             if owner:
                 taken = whole * fraction
-                cash = self._value_of(left, taken, left.quantity)
+                cash = self._value_of(left, -taken, left.quantity)
                 self._post(left, owner, "LEAVES", -taken, cash, Fraction(0))
                 cash = self._value_of(came, taken * ratio, came.quantity)
                 self._post(came, owner, "COMES", taken * ratio, cash, Fraction(0))

@@ -600,14 +600,24 @@ def _transfer(world: World, day: int, minute: int, account: str, contract: Contr
 
 
 def moved_to_the_other_account(world: World) -> None:
-    """All of a contract goes to the other account, with owner, cost and day."""
+    """Shares that are held and shares that are short go to the other account.
+
+    They go with owner, cost and day, also where a leg names the first account alone. Of a section
+    without a negative quantity it is not known whether it writes signs.
+    """
     owner, (source, target) = _owner(world), ACCOUNTS
     opened, day, closed = _days(world, 3)
-    stock = world.stock()
-    world.claim(owner, stock, 1, account=world.random.choice((None, source)))
-    side = _side(world)
-    world.trade(opened, source, stock, {owner: side * 30})
-    world.trade(opened, source, stock, {owner: side * 12})
+    for side in (1, -1):
+        stock = world.stock()
+        world.claim(owner, stock, 1, account=world.random.choice((None, source)))
+        world.trade(opened, source, stock, {owner: side * 30})
+        world.trade(opened, source, stock, {owner: side * 12})
+        _goes(world, day, stock, source, target)
+        _sell(world, closed, target, stock, Fraction(world.random.choice((1, 2)), 2))
+
+
+def _goes(world: World, day: int, stock: Contract, source: str, target: str) -> None:
+    """Let all of a contract go to another account."""
 
     def happens(minute: int) -> None:
         held = world.books.held("", source, stock.conid)
@@ -617,7 +627,6 @@ def moved_to_the_other_account(world: World) -> None:
         world.books.replace(left, came)
 
     world.on(day, happens, minute=EVENING)
-    _sell(world, closed, target, stock, Fraction(world.random.choice((1, 2)), 2))
 
 
 def transferred_in(world: World) -> None:
