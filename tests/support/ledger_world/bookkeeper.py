@@ -243,6 +243,8 @@ class Bookkeeper:
             brought = replace(parcel, through=booking.name, quantity=quantity, money=money)
             self.queues[target].append(brought)
             self.edges.append((place[0], Edge(kind="CAME_FROM", opened=parcel, by=brought)))
+        in_order = sorted(self.queues[target], key=lambda parcel: parcel.opened)
+        self.queues[target] = deque(in_order)
 
     # -- queues
 
@@ -308,7 +310,9 @@ class Bookkeeper:
     ) -> Parcel:
         fees_if_known = None if money is None else fees
         name = name or booking.name
-        return Parcel(name=name, quantity=quantity, money=money, fees=fees_if_known)
+        return Parcel(
+            name=name, opened=booking.at, quantity=quantity, money=money, fees=fees_if_known
+        )
 
     def _post(
         self,

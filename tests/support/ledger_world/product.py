@@ -225,6 +225,7 @@ def executions_of(world: World, day: date) -> list[Execution]:
         )
         for booking in world.bookings
         if booking.contract is not None
+        and booking.number not in world.withdrawn
         and (booking.section, booking.kind, booking.day) == ("Trades", "ExchTrade", day)
     ]
 

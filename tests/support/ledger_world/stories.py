@@ -9,14 +9,12 @@ from dataclasses import replace
 from fractions import Fraction
 from random import Random
 
+from tests.support.ledger_world.bookkeeper import Shares
 from tests.support.ledger_world.values import ACCOUNTS, DAYS, NOBODY, Booking, Contract
-from tests.support.ledger_world.world import Gone, World
+from tests.support.ledger_world.world import EVENING, Gone, World
 
 IRON, WHEEL = "iron", "wheel"
 FOG, HAZE = "fog", "haze"  # their money is not known
-
-# When the broker books what it does by itself, in minutes of the day.
-EVENING = 16 * 60 + 20
 
 Story = Callable[[World], None]
 
@@ -178,6 +176,7 @@ def cancelled(world: World) -> None:
         world.bookings.append(replace(wrong, number=world.number(), quantity=Fraction(30),
                                       cash=-wrong.cash, fee=-wrong.fee, kind="TradeCancel",
                                       codes="Ca", side=""))  # fmt: skip
+        world.withdrawn.add(wrong.number)
         world.positions[account, stock.conid] += 30
         world.cash[account] -= wrong.cash - wrong.fee
         world.booked_trade(closed, minute, account, stock, {owner: -30})
@@ -258,6 +257,20 @@ def exercised(world: World) -> None:
     _ends(world, ended, account, put, "Ex")
     world.trade(one, account, stock, {owner: 37})
     world.trade(other, account, stock, {owner: 63})
+
+
+def rolled_by_nobody(world: World) -> None:
+    """One order buys a put back and sells another one, which ends worthless: one structure."""
+    account = _account(world)
+    sold, rolled, ended = _days(world, 3)
+    stock = world.stock()
+    first, second = world.option(stock, "P", 9), world.option(stock, "P", ended)
+    world.trade(sold, account, first, {NOBODY: -3})
+    order = world.number()
+    world.trade(rolled, account, first, {NOBODY: 3}, order=order)
+    world.trade(rolled, account, second, {NOBODY: -3}, order=order)
+    _ends(world, ended, account, second, "Ep")
+    world.structures.append({first.conid, second.conid})
 
 
 def settled_in_cash(world: World) -> None:
@@ -569,6 +582,38 @@ def called_in_part(world: World) -> None:
     _sell(world, closed, account, stock, Fraction(1, 2))
 
 
+def acted_on_again_and_again(world: World) -> None:
+    """A split, a merger, and the way to the other account: cost and day stay those of the lots."""
+    owner, (source, target) = _owner(world), ACCOUNTS
+    opened, splits, merges, goes, closed = _days(world, 5)
+    old, new = world.stock(), world.stock()
+    world.claim(owner, old, 1)
+    world.trade(opened, source, old, {owner: 20})
+    world.trade(opened, source, old, {owner: 28})
+
+    def happens(minute: int) -> None:
+        row = _action(world, splits, minute, source, old, Fraction(24), "FS", world.number())
+        world.books.split(row, Fraction(3, 2))
+
+    world.on(splits, happens, minute=EVENING)
+    _merges(world, merges, source, old, new, Fraction(1, 2))
+    _goes(world, goes, new, source, target)
+    _sell(world, closed, target, new, Fraction(2, 3))
+
+
+def merged_into_what_is_held(world: World) -> None:
+    """What was opened first closes first, also if it came later by an action."""
+    owner, account = _owner(world), _account(world)
+    first, second, day, closed = _days(world, 4)
+    old, new = world.stock(), world.stock()
+    world.claim(owner, old, 1)
+    world.claim(owner, new, 1)
+    world.trade(first, account, old, {owner: 40})
+    world.trade(second, account, new, {owner: 30})
+    _merges(world, day, account, old, new, Fraction(1))
+    _sell(world, closed, account, new, Fraction(1, 2))
+
+
 def spin_off(world: World) -> None:
     """Shares come for nothing: what they cost is not known."""
     [fog] = _names(world, FOG)
@@ -664,11 +709,11 @@ def _comes(world: World, owner: str, *, is_valued: bool) -> None:
 
 
 def _cash(world: World, day: int, account: str, contract: Contract, kind: str, amount: int,
-          effect: str) -> None:  # fmt: skip
-    """Let money of a contract be paid to those who have it."""
+          effect: str, had: Shares | None = None) -> None:  # fmt: skip
+    """Let money of a contract be paid to those who have it, or had it."""
 
     def happens(minute: int) -> None:
-        shares = world.books.divided(Fraction(1), account, contract.conid)
+        shares = had or world.books.divided(Fraction(1), account, contract.conid)
         row = world.book(
             day, minute, account, contract, section="CashTransactions", kind=kind, cash=amount
         )
@@ -694,10 +739,26 @@ def dividend(world: World) -> None:
 def adjusted_commission(world: World) -> None:
     """A commission is corrected later: money of what was traded."""
     owner, account = _owner(world), _account(world)
-    opened, day, closed = _days(world, 3)
+    opened, day, closed, late = _days(world, 4)
     stock = _stocked(world, owner, account, opened)
     _cash(world, day, account, stock, "Commission Adjustments", world.price(), "PAYS")
-    _sell(world, closed, account, stock, Fraction(1, 2))
+    _sell(world, closed, account, stock, Fraction(1, world.random.choice((1, 2))))
+    shares = {owner: Fraction(1)}
+    _cash(world, late, account, stock, "Commission Adjustments", world.price(), "PAYS", shares)
+
+
+def paid_after_it_was_sold(world: World) -> None:
+    """A dividend of what two strategies had, and have not any more."""
+    iron, wheel = _names(world, IRON, WHEEL)
+    account = _account(world)
+    opened, closed, day = _days(world, 3)
+    stock = world.stock()
+    world.claim(iron, stock, 1, account=account, quantity=20)
+    world.claim(wheel, stock, 1, account=account, quantity=60)
+    world.trade(opened, account, stock, {iron: 20, wheel: 60})
+    _close_all(world, closed, account, stock)
+    had = {iron: Fraction(20), wheel: Fraction(60)}
+    _cash(world, day, account, stock, "Payment In Lieu Of Dividends", world.price(), "EARNS", had)
 
 
 def money_of_accounts(world: World) -> None:
@@ -847,19 +908,22 @@ def _vanishes(world: World, day: int, account: str, option: Contract) -> None:
 
 STORIES: tuple[Story, ...] = (
     bought_and_sold_in_parts, shared_by_claims, closed_by_its_order, spread_of_nobody,
-    shares_of_nobody, cancelled, wheel_beside_shares, wheel_of_nobody, exercised,
-    settled_in_cash, two_puts_of_one_day, shared_put_assigned, called_away, option_on_a_future,
-    future, split, reverse_split, stock_dividend, adjusted_options, merger, mergers_of_one_day,
-    merger_with_cash, rights_that_were_exercised, prorated, taken_over_for_cash, called_in_part,
+    rolled_by_nobody, shares_of_nobody, cancelled, wheel_beside_shares, wheel_of_nobody,
+    exercised, settled_in_cash, two_puts_of_one_day, shared_put_assigned, called_away,
+    option_on_a_future, future, split, reverse_split, stock_dividend, adjusted_options, merger,
+    mergers_of_one_day, merger_with_cash, rights_that_were_exercised, prorated,
+    taken_over_for_cash, called_in_part, acted_on_again_and_again, merged_into_what_is_held,
     spin_off, moved_to_the_other_account, transferred_in, transferred_in_without_value, dividend,
-    adjusted_commission, money_of_accounts, held_before, held_before_by_two,
-    claimed_in_both_accounts, a_close_of_unknown_owner, gone,
+    paid_after_it_was_sold, adjusted_commission, money_of_accounts, held_before,
+    held_before_by_two, claimed_in_both_accounts, a_close_of_unknown_owner, gone,
 )  # fmt: skip
 
 
-def told(seed: int, stories: Iterable[Story] = STORIES, *, days: int = len(DAYS)) -> World:
-    """Return the world in which some stories happened, until a day."""
+def told(
+    seed: int, stories: Iterable[Story] = STORIES, *, days: int = len(DAYS), is_open: bool = False
+) -> World:
+    """Return the world in which some stories happened, until a day, as `World.run` says."""
     world = World(random=Random(seed))
     for story in stories:
         story(world)
-    return world.run(days)
+    return world.run(days, is_open=is_open)

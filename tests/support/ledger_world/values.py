@@ -103,12 +103,14 @@ class Parcel:
 
     Attributes:
         name: What opened it first.
+        opened: When that was: what was opened first closes first, also after a corporate action.
         through: The corporate action or the transfer that brought it last; empty: none did.
         money: What it brought after fees.
         fees: Positive was paid.
     """
 
     name: str
+    opened: datetime
     through: str = ""
     quantity: Fraction
     money: Money
@@ -159,7 +161,7 @@ class Edge:
 
     @property
     def size(self) -> EdgeSize:
-        nothing = Parcel(name="", quantity=Fraction(0), money=Fraction(0), fees=Fraction(0))
+        nothing = replace(self.by, quantity=Fraction(0), money=Fraction(0), fees=Fraction(0))
         opened = self.opened or nothing
         return EdgeSize(opened.quantity, opened.money, self.by.quantity, self.by.money)
 

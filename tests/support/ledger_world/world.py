@@ -19,6 +19,9 @@ from tests.support.ledger_world.values import (
     total,
 )
 
+# When the broker books what it does by itself, in minutes of the day.
+EVENING = 16 * 60 + 20
+
 # What an account has before the first day, in cents.
 FIRST_CASH = 1_000_000_007
 
@@ -69,6 +72,7 @@ class World:
 
     Attributes:
         structures: The contracts of each structure of nobody that has an option.
+        withdrawn: The trades that the broker took back.
         lost: The strategies, and the contracts, of which something is not known.
     """
 
@@ -80,6 +84,7 @@ class World:
     books: Bookkeeper = field(default_factory=Bookkeeper)
     closes: dict[date, Close] = field(default_factory=dict)
     structures: list[set[int]] = field(default_factory=list)
+    withdrawn: set[int] = field(default_factory=set)
     lost: set[str | int] = field(default_factory=set)
     days: tuple[date, ...] = DAYS
     positions: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -229,12 +234,20 @@ class World:
 
     # -- how it goes
 
-    def run(self, days: int = len(DAYS)) -> "World":
-        """Let everything happen until a day, in order of time, and close each day."""
+    def run(self, days: int = len(DAYS), *, is_open: bool = False) -> "World":
+        """Let everything happen until a day, in order of time, and close each day.
+
+        Args:
+            days: How many.
+            is_open: Whether the broker has not booked yet what it books on the last evening.
+        """
         self.days = DAYS[:days]
         for index, day in enumerate(self.days):
             for _day, _minute, _place, happens in sorted(
-                event for event in self._events if event[0] == index
+                event
+                for event in self._events
+                if event[0] == index
+                and not (is_open and day == self.days[-1] and event[1] >= EVENING)
             ):
                 happens()
             self.closes[day] = self._close()
