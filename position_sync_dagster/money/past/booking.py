@@ -41,6 +41,7 @@ class Share:
         why_unknown: Why its money is not known.
         brought_by: The posting that brought it last, by a corporate action; None: it is as it was
             opened.
+        paid: Of what left for something else: what was paid for that, below 0; it is cost of it.
     """
 
     posting: Posting
@@ -49,6 +50,7 @@ class Share:
     fees: float | None
     why_unknown: str | None = None
     brought_by: Posting | None = None
+    paid: float = 0.0
 
     @property
     def key(self) -> Key:
@@ -243,7 +245,7 @@ class _Booker:
                 held = self.booking.held[entry.group]
                 total = sum(opened.quantity for opened in held)
                 ratio = (total + share.quantity) / total if total else 1.0
-                self._bring(entry, held.copy(), ratio, held)
+                self._bring(entry, _paying(entry, held), ratio, held)
             case Effect.LEAVES:
                 self._leave(entry)
             case Effect.COMES:
@@ -310,12 +312,12 @@ class _Booker:
         held = self.booking.held[entry.group]
         total = sum(opened.quantity for opened in held)
         fraction = min(1.0, -entry.share.quantity / total) if total else 0.0
-        taken = [opened.part(opened.quantity * fraction) for opened in held]
+        taken = _paying(entry, [opened.part(opened.quantity * fraction) for opened in held])
         self.taken.update((posting.posting_id, taken) for posting in entry.postings)
         kept = 1.0 - fraction
         parts = (opened.part(opened.quantity * kept) for opened in held)
         self.booking.held[entry.group] = deque(part for part in parts if rounded(part.quantity))
-        self._pay(entry.share)
+        self._receive(entry)
 
     def _come(self, entry: _Entry) -> None:
         """Bring what has the cost and the day of what left for it."""
@@ -330,7 +332,12 @@ class _Booker:
             why = f"what {name} cost is not known: a corporate action brought it"
             self._open(held, share.unknown(why))
         else:
-            self._bring(entry, taken, share.quantity / total, held)
+            self._bring(entry, _paying(entry, taken), share.quantity / total, held)
+
+    def _receive(self, entry: _Entry) -> None:
+        """Realise what an action paid beside what it brings; what is paid for that is its cost."""
+        if entry.share.cash is None or entry.share.cash > 0:
+            self._pay(entry.share)
 
     def _bring(
         self, entry: _Entry, opened: Iterable[Share], ratio: float, held: deque[Share]
@@ -340,8 +347,22 @@ class _Booker:
             held.clear()
         for share in opened:
             brought = replace(
-                share, quantity=share.quantity * ratio, brought_by=entry.share.posting
+                share,
+                quantity=share.quantity * ratio,
+                cash=known_sum([share.cash, share.paid]),
+                brought_by=entry.share.posting,
+                paid=0.0,
             )
             self.booking.edges.append(Edge(kind=EdgeKind.CAME_FROM, opened=share, by=brought))
             self._open(held, brought)
-        self._pay(entry.share)
+        self._receive(entry)
+
+
+def _paying(entry: _Entry, shares: Iterable[Share]) -> list[Share]:
+    """Return shares with what an entry paid for what comes for them, by their quantities."""
+    paid = min(entry.share.cash or 0.0, 0.0)
+    shares = [*shares]
+    total = sum(share.quantity for share in shares)
+    if not paid or not total:
+        return shares
+    return [replace(share, paid=share.paid + paid * share.quantity / total) for share in shares]

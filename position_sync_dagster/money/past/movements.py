@@ -481,7 +481,9 @@ def _beside(movement: Movement, ends: Sequence[Movement], *, is_covered: bool) -
     ]
     if is_event and abs(movement.quantity or 0.0) in {abs(end.quantity or 0.0) for end in same}:
         return None
-    if any(end.kind is MovementKind.CASH_SETTLEMENT for end in ends):
+    # What an option delivered, such as a future, may itself be settled in cash soon after.
+    is_settled = any(end.kind is MovementKind.CASH_SETTLEMENT for end in ends)
+    if movement.right is not None and is_settled:
         return replace(movement, kind=MovementKind.CASH_SETTLEMENT, counter_conid=None)
     return movement
 

@@ -11,6 +11,8 @@ from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.past.movement_book import MovementBook
 from tests.support.booked_days import (
     ACCOUNT,
+    ES,
+    ES_PUT,
     FRIDAY,
     MONDAY,
     SPY,
@@ -105,3 +107,15 @@ def test_a_close_whose_owner_is_not_known_is_divided_in_the_day_and_unknown_in_t
     assert profits["UNATTRIBUTED"][2] == pytest.approx(20 * 3 + 30 * 4 + 10)
     unclear = {part.unclear for part in CampaignBook(books.lake).parts}
     assert unclear == {None, "it is not known whose SPY closed on 2026-03-09"}
+
+
+def test_a_future_that_settles_after_an_option_delivered_it_is_of_its_campaign(books):
+    """The settlement does not make the assignment one in cash."""
+    add_leg(books, ES_PUT)
+    books.end_day(THURSDAY, trades=[traded(ES_PUT, -1, 95, THURSDAY)], held=[held(ES_PUT, -1, 95)])
+    delivered = [booked(ES_PUT, 1, 0, FRIDAY, "A"), booked(ES, 1, 6600, FRIDAY, "A")]
+    books.end_day(FRIDAY, held=[held(ES, 1, 6510)], trades=delivered)
+    books.end_day(MONDAY, trades=[booked(ES, -1, 6500, MONDAY, "Ep;C")])
+    [campaign] = CampaignBook(books.lake).rows()
+    assert campaign.strategy_id == "w"
+    assert campaign.profit == pytest.approx(95 * 50 - 100 * 50)

@@ -289,3 +289,17 @@ def test_a_commission_that_is_adjusted_is_in_lots_and_a_dividend_is_not():
     booking = booked(parts_of([SOLD, adjusted, dividend], leg(PUT)), of_owner)
     gains = {edge.kind: edge.gain for edge in booking.edges}
     assert gains == {EdgeKind.PAYS: -0.25, EdgeKind.EARNS: 3.0}
+
+
+def test_what_is_paid_for_what_comes_is_cost_of_it_and_realises_nothing():
+    """Rights that are exercised for cash."""
+    movements = [
+        moved(SHARES, 100.0, 1.0, 2, fee=0.0),
+        acted(SHARES, -100.0, 6, type="SR", cash=-600.0, action_id="1"),
+        acted(NEW_SHARES, 100.0, 6, type="SR", action_id="1"),
+        moved(NEW_SHARES, -50.0, 9.0, 9, fee=0.0),
+    ]
+    booking = booked(parts_of(movements, leg(SHARES)), of_owner)
+    assert edges_of(booking, EdgeKind.CAME_FROM) == [(100.0, -100.0, 100.0)]
+    assert edges_of(booking, EdgeKind.CLOSES) == [(50.0, -350.0, -50.0)]
+    assert [edge.gain for edge in booking.edges] == [0.0, 100.0]
