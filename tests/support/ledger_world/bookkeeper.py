@@ -108,22 +108,30 @@ class Bookkeeper:
             is_unclear: Whether the shares of the owners are a guess.
             paid_beside: What another row brings for it.
         """
-        fee = Fraction(booking.fee)
+        fee = Fraction(booking.fee) if booking.is_fee_stated else None
         whole = sum(shares.values(), Fraction(0))
         for owner, quantity in shares.items():
             fraction = quantity / whole
-            own_cash = None if is_unclear else part(cash, fraction)
-            money = total(own_cash, (paid_beside - fee) * fraction)
-            parcel = self._parcel(booking, name, quantity, money, fee * fraction)
+            own_cash = None if is_unclear or fee is None else part(cash, fraction)
+            own_fee = part(fee, fraction)
+            money = total(own_cash, paid_beside * fraction, part(own_fee, Fraction(-1)))
+            parcel = self._parcel(booking, name, quantity, money, own_fee)
             place = self._place(owner, booking)
-            self._post_sides(booking, owner, quantity, own_cash, fee * fraction, name)
+
+            self._post_sides(booking, owner, quantity, own_cash, own_fee, name)
             self._match(place, parcel)
             if is_unclear:
-                self.queues[place] = deque(held.lost() for held in self.queues[place])
-                if place in self.pools:
-                    self.pools[place] = self.pools[place].lost()
-        of_account = self._parcel(booking, name, whole, total(cash, paid_beside - fee), fee)
+                self._lose(place)
+
+        money = total(cash, paid_beside, part(fee, Fraction(-1)))
+        of_account = self._parcel(booking, name, whole, money, fee)
         self._match(self._place(OF_ACCOUNT, booking), of_account)
+
+    def _lose(self, place: Place) -> None:
+        """Make unknown what is held."""
+        self.queues[place] = deque(held.lost() for held in self.queues[place])
+        if place in self.pools:
+            self.pools[place] = self.pools[place].lost()
 
     def _post_sides(
         self,
@@ -131,7 +139,7 @@ class Bookkeeper:
         owner: str,
         quantity: Fraction,
         cash: Money,
-        fee: Fraction,
+        fee: Money,
         name: str,
     ) -> None:
         """Write what a trade closed, and what it opened, of an owner."""
@@ -143,7 +151,9 @@ class Bookkeeper:
         for effect, size in sides.items():
             if size:
                 fraction = size / quantity
-                self._post(booking, owner, effect, size, part(cash, fraction), fee * fraction, name)
+                self._post(
+                    booking, owner, effect, size, part(cash, fraction), part(fee, fraction), name
+                )
 
     def pay(self, booking: Booking, shares: Shares, effect: str) -> None:
         """Book money without a quantity: PAYS, or EARNS of what is held."""
@@ -306,7 +316,7 @@ class Bookkeeper:
         return owner, *self._key(booking)
 
     def _parcel(
-        self, booking: Booking, name: str, quantity: Fraction, money: Money, fees: Fraction
+        self, booking: Booking, name: str, quantity: Fraction, money: Money, fees: Money
     ) -> Parcel:
         fees_if_known = None if money is None else fees
         name = name or booking.name

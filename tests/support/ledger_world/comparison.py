@@ -60,7 +60,7 @@ def _exact(amount: Money) -> float | None:
 # ---- the graph
 
 
-def postings_of_world(world: World) -> Sums:
+def postings_of_world(world: World) -> dict[PostingName, Amounts]:
     """Return quantity, cash and fee of each posting."""
     return {name: tuple(map(_exact, size)) for name, size in world.books.postings.items()}
 
@@ -156,6 +156,34 @@ def _of_openings(edges: Sums, held: Sums) -> Sums:
     for (owner, _account, _conid, opened, through), amounts in held.items():
         sizes[owner, opened, through].append(amounts)
     return {name: _summed(of_name) for name, of_name in sizes.items()}
+
+
+def not_conserved(played: Played) -> list[str]:
+    """Return the postings whose quantity and cost are not what edges took and what is left."""
+    opened: dict[Any, Amounts] = {}
+    closed: dict[Any, Amounts] = {}
+    for name, (quantity, cash, fee) in postings_of_world(played.world).items():
+        if name.effect == "OPENS":
+            cost = None if cash is None or fee is None else cash - fee
+            opened[name.owner, name.booking] = (quantity, cost)
+        elif name.effect == "CLOSES":
+            closed[name.owner, name.booking] = (quantity,)
+
+    edges = edges_of(played.by_owner, by_owner=True)
+    openings = openings_of(played.by_owner, by_owner=True)
+    left: dict[Any, Amounts] = {}
+    for (owner, name, through), (quantity, cost) in openings.items():
+        if name and not through:
+            left[owner, name] = (quantity, cost)
+            if cost is None:  # a later close of unknown owner; which ones is compared elsewhere
+                opened[owner, name] = (opened[owner, name][0], None)
+
+    took: defaultdict[Any, list[Amounts]] = defaultdict(list)
+    for (owner, kind, _opened, _through, by), (*_opened_size, quantity, _money) in edges.items():
+        if kind == "CLOSES":
+            took[owner, by].append((quantity,))
+    closes = {name: _summed(of_name) for name, of_name in took.items()}
+    return differences("opening", opened, left) + differences("close", closed, closes)
 
 
 # ---- what follows from it

@@ -10,7 +10,7 @@ from fractions import Fraction
 from random import Random
 
 from tests.support.ledger_world.bookkeeper import Shares
-from tests.support.ledger_world.values import ACCOUNTS, DAYS, NOBODY, Booking, Contract
+from tests.support.ledger_world.values import ACCOUNTS, DAYS, NOBODY, Booking, Contract, part, total
 from tests.support.ledger_world.world import EVENING, Gone, World
 
 IRON, WHEEL = "iron", "wheel"
@@ -798,6 +798,20 @@ def held_before(world: World) -> None:
     _sell(world, closed, account, stock, Fraction(2, 3))
 
 
+def held_before_beside_a_trade(world: World) -> None:
+    """Something is bought and sold before what was held from the beginning moves."""
+    [owner] = _names(world, IRON)
+    account = _account(world)
+    bought, sold, moved = _days(world, 3)
+    before, other = world.stock(), world.stock()
+    world.claim(owner, before, 0)
+    world.claim(owner, other, 1)
+    _hold_before(world, account, before, {owner: 24})
+    world.trade(bought, account, other, {owner: 10})
+    _sell(world, sold, account, other, Fraction(1))
+    _sell(world, moved, account, before, Fraction(1, world.random.choice((1, 2))))
+
+
 def held_before_by_two(world: World) -> None:
     """An option that two strategies claim was held before everything, and ends worthless."""
     iron, wheel = _names(world, IRON, WHEEL)
@@ -828,7 +842,53 @@ def claimed_in_both_accounts(world: World) -> None:
     world.structures.append({contract.conid})
 
 
-def _hold_before(world: World, account: str, contract: Contract, shares: dict[str, int]) -> None:
+def held_before_without_cost(world: World) -> None:
+    """Nothing says what it cost that was held before everything."""
+    [fog] = _names(world, FOG)
+    account, side = _account(world), _side(world)
+    [closed] = _days(world, 1)
+    stock = world.stock()
+    world.claim(fog, stock, 0)
+    _hold_before(world, account, stock, {fog: side * 24}, is_cost_stated=False)
+    _sell(world, closed, account, stock, Fraction(1, world.random.choice((1, 2))))
+    world.lost |= {fog, stock.conid}
+
+
+def held_before_and_gone(world: World) -> None:
+    """An option was held before everything, and is gone without a cause."""
+    [fog] = _names(world, FOG)
+    account, side = _account(world), _side(world)
+    [day] = _days(world, 1)
+    option = world.option(world.stock(), "P", 9)
+    world.claim(fog, option, 0)
+    _stocked(world, NOBODY, account, 1)
+    _hold_before(world, account, option, {fog: side * 2})
+    _vanishes(world, day, account, option)
+    world.lost |= {fog, option.conid}
+
+
+def without_commission(world: World) -> None:
+    """No source says the commission of a trade: its money is not known, that of others is."""
+    [fog] = _names(world, FOG)
+    account, side = _account(world), _side(world)
+    first, second, closed = _days(world, 3)
+    stock = world.stock()
+    world.claim(fog, stock, 1)
+    world.trade(first, account, stock, {fog: side * 10})
+    world.trade(second, account, stock, {fog: side * 20}, is_fee_stated=False)
+    world.trade(closed, account, stock, {fog: -side * 5})
+    world.trade(closed, account, stock, {fog: -side * 15})
+    world.lost |= {fog, stock.conid}
+
+
+def _hold_before(
+    world: World,
+    account: str,
+    contract: Contract,
+    shares: dict[str, int],
+    *,
+    is_cost_stated: bool = True,
+) -> None:
     def happens(minute: int) -> None:
         name = f"prior:{account}:{contract.conid}"
         exact = {owner: Fraction(quantity) for owner, quantity in shares.items()}
@@ -836,7 +896,8 @@ def _hold_before(world: World, account: str, contract: Contract, shares: dict[st
         cash = -held * world.price() * contract.multiplier
         row = world.book(0, minute, account, contract, section="", quantity=held)
         world.bookings.remove(row)
-        world.books.trade(row, exact, cash=cash, name=name)
+        known_cash = cash if is_cost_stated else None
+        world.books.trade(row, exact, cash=known_cash, name=name)
 
     world.on(0, happens)
 
@@ -897,11 +958,15 @@ def _vanishes(world: World, day: int, account: str, option: Contract) -> None:
     def happens(minute: int) -> None:
         [owner] = world.books.owners(account, option.conid)
         held = world.books.held(owner, account, option.conid)
+        brought = total(*(parcel.money for parcel in world.books.queues["", account, option.conid]))
         row = world.book(day, minute, account, option, section="Gone", quantity=-held)
         world.bookings.remove(row)
         name = f"gone:{account}:{option.conid}"
         world.books.trade(row, {owner: -held}, cash=None, name=name)
-        world.gone.append(Gone(account=account, contract=option, quantity=held, booking=row))
+        cost = part(brought, Fraction(-1))
+        world.gone.append(
+            Gone(account=account, contract=option, quantity=held, cost=cost, booking=row)
+        )
 
     world.on(day, happens, minute=EVENING)
 
@@ -915,7 +980,9 @@ STORIES: tuple[Story, ...] = (
     taken_over_for_cash, called_in_part, acted_on_again_and_again, merged_into_what_is_held,
     spin_off, moved_to_the_other_account, transferred_in, transferred_in_without_value, dividend,
     paid_after_it_was_sold, adjusted_commission, money_of_accounts, held_before,
-    held_before_by_two, claimed_in_both_accounts, a_close_of_unknown_owner, gone,
+    held_before_beside_a_trade, held_before_by_two, held_before_without_cost,
+    held_before_and_gone, without_commission, claimed_in_both_accounts, a_close_of_unknown_owner,
+    gone,
 )  # fmt: skip
 
 

@@ -48,6 +48,7 @@ class Booking:
         at: In New York.
         quantity: By how much the position changed.
         price, cash, fee: In cents; a fee that was paid is positive.
+        is_fee_stated: Whether any source states the fee.
         value: What a transfer brought in kind; None: not stated.
         kind: The broker's type.
         side: Whether a trade opens or closes: O, C or C;O; of a transfer IN or OUT.
@@ -64,6 +65,7 @@ class Booking:
     price: int = 0
     cash: int = 0
     fee: int = 0
+    is_fee_stated: bool = True
     value: int | None = None
     kind: str = "ExchTrade"
     codes: str = ""

@@ -39,11 +39,12 @@ class Leg:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gone:
-    """What was seen to be gone, and no statement says why."""
+    """What was seen to be gone, and no statement says why; cost as the broker has it, in cents."""
 
     account: str
     contract: Contract
     quantity: Fraction
+    cost: Money
     booking: Booking
 
 
@@ -302,8 +303,10 @@ class World:
         """Return what an owner gained in an account on a day; None: not known."""
         before = DAYS[DAYS.index(day) - 1]
         moved = self.books.money_of(day, owner, account)
-        if any(posted.booking.section == "Gone" for posted in moved):
+        bookings = [posted.booking for posted in moved]
+        if any(each.section == "Gone" or not each.is_fee_stated for each in bookings):
             return None
+
         gained = self.value(owner, account, day) - self.value(owner, account, before)
         for posted in moved:
             booking = posted.booking

@@ -108,6 +108,8 @@ def _booked(booking: Booking) -> str:
                 "buySell": "BUY" if booking.quantity > 0 else "SELL", "fifoPnlRealized": "0",
                 "levelOfDetail": "EXECUTION",
             }  # fmt: skip
+            if not booking.is_fee_stated:
+                del fields["ibCommission"]
         case "OptionEAE":
             fields |= {
                 "date": _day(booking.day), "transactionType": booking.kind, "tradePrice": "0",
