@@ -15,8 +15,8 @@ from position_sync_dagster.domain.position_update import GreeksSource, ValueOrig
 Key = tuple[str, int]
 KEY = ("account", "conid")
 
-# Quantities below this are the rounding of sums; fractions of shares have four digits.
-QUANTITY_ROUNDING = 1e-6
+# Quantities below this are the rounding of sums; cryptocurrencies have eight digits.
+QUANTITY_ROUNDING = 1e-9
 
 _T = TypeVar("_T")
 _K = TypeVar("_K")

@@ -41,6 +41,10 @@ from position_sync_dagster.money.past.postings import Effect, Posting, name_of
 
 _OF_NO_HOLDING = OWNERS_CASH | {MovementKind.CONVERSION}
 
+# The type of a corporate action that gives rights, which cost nothing. Source: ibflex 1.1,
+# `enums.Reorg`.
+_RIGHTS = "RI"
+
 # The type of a corporate action that takes what is worth nothing.
 _WORTHLESS = "DW"
 
@@ -616,7 +620,9 @@ class _Holding:
         if origin.shares is not None:
             self._add_parts(movement, Effect.COMES, _scaled(origin.shares, by), origin)
             return
-        unclear = f"what {name_of(movement)} cost is not known: a corporate action brought it"
+        unclear = None
+        if movement.type != _RIGHTS:
+            unclear = f"what {name_of(movement)} cost is not known: a corporate action brought it"
         openers = self._openers(movement, by)
         self._add_parts(movement, Effect.OPENS, openers, origin, unclear=unclear)
 

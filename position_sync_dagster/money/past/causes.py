@@ -396,7 +396,9 @@ def cancelled_ids(moved: Sequence[Movement]) -> set[str]:
         pairs = []
         for booked in moved:
             is_opposite = booked.quantity == -cancels.quantity and not is_cancellation(booked)
-            is_named = cancels.corrects is None or cancels.corrects == booked.trade_id
+            names = (booked.trade_id, booked.transaction_id)
+            # Where the broker names none, it writes 0.
+            is_named = cancels.corrects in (None, "0", *names)
             if is_opposite and is_named and booked.movement_id not in ids:
                 pairs.append(booked.movement_id)
         if pairs:

@@ -483,7 +483,7 @@ def _beside(movement: Movement, ends: Sequence[Movement], *, is_covered: bool) -
         return None
     # What an option delivered, such as a future, may itself be settled in cash soon after.
     is_settled = any(end.kind is MovementKind.CASH_SETTLEMENT for end in ends)
-    if movement.right is not None and is_settled:
+    if is_settled and (movement.is_option or movement.sec_type is None):
         return replace(movement, kind=MovementKind.CASH_SETTLEMENT, counter_conid=None)
     return movement
 
@@ -535,8 +535,8 @@ def uncorrected(execution_id: str | None) -> str | None:
 
 
 def rounded(quantity: float) -> float:
-    """Return a quantity without the error of a binary sum; fractions of shares have four digits."""
-    return round(quantity, 6) + 0.0
+    """Return a quantity without the error of a binary sum; cryptocurrencies have eight digits."""
+    return round(quantity, 9) + 0.0
 
 
 def times(amount: float | None, factor: float) -> float | None:

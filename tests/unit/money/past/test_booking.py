@@ -303,3 +303,31 @@ def test_what_is_paid_for_what_comes_is_cost_of_it_and_realises_nothing():
     assert edges_of(booking, EdgeKind.CAME_FROM) == [(100.0, -100.0, 100.0)]
     assert edges_of(booking, EdgeKind.CLOSES) == [(50.0, -350.0, -50.0)]
     assert [edge.gain for edge in booking.edges] == [0.0, 100.0]
+
+
+def test_rights_that_are_given_cost_nothing_and_what_comes_for_them_what_is_paid():
+    movements = [
+        acted(SHARES, 100.0, 5, type="RI"),
+        acted(SHARES, -100.0, 6, type="SR", cash=-600.0, action_id="1"),
+        acted(NEW_SHARES, 100.0, 6, type="SR", action_id="1"),
+    ]
+    booking = booked(parts_of(movements, leg(SHARES)), of_account)
+    assert {edge.kind for edge in booking.edges} == {EdgeKind.CAME_FROM}
+    [[held]] = held_of(booking).values()
+    assert (held.quantity, held.cash) == (100.0, -600.0)
+
+
+def test_a_quantity_of_eight_digits_is_held():
+    trades = [moved(SHARES, 0.00025289, 79085.0, 2), moved(SHARES, -0.0002526, 79085.0, 3)]
+    booking = booked(parts_of(trades, leg(SHARES)), of_account)
+    [[held]] = held_of(booking).values()
+    assert held.quantity == pytest.approx(0.00000029, rel=1e-6)
+
+
+@pytest.mark.parametrize("names", [None, "0", "t1", "x1"])
+def test_a_cancellation_names_what_it_takes_back_by_either_id_or_not(names):
+    wrong = moved(SHARES, -30.0, 9.0, 6, trade_id="t1", transaction_id="x1")
+    taken_back = moved(SHARES, 30.0, 9.0, 6, codes="Ca", corrects=names)
+    bought = moved(SHARES, 100.0, 10.0, 2)
+    postings = parts_of([bought, wrong, taken_back], leg(SHARES))
+    assert [posting.movement for posting in postings] == [bought]
