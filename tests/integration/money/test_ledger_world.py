@@ -52,7 +52,9 @@ def world_of(tmp_path_factory) -> WorldOf:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_postings_edges_lots_campaigns_and_days_are_those_of_the_world(seed, world_of):
-    assert all_differences(world_of(seed)) == []
+    played = world_of(seed)
+    assert all_differences(played) == []
+    assert all(rows_of_world(played.world).values())
 
 
 @pytest.mark.parametrize("story", AWAITED, ids=lambda story: story.__name__)

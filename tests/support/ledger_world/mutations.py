@@ -49,12 +49,12 @@ MUTATIONS = {
         lines={"held[0]": "held[-1]", "popleft": "pop", "appendleft": "append"},
     ),
     "an owner swapped": Mutation(
-        where=attribution._Holding, function="_add_parts",
-        lines={"in shares.items()": "in zip(reversed([*shares]), shares.values(), strict=True)"},
+        where=attribution._Holding, function="_openers",
+        lines={"in openers.items()": "in zip(reversed([*openers]), openers.values(), strict=True)"},
     ),
     "a cost dropped": Mutation(
         where=_BOOKER, function="_bring",
-        lines={"quantity=share.quantity * ratio": "quantity=share.quantity * ratio, cash=0.0"},
+        lines={"cash=known_sum([share.cash, share.paid])": "cash=0.0"},
     ),
     "an edge doubled": Mutation(
         where=_BOOKER, function="_trade",
