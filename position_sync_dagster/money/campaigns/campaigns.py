@@ -472,6 +472,7 @@ def live_money(postings: Iterable[Posting]) -> dict[tuple[str, str | None], Live
     edges_of = grouped(lambda edge: _strategy_of(edge.by.posting), booking.edges)
     held = chain.from_iterable(booking.held.values())
     held_of = grouped(lambda share: _strategy_of(share.posting), held)
+
     money = {}
     for (owner, currency), of_strategy in grouped(_strategy_of, of_strategies).items():
         other_fees: defaultdict[str, float] = defaultdict(float)
@@ -479,6 +480,7 @@ def live_money(postings: Iterable[Posting]) -> dict[tuple[str, str | None], Live
             charged_in = posting.movement.fee_currency
             if posting.fee and charged_in is not None and charged_in != currency:
                 other_fees[charged_in] += posting.fee
+
         money[owner, currency] = LiveMoney(
             realised=known_sum(edge.gain for edge in edges_of[owner, currency]),
             fees=known_sum(posting.fee_in(currency) for posting in of_strategy),

@@ -116,6 +116,7 @@ def _lot(opened: Share, closing: Share | None) -> TradedLot:
     sides = [opened.cash, None]
     fees = opened.fees
     why_unknown = opened.why_unknown
+
     ended: dict[str, Any] = {}
     if closing is not None:
         contract = closing.posting.movement

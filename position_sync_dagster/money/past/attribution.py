@@ -363,7 +363,7 @@ class _Holding:
         self._prior = opening.quantity
         self._first = opening.contract or movements[0]
         self._steps = _steps_of(self._movements, self._prior)
-        self._claims = _claims_of(legs, self._stays())
+        self._claims = _claims_on(legs, self._stays())
         self._at_end_of = {movement.session_date: after for movement, _, after in self._steps}
         later = [(moment_of(movement), after) for movement, _, after in self._steps]
         self._timelines = timelines
@@ -711,8 +711,8 @@ def _history(movements: Iterable[Movement], held: Opening | None) -> tuple[Openi
     What is gone, and nothing explains, is one as far as what is stated leaves it.
     """
     in_order = sorted(movements, key=_order_of)
-    taken_back = cancelled_ids(in_order)
-    in_order = [movement for movement in in_order if movement.movement_id not in taken_back]
+    if taken_back := cancelled_ids(in_order):
+        in_order = [movement for movement in in_order if movement.movement_id not in taken_back]
     by_kind = grouped(lambda movement: movement.kind is MovementKind.UNEXPLAINED, in_order)
     stated = by_kind[False]
     opening = opening_of(stated, held)
@@ -735,7 +735,7 @@ def _is_delivery(movement: Movement) -> bool:
     return movement.kind in DELIVERIES and not movement.is_option
 
 
-def _claims_of(
+def _claims_on(
     legs: Iterable[ActiveContract], stays: Sequence[tuple[datetime, datetime | None]]
 ) -> list[_Claim]:
     """Return the claims of legs; one on what is held already has it from when it was opened."""

@@ -196,9 +196,11 @@ def _entries(postings: Iterable[Posting], group_of: Callable[[Posting], Group]) 
 def _whole(postings: Sequence[Posting], *, is_by_account: bool) -> Share:
     """Return the postings of one movement as one; of an account it is known whose it was."""
     largest = postings[0]
+    # The value that a transfer states is no money: its cost goes along, as it was.
     if largest.is_carried:
         quantity = sum(posting.quantity for posting in postings)
         return Share(posting=largest, quantity=quantity, cash=0.0, fees=0.0)
+
     if len(postings) > 1:
         largest = max(postings, key=lambda posting: abs(posting.quantity))
     reasons = (
@@ -206,6 +208,7 @@ def _whole(postings: Sequence[Posting], *, is_by_account: bool) -> Share:
         for posting in postings
     )
     why_unknown = next(filter(None, reasons), None)
+
     cash = fees = None
     if why_unknown is None:
         # Without a reason both are known of each.
@@ -241,11 +244,13 @@ class _Booker:
         match share.posting.effect:
             case Effect.OPENS | Effect.CLOSES:
                 self._trade(entry)
+
             case Effect.KEEPS:
                 held = self.booking.held[entry.group]
                 total = sum(opened.quantity for opened in held)
                 ratio = (total + share.quantity) / total if total else 1.0
                 self._bring(entry, _paying(entry, held), ratio, held)
+
             case Effect.LEAVES:
                 self._leave(entry)
             case Effect.COMES:

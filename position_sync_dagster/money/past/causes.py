@@ -100,7 +100,7 @@ _Reason = tuple[Cause, Stage, str]
 
 
 @dataclass(eq=False)
-class Booking:
+class BookedMovement:
     """A movement of one holding that may explain its changes.
 
     Attributes:
@@ -150,7 +150,7 @@ class Booking:
 class Evidence(NamedTuple):
     """The part of a booking that explains a change, or a part of it."""
 
-    booking: Booking
+    booking: BookedMovement
     quantity: float
 
     @property
@@ -359,7 +359,7 @@ def last_trade(change: PositionChange, details: ContractDetails | None) -> datet
 
 # ---- what the broker names: movements, as bookings
 
-_Bookings = defaultdict[Key, list["Booking"]]
+_Bookings = defaultdict[Key, list["BookedMovement"]]
 
 
 def bookings_of(movements: Iterable[Movement]) -> tuple[_Bookings, _Bookings]:
@@ -375,7 +375,7 @@ def bookings_of(movements: Iterable[Movement]) -> tuple[_Bookings, _Bookings]:
         for movement in moved:
             reason = _stated_cause(movement)
             if movement.quantity and reason is not None:
-                booking = Booking(movement, reason, movement.quantity)
+                booking = BookedMovement(movement, reason, movement.quantity)
                 if movement.movement_id in cancelled:
                     taken_back[key].append(booking)
                 else:
@@ -477,7 +477,7 @@ def beginning_of(day: date) -> datetime:
 # ---- bookings that explain changes
 
 
-def _claim_bookings(cases: Sequence[Case], bookings: Sequence[Booking]) -> None:
+def _claim_bookings(cases: Sequence[Case], bookings: Sequence[BookedMovement]) -> None:
     """Find for each change of a holding the bookings that explain it, the nearest ones first."""
     for reach in REACHES:
         for case in cases:
@@ -485,7 +485,7 @@ def _claim_bookings(cases: Sequence[Case], bookings: Sequence[Booking]) -> None:
                 _claim_within(reach, case, bookings)
 
 
-def _mark_strays(cases: Sequence[Case], bookings: Sequence[Booking]) -> None:
+def _mark_strays(cases: Sequence[Case], bookings: Sequence[BookedMovement]) -> None:
     """Mark the changes near which a trade that went the same way explains nothing."""
     trades = [booking for booking in bookings if booking.is_trade]
     for case in cases:
@@ -493,7 +493,7 @@ def _mark_strays(cases: Sequence[Case], bookings: Sequence[Booking]) -> None:
         case.has_stray = any(trade.unclaimed * case.change.by > 0 for trade in of_day)
 
 
-def _claim_within(reach: Reach, case: Case, bookings: Sequence[Booking]) -> None:
+def _claim_within(reach: Reach, case: Case, bookings: Sequence[BookedMovement]) -> None:
     """Claim the bookings in reach; of more than the change needs, the oldest of its direction."""
     near = _unclaimed_near(case.change, bookings, reach)
     net = rounded(sum(booking.unclaimed for booking in near))
@@ -515,8 +515,8 @@ def _claim_within(reach: Reach, case: Case, bookings: Sequence[Booking]) -> None
 
 
 def _unclaimed_near(
-    change: PositionChange, bookings: Sequence[Booking], reach: Reach
-) -> list[Booking]:
+    change: PositionChange, bookings: Sequence[BookedMovement], reach: Reach
+) -> list[BookedMovement]:
     """Return the bookings in reach of a change of which something is unclaimed."""
     earliest = (change.since or change.seen_at - BOOKED) - max(reach.slack, RESOLUTION)
     latest = change.seen_at + reach.slack
@@ -581,7 +581,7 @@ def _may_be_exercised(option: Case) -> bool:
     return not option.settles_in_cash
 
 
-def _explain_delivery(event: Sequence[Case], bookings: Sequence[Booking]) -> None:
+def _explain_delivery(event: Sequence[Case], bookings: Sequence[BookedMovement]) -> None:
     """Explain one option with exactly its delivery; everything else waits for the statement.
 
     What changed in a long gap may have come for another reason, and gone again: then only an option

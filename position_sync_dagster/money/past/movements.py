@@ -136,7 +136,9 @@ SECTION_OF = {
 
 def is_cancellation(movement: "Movement") -> bool:
     """Return whether the broker took another booking back."""
-    return CANCELLED in codes_of(movement.codes) or movement.type in CANCELS
+    if movement.type in CANCELS:
+        return True
+    return movement.codes is not None and CANCELLED in codes_of(movement.codes)
 
 
 # Account, first day, last day and time of a statement: what names it, in whatever file it is.
