@@ -72,7 +72,7 @@ def test_they_are_the_same_with_executions_first_in_increments_and_after_restart
     Of a day without a statement the gateway's trades are known.
     """
     played = Played(told(seed, DONE), tmp_path).begin()
-    for first, last in ((0, 4), (4, 7), (7, 10)):
+    for first, last in ((0, 5), (5, 10)):
         played.report_executions(DAYS[first])
         if first:
             today = played.again(told(seed, DONE, days=first + 1, is_open=True))

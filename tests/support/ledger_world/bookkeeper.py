@@ -56,6 +56,7 @@ class Bookkeeper:
         pools: The same with one average cost.
         edges: By owner, and by account where the name of the owner is empty.
         realised: By owner, at average cost.
+        posted: The postings in order of time; and in the graph, by name.
     """
 
     queues: dict[Place, deque[Parcel]] = field(default_factory=lambda: defaultdict(deque))
@@ -63,6 +64,7 @@ class Bookkeeper:
     edges: list[tuple[str, Edge]] = field(default_factory=list)
     realised: dict[str, Money] = field(default_factory=lambda: defaultdict(Fraction))
     posted: list[Posted] = field(default_factory=list)
+    postings: dict[PostingName, PostingSize] = field(default_factory=dict)
 
     # -- what is held
 
@@ -202,25 +204,35 @@ class Bookkeeper:
         account, conid = self._key(left)
         fraction = -left.quantity / self.held(OF_ACCOUNT, account, conid)
         ratio = came.quantity / -left.quantity
-        cost = Fraction(min(0, left.cash))
+        cost_of_one = min(0, left.cash) / -left.quantity
+
         for owner in [*self.owners(account, conid), OF_ACCOUNT]:
             place = (owner, account, conid)
-            whole = self.held(*place)
-            parcels = [parcel.cut(parcel.quantity * fraction) for parcel in self.queues[place]]
-            kept = [parcel.cut(parcel.quantity * (1 - fraction)) for parcel in self.queues[place]]
-            self.queues[place] = deque(parcel for parcel in kept if parcel.quantity)
             target = (owner, *self._key(came))
+            taken = self.held(*place) * fraction
+            parcels = self._take(place, fraction)
             if owner:
-                taken = whole * fraction
-                cash = self._value_of(left, -taken, left.quantity)
-                self._post(left, owner, "LEAVES", -taken, cash, Fraction(0))
-                cash = self._value_of(came, taken * ratio, came.quantity)
-                self._post(came, owner, "COMES", taken * ratio, cash, Fraction(0))
-                self._move_pool(place, target, fraction, ratio, cost * taken / -left.quantity)
-            self._bring(place, target, parcels, came, ratio, cost / left.quantity)
+                self._post_replacement(left, came, owner, taken)
+                self._move_pool(place, target, fraction, ratio, cost_of_one * taken)
+
+            self._bring(place, target, parcels, came, ratio, cost_of_one)
             if left.cash > 0:
-                paid = left.cash * whole * fraction / -left.quantity
-                self._pay(owner, left, paid, "PAYS")
+                self._pay(owner, left, left.cash * taken / -left.quantity, "PAYS")
+
+    def _take(self, place: Place, fraction: Fraction) -> list[Parcel]:
+        """Take a part of each parcel."""
+        parcels = [*self.queues[place]]
+        kept = [parcel.cut(parcel.quantity * (1 - fraction)) for parcel in parcels]
+        self.queues[place] = deque(parcel for parcel in kept if parcel.quantity)
+        return [parcel.cut(parcel.quantity * fraction) for parcel in parcels]
+
+    def _post_replacement(self, left: Booking, came: Booking, owner: str, taken: Fraction) -> None:
+        """Write what left of an owner, and what came for it."""
+        cash = self._value_of(left, -taken, left.quantity)
+        self._post(left, owner, "LEAVES", -taken, cash, Fraction(0))
+        arrived = taken * came.quantity / -left.quantity
+        cash = self._value_of(came, arrived, came.quantity)
+        self._post(came, owner, "COMES", arrived, cash, Fraction(0))
 
     def _value_of(self, booking: Booking, quantity: Fraction, whole: Fraction) -> Money:
         """Return the value of what a transfer moved, as cash that was paid for it."""
@@ -248,9 +260,13 @@ class Bookkeeper:
         cost_of_one: Fraction = Fraction(0),
     ) -> None:
         for parcel in parcels:
-            money = total(parcel.money, -cost_of_one * parcel.quantity)
-            quantity = parcel.quantity * ratio
-            brought = replace(parcel, through=booking.name, quantity=quantity, money=money)
+            brought = replace(
+                parcel,
+                key=self._key(booking),
+                through=booking.name,
+                quantity=parcel.quantity * ratio,
+                money=total(parcel.money, cost_of_one * parcel.quantity),
+            )
             self.queues[target].append(brought)
             self.edges.append((place[0], Edge(kind="CAME_FROM", opened=parcel, by=brought)))
         in_order = sorted(self.queues[target], key=lambda parcel: parcel.opened)
@@ -259,43 +275,47 @@ class Bookkeeper:
     # -- queues
 
     def _match(self, place: Place, parcel: Parcel) -> None:
-        queue = self.queues[place]
         self._match_pool(place, parcel)
+        queue = self.queues[place]
         while parcel.quantity and queue and queue[0].quantity * parcel.quantity < 0:
             first = queue.popleft()
             size = min(abs(first.quantity), abs(parcel.quantity))
-            sign = 1 if first.quantity > 0 else -1
-            opened, closing = first.cut(sign * size), parcel.cut(-sign * size)
-            self.edges.append((place[0], Edge(kind="CLOSES", opened=opened, by=closing)))
-            if abs(first.quantity) > size:
-                queue.appendleft(first.cut(first.quantity - sign * size))
-            parcel = parcel.cut(parcel.quantity + sign * size)
+            taken = size if first.quantity > 0 else -size
+            edge = Edge(kind="CLOSES", opened=first.cut(taken), by=parcel.cut(-taken))
+            self.edges.append((place[0], edge))
+
+            if first.quantity != taken:
+                queue.appendleft(first.cut(first.quantity - taken))
+            parcel = parcel.cut(parcel.quantity + taken)
         if parcel.quantity:
             queue.append(parcel)
 
     def _match_pool(self, place: Place, parcel: Parcel) -> None:
-        """Realise what a parcel closes at the average cost."""
+        """Realise what a parcel closes at the average cost, and add what it opens."""
         owner = place[0]
         if not owner:
             return
-        pool = self.pools.pop(place, None)
-        if pool is not None and pool.quantity * parcel.quantity < 0:
-            closed = min(abs(pool.quantity), abs(parcel.quantity)) * (pool.quantity > 0 or -1)
-            self._realise(owner, total(pool.cut(closed).money, parcel.cut(-closed).money))
-            if pool.quantity != closed:
-                self.pools[place] = pool.cut(pool.quantity - closed)
-            if parcel.quantity != -closed:
-                self._add_to_pool(place, parcel.cut(parcel.quantity + closed))
+
+        pool = self.pools.get(place)
+        if pool is None or pool.quantity * parcel.quantity > 0:
+            self._add_to_pool(place, parcel)
             return
-        if pool is not None:
-            self.pools[place] = pool
-        self._add_to_pool(place, parcel)
+
+        size = min(abs(pool.quantity), abs(parcel.quantity))
+        taken = size if pool.quantity > 0 else -size
+        self._realise(owner, total(pool.cut(taken).money, parcel.cut(-taken).money))
+        del self.pools[place]
+        if pool.quantity != taken:
+            self.pools[place] = pool.cut(pool.quantity - taken)
+        if parcel.quantity != -taken:
+            self._add_to_pool(place, parcel.cut(parcel.quantity + taken))
 
     def _add_to_pool(self, place: Place, parcel: Parcel) -> None:
         pool = self.pools.get(place)
         if pool is None:
             self.pools[place] = parcel
             return
+
         self.pools[place] = replace(
             pool,
             quantity=pool.quantity + parcel.quantity,
@@ -321,7 +341,12 @@ class Bookkeeper:
         fees_if_known = None if money is None else fees
         name = name or booking.name
         return Parcel(
-            name=name, opened=booking.at, quantity=quantity, money=money, fees=fees_if_known
+            name=name,
+            key=self._key(booking),
+            opened=booking.at,
+            quantity=quantity,
+            money=money,
+            fees=fees_if_known,
         )
 
     def _post(
@@ -339,8 +364,6 @@ class Bookkeeper:
         self.postings[PostingName(name or booking.name, owner, effect)] = PostingSize(
             quantity, cash, fee
         )
-
-    postings: dict[PostingName, PostingSize] = field(default_factory=dict)
 
     def money_of(self, day: date, owner: str, account: str) -> list[Posted]:
         """Return the postings of an owner on a day."""

@@ -11,7 +11,7 @@ from polars import col
 
 from position_sync_dagster.money.past.closes import EventKind
 from tests.support.ledger_world.product import Played
-from tests.support.ledger_world.values import DAYS, NOBODY, Contract, Edge, Money
+from tests.support.ledger_world.values import DAYS, NOBODY, Booking, Contract, Edge, Money
 from tests.support.ledger_world.world import World, campaigns_of
 
 
@@ -88,25 +88,34 @@ class Bridges:
         }  # fmt: skip
 
     def _changed_accounts(self) -> Fraction:
-        """Return what campaigns that are over gained by transfers between the accounts."""
+        """Return what campaigns that are over gained by transfers between the accounts.
+
+        There the value is cash; a lot keeps its cost.
+        """
         transfers = {booking.name: booking for booking in self._world.bookings if booking.partner}
-        gained = Fraction(0)
-        for posted in self._posted:
-            place = (posted.booking.name, posted.owner)
-            if posted.booking.name in transfers and place not in self._others_of:
-                gained += known(posted.cash)
+        value = _sum(
+            known(posted.cash)
+            for posted in self._posted
+            if posted.booking.name in transfers and self._is_over(posted.booking, posted.owner)
+        )
+
+        gained = value
         for owner, edge in self._edges():
-            if owner and edge.kind == "CAME_FROM" and edge.by.through in transfers:
-                came = transfers[edge.by.through]
-                left = next(
-                    other for other in transfers.values()
-                    if other.contract == came.contract and other.account == came.partner
-                )  # fmt: skip
-                if (left.name, owner) not in self._others_of:
-                    gained += known(edge.size.money)
-                if (came.name, owner) not in self._others_of:
-                    gained -= known(edge.size.money)
+            came = transfers.get(edge.by.through) if owner else None
+            if came is None or edge.kind != "CAME_FROM":
+                continue
+            [left] = [
+                other
+                for other in transfers.values()
+                if other.contract == came.contract and other.account == came.partner
+            ]
+            for booking, sign in ((left, 1), (came, -1)):
+                if self._is_over(booking, owner):
+                    gained += sign * known(edge.size.money)
         return gained
+
+    def _is_over(self, booking: Booking, owner: str) -> bool:
+        return (booking.name, owner) not in self._others_of
 
     def campaigns_to_days(self) -> dict[str, Fraction]:
         """Return what is added to the profit of closed campaigns to get that of all days."""

@@ -240,34 +240,21 @@ def campaigns_in(played: Played) -> Sums:
 
 
 def lots_in_world(world: World) -> Sums:
-    """Return quantity, profit and cost or proceeds of the opening, of closed lots and held ones."""
-    numbers = {str(booking.number): booking for booking in world.bookings}
+    """Return quantity and profit of closed lots and of held ones, by contract and days."""
     sizes: defaultdict[Any, list[Amounts]] = defaultdict(list)
     for owner, edge in world.books.edges:
         if owner or edge.kind not in ("CLOSES", "PAYS"):
             continue
-        opened = None if edge.opened is None else numbers.get(edge.opened.name)
-        closed = numbers.get(edge.by.name)
-        conid, account, day = _closing_of(world, edge.by.name)
-        since = None if opened is None else opened.day
-        name = (account, conid, since, day if closed is None else closed.day)
+
+        since = None if edge.opened is None else edge.opened.day
+        name = (*edge.by.key, since, edge.by.opened.date())
         sizes[name].append((float(edge.size.quantity), _exact(edge.gain)))
-    for (owner, account, conid), parcels in world.books.queues.items():
-        for parcel in () if owner else parcels:
-            opened = numbers.get(parcel.name)
-            since = None if opened is None else opened.day
-            sizes[account, conid, since, None].append((float(parcel.quantity), None))
+
+    for (owner, *key), parcels in world.books.queues.items():
+        if not owner:
+            for parcel in parcels:
+                sizes[*key, parcel.day, None].append((float(parcel.quantity), None))
     return {name: _summed(of_name) for name, of_name in sizes.items()}
-
-
-def _closing_of(world: World, name: str) -> tuple[int, str, Any]:
-    for booking in (*world.bookings, *(gone.booking for gone in world.gone)):
-        gone = f"gone:{booking.account}:{booking.contract.conid}" if booking.contract else ""
-        if name in (booking.name, gone) and booking.contract is not None:
-            if name == gone and booking.section != "Gone":
-                continue
-            return booking.contract.conid, booking.account, booking.day
-    raise AssertionError(name)
 
 
 def lots_in(played: Played) -> Sums:

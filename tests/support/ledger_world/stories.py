@@ -85,7 +85,9 @@ def _close_all(world: World, day: int, account: str, contract: Contract) -> None
 
 def bought_and_sold_in_parts(world: World) -> None:
     """Three openings, three closes; the last one may go to the other side, or leave a rest."""
-    owner, account, side = _owner(world), _account(world), _side(world)
+    owner = _owner(world)
+    account = _account(world)
+    side = _side(world)
     days = _days(world, 6)
     contract = world.stock()
     if world.random.random() < 0.5:
@@ -103,7 +105,8 @@ def bought_and_sold_in_parts(world: World) -> None:
 def shared_by_claims(world: World) -> None:
     """Two strategies claim parts of a contract; both are closed on one day."""
     iron, wheel = _names(world, IRON, WHEEL)
-    account, side = _account(world), _side(world)
+    account = _account(world)
+    side = _side(world)
     opened, more, closed = _days(world, 3)
     contract = world.option(world.stock(), "P", 9)
     world.claim(iron, contract, 1, account=account, quantity=side * 7)
@@ -117,7 +120,8 @@ def shared_by_claims(world: World) -> None:
 def closed_by_its_order(world: World) -> None:
     """One opens, then the other; each closes by an order with another leg of its own."""
     iron, wheel = _names(world, IRON, WHEEL)
-    account, side = _account(world), _side(world)
+    account = _account(world)
+    side = _side(world)
     first, second, one, other = _days(world, 4)
     stock = world.stock()
     shared, of_iron, of_wheel = (world.option(stock, "C", 9) for _n in range(3))
@@ -138,10 +142,12 @@ def closed_by_its_order(world: World) -> None:
 
 def spread_of_nobody(world: World) -> None:
     """One order opens two options; one is bought back, the other ends worthless."""
-    account, side = _account(world), _side(world)
+    account = _account(world)
+    side = _side(world)
     opened, bought, ended = _days(world, 3)
     stock = world.stock()
-    near, far = world.option(stock, "P", ended), world.option(stock, "P", ended)
+    near = world.option(stock, "P", ended)
+    far = world.option(stock, "P", ended)
     order = world.number()
     world.trade(opened, account, near, {NOBODY: -side * 2}, order=order)
     world.trade(opened, account, far, {NOBODY: side * 2}, order=order)
@@ -160,7 +166,8 @@ def shares_of_nobody(world: World) -> None:
 
 def cancelled(world: World) -> None:
     """A sale is taken back and booked again at another price."""
-    owner, account = _owner(world), _account(world)
+    owner = _owner(world)
+    account = _account(world)
     opened, closed = _days(world, 2)
     stock = world.stock()
     world.claim(owner, stock, 1)
@@ -221,7 +228,8 @@ def wheel_beside_shares(world: World) -> None:
     account = _account(world)
     sold, assigned, covered, called, out = _days(world, 5)
     stock = world.stock()
-    put, call = world.option(stock, "P", assigned), world.option(stock, "C", called)
+    put = world.option(stock, "P", assigned)
+    call = world.option(stock, "C", called)
     world.claim(wheel, put, 1)
     world.claim(wheel, call, 1)
     world.trade(sold, account, stock, {NOBODY: 100})
@@ -238,7 +246,8 @@ def wheel_of_nobody(world: World) -> None:
     account = _account(world)
     sold, assigned, covered, called = _days(world, 4)
     stock = world.stock()
-    put, call = world.option(stock, "P", assigned), world.option(stock, "C", called)
+    put = world.option(stock, "P", assigned)
+    call = world.option(stock, "C", called)
     world.trade(sold, account, put, {NOBODY: -2})
     _ends(world, assigned, account, put, "A")
     world.trade(covered, account, call, {NOBODY: -2})
@@ -248,7 +257,8 @@ def wheel_of_nobody(world: World) -> None:
 
 def exercised(world: World) -> None:
     """A long put is exercised: the shares are short, and bought back at two prices."""
-    owner, account = _owner(world), _account(world)
+    owner = _owner(world)
+    account = _account(world)
     bought, ended, one, other = _days(world, 4)
     stock = world.stock()
     put = world.option(stock, "P", ended)
@@ -264,7 +274,8 @@ def rolled_by_nobody(world: World) -> None:
     account = _account(world)
     sold, rolled, ended = _days(world, 3)
     stock = world.stock()
-    first, second = world.option(stock, "P", 9), world.option(stock, "P", ended)
+    first = world.option(stock, "P", 9)
+    second = world.option(stock, "P", ended)
     world.trade(sold, account, first, {NOBODY: -3})
     order = world.number()
     world.trade(rolled, account, first, {NOBODY: 3}, order=order)
@@ -275,7 +286,9 @@ def rolled_by_nobody(world: World) -> None:
 
 def settled_in_cash(world: World) -> None:
     """An option on an index ends, and its cash is paid in a row of its own."""
-    owner, account, side = _owner(world), _account(world), _side(world)
+    owner = _owner(world)
+    account = _account(world)
+    side = _side(world)
     opened, ended = _days(world, 2)
     index = world.stock()
     option = world.option(index, "C", ended)
@@ -328,7 +341,8 @@ def shared_put_assigned(world: World) -> None:
 
 def called_away(world: World) -> None:
     """Shares that were bought at two prices are called away in part."""
-    owner, account = _owner(world), _account(world)
+    owner = _owner(world)
+    account = _account(world)
     bought, sold, ended, closed = _days(world, 4)
     stock = world.stock()
     call = world.option(stock, "C", ended)
@@ -343,7 +357,8 @@ def called_away(world: World) -> None:
 
 def option_on_a_future(world: World) -> None:
     """An option on a future is assigned, and its future is settled in cash later."""
-    owner, account = _owner(world), _account(world)
+    owner = _owner(world)
+    account = _account(world)
     sold, ended, settled = _days(world, 3)
     future = world.future(settled)
     put = world.option(future, "P", ended)
@@ -362,7 +377,9 @@ def option_on_a_future(world: World) -> None:
 
 def future(world: World) -> None:
     """A future is traded, and a part of it is held."""
-    owner, account, side = _owner(world), _account(world), _side(world)
+    owner = _owner(world)
+    account = _account(world)
+    side = _side(world)
     opened, closed = _days(world, 2)
     contract = world.future(9)
     world.claim(owner, contract, 1)
@@ -399,7 +416,8 @@ def split(world: World) -> None:
 def reverse_split(world: World) -> None:
     """One share for two, of two strategies; then all is sold."""
     iron, wheel = _names(world, IRON, WHEEL)
-    account, side = _account(world), _side(world)
+    account = _account(world)
+    side = _side(world)
     first, second, day, closed = _days(world, 4)
     stock = world.stock()
     world.claim(iron, stock, first, account=account, quantity=side * 20)
@@ -437,7 +455,8 @@ def stock_dividend(world: World) -> None:
 def adjusted_options(world: World) -> None:
     """Two calls and a put become others with other strikes, by one action."""
     iron, wheel = _names(world, IRON, WHEEL)
-    account, side = _account(world), _side(world)
+    account = _account(world)
+    side = _side(world)
     opened, day, closed = _days(world, 3)
     stock = world.stock()
     pairs = []
@@ -484,9 +503,11 @@ def _merges(world: World, day: int, account: str, old: Contract, new: Contract,
 def merger(world: World) -> None:
     """A contract of two strategies becomes another one, which is no leg; both are sold later."""
     iron, wheel = _names(world, IRON, WHEEL)
-    account, side = _account(world), _side(world)
+    account = _account(world)
+    side = _side(world)
     first, second, day, closed = _days(world, 4)
-    old, new = world.stock(), world.stock()
+    old = world.stock()
+    new = world.stock()
     world.claim(iron, old, first, account=account, quantity=side * 20)
     world.claim(wheel, old, second, account=account, quantity=side * 36)
     world.trade(first, account, old, {iron: side * 12})
@@ -503,14 +524,16 @@ def mergers_of_one_day(world: World) -> None:
     account = _account(world)
     opened, day, closed = _days(world, 3)
     for owner in (iron, wheel):
-        old, new = _stocked(world, owner, account, opened), world.stock()
+        old = _stocked(world, owner, account, opened)
+        new = world.stock()
         _merges(world, day, account, old, new, Fraction(world.random.choice((1, 2)), 2))
         _sell(world, closed, account, new, Fraction(1))
 
 
 def merger_with_cash(world: World) -> None:
     """An action takes a contract for another one and some cash."""
-    owner, account = _owner(world), _account(world)
+    owner = _owner(world)
+    account = _account(world)
     opened, day, closed = _days(world, 3)
     old = _stocked(world, owner, account, opened)
     _exchanges(world, day, account, old, "TC", world.price(), closed)
@@ -518,7 +541,8 @@ def merger_with_cash(world: World) -> None:
 
 def rights_that_were_exercised(world: World) -> None:
     """Rights were bought, and are exercised: what is paid then is a part of the cost."""
-    owner, account = _owner(world), _account(world)
+    owner = _owner(world)
+    account = _account(world)
     opened, day, closed = _days(world, 3)
     rights = world.stock()
     world.claim(owner, rights, 1)
@@ -548,9 +572,11 @@ def _exchanges(world: World, day: int, account: str, old: Contract, kind: str, p
 
 def prorated(world: World) -> None:
     """An election takes a part for cash and a part for another contract."""
-    owner, account = _owner(world), _account(world)
+    owner = _owner(world)
+    account = _account(world)
     opened, day, closed = _days(world, 3)
-    old, new = world.stock(), world.stock()
+    old = world.stock()
+    new = world.stock()
     world.claim(owner, old, 1)
     world.trade(opened, account, old, {owner: 100})
     _merges(world, day, account, old, new, Fraction(1), Fraction(2, 5), world.price())
@@ -559,7 +585,8 @@ def prorated(world: World) -> None:
 
 def taken_over_for_cash(world: World) -> None:
     """An action takes all for cash."""
-    owner, account = _owner(world), _account(world)
+    owner = _owner(world)
+    account = _account(world)
     opened, day = _days(world, 2)
     old = _stocked(world, owner, account, opened)
     _merges(world, day, account, old, old, Fraction(1), Fraction(0), world.price())
@@ -567,7 +594,8 @@ def taken_over_for_cash(world: World) -> None:
 
 def called_in_part(world: World) -> None:
     """An action takes a part for cash, and leaves the others as they were."""
-    owner, account = _owner(world), _account(world)
+    owner = _owner(world)
+    account = _account(world)
     opened, day, closed = _days(world, 3)
     stock = world.stock()
     world.claim(owner, stock, 1)
@@ -584,9 +612,11 @@ def called_in_part(world: World) -> None:
 
 def acted_on_again_and_again(world: World) -> None:
     """A split, a merger, and the way to the other account: cost and day stay those of the lots."""
-    owner, (source, target) = _owner(world), ACCOUNTS
+    owner = _owner(world)
+    source, target = ACCOUNTS
     opened, splits, merges, goes, closed = _days(world, 5)
-    old, new = world.stock(), world.stock()
+    old = world.stock()
+    new = world.stock()
     world.claim(owner, old, 1)
     world.trade(opened, source, old, {owner: 20})
     world.trade(opened, source, old, {owner: 28})
@@ -603,9 +633,11 @@ def acted_on_again_and_again(world: World) -> None:
 
 def merged_into_what_is_held(world: World) -> None:
     """What was opened first closes first, also if it came later by an action."""
-    owner, account = _owner(world), _account(world)
+    owner = _owner(world)
+    account = _account(world)
     first, second, day, closed = _days(world, 4)
-    old, new = world.stock(), world.stock()
+    old = world.stock()
+    new = world.stock()
     world.claim(owner, old, 1)
     world.claim(owner, new, 1)
     world.trade(first, account, old, {owner: 40})
@@ -619,7 +651,8 @@ def spin_off(world: World) -> None:
     [fog] = _names(world, FOG)
     account = _account(world)
     opened, day, closed = _days(world, 3)
-    parent, child = _stocked(world, fog, account, opened), world.stock()
+    parent = _stocked(world, fog, account, opened)
+    child = world.stock()
     world.claim(fog, child, 1, account=account)
 
     def happens(minute: int) -> None:
@@ -650,7 +683,8 @@ def moved_to_the_other_account(world: World) -> None:
     They go with owner, cost and day, also where a leg names the first account alone. Of a section
     without a negative quantity it is not known whether it writes signs.
     """
-    owner, (source, target) = _owner(world), ACCOUNTS
+    owner = _owner(world)
+    source, target = ACCOUNTS
     opened, day, closed = _days(world, 3)
     for side in (1, -1):
         stock = world.stock()
@@ -738,7 +772,8 @@ def dividend(world: World) -> None:
 
 def adjusted_commission(world: World) -> None:
     """A commission is corrected later: money of what was traded."""
-    owner, account = _owner(world), _account(world)
+    owner = _owner(world)
+    account = _account(world)
     opened, day, closed, late = _days(world, 4)
     stock = _stocked(world, owner, account, opened)
     _cash(world, day, account, stock, "Commission Adjustments", world.price(), "PAYS")
@@ -789,7 +824,9 @@ def money_of_accounts(world: World) -> None:
 
 def held_before(world: World) -> None:
     """Something was held before everything, at a cost that Open Positions state."""
-    owner, account, side = _owner(world), _account(world), _side(world)
+    owner = _owner(world)
+    account = _account(world)
+    side = _side(world)
     more, closed = _days(world, 2)
     stock = world.stock()
     world.claim(owner, stock, 0)
@@ -803,7 +840,8 @@ def held_before_beside_a_trade(world: World) -> None:
     [owner] = _names(world, IRON)
     account = _account(world)
     bought, sold, moved = _days(world, 3)
-    before, other = world.stock(), world.stock()
+    before = world.stock()
+    other = world.stock()
     world.claim(owner, before, 0)
     world.claim(owner, other, 1)
     _hold_before(world, account, before, {owner: 24})
@@ -815,7 +853,8 @@ def held_before_beside_a_trade(world: World) -> None:
 def held_before_by_two(world: World) -> None:
     """An option that two strategies claim was held before everything, and ends worthless."""
     iron, wheel = _names(world, IRON, WHEEL)
-    account, side = _account(world), _side(world)
+    account = _account(world)
+    side = _side(world)
     [ended] = _days(world, 1)
     option = world.option(world.stock(), "C", ended)
     world.claim(iron, option, 0, account=account, quantity=side * 4)
@@ -826,8 +865,10 @@ def held_before_by_two(world: World) -> None:
 
 def claimed_in_both_accounts(world: World) -> None:
     """A claim that names no account counts in each by its part of what all hold."""
-    owner, side = _owner(world), _side(world)
-    (first, second), (one, other, closed) = ACCOUNTS, _days(world, 3)
+    owner = _owner(world)
+    side = _side(world)
+    first, second = ACCOUNTS
+    one, other, closed = _days(world, 3)
     contract = world.option(world.stock(), "P", 9)
     world.claim(owner, contract, 1, quantity=side * 20)
     world.trade(one, first, contract, {owner: side * 12})
@@ -845,7 +886,8 @@ def claimed_in_both_accounts(world: World) -> None:
 def held_before_without_cost(world: World) -> None:
     """Nothing says what it cost that was held before everything."""
     [fog] = _names(world, FOG)
-    account, side = _account(world), _side(world)
+    account = _account(world)
+    side = _side(world)
     [closed] = _days(world, 1)
     stock = world.stock()
     world.claim(fog, stock, 0)
@@ -857,7 +899,8 @@ def held_before_without_cost(world: World) -> None:
 def held_before_and_gone(world: World) -> None:
     """An option was held before everything, and is gone without a cause."""
     [fog] = _names(world, FOG)
-    account, side = _account(world), _side(world)
+    account = _account(world)
+    side = _side(world)
     [day] = _days(world, 1)
     option = world.option(world.stock(), "P", 9)
     world.claim(fog, option, 0)
@@ -870,7 +913,8 @@ def held_before_and_gone(world: World) -> None:
 def without_commission(world: World) -> None:
     """No source says the commission of a trade: its money is not known, that of others is."""
     [fog] = _names(world, FOG)
-    account, side = _account(world), _side(world)
+    account = _account(world)
+    side = _side(world)
     first, second, closed = _days(world, 3)
     stock = world.stock()
     world.claim(fog, stock, 1)
@@ -905,7 +949,8 @@ def _hold_before(
 def a_close_of_unknown_owner(world: World) -> None:
     """A part of what two strategies have is sold, and nothing says whose; then all the others."""
     fog, haze = _names(world, FOG, HAZE)
-    account, side = _account(world), _side(world)
+    account = _account(world)
+    side = _side(world)
     first, second, unclear, closed = _days(world, 4)
     contract = world.option(world.stock(), "C", 9)
     world.claim(fog, contract, first, account=account, quantity=side * 6)
@@ -921,7 +966,8 @@ def a_close_of_unknown_owner(world: World) -> None:
 def gone(world: World) -> None:
     """A position is not there any more, and no statement says why."""
     [fog] = _names(world, FOG)
-    account, side = _account(world), _side(world)
+    account = _account(world)
+    side = _side(world)
     opened, day = _days(world, 2)
     option = world.option(world.stock(), "C", 9)
     world.claim(fog, option, 1)

@@ -105,6 +105,7 @@ class Parcel:
 
     Attributes:
         name: What opened it first.
+        key: The account and the contract.
         opened: When that was: what was opened first closes first, also after a corporate action.
         through: The corporate action or the transfer that brought it last; empty: none did.
         money: What it brought after fees.
@@ -112,6 +113,7 @@ class Parcel:
     """
 
     name: str
+    key: tuple[str, int]
     opened: datetime
     through: str = ""
     quantity: Fraction
@@ -123,6 +125,11 @@ class Parcel:
         share = quantity / self.quantity
         money, fees = part(self.money, share), part(self.fees, share)
         return replace(self, quantity=quantity, money=money, fees=fees)
+
+    @property
+    def day(self) -> date | None:
+        """Return the day on which it was opened; None: before everything."""
+        return None if self.name.startswith("prior") else self.opened.date()
 
     def lost(self) -> "Parcel":
         """Return it with unknown money."""

@@ -243,31 +243,29 @@ class World:
             is_open: Whether the broker has not booked yet what it books on the last evening.
         """
         self.days = DAYS[:days]
+        end = (days - 1, EVENING) if is_open else (days, 0)
+        events = [event for event in sorted(self._events) if event[:2] < end]
         for index, day in enumerate(self.days):
-            for _day, _minute, _place, happens in sorted(
-                event
-                for event in self._events
-                if event[0] == index
-                and not (is_open and day == self.days[-1] and event[1] >= EVENING)
-            ):
-                happens()
+            for event in events:
+                if event[0] == index:
+                    event[-1]()
             self.closes[day] = self._close()
         return self
 
     def _close(self) -> Close:
-        queues = self.books.queues
         marks = {conid: self.price() for conid in self.contracts}
+        values: Counter[str] = Counter()
         for (account, conid), quantity in self.positions.items():
             contract = self.contracts[conid]
             if contract.category == "FUT":
-                self.variation[account] += int(quantity * marks[conid] * contract.multiplier)
-        self.cash += self.variation
+                values[account] += int(quantity * marks[conid] * contract.multiplier)
+
         # The next day begins with the price of this one.
-        self.variation.clear()
-        for (account, conid), quantity in self.positions.items():
-            contract = self.contracts[conid]
-            if contract.category == "FUT":
-                self.variation[account] -= int(quantity * marks[conid] * contract.multiplier)
+        for account in ACCOUNTS:
+            self.cash[account] += self.variation[account] + values[account]
+            self.variation[account] = -values[account]
+
+        queues = self.books.queues
         return Close(
             positions={key: Fraction(size) for key, size in self.positions.items() if size},
             owned={place: self.books.held(*place) for place in queues if self.books.held(*place)},
@@ -410,10 +408,12 @@ def _ended(
         if campaigns and not current and not any(posting.quantity for posting in new):
             campaigns[-1] += new  # cash that comes later
             continue
+
         current += new
         held: defaultdict[int, Fraction] = defaultdict(Fraction)
         for posting in current:
             held[_conid(posting)] += posting.quantity
+
         is_last = day == world.days[-1]
         if current and not any(held.values()) and (is_last or not is_one):
             campaigns.append(current)

@@ -1,6 +1,6 @@
 """What the broker writes of the world: statements as XML, executions, positions."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import date, timedelta
 from fractions import Fraction
@@ -23,24 +23,7 @@ def statement_of(world: World, account: str, day: date, *, is_first: bool = Fals
     Args:
         is_first: Whether it is the one that was made first, of which a trade is wrong.
     """
-    close = world.closes[day]
-    held = [
-        _position(world, account, conid, quantity, day)
-        for (where, conid), quantity in close.positions.items()
-        if where == account
-    ]
-    worth = close.cash[account] + sum(
-        quantity * close.marks[conid] * world.contracts[conid].multiplier
-        for (where, conid), quantity in close.positions.items()
-        if where == account and world.contracts[conid].category != "FUT"
-    )
-    equity = _row("EquitySummaryByReportDateInBase", currency="USD", reportDate=_day(day),
-                  cash=dollars(close.cash[account]), total=dollars(worth))  # fmt: skip
-    balance = _row("CashReportCurrency", currency="USD", toDate=_day(day),
-                   endingCash=dollars(close.cash[account]))  # fmt: skip
-    sections = {
-        "EquitySummaryInBase": [equity], "CashReport": [balance], "OpenPositions": held,
-    } | {name: [] for name in ROWS}  # fmt: skip
+    sections = _state(world, account, day) | {name: [] for name in ROWS}
     bookings = [each for each in world.bookings if (each.account, each.day) == (account, day)]
     trades = [booking for booking in bookings if booking.section == "Trades"]
     for booking in bookings:
@@ -49,6 +32,7 @@ def statement_of(world: World, account: str, day: date, *, is_first: bool = Fals
         sections[booking.section].append(_booked(booking))
     for rows in sections.values():
         Random(len(rows)).shuffle(rows)
+
     made = f"{day + timedelta(days=1):%Y%m%d};0{1 - is_first}0000"
     inner = "".join(f"<{name}>{''.join(rows)}</{name}>" for name, rows in sections.items())
     return (
@@ -57,6 +41,30 @@ def statement_of(world: World, account: str, day: date, *, is_first: bool = Fals
         f'period="LastBusinessDay" whenGenerated="{made}">{inner}'
         "</FlexStatement></FlexStatements></FlexQueryResponse>"
     )
+
+
+def _state(world: World, account: str, day: date) -> dict[str, list[str]]:
+    """Return the sections that state what an account has at a close."""
+    close = world.closes[day]
+    held = {
+        conid: quantity for (where, conid), quantity in close.positions.items() if where == account
+    }
+    worth = close.cash[account] + sum(
+        quantity * close.marks[conid] * world.contracts[conid].multiplier
+        for conid, quantity in held.items()
+        if world.contracts[conid].category != "FUT"
+    )
+
+    cash = dollars(close.cash[account])
+    equity = {"currency": "USD", "reportDate": _day(day), "cash": cash, "total": dollars(worth)}
+    balance = {"currency": "USD", "toDate": _day(day), "endingCash": cash}
+    return {
+        "EquitySummaryInBase": [_row("EquitySummaryByReportDateInBase", **equity)],
+        "CashReport": [_row("CashReportCurrency", **balance)],
+        "OpenPositions": [
+            _position(world, account, conid, quantity, day) for conid, quantity in held.items()
+        ],
+    }
 
 
 def statements_of(world: World, accounts: Iterable[str]) -> dict[str, str]:
@@ -91,54 +99,71 @@ def _position(world: World, account: str, conid: int, quantity: Fraction, day: d
 
 
 def _booked(booking: Booking) -> str:
-    fields = {**_contract(booking.contract), "accountId": booking.account}
-    fields |= {"reportDate": _day(booking.day), "quantity": number(booking.quantity)}
-    at = f"{booking.at:%Y%m%d;%H%M%S}"
-    name = str(booking.number)
-    match booking.section:
-        case "Trades":
-            is_trade = booking.kind == "ExchTrade"
-            fields |= {
-                "dateTime": at, "tradeDate": _day(booking.day), "tradeID": f"{booking.number}9",
-                "transactionID": name, "ibExecID": execution_id(booking) if is_trade else "",
-                "ibOrderID": str(booking.order or ""), "tradePrice": dollars(booking.price),
-                "proceeds": dollars(booking.cash), "ibCommission": dollars(-booking.fee),
-                "ibCommissionCurrency": "USD", "transactionType": booking.kind,
-                "openCloseIndicator": booking.side, "notes": booking.codes,
-                "buySell": "BUY" if booking.quantity > 0 else "SELL", "fifoPnlRealized": "0",
-                "levelOfDetail": "EXECUTION",
-            }  # fmt: skip
-            if not booking.is_fee_stated:
-                del fields["ibCommission"]
-        case "OptionEAE":
-            fields |= {
-                "date": _day(booking.day), "transactionType": booking.kind, "tradePrice": "0",
-                "proceeds": dollars(booking.cash), "commisionsAndTax": "0", "tradeID": "",
-                "transactionID": name,
-            }  # fmt: skip
-        case "CorporateActions":
-            fields |= {
-                "dateTime": at, "amount": dollars(-booking.cash), "value": "0",
-                "proceeds": dollars(booking.cash), "type": booking.kind, "transactionID": name,
-                "actionID": str(booking.action), "fifoPnlRealized": "0", "mtmPnl": "0",
-                "levelOfDetail": "DETAIL",
-            }  # fmt: skip
-        case "Transfers":
-            fields |= {
-                "date": _day(booking.day), "dateTime": at, "type": booking.kind,
-                "direction": booking.side,
-                "transferPrice": "0", "cashTransfer": "0", "pnlAmount": "0",
-                "account": booking.partner, "transactionID": name, "levelOfDetail": "TRANSFER",
-            }  # fmt: skip
-            if booking.value is not None:
-                fields["positionAmount"] = dollars(booking.value)
-        case "CashTransactions":
-            del fields["quantity"]
-            fields |= {
-                "dateTime": _day(booking.day), "amount": dollars(booking.cash),
-                "type": booking.kind, "transactionID": name, "levelOfDetail": "DETAIL",
-            }  # fmt: skip
-    return _row(ROWS[booking.section], **fields)
+    """Return a row of the section of a booking."""
+    fields = {
+        **_contract(booking.contract), "accountId": booking.account,
+        "reportDate": _day(booking.day), "dateTime": f"{booking.at:%Y%m%d;%H%M%S}",
+        "quantity": number(booking.quantity), "transactionID": booking.name,
+    }  # fmt: skip
+    of_section = _FIELDS[booking.section](booking)
+    written = {name: text for name, text in (fields | of_section).items() if text is not None}
+    return _row(ROWS[booking.section], **written)
+
+
+# The fields of a row beside those that all have; None: it does not have one.
+_Fields = dict[str, str | None]
+
+
+def _trade(booking: Booking) -> _Fields:
+    is_trade = booking.kind == "ExchTrade"
+    return {
+        "tradeDate": _day(booking.day), "tradeID": f"{booking.number}9",
+        "ibExecID": execution_id(booking) if is_trade else "",
+        "ibOrderID": str(booking.order or ""), "tradePrice": dollars(booking.price),
+        "proceeds": dollars(booking.cash), "ibCommissionCurrency": "USD",
+        "ibCommission": dollars(-booking.fee) if booking.is_fee_stated else None,
+        "transactionType": booking.kind, "openCloseIndicator": booking.side,
+        "notes": booking.codes, "buySell": "BUY" if booking.quantity > 0 else "SELL",
+        "fifoPnlRealized": "0", "levelOfDetail": "EXECUTION",
+    }  # fmt: skip
+
+
+def _option_event(booking: Booking) -> _Fields:
+    return {
+        "date": _day(booking.day), "dateTime": None, "transactionType": booking.kind,
+        "tradePrice": "0", "proceeds": dollars(booking.cash), "commisionsAndTax": "0",
+        "tradeID": "",
+    }  # fmt: skip
+
+
+def _action(booking: Booking) -> _Fields:
+    return {
+        "amount": dollars(-booking.cash), "proceeds": dollars(booking.cash), "value": "0",
+        "type": booking.kind, "actionID": str(booking.action), "fifoPnlRealized": "0",
+        "mtmPnl": "0", "levelOfDetail": "DETAIL",
+    }  # fmt: skip
+
+
+def _transfer(booking: Booking) -> _Fields:
+    return {
+        "date": _day(booking.day), "type": booking.kind, "direction": booking.side,
+        "positionAmount": None if booking.value is None else dollars(booking.value),
+        "transferPrice": "0", "cashTransfer": "0", "pnlAmount": "0",
+        "account": booking.partner, "levelOfDetail": "TRANSFER",
+    }  # fmt: skip
+
+
+def _cash(booking: Booking) -> _Fields:
+    return {
+        "quantity": None, "dateTime": _day(booking.day), "amount": dollars(booking.cash),
+        "type": booking.kind, "levelOfDetail": "DETAIL",
+    }  # fmt: skip
+
+
+_FIELDS: dict[str, Callable[[Booking], _Fields]] = {
+    "Trades": _trade, "OptionEAE": _option_event, "CorporateActions": _action,
+    "Transfers": _transfer, "CashTransactions": _cash,
+}  # fmt: skip
 
 
 def execution_id(booking: Booking) -> str:
