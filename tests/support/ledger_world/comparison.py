@@ -1,7 +1,8 @@
 """The world and what the program says of it, side by side: each difference is a line of text."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from position_sync_dagster.money.past.booking import Booking
@@ -296,52 +297,62 @@ def unknown_rows(rows: Mapping[str, Sums]) -> set[tuple[str, Any]]:
     }
 
 
+Rows = Mapping[str, Callable[[Any], Sums]]
+
+# All rows of the world, by their kind.
+OF_WORLD: Rows = {
+    "posting": postings_of_world,
+    "edge of an owner": partial(edges_of_world, by_owner=True),
+    "edge of an account": partial(edges_of_world, by_owner=False),
+    "held of an owner": partial(held_in_world, by_owner=True),
+    "held of an account": partial(held_in_world, by_owner=False),
+    "opened by owners": partial(openings_of_world, by_owner=True),
+    "opened in accounts": partial(openings_of_world, by_owner=False),
+    "campaign": campaigns_in_world,
+    "lot": lots_in_world,
+    "day": days_in_world,
+    "realised": realised_in_world,
+    "average": averages_in_world,
+}
+
+# The same of the program.
+OF_PROGRAM: Rows = {
+    "posting": postings_of,
+    "edge of an owner": lambda played: edges_of(played.by_owner, by_owner=True),
+    "edge of an account": lambda played: edges_of(played.by_account, by_owner=False),
+    "held of an owner": lambda played: held_of(played.by_owner, by_owner=True),
+    "held of an account": lambda played: held_of(played.by_account, by_owner=False),
+    "opened by owners": lambda played: openings_of(played.by_owner, by_owner=True),
+    "opened in accounts": lambda played: openings_of(played.by_account, by_owner=False),
+    "campaign": campaigns_in,
+    "lot": lots_in,
+    "day": days_in,
+    "realised": realised_in,
+    "average": averages_in,
+}
+
+# The kinds of rows that are the graph of postings.
+GRAPH = [*OF_WORLD][:7]
+
+
 def rows_of_world(world: World) -> dict[str, Sums]:
     """Return all rows of the world, by their kind."""
-    return {
-        "posting": postings_of_world(world),
-        "edge of an owner": edges_of_world(world, by_owner=True),
-        "edge of an account": edges_of_world(world, by_owner=False),
-        "held of an owner": held_in_world(world, by_owner=True),
-        "held of an account": held_in_world(world, by_owner=False),
-        "campaign": campaigns_in_world(world),
-        "opened by owners": openings_of_world(world, by_owner=True),
-        "opened in accounts": openings_of_world(world, by_owner=False),
-        "lot": lots_in_world(world),
-        "day": days_in_world(world),
-        "realised": realised_in_world(world),
-        "average": averages_in_world(world),
-    }
+    return {kind: rows(world) for kind, rows in OF_WORLD.items()}
 
 
 def rows_of(played: Played) -> dict[str, Sums]:
     """Return all rows of the program, by their kind."""
-    return {
-        "posting": postings_of(played),
-        "edge of an owner": edges_of(played.by_owner, by_owner=True),
-        "edge of an account": edges_of(played.by_account, by_owner=False),
-        "held of an owner": held_of(played.by_owner, by_owner=True),
-        "held of an account": held_of(played.by_account, by_owner=False),
-        "campaign": campaigns_in(played),
-        "opened by owners": openings_of(played.by_owner, by_owner=True),
-        "opened in accounts": openings_of(played.by_account, by_owner=False),
-        "lot": lots_in(played),
-        "day": days_in(played),
-        "realised": realised_in(played),
-        "average": averages_in(played),
-    }
+    return {kind: rows(played) for kind, rows in OF_PROGRAM.items()}
 
 
-def all_differences(played: Played, without: Collection[str] = ()) -> list[str]:
+def all_differences(played: Played, kinds: Collection[str] = tuple(OF_WORLD)) -> list[str]:
     """Return all differences between the world and the program.
 
     Args:
-        without: The kinds of rows that are not compared.
+        kinds: The kinds of rows that are compared.
     """
-    expected, actual = rows_of_world(played.world), rows_of(played)
     return [
         line
-        for kind in expected
-        if kind not in without
-        for line in differences(kind, expected[kind], actual[kind])
+        for kind in kinds
+        for line in differences(kind, OF_WORLD[kind](played.world), OF_PROGRAM[kind](played))
     ]
