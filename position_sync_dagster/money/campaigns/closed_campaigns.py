@@ -62,7 +62,7 @@ class CampaignBook:
         ends = unexplained_ends(lake.closures.current_rows())
         claimed = {leg.conid for leg in legs}
         if self.conids is not None:
-            rows = deciding_movements(rows, self.conids)
+            rows = deciding_movements(rows, self.conids, legs)
             claimed &= set(self.conids)
             concerned = claimed.union(rows["conid"])
             ends = [end for end in ends if end.conid in concerned]

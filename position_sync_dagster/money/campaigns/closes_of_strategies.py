@@ -272,7 +272,8 @@ def _parts(lake: MoneyLake, closures: pl.DataFrame, past: Past | None) -> list[P
     if past is not None:
         movements = _until(movements, past.at)
 
-    deciding = deciding_movements(movements, contracts_of_strategies(movements, contracts))
+    concerned = contracts_of_strategies(movements, contracts)
+    deciding = deciding_movements(movements, concerned, contracts)
     until = None
     memory = remembered_parts(lake)
     if past is not None:

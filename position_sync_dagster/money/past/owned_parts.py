@@ -58,15 +58,35 @@ def contracts_of_strategies(movements: pl.DataFrame, legs: Iterable[ActiveContra
     return {leg.conid for leg in legs} | _acted(movements) | set(delivered)
 
 
-def deciding_movements(movements: pl.DataFrame, conids: Collection[int]) -> pl.DataFrame:
+def deciding_movements(
+    movements: pl.DataFrame, conids: Collection[int], legs: Iterable[ActiveContract]
+) -> pl.DataFrame:
     """Return the movements that decide whose some contracts are; pure.
 
-    These are those of the contracts, of options that delivered one of them, and of contracts that
-    had a corporate action.
+    These are those of the contracts, of options that delivered one of them, of contracts that had
+    a corporate action, and of what the orders traded that traded what several strategies share.
     """
     wanted = _acted(movements) | set(conids)
     options = _deliveries(movements).filter(col.delivered.is_in(wanted))["option"]
-    return movements.filter(col.conid.is_in(wanted | set(options)))
+    together = _traded_together(movements, wanted & _shared(legs)).explode("conid")["conid"]
+    return movements.filter(col.conid.is_in(wanted.union(options, together)))
+
+
+def _shared(legs: Iterable[ActiveContract]) -> set[int]:
+    """Return the contracts that several strategies have or had."""
+    strategies = grouped(attrgetter("conid"), legs)
+    return {
+        conid
+        for conid, of_contract in strategies.items()
+        if len({leg.strategy_id for leg in of_contract}) > 1
+    }
+
+
+def _traded_together(movements: pl.DataFrame, conids: Collection[int]) -> pl.DataFrame:
+    """Return what each order traded that traded one of these contracts."""
+    orders = movements.filter(col.conid.is_in(conids))["order_id"].drop_nulls()
+    of_orders = movements.filter(col.order_id.is_in(orders.implode())).drop_nulls("conid")
+    return of_orders.group_by("account", "order_id").agg("conid")
 
 
 def _acted(movements: pl.DataFrame) -> set[int]:
@@ -104,6 +124,7 @@ class RememberedParts:
         by_conid = movements.select("conid", print=movements.hash_rows()).group_by("conid")
         print_of_contract = col.print.sort().implode().hash()
         prints = dict(by_conid.agg(print_of_contract).iter_rows())
+        legs = [*legs]
         legs_of = grouped(attrgetter("conid"), legs)
         openings_of = grouped(lambda opened: opened[0][1], openings.items())
         ends_of = grouped(attrgetter("conid"), unexplained)
@@ -115,7 +136,7 @@ class RememberedParts:
                 (conid, prints.get(conid), *legs_of[conid], *openings_of[conid], *ends_of[conid])
                 for conid in connected
             )
-            for connected in _connected(movements, conids)
+            for connected in _connected(movements, conids, _shared(legs))
         ]
         changed = {
             conid
@@ -164,15 +185,22 @@ class Groups:
         return list(map(sorted, groups.values()))
 
 
-def _connected(movements: pl.DataFrame, all_conids: Collection[int]) -> list[list[int]]:
-    """Return the contracts in groups: options with what they delivered, and those of one action."""
+def _connected(
+    movements: pl.DataFrame, all_conids: Collection[int], shared: Collection[int]
+) -> list[list[int]]:
+    """Return the contracts in groups: options with what they delivered, and those of one action.
+
+    Orders that traded what several strategies share join what they traded.
+    """
     groups = Groups(sorted(all_conids))
     for option, other in _deliveries(movements).iter_rows():
         if other in all_conids:
             groups.join(option, other)
 
     actions = movements.filter(kind=MovementKind.CORPORATE_ACTION)
-    for conids in actions.group_by("account", "day", "type").agg("conid")["conid"]:
+    by_action = actions.group_by("account", "day", "type").agg("conid")["conid"]
+    by_order = _traded_together(movements, shared)["conid"]
+    for conids in (*by_action, *by_order):
         for conid in conids:
             groups.join(conids[0], conid)
     return groups.members()

@@ -142,7 +142,7 @@ class _Sources:
         legs = legs_ever(lake)
         conids = contracts_of_strategies(movements, legs)
         conids &= {*rows["conid"], *recent["conid"].drop_nulls()}
-        deciding = deciding_movements(movements, conids)
+        deciding = deciding_movements(movements, conids, legs)
         openings = read_openings(lake, deciding, {leg.conid for leg in legs})
         parts = part_rows(attributed(records_of(Movement, deciding), legs, openings))
         # A booking and its cancellation have no parts, and change nothing.

@@ -37,6 +37,19 @@ def made_again(memory: RememberedParts, movements: list[Movement], **legs: float
     return {movement.conid or 0 for movement in made.call_args.args[0]}
 
 
+def test_what_an_order_traded_with_a_contract_of_two_strategies_is_made_again_with_it():
+    """The other leg of the order says whose the shared one was."""
+    memory = RememberedParts()
+    legs = [leg(PUT, "a", quantity=-1.0), leg(PUT, "b", quantity=-1.0), leg(OTHER, "b")]
+    opened = [moved(PUT, -2.0, 2.0, 2), moved(OTHER, -1.0, 1.0, 2)]
+    closed = [moved(OTHER, 1.0, 0.5, 4, order_id="1"), moved(PUT, 1.0, 1.0, 4, order_id="1")]
+    for number in range(3):
+        movements = [*opened, *closed[:number]]
+        parts = memory.parts_of(frame_of(MOVEMENTS, map(asdict, movements)), legs, {})
+        assert sorted(map(told, parts)) == sorted(map(told, attributed(movements, legs, {})))
+    assert {part.owner for part in parts if part.quantity > 0} == {"b"}
+
+
 def test_only_the_parts_of_contracts_that_changed_are_made_again():
     memory = RememberedParts()
     movements = [SOLD, moved(OTHER, -1.0, 2.0, 2), *RENAMED]
