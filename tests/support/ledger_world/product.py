@@ -13,7 +13,7 @@ import polars as pl
 
 from position_sync_dagster.domain.execution import GATEWAY, Execution, Side
 from position_sync_dagster.domain.holding import BrokerPosition
-from position_sync_dagster.domain.instrument import Instrument, Right
+from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.lake import derived
@@ -66,6 +66,7 @@ class Played:
         (self.folder / "flex").mkdir(parents=True)
         put_tables(self.folder / "lake")
         self.lake.registry.sync.add_many(legs_of(self.world))
+        self.lake.contracts.put(futures_of(self.world))
         return self
 
     def again(self, world: World | None = None) -> "Played":
@@ -193,6 +194,37 @@ def legs_of(world: World) -> list[ActiveContract]:
             since=leg.since,
         )
         for leg in world.legs
+    ]
+
+
+def futures_of(world: World) -> list[ContractDetails]:
+    """Return the details of futures and of options on them.
+
+    No other source says whether their prices are quoted in cents.
+    """
+    return [
+        ContractDetails(
+            conid=contract.conid,
+            symbol=contract.symbol,
+            sec_type=contract.category,
+            currency="USD",
+            local_symbol="",
+            trading_class="",
+            exchange="CME",
+            under_conid=contract.underlying or None,
+            multiplier=float(contract.multiplier),
+            price_magnifier=1,
+            right=_right(contract),
+            strike=float(contract.strike) or None,
+            last_trade_date=contract.expiry,
+            last_trade_time=None,
+            time_zone=None,
+            trading_hours=None,
+            under_sec_type="FUT" if contract.is_option else None,
+            seen_at=datetime(2026, 3, 1, tzinfo=UTC),
+        )
+        for contract in world.contracts.values()
+        if contract.category in ("FUT", "FOP")
     ]
 
 
