@@ -22,15 +22,9 @@ from tests.support.ledger_world.stories import (
     STORIES,
     ends_late,
     ends_unseen,
-    held_before_beside_a_trade,
-    merged_into_what_is_held,
     told,
 )
 from tests.support.ledger_world.values import DAYS
-
-# What the program does not do yet.
-AWAITED = (held_before_beside_a_trade, merged_into_what_is_held)
-DONE = tuple(story for story in STORIES if story not in AWAITED)
 
 # Of the first tier; between them each difference is somewhere. The second tier has more.
 FIRST = (9, 0)
@@ -47,7 +41,7 @@ def world_of(tmp_path_factory) -> WorldOf:
 
     @cache
     def of_seed(seed: int) -> Played:
-        played = Played(told(seed, DONE), tmp_path_factory.mktemp(f"world{seed}")).begin()
+        played = Played(told(seed, STORIES), tmp_path_factory.mktemp(f"world{seed}")).begin()
         played.import_files(played.files_of(DAYS))
         return played.finish()
 
@@ -61,25 +55,17 @@ def test_postings_edges_lots_campaigns_and_days_are_those_of_the_world(seed, wor
     assert all(rows_of_world(played.world).values())
 
 
-@pytest.mark.parametrize("story", AWAITED, ids=lambda story: story.__name__)
-@pytest.mark.xfail(strict=True, reason="not yet")
-def test_what_is_awaited(story, tmp_path):
-    played = Played(told(1, (story,)), tmp_path).begin()
-    played.import_files(played.files_of(DAYS))
-    assert all_differences(played.finish()) == []
-
-
 @pytest.mark.parametrize("seed", SEEDS)
 def test_they_are_the_same_with_executions_first_in_increments_and_after_restarts(seed, tmp_path):
     """Some statements are made twice, and what was made first is wrong.
 
     Of a day without a statement the gateway's trades are known.
     """
-    played = Played(told(seed, DONE), tmp_path).begin()
+    played = Played(told(seed, STORIES), tmp_path).begin()
     for first, last in ((0, 5), (5, 10)):
         played.report_executions(DAYS[first])
         if first:
-            today = played.again(told(seed, DONE, days=first + 1, is_open=True))
+            today = played.again(told(seed, STORIES, days=first + 1, is_open=True))
             today.report_positions()
             assert all_differences(today, BUT_DAYS) == []
 
@@ -87,7 +73,7 @@ def test_they_are_the_same_with_executions_first_in_increments_and_after_restart
             played.report_executions(day)
         played.import_files(played.files_of(DAYS[first:last], are_first=True))
         played.import_files(played.files_of(DAYS[first:last]))
-        until_now = played.again(told(seed, DONE, days=last)).finish()
+        until_now = played.again(told(seed, STORIES, days=last)).finish()
         assert all_differences(until_now) == []
         played = played.again()
 

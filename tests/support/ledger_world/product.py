@@ -11,12 +11,11 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from position_sync_dagster.domain.execution import GATEWAY, Execution, Side
+from position_sync_dagster.domain.execution import FROM_GATEWAY, Execution, Side
 from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.position_change import PositionChange
-from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.money.campaigns.campaigns import LiveMoney
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
@@ -36,6 +35,7 @@ from position_sync_dagster.money.tables import PROFIT_EXPLAINED
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import closing_times
 from position_sync_dagster.sync.past_days import ClosingService
+from tests.support.derived_rows import put_rows
 from tests.support.empty_lakes import put_tables
 from tests.support.ledger_world import values
 from tests.support.ledger_world.values import ACCOUNTS
@@ -103,7 +103,7 @@ class Played:
         service = ClosingService(self.lake, self.settings, stated=stated)
         filled = service.collect(self.world.days).filled
         table = self.lake.derived_table(DAILY_POSITIONS)
-        derived.replace(table, {day: closed.rows for day, closed in filled.items()})
+        put_rows(table, {day: closed.rows for day, closed in filled.items()})
 
     def finish(self) -> "Played":
         """Fill the days, report what is held, and judge what is gone."""
@@ -164,17 +164,14 @@ class Played:
             for before, day in pairwise(days)
         ]
         rows = explain_days(self.lake, self.settings, trading_days)
-        derived.replace(self.lake.derived_table(PROFIT_EXPLAINED), rows)
+        put_rows(self.lake.derived_table(PROFIT_EXPLAINED), rows)
         return rows
 
     @cached_property
     def books(self) -> pl.DataFrame:
         """The books of each day but the first."""
         assert self.days
-        return pl.concat(
-            close_books(self.lake, self.settings, day, before=before)
-            for before, day in pairwise(self.world.days)
-        )
+        return pl.concat(close_books(self.lake, self.settings, day) for day in self.world.days[1:])
 
 
 def legs_of(world: World) -> list[ActiveContract]:
@@ -249,7 +246,7 @@ def executions_of(world: World, day: date) -> list[Execution]:
             commission_currency="USD",
             realized_pnl=None,
             currency="USD",
-            source=GATEWAY,
+            source=FROM_GATEWAY,
             statement="",
             order_id=str(booking.order),
             multiplier=float(booking.contract.multiplier),
