@@ -36,7 +36,7 @@ def page(demo: Demo) -> Iterator[Page]:
 
 def test_the_lineage_shows_assets_and_the_way_of_a_value_is_green(demo, page):
     page.open(LINEAGE, size=(1440, 900))
-    wait_for("assets and no boxes", lambda: page.node("position_updates"))
+    wait_for("assets and no boxes", lambda: page.has_small_node("position_updates"))
     page.open(LINEAGE, size=WHOLE_GRAPH)
     for name in MATERIALIZED:
         wait_for(f"{name} is green", lambda n=name: page.is_green(n))

@@ -109,6 +109,11 @@ class Page:
             return node.get_attribute("textContent") or ""
         return ""
 
+    def has_small_node(self, name: str) -> bool:
+        """Return whether the lineage page draws an asset, also too small for details."""
+        small = f"//*[local-name()='foreignObject'][contains(., '{name}')]"
+        return bool(self.driver.find_elements(By.XPATH, small))
+
     def is_green(self, name: str) -> bool:
         """Return whether the lineage page shows an asset as materialized, in green, and in sync."""
         with suppress(WebDriverException):
