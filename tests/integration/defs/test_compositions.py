@@ -54,7 +54,7 @@ def test_a_tick_without_money_after_definitions_with_it_writes_no_table_of_money
 
 
 @pytest.mark.usefixtures("settings")
-def test_an_extension_of_somebody_else_adds_its_table_check_and_group_and_nothing_of_money():
+def test_an_extension_of_somebody_else_adds_its_table_check_and_part_and_nothing_of_money():
     (path,) = (path for path in EXAMPLES if path.stem == "extension")
     example = loaded(path)
     core = Made(PositionSyncComponent(), money=False)
@@ -63,5 +63,5 @@ def test_an_extension_of_somebody_else_adds_its_table_check_and_group_and_nothin
     assert extended.checks - core.checks == {"few_symbols_are_held"}
     assert extended.lake is example.OwnLake
     (key,) = (key for key in extended.graph.get_all_asset_keys() if key.path == ["held_symbols"])
-    assert extended.graph.get(key).group_name == "own_reports"
+    assert extended.graph.get(key).tags["position-sync/part"] == "own_reports"
     assert Made(PositionSyncComponent(), money=False).assets == core.assets
