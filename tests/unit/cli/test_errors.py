@@ -107,6 +107,6 @@ def test_make_help_begins_with_five_targets_for_users() -> None:
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     first, rest = listed.stdout.split("To work on it:")
     targets = re.findall(r"^  make ([a-z-]+) +[^ ]", first, re.MULTILINE)
-    assert targets == ["demo", "dev", "setup", "test", "bench"]
+    assert targets == ["demo", "dev", "install", "test", "bench"]
     every = set(re.findall(r"^([a-z-]+):[^\n]*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"^  make ([a-z-]+) +[^ ]", rest, re.MULTILINE)) == every - {*targets}

@@ -181,7 +181,7 @@ def test_a_limit_that_is_crossed_and_kept_again_sends_each_once(publish, receive
     assert publish(-1500.0) == [], "the limit itself is allowed"
     assert publish(-1612.5) == [f"ERROR: {OWN}"]
     (_title, body) = receiver.taken()[-1]
-    assert "strategy condor: unrealized_pnl -1,612.5 USD; the min is -1,500 USD." in body
+    assert "strategy condor: unrealized_pnl -1,612.50 USD; the min is -1,500 USD." in body
     assert "What to do: Decide about the position" in body
     assert publish(-1700.0) == []
     assert publish(-900.0) == [f"Passes again: {OWN}"]

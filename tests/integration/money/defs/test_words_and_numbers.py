@@ -15,8 +15,6 @@ from position_sync_dagster.domain.queue_request import QueueRequest
 from position_sync_dagster.money.defs.extension import money_extension
 from tests.support.money_rows import row
 
-NOW = datetime.now(UTC)
-
 
 def numbers_of(metadata) -> dict[str, float]:
     return {
@@ -35,23 +33,24 @@ def test_each_result_of_a_check_has_words_also_where_nothing_is_there(lake, sett
 def test_the_newest_positions_plot_holdings_by_source_and_the_ages_of_prices(
     lake, settings
 ) -> None:
+    now = datetime.now(UTC)
     rows = [
         row(number, source=source, timestamp=at, value_time=at)
         for number, source, at in (
-            (1, Source.STREAM, NOW),
-            (2, Source.QUEUE, NOW - timedelta(seconds=50)),
-            (3, Source.QUEUE, NOW - timedelta(seconds=90)),
+            (1, Source.STREAM, now),
+            (2, Source.QUEUE, now - timedelta(minutes=50)),
+            (3, Source.QUEUE, now - timedelta(minutes=90)),
         )
     ]
     lake.updates.sync.append(rows)
     plots = numbers_of(latest_positions.derive(lake, settings, None).metadata)
     assert (plots["held_streamed"], plots["held_queued"]) == (1, 2)
-    assert plots["price_age_s_oldest"] >= 90 > plots["price_age_s_median"] >= 50
+    assert plots["price_age_s_oldest"] >= 5400 > plots["price_age_s_median"] >= 3000
 
 
 def test_accounts_plot_what_they_are_worth_by_currency_where_each_is_known(lake) -> None:
     lake.account_values.append(
-        AccountSummary(account=account, timestamp=NOW, **values)
+        AccountSummary(account=account, timestamp=datetime.now(UTC), **values)
         for account, values in {
             "A": {"currency": "USD", "net_liquidation": 1000.0, "daily_pnl": 5.0},
             "B": {"currency": "USD", "net_liquidation": 500.0},
