@@ -52,7 +52,7 @@ class FollowedHoldings:
         self._queue_at = -math.inf
         self._moved_at = -math.inf
         self._choose_at = -math.inf
-        self._chosen_as_of: int | None = None
+        self._chosen_as_of: tuple[int, bool] | None = None
         self._legs: list[Key] = []
         self._monitored: list[Key] = []
 
@@ -98,9 +98,11 @@ class FollowedHoldings:
     ) -> None:
         """Choose the holdings to follow, when routes changed or values may have."""
         due = values_known and now >= self._choose_at
-        if routes.version == self._chosen_as_of and not due:
+        # What came while a download ran is chosen when it has ended.
+        as_of = (routes.version, values_known)
+        if as_of == self._chosen_as_of and not due:
             return
-        self._chosen_as_of = routes.version
+        self._chosen_as_of = as_of
         if due:
             self._choose_at = now + CHOOSE_S
 

@@ -174,6 +174,16 @@ async def test_no_monitored_holding_is_followed_before_the_values_are_known(rout
     assert gateway.keys == [KEY, ("DU1", 9)]
 
 
+async def test_a_holding_that_came_while_a_download_ran_is_followed_when_that_has_ended(routes):
+    day = Day(routes, pnl_subscriptions=3)
+    await day.pass_(3)
+    routes.update({("DU1", 9): LegState.MONITORED})
+    await day.pass_(3, may_queue=False)
+    assert day.gateway.keys == [KEY]
+    await day.pass_(1)
+    assert day.gateway.keys == [KEY, ("DU1", 9)]
+
+
 async def test_streamed_holdings_are_followed_up_to_a_bound_also_where_no_other_is():
     streamed = [("DU1", conid) for conid in range(1, MAX_STREAMED + 9)]
     routes = Routes()
