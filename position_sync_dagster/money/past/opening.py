@@ -38,7 +38,7 @@ class Opening:
         quantity: With its sign; 0: nothing.
         cost: What one unit had cost, by the broker; None: it never said it.
         contract: Of a holding without movements: a movement with nothing but its contract.
-        seen_at: When it was seen first, before the first movement; None: the movements say it.
+        seen_at: When it was seen first; None: the movements say it.
     """
 
     quantity: float
@@ -186,12 +186,17 @@ def openings_of(
     first_changes = first_changes.filter(col.about.is_null() | _is_before(col.at))
 
     reported = reported.with_columns(at="position_time")
-    at_close = daily.filter("is_held").with_columns(at=col.closed_at.min().over(KEY))
+    at_close = daily.filter("is_held").with_columns(at="closed_at")
     at_close = at_close.unique(KEY, keep="last", maintain_order=True)
     unmoved = [held.join(first, on=KEY, how="anti") for held in (reported, at_close)]
     seen = [held.select(_SEEN) for held in (first_changes, *unmoved)]
     closes = closes.select(*_HELD, at="closed_at")
     rows = pl.concat([closes, *seen], how="diagonal_relaxed")
+
+    # Whatever says how much it was, it may have been held at a close long before.
+    first_close = daily.group_by(KEY).agg(first_close=col.closed_at.min())
+    rows = rows.join(first_close, on=KEY, how="left", maintain_order="left")
+    rows = rows.with_columns(at=pl.min_horizontal("at", "first_close"))
 
     # Of the same quantity another source may say what it had cost.
     cost = col.average_cost.filter(col.position == col.position.first()).drop_nulls().first()
