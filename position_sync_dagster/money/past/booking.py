@@ -360,6 +360,11 @@ class _Booker:
             )
             self.booking.edges.append(Edge(kind=EdgeKind.CAME_FROM, opened=share, by=brought))
             self._open(held, brought)
+
+        # It keeps its day: what was opened first closes first, whatever was held before it came.
+        in_order = sorted(held, key=lambda share: share.posting.at)
+        held.clear()
+        held.extend(in_order)
         self._receive(entry)
 
 

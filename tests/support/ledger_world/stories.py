@@ -631,6 +631,21 @@ def acted_on_again_and_again(world: World) -> None:
     _sell(world, closed, target, new, Fraction(2, 3))
 
 
+def merged_into_what_is_held(world: World) -> None:
+    """What was opened first closes first, also if it came later by an action."""
+    owner = _owner(world)
+    account = _account(world)
+    first, second, day, closed = _days(world, 4)
+    old = world.stock()
+    new = world.stock()
+    world.claim(owner, old, 1)
+    world.claim(owner, new, 1)
+    world.trade(first, account, old, {owner: 40})
+    world.trade(second, account, new, {owner: 30})
+    _merges(world, day, account, old, new, Fraction(1))
+    _sell(world, closed, account, new, Fraction(1, 2))
+
+
 def spin_off(world: World) -> None:
     """Shares come for nothing: what they cost is not known."""
     [fog] = _names(world, FOG)
@@ -1008,7 +1023,7 @@ STORIES: tuple[Story, ...] = (
     exercised, settled_in_cash, two_puts_of_one_day, shared_put_assigned, called_away,
     option_on_a_future, future, split, reverse_split, stock_dividend, adjusted_options, merger,
     mergers_of_one_day, merger_with_cash, rights_that_were_exercised, prorated,
-    taken_over_for_cash, called_in_part, acted_on_again_and_again,
+    taken_over_for_cash, called_in_part, acted_on_again_and_again, merged_into_what_is_held,
     spin_off, moved_to_the_other_account, transferred_in, transferred_in_without_value, dividend,
     paid_after_it_was_sold, adjusted_commission, money_of_accounts, held_before,
     held_before_beside_a_trade, held_before_by_two, held_before_without_cost,

@@ -265,6 +265,23 @@ def test_what_goes_to_another_own_account_takes_owner_cost_and_day_along():
         assert held.posting.movement.day.day == 2
 
 
+@pytest.mark.parametrize("group_of", [of_owner, of_account])
+def test_what_an_action_brings_closes_by_the_day_on_which_it_was_opened(group_of):
+    """As for the tax: what comes for it has the holding period of what left."""
+    movements = [
+        moved(SHARES, 40.0, 10.0, 2, fee=0.0),
+        moved(NEW_SHARES, 30.0, 11.0, 3, fee=0.0),
+        acted(SHARES, -40.0, 6, type="TC", action_id="1"),
+        acted(NEW_SHARES, 40.0, 6, type="TC", action_id="1"),
+        moved(NEW_SHARES, -35.0, 15.0, 9, fee=0.0),
+    ]
+    booking = booked(parts_of(movements, leg(SHARES, "a"), leg(NEW_SHARES, "a")), group_of)
+    assert edges_of(booking, EdgeKind.CLOSES) == [(35.0, -350.0, -35.0)]
+    [held] = held_of(booking).values()
+    days = [(share.quantity, share.posting.movement.day.day) for share in held]
+    assert days == [(5.0, 2), (30.0, 3)]
+
+
 def test_a_booking_that_is_taken_back_is_no_posting():
     wrong = moved(SHARES, -30.0, 9.0, 6)
     taken_back = moved(SHARES, 30.0, 9.0, 6, codes="Ca", fee=1.0, cash=-270.0)
