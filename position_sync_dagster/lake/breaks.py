@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import Break, BreakState, Discrepancy
@@ -226,8 +227,8 @@ class ReconciliationBreaks:
         """Change the one open break in one of the states whose id begins so, in one commit."""
 
         def step(snapshot: Snapshot) -> Change[Break]:
-            begins_so = pl.col("break_id").str.starts_with(break_id)
-            is_chosen = begins_so & pl.col("state").is_in(states)
+            begins_so = col.break_id.str.starts_with(break_id)
+            is_chosen = begins_so & col.state.is_in(states)
             chosen = snapshot.live.filter(is_chosen)
             if chosen.height != 1 or not break_id:
                 count = chosen.height or "No"

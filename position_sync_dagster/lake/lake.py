@@ -7,6 +7,7 @@ from typing import ClassVar, Self, Unpack
 
 import polars as pl
 from deltalake import DeltaTable
+from polars import col
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.queue_request import RetryPolicy
@@ -256,7 +257,7 @@ def broker_rows(lake: Lake, login: Settings) -> pl.DataFrame:
     rows = lake.broker_positions.rows(login.gateway_id)
     if login.accounts is None:
         return rows
-    return rows.filter(pl.col("account").is_in(login.accounts))
+    return rows.filter(col.account.is_in(login.accounts))
 
 
 def all_broker_rows(lake: Lake, settings: Settings) -> pl.DataFrame:
@@ -274,4 +275,4 @@ def rows_of_logins(rows: pl.DataFrame, settings: Settings) -> pl.DataFrame:
     accounts: set[str] = set()
     for login in settings.logins:
         accounts.update(login.accounts or ())
-    return rows.filter(pl.col("account").is_in(accounts))
+    return rows.filter(col.account.is_in(accounts))
