@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self, Unpack
+from typing import ClassVar, Self, TypeVar, Unpack
 
 import polars as pl
 from deltalake import DeltaTable
@@ -246,6 +246,11 @@ class Lake:
             if table in self.tables or table.exists()
         ]
         return results
+
+
+# The lake of the core, or one with further tables.
+L = TypeVar("L", bound=Lake)
+L_contra = TypeVar("L_contra", bound=Lake, contravariant=True)
 
 
 def broker_rows(lake: Lake, login: Settings) -> pl.DataFrame:

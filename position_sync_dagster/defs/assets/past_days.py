@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from itertools import product
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -22,14 +22,12 @@ from position_sync_dagster.defs.checks.evaluation import TableCheck, failed, pas
 from position_sync_dagster.defs.dagster_internals import WITHOUT_EVENTS
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.lake import derived
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.lake import L, Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, TableSpec
 from position_sync_dagster.lake.storage.object_store import first_ledger_day
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import exchange_days
 from position_sync_dagster.sync.past_days import ClosedDay, ClosedDays, ClosingService, StatedDays
-
-L = TypeVar("L", bound=Lake)
 
 # A trading day is recorded after its close; an exchange is never closed for more than four
 # days.

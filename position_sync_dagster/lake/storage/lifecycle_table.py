@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
@@ -28,6 +28,7 @@ from polars import col
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.lake.schema import LIVE, is_ahead, new_part
 from position_sync_dagster.lake.storage import commits
+from position_sync_dagster.lake.storage.commits import T
 from position_sync_dagster.lake.storage.data_files import (
     EVERY,
     data_files,
@@ -38,8 +39,6 @@ from position_sync_dagster.lake.storage.data_files import (
 from position_sync_dagster.lake.storage.table import Table
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 # The application transaction of every change: without it two appends would not conflict.
 CHANGE_TRANSACTION = "change"
