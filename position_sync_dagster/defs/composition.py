@@ -157,7 +157,7 @@ class Composition(Generic[L]):
             overrides: ClassVar[Mapping[str, object]] = self.overrides
 
         Resource.__doc__ = PositionSyncResource.__doc__
-        shown: dict[str, Any] = {}
+        shown = {}
         with suppress(PositionSyncError):  # runs and ticks say what is wrong with a setting
             settings = self.read_settings()
             shown = {name: kind(getattr(settings, name)) for name, kind in IN_RESOURCE.items()}

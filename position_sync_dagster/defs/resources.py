@@ -46,7 +46,7 @@ _format: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 def cursor_of(kind: type[C], text: str | None) -> C:
     """Parse the cursor of a sensor; return an empty one for None or for text of another format."""
     try:
-        cursor: C = _format(kind).validate_json(text) if text else kind()
+        cursor = _format(kind).validate_json(text) if text else kind()
     except ValidationError:
         return kind()
     return cursor

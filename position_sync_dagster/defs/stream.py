@@ -588,7 +588,7 @@ def chosen_starts(
         decisions: What was decided about each.
     """
     started: list[str] = []
-    reasons: dict[str, str] = {}
+    reasons = {}
     for name, decision in decisions.items():
         reasons[name] = decision.reason
         if name in due.removed:

@@ -203,7 +203,7 @@ class Work(Generic[L]):
                 logger.error("The strategies file is refused, and the registry stays: %s", error)
             self.keep(strategies_mark=mark)
         before = self.cursor.registry_version
-        version: int = self.lake.registry.table.version()
+        version = self.lake.registry.table.version()
         self.keep(registry_version=version)
         return version != before
 

@@ -122,7 +122,7 @@ class ReconciliationBreaks:
             run_id: The Dagster run.
         """
         downloads = snapshots or {}
-        differences: dict[tuple[str, str, int], tuple[str, Discrepancy]] = {}
+        differences = {}
         for gateway_id, listed in found.items():
             for difference in listed:
                 differences[break_key(difference)] = (gateway_id, difference)
@@ -136,8 +136,8 @@ class ReconciliationBreaks:
         def step(snapshot: Snapshot) -> Change[None]:
             unmatched = dict(differences)
             before = _in_order(snapshot.live)
-            live: list[Break] = []
-            resolved: list[Break] = []
+            live = []
+            resolved = []
 
             for opened in before:
                 if not was_compared(opened):

@@ -240,12 +240,11 @@ class Lake:
 
     def maintain(self, *, clean_now: bool = False) -> list[merges.MaintenanceResult]:
         """Maintain every table that is there; blocks. See `merges.maintain`."""
-        results: list[merges.MaintenanceResult] = [
+        return [
             merges.maintain(table, clean_now=clean_now)
             for table in self.all_tables
             if table in self.tables or table.exists()
         ]
-        return results
 
 
 # The lake of the core, or one with further tables.

@@ -519,7 +519,7 @@ class SyncQueue:
         for status, number in live.group_by("status").len().iter_rows():
             counts[QueueStatus(status)] += number
 
-        newest: dict[str, datetime] = {}
+        newest = {}
         for bucket, number, last in finished.iter_rows():
             if bucket in counts:
                 counts[QueueStatus(bucket)] += number

@@ -272,7 +272,7 @@ def insert(
     live_requests = _live_requests(live, requests)
     fresh: dict[Position, QueueRequest] = {}
     raised: dict[str, int] = {}
-    changed_again: set[str] = set()
+    changed_again = set()
 
     for request in requests:
         position = (request.account, request.conid)

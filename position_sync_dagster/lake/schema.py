@@ -96,7 +96,7 @@ def columns_of(
 
 def descriptions_of(record: type) -> dict[str, str]:
     """Return what the docstrings of a class and of its bases say of each attribute."""
-    texts: dict[str, str] = {}
+    texts = {}
     for base in reversed(record.__mro__):
         _summary, _heading, attributes = _docstring_of(base).partition("\nAttributes:\n")
         entries = re.split(r"\n {4}(?! )", f"\n{attributes}")
@@ -586,7 +586,7 @@ def frame_of(spec: TableSpec, rows: Iterable[Any], **given: Sequence[Any]) -> pl
     """
     listed = list(rows)
     are_mappings = bool(listed) and isinstance(listed[0], Mapping)
-    series: list[pl.Series] = []
+    series = []
     try:
         for name, kind in spec.polars.items():
             if name in given:
@@ -690,7 +690,7 @@ def broker_rows(
     """Return the rows of broker positions, with the session that writes them."""
     listed = list(positions)
     modes = [trading_mode_of(position.account) for position in listed]
-    given: dict[str, list[Any]] = {
+    given = {
         **{name: [getattr(row.instrument, name) for row in listed] for name in _INSTRUMENT},
         **{name: [getattr(row.greeks, name, None) for row in listed] for name in GREEKS_COLUMNS},
         "trading_mode": modes,

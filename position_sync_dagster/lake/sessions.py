@@ -114,7 +114,7 @@ class GatewaySessions:
         """
 
         def change(session: GatewaySession, now: datetime) -> GatewaySession:
-            of_heartbeat: dict[str, Any] = {**dict.fromkeys(OF_A_HEARTBEAT), **columns}
+            of_heartbeat = {**dict.fromkeys(OF_A_HEARTBEAT), **columns}
             return replace(
                 session,
                 heartbeat_at=now,

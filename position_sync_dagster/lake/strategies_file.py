@@ -107,7 +107,7 @@ class StrategiesFile:
         """
         file = self.yaml
         places: dict[strategy_registry.LegKey, Place] = {}
-        legs: list[Leg] = []
+        legs = []
         self.check_sections()  # a mistake there makes the whole file wrong
 
         for of_strategy, strategy in self.strategies:

@@ -93,7 +93,7 @@ def position_queue(lake: tables.Lake, settings: Settings, _run_id: str | None) -
 def queue_state(lake: tables.Lake) -> Derived:
     """Return how many requests wait, and how many failed."""
     backlog = lake.queue.sync.overview()
-    metadata: dict[str, int | str] = {
+    metadata = {
         status.lower(): backlog.counts[status]
         for status in (QueueStatus.PENDING, QueueStatus.PROCESSING, QueueStatus.FAILED)
     }

@@ -219,8 +219,8 @@ def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
 
     in_order = sorted(results.items(), key=_seriousness)
     first = in_order[0][1]
-    texts: list[str] = []
-    metadata: dict[str, dg.RawMetadataValue] = {}
+    texts = []
+    metadata = {}
     for name, result in in_order:
         if result.passed and not first.passed:
             break
