@@ -288,7 +288,7 @@ def with_keys(definitions: dg.Definitions, of_project: AssetKeys) -> dg.Definiti
     linked = definitions.map_asset_specs(func=partial(_with_prefixed_lineage, keys=of_project))
     keys = {spec.key: of_project.of(spec.key.to_user_string()) for spec in _specs_of(linked)}
 
-    assets: list[Any] = []
+    assets = []
     for asset in linked.assets or ():
         if isinstance(asset, dg.AssetSpec):
             deps = [dg.AssetDep(keys[dep.asset_key]) for dep in asset.deps]

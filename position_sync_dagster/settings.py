@@ -209,7 +209,7 @@ def load_gateways(
 
     first_uses: dict[str, tuple[str, int]] = {}
     for number, login in enumerate(logins):
-        place_of_login: Place = ("gateways", number)
+        place_of_login = ("gateways", number)
         for place_in_login, name in _unique_names(login, whole).items():
             place = (*place_of_login, *place_in_login)
             if name in first_uses:
@@ -523,7 +523,7 @@ def read_env_file(path: Path) -> dict[str, str]:
             remedy="It is a text in UTF-8, one NAME=value a line: correct it, or its rights.",
         ) from error
 
-    variables: dict[str, str] = {}
+    variables = {}
     for binding in bindings:
         is_unfinished = binding.key is not None and binding.value is None
         if binding.error or is_unfinished:
@@ -557,7 +557,7 @@ def warnings_of(environ: Iterable[str], *, env_file: str | None = ".env") -> lis
         with suppress(SettingsError):  # reading the settings themselves reports it
             names.update(read_env_file(Path(env_file)))
 
-    warnings: list[str] = []
+    warnings = []
     for name in sorted(names):
         if not name.upper().startswith(PREFIX) or name in OWN_VARIABLES:
             continue

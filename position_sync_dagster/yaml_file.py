@@ -216,7 +216,7 @@ class YamlFile:
             raise self._error_of(f"it cannot be read: {why}", remedy) from None
 
     def _error_at(self, node: Node, cause: str, remedy: str) -> PositionSyncError:
-        mark: Any = node.start_mark
+        mark = node.start_mark
         return self._error_of(cause, remedy, mark.line + 1, mark.column + 1)
 
     def _error_of(self, cause: str, remedy: str, *at: int) -> PositionSyncError:

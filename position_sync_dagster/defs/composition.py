@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, Generic, NamedTuple, cast
 
 import dagster as dg
 
@@ -30,12 +30,10 @@ from position_sync_dagster.defs.resources import (
 )
 from position_sync_dagster.defs.tick import TickPart
 from position_sync_dagster.errors import LakeError, PositionSyncError
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.lake import L, Lake
 from position_sync_dagster.lake.storage.table import Table, together
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.stream.streamer import Complete
-
-L = TypeVar("L", bound=Lake)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +157,7 @@ class Composition(Generic[L]):
             overrides: ClassVar[Mapping[str, object]] = self.overrides
 
         Resource.__doc__ = PositionSyncResource.__doc__
-        shown: dict[str, Any] = {}
+        shown = {}
         with suppress(PositionSyncError):  # runs and ticks say what is wrong with a setting
             settings = self.read_settings()
             shown = {name: kind(getattr(settings, name)) for name, kind in IN_RESOURCE.items()}

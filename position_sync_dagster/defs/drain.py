@@ -5,7 +5,6 @@ A tick is Dagster's unit of frequent work: it needs no run, and its process has 
 
 import time
 from datetime import UTC, datetime
-from typing import TypeVar
 
 import dagster as dg
 
@@ -13,9 +12,7 @@ from position_sync_dagster import dagster_files
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.composition import Composition, composition_of
 from position_sync_dagster.defs.tick import TickCursor, Work
-from position_sync_dagster.lake.lake import Lake
-
-L = TypeVar("L", bound=Lake)
+from position_sync_dagster.lake.lake import L, Lake
 
 
 @resources.sensor(assets=dg.AssetSelection.tag(resources.WRITTEN_BY, resources.DRAIN_SENSOR))

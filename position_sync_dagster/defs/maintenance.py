@@ -7,7 +7,6 @@ SQLite and Postgres. An instance may serve other projects as well: theirs are ke
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
 
 import dagster as dg
 import sqlalchemy as sql
@@ -16,9 +15,7 @@ from position_sync_dagster.dagster_files import LAUNCHED_BY
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.composition import Composition, composition_of
 from position_sync_dagster.defs.dagster_internals import SqlEventLogStorage, SqliteEventLogStorage
-from position_sync_dagster.lake.lake import Lake
-
-L = TypeVar("L", bound=Lake)
+from position_sync_dagster.lake.lake import L, Lake
 
 # The run id of an event without a run.
 NO_RUN = ""

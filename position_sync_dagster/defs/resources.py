@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from position_sync_dagster import dagster_files
 from position_sync_dagster.errors import PositionSyncError
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.lake import L, Lake
 from position_sync_dagster.settings import Settings, load_settings
 
 STREAM_JOB = "stream_positions"
@@ -39,7 +39,6 @@ ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRun
 
 
 C = TypeVar("C")
-L = TypeVar("L", bound=Lake)
 
 _format: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
@@ -47,7 +46,7 @@ _format: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 def cursor_of(kind: type[C], text: str | None) -> C:
     """Parse the cursor of a sensor; return an empty one for None or for text of another format."""
     try:
-        cursor: C = _format(kind).validate_json(text) if text else kind()
+        cursor = _format(kind).validate_json(text) if text else kind()
     except ValidationError:
         return kind()
     return cursor

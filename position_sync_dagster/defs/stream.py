@@ -20,7 +20,7 @@ from functools import partial
 from itertools import takewhile
 from logging.handlers import QueueHandler, QueueListener
 from queue import SimpleQueue
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple
 
 import dagster as dg
 
@@ -32,6 +32,7 @@ from position_sync_dagster.domain.gateway_session import ALIVE, PAUSED, GatewayS
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import GatewaysFileError
 from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.lake import L
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream import streamer
 from position_sync_dagster.sync.stream.ownership import StreamCounts
@@ -39,7 +40,6 @@ from position_sync_dagster.sync.stream.streamer import Complete
 
 PACKAGE = "position_sync_dagster"
 
-L = TypeVar("L", bound=tables.Lake)
 
 Status = dg.DagsterRunStatus
 
@@ -588,7 +588,7 @@ def chosen_starts(
         decisions: What was decided about each.
     """
     started: list[str] = []
-    reasons: dict[str, str] = {}
+    reasons = {}
     for name, decision in decisions.items():
         reasons[name] = decision.reason
         if name in due.removed:

@@ -36,6 +36,7 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.lake import L
 from position_sync_dagster.lake.position_updates import AddedCounts
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import Settings
@@ -65,7 +66,6 @@ QUIET_EVERY = timedelta(minutes=15)
 # How often each table is reported, whether it changed or not. An event takes 3 kB in SQLite.
 ALL_EVERY = timedelta(hours=1)
 
-L = TypeVar("L", bound=tables.Lake)
 T = TypeVar("T")
 Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 
@@ -203,7 +203,7 @@ class Work(Generic[L]):
                 logger.error("The strategies file is refused, and the registry stays: %s", error)
             self.keep(strategies_mark=mark)
         before = self.cursor.registry_version
-        version: int = self.lake.registry.table.version()
+        version = self.lake.registry.table.version()
         self.keep(registry_version=version)
         return version != before
 

@@ -31,7 +31,7 @@ def contract_mismatch(leg: Membership, details: ContractDetails | None) -> str |
     if details is None:
         return None
 
-    optional: list[tuple[str, object, object]] = [
+    optional = [
         ("security type", leg.sec_type, details.sec_type),
         ("trading class", leg.trading_class, details.trading_class),
         ("multiplier", leg.multiplier, details.multiplier),
@@ -89,7 +89,7 @@ def matching_contracts(
     The day decides which contract is chosen: it is that of the expiry, or that of the last trade
     where the broker names no other.
     """
-    matching: dict[int, ContractDetails] = {}
+    matching = {}
     for details in candidates:
         is_chosen_day = leg.expiry in (None, details.expiry)
         if is_chosen_day and contract_mismatch(leg, details) is None:

@@ -226,8 +226,8 @@ def parse_trading_hours(text: str | None, time_zone: str | None) -> TradingHours
 
 def _read(text: str, zone: tzinfo) -> TradingHours | None:
     """Return the sessions of a text; None if it has a part that is neither session nor CLOSED."""
-    sessions: list[tuple[datetime, datetime]] = []
-    days: set[date] = set()
+    sessions = []
+    days = set()
     for part in re.split("[;,]", text):
         if not part.strip():
             continue

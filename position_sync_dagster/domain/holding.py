@@ -24,7 +24,7 @@ _K = TypeVar("_K")
 
 def grouped(by: Callable[[_T], _K], values: Iterable[_T]) -> defaultdict[_K, list[_T]]:
     """Return values by what a function makes of them, such as the key of a holding, in order."""
-    groups: defaultdict[_K, list[_T]] = defaultdict(list)
+    groups = defaultdict(list)
     for value in values:
         groups[by(value)].append(value)
     return groups

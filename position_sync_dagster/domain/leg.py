@@ -245,7 +245,7 @@ def route(
     """
     allowed = frozenset(sec_types)
     active = {(leg.account, leg.conid) for leg in legs if leg.removed_at is None}
-    routes: dict[Key, LegState] = {}
+    routes = {}
     for holding in holdings:
         conid = holding.instrument.conid
         is_active = not active.isdisjoint([(None, conid), (holding.account, conid)])

@@ -44,7 +44,7 @@ def demands(
     """
     allowed = frozenset(sec_types)
     active = [leg for leg in legs if leg.removed_at is None]
-    wanted: list[Demand] = []
+    wanted = []
     for conid, legs_of_conid in grouped(attrgetter("conid"), active).items():
         accounts = {
             holding.account

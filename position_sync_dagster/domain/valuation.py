@@ -358,8 +358,8 @@ def revalue(
     if quote is None or price is None or broker_counts or is_older:
         return _row(holding, _broker_worth(holding), at, quote, note=note)
 
-    value: float | None = None
-    pnl: float | None = None
+    value = None
+    pnl = None
     if price_magnifier is not None:
         value = holding.position * price.value * holding.instrument.multiplier / price_magnifier
         if holding.average_cost is not None:
@@ -432,7 +432,7 @@ def price_of_value(
 
 def _broker_worth(holding: BrokerPosition) -> Worth:
     by_pnl = holding.value_source is ValueOrigin.PNL_SINGLE
-    worth: Worth = _named(holding, _OF_BROKER_VALUE)
+    worth = _named(holding, _OF_BROKER_VALUE)
     worth["price_kind"] = None
     if holding.market_price is not None:
         worth["price_kind"] = PriceKind.VALUE if by_pnl else PriceKind.PORTFOLIO

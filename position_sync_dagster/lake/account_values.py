@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 import polars as pl
 from deltalake import DeltaTable
+from polars import col
 
 from position_sync_dagster.domain.account_values import AccountSource, AccountSummary
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -49,7 +50,7 @@ class AccountValuesTable:
         ids = [summary.row_id or schema.new_ids(summary.timestamp, 1)[0] for summary in listed]
         modes = [summary.trading_mode or trading_mode_of(summary.account) for summary in listed]
         rows = schema.frame_of(schema.ACCOUNT_VALUES, listed, row_id=ids, trading_mode=modes)
-        dated = rows.with_columns(date=pl.col("timestamp").dt.date())
+        dated = rows.with_columns(date=col.timestamp.dt.date())
         return position_updates.append_rows(self.table, dated, clock=self._clock)
 
     def latest(self) -> pl.DataFrame:
@@ -78,11 +79,11 @@ class AccountValuesTable:
 
         days = files.sort(LAST_ADDED, nulls_last=False)["partition.date"]
         first = pl.lit(days[-1] - VALUES_BACK)
-        recent = files.filter(pl.col("partition.date") >= first)
+        recent = files.filter(col("partition.date") >= first)
         added = ledger_rows.added_after(self.table, recent, ledger_rows.newest_version(earlier))
 
         rows = pl.concat([earlier.lazy(), added])
-        return _newest(rows.filter(pl.col("date") >= first))
+        return _newest(rows.filter(col.date >= first))
 
     def latest_summaries(self) -> list[AccountSummary]:
         """Return the newest row of each account as values; see `latest`."""
@@ -102,7 +103,7 @@ class AccountValuesTable:
 
 
 def _newest(rows: pl.LazyFrame) -> pl.DataFrame:
-    of_gateway = rows.filter(pl.col("source") == AccountSource.GATEWAY.value)
+    of_gateway = rows.filter(col.source == AccountSource.GATEWAY.value)
     last_added = pl.all().sort_by(ledger_rows.ADDED, "timestamp", "row_id").last()
     newest = of_gateway.group_by("account").agg(last_added)
     return newest.select(list(schema.ACCOUNT_VALUES.columns)).sort("account").collect()

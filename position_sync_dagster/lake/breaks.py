@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import Break, BreakState, Discrepancy
@@ -121,7 +122,7 @@ class ReconciliationBreaks:
             run_id: The Dagster run.
         """
         downloads = snapshots or {}
-        differences: dict[tuple[str, str, int], tuple[str, Discrepancy]] = {}
+        differences = {}
         for gateway_id, listed in found.items():
             for difference in listed:
                 differences[break_key(difference)] = (gateway_id, difference)
@@ -135,8 +136,8 @@ class ReconciliationBreaks:
         def step(snapshot: Snapshot) -> Change[None]:
             unmatched = dict(differences)
             before = _in_order(snapshot.live)
-            live: list[Break] = []
-            resolved: list[Break] = []
+            live = []
+            resolved = []
 
             for opened in before:
                 if not was_compared(opened):
@@ -226,8 +227,8 @@ class ReconciliationBreaks:
         """Change the one open break in one of the states whose id begins so, in one commit."""
 
         def step(snapshot: Snapshot) -> Change[Break]:
-            begins_so = pl.col("break_id").str.starts_with(break_id)
-            is_chosen = begins_so & pl.col("state").is_in(states)
+            begins_so = col.break_id.str.starts_with(break_id)
+            is_chosen = begins_so & col.state.is_in(states)
             chosen = snapshot.live.filter(is_chosen)
             if chosen.height != 1 or not break_id:
                 count = chosen.height or "No"

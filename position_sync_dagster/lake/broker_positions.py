@@ -8,6 +8,7 @@ from datetime import datetime
 
 import polars as pl
 from deltalake import DeltaTable
+from polars import col
 
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.holding import KEY, AccountConfirmation, BrokerPosition
@@ -80,13 +81,13 @@ def with_account_facts(rows: pl.DataFrame) -> pl.DataFrame:
         _followed_until="account_followed_until",
     )
     facts = facts.sort("_version").unique("account", keep="last")
-    version = pl.col("_version")
-    own_version = pl.col(_ORDER).fill_null(-1)
-    is_covered = pl.col("confirmed_at").is_not_null() | pl.col("market_value").is_null()
+    version = col._version
+    own_version = col(_ORDER).fill_null(-1)
+    is_covered = col.confirmed_at.is_not_null() | col.market_value.is_null()
 
     is_newer = version > own_version
     is_confirmed = is_covered & (version >= own_version)
-    is_followed = pl.col("followed") & (version >= own_version)
+    is_followed = col.followed & (version >= own_version)
     confirmed_at = pl.max_horizontal("confirmed_at", "_confirmed_at")
     received_at = pl.max_horizontal("received_at", "_followed_until")
 

@@ -5,6 +5,7 @@ from datetime import date
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
+from polars import col
 
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.lake import schema
@@ -42,12 +43,12 @@ class ContractsTable:
         """Return the details of contracts that had not expired on a day, and of some others."""
         ends = pl.coalesce("expires_on", "last_trade_date")
         is_unexpired = ends.is_null() | (ends >= since)
-        is_besides = pl.col("conid").is_in(set(besides))
+        is_besides = col.conid.is_in(set(besides))
         return self._details(is_unexpired | is_besides)
 
     def quoted_in_cents(self) -> dict[int, ContractDetails]:
         """Return the details of the contracts with another price magnifier than 1, by conid."""
-        return self._details(pl.col("price_magnifier") != 1)
+        return self._details(col.price_magnifier != 1)
 
     def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
         """Return the details of these contracts, or of all, by conid; unknown ones are absent."""
@@ -55,7 +56,7 @@ class ContractsTable:
         return self._details(wanted)
 
     def _details(self, only: pl.Expr) -> dict[int, ContractDetails]:
-        has_details = pl.col("symbol").is_not_null()
+        has_details = col.symbol.is_not_null()
         with_details = self.table.rows(only).filter(has_details)
         return {
             details.conid: details for details in schema.records_of(ContractDetails, with_details)

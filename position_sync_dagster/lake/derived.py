@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import polars as pl
 from deltalake import DeltaTable
+from polars import col
 
 from position_sync_dagster.domain.holding import GREEKS_COLUMNS
 from position_sync_dagster.domain.position_update import (
@@ -211,7 +212,7 @@ def _of_days(table: Table, days: Iterable[date]) -> tuple[str, pl.Expr]:
     [name] = table.spec.partition_by
     wanted = sorted(days)
     listed = ", ".join(f"'{day.isoformat()}'" for day in wanted)
-    return f"{name} IN ({listed})", pl.col(f"partition.{name}").is_in(wanted)
+    return f"{name} IN ({listed})", col(f"partition.{name}").is_in(wanted)
 
 
 def values_at_close(
@@ -231,12 +232,12 @@ def values_at_close(
         closed: The close of the exchange on that day.
         confirmed: The newest `confirmed_at` before the close, by `update_id`.
     """
-    was_held = pl.col("position") != 0
-    is_of_day = pl.col("timestamp") >= opened.astimezone(UTC)
+    was_held = col.position != 0
+    is_of_day = col.timestamp >= opened.astimezone(UTC)
     of_close = updates.last_before(closed, DERIVED_BACK_DAYS).filter(was_held | is_of_day)
     with_confirmed = of_close.join(confirmed, on="update_id", how="left")
 
-    is_reported = pl.col("greeks_source").ne_missing(GreeksSource.MODEL.value)
+    is_reported = col.greeks_source.ne_missing(GreeksSource.MODEL.value)
     greeks = [pl.when(is_reported).then(name).alias(name) for name in GREEKS_COLUMNS]
     with_greeks = with_confirmed.with_columns(greeks)
 
@@ -255,13 +256,13 @@ def _valued_at() -> pl.Expr:
     A row of the account feed may have been written long after the broker sent its value. Delayed
     and frozen data are older than their rows, by an unknown time where they have none of their own.
     """
-    origin = pl.col("value_source")
+    origin = col.value_source
     is_of_feed = origin.is_in([ValueOrigin.PORTFOLIO.value, ValueOrigin.PNL_SINGLE.value])
-    is_held = pl.col("position") != 0
-    is_earlier = pl.col("value_time") < pl.col("timestamp")
+    is_held = col.position != 0
+    is_earlier = col.value_time < col.timestamp
 
     is_of_line = origin == ValueOrigin.TICK.value
-    is_delayed = (pl.col("market_data_type") > 1).fill_null(value=False)
+    is_delayed = (col.market_data_type > 1).fill_null(value=False)
     has_own_time = (is_of_feed & is_held & is_earlier) | (is_of_line & is_delayed)
     return pl.when(has_own_time).then("value_time").otherwise("timestamp")
 

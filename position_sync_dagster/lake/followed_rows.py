@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import polars as pl
 from deltalake import DeltaTable
+from polars import col
 
 from position_sync_dagster.errors import TokenError
 from position_sync_dagster.lake.ledger_rows import (
@@ -40,7 +41,7 @@ ORDER = [ADDED, "timestamp", "update_id"]
 
 _ID_LENGTH = 13
 _TOKEN = re.compile(r"ps(?:1|2:([0-9]{1,18})):([^:]*):([0-9]{1,18}):(.*)", re.DOTALL)
-_AT = pl.col("committed_at").dt.epoch("us").alias("at")
+_AT = col.committed_at.dt.epoch("us").alias("at")
 
 _BEGIN_AGAIN = "Begin again without a token: with the newest row of each holding."
 
@@ -167,7 +168,7 @@ class AddedRows:
             return
 
         added = added_by(self._table, files, place.version)
-        of_id = added.filter(pl.col("update_id") == place.update_id)
+        of_id = added.filter(col.update_id == place.update_id)
         committed_at = of_id.select(_AT).collect().get_column("at")
         has_row = not committed_at.is_empty()
         if place.at is not None:
@@ -185,22 +186,22 @@ class AddedRows:
     def _read(self, files: pl.DataFrame, version: int) -> pl.DataFrame:
         """Read the first rows after a version; files that can only have later ones are not read."""
         smallest = f"min.{ADDED}"
-        has_later = pl.col(f"max.{ADDED}") > version
+        has_later = col(f"max.{ADDED}") > version
         later = files.filter(has_later).sort(smallest)
-        is_within = pl.col("num_records").cum_sum() <= self._most_rows
+        is_within = col.num_records.cum_sum() <= self._most_rows
         few = later.filter(is_within).height + 1
         counts = POSITION_UPDATES.empty
         while counts.is_empty():
             rows = added_after(self._table, later.head(few), version)
             if few < later.height:  # a commit may have rows in several files
                 next_file_begins = later.item(few, smallest)
-                rows = rows.filter(pl.col(ADDED) < next_file_begins)
+                rows = rows.filter(col(ADDED) < next_file_begins)
             counts = rows.group_by(ADDED).len().sort(ADDED).collect()
             few *= 2
 
-        whole_commits = counts.filter(pl.col("len").cum_sum() <= self._most_rows)
+        whole_commits = counts.filter(col.len.cum_sum() <= self._most_rows)
         last = whole_commits.get_column(ADDED).max() or counts.item(0, ADDED)
-        return rows.filter(pl.col(ADDED) <= last).sort(ORDER).collect()
+        return rows.filter(col(ADDED) <= last).sort(ORDER).collect()
 
 
 def _id_of(handle: DeltaTable) -> str:

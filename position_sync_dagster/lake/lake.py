@@ -3,10 +3,11 @@
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self, Unpack
+from typing import ClassVar, Self, TypeVar, Unpack
 
 import polars as pl
 from deltalake import DeltaTable
+from polars import col
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.queue_request import RetryPolicy
@@ -239,12 +240,16 @@ class Lake:
 
     def maintain(self, *, clean_now: bool = False) -> list[merges.MaintenanceResult]:
         """Maintain every table that is there; blocks. See `merges.maintain`."""
-        results: list[merges.MaintenanceResult] = [
+        return [
             merges.maintain(table, clean_now=clean_now)
             for table in self.all_tables
             if table in self.tables or table.exists()
         ]
-        return results
+
+
+# The lake of the core, or one with further tables.
+L = TypeVar("L", bound=Lake)
+L_contra = TypeVar("L_contra", bound=Lake, contravariant=True)
 
 
 def broker_rows(lake: Lake, login: Settings) -> pl.DataFrame:
@@ -256,7 +261,7 @@ def broker_rows(lake: Lake, login: Settings) -> pl.DataFrame:
     rows = lake.broker_positions.rows(login.gateway_id)
     if login.accounts is None:
         return rows
-    return rows.filter(pl.col("account").is_in(login.accounts))
+    return rows.filter(col.account.is_in(login.accounts))
 
 
 def all_broker_rows(lake: Lake, settings: Settings) -> pl.DataFrame:
@@ -274,4 +279,4 @@ def rows_of_logins(rows: pl.DataFrame, settings: Settings) -> pl.DataFrame:
     accounts: set[str] = set()
     for login in settings.logins:
         accounts.update(login.accounts or ())
-    return rows.filter(pl.col("account").is_in(accounts))
+    return rows.filter(col.account.is_in(accounts))

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 from deltalake import DeltaTable
+from polars import col
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import WAITED_OUT
@@ -23,7 +24,7 @@ def stored_ids(table: Table, files: pl.DataFrame, column: str, ids: pl.Series) -
     if files.is_empty():
         return set()
 
-    is_wanted = pl.col(column).is_in(ids.unique().implode())
+    is_wanted = col(column).is_in(ids.unique().implode())
     return set(table.scan_files(files).select(column).filter(is_wanted).collect()[column])
 
 
@@ -42,24 +43,24 @@ def rows_between(
     last = last.astimezone(UTC)
     chosen = files.filter(on_days(first, last), may_have("timestamp", first, last))
 
-    return table.scan_files(chosen).filter(pl.col("timestamp").is_between(first, last))
+    return table.scan_files(chosen).filter(col.timestamp.is_between(first, last))
 
 
 def on_days(first: datetime, last: datetime) -> pl.Expr:
     """Return which data files have rows of the UTC days of a span."""
-    return pl.col("partition.date").is_between(first.date(), last.date())
+    return col("partition.date").is_between(first.date(), last.date())
 
 
 def added_after(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame:
     """Return the rows that commits after a version added."""
-    files = files.filter(pl.col("max.ledger_version") > version)
-    return table.scan_files(files).filter(pl.col("ledger_version") > version)
+    files = files.filter(col("max.ledger_version") > version)
+    return table.scan_files(files).filter(col.ledger_version > version)
 
 
 def added_by(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame:
     """Return the rows that the commit of a version added."""
     around = files.filter(may_have("ledger_version", version, version))
-    return table.scan_files(around).filter(pl.col("ledger_version") == version)
+    return table.scan_files(around).filter(col.ledger_version == version)
 
 
 def last_added(files: pl.DataFrame) -> int:
@@ -111,8 +112,8 @@ def newest_rows(rows: pl.LazyFrame) -> pl.DataFrame:
     """
     # Two passes: the first reads a few columns, the second all columns of the few newest rows.
     # Rows with equal times are rare; sorting each holding by id would cost ten times the rest.
-    counted = rows.with_columns(pl.col(RESETS).fill_null(0))
-    tops = counted.group_by(*HOLDING, RESETS).agg(pl.col("timestamp").max()).collect()
+    counted = rows.with_columns(col(RESETS).fill_null(0))
+    tops = counted.group_by(*HOLDING, RESETS).agg(col.timestamp.max()).collect()
     tops = tops.sort(RESETS).unique(HOLDING, keep="last")
     newest = counted.join(tops.lazy(), on=[*HOLDING, RESETS, "timestamp"], how="inner").collect()
     if newest.height > tops.height:
@@ -163,7 +164,7 @@ class LatestRows:
             if self._known is None or not self._known.exists():
                 return None
 
-            utc_day = pl.col("timestamp").dt.date()
+            utc_day = col.timestamp.dt.date()
             rows = self._known.rows().with_columns(date=utc_day)
             return rows.select(list(self._table.spec.columns))
         except errors.LakeError:
@@ -202,7 +203,7 @@ class LatestRows:
         if stored is None or not through:
             return self._table.scan_files(files)
 
-        last_ids = stored.filter(pl.col(ADDED) == through).get_column("update_id")
+        last_ids = stored.filter(col(ADDED) == through).get_column("update_id")
         # After a repair the versions continue from an earlier one, with other rows.
         added = added_by(self._table, files, through).select("update_id").collect()
         present_ids = added.get_column("update_id").implode()

@@ -17,6 +17,7 @@ from random import Random
 from typing import Any, Unpack
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -66,12 +67,12 @@ def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, p
 
     wanted = pl.Series("request_id", ids, dtype=pl.String)
     chosen = in_bucket(FAILED) & may_have_one_of("request_id", wanted)
-    is_wanted = pl.col("request_id").is_in(ids)
+    is_wanted = col.request_id.is_in(ids)
     rows = snapshot.finished(chosen).filter(is_wanted, bucket=FAILED)
     in_order = wanted.to_frame().join(rows, on="request_id", how="left", maintain_order="left")
 
     parts = rows.get_column("part").unique()
-    of_parts = pl.col("partition.part").is_in(parts.implode())
+    of_parts = col("partition.part").is_in(parts.implode())
     siblings = snapshot.finished(in_bucket(FAILED) & of_parts, stored=True)
     return in_order.select(rows.columns), siblings
 
@@ -83,13 +84,13 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
         UnknownRequestError: An id is not in the queue.
     """
     columns = ["request_id", "status"]
-    is_wanted = pl.col("request_id").is_in(ids)
+    is_wanted = col.request_id.is_in(ids)
     status_of = dict(snapshot.live.select(columns).filter(is_wanted).iter_rows())
 
     absent = [request_id for request_id in ids if request_id not in status_of]
     chosen = may_have_one_of("request_id", pl.Series(absent, dtype=pl.String))
     finished = snapshot.finished(chosen, columns)
-    is_absent = pl.col("request_id").is_in(absent)
+    is_absent = col.request_id.is_in(absent)
     status_of |= dict(finished.filter(is_absent).iter_rows())
 
     unknown = [request_id for request_id in absent if request_id not in status_of]
@@ -243,10 +244,10 @@ class SyncQueue:
         """
         check(limit=limit)
         status = QueueStatus(status)
-        wanted = pl.col("status") == status.value
+        wanted = col.status == status.value
         if priority is not None:
             check(priority=priority)
-            wanted &= pl.col("priority") == priority
+            wanted &= col.priority == priority
 
         if status in (QueueStatus.PENDING, QueueStatus.PROCESSING):
             live = self.store.snapshot().live
@@ -263,7 +264,7 @@ class SyncQueue:
         chosen = may_have("request_id", prefix, prefix + schema.LAST)
         finished = self.store.finished(chosen)
 
-        is_wanted = pl.col("request_id").str.starts_with(prefix)
+        is_wanted = col.request_id.str.starts_with(prefix)
         requests = pl.concat([live, finished]).filter(is_wanted)
         return schema.records_of(
             QueuedPosition, requests.unique("request_id", keep="first", maintain_order=True)
@@ -494,7 +495,7 @@ class SyncQueue:
         """
         first = schema.id_prefix(since)
         chosen = in_bucket(transitions.SUCCESS) & may_have("request_id", first)
-        was_inserted_since = pl.col("request_id") >= first
+        was_inserted_since = col.request_id >= first
         answered_at = pl.max_horizontal("updated_at", "confirmed_at")
         is_of_span = was_inserted_since & (answered_at <= until.astimezone(UTC))
         answered = self.store.finished(chosen, ["update_id", "confirmed_at"], is_of_span)
@@ -518,7 +519,7 @@ class SyncQueue:
         for status, number in live.group_by("status").len().iter_rows():
             counts[QueueStatus(status)] += number
 
-        newest: dict[str, datetime] = {}
+        newest = {}
         for bucket, number, last in finished.iter_rows():
             if bucket in counts:
                 counts[QueueStatus(bucket)] += number

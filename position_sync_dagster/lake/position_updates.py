@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Unpack
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
+from polars import col
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -249,7 +250,7 @@ def append_rows(
     names = [name for name in ("batch_id", "run_id") if first_row.get(name)]
     commit_info = {name: str(first_row[name]) for name in names}
 
-    fenced = frame.filter(pl.col("fencing_token").is_not_null())
+    fenced = frame.filter(col.fencing_token.is_not_null())
     owners = fenced.select("gateway_id", "fencing_token").unique().rows()
     stored_modes = frame.get_column("trading_mode").unique()
     modes = [TradingMode(mode) for mode in stored_modes if mode]
@@ -296,7 +297,7 @@ def _without_stored(table: Table, present: pl.DataFrame, rows: pl.DataFrame) -> 
     for column in (*batch, *table.spec.key):
         stored = stored_ids(table, present, column, rows.get_column(column))
         if stored:
-            rows = rows.filter(~pl.col(column).is_in(stored))
+            rows = rows.filter(~col(column).is_in(stored))
     return rows
 
 
@@ -434,7 +435,7 @@ class SyncUpdates:
         It reads what `latest` reads, and copies no rows of other contracts.
         """
         rows, through = self._latest.read_through()
-        is_recent = pl.col("timestamp") >= since.astimezone(UTC)
+        is_recent = col.timestamp >= since.astimezone(UTC)
         recent = rows.filter(one_of("conid", conids), is_recent)
 
         newest = {(update.account, update.conid): update for update in schema.updates_of(recent)}
@@ -450,7 +451,7 @@ class SyncUpdates:
             as_known_now: Instead, return the last row with a timestamp at or before the moment,
                 also if it was committed later.
         """
-        at = pl.col("timestamp") if as_known_now else COMMITTED
+        at = col.timestamp if as_known_now else COMMITTED
         is_wanted = at <= moment.astimezone(UTC)
         scan = self.table.scan_files
         rows = self.table.read(lambda files: newest_rows(scan(files).filter(is_wanted)))

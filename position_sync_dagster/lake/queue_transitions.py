@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from enum import Enum, auto
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.queue_request import (
     ACTIVE_PRIORITY,
@@ -34,7 +35,7 @@ FAILED = QueueStatus.FAILED.value
 NO_TIME = schema.moment(None)
 
 # Which live requests have attempts.
-WAS_CLAIMED = (pl.col("status") == PROCESSING) | pl.col("earlier_attempts").is_not_null()
+WAS_CLAIMED = (col.status == PROCESSING) | col.earlier_attempts.is_not_null()
 
 
 def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:
@@ -46,10 +47,10 @@ def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Exp
         now: The time.
         except_accounts: Requests that name one of these accounts may not be claimed.
     """
-    available_at = pl.col("available_at")
+    available_at = col.available_at
     is_over = (available_at <= schema.moment(now)) | schema.is_ahead("updated_at", now)
     has_waited = available_at.is_null() | is_over
-    return (pl.col("status") == PENDING) & has_waited & is_of_others(except_accounts)
+    return (col.status == PENDING) & has_waited & is_of_others(except_accounts)
 
 
 def lease_has_expired(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:
@@ -57,16 +58,16 @@ def lease_has_expired(now: datetime, except_accounts: Collection[str] = ()) -> p
 
     A lease that a clock ahead began would last too long: it has expired.
     """
-    is_over = pl.col("lease_expires_at") <= schema.moment(now)
+    is_over = col.lease_expires_at <= schema.moment(now)
     has_expired = is_over | schema.is_ahead("claimed_at", now)
-    return (pl.col("status") == PROCESSING) & has_expired & is_of_others(except_accounts)
+    return (col.status == PROCESSING) & has_expired & is_of_others(except_accounts)
 
 
 def is_of_others(accounts: Collection[str]) -> pl.Expr:
     """Return which requests name another account than these, or no account."""
     if not accounts:
         return pl.lit(value=True)
-    return ~pl.col("account").is_in(sorted(accounts)).fill_null(value=False)
+    return ~col.account.is_in(sorted(accounts)).fill_null(value=False)
 
 
 def has_id(rows: pl.DataFrame, ids: Iterable[str]) -> pl.Series:
@@ -120,7 +121,7 @@ def claim_order(now: datetime) -> list[pl.Expr]:
     created_at = pl.when(is_of_clock_ahead).then(long_ago).otherwise("created_at")
     promoted = pl.min_horizontal("priority", ACTIVE_PRIORITY)
     rank = pl.when(created_at <= long_ago).then(promoted).otherwise("priority")
-    return [rank, created_at, pl.col("request_id")]
+    return [rank, created_at, col.request_id]
 
 
 def claim(
@@ -209,7 +210,7 @@ def fail(
 
     failed = after.filter(~is_final)
     ended = after_attempt(
-        failed, Outcome.FAILED, ended_at=schema.moment(now), error=pl.col("error_message")
+        failed, Outcome.FAILED, ended_at=schema.moment(now), error=col.error_message
     )
     retried = as_pending(ended, now).with_columns(available_at=failed.get_column("available_at"))
     return Change(None, pl.concat([retried, follow_ups]), finished)
@@ -217,7 +218,7 @@ def fail(
 
 def _follow_ups(done: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl.DataFrame:
     """Return new requests for positions that changed while they were processed (see `insert`)."""
-    changed = done.filter(pl.col("changed_at").is_not_null())
+    changed = done.filter(col.changed_at.is_not_null())
     if changed.is_empty():
         return changed
 
@@ -271,7 +272,7 @@ def insert(
     live_requests = _live_requests(live, requests)
     fresh: dict[Position, QueueRequest] = {}
     raised: dict[str, int] = {}
-    changed_again: set[str] = set()
+    changed_again = set()
 
     for request in requests:
         position = (request.account, request.conid)
@@ -322,7 +323,7 @@ def _live_requests(
     """Return id, status and priority of the live requests of the positions that are asked for."""
     conids = [request.conid for request in requests]
     columns = live.select("account", "conid", "request_id", "status", "priority")
-    rows = columns.filter(pl.col("conid").is_in(conids))
+    rows = columns.filter(col.conid.is_in(conids))
     return {(account, conid): (*state,) for account, conid, *state in rows.iter_rows()}
 
 
@@ -406,7 +407,7 @@ def rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
     ended = after_attempt(
         rows,
         Outcome.EXPIRED,
-        ended_at=pl.col("lease_expires_at"),
+        ended_at=col.lease_expires_at,
         error=pl.lit(None, pl.String),
     )
     return Change(ids, as_pending(ended, now), kept=live.filter(~has_expired))
@@ -432,17 +433,17 @@ def retry(
     ids = failed.join(holders, on=position, how="left", nulls_equal=True, maintain_order="left")
     result = ids.get_column("holder").to_list()
 
-    retried = ids.filter(pl.col("request_id") == pl.col("holder")).get_column("request_id")
+    retried = ids.filter(col.request_id == col.holder).get_column("request_id")
     if retried.is_empty():
         return Change(result)
 
     # A row of another program may have no id; it stays.
-    is_retried = pl.col("request_id").is_in(retried.implode()).fill_null(value=False)
+    is_retried = col.request_id.is_in(retried.implode()).fill_null(value=False)
     ended = after_attempt(
         failed.filter(is_retried),
         Outcome.FAILED,
-        ended_at=pl.col("updated_at"),
-        error=pl.col("error_message"),
+        ended_at=col.updated_at,
+        error=col.error_message,
     )
     pending = as_pending(ended, now)
     pending = pending.with_columns(*schema.LIVE_COLUMNS, attempts=pl.lit(0, pl.Int64))

@@ -28,6 +28,7 @@ from uuid import UUID
 import polars as pl
 from deltalake import Field, Schema
 from deltalake.schema import PrimitiveType
+from polars import col
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import SKEW
@@ -95,7 +96,7 @@ def columns_of(
 
 def descriptions_of(record: type) -> dict[str, str]:
     """Return what the docstrings of a class and of its bases say of each attribute."""
-    texts: dict[str, str] = {}
+    texts = {}
     for base in reversed(record.__mro__):
         _summary, _heading, attributes = _docstring_of(base).partition("\nAttributes:\n")
         entries = re.split(r"\n {4}(?! )", f"\n{attributes}")
@@ -203,7 +204,7 @@ class TableSpec:
         """Return which rows are read."""
         needed = []
         for name in self.required:
-            column = pl.col(name)
+            column = col(name)
             # Of the members themselves Polars 1 makes an enum, and an error of another value.
             choices = [choice.value for choice in self.described[name].choices or ()]
             needed.append(column.is_in(choices) if choices else column.is_not_null())
@@ -585,7 +586,7 @@ def frame_of(spec: TableSpec, rows: Iterable[Any], **given: Sequence[Any]) -> pl
     """
     listed = list(rows)
     are_mappings = bool(listed) and isinstance(listed[0], Mapping)
-    series: list[pl.Series] = []
+    series = []
     try:
         for name, kind in spec.polars.items():
             if name in given:
@@ -617,7 +618,7 @@ def moment(at: datetime | None) -> pl.Expr:
 
 def is_ahead(column: str, now: datetime) -> pl.Expr:
     """Return which stored times only a wrong clock can have written; see `domain/clock.py`."""
-    return (pl.col(column) > moment(now + SKEW)).fill_null(value=False)
+    return (col(column) > moment(now + SKEW)).fill_null(value=False)
 
 
 def one_of(column: str, values: Iterable[object]) -> pl.Expr:
@@ -626,7 +627,7 @@ def one_of(column: str, values: Iterable[object]) -> pl.Expr:
     A scan compares a plain list with the statistics of each file, one value after the other: 30 ms
     for 80 values.
     """
-    return pl.col(column).is_in(pl.Series([*values]).implode())
+    return col(column).is_in(pl.Series([*values]).implode())
 
 
 def moments(times: Iterable[datetime | None], name: str = "") -> pl.Series:
@@ -659,7 +660,7 @@ def leg_rows(legs: Iterable[Leg]) -> pl.DataFrame:
 
 def legs_of(frame: pl.DataFrame) -> list[Leg]:
     """Return the legs in a frame; one without a conid is unresolved."""
-    is_described = pl.col("conid").is_null()
+    is_described = col.conid.is_null()
     contracts = records_of(ActiveContract, frame.filter(~is_described))
     return [*contracts, *records_of(UnresolvedLeg, frame.filter(is_described))]
 
@@ -675,7 +676,7 @@ def update_rows(
             would double the time.
     """
     rows = frame_of(POSITION_UPDATES, updates, **(ids or {}))
-    return rows.with_columns(date=pl.col("timestamp").dt.date())
+    return rows.with_columns(date=col.timestamp.dt.date())
 
 
 def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:
@@ -689,7 +690,7 @@ def broker_rows(
     """Return the rows of broker positions, with the session that writes them."""
     listed = list(positions)
     modes = [trading_mode_of(position.account) for position in listed]
-    given: dict[str, list[Any]] = {
+    given = {
         **{name: [getattr(row.instrument, name) for row in listed] for name in _INSTRUMENT},
         **{name: [getattr(row.greeks, name, None) for row in listed] for name in GREEKS_COLUMNS},
         "trading_mode": modes,
@@ -707,7 +708,7 @@ def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
         None if values.delta is None else values for values in records_of(HoldingGreeks, frame)
     ]
 
-    is_followed = pl.col("followed").fill_null(value=False)
+    is_followed = col.followed.fill_null(value=False)
     return records_of(
         BrokerPosition,
         frame.with_columns(is_followed),

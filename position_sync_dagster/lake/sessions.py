@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -113,7 +114,7 @@ class GatewaySessions:
         """
 
         def change(session: GatewaySession, now: datetime) -> GatewaySession:
-            of_heartbeat: dict[str, Any] = {**dict.fromkeys(OF_A_HEARTBEAT), **columns}
+            of_heartbeat = {**dict.fromkeys(OF_A_HEARTBEAT), **columns}
             return replace(
                 session,
                 heartbeat_at=now,
@@ -188,7 +189,7 @@ class GatewaySessions:
 
         The table is read again only if it has changed since the last call.
         """
-        of_logins = pl.col("gateway_id").is_in(list(gateway_ids))
+        of_logins = col.gateway_id.is_in(list(gateway_ids))
         rows = self._lifecycle.snapshot().live.filter(of_logins)
         return {session.gateway_id: session for session in schema.records_of(GatewaySession, rows)}
 
@@ -233,7 +234,7 @@ class GatewaySessions:
         """
 
         def step(snapshot: Snapshot) -> Change[T]:
-            is_own = snapshot.live.select(pl.col("gateway_id") == gateway_id).to_series()
+            is_own = snapshot.live.select(col.gateway_id == gateway_id).to_series()
             sessions = schema.records_of(GatewaySession, snapshot.live.filter(is_own))
             stored = next(iter(sessions), None)
             now = self._clock()

@@ -1,12 +1,13 @@
 """The YAML file of strategies: their legs, with line and column of each mistake.
 
-Parts above the core read further sections of it: rules, and limits.
+What stands above the core reads further fields and entries by a class of its own; they are passed
+over here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -19,7 +20,7 @@ from position_sync_dagster.yaml_file import Part, Place, YamlFile
 Priority = Annotated[int, BeforeValidator(read_priority)]
 
 
-class StrategyPart(Part):
+class StrategyPart(Part, extra="ignore"):
     """A strategy as the file has it."""
 
     strategy_id: Annotated[str, AfterValidator(strategy_name)] = Field(
@@ -27,16 +28,13 @@ class StrategyPart(Part):
     )
     legs: list[Any]
     priority: Priority | None = None
-    limits: Any = None
-    follow_rolls: bool = Field(default=False, description="Write true or false")
     since: Since = None
 
 
-class StrategiesPart(Part):
-    """The whole file; its entries are strategies and rules."""
+class StrategiesPart(Part, extra="ignore"):
+    """The whole file."""
 
     strategies: list[Any]
-    accounts: list[Any] = Field(default_factory=list)
 
 
 class StrategiesFile:
@@ -47,9 +45,7 @@ class StrategiesFile:
         strategies:
           - strategy_id: ic-1
             priority: 1          # optional
-            follow_rolls: true   # optional
             since: 2026-01-02    # optional: trades of its legs from this day on belong to it
-            limits: {currency: USD, unrealized_pnl: {min: -1500}, days_to_expiry: {min: 7}}
             legs:
               - {conid: 700001, symbol: SPY, right: C, strike: 450, expiry: 20260220}
               - {conid: 700002, symbol: SPY, right: P, strike: 440, expiry: 2026-02-20,
@@ -57,47 +53,39 @@ class StrategiesFile:
               - {conid: 756733, symbol: SPY, quantity: 100}     # a stock as a hedge
               # without a conid: the owner of the gateway finds the one contract that fits
               - {symbol: SPX, right: P, strike: 5000, expiry: 20260220, trading_class: SPXW}
-          - rule: hedges         # its legs are what is held and matches
-            match: {underlying: [SPX, ES], right: PUT, days: "0-60", side: short}
-            priority: 2          # optional
-            limit: 20            # optional
-        accounts:
-          - account: DU1234567
-            limits: {currency: USD, dollar_delta: {min: -50000, max: 50000}}
 
     Args:
         path: The file.
 
     Attributes:
-        strategies: The strategies, each with its place; its limits as the file has them.
-        rule_entries: The rules, each with its place, as the file has them.
-        accounts: The accounts with limits, as the file has them.
+        entries: What the file lists, each with its place; `strategies` are those of them that are
+            strategies.
+        whole_part, strategy_part: The fields of the file, and of a strategy.
 
     Raises:
         StrategiesFileError: The file is missing, is not a regular file, is too large, or has a
             mistake. The message names file, line, column, cause and remedy.
     """
 
+    whole_part: ClassVar[type[StrategiesPart]] = StrategiesPart
+    strategy_part: ClassVar[type[StrategyPart]] = StrategyPart
+    strategies: Sequence[tuple[Place, StrategyPart]]
+
     def __init__(self, path: str | Path) -> None:
         self.yaml = YamlFile(Path(path), holds="strategies", error=StrategiesFileError)
-        whole = self.yaml.parse(StrategiesPart, self.yaml.data)
-        self.accounts = whole.accounts
-        self.strategies: list[tuple[Place, StrategyPart]] = []
-        self.rule_entries: list[tuple[Place, Mapping[str, Any]]] = []
-        for number, entry in enumerate(whole.strategies):
-            at = ("strategies", number)
-            if isinstance(entry, dict) and "rule" in entry:
-                self.rule_entries.append((at, entry))
-            else:
-                self.strategies.append((at, self.yaml.parse(StrategyPart, entry, at)))
+        self.whole = self.yaml.parse(self.whole_part, self.yaml.data)
+        self.entries: list[tuple[Place, Any]] = [
+            (("strategies", number), entry) for number, entry in enumerate(self.whole.strategies)
+        ]
+        self.strategies = [
+            (at, self.yaml.parse(self.strategy_part, entry, at))
+            for at, entry in self.entries
+            if self.is_strategy(entry)
+        ]
 
-    def check_sections(self) -> None:
-        """Raise the error of a mistake in the sections that parts above the core read."""
-
-    @property
-    def following_rolls(self) -> frozenset[str]:
-        """The strategies that follow rolls."""
-        return frozenset(part.strategy_id for _, part in self.strategies if part.follow_rolls)
+    def is_strategy(self, entry: Any) -> bool:
+        """Return whether an entry is a strategy: what has neither name nor legs is none."""
+        return not isinstance(entry, dict) or not {"strategy_id", "legs"}.isdisjoint(entry)
 
     def legs(self, added_at: datetime) -> list[Leg]:
         """Return the legs that are listed, in the order of the file.
@@ -107,8 +95,7 @@ class StrategiesFile:
         """
         file = self.yaml
         places: dict[strategy_registry.LegKey, Place] = {}
-        legs: list[Leg] = []
-        self.check_sections()  # a mistake there makes the whole file wrong
+        legs = []
 
         for of_strategy, strategy in self.strategies:
             for number, value in enumerate(strategy.legs):
@@ -148,18 +135,13 @@ class StrategiesFile:
         except InvalidLegError as error:
             self.yaml.fail(at, error.what, error.remedy)
 
+    def apply(self, registry: strategy_registry.SyncRegistry) -> tuple[int, int]:
+        """Make the active legs equal to those of the file, in one commit.
 
-def follow_file(registry: strategy_registry.SyncRegistry, file: StrategiesFile) -> tuple[int, int]:
-    """Make the active legs equal to those of a strategies file, in one commit.
+        Returns:
+            How many legs joined, and how many left.
 
-    The legs of its rules stay as the owner of the login chose them.
-
-    Returns:
-        How many legs joined, and how many left.
-
-    Raises:
-        StrategiesFileError: The file has a mistake.
-    """
-    legs = file.legs(registry.clock())
-    rules = {strategy_name(str(entry["rule"])) for _, entry in file.rule_entries}
-    return registry.replace_all(legs, following=file.following_rolls, rules=rules)
+        Raises:
+            StrategiesFileError: The file has a mistake.
+        """
+        return registry.replace_all(self.legs(registry.clock()))

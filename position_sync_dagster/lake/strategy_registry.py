@@ -28,7 +28,6 @@ from position_sync_dagster.lake.schema import (
     leg_rows,
     legs_of,
 )
-from position_sync_dagster.lake.storage.data_files import EVERY
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
@@ -209,36 +208,22 @@ class SyncRegistry:
         [key] = before.keys() - after.keys()
         return before[key].ended(self.clock())
 
-    def replace_all(
-        self, legs: Iterable[Leg], *, following: Collection[str] = (), rules: Collection[str] = ()
-    ) -> tuple[int, int]:
+    def replace_all(self, legs: Iterable[Leg]) -> tuple[int, int]:
         """Make the active legs equal to these, in one commit.
-
-        Args:
-            legs: The legs of a file.
-            following: The strategies that follow rolls: what their legs became stays.
-            rules: The names of rules: their legs stay, apart from those that a strategy has now.
 
         Returns:
             How many legs joined, and how many left.
         """
         listed = list(legs)
+        return self.replace(lambda before, _: with_known_contracts(listed, before.values()))
 
-        def step(before: Legs, snapshot: Snapshot) -> Legs:
-            resolved = with_known_contracts(listed, before.values())
-            if following:
-                # A description that was rolled is found among the legs that ended.
-                finished = snapshot.finished(EVERY)
-                ended = [leg for leg in legs_of(finished) if isinstance(leg, ActiveContract)]
-                resolved = with_rolls(resolved, before.values(), ended, following)
-
-            of_rules = [leg for leg in before.values() if leg.strategy_id in rules]
-            of_rules = without_listed(of_rules, resolved)
-            return memberships_of(distinct_legs([*resolved, *of_rules]), before)
-
-        before, after = self.change(step, "replace")
-        joined = after.items() - before.items()
-        return len(joined), len(before.items() - after.items())
+    def replace(self, step: Callable[[Legs, Snapshot], Iterable[Leg]]) -> tuple[int, int]:
+        """Make the active legs equal to those that a step returns, as `replace_all`."""
+        before, after = self.change(
+            lambda before, snapshot: memberships_of(distinct_legs(step(before, snapshot)), before),
+            "replace",
+        )
+        return len(after.items() - before.items()), len(before.items() - after.items())
 
     def settle(self, findings: Iterable[tuple[UnresolvedLeg, int | str]]) -> None:
         """Record in one commit which contracts were found, and why others were not.
@@ -412,44 +397,6 @@ def with_known_contracts(legs: Iterable[Leg], before: Iterable[Leg]) -> list[Leg
     return known_legs
 
 
-def with_rolls(
-    legs: Iterable[Leg],
-    active: Iterable[Leg],
-    ended: Iterable[ActiveContract],
-    following: Collection[str],
-) -> list[Leg]:
-    """Return the legs of a file; those that were rolled since are replaced by what they became.
-
-    A file names the legs as they were when it was written. A leg that was rolled keeps the
-    quantity and the priority of the file. The file's own leg returns if the strategy does not
-    follow rolls any more, or if the file names the new contract as well.
-
-    Args:
-        legs: The legs of the file.
-        active: The active legs.
-        ended: Legs that were active before: they have the contracts of descriptions.
-        following: The strategies that follow rolls.
-    """
-    became: dict[LegKey, ActiveContract] = {}
-    for leg in active:
-        if isinstance(leg, ActiveContract) and leg.strategy_id in following:
-            for conid in leg.replaced:
-                became[leg.strategy_id, leg.account, conid] = leg
-
-    listed = with_known_contracts(legs, [leg for leg in ended if leg.key in became])
-    named = {leg.key for leg in listed}
-    rolled: list[Leg] = []
-    for leg in listed:
-        new = became.get(leg.key)
-        if new is None or new.key in named:
-            rolled.append(leg)
-            continue
-
-        said = {name: getattr(leg, name) for name in ("quantity", "priority", "added_at", "since")}
-        rolled.append(replace(new, **said))
-    return rolled
-
-
 def settled(
     legs: Mapping[LegKey, Leg], leg: UnresolvedLeg, finding: int | str, at: datetime
 ) -> dict[LegKey, Leg]:
@@ -549,16 +496,6 @@ def refuse_two_whole_holders(legs: Iterable[Leg]) -> None:
             f"whole of leg {leg.conid} in {account}.",
             remedy="Set the quantity (signed contracts) that each has of the leg.",
         )
-
-
-def without_listed(of_rules: Iterable[Leg], listed: Iterable[Leg]) -> list[Leg]:
-    """Return the legs of rules whose contracts no listed leg has in their account."""
-    contracts = {(leg.account, leg.conid) for leg in listed}
-    return [
-        leg
-        for leg in of_rules
-        if contracts.isdisjoint([(leg.account, leg.conid), (None, leg.conid)])
-    ]
 
 
 # The account, as a person names it, of a leg that is in any account.

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from itertools import product
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 import polars as pl
+from polars import col
 
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets import table_asset
@@ -21,14 +22,12 @@ from position_sync_dagster.defs.checks.evaluation import TableCheck, failed, pas
 from position_sync_dagster.defs.dagster_internals import WITHOUT_EVENTS
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.lake import derived
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.lake import L, Lake
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, TableSpec
 from position_sync_dagster.lake.storage.object_store import first_ledger_day
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import exchange_days
 from position_sync_dagster.sync.past_days import ClosedDay, ClosedDays, ClosingService, StatedDays
-
-L = TypeVar("L", bound=Lake)
 
 # A trading day is recorded after its close; an exchange is never closed for more than four
 # days.
@@ -189,7 +188,7 @@ def fill(
 def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
     """Return the metadata of one day: counts, and the profit and loss by currency."""
     rows = closed.rows
-    held = rows.filter(pl.col.position != 0)
+    held = rows.filter(col.position != 0)
     without = table_asset.seldom(
         without_value=rows["market_value"].null_count(),
         without_daily_pnl=held["daily_pnl"].null_count(),
@@ -345,6 +344,6 @@ def _begins_after_close(lake: L, settings: Settings, stated: Stated[L] | None, f
 def _last_values(lake: Lake, timezone: str) -> dict[date, date]:
     """Return the day of the newest value of each recorded day, in a time zone."""
     rows = lake.derived_table(DAILY_POSITIONS).rows(columns=["session_date", "timestamp"])
-    newest = rows.group_by("session_date").agg(pl.col.timestamp.max())
-    local_day = pl.col.timestamp.dt.convert_time_zone(timezone).dt.date()
+    newest = rows.group_by("session_date").agg(col.timestamp.max())
+    local_day = col.timestamp.dt.convert_time_zone(timezone).dt.date()
     return dict(newest.select("session_date", local_day).iter_rows())

@@ -9,7 +9,6 @@ from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.strategies_file import follow_file
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain
 from position_sync_dagster.yaml_file import saved_state
@@ -45,7 +44,7 @@ def apply_file(lake: tables.Lake, settings: Settings) -> None:
     path = settings.strategies_file
     applied = None
     while path is not None and applied != (saved := saved_state(path)):
-        follow_file(lake.registry.sync, lake.strategies_file(path))
+        lake.strategies_file(path).apply(lake.registry.sync)
         applied = saved
 
 
@@ -93,7 +92,7 @@ def position_queue(lake: tables.Lake, settings: Settings, _run_id: str | None) -
 def queue_state(lake: tables.Lake) -> Derived:
     """Return how many requests wait, and how many failed."""
     backlog = lake.queue.sync.overview()
-    metadata: dict[str, int | str] = {
+    metadata = {
         status.lower(): backlog.counts[status]
         for status in (QueueStatus.PENDING, QueueStatus.PROCESSING, QueueStatus.FAILED)
     }

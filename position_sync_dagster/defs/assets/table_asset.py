@@ -8,14 +8,14 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple
 
 import dagster as dg
 import polars as pl
 
 from position_sync_dagster.defs import resources
 from position_sync_dagster.lake import derived, schema
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.lake import L, L_contra
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import Settings
 
@@ -25,9 +25,6 @@ DATA_VERSION = "dagster/data_version"
 # The data version of a table that the ledger follows all the time: a new version of the table must
 # not mark the ledger as out of date.
 FOLLOWED = "followed"
-
-L = TypeVar("L", bound=Lake)
-L_contra = TypeVar("L_contra", bound=Lake, contravariant=True)
 
 
 class Writer(NamedTuple):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from math import inf
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import dagster as dg
 import polars as pl
@@ -24,7 +24,7 @@ from position_sync_dagster.defs.assets.table_asset import check_evaluation, tabl
 from position_sync_dagster.defs.resources import AssetKeys, PositionSyncResource, dagster_failures
 from position_sync_dagster.domain.clock import is_recent
 from position_sync_dagster.errors import GatewayError, PositionSyncError
-from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.lake import L, L_contra
 from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -49,8 +49,6 @@ WHAT_TO_DO = "what_to_do"
 ADVICE = "What to do: "
 
 Key = dg.AssetCheckKey
-L = TypeVar("L", bound=tables.Lake)
-L_contra = TypeVar("L_contra", bound=tables.Lake, contravariant=True)
 Evaluate = Callable[[L, Settings], dg.AssetCheckResult]
 
 
@@ -221,8 +219,8 @@ def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
 
     in_order = sorted(results.items(), key=_seriousness)
     first = in_order[0][1]
-    texts: list[str] = []
-    metadata: dict[str, dg.RawMetadataValue] = {}
+    texts = []
+    metadata = {}
     for name, result in in_order:
         if result.passed and not first.passed:
             break

@@ -73,7 +73,7 @@ def bind(
         TradingModeError: The table holds another mode's data, or the data are of several.
         LeaseLostError: An owner with a greater token has fenced the table already.
     """
-    new: dict[str, str] = {}
+    new = {}
 
     offered = sorted(set(modes))
     remembered = mode_of(handle)

@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 from deltalake import DeltaTable
+from polars import col
 
 
 def data_files(handle: DeltaTable) -> pl.DataFrame:
@@ -41,12 +42,12 @@ def may_have(column: str, first: Any, last: Any = None) -> pl.Expr:
         column: An indexed column.
         last: The greatest value; None: any.
     """
-    greatest = pl.col(f"max.{column}")
+    greatest = col(f"max.{column}")
     if isinstance(first, datetime):
         greatest += _CUT
     overlaps = greatest >= pl.lit(first)
     if last is not None:
-        overlaps &= pl.col(f"min.{column}") <= pl.lit(last)
+        overlaps &= col(f"min.{column}") <= pl.lit(last)
     return overlaps.fill_null(value=True)
 
 
@@ -63,23 +64,23 @@ def may_have_one_of(column: str, values: pl.Series) -> pl.Expr:
     """
     if values.has_nulls():
         return EVERY
-    greatest = pl.col(f"max.{column}")
+    greatest = col(f"max.{column}")
     if values.dtype == pl.Datetime:
         greatest += _CUT
     ordered = pl.lit(values.sort())
     behind = ordered.search_sorted(greatest, side="right")
-    overlaps = behind > ordered.search_sorted(pl.col(f"min.{column}"))
+    overlaps = behind > ordered.search_sorted(col(f"min.{column}"))
     # A null among the statistics sorts before all values.
-    has_no_bound = pl.col(f"min.{column}", f"max.{column}").is_null()
+    has_no_bound = col(f"min.{column}", f"max.{column}").is_null()
     return overlaps | pl.any_horizontal(has_no_bound)
 
 
 def files_in(handle: DeltaTable, **partition: str) -> pl.DataFrame:
     """Return one row for each data file of a partition; no path is ever given twice."""
-    wanted = (pl.col(f"partition.{name}") == value for name, value in partition.items())
+    wanted = (col(f"partition.{name}") == value for name, value in partition.items())
     return data_files(handle).filter(*wanted)
 
 
 def in_bucket(bucket: str) -> pl.Expr:
     """Return which data files have the rows of a bucket."""
-    return pl.col("partition.bucket") == bucket
+    return col("partition.bucket") == bucket

@@ -87,7 +87,7 @@ def parse_entry(version: int, text: bytes) -> LogEntry:
     """
     if not text.strip(b"\0 \r\n"):
         return LogEntry(version=version, added={}, flaw="is empty")
-    actions: list[tuple[str, dict[str, Any]]] = []
+    actions = []
     flaw = None
 
     for line in text.splitlines():
@@ -97,8 +97,8 @@ def parse_entry(version: int, text: bytes) -> LogEntry:
             flaw = "is cut"
             break
 
-    info: dict[str, Any] = {}
-    added: dict[str, int] = {}
+    info = {}
+    added = {}
     for kind, body in actions:
         if kind == "commitInfo":
             info = body
@@ -147,7 +147,7 @@ def torn_entries(table: Path) -> list[TornFile]:
     except FileNotFoundError:
         return []
 
-    torn: list[TornFile] = []
+    torn = []
     for version in range(last, first - 1, -1):
         found = _torn_file(table, version)
         if found is None:
@@ -265,7 +265,7 @@ class SyncedCommits:
         if not self._on or version <= self._through:
             return
         with self._confirming():
-            paths: set[Path] = set()
+            paths = set()
             after = self._through
             if after < 0:
                 checkpoints = versions_of(self._log, CHECKPOINT)

@@ -19,14 +19,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
+from polars import col
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.lake.schema import LIVE, is_ahead, new_part
 from position_sync_dagster.lake.storage import commits
+from position_sync_dagster.lake.storage.commits import T
 from position_sync_dagster.lake.storage.data_files import (
     EVERY,
     data_files,
@@ -37,8 +39,6 @@ from position_sync_dagster.lake.storage.data_files import (
 from position_sync_dagster.lake.storage.table import Table
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 # The application transaction of every change: without it two appends would not conflict.
 CHANGE_TRANSACTION = "change"
@@ -136,7 +136,7 @@ class LifecycleTable:
                 if count >= files.height:
                     return newest
                 oldest = pl.lit(last_of(files[last][count]))
-                if newest.filter(pl.col("updated_at") >= oldest).height == limit:
+                if newest.filter(col.updated_at >= oldest).height == limit:
                     return newest
                 count *= 2
 
@@ -243,5 +243,5 @@ class LifecycleTable:
 def _counts(handle: DeltaTable, now: datetime) -> pl.DataFrame:
     """Return the buckets of finished rows, as `counted_snapshot` does, from the log alone."""
     finished = data_files(handle).filter(~in_bucket(LIVE))
-    changed_at = pl.col("max.updated_at").filter(~is_ahead("max.updated_at", now))
-    return finished.group_by("partition.bucket").agg(pl.col("num_records").sum(), changed_at.max())
+    changed_at = col("max.updated_at").filter(~is_ahead("max.updated_at", now))
+    return finished.group_by("partition.bucket").agg(col.num_records.sum(), changed_at.max())

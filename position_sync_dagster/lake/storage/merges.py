@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 from deltalake import DeltaTable
+from polars import col
 
 from position_sync_dagster import errors
 from position_sync_dagster.lake import schema
@@ -128,16 +129,16 @@ def _merge_parts(table: "Table", small_bytes: int, handle: DeltaTable) -> int:
     """Merge the small finished parts of one bucket; return how many files."""
     files = data_files(handle).filter(~in_bucket(schema.LIVE))
     by_part = ["partition.bucket", "partition.part"]
-    size = pl.col("size_bytes").sum()
+    size = col.size_bytes.sum()
     sizes = files.group_by(by_part).agg(size, pl.len().alias("files"))
-    small = sizes.filter(pl.col("size_bytes") < small_bytes)
+    small = sizes.filter(col.size_bytes < small_bytes)
     is_due = pl.len().over("partition.bucket") >= table.upkeep.compact_from
     many = small.filter(is_due).sort(by_part)
     if many.is_empty():
         return 0
 
     bucket = many.item(0, "partition.bucket")
-    chosen = many.filter(pl.col("partition.bucket") == bucket).head(MAX_FILES)
+    chosen = many.filter(col("partition.bucket") == bucket).head(MAX_FILES)
     part = schema.new_part(datetime.now(UTC))
     rows = table.scan_stored(files.join(chosen, on=by_part, how="semi")).collect()
     ordered = rows.with_columns(part=pl.lit(part)).sort(table.spec.indexed[0])
@@ -168,10 +169,10 @@ def _merge_in_order(table: "Table", small_bytes: int, handle: DeltaTable) -> int
     for name in spec.partition_by:
         value = run[f"partition.{name}"]
         terms.append(f"{name} = {_literal(value)}")
-        within = within.filter(pl.col(f"partition.{name}").eq_missing(value))
+        within = within.filter(col(f"partition.{name}").eq_missing(value))
 
     stored = table.scan_stored(within)
-    is_within = pl.col(spec.order).is_between(begin, end)
+    is_within = col(spec.order).is_between(begin, end)
     rows = stored.filter(is_within).sort(spec.order).collect()
     commits.write(handle, rows, {"action": "compact"}, predicate=" AND ".join(terms))
     return int(run["files"])
@@ -186,23 +187,23 @@ def _runs_of_small_files(table: "Table", files: pl.DataFrame, small_bytes: int) 
     first = f"min.{spec.order}"
     last = f"max.{spec.order}"
     keys = [f"partition.{name}" for name in spec.partition_by]
-    has_span = pl.col(first).is_not_null() & (pl.col(f"null_count.{spec.order}") == 0)
+    has_span = col(first).is_not_null() & (col(f"null_count.{spec.order}") == 0)
     in_order = files.filter(has_span).sort(*keys, first, last)
 
-    is_small = pl.col("size_bytes") < small_bytes
+    is_small = col.size_bytes < small_bytes
     small = in_order.with_columns(large_before=(~is_small).cum_sum()).filter(is_small)
 
-    size = pl.col("size_bytes").cum_sum().over(*keys, "large_before")
+    size = col.size_bytes.cum_sum().over(*keys, "large_before")
     merges = small.with_columns(merge=(size - 1) // (MAX_SMALL * small_bytes))
     runs = merges.group_by(*keys, "large_before", "merge", maintain_order=True).agg(
-        pl.col(first).min(), pl.col(last).max(), pl.len().alias("files")
+        col(first).min(), col(last).max(), pl.len().alias("files")
     )
 
-    is_due = pl.col("files") >= table.upkeep.compact_from
+    is_due = col.files >= table.upkeep.compact_from
     has_days = bool(keys) and files.schema[keys[0]] == pl.Date
     if has_days and small_bytes == SMALL_BYTES:
         newest_day = pl.lit(files.get_column(keys[0]).max(), pl.Date)
-        is_due |= (pl.col("files") > 1) & (pl.col(keys[0]) < newest_day)
+        is_due |= (col.files > 1) & (col(keys[0]) < newest_day)
     return runs.filter(is_due)
 
 

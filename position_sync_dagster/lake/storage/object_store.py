@@ -128,7 +128,7 @@ def first_ledger_day(path: str) -> date | None:
     Args:
         path: The path of the ledger, which need not exist; None is returned for a remote one.
     """
-    days: list[date] = []
+    days = []
     with suppress(OSError):
         for folder in Path(absolute_path(path)).glob("date=*"):
             with suppress(ValueError):

@@ -368,7 +368,7 @@ class TableHandle:
 
     def _unexpected_content(self) -> errors.ForeignTableError | None:
         """Return the error for files without a log; None where a table may be created."""
-        names: list[str] = []
+        names = []
         if self.is_remote:
             names = object_store.data_file_below(self.path, self.options)
         elif os.path.exists(self.path):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import RLock
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict
 from urllib.parse import unquote
 
 import polars as pl
@@ -25,13 +25,11 @@ from deltalake.exceptions import CommitFailedError
 from position_sync_dagster import errors
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage import commit_errors, durability, object_store
-from position_sync_dagster.lake.storage.commits import bind, check_room, retried
+from position_sync_dagster.lake.storage.commits import T, bind, check_room, retried
 from position_sync_dagster.lake.storage.data_files import EVERY, data_files
 from position_sync_dagster.lake.storage.merges import compact_after_commit
 from position_sync_dagster.lake.storage.opening import UPKEEP, TableHandle, Upkeep, Use, WriterLock
 from position_sync_dagster.lake.storage.threads import together
-
-T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 

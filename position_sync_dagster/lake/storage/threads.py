@@ -47,7 +47,7 @@ def offloaded(
 
     @wraps(method)
     async def call(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        work: Callable[P, R] = getattr(self.sync, method.__name__)
+        work = getattr(self.sync, method.__name__)
         return await offload(work, *args, **kwargs)
 
     return call

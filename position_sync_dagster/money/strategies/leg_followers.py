@@ -16,13 +16,11 @@ from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.leg import ActiveContract, Leg
 from position_sync_dagster.lake.lake import all_broker_rows
 from position_sync_dagster.lake.schema import one_of
-from position_sync_dagster.lake.strategies_file import follow_file
 from position_sync_dagster.lake.strategy_registry import (
     Legs,
     StrategyRegistry,
     SyncRegistry,
     memberships_of,
-    without_listed,
 )
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.explain_closes import BEFORE, IS_CLOSE, WINDOW
@@ -32,6 +30,7 @@ from position_sync_dagster.money.strategies.strategies_file import (
     RuledFile,
     following_rolls,
     saved_file,
+    without_listed,
 )
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.yaml_file import saved_state
@@ -304,7 +303,7 @@ class RuleFollower:
         """Apply what the file lists, and read its rules; a mistake leaves both as they were."""
         try:
             # Also what is listed: an older state of the rules may have been written since.
-            follow_file(self.registry.sync, RuledFile(self.file))
+            RuledFile(self.file).apply(self.registry.sync)
             self._rules = saved_file(self.file).rules
         except (errors.StrategiesFileError, errors.InvalidLegError) as error:
             logger.warning("the legs stay as they were read last: %s", error)

@@ -1,6 +1,8 @@
 """The rules and limits of a strategies file, and the text of one; see `lake.strategies_file`."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,19 @@ from pydantic import Field, create_model, model_validator
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.holding import grouped
-from position_sync_dagster.domain.leg import Leg
+from position_sync_dagster.domain.leg import ActiveContract, Leg
 from position_sync_dagster.errors import InvalidLegError
 from position_sync_dagster.lake.given_leg import GivenLeg
-from position_sync_dagster.lake.strategies_file import StrategiesFile
+from position_sync_dagster.lake.schema import legs_of
+from position_sync_dagster.lake.storage.data_files import EVERY
+from position_sync_dagster.lake.storage.lifecycle_table import Snapshot
+from position_sync_dagster.lake.strategies_file import StrategiesFile, StrategiesPart, StrategyPart
+from position_sync_dagster.lake.strategy_registry import (
+    LegKey,
+    Legs,
+    SyncRegistry,
+    with_known_contracts,
+)
 from position_sync_dagster.money.strategies.limits import (
     OF_ACCOUNTS,
     SUMS_OF_MONEY,
@@ -57,18 +68,56 @@ class AccountPart(Part):
     limits: Any = None
 
 
+class RuledStrategy(StrategyPart, extra="forbid"):
+    """A strategy with what it has beside its legs."""
+
+    limits: Any = None
+    follow_rolls: bool = Field(default=False, description="Write true or false")
+
+
+class RuledStrategies(StrategiesPart, extra="forbid"):
+    """The whole file; its entries are strategies and rules."""
+
+    accounts: list[Any] = Field(default_factory=list)
+
+
 class RuledFile(StrategiesFile):
-    """A strategies file with its rules and limits, which are checked as they are read."""
+    """A strategies file with its rules and limits, which are checked as they are read.
+
+    Example of what it has beside the legs::
+
+        strategies:
+          - strategy_id: ic-1
+            follow_rolls: true   # optional
+            limits: {currency: USD, unrealized_pnl: {min: -1500}, days_to_expiry: {min: 7}}
+            legs: []
+          - rule: hedges         # its legs are what is held and matches
+            match: {underlying: [SPX, ES], right: PUT, days: "0-60", side: short}
+            priority: 2          # optional
+            limit: 20            # optional
+        accounts:
+          - account: DU1234567
+            limits: {currency: USD, dollar_delta: {min: -50000, max: 50000}}
+    """
+
+    whole_part = RuledStrategies
+    strategy_part = RuledStrategy
+    whole: RuledStrategies
+    strategies: Sequence[tuple[Place, RuledStrategy]]
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
         parse = self.yaml.parse
-        self._rules = [(at, parse(Rule, entry, at)) for at, entry in self.rule_entries]
+        self._rules = [
+            (at, parse(Rule, entry, at))
+            for at, entry in self.entries
+            if not self.is_strategy(entry)
+        ]
 
         self._limits: list[tuple[Place, Any, dict[str, Any]]] = []
         for place, strategy in self.strategies:
             self._parse_limits(place, strategy.limits, strategy_id=strategy.strategy_id)
-        for number, entry in enumerate(self.accounts):
+        for number, entry in enumerate(self.whole.accounts):
             account = parse(AccountPart, entry, ("accounts", number))
             self._parse_limits(("accounts", number), account.limits, account=account.account)
 
@@ -78,9 +127,42 @@ class RuledFile(StrategiesFile):
             at = (*place, "limits")
             self._limits.append((at, self.yaml.parse(LimitsPart, limits, at), subject))
 
-    def check_sections(self) -> None:
-        """Raise the error of a mistake in a rule or a limit."""
-        _ = self.rules, self.limits()
+    def is_strategy(self, entry: Any) -> bool:
+        """Return whether an entry is a strategy, and no rule."""
+        return not isinstance(entry, dict) or "rule" not in entry
+
+    def legs(self, added_at: datetime) -> list[Leg]:
+        """Return the legs that are listed; see `StrategiesFile`."""
+        _ = self.rules, self.limits()  # a mistake there makes the whole file wrong
+        return super().legs(added_at)
+
+    def apply(self, registry: SyncRegistry) -> tuple[int, int]:
+        """Make the active legs equal to those of the file; see `StrategiesFile`.
+
+        What the legs of strategies that follow rolls became stays, and so do the legs of rules, as
+        the owner of the login chose them.
+        """
+        listed = self.legs(registry.clock())
+        rules = {rule.name for rule in self.rules}
+        following = self.following_rolls
+
+        def step(before: Legs, snapshot: Snapshot) -> list[Leg]:
+            resolved = with_known_contracts(listed, before.values())
+            if following:
+                # A description that was rolled is found among the legs that ended.
+                finished = legs_of(snapshot.finished(EVERY))
+                ended = [leg for leg in finished if isinstance(leg, ActiveContract)]
+                resolved = with_rolls(resolved, before.values(), ended, following)
+
+            of_rules = [leg for leg in before.values() if leg.strategy_id in rules]
+            return [*resolved, *without_listed(of_rules, resolved)]
+
+        return registry.replace(step)
+
+    @property
+    def following_rolls(self) -> frozenset[str]:
+        """The strategies that follow rolls."""
+        return frozenset(part.strategy_id for _, part in self.strategies if part.follow_rolls)
 
     @property
     def rules(self) -> list[Rule]:
@@ -148,6 +230,54 @@ class RuledFile(StrategiesFile):
                 if number is not None:
                     limits.append(Limit(**named, measure=measure, bound=bound, value=number))
         return limits
+
+
+def with_rolls(
+    legs: Iterable[Leg],
+    active: Iterable[Leg],
+    ended: Iterable[ActiveContract],
+    following: Collection[str],
+) -> list[Leg]:
+    """Return the legs of a file; those that were rolled since are replaced by what they became.
+
+    A file names the legs as they were when it was written. A leg that was rolled keeps the
+    quantity and the priority of the file. The file's own leg returns if the strategy does not
+    follow rolls any more, or if the file names the new contract as well.
+
+    Args:
+        legs: The legs of the file.
+        active: The active legs.
+        ended: Legs that were active before: they have the contracts of descriptions.
+        following: The strategies that follow rolls.
+    """
+    became: dict[LegKey, ActiveContract] = {}
+    for leg in active:
+        if isinstance(leg, ActiveContract) and leg.strategy_id in following:
+            for conid in leg.replaced:
+                became[leg.strategy_id, leg.account, conid] = leg
+
+    listed = with_known_contracts(legs, [leg for leg in ended if leg.key in became])
+    named = {leg.key for leg in listed}
+    rolled: list[Leg] = []
+    for leg in listed:
+        new = became.get(leg.key)
+        if new is None or new.key in named:
+            rolled.append(leg)
+            continue
+
+        said = {name: getattr(leg, name) for name in ("quantity", "priority", "added_at", "since")}
+        rolled.append(replace(new, **said))
+    return rolled
+
+
+def without_listed(of_rules: Iterable[Leg], listed: Iterable[Leg]) -> list[Leg]:
+    """Return the legs of rules whose contracts no listed leg has in their account."""
+    contracts = {(leg.account, leg.conid) for leg in listed}
+    return [
+        leg
+        for leg in of_rules
+        if contracts.isdisjoint([(leg.account, leg.conid), (None, leg.conid)])
+    ]
 
 
 def load_strategies(path: str | Path, clock: Clock = utc_now) -> list[Leg]:

@@ -11,7 +11,6 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.position_update import Source, ValueOrigin
 from position_sync_dagster.errors import PositionSyncError
-from position_sync_dagster.lake.strategies_file import follow_file
 from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.settings import load_settings
 from tests.support import legs
@@ -109,9 +108,9 @@ def test_a_file_of_exported_legs_makes_them_active_as_they_were(lake, tmp_path):
     for strategy, conid in (("s", STREAMED), ("t", SHARED)):
         run("strategies", "remove", str(conid), "--strategy", strategy)
     assert legs() != before
-    follow_file(registry, lake.strategies_file(file))
+    lake.strategies_file(file).apply(registry)
     assert legs() == before
-    assert follow_file(registry, lake.strategies_file(file)) == (0, 0)
+    assert lake.strategies_file(file).apply(registry) == (0, 0)
 
 
 def test_a_leg_in_any_account_is_removed_beside_the_same_leg_in_one(lake):

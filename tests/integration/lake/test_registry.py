@@ -1,7 +1,6 @@
 """The registry: which legs are active, across processes, without reading ended memberships."""
 
 import shutil
-from dataclasses import replace
 from datetime import date
 
 import pytest
@@ -9,7 +8,6 @@ import pytest
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.errors import AmbiguousRemovalError, InvalidLegError, UnknownLegError
 from position_sync_dagster.lake.given_leg import make_leg
-from position_sync_dagster.lake.storage.lifecycle_table import LifecycleTable
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 
 LEG = {"symbol": "SPY", "right": "C", "strike": 450.0, "expiry": "20260220"}
@@ -196,21 +194,3 @@ async def test_what_was_found_for_a_leg_that_was_removed_meanwhile_changes_nothi
         await registry.remove_active()
     with pytest.raises(UnknownLegError, match="symbol SPY"):
         await registry.remove_active(symbol="SPY")
-
-
-async def test_a_roll_that_is_followed_while_a_file_is_applied_stays(registry, clock, monkeypatch):
-    described = leg(clock, None, "s")
-    await registry.replace_all([described], following={"s"})
-    registry.sync.settle([(described, 1)])
-    [active_leg] = await registry.get_all_active()
-    change = LifecycleTable.change
-
-    def after_the_roll(*arguments):
-        monkeypatch.setattr(LifecycleTable, "change", change)
-        rolled = replace(active_leg, conid=2, strike=460.0, rolled_from="1")
-        registry.sync.change(lambda _before, _: {rolled.key: rolled}, "roll")
-        return change(*arguments)
-
-    monkeypatch.setattr(LifecycleTable, "change", after_the_roll)
-    assert await registry.replace_all([described], following={"s"}) == (0, 0)
-    assert [active.conid for active in await registry.get_all_active()] == [2]

@@ -9,7 +9,6 @@ import pytest
 
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
-from position_sync_dagster.lake.strategies_file import follow_file
 from position_sync_dagster.money.campaigns.campaigns import live_money
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.past.movement_book import MovementBook
@@ -422,7 +421,7 @@ def test_over_a_year_profits_of_days_closed_and_open_campaigns_agree_by_strategy
     books.state(last, Booked(held=positions, trades=trades), first=MONDAYS[0])
     strategies = tmp_path / "strategies.yaml"
     strategies.write_text(YEAR.strategies())
-    follow_file(lake.registry.sync, RuledFile(strategies))
+    RuledFile(strategies).apply(lake.registry.sync)
     books.fill(*MONDAYS)
     MovementBook(lake, books.settings.calendar).update()
 

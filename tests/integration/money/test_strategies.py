@@ -12,7 +12,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.queue_request import Reason
 from position_sync_dagster.errors import InvalidLegError
-from position_sync_dagster.lake.strategies_file import follow_file
+from position_sync_dagster.lake.storage.lifecycle_table import LifecycleTable
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.money.past.statement_folder import import_statements
 from position_sync_dagster.money.strategies import leg_followers, propose_strategies
@@ -85,7 +85,7 @@ async def test_a_saved_file_is_applied_and_what_its_rules_chose_stays(lake, foll
     rule = "strategies:\n- rule: puts\n  match: {right: PUT}\n"
     async with followed(rule) as (_sim, _streamer, file):
         await eventually(lambda: ("puts", PUT) in legs(lake))
-        assert follow_file(lake.registry.sync, RuledFile(file)) == (0, 0)
+        assert RuledFile(file).apply(lake.registry.sync) == (0, 0)
         file.write_text(f"{rule}- {{strategy_id: own, legs: [{{conid: {PUT}, symbol: T}}]}}\n")
         await eventually(lambda: {("own", PUT), ("puts", PUT)} & legs(lake) == {("own", PUT)})
         file.write_text(rule)
@@ -190,3 +190,25 @@ async def test_a_strategy_that_was_given_as_a_number_is_in_its_file_as_one(lake,
     file = tmp_path / "file.yaml"
     file.write_text(as_strategies_file(await lake.registry.get_all_active()))
     assert [strategy.strategy_id for strategy in load_strategies(file)] == [1]
+
+
+def test_a_roll_that_is_followed_while_a_file_is_applied_stays(lake, tmp_path, monkeypatch):
+    file = tmp_path / "strategies.yaml"
+    leg = "{symbol: SPY, right: CALL, strike: 450, expiry: 20260220}"
+    file.write_text(f"strategies: [{{strategy_id: s, follow_rolls: true, legs: [{leg}]}}]")
+    registry = lake.registry.sync
+    assert RuledFile(file).apply(registry) == (1, 0)
+    [described] = registry.get_unresolved()
+    registry.settle([(described, 1)])
+    [active_leg] = registry.get_all_active()
+    change = LifecycleTable.change
+
+    def after_the_roll(*arguments):
+        monkeypatch.setattr(LifecycleTable, "change", change)
+        rolled = replace(active_leg, conid=2, strike=460.0, rolled_from="1")
+        registry.change(lambda _before, _: {rolled.key: rolled}, "roll")
+        return change(*arguments)
+
+    monkeypatch.setattr(LifecycleTable, "change", after_the_roll)
+    assert RuledFile(file).apply(registry) == (0, 0)
+    assert [active.conid for active in registry.get_all_active()] == [2]

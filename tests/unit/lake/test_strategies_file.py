@@ -1,6 +1,9 @@
-"""What the core reads of a strategies file: the legs; it hands other sections on as written."""
+"""What the core reads of a strategies file: strategies and their legs, and nothing else."""
+
+import pytest
 
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.lake.strategies_file import StrategiesFile
 
 FILE = """strategies:
@@ -15,15 +18,14 @@ accounts:
 """
 
 
-def test_sections_that_others_declare_are_handed_on_as_they_are_written(tmp_path):
+def test_fields_and_entries_that_others_read_are_passed_over(tmp_path):
     path = tmp_path / "strategies.yaml"
     path.write_text(FILE)
+    assert [leg.conid for leg in StrategiesFile(path).legs(utc_now())] == [7]
 
-    file = StrategiesFile(path)
 
-    assert [leg.conid for leg in file.legs(utc_now())] == [7]
-    assert [strategy.limits for _, strategy in file.strategies] == [{"whatever": "1"}]
-    assert file.rule_entries == [
-        (("strategies", 1), {"rule": "hedges", "match": {"phase": "full"}})
-    ]
-    assert file.accounts == [{"account": "U1", "limits": {"whatever": "1"}}]
+def test_legs_without_a_strategy_are_a_mistake(tmp_path):
+    path = tmp_path / "strategies.yaml"
+    path.write_text(FILE.replace("strategy_id", "strategy-id"))
+    with pytest.raises(StrategiesFileError, match="the field 'strategy_id' is missing"):
+        StrategiesFile(path)

@@ -11,7 +11,7 @@ from position_sync_dagster.defs.assets.queue_and_ledger import (
     position_queue,
     position_updates,
 )
-from position_sync_dagster.lake.strategies_file import follow_file
+from position_sync_dagster.money.strategies.strategies_file import RuledFile
 from position_sync_dagster.settings import load_settings
 
 STRATEGIES = """\
@@ -46,14 +46,16 @@ def test_a_file_that_is_saved_while_a_run_applies_the_older_one_is_applied(
 ):
     strategies_file.write_text(STRATEGIES)
 
-    def overtaken(registry, older):
+    apply = RuledFile.apply
+
+    def overtaken(older, registry):
         """Apply a file after another program has applied the one that was saved since."""
-        monkeypatch.setattr(queue_and_ledger, "follow_file", follow_file)
+        monkeypatch.setattr(RuledFile, "apply", apply)
         strategies_file.write_text(STRATEGIES.replace("iron", "newer"))
         queue_and_ledger.apply_file(lake, load_settings())
-        return follow_file(registry, older)
+        return apply(older, registry)
 
-    monkeypatch.setattr(queue_and_ledger, "follow_file", overtaken)
+    monkeypatch.setattr(RuledFile, "apply", overtaken)
     world.materialize(active_strategies)
     assert {leg.strategy_id for leg in lake.registry.sync.get_all_active()} == {"newer"}
 
