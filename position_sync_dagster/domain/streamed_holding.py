@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from position_sync_dagster.domain import valuation
 from position_sync_dagster.domain.holding import BrokerPosition, Key
 from position_sync_dagster.domain.line import DIFFERS, Line
 from position_sync_dagster.domain.position_update import PositionUpdate, PriceKind, ValueOrigin
@@ -35,25 +36,9 @@ MONITORED_ROW_INTERVAL_S = 3600.0
 # Seconds beyond the age limit of a last trade at which its holding is valued again.
 TOO_OLD_BY_S = 0.001
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamRules:
-    """The settings of streamed rows.
-
-    Attributes:
-        max_last_age: An older last trade is not used.
-        band: By what part of the value the broker's newer value may differ from that of a line.
-        heartbeat_s: The longest time between two rows, in seconds.
-        closed_heartbeat_s: The same while the contract does not trade.
-        settle_s: A line has missed something when the broker's value differs from its own for so
-            many seconds.
-    """
-
-    max_last_age: timedelta
-    band: float
-    heartbeat_s: float
-    closed_heartbeat_s: float
-    settle_s: float
+# The broker's own values follow the market after a moment. A line has missed something when
+# they differ and it has not ticked for so many seconds.
+SETTLE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +119,6 @@ class StreamedHolding:
 
     Attributes:
         key: (account, conid).
-        rules: The settings.
         due: Whether it is to be valued at the next flush.
         streamed: Whether it has a line; without one it ends with the row that is due.
         has_ticked: Whether its line ticked since the last row.
@@ -142,7 +126,6 @@ class StreamedHolding:
     """
 
     key: Key
-    rules: StreamRules
     due: bool = False
     streamed: bool = True
     has_ticked: bool = False
@@ -212,28 +195,27 @@ class StreamedHolding:
             at,
             trusted=line.trusted and decided.by_line,
             note=decided.note if line.trusted else line.reason,
-            max_last_age=self.rules.max_last_age,
+            max_last_age=timedelta(seconds=valuation.MAX_LAST_AGE_S),
         )
         return _with_session(row, at)
 
     def _is_news(self, row: PositionUpdate, at: Moment) -> bool:
         """Return whether readers could use a row; set when the holding is valued again."""
-        rules = self.rules
         if row.price_kind is PriceKind.LAST and row.value_time is not None:
-            too_old_in = row.value_time + rules.max_last_age - at.now
-            self._check_by(at.now_s + max(0.0, too_old_in.total_seconds()) + TOO_OLD_BY_S)
+            age_s = (at.now - row.value_time).total_seconds()
+            too_old_in_s = max(0.0, valuation.MAX_LAST_AGE_S - age_s)
+            self._check_by(at.now_s + too_old_in_s + TOO_OLD_BY_S)
 
         values = values_of(row)
-        heartbeat_s = rules.heartbeat_s if at.session_open else rules.closed_heartbeat_s
-        next_row_s = self._written_at_s + heartbeat_s
-        if values == self._written and at.now_s < next_row_s:
-            self._check_by(min(next_row_s, at.now_s + rules.heartbeat_s))  # the session may open
-            return False
-
-        self._written = values
-        self._written_at_s = at.now_s
-        self._check_by(at.now_s + min(heartbeat_s, rules.heartbeat_s))
-        return True
+        longest_s = ROW_INTERVAL_S if at.session_open else MONITORED_ROW_INTERVAL_S
+        next_row_s = self._written_at_s + longest_s
+        is_news = values != self._written or at.now_s >= next_row_s
+        if is_news:
+            self._written = values
+            self._written_at_s = at.now_s
+            next_row_s = at.now_s + longest_s
+        self._check_by(min(next_row_s, at.now_s + ROW_INTERVAL_S))  # the session may open
+        return is_news
 
     def _check_by(self, at_s: float) -> None:
         self.check_at_s = min(self.check_at_s, at_s)
@@ -276,8 +258,13 @@ class StreamedHolding:
             return Comparison(agrees=None if holding.position else True)
 
         unit = abs(holding.position) * holding.instrument.multiplier / (at.price_magnifier or 1)
-        allowed = allowed_difference(own, quote, unit=unit, band=self.rules.band)
-        is_newer = _valued_at(holding) > priced_at
+        allowed = allowed_difference(
+            own, bid=quote.bid, ask=quote.ask, unit=unit, min_tick=quote.min_tick
+        )
+        calculated_at = earliest_calculation(
+            holding.value_source, holding.value_time, holding.received_at
+        )
+        is_newer = calculated_at > priced_at
         differs = is_newer and abs(own - broker) > allowed
         if not differs:
             self._differs_since = None
@@ -313,7 +300,7 @@ class StreamedHolding:
         if self._differs_since is None or self._differs_since[0] != priced_at:
             self._differs_since = (priced_at, at.now_s)
 
-        settled_at_s = self._differs_since[1] + self.rules.settle_s
+        settled_at_s = self._differs_since[1] + SETTLE_S
         if at.now_s < settled_at_s:
             self._check_by(settled_at_s)
         return at.now_s >= settled_at_s
@@ -354,31 +341,36 @@ def _priced_time(update: PositionUpdate, quote: Quote | None) -> datetime | None
     return quote.quote_time
 
 
-def allowed_difference(own: float, quote: Quote, *, unit: float, band: float) -> float:
+def allowed_difference(
+    by_line: float,
+    *,
+    bid: float | None,
+    ask: float | None,
+    unit: float,
+    min_tick: float | None = None,
+) -> float:
     """Return by how much the broker's value may differ from that of a line which is alive.
 
     It is the largest of a part of the value, the width of the quote (a bid that does not exist
     counts as 0), the smallest change of the price, and the broker's rounding.
 
     Args:
-        own: The value by the line.
-        quote: Its market data.
+        by_line: The value by the line.
+        bid, ask: The quote of the line.
         unit: What a price of 1 is worth for the holding.
-        band: The part of the value.
+        min_tick: The smallest change of the price, where it is known.
 
-    >>> quote = Quote(conid=1, bid=1.0, ask=1.25)
-    >>> allowed_difference(100.0, quote, unit=100.0, band=0.03)
+    >>> allowed_difference(100.0, bid=1.0, ask=1.25, unit=100.0)
     25.0
     """
-    width = 0.0
-    if quote.ask is not None:
-        width = max(0.0, quote.ask - (quote.bid or 0.0))
-
-    return max(band * abs(own), width * unit, (quote.min_tick or 0.0) * unit, ROUNDING)
+    width = 0.0 if ask is None else ask - (bid or 0.0)
+    return max(valuation.VALUE_BAND * abs(by_line), unit * max(width, min_tick or 0.0), ROUNDING)
 
 
-def _valued_at(holding: BrokerPosition) -> datetime:
-    """Return the earliest moment at which the broker's value may have been calculated."""
-    if holding.value_source is ValueOrigin.PORTFOLIO:
-        return holding.value_time or holding.received_at - BROKER_CADENCE
-    return holding.received_at
+def earliest_calculation(
+    origin: ValueOrigin, value_time: datetime | None, received_at: datetime
+) -> datetime:
+    """Return the earliest moment at which the broker may have calculated its value."""
+    if origin == ValueOrigin.PORTFOLIO:
+        return value_time or received_at - BROKER_CADENCE
+    return received_at

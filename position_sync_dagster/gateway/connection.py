@@ -315,7 +315,7 @@ class GatewayConnection:
 
         self.feed = AccountFeed(login, give_up=self.drop)
         self.lines = market_data.MarketDataRequests(ib, settings=settings)
-        self.pnl = subscriptions.PnlSubscriptions(ib, self.feed.book, settings=settings)
+        self.pnl = subscriptions.PnlSubscriptions(ib, self.feed.book)
         self.summaries = subscriptions.AccountSummaries(login)
 
         self.on_message: list[Callable[[int, str], None]] = []

@@ -5,7 +5,7 @@ and each holding that is returned contains its newest one. Watchers collect what
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Container, Iterable
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -144,8 +144,10 @@ class Confirmations:
         self.holdings.clear()
         self.completeness |= dict.fromkeys(self.completeness, Completeness.UNKNOWN)
 
-    def stated(self, key: Key, holding: BrokerPosition, *, newer: bool = True) -> BrokerPosition:
-        """Return a holding with the completeness of its account and its newest confirmation.
+    def stated(
+        self, key: Key, holding: BrokerPosition, values: Mapping[str, Any], *, newer: bool = True
+    ) -> BrokerPosition:
+        """Return a holding with values, the completeness of its account and its confirmation.
 
         A message of its account confirms the value that a row of the holding brought before it, and
         no value of an earlier connection of which no row has come.
@@ -153,23 +155,26 @@ class Confirmations:
         Args:
             key: The key of the holding.
             holding: The holding as its last message left it.
+            values: What came of it since, by the names of the fields.
             newer: Whether to set a newer confirmation; one that was cleared is always replaced.
         """
         completeness = self.completeness.get(key[0], Completeness.UNKNOWN)
-        before = holding.confirmed_at
+        before = values.get("confirmed_at", holding.confirmed_at)
         confirmed_at = self.accounts.get(key[0])
         of_row = self.holdings.get(key)
         if of_row is not None:
             confirmed_at = max(confirmed_at or of_row, of_row)
-        elif holding.market_value is not None:
+        elif values.get("market_value", holding.market_value) is not None:
             confirmed_at = None
 
         is_newer = confirmed_at is not None and (before is None or before < confirmed_at)
         if is_newer and not newer:
             confirmed_at = before
-        if (completeness, confirmed_at) == (holding.completeness, before):
+        is_same = (completeness, confirmed_at) == (holding.completeness, holding.confirmed_at)
+        if is_same and not values:
             return holding
-        return replace(holding, completeness=completeness, confirmed_at=confirmed_at)
+        changes = {**values, "completeness": completeness, "confirmed_at": confirmed_at}
+        return replace(holding, **changes)
 
 
 @dataclass(slots=True)
@@ -238,8 +243,13 @@ class Profit:
             row.market_value is None or self.is_followed(row.received_at)
         )
 
-    def daily(self, value: float | None, band: float = 0.0) -> float | None:
-        """Return the daily profit, if it came with this value: the two move together."""
+    def daily(self, row: BrokerPosition) -> float | None:
+        """Return the daily profit, if it came with the value that counts: the two move together."""
+        value = row.market_value
+        band = 0.0
+        if self.counts(row):
+            value = self.sent.value
+            band = valuation.VALUE_BAND
         if value is None or _differ(value, self.value_at_daily, band):
             return None
         return known(self.sent.daily)
@@ -329,27 +339,30 @@ class HoldingsBook:
             account: The account.
             sec_types: The types of holdings that are followed.
         """
-        now = self._clock()
-        profits = []
-        for key, holding in self._holdings.items():
-            instrument = holding.instrument
-            if key[0] == account and holding.position and instrument.sec_type in sec_types:
-                profits.append((instrument.currency, self._valued(key, holding, now).daily_pnl))
-        return profits
+        daily = {key: profit.daily(self._holdings[key]) for key, profit in self.profits.items()}
+        return [
+            (holding.instrument.currency, daily.get(key, holding.daily_pnl))
+            for key, holding in self._holdings.items()
+            if key[0] == account and holding.position and holding.instrument.sec_type in sec_types
+        ]
 
     def newest_value(self, key: Key) -> tuple[float, datetime] | None:
         """Return the newest value of a holding for each of its units, and when it was true.
 
         None without a value, or where that time is not known.
         """
-        holding = self._holdings.get(key)
-        if holding is None or not holding.position:
+        row = self._holdings.get(key)
+        if row is None or not row.position:
             return None
-        row = self._valued(key, holding, self._clock())
+        profit = self.profits.get(key)
+        value = row.market_value
         at = row.received_at if row.value_source is ValueOrigin.PNL_SINGLE else row.value_time
-        if row.market_value is None or at is None:
+        if profit is not None and profit.counts(row):
+            value = profit.sent.value
+            at = profit.at
+        if value is None or at is None:
             return None
-        return row.market_value / (row.position * row.instrument.multiplier), at
+        return value / (row.position * row.instrument.multiplier), at
 
     def reported(self, keys: Iterable[Key] | None = None) -> dict[Key, BrokerPosition]:
         """Return holdings as their last messages left them, with the completeness of their account.
@@ -364,13 +377,11 @@ class HoldingsBook:
     def _all(self, keys: Iterable[Key], *, newer: bool = True) -> dict[Key, BrokerPosition]:
         """Return these holdings with their newest values; see `Confirmations.stated`."""
         now = self._clock()
-        holdings = {}
-        for key in keys:
-            holding = self._holdings.get(key)
-            if holding is not None:
-                valued = self._valued(key, holding, now)
-                holdings[key] = self.confirmed.stated(key, valued, newer=newer)
-        return holdings
+        rows = ((key, self._holdings[key]) for key in keys if key in self._holdings)
+        return {
+            key: self.confirmed.stated(key, row, self._values(key, row, now), newer=newer)
+            for key, row in rows
+        }
 
     def watch(self) -> PendingChanges[Key]:
         """Collect from now on which holdings change; a changed quantity is urgent."""
@@ -464,7 +475,7 @@ class HoldingsBook:
 
         origin = ValueOrigin.NONE if value is None else ValueOrigin.PORTFOLIO
         row = self._row(key, instrument, position, before, now, value_source=origin, **values)
-        self._put(key, before, self.confirmed.stated(key, row))
+        self._put(key, before, self.confirmed.stated(key, row, {}))
 
     def put_pnl(self, key: Key, sent: PnlValues) -> bool:
         """Take a PnLSingle message if it has a value for the quantity that is held.
@@ -506,12 +517,13 @@ class HoldingsBook:
         if holding is None or key not in self.profits:
             return
 
-        valued = self._valued(key, holding, self._clock())
+        values = self._values(key, holding, self._clock())
         del self.profits[key]
-        self._store(key, holding, replace(valued, daily_pnl=None, followed=False))
+        changes = {**values, "daily_pnl": None, "followed": False}
+        self._store(key, holding, replace(holding, **changes))
 
-    def _valued(self, key: Key, holding: BrokerPosition, now: datetime) -> BrokerPosition:
-        """Return a holding with the values of its newest PnLSingle message, if they count.
+    def _values(self, key: Key, holding: BrokerPosition, now: datetime) -> dict[str, Any]:
+        """Return the values of the newest PnLSingle message of a holding, as far as they count.
 
         The message has no price and no time: its price follows from its value. The realized profit
         is that of the day, and unset until the position trades: that of the portfolio row counts
@@ -519,29 +531,25 @@ class HoldingsBook:
         """
         profit = self.profits.get(key)
         if profit is None:
-            return holding
+            return {}
+        daily = profit.daily(holding)
         if not profit.counts(holding):
-            daily = profit.daily(holding.market_value)
-            if daily is None:
-                return holding
-
-            return replace(holding, daily_pnl=daily)
+            return {} if daily is None else {"daily_pnl": daily}
         sent = profit.sent
         magnifier = self.magnifier(key[1])
         realized = known(sent.realized)
-        return replace(
-            holding,
-            market_price=price_of_value(holding, sent.value, price_magnifier=magnifier),
-            market_value=sent.value,
-            unrealized_pnl=known(sent.unrealized),
-            realized_pnl=holding.realized_pnl if realized is None else realized,
-            daily_pnl=profit.daily(sent.value, valuation.VALUE_BAND),
-            value_source=ValueOrigin.PNL_SINGLE,
-            value_time=None,
-            received_at=profit.at,
-            confirmed_at=max(holding.confirmed_at or profit.at, profit.at),
-            followed=profit.is_followed(now),
-        )
+        return {
+            "market_price": price_of_value(holding, sent.value, price_magnifier=magnifier),
+            "market_value": sent.value,
+            "unrealized_pnl": known(sent.unrealized),
+            "realized_pnl": holding.realized_pnl if realized is None else realized,
+            "daily_pnl": daily,
+            "value_source": ValueOrigin.PNL_SINGLE,
+            "value_time": None,
+            "received_at": profit.at,
+            "confirmed_at": max(holding.confirmed_at or profit.at, profit.at),
+            "followed": profit.is_followed(now),
+        }
 
     def set_value_time(self, key: Key, value_time: datetime | None) -> None:
         """Set the broker's own time of the values of a holding."""
@@ -590,7 +598,7 @@ class HoldingsBook:
         """Replace a holding and notify the watchers."""
         key = holding.key
         self.profits.pop(key, None)
-        self._put(key, self._holdings.get(key), self.confirmed.stated(key, holding))
+        self._put(key, self._holdings.get(key), self.confirmed.stated(key, holding, {}))
 
     def _put(self, key: Key, before: BrokerPosition | None, holding: BrokerPosition) -> None:
         moved = before is None or before.position != holding.position
@@ -605,9 +613,9 @@ class HoldingsBook:
 
     def _close(self, holding: BrokerPosition) -> None:
         now = self._clock()
-        realized = self._valued(holding.key, holding, now).realized_pnl
-        row = self._row(holding.key, holding.instrument, 0.0, holding, now, realized_pnl=realized)
-        self.put(row)
+        key = holding.key
+        realized = self._values(key, holding, now).get("realized_pnl", holding.realized_pnl)
+        self.put(self._row(key, holding.instrument, 0.0, holding, now, realized_pnl=realized))
 
     def _row(
         self,

@@ -6,7 +6,7 @@ A subscription to profits that is refused, brings no message, or falls silent is
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import inf
@@ -23,7 +23,6 @@ from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway import codes, holdings, ib_async_internals, translate
 from position_sync_dagster.gateway.codes import ACCOUNT_READY, MessageType
 from position_sync_dagster.gateway.login import Login
-from position_sync_dagster.settings import Settings
 
 # A subscription to profits that is silent for so long may have ended without a notice.
 PROFIT_SILENCE_S = 900.0
@@ -75,7 +74,6 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
         kind: The type of its messages.
         send: Sends a request by its id, for what the subscription names.
         withdraw: Cancels a request.
-        settings: Those of the login.
     """
 
     def __init__(
@@ -84,14 +82,12 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
         kind: MessageType,
         send: Callable[..., None],
         withdraw: Callable[[int], None],
-        settings: Settings,
     ) -> None:
         self._ib = ib
         self._send = send
         self._withdraw = withdraw
         self._end = 2 + NUMBER_OF_VALUES[kind]
         self._backoff = Backoff(first_s=line.LINE_SILENCE_S, longest_s=900.0, jitter=(0.8, 1.2))
-        self._silence_s = PROFIT_SILENCE_S
         self._random = Random()  # noqa: S311 - jitter of a delay
         self._all: dict[Any, Kind] = {}
         self._by_request: dict[str, Kind] = {}
@@ -128,7 +124,7 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
         """Request the first few of these that are due."""
         now = time.monotonic()
         for subscription in self._all.values():
-            if subscription.due_at == inf and subscription.heard_at <= now - self._silence_s:
+            if subscription.due_at == inf and subscription.heard_at <= now - PROFIT_SILENCE_S:
                 self._expect(subscription)
 
         due = [self._all[name] for name in names if self._all[name].due_at <= now]
@@ -205,14 +201,11 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
     Args:
         ib: The connection.
         book: Gets the values.
-        settings: Those of the login.
     """
 
-    def __init__(self, ib: IB, book: holdings.HoldingsBook, *, settings: Settings) -> None:
+    def __init__(self, ib: IB, book: holdings.HoldingsBook) -> None:
         client = ib.client
-        super().__init__(
-            ib, MessageType.PNL_SINGLE, client.reqPnLSingle, client.cancelPnLSingle, settings
-        )
+        super().__init__(ib, MessageType.PNL_SINGLE, client.reqPnLSingle, client.cancelPnLSingle)
         self._book = book
         self._wanted: list[Key] = []
         self._fresh = False
@@ -346,13 +339,7 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
     def __init__(self, login: Login) -> None:
         self._login = login
         client = login.ib.client
-        super().__init__(
-            login.ib,
-            MessageType.PNL,
-            client.reqPnL,
-            client.cancelPnL,
-            login.settings,
-        )
+        super().__init__(login.ib, MessageType.PNL, client.reqPnL, client.cancelPnL)
         self._connectivity = login.connectivity
         self._begin()
         login.ib.accountValueEvent += self._on_value
@@ -374,24 +361,18 @@ class AccountSummaries(ProfitSubscriptions[_Account]):
         super().dropped()
         self._begin()
 
-    def current(self, without: Collection[str] = ()) -> list[AccountSummary]:
+    def current(self) -> list[AccountSummary]:
         """Return the values of each account whose first answers have arrived.
 
         A row before that would show a known net liquidation as null for a moment.
-
-        Args:
-            without: Accounts to leave out.
         """
         has_waited = time.monotonic() - self._since >= self._login.timeout_s
-        summaries = []
-        for name, account in self._all.items():
-            has_answered = account.is_answered and account.values_at is not None
-            if name in without or not (has_waited or has_answered):
-                continue
-            summary = self._summary(account)
-            if summary.is_known:
-                summaries.append(summary)
-        return summaries
+        summaries = [
+            self._summary(account)
+            for account in self._all.values()
+            if has_waited or (account.is_answered and account.values_at is not None)
+        ]
+        return [summary for summary in summaries if summary.is_known]
 
     def _summary(self, account: _Account) -> AccountSummary:
         _, currency = account.values.get(NET_LIQUIDATION, (None, None))

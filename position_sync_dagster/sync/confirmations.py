@@ -1,6 +1,7 @@
 """When the source of each row last confirmed it, how old its price is, and newer values."""
 
 from datetime import datetime
+from typing import Any
 
 import polars as pl
 
@@ -8,6 +9,7 @@ from position_sync_dagster.domain import valuation
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.holding import GREEKS_COLUMNS, KEY
 from position_sync_dagster.domain.position_update import PriceKind, Source, ValueOrigin
+from position_sync_dagster.domain.streamed_holding import allowed_difference, earliest_calculation
 from position_sync_dagster.lake.schema import moment
 
 # A value that its source confirmed longer ago is stale: three rounds of the account's values
@@ -154,49 +156,47 @@ def _unless_ahead(at: pl.Expr, now: datetime) -> pl.Expr:
 def with_priced(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """Add to rows the time from which the age of each price counts; null where it is unknown.
 
-    A price of market data counts from its arrival (`value_time`). A newer value of the broker
-    confirms it: one for the same quantity, calculated after that arrival, which differs by no more
-    than the stream allows (`allowed_difference`, without the smallest change of the price, which a
-    row does not have: without an ask, a price may count as older than it does in the stream). Ticks
-    of other parts and the writing of the row confirm nothing. Delayed and frozen prices arrive long
-    after they were true: without a time of their own, only the broker confirms them. Every other
-    value is the broker's (`with_confirmed`).
+    A price of market data counts from its arrival (`value_time`), or from a newer value of the
+    broker that confirms it. Ticks of other parts and the writing of the row confirm nothing.
+    Delayed and frozen prices arrive long after they were true: without a time of their own, only
+    the broker confirms them. Every other value is the broker's (`with_confirmed`).
 
     Args:
         rows: Rows of `position_updates`.
         holdings: Rows of `broker_positions`; at most one for each account and conid.
         now: The current time.
     """
-    value = pl.col("market_value")
-    price = pl.col("market_price")
-    arrived = pl.col("value_time")
+    reported = _with_reported(rows, holdings, now)
+    is_of_line = reported["value_source"] == ValueOrigin.TICK.value
+    times = [_priced_at(row, now) for row in reported.filter(is_of_line).iter_rows(named=True)]
+    confirmed = reported[CONFIRMED]
+    priced = confirmed.scatter(is_of_line.arg_true(), pl.Series(times, dtype=confirmed.dtype))
+    return reported.select(*rows.columns, CONFIRMED, priced.alias(PRICED))
 
-    # A bid that does not exist counts as 0, as in the stream.
-    bid = pl.col("bid").fill_null(0.0)
-    width = (pl.col("ask") - bid).clip(0.0)
-    unit = pl.when(price != 0).then(value / price).abs()
-    allowed = pl.max_horizontal(
-        value.abs() * valuation.VALUE_BAND, width * unit, pl.lit(valuation.ROUNDING)
-    )
 
-    # When the broker calculated its value; a portfolio row without a time may be that old.
-    is_portfolio = pl.col("_value_source") == ValueOrigin.PORTFOLIO.value
-    of_row = pl.coalesce("_value_time", pl.col("_received_at") - valuation.BROKER_CADENCE)
-    calculated = pl.when(is_portfolio).then(of_row).otherwise("_received_at")
+def _priced_at(row: dict[str, Any], now: datetime) -> datetime | None:
+    """Return the newest time at which the price of a line arrived or was confirmed.
 
-    is_of_broker = pl.col("_value_source").is_in(_OF_BROKER)
-    is_same_quantity = pl.col("position") == pl.col("_position")
-    agrees = (value - pl.col("_market_value")).abs() <= allowed
-    is_newer = arrived.is_null() | (calculated > arrived)
-    is_confirmed = is_of_broker & is_same_quantity & agrees & is_newer
+    A value of the broker confirms it if it is one for the same quantity, calculated after the
+    arrival, which differs by no more than the stream allows. A row does not have the smallest
+    change of a price: without an ask, a price may count as older than it does in the stream.
+    """
+    arrived, value, of_broker = row["value_time"], row["market_value"], row["_market_value"]
+    times = [arrived]
+    origin = row["_value_source"]
+    is_comparable = origin in _OF_BROKER and row["position"] == row["_position"]
+    if is_comparable and value is not None and of_broker is not None:
+        calculated = earliest_calculation(origin, row["_value_time"], row["_received_at"])
+        unit = abs(value / row["market_price"]) if row["market_price"] else 0.0
+        allowed = allowed_difference(value, bid=row["bid"], ask=row["ask"], unit=unit)
+        is_newer = arrived is None or calculated > arrived
+        if is_newer and abs(value - of_broker) <= allowed:
+            times.append(calculated)
+            if origin == ValueOrigin.PORTFOLIO:
+                times.append(row["_confirmed_at"])
 
-    by_value = pl.when(is_confirmed).then(calculated)
-    by_account = pl.when(is_confirmed & is_portfolio).then("_confirmed_at")
-    of_line = _unless_ahead(pl.max_horizontal(arrived, by_value, by_account), now)
-    is_tick = pl.col("value_source") == ValueOrigin.TICK.value
-    priced = pl.when(is_tick).then(of_line).otherwise(CONFIRMED)
-    joined = _with_reported(rows, holdings, now).with_columns(priced.alias(PRICED))
-    return joined.select(*rows.columns, CONFIRMED, PRICED)
+    newest = max(filter(None, times), default=None)
+    return newest if newest is not None and newest <= now + SKEW else None
 
 
 # IB's types of market data that are not live, in words.

@@ -22,7 +22,7 @@ _HOMES = {
     "max_last_age_s": ("domain.valuation", "MAX_LAST_AGE_S"),
     "details_again": ("sync.stream.contracts", "DETAILS_AGAIN"),
     "value_band": ("domain.valuation", "VALUE_BAND"),
-    "settle_s": ("sync.stream.pricing", "SETTLE_S"),
+    "settle_s": ("domain.streamed_holding", "SETTLE_S"),
     "row_interval_s": ("domain.streamed_holding", "ROW_INTERVAL_S"),
     "monitored_row_interval_s": ("domain.streamed_holding", "MONITORED_ROW_INTERVAL_S"),
     "account_interval_s": ("domain.account_state", "ACCOUNT_INTERVAL_S"),

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import islice
 
 from position_sync_dagster.domain.clock import NEVER, Clock, elapsed, utc_now
@@ -91,8 +91,7 @@ class ContractCache:
                 if self._not_given.get(leg.conid, (0, leg.added_at))[1] < leg.added_at:
                     del self._not_given[leg.conid]
             self._legs = legs
-            self._doubted.clear()
-            self._compare({leg.conid for leg in legs})
+            self._compare()
 
     async def load(self, legs: Iterable[ActiveContract]) -> None:
         """Read the details of legs and of contracts that have not expired long ago.
@@ -214,21 +213,19 @@ class ContractCache:
             self._unstored |= found
         self._keep(found)
 
-    def _compare(self, conids: Collection[int]) -> None:
-        """Compare the legs of these conids with their contracts, and log new mismatches."""
+    def _compare(self) -> None:
+        """Compare the legs with their contracts, and log new mismatches."""
         before = self.mismatches
-        self.mismatches = {}
-        self._doubted.difference_update(conids)
-
-        for leg in self._legs:
-            problem = self._problem_of(leg) if leg.conid in conids else before.get(leg.key)
-            if problem is None:
-                continue
-            if leg.conid in self._asked:
-                self.mismatches[leg.key] = problem
-            else:
-                self._doubted.add(leg.conid)
-
+        differences = [
+            (leg, contract_mismatch(leg, self._known.get(leg.conid))) for leg in self._legs
+        ]
+        differing = [(leg, difference) for leg, difference in differences if difference]
+        self._doubted = {leg.conid for leg, _ in differing} - self._asked
+        self.mismatches = {
+            leg.key: f"{contract_name(leg)} of strategy {leg.strategy_id} is not streamed: {text}"
+            for leg, text in differing
+            if leg.conid in self._asked
+        }
         for key in self.mismatches.keys() - before.keys():
             logger.warning("the leg %s. Correct the leg.", self.mismatches[key])
 
@@ -237,21 +234,13 @@ class ContractCache:
             self.matching = matching
             self.version += 1
 
-    def _problem_of(self, leg: ActiveContract) -> str | None:
-        """Return how a leg differs from its contract, as far as that is known."""
-        difference = contract_mismatch(leg, self._known.get(leg.conid))
-        if difference is None:
-            return None
-        return f"{contract_name(leg)} of strategy {leg.strategy_id} is not streamed: {difference}"
-
-    def _keep(self, found: Mapping[int, ContractDetails]) -> None:
-        self._known.update(found)
-        for conid in found:
+    def _keep(self, details: Mapping[int, ContractDetails]) -> None:
+        self._known |= details
+        for conid in details:
             self._not_given.pop(conid, None)
 
-        of_legs = {leg.conid for leg in self._legs} & found.keys()
-        if of_legs:
-            self._compare(of_legs)
+        if any(leg.conid in details for leg in self._legs):
+            self._compare()
 
     async def _fetch(self, connection: GatewayConnection, conids: Collection[int]) -> None:
         """Fetch details, and record for which contracts the gateway gave none.
@@ -259,17 +248,17 @@ class ContractCache:
         Only its word that it knows no such contract is a refusal. Without an answer, or with one
         that cannot be read, they are due again a minute later.
         """
-        found = await connection.details(conids)
+        given = await connection.details(conids)
         now = self.clock()
-        without = set(conids) - found.keys()
-        for conid in without:
-            times = self._not_given.get(conid, (0, now))[0] + (conid in connection.unknown)
-            self._not_given[conid] = times, now
+        for conid in set(conids) - given.keys():
+            times, _asked_at = self._not_given.get(conid, (0, now))
+            self._not_given[conid] = (times + (conid in connection.unknown), now)
 
-        self._wanted = {conid: None for conid in self._wanted if conid not in found}
-        self._asked |= without
-        self.take(found)
-        self._compare(without)
+        self._wanted = {conid: None for conid in self._wanted if conid not in given}
+        self._asked.update(conids)
+        self.take(given)
+        if self._doubted.intersection(conids):
+            self._compare()
 
     def _is_missing(self, conid: int) -> bool:
         return not self.available((conid,)) and self._may_be_asked(conid)
@@ -286,10 +275,13 @@ class ContractCache:
         now = self.clock()
         if details is None or hours is None or hours.ends > now:
             return False
-        end = details.expiry
-        has_expired = end is not None and end < (now - timedelta(days=1)).date()
         is_old = elapsed(details.seen_at, now) >= HOURS_AGAIN
-        return is_old and not has_expired and self._may_be_asked(conid)
+        return is_old and not has_expired(details.expiry, now) and self._may_be_asked(conid)
+
+
+def has_expired(expiry: date | None, now: datetime) -> bool:
+    """Return whether a contract has expired, in any time zone."""
+    return expiry is not None and expiry < (now - timedelta(days=1)).date()
 
 
 # Delays before a leg that fits no contract, or several, is looked up again: new contracts are
@@ -328,14 +320,9 @@ class LegResolver:
             LakeError: As `resolve`.
         """
         now_s = self.context.monotonic()
-        attempts = {}
-        due = []
-        for leg in self.registry.unresolved:
-            key = _membership(leg)
-            attempts[key] = self._attempts.get(key, (0, now_s))
-            if attempts[key][1] <= now_s:
-                due.append(leg)
-        self._attempts = attempts
+        legs = {_membership(leg): leg for leg in self.registry.unresolved}
+        self._attempts = {key: self._attempts.get(key, (0, now_s)) for key in legs}
+        due = [legs[key] for key, (_tries, at_s) in self._attempts.items() if at_s <= now_s]
         await self.resolve(connection, due[:ASKED_AT_ONCE])
 
     def definitions_restored(self) -> None:
@@ -374,22 +361,14 @@ class LegResolver:
     def _count_attempt(self, leg: UnresolvedLeg, *, is_answered: bool) -> None:
         """Set when a leg is looked up again."""
         key = _membership(leg)
-        tries = self._attempts.get(key, (0, 0.0))[0] + 1
-        if not is_answered:
-            tries = min(tries, UNANSWERED)
+        before, _at_s = self._attempts.get(key, (0, 0.0))
+        tries = before + 1 if is_answered else min(before + 1, UNANSWERED)
         self._attempts[key] = (tries, self.context.monotonic() + LOOK_UP.delay_s(tries))
 
 
 def _membership(leg: UnresolvedLeg) -> object:
     """Return what identifies the membership: a leg that is added again has a new one."""
     return leg.key, leg.added_at
-
-
-def expired(leg: UnresolvedLeg, now: datetime) -> str | None:
-    """Return the problem of a leg that expired before its contract was found, in any time zone."""
-    if leg.expiry is None or leg.expiry >= (now - timedelta(days=1)).date():
-        return None
-    return f"It expired on {leg.expiry}, and an expired contract has no details any more."
 
 
 async def look_up(
@@ -399,9 +378,8 @@ async def look_up(
 
     For an expired contract, the gateway is not asked.
     """
-    problem = expired(leg, utc_now())
-    if problem is not None:
-        return problem
+    if has_expired(leg.expiry, utc_now()):
+        return f"It expired on {leg.expiry}, and an expired contract has no details any more."
 
     answer = await connection.candidates(leg)
     if answer is None:

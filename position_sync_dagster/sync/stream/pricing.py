@@ -7,15 +7,13 @@ import logging
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 
-from position_sync_dagster.domain import streamed_holding, valuation
 from position_sync_dagster.domain.holding import BrokerPosition, Key
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.domain.quote import Quote
-from position_sync_dagster.domain.streamed_holding import StreamedHolding, StreamRules
+from position_sync_dagster.domain.streamed_holding import StreamedHolding
 from position_sync_dagster.domain.valuation import Moment
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.outage_log import OutageLog
@@ -24,11 +22,6 @@ from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.parts import PublishedGreeks
 
 logger = logging.getLogger(__name__)
-
-# The broker's own values follow the market after a moment. A line has missed something when
-# they differ and it has not ticked for so many seconds.
-SETTLE_S = 5.0
-
 
 # Seconds before a holding is valued again after an error in its step.
 VALUED_AGAIN_S = 30.0
@@ -62,13 +55,6 @@ class StreamPricer:
     greeks: PublishedGreeks = field(default_factory=PublishedGreeks)
 
     def __post_init__(self) -> None:
-        self._rules = StreamRules(
-            max_last_age=timedelta(seconds=valuation.MAX_LAST_AGE_S),
-            band=valuation.VALUE_BAND,
-            heartbeat_s=streamed_holding.ROW_INTERVAL_S,
-            closed_heartbeat_s=streamed_holding.MONITORED_ROW_INTERVAL_S,
-            settle_s=SETTLE_S,
-        )
         self._holdings: dict[Key, StreamedHolding] = {}
         self._failures: dict[Key, Failure] = {}
 
@@ -228,7 +214,7 @@ class StreamPricer:
     def _holding(self, key: Key) -> StreamedHolding:
         state = self._holdings.get(key)
         if state is None:
-            state = StreamedHolding(key=key, rules=self._rules)
+            state = StreamedHolding(key=key)
             self._holdings[key] = state
         return state
 

@@ -17,18 +17,11 @@ from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.line import Line, LineState
 from position_sync_dagster.domain.position_update import PriceKind, ValueOrigin
 from position_sync_dagster.domain.quote import Quote
-from position_sync_dagster.domain.streamed_holding import StreamedHolding, StreamRules
+from position_sync_dagster.domain.streamed_holding import ROW_INTERVAL_S, StreamedHolding
 from position_sync_dagster.domain.valuation import Moment, Provenance
 from tests.support.holdings import make_holding
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
-RULES = StreamRules(
-    max_last_age=timedelta(seconds=60),
-    band=0.03,
-    heartbeat_s=60.0,
-    closed_heartbeat_s=3600.0,
-    settle_s=5.0,
-)
 KEY = ("A", 7)
 INSTANT_S = 0.001
 OPTION = Instrument(conid=7, symbol="SPY", sec_type="OPT", currency="USD", multiplier=100.0)
@@ -40,7 +33,7 @@ class World:
     def __init__(self):
         self.now_s = 0.0
         self.line = Line(silence_s=30.0).requested(0.0)
-        self.state = StreamedHolding(key=KEY, rules=RULES)
+        self.state = StreamedHolding(key=KEY)
         self.quote = Quote(conid=7)
         self.holding = make_holding(7, START, position=-2.0, instrument=OPTION, average_cost=100.0)
         self.rows = []
@@ -217,7 +210,7 @@ def flush_beside(world, other):
 
 def test_a_difference_in_one_account_settles_although_the_broker_agrees_in_another(world):
     other = World()
-    other.state = StreamedHolding(key=("B", 7), rules=RULES)
+    other.state = StreamedHolding(key=("B", 7))
     world.tick(**QUOTED)
     requests = 0
     for _ in range(600):
@@ -558,7 +551,7 @@ class Histories(RuleBasedStateMachine):
     def is_heartbeat(self):
         newest = self.world.rows[-1]
         before = self.world.rows[-2]
-        return newest.timestamp - before.timestamp >= timedelta(seconds=RULES.heartbeat_s)
+        return newest.timestamp - before.timestamp >= timedelta(seconds=ROW_INTERVAL_S)
 
     def check_that_a_contradicted_line_is_not_used(self, row):
         world = self.world

@@ -9,7 +9,6 @@ from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.gateway.connection import MessageReader
 from position_sync_dagster.gateway.subscriptions import PnlSubscriptions
 from tests.support.holdings import make_book
-from tests.support.settings import make_settings
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 KEY = ("DU1", 7)
@@ -29,7 +28,7 @@ class Subscribed:
         ib.client.getReqId = lambda: 4
         ib.client.reqPnLSingle = ib.client.cancelPnLSingle = lambda *_request: None
         ib.isConnected = lambda: True
-        self.subscriptions = PnlSubscriptions(ib, self.book, settings=make_settings())
+        self.subscriptions = PnlSubscriptions(ib, self.book)
         self.valued = self.subscriptions.take_valued
         self.subscriptions.keep([KEY])
         self.subscriptions.step()

@@ -16,7 +16,6 @@ from position_sync_dagster.domain.position_update import (
     Source,
     ValueOrigin,
 )
-from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.streamed_holding import allowed_difference
 from position_sync_dagster.domain.valuation import (
     OUTSIDE_SESSION,
@@ -121,9 +120,6 @@ def test_a_time_in_the_future_makes_nothing_fresh():
     assert priced_at(QUOTED, replace(AT_BROKER, received_at=ahead)) is None
 
 
-BAND = 0.03
-
-
 # A mark that came 50 s seconds_ago, in a row that greeks caused to be written a second seconds_ago.
 QUOTED = row(
     1, market_price=4.0, market_value=-800.0, bid=3.95, ask=4.05, price_kind=PriceKind.MARK,
@@ -206,8 +202,7 @@ def test_the_broker_agrees_within_what_the_stream_allows(own, price, bid, ask, m
     """A row has no smallest change of its price; that says more only without a usual quote."""
     update = replace(QUOTED, market_price=price, market_value=own, bid=bid, ask=ask)
     unit = abs(own / price)
-    quote = Quote(conid=1, bid=bid, ask=ask, min_tick=min_tick)
-    allowed = allowed_difference(own, quote, unit=unit, band=BAND)
+    allowed = allowed_difference(own, bid=bid, ask=ask, unit=unit, min_tick=min_tick)
     broker = own + part * allowed
     if abs(abs(own - broker) - allowed) > 1e-9 * max(1.0, allowed):  # not on the very edge
         found = priced_at(update, replace(AT_BROKER, market_value=broker))
