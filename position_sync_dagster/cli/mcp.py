@@ -55,9 +55,12 @@ TOOLS = {
         """,
     ),
     "changes": Tool(
-        "header",
         "changes",
-        "Return what happened today: trades, closes, outages and breaks, the newest first.",
+        "changes",
+        """Return what happened today: trades, closes and outages, the newest first.
+
+        `legs` has the terms of each contract, and by how much its holding changed.
+        """,
     ),
     "why": Tool(
         "why",

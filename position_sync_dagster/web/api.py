@@ -41,6 +41,7 @@ from position_sync_dagster.terminal.text import csv_of
 from position_sync_dagster.web.api_answers import (
     AccountsAnswer,
     ApiModel,
+    ChangesAnswer,
     FiguresAnswer,
     HeaderAnswer,
     MomentQuery,
@@ -266,6 +267,13 @@ ROUTES = {
         MomentQuery,
         AccountsAnswer,
         _part(AccountsAnswer),
+        is_tagged=True,
+    ),
+    "changes": ApiRoute(
+        "What happened today: trades, closes, other moves and outages",
+        MomentQuery,
+        ChangesAnswer,
+        _part(ChangesAnswer),
         is_tagged=True,
     ),
     "strategies": ApiRoute(

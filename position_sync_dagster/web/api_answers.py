@@ -179,7 +179,14 @@ class AccountsAnswer(ApiModel):
     accounts: list[Account]
 
 
-class HeaderAnswer(AccountsAnswer):
+class ChangesAnswer(ApiModel):
+    """What happened today, the newest first."""
+
+    at: datetime
+    changes: list[DayChange]
+
+
+class HeaderAnswer(AccountsAnswer, ChangesAnswer):
     """The header of a page: accounts, logins, how old all is, and what needs attention."""
 
     gateways: list[Gateway]
@@ -198,8 +205,6 @@ class HeaderAnswer(AccountsAnswer):
     """How many active legs that are held have no line, and why; null: each has one."""
     mode: str | None
     """LIVE, PAPER or SIMULATED."""
-    changes: list[DayChange]
-    """What happened today, the newest first."""
 
 
 class StrategiesAnswer(ApiModel):

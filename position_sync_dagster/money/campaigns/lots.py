@@ -42,6 +42,9 @@ class TradedLot:
         contract: As a trader writes it.
         symbol: Symbol of the underlying.
         sec_type: IB's security type.
+        right: CALL or PUT; null of what is no option.
+        strike: Strike of an option. Unit: as quoted.
+        expiry: Expiry of an option or a future.
         currency: Currency of the money.
         quantity: Below 0 of what was sold first; 0 of money that a corporate action paid alone.
         opened: Day on which it was opened; null where that is before all movements.
@@ -67,6 +70,9 @@ class TradedLot:
     contract: str
     symbol: str | None
     sec_type: str | None
+    right: str | None
+    strike: float | None
+    expiry: date | None
     currency: str | None
     quantity: float
     opened: date | None
@@ -139,6 +145,9 @@ def _lot(opened: Share, closing: Share | None) -> TradedLot:
         contract=name_of(contract),
         symbol=contract.symbol,
         sec_type=contract.sec_type,
+        right=contract.right,
+        strike=contract.strike,
+        expiry=contract.expiry,
         currency=contract.currency,
         quantity=opened.quantity,
         opened=since,

@@ -6,7 +6,7 @@ The list is the same after a restart of everything: nothing of it is kept in mem
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, time
+from datetime import UTC, date, datetime, time
 from enum import StrEnum
 from operator import attrgetter
 
@@ -43,11 +43,34 @@ class ChangeKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedLeg:
+    """A contract that something happened to, in the words of a position; None: not known.
+
+    Attributes:
+        name: As a trader writes it.
+        right: CALL or PUT; None of what is no option.
+        quantity: By how much the holding changed, with a sign.
+        price: The average price of what was traded, in the major unit of the currency.
+    """
+
+    conid: int
+    name: str
+    symbol: str | None
+    sec_type: str | None
+    right: str | None
+    strike: float | None
+    expiry: date | None
+    quantity: float
+    price: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DayChange:
     """One thing that happened.
 
     Attributes:
         conids: The contracts that it concerns.
+        legs: The same with their terms, and what happened to each.
         text: What happened, for a person.
         amount: The realised profit; None if there is none, or if it is not known.
         currency: The currency of `amount`.
@@ -57,6 +80,7 @@ class DayChange:
     kind: ChangeKind
     account: str | None = None
     conids: tuple[int, ...] = ()
+    legs: tuple[ChangedLeg, ...] = ()
     text: str
     amount: float | None = None
     currency: str | None = None
@@ -229,13 +253,14 @@ def _order(trades: Sequence[Movement], day: Day, rolls: Iterable[Roll]) -> DayCh
 
     by_conid = grouped(lambda trade: trade.conid or 0, trades)
     text = _common_strategies(day, [*by_conid])
-    text += ", ".join(_done(by_conid, rolls))
+    text += ", ".join(_done(by_conid, [roll for roll in rolls if roll.order == first.order_id]))
     text += _gain(amount, first.currency)
     return DayChange(
         at=max(trade.at or day.since for trade in trades),
         kind=ChangeKind.TRADE,
         account=first.account,
         conids=(*by_conid,),
+        legs=tuple(map(_traded_leg, by_conid.values())),
         text=text,
         amount=amount,
         currency=first.currency,
@@ -300,21 +325,49 @@ def _rolled(closed: PositionChange, opened: PositionChange, trades: Iterable[Mov
 
 def _traded(trades: Sequence[Movement]) -> str:
     """Return what was done with one contract: "sold 1 QQQ 555C 15Dec28 at 41.20"."""
-    quantities = [trade.quantity or 0.0 for trade in trades]  # one without moved nothing
-    net = sum(quantities)
-    size = sum(map(abs, quantities))
+    leg = _traded_leg(trades)
     word = "bought and sold"
-    if net > 0:
+    if leg.quantity > 0:
         word = "bought"
-    elif net < 0:
+    elif leg.quantity < 0:
         word = "sold"
 
-    number = digits(abs(net) or size / 2)
-    text = f"{word} {number} {name_of(trades[0])}"
-    paid = known_sum(times(trade.price, abs(trade.quantity or 0.0)) for trade in trades)
-    if paid is None or not size:
+    number = digits(abs(leg.quantity) or _size_of(trades) / 2)
+    text = f"{word} {number} {leg.name}"
+    if leg.price is None:
         return text
-    return f"{text} at {price(paid / size)}"
+    return f"{text} at {price(leg.price)}"
+
+
+def _traded_leg(trades: Sequence[Movement]) -> ChangedLeg:
+    """Return the contract of trades, with what they changed together."""
+    size = _size_of(trades)
+    paid = known_sum(times(trade.price, abs(trade.quantity or 0.0)) for trade in trades)
+    average = None
+    if paid is not None and size:
+        average = paid / size
+    quantity = sum(trade.quantity or 0.0 for trade in trades)  # one without moved nothing
+    return _leg(trades[0], name_of(trades[0]), quantity, average)
+
+
+def _size_of(trades: Iterable[Movement]) -> float:
+    return sum(abs(trade.quantity or 0.0) for trade in trades)
+
+
+def _leg(
+    of: Movement | PositionChange, name: str, quantity: float, average: float | None = None
+) -> ChangedLeg:
+    return ChangedLeg(
+        conid=of.conid or 0,
+        name=name,
+        symbol=of.symbol,
+        sec_type=of.sec_type,
+        right=of.right,
+        strike=of.strike,
+        expiry=of.expiry,
+        quantity=quantity,
+        price=average,
+    )
 
 
 def _gain(amount: float | None, currency: str | None) -> str:
@@ -370,6 +423,7 @@ def _move(change: PositionChange, closures: Sequence[Closure]) -> DayChange:
         kind=kind,
         account=change.account,
         conids=(change.conid,),
+        legs=(_leg(change, contract_name(change), change.by),),
         text=text,
         amount=amount,
         currency=change.currency,

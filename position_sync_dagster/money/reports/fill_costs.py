@@ -56,6 +56,7 @@ class FillCost:
     Attributes:
         order: The order; an execution without one is its own.
         hour: The hour at which it was made; None: its time is not known.
+        right, strike, expiry: Those of the contract, where it has them.
         price, bid, ask, mid: Of one unit, in the major unit of the currency.
         quoted_at: When the row with the quote was written.
         slippage: What was paid above mid, or received below it; negative was better. Unit:
@@ -76,6 +77,10 @@ class FillCost:
     conid: int
     contract: str
     underlying: str
+    sec_type: str | None
+    right: str | None
+    strike: float | None
+    expiry: date | None
     strategy: str
     order: str
     movement_id: str
@@ -280,6 +285,10 @@ def _fill(part: Posting, zone: ZoneInfo) -> FillCost:
         conid=part.key[1],
         contract=name_of(movement),
         underlying=movement.symbol or "",
+        sec_type=movement.sec_type,
+        right=movement.right,
+        strike=movement.strike,
+        expiry=movement.expiry,
         strategy=part.owner,
         order=movement.order_id or movement.movement_id,
         movement_id=movement.movement_id,

@@ -1,12 +1,24 @@
 """Trades of the day by the names of their contracts: through the real client, on the first look."""
 
+import asyncio
+import csv
 from datetime import UTC, datetime, timedelta
+from io import StringIO
+
+import httpx
+from starlette.applications import Starlette
 
 from ib_gateway_simulator import load_book
+from position_sync_dagster.cli.mcp import told as told_assistant
 from position_sync_dagster.money.campaigns.lots import read_lots
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.money.reports.changes import changes_of, read_day
 from position_sync_dagster.money.reports.fill_costs import read_fill_costs
+from position_sync_dagster.web.money_page import money_routes
+from position_sync_dagster.web.served_figures import PageFigures
+from tests.integration.web.conftest import check_described
+from tests.integration.web.test_figures import row
+from tests.support import command_line
 from tests.support.booked_legs import CALL, UNHELD, A
 from tests.support.short_owner import refresh
 from tests.support.streams import settings_for, simulate
@@ -49,3 +61,47 @@ async def test_a_roll_is_one_line_with_what_it_brought_and_so_are_the_legs_of_an
     brought = f"{prices[CALL] - prices[UNHELD]:+.2f}"
     [line] = told(lake)
     assert line.startswith(f"rolled 5 AAPL 240C 15Dec28 → 250C 19Jan29, {brought}")
+
+
+async def test_every_surface_names_the_terms_of_each_leg_that_was_traded(lake, monkeypatch) -> None:
+    async with simulate(load_book("small")) as sim:
+        settings = settings_for(sim, lake=f"{lake.path}")
+        await refresh(lake, settings, [CloseExplainer(lake)])
+        sim.fill(A, NEW_CALL, 2, price=3.77)
+        sim.fill(A, NEW_CALL, -2, price=3.5)
+        sim.roll(A, CALL, UNHELD)
+        await refresh(lake, settings, [CloseExplainer(lake)])
+
+    lake.updates.sync.append([row(CALL, account=A)])
+    monkeypatch.setenv("POSITION_SYNC_LAKE", settings.lake)
+    routes = money_routes(dagster=False, open_figures=lambda: PageFigures(settings))
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(Starlette(routes=routes)),
+        base_url="http://127.0.0.1:3001",
+        event_hooks={"response": [check_described]},
+    ) as client:
+        served = (await client.get("/api/v1/changes")).json()["changes"]
+        query = {"account": A, "conid": CALL}
+        of_leg = (await client.get("/api/v1/leg", params=query)).json()["changes"]
+    command = await asyncio.to_thread(command_line.json_of, "changes")
+    assert command == served == told_assistant(settings, "changes")["changes"]
+
+    traded = [leg for change in served if change["kind"] == "TRADE" for leg in change["legs"]]
+    assert of_leg == [change for change in served if CALL in change["conids"]]
+    terms = ("symbol", "sec_type", "right", "strike", "expiry")
+    assert {tuple(leg[name] for name in ("conid", *terms, "quantity")) for leg in traded} == {
+        (NEW_CALL, "AAPL", "OPT", "CALL", 230.0, "2028-12-15", 2.0),
+        (NEW_CALL, "AAPL", "OPT", "CALL", 230.0, "2028-12-15", -2.0),
+        (CALL, "AAPL", "OPT", "CALL", 240.0, "2028-12-15", -5.0),
+        (UNHELD, "AAPL", "OPT", "CALL", 250.0, "2029-01-19", 5.0),
+    }
+    assert {leg["price"] for leg in traded if leg["conid"] == NEW_CALL} == {3.77, 3.5}
+
+    fills = await asyncio.to_thread(command_line.json_of, "fills", "--list")
+    lots = csv.DictReader(StringIO(await asyncio.to_thread(command_line.run, "export", "lots")))
+    known = {(leg["conid"], leg["right"], leg["strike"], leg["expiry"]) for leg in traded}
+    of_fills = {(fill["conid"], fill["right"], fill["strike"], fill["expiry"]) for fill in fills}
+    of_lots = {
+        (int(lot["conid"]), lot["right"], float(lot["strike"]), lot["expiry"]) for lot in lots
+    }
+    assert of_fills == of_lots == known

@@ -618,6 +618,75 @@ def test_a_slider_plays_the_day_back_in_every_panel_until_live_is_chosen(page, l
     assert element(page, "#moment-text").text == "live"
 
 
+# Lets each answer of the whole state wait until `release` is called, and counts those of the feed.
+HOLD = """
+const usual = window.fetch;
+window.answers = window.asked = 0;
+const released = new Promise(done => { window.release = done; });
+window.fetch = async (path, ...more) => {
+  const answer = await usual(path, ...more);
+  if (path === '/money/data?after=0') { window.asked += 1; await released; }
+  else if (path.startsWith('/money/data?after=')) window.answers += 1;
+  return answer;
+};
+"""
+
+
+# Lets the next question about the whole state fail.
+FAIL_ONCE = """
+const usual = window.fetch;
+window.fetch = (path, ...more) => {
+  if (path !== '/money/data?after=0') return usual(path, ...more);
+  window.fetch = usual;
+  return Promise.reject(new TypeError('no connection'));
+};
+"""
+
+VALUE_OF_FOUR = """
+const done = arguments[0];
+import('/money/app/parts.js').then(
+  ({ parts }) => done([...parts.values()].find(part => part.conid === 4)?.market_value));
+"""
+
+
+def test_an_answer_that_comes_late_overwrites_no_newer_one(page, lake):
+    """Twice: on the way back from a past moment, and where the page was live all the time."""
+    figures = PageFigures(Settings(lake=str(lake.path)), fresh=timedelta())
+    with serving_pages(figures, pace=FeedPace(period_s=0.2, share=1.0)) as port:
+        window = opened(page.over(port))
+        text = element(window, "#moment-text")
+
+        def value() -> float:
+            return window.driver.execute_async_script(VALUE_OF_FOUR)
+
+        def write(amount: float) -> None:
+            valued = {"market_value": amount, "symbol": "QQQ", "update_id": f"late {amount}"}
+            lake.updates.sync.append([row(4, multiplier=100.0, **valued)])
+
+        def wait_for_answers() -> None:
+            count = window.driver.execute_script("return window.answers")
+            more = "return window.answers > arguments[0] + 4"
+            wait_for("newer answers", lambda: window.driver.execute_script(more, count))
+
+        for first, newer, is_past in ((-41_000.0, -42_000.0, True), (-43_000.0, -44_000.0, False)):
+            write(first)
+            wait_for("the first value", lambda: value() == first)  # noqa: B023
+            window.driver.execute_script(HOLD)
+            if is_past:
+                back = "arguments[0].value -= 1; arguments[0].dispatchEvent(new Event('input'))"
+                window.driver.execute_script(back, element(window, "#moment"))
+                wait_for("a moment", lambda: re.fullmatch(r"as of \d\d:\d\d:\d\d", text.text))
+            element(window, "#live").click()
+            wait_for("the question", lambda: window.driver.execute_script("return window.asked"))
+
+            write(newer)
+            wait_for_answers()
+            window.driver.execute_script("window.release()")
+            wait_for("live", lambda: text.text == "live")
+            wait_for_answers()
+            assert value() == newer, is_past
+
+
 def test_a_past_day_is_played_back_with_the_curves_of_that_day(page, lake):
     at = utc_now() - timedelta(days=2)
     of_that_day = MoneyLake(lake.path, fsync=False, clock=lambda: at)
@@ -643,8 +712,19 @@ def test_a_past_day_is_played_back_with_the_curves_of_that_day(page, lake):
     assert "U2 −23" in texts(page, "#legend")[0]
     wait_for("the moment", lambda: text.text == f"as of {day} {after:%H:%M:%S}")
 
+    # A moment that cannot be read leaves the day and the moment that are shown.
+    page.driver.execute_script("arguments[0].min = 0", slider)
+    page.driver.execute_script(script.replace("change", "input"), slider, 1000)
+    wait_for("why not", lambda: "has no row of" in text.text)
+    assert element(page, "#past-day").get_property("value") == day
+    assert int(slider.get_property("value")) == int(after.timestamp())
+    assert "AS OF" in page.driver.title
+
+    # On the way back to live it is asked again until there is an answer.
+    page.driver.execute_script(FAIL_ONCE)
     element(page, "#live").click()
     wait_for("live", lambda: text.text == "live")
+    assert "AS OF" not in page.driver.title
 
 
 @pytest.fixture

@@ -101,7 +101,9 @@ async function load(at, more = "") {
     if (chosen !== at) return;
     requireAnswer(answer, message);
     setClock(answer);
+    const isOlder = at === null && isLive(); // the feed has newer figures
     frame(at);
+    if (isOlder) return;
     drawOrLog(() => {
       take(message);
       if (more) drawDay();

@@ -39,10 +39,17 @@ function take(message) {
   drawMoment();
 }
 
-// What comes while a past moment is shown is read again on the way back.
+// What comes while a past moment is shown is read again on the way back. What is no change of the newest
+// answer is not taken: then all is asked for.
 function takeNewer(message) {
-  sequence = message.sequence;
-  if (isLive()) take(message);
+  const isNext = message.all || message.sequence === sequence + 1;
+  sequence = isNext ? message.sequence : 0;
+  if (isNext && isLive()) take(message);
+}
+
+function takeMoment(message) {
+  sequence = message.sequence || sequence; // a past moment has none
+  take(message);
 }
 
 // The server answers when there is something new.
@@ -78,7 +85,7 @@ openChanges();
 openLegPanel();
 openSearch();
 openWhy();
-openMoment(take);
+openMoment(takeMoment);
 setInterval(tick, 1000);
 addEventListener("visibilitychange", draw);
 addEventListener("resize", () => figures.curves && drawCurves());

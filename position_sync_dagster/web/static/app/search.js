@@ -38,6 +38,7 @@ async function look() {
     draw(answer, text);
     if (isEntered && matches.length) choose(matches[0]);
   } catch (error) {
+    if (text !== wanted()) return;
     drawNote(error.message);
     if (error.retryMs) timer = setTimeout(look, error.retryMs);
   }
