@@ -190,6 +190,7 @@ check: $(SYNCED) ## lint, format, types, import rules, lock file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy examples/library/*.py examples/rules/*.py
 	$(BIN)/lint-imports
 	$(UV) lock --check
 

@@ -14,23 +14,27 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from position_sync_dagster import PositionSyncComponent, load_settings
-from position_sync_dagster.defs.assets.table_asset import (
+from position_sync_dagster import (
+    Asked,
     Derived,
+    Execution,
+    Extension,
+    Lake,
+    Ownership,
+    PositionSyncComponent,
+    Settings,
+    StreamTables,
+    TableSpec,
+    Work,
+    columns_of,
+    derive,
     derived_asset,
+    judged,
+    load_settings,
     replacement_metadata,
+    stream,
+    table_check,
 )
-from position_sync_dagster.defs.checks.evaluation import judged, table_check
-from position_sync_dagster.defs.composition import Extension
-from position_sync_dagster.defs.tick import Work
-from position_sync_dagster.domain.execution import Asked, Execution
-from position_sync_dagster.lake.derived import derive
-from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema import TableSpec, columns_of
-from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.ownership import Ownership
-from position_sync_dagster.sync.stream.router import StreamTables
-from position_sync_dagster.sync.stream.streamer import stream
 
 WITHIN_S = 30.0
 

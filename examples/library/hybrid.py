@@ -11,13 +11,19 @@ from position_sync_dagster import (
     DeltaLakePositionWriter,
     IBConnectionManager,
     IBPositionStreamer,
+    ModelGreeks,
     PositionQueue,
     PositionUpdatesTable,
     QueueWorker,
     StrategyRegistry,
+    StreamTables,
+    load_settings,
 )
 
 ACTIVE = 20
+
+# Lines of underlyings at most: they price the options that have no line.
+UNDERLYING_LINES = 5
 
 # Seconds within which each leg has a row.
 WITHIN_S = 60.0
@@ -25,7 +31,7 @@ WITHIN_S = 60.0
 
 async def main() -> None:
     """Make the first 20 options active, and wait until each holding has a row."""
-    manager = IBConnectionManager()
+    manager = IBConnectionManager(load_settings(underlying_lines=UNDERLYING_LINES))
     connection = await manager.get_connection()
     await connection.feed.snapshot()
     held: list[BrokerPosition] = list(connection.feed.book.holdings)
@@ -39,9 +45,10 @@ async def main() -> None:
             expiry=option.expiry, strategy_id="active",
         )  # fmt: skip
 
-    streamer = IBPositionStreamer(registry, queue, manager=manager)
+    tables = StreamTables(greeks=ModelGreeks)
+    streamer = IBPositionStreamer(registry, queue, manager=manager, tables=tables)
     streamer.register_handler(DeltaLakePositionWriter())
-    worker = QueueWorker(queue, interval=1, batch_size=50)
+    worker = QueueWorker(queue, interval=1, batch_size=50, manager=manager)
     await streamer.start()
     await worker.start()
     table = PositionUpdatesTable()
@@ -50,11 +57,13 @@ async def main() -> None:
             while (await table.latest()).height < len(held):
                 await asyncio.sleep(0.5)
 
-        print(f"{streamer.lines_in_use} lines for {len(held)} legs")
-        assert streamer.lines_in_use == ACTIVE
+        print(f"{streamer.lines_in_use} lines for {len(held)} legs, greeks: {streamer.greeks}")
+        assert streamer.lines_in_use - streamer.underlying_lines == ACTIVE
     finally:
         await worker.stop()
         await streamer.stop()
+        assert connection.is_connected, "whoever opened it closes it"
+        await manager.close()
 
     rows = await table.latest()
     print(rows.group_by("source").len().sort("source"))

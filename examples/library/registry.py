@@ -6,7 +6,7 @@
 import asyncio
 from datetime import date
 
-from position_sync_dagster import ActiveContract, PositionSyncError, StrategyRegistry
+from position_sync_dagster import ActiveContract, AmbiguousRemovalError, Right, StrategyRegistry
 
 PUT, CALL = 911000018, 911000037
 
@@ -16,11 +16,11 @@ async def main() -> None:
     registry = StrategyRegistry()
     await registry.initialize()
 
-    put = {"conid": PUT, "symbol": "SPY", "right": "PUT", "strike": 600.0, "expiry": "20290119"}
-    await registry.add_active(strategy_id="condor", **put, quantity=-1)
-    await registry.add_active(strategy_id="hedge", **put, quantity=2)
-    call = ActiveContract(CALL, "SPY", "CALL", 640.0, date(2029, 1, 19), strategy_id="condor")
-    await registry.add_many([call])
+    expiry = date(2029, 1, 19)
+    put = ActiveContract(PUT, "SPY", Right.PUT, 600.0, expiry, strategy_id="condor", quantity=-1)
+    call = ActiveContract(CALL, "SPY", Right.CALL, 640.0, expiry, strategy_id="condor")
+    await registry.add_many([put, call])
+    await registry.add_active(PUT, "SPY", "PUT", 600.0, "20290119", "hedge", quantity=2)
 
     legs = await registry.get_all_active()
     for leg in legs:
@@ -29,7 +29,7 @@ async def main() -> None:
 
     try:
         await registry.remove_active(PUT)
-    except PositionSyncError as error:
+    except AmbiguousRemovalError as error:
         print(f"refused: {error}")
     else:
         raise AssertionError("two strategies hold the leg, and none was named")

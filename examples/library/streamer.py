@@ -16,7 +16,6 @@ from position_sync_dagster import (
 )
 
 CONID = 911000018
-LEG = {"conid": CONID, "symbol": "SPY", "right": "PUT", "strike": 600.0, "expiry": "20290119"}
 
 # Seconds within which the first value is there.
 WITHIN_S = 5.0
@@ -40,7 +39,7 @@ async def main() -> None:
     """Stream until the first value is there."""
     registry = StrategyRegistry()
     await registry.initialize()
-    await registry.add_active(strategy_id="condor", **LEG)
+    await registry.add_active(CONID, "SPY", "PUT", 600.0, "20290119", strategy_id="condor")
 
     printer = Printer()
     assert isinstance(printer, PositionUpdateHandler)

@@ -383,9 +383,9 @@ class SyncQueue:
     ) -> None:
         """Record that a request failed.
 
-        It is PENDING again after a back-off that doubles with each failure. It is FAILED when it
-        is not `retryable` or has used up its attempts (`RetryPolicy`). The errors are those of
-        `mark_success`.
+        It is PENDING again after a back-off that doubles with each failure. It becomes FAILED with
+        its last attempt, the fifth by default (`RetryPolicy.max_attempts`), or with the first if it
+        is not `retryable`. The errors are those of `mark_success`.
         """
         self.mark_failed_many(
             {request_id: error_message}, retryable=retryable, lease_token=lease_token

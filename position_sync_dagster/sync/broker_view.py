@@ -141,10 +141,6 @@ class ValueSource(Protocol):
         """
         ...
 
-    async def close(self) -> None:
-        """Close what was opened for the view."""
-        ...
-
 
 @dataclass(eq=False, repr=False)
 class LakeValues:
@@ -215,9 +211,6 @@ class LakeValues:
         return pl.concat(current), Coverage(
             complete=all(complete), covered=covered, unavailable=accounts
         )
-
-    async def close(self) -> None:
-        """Do nothing: the tables are shared with others."""
 
 
 @dataclass(eq=False, repr=False)

@@ -361,6 +361,7 @@ class QueueWorker:
         batch_size: Requests that a batch claims at most; "auto": more of them while many wait.
         delta_lake_path: The table `position_updates`.
         values: The source of the values; by default the process's shared connection.
+        manager: Whose connection it shares, at its address; it stays open while others use it.
 
     Example:
         worker = QueueWorker(queue, interval=5, batch_size=50)
@@ -378,6 +379,7 @@ class QueueWorker:
         delta_lake_path: str = "data/lake/position_updates",
         *,
         values: ValueSource | None = None,
+        manager: IBConnectionManager | None = None,
         updates: PositionUpdatesTable | None = None,
         settings: Settings | None = None,
         by: Provenance | None = None,
@@ -389,14 +391,16 @@ class QueueWorker:
                 remedy="Give seconds above 0 and at least one request a batch.",
             )
 
-        settings = settings or load_settings()
+        settings = settings or (manager.settings if manager else load_settings())
         self.queue = queue
         self.interval = interval
         self.batch_size = batch_size
 
         self._settings = settings
         self._updates = updates or PositionUpdatesTable(delta_lake_path, fsync=settings.fsync)
-        self._values = values or ConnectionValues(IBConnectionManager(settings))
+        # A share of its own, which it gives up: whoever opened another one closes that.
+        self._shared = IBConnectionManager(manager.settings if manager else settings)
+        self._values = values or ConnectionValues(self._shared)
         self._clock = clock
         self._by = by or Provenance()
 
@@ -426,7 +430,7 @@ class QueueWorker:
             if task is not None:
                 await task
         finally:
-            await self._values.close()
+            await self._shared.close()
 
     async def process_batch(self) -> DrainReport:
         """Claim one batch, write its rows in one commit and mark its requests.

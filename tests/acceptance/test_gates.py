@@ -54,6 +54,10 @@ GATES = {
         "mypy", "tests/support/waiting.py", "", "def begin():\n    return eventualy\n",
         "tests/support/waiting.py:",
     ),
+    "types of examples": check(
+        "mypy examples", "examples/library/registry.py", "Right.PUT, 600.0", '"PUT", 600.0',
+        'incompatible type "str"',
+    ),
     "imports": check(
         "lint-imports", ERRORS, "", "from position_sync_dagster import lake\n",
         "Imports run one way BROKEN",

@@ -46,9 +46,6 @@ class AlwaysCurrent:
     async def view(self, _conids: object = None) -> BrokerView:
         return BrokerView(holdings=EveryHolding(), complete=True)
 
-    async def close(self) -> None:
-        """Do nothing: there is nothing to close."""
-
 
 def worker_of(lake: Lake, batch_size: int, lease_s: float = 600.0) -> QueueWorker:
     return QueueWorker(

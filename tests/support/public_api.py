@@ -30,8 +30,11 @@ def public_api() -> str:
 
 def _describe(name: str) -> Iterator[str]:
     value = getattr(package, name)
-    if not inspect.isclass(value):
+    if inspect.isfunction(value):
         yield f"{_async(value)}def {name}{_signature(value)}"
+        return
+    if not inspect.isclass(value):
+        yield f"{name} = {_type(value)}"
         return
 
     yield f"class {name}({', '.join(base.__name__ for base in value.__bases__)})"

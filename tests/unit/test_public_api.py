@@ -1,5 +1,6 @@
 """The public names are a promise to other people's code: signatures, fields, members, and more."""
 
+import ast
 import asyncio
 import inspect
 import re
@@ -30,6 +31,47 @@ async def test_the_public_names_and_their_signatures_are_as_promised():
 def test_type_checkers_read_the_same_names():
     text = Path(ps.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
     assert sorted(re.findall(r" as (\w+),?$", text, re.MULTILINE)) == ps.__all__  # type: ignore[attr-defined]
+
+
+ROOT = PROMISED.parents[2]
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
+
+
+def imports_of(text: str) -> set[tuple[str, str]]:
+    """Return the names that a program imports of the package, with the modules it names."""
+    imported = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)]
+    return {
+        (node.module, alias.name)
+        for node in imported
+        if node.module and node.module.partition(".")[0] == ps.__name__
+        for alias in node.names
+    }
+
+
+@pytest.mark.parametrize("path", [*DOCUMENTS, *EXAMPLES], ids=lambda path: path.name)
+def test_documents_and_examples_import_public_names_alone(path):
+    text = path.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    programs = [text] if path.suffix == ".py" else [block for block in blocks if "import" in block]
+    named = {name for program in programs for name in imports_of(program)}
+    assert named <= {(ps.__name__, name) for name in ps.__all__}  # type: ignore[attr-defined]
+
+
+def test_each_error_can_be_imported_also_one_that_only_a_document_names():
+    errors = {
+        name for name, value in vars(ps.errors).items()
+        if inspect.isclass(value) and issubclass(value, ps.PositionSyncError)
+    }  # fmt: skip
+    in_documents = {
+        name
+        for path in DOCUMENTS
+        if "decisions" not in path.parts
+        for name in re.findall(r"\b[A-Z]\w+Error\b", path.read_text(encoding="utf-8"))
+    }
+    built_in = {"ConnectionError", "TypeError"}
+    assert errors | in_documents - built_in <= set(ps.__all__)  # type: ignore[attr-defined]
+    assert all(issubclass(getattr(ps, name), ps.PositionSyncError) for name in errors)
 
 
 TO_CONNECT = (

@@ -280,6 +280,10 @@ class Flusher:
         self._ticks = connection.lines.watch()
         connection.ib.pendingTickersEvent += self._on_ticks
 
+    def unwatch(self, connection: GatewayConnection) -> None:
+        """Leave a connection, which others may go on to use."""
+        connection.ib.pendingTickersEvent -= self._on_ticks
+
     async def run(self, live_connection: Callable[[], GatewayConnection | None]) -> None:
         """Flush once per interval, independent of the tables and requests of other steps.
 

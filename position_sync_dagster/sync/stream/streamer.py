@@ -5,6 +5,7 @@ that owns its login and streams into a lake, until its end.
 """
 
 import asyncio
+import inspect
 import logging
 import math
 import time
@@ -248,6 +249,7 @@ class BrokerLink:
         """Close the connection, and release everything that the stream holds on it."""
         if self._attached is not None:
             self.router.detach(self._attached)
+            self.flusher.unwatch(self._attached)
             self._attached.on_message.remove(self._on_message)
             self._attached.ib.disconnectedEvent -= self._on_lost
             self._attached = None
@@ -358,7 +360,7 @@ class IBPositionStreamer:
     Args:
         registry: Which legs are active; by default the registry at its default path.
         queue: Takes the positions that are not streamed; by default the queue at its default path.
-        manager: The shared connection.
+        manager: Whose connection it shares, at its address; it stays open while others use it.
         tables: The other tables to write, and the lease. Without a lease, it takes one beside the
             table of the queue, and no lines for underlyings unless `underlying_lines` is set.
 
@@ -400,8 +402,9 @@ class IBPositionStreamer:
             self._router.submitted,
             self._tables.account_values,
         )
-        manager = manager or IBConnectionManager(self.settings)
-        self._link = BrokerLink(self._context, manager, self._router, self._flusher)
+        # A share of its own, which it gives up: whoever opened another one closes that.
+        shared = IBConnectionManager(manager.settings if manager else self.settings)
+        self._link = BrokerLink(self._context, shared, self._router, self._flusher)
 
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
@@ -499,12 +502,18 @@ class IBPositionStreamer:
                 ticks that come while it is busy, the newest of each position.
 
         Raises:
-            TypeError: The object has no method `on_position_update`.
+            TypeError: The object has no method `async def on_position_update`.
         """
+        name = type(handler).__name__
         if not isinstance(handler, PositionUpdateHandler):
-            raise TypeError(
-                f"{type(handler).__name__} is no handler: it has no method on_position_update."
-            )
+            raise TypeError(f"{name} is no handler: it has no method on_position_update.")
+
+        whole_flush = getattr(handler, "on_position_updates", None)
+        for method in filter(None, (handler.on_position_update, whole_flush)):
+            if not inspect.iscoroutinefunction(method):
+                raise TypeError(
+                    f"{name}.{method.__name__} is no coroutine: write it with `async def`."
+                )
         self._flusher.add_handler(handler, immediate=immediate)
 
     async def start(self) -> None:

@@ -66,7 +66,7 @@ async def test_the_library_worker_never_takes_a_late_rest_for_a_whole_list(gatew
     view = await values.view()
     assert view.complete
     assert len(view.holdings) == HELD
-    await values.close()
+    await manager.close()
 
 
 @pytest.fixture

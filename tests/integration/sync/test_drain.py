@@ -15,9 +15,8 @@ from position_sync_dagster.errors import (
     LeaseLostError,
     SettingsError,
 )
-from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.broker_view import DRAIN_TIME_LIMIT_S, ConnectionValues, LakeValues
+from position_sync_dagster.sync.broker_view import DRAIN_TIME_LIMIT_S, LakeValues
 from position_sync_dagster.sync.drain import QueueWorker, drain
 from tests.support.booked_legs import CALL, PUT, A, B
 from tests.support.clock import HandClock
@@ -106,7 +105,6 @@ def worker_for(lake):
         settings = settings_for(sim, **more)
         return QueueWorker(
             lake.queue, interval=0.05, updates=lake.updates, settings=settings,
-            values=ConnectionValues(IBConnectionManager(settings)),
         )  # fmt: skip
 
     return make

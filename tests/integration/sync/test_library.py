@@ -14,7 +14,7 @@ from position_sync_dagster.money.strategies.strategies_file import load_strategi
 from tests.support.booked_legs import PUT, leg
 from tests.support.constants import replace_constant
 from tests.support.demo_book import strategies_text
-from tests.support.streams import eventually, simulate
+from tests.support.streams import Recorder, eventually, simulate
 
 # A refusal takes some 0.1 s; this bound only a hang reaches.
 SLOW_MACHINE_S = 30.0
@@ -181,3 +181,51 @@ async def test_registry_queue_streamer_and_worker_in_one_script(monkeypatch, cap
         await worker.stop()
         await streamer.stop()
         await eventually(lambda: sim.stats()["connections"]["now"] == 0)
+
+
+async def test_whoever_opened_a_connection_closes_it(sim):
+    manager = ps.IBConnectionManager(ps.Settings(_env_file=None), port=sim.port)
+    connection = await manager.get_connection()
+    listeners = len(connection.ib.pendingTickersEvent)
+    streamer = ps.IBPositionStreamer(manager=manager)
+    # The address of the settings is another one, where nothing listens.
+    worker = ps.QueueWorker(
+        streamer.queue, interval=0.1, manager=manager, settings=ps.load_settings(gateway_port=1)
+    )
+    received = Recorder()
+    streamer.register_handler(received, immediate=True)
+    registry = streamer.registry
+    await registry.initialize()
+    await registry.add_active(**leg(PUT))
+    for _ in range(2):
+        await streamer.start()
+        await worker.start()
+        await eventually(lambda: worker.stats.total_success and received.updates)
+        await worker.stop()
+        await streamer.stop()
+        assert connection.is_connected
+        assert await connection.ib.reqCurrentTimeAsync()
+        await eventually(lambda: sim.stats()["lines_in_use"] == 0)
+        assert len(connection.ib.pendingTickersEvent) == listeners
+        received.updates.clear()
+
+    assert sim.stats()["connections"]["total"] == 1
+    await manager.close()
+    await eventually(lambda: sim.stats()["connections"]["now"] == 0)
+
+
+class PlainHandler:
+    def on_position_update(self, update): ...
+
+
+class HalfPlainHandler(Recorder):
+    def on_position_updates(self, updates): ...
+
+
+@pytest.mark.parametrize(
+    ("handler", "method"),
+    [(PlainHandler, "on_position_update"), (HalfPlainHandler, "on_position_updates")],
+)
+def test_a_handler_that_nobody_can_await_is_refused_when_it_is_registered(handler, method):
+    with pytest.raises(TypeError, match=rf"{handler.__name__}\.{method} is no coroutine: .*async"):
+        ps.IBPositionStreamer().register_handler(handler())

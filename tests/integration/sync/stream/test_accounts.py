@@ -5,8 +5,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from position_sync_dagster.domain.queue_request import QueueStatus
-from position_sync_dagster.gateway.connection import IBConnectionManager, connect
-from position_sync_dagster.sync.broker_view import ConnectionValues
+from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.sync.drain import QueueWorker, drain
 from tests.support.booked_legs import book_of_chain
 from tests.support.short_owner import refresh
@@ -80,7 +79,7 @@ async def test_a_worker_continues_after_requests_without_a_value_and_then_waits(
             await refresh(lake, settings)
             worker = QueueWorker(
                 lake.queue, interval=60, batch_size=BATCH, updates=lake.updates,
-                settings=settings, values=ConnectionValues(IBConnectionManager(settings)),
+                settings=settings,
             )  # fmt: skip
             await worker.start()
             await eventually(lambda: worker.get_stats().total_success == LEGS)

@@ -45,7 +45,7 @@ def drain(lake):
 
     async def once(streamer):
         view = BrokerView(holdings=published(lake, streamer.settings), complete=True)
-        values = SimpleNamespace(view=AsyncMock(return_value=view), close=AsyncMock())
+        values = SimpleNamespace(view=AsyncMock(return_value=view))
         worker = QueueWorker(
             lake.queue, values=values, updates=lake.updates, settings=streamer.settings
         )

@@ -277,10 +277,10 @@ async def test_while_the_gateway_has_lost_ib_nothing_is_written(stream_legs, lak
     async with stream_legs(PUT, refresh_interval_s=0.2) as (sim, streamer, received):
         sim.connectivity("lost")
         await eventually(lambda: streamer.state is SessionState.BLIND)
-        values = ConnectionValues(IBConnectionManager(streamer.settings))
+        manager = IBConnectionManager(streamer.settings)
         with pytest.raises(BrokerUnavailableError, match="has been lost"):
-            await values.view()
-        await values.close()
+            await ConnectionValues(manager).view()
+        await manager.close()
         await asyncio.sleep(0.5)  # until what was under way is written
         count = len(received.updates)
         version = lake.broker_positions.table.version()
