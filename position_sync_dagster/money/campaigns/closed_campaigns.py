@@ -13,7 +13,6 @@ from position_sync_dagster.domain.instrument import (
     Right,
 )
 from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
-from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.money.campaigns.campaigns import (
     Contract,
     TradedCampaign,
@@ -28,14 +27,8 @@ from position_sync_dagster.money.campaigns.campaigns import (
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.magnifiers import usual_magnifier
-from position_sync_dagster.money.past.attribution import attributed
-from position_sync_dagster.money.past.movement_sources import unexplained_ends
 from position_sync_dagster.money.past.movements import Movement, MovementSource
-from position_sync_dagster.money.past.opening import read_openings
-from position_sync_dagster.money.past.owned_parts import (
-    deciding_movements,
-    legs_ever,
-)
+from position_sync_dagster.money.past.owned_parts import PostingBook
 from position_sync_dagster.money.past.postings import Posting, name_of
 
 
@@ -56,18 +49,7 @@ class CampaignBook:
     @cached_property
     def parts(self) -> list[Posting]:
         """The parts of movements with their owners, in order of time."""
-        lake = self.lake
-        legs = legs_ever(lake)
-        rows = lake.movements.rows()
-        ends = unexplained_ends(lake.closures.current_rows())
-        claimed = {leg.conid for leg in legs}
-        if self.conids is not None:
-            rows = deciding_movements(rows, self.conids, legs)
-            claimed &= set(self.conids)
-            concerned = claimed.union(rows["conid"])
-            ends = [end for end in ends if end.conid in concerned]
-        openings = read_openings(lake, rows, claimed)
-        return attributed([*records_of(Movement, rows), *ends], legs, openings)
+        return PostingBook(self.lake).postings(self.conids)
 
     @cached_property
     def campaigns(self) -> list[TradedCampaign]:

@@ -19,20 +19,8 @@ from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.money.as_of import Past
 from position_sync_dagster.money.campaigns.campaigns import LiveMoney, live_money
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.past.attribution import unexplained_parts
 from position_sync_dagster.money.past.closes import Closure, end_text
-from position_sync_dagster.money.past.movement_sources import unexplained_ends
-from position_sync_dagster.money.past.opening import read_openings
-from position_sync_dagster.money.past.owned_parts import (
-    RememberedParts,
-    contracts_of_strategies,
-    counting_legs,
-    deciding_movements,
-    difference,
-    legs_ever,
-    part_rows,
-    remembered_parts,
-)
+from position_sync_dagster.money.past.owned_parts import PostingBook, part_rows
 from position_sync_dagster.money.past.postings import Posting
 from position_sync_dagster.money.tables import CLOSURES
 
@@ -54,7 +42,6 @@ class Closes:
         since: When the first change of a quantity was recorded; before it, when recording began.
         ends: How holdings of strategies' legs ended whose last change left nothing.
         legs: The legs of strategies, also those that were removed: rows of `active_strategies`.
-        before: The changes, with the quantity `before`.
         parts: Whose the movements of contracts are that strategies may have.
     """
 
@@ -62,7 +49,6 @@ class Closes:
     since: datetime | None = None
     ends: Ends = field(default_factory=dict)
     legs: pl.DataFrame = field(default_factory=schema.ACTIVE_STRATEGIES.polars.to_frame)
-    before: pl.DataFrame = field(default_factory=schema.POSITION_CHANGES.polars.to_frame)
     parts: Sequence[Posting] = ()
 
     @cached_property
@@ -83,50 +69,19 @@ class Closes:
     @cached_property
     def _with_owners(self) -> pl.DataFrame:
         """The rows, with those that had what closed, and whether its profit is divided."""
-        owners = pl.concat([self._named_owners, self._claiming_owners])
-        is_divided = (col.owner.n_unique() > 1) | col.is_unclear.any()
-        by_close = owners.group_by("at")
-        rows = self.rows.with_row_index("at")
-        of_closes = by_close.agg(owners=col.owner.unique().sort(), is_divided=is_divided)
-        rows = rows.join(of_closes, on="at", how="left", maintain_order="left").drop("at")
-        rows = rows.with_columns(col.owners.fill_null([UNATTRIBUTED]))
-        return rows.with_columns(col.is_divided.fill_null(value=False))
-
-    @cached_property
-    def _named_owners(self) -> pl.DataFrame:
-        """The owners of the closes that movements name, by the number of the row."""
         listed = pl.concat_str(
             "executions", "events", "change_id", separator=",", ignore_nulls=True
         )
         rows = self.rows.with_row_index("at")
-        rows = rows.select("at", *KEY, evidence=listed.str.split(",")).explode("evidence")
-        rows = rows.join(_owners_of_closes(self.parts), on=[*KEY, "evidence"])
-        return rows.select("at", "owner", "is_unclear")
-
-    @cached_property
-    def _claiming_owners(self) -> pl.DataFrame:
-        """The owners of the others: those that claim what was held then, of a rest nobody."""
-        contracts = records_of(ActiveContract, self.legs.drop_nulls("conid"))
-        legs_of = grouped(attrgetter("conid"), contracts)
-        rows = self.rows.with_row_index("at").filter(col.conid.is_in([*legs_of]))
-        rows = rows.join(self._named_owners, on="at", how="anti")
-        rows = rows.join(self.before.select("change_id", "before"), on="change_id", how="left")
-        rows = rows.select("at", *KEY, "closed_at", held=pl.coalesce("before", "quantity"))
-
-        owners: list[tuple[int, str, bool]] = []
-        for at, account, conid, closed_at, quantity in rows.iter_rows():
-            counting = counting_legs(legs_of[conid], closed_at)
-            held = difference(account, conid, quantity, closed_at)
-            claims = unexplained_parts([held], counting, {(account, conid): {}})
-            owners += [(at, part.owner, False) for part in claims]
-        return pl.DataFrame(owners, self._named_owners.schema, orient="row")
-
-    @cached_property
-    def unnamed(self) -> set[tuple[str, str]]:
-        """The strategies, and the currencies, of closes that no movement names."""
-        rows = self.rows.with_row_index("at")
-        rows = rows.join(self._claiming_owners, on="at")
-        return set(rows.select("owner", "currency").iter_rows())
+        evidence = rows.select("at", *KEY, evidence=listed.str.split(",")).explode("evidence")
+        named = evidence.join(_owners_of_closes(self.parts), on=[*KEY, "evidence"])
+        is_divided = (col.owner.n_unique() > 1) | col.is_unclear.any()
+        of_closes = named.group_by("at").agg(
+            owners=col.owner.unique().sort(), is_divided=is_divided
+        )
+        rows = rows.join(of_closes, on="at", how="left", maintain_order="left").drop("at")
+        rows = rows.with_columns(col.owners.fill_null([UNATTRIBUTED]))
+        return rows.with_columns(col.is_divided.fill_null(value=False))
 
     @cached_property
     def _profits(self) -> Mapping[Group, Mapping[str, Any]]:
@@ -235,26 +190,24 @@ def read_closes(lake: MoneyLake, past: Past | None = None) -> Closes:
     Raises:
         LakeError: A table cannot be used.
     """
-    names = ["change_id", *KEY, "before", "after", "seen_at"]
+    names = ["change_id", *KEY, "after", "seen_at"]
     changes = lake.position_changes.rows(None, None, names)
     # One that a clock ahead dated came before those that have been written since.
     changes = changes.sort(~schema.is_ahead("seen_at", utc_now()), "seen_at")
-    are_known = None
+    until = None
     if past is not None:
-        at = schema.moment(past.at)
-        changes = changes.filter(col.seen_at <= at)
-        are_known = pl.coalesce("judged_at", "closed_at") <= at
+        until = past.at
+        changes = changes.filter(col.seen_at <= schema.moment(until))
 
     legs = lake.registry.sync.history()
-    rows = lake.closures.current_rows(are_known)
+    book = PostingBook(lake, until)
     since: Any = changes["seen_at"].min() or _first_session(lake, past)
     return Closes(
-        rows=rows,
+        rows=book.closures,
         since=since,
-        ends=_ends(changes, rows, legs),
+        ends=_ends(changes, book.closures, legs),
         legs=legs,
-        before=changes,
-        parts=_parts(lake, rows, past),
+        parts=book.postings(book.of_strategies),
     )
 
 
@@ -262,34 +215,6 @@ def _first_session(lake: MoneyLake, past: Past | None) -> datetime | None:
     """Return when a login was first owned: from then on each change is recorded."""
     started = (session.started_at for session in lake.sessions.history(limit=None))
     return min((at for at in started if past is None or at <= past.at), default=None)
-
-
-def _parts(lake: MoneyLake, closures: pl.DataFrame, past: Past | None) -> list[Posting]:
-    """Return whose the movements of contracts are that strategies may have.
-
-    Args:
-        closures: The causes of closes that count.
-    """
-    contracts = legs_ever(lake)
-    movements = lake.movements.rows()
-    if past is not None:
-        movements = _until(movements, past.at)
-
-    concerned = contracts_of_strategies(movements, contracts)
-    deciding = deciding_movements(movements, concerned, contracts)
-    until = None
-    memory = remembered_parts(lake)
-    if past is not None:
-        until = past.at
-        memory = RememberedParts()
-    openings = read_openings(lake, deciding, {leg.conid for leg in contracts}, until)
-    return memory.parts_of(deciding, contracts, openings, unexplained_ends(closures))
-
-
-def _until(movements: pl.DataFrame, at: datetime) -> pl.DataFrame:
-    """Return the movements until a moment."""
-    has_been = col.at <= schema.moment(at)
-    return movements.filter(pl.coalesce(has_been, col.day < at.date()))
 
 
 _OWNERS = {

@@ -58,7 +58,7 @@ def _result_of(replaced: derived.Replaced) -> dg.MaterializeResult[None]:
     CLOSED_CAMPAIGNS,
     # Not the strategies and daily_positions, which it reads too: they change all day, and it would
     # be shown as stale until the next close.
-    deps=["executions", "statement_events", "closures"],
+    deps=["movements", "closures"],
     writer=table_asset.CLOSE,
 )
 def closed_campaigns(lake: MoneyLake, settings: Settings, run_id: str | None) -> Derived:
@@ -174,7 +174,7 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
     @over_trading_days(
         PROFIT_EXPLAINED,
         partitions,
-        deps=["daily_positions", "position_updates", "executions", "closures"],
+        deps=["daily_positions", "position_updates", "movements"],
     )
     def profit_explained(
         context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource
@@ -223,7 +223,9 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
 def books_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefinition:
     """Build the asset over the trading days of an exchange."""
 
-    @over_trading_days(BOOKS, partitions, deps=["profit_explained", "statement_events"])
+    @over_trading_days(
+        BOOKS, partitions, deps=["profit_explained", "movements", "statement_events"]
+    )
     def books(
         context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource
     ) -> dg.MaterializeResult[None]:

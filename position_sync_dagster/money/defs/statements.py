@@ -1,7 +1,8 @@
 """The broker's statements, what they name, and why holdings closed.
 
-One step imports `flex_statements`, XML files in a folder, and `executions` and `statement_events`,
-the trades in them and what else they name. `closures` has a check of its own.
+One step imports `flex_statements`, XML files in a folder, `executions` and `statement_events`, the
+trades in them and what else they name, and `movements`, what they say together. `closures` has a
+check of its own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ from position_sync_dagster.money.past import explain_closes, movement_book, stat
 from position_sync_dagster.money.past.closes import Closure
 from position_sync_dagster.money.past.flex_service import LaterError
 from position_sync_dagster.money.strategies import leg_followers
-from position_sync_dagster.money.tables import CLOSURES, EXECUTIONS, STATEMENT_EVENTS
+from position_sync_dagster.money.tables import CLOSURES, EXECUTIONS, MOVEMENTS, STATEMENT_EVENTS
 from position_sync_dagster.settings import Settings
 
 FOLDER = "flex_statements"
@@ -75,6 +76,18 @@ def events() -> None:
     """
 
 
+def movements() -> None:
+    """What moved holdings and cash, each movement once, whichever source says it.
+
+    Written by the job import_statements, with the trades of the day by the stream, and before a
+    day is recorded by close_day. What follows from the cause of a close that no movement states is
+    added with the row of closures.
+
+    How to read it: a statement counts before the gateway, a newer statement before an older one.
+    Profits, books and campaigns are made of these rows.
+    """
+
+
 # When a failed import begins again: the service refuses for ten minutes who asked too often.
 RETRIES = dg.RetryPolicy(max_retries=3, delay=600)
 
@@ -94,6 +107,7 @@ _from_statements = partial(
         )(folder),
         _from_statements(EXECUTIONS)(executions),
         _from_statements(STATEMENT_EVENTS)(events),
+        _from_statements(MOVEMENTS, deps=[EXECUTIONS.name, STATEMENT_EVENTS.name])(movements),
     ],
     check_specs=[
         dg.AssetCheckSpec(
@@ -133,6 +147,7 @@ def imported(
     added = {lake.executions.table: done.executions, lake.statement_events.table: done.events}
     for table, rows in added.items():
         metadata_of[table.spec.name] = {"added": rows, **table_asset.state_of(table)}
+    metadata_of[MOVEMENTS.name] = table_asset.state_of(lake.movements.table)
 
     files_check = judge_files(len(done.found), done.unreadable)
     followed = dg.DataVersion(table_asset.FOLLOWED)  # that of the events of ticks
@@ -174,7 +189,7 @@ RECENT = timedelta(days=7)
 MOST_NAMED = 10
 
 
-@derived_asset(CLOSURES, deps=["position_changes", "executions", "statement_events", "contracts"])
+@derived_asset(CLOSURES, deps=["position_changes", "movements", "statement_events", "contracts"])
 def closures(lake: MoneyLake, settings: Settings, run_id: str | None) -> Derived:
     """Why each holding closed: its cause, with the evidence.
 
@@ -190,7 +205,7 @@ def closures(lake: MoneyLake, settings: Settings, run_id: str | None) -> Derived
     """
     book = movement_book.MovementBook(lake, settings.calendar, run_id=run_id)
     # Of what a process that was killed had stored; the job close_day derives all of them anew.
-    movements = book.update(since=(utc_now() - RECENT).date())
+    moved = book.update(since=(utc_now() - RECENT).date())
     causes = explain_closes.CloseExplainer(
         lake, run_id=run_id, calendar=settings.calendar
     ).explain()
@@ -199,7 +214,7 @@ def closures(lake: MoneyLake, settings: Settings, run_id: str | None) -> Derived
     metadata: dict[str, Any] = {"added": causes.rows}
     metadata |= table_asset.state_of(lake.closures.table)
     metadata["unexplained"] = len(causes.unexplained)
-    metadata["movements"] = movements.rows
+    metadata["movements"] = moved.rows
     if rolls.due:
         metadata["rolls_followed"] = "; ".join(map(str, rolls.due))
     if rolls.refused:

@@ -163,14 +163,15 @@ class Movement:
         sec_type: IB's security type: OPT, FOP, STK, FUT, …; null of money alone.
         right: CALL or PUT; null of what is no option, or where neither its source
             nor `contracts` says it.
-        strike: Strike of an option, as the source writes it.
+        strike: Strike of an option. Unit: as the source writes it.
         expiry: Expiry of an option or a future, where the source says it.
         quantity: By how much the holding changed, with a sign; null of money alone, and where it is
             not known. Unit: contracts or shares; of a bond or a bill as its source counts it.
-        price: Price of one unit, in the major unit of `currency`, also of what is quoted in cents;
-            of a bond in percent of its face. Null where it is not known: no price is not 0.
+        price: Price of one unit; null where it is not known: no price is not 0. Unit: `currency`,
+            also of what is quoted in cents; of a bond percent of its face.
         multiplier: As the execution, the statement or the contract states it; 1 of stocks,
-            currencies and indices whose source leaves it empty; null where it is not known.
+            currencies and indices whose source leaves it empty; null where it is not known. Unit:
+            units of the underlying in one contract.
         currency: ISO code of the currency of price and cash.
         cash: What was received for it, without `fee`; negative was paid; of a future the notional.
             Null where it is not known, 0 where nothing was paid. Unit: `currency`.

@@ -1,9 +1,9 @@
 """Whose holdings and movements are, in columns: what `attributed` says of the tables."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from datetime import date, datetime
-from functools import lru_cache
-from itertools import chain
+from functools import cached_property, lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -12,12 +12,13 @@ from polars import col
 
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.contract_match import contract_mismatch
-from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key, grouped
+from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, grouped
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
-from position_sync_dagster.lake.schema import legs_of, records_of
+from position_sync_dagster.lake.schema import legs_of, moment, records_of
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.attribution import attributed, unexplained_parts
 from position_sync_dagster.money.past.closes import SLACK
+from position_sync_dagster.money.past.movement_sources import unexplained_ends
 from position_sync_dagster.money.past.movements import (
     DELIVERY_KINDS,
     Movement,
@@ -25,7 +26,7 @@ from position_sync_dagster.money.past.movements import (
     MovementSource,
     Section,
 )
-from position_sync_dagster.money.past.opening import Opening
+from position_sync_dagster.money.past.opening import read_openings
 from position_sync_dagster.money.past.postings import Posting
 
 # By how much a part changed what its owner has, and which part of the movement's money is its.
@@ -36,26 +37,70 @@ PART_COLUMNS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def legs_ever(lake: MoneyLake) -> list[ActiveContract]:
-    """Return the legs of strategies whose contract is known, also those that were removed.
-
-    A leg whose description does not match the contract of its conid claims nothing.
-    """
-    history = legs_of(lake.registry.sync.history())
-    resolved = [leg for leg in history if isinstance(leg, ActiveContract)]
-    contracts = lake.contracts.get({leg.conid for leg in resolved})
-    return [leg for leg in resolved if not contract_mismatch(leg, contracts.get(leg.conid))]
-
-
-def contracts_of_strategies(movements: pl.DataFrame, legs: Iterable[ActiveContract]) -> set[int]:
-    """Return the contracts that strategies can have: of legs, delivered ones, and those of actions.
+@dataclass(eq=False, repr=False)
+class PostingBook:
+    """The movements and the legs of a lake, as they are now or were at a moment; blocks.
 
     Args:
-        movements: All rows of `movements`.
-        legs: All legs that strategies have or had.
+        until: The moment; what is later is not known yet.
+
+    Example:
+        postings = PostingBook(lake).postings()
     """
-    delivered = _deliveries(movements)["delivered"].drop_nulls()
-    return {leg.conid for leg in legs} | _acted(movements) | set(delivered)
+
+    lake: MoneyLake
+    until: datetime | None = None
+
+    @cached_property
+    def legs(self) -> list[ActiveContract]:
+        """The legs of strategies whose contract is known, also those that were removed.
+
+        A leg whose description does not match the contract of its conid claims nothing.
+        """
+        history = legs_of(self.lake.registry.sync.history())
+        resolved = [leg for leg in history if isinstance(leg, ActiveContract)]
+        contracts = self.lake.contracts.get({leg.conid for leg in resolved})
+        return [leg for leg in resolved if not contract_mismatch(leg, contracts.get(leg.conid))]
+
+    @cached_property
+    def movements(self) -> pl.DataFrame:
+        """The rows of `movements`."""
+        movements = self.lake.movements.rows()
+        if self.until is None:
+            return movements
+        has_been = col.at <= moment(self.until)
+        return movements.filter(pl.coalesce(has_been, col.day < self.until.date()))
+
+    @cached_property
+    def closures(self) -> pl.DataFrame:
+        """The causes of closes that count, the oldest first."""
+        are_known = None
+        if self.until is not None:
+            are_known = pl.coalesce("judged_at", "closed_at") <= moment(self.until)
+        return self.lake.closures.current_rows(are_known)
+
+    @property
+    def of_strategies(self) -> set[int]:
+        """The contracts that strategies can have: of legs, delivered ones, and those of actions."""
+        delivered = _deliveries(self.movements)["delivered"].drop_nulls()
+        return {leg.conid for leg in self.legs} | _acted(self.movements) | set(delivered)
+
+    def postings(self, conids: Collection[int] | None = None) -> list[Posting]:
+        """Return whose the movements are, in order of time.
+
+        Args:
+            conids: Only what decides whose these contracts are; None: all.
+        """
+        movements = self.movements
+        claimed = {leg.conid for leg in self.legs}
+        ends = unexplained_ends(self.closures)
+        if conids is not None:
+            movements = deciding_movements(movements, conids, self.legs)
+            claimed &= set(conids)
+            concerned = claimed.union(movements["conid"])
+            ends = [end for end in ends if end.conid in concerned]
+        openings = read_openings(self.lake, movements, claimed, self.until)
+        return attributed([*records_of(Movement, movements), *ends], self.legs, openings)
 
 
 def deciding_movements(
@@ -105,105 +150,6 @@ def _deliveries(movements: pl.DataFrame) -> pl.DataFrame:
 def part_rows(parts: Iterable[Posting]) -> pl.DataFrame:
     """Return a row for each part."""
     return pl.DataFrame([*map(_row_of, parts)], PART_COLUMNS, orient="row")
-
-
-class RememberedParts:
-    """The parts of movements, made again only of contracts of which something changed."""
-
-    def __init__(self) -> None:
-        self._made: dict[tuple[object, ...], list[Posting]] = {}
-
-    def parts_of(
-        self,
-        movements: pl.DataFrame,
-        legs: Iterable[ActiveContract],
-        openings: Mapping[Key, Opening],
-        unexplained: Iterable[Movement] = (),
-    ) -> list[Posting]:
-        """Return what `attributed` says of these movements, and of ends without a cause."""
-        by_conid = movements.select("conid", print=movements.hash_rows()).group_by("conid")
-        print_of_contract = col.print.sort().implode().hash()
-        prints = dict(by_conid.agg(print_of_contract).iter_rows())
-        legs = [*legs]
-        legs_of = grouped(attrgetter("conid"), legs)
-        openings_of = grouped(lambda opened: opened[0][1], openings.items())
-        ends_of = grouped(attrgetter("conid"), unexplained)
-        conids = prints.keys() | openings_of.keys() | ends_of.keys()
-
-        # What the parts of contracts that belong together follow from.
-        facts_of_groups: list[tuple[Any, ...]] = [
-            tuple(
-                (conid, prints.get(conid), *legs_of[conid], *openings_of[conid], *ends_of[conid])
-                for conid in connected
-            )
-            for connected in _connected(movements, conids, _shared(legs))
-        ]
-        changed = {
-            conid
-            for facts in facts_of_groups
-            if facts not in self._made
-            for conid, *_facts in facts
-        }
-        records = records_of(Movement, movements.filter(col.conid.is_in(changed)))
-        concerned = [leg for conid in changed for leg in legs_of[conid]]
-        opened = dict(chain.from_iterable(openings_of[conid] for conid in changed))
-        records += chain.from_iterable(ends_of[conid] for conid in changed)
-        parts = grouped(lambda part: part.key[1], attributed(records, concerned, opened))
-
-        made: dict[tuple[object, ...], list[Posting]] = {}
-        for facts in facts_of_groups:
-            new = chain.from_iterable(parts[conid] for conid, *_facts in facts)
-            made[facts] = self._made.get(facts) or sorted(new, key=attrgetter("at"))
-        self._made = made
-        return list(chain.from_iterable(made.values()))
-
-
-@lru_cache(maxsize=2)
-def remembered_parts(_lake: MoneyLake) -> RememberedParts:
-    """Return what is remembered of a lake in this process."""
-    return RememberedParts()
-
-
-class Groups:
-    """Numbers that are joined to groups."""
-
-    def __init__(self, numbers: Iterable[int]) -> None:
-        self._group_of = {number: [number] for number in numbers}
-
-    def join(self, number: int, partner: int) -> None:
-        """Make two numbers members of one group."""
-        group = self._group_of[number]
-        joined = self._group_of[partner]
-        if group is not joined:
-            group += joined
-            for member in joined:
-                self._group_of[member] = group
-
-    def members(self) -> list[list[int]]:
-        """Return the numbers of each group."""
-        groups = {id(group): group for group in self._group_of.values()}
-        return list(map(sorted, groups.values()))
-
-
-def _connected(
-    movements: pl.DataFrame, all_conids: Collection[int], shared: Collection[int]
-) -> list[list[int]]:
-    """Return the contracts in groups: options with what they delivered, and those of one action.
-
-    Orders that traded what several strategies share join what they traded.
-    """
-    groups = Groups(sorted(all_conids))
-    for option, other in _deliveries(movements).iter_rows():
-        if other in all_conids:
-            groups.join(option, other)
-
-    actions = movements.filter(kind=MovementKind.CORPORATE_ACTION)
-    by_action = actions.group_by("account", "day", "type").agg("conid")["conid"]
-    by_order = _traded_together(movements, shared)["conid"]
-    for conids in (*by_action, *by_order):
-        for conid in conids:
-            groups.join(conids[0], conid)
-    return groups.members()
 
 
 def _row_of(part: Posting) -> tuple[object, ...]:

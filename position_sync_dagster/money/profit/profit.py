@@ -18,18 +18,14 @@ from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.lake import rows_of_logins
-from position_sync_dagster.lake.schema import DAILY_POSITIONS, moment, records_of
+from position_sync_dagster.lake.schema import DAILY_POSITIONS, moment
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.magnifiers import magnifier_in
-from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.closes import EventKind
-from position_sync_dagster.money.past.movements import INCOME, Movement, MovementKind
-from position_sync_dagster.money.past.opening import read_openings
+from position_sync_dagster.money.past.movements import INCOME, MovementKind
 from position_sync_dagster.money.past.owned_parts import (
-    contracts_of_strategies,
+    PostingBook,
     counting_legs,
-    deciding_movements,
-    legs_ever,
     owned_at,
     part_rows,
 )
@@ -137,17 +133,17 @@ class _Sources:
         rows = table.rows(chosen=pl.col("partition.session_date").is_in(sessions))
         rows = rows_to_explain(lake, settings, rows)
 
-        movements = rows_of_logins(lake.movements.rows(), settings)
-        recent = movements.filter(col.day >= min(sessions) - BOOKED_BEFORE)
-        legs = legs_ever(lake)
-        conids = contracts_of_strategies(movements, legs)
-        conids &= {*rows["conid"], *recent["conid"].drop_nulls()}
-        deciding = deciding_movements(movements, conids, legs)
-        openings = read_openings(lake, deciding, {leg.conid for leg in legs})
-        parts = part_rows(attributed(records_of(Movement, deciding), legs, openings))
+        book = PostingBook(lake)
+        recent = rows_of_logins(book.movements, settings)
+        recent = recent.filter(col.day >= min(sessions) - BOOKED_BEFORE)
+        conids = book.of_strategies & {*rows["conid"], *recent["conid"]}
+        # What is gone without a cause is unexplained from the close at which it is missing.
+        postings = (part for part in book.postings(conids) if not part.is_unexplained)
+        parts = part_rows(postings)
         # A booking and its cancellation have no parts, and change nothing.
-        moved_nothing = deciding.filter(col.quantity != 0).join(parts, on="movement_id", how="anti")
-        recent = recent.join(moved_nothing.filter(~IS_CONVERSION), on="movement_id", how="anti")
+        moved = recent.filter(col.quantity != 0, col.conid.is_in(conids), ~IS_CONVERSION)
+        moved_nothing = moved.join(parts, on="movement_id", how="anti")
+        recent = recent.join(moved_nothing, on="movement_id", how="anti")
 
         statements = lake.statement_events.rows(
             None, col.kind == EventKind.SECTIONS.value, ["first_day", "account"]
@@ -155,7 +151,7 @@ class _Sources:
         accounts = table.rows(columns=["session_date", "account"])
         stated = statements.select(session_date="first_day", account="account")
         accounts = pl.concat([accounts, stated]).unique()
-        return cls(rows=rows, accounts=accounts, movements=recent, legs=legs, parts=parts)
+        return cls(rows=rows, accounts=accounts, movements=recent, legs=book.legs, parts=parts)
 
 
 def rows_to_explain(lake: MoneyLake, settings: Settings, rows: pl.DataFrame) -> pl.DataFrame:

@@ -256,19 +256,15 @@ class Book:
         """Return the campaign of a strategy in a currency."""
         strategy, currency = key
         earned = self.closes.earned.get(key, LiveMoney())
-        realised = earned.realised
-        # What closed without a movement that names it has no known profit.
-        if key in self.closes.unnamed:
-            realised = None
         holdings = self.split.parts.filter(strategy_id=strategy, currency=currency)
         open_now = open_profit(earned.lots, holdings, self.priced)
         return Campaign(
             since=since,
-            realised=realised,
+            realised=earned.realised,
             open=open_now,
             fees=earned.fees,
             other_fees={name: cents(fee) for name, fee in earned.other_fees.items()},
-            profit=known_sum([realised, open_now]),
+            profit=known_sum([earned.realised, open_now]),
         )
 
 

@@ -17,9 +17,9 @@ ROOT = Path(__file__).parents[3]
 
 PARENTS = {
     "risk_scenarios": {"position_updates", "active_strategies"},
-    "profit_explained": {"closures", "daily_positions", "executions", "position_updates"},
-    "books": {"profit_explained", "statement_events"},
-    "closed_campaigns": {"executions", "statement_events", "closures"},
+    "profit_explained": {"daily_positions", "movements", "position_updates"},
+    "books": {"profit_explained", "movements", "statement_events"},
+    "closed_campaigns": {"movements", "closures"},
     "gateway": set(),
     "broker_positions": {"gateway"},
     "contracts": {"gateway"},
@@ -33,9 +33,10 @@ PARENTS = {
     "flex_statements": set(),
     "executions": {"flex_statements"},
     "statement_events": {"flex_statements"},
+    "movements": {"executions", "statement_events"},
     "position_changes": {"gateway"},
     "dividends": {"gateway"},
-    "closures": {"position_changes", "executions", "statement_events", "contracts"},
+    "closures": {"position_changes", "movements", "statement_events", "contracts"},
     "account_values": {"gateway"},
     "reconciliation_breaks": {"broker_positions", "position_updates", "active_strategies"},
 }

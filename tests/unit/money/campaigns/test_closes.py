@@ -12,7 +12,16 @@ from position_sync_dagster.money.campaigns.closes_of_strategies import (
     UNATTRIBUTED,
     Closes,
 )
+from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.closes import Cause, Closure, end_text
+from position_sync_dagster.money.past.movements import (
+    Movement,
+    MovementKind,
+    MovementSource,
+    Section,
+    movement_of,
+)
+from position_sync_dagster.money.past.opening import Opening
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.exposure import exposures
 from position_sync_dagster.money.reports.money_tables import money_lines, sums_table
@@ -32,14 +41,37 @@ def end(*causes: Closure):
     return LATER, end_text(causes)
 
 
-def closes(*current: Closure, **ends) -> Closes:
-    legs = (leg(CALL, "condor"), leg(OTHER, "condor", added_at=LATER), leg(OTHER, "other"))
+LEGS = (leg(CALL, "condor"), leg(OTHER, "condor", added_at=LATER), leg(OTHER, "other"))
+
+
+def closes(*current: Closure, legs=LEGS, before: float | None = None, **ends) -> Closes:
+    """Return closes with the movements that state them; `before` was held of each contract."""
     by_conid = {int(conid[1:]): {ACCOUNT: end} for conid, end in ends.items()}
+    movements = [*map(stated, current)]
+    openings = {}
+    if before is not None:
+        openings = {movement.key: Opening(quantity=before) for movement in movements}
     return Closes(
         rows=frame_of(CLOSURES, map(asdict, current)),
         since=ADDED_AT + timedelta(days=1),
         ends=by_conid,
         legs=leg_rows(legs),
+        parts=attributed(movements, legs, openings),
+    )
+
+
+def stated(close: Closure) -> Movement:
+    return movement_of(
+        close,
+        close.closed_at.date(),
+        movement_id=f"{close.change_id}:{close.conid}",
+        kind=MovementKind.TRADE,
+        section=Section.TRADES,
+        source=MovementSource.API,
+        at=close.closed_at,
+        quantity=-close.quantity,
+        execution_id=close.executions,
+        open_close="C",
     )
 
 
@@ -131,36 +163,31 @@ def test_realised_profit_is_summed_by_strategy_and_unknown_if_that_of_one_close_
         (-10.0, [10.0], None, 12.0),
         (-20.0, [None], 12.0, None),
         (-20.0, [-20.0], 12.0, None),
-        (-20.0, [-10.0], "unknown", "unknown"),
+        (-20.0, [-10.0], None, "unknown"),  # what it leaves is claimed
         (-10.0, [-5.0, -5.0], "unknown", None),
         (-20.0, [-10.0, -10.0], "unknown", None),
-        (-20.0, [-5.0, -5.0], "unknown", "unknown"),
+        (-20.0, [-5.0, -5.0], None, "unknown"),
         (None, [-3.0], "unknown", "unknown"),
     ],
 )
 def test_a_strategy_with_a_part_of_what_was_held_has_an_unknown_part_of_its_profit(
     before, quantities, of_condor, of_rest
 ) -> None:
-    change = {"change_id": SOLD.change_id, "before": before}
     names = ("condor", "other")
-    closes = Closes(
-        rows=frame_of(CLOSURES, [asdict(replace(SOLD, realized_pnl=12.0, quantity=-10.0))]),
-        since=ADDED_AT,
-        legs=leg_rows(
-            leg(SOLD.conid, name, quantity=quantity)
-            for name, quantity in zip(names, quantities, strict=False)
-        ),
-        before=pl.DataFrame([change], schema_overrides={"before": pl.Float64}),
-    )
+    legs = [
+        leg(SOLD.conid, name, quantity=quantity)
+        for name, quantity in zip(names, quantities, strict=False)
+    ]
+    of_legs = closes(replace(SOLD, realized_pnl=12.0, quantity=-10.0), legs=legs, before=before)
     profits = {"unknown": (None, 1, 1), None: (0, 0, 0), 12.0: (12.0, 1, 0)}
     for name, profit in ((UNATTRIBUTED, of_rest), ("condor", of_condor)):
-        assert realized(closes, name) == profits[profit]
+        assert realized(of_legs, name) == profits[profit]
 
 
 def test_a_strategy_that_is_called_total_has_its_own_profit() -> None:
     legs = [leg(CALL, "total")]
     elsewhere = replace(SOLD, conid=9, realized_pnl=7.0)
-    of_accounts = replace(closes(EXPIRED, elsewhere), legs=leg_rows(legs))
+    of_accounts = closes(EXPIRED, elsewhere, legs=legs)
     money = book_of([row(CALL)], legs, closes=of_accounts)
     assert [sums.realized_pnl for sums in (*money.strategies, *money.totals)] == [-112.0, -105.0]
 

@@ -1,21 +1,20 @@
 """What a strategy has earned so far: open campaigns, by the engine of those that are over."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.lake.schema import frame_of, leg_rows
+from position_sync_dagster.lake.schema import leg_rows
 from position_sync_dagster.money.campaigns.campaigns import closed_campaigns, money_of
 from position_sync_dagster.money.campaigns.closes_of_strategies import Closes
 from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.movements import Movement, MovementKind
 from position_sync_dagster.money.past.opening import Opening
 from position_sync_dagster.money.reports.money_sums import Campaign
-from position_sync_dagster.money.tables import CLOSURES
 from tests.support.money_rows import NOW, book_of, row
 from tests.unit.money.campaigns.test_closed_campaigns import (
     ACTIONS,
@@ -32,7 +31,6 @@ from tests.unit.money.campaigns.test_closed_campaigns import (
     leg,
     moved,
 )
-from tests.unit.money.past.test_causes import CASES
 
 SOLD_OTHER = moved(OTHER, -1.0, 1.5, 4)
 ASSIGNED = [
@@ -161,14 +159,6 @@ def test_a_value_that_is_not_known_leaves_what_is_open_unknown():
     results = so_far(ASSIGNED, [holding])
     assert results.realised == 199
     assert results.open is None
-    assert results.profit is None
-
-
-def test_a_close_that_no_movement_names_leaves_what_is_realised_unknown():
-    (sold,) = CASES["sold on its day"].found()
-    close = replace(sold, account=A, conid=OTHER, closed_at=NOW)
-    results = so_far([SOLD, BOUGHT], [], rows=frame_of(CLOSURES, [asdict(close)]))
-    assert results.realised is None
     assert results.profit is None
 
 
