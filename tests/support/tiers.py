@@ -133,8 +133,8 @@ ROWS: tuple[Row, ...] = (
         r"naked put\]|iron condor\]|broken wing\]|ratio spread\]|covered call\]|collar\]|box\]|"
         r"condor in euros\]|index in the morning\]|calendar with a dividend\]|diagonal\])", V,
         "other strategies; each kind of payoff first"),
-    Row(r"tests/year/test_week\.py::", C,
-        "days of a whole program; days, books and statements first in `tests/integration/money`"),
+    Row(r"tests/year/test_week\.py::\S+\[2026-12-22\]", C,
+        "a session more, whose statement comes late; late ones first in `test_statements.py`"),
     Row(r"tests/unit/test_deploy\.py::test_each_part_of_the_helm", V,
         "names and types as Kubernetes' own models know them; what they say first"),
     Row(r"tests/unit/money/test_data_dictionary\.py::test_the_package_is_imported_without", P,

@@ -11,7 +11,7 @@ from polars import col
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.exchange_time import exchange_date
-from position_sync_dagster.domain.holding import KEY, Key
+from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key
 from position_sync_dagster.lake.broker_positions import newest
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, moment, one_of
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
@@ -189,7 +189,8 @@ def openings_of(
     at_close = daily.filter("is_held").with_columns(at="closed_at")
     at_close = at_close.unique(KEY, keep="last", maintain_order=True)
     unmoved = [held.join(first, on=KEY, how="anti") for held in (reported, at_close)]
-    seen = [held.select(_SEEN) for held in (first_changes, *unmoved)]
+    nothing = _explained_by_first_close(movements, daily)
+    seen = [held.select(_SEEN) for held in (first_changes, *unmoved, nothing)]
     closes = closes.select(*_HELD, at="closed_at")
     rows = pl.concat([closes, *seen], how="diagonal_relaxed")
 
@@ -202,8 +203,8 @@ def openings_of(
     cost = col.average_cost.filter(col.position == col.position.first()).drop_nulls().first()
     by_holding = rows.group_by(KEY, maintain_order=True)
     openings = by_holding.agg(pl.col("position", *_CONTRACT, "at").first(), average_cost=cost)
-    openings = openings.filter(col.position != 0)
     openings = openings.join(first.select(*KEY, "about"), on=KEY, how="left")
+    openings = openings.filter((col.position != 0) | col.about.is_not_null())
     return {
         (row["account"], row["conid"]): Opening(
             quantity=row["position"],
@@ -213,6 +214,17 @@ def openings_of(
         )
         for row in openings.iter_rows(named=True)
     }
+
+
+def _explained_by_first_close(movements: pl.DataFrame, daily: pl.DataFrame) -> pl.DataFrame:
+    """Return the holdings of which nothing was held before: all of their first close was moved."""
+    first_close = daily.sort("session_date").unique(KEY, keep="first", maintain_order=True)
+    moved = movements.select(*KEY, "quantity", moved_on="session_date")
+    moved = moved.join(first_close.select(*KEY, "session_date"), on=KEY)
+    moved = moved.filter(col.moved_on <= col.session_date).group_by(KEY).agg(col.quantity.sum())
+    is_moved = (col.position - col.quantity).abs() < QUANTITY_ROUNDING
+    explained = first_close.join(moved, on=KEY).filter(is_moved)
+    return explained.with_columns(position=0.0, average_cost=None, at="closed_at")
 
 
 def _first_movements(movements: pl.DataFrame) -> pl.DataFrame:

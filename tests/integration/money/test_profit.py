@@ -1,13 +1,14 @@
 """The profit of a day from statements, to the cent: each kind of movement and of contract."""
 
 from collections import defaultdict
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
 import polars as pl
 import pytest
 
-from position_sync_dagster.domain.leg import UNATTRIBUTED
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.schema import DAILY_POSITIONS
 from position_sync_dagster.money.campaigns.campaigns import live_money
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
@@ -45,7 +46,7 @@ from tests.support.booked_days import (
     traded,
 )
 from tests.support.derived_rows import put_rows
-from tests.support.flex_files import element
+from tests.support.flex_files import ACCOUNT, element
 from tests.support.traded_year import traded_year
 
 
@@ -243,6 +244,21 @@ def test_an_account_that_begins_with_nothing_has_a_profit_on_its_first_day(books
     bought = traded(STOCK, 100, 222, THURSDAY)
     books.end_day(THURSDAY, held=[held(STOCK, 100, 223)], trades=[bought])
     assert books.profit(THURSDAY) == {"USD": cents(100)}
+
+
+def test_what_a_later_statement_closes_twice_was_not_held_before_the_first_day(books):
+    """What its strategy has at the first close is what was traded until then."""
+    leg = ActiveContract(
+        conid=int(SPX_CALL["conid"]), symbol="SPX", right=Right.CALL, strike=6000.0,
+        expiry=FRIDAY, strategy_id="a", added_at=datetime(2026, 3, 5, 15, tzinfo=UTC),
+        account=ACCOUNT, quantity=-1.0,
+    )  # fmt: skip
+    books.lake.registry.sync.add_many([leg])
+    sold = traded(SPX_CALL, -1, 50, THURSDAY, ibCommission="-1.5", openCloseIndicator="O")
+    books.end_day(THURSDAY, held=[held(SPX_CALL, -1, 52)], trades=[sold])
+    wrong = [booked(SPX_CALL, size, 57, FRIDAY, "Ep") for size in (1, 3)]
+    books.end_day(FRIDAY, trades=wrong)
+    assert books.profit(THURSDAY) == {"USD": cents(-201.5)}
 
 
 def worth(total: float, **parts: float) -> dict[str, float]:

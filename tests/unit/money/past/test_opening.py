@@ -86,6 +86,32 @@ def test_the_last_close_before_it_counts_with_its_cost_or_that_of_as_much(held, 
     assert found == {KEY: Opening(quantity=held, cost=cost)}
 
 
+def test_of_what_a_close_has_that_was_all_moved_until_then_nothing_was_held_before():
+    """What closes more of it later, as a wrong statement may, does not say the contrary."""
+    ends = [replace(EXPIRED, movement_id=f"{size}", quantity=size) for size in (1.0, 3.0)]
+    movements = [SOLD, *ends]
+    at_close = {"session_date": SOLD.session_date, "closed_at": TWENTY_PAST - timedelta(days=4)}
+    daily = seen(DAILY_POSITIONS, position=-1.0, average_cost=180.0, **at_close)
+    nothing = Opening(quantity=0.0)
+    assert openings(movements, None, daily) == {KEY: nothing}
+    assert opening_of(movements, nothing) == nothing
+    assert opening_of(movements, None).quantity == -3.0
+    # Of another quantity it is not known which movement is missing.
+    assert openings(movements, None, daily.with_columns(position=-2.0)) == {}
+
+
+def test_what_was_held_at_a_close_is_held_since_then_whatever_says_how_much_it_was():
+    friday = {"session_date": date(2026, 2, 27), "closed_at": TWENTY_PAST - timedelta(days=7)}
+    daily = seen(DAILY_POSITIONS, position=-1.0, **friday)
+    reported = seen(
+        BROKER_POSITIONS, position=-1.0, average_cost=180.0, position_time=TWENTY_PAST,
+        gateway_id="g",
+    )  # fmt: skip
+    gone = changed(-1.0, 0.0, TWENTY_PAST, average_cost=180.0)
+    for opening in (openings([], gone, daily)[KEY], openings([], None, daily, reported)[KEY]):
+        assert (opening.cost, opening.seen_at) == (180.0, friday["closed_at"])
+
+
 def test_what_no_movement_moved_is_held_since_it_was_seen():
     reported = seen(
         BROKER_POSITIONS, position=-1.0, average_cost=180.0, position_time=TWENTY_PAST,
