@@ -12,7 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import cached_property
 from itertools import accumulate, groupby, pairwise
 from operator import attrgetter, itemgetter
@@ -215,24 +215,26 @@ class _Sources:
                         self.parents[movement.movement_id] = holding
 
         transfers = [step for holding in all_holdings for step in holding.transfers]
-        for same in grouped(lambda step: (step[0].conid, step[0].day), transfers).values():
-            self._link_transfers(same)
+        for of_contract in grouped(lambda step: step[0].conid, transfers).values():
+            self._link_transfers(of_contract)
 
     def _link_transfers(self, steps: Iterable[_Held]) -> None:
-        """Pair what left one account with as much that came to another.
+        """Pair what left one account with as much that came to another, of the nearest days.
+
+        That is row by row, and then of what is unpaired all rows of an account and a day.
 
         Args:
-            steps: The transfers of a contract and a day, with what was held before each.
+            steps: The transfers of a contract, with what was held before each.
         """
         by_way = grouped(lambda step: step[1] * (step[0].quantity or 0.0) < 0, steps)
-        leaving = [movement for movement, _before in by_way[True]]
-        for arrival, _before in by_way[False]:
-            for left in leaving:
-                is_same = left.quantity == -(arrival.quantity or 0.0)
-                if is_same and left.account != arrival.account:
-                    self._pair([arrival], [left])
-                    leaving.remove(left)
-                    break
+        leaving, arriving = ([step for step, _before in by_way[way]] for way in (True, False))
+        for rows_of in (attrgetter("movement_id"), attrgetter("account", "day")):
+            came = [step for step in arriving if step.movement_id not in self.replaced]
+            for arrived in grouped(rows_of, came).values():
+                left = [step for step in leaving if step.movement_id not in self.left]
+                fits = [gone for gone in grouped(rows_of, left).values() if _fits(gone, arrived)]
+                for gone in sorted(fits, key=lambda gone: _days_between(gone[0], arrived[0]))[:1]:
+                    self._pair(arrived, gone)
 
     def _link_action(self, steps: Iterable[_Acted]) -> None:
         """Find for what contracts an action brought others, by symbol.
@@ -351,6 +353,17 @@ class _Origin(NamedTuple):
         """Return the ids of the postings of an owner; of all where it had none of them."""
         own = [posting.posting_id for posting in self.postings if posting.owner == owner]
         return tuple(own or (posting.posting_id for posting in self.postings))
+
+
+def _fits(gone: Sequence[Movement], arrived: Sequence[Movement]) -> bool:
+    """Return whether as much came to another account as left one, within a few days."""
+    is_as_much = not rounded(sum(step.quantity or 0.0 for step in (*gone, *arrived)))
+    is_near = _days_between(gone[0], arrived[0]) <= BOOKED
+    return is_as_much and is_near and gone[0].account != arrived[0].account
+
+
+def _days_between(one: Movement, other: Movement) -> timedelta:
+    return abs(one.day - other.day)
 
 
 def _is_sold(movement: Movement, cash: float | None) -> bool:
@@ -751,7 +764,7 @@ class _Holding:
         That may come before or after it: on its day of a settlement, days later of an action.
         """
         of_event = [end for end in self._movements if end.quantity and _is_paid_by(movement, end)]
-        nearest = sorted(of_event, key=lambda end: abs(end.day - movement.day))
+        nearest = sorted(of_event, key=lambda end: _days_between(end, movement))
         return nearest[0].movement_id if nearest else None
 
     def _pay(self, movement: Movement) -> None:
@@ -869,7 +882,7 @@ def _is_paid_by(movement: Movement, end: Movement) -> bool:
         return False
     if None not in (end.action_id, movement.action_id):
         return end.action_id == movement.action_id
-    is_near = end.type == movement.type and abs(end.day - movement.day) <= BOOKED
+    is_near = end.type == movement.type and _days_between(end, movement) <= BOOKED
     is_action = movement.kind is MovementKind.CORPORATE_ACTION
     return end.day == movement.day or (is_action and is_near)
 

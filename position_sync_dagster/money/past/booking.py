@@ -6,7 +6,7 @@ whoever had it. Neither is used for the other.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Container, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -146,9 +146,24 @@ def booked(
         for left in entry.came_from:
             booker.arrivals[left][entry.group] += entry.share.quantity
 
-    # What a corporate action brings comes after what it took, and before what is sold of that.
+    left_at = {
+        posting.posting_id: posting.at
+        for entry in entries
+        for posting in entry.postings
+        if posting.effect is Effect.LEAVES
+    }
     brought = {(entry.group, entry.share.posting.at) for entry in coming}
-    for entry in sorted(entries, key=lambda entry: entry.order_beside(brought)):
+
+    def order_of(entry: _Entry) -> tuple[datetime, int]:
+        """Return the sort key: what comes is after what left for it, and before what it sells."""
+        posting = entry.share.posting
+        if posting.effect is Effect.COMES:
+            left = [left_at[name] for name in entry.came_from if name in left_at]
+            return max([posting.at, *left]), 1
+        is_sold_of_it = posting.effect is Effect.CLOSES and (entry.group, posting.at) in brought
+        return posting.at, 2 if is_sold_of_it else 0
+
+    for entry in sorted(entries, key=order_of):
         booker.add(entry)
     return booker.booking
 
@@ -169,18 +184,6 @@ class _Entry:
     def came_from(self) -> set[str]:
         """The ids of what they came from."""
         return {source for posting in self.postings for source in posting.came_from}
-
-    def order_beside(self, brought: Container[tuple[Group, datetime]]) -> tuple[datetime, int]:
-        """Return the sort key.
-
-        Args:
-            brought: Of what groups actions brought something, and when.
-        """
-        posting = self.share.posting
-        if posting.effect is Effect.COMES:
-            return posting.at, 1
-        is_sold_of_it = posting.effect is Effect.CLOSES and (self.group, posting.at) in brought
-        return posting.at, 2 if is_sold_of_it else 0
 
 
 def _entries(postings: Iterable[Posting], group_of: Callable[[Posting], Group]) -> list[_Entry]:
