@@ -632,6 +632,11 @@ class _Holding:
         return shares
 
     def _open(self, movement: Movement, by: float, origin: _Origin) -> None:
+        transfers = [step for step in self._movements if step.kind is MovementKind.TRANSFER]
+        at_cost = times(self._opening.cost, movement.quantity or 0.0)
+        # The broker's cost counts before the value that the transfer states.
+        if transfers[:1] == [movement] and not self._prior and at_cost is not None:
+            movement = replace(movement, value=at_cost)
         if origin.shares is not None:
             self._add_parts(movement, Effect.OPENS, _scaled(origin.shares, by), origin)
             return
