@@ -97,6 +97,23 @@ datetime.timezone(datetime.timedelta(seconds=28800)))
         return None
 
 
+def in_zone(at: datetime, zone: tzinfo, name: str) -> datetime:
+    """Return a local time in a zone; of an hour that is there twice its name may say which.
+
+    >>> at = datetime(2026, 11, 1, 1, 30)
+    >>> for name in ("EDT", "EST", "US/Eastern"):
+    ...     print(in_zone(at, ZoneInfo("America/New_York"), name).astimezone(UTC).time())
+    05:30:00
+    06:30:00
+    05:30:00
+    """
+    second = at.replace(tzinfo=zone, fold=1)
+    is_standard = "standard" in name.casefold()
+    if is_standard or second.tzname() == name.upper():
+        return second
+    return at.replace(tzinfo=zone)
+
+
 def read_time(text: str) -> datetime:
     """Read a date and a time as a gateway writes them; without a zone it is of this machine's.
 
@@ -130,7 +147,7 @@ def read_time(text: str) -> datetime:
     if zone is None:
         return at.astimezone()
 
-    return at.replace(tzinfo=zone)
+    return in_zone(at, zone, zone_name or "")
 
 
 _SESSION = re.compile(r"(\d{8}):(\d{4})-(\d{8}):(\d{4})")

@@ -12,10 +12,10 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import cached_property
 from itertools import accumulate, groupby, pairwise
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.money.past.causes import cancelled_ids
 from position_sync_dagster.money.past.closes import SLACK
 from position_sync_dagster.money.past.movements import (
+    BOOKED,
     COMMISSION_ADJUSTMENTS,
     DELIVERY_KINDS,
     INCOME,
@@ -33,6 +34,7 @@ from position_sync_dagster.money.past.movements import (
     SPLITS,
     Movement,
     MovementKind,
+    known_sum,
     moment_of,
     rounded,
     times,
@@ -119,6 +121,42 @@ def unexplained_parts(
 # A movement, and what was held before it.
 _Held = tuple[Movement, float]
 
+
+class _Acted(NamedTuple):
+    """What a corporate action did to a holding.
+
+    Attributes:
+        before: What was held before it.
+        is_rest: Whether nothing is left after it, or at the end of its day.
+    """
+
+    movement: Movement
+    before: float
+    is_rest: bool
+
+    @property
+    def takes(self) -> bool:
+        """Return whether it took of what was held."""
+        return self.before * (self.movement.quantity or 0.0) < 0
+
+    @property
+    def action(self) -> tuple[str, str | None]:
+        """Return the broker's id of the action."""
+        return self.movement.account, self.movement.action_id
+
+    @property
+    def wording(self) -> tuple[object, ...]:
+        """Return the day and what all rows of an action say: the last words are its contract."""
+        words, _, _contract = (self.movement.description or "").rpartition("(")
+        return *self.day_and_type, words or self.movement.movement_id
+
+    @property
+    def day_and_type(self) -> tuple[object, ...]:
+        """Return what actions have in common that nothing tells apart."""
+        step = self.movement
+        return step.account, step.day, step.type, step.right
+
+
 # Account, day and contract of a delivery.
 _Delivered = tuple[str, date, int | None]
 
@@ -134,6 +172,9 @@ class _Sources:
             movement that brought something for it.
         left: The ids of what something came for.
         taken: The parts of that, by the id of its movement.
+        parents: The holding for which an action brought something and took nothing, by the id of
+            the movement that brought it.
+        unpaired: The ids of what actions took for what is not known.
         traders: Who had what an order traded, apart from contracts that several had.
     """
 
@@ -142,6 +183,8 @@ class _Sources:
     replaced: dict[str, list[Movement]] = field(default_factory=dict)
     left: set[str] = field(default_factory=set)
     taken: dict[str, list[Posting]] = field(default_factory=dict)
+    parents: dict[str, "_Holding"] = field(default_factory=dict)
+    unpaired: set[str] = field(default_factory=set)
     traders: defaultdict[str | None, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def owners_of_order(self, movement: Movement) -> set[str]:
@@ -151,71 +194,81 @@ class _Sources:
     def link(self, holdings: Iterable["_Holding"]) -> None:
         """Find for what contracts corporate actions brought others, and what changed its account.
 
-        An action is known by its id; what that does not join is of one day and type.
+        An action is known by its id; what that does not join is of one day and wording, or type.
         """
         all_holdings = [*holdings]
         steps = [step for holding in all_holdings for step in holding.actions]
-        with_id = [step for step in steps if step[0].action_id is not None]
-        by_id = attrgetter("account", "action_id")
-        for action in grouped(lambda step: by_id(step[0]), with_id).values():
-            self._link_action(action)
+        with_id = [step for step in steps if step.movement.action_id is not None]
+        # Without an id what took a part may be an action of its own.
+        whole = [step for step in steps if step.is_rest or not step.takes]
+        for candidates, name in ((with_id, "action"), (whole, "wording"), (whole, "day_and_type")):
+            joined = self.left.union(self.replaced)
+            others = [step for step in candidates if step.movement.movement_id not in joined]
+            for action in grouped(attrgetter(name), others).values():
+                self._link_action(action)
 
-        joined = self.left.union(self.replaced)
-        others = [step for step in steps if step[0].movement_id not in joined]
-        by_day = attrgetter("account", "day", "type", "right")
-        for action in grouped(lambda step: by_day(step[0]), others).values():
-            self._link_action(action)
+        for step in steps:
+            movement = step.movement
+            if not step.takes and not step.before and movement.movement_id not in self.replaced:
+                for holding in all_holdings:
+                    if holding.is_parent_of(movement):
+                        self.parents[movement.movement_id] = holding
 
         transfers = [step for holding in all_holdings for step in holding.transfers]
-        for same in grouped(lambda step: (step[0].conid, step[0].day), transfers).values():
-            self._link_transfers(same)
+        for of_contract in grouped(lambda step: step[0].conid, transfers).values():
+            self._link_transfers(of_contract)
 
     def _link_transfers(self, steps: Iterable[_Held]) -> None:
-        """Pair what left one account with as much that came to another.
+        """Pair what left one account with as much that came to another, of the nearest days.
+
+        That is row by row, and then of what is unpaired all rows of an account and a day.
 
         Args:
-            steps: The transfers of a contract and a day, with what was held before each.
+            steps: The transfers of a contract, with what was held before each.
         """
         by_way = grouped(lambda step: step[1] * (step[0].quantity or 0.0) < 0, steps)
-        leaving = [movement for movement, _before in by_way[True]]
-        for arrival, _before in by_way[False]:
-            for left in leaving:
-                is_same = left.quantity == -(arrival.quantity or 0.0)
-                if is_same and left.account != arrival.account:
-                    self._pair([arrival], [left])
-                    leaving.remove(left)
-                    break
+        leaving, arriving = ([step for step, _before in by_way[way]] for way in (True, False))
+        for rows_of in (attrgetter("movement_id"), attrgetter("account", "day")):
+            came = [step for step in arriving if step.movement_id not in self.replaced]
+            for arrived in grouped(rows_of, came).values():
+                left = [step for step in leaving if step.movement_id not in self.left]
+                fits = [gone for gone in grouped(rows_of, left).values() if _fits(gone, arrived)]
+                for gone in sorted(fits, key=lambda gone: _days_between(gone[0], arrived[0]))[:1]:
+                    self._pair(arrived, gone)
 
-    def _link_action(self, steps: Iterable[_Held]) -> None:
+    def _link_action(self, steps: Iterable[_Acted]) -> None:
         """Find for what contracts an action brought others, by symbol.
 
-        Args:
-            steps: Its movements, with what was held before each.
-        """
-        taken: list[Movement] = []
-        came: list[Movement] = []
-        grown: list[Movement] = []
-        for movement, before in steps:
-            if before * (movement.quantity or 0.0) > 0:
-                grown.append(movement)
-            else:
-                (taken if before else came).append(movement)
+        What it took for cash alone is for none of them, beside what it took for nothing; nor is a
+        fraction of what it brought.
 
-        arrivals = grouped(attrgetter("symbol"), came or grown)
+        Args:
+            steps: Its movements.
+        """
+        by_way = grouped(attrgetter("takes"), steps)
+        arrivals = [step.movement for step in by_way[False]]
+        taken = [step.movement for step in by_way[True]]
+        brought = {arrival.key for arrival in arrivals}
+        taken = [left for left in taken if left.key not in brought] or taken
+        taken = [left for left in taken if not _is_sold(left, left.cash)] or taken
+
         left_of = grouped(attrgetter("symbol"), taken)
-        renamed = [left for left in taken if left.symbol not in arrivals]
-        for symbol, arrived in arrivals.items():
+        arrived_of = grouped(attrgetter("symbol"), arrivals)
+        renamed = [left for left in taken if left.symbol not in arrived_of]
+        for symbol, arrived in arrived_of.items():
             if taken:
                 self._pair(arrived, left_of[symbol] or renamed)
 
     def _pair(self, arrived: Sequence[Movement], gone: Sequence[Movement]) -> None:
-        """Pair as many of both in the order of their terms; else each came for all of them."""
-        in_order = sorted(gone, key=_terms_of)
+        """Pair as many contracts of both in the order of their terms; else each came for all."""
         self.left.update(movement.movement_id for movement in gone)
-        for place, arrival in enumerate(sorted(arrived, key=_terms_of)):
-            self.replaced[arrival.movement_id] = in_order
-            if len(arrived) == len(gone):
-                self.replaced[arrival.movement_id] = [in_order[place]]
+        gone_of = grouped(attrgetter("key"), sorted(gone, key=_terms_of))
+        arrived_of = grouped(attrgetter("key"), sorted(arrived, key=_terms_of))
+        came_for = [[*gone]] * len(arrived_of)
+        if len(arrived_of) == len(gone_of):
+            came_for = [*gone_of.values()]
+        for rows, of_them in zip(arrived_of.values(), came_for, strict=True):
+            self.replaced.update((row.movement_id, of_them) for row in rows)
 
     def add(self, posting: Posting) -> None:
         """Remember the end of an option, or what an action took."""
@@ -239,7 +292,13 @@ class _Sources:
         if movement.kind is MovementKind.CORPORATE_ACTION or self.carries(movement):
             gone = self.replaced.get(movement.movement_id, ())
             taken = [posting for left in gone for posting in self.taken.get(left.movement_id, ())]
-            return _Origin.of(taken, is_clear=len(gone) == 1 or _has_one_owner(taken))
+            is_clear = len(gone) == 1 or _has_one_owner(taken)
+            if not is_clear:
+                self.unpaired.update(left.movement_id for left in gone)
+            parent = self.parents.get(movement.movement_id)
+            if parent is not None:
+                return parent.origin_of(movement)
+            return _Origin.of(taken, is_clear=is_clear)
         if not _is_delivery(movement):
             return _Origin()
 
@@ -253,18 +312,24 @@ class _Sources:
         return _Origin.of(of_option or at_strike or ends, is_clear=is_clear)
 
     def lost(self) -> list[Posting]:
-        """Return, for each end of which nothing arrived, that what it left is not known."""
-        return [
-            replace(
-                end,
-                effect=Effect.PAYS,
-                quantity=0.0,
-                fraction=0.0,
-                unclear=f"what {name_of(end.movement)} delivered is not known",
-            )
+        """Return, for each end of which nothing arrived, that what it left is not known.
+
+        The same of what actions took, where others had what may be the origin of what came.
+        """
+        delivered = [
+            (end, f"what {name_of(end.movement)} delivered is not known")
             for place, ends in self.ends.items()
             if place not in self.arrived
             for end in ends
+        ]
+        became = [
+            (left, f"what {name_of(left.movement)} became by a corporate action is not known")
+            for name in sorted(self.unpaired)
+            for left in self.taken.get(name, ())
+        ]
+        return [
+            replace(end, effect=Effect.PAYS, quantity=0.0, fraction=0.0, unclear=unclear)
+            for end, unclear in (*delivered, *became)
         ]
 
 
@@ -288,6 +353,22 @@ class _Origin(NamedTuple):
         """Return the ids of the postings of an owner; of all where it had none of them."""
         own = [posting.posting_id for posting in self.postings if posting.owner == owner]
         return tuple(own or (posting.posting_id for posting in self.postings))
+
+
+def _fits(gone: Sequence[Movement], arrived: Sequence[Movement]) -> bool:
+    """Return whether as much came to another account as left one, within a few days."""
+    is_as_much = not rounded(sum(step.quantity or 0.0 for step in (*gone, *arrived)))
+    is_near = _days_between(gone[0], arrived[0]) <= BOOKED
+    return is_as_much and is_near and gone[0].account != arrived[0].account
+
+
+def _days_between(one: Movement, other: Movement) -> timedelta:
+    return abs(one.day - other.day)
+
+
+def _is_sold(movement: Movement, cash: float | None) -> bool:
+    """Return whether cash is what was got for what a movement took, or paid for it if short."""
+    return (cash or 0.0) * (movement.quantity or 0.0) < 0
 
 
 def _terms_of(movement: Movement) -> tuple[date, float]:
@@ -368,7 +449,8 @@ class _Holding:
         self._at_end_of = {movement.session_date: after for movement, _, after in self._steps}
         later = [(moment_of(movement), after) for movement, _, after in self._steps]
         self._timelines = timelines
-        timelines[self._first.account] = [(NEVER, self._prior), *later]
+        self._timeline = [(NEVER, self._prior), *later]
+        timelines[self._first.account] = self._timeline
         self._has: _Shares = dict(has or {})
         self._last_owners: _Shares = {}
         self._parts: list[Posting] = []
@@ -397,15 +479,37 @@ class _Holding:
         return [(step, before) for step, before, _after in self._steps if step.kind is kind]
 
     @cached_property
-    def actions(self) -> list[_Held]:
-        """The corporate actions that took all that was held, or brought more; with what was."""
+    def actions(self) -> list[_Acted]:
+        """The corporate actions that changed what is held."""
         return [
-            (movement, before)
-            for movement, before, after in self._steps
-            if movement.kind is MovementKind.CORPORATE_ACTION
-            and movement.quantity
-            and (before * movement.quantity >= 0 or not after)
+            _Acted(step, before, not after or not self._at_end_of[step.session_date])
+            for step, before, after in self._steps
+            if step.kind is MovementKind.CORPORATE_ACTION and step.quantity
         ]
+
+    def is_parent_of(self, movement: Movement) -> bool:
+        """Return whether it was held when an action brought another contract for it.
+
+        The words of an action begin with the symbol of what it acts on, and its number.
+        """
+        symbol, is_named, _ = (movement.description or "").partition("(")
+        is_named_here = is_named and symbol.strip() == self._first.symbol
+        if not is_named_here or self._first.is_option or self._first.account != movement.account:
+            return False
+        at = moment_of(movement)
+        *_earlier, (_since, held) = (step for step in self._timeline if step[0] <= at)
+        return bool(held)
+
+    def origin_of(self, movement: Movement) -> "_Origin":
+        """Return who had it when an action brought another contract for it."""
+        at = moment_of(movement)
+        parts_of = grouped(attrgetter("owner"), (part for part in self._parts if part.at <= at))
+        shares = {owner: sum(part.quantity for part in of) for owner, of in parts_of.items()}
+        shares = {owner: share for owner, share in shares.items() if rounded(share)}
+        total = sum(shares.values())
+        divided = {owner: share / total for owner, share in shares.items()} if total else None
+        opened = [part for owner in shares for part in parts_of[owner] if part.opens]
+        return _Origin(opened, divided)
 
     @property
     def place(self) -> tuple[bool, datetime, bool, Key]:
@@ -414,8 +518,9 @@ class _Holding:
         What several strategies claim comes after what one does.
         """
         is_option = any(movement.is_option for movement in (self._first, *self._movements))
-        replaced = self._sources.replaced
-        brought = [moment_of(step) for step in self._movements if replaced.get(step.movement_id)]
+        sources = self._sources
+        came_for = sources.replaced.keys() | sources.parents.keys()
+        brought = [moment_of(step) for step in self._movements if step.movement_id in came_for]
         is_shared = len({claim.owner for claim in self._claims}) > 1
         return not is_option, min(brought, default=NEVER), is_shared, self._first.key
 
@@ -527,6 +632,11 @@ class _Holding:
         return shares
 
     def _open(self, movement: Movement, by: float, origin: _Origin) -> None:
+        transfers = [step for step in self._movements if step.kind is MovementKind.TRANSFER]
+        at_cost = times(self._opening.cost, movement.quantity or 0.0)
+        # The broker's cost counts before the value that the transfer states.
+        if transfers[:1] == [movement] and not self._prior and at_cost is not None:
+            movement = replace(movement, value=at_cost)
         if origin.shares is not None:
             self._add_parts(movement, Effect.OPENS, _scaled(origin.shares, by), origin)
             return
@@ -606,36 +716,61 @@ class _Holding:
 
         after = rounded(total + by)
         is_turned = total * after < 0  # more was taken than is known to have been held
-        unclear = None
-        if is_turned or (not after and self._is_lost(movement)):
-            unclear = f"what {name_of(movement)} became by a corporate action is not known"
-
-        effect = Effect.KEEPS
-        is_sold = bool(movement.cash) and total * by < 0 and movement.type not in SPLITS
+        keeps = total * by > 0 or (after and movement.type in SPLITS)
+        effect = Effect.CLOSES
         if movement.movement_id in self._sources.left:
             effect = Effect.LEAVES
-        elif is_turned or is_sold or not after:
-            effect = Effect.CLOSES
+        elif keeps and not is_turned:
+            effect = Effect.KEEPS
+
+        unclear = None
+        if is_turned or (effect is Effect.CLOSES and self._is_lost(movement)):
+            unclear = f"what {name_of(movement)} became by a corporate action is not known"
         self._last_owners = dict(self._has)
         self._add_parts(movement, effect, self._divided(by), unclear=unclear)
 
     def _arrive(self, movement: Movement, by: float) -> None:
-        """Divide what an action brought: for a contract that it took, or for nothing."""
+        """Divide what an action brought: for a contract that it took, or for nothing.
+
+        The cost of what came for one that is still held is not known, but that it paid nothing is.
+        """
         origin = self._sources.origin_of(movement)
-        if origin.shares is not None:
+        if origin.shares is not None and movement.type != _RIGHTS:
             self._add_parts(movement, Effect.COMES, _scaled(origin.shares, by), origin)
             return
+
+        openers = self._openers(movement, by)
+        if origin.shares is not None:
+            openers = _scaled(origin.shares, by)
         unclear = None
         if movement.type != _RIGHTS:
             unclear = f"what {name_of(movement)} cost is not known: a corporate action brought it"
-        openers = self._openers(movement, by)
         self._add_parts(movement, Effect.OPENS, openers, origin, unclear=unclear)
 
     def _is_lost(self, movement: Movement) -> bool:
         """Return whether it is not known what came for what an action took."""
-        if movement.cash or movement.type == _WORTHLESS:
+        paid = known_sum([movement.cash, self._paid_later[movement.movement_id]])
+        if paid is None or movement.type == _WORTHLESS:
             return False
-        return movement.movement_id not in self._sources.left
+        return not _is_sold(movement, paid)
+
+    @cached_property
+    def _paid_later(self) -> defaultdict[str | None, float]:
+        """What rows without a quantity paid for others."""
+        paid: defaultdict[str | None, float] = defaultdict(float)
+        for movement in self._movements:
+            if not movement.quantity and movement.kind not in INCOME:
+                paid[self._paid_for(movement)] += movement.cash or 0.0
+        return paid
+
+    def _paid_for(self, movement: Movement) -> str | None:
+        """Return the id of the movement whose cash has a row of its own; None: it is not known.
+
+        That may come before or after it: on its day of a settlement, days later of an action.
+        """
+        of_event = [end for end in self._movements if end.quantity and _is_paid_by(movement, end)]
+        nearest = sorted(of_event, key=lambda end: _days_between(end, movement))
+        return nearest[0].movement_id if nearest else None
 
     def _pay(self, movement: Movement) -> None:
         """Divide cash of a holding among its owners, or the last ones."""
@@ -644,12 +779,10 @@ class _Holding:
         if (movement.type or "").lower() == COMMISSION_ADJUSTMENTS:
             effect = Effect.PAYS
         elif movement.kind not in INCOME:
-            # The cash of a settlement may have a row of its own, before or after that of its end.
             effect = Effect.PAYS
-            event = (movement.day, movement.kind)
-            ends = (end for end in self._movements if end.quantity and (end.day, end.kind) == event)
-            pays_for = next((end.movement_id for end in ends), None)
-        owners = self._has or self._last_owners or {UNATTRIBUTED: 1.0}
+            pays_for = self._paid_for(movement)
+        paid_for = [part for part in self._parts if part.movement.movement_id == pays_for]
+        owners = _divided_by(paid_for) or self._has or self._last_owners or {UNATTRIBUTED: 1.0}
         total = sum(owners.values())
         for owner, held in owners.items():
             self._add(movement, effect, owner, fraction=held / total, pays_for=pays_for)
@@ -723,7 +856,19 @@ def _history(movements: Iterable[Movement], held: Opening | None) -> tuple[Openi
     opening = opening_of(stated, held)
     total = opening.quantity + sum(movement.quantity or 0.0 for movement in stated)
     unexplained = _still_held(by_kind[True], total)
-    return opening, sorted([*stated, *unexplained], key=_order_of)
+    in_order = sorted([*stated, *unexplained], key=_order_of)
+    return opening, [*_as_acted(in_order, opening.quantity)]
+
+
+def _as_acted(in_order: Iterable[Movement], held: float) -> Iterator[Movement]:
+    """Yield movements; of those of actions at one moment, first what takes of what is held."""
+    for _moment, of_moment in groupby(in_order, moment_of):
+        rows = [*of_moment]
+        if all(row.kind is MovementKind.CORPORATE_ACTION for row in rows):
+            sized = [(held * (row.quantity or 0.0) >= 0, -abs(row.quantity or 0.0)) for row in rows]
+            rows = [row for _size, row in sorted(zip(sized, rows, strict=True), key=itemgetter(0))]
+        held = rounded(held + sum(row.quantity or 0.0 for row in rows))
+        yield from rows
 
 
 def _still_held(unexplained: Iterable[Movement], held: float) -> Iterator[Movement]:
@@ -734,6 +879,17 @@ def _still_held(unexplained: Iterable[Movement], held: float) -> Iterator[Moveme
             by = math.copysign(min(abs(held), abs(by)), by)
             held += by
             yield replace(movement, quantity=by)
+
+
+def _is_paid_by(movement: Movement, end: Movement) -> bool:
+    """Return whether a row without a quantity is the cash of what another one did."""
+    if end.kind is not movement.kind:
+        return False
+    if None not in (end.action_id, movement.action_id):
+        return end.action_id == movement.action_id
+    is_near = end.type == movement.type and _days_between(end, movement) <= BOOKED
+    is_action = movement.kind is MovementKind.CORPORATE_ACTION
+    return end.day == movement.day or (is_action and is_near)
 
 
 def _is_delivery(movement: Movement) -> bool:

@@ -5,9 +5,10 @@ They differ where several own one contract: of one's close the account takes wha
 whoever had it. Neither is used for the other.
 """
 
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import StrEnum
 from math import copysign
 
@@ -140,14 +141,29 @@ def booked(
     """
     booker = _Booker(is_pooled=is_pooled)
     entries = _entries(postings, group_of)
-    booker.arrivals.update(
-        left
+    coming = [entry for entry in entries if entry.share.posting.effect is Effect.COMES]
+    for entry in coming:
+        for left in entry.came_from:
+            booker.arrivals[left][entry.group] += entry.share.quantity
+
+    left_at = {
+        posting.posting_id: posting.at
         for entry in entries
-        if entry.share.posting.effect is Effect.COMES
-        for left in entry.came_from
-    )
-    # What a corporate action brings comes after what it took.
-    for entry in sorted(entries, key=lambda entry: entry.order):
+        for posting in entry.postings
+        if posting.effect is Effect.LEAVES
+    }
+    brought = {(entry.group, entry.share.posting.at) for entry in coming}
+
+    def order_of(entry: _Entry) -> tuple[datetime, int]:
+        """Return the sort key: what comes is after what left for it, and before what it sells."""
+        posting = entry.share.posting
+        if posting.effect is Effect.COMES:
+            left = [left_at[name] for name in entry.came_from if name in left_at]
+            return max([posting.at, *left]), 1
+        is_sold_of_it = posting.effect is Effect.CLOSES and (entry.group, posting.at) in brought
+        return posting.at, 2 if is_sold_of_it else 0
+
+    for entry in sorted(entries, key=order_of):
         booker.add(entry)
     return booker.booking
 
@@ -168,12 +184,6 @@ class _Entry:
     def came_from(self) -> set[str]:
         """The ids of what they came from."""
         return {source for posting in self.postings for source in posting.came_from}
-
-    @property
-    def order(self) -> tuple[object, ...]:
-        """The sort key."""
-        posting = self.share.posting
-        return posting.at, posting.effect is Effect.COMES
 
 
 def _entries(postings: Iterable[Posting], group_of: Callable[[Posting], Group]) -> list[_Entry]:
@@ -229,13 +239,15 @@ class _Booker:
     """Books one entry after the other.
 
     Attributes:
-        arrivals: For how many entries each posting left.
+        arrivals: How much came of each group for each posting that left.
         taken: What left with it.
     """
 
     is_pooled: bool
     booking: Booking = field(default_factory=Booking)
-    arrivals: Counter[str] = field(default_factory=Counter)
+    arrivals: defaultdict[str, defaultdict[Group, float]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(float))
+    )
     taken: dict[str, list[Share]] = field(default_factory=dict)
 
     def add(self, entry: _Entry) -> None:
@@ -330,14 +342,19 @@ class _Booker:
         left = {id(shares): shares for name in entry.came_from if (shares := self.taken.get(name))}
         taken = [opened for shares in left.values() for opened in shares]
         total = sum(opened.quantity for opened in taken)
-        is_divided = any(self.arrivals[name] > 1 for name in entry.came_from)
+        arrivals = [self.arrivals[name] for name in entry.came_from]
+        is_divided = any(len(of_groups) > 1 for of_groups in arrivals)
         held = self.booking.held[entry.group]
         if is_divided or not total:
             name = name_of(share.posting.movement)
             why = f"what {name} cost is not known: a corporate action brought it"
             self._open(held, share.unknown(why))
         else:
-            self._bring(entry, _paying(entry, taken), share.quantity / total, held)
+            # It may come in several rows.
+            whole = max((of_groups[entry.group] for of_groups in arrivals), key=abs)
+            part = share.quantity / whole
+            taken = [opened.part(opened.quantity * part) for opened in taken]
+            self._bring(entry, _paying(entry, taken), whole / total, held)
 
     def _receive(self, entry: _Entry) -> None:
         """Realise what an action paid beside what it brings; what is paid for that is its cost."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 
 from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.exchange_time import NEW_YORK, zone_of
+from position_sync_dagster.domain.exchange_time import NEW_YORK, in_zone, zone_of
 from position_sync_dagster.errors import StatementError, shown
 
 # The earliest day of a statement: the broker's first customers traded later.
@@ -73,7 +73,7 @@ def _moment(text: str) -> datetime:
         raise ValueError(text)
 
     at = datetime.strptime(digits, "%H%M%S").time()  # noqa: DTZ007 - its zone is below
-    return datetime.combine(_day(day), at, zone).astimezone(UTC)
+    return in_zone(datetime.combine(_day(day), at), zone, named_zone).astimezone(UTC)
 
 
 def security_type(text: str) -> str:

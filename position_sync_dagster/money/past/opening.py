@@ -36,7 +36,8 @@ class Opening:
 
     Attributes:
         quantity: With its sign; 0: nothing.
-        cost: What one unit had cost, by the broker; None: it never said it.
+        cost: What one unit had cost, by the broker; None: it never said it. Where nothing was held,
+            that of what a transfer brought first.
         contract: Of a holding without movements: a movement with nothing but its contract.
         seen_at: When it was seen first; None: the movements say it.
     """
@@ -57,7 +58,9 @@ def opening_of(movements: Sequence[Movement], held: Opening | None) -> Opening:
     opening = held or Opening(quantity=_closed_without_opening(movements))
     if opening.cost is None and opening.quantity:
         return replace(opening, cost=_cost_by_its_close(movements, opening.quantity))
-    return opening
+
+    cost = None if opening.quantity else _cost_of_transfer(movements)
+    return opening if cost is None else replace(opening, cost=cost)
 
 
 def _closed_without_opening(movements: Iterable[Movement]) -> float:
@@ -113,6 +116,33 @@ def _cost_by_its_close(movements: Iterable[Movement], quantity: float) -> float 
         costs += [movement.cash, movement.fee, times(movement.realized_pnl, -1.0)]
         if not unclosed:
             return times(known_sum(costs), 1 / quantity)
+    return None
+
+
+def _cost_of_transfer(movements: Iterable[Movement]) -> float | None:
+    """Return what one unit of the only transfer had cost, by the profits of what closed it."""
+    held = 0.0
+    came: float | None = None
+    amounts: list[float | None] = []
+    for movement in movements:
+        by = movement.quantity or 0.0
+        is_close = held * by < 0
+        held = rounded(held + by)
+        if movement.kind is MovementKind.TRANSFER:
+            if is_close or came is not None:
+                return None
+            came = by
+            continue
+
+        amounts += [movement.cash, movement.fee]
+        if is_close:
+            if movement.kind not in _REALISING or not movement.realized_pnl:
+                return None
+            amounts.append(-movement.realized_pnl)
+        if not held:
+            if came is not None:
+                return times(known_sum(amounts), 1 / came)
+            amounts.clear()
     return None
 
 
@@ -205,6 +235,9 @@ def openings_of(
     openings = by_holding.agg(pl.col("position", *_CONTRACT, "at").first(), average_cost=cost)
     openings = openings.join(first.select(*KEY, "about"), on=KEY, how="left")
     openings = openings.filter((col.position != 0) | col.about.is_not_null())
+    openings = openings.join(_transferred_costs(daily, first), on=KEY, how="left")
+    of_unit = pl.when(col.position == 0).then(col.transferred_cost).otherwise(col.average_cost)
+    openings = openings.with_columns(average_cost=of_unit)
     return {
         (row["account"], row["conid"]): Opening(
             quantity=row["position"],
@@ -227,6 +260,17 @@ def _explained_by_first_close(movements: pl.DataFrame, daily: pl.DataFrame) -> p
     return explained.with_columns(position=0.0, average_cost=None, at="closed_at")
 
 
+def _transferred_costs(daily: pl.DataFrame, first: pl.DataFrame) -> pl.DataFrame:
+    """Return what a unit of each holding had cost that came by a transfer before anything else.
+
+    The broker may learn only later what it had cost elsewhere.
+    """
+    arrived = daily.join(first.filter("is_transfer"), on=KEY)
+    arrived = arrived.filter(col.session_date >= col.first_day, col.position == col.by)
+    arrived = arrived.drop_nulls("average_cost").sort("session_date")
+    return arrived.unique(KEY, keep="first").select(*KEY, transferred_cost="average_cost")
+
+
 def _first_movements(movements: pl.DataFrame) -> pl.DataFrame:
     """Return when about the first movement of each holding was, and by how much it moved it."""
     moved = movements.drop_nulls("conid").filter(col.quantity != 0)
@@ -236,6 +280,7 @@ def _first_movements(movements: pl.DataFrame) -> pl.DataFrame:
         by="quantity",
         is_timed=col.at.is_not_null(),
         is_trade=col.kind == MovementKind.TRADE.value,
+        is_transfer=col.kind == MovementKind.TRANSFER.value,
         first_day=col.session_date.min().over(KEY),
     )
     return moved.sort("about").unique(KEY, keep="first", maintain_order=True)

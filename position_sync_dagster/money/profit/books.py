@@ -133,6 +133,11 @@ class Moved:
         )
 
     @property
+    def lacks_open_profit(self) -> bool:
+        """Whether the open profit of a CFD is not known: it is what the account has of it."""
+        return self.held_before.filter(sec_type="CFD")["unrealized_pnl"].has_nulls()
+
+    @property
     def conversions(self) -> pl.DataFrame:
         """The movements that are one currency for another."""
         return self.movements.filter(kind=MovementKind.CONVERSION.value)
@@ -200,6 +205,8 @@ def book_parts(first: StatedWorth, last: StatedWorth, moved: Moved) -> dict[str,
     without_rates = [code for code in foreign if code not in rated]
     if without_rates:
         unknown.append(f"the effect of the rates of {', '.join(without_rates)}")
+    if foreign and moved.lacks_open_profit:
+        unknown.append("the open profit of its CFDs")
     if moved.explained["profit"].has_nulls() or moved.lacks_profit:
         unknown.append("the profit of its holdings")
 
@@ -253,10 +260,12 @@ def _foreign_currencies(moved: Moved, first: StatedWorth, base: str | None) -> l
 
 def _effect_of_rates(moved: Moved, first: StatedWorth, last: StatedWorth) -> float:
     """Return what the account gained by rates: on what it had, and by what it converted."""
-    # The value of a future is notional: its profit is in the cash.
+    # The value of a future is notional: its profit is in the cash. That of a CFD is too: the
+    # account has its open profit.
     worth = moved.held_before.filter(col.sec_type != "FUT")
+    value_of_it = pl.when(sec_type="CFD").then("unrealized_pnl").otherwise("market_value")
     had = defaultdict(float, first.cash)
-    for currency, value in worth.group_by("currency").agg(pl.sum("market_value")).iter_rows():
+    for currency, value in worth.group_by("currency").agg(value_of_it.sum()).iter_rows():
         had[currency] += value
 
     effect = 0.0

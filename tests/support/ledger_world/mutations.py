@@ -63,7 +63,7 @@ MUTATIONS = {
     ),
     "a wrong ratio": Mutation(
         where=_BOOKER, function="_come",
-        lines={"share.quantity / total": "total / share.quantity"},
+        lines={"whole / total": "total / whole"},
     ),
     "UNEXPLAINED at 0": Mutation(
         where=movement_sources, function="unexplained_ends",
