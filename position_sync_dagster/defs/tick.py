@@ -366,7 +366,7 @@ def unreported(
     for event in instance.fetch_materializations(ledger, limit=LOOKED_AT).records:
         reported = _reported(event)
         if reported is not None:
-            since = reported.through
+            since = reported
             break
 
     added = lake.updates.sync.count_after(since)
@@ -374,21 +374,12 @@ def unreported(
     return Span(min(since, added.version), added)
 
 
-class Reported(NamedTuple):
-    """The versions between which an event reports rows."""
-
-    since: int
-    through: int
-
-
-def _reported(record: dg.EventLogRecord) -> Reported | None:
-    """Return what an event reports of the ledger; None if it reports no rows."""
+def _reported(record: dg.EventLogRecord) -> Any:
+    """Return the version through which an event reports rows; None if it reports none."""
     event = record.asset_materialization
     if event is None or SINCE not in event.metadata:
         return None
-    since: Any = event.metadata[SINCE].value
-    through: Any = event.metadata[THROUGH].value
-    return Reported(since, through)
+    return event.metadata[THROUGH].value
 
 
 def ledger_state(span: Span, report: drain.DrainReport) -> Derived:

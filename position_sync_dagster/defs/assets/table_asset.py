@@ -312,9 +312,13 @@ def runless(
     return dg.AssetMaterialization(keys.of(asset), metadata=written.metadata, tags=tags)
 
 
+# Makes an asset of a function without a body, whose docstring describes it.
+External = Callable[[Callable[[], None]], dg.AssetSpec]
+
+
 def external(
     name: str, *deps: str, metadata: "Mapping[str, dg.RawMetadataValue]", **attributes: Any
-) -> Callable[[Callable[[], None]], dg.AssetSpec]:
+) -> External:
     """Return the decorator that makes an external asset of a function without a body.
 
     As with other assets, its docstring is the description that Dagster shows.
@@ -334,7 +338,7 @@ def external(
 
 def spec_of_table(
     spec: schema.TableSpec, *, deps: Sequence[str], writer: Writer, kinds: set[str]
-) -> Callable[[Callable[[], None]], dg.AssetSpec]:
+) -> External:
     """Return the decorator of a table that something else than its own asset writes."""
     return external(
         spec.name,
@@ -346,7 +350,7 @@ def spec_of_table(
     )
 
 
-def followed(spec: schema.TableSpec, *deps: str) -> Callable[[Callable[[], None]], dg.AssetSpec]:
+def followed(spec: schema.TableSpec, *deps: str) -> External:
     """Return the decorator of a table that the owner of the login writes, and no run."""
     return spec_of_table(spec, deps=deps, writer=STREAM, kinds={"deltalake"})
 
