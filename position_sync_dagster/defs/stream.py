@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -497,13 +497,19 @@ def supervise_stream(
         name: recent_runs(instance, limit=RUNS_SEEN, login=name if are_partitions else None)
         for name in sorted(logins.keys() | stored)
     }
-    running = {name for name, of_login in runs.items() if any(map(_in_progress, of_login))}
-    due = logins_due(list(logins), stored, running)
+    removed = stored - logins.keys()
+    ended = sorted(name for name in removed if not any(map(_in_progress, runs[name])))
+    new = []
+    # A new login may be a renamed old one: the gateway serves only one of them at a time.
+    if len(ended) == len(removed):
+        new = sorted(logins.keys() - stored)
+    stay = sorted(removed.difference(ended))
 
-    sessions = lake.sessions.current_of(logins.keys() | stored)
+    sessions = lake.sessions.current_of(runs)
     now = datetime.now(UTC)
-    decisions: dict[str, Supervision] = {}
-    for name in due.names:
+    requests: list[dg.RunRequest] = []
+    lines = []
+    for name in (*stay, *(name for name in logins if name in stored or name in new)):
         session = sessions.get(name)
         decision = supervise(
             runs[name],
@@ -512,93 +518,32 @@ def supervise_stream(
             supervised_since=utc(context.last_sensor_start_time),
             rotate_after_s=streamer.ROTATE_AFTER_S,
         )
-        decisions[name] = decision
         report_lost(instance, decision.lost)
         if decision.paused and session is not None:
             lake.sessions.annotate(session, decision.reason)  # for `status`
 
-    started, reasons = chosen_starts(due, decisions)
-    requests = [
-        dg.RunRequest(
-            partition_key=name if are_partitions else None,
-            tags={**logins[name].run_tags, LAUNCHED_BY: SUPERVISOR},
-        )
-        for name in started
-    ]
-    lines = [f"{name}: {why}" if are_partitions else why for name, why in reasons.items()]
+        reason = decision.reason
+        if name in removed:
+            reason = f"it is no longer in the gateways file: {reason}"
+        elif decision.start and len(requests) == STARTS_AT_ONCE:
+            reason = f"{STARTS_AT_ONCE} other streams are starting: this one follows them"
+        elif decision.start:
+            key = name if are_partitions else None
+            tags = {**logins[name].run_tags, LAUNCHED_BY: SUPERVISOR}
+            requests.append(dg.RunRequest(partition_key=key, tags=tags))
+        lines.append(f"{name}: {reason}" if are_partitions else reason)
+
     changes: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
-    if due.new:
-        changes.append(resources.LOGINS.build_add_request(due.new))
-    if due.ended:
-        changes.append(resources.LOGINS.build_delete_request(due.ended))
+    if new:
+        changes.append(resources.LOGINS.build_add_request(new))
+    if ended:
+        changes.append(resources.LOGINS.build_delete_request(ended))
 
     return dg.SensorResult(
         run_requests=requests,
         skip_reason=None if requests else "; ".join(lines) or "no login",
         dynamic_partitions_requests=changes,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoginsDue:
-    """The logins that the supervisor looks at.
-
-    Attributes:
-        names: All of them, those that were removed from the gateways file first.
-        removed: Those that were removed.
-        ended: Those of them whose stream has ended: their partitions go.
-        new: Logins without a partition, which get one.
-    """
-
-    names: list[str]
-    removed: set[str]
-    ended: list[str]
-    new: list[str]
-
-
-def logins_due(
-    configured: Sequence[str], stored: Collection[str], running: Collection[str]
-) -> LoginsDue:
-    """Return the logins to look at; pure.
-
-    Args:
-        configured: The logins of the settings.
-        stored: Those that have a partition.
-        running: Those with a stream in progress.
-    """
-    removed = set(stored) - set(configured)
-    ended = sorted(removed - set(running))
-    # A new login may be a renamed old one: the gateway serves only one of them at a time.
-    new = []
-    if len(ended) == len(removed):
-        new = sorted(set(configured) - set(stored))
-
-    served = [name for name in configured if name in stored or name in new]
-    names = [*sorted(removed - set(ended)), *served]
-    return LoginsDue(names=names, removed=removed, ended=ended, new=new)
-
-
-def chosen_starts(
-    due: LoginsDue, decisions: Mapping[str, Supervision]
-) -> tuple[list[str], dict[str, str]]:
-    """Return the logins whose stream starts now, and of all logins why it does or does not; pure.
-
-    Args:
-        due: The logins.
-        decisions: What was decided about each.
-    """
-    started: list[str] = []
-    reasons = {}
-    for name, decision in decisions.items():
-        reasons[name] = decision.reason
-        if name in due.removed:
-            reasons[name] = f"it is no longer in the gateways file: {decision.reason}"
-        elif decision.start and len(started) == STARTS_AT_ONCE:
-            reasons[name] = f"{STARTS_AT_ONCE} other streams are starting: this one follows them"
-        elif decision.start:
-            started.append(name)
-
-    return started, reasons
 
 
 def report_lost(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> None:
