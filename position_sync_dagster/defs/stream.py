@@ -31,8 +31,7 @@ from position_sync_dagster.domain.clock import is_recent
 from position_sync_dagster.domain.gateway_session import ALIVE, PAUSED, GatewaySession, Owner
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import GatewaysFileError
-from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.lake import L
+from position_sync_dagster.lake.lake import L, Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream import streamer
 from position_sync_dagster.sync.stream.ownership import StreamCounts
@@ -561,7 +560,7 @@ def report_lost(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> None:
 @dg.definitions
 def stream_definitions(context: dg.ComponentLoadContext) -> dg.Definitions:
     """Define the job, with partitions if a gateways file is configured, and its supervisor."""
-    composition = composition_of(context, tables.Lake)
+    composition = composition_of(context, Lake)
     several = composition.read_settings().gateways_file is not None
     return dg.Definitions(
         jobs=[stream_job(composition.extension, resources.LOGINS if several else None)],

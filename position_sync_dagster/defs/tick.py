@@ -34,9 +34,8 @@ from position_sync_dagster.errors import (
     StoreError,
     StrategiesFileError,
 )
-from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.lake import L
+from position_sync_dagster.lake.lake import L, Lake
 from position_sync_dagster.lake.position_updates import AddedCounts
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import Settings
@@ -352,7 +351,7 @@ class Span(NamedTuple):
 
 
 def unreported(
-    lake: tables.Lake, instance: dg.DagsterInstance, ledger: dg.AssetKey, cursor: int | None
+    lake: Lake, instance: dg.DagsterInstance, ledger: dg.AssetKey, cursor: int | None
 ) -> Span:
     """Return what was added to the ledger since the newest event of a report.
 
@@ -417,7 +416,7 @@ def _attempts_in(report: drain.DrainReport) -> dict[str, int]:
     }
 
 
-def gateway_states(lake: tables.Lake, settings: Settings, now: datetime) -> dict[str, str]:
+def gateway_states(lake: Lake, settings: Settings, now: datetime) -> dict[str, str]:
     """Return the state of each login: that of its session while its lease lasts, else "OFFLINE"."""
     names = [login.gateway_id for login in settings.logins]
     sessions = lake.sessions.current_of(names).items()
@@ -425,7 +424,7 @@ def gateway_states(lake: tables.Lake, settings: Settings, now: datetime) -> dict
     return dict.fromkeys(names, "OFFLINE") | alive
 
 
-def gateway_state(lake: tables.Lake, states: dict[str, str]) -> Derived:
+def gateway_state(lake: Lake, states: dict[str, str]) -> Derived:
     """Return the state of each login, its lines, and why."""
     sessions = lake.sessions.current_of(states)
     metadata: dict[str, dg.RawMetadataValue] = {}
@@ -446,7 +445,7 @@ def gateway_state(lake: tables.Lake, states: dict[str, str]) -> Derived:
 OF_ACCOUNTS = ("net_liquidation", "daily_pnl", "available_funds", "maintenance_margin")
 
 
-def followed_state(lake: tables.Lake, table: Table) -> Derived:
+def followed_state(lake: Lake, table: Table) -> Derived:
     """Return what the event of a table says that the owner of the login writes all the time."""
     metadata = table_asset.state_of(table)
     if table is lake.account_values.table:

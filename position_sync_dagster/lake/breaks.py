@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 
 import polars as pl
-from polars import col
+from polars import col, lit
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import Break, BreakState, Discrepancy
@@ -172,7 +172,7 @@ class ReconciliationBreaks:
                 )
                 live.append(new)
 
-            closed = _rows_of(resolved).with_columns(bucket=pl.lit(CLOSED_BUCKET))
+            closed = _rows_of(resolved).with_columns(bucket=lit(CLOSED_BUCKET))
             return Change(None, _rows_of(live), closed)
 
         self._lifecycle.change(step, {"action": "reconcile", "run_id": run_id or ""})
@@ -196,10 +196,10 @@ class ReconciliationBreaks:
             break_id,
             "accept",
             tuple(BreakState),
-            state=pl.lit(BreakState.ACCEPTED.value),
+            state=lit(BreakState.ACCEPTED.value),
             accepted_at=schema.moment(self._clock()),
-            accepted_by=pl.lit(person),
-            note=pl.lit(why, pl.String),
+            accepted_by=lit(person),
+            note=lit(why, pl.String),
         )
 
     def reopen(self, break_id: str, by: str) -> Break:
@@ -214,11 +214,11 @@ class ReconciliationBreaks:
             break_id,
             "reopen",
             (BreakState.ACCEPTED,),
-            state=pl.lit(BreakState.CONFIRMED.value),
+            state=lit(BreakState.CONFIRMED.value),
             confirmed_at=pl.coalesce("confirmed_at", now),
             accepted_at=schema.moment(None),
-            accepted_by=pl.lit(None, pl.String),
-            note=pl.lit(note),
+            accepted_by=lit(None, pl.String),
+            note=lit(note),
         )
 
     def _decide(

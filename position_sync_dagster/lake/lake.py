@@ -7,7 +7,7 @@ from typing import ClassVar, Self, TypeVar, Unpack
 
 import polars as pl
 from deltalake import DeltaTable
-from polars import col
+from polars import col, concat
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.queue_request import RetryPolicy
@@ -230,7 +230,7 @@ class Lake:
                     remedy=_READ_WHOLE,
                 )
             # A column that a later release added is unknown in rows from before.
-            before = pl.concat([before, rows], how="diagonal").select(now.columns)
+            before = concat([before, rows], how="diagonal").select(now.columns)
 
         return ChangedRows(
             rows=now.join(before, on=now.columns, how="anti", nulls_equal=True),
@@ -266,7 +266,7 @@ def broker_rows(lake: Lake, login: Settings) -> pl.DataFrame:
 
 def all_broker_rows(lake: Lake, settings: Settings) -> pl.DataFrame:
     """Return the rows of all logins, in the order of the logins, accounts and conids."""
-    return pl.concat([broker_rows(lake, login) for login in settings.logins])
+    return concat([broker_rows(lake, login) for login in settings.logins])
 
 
 def rows_of_logins(rows: pl.DataFrame, settings: Settings) -> pl.DataFrame:

@@ -17,7 +17,7 @@ from random import Random
 from typing import Any, Unpack
 
 import polars as pl
-from polars import col
+from polars import col, concat, lit
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -265,7 +265,7 @@ class SyncQueue:
         finished = self.store.finished(chosen)
 
         is_wanted = col.request_id.str.starts_with(prefix)
-        requests = pl.concat([live, finished]).filter(is_wanted)
+        requests = concat([live, finished]).filter(is_wanted)
         return schema.records_of(
             QueuedPosition, requests.unique("request_id", keep="first", maintain_order=True)
         )
@@ -308,8 +308,8 @@ class SyncQueue:
 
             until = now + timedelta(seconds=lease_s)
             lease = {
-                "lease_owner": pl.lit(owner),
-                "lease_token": pl.lit(token),
+                "lease_owner": lit(owner),
+                "lease_token": lit(token),
                 "lease_expires_at": schema.moment(until),
             }
             allowed = transitions.is_claimable(now, except_accounts)
@@ -479,7 +479,7 @@ class SyncQueue:
                 self.store.newest_finished(status, EVERY, limit)
                 for status in (transitions.SUCCESS, FAILED)
             ]
-            requests = schema.records_of(QueuedPosition, pl.concat([live, *ended]))
+            requests = schema.records_of(QueuedPosition, concat([live, *ended]))
 
         attempts = [attempt for request in requests for attempt in attempts_of(request)]
         latest = datetime.max.replace(tzinfo=UTC)

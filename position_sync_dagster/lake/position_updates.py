@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Unpack
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
-from polars import col
+from polars import col, lit
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -281,10 +281,10 @@ def append_rows(
         ledger_version = max(version, last_added(present) + 1)
         now = clock()
         rows = rows.with_columns(
-            ledger_version=pl.lit(ledger_version, pl.Int64), committed_at=moment(now)
+            ledger_version=lit(ledger_version, pl.Int64), committed_at=moment(now)
         )
         if RESETS in rows.columns:
-            rows = rows.with_columns(pl.lit(clock_resets(present, now), pl.Int64).alias(RESETS))
+            rows = rows.with_columns(lit(clock_resets(present, now), pl.Int64).alias(RESETS))
         commits.write(handle, rows, commit_info, [Transaction(table.spec.name, version)])
         return AppendResult(version=handle.version(), rows=rows.height, batch_id=batch_id)
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import Enum, auto
 
 import polars as pl
-from polars import col
+from polars import col, concat, lit, when
 
 from position_sync_dagster.domain.queue_request import (
     ACTIVE_PRIORITY,
@@ -66,7 +66,7 @@ def lease_has_expired(now: datetime, except_accounts: Collection[str] = ()) -> p
 def is_of_others(accounts: Collection[str]) -> pl.Expr:
     """Return which requests name another account than these, or no account."""
     if not accounts:
-        return pl.lit(value=True)
+        return lit(value=True)
     return ~col.account.is_in(sorted(accounts)).fill_null(value=False)
 
 
@@ -78,10 +78,10 @@ def has_id(rows: pl.DataFrame, ids: Iterable[str]) -> pl.Series:
 def as_pending(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """Return the rows as PENDING: without a lease, and claimable at once."""
     return rows.with_columns(
-        lease_owner=pl.lit(None, pl.String),
-        lease_token=pl.lit(None, pl.String),
+        lease_owner=lit(None, pl.String),
+        lease_token=lit(None, pl.String),
         lease_expires_at=NO_TIME,
-        status=pl.lit(PENDING),
+        status=lit(PENDING),
         updated_at=schema.moment(now),
         available_at=NO_TIME,
         changed_at=NO_TIME,
@@ -99,7 +99,7 @@ def after_attempt(
         "claimed_at",
         ended_at=ended_at,
         error=error,
-        outcome=pl.lit(outcome.value),
+        outcome=lit(outcome.value),
     )
     texts = [with_ended_attempt(*attempt) for attempt in attempts.iter_rows()]
     return rows.with_columns(earlier_attempts=pl.Series(texts, dtype=pl.String))
@@ -118,9 +118,9 @@ def claim_order(now: datetime) -> list[pl.Expr]:
     """
     long_ago = schema.moment(now - timedelta(seconds=PROMOTE_AFTER_S))
     is_of_clock_ahead = schema.is_ahead("created_at", now)
-    created_at = pl.when(is_of_clock_ahead).then(long_ago).otherwise("created_at")
+    created_at = when(is_of_clock_ahead).then(long_ago).otherwise("created_at")
     promoted = pl.min_horizontal("priority", ACTIVE_PRIORITY)
-    rank = pl.when(created_at <= long_ago).then(promoted).otherwise("priority")
+    rank = when(created_at <= long_ago).then(promoted).otherwise("priority")
     return [rank, created_at, col.request_id]
 
 
@@ -150,7 +150,7 @@ def claim(
     # Step by step: to plan them as one query takes longer than they do.
     granted = live.filter(allowed).sort(order).head(limit)
     granted = granted.with_columns(
-        status=pl.lit(PROCESSING),
+        status=lit(PROCESSING),
         updated_at=schema.moment(now),
         claimed_at=schema.moment(now),
         available_at=NO_TIME,
@@ -213,7 +213,7 @@ def fail(
         failed, Outcome.FAILED, ended_at=schema.moment(now), error=col.error_message
     )
     retried = as_pending(ended, now).with_columns(available_at=failed.get_column("available_at"))
-    return Change(None, pl.concat([retried, follow_ups]), finished)
+    return Change(None, concat([retried, follow_ups]), finished)
 
 
 def _follow_ups(done: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl.DataFrame:
@@ -226,16 +226,16 @@ def _follow_ups(done: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl
     requests = as_pending(changed, now)
     return requests.with_columns(
         request_id=pl.Series(ids, dtype=pl.String),
-        attempts=pl.lit(0, pl.Int64),
+        attempts=lit(0, pl.Int64),
         created_at=schema.moment(now),
-        error_message=pl.lit(None, pl.String),
-        earlier_attempts=pl.lit(None, pl.String),
-        reason=pl.lit(Reason.CHANGED.value),
+        error_message=lit(None, pl.String),
+        earlier_attempts=lit(None, pl.String),
+        reason=lit(Reason.CHANGED.value),
     )
 
 
 def _finish(rows: pl.DataFrame, status: str, now: datetime, **columns: pl.Series) -> pl.DataFrame:
-    ended = pl.lit(status)
+    ended = lit(status)
     # The lease's owner and token remain, so that the row shows who finished it.
     return rows.with_columns(
         bucket=ended,
@@ -301,7 +301,7 @@ def insert(
 
     touched = has_id(live, raised.keys() | changed_again)
     rows = _with_news(live.filter(touched), raised, changed_again, now)
-    return Change(result, pl.concat([rows, added]), kept=live.filter(~touched))
+    return Change(result, concat([rows, added]), kept=live.filter(~touched))
 
 
 def _with_news(
@@ -313,7 +313,7 @@ def _with_news(
     is_changed = has_id(rows, changed_again)
     return rows.with_columns(
         priority=priority,
-        changed_at=pl.when(is_changed).then(schema.moment(now)).otherwise("changed_at"),
+        changed_at=when(is_changed).then(schema.moment(now)).otherwise("changed_at"),
     )
 
 
@@ -388,7 +388,7 @@ def lease_lost(request_id: str) -> LeaseLostError:
 
 def release(claimed: pl.DataFrame, now: datetime, *, reason: str) -> Change[None]:
     """Return requests to PENDING at once, without using up an attempt."""
-    why = pl.lit(reason or None, pl.String)
+    why = lit(reason or None, pl.String)
     ended = after_attempt(claimed, Outcome.RELEASED, ended_at=schema.moment(now), error=why)
     return Change(None, as_pending(ended, now))
 
@@ -408,7 +408,7 @@ def rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
         rows,
         Outcome.EXPIRED,
         ended_at=col.lease_expires_at,
-        error=pl.lit(None, pl.String),
+        error=lit(None, pl.String),
     )
     return Change(ids, as_pending(ended, now), kept=live.filter(~has_expired))
 
@@ -428,7 +428,7 @@ def retry(
         For each failed row the id of the live request of its position.
     """
     position = ["account", "conid"]
-    holders = pl.concat([live, failed]).select(*position, holder="request_id")
+    holders = concat([live, failed]).select(*position, holder="request_id")
     holders = holders.unique(position, keep="first", maintain_order=True)
     ids = failed.join(holders, on=position, how="left", nulls_equal=True, maintain_order="left")
     result = ids.get_column("holder").to_list()
@@ -446,6 +446,6 @@ def retry(
         error=col.error_message,
     )
     pending = as_pending(ended, now)
-    pending = pending.with_columns(*schema.LIVE_COLUMNS, attempts=pl.lit(0, pl.Int64))
+    pending = pending.with_columns(*schema.LIVE_COLUMNS, attempts=lit(0, pl.Int64))
     parts = in_parts(FAILED, siblings.get_column("part").unique())
     return Change(result, pending, siblings.filter(~is_retried), parts, kept=live)

@@ -7,6 +7,7 @@ from typing import Generic
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
+from polars import lit
 
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.lake import schema
@@ -90,7 +91,7 @@ class RecordsTable(Generic[schema.Record]):
         spec = self.table.spec
         rows = schema.frame_of(spec, records)
         if run_id:
-            rows = rows.with_columns(run_id=pl.lit(run_id))
+            rows = rows.with_columns(run_id=lit(run_id))
 
         if rows.is_empty():
             return 0
@@ -118,7 +119,7 @@ class RecordsTable(Generic[schema.Record]):
         chosen = EVERY
         wanted = EVERY if only is None else only
         if since is not None:
-            first = schema.moment(since) if isinstance(since, datetime) else pl.lit(since)
+            first = schema.moment(since) if isinstance(since, datetime) else lit(since)
             chosen = may_have(order, since)
             wanted = wanted & (pl.col(order) >= first)
 
