@@ -37,10 +37,8 @@ def seen_again(
 
     note = opened.note
     if opened.state is BreakState.ACCEPTED:
-        by = _or_question_mark(opened.accepted_by)
-        broker = _or_question_mark(opened.expected)
-        tables = _or_question_mark(opened.actual)
-        why = _or_question_mark(opened.note)
+        facts = (opened.accepted_by, opened.expected, opened.actual, opened.note)
+        by, broker, tables, why = ("?" if fact is None else fact for fact in facts)
         note = f"{by} accepted {broker} against {tables} ({why}); that has changed"
 
     return replace(
@@ -59,10 +57,6 @@ def seen_again(
     )
 
 
-def _or_question_mark(value: object) -> object:
-    return "?" if value is None else value
-
-
 def _equal(first: float | None, second: float | None) -> bool:
     """Return whether two quantities are the same; an unknown one is NaN."""
     if first is None or second is None:
@@ -78,12 +72,6 @@ def break_key(difference: Break | Discrepancy) -> tuple[str, str, int]:
 
 def _rows_of(breaks: Iterable[Break]) -> pl.DataFrame:
     return schema.frame_of(schema.RECONCILIATION_BREAKS, breaks).with_columns(*schema.LIVE_COLUMNS)
-
-
-def _resolved(opened: Break, at: datetime) -> Break:
-    """Return a break that is gone; one that a person accepted keeps this state."""
-    state = opened.state if opened.state is BreakState.ACCEPTED else BreakState.RESOLVED
-    return replace(opened, state=state, resolved_at=at)
 
 
 def _in_order(rows: pl.DataFrame) -> list[Break]:
@@ -127,11 +115,7 @@ class ReconciliationBreaks:
             for difference in listed:
                 differences[break_key(difference)] = (gateway_id, difference)
 
-        def was_compared(opened: Break) -> bool:
-            if compared is None:
-                return opened.gateway_id in found
-
-            return compared(opened)
+        was_compared = compared or (lambda opened: opened.gateway_id in found)
 
         def step(snapshot: Snapshot) -> Change[None]:
             unmatched = dict(differences)
@@ -146,7 +130,9 @@ class ReconciliationBreaks:
 
                 match = unmatched.pop(break_key(opened), None)
                 if match is None:
-                    resolved.append(_resolved(opened, at))
+                    is_accepted = opened.state is BreakState.ACCEPTED
+                    state = BreakState.ACCEPTED if is_accepted else BreakState.RESOLVED
+                    resolved.append(replace(opened, state=state, resolved_at=at))
                     continue
 
                 gateway_id, difference = match

@@ -4,10 +4,10 @@ One model for the calls of the registry, the options of commands, the strategies
 of the columns of `active_strategies`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
@@ -150,17 +150,19 @@ class GivenLeg(ContractTerms):
 TEXTS = {name: field.description or "" for name, field in GivenLeg.model_fields.items()}
 
 
-def read_terms(**given: object) -> dict[str, Any]:
-    """Return what is said of a contract, without what is left out.
+G = TypeVar("G", bound=ContractTerms)
+
+
+def read_given(kind: type[G], given: Mapping[str, Any]) -> G:
+    """Return what a person gave, read as `GivenLeg`, or as `ContractTerms` of some contract.
 
     Raises:
-        InvalidLegError: A field is not known or does not parse.
+        InvalidLegError: A field is not known or does not parse; the message names field and value.
     """
     try:
-        terms = ContractTerms.model_validate(given)
+        return kind.model_validate(given)
     except ValidationError as error:
         raise _refusal(error) from None
-    return terms.model_dump(exclude_none=True)
 
 
 def make_leg(*, strategy_id: int | str, added_at: datetime, **given: Any) -> Leg:
@@ -174,11 +176,7 @@ def make_leg(*, strategy_id: int | str, added_at: datetime, **given: Any) -> Leg
     Raises:
         InvalidLegError: A field is not known or does not parse; the message names field and value.
     """
-    try:
-        leg = GivenLeg.model_validate(given)
-    except ValidationError as error:
-        raise _refusal(error) from None
-    return leg.in_strategy(strategy_id, added_at)
+    return read_given(GivenLeg, given).in_strategy(strategy_id, added_at)
 
 
 def _refusal(error: ValidationError) -> InvalidLegError:

@@ -22,7 +22,7 @@ from position_sync_dagster.domain.leg import (
     UnresolvedLeg,
     strategy_name,
 )
-from position_sync_dagster.lake.given_leg import make_leg, read_terms
+from position_sync_dagster.lake.given_leg import ContractTerms, make_leg, read_given
 from position_sync_dagster.lake.schema import (
     ACTIVE_STRATEGIES,
     leg_rows,
@@ -194,7 +194,8 @@ class SyncRegistry:
             UnknownLegError: No strategy has the leg.
             AmbiguousRemovalError: Several memberships match; the message names them.
         """
-        wanted = read_terms(conid=conid, **described)
+        terms = read_given(ContractTerms, {"conid": conid, **described})
+        wanted = terms.model_dump(exclude_none=True)
         if "conid" not in wanted and not wanted.get("symbol"):
             raise errors.InvalidLegError("A leg has neither conid nor symbol.", remedy="Give one.")
 
