@@ -28,6 +28,7 @@ from position_sync_dagster.lake.schema import (
     leg_rows,
     legs_of,
 )
+from position_sync_dagster.lake.storage.data_files import EVERY
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
@@ -38,6 +39,9 @@ logger = logging.getLogger(__name__)
 LegKey = tuple[str, str | None, int | Terms]
 
 Legs = Mapping[LegKey, Leg]
+
+# Returns the legs in place of the active ones; reads those that ended, if it needs them.
+Replacement = Callable[[Legs, Callable[[], list[Leg]]], Iterable[Leg]]
 
 # The bucket of memberships that have ended.
 REMOVED = "removed"
@@ -218,12 +222,14 @@ class SyncRegistry:
         listed = list(legs)
         return self.replace(lambda before, _: with_known_contracts(listed, before.values()))
 
-    def replace(self, step: Callable[[Legs, Snapshot], Iterable[Leg]]) -> tuple[int, int]:
+    def replace(self, step: Replacement) -> tuple[int, int]:
         """Make the active legs equal to those that a step returns, as `replace_all`."""
-        before, after = self.change(
-            lambda before, snapshot: memberships_of(distinct_legs(step(before, snapshot)), before),
-            "replace",
-        )
+
+        def replaced(before: Legs, snapshot: Snapshot) -> Legs:
+            after = step(before, lambda: legs_of(snapshot.finished(EVERY)))
+            return memberships_of(distinct_legs(after), before)
+
+        before, after = self.change(replaced, "replace")
         return len(after.items() - before.items()), len(before.items() - after.items())
 
     def settle(self, findings: Iterable[tuple[UnresolvedLeg, int | str]]) -> None:
