@@ -10,14 +10,14 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Unpack
 
 import polars as pl
-from polars import col, concat, lit
+from polars import col, concat
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -220,10 +220,8 @@ class SyncQueue:
         if not checked:
             return []
 
-        insert = partial(transitions.insert, now=self.clock(), new_ids=self.new_ids)
-        ids = self.store.change(
-            lambda snapshot: insert(snapshot.live, checked), {"action": "insert"}
-        )
+        step = partial(transitions.insert, requests=checked, now=self.clock(), new_ids=self.new_ids)
+        ids = self.store.change(step, {"action": "insert"})
         logger.debug("inserted %d requests", len(ids))
         return ids
 
@@ -297,28 +295,18 @@ class SyncQueue:
             return []
 
         token = os.urandom(16).hex()
-        owner = storable(owner or f"pid-{os.getpid()}")
-
-        def step(snapshot: Snapshot) -> Change[pl.DataFrame]:
-            now = self.clock()
-            order = claim_order(now)
-            is_granted = snapshot.live.get_column("lease_token") == token
-            if is_granted.any():  # the answer to the commit was lost
-                return Change(snapshot.live.filter(is_granted).sort(order))
-
-            until = now + timedelta(seconds=lease_s)
-            lease = {
-                "lease_owner": lit(owner),
-                "lease_token": lit(token),
-                "lease_expires_at": schema.moment(until),
-            }
-            allowed = transitions.is_claimable(now, except_accounts)
-            return transitions.claim(snapshot.live, allowed, limit, lease, order, now=now)
-
+        step = partial(
+            transitions.claim,
+            limit=limit,
+            owner=storable(owner or f"pid-{os.getpid()}"),
+            token=token,
+            lease_s=lease_s,
+            except_accounts=except_accounts,
+            clock=self.clock,
+        )
         claimed = self.store.change(step, {"action": "claim", "lease_token": token})
         granted = schema.records_of(QueuedPosition, claimed)
-        for request in granted:
-            self._tokens[request.request_id] = token
+        self._tokens |= {request.request_id: token for request in granted}
         if granted:
             logger.info("claimed %d requests", len(granted))
         return granted
@@ -428,10 +416,8 @@ class SyncQueue:
         if not self.overview().expired:
             return []
 
-        now = self.clock()
-        return self.store.change(
-            lambda snapshot: transitions.rescue(snapshot.live, now=now), {"action": "rescue"}
-        )
+        step = partial(transitions.rescue, now=self.clock())
+        return self.store.change(step, {"action": "rescue"})
 
     def retry(self, request_ids: str | Iterable[str]) -> list[str]:
         """Return FAILED requests to PENDING with all their attempts, when a person decides so.

@@ -12,6 +12,7 @@ from enum import Enum, auto
 import polars as pl
 from polars import col, concat, lit, when
 
+from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.queue_request import (
     ACTIVE_PRIORITY,
     Answer,
@@ -25,7 +26,7 @@ from position_sync_dagster.domain.queue_request import (
 from position_sync_dagster.errors import LeaseLostError, RequestStateError
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage.commits import in_parts
-from position_sync_dagster.lake.storage.lifecycle_table import Change
+from position_sync_dagster.lake.storage.lifecycle_table import Change, Snapshot
 
 PENDING = QueueStatus.PENDING.value
 PROCESSING = QueueStatus.PROCESSING.value
@@ -125,36 +126,46 @@ def claim_order(now: datetime) -> list[pl.Expr]:
 
 
 def claim(
-    live: pl.DataFrame,
-    allowed: pl.Expr,
-    limit: int,
-    lease: Mapping[str, pl.Expr],
-    order: Sequence[pl.Expr],
+    snapshot: Snapshot,
     *,
-    now: datetime,
+    limit: int,
+    owner: str,
+    token: str,
+    lease_s: float,
+    except_accounts: Collection[str],
+    clock: Clock,
 ) -> Change[pl.DataFrame]:
     """Grant up to `limit` claimable requests under one lease.
 
     Args:
-        live: All live rows.
-        allowed: Which of them may be granted; see `is_claimable`.
+        snapshot: The live rows.
         limit: The most requests to grant.
-        lease: Owner, token and end of the lease that they get, by column. The token is drawn anew
-            at each claim, and every later step is checked against it.
-        order: As `claim_order` returns it.
-        now: The time.
+        owner: The name of the worker.
+        token: Drawn anew at each claim; every later step is checked against it.
+        lease_s: The length of the lease, in seconds.
+        except_accounts: As for `is_claimable`.
+        clock: Returns the time.
 
     Returns:
         The granted rows, in claim order.
     """
+    now = clock()
+    live = snapshot.live
+    order = claim_order(now)
+    is_granted = live.get_column("lease_token") == token
+    if is_granted.any():  # the answer to the commit was lost
+        return Change(live.filter(is_granted).sort(order))
+
     # Step by step: to plan them as one query takes longer than they do.
-    granted = live.filter(allowed).sort(order).head(limit)
+    granted = live.filter(is_claimable(now, except_accounts)).sort(order).head(limit)
     granted = granted.with_columns(
         status=lit(PROCESSING),
         updated_at=schema.moment(now),
         claimed_at=schema.moment(now),
         available_at=NO_TIME,
-        **lease,
+        lease_owner=lit(owner),
+        lease_token=lit(token),
+        lease_expires_at=schema.moment(now + timedelta(seconds=lease_s)),
     )
     if granted.is_empty():
         return Change(granted)
@@ -257,7 +268,7 @@ Position = tuple[str | None, int]
 
 
 def insert(
-    live: pl.DataFrame, requests: Sequence[QueueRequest], *, now: datetime, new_ids: schema.NewIds
+    snapshot: Snapshot, *, requests: Sequence[QueueRequest], now: datetime, new_ids: schema.NewIds
 ) -> Change[list[str]]:
     """Add requests, at most one live request per (account, conid).
 
@@ -269,6 +280,7 @@ def insert(
     Returns:
         For each request, in order, the id of the live request of its position.
     """
+    live = snapshot.live
     live_requests = _live_requests(live, requests)
     fresh: dict[Position, QueueRequest] = {}
     raised: dict[str, int] = {}
@@ -393,12 +405,13 @@ def release(claimed: pl.DataFrame, now: datetime, *, reason: str) -> Change[None
     return Change(None, as_pending(ended, now))
 
 
-def rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
+def rescue(snapshot: Snapshot, *, now: datetime) -> Change[list[str]]:
     """Return requests with an expired lease to PENDING, without using up an attempt.
 
     Returns:
         Their ids.
     """
+    live = snapshot.live
     has_expired = live.select(lease_has_expired(now)).to_series()
     rows = live.filter(has_expired)
     ids = rows.get_column("request_id").sort().to_list()
