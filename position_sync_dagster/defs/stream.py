@@ -25,8 +25,16 @@ from typing import Generic, NamedTuple
 import dagster as dg
 
 from position_sync_dagster.dagster_files import LAUNCHED_BY
-from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.composition import Composition, Extension, composition_of
+from position_sync_dagster.defs.resources import (
+    ENDED,
+    LOGINS,
+    PARTITION,
+    STREAM_JOB,
+    PositionSyncResource,
+    dagster_failures,
+    sensor,
+)
 from position_sync_dagster.domain.clock import is_recent
 from position_sync_dagster.domain.gateway_session import ALIVE, PAUSED, GatewaySession, Owner
 from position_sync_dagster.domain.retry import Backoff
@@ -47,7 +55,7 @@ Status = dg.DagsterRunStatus
 TERMINATED = (Status.CANCELING, Status.CANCELED)
 
 # The states in which the stream of a run ends.
-ENDING = (*resources.ENDED, Status.CANCELING)
+ENDING = (*ENDED, Status.CANCELING)
 
 # Seconds of each wait of the main thread: an interrupt is raised between two waits.
 POLL_S = 0.5
@@ -193,10 +201,8 @@ def stream_job(
     """Return the stream's job, with a partition per login if there are several."""
 
     @dg.op(tags={"domain": "positions"}, config_schema={})
-    @resources.dagster_failures()
-    def stream_legs(
-        context: dg.OpExecutionContext, position_sync: resources.PositionSyncResource
-    ) -> None:
+    @dagster_failures()
+    def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResource) -> None:
         """Own a login: stream active legs, write `broker_positions`, enqueue everything else.
 
         The op runs until it is interrupted, its rotation is due, its login was changed or removed
@@ -237,7 +243,7 @@ def stream_job(
         )
 
     @dg.job(
-        name=resources.STREAM_JOB,
+        name=STREAM_JOB,
         executor_def=dg.in_process_executor,
         # Of several queued runs, the stream's is launched first.
         tags={"dagster/max_retries": "0", "dagster/priority": "1", "domain": "positions"},
@@ -290,8 +296,8 @@ def recent_runs(
         limit: Maximum number of runs.
         login: Only runs of the partition of this login.
     """
-    tags = {} if login is None else {resources.PARTITION: login}
-    of_login = dg.RunsFilter(job_name=resources.STREAM_JOB, tags=tags)
+    tags = {} if login is None else {PARTITION: login}
+    of_login = dg.RunsFilter(job_name=STREAM_JOB, tags=tags)
     runs = [_run_of(record) for record in instance.get_run_records(of_login, limit=limit)]
     if runs and not _in_progress(runs[0]):
         runs[0] = replace(runs[0], terminated_at=_terminated_at(instance, runs[0].run_id))
@@ -413,7 +419,7 @@ def supervise(
 
     terminated_at = recent[0].terminated_at
     if terminated_at is not None and (supervised_since is None or terminated_at > supervised_since):
-        how = f"switch the sensor {SUPERVISOR} off and on, or launch {resources.STREAM_JOB}"
+        how = f"switch the sensor {SUPERVISOR} off and on, or launch {STREAM_JOB}"
         reason = f"{PAUSED} at {terminated_at:%Y-%m-%d %H:%M:%S} UTC: {how}, to resume"
         return Supervision(reason, paused=True)
 
@@ -430,7 +436,7 @@ def supervise(
 
 
 def _in_progress(run: JobRun) -> bool:
-    return run.state not in resources.ENDED
+    return run.state not in ENDED
 
 
 def _is_lost(
@@ -471,7 +477,7 @@ STARTS_AT_ONCE = 2
 SUPERVISE_S = 7
 
 
-@resources.sensor(job_name=resources.STREAM_JOB, minimum_interval_s=SUPERVISE_S)
+@sensor(job_name=STREAM_JOB, minimum_interval_s=SUPERVISE_S)
 def supervise_stream(
     context: dg.SensorEvaluationContext, composition: Composition[L]
 ) -> dg.SensorResult:
@@ -490,7 +496,7 @@ def supervise_stream(
     stored = set(logins)
     are_partitions = settings.gateways_file is not None
     if are_partitions:
-        stored = set(instance.get_dynamic_partitions(str(resources.LOGINS.name)))
+        stored = set(instance.get_dynamic_partitions(str(LOGINS.name)))
 
     runs = {
         name: recent_runs(instance, limit=RUNS_SEEN, login=name if are_partitions else None)
@@ -534,9 +540,9 @@ def supervise_stream(
 
     changes: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
     if new:
-        changes.append(resources.LOGINS.build_add_request(new))
+        changes.append(LOGINS.build_add_request(new))
     if ended:
-        changes.append(resources.LOGINS.build_delete_request(ended))
+        changes.append(LOGINS.build_delete_request(ended))
 
     return dg.SensorResult(
         run_requests=requests,
@@ -563,6 +569,6 @@ def stream_definitions(context: dg.ComponentLoadContext) -> dg.Definitions:
     composition = composition_of(context, Lake)
     several = composition.read_settings().gateways_file is not None
     return dg.Definitions(
-        jobs=[stream_job(composition.extension, resources.LOGINS if several else None)],
+        jobs=[stream_job(composition.extension, LOGINS if several else None)],
         sensors=[supervise_stream(composition)],
     )

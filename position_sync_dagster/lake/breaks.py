@@ -11,7 +11,16 @@ from polars import col, lit
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import Break, BreakState, Discrepancy
 from position_sync_dagster.errors import UnknownRequestError
-from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.schema import (
+    LIVE_COLUMNS,
+    RECONCILIATION_BREAKS,
+    fields_of,
+    frame_of,
+    moment,
+    new_ids,
+    records_of,
+    storable,
+)
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import Table
 
@@ -71,11 +80,11 @@ def break_key(difference: Break | Discrepancy) -> tuple[str, str, int]:
 
 
 def _rows_of(breaks: Iterable[Break]) -> pl.DataFrame:
-    return schema.frame_of(schema.RECONCILIATION_BREAKS, breaks).with_columns(*schema.LIVE_COLUMNS)
+    return frame_of(RECONCILIATION_BREAKS, breaks).with_columns(*LIVE_COLUMNS)
 
 
 def _in_order(rows: pl.DataFrame) -> list[Break]:
-    return schema.records_of(Break, rows.sort("opened_at", "break_id"))
+    return records_of(Break, rows.sort("opened_at", "break_id"))
 
 
 class ReconciliationBreaks:
@@ -144,10 +153,10 @@ class ReconciliationBreaks:
             if not unmatched and not resolved and is_unchanged:
                 return Change(None)
 
-            ids = schema.new_ids(at, len(unmatched))
+            ids = new_ids(at, len(unmatched))
             for break_id, (gateway_id, difference) in zip(ids, unmatched.values(), strict=True):
                 new = Break(
-                    **schema.fields_of(difference),
+                    **fields_of(difference),
                     break_id=break_id,
                     gateway_id=gateway_id,
                     state=BreakState.OPENED,
@@ -176,14 +185,14 @@ class ReconciliationBreaks:
         Raises:
             UnknownRequestError: No open break has the id, or several begin with it.
         """
-        person = schema.storable(by)
-        why = schema.storable(note) or None
+        person = storable(by)
+        why = storable(note) or None
         return self._decide(
             break_id,
             "accept",
             tuple(BreakState),
             state=lit(BreakState.ACCEPTED.value),
-            accepted_at=schema.moment(self._clock()),
+            accepted_at=moment(self._clock()),
             accepted_by=lit(person),
             note=lit(why, pl.String),
         )
@@ -194,15 +203,15 @@ class ReconciliationBreaks:
         Raises:
             UnknownRequestError: No accepted open break has the id, or several begin with it.
         """
-        now = schema.moment(self._clock())
-        note = f"{schema.storable(by)} reopened it"
+        now = moment(self._clock())
+        note = f"{storable(by)} reopened it"
         return self._decide(
             break_id,
             "reopen",
             (BreakState.ACCEPTED,),
             state=lit(BreakState.CONFIRMED.value),
             confirmed_at=pl.coalesce("confirmed_at", now),
-            accepted_at=schema.moment(None),
+            accepted_at=moment(None),
             accepted_by=lit(None, pl.String),
             note=lit(note),
         )
@@ -225,7 +234,7 @@ class ReconciliationBreaks:
 
             after = chosen.with_columns(**changes)
             unchanged = snapshot.live.filter(~is_chosen)
-            [decided] = schema.records_of(Break, after)
+            [decided] = records_of(Break, after)
             return Change(decided, after, kept=unchanged)
 
         return self._lifecycle.change(step, {"action": action})
@@ -238,4 +247,4 @@ class ReconciliationBreaks:
     def closed_breaks(self, limit: int = 50) -> list[Break]:
         """Return the breaks that are gone, newest first, at most so many."""
         closed = self._lifecycle.finished().sort("resolved_at", descending=True)
-        return schema.records_of(Break, closed[:limit])
+        return records_of(Break, closed[:limit])

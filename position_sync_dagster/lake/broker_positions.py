@@ -13,7 +13,7 @@ from polars import col, lit, max_horizontal, when
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.holding import KEY, AccountConfirmation, BrokerPosition
 from position_sync_dagster.domain.position_update import TradingMode
-from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.schema import broker_positions_of, broker_rows, moment, moments
 from position_sync_dagster.lake.storage import commits
 from position_sync_dagster.lake.storage.data_files import files_in
 from position_sync_dagster.lake.storage.table import Table
@@ -42,12 +42,12 @@ def rows_to_publish(
     """
     nothing = AccountConfirmation(None)
     confirmed = [accounts.get(position.account, nothing) for position in positions]
-    holdings = schema.broker_rows(positions, session)
+    holdings = broker_rows(positions, session)
     rows = holdings.with_columns(
         gateway_id=lit(gateway_id),
-        captured_at=schema.moment(captured_at),
-        account_confirmed_at=schema.moments(account.confirmed_at for account in confirmed),
-        account_followed_until=schema.moments(account.followed_until for account in confirmed),
+        captured_at=moment(captured_at),
+        account_confirmed_at=moments(account.confirmed_at for account in confirmed),
+        account_followed_until=moments(account.followed_until for account in confirmed),
     )
     return rows.unique(["account", "conid"], keep="last", maintain_order=True)
 
@@ -216,7 +216,7 @@ class BrokerPositionsTable:
 
     def read(self, gateway_id: str) -> list[BrokerPosition]:
         """Return the gateway's rows as values, in the order of account and conid."""
-        return schema.broker_positions_of(self.rows(gateway_id))
+        return broker_positions_of(self.rows(gateway_id))
 
     def rows(self, gateway_id: str) -> pl.DataFrame:
         """Return the gateway's rows as a frame, in the order of account and conid.

@@ -19,7 +19,6 @@ from typing import Any, Unpack
 import polars as pl
 from polars import col, concat
 
-from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.queue_request import (
     LEASE_S,
@@ -33,6 +32,13 @@ from position_sync_dagster.domain.queue_request import (
     RetryPolicy,
     attempts_of,
     next_attempt,
+)
+from position_sync_dagster.errors import (
+    InvalidRequestError,
+    LeaseLostError,
+    RequestStateError,
+    UnknownRequestError,
+    shown,
 )
 from position_sync_dagster.lake import queue_transitions as transitions
 from position_sync_dagster.lake import schema
@@ -96,13 +102,13 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
     unknown = [request_id for request_id in absent if request_id not in status_of]
     if unknown:
         message = f"The request {unknown[0][:80]!r} is not in the queue."
-        raise errors.UnknownRequestError(message, remedy=_CLAIMED)
+        raise UnknownRequestError(message, remedy=_CLAIMED)
     return status_of
 
 
-def wrong_state(request_id: str, status: str, why: str) -> errors.RequestStateError:
+def wrong_state(request_id: str, status: str, why: str) -> RequestStateError:
     """Return the error of a request whose status does not allow a step."""
-    return errors.RequestStateError(
+    return RequestStateError(
         f"The request {request_id} is {status}.", remedy=f"Leave it as it is: {why}."
     )
 
@@ -154,9 +160,9 @@ def check(request: QueueRequest | None = None, /, **arguments: object) -> None:
             is_valid = bool(is_right(value))
 
         if not is_valid:
-            whose = f" of the request for {errors.shown(request.conid)}" if request else ""
-            message = f"The {name} {errors.shown(value)}{whose} is not valid."
-            raise errors.InvalidRequestError(message, remedy=remedy)
+            whose = f" of the request for {shown(request.conid)}" if request else ""
+            message = f"The {name} {shown(value)}{whose} is not valid."
+            raise InvalidRequestError(message, remedy=remedy)
 
 
 def ids_of(request_ids: str | Iterable[str]) -> list[str]:
@@ -445,7 +451,7 @@ class SyncQueue:
         live = self.store.snapshot().live
         rows = live.filter(transitions.has_id(live, ids))
         tokens = self._tokens_of(ids, lease_token)
-        with suppress(errors.LeaseLostError, errors.RequestStateError):
+        with suppress(LeaseLostError, RequestStateError):
             return not transitions.check_leases(rows, ids, tokens, Action.HOLD, self.clock())
         return False
 

@@ -24,7 +24,14 @@ from position_sync_dagster.domain.queue_request import (
     with_ended_attempt,
 )
 from position_sync_dagster.errors import LeaseLostError, RequestStateError
-from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.schema import (
+    LIVE_COLUMNS,
+    NewIds,
+    is_ahead,
+    moment,
+    moments,
+    new_request_rows,
+)
 from position_sync_dagster.lake.storage.commits import in_parts
 from position_sync_dagster.lake.storage.lifecycle_table import Change, Snapshot
 
@@ -33,7 +40,7 @@ PROCESSING = QueueStatus.PROCESSING.value
 SUCCESS = QueueStatus.SUCCESS.value
 FAILED = QueueStatus.FAILED.value
 
-NO_TIME = schema.moment(None)
+NO_TIME = moment(None)
 
 # Which live requests have attempts.
 WAS_CLAIMED = (col.status == PROCESSING) | col.earlier_attempts.is_not_null()
@@ -49,7 +56,7 @@ def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Exp
         except_accounts: Requests that name one of these accounts may not be claimed.
     """
     available_at = col.available_at
-    is_over = (available_at <= schema.moment(now)) | schema.is_ahead("updated_at", now)
+    is_over = (available_at <= moment(now)) | is_ahead("updated_at", now)
     has_waited = available_at.is_null() | is_over
     return (col.status == PENDING) & has_waited & is_of_others(except_accounts)
 
@@ -59,8 +66,8 @@ def lease_has_expired(now: datetime, except_accounts: Collection[str] = ()) -> p
 
     A lease that a clock ahead began would last too long: it has expired.
     """
-    is_over = col.lease_expires_at <= schema.moment(now)
-    has_expired = is_over | schema.is_ahead("claimed_at", now)
+    is_over = col.lease_expires_at <= moment(now)
+    has_expired = is_over | is_ahead("claimed_at", now)
     return (col.status == PROCESSING) & has_expired & is_of_others(except_accounts)
 
 
@@ -83,7 +90,7 @@ def as_pending(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
         lease_token=lit(None, pl.String),
         lease_expires_at=NO_TIME,
         status=lit(PENDING),
-        updated_at=schema.moment(now),
+        updated_at=moment(now),
         available_at=NO_TIME,
         changed_at=NO_TIME,
         claimed_at=NO_TIME,
@@ -117,8 +124,8 @@ def claim_order(now: datetime) -> list[pl.Expr]:
     flow of requests of priority 1 cannot starve the others; and so does one that a clock
     ahead made, since nobody knows how long it has waited.
     """
-    long_ago = schema.moment(now - timedelta(seconds=PROMOTE_AFTER_S))
-    is_of_clock_ahead = schema.is_ahead("created_at", now)
+    long_ago = moment(now - timedelta(seconds=PROMOTE_AFTER_S))
+    is_of_clock_ahead = is_ahead("created_at", now)
     created_at = when(is_of_clock_ahead).then(long_ago).otherwise("created_at")
     promoted = pl.min_horizontal("priority", ACTIVE_PRIORITY)
     rank = when(created_at <= long_ago).then(promoted).otherwise("priority")
@@ -160,12 +167,12 @@ def claim(
     granted = live.filter(is_claimable(now, except_accounts)).sort(order).head(limit)
     granted = granted.with_columns(
         status=lit(PROCESSING),
-        updated_at=schema.moment(now),
-        claimed_at=schema.moment(now),
+        updated_at=moment(now),
+        claimed_at=moment(now),
         available_at=NO_TIME,
         lease_owner=lit(owner),
         lease_token=lit(token),
-        lease_expires_at=schema.moment(now + timedelta(seconds=lease_s)),
+        lease_expires_at=moment(now + timedelta(seconds=lease_s)),
     )
     if granted.is_empty():
         return Change(granted)
@@ -174,7 +181,7 @@ def claim(
 
 
 def succeed(
-    done: pl.DataFrame, now: datetime, *, answers: Mapping[str, Answer], new_ids: schema.NewIds
+    done: pl.DataFrame, now: datetime, *, answers: Mapping[str, Answer], new_ids: NewIds
 ) -> Change[None]:
     """Finish requests as SUCCESS with the rows that answer them; insert the follow-up requests."""
     in_order = [answers.get(request_id) for request_id in done.get_column("request_id")]
@@ -185,7 +192,7 @@ def succeed(
         SUCCESS,
         now,
         update_id=pl.Series(update_ids, dtype=pl.String),
-        confirmed_at=schema.moments(confirmed_at),
+        confirmed_at=moments(confirmed_at),
     )
     return Change(None, _follow_ups(done, now, new_ids), finished)
 
@@ -196,7 +203,7 @@ def fail(
     *,
     errors: Mapping[str, str],
     following: Callable[..., NextAttempt],
-    new_ids: schema.NewIds,
+    new_ids: NewIds,
 ) -> Change[None]:
     """Return failed requests to PENDING for another attempt, or finish them as FAILED.
 
@@ -213,21 +220,19 @@ def fail(
 
     after = done.with_columns(
         attempts=pl.Series([attempt.attempts for attempt in attempts], dtype=pl.Int64),
-        available_at=schema.moments(attempt.available_at for attempt in attempts),
+        available_at=moments(attempt.available_at for attempt in attempts),
         error_message=pl.Series(messages, dtype=pl.String),
     )
     finished = _finish(after.filter(is_final), FAILED, now)
     follow_ups = _follow_ups(done.filter(is_final), now, new_ids)
 
     failed = after.filter(~is_final)
-    ended = after_attempt(
-        failed, Outcome.FAILED, ended_at=schema.moment(now), error=col.error_message
-    )
+    ended = after_attempt(failed, Outcome.FAILED, ended_at=moment(now), error=col.error_message)
     retried = as_pending(ended, now).with_columns(available_at=failed.get_column("available_at"))
     return Change(None, concat([retried, follow_ups]), finished)
 
 
-def _follow_ups(done: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl.DataFrame:
+def _follow_ups(done: pl.DataFrame, now: datetime, new_ids: NewIds) -> pl.DataFrame:
     """Return new requests for positions that changed while they were processed (see `insert`)."""
     changed = done.filter(col.changed_at.is_not_null())
     if changed.is_empty():
@@ -238,7 +243,7 @@ def _follow_ups(done: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl
     return requests.with_columns(
         request_id=pl.Series(ids, dtype=pl.String),
         attempts=lit(0, pl.Int64),
-        created_at=schema.moment(now),
+        created_at=moment(now),
         error_message=lit(None, pl.String),
         earlier_attempts=lit(None, pl.String),
         reason=lit(Reason.CHANGED.value),
@@ -251,7 +256,7 @@ def _finish(rows: pl.DataFrame, status: str, now: datetime, **columns: pl.Series
     return rows.with_columns(
         bucket=ended,
         status=ended,
-        updated_at=schema.moment(now),
+        updated_at=moment(now),
         available_at=NO_TIME,
         changed_at=NO_TIME,
         lease_expires_at=NO_TIME,
@@ -268,7 +273,7 @@ Position = tuple[str | None, int]
 
 
 def insert(
-    snapshot: Snapshot, *, requests: Sequence[QueueRequest], now: datetime, new_ids: schema.NewIds
+    snapshot: Snapshot, *, requests: Sequence[QueueRequest], now: datetime, new_ids: NewIds
 ) -> Change[list[str]]:
     """Add requests, at most one live request per (account, conid).
 
@@ -307,7 +312,7 @@ def insert(
     if not (fresh or raised or changed_again):
         return Change(result)
 
-    added = schema.new_request_rows(fresh_ids, list(fresh.values()), now)
+    added = new_request_rows(fresh_ids, list(fresh.values()), now)
     if not (raised or changed_again):
         return Change(result, added, kept=live)
 
@@ -325,7 +330,7 @@ def _with_news(
     is_changed = has_id(rows, changed_again)
     return rows.with_columns(
         priority=priority,
-        changed_at=when(is_changed).then(schema.moment(now)).otherwise("changed_at"),
+        changed_at=when(is_changed).then(moment(now)).otherwise("changed_at"),
     )
 
 
@@ -401,7 +406,7 @@ def lease_lost(request_id: str) -> LeaseLostError:
 def release(claimed: pl.DataFrame, now: datetime, *, reason: str) -> Change[None]:
     """Return requests to PENDING at once, without using up an attempt."""
     why = lit(reason or None, pl.String)
-    ended = after_attempt(claimed, Outcome.RELEASED, ended_at=schema.moment(now), error=why)
+    ended = after_attempt(claimed, Outcome.RELEASED, ended_at=moment(now), error=why)
     return Change(None, as_pending(ended, now))
 
 
@@ -459,6 +464,6 @@ def retry(
         error=col.error_message,
     )
     pending = as_pending(ended, now)
-    pending = pending.with_columns(*schema.LIVE_COLUMNS, attempts=lit(0, pl.Int64))
+    pending = pending.with_columns(*LIVE_COLUMNS, attempts=lit(0, pl.Int64))
     parts = in_parts(FAILED, siblings.get_column("part").unique())
     return Change(result, pending, siblings.filter(~is_retried), parts, kept=live)

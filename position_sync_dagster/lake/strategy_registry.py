@@ -13,7 +13,6 @@ from typing import Any, Unpack
 
 import polars as pl
 
-from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.leg import (
     ActiveContract,
@@ -22,6 +21,7 @@ from position_sync_dagster.domain.leg import (
     UnresolvedLeg,
     strategy_name,
 )
+from position_sync_dagster.errors import AmbiguousRemovalError, InvalidLegError, UnknownLegError
 from position_sync_dagster.lake.given_leg import ContractTerms, make_leg, read_given
 from position_sync_dagster.lake.schema import (
     ACTIVE_STRATEGIES,
@@ -201,7 +201,7 @@ class SyncRegistry:
         terms = read_given(ContractTerms, {"conid": conid, **described})
         wanted = terms.model_dump(exclude_none=True)
         if "conid" not in wanted and not wanted.get("symbol"):
-            raise errors.InvalidLegError("A leg has neither conid nor symbol.", remedy="Give one.")
+            raise InvalidLegError("A leg has neither conid nor symbol.", remedy="Give one.")
 
         def step(before: Legs, _: Snapshot) -> Legs:
             leg = find_membership(before.values(), strategy_id, account, wanted)
@@ -430,7 +430,7 @@ def settled(
         after[resolved.key] = resolved
         try:
             refuse_two_whole_holders(after.values())
-        except errors.InvalidLegError as error:
+        except InvalidLegError as error:
             problem = str(error)
         else:
             if resolved.key not in legs:
@@ -454,7 +454,7 @@ def distinct_legs(legs: Iterable[Leg]) -> list[Leg]:
                 f"The strategy {leg.strategy_id!r} names the leg {name_of(leg)} twice, with "
                 "different values."
             )
-            raise errors.InvalidLegError(message, remedy="Keep one of them.")
+            raise InvalidLegError(message, remedy="Keep one of them.")
         distinct.setdefault(leg.key, leg)
     return list(distinct.values())
 
@@ -498,7 +498,7 @@ def refuse_two_whole_holders(legs: Iterable[Leg]) -> None:
     if holders is not None:
         holder, leg = holders
         account = holder.account or leg.account or "any account"
-        raise errors.InvalidLegError(
+        raise InvalidLegError(
             f"The strategies {holder.strategy_id!r} and {leg.strategy_id!r} would both hold the "
             f"whole of leg {leg.conid} in {account}.",
             remedy="Set the quantity (signed contracts) that each has of the leg.",
@@ -535,14 +535,14 @@ def find_membership(
 
     terms = " ".join(f"{name} {value}" for name, value in wanted.items())
     if not memberships:
-        raise errors.UnknownLegError(
+        raise UnknownLegError(
             f"No active leg of this strategy and account has the {terms}.",
             remedy="List the active legs and take conid, strategy and account from there.",
         )
 
     if len(memberships) > 1:
         names = [f"{leg.strategy_id!r} ({leg.account or 'any account'})" for leg in memberships]
-        raise errors.AmbiguousRemovalError(
+        raise AmbiguousRemovalError(
             f"The leg with the {terms} has several holders: {', '.join(sorted(names))}.",
             remedy="Name its strategy, and its account if needed: "
             f"{ANY!r} for a leg in any account.",

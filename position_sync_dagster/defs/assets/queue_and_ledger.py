@@ -2,8 +2,14 @@
 
 import asyncio
 
-from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
+from position_sync_dagster.defs.assets.table_asset import (
+    QUARTER_HOURLY,
+    STREAM,
+    Derived,
+    derived_asset,
+    known,
+    plotted,
+)
 from position_sync_dagster.domain.clock import seconds_since, utc_now
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.queue_request import QueueStatus
@@ -73,8 +79,8 @@ def strategies_state(lake: Lake, settings: Settings) -> Derived:
 @derived_asset(
     schema.POSITION_QUEUE,
     deps=["active_strategies", "broker_positions"],
-    writer=table_asset.STREAM,
-    freshness_policy=table_asset.QUARTER_HOURLY,
+    writer=STREAM,
+    freshness_policy=QUARTER_HOURLY,
 )
 def position_queue(lake: Lake, settings: Settings, _run_id: str | None) -> Derived:
     """Requests to value a position without a market data line.
@@ -97,14 +103,14 @@ def queue_state(lake: Lake) -> Derived:
         for status in (QueueStatus.PENDING, QueueStatus.PROCESSING, QueueStatus.FAILED)
     }
     waits_s = seconds_since(backlog.oldest_pending_at, utc_now())
-    plots = table_asset.plotted({"oldest_pending_s": waits_s})
+    plots = plotted({"oldest_pending_s": waits_s})
     return Derived(metadata={**metadata, "delta_version": str(backlog.version), **plots})
 
 
 @derived_asset(
     schema.POSITION_UPDATES,
     deps=["position_queue", "active_strategies", "broker_positions", "contracts"],
-    freshness_policy=table_asset.QUARTER_HOURLY,
+    freshness_policy=QUARTER_HOURLY,
 )
 def position_updates(lake: Lake, settings: Settings, run_id: str | None) -> Derived:
     """The ledger: every value of every position, streamed or drained, and what reports are made of.
@@ -126,7 +132,7 @@ def position_updates(lake: Lake, settings: Settings, run_id: str | None) -> Deri
     if report.error is not None:
         raise report.error
     counts = lake.queue.sync.counts()
-    metadata = table_asset.known(
+    metadata = known(
         claimed=report.claimed,
         succeeded=report.succeeded,
         failed=report.failed,

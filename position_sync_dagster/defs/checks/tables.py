@@ -31,8 +31,8 @@ from position_sync_dagster.domain.reconciliation import (
     ReconciliationResult,
 )
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
-from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake, all_broker_rows, broker_rows
+from position_sync_dagster.lake.schema import ACTIVE_STRATEGIES, RECONCILIATION_BREAKS, frame_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations, failed_requests, reconciliation
 
@@ -85,7 +85,7 @@ def sees_gateway(lake: Lake, settings: Settings) -> bool:
     return any(session.is_live(now) for session in sessions.values())
 
 
-@check.table_check(schema.ACTIVE_STRATEGIES.name, driven=True)
+@check.table_check(ACTIVE_STRATEGIES.name, driven=True)
 def file_is_applied(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether the strategies file, if there is one, can be read; the table follows it."""
     path = settings.strategies_file
@@ -100,7 +100,7 @@ def file_is_applied(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
     return check.passed(f"{len(legs)} legs.")
 
 
-@check.table_check(schema.ACTIVE_STRATEGIES.name, driven=True)
+@check.table_check(ACTIVE_STRATEGIES.name, driven=True)
 def legs_are_resolved(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether exactly one contract was found for each leg without a conid.
 
@@ -501,7 +501,7 @@ def _of_one_moment(lake: Lake, pairs: pl.DataFrame) -> pl.DataFrame:
 UNDECIDED_AFTER = timedelta(hours=1)
 
 
-@check.table_check(schema.RECONCILIATION_BREAKS.name, driven=True)
+@check.table_check(RECONCILIATION_BREAKS.name, driven=True)
 def breaks_are_decided(lake: Lake, _settings: Settings) -> dg.AssetCheckResult:
     """Whether each difference ends, or a person accepts it, within an hour.
 
@@ -540,7 +540,7 @@ def breaks_state(lake: Lake) -> Derived:
 
 def _rows_of_breaks(breaks: Sequence[Break]) -> pl.DataFrame:
     """Return breaks as the rows of a page."""
-    rows = schema.frame_of(schema.RECONCILIATION_BREAKS, breaks)
+    rows = frame_of(RECONCILIATION_BREAKS, breaks)
     opened_at = col.opened_at.dt.strftime("%Y-%m-%d %H:%M")
     named = rows.rename({"expected": "broker", "actual": "tables"})
     return named.with_columns(opened_at).select(_BREAK_COLUMNS)
