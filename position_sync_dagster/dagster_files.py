@@ -99,37 +99,6 @@ def note(name: str, text: str = "") -> None:
         file.write_text(text, encoding="utf-8")
 
 
-def clear() -> None:
-    """Remove the files at a regular end."""
-    for name in (SENSORS, FAILED_TICK, SUPERVISOR, ENDED_FILE, SWITCHED_OFF, CHECKS, DURATION):
-        remove(name)
-    for file in down_files():
-        remove(file.name)
-
-
-def remove(name: str) -> None:
-    """Remove a file, if it is there."""
-    with suppress(OSError):
-        file_of(name).unlink()
-
-
-def changed_at(name: str, home: Path | None = None) -> float | None:
-    """Return when a file was written, in seconds since 1970; None without a file."""
-    try:
-        return file_of(name, home).stat().st_mtime
-    except OSError:
-        return None
-
-
-def newest_tick() -> tuple[float | None, float | None]:
-    """Return what changes with each tick, whether or not it did its work."""
-    return changed_at(SENSORS), changed_at(FAILED_TICK)
-
-
-def down_files(home: Path | None = None) -> list[Path]:
-    return sorted(file_of(SENSORS, home).parent.glob(f"{DOWN}*"))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailingCheck:
     """A check whose newest result is not passed.
@@ -150,9 +119,3 @@ class FailingCheck:
 def note_checks(failing: Iterable[FailingCheck]) -> None:
     """Write which checks did not pass."""
     note(CHECKS, json.dumps([asdict(check) for check in failing]))
-
-
-def text_of(name: str, home: Path | None) -> str | None:
-    with suppress(OSError):
-        return file_of(name, home).read_text(encoding="utf-8") or None
-    return None

@@ -1,16 +1,14 @@
 """Settings: read from the environment or a `.env` file, with the prefix POSITION_SYNC_.
 
-A variable with the prefix that is not a setting is reported, since a mistyped name has no effect.
 A gateways file has those of several logins. Every number is finite and bounded: a time of 1e308
 seconds would overflow.
 """
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import date
-from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
@@ -540,37 +538,3 @@ def _line_of(binding: Binding) -> int:
     text = binding.original.string
     blank_lines = len(text) - len(text.lstrip("\n"))
     return binding.original.line + blank_lines
-
-
-# Variables with the prefix that the package sets in its processes; they are not settings.
-OWN_VARIABLES = frozenset({PREFIX + "LAUNCHED_FROM"})
-
-
-def warnings_of(environ: Iterable[str], *, env_file: str | None = ".env") -> list[str]:
-    """Return one line for each unknown setting of an environment and a `.env` file.
-
-    >>> warnings_of(["POSITION_SYNC_MAX_LINE", "POSITION_SYNC_LAKE", "HOME"], env_file=None)
-    ['POSITION_SYNC_MAX_LINE is not a setting and has no effect; is POSITION_SYNC_MAX_LINES meant?']
-    """
-    names = set(environ)
-    if env_file is not None and os.path.isfile(env_file):
-        with suppress(SettingsError):  # reading the settings themselves reports it
-            names.update(read_env_file(Path(env_file)))
-
-    warnings = []
-    for name in sorted(names):
-        if not name.upper().startswith(PREFIX) or name in OWN_VARIABLES:
-            continue
-
-        field = name.upper().removeprefix(PREFIX).lower()
-        if field not in Settings.model_fields:
-            warnings.append(f"{name} is not a setting and has no effect; {_hint(field)}")
-    return warnings
-
-
-def _hint(field: str) -> str:
-    """Return what a person may have meant by the name of a field that is no setting."""
-    nearest = get_close_matches(field, Settings.model_fields, n=1)
-    if nearest:
-        return f"is {PREFIX}{nearest[0].upper()} meant?"
-    return ".env.example lists each one."

@@ -22,7 +22,8 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from position_sync_dagster.processes.child_process import MARKER
-from position_sync_dagster.settings import load_settings, warnings_of
+from position_sync_dagster.processes.unknown_settings import warnings_of
+from position_sync_dagster.settings import load_settings
 from position_sync_dagster.web.loopback_guard import LoopbackGuard
 from position_sync_dagster.web.money_page import money_routes
 

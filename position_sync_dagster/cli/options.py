@@ -17,7 +17,8 @@ from position_sync_dagster.money.as_of import Past
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.columns import printable
 from position_sync_dagster.processes.home import Home, adopt_environment
-from position_sync_dagster.settings import Settings, load_settings, warnings_of
+from position_sync_dagster.processes.unknown_settings import warnings_of
+from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.terminal import output
 from position_sync_dagster.web.api import ask, invalid
 from position_sync_dagster.web.served_figures import PageFigures

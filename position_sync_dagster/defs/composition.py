@@ -59,7 +59,7 @@ class Extension(Generic[L]):
     checks: tuple[TableCheck[L], ...] = ()
     stream_parts: Complete[L] | None = None
     tick_parts: tuple[TickPart[L], ...] = ()
-    stated: past_days.Stated[L] | None = None
+    stated: past_days.Stated[L] = field(default_factory=past_days.Stated)
     groups: Mapping[str, str] = field(default_factory=dict)
     pages: Mapping[str, str] = field(default_factory=dict)
     short_jobs: tuple[str, ...] = ()
@@ -115,9 +115,8 @@ class Composition(Generic[L]):
     def own_assets(self) -> list[dg.AssetKey]:
         """Return the assets whose old events are deleted."""
         lake = self.extension.lake
-        stated = self.extension.stated
         names = [spec.name for spec in (*lake.specs, *lake.derived_specs)]
-        return list(map(self.keys.of, (*names, GATEWAY, *(stated.assets if stated else ()))))
+        return list(map(self.keys.of, (*names, GATEWAY, *self.extension.stated.assets)))
 
     @cached_property
     def opened(self) -> Callable[[Settings], OpenLake[L]]:

@@ -9,13 +9,19 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from position_sync_dagster import dagster_files
-from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.composition import Composition, composition_of
+from position_sync_dagster.defs.resources import (
+    DRAIN_SENSOR,
+    WRITTEN_BY,
+    cursor_of,
+    cursor_text,
+    sensor,
+)
 from position_sync_dagster.defs.tick import TickCursor, Work
 from position_sync_dagster.lake.lake import L, Lake
 
 
-@resources.sensor(assets=dg.AssetSelection.tag(resources.WRITTEN_BY, resources.DRAIN_SENSOR))
+@sensor(assets=dg.AssetSelection.tag(WRITTEN_BY, DRAIN_SENSOR))
 def drain_queue(
     context: dg.SensorEvaluationContext, composition: Composition[L]
 ) -> dg.SensorResult:
@@ -40,7 +46,7 @@ def drain_queue(
         settings=settings,
         instance=composition.instance_of(context),
         now=datetime.now(UTC),
-        cursor=resources.cursor_of(TickCursor, context.cursor),
+        cursor=cursor_of(TickCursor, context.cursor),
     )
     events = work.tick(composition.extension.tick_parts)
     dagster_files.note_checks(work.failing)
@@ -54,7 +60,7 @@ def drain_queue(
     return dg.SensorResult(
         asset_events=events,
         skip_reason="; ".join(work.said),
-        cursor=resources.cursor_text(work.cursor),
+        cursor=cursor_text(work.cursor),
     )
 
 

@@ -12,9 +12,14 @@ import dagster as dg
 import sqlalchemy as sql
 
 from position_sync_dagster.dagster_files import LAUNCHED_BY
-from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.composition import Composition, composition_of
 from position_sync_dagster.defs.dagster_internals import SqlEventLogStorage, SqliteEventLogStorage
+from position_sync_dagster.defs.resources import (
+    ENDED,
+    STREAM_JOB,
+    PositionSyncResource,
+    dagster_failures,
+)
 from position_sync_dagster.lake.lake import L, Lake
 
 # The run id of an event without a run.
@@ -26,7 +31,7 @@ def delete_old_runs(instance: dg.DagsterInstance, jobs: Iterable[str], before: d
     deleted = 0
     for job in jobs:
         run_ids = instance.get_run_ids(
-            dg.RunsFilter(job_name=job, statuses=[*resources.ENDED], created_before=before)
+            dg.RunsFilter(job_name=job, statuses=[*ENDED], created_before=before)
         )
         for run_id in run_ids:
             instance.delete_run(run_id)
@@ -103,14 +108,12 @@ MAINTENANCE_JOB = "maintain_lake"
 
 
 # Runs of `close_day` are kept: they record which days are filled.
-PRUNED_JOBS = (resources.STREAM_JOB, MAINTENANCE_JOB)
+PRUNED_JOBS = (STREAM_JOB, MAINTENANCE_JOB)
 
 
 @dg.op(tags={"domain": "upkeep"}, config_schema={})
-@resources.dagster_failures()
-def maintain_tables(
-    context: dg.OpExecutionContext, position_sync: resources.PositionSyncResource
-) -> None:
+@dagster_failures()
+def maintain_tables(context: dg.OpExecutionContext, position_sync: PositionSyncResource) -> None:
     """Compact files, write checkpoints and clean the log of every table.
 
     Work that was left for the next maintenance, such as a compaction that failed, is a warning:
@@ -130,9 +133,9 @@ def maintenance_job(composition: Composition[L]) -> dg.JobDefinition:
     short_jobs = (*PRUNED_JOBS, *composition.extension.short_jobs)
 
     @dg.op(tags={"domain": "upkeep"}, config_schema={})
-    @resources.dagster_failures()
+    @dagster_failures()
     def forget_old_history(
-        context: dg.OpExecutionContext, position_sync: resources.PositionSyncResource
+        context: dg.OpExecutionContext, position_sync: PositionSyncResource
     ) -> None:
         """Delete runs, events and results of checks that are older than `history_days`."""
         kept = position_sync.settings.history_days

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -25,14 +25,21 @@ from typing import Generic, NamedTuple
 import dagster as dg
 
 from position_sync_dagster.dagster_files import LAUNCHED_BY
-from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.composition import Composition, Extension, composition_of
+from position_sync_dagster.defs.resources import (
+    ENDED,
+    LOGINS,
+    PARTITION,
+    STREAM_JOB,
+    PositionSyncResource,
+    dagster_failures,
+    sensor,
+)
 from position_sync_dagster.domain.clock import is_recent
 from position_sync_dagster.domain.gateway_session import ALIVE, PAUSED, GatewaySession, Owner
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import GatewaysFileError
-from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake.lake import L
+from position_sync_dagster.lake.lake import L, Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream import streamer
 from position_sync_dagster.sync.stream.ownership import StreamCounts
@@ -48,7 +55,7 @@ Status = dg.DagsterRunStatus
 TERMINATED = (Status.CANCELING, Status.CANCELED)
 
 # The states in which the stream of a run ends.
-ENDING = (*resources.ENDED, Status.CANCELING)
+ENDING = (*ENDED, Status.CANCELING)
 
 # Seconds of each wait of the main thread: an interrupt is raised between two waits.
 POLL_S = 0.5
@@ -194,10 +201,8 @@ def stream_job(
     """Return the stream's job, with a partition per login if there are several."""
 
     @dg.op(tags={"domain": "positions"}, config_schema={})
-    @resources.dagster_failures()
-    def stream_legs(
-        context: dg.OpExecutionContext, position_sync: resources.PositionSyncResource
-    ) -> None:
+    @dagster_failures()
+    def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResource) -> None:
         """Own a login: stream active legs, write `broker_positions`, enqueue everything else.
 
         The op runs until it is interrupted, its rotation is due, its login was changed or removed
@@ -238,7 +243,7 @@ def stream_job(
         )
 
     @dg.job(
-        name=resources.STREAM_JOB,
+        name=STREAM_JOB,
         executor_def=dg.in_process_executor,
         # Of several queued runs, the stream's is launched first.
         tags={"dagster/max_retries": "0", "dagster/priority": "1", "domain": "positions"},
@@ -291,8 +296,8 @@ def recent_runs(
         limit: Maximum number of runs.
         login: Only runs of the partition of this login.
     """
-    tags = {} if login is None else {resources.PARTITION: login}
-    of_login = dg.RunsFilter(job_name=resources.STREAM_JOB, tags=tags)
+    tags = {} if login is None else {PARTITION: login}
+    of_login = dg.RunsFilter(job_name=STREAM_JOB, tags=tags)
     runs = [_run_of(record) for record in instance.get_run_records(of_login, limit=limit)]
     if runs and not _in_progress(runs[0]):
         runs[0] = replace(runs[0], terminated_at=_terminated_at(instance, runs[0].run_id))
@@ -414,7 +419,7 @@ def supervise(
 
     terminated_at = recent[0].terminated_at
     if terminated_at is not None and (supervised_since is None or terminated_at > supervised_since):
-        how = f"switch the sensor {SUPERVISOR} off and on, or launch {resources.STREAM_JOB}"
+        how = f"switch the sensor {SUPERVISOR} off and on, or launch {STREAM_JOB}"
         reason = f"{PAUSED} at {terminated_at:%Y-%m-%d %H:%M:%S} UTC: {how}, to resume"
         return Supervision(reason, paused=True)
 
@@ -431,7 +436,7 @@ def supervise(
 
 
 def _in_progress(run: JobRun) -> bool:
-    return run.state not in resources.ENDED
+    return run.state not in ENDED
 
 
 def _is_lost(
@@ -472,7 +477,7 @@ STARTS_AT_ONCE = 2
 SUPERVISE_S = 7
 
 
-@resources.sensor(job_name=resources.STREAM_JOB, minimum_interval_s=SUPERVISE_S)
+@sensor(job_name=STREAM_JOB, minimum_interval_s=SUPERVISE_S)
 def supervise_stream(
     context: dg.SensorEvaluationContext, composition: Composition[L]
 ) -> dg.SensorResult:
@@ -491,19 +496,25 @@ def supervise_stream(
     stored = set(logins)
     are_partitions = settings.gateways_file is not None
     if are_partitions:
-        stored = set(instance.get_dynamic_partitions(str(resources.LOGINS.name)))
+        stored = set(instance.get_dynamic_partitions(str(LOGINS.name)))
 
     runs = {
         name: recent_runs(instance, limit=RUNS_SEEN, login=name if are_partitions else None)
         for name in sorted(logins.keys() | stored)
     }
-    running = {name for name, of_login in runs.items() if any(map(_in_progress, of_login))}
-    due = logins_due(list(logins), stored, running)
+    removed = stored - logins.keys()
+    ended = sorted(name for name in removed if not any(map(_in_progress, runs[name])))
+    new = []
+    # A new login may be a renamed old one: the gateway serves only one of them at a time.
+    if len(ended) == len(removed):
+        new = sorted(logins.keys() - stored)
+    stay = sorted(removed.difference(ended))
 
-    sessions = lake.sessions.current_of(logins.keys() | stored)
+    sessions = lake.sessions.current_of(runs)
     now = datetime.now(UTC)
-    decisions: dict[str, Supervision] = {}
-    for name in due.names:
+    requests: list[dg.RunRequest] = []
+    lines = []
+    for name in (*stay, *(name for name in logins if name in stored or name in new)):
         session = sessions.get(name)
         decision = supervise(
             runs[name],
@@ -512,93 +523,32 @@ def supervise_stream(
             supervised_since=utc(context.last_sensor_start_time),
             rotate_after_s=streamer.ROTATE_AFTER_S,
         )
-        decisions[name] = decision
         report_lost(instance, decision.lost)
         if decision.paused and session is not None:
             lake.sessions.annotate(session, decision.reason)  # for `status`
 
-    started, reasons = chosen_starts(due, decisions)
-    requests = [
-        dg.RunRequest(
-            partition_key=name if are_partitions else None,
-            tags={**logins[name].run_tags, LAUNCHED_BY: SUPERVISOR},
-        )
-        for name in started
-    ]
-    lines = [f"{name}: {why}" if are_partitions else why for name, why in reasons.items()]
+        reason = decision.reason
+        if name in removed:
+            reason = f"it is no longer in the gateways file: {reason}"
+        elif decision.start and len(requests) == STARTS_AT_ONCE:
+            reason = f"{STARTS_AT_ONCE} other streams are starting: this one follows them"
+        elif decision.start:
+            key = name if are_partitions else None
+            tags = {**logins[name].run_tags, LAUNCHED_BY: SUPERVISOR}
+            requests.append(dg.RunRequest(partition_key=key, tags=tags))
+        lines.append(f"{name}: {reason}" if are_partitions else reason)
+
     changes: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
-    if due.new:
-        changes.append(resources.LOGINS.build_add_request(due.new))
-    if due.ended:
-        changes.append(resources.LOGINS.build_delete_request(due.ended))
+    if new:
+        changes.append(LOGINS.build_add_request(new))
+    if ended:
+        changes.append(LOGINS.build_delete_request(ended))
 
     return dg.SensorResult(
         run_requests=requests,
         skip_reason=None if requests else "; ".join(lines) or "no login",
         dynamic_partitions_requests=changes,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoginsDue:
-    """The logins that the supervisor looks at.
-
-    Attributes:
-        names: All of them, those that were removed from the gateways file first.
-        removed: Those that were removed.
-        ended: Those of them whose stream has ended: their partitions go.
-        new: Logins without a partition, which get one.
-    """
-
-    names: list[str]
-    removed: set[str]
-    ended: list[str]
-    new: list[str]
-
-
-def logins_due(
-    configured: Sequence[str], stored: Collection[str], running: Collection[str]
-) -> LoginsDue:
-    """Return the logins to look at; pure.
-
-    Args:
-        configured: The logins of the settings.
-        stored: Those that have a partition.
-        running: Those with a stream in progress.
-    """
-    removed = set(stored) - set(configured)
-    ended = sorted(removed - set(running))
-    # A new login may be a renamed old one: the gateway serves only one of them at a time.
-    new = []
-    if len(ended) == len(removed):
-        new = sorted(set(configured) - set(stored))
-
-    served = [name for name in configured if name in stored or name in new]
-    names = [*sorted(removed - set(ended)), *served]
-    return LoginsDue(names=names, removed=removed, ended=ended, new=new)
-
-
-def chosen_starts(
-    due: LoginsDue, decisions: Mapping[str, Supervision]
-) -> tuple[list[str], dict[str, str]]:
-    """Return the logins whose stream starts now, and of all logins why it does or does not; pure.
-
-    Args:
-        due: The logins.
-        decisions: What was decided about each.
-    """
-    started: list[str] = []
-    reasons = {}
-    for name, decision in decisions.items():
-        reasons[name] = decision.reason
-        if name in due.removed:
-            reasons[name] = f"it is no longer in the gateways file: {decision.reason}"
-        elif decision.start and len(started) == STARTS_AT_ONCE:
-            reasons[name] = f"{STARTS_AT_ONCE} other streams are starting: this one follows them"
-        elif decision.start:
-            started.append(name)
-
-    return started, reasons
 
 
 def report_lost(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> None:
@@ -616,9 +566,9 @@ def report_lost(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> None:
 @dg.definitions
 def stream_definitions(context: dg.ComponentLoadContext) -> dg.Definitions:
     """Define the job, with partitions if a gateways file is configured, and its supervisor."""
-    composition = composition_of(context, tables.Lake)
+    composition = composition_of(context, Lake)
     several = composition.read_settings().gateways_file is not None
     return dg.Definitions(
-        jobs=[stream_job(composition.extension, resources.LOGINS if several else None)],
+        jobs=[stream_job(composition.extension, LOGINS if several else None)],
         sensors=[supervise_stream(composition)],
     )

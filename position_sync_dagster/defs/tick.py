@@ -20,10 +20,17 @@ from pydantic import AwareDatetime
 
 from position_sync_dagster import dagster_files
 from position_sync_dagster.defs import resources
-from position_sync_dagster.defs.assets import queue_and_ledger, table_asset
-from position_sync_dagster.defs.assets.table_asset import Derived, DerivedTable, runless
-from position_sync_dagster.defs.checks import evaluation
+from position_sync_dagster.defs.assets import queue_and_ledger
+from position_sync_dagster.defs.assets.table_asset import (
+    Derived,
+    DerivedTable,
+    known,
+    runless,
+    state_of,
+    totals,
+)
 from position_sync_dagster.defs.checks import tables as table_checks
+from position_sync_dagster.defs.checks.evaluation import CheckDriver, news, unevaluated
 from position_sync_dagster.domain.clock import elapsed
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.position_update import Source
@@ -34,10 +41,15 @@ from position_sync_dagster.errors import (
     StoreError,
     StrategiesFileError,
 )
-from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.lake import L
+from position_sync_dagster.lake.lake import L, Lake
 from position_sync_dagster.lake.position_updates import AddedCounts
+from position_sync_dagster.lake.schema import (
+    ACTIVE_STRATEGIES,
+    LATEST_POSITIONS,
+    POSITION_QUEUE,
+    POSITION_UPDATES,
+    RECONCILIATION_BREAKS,
+)
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain
@@ -114,7 +126,7 @@ class Work(Generic[L]):
     """
 
     lake: L
-    driver: evaluation.CheckDriver[L]
+    driver: CheckDriver[L]
     derived: Mapping[str, DerivedTable[L]]
     keys: resources.AssetKeys
     settings: Settings
@@ -156,12 +168,12 @@ class Work(Generic[L]):
 
         self._evaluate_checks()
         self.failing = self.driver.failing(self._results)
-        return self._events + evaluation.news(self.instance, self._results, self.keys, self.now)
+        return self._events + news(self.instance, self._results, self.keys, self.now)
 
     def _evaluate_checks(self) -> None:
         """Evaluate the checks that are due; report all tables anew once one broke or is mended."""
         if self.outage is not None:
-            unknown = evaluation.unevaluated(self.outage)
+            unknown = unevaluated(self.outage)
             self._results += [(key, unknown) for key in self.driver.driven()]
             for name in self.derived:
                 self.cannot_evaluate(name)
@@ -242,10 +254,10 @@ class Work(Generic[L]):
         if states is not None:
             self.report(resources.GATEWAY, partial(gateway_state, lake, states))
         self.report(
-            schema.ACTIVE_STRATEGIES.name,
+            ACTIVE_STRATEGIES.name,
             partial(queue_and_ledger.strategies_state, lake, settings),
         )
-        self.report(schema.RECONCILIATION_BREAKS.name, partial(table_checks.breaks_state, lake))
+        self.report(RECONCILIATION_BREAKS.name, partial(table_checks.breaks_state, lake))
         for table in lake.tables:
             if table.spec.name not in self.derived and table is not lake.breaks.table:
                 self.report(table.spec.name, partial(followed_state, lake, table))
@@ -254,12 +266,12 @@ class Work(Generic[L]):
         """Report the rows that no event has yet, and the newest ones of all."""
         reported = self.cursor.ledger_version
 
-        ledger = self.keys.of(schema.POSITION_UPDATES.name)
+        ledger = self.keys.of(POSITION_UPDATES.name)
         count = partial(unreported, self.lake, self.instance, ledger, reported)
-        span = self.alone(f"{schema.POSITION_UPDATES.name} is not reported", count)
+        span = self.alone(f"{POSITION_UPDATES.name} is not reported", count)
         if span is None:
             self.rows_reported = None
-            self.cannot_evaluate(schema.LATEST_POSITIONS.name)
+            self.cannot_evaluate(LATEST_POSITIONS.name)
             return
 
         is_live = SessionState.LIVE in states.values()
@@ -274,14 +286,12 @@ class Work(Generic[L]):
         self.rows_reported = True
         self.all_derived = self.all_due or self.is_due("derived", DERIVED_EVERY)
         if self.all_derived:
-            self.report(
-                schema.POSITION_QUEUE.name, partial(queue_and_ledger.queue_state, self.lake)
-            )
+            self.report(POSITION_QUEUE.name, partial(queue_and_ledger.queue_state, self.lake))
             self.keep("derived")
 
-        self.report(schema.POSITION_UPDATES.name, partial(ledger_state, span, report))
+        self.report(POSITION_UPDATES.name, partial(ledger_state, span, report))
         self.keep("ledger", ledger_version=span.added.version)
-        self.report(schema.LATEST_POSITIONS.name, is_shown=self.all_derived)
+        self.report(LATEST_POSITIONS.name, is_shown=self.all_derived)
 
     def report(
         self, name: str, make: Callable[[], Derived] | None = None, *, is_shown: bool = True
@@ -305,7 +315,7 @@ class Work(Generic[L]):
 
     def cannot_evaluate(self, name: str, further: Iterable[dg.AssetCheckKey] = ()) -> None:
         """Make the checks that come with a table unknown, for the problem that was found last."""
-        unknown = evaluation.unevaluated(self.problems[-1])
+        unknown = unevaluated(self.problems[-1])
         keys = self.driver.evaluated_with(name).union(further)
         self._results += [(key, unknown) for key in keys]
 
@@ -352,7 +362,7 @@ class Span(NamedTuple):
 
 
 def unreported(
-    lake: tables.Lake, instance: dg.DagsterInstance, ledger: dg.AssetKey, cursor: int | None
+    lake: Lake, instance: dg.DagsterInstance, ledger: dg.AssetKey, cursor: int | None
 ) -> Span:
     """Return what was added to the ledger since the newest event of a report.
 
@@ -366,7 +376,7 @@ def unreported(
     for event in instance.fetch_materializations(ledger, limit=LOOKED_AT).records:
         reported = _reported(event)
         if reported is not None:
-            since = reported.through
+            since = reported
             break
 
     added = lake.updates.sync.count_after(since)
@@ -374,21 +384,12 @@ def unreported(
     return Span(min(since, added.version), added)
 
 
-class Reported(NamedTuple):
-    """The versions between which an event reports rows."""
-
-    since: int
-    through: int
-
-
-def _reported(record: dg.EventLogRecord) -> Reported | None:
-    """Return what an event reports of the ledger; None if it reports no rows."""
+def _reported(record: dg.EventLogRecord) -> Any:
+    """Return the version through which an event reports rows; None if it reports none."""
     event = record.asset_materialization
     if event is None or SINCE not in event.metadata:
         return None
-    since: Any = event.metadata[SINCE].value
-    through: Any = event.metadata[THROUGH].value
-    return Reported(since, through)
+    return event.metadata[THROUGH].value
 
 
 def ledger_state(span: Span, report: drain.DrainReport) -> Derived:
@@ -401,7 +402,7 @@ def ledger_state(span: Span, report: drain.DrainReport) -> Derived:
     rows = span.added.rows
     drained = rows.get(Source.QUEUE, 0)
     streamed = rows.get(Source.STREAM, 0)
-    metadata = table_asset.known(
+    metadata = known(
         rows=sum(rows.values()),
         rows_drained=drained,
         rows_streamed=streamed,
@@ -426,7 +427,7 @@ def _attempts_in(report: drain.DrainReport) -> dict[str, int]:
     }
 
 
-def gateway_states(lake: tables.Lake, settings: Settings, now: datetime) -> dict[str, str]:
+def gateway_states(lake: Lake, settings: Settings, now: datetime) -> dict[str, str]:
     """Return the state of each login: that of its session while its lease lasts, else "OFFLINE"."""
     names = [login.gateway_id for login in settings.logins]
     sessions = lake.sessions.current_of(names).items()
@@ -434,13 +435,13 @@ def gateway_states(lake: tables.Lake, settings: Settings, now: datetime) -> dict
     return dict.fromkeys(names, "OFFLINE") | alive
 
 
-def gateway_state(lake: tables.Lake, states: dict[str, str]) -> Derived:
+def gateway_state(lake: Lake, states: dict[str, str]) -> Derived:
     """Return the state of each login, its lines, and why."""
     sessions = lake.sessions.current_of(states)
     metadata: dict[str, dg.RawMetadataValue] = {}
     for name, state in states.items():
         session = sessions.get(name)
-        numbers = table_asset.known(
+        numbers = known(
             state=state,
             gateway=name,
             **{field: getattr(session, field, None) for field in ("lines_in_use", "line_limit")},
@@ -455,9 +456,9 @@ def gateway_state(lake: tables.Lake, states: dict[str, str]) -> Derived:
 OF_ACCOUNTS = ("net_liquidation", "daily_pnl", "available_funds", "maintenance_margin")
 
 
-def followed_state(lake: tables.Lake, table: Table) -> Derived:
+def followed_state(lake: Lake, table: Table) -> Derived:
     """Return what the event of a table says that the owner of the login writes all the time."""
-    metadata = table_asset.state_of(table)
+    metadata = state_of(table)
     if table is lake.account_values.table:
-        metadata |= table_asset.totals(lake.account_values.latest(), *OF_ACCOUNTS)
+        metadata |= totals(lake.account_values.latest(), *OF_ACCOUNTS)
     return Derived(metadata=metadata)

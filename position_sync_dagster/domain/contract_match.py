@@ -31,35 +31,26 @@ def contract_mismatch(leg: Membership, details: ContractDetails | None) -> str |
     if details is None:
         return None
 
-    optional = [
-        ("security type", leg.sec_type, details.sec_type),
-        ("trading class", leg.trading_class, details.trading_class),
-        ("multiplier", leg.multiplier, details.multiplier),
-        ("currency", leg.currency, details.currency),
-    ]
-    differences = [
-        _difference(name, of_leg, of_contract)
-        for name, of_leg, of_contract in optional
-        if of_leg is not None and of_leg != of_contract
-    ]
-
     names = (details.symbol.upper(), details.trading_class.upper())
-    if leg.symbol.upper() not in names:
-        differences.append(_difference("symbol", leg.symbol, details.symbol))
-    if leg.right != details.right:
-        differences.append(_difference("right", leg.right, details.right))
-    if not _is_same_strike(leg.strike, details.strike):
-        differences.append(_difference("strike", leg.strike, details.strike))
-
     expiry = details.expiry
     is_expiry_known = expiry is not None or details.sec_type in UNDATED_TYPES
-    if leg.expiry is not None and is_expiry_known and not _expires_on(leg.expiry, details):
-        differences.append(_difference("expiry", leg.expiry, expiry))
+    fits_expiry = leg.expiry is None or not is_expiry_known or _expires_on(leg.expiry, details)
+    compared = [
+        ("security type", leg.sec_type, details.sec_type, leg.sec_type is None),
+        ("trading class", leg.trading_class, details.trading_class, leg.trading_class is None),
+        ("multiplier", leg.multiplier, details.multiplier, leg.multiplier is None),
+        ("currency", leg.currency, details.currency, leg.currency is None),
+        ("symbol", leg.symbol, details.symbol, leg.symbol.upper() in names),
+        ("right", leg.right, details.right, False),
+        ("strike", leg.strike, details.strike, _is_same_strike(leg.strike, details.strike)),
+        ("expiry", leg.expiry, expiry, fits_expiry),
+    ]
+    differences = [
+        f"its {name} is {word(of_contract)}, not {word(of_leg)}"
+        for name, of_leg, of_contract, agrees in compared
+        if not agrees and of_leg != of_contract
+    ]
     return ", ".join(differences) or None
-
-
-def _difference(name: str, of_leg: object, of_contract: object) -> str:
-    return f"its {name} is {word(of_contract)}, not {word(of_leg)}"
 
 
 def _expires_on(day: date, details: ContractDetails) -> bool:

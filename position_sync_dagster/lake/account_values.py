@@ -10,8 +10,9 @@ from polars import col
 from position_sync_dagster.domain.account_values import AccountSource, AccountSummary
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.position_update import trading_mode_of
-from position_sync_dagster.lake import ledger_rows, position_updates, schema
-from position_sync_dagster.lake.ledger_rows import rows_between
+from position_sync_dagster.lake import position_updates
+from position_sync_dagster.lake.ledger_rows import ADDED, added_after, newest_version, rows_between
+from position_sync_dagster.lake.schema import ACCOUNT_VALUES, frame_of, new_ids, records_of
 from position_sync_dagster.lake.storage.data_files import data_files
 from position_sync_dagster.lake.storage.table import Table
 
@@ -20,7 +21,7 @@ from position_sync_dagster.lake.storage.table import Table
 VALUES_BACK = timedelta(days=14)
 
 # The column of the log's statistics by which files sort by their newest row.
-LAST_ADDED = f"max.{ledger_rows.ADDED}"
+LAST_ADDED = f"max.{ADDED}"
 
 
 class AccountValuesTable:
@@ -35,7 +36,7 @@ class AccountValuesTable:
     def __init__(self, table: Table, clock: Clock = utc_now) -> None:
         self.table = table
         self._clock = clock
-        self._newest = ((-1, -1), schema.ACCOUNT_VALUES.empty)
+        self._newest = ((-1, -1), ACCOUNT_VALUES.empty)
 
     def append(self, summaries: Iterable[AccountSummary]) -> position_updates.AppendResult:
         """Write rows in one commit; a row whose id the table holds is not written again.
@@ -47,9 +48,9 @@ class AccountValuesTable:
             LeaseLostError: A later owner of the gateway has fenced the table.
         """
         listed = list(summaries)
-        ids = [summary.row_id or schema.new_ids(summary.timestamp, 1)[0] for summary in listed]
+        ids = [summary.row_id or new_ids(summary.timestamp, 1)[0] for summary in listed]
         modes = [summary.trading_mode or trading_mode_of(summary.account) for summary in listed]
-        rows = schema.frame_of(schema.ACCOUNT_VALUES, listed, row_id=ids, trading_mode=modes)
+        rows = frame_of(ACCOUNT_VALUES, listed, row_id=ids, trading_mode=modes)
         dated = rows.with_columns(date=col.timestamp.dt.date())
         return position_updates.append_rows(self.table, dated, clock=self._clock)
 
@@ -80,21 +81,21 @@ class AccountValuesTable:
         days = files.sort(LAST_ADDED, nulls_last=False)["partition.date"]
         first = pl.lit(days[-1] - VALUES_BACK)
         recent = files.filter(col("partition.date") >= first)
-        added = ledger_rows.added_after(self.table, recent, ledger_rows.newest_version(earlier))
+        added = added_after(self.table, recent, newest_version(earlier))
 
         rows = pl.concat([earlier.lazy(), added])
         return _newest(rows.filter(col.date >= first))
 
     def latest_summaries(self) -> list[AccountSummary]:
         """Return the newest row of each account as values; see `latest`."""
-        return schema.records_of(AccountSummary, self.latest())
+        return records_of(AccountSummary, self.latest())
 
     def summaries_at(self, moment: datetime) -> list[AccountSummary]:
         """Return the newest row of each account that was made by a moment; see `latest`."""
         rows = self.table.read(
             lambda files: _newest(rows_between(self.table, files, moment - VALUES_BACK, moment))
         )
-        return schema.records_of(AccountSummary, rows)
+        return records_of(AccountSummary, rows)
 
     def between(self, first: datetime, last: datetime) -> pl.DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""
@@ -104,6 +105,6 @@ class AccountValuesTable:
 
 def _newest(rows: pl.LazyFrame) -> pl.DataFrame:
     of_gateway = rows.filter(col.source == AccountSource.GATEWAY.value)
-    last_added = pl.all().sort_by(ledger_rows.ADDED, "timestamp", "row_id").last()
+    last_added = pl.all().sort_by(ADDED, "timestamp", "row_id").last()
     newest = of_gateway.group_by("account").agg(last_added)
-    return newest.select(list(schema.ACCOUNT_VALUES.columns)).sort("account").collect()
+    return newest.select(list(ACCOUNT_VALUES.columns)).sort("account").collect()

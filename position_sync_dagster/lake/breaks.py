@@ -6,12 +6,21 @@ from dataclasses import replace
 from datetime import datetime
 
 import polars as pl
-from polars import col
+from polars import col, lit
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import Break, BreakState, Discrepancy
 from position_sync_dagster.errors import UnknownRequestError
-from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.schema import (
+    LIVE_COLUMNS,
+    RECONCILIATION_BREAKS,
+    fields_of,
+    frame_of,
+    moment,
+    new_ids,
+    records_of,
+    storable,
+)
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import Table
 
@@ -37,10 +46,8 @@ def seen_again(
 
     note = opened.note
     if opened.state is BreakState.ACCEPTED:
-        by = _or_question_mark(opened.accepted_by)
-        broker = _or_question_mark(opened.expected)
-        tables = _or_question_mark(opened.actual)
-        why = _or_question_mark(opened.note)
+        facts = (opened.accepted_by, opened.expected, opened.actual, opened.note)
+        by, broker, tables, why = ("?" if fact is None else fact for fact in facts)
         note = f"{by} accepted {broker} against {tables} ({why}); that has changed"
 
     return replace(
@@ -59,10 +66,6 @@ def seen_again(
     )
 
 
-def _or_question_mark(value: object) -> object:
-    return "?" if value is None else value
-
-
 def _equal(first: float | None, second: float | None) -> bool:
     """Return whether two quantities are the same; an unknown one is NaN."""
     if first is None or second is None:
@@ -77,17 +80,11 @@ def break_key(difference: Break | Discrepancy) -> tuple[str, str, int]:
 
 
 def _rows_of(breaks: Iterable[Break]) -> pl.DataFrame:
-    return schema.frame_of(schema.RECONCILIATION_BREAKS, breaks).with_columns(*schema.LIVE_COLUMNS)
-
-
-def _resolved(opened: Break, at: datetime) -> Break:
-    """Return a break that is gone; one that a person accepted keeps this state."""
-    state = opened.state if opened.state is BreakState.ACCEPTED else BreakState.RESOLVED
-    return replace(opened, state=state, resolved_at=at)
+    return frame_of(RECONCILIATION_BREAKS, breaks).with_columns(*LIVE_COLUMNS)
 
 
 def _in_order(rows: pl.DataFrame) -> list[Break]:
-    return schema.records_of(Break, rows.sort("opened_at", "break_id"))
+    return records_of(Break, rows.sort("opened_at", "break_id"))
 
 
 class ReconciliationBreaks:
@@ -127,11 +124,7 @@ class ReconciliationBreaks:
             for difference in listed:
                 differences[break_key(difference)] = (gateway_id, difference)
 
-        def was_compared(opened: Break) -> bool:
-            if compared is None:
-                return opened.gateway_id in found
-
-            return compared(opened)
+        was_compared = compared or (lambda opened: opened.gateway_id in found)
 
         def step(snapshot: Snapshot) -> Change[None]:
             unmatched = dict(differences)
@@ -146,7 +139,9 @@ class ReconciliationBreaks:
 
                 match = unmatched.pop(break_key(opened), None)
                 if match is None:
-                    resolved.append(_resolved(opened, at))
+                    is_accepted = opened.state is BreakState.ACCEPTED
+                    state = BreakState.ACCEPTED if is_accepted else BreakState.RESOLVED
+                    resolved.append(replace(opened, state=state, resolved_at=at))
                     continue
 
                 gateway_id, difference = match
@@ -158,10 +153,10 @@ class ReconciliationBreaks:
             if not unmatched and not resolved and is_unchanged:
                 return Change(None)
 
-            ids = schema.new_ids(at, len(unmatched))
+            ids = new_ids(at, len(unmatched))
             for break_id, (gateway_id, difference) in zip(ids, unmatched.values(), strict=True):
                 new = Break(
-                    **schema.fields_of(difference),
+                    **fields_of(difference),
                     break_id=break_id,
                     gateway_id=gateway_id,
                     state=BreakState.OPENED,
@@ -172,7 +167,7 @@ class ReconciliationBreaks:
                 )
                 live.append(new)
 
-            closed = _rows_of(resolved).with_columns(bucket=pl.lit(CLOSED_BUCKET))
+            closed = _rows_of(resolved).with_columns(bucket=lit(CLOSED_BUCKET))
             return Change(None, _rows_of(live), closed)
 
         self._lifecycle.change(step, {"action": "reconcile", "run_id": run_id or ""})
@@ -190,16 +185,16 @@ class ReconciliationBreaks:
         Raises:
             UnknownRequestError: No open break has the id, or several begin with it.
         """
-        person = schema.storable(by)
-        why = schema.storable(note) or None
+        person = storable(by)
+        why = storable(note) or None
         return self._decide(
             break_id,
             "accept",
             tuple(BreakState),
-            state=pl.lit(BreakState.ACCEPTED.value),
-            accepted_at=schema.moment(self._clock()),
-            accepted_by=pl.lit(person),
-            note=pl.lit(why, pl.String),
+            state=lit(BreakState.ACCEPTED.value),
+            accepted_at=moment(self._clock()),
+            accepted_by=lit(person),
+            note=lit(why, pl.String),
         )
 
     def reopen(self, break_id: str, by: str) -> Break:
@@ -208,17 +203,17 @@ class ReconciliationBreaks:
         Raises:
             UnknownRequestError: No accepted open break has the id, or several begin with it.
         """
-        now = schema.moment(self._clock())
-        note = f"{schema.storable(by)} reopened it"
+        now = moment(self._clock())
+        note = f"{storable(by)} reopened it"
         return self._decide(
             break_id,
             "reopen",
             (BreakState.ACCEPTED,),
-            state=pl.lit(BreakState.CONFIRMED.value),
+            state=lit(BreakState.CONFIRMED.value),
             confirmed_at=pl.coalesce("confirmed_at", now),
-            accepted_at=schema.moment(None),
-            accepted_by=pl.lit(None, pl.String),
-            note=pl.lit(note),
+            accepted_at=moment(None),
+            accepted_by=lit(None, pl.String),
+            note=lit(note),
         )
 
     def _decide(
@@ -239,7 +234,7 @@ class ReconciliationBreaks:
 
             after = chosen.with_columns(**changes)
             unchanged = snapshot.live.filter(~is_chosen)
-            [decided] = schema.records_of(Break, after)
+            [decided] = records_of(Break, after)
             return Change(decided, after, kept=unchanged)
 
         return self._lifecycle.change(step, {"action": action})
@@ -252,4 +247,4 @@ class ReconciliationBreaks:
     def closed_breaks(self, limit: int = 50) -> list[Break]:
         """Return the breaks that are gone, newest first, at most so many."""
         closed = self._lifecycle.finished().sort("resolved_at", descending=True)
-        return schema.records_of(Break, closed[:limit])
+        return records_of(Break, closed[:limit])

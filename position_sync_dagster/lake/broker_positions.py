@@ -8,12 +8,12 @@ from datetime import datetime
 
 import polars as pl
 from deltalake import DeltaTable
-from polars import col
+from polars import col, lit, max_horizontal, when
 
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.holding import KEY, AccountConfirmation, BrokerPosition
 from position_sync_dagster.domain.position_update import TradingMode
-from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.schema import broker_positions_of, broker_rows, moment, moments
 from position_sync_dagster.lake.storage import commits
 from position_sync_dagster.lake.storage.data_files import files_in
 from position_sync_dagster.lake.storage.table import Table
@@ -42,12 +42,12 @@ def rows_to_publish(
     """
     nothing = AccountConfirmation(None)
     confirmed = [accounts.get(position.account, nothing) for position in positions]
-    holdings = schema.broker_rows(positions, session)
+    holdings = broker_rows(positions, session)
     rows = holdings.with_columns(
-        gateway_id=pl.lit(gateway_id),
-        captured_at=schema.moment(captured_at),
-        account_confirmed_at=schema.moments(account.confirmed_at for account in confirmed),
-        account_followed_until=schema.moments(account.followed_until for account in confirmed),
+        gateway_id=lit(gateway_id),
+        captured_at=moment(captured_at),
+        account_confirmed_at=moments(account.confirmed_at for account in confirmed),
+        account_followed_until=moments(account.followed_until for account in confirmed),
     )
     return rows.unique(["account", "conid"], keep="last", maintain_order=True)
 
@@ -88,14 +88,14 @@ def with_account_facts(rows: pl.DataFrame) -> pl.DataFrame:
     is_newer = version > own_version
     is_confirmed = is_covered & (version >= own_version)
     is_followed = col.followed & (version >= own_version)
-    confirmed_at = pl.max_horizontal("confirmed_at", "_confirmed_at")
-    received_at = pl.max_horizontal("received_at", "_followed_until")
+    confirmed_at = max_horizontal("confirmed_at", "_confirmed_at")
+    received_at = max_horizontal("received_at", "_followed_until")
 
     joined = rows.join(facts, on="account", how="left", maintain_order="left")
     completed = joined.with_columns(
-        completeness=pl.when(is_newer).then("_completeness").otherwise("completeness"),
-        confirmed_at=pl.when(is_confirmed).then(confirmed_at).otherwise("confirmed_at"),
-        received_at=pl.when(is_followed).then(received_at).otherwise("received_at"),
+        completeness=when(is_newer).then("_completeness").otherwise("completeness"),
+        confirmed_at=when(is_confirmed).then(confirmed_at).otherwise("confirmed_at"),
+        received_at=when(is_followed).then(received_at).otherwise("received_at"),
     )
     return completed.select(rows.columns)
 
@@ -216,7 +216,7 @@ class BrokerPositionsTable:
 
     def read(self, gateway_id: str) -> list[BrokerPosition]:
         """Return the gateway's rows as values, in the order of account and conid."""
-        return schema.broker_positions_of(self.rows(gateway_id))
+        return broker_positions_of(self.rows(gateway_id))
 
     def rows(self, gateway_id: str) -> pl.DataFrame:
         """Return the gateway's rows as a frame, in the order of account and conid.
@@ -242,7 +242,7 @@ class BrokerPositionsTable:
 
 
 def _numbered(rows: pl.DataFrame, handle: DeltaTable) -> pl.DataFrame:
-    return rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
+    return rows.with_columns(published_version=lit(handle.version() + 1, pl.Int64))
 
 
 def _modes_of(rows: pl.DataFrame) -> list[TradingMode]:

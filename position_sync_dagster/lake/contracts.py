@@ -8,7 +8,7 @@ from deltalake import DeltaTable, Transaction
 from polars import col
 
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.schema import CONTRACTS, frame_of, one_of, records_of
 from position_sync_dagster.lake.storage import commits
 from position_sync_dagster.lake.storage.data_files import EVERY
 from position_sync_dagster.lake.storage.table import Table
@@ -26,9 +26,7 @@ class ContractsTable:
 
     def put(self, details: Iterable[ContractDetails]) -> None:
         """Store the details of these contracts in one commit; older ones are replaced."""
-        rows = schema.frame_of(schema.CONTRACTS, details).unique(
-            "conid", keep="last", maintain_order=True
-        )
+        rows = frame_of(CONTRACTS, details).unique("conid", keep="last", maintain_order=True)
         if rows.is_empty():
             return
         conids = ",".join(map(str, rows["conid"]))
@@ -52,12 +50,10 @@ class ContractsTable:
 
     def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
         """Return the details of these contracts, or of all, by conid; unknown ones are absent."""
-        wanted = EVERY if conids is None else schema.one_of("conid", set(conids))
+        wanted = EVERY if conids is None else one_of("conid", set(conids))
         return self._details(wanted)
 
     def _details(self, only: pl.Expr) -> dict[int, ContractDetails]:
         has_details = col.symbol.is_not_null()
         with_details = self.table.rows(only).filter(has_details)
-        return {
-            details.conid: details for details in schema.records_of(ContractDetails, with_details)
-        }
+        return {details.conid: details for details in records_of(ContractDetails, with_details)}

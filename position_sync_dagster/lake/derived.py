@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import polars as pl
 from deltalake import DeltaTable
-from polars import col
+from polars import col, lit, when
 
 from position_sync_dagster.domain.holding import GREEKS_COLUMNS
 from position_sync_dagster.domain.position_update import (
@@ -238,13 +238,13 @@ def values_at_close(
     with_confirmed = of_close.join(confirmed, on="update_id", how="left")
 
     is_reported = col.greeks_source.ne_missing(GreeksSource.MODEL.value)
-    greeks = [pl.when(is_reported).then(name).alias(name) for name in GREEKS_COLUMNS]
+    greeks = [when(is_reported).then(name).alias(name) for name in GREEKS_COLUMNS]
     with_greeks = with_confirmed.with_columns(greeks)
 
-    close = pl.lit(closed)
+    close = lit(closed)
     age = close - pl.max_horizontal(_valued_at(), "confirmed_at")
     return with_greeks.with_columns(
-        session_date=pl.lit(day),
+        session_date=lit(day),
         closed_at=close.dt.cast_time_unit("us"),
         age_s=age.dt.total_milliseconds() / 1000,
     ).select(list(DAILY_POSITIONS.columns))
@@ -264,7 +264,7 @@ def _valued_at() -> pl.Expr:
     is_of_line = origin == ValueOrigin.TICK.value
     is_delayed = (col.market_data_type > 1).fill_null(value=False)
     has_own_time = (is_of_feed & is_held & is_earlier) | (is_of_line & is_delayed)
-    return pl.when(has_own_time).then("value_time").otherwise("timestamp")
+    return when(has_own_time).then("value_time").otherwise("timestamp")
 
 
 def same_rows(stored: pl.DataFrame, wanted: pl.DataFrame) -> bool:

@@ -4,15 +4,22 @@ One model for the calls of the registry, the options of commands, the strategies
 of the columns of `active_strategies`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from position_sync_dagster.domain import instrument
-from position_sync_dagster.domain.instrument import finite_number
+from position_sync_dagster.domain.instrument import (
+    Right,
+    finite_number,
+    parse_conid,
+    parse_day,
+    parse_expiry,
+    parse_right,
+    whole_number,
+)
 from position_sync_dagster.domain.leg import Leg, UnresolvedLeg, strategy_name
 from position_sync_dagster.errors import InvalidLegError, shown
 from position_sync_dagster.yaml_file import Part
@@ -25,7 +32,7 @@ def _read_by(reader: Callable[[Any], object]) -> BeforeValidator:
 
 def read_priority(value: int | str) -> int:
     """Read a priority: a whole number above zero."""
-    return instrument.whole_number(
+    return whole_number(
         value,
         f"The priority {shown(value)} is no whole number above zero, or too large.",
         "Use 1 (first), 2 and so on.",
@@ -50,7 +57,7 @@ _Text = Annotated[str | None, _read_by(_read_text)]
 _Code = Annotated[str | None, _read_by(_read_code)]
 _Strike = partial(finite_number, name="strike", example="450.0")
 _Multiplier = partial(finite_number, name="multiplier", example="100", fits=lambda x: x > 0)
-Since = Annotated[date | None, _read_by(partial(instrument.parse_day, name="since"))]
+Since = Annotated[date | None, _read_by(partial(parse_day, name="since"))]
 _Quantity = partial(finite_number, name="quantity", example="-1, with its sign", fits=bool)
 
 
@@ -58,18 +65,18 @@ class ContractTerms(Part):
     """What is said of a contract: its id, or as many of the others as one contract fits."""
 
     symbol: str | None = Field(None, description="Symbol of the underlying.")
-    conid: Annotated[int | None, _read_by(instrument.parse_conid)] = Field(
+    conid: Annotated[int | None, _read_by(parse_conid)] = Field(
         None, description="IB's contract id. If it is left out, the other fields describe the "
         "contract, and its id is looked up."
     )  # fmt: skip
-    right: Annotated[instrument.Right | None, _read_by(instrument.parse_right)] = Field(
+    right: Annotated[Right | None, _read_by(parse_right)] = Field(
         None, description="CALL or PUT; left out for a leg that is not an option."
     )
     strike: Annotated[float | None, _read_by(_Strike)] = Field(
         None, description="Strike of the option; left out for a leg that is not an option. Unit: "
         "as quoted."
     )  # fmt: skip
-    expiry: Annotated[date | None, _read_by(instrument.parse_expiry)] = Field(
+    expiry: Annotated[date | None, _read_by(parse_expiry)] = Field(
         None,
         description="Expiry of the option or the future; left out where there is none.",
         examples=["20260220", "2026-02-20"],
@@ -150,17 +157,19 @@ class GivenLeg(ContractTerms):
 TEXTS = {name: field.description or "" for name, field in GivenLeg.model_fields.items()}
 
 
-def read_terms(**given: object) -> dict[str, Any]:
-    """Return what is said of a contract, without what is left out.
+G = TypeVar("G", bound=ContractTerms)
+
+
+def read_given(kind: type[G], given: Mapping[str, Any]) -> G:
+    """Return what a person gave, read as `GivenLeg`, or as `ContractTerms` of some contract.
 
     Raises:
-        InvalidLegError: A field is not known or does not parse.
+        InvalidLegError: A field is not known or does not parse; the message names field and value.
     """
     try:
-        terms = ContractTerms.model_validate(given)
+        return kind.model_validate(given)
     except ValidationError as error:
         raise _refusal(error) from None
-    return terms.model_dump(exclude_none=True)
 
 
 def make_leg(*, strategy_id: int | str, added_at: datetime, **given: Any) -> Leg:
@@ -174,11 +183,7 @@ def make_leg(*, strategy_id: int | str, added_at: datetime, **given: Any) -> Leg
     Raises:
         InvalidLegError: A field is not known or does not parse; the message names field and value.
     """
-    try:
-        leg = GivenLeg.model_validate(given)
-    except ValidationError as error:
-        raise _refusal(error) from None
-    return leg.in_strategy(strategy_id, added_at)
+    return read_given(GivenLeg, given).in_strategy(strategy_id, added_at)
 
 
 def _refusal(error: ValidationError) -> InvalidLegError:

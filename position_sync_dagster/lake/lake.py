@@ -7,12 +7,12 @@ from typing import ClassVar, Self, TypeVar, Unpack
 
 import polars as pl
 from deltalake import DeltaTable
-from polars import col
+from polars import col, concat
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.queue_request import RetryPolicy
 from position_sync_dagster.errors import LakeError, TokenError
-from position_sync_dagster.lake import records, schema
+from position_sync_dagster.lake import records
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
@@ -20,6 +20,18 @@ from position_sync_dagster.lake.contracts import ContractsTable
 from position_sync_dagster.lake.followed_rows import VERSION_TOKEN, version_token
 from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
+from position_sync_dagster.lake.schema import (
+    ACCOUNT_VALUES,
+    BROKER_POSITIONS,
+    CONTRACTS,
+    DERIVED,
+    GATEWAY_SESSIONS,
+    LATEST_POSITIONS,
+    POSITION_CHANGES,
+    RECONCILIATION_BREAKS,
+    TABLES,
+    TableSpec,
+)
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage import merges
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
@@ -75,8 +87,8 @@ class Lake:
     >>> await lake.queue.counts()         # doctest: +SKIP
     """
 
-    specs: ClassVar[tuple[schema.TableSpec, ...]] = schema.TABLES
-    derived_specs: ClassVar[tuple[schema.TableSpec, ...]] = schema.DERIVED
+    specs: ClassVar[tuple[TableSpec, ...]] = TABLES
+    derived_specs: ClassVar[tuple[TableSpec, ...]] = DERIVED
 
     def __init__(
         self,
@@ -97,17 +109,17 @@ class Lake:
         self.updates = PositionUpdatesTable(
             path_of("position_updates"),
             clock=clock,
-            known=self.derived_table(schema.LATEST_POSITIONS),
+            known=self.derived_table(LATEST_POSITIONS),
             **options,
         )
 
-        self.broker_positions = BrokerPositionsTable(table(schema.BROKER_POSITIONS))
-        self.contracts = ContractsTable(table(schema.CONTRACTS))
+        self.broker_positions = BrokerPositionsTable(table(BROKER_POSITIONS))
+        self.contracts = ContractsTable(table(CONTRACTS))
         self.sessions = self.open_sessions()
-        self.breaks = ReconciliationBreaks(table(schema.RECONCILIATION_BREAKS), clock)
+        self.breaks = ReconciliationBreaks(table(RECONCILIATION_BREAKS), clock)
 
-        self.position_changes = records.changes_table(table(schema.POSITION_CHANGES))
-        self.account_values = AccountValuesTable(table(schema.ACCOUNT_VALUES), clock)
+        self.position_changes = records.changes_table(table(POSITION_CHANGES))
+        self.account_values = AccountValuesTable(table(ACCOUNT_VALUES), clock)
 
     @classmethod
     def of(cls, settings: Settings, *, clock: Clock = utc_now) -> Self:
@@ -132,7 +144,7 @@ class Lake:
         options = self._options.copy()
         options["storage_options"] = LEASE_OPTIONS | dict(options.get("storage_options") or {})
         return GatewaySessions(
-            Table(self.table_path("gateway_sessions"), schema.GATEWAY_SESSIONS, **options),
+            Table(self.table_path("gateway_sessions"), GATEWAY_SESSIONS, **options),
             self._clock,
         )
 
@@ -152,7 +164,7 @@ class Lake:
         )
         return tuple(part.table for part in parts)
 
-    def derived_table(self, spec: schema.TableSpec) -> Table:
+    def derived_table(self, spec: TableSpec) -> Table:
         """Return one of `derived_tables`."""
         return next(table for table in self.derived_tables if table.spec is spec)
 
@@ -161,7 +173,7 @@ class Lake:
         """Return every table that the program writes."""
         return (*self.tables, *self.derived_tables)
 
-    def open_table(self, spec: schema.TableSpec) -> Table:
+    def open_table(self, spec: TableSpec) -> Table:
         """Return a table that a part above the core declares, in the folder of this lake."""
         return Table(self.table_path(spec.name), spec, **self._options)
 
@@ -230,7 +242,7 @@ class Lake:
                     remedy=_READ_WHOLE,
                 )
             # A column that a later release added is unknown in rows from before.
-            before = pl.concat([before, rows], how="diagonal").select(now.columns)
+            before = concat([before, rows], how="diagonal").select(now.columns)
 
         return ChangedRows(
             rows=now.join(before, on=now.columns, how="anti", nulls_equal=True),
@@ -266,7 +278,7 @@ def broker_rows(lake: Lake, login: Settings) -> pl.DataFrame:
 
 def all_broker_rows(lake: Lake, settings: Settings) -> pl.DataFrame:
     """Return the rows of all logins, in the order of the logins, accounts and conids."""
-    return pl.concat([broker_rows(lake, login) for login in settings.logins])
+    return concat([broker_rows(lake, login) for login in settings.logins])
 
 
 def rows_of_logins(rows: pl.DataFrame, settings: Settings) -> pl.DataFrame:

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 from deltalake import DeltaTable
-from polars import col
+from polars import col, concat
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import WAITED_OUT
@@ -210,15 +210,15 @@ class LatestRows:
         if not last_ids.is_in(present_ids).all():
             return self._table.scan_files(files)
 
-        return pl.concat([stored.lazy(), added_after(self._table, files, through)])
+        return concat([stored.lazy(), added_after(self._table, files, through)])
 
     def _take(self, added: pl.DataFrame) -> None:
         """Determine the newest row of each holding that has a new row."""
         # By contract: two joins by holding would cost twice as much at 20,000 holdings.
         conids = added.get_column("conid").unique()
         is_touched = self._rows.get_column("conid").is_in(conids.implode())
-        touched = pl.concat([self._rows.filter(is_touched), added])
+        touched = concat([self._rows.filter(is_touched), added])
         newest = newest_rows(touched.lazy())
 
         untouched = self._rows.filter(~is_touched)
-        self._rows = pl.concat([untouched, newest]).sort(HOLDING)
+        self._rows = concat([untouched, newest]).sort(HOLDING)

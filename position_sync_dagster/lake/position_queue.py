@@ -10,16 +10,15 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Unpack
 
 import polars as pl
-from polars import col
+from polars import col, concat
 
-from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.queue_request import (
     LEASE_S,
@@ -33,6 +32,13 @@ from position_sync_dagster.domain.queue_request import (
     RetryPolicy,
     attempts_of,
     next_attempt,
+)
+from position_sync_dagster.errors import (
+    InvalidRequestError,
+    LeaseLostError,
+    RequestStateError,
+    UnknownRequestError,
+    shown,
 )
 from position_sync_dagster.lake import queue_transitions as transitions
 from position_sync_dagster.lake import schema
@@ -96,13 +102,13 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
     unknown = [request_id for request_id in absent if request_id not in status_of]
     if unknown:
         message = f"The request {unknown[0][:80]!r} is not in the queue."
-        raise errors.UnknownRequestError(message, remedy=_CLAIMED)
+        raise UnknownRequestError(message, remedy=_CLAIMED)
     return status_of
 
 
-def wrong_state(request_id: str, status: str, why: str) -> errors.RequestStateError:
+def wrong_state(request_id: str, status: str, why: str) -> RequestStateError:
     """Return the error of a request whose status does not allow a step."""
-    return errors.RequestStateError(
+    return RequestStateError(
         f"The request {request_id} is {status}.", remedy=f"Leave it as it is: {why}."
     )
 
@@ -154,9 +160,9 @@ def check(request: QueueRequest | None = None, /, **arguments: object) -> None:
             is_valid = bool(is_right(value))
 
         if not is_valid:
-            whose = f" of the request for {errors.shown(request.conid)}" if request else ""
-            message = f"The {name} {errors.shown(value)}{whose} is not valid."
-            raise errors.InvalidRequestError(message, remedy=remedy)
+            whose = f" of the request for {shown(request.conid)}" if request else ""
+            message = f"The {name} {shown(value)}{whose} is not valid."
+            raise InvalidRequestError(message, remedy=remedy)
 
 
 def ids_of(request_ids: str | Iterable[str]) -> list[str]:
@@ -220,10 +226,8 @@ class SyncQueue:
         if not checked:
             return []
 
-        insert = partial(transitions.insert, now=self.clock(), new_ids=self.new_ids)
-        ids = self.store.change(
-            lambda snapshot: insert(snapshot.live, checked), {"action": "insert"}
-        )
+        step = partial(transitions.insert, requests=checked, now=self.clock(), new_ids=self.new_ids)
+        ids = self.store.change(step, {"action": "insert"})
         logger.debug("inserted %d requests", len(ids))
         return ids
 
@@ -265,7 +269,7 @@ class SyncQueue:
         finished = self.store.finished(chosen)
 
         is_wanted = col.request_id.str.starts_with(prefix)
-        requests = pl.concat([live, finished]).filter(is_wanted)
+        requests = concat([live, finished]).filter(is_wanted)
         return schema.records_of(
             QueuedPosition, requests.unique("request_id", keep="first", maintain_order=True)
         )
@@ -297,28 +301,18 @@ class SyncQueue:
             return []
 
         token = os.urandom(16).hex()
-        owner = storable(owner or f"pid-{os.getpid()}")
-
-        def step(snapshot: Snapshot) -> Change[pl.DataFrame]:
-            now = self.clock()
-            order = claim_order(now)
-            is_granted = snapshot.live.get_column("lease_token") == token
-            if is_granted.any():  # the answer to the commit was lost
-                return Change(snapshot.live.filter(is_granted).sort(order))
-
-            until = now + timedelta(seconds=lease_s)
-            lease = {
-                "lease_owner": pl.lit(owner),
-                "lease_token": pl.lit(token),
-                "lease_expires_at": schema.moment(until),
-            }
-            allowed = transitions.is_claimable(now, except_accounts)
-            return transitions.claim(snapshot.live, allowed, limit, lease, order, now=now)
-
+        step = partial(
+            transitions.claim,
+            limit=limit,
+            owner=storable(owner or f"pid-{os.getpid()}"),
+            token=token,
+            lease_s=lease_s,
+            except_accounts=except_accounts,
+            clock=self.clock,
+        )
         claimed = self.store.change(step, {"action": "claim", "lease_token": token})
         granted = schema.records_of(QueuedPosition, claimed)
-        for request in granted:
-            self._tokens[request.request_id] = token
+        self._tokens |= {request.request_id: token for request in granted}
         if granted:
             logger.info("claimed %d requests", len(granted))
         return granted
@@ -428,10 +422,8 @@ class SyncQueue:
         if not self.overview().expired:
             return []
 
-        now = self.clock()
-        return self.store.change(
-            lambda snapshot: transitions.rescue(snapshot.live, now=now), {"action": "rescue"}
-        )
+        step = partial(transitions.rescue, now=self.clock())
+        return self.store.change(step, {"action": "rescue"})
 
     def retry(self, request_ids: str | Iterable[str]) -> list[str]:
         """Return FAILED requests to PENDING with all their attempts, when a person decides so.
@@ -459,7 +451,7 @@ class SyncQueue:
         live = self.store.snapshot().live
         rows = live.filter(transitions.has_id(live, ids))
         tokens = self._tokens_of(ids, lease_token)
-        with suppress(errors.LeaseLostError, errors.RequestStateError):
+        with suppress(LeaseLostError, RequestStateError):
             return not transitions.check_leases(rows, ids, tokens, Action.HOLD, self.clock())
         return False
 
@@ -479,7 +471,7 @@ class SyncQueue:
                 self.store.newest_finished(status, EVERY, limit)
                 for status in (transitions.SUCCESS, FAILED)
             ]
-            requests = schema.records_of(QueuedPosition, pl.concat([live, *ended]))
+            requests = schema.records_of(QueuedPosition, concat([live, *ended]))
 
         attempts = [attempt for request in requests for attempt in attempts_of(request)]
         latest = datetime.max.replace(tzinfo=UTC)

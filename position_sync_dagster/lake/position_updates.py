@@ -16,9 +16,8 @@ from typing import Any, NamedTuple, Unpack
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
-from polars import col
+from polars import col, lit
 
-from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.instrument import Right, parse_expiry, parse_right
@@ -28,7 +27,7 @@ from position_sync_dagster.domain.position_update import (
     TradingMode,
     trading_mode_of,
 )
-from position_sync_dagster.lake import schema
+from position_sync_dagster.errors import InvalidLegError, InvalidRequestError, NewerRowError
 from position_sync_dagster.lake.followed_rows import LEDGER_POLL_S, Added, AddedRows, Follower
 from position_sync_dagster.lake.ledger_rows import (
     BY_TIME,
@@ -51,6 +50,9 @@ from position_sync_dagster.lake.schema import (
     content_id,
     moment,
     one_of,
+    storable,
+    update_rows,
+    updates_of,
 )
 from position_sync_dagster.lake.storage import commits
 from position_sync_dagster.lake.storage.data_files import EVERY, data_files
@@ -76,7 +78,7 @@ def coerce_update(update: PositionUpdate) -> PositionUpdate:
         if value is not None and not _is_blank(value, column):
             try:
                 coerced = coerce(value)
-            except (ValueError, TypeError, OverflowError, OSError, errors.InvalidLegError):
+            except (ValueError, TypeError, OverflowError, OSError, InvalidLegError):
                 raise _refused(name, value, column) from None
 
         if coerced is None and not column.nullable:
@@ -91,13 +93,13 @@ def _is_blank(value: object, column: StoredColumn) -> bool:
     return may_be_blank and isinstance(value, str) and not value.strip()
 
 
-def _refused(name: str, value: object, column: StoredColumn) -> errors.InvalidRequestError:
+def _refused(name: str, value: object, column: StoredColumn) -> InvalidRequestError:
     if column.choices:
         choices = ", ".join(column.choices)
         wanted = f"one of {choices}"
     else:
         _coerce, wanted = _BY_KIND[column.kind]
-    return errors.InvalidRequestError(
+    return InvalidRequestError(
         f"The update's {name} {value!r:.80} cannot be stored: it is not {wanted}.",
         remedy=f"Pass {name} as {wanted}.",
     )
@@ -170,7 +172,7 @@ def identified(
     """
     listed = list(map(coerce_update, updates))
     if not listed:
-        return schema.update_rows([])
+        return update_rows([])
 
     ids: list[str] = []
     run_ids: list[str | None] = []
@@ -187,7 +189,7 @@ def identified(
 
     filled: dict[str, list[Any]] = {"update_id": ids, "batch_id": batch_ids}
     filled |= {"run_id": run_ids, "trading_mode": modes}
-    return schema.update_rows(listed, filled).unique("update_id", keep="first", maintain_order=True)
+    return update_rows(listed, filled).unique("update_id", keep="first", maintain_order=True)
 
 
 def _update_id(update: PositionUpdate) -> str:
@@ -281,10 +283,10 @@ def append_rows(
         ledger_version = max(version, last_added(present) + 1)
         now = clock()
         rows = rows.with_columns(
-            ledger_version=pl.lit(ledger_version, pl.Int64), committed_at=moment(now)
+            ledger_version=lit(ledger_version, pl.Int64), committed_at=moment(now)
         )
         if RESETS in rows.columns:
-            rows = rows.with_columns(pl.lit(clock_resets(present, now), pl.Int64).alias(RESETS))
+            rows = rows.with_columns(lit(clock_resets(present, now), pl.Int64).alias(RESETS))
         commits.write(handle, rows, commit_info, [Transaction(table.spec.name, version)])
         return AppendResult(version=handle.version(), rows=rows.height, batch_id=batch_id)
 
@@ -308,7 +310,7 @@ def _refuse_newer(table: Table, present: pl.DataFrame, through: int, rows: pl.Da
     newer = added.join(holdings, on=HOLDING, how="semi").collect()
     if not newer.is_empty():
         account, conid = newer.row(0)
-        raise errors.NewerRowError(
+        raise NewerRowError(
             f"Another row of the conid {conid} in {account} was written meanwhile.",
             remedy="Read the newest rows again and decide anew.",
         )
@@ -409,7 +411,7 @@ class SyncUpdates:
 
     def existing(self, update_ids: Iterable[str]) -> set[str]:
         """Return which of these ids the table holds."""
-        ids = pl.Series(list(map(schema.storable, update_ids)), dtype=pl.String)
+        ids = pl.Series(list(map(storable, update_ids)), dtype=pl.String)
         return self.table.read(lambda files: stored_ids(self.table, files, "update_id", ids))
 
     def latest(self) -> pl.DataFrame:
@@ -427,7 +429,7 @@ class SyncUpdates:
 
     def latest_updates(self) -> list[PositionUpdate]:
         """Return the newest update per (account, conid)."""
-        return schema.updates_of(self.latest())
+        return updates_of(self.latest())
 
     def newest_of(self, conids: Collection[int], since: datetime) -> NewestRows:
         """Return the newest row of each holding of some contracts, if it is not older than `since`.
@@ -438,7 +440,7 @@ class SyncUpdates:
         is_recent = col.timestamp >= since.astimezone(UTC)
         recent = rows.filter(one_of("conid", conids), is_recent)
 
-        newest = {(update.account, update.conid): update for update in schema.updates_of(recent)}
+        newest = {(update.account, update.conid): update for update in updates_of(recent)}
         return NewestRows(rows=newest, through=through)
 
     def as_of(self, moment: datetime, *, as_known_now: bool = False) -> pl.DataFrame:

@@ -10,8 +10,9 @@ from datetime import datetime, timedelta
 from enum import Enum, auto
 
 import polars as pl
-from polars import col
+from polars import col, concat, lit, when
 
+from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.queue_request import (
     ACTIVE_PRIORITY,
     Answer,
@@ -23,16 +24,23 @@ from position_sync_dagster.domain.queue_request import (
     with_ended_attempt,
 )
 from position_sync_dagster.errors import LeaseLostError, RequestStateError
-from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.schema import (
+    LIVE_COLUMNS,
+    NewIds,
+    is_ahead,
+    moment,
+    moments,
+    new_request_rows,
+)
 from position_sync_dagster.lake.storage.commits import in_parts
-from position_sync_dagster.lake.storage.lifecycle_table import Change
+from position_sync_dagster.lake.storage.lifecycle_table import Change, Snapshot
 
 PENDING = QueueStatus.PENDING.value
 PROCESSING = QueueStatus.PROCESSING.value
 SUCCESS = QueueStatus.SUCCESS.value
 FAILED = QueueStatus.FAILED.value
 
-NO_TIME = schema.moment(None)
+NO_TIME = moment(None)
 
 # Which live requests have attempts.
 WAS_CLAIMED = (col.status == PROCESSING) | col.earlier_attempts.is_not_null()
@@ -48,7 +56,7 @@ def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Exp
         except_accounts: Requests that name one of these accounts may not be claimed.
     """
     available_at = col.available_at
-    is_over = (available_at <= schema.moment(now)) | schema.is_ahead("updated_at", now)
+    is_over = (available_at <= moment(now)) | is_ahead("updated_at", now)
     has_waited = available_at.is_null() | is_over
     return (col.status == PENDING) & has_waited & is_of_others(except_accounts)
 
@@ -58,15 +66,15 @@ def lease_has_expired(now: datetime, except_accounts: Collection[str] = ()) -> p
 
     A lease that a clock ahead began would last too long: it has expired.
     """
-    is_over = col.lease_expires_at <= schema.moment(now)
-    has_expired = is_over | schema.is_ahead("claimed_at", now)
+    is_over = col.lease_expires_at <= moment(now)
+    has_expired = is_over | is_ahead("claimed_at", now)
     return (col.status == PROCESSING) & has_expired & is_of_others(except_accounts)
 
 
 def is_of_others(accounts: Collection[str]) -> pl.Expr:
     """Return which requests name another account than these, or no account."""
     if not accounts:
-        return pl.lit(value=True)
+        return lit(value=True)
     return ~col.account.is_in(sorted(accounts)).fill_null(value=False)
 
 
@@ -78,11 +86,11 @@ def has_id(rows: pl.DataFrame, ids: Iterable[str]) -> pl.Series:
 def as_pending(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """Return the rows as PENDING: without a lease, and claimable at once."""
     return rows.with_columns(
-        lease_owner=pl.lit(None, pl.String),
-        lease_token=pl.lit(None, pl.String),
+        lease_owner=lit(None, pl.String),
+        lease_token=lit(None, pl.String),
         lease_expires_at=NO_TIME,
-        status=pl.lit(PENDING),
-        updated_at=schema.moment(now),
+        status=lit(PENDING),
+        updated_at=moment(now),
         available_at=NO_TIME,
         changed_at=NO_TIME,
         claimed_at=NO_TIME,
@@ -99,7 +107,7 @@ def after_attempt(
         "claimed_at",
         ended_at=ended_at,
         error=error,
-        outcome=pl.lit(outcome.value),
+        outcome=lit(outcome.value),
     )
     texts = [with_ended_attempt(*attempt) for attempt in attempts.iter_rows()]
     return rows.with_columns(earlier_attempts=pl.Series(texts, dtype=pl.String))
@@ -116,45 +124,55 @@ def claim_order(now: datetime) -> list[pl.Expr]:
     flow of requests of priority 1 cannot starve the others; and so does one that a clock
     ahead made, since nobody knows how long it has waited.
     """
-    long_ago = schema.moment(now - timedelta(seconds=PROMOTE_AFTER_S))
-    is_of_clock_ahead = schema.is_ahead("created_at", now)
-    created_at = pl.when(is_of_clock_ahead).then(long_ago).otherwise("created_at")
+    long_ago = moment(now - timedelta(seconds=PROMOTE_AFTER_S))
+    is_of_clock_ahead = is_ahead("created_at", now)
+    created_at = when(is_of_clock_ahead).then(long_ago).otherwise("created_at")
     promoted = pl.min_horizontal("priority", ACTIVE_PRIORITY)
-    rank = pl.when(created_at <= long_ago).then(promoted).otherwise("priority")
+    rank = when(created_at <= long_ago).then(promoted).otherwise("priority")
     return [rank, created_at, col.request_id]
 
 
 def claim(
-    live: pl.DataFrame,
-    allowed: pl.Expr,
-    limit: int,
-    lease: Mapping[str, pl.Expr],
-    order: Sequence[pl.Expr],
+    snapshot: Snapshot,
     *,
-    now: datetime,
+    limit: int,
+    owner: str,
+    token: str,
+    lease_s: float,
+    except_accounts: Collection[str],
+    clock: Clock,
 ) -> Change[pl.DataFrame]:
     """Grant up to `limit` claimable requests under one lease.
 
     Args:
-        live: All live rows.
-        allowed: Which of them may be granted; see `is_claimable`.
+        snapshot: The live rows.
         limit: The most requests to grant.
-        lease: Owner, token and end of the lease that they get, by column. The token is drawn anew
-            at each claim, and every later step is checked against it.
-        order: As `claim_order` returns it.
-        now: The time.
+        owner: The name of the worker.
+        token: Drawn anew at each claim; every later step is checked against it.
+        lease_s: The length of the lease, in seconds.
+        except_accounts: As for `is_claimable`.
+        clock: Returns the time.
 
     Returns:
         The granted rows, in claim order.
     """
+    now = clock()
+    live = snapshot.live
+    order = claim_order(now)
+    is_granted = live.get_column("lease_token") == token
+    if is_granted.any():  # the answer to the commit was lost
+        return Change(live.filter(is_granted).sort(order))
+
     # Step by step: to plan them as one query takes longer than they do.
-    granted = live.filter(allowed).sort(order).head(limit)
+    granted = live.filter(is_claimable(now, except_accounts)).sort(order).head(limit)
     granted = granted.with_columns(
-        status=pl.lit(PROCESSING),
-        updated_at=schema.moment(now),
-        claimed_at=schema.moment(now),
+        status=lit(PROCESSING),
+        updated_at=moment(now),
+        claimed_at=moment(now),
         available_at=NO_TIME,
-        **lease,
+        lease_owner=lit(owner),
+        lease_token=lit(token),
+        lease_expires_at=moment(now + timedelta(seconds=lease_s)),
     )
     if granted.is_empty():
         return Change(granted)
@@ -163,7 +181,7 @@ def claim(
 
 
 def succeed(
-    done: pl.DataFrame, now: datetime, *, answers: Mapping[str, Answer], new_ids: schema.NewIds
+    done: pl.DataFrame, now: datetime, *, answers: Mapping[str, Answer], new_ids: NewIds
 ) -> Change[None]:
     """Finish requests as SUCCESS with the rows that answer them; insert the follow-up requests."""
     in_order = [answers.get(request_id) for request_id in done.get_column("request_id")]
@@ -174,7 +192,7 @@ def succeed(
         SUCCESS,
         now,
         update_id=pl.Series(update_ids, dtype=pl.String),
-        confirmed_at=schema.moments(confirmed_at),
+        confirmed_at=moments(confirmed_at),
     )
     return Change(None, _follow_ups(done, now, new_ids), finished)
 
@@ -185,7 +203,7 @@ def fail(
     *,
     errors: Mapping[str, str],
     following: Callable[..., NextAttempt],
-    new_ids: schema.NewIds,
+    new_ids: NewIds,
 ) -> Change[None]:
     """Return failed requests to PENDING for another attempt, or finish them as FAILED.
 
@@ -202,21 +220,19 @@ def fail(
 
     after = done.with_columns(
         attempts=pl.Series([attempt.attempts for attempt in attempts], dtype=pl.Int64),
-        available_at=schema.moments(attempt.available_at for attempt in attempts),
+        available_at=moments(attempt.available_at for attempt in attempts),
         error_message=pl.Series(messages, dtype=pl.String),
     )
     finished = _finish(after.filter(is_final), FAILED, now)
     follow_ups = _follow_ups(done.filter(is_final), now, new_ids)
 
     failed = after.filter(~is_final)
-    ended = after_attempt(
-        failed, Outcome.FAILED, ended_at=schema.moment(now), error=col.error_message
-    )
+    ended = after_attempt(failed, Outcome.FAILED, ended_at=moment(now), error=col.error_message)
     retried = as_pending(ended, now).with_columns(available_at=failed.get_column("available_at"))
-    return Change(None, pl.concat([retried, follow_ups]), finished)
+    return Change(None, concat([retried, follow_ups]), finished)
 
 
-def _follow_ups(done: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl.DataFrame:
+def _follow_ups(done: pl.DataFrame, now: datetime, new_ids: NewIds) -> pl.DataFrame:
     """Return new requests for positions that changed while they were processed (see `insert`)."""
     changed = done.filter(col.changed_at.is_not_null())
     if changed.is_empty():
@@ -226,21 +242,21 @@ def _follow_ups(done: pl.DataFrame, now: datetime, new_ids: schema.NewIds) -> pl
     requests = as_pending(changed, now)
     return requests.with_columns(
         request_id=pl.Series(ids, dtype=pl.String),
-        attempts=pl.lit(0, pl.Int64),
-        created_at=schema.moment(now),
-        error_message=pl.lit(None, pl.String),
-        earlier_attempts=pl.lit(None, pl.String),
-        reason=pl.lit(Reason.CHANGED.value),
+        attempts=lit(0, pl.Int64),
+        created_at=moment(now),
+        error_message=lit(None, pl.String),
+        earlier_attempts=lit(None, pl.String),
+        reason=lit(Reason.CHANGED.value),
     )
 
 
 def _finish(rows: pl.DataFrame, status: str, now: datetime, **columns: pl.Series) -> pl.DataFrame:
-    ended = pl.lit(status)
+    ended = lit(status)
     # The lease's owner and token remain, so that the row shows who finished it.
     return rows.with_columns(
         bucket=ended,
         status=ended,
-        updated_at=schema.moment(now),
+        updated_at=moment(now),
         available_at=NO_TIME,
         changed_at=NO_TIME,
         lease_expires_at=NO_TIME,
@@ -257,7 +273,7 @@ Position = tuple[str | None, int]
 
 
 def insert(
-    live: pl.DataFrame, requests: Sequence[QueueRequest], *, now: datetime, new_ids: schema.NewIds
+    snapshot: Snapshot, *, requests: Sequence[QueueRequest], now: datetime, new_ids: NewIds
 ) -> Change[list[str]]:
     """Add requests, at most one live request per (account, conid).
 
@@ -269,6 +285,7 @@ def insert(
     Returns:
         For each request, in order, the id of the live request of its position.
     """
+    live = snapshot.live
     live_requests = _live_requests(live, requests)
     fresh: dict[Position, QueueRequest] = {}
     raised: dict[str, int] = {}
@@ -295,13 +312,13 @@ def insert(
     if not (fresh or raised or changed_again):
         return Change(result)
 
-    added = schema.new_request_rows(fresh_ids, list(fresh.values()), now)
+    added = new_request_rows(fresh_ids, list(fresh.values()), now)
     if not (raised or changed_again):
         return Change(result, added, kept=live)
 
     touched = has_id(live, raised.keys() | changed_again)
     rows = _with_news(live.filter(touched), raised, changed_again, now)
-    return Change(result, pl.concat([rows, added]), kept=live.filter(~touched))
+    return Change(result, concat([rows, added]), kept=live.filter(~touched))
 
 
 def _with_news(
@@ -313,7 +330,7 @@ def _with_news(
     is_changed = has_id(rows, changed_again)
     return rows.with_columns(
         priority=priority,
-        changed_at=pl.when(is_changed).then(schema.moment(now)).otherwise("changed_at"),
+        changed_at=when(is_changed).then(moment(now)).otherwise("changed_at"),
     )
 
 
@@ -388,17 +405,18 @@ def lease_lost(request_id: str) -> LeaseLostError:
 
 def release(claimed: pl.DataFrame, now: datetime, *, reason: str) -> Change[None]:
     """Return requests to PENDING at once, without using up an attempt."""
-    why = pl.lit(reason or None, pl.String)
-    ended = after_attempt(claimed, Outcome.RELEASED, ended_at=schema.moment(now), error=why)
+    why = lit(reason or None, pl.String)
+    ended = after_attempt(claimed, Outcome.RELEASED, ended_at=moment(now), error=why)
     return Change(None, as_pending(ended, now))
 
 
-def rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
+def rescue(snapshot: Snapshot, *, now: datetime) -> Change[list[str]]:
     """Return requests with an expired lease to PENDING, without using up an attempt.
 
     Returns:
         Their ids.
     """
+    live = snapshot.live
     has_expired = live.select(lease_has_expired(now)).to_series()
     rows = live.filter(has_expired)
     ids = rows.get_column("request_id").sort().to_list()
@@ -408,7 +426,7 @@ def rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
         rows,
         Outcome.EXPIRED,
         ended_at=col.lease_expires_at,
-        error=pl.lit(None, pl.String),
+        error=lit(None, pl.String),
     )
     return Change(ids, as_pending(ended, now), kept=live.filter(~has_expired))
 
@@ -428,7 +446,7 @@ def retry(
         For each failed row the id of the live request of its position.
     """
     position = ["account", "conid"]
-    holders = pl.concat([live, failed]).select(*position, holder="request_id")
+    holders = concat([live, failed]).select(*position, holder="request_id")
     holders = holders.unique(position, keep="first", maintain_order=True)
     ids = failed.join(holders, on=position, how="left", nulls_equal=True, maintain_order="left")
     result = ids.get_column("holder").to_list()
@@ -446,6 +464,6 @@ def retry(
         error=col.error_message,
     )
     pending = as_pending(ended, now)
-    pending = pending.with_columns(*schema.LIVE_COLUMNS, attempts=pl.lit(0, pl.Int64))
+    pending = pending.with_columns(*LIVE_COLUMNS, attempts=lit(0, pl.Int64))
     parts = in_parts(FAILED, siblings.get_column("part").unique())
     return Change(result, pending, siblings.filter(~is_retried), parts, kept=live)

@@ -7,9 +7,10 @@ from typing import Generic
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
+from polars import lit
 
 from position_sync_dagster.domain.position_change import PositionChange
-from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.schema import Record, frame_of, moment, records_of
 from position_sync_dagster.lake.storage import commits
 from position_sync_dagster.lake.storage.data_files import (
     EVERY,
@@ -57,7 +58,7 @@ def add_unknown(
     return table.transact(step)
 
 
-class RecordsTable(Generic[schema.Record]):
+class RecordsTable(Generic[Record]):
     """A table to which records are only added; one that it has is not added again.
 
     Args:
@@ -68,7 +69,7 @@ class RecordsTable(Generic[schema.Record]):
     def __init__(
         self,
         table: Table,
-        kind: type[schema.Record],
+        kind: type[Record],
         apart: Collection[str] = ("run_id",),
     ) -> None:
         self.table = table
@@ -78,7 +79,7 @@ class RecordsTable(Generic[schema.Record]):
 
     def add(
         self,
-        records: Iterable[schema.Record],
+        records: Iterable[Record],
         run_id: str | None = None,
         guard: Callable[[], object] = lambda: None,
     ) -> int:
@@ -88,9 +89,9 @@ class RecordsTable(Generic[schema.Record]):
             guard: As in `add_unknown`.
         """
         spec = self.table.spec
-        rows = schema.frame_of(spec, records)
+        rows = frame_of(spec, records)
         if run_id:
-            rows = rows.with_columns(run_id=pl.lit(run_id))
+            rows = rows.with_columns(run_id=lit(run_id))
 
         if rows.is_empty():
             return 0
@@ -118,7 +119,7 @@ class RecordsTable(Generic[schema.Record]):
         chosen = EVERY
         wanted = EVERY if only is None else only
         if since is not None:
-            first = schema.moment(since) if isinstance(since, datetime) else pl.lit(since)
+            first = moment(since) if isinstance(since, datetime) else lit(since)
             chosen = may_have(order, since)
             wanted = wanted & (pl.col(order) >= first)
 
@@ -126,11 +127,11 @@ class RecordsTable(Generic[schema.Record]):
 
     def records(
         self, since: datetime | date | None = None, only: pl.Expr | None = None
-    ) -> list[schema.Record]:
+    ) -> list[Record]:
         """Return rows as records, in the table's order; see `rows`."""
         rows = self.rows(since, only)
         in_order = rows.sort(self.table.spec.order, self._same[0])
-        return schema.records_of(self._kind, in_order)
+        return records_of(self._kind, in_order)
 
 
 def changes_table(table: Table) -> RecordsTable[PositionChange]:

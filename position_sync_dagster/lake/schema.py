@@ -28,7 +28,7 @@ from uuid import UUID
 import polars as pl
 from deltalake import Field, Schema
 from deltalake.schema import PrimitiveType
-from polars import col
+from polars import col, lit
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import SKEW
@@ -208,7 +208,7 @@ class TableSpec:
             # Of the members themselves Polars 1 makes an enum, and an error of another value.
             choices = [choice.value for choice in self.described[name].choices or ()]
             needed.append(column.is_in(choices) if choices else column.is_not_null())
-        return pl.all_horizontal(pl.lit(value=True), *needed).fill_null(value=False)
+        return pl.all_horizontal(lit(value=True), *needed).fill_null(value=False)
 
     @cached_property
     def stored(self) -> pl.Schema:
@@ -377,19 +377,15 @@ class _Published:
 
 
 _OF_HOLDINGS = columns_of(BrokerPosition, besides={"instrument", "greeks"})
-_REPORTED = {
-    name: column if column.description else UPDATE_COLUMNS.get(name, column)
-    for name, column in _OF_HOLDINGS.items()
-}
-_REPORTED = UPDATE_COLUMNS | _REPORTED | columns_of(_Published)
+_DESCRIBED = {name: column for name, column in _OF_HOLDINGS.items() if column.description}
+_REPORTED = _OF_HOLDINGS | UPDATE_COLUMNS | _DESCRIBED | columns_of(_Published)
 
 _INSTRUMENT = tuple(Instrument.__dataclass_fields__)
-_BROKER = tuple(f for f in BrokerPosition.__dataclass_fields__ if f not in ("instrument", "greeks"))
 _WRITER = ("trading_mode", "fencing_token", *columns_of(_Published))
 
 BROKER_POSITIONS = TableSpec(
     "broker_positions",
-    {name: _REPORTED[name] for name in (*_BROKER, *_INSTRUMENT, *_WRITER, *GREEKS_COLUMNS)},
+    {name: _REPORTED[name] for name in (*_OF_HOLDINGS, *_INSTRUMENT, *_WRITER, *GREEKS_COLUMNS)},
     version=6,
     partition_by=("gateway_id",),
     indexed=("confirmed_at", "fencing_token", "published_version"),
@@ -556,7 +552,7 @@ LIVE = "live"
 LIVE_PART = "0"
 
 # The two columns of live rows, for `frame.with_columns(*LIVE_COLUMNS, …)`.
-LIVE_COLUMNS = (pl.lit(LIVE).alias("bucket"), pl.lit(LIVE_PART).alias("part"))
+LIVE_COLUMNS = (lit(LIVE).alias("bucket"), lit(LIVE_PART).alias("part"))
 
 # Sorts after every character of an id.
 LAST = "\N{TILDE}"
@@ -613,7 +609,7 @@ def moment(at: datetime | None) -> pl.Expr:
     `pl.lit` of a `datetime` takes forty times as long, and starts the threads of Polars: a process
     that imported it then could not fork any more.
     """
-    return pl.lit(_ticks(at), pl.Int64).cast(_MOMENT)
+    return lit(_ticks(at), pl.Int64).cast(_MOMENT)
 
 
 def is_ahead(column: str, now: datetime) -> pl.Expr:

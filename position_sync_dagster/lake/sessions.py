@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 import polars as pl
 from polars import col
 
-from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.position_update import TradingMode
-from position_sync_dagster.lake import schema
+from position_sync_dagster.errors import LeaseLostError, LoginOwnedError
+from position_sync_dagster.lake.schema import new_ids, part_named, records_of, session_rows
 from position_sync_dagster.lake.storage.commits import bind, mode_of
 from position_sync_dagster.lake.storage.data_files import EVERY
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
@@ -56,7 +56,7 @@ class GatewaySessions:
             LoginOwnedError: Another owner holds the lease; the message names it and the end of its
                 lease.
         """
-        [session_id] = schema.new_ids(self._clock(), 1)
+        [session_id] = new_ids(self._clock(), 1)
 
         def begun(last: GatewaySession | None, now: datetime) -> GatewaySession:
             if last is not None and last.session_id == session_id:
@@ -191,7 +191,7 @@ class GatewaySessions:
         """
         of_logins = col.gateway_id.is_in(list(gateway_ids))
         rows = self._lifecycle.snapshot().live.filter(of_logins)
-        return {session.gateway_id: session for session in schema.records_of(GatewaySession, rows)}
+        return {session.gateway_id: session for session in records_of(GatewaySession, rows)}
 
     def history(self, limit: int | None = 50, only: pl.Expr = EVERY) -> list[GatewaySession]:
         """Return the newest sessions of all logins, newest first.
@@ -205,7 +205,7 @@ class GatewaySessions:
         distinct = chosen.sort("started_at", "fencing_token", descending=True).unique(
             "session_id", keep="first", maintain_order=True
         )
-        return schema.records_of(GatewaySession, distinct[:limit])
+        return records_of(GatewaySession, distinct[:limit])
 
     def _change_own(
         self,
@@ -235,7 +235,7 @@ class GatewaySessions:
 
         def step(snapshot: Snapshot) -> Change[T]:
             is_own = snapshot.live.select(col.gateway_id == gateway_id).to_series()
-            sessions = schema.records_of(GatewaySession, snapshot.live.filter(is_own))
+            sessions = records_of(GatewaySession, snapshot.live.filter(is_own))
             stored = next(iter(sessions), None)
             now = self._clock()
             after = decide(stored, now)
@@ -245,17 +245,17 @@ class GatewaySessions:
             past = []
             if stored is not None and stored.session_id != after.session_id:
                 past.append(stored.as_followed(now))
-            moved = schema.session_rows(past).with_columns(bucket=pl.lit(PAST))
+            moved = session_rows(past).with_columns(bucket=pl.lit(PAST))
             others = snapshot.live.filter(~is_own)
-            return Change(after, schema.session_rows([after]), moved, kept=others)
+            return Change(after, session_rows([after]), moved, kept=others)
 
-        return self._lifecycle.change(step, commit_info, schema.part_named(gateway_id))
+        return self._lifecycle.change(step, commit_info, part_named(gateway_id))
 
 
-def login_owned(by: GatewaySession) -> errors.LoginOwnedError:
+def login_owned(by: GatewaySession) -> LoginOwnedError:
     """Return the error of whoever wants a login that has an owner, with the owner's name."""
     until = f"{by.expires_at:%Y-%m-%d %H:%M:%S} UTC"
-    return errors.LoginOwnedError(
+    return LoginOwnedError(
         f"The login {by.gateway_id} is owned by {_holder(by)} until {until}.",
         remedy="Wait until then, or end that process.",
     )
@@ -267,8 +267,8 @@ def _holder(session: GatewaySession) -> str:
     return f"{session.owner.value} (process {session.pid} on {session.host}{run})"
 
 
-def _lease_lost(session: GatewaySession, why: str) -> errors.LeaseLostError:
-    return errors.LeaseLostError(
+def _lease_lost(session: GatewaySession, why: str) -> LeaseLostError:
+    return LeaseLostError(
         f"The session {session.session_id} no longer owns the login {session.gateway_id}: {why}.",
         remedy="Write nothing more for this login; acquire it again.",
     )

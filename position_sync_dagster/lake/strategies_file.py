@@ -13,8 +13,13 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from position_sync_dagster.domain.leg import Leg, strategy_name
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
-from position_sync_dagster.lake import strategy_registry
 from position_sync_dagster.lake.given_leg import GivenLeg, Since, read_priority
+from position_sync_dagster.lake.strategy_registry import (
+    LegKey,
+    SyncRegistry,
+    name_of,
+    two_whole_holders,
+)
 from position_sync_dagster.yaml_file import Part, Place, YamlFile
 
 Priority = Annotated[int, BeforeValidator(read_priority)]
@@ -94,7 +99,7 @@ class StrategiesFile:
             StrategiesFileError: The file has a mistake anywhere.
         """
         file = self.yaml
-        places: dict[strategy_registry.LegKey, Place] = {}
+        places: dict[LegKey, Place] = {}
         legs = []
 
         for of_strategy, strategy in self.strategies:
@@ -102,7 +107,7 @@ class StrategiesFile:
                 at = (*of_strategy, "legs", number)
                 leg = self._leg(strategy, value, at, added_at)
                 if leg.key in places:
-                    name = strategy_registry.name_of(leg)
+                    name = name_of(leg)
                     line = file.line(places[leg.key])
                     file.fail(
                         at,
@@ -113,7 +118,7 @@ class StrategiesFile:
                 places[leg.key] = at
                 legs.append(leg)
 
-        holders = strategy_registry.two_whole_holders(legs)
+        holders = two_whole_holders(legs)
         if holders is not None:
             holder, leg = holders
             file.fail(
@@ -135,7 +140,7 @@ class StrategiesFile:
         except InvalidLegError as error:
             self.yaml.fail(at, error.what, error.remedy)
 
-    def apply(self, registry: strategy_registry.SyncRegistry) -> tuple[int, int]:
+    def apply(self, registry: SyncRegistry) -> tuple[int, int]:
         """Make the active legs equal to those of the file, in one commit.
 
         Returns:

@@ -13,7 +13,6 @@ from typing import Any, Unpack
 
 import polars as pl
 
-from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.leg import (
     ActiveContract,
@@ -22,12 +21,14 @@ from position_sync_dagster.domain.leg import (
     UnresolvedLeg,
     strategy_name,
 )
-from position_sync_dagster.lake.given_leg import make_leg, read_terms
+from position_sync_dagster.errors import AmbiguousRemovalError, InvalidLegError, UnknownLegError
+from position_sync_dagster.lake.given_leg import ContractTerms, make_leg, read_given
 from position_sync_dagster.lake.schema import (
     ACTIVE_STRATEGIES,
     leg_rows,
     legs_of,
 )
+from position_sync_dagster.lake.storage.data_files import EVERY
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
@@ -38,6 +39,9 @@ logger = logging.getLogger(__name__)
 LegKey = tuple[str, str | None, int | Terms]
 
 Legs = Mapping[LegKey, Leg]
+
+# Returns the legs in place of the active ones; reads those that ended, if it needs them.
+Replacement = Callable[[Legs, Callable[[], list[Leg]]], Iterable[Leg]]
 
 # The bucket of memberships that have ended.
 REMOVED = "removed"
@@ -194,9 +198,10 @@ class SyncRegistry:
             UnknownLegError: No strategy has the leg.
             AmbiguousRemovalError: Several memberships match; the message names them.
         """
-        wanted = read_terms(conid=conid, **described)
+        terms = read_given(ContractTerms, {"conid": conid, **described})
+        wanted = terms.model_dump(exclude_none=True)
         if "conid" not in wanted and not wanted.get("symbol"):
-            raise errors.InvalidLegError("A leg has neither conid nor symbol.", remedy="Give one.")
+            raise InvalidLegError("A leg has neither conid nor symbol.", remedy="Give one.")
 
         def step(before: Legs, _: Snapshot) -> Legs:
             leg = find_membership(before.values(), strategy_id, account, wanted)
@@ -217,12 +222,14 @@ class SyncRegistry:
         listed = list(legs)
         return self.replace(lambda before, _: with_known_contracts(listed, before.values()))
 
-    def replace(self, step: Callable[[Legs, Snapshot], Iterable[Leg]]) -> tuple[int, int]:
+    def replace(self, step: Replacement) -> tuple[int, int]:
         """Make the active legs equal to those that a step returns, as `replace_all`."""
-        before, after = self.change(
-            lambda before, snapshot: memberships_of(distinct_legs(step(before, snapshot)), before),
-            "replace",
-        )
+
+        def replaced(before: Legs, snapshot: Snapshot) -> Legs:
+            after = step(before, lambda: legs_of(snapshot.finished(EVERY)))
+            return memberships_of(distinct_legs(after), before)
+
+        before, after = self.change(replaced, "replace")
         return len(after.items() - before.items()), len(before.items() - after.items())
 
     def settle(self, findings: Iterable[tuple[UnresolvedLeg, int | str]]) -> None:
@@ -423,7 +430,7 @@ def settled(
         after[resolved.key] = resolved
         try:
             refuse_two_whole_holders(after.values())
-        except errors.InvalidLegError as error:
+        except InvalidLegError as error:
             problem = str(error)
         else:
             if resolved.key not in legs:
@@ -447,7 +454,7 @@ def distinct_legs(legs: Iterable[Leg]) -> list[Leg]:
                 f"The strategy {leg.strategy_id!r} names the leg {name_of(leg)} twice, with "
                 "different values."
             )
-            raise errors.InvalidLegError(message, remedy="Keep one of them.")
+            raise InvalidLegError(message, remedy="Keep one of them.")
         distinct.setdefault(leg.key, leg)
     return list(distinct.values())
 
@@ -491,7 +498,7 @@ def refuse_two_whole_holders(legs: Iterable[Leg]) -> None:
     if holders is not None:
         holder, leg = holders
         account = holder.account or leg.account or "any account"
-        raise errors.InvalidLegError(
+        raise InvalidLegError(
             f"The strategies {holder.strategy_id!r} and {leg.strategy_id!r} would both hold the "
             f"whole of leg {leg.conid} in {account}.",
             remedy="Set the quantity (signed contracts) that each has of the leg.",
@@ -528,14 +535,14 @@ def find_membership(
 
     terms = " ".join(f"{name} {value}" for name, value in wanted.items())
     if not memberships:
-        raise errors.UnknownLegError(
+        raise UnknownLegError(
             f"No active leg of this strategy and account has the {terms}.",
             remedy="List the active legs and take conid, strategy and account from there.",
         )
 
     if len(memberships) > 1:
         names = [f"{leg.strategy_id!r} ({leg.account or 'any account'})" for leg in memberships]
-        raise errors.AmbiguousRemovalError(
+        raise AmbiguousRemovalError(
             f"The leg with the {terms} has several holders: {', '.join(sorted(names))}.",
             remedy="Name its strategy, and its account if needed: "
             f"{ANY!r} for a leg in any account.",

@@ -35,7 +35,8 @@ from position_sync_dagster.money.reports import signs_of_life
 from position_sync_dagster.money.reports.alerts import not_understood
 from position_sync_dagster.money.strategies.strategies_file import load_strategies
 from position_sync_dagster.processes.home import holder_of
-from position_sync_dagster.settings import Settings, warnings_of
+from position_sync_dagster.processes.unknown_settings import warnings_of
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import require_known
 
 

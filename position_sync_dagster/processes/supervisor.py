@@ -22,10 +22,12 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from position_sync_dagster import dagster_files
 from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.money.reports.signs_of_life import changed_at
 from position_sync_dagster.processes.child_process import MARKER, ChildProcess, end_group
 from position_sync_dagster.processes.ports import LOOPBACK, first_free
 
@@ -66,6 +68,24 @@ PROGRAM_ANSWER_S = 60.0
 
 LOCATION = "position_sync_dagster"
 logger = logging.getLogger("position_sync_dagster.supervisor")
+
+
+def clear() -> None:
+    """Remove the files of `dagster_files` at a regular end."""
+    with suppress(OSError):
+        for file in dagster_files.file_of(dagster_files.SENSORS).parent.iterdir():
+            file.unlink(missing_ok=True)
+
+
+def remove(name: str) -> None:
+    """Remove one of them, if it is there."""
+    with suppress(OSError):
+        dagster_files.file_of(name).unlink()
+
+
+def newest_tick() -> tuple[float | None, float | None]:
+    """Return what changes with each tick, whether or not it did its work."""
+    return changed_at(dagster_files.SENSORS), changed_at(dagster_files.FAILED_TICK)
 
 
 class CannotRunError(Exception):
@@ -121,7 +141,7 @@ class Program:
         if self._failures and not self.works:
             logger.info("The %s works again.", self.name)
         self.works = self._has_worked = True
-        dagster_files.remove(f"{dagster_files.DOWN}{self.name}")
+        remove(f"{dagster_files.DOWN}{self.name}")
 
     def restart(self, why: str, *, has_failed: bool = True) -> None:
         """Kill it, and start it again after a delay that grows with its failures.
@@ -193,7 +213,7 @@ class Supervisor:
         self.webserver = Program("webserver", "python", pages, self._workspace)
         self._addresses = ((self.code_server, code_address), (self.webserver, (LOOPBACK, port)))
 
-        self._tick = dagster_files.newest_tick()
+        self._tick = newest_tick()
         self.tick_s = self._tick_s = TICK_LIMIT_S
         self.longest_tick_s = LONGEST_TICK_S
         self.gone_s = GONE_S
@@ -228,13 +248,13 @@ class Supervisor:
 
     def _judge_ticks(self) -> None:
         now = time.monotonic()
-        tick = dagster_files.newest_tick()
+        tick = newest_tick()
         if tick != self._tick:
             self._tick = tick
             self._ticked = now
             self._tick_s = self.tick_s
             self.daemon.worked()
-            dagster_files.remove(dagster_files.SWITCHED_OFF)
+            remove(dagster_files.SWITCHED_OFF)
 
         silent_s = now - max(self._ticked, self.daemon.started, self.code_server.started)
         if self.code_server.process and silent_s > self._tick_s:
@@ -340,7 +360,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    dagster_files.clear()
+    clear()
     dagster_files.note(dagster_files.SUPERVISOR)
     reason = ""
 
@@ -353,7 +373,7 @@ def main() -> int:
         logger.error("Everything ends. %s", reason)
 
     end_group(os.getpgrp(), grace_s=STOP_GRACE_S)
-    dagster_files.clear()
+    clear()
     if reason:
         dagster_files.note(dagster_files.ENDED_FILE, reason)
     else:

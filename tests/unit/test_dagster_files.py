@@ -10,6 +10,7 @@ from position_sync_dagster import dagster_files
 from position_sync_dagster.cli.dev import put_instance
 from position_sync_dagster.dagster_files import SENSORS, SUPERVISOR, file_of
 from position_sync_dagster.money.reports import signs_of_life
+from position_sync_dagster.processes import supervisor
 
 ROOT = Path(__file__).parents[2]
 
@@ -88,7 +89,7 @@ def test_ticks_are_late_where_a_supervisor_has_not_ended(supervisor_s, tick_s, l
     assert read_rows.late is late
     assert bool(read_rows.problems) is late
     assert (read_rows.ticked_at is None) is (tick_s is None)
-    dagster_files.clear()
+    supervisor.clear()
     assert signs_of_life.read() == signs_of_life.NONE
 
 

@@ -12,7 +12,8 @@ from position_sync_dagster import settings as all_settings
 from position_sync_dagster.errors import InvalidRequestError, SettingsError
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.processes.child_process import MARKER
-from position_sync_dagster.settings import PREFIX, Settings, load_settings, warnings_of
+from position_sync_dagster.processes.unknown_settings import warnings_of
+from position_sync_dagster.settings import PREFIX, Settings, load_settings
 from tests.support.settings import make_settings
 
 
@@ -154,8 +155,7 @@ def test_a_mistyped_name_is_found_with_the_nearest_setting():
 
 def test_no_setting_is_unknown_and_neither_is_the_mark_of_our_own_processes():
     own = {PREFIX + name.upper() for name in Settings.model_fields}
-    assert {MARKER} == all_settings.OWN_VARIABLES
-    assert warnings_of(own | all_settings.OWN_VARIABLES, env_file=None) == []
+    assert warnings_of({*own, MARKER}, env_file=None) == []
 
 
 def test_a_name_in_both_the_environment_and_the_file_is_warned_of_once(tmp_path):

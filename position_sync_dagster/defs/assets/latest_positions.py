@@ -10,7 +10,7 @@ from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.lake import derived, schema
-from position_sync_dagster.lake import lake as tables
+from position_sync_dagster.lake.lake import Lake, all_broker_rows
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations
 
@@ -29,7 +29,7 @@ CLOSED_KEPT = timedelta(days=14)
     numbers_first=True,
     freshness_policy=table_asset.QUARTER_HOURLY,
 )
-def latest_positions(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
+def latest_positions(lake: Lake, settings: Settings, run_id: str | None) -> Derived:
     """The newest row of every holding that is open or closed lately, for readers without code.
 
     Written by the sensor drain_queue after each report of the ledger; the table is replaced whole.
@@ -47,7 +47,7 @@ def latest_positions(lake: tables.Lake, settings: Settings, run_id: str | None) 
     def make() -> pl.DataFrame:
         legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
         listing = listed(lake.updates.sync.latest(), legs, now)
-        holdings = tables.all_broker_rows(lake, settings)
+        holdings = all_broker_rows(lake, settings)
         priced = confirmations.with_priced(listing, holdings, now)
         return priced.select(*listing.columns, confirmed_at=confirmations.PRICED)
 

@@ -4,6 +4,7 @@ The trading days of an exchange are the partitions of all assets of past days; e
 close on. The job `close_day` records them (`defs/closing.py`).
 """
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -38,7 +39,7 @@ CLOSED_DAYS = dg.FreshnessPolicy.time_window(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stated(Generic[L]):
-    """A source of stated positions, for past days without rows of our own.
+    """A source of stated positions, for past days without rows of our own; by default none.
 
     Attributes:
         days: Makes the source for a lake; without a lake it has the days of every account.
@@ -46,21 +47,16 @@ class Stated(Generic[L]):
         remedy: What a person does about a span of days that it does not have.
     """
 
-    days: Callable[[Settings, L | None], StatedDays]
-    assets: tuple[str, ...]
-    remedy: str
-
-    def first(self, settings: Settings) -> date | None:
-        """Return the first day that is stated."""
-        return min(self.days(settings, None).days(), default=None)
+    days: Callable[[Settings, L | None], StatedDays] = lambda _settings, _lake: StatedDays()
+    assets: tuple[str, ...] = ()
+    remedy: str = ""
 
 
 def closing_service(
-    lake: L, settings: Settings, stated: Stated[L] | None, clock: Clock = utc_now
+    lake: L, settings: Settings, stated: Stated[L], clock: Clock = utc_now
 ) -> ClosingService:
     """Return what collects the rows of past days of a lake."""
-    days = StatedDays() if stated is None else stated.days(settings, lake)
-    return ClosingService(lake, settings, stated=days, clock=clock)
+    return ClosingService(lake, settings, stated=stated.days(settings, lake), clock=clock)
 
 
 MADE_OF = {"session_date": "timestamp", "closed_at": "timestamp", "age_s": "value_time timestamp"}
@@ -99,7 +95,7 @@ def days_of(context: dg.AssetExecutionContext) -> list[date]:
 def daily_asset(
     partitions: dg.TimeWindowPartitionsDefinition,
     kind: type[L],
-    stated: Stated[L] | None,
+    stated: Stated[L],
     *,
     clock: Clock = utc_now,
 ) -> dg.AssetsDefinition:
@@ -108,7 +104,7 @@ def daily_asset(
     @over_trading_days(
         DAILY_POSITIONS,
         partitions,
-        deps=["position_updates", *(stated.assets if stated else ())],
+        deps=["position_updates", *stated.assets],
         freshness_policy=CLOSED_DAYS,
         metadata=table_asset.column_lineage(DAILY_POSITIONS, MADE_OF),
     )
@@ -220,15 +216,13 @@ def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
 YEARS_AHEAD = 2
 
 
-def known_days(
-    settings: Settings, stated: Stated[L] | None
-) -> tuple[exchange_days.ExchangeDays, date]:
+def known_days(settings: Settings, stated: Stated[L]) -> tuple[exchange_days.ExchangeDays, date]:
     """Return the days of the exchange in the settings, and the first day that is a partition.
 
     Raises:
         SettingsError: The exchange is not known.
     """
-    start = _first_day(settings, stated.days(settings, None).days() if stated else ())
+    start = _first_day(settings, stated.days(settings, None).days())
     last_year = datetime.now(UTC).year + YEARS_AHEAD
     return exchange_days.exchange_days(settings.calendar, start, date(last_year, 12, 31)), start
 
@@ -277,68 +271,64 @@ def _first_day(settings: Settings, days: Iterable[date]) -> date:
     return min(first_days, default=datetime.now(UTC).date())
 
 
-def days_check(stated: Stated[L] | None) -> TableCheck[L]:
+def days_check(stated: Stated[L]) -> TableCheck[L]:
     """Return the check of the days, with the source of stated positions."""
+    make = table_check(
+        DAILY_POSITIONS.name, "days_are_complete", description=inspect.getdoc(_judged_days)
+    )
+    return make(partial(_judged_days, stated=stated))
 
-    @table_check(DAILY_POSITIONS.name)
-    def days_are_complete(lake: L, settings: Settings) -> dg.AssetCheckResult:
-        """Whether each trading day since the first is recorded, with values of that day.
 
-        The first is that of POSITION_SYNC_DAILY_START, of the ledger or of what is recorded.
-        Earlier days that statements have wait for a backfill. A failure names the first and the
-        last day to fill. A day on which nothing was held, as a statement says, is no gap. Neither
-        is the day after whose close the first row of the ledger was written.
-        """
-        exchange, first_partition = known_days(settings, stated)
-        keys = exchange_partitions(exchange, first_partition).get_partition_keys()
-        last_values = _last_values(lake, exchange.timezone)
-        first = _first_day(settings, last_values)
-        # Right after today's close its run may not have ended.
-        today = datetime.now(ZoneInfo(exchange.timezone)).date()
-        over = {day for day in map(date.fromisoformat, keys) if first <= day < today}
-        if first in over - last_values.keys() and _begins_after_close(
-            lake, settings, stated, first
-        ):
+def _judged_days(lake: L, settings: Settings, stated: Stated[L]) -> dg.AssetCheckResult:
+    """Whether each trading day since the first is recorded, with values of that day.
+
+    The first is that of POSITION_SYNC_DAILY_START, of the ledger or of what is recorded.
+    Earlier days that statements have wait for a backfill. A failure names the first and the
+    last day to fill. A day on which nothing was held, as a statement says, is no gap. Neither
+    is the day after whose close the first row of the ledger was written.
+    """
+    exchange, first_partition = known_days(settings, stated)
+    keys = exchange_partitions(exchange, first_partition).get_partition_keys()
+    last_values = _last_values(lake, exchange.timezone)
+    first = _first_day(settings, last_values)
+    # Right after today's close its run may not have ended.
+    today = datetime.now(ZoneInfo(exchange.timezone)).date()
+    over = {day for day in map(date.fromisoformat, keys) if first <= day < today}
+
+    first_stated = min(stated.days(settings, None).days(), default=None)
+    is_of_ledger = not settings.daily_start and first != first_stated
+    if is_of_ledger and first in over - last_values.keys():
+        closed = exchange_days.closing_times(settings.calendar, [first])[first]
+        if lake.updates.sync.last_before(closed).is_empty():  # it begins after the close
             over.remove(first)
-        if not over:
-            return passed("No trading day is over yet.")
+    if not over:
+        return passed("No trading day is over yet.")
 
-        without = over - last_values.keys()
-        service = closing_service(lake, settings, stated)
-        missing = without - service.flat_days(without)
-        older = {day for day in over - without if last_values[day] < day}
+    without = over - last_values.keys()
+    service = closing_service(lake, settings, stated)
+    missing = without - service.flat_days(without)
+    older = {day for day in over - without if last_values[day] < day}
 
-        numbers: dict[str, dg.RawMetadataValue] = {
-            "days": len(over),
-            "missing": len(missing),
-            "only_older_values": len(older),
-        }
-        to_fill = sorted(missing | older)
-        if not to_fill:
-            holds = f"{len(over)} trading days, all recorded"
-            if first > first_partition:
-                holds += f". Earlier ones, from {first_partition} on, wait for a backfill."
-            return passed(holds, **numbers)
+    numbers: dict[str, dg.RawMetadataValue] = {
+        "days": len(over),
+        "missing": len(missing),
+        "only_older_values": len(older),
+    }
+    to_fill = sorted(missing | older)
+    if not to_fill:
+        holds = f"{len(over)} trading days, all recorded"
+        if first > first_partition:
+            holds += f". Earlier ones, from {first_partition} on, wait for a backfill."
+        return passed(holds, **numbers)
 
-        to_do = f"Materialize {to_fill[0]} to {to_fill[-1]} of daily_positions."
-        if stated is not None:
-            unstated = sorted(set(to_fill) - service.stated.days())
-            if unstated:
-                to_do = f"{stated.remedy.format(f'{unstated[0]} to {unstated[-1]}')} {to_do}"
-        days_without = f"{len(missing)} of {len(over)} trading days have no rows"
-        return failed(
-            f"{days_without}, {len(older)} only older values. {to_do}", what_to_do=to_do, **numbers
-        )
-
-    return days_are_complete
-
-
-def _begins_after_close(lake: L, settings: Settings, stated: Stated[L] | None, first: date) -> bool:
-    """Return whether the ledger begins after the close of the first day, so that it misses none."""
-    if settings.daily_start or (stated and stated.first(settings) == first):
-        return False
-    closed = exchange_days.closing_times(settings.calendar, [first])[first]
-    return lake.updates.sync.last_before(closed).is_empty()
+    to_do = f"Materialize {to_fill[0]} to {to_fill[-1]} of daily_positions."
+    unstated = sorted(set(to_fill) - service.stated.days())
+    if stated.remedy and unstated:
+        to_do = f"{stated.remedy.format(f'{unstated[0]} to {unstated[-1]}')} {to_do}"
+    days_without = f"{len(missing)} of {len(over)} trading days have no rows"
+    return failed(
+        f"{days_without}, {len(older)} only older values. {to_do}", what_to_do=to_do, **numbers
+    )
 
 
 def _last_values(lake: Lake, timezone: str) -> dict[date, date]:

@@ -2,13 +2,19 @@
 
 import asyncio
 
-from position_sync_dagster.defs.assets import table_asset
-from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
+from position_sync_dagster.defs.assets.table_asset import (
+    QUARTER_HOURLY,
+    STREAM,
+    Derived,
+    derived_asset,
+    known,
+    plotted,
+)
 from position_sync_dagster.domain.clock import seconds_since, utc_now
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.queue_request import QueueStatus
-from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain
 from position_sync_dagster.yaml_file import saved_state
@@ -18,7 +24,7 @@ MOST_ROLLED = 50
 
 
 @derived_asset(schema.ACTIVE_STRATEGIES)
-def active_strategies(lake: tables.Lake, settings: Settings, _run_id: str | None) -> Derived:
+def active_strategies(lake: Lake, settings: Settings, _run_id: str | None) -> Derived:
     """The legs of active strategies: these are valued by market data lines.
 
     Written by position-sync strategies, the library, or the strategies file, which the sensor
@@ -31,7 +37,7 @@ def active_strategies(lake: tables.Lake, settings: Settings, _run_id: str | None
     return strategies_state(lake, settings)
 
 
-def apply_file(lake: tables.Lake, settings: Settings) -> None:
+def apply_file(lake: Lake, settings: Settings) -> None:
     """Make the table equal to the strategies file, if there is one, as it was saved last.
 
     Whoever applies a file while it is saved anew applies it again: another program may have applied
@@ -48,7 +54,7 @@ def apply_file(lake: tables.Lake, settings: Settings) -> None:
         applied = saved
 
 
-def strategies_state(lake: tables.Lake, settings: Settings) -> Derived:
+def strategies_state(lake: Lake, settings: Settings) -> Derived:
     """Return how many legs and strategies are active, and which rolled."""
     legs = lake.registry.sync.get_all_active()
     version = str(lake.registry.sync.version)
@@ -73,10 +79,10 @@ def strategies_state(lake: tables.Lake, settings: Settings) -> Derived:
 @derived_asset(
     schema.POSITION_QUEUE,
     deps=["active_strategies", "broker_positions"],
-    writer=table_asset.STREAM,
-    freshness_policy=table_asset.QUARTER_HOURLY,
+    writer=STREAM,
+    freshness_policy=QUARTER_HOURLY,
 )
-def position_queue(lake: tables.Lake, settings: Settings, _run_id: str | None) -> Derived:
+def position_queue(lake: Lake, settings: Settings, _run_id: str | None) -> Derived:
     """Requests to value a position without a market data line.
 
     Written by the stream, which inserts a request when a position changed, and by interval.
@@ -89,7 +95,7 @@ def position_queue(lake: tables.Lake, settings: Settings, _run_id: str | None) -
     return Derived(metadata={"requests": len(requests), **queue_state(lake).metadata})
 
 
-def queue_state(lake: tables.Lake) -> Derived:
+def queue_state(lake: Lake) -> Derived:
     """Return how many requests wait, and how many failed."""
     backlog = lake.queue.sync.overview()
     metadata = {
@@ -97,16 +103,16 @@ def queue_state(lake: tables.Lake) -> Derived:
         for status in (QueueStatus.PENDING, QueueStatus.PROCESSING, QueueStatus.FAILED)
     }
     waits_s = seconds_since(backlog.oldest_pending_at, utc_now())
-    plots = table_asset.plotted({"oldest_pending_s": waits_s})
+    plots = plotted({"oldest_pending_s": waits_s})
     return Derived(metadata={**metadata, "delta_version": str(backlog.version), **plots})
 
 
 @derived_asset(
     schema.POSITION_UPDATES,
     deps=["position_queue", "active_strategies", "broker_positions", "contracts"],
-    freshness_policy=table_asset.QUARTER_HOURLY,
+    freshness_policy=QUARTER_HOURLY,
 )
-def position_updates(lake: tables.Lake, settings: Settings, run_id: str | None) -> Derived:
+def position_updates(lake: Lake, settings: Settings, run_id: str | None) -> Derived:
     """The ledger: every value of every position, streamed or drained, and what reports are made of.
 
     Written by the job stream_positions, with one commit a second, and by the sensor drain_queue,
@@ -126,7 +132,7 @@ def position_updates(lake: tables.Lake, settings: Settings, run_id: str | None) 
     if report.error is not None:
         raise report.error
     counts = lake.queue.sync.counts()
-    metadata = table_asset.known(
+    metadata = known(
         claimed=report.claimed,
         succeeded=report.succeeded,
         failed=report.failed,

@@ -13,9 +13,29 @@ from typing import Any, Generic, NamedTuple
 import dagster as dg
 import polars as pl
 
-from position_sync_dagster.defs import resources
-from position_sync_dagster.lake import derived, schema
+from position_sync_dagster.defs.resources import (
+    CLOSE_JOB,
+    DRAIN_SENSOR,
+    GATEWAY,
+    STREAM_JOB,
+    WRITTEN_BY,
+    AssetKeys,
+    PositionSyncResource,
+    dagster_failures,
+)
+from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.lake import L, L_contra
+from position_sync_dagster.lake.schema import (
+    ACCOUNT_VALUES,
+    ACTIVE_STRATEGIES,
+    BROKER_POSITIONS,
+    CONTRACTS,
+    GATEWAY_SESSIONS,
+    POSITION_CHANGES,
+    POSITION_UPDATES,
+    RECONCILIATION_BREAKS,
+    TableSpec,
+)
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.settings import Settings
 
@@ -34,13 +54,9 @@ class Writer(NamedTuple):
     words: str
 
 
-TICKS = Writer(resources.DRAIN_SENSOR, "the ticks of the sensor drain_queue")
-STREAM = Writer(
-    resources.STREAM_JOB, "the job stream_positions, which supervise_stream keeps running"
-)
-CLOSE = Writer(
-    resources.CLOSE_JOB, "the job close_day, by record_day_after_close and record_late_rows"
-)
+TICKS = Writer(DRAIN_SENSOR, "the ticks of the sensor drain_queue")
+STREAM = Writer(STREAM_JOB, "the job stream_positions, which supervise_stream keeps running")
+CLOSE = Writer(CLOSE_JOB, "the job close_day, by record_day_after_close and record_late_rows")
 
 # For assets that are materialized at least every 15 minutes.
 QUARTER_HOURLY = dg.FreshnessPolicy.time_window(
@@ -49,7 +65,7 @@ QUARTER_HOURLY = dg.FreshnessPolicy.time_window(
 
 
 def table_asset(
-    spec: schema.TableSpec,
+    spec: TableSpec,
     *,
     metadata: "Mapping[str, dg.RawMetadataValue] | None" = None,
     writer: Writer = TICKS,
@@ -79,10 +95,10 @@ def table_asset(
             config_schema={},  # without it, Launchpad would take any value
             code_version=str(spec.version),
             metadata=described,
-            tags={resources.WRITTEN_BY: writer.name},
+            tags={WRITTEN_BY: writer.name},
             **options,
         )
-        asset: dg.AssetsDefinition = define(resources.dagster_failures()(function))
+        asset: dg.AssetsDefinition = define(dagster_failures()(function))
         return asset
 
     return decorate
@@ -117,7 +133,7 @@ class DerivedTable(Generic[L_contra]):
         options: The other arguments of `table_asset`.
     """
 
-    spec: schema.TableSpec
+    spec: TableSpec
     derive: Callable[[L_contra, Settings, str | None], Derived]
     deps: Sequence[str] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -126,7 +142,7 @@ class DerivedTable(Generic[L_contra]):
         """Return the asset, whose runs open a lake of this class."""
 
         def materialize(
-            context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource
+            context: dg.AssetExecutionContext, position_sync: PositionSyncResource
         ) -> dg.MaterializeResult[None]:
             lake = position_sync.lake_of(kind)
             derived_table = self.derive(lake, position_sync.settings, context.run.run_id)
@@ -142,7 +158,7 @@ class DerivedTable(Generic[L_contra]):
 
 
 def derived_asset(
-    spec: schema.TableSpec, *, deps: Sequence[str] = (), **options: Any
+    spec: TableSpec, *, deps: Sequence[str] = (), **options: Any
 ) -> Callable[[Derive[L]], DerivedTable[L]]:
     """Return the decorator of a function that writes a table; `options` as in `table_asset`.
 
@@ -177,7 +193,7 @@ COLUMNS = "columns"
 
 
 def table_metadata(
-    spec: schema.TableSpec, writer: Writer, *, columns: str = COLUMN_SCHEMA
+    spec: TableSpec, writer: Writer, *, columns: str = COLUMN_SCHEMA
 ) -> "dict[str, dg.RawMetadataValue]":
     """Return the metadata of a table's definition: name, columns, and what writes it.
 
@@ -195,7 +211,7 @@ def table_metadata(
 
 
 def column_lineage(
-    spec: schema.TableSpec, made_of: Mapping[str, str], every: str = ""
+    spec: TableSpec, made_of: Mapping[str, str], every: str = ""
 ) -> "dict[str, dg.RawMetadataValue]":
     """Return the column lineage of a table that is derived from the ledger, as metadata.
 
@@ -205,7 +221,7 @@ def column_lineage(
             others after the name of their table. Without an entry it is the column of that name.
         every: Sources of all columns.
     """
-    ledger = schema.POSITION_UPDATES
+    ledger = POSITION_UPDATES
 
     def deps(column: str) -> list[dg.TableColumnDep]:
         sources = made_of.get(column, column if column in ledger.columns else "")
@@ -285,7 +301,7 @@ def replaced_whole(result: derived.Replaced) -> "dict[str, dg.RawMetadataValue]"
 def runless(
     asset: str,
     written: Derived,
-    keys: resources.AssetKeys,
+    keys: AssetKeys,
     source: DerivedTable[L] | None,
     registry: str,
 ) -> dg.AssetMaterialization:
@@ -304,7 +320,7 @@ def runless(
     tags = {DATA_VERSION: written.version}
     for name in source.deps if source else ():
         parent = keys.of(name).to_user_string()
-        version = registry if name == schema.ACTIVE_STRATEGIES.name else FOLLOWED
+        version = registry if name == ACTIVE_STRATEGIES.name else FOLLOWED
         tags[f"dagster/input_data_version/{parent}"] = version
         tags[f"dagster/input_event_pointer/{parent}"] = "NULL"
     if source and source.deps:
@@ -312,9 +328,13 @@ def runless(
     return dg.AssetMaterialization(keys.of(asset), metadata=written.metadata, tags=tags)
 
 
+# Makes an asset of a function without a body, whose docstring describes it.
+External = Callable[[Callable[[], None]], dg.AssetSpec]
+
+
 def external(
     name: str, *deps: str, metadata: "Mapping[str, dg.RawMetadataValue]", **attributes: Any
-) -> Callable[[Callable[[], None]], dg.AssetSpec]:
+) -> External:
     """Return the decorator that makes an external asset of a function without a body.
 
     As with other assets, its docstring is the description that Dagster shows.
@@ -333,8 +353,8 @@ def external(
 
 
 def spec_of_table(
-    spec: schema.TableSpec, *, deps: Sequence[str], writer: Writer, kinds: set[str]
-) -> Callable[[Callable[[], None]], dg.AssetSpec]:
+    spec: TableSpec, *, deps: Sequence[str], writer: Writer, kinds: set[str]
+) -> External:
     """Return the decorator of a table that something else than its own asset writes."""
     return external(
         spec.name,
@@ -342,16 +362,16 @@ def spec_of_table(
         kinds=kinds,
         code_version=str(spec.version),
         metadata=table_metadata(spec, writer),
-        tags={resources.WRITTEN_BY: writer.name},
+        tags={WRITTEN_BY: writer.name},
     )
 
 
-def followed(spec: schema.TableSpec, *deps: str) -> Callable[[Callable[[], None]], dg.AssetSpec]:
+def followed(spec: TableSpec, *deps: str) -> External:
     """Return the decorator of a table that the owner of the login writes, and no run."""
     return spec_of_table(spec, deps=deps, writer=STREAM, kinds={"deltalake"})
 
 
-@external(resources.GATEWAY, kinds={"source"}, metadata={"written_by": "Interactive Brokers"})
+@external(GATEWAY, kinds={"source"}, metadata={"written_by": "Interactive Brokers"})
 def gateway() -> None:
     """TWS or IB Gateway, or the simulator: where all positions and prices come from.
 
@@ -362,7 +382,7 @@ def gateway() -> None:
     """
 
 
-@followed(schema.BROKER_POSITIONS, resources.GATEWAY)
+@followed(BROKER_POSITIONS, GATEWAY)
 def broker_positions() -> None:
     """Every holding as the broker last reported it, with the broker's own value.
 
@@ -376,7 +396,7 @@ def broker_positions() -> None:
     """
 
 
-@followed(schema.CONTRACTS, resources.GATEWAY)
+@followed(CONTRACTS, GATEWAY)
 def contracts() -> None:
     """Contract details, stored when a contract is first seen.
 
@@ -387,7 +407,7 @@ def contracts() -> None:
     """
 
 
-@followed(schema.GATEWAY_SESSIONS, resources.GATEWAY)
+@followed(GATEWAY_SESSIONS, GATEWAY)
 def gateway_sessions() -> None:
     """The lease of each owner of a login: which process may write, and until when.
 
@@ -398,7 +418,7 @@ def gateway_sessions() -> None:
     """
 
 
-@followed(schema.ACCOUNT_VALUES, resources.GATEWAY)
+@followed(ACCOUNT_VALUES, GATEWAY)
 def account_values() -> None:
     """Net liquidation, cash, funds, margin and profit of each account, one row per change.
 
@@ -409,7 +429,7 @@ def account_values() -> None:
     """
 
 
-@followed(schema.RECONCILIATION_BREAKS, "broker_positions", "position_updates", "active_strategies")
+@followed(RECONCILIATION_BREAKS, "broker_positions", "position_updates", "active_strategies")
 def reconciliation_breaks() -> None:
     """Differences between the broker and the tables, from their opening to their resolution.
 
@@ -423,7 +443,7 @@ def reconciliation_breaks() -> None:
     """
 
 
-@followed(schema.POSITION_CHANGES, resources.GATEWAY)
+@followed(POSITION_CHANGES, GATEWAY)
 def position_changes() -> None:
     """Each change of a quantity, stored before the owner of the login published the new quantity.
 

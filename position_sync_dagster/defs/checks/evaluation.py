@@ -57,14 +57,40 @@ class TableCheck(Generic[L_contra]):
     """A check of a table, which a run and a tick evaluate alike.
 
     Attributes:
-        evaluate: Returns the result; unknown where it cannot be evaluated.
+        judge: Judges the table, of all logins or of one.
+        each_login: Whether it gets the settings of one login, and the results are merged.
         driven: Whether the driver evaluates it; the others are evaluated with their tables.
     """
 
     check_key: Key
     description: str
-    evaluate: Callable[[L_contra, Settings], dg.AssetCheckResult]
+    judge: Callable[[L_contra, Settings], dg.AssetCheckResult]
+    each_login: bool
     driven: bool
+
+    def evaluate(self, lake: L_contra, settings: Settings) -> dg.AssetCheckResult:
+        """Return the result; it is unknown where the check cannot be evaluated."""
+        try:
+            if self.each_login:
+                logins = settings.logins
+                result = merged({login.gateway_id: self.judge(lake, login) for login in logins})
+            else:
+                result = self.judge(lake, settings)
+        except GatewayError as error:
+            return unknown_result(f"no gateway: {error}")
+        except PositionSyncError as error:
+            return unevaluated(str(error))
+        except Exception as error:  # a mistake of ours stops no other check
+            logger.exception("the check %s cannot be evaluated", self.check_key.name)
+            return unevaluated(f"the check itself failed: {type(error).__name__}: {error}")
+
+        advice = " ".join(self.description.partition(ADVICE)[2].split())
+        says_more = {UNKNOWN, WHAT_TO_DO} & result.metadata.keys()
+        if result.passed or not advice or says_more:
+            return result
+        return result._replace(
+            metadata={**result.metadata, WHAT_TO_DO: dg.MetadataValue.text(advice)}
+        )
 
     def definition(self, kind: type[L_contra]) -> dg.AssetChecksDefinition:
         """Return the check of Dagster, whose runs open a lake of this class."""
@@ -110,59 +136,16 @@ def table_check(
         driven: Whether the driver evaluates it.
     """
 
-    def make(evaluate: Evaluate[L]) -> TableCheck[L]:
-        called = name or evaluate.__name__
-        shown = description or inspect.getdoc(evaluate) or ""
-        _before, _what_to_do, last_lines = shown.partition(ADVICE)
-        advice = " ".join(last_lines.split())
-        evaluation = _of_each_login(evaluate) if each_login else evaluate
+    def make(judge: Evaluate[L]) -> TableCheck[L]:
         return TableCheck(
-            check_key=Key(dg.AssetKey(asset), called),
-            description=shown,
-            evaluate=_guarded(evaluation, called, advice),
+            check_key=Key(dg.AssetKey(asset), name or judge.__name__),
+            description=description or inspect.getdoc(judge) or "",
+            judge=judge,
+            each_login=each_login,
             driven=driven,
         )
 
     return make
-
-
-def _of_each_login(evaluate: Evaluate[L]) -> Evaluate[L]:
-    """Return a function that evaluates a check for each login, and merges the results."""
-
-    def evaluation(lake: L, settings: Settings) -> dg.AssetCheckResult:
-        return merged({login.gateway_id: evaluate(lake, login) for login in settings.logins})
-
-    return evaluation
-
-
-def _guarded(evaluate: Evaluate[L], called: str, advice: str) -> Evaluate[L]:
-    """Return a function whose result is unknown where a check cannot be evaluated.
-
-    Args:
-        evaluate: Evaluates the check.
-        called: The name of the check.
-        advice: What to do where a failing result does not say it.
-    """
-
-    def evaluation(lake: L, settings: Settings) -> dg.AssetCheckResult:
-        try:
-            result = evaluate(lake, settings)
-        except GatewayError as error:
-            return unknown_result(f"no gateway: {error}")
-        except PositionSyncError as error:
-            return unevaluated(str(error))
-        except Exception as error:  # a mistake of ours stops no other check
-            logger.exception("the check %s cannot be evaluated", called)
-            return unevaluated(f"the check itself failed: {type(error).__name__}: {error}")
-
-        says_more = {UNKNOWN, WHAT_TO_DO} & result.metadata.keys()
-        if result.passed or not advice or says_more:
-            return result
-        return result._replace(
-            metadata={**result.metadata, WHAT_TO_DO: dg.MetadataValue.text(advice)}
-        )
-
-    return evaluation
 
 
 def judged(

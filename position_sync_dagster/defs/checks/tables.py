@@ -31,20 +31,20 @@ from position_sync_dagster.domain.reconciliation import (
     ReconciliationResult,
 )
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
-from position_sync_dagster.lake import lake as tables
-from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.lake import Lake, all_broker_rows, broker_rows
+from position_sync_dagster.lake.schema import ACTIVE_STRATEGIES, RECONCILIATION_BREAKS, frame_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations, failed_requests, reconciliation
 
 LEDGER = check.WATCH.asset_key.to_user_string()
 
 
-def held_at_the_broker(lake: tables.Lake, login: Settings) -> pl.DataFrame:
+def held_at_the_broker(lake: Lake, login: Settings) -> pl.DataFrame:
     """Return the broker's newest row of each open holding of a login."""
-    return tables.broker_rows(lake, login).filter(col.position != 0)
+    return broker_rows(lake, login).filter(col.position != 0)
 
 
-def newest_values(lake: tables.Lake, login: Settings) -> pl.DataFrame:
+def newest_values(lake: Lake, login: Settings) -> pl.DataFrame:
     """Return the newest row of the ledger of each open holding of a login."""
     rows = lake.updates.sync.latest()
     return rows.filter(col.gateway_id == login.gateway_id, col.position != 0)
@@ -56,7 +56,7 @@ ERROR_AFTER = timedelta(minutes=1)
 
 
 @check.table_check(LEDGER, each_login=True, driven=True)
-def a_stream_watches(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
+def a_stream_watches(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether a stream sees the gateway, and since when none does.
 
     What to do: Check whether TWS or IB Gateway runs and is logged in; `position-sync status`
@@ -78,15 +78,15 @@ def a_stream_watches(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
     return check.failed(text, error=is_error, **metadata)
 
 
-def sees_gateway(lake: tables.Lake, settings: Settings) -> bool:
+def sees_gateway(lake: Lake, settings: Settings) -> bool:
     """Return whether a stream of any login sees its gateway now."""
     sessions = lake.sessions.current_of([login.gateway_id for login in settings.logins])
     now = datetime.now(UTC)
     return any(session.is_live(now) for session in sessions.values())
 
 
-@check.table_check(schema.ACTIVE_STRATEGIES.name, driven=True)
-def file_is_applied(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+@check.table_check(ACTIVE_STRATEGIES.name, driven=True)
+def file_is_applied(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether the strategies file, if there is one, can be read; the table follows it."""
     path = settings.strategies_file
     if path is None:
@@ -100,8 +100,8 @@ def file_is_applied(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResul
     return check.passed(f"{len(legs)} legs.")
 
 
-@check.table_check(schema.ACTIVE_STRATEGIES.name, driven=True)
-def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+@check.table_check(ACTIVE_STRATEGIES.name, driven=True)
+def legs_are_resolved(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether exactly one contract was found for each leg without a conid.
 
     What to do: Name the conid of one candidate (`position-sync strategies add`), or in the file
@@ -135,7 +135,7 @@ def legs_are_resolved(lake: tables.Lake, settings: Settings) -> dg.AssetCheckRes
 
 
 @check.table_check("gateway_sessions", each_login=True, driven=True)
-def login_is_made(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
+def login_is_made(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether the week of a live login does not end soon.
 
     IB asks for the second factor once a week. Soon is within POSITION_SYNC_LOGIN_NOTICE_H hours.
@@ -152,7 +152,7 @@ def login_is_made(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
 
 
 @check.table_check("broker_positions", each_login=True, driven=True)
-def holdings_are_usable(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
+def holdings_are_usable(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether the holdings that the gateway sent can be used, and are known.
 
     A row cannot be used if its quantity is no number, or its conid or account is impossible. The
@@ -176,7 +176,7 @@ def holdings_are_usable(lake: tables.Lake, login: Settings) -> dg.AssetCheckResu
 
 
 @check.table_check("position_updates", driven=True)
-def tables_can_be_read(lake: tables.Lake, _settings: Settings) -> dg.AssetCheckResult:
+def tables_can_be_read(lake: Lake, _settings: Settings) -> dg.AssetCheckResult:
     """Whether the log of each table can be read; its data files are not looked at.
 
     What to do: The checks of a table that cannot be read are unknown, and its values are not
@@ -198,7 +198,7 @@ SCARCE = 0.9
 
 
 @check.table_check("gateway_sessions", each_login=True, driven=True)
-def lines_suffice(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
+def lines_suffice(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether nine tenths of the market data lines or more are in use, and which legs have none.
 
     What to do: Remove legs from strategies, or buy lines (quote boosters) and raise
@@ -235,7 +235,7 @@ def lines_suffice(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
 
 
 @check.table_check("account_values", each_login=True, driven=True)
-def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
+def account_values_follow(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether each account with holdings has values that are as new as these.
 
     They may be ten minutes older than the newest change of its holdings. A row is written when an
@@ -281,7 +281,7 @@ def account_values_follow(lake: tables.Lake, login: Settings) -> dg.AssetCheckRe
 
 
 @check.table_check("position_queue", driven=True)
-def requests_are_answered(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+def requests_are_answered(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether requests are FAILED and their holding has had no value since, or wait for long.
 
     Long is more than ten minutes. A request for a holding that never was is named, and is no
@@ -330,7 +330,7 @@ ERROR_TYPES = (DiscrepancyType.MISSING, DiscrepancyType.SURPLUS, DiscrepancyType
 
 
 @check.table_check(LEDGER, driven=True)
-def agrees_with_the_broker(lake: tables.Lake, settings: Settings) -> dg.AssetCheckResult:
+def agrees_with_the_broker(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether the newest rows agree with the broker's last complete snapshot and the registry.
 
     A difference that the next drain resolves is no failure: it fails the check after 15 s. A
@@ -384,10 +384,10 @@ ABSENT_UNKNOWN = (
 
 
 def _download_unfinished(
-    lake: tables.Lake, settings: Settings, result: ReconciliationResult
+    lake: Lake, settings: Settings, result: ReconciliationResult
 ) -> dg.AssetCheckResult:
     """Return that the holdings that came agree, and of which accounts others are unknown."""
-    rows = tables.all_broker_rows(lake, settings)
+    rows = all_broker_rows(lake, settings)
     unfinished = rows.filter(col.completeness != Completeness.COMPLETE)
     accounts = ", ".join(sorted(set(unfinished["account"]))) or "an account"
     text = (
@@ -404,7 +404,7 @@ def _download_unfinished(
 
 
 @check.table_check(LEDGER, each_login=True, driven=True)
-def legs_have_values(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
+def legs_have_values(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether the newest row of each open holding has a value.
 
     What to do: Their value is unknown, not zero, and in no total. Read note; check whether TWS
@@ -429,7 +429,7 @@ SAME_TIME = timedelta(seconds=5)
 
 
 @check.table_check(LEDGER, each_login=True, driven=True)
-def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheckResult:
+def values_match_the_broker(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether streamed values are close to the broker's own of the same time.
 
     Drained values are the broker's own. The greatest relative difference is
@@ -475,7 +475,7 @@ def values_match_the_broker(lake: tables.Lake, login: Settings) -> dg.AssetCheck
     )
 
 
-def _of_one_moment(lake: tables.Lake, pairs: pl.DataFrame) -> pl.DataFrame:
+def _of_one_moment(lake: Lake, pairs: pl.DataFrame) -> pl.DataFrame:
     """Return pairs with our row that is nearest in time to the broker's value.
 
     The newest row may be seconds later, and a cheap option moves by some percent in them.
@@ -501,8 +501,8 @@ def _of_one_moment(lake: tables.Lake, pairs: pl.DataFrame) -> pl.DataFrame:
 UNDECIDED_AFTER = timedelta(hours=1)
 
 
-@check.table_check(schema.RECONCILIATION_BREAKS.name, driven=True)
-def breaks_are_decided(lake: tables.Lake, _settings: Settings) -> dg.AssetCheckResult:
+@check.table_check(RECONCILIATION_BREAKS.name, driven=True)
+def breaks_are_decided(lake: Lake, _settings: Settings) -> dg.AssetCheckResult:
     """Whether each difference ends, or a person accepts it, within an hour.
 
     The differences are those between broker and tables.
@@ -526,7 +526,7 @@ def breaks_are_decided(lake: tables.Lake, _settings: Settings) -> dg.AssetCheckR
     )
 
 
-def breaks_state(lake: tables.Lake) -> Derived:
+def breaks_state(lake: Lake) -> Derived:
     """Return how many breaks are open in each state, and which."""
     breaks = lake.breaks.open_breaks()
     counts = Counter(opened.state for opened in breaks)
@@ -540,7 +540,7 @@ def breaks_state(lake: tables.Lake) -> Derived:
 
 def _rows_of_breaks(breaks: Sequence[Break]) -> pl.DataFrame:
     """Return breaks as the rows of a page."""
-    rows = schema.frame_of(schema.RECONCILIATION_BREAKS, breaks)
+    rows = frame_of(RECONCILIATION_BREAKS, breaks)
     opened_at = col.opened_at.dt.strftime("%Y-%m-%d %H:%M")
     named = rows.rename({"expected": "broker", "actual": "tables"})
     return named.with_columns(opened_at).select(_BREAK_COLUMNS)

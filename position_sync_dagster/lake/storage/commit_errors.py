@@ -10,7 +10,14 @@ from typing import NoReturn
 from deltalake.exceptions import CommitFailedError, DeltaError
 from polars.exceptions import ComputeError, PanicException, SchemaError
 
-from position_sync_dagster import errors
+from position_sync_dagster.errors import (
+    BrokenTableError,
+    CommitContentionError,
+    InvalidRequestError,
+    LakeError,
+    LakeNotWritableError,
+    StoreError,
+)
 
 # The length to which an error's text is cut.
 _LONGEST = 600
@@ -79,10 +86,10 @@ def fail(error: Exception, path: str) -> NoReturn:
     A store repeats parts of a request in its answers: its error is not the cause.
     """
     lake_error = to_lake_error(error, path)
-    raise lake_error from (None if isinstance(lake_error, errors.StoreError) else error)
+    raise lake_error from (None if isinstance(lake_error, StoreError) else error)
 
 
-def to_lake_error(error: Exception, path: str) -> errors.LakeError:
+def to_lake_error(error: Exception, path: str) -> LakeError:
     """Return the `LakeError` for a failure; it names the table. One that is one stays as it is.
 
     Returns:
@@ -90,34 +97,34 @@ def to_lake_error(error: Exception, path: str) -> errors.LakeError:
         BrokenTableError: A file of the snapshot or the log is missing or not whole yet: open again.
         Another error: The table is whole, and another attempt does not help now.
     """
-    if isinstance(error, errors.LakeError):
+    if isinstance(error, LakeError):
         return error
 
     text = _COLOUR.sub("", str(error))
     if _is_of_store(text):
-        return errors.StoreError(
+        return StoreError(
             f"The object store of {path.rpartition('/')[0]} cannot be used: {_summary(text)}.",
             remedy="The program tries again by itself. Check the network, the bucket, the "
             "variables AWS_… of address, region and credentials, and this machine's clock; see "
             "docs/object-store.md.",
         )
     if _error_number(error) in _REFUSED:
-        return errors.LakeNotWritableError(
+        return LakeNotWritableError(
             f"The table {path} cannot be used now: {_summary(text)}.",
             remedy="Check the folder, its permissions and free space, and the limits of this "
             "process (`ulimit -a`), or set POSITION_SYNC_LAKE to another place.",
         )
     if isinstance(error, CommitFailedError) or any(mark in text for mark in _CONFLICT):
-        return errors.CommitContentionError(
+        return CommitContentionError(
             f"Other writers of {path} committed first each time; nothing was changed.",
             remedy="Try again; if it repeats, look for a process that writes in a tight loop.",
         )
     if _INVALID_ROW in text:
-        return errors.InvalidRequestError(
+        return InvalidRequestError(
             f"A row for {path} lacks a value that every row needs; nothing was written.",
             remedy="Give each row a value in all columns of the table's key.",
         )
-    return errors.BrokenTableError(
+    return BrokenTableError(
         f"{path} cannot be read whole: {_summary(text)}.",
         remedy="A file was deleted, damaged or added: `position-sync doctor --files` names each. "
         "`doctor --repair` sets torn last commits aside; everything else comes back from a backup.",

@@ -17,11 +17,22 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from polars.exceptions import PanicException
 
-from position_sync_dagster import errors
 from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.domain.retry import Backoff
-from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.storage import commit_errors, durability
+from position_sync_dagster.errors import (
+    BrokenTableError,
+    CommitContentionError,
+    LeaseLostError,
+    TradingModeError,
+)
+from position_sync_dagster.lake.schema import MODE_PROPERTY, storable
+from position_sync_dagster.lake.storage import durability
+from position_sync_dagster.lake.storage.commit_errors import (
+    STORAGE_ERRORS,
+    RetryCommit,
+    fail,
+    to_lake_error,
+)
 from position_sync_dagster.lake.storage.opening import NO_HOOKS, with_plain_texts
 
 _PROPERTY = "positionSync.owner."
@@ -36,10 +47,10 @@ def refuse_stale_owner(handle: DeltaTable, gateway_id: str, token: int) -> int |
     Raises:
         LeaseLostError: The newest token is greater.
     """
-    text = handle.metadata().configuration.get(_PROPERTY + schema.storable(gateway_id))
+    text = handle.metadata().configuration.get(_PROPERTY + storable(gateway_id))
     newest = None if text is None else int(text)
     if newest is not None and token < newest:
-        raise errors.LeaseLostError(
+        raise LeaseLostError(
             f"The login {gateway_id} has a newer owner (token {newest}; this session has {token}).",
             remedy="End this session; the newer owner writes for the login.",
         )
@@ -48,7 +59,7 @@ def refuse_stale_owner(handle: DeltaTable, gateway_id: str, token: int) -> int |
 
 def mode_of(handle: DeltaTable) -> TradingMode | None:
     """Return the trading mode of the table; None before its first data."""
-    text = handle.metadata().configuration.get(schema.MODE_PROPERTY)
+    text = handle.metadata().configuration.get(MODE_PROPERTY)
     return TradingMode(text) if text else None
 
 
@@ -78,17 +89,17 @@ def bind(
     offered = sorted(set(modes))
     remembered = mode_of(handle)
     if remembered is None and len(offered) == 1:
-        new[schema.MODE_PROPERTY] = offered[0].value
+        new[MODE_PROPERTY] = offered[0].value
     elif offered and offered != [remembered]:
         wrong = ", ".join(mode.value for mode in offered if mode is not remembered)
-        raise errors.TradingModeError(
+        raise TradingModeError(
             f"{path} holds {remembered.value if remembered else 'no'} data and was given {wrong}.",
             remedy="Give each trading mode its own lake: set POSITION_SYNC_LAKE to another folder, "
             "or point POSITION_SYNC_GATEWAY_PORT at the account that this lake belongs to.",
         )
 
     if owner is not None and refuse_stale_owner(handle, *owner) != owner[1]:
-        new[_PROPERTY + schema.storable(owner[0])] = str(owner[1])
+        new[_PROPERTY + storable(owner[0])] = str(owner[1])
     if new:
         handle.alter.set_table_properties(
             new,
@@ -198,20 +209,20 @@ def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
     while True:
         try:
             return attempt()
-        except commit_errors.RetryCommit:
+        except RetryCommit:
             pass
-        except commit_errors.STORAGE_ERRORS as error:
-            match commit_errors.to_lake_error(error, path):
-                case errors.BrokenTableError() if not isinstance(error, PanicException):
+        except STORAGE_ERRORS as error:
+            match to_lake_error(error, path):
+                case BrokenTableError() if not isinstance(error, PanicException):
                     stale += 1
                     is_last = stale == _STALE_ATTEMPTS
-                case errors.CommitContentionError():
+                case CommitContentionError():
                     is_last = time.monotonic() - begun >= contention_s
                 case _:
                     is_last = True
 
             if is_last:
-                commit_errors.fail(error, path)
+                fail(error, path)
 
         failures += 1
         time.sleep(PAUSE.delay_s(failures, _CHANCE))

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 from deltalake import DeltaTable
-from polars import col
+from polars import col, lit
 
 
 def data_files(handle: DeltaTable) -> pl.DataFrame:
@@ -32,7 +32,7 @@ def last_of(greatest: Any) -> Any:
 
 
 # Chooses every data file, or every row.
-EVERY = pl.lit(value=True)
+EVERY = lit(value=True)
 
 
 def may_have(column: str, first: Any, last: Any = None) -> pl.Expr:
@@ -45,9 +45,9 @@ def may_have(column: str, first: Any, last: Any = None) -> pl.Expr:
     greatest = col(f"max.{column}")
     if isinstance(first, datetime):
         greatest += _CUT
-    overlaps = greatest >= pl.lit(first)
+    overlaps = greatest >= lit(first)
     if last is not None:
-        overlaps &= col(f"min.{column}") <= pl.lit(last)
+        overlaps &= col(f"min.{column}") <= lit(last)
     return overlaps.fill_null(value=True)
 
 
@@ -67,7 +67,7 @@ def may_have_one_of(column: str, values: pl.Series) -> pl.Expr:
     greatest = col(f"max.{column}")
     if values.dtype == pl.Datetime:
         greatest += _CUT
-    ordered = pl.lit(values.sort())
+    ordered = lit(values.sort())
     behind = ordered.search_sorted(greatest, side="right")
     overlaps = behind > ordered.search_sorted(col(f"min.{column}"))
     # A null among the statistics sorts before all values.

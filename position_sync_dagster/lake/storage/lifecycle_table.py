@@ -23,7 +23,7 @@ from typing import Generic, NamedTuple
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
-from polars import col
+from polars import col, concat, lit
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.lake.schema import LIVE, is_ahead, new_part
@@ -135,7 +135,7 @@ class LifecycleTable:
                 newest = rows.top_k(limit, by="updated_at")
                 if count >= files.height:
                     return newest
-                oldest = pl.lit(last_of(files[last][count]))
+                oldest = lit(last_of(files[last][count]))
                 if newest.filter(col.updated_at >= oldest).height == limit:
                     return newest
                 count *= 2
@@ -204,7 +204,7 @@ class LifecycleTable:
 
         live = change.live
         if change.kept is not None:
-            live = pl.concat([change.kept, live], rechunk=True)
+            live = concat([change.kept, live], rechunk=True)
         transactions = []
         if is_whole:
             transactions = [Transaction(CHANGE_TRANSACTION, version + 1)]
@@ -235,9 +235,9 @@ class LifecycleTable:
             new = new_part(self._clock())
             buckets = sorted(set(finished.get_column("bucket")))
             terms += [commits.in_parts(bucket, [new]) for bucket in buckets]
-            live = [*live, finished.with_columns(part=pl.lit(new))]
+            live = [*live, finished.with_columns(part=lit(new))]
 
-        return pl.concat(live), terms
+        return concat(live), terms
 
 
 def _counts(handle: DeltaTable, now: datetime) -> pl.DataFrame:

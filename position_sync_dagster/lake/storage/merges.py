@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 from deltalake import DeltaTable
-from polars import col
+from polars import col, lit
 
 from position_sync_dagster import errors
 from position_sync_dagster.lake import schema
@@ -141,7 +141,7 @@ def _merge_parts(table: "Table", small_bytes: int, handle: DeltaTable) -> int:
     chosen = many.filter(col("partition.bucket") == bucket).head(MAX_FILES)
     part = schema.new_part(datetime.now(UTC))
     rows = table.scan_stored(files.join(chosen, on=by_part, how="semi")).collect()
-    ordered = rows.with_columns(part=pl.lit(part)).sort(table.spec.indexed[0])
+    ordered = rows.with_columns(part=lit(part)).sort(table.spec.indexed[0])
     replaced = in_parts(bucket, [*chosen["partition.part"], part])
     commits.write(handle, ordered, {"action": "compact"}, predicate=replaced)
 
@@ -202,7 +202,7 @@ def _runs_of_small_files(table: "Table", files: pl.DataFrame, small_bytes: int) 
     is_due = col.files >= table.upkeep.compact_from
     has_days = bool(keys) and files.schema[keys[0]] == pl.Date
     if has_days and small_bytes == SMALL_BYTES:
-        newest_day = pl.lit(files.get_column(keys[0]).max(), pl.Date)
+        newest_day = lit(files.get_column(keys[0]).max(), pl.Date)
         is_due |= (col.files > 1) & (col(keys[0]) < newest_day)
     return runs.filter(is_due)
 

@@ -23,9 +23,33 @@ from deltalake import (
 )
 from deltalake.exceptions import TableNotFoundError
 
-from position_sync_dagster import errors
-from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.storage import commit_errors, durability, object_store
+from position_sync_dagster.errors import (
+    BrokenTableError,
+    ForeignTableError,
+    LakeNotWritableError,
+    NewerTableError,
+)
+from position_sync_dagster.lake.schema import (
+    NAME_PROPERTY,
+    STATISTICS_PROPERTY,
+    VERSION_PROPERTY,
+    TableSpec,
+)
+from position_sync_dagster.lake.storage import commit_errors
+from position_sync_dagster.lake.storage.durability import (
+    LOG,
+    WRITER_LOCK,
+    SyncedCommits,
+    entry_name,
+    names_besides_log,
+    refuse_torn,
+    sync_paths,
+)
+from position_sync_dagster.lake.storage.object_store import (
+    data_file_below,
+    delta_options,
+    is_remote,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -97,16 +121,16 @@ def make_private_folder(path: str) -> None:
     Raises:
         LakeNotWritableError: A folder cannot be made.
     """
-    if os.path.isdir(path) or object_store.is_remote(path):
+    if os.path.isdir(path) or is_remote(path):
         return
     lake = Path(path).parent
     new = [folder for folder in (lake, *lake.parents) if not folder.exists()]
     try:
         lake.mkdir(mode=OWNER_ONLY, parents=True, exist_ok=True)
         Path(path).mkdir(mode=OWNER_ONLY, exist_ok=True)
-        durability.sync_paths(folder.parent for folder in new)
+        sync_paths(folder.parent for folder in new)
     except OSError as error:
-        raise errors.LakeNotWritableError(
+        raise LakeNotWritableError(
             f"No folder can be made at {path}: {error.strerror}.",
             remedy="Correct the rights of the folder around it, or set POSITION_SYNC_LAKE to "
             "another place.",
@@ -131,7 +155,7 @@ class WriterLock:
     def __init__(self, path: str, wait_s: float = UPKEEP.lock_wait_s) -> None:
         self._path = path
         self._wait_s = wait_s
-        self._is_remote = object_store.is_remote(path)
+        self._is_remote = is_remote(path)
         self._skipped_until = 0.0
 
     @contextmanager
@@ -143,7 +167,7 @@ class WriterLock:
 
         make_private_folder(self._path)
         try:
-            opened = os.open(f"{self._path}/{durability.WRITER_LOCK}", os.O_RDWR | os.O_CREAT)
+            opened = os.open(f"{self._path}/{WRITER_LOCK}", os.O_RDWR | os.O_CREAT)
         except OSError as error:
             commit_errors.fail(error, self._path)
 
@@ -210,11 +234,11 @@ class TableHandle:
     """
 
     path: str
-    spec: schema.TableSpec
+    spec: TableSpec
     options: Mapping[str, str] | None
     use: Use
     upkeep: Upkeep
-    synced: durability.SyncedCommits
+    synced: SyncedCommits
     generation: int = 0
     _handle: DeltaTable | None = None
     _opened_at: float = 0.0
@@ -222,7 +246,7 @@ class TableHandle:
     _last_entry: _Entry | None = None
 
     def __post_init__(self) -> None:
-        self.is_remote = object_store.is_remote(self.path)
+        self.is_remote = is_remote(self.path)
 
     @property
     def was_opened(self) -> bool:
@@ -238,7 +262,7 @@ class TableHandle:
         """
         if not self.is_remote:
             with suppress(FileNotFoundError, NotADirectoryError):
-                os.stat(f"{self.path}/{durability.LOG}")
+                os.stat(f"{self.path}/{LOG}")
         has_log = partial(DeltaTable.is_deltatable, self.path, self._options())
         if has_log():
             return True
@@ -258,7 +282,7 @@ class TableHandle:
                 self._last_entry = None
 
             if self._last_entry is None and not self.is_remote:
-                durability.refuse_torn(Path(self.path))
+                refuse_torn(Path(self.path))
             self._handle = handle
             self._opened_at = time.monotonic()
             self._opened_version = handle.version()
@@ -291,7 +315,7 @@ class TableHandle:
         is_aged = time.monotonic() - self._opened_at > self.upkeep.reopen_after_s
         is_far = handle.version() - self._opened_version >= REOPEN_EVERY
         # A later release that migrates the table is noticed: opened again, it is refused.
-        stored = handle.metadata().configuration.get(schema.VERSION_PROPERTY)
+        stored = handle.metadata().configuration.get(VERSION_PROPERTY)
         return is_aged or is_far or stored != str(self.spec.version)
 
     def _is_behind(self, handle: DeltaTable) -> bool:
@@ -311,7 +335,7 @@ class TableHandle:
         return (version, 0, 0)
 
     def _entry_path(self, version: int) -> str:
-        return f"{self.path}/{durability.LOG}/{durability.entry_name(version)}"
+        return f"{self.path}/{LOG}/{entry_name(version)}"
 
     def _open(self) -> DeltaTable:
         """Open the newest version; create the table where there is none.
@@ -326,7 +350,7 @@ class TableHandle:
             if self.exists():
                 raise  # another process has created it, or nothing of its log is whole
             if self.use == "look" or self._last_entry is not None:
-                raise errors.BrokenTableError(
+                raise BrokenTableError(
                     f"The table {self.path} was deleted or moved away while this process had it "
                     "open.",
                     remedy="Put it back from a copy. To begin with an empty one, end the program "
@@ -335,7 +359,7 @@ class TableHandle:
             return self._create()
         except commit_errors.STORAGE_ERRORS:
             if not self.is_remote:
-                durability.refuse_torn(Path(self.path))
+                refuse_torn(Path(self.path))
             raise
 
         self._check(handle)
@@ -364,15 +388,15 @@ class TableHandle:
         if not self.is_remote:
             return None
 
-        return object_store.delta_options(self.options)
+        return delta_options(self.options)
 
-    def _unexpected_content(self) -> errors.ForeignTableError | None:
+    def _unexpected_content(self) -> ForeignTableError | None:
         """Return the error for files without a log; None where a table may be created."""
         names = []
         if self.is_remote:
-            names = object_store.data_file_below(self.path, self.options)
+            names = data_file_below(self.path, self.options)
         elif os.path.exists(self.path):
-            names = durability.names_besides_log(Path(self.path))
+            names = names_besides_log(Path(self.path))
 
         if not names:
             return None
@@ -390,13 +414,13 @@ class TableHandle:
             RetryCommit: The table was migrated; open it again.
         """
         properties = handle.metadata().configuration
-        name = properties.get(schema.NAME_PROPERTY)
-        text = properties.get(schema.VERSION_PROPERTY, "")
+        name = properties.get(NAME_PROPERTY)
+        text = properties.get(VERSION_PROPERTY, "")
         if name != self.spec.name or not text.isdigit():
             raise self._foreign(f"it holds {f'the table {name!r}' if name else 'a foreign table'}")
 
         if int(text) > self.spec.version:
-            raise errors.NewerTableError(
+            raise NewerTableError(
                 f"The table {self.path} has schema version {text}; this release knows "
                 f"{self.spec.version}.",
                 remedy="Install the release that wrote it, or a later one.",
@@ -434,7 +458,7 @@ class TableHandle:
         properties = {
             name: value
             for name, value in self.spec.configuration.items()
-            if name.startswith("positionSync.") or name == schema.STATISTICS_PROPERTY
+            if name.startswith("positionSync.") or name == STATISTICS_PROPERTY
         }
         handle.alter.set_table_properties(
             properties, raise_if_not_exists=False, post_commithook_properties=NO_HOOKS
@@ -458,8 +482,8 @@ class TableHandle:
             post_commithook_properties=NO_HOOKS,
         )
 
-    def _foreign(self, detail: str, remedy: str = _ELSEWHERE) -> errors.ForeignTableError:
-        return errors.ForeignTableError(
+    def _foreign(self, detail: str, remedy: str = _ELSEWHERE) -> ForeignTableError:
+        return ForeignTableError(
             f"{self.path} is not the table {self.spec.name!r} of this package: {detail}.",
             remedy=remedy,
         )

@@ -22,12 +22,30 @@ import polars as pl
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
-from position_sync_dagster import errors
+from position_sync_dagster.errors import LakeError, StalledError
 from position_sync_dagster.lake import schema
-from position_sync_dagster.lake.storage import commit_errors, durability, object_store
+from position_sync_dagster.lake.storage.commit_errors import (
+    STORAGE_ERRORS,
+    RetryCommit,
+    to_lake_error,
+)
 from position_sync_dagster.lake.storage.commits import T, bind, check_room, retried
 from position_sync_dagster.lake.storage.data_files import EVERY, data_files
+from position_sync_dagster.lake.storage.durability import (
+    LOG,
+    SyncedCommits,
+    TornFile,
+    checkpoint_name,
+    remove_torn,
+)
 from position_sync_dagster.lake.storage.merges import compact_after_commit
+from position_sync_dagster.lake.storage.object_store import (
+    FileSystem,
+    absolute_path,
+    delta_options,
+    is_remote,
+    polars_options,
+)
 from position_sync_dagster.lake.storage.opening import UPKEEP, TableHandle, Upkeep, Use, WriterLock
 from position_sync_dagster.lake.storage.threads import together
 
@@ -86,12 +104,12 @@ class Table:
         use: Use = "work",
         upkeep: Upkeep = UPKEEP,
     ) -> None:
-        self.path = object_store.absolute_path(path)
+        self.path = absolute_path(path)
         self.spec = spec
         self.upkeep = upkeep
         self.options = dict(storage_options) if storage_options else None
-        self.is_remote = object_store.is_remote(self.path)
-        self._synced = durability.SyncedCommits(Path(self.path), on=fsync and not self.is_remote)
+        self.is_remote = is_remote(self.path)
+        self._synced = SyncedCommits(Path(self.path), on=fsync and not self.is_remote)
         self._handle = TableHandle(self.path, spec, self.options, use, upkeep, self._synced)
         self._writer_lock = WriterLock(self.path, upkeep.lock_wait_s)
         self._contention_s = REMOTE_CONTENTION_S if self.is_remote else CONTENTION_S
@@ -116,16 +134,16 @@ class Table:
         """
         return retried(self._handle.exists, path=self.path, contention_s=self._contention_s)
 
-    def damage(self) -> errors.LakeError | None:
+    def damage(self) -> LakeError | None:
         """Return why the log of the table cannot be read; None if it can, or never was there."""
         try:
             if self._handle.was_opened or self.exists():
                 self.version()
-        except errors.LakeError as error:
+        except LakeError as error:
             return error
         return None
 
-    def remove_torn(self) -> list[durability.TornFile]:
+    def remove_torn(self) -> list[TornFile]:
         """Set aside what keeps a local table from being opened; see `durability.remove_torn`.
 
         Raises:
@@ -134,7 +152,7 @@ class Table:
         if self.is_remote:
             return []
 
-        remove = partial(durability.remove_torn, Path(self.path))
+        remove = partial(remove_torn, Path(self.path))
         return retried(remove, path=self.path, contention_s=self._contention_s)
 
     def snapshot(self, step: Callable[[DeltaTable], T]) -> T:
@@ -214,7 +232,7 @@ class Table:
             glob=False,
             hive_partitioning=False,
             include_file_paths=_FILE,
-            storage_options=object_store.polars_options(self.options) if self.is_remote else None,
+            storage_options=polars_options(self.options) if self.is_remote else None,
             credential_provider=None,
         )
         if spec.partition_by:
@@ -232,7 +250,7 @@ class Table:
         """
         return self.scan_files(files).select(columns or list(self.spec.columns)).collect()
 
-    def examine_files(self) -> list[errors.LakeError | None]:
+    def examine_files(self) -> list[LakeError | None]:
         """Read each data file that the log names; return why it is not whole, or None if it is.
 
         Raises:
@@ -240,16 +258,16 @@ class Table:
         """
         return together(self._damage_of, self.read(lambda files: files).iter_slices(1))
 
-    def _damage_of(self, file: pl.DataFrame) -> errors.LakeError | None:
+    def _damage_of(self, file: pl.DataFrame) -> LakeError | None:
         path = unquote(file.item(0, "path"))
-        files = object_store.FileSystem(self.path, object_store.delta_options(self.options))
+        files = FileSystem(self.path, delta_options(self.options))
         try:
             if files.open_input_file(path).size() != file.item(0, "size_bytes"):
                 raise OSError("the log says another size")
             # Each column is read for it, and none is kept.
             self.scan_stored(file).select(pl.all().null_count()).collect()
-        except commit_errors.STORAGE_ERRORS as error:
-            return commit_errors.to_lake_error(error, f"{self.path}/{path}")
+        except STORAGE_ERRORS as error:
+            return to_lake_error(error, f"{self.path}/{path}")
 
         return None
 
@@ -303,7 +321,7 @@ class Table:
         with self._mutex, self._writer_lock.fair():
             self._synced.sync_through(version)
             if self.is_remote or not os.path.exists(
-                f"{self.path}/{durability.LOG}/{durability.checkpoint_name(version)}"
+                f"{self.path}/{LOG}/{checkpoint_name(version)}"
             ):
                 check_room(self.path)
                 handle.create_checkpoint()
@@ -331,7 +349,7 @@ class Table:
                     return self._attempt(step, change=change)
                 except CommitFailedError:
                     raise  # another writer won: the handle is whole, and only to be updated
-                except (*commit_errors.STORAGE_ERRORS, commit_errors.RetryCommit):
+                except (*STORAGE_ERRORS, RetryCommit):
                     self._handle.drop()
                     raise
 
@@ -359,7 +377,7 @@ class Table:
             return
         if time.clock_gettime(_CLOCK) - started > SUSPECT_AFTER_S:
             self._handle.drop()
-            raise errors.StalledError(
+            raise StalledError(
                 f"This process was stopped for minutes inside a commit to {self.path}.",
                 remedy="Read the table again before going on; the commit may be lost.",
             )
@@ -379,13 +397,13 @@ class Table:
             every = self.upkeep.clean_every
             if version // every != before // every:
                 handle.cleanup_metadata()
-        except (*commit_errors.STORAGE_ERRORS, errors.LakeError) as error:
+        except (*STORAGE_ERRORS, LakeError) as error:
             # The commit itself is whole; the next checkpoint or `maintain` makes up for this.
             logger.warning(
                 "cannot write a checkpoint of %s at version %d; its commits are safe: %s",
                 self.path,
                 version,
-                commit_errors.to_lake_error(error, self.path),
+                to_lake_error(error, self.path),
             )
 
 

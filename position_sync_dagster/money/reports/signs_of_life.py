@@ -2,12 +2,14 @@
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from position_sync_dagster.dagster_files import (
     CHECKS,
+    DOWN,
     DURATION,
     ENDED_FILE,
     FAILED_TICK,
@@ -15,9 +17,7 @@ from position_sync_dagster.dagster_files import (
     SUPERVISOR,
     SWITCHED_OFF,
     FailingCheck,
-    changed_at,
-    down_files,
-    text_of,
+    file_of,
 )
 
 # Seconds without a tick after which it is late. Sensors tick every 5 s, and one that sends
@@ -89,6 +89,26 @@ SWITCH_ON = "Switch them on in Dagster under Automation."
 
 # No program runs.
 NONE = Programs()
+
+
+def changed_at(name: str, home: Path | None = None) -> float | None:
+    """Return when a file was written, in seconds since 1970; None without a file."""
+    try:
+        return file_of(name, home).stat().st_mtime
+    except OSError:
+        return None
+
+
+def down_files(home: Path | None = None) -> list[Path]:
+    """Return the files of programs that ended and do not work again yet."""
+    return sorted(file_of(SENSORS, home).parent.glob(f"{DOWN}*"))
+
+
+def text_of(name: str, home: Path | None) -> str | None:
+    """Return the text of a file; None where it is empty or not there."""
+    with suppress(OSError):
+        return file_of(name, home).read_text(encoding="utf-8") or None
+    return None
 
 
 def read(home: Path | None = None) -> Programs:

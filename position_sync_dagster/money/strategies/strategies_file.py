@@ -1,6 +1,6 @@
 """The rules and limits of a strategies file, and the text of one; see `lake.strategies_file`."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
@@ -15,9 +15,6 @@ from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.leg import ActiveContract, Leg
 from position_sync_dagster.errors import InvalidLegError
 from position_sync_dagster.lake.given_leg import GivenLeg
-from position_sync_dagster.lake.schema import legs_of
-from position_sync_dagster.lake.storage.data_files import EVERY
-from position_sync_dagster.lake.storage.lifecycle_table import Snapshot
 from position_sync_dagster.lake.strategies_file import StrategiesFile, StrategiesPart, StrategyPart
 from position_sync_dagster.lake.strategy_registry import (
     LegKey,
@@ -146,13 +143,12 @@ class RuledFile(StrategiesFile):
         rules = {rule.name for rule in self.rules}
         following = self.following_rolls
 
-        def step(before: Legs, snapshot: Snapshot) -> list[Leg]:
+        def step(before: Legs, ended: Callable[[], list[Leg]]) -> list[Leg]:
             resolved = with_known_contracts(listed, before.values())
             if following:
                 # A description that was rolled is found among the legs that ended.
-                finished = legs_of(snapshot.finished(EVERY))
-                ended = [leg for leg in finished if isinstance(leg, ActiveContract)]
-                resolved = with_rolls(resolved, before.values(), ended, following)
+                contracts = [leg for leg in ended() if isinstance(leg, ActiveContract)]
+                resolved = with_rolls(resolved, before.values(), contracts, following)
 
             of_rules = [leg for leg in before.values() if leg.strategy_id in rules]
             return [*resolved, *without_listed(of_rules, resolved)]

@@ -386,5 +386,5 @@ def test_while_nothing_can_be_drained_rows_and_checks_are_reported_all_the_same(
     assert any(
         isinstance(asset_event, dg.AssetCheckEvaluation) for asset_event in result.asset_events
     )
-    assert dagster_files.changed_at(dagster_files.FAILED_TICK)
-    assert not dagster_files.changed_at(dagster_files.SENSORS)
+    assert dagster_files.file_of(dagster_files.FAILED_TICK).exists()
+    assert not dagster_files.file_of(dagster_files.SENSORS).exists()

@@ -12,6 +12,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports import signs_of_life
+from position_sync_dagster.processes import supervisor
 from position_sync_dagster.processes.preflight import (
     Level,
     check_programs,
@@ -98,10 +99,10 @@ def test_a_program_that_ended_is_bad_until_it_works_again(home):
     (check_program,) = check_programs(home)
     assert check_program.level == Level.BAD
     assert check_program.text == text
-    dagster_files.remove(f"{dagster_files.DOWN}webserver")
+    supervisor.remove(f"{dagster_files.DOWN}webserver")
     (check_program,) = check_programs(home)
     assert check_program.level is Level.GOOD
     for name in (f"{dagster_files.DOWN}daemon", dagster_files.ENDED_FILE):
         dagster_files.note(name, text)
-    dagster_files.clear()
+    supervisor.clear()
     assert signs_of_life.read(home) == signs_of_life.NONE
