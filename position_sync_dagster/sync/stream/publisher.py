@@ -210,8 +210,8 @@ class Publisher:
                 await self._record_changes(self._changed(published))
                 await self._write(self._recent(published.values()), accounts, whole=True)
         except BaseException:
-            self._changes.give_back(changes)
-            self.greeks.changes.give_back(of_greeks)
+            self._changes.note(*changes)
+            self.greeks.changes.note(*of_greeks)
             raise
 
         self._published = published

@@ -186,7 +186,7 @@ class Router:
         try:
             await self._update(connection, changed, first=first)
         except Exception:
-            self._changes.give_back(changed)
+            self._changes.note(*changed)
             raise
 
         begin = self._beside.begin
