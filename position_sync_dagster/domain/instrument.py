@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from position_sync_dagster.errors import InvalidLegError, shown
 
@@ -141,6 +141,14 @@ class Instrument:
     local_symbol: str = ""
     trading_class: str = ""
     exchange: str = ""
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """What identifies it in the rows of trades and changes, by the names of the columns."""
+        return {name: getattr(self, name) for name in TERMS}
+
+
+TERMS = ("conid", "symbol", "sec_type", "currency", "multiplier", "right", "strike", "expiry")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from position_sync_dagster.domain.holding import (
     BrokerPosition,
     Key,
 )
-from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.instrument import TERMS, Instrument
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.gateway.connection import DayExecutions, GatewayConnection
 from position_sync_dagster.lake.records import RecordsTable
@@ -112,9 +112,6 @@ class ChangeWatcher:
             await offload(follower.follow_changes, executions, asked)
 
 
-_TERMS = ("conid", "symbol", "sec_type", "currency", "multiplier", "right", "strike", "expiry")
-
-
 def after_changes(
     published: Mapping[Key, BrokerPosition], changes: Iterable[PositionChange]
 ) -> dict[Key, BrokerPosition]:
@@ -135,11 +132,10 @@ def after_changes(
         if change.change_id != content_id(at, *change.key, quantity, change.after):
             continue  # it is published
 
-        terms = {name: getattr(change, name) for name in _TERMS}
         unpublished[change.key] = BrokerPosition(
             gateway_id=change.gateway_id,
             account=change.account,
-            instrument=Instrument(**terms),
+            instrument=Instrument(**{name: getattr(change, name) for name in TERMS}),
             position=change.after,
             average_cost=change.average_cost,
             received_at=change.seen_at,
@@ -201,11 +197,10 @@ def _change_to(
         times += [published.confirmed_at, published.position_time]
 
     known_times = filter(None, times)
-    terms = {name: getattr(holding.instrument, name) for name in _TERMS}
     return PositionChange(
         change_id=content_id(began, *holding.key, quantity, holding.position),
         account=holding.account,
-        **terms,
+        **holding.instrument.terms,
         before=quantity,
         after=holding.position,
         average_cost=cost,
