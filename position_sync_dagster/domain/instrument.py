@@ -230,6 +230,9 @@ class ContractDetails:
         return self.expires_on is not None and last is not None and self.expires_on > last
 
 
+DetailsByConid = dict[int, ContractDetails]
+
+
 def digits(number: float) -> str:
     """Return a number with all its digits, as far as they are certain.
 

@@ -23,7 +23,7 @@ from position_sync_dagster.domain.clock import SKEW, utc_now
 from position_sync_dagster.domain.exchange_time import UnknownZoneError
 from position_sync_dagster.domain.execution import FROM_GATEWAY, Execution, Side
 from position_sync_dagster.domain.holding import grouped
-from position_sync_dagster.domain.instrument import CONIDS, ContractDetails, digits
+from position_sync_dagster.domain.instrument import CONIDS, ContractDetails, DetailsByConid, digits
 from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.domain.position_update import TradingMode, trading_mode_of
 from position_sync_dagster.gateway import codes, ib_async_internals, market_data, subscriptions
@@ -313,7 +313,7 @@ class GatewayConnection:
     def _knows_contracts(self) -> bool:
         return self.connectivity.knows_contracts and self.is_connected
 
-    async def details(self, conids: Iterable[int]) -> dict[int, ContractDetails]:
+    async def details(self, conids: Iterable[int]) -> DetailsByConid:
         """Request contract details; a conid without an answer that can be read is left out.
 
         The gateway answers an unknown conid by code 200 and no end message (recorded: ibkr-go

@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 from position_sync_dagster.domain import valuation
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Key
+from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Holdings, Key
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.domain.valuation import ROUNDING, price_of_value
@@ -294,10 +294,10 @@ class HoldingsBook:
         self._missed: set[Key] = set()
         self._gateway_id = gateway_id
         self._clock = clock
-        self._holdings: dict[Key, BrokerPosition] = {}
+        self._holdings: Holdings = {}
         self._changes: Watchers[Key] = Watchers()
         self._all_changes: Watchers[Key] = Watchers()
-        self.unmanaged: dict[Key, BrokerPosition] = {}
+        self.unmanaged: Holdings = {}
 
     @property
     def holdings(self) -> tuple[BrokerPosition, ...]:
@@ -352,7 +352,7 @@ class HoldingsBook:
             return None
         return value / (row.position * row.instrument.multiplier), at
 
-    def reported(self, keys: Iterable[Key] | None = None) -> dict[Key, BrokerPosition]:
+    def reported(self, keys: Iterable[Key] | None = None) -> Holdings:
         """Return holdings as their last messages left them, with the completeness of their account.
 
         They lack later confirmations of the account. By default all are returned, also those of
@@ -362,7 +362,7 @@ class HoldingsBook:
             return self.unmanaged | self._all(self._holdings, newer=False)
         return self._all(keys, newer=False)
 
-    def _all(self, keys: Iterable[Key], *, newer: bool = True) -> dict[Key, BrokerPosition]:
+    def _all(self, keys: Iterable[Key], *, newer: bool = True) -> Holdings:
         """Return these holdings with their newest values; see `Confirmations.stated`."""
         now = self._clock()
         rows = ((key, self._holdings[key]) for key in keys if key in self._holdings)

@@ -6,10 +6,7 @@ from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.execution import Asked
-from position_sync_dagster.domain.holding import (
-    BrokerPosition,
-    Key,
-)
+from position_sync_dagster.domain.holding import BrokerPosition, Holdings
 from position_sync_dagster.domain.instrument import TERMS, Instrument
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.gateway.connection import DayExecutions, GatewayConnection
@@ -58,9 +55,7 @@ class ChangeWatcher:
         lease = self.context.lease
         await offload(self.changes.add, changes, lease.provenance.run_id, lease.check)
 
-    async def unpublished(
-        self, published: Mapping[Key, BrokerPosition]
-    ) -> dict[Key, BrokerPosition]:
+    async def unpublished(self, published: Holdings) -> Holdings:
         """Return the holdings whose changes were stored, and then not published.
 
         Args:
@@ -112,16 +107,14 @@ class ChangeWatcher:
             await offload(follower.follow_changes, executions, asked)
 
 
-def after_changes(
-    published: Mapping[Key, BrokerPosition], changes: Iterable[PositionChange]
-) -> dict[Key, BrokerPosition]:
+def after_changes(published: Holdings, changes: Iterable[PositionChange]) -> Holdings:
     """Return the holdings that stored changes left otherwise than they are published.
 
     Args:
         published: All holdings of a login, and those that closed since a time.
         changes: The changes since then, oldest first.
     """
-    unpublished: dict[Key, BrokerPosition] = {}
+    unpublished: Holdings = {}
     for change in changes:
         before = unpublished.get(change.key) or published.get(change.key)
         at = change.seen_at
@@ -146,8 +139,8 @@ def after_changes(
 
 
 def changes_between(
-    before: Mapping[Key, BrokerPosition],
-    after: Mapping[Key, BrokerPosition],
+    before: Holdings,
+    after: Holdings,
     confirmed: Mapping[str, datetime | None],
 ) -> list[PositionChange]:
     """Return the quantities that changed.

@@ -11,11 +11,12 @@ import polars as pl
 from position_sync_dagster.domain.holding import (
     AccountConfirmation,
     BrokerPosition,
+    Holdings,
     Key,
     has_moved,
     is_repeated,
 )
-from position_sync_dagster.domain.leg import QUEUED, LegState
+from position_sync_dagster.domain.leg import QUEUED, LegState, LegStates
 from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.domain.queue_request import (
     ACTIVE_PRIORITY,
@@ -137,7 +138,7 @@ class Publisher:
     watcher: ChangeWatcher | None = None
 
     def __post_init__(self) -> None:
-        self._published: dict[Key, BrokerPosition] = {}
+        self._published: Holdings = {}
         # Whether changes may have been stored after the last publication.
         self._may_be_ahead = False
         self._all_due = True
@@ -156,7 +157,7 @@ class Publisher:
             return []
         accounts = self.context.settings.accounts
 
-        def of_login(holdings: Iterable[BrokerPosition]) -> dict[Key, BrokerPosition]:
+        def of_login(holdings: Iterable[BrokerPosition]) -> Holdings:
             return {
                 holding.key: holding
                 for holding in holdings
@@ -219,14 +220,12 @@ class Publisher:
         self._may_be_ahead = False
         self._all_due = False
 
-    def _reported(
-        self, feed: AccountFeed, keys: Collection[Key] | None
-    ) -> dict[Key, BrokerPosition]:
+    def _reported(self, feed: AccountFeed, keys: Collection[Key] | None) -> Holdings:
         """Return holdings of a feed with their greeks; all of them by default."""
         holdings = feed.book.reported(keys)
         return {key: self.greeks.added_to(holding) for key, holding in holdings.items()}
 
-    def _changed(self, reported: Mapping[Key, BrokerPosition]) -> dict[Key, BrokerPosition]:
+    def _changed(self, reported: Holdings) -> Holdings:
         """Return the holdings that say something else than what was published of them."""
         published = self._published
         return {
@@ -235,7 +234,7 @@ class Publisher:
             if key not in published or not is_repeated(published[key], holding)
         }
 
-    async def _record_changes(self, changed: Mapping[Key, BrokerPosition]) -> None:
+    async def _record_changes(self, changed: Holdings) -> None:
         """Store the quantities that changed; if the process dies here, the next owner does it.
 
         After a publication that failed, a quantity that was stored already is the one before.
@@ -268,7 +267,7 @@ class Publisher:
         )
 
     def _carriers(
-        self, feed: AccountFeed, changed: Mapping[Key, BrokerPosition], accounts: _Accounts
+        self, feed: AccountFeed, changed: Holdings, accounts: _Accounts
     ) -> Iterator[BrokerPosition]:
         """Return a row for each account without a changed one whose confirmation changed."""
         for account in accounts.keys() - {account for account, _conid in changed}:
@@ -297,9 +296,7 @@ class Publisher:
         )
         return version is not None
 
-    async def enqueue_all(
-        self, routes: Mapping[Key, LegState], reason: Reason = Reason.SNAPSHOT
-    ) -> int:
+    async def enqueue_all(self, routes: LegStates, reason: Reason = Reason.SNAPSHOT) -> int:
         """Queue every holding that is not streamed, and every close without a zero row.
 
         A holding of a security type that is not followed has no row, and its close needs none. If
@@ -317,7 +314,7 @@ class Publisher:
         )
         return await self.enqueue(routes, keys, reason)
 
-    async def enqueue_changed(self, routes: Mapping[Key, LegState], changed: Iterable[Key]) -> None:
+    async def enqueue_changed(self, routes: LegStates, changed: Iterable[Key]) -> None:
         """Queue the holdings whose quantity changed, or whose value became known or unknown."""
         keys = []
         for key in changed:
@@ -329,13 +326,13 @@ class Publisher:
                 keys.append(key)
         await self.enqueue(routes, keys)
 
-    async def enqueue_moved(self, routes: Mapping[Key, LegState]) -> None:
+    async def enqueue_moved(self, routes: LegStates) -> None:
         """Queue the monitored holdings whose published value by PnLSingle moved."""
         monitored = (key for key in self._published if routes.get(key) is LegState.MONITORED)
         await self.enqueue(routes, filter(self._is_moved, monitored))
 
     async def enqueue(
-        self, routes: Mapping[Key, LegState], keys: Iterable[Key], reason: Reason = Reason.CHANGED
+        self, routes: LegStates, keys: Iterable[Key], reason: Reason = Reason.CHANGED
     ) -> int:
         """Queue these holdings, as far as they were published, in one commit.
 
