@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Collection, Iterable
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from datetime import date, datetime, timedelta
 from itertools import islice
 
@@ -60,7 +60,6 @@ class ContractCache:
     Args:
         table: Keeps the details across processes. Without it each process fetches them.
         clock: The current time, for trading hours.
-        again: Delays before details that the gateway did not give are fetched again.
 
     Attributes:
         mismatches: What is wrong with the legs that do not match the contract of their conid.
@@ -72,7 +71,6 @@ class ContractCache:
     table: ContractsTable | None
     _: KW_ONLY
     clock: Clock = utc_now
-    again: Backoff = field(default_factory=lambda: DETAILS_AGAIN)
 
     def __post_init__(self) -> None:
         self._known: DetailsByConid = {}
@@ -268,7 +266,7 @@ class ContractCache:
 
     def _may_be_asked(self, conid: int) -> bool:
         times, asked_at = self._not_given.get(conid, (0, NEVER))
-        wait = timedelta(seconds=self.again.delay_s(max(times, 1)))
+        wait = timedelta(seconds=DETAILS_AGAIN.delay_s(max(times, 1)))
         return elapsed(asked_at, self.clock()) >= wait
 
     def _hours_are_over(self, conid: int) -> bool:
