@@ -124,6 +124,8 @@ class BrokerPosition:
         return self.account, self.instrument.conid
 
 
+Holdings = dict[Key, BrokerPosition]
+
 _TIMES = ("received_at", "value_time", "confirmed_at")
 _without_times = attrgetter(
     *(field.name for field in fields(BrokerPosition) if field.name not in _TIMES)

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from position_sync_dagster.errors import InvalidLegError, shown
 
@@ -142,6 +142,14 @@ class Instrument:
     trading_class: str = ""
     exchange: str = ""
 
+    @property
+    def terms(self) -> dict[str, Any]:
+        """What identifies it in the rows of trades and changes, by the names of the columns."""
+        return {name: getattr(self, name) for name in TERMS}
+
+
+TERMS = ("conid", "symbol", "sec_type", "currency", "multiplier", "right", "strike", "expiry")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContractDetails:
@@ -220,6 +228,9 @@ class ContractDetails:
         """Return whether the settlement follows the last trading day."""
         last = self.last_trade_date
         return self.expires_on is not None and last is not None and self.expires_on > last
+
+
+DetailsByConid = dict[int, ContractDetails]
 
 
 def digits(number: float) -> str:

@@ -41,6 +41,8 @@ class LegState(StrEnum):
 # The states of holdings that are valued by the queue.
 QUEUED = frozenset({LegState.OVERFLOW, LegState.MONITORED})
 
+LegStates = dict[Key, LegState]
+
 
 # The fields by which a leg describes its contract: `Membership.terms`.
 Terms = tuple[object, ...]

@@ -17,21 +17,20 @@ from zoneinfo import ZoneInfo
 
 from ib_async import IB, CommissionReport, Contract, Fill
 from ib_async import ContractDetails as IBContractDetails
-from ib_async import Execution as IBExecution
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import SKEW, utc_now
 from position_sync_dagster.domain.exchange_time import UnknownZoneError
 from position_sync_dagster.domain.execution import FROM_GATEWAY, Execution, Side
 from position_sync_dagster.domain.holding import grouped
-from position_sync_dagster.domain.instrument import CONIDS, ContractDetails, digits
+from position_sync_dagster.domain.instrument import CONIDS, ContractDetails, DetailsByConid, digits
 from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.domain.position_update import TradingMode, trading_mode_of
 from position_sync_dagster.gateway import codes, ib_async_internals, market_data, subscriptions
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.codes import MessageType
 from position_sync_dagster.gateway.login import Login, log_in
-from position_sync_dagster.gateway.translate import details_of, instrument_of, known
+from position_sync_dagster.gateway.translate import UNSET, details_of, instrument_of, known
 from position_sync_dagster.outage_log import LimitedLog
 from position_sync_dagster.settings import Settings, load_settings
 
@@ -88,46 +87,30 @@ def execution_of(fill: Fill, report: CommissionReport, asked_at: datetime) -> Ex
     if done.side not in ("BOT", "SLD"):
         raise ValueError(f"the side {done.side!r} of an execution")
 
-    commission = None
-    commission_currency = None
-    realized_pnl = None
-    if report.execId == done.execId:
-        commission = known(report.commission)
-        commission_currency = report.currency or None
-        # ib_async turns an unknown profit into 0.
-        realized_pnl = known(report.realizedPNL) or None
-
-    order_id = str(done.permId) if done.permId else None
+    if report.execId != done.execId:
+        report = CommissionReport(commission=UNSET)
+    written = {
+        name: value
+        for name, value in sorted(vars(done).items())
+        if value and isinstance(value, int | float | str)
+    }
     return Execution(
+        **instrument.terms,
         execution_id=done.execId,
         account=done.acctNumber,
-        conid=instrument.conid,
-        symbol=instrument.symbol,
-        sec_type=instrument.sec_type,
         time=done.time.astimezone(UTC),
         side=Side.BUY if done.side == "BOT" else Side.SELL,
         quantity=abs(done.shares),
         price=known(done.price),
-        commission=commission,
-        commission_currency=commission_currency,
-        realized_pnl=realized_pnl,
-        currency=instrument.currency,
+        commission=known(report.commission),
+        commission_currency=report.currency or None,
+        realized_pnl=known(report.realizedPNL) or None,  # ib_async turns an unknown profit into 0
         source=FROM_GATEWAY,
         statement="",
-        order_id=order_id,
-        attributes=json.dumps(_written(done), ensure_ascii=False),
+        order_id=str(done.permId) if done.permId else None,
+        attributes=json.dumps(written, ensure_ascii=False),
         stated_at=asked_at,
-        multiplier=instrument.multiplier,
-        right=instrument.right,
-        strike=instrument.strike,
-        expiry=instrument.expiry,
     )
-
-
-def _written(done: IBExecution) -> dict[str, int | float | str]:
-    """Return what the gateway said of an execution."""
-    said = sorted(vars(done).items())
-    return {name: value for name, value in said if value and isinstance(value, int | float | str)}
 
 
 # Maximum number of requests that wait at once: the gateway answers them one after the other.
@@ -242,43 +225,6 @@ class MessageReader:
         self._log.report(kind, f"{self._gateway_id} sent {text} {cause}")
 
 
-async def watch(
-    ib: IB, reader: MessageReader, *, silence_s: float, give_up: Callable[[str], None]
-) -> None:
-    """End a connection on which no message is understood any more, not even an answer.
-
-    The socket of a hung gateway, or one behind a broken network, stays open for hours. Bytes that
-    are no message, or only half of one, do not count as an answer.
-
-    Args:
-        ib: The connection.
-        reader: Its reader of messages.
-        silence_s: As `SILENCE_S` says.
-        give_up: Called with the reason.
-    """
-    loop = asyncio.get_running_loop()
-    understood = -1
-    understood_at = loop.time()
-    while ib.isConnected():
-        if reader.understood != understood:
-            understood = reader.understood
-            understood_at = loop.time()
-
-        await asyncio.sleep(silence_s / 2)
-        if reader.understood != understood or loop.time() - understood_at < silence_s:
-            continue
-
-        if ib_async_internals.unread_bytes(ib):
-            give_up(f"a message has been incomplete for {silence_s:g} s")
-            return
-        try:
-            await asyncio.wait_for(ib.reqCurrentTimeAsync(), silence_s)
-        except TimeoutError:
-            give_up(f"it has not answered for {2 * silence_s:g} s")
-        except ConnectionError:
-            return
-
-
 # Maximum seconds to wait until a socket is closed.
 CLOSE_S = 2.0
 
@@ -322,8 +268,7 @@ class GatewayConnection:
         self._timeout_s = login.timeout_s
         ib.errorEvent += self._on_error
         self._reader = MessageReader(ib, settings.gateway_id)
-        watching = watch(ib, self._reader, silence_s=SILENCE_S, give_up=self.drop)
-        self._watchdog = asyncio.create_task(watching)
+        self._watchdog = asyncio.create_task(self._watch())
 
     @property
     def is_connected(self) -> bool:
@@ -343,11 +288,11 @@ class GatewayConnection:
         """
         mode = settings.trading_mode
         expected = settings.accounts
-        for account in self.accounts:
-            if mode is not None and trading_mode_of(account) is not mode:
+        for served in set(map(trading_mode_of, self.accounts)):
+            if mode is not None and served is not mode:
                 raise errors.SettingsError(
                     f"POSITION_SYNC_TRADING_MODE is {mode}, and the gateway at "
-                    f"{settings.gateway_id} serves a {trading_mode_of(account)} account.",
+                    f"{settings.gateway_id} serves a {served} account.",
                     remedy="Point POSITION_SYNC_GATEWAY_PORT at the gateway of the other mode, or "
                     "change the mode together with POSITION_SYNC_LAKE.",
                 )
@@ -368,7 +313,7 @@ class GatewayConnection:
     def _knows_contracts(self) -> bool:
         return self.connectivity.knows_contracts and self.is_connected
 
-    async def details(self, conids: Iterable[int]) -> dict[int, ContractDetails]:
+    async def details(self, conids: Iterable[int]) -> DetailsByConid:
         """Request contract details; a conid without an answer that can be read is left out.
 
         The gateway answers an unknown conid by code 200 and no end message (recorded: ibkr-go
@@ -411,11 +356,8 @@ class GatewayConnection:
         # ib_async adds the commission to the fill of the first answer alone (2.1.0, wrapper.py).
         reports = {fill.execution.execId: fill.commissionReport for fill in self.ib.fills()}
         executions = list[Execution]()
-        begin = asked_at
-        if whole:
-            # The day of the answer; it has begun if the gateway's clock is ahead of ours.
-            begin = day_begin(utc_now() + SKEW)
-
+        # The day of the answer; it has begun if the gateway's clock is ahead of ours.
+        begin = day_begin(utc_now() + SKEW) if whole else asked_at
         for fill in fills:
             if fill.contract.secType == "BAG" or not fill.execution.shares:
                 continue  # the legs of a combo are named too
@@ -485,6 +427,34 @@ class GatewayConnection:
             return None, refusals, False
         finally:
             self.ib.errorEvent -= note
+
+    async def _watch(self) -> None:
+        """End a connection on which no message is understood any more, not even an answer.
+
+        The socket of a hung gateway, or one behind a broken network, stays open for hours. Bytes
+        that are no message, or only half of one, do not count as an answer.
+        """
+        loop = asyncio.get_running_loop()
+        understood = -1
+        understood_at = loop.time()
+        while self.is_connected:
+            if self._reader.understood != understood:
+                understood = self._reader.understood
+                understood_at = loop.time()
+
+            await asyncio.sleep(SILENCE_S / 2)
+            if self._reader.understood != understood or loop.time() - understood_at < SILENCE_S:
+                continue
+
+            if ib_async_internals.unread_bytes(self.ib):
+                self.drop(f"a message has been incomplete for {SILENCE_S:g} s")
+                return
+            try:
+                await asyncio.wait_for(self.ib.reqCurrentTimeAsync(), SILENCE_S)
+            except TimeoutError:
+                self.drop(f"it has not answered for {2 * SILENCE_S:g} s")
+            except ConnectionError:
+                return
 
     def drop(self, why: str) -> None:
         """End the connection without waiting; the manager makes a new one on demand."""
@@ -625,10 +595,10 @@ class IBConnectionManager:
 
     def _slot(self) -> "_Shared":
         slots = self._shared.setdefault(asyncio.get_running_loop(), {})
-        chosen = self.settings
-        return slots.setdefault(
-            (chosen.gateway_host, chosen.gateway_port, chosen.gateway_client_id), _Shared()
-        )
+        return slots.setdefault(_ADDRESS(self.settings), _Shared())
+
+
+_ADDRESS = attrgetter("gateway_host", "gateway_port", "gateway_client_id")
 
 
 class _Shared:

@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 from position_sync_dagster.domain import valuation
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Key
+from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Holdings, Key
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.domain.valuation import ROUNDING, price_of_value
@@ -54,13 +54,9 @@ class PendingChanges(Generic[K]):
         self.urgent.clear()
         return noted
 
-    def give_back(self, noted: Iterable[K]) -> None:
-        """Put back changes that could not be processed."""
-        self._noted.update(noted)
-
-    def note(self, key: K, *, urgent: bool = False) -> None:
-        """Add a change."""
-        self._noted.add(key)
+    def note(self, *keys: K, urgent: bool = False) -> None:
+        """Add changes, or put back those that could not be processed."""
+        self._noted.update(keys)
         if urgent:
             self.urgent.set()
 
@@ -69,27 +65,19 @@ class PendingChanges(Generic[K]):
         self._noted.discard(key)
 
 
-class ChangeNotifier(Generic[K]):
-    """Passes each change to every watcher; a watcher that nobody holds any more is dropped."""
-
-    def __init__(self) -> None:
-        self._watchers: WeakSet[PendingChanges[K]] = WeakSet()
+class Watchers(WeakSet[PendingChanges[K]]):
+    """Those who collect the same changes; one that nobody holds any more is dropped."""
 
     def watch(self) -> PendingChanges[K]:
         """Return a new watcher, which collects the changes from now on."""
         watcher: PendingChanges[K] = PendingChanges()
-        self._watchers.add(watcher)
+        self.add(watcher)
         return watcher
 
-    def note(self, key: K, *, urgent: bool = False) -> None:
-        """Add a change to every watcher."""
-        for watcher in self._watchers:
-            watcher.note(key, urgent=urgent)
-
-    def forget(self, key: K) -> None:
-        """Remove the change of a key from every watcher."""
-        for watcher in self._watchers:
-            watcher.forget(key)
+    def note(self, *keys: K, urgent: bool = False) -> None:
+        """Add changes to every watcher."""
+        for watcher in self:
+            watcher.note(*keys, urgent=urgent)
 
 
 class PnlValues(NamedTuple):
@@ -306,10 +294,10 @@ class HoldingsBook:
         self._missed: set[Key] = set()
         self._gateway_id = gateway_id
         self._clock = clock
-        self._holdings: dict[Key, BrokerPosition] = {}
-        self._changes: ChangeNotifier[Key] = ChangeNotifier()
-        self._all_changes: ChangeNotifier[Key] = ChangeNotifier()
-        self.unmanaged: dict[Key, BrokerPosition] = {}
+        self._holdings: Holdings = {}
+        self._changes: Watchers[Key] = Watchers()
+        self._all_changes: Watchers[Key] = Watchers()
+        self.unmanaged: Holdings = {}
 
     @property
     def holdings(self) -> tuple[BrokerPosition, ...]:
@@ -364,7 +352,7 @@ class HoldingsBook:
             return None
         return value / (row.position * row.instrument.multiplier), at
 
-    def reported(self, keys: Iterable[Key] | None = None) -> dict[Key, BrokerPosition]:
+    def reported(self, keys: Iterable[Key] | None = None) -> Holdings:
         """Return holdings as their last messages left them, with the completeness of their account.
 
         They lack later confirmations of the account. By default all are returned, also those of
@@ -374,7 +362,7 @@ class HoldingsBook:
             return self.unmanaged | self._all(self._holdings, newer=False)
         return self._all(keys, newer=False)
 
-    def _all(self, keys: Iterable[Key], *, newer: bool = True) -> dict[Key, BrokerPosition]:
+    def _all(self, keys: Iterable[Key], *, newer: bool = True) -> Holdings:
         """Return these holdings with their newest values; see `Confirmations.stated`."""
         now = self._clock()
         rows = ((key, self._holdings[key]) for key in keys if key in self._holdings)
@@ -591,8 +579,7 @@ class HoldingsBook:
         for key in list(self.profits):
             self.forget_pnl(key)
         self.confirmed.clear()
-        for key in self._holdings:
-            self._all_changes.note(key)
+        self._all_changes.note(*self._holdings)
 
     def put(self, holding: BrokerPosition) -> None:
         """Replace a holding and notify the watchers."""

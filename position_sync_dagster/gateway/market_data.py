@@ -50,7 +50,7 @@ class MarketDataRequests:
         self._knows_dividends = True
         self._requests: dict[int, _Request] = {}
         self._by_id: dict[int, _Request] = {}
-        self._ticked: holdings.ChangeNotifier[int] = holdings.ChangeNotifier()
+        self._ticked: holdings.Watchers[int] = holdings.Watchers()
         self.heard_at = -math.inf
         self.on_refusal: list[Callable[[Refusal], None]] = []
         ib.pendingTickersEvent += self._on_ticks
@@ -139,13 +139,16 @@ class MarketDataRequests:
         self._by_id[request.request_id] = request
 
     def _on_ticks(self, tickers: set[Ticker]) -> None:
+        ticked = []
         for ticker in tickers:
-            contract = ticker.contract
-            request = self._requests.get(contract.conId) if contract else None
+            request = self._requests.get(ticker.contract.conId) if ticker.contract else None
             if request is not None and request.ticker is ticker:
-                self._ticked.note(request.contract.conId)
-                self.heard_at = time.monotonic()
                 request.arrivals.note(ticker)
+                ticked.append(request.contract.conId)
+
+        if ticked:
+            self._ticked.note(*ticked)
+            self.heard_at = time.monotonic()
 
     def _on_error(self, request_id: int, code: int, text: str, _contract: Any) -> None:
         request = self._by_id.get(request_id)
@@ -174,7 +177,8 @@ class MarketDataRequests:
         conid = request.contract.conId
         del self._requests[conid]
         del self._by_id[request.request_id]
-        self._ticked.forget(conid)
+        for watcher in self._ticked:
+            watcher.forget(conid)
         ib_async_internals.retire_ticker(self._ib, request.ticker, request.contract)
 
 

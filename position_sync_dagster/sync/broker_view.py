@@ -16,7 +16,7 @@ from position_sync_dagster import errors
 from position_sync_dagster.domain import account_state
 from position_sync_dagster.domain.clock import Clock, is_recent, utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
-from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Key
+from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Holdings, Key
 from position_sync_dagster.domain.position_update import (
     ValueOrigin,
 )
@@ -125,7 +125,7 @@ class BrokerView(Coverage):
         captured: When each session read the holdings that it published from its account feed.
     """
 
-    holdings: Mapping[Key, BrokerPosition]
+    holdings: Holdings
     unconfirmed: frozenset[Key] = frozenset()
     captured: Mapping[str, datetime] = field(default_factory=dict)
 

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain import valuation
 from position_sync_dagster.domain.clock import SKEW
@@ -52,13 +53,13 @@ def newest_values(rows: pl.DataFrame, holdings: pl.DataFrame) -> pl.DataFrame:
         holdings: Rows of `broker_positions`: at most one for each account and conid.
     """
     names = (*_MONEY, *GREEKS_COLUMNS, "position", "received_at")
-    published = holdings.select(*KEY, pl.col(names).name.prefix("_"))
+    published = holdings.select(*KEY, col(names).name.prefix("_"))
     joined = rows.join(published, on=KEY, how="left", maintain_order="left")
 
-    is_queued = pl.col("source") == Source.QUEUE.value
-    is_same = is_queued & (pl.col("position") == pl.col("_position"))
-    is_pnl = pl.col("_value_source") == ValueOrigin.PNL_SINGLE.value
-    is_later = pl.col("_received_at") > pl.col("timestamp")
+    is_queued = col.source == Source.QUEUE.value
+    is_same = is_queued & (col.position == col._position)
+    is_pnl = col._value_source == ValueOrigin.PNL_SINGLE.value
+    is_later = col._received_at > col.timestamp
     is_newer = is_same & is_pnl & is_later
 
     def replaced(name: str, value: pl.Expr, where: pl.Expr = is_newer) -> pl.Expr:
@@ -66,13 +67,13 @@ def newest_values(rows: pl.DataFrame, holdings: pl.DataFrame) -> pl.DataFrame:
         column = pl.when(where).then(value).otherwise(name)
         return column.cast(rows.schema[name]).alias(name)
 
-    has_price = pl.col("_market_price").is_not_null()
+    has_price = col._market_price.is_not_null()
     columns = [
         replaced("price_kind", pl.when(has_price).then(_VALUE)),
-        replaced("timestamp", pl.col("_received_at")),
+        replaced("timestamp", col._received_at),
         replaced("update_id", pl.lit("")),
-        *(replaced(name, pl.col(f"_{name}"), is_same) for name in GREEKS_COLUMNS),
-        *(replaced(name, pl.col(f"_{name}")) for name in _MONEY),
+        *(replaced(name, col(f"_{name}"), is_same) for name in GREEKS_COLUMNS),
+        *(replaced(name, col(f"_{name}")) for name in _MONEY),
         *(replaced(name, pl.lit(None)) for name in _NOT_PUBLISHED),
     ]
     return joined.with_columns(columns).select(rows.columns)
@@ -101,7 +102,7 @@ def with_confirmed(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) ->
 
 def _with_reported(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """Add the column of `with_confirmed`, and what decides it with `_` before the names."""
-    confirming = holdings.select(*KEY, pl.col(_CONFIRMING).name.prefix("_"))
+    confirming = holdings.select(*KEY, col(_CONFIRMING).name.prefix("_"))
     joined = rows.join(confirming, on=KEY, how="left", maintain_order="left")
     return joined.with_columns(_confirmed(now).alias(CONFIRMED))
 
@@ -109,13 +110,13 @@ def _with_reported(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) ->
 def _confirmed(now: datetime) -> pl.Expr:
     """Return the column of `with_confirmed`, of rows with the columns that decide it."""
     # An unknown origin counts as NONE.
-    source = pl.col("value_source").replace_strict(_ORIGINS, _ORIGINS, default=_NONE)
-    has_no_value = (source == _NONE) & pl.col("market_value").is_null()
+    source = col.value_source.replace_strict(_ORIGINS, _ORIGINS, default=_NONE)
+    has_no_value = (source == _NONE) & col.market_value.is_null()
     is_of_broker = source.is_in(_OF_BROKER)
 
     # When the source of the broker's value last confirmed it.
     agrees = _agrees()
-    is_pnl = pl.col("_value_source") == ValueOrigin.PNL_SINGLE.value
+    is_pnl = col._value_source == ValueOrigin.PNL_SINGLE.value
     agrees_with_pnl = agrees & is_pnl
     agrees_with_account = agrees & ~is_pnl
     by_broker = pl.max_horizontal(
@@ -126,12 +127,12 @@ def _confirmed(now: datetime) -> pl.Expr:
     )
 
     # A row from outside the session is repeated rarely: confirmations of the holding count.
-    is_outside = pl.col("note").str.starts_with(valuation.OUTSIDE_SESSION)
+    is_outside = col.note.str.starts_with(valuation.OUTSIDE_SESSION)
     is_tick_outside = (source == ValueOrigin.TICK.value) & is_outside
-    is_same_quantity = pl.col("position").eq_missing(pl.col("_position"))
+    is_same_quantity = col.position.eq_missing(col._position)
     by_holding = pl.max_horizontal(pl.when(is_same_quantity).then("_confirmed_at"), "timestamp")
 
-    is_open = pl.col("position") != 0
+    is_open = col.position != 0
     at = pl.coalesce(
         pl.when(is_open, has_no_value | is_of_broker).then(by_broker),
         pl.when(is_open, is_tick_outside).then(by_holding),
@@ -142,9 +143,9 @@ def _confirmed(now: datetime) -> pl.Expr:
 
 def _agrees() -> pl.Expr:
     """Return whether the holding has the quantity, the price and the value of the row."""
-    agrees = pl.col("_position").is_not_null()
+    agrees = col._position.is_not_null()
     for name in ("position", "market_price", "market_value"):
-        agrees &= pl.col(name).eq_missing(pl.col(f"_{name}"))
+        agrees &= col(name).eq_missing(col(f"_{name}"))
     return agrees
 
 

@@ -107,51 +107,34 @@ def plan_batch(
 
     for request in batch:
         holdings = match_holdings(request, view)
-        if holdings is None:
-            plan.not_covered.append(request.request_id)
-            continue
-
         if not holdings:
-            plan.not_held.append(request.request_id)
+            unanswered = plan.not_covered if holdings is None else plan.not_held
+            unanswered.append(request.request_id)
             continue
 
         for holding in holdings:
             own_row = _own_row(request, holding, now, provenance)
             newest_row = newest_or_planned.get(holding.key)
+            row: PositionUpdate | None = own_row
+            answer: PositionUpdate | None = own_row
             if own_row.update_id in written:
-                decided = _after_own_row(request, own_row, newest_row, now)
+                row, answer = _after_own_row(request, own_row, newest_row, now)
             elif newest_row is not None and _answers(newest_row, own_row, view, now, keep):
-                decided = _Decision(answer=newest_row)
-            else:
-                decided = _Decision(answer=own_row, row=own_row)
+                row = None
+                answer = newest_row
 
-            if decided.row is not None:
-                plan.rows.append(decided.row)
-                newest_or_planned[holding.key] = decided.row
-
+            if row is not None:
+                plan.rows.append(row)
+                newest_or_planned[holding.key] = row
             if request.request_id in plan.answers:
                 continue  # the row of another account answers it
-            answer = decided.answer
-            update_id = own_row.update_id if answer is None else answer.update_id
-            plan.answers[request.request_id] = Answer(update_id=update_id)
+
+            plan.answers[request.request_id] = Answer(update_id=(answer or own_row).update_id)
             if answer is not None:
                 answered[request.request_id] = (answer, holding)
 
     _date_answers(plan, answered, now)
     return plan
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Decision:
-    """What follows for one holding of a request.
-
-    Attributes:
-        answer: The row that answers the request; None: its own row, which is in the ledger already.
-        row: The row to write; None: none.
-    """
-
-    answer: PositionUpdate | None = None
-    row: PositionUpdate | None = None
 
 
 def _own_row(
@@ -167,16 +150,18 @@ def _after_own_row(
     own_row: PositionUpdate,
     newest_row: PositionUpdate | None,
     now: datetime,
-) -> _Decision:
-    """Decide about a request whose own row an earlier claim has written."""
+) -> tuple[PositionUpdate | None, PositionUpdate | None]:
+    """Return what is to be written although an earlier claim wrote the own row of a request.
+
+    Returns:
+        The row to write, if any; and the newest row of the holding if that is the own row.
+    """
     if newest_row is None or newest_row.position != own_row.position:
         # The request may also be that of a change which came after its own row.
         key = (own_row.account, own_row.conid)
-        return _Decision(
-            row=replace(own_row, update_id=schema.content_id(now, request.request_id, *key))
-        )
+        return replace(own_row, update_id=schema.content_id(now, request.request_id, *key)), None
     # A later row of the holding does not show when the value of the own row was true.
-    return _Decision(answer=newest_row if newest_row.update_id == own_row.update_id else None)
+    return None, newest_row if newest_row.update_id == own_row.update_id else None
 
 
 def _date_answers(
@@ -245,16 +230,12 @@ def match_holdings(request: QueuedPosition, view: BrokerView) -> tuple[BrokerPos
         None where the view does not cover them: no holding was found, and its account was not
         downloaded completely, or the value of a holding is too old.
     """
+    keys: Iterable[Key] = view.holdings
     if request.account is not None:
-        holding = view.holdings.get((request.account, request.conid))
-        holdings = [] if holding is None else [holding]
-    else:
-        holdings = [
-            holding
-            for (_account, conid), holding in view.holdings.items()
-            if conid == request.conid
-        ]
-
+        keys = [(request.account, request.conid)]
+    holdings = [
+        view.holdings[key] for key in keys if key[1] == request.conid and key in view.holdings
+    ]
     if any(holding.key in view.unconfirmed and holding.position for holding in holdings):
         return None
     if holdings or view.covers(request.account):
@@ -471,17 +452,17 @@ class QueueWorker:
         limit = self._limit(overview)
         batches: list[DrainReport] = []
         unreleased: list[Sequence[QueuedPosition]] = []
-        is_empty = False
+        claimed = limit
         unavailable: str | None = None
         failure: errors.LakeError | None = None
 
         try:
-            while not (is_empty or self._stop.is_set()) and loop.time() < until:
+            while claimed >= limit and not self._stop.is_set() and loop.time() < until:
                 report, not_covered = await self._process(limit)
                 unreleased.append(not_covered)
-                if report.claimed:
+                claimed = report.claimed
+                if claimed:
                     batches.append(report)
-                is_empty = report.claimed < limit
         except errors.BrokerUnavailableError as error:
             unavailable = str(error)
         except errors.LakeError as error:

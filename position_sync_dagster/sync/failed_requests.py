@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.holding import KEY, Completeness
 from position_sync_dagster.domain.queue_request import NOT_HELD, QueueStatus
@@ -32,7 +33,7 @@ def read_failed(lake: Lake, settings: Settings, now: datetime) -> pl.DataFrame:
     failed = _finished(lake, QueueStatus.FAILED, now - LOOK_BACK)
 
     # A closed holding needs no value. One that the broker alone has waits for its first.
-    valued_at = pl.when(pl.col.position == 0).then(now).otherwise("timestamp")
+    valued_at = pl.when(col.position == 0).then(now).otherwise("timestamp")
     valued = lake.updates.sync.latest().select(*KEY, at=valued_at)
     reported = all_broker_rows(lake, settings)
     holdings = pl.concat([valued, reported.select(*KEY, at=pl.lit(now - 2 * LOOK_BACK))])
@@ -40,12 +41,12 @@ def read_failed(lake: Lake, settings: Settings, now: datetime) -> pl.DataFrame:
     lasting = _without_later(failed, pl.concat([holdings, any_account]))
 
     is_complete = set(reported["completeness"]) == {Completeness.COMPLETE}
-    was_complete = pl.col.error_message.eq_missing(NOT_HELD)
+    was_complete = col.error_message.eq_missing(NOT_HELD)
     lasting = lasting.select(
         *REQUEST_COLUMNS,
         "created_at",
         "updated_at",
-        never_held=pl.col.at.is_null() & (was_complete | is_complete),
+        never_held=col.at.is_null() & (was_complete | is_complete),
     )
     if lasting["never_held"].all():
         return lasting
@@ -57,9 +58,9 @@ def read_failed(lake: Lake, settings: Settings, now: datetime) -> pl.DataFrame:
 
 def _without_later(requests: pl.DataFrame, times: pl.DataFrame) -> pl.DataFrame:
     """Return the requests whose holding has no later time, with the newest time of it (`at`)."""
-    newest = times.group_by(KEY).agg(pl.col.at.max())
+    newest = times.group_by(KEY).agg(col.at.max())
     return requests.join(newest, on=KEY, how="left", nulls_equal=True).remove(
-        pl.col.at >= pl.col.updated_at
+        col.at >= col.updated_at
     )
 
 
@@ -68,5 +69,5 @@ def _finished(lake: Lake, status: QueueStatus, since: datetime) -> pl.DataFrame:
     first = id_prefix(since)
     chosen = in_bucket(status.value) & may_have("request_id", first)
     return lake.queue.sync.store.finished(
-        chosen, [*REQUEST_COLUMNS, "created_at", "updated_at"], pl.col.request_id >= first
+        chosen, [*REQUEST_COLUMNS, "created_at", "updated_at"], col.request_id >= first
     )

@@ -11,14 +11,19 @@ from datetime import datetime, timedelta
 import polars as pl
 from polars import col
 
-from position_sync_dagster.domain import reconciliation
 from position_sync_dagster.domain.clock import Clock, elapsed, is_recent, utc_now
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import KEY, BrokerPosition, Key, grouped
-from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.instrument import DetailsByConid
 from position_sync_dagster.domain.leg import NEGLIGIBLE_QUANTITY, ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
+from position_sync_dagster.domain.reconciliation import (
+    Break,
+    BreakState,
+    Discrepancy,
+    DiscrepancyType,
+    ReconciliationResult,
+)
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.breaks import break_key
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
@@ -72,8 +77,8 @@ class PositionReconciler:
         legs: Iterable[ActiveContract] = (),
         *,
         complete: bool,
-        details: Mapping[int, ContractDetails] | None = None,
-    ) -> reconciliation.ReconciliationResult:
+        details: DetailsByConid | None = None,
+    ) -> ReconciliationResult:
         """Return every difference between the snapshot, the rows and the legs.
 
         Args:
@@ -91,8 +96,8 @@ class PositionReconciler:
         latest: pl.DataFrame,
         legs: Iterable[ActiveContract],
         coverage: Coverage,
-        details: Mapping[int, ContractDetails],
-    ) -> reconciliation.ReconciliationResult:
+        details: DetailsByConid,
+    ) -> ReconciliationResult:
         """Compare what the broker holds with the rows and the registry.
 
         Args:
@@ -127,7 +132,7 @@ class PositionReconciler:
             *_overclaimed(held, legs, complete=coverage.complete),
             *_mismatched(legs, details),
         ]
-        return reconciliation.ReconciliationResult(
+        return ReconciliationResult(
             at=now,
             complete=coverage.complete,
             checked=pairs.height,
@@ -192,7 +197,7 @@ class ReconciliationService:
                 outage.report(error.what, text=str(error))
             await asyncio.sleep(self.interval)
 
-    async def run(self, run_id: str | None = None) -> reconciliation.ReconciliationResult:
+    async def run(self, run_id: str | None = None) -> ReconciliationResult:
         """Compare, record the breaks of each login in one commit, and return the result.
 
         Discrepancies that a person has accepted are counted apart; those that were first seen less
@@ -220,7 +225,7 @@ class ReconciliationService:
         )
         return self._judged(result)
 
-    async def look(self) -> reconciliation.ReconciliationResult:
+    async def look(self) -> ReconciliationResult:
         """Compare as `run` does, without a write.
 
         Raises:
@@ -231,7 +236,7 @@ class ReconciliationService:
 
     async def _compare(
         self,
-    ) -> tuple[reconciliation.ReconciliationResult, pl.DataFrame, Coverage, set[str]]:
+    ) -> tuple[ReconciliationResult, pl.DataFrame, Coverage, set[str]]:
         """Return the result, the broker's holdings, which accounts they cover, and those just LIVE.
 
         The values of these accounts may still be confirmed.
@@ -293,9 +298,7 @@ class ReconciliationService:
         ]
         return set(holdings.filter(col.gateway_id.is_in(just_live))["account"])
 
-    def _judged(
-        self, result: reconciliation.ReconciliationResult
-    ) -> reconciliation.ReconciliationResult:
+    def _judged(self, result: ReconciliationResult) -> ReconciliationResult:
         """Return a result without what a person has accepted, and with what is not confirmed."""
         open_breaks = {break_key(brk): brk for brk in self._lake.breaks.open_breaks()}
         discrepancies = []
@@ -303,7 +306,7 @@ class ReconciliationService:
         accepted = 0
         for discrepancy in result.discrepancies:
             brk = open_breaks.get(break_key(discrepancy))
-            if brk is not None and brk.state is reconciliation.BreakState.ACCEPTED:
+            if brk is not None and brk.state is BreakState.ACCEPTED:
                 accepted += 1
                 continue
 
@@ -326,9 +329,7 @@ class ReconciliationService:
         return broker_rows(view.holdings.values(), None), view
 
 
-def _may_be_confirmed(
-    difference: reconciliation.Break | Discrepancy, just_live: Collection[str]
-) -> bool:
+def _may_be_confirmed(difference: Break | Discrepancy, just_live: Collection[str]) -> bool:
     """Return whether a value is only old because its owner has just become LIVE."""
     return difference.type is DiscrepancyType.STALE and difference.account in just_live
 
@@ -337,7 +338,7 @@ def _may_be_confirmed(
 _OF_OTHER_COMPARISONS = (DiscrepancyType.STATEMENT, DiscrepancyType.UNEXPLAINED)
 
 
-def _is_compared(brk: reconciliation.Break, held: Collection[Key], coverage: Coverage) -> bool:
+def _is_compared(brk: Break, held: Collection[Key], coverage: Coverage) -> bool:
     """Return whether a break would have been found again if it was still there.
 
     Args:
@@ -472,9 +473,7 @@ def _claims(
     return claims, symbols
 
 
-def _mismatched(
-    legs: Iterable[ActiveContract], details: Mapping[int, ContractDetails]
-) -> Iterable[Discrepancy]:
+def _mismatched(legs: Iterable[ActiveContract], details: DetailsByConid) -> Iterable[Discrepancy]:
     """Yield where legs differ from the contract of their conid, once for each contract."""
     mismatches = defaultdict(list)
     symbols: dict[Key, str] = {}

@@ -1,12 +1,11 @@
 """When the accounts are downloaded: on a new connection, at each interval, and after changes."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from position_sync_dagster.domain.holding import Key
-from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.leg import LegStates
 from position_sync_dagster.domain.queue_request import Reason
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.sync.stream.ownership import OwnerContext
@@ -47,7 +46,7 @@ class AccountRefresh:
         self._next_at = self.context.monotonic() + interval_s
         self._begin(reason, feed.ensure(timedelta(seconds=interval_s / 2)))
 
-    async def step(self, feed: AccountFeed, routes: Mapping[Key, LegState]) -> None:
+    async def step(self, feed: AccountFeed, routes: LegStates) -> None:
         """Finish a download that has ended, or start the next one that is due.
 
         Raises:

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import KW_ONLY, dataclass
 from datetime import date, datetime, timedelta
 from itertools import islice
 
@@ -14,7 +14,12 @@ from position_sync_dagster.domain.contract_match import (
     problem_of,
 )
 from position_sync_dagster.domain.exchange_time import TradingHours, may_trade, parse_trading_hours
-from position_sync_dagster.domain.instrument import ContractDetails, contract_name, leg_name
+from position_sync_dagster.domain.instrument import (
+    ContractDetails,
+    DetailsByConid,
+    contract_name,
+    leg_name,
+)
 from position_sync_dagster.domain.leg import ActiveContract, UnresolvedLeg
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway.connection import GatewayConnection
@@ -55,7 +60,6 @@ class ContractCache:
     Args:
         table: Keeps the details across processes. Without it each process fetches them.
         clock: The current time, for trading hours.
-        again: Delays before details that the gateway did not give are fetched again.
 
     Attributes:
         mismatches: What is wrong with the legs that do not match the contract of their conid.
@@ -67,14 +71,13 @@ class ContractCache:
     table: ContractsTable | None
     _: KW_ONLY
     clock: Clock = utc_now
-    again: Backoff = field(default_factory=lambda: DETAILS_AGAIN)
 
     def __post_init__(self) -> None:
-        self._known: dict[int, ContractDetails] = {}
+        self._known: DetailsByConid = {}
         # How often the gateway knew no such contract, and when it last gave no details.
         self._not_given: dict[int, tuple[int, datetime]] = {}
         self._wanted: dict[int, None] = {}
-        self._unstored: dict[int, ContractDetails] = {}
+        self._unstored: DetailsByConid = {}
         self._asked: set[int] = set()
         # Contracts whose stored details contradict a leg, and were not fetched since the start.
         self._doubted: set[int] = set()
@@ -109,7 +112,7 @@ class ContractCache:
         """Return the details of a contract, if they are known."""
         return self._known.get(conid)
 
-    def of(self, conids: Iterable[int]) -> dict[int, ContractDetails]:
+    def of(self, conids: Iterable[int]) -> DetailsByConid:
         """Return the details of these contracts that are known."""
         return {conid: self._known[conid] for conid in conids if conid in self._known}
 
@@ -142,9 +145,7 @@ class ContractCache:
         """Return the conids whose details need not be fetched."""
         return {conid for conid in conids if conid in self._known and conid not in self._doubted}
 
-    async def details(
-        self, connection: GatewayConnection, conids: Iterable[int]
-    ) -> dict[int, ContractDetails]:
+    async def details(self, connection: GatewayConnection, conids: Iterable[int]) -> DetailsByConid:
         """Return the details of the conids; fetch unknown ones from the gateway.
 
         A conid that the gateway does not know is left out. One without an answer is fetched again
@@ -206,7 +207,7 @@ class ContractCache:
             if self._unstored.get(conid) is details:
                 del self._unstored[conid]
 
-    def take(self, found: Mapping[int, ContractDetails]) -> None:
+    def take(self, found: DetailsByConid) -> None:
         """Keep details of the gateway; they are stored in place of older ones."""
         self._asked |= found.keys()
         if self.table is not None:
@@ -234,7 +235,7 @@ class ContractCache:
             self.matching = matching
             self.version += 1
 
-    def _keep(self, details: Mapping[int, ContractDetails]) -> None:
+    def _keep(self, details: DetailsByConid) -> None:
         self._known |= details
         for conid in details:
             self._not_given.pop(conid, None)
@@ -265,7 +266,7 @@ class ContractCache:
 
     def _may_be_asked(self, conid: int) -> bool:
         times, asked_at = self._not_given.get(conid, (0, NEVER))
-        wait = timedelta(seconds=self.again.delay_s(max(times, 1)))
+        wait = timedelta(seconds=DETAILS_AGAIN.delay_s(max(times, 1)))
         return elapsed(asked_at, self.clock()) >= wait
 
     def _hours_are_over(self, conid: int) -> bool:
@@ -339,7 +340,7 @@ class LegResolver:
         legs = list(legs)
         answers = await asyncio.gather(*(look_up(connection, leg) for leg in legs))
 
-        details: dict[int, ContractDetails] = {}
+        details: DetailsByConid = {}
         findings: list[tuple[UnresolvedLeg, int | str]] = []
         for leg, answer in zip(legs, answers, strict=True):
             self._count_attempt(leg, is_answered=answer is not None)

@@ -22,7 +22,6 @@ from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
-from position_sync_dagster.sync.stream import ownership
 from position_sync_dagster.sync.stream.ownership import (
     BackgroundWork,
     OwnerContext,
@@ -265,7 +264,7 @@ class Flusher:
         self._urgent = False
         table = self.account_values
         self._accounts = None if table is None else AccountRecorder(self.context, table)
-        self._beside = BackgroundWork(self.context.monotonic, ownership.WORK_AGAIN_S)
+        self._beside = BackgroundWork(self.context.monotonic)
 
     def add_handler(self, handler: PositionUpdateHandler, *, immediate: bool = False) -> None:
         """Add a handler, or change when one gets its rows: with each tick, or with each flush."""

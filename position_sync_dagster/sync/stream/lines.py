@@ -19,6 +19,7 @@ from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway import codes
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.market_data import MarketDataRequests, Refusal
+from position_sync_dagster.sync.stream import contracts
 from position_sync_dagster.sync.stream.contracts import ContractCache
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 
@@ -57,7 +58,6 @@ class StreamLines:
 
     Attributes:
         login: The set of the lines.
-        retry_waits: The delays before a refused line is requested again, by code.
     """
 
     context: OwnerContext
@@ -65,7 +65,6 @@ class StreamLines:
 
     def __post_init__(self) -> None:
         settings = self.context.settings
-        self.retry_waits: Mapping[int, Backoff] = RETRY_WAITS
         self._wanted_as_of: tuple[object, ...] | None = None
         self._underlyings: Mapping[int, int] = {}
         self._requests: MarketDataRequests | None = None
@@ -122,7 +121,7 @@ class StreamLines:
         """
         self._underlyings = options
 
-    def follow(self, connection: GatewayConnection) -> None:
+    def update(self, connection: GatewayConnection) -> None:
         """Advance the time, and record which holdings and legs need a line now."""
         now_s = self.context.monotonic()
         waiting = self.login.denied_with(None, now_s)
@@ -175,7 +174,7 @@ class StreamLines:
                 conid,
                 Denial(
                     reason="the gateway gave no contract details",
-                    wait=self.contracts.again,
+                    wait=contracts.DETAILS_AGAIN,
                 ),
             )
 
@@ -253,7 +252,7 @@ class StreamLines:
         denial = Denial(
             reason=text,
             code=refusal.code,
-            wait=self.retry_waits.get(refusal.code, OTHER_RETRY_WAIT),
+            wait=RETRY_WAITS.get(refusal.code, OTHER_RETRY_WAIT),
             delayed=may_be_delayed and not was_delayed and is_leg,
         )
         self._deny(conid, denial)

@@ -302,12 +302,11 @@ async def end_tasks(*tasks: asyncio.Future[Any]) -> None:
 class BackgroundWork:
     """The work beside the steps of an owner: each kind is one task at a time.
 
-    An error ends the work of one kind until `again_s` later, and is logged once per outage.
+    An error ends the work of one kind until `WORK_AGAIN_S` later, and is logged once per outage.
     """
 
-    def __init__(self, monotonic: Callable[[], float], again_s: float) -> None:
+    def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._again_s = again_s
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._again_at: dict[str, float] = defaultdict(lambda: -math.inf)
         self._outages: dict[str, OutageLog] = defaultdict(lambda: OutageLog(logger))
@@ -330,7 +329,7 @@ class BackgroundWork:
             await work
             outage.fault = None
         except Exception as error:  # no error here may end the stream of values
-            self._again_at[kind] = self._monotonic() + self._again_s
+            self._again_at[kind] = self._monotonic() + WORK_AGAIN_S
             is_known = isinstance(error, errors.PositionSyncError | ConnectionError)
             if outage.report(f"{kind}, tried again later: {error}") and not is_known:
                 logger.error("%s", kind, exc_info=error)

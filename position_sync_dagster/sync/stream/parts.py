@@ -1,12 +1,12 @@
 """What a stream is given by those above it: followers of changes, rules for legs, and greeks."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Protocol
 
 from position_sync_dagster.domain.execution import Asked, Execution
-from position_sync_dagster.domain.holding import BrokerPosition, HoldingGreeks, Key
-from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.holding import BrokerPosition, HoldingGreeks
+from position_sync_dagster.domain.leg import LegStates
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.sync.stream.contracts import ContractCache
@@ -91,9 +91,7 @@ class ComputedGreeks(Protocol):
     def attach(self, connection: GatewayConnection) -> None:
         """Follow the lines and values of a new connection."""
 
-    async def step(
-        self, connection: GatewayConnection, routes: Mapping[Key, LegState], version: int
-    ) -> None:
+    async def step(self, connection: GatewayConnection, routes: LegStates, version: int) -> None:
         """Follow the routes, whose version changes with them."""
 
     async def run(self, live_connection: Callable[[], GatewayConnection | None]) -> None:

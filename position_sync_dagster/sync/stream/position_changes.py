@@ -6,11 +6,8 @@ from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.execution import Asked
-from position_sync_dagster.domain.holding import (
-    BrokerPosition,
-    Key,
-)
-from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.holding import BrokerPosition, Holdings
+from position_sync_dagster.domain.instrument import TERMS, Instrument
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.gateway.connection import DayExecutions, GatewayConnection
 from position_sync_dagster.lake.records import RecordsTable
@@ -58,9 +55,7 @@ class ChangeWatcher:
         lease = self.context.lease
         await offload(self.changes.add, changes, lease.provenance.run_id, lease.check)
 
-    async def unpublished(
-        self, published: Mapping[Key, BrokerPosition]
-    ) -> dict[Key, BrokerPosition]:
+    async def unpublished(self, published: Holdings) -> Holdings:
         """Return the holdings whose changes were stored, and then not published.
 
         Args:
@@ -112,19 +107,14 @@ class ChangeWatcher:
             await offload(follower.follow_changes, executions, asked)
 
 
-_TERMS = ("conid", "symbol", "sec_type", "currency", "multiplier", "right", "strike", "expiry")
-
-
-def after_changes(
-    published: Mapping[Key, BrokerPosition], changes: Iterable[PositionChange]
-) -> dict[Key, BrokerPosition]:
+def after_changes(published: Holdings, changes: Iterable[PositionChange]) -> Holdings:
     """Return the holdings that stored changes left otherwise than they are published.
 
     Args:
         published: All holdings of a login, and those that closed since a time.
         changes: The changes since then, oldest first.
     """
-    unpublished: dict[Key, BrokerPosition] = {}
+    unpublished: Holdings = {}
     for change in changes:
         before = unpublished.get(change.key) or published.get(change.key)
         at = change.seen_at
@@ -135,11 +125,10 @@ def after_changes(
         if change.change_id != content_id(at, *change.key, quantity, change.after):
             continue  # it is published
 
-        terms = {name: getattr(change, name) for name in _TERMS}
         unpublished[change.key] = BrokerPosition(
             gateway_id=change.gateway_id,
             account=change.account,
-            instrument=Instrument(**terms),
+            instrument=Instrument(**{name: getattr(change, name) for name in TERMS}),
             position=change.after,
             average_cost=change.average_cost,
             received_at=change.seen_at,
@@ -150,8 +139,8 @@ def after_changes(
 
 
 def changes_between(
-    before: Mapping[Key, BrokerPosition],
-    after: Mapping[Key, BrokerPosition],
+    before: Holdings,
+    after: Holdings,
     confirmed: Mapping[str, datetime | None],
 ) -> list[PositionChange]:
     """Return the quantities that changed.
@@ -201,11 +190,10 @@ def _change_to(
         times += [published.confirmed_at, published.position_time]
 
     known_times = filter(None, times)
-    terms = {name: getattr(holding.instrument, name) for name in _TERMS}
     return PositionChange(
         change_id=content_id(began, *holding.key, quantity, holding.position),
         account=holding.account,
-        **terms,
+        **holding.instrument.terms,
         before=quantity,
         after=holding.position,
         average_cost=cost,

@@ -4,9 +4,9 @@ An error in the step of one holding sets that holding aside, by name; the others
 """
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from position_sync_dagster.domain.holding import BrokerPosition, Key
 from position_sync_dagster.domain.leg import LegState
@@ -138,8 +138,8 @@ class StreamPricer:
         ticked: Collection[int],
         states: Iterable[StreamedHolding],
     ) -> list[tuple[PositionUpdate, BrokerPosition]]:
+        now = self.context.clock()
         now_s = self.context.monotonic()
-        at = Moment(now=self.context.clock(), now_s=now_s, by=self.context.lease.provenance)
         quotes = _quotes_of(connection, ticked)
         self.lines.ticked(quotes, now_s)
 
@@ -148,8 +148,17 @@ class StreamPricer:
             if not self._is_due_now(state, now_s):
                 continue
 
+            conid = state.key[1]
+            at = Moment(
+                now=now,
+                now_s=now_s,
+                by=self.context.lease.provenance,
+                hours=self.contracts.hours(conid),
+                price_magnifier=self.contracts.magnifier(conid),
+            )
             try:
-                row = self._value(connection, state, quotes, at)
+                quote = quotes[conid] if conid in quotes else connection.lines.quote(conid)
+                row = self._value(connection, state, quote, at)
             except Exception as error:  # noqa: BLE001 - one holding must not end the others
                 self._set_aside(state, error, now_s)
                 continue
@@ -170,7 +179,7 @@ class StreamPricer:
         self,
         connection: GatewayConnection,
         state: StreamedHolding,
-        quotes: Mapping[int, Quote | None],
+        quote: Quote | None,
         at: Moment,
     ) -> tuple[PositionUpdate, BrokerPosition] | None:
         """Make the step of a holding that is due; return its row with the holding, if one is."""
@@ -183,23 +192,13 @@ class StreamPricer:
         if not connection.feed.is_known(holding):
             return None
 
-        at = replace(
-            at,
-            hours=self.contracts.hours(conid),
-            price_magnifier=self.contracts.magnifier(conid),
-        )
-        quote = quotes[conid] if conid in quotes else connection.lines.quote(conid)
-        step = state.step(self.greeks.added_to(holding), quote, self.lines.line(conid), at)
-
+        line = self.lines.line(conid)
+        step = state.step(self.greeks.added_to(holding), quote, line, at)
         if step.agrees is not None:
-            line = self.lines.line(conid)
             self.lines.put(conid, line.compared(key, agrees=step.agrees))
         if not (state.streamed or state.due):
             del self._holdings[key]
-        if step.row is None:
-            return None
-
-        return (step.row, holding)
+        return None if step.row is None else (step.row, holding)
 
     def _set_aside(self, state: StreamedHolding, error: Exception, now_s: float) -> None:
         """Value a holding again later; its other rows stay as they are."""
@@ -212,11 +211,7 @@ class StreamPricer:
         state.due = True
 
     def _holding(self, key: Key) -> StreamedHolding:
-        state = self._holdings.get(key)
-        if state is None:
-            state = StreamedHolding(key=key)
-            self._holdings[key] = state
-        return state
+        return self._holdings.setdefault(key, StreamedHolding(key=key))
 
 
 def _quotes_of(connection: GatewayConnection, conids: Iterable[int]) -> dict[int, Quote | None]:

@@ -5,17 +5,19 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
+from itertools import chain
 
 import polars as pl
 
 from position_sync_dagster.domain.holding import (
     AccountConfirmation,
     BrokerPosition,
+    Holdings,
     Key,
     has_moved,
     is_repeated,
 )
-from position_sync_dagster.domain.leg import QUEUED, LegState
+from position_sync_dagster.domain.leg import QUEUED, LegState, LegStates
 from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.domain.queue_request import (
     ACTIVE_PRIORITY,
@@ -137,7 +139,7 @@ class Publisher:
     watcher: ChangeWatcher | None = None
 
     def __post_init__(self) -> None:
-        self._published: dict[Key, BrokerPosition] = {}
+        self._published: Holdings = {}
         # Whether changes may have been stored after the last publication.
         self._may_be_ahead = False
         self._all_due = True
@@ -154,24 +156,24 @@ class Publisher:
         """
         if self.broker_positions is None:
             return []
-        accounts = self.context.settings.accounts
+        rows = await offload(self.broker_positions.read, self.context.settings.gateway_id)
+        stored = {holding.key: holding for holding in rows}
+        await self.submitted.restore(list(self._of_login(stored).values()))
 
-        def of_login(holdings: Iterable[BrokerPosition]) -> dict[Key, BrokerPosition]:
-            return {
-                holding.key: holding
-                for holding in holdings
-                if accounts is None or holding.account in accounts
-            }
-
-        stored = await offload(self.broker_positions.read, self.context.settings.gateway_id)
-        await self.submitted.restore(list(of_login(stored).values()))
-        self._published = of_login(self._recent(stored))
+        published = {holding.key: holding for holding in self._recent(rows)}
         if self.watcher is not None:
-            changed = await self.watcher.unpublished({holding.key: holding for holding in stored})
-            self._published |= of_login(changed.values())
+            published |= await self.watcher.unpublished(stored)
+        self._published = self._of_login(published)
         return list(self._published.values())
 
-    def follow(self, feed: AccountFeed) -> None:
+    def _of_login(self, holdings: Holdings) -> Holdings:
+        """Return the holdings of the accounts that the gateways file names, if it names any."""
+        accounts = self.context.settings.accounts
+        if accounts is None:
+            return holdings
+        return {key: holding for key, holding in holdings.items() if key[0] in accounts}
+
+    def attach(self, feed: AccountFeed) -> None:
         """Collect the changes of an account feed from now on; all its holdings are due."""
         self._changes = feed.book.watch_all()
         self._all_due = True
@@ -188,54 +190,51 @@ class Publisher:
         self.context.lease.check()
         changes = self._changes.take()
         of_greeks = self.greeks.changes.take()
-        keys = {*changes, *feed.book.profits}
-        for conid in of_greeks:
-            keys.update(feed.book.keys_of(conid))
-
+        with_greeks = chain.from_iterable(map(feed.book.keys_of, of_greeks))
+        keys = {*changes, *feed.book.profits, *with_greeks}
         try:
-            published = self._published
-            accounts = _accounts_of(feed)
-            changed = {} if self._all_due else self._changed(self._reported(feed, keys))
-            is_whole = self._all_due or 2 * len(changed) > len(published)
-            if not is_whole:
-                await self._record_changes(changed)
-                rows = [*changed.values(), *self._carriers(feed, changed, accounts)]
-                is_whole = bool(rows) and not await self._write(rows, accounts)
-                published = published | changed
-
-            if is_whole:
+            is_published = not self._all_due and await self._publish(feed, keys)
+            if not is_published:
                 self._all_due = True  # until this succeeds
-                accounts = _accounts_of(feed)
-                published = self._reported(feed, None)
-                await self._record_changes(self._changed(published))
-                await self._write(self._recent(published.values()), accounts, whole=True)
+                await self._publish(feed, None)
         except BaseException:
-            self._changes.give_back(changes)
-            self.greeks.changes.give_back(of_greeks)
+            self._changes.note(*changes)
+            self.greeks.changes.note(*of_greeks)
             raise
-
-        self._published = published
-        self._accounts = accounts
-        self._may_be_ahead = False
         self._all_due = False
 
-    def _reported(
-        self, feed: AccountFeed, keys: Collection[Key] | None
-    ) -> dict[Key, BrokerPosition]:
-        """Return holdings of a feed with their greeks; all of them by default."""
-        holdings = feed.book.reported(keys)
-        return {key: self.greeks.added_to(holding) for key, holding in holdings.items()}
+    async def _publish(self, feed: AccountFeed, keys: Collection[Key] | None) -> bool:
+        """Publish what changed of some holdings; None: all of them, in place of all rows.
 
-    def _changed(self, reported: Mapping[Key, BrokerPosition]) -> dict[Key, BrokerPosition]:
-        """Return the holdings that say something else than what was published of them."""
+        Returns:
+            False if all of them must be published.
+        """
+        is_whole = keys is None
         published = self._published
-        return {
+        accounts = _accounts_of(feed)
+        holdings = feed.book.reported(keys)
+        reported = {key: self.greeks.added_to(holding) for key, holding in holdings.items()}
+        changed = {
             key: holding
             for key, holding in reported.items()
             if key not in published or not is_repeated(published[key], holding)
         }
+        if not is_whole and 2 * len(changed) > len(published):
+            return False
 
-    async def _record_changes(self, changed: Mapping[Key, BrokerPosition]) -> None:
+        rows = [*changed.values(), *self._carriers(feed, changed, accounts)]
+        if is_whole:
+            rows = self._recent(reported.values())
+        await self._record_changes(changed)
+        if (rows or is_whole) and not await self._write(rows, accounts, whole=is_whole):
+            return False
+
+        self._published = reported if is_whole else published | changed
+        self._accounts = accounts
+        self._may_be_ahead = False
+        return True
+
+    async def _record_changes(self, changed: Holdings) -> None:
         """Store the quantities that changed; if the process dies here, the next owner does it.
 
         After a publication that failed, a quantity that was stored already is the one before.
@@ -268,7 +267,7 @@ class Publisher:
         )
 
     def _carriers(
-        self, feed: AccountFeed, changed: Mapping[Key, BrokerPosition], accounts: _Accounts
+        self, feed: AccountFeed, changed: Holdings, accounts: _Accounts
     ) -> Iterator[BrokerPosition]:
         """Return a row for each account without a changed one whose confirmation changed."""
         for account in accounts.keys() - {account for account, _conid in changed}:
@@ -278,9 +277,7 @@ class Publisher:
             if key is not None and (holding := self._published.get(key)) is not None:
                 yield replace(holding, completeness=accounts[account].completeness)
 
-    async def _write(
-        self, rows: list[BrokerPosition], accounts: _Accounts, *, whole: bool = False
-    ) -> bool:
+    async def _write(self, rows: list[BrokerPosition], accounts: _Accounts, *, whole: bool) -> bool:
         """Write all rows of the gateway, or some; return False if the table needs all of them."""
         table = self.broker_positions
         if table is None:
@@ -295,11 +292,9 @@ class Publisher:
             captured_at=self.context.clock(),
             accounts=accounts,
         )
-        return version is not None
+        return whole or version is not None
 
-    async def enqueue_all(
-        self, routes: Mapping[Key, LegState], reason: Reason = Reason.SNAPSHOT
-    ) -> int:
+    async def enqueue_all(self, routes: LegStates, reason: Reason = Reason.SNAPSHOT) -> int:
         """Queue every holding that is not streamed, and every close without a zero row.
 
         A holding of a security type that is not followed has no row, and its close needs none. If
@@ -309,33 +304,31 @@ class Publisher:
             The number of requests.
         """
         keys = [key for key, state in routes.items() if state in QUEUED]
-        have_rows = routes.keys() | self.submitted.open_at_start
-        keys.extend(
+        keys += [
             key
-            for key, holding in self._published.items()
-            if key in have_rows and self.submitted.lacks_zero_row(holding)
-        )
+            for key in self._published.keys() & (routes.keys() | self.submitted.open_at_start)
+            if self.submitted.lacks_zero_row(self._published[key])
+        ]
         return await self.enqueue(routes, keys, reason)
 
-    async def enqueue_changed(self, routes: Mapping[Key, LegState], changed: Iterable[Key]) -> None:
+    async def enqueue_changed(self, routes: LegStates, changed: Iterable[Key]) -> None:
         """Queue the holdings whose quantity changed, or whose value became known or unknown."""
-        keys = []
-        for key in changed:
-            route = routes.get(key)
-            holding = self._published.get(key)
-            if route is None or route is LegState.STREAMED or holding is None:
-                continue
-            if not self.submitted.is_submitted(holding):
-                keys.append(key)
-        await self.enqueue(routes, keys)
+        keys = [
+            key
+            for key in changed
+            if key in self._published and routes.get(key) not in (None, LegState.STREAMED)
+        ]
+        await self.enqueue(
+            routes, [key for key in keys if not self.submitted.is_submitted(self._published[key])]
+        )
 
-    async def enqueue_moved(self, routes: Mapping[Key, LegState]) -> None:
+    async def enqueue_moved(self, routes: LegStates) -> None:
         """Queue the monitored holdings whose published value by PnLSingle moved."""
         monitored = (key for key in self._published if routes.get(key) is LegState.MONITORED)
         await self.enqueue(routes, filter(self._is_moved, monitored))
 
     async def enqueue(
-        self, routes: Mapping[Key, LegState], keys: Iterable[Key], reason: Reason = Reason.CHANGED
+        self, routes: LegStates, keys: Iterable[Key], reason: Reason = Reason.CHANGED
     ) -> int:
         """Queue these holdings, as far as they were published, in one commit.
 

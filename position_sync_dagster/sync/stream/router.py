@@ -22,7 +22,6 @@ from position_sync_dagster.lake.records import RecordsTable
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
-from position_sync_dagster.sync.stream import ownership
 from position_sync_dagster.sync.stream.account_refresh import AccountRefresh
 from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
 from position_sync_dagster.sync.stream.followed_holdings import FollowedHoldings
@@ -114,7 +113,7 @@ class Router:
         self.account_refresh = AccountRefresh(context, self._publisher)
         self._resolver = LegResolver(context, self.registry, self.contracts)
         self._followed = FollowedHoldings(context, self._publisher)
-        self._beside = BackgroundWork(context.monotonic, ownership.WORK_AGAIN_S)
+        self._beside = BackgroundWork(context.monotonic)
 
         self.routes = Routes()
         self._changes: PendingChanges[Key] = PendingChanges()
@@ -165,7 +164,7 @@ class Router:
 
         if connection.connectivity.knows_contracts:
             self.contracts.definitions_restored()
-        self._publisher.follow(connection.feed)
+        self._publisher.attach(connection.feed)
         self.lines.attach(connection.lines)
         if self.greeks is not None:
             self.greeks.attach(connection)
@@ -186,7 +185,7 @@ class Router:
         try:
             await self._update(connection, changed, first=first)
         except Exception:
-            self._changes.give_back(changed)
+            self._changes.note(*changed)
             raise
 
         begin = self._beside.begin
@@ -230,7 +229,7 @@ class Router:
 
         await self._read_registry(feed, first=first)
         self.contracts.follow(self.registry.legs)
-        self.lines.follow(connection)
+        self.lines.update(connection)
         has_changed = self._as_of(feed.book) != self._routed_as_of
         is_stale = has_changed or self.lines.are_due(connection)
         if first or is_stale or self.routes.unqueued:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 
 from position_sync_dagster.domain.holding import Key
-from position_sync_dagster.domain.leg import QUEUED, LegState
+from position_sync_dagster.domain.leg import QUEUED, LegState, LegStates
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +29,10 @@ class Routes:
     def clear(self) -> None:
         """Remove all routes: the connection is new, or lost its data."""
         self.version += 1
-        self.states: dict[Key, LegState] = {}
+        self.states: LegStates = {}
         self.unqueued: set[Key] = set()
 
-    def update(self, states: Mapping[Key, LegState]) -> dict[Key, LegState | None]:
+    def update(self, states: LegStates) -> dict[Key, LegState | None]:
         """Set the routes of these holdings; return the routes before of those that changed."""
         changed = {
             key: self.states.get(key)

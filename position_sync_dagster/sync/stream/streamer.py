@@ -23,8 +23,7 @@ from position_sync_dagster.domain.gateway_session import (
     UnusableHoldings,
     set_aside_of,
 )
-from position_sync_dagster.domain.holding import Key
-from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.leg import LegStates
 from position_sync_dagster.domain.position_update import (
     PositionUpdateHandler,
 )
@@ -474,7 +473,7 @@ class IBPositionStreamer:
         return None if greeks is None else greeks.summary()
 
     @property
-    def routes(self) -> dict[Key, LegState]:
+    def routes(self) -> LegStates:
         """(account, conid) → STREAMED, OVERFLOW, MONITORED or CLOSED."""
         return dict(self._router.routes.states)
 

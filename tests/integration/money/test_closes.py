@@ -344,7 +344,7 @@ async def test_a_quantity_that_moves_again_after_a_failed_write_is_recorded_from
     publisher = Publisher(
         context, lake.queue, lake.broker_positions, Submissions(), watcher=watcher
     )
-    publisher.follow(feed)
+    publisher.attach(feed)
     await publisher.publish(feed)
 
     def fail(*_args, **_more):

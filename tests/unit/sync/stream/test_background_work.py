@@ -5,9 +5,7 @@ import asyncio
 import pytest
 
 from position_sync_dagster.errors import LakeNotWritableError
-from position_sync_dagster.sync.stream.ownership import BackgroundWork
-
-AGAIN_S = 10.0
+from position_sync_dagster.sync.stream.ownership import WORK_AGAIN_S, BackgroundWork
 
 
 async def turns():
@@ -16,7 +14,7 @@ async def turns():
 
 
 async def test_work_of_a_kind_is_not_begun_while_it_runs_and_its_end_is_waited_for():
-    work = BackgroundWork(lambda: 0.0, AGAIN_S)
+    work = BackgroundWork(lambda: 0.0)
     may_end = asyncio.Event()
     done = []
 
@@ -39,17 +37,17 @@ async def test_work_of_a_kind_is_not_begun_while_it_runs_and_its_end_is_waited_f
 async def test_after_a_failure_work_pauses_and_an_outage_is_logged_once(error, traced, caplog):
     now = [0.0]
     begun = []
-    work = BackgroundWork(lambda: now[0], AGAIN_S)
+    work = BackgroundWork(lambda: now[0])
 
     async def fail():
         begun.append(now[0])
         raise error
 
-    for second in range(int(3 * AGAIN_S)):
+    for second in range(int(3 * WORK_AGAIN_S)):
         now[0] = float(second)
         work.begin("storing", fail)
         await turns()
     await work.end()
-    assert begun == [0.0, AGAIN_S, 2 * AGAIN_S]
+    assert begun == [0.0, WORK_AGAIN_S, 2 * WORK_AGAIN_S]
     assert [bool(r.exc_info) for r in caplog.records] == [False, True][: 1 + traced]
     assert caplog.records[0].getMessage() == f"storing, tried again later: {error}"

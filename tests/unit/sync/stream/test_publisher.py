@@ -86,7 +86,7 @@ def publishing(*holdings):
     queue = PositionQueue("queue", fsync=False)
     context = unowned_context(settings=Settings(), clock=lambda: NOW)
     publisher = Publisher(context, queue, positions, Submissions())
-    publisher.follow(feed)
+    publisher.attach(feed)
     return publisher, feed, positions, queue
 
 
