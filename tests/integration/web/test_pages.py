@@ -632,6 +632,8 @@ window.fetch = async (path, ...more) => {
 """
 
 
+ADD_DAY = "arguments[0].append(new Option('2001-01-01'))"
+
 # Lets the next question about the whole state fail.
 FAIL_ONCE = """
 const usual = window.fetch;
@@ -719,6 +721,10 @@ def test_a_past_day_is_played_back_with_the_curves_of_that_day(page, lake):
     assert element(page, "#past-day").get_property("value") == day
     assert int(slider.get_property("value")) == int(after.timestamp())
     assert "AS OF" in page.driver.title
+    page.driver.execute_script(ADD_DAY, element(page, "#past-day"))
+    page.driver.execute_script(script, element(page, "#past-day"), "2001-01-01")
+    wait_for("why not", lambda: "has no row of 2001-01-0" in text.text, told=lambda: text.text)
+    assert element(page, "#past-day").get_property("value") == day
 
     # On the way back to live it is asked again until there is an answer.
     page.driver.execute_script(FAIL_ONCE)
