@@ -3,6 +3,7 @@
 The code location of this package is such a project too (`definitions`).
 """
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence, Set
 from copy import copy
@@ -14,9 +15,10 @@ import dagster as dg
 from dagster_shared import record
 
 from position_sync_dagster import defs as core
+from position_sync_dagster.dagster_files import document
 from position_sync_dagster.defs.composition import CORE, Composition, Extension
 from position_sync_dagster.defs.resources import GATEWAY, AssetKeys
-from position_sync_dagster.errors import GatewaysFileError, SettingsError
+from position_sync_dagster.errors import GatewaysFileError, SettingsError, shown
 from position_sync_dagster.lake.storage.object_store import absolute_path
 from position_sync_dagster.settings import Settings, load_settings
 
@@ -47,6 +49,9 @@ PART_OF = {
 LINEAGE = "dagster/column_lineage"
 
 SETTINGS = Settings.model_fields
+
+# What Dagster makes the names of steps of.
+KEY_PART = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 def _described(text: str, *examples: object) -> Any:
@@ -151,7 +156,7 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
             raise SettingsError(
                 error.what,
                 remedy=f"Correct it in {context.path}, in the environment or in .env; "
-                "docs/component.md says which of them counts.",
+                f"{document('docs/component.md')} says which of them counts.",
             ) from None
 
         return self.definitions(settings, overrides)
@@ -181,7 +186,7 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
         composition = Composition(
             extension=self.extension(settings),
             overrides=overrides or {},
-            keys=AssetKeys(tuple(self.key_prefix.split("/")) if self.key_prefix else ()),
+            keys=AssetKeys(_parts_of(self.key_prefix)),
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", dg.BetaWarning)
@@ -254,7 +259,8 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
             if name in attributes or name not in SETTINGS:
                 raise SettingsError(
                     f"settings.{name} of the component is not a setting, or it is an attribute.",
-                    remedy="Write attributes beside `settings`; .env.example lists the settings.",
+                    remedy="Write attributes beside `settings`; "
+                    f"{document('.env.example')} lists the settings.",
                 )
 
         overrides = dict(self.settings)
@@ -266,6 +272,23 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
             if name in overrides and "://" not in str(overrides[name]):
                 overrides[name] = str(root / str(overrides[name]))
         return overrides
+
+
+def _parts_of(prefix: str | None) -> tuple[str, ...]:
+    """Return the parts of a prefix of keys.
+
+    Raises:
+        SettingsError: Dagster could make no key of it, or one that shows as another one.
+    """
+    parts = tuple(prefix.split("/")) if prefix else ()
+    if all(map(KEY_PART.fullmatch, parts)):
+        return parts
+
+    raise SettingsError(
+        f"The key_prefix {shown(prefix)} is no beginning of the keys of assets.",
+        remedy="Write parts of ASCII letters, digits, _, - and dots, with one slash between two of "
+        "them: ibkr/options.",
+    )
 
 
 def _address(spec: dg.AssetSpec, settings: Settings) -> str:

@@ -38,6 +38,15 @@ def instance_file() -> Path:
     return (folder / "dagster_home" if folder else PACKAGE_FOLDER / "instance") / "dagster.yaml"
 
 
+def document(name: str) -> Path:
+    """Return a file that errors name: that of the checkout, or the wheel's copy.
+
+    >>> document("docs/operations.md").is_file()
+    True
+    """
+    return (checkout() or PACKAGE_FOLDER / "instance") / name
+
+
 def dagster_home() -> Path:
     """Return the folder of Dagster's state: `DAGSTER_HOME`, or the one of this package."""
     named = os.environ.get("DAGSTER_HOME")

@@ -25,6 +25,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from position_sync_dagster.dagster_files import document
 from position_sync_dagster.domain.line_allocation import most_underlyings
 from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.errors import GatewaysFileError, SettingsError, shown
@@ -33,7 +34,6 @@ from position_sync_dagster.yaml_file import Part, Place, Text, YamlFile, saved_s
 PREFIX = "POSITION_SYNC_"
 
 _SECRETS = ("alert_urls", "flex_token")
-_CORRECT = "Correct it in the environment or in .env; .env.example lists each setting."
 
 
 DAY_S = 86_400
@@ -500,7 +500,9 @@ def load_settings(**overrides: object) -> Settings:
         value = "(secret)" if name in _SECRETS else shown(first["input"])
         cause = first["msg"].removeprefix("Value error, ")
         raise SettingsError(
-            f"{PREFIX}{name.upper()}={value} is not usable: {cause}.", remedy=_CORRECT
+            f"{PREFIX}{name.upper()}={value} is not usable: {cause}.",
+            remedy="Correct it in the environment or in .env; "
+            f"{document('.env.example')} lists each setting.",
         ) from None
 
 

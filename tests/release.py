@@ -26,10 +26,14 @@ ROOT = Path(__file__).parents[1]
 UV = ROOT / ".tools/bin/uv"
 VERSION = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)[1]
 
+# Those that errors name.
+DOCUMENTS = ("component", "object-store", "operations")
 NEEDED = (
     "position_sync_dagster/__init__.pyi",
     "position_sync_dagster/py.typed",
+    "position_sync_dagster/instance/.env.example",
     "position_sync_dagster/instance/dagster.yaml",
+    *(f"position_sync_dagster/instance/docs/{name}.md" for name in DOCUMENTS),
     "position_sync_dagster/instance/workspace.yaml",
     "position_sync_dagster/web/pages/frame.html",
     "position_sync_dagster/web/static/app/money_page.js",

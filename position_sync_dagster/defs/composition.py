@@ -127,7 +127,7 @@ class Composition(Generic[L]):
 
         def open_lake(settings: Settings) -> OpenLake[L]:
             lake = self.extension.lake.of(settings)
-            together(_initialize, lake.tables)
+            together(_initialize, lake.all_tables)
             return OpenLake(lake, CheckDriver(self.checks))
 
         return lru_cache(maxsize=2)(open_lake)

@@ -78,7 +78,7 @@ class Lake:
     Attributes:
         registry, queue, updates: The tables active_strategies, position_queue, position_updates.
         specs, derived_specs: What the tables hold; those of `derived_tables` apart.
-        derived_tables: The tables that are computed from the others; their first rows create them.
+        derived_tables: The tables that are computed from the others.
 
     The other tables have their names.
 
@@ -199,7 +199,7 @@ class Lake:
     def initialize_sync(self) -> None:
         """Initialize as `initialize` does, and block."""
         # In parallel: in an object store each table takes dozens of requests in sequence.
-        together(Table.initialize, self.tables)
+        together(Table.initialize, self.all_tables)
         self.registry.sync.refresh()
 
     def changed_rows(self, name: str, since: str | None = None) -> ChangedRows:
@@ -252,11 +252,7 @@ class Lake:
 
     def maintain(self, *, clean_now: bool = False) -> list[merges.MaintenanceResult]:
         """Maintain every table that is there; blocks. See `merges.maintain`."""
-        return [
-            merges.maintain(table, clean_now=clean_now)
-            for table in self.all_tables
-            if table in self.tables or table.exists()
-        ]
+        return [merges.maintain(table, clean_now=clean_now) for table in self.all_tables]
 
 
 # The lake of the core, or one with further tables.

@@ -17,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from position_sync_dagster import errors
+from position_sync_dagster.dagster_files import document
 from position_sync_dagster.domain.clock import elapsed, utc_now
 from position_sync_dagster.domain.gateway_session import PAUSED, GatewaySession, SessionState
 from position_sync_dagster.domain.holding import BrokerPosition, Completeness
@@ -227,17 +228,18 @@ def _accounts(
     remedy = "End the other program's account subscription, or give it another login."
     yield warning("account feed", text, remedy, unless=not taken)
 
+    operations = document("docs/operations.md")
     for account in connection.accounts:
         held = [row for row in feed.holdings if row.account == account and row.position]
         valued = sum(row.market_value is not None for row in held)
         state = feed.completeness[account]
         text = f"{account}: {len(held)} positions, {valued} with a value, {state}"
         fine = state is Completeness.COMPLETE and valued == len(held)
-        remedy = "See docs/operations.md, “An account is PARTIAL”."
+        remedy = f"See {operations}, “An account is PARTIAL”."
         yield warning("positions", text, remedy, unless=fine)
 
     for problem in feed.problems:
-        yield warning("positions", problem, "See docs/operations.md.")
+        yield warning("positions", problem, f"See {operations}.")
 
 
 async def _lines(

@@ -6,6 +6,7 @@ from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
+from position_sync_dagster.dagster_files import document
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.processes.child_process import MARKER
 from position_sync_dagster.settings import PREFIX, Settings, read_env_file
@@ -38,4 +39,4 @@ def _hint(field: str) -> str:
     nearest = get_close_matches(field, Settings.model_fields, n=1)
     if nearest:
         return f"is {PREFIX}{nearest[0].upper()} meant?"
-    return ".env.example lists each one."
+    return f"{document('.env.example')} lists each one."

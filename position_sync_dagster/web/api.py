@@ -542,6 +542,8 @@ def invalid(error: ValidationError) -> str:
     """Return what is wrong with a parameter."""
     first = error.errors()[0]
     name = ".".join(map(str, first["loc"])) or "the query"
+    if first["type"] == "missing":
+        return f"The parameter {name} is missing."
     given = shown(str(first["input"]))
     return f"{name}={given}: {first['msg']}."
 
@@ -594,8 +596,7 @@ def openapi() -> dict[str, Any]:
         shapes, by_alias=True, ref_template="#/components/schemas/{model}"
     )
     for schema in schemas["$defs"].values():
-        if schema["type"] == "object":
-            schema["additionalProperties"] = False
+        _open(schema)
 
     return {
         "openapi": "3.1.0",
@@ -603,6 +604,22 @@ def openapi() -> dict[str, Any]:
         "paths": paths,
         "components": {"schemas": schemas["$defs"]},
     }
+
+
+def _open(schema: dict[str, Any]) -> None:
+    """Open the shape of a part of an answer for fields and values of later versions.
+
+    The values of now are text, and a list that no client takes for the only ones. A field that may
+    be absent is not required; null is no value of it.
+    """
+    schema.pop("additionalProperties", None)
+    values = schema.pop("enum", None)
+    if values is not None:
+        schema["x-values"] = values
+        schema["description"] += f"\n\nOne of {', '.join(values)}, or what later versions add."
+    for field in schema.get("properties", {}).values():
+        if field.get("default", ...) is None:
+            del field["default"]
 
 
 def _operation(name: str) -> dict[str, Any]:
@@ -649,8 +666,8 @@ _UNAVAILABLE = {
 
 def _parameters(query: type[ApiModel]) -> list[dict[str, Any]]:
     """Return the description of the parameters of a query; lists are separated by commas."""
-    schema = query.model_json_schema(ref_template="#/components/schemas/{model}")
-    required = schema.get("required", ())
+    schema = query.model_json_schema()
+    required, closed = schema.get("required", ()), schema.get("$defs", {})
     return [
         {
             "name": name,
@@ -659,7 +676,13 @@ def _parameters(query: type[ApiModel]) -> list[dict[str, Any]]:
             "description": field.pop("description", ""),
             "style": "form",
             "explode": False,
-            "schema": field,
+            "schema": _written_out(field, closed),
         }
         for name, field in schema.get("properties", {}).items()
     ]
+
+
+def _written_out(field: dict[str, Any], shapes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a parameter with its values: the shapes of this name are those of answers, open."""
+    name = field.pop("$ref", "").rpartition("/")[2]
+    return shapes.get(name, {}) | field

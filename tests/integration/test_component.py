@@ -215,6 +215,10 @@ def test_the_project_keeps_its_executor_and_gives_our_assets_a_group_of_its_own(
         ({"settings": {"max_line": 1}}, ["settings.max_line", "is not a setting"]),
         ({"settings": {"lake": "x"}}, ["settings.lake", "beside"]),
         ({"key": "x"}, ["key"]),
+        *(
+            ({"key_prefix": prefix}, ["key_prefix", f"'{prefix}'", "ibkr/options"])
+            for prefix in ("ibkr/", "/ibkr", "ibkr//options", "my desk", "größe")
+        ),
     ],
 )
 def test_a_wrong_attribute_is_named_with_its_remedy(project, attributes, words) -> None:

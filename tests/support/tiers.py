@@ -42,6 +42,8 @@ ROWS: tuple[Row, ...] = (
     Row(r"tests/\S+\[(.*-)?store(-.*)?\]", V, "in an object store; on a disk first"),
     Row(r"tests/\S+\[(.*-)?postgres(-.*)?\]", V, "in Postgres; in tables first"),
     Row(r"tests/acceptance/test_(dev|hosts|logins)\.py", P, "other ways to start the demo's parts"),
+    Row(r"tests/acceptance/test_clients\.py", P,
+        "pyright, a validator, generated clients; mypy, and the shapes themselves first"),
     Row(r"tests/acceptance/test_backup\.py", P, "a Postgres, copied as deploy.md prints it"),
     Row(r"tests/acceptance/test_gates\.py::\S+\[(?!lint|format|lock)", P,
         "gates that import, build or install everything; those of a second first"),

@@ -1,7 +1,10 @@
 """Dagster's files: where they are, and what those of the programs say."""
 
+import ast
 import os
+import re
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -34,6 +37,35 @@ def test_an_installed_package_has_its_own_files_and_the_platforms_folder(tmp_pat
         assert dagster_files.PROJECT_NAME in home.parts
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "own"))
     assert dagster_files.dagster_home() == tmp_path / "own"
+
+
+def test_the_wheel_contains_each_file_that_an_error_names():
+    """A file that is named without `document` would be one of the checkout alone."""
+    named: set[str] = set()
+    for path in dagster_files.PACKAGE_FOLDER.rglob("*.py"):
+        for text in texts_of(path):
+            named.update(re.findall(r"(?:docs/[\w-]+\.md|\.env\.example)", text))
+
+    shipped = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    wheel = shipped["targets"]["wheel"]["force-include"]
+    of_documents = {f"docs/{name}.md" for name in ("component", "object-store", "operations")}
+    assert named == of_documents | {".env.example"}
+    for name in named:
+        assert wheel[name] == f"position_sync_dagster/instance/{name}"
+        assert shipped["targets"]["sdist"]["force-include"][name] == name
+        assert (ROOT / name).is_file()
+
+
+def texts_of(path: Path) -> list[str]:
+    """Return the texts of a module that are no docstrings."""
+    nodes = [*ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    constants = [node for node in nodes if isinstance(node, ast.Constant)]
+    return [
+        node.value
+        for node in constants
+        if isinstance(node.value, str) and id(node) not in docstrings
+    ]
 
 
 def test_a_new_home_of_dagster_gets_our_instance_and_no_other_home_does(tmp_path, monkeypatch):

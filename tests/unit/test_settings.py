@@ -149,7 +149,8 @@ def test_comments_quotes_exports_and_empty_values_are_read(tmp_path):
 def test_a_mistyped_name_is_found_with_the_nearest_setting():
     names = ["POSITION_SYNC_REFRESH_INTERVAL", "POSITION_SYNC_QQQ", "PATH"]
     without, near = warnings_of(names, env_file=None)
-    assert without.startswith("POSITION_SYNC_QQQ is not a setting and has no effect; .env.example")
+    assert without.startswith("POSITION_SYNC_QQQ is not a setting and has no effect; /")
+    assert without.endswith(".env.example lists each one.")
     assert near.endswith("is POSITION_SYNC_REFRESH_INTERVAL_S meant?")
 
 

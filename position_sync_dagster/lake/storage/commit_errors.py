@@ -10,6 +10,7 @@ from typing import NoReturn
 from deltalake.exceptions import CommitFailedError, DeltaError
 from polars.exceptions import ComputeError, PanicException, SchemaError
 
+from position_sync_dagster.dagster_files import document
 from position_sync_dagster.errors import (
     BrokenTableError,
     CommitContentionError,
@@ -106,7 +107,7 @@ def to_lake_error(error: Exception, path: str) -> LakeError:
             f"The object store of {path.rpartition('/')[0]} cannot be used: {_summary(text)}.",
             remedy="The program tries again by itself. Check the network, the bucket, the "
             "variables AWS_… of address, region and credentials, and this machine's clock; see "
-            "docs/object-store.md.",
+            f"{document('docs/object-store.md')}.",
         )
     if _error_number(error) in _REFUSED:
         return LakeNotWritableError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, tzinfo
 from typing import Any, NamedTuple, get_args, get_type_hints
 
+from position_sync_dagster.dagster_files import document
 from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.exchange_time import NEW_YORK, in_zone, zone_of
@@ -86,7 +87,6 @@ def security_type(text: str) -> str:
     return SEC_TYPES.get(written, written)
 
 
-_FIELDS = "In the Flex query choose the fields that docs/operations.md lists"
 _DAYS = "In the Flex query choose the date format yyyyMMdd or yyyy-MM-dd"
 
 
@@ -99,7 +99,7 @@ class FieldKind(NamedTuple):
 
     parse: Callable[[str], Any]
     noun: str
-    remedy: str = _FIELDS
+    remedy: str | None = None
 
 
 TEXT = FieldKind(str, "text")
@@ -147,8 +147,11 @@ def columns_of(record: type, **fields: str) -> dict[str, FieldColumn]:
     return columns
 
 
-def flaw(what: str, remedy: str = _FIELDS) -> StatementError:
+def flaw(what: str, remedy: str | None = None) -> StatementError:
     """Return the error of what a statement lacks or spoils, with what to choose in the query."""
+    if remedy is None:
+        fields = document("docs/operations.md")
+        remedy = f"In the Flex query choose the fields that {fields} lists"
     return StatementError(what, remedy=f"{remedy}, and download it again.")
 
 
@@ -231,7 +234,7 @@ class Fields:
         is_dated = not self.attributes.keys().isdisjoint({"dateTime", "tradeDate", "date"})
         return "reportDate" in self.attributes and not (is_dated and "reportDate" in self.inherited)
 
-    def error(self, what: str, remedy: str = _FIELDS) -> StatementError:
+    def error(self, what: str, remedy: str | None = None) -> StatementError:
         """Return the error of this row."""
         return flaw(f"{self} {what}.", remedy)
 

@@ -55,7 +55,6 @@ class MoneySum(BaseModel):
         populate_by_name=True,
         use_attribute_docstrings=True,
         json_schema_serialization_defaults_required=True,
-        json_schema_extra={"additionalProperties": False},
     )
     # The column that names the rows; None: the rows are totals.
     named_by: ClassVar[str | None] = None

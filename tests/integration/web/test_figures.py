@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from jsonschema import Draft202012Validator
 from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
@@ -25,11 +26,13 @@ from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.schema import frame_of
 from position_sync_dagster.money.profit.profit import PROFIT_PARTS
+from position_sync_dagster.money.reports.changes import ChangeKind
 from position_sync_dagster.money.reports.figures import BOOK_COLUMNS as REPORTED
+from position_sync_dagster.money.risk.scenarios import Breakdown
 from position_sync_dagster.money.risk.terms import NotPriced
 from position_sync_dagster.money.tables import BOOKS, PROFIT_EXPLAINED
 from position_sync_dagster.web import api, served_figures
-from position_sync_dagster.web.api import ROUTES
+from position_sync_dagster.web.api import ROUTES, openapi
 from position_sync_dagster.web.served_figures import PAGE_COLUMNS, PageFigures
 from tests.support import command_line
 from tests.support.derived_rows import put_rows
@@ -278,9 +281,51 @@ async def test_the_description_names_every_route_and_every_column(client):
     assert [*schemas["Position"]["properties"]] == [*REPORTED]
     assert {"today", "unrealized", "unknown"} <= set(schemas["StrategySum"]["required"])
     assert set(schemas["FiguresAnswer"]["required"]) >= TOP
-    refused = [*schemas.values()]
-    assert not [row for row in refused if row["type"] == "object"
-                and row.get("additionalProperties") is not False]  # fmt: skip
+
+
+def parts_of(value):
+    """Yield each object of a description."""
+    if isinstance(value, dict):
+        yield value
+    below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in below:
+        yield from parts_of(part)
+
+
+def test_answers_are_open_for_fields_and_values_of_later_versions_and_questions_are_closed():
+    description = openapi()
+    answers = [*parts_of(description["components"]["schemas"])]
+    assert not [part for part in answers if "enum" in part]
+    assert not [part for part in answers if part.get("additionalProperties") is False]
+    kinds = description["components"]["schemas"]["ChangeKind"]
+    assert kinds["x-values"] == [*ChangeKind]
+    assert all(kind in kinds["description"] for kind in ChangeKind)
+    questions = {
+        f"{path} {parameter['name']}": parameter["schema"]["enum"]
+        for path, methods in description["paths"].items()
+        for parameter in methods["get"]["parameters"]
+        if "enum" in parameter["schema"]
+    }
+    assert questions["/api/v1/what-if level"] == [*Breakdown]
+    parameters = [methods["get"]["parameters"] for methods in description["paths"].values()]
+    assert "$ref" not in str(parameters)
+
+
+def test_each_default_of_the_description_is_a_value_of_its_field():
+    described = [part for part in parts_of(openapi()) if "default" in part]
+    assert len(described) > 50
+    for field in described:
+        with_references = openapi() | field
+        Draft202012Validator(with_references).validate(field["default"])
+
+
+@pytest.mark.parametrize(
+    ("question", "name"), [("leg", "account"), ("leg?account=U1", "conid"), ("campaign", "id")]
+)
+async def test_a_parameter_that_is_missing_is_named(client, question, name):
+    refused = await client.get(f"/api/v1/{question}")
+    assert refused.status_code == 422
+    assert refused.json()["detail"] == f"The parameter {name} is missing."
 
 
 async def test_a_total_says_which_of_its_sums_leave_something_out(lake, settings):
