@@ -78,8 +78,9 @@ def need_simulator(commands: typer.Typer, *names: str) -> None:
 
 
 def print_error(error: PositionSyncError) -> int:
-    """Print the error and its remedy to stderr; return the exit code."""
-    for text in (f"position-sync: {error.what}", f"  {error.remedy}"):
+    """Print the error, its remedy and its page to stderr; return the exit code."""
+    more = [f"  More: {error.page}"] if error.page else []
+    for text in (f"position-sync: {error.what}", f"  {error.remedy}", *more):
         for line in as_typed(text).splitlines():
             print(printable(line), file=sys.stderr)  # noqa: T201 - the command line's output
     return error.exit_code

@@ -86,7 +86,7 @@ def security_type(text: str) -> str:
     return SEC_TYPES.get(written, written)
 
 
-_FIELDS = "In the Flex query choose the fields that docs/operations.md lists"
+_FIELDS = "In the Flex query choose the fields that docs/do/statements.md lists"
 _DAYS = "In the Flex query choose the date format yyyyMMdd or yyyy-MM-dd"
 
 
