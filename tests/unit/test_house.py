@@ -15,6 +15,7 @@ import pytest
 from click import Group
 from typer.main import get_command
 
+from docs import diagrams
 from position_sync_dagster import cli
 from position_sync_dagster.defs.checks import evaluation
 from position_sync_dagster.errors import PositionSyncError
@@ -230,6 +231,11 @@ def test_each_link_file_command_target_and_setting_of_a_document_exists(document
     each_command_and_its_options_exist(document)
     each_make_target_exists(document)
     each_setting_exists(document)
+
+
+def test_the_diagrams_are_those_of_the_code():
+    drawn = {path.stem: path.read_text() for path in (ROOT / "docs/diagrams").glob("*.svg")}
+    assert drawn == {name: diagrams.svg(*of) for name, of in diagrams.DIAGRAMS.items()}
 
 
 def errors_below(root: type[PositionSyncError]) -> Iterator[type[PositionSyncError]]:
