@@ -146,6 +146,10 @@ bench: $(BENCH_SYNCED) ## tables of times beside other ways to do the same (minu
 screenshots: $(SYNCED) ## take the pictures of the documents from a running demo (needs Chromium)
 	@$(BIN)/python -m docs.screenshots
 
+.PHONY: diagrams
+diagrams: $(SYNCED) ## draw the diagrams of the documents, from docs/diagrams.py
+	@$(BIN)/python -m docs.diagrams
+
 .PHONY: docs
 docs: $(DOCS_SYNCED) ## the documents as a site, served at 127.0.0.1:8000
 	@$(BIN)/mkdocs serve $(ARGS)

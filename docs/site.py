@@ -1,9 +1,9 @@
 """The site of the documents: pages that are made of other files, and links that lead somewhere.
 
 A hook of MkDocs (`mkdocs.yml`). README and the other documents of the root become pages, beside
-the API of `/api/v1` and the reference of the public names. A link to a file that is no page leads
-to the repository that `REPOSITORY_URL` names; without it the text of the link stays. A link to
-what is not there stays a link: MkDocs warns of it, and a strict build fails.
+the commands, settings, errors, the API of `/api/v1` and the public names. A link to a file that is
+no page leads to the repository that `REPOSITORY_URL` names; without it the text of the link stays.
+A link to what is not there stays a link: MkDocs warns of it, and a strict build fails.
 
 MkDocs reads the Markdown that a repository shows; Sphinx would need another markup, or a parser.
 """
@@ -13,13 +13,17 @@ import os
 import posixpath
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from click import Argument, Command, Group, Option
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from typer.main import get_command
 
 import position_sync_dagster
+from position_sync_dagster import cli
+from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.web.api import openapi
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +37,7 @@ PAGES = {
     "conduct.md": "CODE_OF_CONDUCT.md",
     "changelog.md": "CHANGELOG.md",
     "simulator_changelog.md": "ib_gateway_simulator/CHANGELOG.md",
+    "settings.md": ".env.example",
 }
 
 LINK = re.compile(r"(!?\[)([^\]]*)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
@@ -42,6 +47,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made of something else."""
     made = {place: (ROOT / name).read_text(encoding="utf-8") for place, name in PAGES.items()}
     made |= {
+        "settings.md": settings_page(made["settings.md"]),
+        "commands.md": commands_page(cast(Group, get_command(cli.commands()))),
+        "errors.md": errors_page(),
         "api.md": api_page(openapi()),
         "openapi.json": json.dumps(openapi(), indent=1),
         "reference.md": reference_page(),
@@ -88,6 +96,92 @@ def with_links(markdown: str, place: str, source: str, repository: str | None) -
 def is_page(file: str) -> bool:
     """Return whether a file of the checkout is on the site."""
     return file.startswith("docs/") and not file.endswith(".py") and (ROOT / file).is_file()
+
+
+def settings_page(example: str) -> str:
+    r"""Return the settings of an `.env` file: its headings, what it says of each, and the default.
+
+    >>> print(settings_page("# Money ---\n\n# How much.\n#LIMIT=5"))
+    # Settings
+    <BLANKLINE>
+    ## Money
+    <BLANKLINE>
+    How much.
+    <BLANKLINE>
+    ```sh
+    LIMIT=5
+    ```
+    """
+    parts = ["# Settings"]
+    for block in example.split("\n\n"):
+        lines = block.splitlines()
+        if heading := re.fullmatch(r"# (.+?) -+", lines[0]):
+            parts.append(f"## {heading[1]}")
+            continue
+
+        text = " ".join(line[2:] for line in lines if line.startswith("# "))
+        parts.append(re.sub(r"\bdocs/([\w-]+\.md)", r"[\1](docs/\1)", text))
+        values = [line.removeprefix("#") for line in lines if not line.startswith("# ")]
+        parts += ["\n".join(["```sh", *values, "```"])] if values else []
+    return "\n\n".join(filter(None, parts))
+
+
+def commands_page(program: Group) -> str:
+    """Return each command of a program with its arguments and options."""
+    parts = ["# Commands", "`--json` prints for a program. `--home .demo` looks at the demo."]
+    for name, command in sorted(commands_of(program)):
+        parts += [f"## position-sync {name}", (command.help or "").replace("\b\n", "")]
+        rows = [f"| {_spelled(each)} | {_explained(each)} |" for each in command.params]
+        parts += ["\n".join(["| | |", "|---|---|", *rows])] if rows else []
+    return "\n\n".join(parts)
+
+
+def commands_of(group: Group, before: str = "") -> list[tuple[str, Command]]:
+    """Return the commands of a group and of the groups in it, by the words that call them."""
+    commands = [(f"{before}{name}", command) for name, command in group.commands.items()]
+    inner = [
+        each
+        for words, command in commands
+        if isinstance(command, Group)
+        for each in commands_of(command, f"{words} ")
+    ]
+    return [*commands, *inner]
+
+
+def _spelled(parameter: Any) -> str:
+    shown = " ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
+    if isinstance(parameter, Argument):
+        return f"`{parameter.metavar or parameter.name.upper()}`"
+    return f"{shown} {parameter.metavar or ''}".strip()
+
+
+def _explained(parameter: Any) -> str:
+    text = (getattr(parameter, "help", None) or "").replace("|", "\\|").replace("\n", " ")
+    default = parameter.default
+    if not isinstance(parameter, Option) or default in (None, False, ()) or callable(default):
+        return text
+    return f"{text} Default: `{getattr(default, 'value', default)}`."
+
+
+def errors_page() -> str:
+    """Return each error with what it means, and the page that says what to do."""
+    parts = [
+        "# Errors",
+        "An error says what happened, to what, and what to do. A command ends with 1 then, or "
+        "with 2 where you can correct what you gave it.",
+    ]
+    for error in sorted(errors_below(PositionSyncError), key=lambda each: each.__name__):
+        means = (error.__doc__ or "").partition("\n\n")[0]
+        link = posixpath.relpath(error.page, "docs") if error.page else ""
+        more = f" More: [{error.page}]({link})." if link else ""
+        parts += [f"## {error.__name__}", means, f"Exit code {error.exit_code}.{more}"]
+    return "\n\n".join(parts)
+
+
+def errors_below(root: type[PositionSyncError]) -> set[type[PositionSyncError]]:
+    """Return the public classes of errors below one."""
+    below = {error for each in root.__subclasses__() for error in errors_below(each)}
+    return below | {each for each in root.__subclasses__() if not each.__name__.startswith("_")}
 
 
 def reference_page() -> str:

@@ -12,12 +12,14 @@ class PositionSyncError(Exception):
 
     Attributes:
         exit_code: The exit code of a command that ends with the error: 2 for a `UserError`, else 1.
+        page: The document of the checkout that says more, if there is one.
 
     >>> str(PositionSyncError("The port 4002 is taken.", remedy="Use another one."))
     'The port 4002 is taken. Use another one.'
     """
 
     exit_code: ClassVar[int] = 1
+    page: ClassVar[str] = ""
 
     def __init__(self, what: str, *, remedy: str) -> None:
         self.what = what
@@ -69,6 +71,8 @@ class MissingExtraError(PositionSyncError):
     mcp is not installed. Run: pip install 'position-sync-dagster[mcp]'
     """
 
+    page = "docs/do/install.md"
+
     def __init__(self, library: str, extra: str) -> None:
         super().__init__(
             f"{library} is not installed.",
@@ -82,17 +86,25 @@ class MissingExtraError(PositionSyncError):
 class SettingsError(UserError):
     """A setting is missing, malformed or out of range."""
 
+    page = ".env.example"
+
 
 class InvalidLegError(UserError, ValueError):
     """A leg's conid, right, strike, expiry or quantity cannot be read; pydantic adds the place."""
+
+    page = "docs/strategies.md#the-file"
 
 
 class StrategiesFileError(UserError):
     """A strategies file cannot be read; the message names line and column."""
 
+    page = "docs/strategies.md#the-file"
+
 
 class GatewaysFileError(SettingsError):
     """A gateways file cannot be read; the message names line and column."""
+
+    page = "docs/do/two-logins.md"
 
 
 # The gateway.
@@ -107,6 +119,8 @@ class GatewayError(PositionSyncError):
 
     Each failure to connect is a ConnectionError too, which programs for ib_async catch.
     """
+
+    page = "docs/operations.md#the-stream-is-blind"
 
 
 class GatewayRefusedError(GatewayError, ConnectionError):
@@ -143,6 +157,8 @@ class TooManyAccountsError(GatewayError, ConnectionError):
 class StatementError(PositionSyncError):
     """A statement cannot be read; the message names its file."""
 
+    page = "docs/do/statements.md"
+
 
 class ForeignStatementError(StatementError):
     """A statement is of an account that the lake does not hold."""
@@ -150,6 +166,8 @@ class ForeignStatementError(StatementError):
 
 class FlexServiceError(PositionSyncError):
     """The Flex service gave no statement; the message names the query or the file."""
+
+    page = "docs/do/statements.md"
 
 
 # The lake: its folder and its tables.
@@ -162,9 +180,13 @@ class LakeError(PositionSyncError):
 class LakeNotWritableError(LakeError):
     """The lake's folder cannot be written: permissions, or a full or read-only disk."""
 
+    page = "docs/operations.md#a-full-disk"
+
 
 class StoreError(LakeError):
     """The object store refuses or does not answer; the tables are whole, and it may be mended."""
+
+    page = "docs/object-store.md"
 
 
 class ForeignTableError(LakeError):
@@ -174,13 +196,19 @@ class ForeignTableError(LakeError):
 class BrokenTableError(LakeError):
     """Files that the table's log names are missing, or the log itself is damaged."""
 
+    page = "docs/do/restore.md#a-data-file-is-gone"
+
 
 class NewerTableError(LakeError):
     """A newer release than the running code wrote the table."""
 
+    page = "docs/do/upgrade.md"
+
 
 class TradingModeError(LakeError):
     """Data of one trading mode (live, paper, simulated) does not go into a lake of another."""
+
+    page = "docs/do/restore.md#move-to-another-folder-or-machine"
 
 
 # Commits.
@@ -212,6 +240,8 @@ class UnknownRequestError(LakeError, UserError):
 class MomentError(LakeError, UserError):
     """The tables cannot say what was known at a moment: it is in the future, or before them."""
 
+    page = "docs/follow.md#the-past-as-it-was-known"
+
 
 class RequestStateError(LakeError, UserError):
     """The state of a request does not allow this step."""
@@ -227,6 +257,8 @@ class UnknownIdError(LakeError, UserError):
 class TokenError(LakeError, UserError):
     """A reader cannot go on at the place in the ledger that its token names."""
 
+    page = "docs/follow.md#what-is-promised"
+
 
 # Leases: of requests and of the login.
 
@@ -234,9 +266,13 @@ class TokenError(LakeError, UserError):
 class LeaseLostError(LakeError):
     """The caller's lease has expired or belongs to another process."""
 
+    page = "docs/stream.md#session-who-owns-the-login"
+
 
 class LoginOwnedError(LakeError):
     """Another process owns the login; only one may write for it at a time."""
+
+    page = "docs/stream.md#session-who-owns-the-login"
 
 
 # Legs of strategies.
@@ -256,3 +292,5 @@ class UnknownNameError(LakeError, UserError):
 
 class UnknownStrategyError(UnknownNameError):
     """No leg of the named strategy is active, or none has its contract."""
+
+    page = "docs/strategies.md"

@@ -27,7 +27,10 @@ UV = ROOT / ".tools/bin/uv"
 VERSION = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)[1]
 
 # Those that errors name.
-DOCUMENTS = ("component", "object-store", "operations")
+DOCUMENTS = (
+    *("component", "follow", "object-store", "operations", "strategies", "stream"),
+    *("do/install", "do/restore", "do/statements", "do/two-logins", "do/upgrade"),
+)
 NEEDED = (
     "position_sync_dagster/__init__.pyi",
     "position_sync_dagster/py.typed",

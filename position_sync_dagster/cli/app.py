@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from position_sync_dagster.dagster_files import document
 from position_sync_dagster.errors import MissingExtraError, PositionSyncError
 from position_sync_dagster.money.reports.columns import printable
 from position_sync_dagster.terminal.text import as_typed
@@ -78,8 +79,9 @@ def need_simulator(commands: typer.Typer, *names: str) -> None:
 
 
 def print_error(error: PositionSyncError) -> int:
-    """Print the error and its remedy to stderr; return the exit code."""
-    for text in (f"position-sync: {error.what}", f"  {error.remedy}"):
+    """Print the error, its remedy and its page to stderr; return the exit code."""
+    more = [f"  More: {document(error.page)}"] if error.page else []
+    for text in (f"position-sync: {error.what}", f"  {error.remedy}", *more):
         for line in as_typed(text).splitlines():
             print(printable(line), file=sys.stderr)  # noqa: T201 - the command line's output
     return error.exit_code

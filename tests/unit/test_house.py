@@ -15,7 +15,10 @@ import pytest
 from click import Group
 from typer.main import get_command
 
+from docs import diagrams
 from position_sync_dagster import cli
+from position_sync_dagster.defs.checks import evaluation
+from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -228,6 +231,34 @@ def test_each_link_file_command_target_and_setting_of_a_document_exists(document
     each_command_and_its_options_exist(document)
     each_make_target_exists(document)
     each_setting_exists(document)
+
+
+def test_the_diagrams_are_those_of_the_code():
+    drawn = {path.stem: path.read_text() for path in (ROOT / "docs/diagrams").glob("*.svg")}
+    assert drawn == {name: diagrams.svg(*of) for name, of in diagrams.DIAGRAMS.items()}
+
+
+def errors_below(root: type[PositionSyncError]) -> Iterator[type[PositionSyncError]]:
+    for error in root.__subclasses__():
+        yield error
+        yield from errors_below(error)
+
+
+def anchors_of(document: Path) -> set[str]:
+    """Return the anchors of the headings of a document, as a repository and the site make them."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", text).strip().lower().replace(" ", "-") for text in headings}
+
+
+def test_errors_and_checks_name_a_page_that_is_there():
+    import_module(f"{PACKAGE.name}.definitions")  # which imports each error
+    pages = {error.page for error in errors_below(PositionSyncError) if error.page}
+    pages |= {evaluation.PAGE}
+    assert len(pages) > 10
+    for page in pages:
+        name, _, anchor = page.partition("#")
+        assert (ROOT / name).is_file(), page
+        assert not anchor or anchor in anchors_of(ROOT / name), page
 
 
 def test_each_test_that_contributing_names_exists():

@@ -45,6 +45,9 @@ NAMED = "named"
 # Metadata key of a failing check: what its reader should do.
 WHAT_TO_DO = "what_to_do"
 
+# Where each check is explained.
+PAGE = "docs/operations.md#checks"
+
 # What stands before it in the docstring of a check.
 ADVICE = "What to do: "
 
@@ -98,7 +101,7 @@ class TableCheck(Generic[L_contra]):
         @dg.asset_check(
             name=self.check_key.name,
             asset=self.check_key.asset_key,
-            description=self.description,
+            description=f"{self.description}\n\nMore: {PAGE}",
             config_schema={},
         )
         @dagster_failures()

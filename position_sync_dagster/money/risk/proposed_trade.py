@@ -41,6 +41,8 @@ LARGEST_QUANTITY = 1e9
 class ProposedTradeError(UserError):
     """A proposed trade cannot be read or priced."""
 
+    page = "docs/what-if.md#what-if-i-do-this"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProposedTrade:

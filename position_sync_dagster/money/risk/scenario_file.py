@@ -81,6 +81,8 @@ STANDARD = (
 class ScenariosFileError(PositionSyncError):
     """The file of scenarios has a mistake."""
 
+    page = "docs/what-if.md#own-scenarios"
+
 
 class Scenario(Point):
     """One scenario of the file."""

@@ -27,7 +27,16 @@ def test_the_exit_code_is_2_for_what_the_user_can_correct(kind, capsys):
     assert code == (2 if kind in BY_THE_USER else 1)
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err == "position-sync: The thing broke.\n  Mend it.\n"
+    assert printed.err.startswith("position-sync: The thing broke.\n  Mend it.\n")
+
+
+def test_an_error_of_a_command_ends_with_its_page_if_there_is_one(capsys):
+    print_error(errors.NewerTableError("The table is newer.", remedy="Upgrade."))
+    page = ROOT / "docs/do/upgrade.md"
+    assert page.is_file()
+    assert capsys.readouterr().err.splitlines()[2:] == [f"  More: {page}"]
+    print_error(errors.LakeError("The thing broke.", remedy="Mend it."))
+    assert capsys.readouterr().err.splitlines()[2:] == []
 
 
 def test_a_message_cannot_steer_the_terminal(capsys):
