@@ -147,8 +147,8 @@ screenshots: $(SYNCED) ## take the pictures of the documents from a running demo
 	@$(BIN)/python -m docs.screenshots
 
 .PHONY: diagrams
-diagrams: $(SYNCED) ## draw the diagrams of the documents, from docs/diagrams.py
-	@$(BIN)/python -m docs.diagrams
+diagrams: $(SYNCED) ## draw the diagrams of the documents, from docs/diagram_drawing.py
+	@$(BIN)/python -m docs.diagram_drawing
 
 .PHONY: docs
 docs: $(DOCS_SYNCED) ## the documents as a site, served at 127.0.0.1:8000

@@ -15,7 +15,7 @@ import pytest
 from click import Group
 from typer.main import get_command
 
-from docs import diagrams
+from docs import diagram_drawing as diagrams
 from position_sync_dagster import cli
 from position_sync_dagster.defs.checks import evaluation
 from position_sync_dagster.errors import PositionSyncError
