@@ -44,15 +44,16 @@ def test_the_wheel_contains_each_file_that_an_error_names():
     named: set[str] = set()
     for path in dagster_files.PACKAGE_FOLDER.rglob("*.py"):
         for text in texts_of(path):
-            named.update(re.findall(r"(?:docs/[\w-]+\.md|\.env\.example)", text))
+            named.update(re.findall(r"(?:docs/[\w/-]+\.md|\.env\.example)", text))
 
     shipped = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
     wheel = shipped["targets"]["wheel"]["force-include"]
-    of_documents = {f"docs/{name}.md" for name in ("component", "object-store", "operations")}
-    assert named == of_documents | {".env.example"}
+    sdist = shipped["targets"]["sdist"]["force-include"]
+    assert {"docs/operations.md", "docs/do/statements.md", ".env.example"} <= named
     for name in named:
-        assert wheel[name] == f"position_sync_dagster/instance/{name}"
-        assert shipped["targets"]["sdist"]["force-include"][name] == name
+        included = "docs/do" if name.startswith("docs/do/") else name
+        assert wheel[included] == f"position_sync_dagster/instance/{included}"
+        assert sdist[included] == included
         assert (ROOT / name).is_file()
 
 
