@@ -30,6 +30,12 @@ from position_sync_dagster.gateway.codes import MessageType
 from position_sync_dagster.gateway.holdings import HoldingsBook
 from position_sync_dagster.gateway.ib_async_internals import read_messages
 from position_sync_dagster.gateway.login import Login
+from position_sync_dagster.gateway.translate import (
+    PORTFOLIO_FIELDS,
+    POSITION_FIELDS,
+    HoldingRow,
+    OddRow,
+)
 from position_sync_dagster.outage_log import LimitedLog
 
 logger = logging.getLogger(__name__)
@@ -107,11 +113,6 @@ class AccountFeed:
         read_messages(login.ib, MessageType.PORTFOLIO_VALUE, self._read_portfolio)
 
     @property
-    def holdings(self) -> tuple[BrokerPosition, ...]:
-        """Return every holding, closed ones with a position of 0.0."""
-        return self.book.holdings
-
-    @property
     def completeness(self) -> dict[str, Completeness]:
         """Return how much of each account the broker has confirmed."""
         return self.book.confirmed.completeness
@@ -156,10 +157,6 @@ class AccountFeed:
             unknown_accounts=self.unknown_accounts, set_aside=set_aside_of(self.odd_rows)
         )
         return [*self.values.problems, *unusable.texts]
-
-    def get(self, key: Key) -> BrokerPosition | None:
-        """Return one holding."""
-        return self.book.get(key)
 
     def is_known(self, holding: BrokerPosition) -> bool:
         """Return whether a holding may be valued: its account was downloaded and is not in doubt.
@@ -346,14 +343,12 @@ class AccountFeed:
         if before is Completeness.COMPLETE and rating is not before:
             self._was_demoted = True
 
-    def _usable(self, row: translate.HoldingRow | translate.OddRow) -> translate.HoldingRow | None:
+    def _usable(self, row: HoldingRow | OddRow) -> HoldingRow | None:
         """Return a row that can be used; set another one aside by its account and conid."""
         account = row.key[0]
         if account not in self.accounts:
-            row = translate.OddRow(
-                row.key, "an account of another login" if account else "no account"
-            )
-        if isinstance(row, translate.HoldingRow):
+            row = OddRow(row.key, "an account of another login" if account else "no account")
+        if isinstance(row, HoldingRow):
             if self.odd_rows.pop(row.key, None) is not None:
                 self._rate(account)
             return row
@@ -365,7 +360,7 @@ class AccountFeed:
         return None
 
     def _read_position(self, fields: list[str]) -> bool:
-        if len(fields) != translate.POSITION_FIELDS:
+        if len(fields) != POSITION_FIELDS:
             return False
         row = self._usable(translate.position_row(fields))
         if row is None:
@@ -382,7 +377,7 @@ class AccountFeed:
         return True
 
     def _read_portfolio(self, fields: list[str]) -> bool:
-        if len(fields) != translate.PORTFOLIO_FIELDS:
+        if len(fields) != PORTFOLIO_FIELDS:
             self.values.miss_row()
             return False
         row = self._usable(translate.portfolio_row(fields))

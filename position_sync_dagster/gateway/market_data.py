@@ -10,7 +10,17 @@ from ib_async import IB, Contract, Ticker
 
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.quote import Quote
-from position_sync_dagster.gateway import codes, holdings, ib_async_internals, translate
+from position_sync_dagster.gateway import ib_async_internals, translate
+from position_sync_dagster.gateway.codes import (
+    DIVIDENDS_GENERIC_TICK,
+    ENDS_LINE,
+    MARK_PRICE_GENERIC_TICK,
+    GatewayCode,
+)
+from position_sync_dagster.gateway.holdings import (
+    PendingChanges,
+    Watchers,
+)
 from position_sync_dagster.settings import Settings
 
 
@@ -50,7 +60,7 @@ class MarketDataRequests:
         self._knows_dividends = True
         self._requests: dict[int, _Request] = {}
         self._by_id: dict[int, _Request] = {}
-        self._ticked: holdings.Watchers[int] = holdings.Watchers()
+        self._ticked: Watchers[int] = Watchers()
         self.heard_at = -math.inf
         self.on_refusal: list[Callable[[Refusal], None]] = []
         ib.pendingTickersEvent += self._on_ticks
@@ -119,7 +129,7 @@ class MarketDataRequests:
             return None
         return translate.quote_of(request.ticker, request.arrivals)
 
-    def watch(self) -> holdings.PendingChanges[int]:
+    def watch(self) -> PendingChanges[int]:
         """Collect from now on which conids tick."""
         return self._ticked.watch()
 
@@ -128,10 +138,10 @@ class MarketDataRequests:
             self._ib.reqMarketDataType(request.market_data_type)
             self._requested_type = request.market_data_type
 
-        ticks = codes.MARK_PRICE_GENERIC_TICK
+        ticks = MARK_PRICE_GENERIC_TICK
         request.with_dividends = self._knows_dividends and request.contract.secType == "STK"
         if request.with_dividends:
-            ticks = f"{ticks},{codes.DIVIDENDS_GENERIC_TICK}"
+            ticks = f"{ticks},{DIVIDENDS_GENERIC_TICK}"
         request.ticker = self._ib.reqMktData(request.contract, ticks)
         request.request_id = ib_async_internals.request_id_of(self._ib, request.ticker)
         request.arrivals = translate.Arrivals()
@@ -154,13 +164,13 @@ class MarketDataRequests:
         request = self._by_id.get(request_id)
         if request is None:
             return
-        if code == codes.GatewayCode.REQUEST_INVALID and request.with_dividends:
+        if code == GatewayCode.REQUEST_INVALID and request.with_dividends:
             self._knows_dividends = False
             self._retire(request)
             self._send(request)
             return
 
-        if code not in codes.ENDS_LINE:
+        if code not in ENDS_LINE:
             return
         refusal = Refusal(
             conid=request.contract.conId,

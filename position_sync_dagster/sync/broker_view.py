@@ -12,13 +12,16 @@ from typing import Any, Protocol
 
 import polars as pl
 
-from position_sync_dagster import errors
 from position_sync_dagster.domain import account_state
 from position_sync_dagster.domain.clock import Clock, is_recent, utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Holdings, Key
 from position_sync_dagster.domain.position_update import (
     ValueOrigin,
+)
+from position_sync_dagster.errors import (
+    BrokerUnavailableError,
+    GatewayError,
 )
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake import schema
@@ -206,7 +209,7 @@ class LakeValues:
             covered |= dict.fromkeys(login.accounts or (), is_complete)
 
         if not current:
-            raise errors.BrokerUnavailableError(
+            raise BrokerUnavailableError(
                 " ".join(unavailable),
                 remedy="Nothing to do: the requests wait, and none is lost or marked FAILED.",
             )
@@ -238,14 +241,14 @@ class ConnectionValues:
             await connection.feed.ensure(
                 timedelta(seconds=self.manager.settings.refresh_interval_s)
             )
-        except errors.GatewayError as error:
-            raise errors.BrokerUnavailableError(error.what, remedy=error.remedy) from error
+        except GatewayError as error:
+            raise BrokerUnavailableError(error.what, remedy=error.remedy) from error
         connection.connectivity.require_ib()
 
         feed = connection.feed
         holdings = [
             holding
-            for holding in feed.holdings
+            for holding in feed.book.holdings
             if conids is None or holding.instrument.conid in conids
         ]
         return BrokerView(

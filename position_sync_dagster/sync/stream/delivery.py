@@ -11,11 +11,18 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
-from position_sync_dagster import errors
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.holding import BrokerPosition, Key
 from position_sync_dagster.domain.position_update import PositionUpdate, PositionUpdateHandler
 from position_sync_dagster.domain.retry import Backoff, rest_s
+from position_sync_dagster.errors import (
+    ForeignTableError,
+    LakeError,
+    LeaseLostError,
+    NewerTableError,
+    PositionSyncError,
+    TradingModeError,
+)
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.lake.account_values import AccountValuesTable
@@ -35,10 +42,10 @@ logger = logging.getLogger(__name__)
 
 # Errors of a table that another attempt cannot repair: nothing more of this stream is written.
 ENDS_STREAM = (
-    errors.LeaseLostError,
-    errors.TradingModeError,
-    errors.ForeignTableError,
-    errors.NewerTableError,
+    LeaseLostError,
+    TradingModeError,
+    ForeignTableError,
+    NewerTableError,
 )
 
 DELIVERY_RETRY = Backoff(first_s=0.5, longest_s=2.0)
@@ -76,7 +83,7 @@ class HandlerDelivery:
 
     def __post_init__(self) -> None:
         self.failures = 0
-        self.refused: errors.LakeError | None = None
+        self.refused: LakeError | None = None
         self._batched = getattr(self.handler, "on_position_updates", None)
         self._outage = OutageLog(logger)
         self._pending: dict[Key, PositionUpdate] = {}
@@ -174,7 +181,7 @@ class HandlerDelivery:
         self._outage.report(
             kind,
             text=f"{type(self.handler).__name__} failed: {str(error) or kind}",
-            error=None if isinstance(error, errors.PositionSyncError) else error,
+            error=None if isinstance(error, PositionSyncError) else error,
         )
 
 

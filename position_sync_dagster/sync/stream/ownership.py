@@ -13,11 +13,18 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar, Self, TypeVarTuple
 from weakref import WeakValueDictionary
 
-from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.domain.valuation import Provenance
+from position_sync_dagster.errors import (
+    LakeError,
+    LeaseLostError,
+    LoginOwnedError,
+    PositionSyncError,
+    StalledError,
+    StoreError,
+)
 from position_sync_dagster.lake.sessions import GatewaySessions, login_owned
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
@@ -83,8 +90,8 @@ class Ownership:
         self.status: Callable[[], dict[str, Any]] = lambda: {"state": SessionState.STARTING}
         self._renewal_requested = asyncio.Event()
         self._outage = OutageLog(logger)
-        self.store_fault: errors.LakeError | None = None
-        self._loss: errors.LeaseLostError | None = None  # it says who has the login now
+        self.store_fault: LakeError | None = None
+        self._loss: LeaseLostError | None = None  # it says who has the login now
         self.lost = asyncio.Event()
 
     def renew_now(self) -> None:
@@ -102,12 +109,12 @@ class Ownership:
         end = f"{self.session.expires_at:%H:%M:%S} UTC"
         ended = f"The lease on {self.session.gateway_id} ended at {end}"
         if self.lost.is_set():
-            raise self._loss or errors.LeaseLostError(
+            raise self._loss or LeaseLostError(
                 f"{ended}.",
                 remedy="Another process may own the login now; this one writes nothing more.",
             )
         if self.suspended:
-            raise self.store_fault or errors.StalledError(
+            raise self.store_fault or StalledError(
                 f"{ended} and was not renewed.",
                 remedy="It is renewed late, unless another process is faster.",
             )
@@ -179,7 +186,7 @@ class Ownership:
                     host=socket.gethostname(),
                     pid=os.getpid(),
                 )
-            except errors.LoginOwnedError:
+            except LoginOwnedError:
                 stopped = self.stop is not None and self.stop.is_set()
                 if stopped or asyncio.get_running_loop().time() >= deadline:
                     raise
@@ -204,7 +211,7 @@ class Ownership:
         if self._owners.get(self.settings.gateway_id) is self:
             del self._owners[self.settings.gateway_id]
         if not self.lost.is_set():
-            with suppress(errors.LakeError):
+            with suppress(LakeError):
                 await offload(self.sessions.end, self.session, detail=detail)
 
     async def _heartbeat(self) -> None:
@@ -219,14 +226,14 @@ class Ownership:
         try:
             await self._renew()
 
-        except errors.LeaseLostError as error:
+        except LeaseLostError as error:
             logger.error("%s", error)
             self._loss = error
             self.lost.set()
 
-        except errors.LakeError as error:
+        except LakeError as error:
             self._outage.report(str(error))
-            if isinstance(error, errors.StoreError):
+            if isinstance(error, StoreError):
                 self.store_fault = error
             elif self._is_over():
                 self.lost.set()
@@ -330,6 +337,6 @@ class BackgroundWork:
             outage.fault = None
         except Exception as error:  # no error here may end the stream of values
             self._again_at[kind] = self._monotonic() + WORK_AGAIN_S
-            is_known = isinstance(error, errors.PositionSyncError | ConnectionError)
+            is_known = isinstance(error, PositionSyncError | ConnectionError)
             if outage.report(f"{kind}, tried again later: {error}") and not is_known:
                 logger.error("%s", kind, exc_info=error)

@@ -185,7 +185,7 @@ class StreamPricer:
         """Make the step of a holding that is due; return its row with the holding, if one is."""
         key = state.key
         conid = key[1]
-        holding = connection.feed.get(key)
+        holding = connection.feed.book.get(key)
         if holding is None:
             del self._holdings[key]
             return None

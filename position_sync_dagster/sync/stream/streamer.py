@@ -14,7 +14,6 @@ from datetime import datetime
 from random import Random
 from typing import Any, TypeVar
 
-from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import NEVER, Clock, ClockWatch, utc_now
 from position_sync_dagster.domain.gateway_session import (
     Owner,
@@ -27,6 +26,16 @@ from position_sync_dagster.domain.position_update import (
     PositionUpdateHandler,
 )
 from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.errors import (
+    BrokerUnavailableError,
+    GatewayError,
+    GatewayLostError,
+    GatewayTimeoutError,
+    LakeError,
+    LeaseLostError,
+    NewerTableError,
+    TradingModeError,
+)
 from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, GatewayCode, said
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
@@ -162,7 +171,7 @@ class BrokerLink:
 
         listed_at = connection.feed.snapshot_at
         if listed_at is None:
-            raise errors.BrokerUnavailableError(
+            raise BrokerUnavailableError(
                 f"{self._settings.gateway_id} dropped every subscription.",
                 remedy="Everything is requested again.",
             )
@@ -191,17 +200,17 @@ class BrokerLink:
             await run_until(self.open(), stop, self._lease.lost)
             self._attempts = 1
 
-        except errors.BrokerUnavailableError as error:
+        except BrokerUnavailableError as error:
             self._attempts = 0
             self.go_blind(error.what)
             if self._attached is not None:
                 self.end_doubtful_loss(self._attached)
             await self.pause(self._settings.flush_interval_s, stop)
 
-        except (errors.LeaseLostError, errors.TradingModeError, errors.NewerTableError):
+        except (LeaseLostError, TradingModeError, NewerTableError):
             raise
-        except (errors.GatewayError, ConnectionError, errors.LakeError) as error:
-            if isinstance(error, errors.GatewayTimeoutError) and self._attached is not None:
+        except (GatewayError, ConnectionError, LakeError) as error:
+            if isinstance(error, GatewayTimeoutError) and self._attached is not None:
                 self._attached.drop(str(error))
             self.go_blind(str(error))
 
@@ -623,13 +632,13 @@ class IBPositionStreamer:
         try:
             await self._router.step(connection)
             self._table_outage.fault = None
-        except errors.NewerTableError:
+        except NewerTableError:
             raise  # the stream of a later release may own the login then
-        except errors.LakeError as error:
+        except LakeError as error:
             self._table_outage.report(str(error))
-        except errors.GatewayLostError as error:
+        except GatewayLostError as error:
             self._link.go_blind(str(error))
-        except errors.GatewayError as error:
+        except GatewayError as error:
             logger.warning("%s", error)
         except ConnectionError as error:
             self._link.go_blind(str(error))
