@@ -46,14 +46,15 @@ def unconfirmed(
     """
     interval_s = max(settings.refresh_interval_s, account_state.ACCOUNT_INTERVAL_S)
     span = timedelta(seconds=2 * interval_s + DRAIN_TIME_LIMIT_S)
-    keys = set()
-    for row in rows:
+
+    def is_confirmed(row: BrokerPosition) -> bool:
         has_value = row.value_source is not ValueOrigin.NONE
-        has_recent_value = has_value and is_recent(row.received_at, span, now)
-        is_confirmed = is_recent(row.confirmed_at, span, now) or has_recent_value
-        if row.completeness is Completeness.UNKNOWN or not is_confirmed:
-            keys.add(row.key)
-    return frozenset(keys)
+        is_valued = has_value and is_recent(row.received_at, span, now)
+        return row.completeness is not Completeness.UNKNOWN and (
+            is_valued or is_recent(row.confirmed_at, span, now)
+        )
+
+    return frozenset(row.key for row in rows if not is_confirmed(row))
 
 
 def unavailable_reason(
@@ -246,15 +247,15 @@ class ConnectionValues:
         connection.connectivity.require_ib()
 
         feed = connection.feed
-        holdings = [
-            holding
+        holdings = {
+            holding.key: holding
             for holding in feed.book.holdings
             if conids is None or holding.instrument.conid in conids
-        ]
+        }
         return BrokerView(
-            holdings={holding.key: holding for holding in holdings},
+            holdings=holdings,
             complete=feed.is_complete and not feed.book.unmanaged,
-            unconfirmed=unconfirmed(holdings, self.manager.settings, utc_now()),
+            unconfirmed=unconfirmed(holdings.values(), self.manager.settings, utc_now()),
         )
 
     async def close(self) -> None:

@@ -7,7 +7,7 @@ only the newest row of each holding.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
@@ -35,7 +35,8 @@ from position_sync_dagster.sync.stream.ownership import (
     Ownership,
     StreamCounts,
 )
-from position_sync_dagster.sync.stream.pricing import StreamPricer
+from position_sync_dagster.sync.stream.parts import LiveConnection
+from position_sync_dagster.sync.stream.pricing import StreamPricer, ValuedRows
 from position_sync_dagster.sync.stream.publisher import Submissions
 
 logger = logging.getLogger(__name__)
@@ -264,7 +265,7 @@ class Flusher:
 
     def __post_init__(self) -> None:
         self._ticks: PendingChanges[int] = PendingChanges()
-        self._live_connection: Callable[[], GatewayConnection | None] = lambda: None
+        self._live_connection: LiveConnection = lambda: None
         self._deliveries: list[HandlerDelivery] = []
         # Rows of ticks that the next flush delivers to the other handlers.
         self._rows: list[PositionUpdate] = []
@@ -286,7 +287,7 @@ class Flusher:
         self._ticks = connection.lines.watch()
         connection.ib.pendingTickersEvent += self._on_ticks
 
-    async def run(self, live_connection: Callable[[], GatewayConnection | None]) -> None:
+    async def run(self, live_connection: LiveConnection) -> None:
         """Flush once per interval, independent of the tables and requests of other steps.
 
         Args:
@@ -321,7 +322,7 @@ class Flusher:
         if not self.context.lease.suspended:
             self._take(self.pricer.value_ticked(connection, self._ticks.take()))
 
-    def _take(self, valued: Iterable[tuple[PositionUpdate, BrokerPosition]]) -> None:
+    def _take(self, valued: ValuedRows) -> None:
         """Deliver rows to the immediate handlers, and keep them for the flush."""
         updates: list[PositionUpdate] = []
         holdings: list[BrokerPosition] = []
