@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
 from position_sync_dagster.domain.account_values import AccountSummary
-from position_sync_dagster.domain.holding import BrokerPosition, Key
+from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.position_update import PositionUpdate, PositionUpdateHandler
 from position_sync_dagster.domain.retry import Backoff, rest_s
 from position_sync_dagster.errors import (
@@ -324,19 +324,18 @@ class Flusher:
 
     def _take(self, valued: ValuedRows) -> None:
         """Deliver rows to the immediate handlers, and keep them for the flush."""
-        updates: list[PositionUpdate] = []
-        holdings: list[BrokerPosition] = []
-        urgent = False
-        for update, holding in valued:
-            is_submitted = self.submitted.is_held(holding.key, update.position)
-            if update.position or not is_submitted:
-                updates.append(update)
-                holdings.append(holding)
-                urgent |= not is_submitted
-
-        self.submitted.record(holdings)
+        moved = [
+            not self.submitted.is_held(holding.key, update.position) for update, holding in valued
+        ]
+        due = [
+            row
+            for row, has_moved in zip(valued, moved, strict=True)
+            if row[0].position or has_moved
+        ]
+        updates = [update for update, _holding in due]
+        self.submitted.record(holding for _update, holding in due)
         self._rows += updates
-        self._urgent |= urgent
+        self._urgent |= any(moved)
         for delivery in self._deliveries:
             if delivery.immediate:
                 delivery.put(updates, urgent=True)
