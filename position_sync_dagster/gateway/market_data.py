@@ -86,9 +86,7 @@ class MarketDataRequests:
         """Free a line, if the contract has one."""
         request = self._requests.get(conid)
         if request is not None:
-            self._retire(request)
-            if self._ib.isConnected():
-                self._ib.client.cancelMktData(request.request_id)
+            self._retire(request, cancel=self._ib.isConnected())
 
     def switch(self, conid: int, *, market_data_type: int | None = None) -> None:
         """Request a held line again as another kind of data.
@@ -98,12 +96,10 @@ class MarketDataRequests:
             market_data_type: Instead of the setting's.
         """
         request = self._requests.get(conid)
-        if request is None:
-            return
-        self._retire(request)
-        self._ib.client.cancelMktData(request.request_id)
-        request.market_data_type = market_data_type or self._market_data_type
-        self._send(request)
+        if request is not None:
+            self._retire(request, cancel=True)
+            request.market_data_type = market_data_type or self._market_data_type
+            self._send(request)
 
     def resubscribe(self) -> None:
         """Request every line again with new ids: the gateway dropped them (code 1101).
@@ -112,9 +108,7 @@ class MarketDataRequests:
         the drop, it still runs.
         """
         for request in list(self._requests.values()):
-            self._retire(request)
-            if request.ticker.time is None:
-                self._ib.client.cancelMktData(request.request_id)
+            self._retire(request, cancel=request.ticker.time is None)
             self._send(request)
 
     def cancel_all(self) -> None:
@@ -125,9 +119,7 @@ class MarketDataRequests:
     def quote(self, conid: int) -> Quote | None:
         """Return the newest market data of a line; None when the conid has none."""
         request = self._requests.get(conid)
-        if request is None:
-            return None
-        return translate.quote_of(request.ticker, request.arrivals)
+        return None if request is None else translate.quote_of(request.ticker, request.arrivals)
 
     def watch(self) -> PendingChanges[int]:
         """Collect from now on which conids tick."""
@@ -182,7 +174,7 @@ class MarketDataRequests:
         for listener in list(self.on_refusal):
             listener(refusal)
 
-    def _retire(self, request: "_Request") -> None:
+    def _retire(self, request: "_Request", *, cancel: bool = False) -> None:
         """Remove a request, so that a later one of the conid starts without old prices."""
         conid = request.contract.conId
         del self._requests[conid]
@@ -190,6 +182,8 @@ class MarketDataRequests:
         for watcher in self._ticked:
             watcher.forget(conid)
         ib_async_internals.retire_ticker(self._ib, request.ticker, request.contract)
+        if cancel:
+            self._ib.client.cancelMktData(request.request_id)
 
 
 @dataclass(slots=True)
