@@ -139,16 +139,15 @@ class AccountFeed:
     def unknown_accounts(self) -> tuple[UnknownAccount, ...]:
         """Return the accounts whose holdings are unknown, and why."""
         held_in = self.book.open_in
-        emptied = [
-            UnknownAccount(account=name, reason=UnknownReason.EMPTIED, holdings=held_in(name))
-            for name in self.states.doubted
-        ]
+        emptied = [(name, UnknownReason.EMPTIED, held_in(name)) for name in self.states.doubted]
         unmanaged = Counter(row.account for row in self.book.unmanaged.values() if row.position)
         others = [
-            UnknownAccount(account=name, reason=UnknownReason.NOT_MANAGED, holdings=held)
-            for name, held in sorted(unmanaged.items())
+            (name, UnknownReason.NOT_MANAGED, held) for name, held in sorted(unmanaged.items())
         ]
-        return (*emptied, *others)
+        return tuple(
+            UnknownAccount(account=account, reason=reason, holdings=held)
+            for account, reason, held in (*emptied, *others)
+        )
 
     @property
     def problems(self) -> list[str]:
@@ -223,7 +222,10 @@ class AccountFeed:
         try:
             listing = self._listing
             if listing is None:
-                listing = self._request_list()
+                self._list_wanted = False
+                listing = self._listing = asyncio.ensure_future(login.ib.reqPositionsAsync())
+                # asyncio logs an error that nobody awaits any more.
+                listing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
 
             await asyncio.wait({listing}, timeout=timeout_s)
             if listing.done():
@@ -245,18 +247,6 @@ class AccountFeed:
         )
         self._give_up(timeout.what)
         raise timeout
-
-    def _request_list(self) -> asyncio.Future[Any]:
-        def retrieve_error(listing: asyncio.Future[Any]) -> None:
-            # asyncio logs an error that nobody awaits any more.
-            if not listing.cancelled():
-                listing.exception()
-
-        listing = asyncio.ensure_future(self._login.ib.reqPositionsAsync())
-        listing.add_done_callback(retrieve_error)
-        self._listing = listing
-        self._list_wanted = False
-        return listing
 
     def _end_list(self) -> None:
         """Close what a whole list does not name; its rows, and later ones, were merged before."""
@@ -307,9 +297,11 @@ class AccountFeed:
             if self.snapshot_at is None or self.positions_due:
                 await self.snapshot()
             self.lapse()
-            if self._downloaded_within(max_age):
-                if overdue := self.overdue:
-                    await self.download(overdue)
+            now = utc_now()
+            ends = [state.ended_at for state in self.states.values()]
+            if all(is_recent(ended_at, max_age, now) for ended_at in ends):
+                if self.overdue:
+                await self.download(self.overdue)
             elif not self.values.follows:
                 await self.download()
 
@@ -323,11 +315,6 @@ class AccountFeed:
         was_demoted = self._was_demoted
         self._was_demoted = False
         return was_demoted
-
-    def _downloaded_within(self, max_age: timedelta) -> bool:
-        """Return whether each account was downloaded lately."""
-        ends = [self.states[account].ended_at for account in self.accounts]
-        return all(is_recent(ended_at, max_age, utc_now()) for ended_at in ends)
 
     def _rate(self, account: str) -> None:
         """Set the completeness of an account, and doubt its holdings that were set aside."""
