@@ -301,7 +301,7 @@ class AccountFeed:
             ends = [state.ended_at for state in self.states.values()]
             if all(is_recent(ended_at, max_age, now) for ended_at in ends):
                 if self.overdue:
-                await self.download(self.overdue)
+                    await self.download(self.overdue)
             elif not self.values.follows:
                 await self.download()
 

@@ -143,13 +143,12 @@ class Ownership:
         await offload(self.sessions.claim_mode, mode)
 
     async def __aenter__(self) -> Self:
-        await self.begin()
-        return self
+        return await self.begin()
 
     async def __aexit__(self, kind: type | None, error: object, _trace: object) -> None:
         await self.end(None if kind is None else f"{kind.__name__}: {error}")
 
-    async def begin(self) -> None:
+    async def begin(self) -> Self:
         """Acquire the lease, and renew it from now on.
 
         Raises:
@@ -160,11 +159,10 @@ class Ownership:
         # The handlers of a library may write into another lake, where its token means nothing.
         token = None if self.owner is Owner.LIBRARY else self.session.fencing_token
         self.provenance = Provenance(
-            session_id=self.session.session_id,
-            fencing_token=token,
-            run_id=self.session.run_id,
+            session_id=self.session.session_id, fencing_token=token, run_id=self.run_id
         )
         self._task = asyncio.create_task(self._heartbeat())
+        return self
 
     async def _acquired(self) -> GatewaySession:
         """Acquire the lease, and wait until its present owner has ended.
@@ -176,7 +174,9 @@ class Ownership:
         while True:
             self._renewed_s = self.monotonic()
             try:
-                self._require_no_other()
+                other = self._owners.get(self.settings.gateway_id)
+                if other is not None and not other.lost.is_set() and not other._is_over():
+                    raise login_owned(other.session)  # in this process, by another object
                 return await offload(
                     self.sessions.acquire,
                     self.settings.gateway_id,
@@ -192,16 +192,6 @@ class Ownership:
                     raise
                 await asyncio.sleep(LOGIN_POLL_S)
 
-    def _require_no_other(self) -> None:
-        """Raise an error if this process owns the login already, by another object.
-
-        Raises:
-            LoginOwnedError: Its lease lasts.
-        """
-        other = self._owners.get(self.settings.gateway_id)
-        if other is not None and not other.lost.is_set() and not other._is_over():
-            raise login_owned(other.session)
-
     async def end(self, detail: str | None = None) -> None:
         """End the lease; the session keeps why, if it did not end as it should."""
         if self._task is not None:
@@ -215,32 +205,29 @@ class Ownership:
                 await offload(self.sessions.end, self.session, detail=detail)
 
     async def _heartbeat(self) -> None:
+        """Renew the lease again and again; if it cannot be, it is lost, or the store is away."""
         while not self.lost.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._renewal_requested.wait(), HEARTBEAT_S)
             self._renewal_requested.clear()
-            await self._renew_or_lose()
+            try:
+                await self._renew()
 
-    async def _renew_or_lose(self) -> None:
-        """Renew the lease; what cannot be renewed is lost, unless the store is only away."""
-        try:
-            await self._renew()
-
-        except LeaseLostError as error:
-            logger.error("%s", error)
-            self._loss = error
-            self.lost.set()
-
-        except LakeError as error:
-            self._outage.report(str(error))
-            if isinstance(error, StoreError):
-                self.store_fault = error
-            elif self._is_over():
+            except LeaseLostError as error:
+                logger.error("%s", error)
+                self._loss = error
                 self.lost.set()
 
-        except Exception:
-            logger.exception("the lease on %s is no longer renewed", self.session.gateway_id)
-            self.lost.set()
+            except LakeError as error:
+                self._outage.report(str(error))
+                if isinstance(error, StoreError):
+                    self.store_fault = error
+                elif self._is_over():
+                    self.lost.set()
+
+            except Exception:
+                logger.exception("the lease on %s is no longer renewed", self.session.gateway_id)
+                self.lost.set()
 
     async def _renew(self) -> None:
         """Renew the lease, with the status of the owner; it counts from the beginning of this.
