@@ -67,7 +67,7 @@ class ManagedLines:
         """Let time pass, and return the conids that hold a line then."""
         self.now += after_s
         self.contracts.follow(self.legs)
-        self.manager.follow(self.connection)
+        self.manager.update(self.connection)
         if self.manager.are_due(self.connection):
             return set(await self.manager.allocate(self.connection))
         return set(self.manager.held)
