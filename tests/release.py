@@ -28,7 +28,7 @@ VERSION = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text()
 
 # Those that errors name.
 DOCUMENTS = (
-    *("component", "follow", "object-store", "operations", "strategies", "stream"),
+    *("component", "follow", "object-store", "operations", "strategies", "stream", "what-if"),
     *("do/install", "do/restore", "do/statements", "do/two-logins", "do/upgrade"),
 )
 NEEDED = (

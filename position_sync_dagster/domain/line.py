@@ -302,15 +302,18 @@ class Line:
             quote: The newest market data of the line.
         """
         newest = max(quote.quote_time or NEVER, quote.mark_time or NEVER)
-        line = replace(self, heard_at=quote.received_at or NEVER)
-        if self.since < newest and newest != self.priced_at:
-            return replace(line, priced_at=newest).priced()
-        return line
+        heard_at = quote.received_at or NEVER
+        if not self.held or newest <= self.since or newest == self.priced_at:
+            return replace(self, heard_at=heard_at)
+        return self.priced(priced_at=newest, heard_at=heard_at)
 
-    def priced(self) -> "Line":
+    def priced(self, **arrived: datetime) -> "Line":
         """Return the line after a price that counts: of the quote, or a mark.
 
         Values of the model come from another part of the gateway, and show nothing of the prices.
+
+        Args:
+            arrived: Times of the price, by the names of the fields.
         """
         if not self.held:
             return self
@@ -325,6 +328,7 @@ class Line:
             was_renewed=False,
             dispute=dispute,
             renewals=0 if dispute is None else self.renewals,
+            **arrived,  # type: ignore[arg-type] # mypy takes them for each of the fields
         )
 
     def counted(self, quote: Quote | None) -> Quote | None:

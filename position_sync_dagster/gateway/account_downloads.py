@@ -218,7 +218,17 @@ class AccountDownloads:
 
     async def _download(self, account: str) -> None:
         before = self.accounts[account]
-        subscription = self._begin(account, expects_late_end=before.end_is_due)
+        now_s = time.monotonic()
+        subscription = AccountSubscription(
+            account=account,
+            interruptions=self._connectivity.interruptions,
+            expects_late_end=before.end_is_due,
+            began_s=now_s,
+            heard_s=now_s,
+            row_s=now_s,
+            result=asyncio.get_running_loop().create_future(),
+        )
+        before.begin(utc_now())
         why: str | None = None
         try:
             if self._ib.isConnected():
@@ -246,20 +256,6 @@ class AccountDownloads:
             self._fail(account, why)
         if not self._only_one:
             self._stop()
-
-    def _begin(self, account: str, *, expects_late_end: bool) -> AccountSubscription:
-        """Record that a download begins."""
-        now_s = time.monotonic()
-        self.accounts[account].begin(utc_now())
-        return AccountSubscription(
-            account=account,
-            interruptions=self._connectivity.interruptions,
-            expects_late_end=expects_late_end,
-            began_s=now_s,
-            heard_s=now_s,
-            row_s=now_s,
-            result=asyncio.get_running_loop().create_future(),
-        )
 
     async def _end_of(self, subscription: AccountSubscription, *, is_impatient: bool) -> str | None:
         """Wait until a download ends or falls silent.
@@ -368,19 +364,15 @@ class AccountDownloads:
         if self._subscription is not None:
             self._spoil(self._subscription.account, "a row that cannot be read")
 
-    def _record_message(self, account: str) -> None:
-        """Record that any message of an account arrived."""
+    def _hear(self, account: str, *, confirms: bool = True) -> None:
+        """Record a message of an account; a row or a time confirms it once its download ended."""
         subscription = self._subscription
-        if subscription is not None and account == subscription.account:
-            subscription.heard_s = time.monotonic()
-            subscription.has_spoken = True
-            self._own_stops = 0
-
-    def _hear(self, account: str) -> None:
-        """Record a row or a time of an account, which confirms it once its download ended."""
-        self._record_message(account)
-        subscription = self._subscription
-        if subscription is not None and account == subscription.account and self.follows:
+        if subscription is None or account != subscription.account:
+            return
+        subscription.heard_s = time.monotonic()
+        subscription.has_spoken = True
+        self._own_stops = 0
+        if confirms and self.follows:
             self._book.confirmed.confirm(account)
 
     def _read_time(self, fields: list[str]) -> bool:
@@ -419,21 +411,23 @@ class AccountDownloads:
         named = fields[2] if len(fields) > 2 else ""
         account = named or self._late(subscribed) or subscribed
 
-        if subscription is not None and account == subscribed:
-            self._end(subscription)
-        elif account in self.accounts:
-            self.accounts[account].end_is_due = False
+        if account in self.accounts:
+            self._end(account)
         return True
 
-    def _end(self, subscription: AccountSubscription) -> None:
-        """Record an end of the subscribed account; nobody waits for one that comes late."""
+    def _end(self, account: str) -> None:
+        """Record an end of an account; if it comes late, nobody waits for it."""
+        state = self.accounts[account]
+        subscription = self._subscription
+        if subscription is None or account != subscription.account:
+            state.end_is_due = False
+            return
         if subscription.expects_late_end and not subscription.has_spoken:
             subscription.expects_late_end = False  # it is that of the download before
             return
 
-        state = self.accounts[subscription.account]
         state.end_is_due = False
-        self._hear(subscription.account)
+        self._hear(account)
         is_late = not subscription.finish(None)
         if is_late and state.spoiled is None and self._is_uninterrupted(subscription):
             self._complete(subscription, is_late=True)  # what came before it was whole
@@ -454,7 +448,7 @@ class AccountDownloads:
             self._spoil(account, NOT_READY)
         elif value.tag == ACCOUNT_READY and self.accounts[account].spoiled == NOT_READY:
             self.request_again(account)
-        self._record_message(account)
+        self._hear(account, confirms=False)
 
     def _on_error(self, _request: int, code: int, _text: str, _contract: object) -> None:
         subscription = self._subscription

@@ -30,6 +30,12 @@ from position_sync_dagster.gateway.codes import MessageType
 from position_sync_dagster.gateway.holdings import HoldingsBook
 from position_sync_dagster.gateway.ib_async_internals import read_messages
 from position_sync_dagster.gateway.login import Login
+from position_sync_dagster.gateway.translate import (
+    PORTFOLIO_FIELDS,
+    POSITION_FIELDS,
+    HoldingRow,
+    OddRow,
+)
 from position_sync_dagster.outage_log import LimitedLog
 
 logger = logging.getLogger(__name__)
@@ -107,11 +113,6 @@ class AccountFeed:
         read_messages(login.ib, MessageType.PORTFOLIO_VALUE, self._read_portfolio)
 
     @property
-    def holdings(self) -> tuple[BrokerPosition, ...]:
-        """Return every holding, closed ones with a position of 0.0."""
-        return self.book.holdings
-
-    @property
     def completeness(self) -> dict[str, Completeness]:
         """Return how much of each account the broker has confirmed."""
         return self.book.confirmed.completeness
@@ -138,16 +139,15 @@ class AccountFeed:
     def unknown_accounts(self) -> tuple[UnknownAccount, ...]:
         """Return the accounts whose holdings are unknown, and why."""
         held_in = self.book.open_in
-        emptied = [
-            UnknownAccount(account=name, reason=UnknownReason.EMPTIED, holdings=held_in(name))
-            for name in self.states.doubted
-        ]
+        emptied = [(name, UnknownReason.EMPTIED, held_in(name)) for name in self.states.doubted]
         unmanaged = Counter(row.account for row in self.book.unmanaged.values() if row.position)
         others = [
-            UnknownAccount(account=name, reason=UnknownReason.NOT_MANAGED, holdings=held)
-            for name, held in sorted(unmanaged.items())
+            (name, UnknownReason.NOT_MANAGED, held) for name, held in sorted(unmanaged.items())
         ]
-        return (*emptied, *others)
+        return tuple(
+            UnknownAccount(account=account, reason=reason, holdings=held)
+            for account, reason, held in (*emptied, *others)
+        )
 
     @property
     def problems(self) -> list[str]:
@@ -156,10 +156,6 @@ class AccountFeed:
             unknown_accounts=self.unknown_accounts, set_aside=set_aside_of(self.odd_rows)
         )
         return [*self.values.problems, *unusable.texts]
-
-    def get(self, key: Key) -> BrokerPosition | None:
-        """Return one holding."""
-        return self.book.get(key)
 
     def is_known(self, holding: BrokerPosition) -> bool:
         """Return whether a holding may be valued: its account was downloaded and is not in doubt.
@@ -226,7 +222,10 @@ class AccountFeed:
         try:
             listing = self._listing
             if listing is None:
-                listing = self._request_list()
+                self._list_wanted = False
+                listing = self._listing = asyncio.ensure_future(login.ib.reqPositionsAsync())
+                # asyncio logs an error that nobody awaits any more.
+                listing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
 
             await asyncio.wait({listing}, timeout=timeout_s)
             if listing.done():
@@ -248,18 +247,6 @@ class AccountFeed:
         )
         self._give_up(timeout.what)
         raise timeout
-
-    def _request_list(self) -> asyncio.Future[Any]:
-        def retrieve_error(listing: asyncio.Future[Any]) -> None:
-            # asyncio logs an error that nobody awaits any more.
-            if not listing.cancelled():
-                listing.exception()
-
-        listing = asyncio.ensure_future(self._login.ib.reqPositionsAsync())
-        listing.add_done_callback(retrieve_error)
-        self._listing = listing
-        self._list_wanted = False
-        return listing
 
     def _end_list(self) -> None:
         """Close what a whole list does not name; its rows, and later ones, were merged before."""
@@ -310,9 +297,11 @@ class AccountFeed:
             if self.snapshot_at is None or self.positions_due:
                 await self.snapshot()
             self.lapse()
-            if self._downloaded_within(max_age):
-                if overdue := self.overdue:
-                    await self.download(overdue)
+            now = utc_now()
+            ends = [state.ended_at for state in self.states.values()]
+            if all(is_recent(ended_at, max_age, now) for ended_at in ends):
+                if self.overdue:
+                    await self.download(self.overdue)
             elif not self.values.follows:
                 await self.download()
 
@@ -326,11 +315,6 @@ class AccountFeed:
         was_demoted = self._was_demoted
         self._was_demoted = False
         return was_demoted
-
-    def _downloaded_within(self, max_age: timedelta) -> bool:
-        """Return whether each account was downloaded lately."""
-        ends = [self.states[account].ended_at for account in self.accounts]
-        return all(is_recent(ended_at, max_age, utc_now()) for ended_at in ends)
 
     def _rate(self, account: str) -> None:
         """Set the completeness of an account, and doubt its holdings that were set aside."""
@@ -346,14 +330,12 @@ class AccountFeed:
         if before is Completeness.COMPLETE and rating is not before:
             self._was_demoted = True
 
-    def _usable(self, row: translate.HoldingRow | translate.OddRow) -> translate.HoldingRow | None:
+    def _usable(self, row: HoldingRow | OddRow) -> HoldingRow | None:
         """Return a row that can be used; set another one aside by its account and conid."""
         account = row.key[0]
         if account not in self.accounts:
-            row = translate.OddRow(
-                row.key, "an account of another login" if account else "no account"
-            )
-        if isinstance(row, translate.HoldingRow):
+            row = OddRow(row.key, "an account of another login" if account else "no account")
+        if isinstance(row, HoldingRow):
             if self.odd_rows.pop(row.key, None) is not None:
                 self._rate(account)
             return row
@@ -365,7 +347,7 @@ class AccountFeed:
         return None
 
     def _read_position(self, fields: list[str]) -> bool:
-        if len(fields) != translate.POSITION_FIELDS:
+        if len(fields) != POSITION_FIELDS:
             return False
         row = self._usable(translate.position_row(fields))
         if row is None:
@@ -382,7 +364,7 @@ class AccountFeed:
         return True
 
     def _read_portfolio(self, fields: list[str]) -> bool:
-        if len(fields) != translate.PORTFOLIO_FIELDS:
+        if len(fields) != PORTFOLIO_FIELDS:
             self.values.miss_row()
             return False
         row = self._usable(translate.portfolio_row(fields))

@@ -18,7 +18,6 @@ from zoneinfo import ZoneInfo
 from ib_async import IB, CommissionReport, Contract, Fill
 from ib_async import ContractDetails as IBContractDetails
 
-from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import SKEW, utc_now
 from position_sync_dagster.domain.exchange_time import UnknownZoneError
 from position_sync_dagster.domain.execution import FROM_GATEWAY, Execution, Side
@@ -26,9 +25,18 @@ from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import CONIDS, ContractDetails, DetailsByConid, digits
 from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.domain.position_update import TradingMode, trading_mode_of
+from position_sync_dagster.errors import (
+    SettingsError,
+)
 from position_sync_dagster.gateway import codes, ib_async_internals, market_data, subscriptions
 from position_sync_dagster.gateway.account_feed import AccountFeed
-from position_sync_dagster.gateway.codes import MessageType
+from position_sync_dagster.gateway.codes import (
+    ALGO_VENUE,
+    OFFLINE,
+    RESTORED,
+    GatewayCode,
+    MessageType,
+)
 from position_sync_dagster.gateway.login import Login, log_in
 from position_sync_dagster.gateway.translate import UNSET, details_of, instrument_of, known
 from position_sync_dagster.outage_log import LimitedLog
@@ -126,7 +134,7 @@ def _readable(listings: Sequence[IBContractDetails], seen_at: datetime) -> Contr
     of_exchanges = (
         listing
         for listing in listings
-        if listing.contract and not listing.contract.exchange.startswith(codes.ALGO_VENUE)
+        if listing.contract and not listing.contract.exchange.startswith(ALGO_VENUE)
     )
     try:
         return details_of(next(of_exchanges, listings[0]), seen_at=seen_at)
@@ -290,14 +298,14 @@ class GatewayConnection:
         expected = settings.accounts
         for served in set(map(trading_mode_of, self.accounts)):
             if mode is not None and served is not mode:
-                raise errors.SettingsError(
+                raise SettingsError(
                     f"POSITION_SYNC_TRADING_MODE is {mode}, and the gateway at "
                     f"{settings.gateway_id} serves a {served} account.",
                     remedy="Point POSITION_SYNC_GATEWAY_PORT at the gateway of the other mode, or "
                     "change the mode together with POSITION_SYNC_LAKE.",
                 )
         if expected is not None and sorted(expected) != sorted(self.accounts):
-            raise errors.SettingsError(
+            raise SettingsError(
                 f"The gateway of {settings.gateway_id} at {settings.gateway_address} serves "
                 f"{', '.join(sorted(self.accounts))}, and {settings.gateways_file} names "
                 f"{', '.join(sorted(expected))}.",
@@ -328,7 +336,7 @@ class GatewayConnection:
                 listings, refusals, _ = await self._ask(self.ib.reqContractDetailsAsync, contract)
 
             self.unknown.discard(conid)
-            no_contract = (codes.GatewayCode.NO_CONTRACT, contract)
+            no_contract = (GatewayCode.NO_CONTRACT, contract)
             is_refused = no_contract in [(code, about) for _, code, about in refusals]
             if self._knows_contracts and is_refused:
                 self.unknown.add(conid)
@@ -390,7 +398,7 @@ class GatewayConnection:
         refused_with = [code for _request, code, about in refusals if about is pattern]
         if refused_with and not self._knows_contracts:
             return None
-        if refused_with != ([] if answer else [codes.GatewayCode.NO_CONTRACT]):
+        if refused_with != ([] if answer else [GatewayCode.NO_CONTRACT]):
             return None  # ib_async ends an answer at any error
 
         named = [details for details in answer if details.contract]
@@ -480,18 +488,18 @@ class GatewayConnection:
 
     def _on_error(self, _request: int, code: int, text: str, _contract: object) -> None:
         self.connectivity.take(code, text)
-        if code in codes.OFFLINE:
+        if code in OFFLINE:
             self.feed.interrupted()
-        elif code in codes.RESTORED:
+        elif code in RESTORED:
             self.feed.restored()
 
-        if code == codes.GatewayCode.RESTORED_DATA_LOST:
+        if code == GatewayCode.RESTORED_DATA_LOST:
             # Every subscription is gone; the listeners request positions and values again.
             self.feed.invalidate()
             self.lines.resubscribe()
             self.pnl.dropped()
             self.summaries.dropped()
-        elif code == codes.GatewayCode.RESTORED_DATA_KEPT:
+        elif code == GatewayCode.RESTORED_DATA_KEPT:
             self.pnl.restored()
             self.summaries.restored()
 
@@ -519,7 +527,7 @@ async def connect(
     connection = GatewayConnection(await log_in(settings, sleep=sleep, timeout_s=timeout_s))
     try:
         connection.require_login_of(settings)
-    except errors.SettingsError:
+    except SettingsError:
         await connection.close()
         raise
     return connection
@@ -555,7 +563,7 @@ class IBConnectionManager:
     ) -> None:
         settings = settings or load_settings()
         if client_id is not None and client_id < 1:
-            raise errors.SettingsError(
+            raise SettingsError(
                 f"The client id {client_id} is refused: id 0 binds the orders of TWS itself.",
                 remedy="Use 1 or more.",
             )

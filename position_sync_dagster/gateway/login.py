@@ -9,8 +9,16 @@ from random import Random
 
 from ib_async import IB, StartupFetchNONE
 
-from position_sync_dagster import errors
 from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.errors import (
+    ClientIdInUseError,
+    GatewayError,
+    GatewayLostError,
+    GatewayRefusedError,
+    GatewayTimeoutError,
+    NotAGatewayError,
+    TooManyAccountsError,
+)
 from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.codes import Connectivity, GatewayCode, said
 from position_sync_dagster.settings import Settings
@@ -55,9 +63,9 @@ class Login:
         """The accounts of the login."""
         return tuple(self.ib.client.getAccounts())
 
-    def lost(self, awaited: str) -> errors.GatewayLostError:
+    def lost(self, awaited: str) -> GatewayLostError:
         """Return the error of a connection that ended before an answer came."""
-        return errors.GatewayLostError(
+        return GatewayLostError(
             f"The connection to {self.settings.gateway_id} ended while {awaited} were awaited.",
             remedy="It is tried again.",
         )
@@ -86,9 +94,9 @@ async def log_in(
     for attempts, client_id in enumerate(pool):
         if attempts:
             await sleep(NEXT_CLIENT_ID.delay_s(attempts, random))
-        with suppress(errors.ClientIdInUseError):
+        with suppress(ClientIdInUseError):
             return await _log_in_as(client_id, settings, timeout_s or TIMEOUT_S)
-    raise errors.ClientIdInUseError(
+    raise ClientIdInUseError(
         f"The gateway at {settings.gateway_id} has each of the client ids "
         f"{pool[0]} to {pool[-1]} in use (code 326).",
         remedy="End the other program, or set POSITION_SYNC_GATEWAY_CLIENT_ID to a free one; "
@@ -128,13 +136,13 @@ async def _log_in_as(client_id: int, settings: Settings, timeout_s: float) -> Lo
         await attempt
 
     except TimeoutError as error:
-        raise errors.GatewayTimeoutError(
+        raise GatewayTimeoutError(
             f"{listener.address} accepted the connection and did not answer within "
             f"{timeout_s:g} s.",
             remedy="See whether TWS or IB Gateway waits at a dialog, and whether the port is its "
             "API port.",
         ) from error
-    except errors.GatewayError:
+    except GatewayError:
         raise  # a refusal is an OSError too
     except (OSError, ValueError) as error:
         raise _failed_to_connect(listener.address, error) from error
@@ -162,7 +170,7 @@ class _LoginListener:
 
     def __init__(self, ib: IB, client_id: int, address: str) -> None:
         self.address = address
-        self.failure = asyncio.Future[errors.GatewayError]()
+        self.failure = asyncio.Future[GatewayError]()
         self.connectivity = Connectivity()
         self._client_id = client_id
         self._client = ib.client
@@ -180,20 +188,20 @@ class _LoginListener:
         for event, listener in self._listeners:
             event.disconnect(listener)
 
-    def _fail(self, error: errors.GatewayError) -> None:
+    def _fail(self, error: GatewayError) -> None:
         if not self.failure.done():
             self.failure.set_result(error)
 
     def _on_error(self, _request: int, code: int, text: str, _contract: object) -> None:
         if code == GatewayCode.CLIENT_ID_IN_USE:
             message = f"Client id {self._client_id}: {said(code, text)}"
-            self._fail(errors.ClientIdInUseError(message, remedy="Use another."))
+            self._fail(ClientIdInUseError(message, remedy="Use another."))
         self.connectivity.take(code, text)
 
     def _on_start(self) -> None:
         accounts = len(self._client.getAccounts())
         if accounts > LISTED_TOGETHER:
-            error = errors.TooManyAccountsError(
+            error = TooManyAccountsError(
                 f"The login at {self.address} has {accounts} accounts; a gateway lists the "
                 f"positions of up to {LISTED_TOGETHER} (reqPositions).",
                 remedy="Use several logins, each of which sees fewer accounts.",
@@ -210,7 +218,7 @@ class _LoginListener:
         greeting = self._head[ib_async_internals.LENGTH_BYTES :]
         is_no_version = bool(greeting) and not greeting[:1].isdigit()
         if ib_async_internals.is_no_length(self._head) or is_no_version:
-            error = errors.NotAGatewayError(
+            error = NotAGatewayError(
                 f"What listens at {self.address} is not an IB gateway.",
                 remedy="Set POSITION_SYNC_GATEWAY_PORT to the API port of TWS or IB Gateway "
                 "(TWS 7496 live, 7497 paper; Gateway 4001 live, 4002 paper).",
@@ -218,7 +226,7 @@ class _LoginListener:
             self._fail(error)
 
     def _on_close(self, _message: str) -> None:
-        error = errors.GatewayRefusedError(
+        error = GatewayRefusedError(
             f"The gateway at {self.address} closed the connection before it was ready.",
             remedy="Allow this machine under API > Settings > Trusted IPs and see whether the "
             "gateway has logged in; after an update of the gateway, see whether it still "
@@ -227,14 +235,14 @@ class _LoginListener:
         self._fail(error)
 
 
-def _failed_to_connect(address: str, error: OSError | ValueError) -> errors.GatewayError:
+def _failed_to_connect(address: str, error: OSError | ValueError) -> GatewayError:
     if isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError):
-        return errors.GatewayTimeoutError(
+        return GatewayTimeoutError(
             f"The gateway at {address} did not answer the first requests: {error}.",
             remedy="It is tried again. See in TWS or IB Gateway whether it has logged in and shows "
             "the positions; if it is only slow, start it again.",
         )
-    return errors.GatewayRefusedError(
+    return GatewayRefusedError(
         f"Nothing listens at {address} ({error}).",
         remedy="Start TWS or IB Gateway, enable its API (Configure > API > Settings > Enable "
         "ActiveX and Socket Clients), and set POSITION_SYNC_GATEWAY_HOST and "

@@ -10,7 +10,17 @@ from ib_async import IB, Contract, Ticker
 
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.quote import Quote
-from position_sync_dagster.gateway import codes, holdings, ib_async_internals, translate
+from position_sync_dagster.gateway import ib_async_internals, translate
+from position_sync_dagster.gateway.codes import (
+    DIVIDENDS_GENERIC_TICK,
+    ENDS_LINE,
+    MARK_PRICE_GENERIC_TICK,
+    GatewayCode,
+)
+from position_sync_dagster.gateway.holdings import (
+    PendingChanges,
+    Watchers,
+)
 from position_sync_dagster.settings import Settings
 
 
@@ -50,7 +60,7 @@ class MarketDataRequests:
         self._knows_dividends = True
         self._requests: dict[int, _Request] = {}
         self._by_id: dict[int, _Request] = {}
-        self._ticked: holdings.Watchers[int] = holdings.Watchers()
+        self._ticked: Watchers[int] = Watchers()
         self.heard_at = -math.inf
         self.on_refusal: list[Callable[[Refusal], None]] = []
         ib.pendingTickersEvent += self._on_ticks
@@ -76,9 +86,7 @@ class MarketDataRequests:
         """Free a line, if the contract has one."""
         request = self._requests.get(conid)
         if request is not None:
-            self._retire(request)
-            if self._ib.isConnected():
-                self._ib.client.cancelMktData(request.request_id)
+            self._retire(request, cancel=self._ib.isConnected())
 
     def switch(self, conid: int, *, market_data_type: int | None = None) -> None:
         """Request a held line again as another kind of data.
@@ -88,12 +96,10 @@ class MarketDataRequests:
             market_data_type: Instead of the setting's.
         """
         request = self._requests.get(conid)
-        if request is None:
-            return
-        self._retire(request)
-        self._ib.client.cancelMktData(request.request_id)
-        request.market_data_type = market_data_type or self._market_data_type
-        self._send(request)
+        if request is not None:
+            self._retire(request, cancel=True)
+            request.market_data_type = market_data_type or self._market_data_type
+            self._send(request)
 
     def resubscribe(self) -> None:
         """Request every line again with new ids: the gateway dropped them (code 1101).
@@ -102,9 +108,7 @@ class MarketDataRequests:
         the drop, it still runs.
         """
         for request in list(self._requests.values()):
-            self._retire(request)
-            if request.ticker.time is None:
-                self._ib.client.cancelMktData(request.request_id)
+            self._retire(request, cancel=request.ticker.time is None)
             self._send(request)
 
     def cancel_all(self) -> None:
@@ -115,11 +119,9 @@ class MarketDataRequests:
     def quote(self, conid: int) -> Quote | None:
         """Return the newest market data of a line; None when the conid has none."""
         request = self._requests.get(conid)
-        if request is None:
-            return None
-        return translate.quote_of(request.ticker, request.arrivals)
+        return None if request is None else translate.quote_of(request.ticker, request.arrivals)
 
-    def watch(self) -> holdings.PendingChanges[int]:
+    def watch(self) -> PendingChanges[int]:
         """Collect from now on which conids tick."""
         return self._ticked.watch()
 
@@ -128,10 +130,10 @@ class MarketDataRequests:
             self._ib.reqMarketDataType(request.market_data_type)
             self._requested_type = request.market_data_type
 
-        ticks = codes.MARK_PRICE_GENERIC_TICK
+        ticks = MARK_PRICE_GENERIC_TICK
         request.with_dividends = self._knows_dividends and request.contract.secType == "STK"
         if request.with_dividends:
-            ticks = f"{ticks},{codes.DIVIDENDS_GENERIC_TICK}"
+            ticks = f"{ticks},{DIVIDENDS_GENERIC_TICK}"
         request.ticker = self._ib.reqMktData(request.contract, ticks)
         request.request_id = ib_async_internals.request_id_of(self._ib, request.ticker)
         request.arrivals = translate.Arrivals()
@@ -154,13 +156,13 @@ class MarketDataRequests:
         request = self._by_id.get(request_id)
         if request is None:
             return
-        if code == codes.GatewayCode.REQUEST_INVALID and request.with_dividends:
+        if code == GatewayCode.REQUEST_INVALID and request.with_dividends:
             self._knows_dividends = False
             self._retire(request)
             self._send(request)
             return
 
-        if code not in codes.ENDS_LINE:
+        if code not in ENDS_LINE:
             return
         refusal = Refusal(
             conid=request.contract.conId,
@@ -172,7 +174,7 @@ class MarketDataRequests:
         for listener in list(self.on_refusal):
             listener(refusal)
 
-    def _retire(self, request: "_Request") -> None:
+    def _retire(self, request: "_Request", *, cancel: bool = False) -> None:
         """Remove a request, so that a later one of the conid starts without old prices."""
         conid = request.contract.conId
         del self._requests[conid]
@@ -180,6 +182,8 @@ class MarketDataRequests:
         for watcher in self._ticked:
             watcher.forget(conid)
         ib_async_internals.retire_ticker(self._ib, request.ticker, request.contract)
+        if cancel:
+            self._ib.client.cancelMktData(request.request_id)
 
 
 @dataclass(slots=True)

@@ -20,8 +20,12 @@ from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.retry import Backoff
-from position_sync_dagster.gateway import codes, holdings, ib_async_internals, translate
+from position_sync_dagster.gateway import codes, ib_async_internals, translate
 from position_sync_dagster.gateway.codes import ACCOUNT_READY, MessageType
+from position_sync_dagster.gateway.holdings import (
+    HoldingsBook,
+    PnlValues,
+)
 from position_sync_dagster.gateway.login import Login
 
 # A subscription to profits that is silent for so long may have ended without a notice.
@@ -29,7 +33,7 @@ PROFIT_SILENCE_S = 900.0
 
 
 # The number of values in a message: of an account daily, unrealized and realized profit.
-NUMBER_OF_VALUES = {MessageType.PNL: 3, MessageType.PNL_SINGLE: len(holdings.PnlValues._fields)}
+NUMBER_OF_VALUES = {MessageType.PNL: 3, MessageType.PNL_SINGLE: len(PnlValues._fields)}
 
 
 @dataclass(slots=True, eq=False)
@@ -203,7 +207,7 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
         book: Gets the values.
     """
 
-    def __init__(self, ib: IB, book: holdings.HoldingsBook) -> None:
+    def __init__(self, ib: IB, book: HoldingsBook) -> None:
         client = ib.client
         super().__init__(ib, MessageType.PNL_SINGLE, client.reqPnLSingle, client.cancelPnLSingle)
         self._book = book
@@ -273,7 +277,7 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
             self._ended(subscription)
 
     def _take(self, subscription: Subscription, sent: list[float]) -> bool:
-        counts = self._book.put_pnl(subscription.key, holdings.PnlValues(*sent))
+        counts = self._book.put_pnl(subscription.key, PnlValues(*sent))
         if counts:
             self._fresh = True
             self._valued.add(subscription.key)

@@ -27,7 +27,15 @@ from position_sync_dagster.domain.instrument import (
 )
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.errors import InvalidLegError, shown
-from position_sync_dagster.gateway import codes, ib_async_internals
+from position_sync_dagster.gateway import ib_async_internals
+from position_sync_dagster.gateway.codes import (
+    ALGO_VENUE,
+    DELAYED_TICKS,
+    DELAYED_TYPES,
+    MARK_TICK,
+    QUOTE_TICKS,
+    MarketDataType,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -230,7 +238,7 @@ def _market_data_exchange(details: ContractDetails) -> str:
         name = listed.strip()
         if name == "SMART":
             return name
-        if name and not name.startswith(codes.ALGO_VENUE):
+        if name and not name.startswith(ALGO_VENUE):
             venues.append(name)
 
     if details.exchange in venues or not venues:
@@ -266,7 +274,7 @@ class Arrivals:
 
         Once data are live, what came as frozen or delayed data does not count.
         """
-        live = codes.MarketDataType.LIVE
+        live = MarketDataType.LIVE
         if self.kind not in (None, live) and ticker.marketDataType == live:
             self.quote = None
             self.moved = None
@@ -276,9 +284,9 @@ class Arrivals:
 
         kinds = {tick.tickType for tick in ticker.ticks}
         at = ticker.time
-        if kinds & codes.QUOTE_TICKS:
+        if kinds & QUOTE_TICKS:
             self.quote = at
-            self.delayed = bool(kinds & codes.DELAYED_TICKS)
+            self.delayed = bool(kinds & DELAYED_TICKS)
 
         sides = (known(ticker.bid), known(ticker.ask))
         if sides != self._sides:
@@ -287,7 +295,7 @@ class Arrivals:
         self._sides = sides
 
         # ib_async keeps no tick of a price of 0 (2.1.0, priceSizeTick), only the price itself.
-        if codes.MARK_TICK in kinds or ticker.markPrice == 0 != self._mark:
+        if MARK_TICK in kinds or ticker.markPrice == 0 != self._mark:
             self.mark = at
         self._mark = ticker.markPrice
 
@@ -325,14 +333,14 @@ def quote_of(ticker: Ticker, arrivals: Arrivals) -> Quote:
     computed = _computed(ticker.modelGreeks)
     greeks = computed or _NO_GREEKS
     kind = ticker.marketDataType
-    if kind == codes.MarketDataType.LIVE:  # the gateway may say so before the first live tick
+    if kind == MarketDataType.LIVE:  # the gateway may say so before the first live tick
         kind = arrivals.kind or kind
-    if arrivals.delayed and kind not in codes.DELAYED_TYPES:
-        kind = int(codes.MarketDataType.DELAYED)
+    if arrivals.delayed and kind not in DELAYED_TYPES:
+        kind = int(MarketDataType.DELAYED)
 
     last_time = ticker.lastTimestamp
     halted = ticker.halted
-    if kind in codes.DELAYED_TYPES:
+    if kind in DELAYED_TYPES:
         last_time = ticker.delayedLastTimestamp
         halted = ticker.delayedHalted
 

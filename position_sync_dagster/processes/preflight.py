@@ -230,7 +230,7 @@ def _accounts(
 
     operations = document("docs/operations.md")
     for account in connection.accounts:
-        held = [row for row in feed.holdings if row.account == account and row.position]
+        held = [row for row in feed.book.holdings if row.account == account and row.position]
         valued = sum(row.market_value is not None for row in held)
         state = feed.completeness[account]
         text = f"{account}: {len(held)} positions, {valued} with a value, {state}"
@@ -246,7 +246,9 @@ async def _lines(
     connection: GatewayConnection, settings: Settings, findings: list[Finding]
 ) -> None:
     """Try one line for each exchange with a holding, one after the other."""
-    details = await connection.details(trial_conids(connection.feed.holdings, settings.sec_types))
+    details = await connection.details(
+        trial_conids(connection.feed.book.holdings, settings.sec_types)
+    )
     if not details:
         text = "not tried: nothing is held, or the gateway has no details of it"
         findings.append(warning("market data", text, "Run it again once a position is held."))

@@ -12,13 +12,16 @@ from typing import Any, Protocol
 
 import polars as pl
 
-from position_sync_dagster import errors
 from position_sync_dagster.domain import account_state
 from position_sync_dagster.domain.clock import Clock, is_recent, utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Holdings, Key
 from position_sync_dagster.domain.position_update import (
     ValueOrigin,
+)
+from position_sync_dagster.errors import (
+    BrokerUnavailableError,
+    GatewayError,
 )
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake import schema
@@ -43,14 +46,15 @@ def unconfirmed(
     """
     interval_s = max(settings.refresh_interval_s, account_state.ACCOUNT_INTERVAL_S)
     span = timedelta(seconds=2 * interval_s + DRAIN_TIME_LIMIT_S)
-    keys = set()
-    for row in rows:
+
+    def is_confirmed(row: BrokerPosition) -> bool:
         has_value = row.value_source is not ValueOrigin.NONE
-        has_recent_value = has_value and is_recent(row.received_at, span, now)
-        is_confirmed = is_recent(row.confirmed_at, span, now) or has_recent_value
-        if row.completeness is Completeness.UNKNOWN or not is_confirmed:
-            keys.add(row.key)
-    return frozenset(keys)
+        is_valued = has_value and is_recent(row.received_at, span, now)
+        return row.completeness is not Completeness.UNKNOWN and (
+            is_valued or is_recent(row.confirmed_at, span, now)
+        )
+
+    return frozenset(row.key for row in rows if not is_confirmed(row))
 
 
 def unavailable_reason(
@@ -202,7 +206,7 @@ class LakeValues:
             covered |= dict.fromkeys(login.accounts or (), is_complete)
 
         if not current:
-            raise errors.BrokerUnavailableError(
+            raise BrokerUnavailableError(
                 " ".join(unavailable),
                 remedy="Nothing to do: the requests wait, and none is lost or marked FAILED.",
             )
@@ -231,20 +235,20 @@ class ConnectionValues:
             await connection.feed.ensure(
                 timedelta(seconds=self.manager.settings.refresh_interval_s)
             )
-        except errors.GatewayError as error:
-            raise errors.BrokerUnavailableError(error.what, remedy=error.remedy) from error
+        except GatewayError as error:
+            raise BrokerUnavailableError(error.what, remedy=error.remedy) from error
         connection.connectivity.require_ib()
 
         feed = connection.feed
-        holdings = [
-            holding
-            for holding in feed.holdings
+        holdings = {
+            holding.key: holding
+            for holding in feed.book.holdings
             if conids is None or holding.instrument.conid in conids
-        ]
+        }
         return BrokerView(
-            holdings={holding.key: holding for holding in holdings},
+            holdings=holdings,
             complete=feed.is_complete and not feed.book.unmanaged,
-            unconfirmed=unconfirmed(holdings, self.manager.settings, utc_now()),
+            unconfirmed=unconfirmed(holdings.values(), self.manager.settings, utc_now()),
         )
 
     async def close(self) -> None:

@@ -16,7 +16,6 @@ from uuid import uuid4
 
 import polars as pl
 
-from position_sync_dagster import errors
 from position_sync_dagster.domain import streamed_holding
 from position_sync_dagster.domain.clock import SKEW, Clock, is_recent, utc_now
 from position_sync_dagster.domain.holding import BrokerPosition, Key
@@ -33,6 +32,14 @@ from position_sync_dagster.domain.queue_request import (
     Reason,
 )
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
+from position_sync_dagster.errors import (
+    BrokerUnavailableError,
+    LakeError,
+    LeaseLostError,
+    NewerRowError,
+    PositionSyncError,
+    SettingsError,
+)
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
@@ -320,7 +327,7 @@ class DrainReport:
     oldest_wait_s: float | None = None
     duration_s: float = 0.0
     reason: str | None = None
-    error: errors.LakeError | None = None
+    error: LakeError | None = None
     unavailable: bool = False
     batches: tuple["DrainReport", ...] = ()
 
@@ -367,7 +374,7 @@ class QueueWorker:
         clock: Clock = utc_now,
     ) -> None:
         if interval <= 0 or (batch_size != "auto" and batch_size < 1):
-            raise errors.SettingsError(
+            raise SettingsError(
                 f"A worker with interval={interval!r} and batch_size={batch_size!r} is invalid.",
                 remedy="Give seconds above 0 and at least one request a batch.",
             )
@@ -454,7 +461,7 @@ class QueueWorker:
         unreleased: list[Sequence[QueuedPosition]] = []
         claimed = limit
         unavailable: str | None = None
-        failure: errors.LakeError | None = None
+        failure: LakeError | None = None
 
         try:
             while claimed >= limit and not self._stop.is_set() and loop.time() < until:
@@ -463,9 +470,9 @@ class QueueWorker:
                 claimed = report.claimed
                 if claimed:
                     batches.append(report)
-        except errors.BrokerUnavailableError as error:
+        except BrokerUnavailableError as error:
             unavailable = str(error)
-        except errors.LakeError as error:
+        except LakeError as error:
             if not batches:
                 raise
             failure = error
@@ -501,7 +508,7 @@ class QueueWorker:
                     outage.report(result.reason, level=logging.WARNING)
                 else:
                     outage.fault = None
-            except errors.PositionSyncError as error:
+            except PositionSyncError as error:
                 # Text after the colon, such as a file name, may differ each time.
                 outage.report(error.what.partition(": ")[0], text=str(error))
 
@@ -529,9 +536,9 @@ class QueueWorker:
         try:
             plan, rows = await self._plan_and_append(batch, batch_id)
             await self._mark(batch, plan)
-        except errors.LeaseLostError:
+        except LeaseLostError:
             raise
-        except (errors.LakeError, errors.BrokerUnavailableError, asyncio.CancelledError) as error:
+        except (LakeError, BrokerUnavailableError, asyncio.CancelledError) as error:
             await self._release(batch, str(error) or "the worker was stopped")
             raise
 
@@ -569,7 +576,7 @@ class QueueWorker:
     ) -> tuple[BatchPlan, int]:
         """Plan the batch and commit its rows; plan again if newer rows arrived meanwhile."""
         for _ in range(MAX_PLANS - 1):
-            with suppress(errors.NewerRowError):
+            with suppress(NewerRowError):
                 return await self._append_planned(batch, batch_id)
         return await self._append_planned(batch, batch_id)
 
@@ -609,7 +616,7 @@ class QueueWorker:
 
     def _check_lease(self, batch: Sequence[QueuedPosition], batch_id: str) -> None:
         if not self.queue.sync.holds(_ids(batch), lease_token=batch[0].lease_token):
-            raise errors.LeaseLostError(
+            raise LeaseLostError(
                 f"The lease of batch {batch_id} ended before its rows were written.",
                 remedy="The requests are claimed again; see what made the lake slow.",
             )
@@ -625,7 +632,7 @@ class QueueWorker:
     async def _release(self, batch: Sequence[QueuedPosition], reason: str) -> None:
         """Release requests of one claim; if that fails, their lease expires by itself."""
         if batch:
-            with suppress(errors.LakeError):
+            with suppress(LakeError):
                 await self.queue.release(_ids(batch), reason, lease_token=batch[0].lease_token)
 
 

@@ -6,10 +6,14 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import polars as pl
 
-from position_sync_dagster import errors
 from position_sync_dagster.domain import streamed_holding
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import Discrepancy
+from position_sync_dagster.errors import (
+    FlexServiceError,
+    PositionSyncError,
+    StatementError,
+)
 from position_sync_dagster.lake.derived import values_at_close
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
@@ -47,7 +51,7 @@ class ClosedDays:
 
     filled: dict[date, ClosedDay] = field(default_factory=dict)
     skipped: dict[date, str] = field(default_factory=dict)
-    unreadable: tuple[errors.PositionSyncError, ...] = ()
+    unreadable: tuple[PositionSyncError, ...] = ()
 
 
 class StatedDays:
@@ -57,7 +61,7 @@ class StatedDays:
         """Return the days of which it says something."""
         return set()
 
-    def unreadable(self) -> tuple[errors.PositionSyncError, ...]:
+    def unreadable(self) -> tuple[PositionSyncError, ...]:
         """Return the errors of files that cannot be read, and may say something of any day."""
         return ()
 
@@ -123,7 +127,7 @@ class ClosingService:
         """
         try:
             filled = self.collect(self.stated.days().intersection(days)).filled
-        except (errors.StatementError, errors.FlexServiceError):
+        except (StatementError, FlexServiceError):
             return set()
         return {day for day, closed_day in filled.items() if closed_day.rows.is_empty()}
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from operator import attrgetter
 
 import polars as pl
 from polars import col
@@ -428,22 +429,28 @@ def _overclaimed(
     for (_account, conid), position in positions.items():
         held[ALL_ACCOUNTS, conid] += position
 
-    claims, symbols = _claims(legs, complete=complete)
-    for key in sorted(claims, key=lambda key: (key[0] == ALL_ACCOUNTS, key)):
-        quantity = held[key]
-        claimed = claims[key]
+    claiming = [leg for leg in legs if leg.quantity is not None]
+    in_any_account = {leg.conid for leg in claiming if complete and leg.account is None}
+    of_account = [leg for leg in claiming if leg.account is not None]
+    of_any = [leg for leg in claiming if leg.conid in in_any_account]
+    claims = [
+        *sorted(grouped(attrgetter("account", "conid"), of_account).items()),
+        *sorted(grouped(lambda leg: (ALL_ACCOUNTS, leg.conid), of_any).items()),
+    ]
+    for (account, conid), legs_of_key in claims:
+        quantity = held[account, conid]
+        claimed = sum(leg.quantity or 0.0 for leg in legs_of_key)
         is_too_much = abs(claimed) > abs(quantity) * (1 + NEGLIGIBLE_QUANTITY)
         is_opposite = claimed * quantity < 0
         if abs(quantity) <= NEGLIGIBLE_QUANTITY or not (is_too_much or is_opposite):
             continue
 
-        account, conid = key
         place = "all accounts hold" if account == ALL_ACCOUNTS else "is held"
         yield Discrepancy(
             DiscrepancyType.LEG_QUANTITY,
             account,
             conid,
-            symbols[key],
+            legs_of_key[0].symbol,
             quantity,
             claimed,
             f"strategies claim more than {place}",
@@ -454,38 +461,14 @@ def _overclaimed(
 ALL_ACCOUNTS = ""
 
 
-def _claims(
-    legs: Iterable[ActiveContract], *, complete: bool
-) -> tuple[dict[Key, float], dict[Key, str]]:
-    """Return the quantities that legs claim in an account and in all of them, and the symbols."""
-    claiming = [leg for leg in legs if leg.quantity is not None]
-    in_any_account = {leg.conid for leg in claiming if complete and leg.account is None}
-
-    claims: defaultdict[Key, float] = defaultdict(float)
-    symbols: dict[Key, str] = {}
-    for leg in claiming:
-        accounts = [] if leg.account is None else [leg.account]
-        if leg.conid in in_any_account:
-            accounts.append(ALL_ACCOUNTS)
-        for account in accounts:
-            claims[account, leg.conid] += leg.quantity or 0.0
-            symbols.setdefault((account, leg.conid), leg.symbol)
-    return claims, symbols
-
-
 def _mismatched(
     legs: Iterable[ActiveContract], details: Mapping[int, ContractDetails]
 ) -> Iterable[Discrepancy]:
     """Yield where legs differ from the contract of their conid, once for each contract."""
-    mismatches = defaultdict(list)
-    symbols: dict[Key, str] = {}
-    for leg in legs:
-        mismatch = contract_mismatch(leg, details.get(leg.conid))
-        if mismatch:
-            key = (leg.account or ALL_ACCOUNTS, leg.conid)
-            mismatches[key].append(f"strategy {leg.strategy_id}: {mismatch}")
-            symbols.setdefault(key, leg.symbol)
-
-    kind = DiscrepancyType.LEG_MISMATCH
-    for key, texts in sorted(mismatches.items()):
-        yield Discrepancy(kind, *key, symbols[key], None, None, "; ".join(texts))
+    mismatches = [(leg, contract_mismatch(leg, details.get(leg.conid))) for leg in legs]
+    differing = [(leg, mismatch) for leg, mismatch in mismatches if mismatch]
+    by_key = grouped(lambda entry: (entry[0].account or ALL_ACCOUNTS, entry[0].conid), differing)
+    for key, of_key in sorted(by_key.items()):
+        texts = "; ".join(f"strategy {leg.strategy_id}: {mismatch}" for leg, mismatch in of_key)
+        symbol = of_key[0][0].symbol
+        yield Discrepancy(DiscrepancyType.LEG_MISMATCH, *key, symbol, None, None, texts)

@@ -80,7 +80,9 @@ async def _download_and_enqueue(
     own.status = lambda: {"state": SessionState.LIVE}
     publisher.attach(feed)
     await publisher.publish(feed)
-    routes = route(feed.holdings, lake.registry.legs, frozenset(), sec_types=settings.sec_types)
+    routes = route(
+        feed.book.holdings, lake.registry.legs, frozenset(), sec_types=settings.sec_types
+    )
     await publisher.enqueue_all(routes, Reason.REFRESH)
     with suppress(errors.LakeError):  # a cause waits for the next look, a value does not
         await watcher.look(feed.accounts, executions)

@@ -7,15 +7,22 @@ only the newest row of each holding.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
-from position_sync_dagster import errors
 from position_sync_dagster.domain.account_values import AccountSummary
-from position_sync_dagster.domain.holding import BrokerPosition, Key
+from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.position_update import PositionUpdate, PositionUpdateHandler
 from position_sync_dagster.domain.retry import Backoff, rest_s
+from position_sync_dagster.errors import (
+    ForeignTableError,
+    LakeError,
+    LeaseLostError,
+    NewerTableError,
+    PositionSyncError,
+    TradingModeError,
+)
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import PendingChanges
 from position_sync_dagster.lake.account_values import AccountValuesTable
@@ -28,17 +35,18 @@ from position_sync_dagster.sync.stream.ownership import (
     Ownership,
     StreamCounts,
 )
-from position_sync_dagster.sync.stream.pricing import StreamPricer
+from position_sync_dagster.sync.stream.parts import LiveConnection
+from position_sync_dagster.sync.stream.pricing import StreamPricer, ValuedRows
 from position_sync_dagster.sync.stream.publisher import Submissions
 
 logger = logging.getLogger(__name__)
 
 # Errors of a table that another attempt cannot repair: nothing more of this stream is written.
 ENDS_STREAM = (
-    errors.LeaseLostError,
-    errors.TradingModeError,
-    errors.ForeignTableError,
-    errors.NewerTableError,
+    LeaseLostError,
+    TradingModeError,
+    ForeignTableError,
+    NewerTableError,
 )
 
 DELIVERY_RETRY = Backoff(first_s=0.5, longest_s=2.0)
@@ -76,7 +84,7 @@ class HandlerDelivery:
 
     def __post_init__(self) -> None:
         self.failures = 0
-        self.refused: errors.LakeError | None = None
+        self.refused: LakeError | None = None
         self._batched = getattr(self.handler, "on_position_updates", None)
         self._outage = OutageLog(logger)
         self._pending: dict[Key, PositionUpdate] = {}
@@ -174,7 +182,7 @@ class HandlerDelivery:
         self._outage.report(
             kind,
             text=f"{type(self.handler).__name__} failed: {str(error) or kind}",
-            error=None if isinstance(error, errors.PositionSyncError) else error,
+            error=None if isinstance(error, PositionSyncError) else error,
         )
 
 
@@ -257,7 +265,7 @@ class Flusher:
 
     def __post_init__(self) -> None:
         self._ticks: PendingChanges[int] = PendingChanges()
-        self._live_connection: Callable[[], GatewayConnection | None] = lambda: None
+        self._live_connection: LiveConnection = lambda: None
         self._deliveries: list[HandlerDelivery] = []
         # Rows of ticks that the next flush delivers to the other handlers.
         self._rows: list[PositionUpdate] = []
@@ -283,7 +291,7 @@ class Flusher:
         """Leave a connection, which others may go on to use."""
         connection.ib.pendingTickersEvent -= self._on_ticks
 
-    async def run(self, live_connection: Callable[[], GatewayConnection | None]) -> None:
+    async def run(self, live_connection: LiveConnection) -> None:
         """Flush once per interval, independent of the tables and requests of other steps.
 
         Args:
@@ -318,21 +326,20 @@ class Flusher:
         if not self.context.lease.suspended:
             self._take(self.pricer.value_ticked(connection, self._ticks.take()))
 
-    def _take(self, valued: Iterable[tuple[PositionUpdate, BrokerPosition]]) -> None:
+    def _take(self, valued: ValuedRows) -> None:
         """Deliver rows to the immediate handlers, and keep them for the flush."""
-        updates: list[PositionUpdate] = []
-        holdings: list[BrokerPosition] = []
-        urgent = False
-        for update, holding in valued:
-            is_submitted = self.submitted.is_held(holding.key, update.position)
-            if update.position or not is_submitted:
-                updates.append(update)
-                holdings.append(holding)
-                urgent |= not is_submitted
-
-        self.submitted.record(holdings)
+        moved = [
+            not self.submitted.is_held(holding.key, update.position) for update, holding in valued
+        ]
+        due = [
+            row
+            for row, has_moved in zip(valued, moved, strict=True)
+            if row[0].position or has_moved
+        ]
+        updates = [update for update, _holding in due]
+        self.submitted.record(holding for _update, holding in due)
         self._rows += updates
-        self._urgent |= urgent
+        self._urgent |= any(moved)
         for delivery in self._deliveries:
             if delivery.immediate:
                 delivery.put(updates, urgent=True)

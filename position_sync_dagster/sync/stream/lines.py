@@ -16,7 +16,12 @@ from position_sync_dagster.domain.line_allocation import Demand, LineLimit, dema
 from position_sync_dagster.domain.login_lines import LoginLines
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.retry import Backoff
-from position_sync_dagster.gateway import codes
+from position_sync_dagster.gateway.codes import (
+    DELAYED_TYPES,
+    NOT_PERMITTED,
+    GatewayCode,
+    MarketDataType,
+)
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.market_data import MarketDataRequests, Refusal
 from position_sync_dagster.sync.stream import contracts
@@ -33,11 +38,11 @@ MIN_HOLD_S = 5.0
 # Delays before a refused line is requested again, by the code of the refusal. A competing session
 # (10197) and a farm outage (10182) may end at any moment; a missing subscription is seldom bought.
 RETRY_WAITS: dict[int, Backoff] = {
-    codes.GatewayCode.COMPETING_SESSION: Backoff(first_s=60.0, longest_s=600.0),
-    codes.GatewayCode.CUT_BY_FARM: Backoff(first_s=30.0, longest_s=300.0),
-    codes.GatewayCode.LINE_UNKNOWN: Backoff(first_s=5.0, longest_s=300.0),
-    codes.GatewayCode.REQUEST_FAILED: Backoff(first_s=5.0, longest_s=300.0),
-    codes.GatewayCode.NO_CONTRACT: Backoff(first_s=60.0, longest_s=14_400.0),
+    GatewayCode.COMPETING_SESSION: Backoff(first_s=60.0, longest_s=600.0),
+    GatewayCode.CUT_BY_FARM: Backoff(first_s=30.0, longest_s=300.0),
+    GatewayCode.LINE_UNKNOWN: Backoff(first_s=5.0, longest_s=300.0),
+    GatewayCode.REQUEST_FAILED: Backoff(first_s=5.0, longest_s=300.0),
+    GatewayCode.NO_CONTRACT: Backoff(first_s=60.0, longest_s=14_400.0),
 }
 
 OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
@@ -46,7 +51,7 @@ OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
 LIMIT_WAIT = Backoff(first_s=60.0, longest_s=900.0)
 
 # The kind of market data to request, by whether it is delayed; None: that of the settings.
-DATA_TYPES = {False: None, True: codes.MarketDataType.DELAYED}
+DATA_TYPES = {False: None, True: MarketDataType.DELAYED}
 
 # The number of legs and lines with a problem that the session's detail names.
 CONTRACTS_NAMED = 3
@@ -224,11 +229,11 @@ class StreamLines:
         """Record that data are expected again: each line must tick soon."""
         now_s = self.context.monotonic()
         self.login.restored(now_s)
-        self.login.lift(codes.GatewayCode.CUT_BY_FARM, now_s)
+        self.login.lift(GatewayCode.CUT_BY_FARM, now_s)
 
     def definitions_restored(self) -> None:
         """Request lines again of what the gateway did not know: it knows contracts again."""
-        self.login.lift(codes.GatewayCode.NO_CONTRACT, self.context.monotonic())
+        self.login.lift(GatewayCode.NO_CONTRACT, self.context.monotonic())
 
     def refused(self, refusal: Refusal) -> None:
         """Record a refusal: the line limit is lower, or a conid has no market data."""
@@ -240,14 +245,12 @@ class StreamLines:
         now_s = self.context.monotonic()
         text = f"{refusal.code} {refusal.text}"
         self.login.put(conid, line.ended(now_s, f"the gateway ended the line: {text}"))
-        if refusal.code == codes.GatewayCode.TOO_MANY_LINES:
+        if refusal.code == GatewayCode.TOO_MANY_LINES:
             self.login.limit = self.login.limit.refused(self._requests.in_use, now_s)
             return
 
-        may_be_delayed = (
-            self.context.settings.delayed_fallback and refusal.code in codes.NOT_PERMITTED
-        )
-        was_delayed = refusal.market_data_type in codes.DELAYED_TYPES
+        may_be_delayed = self.context.settings.delayed_fallback and refusal.code in NOT_PERMITTED
+        was_delayed = refusal.market_data_type in DELAYED_TYPES
         is_leg = not self.login.is_underlying(conid)
         denial = Denial(
             reason=text,
@@ -298,7 +301,7 @@ class StreamLines:
         what, why = "No market data", first.reason
         if first.code is not None:
             why = f"IB {first.reason}"
-        if first.code == codes.GatewayCode.COMPETING_SESSION:
+        if first.code == GatewayCode.COMPETING_SESSION:
             what, why = "Another session took your lines", f"IB {first.code}"
         return [
             f"{what}: {', '.join(filter(None, counted))}, since {since} ({why})",

@@ -13,11 +13,18 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar, Self, TypeVarTuple
 from weakref import WeakValueDictionary
 
-from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.domain.valuation import Provenance
+from position_sync_dagster.errors import (
+    LakeError,
+    LeaseLostError,
+    LoginOwnedError,
+    PositionSyncError,
+    StalledError,
+    StoreError,
+)
 from position_sync_dagster.lake.sessions import GatewaySessions, login_owned
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
@@ -83,8 +90,8 @@ class Ownership:
         self.status: Callable[[], dict[str, Any]] = lambda: {"state": SessionState.STARTING}
         self._renewal_requested = asyncio.Event()
         self._outage = OutageLog(logger)
-        self.store_fault: errors.LakeError | None = None
-        self._loss: errors.LeaseLostError | None = None  # it says who has the login now
+        self.store_fault: LakeError | None = None
+        self._loss: LeaseLostError | None = None  # it says who has the login now
         self.lost = asyncio.Event()
 
     def renew_now(self) -> None:
@@ -102,12 +109,12 @@ class Ownership:
         end = f"{self.session.expires_at:%H:%M:%S} UTC"
         ended = f"The lease on {self.session.gateway_id} ended at {end}"
         if self.lost.is_set():
-            raise self._loss or errors.LeaseLostError(
+            raise self._loss or LeaseLostError(
                 f"{ended}.",
                 remedy="Another process may own the login now; this one writes nothing more.",
             )
         if self.suspended:
-            raise self.store_fault or errors.StalledError(
+            raise self.store_fault or StalledError(
                 f"{ended} and was not renewed.",
                 remedy="It is renewed late, unless another process is faster.",
             )
@@ -136,13 +143,12 @@ class Ownership:
         await offload(self.sessions.claim_mode, mode)
 
     async def __aenter__(self) -> Self:
-        await self.begin()
-        return self
+        return await self.begin()
 
     async def __aexit__(self, kind: type | None, error: object, _trace: object) -> None:
         await self.end(None if kind is None else f"{kind.__name__}: {error}")
 
-    async def begin(self) -> None:
+    async def begin(self) -> Self:
         """Acquire the lease, and renew it from now on.
 
         Raises:
@@ -153,11 +159,10 @@ class Ownership:
         # The handlers of a library may write into another lake, where its token means nothing.
         token = None if self.owner is Owner.LIBRARY else self.session.fencing_token
         self.provenance = Provenance(
-            session_id=self.session.session_id,
-            fencing_token=token,
-            run_id=self.session.run_id,
+            session_id=self.session.session_id, fencing_token=token, run_id=self.run_id
         )
         self._task = asyncio.create_task(self._heartbeat())
+        return self
 
     async def _acquired(self) -> GatewaySession:
         """Acquire the lease, and wait until its present owner has ended.
@@ -169,7 +174,9 @@ class Ownership:
         while True:
             self._renewed_s = self.monotonic()
             try:
-                self._require_no_other()
+                other = self._owners.get(self.settings.gateway_id)
+                if other is not None and not other.lost.is_set() and not other._is_over():
+                    raise login_owned(other.session)  # in this process, by another object
                 return await offload(
                     self.sessions.acquire,
                     self.settings.gateway_id,
@@ -179,21 +186,11 @@ class Ownership:
                     host=socket.gethostname(),
                     pid=os.getpid(),
                 )
-            except errors.LoginOwnedError:
+            except LoginOwnedError:
                 stopped = self.stop is not None and self.stop.is_set()
                 if stopped or asyncio.get_running_loop().time() >= deadline:
                     raise
                 await asyncio.sleep(LOGIN_POLL_S)
-
-    def _require_no_other(self) -> None:
-        """Raise an error if this process owns the login already, by another object.
-
-        Raises:
-            LoginOwnedError: Its lease lasts.
-        """
-        other = self._owners.get(self.settings.gateway_id)
-        if other is not None and not other.lost.is_set() and not other._is_over():
-            raise login_owned(other.session)
 
     async def end(self, detail: str | None = None) -> None:
         """End the lease; the session keeps why, if it did not end as it should."""
@@ -204,36 +201,33 @@ class Ownership:
         if self._owners.get(self.settings.gateway_id) is self:
             del self._owners[self.settings.gateway_id]
         if not self.lost.is_set():
-            with suppress(errors.LakeError):
+            with suppress(LakeError):
                 await offload(self.sessions.end, self.session, detail=detail)
 
     async def _heartbeat(self) -> None:
+        """Renew the lease again and again; if it cannot be, it is lost, or the store is away."""
         while not self.lost.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._renewal_requested.wait(), HEARTBEAT_S)
             self._renewal_requested.clear()
-            await self._renew_or_lose()
+            try:
+                await self._renew()
 
-    async def _renew_or_lose(self) -> None:
-        """Renew the lease; what cannot be renewed is lost, unless the store is only away."""
-        try:
-            await self._renew()
-
-        except errors.LeaseLostError as error:
-            logger.error("%s", error)
-            self._loss = error
-            self.lost.set()
-
-        except errors.LakeError as error:
-            self._outage.report(str(error))
-            if isinstance(error, errors.StoreError):
-                self.store_fault = error
-            elif self._is_over():
+            except LeaseLostError as error:
+                logger.error("%s", error)
+                self._loss = error
                 self.lost.set()
 
-        except Exception:
-            logger.exception("the lease on %s is no longer renewed", self.session.gateway_id)
-            self.lost.set()
+            except LakeError as error:
+                self._outage.report(str(error))
+                if isinstance(error, StoreError):
+                    self.store_fault = error
+                elif self._is_over():
+                    self.lost.set()
+
+            except Exception:
+                logger.exception("the lease on %s is no longer renewed", self.session.gateway_id)
+                self.lost.set()
 
     async def _renew(self) -> None:
         """Renew the lease, with the status of the owner; it counts from the beginning of this.
@@ -330,6 +324,6 @@ class BackgroundWork:
             outage.fault = None
         except Exception as error:  # no error here may end the stream of values
             self._again_at[kind] = self._monotonic() + WORK_AGAIN_S
-            is_known = isinstance(error, errors.PositionSyncError | ConnectionError)
+            is_known = isinstance(error, PositionSyncError | ConnectionError)
             if outage.report(f"{kind}, tried again later: {error}") and not is_known:
                 logger.error("%s", kind, exc_info=error)

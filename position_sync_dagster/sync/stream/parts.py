@@ -13,6 +13,9 @@ from position_sync_dagster.sync.stream.contracts import ContractCache
 from position_sync_dagster.sync.stream.lines import StreamLines
 from position_sync_dagster.sync.stream.ownership import OwnerContext
 
+# Returns the open connection; None while its data do not count.
+LiveConnection = Callable[[], GatewayConnection | None]
+
 
 class ChangeFollower(Protocol):
     """Follows the stored changes of quantities, such as for their causes; blocks."""
@@ -94,7 +97,7 @@ class ComputedGreeks(Protocol):
     async def step(self, connection: GatewayConnection, routes: LegStates, version: int) -> None:
         """Follow the routes, whose version changes with them."""
 
-    async def run(self, live_connection: Callable[[], GatewayConnection | None]) -> None:
+    async def run(self, live_connection: LiveConnection) -> None:
         """Compute until it is cancelled, while the data of a connection count."""
 
     def summary(self) -> str | None:

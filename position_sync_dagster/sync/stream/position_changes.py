@@ -1,7 +1,7 @@
 """Changes of quantities: stored before they are published, then followed for their causes."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.exchange_time import exchange_date
@@ -117,12 +117,10 @@ def after_changes(published: Holdings, changes: Iterable[PositionChange]) -> Hol
     unpublished: Holdings = {}
     for change in changes:
         before = unpublished.get(change.key) or published.get(change.key)
-        at = change.seen_at
-        quantity = 0.0
+        state = (change.seen_at, *change.key, 0.0)
         if before is not None:
-            at = before.position_time
-            quantity = before.position
-        if change.change_id != content_id(at, *change.key, quantity, change.after):
+            state = (before.position_time, *change.key, before.position)
+        if change.change_id != content_id(*state, change.after):
             continue  # it is published
 
         unpublished[change.key] = BrokerPosition(
@@ -175,45 +173,29 @@ def _change_to(
 ) -> PositionChange:
     """Return the change from the published state of a holding, or from nothing, to this one."""
     seen_at = holding.position_time
-    began = seen_at
-    quantity = 0.0
-    price: float | None = None
-    cost: float | None = None
-    daily: float | None = None
     times = [confirmed_at]
     if published is not None:
-        began = published.position_time
-        quantity = published.position
-        price = _price_of(published)
-        cost = published.average_cost
-        daily = _profit_of_day(published, seen_at)
         times += [published.confirmed_at, published.position_time]
 
-    known_times = filter(None, times)
+    before = published or replace(
+        holding, position=0.0, average_cost=None, market_value=None, daily_pnl=None
+    )
+    price = None
+    if before.market_value is not None and before.position:
+        # What the broker's value makes for one unit: its price may be in cents or not.
+        price = before.market_value / (before.position * before.instrument.multiplier)
+    is_of_day = exchange_date(before.received_at) == exchange_date(seen_at)
     return PositionChange(
-        change_id=content_id(began, *holding.key, quantity, holding.position),
-        account=holding.account,
         **holding.instrument.terms,
-        before=quantity,
+        change_id=content_id(before.position_time, *holding.key, before.position, holding.position),
+        account=holding.account,
+        before=before.position,
         after=holding.position,
-        average_cost=cost,
+        average_cost=before.average_cost,
         market_price=price,
-        daily_pnl=daily,
-        since=max(known_times, default=None),
+        daily_pnl=before.daily_pnl if is_of_day else None,
+        since=max(filter(None, times), default=None),
         seen_at=seen_at,
         gateway_id=holding.gateway_id,
         snapshot_id=holding.snapshot_id,
     )
-
-
-def _profit_of_day(holding: BrokerPosition, at: datetime) -> float | None:
-    """Return the profit of the day that came with a holding's value; None of another day."""
-    is_of_day = exchange_date(holding.received_at) == exchange_date(at)
-    return holding.daily_pnl if is_of_day else None
-
-
-def _price_of(holding: BrokerPosition) -> float | None:
-    """Return what the broker's value makes for one unit: its price may be in cents or not."""
-    if holding.market_value is None or not holding.position:
-        return None
-    return holding.market_value / (holding.position * holding.instrument.multiplier)

@@ -27,6 +27,10 @@ logger = logging.getLogger(__name__)
 VALUED_AGAIN_S = 30.0
 
 
+# The rows that are due, each with the holding that it values.
+ValuedRows = list[tuple[PositionUpdate, BrokerPosition]]
+
+
 class Failure:
     """The error of a holding that is set aside, and when it is valued again."""
 
@@ -102,7 +106,7 @@ class StreamPricer:
 
     def flush(
         self, connection: GatewayConnection, ticked: Collection[int], valued: Iterable[Key] = ()
-    ) -> list[tuple[PositionUpdate, BrokerPosition]]:
+    ) -> ValuedRows:
         """Value the holdings that are due; return the rows worth writing, each with its holding.
 
         A holding whose account has not been downloaded yet waits: its price factor is checked
@@ -119,9 +123,7 @@ class StreamPricer:
         self._note_ticks(ticked)
         return self._value_due(connection, ticked, list(self._holdings.values()))
 
-    def value_ticked(
-        self, connection: GatewayConnection, ticked: Collection[int]
-    ) -> list[tuple[PositionUpdate, BrokerPosition]]:
+    def value_ticked(self, connection: GatewayConnection, ticked: Collection[int]) -> ValuedRows:
         """Value the holdings that ticked, before the flush; return the rows, as `flush` does."""
         return self._value_due(connection, ticked, self._note_ticks(ticked))
 
@@ -137,7 +139,7 @@ class StreamPricer:
         connection: GatewayConnection,
         ticked: Collection[int],
         states: Iterable[StreamedHolding],
-    ) -> list[tuple[PositionUpdate, BrokerPosition]]:
+    ) -> ValuedRows:
         now = self.context.clock()
         now_s = self.context.monotonic()
         quotes = _quotes_of(connection, ticked)
@@ -185,7 +187,7 @@ class StreamPricer:
         """Make the step of a holding that is due; return its row with the holding, if one is."""
         key = state.key
         conid = key[1]
-        holding = connection.feed.get(key)
+        holding = connection.feed.book.get(key)
         if holding is None:
             del self._holdings[key]
             return None

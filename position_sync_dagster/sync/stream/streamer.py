@@ -15,7 +15,6 @@ from datetime import datetime
 from random import Random
 from typing import Any, TypeVar
 
-from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import NEVER, Clock, ClockWatch, utc_now
 from position_sync_dagster.domain.gateway_session import (
     Owner,
@@ -28,6 +27,16 @@ from position_sync_dagster.domain.position_update import (
     PositionUpdateHandler,
 )
 from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.errors import (
+    BrokerUnavailableError,
+    GatewayError,
+    GatewayLostError,
+    GatewayTimeoutError,
+    LakeError,
+    LeaseLostError,
+    NewerTableError,
+    TradingModeError,
+)
 from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, GatewayCode, said
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
@@ -100,10 +109,7 @@ class BrokerLink:
         self.state = SessionState.STARTING
         self.live_since: datetime | None = None
         self.outage = OutageLog(logger)
-        self._settings = self.context.settings
-        self._lease = self.context.lease
-        self._connection_ended = f"The connection to {self._settings.gateway_id} ended."
-
+        self._connection_ended = f"The connection to {self.context.settings.gateway_id} ended."
         self._attached: GatewayConnection | None = None
         self._opened: GatewayConnection | None = None
         self._moved: str | None = None  # the order to use another port, until the next log-in
@@ -116,28 +122,23 @@ class BrokerLink:
     def connection(self) -> GatewayConnection | None:
         """The open connection; None while there is none."""
         opened = self._opened
-        if opened is not None and opened.is_connected:
-            return opened
-
-        return None
+        return opened if opened is not None and opened.is_connected else None
 
     def problems(self) -> list[str]:
         """Return the broken data farms, and the problems of accounts and positions."""
         connection = self.connection
         if connection is None:
             return []
-        farms = [
-            f"data farm {farm} is broken" for farm in sorted(connection.connectivity.broken_farms)
+        farms = sorted(connection.connectivity.broken_farms)
+        return [
+            *filter(None, [self._moved]),
+            *(f"data farm {farm} is broken" for farm in farms),
+            *connection.feed.values.problems,
         ]
-        moved = [] if self._moved is None else [self._moved]
-        return moved + farms + connection.feed.values.problems
 
     def live_connection(self) -> GatewayConnection | None:
         """Return the open connection; None while the stream is not LIVE."""
-        if self.state is not SessionState.LIVE:
-            return None
-
-        return self.connection
+        return self.connection if self.state is SessionState.LIVE else None
 
     async def open(self) -> None:
         """Connect, request the positions, and make the first step with them.
@@ -149,7 +150,7 @@ class BrokerLink:
         """
         self._opened = None
         connection = await self.manager.get_connection()
-        await self._lease.claim_mode(connection.trading_mode)
+        await self.context.lease.claim_mode(connection.trading_mode)
 
         await self.router.reset()
         if connection is not self._attached:
@@ -163,8 +164,8 @@ class BrokerLink:
 
         listed_at = connection.feed.snapshot_at
         if listed_at is None:
-            raise errors.BrokerUnavailableError(
-                f"{self._settings.gateway_id} dropped every subscription.",
+            raise BrokerUnavailableError(
+                f"{connection.gateway_id} dropped every subscription.",
                 remedy="Everything is requested again.",
             )
         self._opened = connection
@@ -189,26 +190,27 @@ class BrokerLink:
 
         self._attempts += 1
         try:
-            await run_until(self.open(), stop, self._lease.lost)
+            await run_until(self.open(), stop, self.context.lease.lost)
             self._attempts = 1
 
-        except errors.BrokerUnavailableError as error:
+        except BrokerUnavailableError as error:
             self._attempts = 0
             self.go_blind(error.what)
             if self._attached is not None:
                 self.end_doubtful_loss(self._attached)
-            await self.pause(self._settings.flush_interval_s, stop)
+            await self.pause(self.context.settings.flush_interval_s, stop)
 
-        except (errors.LeaseLostError, errors.TradingModeError, errors.NewerTableError):
+        except (LeaseLostError, TradingModeError, NewerTableError):
             raise
-        except (errors.GatewayError, ConnectionError, errors.LakeError) as error:
-            if isinstance(error, errors.GatewayTimeoutError) and self._attached is not None:
+        except (GatewayError, ConnectionError, LakeError) as error:
+            if isinstance(error, GatewayTimeoutError) and self._attached is not None:
                 self._attached.drop(str(error))
             self.go_blind(str(error))
 
     async def stand_by(self, stop: asyncio.Event) -> None:
         """Leave the gateway while the lease is suspended: another process may own the login."""
-        if (connection := self.connection) is not None:
+        connection = self.connection
+        if connection is not None:
             reason = "the lease ran out, and is not renewed yet"
             self.go_blind(f"{reason}.")
             connection.drop(reason)
@@ -216,10 +218,8 @@ class BrokerLink:
 
     async def pause(self, seconds: float, *until: asyncio.Event) -> None:
         """Wait; return early at one of the events, or when the socket or the lease is lost."""
-        events = [*until, self._lease.lost]
-        if (connection := self.connection) is not None:
-            events.append(connection.lost)
-        await wait_for_first(events, timeout_s=seconds)
+        lost = [] if self.connection is None else [self.connection.lost]
+        await wait_for_first([*until, self.context.lease.lost, *lost], timeout_s=seconds)
 
     def go_blind(self, reason: str) -> None:
         """Set the state BLIND, with the reason; earlier quotes no longer count."""
@@ -231,7 +231,7 @@ class BrokerLink:
         if self.state is not SessionState.BLIND:
             self._blind_at = self.context.monotonic()
         self.state = SessionState.BLIND
-        self._lease.renew_now()
+        self.context.lease.renew_now()
         if new:
             self.router.lines.interrupted("connectivity was lost")
 
@@ -270,7 +270,7 @@ class BrokerLink:
         self.state = SessionState.LIVE
         self.live_since = since
         self.outage.fault = None
-        self._lease.renew_now()
+        self.context.lease.renew_now()
 
     def _on_lost(self) -> None:
         """Make the stream BLIND at once, also while a step waits for a table."""
@@ -289,10 +289,16 @@ class BrokerLink:
             self.go_blind(text)
             self._opened = None
             self.router.account_refresh.interrupt()
-        elif code in FARM_BROKEN | FARM_OK:
-            self._farm_changed(code)
         elif code == GatewayCode.PORT_CHANGED:
             self._moved = f"{text}: set POSITION_SYNC_GATEWAY_PORT to the new port"
+        elif code == GatewayCode.MARKET_DATA_FARM_BROKEN:
+            self.router.lines.interrupted("a data farm broke")
+        elif code == GatewayCode.MARKET_DATA_FARM_OK:
+            self.router.lines.restored()
+        elif code == GatewayCode.SECURITY_DEFINITION_FARM_OK:
+            self.router.definitions_restored()
+        if code in FARM_BROKEN | FARM_OK:
+            self.context.lease.renew_now()
 
     def _restored(self) -> None:
         """Go on after a loss of IB that kept the data: ticks that came without IB are old."""
@@ -303,15 +309,6 @@ class BrokerLink:
 
         self.router.lines.restored()
         self.router.definitions_restored()
-
-    def _farm_changed(self, code: int) -> None:
-        if code == GatewayCode.MARKET_DATA_FARM_BROKEN:
-            self.router.lines.interrupted("a data farm broke")
-        elif code == GatewayCode.MARKET_DATA_FARM_OK:
-            self.router.lines.restored()
-        elif code == GatewayCode.SECURITY_DEFINITION_FARM_OK:
-            self.router.definitions_restored()
-        self._lease.renew_now()
 
 
 async def wait_for_first(
@@ -529,8 +526,7 @@ class IBPositionStreamer:
         try:
             await self._link.open()
         except BaseException:
-            await self._link.close()
-            await self._end_lease()
+            await self._leave()
             raise
         self._task = asyncio.create_task(self._run())
 
@@ -587,14 +583,11 @@ class IBPositionStreamer:
         await offload(sessions.table.initialize)
         await self._lease.begin()
 
-    async def _end_lease(self) -> None:
-        if self._tables.ownership is None:
-            await self._lease.end()
-
     async def _run(self) -> None:
-        parts = (self._flusher, self._router.greeks)
         live = self._link.live_connection
-        tasks = [asyncio.create_task(part.run(live)) for part in parts if part is not None]
+        tasks = [asyncio.create_task(self._flusher.run(live))]
+        if self._router.greeks is not None:
+            tasks.append(asyncio.create_task(self._router.greeks.run(live)))
         clock = ClockWatch(self._context.clock)
         try:
             while not self._stop.is_set():
@@ -632,27 +625,26 @@ class IBPositionStreamer:
         try:
             await self._router.step(connection)
             self._table_outage.fault = None
-        except errors.NewerTableError:
+        except NewerTableError:
             raise  # the stream of a later release may own the login then
-        except errors.LakeError as error:
+        except LakeError as error:
             self._table_outage.report(str(error))
-        except errors.GatewayLostError as error:
+        except (GatewayLostError, ConnectionError) as error:
             self._link.go_blind(str(error))
-        except errors.GatewayError as error:
+        except GatewayError as error:
             logger.warning("%s", error)
-        except ConnectionError as error:
-            self._link.go_blind(str(error))
 
     async def _pause(self) -> None:
         """Wait for a flush interval; return early once for a fill."""
         interval_s = self.settings.flush_interval_s
         fill = self._router.urgent
-        wakes = [self._stop]
-        may_be_early = self._monotonic() - self._early_step_at >= interval_s
-        if may_be_early and self.state is SessionState.LIVE:
-            wakes.append(fill)
-        await self._link.pause(interval_s, *wakes)
-        if fill in wakes and fill.is_set():
+        is_pausing = self._monotonic() - self._early_step_at < interval_s
+        if is_pausing or self.state is not SessionState.LIVE:
+            await self._link.pause(interval_s, self._stop)
+            return
+
+        await self._link.pause(interval_s, self._stop, fill)
+        if fill.is_set():
             await self._link.pause(FILLS_S, self._stop)
             self._early_step_at = self._monotonic()
 
@@ -660,8 +652,13 @@ class IBPositionStreamer:
         self._link.state = SessionState.ENDED
         await self._router.close()
         await self._flusher.close()
+        await self._leave()
+
+    async def _leave(self) -> None:
+        """End the connection, and the lease if it is the streamer's own."""
         await self._link.close()
-        await self._end_lease()
+        if self._tables.ownership is None:
+            await self._lease.end()
 
 
 def folder_of(table: Table) -> str:

@@ -21,17 +21,17 @@ WORTHLESS = (ACCOUNT, 921000003)
 
 
 def without_value(feed):
-    return {holding.key for holding in feed.holdings if holding.market_value is None}
+    return {holding.key for holding in feed.book.holdings if holding.market_value is None}
 
 
 async def test_a_snapshot_knows_every_holding_and_no_value(opened):
     _sim, connection = opened
     await connection.feed.snapshot()
-    held = {h.key: h.position for h in connection.feed.holdings}
+    held = {h.key: h.position for h in connection.feed.book.holdings}
     assert held[("DUSIM0001", 921000001)] == 5.0
     assert held[("DUSIM0002", 921000001)] == -1.0
     assert len(held) == 9
-    assert all(h.market_value is None for h in connection.feed.holdings)
+    assert all(h.market_value is None for h in connection.feed.book.holdings)
     assert not connection.feed.is_complete
 
 
@@ -49,14 +49,14 @@ async def test_the_time_of_a_later_row_is_read_anew_or_left_unknown(
     sim, connection = await connected(one_account, {"now": lambda: time.time() + shown_h * 3600})
     feed = connection.feed
     await feed.ensure(timedelta(seconds=60))
-    assert feed.get(KEY).received_at - feed.get(KEY).value_time < timedelta(minutes=2)
+    assert feed.book.get(KEY).received_at - feed.book.get(KEY).value_time < timedelta(minutes=2)
 
     shown_h = gateway_h
     set_zone(f"XXX-{here_h}")
     sim.fill(*KEY, 5)
-    await eventually(lambda: feed.get(KEY).position == 15 and feed.get(KEY).market_value)
+    await eventually(lambda: feed.book.get(KEY).position == 15 and feed.book.get(KEY).market_value)
     await connection.ib.reqCurrentTimeAsync()
-    row = feed.get(KEY)
+    row = feed.book.get(KEY)
     if dated:
         assert row.received_at - row.value_time < timedelta(minutes=2)
     else:
@@ -67,7 +67,7 @@ async def test_the_times_of_a_gateway_in_another_zone_are_unknown(connected, one
     _sim, connection = await connected(one_account, {"now": lambda: time.time() + 5.5 * 3600})
     for _ in range(2):
         await connection.feed.download()
-    row = connection.feed.get(KEY)
+    row = connection.feed.book.get(KEY)
     assert row.market_value is not None
     assert row.value_time is None
 
@@ -82,11 +82,11 @@ async def test_a_download_brings_the_values_of_each_account(connected, eventuall
     assert feed.is_complete
 
     held = {(p["account"], p["conid"]): p for p in sim.positions() if p["quantity"]}
-    assert len(feed.holdings) == len(held)
+    assert len(feed.book.holdings) == len(held)
     assert connection.ib.positions() == []
     assert connection.ib.portfolio() == []
     assert without_value(feed) == {WORTHLESS}
-    for holding in feed.holdings:
+    for holding in feed.book.holdings:
         assert holding.position == held[holding.key]["quantity"]
         assert holding.value_time is not None
         assert holding.received_at - holding.value_time < timedelta(minutes=2)
@@ -116,9 +116,9 @@ async def test_a_fill_and_a_close_are_reported_at_once(opened, eventually):
     closed_key = ("DUSIM0001", 921000002)
     sim.fill(*opened_key, 4)
     sim.close_position(*closed_key)
-    await eventually(lambda: feed.get(opened_key) and feed.get(closed_key).position == 0)
+    await eventually(lambda: feed.book.get(opened_key) and feed.book.get(closed_key).position == 0)
     assert feed.overdue == ["DUSIM0001"]  # it sends no values by itself
-    assert feed.get(opened_key).position == 4.0
+    assert feed.book.get(opened_key).position == 4.0
     assert {opened_key, closed_key} <= set(changes.take())
 
 
@@ -130,21 +130,21 @@ async def test_a_holding_closed_while_disconnected_is_found_by_the_next_snapshot
     await first.close()
     sim.close_position("DUSIM0001", 921000002)
     second = await connect(settings_for(sim, gateway_client_id=30))
-    second.feed.book.remember(first.feed.holdings)
+    second.feed.book.remember(first.feed.book.holdings)
     await second.feed.snapshot()
-    assert second.feed.get(("DUSIM0001", 921000002)).position == 0.0
+    assert second.feed.book.get(("DUSIM0001", 921000002)).position == 0.0
     await second.close()
 
 
 async def test_a_lost_connection_closes_no_holding(opened, eventually):
     sim, connection = opened
     await connection.feed.snapshot()
-    held = connection.feed.holdings
+    held = connection.feed.book.holdings
     sim.disconnect()
     await eventually(lambda: not connection.is_connected)
     with pytest.raises((GatewayLostError, ConnectionError)):
         await connection.feed.snapshot()
-    assert connection.feed.holdings == held
+    assert connection.feed.book.holdings == held
 
 
 NOW = timedelta(0)
@@ -174,19 +174,19 @@ async def test_an_open_socket_and_messages_of_anything_else_confirm_nothing_and_
     following,
 ):
     sim, connection, feed = await following()
-    confirmed = feed.get(KEY).confirmed_at
+    confirmed = feed.book.get(KEY).confirmed_at
     sim.send_error(2104)  # its market data farm is connected
     await connection.ib.reqCurrentTimeAsync()
     await feed.ensure(NOW)
-    assert feed.get(KEY).confirmed_at == confirmed
+    assert feed.book.get(KEY).confirmed_at == confirmed
     assert feed.is_complete
     assert sim.stats()["requests"]["17"]["reqAccountUpdates"] == 1
 
 
 async def test_each_message_of_an_open_subscription_confirms_its_account(following, eventually):
     sim, _connection, feed = await following(refresh_interval_s=0.05)
-    confirmed = feed.get(KEY).confirmed_at
-    await eventually(lambda: feed.get(KEY).confirmed_at > confirmed)
+    confirmed = feed.book.get(KEY).confirmed_at
+    await eventually(lambda: feed.book.get(KEY).confirmed_at > confirmed)
     await feed.ensure(NOW)
     assert sim.stats()["requests"]["17"]["reqAccountUpdates"] == 1
 
@@ -198,7 +198,7 @@ async def test_a_feed_that_ended_is_partial_and_keeps_its_age_until_it_is_subscr
     sim, connection, feed = await following(refresh_interval_s=0.1)
     sim.silence_account(ACCOUNT, notice=notice)
     await connection.ib.reqCurrentTimeAsync()
-    confirmed = feed.get(KEY).confirmed_at
+    confirmed = feed.book.get(KEY).confirmed_at
 
     if notice:
         await eventually(lambda: not feed.is_complete)
@@ -206,12 +206,12 @@ async def test_a_feed_that_ended_is_partial_and_keeps_its_age_until_it_is_subscr
         feed.values._subscription.heard_s -= feed.values._silence_s
         assert feed.lapse()
     assert feed.completeness[ACCOUNT] is Completeness.PARTIAL
-    assert feed.get(KEY).confirmed_at == confirmed
+    assert feed.book.get(KEY).confirmed_at == confirmed
     assert len(feed.problems) == 1
     await eventually(lambda: feed.overdue == [ACCOUNT])
     await feed.ensure(LONG)
     assert feed.is_complete
-    assert feed.get(KEY).confirmed_at > confirmed
+    assert feed.book.get(KEY).confirmed_at > confirmed
     assert feed.problems == []
 
 
@@ -228,10 +228,10 @@ async def test_values_that_ib_calls_not_ready_confirm_nothing_and_are_overdue_on
     (problem,) = feed.problems
     assert problem.startswith(f"account {ACCOUNT}: IB's server is being reset")
 
-    confirmed = feed.get(KEY).confirmed_at
+    confirmed = feed.book.get(KEY).confirmed_at
     await feed.download()
     assert feed.completeness[ACCOUNT] is Completeness.PARTIAL
-    assert feed.get(KEY).confirmed_at == confirmed
+    assert feed.book.get(KEY).confirmed_at == confirmed
     assert not feed.overdue
     assert summaries.current()[0].net_liquidation > 0
     sim.account_ready(ACCOUNT, ready=True)
@@ -245,22 +245,22 @@ async def test_a_download_confirms_no_value_of_which_it_has_no_row(following, ev
     sim, _connection, feed = await following()
     sim.portfolio_rows(ACCOUNT, sent=False)
     await feed.download()
-    held = feed.get(KEY)
+    held = feed.book.get(KEY)
     assert feed.is_complete
     assert held.market_value is not None
     assert held.confirmed_at is None
     sim.portfolio_rows(ACCOUNT)
     await feed.download()
-    assert feed.get(KEY).confirmed_at > held.received_at
+    assert feed.book.get(KEY).confirmed_at > held.received_at
 
 
 @pytest.mark.parametrize("price", [0.0, -1.0])
 async def test_a_row_at_a_price_that_stands_for_none_has_no_value(following, eventually, price):
     sim, _connection, feed = await following()
     sim.holding(*KEY, 10, price=price)
-    await eventually(lambda: feed.get(KEY).market_value is None)
-    assert feed.get(KEY).position == 10
-    assert feed.get(KEY).unrealized_pnl is None
+    await eventually(lambda: feed.book.get(KEY).market_value is None)
+    assert feed.book.get(KEY).position == 10
+    assert feed.book.get(KEY).unrealized_pnl is None
     assert feed.is_complete
 
 
@@ -274,9 +274,9 @@ async def test_rows_that_stop_while_times_go_on_are_requested_anew(following, ev
     assert feed.overdue == [ACCOUNT]
     assert feed.is_complete
     await feed.ensure(LONG)
-    assert feed.get(KEY).confirmed_at is None
+    assert feed.book.get(KEY).confirmed_at is None
     sim.portfolio_rows(ACCOUNT)
-    await eventually(lambda: feed.get(KEY).confirmed_at is not None)
+    await eventually(lambda: feed.book.get(KEY).confirmed_at is not None)
 
 
 async def test_a_row_that_is_too_short_to_name_its_holding_confirms_nothing(
@@ -308,7 +308,7 @@ async def test_an_account_that_another_program_holds_is_named_with_2101(connecte
     assert problem.startswith("account DUSIM0001: ")
     assert "2101" in problem
     assert connection.feed.completeness["DUSIM0001"] is Completeness.PARTIAL
-    assert {h.position for h in connection.feed.holdings} != {0.0}
+    assert {h.position for h in connection.feed.book.holdings} != {0.0}
     await connection.close()
 
 
@@ -322,22 +322,22 @@ async def test_what_a_gateway_answers_from_its_cache_without_ib_is_refused(opene
     assert feed.snapshot_at is None
     await feed.download()
     assert not feed.is_complete
-    assert {h.confirmed_at for h in feed.holdings} == {None}
+    assert {h.confirmed_at for h in feed.book.holdings} == {None}
 
 
 async def test_after_a_restore_an_open_subscription_confirms_nothing_until_its_next_download(
     following, eventually
 ):
     sim, connection, feed = await following()
-    confirmed = feed.get(KEY).confirmed_at
+    confirmed = feed.book.get(KEY).confirmed_at
     sim.connectivity("reported_lost")
     await eventually(lambda: connection.connectivity.lost)
     sim.connectivity("restored_data_kept")
     sim.send_raw(wire.frame(account_messages.account_time("00:07")))
     await eventually(lambda: feed.values.account_time == "00:07")
-    assert feed.get(KEY).confirmed_at == confirmed
+    assert feed.book.get(KEY).confirmed_at == confirmed
     await feed.ensure(LONG)
-    assert feed.get(KEY).confirmed_at > confirmed
+    assert feed.book.get(KEY).confirmed_at > confirmed
     assert feed.is_complete
 
 
@@ -351,7 +351,7 @@ async def test_positions_are_due_after_a_restore_and_after_their_interval(follow
     await feed.ensure(LONG)
     assert sim.stats()["requests"]["17"]["reqPositions"] == sent + 1
     assert not feed.positions_due
-    assert feed.get(KEY).market_value is not None
+    assert feed.book.get(KEY).market_value is not None
     _sim, _connection, feed = await following(positions_interval_s=0.05)
     await eventually(lambda: feed.positions_due)
 

@@ -328,7 +328,7 @@ async def test_a_future_that_is_named_by_its_month_alone_expires_on_a_day(connec
     book = replace(book, contracts={**book.contracts, future.conid: future})
     _sim, connection = await connected(book)
     await connection.feed.snapshot()
-    assert connection.feed.get(("DUSIM0002", future.conid)).instrument.expiry is None
+    assert connection.feed.book.get(("DUSIM0002", future.conid)).instrument.expiry is None
     (details,) = (await connection.details([future.conid])).values()
     assert details.last_trade_date is None
     assert details.expires_on == parse_expiry(future.expiry)

@@ -38,16 +38,16 @@ async def test_a_list_that_timed_out_ends_the_connection(gateway):
     sim, manager = gateway
     connection = await manager.get_connection()
     await connection.feed.snapshot()
-    held = {h.key: h.position for h in connection.feed.holdings}
+    held = {h.key: h.position for h in connection.feed.book.holdings}
     sim.positions_end(**LATE)
     with pytest.raises(GatewayTimeoutError, match="did not send the whole list of positions"):
         await connection.feed.snapshot()
     assert not connection.is_connected
-    assert {h.key: h.position for h in connection.feed.holdings} == held
+    assert {h.key: h.position for h in connection.feed.book.holdings} == held
     sim.positions_end()
     again = await manager.get_connection()
     await again.feed.snapshot()
-    assert len(again.feed.holdings) == HELD
+    assert len(again.feed.book.holdings) == HELD
 
 
 async def test_the_library_worker_never_takes_a_late_rest_for_a_whole_list(gateway):
@@ -60,7 +60,7 @@ async def test_the_library_worker_never_takes_a_late_rest_for_a_whole_list(gatew
     for _ in range(2):
         with pytest.raises(BrokerUnavailableError):
             await values.view()
-        assert {h.position for h in connection.feed.holdings} & {0.0} == set()
+        assert {h.position for h in connection.feed.book.holdings} & {0.0} == set()
 
     sim.positions_end()
     view = await values.view()
@@ -92,7 +92,7 @@ async def test_a_list_whose_request_was_cancelled_is_awaited_before_the_next(lis
     sim.positions_end()
     await feed.snapshot()
     assert lists_of(sim) == sent + 2
-    assert {h.position for h in feed.holdings} & {0.0} == set()
+    assert {h.position for h in feed.book.holdings} & {0.0} == set()
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ async def test_what_comes_right_behind_the_end_of_a_list_is_newer_than_the_list(
 
     await listing
     await connection.ib.reqCurrentTimeAsync()
-    held = {h.key: h.position for h in connection.feed.holdings}
+    held = {h.key: h.position for h in connection.feed.book.holdings}
     assert held[A, OPENED] == 3
     assert held[A, CALL] == (5 if by_row else 7)
 
@@ -143,17 +143,17 @@ async def emptied(connected):
 
 
 def held(feed, account=A):
-    return sum(row.account == account and row.position != 0 for row in feed.holdings)
+    return sum(row.account == account and row.position != 0 for row in feed.book.holdings)
 
 
 async def test_holdings_in_doubt_stay_as_they_were_and_nothing_confirms_them(emptied):
     _sim, feed = emptied
-    before = {row.key: row for row in feed.holdings if row.account == A}
+    before = {row.key: row for row in feed.book.holdings if row.account == A}
     assert held(feed) == 5
     assert feed.completeness == {A: Completeness.UNKNOWN, B: Completeness.COMPLETE}
     await feed.download()  # its end is proper, and names nothing
     for key, row in before.items():
-        assert feed.get(key) == row
+        assert feed.book.get(key) == row
     assert feed.completeness[A] is Completeness.UNKNOWN
     (problem,) = feed.problems
     assert problem.startswith(f"account {A} has none of its holdings in the list of positions")
@@ -198,12 +198,12 @@ async def test_a_row_that_says_zero_closes_its_holding_and_the_last_one_ends_the
     emptied, eventually
 ):
     sim, feed = emptied
-    conids = [row.instrument.conid for row in feed.holdings if row.account == A]
+    conids = [row.instrument.conid for row in feed.book.holdings if row.account == A]
     for left, conid in enumerate(conids):
         assert held(feed) == len(conids) - left
         assert feed.states.is_doubted(A)
         sim.close_position(A, conid)
-        await eventually(lambda conid=conid: feed.get((A, conid)).position == 0)
+        await eventually(lambda conid=conid: feed.book.get((A, conid)).position == 0)
     assert not feed.states.is_doubted(A)
     assert feed.completeness[A] is Completeness.COMPLETE
 
@@ -215,10 +215,10 @@ async def test_a_held_leg_whose_quantity_is_none_is_set_aside_and_not_closed(ope
     sim.holding(A, CALL, "nan")
     await feed.snapshot()
     await feed.download()
-    assert len(feed.holdings) == HELD
-    assert feed.get((A, CALL)).position == 5.0
-    assert {h.key for h in feed.holdings if h.market_value is None} == {WORTHLESS}
-    assert all(h.position for h in feed.holdings)
+    assert len(feed.book.holdings) == HELD
+    assert feed.book.get((A, CALL)).position == 5.0
+    assert {h.key for h in feed.book.holdings if h.market_value is None} == {WORTHLESS}
+    assert all(h.position for h in feed.book.holdings)
 
     (problem,) = feed.problems
     assert problem.startswith("1 holding is set aside: conid 921000001 of DUSIM0001")
@@ -240,9 +240,9 @@ async def test_a_row_without_sense_is_set_aside_and_the_others_are_complete(open
     feed = connection.feed
     sim.holding(account, conid, 3)
     await feed.ensure(timedelta(hours=1))
-    assert len(feed.holdings) == HELD
-    assert {h.key for h in feed.holdings if h.market_value is None} == {WORTHLESS}
-    assert all(h.confirmed_at is not None for h in feed.holdings)
+    assert len(feed.book.holdings) == HELD
+    assert {h.key for h in feed.book.holdings if h.market_value is None} == {WORTHLESS}
+    assert all(h.confirmed_at is not None for h in feed.book.holdings)
     (problem,) = feed.problems
     assert f"conid {conid} of {account or 'no account'}" in problem
 
@@ -251,20 +251,20 @@ async def test_the_end_of_a_download_confirms_no_holding_that_it_set_aside(opene
     sim, connection = opened
     feed = connection.feed
     await feed.ensure(timedelta(hours=1))
-    others = [h.key for h in feed.holdings if h.account == A and h.instrument.conid != CALL]
-    before = feed.get((A, CALL))
+    others = [h.key for h in feed.book.holdings if h.account == A and h.instrument.conid != CALL]
+    before = feed.book.get((A, CALL))
     changes = feed.book.watch_all()
     sim.holding(A, CALL, "nan")
     await feed.download([A])
     assert (A, CALL) in changes.take()
-    assert feed.get((A, CALL)).confirmed_at is None
-    assert feed.get((A, CALL)).value_time == before.value_time
-    assert all(feed.get(key).confirmed_at > before.confirmed_at for key in others)
+    assert feed.book.get((A, CALL)).confirmed_at is None
+    assert feed.book.get((A, CALL)).value_time == before.value_time
+    assert all(feed.book.get(key).confirmed_at > before.confirmed_at for key in others)
 
     sim.holding(A, CALL, None)
     await feed.snapshot()  # a position has no value
     feed.book.confirmed.confirm(A)
     assert feed.problems == []
-    assert feed.get((A, CALL)).confirmed_at is None
+    assert feed.book.get((A, CALL)).confirmed_at is None
     await feed.download([A])
-    assert feed.get((A, CALL)).confirmed_at > before.confirmed_at
+    assert feed.book.get((A, CALL)).confirmed_at > before.confirmed_at

@@ -318,7 +318,7 @@ class Session:
             assert connection.connectivity.lost is not None, "the gateway has lost IB, and counts"
             assert kind != "list" or not listed, "a list without IB counts"
         if was_offline and not {KEPT, DROPPED}.intersection(filter(is_fields, phase.messages)):
-            times = [held.confirmed_at for held in feed.holdings]
+            times = [held.confirmed_at for held in feed.book.holdings]
             assert all(at is None or at < began for at in times), "confirmed without IB"
             assert not listed, "a list without IB counts"
             assert not published, "published without IB"
@@ -369,14 +369,14 @@ class Session:
         return allowed
 
     def check(self, feed, phase):
-        for holding in feed.holdings:
+        for holding in feed.book.holdings:
             allowed = self.told.allowed.get(holding.key)
             assert allowed is not None, f"{holding.key} was not told"
             assert holding.position in allowed, (
                 f"{holding.key} has {holding.position:g}, told was {allowed}, after {phase}"
             )
             assert_finite(holding)
-        assert len(feed.holdings) <= len(CONIDS) * len(self.told.accounts)
+        assert len(feed.book.holdings) <= len(CONIDS) * len(self.told.accounts)
 
     async def check_tables(self, allowed, published):
         """Check that the tables hold what was told until they were written, and nothing else."""

@@ -70,11 +70,11 @@ async def test_positions_of_which_one_cannot_be_read_are_no_snapshot(garbage):
         manager = IBConnectionManager(settings_for(sim, gateway_timeout_s=0.5))
         held = await manager.get_connection()
         await held.feed.snapshot()
-        before = {h.key: h.position for h in held.feed.holdings}
+        before = {h.key: h.position for h in held.feed.book.holdings}
         sim.send_raw(garbage)
         with pytest.raises(GatewayTimeoutError, match="did not send the whole list of positions"):
             await held.feed.snapshot()
-        assert {h.key: h.position for h in held.feed.holdings} == before
+        assert {h.key: h.position for h in held.feed.book.holdings} == before
         again = await manager.get_connection()
         assert again is not held
         await again.feed.snapshot()

@@ -71,8 +71,8 @@ async def test_while_another_session_has_the_data_each_line_is_requested_after_i
     stream_legs,
 ):
     waits = {GatewayCode.COMPETING_SESSION: Backoff(first_s=0.5, longest_s=2.0)}
-    async with stream_legs(CALL, PUT, STOCK, min_hold_s=0.1) as (sim, streamer, _received):
-        streamer._router.lines.retry_waits = waits
+    stream = stream_legs(CALL, PUT, STOCK, min_hold_s=0.1, retry_waits=waits)
+    async with stream as (sim, streamer, _received):
         before = requests(sim, "reqMktData")
         sim.set_permission(code=10197)
         await eventually(lambda: requests(sim, "reqMktData") >= before + 6)

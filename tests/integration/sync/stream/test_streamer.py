@@ -113,7 +113,7 @@ async def test_the_stream_writes_the_row_of_a_close_that_comes_in_the_middle_of_
         await asyncio.wait_for(waits.wait(), DEADLINE_S)
         sim.close_position(A, PUT)
         feed = (await connection_of(streamer)).feed
-        await eventually(lambda: feed.get((A, PUT)).position == 0)
+        await eventually(lambda: feed.book.get((A, PUT)).position == 0)
         freed.set()
         await received.row(PUT, lambda row: row.position == 0)
         await asyncio.sleep(1.3)  # what must not happen cannot be waited for

@@ -65,7 +65,9 @@ class PricerWithLines:
         for conid, value in dict(valued).items():
             self.values[conid] = (value, self.now)
         connection = SimpleNamespace(
-            feed=SimpleNamespace(is_known=lambda _holding: True, get=self._holding),
+            feed=SimpleNamespace(
+                is_known=lambda _holding: True, book=SimpleNamespace(get=self._holding)
+            ),
             lines=SimpleNamespace(quote=self._quote),
         )
         updates = self.pricer.flush(
