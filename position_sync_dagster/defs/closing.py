@@ -108,10 +108,5 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
 
 def last_days(days: exchange_days.ExchangeDays, number: int, *, before: date) -> list[date]:
     """Return the last trading days before a day, oldest first."""
-    newest_first: list[date] = []
-    day = before
-    while len(newest_first) < number:
-        day -= timedelta(days=1)
-        if days.is_trading_day(day):
-            newest_first.append(day)
-    return newest_first[::-1]
+    span = timedelta(days=3 * number + 7)  # weekends and holidays are fewer
+    return days.trading_days(before - span, before - timedelta(days=1))[-number:]

@@ -170,11 +170,7 @@ class AddedRows:
         added = added_by(self._table, files, place.version)
         of_id = added.filter(col.update_id == place.update_id)
         committed_at = of_id.select(_AT).collect().get_column("at")
-        has_row = not committed_at.is_empty()
-        if place.at is not None:
-            has_row = place.at in committed_at
-
-        if not has_row:
+        if committed_at.is_empty() or place.at not in (None, *committed_at):
             update_id = place.update_id[:80]
             last = last_added(files)
             raise TokenError(

@@ -174,22 +174,20 @@ def identified(
     if not listed:
         return update_rows([])
 
-    ids: list[str] = []
-    run_ids: list[str | None] = []
-    modes: list[TradingMode | None] = []
-    for update in listed:
-        ids.append(update.update_id or _update_id(update))
-        run_ids.append(update.run_id or run_id)
-        of_account = trading_mode_of(update.account) if update.account else None
-        modes.append(update.trading_mode or of_account)
-
+    ids = [update.update_id or _update_id(update) for update in listed]
     newest_at = max(update.timestamp for update in listed)
     id_of_content = batch_id or content_id(newest_at, *sorted(ids))
-    batch_ids = [batch_id or update.batch_id or id_of_content for update in listed]
-
-    filled: dict[str, list[Any]] = {"update_id": ids, "batch_id": batch_ids}
-    filled |= {"run_id": run_ids, "trading_mode": modes}
+    filled: dict[str, list[Any]] = {
+        "update_id": ids,
+        "batch_id": [batch_id or update.batch_id or id_of_content for update in listed],
+        "run_id": [update.run_id or run_id for update in listed],
+        "trading_mode": [update.trading_mode or _mode_of(update) for update in listed],
+    }
     return update_rows(listed, filled).unique("update_id", keep="first", maintain_order=True)
+
+
+def _mode_of(update: PositionUpdate) -> TradingMode | None:
+    return trading_mode_of(update.account) if update.account else None
 
 
 def _update_id(update: PositionUpdate) -> str:

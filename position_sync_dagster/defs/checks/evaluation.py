@@ -202,18 +202,12 @@ def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
 
     in_order = sorted(results.items(), key=_seriousness)
     first = in_order[0][1]
-    texts = []
-    metadata = {}
-    for name, result in in_order:
-        if result.passed and not first.passed:
-            break
-        texts.append(f"{name}: {result.description}")
-        for key, value in result.metadata.items():
-            metadata[f"{name}/{key}"] = value
-
-    for key in (WHAT_TO_DO, UNKNOWN):
-        if key in first.metadata:
-            metadata[key] = first.metadata[key]
+    shown = [(name, result) for name, result in in_order if first.passed or not result.passed]
+    metadata = {
+        f"{name}/{key}": value for name, result in shown for key, value in result.metadata.items()
+    }
+    metadata |= {key: first.metadata[key] for key in (WHAT_TO_DO, UNKNOWN) if key in first.metadata}
+    texts = [f"{name}: {result.description}" for name, result in shown]
     return first._replace(description=" ".join(texts), metadata=metadata)
 
 

@@ -27,6 +27,7 @@ from position_sync_dagster.defs.checks.evaluation import (
 from position_sync_dagster.domain import valuation
 from position_sync_dagster.domain.gateway_session import (
     CONFIRM,
+    GatewaySession,
     SessionState,
     unusable_holdings_of,
     weekly_login,
@@ -89,6 +90,16 @@ def a_stream_watches(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     return failed(text, error=is_error, **metadata)
 
 
+# How long something may wait, or be older, before a check fails.
+PATIENCE = timedelta(seconds=confirmations.STALE_AFTER_S)
+
+
+def live_session(lake: Lake, login: Settings) -> GatewaySession | None:
+    """Return the session that sees the gateway of a login now; None if none does."""
+    session = lake.sessions.current(login.gateway_id)
+    return session if session is not None and session.is_live(datetime.now(UTC)) else None
+
+
 def sees_gateway(lake: Lake, settings: Settings) -> bool:
     """Return whether a stream of any login sees its gateway now."""
     sessions = lake.sessions.current_of([login.gateway_id for login in settings.logins])
@@ -119,7 +130,6 @@ def legs_are_resolved(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
     lake.registry.sync.refresh()
     unresolved = lake.registry.unresolved
     now = datetime.now(UTC)
-    patience = timedelta(seconds=confirmations.STALE_AFTER_S)
     rows = [
         {
             "strategy_id": leg.strategy_id,
@@ -128,7 +138,7 @@ def legs_are_resolved(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
             "problem": leg.problem or NOT_LOOKED_UP,
         }
         for leg in unresolved
-        if leg.problem or now - leg.added_at > patience
+        if leg.problem or now - leg.added_at > PATIENCE
     ]
 
     is_looked_up = any(leg.problem for leg in unresolved)
@@ -172,8 +182,8 @@ def holdings_are_usable(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     TWS; restart the gateway if TWS differs. For an account that is not managed, log in as its
     user; remove an account that no longer exists with a gateways file.
     """
-    session = lake.sessions.current(login.gateway_id)
-    if session is None or not session.is_live(datetime.now(UTC)):
+    session = live_session(lake, login)
+    if session is None:
         return unknown_result("no gateway: no owner of the login sees it now.")
     problems = unusable_holdings_of(session).texts
     shown = "; ".join(problems)
@@ -214,9 +224,8 @@ def lines_suffice(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     POSITION_SYNC_MAX_LINES. Legs without a line are valued by the queue; underlyings have a
     quarter of the lines at most, and before legs, for the greeks of all options.
     """
-    session = lake.sessions.current(login.gateway_id)
-    is_live = session is not None and session.is_live(datetime.now(UTC))
-    if session is None or not is_live or session.line_limit <= 0:
+    session = live_session(lake, login)
+    if session is None or session.line_limit <= 0:
         return unknown_result("no gateway: no stream uses lines now.")
 
     lake.registry.sync.refresh()
@@ -266,8 +275,7 @@ def account_values_follow(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     # From then on an account without a row is due.
     began = now if session is None else session.started_at
     lag = col.holdings_changed_at - col.timestamp.fill_null(began)
-    patience = timedelta(seconds=confirmations.STALE_AFTER_S)
-    late = accounts.filter(lag > patience)
+    late = accounts.filter(lag > PATIENCE)
 
     is_seen = session is not None and session.is_live(now)
     if late.height and not is_seen:
@@ -278,7 +286,7 @@ def account_values_follow(lake: Lake, login: Settings) -> dg.AssetCheckResult:
         return unknown_result(f"{waiting} accounts have no row yet.")
 
     late = late.sort("timestamp", nulls_last=False)
-    lateness = f"more than {_minutes(patience)} older than those of their holdings"
+    lateness = f"more than {_minutes(PATIENCE)} older than those of their holdings"
     return rows_result(
         late,
         none=f"{accounts.height} accounts, all as new as their holdings.",
@@ -298,19 +306,18 @@ def requests_are_answered(lake: Lake, settings: Settings) -> dg.AssetCheckResult
     again. Old ones wait for the broker: see the check a_stream_watches.
     """
     now = datetime.now(UTC)
-    patience = timedelta(seconds=confirmations.STALE_AFTER_S)
     requests = failed_requests.read_failed(lake, settings, now)
     unanswered = requests.filter(~col.never_held)
     never_held = requests.filter("never_held")
     live = lake.queue.sync.store.snapshot().live
-    old = live.filter(col.created_at < now - patience)
+    old = live.filter(col.created_at < now - PATIENCE)
     if unanswered.is_empty() and old.height and not sees_gateway(lake, settings):
         return unknown_result(f"no gateway, for which {live.height} requests wait.")
 
     columns = failed_requests.REQUEST_COLUMNS
     for_good = unanswered.sort("updated_at").select(*columns, since="updated_at")
     waiting = old.sort("created_at").select(*columns, since="created_at")
-    limit = _minutes(patience)
+    limit = _minutes(PATIENCE)
 
     holds = f"No request of a holding failed for good; {live.height} wait, none for long."
     named: dict[str, Any] = {}

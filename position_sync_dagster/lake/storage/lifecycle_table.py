@@ -215,29 +215,22 @@ class LifecycleTable:
             # ones, so that these stay in few files.
             commits.write(handle, change.live, info, transactions)
         else:
-            replaced = f"bucket = '{LIVE}'" if is_whole else commits.in_parts(LIVE, [part])
-            frame, terms = self._with_finished([live, before.incomplete], change)
-            commits.write(handle, frame, info, transactions, " OR ".join([replaced, *terms]))
+            frames = [live, before.incomplete]
+            terms = [f"bucket = '{LIVE}'" if is_whole else commits.in_parts(LIVE, [part])]
+            if change.reopened is not None:
+                terms.append(change.reopened)
+            if change.finished is not None and not change.finished.is_empty():
+                new = new_part(self._clock())
+                frames.append(change.finished.with_columns(part=lit(new)))
+                buckets = sorted(set(change.finished.get_column("bucket")))
+                terms += [commits.in_parts(bucket, [new]) for bucket in buckets]
+            commits.write(handle, concat(frames), info, transactions, " OR ".join(terms))
 
         if is_whole:
             # Beside an append of another program, whose rows are not among these, this commit gets
             # a later version: then all are read again.
             self._newest = ((generation, version + 1), _LiveRows(live, before.incomplete))
         return change.result
-
-    def _with_finished(
-        self, live: list[pl.DataFrame], change: Change[T]
-    ) -> tuple[pl.DataFrame, list[str]]:
-        """Return live and finished rows, and the predicates of the finished ones."""
-        terms = [] if change.reopened is None else [change.reopened]
-        finished = change.finished
-        if finished is not None and not finished.is_empty():
-            new = new_part(self._clock())
-            buckets = sorted(set(finished.get_column("bucket")))
-            terms += [commits.in_parts(bucket, [new]) for bucket in buckets]
-            live = [*live, finished.with_columns(part=lit(new))]
-
-        return concat(live), terms
 
 
 def _counts(handle: DeltaTable, now: datetime) -> pl.DataFrame:
