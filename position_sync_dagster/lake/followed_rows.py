@@ -10,9 +10,8 @@ import re
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
-import polars as pl
 from deltalake import DeltaTable
-from polars import col
+from polars import DataFrame, col
 
 from position_sync_dagster.errors import TokenError
 from position_sync_dagster.lake.ledger_rows import (
@@ -54,7 +53,7 @@ class Added(NamedTuple):
         token: The place behind the rows: pass it as `since` to go on there.
     """
 
-    rows: pl.DataFrame
+    rows: DataFrame
     token: str
 
 
@@ -153,7 +152,7 @@ class AddedRows:
         update_id, at = last.row(0)
         return Place(ledger, version, update_id, at)
 
-    def _check(self, handle: DeltaTable, files: pl.DataFrame, place: Place) -> None:
+    def _check(self, handle: DeltaTable, files: DataFrame, place: Place) -> None:
         """Check that the ledger has the row of a place.
 
         Raises:
@@ -179,7 +178,7 @@ class AddedRows:
                 remedy=_BEGIN_AGAIN,
             )
 
-    def _read(self, files: pl.DataFrame, version: int) -> pl.DataFrame:
+    def _read(self, files: DataFrame, version: int) -> DataFrame:
         """Read the first rows after a version; files that can only have later ones are not read."""
         smallest = f"min.{ADDED}"
         has_later = col(f"max.{ADDED}") > version

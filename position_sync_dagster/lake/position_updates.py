@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Unpack
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
-from polars import col, lit
+from polars import DataFrame, Int64, col, lit
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.holding import Key
@@ -160,7 +160,7 @@ _CHECKS = [(name, column, _check_of(column)) for name, column in UPDATE_COLUMNS.
 
 def identified(
     updates: Iterable[PositionUpdate], batch_id: str = "", run_id: str | None = None
-) -> pl.DataFrame:
+) -> DataFrame:
     """Return updates as rows of the table, with the empty ids and the trading mode filled in.
 
     The update of a request takes the id of the request. Any other update takes the UUID of its
@@ -226,7 +226,7 @@ class AppendResult:
 
 def append_rows(
     table: Table,
-    frame: pl.DataFrame,
+    frame: DataFrame,
     *,
     clock: Clock,
     guard: Callable[[], None] | None = None,
@@ -281,17 +281,17 @@ def append_rows(
         ledger_version = max(version, last_added(present) + 1)
         now = clock()
         rows = rows.with_columns(
-            ledger_version=lit(ledger_version, pl.Int64), committed_at=moment(now)
+            ledger_version=lit(ledger_version, Int64), committed_at=moment(now)
         )
         if RESETS in rows.columns:
-            rows = rows.with_columns(lit(clock_resets(present, now), pl.Int64).alias(RESETS))
+            rows = rows.with_columns(lit(clock_resets(present, now), Int64).alias(RESETS))
         commits.write(handle, rows, commit_info, [Transaction(table.spec.name, version)])
         return AppendResult(version=handle.version(), rows=rows.height, batch_id=batch_id)
 
     return table.transact(step)
 
 
-def _without_stored(table: Table, present: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+def _without_stored(table: Table, present: DataFrame, rows: DataFrame) -> DataFrame:
     """Return the rows whose batch and id the table does not hold, whatever the clocks say."""
     batch = [name for name in table.spec.indexed if name == "batch_id"]
     for column in (*batch, *table.spec.key):
@@ -301,7 +301,7 @@ def _without_stored(table: Table, present: pl.DataFrame, rows: pl.DataFrame) -> 
     return rows
 
 
-def _refuse_newer(table: Table, present: pl.DataFrame, through: int, rows: pl.DataFrame) -> None:
+def _refuse_newer(table: Table, present: DataFrame, through: int, rows: DataFrame) -> None:
     """Raise an error if a row of one of the holdings was added after that version."""
     added = added_after(table, present, through).select(HOLDING)
     holdings = rows.lazy().select(HOLDING)
@@ -357,7 +357,7 @@ class SyncUpdates:
     def count_after(self, version: int) -> AddedCounts:
         """Count the rows that were committed after a version; a merge of files adds none."""
 
-        def step(files: pl.DataFrame) -> AddedCounts:
+        def step(files: DataFrame) -> AddedCounts:
             newest = last_added(files)
             if newest <= version:
                 return AddedCounts({}, newest)
@@ -412,7 +412,7 @@ class SyncUpdates:
         ids = pl.Series(list(map(storable, update_ids)), dtype=pl.String)
         return self.table.read(lambda files: stored_ids(self.table, files, "update_id", ids))
 
-    def latest(self) -> pl.DataFrame:
+    def latest(self) -> DataFrame:
         """Return the newest row per (account, conid).
 
         The newest row has the greatest `clock_resets`, then the greatest `timestamp`, then the
@@ -441,7 +441,7 @@ class SyncUpdates:
         newest = {(update.account, update.conid): update for update in updates_of(recent)}
         return NewestRows(rows=newest, through=through)
 
-    def as_of(self, moment: datetime, *, as_known_now: bool = False) -> pl.DataFrame:
+    def as_of(self, moment: datetime, *, as_known_now: bool = False) -> DataFrame:
         """Return the newest row per (account, conid) among those that were committed by a moment.
 
         This is what `latest` returned then. It reads a few columns of all rows up to the moment.
@@ -461,7 +461,7 @@ class SyncUpdates:
         """Return the UTC days of which there are rows, from the log alone."""
         return self.table.read(lambda files: set(files.get_column("partition.date").unique()))
 
-    def last_before(self, moment: datetime, look_back_days: float = LOOK_BACK_DAYS) -> pl.DataFrame:
+    def last_before(self, moment: datetime, look_back_days: float = LOOK_BACK_DAYS) -> DataFrame:
         """Return the last row at or before a moment per (account, conid), as far as known now.
 
         Reads only files of the `look_back_days` before the moment.
@@ -487,7 +487,7 @@ class SyncUpdates:
         """
         return Follower(self.table, self._added, self._latest, since)
 
-    def added_after(self, version: int) -> pl.DataFrame:
+    def added_after(self, version: int) -> DataFrame:
         """Return the rows of all commits after a version, whatever their timestamps say."""
         return self.table.read(lambda files: added_after(self.table, files, version).collect())
 
@@ -497,7 +497,7 @@ class SyncUpdates:
         last: datetime,
         conids: Collection[int] | None = None,
         columns: Collection[str] = tuple(POSITION_UPDATES.columns),
-    ) -> pl.DataFrame:
+    ) -> DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time.
 
         Args:
@@ -506,7 +506,7 @@ class SyncUpdates:
         """
         wanted = EVERY if conids is None else one_of("conid", conids)
 
-        def step(files: pl.DataFrame) -> pl.DataFrame:
+        def step(files: DataFrame) -> DataFrame:
             rows = rows_between(self.table, files, first, last)
             return rows.filter(wanted).select(*dict.fromkeys((*columns, *BY_TIME))).collect()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import polars as pl
+from polars import DataFrame
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.leg import (
@@ -71,7 +72,7 @@ class SyncRegistry:
         self.version = -1
         self.legs, self.unresolved = in_order(())
         self._accounts: dict[int, set[str | None]] = {}
-        self._rows: pl.DataFrame | None = None
+        self._rows: DataFrame | None = None
 
     def initialize(self) -> None:
         """Create the table, or check and migrate it, and read the active legs."""
@@ -114,7 +115,7 @@ class SyncRegistry:
         self.refresh()
         return list(self.unresolved)
 
-    def history(self) -> pl.DataFrame:
+    def history(self) -> DataFrame:
         """Return the row of every leg that has a conid, also of those that were removed."""
         return self._memberships.table.rows(pl.col("conid").is_not_null())
 

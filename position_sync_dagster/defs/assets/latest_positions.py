@@ -3,8 +3,7 @@
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
-import polars as pl
-from polars import col
+from polars import DataFrame, col
 
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
@@ -44,7 +43,7 @@ def latest_positions(lake: Lake, settings: Settings, run_id: str | None) -> Deri
     now = datetime.now(UTC)
     table = lake.derived_table(schema.LATEST_POSITIONS)
 
-    def make() -> pl.DataFrame:
+    def make() -> DataFrame:
         legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
         listing = listed(lake.updates.sync.latest(), legs, now)
         holdings = all_broker_rows(lake, settings)
@@ -65,7 +64,7 @@ def latest_positions(lake: Lake, settings: Settings, run_id: str | None) -> Deri
     return Derived(metadata=counts | table_asset.replaced_whole(result) | plotted)
 
 
-def listed(rows: pl.DataFrame, legs: Collection[int], now: datetime) -> pl.DataFrame:
+def listed(rows: DataFrame, legs: Collection[int], now: datetime) -> DataFrame:
     """Return the rows that the table has of the newest rows of the ledger; pure.
 
     Reports take account and currency of a leg that is not held from its closed holding.

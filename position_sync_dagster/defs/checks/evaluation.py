@@ -17,7 +17,7 @@ from math import inf
 from typing import Any, Generic
 
 import dagster as dg
-import polars as pl
+from polars import DataFrame
 
 from position_sync_dagster.dagster_files import FailingCheck
 from position_sync_dagster.defs.assets.table_asset import check_evaluation, table_of
@@ -219,7 +219,7 @@ def _seriousness(named: tuple[str, dg.AssetCheckResult]) -> tuple[bool, bool, bo
 
 
 def rows_result(
-    found_rows: pl.DataFrame | Sequence[Mapping[str, object]],
+    found_rows: DataFrame | Sequence[Mapping[str, object]],
     *,
     none: str,
     found: str,
@@ -235,7 +235,7 @@ def rows_result(
         error: Whether the severity of a failure is ERROR.
         numbers: Metadata in both cases.
     """
-    rows = pl.DataFrame(found_rows)
+    rows = DataFrame(found_rows)
     if rows.is_empty():
         return passed(none, **numbers)
     return failed(
@@ -247,7 +247,7 @@ def rows_result(
     )
 
 
-def table_of_rows(rows: pl.DataFrame) -> dg.TableMetadataValue:
+def table_of_rows(rows: DataFrame) -> dg.TableMetadataValue:
     """Return the first rows of a frame as a table of an event; pure."""
     shown = rows.head(SHOWN).iter_rows(named=True)
     return table_of({name: _shown(cell) for name, cell in row.items()} for row in shown)

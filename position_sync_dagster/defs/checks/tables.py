@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
-from polars import col
+from polars import DataFrame, col
 
 from position_sync_dagster.defs.assets.table_asset import Derived, known, state_of
 from position_sync_dagster.defs.checks.evaluation import (
@@ -51,12 +51,12 @@ from position_sync_dagster.sync import confirmations, failed_requests, reconcili
 LEDGER = WATCH.asset_key.to_user_string()
 
 
-def held_at_the_broker(lake: Lake, login: Settings) -> pl.DataFrame:
+def held_at_the_broker(lake: Lake, login: Settings) -> DataFrame:
     """Return the broker's newest row of each open holding of a login."""
     return broker_rows(lake, login).filter(col.position != 0)
 
 
-def newest_values(lake: Lake, login: Settings) -> pl.DataFrame:
+def newest_values(lake: Lake, login: Settings) -> DataFrame:
     """Return the newest row of the ledger of each open holding of a login."""
     rows = lake.updates.sync.latest()
     return rows.filter(col.gateway_id == login.gateway_id, col.position != 0)
@@ -188,7 +188,7 @@ def holdings_are_usable(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     problems = unusable_holdings_of(session).texts
     shown = "; ".join(problems)
     return rows_result(
-        pl.DataFrame({"problem": problems}),
+        DataFrame({"problem": problems}),
         none="The gateway sent no holding that cannot be used, and no account is unknown.",
         found=f"shown: {shown}",
     )
@@ -205,7 +205,7 @@ def tables_can_be_read(lake: Lake, _settings: Settings) -> dg.AssetCheckResult:
     errors = list(filter(None, (table.damage() for table in lake.all_tables)))
     named = " ".join(error.what for error in errors)
     return rows_result(
-        pl.DataFrame({"problem": list(map(str, errors))}),
+        DataFrame({"problem": list(map(str, errors))}),
         none="The log of each table can be read.",
         found=f"tables cannot be read: {named}",
         error=True,
@@ -385,7 +385,7 @@ def agrees_with_the_broker(lake: Lake, settings: Settings) -> dg.AssetCheckResul
         error=is_error,
         snapshot_complete=result.complete,
         **metadata,
-        discrepancies=table_of_rows(pl.DataFrame(shown)),
+        discrepancies=table_of_rows(DataFrame(shown)),
     )
 
 
@@ -489,7 +489,7 @@ def values_match_the_broker(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     )
 
 
-def _of_one_moment(lake: Lake, pairs: pl.DataFrame) -> pl.DataFrame:
+def _of_one_moment(lake: Lake, pairs: DataFrame) -> DataFrame:
     """Return pairs with our row that is nearest in time to the broker's value.
 
     The newest row may be seconds later, and a cheap option moves by some percent in them.
@@ -552,7 +552,7 @@ def breaks_state(lake: Lake) -> Derived:
     return Derived(metadata=metadata)
 
 
-def _rows_of_breaks(breaks: Sequence[Break]) -> pl.DataFrame:
+def _rows_of_breaks(breaks: Sequence[Break]) -> DataFrame:
     """Return breaks as the rows of a page."""
     rows = frame_of(RECONCILIATION_BREAKS, breaks)
     opened_at = col.opened_at.dt.strftime("%Y-%m-%d %H:%M")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 from deltalake import DeltaTable
-from polars import col, lit
+from polars import DataFrame, col, lit
 
 from position_sync_dagster import errors
 from position_sync_dagster.lake import schema
@@ -178,7 +178,7 @@ def _merge_in_order(table: "Table", small_bytes: int, handle: DeltaTable) -> int
     return int(run["files"])
 
 
-def _runs_of_small_files(table: "Table", files: pl.DataFrame, small_bytes: int) -> pl.DataFrame:
+def _runs_of_small_files(table: "Table", files: DataFrame, small_bytes: int) -> DataFrame:
     """Return the runs of small files that are to be merged: their partition, span and number.
 
     A large file ends a run, and so does the size that one merge may read.
