@@ -14,7 +14,7 @@ from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.holding import KEY, AccountConfirmation, BrokerPosition
 from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.lake.schema import broker_positions_of, broker_rows, moment, moments
-from position_sync_dagster.lake.storage import commits
+from position_sync_dagster.lake.storage.commits import bind, refuse_stale_owner, text_literal, write
 from position_sync_dagster.lake.storage.data_files import files_in
 from position_sync_dagster.lake.storage.table import Table
 
@@ -152,9 +152,9 @@ class BrokerPositionsTable:
 
         def step(handle: DeltaTable) -> int:
             owner = None if session is None else (gateway_id, session.fencing_token)
-            commits.bind(handle, self.table.path, _modes_of(rows), owner)
+            bind(handle, self.table.path, _modes_of(rows), owner)
             numbered = _numbered(rows, handle)
-            commits.write(handle, numbered, _commit_info(session), predicate=_rows_of(gateway_id))
+            write(handle, numbered, _commit_info(session), predicate=_rows_of(gateway_id))
             self._replaced[gateway_id] = self._base(handle, session)
             return handle.version()
 
@@ -192,10 +192,10 @@ class BrokerPositionsTable:
         rows = rows_to_publish(gateway_id, list(changed), session, captured_at, accounts)
 
         def step(handle: DeltaTable) -> int | None:
-            commits.bind(handle, self.table.path, _modes_of(rows))
+            bind(handle, self.table.path, _modes_of(rows))
             if session is not None:
                 token = session.fencing_token
-                if commits.refuse_stale_owner(handle, gateway_id, token) != token:
+                if refuse_stale_owner(handle, gateway_id, token) != token:
                     return None
 
             if self._replaced.get(gateway_id) != self._base(handle, session):
@@ -209,7 +209,7 @@ class BrokerPositionsTable:
                 numbered = newest(pl.concat([stored, numbered]))
                 predicate = _rows_of(gateway_id)
 
-            commits.write(handle, numbered, _commit_info(session), predicate=predicate)
+            write(handle, numbered, _commit_info(session), predicate=predicate)
             return handle.version()
 
         return self.table.transact(step)
@@ -254,4 +254,4 @@ def _commit_info(session: GatewaySession | None) -> dict[str, str]:
 
 
 def _rows_of(gateway_id: str) -> str:
-    return f"gateway_id = {commits.text_literal(gateway_id)}"
+    return f"gateway_id = {text_literal(gateway_id)}"

@@ -54,7 +54,7 @@ from position_sync_dagster.lake.schema import (
     update_rows,
     updates_of,
 )
-from position_sync_dagster.lake.storage import commits
+from position_sync_dagster.lake.storage.commits import bind, refuse_stale_owner, write
 from position_sync_dagster.lake.storage.data_files import EVERY, data_files
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
@@ -259,8 +259,8 @@ def append_rows(
     def step(handle: DeltaTable) -> AppendResult:
         nonlocal checked_through
         for gateway_id, token in owners:
-            commits.refuse_stale_owner(handle, gateway_id, token)
-        commits.bind(handle, table.path, modes)
+            refuse_stale_owner(handle, gateway_id, token)
+        bind(handle, table.path, modes)
 
         present = data_files(handle)
         rows = _without_stored(table, present, frame)
@@ -285,7 +285,7 @@ def append_rows(
         )
         if RESETS in rows.columns:
             rows = rows.with_columns(lit(clock_resets(present, now), Int64).alias(RESETS))
-        commits.write(handle, rows, commit_info, [Transaction(table.spec.name, version)])
+        write(handle, rows, commit_info, [Transaction(table.spec.name, version)])
         return AppendResult(version=handle.version(), rows=rows.height, batch_id=batch_id)
 
     return table.transact(step)

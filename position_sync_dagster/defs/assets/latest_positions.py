@@ -8,8 +8,9 @@ from polars import DataFrame, col
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
 from position_sync_dagster.domain.position_update import Source
-from position_sync_dagster.lake import derived, schema
+from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
+from position_sync_dagster.lake.schema import LATEST_POSITIONS
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations
 
@@ -19,10 +20,10 @@ CLOSED_KEPT = timedelta(days=14)
 
 
 @derived_asset(
-    schema.LATEST_POSITIONS,
+    LATEST_POSITIONS,
     deps=["position_updates", "broker_positions"],
     metadata=table_asset.column_lineage(
-        schema.LATEST_POSITIONS,
+        LATEST_POSITIONS,
         {"confirmed_at": "broker_positions.confirmed_at value_time timestamp"},
     ),
     numbers_first=True,
@@ -41,7 +42,7 @@ def latest_positions(lake: Lake, settings: Settings, run_id: str | None) -> Deri
     Live: `position-sync money` shows these figures as they move, second by second.
     """
     now = datetime.now(UTC)
-    table = lake.derived_table(schema.LATEST_POSITIONS)
+    table = lake.derived_table(LATEST_POSITIONS)
 
     def make() -> DataFrame:
         legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
