@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, NoReturn, TypeGuard, TypeVar, get_args
+from typing import Annotated, Any, BinaryIO, NoReturn, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -221,19 +221,13 @@ class YamlFile:
 
     def _error_of(self, cause: str, remedy: str, *at: int) -> PositionSyncError:
         """Return the error of a mistake at a line and a column, where they are known."""
-        place = named_place(self.path, *at)
+        place = str(self.path)
+        if at:
+            line, column = at
+            place += f", line {line}, column {column}"
         cause = cause.rstrip(".")
         remedy = remedy.rstrip(".")
         return self._error(f"{place}: {cause}.", remedy=f"{remedy}.")
-
-
-def named_place(path: Path, *at: int) -> str:
-    """Return a place as errors name it: the file, and line and column where they are known."""
-    if not at:
-        return str(path)
-
-    line, column = at
-    return f"{path}, line {line}, column {column}"
 
 
 # A place that ends with this is the name of a field and not its value, as in pydantic.
@@ -281,16 +275,12 @@ def _innermost_part(
             continue
 
         alternatives = (field.annotation, *get_args(field.annotation))
-        parts = [hint for hint in alternatives if _is_part(hint)]
+        parts = [hint for hint in alternatives if isinstance(hint, type) and issubclass(hint, Part)]
         is_inside = number + 1 < len(steps) or error["type"] == "model_type"
         if parts and is_inside:
             part = parts[0]
             place = list(steps[number + 1 :])
     return part, place
-
-
-def _is_part(hint: object) -> TypeGuard[type[Part]]:
-    return isinstance(hint, type) and issubclass(hint, Part)
 
 
 def saved_state(path: Path) -> tuple[int, int, int]:

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from position_sync_dagster.dagster_files import LAUNCHED_BY
-from position_sync_dagster.defs.assets import past_days
+from position_sync_dagster.defs.assets.past_days import daily_asset, exchange_partitions, known_days
 from position_sync_dagster.defs.composition import composition_of
 from position_sync_dagster.defs.resources import CLOSE_JOB, WRITTEN_BY
 from position_sync_dagster.lake.lake import Lake
@@ -30,15 +30,15 @@ def closing(context: dg.ComponentLoadContext) -> dg.Definitions:
     """Define the asset of past days, its job and its schedules for the exchange in the settings."""
     composition = composition_of(context, Lake)
     stated = composition.extension.stated
-    days, first = past_days.known_days(composition.read_settings(), stated)
-    partitions = past_days.exchange_partitions(days, first)
+    days, first = known_days(composition.read_settings(), stated)
+    partitions = exchange_partitions(days, first)
     job = job_of(
         CLOSE_JOB,
         "Record a trading day after its close, or a range of days: each holding, and what is made "
         "of them.",
     )
     return dg.Definitions(
-        assets=[past_days.daily_asset(partitions, composition.extension.lake, stated)],
+        assets=[daily_asset(partitions, composition.extension.lake, stated)],
         jobs=[job],
         schedules=schedules_of(days, first),
     )
@@ -108,10 +108,5 @@ def schedules_of(days: exchange_days.ExchangeDays, first: date) -> list[dg.Sched
 
 def last_days(days: exchange_days.ExchangeDays, number: int, *, before: date) -> list[date]:
     """Return the last trading days before a day, oldest first."""
-    newest_first: list[date] = []
-    day = before
-    while len(newest_first) < number:
-        day -= timedelta(days=1)
-        if days.is_trading_day(day):
-            newest_first.append(day)
-    return newest_first[::-1]
+    span = timedelta(days=3 * number + 7)  # weekends and holidays are fewer
+    return days.trading_days(before - span, before - timedelta(days=1))[-number:]

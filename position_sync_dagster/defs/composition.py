@@ -18,7 +18,8 @@ from typing import Any, ClassVar, Generic, NamedTuple, cast
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets import latest_positions, past_days, queue_and_ledger
+from position_sync_dagster.defs.assets import latest_positions, queue_and_ledger
+from position_sync_dagster.defs.assets.past_days import Stated, days_check
 from position_sync_dagster.defs.assets.table_asset import DerivedTable
 from position_sync_dagster.defs.checks import tables as table_checks
 from position_sync_dagster.defs.checks.evaluation import CheckDriver, TableCheck
@@ -59,7 +60,7 @@ class Extension(Generic[L]):
     checks: tuple[TableCheck[L], ...] = ()
     stream_parts: Complete[L] | None = None
     tick_parts: tuple[TickPart[L], ...] = ()
-    stated: past_days.Stated[L] = field(default_factory=past_days.Stated)
+    stated: Stated[L] = field(default_factory=Stated)
     groups: Mapping[str, str] = field(default_factory=dict)
     pages: Mapping[str, str] = field(default_factory=dict)
     short_jobs: tuple[str, ...] = ()
@@ -109,7 +110,7 @@ class Composition(Generic[L]):
     @cached_property
     def checks(self) -> tuple[TableCheck[L], ...]:
         """All checks of tables."""
-        of_days = past_days.days_check(self.extension.stated)
+        of_days = days_check(self.extension.stated)
         return (*table_checks.CHECKS, of_days, *self.extension.checks)
 
     def own_assets(self) -> list[dg.AssetKey]:

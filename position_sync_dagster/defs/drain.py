@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from position_sync_dagster import dagster_files
+from position_sync_dagster.dagster_files import DURATION, FAILED_TICK, SENSORS, note, note_checks
 from position_sync_dagster.defs.composition import Composition, composition_of
 from position_sync_dagster.defs.resources import (
     DRAIN_SENSOR,
@@ -49,13 +49,13 @@ def drain_queue(
         cursor=cursor_of(TickCursor, context.cursor),
     )
     events = work.tick(composition.extension.tick_parts)
-    dagster_files.note_checks(work.failing)
-    dagster_files.note(dagster_files.DURATION, f"{time.monotonic() - began:.3f}")
+    note_checks(work.failing)
+    note(DURATION, f"{time.monotonic() - began:.3f}")
 
     if work.problems:
-        dagster_files.note(dagster_files.FAILED_TICK, "; ".join(work.problems))
+        note(FAILED_TICK, "; ".join(work.problems))
     else:
-        dagster_files.note(dagster_files.SENSORS)
+        note(SENSORS)
 
     return dg.SensorResult(
         asset_events=events,

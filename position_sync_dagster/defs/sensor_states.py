@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 import dagster as dg
 
 from position_sync_dagster.defs.dagster_internals import (
-    InstigatorState,
     InstigatorStatus,
     InstigatorType,
     SensorInstigatorData,
@@ -54,7 +53,12 @@ def mend_tick_times(instance: dg.DagsterInstance, now: float) -> SensorStates:
         if isinstance(data, SensorInstigatorData) and _newest_time(data) > now + AHEAD_S:
             instance.update_instigator_state(state.with_data(_without_future(data, now)))
             reset.append(state.name)
-    return SensorStates(reset=tuple(sorted(reset)), is_switched_off=any(map(_is_off, states)))
+    return SensorStates(
+        reset=tuple(sorted(reset)),
+        is_switched_off=any(
+            state.name == WATCHED and state.status is InstigatorStatus.STOPPED for state in states
+        ),
+    )
 
 
 def _newest_time(data: SensorInstigatorData) -> float:
@@ -74,10 +78,6 @@ def _without_future(data: SensorInstigatorData, now: float) -> SensorInstigatorD
         last_tick_start_timestamp=None,
         last_sensor_start_timestamp=None if started_at is None else min(started_at, now),
     )
-
-
-def _is_off(state: InstigatorState) -> bool:
-    return state.name == WATCHED and state.status is InstigatorStatus.STOPPED
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from functools import partial
 from itertools import takewhile
 from logging.handlers import QueueHandler, QueueListener
 from queue import SimpleQueue
-from typing import Generic, NamedTuple
+from typing import Any, NamedTuple
 
 import dagster as dg
 
@@ -43,7 +43,6 @@ from position_sync_dagster.lake.lake import L, Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream import streamer
 from position_sync_dagster.sync.stream.ownership import StreamCounts
-from position_sync_dagster.sync.stream.streamer import Complete
 
 PACKAGE = "position_sync_dagster"
 
@@ -67,33 +66,29 @@ CLEAN_END_S = 10.0
 LOOK_S = 5.0
 
 
-class StreamThread(Generic[L]):
+class StreamThread:
     """Runs the stream in a thread with its own event loop.
 
     Dagster ends a run by an exception in the main thread. If the event loop ran there, the
     exception would be lost in the current task.
 
     Example:
-        thread = StreamThread(lake, settings, run_id=None)
+        thread = StreamThread(partial(stream, lake, settings, run_id=None), CLEAN_END_S)
         with thread.running():
             thread.wait(until=lambda: False)
         print(thread.result().rows)
+
+    Args:
+        stream: Streams until the event `stop` is set.
+        clean_end_s: How long it has to end then.
     """
 
     def __init__(
-        self,
-        lake: L,
-        settings: Settings,
-        *,
-        run_id: str | None,
-        complete: Complete[L] | None = None,
-        clean_end_s: float = CLEAN_END_S,
+        self, stream: Callable[..., Coroutine[Any, Any, StreamCounts]], clean_end_s: float
     ) -> None:
         self._clean_end_s = clean_end_s
         self._asked = asyncio.Event()
-        self._stream = partial(
-            streamer.stream, lake, settings, run_id=run_id, stop=self._asked, complete=complete
-        )
+        self._stream = partial(stream, stop=self._asked)
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._loop = self._runner.get_loop()
         self._ended: Future[StreamCounts] = Future()
@@ -216,9 +211,14 @@ def stream_job(
         settings = position_sync.settings.for_login(
             context.partition_key if context.has_partition_key else None
         )
-        thread = StreamThread(
-            lake, settings, run_id=context.run_id, complete=extension.stream_parts
+        run = partial(
+            streamer.stream,
+            lake,
+            settings,
+            run_id=context.run_id,
+            complete=extension.stream_parts,
         )
+        thread = StreamThread(run, CLEAN_END_S)
 
         with logged_aside():
             try:

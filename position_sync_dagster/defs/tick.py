@@ -402,29 +402,25 @@ def ledger_state(span: Span, report: drain.DrainReport) -> Derived:
     rows = span.added.rows
     drained = rows.get(Source.QUEUE, 0)
     streamed = rows.get(Source.STREAM, 0)
+    attempts = {}
+    if report.claimed:
+        attempts = {
+            "attempts": report.claimed,
+            "attempts_succeeded": report.succeeded,
+            "attempts_failed": report.failed,
+            "attempts_released": report.released,
+        }
     metadata = known(
         rows=sum(rows.values()),
         rows_drained=drained,
         rows_streamed=streamed,
-        **_attempts_in(report),
+        **attempts,
         oldest_wait_s=report.oldest_wait_s and round(report.oldest_wait_s, 1),
         delta_version_from=span.since,
         delta_version=span.added.version,
         note=report.reason,
     )
     return Derived(metadata=metadata)
-
-
-def _attempts_in(report: drain.DrainReport) -> dict[str, int]:
-    """Return the counts of attempts of a drain; none where it claimed nothing."""
-    if not report.claimed:
-        return {}
-    return {
-        "attempts": report.claimed,
-        "attempts_succeeded": report.succeeded,
-        "attempts_failed": report.failed,
-        "attempts_released": report.released,
-    }
 
 
 def gateway_states(lake: Lake, settings: Settings, now: datetime) -> dict[str, str]:

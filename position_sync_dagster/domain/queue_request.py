@@ -219,9 +219,8 @@ def attempts_of(request: QueuedPosition) -> list[ProcessingAttempt]:
         ]
         written.append(newest)
 
-    attempts = []
-    for number, (worker, began, ended, outcome, error) in enumerate(written, 1):
-        attempt = ProcessingAttempt(
+    return [
+        ProcessingAttempt(
             request_id=request.request_id,
             account=request.account,
             conid=request.conid,
@@ -233,8 +232,8 @@ def attempts_of(request: QueuedPosition) -> list[ProcessingAttempt]:
             outcome=Outcome(outcome or ""),
             error=error,
         )
-        attempts.append(attempt)
-    return attempts
+        for number, (worker, began, ended, outcome, error) in enumerate(written, 1)
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

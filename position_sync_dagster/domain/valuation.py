@@ -119,9 +119,10 @@ def price_of(quote: Quote, *, now: datetime, max_last_age: timedelta) -> Price |
 
     if sides is not None:
         bid, ask = sides
-        is_recent = _is_recent(quote.last_time, now, max_last_age)
-        if quote.last is not None and is_recent and bid <= quote.last <= ask:
-            return Price(value=quote.last, kind=PriceKind.LAST, at=quote.last_time)
+        if quote.last is not None and quote.last_time is not None:
+            is_recent = -CLOCK_LEAD <= now - quote.last_time <= max_last_age
+            if is_recent and bid <= quote.last <= ask:
+                return Price(value=quote.last, kind=PriceKind.LAST, at=quote.last_time)
 
         mid = (bid + ask) / 2
         widest = max(WIDEST_MID * abs(mid), WIDEST_TICKS * (quote.min_tick or 0.0))
@@ -131,13 +132,6 @@ def price_of(quote: Quote, *, now: datetime, max_last_age: timedelta) -> Price |
     if quote.model_price is not None:
         return Price(value=quote.model_price, kind=PriceKind.MODEL, at=quote.greeks_time)
     return None
-
-
-def _is_recent(traded_at: datetime | None, now: datetime, max_age: timedelta) -> bool:
-    """Return whether a trade is recent by the exchange's time; not where that is unknown."""
-    if traded_at is None:
-        return False
-    return -CLOCK_LEAD <= now - traded_at <= max_age
 
 
 def has_two_sides(quote: Quote) -> bool:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import polars as pl
 from deltalake import DeltaTable
-from polars import col
+from polars import DataFrame, col
 
 from position_sync_dagster.domain.account_values import AccountSource, AccountSummary
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -54,7 +54,7 @@ class AccountValuesTable:
         dated = rows.with_columns(date=col.timestamp.dt.date())
         return position_updates.append_rows(self.table, dated, clock=self._clock)
 
-    def latest(self) -> pl.DataFrame:
+    def latest(self) -> DataFrame:
         """Return the newest row of the gateway for each account, in the order of accounts.
 
         The newest row is the one that was written last, whatever its timestamp, since one owner
@@ -62,7 +62,7 @@ class AccountValuesTable:
         is more than two weeks older than the last commit.
         """
 
-        def step(handle: DeltaTable) -> pl.DataFrame:
+        def step(handle: DeltaTable) -> DataFrame:
             key = self.table.cache_key(handle)
             before, rows = self._newest
             if before != key:
@@ -72,7 +72,7 @@ class AccountValuesTable:
 
         return self.table.snapshot(step)
 
-    def _newest_since(self, earlier: pl.DataFrame, files: pl.DataFrame) -> pl.DataFrame:
+    def _newest_since(self, earlier: DataFrame, files: DataFrame) -> DataFrame:
         """Return the newest rows; of what is known already only the rest is read."""
         # The greatest date is not used: one row of a clock that ran ahead would hide the others.
         if files.is_empty():
@@ -97,13 +97,13 @@ class AccountValuesTable:
         )
         return records_of(AccountSummary, rows)
 
-    def between(self, first: datetime, last: datetime) -> pl.DataFrame:
+    def between(self, first: datetime, last: datetime) -> DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""
         rows = self.table.read(lambda files: rows_between(self.table, files, first, last).collect())
         return rows.sort("timestamp", "row_id")
 
 
-def _newest(rows: pl.LazyFrame) -> pl.DataFrame:
+def _newest(rows: pl.LazyFrame) -> DataFrame:
     of_gateway = rows.filter(col.source == AccountSource.GATEWAY.value)
     last_added = pl.all().sort_by(ADDED, "timestamp", "row_id").last()
     newest = of_gateway.group_by("account").agg(last_added)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 
 import polars as pl
-from polars import col, lit
+from polars import DataFrame, String, col, lit
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import Break, BreakState, Discrepancy
@@ -79,11 +79,11 @@ def break_key(difference: Break | Discrepancy) -> tuple[str, str, int]:
     return (difference.type, difference.account, difference.conid)
 
 
-def _rows_of(breaks: Iterable[Break]) -> pl.DataFrame:
+def _rows_of(breaks: Iterable[Break]) -> DataFrame:
     return frame_of(RECONCILIATION_BREAKS, breaks).with_columns(*LIVE_COLUMNS)
 
 
-def _in_order(rows: pl.DataFrame) -> list[Break]:
+def _in_order(rows: DataFrame) -> list[Break]:
     return records_of(Break, rows.sort("opened_at", "break_id"))
 
 
@@ -194,7 +194,7 @@ class ReconciliationBreaks:
             state=lit(BreakState.ACCEPTED.value),
             accepted_at=moment(self._clock()),
             accepted_by=lit(person),
-            note=lit(why, pl.String),
+            note=lit(why, String),
         )
 
     def reopen(self, break_id: str, by: str) -> Break:
@@ -212,7 +212,7 @@ class ReconciliationBreaks:
             state=lit(BreakState.CONFIRMED.value),
             confirmed_at=pl.coalesce("confirmed_at", now),
             accepted_at=moment(None),
-            accepted_by=lit(None, pl.String),
+            accepted_by=lit(None, String),
             note=lit(note),
         )
 

@@ -8,13 +8,13 @@ from datetime import datetime
 
 import polars as pl
 from deltalake import DeltaTable
-from polars import col, lit, max_horizontal, when
+from polars import DataFrame, col, lit, max_horizontal, when
 
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.holding import KEY, AccountConfirmation, BrokerPosition
 from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.lake.schema import broker_positions_of, broker_rows, moment, moments
-from position_sync_dagster.lake.storage import commits
+from position_sync_dagster.lake.storage.commits import bind, refuse_stale_owner, text_literal, write
 from position_sync_dagster.lake.storage.data_files import files_in
 from position_sync_dagster.lake.storage.table import Table
 
@@ -30,7 +30,7 @@ def rows_to_publish(
     session: GatewaySession | None,
     captured_at: datetime | None,
     accounts: Mapping[str, AccountConfirmation],
-) -> pl.DataFrame:
+) -> DataFrame:
     """Return the holdings of a gateway as rows, with the last confirmation of their accounts.
 
     Args:
@@ -52,7 +52,7 @@ def rows_to_publish(
     return rows.unique(["account", "conid"], keep="last", maintain_order=True)
 
 
-def newest(rows: pl.DataFrame) -> pl.DataFrame:
+def newest(rows: DataFrame) -> DataFrame:
     """Return the row of each holding that was added last.
 
     Args:
@@ -63,7 +63,7 @@ def newest(rows: pl.DataFrame) -> pl.DataFrame:
     return rows[in_order.unique(KEY, keep="last", maintain_order=True)["place"]]
 
 
-def with_account_facts(rows: pl.DataFrame) -> pl.DataFrame:
+def with_account_facts(rows: DataFrame) -> DataFrame:
     """Copy completeness and confirmation from the newest row of each account into the older rows.
 
     A confirmation is stored in one row only. It applies to all holdings of an account, but to none
@@ -100,7 +100,7 @@ def with_account_facts(rows: pl.DataFrame) -> pl.DataFrame:
     return completed.select(rows.columns)
 
 
-def is_fragmented(files: pl.DataFrame, added: int) -> bool:
+def is_fragmented(files: DataFrame, added: int) -> bool:
     """Return whether all rows should be folded into one file.
 
     This bounds what a reader reads to about twice the newest rows.
@@ -122,7 +122,7 @@ class BrokerPositionsTable:
         self.table = table
         self._replaced: dict[str, tuple[int, int | None]] = {}
         # The rows of each gateway that were read last, and the files that have them.
-        self._cached: dict[str, tuple[frozenset[str], pl.DataFrame]] = {}
+        self._cached: dict[str, tuple[frozenset[str], DataFrame]] = {}
 
     def replace(
         self,
@@ -152,9 +152,9 @@ class BrokerPositionsTable:
 
         def step(handle: DeltaTable) -> int:
             owner = None if session is None else (gateway_id, session.fencing_token)
-            commits.bind(handle, self.table.path, _modes_of(rows), owner)
+            bind(handle, self.table.path, _modes_of(rows), owner)
             numbered = _numbered(rows, handle)
-            commits.write(handle, numbered, _commit_info(session), predicate=_rows_of(gateway_id))
+            write(handle, numbered, _commit_info(session), predicate=_rows_of(gateway_id))
             self._replaced[gateway_id] = self._base(handle, session)
             return handle.version()
 
@@ -192,10 +192,10 @@ class BrokerPositionsTable:
         rows = rows_to_publish(gateway_id, list(changed), session, captured_at, accounts)
 
         def step(handle: DeltaTable) -> int | None:
-            commits.bind(handle, self.table.path, _modes_of(rows))
+            bind(handle, self.table.path, _modes_of(rows))
             if session is not None:
                 token = session.fencing_token
-                if commits.refuse_stale_owner(handle, gateway_id, token) != token:
+                if refuse_stale_owner(handle, gateway_id, token) != token:
                     return None
 
             if self._replaced.get(gateway_id) != self._base(handle, session):
@@ -209,7 +209,7 @@ class BrokerPositionsTable:
                 numbered = newest(pl.concat([stored, numbered]))
                 predicate = _rows_of(gateway_id)
 
-            commits.write(handle, numbered, _commit_info(session), predicate=predicate)
+            write(handle, numbered, _commit_info(session), predicate=predicate)
             return handle.version()
 
         return self.table.transact(step)
@@ -218,14 +218,14 @@ class BrokerPositionsTable:
         """Return the gateway's rows as values, in the order of account and conid."""
         return broker_positions_of(self.rows(gateway_id))
 
-    def rows(self, gateway_id: str) -> pl.DataFrame:
+    def rows(self, gateway_id: str) -> DataFrame:
         """Return the gateway's rows as a frame, in the order of account and conid.
 
         It is the same object until the owner of the gateway writes again.
         """
         return self.table.snapshot(lambda handle: self._rows(handle, gateway_id))
 
-    def _rows(self, handle: DeltaTable, gateway_id: str) -> pl.DataFrame:
+    def _rows(self, handle: DeltaTable, gateway_id: str) -> DataFrame:
         present = files_in(handle, gateway_id=gateway_id)
         files = frozenset(present.get_column("path"))
         before, rows = self._cached.get(gateway_id, (frozenset(), self.table.spec.empty))
@@ -241,11 +241,11 @@ class BrokerPositionsTable:
         return (generation, session.fencing_token if session else None)
 
 
-def _numbered(rows: pl.DataFrame, handle: DeltaTable) -> pl.DataFrame:
+def _numbered(rows: DataFrame, handle: DeltaTable) -> DataFrame:
     return rows.with_columns(published_version=lit(handle.version() + 1, pl.Int64))
 
 
-def _modes_of(rows: pl.DataFrame) -> list[TradingMode]:
+def _modes_of(rows: DataFrame) -> list[TradingMode]:
     return list(map(TradingMode, rows.get_column("trading_mode").unique()))
 
 
@@ -254,4 +254,4 @@ def _commit_info(session: GatewaySession | None) -> dict[str, str]:
 
 
 def _rows_of(gateway_id: str) -> str:
-    return f"gateway_id = {commits.text_literal(gateway_id)}"
+    return f"gateway_id = {text_literal(gateway_id)}"

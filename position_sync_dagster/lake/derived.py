@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import polars as pl
 from deltalake import DeltaTable
-from polars import col, lit, when
+from polars import DataFrame, Expr, col, lit, when
 
 from position_sync_dagster.domain.holding import GREEKS_COLUMNS
 from position_sync_dagster.domain.position_update import (
@@ -50,7 +50,7 @@ class Replaced:
 
 
 # All rows of a table, or those of each day that is replaced.
-Rows = pl.DataFrame | Mapping[date, pl.DataFrame]
+Rows = DataFrame | Mapping[date, DataFrame]
 Made = TypeVar("Made")
 
 
@@ -104,7 +104,7 @@ def derive(
 def derive_from_ledger(
     table: Table,
     make: Callable[[], Made],
-    rows_of: Callable[[Made], pl.DataFrame] = _themselves,
+    rows_of: Callable[[Made], DataFrame] = _themselves,
     *,
     run_id: str | None = None,
 ) -> tuple[Made, Replaced]:
@@ -143,7 +143,7 @@ def _is_outdated(read: Read) -> bool:
         before, now = map(read.step, (removed, added))
     except STORAGE_ERRORS:
         return True  # the files that were removed are deleted by now
-    if isinstance(now, pl.DataFrame):
+    if isinstance(now, DataFrame):
         return not same_rows(before, now)
     return bool(before != now)
 
@@ -169,7 +169,7 @@ def _replace(
     spec = table.spec
     predicate = "true"
     chosen = EVERY
-    if not isinstance(rows, pl.DataFrame):
+    if not isinstance(rows, DataFrame):
         if not rows:
             return Replaced(version=looked_at, rows=0, changed=False)
         predicate, chosen = _of_days(table, rows)
@@ -193,7 +193,7 @@ def _replace(
     return table.transact(step)
 
 
-def _outcome(handle: DeltaTable, rows: pl.DataFrame, *, changed: bool) -> Replaced:
+def _outcome(handle: DeltaTable, rows: DataFrame, *, changed: bool) -> Replaced:
     return Replaced(
         version=handle.version(),
         rows=rows.height,
@@ -202,12 +202,12 @@ def _outcome(handle: DeltaTable, rows: pl.DataFrame, *, changed: bool) -> Replac
     )
 
 
-def _typed(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
+def _typed(table: Table, rows: DataFrame) -> DataFrame:
     """Return rows in the schema of a table: a day without rows may have other types."""
     return rows.select(list(table.spec.columns)).cast(table.spec.polars)
 
 
-def _of_days(table: Table, days: Iterable[date]) -> tuple[str, pl.Expr]:
+def _of_days(table: Table, days: Iterable[date]) -> tuple[str, Expr]:
     """Return the predicate of the rows of these days, and which data files have them."""
     [name] = table.spec.partition_by
     wanted = sorted(days)
@@ -221,8 +221,8 @@ def values_at_close(
     *,
     opened: datetime,
     closed: datetime,
-    confirmed: pl.DataFrame,
-) -> pl.DataFrame:
+    confirmed: DataFrame,
+) -> DataFrame:
     """Return the last row at or before a close of each holding held then or closed that day.
 
     Greeks that this package computed are left out: a close has values of the broker alone.
@@ -250,7 +250,7 @@ def values_at_close(
     ).select(list(DAILY_POSITIONS.columns))
 
 
-def _valued_at() -> pl.Expr:
+def _valued_at() -> Expr:
     """Return the time of a row's value: the broker's own time if it is earlier than the row.
 
     A row of the account feed may have been written long after the broker sent its value. Delayed
@@ -267,7 +267,7 @@ def _valued_at() -> pl.Expr:
     return when(has_own_time).then("value_time").otherwise("timestamp")
 
 
-def same_rows(stored: pl.DataFrame, wanted: pl.DataFrame) -> bool:
+def same_rows(stored: DataFrame, wanted: DataFrame) -> bool:
     """Return whether two frames have the same rows, in whatever order; pure."""
     if stored.height != wanted.height:
         return False

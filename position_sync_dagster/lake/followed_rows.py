@@ -10,9 +10,8 @@ import re
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
-import polars as pl
 from deltalake import DeltaTable
-from polars import col
+from polars import DataFrame, col
 
 from position_sync_dagster.errors import TokenError
 from position_sync_dagster.lake.ledger_rows import (
@@ -54,7 +53,7 @@ class Added(NamedTuple):
         token: The place behind the rows: pass it as `since` to go on there.
     """
 
-    rows: pl.DataFrame
+    rows: DataFrame
     token: str
 
 
@@ -153,7 +152,7 @@ class AddedRows:
         update_id, at = last.row(0)
         return Place(ledger, version, update_id, at)
 
-    def _check(self, handle: DeltaTable, files: pl.DataFrame, place: Place) -> None:
+    def _check(self, handle: DeltaTable, files: DataFrame, place: Place) -> None:
         """Check that the ledger has the row of a place.
 
         Raises:
@@ -170,11 +169,7 @@ class AddedRows:
         added = added_by(self._table, files, place.version)
         of_id = added.filter(col.update_id == place.update_id)
         committed_at = of_id.select(_AT).collect().get_column("at")
-        has_row = not committed_at.is_empty()
-        if place.at is not None:
-            has_row = place.at in committed_at
-
-        if not has_row:
+        if committed_at.is_empty() or place.at not in (None, *committed_at):
             update_id = place.update_id[:80]
             last = last_added(files)
             raise TokenError(
@@ -183,7 +178,7 @@ class AddedRows:
                 remedy=_BEGIN_AGAIN,
             )
 
-    def _read(self, files: pl.DataFrame, version: int) -> pl.DataFrame:
+    def _read(self, files: DataFrame, version: int) -> DataFrame:
         """Read the first rows after a version; files that can only have later ones are not read."""
         smallest = f"min.{ADDED}"
         has_later = col(f"max.{ADDED}") > version

@@ -7,7 +7,7 @@ from typing import ClassVar, Self, TypeVar, Unpack
 
 import polars as pl
 from deltalake import DeltaTable
-from polars import col, concat
+from polars import DataFrame, col, concat
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.queue_request import RetryPolicy
@@ -61,8 +61,8 @@ class ChangedRows:
         token: Names the version that was read, for the next time.
     """
 
-    rows: pl.DataFrame
-    gone: pl.DataFrame
+    rows: DataFrame
+    gone: DataFrame
     token: str
 
 
@@ -220,7 +220,7 @@ class Lake:
         if is_remote(path):
             options = delta_options(self._options.get("storage_options"))
 
-        def read(number: int | None) -> tuple[str, pl.DataFrame]:
+        def read(number: int | None) -> tuple[str, DataFrame]:
             try:
                 handle = DeltaTable(path, version=number, storage_options=options)
                 return version_token(handle), pl.scan_delta(handle).collect()
@@ -260,7 +260,7 @@ L = TypeVar("L", bound=Lake)
 L_contra = TypeVar("L_contra", bound=Lake, contravariant=True)
 
 
-def broker_rows(lake: Lake, login: Settings) -> pl.DataFrame:
+def broker_rows(lake: Lake, login: Settings) -> DataFrame:
     """Return the rows of `broker_positions` of one login, for the accounts that it has now.
 
     The table keeps the rows of an account that moved to another login until the old login connects
@@ -272,12 +272,12 @@ def broker_rows(lake: Lake, login: Settings) -> pl.DataFrame:
     return rows.filter(col.account.is_in(login.accounts))
 
 
-def all_broker_rows(lake: Lake, settings: Settings) -> pl.DataFrame:
+def all_broker_rows(lake: Lake, settings: Settings) -> DataFrame:
     """Return the rows of all logins, in the order of the logins, accounts and conids."""
     return concat([broker_rows(lake, login) for login in settings.logins])
 
 
-def rows_of_logins(rows: pl.DataFrame, settings: Settings) -> pl.DataFrame:
+def rows_of_logins(rows: DataFrame, settings: Settings) -> DataFrame:
     """Return the rows of the accounts that a login has now.
 
     Rows of accounts that the gateways file no longer names are history and count in no sum.

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 from deltalake import DeltaTable
-from polars import col, concat
+from polars import DataFrame, LazyFrame, col, concat
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import WAITED_OUT
@@ -18,7 +18,7 @@ from position_sync_dagster.lake.storage.data_files import data_files, may_have, 
 from position_sync_dagster.lake.storage.table import Table
 
 
-def stored_ids(table: Table, files: pl.DataFrame, column: str, ids: pl.Series) -> set[str]:
+def stored_ids(table: Table, files: DataFrame, column: str, ids: pl.Series) -> set[str]:
     """Return which of the ids a column holds; reads only the files that may hold one."""
     files = files.filter(may_have_one_of(column, ids))
     if files.is_empty():
@@ -28,9 +28,7 @@ def stored_ids(table: Table, files: pl.DataFrame, column: str, ids: pl.Series) -
     return set(table.scan_files(files).select(column).filter(is_wanted).collect()[column])
 
 
-def rows_between(
-    table: Table, files: pl.DataFrame, first: datetime, last: datetime
-) -> pl.LazyFrame:
+def rows_between(table: Table, files: DataFrame, first: datetime, last: datetime) -> LazyFrame:
     """Return the rows with `first` <= timestamp <= `last`, from the files that may hold one.
 
     Args:
@@ -51,19 +49,19 @@ def on_days(first: datetime, last: datetime) -> pl.Expr:
     return col("partition.date").is_between(first.date(), last.date())
 
 
-def added_after(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame:
+def added_after(table: Table, files: DataFrame, version: int) -> LazyFrame:
     """Return the rows that commits after a version added."""
     files = files.filter(col("max.ledger_version") > version)
     return table.scan_files(files).filter(col.ledger_version > version)
 
 
-def added_by(table: Table, files: pl.DataFrame, version: int) -> pl.LazyFrame:
+def added_by(table: Table, files: DataFrame, version: int) -> LazyFrame:
     """Return the rows that the commit of a version added."""
     around = files.filter(may_have("ledger_version", version, version))
     return table.scan_files(around).filter(col.ledger_version == version)
 
 
-def last_added(files: pl.DataFrame) -> int:
+def last_added(files: DataFrame) -> int:
     """Return the greatest `ledger_version` of the files, from the log alone; 0 where none is."""
     last = files.get_column("max.ledger_version").max()
     return last if isinstance(last, int) else 0
@@ -79,7 +77,7 @@ BY_TIME = ["timestamp", "update_id"]
 RESETS = "clock_resets"
 
 
-def clock_resets(files: pl.DataFrame, now: datetime) -> int:
+def clock_resets(files: DataFrame, now: datetime) -> int:
     """Return the `clock_resets` of rows that are added now, from the log alone.
 
     One reset more than the rows before have, if one of them has a later time than now: then a clock
@@ -104,7 +102,7 @@ ADDED = "ledger_version"
 COMMITTED = pl.coalesce("committed_at", "timestamp")
 
 
-def newest_rows(rows: pl.LazyFrame) -> pl.DataFrame:
+def newest_rows(rows: LazyFrame) -> DataFrame:
     """Return the newest row of each holding.
 
     It is the one with the greatest timestamp, since rows may be written late; but a row from before
@@ -121,7 +119,7 @@ def newest_rows(rows: pl.LazyFrame) -> pl.DataFrame:
     return newest
 
 
-def newest_version(rows: pl.DataFrame) -> int:
+def newest_version(rows: DataFrame) -> int:
     """Return the greatest `ledger_version` of rows; 0 where none has one."""
     greatest = rows.get_column(ADDED).max()
     return greatest if isinstance(greatest, int) else 0
@@ -145,7 +143,7 @@ class LatestRows:
         self._through = 0
         self._rows = table.spec.empty
 
-    def read_through(self) -> tuple[pl.DataFrame, int]:
+    def read_through(self) -> tuple[DataFrame, int]:
         """Return the newest row of each holding that the known rows have or that came since.
 
         Returns:
@@ -158,7 +156,7 @@ class LatestRows:
             self._table.snapshot(lambda handle: self._refresh(handle, stored))
             return self._rows, self._through
 
-    def _known_rows(self) -> pl.DataFrame | None:
+    def _known_rows(self) -> DataFrame | None:
         """Return the known rows; None if there are none, or they cannot be read."""
         try:
             if self._known is None or not self._known.exists():
@@ -170,7 +168,7 @@ class LatestRows:
         except errors.LakeError:
             return None  # the ledger has them too
 
-    def _refresh(self, handle: DeltaTable, stored: pl.DataFrame | None) -> None:
+    def _refresh(self, handle: DeltaTable, stored: DataFrame | None) -> None:
         """Read the rows that were added.
 
         Args:
@@ -193,7 +191,7 @@ class LatestRows:
             self._take(added_after(self._table, files, self._through).collect())
         self._through = last
 
-    def _first_rows(self, files: pl.DataFrame, stored: pl.DataFrame | None) -> pl.LazyFrame:
+    def _first_rows(self, files: DataFrame, stored: DataFrame | None) -> LazyFrame:
         """Return as few rows as possible that include the newest row of each holding held lately.
 
         Each commit has a greater version than those before it. Only rows that were added after
@@ -212,7 +210,7 @@ class LatestRows:
 
         return concat([stored.lazy(), added_after(self._table, files, through)])
 
-    def _take(self, added: pl.DataFrame) -> None:
+    def _take(self, added: DataFrame) -> None:
         """Determine the newest row of each holding that has a new row."""
         # By contract: two joins by holding would cost twice as much at 20,000 holdings.
         conids = added.get_column("conid").unique()

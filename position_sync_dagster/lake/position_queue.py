@@ -17,7 +17,7 @@ from random import Random
 from typing import Any, Unpack
 
 import polars as pl
-from polars import col, concat
+from polars import DataFrame, Series, String, col, concat
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.queue_request import (
@@ -57,7 +57,7 @@ from position_sync_dagster.lake.storage.threads import offloaded
 logger = logging.getLogger(__name__)
 
 
-def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[DataFrame, DataFrame]:
     """Read FAILED requests, and all rows of the parts in which they are stored.
 
     Returns:
@@ -71,7 +71,7 @@ def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, p
         if status != FAILED:
             raise wrong_state(request_id, status, "only a FAILED request is retried")
 
-    wanted = pl.Series("request_id", ids, dtype=pl.String)
+    wanted = Series("request_id", ids, dtype=String)
     chosen = in_bucket(FAILED) & may_have_one_of("request_id", wanted)
     is_wanted = col.request_id.is_in(ids)
     rows = snapshot.finished(chosen).filter(is_wanted, bucket=FAILED)
@@ -94,7 +94,7 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
     status_of = dict(snapshot.live.select(columns).filter(is_wanted).iter_rows())
 
     absent = [request_id for request_id in ids if request_id not in status_of]
-    chosen = may_have_one_of("request_id", pl.Series(absent, dtype=pl.String))
+    chosen = may_have_one_of("request_id", Series(absent, dtype=String))
     finished = snapshot.finished(chosen, columns)
     is_absent = col.request_id.is_in(absent)
     status_of |= dict(finished.filter(is_absent).iter_rows())
@@ -478,7 +478,7 @@ class SyncQueue:
         attempts.sort(key=lambda attempt: attempt.ended_at or latest, reverse=True)
         return attempts[:limit]
 
-    def confirmations(self, since: datetime, until: datetime) -> pl.DataFrame:
+    def confirmations(self, since: datetime, until: datetime) -> DataFrame:
         """Return the newest `confirmed_at` by `update_id`, of requests answered in a span.
 
         They were inserted in it as well. They show until when an unchanged row was confirmed, as
@@ -534,7 +534,7 @@ class SyncQueue:
         ids: Sequence[str],
         action: Action,
         lease_token: str | None,
-        step: Callable[[pl.DataFrame, datetime], Change[None]],
+        step: Callable[[DataFrame, datetime], Change[None]],
         commit_info: Mapping[str, str],
     ) -> None:
         """Check that the caller may act on the requests, and change their rows: its claim ends."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Unpack
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
-from polars import col, lit
+from polars import DataFrame, Int64, col, lit
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.holding import Key
@@ -54,7 +54,7 @@ from position_sync_dagster.lake.schema import (
     update_rows,
     updates_of,
 )
-from position_sync_dagster.lake.storage import commits
+from position_sync_dagster.lake.storage.commits import bind, refuse_stale_owner, write
 from position_sync_dagster.lake.storage.data_files import EVERY, data_files
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
@@ -160,7 +160,7 @@ _CHECKS = [(name, column, _check_of(column)) for name, column in UPDATE_COLUMNS.
 
 def identified(
     updates: Iterable[PositionUpdate], batch_id: str = "", run_id: str | None = None
-) -> pl.DataFrame:
+) -> DataFrame:
     """Return updates as rows of the table, with the empty ids and the trading mode filled in.
 
     The update of a request takes the id of the request. Any other update takes the UUID of its
@@ -174,22 +174,20 @@ def identified(
     if not listed:
         return update_rows([])
 
-    ids: list[str] = []
-    run_ids: list[str | None] = []
-    modes: list[TradingMode | None] = []
-    for update in listed:
-        ids.append(update.update_id or _update_id(update))
-        run_ids.append(update.run_id or run_id)
-        of_account = trading_mode_of(update.account) if update.account else None
-        modes.append(update.trading_mode or of_account)
-
+    ids = [update.update_id or _update_id(update) for update in listed]
     newest_at = max(update.timestamp for update in listed)
     id_of_content = batch_id or content_id(newest_at, *sorted(ids))
-    batch_ids = [batch_id or update.batch_id or id_of_content for update in listed]
-
-    filled: dict[str, list[Any]] = {"update_id": ids, "batch_id": batch_ids}
-    filled |= {"run_id": run_ids, "trading_mode": modes}
+    filled: dict[str, list[Any]] = {
+        "update_id": ids,
+        "batch_id": [batch_id or update.batch_id or id_of_content for update in listed],
+        "run_id": [update.run_id or run_id for update in listed],
+        "trading_mode": [update.trading_mode or _mode_of(update) for update in listed],
+    }
     return update_rows(listed, filled).unique("update_id", keep="first", maintain_order=True)
+
+
+def _mode_of(update: PositionUpdate) -> TradingMode | None:
+    return trading_mode_of(update.account) if update.account else None
 
 
 def _update_id(update: PositionUpdate) -> str:
@@ -228,7 +226,7 @@ class AppendResult:
 
 def append_rows(
     table: Table,
-    frame: pl.DataFrame,
+    frame: DataFrame,
     *,
     clock: Clock,
     guard: Callable[[], None] | None = None,
@@ -261,8 +259,8 @@ def append_rows(
     def step(handle: DeltaTable) -> AppendResult:
         nonlocal checked_through
         for gateway_id, token in owners:
-            commits.refuse_stale_owner(handle, gateway_id, token)
-        commits.bind(handle, table.path, modes)
+            refuse_stale_owner(handle, gateway_id, token)
+        bind(handle, table.path, modes)
 
         present = data_files(handle)
         rows = _without_stored(table, present, frame)
@@ -283,17 +281,17 @@ def append_rows(
         ledger_version = max(version, last_added(present) + 1)
         now = clock()
         rows = rows.with_columns(
-            ledger_version=lit(ledger_version, pl.Int64), committed_at=moment(now)
+            ledger_version=lit(ledger_version, Int64), committed_at=moment(now)
         )
         if RESETS in rows.columns:
-            rows = rows.with_columns(lit(clock_resets(present, now), pl.Int64).alias(RESETS))
-        commits.write(handle, rows, commit_info, [Transaction(table.spec.name, version)])
+            rows = rows.with_columns(lit(clock_resets(present, now), Int64).alias(RESETS))
+        write(handle, rows, commit_info, [Transaction(table.spec.name, version)])
         return AppendResult(version=handle.version(), rows=rows.height, batch_id=batch_id)
 
     return table.transact(step)
 
 
-def _without_stored(table: Table, present: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+def _without_stored(table: Table, present: DataFrame, rows: DataFrame) -> DataFrame:
     """Return the rows whose batch and id the table does not hold, whatever the clocks say."""
     batch = [name for name in table.spec.indexed if name == "batch_id"]
     for column in (*batch, *table.spec.key):
@@ -303,7 +301,7 @@ def _without_stored(table: Table, present: pl.DataFrame, rows: pl.DataFrame) -> 
     return rows
 
 
-def _refuse_newer(table: Table, present: pl.DataFrame, through: int, rows: pl.DataFrame) -> None:
+def _refuse_newer(table: Table, present: DataFrame, through: int, rows: DataFrame) -> None:
     """Raise an error if a row of one of the holdings was added after that version."""
     added = added_after(table, present, through).select(HOLDING)
     holdings = rows.lazy().select(HOLDING)
@@ -359,7 +357,7 @@ class SyncUpdates:
     def count_after(self, version: int) -> AddedCounts:
         """Count the rows that were committed after a version; a merge of files adds none."""
 
-        def step(files: pl.DataFrame) -> AddedCounts:
+        def step(files: DataFrame) -> AddedCounts:
             newest = last_added(files)
             if newest <= version:
                 return AddedCounts({}, newest)
@@ -414,7 +412,7 @@ class SyncUpdates:
         ids = pl.Series(list(map(storable, update_ids)), dtype=pl.String)
         return self.table.read(lambda files: stored_ids(self.table, files, "update_id", ids))
 
-    def latest(self) -> pl.DataFrame:
+    def latest(self) -> DataFrame:
         """Return the newest row per (account, conid).
 
         The newest row has the greatest `clock_resets`, then the greatest `timestamp`, then the
@@ -443,7 +441,7 @@ class SyncUpdates:
         newest = {(update.account, update.conid): update for update in updates_of(recent)}
         return NewestRows(rows=newest, through=through)
 
-    def as_of(self, moment: datetime, *, as_known_now: bool = False) -> pl.DataFrame:
+    def as_of(self, moment: datetime, *, as_known_now: bool = False) -> DataFrame:
         """Return the newest row per (account, conid) among those that were committed by a moment.
 
         This is what `latest` returned then. It reads a few columns of all rows up to the moment.
@@ -463,7 +461,7 @@ class SyncUpdates:
         """Return the UTC days of which there are rows, from the log alone."""
         return self.table.read(lambda files: set(files.get_column("partition.date").unique()))
 
-    def last_before(self, moment: datetime, look_back_days: float = LOOK_BACK_DAYS) -> pl.DataFrame:
+    def last_before(self, moment: datetime, look_back_days: float = LOOK_BACK_DAYS) -> DataFrame:
         """Return the last row at or before a moment per (account, conid), as far as known now.
 
         Reads only files of the `look_back_days` before the moment.
@@ -489,7 +487,7 @@ class SyncUpdates:
         """
         return Follower(self.table, self._added, self._latest, since)
 
-    def added_after(self, version: int) -> pl.DataFrame:
+    def added_after(self, version: int) -> DataFrame:
         """Return the rows of all commits after a version, whatever their timestamps say."""
         return self.table.read(lambda files: added_after(self.table, files, version).collect())
 
@@ -499,7 +497,7 @@ class SyncUpdates:
         last: datetime,
         conids: Collection[int] | None = None,
         columns: Collection[str] = tuple(POSITION_UPDATES.columns),
-    ) -> pl.DataFrame:
+    ) -> DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time.
 
         Args:
@@ -508,7 +506,7 @@ class SyncUpdates:
         """
         wanted = EVERY if conids is None else one_of("conid", conids)
 
-        def step(files: pl.DataFrame) -> pl.DataFrame:
+        def step(files: DataFrame) -> DataFrame:
             rows = rows_between(self.table, files, first, last)
             return rows.filter(wanted).select(*dict.fromkeys((*columns, *BY_TIME))).collect()
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import Enum, auto
 
 import polars as pl
-from polars import col, concat, lit, when
+from polars import DataFrame, Expr, Int64, Series, String, col, concat, lit, when
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.queue_request import (
@@ -46,7 +46,7 @@ NO_TIME = moment(None)
 WAS_CLAIMED = (col.status == PROCESSING) | col.earlier_attempts.is_not_null()
 
 
-def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:
+def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> Expr:
     """Return which requests may be claimed: they are PENDING, and no back-off is left.
 
     One that a clock ahead began is over.
@@ -61,7 +61,7 @@ def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Exp
     return (col.status == PENDING) & has_waited & is_of_others(except_accounts)
 
 
-def lease_has_expired(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:
+def lease_has_expired(now: datetime, except_accounts: Collection[str] = ()) -> Expr:
     """Return which requests are PROCESSING under a lease that has expired; see `is_claimable`.
 
     A lease that a clock ahead began would last too long: it has expired.
@@ -71,23 +71,23 @@ def lease_has_expired(now: datetime, except_accounts: Collection[str] = ()) -> p
     return (col.status == PROCESSING) & has_expired & is_of_others(except_accounts)
 
 
-def is_of_others(accounts: Collection[str]) -> pl.Expr:
+def is_of_others(accounts: Collection[str]) -> Expr:
     """Return which requests name another account than these, or no account."""
     if not accounts:
         return lit(value=True)
     return ~col.account.is_in(sorted(accounts)).fill_null(value=False)
 
 
-def has_id(rows: pl.DataFrame, ids: Iterable[str]) -> pl.Series:
+def has_id(rows: DataFrame, ids: Iterable[str]) -> Series:
     """Return which rows have one of the ids."""
     return rows.get_column("request_id").is_in(list(ids))
 
 
-def as_pending(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
+def as_pending(rows: DataFrame, now: datetime) -> DataFrame:
     """Return the rows as PENDING: without a lease, and claimable at once."""
     return rows.with_columns(
-        lease_owner=lit(None, pl.String),
-        lease_token=lit(None, pl.String),
+        lease_owner=lit(None, String),
+        lease_token=lit(None, String),
         lease_expires_at=NO_TIME,
         status=lit(PENDING),
         updated_at=moment(now),
@@ -97,9 +97,7 @@ def as_pending(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
     )
 
 
-def after_attempt(
-    rows: pl.DataFrame, outcome: Outcome, *, ended_at: pl.Expr, error: pl.Expr
-) -> pl.DataFrame:
+def after_attempt(rows: DataFrame, outcome: Outcome, *, ended_at: Expr, error: Expr) -> DataFrame:
     """Return requests with their newest attempt among the earlier ones: another may follow."""
     attempts = rows.select(
         "earlier_attempts",
@@ -110,14 +108,14 @@ def after_attempt(
         outcome=lit(outcome.value),
     )
     texts = [with_ended_attempt(*attempt) for attempt in attempts.iter_rows()]
-    return rows.with_columns(earlier_attempts=pl.Series(texts, dtype=pl.String))
+    return rows.with_columns(earlier_attempts=Series(texts, dtype=String))
 
 
 # A pending request older than this is claimed as if it had priority 1, in seconds.
 PROMOTE_AFTER_S = 60.0
 
 
-def claim_order(now: datetime) -> list[pl.Expr]:
+def claim_order(now: datetime) -> list[Expr]:
     """Return the sort keys of claims: priority 1 first, then the oldest request.
 
     A request that has waited for `PROMOTE_AFTER_S` counts as priority 1, so that a steady
@@ -141,7 +139,7 @@ def claim(
     lease_s: float,
     except_accounts: Collection[str],
     clock: Clock,
-) -> Change[pl.DataFrame]:
+) -> Change[DataFrame]:
     """Grant up to `limit` claimable requests under one lease.
 
     Args:
@@ -181,7 +179,7 @@ def claim(
 
 
 def succeed(
-    done: pl.DataFrame, now: datetime, *, answers: Mapping[str, Answer], new_ids: NewIds
+    done: DataFrame, now: datetime, *, answers: Mapping[str, Answer], new_ids: NewIds
 ) -> Change[None]:
     """Finish requests as SUCCESS with the rows that answer them; insert the follow-up requests."""
     in_order = [answers.get(request_id) for request_id in done.get_column("request_id")]
@@ -191,14 +189,14 @@ def succeed(
         done,
         SUCCESS,
         now,
-        update_id=pl.Series(update_ids, dtype=pl.String),
+        update_id=Series(update_ids, dtype=String),
         confirmed_at=moments(confirmed_at),
     )
     return Change(None, _follow_ups(done, now, new_ids), finished)
 
 
 def fail(
-    done: pl.DataFrame,
+    done: DataFrame,
     now: datetime,
     *,
     errors: Mapping[str, str],
@@ -215,13 +213,13 @@ def fail(
     """
     attempts = [following(before, now=now) for before in done.get_column("attempts")]
     are_final = [attempt.status is QueueStatus.FAILED for attempt in attempts]
-    is_final = pl.Series(are_final, dtype=pl.Boolean)
+    is_final = Series(are_final, dtype=pl.Boolean)
     messages = [errors[request_id] for request_id in done.get_column("request_id")]
 
     after = done.with_columns(
-        attempts=pl.Series([attempt.attempts for attempt in attempts], dtype=pl.Int64),
+        attempts=Series([attempt.attempts for attempt in attempts], dtype=Int64),
         available_at=moments(attempt.available_at for attempt in attempts),
-        error_message=pl.Series(messages, dtype=pl.String),
+        error_message=Series(messages, dtype=String),
     )
     finished = _finish(after.filter(is_final), FAILED, now)
     follow_ups = _follow_ups(done.filter(is_final), now, new_ids)
@@ -232,7 +230,7 @@ def fail(
     return Change(None, concat([retried, follow_ups]), finished)
 
 
-def _follow_ups(done: pl.DataFrame, now: datetime, new_ids: NewIds) -> pl.DataFrame:
+def _follow_ups(done: DataFrame, now: datetime, new_ids: NewIds) -> DataFrame:
     """Return new requests for positions that changed while they were processed (see `insert`)."""
     changed = done.filter(col.changed_at.is_not_null())
     if changed.is_empty():
@@ -241,16 +239,16 @@ def _follow_ups(done: pl.DataFrame, now: datetime, new_ids: NewIds) -> pl.DataFr
     ids = new_ids(now, changed.height)
     requests = as_pending(changed, now)
     return requests.with_columns(
-        request_id=pl.Series(ids, dtype=pl.String),
-        attempts=lit(0, pl.Int64),
+        request_id=Series(ids, dtype=String),
+        attempts=lit(0, Int64),
         created_at=moment(now),
-        error_message=lit(None, pl.String),
-        earlier_attempts=lit(None, pl.String),
+        error_message=lit(None, String),
+        earlier_attempts=lit(None, String),
         reason=lit(Reason.CHANGED.value),
     )
 
 
-def _finish(rows: pl.DataFrame, status: str, now: datetime, **columns: pl.Series) -> pl.DataFrame:
+def _finish(rows: DataFrame, status: str, now: datetime, **columns: Series) -> DataFrame:
     ended = lit(status)
     # The lease's owner and token remain, so that the row shows who finished it.
     return rows.with_columns(
@@ -322,11 +320,11 @@ def insert(
 
 
 def _with_news(
-    rows: pl.DataFrame, raised: Mapping[str, int], changed_again: Collection[str], now: datetime
-) -> pl.DataFrame:
+    rows: DataFrame, raised: Mapping[str, int], changed_again: Collection[str], now: datetime
+) -> DataFrame:
     """Return live requests with their raised priorities, and the time at which they changed."""
     raised_to = [raised.get(request_id) for request_id in rows.get_column("request_id")]
-    priority = pl.coalesce(pl.Series(raised_to, dtype=pl.Int64), "priority")
+    priority = pl.coalesce(Series(raised_to, dtype=Int64), "priority")
     is_changed = has_id(rows, changed_again)
     return rows.with_columns(
         priority=priority,
@@ -335,7 +333,7 @@ def _with_news(
 
 
 def _live_requests(
-    live: pl.DataFrame, requests: Sequence[QueueRequest]
+    live: DataFrame, requests: Sequence[QueueRequest]
 ) -> dict[Position, tuple[str, str, int]]:
     """Return id, status and priority of the live requests of the positions that are asked for."""
     conids = [request.conid for request in requests]
@@ -357,7 +355,7 @@ class Action(Enum):
 
 
 def check_leases(
-    rows: pl.DataFrame, ids: Sequence[str], tokens: Mapping[str, str], action: Action, now: datetime
+    rows: DataFrame, ids: Sequence[str], tokens: Mapping[str, str], action: Action, now: datetime
 ) -> list[str]:
     """Check that the caller may act on requests, in the order of their ids.
 
@@ -403,9 +401,9 @@ def lease_lost(request_id: str) -> LeaseLostError:
     )
 
 
-def release(claimed: pl.DataFrame, now: datetime, *, reason: str) -> Change[None]:
+def release(claimed: DataFrame, now: datetime, *, reason: str) -> Change[None]:
     """Return requests to PENDING at once, without using up an attempt."""
-    why = lit(reason or None, pl.String)
+    why = lit(reason or None, String)
     ended = after_attempt(claimed, Outcome.RELEASED, ended_at=moment(now), error=why)
     return Change(None, as_pending(ended, now))
 
@@ -426,13 +424,13 @@ def rescue(snapshot: Snapshot, *, now: datetime) -> Change[list[str]]:
         rows,
         Outcome.EXPIRED,
         ended_at=col.lease_expires_at,
-        error=lit(None, pl.String),
+        error=lit(None, String),
     )
     return Change(ids, as_pending(ended, now), kept=live.filter(~has_expired))
 
 
 def retry(
-    live: pl.DataFrame, failed: pl.DataFrame, siblings: pl.DataFrame, *, now: datetime
+    live: DataFrame, failed: DataFrame, siblings: DataFrame, *, now: datetime
 ) -> Change[list[str]]:
     """Return FAILED requests to PENDING with all their attempts.
 
@@ -464,6 +462,6 @@ def retry(
         error=col.error_message,
     )
     pending = as_pending(ended, now)
-    pending = pending.with_columns(*LIVE_COLUMNS, attempts=lit(0, pl.Int64))
+    pending = pending.with_columns(*LIVE_COLUMNS, attempts=lit(0, Int64))
     parts = in_parts(FAILED, siblings.get_column("part").unique())
     return Change(result, pending, siblings.filter(~is_retried), parts, kept=live)

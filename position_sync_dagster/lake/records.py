@@ -7,7 +7,7 @@ from typing import Generic
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
-from polars import lit
+from polars import DataFrame, Expr, lit
 
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.lake.schema import Record, frame_of, moment, records_of
@@ -23,7 +23,7 @@ from position_sync_dagster.lake.storage.table import Table
 
 def add_unknown(
     table: Table,
-    rows: pl.DataFrame,
+    rows: DataFrame,
     same: list[str],
     commit_info: Mapping[str, str],
     guard: Callable[[], object] = lambda: None,
@@ -103,9 +103,9 @@ class RecordsTable(Generic[Record]):
     def rows(
         self,
         since: datetime | date | None = None,
-        only: pl.Expr | None = None,
+        only: Expr | None = None,
         columns: Collection[str] = (),
-    ) -> pl.DataFrame:
+    ) -> DataFrame:
         """Return rows, in no particular order; only files are read that may have one of them.
 
         Args:
@@ -126,7 +126,7 @@ class RecordsTable(Generic[Record]):
         return self.table.rows(wanted, chosen, names)
 
     def records(
-        self, since: datetime | date | None = None, only: pl.Expr | None = None
+        self, since: datetime | date | None = None, only: Expr | None = None
     ) -> list[Record]:
         """Return rows as records, in the table's order; see `rows`."""
         rows = self.rows(since, only)

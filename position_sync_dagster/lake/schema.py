@@ -28,7 +28,7 @@ from uuid import UUID
 import polars as pl
 from deltalake import Field, Schema
 from deltalake.schema import PrimitiveType
-from polars import col, lit
+from polars import DataFrame, Expr, Int64, Series, col, lit
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import SKEW
@@ -49,7 +49,7 @@ from position_sync_dagster.lake.given_leg import TEXTS
 # How a value of each type is stored: its type in Delta, and in a frame.
 _TYPES: Mapping[type, tuple[str, pl.DataType]] = {
     str: ("string", pl.String()),
-    int: ("long", pl.Int64()),
+    int: ("long", Int64()),
     float: ("double", pl.Float64()),
     datetime: ("timestamp", pl.Datetime("us", "UTC")),
     date: ("date", pl.Date()),
@@ -195,12 +195,12 @@ class TableSpec:
         return pl.Schema({name: _TYPES[column.kind][1] for name, column in self.described.items()})
 
     @cached_property
-    def empty(self) -> pl.DataFrame:
+    def empty(self) -> DataFrame:
         """Return a frame of this table without rows."""
-        return pl.DataFrame(schema=self.polars)
+        return DataFrame(schema=self.polars)
 
     @cached_property
-    def readable(self) -> pl.Expr:
+    def readable(self) -> Expr:
         """Return which rows are read."""
         needed = []
         for name in self.required:
@@ -569,7 +569,7 @@ def storable(text: str) -> str:
     return str(text).encode("utf-8", "backslashreplace").decode()
 
 
-def frame_of(spec: TableSpec, rows: Iterable[Any], **given: Sequence[Any]) -> pl.DataFrame:
+def frame_of(spec: TableSpec, rows: Iterable[Any], **given: Sequence[Any]) -> DataFrame:
     """Return a frame with the table's schema; a column that a row lacks is null.
 
     Args:
@@ -593,42 +593,42 @@ def frame_of(spec: TableSpec, rows: Iterable[Any], **given: Sequence[Any]) -> pl
                 values = [getattr(row, name, None) for row in listed]
 
             is_time = kind == pl.Datetime
-            series.append(moments(values, name) if is_time else pl.Series(name, values, kind))
+            series.append(moments(values, name) if is_time else Series(name, values, kind))
     except UnicodeEncodeError as error:
         text = error.object[:40]
         raise InvalidRequestError(
             f"A text for {spec.name} is not valid Unicode: {text!r}.",
             remedy=f"Remove the lone surrogate at position {error.start}.",
         ) from None
-    return pl.DataFrame(series)
+    return DataFrame(series)
 
 
-def moment(at: datetime | None) -> pl.Expr:
+def moment(at: datetime | None) -> Expr:
     """Return a time as an expression.
 
     `pl.lit` of a `datetime` takes forty times as long, and starts the threads of Polars: a process
     that imported it then could not fork any more.
     """
-    return lit(_ticks(at), pl.Int64).cast(_MOMENT)
+    return lit(_ticks(at), Int64).cast(_MOMENT)
 
 
-def is_ahead(column: str, now: datetime) -> pl.Expr:
+def is_ahead(column: str, now: datetime) -> Expr:
     """Return which stored times only a wrong clock can have written; see `domain/clock.py`."""
     return (col(column) > moment(now + SKEW)).fill_null(value=False)
 
 
-def one_of(column: str, values: Iterable[object]) -> pl.Expr:
+def one_of(column: str, values: Iterable[object]) -> Expr:
     """Return which rows have one of the values.
 
     A scan compares a plain list with the statistics of each file, one value after the other: 30 ms
     for 80 values.
     """
-    return col(column).is_in(pl.Series([*values]).implode())
+    return col(column).is_in(Series([*values]).implode())
 
 
-def moments(times: Iterable[datetime | None], name: str = "") -> pl.Series:
+def moments(times: Iterable[datetime | None], name: str = "") -> Series:
     """Return times as a column; Polars converts a `datetime` ten times as slowly as a number."""
-    ticks = pl.Series(name, list(map(_ticks, times)), pl.Int64)
+    ticks = Series(name, list(map(_ticks, times)), Int64)
     return ticks.cast(_MOMENT)
 
 
@@ -641,7 +641,7 @@ def _ticks(at: datetime | None) -> int | None:
 
 def new_request_rows(
     ids: Sequence[str], requests: Sequence[QueueRequest], now: datetime
-) -> pl.DataFrame:
+) -> DataFrame:
     """Return the live rows of new requests."""
     alike = {"bucket": LIVE, "part": LIVE_PART, "status": QueueStatus.PENDING.value, "attempts": 0}
     alike |= {"created_at": now, "updated_at": now}
@@ -649,12 +649,12 @@ def new_request_rows(
     return frame_of(POSITION_QUEUE, requests, request_id=ids, **given)
 
 
-def leg_rows(legs: Iterable[Leg]) -> pl.DataFrame:
+def leg_rows(legs: Iterable[Leg]) -> DataFrame:
     """Return the live rows of legs."""
     return frame_of(ACTIVE_STRATEGIES, legs).with_columns(*LIVE_COLUMNS)
 
 
-def legs_of(frame: pl.DataFrame) -> list[Leg]:
+def legs_of(frame: DataFrame) -> list[Leg]:
     """Return the legs in a frame; one without a conid is unresolved."""
     is_described = col.conid.is_null()
     contracts = records_of(ActiveContract, frame.filter(~is_described))
@@ -663,7 +663,7 @@ def legs_of(frame: pl.DataFrame) -> list[Leg]:
 
 def update_rows(
     updates: Sequence[PositionUpdate], ids: Mapping[str, list[Any]] | None = None
-) -> pl.DataFrame:
+) -> DataFrame:
     """Return the rows of updates; `date` is the UTC date of the timestamp.
 
     Args:
@@ -675,14 +675,12 @@ def update_rows(
     return rows.with_columns(date=col.timestamp.dt.date())
 
 
-def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:
+def updates_of(frame: DataFrame) -> list[PositionUpdate]:
     """Return the updates in a frame."""
     return records_of(PositionUpdate, frame)
 
 
-def broker_rows(
-    positions: Iterable[BrokerPosition], session: GatewaySession | None
-) -> pl.DataFrame:
+def broker_rows(positions: Iterable[BrokerPosition], session: GatewaySession | None) -> DataFrame:
     """Return the rows of broker positions, with the session that writes them."""
     listed = list(positions)
     modes = [trading_mode_of(position.account) for position in listed]
@@ -698,7 +696,7 @@ def broker_rows(
     return frame_of(BROKER_POSITIONS, listed, **given)
 
 
-def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
+def broker_positions_of(frame: DataFrame) -> list[BrokerPosition]:
     """Return the broker positions in a frame."""
     greeks = [
         None if values.delta is None else values for values in records_of(HoldingGreeks, frame)
@@ -713,7 +711,7 @@ def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
     )
 
 
-def session_rows(sessions: Iterable[GatewaySession]) -> pl.DataFrame:
+def session_rows(sessions: Iterable[GatewaySession]) -> DataFrame:
     """Return the live rows of sessions, each login in a part of its own."""
     listed = list(sessions)
     parts = [part_named(session.gateway_id) for session in listed]
@@ -726,7 +724,7 @@ Record = TypeVar("Record")
 _columns_of_record: Callable[..., Mapping[str, StoredColumn]] = cache(columns_of)
 
 
-def records_of(kind: type[Record], frame: pl.DataFrame, **parts: list[Any]) -> list[Record]:
+def records_of(kind: type[Record], frame: DataFrame, **parts: list[Any]) -> list[Record]:
     """Return the rows of a frame as records of a dataclass, in their order.
 
     A choice that a later release added stays a text.

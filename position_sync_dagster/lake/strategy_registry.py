@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import polars as pl
+from polars import DataFrame
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.leg import (
@@ -71,7 +72,7 @@ class SyncRegistry:
         self.version = -1
         self.legs, self.unresolved = in_order(())
         self._accounts: dict[int, set[str | None]] = {}
-        self._rows: pl.DataFrame | None = None
+        self._rows: DataFrame | None = None
 
     def initialize(self) -> None:
         """Create the table, or check and migrate it, and read the active legs."""
@@ -114,7 +115,7 @@ class SyncRegistry:
         self.refresh()
         return list(self.unresolved)
 
-    def history(self) -> pl.DataFrame:
+    def history(self) -> DataFrame:
         """Return the row of every leg that has a conid, also of those that were removed."""
         return self._memberships.table.rows(pl.col("conid").is_not_null())
 
@@ -289,15 +290,9 @@ class SyncRegistry:
 
 def memberships_of(legs: Iterable[Leg], before: Legs) -> dict[LegKey, Leg]:
     """Return each leg's membership: the present one if the leg is unchanged, else a new one."""
-
-    def membership(leg: Leg) -> Leg:
-        present = before.get(leg.key)
-        if present is not None and is_unchanged(present, leg):
-            return present
-
-        return leg
-
-    return {leg.key: membership(leg) for leg in legs}
+    return {
+        leg.key: before[leg.key] if is_unchanged(before.get(leg.key), leg) else leg for leg in legs
+    }
 
 
 class StrategyRegistry:
@@ -394,14 +389,13 @@ def with_known_contracts(legs: Iterable[Leg], before: Iterable[Leg]) -> list[Leg
         if isinstance(leg, ActiveContract) and leg.resolved_at is not None
     }
 
-    known_legs: list[Leg] = []
-    for leg in legs:
+    def with_contract(leg: Leg) -> Leg:
         contract = contracts.get(leg.key)
-        if isinstance(leg, UnresolvedLeg) and contract is not None:
-            known_legs.append(leg.resolved(contract.conid, contract.resolved_at))
-        else:
-            known_legs.append(leg)
-    return known_legs
+        if contract is None or isinstance(leg, ActiveContract):
+            return leg
+        return leg.resolved(contract.conid, contract.resolved_at)
+
+    return list(map(with_contract, legs))
 
 
 def settled(
@@ -525,13 +519,13 @@ def find_membership(
         UnknownLegError: None matches.
         AmbiguousRemovalError: Several match; the message names them.
     """
-    memberships = []
-    for leg in legs:
-        is_of_strategy = strategy_id is None or leg.strategy_id == str(strategy_id)
-        is_of_account = account is None or (leg.account or ANY) == account
-        is_described = all(getattr(leg, name) == value for name, value in wanted.items())
-        if is_of_strategy and is_of_account and is_described:
-            memberships.append(leg)
+    memberships = [
+        leg
+        for leg in legs
+        if (strategy_id is None or leg.strategy_id == str(strategy_id))
+        and account in (None, leg.account or ANY)
+        and all(getattr(leg, name) == value for name, value in wanted.items())
+    ]
 
     terms = " ".join(f"{name} {value}" for name, value in wanted.items())
     if not memberships:

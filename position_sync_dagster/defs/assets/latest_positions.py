@@ -3,14 +3,14 @@
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
-import polars as pl
-from polars import col
+from polars import DataFrame, col
 
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
 from position_sync_dagster.domain.position_update import Source
-from position_sync_dagster.lake import derived, schema
+from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
+from position_sync_dagster.lake.schema import LATEST_POSITIONS
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations
 
@@ -20,10 +20,10 @@ CLOSED_KEPT = timedelta(days=14)
 
 
 @derived_asset(
-    schema.LATEST_POSITIONS,
+    LATEST_POSITIONS,
     deps=["position_updates", "broker_positions"],
     metadata=table_asset.column_lineage(
-        schema.LATEST_POSITIONS,
+        LATEST_POSITIONS,
         {"confirmed_at": "broker_positions.confirmed_at value_time timestamp"},
     ),
     numbers_first=True,
@@ -42,9 +42,9 @@ def latest_positions(lake: Lake, settings: Settings, run_id: str | None) -> Deri
     Live: `position-sync money` shows these figures as they move, second by second.
     """
     now = datetime.now(UTC)
-    table = lake.derived_table(schema.LATEST_POSITIONS)
+    table = lake.derived_table(LATEST_POSITIONS)
 
-    def make() -> pl.DataFrame:
+    def make() -> DataFrame:
         legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
         listing = listed(lake.updates.sync.latest(), legs, now)
         holdings = all_broker_rows(lake, settings)
@@ -65,7 +65,7 @@ def latest_positions(lake: Lake, settings: Settings, run_id: str | None) -> Deri
     return Derived(metadata=counts | table_asset.replaced_whole(result) | plotted)
 
 
-def listed(rows: pl.DataFrame, legs: Collection[int], now: datetime) -> pl.DataFrame:
+def listed(rows: DataFrame, legs: Collection[int], now: datetime) -> DataFrame:
     """Return the rows that the table has of the newest rows of the ledger; pure.
 
     Reports take account and currency of a leg that is not held from its closed holding.

@@ -13,8 +13,8 @@ from position_sync_dagster.defs.assets.table_asset import (
 from position_sync_dagster.domain.clock import seconds_since, utc_now
 from position_sync_dagster.domain.instrument import contract_name
 from position_sync_dagster.domain.queue_request import QueueStatus
-from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema import ACTIVE_STRATEGIES, POSITION_QUEUE, POSITION_UPDATES
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain
 from position_sync_dagster.yaml_file import saved_state
@@ -23,7 +23,7 @@ from position_sync_dagster.yaml_file import saved_state
 MOST_ROLLED = 50
 
 
-@derived_asset(schema.ACTIVE_STRATEGIES)
+@derived_asset(ACTIVE_STRATEGIES)
 def active_strategies(lake: Lake, settings: Settings, _run_id: str | None) -> Derived:
     """The legs of active strategies: these are valued by market data lines.
 
@@ -77,7 +77,7 @@ def strategies_state(lake: Lake, settings: Settings) -> Derived:
 
 
 @derived_asset(
-    schema.POSITION_QUEUE,
+    POSITION_QUEUE,
     deps=["active_strategies", "broker_positions"],
     writer=STREAM,
     freshness_policy=QUARTER_HOURLY,
@@ -108,7 +108,7 @@ def queue_state(lake: Lake) -> Derived:
 
 
 @derived_asset(
-    schema.POSITION_UPDATES,
+    POSITION_UPDATES,
     deps=["position_queue", "active_strategies", "broker_positions", "contracts"],
     freshness_policy=QUARTER_HOURLY,
 )

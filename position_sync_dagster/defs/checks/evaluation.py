@@ -17,7 +17,7 @@ from math import inf
 from typing import Any, Generic
 
 import dagster as dg
-import polars as pl
+from polars import DataFrame
 
 from position_sync_dagster.dagster_files import FailingCheck
 from position_sync_dagster.defs.assets.table_asset import check_evaluation, table_of
@@ -205,18 +205,12 @@ def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
 
     in_order = sorted(results.items(), key=_seriousness)
     first = in_order[0][1]
-    texts = []
-    metadata = {}
-    for name, result in in_order:
-        if result.passed and not first.passed:
-            break
-        texts.append(f"{name}: {result.description}")
-        for key, value in result.metadata.items():
-            metadata[f"{name}/{key}"] = value
-
-    for key in (WHAT_TO_DO, UNKNOWN):
-        if key in first.metadata:
-            metadata[key] = first.metadata[key]
+    shown = [(name, result) for name, result in in_order if first.passed or not result.passed]
+    metadata = {
+        f"{name}/{key}": value for name, result in shown for key, value in result.metadata.items()
+    }
+    metadata |= {key: first.metadata[key] for key in (WHAT_TO_DO, UNKNOWN) if key in first.metadata}
+    texts = [f"{name}: {result.description}" for name, result in shown]
     return first._replace(description=" ".join(texts), metadata=metadata)
 
 
@@ -228,7 +222,7 @@ def _seriousness(named: tuple[str, dg.AssetCheckResult]) -> tuple[bool, bool, bo
 
 
 def rows_result(
-    found_rows: pl.DataFrame | Sequence[Mapping[str, object]],
+    found_rows: DataFrame | Sequence[Mapping[str, object]],
     *,
     none: str,
     found: str,
@@ -244,7 +238,7 @@ def rows_result(
         error: Whether the severity of a failure is ERROR.
         numbers: Metadata in both cases.
     """
-    rows = pl.DataFrame(found_rows)
+    rows = DataFrame(found_rows)
     if rows.is_empty():
         return passed(none, **numbers)
     return failed(
@@ -256,7 +250,7 @@ def rows_result(
     )
 
 
-def table_of_rows(rows: pl.DataFrame) -> dg.TableMetadataValue:
+def table_of_rows(rows: DataFrame) -> dg.TableMetadataValue:
     """Return the first rows of a frame as a table of an event; pure."""
     shown = rows.head(SHOWN).iter_rows(named=True)
     return table_of({name: _shown(cell) for name, cell in row.items()} for row in shown)

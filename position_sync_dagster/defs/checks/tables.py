@@ -9,13 +9,25 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
-from polars import col
+from polars import DataFrame, col
 
 from position_sync_dagster.defs.assets.table_asset import Derived, known, state_of
-from position_sync_dagster.defs.checks import evaluation as check
+from position_sync_dagster.defs.checks.evaluation import (
+    NAMED,
+    SHOWN,
+    WATCH,
+    failed,
+    judged,
+    passed,
+    rows_result,
+    table_check,
+    table_of_rows,
+    unknown_result,
+)
 from position_sync_dagster.domain import valuation
 from position_sync_dagster.domain.gateway_session import (
     CONFIRM,
+    GatewaySession,
     SessionState,
     unusable_holdings_of,
     weekly_login,
@@ -36,15 +48,15 @@ from position_sync_dagster.lake.schema import ACTIVE_STRATEGIES, RECONCILIATION_
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import confirmations, failed_requests, reconciliation
 
-LEDGER = check.WATCH.asset_key.to_user_string()
+LEDGER = WATCH.asset_key.to_user_string()
 
 
-def held_at_the_broker(lake: Lake, login: Settings) -> pl.DataFrame:
+def held_at_the_broker(lake: Lake, login: Settings) -> DataFrame:
     """Return the broker's newest row of each open holding of a login."""
     return broker_rows(lake, login).filter(col.position != 0)
 
 
-def newest_values(lake: Lake, login: Settings) -> pl.DataFrame:
+def newest_values(lake: Lake, login: Settings) -> DataFrame:
     """Return the newest row of the ledger of each open holding of a login."""
     rows = lake.updates.sync.latest()
     return rows.filter(col.gateway_id == login.gateway_id, col.position != 0)
@@ -55,7 +67,7 @@ def newest_values(lake: Lake, login: Settings) -> pl.DataFrame:
 ERROR_AFTER = timedelta(minutes=1)
 
 
-@check.table_check(LEDGER, each_login=True, driven=True)
+@table_check(LEDGER, each_login=True, driven=True)
 def a_stream_watches(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether a stream sees the gateway, and since when none does.
 
@@ -65,17 +77,27 @@ def a_stream_watches(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     session = lake.sessions.current(login.gateway_id)
     now = datetime.now(UTC)
     if session is None:
-        return check.unknown_result("No stream has run yet.")
+        return unknown_result("No stream has run yet.")
     metadata: dict[str, Any] = known(state=session.state.value, note=session.detail or None)
     if session.is_live(now):
-        return check.passed("A stream sees the gateway.", **metadata)
+        return passed("A stream sees the gateway.", **metadata)
 
     since = session.seen_until(now)
     metadata["blind_for_s"] = (now - since).total_seconds()
     who = "The stream has not" if session.is_alive(now) else "No stream has"
     text = f"{who} seen the gateway since {since:%Y-%m-%d %H:%M:%S} UTC."
     is_error = session.state is not SessionState.STARTING and now - since >= ERROR_AFTER
-    return check.failed(text, error=is_error, **metadata)
+    return failed(text, error=is_error, **metadata)
+
+
+# How long something may wait, or be older, before a check fails.
+PATIENCE = timedelta(seconds=confirmations.STALE_AFTER_S)
+
+
+def live_session(lake: Lake, login: Settings) -> GatewaySession | None:
+    """Return the session that sees the gateway of a login now; None if none does."""
+    session = lake.sessions.current(login.gateway_id)
+    return session if session is not None and session.is_live(datetime.now(UTC)) else None
 
 
 def sees_gateway(lake: Lake, settings: Settings) -> bool:
@@ -85,22 +107,20 @@ def sees_gateway(lake: Lake, settings: Settings) -> bool:
     return any(session.is_live(now) for session in sessions.values())
 
 
-@check.table_check(ACTIVE_STRATEGIES.name, driven=True)
+@table_check(ACTIVE_STRATEGIES.name, driven=True)
 def file_is_applied(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether the strategies file, if there is one, can be read; the table follows it."""
     path = settings.strategies_file
     if path is None:
-        return check.passed("No file is named: the table rules.")
+        return passed("No file is named: the table rules.")
     try:
         legs = lake.strategies_file(path).legs(datetime.now(UTC))
     except (StrategiesFileError, InvalidLegError) as error:
-        return check.failed(
-            f"The registry stays as it was. {error}", what_to_do=error.remedy, error=True
-        )
-    return check.passed(f"{len(legs)} legs.")
+        return failed(f"The registry stays as it was. {error}", what_to_do=error.remedy, error=True)
+    return passed(f"{len(legs)} legs.")
 
 
-@check.table_check(ACTIVE_STRATEGIES.name, driven=True)
+@table_check(ACTIVE_STRATEGIES.name, driven=True)
 def legs_are_resolved(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether exactly one contract was found for each leg without a conid.
 
@@ -110,7 +130,6 @@ def legs_are_resolved(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
     lake.registry.sync.refresh()
     unresolved = lake.registry.unresolved
     now = datetime.now(UTC)
-    patience = timedelta(seconds=confirmations.STALE_AFTER_S)
     rows = [
         {
             "strategy_id": leg.strategy_id,
@@ -119,14 +138,14 @@ def legs_are_resolved(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
             "problem": leg.problem or NOT_LOOKED_UP,
         }
         for leg in unresolved
-        if leg.problem or now - leg.added_at > patience
+        if leg.problem or now - leg.added_at > PATIENCE
     ]
 
     is_looked_up = any(leg.problem for leg in unresolved)
     if rows and not is_looked_up and not sees_gateway(lake, settings):
-        return check.unknown_result(f"no gateway, which knows the contracts of {len(rows)} legs.")
+        return unknown_result(f"no gateway, which knows the contracts of {len(rows)} legs.")
     resolved = len(lake.registry.legs)
-    return check.rows_result(
+    return rows_result(
         rows,
         none=f"{resolved} legs with their contract, {len(unresolved)} that wait for the gateway.",
         found="legs have no contract, and are not streamed",
@@ -134,7 +153,7 @@ def legs_are_resolved(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
     )
 
 
-@check.table_check("gateway_sessions", each_login=True, driven=True)
+@table_check("gateway_sessions", each_login=True, driven=True)
 def login_is_made(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether the week of a live login does not end soon.
 
@@ -142,16 +161,16 @@ def login_is_made(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     """
     week = weekly_login(datetime.now(UTC), lake.sessions.mode(), login.login_notice_h)
     if week is None:
-        return check.passed("Nothing is due: no live login with a second factor is used.")
+        return passed("Nothing is due: no live login with a second factor is used.")
 
     text = f"{week.text[0].upper()}{week.text[1:]}."
     advice = CONFIRM if week.asks else None
-    return check.judged(
+    return judged(
         text, holds=not week.asks, what_to_do=advice, week_ends_at=week.ends_at.isoformat()
     )
 
 
-@check.table_check("broker_positions", each_login=True, driven=True)
+@table_check("broker_positions", each_login=True, driven=True)
 def holdings_are_usable(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether the holdings that the gateway sent can be used, and are known.
 
@@ -163,19 +182,19 @@ def holdings_are_usable(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     TWS; restart the gateway if TWS differs. For an account that is not managed, log in as its
     user; remove an account that no longer exists with a gateways file.
     """
-    session = lake.sessions.current(login.gateway_id)
-    if session is None or not session.is_live(datetime.now(UTC)):
-        return check.unknown_result("no gateway: no owner of the login sees it now.")
+    session = live_session(lake, login)
+    if session is None:
+        return unknown_result("no gateway: no owner of the login sees it now.")
     problems = unusable_holdings_of(session).texts
     shown = "; ".join(problems)
-    return check.rows_result(
-        pl.DataFrame({"problem": problems}),
+    return rows_result(
+        DataFrame({"problem": problems}),
         none="The gateway sent no holding that cannot be used, and no account is unknown.",
         found=f"shown: {shown}",
     )
 
 
-@check.table_check("position_updates", driven=True)
+@table_check("position_updates", driven=True)
 def tables_can_be_read(lake: Lake, _settings: Settings) -> dg.AssetCheckResult:
     """Whether the log of each table can be read; its data files are not looked at.
 
@@ -185,8 +204,8 @@ def tables_can_be_read(lake: Lake, _settings: Settings) -> dg.AssetCheckResult:
     """
     errors = list(filter(None, (table.damage() for table in lake.all_tables)))
     named = " ".join(error.what for error in errors)
-    return check.rows_result(
-        pl.DataFrame({"problem": list(map(str, errors))}),
+    return rows_result(
+        DataFrame({"problem": list(map(str, errors))}),
         none="The log of each table can be read.",
         found=f"tables cannot be read: {named}",
         error=True,
@@ -197,7 +216,7 @@ def tables_can_be_read(lake: Lake, _settings: Settings) -> dg.AssetCheckResult:
 SCARCE = 0.9
 
 
-@check.table_check("gateway_sessions", each_login=True, driven=True)
+@table_check("gateway_sessions", each_login=True, driven=True)
 def lines_suffice(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether nine tenths of the market data lines or more are in use, and which legs have none.
 
@@ -205,10 +224,9 @@ def lines_suffice(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     POSITION_SYNC_MAX_LINES. Legs without a line are valued by the queue; underlyings have a
     quarter of the lines at most, and before legs, for the greeks of all options.
     """
-    session = lake.sessions.current(login.gateway_id)
-    is_live = session is not None and session.is_live(datetime.now(UTC))
-    if session is None or not is_live or session.line_limit <= 0:
-        return check.unknown_result("no gateway: no stream uses lines now.")
+    session = live_session(lake, login)
+    if session is None or session.line_limit <= 0:
+        return unknown_result("no gateway: no stream uses lines now.")
 
     lake.registry.sync.refresh()
     active = {leg.conid for leg in lake.registry.legs}
@@ -223,18 +241,18 @@ def lines_suffice(lake: Lake, login: Settings) -> dg.AssetCheckResult:
         f"{used} of {limit} lines are in use, {underlyings} of them for underlyings; "
         f"{without.height} active holdings have none."
     )
-    return check.judged(
+    return judged(
         text,
         holds=used < SCARCE * limit,
         lines_in_use=used,
         underlying_lines=underlyings,
         line_limit=limit,
         active_legs=len(active),
-        rows=check.table_of_rows(without),
+        rows=table_of_rows(without),
     )
 
 
-@check.table_check("account_values", each_login=True, driven=True)
+@table_check("account_values", each_login=True, driven=True)
 def account_values_follow(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether each account with holdings has values that are as new as these.
 
@@ -247,7 +265,7 @@ def account_values_follow(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     held = held_at_the_broker(lake, login)
     now = datetime.now(UTC)
     if held.is_empty():
-        return check.unknown_result("the broker has not reported a holding yet.")
+        return unknown_result("the broker has not reported a holding yet.")
 
     changes = held.group_by("account").agg(holdings_changed_at=col.received_at.max())
     values = lake.account_values.latest().select("account", "timestamp")
@@ -257,22 +275,19 @@ def account_values_follow(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     # From then on an account without a row is due.
     began = now if session is None else session.started_at
     lag = col.holdings_changed_at - col.timestamp.fill_null(began)
-    patience = timedelta(seconds=confirmations.STALE_AFTER_S)
-    late = accounts.filter(lag > patience)
+    late = accounts.filter(lag > PATIENCE)
 
     is_seen = session is not None and session.is_live(now)
     if late.height and not is_seen:
-        return check.unknown_result(
-            f"no gateway, which sends the values of {late.height} accounts."
-        )
+        return unknown_result(f"no gateway, which sends the values of {late.height} accounts.")
 
     waiting = accounts["timestamp"].null_count()
     if late.is_empty() and waiting:
-        return check.unknown_result(f"{waiting} accounts have no row yet.")
+        return unknown_result(f"{waiting} accounts have no row yet.")
 
     late = late.sort("timestamp", nulls_last=False)
-    lateness = f"more than {_minutes(patience)} older than those of their holdings"
-    return check.rows_result(
+    lateness = f"more than {_minutes(PATIENCE)} older than those of their holdings"
+    return rows_result(
         late,
         none=f"{accounts.height} accounts, all as new as their holdings.",
         found=f"of {accounts.height} accounts have values that are {lateness}",
@@ -280,7 +295,7 @@ def account_values_follow(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     )
 
 
-@check.table_check("position_queue", driven=True)
+@table_check("position_queue", driven=True)
 def requests_are_answered(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether requests are FAILED and their holding has had no value since, or wait for long.
 
@@ -291,27 +306,26 @@ def requests_are_answered(lake: Lake, settings: Settings) -> dg.AssetCheckResult
     again. Old ones wait for the broker: see the check a_stream_watches.
     """
     now = datetime.now(UTC)
-    patience = timedelta(seconds=confirmations.STALE_AFTER_S)
     requests = failed_requests.read_failed(lake, settings, now)
     unanswered = requests.filter(~col.never_held)
     never_held = requests.filter("never_held")
     live = lake.queue.sync.store.snapshot().live
-    old = live.filter(col.created_at < now - patience)
+    old = live.filter(col.created_at < now - PATIENCE)
     if unanswered.is_empty() and old.height and not sees_gateway(lake, settings):
-        return check.unknown_result(f"no gateway, for which {live.height} requests wait.")
+        return unknown_result(f"no gateway, for which {live.height} requests wait.")
 
     columns = failed_requests.REQUEST_COLUMNS
-    failed = unanswered.sort("updated_at").select(*columns, since="updated_at")
+    for_good = unanswered.sort("updated_at").select(*columns, since="updated_at")
     waiting = old.sort("created_at").select(*columns, since="created_at")
-    limit = _minutes(patience)
+    limit = _minutes(PATIENCE)
 
     holds = f"No request of a holding failed for good; {live.height} wait, none for long."
     named: dict[str, Any] = {}
     if never_held.height:
         holds += f" {never_held.height} failed, since no account has their holding."
-        named = {check.NAMED: check.table_of_rows(never_held.select(columns))}
-    return check.rows_result(
-        pl.concat([failed, waiting]),
+        named = {NAMED: table_of_rows(never_held.select(columns))}
+    return rows_result(
+        pl.concat([for_good, waiting]),
         none=holds,
         found=f"requests are FAILED or have waited for more than {limit}",
         failed_for_good=unanswered.height,
@@ -329,7 +343,7 @@ def _minutes(span: timedelta) -> str:
 ERROR_TYPES = (DiscrepancyType.MISSING, DiscrepancyType.SURPLUS, DiscrepancyType.QUANTITY)
 
 
-@check.table_check(LEDGER, driven=True)
+@table_check(LEDGER, driven=True)
 def agrees_with_the_broker(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
     """Whether the newest rows agree with the broker's last complete snapshot and the registry.
 
@@ -362,16 +376,16 @@ def agrees_with_the_broker(lake: Lake, settings: Settings) -> dg.AssetCheckResul
 
     shown = [
         asdict(discrepancy) | {"type": discrepancy.type.value}
-        for discrepancy in result.discrepancies[: check.SHOWN]
+        for discrepancy in result.discrepancies[:SHOWN]
     ]
     is_error = any(discrepancy.type in ERROR_TYPES for discrepancy in confirmed)
-    return check.judged(
+    return judged(
         summary,
         holds=result.complete and not confirmed,
         error=is_error,
         snapshot_complete=result.complete,
         **metadata,
-        discrepancies=check.table_of_rows(pl.DataFrame(shown)),
+        discrepancies=table_of_rows(DataFrame(shown)),
     )
 
 
@@ -394,7 +408,7 @@ def _download_unfinished(
         f"the download of {accounts} has not ended, so the snapshot does not cover every account. "
         f"The {result.checked} holdings that came agree; one that is absent proves nothing."
     )
-    return check.unknown_result(
+    return unknown_result(
         text,
         what_to_do=ABSENT_UNKNOWN,
         checked=result.checked,
@@ -403,7 +417,7 @@ def _download_unfinished(
     )
 
 
-@check.table_check(LEDGER, each_login=True, driven=True)
+@table_check(LEDGER, each_login=True, driven=True)
 def legs_have_values(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether the newest row of each open holding has a value.
 
@@ -412,11 +426,11 @@ def legs_have_values(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     """
     newest = newest_values(lake, login)
     if newest.is_empty():
-        return check.unknown_result("the ledger has no open holding of this gateway yet.")
+        return unknown_result("the ledger has no open holding of this gateway yet.")
 
     without = newest.filter(col.market_value.is_null()).sort("timestamp")
     columns = ("account", "conid", "symbol", "position", "source", "timestamp", "note")
-    return check.rows_result(
+    return rows_result(
         without.select(columns),
         none=f"{newest.height} holdings, all with a value.",
         found=f"of {newest.height} holdings have no value",
@@ -428,7 +442,7 @@ def legs_have_values(lake: Lake, login: Settings) -> dg.AssetCheckResult:
 SAME_TIME = timedelta(seconds=5)
 
 
-@check.table_check(LEDGER, each_login=True, driven=True)
+@table_check(LEDGER, each_login=True, driven=True)
 def values_match_the_broker(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     """Whether streamed values are close to the broker's own of the same time.
 
@@ -445,7 +459,7 @@ def values_match_the_broker(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     joined = ours.join(held_at_the_broker(lake, login), on=[*KEY, "position"], suffix="_broker")
     pairs = joined.drop_nulls(["market_value", "market_value_broker"])
     if pairs.is_empty():
-        return check.unknown_result("no holding has both our own value and one of the broker.")
+        return unknown_result("no holding has both our own value and one of the broker.")
 
     # Without a multiplier the allowed difference is the narrowest one.
     units = col.position.abs() * col.multiplier.fill_null(1.0)
@@ -467,7 +481,7 @@ def values_match_the_broker(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     )
 
     excess = f"by more than {band:.0%}"
-    return check.rows_result(
+    return rows_result(
         shown,
         none=f"{pairs.height} values compared, none differs {excess}.",
         found=f"of {pairs.height} values differ {excess} from the broker's of the same time",
@@ -475,7 +489,7 @@ def values_match_the_broker(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     )
 
 
-def _of_one_moment(lake: Lake, pairs: pl.DataFrame) -> pl.DataFrame:
+def _of_one_moment(lake: Lake, pairs: DataFrame) -> DataFrame:
     """Return pairs with our row that is nearest in time to the broker's value.
 
     The newest row may be seconds later, and a cheap option moves by some percent in them.
@@ -501,7 +515,7 @@ def _of_one_moment(lake: Lake, pairs: pl.DataFrame) -> pl.DataFrame:
 UNDECIDED_AFTER = timedelta(hours=1)
 
 
-@check.table_check(RECONCILIATION_BREAKS.name, driven=True)
+@table_check(RECONCILIATION_BREAKS.name, driven=True)
 def breaks_are_decided(lake: Lake, _settings: Settings) -> dg.AssetCheckResult:
     """Whether each difference ends, or a person accepts it, within an hour.
 
@@ -517,7 +531,7 @@ def breaks_are_decided(lake: Lake, _settings: Settings) -> dg.AssetCheckResult:
     old = [opened for opened in undecided if now - opened.opened_at > UNDECIDED_AFTER]
     accepted = len(breaks) - len(undecided)
     counts = f"{len(breaks)} differences are open, {accepted} of them accepted"
-    return check.rows_result(
+    return rows_result(
         _rows_of_breaks(old),
         none=f"{counts}; none of the others is older than an hour.",
         found="differences have been open for more than an hour, and nobody accepted them",
@@ -534,11 +548,11 @@ def breaks_state(lake: Lake) -> Derived:
     for state in (BreakState.OPENED, BreakState.CONFIRMED, BreakState.ACCEPTED):
         metadata[f"open/{state.lower()}"] = counts[state]
     if breaks:
-        metadata["open_breaks"] = check.table_of_rows(_rows_of_breaks(breaks))
+        metadata["open_breaks"] = table_of_rows(_rows_of_breaks(breaks))
     return Derived(metadata=metadata)
 
 
-def _rows_of_breaks(breaks: Sequence[Break]) -> pl.DataFrame:
+def _rows_of_breaks(breaks: Sequence[Break]) -> DataFrame:
     """Return breaks as the rows of a page."""
     rows = frame_of(RECONCILIATION_BREAKS, breaks)
     opened_at = col.opened_at.dt.strftime("%Y-%m-%d %H:%M")

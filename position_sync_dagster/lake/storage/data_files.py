@@ -5,10 +5,10 @@ from typing import Any
 
 import polars as pl
 from deltalake import DeltaTable
-from polars import col, lit
+from polars import DataFrame, Expr, col, lit
 
 
-def data_files(handle: DeltaTable) -> pl.DataFrame:
+def data_files(handle: DeltaTable) -> DataFrame:
     """Return one row for each data file of the snapshot, from the log alone.
 
     Returns:
@@ -16,7 +16,7 @@ def data_files(handle: DeltaTable) -> pl.DataFrame:
         indexed column `min.NAME`, `max.NAME` and `null_count.NAME`, null where the log has no
         statistics.
     """
-    return pl.DataFrame(handle.get_add_actions(flatten=True))
+    return DataFrame(handle.get_add_actions(flatten=True))
 
 
 # The log's statistics cut times to it.
@@ -35,7 +35,7 @@ def last_of(greatest: Any) -> Any:
 EVERY = lit(value=True)
 
 
-def may_have(column: str, first: Any, last: Any = None) -> pl.Expr:
+def may_have(column: str, first: Any, last: Any = None) -> Expr:
     """Return which data files may hold a value from `first` to `last`, by the log's statistics.
 
     Args:
@@ -51,7 +51,7 @@ def may_have(column: str, first: Any, last: Any = None) -> pl.Expr:
     return overlaps.fill_null(value=True)
 
 
-def may_have_one_of(column: str, values: pl.Series) -> pl.Expr:
+def may_have_one_of(column: str, values: pl.Series) -> Expr:
     """Return which data files may hold one of the values, by the log's statistics.
 
     One of the values must lie between the smallest and the greatest of a file. It is not enough
@@ -75,12 +75,12 @@ def may_have_one_of(column: str, values: pl.Series) -> pl.Expr:
     return overlaps | pl.any_horizontal(has_no_bound)
 
 
-def files_in(handle: DeltaTable, **partition: str) -> pl.DataFrame:
+def files_in(handle: DeltaTable, **partition: str) -> DataFrame:
     """Return one row for each data file of a partition; no path is ever given twice."""
     wanted = (col(f"partition.{name}") == value for name, value in partition.items())
     return data_files(handle).filter(*wanted)
 
 
-def in_bucket(bucket: str) -> pl.Expr:
+def in_bucket(bucket: str) -> Expr:
     """Return which data files have the rows of a bucket."""
     return col("partition.bucket") == bucket

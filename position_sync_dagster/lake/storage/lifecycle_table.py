@@ -21,14 +21,12 @@ from datetime import datetime
 from functools import partial
 from typing import Generic, NamedTuple
 
-import polars as pl
 from deltalake import DeltaTable, Transaction
-from polars import col, concat, lit
+from polars import DataFrame, Expr, col, concat, lit
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.lake.schema import LIVE, is_ahead, new_part
-from position_sync_dagster.lake.storage import commits
-from position_sync_dagster.lake.storage.commits import T
+from position_sync_dagster.lake.storage.commits import T, in_parts, write
 from position_sync_dagster.lake.storage.data_files import (
     EVERY,
     data_files,
@@ -57,10 +55,10 @@ class Change(Generic[T]):
     """
 
     result: T
-    live: pl.DataFrame | None = None
-    finished: pl.DataFrame | None = None
+    live: DataFrame | None = None
+    finished: DataFrame | None = None
     reopened: str | None = None
-    kept: pl.DataFrame | None = None
+    kept: DataFrame | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +72,8 @@ class Snapshot:
     """
 
     version: int
-    live: pl.DataFrame
-    finished: Callable[..., pl.DataFrame]
+    live: DataFrame
+    finished: Callable[..., DataFrame]
 
 
 Step = Callable[[Snapshot], Change[T]]
@@ -84,8 +82,8 @@ Step = Callable[[Snapshot], Change[T]]
 class _LiveRows(NamedTuple):
     """Live rows, and apart from them those that lack a value that they need."""
 
-    readable: pl.DataFrame
-    incomplete: pl.DataFrame
+    readable: DataFrame
+    incomplete: DataFrame
 
 
 class LifecycleTable:
@@ -113,21 +111,21 @@ class LifecycleTable:
 
     def finished(
         self,
-        chosen: pl.Expr = EVERY,
+        chosen: Expr = EVERY,
         columns: list[str] | None = None,
-        only: pl.Expr = EVERY,
-    ) -> pl.DataFrame:
+        only: Expr = EVERY,
+    ) -> DataFrame:
         """Read the finished rows that `only` chooses, of the data files that are chosen."""
         return self.table.rows(only, ~in_bucket(LIVE) & chosen, columns)
 
-    def newest_finished(self, bucket: str, only: pl.Expr, limit: int) -> pl.DataFrame:
+    def newest_finished(self, bucket: str, only: Expr, limit: int) -> DataFrame:
         """Read the finished rows of a bucket that changed last (`updated_at`), at most `limit`.
 
         Files are read from the newest on, until those that are left have older rows.
         """
         last = "max.updated_at"
 
-        def step(handle: DeltaTable) -> pl.DataFrame:
+        def step(handle: DeltaTable) -> DataFrame:
             files = files_in(handle, bucket=bucket).sort(last, descending=True, nulls_last=False)
             count = 1
             while True:
@@ -142,7 +140,7 @@ class LifecycleTable:
 
         return self.table.snapshot(step)
 
-    def counted_snapshot(self) -> tuple[Snapshot, pl.DataFrame]:
+    def counted_snapshot(self) -> tuple[Snapshot, DataFrame]:
         """Read the live rows; count the finished ones from the log's file statistics.
 
         Returns:
@@ -174,7 +172,7 @@ class LifecycleTable:
                 )
         return self._newest[1]
 
-    def _read_live(self, files: pl.DataFrame) -> _LiveRows:
+    def _read_live(self, files: DataFrame) -> _LiveRows:
         rows = self.table.scan_stored(files).collect()
         is_readable = self.table.spec.readable
         return _LiveRows(rows.filter(is_readable), rows.filter(~is_readable))
@@ -182,18 +180,18 @@ class LifecycleTable:
     def _finished(
         self,
         handle: DeltaTable,
-        chosen: pl.Expr,
+        chosen: Expr,
         columns: list[str] | None = None,
         *,
         stored: bool = False,
-    ) -> pl.DataFrame:
+    ) -> DataFrame:
         files = data_files(handle).filter(~in_bucket(LIVE), chosen)
         if stored:
             return self.table.scan_stored(files).collect()
         return self.table.read_rows(files, columns)
 
     def _commit(self, handle: DeltaTable, step: Step[T], info: Mapping[str, str], part: str) -> T:
-        in_part = files_in(handle, bucket=LIVE, part=part) if part else pl.DataFrame()
+        in_part = files_in(handle, bucket=LIVE, part=part) if part else DataFrame()
         is_whole = in_part.is_empty()
         before = self._all_live(handle) if is_whole else self._read_live(in_part)
 
@@ -213,11 +211,18 @@ class LifecycleTable:
         if only_adds and change.live.height >= max(before.readable.height, 1):
             # It costs a quarter less than an overwrite. The new rows must at least double the live
             # ones, so that these stay in few files.
-            commits.write(handle, change.live, info, transactions)
+            write(handle, change.live, info, transactions)
         else:
-            replaced = f"bucket = '{LIVE}'" if is_whole else commits.in_parts(LIVE, [part])
-            frame, terms = self._with_finished([live, before.incomplete], change)
-            commits.write(handle, frame, info, transactions, " OR ".join([replaced, *terms]))
+            frames = [live, before.incomplete]
+            terms = [f"bucket = '{LIVE}'" if is_whole else in_parts(LIVE, [part])]
+            if change.reopened is not None:
+                terms.append(change.reopened)
+            if change.finished is not None and not change.finished.is_empty():
+                new = new_part(self._clock())
+                frames.append(change.finished.with_columns(part=lit(new)))
+                buckets = sorted(set(change.finished.get_column("bucket")))
+                terms += [in_parts(bucket, [new]) for bucket in buckets]
+            write(handle, concat(frames), info, transactions, " OR ".join(terms))
 
         if is_whole:
             # Beside an append of another program, whose rows are not among these, this commit gets
@@ -225,22 +230,8 @@ class LifecycleTable:
             self._newest = ((generation, version + 1), _LiveRows(live, before.incomplete))
         return change.result
 
-    def _with_finished(
-        self, live: list[pl.DataFrame], change: Change[T]
-    ) -> tuple[pl.DataFrame, list[str]]:
-        """Return live and finished rows, and the predicates of the finished ones."""
-        terms = [] if change.reopened is None else [change.reopened]
-        finished = change.finished
-        if finished is not None and not finished.is_empty():
-            new = new_part(self._clock())
-            buckets = sorted(set(finished.get_column("bucket")))
-            terms += [commits.in_parts(bucket, [new]) for bucket in buckets]
-            live = [*live, finished.with_columns(part=lit(new))]
 
-        return concat(live), terms
-
-
-def _counts(handle: DeltaTable, now: datetime) -> pl.DataFrame:
+def _counts(handle: DeltaTable, now: datetime) -> DataFrame:
     """Return the buckets of finished rows, as `counted_snapshot` does, from the log alone."""
     finished = data_files(handle).filter(~in_bucket(LIVE))
     changed_at = col("max.updated_at").filter(~is_ahead("max.updated_at", now))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 from deltalake import DeltaTable
-from polars import col, lit
+from polars import DataFrame, col, lit
 
-from position_sync_dagster import errors
+from position_sync_dagster.errors import CommitContentionError, LakeError, LakeNotWritableError
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.storage import commit_errors, commits
 from position_sync_dagster.lake.storage.commits import in_parts, text_literal
@@ -70,7 +70,7 @@ def maintain(table: "Table", *, clean_now: bool = False) -> MaintenanceResult:
 
     try:
         compacted = compact(table, SMALL_BYTES)
-    except (errors.CommitContentionError, errors.LakeNotWritableError) as error:
+    except (CommitContentionError, LakeNotWritableError) as error:
         skipped = f"compaction: {error.what}"  # what is deleted next may make room
 
     # Only a full vacuum lists the folder. A lite one finds replaced files by their tombstones,
@@ -101,7 +101,7 @@ def compact_after_commit(table: "Table") -> None:
     """Merge the smallest files; what prevents it is logged, since the commit before it is whole."""
     try:
         compact(table, WRITER_SMALL_BYTES)
-    except (*commit_errors.STORAGE_ERRORS, errors.LakeError) as error:
+    except (*commit_errors.STORAGE_ERRORS, LakeError) as error:
         logger.warning(
             "cannot compact %s now: %s", table.path, commit_errors.to_lake_error(error, table.path)
         )
@@ -178,7 +178,7 @@ def _merge_in_order(table: "Table", small_bytes: int, handle: DeltaTable) -> int
     return int(run["files"])
 
 
-def _runs_of_small_files(table: "Table", files: pl.DataFrame, small_bytes: int) -> pl.DataFrame:
+def _runs_of_small_files(table: "Table", files: DataFrame, small_bytes: int) -> DataFrame:
     """Return the runs of small files that are to be merged: their partition, span and number.
 
     A large file ends a run, and so does the size that one merge may read.

@@ -35,7 +35,7 @@ from position_sync_dagster.lake.schema import (
     VERSION_PROPERTY,
     TableSpec,
 )
-from position_sync_dagster.lake.storage import commit_errors
+from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, RetryCommit, fail
 from position_sync_dagster.lake.storage.durability import (
     LOG,
     WRITER_LOCK,
@@ -169,7 +169,7 @@ class WriterLock:
         try:
             opened = os.open(f"{self._path}/{WRITER_LOCK}", os.O_RDWR | os.O_CREAT)
         except OSError as error:
-            commit_errors.fail(error, self._path)
+            fail(error, self._path)
 
         try:
             if not _is_locked(opened, self._wait_s):
@@ -357,7 +357,7 @@ class TableHandle:
                     "and start it again.",
                 ) from missing
             return self._create()
-        except commit_errors.STORAGE_ERRORS:
+        except STORAGE_ERRORS:
             if not self.is_remote:
                 refuse_torn(Path(self.path))
             raise
@@ -463,7 +463,7 @@ class TableHandle:
         handle.alter.set_table_properties(
             properties, raise_if_not_exists=False, post_commithook_properties=NO_HOOKS
         )
-        raise commit_errors.RetryCommit
+        raise RetryCommit
 
     def _rewrite(self, handle: DeltaTable, former: list[str]) -> None:
         """Write the rows anew without some columns, and with values that were elsewhere before.

@@ -21,6 +21,7 @@ from urllib.parse import unquote
 import polars as pl
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
+from polars import DataFrame, Expr, LazyFrame
 
 from position_sync_dagster.errors import LakeError, StalledError
 from position_sync_dagster.lake import schema
@@ -159,7 +160,7 @@ class Table:
         """Read from the newest version; `step` may run more than once."""
         return self._run(step, change=False)
 
-    def read(self, step: Callable[[pl.DataFrame], T], chosen: pl.Expr = EVERY) -> T:
+    def read(self, step: Callable[[DataFrame], T], chosen: Expr = EVERY) -> T:
         """Read from data files of the newest version; `noted` notes it.
 
         Args:
@@ -202,7 +203,7 @@ class Table:
             compact_after_commit(self)
         return result
 
-    def scan_files(self, files: pl.DataFrame) -> pl.LazyFrame:
+    def scan_files(self, files: DataFrame) -> LazyFrame:
         """Return the rows of data files of a snapshot, read side by side.
 
         In an object store each file takes one request, where a predicate of Delta takes three, one
@@ -217,7 +218,7 @@ class Table:
 
         return rows.filter(self.spec.readable)
 
-    def scan_stored(self, files: pl.DataFrame) -> pl.LazyFrame:
+    def scan_stored(self, files: DataFrame) -> LazyFrame:
         """Return the rows of data files of a snapshot exactly as they are stored."""
         spec = self.spec
         if files.is_empty():
@@ -241,7 +242,7 @@ class Table:
             rows = rows.join(of_file.lazy(), on=_FILE)
         return rows.select(list(spec.columns))
 
-    def read_rows(self, files: pl.DataFrame, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    def read_rows(self, files: DataFrame, columns: Sequence[str] | None = None) -> DataFrame:
         """Read data files of a snapshot; see `scan_files`.
 
         Args:
@@ -258,7 +259,7 @@ class Table:
         """
         return together(self._damage_of, self.read(lambda files: files).iter_slices(1))
 
-    def _damage_of(self, file: pl.DataFrame) -> LakeError | None:
+    def _damage_of(self, file: DataFrame) -> LakeError | None:
         path = unquote(file.item(0, "path"))
         files = FileSystem(self.path, delta_options(self.options))
         try:
@@ -280,8 +281,8 @@ class Table:
         self.transact(lambda handle: bind(handle, self.path, owner=(gateway_id, token)))
 
     def rows(
-        self, only: pl.Expr = EVERY, chosen: pl.Expr = EVERY, columns: Sequence[str] | None = None
-    ) -> pl.DataFrame:
+        self, only: Expr = EVERY, chosen: Expr = EVERY, columns: Sequence[str] | None = None
+    ) -> DataFrame:
         """Read the rows that one expression chooses, from data files that another one chooses.
 
         They come in no particular order.
@@ -412,9 +413,9 @@ class Read:
     """What was read of a table: the arguments of `Table.read`, and the files that were chosen."""
 
     table: Table
-    step: Callable[[pl.DataFrame], Any]
-    chosen: pl.Expr
-    files: pl.DataFrame
+    step: Callable[[DataFrame], Any]
+    chosen: Expr
+    files: DataFrame
 
 
 # Where the reads of a thread are noted, if they are.

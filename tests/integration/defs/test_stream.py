@@ -5,6 +5,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -165,7 +166,7 @@ def test_a_stream_that_does_not_end_in_time_is_an_error(play, lake, settings):
         return StreamCounts()
 
     play(stream)
-    thread = StreamThread(lake, settings, run_id="r", clean_end_s=0.01)
+    thread = StreamThread(partial(stream, lake, settings, run_id="r"), clean_end_s=0.01)
     with thread.running():
         pass
     with pytest.raises(TimeoutError, match="did not end in time"):
