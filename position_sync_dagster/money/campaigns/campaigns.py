@@ -2,8 +2,8 @@
 
 A strategy's campaign begins with its first trade, and ends at the first close at which the strategy
 has nothing of any contract: rolls and what assignments leave belong to it. What is in no strategy
-is divided into structures: contracts that one order traded, what they delivered, and the options
-that were sold while that was held.
+is divided into structures: contracts that one order traded, what they delivered, the options
+that were sold while that was held, and those that took their place.
 
 What a strategy has earned so far is what its parts brought, and the value of what is left of them.
 """
@@ -192,6 +192,11 @@ def _joined(periods: Sequence[_Stay]) -> list[list[int]]:
     _join_orders(parts, groups)
     _join_origins(parts, groups)
     _join_covered(periods, groups)
+    numbers = {part.posting_id: number for number, part in parts}
+    for roll in _rolls_of(part for _number, part in parts):
+        first, *others = [numbers[part.posting_id] for part in roll]
+        for number in others:
+            groups.join(first, number)
     return groups.members()
 
 
@@ -314,13 +319,9 @@ class RolledContracts:
 
 
 def rolls_in(campaign: TradedCampaign, contracts: Contracts) -> list[RolledContracts]:
-    """Return the rolls of a campaign: the orders that closed some options and opened others."""
-    of_options = [part for part in campaign.parts if part.is_trade and part.is_option]
+    """Return the rolls of a campaign, in order of time."""
     rolls = []
-    for order, parts in grouped(attrgetter("movement.order_id"), of_options).items():
-        if order is None:
-            continue
-
+    for parts in _rolls_of(campaign.parts):
         closed: dict[int, str] = {}
         opened: dict[int, str] = {}
         for part in parts:
@@ -328,10 +329,51 @@ def rolls_in(campaign: TradedCampaign, contracts: Contracts) -> list[RolledContr
             side[part.key[1]] = contracts[part.key[1]].name
 
         new = tuple(name for conid, name in opened.items() if conid not in closed)
-        if closed and new:
-            roll = RolledContracts(at=parts[-1].at, closed=tuple(closed.values()), opened=new)
-            rolls.append(roll)
-    return rolls
+        roll = RolledContracts(at=parts[-1].at, closed=tuple(closed.values()), opened=new)
+        rolls.append(roll)
+    return sorted(rolls, key=attrgetter("at"))
+
+
+def _rolls_of(parts: Iterable[Posting]) -> list[list[Posting]]:
+    """Return what closed some options and opened others in their place.
+
+    That is an order, or several of one trading day: as much of an underlying, a right and a side
+    was opened as was closed of what had been opened on an earlier day.
+    """
+    traded = [part for part in parts if part.is_trade and part.is_option]
+    by_order = grouped(attrgetter("movement.order_id"), traded)
+    unordered = by_order.pop(None, [])
+    rolls = [of_order for of_order in by_order.values() if _replaces(of_order)]
+    of_others = [of_order for of_order in by_order.values() if not _replaces(of_order)]
+
+    opened_on: dict[Key, date] = {}
+    for part in traded:
+        opened_on.setdefault(part.key, part.movement.session_date)
+
+    def side_of(part: Posting) -> tuple[object, ...]:
+        step = part.movement
+        is_short = (part.quantity < 0) is part.opens
+        return step.session_date, step.symbol, step.right, is_short
+
+    rolled: defaultdict[tuple[object, ...], list[Posting]] = defaultdict(list)
+    for (*day_and_symbol, _right, _side), of_side in grouped(
+        side_of, chain(unordered, *of_others)
+    ).items():
+        moved = [
+            part
+            for part in of_side
+            if part.opens or opened_on[part.key] < part.movement.session_date
+        ]
+        if _replaces(moved) and not rounded(sum(part.quantity for part in moved)):
+            rolled[tuple(day_and_symbol)] += moved
+    return [*rolls, *(sorted(moved, key=attrgetter("at")) for moved in rolled.values())]
+
+
+def _replaces(parts: Iterable[Posting]) -> bool:
+    """Return whether postings closed some contracts and opened others."""
+    by_way = grouped(attrgetter("opens"), parts)
+    closed = {part.key for part in by_way[False]}
+    return bool(closed) and not closed.issuperset(part.key for part in by_way[True])
 
 
 def kind_in(lots: Lots, contracts: Contracts) -> tuple[str | None, str | None]:

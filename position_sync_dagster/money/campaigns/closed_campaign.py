@@ -65,7 +65,7 @@ class ClosedCampaign(CampaignResult):
         legs: How many contracts it had, with those that rolls and deliveries left.
         contracts: Which these are, as a trader writes them.
         conids: Their contract ids, separated by commas.
-        rolls: How often one order replaced options by others.
+        rolls: How often options took the place of others, by one order or on one trading day.
         premium_received: What sold options brought. Unit: `currency`.
         premium_paid: What bought options cost. Unit: `currency`.
         return_on_risk: Profit as a part of capital_at_risk: 0.1 is 10 %. Unit: part of one.

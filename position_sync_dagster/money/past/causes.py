@@ -2,9 +2,10 @@
 
 The broker announces no assignment and no expiry: the position is just not there any more. A cause
 is PROVISIONAL while it follows from what a gateway says, and STATED when a statement says it.
-Before the statement there are three kinds of evidence: executions, the last day of an option with
-where it stood, and one option with exactly the delivery of its own multiplier. Everything else is
-UNEXPLAINED until the statement; a fact that is missing never makes a cause.
+Before the statement there are four kinds of evidence: executions, the last day of an option with
+where it stood, one option with exactly the delivery of its own multiplier, and after the night that
+nothing was delivered. Everything else is UNEXPLAINED until the statement; a fact that is missing
+never makes a cause.
 """
 
 from collections import defaultdict
@@ -310,6 +311,8 @@ def closures_of(facts: Facts, now: datetime, only: Container[str] | None = None)
     all_cases = list(chain.from_iterable(cases.values()))
     for under_key, event in _events_of(all_cases):
         _explain_delivery(event, bookings[under_key])
+    for under_key, options in _unclear_options(all_cases).items():
+        _explain_nothing_came(options, cases[under_key], bookings[under_key])
 
     periods_of = grouped(attrgetter("account"), facts.periods)
     by_id = {case.change.change_id: case for case in all_cases}
@@ -624,6 +627,63 @@ def _explain_delivery(event: Sequence[Case], bookings: Sequence[BookedMovement])
         detail=f"with {contract_name(option.change)}, without an execution",
         counter_conid=option.change.conid,
     )
+
+
+def _unclear_options(cases: Iterable[Case]) -> defaultdict[Key, list[Case]]:
+    """Return by underlying the options that are over, and of which it is not clear how they ended.
+
+    That is where the underlying was near the strike, or its price is not known.
+    """
+    unclear = [
+        case
+        for case in cases
+        if case.change.is_option
+        and case.is_over
+        and case.inference is None
+        and case.under_key is not None
+        and case.unexplained
+        and _may_be_exercised(case)
+    ]
+    return grouped(lambda option: option.under_key, unclear)  # type: ignore[arg-type, return-value]
+
+
+def _explain_nothing_came(
+    options: Sequence[Case], moved: Iterable[Case], bookings: Iterable[BookedMovement]
+) -> None:
+    """Explain options near their strikes by what did not come in the night.
+
+    Options whose deliveries would offset each other may have delivered although nothing came, and
+    so may one in the money.
+
+    Args:
+        moved: The changes of the underlying.
+        bookings: Those of the underlying: what came may have been traded away.
+    """
+    sides = {copysign(1.0, option.change.units or 0.0) for option in options}
+    first = min((option.change.since or NEVER) for option in options)
+    last = max(option.change.seen_at for option in options)
+    came = [case for case in moved if case.unexplained and case.change.seen_at > first]
+    traded = [booking for booking in bookings if booking.unclaimed and booking.at > first - A_DAY]
+    are_unclear = all(option.is_in is None and option.is_whole for option in options)
+    if len(sides) > 1 or came or traded or not are_unclear:
+        return
+
+    for option in options:
+        _begin, until = option.asked
+        night_is_over = option.ended is not None and until >= _day_after(option.ended)
+        if option.change.units and night_is_over and option.named_until(last + ONE_EVENT):
+            option.inference = Inference(
+                cause=Cause.EXPIRED_WORTHLESS,
+                detail="not clearly in or out of the money at its end; by the positions and all "
+                f"executions until {until:%Y-%m-%d %H:%M} UTC nothing came of the underlying",
+                price=0.0,
+                cost=option.change.average_cost,
+            )
+
+
+def _day_after(moment: datetime) -> datetime:
+    """Return the end of its day in New York: the broker books expiries in the night."""
+    return beginning_of(moment.astimezone(NEW_YORK).date() + A_DAY)
 
 
 # ---- the causes of one close

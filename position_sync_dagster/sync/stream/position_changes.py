@@ -17,9 +17,12 @@ from position_sync_dagster.sync.stream.ownership import OwnerContext
 from position_sync_dagster.sync.stream.parts import ChangeFollower
 
 # Seconds after a change, or after the start, at which the gateway is asked for the executions
-# of the day: commissions follow an execution, and shares may come minutes after an option is
-# gone. If the last request is not answered, it is repeated after the longest time, until it is.
-EXECUTION_LOOKS_S = (0.0, 5.0, 60.0, 960.0)
+# of the day: commissions follow an execution, shares may come minutes after an option is gone, and
+# after the night it is known that none came.
+EXECUTION_LOOKS_S = (0.0, 5.0, 60.0, 960.0, 28_800.0)
+
+# If the last request is not answered, it is repeated after so many seconds, until it is.
+REPEATED_AFTER_S = 960.0
 
 
 # How long a closed holding stays in `broker_positions`; longer if its zero row was not written.
@@ -90,7 +93,7 @@ class ChangeWatcher:
         await self.look(connection.accounts, answer)
         self._due = [at for at in self._due if at > now_s]
         if answer is None and not self._due:
-            self._due = self._looks()[-1:]
+            self._due = [now_s + REPEATED_AFTER_S]
 
     async def look(self, accounts: Iterable[str], answer: DayExecutions | None) -> None:
         """Call the followers with what the gateway answered; None if it did not answer.

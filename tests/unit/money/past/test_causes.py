@@ -235,8 +235,33 @@ CASES["a cancelled purchase"] = Case(
     [fill(CALL, 2), booked(CALL, -2, "Ca", NOON + 3 * HOUR, transaction_type="TradeCancel")],
 )
 CASES["expired worthless"] = Case([gone(CALL, 1)], [(WORTHLESS, P, 1)], prices={CALL: 560.0})
-CASES["an option near its strike: only the statement knows"] = Case(
-    [gone(CALL, 1)], [(UNKNOWN, P, 1)], prices={CALL: 570.0}
+CASES["an option near its strike, and after the night nothing came of its underlying"] = Case(
+    [gone(CALL, 1)], [(WORTHLESS, P, 1)], prices={CALL: 570.0}
+)
+CASES["an option near its strike, and the executions of the night are not known"] = Case(
+    [gone(CALL, 1)],
+    [(UNKNOWN, P, 1)],
+    asked={ACCOUNT: (ASKED[ACCOUNT][0], NIGHT + 14 * MINUTE)},
+    prices={CALL: 570.0},
+)
+CASES["an option near its strike that is gone in the evening: the night is not over"] = Case(
+    [gone(CALL, 1, at=END + HOUR)],
+    [(UNKNOWN, P, 1)],
+    asked={ACCOUNT: (ASKED[ACCOUNT][0], END + 7 * HOUR)},
+    prices={CALL: 570.0},
+)
+CASES["a short put and a long call near their strikes, and nothing came"] = Case(
+    [gone(PUT, -2), gone(CALL, 1)], [(WORTHLESS, P, -2), (WORTHLESS, P, 1)]
+)
+CASES["near their strikes, and what they deliver would offset each other"] = Case(
+    [gone(PUT, -1), gone(CALL, -1)],
+    [(UNKNOWN, P, -1), (UNKNOWN, P, -1)],
+    prices={PUT: 562.0, CALL: 572.0},
+)
+CASES["an option near its strike beside one in the money: only the statement knows"] = Case(
+    [gone(CALL, 1), gone(OTHER, 1)],
+    [(UNKNOWN, P, 1), (UNKNOWN, P, 1)],
+    prices={CALL: 577.0, OTHER: 590.0},
 )
 CASES["expired, as stated on Friday and gone on Monday"] = Case(
     [gone(CALL, -1, at=END + 3 * DAY, since=END + 2 * HOUR)],
@@ -290,7 +315,7 @@ CASES["assigned early while the gateway restarted at midnight: nothing traded be
 )
 CASES["shares that were bought are no assignment"] = Case(
     [gone(PUT, -1), change(SHARES, 0, 100)],
-    [(UNKNOWN, P, -1)],
+    [(WORTHLESS, P, -1)],
     [fill(SHARES, 100, NIGHT)],
 )
 CASES["shares of another number are no assignment"] = Case(
