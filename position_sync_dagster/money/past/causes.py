@@ -15,10 +15,15 @@ from functools import cached_property
 from itertools import chain
 from math import copysign
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from position_sync_dagster.domain.clock import A_DAY, NEVER
-from position_sync_dagster.domain.exchange_time import NEW_YORK, expiry_moment, parse_trading_hours
+from position_sync_dagster.domain.exchange_time import (
+    NEW_YORK,
+    exchange_date,
+    expiry_moment,
+    parse_trading_hours,
+)
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import ContractDetails, Right, contract_name
 from position_sync_dagster.domain.position_change import TERMS, PositionChange
@@ -123,9 +128,7 @@ class BookedMovement:
         at = self.movement.at
         if at is None:
             return beginning_of(self.movement.day)
-        if self.is_trade:
-            return at
-        return beginning_of(at.astimezone(NEW_YORK).date())
+        return at if self.is_trade else beginning_of(exchange_date(at))
 
     @cached_property
     def lead(self) -> timedelta:
@@ -393,16 +396,13 @@ def cancelled_ids(moved: Sequence[Movement]) -> set[str]:
         if not is_cancellation(cancels) or not cancels.quantity:
             continue
 
-        pairs = []
         for booked in moved:
             is_opposite = booked.quantity == -cancels.quantity and not is_cancellation(booked)
-            names = (booked.trade_id, booked.transaction_id)
             # Where the broker names none, it writes 0.
-            is_named = cancels.corrects in (None, "0", *names)
-            if is_opposite and is_named and booked.movement_id not in ids:
-                pairs.append(booked.movement_id)
-        if pairs:
-            ids.update((cancels.movement_id, pairs[0]))
+            names = (None, "0", booked.trade_id, booked.transaction_id)
+            if is_opposite and cancels.corrects in names and booked.movement_id not in ids:
+                ids.update((cancels.movement_id, booked.movement_id))
+                break
     return ids
 
 
@@ -686,23 +686,22 @@ def _closures_of_case(case: Case, inference: Inference, now: datetime) -> list[C
         quantity = min(open_quantity, _size_of(evidence))
         open_quantity = rounded(open_quantity - quantity)
         if quantity:
-            closures.append(_stated_closure(change, reason, evidence, quantity, now))
+            closures.append(_stated_closure(change, reason, evidence, quantity))
 
     if open_quantity:
-        closures.append(_inferred_closure(change, inference, open_quantity, now))
-    return closures
+        closures.append(_inferred_closure(change, inference, open_quantity))
+    return [replace(closure, judged_at=now) for closure in closures]
 
 
-def _terms_of(change: PositionChange) -> dict[str, object]:
-    return {name: getattr(change, name) for name in (*TERMS, "currency")}
+def _closure(change: PositionChange, quantity: float, **said: Any) -> Closure:
+    """Return the cause of a part of a close; it was seen to be gone, if nothing says when."""
+    terms = {name: getattr(change, name) for name in (*TERMS, "currency")}
+    closed = copysign(quantity, change.closed)
+    return Closure(**{**terms, "closed_at": change.seen_at, "quantity": closed, **said})
 
 
 def _stated_closure(
-    change: PositionChange,
-    reason: _Reason,
-    evidence: Sequence[Evidence],
-    quantity: float,
-    now: datetime,
+    change: PositionChange, reason: _Reason, evidence: Sequence[Evidence], quantity: float
 ) -> Closure:
     """Return the cause of a part of a close, with the bookings as evidence."""
     cause, stage, detail = reason
@@ -715,10 +714,10 @@ def _stated_closure(
     realized = known_sum(
         times(part.booking.movement.realized_pnl, part.fraction) for part in evidence
     )
-    return Closure(
-        **_terms_of(change),  # type: ignore[arg-type]
+    return _closure(
+        change,
+        quantity,
         closed_at=closed_at,
-        quantity=copysign(quantity, change.closed),
         price=price,
         cause=cause,
         stage=stage,
@@ -729,26 +728,20 @@ def _stated_closure(
         events=_joined(movement.event_id for movement in moved),
         statement=_joined(movement.statement for movement in moved),
         counter_conid=moved[0].counter_conid,
-        judged_at=now,
     )
 
 
-def _inferred_closure(
-    change: PositionChange, inference: Inference, quantity: float, now: datetime
-) -> Closure:
+def _inferred_closure(change: PositionChange, inference: Inference, quantity: float) -> Closure:
     """Return the cause of a part of a close that no booking explains."""
-    closed = copysign(quantity, change.closed)
-    return Closure(
-        **_terms_of(change),  # type: ignore[arg-type]
-        closed_at=change.seen_at,
-        quantity=closed,
+    return _closure(
+        change,
+        quantity,
         price=inference.price,
         cause=inference.cause,
         stage=inference.stage,
         detail=inference.detail,
-        realized_pnl=times(inference.cost, -closed),
+        realized_pnl=times(inference.cost, -copysign(quantity, change.closed)),
         counter_conid=inference.counter_conid,
-        judged_at=now,
     )
 
 
@@ -778,8 +771,8 @@ def _is_stated(
     if change.since is None or not periods:
         return False
 
-    day = change.since.astimezone(NEW_YORK).date()
-    last_day = (change.seen_at + EVENING).astimezone(NEW_YORK).date()
+    day = exchange_date(change.since)
+    last_day = exchange_date(change.seen_at + EVENING)
     is_stated = False
     while day <= last_day:
         if is_trading_day(day):
