@@ -86,8 +86,7 @@ class Facts:
         contracts: Contract details, by conid.
         asked: From when and until when the gateway named all executions of an account. Without it
             the absence of an execution proves nothing.
-        prices: The last price of the underlying right before the end of options, by the option's
-            conid.
+        price_before: Returns the last price of the underlying of an option right before its end.
         is_trading_day: Returns whether there is a session on a day.
     """
 
@@ -96,7 +95,7 @@ class Facts:
     periods: Sequence[StatementEvent] = ()
     contracts: Mapping[int, ContractDetails] = field(default_factory=dict)
     asked: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict)
-    prices: Mapping[int, float] = field(default_factory=dict)
+    price_before: Callable[[ContractDetails, datetime], float | None] = lambda *_option: None
     is_trading_day: Callable[[date], bool] = lambda day: day.weekday() < 5
 
 
@@ -341,8 +340,7 @@ def _cases_of(facts: Facts) -> defaultdict[Key, list[Case]]:
             ended=last_trade(change, details),
             asked=facts.asked.get(change.account, never_asked),
         )
-        if case.is_over:
-            case.is_in = is_in_the_money(change, details, facts.prices.get(change.conid))
+        case.is_in = _is_in_the_money(case, facts)
         cases[change.key].append(case)
     return cases
 
@@ -530,23 +528,20 @@ def _unclaimed_near(
 # ---- the last day of options, and what they deliver
 
 
-def is_in_the_money(
-    change: PositionChange, details: ContractDetails | None, underlying_price: float | None
-) -> bool | None:
-    """Return whether an option was in the money at its end; None: it is not clear.
-
-    Args:
-        underlying_price: The last price of the underlying before the end.
-    """
-    if change.strike is None or change.right is None or underlying_price is None:
+def _is_in_the_money(case: Case, facts: Facts) -> bool | None:
+    """Return whether an option was in the money at its end; None: it is not clear, or not over."""
+    change = case.change
+    details = case.details
+    is_gone = change.is_option and bool(change.closed)
+    if not is_gone or details is None or case.ended is None or not case.is_over:
         return None
 
-    clear = CLEAR
-    if details is not None and details.is_settled_at_the_open:
-        clear = CLEAR_AT_THE_OPEN
-    if abs(underlying_price - change.strike) < change.strike * clear:
+    price = facts.price_before(details, case.ended)
+    clear = CLEAR_AT_THE_OPEN if details.is_settled_at_the_open else CLEAR
+    strike = change.strike or 0.0  # an option has one
+    if price is None or abs(price - strike) < strike * clear:
         return None
-    return (underlying_price > change.strike) is (change.right is Right.CALL)
+    return (price > strike) is (change.right is Right.CALL)
 
 
 def _events_of(cases: Iterable[Case]) -> list[tuple[Key, list[Case]]]:

@@ -1,9 +1,9 @@
 """Closes: their causes by the tables, and a break where none is known."""
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import KW_ONLY, dataclass, replace
 from datetime import datetime, timedelta
+from functools import cache
 from itertools import chain
 from operator import attrgetter
 
@@ -14,7 +14,6 @@ from position_sync_dagster.domain.clock import A_DAY, NEVER, Clock, elapsed, utc
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.execution import FLEX, Asked, Execution
 from position_sync_dagster.domain.holding import KEY, grouped
-from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.domain.reconciliation import Break, Discrepancy, DiscrepancyType
 from position_sync_dagster.lake.schema import moment, one_of, records_of
@@ -23,7 +22,6 @@ from position_sync_dagster.money.past.causes import (
     LAST_PRICE,
     Facts,
     closures_of,
-    last_trade,
 )
 from position_sync_dagster.money.past.closes import (
     SLACK,
@@ -206,56 +204,30 @@ class CloseExplainer:
         last: datetime = spans.get_column("last").max()  # type: ignore[assignment]
         days = exchange_days(self.calendar, first.date(), last.date())
         periods = lake.statement_events.records(first.date(), is_period)
+        prices_before = cache(self._prices_before)
         return Facts(
             changes=changes,
             movements=movements,
             periods=periods,
             contracts=contracts,
             asked=asked,
-            prices=self._underlying_prices(changes, contracts),
+            price_before=lambda option, ended: prices_before(ended).get(option.under_conid),
             is_trading_day=days.is_trading_day,
         )
 
-    def _underlying_prices(
-        self, changes: Iterable[PositionChange], contracts: Mapping[int, ContractDetails]
-    ) -> Mapping[int, float]:
-        """Return, by option, the last price of its underlying before the option's end."""
-        ends: defaultdict[datetime, dict[int, int]] = defaultdict(dict)
-        for change in changes:
-            details = contracts.get(change.conid)
-            if details is None or not details.under_conid:
-                continue
-
-            ended = last_trade(change, details)
-            is_close = change.is_option and change.closed
-            if is_close and ended is not None and ended <= change.seen_at:
-                ends[ended][change.conid] = details.under_conid
-
-        prices: dict[int, float] = {}
-        for ended, underlyings in ends.items():
-            last = self._last_prices(set(underlyings.values()), ended)
-            for conid, under_conid in underlyings.items():
-                if under_conid in last:
-                    prices[conid] = last[under_conid]
-        return prices
-
-    def _last_prices(self, under_conids: set[int], ended: datetime) -> dict[int, float]:
+    def _prices_before(self, ended: datetime) -> dict[int | None, float]:
         """Return the last price of each underlying in the minutes before a time.
 
-        The rows of all options on the underlying are searched: an option that ends worthless may
-        have no greeks any more.
+        The rows of all options on it are searched: an option that ends worthless may have no greeks
+        any more.
         """
-        contracts = self.lake.contracts.table.rows(columns=["conid", "under_conid"])
-        options = contracts.filter(col.under_conid.is_in(under_conids))
-        underlying_of = dict(options.iter_rows())
-
+        contracts = self.lake.contracts.table.rows(columns=["conid", "under_conid"]).drop_nulls()
         begin = ended - LAST_PRICE
-        rows = self.lake.updates.sync.between(begin, ended, underlying_of)
-        is_priced = col.underlying_price.is_not_null()
-        is_of_time = col.greeks_time.is_between(begin, ended)
-        rows = rows.filter(is_priced, is_of_time).sort("greeks_time")
-        rows = rows.select("conid", "underlying_price")
-        return {underlying_of[conid]: price for conid, price in rows.iter_rows()}
+        priced = ("conid", "greeks_time", "underlying_price")
+        rows = self.lake.updates.sync.between(begin, ended, contracts["conid"], priced)
+        rows = rows.filter(col.greeks_time.is_between(begin, ended)).drop_nulls("underlying_price")
+        rows = rows.join(contracts, on="conid").sort("greeks_time")
+        return dict(rows.select("under_conid", "underlying_price").iter_rows())
 
 
 def _judged_last(
