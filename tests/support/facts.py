@@ -2,12 +2,14 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.execution import FROM_GATEWAY, Execution
+from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.causes import Facts
 from position_sync_dagster.money.past.closes import EventKind, Statement, StatementEvent
@@ -74,8 +76,20 @@ def store_statement(
 
 
 def facts_of(
-    *, executions: Iterable[Execution] = (), events: Iterable[StatementEvent] = (), **given: Any
+    *,
+    executions: Iterable[Execution] = (),
+    events: Iterable[StatementEvent] = (),
+    prices: Mapping[int, float] | None = None,
+    **given: Any,
 ) -> Facts:
-    """Return the facts with the movements of these rows, and the days of statements."""
+    """Return the facts with the movements of these rows, and the days of statements.
+
+    The prices are those before the end of options, by the option.
+    """
     periods = [event for event in events if event.kind is EventKind.PERIOD]
-    return Facts(movements=movements_of_rows(executions, events), periods=periods, **given)
+
+    def price_before(option: ContractDetails, _ended: datetime) -> float | None:
+        return (prices or {}).get(option.conid)
+
+    movements = movements_of_rows(executions, events)
+    return Facts(movements=movements, periods=periods, price_before=price_before, **given)

@@ -22,6 +22,7 @@ from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import Closure, end_text
 from position_sync_dagster.money.past.owned_parts import PostingBook, part_rows
 from position_sync_dagster.money.past.postings import Posting
+from position_sync_dagster.money.risk.coverage import sum_if_known
 from position_sync_dagster.money.tables import CLOSURES
 
 # By contract, in each account: when a holding ended, and how; None: it is not known.
@@ -92,21 +93,18 @@ class Closes:
         of_all = self.rows.with_columns(owners=pl.lit(None, pl.String))
 
         group = ("owners", "account", "currency")
-        closes = [rows.select(*group, "realized_pnl") for rows in (of_owners, of_all)]
-        by_account = pl.concat(closes)
-        everywhere = by_account.with_columns(account=pl.lit(None, pl.String))
-        profit = col.realized_pnl
-        by_group = pl.concat([by_account, everywhere]).group_by(group)
-        sums = by_group.agg(profit.sum(), closes=pl.len(), unknown=profit.null_count())
-
-        profits: dict[Group, Mapping[str, Any]] = {}
-        for name, account, currency, realized, closes, unknown in sums.iter_rows():
-            profits[name, account, currency] = {
-                "realized_pnl": None if unknown else realized,
-                "closes": closes,
-                "closes_without_profit": unknown,
-            }
-        return profits
+        closes = pl.concat([rows.select(*group, "realized_pnl") for rows in (of_owners, of_all)])
+        everywhere = closes.with_columns(account=pl.lit(None, pl.String))
+        sums = (
+            pl.concat([closes, everywhere])
+            .group_by(group)
+            .agg(
+                sum_if_known(col.realized_pnl),
+                closes=pl.len(),
+                closes_without_profit=col.realized_pnl.null_count(),
+            )
+        )
+        return sums.rows_by_key(group, named=True, unique=True)
 
     def realized(
         self, name: str | None, account: str | None, currency: str | None
@@ -148,9 +146,9 @@ class Closes:
             None if it was not held since it was added, or if a cause is not known.
         """
         ends = [
-            (seen_at, text)
-            for account, (seen_at, text) in self.ends.get(leg.conid, {}).items()
-            if leg.account in (None, account) and seen_at >= leg.added_at
+            end
+            for account, end in self.ends.get(leg.conid, {}).items()
+            if leg.account in (None, account) and end[0] >= leg.added_at
         ]
         if not ends or any(text is None for _seen_at, text in ends):
             return None

@@ -16,10 +16,15 @@ from functools import cached_property
 from itertools import chain
 from math import copysign
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from position_sync_dagster.domain.clock import A_DAY, NEVER
-from position_sync_dagster.domain.exchange_time import NEW_YORK, expiry_moment, parse_trading_hours
+from position_sync_dagster.domain.exchange_time import (
+    NEW_YORK,
+    exchange_date,
+    expiry_moment,
+    parse_trading_hours,
+)
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import ContractDetails, Right, contract_name
 from position_sync_dagster.domain.position_change import TERMS, PositionChange
@@ -82,8 +87,7 @@ class Facts:
         contracts: Contract details, by conid.
         asked: From when and until when the gateway named all executions of an account. Without it
             the absence of an execution proves nothing.
-        prices: The last price of the underlying right before the end of options, by the option's
-            conid.
+        price_before: Returns the last price of the underlying of an option right before its end.
         is_trading_day: Returns whether there is a session on a day.
     """
 
@@ -92,7 +96,7 @@ class Facts:
     periods: Sequence[StatementEvent] = ()
     contracts: Mapping[int, ContractDetails] = field(default_factory=dict)
     asked: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict)
-    prices: Mapping[int, float] = field(default_factory=dict)
+    price_before: Callable[[ContractDetails, datetime], float | None] = lambda *_option: None
     is_trading_day: Callable[[date], bool] = lambda day: day.weekday() < 5
 
 
@@ -124,9 +128,7 @@ class BookedMovement:
         at = self.movement.at
         if at is None:
             return beginning_of(self.movement.day)
-        if self.is_trade:
-            return at
-        return beginning_of(at.astimezone(NEW_YORK).date())
+        return at if self.is_trade else beginning_of(exchange_date(at))
 
     @cached_property
     def lead(self) -> timedelta:
@@ -341,8 +343,7 @@ def _cases_of(facts: Facts) -> defaultdict[Key, list[Case]]:
             ended=last_trade(change, details),
             asked=facts.asked.get(change.account, never_asked),
         )
-        if case.is_over:
-            case.is_in = is_in_the_money(change, details, facts.prices.get(change.conid))
+        case.is_in = _is_in_the_money(case, facts)
         cases[change.key].append(case)
     return cases
 
@@ -396,16 +397,13 @@ def cancelled_ids(moved: Sequence[Movement]) -> set[str]:
         if not is_cancellation(cancels) or not cancels.quantity:
             continue
 
-        pairs = []
         for booked in moved:
             is_opposite = booked.quantity == -cancels.quantity and not is_cancellation(booked)
-            names = (booked.trade_id, booked.transaction_id)
             # Where the broker names none, it writes 0.
-            is_named = cancels.corrects in (None, "0", *names)
-            if is_opposite and is_named and booked.movement_id not in ids:
-                pairs.append(booked.movement_id)
-        if pairs:
-            ids.update((cancels.movement_id, pairs[0]))
+            names = (None, "0", booked.trade_id, booked.transaction_id)
+            if is_opposite and cancels.corrects in names and booked.movement_id not in ids:
+                ids.update((cancels.movement_id, booked.movement_id))
+                break
     return ids
 
 
@@ -533,23 +531,20 @@ def _unclaimed_near(
 # ---- the last day of options, and what they deliver
 
 
-def is_in_the_money(
-    change: PositionChange, details: ContractDetails | None, underlying_price: float | None
-) -> bool | None:
-    """Return whether an option was in the money at its end; None: it is not clear.
-
-    Args:
-        underlying_price: The last price of the underlying before the end.
-    """
-    if change.strike is None or change.right is None or underlying_price is None:
+def _is_in_the_money(case: Case, facts: Facts) -> bool | None:
+    """Return whether an option was in the money at its end; None: it is not clear, or not over."""
+    change = case.change
+    details = case.details
+    is_gone = change.is_option and bool(change.closed)
+    if not is_gone or details is None or case.ended is None or not case.is_over:
         return None
 
-    clear = CLEAR
-    if details is not None and details.is_settled_at_the_open:
-        clear = CLEAR_AT_THE_OPEN
-    if abs(underlying_price - change.strike) < change.strike * clear:
+    price = facts.price_before(details, case.ended)
+    clear = CLEAR_AT_THE_OPEN if details.is_settled_at_the_open else CLEAR
+    strike = change.strike or 0.0  # an option has one
+    if price is None or abs(price - strike) < strike * clear:
         return None
-    return (underlying_price > change.strike) is (change.right is Right.CALL)
+    return (price > strike) is (change.right is Right.CALL)
 
 
 def _events_of(cases: Iterable[Case]) -> list[tuple[Key, list[Case]]]:
@@ -746,23 +741,22 @@ def _closures_of_case(case: Case, inference: Inference, now: datetime) -> list[C
         quantity = min(open_quantity, _size_of(evidence))
         open_quantity = rounded(open_quantity - quantity)
         if quantity:
-            closures.append(_stated_closure(change, reason, evidence, quantity, now))
+            closures.append(_stated_closure(change, reason, evidence, quantity))
 
     if open_quantity:
-        closures.append(_inferred_closure(change, inference, open_quantity, now))
-    return closures
+        closures.append(_inferred_closure(change, inference, open_quantity))
+    return [replace(closure, judged_at=now) for closure in closures]
 
 
-def _terms_of(change: PositionChange) -> dict[str, object]:
-    return {name: getattr(change, name) for name in (*TERMS, "currency")}
+def _closure(change: PositionChange, quantity: float, **said: Any) -> Closure:
+    """Return the cause of a part of a close; it was seen to be gone, if nothing says when."""
+    terms = {name: getattr(change, name) for name in (*TERMS, "currency")}
+    closed = copysign(quantity, change.closed)
+    return Closure(**{**terms, "closed_at": change.seen_at, "quantity": closed, **said})
 
 
 def _stated_closure(
-    change: PositionChange,
-    reason: _Reason,
-    evidence: Sequence[Evidence],
-    quantity: float,
-    now: datetime,
+    change: PositionChange, reason: _Reason, evidence: Sequence[Evidence], quantity: float
 ) -> Closure:
     """Return the cause of a part of a close, with the bookings as evidence."""
     cause, stage, detail = reason
@@ -775,10 +769,10 @@ def _stated_closure(
     realized = known_sum(
         times(part.booking.movement.realized_pnl, part.fraction) for part in evidence
     )
-    return Closure(
-        **_terms_of(change),  # type: ignore[arg-type]
+    return _closure(
+        change,
+        quantity,
         closed_at=closed_at,
-        quantity=copysign(quantity, change.closed),
         price=price,
         cause=cause,
         stage=stage,
@@ -789,26 +783,20 @@ def _stated_closure(
         events=_joined(movement.event_id for movement in moved),
         statement=_joined(movement.statement for movement in moved),
         counter_conid=moved[0].counter_conid,
-        judged_at=now,
     )
 
 
-def _inferred_closure(
-    change: PositionChange, inference: Inference, quantity: float, now: datetime
-) -> Closure:
+def _inferred_closure(change: PositionChange, inference: Inference, quantity: float) -> Closure:
     """Return the cause of a part of a close that no booking explains."""
-    closed = copysign(quantity, change.closed)
-    return Closure(
-        **_terms_of(change),  # type: ignore[arg-type]
-        closed_at=change.seen_at,
-        quantity=closed,
+    return _closure(
+        change,
+        quantity,
         price=inference.price,
         cause=inference.cause,
         stage=inference.stage,
         detail=inference.detail,
-        realized_pnl=times(inference.cost, -closed),
+        realized_pnl=times(inference.cost, -copysign(quantity, change.closed)),
         counter_conid=inference.counter_conid,
-        judged_at=now,
     )
 
 
@@ -838,8 +826,8 @@ def _is_stated(
     if change.since is None or not periods:
         return False
 
-    day = change.since.astimezone(NEW_YORK).date()
-    last_day = (change.seen_at + EVENING).astimezone(NEW_YORK).date()
+    day = exchange_date(change.since)
+    last_day = exchange_date(change.seen_at + EVENING)
     is_stated = False
     while day <= last_day:
         if is_trading_day(day):

@@ -1,19 +1,19 @@
 """Closes: their causes by the tables, and a break where none is known."""
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import KW_ONLY, dataclass, replace
 from datetime import datetime, timedelta
+from functools import cache
 from itertools import chain
 from operator import attrgetter
 
 import polars as pl
+from polars import coalesce, col
 
 from position_sync_dagster.domain.clock import A_DAY, NEVER, Clock, elapsed, utc_now
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.execution import FLEX, Asked, Execution
 from position_sync_dagster.domain.holding import KEY, grouped
-from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.domain.reconciliation import Break, Discrepancy, DiscrepancyType
 from position_sync_dagster.lake.schema import moment, one_of, records_of
@@ -22,7 +22,6 @@ from position_sync_dagster.money.past.causes import (
     LAST_PRICE,
     Facts,
     closures_of,
-    last_trade,
 )
 from position_sync_dagster.money.past.closes import (
     SLACK,
@@ -187,7 +186,7 @@ class CloseExplainer:
         """Read what may explain the closes that are due: what changed near them, and its facts."""
         lake = self.lake
         key = ("account", "symbol")
-        seen_at = pl.col("seen_at")
+        seen_at = col.seen_at
         first_confirmed = pl.min_horizontal("since", seen_at).min()
         spans = due.group_by(key).agg(first=first_confirmed - BEFORE, last=seen_at.max() + A_DAY)
         first: datetime = spans.get_column("first").min()  # type: ignore[assignment]
@@ -199,62 +198,36 @@ class CloseExplainer:
         conids = near.get_column("conid").unique().to_list()
         contracts = lake.contracts.get(conids)
         of_contracts = one_of("conid", conids)
-        is_period = pl.col("kind") == EventKind.PERIOD.value
-        is_fact = pl.col("source") != MovementSource.INFERRED.value
+        is_period = col.kind == EventKind.PERIOD.value
+        is_fact = col.source != MovementSource.INFERRED.value
         movements = lake.movements.records(first.date(), of_contracts & is_fact)
         last: datetime = spans.get_column("last").max()  # type: ignore[assignment]
         days = exchange_days(self.calendar, first.date(), last.date())
         periods = lake.statement_events.records(first.date(), is_period)
+        prices_before = cache(self._prices_before)
         return Facts(
             changes=changes,
             movements=movements,
             periods=periods,
             contracts=contracts,
             asked=asked,
-            prices=self._underlying_prices(changes, contracts),
+            price_before=lambda option, ended: prices_before(ended).get(option.under_conid),
             is_trading_day=days.is_trading_day,
         )
 
-    def _underlying_prices(
-        self, changes: Iterable[PositionChange], contracts: Mapping[int, ContractDetails]
-    ) -> Mapping[int, float]:
-        """Return, by option, the last price of its underlying before the option's end."""
-        ends: defaultdict[datetime, dict[int, int]] = defaultdict(dict)
-        for change in changes:
-            details = contracts.get(change.conid)
-            if details is None or not details.under_conid:
-                continue
-
-            ended = last_trade(change, details)
-            is_close = change.is_option and change.closed
-            if is_close and ended is not None and ended <= change.seen_at:
-                ends[ended][change.conid] = details.under_conid
-
-        prices: dict[int, float] = {}
-        for ended, underlyings in ends.items():
-            last = self._last_prices(set(underlyings.values()), ended)
-            for conid, under_conid in underlyings.items():
-                if under_conid in last:
-                    prices[conid] = last[under_conid]
-        return prices
-
-    def _last_prices(self, under_conids: set[int], ended: datetime) -> dict[int, float]:
+    def _prices_before(self, ended: datetime) -> dict[int | None, float]:
         """Return the last price of each underlying in the minutes before a time.
 
-        The rows of all options on the underlying are searched: an option that ends worthless may
-        have no greeks any more.
+        The rows of all options on it are searched: an option that ends worthless may have no greeks
+        any more.
         """
-        contracts = self.lake.contracts.table.rows(columns=["conid", "under_conid"])
-        options = contracts.filter(pl.col("under_conid").is_in(under_conids))
-        underlying_of = dict(options.iter_rows())
-
+        contracts = self.lake.contracts.table.rows(columns=["conid", "under_conid"]).drop_nulls()
         begin = ended - LAST_PRICE
-        rows = self.lake.updates.sync.between(begin, ended, underlying_of)
-        is_priced = pl.col("underlying_price").is_not_null()
-        is_of_time = pl.col("greeks_time").is_between(begin, ended)
-        rows = rows.filter(is_priced, is_of_time).sort("greeks_time")
-        rows = rows.select("conid", "underlying_price")
-        return {underlying_of[conid]: price for conid, price in rows.iter_rows()}
+        priced = ("conid", "greeks_time", "underlying_price")
+        rows = self.lake.updates.sync.between(begin, ended, contracts["conid"], priced)
+        rows = rows.filter(col.greeks_time.is_between(begin, ended)).drop_nulls("underlying_price")
+        rows = rows.join(contracts, on="conid").sort("greeks_time")
+        return dict(rows.select("under_conid", "underlying_price").iter_rows())
 
 
 def _judged_last(
@@ -270,8 +243,8 @@ _CLOSE = ("change_id", "account", "conid", "symbol", "since", "seen_at")
 _COUNTED = ("change_id", "cause", "stage", "statement", "judged_at")
 
 # The rows of `position_changes` that closed something, as `PositionChange.closed` says.
-_IS_LESS = pl.col("after").abs() < pl.col("before").abs()
-_CHANGES_SIDE = pl.col("before") * pl.col("after") < 0
+_IS_LESS = col.after.abs() < col.before.abs()
+_CHANGES_SIDE = col.before * col.after < 0
 IS_CLOSE = _IS_LESS | _CHANGES_SIDE
 
 
@@ -295,23 +268,23 @@ def due_closes(
         named: What executions and statements name: account, conid, day or time, stated_at.
         now: The current time.
     """
-    seen_at = pl.col("seen_at")
-    is_known = pl.col("cause") != Cause.UNEXPLAINED.value
-    is_traded = pl.col("cause") == Cause.TRADED.value
-    is_stated = is_known & (pl.col("stage") == Stage.STATED.value)
-    is_open = ~is_stated & pl.col("statement").is_null()
+    seen_at = col.seen_at
+    is_known = col.cause != Cause.UNEXPLAINED.value
+    is_traded = col.cause == Cause.TRADED.value
+    is_stated = is_known & (col.stage == Stage.STATED.value)
+    is_open = ~is_stated & col.statement.is_null()
     is_of_week = seen_at >= moment(now - WEEK)
     is_of_day = seen_at >= moment(now - A_DAY)
     is_of_hour = seen_at >= moment(now - AN_HOUR)
 
     waits = is_open & (~is_traded | is_of_week)
     of_statement = [*KEY, "statement"]
-    last_stated_at = named.group_by(of_statement).agg(last_stated_at=pl.col("stated_at").max())
+    last_stated_at = named.group_by(of_statement).agg(last_stated_at=col.stated_at.max())
     judged = closes.join(counted, on="change_id", how="left")
     judged = judged.join(last_stated_at, on=of_statement, how="left")
     judged = judged.with_columns(begin=_BEGIN, waits=waits)
 
-    is_not_judged = pl.col("judged_at").is_null()
+    is_not_judged = col.judged_at.is_null()
     may_come_soon = is_open & ~is_traded & is_of_hour
     may_come_today = is_open & ~is_known & is_of_day
     by_time = judged.filter(is_not_judged | may_come_soon | may_come_today)
@@ -321,33 +294,33 @@ def due_closes(
 
 
 # When a close began, and when a fact was.
-_BEGIN = pl.coalesce("since", "seen_at")
-_AT = pl.coalesce("time", "day")
+_BEGIN = coalesce("since", "seen_at")
+_AT = coalesce("time", "day")
 
 # Whether a fact may explain a close that began after it was last confirmed.
-_FIRST_NEAR = pl.col("begin") - BOOKED - A_DAY
-_LAST_NEAR = pl.col("seen_at") + SLACK
-IS_NEAR = pl.col("at").is_between(_FIRST_NEAR, _LAST_NEAR)
+_FIRST_NEAR = col.begin - BOOKED - A_DAY
+_LAST_NEAR = col.seen_at + SLACK
+IS_NEAR = col.at.is_between(_FIRST_NEAR, _LAST_NEAR)
 
 
 def _with_newer_facts(closes: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
     """Return the closes with an execution or an event near them that was stated after the cause."""
     facts = named.select(*KEY, "stated_at", "source", at=_AT)
-    is_newer = pl.col("stated_at") > pl.coalesce("last_stated_at", "judged_at")
-    is_awaited = pl.col("waits") & (pl.col("source") == FLEX)
+    is_newer = col.stated_at > coalesce("last_stated_at", "judged_at")
+    is_awaited = col.waits & (col.source == FLEX)
     return closes.join(facts, on=KEY).filter(is_newer | is_awaited, IS_NEAR)
 
 
 def _with_statement_of_days(closes: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
     """Return the closes of whose days a statement has the trades."""
-    begin = _new_york(pl.col("begin"))
-    end = _new_york(pl.col("seen_at"))
+    begin = _new_york(col.begin)
+    end = _new_york(col.seen_at)
     days = closes.select("change_id", "account", begin=begin, end=end)
 
-    periods = named.filter(pl.col("first_day").is_not_null())
+    periods = named.filter(col.first_day.is_not_null())
     days = days.join(periods.select("account", "first_day", "day"), on="account")
-    days = days.filter(pl.col("first_day") <= pl.col("end"))
-    return days.filter(pl.col("day") >= pl.col("begin"))
+    days = days.filter(col.first_day <= col.end)
+    return days.filter(col.day >= col.begin)
 
 
 def _discrepancy(closure: Closure) -> Discrepancy:

@@ -9,7 +9,7 @@ and refuses one for a code that it does not know, such as GEA.
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import date, datetime
 from datetime import time as clock_time
@@ -18,7 +18,7 @@ from functools import partial
 from hashlib import sha256
 from io import BytesIO
 from itertools import chain
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 from xml.etree import ElementTree as Xml
 
 from position_sync_dagster.domain import instrument
@@ -184,15 +184,12 @@ _EQUITY = columns_of(
 
 
 class RowKind(StrEnum):
-    """What the rows of an element become."""
+    """What the rows of an element become; STATED: an event that moved nothing."""
 
     POSITIONS = "positions"
     EXECUTIONS = "executions"
-    EQUITY = "worth"
-    BALANCES = "balances"
-    RATES = "rates"
     EVENTS = "events"
-    LOTS = "lots"
+    STATED = "stated"
 
 
 def equity_event(fields: Fields) -> closes.StatementEvent:
@@ -286,15 +283,6 @@ def _event_of_account(
     return closes.StatementEvent(**usual | row)
 
 
-# How a row becomes an event that moved nothing.
-_STATED: dict[RowKind, Callable[[Fields], closes.StatementEvent | None]] = {
-    RowKind.EQUITY: equity_event,
-    RowKind.BALANCES: partial(_event_in_currency, closes.EventKind.CASH_BALANCE, _BALANCE),
-    RowKind.RATES: partial(_event_in_currency, closes.EventKind.RATE, _RATE),
-    RowKind.LOTS: closed_lot_event,
-}
-
-
 # The level, or the currency, of a sum over all currencies.
 _IN_BASE = frozenset({"BASECURRENCY", "BASE_CURRENCY", "BASE_SUMMARY"})
 _LOTS = frozenset({"LOT", "LOTS", "CLOSED_LOT", "CLOSED_LOTS", "WASH_SALE", "WASH_SALES"})
@@ -307,26 +295,41 @@ _REPEATED = (
     | _IN_BASE
 )
 
-# The elements that are read, and what their rows become.
-_BECOMES = {
-    "OpenPosition": RowKind.POSITIONS,
-    "Trade": RowKind.EXECUTIONS,
-    "EquitySummaryByReportDateInBase": RowKind.EQUITY,
-    "CashReportCurrency": RowKind.BALANCES,
-    "ConversionRate": RowKind.RATES,
-    "Lot": RowKind.LOTS,
-    **dict.fromkeys(_KINDS, RowKind.EVENTS),
-}
 
-# The levels of detail that are read.
-_READ = {
-    RowKind.POSITIONS: {"SUMMARY"},
-    RowKind.EXECUTIONS: {"EXECUTION", "EXECUTIONS"},
-    RowKind.EQUITY: {"SUMMARY", "DETAIL", "BASE_SUMMARY"},
-    RowKind.BALANCES: {"CURRENCY", "DETAIL", "SUMMARY"},
-    RowKind.RATES: set[str](),
-    RowKind.LOTS: {"CLOSED_LOT", "CLOSED_LOTS"},
-    RowKind.EVENTS: {"DETAIL", "DETAILS", "TRANSFER", "TRANSACTION", "TRANSACTIONS"},
+class _Element(NamedTuple):
+    """How the rows of an element are read.
+
+    Attributes:
+        becomes: What they become.
+        levels: The levels of detail that are read.
+        event_of: Returns the event that a row is, if it moved nothing.
+    """
+
+    becomes: RowKind
+    levels: Collection[str]
+    event_of: Callable[[Fields], closes.StatementEvent | None] = event_of
+
+
+# The elements that are read.
+_ELEMENTS = {
+    "OpenPosition": _Element(RowKind.POSITIONS, ["SUMMARY"]),
+    "Trade": _Element(RowKind.EXECUTIONS, ["EXECUTION", "EXECUTIONS"]),
+    "EquitySummaryByReportDateInBase": _Element(
+        RowKind.STATED, ["SUMMARY", "DETAIL", "BASE_SUMMARY"], equity_event
+    ),
+    "CashReportCurrency": _Element(
+        RowKind.STATED,
+        ["CURRENCY", "DETAIL", "SUMMARY"],
+        partial(_event_in_currency, closes.EventKind.CASH_BALANCE, _BALANCE),
+    ),
+    "ConversionRate": _Element(
+        RowKind.STATED, [], partial(_event_in_currency, closes.EventKind.RATE, _RATE)
+    ),
+    "Lot": _Element(RowKind.STATED, ["CLOSED_LOT", "CLOSED_LOTS"], closed_lot_event),
+    **dict.fromkeys(
+        _KINDS,
+        _Element(RowKind.EVENTS, ["DETAIL", "DETAILS", "TRANSFER", "TRANSACTION", "TRANSACTIONS"]),
+    ),
 }
 
 # The attributes that only say where an element belongs: one with no others is a section.
@@ -345,7 +348,7 @@ _IN_DETAIL = {
 # The elements of an activity statement, at least one of which it has.
 _SECTIONS = {
     "OpenPositions", "Trades", "EquitySummaryInBase", "CorporateActions", "Transfers",
-    "CashTransactions", *_BECOMES, *_IN_DETAIL[RowKind.EXECUTIONS],
+    "CashTransactions", *_ELEMENTS, *_IN_DETAIL[RowKind.EXECUTIONS],
 }  # fmt: skip
 
 _LEVELS = "In the Flex query choose Summary for Open Positions and Execution for Trades"
@@ -419,9 +422,9 @@ class _StatementReader:
 
         A row that names a dash as its account is a sum over several.
         """
-        becomes = _BECOMES.get(tag)
+        element = _ELEMENTS.get(tag)
         own = with_values(attributes)
-        if becomes is not None and not own.keys() - _PLACE:
+        if element is not None and not own.keys() - _PLACE:
             return
 
         self._sections.add(tag)
@@ -433,16 +436,16 @@ class _StatementReader:
             return
 
         self._served_elements.add(tag)
-        if becomes is None:
+        if element is None:
             return
 
         inherited = self._inherited.keys() - own.keys()
         attributes = self._inherited | own
         fields = replace(self._fields, attributes=attributes, element=tag, inherited=inherited)
         try:
-            self._read(fields, becomes, own)
+            self._read(fields, element, own)
         except StatementError as error:
-            self._flaws[becomes].append(error)
+            self._flaws[element.becomes].append(error)
 
     def finished(self) -> closes.Statement:
         """Return the statement, after its last element.
@@ -490,7 +493,7 @@ class _StatementReader:
             left_out=tuple((error.what, error.remedy) for error in flaws),
         )
 
-    def _read(self, fields: Fields, becomes: RowKind, own: Mapping[str, str]) -> None:
+    def _read(self, fields: Fields, element: _Element, own: Mapping[str, str]) -> None:
         """Read a row, if its level of detail does not repeat what others say.
 
         Raises:
@@ -498,34 +501,29 @@ class _StatementReader:
         """
         level = level_of(own.get("levelOfDetail", ""))
         is_lot = level in _LOTS or (not level and bool(own.keys() & _LOT))
-        is_part = becomes is RowKind.POSITIONS and is_lot
+        is_part = element.becomes is RowKind.POSITIONS and is_lot
         is_in_base = level_of(own.get("currency", "")) in _IN_BASE
         if is_part or is_in_base:
             return
 
-        if level and level not in _READ[becomes]:
+        if level and level not in element.levels:
             if level in _REPEATED:
                 return
             written = shown(own["levelOfDetail"])
             raise fields.error(f"has levelOfDetail={written}, which is not known", _LEVELS)
 
         self._accounts.add(fields.attributes["accountId"].strip())
-        match becomes:
-            case RowKind.POSITIONS:
-                position = position_of(fields)
-                self._positions[position.account, position.day, position.conid].append(position)
-            case RowKind.EXECUTIONS:
-                execution = execution_of(fields)
-                self._executions.append(execution)
-                self._movements += movements_of(fields, execution)
-            case RowKind.EVENTS:
-                event = event_of(fields)
-                self._events.append(event)
+        if element.becomes is RowKind.POSITIONS:
+            position = position_of(fields)
+            self._positions[position.account, position.day, position.conid].append(position)
+        elif element.becomes is RowKind.EXECUTIONS:
+            execution = execution_of(fields)
+            self._executions.append(execution)
+            self._movements += movements_of(fields, execution)
+        elif event := element.event_of(fields):
+            self._events.append(event)
+            if element.becomes is RowKind.EVENTS:
                 self._movements += movements_of(fields, event)
-            case _:
-                stated = _STATED[becomes](fields)
-                if stated is not None:
-                    self._events.append(stated)
 
     def _single_positions(self) -> list[closes.StatementPosition]:
         """Return the holdings of each day, without those that are there twice."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.instrument import (
     ContractDetails,
@@ -140,8 +140,9 @@ def reported_movement(execution: Execution, terms: Terms) -> Movement:
     )
     details = terms.details.get(execution.conid)
     if details is not None and execution.strike is None and execution.expiry is None:
-        expiry = details.expires_on or details.last_trade_date
-        movement = replace(movement, right=details.right, strike=details.strike, expiry=expiry)
+        movement = replace(
+            movement, right=details.right, strike=details.strike, expiry=details.expiry
+        )
     return completed(movement, terms)
 
 
@@ -166,7 +167,7 @@ def unexplained_ends(closures: pl.DataFrame) -> list[Movement]:
     return [
         movement_of(
             closure,
-            closure.closed_at.astimezone(NEW_YORK).date(),
+            exchange_date(closure.closed_at),
             movement_id=f"{MovementKind.UNEXPLAINED}:{closure.change_id}",
             kind=MovementKind.UNEXPLAINED,
             section=Section.OPTION_EVENTS,
@@ -200,7 +201,7 @@ def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
         if kind in DELIVERY_KINDS and details.settles_in_cash:
             kind = MovementKind.CASH_SETTLEMENT
 
-    day = closure.closed_at.astimezone(NEW_YORK).date()
+    day = exchange_date(closure.closed_at)
     counter_conid = closure.counter_conid or under_conid
     base = movement_of(
         closure,

@@ -216,14 +216,14 @@ def test_a_cause_stays_that_another_process_found_while_this_one_judged_without_
     lake.position_changes.add([change(CALL, 2, 0, AT)])
     began = datetime.now(UTC)
     explainer = CloseExplainer(lake, clock=lambda: began)
-    prices = explainer._underlying_prices
+    facts = explainer._facts
 
-    def prices_after_another(*args):  # the executions are read, and the close is not judged yet
+    def facts_after_another(*args):  # which closes are due is read, and none is judged yet
         close_explainer = CloseExplainer(lake, clock=lambda: began - timedelta(seconds=1))
         close_explainer.explain([fill(CALL, -2, AT)])
-        return prices(*args)
+        return facts(*args)
 
-    monkeypatch.setattr(explainer, "_underlying_prices", prices_after_another)
+    monkeypatch.setattr(explainer, "_facts", facts_after_another)
     explainer.explain()
     assert [closure.cause for closure in lake.closures.current()] == ["TRADED"]
 
