@@ -26,6 +26,7 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.money.past.causes import cancelled_ids
 from position_sync_dagster.money.past.closes import SLACK
 from position_sync_dagster.money.past.movements import (
+    CLOSED,
     COMMISSION_ADJUSTMENTS,
     DELIVERY_KINDS,
     INCOME,
@@ -707,7 +708,7 @@ def _scaled(shares: _Shares, by: float) -> _Shares:
 
 def _order_of(movement: Movement) -> tuple[datetime, bool, str]:
     """Return the sort key; of trades without times, those that opened come first."""
-    return moment_of(movement), movement.open_close == "C", movement.movement_id
+    return moment_of(movement), movement.open_close == CLOSED, movement.movement_id
 
 
 def _history(movements: Iterable[Movement], held: Opening | None) -> tuple[Opening, list[Movement]]:
