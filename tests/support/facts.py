@@ -17,7 +17,13 @@ from position_sync_dagster.money.past.flex_fields import Fields
 from position_sync_dagster.money.past.flex_movements import joined, movements_of
 from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.past.movement_sources import Terms, reported_movement
-from position_sync_dagster.money.past.movements import Movement, counting_movements
+from position_sync_dagster.money.past.movements import (
+    CLOSED,
+    Movement,
+    MovementKind,
+    counting_movements,
+    signed_transfer,
+)
 
 _ELEMENTS = {
     EventKind.OPTION_EVENT: "OptionEAE",
@@ -51,7 +57,14 @@ def movements_of_rows(
             stated += movements_of(fields, row)
         directed = [row for _element, row in of_statement if isinstance(row, StatementEvent)]
         movements += joined(stated, directed)
-    return counting_movements(movements, [])
+    return [_of_long(movement) for movement in counting_movements(movements, [])]
+
+
+def _of_long(movement: Movement) -> Movement:
+    """Return what went out, and does not say whether it was long or short, as long."""
+    if movement.kind is MovementKind.TRANSFER and movement.open_close == CLOSED:
+        return signed_transfer(movement, -(movement.quantity or 0.0))
+    return movement
 
 
 def store_statement(

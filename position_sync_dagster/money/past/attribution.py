@@ -27,6 +27,7 @@ from position_sync_dagster.money.past.causes import cancelled_ids
 from position_sync_dagster.money.past.closes import SLACK
 from position_sync_dagster.money.past.movements import (
     BOOKED,
+    CLOSED,
     COMMISSION_ADJUSTMENTS,
     DELIVERY_KINDS,
     INCOME,
@@ -840,7 +841,7 @@ def _scaled(shares: _Shares, by: float) -> _Shares:
 
 def _order_of(movement: Movement) -> tuple[datetime, bool, str]:
     """Return the sort key; of trades without times, those that opened come first."""
-    return moment_of(movement), movement.open_close == "C", movement.movement_id
+    return moment_of(movement), movement.open_close == CLOSED, movement.movement_id
 
 
 def _history(movements: Iterable[Movement], held: Opening | None) -> tuple[Opening, list[Movement]]:

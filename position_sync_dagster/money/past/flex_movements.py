@@ -22,6 +22,7 @@ from position_sync_dagster.money.past.flex_fields import CONID, DAY, NUMBER, TEX
 from position_sync_dagster.money.past.movements import (
     CANCELLED,
     CANCELS,
+    CLOSED,
     COMMISSION_ADJUSTMENTS,
     DELIVERY_KINDS,
     EXERCISE_CODES,
@@ -34,6 +35,7 @@ from position_sync_dagster.money.past.movements import (
     Section,
     codes_of,
     movement_of,
+    signed_transfer,
     times,
 )
 
@@ -331,6 +333,8 @@ def _with_signs_of_transfers(
 
     A section that writes signs gives a transfer that was taken back the sign opposite to its
     direction. In one that writes none the direction says it, and the code of what is taken back.
+    Whether a section writes signs is not known of what went out alone, without one: what was held
+    says it, long or short; it closes that.
     """
     ways = {event.event_id: _WAYS.get((event.direction or "").strip().upper()) for event in events}
     directed = [movement for movement in movements if ways.get(movement.event_id or "")]
@@ -345,10 +349,9 @@ def _directed(movement: Movement, way: float | None) -> Movement:
         return movement
     if CANCELLED in codes_of(movement.codes):
         way = -way
-    directed = replace(movement, quantity=copysign(movement.quantity, way))
-    if directed.value is None:
-        return directed
-    return replace(directed, value=copysign(directed.value, way))
+    elif way < 0:
+        return replace(movement, open_close=CLOSED)
+    return signed_transfer(movement, copysign(movement.quantity, way))
 
 
 def _with_counterparts(movements: Sequence[Movement]) -> list[Movement]:

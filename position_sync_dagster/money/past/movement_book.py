@@ -7,13 +7,14 @@ from dataclasses import KW_ONLY, dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache, partial
 from itertools import chain
+from math import copysign
 from operator import attrgetter
 
 import polars as pl
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.execution import FLEX, Execution
-from position_sync_dagster.domain.holding import grouped
+from position_sync_dagster.domain.holding import KEY, grouped
 from position_sync_dagster.lake.derived import Replaced
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, one_of
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
@@ -32,14 +33,18 @@ from position_sync_dagster.money.past.movement_sources import (
     reported_movement,
 )
 from position_sync_dagster.money.past.movements import (
+    CLOSED,
     Movement,
+    MovementKind,
     MovementSource,
     Section,
     StatedSection,
     StatementName,
     counting_movements,
+    moment_of,
     named_sections,
     newest_of,
+    signed_transfer,
 )
 from position_sync_dagster.sync.exchange_days import exchange_days
 
@@ -141,10 +146,46 @@ class MovementBook:
         for closure in judged:
             movements += inferred_movements(closure, terms)
 
-        counting = counting_movements(movements, sections)
+        counting = self._with_sides(counting_movements(movements, sections), statements)
         if since is None:
             return counting
         return [movement for movement in counting if movement.day >= since]
+
+    def _with_sides(
+        self, movements: list[Movement], statements: Iterable[Statement]
+    ) -> list[Movement]:
+        """Return movements where what a transfer closed is what was held: long or short.
+
+        The newest close says it, also that of its day, or else earlier movements. Where nothing
+        does, it is not known by how much it changed the holding.
+        """
+        sideless = [movement for movement in movements if _is_sideless(movement)]
+        if not sideless:
+            return movements
+
+        ids = {movement.event_id for movement in sideless}
+        events = self.lake.statement_events.records(None, one_of("event_id", ids))
+        sizes = {event.event_id: event.quantity for event in events}
+        table = self.lake.derived_table(DAILY_POSITIONS)
+        are_held = one_of("conid", {movement.conid for movement in sideless})
+        columns = ["session_date", *KEY, "position"]
+        closes = [*derived_rows(table, are_held, columns=columns).iter_rows()]
+        closes += [
+            (position.day, position.account, position.conid, position.position)
+            for statement in statements
+            for position in statement.positions
+        ]
+
+        def with_side(movement: Movement) -> Movement:
+            held = _held_at(movement, closes, movements)
+            size = sizes.get(movement.event_id or "", movement.quantity)
+            if not held or size is None:
+                return replace(movement, quantity=None, value=None)
+            return signed_transfer(movement, copysign(size, -held))
+
+        return [
+            with_side(movement) if _is_sideless(movement) else movement for movement in movements
+        ]
 
     def _reported(self, since: date | None) -> list[Execution]:
         """Return the executions that gateways reported, in all wordings."""
@@ -183,6 +224,31 @@ class MovementBook:
         rows = self.lake.updates.sync.latest().filter(are_named).select(columns)
         daily = self.lake.derived_table(DAILY_POSITIONS)
         return pl.concat([rows, derived_rows(daily, are_named, columns=columns)]).sort("timestamp")
+
+
+def _is_sideless(movement: Movement) -> bool:
+    """Return whether a transfer closed what was held, and its section does not say which side."""
+    return movement.kind is MovementKind.TRANSFER and movement.open_close == CLOSED
+
+
+def _held_at(
+    movement: Movement,
+    closes: Iterable[tuple[date, str, int, float]],
+    movements: Iterable[Movement],
+) -> float:
+    """Return what was held before a movement, or after it; 0: nothing says it."""
+    of_holding = [
+        (day, position)
+        for day, *key, position in closes
+        if tuple(key) == movement.key and day <= movement.day
+    ]
+    if of_holding:
+        return max(of_holding)[1]
+    return sum(
+        other.quantity or 0.0
+        for other in movements
+        if other.key == movement.key and moment_of(other) < moment_of(movement)
+    )
 
 
 def sections_of(statement: Statement) -> list[StatementEvent]:

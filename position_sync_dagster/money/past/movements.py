@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
-from math import fsum
+from math import copysign, fsum
 from operator import attrgetter
 from typing import Any
 
@@ -134,6 +134,10 @@ SECTION_OF = {
 }
 
 
+# What closes what is held, as the broker writes it.
+CLOSED = "C"
+
+
 def is_cancellation(movement: "Movement") -> bool:
     """Return whether the broker took another booking back."""
     if movement.type in CANCELS:
@@ -195,7 +199,8 @@ class Movement:
         counter_conid: Of a delivery: the other holding, the option's or what was delivered.
         type: What it is, as the broker writes it: ExchTrade, BookTrade, FS, ACATS, Dividends, …
         codes: The broker's codes, separated by semicolons: A, Ex, Ep, Ca, …
-        open_close: Whether it opened or closed, as the broker says: O, C or C;O.
+        open_close: Whether it opened or closed, as the broker says: O, C or C;O. C of a transfer
+            that went out, and whose section writes no signs.
         description: The broker's words.
         statement: The statement that states it, the newest one: the file's name; else null.
         stated_at: When that statement was made, the gateway was asked, or the cause was judged.
@@ -272,6 +277,14 @@ class Movement:
     def booking(self) -> str | None:
         """Return the id that all statements give it; None: it has none."""
         return self.transaction_id or self.trade_id or self.execution_id
+
+
+def signed_transfer(transfer: Movement, quantity: float) -> Movement:
+    """Return a transfer of a quantity, of which its value has the sign."""
+    value = transfer.value
+    if value is not None:
+        value = copysign(value, quantity)
+    return replace(transfer, quantity=quantity, value=value)
 
 
 # When in its day, in New York, a trade counts as made, and a booking, of which only the day is

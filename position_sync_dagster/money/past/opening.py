@@ -18,6 +18,7 @@ from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.closes import SLACK
 from position_sync_dagster.money.past.movements import (
     BOOKED,
+    CLOSED,
     ENDS,
     Movement,
     MovementKind,
@@ -86,7 +87,7 @@ def _closed_without_opening(movements: Iterable[Movement]) -> float:
 
 def _is_close(movement: Movement) -> bool:
     if movement.kind is MovementKind.TRADE:
-        return movement.open_close == "C"
+        return movement.open_close == CLOSED
     return movement.is_option and movement.kind in ENDS
 
 

@@ -175,6 +175,41 @@ def test_what_the_owner_brings_is_no_profit_and_without_a_stated_value_came_at_i
     assert books.profit(FRIDAY) == {"USD": cents(2)}
 
 
+@pytest.mark.parametrize("size", [42, -42])
+@pytest.mark.parametrize("left", [0, 10], ids=["all", "a part"])
+def test_what_goes_out_in_a_section_without_signs_is_what_was_held(books, size, left):
+    """One row, OUT and 42: of what was held long, or of what was short."""
+    more = left * size / 42
+    books.end_day(
+        THURSDAY, held=[held(STOCK, size + more, 220)],
+        trades=[traded(STOCK, size + more, 220, THURSDAY)],
+    )  # fmt: skip
+    transfers = [element("Transfer", STOCK | _OUT | {"positionAmount": "9324"})]
+    books.end_day(FRIDAY, held=[held(STOCK, more, 222)] if left else [], transfers=transfers)
+    assert books.profit(FRIDAY) == {"USD": cents(2 * (size + more))}
+    [moved] = books.lake.movements.records(None, pl.col("kind") == "TRANSFER")
+    assert (moved.quantity, moved.value) == (-size, -size * 222)
+
+
+def test_what_goes_out_and_was_never_seen_is_not_known_until_it_is(books):
+    books.end_day(FRIDAY, transfers=[element("Transfer", STOCK | _OUT)])
+    [moved] = books.lake.movements.records()
+    assert (moved.quantity, moved.value) == (None, None)
+    assert books.profit(FRIDAY) == {"USD": None}
+    [posting] = CampaignBook(books.lake).parts
+    assert posting.unclear == f"the quantity of AAPL of {FRIDAY} is not known"
+
+    books.end_day(THURSDAY, held=[held(STOCK, -42, 220)])
+    [moved] = books.lake.movements.records()
+    assert moved.quantity == 42
+
+
+_OUT = {
+    "type": "ACATS", "direction": "OUT", "quantity": "42", "date": f"{FRIDAY:%Y%m%d}",
+    "transactionID": "t1", "cashTransfer": "0",
+}  # fmt: skip
+
+
 def test_bookings_without_report_date_or_id_in_overlapping_files_are_stored_once(books, lake):
     trades = [traded(STOCK, 1, 220 + n, FRIDAY, reportDate="", transactionID="") for n in range(5)]
     fee = paid("Other Fees", -10, FRIDAY, reportDate="", transactionID="")

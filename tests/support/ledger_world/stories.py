@@ -680,8 +680,7 @@ def _transfer(world: World, day: int, minute: int, account: str, contract: Contr
 def moved_to_the_other_account(world: World) -> None:
     """Shares that are held and shares that are short go to the other account.
 
-    They go with owner, cost and day, also where a leg names the first account alone. Of a section
-    without a negative quantity it is not known whether it writes signs.
+    They go with owner, cost and day, also where a leg names the first account alone.
     """
     owner = _owner(world)
     source, target = ACCOUNTS
@@ -693,6 +692,18 @@ def moved_to_the_other_account(world: World) -> None:
         world.trade(opened, source, stock, {owner: side * 12})
         _goes(world, day, stock, source, target)
         _sell(world, closed, target, stock, Fraction(world.random.choice((1, 2)), 2))
+
+
+def short_that_goes_out_alone(world: World) -> None:
+    """A section of one row, OUT and without a sign: what was short was held so."""
+    owner = _owner(world)
+    source, target = ACCOUNTS
+    opened, day, closed = _days(world, 3)
+    stock = world.stock()
+    world.claim(owner, stock, 1)
+    world.trade(opened, source, stock, {owner: -42})
+    _goes(world, day, stock, source, target)
+    _sell(world, closed, target, stock, Fraction(1, 2))
 
 
 def _goes(world: World, day: int, stock: Contract, source: str, target: str) -> None:
@@ -1024,7 +1035,8 @@ STORIES: tuple[Story, ...] = (
     option_on_a_future, future, split, reverse_split, stock_dividend, adjusted_options, merger,
     mergers_of_one_day, merger_with_cash, rights_that_were_exercised, prorated,
     taken_over_for_cash, called_in_part, acted_on_again_and_again, merged_into_what_is_held,
-    spin_off, moved_to_the_other_account, transferred_in, transferred_in_without_value, dividend,
+    spin_off, moved_to_the_other_account, short_that_goes_out_alone, transferred_in,
+    transferred_in_without_value, dividend,
     paid_after_it_was_sold, adjusted_commission, money_of_accounts, held_before,
     held_before_beside_a_trade, held_before_by_two, held_before_without_cost,
     held_before_and_gone, without_commission, claimed_in_both_accounts, a_close_of_unknown_owner,

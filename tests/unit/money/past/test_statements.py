@@ -166,9 +166,9 @@ def test_what_a_row_says_of_money_is_read_and_nothing_is_filled_in() -> None:
     ("rows", "moved_by"),
     [
         ((("OUT", "-58", ""), ("OUT", "58", "")), [-58.0, 58.0]),
-        ((("OUT", "58", ""), ("OUT", "58", "Ca")), [-58.0, 58.0]),
+        ((("OUT", "58", ""), ("OUT", "58", "Ca")), [58.0, 58.0]),
         ((("IN", "58", ""), ("IN", "-58", "")), [58.0, -58.0]),
-        ((("IN", "58", ""), ("OUT", "58", "")), [58.0, -58.0]),
+        ((("IN", "58", ""), ("OUT", "58", "")), [58.0, 58.0]),
         ((("", "58", ""), ("", "-58", "")), [58.0, -58.0]),
     ],
 )
@@ -185,6 +185,10 @@ def test_a_transfer_has_the_sign_of_its_section_or_of_its_direction(rows, moved_
     ]  # fmt: skip
     read_rows = read(statement(more=section("Transfers", *transfers)))
     assert [movement.quantity for movement in read_rows.movements] == moved_by
+    # Whether what went out was long is known where it is stored, by what was held.
+    has_no_side = all(quantity > 0 for quantity in moved_by)
+    closing = [movement.open_close == "C" for movement in read_rows.movements]
+    assert closing == [has_no_side and way == "OUT" and not code for way, _size, code in rows]
 
 
 def moved(row: str) -> Movement:
