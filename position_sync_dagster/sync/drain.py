@@ -43,7 +43,7 @@ from position_sync_dagster.errors import (
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
-from position_sync_dagster.lake.position_queue import PositionQueue, QueueOverview
+from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
@@ -268,7 +268,7 @@ SHARE = 4
 LEAST = 50
 
 
-def batch_limit(waiting: int, batch_size: BatchSize, largest: int) -> int:
+def batch_limit(waiting: int, batch_size: BatchSize) -> int:
     """Return how many requests to claim at once.
 
     Each batch costs three commits, however many rows it has.
@@ -276,16 +276,15 @@ def batch_limit(waiting: int, batch_size: BatchSize, largest: int) -> int:
     Args:
         waiting: Requests that may be claimed now.
         batch_size: The number; "auto": a share of those that wait, within bounds.
-        largest: The upper bound of the share.
 
-    >>> [batch_limit(waiting, "auto", 5_000) for waiting in (20, 200, 1_000, 100_000)]
+    >>> [batch_limit(waiting, "auto") for waiting in (20, 200, 1_000, 100_000)]
     [50, 50, 250, 5000]
-    >>> batch_limit(100_000, 50, 5_000)
+    >>> batch_limit(100_000, 50)
     50
     """
     if batch_size != "auto":
         return batch_size
-    return min(max(LEAST, -(-waiting // SHARE)), largest)
+    return min(max(LEAST, -(-waiting // SHARE)), MAX_BATCH_SIZE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,7 +424,7 @@ class QueueWorker:
             LakeError: A table could not be used; the requests are rescued later.
         """
         overview = await self.queue.overview()
-        report, not_covered = await self._process(self._limit(overview))
+        report, not_covered = await self._process(batch_limit(overview.claimable, self.batch_size))
         await self._release(not_covered, NOT_COVERED)
         return report
 
@@ -452,7 +451,7 @@ class QueueWorker:
         if overview.expired and await self.queue.rescue():
             overview = await self.queue.overview()
 
-        limit = self._limit(overview)
+        limit = batch_limit(overview.claimable, self.batch_size)
         batches: list[DrainReport] = []
         unreleased: list[Sequence[QueuedPosition]] = []
         claimed = limit
@@ -510,9 +509,6 @@ class QueueWorker:
 
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), self.interval)
-
-    def _limit(self, overview: QueueOverview) -> int:
-        return batch_limit(overview.claimable, self.batch_size, MAX_BATCH_SIZE)
 
     async def _process(self, limit: int) -> tuple[DrainReport, Sequence[QueuedPosition]]:
         """Process one batch; return its report, and the requests that are still to be released.
