@@ -138,7 +138,7 @@ def _confirmed(now: datetime) -> pl.Expr:
         pl.when(is_open, is_tick_outside).then(by_holding),
         "timestamp",
     )
-    return _unless_ahead(at, now)
+    return pl.when(at <= moment(now + SKEW)).then(at)  # else only a wrong clock can have written it
 
 
 def _agrees() -> pl.Expr:
@@ -147,11 +147,6 @@ def _agrees() -> pl.Expr:
     for name in ("position", "market_price", "market_value"):
         agrees &= col(name).eq_missing(col(f"_{name}"))
     return agrees
-
-
-def _unless_ahead(at: pl.Expr, now: datetime) -> pl.Expr:
-    """Return a time, or null if only a wrong clock can have written it."""
-    return pl.when(at <= moment(now + SKEW)).then(at)
 
 
 def with_priced(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) -> pl.DataFrame:

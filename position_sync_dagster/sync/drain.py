@@ -120,7 +120,11 @@ def plan_batch(
             continue
 
         for holding in holdings:
-            own_row = _own_row(request, holding, now, provenance)
+            own_row = replace(
+                from_portfolio(holding, source=Source.QUEUE, now=now, by=provenance),
+                request_id=request.request_id,
+                update_id=_own_id(request, holding.key),
+            )
             newest_row = newest_or_planned.get(holding.key)
             row: PositionUpdate | None = own_row
             answer: PositionUpdate | None = own_row
@@ -142,14 +146,6 @@ def plan_batch(
 
     _date_answers(plan, answered, now)
     return plan
-
-
-def _own_row(
-    request: QueuedPosition, holding: BrokerPosition, now: datetime, provenance: Provenance
-) -> PositionUpdate:
-    """Return the row of a holding that a request would write."""
-    row = from_portfolio(holding, source=Source.QUEUE, now=now, by=provenance)
-    return replace(row, request_id=request.request_id, update_id=_own_id(request, holding.key))
 
 
 def _after_own_row(
