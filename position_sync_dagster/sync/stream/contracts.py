@@ -356,8 +356,7 @@ class LegResolver:
             await offload(self.registry.sync.settle, findings)
         for leg, finding in findings:
             if isinstance(finding, str):
-                name = f"{leg.described} of strategy {leg.strategy_id}"
-                logger.warning("%s is not streamed: %s", name, finding)
+                logger.warning("%s", not_streamed(leg, finding))
 
     def _count_attempt(self, leg: UnresolvedLeg, *, is_answered: bool) -> None:
         """Set when a leg is looked up again."""
@@ -365,6 +364,11 @@ class LegResolver:
         before, _at_s = self._attempts.get(key, (0, 0.0))
         tries = before + 1 if is_answered else min(before + 1, UNANSWERED)
         self._attempts[key] = (tries, self.context.monotonic() + LOOK_UP.delay_s(tries))
+
+
+def not_streamed(leg: UnresolvedLeg, problem: str) -> str:
+    """Return that a leg has no line, and why, for people."""
+    return f"{leg.described} of strategy {leg.strategy_id} is not streamed: {problem}"
 
 
 def _membership(leg: UnresolvedLeg) -> object:
