@@ -177,14 +177,18 @@ def _priced_at(row: dict[str, Any], now: datetime) -> datetime | None:
     arrival, which differs by no more than the stream allows. A row does not have the smallest
     change of a price: without an ask, a price may count as older than it does in the stream.
     """
-    arrived, value, of_broker = row["value_time"], row["market_value"], row["_market_value"]
-    times = [arrived]
+    arrived = row["value_time"]
+    value = row["market_value"]
+    of_broker = row["_market_value"]
     origin = row["_value_source"]
+    times = [arrived]
+
     is_comparable = origin in _OF_BROKER and row["position"] == row["_position"]
     if is_comparable and value is not None and of_broker is not None:
         calculated = earliest_calculation(origin, row["_value_time"], row["_received_at"])
         unit = abs(value / row["market_price"]) if row["market_price"] else 0.0
         allowed = allowed_difference(value, bid=row["bid"], ask=row["ask"], unit=unit)
+
         is_newer = arrived is None or calculated > arrived
         if is_newer and abs(value - of_broker) <= allowed:
             times.append(calculated)

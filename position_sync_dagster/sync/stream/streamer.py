@@ -289,14 +289,8 @@ class BrokerLink:
             self.router.account_refresh.interrupt()
         elif code == GatewayCode.PORT_CHANGED:
             self._moved = f"{text}: set POSITION_SYNC_GATEWAY_PORT to the new port"
-        elif code == GatewayCode.MARKET_DATA_FARM_BROKEN:
-            self.router.lines.interrupted("a data farm broke")
-        elif code == GatewayCode.MARKET_DATA_FARM_OK:
-            self.router.lines.restored()
-        elif code == GatewayCode.SECURITY_DEFINITION_FARM_OK:
-            self.router.definitions_restored()
-        if code in FARM_BROKEN | FARM_OK:
-            self.context.lease.renew_now()
+        elif code in FARM_BROKEN | FARM_OK:
+            self._farm_changed(code)
 
     def _restored(self) -> None:
         """Go on after a loss of IB that kept the data: ticks that came without IB are old."""
@@ -307,6 +301,15 @@ class BrokerLink:
 
         self.router.lines.restored()
         self.router.definitions_restored()
+
+    def _farm_changed(self, code: int) -> None:
+        if code == GatewayCode.MARKET_DATA_FARM_BROKEN:
+            self.router.lines.interrupted("a data farm broke")
+        elif code == GatewayCode.MARKET_DATA_FARM_OK:
+            self.router.lines.restored()
+        elif code == GatewayCode.SECURITY_DEFINITION_FARM_OK:
+            self.router.definitions_restored()
+        self.context.lease.renew_now()
 
 
 async def wait_for_first(
