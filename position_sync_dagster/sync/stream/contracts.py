@@ -86,7 +86,7 @@ class ContractCache:
         self.matching: tuple[ActiveContract, ...] = ()
         self.version = 0
 
-    def follow(self, legs: Iterable[ActiveContract]) -> None:
+    def set_legs(self, legs: Iterable[ActiveContract]) -> None:
         """Record the active legs, and compare new ones with their contracts."""
         legs = tuple(legs)
         if legs != self._legs:
@@ -106,7 +106,7 @@ class ContractCache:
         if self.table is not None:
             since = (self.clock() - EXPIRED_KEPT).date()
             self._keep(await offload(self.table.unexpired, since, {leg.conid for leg in legs}))
-        self.follow(legs)
+        self.set_legs(legs)
 
     def known(self, conid: int) -> ContractDetails | None:
         """Return the details of a contract, if they are known."""

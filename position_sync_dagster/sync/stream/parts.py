@@ -1,4 +1,4 @@
-"""What a stream is given by those above it: followers of changes, rules for legs, and greeks."""
+"""What an extension gives to a stream: followers of changes, rules of legs, and greeks."""
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace

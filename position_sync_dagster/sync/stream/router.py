@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamTables:
-    """The tables that a stream uses besides the registry and the queue, and its further parts.
+    """The tables that a stream uses besides the registry and the queue, and what an extension adds.
 
     Attributes:
         broker_positions, contracts: Keep the positions and the contract details of the broker.
@@ -228,7 +228,7 @@ class Router:
         self.pricer.mark_due(streamed)
 
         await self._read_registry(feed, first=first)
-        self.contracts.follow(self.registry.legs)
+        self.contracts.set_legs(self.registry.legs)
         self.lines.update(connection)
         has_changed = self._as_of(feed.book) != self._routed_as_of
         is_stale = has_changed or self.lines.are_due(connection)

@@ -343,7 +343,7 @@ async def run_until(
 
 
 # Fills that arrive within this time, in seconds, are handled in one step: an order may have
-# several legs, or be filled in many parts.
+# several legs, or be filled in many executions.
 FILLS_S = 0.2
 
 
@@ -660,7 +660,7 @@ def folder_of(table: Table) -> str:
     return table.path.rpartition("/")[0]
 
 
-# Returns the parts of a stream with those of somebody above it.
+# Returns the tables of a stream with what an extension adds.
 L = TypeVar("L", bound=Lake)
 Complete = Callable[[StreamTables, L, Settings, Ownership], StreamTables]
 
@@ -680,7 +680,7 @@ async def stream(
     While there is no gateway, the stream tries again to connect, and its session is BLIND.
 
     Args:
-        complete: Adds further parts; None: the stream has those of the core alone.
+        complete: Adds what an extension has; None: the stream is that of the core alone.
 
     Raises:
         LoginOwnedError: Another process owns the login and did not end.
@@ -702,7 +702,7 @@ async def stream(
             offload(lake.updates.table.fence, settings.gateway_id, token),
             offload(lake.account_values.table.fence, settings.gateway_id, token),
         )
-        parts = StreamTables(
+        tables = StreamTables(
             broker_positions=lake.broker_positions,
             updates=lake.updates,
             contracts=lake.contracts,
@@ -711,8 +711,8 @@ async def stream(
             ownership=own,
         )
         if complete is not None:
-            parts = complete(parts, lake, settings, own)
-        streamer = IBPositionStreamer(lake.registry, lake.queue, settings=settings, tables=parts)
+            tables = complete(tables, lake, settings, own)
+        streamer = IBPositionStreamer(lake.registry, lake.queue, settings=settings, tables=tables)
         streamer.register_handler(UpdatesWriter(lake.updates, own, streamer.counts))
         own.status = streamer.status
         rotation = asyncio.get_running_loop().call_later(ROTATE_AFTER_S, stop.set)
