@@ -76,6 +76,11 @@ class Denial:
     since_s: float = -math.inf
     until_s: float = -math.inf
 
+    @property
+    def alike(self) -> tuple[int | str, bool]:
+        """What it has in common with those of other contracts."""
+        return self.code or self.reason, self.delayed
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dispute:

@@ -182,7 +182,7 @@ class AccountDownloads:
         read_messages(self._ib, MessageType.ACCOUNT_DOWNLOAD_END, self._read_end)
 
     @property
-    def follows(self) -> bool:
+    def is_current(self) -> bool:
         """Return whether an open subscription keeps the values of the login current."""
         subscription = self._subscription
         return subscription is not None and self.accounts[subscription.account].is_whole
@@ -195,7 +195,7 @@ class AccountDownloads:
 
     def restored(self) -> None:
         """Make missing values due, and those of an open subscription: it may lack changes."""
-        if self._subscription is not None and self.follows:
+        if self._subscription is not None and self.is_current:
             self._fail(self._subscription.account, IB_LOST)
         now_s = time.monotonic()
         for account in self.accounts.values():
@@ -315,7 +315,7 @@ class AccountDownloads:
     def check_silence(self) -> None:
         """End a subscription that has been silent for two intervals, or whose rows have been."""
         subscription = self._subscription
-        if subscription is None or not self.follows:
+        if subscription is None or not self.is_current:
             return
 
         account = subscription.account
@@ -372,7 +372,7 @@ class AccountDownloads:
         subscription.heard_s = time.monotonic()
         subscription.has_spoken = True
         self._own_stops = 0
-        if confirms and self.follows:
+        if confirms and self.is_current:
             self._book.confirmed.confirm(account)
 
     def _read_time(self, fields: list[str]) -> bool:

@@ -302,7 +302,7 @@ class AccountFeed:
             if all(is_recent(ended_at, max_age, now) for ended_at in ends):
                 if self.overdue:
                     await self.download(self.overdue)
-            elif not self.values.follows:
+            elif not self.values.is_current:
                 await self.download()
 
     def lapse(self) -> bool:

@@ -5,14 +5,14 @@ and each holding that is returned contains its newest one. Watchers collect what
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakSet
 
 from position_sync_dagster.domain import valuation
-from position_sync_dagster.domain.clock import Clock
+from position_sync_dagster.domain.clock import NEVER, Clock
 from position_sync_dagster.domain.holding import BrokerPosition, Completeness, Holdings, Key
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.position_update import ValueOrigin
@@ -133,7 +133,7 @@ class Confirmations:
         self.completeness |= dict.fromkeys(self.completeness, Completeness.UNKNOWN)
 
     def stated(
-        self, key: Key, holding: BrokerPosition, values: Mapping[str, Any], *, newer: bool = True
+        self, key: Key, holding: BrokerPosition, values: dict[str, Any], *, newer: bool = True
     ) -> BrokerPosition:
         """Return a holding with values, the completeness of its account and its confirmation.
 
@@ -155,14 +155,13 @@ class Confirmations:
         elif values.get("market_value", holding.market_value) is not None:
             confirmed_at = None
 
-        is_newer = confirmed_at is not None and (before is None or before < confirmed_at)
-        if is_newer and not newer:
+        if not newer and confirmed_at is not None and (before or NEVER) < confirmed_at:
             confirmed_at = before
         is_same = (completeness, confirmed_at) == (holding.completeness, holding.confirmed_at)
         if is_same and not values:
             return holding
-        changes = {**values, "completeness": completeness, "confirmed_at": confirmed_at}
-        return replace(holding, **changes)
+        stated = {"completeness": completeness, "confirmed_at": confirmed_at}
+        return replace(holding, **(values | stated))
 
 
 @dataclass(slots=True)
@@ -310,13 +309,10 @@ class HoldingsBook:
 
     def values(self, keys: Iterable[Key]) -> dict[Key, float | None]:
         """Return the newest value of each of these holdings; None: unknown."""
-        values: dict[Key, float | None] = {}
-        for key in keys:
-            holding = self._holdings.get(key)
-            profit = self.profits.get(key)
-            if holding is not None:
-                values[key] = holding.market_value if profit is None else profit.sent.value
-        return values
+        values = {key: self._holdings[key].market_value for key in keys if key in self._holdings}
+        return values | {
+            key: profit.sent.value for key, profit in self.profits.items() if key in values
+        }
 
     def daily_profits(
         self, account: str, sec_types: Collection[str]
@@ -381,12 +377,13 @@ class HoldingsBook:
 
     def followed_until(self) -> dict[str, datetime]:
         """Return by account until when PnLSingle has confirmed each holding that is followed."""
-        until: dict[str, datetime] = {}
         now = self._clock()
-        for (account, _conid), profit in self.profits.items():
-            if profit.is_followed(now) and not profit.stands_still:
-                until[account] = min(profit.at, until.get(account, profit.at))
-        return until
+        times = [
+            (account, profit.at)
+            for (account, _conid), profit in self.profits.items()
+            if profit.is_followed(now) and not profit.stands_still
+        ]
+        return dict(sorted(times, reverse=True))  # the earliest of an account is its last
 
     def keys_of(self, conid: int) -> list[Key]:
         """Return the keys of the holdings of a conid; a login has few accounts."""

@@ -111,12 +111,11 @@ async def _log_in_as(client_id: int, settings: Settings, timeout_s: float) -> Lo
     `connectAsync` fails at its timeout then; `errorEvent` comes before.
     """
     ib = IB()
-    address = f"{settings.gateway_host}:{settings.gateway_port}"
     ib_async_internals.set_pace(ib, *MESSAGE_PACE)
     ib_async_internals.skip_positions(ib)
     ib_async_internals.skip_account_summaries(ib)
 
-    listener = _LoginListener(ib, client_id, address)
+    listener = _LoginListener(ib, client_id, settings.gateway_address)
     attempt = asyncio.ensure_future(
         ib.connectAsync(
             settings.gateway_host,

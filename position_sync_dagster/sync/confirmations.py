@@ -138,7 +138,7 @@ def _confirmed(now: datetime) -> pl.Expr:
         pl.when(is_open, is_tick_outside).then(by_holding),
         "timestamp",
     )
-    return _unless_ahead(at, now)
+    return pl.when(at <= moment(now + SKEW)).then(at)  # else only a wrong clock can have written it
 
 
 def _agrees() -> pl.Expr:
@@ -147,11 +147,6 @@ def _agrees() -> pl.Expr:
     for name in ("position", "market_price", "market_value"):
         agrees &= col(name).eq_missing(col(f"_{name}"))
     return agrees
-
-
-def _unless_ahead(at: pl.Expr, now: datetime) -> pl.Expr:
-    """Return a time, or null if only a wrong clock can have written it."""
-    return pl.when(at <= moment(now + SKEW)).then(at)
 
 
 def with_priced(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) -> pl.DataFrame:
@@ -182,14 +177,18 @@ def _priced_at(row: dict[str, Any], now: datetime) -> datetime | None:
     arrival, which differs by no more than the stream allows. A row does not have the smallest
     change of a price: without an ask, a price may count as older than it does in the stream.
     """
-    arrived, value, of_broker = row["value_time"], row["market_value"], row["_market_value"]
-    times = [arrived]
+    arrived = row["value_time"]
+    value = row["market_value"]
+    of_broker = row["_market_value"]
     origin = row["_value_source"]
+    times = [arrived]
+
     is_comparable = origin in _OF_BROKER and row["position"] == row["_position"]
     if is_comparable and value is not None and of_broker is not None:
         calculated = earliest_calculation(origin, row["_value_time"], row["_received_at"])
         unit = abs(value / row["market_price"]) if row["market_price"] else 0.0
         allowed = allowed_difference(value, bid=row["bid"], ask=row["ask"], unit=unit)
+
         is_newer = arrived is None or calculated > arrived
         if is_newer and abs(value - of_broker) <= allowed:
             times.append(calculated)

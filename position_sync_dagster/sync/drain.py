@@ -43,7 +43,7 @@ from position_sync_dagster.errors import (
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
-from position_sync_dagster.lake.position_queue import PositionQueue, QueueOverview
+from position_sync_dagster.lake.position_queue import PositionQueue
 from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
@@ -120,7 +120,11 @@ def plan_batch(
             continue
 
         for holding in holdings:
-            own_row = _own_row(request, holding, now, provenance)
+            own_row = replace(
+                from_portfolio(holding, source=Source.QUEUE, now=now, by=provenance),
+                request_id=request.request_id,
+                update_id=_own_id(request, holding.key),
+            )
             newest_row = newest_or_planned.get(holding.key)
             row: PositionUpdate | None = own_row
             answer: PositionUpdate | None = own_row
@@ -142,14 +146,6 @@ def plan_batch(
 
     _date_answers(plan, answered, now)
     return plan
-
-
-def _own_row(
-    request: QueuedPosition, holding: BrokerPosition, now: datetime, provenance: Provenance
-) -> PositionUpdate:
-    """Return the row of a holding that a request would write."""
-    row = from_portfolio(holding, source=Source.QUEUE, now=now, by=provenance)
-    return replace(row, request_id=request.request_id, update_id=_own_id(request, holding.key))
 
 
 def _after_own_row(
@@ -268,7 +264,7 @@ SHARE = 4
 LEAST = 50
 
 
-def batch_limit(waiting: int, batch_size: BatchSize, largest: int) -> int:
+def batch_limit(waiting: int, batch_size: BatchSize) -> int:
     """Return how many requests to claim at once.
 
     Each batch costs three commits, however many rows it has.
@@ -276,16 +272,15 @@ def batch_limit(waiting: int, batch_size: BatchSize, largest: int) -> int:
     Args:
         waiting: Requests that may be claimed now.
         batch_size: The number; "auto": a share of those that wait, within bounds.
-        largest: The upper bound of the share.
 
-    >>> [batch_limit(waiting, "auto", 5_000) for waiting in (20, 200, 1_000, 100_000)]
+    >>> [batch_limit(waiting, "auto") for waiting in (20, 200, 1_000, 100_000)]
     [50, 50, 250, 5000]
-    >>> batch_limit(100_000, 50, 5_000)
+    >>> batch_limit(100_000, 50)
     50
     """
     if batch_size != "auto":
         return batch_size
-    return min(max(LEAST, -(-waiting // SHARE)), largest)
+    return min(max(LEAST, -(-waiting // SHARE)), MAX_BATCH_SIZE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,7 +424,7 @@ class QueueWorker:
             LakeError: A table could not be used; the requests are rescued later.
         """
         overview = await self.queue.overview()
-        report, not_covered = await self._process(self._limit(overview))
+        report, not_covered = await self._process(batch_limit(overview.claimable, self.batch_size))
         await self._release(not_covered, NOT_COVERED)
         return report
 
@@ -456,7 +451,7 @@ class QueueWorker:
         if overview.expired and await self.queue.rescue():
             overview = await self.queue.overview()
 
-        limit = self._limit(overview)
+        limit = batch_limit(overview.claimable, self.batch_size)
         batches: list[DrainReport] = []
         unreleased: list[Sequence[QueuedPosition]] = []
         claimed = limit
@@ -514,9 +509,6 @@ class QueueWorker:
 
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), self.interval)
-
-    def _limit(self, overview: QueueOverview) -> int:
-        return batch_limit(overview.claimable, self.batch_size, MAX_BATCH_SIZE)
 
     async def _process(self, limit: int) -> tuple[DrainReport, Sequence[QueuedPosition]]:
         """Process one batch; return its report, and the requests that are still to be released.

@@ -440,6 +440,7 @@ def _overclaimed(
     for (account, conid), legs_of_key in claims:
         quantity = held[account, conid]
         claimed = sum(leg.quantity or 0.0 for leg in legs_of_key)
+
         is_too_much = abs(claimed) > abs(quantity) * (1 + NEGLIGIBLE_QUANTITY)
         is_opposite = claimed * quantity < 0
         if abs(quantity) <= NEGLIGIBLE_QUANTITY or not (is_too_much or is_opposite):

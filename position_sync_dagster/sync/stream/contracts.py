@@ -86,7 +86,7 @@ class ContractCache:
         self.matching: tuple[ActiveContract, ...] = ()
         self.version = 0
 
-    def follow(self, legs: Iterable[ActiveContract]) -> None:
+    def set_legs(self, legs: Iterable[ActiveContract]) -> None:
         """Record the active legs, and compare new ones with their contracts."""
         legs = tuple(legs)
         if legs != self._legs:
@@ -106,7 +106,7 @@ class ContractCache:
         if self.table is not None:
             since = (self.clock() - EXPIRED_KEPT).date()
             self._keep(await offload(self.table.unexpired, since, {leg.conid for leg in legs}))
-        self.follow(legs)
+        self.set_legs(legs)
 
     def known(self, conid: int) -> ContractDetails | None:
         """Return the details of a contract, if they are known."""
@@ -356,8 +356,7 @@ class LegResolver:
             await offload(self.registry.sync.settle, findings)
         for leg, finding in findings:
             if isinstance(finding, str):
-                name = f"{leg.described} of strategy {leg.strategy_id}"
-                logger.warning("%s is not streamed: %s", name, finding)
+                logger.warning("%s", not_streamed(leg, finding))
 
     def _count_attempt(self, leg: UnresolvedLeg, *, is_answered: bool) -> None:
         """Set when a leg is looked up again."""
@@ -365,6 +364,11 @@ class LegResolver:
         before, _at_s = self._attempts.get(key, (0, 0.0))
         tries = before + 1 if is_answered else min(before + 1, UNANSWERED)
         self._attempts[key] = (tries, self.context.monotonic() + LOOK_UP.delay_s(tries))
+
+
+def not_streamed(leg: UnresolvedLeg, problem: str) -> str:
+    """Return that a leg has no line, and why, for people."""
+    return f"{leg.described} of strategy {leg.strategy_id} is not streamed: {problem}"
 
 
 def _membership(leg: UnresolvedLeg) -> object:

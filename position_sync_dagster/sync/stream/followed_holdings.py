@@ -106,17 +106,18 @@ class FollowedHoldings:
         if due:
             self._choose_at = now + CHOOSE_S
 
-        keys = grouped(routes.states.__getitem__, routes.states)
-        monitored = keys[LegState.MONITORED]
+        states = routes.states
+        keys = grouped(states.__getitem__, states)
         self._legs = sorted(keys[LegState.OVERFLOW])
-        settings = self.context.settings
-        if values_known:
-            values = connection.feed.book.values(monitored)
-            self._monitored = largest(values, connection.pnl.keys, settings.pnl_subscriptions)
-        else:
-            still_monitored = set(monitored)
-            self._monitored = [key for key in self._monitored if key in still_monitored]
         streamed = sorted(keys[LegState.STREAMED])[:STREAMED_PNL_SUBSCRIPTIONS]
+        if values_known:
+            values = connection.feed.book.values(keys[LegState.MONITORED])
+            most = self.context.settings.pnl_subscriptions
+            self._monitored = largest(values, connection.pnl.keys, most)
+        else:
+            self._monitored = [
+                key for key in self._monitored if states.get(key) is LegState.MONITORED
+            ]
         connection.pnl.keep([*self._legs, *streamed, *self._monitored])
 
     def release(self, connection: GatewayConnection) -> None:

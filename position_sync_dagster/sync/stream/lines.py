@@ -270,39 +270,34 @@ class StreamLines:
 
     def problems(self) -> list[str]:
         """Return the problems of legs and lines: of each kind a sentence, then a few names."""
-        now_s = self.context.monotonic()
-        refused = [
-            (conid, denial)
-            for conid, denial in self.login.denials(now_s).items()
-            if conid in self.login.wanted
-        ]
-        refused.sort(key=lambda entry: (entry[1].delayed, entry[0]))
-        alike = grouped(lambda entry: (entry[1].code or entry[1].reason, entry[1].delayed), refused)
-
-        texts = [few(self.contracts.mismatches.values(), CONTRACTS_NAMED, "; ")]
-        for of_kind in alike.values():
-            texts += self._refusal_texts(dict(of_kind))
-        texts.extend(
-            f"requested again: {self._names(conids)}: {reason}"
-            for reason, conids in self.login.suspects().items()
+        denials = self.login.denials(self.context.monotonic())
+        refused = sorted(
+            denials.keys() & self.login.wanted, key=lambda conid: (denials[conid].delayed, conid)
         )
+        texts = [few(self.contracts.mismatches.values(), CONTRACTS_NAMED, "; ")]
+        for conids in grouped(lambda conid: denials[conid].alike, refused).values():
+            texts += self._refusal_texts({conid: denials[conid] for conid in conids})
+        for reason, conids in self.login.suspects().items():
+            texts.append(f"requested again: {self._names(conids)}: {reason}")
         return [text for text in texts if text]
 
     def _refusal_texts(self, denials: Mapping[int, Denial]) -> list[str]:
         """Return what lines that were refused for one reason mean, and which they are."""
         first = next(iter(denials.values()))
-        underlyings = [conid for conid in denials if self.login.is_underlying(conid)]
-        legs = len(denials) - len(underlyings)
-        counted = [_count(legs, "leg", "with delayed data" if first.delayed else QUEUED_TEXT)]
-        counted.append(_count(len(underlyings), "underlying", "without a price"))
+        underlyings = sum(map(self.login.is_underlying, denials))
+        legs = len(denials) - underlyings
+        counted = [
+            _count(legs, "leg", "with delayed data" if first.delayed else QUEUED_TEXT),
+            _count(underlyings, "underlying", "without a price"),
+        ]
 
+        what = "No market data"
+        why = first.reason if first.code is None else f"IB {first.reason}"
+        if first.code == GatewayCode.COMPETING_SESSION:
+            what = "Another session took your lines"
+            why = f"IB {first.code}"
         since = self._moment(min(denial.since_s for denial in denials.values()))
         again_at = self._moment(min(denial.until_s for denial in denials.values()))
-        what, why = "No market data", first.reason
-        if first.code is not None:
-            why = f"IB {first.reason}"
-        if first.code == GatewayCode.COMPETING_SESSION:
-            what, why = "Another session took your lines", f"IB {first.code}"
         return [
             f"{what}: {', '.join(filter(None, counted))}, since {since} ({why})",
             f"{self._names(denials)}, requested again at {again_at}",

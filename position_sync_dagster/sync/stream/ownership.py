@@ -1,4 +1,4 @@
-"""The lease on a login, whose account feed one process at a time owns, and what its parts share."""
+"""The lease on a login, whose account feed one process at a time owns, and what an owner shares."""
 
 import asyncio
 import logging
@@ -255,7 +255,7 @@ class Ownership:
 
 @dataclass(slots=True, kw_only=True)
 class StreamCounts:
-    """What a stream did so far: its parts add to it.
+    """What a stream did so far.
 
     Attributes:
         rows: Rows written to `position_updates`.
@@ -272,7 +272,7 @@ class StreamCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnerContext:
-    """The objects that all parts of an owner share.
+    """What all objects of an owner share.
 
     Attributes:
         lease: The lease, checked before each write; its loss ends every pause.

@@ -1,4 +1,4 @@
-"""What a stream is given by those above it: followers of changes, rules for legs, and greeks."""
+"""What an extension gives to a stream: followers of changes, rules of legs, and greeks."""
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
@@ -72,20 +72,10 @@ class PublishedGreeks:
         if greeks != before:
             self.changes.note(conid)
 
-    def of(self, holding: BrokerPosition) -> HoldingGreeks | None:
-        """Return the greeks of a holding; None of a closed one."""
-        if not holding.position:
-            return None
-
-        return self._greeks.get(holding.instrument.conid)
-
     def added_to(self, holding: BrokerPosition) -> BrokerPosition:
-        """Return a holding with its greeks."""
-        greeks = self.of(holding)
-        if holding.greeks is greeks:
-            return holding
-
-        return replace(holding, greeks=greeks)
+        """Return a holding with its greeks; a closed one has none."""
+        greeks = self._greeks.get(holding.instrument.conid) if holding.position else None
+        return holding if holding.greeks is greeks else replace(holding, greeks=greeks)
 
 
 class ComputedGreeks(Protocol):

@@ -142,7 +142,10 @@ class StreamPricer:
     ) -> ValuedRows:
         now = self.context.clock()
         now_s = self.context.monotonic()
-        quotes = _quotes_of(connection, ticked)
+        quotes = {}
+        for conid in ticked:
+            with suppress(Exception):  # its holdings read it again, and are set aside by name
+                quotes[conid] = connection.lines.quote(conid)
         self.lines.ticked(quotes, now_s)
 
         rows = []
@@ -214,12 +217,3 @@ class StreamPricer:
 
     def _holding(self, key: Key) -> StreamedHolding:
         return self._holdings.setdefault(key, StreamedHolding(key=key))
-
-
-def _quotes_of(connection: GatewayConnection, conids: Iterable[int]) -> dict[int, Quote | None]:
-    """Read the market data of lines; one that cannot be read is read again by its holdings."""
-    quotes = {}
-    for conid in conids:
-        with suppress(Exception):  # its holdings are set aside by name
-            quotes[conid] = connection.lines.quote(conid)
-    return quotes

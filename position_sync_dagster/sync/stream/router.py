@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from position_sync_dagster.domain.holding import Key
-from position_sync_dagster.domain.leg import QUEUED, LegState, route
+from position_sync_dagster.domain.leg import LegState, route
 from position_sync_dagster.domain.position_change import PositionChange
 from position_sync_dagster.errors import LakeError, NewerTableError
 from position_sync_dagster.gateway.account_feed import AccountFeed
@@ -23,7 +23,11 @@ from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.stream.account_refresh import AccountRefresh
-from position_sync_dagster.sync.stream.contracts import ContractCache, LegResolver
+from position_sync_dagster.sync.stream.contracts import (
+    ContractCache,
+    LegResolver,
+    not_streamed,
+)
 from position_sync_dagster.sync.stream.followed_holdings import FollowedHoldings
 from position_sync_dagster.sync.stream.lines import StreamLines
 from position_sync_dagster.sync.stream.ownership import BackgroundWork, OwnerContext, Ownership
@@ -43,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamTables:
-    """The tables that a stream uses besides the registry and the queue, and its further parts.
+    """The tables that a stream uses besides the registry and the queue, and what an extension adds.
 
     Attributes:
         broker_positions, contracts: Keep the positions and the contract details of the broker.
@@ -127,14 +131,10 @@ class Router:
 
     def problems(self) -> list[str]:
         """Return why the registry cannot be read, and why legs have no contract."""
-        texts = []
-        if self._registry_outage.fault:
-            texts.append(self._registry_outage.fault)
-        for leg in self.registry.unresolved:
-            if leg.problem:
-                name = f"{leg.described} of strategy {leg.strategy_id}"
-                texts.append(f"{name} is not streamed: {leg.problem}")
-        return texts
+        return [
+            *filter(None, [self._registry_outage.fault]),
+            *(not_streamed(leg, leg.problem) for leg in self.registry.unresolved if leg.problem),
+        ]
 
     def definitions_restored(self) -> None:
         """Request soon what the gateway refused as unknown lately: it knows contracts again."""
@@ -228,7 +228,7 @@ class Router:
         self.pricer.mark_due(streamed)
 
         await self._read_registry(feed, first=first)
-        self.contracts.follow(self.registry.legs)
+        self.contracts.set_legs(self.registry.legs)
         self.lines.update(connection)
         has_changed = self._as_of(feed.book) != self._routed_as_of
         is_stale = has_changed or self.lines.are_due(connection)
@@ -237,7 +237,7 @@ class Router:
         states = self.routes.states
         if first:
             number = Counter(states.values())
-            queued = sum(number[state] for state in QUEUED)
+            queued = number[LegState.OVERFLOW] + number[LegState.MONITORED]
             logger.info("%d streamed, %d queued", number[LegState.STREAMED], queued)
 
         if not self.account_refresh.opening:
@@ -283,8 +283,8 @@ class Router:
         self._routed_as_of = self._as_of(book)
 
         holdings = book.holdings
-        self.contracts.want(holding.instrument.conid for holding in holdings if holding.position)
-        self.contracts.want(leg.conid for leg in self.registry.legs)
+        held = [holding.instrument.conid for holding in holdings if holding.position]
+        self.contracts.want([*held, *(leg.conid for leg in self.registry.legs)])
 
         routed = route(
             holdings, self.contracts.matching, lines, sec_types=self.context.settings.sec_types

@@ -291,14 +291,8 @@ class BrokerLink:
             self.router.account_refresh.interrupt()
         elif code == GatewayCode.PORT_CHANGED:
             self._moved = f"{text}: set POSITION_SYNC_GATEWAY_PORT to the new port"
-        elif code == GatewayCode.MARKET_DATA_FARM_BROKEN:
-            self.router.lines.interrupted("a data farm broke")
-        elif code == GatewayCode.MARKET_DATA_FARM_OK:
-            self.router.lines.restored()
-        elif code == GatewayCode.SECURITY_DEFINITION_FARM_OK:
-            self.router.definitions_restored()
-        if code in FARM_BROKEN | FARM_OK:
-            self.context.lease.renew_now()
+        elif code in FARM_BROKEN | FARM_OK:
+            self._farm_changed(code)
 
     def _restored(self) -> None:
         """Go on after a loss of IB that kept the data: ticks that came without IB are old."""
@@ -309,6 +303,15 @@ class BrokerLink:
 
         self.router.lines.restored()
         self.router.definitions_restored()
+
+    def _farm_changed(self, code: int) -> None:
+        if code == GatewayCode.MARKET_DATA_FARM_BROKEN:
+            self.router.lines.interrupted("a data farm broke")
+        elif code == GatewayCode.MARKET_DATA_FARM_OK:
+            self.router.lines.restored()
+        elif code == GatewayCode.SECURITY_DEFINITION_FARM_OK:
+            self.router.definitions_restored()
+        self.context.lease.renew_now()
 
 
 async def wait_for_first(
@@ -342,7 +345,7 @@ async def run_until(
 
 
 # Fills that arrive within this time, in seconds, are handled in one step: an order may have
-# several legs, or be filled in many parts.
+# several legs, or be filled in many executions.
 FILLS_S = 0.2
 
 
@@ -666,7 +669,7 @@ def folder_of(table: Table) -> str:
     return table.path.rpartition("/")[0]
 
 
-# Returns the parts of a stream with those of somebody above it.
+# Returns the tables of a stream with what an extension adds.
 L = TypeVar("L", bound=Lake)
 Complete = Callable[[StreamTables, L, Settings, Ownership], StreamTables]
 
@@ -686,7 +689,7 @@ async def stream(
     While there is no gateway, the stream tries again to connect, and its session is BLIND.
 
     Args:
-        complete: Adds further parts; None: the stream has those of the core alone.
+        complete: Adds what an extension has; None: the stream is that of the core alone.
 
     Raises:
         LoginOwnedError: Another process owns the login and did not end.
@@ -708,7 +711,7 @@ async def stream(
             offload(lake.updates.table.fence, settings.gateway_id, token),
             offload(lake.account_values.table.fence, settings.gateway_id, token),
         )
-        parts = StreamTables(
+        tables = StreamTables(
             broker_positions=lake.broker_positions,
             updates=lake.updates,
             contracts=lake.contracts,
@@ -717,8 +720,8 @@ async def stream(
             ownership=own,
         )
         if complete is not None:
-            parts = complete(parts, lake, settings, own)
-        streamer = IBPositionStreamer(lake.registry, lake.queue, settings=settings, tables=parts)
+            tables = complete(tables, lake, settings, own)
+        streamer = IBPositionStreamer(lake.registry, lake.queue, settings=settings, tables=tables)
         streamer.register_handler(UpdatesWriter(lake.updates, own, streamer.counts))
         own.status = streamer.status
         rotation = asyncio.get_running_loop().call_later(ROTATE_AFTER_S, stop.set)

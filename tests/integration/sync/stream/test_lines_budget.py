@@ -66,7 +66,7 @@ class ManagedLines:
     async def tick(self, *, after_s=0.0):
         """Let time pass, and return the conids that hold a line then."""
         self.now += after_s
-        self.contracts.follow(self.legs)
+        self.contracts.set_legs(self.legs)
         self.manager.update(self.connection)
         if self.manager.are_due(self.connection):
             return set(await self.manager.allocate(self.connection))

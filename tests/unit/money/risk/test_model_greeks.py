@@ -270,13 +270,13 @@ def test_a_result_is_published_when_it_says_something_else(published, result, is
     changes.take()
     published.take(7, result)
     assert (changes.take() == {7}) is is_news
-    assert published.of(HOLDING) == result
-    assert published.of(replace(HOLDING, position=0.0)) is None
+    assert published.added_to(HOLDING).greeks == result
+    assert published.added_to(replace(HOLDING, position=0.0)).greeks is None
 
 
 def test_greeks_that_are_not_known_any_more_are_published_once_as_unknown(published):
     published.take(7, None)
-    assert published.of(HOLDING) is None
+    assert published.added_to(HOLDING).greeks is None
     changes = published.changes
     changes.take()
     published.take(7, None)

@@ -85,7 +85,7 @@ async def test_details_of_many_contracts_are_stored_in_few_commits(clock):
 async def test_details_of_legs_are_known_before_they_are_stored(clock):
     table = Table()
     cache = ContractCache(table, clock=clock)
-    cache.follow([leg(1, "a")])
+    cache.set_legs([leg(1, "a")])
     cache.want(range(1, 101))
     await steps(cache, Gateway(clock), 2)
     assert cache.known(1) is not None
@@ -110,7 +110,7 @@ async def test_details_in_the_table_are_not_requested_again(clock):
 async def test_new_legs_are_compared_before_they_are_routed(clock):
     cache = ContractCache(None, clock=clock)
     cache.take({1: contract_details(1, symbol="OTHER", seen_at=clock.now)})
-    cache.follow((leg(1, "a"),))
+    cache.set_legs((leg(1, "a"),))
     assert cache.matching == ()
 
 
@@ -135,7 +135,7 @@ async def test_the_legs_are_other_ones_only_when_a_contract_turns_out_to_be_anot
     fitting = {"sec_type": second.sec_type} | terms
     cache = ContractCache(None, clock=clock)
     legs = (first, second)
-    cache.follow(legs)
+    cache.set_legs(legs)
     version = cache.version
     assert cache.matching == legs
 
@@ -147,7 +147,7 @@ async def test_the_legs_are_other_ones_only_when_a_contract_turns_out_to_be_anot
     cache.take({2: contract_details(2, **fitting)})
     assert cache.matching == (second,)
     assert len(cache.mismatches) == 1
-    cache.follow((second,))
+    cache.set_legs((second,))
     assert cache.matching == (second,)
     assert cache.mismatches == {}
 
@@ -220,7 +220,7 @@ async def test_a_contract_that_the_gateway_does_not_know_is_asked_for_ever_more_
         clock.advance(60)
     asked = len(gateway.asked)
     assert 8 < asked < 16
-    cache.follow([leg(1, "a", added_at=clock.now)])
+    cache.set_legs([leg(1, "a", added_at=clock.now)])
     cache.want([1])
     await steps(cache, gateway, 2)
     assert len(gateway.asked) == asked + 1
