@@ -119,11 +119,11 @@ class ReconciliationBreaks:
             run_id: The Dagster run.
         """
         downloads = snapshots or {}
-        differences = {}
-        for gateway_id, listed in found.items():
-            for difference in listed:
-                differences[break_key(difference)] = (gateway_id, difference)
-
+        differences = {
+            break_key(difference): (gateway_id, difference)
+            for gateway_id, listed in found.items()
+            for difference in listed
+        }
         was_compared = compared or (lambda opened: opened.gateway_id in found)
 
         def step(snapshot: Snapshot) -> Change[None]:
