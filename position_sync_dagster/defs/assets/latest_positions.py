@@ -48,8 +48,7 @@ def latest_positions(lake: Lake, settings: Settings, run_id: str | None) -> Deri
     def make() -> DataFrame:
         legs = {leg.conid for leg in lake.registry.sync.get_all_active()}
         listing = listed(lake.updates.sync.latest(), legs, now)
-        holdings = all_broker_rows(lake, settings)
-        priced = confirmations.with_priced(listing, holdings, now)
+        priced = confirmations.with_priced(listing, all_broker_rows(lake, settings), now)
         return priced.select(*listing.columns, confirmed_at=confirmations.PRICED)
 
     rows, result = derived.derive_from_ledger(table, make, run_id=run_id)

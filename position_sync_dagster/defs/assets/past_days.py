@@ -265,8 +265,7 @@ def _first_day(settings: Settings, days: Iterable[date]) -> date:
     if settings.daily_start:
         return date.fromisoformat(settings.daily_start)
 
-    of_ledger = first_ledger_day(settings.table("position_updates"))
-    first_days = filter(None, (of_ledger, *days))
+    first_days = filter(None, (first_ledger_day(settings.table("position_updates")), *days))
     return min(first_days, default=datetime.now(UTC).date())
 
 
