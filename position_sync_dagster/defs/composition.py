@@ -110,8 +110,7 @@ class Composition(Generic[L]):
     @cached_property
     def checks(self) -> tuple[TableCheck[L], ...]:
         """All checks of tables."""
-        of_days = days_check(self.extension.stated)
-        return (*table_checks.CHECKS, of_days, *self.extension.checks)
+        return (*table_checks.CHECKS, days_check(self.extension.stated), *self.extension.checks)
 
     def own_assets(self) -> list[dg.AssetKey]:
         """Return the assets whose old events are deleted."""

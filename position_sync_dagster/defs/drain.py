@@ -29,11 +29,10 @@ def drain_queue(
 
     Each tick applies a changed strategies file, drains the queue for at most 20 s, derives
     latest_positions when rows came, writes the further tables that are due, and evaluates the
-    checks that are due. What takes longer than a second is computed beside the ticks. The result
-    has a materialization for what was written, and a skip reason with the numbers. Each part fails
-    alone:
-    the checks of a table that cannot be read become unknown, and the skip reason names it. Requests
-    of a drain that failed have leases that expire; a later tick goes on.
+    checks that are due. The result has a materialization for what was written, and a skip reason
+    with the numbers. Each part fails alone: the checks of a table that cannot be read become
+    unknown, and the skip reason names it. Requests of a drain that failed have leases that expire;
+    a later tick goes on.
     """
     began = time.monotonic()
     settings = composition.read_settings()
@@ -67,4 +66,5 @@ def drain_queue(
 @dg.definitions
 def draining(context: dg.ComponentLoadContext) -> dg.Definitions:
     """Define the sensor."""
-    return dg.Definitions(sensors=[drain_queue(composition_of(context, Lake))])
+    composition = composition_of(context, Lake)
+    return dg.Definitions(sensors=[drain_queue(composition, *composition.extension.tick_parts)])

@@ -90,12 +90,13 @@ def sensor(
     job_name: str | None = None,
     minimum_interval_s: int = TICK_S,
     assets: dg.AssetSelection | None = None,
-) -> Callable[[Tick[C]], Callable[[C], dg.SensorDefinition]]:
+) -> Callable[[Tick[C]], Callable[..., dg.SensorDefinition]]:
     """Return the decorator of a tick: it makes the sensor of a composition, which runs at once.
 
-    The docstring of the tick is what Dagster shows of the sensor. The first error of an outage is
-    raised; later ticks with the same error are skipped, with its text: the daemon logs 200 lines
-    for a failed tick, and the next tick comes after 5 s.
+    What Dagster shows of the sensor is the docstring of the tick, and those of the parts that are
+    given beside the composition. The first error of an outage is raised; later ticks with the same
+    error are skipped, with its text: the daemon logs 200 lines for a failed tick, and the next tick
+    comes after 5 s.
 
     Args:
         job_name: The job that it requests runs of.
@@ -103,8 +104,8 @@ def sensor(
         assets: The assets that its ticks write: their pages show the sensor.
     """
 
-    def decorate(tick: Tick[C]) -> Callable[[C], dg.SensorDefinition]:
-        def define(composition: C) -> dg.SensorDefinition:
+    def decorate(tick: Tick[C]) -> Callable[..., dg.SensorDefinition]:
+        def define(composition: C, *parts: object) -> dg.SensorDefinition:
             fault = ""
 
             @dg.sensor(
@@ -113,7 +114,7 @@ def sensor(
                 minimum_interval_seconds=minimum_interval_s,
                 target=assets,
                 default_status=dg.DefaultSensorStatus.RUNNING,
-                description=inspect.getdoc(tick),
+                description="\n\n".join(filter(None, map(inspect.getdoc, (tick, *parts)))),
             )
             def run(context: dg.SensorEvaluationContext) -> Any:
                 nonlocal fault

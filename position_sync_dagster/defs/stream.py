@@ -300,21 +300,15 @@ def recent_runs(
     of_login = dg.RunsFilter(job_name=STREAM_JOB, tags=tags)
     runs = [_run_of(record) for record in instance.get_run_records(of_login, limit=limit)]
     if runs and not _in_progress(runs[0]):
-        runs[0] = replace(runs[0], terminated_at=_terminated_at(instance, runs[0].run_id))
+        run_id = runs[0].run_id
+        events = instance.get_records_for_run(run_id, of_type=TERMINATION, limit=1).records
+        runs[0] = replace(runs[0], terminated_at=utc(events[0].timestamp) if events else None)
     return runs
 
 
 # The events of a termination: that it was asked for, and that Dagster called the run over. An
 # interrupt without such a request leaves neither.
 TERMINATION = {dg.DagsterEventType.RUN_CANCELING, dg.DagsterEventType.RUN_CANCELED}
-
-
-def _terminated_at(instance: dg.DagsterInstance, run_id: str) -> datetime | None:
-    events = instance.get_records_for_run(run_id, of_type=TERMINATION, limit=1).records
-    if not events:
-        return None
-
-    return utc(events[0].timestamp)
 
 
 def _run_of(record: dg.RunRecord) -> JobRun:

@@ -374,22 +374,15 @@ def unreported(
     """
     since = cursor or 0
     for event in instance.fetch_materializations(ledger, limit=LOOKED_AT).records:
-        reported = _reported(event)
-        if reported is not None:
-            since = reported
+        report = event.asset_materialization
+        if report is not None and SINCE in report.metadata:  # else it reports no rows
+            through: Any = report.metadata[THROUGH].value
+            since = through
             break
 
     added = lake.updates.sync.count_after(since)
     # A ledger that was restored from an older copy goes on from there.
     return Span(min(since, added.version), added)
-
-
-def _reported(record: dg.EventLogRecord) -> Any:
-    """Return the version through which an event reports rows; None if it reports none."""
-    event = record.asset_materialization
-    if event is None or SINCE not in event.metadata:
-        return None
-    return event.metadata[THROUGH].value
 
 
 def ledger_state(span: Span, report: drain.DrainReport) -> Derived:

@@ -286,8 +286,7 @@ class Line:
         dispute = self.dispute
         if dispute is not None and holding != dispute.holding:
             return self
-        is_known = self.held or self.refused
-        return replace(self, dispute=None, renewals=0) if is_known else self
+        return replace(self, dispute=None, renewals=0) if self.held or self.refused else self
 
     def _suspect(self, reason: str, **changes: Any) -> "Line":
         return self._in(

@@ -1,10 +1,22 @@
 """The newest market data of one contract, and which parts of it count; pure."""
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
-from position_sync_dagster.domain.dividends import StatedDividends
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatedDividends:
+    """The dividends of a stock as the gateway sends them, as quoted (tick type 59).
+
+    Attributes:
+        next_date, next_amount: The next ex-date and amount; None: not known.
+        next_year: The sum of the next 12 months.
+    """
+
+    next_date: date | None
+    next_amount: float | None
+    next_year: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +111,7 @@ class Quote:
 
 GREEKS = ("implied_vol", "delta", "gamma", "vega", "theta", "underlying_price")
 
+# The fields of a quote, by the part of a gateway that sends them.
 _QUOTE_PART = ("bid", "ask", "last", "last_time", "quote_time", "moved_at")
 _MARK_PART = ("mark", "mark_time")
-# The fields of a quote, by the part of a gateway that sends them.
 _MODEL_PART = (*GREEKS, "model_price", "pv_dividend", "greeks_time")

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from ib_async import Contract, OptionComputation, Ticker
 from ib_async import ContractDetails as IBContractDetails
 
-from position_sync_dagster.domain.dividends import StatedDividends
 from position_sync_dagster.domain.exchange_time import zone_of
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.domain.instrument import (
@@ -25,7 +24,7 @@ from position_sync_dagster.domain.instrument import (
     parse_expiry,
     parse_right,
 )
-from position_sync_dagster.domain.quote import Quote
+from position_sync_dagster.domain.quote import Quote, StatedDividends
 from position_sync_dagster.errors import InvalidLegError, shown
 from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.codes import (

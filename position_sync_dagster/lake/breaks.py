@@ -119,11 +119,11 @@ class ReconciliationBreaks:
             run_id: The Dagster run.
         """
         downloads = snapshots or {}
-        differences = {}
-        for gateway_id, listed in found.items():
-            for difference in listed:
-                differences[break_key(difference)] = (gateway_id, difference)
-
+        differences = {
+            break_key(difference): (gateway_id, difference)
+            for gateway_id, listed in found.items()
+            for difference in listed
+        }
         was_compared = compared or (lambda opened: opened.gateway_id in found)
 
         def step(snapshot: Snapshot) -> Change[None]:
@@ -222,8 +222,7 @@ class ReconciliationBreaks:
         """Change the one open break in one of the states whose id begins so, in one commit."""
 
         def step(snapshot: Snapshot) -> Change[Break]:
-            begins_so = col.break_id.str.starts_with(break_id)
-            is_chosen = begins_so & col.state.is_in(states)
+            is_chosen = col.break_id.str.starts_with(break_id) & col.state.is_in(states)
             chosen = snapshot.live.filter(is_chosen)
             if chosen.height != 1 or not break_id:
                 count = chosen.height or "No"

@@ -205,8 +205,7 @@ class BrokerPositionsTable:
             predicate = None
             files = files_in(handle, gateway_id=gateway_id)
             if is_fragmented(files, rows.height):
-                stored = self.table.read_rows(files)
-                numbered = newest(pl.concat([stored, numbered]))
+                numbered = newest(pl.concat([self.table.read_rows(files), numbered]))
                 predicate = _rows_of(gateway_id)
 
             write(handle, numbered, _commit_info(session), predicate=predicate)
@@ -230,8 +229,7 @@ class BrokerPositionsTable:
         files = frozenset(present.get_column("path"))
         before, rows = self._cached.get(gateway_id, (frozenset(), self.table.spec.empty))
         if files != before:
-            last_added = newest(self.table.read_rows(present))
-            rows = with_account_facts(last_added.sort(KEY))
+            rows = with_account_facts(newest(self.table.read_rows(present)).sort(KEY))
             self._cached[gateway_id] = (files, rows)
         return rows
 

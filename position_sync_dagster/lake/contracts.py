@@ -41,8 +41,7 @@ class ContractsTable:
         """Return the details of contracts that had not expired on a day, and of some others."""
         ends = pl.coalesce("expires_on", "last_trade_date")
         is_unexpired = ends.is_null() | (ends >= since)
-        is_besides = col.conid.is_in(set(besides))
-        return self._details(is_unexpired | is_besides)
+        return self._details(is_unexpired | col.conid.is_in(set(besides)))
 
     def quoted_in_cents(self) -> dict[int, ContractDetails]:
         """Return the details of the contracts with another price magnifier than 1, by conid."""
@@ -54,6 +53,5 @@ class ContractsTable:
         return self._details(wanted)
 
     def _details(self, only: pl.Expr) -> dict[int, ContractDetails]:
-        has_details = col.symbol.is_not_null()
-        with_details = self.table.rows(only).filter(has_details)
+        with_details = self.table.rows(only).filter(col.symbol.is_not_null())
         return {details.conid: details for details in records_of(ContractDetails, with_details)}

@@ -166,8 +166,7 @@ class AddedRows:
         if not place.version:
             return
 
-        added = added_by(self._table, files, place.version)
-        of_id = added.filter(col.update_id == place.update_id)
+        of_id = added_by(self._table, files, place.version).filter(col.update_id == place.update_id)
         committed_at = of_id.select(_AT).collect().get_column("at")
         if committed_at.is_empty() or place.at not in (None, *committed_at):
             update_id = place.update_id[:80]

@@ -162,8 +162,7 @@ class LatestRows:
             if self._known is None or not self._known.exists():
                 return None
 
-            utc_day = col.timestamp.dt.date()
-            rows = self._known.rows().with_columns(date=utc_day)
+            rows = self._known.rows().with_columns(date=col.timestamp.dt.date())
             return rows.select(list(self._table.spec.columns))
         except errors.LakeError:
             return None  # the ledger has them too
@@ -218,5 +217,4 @@ class LatestRows:
         touched = concat([self._rows.filter(is_touched), added])
         newest = newest_rows(touched.lazy())
 
-        untouched = self._rows.filter(~is_touched)
-        self._rows = concat([untouched, newest]).sort(HOLDING)
+        self._rows = concat([self._rows.filter(~is_touched), newest]).sort(HOLDING)

@@ -73,8 +73,7 @@ def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[DataFrame, Data
 
     wanted = Series("request_id", ids, dtype=String)
     chosen = in_bucket(FAILED) & may_have_one_of("request_id", wanted)
-    is_wanted = col.request_id.is_in(ids)
-    rows = snapshot.finished(chosen).filter(is_wanted, bucket=FAILED)
+    rows = snapshot.finished(chosen).filter(col.request_id.is_in(ids), bucket=FAILED)
     in_order = wanted.to_frame().join(rows, on="request_id", how="left", maintain_order="left")
 
     parts = rows.get_column("part").unique()
@@ -90,8 +89,7 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
         UnknownRequestError: An id is not in the queue.
     """
     columns = ["request_id", "status"]
-    is_wanted = col.request_id.is_in(ids)
-    status_of = dict(snapshot.live.select(columns).filter(is_wanted).iter_rows())
+    status_of = dict(snapshot.live.select(columns).filter(col.request_id.is_in(ids)).iter_rows())
 
     absent = [request_id for request_id in ids if request_id not in status_of]
     chosen = may_have_one_of("request_id", Series(absent, dtype=String))
@@ -255,8 +253,7 @@ class SyncQueue:
 
         if status in (QueueStatus.PENDING, QueueStatus.PROCESSING):
             live = self.store.snapshot().live
-            order = claim_order(self.clock())
-            requests = live.filter(wanted).sort(order).head(limit)
+            requests = live.filter(wanted).sort(claim_order(self.clock())).head(limit)
         else:
             newest = self.store.newest_finished(status.value, wanted, limit)
             requests = newest.sort("updated_at", "request_id", descending=True)
@@ -268,8 +265,7 @@ class SyncQueue:
         chosen = may_have("request_id", prefix, prefix + schema.LAST)
         finished = self.store.finished(chosen)
 
-        is_wanted = col.request_id.str.starts_with(prefix)
-        requests = concat([live, finished]).filter(is_wanted)
+        requests = concat([live, finished]).filter(col.request_id.str.starts_with(prefix))
         return schema.records_of(
             QueuedPosition, requests.unique("request_id", keep="first", maintain_order=True)
         )

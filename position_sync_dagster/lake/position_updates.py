@@ -304,8 +304,7 @@ def _without_stored(table: Table, present: DataFrame, rows: DataFrame) -> DataFr
 def _refuse_newer(table: Table, present: DataFrame, through: int, rows: DataFrame) -> None:
     """Raise an error if a row of one of the holdings was added after that version."""
     added = added_after(table, present, through).select(HOLDING)
-    holdings = rows.lazy().select(HOLDING)
-    newer = added.join(holdings, on=HOLDING, how="semi").collect()
+    newer = added.join(rows.lazy().select(HOLDING), on=HOLDING, how="semi").collect()
     if not newer.is_empty():
         account, conid = newer.row(0)
         raise NewerRowError(
@@ -435,8 +434,7 @@ class SyncUpdates:
         It reads what `latest` reads, and copies no rows of other contracts.
         """
         rows, through = self._latest.read_through()
-        is_recent = col.timestamp >= since.astimezone(UTC)
-        recent = rows.filter(one_of("conid", conids), is_recent)
+        recent = rows.filter(one_of("conid", conids), col.timestamp >= since.astimezone(UTC))
 
         newest = {(update.account, update.conid): update for update in updates_of(recent)}
         return NewestRows(rows=newest, through=through)

@@ -123,8 +123,7 @@ def claim_order(now: datetime) -> list[Expr]:
     ahead made, since nobody knows how long it has waited.
     """
     long_ago = moment(now - timedelta(seconds=PROMOTE_AFTER_S))
-    is_of_clock_ahead = is_ahead("created_at", now)
-    created_at = when(is_of_clock_ahead).then(long_ago).otherwise("created_at")
+    created_at = when(is_ahead("created_at", now)).then(long_ago).otherwise("created_at")
     promoted = pl.min_horizontal("priority", ACTIVE_PRIORITY)
     rank = when(created_at <= long_ago).then(promoted).otherwise("priority")
     return [rank, created_at, col.request_id]

@@ -129,8 +129,7 @@ class RecordsTable(Generic[Record]):
         self, since: datetime | date | None = None, only: Expr | None = None
     ) -> list[Record]:
         """Return rows as records, in the table's order; see `rows`."""
-        rows = self.rows(since, only)
-        in_order = rows.sort(self.table.spec.order, self._same[0])
+        in_order = self.rows(since, only).sort(self.table.spec.order, self._same[0])
         return records_of(self._kind, in_order)
 
 

@@ -189,8 +189,7 @@ class GatewaySessions:
 
         The table is read again only if it has changed since the last call.
         """
-        of_logins = col.gateway_id.is_in(list(gateway_ids))
-        rows = self._lifecycle.snapshot().live.filter(of_logins)
+        rows = self._lifecycle.snapshot().live.filter(col.gateway_id.is_in(list(gateway_ids)))
         return {session.gateway_id: session for session in records_of(GatewaySession, rows)}
 
     def history(self, limit: int | None = 50, only: pl.Expr = EVERY) -> list[GatewaySession]:
@@ -246,8 +245,7 @@ class GatewaySessions:
             if stored is not None and stored.session_id != after.session_id:
                 past.append(stored.as_followed(now))
             moved = session_rows(past).with_columns(bucket=pl.lit(PAST))
-            others = snapshot.live.filter(~is_own)
-            return Change(after, session_rows([after]), moved, kept=others)
+            return Change(after, session_rows([after]), moved, kept=snapshot.live.filter(~is_own))
 
         return self._lifecycle.change(step, commit_info, part_named(gateway_id))
 

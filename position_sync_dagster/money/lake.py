@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Unpack
 
 import polars as pl
+from polars import DataFrame, Expr, col
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.execution import Execution
@@ -30,7 +31,7 @@ class MovementsTable(RecordsTable[Movement]):
     """The table `movements`, which is replaced as a whole.
 
     Example:
-        lake.movements.rows(since=date(2026, 3, 2), only=pl.col("account") == "U1234567")
+        lake.movements.rows(since=date(2026, 3, 2), only=col.account == "U1234567")
     """
 
     def __init__(self, table: Table) -> None:
@@ -39,9 +40,9 @@ class MovementsTable(RecordsTable[Movement]):
     def rows(
         self,
         since: datetime | date | None = None,
-        only: pl.Expr | None = None,
+        only: Expr | None = None,
         columns: Collection[str] = (),
-    ) -> pl.DataFrame:
+    ) -> DataFrame:
         """Return movements in order of day; only files are read that may have one of them."""
         rows = super().rows(since, only).sort("day", "movement_id")
         return rows.select(columns or rows.columns)
@@ -63,12 +64,12 @@ class MovementsTable(RecordsTable[Movement]):
             CommitContentionError: Other writers committed first each time; nothing was changed.
         """
 
-        def rows() -> pl.DataFrame:
+        def rows() -> DataFrame:
             movements = schema.frame_of(self.table.spec, make())
             if since is None:
                 return movements
 
-            earlier = self.table.rows(pl.col("day") < since)
+            earlier = self.table.rows(col.day < since)
             return pl.concat([earlier, movements])
 
         return derive(self.table, rows, run_id=run_id)[1]
@@ -86,10 +87,10 @@ class DividendsTable(RecordsTable[ExpectedDividend]):
 
         Those that a clock ahead wrote do not count.
         """
-        newest = pl.col("seen_at").max().over("conid", "source")
+        newest = col.seen_at.max().over("conid", "source")
         counted = self.table.rows(~schema.is_ahead("seen_at", self._clock()))
         rows = counted.sort("conid", "source", "ex_date")
-        rows = rows.filter(pl.col("seen_at") == newest)
+        rows = rows.filter(col.seen_at == newest)
         return schema.records_of(ExpectedDividend, rows)
 
 
@@ -107,11 +108,11 @@ class RiskScenariosTable:
             return 0
         return add_unknown(self.table, frame, list(self.table.spec.key), {"action": "record"})
 
-    def latest(self) -> pl.DataFrame:
+    def latest(self) -> DataFrame:
         """Return the rows of the newest time; those that a clock ahead wrote do not count."""
         rows = self.table.rows(~schema.is_ahead("made_at", self._clock()))
-        newest = pl.col("made_at").max()
-        return rows.filter(pl.col("made_at") == newest)
+        newest = col.made_at.max()
+        return rows.filter(col.made_at == newest)
 
 
 class ClosuresTable(RecordsTable[closes.Closure]):
@@ -125,10 +126,10 @@ class ClosuresTable(RecordsTable[closes.Closure]):
 
     def current_rows(
         self,
-        only: pl.Expr | None = None,
+        only: Expr | None = None,
         since: datetime | None = None,
         columns: Collection[str] = tuple(money_tables.CLOSURES.columns),
-    ) -> pl.DataFrame:
+    ) -> DataFrame:
         """Return, for each close, the causes that count: those judged last.
 
         Args:
@@ -138,14 +139,14 @@ class ClosuresTable(RecordsTable[closes.Closure]):
         """
         names = {"change_id", "judged_at", "cause", *columns}
         rows = self.rows(since, only, sorted(names))
-        last = pl.col("judged_at").max().over("change_id")
-        counted = rows.filter(pl.col("judged_at").eq_missing(last))
+        last = col.judged_at.max().over("change_id")
+        counted = rows.filter(col.judged_at.eq_missing(last))
         if "closed_at" in columns:
             counted = counted.sort("closed_at", "change_id", "cause")
         return counted.select(list(columns))
 
     def current(
-        self, only: pl.Expr | None = None, since: datetime | None = None
+        self, only: Expr | None = None, since: datetime | None = None
     ) -> list[closes.Closure]:
         """Return the rows of `current_rows` as records."""
         return schema.records_of(closes.Closure, self.current_rows(only, since))
@@ -196,10 +197,10 @@ class MoneyLake(Lake):
 
 def derived_rows(
     table: Table,
-    only: pl.Expr = EVERY,
-    chosen: pl.Expr = EVERY,
+    only: Expr = EVERY,
+    chosen: Expr = EVERY,
     columns: Sequence[str] | None = None,
-) -> pl.DataFrame:
+) -> DataFrame:
     """Return rows of a derived table, as `Table.rows`; none where it was never made; blocks."""
     if table.exists():
         return table.rows(only, chosen, columns)
@@ -207,7 +208,7 @@ def derived_rows(
     return empty.select(columns or empty.columns)
 
 
-def newest_day(table: Table) -> pl.DataFrame:
+def newest_day(table: Table) -> DataFrame:
     """Return the rows of the newest trading day of a table with a partition for each; blocks."""
-    session = pl.col("partition.session_date")
+    session = col("partition.session_date")
     return table.rows(chosen=session == session.max())

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import polars as pl
+from polars import col, when
 
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.position_update import GreeksSource
@@ -40,18 +41,18 @@ def magnifier_in(contracts: Mapping[int, ContractDetails]) -> pl.Expr:
         if details.price_magnifier
     }
 
-    quoted = pl.col("position") * pl.col("market_price") * pl.col("multiplier")
+    quoted = col.position * col.market_price * col.multiplier
     fitting = []
     for magnifier in (1, 100):
         expected = quoted / magnifier
-        difference = pl.col("market_value") - expected
+        difference = col.market_value - expected
         fits = difference.abs() <= FACTOR_TOLERANCE * expected.abs()
-        fitting.append(pl.when(quoted != 0, fits).then(magnifier))
+        fitting.append(when(quoted != 0, fits).then(magnifier))
 
-    of_contract = pl.col("conid").replace_strict(magnifiers, default=None, return_dtype=pl.Int64)
+    of_contract = col.conid.replace_strict(magnifiers, default=None, return_dtype=pl.Int64)
     # Computed greeks need details, and `contracts` has all details with a magnifier other than 1.
-    is_modelled = pl.col("greeks_source") == GreeksSource.MODEL.value
-    return pl.coalesce(of_contract, *fitting, pl.when(is_modelled).then(1))
+    is_modelled = col.greeks_source == GreeksSource.MODEL.value
+    return pl.coalesce(of_contract, *fitting, when(is_modelled).then(1))
 
 
 def magnifiers_of(latest: pl.DataFrame) -> dict[int, float]:

@@ -15,7 +15,6 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 import polars as pl
-from polars import col
 
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets import table_asset
@@ -184,7 +183,7 @@ def fill(
 def describe(closed: ClosedDay) -> "Mapping[str, dg.RawMetadataValue]":
     """Return the metadata of one day: counts, and the profit and loss by currency."""
     rows = closed.rows
-    held = rows.filter(col.position != 0)
+    held = rows.filter(pl.col.position != 0)
     without = table_asset.seldom(
         without_value=rows["market_value"].null_count(),
         without_daily_pnl=held["daily_pnl"].null_count(),
@@ -266,8 +265,7 @@ def _first_day(settings: Settings, days: Iterable[date]) -> date:
     if settings.daily_start:
         return date.fromisoformat(settings.daily_start)
 
-    of_ledger = first_ledger_day(settings.table("position_updates"))
-    first_days = filter(None, (of_ledger, *days))
+    first_days = filter(None, (first_ledger_day(settings.table("position_updates")), *days))
     return min(first_days, default=datetime.now(UTC).date())
 
 
@@ -334,6 +332,6 @@ def _judged_days(lake: L, settings: Settings, stated: Stated[L]) -> dg.AssetChec
 def _last_values(lake: Lake, timezone: str) -> dict[date, date]:
     """Return the day of the newest value of each recorded day, in a time zone."""
     rows = lake.derived_table(DAILY_POSITIONS).rows(columns=["session_date", "timestamp"])
-    newest = rows.group_by("session_date").agg(col.timestamp.max())
-    local_day = col.timestamp.dt.convert_time_zone(timezone).dt.date()
+    newest = rows.group_by("session_date").agg(pl.col.timestamp.max())
+    local_day = pl.col.timestamp.dt.convert_time_zone(timezone).dt.date()
     return dict(newest.select("session_date", local_day).iter_rows())

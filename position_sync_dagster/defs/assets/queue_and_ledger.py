@@ -102,8 +102,7 @@ def queue_state(lake: Lake) -> Derived:
         status.lower(): backlog.counts[status]
         for status in (QueueStatus.PENDING, QueueStatus.PROCESSING, QueueStatus.FAILED)
     }
-    waits_s = seconds_since(backlog.oldest_pending_at, utc_now())
-    plots = plotted({"oldest_pending_s": waits_s})
+    plots = plotted({"oldest_pending_s": seconds_since(backlog.oldest_pending_at, utc_now())})
     return Derived(metadata={**metadata, "delta_version": str(backlog.version), **plots})
 
 

@@ -403,5 +403,4 @@ def is_news(record: Any, result: dg.AssetCheckResult, now: datetime) -> bool:
 def _outcome(evaluated: dg.AssetCheckResult | dg.AssetCheckEvaluation) -> object:
     if evaluated.passed:
         return NAMED in evaluated.metadata
-    is_unknown = UNKNOWN in evaluated.metadata
-    return evaluated.severity, is_unknown, UNEVALUATED in evaluated.metadata
+    return evaluated.severity, UNKNOWN in evaluated.metadata, UNEVALUATED in evaluated.metadata

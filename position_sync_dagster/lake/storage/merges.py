@@ -129,8 +129,7 @@ def _merge_parts(table: "Table", small_bytes: int, handle: DeltaTable) -> int:
     """Merge the small finished parts of one bucket; return how many files."""
     files = data_files(handle).filter(~in_bucket(schema.LIVE))
     by_part = ["partition.bucket", "partition.part"]
-    size = col.size_bytes.sum()
-    sizes = files.group_by(by_part).agg(size, pl.len().alias("files"))
+    sizes = files.group_by(by_part).agg(col.size_bytes.sum(), pl.len().alias("files"))
     small = sizes.filter(col.size_bytes < small_bytes)
     is_due = pl.len().over("partition.bucket") >= table.upkeep.compact_from
     many = small.filter(is_due).sort(by_part)

@@ -47,7 +47,6 @@ def offloaded(
 
     @wraps(method)
     async def call(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        work = getattr(self.sync, method.__name__)
-        return await offload(work, *args, **kwargs)
+        return await offload(getattr(self.sync, method.__name__), *args, **kwargs)
 
     return call

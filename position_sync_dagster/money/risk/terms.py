@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from position_sync_dagster.domain.dividends import StatedDividends
 from position_sync_dagster.domain.exchange_time import expiry_moment
 from position_sync_dagster.domain.holding import HoldingGreeks, grouped
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
+from position_sync_dagster.domain.quote import StatedDividends
 from position_sync_dagster.money.risk import model
 from position_sync_dagster.money.risk.expected_dividend import DividendSource, ExpectedDividend
 from position_sync_dagster.money.risk.model import (

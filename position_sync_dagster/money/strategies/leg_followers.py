@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import polars as pl
+from polars import col
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import A_DAY, Clock, utc_now
@@ -110,7 +110,7 @@ def rolls_to_follow(lake: MoneyLake, settings: Settings, now: datetime) -> Follo
     if not rolls:
         return Followed()
 
-    rows = all_broker_rows(lake, settings).filter(pl.col("position") != 0)
+    rows = all_broker_rows(lake, settings).filter(col.position != 0)
     held = set(rows.select("account", "conid").iter_rows())
     due: list[LegChange] = []
     refused: list[str] = []
@@ -181,7 +181,7 @@ def _rolls(lake: MoneyLake, legs: Iterable[ActiveContract], now: datetime) -> li
     if closed.is_empty():
         return []
 
-    first: datetime = closed.select(pl.col("seen_at").min()).item() - A_DAY
+    first: datetime = closed.select(col.seen_at.min()).item() - A_DAY
     changes = table.records(first, one_of("symbol", closed["symbol"].unique()))
     conids = {change.conid for change in changes}
     since = first - BEFORE

@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-import polars as pl
-from polars import col
+from polars import DataFrame, col
 
 from position_sync_dagster.domain.clock import seconds_since
 from position_sync_dagster.domain.exchange_time import exchange_date
@@ -130,7 +129,7 @@ def _doubt_of_legs(limit: Limit, book: Book, subject: Split) -> str:
     return ""
 
 
-def _doubt_of_values(limit: Limit, book: Book, parts: pl.DataFrame) -> str:
+def _doubt_of_values(limit: Limit, book: Book, parts: DataFrame) -> str:
     """Return which holding has no value of now; "" if all have one."""
     if limit.account is None:
         legs = [leg.conid for leg in book.matching if leg.strategy_id == limit.strategy_id]
@@ -150,15 +149,15 @@ def _doubt_of_values(limit: Limit, book: Book, parts: pl.DataFrame) -> str:
     return f"not confirmed lately: {_named(late)}"
 
 
-def _sum(limit: Limit, book: Book, parts: pl.DataFrame) -> Reading:
+def _sum(limit: Limit, book: Book, parts: DataFrame) -> Reading:
     """Return a sum in the currency of the limit; unknown unless every holding has its part."""
     name = limit.measure.value
     parts = parts.filter(figure_of(name))
-    without = parts.filter(pl.col(name).is_null() | pl.col(name).is_nan())
+    without = parts.filter(col(name).is_null() | col(name).is_nan())
     if not without.is_empty():
         return Reading(unknown=f"no {limit.measure} is known of {_named(without)}")
 
-    by_currency = parts.group_by("account", "currency").agg(pl.col(name).sum())
+    by_currency = parts.group_by("account", "currency").agg(col(name).sum())
     total = 0.0
     for account, currency, amount in by_currency.sort("account", "currency").iter_rows():
         if currency == limit.currency:
@@ -179,7 +178,7 @@ def _sum(limit: Limit, book: Book, parts: pl.DataFrame) -> Reading:
     return Reading(number=round(total, 9))
 
 
-def _named(parts: pl.DataFrame) -> str:
+def _named(parts: DataFrame) -> str:
     return f"conid {few(parts.get_column('conid').unique().sort(), 5)}"
 
 
@@ -199,8 +198,8 @@ def _number(measure: Measure, subject: Split, now: datetime) -> Reading:
         without = parts.filter("short_unknown")
         reason = "no price of the underlying is known of"
     else:
-        number = seconds_since(parts.select(pl.col(PRICED).min()).item(), now)
-        without = parts.filter(pl.col(PRICED).is_null() | col.valueless)
+        number = seconds_since(parts.select(col(PRICED).min()).item(), now)
+        without = parts.filter(col(PRICED).is_null() | col.valueless)
         reason = "no price of"
 
     if without.is_empty():

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
-import polars as pl
+from polars import Expr, col
 
 from position_sync_dagster.domain.holding import BrokerPosition
 from position_sync_dagster.domain.instrument import OPTION_TYPES
@@ -22,13 +22,13 @@ FIRST_STEP = (
 )
 
 
-def held(lake: MoneyLake, settings: Settings, *only: pl.Expr) -> list[BrokerPosition]:
+def held(lake: MoneyLake, settings: Settings, *only: Expr) -> list[BrokerPosition]:
     """Return what the logins hold, with multipliers that lead to the major unit of the currency.
 
     Args:
         only: Conditions for the rows of `broker_positions`.
     """
-    rows = all_broker_rows(lake, settings).filter(pl.col("position") != 0, *only)
+    rows = all_broker_rows(lake, settings).filter(col.position != 0, *only)
     quoted_in_cents = lake.contracts.quoted_in_cents()
     holdings = []
     for holding in broker_positions_of(rows):
@@ -56,11 +56,11 @@ def read_proposal(
     Raises:
         LakeError: A table cannot be used.
     """
-    conditions: list[pl.Expr] = []
+    conditions: list[Expr] = []
     if account is not None:
-        conditions.append(pl.col("account") == account)
+        conditions.append(col.account == account)
     if underlying is not None:
-        conditions.append(pl.col("symbol").is_in([underlying, underlying.upper()]))
+        conditions.append(col.symbol.is_in([underlying, underlying.upper()]))
     holdings = held(lake, settings, *conditions)
 
     keys = {holding.key for holding in holdings}
@@ -124,6 +124,6 @@ def first_step(lake: MoneyLake, settings: Settings) -> str | None:
     """
     if lake.registry.legs or lake.registry.unresolved:
         return None
-    if held(lake, settings, pl.col("sec_type").is_in(list(OPTION_TYPES))):
+    if held(lake, settings, col.sec_type.is_in(list(OPTION_TYPES))):
         return FIRST_STEP
     return None

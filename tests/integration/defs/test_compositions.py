@@ -22,6 +22,7 @@ class Made:
         self.assets = {key.to_user_string() for key in self.graph.get_all_asset_keys()}
         self.checks = {key.name for key in self.graph.asset_check_keys}
         self.sensors = {sensor.name for sensor in self.repository.sensor_defs}
+        self.tick = self.repository.get_sensor_def("drain_queue").description or ""
 
 
 @pytest.mark.usefixtures("settings")
@@ -39,6 +40,10 @@ def test_definitions_with_and_without_money_do_not_touch_each_other():
     assert (again.assets, again.checks) == (money.assets, money.checks)
     assert money.sensors == again.sensors
     assert again.sensors > core.sensors
+    assert again.tick == money.tick
+    assert "Record the scenarios each quarter of an hour" in money.tick
+    assert money.tick.startswith(core.tick)
+    assert "scenarios" not in core.tick
 
 
 @pytest.mark.usefixtures("settings")
@@ -62,6 +67,7 @@ def test_an_extension_of_somebody_else_adds_its_table_check_and_part_and_nothing
     assert extended.assets - core.assets == {"held_symbols"}
     assert extended.checks - core.checks == {"few_symbols_are_held"}
     assert extended.lake is example.OwnLake
+    assert extended.tick == f"{core.tick}\n\n{example.count_symbols.__doc__}"
     (key,) = (key for key in extended.graph.get_all_asset_keys() if key.path == ["held_symbols"])
     assert extended.graph.get(key).tags["position-sync/part"] == "own_reports"
     assert Made(PositionSyncComponent(), money=False).assets == core.assets
