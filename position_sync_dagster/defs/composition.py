@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 import dagster as dg
 
 from position_sync_dagster.defs.assets import latest_positions, past_days, queue_and_ledger
-from position_sync_dagster.defs.assets.table_asset import DerivedTable
+from position_sync_dagster.defs.assets.table_asset import DerivedTable, Sources
 from position_sync_dagster.defs.checks import tables as table_checks
 from position_sync_dagster.defs.checks.evaluation import CheckDriver, TableCheck
 from position_sync_dagster.defs.resources import (
@@ -53,6 +53,7 @@ class Extension(Generic[L]):
         groups: The part of the lineage of each asset, as its tag says, if it is not the first one.
         pages: The page that shows what an asset holds.
         short_jobs: Jobs whose old runs are deleted.
+        imported: What tables are made of that runs alone make, by name: ticks report them too.
     """
 
     lake: type[L]
@@ -65,6 +66,7 @@ class Extension(Generic[L]):
     groups: Mapping[str, str] = field(default_factory=dict)
     pages: Mapping[str, str] = field(default_factory=dict)
     short_jobs: tuple[str, ...] = ()
+    imported: Mapping[str, Sources] = field(default_factory=dict)
 
 
 # The core alone.

@@ -674,7 +674,7 @@ def _parameters(query: type[ApiModel]) -> list[dict[str, Any]]:
     ]
 
 
-def _written_out(field: dict[str, Any], shapes: Mapping[str, Any]) -> dict[str, Any]:
+def _written_out(field: dict[str, Any], shapes: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """Return a parameter with its values: the shapes of this name are those of answers, open."""
     name = field.pop("$ref", "").rpartition("/")[2]
     return shapes.get(name, {}) | field

@@ -7,6 +7,7 @@ import polars as pl
 
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
+from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake import lake as tables
@@ -61,7 +62,10 @@ def latest_positions(lake: tables.Lake, settings: Settings, run_id: str | None) 
         price_age_s_median=ages_s.median(),
     )
     plotted = table_asset.plotted(plots.row(0, named=True))
-    return Derived(metadata=counts | table_asset.replaced_whole(result) | plotted)
+    quantities = held.select(*KEY, "position").hash_rows().sum()
+    return Derived(
+        metadata=counts | table_asset.replaced_whole(result) | plotted, mark=f"{quantities}"
+    )
 
 
 def listed(rows: pl.DataFrame, legs: Collection[int], now: datetime) -> pl.DataFrame:
