@@ -20,7 +20,7 @@ import dagster as dg
 
 from position_sync_dagster.defs.assets import latest_positions, queue_and_ledger
 from position_sync_dagster.defs.assets.past_days import Stated, days_check
-from position_sync_dagster.defs.assets.table_asset import DerivedTable
+from position_sync_dagster.defs.assets.table_asset import DerivedTable, Sources
 from position_sync_dagster.defs.checks import tables as table_checks
 from position_sync_dagster.defs.checks.evaluation import CheckDriver, TableCheck
 from position_sync_dagster.defs.resources import (
@@ -52,6 +52,7 @@ class Extension(Generic[L]):
         groups: The part of the lineage of each asset, as its tag says, if it is not the first one.
         pages: The page that shows what an asset holds.
         short_jobs: Jobs whose old runs are deleted.
+        imported: What tables are made of that runs alone make, by name: ticks report them too.
     """
 
     lake: type[L]
@@ -64,6 +65,7 @@ class Extension(Generic[L]):
     groups: Mapping[str, str] = field(default_factory=dict)
     pages: Mapping[str, str] = field(default_factory=dict)
     short_jobs: tuple[str, ...] = ()
+    imported: Mapping[str, Sources] = field(default_factory=dict)
 
 
 # The core alone.

@@ -41,6 +41,7 @@ def drain_queue(
         lake=opened.lake,
         driver=opened.driver,
         derived=composition.derived,
+        imported=composition.extension.imported,
         keys=composition.keys,
         settings=settings,
         instance=composition.instance_of(context),

@@ -22,8 +22,11 @@ from position_sync_dagster import dagster_files
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs.assets import queue_and_ledger
 from position_sync_dagster.defs.assets.table_asset import (
+    FOLLOWED,
+    NEVER_MATERIALIZED,
     Derived,
     DerivedTable,
+    Sources,
     known,
     runless,
     state_of,
@@ -67,8 +70,8 @@ STREAMED_EVERY = timedelta(minutes=1)
 # How long requests that were released are left alone, unless others wait too.
 RELEASED_FOR = timedelta(seconds=30)
 
-# How often the queue and the derived tables are reported. The tables themselves follow each report
-# of the ledger.
+# How often the queue and the derived tables are reported where values alone change. The tables
+# themselves follow each report of the ledger, and what `Derived.mark` names is reported at once.
 DERIVED_EVERY = timedelta(minutes=15)
 
 # How often the ledger and what follows from it are reported while a stream is live and no row
@@ -93,6 +96,7 @@ class TickCursor:
         states: The state of each login that was last reported.
         released: The requests that the last drain released without a value.
         versions: The Delta version that a part followed last, by the name of its table.
+        marks: What each derived table last had of which its readers are told at once.
         damage: The tables that could not be read when that was last checked; "" when all could.
         at: When each of these was last done: "ledger", "derived" and "all" were reported, requests
             were "drained" and "released"; of further parts, by the names of their tables.
@@ -104,6 +108,7 @@ class TickCursor:
     states: dict[str, str] | None = None
     released: int = 0
     versions: dict[str, int | None] = field(default_factory=dict)
+    marks: dict[str, str] = field(default_factory=dict)
     damage: str = ""
     at: dict[str, AwareDatetime] = field(default_factory=dict)
 
@@ -115,6 +120,7 @@ class Work(Generic[L]):
     Attributes:
         driver: Evaluates the checks.
         derived: The tables that runs and ticks write, by name.
+        imported: What those tables are made of that runs alone make, by name.
         keys: The keys of the assets.
         cursor: What the tick before kept; after the tick, what the next one gets.
         said: What the tick did, with numbers, for its skip reason.
@@ -128,6 +134,7 @@ class Work(Generic[L]):
     lake: L
     driver: CheckDriver[L]
     derived: Mapping[str, DerivedTable[L]]
+    imported: Mapping[str, Sources]
     keys: resources.AssetKeys
     settings: Settings
     instance: dg.DagsterInstance
@@ -257,10 +264,22 @@ class Work(Generic[L]):
             ACTIVE_STRATEGIES.name,
             partial(queue_and_ledger.strategies_state, lake, settings),
         )
-        self.report(RECONCILIATION_BREAKS.name, partial(table_checks.breaks_state, lake))
+        self._report_breaks()
         for table in lake.tables:
             if table.spec.name not in self.derived and table is not lake.breaks.table:
                 self.report(table.spec.name, partial(followed_state, lake, table))
+
+    def _report_breaks(self) -> None:
+        self.report(RECONCILIATION_BREAKS.name, partial(table_checks.breaks_state, self.lake))
+
+    def _has_moved(self, table: Table) -> bool:
+        """Return whether a table has another version than at the last look, and follow it."""
+        name = table.spec.name
+        version = self.alone(f"{name} is not followed", table.version)
+        has_moved = version != self.cursor.versions.get(name)
+        if has_moved:
+            self.follow(name, version)
+        return has_moved
 
     def _report_rows(self, report: drain.DrainReport, states: Mapping[str, str]) -> None:
         """Report the rows that no event has yet, and the newest ones of all."""
@@ -280,14 +299,19 @@ class Work(Generic[L]):
         went_back = span.since < (reported or 0)
         every = STREAMED_EVERY if came else QUIET_EVERY
         is_old = (came or is_live) and self.is_due("ledger", every)
-        if not (self.all_due or report.claimed or "QUEUE" in came or went_back or is_old):
+        is_changed = self._has_moved(self.lake.position_changes.table)
+        is_told = self._has_moved(self.lake.breaks.table) or "derived" not in self.cursor.at
+        has_news = self.all_due or is_changed or is_told
+        if not (has_news or report.claimed or "QUEUE" in came or went_back or is_old):
             return
 
         self.rows_reported = True
-        self.all_derived = self.all_due or self.is_due("derived", DERIVED_EVERY)
+        self.all_derived = self.all_due or is_told or self.is_due("derived", DERIVED_EVERY)
         if self.all_derived:
             self.report(POSITION_QUEUE.name, partial(queue_and_ledger.queue_state, self.lake))
             self.keep("derived")
+        if is_told and not self.all_due:
+            self._report_breaks()
 
         self.report(POSITION_UPDATES.name, partial(ledger_state, span, report))
         self.keep("ledger", ledger_version=span.added.version)
@@ -307,10 +331,51 @@ class Work(Generic[L]):
             self.cannot_evaluate(name)
             return False
         self._results += written.checks.items()
-        if is_shown:
-            source = self.derived.get(name)
-            registry = str(self.cursor.registry_version)
-            self._events.append(runless(name, written, self.keys, source, registry))
+        tells_more = self._tells_more(name, written)
+        if is_shown or tells_more:
+            self._events.append(runless(name, written, self.keys, self._sources_of(name)))
+        return True
+
+    def _sources_of(self, name: str) -> Sources | None:
+        """Return what an asset is made of that runs of Dagster make; None of what they do not."""
+        table = self.derived.get(name)
+        if table is not None:
+            versions = dict.fromkeys(table.deps, FOLLOWED)
+            if ACTIVE_STRATEGIES.name in versions:
+                versions[ACTIVE_STRATEGIES.name] = str(self.cursor.registry_version)
+            return Sources(table.spec, versions)
+
+        imported = self.imported.get(name)
+        if imported is None:
+            return None
+        versions = {
+            source: version
+            if self.instance.get_latest_materialization_event(self.keys.of(source))
+            else NEVER_MATERIALIZED
+            for source, version in imported.versions.items()
+        }
+        return Sources(imported.spec, versions)
+
+    def _tells_more(self, name: str, written: Derived) -> bool:
+        """Return whether a table has something of which readers are told at once, and keep it.
+
+        The other derived tables are shown as well: with the next tick those that this one passed.
+        """
+        if name not in self.derived:
+            return False
+
+        failing = sorted(key.name for key, result in written.checks.items() if not result.passed)
+        mark = ",".join([written.mark, *failing])
+        before = self.cursor.marks.get(name, mark)
+        self.keep(marks=self.cursor.marks | {name: mark})
+        if mark == before:
+            return False
+
+        is_first = name == LATEST_POSITIONS.name
+        if not (is_first or self.all_derived):
+            at = {part: done for part, done in self.cursor.at.items() if part != "derived"}
+            self.cursor = replace(self.cursor, at=at)
+        self.all_derived = True
         return True
 
     def cannot_evaluate(self, name: str, further: Iterable[dg.AssetCheckKey] = ()) -> None:

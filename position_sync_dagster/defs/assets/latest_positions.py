@@ -8,6 +8,7 @@ from polars import DataFrame
 
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
+from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.lake import Lake, all_broker_rows
@@ -62,7 +63,10 @@ def latest_positions(lake: Lake, settings: Settings, run_id: str | None) -> Deri
         price_age_s_median=ages_s.median(),
     )
     plotted = table_asset.plotted(plots.row(0, named=True))
-    return Derived(metadata=counts | table_asset.replaced_whole(result) | plotted)
+    quantities = held.select(*KEY, "position").hash_rows().sum()
+    return Derived(
+        metadata=counts | table_asset.replaced_whole(result) | plotted, mark=f"{quantities}"
+    )
 
 
 def listed(rows: DataFrame, legs: Collection[int], now: datetime) -> DataFrame:

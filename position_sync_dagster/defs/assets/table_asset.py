@@ -27,7 +27,6 @@ from position_sync_dagster.lake import derived
 from position_sync_dagster.lake.lake import L, L_contra
 from position_sync_dagster.lake.schema import (
     ACCOUNT_VALUES,
-    ACTIVE_STRATEGIES,
     BROKER_POSITIONS,
     CONTRACTS,
     GATEWAY_SESSIONS,
@@ -45,6 +44,9 @@ DATA_VERSION = "dagster/data_version"
 # The data version of a table that the ledger follows all the time: a new version of the table must
 # not mark the ledger as out of date.
 FOLLOWED = "followed"
+
+# The one that Dagster (1.13, `DEFAULT_DATA_VERSION`) takes for that of an asset without events.
+NEVER_MATERIALIZED = "INITIAL"
 
 
 class Writer(NamedTuple):
@@ -112,11 +114,13 @@ class Derived:
         metadata: The metadata of the event.
         checks: The results of the checks that were evaluated with the same rows.
         version: The data version of the event.
+        mark: Changes with what readers are told of at once, as they are of checks that fail.
     """
 
     metadata: "Mapping[str, dg.RawMetadataValue]"
     checks: Mapping[dg.AssetCheckKey, dg.AssetCheckResult] = field(default_factory=dict)
     version: str = FOLLOWED
+    mark: str = ""
 
 
 # Writes a table of the lake; the last argument is the id of the run, or None in a tick.
@@ -298,12 +302,18 @@ def replaced_whole(result: derived.Replaced) -> "dict[str, dg.RawMetadataValue]"
     }
 
 
+class Sources(NamedTuple):
+    """What an asset is made of: its table, and the data version of each source."""
+
+    spec: TableSpec
+    versions: Mapping[str, str]
+
+
 def runless(
     asset: str,
     written: Derived,
     keys: AssetKeys,
-    source: DerivedTable[L] | None,
-    registry: str,
+    sources: Sources | None,
 ) -> dg.AssetMaterialization:
     """Return a materialization that belongs to no run.
 
@@ -314,17 +324,15 @@ def runless(
         asset: The name of the asset.
         written: What the event says.
         keys: The keys of the assets.
-        source: The table, if runs and ticks write it: it says what the asset is made from.
-        registry: The data version of `active_strategies`; all other sources are FOLLOWED.
+        sources: What the asset is made of, if runs write it too.
     """
     tags = {DATA_VERSION: written.version}
-    for name in source.deps if source else ():
+    for name, version in sources.versions.items() if sources else ():
         parent = keys.of(name).to_user_string()
-        version = registry if name == ACTIVE_STRATEGIES.name else FOLLOWED
         tags[f"dagster/input_data_version/{parent}"] = version
         tags[f"dagster/input_event_pointer/{parent}"] = "NULL"
-    if source and source.deps:
-        tags["dagster/code_version"] = str(source.spec.version)
+    if sources and sources.versions:
+        tags["dagster/code_version"] = str(sources.spec.version)
     return dg.AssetMaterialization(keys.of(asset), metadata=written.metadata, tags=tags)
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from position_sync_dagster.defs.assets.past_days import Stated
-from position_sync_dagster.defs.assets.table_asset import Derived
+from position_sync_dagster.defs.assets.table_asset import FOLLOWED, Derived, Sources
 from position_sync_dagster.defs.composition import Extension
 from position_sync_dagster.defs.tick import DERIVED_EVERY, STREAMED_EVERY, Work
 from position_sync_dagster.money import defs
@@ -16,7 +16,13 @@ from position_sync_dagster.money.defs import explained_days, risk, statements, s
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.statement_days import StatementDays
 from position_sync_dagster.money.stream_parts import with_money
-from position_sync_dagster.money.tables import CLOSURES, RISK_SCENARIOS, STRATEGY_EXPOSURE
+from position_sync_dagster.money.tables import (
+    CLOSURES,
+    EXECUTIONS,
+    RISK_SCENARIOS,
+    STATEMENT_EVENTS,
+    STRATEGY_EXPOSURE,
+)
 from position_sync_dagster.settings import Settings
 
 REPORTS = "position_reports"
@@ -69,6 +75,10 @@ def money_extension(settings: Settings) -> Extension[MoneyLake]:
             "closed_campaigns": "/money/results",
         },
         short_jobs=(statements.IMPORT_JOB,),
+        imported={
+            spec.name: Sources(spec, {statements.FOLDER: FOLLOWED})
+            for spec in (EXECUTIONS, STATEMENT_EVENTS)
+        },
     )
 
 

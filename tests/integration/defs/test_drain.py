@@ -3,15 +3,17 @@
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import polars as pl
 import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver
+from dagster._core.loader import LoadingContextForTest
 from deltalake import DeltaTable
 
-from position_sync_dagster import dagster_files
+from position_sync_dagster import PositionSyncComponent, dagster_files
 from position_sync_dagster.defs import resources
 from position_sync_dagster.defs import tick as defs_tick
 from position_sync_dagster.defs.assets.queue_and_ledger import position_updates
@@ -24,10 +26,15 @@ from position_sync_dagster.defs.tick import TickCursor
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.queue_request import QueueStatus
+from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import LakeError
+from position_sync_dagster.lake import schema
 from position_sync_dagster.money.defs import extension
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports import signs_of_life
+from position_sync_dagster.settings import load_settings
+from tests.integration.defs.conftest import ACCOUNT
+from tests.unit.money.past.test_causes import CALL, change
 
 LEDGER = "position_updates"
 RISK = "risk_scenarios"
@@ -205,6 +212,88 @@ def test_rows_of_the_stream_are_reported_once_a_minute_and_drained_ones_at_once(
     world.later(timedelta(seconds=61))
     assert LEDGER in names(tick())
     assert [event["rows_streamed"] for event in tick.reported()] == [0, 1]
+
+
+LATEST = "latest_positions"
+
+
+def test_values_alone_are_told_each_quarter_of_an_hour_and_a_changed_holding_at_once(
+    world, tick, lake
+):
+    world.own(lease_s=7200.0)
+    world.row(7, 60, more=[8])
+    tick()
+    world.row(7, 50, market_value=1.0)
+    world.later(timedelta(seconds=61))
+    told = names(tick())
+    assert LEDGER in told
+    assert LATEST not in told
+    assert lake.derived_table(schema.LATEST_POSITIONS).rows()["market_value"].min() == 1.0
+
+    lake.position_changes.add([change(CALL, -2, -3, datetime.now(UTC))])
+    world.row(7, 40, position=-3.0)
+    told = names(tick())
+    assert told[-2:] == [LEDGER, LATEST]
+    assert tick.reported(LATEST)[-1]["held"] == "2"
+
+    world.row(7, 30, position=-3.0, market_value=2.0)
+    world.later(timedelta(seconds=122))
+    assert LATEST not in names(tick())
+    world.later(timedelta(minutes=18))
+    world.row(7, 20, position=-3.0, market_value=3.0)
+    assert LATEST in names(tick())
+
+
+def test_a_break_that_opens_is_told_at_once(world, tick, lake):
+    world.own(lease_s=7200.0)
+    world.row(7, 60)
+    tick()
+    assert LATEST not in names(tick())
+    surplus = Discrepancy(DiscrepancyType.SURPLUS, ACCOUNT, 9, "SPY", 0.0, 1.0, "More is held.")
+    lake.breaks.record({world.settings.gateway_id: [surplus]}, world.ago(0))
+    assert {"reconciliation_breaks", LATEST} <= set(names(tick()))
+    assert LATEST not in names(tick())
+
+
+LIMITED = """
+strategies:
+  - strategy_id: condor
+    limits: {currency: USD, unrealized_pnl: {min: -1500}}
+    legs: [{conid: 7, symbol: SPY}]
+"""
+
+
+@pytest.mark.usefixtures("with_money")
+def test_a_limit_that_is_crossed_is_told_at_once(
+    strategies_file, settings, instance, world, monkeypatch
+):
+    strategies_file.write_text(LIMITED)
+    tick = Ticks(instance, Composition(extension=extension.money_extension(load_settings())))
+    world.own(lease_s=7200.0)
+    world.row(7, 0, unrealized_pnl=0.0)
+    tick()
+    world.row(7, 0, unrealized_pnl=-1400.0)
+    world.later(timedelta(seconds=61))
+    assert not {LATEST, "strategy_exposure"} & set(names(tick()))
+    world.row(7, 0, unrealized_pnl=-1600.0)
+    world.later(timedelta(seconds=122))
+    assert "strategy_exposure" in names(tick())
+    assert LATEST in names(tick())
+    assert not {LATEST, "strategy_exposure"} & set(names(tick()))
+
+
+def test_what_statements_make_is_not_out_of_date_before_the_first_import(world, tick):
+    world.own(lease_s=7200.0)
+    tick()
+    definitions = PositionSyncComponent().definitions(world.settings)
+    graph = definitions.resolve_asset_graph()
+    loading = LoadingContextForTest(tick.instance)
+    resolver = CachingStaleStatusResolver(tick.instance, graph, loading)
+    keys = graph.get_all_asset_keys()
+    statuses = {key.to_user_string(): resolver.get_status(key).value for key in keys}
+    assert statuses["executions"] == statuses["statement_events"] == "FRESH"
+    assert statuses["flex_statements"] == "MISSING"
+    assert "STALE" not in statuses.values()
 
 
 @pytest.mark.parametrize("stored", [0, 1, 8])

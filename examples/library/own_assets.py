@@ -1,0 +1,88 @@
+"""Hang assets, a check and a freshness of your own on the tables. It needs no gateway.
+
+`.venv/bin/python examples/library/own_assets.py`
+"""
+
+import warnings
+from datetime import timedelta
+from tempfile import TemporaryDirectory
+
+import dagster as dg
+import polars as pl
+
+from position_sync_dagster import (
+    MoneyLake,
+    PositionSyncComponent,
+    PositionSyncResource,
+    load_settings,
+)
+
+# It runs once holdings, limits, breaks or sessions changed, and each quarter of an hour.
+AT_EACH_EVENT = dg.AutomationCondition.eager()
+
+# Values alone are told each quarter of an hour: an asset that follows them is older then.
+FRESH = dg.FreshnessPolicy.time_window(
+    fail_window=timedelta(minutes=45), warn_window=timedelta(minutes=25)
+)
+
+
+@dg.asset(deps=["latest_positions"], automation_condition=AT_EACH_EVENT, freshness_policy=FRESH)
+def held_by_underlying(position_sync: PositionSyncResource) -> int:
+    """How many underlyings are held."""
+    lake = position_sync.lake_of(MoneyLake)
+    held = lake.updates.sync.latest().filter(pl.col("position") != 0)
+    return held["symbol"].n_unique()
+
+
+@dg.asset_check(asset="latest_positions", blocking=True, automation_condition=AT_EACH_EVENT)
+def every_holding_has_a_value(position_sync: PositionSyncResource) -> dg.AssetCheckResult:
+    """Whether each holding has a value; it stops what hangs on `latest_positions` where not."""
+    held = position_sync.lake.updates.sync.latest().filter(pl.col("position") != 0)
+    unknown = held["market_value"].null_count()
+    return dg.AssetCheckResult(passed=not unknown, metadata={"without_value": unknown})
+
+
+# What reads the rows of now needs no event.
+EACH_MINUTE = dg.AutomationCondition.cron_tick_passed("* * * * *")
+
+
+@dg.asset(deps=["latest_positions"], automation_condition=EACH_MINUTE)
+def value_each_minute(position_sync: PositionSyncResource) -> float:
+    """The sum of the known values, as they are now."""
+    return float(position_sync.lake.updates.sync.latest()["market_value"].sum())
+
+
+OWN = dg.Definitions(
+    assets=[held_by_underlying, value_each_minute], asset_checks=[every_holding_has_a_value]
+)
+
+
+def main() -> None:
+    """Let a tick report the tables, and print what that makes run."""
+    warnings.simplefilter("ignore", dg.BetaWarning)
+    with TemporaryDirectory() as folder, dg.DagsterInstance.ephemeral() as instance:
+        theirs = PositionSyncComponent().definitions(load_settings(), {"lake": folder})
+        project = dg.Definitions.merge(theirs, OWN)
+
+        begin = dg.evaluate_automation_conditions(project, instance)
+        drain_queue = project.resolve_sensor_def("drain_queue")
+        with dg.build_sensor_context(instance=instance) as context:
+            ticked = drain_queue.evaluate_tick(context)
+        for event in ticked.asset_events:
+            instance.report_runless_asset_event(event)
+
+        after = dg.evaluate_automation_conditions(project, instance, cursor=begin.cursor)
+        print(f"{after.total_requested} of ours run after the first tick")
+        assert after.get_num_requested(held_by_underlying.key) == 1
+
+        ran = dg.materialize(
+            [held_by_underlying, value_each_minute, every_holding_has_a_value],
+            instance=instance,
+            resources=theirs.resources,
+        )
+        print(f"{ran.output_for_node('held_by_underlying')} underlyings are held")
+        assert all(check.passed for check in ran.get_asset_check_evaluations())
+
+
+if __name__ == "__main__":
+    main()
