@@ -92,12 +92,14 @@ class Day:
 
     Attributes:
         since: Its beginning: midnight in New York.
+        until: The moment of it until which it is told; None: now.
         changes: In order of time.
         movements: Those that count, of contracts; in order of time.
         strategies: The strategies that have or had a leg, by conid.
     """
 
     since: datetime
+    until: datetime | None = None
     changes: Sequence[PositionChange] = ()
     movements: Sequence[Movement] = ()
     closures: Sequence[Closure] = ()
@@ -135,6 +137,7 @@ def read_day(lake: MoneyLake, since: datetime, until: datetime | None = None) ->
     is_known = pl.coalesce("judged_at", "closed_at") <= moment(known_by)
     return Day(
         since=since,
+        until=until,
         changes=changes,
         movements=movements,
         closures=lake.closures.current(is_of_day & is_known),
@@ -162,7 +165,7 @@ def _movements_since(lake: MoneyLake, since: datetime) -> list[Movement]:
 
 def changes_of(day: Day) -> list[DayChange]:
     """Return everything that happened on a day, the newest first; pure."""
-    changes = [*_trades(day), *_moves(day), *_gateways(day.sessions)]
+    changes = [*_trades(day), *_moves(day), *_gateways(day)]
     return sorted(changes, key=attrgetter("at"), reverse=True)
 
 
@@ -430,23 +433,29 @@ def _move(change: PositionChange, closures: Sequence[Closure]) -> DayChange:
     )
 
 
-def _gateways(sessions: Iterable[GatewaySession]) -> Iterator[DayChange]:
+def _gateways(day: Day) -> Iterator[DayChange]:
     """Yield when streams started and ended, and each outage."""
-    for session in sessions:
+    for session in day.sessions:
         if session.owner is not Owner.STREAM:
             continue
-        for at, event, reason in _history_of(session):
+        for at, event, reason in _history_of(session, day.until):
             text = f"gateway {session.gateway_id}: {event}"
             if reason:
                 text += f" – {reason}"
-            yield DayChange(at=at, kind=ChangeKind.GATEWAY, text=text)
+            if day.until is None or at <= day.until:
+                yield DayChange(at=at, kind=ChangeKind.GATEWAY, text=text)
 
 
-def _history_of(session: GatewaySession) -> Iterator[tuple[datetime, str, str | None]]:
+def _history_of(
+    session: GatewaySession, until: datetime | None
+) -> Iterator[tuple[datetime, str, str | None]]:
     """Yield what happened to a session, with its time and the reason."""
     yield session.started_at, "the stream started", None
     for began, ended, reason in session.outages_over:
-        yield began, f"outage of {(ended - began).total_seconds():,.0f} s", reason
+        length = f"outage of {(ended - began).total_seconds():,.0f} s"
+        if until is not None and ended > until:
+            length = "outage, not over yet"
+        yield began, length, reason
 
     if session.state is SessionState.BLIND:
         yield session.state_since, "outage, not over yet", session.detail

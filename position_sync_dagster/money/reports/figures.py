@@ -127,7 +127,9 @@ class Figures:
         rows = rows.join(moved, on=KEY, how="left").join(self._stated_at_close, on=KEY, how="left")
         rows = rows.with_columns(realized_pnl=pl.coalesce("stated", "realized"))
 
-        rows = position_rows(rows.select(priced.columns), self.book)
+        # What the broker stated of a close is in no row of the ledger.
+        is_kept = rows.select(col.stated.is_null() & col.realized.is_not_null()).to_series()
+        rows = position_rows(rows.select(priced.columns), self.book).with_columns(kept=is_kept)
         return self._with_owners(rows).sort("timestamp", descending=True)
 
     def _with_owners(self, closed: pl.DataFrame) -> pl.DataFrame:
@@ -245,8 +247,14 @@ class Figures:
 
     @property
     def held(self) -> int:
-        """The number of holdings that the broker reports."""
-        return self.book.held.height
+        """The number of holdings that the broker reports; at a past moment those with a row."""
+        return self._held.height
+
+    @cached_property
+    def _held(self) -> pl.DataFrame:
+        if self.not_kept:
+            return self.book.priced.filter(col.position != 0)
+        return self.book.held
 
     @property
     def current(self) -> int:
@@ -256,7 +264,7 @@ class Figures:
     @property
     def oldest_age_s(self) -> float | None:
         """The age of the oldest price of a holding, in seconds; None if one is unknown."""
-        priced_at = self.book.held[PRICED]
+        priced_at = self._held[PRICED]
         if priced_at.null_count():
             return None
         return seconds_since(priced_at.min(), self.at)  # type: ignore[arg-type]
@@ -324,7 +332,7 @@ def read_figures(lake: MoneyLake, settings: Settings, now: datetime) -> Figures:
 # confirmed a price without a row are not kept either: ages of then count from the rows.
 NOT_KEPT = (
     "gateway", "gateways", "attention", "hints", "lines", "without_line", "mode", "current",
-    "limits", "age_s",
+    "limits", "age_s", "oldest_age_s", "held",
 )  # fmt: skip
 
 
@@ -337,10 +345,11 @@ def read_figures_at(lake: MoneyLake, settings: Settings, past: Past, now: dateti
     """
     book = book_at(lake, settings, past, now)
     accounts = lake.account_values.summaries_at(past.at)
+    day = read_day(lake, day_began(past.at), past.at)
     return Figures(
         status=status_not_kept(settings, past.at),
         book=replace(book, accounts=tuple(accounts)),
-        day=read_day(lake, day_began(past.at), past.at),
+        day=replace(day, sessions=read_sessions(lake, day.since)),
         versions=(past.at,),
         not_kept=NOT_KEPT,
     )

@@ -318,14 +318,15 @@ def odds_of(payoff: Payoff, distribution: Distribution) -> dict[str, float]:
     corners = [corner.price for corner in payoff.corners]
     inner = [*corners, *(payoff.break_evens or ()), *distribution.typical_prices]
     low = np.unique([0.0, *inner])
-    high = np.append(low[1:], 2 * low[-1])
-    profit_low = payoff.profit_at(low)
-    profit_high = payoff.profit_at(high)
+    edges = np.append(low, 2 * low[-1])
+    profits = payoff.profit_at(edges)
+    profit_low = profits[:-1]
+    profit_high = profits[1:]
 
     below, mean_below = distribution.below(low)
     probability = np.diff(below, append=1.0)
     mean = np.diff(mean_below, append=distribution.forward)
-    slope = (profit_high - profit_low) / (high - low)
+    slope = (profit_high - profit_low) / np.diff(edges)
     at_zero = profit_low - slope * low
     is_gain = profit_low + profit_high > 0
     return {

@@ -6,6 +6,7 @@ import { fill, money } from "./table.js";
 // `market` is what the change of the prices brought: the greeks and the repricing.
 const PARTS = ["market", "delta", "gamma", "vega", "theta", "repricing", "trades", "fees", "assignments", "cash", "unexplained"];
 const BOOKED = ["change", "profit", "income", "fees", "interest", "accruals", "rates", "owner", "difference"];
+const MOST_NAMES = 6;
 
 export function drawClosedDay(answer) {
   const { explained_day: explainedDay, books_day: booksDay } = answer;
@@ -22,8 +23,15 @@ export function drawClosedDay(answer) {
 function explainedLine(row) {
   return {
     kind: row.profit < 0 ? "lost" : "",
-    cells: [row.strategy_id, `${row.account} ${row.currency}`, money(row.profit), ...PARTS.map((name) => money(row[name])), [row.why_unknown ?? row.greeks_unknown ?? "", "text"]],
+    cells: [row.strategy_id, `${row.account} ${row.currency}`, money(row.profit), ...PARTS.map((name) => money(row[name])), brief(row.why_unknown ?? row.greeks_unknown ?? "")],
   };
+}
+
+// Where many legs are not known their names are a hint.
+function brief(text) {
+  const names = text.split("; ");
+  const left = names.length - MOST_NAMES;
+  return [left > 0 ? `${names.slice(0, MOST_NAMES).join("; ")} and ${left} more` : text, "text", text];
 }
 
 function booksLine(row) {

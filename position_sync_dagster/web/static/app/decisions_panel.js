@@ -9,6 +9,7 @@ import { openedLines, fill } from "./table.js";
 const HEADINGS = ["what", "at stake", "why", "next step"];
 const NARROW = matchMedia("(max-width: 699px)");
 const WIDE = matchMedia("(min-width: 1300px)"); // where the panel has a height of its own
+const MOST_CALM = 3;
 const MORE_PX = 30; // the line that opens the others
 let fitting = { key: "", count: 0 };
 
@@ -21,7 +22,8 @@ export function drawDecisions() {
 
   const calm = (decisions ?? []).filter(({ step }) => !step);
   byId("calm").hidden = !calm.length;
-  fill(byId("calm-table"), [], calm.map((decision) => ({ ...lineOf(decision), cells: cellsOf(decision, decision.reason) })));
+  const calmLine = (decision) => ({ ...lineOf(decision), cells: cellsOf(decision, decision.reason) });
+  fill(byId("calm-table"), [], openedLines("calm", calm, MOST_CALM, calmLine, 3, drawDecisions));
 }
 
 function drawNeeded(needed, most) {

@@ -28,14 +28,21 @@ export function drawHeader(notices = []) {
   const attention = figures.attention.filter((text) => !hints.includes(text));
   const missing = figures.without_line ? [figures.without_line] : [];
   say(byId("alert"), [...alerts(blind), ...(areRefused() ? missing : [])], areRefused() ? reasons() : []);
-  say(byId("notice"), [...attention, ...notices]);
   drawHints(hints, areRefused() ? [] : missing);
+  drawNotice([...attention, ...notices]);
   facts(byId("numbers"), [...figures.accounts.flatMap(numbersOf), ...stateNumbers(blind)]);
   drawTrends();
   facts(byId("accounts"), figures.accounts.flatMap(accountFacts));
   facts(byId("state"), stateFacts());
   document.title = tabTitle();
   return true;
+}
+
+// That nothing is wrong is said too: an empty line says nothing.
+function drawNotice(texts) {
+  const isCalm = !texts.length && !isPast() && byId("alert").hidden && byId("hints").hidden;
+  byId("notice").classList.toggle("calm", isCalm);
+  say(byId("notice"), isCalm ? ["Nothing is broken: all logins are connected, and no limit is broken."] : texts);
 }
 
 // Texts change rarely, so that a screen reader says each once, and a command stays under the pointer.

@@ -3,7 +3,7 @@
 import { reasonOf, requireAnswer } from "./api.js";
 import { now, setClock } from "./clock.js";
 import { drawCurves } from "./curves.js";
-import { byId, element, set } from "./elements.js";
+import { byId, element, set, write } from "./elements.js";
 import { figures, isPast } from "./figures.js";
 import { clock } from "./format.js";
 import { drawOrLog } from "./panel.js";
@@ -41,7 +41,8 @@ function drawDays() {
   listed = figures.days;
   const before = byId("past-day").value;
   const options = [...listed].reverse().map((day) => element("option", day, { value: day }));
-  byId("past-day").replaceChildren(element("option", "today", { value: "" }), ...options);
+  const today = Object.assign(element("option", "today"), { value: "" });
+  byId("past-day").replaceChildren(today, ...options);
   byId("past-day").value = before;
 }
 
@@ -87,7 +88,7 @@ function choose(at) {
   if (at === null) byId("past-day").value = "";
   else {
     byId("moment").value = Math.floor(at / 1000);
-    byId("moment-text").textContent = `${clock(at)} …`;
+    say(`${clock(at)} …`);
     drawCurves(at);
   }
   timer = setTimeout(load, at === null ? 0 : STILL_MS, at);
@@ -113,8 +114,14 @@ async function load(at, more = "") {
   }
 }
 
+// That it is live is seen by the button, and heard by who does not see it.
+function say(text) {
+  write(byId("moment-text"), text);
+  set(byId("moment-text"), "class", text === "live" ? "unseen" : "");
+}
+
 function refuse(error, at, more) {
-  byId("moment-text").textContent = reasonOf(error);
+  say(reasonOf(error));
   const again = error.retryMs ?? (at === null ? AGAIN_MS : 0);
   if (again) timer = setTimeout(load, again, at, more);
   else {
@@ -128,7 +135,7 @@ function frame(at) {
   const text = at === null ? "live" : ["as of", byId("past-day").value, clock(at)].filter(Boolean).join(" ");
   document.body.classList.toggle("past", at !== null);
   document.body.style.setProperty("--as-of", JSON.stringify(` ${text}`));
-  byId("moment-text").textContent = text;
+  say(text);
   set(byId("live"), "aria-pressed", String(at === null));
   shown = { at, day: byId("past-day").value };
 }

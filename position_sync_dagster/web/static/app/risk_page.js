@@ -18,7 +18,7 @@ import { openSearch } from "./search.js";
 import { drawTrades, listStrategies, openTrades, tradesQuestion } from "./trades_panel.js";
 
 const EVERY_MS = 10000; // the server prices a book anew at most every 5 s
-const SHARE = 12; // of a large book an answer takes long: it is asked for so much more seldom
+const SHARE = 16; // of a large book an answer takes long: it is asked for so much more seldom
 const RECORDED_MS = 60000;
 const CLOSED_DAY_MS = 600000;
 const OLD_S = 60;

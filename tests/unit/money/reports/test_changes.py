@@ -207,6 +207,15 @@ def test_an_outage_that_nobody_watched_is_listed_and_one_that_lasts_says_so():
     assert "GATEWAY gateway g: outage, not over yet – 1100" in lines(sessions=[session])
     assert live.outages_after(SessionState.LIVE, later, later) == back, "no second outage"
 
+    def told_at(minutes: float) -> list[str]:
+        until = NOW + timedelta(minutes=minutes)
+        return lines(sessions=[live], until=until)
+
+    assert "GATEWAY gateway g: outage of 300 s – 1100" in told_at(5)
+    assert "GATEWAY gateway g: outage, not over yet – 1100" in told_at(2)
+    assert "GATEWAY gateway g: outage of 300 s – 1100" not in told_at(2)
+    assert told_at(-1) == []
+
 
 def test_the_realised_profit_of_a_holding_is_known_once_everything_is_explained():
     sold = trade(1, -1.0, 41.2, 45.0)

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.domain.position_update import ValueOrigin
 from position_sync_dagster.lake.schema import broker_rows
 from position_sync_dagster.money.campaigns.closes_of_strategies import Closes
 from position_sync_dagster.money.past.attribution import attributed
@@ -124,6 +125,22 @@ def test_shares_that_a_put_left_and_that_were_sold_belong_to_the_strategy_of_the
     day = Day(since=day_began(NOW), strategies={SHARES: frozenset({"other"})})
     book = book_of([gone], [], closes=Closes(parts=parts))
     assert [closed["strategies"] for closed in closed_today(day, book)] == [["s"]]
+
+
+def test_what_the_broker_stated_of_a_close_is_not_kept_and_what_trades_say_is() -> None:
+    """A portfolio row after a close is in a table that is replaced."""
+    gone = row(CONTRACT, account=ACCOUNT, position=0.0, timestamp=NOW)
+    sold = replace(SALE, account=ACCOUNT, realized_pnl=7.0)
+    day = Day(since=day_began(NOW), changes=[replace(CLOSED, account=ACCOUNT)], movements=[sold])
+    of_close = make_holding(
+        CONTRACT, NOW, account=ACCOUNT, position=0.0, realized_pnl=9.0,
+        value_source=ValueOrigin.PORTFOLIO,
+    )  # fmt: skip
+    for reported, profit, is_kept in (([], 7.0, True), ([of_close], 9.0, False)):
+        book = book_of([gone], [], reported=broker_rows(reported, None))
+        figures = Figures(status=None, book=book, day=day)  # type: ignore[arg-type]
+        [closed] = figures.closed_today.select("realised_today", "kept").to_dicts()
+        assert closed == {"realised_today": profit, "kept": is_kept}
 
 
 def test_an_account_without_the_sum_of_its_moment_has_that_of_its_newest_rows() -> None:
