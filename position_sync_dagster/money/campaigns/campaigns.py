@@ -118,9 +118,16 @@ def _periods(parts: Iterable[Posting], *, with_open: bool = False) -> list[list[
         with_open: Whether the last one may be held still.
     """
     by_session = sorted(parts, key=lambda part: (part.movement.session_date, part.at))
+    # What an action took may come as something else days later.
+    came_on = {
+        source: part.movement.session_date
+        for part in by_session
+        if part.effect is Effect.COMES
+        for source in part.came_from
+    }
     periods: list[list[Posting]] = []
     current: list[Posting] = []
-    for _session, of_session in groupby(by_session, key=lambda part: part.movement.session_date):
+    for session, of_session in groupby(by_session, key=lambda part: part.movement.session_date):
         new = list(of_session)
         moves_nothing = not any(part.quantity for part in new)
         if not current and periods and moves_nothing:
@@ -128,7 +135,8 @@ def _periods(parts: Iterable[Posting], *, with_open: bool = False) -> list[list[
             continue
 
         current += new
-        if not _is_held(current):
+        is_to_come = any(came_on.get(part.posting_id, session) > session for part in current)
+        if not is_to_come and not _is_held(current):
             periods.append(current)
             current = []
 

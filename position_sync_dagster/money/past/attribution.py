@@ -95,7 +95,7 @@ def attributed(
         parts += holding.parts()
 
     parts += sources.lost()
-    return sorted(parts, key=lambda part: (part.at, part.movement.movement_id))
+    return sorted(parts, key=attrgetter("at"))
 
 
 def unexplained_parts(
@@ -839,8 +839,9 @@ def _scaled(shares: _Shares, by: float) -> _Shares:
 
 
 def _order_of(movement: Movement) -> tuple[datetime, bool, str]:
-    """Return the sort key; of trades without times, those that opened come first."""
-    return moment_of(movement), movement.open_close == "C", movement.movement_id
+    """Return the sort key; of one moment, what opened or was delivered comes first."""
+    is_settled = movement.kind is MovementKind.CASH_SETTLEMENT and not movement.is_option
+    return moment_of(movement), is_settled or movement.open_close == "C", movement.movement_id
 
 
 def _history(movements: Iterable[Movement], held: Opening | None) -> tuple[Opening, list[Movement]]:
