@@ -329,32 +329,27 @@ def _rolls_of(parts: Iterable[Posting]) -> list[list[Posting]]:
     was opened as was closed of what had been opened on an earlier day.
     """
     traded = [part for part in parts if part.is_trade and part.is_option]
-    by_order = grouped(attrgetter("movement.order_id"), traded)
-    unordered = by_order.pop(None, [])
-    rolls = [of_order for of_order in by_order.values() if _replaces(of_order)]
-    of_others = [of_order for of_order in by_order.values() if not _replaces(of_order)]
-
+    rolled: defaultdict[tuple[object, ...], list[Posting]] = defaultdict(list)
     opened_on: dict[Key, date] = {}
     for part in traded:
         opened_on.setdefault(part.key, part.movement.session_date)
 
-    def side_of(part: Posting) -> tuple[object, ...]:
-        step = part.movement
-        is_short = (part.quantity < 0) is part.opens
-        return step.session_date, step.symbol, step.right, is_short
+    by_side: defaultdict[tuple[object, ...], list[Posting]] = defaultdict(list)
+    for order, of_order in grouped(attrgetter("movement.order_id"), traded).items():
+        if order is not None and _replaces(of_order):
+            rolled[order,] = of_order
+            continue
 
-    rolled: defaultdict[tuple[object, ...], list[Posting]] = defaultdict(list)
-    for (*day_and_symbol, _right, _side), of_side in grouped(
-        side_of, chain(unordered, *of_others)
-    ).items():
-        moved = [
-            part
-            for part in of_side
-            if part.opens or opened_on[part.key] < part.movement.session_date
-        ]
+        for part in of_order:
+            step = part.movement
+            is_short = (part.quantity < 0) is part.opens
+            if part.opens or opened_on[part.key] < step.session_date:
+                by_side[step.session_date, step.symbol, step.right, is_short].append(part)
+
+    for (day, symbol, _right, _side), moved in by_side.items():
         if _replaces(moved) and not rounded(sum(part.quantity for part in moved)):
-            rolled[tuple(day_and_symbol)] += moved
-    return [*rolls, *(sorted(moved, key=attrgetter("at")) for moved in rolled.values())]
+            rolled[day, symbol] += moved
+    return [sorted(moved, key=attrgetter("at")) for moved in rolled.values()]
 
 
 def _replaces(parts: Iterable[Posting]) -> bool:
