@@ -96,7 +96,7 @@ def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
     last = min(last, exchange.last_session.date())
     closed = [day for day in days_between(first, last) if not exchange.is_session(day.isoformat())]
     numbers = {day.isoweekday() % 7 for day in set(days_between(first, last)).difference(closed)}
-    weekdays = range(min(numbers), max(numbers) + 1)
+    weekdays = range(min(numbers, default=1), max(numbers, default=5) + 1)
 
     _, closes_at = exchange.close_times[-1]
     return ExchangeDays(

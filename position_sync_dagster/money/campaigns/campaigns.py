@@ -117,9 +117,16 @@ def _periods(parts: Iterable[Posting], *, with_open: bool = False) -> list[list[
         with_open: Whether the last one may be held still.
     """
     by_session = sorted(parts, key=lambda part: (part.movement.session_date, part.at))
+    # What an action took may come as something else days later.
+    came_on = {
+        source: part.movement.session_date
+        for part in by_session
+        if part.effect is Effect.COMES
+        for source in part.came_from
+    }
     periods: list[list[Posting]] = []
     current: list[Posting] = []
-    for _session, of_session in groupby(by_session, key=lambda part: part.movement.session_date):
+    for session, of_session in groupby(by_session, key=lambda part: part.movement.session_date):
         new = list(of_session)
         moves_nothing = not any(part.quantity for part in new)
         if not current and periods and moves_nothing:
@@ -127,7 +134,8 @@ def _periods(parts: Iterable[Posting], *, with_open: bool = False) -> list[list[
             continue
 
         current += new
-        if not _is_held(current):
+        is_to_come = any(came_on.get(part.posting_id, session) > session for part in current)
+        if not is_to_come and not _is_held(current):
             periods.append(current)
             current = []
 
@@ -341,32 +349,27 @@ def _rolls_of(parts: Iterable[Posting]) -> list[list[Posting]]:
     was opened as was closed of what had been opened on an earlier day.
     """
     traded = [part for part in parts if part.is_trade and part.is_option]
-    by_order = grouped(attrgetter("movement.order_id"), traded)
-    unordered = by_order.pop(None, [])
-    rolls = [of_order for of_order in by_order.values() if _replaces(of_order)]
-    of_others = [of_order for of_order in by_order.values() if not _replaces(of_order)]
-
+    rolled: defaultdict[tuple[object, ...], list[Posting]] = defaultdict(list)
     opened_on: dict[Key, date] = {}
     for part in traded:
         opened_on.setdefault(part.key, part.movement.session_date)
 
-    def side_of(part: Posting) -> tuple[object, ...]:
-        step = part.movement
-        is_short = (part.quantity < 0) is part.opens
-        return step.session_date, step.symbol, step.right, is_short
+    by_side: defaultdict[tuple[object, ...], list[Posting]] = defaultdict(list)
+    for order, of_order in grouped(attrgetter("movement.order_id"), traded).items():
+        if order is not None and _replaces(of_order):
+            rolled[order,] = of_order
+            continue
 
-    rolled: defaultdict[tuple[object, ...], list[Posting]] = defaultdict(list)
-    for (*day_and_symbol, _right, _side), of_side in grouped(
-        side_of, chain(unordered, *of_others)
-    ).items():
-        moved = [
-            part
-            for part in of_side
-            if part.opens or opened_on[part.key] < part.movement.session_date
-        ]
+        for part in of_order:
+            step = part.movement
+            is_short = (part.quantity < 0) is part.opens
+            if part.opens or opened_on[part.key] < step.session_date:
+                by_side[step.session_date, step.symbol, step.right, is_short].append(part)
+
+    for (day, symbol, _right, _side), moved in by_side.items():
         if _replaces(moved) and not rounded(sum(part.quantity for part in moved)):
-            rolled[tuple(day_and_symbol)] += moved
-    return [*rolls, *(sorted(moved, key=attrgetter("at")) for moved in rolled.values())]
+            rolled[day, symbol] += moved
+    return [sorted(moved, key=attrgetter("at")) for moved in rolled.values()]
 
 
 def _replaces(parts: Iterable[Posting]) -> bool:

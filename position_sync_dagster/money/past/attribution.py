@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from itertools import accumulate, groupby, pairwise
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -96,7 +96,7 @@ def attributed(
         parts += holding.parts()
 
     parts += sources.lost()
-    return sorted(parts, key=lambda part: (part.at, part.movement.movement_id))
+    return sorted(parts, key=attrgetter("at"))
 
 
 def unexplained_parts(
@@ -141,15 +141,13 @@ class _Acted(NamedTuple):
         return self.before * (self.movement.quantity or 0.0) < 0
 
     @property
-    def action(self) -> tuple[str, str | None]:
-        """Return the broker's id of the action."""
-        return self.movement.account, self.movement.action_id
-
-    @property
-    def wording(self) -> tuple[object, ...]:
-        """Return the day and what all rows of an action say: the last words are its contract."""
-        words, _, _contract = (self.movement.description or "").rpartition("(")
-        return *self.day_and_type, words or self.movement.movement_id
+    def action(self) -> tuple[object, ...]:
+        """Return the action's id, or what all its rows say: the last words are the contract."""
+        step = self.movement
+        if step.action_id is not None:
+            return step.account, step.action_id
+        words, _, _contract = (step.description or "").rpartition("(")
+        return *self.day_and_type, words or step.movement_id
 
     @property
     def day_and_type(self) -> tuple[object, ...]:
@@ -199,14 +197,13 @@ class _Sources:
         """
         all_holdings = [*holdings]
         steps = [step for holding in all_holdings for step in holding.actions]
-        with_id = [step for step in steps if step.movement.action_id is not None]
-        # Without an id what took a part may be an action of its own.
-        whole = [step for step in steps if step.is_rest or not step.takes]
-        for candidates, name in ((with_id, "action"), (whole, "wording"), (whole, "day_and_type")):
+        for name in ("action", "day_and_type"):
             joined = self.left.union(self.replaced)
-            others = [step for step in candidates if step.movement.movement_id not in joined]
+            others = [step for step in steps if step.movement.movement_id not in joined]
             for action in grouped(attrgetter(name), others).values():
                 self._link_action(action)
+            # Without an id what took a part may be an action of its own.
+            steps = [step for step in steps if step.is_rest or not step.takes]
 
         for step in steps:
             movement = step.movement
@@ -222,20 +219,16 @@ class _Sources:
     def _link_transfers(self, steps: Iterable[_Held]) -> None:
         """Pair what left one account with as much that came to another, of the nearest days.
 
-        That is row by row, and then of what is unpaired all rows of an account and a day.
-
         Args:
             steps: The transfers of a contract, with what was held before each.
         """
         by_way = grouped(lambda step: step[1] * (step[0].quantity or 0.0) < 0, steps)
-        leaving, arriving = ([step for step, _before in by_way[way]] for way in (True, False))
-        for rows_of in (attrgetter("movement_id"), attrgetter("account", "day")):
-            came = [step for step in arriving if step.movement_id not in self.replaced]
-            for arrived in grouped(rows_of, came).values():
-                left = [step for step in leaving if step.movement_id not in self.left]
-                fits = [gone for gone in grouped(rows_of, left).values() if _fits(gone, arrived)]
-                for gone in sorted(fits, key=lambda gone: _days_between(gone[0], arrived[0]))[:1]:
-                    self._pair(arrived, gone)
+        leaving = [step for step, _before in by_way[True]]
+        for arrival, _before in by_way[False]:
+            fits = [left for left in leaving if _fits(left, arrival)]
+            for left in sorted(fits, key=lambda left: _days_between(left, arrival))[:1]:
+                self._pair([arrival], [left])
+                leaving.remove(left)
 
     def _link_action(self, steps: Iterable[_Acted]) -> None:
         """Find for what contracts an action brought others, by symbol.
@@ -356,11 +349,11 @@ class _Origin(NamedTuple):
         return tuple(own or (posting.posting_id for posting in self.postings))
 
 
-def _fits(gone: Sequence[Movement], arrived: Sequence[Movement]) -> bool:
+def _fits(left: Movement, arrival: Movement) -> bool:
     """Return whether as much came to another account as left one, within a few days."""
-    is_as_much = not rounded(sum(step.quantity or 0.0 for step in (*gone, *arrived)))
-    is_near = _days_between(gone[0], arrived[0]) <= BOOKED
-    return is_as_much and is_near and gone[0].account != arrived[0].account
+    is_as_much = left.quantity == -(arrival.quantity or 0.0)
+    is_near = _days_between(left, arrival) <= BOOKED
+    return is_as_much and is_near and left.account != arrival.account
 
 
 def _days_between(one: Movement, other: Movement) -> timedelta:
@@ -504,13 +497,13 @@ class _Holding:
     def origin_of(self, movement: Movement) -> "_Origin":
         """Return who had it when an action brought another contract for it."""
         at = moment_of(movement)
-        parts_of = grouped(attrgetter("owner"), (part for part in self._parts if part.at <= at))
-        shares = {owner: sum(part.quantity for part in of) for owner, of in parts_of.items()}
-        shares = {owner: share for owner, share in shares.items() if rounded(share)}
-        total = sum(shares.values())
-        divided = {owner: share / total for owner, share in shares.items()} if total else None
-        opened = [part for owner in shares for part in parts_of[owner] if part.opens]
-        return _Origin(opened, divided)
+        parts = [part for part in self._parts if part.at <= at]
+        held: _Shares = defaultdict(float)
+        for part in parts:
+            held[part.owner] += part.quantity
+        held = {owner: quantity for owner, quantity in held.items() if rounded(quantity)}
+        opened = [part for part in parts if part.opens and part.owner in held]
+        return _Origin(opened, _scaled(held, 1.0 / sum(held.values())) if held else None)
 
     @property
     def place(self) -> tuple[bool, datetime, bool, Key]:
@@ -839,9 +832,17 @@ def _scaled(shares: _Shares, by: float) -> _Shares:
     return {owner: by * share for owner, share in shares.items()}
 
 
-def _order_of(movement: Movement) -> tuple[datetime, bool, str]:
-    """Return the sort key; of trades without times, those that opened come first."""
-    return moment_of(movement), movement.open_close == CLOSED, movement.movement_id
+def _order_of(movement: Movement) -> tuple[datetime, bool, float, str]:
+    """Return the sort key; of one moment, what opened or was delivered comes first.
+
+    What an action sells of what it brings is less than that.
+    """
+    is_settled = movement.kind is MovementKind.CASH_SETTLEMENT and not movement.is_option
+    size = 0.0
+    if movement.kind is MovementKind.CORPORATE_ACTION:
+        size = abs(movement.quantity or 0.0)
+    is_late = is_settled or movement.open_close == CLOSED
+    return moment_of(movement), is_late, -size, movement.movement_id
 
 
 def _history(movements: Iterable[Movement], held: Opening | None) -> tuple[Opening, list[Movement]]:
@@ -857,19 +858,7 @@ def _history(movements: Iterable[Movement], held: Opening | None) -> tuple[Openi
     opening = opening_of(stated, held)
     total = opening.quantity + sum(movement.quantity or 0.0 for movement in stated)
     unexplained = _still_held(by_kind[True], total)
-    in_order = sorted([*stated, *unexplained], key=_order_of)
-    return opening, [*_as_acted(in_order, opening.quantity)]
-
-
-def _as_acted(in_order: Iterable[Movement], held: float) -> Iterator[Movement]:
-    """Yield movements; of those of actions at one moment, first what takes of what is held."""
-    for _moment, of_moment in groupby(in_order, moment_of):
-        rows = [*of_moment]
-        if all(row.kind is MovementKind.CORPORATE_ACTION for row in rows):
-            sized = [(held * (row.quantity or 0.0) >= 0, -abs(row.quantity or 0.0)) for row in rows]
-            rows = [row for _size, row in sorted(zip(sized, rows, strict=True), key=itemgetter(0))]
-        held = rounded(held + sum(row.quantity or 0.0 for row in rows))
-        yield from rows
+    return opening, sorted([*stated, *unexplained], key=_order_of)
 
 
 def _still_held(unexplained: Iterable[Movement], held: float) -> Iterator[Movement]:
