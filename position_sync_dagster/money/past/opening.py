@@ -38,7 +38,7 @@ class Opening:
     Attributes:
         quantity: With its sign; 0: nothing.
         cost: What one unit had cost, by the broker; None: it never said it.
-        contract: Of a holding without movements: a movement with nothing but its contract.
+        contract: Of a holding without movements: what was held, as one.
         seen_at: When it was seen first; None: the movements say it.
     """
 
@@ -255,7 +255,7 @@ def _is_before(held_at: pl.Expr) -> pl.Expr:
 
 
 def _contract_of(row: Mapping[str, Any]) -> Movement:
-    """Return a movement of which nothing but the contract and the time is known."""
+    """Return what was held, as a movement of which nothing but cost and time are known."""
     day = exchange_date(row["at"])
     return Movement(
         movement_id=f"HELD:{row['account']}:{row['conid']}",
@@ -266,5 +266,8 @@ def _contract_of(row: Mapping[str, Any]) -> Movement:
         conid=row["conid"],
         day=day,
         session_date=day,
+        quantity=row["position"],
+        cash=times(row["average_cost"], -row["position"]),
+        fee=0.0,
         **{name: row[name] for name in (*_CONTRACT, "at")},
     )
