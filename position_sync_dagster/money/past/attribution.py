@@ -442,7 +442,21 @@ class _Holding:
 
     def _open_prior(self) -> None:
         """Divide what was held before the first movement to those that claim it."""
-        prior = self._opening.contract or self._before_first()
+        prior = self._opening.contract
+        if prior is None:
+            at = min(filter(None, (moment_of(self._first), self._opening.seen_at)))
+            day = exchange_date(at)
+            prior = replace(
+                self._first,
+                kind=MovementKind.TRADE,
+                quantity=self._prior,
+                cash=times(self._opening.cost, -self._prior),
+                fee=0.0,
+                order_id=None,
+                at=at,
+                day=day,
+                session_date=day,
+            )
         unclear = None
         if prior.cash is None:
             unclear = (
@@ -450,23 +464,6 @@ class _Holding:
             )
         openers = self._openers(prior, self._prior)
         self._add_parts(prior, Effect.OPENS, openers, unclear=unclear, is_prior=True)
-
-    def _before_first(self) -> Movement:
-        """Return what was held before the first movement, as one that was made when it was seen."""
-        seen_at = self._opening.seen_at
-        since: dict[str, Any] = {}
-        if seen_at is not None and seen_at < moment_of(self._first):
-            day = exchange_date(seen_at)
-            since = {"at": seen_at, "day": day, "session_date": day}
-        return replace(
-            self._first,
-            kind=MovementKind.TRADE,
-            quantity=self._prior,
-            cash=times(self._opening.cost, -self._prior),
-            fee=0.0,
-            order_id=None,
-            **since,
-        )
 
     def _move(self, movement: Movement, by: float) -> None:
         """Divide a movement: first it closes what is held on the other side, then it opens."""

@@ -190,14 +190,15 @@ def openings_of(
     at_close = daily.filter("is_held").with_columns(at="closed_at")
     at_close = at_close.unique(KEY, keep="last", maintain_order=True)
     unmoved = [held.join(first, on=KEY, how="anti") for held in (reported, at_close)]
-    nothing = _explained_by_first_close(movements, daily)
-    seen = [held.select(_SEEN) for held in (first_changes, *unmoved, nothing)]
+    seen = [held.select(_SEEN) for held in (first_changes, *unmoved)]
     closes = closes.select(*_HELD, at="closed_at")
-    rows = pl.concat([closes, *seen], how="diagonal_relaxed")
+    first_close = daily.sort("session_date").unique(KEY, keep="first", maintain_order=True)
+    nothing = _all_moved(movements, first_close)
+    rows = pl.concat([closes, *seen, nothing], how="diagonal_relaxed")
 
     # Whatever says how much it was, it may have been held at a close long before.
-    first_close = daily.group_by(KEY).agg(first_close=col.closed_at.min())
-    rows = rows.join(first_close, on=KEY, how="left", maintain_order="left")
+    since = first_close.select(*KEY, first_close="closed_at")
+    rows = rows.join(since, on=KEY, how="left", maintain_order="left")
     rows = rows.with_columns(at=pl.min_horizontal("at", "first_close"))
 
     # Of the same quantity another source may say what it had cost.
@@ -217,15 +218,15 @@ def openings_of(
     }
 
 
-def _explained_by_first_close(movements: pl.DataFrame, daily: pl.DataFrame) -> pl.DataFrame:
-    """Return the holdings of which nothing was held before: all of their first close was moved."""
-    first_close = daily.sort("session_date").unique(KEY, keep="first", maintain_order=True)
-    moved = movements.select(*KEY, "quantity", moved_on="session_date")
-    moved = moved.join(first_close.select(*KEY, "session_date"), on=KEY)
-    moved = moved.filter(col.moved_on <= col.session_date).group_by(KEY).agg(col.quantity.sum())
-    is_moved = (col.position - col.quantity).abs() < QUANTITY_ROUNDING
-    explained = first_close.join(moved, on=KEY).filter(is_moved)
-    return explained.with_columns(position=0.0, average_cost=None, at="closed_at")
+def _all_moved(movements: pl.DataFrame, first_close: pl.DataFrame) -> pl.DataFrame:
+    """Return the holdings of which nothing was held before: their first close was all moved."""
+    until = first_close.select(*KEY, "position", "closed_at", until="session_date")
+    moved = movements.join(until, on=KEY).filter(col.session_date <= col.until)
+    left = moved.group_by(KEY).agg(
+        position=col.position.first() - col.quantity.sum(), at=col.closed_at.first()
+    )
+    is_all = col.position.abs() < QUANTITY_ROUNDING
+    return left.filter(is_all).with_columns(position=0.0)
 
 
 def _first_movements(movements: pl.DataFrame) -> pl.DataFrame:
