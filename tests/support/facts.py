@@ -18,9 +18,7 @@ from position_sync_dagster.money.past.flex_movements import joined, movements_of
 from position_sync_dagster.money.past.movement_book import MovementBook
 from position_sync_dagster.money.past.movement_sources import Terms, reported_movement
 from position_sync_dagster.money.past.movements import (
-    CLOSED,
     Movement,
-    MovementKind,
     counting_movements,
     signed_transfer,
 )
@@ -62,7 +60,7 @@ def movements_of_rows(
 
 def _of_long(movement: Movement) -> Movement:
     """Return what went out, and does not say whether it was long or short, as long."""
-    if movement.kind is MovementKind.TRANSFER and movement.open_close == CLOSED:
+    if movement.is_sideless:
         return signed_transfer(movement, -(movement.quantity or 0.0))
     return movement
 

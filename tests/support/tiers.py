@@ -95,7 +95,7 @@ ROWS: tuple[Row, ...] = (
     Row(r"tests/integration/money/test_delivery\.py::test_a_receiver_that_cannot_be_reached\S+"
         r"\[(slack|json|nonsense)", V, "other receivers; by mail and without a scheme first"),
     Row(r"tests/unit/money/past/test_causes_of_histories\.py", C, "random histories of closes"),
-    Row(r"tests/integration/money/test_ledger_world\.py::(\S+\[[1-4]\d\]|"
+    Row(r"tests/integration/money/test_ledger_world\.py::(\S+\[[1-5]\d\]|"
         r"test_they_are_the_same\S+\[0\]|test_what_is_gone\S+\[[23]\])", V,
         "more worlds beside the ledger; one or two first"),
     Row(r"tests/unit/money/profit/test_bridge\.py::\S+\[10000\]", V, "more random days; 300 first"),

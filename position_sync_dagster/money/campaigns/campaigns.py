@@ -543,7 +543,7 @@ def live_money(postings: Iterable[Posting]) -> dict[tuple[str, str | None], Live
         other_fees: defaultdict[str, float] = defaultdict(float)
         for posting in of_strategy:
             charged_in = posting.movement.fee_currency
-            if posting.fee and charged_in is not None and charged_in != currency:
+            if charged_in is not None and charged_in != currency and posting.fee:
                 other_fees[charged_in] += posting.fee
 
         money[owner, currency] = LiveMoney(

@@ -540,23 +540,25 @@ class _Holding:
 
     def _open_prior(self) -> None:
         """Divide what was held before the first movement to those that claim it."""
-        first = self._first
-        seen_at = self._opening.seen_at
-        if seen_at is not None and seen_at < moment_of(first):
-            day = exchange_date(seen_at)
-            first = replace(first, at=seen_at, day=day, session_date=day)
-        prior = replace(
-            first,
-            kind=MovementKind.TRADE,
-            quantity=self._prior,
-            cash=times(self._opening.cost, -self._prior),
-            fee=0.0,
-            order_id=None,
-        )
+        prior = self._opening.contract
+        if prior is None:
+            at = min(filter(None, (moment_of(self._first), self._opening.seen_at)))
+            day = exchange_date(at)
+            prior = replace(
+                self._first,
+                kind=MovementKind.TRADE,
+                quantity=self._prior,
+                cash=times(self._opening.cost, -self._prior),
+                fee=0.0,
+                order_id=None,
+                at=at,
+                day=day,
+                session_date=day,
+            )
         unclear = None
         if prior.cash is None:
             unclear = (
-                f"what {name_of(first)} cost is not known: it was held before its first movement"
+                f"what {name_of(prior)} cost is not known: it was held before its first movement"
             )
         openers = self._openers(prior, self._prior)
         self._add_parts(prior, Effect.OPENS, openers, unclear=unclear, is_prior=True)

@@ -7,10 +7,11 @@ whoever had it. Neither is used for the other.
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from math import copysign
+from typing import NamedTuple
 
 from position_sync_dagster.domain.holding import Key
 from position_sync_dagster.money.past.movements import known_sum, rounded, times
@@ -30,8 +31,7 @@ class EdgeKind(StrEnum):
     EARNS = "EARNS"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
+class Share(NamedTuple):
     """How much of what a posting moved, with that part of its money.
 
     Attributes:
@@ -64,20 +64,19 @@ class Share:
             return self
         fraction = quantity / self.quantity
         cash = times(self.cash, fraction)
-        return replace(self, quantity=quantity, cash=cash, fees=times(self.fees, fraction))
+        return self._replace(quantity=quantity, cash=cash, fees=times(self.fees, fraction))
 
     @property
     def nothing(self) -> "Share":
         """Return nothing of it: the opening of money alone."""
-        return replace(self, quantity=0.0, cash=0.0, fees=0.0, why_unknown=None)
+        return self._replace(quantity=0.0, cash=0.0, fees=0.0, why_unknown=None)
 
     def unknown(self, why: str | None) -> "Share":
         """Return it with unknown money."""
-        return replace(self, cash=None, fees=None, why_unknown=self.why_unknown or why)
+        return self._replace(cash=None, fees=None, why_unknown=self.why_unknown or why)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Edge:
+class Edge(NamedTuple):
     """What a posting did to a part of what was opened before.
 
     Attributes:
@@ -168,8 +167,7 @@ def booked(
     return booker.booking
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Entry:
+class _Entry(NamedTuple):
     """The postings of one movement in one group.
 
     Attributes:
@@ -194,44 +192,38 @@ def _entries(postings: Iterable[Posting], group_of: Callable[[Posting], Group]) 
         movement_id = posting.pays_for or posting.movement.movement_id
         by_movement[group_of(posting), movement_id, posting.is_prior].append(posting)
     return [
-        _Entry(
-            group=group,
-            share=_whole(of_movement, is_by_account=is_by_account),
-            postings=of_movement,
-        )
-        for (group, *_movement), of_movement in by_movement.items()
+        _Entry(group, _whole(of_movement, is_by_account=is_by_account), of_movement)
+        for (group, _movement, _is_prior), of_movement in by_movement.items()
     ]
 
 
 def _whole(postings: Sequence[Posting], *, is_by_account: bool) -> Share:
-    """Return the postings of one movement as one; of an account it is known whose it was."""
-    largest = postings[0]
+    """Return the postings of one movement as one."""
+    shares = [_share_of(posting, is_by_account=is_by_account) for posting in postings]
+    if len(shares) == 1:
+        return shares[0]
+    largest = max(shares, key=lambda share: abs(share.quantity))
+    return largest._replace(
+        quantity=sum(share.quantity for share in shares),
+        cash=known_sum(share.cash for share in shares),
+        fees=known_sum(share.fees for share in shares),
+        why_unknown=next((share.why_unknown for share in shares if share.why_unknown), None),
+    )
+
+
+def _share_of(posting: Posting, *, is_by_account: bool) -> Share:
+    """Return all of a posting; of an account it is known whose it was."""
     # The value that a transfer states is no money: its cost goes along, as it was.
-    if largest.is_carried:
-        quantity = sum(posting.quantity for posting in postings)
-        return Share(posting=largest, quantity=quantity, cash=0.0, fees=0.0)
+    if posting.is_carried:
+        return Share(posting, posting.quantity, 0.0, 0.0)
 
-    if len(postings) > 1:
-        largest = max(postings, key=lambda posting: abs(posting.quantity))
-    reasons = (
-        posting.why_no_money if is_by_account and posting.is_owner_unclear else posting.unknown
-        for posting in postings
-    )
-    why_unknown = next(filter(None, reasons), None)
-
-    cash = fees = None
-    if why_unknown is None:
-        # Without a reason both are known of each.
-        currency = largest.movement.currency
-        fees = sum(posting.fee_in(currency) or 0.0 for posting in postings)
-        cash = sum(posting.cash or 0.0 for posting in postings) - fees
-    return Share(
-        posting=largest,
-        quantity=sum(posting.quantity for posting in postings),
-        cash=cash,
-        fees=fees,
-        why_unknown=why_unknown,
-    )
+    why_unknown = posting.unknown
+    if is_by_account and posting.is_owner_unclear:
+        why_unknown = posting.why_no_money
+    if why_unknown is not None:
+        return Share(posting, posting.quantity, None, None, why_unknown)
+    fees = posting.fee_in(posting.movement.currency) or 0.0
+    return Share(posting, posting.quantity, (posting.cash or 0.0) - fees, fees)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -304,8 +296,7 @@ class _Booker:
             return
         pool = held.pop()
         held.append(
-            replace(
-                pool,
+            pool._replace(
                 quantity=pool.quantity + share.quantity,
                 cash=known_sum([pool.cash, share.cash]),
                 fees=known_sum([pool.fees, share.fees]),
@@ -316,7 +307,7 @@ class _Booker:
     def _pay(self, share: Share, kind: EdgeKind = EdgeKind.PAYS) -> None:
         """Record money that changed no quantity, or that it is not known what changed."""
         if share.cash != 0:
-            paid = replace(share, quantity=0.0)
+            paid = share._replace(quantity=0.0)
             self.booking.edges.append(Edge(kind=kind, opened=None, by=paid))
 
     def _lose(self, entry: _Entry, why: str | None) -> None:
@@ -368,8 +359,7 @@ class _Booker:
         if entry.share.posting.effect is Effect.KEEPS:
             held.clear()
         for share in opened:
-            brought = replace(
-                share,
+            brought = share._replace(
                 quantity=share.quantity * ratio,
                 cash=known_sum([share.cash, share.paid]),
                 brought_by=entry.share.posting,
@@ -392,4 +382,4 @@ def _paying(entry: _Entry, shares: Iterable[Share]) -> list[Share]:
     total = sum(share.quantity for share in shares)
     if not paid or not total:
         return shares
-    return [replace(share, paid=share.paid + paid * share.quantity / total) for share in shares]
+    return [share._replace(paid=share.paid + paid * share.quantity / total) for share in shares]

@@ -9,6 +9,7 @@ from functools import cache, partial
 from itertools import chain
 from math import copysign
 from operator import attrgetter
+from typing import Any
 
 import polars as pl
 
@@ -33,15 +34,12 @@ from position_sync_dagster.money.past.movement_sources import (
     reported_movement,
 )
 from position_sync_dagster.money.past.movements import (
-    CLOSED,
     Movement,
-    MovementKind,
     MovementSource,
     Section,
     StatedSection,
     StatementName,
     counting_movements,
-    moment_of,
     named_sections,
     newest_of,
     signed_transfer,
@@ -127,7 +125,7 @@ class MovementBook:
         }
         judged_now = {closure.change_id for closure in judged}
         is_reported = pl.col("source") == MovementSource.API.value
-        stated = [*_stated_once(statements)]
+        stated = self._stated(statements)
         of_files = grouped(_FILE_OF, sections)
         stored = [
             _dated(movement, of_files[_FILE_OF(movement)])
@@ -146,46 +144,24 @@ class MovementBook:
         for closure in judged:
             movements += inferred_movements(closure, terms)
 
-        counting = self._with_sides(counting_movements(movements, sections), statements)
+        counting = counting_movements(movements, sections)
         if since is None:
             return counting
         return [movement for movement in counting if movement.day >= since]
 
-    def _with_sides(
-        self, movements: list[Movement], statements: Iterable[Statement]
-    ) -> list[Movement]:
-        """Return movements where what a transfer closed is what was held: long or short.
-
-        The newest close says it, also that of its day, or else earlier movements. Where nothing
-        does, it is not known by how much it changed the holding.
-        """
-        sideless = [movement for movement in movements if _is_sideless(movement)]
+    def _stated(self, statements: Collection[Statement]) -> list[Movement]:
+        """Return what statements state; what a transfer closed is long or short, as it was held."""
+        stated = [*_stated_once(statements)]
+        sideless = [movement for movement in stated if movement.is_sideless]
         if not sideless:
-            return movements
+            return stated
 
-        ids = {movement.event_id for movement in sideless}
-        events = self.lake.statement_events.records(None, one_of("event_id", ids))
-        sizes = {event.event_id: event.quantity for event in events}
+        are_moved = one_of("conid", {movement.conid for movement in sideless})
         table = self.lake.derived_table(DAILY_POSITIONS)
-        are_held = one_of("conid", {movement.conid for movement in sideless})
-        columns = ["session_date", *KEY, "position"]
-        closes = [*derived_rows(table, are_held, columns=columns).iter_rows()]
-        closes += [
-            (position.day, position.account, position.conid, position.position)
-            for statement in statements
-            for position in statement.positions
-        ]
-
-        def with_side(movement: Movement) -> Movement:
-            held = _held_at(movement, closes, movements)
-            size = sizes.get(movement.event_id or "", movement.quantity)
-            if not held or size is None:
-                return replace(movement, quantity=None, value=None)
-            return signed_transfer(movement, copysign(size, -held))
-
-        return [
-            with_side(movement) if _is_sideless(movement) else movement for movement in movements
-        ]
+        closes = derived_rows(table, are_moved, columns=_CLOSE).rows()
+        positions = chain.from_iterable(statement.positions for statement in statements)
+        closes += map(attrgetter("day", *_CLOSE[1:]), positions)
+        return [_with_side(movement, closes) for movement in stated]
 
     def _reported(self, since: date | None) -> list[Execution]:
         """Return the executions that gateways reported, in all wordings."""
@@ -226,29 +202,22 @@ class MovementBook:
         return pl.concat([rows, derived_rows(daily, are_named, columns=columns)]).sort("timestamp")
 
 
-def _is_sideless(movement: Movement) -> bool:
-    """Return whether a transfer closed what was held, and its section does not say which side."""
-    return movement.kind is MovementKind.TRANSFER and movement.open_close == CLOSED
+# What is read of a holding at a close.
+_CLOSE = ("session_date", *KEY, "position")
 
 
-def _held_at(
-    movement: Movement,
-    closes: Iterable[tuple[date, str, int, float]],
-    movements: Iterable[Movement],
-) -> float:
-    """Return what was held before a movement, or after it; 0: nothing says it."""
-    of_holding = [
-        (day, position)
-        for day, *key, position in closes
-        if tuple(key) == movement.key and day <= movement.day
-    ]
-    if of_holding:
-        return max(of_holding)[1]
-    return sum(
-        other.quantity or 0.0
-        for other in movements
-        if other.key == movement.key and moment_of(other) < moment_of(movement)
-    )
+def _with_side(movement: Movement, closes: Iterable[tuple[Any, ...]]) -> Movement:
+    """Return a transfer as one of the side that the newest close has, also that of its day.
+
+    Where none has it, it is not known by how much it changed the holding.
+    """
+    if not movement.is_sideless:
+        return movement
+    until_then = (close for close in closes if close[0] <= movement.day)
+    held = max((close for close in until_then if close[1:3] == movement.key), default=None)
+    if held is None:
+        return replace(movement, quantity=None, value=None)
+    return signed_transfer(movement, copysign(movement.quantity or 0.0, -held[-1]))
 
 
 def sections_of(statement: Statement) -> list[StatementEvent]:

@@ -267,6 +267,11 @@ class Movement:
         return self.sec_type in OPTION_TYPES
 
     @property
+    def is_sideless(self) -> bool:
+        """Return whether a transfer closed what was held, and nothing says whether it was long."""
+        return self.kind is MovementKind.TRANSFER and self.open_close == CLOSED
+
+    @property
     def through(self) -> int | None:
         """Return the option that delivered it; None: none did."""
         if self.kind in DELIVERY_KINDS and not self.is_option:

@@ -39,7 +39,7 @@ class Opening:
         quantity: With its sign; 0: nothing.
         cost: What one unit had cost, by the broker; None: it never said it. Where nothing was held,
             that of what a transfer brought first.
-        contract: Of a holding without movements: a movement with nothing but its contract.
+        contract: Of a holding without movements: what was held, as one.
         seen_at: When it was seen first; None: the movements say it.
     """
 
@@ -220,14 +220,15 @@ def openings_of(
     at_close = daily.filter("is_held").with_columns(at="closed_at")
     at_close = at_close.unique(KEY, keep="last", maintain_order=True)
     unmoved = [held.join(first, on=KEY, how="anti") for held in (reported, at_close)]
-    nothing = _explained_by_first_close(movements, daily)
-    seen = [held.select(_SEEN) for held in (first_changes, *unmoved, nothing)]
+    seen = [held.select(_SEEN) for held in (first_changes, *unmoved)]
     closes = closes.select(*_HELD, at="closed_at")
-    rows = pl.concat([closes, *seen], how="diagonal_relaxed")
+    first_close = daily.sort("session_date").unique(KEY, keep="first", maintain_order=True)
+    nothing = _all_moved(movements, first_close)
+    rows = pl.concat([closes, *seen, nothing], how="diagonal_relaxed")
 
     # Whatever says how much it was, it may have been held at a close long before.
-    first_close = daily.group_by(KEY).agg(first_close=col.closed_at.min())
-    rows = rows.join(first_close, on=KEY, how="left", maintain_order="left")
+    since = first_close.select(*KEY, first_close="closed_at")
+    rows = rows.join(since, on=KEY, how="left", maintain_order="left")
     rows = rows.with_columns(at=pl.min_horizontal("at", "first_close"))
 
     # Of the same quantity another source may say what it had cost.
@@ -250,15 +251,15 @@ def openings_of(
     }
 
 
-def _explained_by_first_close(movements: pl.DataFrame, daily: pl.DataFrame) -> pl.DataFrame:
-    """Return the holdings of which nothing was held before: all of their first close was moved."""
-    first_close = daily.sort("session_date").unique(KEY, keep="first", maintain_order=True)
-    moved = movements.select(*KEY, "quantity", moved_on="session_date")
-    moved = moved.join(first_close.select(*KEY, "session_date"), on=KEY)
-    moved = moved.filter(col.moved_on <= col.session_date).group_by(KEY).agg(col.quantity.sum())
-    is_moved = (col.position - col.quantity).abs() < QUANTITY_ROUNDING
-    explained = first_close.join(moved, on=KEY).filter(is_moved)
-    return explained.with_columns(position=0.0, average_cost=None, at="closed_at")
+def _all_moved(movements: pl.DataFrame, first_close: pl.DataFrame) -> pl.DataFrame:
+    """Return the holdings of which nothing was held before: their first close was all moved."""
+    until = first_close.select(*KEY, "position", "closed_at", until="session_date")
+    moved = movements.join(until, on=KEY).filter(col.session_date <= col.until)
+    left = moved.group_by(KEY).agg(
+        position=col.position.first() - col.quantity.sum(), at=col.closed_at.first()
+    )
+    is_all = col.position.abs() < QUANTITY_ROUNDING
+    return left.filter(is_all).with_columns(position=0.0)
 
 
 def _transferred_costs(daily: pl.DataFrame, first: pl.DataFrame) -> pl.DataFrame:
@@ -300,7 +301,7 @@ def _is_before(held_at: pl.Expr) -> pl.Expr:
 
 
 def _contract_of(row: Mapping[str, Any]) -> Movement:
-    """Return a movement of which nothing but the contract and the time is known."""
+    """Return what was held, as a movement of which nothing but cost and time are known."""
     day = exchange_date(row["at"])
     return Movement(
         movement_id=f"HELD:{row['account']}:{row['conid']}",
@@ -311,5 +312,8 @@ def _contract_of(row: Mapping[str, Any]) -> Movement:
         conid=row["conid"],
         day=day,
         session_date=day,
+        quantity=row["position"],
+        cash=times(row["average_cost"], -row["position"]),
+        fee=0.0,
         **{name: row[name] for name in (*_CONTRACT, "at")},
     )

@@ -137,12 +137,11 @@ class Posting:
 
     def fee_in(self, currency: str | None) -> float | None:
         """Return its fee in a currency, 0 if it was charged in another one; None: not known."""
+        fee = self.fee
         charged_in = self.movement.fee_currency
-        if self.fee and charged_in != currency:
-            if charged_in is None:
-                return None
-            return 0.0
-        return self.fee
+        if not fee or charged_in == currency:
+            return fee
+        return None if charged_in is None else 0.0
 
 
 def name_of(movement: Movement) -> str:

@@ -583,7 +583,7 @@ def test_capital_at_risk_is_unknown_after_an_action_whose_cost_is(paid, risk):
 
 # ---- what was held before, and is gone without a cause
 
-HELD_PUT = Opening(quantity=-1.0, cost=250.0, contract=moved(PUT, None, None, 2))
+HELD_PUT = Opening(quantity=-1.0, cost=250.0, contract=moved(PUT, -1.0, 2.5, 2, fee=0.0))
 HELD_CALL = Opening(quantity=-1.0, cost=140.0)
 OF_BOTH = {(A, PUT): HELD_PUT, (A, CALL): HELD_CALL}
 CALL_EXPIRED = booked(CALL, 1.0, 0.0, 6, MovementKind.EXPIRATION)

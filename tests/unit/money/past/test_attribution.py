@@ -112,7 +112,7 @@ def test_a_leg_that_moves_to_another_strategy_while_it_is_held_takes_its_holding
 def test_a_quantity_in_any_account_is_claimed_of_what_all_accounts_hold(is_moved):
     """Another account holds as much, with a movement or without: half of the claim is of each."""
     movements = [moved(PUT, -2.0, 2.0, 2)]
-    contract = moved(PUT, None, None, 2, account="U2")
+    contract = moved(PUT, -2.0, None, 2, account="U2")
     held = {("U2", PUT): Opening(quantity=-2.0, contract=contract)}
     if is_moved:
         movements.append(moved(PUT, -2.0, 2.0, 2, account="U2"))
