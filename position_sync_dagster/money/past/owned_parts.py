@@ -108,13 +108,16 @@ def deciding_movements(
 ) -> pl.DataFrame:
     """Return the movements that decide whose some contracts are; pure.
 
-    These are those of the contracts, of options that delivered one of them, of contracts that had
-    a corporate action, and of what the orders traded that traded what several strategies share.
+    These are those of the contracts, of options that delivered one of them, and of what they
+    delivered, of contracts that had a corporate action, and of what the orders traded that traded
+    what several strategies share.
     """
     wanted = _acted(movements) | set(conids)
-    options = _deliveries(movements).filter(col.delivered.is_in(wanted))["option"]
-    together = _traded_together(movements, wanted & _shared(legs)).explode("conid")["conid"]
-    return movements.filter(col.conid.is_in(wanted.union(options, together)))
+    is_wanted = pl.any_horizontal(pl.all().is_in(wanted))
+    delivered = _deliveries(movements).filter(is_wanted)
+    orders = movements.filter(col.conid.is_in(wanted & _shared(legs)))["order_id"].drop_nulls()
+    together = movements.filter(col.order_id.is_in(orders.implode()))["conid"]
+    return movements.filter(col.conid.is_in(wanted.union(*delivered, together)))
 
 
 def _shared(legs: Iterable[ActiveContract]) -> set[int]:
@@ -125,13 +128,6 @@ def _shared(legs: Iterable[ActiveContract]) -> set[int]:
         for conid, of_contract in strategies.items()
         if len({leg.strategy_id for leg in of_contract}) > 1
     }
-
-
-def _traded_together(movements: pl.DataFrame, conids: Collection[int]) -> pl.DataFrame:
-    """Return what each order traded that traded one of these contracts."""
-    orders = movements.filter(col.conid.is_in(conids))["order_id"].drop_nulls()
-    of_orders = movements.filter(col.order_id.is_in(orders.implode())).drop_nulls("conid")
-    return of_orders.group_by("account", "order_id").agg("conid")
 
 
 def _acted(movements: pl.DataFrame) -> set[int]:
