@@ -164,22 +164,28 @@ def unexplained_ends(closures: pl.DataFrame) -> list[Movement]:
         closures: The causes that count.
     """
     unexplained = records_of(Closure, closures.filter(cause=Cause.UNEXPLAINED.value))
+    kind = MovementKind.UNEXPLAINED
     return [
-        movement_of(
-            closure,
-            exchange_date(closure.closed_at),
-            movement_id=f"{MovementKind.UNEXPLAINED}:{closure.change_id}",
-            kind=MovementKind.UNEXPLAINED,
-            section=Section.OPTION_EVENTS,
-            source=MovementSource.INFERRED,
-            at=closure.closed_at,
-            quantity=-closure.quantity,
-            fee=0.0,
-            fee_currency=closure.currency,
-            realized_pnl=None,
-        )
+        _end(closure, kind, f"{kind}:{closure.change_id}", realized_pnl=None)
         for closure in unexplained
     ]
+
+
+def _end(closure: Closure, kind: MovementKind, name: str, **named: Any) -> Movement:
+    """Return what a close moved; the broker charges no fee for what it books by itself."""
+    return movement_of(
+        closure,
+        exchange_date(closure.closed_at),
+        movement_id=name,
+        kind=kind,
+        section=Section.OPTION_EVENTS,
+        source=MovementSource.INFERRED,
+        at=closure.closed_at,
+        quantity=-closure.quantity,
+        fee=0.0,
+        fee_currency=closure.currency,
+        **named,
+    )
 
 
 def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
@@ -201,21 +207,13 @@ def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
         if kind in DELIVERY_KINDS and details.settles_in_cash:
             kind = MovementKind.CASH_SETTLEMENT
 
-    day = exchange_date(closure.closed_at)
     counter_conid = closure.counter_conid or under_conid
-    base = movement_of(
+    base = _end(
         closure,
-        day,
-        session_date=terms.session_of(day),
-        movement_id=f"{MovementSource.INFERRED}:{closure.change_id}:{kind}",
-        kind=kind,
-        section=Section.OPTION_EVENTS,
-        source=MovementSource.INFERRED,
-        at=closure.closed_at,
-        quantity=-closure.quantity,
+        kind,
+        f"{MovementSource.INFERRED}:{closure.change_id}:{kind}",
+        session_date=terms.session_of(exchange_date(closure.closed_at)),
         multiplier=multiplier,
-        fee=0.0,  # the broker charges none for what it books by itself
-        fee_currency=closure.currency,
         underlying_conid=under_conid,
         stated_at=closure.judged_at,
     )

@@ -133,12 +133,10 @@ def _rows_of_session(lake: MoneyLake, session: date, closed_at: datetime) -> pl.
         return rows
 
     written = lake.updates.sync.last_before(closed_at, ROWS_OF_CLOSE_DAYS)
-    filled = [coalesce(name, f"computed_{name}") for name in _SPLIT_BY]
-    columns = rows.columns
-    computed = written.select("update_id", pl.col(_SPLIT_BY).name.prefix("computed_"))
-    rows = rows.join(computed, on="update_id", how="left", maintain_order="left")
-    rows = rows.with_columns(filled)
-    return rows.select(columns)
+    written = written.select("update_id", *_SPLIT_BY)
+    rows = rows.join(written, on="update_id", how="left", suffix="_computed", maintain_order="left")
+    rows = rows.with_columns(coalesce(name, f"{name}_computed") for name in _SPLIT_BY)
+    return rows.select(pl.exclude("^.*_computed$"))
 
 
 def day_and_close_before(calendar: str, now: datetime) -> tuple[date, date, datetime]:
