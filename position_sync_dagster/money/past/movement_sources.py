@@ -17,7 +17,7 @@ from position_sync_dagster.domain.instrument import (
     Right,
 )
 from position_sync_dagster.lake.schema import records_of
-from position_sync_dagster.money.magnifiers import usual_magnifier
+from position_sync_dagster.money.magnifiers import magnifier_of
 from position_sync_dagster.money.past.causes import EVENING
 from position_sync_dagster.money.past.closes import Cause, Closure
 from position_sync_dagster.money.past.movements import (
@@ -76,12 +76,10 @@ class Terms:
             return 1.0
         return stated
 
-    def magnifier_of(self, conid: int, sec_type: str | None, currency: str | None) -> float | None:
+    def magnifier_of(self, named: Execution | Closure) -> float | None:
         """Return the divisor of a quoted price; None where it is not known."""
-        details = self.details.get(conid)
-        if details is not None and details.price_magnifier:
-            return details.price_magnifier
-        return self.magnifiers.get(conid, usual_magnifier(sec_type, currency))
+        usual = magnifier_of(self.details.get(named.conid), named.sec_type, named.currency)
+        return self.magnifiers.get(named.conid, usual)
 
 
 def completed(movement: Movement, terms: Terms) -> Movement:
@@ -118,7 +116,7 @@ def reported_movement(execution: Execution, terms: Terms) -> Movement:
     Its own contract names right, strike and expiry. In a row of an older release, which had none of
     them, those of the contract's details count.
     """
-    magnifier = terms.magnifier_of(execution.conid, execution.sec_type, execution.currency)
+    magnifier = terms.magnifier_of(execution)
     kind = MovementKind.TRADE
     if execution.sec_type == "CASH":
         kind = MovementKind.CONVERSION
@@ -149,8 +147,7 @@ def reported_movement(execution: Execution, terms: Terms) -> Movement:
 def inferred_kind(closure: Closure) -> MovementKind | None:
     """Return what follows from a cause; None: nothing, or an execution or a statement says it."""
     kind = _OF_CAUSE.get(closure.cause)
-    is_option = closure.right is not None and closure.strike is not None
-    if kind in DELIVERY_KINDS and not is_option:
+    if kind in DELIVERY_KINDS and not closure.is_option:
         return None  # of what is delivered the option says it, at its strike
     if closure.executions or closure.events:
         return None
@@ -199,7 +196,7 @@ def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
         return []
 
     multiplier = terms.multiplier_of(closure.conid, closure.sec_type)
-    magnifier = terms.magnifier_of(closure.conid, closure.sec_type, closure.currency)
+    magnifier = terms.magnifier_of(closure)
     under_conid = None
     details = terms.details.get(closure.conid)
     if details is not None:

@@ -13,6 +13,7 @@ from polars import col
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, grouped
+from position_sync_dagster.domain.instrument import OPTION_TYPES
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.schema import legs_of, moment, records_of
 from position_sync_dagster.money.lake import MoneyLake
@@ -136,11 +137,8 @@ def _acted(movements: pl.DataFrame) -> set[int]:
 
 def _deliveries(movements: pl.DataFrame) -> pl.DataFrame:
     """Return the options that ended by delivery, with what they delivered."""
-    is_end = col.kind.is_in(DELIVERY_KINDS) & col.right.is_not_null()
-    movements = movements.filter(is_end)
-    return movements.select(
-        option="conid", delivered=pl.coalesce("counter_conid", "underlying_conid")
-    )
+    ends = movements.filter(col.kind.is_in(DELIVERY_KINDS), col.sec_type.is_in(OPTION_TYPES))
+    return ends.select(option="conid", delivered=pl.coalesce("counter_conid", "underlying_conid"))
 
 
 def part_rows(parts: Iterable[Posting]) -> pl.DataFrame:
