@@ -30,6 +30,11 @@ class ChangedHolding:
     strike: float | None
     expiry: date | None
 
+    @property
+    def is_option(self) -> bool:
+        """Return whether it is an option, on whatever underlying."""
+        return self.right is not None and self.strike is not None
+
 
 TERMS = tuple(field.name for field in fields(ChangedHolding))
 
@@ -88,11 +93,6 @@ class PositionChange(ChangedHolding):
             return self.before - self.after
 
         return 0.0
-
-    @property
-    def is_option(self) -> bool:
-        """Return whether it is an option, on whatever underlying."""
-        return self.right is not None and self.strike is not None
 
     @property
     def units(self) -> float | None:

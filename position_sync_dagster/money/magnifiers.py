@@ -26,6 +26,15 @@ def usual_magnifier(sec_type: str | None, currency: str | None) -> float | None:
     return 1.0
 
 
+def magnifier_of(
+    details: ContractDetails | None, sec_type: str | None, currency: str | None
+) -> float | None:
+    """Return the divisor of a contract by its details, else the usual one; None: not known."""
+    if details is not None and details.price_magnifier:
+        return float(details.price_magnifier)
+    return usual_magnifier(sec_type, currency)
+
+
 # The columns from which the magnifier of a row follows, apart from its conid.
 VALUED = ("position", "market_price", "multiplier", "market_value", "greeks_source")
 

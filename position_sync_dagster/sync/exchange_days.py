@@ -137,12 +137,13 @@ def closing_times(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
 
 
 def session_before(calendar: str, day: date) -> date:
-    """Return the trading day before a trading day.
+    """Return the last trading day before a day.
 
     Raises:
         SettingsError: The calendar is not known.
     """
-    earlier: date = _calendar(calendar).previous_session(day.isoformat()).date()
+    latest = (day - timedelta(days=1)).isoformat()
+    earlier: date = _calendar(calendar).date_to_session(latest, direction="previous").date()
     return earlier
 
 

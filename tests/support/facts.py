@@ -102,5 +102,6 @@ def facts_of(
     def price_before(option: ContractDetails, _ended: datetime) -> float | None:
         return (prices or {}).get(option.conid)
 
-    movements = movements_of_rows(executions, events)
-    return Facts(movements=movements, periods=periods, price_before=price_before, **given)
+    named = {"movements": movements_of_rows(executions, events), "periods": periods}
+    weekdays = {"is_trading_day": lambda day: day.weekday() < 5}
+    return Facts(price_before=price_before, **weekdays | named | given)

@@ -6,12 +6,7 @@ from functools import cached_property
 from math import isclose, prod
 
 from position_sync_dagster.domain.holding import grouped
-from position_sync_dagster.domain.instrument import (
-    OPTION_TYPES,
-    ContractDetails,
-    Instrument,
-    Right,
-)
+from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
 from position_sync_dagster.domain.valuation import FACTOR_TOLERANCE
 from position_sync_dagster.money.campaigns.campaigns import (
     Contract,
@@ -26,7 +21,7 @@ from position_sync_dagster.money.campaigns.campaigns import (
 )
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
 from position_sync_dagster.money.lake import MoneyLake
-from position_sync_dagster.money.magnifiers import usual_magnifier
+from position_sync_dagster.money.magnifiers import magnifier_of
 from position_sync_dagster.money.past.movements import Movement, MovementSource
 from position_sync_dagster.money.past.owned_parts import PostingBook
 from position_sync_dagster.money.past.postings import Posting, name_of
@@ -129,16 +124,13 @@ class CampaignBook:
 def contract_of(movements: Sequence[Movement], details: ContractDetails | None) -> Contract:
     """Return what is known of the contract of some movements; pure."""
     stated = next((movement for movement in movements if movement.right), movements[0])
-    magnifier = usual_magnifier(stated.sec_type, stated.currency) or _stated_magnifier(movements)
+    magnifier = magnifier_of(details, stated.sec_type, stated.currency)
     expiry = stated.expiry
     if details is not None:
         expiry = details.expiry or expiry
-        if details.price_magnifier:
-            magnifier = float(details.price_magnifier)
 
     multiplier = next((movement.multiplier for movement in movements if movement.multiplier), None)
-    is_option = stated.sec_type in OPTION_TYPES
-    lacks_terms = is_option and None in (stated.right, stated.strike, expiry)
+    lacks_terms = stated.is_option and None in (stated.right, stated.strike, expiry)
     instrument = None
     if multiplier is not None and stated.currency is not None and not lacks_terms:
         instrument = Instrument(
@@ -151,7 +143,11 @@ def contract_of(movements: Sequence[Movement], details: ContractDetails | None) 
             strike=stated.strike,
             expiry=expiry,
         )
-    return Contract(name=name_of(stated), instrument=instrument, magnifier=magnifier)
+    return Contract(
+        name=name_of(stated),
+        instrument=instrument,
+        magnifier=magnifier or _stated_magnifier(movements),
+    )
 
 
 def _stated_magnifier(movements: Iterable[Movement]) -> float | None:

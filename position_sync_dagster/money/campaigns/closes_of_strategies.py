@@ -70,9 +70,8 @@ class Closes:
     @cached_property
     def _with_owners(self) -> pl.DataFrame:
         """The rows, with those that had what closed, and whether its profit is divided."""
-        listed = pl.concat_str(
-            "executions", "events", "change_id", separator=",", ignore_nulls=True
-        )
+        names = ("executions", "events", "change_id", "counter_conid")
+        listed = pl.concat_str(names, separator=",", ignore_nulls=True)
         rows = self.rows.with_row_index("at")
         evidence = rows.select("at", *KEY, evidence=listed.str.split(",")).explode("evidence")
         named = evidence.join(_owners_of_closes(self.parts), on=[*KEY, "evidence"])
@@ -227,8 +226,10 @@ def _owners_of_closes(parts: Iterable[Posting]) -> pl.DataFrame:
     for part in parts:
         movement = part.movement
         if part.quantity and not part.opens:
-            name = movement.execution_id or movement.event_id or movement.change_id
-            rows.append((*part.key, name, part.owner, part.is_owner_unclear))
+            # Of what an option delivered before its statement, the change is that of the option.
+            names = (movement.execution_id, movement.event_id, movement.through, movement.change_id)
+            name = next(filter(None, names), None)
+            rows.append((*part.key, name and f"{name}", part.owner, part.is_owner_unclear))
     return pl.DataFrame(rows, _OWNERS, orient="row")
 
 

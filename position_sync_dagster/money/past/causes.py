@@ -82,22 +82,22 @@ class Facts:
 
     Attributes:
         changes: All changes of positions near the closes, also those that opened something.
+        is_trading_day: Returns whether there is a session on a day.
         movements: What moved their holdings, without what was inferred.
         periods: The rows of `statement_events` of the days that statements cover.
         contracts: Contract details, by conid.
         asked: From when and until when the gateway named all executions of an account. Without it
             the absence of an execution proves nothing.
         price_before: Returns the last price of the underlying of an option right before its end.
-        is_trading_day: Returns whether there is a session on a day.
     """
 
     changes: Sequence[PositionChange]
+    is_trading_day: Callable[[date], bool]
     movements: Sequence[Movement] = ()
     periods: Sequence[StatementEvent] = ()
     contracts: Mapping[int, ContractDetails] = field(default_factory=dict)
     asked: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict)
     price_before: Callable[[ContractDetails, datetime], float | None] = lambda *_option: None
-    is_trading_day: Callable[[date], bool] = lambda day: day.weekday() < 5
 
 
 # A cause, its stage, and why in words.

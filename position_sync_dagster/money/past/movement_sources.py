@@ -17,7 +17,7 @@ from position_sync_dagster.domain.instrument import (
     Right,
 )
 from position_sync_dagster.lake.schema import records_of
-from position_sync_dagster.money.magnifiers import usual_magnifier
+from position_sync_dagster.money.magnifiers import magnifier_of
 from position_sync_dagster.money.past.causes import EVENING
 from position_sync_dagster.money.past.closes import Cause, Closure
 from position_sync_dagster.money.past.movements import (
@@ -76,12 +76,10 @@ class Terms:
             return 1.0
         return stated
 
-    def magnifier_of(self, conid: int, sec_type: str | None, currency: str | None) -> float | None:
+    def magnifier_of(self, named: Execution | Closure) -> float | None:
         """Return the divisor of a quoted price; None where it is not known."""
-        details = self.details.get(conid)
-        if details is not None and details.price_magnifier:
-            return details.price_magnifier
-        return self.magnifiers.get(conid, usual_magnifier(sec_type, currency))
+        usual = magnifier_of(self.details.get(named.conid), named.sec_type, named.currency)
+        return self.magnifiers.get(named.conid, usual)
 
 
 def completed(movement: Movement, terms: Terms) -> Movement:
@@ -118,7 +116,7 @@ def reported_movement(execution: Execution, terms: Terms) -> Movement:
     Its own contract names right, strike and expiry. In a row of an older release, which had none of
     them, those of the contract's details count.
     """
-    magnifier = terms.magnifier_of(execution.conid, execution.sec_type, execution.currency)
+    magnifier = terms.magnifier_of(execution)
     kind = MovementKind.TRADE
     if execution.sec_type == "CASH":
         kind = MovementKind.CONVERSION
@@ -149,8 +147,7 @@ def reported_movement(execution: Execution, terms: Terms) -> Movement:
 def inferred_kind(closure: Closure) -> MovementKind | None:
     """Return what follows from a cause; None: nothing, or an execution or a statement says it."""
     kind = _OF_CAUSE.get(closure.cause)
-    is_option = closure.right is not None and closure.strike is not None
-    if kind in DELIVERY_KINDS and not is_option:
+    if kind in DELIVERY_KINDS and not closure.is_option:
         return None  # of what is delivered the option says it, at its strike
     if closure.executions or closure.events:
         return None
@@ -164,22 +161,28 @@ def unexplained_ends(closures: pl.DataFrame) -> list[Movement]:
         closures: The causes that count.
     """
     unexplained = records_of(Closure, closures.filter(cause=Cause.UNEXPLAINED.value))
+    kind = MovementKind.UNEXPLAINED
     return [
-        movement_of(
-            closure,
-            exchange_date(closure.closed_at),
-            movement_id=f"{MovementKind.UNEXPLAINED}:{closure.change_id}",
-            kind=MovementKind.UNEXPLAINED,
-            section=Section.OPTION_EVENTS,
-            source=MovementSource.INFERRED,
-            at=closure.closed_at,
-            quantity=-closure.quantity,
-            fee=0.0,
-            fee_currency=closure.currency,
-            realized_pnl=None,
-        )
+        _end(closure, kind, f"{kind}:{closure.change_id}", realized_pnl=None)
         for closure in unexplained
     ]
+
+
+def _end(closure: Closure, kind: MovementKind, name: str, **named: Any) -> Movement:
+    """Return what a close moved; the broker charges no fee for what it books by itself."""
+    return movement_of(
+        closure,
+        exchange_date(closure.closed_at),
+        movement_id=name,
+        kind=kind,
+        section=Section.OPTION_EVENTS,
+        source=MovementSource.INFERRED,
+        at=closure.closed_at,
+        quantity=-closure.quantity,
+        fee=0.0,
+        fee_currency=closure.currency,
+        **named,
+    )
 
 
 def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
@@ -193,7 +196,7 @@ def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
         return []
 
     multiplier = terms.multiplier_of(closure.conid, closure.sec_type)
-    magnifier = terms.magnifier_of(closure.conid, closure.sec_type, closure.currency)
+    magnifier = terms.magnifier_of(closure)
     under_conid = None
     details = terms.details.get(closure.conid)
     if details is not None:
@@ -201,21 +204,13 @@ def inferred_movements(closure: Closure, terms: Terms) -> list[Movement]:
         if kind in DELIVERY_KINDS and details.settles_in_cash:
             kind = MovementKind.CASH_SETTLEMENT
 
-    day = exchange_date(closure.closed_at)
     counter_conid = closure.counter_conid or under_conid
-    base = movement_of(
+    base = _end(
         closure,
-        day,
-        session_date=terms.session_of(day),
-        movement_id=f"{MovementSource.INFERRED}:{closure.change_id}:{kind}",
-        kind=kind,
-        section=Section.OPTION_EVENTS,
-        source=MovementSource.INFERRED,
-        at=closure.closed_at,
-        quantity=-closure.quantity,
+        kind,
+        f"{MovementSource.INFERRED}:{closure.change_id}:{kind}",
+        session_date=terms.session_of(exchange_date(closure.closed_at)),
         multiplier=multiplier,
-        fee=0.0,  # the broker charges none for what it books by itself
-        fee_currency=closure.currency,
         underlying_conid=under_conid,
         stated_at=closure.judged_at,
     )

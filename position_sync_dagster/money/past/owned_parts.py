@@ -13,6 +13,7 @@ from polars import col
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, grouped
+from position_sync_dagster.domain.instrument import OPTION_TYPES
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.schema import legs_of, moment, records_of
 from position_sync_dagster.money.lake import MoneyLake
@@ -108,13 +109,16 @@ def deciding_movements(
 ) -> pl.DataFrame:
     """Return the movements that decide whose some contracts are; pure.
 
-    These are those of the contracts, of options that delivered one of them, of contracts that had
-    a corporate action, and of what the orders traded that traded what several strategies share.
+    These are those of the contracts, of options that delivered one of them, and of what they
+    delivered, of contracts that had a corporate action, and of what the orders traded that traded
+    what several strategies share.
     """
     wanted = _acted(movements) | set(conids)
-    options = _deliveries(movements).filter(col.delivered.is_in(wanted))["option"]
-    together = _traded_together(movements, wanted & _shared(legs)).explode("conid")["conid"]
-    return movements.filter(col.conid.is_in(wanted.union(options, together)))
+    is_wanted = pl.any_horizontal(pl.all().is_in(wanted))
+    delivered = _deliveries(movements).filter(is_wanted)
+    orders = movements.filter(col.conid.is_in(wanted & _shared(legs)))["order_id"].drop_nulls()
+    together = movements.filter(col.order_id.is_in(orders.implode()))["conid"]
+    return movements.filter(col.conid.is_in(wanted.union(*delivered, together)))
 
 
 def _shared(legs: Iterable[ActiveContract]) -> set[int]:
@@ -127,24 +131,14 @@ def _shared(legs: Iterable[ActiveContract]) -> set[int]:
     }
 
 
-def _traded_together(movements: pl.DataFrame, conids: Collection[int]) -> pl.DataFrame:
-    """Return what each order traded that traded one of these contracts."""
-    orders = movements.filter(col.conid.is_in(conids))["order_id"].drop_nulls()
-    of_orders = movements.filter(col.order_id.is_in(orders.implode())).drop_nulls("conid")
-    return of_orders.group_by("account", "order_id").agg("conid")
-
-
 def _acted(movements: pl.DataFrame) -> set[int]:
     return set(movements.filter(kind=MovementKind.CORPORATE_ACTION)["conid"].drop_nulls())
 
 
 def _deliveries(movements: pl.DataFrame) -> pl.DataFrame:
     """Return the options that ended by delivery, with what they delivered."""
-    is_end = col.kind.is_in(DELIVERY_KINDS) & col.right.is_not_null()
-    movements = movements.filter(is_end)
-    return movements.select(
-        option="conid", delivered=pl.coalesce("counter_conid", "underlying_conid")
-    )
+    ends = movements.filter(col.kind.is_in(DELIVERY_KINDS), col.sec_type.is_in(OPTION_TYPES))
+    return ends.select(option="conid", delivered=pl.coalesce("counter_conid", "underlying_conid"))
 
 
 def part_rows(parts: Iterable[Posting]) -> pl.DataFrame:

@@ -150,29 +150,25 @@ def name_of(movement: Movement) -> str:
     return leg_name(symbol, movement.right, movement.strike, movement.expiry)
 
 
+# Why the cash of some kinds is not known; of others it follows from price and multiplier.
+_NO_CASH = {
+    MovementKind.UNEXPLAINED: "how {} ended is not known",
+    MovementKind.CORPORATE_ACTION: "what the corporate action on {} paid is not known",
+}
+
+
 def _why_no_money(movement: Movement) -> str | None:
     """Return why it is not known what a movement brought; None: it is known."""
-    is_transfer = movement.kind is MovementKind.TRANSFER
-    amount = movement.value if is_transfer else movement.cash
-    has_fee = movement.fee_currency is not None or movement.fee == 0
-    if None not in (amount, movement.fee) and has_fee:
-        return None
-
-    name = f"{name_of(movement)} of {movement.day}"
+    why = None
     if movement.kind is MovementKind.TRANSFER:
         if movement.value is None:
-            return f"what was transferred with {name} had no stated value"
+            why = "what was transferred with {} had no stated value"
     elif movement.cash is None:
-        if movement.kind is MovementKind.UNEXPLAINED:
-            return f"how {name} ended is not known"
-        if movement.kind is MovementKind.CORPORATE_ACTION:
-            return f"what the corporate action on {name} paid is not known"
-        if movement.multiplier:
-            return f"the price of {name} is not known"
-        return f"the multiplier of {name} is not known"
+        lacking = "price" if movement.multiplier else "multiplier"
+        why = _NO_CASH.get(movement.kind, f"the {lacking} of {{}} is not known")
 
-    if movement.fee is None:
-        return f"the fee of {name} is not known"
-    if movement.fee and movement.fee_currency is None:
-        return f"the fee of {name} was charged in an unknown currency"
-    return None
+    if why is None and movement.fee is None:
+        why = "the fee of {} is not known"
+    elif why is None and movement.fee and movement.fee_currency is None:
+        why = "the fee of {} was charged in an unknown currency"
+    return why and why.format(f"{name_of(movement)} of {movement.day}")

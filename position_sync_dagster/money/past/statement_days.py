@@ -10,6 +10,7 @@ from itertools import accumulate, chain
 from operator import attrgetter
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.execution import FLEX
 from position_sync_dagster.domain.holding import KEY, Key, grouped
@@ -87,7 +88,7 @@ class StatementDays(StatedDays):
         return ClosedDay(
             closed_at=closed,
             rows=joined,
-            stated=joined.filter(pl.col("value_source") == FLEX).height,
+            stated=joined.filter(col.value_source == FLEX).height,
             files=tuple(files),
             left_out=tuple(fault for fault, _remedy in faults),
             differences=tuple(differences),
@@ -212,8 +213,8 @@ def join_rows(
         opened: Local midnight at the start of the day.
         traded: By how much each trade after the close changed a holding, in order of time.
     """
-    is_covered = pl.col("account").is_in(list(covered))
-    written = pl.col("timestamp") >= opened.astimezone(UTC)
+    is_covered = col.account.is_in(list(covered))
+    written = col.timestamp >= opened.astimezone(UTC)
     fresh = valued.filter(written | ~is_covered)
     compared = fresh.filter(is_covered).select(_COMPARED)
     of_seen = stated.join(compared, on="account", how="semi").select(_COMPARED)
@@ -251,8 +252,8 @@ _COMPARED = [*KEY, "symbol", "position"]
 
 def _differing(pairs: pl.DataFrame) -> pl.DataFrame:
     """Return the holdings of which the quantity differs, with the fields of a Discrepancy."""
-    mine = pl.col("position")
-    theirs = pl.col("position_stated")
+    mine = col.position
+    theirs = col.position_stated
     # What only one side lists, the other does not hold.
     differing = pairs.filter(mine.fill_null(0.0) != theirs.fill_null(0.0))
 

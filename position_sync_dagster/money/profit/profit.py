@@ -420,23 +420,28 @@ def _with_parts(rows: pl.DataFrame, days: float) -> pl.DataFrame:
     """Split what was held by the greeks, and add the other parts; null where the profit is."""
     is_known = col.earned.is_not_null()
     is_priced = is_known & ~col.is_booked
-    held = when(is_priced).then(_repriced()).otherwise(0.0)
-    rows = rows.with_columns(**_moves_by_greeks(days))
-    rows = rows.with_columns(held=held)
-
-    # A share or a future has no greeks: its price is its delta.
     is_share = col.right_0.is_null()
+    held = when(is_priced).then(_repriced()).otherwise(0.0)
     is_split = is_priced & ~is_share & (col.position_0 != 0)
-    rows = rows.with_columns(is_split=is_split)
-    rows = rows.with_columns(when(col.is_split).then(pl.col(BY_GREEKS)).otherwise(0.0))
-    rows = rows.with_columns(delta=when(is_share).then("held").otherwise("delta"))
+    rows = rows.with_columns(held=held, is_split=is_split)
 
-    # What greeks do not explain, since one of them is not known, is repricing.
-    rows = rows.with_columns(repricing=col.held - pl.sum_horizontal(BY_GREEKS))
+    moves = _moves_by_greeks(days).items()
+    greeks = {name: when(col.is_split).then(move).otherwise(0.0) for name, move in moves}
+    # A share or a future has no greeks: its price is its delta.
+    greeks["delta"] = when(is_share).then("held").otherwise(greeks["delta"])
+    rows = rows.with_columns(**greeks)
+
     trades = when(is_priced).then(col.earned - col.held).otherwise(0.0)
     assignments = when(is_priced).then(0.0).otherwise("earned")
-    rows = rows.with_columns(trades=trades, assignments=assignments, cash=0.0, unexplained=0.0)
-    rows = rows.with_columns(market="held")
+    rows = rows.with_columns(
+        # What greeks do not explain, since one of them is not known, is repricing.
+        repricing=col.held - pl.sum_horizontal(BY_GREEKS),
+        trades=trades,
+        assignments=assignments,
+        cash=0.0,
+        unexplained=0.0,
+        market="held",
+    )
     rows = rows.with_columns(when(is_known).then(pl.col(MARKET, *PROFIT_PARTS)))
     return rows.with_columns(unexplained=_unexplained(is_known))
 

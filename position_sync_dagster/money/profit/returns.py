@@ -191,6 +191,7 @@ def _returned(period: str, days: Sequence[AccountDay]) -> PeriodReturn:
     last = days[-1]
     returns = [(day.returned, day.day) for day in days if day.returned is not None]
     unknown = [f"{day.day}: {day.why_unknown}" for day in days if day.returned is None]
+
     numbers: dict[str, float | date | None] = dict.fromkeys(_NUMBERS)
     if not unknown:
         parts = [part for part, _day in returns]
@@ -200,6 +201,7 @@ def _returned(period: str, days: Sequence[AccountDay]) -> PeriodReturn:
         numbers["best_return"], numbers["best_on"] = max(returns)
         numbers["brought"] = known_sum(day.owner for day in days)
         numbers["profit"] = known_sum(_profit_of(day) for day in days)
+
         if len(parts) > 1:
             numbers["volatility"] = stdev(parts) * math.sqrt(TRADING_DAYS_OF_A_YEAR)
         else:

@@ -8,7 +8,7 @@ is `unexplained`; where a holding cannot be explained, the parts of its strategy
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
 import polars as pl
@@ -37,7 +37,11 @@ from position_sync_dagster.money.risk.coverage import sum_if_carried, sum_if_kno
 from position_sync_dagster.money.risk.priced_legs import contract_of
 from position_sync_dagster.money.tables import ProfitParts
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.exchange_days import closing_times, exchange_days
+from position_sync_dagster.sync.exchange_days import (
+    closing_times,
+    session_before,
+    time_zone_of,
+)
 
 # How many of the largest legs of a part are named.
 LARGEST = 3
@@ -47,10 +51,6 @@ AMOUNT_ROUNDING = 1e-6
 
 # How long before a close a row of the ledger may be whose computed greeks count, in days.
 ROWS_OF_CLOSE_DAYS = 1 / 24
-
-# The longest time in which an exchange has a trading day.
-MARKS_BACK = timedelta(days=14)
-
 
 # What splits a change of price by greeks.
 _SPLIT_BY = (*BY_GREEKS, "underlying_price", "implied_vol")
@@ -133,21 +133,16 @@ def _rows_of_session(lake: MoneyLake, session: date, closed_at: datetime) -> pl.
         return rows
 
     written = lake.updates.sync.last_before(closed_at, ROWS_OF_CLOSE_DAYS)
-    filled = [coalesce(name, f"computed_{name}") for name in _SPLIT_BY]
-    columns = rows.columns
-    computed = written.select("update_id", pl.col(_SPLIT_BY).name.prefix("computed_"))
-    rows = rows.join(computed, on="update_id", how="left", maintain_order="left")
-    rows = rows.with_columns(filled)
-    return rows.select(columns)
+    written = written.select("update_id", *_SPLIT_BY)
+    rows = rows.join(written, on="update_id", how="left", suffix="_computed", maintain_order="left")
+    rows = rows.with_columns(coalesce(name, f"{name}_computed") for name in _SPLIT_BY)
+    return rows.select(pl.exclude("^.*_computed$"))
 
 
 def day_and_close_before(calendar: str, now: datetime) -> tuple[date, date, datetime]:
     """Return the present day of an exchange, the last trading day before it, and its close."""
-    days = exchange_days(calendar, now.date() - MARKS_BACK, now.date())
-    today = now.astimezone(days.zone).date()
-    session = today - A_DAY
-    while not days.is_trading_day(session):
-        session -= A_DAY
+    today = now.astimezone(time_zone_of(calendar)).date()
+    session = session_before(calendar, today)
     return today, session, closing_times(calendar, [session])[session]
 
 

@@ -5,6 +5,9 @@ from functools import cache
 
 import pytest
 
+from position_sync_dagster.domain.holding import grouped
+from position_sync_dagster.money.past.owned_parts import PostingBook
+from position_sync_dagster.money.past.postings import Posting
 from tests.support.ledger_world.bridges import Bridges, sums_of
 from tests.support.ledger_world.comparison import (
     GRAPH,
@@ -111,6 +114,22 @@ def test_of_each_posting_what_edges_took_and_what_is_left_make_its_quantity_and_
     seed, world_of
 ):
     assert not_conserved(world_of(seed)) == []
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_postings_that_are_read_for_one_contract_are_those_that_it_has_among_all(seed, world_of):
+    played = world_of(seed)
+    book = PostingBook(played.lake)
+    postings_of = grouped(lambda posting: posting.key[1], played.postings)
+    shared = [leg.conid for leg in book.legs]
+    for conid in {*sorted(postings_of)[::7], *sorted(shared)[::7]}:
+        alone = [posting for posting in book.postings({conid}) if posting.key[1] == conid]
+        assert {*map(told_of, alone)} == {*map(told_of, postings_of[conid])}
+
+
+def told_of(posting: Posting) -> tuple[object, ...]:
+    money = (posting.fraction, posting.unclear, posting.pays_for)
+    return posting.posting_id, posting.quantity, posting.effect, posting.came_from, money
 
 
 @pytest.mark.parametrize("seed", SEEDS)

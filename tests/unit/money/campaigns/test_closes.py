@@ -1,7 +1,7 @@
 """What closed of the legs of strategies: how it is said, and its realised profit."""
 
 from dataclasses import asdict, replace
-from datetime import timedelta
+from datetime import date, timedelta
 
 import polars as pl
 import pytest
@@ -29,6 +29,8 @@ from position_sync_dagster.money.tables import CLOSURES
 from position_sync_dagster.terminal.output import fitted_table
 from tests.support.legs import ADDED_AT, leg
 from tests.support.money_rows import NOW, book_of, row, shown
+from tests.unit.money.campaigns.test_closed_campaigns import CALL as COVERED
+from tests.unit.money.campaigns.test_closed_campaigns import SHARES, A, moved
 from tests.unit.money.past.test_causes import CALL, CASES, OTHER
 
 ACCOUNT = "DU1"
@@ -182,6 +184,30 @@ def test_a_strategy_with_a_part_of_what_was_held_has_an_unknown_part_of_its_prof
     profits = {"unknown": (None, 1, 1), None: (0, 0, 0), 12.0: (12.0, 1, 0)}
     for name, profit in ((UNATTRIBUTED, of_rest), ("condor", of_condor)):
         assert realized(of_legs, name) == profits[profit]
+
+
+def test_shares_that_an_assignment_took_before_its_statement_closed_for_their_strategy() -> None:
+    """Their movement follows from the close of the option, and has the change of that."""
+    inferred = {
+        "source": MovementSource.INFERRED, "change_id": "of the call",
+        "kind": MovementKind.ASSIGNMENT,
+    }  # fmt: skip
+    taken = replace(moved(SHARES, -100.0, 50.0, 9), counter_conid=COVERED, **inferred)
+    ended = replace(moved(COVERED, 1.0, 0.0, 9), **inferred)
+    opened = [moved(SHARES, 100.0, 45.0, 2), moved(COVERED, -1.0, 2.0, 2)]
+    legs = [leg(conid, "covered", since=date(2026, 1, 1)) for conid in (COVERED, SHARES)]
+    close = replace(SOLD, account=A, executions=None, cause=Cause.ASSIGNED, realized_pnl=None)
+    of_call = replace(close, change_id="of the call", conid=COVERED, counter_conid=SHARES)
+    of_shares = replace(close, change_id="of the shares", conid=SHARES, counter_conid=COVERED)
+
+    closed = Closes(
+        rows=frame_of(CLOSURES, map(asdict, [of_call, of_shares])),
+        since=ADDED_AT,
+        legs=leg_rows(legs),
+        parts=attributed([*opened, ended, taken], legs),
+    )
+    assert realized(closed, "covered") == (None, 2, 2)
+    assert realized(closed, UNATTRIBUTED) == (0, 0, 0)
 
 
 def test_a_strategy_that_is_called_total_has_its_own_profit() -> None:
