@@ -212,9 +212,9 @@ DIAGRAMS: dict[str, tuple[str, tuple[float, float], tuple[Part, ...]]] = {
             Box((31, 9, 16, 6), ("PROCESSING", "a worker has the lease"), "main"),
             Box((62, 3, 14, 6), ("SUCCESS", "its row is written"), "good"),
             Box((62, 16, 14, 6), ("FAILED", "5 times, or not held"), "bad"),
-            Arrow(((16, 12), (31, 12)), "claimed, under a lease", (17, 11.2)),
-            Arrow(((47, 11), (54, 11), (54, 6), (62, 6)), "answered", (48, 10)),
-            Arrow(((47, 13), (54, 13), (54, 19), (62, 19)), "given up", (48, 14.8)),
+            Arrow(((16, 12), (31, 12)), "claimed", (21, 11.2)),
+            Arrow(((47, 11), (54, 11), (54, 6), (62, 6)), "answered", (47.5, 5.2)),
+            Arrow(((47, 13), (54, 13), (54, 19), (62, 19)), "given up", (47.5, 20.8)),
             Arrow(
                 ((36, 9), (36, 4), (11, 4), (11, 9)),
                 "worker gone, lease over: no attempt is lost",
