@@ -311,7 +311,7 @@ DIAGRAMS: dict[str, tuple[str, tuple[float, float], tuple[Part, ...]]] = {
         ),
     ),
     "leg": (
-        "A holding is STREAMED with a line, in OVERFLOW without, MONITORED if in no active strategy",
+        "A holding is STREAMED with a line, OVERFLOW without, MONITORED if in no active strategy",
         (78, 25),
         (
             Box((2, 3, 16, 6), ("ARMED", "active, not held")),
