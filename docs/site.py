@@ -195,19 +195,49 @@ def reference_page() -> str:
 
 def api_page(description: dict[str, Any]) -> str:
     """Return the routes of the API, their parameters, and the fields of their answers."""
-    lines = ["# API", "", "Of the [description](openapi.json) (OpenAPI 3.1).", ""]
+    schemas = description["components"]["schemas"]
+    parts = ["# API", "Of the [description](openapi.json) (OpenAPI 3.1)."]
     for path, methods in description["paths"].items():
         operation = methods["get"]
-        lines += [f"## {path}", "", f"{operation['summary']}.", ""]
-        for parameter in operation["parameters"]:
-            lines.append(f"- `{parameter['name']}`: {parameter['description']}")
+        parts += [f"## {path}", f"{operation['summary']}."]
+        parameters = {each["name"]: each | each["schema"] for each in operation["parameters"]}
+        parts += _table("parameter", parameters)
         answer = json.dumps(operation["responses"]["200"]["content"])
-        for name in re.findall(r"schemas/(\w+)", answer):
-            lines += ["", f"Answers [{name}](#{name.lower()}).", ""]
+        parts += [f"Answers {_linked(name)}." for name in re.findall(r"schemas/(\w+)", answer)]
 
-    for name, schema in description["components"]["schemas"].items():
-        lines += [f"## {name}", "", schema.get("description", ""), ""]
-        for field, of_field in schema.get("properties", {}).items():
-            lines.append(f"- `{field}` {of_field.get('description', '')}".rstrip())
-        lines.append("")
-    return "\n".join(lines)
+    for name, schema in schemas.items():
+        parts += [f"## {name}", schema.get("description", "")]
+        parts += _table("field", schema.get("properties", {}))
+        values = ", ".join(f"`{value}`" for value in schema.get("enum", ()))
+        parts += [f"One of {values}."] if values else []
+    return "\n\n".join(filter(None, parts))
+
+
+def _table(what: str, of_names: dict[str, Any]) -> list[str]:
+    """Return a table of parameters or fields, with their types; nothing for none."""
+    rows = [
+        f"| `{name}` | {type_of(schema)} | {schema.get('description', '').replace('|', '&#124;')} |"
+        for name, schema in of_names.items()
+    ]
+    return ["\n".join([f"| {what} | type | |", "|---|---|---|", *rows])] if rows else []
+
+
+def type_of(schema: dict[str, Any]) -> str:
+    """Return the type of a JSON schema in words; null is unknown.
+
+    >>> type_of({"anyOf": [{"type": "array", "items": {"type": "number"}}, {"type": "null"}]})
+    'list of number, or null'
+    """
+    if reference := schema.get("$ref"):
+        return _linked(reference.rpartition("/")[2])
+
+    if several := schema.get("anyOf"):
+        return ", or ".join(map(type_of, several))
+
+    if schema.get("type") == "array":
+        return f"list of {type_of(schema.get('items', {}))}"
+    return str(schema.get("format") or schema.get("type") or schema.get("const") or "any")
+
+
+def _linked(name: str) -> str:
+    return f"[{name}](#{name.lower()})"

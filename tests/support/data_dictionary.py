@@ -15,35 +15,50 @@ SPECS = (*MoneyLake.specs, *MoneyLake.derived_specs)
 
 HEAD = """# Tables
 
-Made from the code by `make tables`; do not edit it. Every table is a Delta table in the folder of
-its name. Its description and the texts of its columns are in the table too, as Delta stores them
-(`DeltaTable(path).schema()`, `comment`), and its key and when it changes are its properties
-`positionSync.key` and `positionSync.changes`. Times are UTC. Null is unknown, 0 is zero; "yes" says
-that a row may leave the column out.
+Every table and column, with type, unit and when it is null. The code makes this page (`make
+tables`); do not edit it. For first steps see [read it with DuckDB](do/duckdb.md).
+
+**Where.** Each table is a Delta table in the folder of its name. Its description and the texts of
+its columns are in the table too (`DeltaTable(path).schema()`, `comment`). Its key and when it
+changes are its properties `positionSync.key` and `positionSync.changes`.
+
+**Null** is unknown, 0 is zero. "yes" in the column *null* says that a row may leave the value
+out. In other columns null is not refused, but the program leaves out a row of another program
+that lacks a value it needs.
+
+**Times** are UTC. **Order**: none is promised; sort by the column that is named.
 
 **Key**: no two rows share it. Delta refuses null in it, in tables that this release made and
-whose rows have no life cycle; in other columns null is not refused: what another program wrote
-without a value that each row needs is left out. **Order**: none is promised; sort by the column
-that is named. **Money** is float64, as the broker's own values: exact to a billionth of a cent up
-to 131,072 of the unit, to a hundred-thousandth up to a billion. Commands, pages and `/api/v1`
-round sums once, to cents; tables keep the digits.
+whose rows have no life cycle.
 
-**Readers**, each tested, with a filter of texts too: deltalake from 0.25 on, polars
-(`pl.read_delta`, `pl.scan_delta`) from 1.20 on, pyarrow (`DeltaTable(path).to_pyarrow_dataset()`)
-from 17 on, DuckDB from 1.1 on over that dataset, or over `file_uris()` with `union_by_name = true`.
+**Money** is float64, as the broker's own values. It is exact to a billionth of a cent up to
+131,072 of the unit, and to a hundred-thousandth up to a billion. Commands, pages and `/api/v1`
+round sums once, to cents. Tables keep the digits.
+
+**Readers** that are tested, with a filter of texts too:
+
+| reader | from |
+|---|---|
+| deltalake | 0.25 |
+| polars (`pl.read_delta`, `pl.scan_delta`) | 1.20 |
+| pyarrow (`DeltaTable(path).to_pyarrow_dataset()`) | 17 |
+| DuckDB, over that dataset, or over `file_uris()` with `union_by_name = true` | 1.1 |
+
 Texts are plain strings. Files that a release before this one wrote have them as views, in which
-pyarrow from 21 on finds no text (`no kernel matching input types`): filter what was read, or read
-with polars, or with DuckDB over `file_uris()`. A file becomes plain when it is merged or replaced.
+pyarrow from 21 on finds no text (`no kernel matching input types`). Filter what was read, or read
+with polars, or with DuckDB over `file_uris()`. A file becomes plain when it is merged or
+replaced.
 
-**What changed**: the ledger is [followed](follow.md) by tokens. Other tables are committed when a
-row differs: `Lake(path).changed_rows("closed_campaigns", token)` returns the new rows, those that
-are gone, and the next token. Versions are kept for half an hour, of daily tables and results for a
-week. A token of an older version is refused, and one of another table, of rows that a restored
-backup took back, or without a table (the numbers of earlier releases): the table is read whole.
+**What changed.** The ledger is [followed](follow.md) by tokens. Other tables are committed when a
+row differs. `Lake(path).changed_rows("closed_campaigns", token)` returns the new rows, those that
+are gone, and the next token. Versions are kept for half an hour, of daily tables and results for
+a week. A token is refused if its version is older, if it is of another table, of rows that a
+restored backup took back, or names no table (the numbers of earlier releases). Then read the
+table whole.
 
-**Files**: one commit a second is 23,400 files in a session of New York. They are merged every 200
-commits: a snapshot has some 230 at most, 11 after 2,000 commits of 20 rows. Replaced files stay
-on disk until `maintain_lake` runs, every four hours; then a day that is over has one.
+**Files.** One commit a second is 23,400 files in a session of New York. They are merged every 200
+commits: a snapshot has some 230 at most, and 11 after 2,000 commits of 20 rows. Replaced files
+are on disk until `maintain_lake` runs, every four hours; then a day that is over has one.
 """
 
 
