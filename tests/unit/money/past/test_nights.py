@@ -16,7 +16,7 @@ from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.streamed_holding import StreamedHolding
 from tests.support.extent import EVERYTHING
 from tests.support.holdings import make_holding
-from tests.unit.domain.test_streamed_holding import RULES, row_of
+from tests.unit.domain.test_streamed_holding import row_of
 
 LINES = 95 if EVERYTHING else 24
 HOUR_S = 3600
@@ -64,7 +64,7 @@ class Night:
         self.quotes = {}
         self.opening = {}
         self.holdings = {conid: holding(conid) for conid in conids}
-        self.states = {conid: StreamedHolding(key=("A", conid), rules=RULES) for conid in conids}
+        self.states = {conid: StreamedHolding(key=("A", conid)) for conid in conids}
         self.request_wanted()
         self.pass_for(6)
 
