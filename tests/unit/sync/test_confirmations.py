@@ -161,6 +161,13 @@ def test_no_other_value_of_the_broker_confirms_a_price(other):
     assert priced_at(QUOTED, other) == ago(s=50)
 
 
+@pytest.mark.parametrize(("factor", "since"), [(1.029, ago(s=2)), (1.031, ago(s=50))])
+def test_without_a_quote_a_price_is_confirmed_within_three_hundredths_of_the_value(factor, since):
+    update = replace(QUOTED, bid=None, ask=None)
+    broker = replace(AT_BROKER, market_value=factor * update.market_value)
+    assert priced_at(update, broker) == since
+
+
 def test_a_portfolio_row_of_a_later_time_confirms_a_price_until_the_account_was_confirmed():
     row_at_broker = replace(
         AT_BROKER, value_source=ValueOrigin.PORTFOLIO, value_time=ago(s=30), confirmed_at=ago(s=5)
