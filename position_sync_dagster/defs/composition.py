@@ -102,11 +102,12 @@ class Composition(Generic[L]):
     @cached_property
     def derived(self) -> Mapping[str, DerivedTable[L]]:
         """The tables that runs and ticks write, by name."""
-        core: tuple[DerivedTable[L], ...] = (
+        tables: tuple[DerivedTable[L], ...] = (
             *WRITTEN_BY_TICKS,
             latest_positions,
+            *self.extension.tables,
         )
-        return {table.spec.name: table for table in (*core, *self.extension.tables)}
+        return {table.spec.name: table for table in tables}
 
     @cached_property
     def checks(self) -> tuple[TableCheck[L], ...]:
