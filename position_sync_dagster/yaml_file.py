@@ -111,7 +111,7 @@ class YamlFile:
             )
             place = (*at, *first["loc"])
             if first["type"] == "extra_forbidden":
-                place = (*place, KEY)
+                place = (*place, FIELD_NAME)
 
             cause, remedy = _explain(kind, first)
             self.fail(place, cause, remedy)
@@ -128,7 +128,7 @@ class YamlFile:
         """Return the node at a place, or the one around it where there is none."""
         node = key = self._root
         for step in at:
-            if step == KEY:
+            if step == FIELD_NAME:
                 return key
             if isinstance(node, SequenceNode) and isinstance(step, int):
                 node = node.value[step]
@@ -231,7 +231,7 @@ class YamlFile:
 
 
 # A place that ends with this is the name of a field and not its value, as in pydantic.
-KEY = "[key]"
+FIELD_NAME = "[key]"
 
 
 def _explain(kind: type[Part], error: Mapping[str, Any]) -> tuple[str, str]:
@@ -268,7 +268,7 @@ def _innermost_part(
     """Return the part of the file that has a mistake, and where in it the mistake is."""
     steps = error["loc"]
     part = kind
-    place = [step for step in steps if step != KEY]
+    place = [step for step in steps if step != FIELD_NAME]
     for number, step in enumerate(steps):
         field = part.model_fields.get(step)
         if field is None:

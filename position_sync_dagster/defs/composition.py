@@ -18,11 +18,12 @@ from typing import Any, ClassVar, Generic, NamedTuple, cast
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets import latest_positions, queue_and_ledger
+from position_sync_dagster.defs.assets.latest_positions import latest_positions
 from position_sync_dagster.defs.assets.past_days import Stated, days_check
+from position_sync_dagster.defs.assets.queue_and_ledger import WRITTEN_BY_TICKS
 from position_sync_dagster.defs.assets.table_asset import DerivedTable, Sources
-from position_sync_dagster.defs.checks import tables as table_checks
 from position_sync_dagster.defs.checks.evaluation import CheckDriver, TableCheck
+from position_sync_dagster.defs.checks.tables import TABLE_CHECKS
 from position_sync_dagster.defs.resources import (
     GATEWAY,
     IN_RESOURCE,
@@ -103,16 +104,17 @@ class Composition(Generic[L]):
     @cached_property
     def derived(self) -> Mapping[str, DerivedTable[L]]:
         """The tables that runs and ticks write, by name."""
-        core: tuple[DerivedTable[L], ...] = (
-            *queue_and_ledger.TABLES,
-            latest_positions.latest_positions,
+        tables: tuple[DerivedTable[L], ...] = (
+            *WRITTEN_BY_TICKS,
+            latest_positions,
+            *self.extension.tables,
         )
-        return {table.spec.name: table for table in (*core, *self.extension.tables)}
+        return {table.spec.name: table for table in tables}
 
     @cached_property
     def checks(self) -> tuple[TableCheck[L], ...]:
         """All checks of tables."""
-        return (*table_checks.CHECKS, days_check(self.extension.stated), *self.extension.checks)
+        return (*TABLE_CHECKS, days_check(self.extension.stated), *self.extension.checks)
 
     def own_assets(self) -> list[dg.AssetKey]:
         """Return the assets whose old events are deleted."""

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import dagster as dg
@@ -40,13 +40,11 @@ ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRun
 
 C = TypeVar("C")
 
-_format: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
-
 
 def cursor_of(kind: type[C], text: str | None) -> C:
     """Parse the cursor of a sensor; return an empty one for None or for text of another format."""
     try:
-        cursor = _format(kind).validate_json(text) if text else kind()
+        cursor = TypeAdapter(kind).validate_json(text) if text else kind()
     except ValidationError:
         return kind()
     return cursor
@@ -54,7 +52,7 @@ def cursor_of(kind: type[C], text: str | None) -> C:
 
 def cursor_text(cursor: object) -> str:
     """Return the cursor of a sensor as the text that Dagster stores."""
-    return _format(type(cursor)).dump_json(cursor).decode()
+    return TypeAdapter(type(cursor)).dump_json(cursor).decode()
 
 
 @contextmanager

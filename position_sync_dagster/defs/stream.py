@@ -343,7 +343,7 @@ END_GRACE = timedelta(seconds=30)
 ROTATION_LEAD_S = 30.0
 
 # The name of the sensor that supervises.
-SUPERVISOR = "supervise_stream"
+SUPERVISING_SENSOR = "supervise_stream"
 
 # Delays between runs in a crash loop.
 RESTART = Backoff(first_s=10.0, longest_s=120.0)
@@ -413,7 +413,7 @@ def supervise(
 
     terminated_at = recent[0].terminated_at
     if terminated_at is not None and (supervised_since is None or terminated_at > supervised_since):
-        how = f"switch the sensor {SUPERVISOR} off and on, or launch {STREAM_JOB}"
+        how = f"switch the sensor {SUPERVISING_SENSOR} off and on, or launch {STREAM_JOB}"
         reason = f"{PAUSED} at {terminated_at:%Y-%m-%d %H:%M:%S} UTC: {how}, to resume"
         return Supervision(reason, paused=True)
 
@@ -528,7 +528,7 @@ def supervise_stream(
             reason = f"{STARTS_AT_ONCE} other streams are starting: this one follows them"
         elif decision.start:
             key = name if are_partitions else None
-            tags = {**logins[name].run_tags, LAUNCHED_BY: SUPERVISOR}
+            tags = {**logins[name].run_tags, LAUNCHED_BY: SUPERVISING_SENSOR}
             requests.append(dg.RunRequest(partition_key=key, tags=tags))
         lines.append(f"{name}: {reason}" if are_partitions else reason)
 

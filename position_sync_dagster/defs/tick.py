@@ -267,7 +267,7 @@ class Work(Generic[L]):
         self._report_breaks()
         for table in lake.tables:
             if table.spec.name not in self.derived and table is not lake.breaks.table:
-                self.report(table.spec.name, partial(followed_state, lake, table))
+                self.report(table.spec.name, partial(streamed_state, lake, table))
 
     def _report_breaks(self) -> None:
         self.report(RECONCILIATION_BREAKS.name, partial(table_checks.breaks_state, self.lake))
@@ -510,7 +510,7 @@ def gateway_state(lake: Lake, states: dict[str, str]) -> Derived:
 OF_ACCOUNTS = ("net_liquidation", "daily_pnl", "available_funds", "maintenance_margin")
 
 
-def followed_state(lake: Lake, table: Table) -> Derived:
+def streamed_state(lake: Lake, table: Table) -> Derived:
     """Return what the event of a table says that the owner of the login writes all the time."""
     metadata = state_of(table)
     if table is lake.account_values.table:

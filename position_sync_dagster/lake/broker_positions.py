@@ -49,7 +49,7 @@ def rows_to_publish(
         account_confirmed_at=moments(account.confirmed_at for account in confirmed),
         account_followed_until=moments(account.followed_until for account in confirmed),
     )
-    return rows.unique(["account", "conid"], keep="last", maintain_order=True)
+    return rows.unique(KEY, keep="last", maintain_order=True)
 
 
 def newest(rows: DataFrame) -> DataFrame:

@@ -14,6 +14,7 @@ from polars import DataFrame, LazyFrame, col, concat
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import WAITED_OUT
+from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.lake.storage.data_files import data_files, may_have, may_have_one_of
 from position_sync_dagster.lake.storage.table import Table
 
@@ -67,9 +68,6 @@ def last_added(files: DataFrame) -> int:
     return last if isinstance(last, int) else 0
 
 
-# The columns that name a holding.
-HOLDING = ["account", "conid"]
-
 # The order of rows by their times, whatever the order in which they were written.
 BY_TIME = ["timestamp", "update_id"]
 
@@ -111,11 +109,11 @@ def newest_rows(rows: LazyFrame) -> DataFrame:
     # Two passes: the first reads a few columns, the second all columns of the few newest rows.
     # Rows with equal times are rare; sorting each holding by id would cost ten times the rest.
     counted = rows.with_columns(col(RESETS).fill_null(0))
-    tops = counted.group_by(*HOLDING, RESETS).agg(col.timestamp.max()).collect()
-    tops = tops.sort(RESETS).unique(HOLDING, keep="last")
-    newest = counted.join(tops.lazy(), on=[*HOLDING, RESETS, "timestamp"], how="inner").collect()
+    tops = counted.group_by(*KEY, RESETS).agg(col.timestamp.max()).collect()
+    tops = tops.sort(RESETS).unique(KEY, keep="last")
+    newest = counted.join(tops.lazy(), on=[*KEY, RESETS, "timestamp"], how="inner").collect()
     if newest.height > tops.height:
-        newest = newest.sort("update_id").unique(HOLDING, keep="last")
+        newest = newest.sort("update_id").unique(KEY, keep="last")
     return newest
 
 
@@ -185,7 +183,7 @@ class LatestRows:
             self._through = 0
 
         if not self._through:
-            self._rows = newest_rows(self._first_rows(files, stored)).sort(HOLDING)
+            self._rows = newest_rows(self._first_rows(files, stored)).sort(KEY)
         elif last > self._through:
             self._take(added_after(self._table, files, self._through).collect())
         self._through = last
@@ -217,4 +215,4 @@ class LatestRows:
         touched = concat([self._rows.filter(is_touched), added])
         newest = newest_rows(touched.lazy())
 
-        self._rows = concat([self._rows.filter(~is_touched), newest]).sort(HOLDING)
+        self._rows = concat([self._rows.filter(~is_touched), newest]).sort(KEY)

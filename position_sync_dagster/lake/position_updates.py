@@ -19,7 +19,7 @@ from deltalake import DeltaTable, Transaction
 from polars import DataFrame, Int64, col, lit
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.holding import KEY, Key
 from position_sync_dagster.domain.instrument import Right, parse_expiry, parse_right
 from position_sync_dagster.domain.position_update import (
     PositionUpdate,
@@ -32,7 +32,6 @@ from position_sync_dagster.lake.followed_rows import LEDGER_POLL_S, Added, Added
 from position_sync_dagster.lake.ledger_rows import (
     BY_TIME,
     COMMITTED,
-    HOLDING,
     RESETS,
     LatestRows,
     added_after,
@@ -303,8 +302,8 @@ def _without_stored(table: Table, present: DataFrame, rows: DataFrame) -> DataFr
 
 def _refuse_newer(table: Table, present: DataFrame, through: int, rows: DataFrame) -> None:
     """Raise an error if a row of one of the holdings was added after that version."""
-    added = added_after(table, present, through).select(HOLDING)
-    newer = added.join(rows.lazy().select(HOLDING), on=HOLDING, how="semi").collect()
+    added = added_after(table, present, through).select(KEY)
+    newer = added.join(rows.lazy().select(KEY), on=KEY, how="semi").collect()
     if not newer.is_empty():
         account, conid = newer.row(0)
         raise NewerRowError(
@@ -453,7 +452,7 @@ class SyncUpdates:
         is_wanted = at <= moment.astimezone(UTC)
         scan = self.table.scan_files
         rows = self.table.read(lambda files: newest_rows(scan(files).filter(is_wanted)))
-        return rows.sort(HOLDING)
+        return rows.sort(KEY)
 
     def days(self) -> set[date]:
         """Return the UTC days of which there are rows, from the log alone."""
@@ -471,7 +470,7 @@ class SyncUpdates:
             lambda files: newest_rows(rows_between(table, files, first, last)),
             on_days(first, last),
         )
-        return rows.sort(HOLDING)
+        return rows.sort(KEY)
 
     def follow(self, since: str | None = None) -> Follower:
         """Return a reader of what is committed from a place on; see `Follower`.

@@ -13,6 +13,7 @@ import polars as pl
 from polars import DataFrame, Expr, Int64, Series, String, col, concat, lit, when
 
 from position_sync_dagster.domain.clock import Clock
+from position_sync_dagster.domain.holding import KEY
 from position_sync_dagster.domain.queue_request import (
     ACTIVE_PRIORITY,
     Answer,
@@ -442,10 +443,9 @@ def retry(
     Returns:
         For each failed row the id of the live request of its position.
     """
-    position = ["account", "conid"]
-    holders = concat([live, failed]).select(*position, holder="request_id")
-    holders = holders.unique(position, keep="first", maintain_order=True)
-    ids = failed.join(holders, on=position, how="left", nulls_equal=True, maintain_order="left")
+    holders = concat([live, failed]).select(*KEY, holder="request_id")
+    holders = holders.unique(KEY, keep="first", maintain_order=True)
+    ids = failed.join(holders, on=KEY, how="left", nulls_equal=True, maintain_order="left")
     result = ids.get_column("holder").to_list()
 
     retried = ids.filter(col.request_id == col.holder).get_column("request_id")

@@ -142,4 +142,4 @@ def position_updates(lake: Lake, settings: Settings, run_id: str | None) -> Deri
     return Derived(metadata=metadata)
 
 
-TABLES = (active_strategies, position_queue, position_updates)
+WRITTEN_BY_TICKS = (active_strategies, position_queue, position_updates)

@@ -374,7 +374,7 @@ def spec_of_table(
     )
 
 
-def followed(spec: TableSpec, *deps: str) -> External:
+def streamed_table(spec: TableSpec, *deps: str) -> External:
     """Return the decorator of a table that the owner of the login writes, and no run."""
     return spec_of_table(spec, deps=deps, writer=STREAM, kinds={"deltalake"})
 
@@ -390,7 +390,7 @@ def gateway() -> None:
     """
 
 
-@followed(BROKER_POSITIONS, GATEWAY)
+@streamed_table(BROKER_POSITIONS, GATEWAY)
 def broker_positions() -> None:
     """Every holding as the broker last reported it, with the broker's own value.
 
@@ -404,7 +404,7 @@ def broker_positions() -> None:
     """
 
 
-@followed(CONTRACTS, GATEWAY)
+@streamed_table(CONTRACTS, GATEWAY)
 def contracts() -> None:
     """Contract details, stored when a contract is first seen.
 
@@ -415,7 +415,7 @@ def contracts() -> None:
     """
 
 
-@followed(GATEWAY_SESSIONS, GATEWAY)
+@streamed_table(GATEWAY_SESSIONS, GATEWAY)
 def gateway_sessions() -> None:
     """The lease of each owner of a login: which process may write, and until when.
 
@@ -426,7 +426,7 @@ def gateway_sessions() -> None:
     """
 
 
-@followed(ACCOUNT_VALUES, GATEWAY)
+@streamed_table(ACCOUNT_VALUES, GATEWAY)
 def account_values() -> None:
     """Net liquidation, cash, funds, margin and profit of each account, one row per change.
 
@@ -437,7 +437,7 @@ def account_values() -> None:
     """
 
 
-@followed(RECONCILIATION_BREAKS, "broker_positions", "position_updates", "active_strategies")
+@streamed_table(RECONCILIATION_BREAKS, "broker_positions", "position_updates", "active_strategies")
 def reconciliation_breaks() -> None:
     """Differences between the broker and the tables, from their opening to their resolution.
 
@@ -451,7 +451,7 @@ def reconciliation_breaks() -> None:
     """
 
 
-@followed(POSITION_CHANGES, GATEWAY)
+@streamed_table(POSITION_CHANGES, GATEWAY)
 def position_changes() -> None:
     """Each change of a quantity, stored before the owner of the login published the new quantity.
 

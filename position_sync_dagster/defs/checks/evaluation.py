@@ -284,7 +284,7 @@ COUNTS_S = 7_200.0
 # No check begins after this time, in seconds; the next tick goes on with the others.
 TIME_LIMIT_S = 10.0
 
-NEVER = -inf, True
+NOT_EVALUATED = -inf, True
 
 # The checks that say whether the values can be used: `doctor` ends with 1 while one of them fails.
 VALUE_CHECKS = frozenset(
@@ -335,12 +335,12 @@ class CheckDriver(Generic[L]):
     def results(self, lake: L, settings: Settings) -> Iterator[tuple[Key, dg.AssetCheckResult]]:
         """Evaluate the checks that are due, those first that were not evaluated for longest."""
         began = time.monotonic()
-        for key in sorted(self.driven(), key=lambda check: self._last.get(check, NEVER)):
+        for key in sorted(self.driven(), key=lambda check: self._last.get(check, NOT_EVALUATED)):
             now = time.monotonic()
             if now - began > TIME_LIMIT_S:
                 return
 
-            at, has_passed = self._last.get(key, NEVER)
+            at, has_passed = self._last.get(key, NOT_EVALUATED)
             every_s = ALL_EVERY_S if has_passed else FAILED_EVERY_S
             is_due = now - at >= every_s
             if not is_due and key != WATCH:

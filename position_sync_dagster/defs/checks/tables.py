@@ -90,8 +90,9 @@ def a_stream_watches(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     return failed(text, error=is_error, **metadata)
 
 
-# How long something may wait, or be older, before a check fails.
-PATIENCE = timedelta(seconds=confirmations.STALE_AFTER_S)
+def patience() -> timedelta:
+    """Return how long something may wait, or be older, before a check fails."""
+    return timedelta(seconds=confirmations.STALE_AFTER_S)
 
 
 def live_session(lake: Lake, login: Settings) -> GatewaySession | None:
@@ -138,7 +139,7 @@ def legs_are_resolved(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
             "problem": leg.problem or NOT_LOOKED_UP,
         }
         for leg in unresolved
-        if leg.problem or now - leg.added_at > PATIENCE
+        if leg.problem or now - leg.added_at > patience()
     ]
 
     is_looked_up = any(leg.problem for leg in unresolved)
@@ -275,7 +276,7 @@ def account_values_follow(lake: Lake, login: Settings) -> dg.AssetCheckResult:
     # From then on an account without a row is due.
     began = now if session is None else session.started_at
     lag = pl.col.holdings_changed_at - pl.col.timestamp.fill_null(began)
-    late = accounts.filter(lag > PATIENCE)
+    late = accounts.filter(lag > patience())
 
     is_seen = session is not None and session.is_live(now)
     if late.height and not is_seen:
@@ -286,7 +287,7 @@ def account_values_follow(lake: Lake, login: Settings) -> dg.AssetCheckResult:
         return unknown_result(f"{waiting} accounts have no row yet.")
 
     late = late.sort("timestamp", nulls_last=False)
-    lateness = f"more than {_minutes(PATIENCE)} older than those of their holdings"
+    lateness = f"more than {_minutes(patience())} older than those of their holdings"
     return rows_result(
         late,
         none=f"{accounts.height} accounts, all as new as their holdings.",
@@ -310,14 +311,14 @@ def requests_are_answered(lake: Lake, settings: Settings) -> dg.AssetCheckResult
     unanswered = requests.filter(~pl.col.never_held)
     never_held = requests.filter("never_held")
     live = lake.queue.sync.store.snapshot().live
-    old = live.filter(pl.col.created_at < now - PATIENCE)
+    old = live.filter(pl.col.created_at < now - patience())
     if unanswered.is_empty() and old.height and not sees_gateway(lake, settings):
         return unknown_result(f"no gateway, for which {live.height} requests wait.")
 
     columns = failed_requests.REQUEST_COLUMNS
     for_good = unanswered.sort("updated_at").select(*columns, since="updated_at")
     waiting = old.sort("created_at").select(*columns, since="created_at")
-    limit = _minutes(PATIENCE)
+    limit = _minutes(patience())
 
     holds = f"No request of a holding failed for good; {live.height} wait, none for long."
     named: dict[str, Any] = {}
@@ -566,7 +567,7 @@ _BREAK_COLUMNS = (
 )  # fmt: skip
 
 
-CHECKS = (
+TABLE_CHECKS = (
     a_stream_watches,
     file_is_applied,
     legs_are_resolved,

@@ -1,5 +1,6 @@
 """Latest positions and exposure, derived from the ledger."""
 
+import sys
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
@@ -138,15 +139,18 @@ def test_the_table_has_what_no_strategy_has_and_its_event_the_version_of_the_led
 @pytest.mark.usefixtures("two_strategies")
 def test_a_run_does_not_put_older_rows_over_those_of_another_run(world, monkeypatch, asset):
     """A tick may read the ledger later than a run, and write before it."""
+    module = (
+        sys.modules[latest_positions.derive.__module__] if asset is latest_positions else tables
+    )
     read = tables.all_broker_rows
 
     def after_another_run(*args):
-        monkeypatch.setattr(tables, "all_broker_rows", read)
+        monkeypatch.setattr(module, "all_broker_rows", read)
         world.row(3, 1, market_value=999.0, currency="EUR")
         world.derive(asset)
         return read(*args)
 
-    monkeypatch.setattr(tables, "all_broker_rows", after_another_run)
+    monkeypatch.setattr(module, "all_broker_rows", after_another_run)
     assert world.materialize(asset).success
     spec = LATEST_POSITIONS if asset is latest_positions else STRATEGY_EXPOSURE
     assert 999.0 in world.read(spec)["market_value"].to_list()

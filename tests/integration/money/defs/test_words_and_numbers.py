@@ -8,7 +8,7 @@ from position_sync_dagster.defs.assets.latest_positions import latest_positions
 from position_sync_dagster.defs.assets.queue_and_ledger import queue_state
 from position_sync_dagster.defs.assets.table_asset import totals
 from position_sync_dagster.defs.composition import Composition
-from position_sync_dagster.defs.tick import followed_state
+from position_sync_dagster.defs.tick import streamed_state
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.domain.queue_request import QueueRequest
@@ -58,7 +58,7 @@ def test_accounts_plot_what_they_are_worth_by_currency_where_each_is_known(lake)
             "Z": {"net_liquidation": 9.0},
         }.items()
     )
-    plots = numbers_of(followed_state(lake, lake.account_values.table).metadata)
+    plots = numbers_of(streamed_state(lake, lake.account_values.table).metadata)
     assert plots["net_liquidation USD"] == 1500.0
     assert (plots["net_liquidation EUR"], plots["daily_pnl EUR"]) == (70.0, -2.0)
     assert "daily_pnl USD" not in plots
