@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from enum import StrEnum
 from operator import attrgetter
-from typing import Any
 
 import polars as pl
 from polars import col
@@ -358,15 +357,20 @@ def _size_of(trades: Iterable[Movement]) -> float:
     return sum(abs(trade.quantity or 0.0) for trade in trades)
 
 
-# What trades and changes of quantities name in the same words.
-_TERMS = ("symbol", "sec_type", "right", "strike", "expiry")
-
-
 def _leg(
     of: Movement | PositionChange, name: str, quantity: float, average: float | None = None
 ) -> ChangedLeg:
-    terms: dict[str, Any] = {term: getattr(of, term) for term in _TERMS}
-    return ChangedLeg(conid=of.conid or 0, name=name, quantity=quantity, price=average, **terms)
+    return ChangedLeg(
+        conid=of.conid or 0,
+        name=name,
+        symbol=of.symbol,
+        sec_type=of.sec_type,
+        right=of.right,
+        strike=of.strike,
+        expiry=of.expiry,
+        quantity=quantity,
+        price=average,
+    )
 
 
 def _gain(amount: float | None, currency: str | None) -> str:
