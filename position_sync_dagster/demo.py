@@ -299,26 +299,21 @@ def evaluate(
         duration = f"{complete_after_s:.1f} s"
         in_time = complete_after_s <= limit_s
 
-    results: list[AcceptanceResult] = []
-
-    def add(name: str, wanted: object, found: object, *, met: bool) -> None:
-        results.append(AcceptanceResult(name, str(wanted), str(found), met))
-
-    rows = len(expected.keys() & found.keys())
-    add("legs with a current row", len(expected), rows, met=rows == len(expected))
-    for source in Source:
-        met = wanted[source] == valued[source]
-        add(f"  by {source}", wanted[source], valued[source], met=met)
-    add("all current after", f"at most {limit_s:.0f} s", duration, met=in_time)
-
     lines = len(streamed)
-    peak_wanted = f"{lines} legs + at most {underlyings} underlyings"
     peak = counts["peak_lines"]
-    add("peak of market data lines", peak_wanted, peak, met=0 <= peak - lines <= underlyings)
-
-    orders = len(counts["orders_received"])
-    add("order messages at the broker", 0, orders, met=not orders)
-    return tuple(results)
+    peak_wanted = f"{lines} legs + at most {underlyings} underlyings"
+    is_in_bounds = 0 <= peak - lines <= underlyings
+    of_sources = [(f"  by {source}", wanted[source], valued[source]) for source in Source]
+    compared = [
+        ("legs with a current row", len(expected), len(expected.keys() & found.keys())),
+        *of_sources,
+        ("order messages at the broker", 0, len(counts["orders_received"])),
+    ]
+    return (
+        *(AcceptanceResult(name, f"{a}", f"{b}", a == b) for name, a, b in compared),
+        AcceptanceResult("all current after", f"at most {limit_s:.0f} s", duration, in_time),
+        AcceptanceResult("peak of market data lines", peak_wanted, f"{peak}", is_in_bounds),
+    )
 
 
 # The programs of a demo, the simulator and Dagster, and its history.

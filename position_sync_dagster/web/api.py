@@ -224,10 +224,6 @@ def _names_of_figures(source: PageFigures, now: datetime) -> KnownNames:
     return source.figures(now).book.names
 
 
-def _names_of_risk(source: PageFigures, now: datetime) -> KnownNames:
-    return source.risk(now)[0].names
-
-
 def _names_ever(source: PageFigures, now: datetime) -> KnownNames:
     return names_ever(source.lake, source.figures(now).book)
 
@@ -294,7 +290,6 @@ ROUTES = {
         WhatIfQuery,
         WhatIfAnswer,
         _what_if,
-        _names_of_risk,
         is_large=True,
     ),
     "payoff": ApiRoute(
@@ -302,7 +297,6 @@ ROUTES = {
         PayoffQuery,
         PayoffAnswer,
         _payoff,
-        _names_of_risk,
         is_large=True,
     ),
     "curve": ApiRoute(
@@ -310,7 +304,6 @@ ROUTES = {
         CurveQuery,
         CurveAnswer,
         read_curve,
-        _names_of_risk,
         is_large=True,
     ),
     "scenarios": ApiRoute(
@@ -331,7 +324,6 @@ ROUTES = {
         ExpiryQuery,
         ExpiryAnswer,
         read_expiry,
-        _names_of_risk,
         is_large=True,
     ),
     "leg": ApiRoute("A leg, its values of today, and its events", LegQuery, LegAnswer, read_leg),
