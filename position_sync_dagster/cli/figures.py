@@ -72,7 +72,7 @@ def why(
     The number is today's of `figures`, of what is open; the parts add up to it. `closed` is what
     closed today, which is in no part. An unknown part is a dash, with the reason behind it.
     """
-    rows = options.asked(home, "why", strategy=strategy, at=as_of)["rows"]
+    rows = asked(home, "why", strategy=strategy, at=as_of)["rows"]
     lines = [f"{row.strategy}: {_largest_legs(row)}" for row in rows]
     output.show_rows(rows, _WHY, json=json, none="Nothing is held.", lines=lines)
 

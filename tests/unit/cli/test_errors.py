@@ -112,7 +112,7 @@ except SystemExit:
     pass
 print([name for name in {heavy} if name in sys.modules])
 """
-HEAVY = ("dagster", "deltalake", "ib_async", "numpy", "polars", "pydantic", "starlette")
+HEAVY = ("dagster", "deltalake", "ib_async", "numpy", "polars", "starlette")
 
 
 @pytest.mark.parametrize(
