@@ -69,26 +69,7 @@ def main() -> None:
 
 
 def commands() -> Any:
-    """Import the modules of all commands, and return the application."""
-    from position_sync_dagster.cli import (  # noqa: F401 - they add their commands
-        audit,
-        breaks,
-        dev,
-        doctor,
-        mcp,
-        queue,
-        reports,
-        results,
-        strategies,
-        what_if,
-    )
-    from position_sync_dagster.cli.app import app, need_simulator
+    """Return the program; it imports the module of a command when that is called."""
+    from position_sync_dagster.cli.app import program
 
-    try:
-        from position_sync_dagster.cli import simulated  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name != "ib_gateway_simulator":
-            raise
-        need_simulator(app, "demo", "record", "simulate")
-
-    return app
+    return program

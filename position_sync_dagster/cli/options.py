@@ -8,20 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from typer.core import TyperGroup
 
-from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import LakeError, MissingExtraError
-from position_sync_dagster.money.as_of import Past
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports.columns import printable
 from position_sync_dagster.processes.home import Home, adopt_environment
 from position_sync_dagster.processes.unknown_settings import warnings_of
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.terminal import output
-from position_sync_dagster.web.api import ask, invalid
-from position_sync_dagster.web.served_figures import PageFigures
 
 
 def port(text: str, *, least: int = 1, default: str | bool = True) -> Any:
@@ -136,23 +131,6 @@ def opened(home: Path | None, *, create: bool = False) -> tuple[Settings, MoneyL
             "POSITION_SYNC_LAKE (--home .demo for the demo's).",
         )
     return settings, lake
-
-
-def asked(home: Path | None, route: str, **parameters: Any) -> Any:
-    """Return what `/api/v1` answers, from the tables of a home.
-
-    Args:
-        home: As for `settings_for`.
-        route: The name of what is asked for.
-        parameters: The query.
-    """
-    settings, _lake = opened(home)
-    if parameters.get("at") is not None:
-        typer.echo(Past(at=parameters["at"]), err=True)
-    try:
-        return ask(PageFigures(settings), route, utc_now(), **parameters)
-    except ValidationError as error:
-        raise typer.BadParameter(invalid(error)) from None
 
 
 def settings_for(home: Path | None, *, warn: bool = True) -> Settings:

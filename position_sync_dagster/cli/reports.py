@@ -23,10 +23,6 @@ from position_sync_dagster.money.as_of import Past
 from position_sync_dagster.money.campaigns.closes_of_strategies import read_closes
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import Closure
-from position_sync_dagster.money.profit.profit import PROFIT_PARTS
-from position_sync_dagster.money.profit.todays_profit import (
-    TodaysProfit,
-)
 from position_sync_dagster.money.reports import money_tables
 from position_sync_dagster.money.reports.book import (
     Book,
@@ -34,13 +30,11 @@ from position_sync_dagster.money.reports.book import (
     open_positions,
     read_book,
 )
-from position_sync_dagster.money.reports.columns import amount, known_for
 from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.money.reports.known_names import KnownNames
 from position_sync_dagster.money.reports.status import read_status
 from position_sync_dagster.terminal import board, output
 from position_sync_dagster.terminal.text import as_typed
-from position_sync_dagster.web.served_figures import PageFigures
 
 
 @app.command()
@@ -62,37 +56,9 @@ def status(
             status_data["totals"] = [total.model_dump() for total in book.totals]
             output.print_json(status_data)
         else:
-            _print_labelled(board.describe(status_now))
+            output.show(None, board.labelled(board.describe(status_now)), json=False)
 
     options.watched(show, watch=watch, json=json)
-
-
-def _print_labelled(lines: board.Lines) -> None:
-    output.show(None, (f"{label:<18} {value}" for label, value in lines), json=False)
-
-
-@app.command()
-def figures(
-    as_of: options.AsOf = None,
-    json: options.Json = False,
-    home: options.HomeFolder = None,
-) -> None:
-    """Show all figures: accounts, strategies, positions, changes, limits.
-
-    With --json as `/api/v1/figures` serves them; a program may rely on the names. With --as-of,
-    `not_kept` names what is not known of the past.
-    """
-    settings, _lake = options.opened(home)
-    if as_of is not None:
-        if not json:
-            raise typer.BadParameter("--as-of needs --json; `exposure --as-of` shows a table.")
-        typer.echo(Past(at=as_of), err=True)
-    now = utc_now()
-    shown = PageFigures(settings).played_back(as_of, now).figures(now)
-    if json:
-        sys.stdout.write(output.escaped(shown.to_json()) + "\n")
-    else:
-        _print_labelled(board.figures_of(shown))
 
 
 @app.command()
@@ -278,37 +244,6 @@ _CLOSE = (
 
 # What `positions --json` has besides the columns of position_updates.
 _MORE = ("confirmed_at", "age_s", "greeks_age_s", "feed", "strategies", "shares", "days")
-
-
-@app.command()
-def why(
-    strategy: options.Strategy = None,
-    as_of: options.AsOf = None,
-    json: options.Json = False,
-    home: options.HomeFolder = None,
-) -> None:
-    """Show why today's profit of each strategy is what it is, since the close before.
-
-    The number is today's of `figures`, of what is open; the parts add up to it. `closed` is what
-    closed today, which is in no part. An unknown part is a dash, with the reason behind it.
-    """
-    rows = options.asked(home, "why", strategy=strategy, at=as_of)["rows"]
-    lines = [f"{row.strategy}: {_largest_legs(row)}" for row in rows]
-    output.show_rows(rows, _WHY, json=json, none="Nothing is held.", lines=lines)
-
-
-_WHY = ("strategy", "account", "currency", "profit", *PROFIT_PARTS, "closed", "why_unknown")
-
-
-def _largest_legs(row: TodaysProfit) -> str:
-    """Return the largest part of the profit of a strategy, with the legs that it is of most."""
-    if not row.largest and row.profit is None:
-        return f"today is {known_for(row.known, row.of)}"
-    if not row.largest:
-        return "no part is known"
-    name = max(row.largest, key=lambda part: abs(getattr(row, part)))
-    legs = [f"{leg.leg} {amount(leg.amount)}" for leg in row.largest[name]]
-    return f"{name} {amount(getattr(row, name))}, most by {', '.join(legs)}"
 
 
 # How often a token is printed, in seconds; it also shows a closed pipe while there are no rows.

@@ -8,6 +8,7 @@ import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
+from position_sync_dagster.cli.figures import asked
 from position_sync_dagster.domain.instrument import parse_day
 from position_sync_dagster.lake.schema import frame_of
 from position_sync_dagster.money.campaigns.lots import LOTS, read_lots
@@ -41,11 +42,11 @@ def results(
     --json has every column, and why one is null; `campaign` shows one of --list.
     """
     if campaigns:
-        rows = options.asked(home, "campaigns", since=since)["campaigns"]
+        rows = asked(home, "campaigns", since=since)["campaigns"]
         output.show_rows(rows, _CAMPAIGN_COLUMNS, json=json, none=_NONE)
         return
 
-    answer = options.asked(home, "results", since=since, by=by)
+    answer = asked(home, "results", since=since, by=by)
     output.show_rows(answer["days" if days else "results"], json=json, none=_NONE)
 
 
@@ -56,7 +57,7 @@ def campaign(
     home: options.HomeFolder = None,
 ) -> None:
     """Show one campaign that is over: its fills and rolls."""
-    over = options.asked(home, "campaign", id=name)
+    over = asked(home, "campaign", id=name)
     if json:
         output.print_json(over)
         return
@@ -81,7 +82,7 @@ def returns(
     shown, and why.
     """
     output.show_rows(
-        options.asked(home, "returns", since=since, by=by)["returns"],
+        asked(home, "returns", since=since, by=by)["returns"],
         json=json,
         none="No day has books yet: they are made of the statements of two trading days.",
     )
@@ -105,7 +106,7 @@ def fills(
     fees_without_quote is of those. A combination counts as one. Below 0 a fill was better than mid;
     50 % of the spread is the other side of the market.
     """
-    answer = options.asked(home, "fills", since=since, by=by)
+    answer = asked(home, "fills", since=since, by=by)
     if executions:
         output.show_rows(answer["fills"], _FILL_COST_COLUMNS, json=json, none=_NO_FILL)
     else:

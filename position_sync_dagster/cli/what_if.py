@@ -7,6 +7,7 @@ import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
+from position_sync_dagster.cli.figures import asked
 from position_sync_dagster.money.reports.columns import known_for
 from position_sync_dagster.money.risk.proposed_trade import EXAMPLE
 from position_sync_dagster.money.risk.scenarios import Breakdown
@@ -67,7 +68,7 @@ def what_if(
     trade gives or costs against the mark. With --strategy a trade opens and closes legs of that
     strategy. Nothing is sent and nothing is stored.
     """
-    answer = options.asked(
+    answer = asked(
         home,
         "what-if",
         spot=spot,
@@ -188,7 +189,7 @@ def payoff(
     are priced by the model.
     """
     output.show_rows(
-        options.asked(home, "payoff", strategy=strategy)["payoffs"],
+        asked(home, "payoff", strategy=strategy)["payoffs"],
         _PAYOFF,
         json=json,
         none=_NOTHING,
@@ -218,7 +219,7 @@ def expiry(
     """
 
     def show() -> None:
-        report = options.asked(home, "expiry", days=days, strategy=strategy)
+        report = asked(home, "expiry", days=days, strategy=strategy)
         if json:
             output.print_json(report)
             return

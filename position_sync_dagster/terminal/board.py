@@ -133,6 +133,12 @@ def _gateway(login: LoginStatus, status: Status) -> str:
 # Labels with their values.
 Lines = Iterable[tuple[str, str]]
 
+
+def labelled(lines: Lines) -> Iterator[str]:
+    """Return each label with its value, as a line."""
+    return (f"{label:<18} {value}" for label, value in lines)
+
+
 LABEL = 12
 SHOWN_PARTS = {"current", "gateway", "programs", "lines", "queue", "updates"}
 

@@ -9,14 +9,11 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import cast
 
 import pytest
-from click import Group
-from typer.main import get_command
 
 from docs import diagram_drawing as diagrams
-from position_sync_dagster import cli
+from position_sync_dagster.cli.app import MODULE_OF, command
 from position_sync_dagster.defs.checks import evaluation
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.settings import PREFIX, Settings
@@ -186,21 +183,21 @@ def each_named_file_exists(document: Path) -> None:
 
 
 def each_command_and_its_options_exist(document: Path) -> None:
-    program = cast(Group, get_command(cli.commands())).commands
+    program = {name: command(name) for name in MODULE_OF}
     for line in commands(document.read_text()):
         words = [word for word in shlex.split(line) if word not in ("…", "[--repair]", "[--json]")]
         if not words or words[0] not in program:
             assert not words or words[0].startswith("-"), line
             continue
-        command = program[words.pop(0)]
-        while words and hasattr(command, "commands") and words[0] in command.commands:
-            command = command.commands[words.pop(0)]
+        called = program[words.pop(0)]
+        while words and hasattr(called, "commands") and words[0] in called.commands:
+            called = called.commands[words.pop(0)]
         if not words:
             continue
-        assert words[0].startswith("-") or not getattr(command, "commands", None), line
+        assert words[0].startswith("-") or not getattr(called, "commands", None), line
 
         options = {
-            name for option in command.params for name in (*option.opts, *option.secondary_opts)
+            name for option in called.params for name in (*option.opts, *option.secondary_opts)
         } | {"--help"}
         unknown = {word for word in words if word.startswith("--")} - options
         assert unknown == set(), line

@@ -44,7 +44,7 @@ def test_files_are_merged_and_deleted_and_the_rows_stay_and_each_table_has_a_lin
     before = rows(lake)
     many = len(files(lake))
     printed = {row["table"]: row for row in json_of("maintain")}
-    assert list(printed) == [table.spec.name for table in lake.tables]
+    assert list(printed) == [table.spec.name for table in lake.all_tables]
     queue = printed["position_queue"]
     assert queue["compacted"] == FINISHED
     assert queue["files"] == 2
@@ -55,7 +55,7 @@ def test_files_are_merged_and_deleted_and_the_rows_stay_and_each_table_has_a_lin
 
     heading, *lines = run("maintain").splitlines()
     assert heading.split() == ["table", "compacted", "deleted", "files", "version"]
-    assert [line.split()[0] for line in lines] == [table.spec.name for table in lake.tables]
+    assert [line.split()[0] for line in lines] == [table.spec.name for table in lake.all_tables]
     assert lines[1].split() == ["position_queue", "0", "0", "2", str(queue["version"])]
 
 

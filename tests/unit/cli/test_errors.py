@@ -1,20 +1,18 @@
 """Errors on the command line, and its help."""
 
 import errno
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import cast
 
 import pytest
-from click import Group
-from typer.main import get_command
 from typer.testing import CliRunner
 
 from position_sync_dagster import errors
 from position_sync_dagster.cli import commands
-from position_sync_dagster.cli.app import TASKS, print_error
+from position_sync_dagster.cli.app import COMMANDS, MODULE_OF, command, print_error
 from tests.support.command_line import ended, run
 
 ROOT = Path(__file__).parents[3]
@@ -103,13 +101,48 @@ def test_a_report_imports_what_it_uses_alone():
 def test_each_command_has_help_and_is_listed_once_under_its_task_those_of_a_trader_first() -> None:
     listed = CliRunner().invoke(commands(), ["--help"], env={"COLUMNS": "200"}).output
     headings = [line.split("─ ")[1].split(" ─")[0] for line in listed.splitlines() if "╭─ " in line]
-    assert headings == ["Options", *TASKS]
+    assert headings == ["Options", *COMMANDS]
     names = re.findall(r"^│ ([a-z][a-z-]*) {2,}", listed, re.MULTILINE)
-    assert names == [name for task in TASKS.values() for name in task]
+    assert names == [*MODULE_OF]
     assert names[0] == "figures"
-    for name, command in cast(Group, get_command(commands())).commands.items():
+    lines = {name: line for task in COMMANDS.values() for name, (_module, line) in task.items()}
+    for name, line in lines.items():
         assert "Usage" in run(name, "--help")
-        assert command.help.partition("\n\n")[0] in listed
+        assert " ".join(command(name).help.partition("\n\n")[0].split()) == line
+
+
+LEAN = """
+import sys
+sys.argv = ["position-sync", *{words}]
+from position_sync_dagster import cli
+try:
+    cli.main()
+except SystemExit:
+    pass
+print([name for name in {heavy} if name in sys.modules])
+"""
+HEAVY = ("dagster", "deltalake", "ib_async", "numpy", "polars", "starlette")
+
+
+@pytest.mark.parametrize(
+    ("words", "variables"),
+    [
+        (["--help"], {}),
+        (["--version"], {}),
+        ([], {"_POSITION_SYNC_COMPLETE": "complete_bash", "COMP_WORDS": "position-sync s",
+              "COMP_CWORD": "1"}),
+    ],
+    ids=["help", "version", "completion"],
+)  # fmt: skip
+def test_help_version_and_the_completion_of_names_import_no_command(words, variables):
+    code = LEAN.format(words=words, heavy=HEAVY)
+    program = [sys.executable, "-c", code]
+    done = subprocess.run(
+        program, capture_output=True, text=True, env=os.environ | variables, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout
+    if variables:
+        assert done.stdout.splitlines()[:-1] == ["status", "strategies", "simulate"]
 
 
 def test_make_help_begins_with_five_targets_for_users() -> None:
