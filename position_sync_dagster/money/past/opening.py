@@ -55,9 +55,7 @@ def opening_of(movements: Sequence[Movement], held: Opening | None) -> Opening:
         movements: In order.
         held: What tables have of it; None: the movements say it.
     """
-    opening = held or Opening(quantity=0.0)
-    if not opening.quantity:
-        opening = replace(opening, quantity=_closed_without_opening(movements))
+    opening = held or Opening(quantity=_closed_without_opening(movements))
     if opening.cost is None and opening.quantity:
         return replace(opening, cost=_cost_by_its_close(movements, opening.quantity))
 
@@ -231,16 +229,7 @@ def openings_of(
     openings = by_holding.agg(pl.col("position", *_CONTRACT, "at").first(), average_cost=cost)
     openings = openings.filter(col.position != 0)
     openings = openings.join(first.select(*KEY, "about"), on=KEY, how="left")
-    # The broker may learn only later what that had cost elsewhere.
-    arrived = daily.join(first.filter("is_transfer"), on=KEY).filter(
-        col.session_date >= col.first_day, col.position == col.by
-    )
-    arrived = arrived.drop_nulls("average_cost").sort("session_date")
-    costs = arrived.select("account", "conid", "average_cost").iter_rows()
-    of_transfers = {
-        (account, conid): Opening(quantity=0.0, cost=cost) for account, conid, cost in costs
-    }
-    return of_transfers | {
+    return {
         (row["account"], row["conid"]): Opening(
             quantity=row["position"],
             cost=row["average_cost"],
@@ -248,6 +237,21 @@ def openings_of(
             seen_at=row["at"],
         )
         for row in openings.iter_rows(named=True)
+    } | _of_transfers(daily, first)
+
+
+def _of_transfers(daily: pl.DataFrame, first: pl.DataFrame) -> dict[Key, Opening]:
+    """Return the openings of holdings that began with a transfer: nothing, and what that had cost.
+
+    The broker may learn only later what it had cost elsewhere.
+    """
+    arrived = daily.join(first.filter("is_transfer"), on=KEY).filter(
+        col.session_date >= col.first_day, col.position == col.by
+    )
+    costs = arrived.drop_nulls("average_cost").sort("session_date").select(*KEY, "average_cost")
+    return {
+        (account, conid): Opening(quantity=0.0, cost=cost)
+        for account, conid, cost in costs.iter_rows()
     }
 
 
