@@ -119,12 +119,8 @@ def unexplained_parts(
     return [part for holding in holdings for part in holding.parts()]
 
 
-# A movement, and what was held before it.
-_Held = tuple[Movement, float]
-
-
 class _Acted(NamedTuple):
-    """What a corporate action did to a holding.
+    """What a corporate action or a transfer did to a holding.
 
     Attributes:
         before: What was held before it.
@@ -196,7 +192,11 @@ class _Sources:
         An action is known by its id; what that does not join is of one day and wording, or type.
         """
         all_holdings = [*holdings]
-        steps = [step for holding in all_holdings for step in holding.actions]
+        by_kind = grouped(
+            lambda step: step.movement.kind,
+            [step for holding in all_holdings for step in holding.acted],
+        )
+        steps = by_kind[MovementKind.CORPORATE_ACTION]
         for name in ("action", "day_and_type"):
             joined = self.left.union(self.replaced)
             others = [step for step in steps if step.movement.movement_id not in joined]
@@ -212,19 +212,20 @@ class _Sources:
                     if holding.is_parent_of(movement):
                         self.parents[movement.movement_id] = holding
 
-        transfers = [step for holding in all_holdings for step in holding.transfers]
-        for of_contract in grouped(lambda step: step[0].conid, transfers).values():
+        transfers = by_kind[MovementKind.TRANSFER]
+        for of_contract in grouped(attrgetter("movement.conid"), transfers).values():
             self._link_transfers(of_contract)
 
-    def _link_transfers(self, steps: Iterable[_Held]) -> None:
+    def _link_transfers(self, steps: Iterable[_Acted]) -> None:
         """Pair what left one account with as much that came to another, of the nearest days.
 
         Args:
-            steps: The transfers of a contract, with what was held before each.
+            steps: The transfers of a contract.
         """
-        by_way = grouped(lambda step: step[1] * (step[0].quantity or 0.0) < 0, steps)
-        leaving = [step for step, _before in by_way[True]]
-        for arrival, _before in by_way[False]:
+        by_way = grouped(attrgetter("takes"), steps)
+        leaving = [step.movement for step in by_way[True]]
+        for step in by_way[False]:
+            arrival = step.movement
             fits = [left for left in leaving if _fits(left, arrival)]
             for left in sorted(fits, key=lambda left: _days_between(left, arrival))[:1]:
                 self._pair([arrival], [left])
@@ -443,8 +444,7 @@ class _Holding:
         self._at_end_of = {movement.session_date: after for movement, _, after in self._steps}
         later = [(moment_of(movement), after) for movement, _, after in self._steps]
         self._timelines = timelines
-        self._timeline = [(NEVER, self._prior), *later]
-        timelines[self._first.account] = self._timeline
+        timelines[self._first.account] = [(NEVER, self._prior), *later]
         self._has: _Shares = dict(has or {})
         self._last_owners: _Shares = {}
         self._parts: list[Posting] = []
@@ -467,32 +467,22 @@ class _Holding:
         return self._parts
 
     @property
-    def transfers(self) -> list[_Held]:
-        """The transfers, with what was held before each."""
-        kind = MovementKind.TRANSFER
-        return [(step, before) for step, before, _after in self._steps if step.kind is kind]
-
-    @cached_property
-    def actions(self) -> list[_Acted]:
-        """The corporate actions that changed what is held."""
+    def acted(self) -> list[_Acted]:
+        """The corporate actions and the transfers that changed what is held."""
         return [
             _Acted(step, before, not after or not self._at_end_of[step.session_date])
             for step, before, after in self._steps
-            if step.kind is MovementKind.CORPORATE_ACTION and step.quantity
+            if step.kind in (MovementKind.CORPORATE_ACTION, MovementKind.TRANSFER) and step.quantity
         ]
 
     def is_parent_of(self, movement: Movement) -> bool:
-        """Return whether it was held when an action brought another contract for it.
+        """Return whether an action brought another contract for it.
 
         The words of an action begin with the symbol of what it acts on, and its number.
         """
-        symbol, is_named, _ = (movement.description or "").partition("(")
-        is_named_here = is_named and symbol.strip() == self._first.symbol
-        if not is_named_here or self._first.is_option or self._first.account != movement.account:
-            return False
-        at = moment_of(movement)
-        *_earlier, (_since, held) = (step for step in self._timeline if step[0] <= at)
-        return bool(held)
+        symbol, _, _number = (movement.description or "").partition("(")
+        names = (movement.account, symbol.strip())
+        return names == (self._first.account, self._first.symbol) and not self._first.is_option
 
     def origin_of(self, movement: Movement) -> "_Origin":
         """Return who had it when an action brought another contract for it."""

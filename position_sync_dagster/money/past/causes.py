@@ -229,12 +229,6 @@ class Case:
         return not self.change.is_option or not rounded(self.change.by + self.change.closed)
 
     @property
-    def is_gap(self) -> bool:
-        """Return whether it may have happened long before it was seen."""
-        since = self.change.since
-        return since is None or self.change.seen_at - since > ONE_EVENT
-
-    @property
     def under_key(self) -> Key | None:
         """Return the holding of the underlying: an option's, or its own; None if not known."""
         if not self.change.is_option:
@@ -582,8 +576,8 @@ def _may_be_exercised(option: Case) -> bool:
 def _explain_delivery(event: Sequence[Case], bookings: Sequence[BookedMovement]) -> None:
     """Explain one option with exactly its delivery; everything else waits for the statement.
 
-    What changed in a long gap may have come for another reason, and gone again: then only an option
-    that was in the money, or is gone before its last day, is likely enough.
+    Unless all executions until after it are known, only an option that was in the money, or is gone
+    before its last day, is likely enough.
 
     Args:
         bookings: Those of the underlying. If a trade of it explains no change, what an option
@@ -602,9 +596,8 @@ def _explain_delivery(event: Sequence[Case], bookings: Sequence[BookedMovement])
         return
 
     is_likely = option.is_in or not option.is_over
-    has_gap = option.is_gap or delivery.is_gap
     until = event[1].change.seen_at + ONE_EVENT
-    if not is_likely and (has_gap or not option.named_until(until)):
+    if not is_likely and not option.named_until(until):
         return
 
     cause = Cause.ASSIGNED

@@ -270,7 +270,7 @@ def _transferred_costs(daily: pl.DataFrame, first: pl.DataFrame) -> pl.DataFrame
     arrived = daily.join(first.filter("is_transfer"), on=KEY)
     arrived = arrived.filter(col.session_date >= col.first_day, col.position == col.by)
     arrived = arrived.drop_nulls("average_cost").sort("session_date")
-    return arrived.unique(KEY, keep="first").select(*KEY, transferred_cost="average_cost")
+    return arrived.unique(KEY, keep="last").select(*KEY, transferred_cost="average_cost")
 
 
 def _first_movements(movements: pl.DataFrame) -> pl.DataFrame:

@@ -351,9 +351,14 @@ CASES["no assignment turns a short position into a long one"] = Case(
     [change(CALL, -1, 1, NOON), change(SHARES, 100, 0, NOON)],
     [(UNKNOWN, P, -1), (UNKNOWN, P, 100)],
 )
-CASES["shares that are seen after a gap may have come at its beginning"] = Case(
+CASES["shares that are seen after a gap, of which all executions are known"] = Case(
+    [gone(CALL, 1), change(SHARES, 0, 100, NIGHT + 6 * HOUR, since=NIGHT)],
+    [(EXERCISED, P, 1)],
+)
+CASES["shares that are seen after a gap, of which some executions are not known"] = Case(
     [gone(CALL, 1), change(SHARES, 0, 100, NIGHT + 6 * HOUR, since=NIGHT)],
     [(UNKNOWN, P, 1)],
+    asked={ACCOUNT: (NIGHT + HOUR, NIGHT + 8 * HOUR)},
 )
 CASES["an option clearly out of the money does not hide the exercise of another one"] = Case(
     [gone(OTHER, 1), gone(CALL, 1), change(SHARES, 0, 100, NIGHT + 6 * HOUR, since=NIGHT)],
