@@ -220,11 +220,25 @@ def _unexplained(
     at: datetime,
 ) -> list[tuple[str, int, str, float]]:
     """Return whose it is by what holdings of a contract differ: account, conid, owner, quantity."""
-    parts = unexplained_parts(
-        [difference(account, conid, by, at) for account, by in differences],
-        legs,
-        {(account, conid): dict(owners) for account, *owners in has},
-    )
+    # Of what differs nothing but the quantity is known.
+    day = at.date()
+    differing = [
+        Movement(
+            movement_id=account,
+            kind=MovementKind.TRADE,
+            section=Section.TRADES,
+            source=MovementSource.INFERRED,
+            account=account,
+            day=day,
+            session_date=day,
+            at=at,
+            conid=conid,
+            quantity=by,
+        )
+        for account, by in differences
+    ]
+    owned = {(account, conid): dict(owners) for account, *owners in has}
+    parts = unexplained_parts(differing, legs, owned)
     return [(*part.key, part.owner, part.quantity) for part in parts]
 
 
@@ -236,19 +250,3 @@ def _summed(owned: pl.DataFrame) -> pl.DataFrame:
 
 # The part of a holding that belongs to one owner.
 _OWNED = [*KEY, "strategy_id"]
-
-
-def difference(account: str, conid: int, by: float, at: datetime) -> Movement:
-    """Return a movement of which nothing but the quantity is known."""
-    return Movement(
-        movement_id=account,
-        kind=MovementKind.TRADE,
-        section=Section.TRADES,
-        source=MovementSource.INFERRED,
-        account=account,
-        day=at.date(),
-        session_date=at.date(),
-        at=at,
-        conid=conid,
-        quantity=by,
-    )
