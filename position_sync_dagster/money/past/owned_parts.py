@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from functools import cached_property, lru_cache
 from operator import attrgetter
 from typing import Any
@@ -18,7 +18,6 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.schema import legs_of, moment, records_of
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.attribution import attributed, unexplained_parts
-from position_sync_dagster.money.past.closes import SLACK
 from position_sync_dagster.money.past.movement_sources import unexplained_ends
 from position_sync_dagster.money.past.movements import (
     DELIVERY_KINDS,
@@ -34,7 +33,6 @@ from position_sync_dagster.money.past.postings import Posting
 PART_COLUMNS: dict[str, Any] = {
     "movement_id": pl.String, "account": pl.String, "conid": pl.Int64, "strategy_id": pl.String,
     "by": pl.Float64, "fraction": pl.Float64, "is_prior": pl.Boolean,
-    "at": pl.Datetime("us", "UTC"),
 }  # fmt: skip
 
 
@@ -143,20 +141,11 @@ def _deliveries(movements: pl.DataFrame) -> pl.DataFrame:
 
 def part_rows(parts: Iterable[Posting]) -> pl.DataFrame:
     """Return a row for each part."""
-    return pl.DataFrame([*map(_row_of, parts)], PART_COLUMNS, orient="row")
-
-
-def _row_of(part: Posting) -> tuple[object, ...]:
-    movement_id = part.movement.movement_id
-    owned = (part.owner, part.quantity, part.fraction)
-    return movement_id, *part.key, *owned, part.is_prior, part.at
-
-
-def counting_legs(legs: Iterable[ActiveContract], at: datetime) -> tuple[ActiveContract, ...]:
-    """Return the legs that had been added by a moment, or count since an earlier day."""
-    return tuple(
-        leg for leg in legs if leg.added_at <= at + SLACK or (leg.since or date.max) <= at.date()
-    )
+    rows = []
+    for part in parts:
+        of_movement = (part.movement.movement_id, *part.key)
+        rows.append((*of_movement, part.owner, part.quantity, part.fraction, part.is_prior))
+    return pl.DataFrame(rows, PART_COLUMNS, orient="row")
 
 
 def owned_at(

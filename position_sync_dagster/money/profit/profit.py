@@ -21,11 +21,10 @@ from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, moment
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.magnifiers import magnifier_in
-from position_sync_dagster.money.past.closes import EventKind
+from position_sync_dagster.money.past.closes import SLACK, EventKind
 from position_sync_dagster.money.past.movements import INCOME, MovementKind
 from position_sync_dagster.money.past.owned_parts import (
     PostingBook,
-    counting_legs,
     owned_at,
     part_rows,
 )
@@ -218,8 +217,12 @@ def _owned_at_ends(
         start, end: The holdings at both ends.
     """
     # What a leg counts for within the day, it counts for from its beginning on.
-    counting = counting_legs(sources.legs, trading_day.closed)
-    legs = [replace(leg, since=None) for leg in counting]
+    closed = trading_day.closed
+    legs = [
+        replace(leg, since=None)
+        for leg in sources.legs
+        if leg.added_at <= closed + SLACK or (leg.since or date.max) <= closed.date()
+    ]
     owned = []
     for is_before, held in (("before_start", start), ("before_end", end)):
         later = between.included.filter(~pl.col(is_before))["movement_id"].to_list()
