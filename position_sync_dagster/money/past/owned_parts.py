@@ -29,6 +29,9 @@ from position_sync_dagster.money.past.movements import (
 from position_sync_dagster.money.past.opening import read_openings
 from position_sync_dagster.money.past.postings import Posting
 
+# The part of a holding that belongs to one owner.
+OWNED = (*KEY, "strategy_id")
+
 # By how much a part changed what its owner has, and which part of the movement's money is its.
 PART_COLUMNS: dict[str, Any] = {
     "movement_id": pl.String, "account": pl.String, "conid": pl.Int64, "strategy_id": pl.String,
@@ -168,7 +171,7 @@ def owned_at(
     Returns:
         Rows with account, conid, strategy_id and `by`.
     """
-    columns = (*_OWNED, "by")
+    columns = (*OWNED, "by")
     owned = parts.join(held, on=KEY, how="semi").select(columns)
     whole = owned.group_by(KEY).agg(whole=col.by.sum())
     quantities = held.select(*KEY, "position").join(whole, on=KEY, how="left")
@@ -233,9 +236,5 @@ def _unexplained(
 
 def _summed(owned: pl.DataFrame) -> pl.DataFrame:
     """Return how much each owner has of each holding."""
-    sums = owned.group_by(_OWNED, maintain_order=True).agg(col.by.sum())
+    sums = owned.group_by(OWNED, maintain_order=True).agg(col.by.sum())
     return sums.filter(col.by.abs() >= QUANTITY_ROUNDING)
-
-
-# The part of a holding that belongs to one owner.
-_OWNED = [*KEY, "strategy_id"]
