@@ -312,7 +312,7 @@ def knows_more(new: Sequence[Closure], old: Sequence[Closure]) -> bool:
         return False
     if is_stated(new) or not old:
         return True
-    return not is_stated(old) and _explained_part(new) >= _explained_part(old)
+    return not is_stated(old) and _explained(new) >= _explained(old)
 
 
 def is_stated(closures: Sequence[Closure]) -> bool:
@@ -320,14 +320,10 @@ def is_stated(closures: Sequence[Closure]) -> bool:
     return bool(closures) and all(closure.stage is Stage.STATED for closure in closures)
 
 
-def _explained_part(closures: Sequence[Closure]) -> float:
-    """Return of which part of what was closed the cause is known."""
-    closed = sum(abs(closure.quantity) for closure in closures)
-    known = [closure for closure in closures if closure.cause is not Cause.UNEXPLAINED]
-    explained = sum(abs(closure.quantity) for closure in known)
-    if closed:
-        return explained / closed
-    return 0.0
+def _explained(closures: Iterable[Closure]) -> float:
+    """Return of how much of what was closed the cause is known."""
+    unknown = Cause.UNEXPLAINED
+    return sum(abs(closure.quantity) for closure in closures if closure.cause is not unknown)
 
 
 def _content(closure: Closure) -> Closure:

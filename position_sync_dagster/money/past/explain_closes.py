@@ -15,7 +15,7 @@ from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.execution import FLEX, Asked, Execution
 from position_sync_dagster.domain.holding import KEY, grouped
 from position_sync_dagster.domain.position_change import PositionChange
-from position_sync_dagster.domain.reconciliation import Break, Discrepancy, DiscrepancyType
+from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.lake.schema import moment, one_of, records_of
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.causes import (
@@ -161,16 +161,12 @@ class CloseExplainer:
         waiting = [closure for closure in of_person if elapsed(closure.closed_at, now) >= GRACE]
         waiting.sort(key=attrgetter("closed_at"))
 
-        keys = set(closes.select(KEY).iter_rows())
-
-        def is_compared(difference: Break) -> bool:
-            if difference.gateway_id != BREAKS:
-                return False
-            return (difference.account, difference.conid) in keys
-
-        discrepancies = [_discrepancy(closure) for closure in waiting]
+        keys = set(closes.select(KEY).insert_column(0, pl.lit(BREAKS)).iter_rows())
         self.lake.breaks.record(
-            {BREAKS: discrepancies}, now, compared=is_compared, run_id=self.run_id
+            {BREAKS: list(map(_discrepancy, waiting))},
+            now,
+            compared=lambda named: (named.gateway_id, named.account, named.conid) in keys,
+            run_id=self.run_id,
         )
         return tuple(waiting)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from functools import cached_property, lru_cache
 from operator import attrgetter
 from typing import Any
@@ -18,7 +18,6 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake.schema import legs_of, moment, records_of
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.attribution import attributed, unexplained_parts
-from position_sync_dagster.money.past.closes import SLACK
 from position_sync_dagster.money.past.movement_sources import unexplained_ends
 from position_sync_dagster.money.past.movements import (
     DELIVERY_KINDS,
@@ -30,11 +29,13 @@ from position_sync_dagster.money.past.movements import (
 from position_sync_dagster.money.past.opening import read_openings
 from position_sync_dagster.money.past.postings import Posting
 
+# The part of a holding that belongs to one owner.
+OWNED = (*KEY, "strategy_id")
+
 # By how much a part changed what its owner has, and which part of the movement's money is its.
 PART_COLUMNS: dict[str, Any] = {
     "movement_id": pl.String, "account": pl.String, "conid": pl.Int64, "strategy_id": pl.String,
     "by": pl.Float64, "fraction": pl.Float64, "is_prior": pl.Boolean,
-    "at": pl.Datetime("us", "UTC"),
 }  # fmt: skip
 
 
@@ -143,20 +144,11 @@ def _deliveries(movements: pl.DataFrame) -> pl.DataFrame:
 
 def part_rows(parts: Iterable[Posting]) -> pl.DataFrame:
     """Return a row for each part."""
-    return pl.DataFrame([*map(_row_of, parts)], PART_COLUMNS, orient="row")
-
-
-def _row_of(part: Posting) -> tuple[object, ...]:
-    movement_id = part.movement.movement_id
-    owned = (part.owner, part.quantity, part.fraction)
-    return movement_id, *part.key, *owned, part.is_prior, part.at
-
-
-def counting_legs(legs: Iterable[ActiveContract], at: datetime) -> tuple[ActiveContract, ...]:
-    """Return the legs that had been added by a moment, or count since an earlier day."""
-    return tuple(
-        leg for leg in legs if leg.added_at <= at + SLACK or (leg.since or date.max) <= at.date()
-    )
+    rows = []
+    for part in parts:
+        of_movement = (part.movement.movement_id, *part.key)
+        rows.append((*of_movement, part.owner, part.quantity, part.fraction, part.is_prior))
+    return pl.DataFrame(rows, PART_COLUMNS, orient="row")
 
 
 def owned_at(
@@ -179,7 +171,7 @@ def owned_at(
     Returns:
         Rows with account, conid, strategy_id and `by`.
     """
-    columns = (*_OWNED, "by")
+    columns = (*OWNED, "by")
     owned = parts.join(held, on=KEY, how="semi").select(columns)
     whole = owned.group_by(KEY).agg(whole=col.by.sum())
     quantities = held.select(*KEY, "position").join(whole, on=KEY, how="left")
@@ -220,35 +212,29 @@ def _unexplained(
     at: datetime,
 ) -> list[tuple[str, int, str, float]]:
     """Return whose it is by what holdings of a contract differ: account, conid, owner, quantity."""
-    parts = unexplained_parts(
-        [difference(account, conid, by, at) for account, by in differences],
-        legs,
-        {(account, conid): dict(owners) for account, *owners in has},
-    )
+    # Of what differs nothing but the quantity is known.
+    day = at.date()
+    differing = [
+        Movement(
+            movement_id=account,
+            kind=MovementKind.TRADE,
+            section=Section.TRADES,
+            source=MovementSource.INFERRED,
+            account=account,
+            day=day,
+            session_date=day,
+            at=at,
+            conid=conid,
+            quantity=by,
+        )
+        for account, by in differences
+    ]
+    owned = {(account, conid): dict(owners) for account, *owners in has}
+    parts = unexplained_parts(differing, legs, owned)
     return [(*part.key, part.owner, part.quantity) for part in parts]
 
 
 def _summed(owned: pl.DataFrame) -> pl.DataFrame:
     """Return how much each owner has of each holding."""
-    sums = owned.group_by(_OWNED, maintain_order=True).agg(col.by.sum())
+    sums = owned.group_by(OWNED, maintain_order=True).agg(col.by.sum())
     return sums.filter(col.by.abs() >= QUANTITY_ROUNDING)
-
-
-# The part of a holding that belongs to one owner.
-_OWNED = [*KEY, "strategy_id"]
-
-
-def difference(account: str, conid: int, by: float, at: datetime) -> Movement:
-    """Return a movement of which nothing but the quantity is known."""
-    return Movement(
-        movement_id=account,
-        kind=MovementKind.TRADE,
-        section=Section.TRADES,
-        source=MovementSource.INFERRED,
-        account=account,
-        day=at.date(),
-        session_date=at.date(),
-        at=at,
-        conid=conid,
-        quantity=by,
-    )

@@ -21,11 +21,11 @@ from position_sync_dagster.lake.lake import rows_of_logins
 from position_sync_dagster.lake.schema import DAILY_POSITIONS, moment
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.magnifiers import magnifier_in
-from position_sync_dagster.money.past.closes import EventKind
+from position_sync_dagster.money.past.closes import SLACK, EventKind
 from position_sync_dagster.money.past.movements import INCOME, MovementKind
 from position_sync_dagster.money.past.owned_parts import (
+    OWNED,
     PostingBook,
-    counting_legs,
     owned_at,
     part_rows,
 )
@@ -108,6 +108,7 @@ class _Sources:
         movements: From some days before the first on.
         legs: All legs that strategies have or had.
         parts: Whose the movements of their contracts are, also earlier ones.
+        parts_of: The parts of each movement by owner.
     """
 
     rows: pl.DataFrame
@@ -115,12 +116,7 @@ class _Sources:
     movements: pl.DataFrame
     legs: Sequence[ActiveContract]
     parts: pl.DataFrame
-
-    @property
-    def parts_of_movements(self) -> pl.DataFrame:
-        """The parts of each movement by owner."""
-        parts = self.parts.filter(~col.is_prior).group_by("movement_id", "strategy_id")
-        return parts.agg(col.by.sum(), col.fraction.sum())
+    parts_of: pl.DataFrame
 
     @classmethod
     def read(cls, lake: MoneyLake, settings: Settings, days: Sequence[TradingDay]) -> "_Sources":
@@ -151,7 +147,15 @@ class _Sources:
         accounts = table.rows(columns=["session_date", "account"])
         stated = statements.select(session_date="first_day", account="account")
         accounts = pl.concat([accounts, stated]).unique()
-        return cls(rows=rows, accounts=accounts, movements=recent, legs=book.legs, parts=parts)
+        by_movement = parts.filter(~col.is_prior).group_by("movement_id", "strategy_id")
+        return cls(
+            rows=rows,
+            accounts=accounts,
+            movements=recent,
+            legs=book.legs,
+            parts=parts,
+            parts_of=by_movement.agg(col.by.sum(), col.fraction.sum()),
+        )
 
 
 def rows_to_explain(lake: MoneyLake, settings: Settings, rows: pl.DataFrame) -> pl.DataFrame:
@@ -182,10 +186,9 @@ def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDa
     length_days = (closed - since) / A_DAY
     owned_start = _of_owners(start, at_start, at_end)
     owned_end = _of_owners(end, at_end, at_start)
-    parts_of = sources.parts_of_movements
-    owned_moves = _moves_of_owners(between.moved, parts_of)
-    holdings = explain_holdings(owned_start, owned_end, owned_moves, days=length_days, by=_OWNED)
-    paid = _moves_of_owners(between.followed.filter(session_date=day), parts_of)
+    owned_moves = _moves_of_owners(between.moved, sources.parts_of)
+    holdings = explain_holdings(owned_start, owned_end, owned_moves, days=length_days, by=OWNED)
+    paid = _moves_of_owners(between.followed.filter(session_date=day), sources.parts_of)
     rows = pl.concat(
         [holdings, _fees_elsewhere(owned_moves), _income(paid)], how="diagonal_relaxed"
     )
@@ -198,10 +201,6 @@ def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDa
     rows = by_strategy(rows)
     rows = rows.with_columns(session_date=day, since=moment(since), closed_at=moment(closed))
     return rows.select(list(PROFIT_EXPLAINED.columns))
-
-
-# The part of a holding that belongs to one owner.
-_OWNED = (*KEY, "strategy_id")
 
 
 def _owned_at_ends(
@@ -218,8 +217,12 @@ def _owned_at_ends(
         start, end: The holdings at both ends.
     """
     # What a leg counts for within the day, it counts for from its beginning on.
-    counting = counting_legs(sources.legs, trading_day.closed)
-    legs = [replace(leg, since=None) for leg in counting]
+    closed = trading_day.closed
+    legs = [
+        replace(leg, since=None)
+        for leg in sources.legs
+        if leg.added_at <= closed + SLACK or (leg.since or date.max) <= closed.date()
+    ]
     owned = []
     for is_before, held in (("before_start", start), ("before_end", end)):
         later = between.included.filter(~pl.col(is_before))["movement_id"].to_list()
@@ -478,7 +481,7 @@ def _unexplained(is_known: pl.Expr) -> pl.Expr:
 def _fees_elsewhere(moved: pl.DataFrame) -> pl.DataFrame:
     """Return the fees that were charged in another currency than that of the holding."""
     fees = moved.filter(col.fee_currency != col.currency, col.fee != 0)
-    by_holding = fees.group_by(*_OWNED, "symbol", currency="fee_currency")
+    by_holding = fees.group_by(*OWNED, "symbol", currency="fee_currency")
 
     total = sum_if_known(col.fee)
     return by_holding.agg(profit=total, fees=total)

@@ -67,6 +67,6 @@ MUTATIONS = {
     ),
     "UNEXPLAINED at 0": Mutation(
         where=movement_sources, function="unexplained_ends",
-        lines={"fee=0.0,": "fee=0.0, cash=0.0,"},
+        lines={"realized_pnl=None": "cash=0.0"},
     ),
 }  # fmt: skip

@@ -296,10 +296,14 @@ def test_a_close_of_a_gap_is_explained_by_what_the_newest_statement_names(
     assert closure.executions == "e1"
 
 
-def test_a_day_is_covered_only_with_the_trades_of_its_statement(world, folder, lake):
+@pytest.mark.parametrize("asset", ["statement_events", "movements"])
+def test_a_day_is_covered_only_with_the_trades_of_its_statement(world, folder, lake, asset):
     """A person may launch one of the assets of the import."""
     (folder / "a.xml").write_bytes(statement(trades=(trade("e1"),)))
-    assert world.materialize(imported, selection="statement_events").success
+    result = world.materialize(imported, selection=asset)
+    assert result.success
+    [event] = result.asset_materializations_for_node("statements")
+    assert event.metadata["dagster/row_count"].value == getattr(lake, asset).table.count()
     at = utc("2026-03-05T20:30:05")
     closed = change(CALL, 2, 0, at, account="DUSIM0001")
     explainer = CloseExplainer(lake, clock=lambda: utc("2026-03-06T12:00:00"))

@@ -299,8 +299,8 @@ def test_strategies_and_the_rest_are_all_holdings_nothing_twice_and_nothing_miss
 def test_what_a_strategy_traded_is_its_own_until_it_closes_also_without_a_leg() -> None:
     put = 1
     shares = 2
-    parts = [("m1", "DUSIM1", shares, "wheel", 100.0, 1.0, False, NOW)]
-    parts += [("m2", "DUSIM1", shares, UNATTRIBUTED, 300.0, 1.0, True, NOW)]
+    parts = [("m1", "DUSIM1", shares, "wheel", 100.0, 1.0, False)]
+    parts += [("m2", "DUSIM1", shares, UNATTRIBUTED, 300.0, 1.0, True)]
     owned = pl.DataFrame(parts, PART_COLUMNS, orient="row")
     stock = {"sec_type": "STK", "right": None, "multiplier": 1.0, "delta": None}
     rows = [row(shares, 400.0, market_value=20_000.0, **stock)]
