@@ -70,7 +70,8 @@ def _since_when(demo: Demo) -> datetime | None:
 def record(page: Page, server: str, began: datetime) -> dict[str, Any]:
     """Return what pages ask live, the feed and the legs at each moment, and when it ended."""
     client = httpx.Client(base_url=server, timeout=120, trust_env=False)
-    live = {"/money/data?": client.get("/money/data?after=0").json()}
+    page.open(PAGES[0])
+    live = {"/money/data?": wait_for("all is computed", lambda: _whole(client), poll_s=1)}
     end = datetime.now(UTC)
     for path in PAGES:
         page.open(path)
@@ -95,6 +96,13 @@ def record(page: Page, server: str, began: datetime) -> dict[str, Any]:
         for at in moments(began, end)
     ]
     return {"live": live, "past": {"/money/data?": feed}, "end": round(end.timestamp() * 1000)}
+
+
+def _whole(client: httpx.Client) -> dict[str, Any] | None:
+    """Return what the feed says once it has what is computed beside it."""
+    message: dict[str, Any] = client.get("/money/data?after=0").json()
+    figures = message["figures"]
+    return message if figures["decisions"] is not None and figures["curves"] else None
 
 
 def moments(began: datetime, end: datetime) -> Iterator[datetime]:
