@@ -18,13 +18,13 @@ from urllib.parse import urlencode
 import httpx
 
 from tests.support.browser import MISSING, Page, is_installed, open_page
-from tests.support.demo_program import Demo, wait_for
+from tests.support.demo_program import LEGS, Demo, wait_for
 
 FOLDER = Path(__file__).parent / "recorded"
 ANSWERS = FOLDER / "answers.json.xz"
 
 # How long the day is: after 40 s it has fills, a roll, an assignment, an expiry and an outage.
-DAY_S = 260.0
+DAY_S = 220.0
 # Between two moments of the slider, in seconds.
 STEP_S = 20.0
 # Until a page that was opened has asked for all that it shows first.
@@ -59,10 +59,13 @@ def main() -> int:
 
 
 def _since_when(demo: Demo) -> datetime | None:
-    header = httpx.get(
-        f"http://127.0.0.1:{demo.ui_port}/api/v1/header", timeout=60, trust_env=False
-    )
-    if header.status_code != httpx.codes.OK or not header.json()["current"]:
+    """Return the present moment if the pages answer and all legs are current."""
+    address = f"http://127.0.0.1:{demo.ui_port}/api/v1/header"
+    try:
+        header = httpx.get(address, timeout=60, trust_env=False)
+    except httpx.TransportError:  # nothing listens yet
+        return None
+    if header.status_code != httpx.codes.OK or header.json()["current"] != LEGS:
         return None
     return datetime.now(UTC)
 
