@@ -9,9 +9,11 @@ MkDocs reads the Markdown that a repository shows; Sphinx would need another mar
 """
 
 import json
+import lzma
 import os
 import posixpath
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +26,9 @@ from typer.main import get_command
 import position_sync_dagster
 from position_sync_dagster import cli
 from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.terminal.text import PROGRAM_NAME
 from position_sync_dagster.web.api import openapi
+from position_sync_dagster.web.money_page import page_html
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,15 +49,18 @@ LINK = re.compile(r"(!?\[)([^\]]*)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made of something else."""
-    made = {place: (ROOT / name).read_text(encoding="utf-8") for place, name in PAGES.items()}
+    made: dict[str, str | bytes] = {
+        place: (ROOT / name).read_text(encoding="utf-8") for place, name in PAGES.items()
+    }
     made |= {
-        "settings.md": settings_page(made["settings.md"]),
+        "settings.md": settings_page((ROOT / ".env.example").read_text(encoding="utf-8")),
         "commands.md": commands_page(cast(Group, get_command(cli.commands()))),
         "errors.md": errors_page(),
         "api.md": api_page(openapi()),
         "openapi.json": json.dumps(openapi(), indent=1),
         "reference.md": reference_page(),
     }
+    made |= {f"recorded-day/{place}": content for place, content in recorded_pages()}
     for place, content in made.items():
         files.append(File.generated(config, place, content=content))
     return files
@@ -62,6 +69,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Return a page whose links lead to pages, or to files of the repository."""
     place = page.file.src_uri
+    if place == "start/recorded-day.md" and not ANSWERS.exists():
+        markdown = (
+            f"# {page.title}\n\nThis build has no recorded day: `make recorded-day` makes one."
+        )
     source = PAGES.get(place, f"docs/{place}")
     return with_links(markdown, place, source, os.environ.get("REPOSITORY_URL"))
 
@@ -96,6 +107,40 @@ def with_links(markdown: str, place: str, source: str, repository: str | None) -
 def is_page(file: str) -> bool:
     """Return whether a file of the checkout is on the site."""
     return file.startswith("docs/") and not file.endswith(".py") and (ROOT / file).is_file()
+
+
+# The recorded day of the demo, and the pages of the program that show it, by their names there.
+RECORDED = ROOT / "docs/recorded"
+ANSWERS = RECORDED / "answers.json.xz"
+STATIC = ROOT / "position_sync_dagster/web/static"
+SHOWN = {"money": "/money", "risk": "/money/risk", "results": "/money/results"}
+
+
+def recorded_pages() -> Iterator[tuple[str, bytes]]:
+    """Yield the files that play the recorded day without a server, by their place.
+
+    They are the program's own pages and modules; `recorded.js` answers what these ask. Without a
+    recording (`make recorded-day`) there are none.
+    """
+    if not ANSWERS.exists():
+        return
+
+    for name, path in SHOWN.items():
+        yield f"{name}.html", standing_alone(page_html(path)).encode()
+    for file in filter(Path.is_file, STATIC.rglob("*")):
+        yield file.relative_to(STATIC).as_posix(), file.read_bytes()
+    yield "recorded.js", (RECORDED / "recorded.js").read_bytes()
+    yield "answers.json", lzma.decompress(ANSWERS.read_bytes())
+
+
+def standing_alone(html: str) -> str:
+    """Return a page of the program whose files are beside it, and that asks the recording."""
+    for name, path in SHOWN.items():
+        html = html.replace(f'href="{path}"', f'href="{name}.html"')
+    html = html.replace('"/money/', '"')
+    html = re.sub(r'data-program="[^"]*"', f'data-program="{PROGRAM_NAME}"', html)
+    html = re.sub(r'data-home="[^"]*"', 'data-home="--home .demo"', html)
+    return html.replace("<head>", '<head>\n<script src="recorded.js"></script>', 1)
 
 
 def settings_page(example: str) -> str:
