@@ -174,7 +174,7 @@ def explained_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsD
     @over_trading_days(
         PROFIT_EXPLAINED,
         partitions,
-        deps=["daily_positions", "position_updates", "movements"],
+        deps=["daily_positions", "position_updates", "movements", "closures"],
     )
     def profit_explained(
         context: dg.AssetExecutionContext, position_sync: resources.PositionSyncResource

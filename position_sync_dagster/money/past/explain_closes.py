@@ -264,26 +264,22 @@ def due_closes(
         named: What executions and statements name: account, conid, day or time, stated_at.
         now: The current time.
     """
-    seen_at = col.seen_at
     is_known = col.cause != Cause.UNEXPLAINED.value
     is_traded = col.cause == Cause.TRADED.value
     is_stated = is_known & (col.stage == Stage.STATED.value)
     is_open = ~is_stated & col.statement.is_null()
-    is_of_week = seen_at >= moment(now - WEEK)
-    is_of_day = seen_at >= moment(now - A_DAY)
-    is_of_hour = seen_at >= moment(now - AN_HOUR)
+    age = moment(now) - col.seen_at
+    waits = is_open & (~is_traded | (age <= WEEK))
 
-    waits = is_open & (~is_traded | is_of_week)
     of_statement = [*KEY, "statement"]
     last_stated_at = named.group_by(of_statement).agg(last_stated_at=col.stated_at.max())
     judged = closes.join(counted, on="change_id", how="left")
     judged = judged.join(last_stated_at, on=of_statement, how="left")
     judged = judged.with_columns(begin=_BEGIN, waits=waits)
 
-    is_not_judged = col.judged_at.is_null()
-    may_come_soon = is_open & ~is_traded & is_of_hour
-    may_come_today = is_open & ~is_known & is_of_day
-    by_time = judged.filter(is_not_judged | may_come_soon | may_come_today)
+    may_come_soon = ~is_traded & (age <= AN_HOUR)
+    may_come_today = ~is_known & (age <= A_DAY)
+    by_time = judged.filter(col.judged_at.is_null() | (is_open & (may_come_soon | may_come_today)))
     by_contract = _with_newer_facts(judged, named)
     by_day = _with_statement_of_days(judged.filter("waits"), named)
     return {*by_time["change_id"], *by_contract["change_id"], *by_day["change_id"]}

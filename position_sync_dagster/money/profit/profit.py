@@ -134,19 +134,16 @@ class _Sources:
         recent = recent.filter(col.day >= min(sessions) - BOOKED_BEFORE)
         conids = book.of_strategies & {*rows["conid"], *recent["conid"]}
         # What is gone without a cause is unexplained from the close at which it is missing.
-        postings = (part for part in book.postings(conids) if not part.is_unexplained)
-        parts = part_rows(postings)
+        parts = part_rows(part for part in book.postings(conids) if not part.is_unexplained)
         # A booking and its cancellation have no parts, and change nothing.
         moved = recent.filter(col.quantity != 0, col.conid.is_in(conids), ~IS_CONVERSION)
         moved_nothing = moved.join(parts, on="movement_id", how="anti")
         recent = recent.join(moved_nothing, on="movement_id", how="anti")
 
-        statements = lake.statement_events.rows(
-            None, col.kind == EventKind.SECTIONS.value, ["first_day", "account"]
-        )
+        is_sections = col.kind == EventKind.SECTIONS.value
+        stated = lake.statement_events.rows(None, is_sections, ["first_day", "account"])
         accounts = table.rows(columns=["session_date", "account"])
-        stated = statements.select(session_date="first_day", account="account")
-        accounts = pl.concat([accounts, stated]).unique()
+        accounts = pl.concat([accounts, stated.rename({"first_day": "session_date"})]).unique()
         by_movement = parts.filter(~col.is_prior).group_by("movement_id", "strategy_id")
         return cls(
             rows=rows,
@@ -193,8 +190,8 @@ def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDa
         [holdings, _fees_elsewhere(owned_moves), _income(paid)], how="diagonal_relaxed"
     )
 
-    earlier = sources.accounts.filter(col.session_date < day)
-    rows = _of_known_ends(rows, start["account"], end["account"], earlier["account"])
+    earlier = sources.accounts.filter(col.session_date < day)["account"]
+    rows = _of_known_ends(rows, start["account"], end["account"], earlier)
     if rows.is_empty():
         return PROFIT_EXPLAINED.empty
 
@@ -314,14 +311,8 @@ def _sums_of_movements(moved: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
     """Return what movements brought to each holding, in the currency of the holding."""
     moved = moved.sort("day", "at", nulls_last=True)
     by_holding = moved.group_by(*by, "currency", maintain_order=True)
-    symbol = col.symbol.drop_nulls().first()
-    quantity = sum_if_known(col.quantity)
-    cash = sum_if_known(col.cash)
-    fees = sum_if_known(_fee_in_currency())
-
-    paid_for_one = -col.cash / col.quantity
     is_trade = col.kind == MovementKind.TRADE
-    units_traded = paid_for_one.filter(is_trade & (col.quantity != 0))
+    units_traded = (-col.cash / col.quantity).filter(is_trade & (col.quantity != 0))
 
     at_price = col.quantity * col.price * col.multiplier
     is_transfer = col.kind == MovementKind.TRANSFER
@@ -329,11 +320,11 @@ def _sums_of_movements(moved: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
     stated = sum_if_known(coalesce("value", at_price).filter(is_transfer))
 
     return by_holding.agg(
-        symbol,
+        col.symbol.drop_nulls().first(),
         movements=pl.len(),
-        quantity=quantity,
-        cash=cash,
-        fees=fees,
+        quantity=sum_if_known(col.quantity),
+        cash=sum_if_known(col.cash),
+        fees=sum_if_known(_fee_in_currency()),
         is_booked=(~is_trade).any(),
         last_unit=units_traded.last(),
         transferred=col.quantity.filter(is_transfer).sum(),

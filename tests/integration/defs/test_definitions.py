@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[3]
 
 PARENTS = {
     "risk_scenarios": {"position_updates", "active_strategies"},
-    "profit_explained": {"daily_positions", "movements", "position_updates"},
+    "profit_explained": {"closures", "daily_positions", "movements", "position_updates"},
     "books": {"profit_explained", "movements", "statement_events"},
     "closed_campaigns": {"movements", "closures"},
     "gateway": set(),
