@@ -190,7 +190,8 @@ def _connected(
 ) -> list[list[int]]:
     """Return the contracts in groups: options with what they delivered, and those of one action.
 
-    Orders that traded what several strategies share join what they traded.
+    With what an action brought are those that its words name first. Orders that traded what several
+    strategies share join what they traded.
     """
     groups = Groups(sorted(all_conids))
     for option, other in _deliveries(movements).iter_rows():
@@ -198,9 +199,15 @@ def _connected(
             groups.join(option, other)
 
     actions = movements.filter(kind=MovementKind.CORPORATE_ACTION)
-    by_action = actions.group_by("account", "day", "type").agg("conid")["conid"]
+    by_day = actions.group_by("account", "day", "type").agg("conid")["conid"]
+    with_id = actions.drop_nulls("action_id")
+    by_id = with_id.group_by("account", "action_id").agg("conid")["conid"]
+    symbol = col.description.str.split("(").list.first().str.strip_chars()
+    named = actions.select("account", symbol=symbol, child="conid")
+    by_words = movements.select("account", "symbol", "conid").join(named, on=["account", "symbol"])
+    by_words = by_words.select(conids=pl.concat_list("conid", "child")).unique()["conids"]
     by_order = _traded_together(movements, shared)["conid"]
-    for conids in (*by_action, *by_order):
+    for conids in (*by_day, *by_id, *by_words, *by_order):
         for conid in conids:
             groups.join(conids[0], conid)
     return groups.members()

@@ -3,6 +3,8 @@
 from dataclasses import asdict, replace
 from unittest.mock import patch
 
+import pytest
+
 from position_sync_dagster.lake.schema import frame_of
 from position_sync_dagster.money.past import owned_parts
 from position_sync_dagster.money.past.attribution import attributed
@@ -13,9 +15,12 @@ from position_sync_dagster.money.tables import MOVEMENTS
 from tests.unit.money.campaigns.test_closed_campaigns import (
     ACTIONS,
     BOUGHT,
+    NEW_SHARES,
     OTHER,
     PUT,
+    SHARES,
     SOLD,
+    acted,
     leg,
     moved,
 )
@@ -48,6 +53,32 @@ def test_what_an_order_traded_with_a_contract_of_two_strategies_is_made_again_wi
         parts = memory.parts_of(frame_of(MOVEMENTS, map(asdict, movements)), legs, {})
         assert sorted(map(told, parts)) == sorted(map(told, attributed(movements, legs, {})))
     assert {part.owner for part in parts if part.quantity > 0} == {"b"}
+
+
+SPUN = acted(NEW_SHARES, 12.0, 6, type="SO", description="XYZ(US1) SPINOFF 12 FOR 100 (NEW, US2)")
+TAKEN = acted(SHARES, -100.0, 4, type="TC", action_id="7")
+CAME = acted(NEW_SHARES, 50.0, 6, type="TC", action_id="7")
+
+
+@pytest.mark.parametrize("action", [[SPUN], [TAKEN, CAME]], ids=["a spin-off", "days apart"])
+def test_what_an_action_brought_is_made_again_with_what_it_came_for(action):
+    """First what it brought is sold, and then nothing of its origin is new."""
+    memory = RememberedParts()
+    legs = [leg(SHARES, "a")]
+    movements = [moved(SHARES, 100.0, 10.0, 2), *action]
+    for sold in ([], [moved(NEW_SHARES, -5.0, 3.0, 10)]):
+        rows = frame_of(MOVEMENTS, map(asdict, [*movements, *sold]))
+        parts = memory.parts_of(rows, legs, {})
+        assert {part.owner for part in parts} == {"a"}
+
+
+def test_a_spin_off_of_what_nobody_has_belongs_to_those_that_claim_it():
+    """With and without what it came for: that is read only where a strategy may have it."""
+    held = moved(SHARES, 100.0, 10.0, 2)
+    for movements in ([held, SPUN], [SPUN]):
+        *_held, part = attributed(movements, [leg(NEW_SHARES, "b")], {})
+        assert (part.owner, part.quantity) == ("b", 12.0)
+        assert part.unclear == "what NEW cost is not known: a corporate action brought it"
 
 
 def test_only_the_parts_of_contracts_that_changed_are_made_again():
