@@ -204,8 +204,8 @@ def _connected(
     by_id = with_id.group_by("account", "action_id").agg("conid")["conid"]
     symbol = col.description.str.split("(").list.first().str.strip_chars()
     named = actions.select("account", symbol=symbol, child="conid")
-    by_words = movements.select("account", "symbol", "conid").join(named, on=["account", "symbol"])
-    by_words = by_words.select(conids=pl.concat_list("conid", "child")).unique()["conids"]
+    origins = movements.select("account", "symbol", "conid").join(named, on=["account", "symbol"])
+    by_words = origins.select(conids=pl.concat_list("conid", "child")).unique()["conids"]
     by_order = _traded_together(movements, shared)["conid"]
     for conids in (*by_day, *by_id, *by_words, *by_order):
         for conid in conids:
