@@ -721,6 +721,10 @@ class _Holding:
         The cost of what came for one that is still held is not known, but that it paid nothing is.
         """
         origin = self._sources.origin_of(movement)
+        if movement.movement_id in self._sources.parents and self._claims:
+            is_of_nobody = (origin.shares or {}).keys() <= {UNATTRIBUTED}
+            origin = _Origin() if is_of_nobody else origin
+
         if origin.shares is not None and movement.type != _RIGHTS:
             self._add_parts(movement, Effect.COMES, _scaled(origin.shares, by), origin)
             return

@@ -111,10 +111,10 @@ def deciding_movements(
     """Return the movements that decide whose some contracts are; pure.
 
     These are those of the contracts, of options that delivered one of them, and of what they
-    delivered, of contracts that had a corporate action, and of what the orders traded that traded
-    what several strategies share.
+    delivered, of contracts that had a corporate action, or that its words name first, and of what
+    the orders traded that traded what several strategies share.
     """
-    wanted = _acted(movements) | set(conids)
+    wanted = _acted(movements) | _named_by_actions(movements) | set(conids)
     is_wanted = pl.any_horizontal(pl.all().is_in(wanted))
     delivered = _deliveries(movements).filter(is_wanted)
     orders = movements.filter(col.conid.is_in(wanted & _shared(legs)))["order_id"].drop_nulls()
@@ -134,6 +134,14 @@ def _shared(legs: Iterable[ActiveContract]) -> set[int]:
 
 def _acted(movements: pl.DataFrame) -> set[int]:
     return set(movements.filter(kind=MovementKind.CORPORATE_ACTION)["conid"].drop_nulls())
+
+
+def _named_by_actions(movements: pl.DataFrame) -> set[int]:
+    """Return the contracts that the words of corporate actions begin with: those of a spin-off."""
+    symbol = col.description.str.split("(").list.first().str.strip_chars()
+    named = movements.filter(kind=MovementKind.CORPORATE_ACTION).select("account", symbol=symbol)
+    parents = movements.join(named, on=["account", "symbol"], how="semi")
+    return set(parents["conid"].drop_nulls())
 
 
 def _deliveries(movements: pl.DataFrame) -> pl.DataFrame:
