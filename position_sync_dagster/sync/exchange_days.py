@@ -4,15 +4,22 @@
 """
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
+from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.errors import PositionSyncError, SettingsError
 
 # Delay from the close to the recording of a day: index options trade for another 15 minutes.
 SETTLE = timedelta(minutes=20)
+
+# New York was closed for a week in September 2001.
+LONGEST_CLOSED = timedelta(days=14)
+
+# When New York closes on a half day, since 1993 (NYSE, "Holidays & Trading Hours").
+HALF_DAY_CLOSES_AT = time(13, 0)
 
 
 class NoTradingDayError(PositionSyncError):
@@ -85,7 +92,7 @@ def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
     if calendar == "XNYS":
         return ExchangeDays(
             calendar=calendar,
-            timezone="America/New_York",
+            timezone=str(NEW_YORK),
             closes_at=time(16, 0),
             weekdays=range(1, 6),
             holidays=_holidays_of_new_york(first, last),
@@ -125,15 +132,52 @@ def closing_times(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
         NoTradingDayError: One of the days is no trading day.
         SettingsError: The calendar is not known.
     """
-    exchange = _calendar(calendar)
+    days = [*days]
+    if not days:
+        return {}
+    close_of = _closes_of_new_york(days) if calendar == "XNYS" else _closes_of(calendar)
     closes: dict[date, datetime] = {}
     for day in days:
-        if not exchange.is_session(day.isoformat()):
+        close = close_of(day)
+        if close is None:
             raise NoTradingDayError(
                 f"{calendar} does not trade on {day}.", remedy="Choose a trading day."
             )
-        closes[day] = exchange.session_close(day.isoformat()).to_pydatetime().astimezone(UTC)
+        closes[day] = close.astimezone(UTC)
     return closes
+
+
+# Returns when an exchange closes on a day; None: it does not trade.
+CloseOf = Callable[[date], datetime | None]
+
+
+def _closes_of_new_york(days: Sequence[date]) -> CloseOf:
+    """Return the closes of New York; a test compares them with `exchange_calendars` since 2000."""
+    from holidays import HALF_DAY, financial_holidays
+
+    years = range(min(days).year, max(days).year + 1)
+    half_days = financial_holidays("XNYS", years=years, categories=HALF_DAY)
+    of_days = exchange_days("XNYS", date(years[0], 1, 1), date(years[-1], 12, 31))
+
+    def close_of(day: date) -> datetime | None:
+        if not of_days.is_trading_day(day):
+            return None
+        closes_at = HALF_DAY_CLOSES_AT if day in half_days else of_days.closes_at
+        return datetime.combine(day, closes_at, of_days.zone)
+
+    return close_of
+
+
+def _closes_of(calendar: str) -> CloseOf:
+    exchange = _calendar(calendar)
+
+    def close_of(day: date) -> datetime | None:
+        if not exchange.is_session(day.isoformat()):
+            return None
+        close: datetime = exchange.session_close(day.isoformat()).to_pydatetime()
+        return close
+
+    return close_of
 
 
 def session_before(calendar: str, day: date) -> date:
@@ -142,6 +186,10 @@ def session_before(calendar: str, day: date) -> date:
     Raises:
         SettingsError: The calendar is not known.
     """
+    if calendar == "XNYS":
+        begin = day - LONGEST_CLOSED
+        return exchange_days(calendar, begin, day).trading_days(begin, day - timedelta(days=1))[-1]
+
     earlier: date = _calendar(calendar).previous_session(day.isoformat()).date()
     return earlier
 
@@ -152,6 +200,8 @@ def time_zone_of(calendar: str) -> ZoneInfo:
     Raises:
         SettingsError: The calendar is not known.
     """
+    if calendar == "XNYS":
+        return NEW_YORK
     return ZoneInfo(str(_calendar(calendar).tz))
 
 
