@@ -4,7 +4,7 @@
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
@@ -18,7 +18,8 @@ SETTLE = timedelta(minutes=20)
 # New York was closed for a week in September 2001.
 LONGEST_CLOSED = timedelta(days=14)
 
-# When New York closes on a half day, since 1993 (NYSE, "Holidays & Trading Hours").
+# When New York closes, and when on a half day, since 1993 (NYSE, "Holidays & Trading Hours").
+CLOSES_AT = time(16, 0)
 HALF_DAY_CLOSES_AT = time(13, 0)
 
 
@@ -93,7 +94,7 @@ def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
         return ExchangeDays(
             calendar=calendar,
             timezone=str(NEW_YORK),
-            closes_at=time(16, 0),
+            closes_at=CLOSES_AT,
             weekdays=range(1, 6),
             holidays=_holidays_of_new_york(first, last),
         )
@@ -133,51 +134,39 @@ def closing_times(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
         SettingsError: The calendar is not known.
     """
     days = [*days]
-    if not days:
-        return {}
-    close_of = _closes_of_new_york(days) if calendar == "XNYS" else _closes_of(calendar)
-    closes: dict[date, datetime] = {}
+    closes = _closes_of_new_york(days) if calendar == "XNYS" else _closes_of(calendar, days)
     for day in days:
-        close = close_of(day)
-        if close is None:
+        if day not in closes:
             raise NoTradingDayError(
                 f"{calendar} does not trade on {day}.", remedy="Choose a trading day."
             )
-        closes[day] = close.astimezone(UTC)
     return closes
 
 
-# Returns when an exchange closes on a day; None: it does not trade.
-CloseOf = Callable[[date], datetime | None]
-
-
-def _closes_of_new_york(days: Sequence[date]) -> CloseOf:
+def _closes_of_new_york(days: Iterable[date]) -> dict[date, datetime]:
     """Return the closes of New York; a test compares them with `exchange_calendars` since 2000."""
     from holidays import HALF_DAY, financial_holidays
 
-    years = range(min(days).year, max(days).year + 1)
+    years = {day.year for day in days}
+    holidays = financial_holidays("XNYS", years=years)
     half_days = financial_holidays("XNYS", years=years, categories=HALF_DAY)
-    of_days = exchange_days("XNYS", date(years[0], 1, 1), date(years[-1], 12, 31))
+    closes_at = {
+        day: HALF_DAY_CLOSES_AT if day in half_days else CLOSES_AT
+        for day in days
+        if day.weekday() < 5 and day not in holidays
+    }
+    return {
+        day: datetime.combine(day, at, NEW_YORK).astimezone(UTC) for day, at in closes_at.items()
+    }
 
-    def close_of(day: date) -> datetime | None:
-        if not of_days.is_trading_day(day):
-            return None
-        closes_at = HALF_DAY_CLOSES_AT if day in half_days else of_days.closes_at
-        return datetime.combine(day, closes_at, of_days.zone)
 
-    return close_of
-
-
-def _closes_of(calendar: str) -> CloseOf:
+def _closes_of(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
     exchange = _calendar(calendar)
-
-    def close_of(day: date) -> datetime | None:
-        if not exchange.is_session(day.isoformat()):
-            return None
-        close: datetime = exchange.session_close(day.isoformat()).to_pydatetime()
-        return close
-
-    return close_of
+    return {
+        day: exchange.session_close(day.isoformat()).to_pydatetime().astimezone(UTC)
+        for day in days
+        if exchange.is_session(day.isoformat())
+    }
 
 
 def session_before(calendar: str, day: date) -> date:
