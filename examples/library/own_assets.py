@@ -43,7 +43,9 @@ def every_holding_has_a_value(position_sync: PositionSyncResource) -> dg.AssetCh
 
 
 # What reads the rows of now needs no event.
-EACH_MINUTE = dg.AutomationCondition.cron_tick_passed("* * * * *")
+EACH_MINUTE: dg.AutomationCondition[dg.AssetKey] = dg.AutomationCondition.cron_tick_passed(
+    "* * * * *"
+)
 
 
 @dg.asset(deps=["latest_positions"], automation_condition=EACH_MINUTE)
