@@ -42,18 +42,21 @@ def every_holding_has_a_value(position_sync: PositionSyncResource) -> dg.AssetCh
     return dg.AssetCheckResult(passed=not unknown, metadata={"without_value": unknown})
 
 
-# What reads the rows of now needs no event.
-EACH_MINUTE = dg.AutomationCondition.cron_tick_passed("* * * * *")
-
-
-@dg.asset(deps=["latest_positions"], automation_condition=EACH_MINUTE)
+@dg.asset(deps=["latest_positions"])
 def value_each_minute(position_sync: PositionSyncResource) -> float:
     """The sum of the known values, as they are now."""
     return float(position_sync.lake.updates.sync.latest()["market_value"].sum())
 
 
+# What reads the rows of now needs no event.
+EACH_MINUTE = dg.ScheduleDefinition(
+    name="each_minute", target=[value_each_minute], cron_schedule="* * * * *"
+)
+
 OWN = dg.Definitions(
-    assets=[held_by_underlying, value_each_minute], asset_checks=[every_holding_has_a_value]
+    assets=[held_by_underlying, value_each_minute],
+    asset_checks=[every_holding_has_a_value],
+    schedules=[EACH_MINUTE],
 )
 
 

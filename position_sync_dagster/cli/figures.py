@@ -1,39 +1,19 @@
-"""The commands `figures` and `why`, and what others ask: the answers of `/api/v1`."""
+"""The commands `figures` and `why`: all figures, and what explains those of today."""
 
 import sys
-from pathlib import Path
-from typing import Any
 
 import typer
-from pydantic import ValidationError
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.money.as_of import Past
 from position_sync_dagster.money.profit.profit import PROFIT_PARTS
-from position_sync_dagster.money.profit.todays_profit import TodaysProfit
+from position_sync_dagster.money.profit.todays_profit import TodaysProfit, of_strategy
+from position_sync_dagster.money.reports.book import names_ever
 from position_sync_dagster.money.reports.columns import amount, known_for
 from position_sync_dagster.terminal import board, output
-from position_sync_dagster.web.api import ask, invalid
 from position_sync_dagster.web.served_figures import PageFigures
-
-
-def asked(home: Path | None, route: str, **parameters: Any) -> Any:
-    """Return what `/api/v1` answers, from the tables of a home.
-
-    Args:
-        home: As for `settings_for`.
-        route: The name of what is asked for.
-        parameters: The query.
-    """
-    settings, _lake = options.opened(home)
-    if parameters.get("at") is not None:
-        typer.echo(Past(at=parameters["at"]), err=True)
-    try:
-        return ask(PageFigures(settings), route, utc_now(), **parameters)
-    except ValidationError as error:
-        raise typer.BadParameter(invalid(error)) from None
 
 
 @app.command()
@@ -72,7 +52,13 @@ def why(
     The number is today's of `figures`, of what is open; the parts add up to it. `closed` is what
     closed today, which is in no part. An unknown part is a dash, with the reason behind it.
     """
-    rows = asked(home, "why", strategy=strategy, at=as_of)["rows"]
+    settings, lake = options.opened(home)
+    if as_of is not None:
+        typer.echo(Past(at=as_of), err=True)
+    now = utc_now()
+    figures_then, explained = PageFigures(settings).played_back(as_of, now).explained(now)
+    names_ever(lake, figures_then.book).require(strategy=strategy)
+    rows = of_strategy(explained, strategy, figures_then.book)
     lines = [f"{row.strategy}: {_largest_legs(row)}" for row in rows]
     output.show_rows(rows, _WHY, json=json, none="Nothing is held.", lines=lines)
 

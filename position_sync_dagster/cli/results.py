@@ -8,7 +8,7 @@ import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
-from position_sync_dagster.cli.figures import asked
+from position_sync_dagster.cli.asked import asked
 from position_sync_dagster.domain.instrument import parse_day
 from position_sync_dagster.lake.schema import frame_of
 from position_sync_dagster.money.campaigns.lots import LOTS, read_lots

@@ -7,7 +7,7 @@ import typer
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
-from position_sync_dagster.cli.figures import asked
+from position_sync_dagster.cli.asked import asked
 from position_sync_dagster.money.reports.columns import known_for
 from position_sync_dagster.money.risk.proposed_trade import EXAMPLE
 from position_sync_dagster.money.risk.scenarios import Breakdown

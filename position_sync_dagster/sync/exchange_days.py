@@ -9,10 +9,18 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
+from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.errors import PositionSyncError, SettingsError
 
 # Delay from the close to the recording of a day: index options trade for another 15 minutes.
 SETTLE = timedelta(minutes=20)
+
+# New York was closed for a week in September 2001.
+LONGEST_CLOSED = timedelta(days=14)
+
+# When New York closes, and when on a half day, since 1993 (NYSE, "Holidays & Trading Hours").
+CLOSES_AT = time(16, 0)
+HALF_DAY_CLOSES_AT = time(13, 0)
 
 
 class NoTradingDayError(PositionSyncError):
@@ -85,8 +93,8 @@ def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
     if calendar == "XNYS":
         return ExchangeDays(
             calendar=calendar,
-            timezone="America/New_York",
-            closes_at=time(16, 0),
+            timezone=str(NEW_YORK),
+            closes_at=CLOSES_AT,
             weekdays=range(1, 6),
             holidays=_holidays_of_new_york(first, last),
         )
@@ -125,15 +133,40 @@ def closing_times(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
         NoTradingDayError: One of the days is no trading day.
         SettingsError: The calendar is not known.
     """
-    exchange = _calendar(calendar)
-    closes: dict[date, datetime] = {}
+    days = [*days]
+    closes = _closes_of_new_york(days) if calendar == "XNYS" else _closes_of(calendar, days)
     for day in days:
-        if not exchange.is_session(day.isoformat()):
+        if day not in closes:
             raise NoTradingDayError(
                 f"{calendar} does not trade on {day}.", remedy="Choose a trading day."
             )
-        closes[day] = exchange.session_close(day.isoformat()).to_pydatetime().astimezone(UTC)
     return closes
+
+
+def _closes_of_new_york(days: Iterable[date]) -> dict[date, datetime]:
+    """Return the closes of New York; a test compares them with `exchange_calendars` since 2000."""
+    from holidays import HALF_DAY, financial_holidays
+
+    years = {day.year for day in days}
+    holidays = financial_holidays("XNYS", years=years)
+    half_days = financial_holidays("XNYS", years=years, categories=HALF_DAY)
+    closes_at = {
+        day: HALF_DAY_CLOSES_AT if day in half_days else CLOSES_AT
+        for day in days
+        if day.weekday() < 5 and day not in holidays
+    }
+    return {
+        day: datetime.combine(day, at, NEW_YORK).astimezone(UTC) for day, at in closes_at.items()
+    }
+
+
+def _closes_of(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
+    exchange = _calendar(calendar)
+    return {
+        day: exchange.session_close(day.isoformat()).to_pydatetime().astimezone(UTC)
+        for day in days
+        if exchange.is_session(day.isoformat())
+    }
 
 
 def session_before(calendar: str, day: date) -> date:
@@ -142,8 +175,13 @@ def session_before(calendar: str, day: date) -> date:
     Raises:
         SettingsError: The calendar is not known.
     """
-    latest = (day - timedelta(days=1)).isoformat()
-    earlier: date = _calendar(calendar).date_to_session(latest, direction="previous").date()
+    latest = day - timedelta(days=1)
+    if calendar == "XNYS":
+        begin = day - LONGEST_CLOSED
+        return exchange_days(calendar, begin, day).trading_days(begin, latest)[-1]
+
+    sessions = _calendar(calendar)
+    earlier: date = sessions.date_to_session(latest.isoformat(), direction="previous").date()
     return earlier
 
 
@@ -153,6 +191,8 @@ def time_zone_of(calendar: str) -> ZoneInfo:
     Raises:
         SettingsError: The calendar is not known.
     """
+    if calendar == "XNYS":
+        return NEW_YORK
     return ZoneInfo(str(_calendar(calendar).tz))
 
 

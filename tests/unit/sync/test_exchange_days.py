@@ -2,6 +2,7 @@
 
 from datetime import UTC, date, datetime, time
 from unittest.mock import Mock
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -12,6 +13,8 @@ from position_sync_dagster.sync.exchange_days import (
     closing_times,
     exchange_days,
     require_known,
+    session_before,
+    time_zone_of,
 )
 
 
@@ -101,3 +104,19 @@ def test_dagster_offers_each_session_also_on_a_sunday() -> None:
         keys[calendar] = exchange_partitions(days, first).get_partition_keys(current_time=until)
     assert [*map(date.fromisoformat, keys["24/7"])] == days.trading_days(first, date(2026, 3, 2))
     assert keys["XSAU"] == ["2026-02-25", "2026-02-26", "2026-03-01", "2026-03-02"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_closes_of_new_york_are_those_of_the_calendar_of_exchanges_since_2000():
+    import exchange_calendars  # imports pandas, which nothing else here needs
+
+    calendar = exchange_calendars.get_calendar("XNYS", start="2000-01-03")
+    expected = {day.date(): close.to_pydatetime() for day, close in calendar.closes.items()}
+    assert len(expected) > 6_000
+    assert closing_times("XNYS", expected) == expected
+    later = [*expected][1:]
+    assert [session_before("XNYS", day) for day in later[::7]] == [*expected][:-1:7]
+    assert time_zone_of("XNYS") == ZoneInfo(str(calendar.tz))
+    for day in (date(2026, 7, 3), date(2026, 11, 28), date(2001, 9, 12)):
+        with pytest.raises(NoTradingDayError, match=f"on {day}"):
+            closing_times("XNYS", [day])
