@@ -147,8 +147,8 @@ screenshots: $(SYNCED) ## take the pictures of the documents from a running demo
 	@$(BIN)/python -m docs.screenshots
 
 .PHONY: diagrams
-diagrams: $(SYNCED) ## draw the diagrams of the documents, from docs/diagram_drawing.py
-	@$(BIN)/python -m docs.diagram_drawing
+diagrams: $(SYNCED) ## draw the diagrams of the documents, from docs/drawn_diagrams.py
+	@$(BIN)/python -m docs.drawn_diagrams
 
 .PHONY: recorded-day
 recorded-day: $(SYNCED) ## record a day of the demo, which the site plays without a server (six minutes; needs Chromium)

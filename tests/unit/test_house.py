@@ -15,7 +15,7 @@ import pytest
 from click import Group
 from typer.main import get_command
 
-from docs import diagram_drawing as diagrams
+from docs import drawn_diagrams
 from position_sync_dagster import cli
 from position_sync_dagster.defs.checks import evaluation
 from position_sync_dagster.errors import PositionSyncError
@@ -235,7 +235,7 @@ def test_each_link_file_command_target_and_setting_of_a_document_exists(document
 
 def test_the_diagrams_are_those_of_the_code():
     drawn = {path.stem: path.read_text() for path in (ROOT / "docs/diagrams").glob("*.svg")}
-    assert drawn == {name: diagrams.svg(*of) for name, of in diagrams.DIAGRAMS.items()}
+    assert drawn == {name: drawn_diagrams.svg(*of) for name, of in drawn_diagrams.DIAGRAMS.items()}
 
 
 def errors_below(root: type[PositionSyncError]) -> Iterator[type[PositionSyncError]]:

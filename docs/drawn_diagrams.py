@@ -1,4 +1,4 @@
-"""Draw the diagrams of the documents: `python -m docs.diagram_drawing` writes docs/diagrams/*.svg.
+"""Draw the diagrams of the documents: `python -m docs.drawn_diagrams` writes docs/diagrams/*.svg.
 
 A diagram is boxes at places of a grid of 10 pixels, and arrows between points of it. The pictures
 follow the reader's light or dark, need no network and no script, and a repository shows them too.
