@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from click import Argument, Command, Group, Option
+from click import Argument, Command, Context, Group, Option
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -182,7 +182,13 @@ def commands_page(program: Group) -> str:
 
 
 def commands_of(group: Group, before: str = "") -> list[tuple[str, Command]]:
-    """Return the commands of a group and of the groups in it, by the words that call them."""
+    """Return the commands of a group and of the groups in it, by the words that call them.
+
+    A group may list a command and import it when it is called: here it is as if it was called.
+    """
+    for name in [*group.commands]:
+        _name, called, _rest = group.resolve_command(Context(group), [name])
+        group.commands[name] = called or group.commands[name]
     commands = [(f"{before}{name}", command) for name, command in group.commands.items()]
     inner = [
         each
