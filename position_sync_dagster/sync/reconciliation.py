@@ -15,7 +15,7 @@ from polars import col
 from position_sync_dagster.domain.clock import Clock, elapsed, is_recent, utc_now
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import KEY, BrokerPosition, Key, grouped
-from position_sync_dagster.domain.instrument import DetailsByConid
+from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import NEGLIGIBLE_QUANTITY, ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.domain.reconciliation import (
@@ -78,7 +78,7 @@ class PositionReconciler:
         legs: Iterable[ActiveContract] = (),
         *,
         complete: bool,
-        details: DetailsByConid | None = None,
+        details: Mapping[int, ContractDetails] | None = None,
     ) -> ReconciliationResult:
         """Return every difference between the snapshot, the rows and the legs.
 
@@ -97,7 +97,7 @@ class PositionReconciler:
         latest: pl.DataFrame,
         legs: Iterable[ActiveContract],
         coverage: Coverage,
-        details: DetailsByConid,
+        details: Mapping[int, ContractDetails],
     ) -> ReconciliationResult:
         """Compare what the broker holds with the rows and the registry.
 
@@ -462,7 +462,9 @@ def _overclaimed(
 ALL_ACCOUNTS = ""
 
 
-def _mismatched(legs: Iterable[ActiveContract], details: DetailsByConid) -> Iterable[Discrepancy]:
+def _mismatched(
+    legs: Iterable[ActiveContract], details: Mapping[int, ContractDetails]
+) -> Iterable[Discrepancy]:
     """Yield where legs differ from the contract of their conid, once for each contract."""
     mismatches = [(leg, contract_mismatch(leg, details.get(leg.conid))) for leg in legs]
     differing = [(leg, mismatch) for leg, mismatch in mismatches if mismatch]
