@@ -132,10 +132,8 @@ class Confirmations:
         self.holdings.clear()
         self.completeness |= dict.fromkeys(self.completeness, Completeness.UNKNOWN)
 
-    def stated(
-        self, key: Key, holding: BrokerPosition, values: dict[str, Any], *, newer: bool = True
-    ) -> BrokerPosition:
-        """Return a holding with values, the completeness of its account and its confirmation.
+    def stated(self, key: Key, holding: BrokerPosition, *, newer: bool = True) -> BrokerPosition:
+        """Return a holding with the completeness of its account and its newest confirmation.
 
         A message of its account confirms the value that a row of the holding brought before it, and
         no value of an earlier connection of which no row has come.
@@ -143,25 +141,22 @@ class Confirmations:
         Args:
             key: The key of the holding.
             holding: The holding as its last message left it.
-            values: What came of it since, by the names of the fields.
             newer: Whether to set a newer confirmation; one that was cleared is always replaced.
         """
         completeness = self.completeness.get(key[0], Completeness.UNKNOWN)
-        before = values.get("confirmed_at", holding.confirmed_at)
+        before = holding.confirmed_at
         confirmed_at = self.accounts.get(key[0])
         of_row = self.holdings.get(key)
         if of_row is not None:
             confirmed_at = max(confirmed_at or of_row, of_row)
-        elif values.get("market_value", holding.market_value) is not None:
+        elif holding.market_value is not None:
             confirmed_at = None
 
         if not newer and confirmed_at is not None and (before or NEVER) < confirmed_at:
             confirmed_at = before
-        is_same = (completeness, confirmed_at) == (holding.completeness, holding.confirmed_at)
-        if is_same and not values:
+        if (completeness, confirmed_at) == (holding.completeness, before):
             return holding
-        stated = {"completeness": completeness, "confirmed_at": confirmed_at}
-        return replace(holding, **(values | stated))
+        return replace(holding, completeness=completeness, confirmed_at=confirmed_at)
 
 
 @dataclass(slots=True)
@@ -363,7 +358,7 @@ class HoldingsBook:
         now = self._clock()
         rows = ((key, self._holdings[key]) for key in keys if key in self._holdings)
         return {
-            key: self.confirmed.stated(key, row, self._values(key, row, now), newer=newer)
+            key: self.confirmed.stated(key, self._valued(key, row, now), newer=newer)
             for key, row in rows
         }
 
@@ -460,7 +455,7 @@ class HoldingsBook:
 
         origin = ValueOrigin.NONE if value is None else ValueOrigin.PORTFOLIO
         row = self._row(key, instrument, position, before, now, value_source=origin, **values)
-        self._put(key, before, self.confirmed.stated(key, row, {}))
+        self._put(key, before, self.confirmed.stated(key, row))
 
     def put_pnl(self, key: Key, sent: PnlValues) -> bool:
         """Take a PnLSingle message if it has a value for the quantity that is held.
@@ -502,13 +497,12 @@ class HoldingsBook:
         if holding is None or key not in self.profits:
             return
 
-        values = self._values(key, holding, self._clock())
+        valued = self._valued(key, holding, self._clock())
         del self.profits[key]
-        changes = {**values, "daily_pnl": None, "followed": False}
-        self._store(key, holding, replace(holding, **changes))
+        self._store(key, holding, replace(valued, daily_pnl=None, followed=False))
 
-    def _values(self, key: Key, holding: BrokerPosition, now: datetime) -> dict[str, Any]:
-        """Return the values of the newest PnLSingle message of a holding, as far as they count.
+    def _valued(self, key: Key, holding: BrokerPosition, now: datetime) -> BrokerPosition:
+        """Return a holding with the values of its newest PnLSingle message, if they count.
 
         The message has no price and no time: its price follows from its value. The realized profit
         is that of the day, and unset until the position trades: that of the portfolio row counts
@@ -516,25 +510,26 @@ class HoldingsBook:
         """
         profit = self.profits.get(key)
         if profit is None:
-            return {}
+            return holding
         daily = profit.daily(holding)
         if not profit.counts(holding):
-            return {} if daily is None else {"daily_pnl": daily}
+            return holding if daily is None else replace(holding, daily_pnl=daily)
         sent = profit.sent
         magnifier = self.magnifier(key[1])
         realized = known(sent.realized)
-        return {
-            "market_price": price_of_value(holding, sent.value, price_magnifier=magnifier),
-            "market_value": sent.value,
-            "unrealized_pnl": known(sent.unrealized),
-            "realized_pnl": holding.realized_pnl if realized is None else realized,
-            "daily_pnl": daily,
-            "value_source": ValueOrigin.PNL_SINGLE,
-            "value_time": None,
-            "received_at": profit.at,
-            "confirmed_at": max(holding.confirmed_at or profit.at, profit.at),
-            "followed": profit.is_followed(now),
-        }
+        return replace(
+            holding,
+            market_price=price_of_value(holding, sent.value, price_magnifier=magnifier),
+            market_value=sent.value,
+            unrealized_pnl=known(sent.unrealized),
+            realized_pnl=holding.realized_pnl if realized is None else realized,
+            daily_pnl=daily,
+            value_source=ValueOrigin.PNL_SINGLE,
+            value_time=None,
+            received_at=profit.at,
+            confirmed_at=max(holding.confirmed_at or profit.at, profit.at),
+            followed=profit.is_followed(now),
+        )
 
     def set_value_time(self, key: Key, value_time: datetime | None) -> None:
         """Set the broker's own time of the values of a holding."""
@@ -582,7 +577,7 @@ class HoldingsBook:
         """Replace a holding and notify the watchers."""
         key = holding.key
         self.profits.pop(key, None)
-        self._put(key, self._holdings.get(key), self.confirmed.stated(key, holding, {}))
+        self._put(key, self._holdings.get(key), self.confirmed.stated(key, holding))
 
     def _put(self, key: Key, before: BrokerPosition | None, holding: BrokerPosition) -> None:
         moved = before is None or before.position != holding.position
@@ -598,7 +593,7 @@ class HoldingsBook:
     def _close(self, holding: BrokerPosition) -> None:
         now = self._clock()
         key = holding.key
-        realized = self._values(key, holding, now).get("realized_pnl", holding.realized_pnl)
+        realized = self._valued(key, holding, now).realized_pnl
         self.put(self._row(key, holding.instrument, 0.0, holding, now, realized_pnl=realized))
 
     def _row(
