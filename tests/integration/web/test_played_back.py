@@ -14,6 +14,7 @@ from starlette.datastructures import QueryParams
 
 from position_sync_dagster.cli.mcp import told
 from position_sync_dagster.domain.account_values import AccountSummary
+from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.money.lake import MoneyLake
@@ -26,6 +27,7 @@ from position_sync_dagster.web.served_figures import PageFigures
 from tests.support.empty_lakes import put_tables
 from tests.support.extent import examples
 from tests.support.holdings import make_row
+from tests.support.sessions import own
 from tests.unit.money.past.test_causes import change, details
 
 MORNING = datetime(2026, 3, 9, 14, tzinfo=UTC)
@@ -45,6 +47,7 @@ class LiveDay:
     def live(self) -> None:
         legs = [make_leg(conid=1, symbol="SPY", strategy_id="a", added_at=MORNING)]
         self.lake.registry.sync.replace_all(legs)
+        own(self.lake, self.settings.gateway_id, state=SessionState.ENDED)
         for minute, (value, worth) in enumerate([(100.0, 9e3), (140.0, 9.1e3), (90.0, 8.8e3)]):
             self.now = MORNING + minute * 10 * MINUTE
             rows = [self._row(1, value), self._row(2, 7.0)] if minute < 2 else [self._row(1, value)]
@@ -113,11 +116,14 @@ def test_each_moment_is_what_it_was(day):
         for position in (*recorded["positions"], *shown["positions"]):
             del position["current"]  # a connection that is not kept
         assert {name: shown[name] for name in kept} == {name: recorded[name] for name in kept}
+        assert shown["held"] == len(shown["positions"])
         values.append(shown["strategies"][0]["market_value"])
         changes.append([change["kind"] for change in shown["changes"]])
 
     assert values == [100.0, 140.0, 90.0, 90.0, 90.0]
-    assert changes == [[], [], [], ["CLOSE"], ["CLOSE"]], "what came later was not known"
+    of_gateway = ["GATEWAY", "GATEWAY"]  # begun and ended
+    closed = ["CLOSE", *of_gateway]
+    assert changes == [*[of_gateway] * 3, closed, closed], "what came later was not known"
     assert [row["strategy"] for row in shown["strategies"]] == ["UNATTRIBUTED"]
 
 
