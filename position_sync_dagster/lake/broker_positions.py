@@ -14,7 +14,8 @@ from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.holding import KEY, AccountConfirmation, BrokerPosition
 from position_sync_dagster.domain.position_update import TradingMode
 from position_sync_dagster.lake.schema import broker_positions_of, broker_rows, moment, moments
-from position_sync_dagster.lake.storage.commits import bind, refuse_stale_owner, text_literal, write
+from position_sync_dagster.lake.storage import commits
+from position_sync_dagster.lake.storage.commits import bind, refuse_stale_owner, text_literal
 from position_sync_dagster.lake.storage.data_files import files_in
 from position_sync_dagster.lake.storage.table import Table
 
@@ -154,7 +155,7 @@ class BrokerPositionsTable:
             owner = None if session is None else (gateway_id, session.fencing_token)
             bind(handle, self.table.path, _modes_of(rows), owner)
             numbered = _numbered(rows, handle)
-            write(handle, numbered, _commit_info(session), predicate=_rows_of(gateway_id))
+            commits.write(handle, numbered, _commit_info(session), predicate=_rows_of(gateway_id))
             self._replaced[gateway_id] = self._base(handle, session)
             return handle.version()
 
@@ -208,7 +209,7 @@ class BrokerPositionsTable:
                 numbered = newest(pl.concat([self.table.read_rows(files), numbered]))
                 predicate = _rows_of(gateway_id)
 
-            write(handle, numbered, _commit_info(session), predicate=predicate)
+            commits.write(handle, numbered, _commit_info(session), predicate=predicate)
             return handle.version()
 
         return self.table.transact(step)

@@ -53,7 +53,8 @@ from position_sync_dagster.lake.schema import (
     update_rows,
     updates_of,
 )
-from position_sync_dagster.lake.storage.commits import bind, refuse_stale_owner, write
+from position_sync_dagster.lake.storage import commits
+from position_sync_dagster.lake.storage.commits import bind, refuse_stale_owner
 from position_sync_dagster.lake.storage.data_files import EVERY, data_files
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
@@ -284,7 +285,7 @@ def append_rows(
         )
         if RESETS in rows.columns:
             rows = rows.with_columns(lit(clock_resets(present, now), Int64).alias(RESETS))
-        write(handle, rows, commit_info, [Transaction(table.spec.name, version)])
+        commits.write(handle, rows, commit_info, [Transaction(table.spec.name, version)])
         return AppendResult(version=handle.version(), rows=rows.height, batch_id=batch_id)
 
     return table.transact(step)

@@ -26,7 +26,8 @@ from polars import DataFrame, Expr, col, concat, lit
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.lake.schema import LIVE, is_ahead, new_part
-from position_sync_dagster.lake.storage.commits import T, in_parts, write
+from position_sync_dagster.lake.storage import commits
+from position_sync_dagster.lake.storage.commits import T, in_parts
 from position_sync_dagster.lake.storage.data_files import (
     EVERY,
     data_files,
@@ -211,7 +212,7 @@ class LifecycleTable:
         if only_adds and change.live.height >= max(before.readable.height, 1):
             # It costs a quarter less than an overwrite. The new rows must at least double the live
             # ones, so that these stay in few files.
-            write(handle, change.live, info, transactions)
+            commits.write(handle, change.live, info, transactions)
         else:
             frames = [live, before.incomplete]
             terms = [f"bucket = '{LIVE}'" if is_whole else in_parts(LIVE, [part])]
@@ -222,7 +223,7 @@ class LifecycleTable:
                 frames.append(change.finished.with_columns(part=lit(new)))
                 buckets = sorted(set(change.finished.get_column("bucket")))
                 terms += [in_parts(bucket, [new]) for bucket in buckets]
-            write(handle, concat(frames), info, transactions, " OR ".join(terms))
+            commits.write(handle, concat(frames), info, transactions, " OR ".join(terms))
 
         if is_whole:
             # Beside an append of another program, whose rows are not among these, this commit gets
