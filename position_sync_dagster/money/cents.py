@@ -14,7 +14,7 @@ MONEY = frozenset(
         "credit", "average_win", "average_loss", "expectancy",
         "drawdown", "brought", "slippage", "spread", "cost", "fees_without_quote",
         "greatest_profit", "greatest_loss", "against_mark", "now", "chosen", "at_expiry",
-        "expected_value",
+        "expected_value", "worst", "best", "repricing",
     )
 )  # fmt: skip
 

@@ -70,6 +70,16 @@ class ClosedCampaign(CampaignResult):
         premium_paid: What bought options cost. Unit: `currency`.
         return_on_risk: Profit as a part of capital_at_risk: 0.1 is 10 %. Unit: part of one.
         why_unknown: Which other columns are null, and why.
+        return_per_year: That for 365 days; less than a day counts as one. Unit: part of one, a
+            year.
+        worst: The least that it stood at the end of a trading day, with what it had earned since
+            it began; null where a day has no recorded profit. Unit: `currency`.
+        best: The most that it stood at the end of a trading day. Unit: `currency`.
+        delta: What the moves of the underlyings brought, by profit_explained. Unit: `currency`.
+        gamma: What the change of delta during these brought. Unit: `currency`.
+        vega: What the changes of the implied volatilities brought. Unit: `currency`.
+        theta: What the time that passed brought. Unit: `currency`.
+        repricing: What else the changes of the prices brought. Unit: `currency`.
     """
 
     account: str
@@ -84,3 +94,11 @@ class ClosedCampaign(CampaignResult):
     premium_paid: float | None
     return_on_risk: float | None
     why_unknown: str | None
+    return_per_year: float | None = None
+    worst: float | None = None
+    best: float | None = None
+    delta: float | None = None
+    gamma: float | None = None
+    vega: float | None = None
+    theta: float | None = None
+    repricing: float | None = None

@@ -26,6 +26,8 @@ from position_sync_dagster.money.past.movements import Movement, MovementSource
 from position_sync_dagster.money.past.owned_parts import PostingBook
 from position_sync_dagster.money.past.postings import Posting, name_of
 
+DAYS_OF_A_YEAR = 365
+
 
 @dataclass(eq=False, repr=False)
 class CampaignBook:
@@ -79,6 +81,12 @@ class CampaignBook:
         if not risk and risk is not None:
             reasons["return_on_risk"] = "nothing was at risk"
 
+        return_on_risk = return_per_year = None
+        if risk and money.profit is not None:
+            return_on_risk = money.profit / risk
+        if return_on_risk is not None and days is not None:
+            return_per_year = return_on_risk * DAYS_OF_A_YEAR / max(days, 1)
+
         symbols = {part.movement.symbol or "?" for part in campaign.parts}
         names = [contracts[conid].name for conid in campaign.conids]
         unknown = [f"{column}: {reason}" for column, reason in reasons.items() if reason]
@@ -102,7 +110,8 @@ class CampaignBook:
             premium_received=money.received,
             premium_paid=money.paid,
             capital_at_risk=risk,
-            return_on_risk=None if not risk or money.profit is None else money.profit / risk,
+            return_on_risk=return_on_risk,
+            return_per_year=return_per_year,
             profit_unknown=money.unknown,
             why_unknown="; ".join(unknown) or None,
         )

@@ -28,6 +28,7 @@ from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake import derived, schema
 from position_sync_dagster.lake.followed_rows import version_token
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.money.campaigns.campaign_days import read_days_of
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.defs.statements import IMPORT_JOB
 from position_sync_dagster.money.lake import MoneyLake, derived_rows, newest_day
@@ -58,13 +59,13 @@ def _result_of(replaced: derived.Replaced) -> dg.MaterializeResult[None]:
     CLOSED_CAMPAIGNS,
     # Not the strategies and daily_positions, which it reads too: they change all day, and it would
     # be shown as stale until the next close.
-    deps=["movements", "closures"],
+    deps=["movements", "closures", "profit_explained"],
     writer=table_asset.CLOSE,
 )
 def closed_campaigns(lake: MoneyLake, settings: Settings, run_id: str | None) -> Derived:
     """What each campaign of a strategy brought from its first trade until nothing was left of it.
 
-    Written by the job close_day, after daily_positions, with the strategies as they are then.
+    Written by the job close_day, after profit_explained, with the strategies as they are then.
 
     How to read it: one row for each campaign that is over, and for each structure of options that
     was in no strategy. Rolls, and what assignments left, belong to it. Profit is after fees. What
@@ -73,7 +74,8 @@ def closed_campaigns(lake: MoneyLake, settings: Settings, run_id: str | None) ->
     table = lake.derived_table(CLOSED_CAMPAIGNS)
 
     def make() -> pl.DataFrame:
-        return schema.frame_of(table.spec, CampaignBook(lake).rows())
+        campaigns = read_days_of(lake, settings.calendar, CampaignBook(lake).rows())
+        return schema.frame_of(table.spec, campaigns)
 
     frame, result = derived.derive(table, make, run_id=run_id)
     metadata = table_asset.replacement_metadata(result)

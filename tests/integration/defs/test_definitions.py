@@ -19,7 +19,7 @@ PARENTS = {
     "risk_scenarios": {"position_updates", "active_strategies"},
     "profit_explained": {"closures", "daily_positions", "movements", "position_updates"},
     "books": {"profit_explained", "movements", "statement_events"},
-    "closed_campaigns": {"movements", "closures"},
+    "closed_campaigns": {"movements", "closures", "profit_explained"},
     "gateway": set(),
     "broker_positions": {"gateway"},
     "contracts": {"gateway"},

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, time, timedelta
 import pytest
 
 from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.money.campaigns.campaign_days import read_days_of
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.past.movement_book import MovementBook
 from tests.support.booked_days import (
@@ -90,8 +91,11 @@ def test_the_profits_of_the_days_of_a_strategy_are_that_of_its_campaign(wheel_be
     profits = profits_by_strategy(books)
     assert profits["w"] == pytest.approx([1100 - 1200 - 1, 1200 - 500, 300 - 2 + 20])
     assert profits["UNATTRIBUTED"] == pytest.approx([100, 150, 150 - 1 + 10])
-    [campaign] = CampaignBook(books.lake).rows()
+    rows = CampaignBook(books.lake).rows()
+    [campaign] = read_days_of(books.lake, books.settings.calendar, rows)
     assert campaign.profit == pytest.approx(sum(profits["w"]))
+    assert campaign.worst == pytest.approx(-101)
+    assert campaign.best == pytest.approx(-101 + 700 + 318)
 
 
 def test_a_close_whose_owner_is_not_known_is_divided_in_the_day_and_unknown_in_the_campaign(

@@ -10,8 +10,10 @@ from deltalake import DeltaTable
 from polars.testing import assert_frame_equal
 
 from position_sync_dagster.lake.schema import VERSION_PROPERTY
+from position_sync_dagster.money.campaigns.campaign_days import CAUSES
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.campaigns.results import read_campaigns
+from position_sync_dagster.money.defs.explained_days import closed_campaigns
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.money.past.movement_book import MovementBook
@@ -58,9 +60,13 @@ async def test_a_lake_with_history_keeps_it_and_a_corrected_statement_changes_it
     lake, settings = await opened("lake-with-history.tar.gz", tmp_path)
     [campaign] = read_campaigns(lake)
     stored = DeltaTable(str(lake.derived_table(CLOSED_CAMPAIGNS).path))
-    assert [field.name for field in stored.schema().fields] == [*CLOSED_CAMPAIGNS.columns]
-    [made_again] = CampaignBook(lake).rows()
-    assert made_again == replace(campaign, why_unknown=None)  # of columns that are gone
+    assert {field.name for field in stored.schema().fields} == {*CLOSED_CAMPAIGNS.columns}
+    closed_campaigns.derive(lake, settings, None)
+    [made_again] = read_campaigns(lake)
+    newer = {name: getattr(made_again, name) for name in ("why_unknown", *CAUSES)}
+    assert made_again == replace(campaign, **newer)
+    assert (made_again.worst, made_again.best) == (-101.0, 917.0)  # by its three recorded days
+    assert [getattr(made_again, name) for name in CAUSES] == [300.0, 0.0, 0.0, 0.0, 0.0]
     assert campaign.profit == 917.0
     [returned] = read_returns(lake, settings, Period.ALL)
     assert returned.days_known == 3

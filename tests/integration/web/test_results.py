@@ -43,7 +43,11 @@ def test_a_campaign_says_what_it_brought_and_what_was_at_risk(campaign):
     assert campaign["profit"] == pytest.approx(1000 - 400 - 2.6)
     assert campaign["capital_at_risk"] == pytest.approx(2 * 100 * (50 - 5))
     assert campaign["return_on_risk"] == pytest.approx(597.4 / 9000)
-    assert campaign["why_unknown"] is None
+    assert campaign["return_per_year"] == pytest.approx(597.4 / 9000 * 365 / 4)
+    assert campaign["worst"] is campaign["best"] is campaign["delta"] is None
+    assert campaign["why_unknown"] == (
+        "worst, best, delta, gamma, vega, theta, repricing: 4 of its 5 days have no recorded profit"
+    )
     assert campaign["profit_unknown"] is None
 
 

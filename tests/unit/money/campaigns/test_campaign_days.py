@@ -1,0 +1,94 @@
+"""How campaigns stood at the ends of their days, against sums by hand."""
+
+from dataclasses import replace
+from datetime import date
+
+import polars as pl
+import pytest
+
+from position_sync_dagster.domain.leg import UNATTRIBUTED
+from position_sync_dagster.money.campaigns.campaign_days import CAUSES, ExplainedDays, with_days
+from position_sync_dagster.money.campaigns.closed_campaign import CampaignEnd, ClosedCampaign
+from position_sync_dagster.money.tables import PROFIT_EXPLAINED
+
+DAYS = [date(2026, 3, day) for day in (2, 3, 4, 5, 6)]
+COLUMNS = ("session_date", "strategy_id", "account", "currency", "profit", *CAUSES)
+
+# It falls to -300, rises to 500 and ends at 397.
+PROFITS = (-100.0, -200.0, 800.0, -103.0)
+
+CAMPAIGN = ClosedCampaign(
+    campaign_id="csp:U1:2026-03-02", strategy_id="csp", currency="USD", underlying="SPY",
+    kind="short-put", closed=DAYS[3], profit=397.0, fees=3.0, capital_at_risk=9000.0,
+    profit_unknown=None, account="U1", opened=DAYS[0], days=3, ended=CampaignEnd.CLOSED, legs=1,
+    contracts="SPY", conids="1", rolls=0, premium_received=None, premium_paid=None,
+    return_on_risk=None, why_unknown=None,
+)  # fmt: skip
+
+
+def explained(profits=PROFITS, strategy="csp", currency="USD", theta=10.0):
+    """Return a row for each of the first days."""
+    rows = [
+        (day, strategy, "U1", currency, profit, 1.0, 2.0, 3.0, theta, 5.0)
+        for day, profit in zip(DAYS, profits, strict=False)
+    ]
+    schema = {name: PROFIT_EXPLAINED.polars[name] for name in COLUMNS}
+    return pl.DataFrame(rows, schema, orient="row")
+
+
+def told(*frames, campaign=CAMPAIGN):
+    return with_days(campaign, ExplainedDays.of(pl.concat(frames), DAYS))
+
+
+def test_worst_and_best_are_the_extremes_of_the_sum_of_the_days():
+    campaign = told(explained(), explained((9.0,) * 4, "other"), explained((9.0,), currency="EUR"))
+    assert (campaign.worst, campaign.best) == (-300.0, 500.0)
+    assert [getattr(campaign, name) for name in CAUSES] == [4.0, 8.0, 12.0, 40.0, 20.0]
+    assert campaign.why_unknown is None
+
+
+def test_a_campaign_that_only_won_was_never_below_the_end_of_its_first_day():
+    campaign = told(explained((100.0, 297.0, 0.0, 0.0)))
+    assert (campaign.worst, campaign.best) == (100.0, 397.0)
+
+
+def test_the_next_campaign_of_a_strategy_has_days_of_its_own():
+    rows = explained((*PROFITS, 7.0))
+    assert told(rows).best == 500.0
+    later = replace(CAMPAIGN, opened=DAYS[4], closed=DAYS[4], profit=7.0)
+    assert (told(rows, campaign=later).worst, told(rows, campaign=later).best) == (7.0, 7.0)
+
+
+def test_a_recorded_day_on_which_it_had_nothing_changes_nothing():
+    beside = explained((1.0,) * 4, UNATTRIBUTED)
+    rows = explained((-100.0, 0.0, 600.0, -103.0)).filter(pl.col.session_date != DAYS[1])
+    assert (told(rows, beside).worst, told(rows, beside).best) == (-100.0, 500.0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "changed", "why"),
+    [
+        (explained((-100.0, None, 800.0, -103.0)), {}, "1 of its 4 days have no recorded profit"),
+        (explained(PROFITS[:2]), {}, "2 of its 4 days have no recorded profit"),
+        (explained()[:0], {}, "4 of its 4 days have no recorded profit"),
+        (explained(), {"profit": 427.0}, "its days add up to 397.00, which is not its profit"),
+        (explained(), {"profit": None}, "its profit is not known"),
+        (explained(), {"opened": None}, "it was held before all movements"),
+        (
+            explained(strategy=UNATTRIBUTED),
+            {"strategy_id": UNATTRIBUTED},
+            "the days of what is in no strategy are not divided",
+        ),
+    ],
+)
+def test_it_is_null_and_says_why(rows, changed, why):
+    before = replace(CAMPAIGN, why_unknown="kind: it has none", **changed)
+    campaign = told(rows, campaign=before)
+    assert {getattr(campaign, name) for name in ("worst", "best", *CAUSES)} == {None}
+    assert campaign.why_unknown == f"kind: it has none; worst, best, {', '.join(CAUSES)}: {why}"
+
+
+def test_a_day_without_a_greek_leaves_that_sum_unknown_alone():
+    campaign = told(explained(theta=None))
+    assert (campaign.worst, campaign.theta, campaign.vega) == (-300.0, None, 12.0)
+    assert campaign.why_unknown == "theta: 4 of its 4 days have no recorded greeks"
