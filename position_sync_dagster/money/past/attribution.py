@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
-from itertools import accumulate, groupby, pairwise
+from itertools import groupby
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -42,6 +42,9 @@ from position_sync_dagster.money.past.movements import (
 )
 from position_sync_dagster.money.past.opening import Opening, opening_of
 from position_sync_dagster.money.past.postings import Effect, Posting, name_of
+
+# What may take one thing and bring another for it.
+_ACTS = frozenset({MovementKind.CORPORATE_ACTION, MovementKind.TRANSFER})
 
 _OF_NO_HOLDING = OWNERS_CASH | {MovementKind.CONVERSION}
 
@@ -77,7 +80,7 @@ def attributed(
     )
     by_key = grouped(attrgetter("key"), of_holdings)
     legs_of = grouped(attrgetter("conid"), legs)
-    timelines_of: defaultdict[int, dict[str, _Timeline]] = defaultdict(dict)
+    of_contracts: defaultdict[int, dict[str, _Holding]] = defaultdict(dict)
     sources = _Sources()
     holdings: list[_Holding] = []
     unmoved = [key for key, opening in openings.items() if opening.contract is not None]
@@ -86,8 +89,8 @@ def attributed(
         of_account = [leg for leg in legs_of[conid] if leg.account in (None, account)]
         opening, moved = _history(by_key[key], openings.get(key))
         if moved or opening.contract:
-            timelines = timelines_of[conid]
-            holdings.append(_Holding(moved, of_account, opening, sources, timelines))
+            of_contract = of_contracts[conid]
+            holdings.append(_Holding(moved, of_account, opening, sources, of_contract))
 
     sources.link(holdings)
     parts: list[Posting] = []
@@ -109,13 +112,13 @@ def unexplained_parts(
         legs: The legs of the contract.
         owned: What each owner has of each holding by its movements.
     """
-    timelines: dict[str, _Timeline] = {}
+    of_contract: dict[str, _Holding] = {}
     holdings = []
     for difference in differences:
         has = owned[difference.key]
         of_account = [leg for leg in legs if leg.account in (None, difference.account)]
         opening = Opening(quantity=sum(has.values()))
-        holdings.append(_Holding([difference], of_account, opening, _Sources(), timelines, has))
+        holdings.append(_Holding([difference], of_account, opening, _Sources(), of_contract, has))
     return [part for holding in holdings for part in holding.parts()]
 
 
@@ -406,20 +409,8 @@ class _Claim(NamedTuple):
         return at >= self.begin
 
 
-# How much an account held from each time on.
-_Timeline = list[tuple[datetime, float]]
-
 # A movement, with what was held before and after it.
 _Step = tuple[Movement, float, float]
-
-
-def _steps_of(movements: Sequence[Movement], prior: float) -> list[_Step]:
-    quantities = (movement.quantity or 0.0 for movement in movements)
-    totals = accumulate(quantities, lambda total, by: rounded(total + by), initial=prior)
-    return [
-        (movement, before, after)
-        for movement, (before, after) in zip(movements, pairwise(totals), strict=True)
-    ]
 
 
 class _Holding:
@@ -431,7 +422,7 @@ class _Holding:
         legs: Iterable[ActiveContract],
         opening: Opening,
         sources: _Sources,
-        timelines: dict[str, _Timeline],
+        of_contract: dict[str, "_Holding"],
         has: _Shares | None = None,
     ) -> None:
         self._sources = sources
@@ -439,12 +430,9 @@ class _Holding:
         self._opening = opening
         self._prior = opening.quantity
         self._first = opening.contract or movements[0]
-        self._steps = _steps_of(self._movements, self._prior)
         self._claims = _claims_on(legs, self._periods())
-        self._at_end_of = {movement.session_date: after for movement, _, after in self._steps}
-        later = [(moment_of(movement), after) for movement, _, after in self._steps]
-        self._timelines = timelines
-        timelines[self._first.account] = [(NEVER, self._prior), *later]
+        self._of_contract = of_contract
+        of_contract[self._first.account] = self
         self._has: _Shares = dict(has or {})
         self._last_owners: _Shares = {}
         self._parts: list[Posting] = []
@@ -467,12 +455,32 @@ class _Holding:
         return self._parts
 
     @property
+    def _steps(self) -> Iterator[_Step]:
+        held = self._prior
+        for movement in self._movements:
+            before = held
+            held = rounded(held + (movement.quantity or 0.0))
+            yield movement, before, held
+
+    @cached_property
+    def _at_end_of(self) -> dict[date, float]:
+        """What is held at the end of each trading day on which something moved."""
+        return {movement.session_date: after for movement, _, after in self._steps}
+
+    def _held_at(self, at: datetime) -> float:
+        """Return what is held at a moment."""
+        earlier = [after for step, _, after in self._steps if moment_of(step) <= at]
+        return earlier[-1] if earlier else self._prior
+
+    @property
     def acted(self) -> list[_Acted]:
         """The corporate actions and the transfers that changed what is held."""
+        if _ACTS.isdisjoint(step.kind for step in self._movements):
+            return []
         return [
             _Acted(step, before, not after or not self._at_end_of[step.session_date])
             for step, before, after in self._steps
-            if step.kind in (MovementKind.CORPORATE_ACTION, MovementKind.TRANSFER) and step.quantity
+            if step.kind in _ACTS and step.quantity
         ]
 
     def is_parent_of(self, movement: Movement) -> bool:
@@ -687,10 +695,9 @@ class _Holding:
         """Return which part of what all accounts hold this one has, which then holds so much."""
         at = moment_of(movement)
         everywhere = abs(held)
-        for account, timeline in self._timelines.items():
-            if account != movement.account:
-                *_earlier, last = (quantity for since, quantity in timeline if since <= at)
-                everywhere += max(0.0, math.copysign(1.0, held) * last)
+        for holding in self._of_contract.values():
+            if holding is not self:
+                everywhere += max(0.0, math.copysign(1.0, held) * holding._held_at(at))
         return abs(held) / everywhere if everywhere else 1.0
 
     def _reorganize(self, movement: Movement, by: float) -> None:
