@@ -655,12 +655,8 @@ class _Holding:
         before = self._has
         if has is not None:
             before = has
-        claims = _counting(claim for claim in self._claims if claim.covers(movement))
-        sized = [
-            claim
-            for claim in claims
-            if claim.leg.quantity is not None and claim.leg.quantity * by > 0
-        ]
+        sized, whole = _counting(claim for claim in self._claims if claim.covers(movement))
+        sized = [claim for claim in sized if (claim.leg.quantity or 0.0) * by > 0]
         held = sum(before.values()) + by
         openers: _Shares = defaultdict(float)
         claimed: _Shares = defaultdict(float)
@@ -684,9 +680,7 @@ class _Holding:
             unclaimed -= total * fraction
 
         if rounded(unclaimed):
-            takers = [claim.owner for claim in claims if claim.leg.quantity is None] or [
-                UNATTRIBUTED
-            ]
+            takers = [claim.owner for claim in whole] or [UNATTRIBUTED]
             for owner in takers:
                 openers[owner] += unclaimed / len(takers)
         return {owner: quantity for owner, quantity in openers.items() if quantity}
@@ -856,12 +850,14 @@ def _history(movements: Iterable[Movement], held: Opening | None) -> tuple[Openi
     in_order = sorted(movements, key=_order_of)
     if taken_back := cancelled_ids(in_order):
         in_order = [movement for movement in in_order if movement.movement_id not in taken_back]
-    by_kind = grouped(lambda movement: movement.kind is MovementKind.UNEXPLAINED, in_order)
-    stated = by_kind[False]
+    stated = [movement for movement in in_order if movement.kind is not MovementKind.UNEXPLAINED]
     opening = opening_of(stated, held)
+    if len(stated) == len(in_order):
+        return opening, stated
+
     total = opening.quantity + sum(movement.quantity or 0.0 for movement in stated)
-    unexplained = _still_held(by_kind[True], total)
-    return opening, sorted([*stated, *unexplained], key=_order_of)
+    unexplained = [movement for movement in in_order if movement.kind is MovementKind.UNEXPLAINED]
+    return opening, sorted([*stated, *_still_held(unexplained, total)], key=_order_of)
 
 
 def _still_held(unexplained: Iterable[Movement], held: float) -> Iterator[Movement]:
@@ -894,7 +890,7 @@ def _claims_on(
 ) -> list[_Claim]:
     """Return the claims of legs; one on what is held already has it from when it was opened."""
     claims: list[_Claim] = []
-    for leg in legs:
+    for leg in sorted(legs, key=attrgetter("added_at")):
         added = leg.added_at - SLACK
         opened = [
             begin
@@ -912,11 +908,15 @@ def _rank_of(claim: _Claim) -> tuple[bool, bool]:
     return claim.leg.removed_at is not None, claim.leg.account is None
 
 
-def _counting(claims: Iterable[_Claim]) -> list[_Claim]:
-    """Return the newest form of each claim; of those on the whole, those that go on come first."""
-    in_order = sorted(claims, key=attrgetter("leg.added_at"))
-    newest = {(claim.owner, claim.leg.account): claim for claim in in_order}
+def _counting(claims: Iterable[_Claim]) -> tuple[list[_Claim], list[_Claim]]:
+    """Return the newest form of each claim: those on a quantity, and those on the whole.
 
-    whole = [claim for claim in newest.values() if claim.leg.quantity is None]
-    present = [claim for claim in whole if claim.leg.removed_at is None] or whole[-1:]
-    return [claim for claim in newest.values() if claim not in whole or claim in present]
+    Of those on the whole, what goes on comes before what ended.
+
+    Args:
+        claims: The oldest first.
+    """
+    newest = {(claim.owner, claim.leg.account): claim for claim in claims}
+    is_whole = grouped(lambda claim: claim.leg.quantity is None, newest.values())
+    whole = is_whole[True]
+    return is_whole[False], [claim for claim in whole if claim.leg.removed_at is None] or whole[-1:]
