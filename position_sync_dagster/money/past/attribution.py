@@ -271,7 +271,7 @@ class _Sources:
     def add(self, posting: Posting) -> None:
         """Remember the end of an option, or what an action took."""
         movement = posting.movement
-        if movement.kind is MovementKind.CORPORATE_ACTION or self.carries(movement):
+        if movement.movement_id in self.left:
             self.taken.setdefault(movement.movement_id, []).append(posting)
         elif posting.is_option and movement.kind in DELIVERY_KINDS and not posting.is_prior:
             delivered = movement.counter_conid or movement.underlying_conid
@@ -287,15 +287,14 @@ class _Sources:
 
     def origin_of(self, movement: Movement) -> "_Origin":
         """Return what a movement came from, and who had it."""
-        if movement.kind is MovementKind.CORPORATE_ACTION or self.carries(movement):
-            gone = self.replaced.get(movement.movement_id, ())
+        name = movement.movement_id
+        if name in self.parents:
+            return self.parents[name].origin_of(movement)
+        if gone := self.replaced.get(name):
             taken = [posting for left in gone for posting in self.taken.get(left.movement_id, ())]
             is_clear = len(gone) == 1 or _has_one_owner(taken)
             if not is_clear:
                 self.unpaired.update(left.movement_id for left in gone)
-            parent = self.parents.get(movement.movement_id)
-            if parent is not None:
-                return parent.origin_of(movement)
             return _Origin.of(taken, is_clear=is_clear)
         if not _is_delivery(movement):
             return _Origin()
@@ -467,7 +466,7 @@ class _Holding:
         """What is held at the end of each trading day on which something moved."""
         return {movement.session_date: after for movement, _, after in self._steps}
 
-    def _held_at(self, at: datetime) -> float:
+    def held_at(self, at: datetime) -> float:
         """Return what is held at a moment."""
         earlier = [after for step, _, after in self._steps if moment_of(step) <= at]
         return earlier[-1] if earlier else self._prior
@@ -511,8 +510,11 @@ class _Holding:
         """
         is_option = any(movement.is_option for movement in (self._first, *self._movements))
         sources = self._sources
-        came_for = sources.replaced.keys() | sources.parents.keys()
-        brought = [moment_of(step) for step in self._movements if step.movement_id in came_for]
+        brought = [
+            moment_of(step)
+            for step in self._movements
+            if step.movement_id in sources.replaced or step.movement_id in sources.parents
+        ]
         is_shared = len({claim.owner for claim in self._claims}) > 1
         return not is_option, min(brought, default=NEVER), is_shared, self._first.key
 
@@ -691,7 +693,7 @@ class _Holding:
         everywhere = abs(held)
         for holding in self._of_contract.values():
             if holding is not self:
-                everywhere += max(0.0, math.copysign(1.0, held) * holding._held_at(at))
+                everywhere += max(0.0, math.copysign(1.0, held) * holding.held_at(at))
         return abs(held) / everywhere if everywhere else 1.0
 
     def _reorganize(self, movement: Movement, by: float) -> None:
