@@ -96,7 +96,7 @@ class ChangeWatcher:
             self._due = [now_s + REPEATED_AFTER_S]
 
     async def tell_followers(self, accounts: Iterable[str], answer: DayExecutions | None) -> None:
-        """Tell the followers what the gateway answered; nothing was asked where it did not answer.
+        """Call the followers with what the gateway answered; None if it did not answer.
 
         Raises:
             LakeError: A table cannot be used.
