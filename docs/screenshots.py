@@ -77,7 +77,7 @@ def lineage(page: Page) -> None:
     wait_for("the way of a value is green", path_is_green)
     wait_for("the reports are green", reports_are_green)
     page.open(LINEAGE, size=LAPTOP)
-    wait_for("the assets are there", lambda: page.node("position_updates"))
+    wait_for("the assets are there", lambda: page.has_small_node("position_updates"))
     save(page, "lineage.png")
 
 

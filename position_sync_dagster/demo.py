@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
+from polars import col
 
 from ib_gateway_simulator.books.book import Book, Opening
 from ib_gateway_simulator.books.dates import dated
@@ -256,7 +257,7 @@ def current_paths(rows: pl.DataFrame, *, since: datetime) -> Paths:
         rows: The newest row of each leg, with the time at which its source last confirmed it.
         since: The start of the run.
     """
-    confirmed = pl.when(pl.col("position") != 0).then(CONFIRMED)
+    confirmed = pl.when(col.position != 0).then(CONFIRMED)
     rows = rows.filter(pl.max_horizontal("timestamp", confirmed) >= since)
     rows = rows.select("account", "conid", "source")
     return {(account, conid): source for account, conid, source in rows.iter_rows()}
@@ -592,7 +593,7 @@ class DemoRun:
 
 def underlyings_of(figures: Figures, settings: Settings) -> int:
     """Return how many underlyings of the holdings may have a line of their own."""
-    options = figures.book.priced.filter(pl.col("right").is_not_null(), pl.col("position") != 0)
+    options = figures.book.priced.filter(col.right.is_not_null(), col.position != 0)
     return min(options.get_column("symbol").n_unique(), settings.most_underlyings)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from datetime import date, datetime
 from typing import Annotated, Any
 
-import polars as pl
 import typer
+from polars import col
 
 from position_sync_dagster.cli import options
 from position_sync_dagster.cli.app import app
@@ -43,7 +43,7 @@ def find_trace(lake: MoneyLake, id_: str) -> dict[str, Any]:
             remedy="Copy the id from `position-sync history` or from a table.",
         )
 
-    wrote_rows = pl.col("session_id").is_in(rows["session_id"].drop_nulls().unique().to_list())
+    wrote_rows = col.session_id.is_in(rows["session_id"].drop_nulls().unique().to_list())
     return {
         "requests": requests,
         "sessions": lake.sessions.history(None, wrote_rows),
@@ -87,7 +87,7 @@ def read_history(
             remedy="`position-sync positions --closed` lists accounts and conids; days are in UTC.",
         )
 
-    is_of_holding = (pl.col("account") == account) & (pl.col("conid") == conid)
+    is_of_holding = (col.account == account) & (col.conid == conid)
     return {
         "account": account,
         "conid": conid,

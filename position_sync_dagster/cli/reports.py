@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
-import polars as pl
 import typer
+from polars import DataFrame
 from rich.text import Text
 
 from position_sync_dagster.cli import options
@@ -191,7 +191,7 @@ def positions(
         _print_closes(chosen, count, closes.since, json=json)
         return
 
-    def read() -> pl.DataFrame:
+    def read() -> DataFrame:
         return open_positions(
             read_book_of(strategy=strategy, underlying=underlying), strategy, underlying
         )
@@ -284,7 +284,7 @@ def follow(
 
             is_token_due = time.monotonic() > token_printed_at + TOKEN_EVERY_S
             if commit is not None or is_token_due:
-                _write(pl.DataFrame({"token": [token]}).write_ndjson())
+                _write(DataFrame({"token": [token]}).write_ndjson())
                 token_printed_at = time.monotonic()
 
             if commit is None:  # otherwise there may be more

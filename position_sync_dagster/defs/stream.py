@@ -313,6 +313,7 @@ TERMINATION = {dg.DagsterEventType.RUN_CANCELING, dg.DagsterEventType.RUN_CANCEL
 
 def _run_of(record: dg.RunRecord) -> JobRun:
     run = record.dagster_run
+    # One that is starting was created long before, if it had to wait in the queue of runs.
     launched = record.update_timestamp if run.status is Status.STARTING else record.create_timestamp
     return JobRun(
         run_id=run.run_id,

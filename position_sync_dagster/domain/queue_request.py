@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from random import Random
+from typing import NamedTuple
 
 from position_sync_dagster.domain.retry import Backoff
 
@@ -164,8 +165,15 @@ class ProcessingAttempt:
     error: str | None
 
 
-# An attempt in the column `earlier_attempts`: worker, from, until, outcome and error.
-Written = list[str | None]
+class _StoredAttempt(NamedTuple):
+    """An attempt in the column `earlier_attempts`, a list of these texts; None: not known."""
+
+    worker: str | None
+    began_at: str | None
+    ended_at: str | None
+    outcome: str
+    error: str | None
+
 
 MOST_EARLIER = 20
 
@@ -177,13 +185,12 @@ def _moment(written: str | None) -> datetime | None:
     return datetime.fromisoformat(written)
 
 
-def _written(moment: datetime | None) -> str | None:
+def _as_text(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
 
 
-def _earlier(text: str | None) -> list[Written]:
-    written: list[Written] = json.loads(text or "[]")
-    return written
+def _stored_attempts(text: str | None) -> list[_StoredAttempt]:
+    return [_StoredAttempt(*attempt) for attempt in json.loads(text or "[]")]
 
 
 def with_ended_attempt(
@@ -201,23 +208,23 @@ def with_ended_attempt(
     >>> with_ended_attempt(None, "worker", at, at, None, Outcome.EXPIRED)
     '[["worker", "2026-01-02T00:00:00+00:00", "2026-01-02T00:00:00+00:00", "EXPIRED", null]]'
     """
-    ended = [worker, _written(began_at), _written(ended_at), outcome, error]
-    return json.dumps([*_earlier(earlier), ended][-MOST_EARLIER:])
+    ended = _StoredAttempt(worker, _as_text(began_at), _as_text(ended_at), outcome, error)
+    return json.dumps([*_stored_attempts(earlier), ended][-MOST_EARLIER:])
 
 
 def attempts_of(request: QueuedPosition) -> list[ProcessingAttempt]:
     """Return the attempts of a request, the oldest first."""
-    written = _earlier(request.earlier_attempts)
+    attempts = _stored_attempts(request.earlier_attempts)
     if request.status is not QueueStatus.PENDING:
         is_over = request.status is not QueueStatus.PROCESSING
-        newest = [
-            request.lease_owner,
-            _written(request.claimed_at),
-            _written(request.updated_at) if is_over else None,
-            request.status.value,
-            request.error_message if request.status is QueueStatus.FAILED else None,
-        ]
-        written.append(newest)
+        newest = _StoredAttempt(
+            worker=request.lease_owner,
+            began_at=_as_text(request.claimed_at),
+            ended_at=_as_text(request.updated_at) if is_over else None,
+            outcome=request.status.value,
+            error=request.error_message if request.status is QueueStatus.FAILED else None,
+        )
+        attempts.append(newest)
 
     return [
         ProcessingAttempt(
@@ -226,13 +233,13 @@ def attempts_of(request: QueuedPosition) -> list[ProcessingAttempt]:
             conid=request.conid,
             symbol=request.symbol,
             number=number,
-            worker=worker,
-            began_at=_moment(began),
-            ended_at=_moment(ended),
-            outcome=Outcome(outcome or ""),
-            error=error,
+            worker=attempt.worker,
+            began_at=_moment(attempt.began_at),
+            ended_at=_moment(attempt.ended_at),
+            outcome=Outcome(attempt.outcome),
+            error=attempt.error,
         )
-        for number, (worker, began, ended, outcome, error) in enumerate(written, 1)
+        for number, attempt in enumerate(attempts, 1)
     ]
 
 

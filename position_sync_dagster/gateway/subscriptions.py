@@ -161,6 +161,10 @@ class ProfitSubscriptions(ABC, Generic[Kind]):
             subscription.request = None
 
     def _read(self, fields: list[str]) -> bool:
+        """Take the values of a message; return whether it is one of a subscription of these.
+
+        A subscription that is due at `inf` has been answered, and expects nothing.
+        """
         subscription = None
         if len(fields) >= self._end:
             subscription = self._by_request.get(fields[1])

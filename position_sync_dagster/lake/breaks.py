@@ -1,6 +1,5 @@
 """Breaks: discrepancies between the broker and the tables, from detection to resolution."""
 
-import operator
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -66,6 +65,13 @@ def seen_again(
     )
 
 
+def _ended(opened: Break, at: datetime) -> Break:
+    """Return a break that is gone: RESOLVED, or ACCEPTED if a person accepted it."""
+    is_accepted = opened.state is BreakState.ACCEPTED
+    state = BreakState.ACCEPTED if is_accepted else BreakState.RESOLVED
+    return replace(opened, state=state, resolved_at=at)
+
+
 def _equal(first: float | None, second: float | None) -> bool:
     """Return whether two quantities are the same; an unknown one is NaN."""
     if first is None or second is None:
@@ -127,35 +133,27 @@ class ReconciliationBreaks:
         was_compared = compared or (lambda opened: opened.gateway_id in found)
 
         def step(snapshot: Snapshot) -> Change[None]:
-            unmatched = dict(differences)
             before = _in_order(snapshot.live)
-            live = []
-            resolved = []
-
+            unmatched = dict(differences)
+            live, resolved = [], []
             for opened in before:
-                if not was_compared(opened):
+                match = unmatched.pop(break_key(opened), None) if was_compared(opened) else None
+                if match is not None:
+                    gateway_id, difference = match
+                    moved = replace(opened, gateway_id=gateway_id)
+                    snapshot_id = downloads.get(gateway_id)
+                    live.append(seen_again(moved, difference, at, snapshot_id, run_id))
+                elif was_compared(opened):
+                    resolved.append(_ended(opened, at))
+                else:
                     live.append(opened)
-                    continue
 
-                match = unmatched.pop(break_key(opened), None)
-                if match is None:
-                    is_accepted = opened.state is BreakState.ACCEPTED
-                    state = BreakState.ACCEPTED if is_accepted else BreakState.RESOLVED
-                    resolved.append(replace(opened, state=state, resolved_at=at))
-                    continue
-
-                gateway_id, difference = match
-                if opened.gateway_id != gateway_id:
-                    opened = replace(opened, gateway_id=gateway_id)
-                live.append(seen_again(opened, difference, at, downloads.get(gateway_id), run_id))
-
-            is_unchanged = all(map(operator.is_, live, before))
-            if not unmatched and not resolved and is_unchanged:
+            if not unmatched and not resolved and live == before:
                 return Change(None)
 
             ids = new_ids(at, len(unmatched))
-            for break_id, (gateway_id, difference) in zip(ids, unmatched.values(), strict=True):
-                new = Break(
+            new = [
+                Break(
                     **fields_of(difference),
                     break_id=break_id,
                     gateway_id=gateway_id,
@@ -165,10 +163,10 @@ class ReconciliationBreaks:
                     run_id=run_id,
                     last_seen_at=at,
                 )
-                live.append(new)
-
+                for break_id, (gateway_id, difference) in zip(ids, unmatched.values(), strict=True)
+            ]
             closed = _rows_of(resolved).with_columns(bucket=lit(CLOSED_BUCKET))
-            return Change(None, _rows_of(live), closed)
+            return Change(None, _rows_of([*live, *new]), closed)
 
         self._lifecycle.change(step, {"action": "reconcile", "run_id": run_id or ""})
 

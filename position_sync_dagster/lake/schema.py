@@ -606,7 +606,7 @@ def frame_of(spec: TableSpec, rows: Iterable[Any], **given: Sequence[Any]) -> Da
 def moment(at: datetime | None) -> Expr:
     """Return a time as an expression.
 
-    `pl.lit` of a `datetime` takes forty times as long, and starts the threads of Polars: a process
+    `lit` of a `datetime` takes forty times as long, and starts the threads of Polars: a process
     that imported it then could not fork any more.
     """
     return lit(_ticks(at), Int64).cast(_MOMENT)

@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any, Protocol
 
 import polars as pl
+from polars import DataFrame
 
 from position_sync_dagster.domain import account_state
 from position_sync_dagster.domain.clock import Clock, is_recent, utc_now
@@ -178,13 +179,13 @@ class LakeValues:
             captured=dict(captured.iter_rows()),
         )
 
-    async def rows(self) -> tuple[pl.DataFrame, Coverage]:
+    async def rows(self) -> tuple[DataFrame, Coverage]:
         """Return the stored rows of the logins whose rows are current.
 
         Raises:
             BrokerUnavailableError: No login has current rows; the message says why.
         """
-        current: list[pl.DataFrame] = []
+        current: list[DataFrame] = []
         complete: list[bool] = []
         covered: dict[str, bool] = {}
         unavailable: dict[str, Collection[str]] = {}

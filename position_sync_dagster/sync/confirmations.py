@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 import polars as pl
-from polars import col
+from polars import DataFrame, Expr, col, lit, max_horizontal, when
 
 from position_sync_dagster.domain import valuation
 from position_sync_dagster.domain.clock import SKEW
@@ -31,7 +31,7 @@ _CONFIRMING = (
 )  # fmt: skip
 
 _NONE = ValueOrigin.NONE.value
-_VALUE = pl.lit(PriceKind.VALUE.value)
+_VALUE = lit(PriceKind.VALUE.value)
 _ORIGINS = [origin.value for origin in ValueOrigin]
 _OF_BROKER = [origin.value for origin in valuation.BROKER]
 
@@ -41,7 +41,7 @@ _MONEY = (
 _NOT_PUBLISHED = ("value_time", "note")
 
 
-def newest_values(rows: pl.DataFrame, holdings: pl.DataFrame) -> pl.DataFrame:
+def newest_values(rows: DataFrame, holdings: DataFrame) -> DataFrame:
     """Return rows of queued holdings with the values and greeks that were published since.
 
     The owner of a login publishes a value by PnLSingle a few seconds after it moved, and the drain
@@ -62,24 +62,24 @@ def newest_values(rows: pl.DataFrame, holdings: pl.DataFrame) -> pl.DataFrame:
     is_later = col._received_at > col.timestamp
     is_newer = is_same & is_pnl & is_later
 
-    def replaced(name: str, value: pl.Expr, where: pl.Expr = is_newer) -> pl.Expr:
+    def replaced(name: str, value: Expr, where: Expr = is_newer) -> Expr:
         """Return a column with another value in some rows."""
-        column = pl.when(where).then(value).otherwise(name)
+        column = when(where).then(value).otherwise(name)
         return column.cast(rows.schema[name]).alias(name)
 
     has_price = col._market_price.is_not_null()
     columns = [
-        replaced("price_kind", pl.when(has_price).then(_VALUE)),
+        replaced("price_kind", when(has_price).then(_VALUE)),
         replaced("timestamp", col._received_at),
-        replaced("update_id", pl.lit("")),
+        replaced("update_id", lit("")),
         *(replaced(name, col(f"_{name}"), is_same) for name in GREEKS_COLUMNS),
         *(replaced(name, col(f"_{name}")) for name in _MONEY),
-        *(replaced(name, pl.lit(None)) for name in _NOT_PUBLISHED),
+        *(replaced(name, lit(None)) for name in _NOT_PUBLISHED),
     ]
     return joined.with_columns(columns).select(rows.columns)
 
 
-def with_confirmed(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) -> pl.DataFrame:
+def with_confirmed(rows: DataFrame, holdings: DataFrame, now: datetime) -> DataFrame:
     """Add to rows the newest time at which its source is known to have confirmed each value.
 
     For a row of market data, the time of the row counts. A row that was written outside the session
@@ -100,14 +100,14 @@ def with_confirmed(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) ->
     return _with_reported(rows, holdings, now).select(*rows.columns, CONFIRMED)
 
 
-def _with_reported(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) -> pl.DataFrame:
+def _with_reported(rows: DataFrame, holdings: DataFrame, now: datetime) -> DataFrame:
     """Add the column of `with_confirmed`, and what decides it with `_` before the names."""
     confirming = holdings.select(*KEY, col(_CONFIRMING).name.prefix("_"))
     joined = rows.join(confirming, on=KEY, how="left", maintain_order="left")
     return joined.with_columns(_confirmed(now).alias(CONFIRMED))
 
 
-def _confirmed(now: datetime) -> pl.Expr:
+def _confirmed(now: datetime) -> Expr:
     """Return the column of `with_confirmed`, of rows with the columns that decide it."""
     # An unknown origin counts as NONE.
     source = col.value_source.replace_strict(_ORIGINS, _ORIGINS, default=_NONE)
@@ -119,29 +119,29 @@ def _confirmed(now: datetime) -> pl.Expr:
     is_pnl = col._value_source == ValueOrigin.PNL_SINGLE.value
     agrees_with_pnl = agrees & is_pnl
     agrees_with_account = agrees & ~is_pnl
-    by_broker = pl.max_horizontal(
-        pl.when(has_no_value).then("timestamp").otherwise("value_time"),
-        pl.when(agrees_with_account).then("_confirmed_at"),
-        pl.when(agrees_with_account).then("_value_time"),
-        pl.when(agrees_with_pnl).then("_received_at"),
+    by_broker = max_horizontal(
+        when(has_no_value).then("timestamp").otherwise("value_time"),
+        when(agrees_with_account).then("_confirmed_at"),
+        when(agrees_with_account).then("_value_time"),
+        when(agrees_with_pnl).then("_received_at"),
     )
 
     # A row from outside the session is repeated rarely: confirmations of the holding count.
     is_outside = col.note.str.starts_with(valuation.OUTSIDE_SESSION)
     is_tick_outside = (source == ValueOrigin.TICK.value) & is_outside
     is_same_quantity = col.position.eq_missing(col._position)
-    by_holding = pl.max_horizontal(pl.when(is_same_quantity).then("_confirmed_at"), "timestamp")
+    by_holding = max_horizontal(when(is_same_quantity).then("_confirmed_at"), "timestamp")
 
     is_open = col.position != 0
     at = pl.coalesce(
-        pl.when(is_open, has_no_value | is_of_broker).then(by_broker),
-        pl.when(is_open, is_tick_outside).then(by_holding),
+        when(is_open, has_no_value | is_of_broker).then(by_broker),
+        when(is_open, is_tick_outside).then(by_holding),
         "timestamp",
     )
-    return pl.when(at <= moment(now + SKEW)).then(at)  # else only a wrong clock can have written it
+    return when(at <= moment(now + SKEW)).then(at)  # else only a wrong clock can have written it
 
 
-def _agrees() -> pl.Expr:
+def _agrees() -> Expr:
     """Return whether the holding has the quantity, the price and the value of the row."""
     agrees = col._position.is_not_null()
     for name in ("position", "market_price", "market_value"):
@@ -149,7 +149,7 @@ def _agrees() -> pl.Expr:
     return agrees
 
 
-def with_priced(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) -> pl.DataFrame:
+def with_priced(rows: DataFrame, holdings: DataFrame, now: datetime) -> DataFrame:
     """Add to rows the time from which the age of each price counts; null where it is unknown.
 
     A price of market data counts from its arrival (`value_time`), or from a newer value of the

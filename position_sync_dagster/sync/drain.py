@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-import polars as pl
+from polars import col
 
 from position_sync_dagster.domain import streamed_holding
 from position_sync_dagster.domain.clock import SKEW, Clock, is_recent, utc_now
@@ -671,8 +671,8 @@ async def enqueue_monitored(lake: Lake, settings: Settings) -> list[str]:
         The ids of the requests; a holding with a live request has the id of that one.
     """
     await lake.registry.refresh()
-    is_followed = pl.col("sec_type").is_in(list(settings.sec_types))
-    is_held = pl.col("position") != 0
+    is_followed = col.sec_type.is_in(list(settings.sec_types))
+    is_held = col.position != 0
     held = all_broker_rows(lake, settings).filter(is_held, is_followed)
 
     return await lake.queue.insert_many(

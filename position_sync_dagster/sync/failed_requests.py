@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 import polars as pl
-from polars import col
+from polars import DataFrame, col, concat, lit
 
 from position_sync_dagster.domain.holding import KEY, Completeness
 from position_sync_dagster.domain.queue_request import NOT_HELD, QueueStatus
@@ -21,7 +21,7 @@ ANSWERED_WITHIN = timedelta(hours=1)
 REQUEST_COLUMNS = ["request_id", *KEY, "symbol", "status", "error_message"]
 
 
-def read_failed(lake: Lake, settings: Settings, now: datetime) -> pl.DataFrame:
+def read_failed(lake: Lake, settings: Settings, now: datetime) -> DataFrame:
     """Return the requests of the last day that are FAILED and whose holding has no value since.
 
     In the column `never_held` it is true that there is no such holding: neither ledger nor broker
@@ -36,9 +36,9 @@ def read_failed(lake: Lake, settings: Settings, now: datetime) -> pl.DataFrame:
     valued_at = pl.when(col.position == 0).then(now).otherwise("timestamp")
     valued = lake.updates.sync.latest().select(*KEY, at=valued_at)
     reported = all_broker_rows(lake, settings)
-    holdings = pl.concat([valued, reported.select(*KEY, at=pl.lit(now - 2 * LOOK_BACK))])
-    any_account = holdings.with_columns(account=pl.lit(None, pl.String))
-    lasting = _without_later(failed, pl.concat([holdings, any_account]))
+    holdings = concat([valued, reported.select(*KEY, at=lit(now - 2 * LOOK_BACK))])
+    any_account = holdings.with_columns(account=lit(None, pl.String))
+    lasting = _without_later(failed, concat([holdings, any_account]))
 
     is_complete = set(reported["completeness"]) == {Completeness.COMPLETE}
     was_complete = col.error_message.eq_missing(NOT_HELD)
@@ -56,7 +56,7 @@ def read_failed(lake: Lake, settings: Settings, now: datetime) -> pl.DataFrame:
     return _without_later(lasting, done.select(*KEY, at="updated_at"))
 
 
-def _without_later(requests: pl.DataFrame, times: pl.DataFrame) -> pl.DataFrame:
+def _without_later(requests: DataFrame, times: DataFrame) -> DataFrame:
     """Return the requests whose holding has no later time, with the newest time of it (`at`)."""
     newest = times.group_by(KEY).agg(col.at.max())
     return requests.join(newest, on=KEY, how="left", nulls_equal=True).remove(
@@ -64,7 +64,7 @@ def _without_later(requests: pl.DataFrame, times: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _finished(lake: Lake, status: QueueStatus, since: datetime) -> pl.DataFrame:
+def _finished(lake: Lake, status: QueueStatus, since: datetime) -> DataFrame:
     """Return the requests with a final status that were inserted since then."""
     first = id_prefix(since)
     chosen = in_bucket(status.value) & may_have("request_id", first)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 
-import polars as pl
+from polars import DataFrame
 
 from position_sync_dagster.domain import streamed_holding
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -32,7 +32,7 @@ class ClosedDay:
     """
 
     closed_at: datetime
-    rows: pl.DataFrame
+    rows: DataFrame
     stated: int = 0
     files: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
@@ -66,7 +66,7 @@ class StatedDays:
         return ()
 
     def completed(
-        self, rows: pl.DataFrame, day: date, *, opened: datetime, closed: datetime
+        self, rows: DataFrame, day: date, *, opened: datetime, closed: datetime
     ) -> ClosedDay | None:
         """Return the rows of the ledger of a day with what it says; None if it says nothing of it.
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 
 import polars as pl
-from polars import col
+from polars import DataFrame, col, lit, when
 
 from position_sync_dagster.domain.clock import Clock, elapsed, is_recent, utc_now
 from position_sync_dagster.domain.contract_match import contract_mismatch
@@ -93,8 +93,8 @@ class PositionReconciler:
 
     def _compare(
         self,
-        holdings: pl.DataFrame,
-        latest: pl.DataFrame,
+        holdings: DataFrame,
+        latest: DataFrame,
         legs: Iterable[ActiveContract],
         coverage: Coverage,
         details: Mapping[int, ContractDetails],
@@ -237,7 +237,7 @@ class ReconciliationService:
 
     async def _compare(
         self,
-    ) -> tuple[ReconciliationResult, pl.DataFrame, Coverage, set[str]]:
+    ) -> tuple[ReconciliationResult, DataFrame, Coverage, set[str]]:
         """Return the result, the broker's holdings, which accounts they cover, and those just LIVE.
 
         The values of these accounts may still be confirmed.
@@ -272,7 +272,7 @@ class ReconciliationService:
         )
         return replace(result, discrepancies=lasting), holdings, coverage, just_live
 
-    def _with_answered(self, latest: pl.DataFrame) -> pl.DataFrame:
+    def _with_answered(self, latest: DataFrame) -> DataFrame:
         """Return rows with the time until which they answered requests lately; blocks.
 
         The broker may have sent another value since, which the next request writes: that the row
@@ -287,7 +287,7 @@ class ReconciliationService:
         ]
         return latest.join(answers, on="update_id", how="left").with_columns(times)
 
-    def _accounts_just_live(self, holdings: pl.DataFrame, at: datetime) -> set[str]:
+    def _accounts_just_live(self, holdings: DataFrame, at: datetime) -> set[str]:
         """Return the accounts whose owner has not been LIVE for CONFIRMED_WITHIN; blocks."""
         if self._values is not None:
             return set()
@@ -322,7 +322,7 @@ class ReconciliationService:
             unconfirmed=tuple(unconfirmed),
         )
 
-    async def _holdings(self) -> tuple[pl.DataFrame, Coverage]:
+    async def _holdings(self) -> tuple[DataFrame, Coverage]:
         """Return the broker's current holdings, and which accounts they cover."""
         if self._values is None:
             return await self._published.rows()
@@ -376,7 +376,7 @@ _DETAILS = {
 
 
 def _differences(
-    pairs: pl.DataFrame, coverage: Coverage, now: datetime, stale_after: timedelta
+    pairs: DataFrame, coverage: Coverage, now: datetime, stale_after: timedelta
 ) -> Iterable[Discrepancy]:
     """Yield where a holding of the broker differs from its newest row."""
     covered = [account for account in pairs["account"].unique() if coverage.covers(account)]
@@ -392,16 +392,16 @@ def _differences(
     is_stale = ours.is_not_null() & (held != 0) & ~is_fresh.fill_null(value=False)
 
     # The first of these that is so.
-    surplus = pl.when(is_absence_known).then(pl.lit("SURPLUS"))
+    surplus = when(is_absence_known).then(lit("SURPLUS"))
     kind_of_difference = (
-        pl.when(is_missing)
-        .then(pl.lit("MISSING"))
+        when(is_missing)
+        .then(lit("MISSING"))
         .when(is_surplus)
         .then(surplus)
         .when(has_another_quantity)
-        .then(pl.lit("QUANTITY"))
+        .then(lit("QUANTITY"))
         .when(is_stale)
-        .then(pl.lit("STALE"))
+        .then(lit("STALE"))
     )
     differing = pairs.with_columns(held, kind=kind_of_difference).drop_nulls("kind")
     for row in differing.to_dicts():

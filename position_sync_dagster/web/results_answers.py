@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Annotated, Any
 
-import polars as pl
+from polars import DataFrame
 from pydantic import BeforeValidator
 
 from position_sync_dagster.domain.instrument import parse_day
@@ -78,14 +78,14 @@ def closed_day(source: PageFigures, _query: NoQuery, now: datetime) -> dict[str,
     }
 
 
-def _newest_rows(lake: MoneyLake, spec: TableSpec) -> pl.DataFrame:
+def _newest_rows(lake: MoneyLake, spec: TableSpec) -> DataFrame:
     """Return the rows of the newest day of a table; none where nothing wrote it yet."""
     table = lake.derived_table(spec)
     return newest_day(table) if table.exists() else spec.empty
 
 
 def _newest(
-    rows: pl.DataFrame, total: str, parts: Sequence[str], rest: str
+    rows: DataFrame, total: str, parts: Sequence[str], rest: str
 ) -> tuple[date | None, list[dict[str, Any]]]:
     """Return the day of rows, and the rows in cents."""
     day = None if rows.is_empty() else rows["session_date"][0]

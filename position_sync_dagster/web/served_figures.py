@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Any, Generic, TypeVar
 
 import polars as pl
-from polars import col
+from polars import Int64, col, lit
 
 from position_sync_dagster.domain.clock import A_DAY, NEVER, elapsed
 from position_sync_dagster.domain.holding import KEY
@@ -364,16 +364,16 @@ def parts_of(figures: Figures) -> dict[str, Row]:
     of_leg = figures.positions.select(*KEY, *OF_LEG, "confirmed_at")
     of_part = ("strategy_id", *KEY)
     number = pl.int_range(pl.len()).over(of_part)
-    feed = pl.when("delayed").then(pl.lit(" delayed")).otherwise(pl.lit(""))
+    feed = pl.when("delayed").then(lit(" delayed")).otherwise(lit(""))
     rows = figures.book.split.parts.drop(*OF_LEG, "confirmed_at", strict=False).with_columns(
         strategy="strategy_id",
         key=pl.format("{}|{}|{}|{}", *of_part, number),
         quantity=col.position * col.share,
-        source=pl.coalesce("price_kind", "value_source", pl.lit("NONE")) + feed,
+        source=pl.coalesce("price_kind", "value_source", lit("NONE")) + feed,
     )
     rows = rows.with_columns(
-        unvalued=col.valueless.cast(pl.Int64),
-        greekless=(col.is_option & col.greekless).cast(pl.Int64),
+        unvalued=col.valueless.cast(Int64),
+        greekless=(col.is_option & col.greekless).cast(Int64),
     )
 
     rows = rows.join(of_leg, on=KEY, how="left", maintain_order="left")
@@ -383,6 +383,6 @@ def parts_of(figures: Figures) -> dict[str, Row]:
         # As the price: of one share, in the unit of the quotes.
         average_cost=col.average_cost / col.multiplier * col.magnifier,
     )
-    texts = pl.col(pl.String).str.replace_all(NOT_SHOWN, "�").str.slice(0, LONGEST_CELL)
-    rows = rows.select(PAGE_COLUMNS).with_columns(pl.col(pl.Float64).fill_nan(None), texts)
+    texts = col(pl.String).str.replace_all(NOT_SHOWN, "�").str.slice(0, LONGEST_CELL)
+    rows = rows.select(PAGE_COLUMNS).with_columns(col(pl.Float64).fill_nan(None), texts)
     return {row[0]: list(row) for row in rows.iter_rows()}

@@ -85,5 +85,5 @@ async def _download_and_enqueue(
     )
     await publisher.enqueue_all(routes, Reason.REFRESH)
     with suppress(errors.LakeError):  # a cause waits for the next look, a value does not
-        await watcher.look(feed.accounts, executions)
+        await watcher.tell_followers(feed.accounts, executions)
     return feed

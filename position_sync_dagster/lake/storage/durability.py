@@ -246,13 +246,14 @@ class SyncedCommits:
         self._table = table
         self._log = table / LOG
         self._on = on
-        self._through = -1
+        # None: no version is known to be on the disk.
+        self._through: int | None = None
         # Those of the data files that were synced last: all folders around them are on the disk.
         self._folders: set[Path] = set()
 
     def forget(self) -> None:
         """Start again from the last checkpoint: the table was replaced."""
-        self._through = -1
+        self._through = None
         self._folders = set()
 
     def sync_through(self, version: int) -> None:
@@ -262,21 +263,25 @@ class SyncedCommits:
             LakeNotWritableError: The sync failed; the versions exist, and a loss of power may
                 remove them.
         """
-        if not self._on or version <= self._through:
+        if not self._on or (self._through is not None and version <= self._through):
             return
+
         with self._confirming():
-            paths = set()
-            after = self._through
-            if after < 0:
-                checkpoints = versions_of(self._log, CHECKPOINT)
-                checkpoint = max((v for v in checkpoints if v <= version), default=0)
-                paths |= {self._table.parent, self._table, self._log / LAST_CHECKPOINT}
+            if self._through is None:
+                checkpoint = self._checkpoint_until(version)
+                paths = {self._table.parent, self._table, self._log / LAST_CHECKPOINT}
                 paths.add(self._log / checkpoint_name(checkpoint))
-                after = checkpoint - 1
-            paths |= self._written_by(range(after + 1, version + 1))
+                paths |= self._written_by(range(checkpoint, version + 1))
+            else:
+                paths = self._written_by(range(self._through + 1, version + 1))
             sync_paths(paths)
         self._through = version
         self._folders = {path.parent for path in paths if path.suffix == ".parquet"}
+
+    def _checkpoint_until(self, version: int) -> int:
+        """Return the version of the last checkpoint until this one; 0 without any."""
+        checkpoints = versions_of(self._log, CHECKPOINT)
+        return max((v for v in checkpoints if v <= version), default=0)
 
     def sync_checkpoint(self, version: int) -> None:
         """Sync the checkpoint of a version; entries before it may be deleted only afterwards."""

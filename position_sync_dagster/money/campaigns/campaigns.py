@@ -16,7 +16,7 @@ from itertools import chain, groupby
 from operator import attrgetter
 
 import polars as pl
-from polars import col
+from polars import DataFrame, Float64, col
 
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, Key, grouped
 from position_sync_dagster.domain.instrument import Instrument
@@ -559,9 +559,7 @@ def _strategy_of(posting: Posting) -> tuple[str, str | None]:
     return posting.owner, posting.movement.currency
 
 
-def open_profit(
-    lots: Mapping[Key, Share], holdings: pl.DataFrame, priced: pl.DataFrame
-) -> float | None:
+def open_profit(lots: Mapping[Key, Share], holdings: DataFrame, priced: DataFrame) -> float | None:
     """Return what is open of a strategy in one currency would earn; None: not known.
 
     Args:
@@ -570,7 +568,7 @@ def open_profit(
         priced: All holdings: account, conid, position and market_value.
     """
     rows_of_lots = [(*key, lot.quantity, times(lot.cash, -1.0)) for key, lot in lots.items()]
-    left = pl.DataFrame(rows_of_lots, _LOTS, orient="row")
+    left = DataFrame(rows_of_lots, _LOTS, orient="row")
     own = holdings.select(*KEY, own=col.position * col.share, unrealized=col.unrealized_pnl)
     held = pl.coalesce("own", "position", 0.0)  # a holding without a row is not held
     rows = left.join(own, on=KEY, how="left")
@@ -591,4 +589,4 @@ def open_profit(
 
 
 # What is left of contracts, in columns.
-_LOTS = {"account": pl.String, "conid": pl.Int64, "quantity": pl.Float64, "cost": pl.Float64}
+_LOTS = {"account": pl.String, "conid": pl.Int64, "quantity": Float64, "cost": Float64}

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any
 
 import polars as pl
-from polars import col
+from polars import DataFrame, String, col, concat, lit
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import KEY, Key, grouped
@@ -46,10 +46,10 @@ class Closes:
         parts: Whose the movements of contracts are that strategies may have.
     """
 
-    rows: pl.DataFrame = field(default_factory=CLOSURES.polars.to_frame)
+    rows: DataFrame = field(default_factory=CLOSURES.polars.to_frame)
     since: datetime | None = None
     ends: Ends = field(default_factory=dict)
-    legs: pl.DataFrame = field(default_factory=schema.ACTIVE_STRATEGIES.polars.to_frame)
+    legs: DataFrame = field(default_factory=schema.ACTIVE_STRATEGIES.polars.to_frame)
     parts: Sequence[Posting] = ()
 
     @cached_property
@@ -63,12 +63,12 @@ class Closes:
         return live_money(self.parts)
 
     @cached_property
-    def owned(self) -> pl.DataFrame:
+    def owned(self) -> DataFrame:
         """The parts, in rows."""
         return part_rows(self.parts)
 
     @cached_property
-    def _with_owners(self) -> pl.DataFrame:
+    def _with_owners(self) -> DataFrame:
         """The rows, with those that had what closed, and whether its profit is divided."""
         names = ("executions", "events", "change_id", "counter_conid")
         listed = pl.concat_str(names, separator=",", ignore_nulls=True)
@@ -89,13 +89,13 @@ class Closes:
         # The parts of a profit that is divided are not known.
         profit_of_one = pl.when(~col.is_divided).then("realized_pnl")
         of_owners = self._with_owners.with_columns(realized_pnl=profit_of_one).explode("owners")
-        of_all = self.rows.with_columns(owners=pl.lit(None, pl.String))
+        of_all = self.rows.with_columns(owners=lit(None, String))
 
         group = ("owners", "account", "currency")
-        closes = pl.concat([rows.select(*group, "realized_pnl") for rows in (of_owners, of_all)])
-        everywhere = closes.with_columns(account=pl.lit(None, pl.String))
+        closes = concat([rows.select(*group, "realized_pnl") for rows in (of_owners, of_all)])
+        everywhere = closes.with_columns(account=lit(None, String))
         sums = (
-            pl.concat([closes, everywhere])
+            concat([closes, everywhere])
             .group_by(group)
             .agg(
                 sum_if_known(col.realized_pnl),
@@ -165,7 +165,7 @@ class Closes:
         """
         rows = self._with_owners.reverse()
         if strategy is not None:
-            rows = rows.filter(col.owners.list.contains(pl.lit(strategy)))
+            rows = rows.filter(col.owners.list.contains(lit(strategy)))
         if underlying is not None:
             rows = rows.filter(col.symbol.str.to_uppercase() == underlying.upper())
 
@@ -215,12 +215,12 @@ def _first_session(lake: MoneyLake, past: Past | None) -> datetime | None:
 
 
 _OWNERS = {
-    "account": pl.String, "conid": pl.Int64, "evidence": pl.String, "owner": pl.String,
+    "account": String, "conid": pl.Int64, "evidence": String, "owner": String,
     "is_unclear": pl.Boolean,
 }  # fmt: skip
 
 
-def _owners_of_closes(parts: Iterable[Posting]) -> pl.DataFrame:
+def _owners_of_closes(parts: Iterable[Posting]) -> DataFrame:
     """Return to whom the parts of movements belong that closed something."""
     rows = []
     for part in parts:
@@ -230,10 +230,10 @@ def _owners_of_closes(parts: Iterable[Posting]) -> pl.DataFrame:
             names = (movement.execution_id, movement.event_id, movement.through, movement.change_id)
             name = next(filter(None, names), None)
             rows.append((*part.key, name and f"{name}", part.owner, part.is_owner_unclear))
-    return pl.DataFrame(rows, _OWNERS, orient="row")
+    return DataFrame(rows, _OWNERS, orient="row")
 
 
-def _ends(changes: pl.DataFrame, rows: pl.DataFrame, legs: pl.DataFrame) -> Ends:
+def _ends(changes: DataFrame, rows: DataFrame, legs: DataFrame) -> Ends:
     """Return how the holdings of legs ended whose last change left nothing."""
     closed = changes.group_by(KEY, maintain_order=True).last()
     closed = closed.filter(after=0).join(legs, on="conid", how="semi")

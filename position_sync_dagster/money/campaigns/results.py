@@ -13,8 +13,7 @@ from math import fsum
 from operator import attrgetter
 from typing import Annotated, Any
 
-import polars as pl
-from polars import col
+from polars import col, lit
 from pydantic import Field
 
 from position_sync_dagster.domain.holding import grouped
@@ -247,7 +246,7 @@ def read_campaigns(
         since: The first day; None: any.
         strategy: The strategy; None: all, and what is in none.
     """
-    only = pl.lit(value=True)
+    only = lit(value=True)
     if since is not None:
         only = col.closed >= since
     rows = derived_rows(lake.derived_table(CLOSED_CAMPAIGNS), only)
@@ -260,9 +259,9 @@ def read_days(
     lake: MoneyLake, campaigns: Iterable[CampaignResult], since: date | None = None
 ) -> list[DayResult]:
     """Read the profit of each trading day, with what campaigns realised on it; blocks."""
-    chosen = pl.lit(value=True)
+    chosen = lit(value=True)
     if since is not None:
-        chosen = pl.col("partition.session_date") >= since
+        chosen = col("partition.session_date") >= since
     columns = ["session_date", "currency", "profit"]
     rows = derived_rows(lake.derived_table(PROFIT_EXPLAINED), chosen=chosen, columns=columns)
 

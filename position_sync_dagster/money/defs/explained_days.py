@@ -9,6 +9,7 @@ from datetime import date
 
 import dagster as dg
 import polars as pl
+from polars import DataFrame
 
 from position_sync_dagster.dagster_files import LAUNCHED_BY
 from position_sync_dagster.defs import resources
@@ -73,7 +74,7 @@ def closed_campaigns(lake: MoneyLake, settings: Settings, run_id: str | None) ->
     """
     table = lake.derived_table(CLOSED_CAMPAIGNS)
 
-    def make() -> pl.DataFrame:
+    def make() -> DataFrame:
         campaigns = read_days_of(lake, settings.calendar, CampaignBook(lake).rows())
         return schema.frame_of(table.spec, campaigns)
 
@@ -242,7 +243,7 @@ def books_asset(partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetsDefin
         lake = position_sync.lake_of(MoneyLake)
         settings = position_sync.settings
 
-        def make() -> dict[date, pl.DataFrame]:
+        def make() -> dict[date, DataFrame]:
             return {day: close_books(lake, settings, day) for day in days_of(context)}
 
         table = lake.derived_table(BOOKS)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 import dagster as dg
-import polars as pl
+from polars import DataFrame
 
 from position_sync_dagster.defs.assets import table_asset
 from position_sync_dagster.defs.assets.table_asset import Derived, derived_asset
@@ -37,7 +37,7 @@ def rolls_are_followed(lake: MoneyLake, settings: Settings) -> dg.AssetCheckResu
     """
     rolls = leg_followers.rolls_to_follow(lake, settings, datetime.now(UTC))
     return check.rows_result(
-        pl.DataFrame({"roll": rolls.refused}),
+        DataFrame({"roll": rolls.refused}),
         none="Nothing is left to a person.",
         found="rolls are not followed",
     )
@@ -200,7 +200,7 @@ def strategy_exposure(lake: MoneyLake, settings: Settings, run_id: str | None) -
     now = datetime.now(UTC)
     table = lake.derived_table(STRATEGY_EXPOSURE)
 
-    def rows_of(book: Book) -> pl.DataFrame:
+    def rows_of(book: Book) -> DataFrame:
         return exposure.exposures(book.split, newest_version(book.priced) or None)
 
     book, result = derived.derive_from_ledger(

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
-from itertools import accumulate, groupby, pairwise
+from itertools import groupby
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -42,6 +42,9 @@ from position_sync_dagster.money.past.movements import (
 )
 from position_sync_dagster.money.past.opening import Opening, opening_of
 from position_sync_dagster.money.past.postings import Effect, Posting, name_of
+
+# What may take one thing and bring another for it.
+_ACTS = frozenset({MovementKind.CORPORATE_ACTION, MovementKind.TRANSFER})
 
 _OF_NO_HOLDING = OWNERS_CASH | {MovementKind.CONVERSION}
 
@@ -77,7 +80,7 @@ def attributed(
     )
     by_key = grouped(attrgetter("key"), of_holdings)
     legs_of = grouped(attrgetter("conid"), legs)
-    timelines_of: defaultdict[int, dict[str, _Timeline]] = defaultdict(dict)
+    of_contracts: defaultdict[int, dict[str, _Holding]] = defaultdict(dict)
     sources = _Sources()
     holdings: list[_Holding] = []
     unmoved = [key for key, opening in openings.items() if opening.contract is not None]
@@ -86,8 +89,8 @@ def attributed(
         of_account = [leg for leg in legs_of[conid] if leg.account in (None, account)]
         opening, moved = _history(by_key[key], openings.get(key))
         if moved or opening.contract:
-            timelines = timelines_of[conid]
-            holdings.append(_Holding(moved, of_account, opening, sources, timelines))
+            of_contract = of_contracts[conid]
+            holdings.append(_Holding(moved, of_account, opening, sources, of_contract))
 
     sources.link(holdings)
     parts: list[Posting] = []
@@ -109,13 +112,13 @@ def unexplained_parts(
         legs: The legs of the contract.
         owned: What each owner has of each holding by its movements.
     """
-    timelines: dict[str, _Timeline] = {}
+    of_contract: dict[str, _Holding] = {}
     holdings = []
     for difference in differences:
         has = owned[difference.key]
         of_account = [leg for leg in legs if leg.account in (None, difference.account)]
         opening = Opening(quantity=sum(has.values()))
-        holdings.append(_Holding([difference], of_account, opening, _Sources(), timelines, has))
+        holdings.append(_Holding([difference], of_account, opening, _Sources(), of_contract, has))
     return [part for holding in holdings for part in holding.parts()]
 
 
@@ -268,7 +271,7 @@ class _Sources:
     def add(self, posting: Posting) -> None:
         """Remember the end of an option, or what an action took."""
         movement = posting.movement
-        if movement.kind is MovementKind.CORPORATE_ACTION or self.carries(movement):
+        if movement.movement_id in self.left:
             self.taken.setdefault(movement.movement_id, []).append(posting)
         elif posting.is_option and movement.kind in DELIVERY_KINDS and not posting.is_prior:
             delivered = movement.counter_conid or movement.underlying_conid
@@ -284,15 +287,14 @@ class _Sources:
 
     def origin_of(self, movement: Movement) -> "_Origin":
         """Return what a movement came from, and who had it."""
-        if movement.kind is MovementKind.CORPORATE_ACTION or self.carries(movement):
-            gone = self.replaced.get(movement.movement_id, ())
+        name = movement.movement_id
+        if name in self.parents:
+            return self.parents[name].origin_of(movement)
+        if gone := self.replaced.get(name):
             taken = [posting for left in gone for posting in self.taken.get(left.movement_id, ())]
             is_clear = len(gone) == 1 or _has_one_owner(taken)
             if not is_clear:
                 self.unpaired.update(left.movement_id for left in gone)
-            parent = self.parents.get(movement.movement_id)
-            if parent is not None:
-                return parent.origin_of(movement)
             return _Origin.of(taken, is_clear=is_clear)
         if not _is_delivery(movement):
             return _Origin()
@@ -406,20 +408,8 @@ class _Claim(NamedTuple):
         return at >= self.begin
 
 
-# How much an account held from each time on.
-_Timeline = list[tuple[datetime, float]]
-
 # A movement, with what was held before and after it.
 _Step = tuple[Movement, float, float]
-
-
-def _steps_of(movements: Sequence[Movement], prior: float) -> list[_Step]:
-    quantities = (movement.quantity or 0.0 for movement in movements)
-    totals = accumulate(quantities, lambda total, by: rounded(total + by), initial=prior)
-    return [
-        (movement, before, after)
-        for movement, (before, after) in zip(movements, pairwise(totals), strict=True)
-    ]
 
 
 class _Holding:
@@ -431,7 +421,7 @@ class _Holding:
         legs: Iterable[ActiveContract],
         opening: Opening,
         sources: _Sources,
-        timelines: dict[str, _Timeline],
+        of_contract: dict[str, "_Holding"],
         has: _Shares | None = None,
     ) -> None:
         self._sources = sources
@@ -439,12 +429,9 @@ class _Holding:
         self._opening = opening
         self._prior = opening.quantity
         self._first = opening.contract or movements[0]
-        self._steps = _steps_of(self._movements, self._prior)
         self._claims = _claims_on(legs, self._periods())
-        self._at_end_of = {movement.session_date: after for movement, _, after in self._steps}
-        later = [(moment_of(movement), after) for movement, _, after in self._steps]
-        self._timelines = timelines
-        timelines[self._first.account] = [(NEVER, self._prior), *later]
+        self._of_contract = of_contract
+        of_contract[self._first.account] = self
         self._has: _Shares = dict(has or {})
         self._last_owners: _Shares = {}
         self._parts: list[Posting] = []
@@ -467,12 +454,32 @@ class _Holding:
         return self._parts
 
     @property
+    def _steps(self) -> Iterator[_Step]:
+        held = self._prior
+        for movement in self._movements:
+            before = held
+            held = rounded(held + (movement.quantity or 0.0))
+            yield movement, before, held
+
+    @cached_property
+    def _at_end_of(self) -> dict[date, float]:
+        """What is held at the end of each trading day on which something moved."""
+        return {movement.session_date: after for movement, _, after in self._steps}
+
+    def held_at(self, at: datetime) -> float:
+        """Return what is held at a moment."""
+        earlier = [after for step, _, after in self._steps if moment_of(step) <= at]
+        return earlier[-1] if earlier else self._prior
+
+    @property
     def acted(self) -> list[_Acted]:
         """The corporate actions and the transfers that changed what is held."""
+        if _ACTS.isdisjoint(step.kind for step in self._movements):
+            return []
         return [
             _Acted(step, before, not after or not self._at_end_of[step.session_date])
             for step, before, after in self._steps
-            if step.kind in (MovementKind.CORPORATE_ACTION, MovementKind.TRANSFER) and step.quantity
+            if step.kind in _ACTS and step.quantity
         ]
 
     def is_parent_of(self, movement: Movement) -> bool:
@@ -503,8 +510,11 @@ class _Holding:
         """
         is_option = any(movement.is_option for movement in (self._first, *self._movements))
         sources = self._sources
-        came_for = sources.replaced.keys() | sources.parents.keys()
-        brought = [moment_of(step) for step in self._movements if step.movement_id in came_for]
+        brought = [
+            moment_of(step)
+            for step in self._movements
+            if step.movement_id in sources.replaced or step.movement_id in sources.parents
+        ]
         is_shared = len({claim.owner for claim in self._claims}) > 1
         return not is_option, min(brought, default=NEVER), is_shared, self._first.key
 
@@ -647,12 +657,8 @@ class _Holding:
         before = self._has
         if has is not None:
             before = has
-        claims = _counting(claim for claim in self._claims if claim.covers(movement))
-        sized = [
-            claim
-            for claim in claims
-            if claim.leg.quantity is not None and claim.leg.quantity * by > 0
-        ]
+        sized, whole = _counting(claim for claim in self._claims if claim.covers(movement))
+        sized = [claim for claim in sized if (claim.leg.quantity or 0.0) * by > 0]
         held = sum(before.values()) + by
         openers: _Shares = defaultdict(float)
         claimed: _Shares = defaultdict(float)
@@ -676,9 +682,7 @@ class _Holding:
             unclaimed -= total * fraction
 
         if rounded(unclaimed):
-            takers = [claim.owner for claim in claims if claim.leg.quantity is None] or [
-                UNATTRIBUTED
-            ]
+            takers = [claim.owner for claim in whole] or [UNATTRIBUTED]
             for owner in takers:
                 openers[owner] += unclaimed / len(takers)
         return {owner: quantity for owner, quantity in openers.items() if quantity}
@@ -687,10 +691,9 @@ class _Holding:
         """Return which part of what all accounts hold this one has, which then holds so much."""
         at = moment_of(movement)
         everywhere = abs(held)
-        for account, timeline in self._timelines.items():
-            if account != movement.account:
-                *_earlier, last = (quantity for since, quantity in timeline if since <= at)
-                everywhere += max(0.0, math.copysign(1.0, held) * last)
+        for holding in self._of_contract.values():
+            if holding is not self:
+                everywhere += max(0.0, math.copysign(1.0, held) * holding.held_at(at))
         return abs(held) / everywhere if everywhere else 1.0
 
     def _reorganize(self, movement: Movement, by: float) -> None:
@@ -849,12 +852,14 @@ def _history(movements: Iterable[Movement], held: Opening | None) -> tuple[Openi
     in_order = sorted(movements, key=_order_of)
     if taken_back := cancelled_ids(in_order):
         in_order = [movement for movement in in_order if movement.movement_id not in taken_back]
-    by_kind = grouped(lambda movement: movement.kind is MovementKind.UNEXPLAINED, in_order)
-    stated = by_kind[False]
+    stated = [movement for movement in in_order if movement.kind is not MovementKind.UNEXPLAINED]
     opening = opening_of(stated, held)
+    if len(stated) == len(in_order):
+        return opening, stated
+
     total = opening.quantity + sum(movement.quantity or 0.0 for movement in stated)
-    unexplained = _still_held(by_kind[True], total)
-    return opening, sorted([*stated, *unexplained], key=_order_of)
+    unexplained = [movement for movement in in_order if movement.kind is MovementKind.UNEXPLAINED]
+    return opening, sorted([*stated, *_still_held(unexplained, total)], key=_order_of)
 
 
 def _still_held(unexplained: Iterable[Movement], held: float) -> Iterator[Movement]:
@@ -887,7 +892,7 @@ def _claims_on(
 ) -> list[_Claim]:
     """Return the claims of legs; one on what is held already has it from when it was opened."""
     claims: list[_Claim] = []
-    for leg in legs:
+    for leg in sorted(legs, key=attrgetter("added_at")):
         added = leg.added_at - SLACK
         opened = [
             begin
@@ -905,11 +910,15 @@ def _rank_of(claim: _Claim) -> tuple[bool, bool]:
     return claim.leg.removed_at is not None, claim.leg.account is None
 
 
-def _counting(claims: Iterable[_Claim]) -> list[_Claim]:
-    """Return the newest form of each claim; of those on the whole, those that go on come first."""
-    in_order = sorted(claims, key=attrgetter("leg.added_at"))
-    newest = {(claim.owner, claim.leg.account): claim for claim in in_order}
+def _counting(claims: Iterable[_Claim]) -> tuple[list[_Claim], list[_Claim]]:
+    """Return the newest form of each claim: those on a quantity, and those on the whole.
 
-    whole = [claim for claim in newest.values() if claim.leg.quantity is None]
-    present = [claim for claim in whole if claim.leg.removed_at is None] or whole[-1:]
-    return [claim for claim in newest.values() if claim not in whole or claim in present]
+    Of those on the whole, what goes on comes before what ended.
+
+    Args:
+        claims: The oldest first.
+    """
+    newest = {(claim.owner, claim.leg.account): claim for claim in claims}
+    is_whole = grouped(lambda claim: claim.leg.quantity is None, newest.values())
+    whole = is_whole[True]
+    return is_whole[False], [claim for claim in whole if claim.leg.removed_at is None] or whole[-1:]

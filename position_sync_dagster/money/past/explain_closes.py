@@ -8,7 +8,7 @@ from itertools import chain
 from operator import attrgetter
 
 import polars as pl
-from polars import coalesce, col
+from polars import DataFrame, Expr, coalesce, col
 
 from position_sync_dagster.domain.clock import A_DAY, NEVER, Clock, elapsed, utc_now
 from position_sync_dagster.domain.exchange_time import NEW_YORK
@@ -136,8 +136,8 @@ class CloseExplainer:
 
     def _judged(
         self,
-        closes: pl.DataFrame,
-        counted: pl.DataFrame,
+        closes: DataFrame,
+        counted: DataFrame,
         since: datetime,
         now: datetime,
         asked: Asked,
@@ -151,7 +151,7 @@ class CloseExplainer:
         return grouped(attrgetter("change_id"), closures_of(facts, now, due))
 
     def _ask_person(
-        self, closures: Iterable[Closure], closes: pl.DataFrame, now: datetime
+        self, closures: Iterable[Closure], closes: DataFrame, now: datetime
     ) -> tuple[Closure, ...]:
         """Open a break for each close without a cause, and resolve those of the others.
 
@@ -170,7 +170,7 @@ class CloseExplainer:
         )
         return tuple(waiting)
 
-    def _named(self, since: datetime) -> pl.DataFrame:
+    def _named(self, since: datetime) -> DataFrame:
         """Return which holdings and times executions and statements name, and since when."""
         columns = (*KEY, "stated_at", "source", "statement")
         executions = self.lake.executions.rows(since, columns=(*columns, "time"))
@@ -178,7 +178,7 @@ class CloseExplainer:
         events = self.lake.statement_events.rows(since.date(), columns=of_events)
         return pl.concat([executions, events], how="diagonal")
 
-    def _facts(self, due: pl.DataFrame, asked: Asked) -> Facts:
+    def _facts(self, due: DataFrame, asked: Asked) -> Facts:
         """Read what may explain the closes that are due: what changed near them, and its facts."""
         lake = self.lake
         key = ("account", "symbol")
@@ -244,13 +244,11 @@ _CHANGES_SIDE = col.before * col.after < 0
 IS_CLOSE = _IS_LESS | _CHANGES_SIDE
 
 
-def _new_york(at: pl.Expr) -> pl.Expr:
+def _new_york(at: Expr) -> Expr:
     return at.dt.convert_time_zone(str(NEW_YORK)).dt.date()
 
 
-def due_closes(
-    closes: pl.DataFrame, counted: pl.DataFrame, named: pl.DataFrame, now: datetime
-) -> set[str]:
+def due_closes(closes: DataFrame, counted: DataFrame, named: DataFrame, now: datetime) -> set[str]:
     """Return the closes to judge: those without a cause, and those of which there is more to know.
 
     The gateway may say more of a close for an hour, and for a day of one without a cause. Later an
@@ -295,7 +293,7 @@ _LAST_NEAR = col.seen_at + SLACK
 IS_NEAR = col.at.is_between(_FIRST_NEAR, _LAST_NEAR)
 
 
-def _with_newer_facts(closes: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
+def _with_newer_facts(closes: DataFrame, named: DataFrame) -> DataFrame:
     """Return the closes with an execution or an event near them that was stated after the cause."""
     facts = named.select(*KEY, "stated_at", "source", at=_AT)
     is_newer = col.stated_at > coalesce("last_stated_at", "judged_at")
@@ -303,7 +301,7 @@ def _with_newer_facts(closes: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame
     return closes.join(facts, on=KEY).filter(is_newer | is_awaited, IS_NEAR)
 
 
-def _with_statement_of_days(closes: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
+def _with_statement_of_days(closes: DataFrame, named: DataFrame) -> DataFrame:
     """Return the closes of whose days a statement has the trades."""
     begin = _new_york(col.begin)
     end = _new_york(col.seen_at)

@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Any
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.execution import FLEX, Execution
@@ -124,7 +125,7 @@ class MovementBook:
             for account in statement.accounts
         }
         judged_now = {closure.change_id for closure in judged}
-        is_reported = pl.col("source") == MovementSource.API.value
+        is_reported = col.source == MovementSource.API.value
         stated = self._stated(statements)
         of_files = grouped(_FILE_OF, sections)
         stored = [
@@ -169,11 +170,11 @@ class MovementBook:
         begin = None
         if since is not None:
             begin = datetime.combine(since, time(), UTC) - A_DAY
-        return self.lake.executions.records(begin, pl.col("source") != FLEX)
+        return self.lake.executions.records(begin, col.source != FLEX)
 
     def _sections(self) -> list[StatedSection]:
         """Return the sections of all statements."""
-        is_sections = pl.col("kind") == EventKind.SECTIONS.value
+        is_sections = col.kind == EventKind.SECTIONS.value
         events = self.lake.statement_events.records(None, is_sections)
         return [*chain.from_iterable(map(_sections_in, events))]
 

@@ -15,7 +15,7 @@ from operator import attrgetter
 from typing import Any
 
 import polars as pl
-from polars import col
+from polars import col, lit
 
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.exchange_time import NEW_YORK
@@ -311,7 +311,7 @@ def moment_of(movement: Movement) -> datetime:
 def moment_in() -> pl.Expr:
     """Return the same of rows of `movements`."""
     is_trade = col.kind == MovementKind.TRADE.value
-    usual = pl.when(is_trade).then(pl.lit(_TRADED_AT)).otherwise(pl.lit(_BOOKED_AT))
+    usual = pl.when(is_trade).then(lit(_TRADED_AT)).otherwise(lit(_BOOKED_AT))
     of_day = col.day.dt.combine(usual).dt.replace_time_zone(str(NEW_YORK))
     return pl.coalesce("at", of_day.dt.convert_time_zone("UTC"))
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 import polars as pl
-from polars import col
+from polars import DataFrame, Expr, col, when
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.exchange_time import exchange_date
@@ -155,7 +155,7 @@ _SEEN = (*_HELD, *_CONTRACT, "at")
 
 
 def read_openings(
-    lake: MoneyLake, movements: pl.DataFrame, claimed: Iterable[int], until: datetime | None = None
+    lake: MoneyLake, movements: DataFrame, claimed: Iterable[int], until: datetime | None = None
 ) -> dict[Key, Opening]:
     """Return what was held before the first movements, as far as tables have it; blocks.
 
@@ -179,7 +179,7 @@ def read_openings(
 
 
 @lru_cache(maxsize=2)
-def _steps_at_closes(lake: MoneyLake, _version: int) -> pl.DataFrame:
+def _steps_at_closes(lake: MoneyLake, _version: int) -> DataFrame:
     """Return the closes at which a holding had another quantity or cost than at the one before.
 
     They are remembered until another day is recorded: a large book has millions of rows in a year.
@@ -193,7 +193,7 @@ def _steps_at_closes(lake: MoneyLake, _version: int) -> pl.DataFrame:
 
 
 def openings_of(
-    movements: pl.DataFrame, changes: pl.DataFrame, daily: pl.DataFrame, reported: pl.DataFrame
+    movements: DataFrame, changes: DataFrame, daily: DataFrame, reported: DataFrame
 ) -> dict[Key, Opening]:
     """Return what was held before the first movements, by what was seen before them; pure.
 
@@ -234,11 +234,11 @@ def openings_of(
     # Of the same quantity another source may say what it had cost.
     cost = col.average_cost.filter(col.position == col.position.first()).drop_nulls().first()
     by_holding = rows.group_by(KEY, maintain_order=True)
-    openings = by_holding.agg(pl.col("position", *_CONTRACT, "at").first(), average_cost=cost)
+    openings = by_holding.agg(col("position", *_CONTRACT, "at").first(), average_cost=cost)
     openings = openings.join(first.select(*KEY, "about"), on=KEY, how="left")
     openings = openings.filter((col.position != 0) | col.about.is_not_null())
     openings = openings.join(_transferred_costs(daily, first), on=KEY, how="left")
-    of_unit = pl.when(col.position == 0).then(col.transferred_cost).otherwise(col.average_cost)
+    of_unit = when(col.position == 0).then(col.transferred_cost).otherwise(col.average_cost)
     openings = openings.with_columns(average_cost=of_unit)
     return {
         (row["account"], row["conid"]): Opening(
@@ -251,7 +251,7 @@ def openings_of(
     }
 
 
-def _all_moved(movements: pl.DataFrame, first_close: pl.DataFrame) -> pl.DataFrame:
+def _all_moved(movements: DataFrame, first_close: DataFrame) -> DataFrame:
     """Return the holdings of which nothing was held before: their first close was all moved."""
     until = first_close.select(*KEY, "position", "closed_at", until="session_date")
     moved = movements.join(until, on=KEY).filter(col.session_date <= col.until)
@@ -262,7 +262,7 @@ def _all_moved(movements: pl.DataFrame, first_close: pl.DataFrame) -> pl.DataFra
     return left.filter(is_all).with_columns(position=0.0)
 
 
-def _transferred_costs(daily: pl.DataFrame, first: pl.DataFrame) -> pl.DataFrame:
+def _transferred_costs(daily: DataFrame, first: DataFrame) -> DataFrame:
     """Return what a unit of each holding had cost that came by a transfer before anything else.
 
     The broker may learn only later what it had cost elsewhere.
@@ -273,7 +273,7 @@ def _transferred_costs(daily: pl.DataFrame, first: pl.DataFrame) -> pl.DataFrame
     return arrived.unique(KEY, keep="last").select(*KEY, transferred_cost="average_cost")
 
 
-def _first_movements(movements: pl.DataFrame) -> pl.DataFrame:
+def _first_movements(movements: DataFrame) -> DataFrame:
     """Return when about the first movement of each holding was, and by how much it moved it."""
     moved = movements.drop_nulls("conid").filter(col.quantity != 0)
     moved = moved.select(
@@ -288,7 +288,7 @@ def _first_movements(movements: pl.DataFrame) -> pl.DataFrame:
     return moved.sort("about").unique(KEY, keep="first", maintain_order=True)
 
 
-def _is_before(held_at: pl.Expr) -> pl.Expr:
+def _is_before(held_at: Expr) -> Expr:
     """Return whether a quantity was seen before the first movement, as far as times say it.
 
     What the broker books by itself is seen later than it is booked: it is the change, if that goes
@@ -296,7 +296,7 @@ def _is_before(held_at: pl.Expr) -> pl.Expr:
     """
     is_this_change = col.by * (col.after - col.before) > 0
     is_booked = is_this_change & ~col.is_trade
-    tolerance = pl.when(is_booked).then(BOOKED).when("is_timed").then(SLACK).otherwise(A_DAY)
+    tolerance = when(is_booked).then(BOOKED).when("is_timed").then(SLACK).otherwise(A_DAY)
     return col.about >= held_at - tolerance
 
 

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 import polars as pl
-from polars import col
+from polars import DataFrame, Float64, String, coalesce, col
 
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.contract_match import contract_mismatch
@@ -34,8 +34,8 @@ OWNED = (*KEY, "strategy_id")
 
 # By how much a part changed what its owner has, and which part of the movement's money is its.
 PART_COLUMNS: dict[str, Any] = {
-    "movement_id": pl.String, "account": pl.String, "conid": pl.Int64, "strategy_id": pl.String,
-    "by": pl.Float64, "fraction": pl.Float64, "is_prior": pl.Boolean,
+    "movement_id": String, "account": String, "conid": pl.Int64, "strategy_id": String,
+    "by": Float64, "fraction": Float64, "is_prior": pl.Boolean,
 }  # fmt: skip
 
 
@@ -65,20 +65,20 @@ class PostingBook:
         return [leg for leg in resolved if not contract_mismatch(leg, contracts.get(leg.conid))]
 
     @cached_property
-    def movements(self) -> pl.DataFrame:
+    def movements(self) -> DataFrame:
         """The rows of `movements`."""
         movements = self.lake.movements.rows()
         if self.until is None:
             return movements
         has_been = col.at <= moment(self.until)
-        return movements.filter(pl.coalesce(has_been, col.day < self.until.date()))
+        return movements.filter(coalesce(has_been, col.day < self.until.date()))
 
     @cached_property
-    def closures(self) -> pl.DataFrame:
+    def closures(self) -> DataFrame:
         """The causes of closes that count, the oldest first."""
         are_known = None
         if self.until is not None:
-            are_known = pl.coalesce("judged_at", "closed_at") <= moment(self.until)
+            are_known = coalesce("judged_at", "closed_at") <= moment(self.until)
         return self.lake.closures.current_rows(are_known)
 
     @property
@@ -106,8 +106,8 @@ class PostingBook:
 
 
 def deciding_movements(
-    movements: pl.DataFrame, conids: Collection[int], legs: Iterable[ActiveContract]
-) -> pl.DataFrame:
+    movements: DataFrame, conids: Collection[int], legs: Iterable[ActiveContract]
+) -> DataFrame:
     """Return the movements that decide whose some contracts are; pure.
 
     These are those of the contracts, of options that delivered one of them, and of what they
@@ -132,11 +132,11 @@ def _shared(legs: Iterable[ActiveContract]) -> set[int]:
     }
 
 
-def _acted(movements: pl.DataFrame) -> set[int]:
+def _acted(movements: DataFrame) -> set[int]:
     return set(movements.filter(kind=MovementKind.CORPORATE_ACTION)["conid"].drop_nulls())
 
 
-def _named_by_actions(movements: pl.DataFrame) -> set[int]:
+def _named_by_actions(movements: DataFrame) -> set[int]:
     """Return the contracts that the words of corporate actions begin with: those of a spin-off."""
     symbol = col.description.str.split("(").list.first().str.strip_chars()
     named = movements.filter(kind=MovementKind.CORPORATE_ACTION).select("account", symbol=symbol)
@@ -144,27 +144,27 @@ def _named_by_actions(movements: pl.DataFrame) -> set[int]:
     return set(parents["conid"].drop_nulls())
 
 
-def _deliveries(movements: pl.DataFrame) -> pl.DataFrame:
+def _deliveries(movements: DataFrame) -> DataFrame:
     """Return the options that ended by delivery, with what they delivered."""
     ends = movements.filter(col.kind.is_in(DELIVERY_KINDS), col.sec_type.is_in(OPTION_TYPES))
-    return ends.select(option="conid", delivered=pl.coalesce("counter_conid", "underlying_conid"))
+    return ends.select(option="conid", delivered=coalesce("counter_conid", "underlying_conid"))
 
 
-def part_rows(parts: Iterable[Posting]) -> pl.DataFrame:
+def part_rows(parts: Iterable[Posting]) -> DataFrame:
     """Return a row for each part."""
     rows = []
     for part in parts:
         of_movement = (part.movement.movement_id, *part.key)
         rows.append((*of_movement, part.owner, part.quantity, part.fraction, part.is_prior))
-    return pl.DataFrame(rows, PART_COLUMNS, orient="row")
+    return DataFrame(rows, PART_COLUMNS, orient="row")
 
 
 def owned_at(
-    held: pl.DataFrame,
-    parts: pl.DataFrame,
+    held: DataFrame,
+    parts: DataFrame,
     legs: Iterable[ActiveContract],
     at: datetime | None = None,
-) -> pl.DataFrame:
+) -> DataFrame:
     """Return how much each owner has of holdings at a moment, UNATTRIBUTED among them; pure.
 
     It is what the parts say. By what a holding differs from them is unexplained: it belongs to
@@ -202,7 +202,7 @@ def owned_at(
         seen_at = at or max((leg.added_at for leg in claiming), default=NEVER)
         has = tuple((account, *has_of[account, conid]) for account, _by in differences)
         unexplained += _unexplained(conid, claiming, tuple(differences), has, seen_at)
-    claimed = pl.DataFrame(unexplained, owned.schema, orient="row")
+    claimed = DataFrame(unexplained, owned.schema, orient="row")
     return _summed(pl.concat([owned, of_nobody.select(columns), claimed]))
 
 
@@ -242,7 +242,7 @@ def _unexplained(
     return [(*part.key, part.owner, part.quantity) for part in parts]
 
 
-def _summed(owned: pl.DataFrame) -> pl.DataFrame:
+def _summed(owned: DataFrame) -> DataFrame:
     """Return how much each owner has of each holding."""
     sums = owned.group_by(OWNED, maintain_order=True).agg(col.by.sum())
     return sums.filter(col.by.abs() >= QUANTITY_ROUNDING)

@@ -10,7 +10,7 @@ from itertools import accumulate, chain
 from operator import attrgetter
 
 import polars as pl
-from polars import col
+from polars import DataFrame, col, lit
 
 from position_sync_dagster.domain.execution import FLEX
 from position_sync_dagster.domain.holding import KEY, Key, grouped
@@ -61,7 +61,7 @@ class StatementDays(StatedDays):
         return self._contents.unreadable
 
     def completed(
-        self, rows: pl.DataFrame, day: date, *, opened: datetime, closed: datetime
+        self, rows: DataFrame, day: date, *, opened: datetime, closed: datetime
     ) -> ClosedDay | None:
         """Return the rows of the ledger of a day, completed by the statements that cover it.
 
@@ -161,7 +161,7 @@ def _traded(
 
 def stated_rows(
     positions: Iterable[tuple[StatementPosition, str]], day: date, closed: datetime
-) -> pl.DataFrame:
+) -> DataFrame:
     """Return the positions of statements as rows of a day, in the schema of `daily_positions`.
 
     Args:
@@ -193,13 +193,13 @@ def stated_rows(
 
 
 def join_rows(
-    valued: pl.DataFrame,
-    stated: pl.DataFrame,
+    valued: DataFrame,
+    stated: DataFrame,
     covered: Collection[str],
     *,
     opened: datetime,
     traded: Mapping[Key, Sequence[float]],
-) -> tuple[pl.DataFrame, list[Discrepancy]]:
+) -> tuple[DataFrame, list[Discrepancy]]:
     """Return our own rows of a day, completed by the broker's statement, and where they differ.
 
     A row that was written on the day is kept. A row from before the day is replaced by that of the
@@ -232,33 +232,33 @@ def join_rows(
     return rows, differences
 
 
-def _traded_later(pairs: pl.DataFrame, traded: Mapping[Key, Sequence[float]]) -> pl.DataFrame:
+def _traded_later(pairs: DataFrame, traded: Mapping[Key, Sequence[float]]) -> DataFrame:
     """Return the holdings whose trades after the close lead from our quantity to the stated one.
 
     Both quantities are right then.
     """
     # What only one side lists, the other does not hold.
-    quantities = pl.col("position", "position_stated").fill_null(0.0)
+    quantities = col("position", "position_stated").fill_null(0.0)
     holdings = []
     for account, conid, mine, theirs in pairs.select(*KEY, quantities).iter_rows():
         traded_until = accumulate(traded.get((account, conid), ()))
         if rounded(theirs - mine) in map(rounded, traded_until):
             holdings.append((account, conid))
-    return pl.DataFrame(holdings, {name: pairs.schema[name] for name in KEY}, orient="row")
+    return DataFrame(holdings, {name: pairs.schema[name] for name in KEY}, orient="row")
 
 
 _COMPARED = [*KEY, "symbol", "position"]
 
 
-def _differing(pairs: pl.DataFrame) -> pl.DataFrame:
+def _differing(pairs: DataFrame) -> DataFrame:
     """Return the holdings of which the quantity differs, with the fields of a Discrepancy."""
     mine = col.position
     theirs = col.position_stated
     # What only one side lists, the other does not hold.
     differing = pairs.filter(mine.fill_null(0.0) != theirs.fill_null(0.0))
 
-    missing = pl.lit("the broker's statement lists it, and we have no row of the day")
-    differs = pl.lit("the quantity differs from the broker's statement")
-    symbol = pl.coalesce("symbol", "symbol_stated", pl.lit(""))
+    missing = lit("the broker's statement lists it, and we have no row of the day")
+    differs = lit("the quantity differs from the broker's statement")
+    symbol = pl.coalesce("symbol", "symbol_stated", lit(""))
     detail = pl.when(mine.is_null()).then(missing).otherwise(differs)
     return differing.select(*KEY, symbol=symbol, expected=theirs, actual=mine, detail=detail)

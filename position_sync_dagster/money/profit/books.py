@@ -12,7 +12,7 @@ from datetime import date
 from typing import Any
 
 import polars as pl
-from polars import col
+from polars import DataFrame, col
 
 from position_sync_dagster.lake.derived import same_rows
 from position_sync_dagster.lake.lake import rows_of_logins
@@ -66,7 +66,7 @@ class StatedWorth:
     rates: Mapping[str, float]
 
 
-def close_books(lake: MoneyLake, settings: Settings, day: date) -> pl.DataFrame:
+def close_books(lake: MoneyLake, settings: Settings, day: date) -> DataFrame:
     """Return the rows of `books` of a trading day: one for each account; blocks.
 
     Args:
@@ -81,7 +81,7 @@ def close_books(lake: MoneyLake, settings: Settings, day: date) -> pl.DataFrame:
     first = _stated_worth(lake, before)
     last = _stated_worth(lake, day)
     stated = sorted(first.keys() & last.keys())
-    accounts = pl.DataFrame({"account": stated}, {"account": pl.String})
+    accounts = DataFrame({"account": stated}, {"account": pl.String})
     rows = []
     for account in rows_of_logins(accounts, settings)["account"]:
         is_of_account = col.account == account
@@ -97,7 +97,7 @@ def close_books(lake: MoneyLake, settings: Settings, day: date) -> pl.DataFrame:
     return frame_of(BOOKS, rows)
 
 
-def being_made(lake: MoneyLake, settings: Settings, rows: pl.DataFrame) -> bool:
+def being_made(lake: MoneyLake, settings: Settings, rows: DataFrame) -> bool:
     """Return whether what the books of a day rest on changed after they were made; blocks.
 
     Args:
@@ -118,10 +118,10 @@ class Moved:
         held: Those of the day.
     """
 
-    explained: pl.DataFrame
-    movements: pl.DataFrame
-    held_before: pl.DataFrame
-    held: pl.DataFrame
+    explained: DataFrame
+    movements: DataFrame
+    held_before: DataFrame
+    held: DataFrame
 
     @property
     def lacks_profit(self) -> bool:
@@ -138,14 +138,14 @@ class Moved:
         return self.held_before.filter(sec_type="CFD")["unrealized_pnl"].has_nulls()
 
     @property
-    def conversions(self) -> pl.DataFrame:
+    def conversions(self) -> DataFrame:
         """The movements that are one currency for another."""
         return self.movements.filter(kind=MovementKind.CONVERSION.value)
 
 
-def _of_account(lake: MoneyLake, spec: Any, account: str, day: date) -> pl.DataFrame:
+def _of_account(lake: MoneyLake, spec: Any, account: str, day: date) -> DataFrame:
     is_of_account = col.account == account
-    is_of_day = pl.col("partition.session_date") == day
+    is_of_day = col("partition.session_date") == day
     return derived_rows(lake.derived_table(spec), is_of_account, is_of_day)
 
 
@@ -289,15 +289,15 @@ def _bought(symbol: str) -> str:
     return symbol.partition(".")[0]
 
 
-def _sum_of(cash: pl.DataFrame, kinds: Sequence[str], rates: Mapping[str, float]) -> float:
+def _sum_of(cash: DataFrame, kinds: Sequence[str], rates: Mapping[str, float]) -> float:
     of_kinds = cash.filter(col.kind.is_in(list(kinds)))
     return _in_base(of_kinds, "cash", rates)
 
 
-def _in_base(rows: pl.DataFrame, name: str, rates: Mapping[str, float]) -> float:
+def _in_base(rows: DataFrame, name: str, rates: Mapping[str, float]) -> float:
     """Return the sum of amounts that are all known, in the base currency."""
     total = 0.0
-    amounts = rows.group_by("currency").agg(pl.col(name).sum())
+    amounts = rows.group_by("currency").agg(col(name).sum())
     for currency, amount in amounts.iter_rows():
         if amount:
             total += amount * rates[currency]
@@ -312,7 +312,7 @@ def _moved_by_owner(moved: Moved, rates: Mapping[str, float]) -> float | None:
     return known_sum(None if rate is None else times(value, rate) for value, rate in with_rates)
 
 
-def _transfers_in_kind(moved: Moved) -> pl.DataFrame:
+def _transfers_in_kind(moved: Moved) -> DataFrame:
     """Return what the owner moved in kind: `currency` and `value`, null if unknown."""
     mark = col.market_value / col.position
     at_price = col.quantity * col.price * col.multiplier

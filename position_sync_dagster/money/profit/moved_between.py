@@ -7,7 +7,7 @@ from datetime import date, datetime
 from typing import NamedTuple
 
 import polars as pl
-from polars import coalesce, col, when
+from polars import DataFrame, coalesce, col, concat, when
 
 from position_sync_dagster.domain.execution import FLEX
 from position_sync_dagster.domain.holding import KEY
@@ -42,15 +42,15 @@ class MovedBetween(NamedTuple):
         followed: The movements of these holdings, and of cash.
     """
 
-    moved: pl.DataFrame
-    included: pl.DataFrame
-    followed: pl.DataFrame
+    moved: DataFrame
+    included: DataFrame
+    followed: DataFrame
 
 
 def movements_between(
-    movements: pl.DataFrame,
-    start: pl.DataFrame,
-    end: pl.DataFrame,
+    movements: DataFrame,
+    start: DataFrame,
+    end: DataFrame,
     trading_day: TradingDay,
     settings: Settings,
 ) -> MovedBetween:
@@ -72,7 +72,7 @@ def movements_between(
 
     # What is not followed, and one currency for another, is in no profit; their fees are.
     conversions = movements.filter(kind=MovementKind.CONVERSION)
-    fees_alone = pl.concat([_of_contracts(elsewhere), conversions])
+    fees_alone = concat([_of_contracts(elsewhere), conversions])
     fees_alone = fees_alone.filter(session_date=trading_day.day)
     # Without its currency a commission is not known: it leaves the trade's currency unknown.
     fees_alone = fees_alone.with_columns(
@@ -81,29 +81,29 @@ def movements_between(
         quantity=0.0,
         cash=0.0,
     )
-    moved = pl.concat([moved.select(movements.columns), fees_alone])
+    moved = concat([moved.select(movements.columns), fees_alone])
     return MovedBetween(moved, included, followed)
 
 
-def _of_contracts(movements: pl.DataFrame) -> pl.DataFrame:
+def _of_contracts(movements: DataFrame) -> DataFrame:
     return movements.drop_nulls("conid").filter(~col.kind.is_in(_OF_NO_HOLDING))
 
 
 def _not_followed(
-    movements: pl.DataFrame, start: pl.DataFrame, end: pl.DataFrame, settings: Settings
-) -> pl.DataFrame:
+    movements: DataFrame, start: DataFrame, end: DataFrame, settings: Settings
+) -> DataFrame:
     """Return the movements of contracts that have no value at either end: they are in no profit.
 
     What such a contract pays is none either: the coupon of a bond whose price is not followed.
     """
-    held = pl.concat([start.select(KEY), end.select(KEY)])
+    held = concat([start.select(KEY), end.select(KEY)])
     not_held = movements.join(held, on=KEY, how="anti").drop_nulls("conid")
     return not_held.filter(~col.sec_type.is_in(list(settings.sec_types)))
 
 
 def _included(
-    movements: pl.DataFrame, rows: pl.DataFrame, session: date, closed: datetime, end: str
-) -> pl.DataFrame:
+    movements: DataFrame, rows: DataFrame, session: date, closed: datetime, end: str
+) -> DataFrame:
     """Return movements with `before_…`: whether the quantities of an end have them.
 
     Args:

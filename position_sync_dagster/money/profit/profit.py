@@ -12,7 +12,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import polars as pl
-from polars import coalesce, col, when
+from polars import DataFrame, Expr, Float64, Series, coalesce, col, concat, lit, when
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING
@@ -77,7 +77,7 @@ _CONTRACT = col.symbol + " " + col.conid.cast(pl.String)
 
 def explain_days(
     lake: MoneyLake, settings: Settings, days: Sequence[TradingDay]
-) -> dict[date, pl.DataFrame]:
+) -> dict[date, DataFrame]:
     """Return the rows of `profit_explained` of trading days; blocks.
 
     The tables are read once, whatever the number of days.
@@ -111,12 +111,12 @@ class _Sources:
         parts_of: The parts of each movement by owner.
     """
 
-    rows: pl.DataFrame
-    accounts: pl.DataFrame
-    movements: pl.DataFrame
+    rows: DataFrame
+    accounts: DataFrame
+    movements: DataFrame
     legs: Sequence[ActiveContract]
-    parts: pl.DataFrame
-    parts_of: pl.DataFrame
+    parts: DataFrame
+    parts_of: DataFrame
 
     @classmethod
     def read(cls, lake: MoneyLake, settings: Settings, days: Sequence[TradingDay]) -> "_Sources":
@@ -126,7 +126,7 @@ class _Sources:
             sessions.update((trading_day.before, trading_day.day))
 
         table = lake.derived_table(DAILY_POSITIONS)
-        rows = table.rows(chosen=pl.col("partition.session_date").is_in(sessions))
+        rows = table.rows(chosen=col("partition.session_date").is_in(sessions))
         rows = rows_to_explain(lake, settings, rows)
 
         book = PostingBook(lake)
@@ -143,7 +143,7 @@ class _Sources:
         is_sections = col.kind == EventKind.SECTIONS.value
         stated = lake.statement_events.rows(None, is_sections, ["first_day", "account"])
         accounts = table.rows(columns=["session_date", "account"])
-        accounts = pl.concat([accounts, stated.rename({"first_day": "session_date"})]).unique()
+        accounts = concat([accounts, stated.rename({"first_day": "session_date"})]).unique()
         by_movement = parts.filter(~col.is_prior).group_by("movement_id", "strategy_id")
         return cls(
             rows=rows,
@@ -155,7 +155,7 @@ class _Sources:
         )
 
 
-def rows_to_explain(lake: MoneyLake, settings: Settings, rows: pl.DataFrame) -> pl.DataFrame:
+def rows_to_explain(lake: MoneyLake, settings: Settings, rows: DataFrame) -> DataFrame:
     """Return rows of `daily_positions` with `magnifier`, without values older than their day.
 
     The program did not run on that day, and no statement says what the holding was worth: with the
@@ -168,10 +168,10 @@ def rows_to_explain(lake: MoneyLake, settings: Settings, rows: pl.DataFrame) -> 
     magnifier = magnifier_in(lake.contracts.get(set(rows["conid"])))
     # An age that is not known is not older.
     market_value = when(is_older).then(None).otherwise("market_value")
-    return rows.with_columns(market_value=market_value, magnifier=magnifier.cast(pl.Float64))
+    return rows.with_columns(market_value=market_value, magnifier=magnifier.cast(Float64))
 
 
-def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDay) -> pl.DataFrame:
+def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDay) -> DataFrame:
     """Return the rows of one trading day."""
     day, before, since, closed = trading_day
     start = sources.rows.filter(session_date=before)
@@ -186,9 +186,7 @@ def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDa
     owned_moves = _moves_of_owners(between.moved, sources.parts_of)
     holdings = explain_holdings(owned_start, owned_end, owned_moves, days=length_days, by=OWNED)
     paid = _moves_of_owners(between.followed.filter(session_date=day), sources.parts_of)
-    rows = pl.concat(
-        [holdings, _fees_elsewhere(owned_moves), _income(paid)], how="diagonal_relaxed"
-    )
+    rows = concat([holdings, _fees_elsewhere(owned_moves), _income(paid)], how="diagonal_relaxed")
 
     earlier = sources.accounts.filter(col.session_date < day)["account"]
     rows = _of_known_ends(rows, start["account"], end["account"], earlier)
@@ -203,10 +201,10 @@ def _explained_day(sources: _Sources, settings: Settings, trading_day: TradingDa
 def _owned_at_ends(
     sources: _Sources,
     between: MovedBetween,
-    start: pl.DataFrame,
-    end: pl.DataFrame,
+    start: DataFrame,
+    end: DataFrame,
     trading_day: TradingDay,
-) -> list[pl.DataFrame]:
+) -> list[DataFrame]:
     """Return how much each owner has of the holdings at both closes.
 
     Args:
@@ -222,13 +220,13 @@ def _owned_at_ends(
     ]
     owned = []
     for is_before, held in (("before_start", start), ("before_end", end)):
-        later = between.included.filter(~pl.col(is_before))["movement_id"].to_list()
+        later = between.included.filter(~col(is_before))["movement_id"].to_list()
         is_later = ~col.is_prior & col.movement_id.is_in(later)
         owned.append(owned_at(held, sources.parts.filter(~is_later), legs, trading_day.since))
     return owned
 
 
-def _of_owners(rows: pl.DataFrame, owned: pl.DataFrame, elsewhere: pl.DataFrame) -> pl.DataFrame:
+def _of_owners(rows: DataFrame, owned: DataFrame, elsewhere: DataFrame) -> DataFrame:
     """Return the part of each owner in holdings at an end.
 
     Args:
@@ -236,12 +234,12 @@ def _of_owners(rows: pl.DataFrame, owned: pl.DataFrame, elsewhere: pl.DataFrame)
         elsewhere: What each has at the other end: a row of what is gone is of those that had it.
     """
     gone = elsewhere.join(owned, on=KEY, how="anti").with_columns(by=0.0)
-    rows = rows.join(pl.concat([owned, gone]), on=KEY)
+    rows = rows.join(concat([owned, gone]), on=KEY)
     share = when(col.position != 0).then(col.by / col.position).otherwise(1.0)
-    return rows.with_columns(pl.col("position", "market_value") * share)
+    return rows.with_columns(col("position", "market_value") * share)
 
 
-def _moves_of_owners(movements: pl.DataFrame, parts: pl.DataFrame) -> pl.DataFrame:
+def _moves_of_owners(movements: DataFrame, parts: DataFrame) -> DataFrame:
     """Return the part of each owner in movements.
 
     Args:
@@ -249,7 +247,7 @@ def _moves_of_owners(movements: pl.DataFrame, parts: pl.DataFrame) -> pl.DataFra
     """
     owned = movements.join(parts, on="movement_id", how="left")
     owned = owned.with_columns(
-        pl.col("cash", "value", "fee") * col.fraction.fill_null(1.0),
+        col("cash", "value", "fee") * col.fraction.fill_null(1.0),
         quantity=coalesce("by", "quantity"),
         strategy_id=col.strategy_id.fill_null(UNATTRIBUTED),
     )
@@ -257,13 +255,13 @@ def _moves_of_owners(movements: pl.DataFrame, parts: pl.DataFrame) -> pl.DataFra
 
 
 def explain_holdings(
-    start: pl.DataFrame,
-    end: pl.DataFrame,
-    moved: pl.DataFrame,
+    start: DataFrame,
+    end: DataFrame,
+    moved: DataFrame,
     *,
     days: float,
     by: Sequence[str] = KEY,
-) -> pl.DataFrame:
+) -> DataFrame:
     """Return the profit of each holding and its parts; pure.
 
     Args:
@@ -288,16 +286,16 @@ def explain_holdings(
     return rows.select(*by, *_TERMS, *NUMBERS, "why_unknown", "missing", "is_split", "value_0")
 
 
-def _both_ends(start: pl.DataFrame, end: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
+def _both_ends(start: DataFrame, end: DataFrame, by: Sequence[str]) -> DataFrame:
     """Return each holding with its state at the beginning (`…_0`) and at the end (`…_1`)."""
-    state = pl.col(_STATE)
+    state = col(_STATE)
     columns = (*by, *_TERMS)
     first = start.select(*columns, state.name.suffix("_0"))
     last = end.select(*columns, state.name.suffix("_1"))
     return _joined(first, last, by)
 
 
-def _joined(rows: pl.DataFrame, more: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
+def _joined(rows: DataFrame, more: DataFrame, by: Sequence[str]) -> DataFrame:
     """Return the holdings of both frames.
 
     Sources may write a symbol in different ways: the contract is the same.
@@ -307,7 +305,7 @@ def _joined(rows: pl.DataFrame, more: pl.DataFrame, by: Sequence[str]) -> pl.Dat
     return rows.drop("symbol_of_more")
 
 
-def _sums_of_movements(moved: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
+def _sums_of_movements(moved: DataFrame, by: Sequence[str]) -> DataFrame:
     """Return what movements brought to each holding, in the currency of the holding."""
     moved = moved.sort("day", "at", nulls_last=True)
     by_holding = moved.group_by(*by, "currency", maintain_order=True)
@@ -333,28 +331,26 @@ def _sums_of_movements(moved: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
     )
 
 
-def _fee_in_currency() -> pl.Expr:
+def _fee_in_currency() -> Expr:
     """Return the fee of a movement in the currency of its holding; null where it is not known."""
     # One in another currency has a row of its own.
-    is_here = (col.fee_currency == col.currency).cast(pl.Float64)
+    is_here = (col.fee_currency == col.currency).cast(Float64)
     return when(col.fee == 0).then(0.0).otherwise(col.fee * is_here)
 
 
-def _with_movements(
-    both_ends: pl.DataFrame, movements: pl.DataFrame, by: Sequence[str]
-) -> pl.DataFrame:
+def _with_movements(both_ends: DataFrame, movements: DataFrame, by: Sequence[str]) -> DataFrame:
     """Return holdings at both ends with what moved them, also those that were held at neither."""
     rows = _joined(both_ends, movements, by)
 
     # What has no row was not held, and what has no movement was not moved.
-    rows = rows.with_columns(pl.col("position_0", "position_1").fill_null(0.0))
-    moved = pl.col("quantity", "cash", "fees")
+    rows = rows.with_columns(col("position_0", "position_1").fill_null(0.0))
+    moved = col("quantity", "cash", "fees")
     is_moved = col.movements.is_not_null()
     rows = rows.with_columns(when(is_moved).then(moved).otherwise(0.0))
     return rows.with_columns(col.is_booked.fill_null(value=False))
 
 
-def _with_values(rows: pl.DataFrame) -> pl.DataFrame:
+def _with_values(rows: DataFrame) -> DataFrame:
     """Return holdings with their values, those of one unit, and what no movement explains."""
     unit_at_end = coalesce(_unit("_1"), "last_unit")
     rows = rows.with_columns(value_0=_value_at("_0"), value_1=_value_at("_1"))
@@ -363,20 +359,20 @@ def _with_values(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(brought=_brought())
 
 
-def _value_at(end: str) -> pl.Expr:
+def _value_at(end: str) -> Expr:
     """Return the value at an end: 0 of what is not held, null where it is not known."""
-    is_not_held = pl.col(f"position{end}") == 0
+    is_not_held = col(f"position{end}") == 0
     return when(is_not_held).then(0.0).otherwise(f"market_value{end}")
 
 
-def _unit(end: str) -> pl.Expr:
+def _unit(end: str) -> Expr:
     """Return the value of one contract or share at an end."""
-    value = pl.col(f"market_value{end}")
-    position = pl.col(f"position{end}")
+    value = col(f"market_value{end}")
+    position = col(f"position{end}")
     return when(position != 0).then(value / position)
 
 
-def _brought() -> pl.Expr:
+def _brought() -> Expr:
     """Return what transfers brought in kind, as stated or at the mark."""
     mark = coalesce(_unit("_1"), "unit_0")
     has_transfers = col.transfers > 0  # null without a movement
@@ -384,7 +380,7 @@ def _brought() -> pl.Expr:
     return when(has_transfers).then(stated_or_marked).otherwise(0.0)
 
 
-def _with_profit(rows: pl.DataFrame) -> pl.DataFrame:
+def _with_profit(rows: DataFrame) -> DataFrame:
     """Return holdings with `earned`, the profit without commissions, and `profit`."""
     rows = rows.with_columns(why_unknown=_why_unknown())
     earned = col.value_1 - col.value_0 + col.cash - col.brought
@@ -392,7 +388,7 @@ def _with_profit(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(profit=col.earned + col.fees)
 
 
-def _why_unknown() -> pl.Expr:
+def _why_unknown() -> Expr:
     """Return why the profit of a holding is not known, by the first reason; null where it is."""
     missing = pl.format("what moved {}", col.missing.round(6))
     value_before = _if_null("value_0", "its value at the close before")
@@ -405,12 +401,12 @@ def _why_unknown() -> pl.Expr:
     return coalesce(value_before, value, quantity, unexplained, cash, fees, brought)
 
 
-def _if_null(name: str, reason: str) -> pl.Expr:
+def _if_null(name: str, reason: str) -> Expr:
     """Return the reason where a column is null."""
-    return when(pl.col(name).is_null()).then(pl.lit(reason))
+    return when(col(name).is_null()).then(lit(reason))
 
 
-def _with_parts(rows: pl.DataFrame, days: float) -> pl.DataFrame:
+def _with_parts(rows: DataFrame, days: float) -> DataFrame:
     """Split what was held by the greeks, and add the other parts; null where the profit is."""
     is_known = col.earned.is_not_null()
     is_priced = is_known & ~col.is_booked
@@ -436,11 +432,11 @@ def _with_parts(rows: pl.DataFrame, days: float) -> pl.DataFrame:
         unexplained=0.0,
         market="held",
     )
-    rows = rows.with_columns(when(is_known).then(pl.col(MARKET, *PROFIT_PARTS)))
+    rows = rows.with_columns(when(is_known).then(col(MARKET, *PROFIT_PARTS)))
     return rows.with_columns(unexplained=_unexplained(is_known))
 
 
-def _repriced() -> pl.Expr:
+def _repriced() -> Expr:
     """Return what the change of the price gave to what was held at the beginning."""
     by_unit = col.position_0 * col.unit_1 - col.value_0
     was_held = col.position_0 != 0
@@ -449,7 +445,7 @@ def _repriced() -> pl.Expr:
     return when(was_held).then(of_price).otherwise(0.0)
 
 
-def _moves_by_greeks(days: float) -> dict[str, pl.Expr]:
+def _moves_by_greeks(days: float) -> dict[str, Expr]:
     """Return what each greek of the beginning makes of the moves until the end."""
     quoted_move = col.underlying_price_1 - col.underlying_price_0
     units = col.position_0 * col.multiplier_0
@@ -463,13 +459,13 @@ def _moves_by_greeks(days: float) -> dict[str, pl.Expr]:
     return {"delta": delta, "gamma": gamma, "vega": vega, "theta": theta}
 
 
-def _unexplained(is_known: pl.Expr) -> pl.Expr:
+def _unexplained(is_known: Expr) -> Expr:
     """Return the value of what came or went without a movement: how much is not explained."""
     value_missing = col.missing * coalesce("unit_1", "unit_0")
     return when(is_known).then("unexplained").when(IS_MISSING).then(value_missing)
 
 
-def _fees_elsewhere(moved: pl.DataFrame) -> pl.DataFrame:
+def _fees_elsewhere(moved: DataFrame) -> DataFrame:
     """Return the fees that were charged in another currency than that of the holding."""
     fees = moved.filter(col.fee_currency != col.currency, col.fee != 0)
     by_holding = fees.group_by(*OWNED, "symbol", currency="fee_currency")
@@ -478,20 +474,18 @@ def _fees_elsewhere(moved: pl.DataFrame) -> pl.DataFrame:
     return by_holding.agg(profit=total, fees=total)
 
 
-def _income(movements: pl.DataFrame) -> pl.DataFrame:
+def _income(movements: DataFrame) -> DataFrame:
     """Return dividends, tax, interest and fees by owner, account and currency."""
     paid = movements.filter(col.kind.is_in(INCOME))
     paid = paid.filter(col.cash.ne_missing(0))
     by_owner = paid.group_by("strategy_id", "account", "currency")
 
     total = sum_if_known(col.cash)
-    why_unknown = when(total.is_null()).then(pl.lit("an amount of cash"))
+    why_unknown = when(total.is_null()).then(lit("an amount of cash"))
     return by_owner.agg(profit=total, cash=total, why_unknown=why_unknown)
 
 
-def _of_known_ends(
-    rows: pl.DataFrame, start: pl.Series, end: pl.Series, earlier: pl.Series
-) -> pl.DataFrame:
+def _of_known_ends(rows: DataFrame, start: Series, end: Series, earlier: Series) -> DataFrame:
     """Return the rows of accounts whose two closes are known, or were empty.
 
     An account without rows at one end was empty then, if its movements explain all quantities. If
@@ -509,13 +503,13 @@ def _of_known_ends(
     lost = without_start & set(earlier)
     is_left_out = col.account.is_in(list(without_close | (without_start - lost)))
     is_lost = col.account.is_in(list(lost))
-    reason = when(is_lost).then(pl.lit(NO_CLOSE_BEFORE)).otherwise("why_unknown")
+    reason = when(is_lost).then(lit(NO_CLOSE_BEFORE)).otherwise("why_unknown")
     rows = rows.filter(~is_left_out)
-    rows = rows.with_columns(when(~is_lost).then(pl.col(NUMBERS)))
+    rows = rows.with_columns(when(~is_lost).then(col(NUMBERS)))
     return rows.with_columns(why_unknown=reason)
 
 
-def by_strategy(rows: pl.DataFrame) -> pl.DataFrame:
+def by_strategy(rows: DataFrame) -> DataFrame:
     """Return the parts of the profit of each strategy and account, and of what is in none; pure.
 
     A holding whose profit is not known makes that of its strategy unknown. The parts of the greeks,
@@ -528,15 +522,15 @@ def by_strategy(rows: pl.DataFrame) -> pl.DataFrame:
     # A row of cash, or of a fee elsewhere, has no other parts.
     is_whole = col.conid.is_null() | col.profit.is_not_null()
     nothing = when(is_whole & col.is_split.is_null()).then(0.0)
-    rows = rows.with_columns(pl.col(MARKET, *PROFIT_PARTS).fill_null(nothing))
+    rows = rows.with_columns(col(MARKET, *PROFIT_PARTS).fill_null(nothing))
     rows = rows.with_columns(col.is_split.fill_null(value=False))
 
     are_known = col.repricing.null_count() == 0
-    sum_of_parts = sum_if_known(pl.col(NUMBERS).exclude(BY_GREEKS))
+    sum_of_parts = sum_if_known(col(NUMBERS).exclude(BY_GREEKS))
     greeks = {name: when(are_known).then(sum_of_greek(name)) for name in BY_GREEKS}
     is_unknown = col.why_unknown.is_not_null()
     reasons = _named_reason().filter(is_unknown).sort()
-    lacks_greeks = col.is_split & pl.any_horizontal(pl.col(BY_GREEKS).is_null())
+    lacks_greeks = col.is_split & pl.any_horizontal(col(BY_GREEKS).is_null())
     lacking = _CONTRACT.filter(lacks_greeks).sort()
 
     by = ("strategy_id", "account", "currency")
@@ -547,7 +541,7 @@ def by_strategy(rows: pl.DataFrame) -> pl.DataFrame:
         why_unknown=reasons.str.join("; ").replace("", None),
         lacking=lacking.str.join("; "),
     )
-    are_carried = pl.all_horizontal(pl.col(BY_GREEKS).is_not_null())
+    are_carried = pl.all_horizontal(col(BY_GREEKS).is_not_null())
     sums = sums.with_columns(
         repricing=when(are_carried).then("repricing"),
         greeks_unknown=when(col.profit.is_not_null() & ~are_carried).then(
@@ -557,14 +551,14 @@ def by_strategy(rows: pl.DataFrame) -> pl.DataFrame:
     return sums.drop("lacking").sort(by)
 
 
-def sum_of_greek(name: str) -> pl.Expr:
+def sum_of_greek(name: str) -> Expr:
     """Return the sum of what a greek explains, of rows of `explain_holdings`."""
-    amount = pl.col(name)
+    amount = col(name)
     is_carried = carries(amount.is_not_null(), col.is_split, col.value_0.abs())
     return when(is_carried).then(amount.sum())
 
 
-def _named_reason() -> pl.Expr:
+def _named_reason() -> Expr:
     """Return why a profit is not known, with the contract if it is that of a holding."""
     with_contract = pl.format("{}: {}", _CONTRACT, "why_unknown")
     return coalesce(with_contract, "why_unknown")

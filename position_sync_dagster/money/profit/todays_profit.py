@@ -12,7 +12,7 @@ from datetime import date, datetime
 from typing import Any
 
 import polars as pl
-from polars import coalesce, col, when
+from polars import DataFrame, coalesce, col, when
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.holding import KEY
@@ -107,7 +107,7 @@ class OpeningBook:
     today: date
     session: date
     closed_at: datetime
-    rows: pl.DataFrame
+    rows: DataFrame
 
 
 def read_opening_book(lake: MoneyLake, settings: Settings, now: datetime) -> OpeningBook:
@@ -122,10 +122,10 @@ def read_opening_book(lake: MoneyLake, settings: Settings, now: datetime) -> Ope
     return OpeningBook(today=today, session=session, closed_at=closed_at, rows=rows)
 
 
-def _rows_of_session(lake: MoneyLake, session: date, closed_at: datetime) -> pl.DataFrame:
+def _rows_of_session(lake: MoneyLake, session: date, closed_at: datetime) -> DataFrame:
     """Return the rows of a close, with the greeks that the ledger has of them."""
     table = lake.derived_table(DAILY_POSITIONS)
-    rows = derived_rows(table, chosen=pl.col("partition.session_date") == session)
+    rows = derived_rows(table, chosen=col("partition.session_date") == session)
 
     # `daily_positions` leaves out the greeks that this package computed.
     lacks_greeks = col.right.is_not_null() & (col.position != 0) & col.delta.is_null()
@@ -173,7 +173,7 @@ def of_strategy(
 
 
 def explained(
-    figures: Figures, opening: OpeningBook, movements: pl.DataFrame, settings: Settings
+    figures: Figures, opening: OpeningBook, movements: DataFrame, settings: Settings
 ) -> list[TodaysProfit]:
     """Return why the profit of today of each strategy is what it is; pure.
 
@@ -194,7 +194,7 @@ def explained(
     return _rows_of_groups(figures, opening, _parts_of(book, holdings))
 
 
-def _present_rows(book: Book) -> pl.DataFrame:
+def _present_rows(book: Book) -> DataFrame:
     """Return the open holdings with the columns that `explain_holdings` reads."""
     open_holdings = book.priced.filter(col.position != 0)
     magnifiers = book.split.parts.unique(KEY)
@@ -202,7 +202,7 @@ def _present_rows(book: Book) -> pl.DataFrame:
     return open_holdings.join(magnifiers, on=KEY, how="left", maintain_order="left")
 
 
-def _with_lost_closes(holdings: pl.DataFrame, opening: OpeningBook) -> pl.DataFrame:
+def _with_lost_closes(holdings: DataFrame, opening: OpeningBook) -> DataFrame:
     """Return holdings; those of accounts without a close, which their movements show, say so."""
     recorded = opening.rows["account"].unique().to_list()
     reason = pl.lit(f"the close of {opening.session} is not recorded")
@@ -210,12 +210,12 @@ def _with_lost_closes(holdings: pl.DataFrame, opening: OpeningBook) -> pl.DataFr
     return holdings.with_columns(why_unknown=when(is_lost).then(reason).otherwise("why_unknown"))
 
 
-def _parts_of(book: Book, holdings: pl.DataFrame) -> pl.DataFrame:
+def _parts_of(book: Book, holdings: DataFrame) -> DataFrame:
     """Return the parts of holdings, each with its share of the explained profit."""
     parts = book.split.parts.drop(*PROFIT_PARTS, strict=False)
     explained = holdings.select(*KEY, *PROFIT_PARTS, "why_unknown", "is_split", "value_0")
     parts = parts.join(explained, on=KEY, how="left", maintain_order="left")
-    parts = parts.with_columns(pl.col(*PROFIT_PARTS, "value_0") * col.share)
+    parts = parts.with_columns(col(*PROFIT_PARTS, "value_0") * col.share)
 
     # The broker's profit of the day has no commissions.
     others = pl.sum_horizontal("repricing", "trades", "assignments", "cash", ignore_nulls=False)
@@ -227,9 +227,7 @@ def _parts_of(book: Book, holdings: pl.DataFrame) -> pl.DataFrame:
 _GROUP = ("strategy_id", "account", "currency")
 
 
-def _rows_of_groups(
-    figures: Figures, opening: OpeningBook, parts: pl.DataFrame
-) -> list[TodaysProfit]:
+def _rows_of_groups(figures: Figures, opening: OpeningBook, parts: DataFrame) -> list[TodaysProfit]:
     """Return the rows in order, by strategy, account and currency.
 
     Args:
@@ -258,7 +256,7 @@ def _rows_of_groups(
     return rows
 
 
-def _explained_parts(parts: pl.DataFrame) -> dict[str, Any]:
+def _explained_parts(parts: DataFrame) -> dict[str, Any]:
     """Return the profit of the open holdings of a group, its parts, and what is not known."""
     names = [contract_of(row) for row in parts.iter_rows(named=True)]
     is_counted = col.daily_pnl.is_not_null()
@@ -290,14 +288,14 @@ def _explained_parts(parts: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def _greeks_that_carry(counted: pl.DataFrame) -> dict[str, float | None]:
+def _greeks_that_carry(counted: DataFrame) -> dict[str, float | None]:
     """Return the parts that are null, since the legs whose greeks are known do not carry them."""
     sums = counted.select([*map(sum_of_greek, BY_GREEKS)])
     lacking = [name for name in BY_GREEKS if sums[name].has_nulls()]
     return dict.fromkeys([*lacking, "repricing"] if lacking else [])
 
 
-def _why_unknown(unknown: pl.DataFrame, left_out: pl.DataFrame, sums: dict[str, Any]) -> str | None:
+def _why_unknown(unknown: DataFrame, left_out: DataFrame, sums: dict[str, Any]) -> str | None:
     """Return why parts are not known, each reason once; None: all are."""
     reasons: dict[str, None] = {}
     if sums["trades"] is not None and sums["repricing"] is None:
@@ -309,11 +307,11 @@ def _why_unknown(unknown: pl.DataFrame, left_out: pl.DataFrame, sums: dict[str, 
     return "; ".join(reasons) or None
 
 
-def _largest(counted: pl.DataFrame, names: Iterable[str]) -> dict[str, list[LargestLeg]]:
+def _largest(counted: DataFrame, names: Iterable[str]) -> dict[str, list[LargestLeg]]:
     """Return the largest legs of some parts."""
     largest = {}
     for name in names:
-        size = pl.col(name).abs()
+        size = col(name).abs()
         rows = counted.filter(size > AMOUNT_ROUNDING).sort(size, descending=True)
         rows = rows.head(LARGEST).select("account", "conid", "leg", amount=name)
         legs = [

@@ -12,7 +12,7 @@ from itertools import zip_longest
 from typing import Any, TypeVar
 
 import polars as pl
-from polars import col
+from polars import DataFrame, Expr, String, col, when
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import SKEW
@@ -83,10 +83,10 @@ class Book:
     """
 
     now: datetime
-    priced: pl.DataFrame
+    priced: DataFrame
     legs: tuple[ActiveContract, ...]
     split: Split
-    reported: pl.DataFrame = field(default_factory=lambda: NO_HOLDINGS)
+    reported: DataFrame = field(default_factory=lambda: NO_HOLDINGS)
     live_since: Mapping[str, datetime] = field(default_factory=dict)
     streamed: frozenset[int] | None = None
     accounts: tuple[AccountSummary, ...] = ()
@@ -133,7 +133,7 @@ class Book:
         return [leg for number, leg in enumerate(self.legs) if number not in wrong]
 
     @cached_property
-    def held(self) -> pl.DataFrame:
+    def held(self) -> DataFrame:
         """The open holdings that the broker last reported, with the times of their newest rows.
 
         The value of a holding is current if its source confirmed it since `live_since` of its
@@ -146,7 +146,7 @@ class Book:
         return held.with_columns(is_current=is_current(self.live_since))
 
     @cached_property
-    def unwritten(self) -> pl.DataFrame:
+    def unwritten(self) -> DataFrame:
         """The reported holdings of which the ledger has another quantity, or no row."""
         newest = self.priced.select(*KEY, written="position")
         joined = self.reported.join(newest, on=KEY, how="left")
@@ -184,7 +184,7 @@ class Book:
         sums = self._summed("expiry").with_columns(days=left.dt.total_days())
         return self._with_closes(ExpirySum, sums)
 
-    def _summed(self, name: str) -> pl.DataFrame:
+    def _summed(self, name: str) -> DataFrame:
         """Return the sums of all holdings that have a value of a column, by that and currency."""
         return exposure.summed(self.split.parts.drop_nulls(name), (name, "currency"))
 
@@ -203,7 +203,7 @@ class Book:
         rows = exposure.summed_legs(self.split, names).drop_nulls("currency")
         return [self._with_profit(total, self.strategy) for total in self._records(TotalSum, rows)]
 
-    def _by_strategy(self, where: pl.Expr, *names: str) -> list[StrategySum]:
+    def _by_strategy(self, where: Expr, *names: str) -> list[StrategySum]:
         """Return the sums of strategies, or of UNATTRIBUTED, with the realised profit."""
         rows = exposure.summed_legs(self.split.filter(where), ("strategy_id", *names))
         return [
@@ -211,11 +211,11 @@ class Book:
             for strategy in self._records(StrategySum, rows)
         ]
 
-    def _records(self, kind: type[AnySum], sums: pl.DataFrame) -> list[AnySum]:
+    def _records(self, kind: type[AnySum], sums: DataFrame) -> list[AnySum]:
         """Return a record of each row of sums."""
         return [kind.of_row(row, self.now, self.streamed) for row in sums.iter_rows(named=True)]
 
-    def _with_closes(self, kind: type[AnySum], sums: pl.DataFrame) -> list[AnySum]:
+    def _with_closes(self, kind: type[AnySum], sums: DataFrame) -> list[AnySum]:
         """Return a record of each row of sums, with the realised profit of its closes.
 
         The closes of a strategy are not divided among underlyings and expiries.
@@ -226,8 +226,8 @@ class Book:
             return records
 
         profit = col.realized_pnl
-        closes = self.closes.rows.group_by(col(name).cast(pl.String), "currency").agg(
-            pl.when(profit.null_count() == 0).then(profit.sum()),
+        closes = self.closes.rows.group_by(col(name).cast(String), "currency").agg(
+            when(profit.null_count() == 0).then(profit.sum()),
             closes=pl.len(),
             closes_without_profit=profit.null_count(),
         )
@@ -340,7 +340,7 @@ def _live_since(lake: MoneyLake, settings: Settings, now: datetime) -> dict[str,
     return live_since
 
 
-def is_current(since: Mapping[str, datetime]) -> pl.Expr:
+def is_current(since: Mapping[str, datetime]) -> Expr:
     """Return whether the source of each row confirmed it since this time of its login.
 
     Args:
@@ -348,12 +348,10 @@ def is_current(since: Mapping[str, datetime]) -> pl.Expr:
     """
     kind = pl.Datetime("us", "UTC")
     of_login = col.gateway_id.replace_strict(dict(since), default=None, return_dtype=kind)
-    return (pl.col(CONFIRMED) >= of_login).fill_null(value=False)
+    return (col(CONFIRMED) >= of_login).fill_null(value=False)
 
 
-def written_by(
-    source: Source, priced: pl.DataFrame, settings: Settings, now: datetime
-) -> pl.DataFrame:
+def written_by(source: Source, priced: DataFrame, settings: Settings, now: datetime) -> DataFrame:
     """Return the open holdings whose newest row a source wrote or confirmed, and is not stale."""
     since = now - timedelta(seconds=confirmations.STALE_AFTER_S)
     is_recent = pl.max_horizontal("timestamp", CONFIRMED).is_between(since, now + SKEW)
@@ -363,7 +361,7 @@ def written_by(
 def _book(
     now: datetime,
     legs: Sequence[ActiveContract],
-    priced: pl.DataFrame,
+    priced: DataFrame,
     closes_and_contracts: ClosesAndContracts,
     settings: Settings,
 ) -> Book:
@@ -413,7 +411,7 @@ BOOK_COLUMNS = (
 _SIGNS = {"CALL": 1.0, "PUT": -1.0}
 
 
-def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
+def position_rows(rows: DataFrame, book: Book) -> DataFrame:
     """Return rows of the ledger with the columns of the JSON, and the times of their ages.
 
     `strategies` and `shares` name who has which part; what is missing from 1 belongs to nobody.
@@ -424,10 +422,10 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
     names = [leg_name(*row) for row in terms.iter_rows()]
     owners = _owners(book.split.parts)
 
-    rows = rows.with_columns(pl.Series("name", names, pl.String))
+    rows = rows.with_columns(pl.Series("name", names, String))
     rows = rows.join(owners, on=KEY, how="left", maintain_order="left")
     # A holding in no strategy has no row among those of strategies.
-    rows = rows.with_columns(pl.col("strategies", "shares").fill_null([]))
+    rows = rows.with_columns(col("strategies", "shares").fill_null([]))
     rows = rows.with_columns(
         unrealized="unrealized_pnl",
         today="daily_pnl",
@@ -441,17 +439,17 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
         moneyness=inside / col.strike, extrinsic=col.market_price - inside.clip(0.0)
     )
     feed = col.market_data_type.replace_strict(
-        confirmations.FEEDS, default="live", return_dtype=pl.String
+        confirmations.FEEDS, default="live", return_dtype=String
     )
     left = col.expiry - exchange_date(book.now)
     rows = rows.with_columns(
-        days=left.dt.total_days(), feed=pl.when(col.value_source == "TICK").then(feed)
+        days=left.dt.total_days(), feed=when(col.value_source == "TICK").then(feed)
     )
 
     has_greeks = col.delta.is_not_null()
     rows = rows.with_columns(
         greeks=pl.struct(BOOK_GREEKS),
-        greeks_at=pl.when(has_greeks).then("greeks_time"),
+        greeks_at=when(has_greeks).then("greeks_time"),
         current=is_current(book.live_since),
         kept=col.source == Source.STREAM,
     )
@@ -460,13 +458,13 @@ def position_rows(rows: pl.DataFrame, book: Book) -> pl.DataFrame:
     )
 
 
-def _owners(parts: pl.DataFrame) -> pl.DataFrame:
+def _owners(parts: DataFrame) -> DataFrame:
     """Return for each holding the strategies that have a part of it, and their shares."""
     parts = parts.filter(col.strategy_id != UNATTRIBUTED).sort("strategy_id")
     return parts.group_by(KEY, maintain_order=True).agg(strategies="strategy_id", shares="share")
 
 
-def _age_s(at: pl.Expr, now: datetime) -> pl.Expr:
+def _age_s(at: Expr, now: datetime) -> Expr:
     """Return the age of what is of a time, in seconds."""
     age = moment(now) - at
     return (age.dt.total_milliseconds() / 1000).clip(0.0)
@@ -474,7 +472,7 @@ def _age_s(at: pl.Expr, now: datetime) -> pl.Expr:
 
 def open_positions(
     book: Book, strategy: str | None = None, underlying: str | None = None
-) -> pl.DataFrame:
+) -> DataFrame:
     """Return the open holdings by account and contract; those without an expiry come last.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 import polars.selectors as cs
-from polars import col
+from polars import DataFrame, Expr, Int64, String, col, lit, when
 
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import KEY
@@ -44,21 +44,21 @@ class Split:
             held was closed.
     """
 
-    parts: pl.DataFrame
-    legs: pl.DataFrame
+    parts: DataFrame
+    legs: DataFrame
 
-    def filter(self, *where: pl.Expr) -> "Split":
+    def filter(self, *where: Expr) -> "Split":
         """Return the parts and the legs for which the given expressions are true."""
         return Split(self.parts.filter(*where), self.legs.filter(*where))
 
 
 def split(
     legs: Iterable[ActiveContract],
-    latest: pl.DataFrame,
+    latest: DataFrame,
     details: Mapping[int, ContractDetails] | None = None,
     end_of: Callable[[ActiveContract], str | None] = lambda _leg: None,
     betas: Mapping[str, float] | None = None,
-    owned: pl.DataFrame | None = None,
+    owned: DataFrame | None = None,
 ) -> Split:
     """Split the holdings between the strategies and the rest.
 
@@ -85,7 +85,7 @@ def split(
             matching[number] = leg
 
     if owned is None:
-        owned = pl.DataFrame(schema=PART_COLUMNS)
+        owned = DataFrame(schema=PART_COLUMNS)
     shares = owned_at(latest.filter(col.position != 0), owned, matching.values())
     parts = _parts(latest, _with_legs(shares, matching), contracts)
     beta = col.symbol.replace_strict(betas or {}, default=None, return_dtype=pl.Float64)
@@ -97,14 +97,14 @@ def split(
     ends = {number: end_of(active[number]) for number in absent.unique()}
 
     rows = pl.concat([rows, _legless_rows(parts.filter(col.leg < 0), conids)])
-    closed = col.leg.replace_strict(ends, default=None, return_dtype=pl.String)
+    closed = col.leg.replace_strict(ends, default=None, return_dtype=String)
     return Split(parts, rows.with_columns(closed=closed))
 
 
 _HELD = (*KEY, "position")
 # The leg of a strategy in a contract, in one account or in any.
 _NUMBER = {
-    "account": pl.String, "conid": pl.Int64, "strategy_id": pl.String, "leg": pl.Int64,
+    "account": String, "conid": Int64, "strategy_id": String, "leg": Int64,
 }  # fmt: skip
 _MONEY = ("unrealized_pnl", "daily_pnl")
 _GREEKS = ("delta", "gamma", "vega", "theta")
@@ -121,10 +121,10 @@ SUMMED_COLUMNS = (
 )
 
 
-def _with_legs(shares: pl.DataFrame, legs: Mapping[int, ActiveContract]) -> pl.DataFrame:
+def _with_legs(shares: DataFrame, legs: Mapping[int, ActiveContract]) -> DataFrame:
     """Return what is owned with the number of the leg; negative where the owner has none there."""
     rows = [(leg.account, leg.conid, str(leg.strategy_id), leg_n) for leg_n, leg in legs.items()]
-    numbers = pl.DataFrame(rows, _NUMBER, orient="row")
+    numbers = DataFrame(rows, _NUMBER, orient="row")
     contract = ["conid", "strategy_id"]
     of_account = numbers.drop_nulls("account").unique(["account", *contract], keep="first")
     shares = shares.join(of_account, on=["account", *contract], how="left")
@@ -138,8 +138,8 @@ def _with_legs(shares: pl.DataFrame, legs: Mapping[int, ActiveContract]) -> pl.D
 
 
 def _parts(
-    latest: pl.DataFrame, shares: pl.DataFrame, contracts: Mapping[int, ContractDetails]
-) -> pl.DataFrame:
+    latest: DataFrame, shares: DataFrame, contracts: Mapping[int, ContractDetails]
+) -> DataFrame:
     """Return the parts of the holdings."""
     parts = latest.filter(col.position != 0).with_row_index("holding")
     parts = parts.join(shares, on=KEY, maintain_order="left_right").with_columns(
@@ -150,7 +150,7 @@ def _parts(
     return _with_amounts(_with_marks(parts.drop("by")))
 
 
-def _with_marks(parts: pl.DataFrame) -> pl.DataFrame:
+def _with_marks(parts: DataFrame) -> DataFrame:
     """Return parts with what is counted: which greeks they have, how sure their values are."""
     is_option = col.right.is_not_null()
     parts = parts.with_columns(
@@ -163,7 +163,7 @@ def _with_marks(parts: pl.DataFrame) -> pl.DataFrame:
     # What is not known is counted by itself, in `short_unknown`.
     is_above = col.underlying_price > col.strike
     is_below = col.underlying_price < col.strike
-    in_money = pl.when(col.right == "CALL").then(is_above).otherwise(is_below)
+    in_money = when(col.right == "CALL").then(is_above).otherwise(is_below)
     is_short = is_option & (col.position < 0)
     parts = parts.with_columns(
         short_in_money=is_short & in_money.fill_null(value=False),
@@ -175,7 +175,7 @@ def _with_marks(parts: pl.DataFrame) -> pl.DataFrame:
     return parts.with_columns(delayed=is_of_line & col.market_data_type.is_in([*FEEDS]))
 
 
-def _with_amounts(parts: pl.DataFrame) -> pl.DataFrame:
+def _with_amounts(parts: DataFrame) -> DataFrame:
     """Return parts with their own money and greeks: those of the holding × the share.
 
     The price of an underlying is in the minor unit where the contract is quoted in cents.
@@ -186,31 +186,31 @@ def _with_amounts(parts: pl.DataFrame) -> pl.DataFrame:
     delta_of_option = col.delta * units * spot
     is_its_own_underlying = col.sec_type.is_in(["STK", "FUT"])
     parts = parts.with_columns(
-        dollar_delta=pl.when(is_its_own_underlying).then(value).otherwise(delta_of_option),
+        dollar_delta=when(is_its_own_underlying).then(value).otherwise(delta_of_option),
         gamma_1pct=col.gamma * units * spot**2 / 100,
     )
 
-    parts = parts.with_columns(pl.col(_MONEY) * col.share, pl.col(_GREEKS) * units)
+    parts = parts.with_columns(col(_MONEY) * col.share, col(_GREEKS) * units)
     is_future = col.asset_class == "FUTURE"
     return parts.with_columns(
-        market_value=pl.when(~is_future).then(value), notional=pl.when(is_future).then(value)
+        market_value=when(~is_future).then(value), notional=when(is_future).then(value)
     )
 
 
 _LEG_COLUMNS: dict[str, Any] = {
-    "leg": pl.Int64,
-    **dict.fromkeys(("strategy_id", "account", "currency", "asset_class"), pl.String),
+    "leg": Int64,
+    **dict.fromkeys(("strategy_id", "account", "currency", "asset_class"), String),
     "is_held": pl.Boolean,
-    **dict.fromkeys(("mismatch", "difference"), pl.String),
+    **dict.fromkeys(("mismatch", "difference"), String),
 }
 
 
 def _legs(
     legs: Sequence[ActiveContract],
     wrong: Mapping[int, str],
-    newest: pl.DataFrame,
-    parts: pl.DataFrame,
-) -> pl.DataFrame:
+    newest: DataFrame,
+    parts: DataFrame,
+) -> DataFrame:
     """Return the rows of legs: where each has a part, and what is wrong with it."""
     quantities_of_leg = parts.select("leg", "account", col.share * col.position).rows_by_key("leg")
     newest = newest.select(*_HELD, "currency", "sec_type")
@@ -237,7 +237,7 @@ def _legs(
 
         of_leg = (currency, asset_class, is_held, mismatch, difference)
         rows += [(number, leg.strategy_id, account, *of_leg) for account in quantities or [place]]
-    return pl.DataFrame(rows, schema=_LEG_COLUMNS, orient="row")
+    return DataFrame(rows, schema=_LEG_COLUMNS, orient="row")
 
 
 _PLACE_OF = itemgetter("account", "currency", "sec_type")
@@ -252,7 +252,7 @@ def _unmet_claim(leg: ActiveContract, quantity: float) -> str | None:
     return f"{contract_name(leg)}: claims {digits(leg.quantity)}, has {digits(quantity)}"
 
 
-def _legless_rows(parts: pl.DataFrame, conids: Collection[int]) -> pl.DataFrame:
+def _legless_rows(parts: DataFrame, conids: Collection[int]) -> DataFrame:
     """Return a row for each part without a leg, with a `difference` where it is in no strategy.
 
     Args:
@@ -266,22 +266,22 @@ def _legless_rows(parts: pl.DataFrame, conids: Collection[int]) -> pl.DataFrame:
         unclaimed = f"{digits(held * share)} of {digits(held)}"
         differences[leg] = f"{leg_name(*terms)}: {unclaimed} in no strategy"
 
-    difference = col.leg.replace_strict(differences, default=None, return_dtype=pl.String)
-    parts = parts.with_columns(is_held=True, mismatch=pl.lit(None, pl.String))
+    difference = col.leg.replace_strict(differences, default=None, return_dtype=String)
+    parts = parts.with_columns(is_held=True, mismatch=lit(None, String))
     return parts.with_columns(difference=difference).select(*_LEG_COLUMNS)
 
 
-def figure_of(name: str) -> pl.Expr:
+def figure_of(name: str) -> Expr:
     """Return which rows have a figure: an option its greeks, a future a notional and no value."""
     is_future = col.sec_type == "FUT"
     figures = {"notional": is_future, "market_value": ~is_future}
     figures |= dict.fromkeys((*_GREEKS, "gamma_1pct"), col.right.is_not_null())
-    return figures.get(name, pl.lit(value=True))
+    return figures.get(name, lit(value=True))
 
 
-def lacks(name: str) -> pl.Expr:
+def lacks(name: str) -> Expr:
     """Return which parts have a figure that is not known: a sum leaves them out."""
-    return pl.col(name).is_null() & figure_of(name)
+    return col(name).is_null() & figure_of(name)
 
 
 # What is counted of the legs of a group: the column of parts that says so.
@@ -291,7 +291,7 @@ _COUNTS_OF_LEGS = {
 }  # fmt: skip
 
 
-def summed(parts: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
+def summed(parts: DataFrame, by: Sequence[str]) -> DataFrame:
     """Return the sums of each group, in order; null where what is known does not carry the sum.
 
     Beside each sum is of how many holdings it is (`of_…`), and what it leaves out (`without_…`).
@@ -307,7 +307,7 @@ def summed(parts: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
     for name, is_counted in _COUNTS_OF_LEGS.items():
         counts[name] = _count("leg", is_counted)
 
-    sums_of_known = {name: sum_if_carried(pl.col(name), figure_of(name)) for name in SUMMED_COLUMNS}
+    sums_of_known = {name: sum_if_carried(col(name), figure_of(name)) for name in SUMMED_COLUMNS}
     sums = parts.group_by(by).agg(
         **sums_of_known,
         **counts,
@@ -316,7 +316,7 @@ def summed(parts: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
         options=_count("holding", "is_option"),
         options_with_greeks=_count("holding", "has_greeks"),
         options_modelled=_count("holding", "is_modelled"),
-        priced_at=_oldest(pl.col(PRICED)),
+        priced_at=_oldest(col(PRICED)),
         greeks_at=_oldest(col.greeks_time.filter("has_greeks")),
         nearest_expiry=col.expiry.min(),
         conids=col.conid.unique(),
@@ -324,16 +324,16 @@ def summed(parts: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
     return sums.sort(by, nulls_last=False)
 
 
-def _count(of: str, where: pl.Expr | str) -> pl.Expr:
-    return pl.col(of).filter(where).n_unique()
+def _count(of: str, where: Expr | str) -> Expr:
+    return col(of).filter(where).n_unique()
 
 
-def _oldest(times: pl.Expr) -> pl.Expr:
+def _oldest(times: Expr) -> Expr:
     """Return the oldest time; null if one of them is unknown."""
-    return pl.when(times.null_count() == 0).then(times.min())
+    return when(times.null_count() == 0).then(times.min())
 
 
-def summed_legs(split_holdings: Split, by: Sequence[str]) -> pl.DataFrame:
+def summed_legs(split_holdings: Split, by: Sequence[str]) -> DataFrame:
     """Return the sums of each group with the counts of its legs, in order.
 
     Args:
@@ -351,29 +351,29 @@ def summed_legs(split_holdings: Split, by: Sequence[str]) -> pl.DataFrame:
         differences=_joined("difference"),
     )
     ends = [counted_ends(texts) for texts in counts["closed"].to_list()]
-    counts = counts.with_columns(pl.Series("closed", ends, pl.String))
+    counts = counts.with_columns(pl.Series("closed", ends, String))
 
     sums = summed(split_holdings.parts, by)
     rows = counts.join(sums, on=by, how="left", nulls_equal=True)
     # A group whose legs have no holding has no sums: its counts are zero, its money is unknown.
     numbers = sums.drop(by).select(cs.integer()).columns
-    rows = rows.with_columns(pl.col(numbers).fill_null(0))
+    rows = rows.with_columns(col(numbers).fill_null(0))
 
     # A leg that does not match its contract has no part, and so no value and no greeks.
-    rows = rows.with_columns(pl.col("legs_without_value", "legs_without_greeks") + col.mismatched)
-    rows = rows.with_columns(pl.col("mismatches", "differences").replace("", None))
+    rows = rows.with_columns(col("legs_without_value", "legs_without_greeks") + col.mismatched)
+    rows = rows.with_columns(col("mismatches", "differences").replace("", None))
     return rows.sort(by, nulls_last=False)
 
 
-def _joined(name: str) -> pl.Expr:
+def _joined(name: str) -> Expr:
     """Return the different texts of a column, in order."""
-    return pl.col(name).drop_nulls().unique().sort().str.join("; ")
+    return col(name).drop_nulls().unique().sort().str.join("; ")
 
 
 _GROUP = ("strategy_id", "account", "currency", "asset_class")
 
 
-def exposures(split_holdings: Split, version: int | None = None) -> pl.DataFrame:
+def exposures(split_holdings: Split, version: int | None = None) -> DataFrame:
     """Return the exposure of each strategy, and of the rest, by account, currency and class.
 
     Args:
@@ -385,5 +385,5 @@ def exposures(split_holdings: Split, version: int | None = None) -> pl.DataFrame
         unknown values.
     """
     rows = summed_legs(split_holdings, _GROUP)
-    rows = rows.with_columns(oldest_value_at=PRICED, ledger_version=pl.lit(version, pl.Int64))
+    rows = rows.with_columns(oldest_value_at=PRICED, ledger_version=lit(version, Int64))
     return rows.select(*STRATEGY_EXPOSURE.columns)

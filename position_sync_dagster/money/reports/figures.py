@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 import polars.selectors as cs
-from polars import col
+from polars import DataFrame, Float64, Series, String, coalesce, col
 
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import NEVER, seconds_since
@@ -103,12 +103,12 @@ class Figures:
         return changes_of(self.day)
 
     @cached_property
-    def positions(self) -> pl.DataFrame:
+    def positions(self) -> DataFrame:
         """The open holdings: the columns of the JSON, and the times that ages count from."""
         return open_positions(self.book)
 
     @cached_property
-    def closed_today(self) -> pl.DataFrame:
+    def closed_today(self) -> DataFrame:
         """The holdings that closed today, with what each earned today."""
         since = moment(self.day.since)
         is_flat = col.position == 0
@@ -125,14 +125,14 @@ class Figures:
         rows = priced.filter(is_flat & is_of_today)
         rows = pl.concat([rows, brief], how="diagonal_relaxed").drop("daily_pnl", "realized_pnl")
         rows = rows.join(moved, on=KEY, how="left").join(self._stated_at_close, on=KEY, how="left")
-        rows = rows.with_columns(realized_pnl=pl.coalesce("stated", "realized"))
+        rows = rows.with_columns(realized_pnl=coalesce("stated", "realized"))
 
         # What the broker stated of a close is in no row of the ledger.
         is_kept = rows.select(col.stated.is_null() & col.realized.is_not_null()).to_series()
         rows = position_rows(rows.select(priced.columns), self.book).with_columns(kept=is_kept)
         return self._with_owners(rows).sort("timestamp", descending=True)
 
-    def _with_owners(self, closed: pl.DataFrame) -> pl.DataFrame:
+    def _with_owners(self, closed: DataFrame) -> DataFrame:
         """Return holdings that closed with the one strategy that had them.
 
         The movements say it; before these are there, the legs of the contract. What is closed is no
@@ -148,25 +148,25 @@ class Figures:
                 names = frozenset()
             strategies.append([*names])
 
-        names_of = pl.Series("strategies", strategies, pl.List(pl.String))
-        shares = pl.Series("shares", [[1.0] * len(names) for names in strategies])
-        return closed.with_columns(names_of, shares.cast(pl.List(pl.Float64)))
+        names_of = Series("strategies", strategies, pl.List(String))
+        shares = Series("shares", [[1.0] * len(names) for names in strategies])
+        return closed.with_columns(names_of, shares.cast(pl.List(Float64)))
 
     @property
-    def _moved(self) -> pl.DataFrame:
+    def _moved(self) -> DataFrame:
         """The profit of the day, and the realised one, of each holding that moved and is gone."""
         schema = {
-            "account": pl.String, "conid": pl.Int64, "daily_pnl": pl.Float64,
-            "realized": pl.Float64,
+            "account": String, "conid": pl.Int64, "daily_pnl": Float64,
+            "realized": Float64,
         }  # fmt: skip
         realized = realized_of(self.day)
         rows = [
             (*key, profit, realized.get(key)) for key, profit in closed_profits(self.day).items()
         ]
-        return pl.DataFrame(rows, schema=schema, orient="row")
+        return DataFrame(rows, schema=schema, orient="row")
 
     @property
-    def _stated_at_close(self) -> pl.DataFrame:
+    def _stated_at_close(self) -> DataFrame:
         """The realised profit of the broker's portfolio rows that came after a close."""
         is_stated = col.value_source == ValueOrigin.PORTFOLIO
         closed = self.book.reported.filter(col.position == 0)
@@ -200,13 +200,13 @@ class Figures:
         }
 
     @property
-    def _gone(self) -> pl.DataFrame:
+    def _gone(self) -> DataFrame:
         """What closed today, with the time from which the account's number has it (`gone_at`)."""
         last = {change.key: change.seen_at for change in self.day.changes}
         closed = self.closed_today
         seen = [last.get(key) for key in closed.select(KEY).iter_rows()]
-        seen_at = pl.Series(seen, dtype=closed.schema["timestamp"])
-        return closed.with_columns(gone_at=pl.coalesce(seen_at, "timestamp"))
+        seen_at = Series(seen, dtype=closed.schema["timestamp"])
+        return closed.with_columns(gone_at=coalesce(seen_at, "timestamp"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain values for JSON, without the positions; see `VERSION`."""
@@ -242,7 +242,7 @@ class Figures:
         """Return the figures as JSON, with the positions."""
         text = json.dumps(self.to_dict(), allow_nan=False, ensure_ascii=False)
         rows = self.positions.select(BOOK_COLUMNS)
-        rows = rows.with_columns(pl.col(pl.Float64).fill_nan(None))
+        rows = rows.with_columns(col(Float64).fill_nan(None))
         return f'{text[:-1]}, "positions": {amounts_in_cents(rows).write_json()}}}'
 
     @property
@@ -251,7 +251,7 @@ class Figures:
         return self._held.height
 
     @cached_property
-    def _held(self) -> pl.DataFrame:
+    def _held(self) -> DataFrame:
         if self.not_kept:
             return self.book.priced.filter(col.position != 0)
         return self.book.held
@@ -270,18 +270,18 @@ class Figures:
         return seconds_since(priced_at.min(), self.at)  # type: ignore[arg-type]
 
 
-def _earned(rows: pl.DataFrame, account: AccountSummary) -> list[Earned]:
+def _earned(rows: DataFrame, account: AccountSummary) -> list[Earned]:
     """Return what each holding of an account earned today, in its base currency."""
-    rate = col.currency.replace_strict(account.rates, default=None, return_dtype=pl.Float64)
+    rate = col.currency.replace_strict(account.rates, default=None, return_dtype=Float64)
     rows = rows.filter(account=account.account).with_columns(profit=col.today * rate)
     # Only what is gone has the time of that.
     rows = rows.select("name", "profit", cs.by_name("gone_at", require_all=False))
     return [Earned(*row) for row in rows.iter_rows()]
 
 
-def amounts_in_cents(rows: pl.DataFrame) -> pl.DataFrame:
+def amounts_in_cents(rows: DataFrame) -> DataFrame:
     """Return rows whose sums of money are in whole cents."""
-    amounts = pl.col(sorted(MONEY.intersection(rows.columns)))
+    amounts = col(sorted(MONEY.intersection(rows.columns)))
     return rows.with_columns(amounts.round(2) + 0.0)  # a loss of nothing is 0
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from operator import itemgetter
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.columns import Column, Row, duration, price, readable
@@ -142,8 +143,8 @@ def position_cells(positions: pl.DataFrame) -> Sequence[Row]:
     The greeks are those of the whole position: per unit × quantity × multiplier. A position lacks
     the figures that it does not have, as cash its greeks.
     """
-    size = pl.col("position") * pl.col("multiplier")
-    positions = positions.with_columns(pl.col(_GREEKS) * size, notional="market_value")
+    size = col.position * col.multiplier
+    positions = positions.with_columns(col(_GREEKS) * size, notional="market_value")
     rows = positions.to_dicts()
     for name in (*_GREEKS, "market_value", "notional"):
         has_figure = positions.select(figure_of(name)).to_series()

@@ -2,7 +2,7 @@
 
 from datetime import date, datetime
 
-import polars as pl
+from polars import DataFrame, col
 
 from position_sync_dagster.domain.clock import A_DAY
 from position_sync_dagster.domain.queue_request import QueuedPosition
@@ -12,26 +12,26 @@ from position_sync_dagster.lake.storage.data_files import EVERY, may_have
 from position_sync_dagster.lake.storage.table import Table
 
 
-def rows_with_id(ledger: Table, id_: str) -> pl.DataFrame:
+def rows_with_id(ledger: Table, id_: str) -> DataFrame:
     """Return the row with this id, or the rows of the batch with it, in order of time."""
-    has_id = (pl.col("update_id") == id_) | (pl.col("batch_id") == id_)
+    has_id = (col.update_id == id_) | (col.batch_id == id_)
     may_have_row = may_have("update_id", id_, id_)
     may_have_batch = may_have("batch_id", id_, id_)
     return ledger.rows(has_id, may_have_row | may_have_batch).sort(BY_TIME)
 
 
-def rows_of_request(ledger: Table, request: QueuedPosition) -> pl.DataFrame:
+def rows_of_request(ledger: Table, request: QueuedPosition) -> DataFrame:
     """Return the rows that were written for a request, and the older one that answers it.
 
     Searched are the files of the request's days, and those that may have its answer.
     """
     answer = request.update_id or request.request_id
-    is_of_request = pl.col("request_id") == request.request_id
-    is_answer = pl.col("update_id") == answer
+    is_of_request = col.request_id == request.request_id
+    is_answer = col.update_id == answer
 
     first = (request.created_at - A_DAY).date()
     last = (request.updated_at + A_DAY).date()
-    is_of_days = pl.col("partition.date").is_between(first, last)
+    is_of_days = col("partition.date").is_between(first, last)
     may_have_answer = may_have("update_id", answer, answer)
     return ledger.rows(is_of_request | is_answer, is_of_days | may_have_answer).sort(BY_TIME)
 
@@ -45,7 +45,7 @@ def rows_of_holding(
     since: datetime | None = None,
     until: datetime | None = None,
     limit: int,
-) -> tuple[pl.DataFrame, bool]:
+) -> tuple[DataFrame, bool]:
     """Return the newest rows of a holding in order of time, and whether there are more.
 
     Args:
@@ -57,15 +57,15 @@ def rows_of_holding(
         until: Only rows up to this moment; None: to the last.
         limit: Maximum number of rows.
     """
-    only = (pl.col("account") == account) & (pl.col("conid") == conid)
+    only = (col.account == account) & (col.conid == conid)
     on_days = EVERY
     if day is not None:
-        on_days = pl.col("partition.date") == day
+        on_days = col("partition.date") == day
     if since is not None:
-        on_days = pl.col("partition.date") >= since.date()
-        only &= pl.col("timestamp") >= moment(since)
+        on_days = col("partition.date") >= since.date()
+        only &= col.timestamp >= moment(since)
     if until is not None:
-        only &= pl.col("timestamp") <= moment(until)
+        only &= col.timestamp <= moment(until)
 
     rows = ledger.rows(only, on_days).sort(BY_TIME)
     return rows.tail(limit), rows.height > limit

@@ -6,7 +6,7 @@ option. The parts of which a figure is known must have `LEAST_KNOWN` of all size
 """
 
 import polars as pl
-from polars import col
+from polars import Expr, col, when
 
 # The part of a sum that must be known; with less it is null, with how many are known of how many.
 LEAST_KNOWN = 0.9
@@ -14,12 +14,12 @@ LEAST_KNOWN = 0.9
 EVERY_ROW = pl.lit(value=True)
 
 
-def sum_if_known(amounts: pl.Expr) -> pl.Expr:
+def sum_if_known(amounts: Expr) -> Expr:
     """Return the sum of a column of amounts; null if one of them is not known."""
-    return pl.when(amounts.is_not_null().all()).then(amounts.sum())
+    return when(amounts.is_not_null().all()).then(amounts.sum())
 
 
-def sum_if_carried(amount: pl.Expr, counted: pl.Expr = EVERY_ROW) -> pl.Expr:
+def sum_if_carried(amount: Expr, counted: Expr = EVERY_ROW) -> Expr:
     """Return the sum of the amounts that are known; null if they do not carry it, or there is none.
 
     Args:
@@ -27,12 +27,10 @@ def sum_if_carried(amount: pl.Expr, counted: pl.Expr = EVERY_ROW) -> pl.Expr:
         counted: Which parts have such an amount at all.
     """
     is_known = amount.is_not_null()
-    return pl.when(is_known.any() & carries(is_known, counted)).then(amount.sum())
+    return when(is_known.any() & carries(is_known, counted)).then(amount.sum())
 
 
-def carries(
-    is_known: pl.Expr, counted: pl.Expr = EVERY_ROW, size: pl.Expr | None = None
-) -> pl.Expr:
+def carries(is_known: Expr, counted: Expr = EVERY_ROW, size: Expr | None = None) -> Expr:
     """Return whether the known parts carry the sum over all that count.
 
     Args:
@@ -43,7 +41,7 @@ def carries(
     if size is None:
         by_delta = col.dollar_delta.abs()
         has_deltas = (by_delta.is_not_null() | ~counted).all()
-        size = pl.when(has_deltas).then(by_delta).otherwise(stands_for())
+        size = when(has_deltas).then(by_delta).otherwise(stands_for())
 
     # What has no size at all counts as one of usual size.
     usual = size.filter(counted).mean().fill_null(1.0)
@@ -52,10 +50,10 @@ def carries(
     return known >= LEAST_KNOWN * sizes.filter(counted).sum()
 
 
-def stands_for() -> pl.Expr:
+def stands_for() -> Expr:
     """Return the value of what each part is on: of an option at its strike, else its own."""
     units = col.position * col.multiplier * col.share
     # Nearly all contracts are quoted in the major unit, and a weight is no money.
     at_strike = units * col.strike / col.magnifier.fill_null(1)
     value = pl.coalesce("market_value", "notional")
-    return pl.when(col.right.is_null()).then(value).otherwise(at_strike).abs()
+    return when(col.right.is_null()).then(value).otherwise(at_strike).abs()

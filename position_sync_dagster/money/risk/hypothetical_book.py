@@ -12,7 +12,7 @@ from math import copysign
 from operator import itemgetter
 
 import polars as pl
-from polars import col
+from polars import DataFrame, col, concat
 
 from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import grouped
@@ -152,12 +152,12 @@ class HypotheticalBook:
         legs = self.book.legs
         if self._lots:
             opened = self._opened(split.parts)
-            parts = pl.concat([split.parts, opened.parts])
-            split = Split(parts, pl.concat([split.legs, opened.legs]))
+            parts = concat([split.parts, opened.parts])
+            split = Split(parts, concat([split.legs, opened.legs]))
             legs = (*legs, *self._claims)
 
         after = replace(self.book, legs=legs, split=split)
-        settled = pl.DataFrame(self._settled, SETTLED_COLUMNS)
+        settled = DataFrame(self._settled, SETTLED_COLUMNS)
         return after, replace(PricedLegs.of(split.parts, self.legs.given), settled=settled)
 
     def _without_what_was_closed(self) -> Split:
@@ -165,7 +165,7 @@ class HypotheticalBook:
         before = self.book.split
         is_left = [left / part.quantity for left, part in zip(self._left, self._parts, strict=True)]
         kept = before.parts.with_columns(left=pl.Series(is_left, dtype=pl.Float64))
-        kept = kept.with_columns(pl.col("share", *exposure.SUMMED_COLUMNS) * col.left)
+        kept = kept.with_columns(col("share", *exposure.SUMMED_COLUMNS) * col.left)
         kept = kept.filter(col.left != 0).drop("left")
 
         # A leg of which a trade left nothing in an account is none that is missing there.
@@ -173,13 +173,13 @@ class HypotheticalBook:
         closed = before.parts.select(place).join(kept, on=place, how="anti")
         return Split(kept, before.legs.join(closed, on=place, how="anti", maintain_order="left"))
 
-    def _opened(self, parts: pl.DataFrame) -> Split:
+    def _opened(self, parts: DataFrame) -> Split:
         """Return the lots that were opened, numbered after the parts of before."""
         given = self.legs.given
         details = {
             lot: given.details[held] for lot, held in self._held_as.items() if held in given.details
         }
-        rows = pl.DataFrame(self._lots, self.book.priced.schema, orient="row")
+        rows = DataFrame(self._lots, self.book.priced.schema, orient="row")
         opened = exposure.split(self._claims, rows, details, betas=given.betas)
 
         unclaimed = parts["leg"].clip(upper_bound=0).min() or 0
@@ -290,7 +290,7 @@ class HypotheticalBook:
             is_same = col.conid == trade.conid
         else:
             terms = {name: getattr(trade, name) for name in _TERMS}
-            same_terms = [pl.col(name).eq_missing(value) for name, value in terms.items()]
+            same_terms = [col(name).eq_missing(value) for name, value in terms.items()]
             is_same = pl.all_horizontal(col.position != 0, *same_terms)
 
         held = self.book.priced.filter(is_same).to_dicts()

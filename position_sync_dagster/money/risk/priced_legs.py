@@ -11,7 +11,7 @@ from datetime import date, datetime
 from typing import Any
 
 import polars as pl
-from polars import col
+from polars import DataFrame, Expr, Float64, Int64, Series, String, coalesce, col, when
 
 from position_sync_dagster.domain.instrument import (
     OPTION_TYPES,
@@ -74,7 +74,7 @@ class Choice:
     account: str | None = None
 
     @property
-    def condition(self) -> pl.Expr:
+    def condition(self) -> Expr:
         """What is true of the parts that are looked at."""
         condition = pl.lit(value=True)
         if self.strategy is not None:
@@ -159,9 +159,9 @@ def contract_of(row: Row) -> str:
 # What trades that somebody thinks of settle: whose part of which contract they trade, what closing
 # it realises, and what the trade gives against the mark; null: not known.
 SETTLED_COLUMNS = {
-    **dict.fromkeys(("strategy_id", "account", "symbol", "sec_type", "currency"), pl.String),
-    "under": pl.String, "expiry": pl.Date, "conid": pl.Int64, "name": pl.String,
-    "quantity": pl.Float64, "realised": pl.Float64, "against_mark": pl.Float64,
+    **dict.fromkeys(("strategy_id", "account", "symbol", "sec_type", "currency"), String),
+    "under": String, "expiry": pl.Date, "conid": Int64, "name": String,
+    "quantity": Float64, "realised": Float64, "against_mark": Float64,
 }  # fmt: skip
 
 
@@ -178,13 +178,13 @@ class PricedLegs:
         settled: What trades settled, with the `SETTLED_COLUMNS`; of a book as it is, nothing.
     """
 
-    parts: pl.DataFrame
+    parts: DataFrame
     given: Assumptions
     terms: Sequence[Terms]
-    settled: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SETTLED_COLUMNS))
+    settled: DataFrame = field(default_factory=lambda: DataFrame(schema=SETTLED_COLUMNS))
 
     @classmethod
-    def of(cls, parts: pl.DataFrame, given: Assumptions) -> "PricedLegs":
+    def of(cls, parts: DataFrame, given: Assumptions) -> "PricedLegs":
         """Return the parts of holdings (`Split.parts`) with what each is priced as."""
         parts = parts.with_columns(magnifier=_magnifiers(parts), under=_underlying(given.details))
         parts = parts.with_columns(spot=_own_spot())
@@ -200,7 +200,7 @@ class PricedLegs:
             reasons.append(_left_out(row, terms_of_part))
 
         parts = parts.with_columns(
-            name=pl.Series(names, dtype=pl.String), reason=pl.Series(reasons, dtype=pl.String)
+            name=Series(names, dtype=String), reason=Series(reasons, dtype=String)
         )
         return cls(parts=parts, given=given, terms=terms)
 
@@ -212,7 +212,7 @@ class PricedLegs:
         """Return the parts of a strategy, on an underlying, of an account."""
         return self.where(choice.condition)
 
-    def where(self, condition: pl.Expr) -> "PricedLegs":
+    def where(self, condition: Expr) -> "PricedLegs":
         """Return the parts for which a condition is true."""
         chosen = self.parts.with_row_index("place").filter(condition)
         terms = [self.terms[place] for place in chosen["place"]]
@@ -273,7 +273,7 @@ def _left_out(row: Row, terms: Terms) -> NotPriced | None:
     return NotPriced.NO_PRICE
 
 
-def _magnifiers(parts: pl.DataFrame) -> pl.Series:
+def _magnifiers(parts: DataFrame) -> Series:
     """Return the divisor of each part's prices; null: in cents or not, nobody knows.
 
     Most are known from the contract or from its value. Without both, shares of most currencies and
@@ -284,45 +284,45 @@ def _magnifiers(parts: pl.DataFrame) -> pl.Series:
         usual_magnifier(sec_type, currency) if magnifier is None else float(magnifier)
         for magnifier, sec_type, currency in rows
     ]
-    return pl.Series(magnifiers, dtype=pl.Float64)
+    return Series(magnifiers, dtype=Float64)
 
 
-def _own_spot() -> pl.Expr:
+def _own_spot() -> Expr:
     """Return the price that moves, in the major unit: of a share or a future its own.
 
     It is null where the divisor of the prices is not known.
     """
-    implied = pl.coalesce("market_value", "notional") / SIZE  # a value that came without a price
-    price = pl.coalesce(col.market_price / col.magnifier, implied)
+    implied = coalesce("market_value", "notional") / SIZE  # a value that came without a price
+    price = coalesce(col.market_price / col.magnifier, implied)
     of_underlying = col.underlying_price / col.magnifier
-    return pl.when(_IS_LINEAR).then(price).otherwise(of_underlying)
+    return when(_IS_LINEAR).then(price).otherwise(of_underlying)
 
 
-def _spot_of_underlying() -> pl.Expr:
+def _spot_of_underlying() -> Expr:
     """Return the price of the underlying, of another part of it where a part has none."""
     same = ["under", "currency"]
     spot = col.spot
     of_holding = spot.filter(_IS_LINEAR).median().over(same)
     of_options = spot.filter(~_IS_LINEAR).median().over(same)
-    return pl.coalesce("spot", of_holding, of_options)
+    return coalesce("spot", of_holding, of_options)
 
 
-def _underlying(details: Mapping[int, ContractDetails]) -> pl.Expr:
+def _underlying(details: Mapping[int, ContractDetails]) -> Expr:
     """Return the name of the underlying of each part."""
     future_of = {conid: known.under_conid or None for conid, known in details.items()}
-    of_option = col.conid.replace_strict(future_of, default=None, return_dtype=pl.Int64)
+    of_option = col.conid.replace_strict(future_of, default=None, return_dtype=Int64)
     is_future = col.sec_type == "FUT"
     is_on_future = col.sec_type == "FOP"
-    stated = pl.when(is_future).then("conid").when(is_on_future).then(of_option)
+    stated = when(is_future).then("conid").when(is_on_future).then(of_option)
 
     # Where only one future of a symbol is known, it is that of an option without details.
     first = stated.min().over("symbol")
     is_only = first == stated.max().over("symbol")
-    future = pl.coalesce(stated, pl.when(is_only).then(first)).cast(pl.String)
+    future = coalesce(stated, when(is_only).then(first)).cast(String)
     by_future = pl.format("{} future {}", "symbol", future.fill_null("unknown"))
 
     follows_future = col.symbol.str.to_uppercase().is_in(list(WITHOUT_CARRY))
-    by_expiry = pl.format("{} {}", "symbol", col.expiry.cast(pl.String).fill_null("unknown"))
-    of_future = pl.when(is_future | is_on_future).then(by_future)
+    by_expiry = pl.format("{} {}", "symbol", col.expiry.cast(String).fill_null("unknown"))
+    of_future = when(is_future | is_on_future).then(by_future)
     is_of_month = follows_future & (col.sec_type == "OPT")
     return of_future.when(is_of_month).then(by_expiry).otherwise("symbol")

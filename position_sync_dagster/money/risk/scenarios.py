@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from polars import col
+from polars import DataFrame, col
 
 from position_sync_dagster.money.risk import model
 from position_sync_dagster.money.risk.coverage import sum_if_carried
@@ -112,7 +112,7 @@ def _option_changes(
     return change
 
 
-def scenarios(legs: PricedLegs, points: Sequence[Point], level: Breakdown) -> pl.DataFrame:
+def scenarios(legs: PricedLegs, points: Sequence[Point], level: Breakdown) -> DataFrame:
     """Return value and profit at each point, for each group of a level and each currency.
 
     Returns:
@@ -123,7 +123,7 @@ def scenarios(legs: PricedLegs, points: Sequence[Point], level: Breakdown) -> pl
     return _summed(legs, changes(legs, points), level)
 
 
-def _summed(legs: PricedLegs, change: model.Array, level: Breakdown) -> pl.DataFrame:
+def _summed(legs: PricedLegs, change: model.Array, level: Breakdown) -> DataFrame:
     """Return the sums of a level, from the changes of all parts at all points."""
     names = [*_GROUPS[level], "currency"]
     # A future has no value of its own: its market value is what it stands for.

@@ -90,12 +90,12 @@ class ChangeWatcher:
         if not self.followers or not self._due or self._due[0] > now_s:
             return
         answer = await connection.executions()
-        await self.look(connection.accounts, answer)
+        await self.tell_followers(connection.accounts, answer)
         self._due = [at for at in self._due if at > now_s]
         if answer is None and not self._due:
             self._due = [now_s + REPEATED_AFTER_S]
 
-    async def look(self, accounts: Iterable[str], answer: DayExecutions | None) -> None:
+    async def tell_followers(self, accounts: Iterable[str], answer: DayExecutions | None) -> None:
         """Call the followers with what the gateway answered; None if it did not answer.
 
         Raises:
@@ -120,11 +120,8 @@ def after_changes(published: Holdings, changes: Iterable[PositionChange]) -> Hol
     unpublished: Holdings = {}
     for change in changes:
         before = unpublished.get(change.key) or published.get(change.key)
-        state = (change.seen_at, *change.key, 0.0)
-        if before is not None:
-            state = (before.position_time, *change.key, before.position)
-        if change.change_id != content_id(*state, change.after):
-            continue  # it is published
+        if _is_published(change, before):
+            continue
 
         unpublished[change.key] = BrokerPosition(
             gateway_id=change.gateway_id,
@@ -137,6 +134,18 @@ def after_changes(published: Holdings, changes: Iterable[PositionChange]) -> Hol
             snapshot_id=change.snapshot_id,
         )
     return unpublished
+
+
+def _is_published(change: PositionChange, before: BrokerPosition | None) -> bool:
+    """Return whether the holding that is published is not the one that a change began with.
+
+    The id of a change follows from the holding before it, which is a quantity of 0 where there was
+    none, and from the quantity after it.
+    """
+    began_with = (change.seen_at, *change.key, 0.0)
+    if before is not None:
+        began_with = (before.position_time, *change.key, before.position)
+    return change.change_id != content_id(*began_with, change.after)
 
 
 def changes_between(

@@ -8,6 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from itertools import chain
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.holding import (
     AccountConfirmation,
@@ -71,8 +72,8 @@ class Submissions:
         closed = frozenset[Key]()
         if self._updates is not None:
             rows = await self._updates.latest()
-            closed = _keys(rows, pl.col("position") == 0)
-            self.open_at_start = _keys(rows, pl.col("position") != 0)
+            closed = _keys(rows, col.position == 0)
+            self.open_at_start = _keys(rows, col.position != 0)
         self.unwritten = self.open_at_start & {
             holding.key for holding in holdings if not holding.position
         }

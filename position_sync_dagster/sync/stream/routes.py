@@ -45,6 +45,7 @@ class Routes:
 
         for key, before in changed.items():
             lost_its_line = before is LegState.STREAMED
+            # What is new without a line is queued with all that is new.
             became_active = before is not None and states[key] is LegState.OVERFLOW
             if lost_its_line or became_active:
                 self.unqueued.add(key)

@@ -167,7 +167,7 @@ async def test_a_run_initializes_each_table_once(lake, monkeypatch):
             Service(lake, settings_for(sim, rotate_after_s=0.3)).task, DEADLINE_S
         )
     assert set(initialized.values()) == {1}
-    assert len(initialized) == len(lake.tables)
+    assert len(initialized) == len(lake.all_tables)
 
 
 async def test_two_streams_of_one_login_never_both_run(lake):
