@@ -206,7 +206,7 @@ def test_a_line_of_the_scenarios_chooses_what_is_drawn_and_an_unknown_name_is_sa
     show(page, "?strategy=condor")
     page.click("//table[@id='recorded-table']//button[text()='sure']")
     wait_for("it", lambda: element(page, "#payoff-title").text.endswith(": sure"))
-    assert element(page, "#computed").text.startswith("priced ")
+    wait_for("its time", lambda: element(page, "#computed").text.startswith("priced "))
     page.open("/money/risk?strategy=iron-condr-1")
     wait_for(
         "why", lambda: "no active strategy 'iron-condr-1'" in element(page, "#payoff .asked").text
