@@ -137,16 +137,19 @@ class ReconciliationBreaks:
             unmatched = dict(differences)
             live, resolved = [], []
             for opened in before:
-                match = unmatched.pop(break_key(opened), None) if was_compared(opened) else None
-                if match is not None:
-                    gateway_id, difference = match
-                    moved = replace(opened, gateway_id=gateway_id)
-                    snapshot_id = downloads.get(gateway_id)
-                    live.append(seen_again(moved, difference, at, snapshot_id, run_id))
-                elif was_compared(opened):
-                    resolved.append(_ended(opened, at))
-                else:
+                if not was_compared(opened):
                     live.append(opened)
+                    continue
+
+                match = unmatched.pop(break_key(opened), None)
+                if match is None:
+                    resolved.append(_ended(opened, at))
+                    continue
+
+                gateway_id, difference = match
+                moved = replace(opened, gateway_id=gateway_id)
+                snapshot_id = downloads.get(gateway_id)
+                live.append(seen_again(moved, difference, at, snapshot_id, run_id))
 
             if not unmatched and not resolved and live == before:
                 return Change(None)

@@ -251,7 +251,7 @@ class Lake:
         )
 
     def maintain(self, *, clean_now: bool = False) -> list[merges.MaintenanceResult]:
-        """Maintain every table that is there; blocks. See `merges.maintain`."""
+        """Maintain every table; blocks. See `merges.maintain`."""
         return [merges.maintain(table, clean_now=clean_now) for table in self.all_tables]
 
 
