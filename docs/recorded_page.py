@@ -1,7 +1,7 @@
 """Record a day of the demo for the site: `python -m docs.recorded_page` writes docs/recorded/.
 
 The site shows the money page without a server: the page's own files, and `recorded.js`, which
-answers its questions from what is recorded here. `docs/site.py` puts them together.
+answers its questions from what is recorded here. `docs/recorded_files.py` puts them together.
 """
 
 import json
@@ -17,11 +17,9 @@ from urllib.parse import urlencode
 
 import httpx
 
+from docs.recorded_files import ANSWERS, SHOWN
 from tests.support.browser import MISSING, Page, is_installed, open_page
 from tests.support.demo_program import LEGS, Demo, wait_for
-
-FOLDER = Path(__file__).parent / "recorded"
-ANSWERS = FOLDER / "answers.json.xz"
 
 # How long the day is: after 40 s it has fills, a roll, an assignment, an expiry and an outage.
 DAY_S = 220.0
@@ -32,8 +30,6 @@ SETTLED_S = 15.0
 
 # The strategies whose legs open.
 OPENED = ("spy-weekly-condor", "aapl-short-put", "qqq-condor")
-
-PAGES = ("/money", "/money/risk", "/money/results")
 
 ASKED = "return performance.getEntriesByType('resource').map(entry => entry.name)"
 
@@ -73,10 +69,10 @@ def _since_when(demo: Demo) -> datetime | None:
 def record(page: Page, server: str, began: datetime) -> dict[str, Any]:
     """Return what pages ask live, the feed and the legs at each moment, and when it ended."""
     client = httpx.Client(base_url=server, timeout=120, trust_env=False)
-    page.open(PAGES[0])
+    page.open(SHOWN["money"])
     live = {"/money/data?": wait_for("all is computed", lambda: _whole(client), poll_s=1)}
     end = datetime.now(UTC)
-    for path in PAGES:
+    for path in SHOWN.values():
         page.open(path)
         time.sleep(SETTLED_S)
         for address in page.driver.execute_script(ASKED):
