@@ -195,7 +195,7 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
             loaded = dg.Definitions.merge(*map(composition.definitions_in, packages))
             defined = {spec.key for spec in _specs_of(loaded)}
             complete = partial(
-                self._completed, extension=composition.extension, settings=settings, defined=defined
+                self._completed, composition=composition, settings=settings, defined=defined
             )
             definitions = loaded.map_asset_specs(func=complete)
 
@@ -206,27 +206,29 @@ class PositionSyncComponent(dg.Component, dg.Model, dg.Resolvable):
     def _completed(
         self,
         spec: dg.AssetSpec,
-        extension: Extension[Any],
+        composition: Composition[Any],
         settings: Settings,
         defined: Set[dg.AssetKey],
     ) -> dg.AssetSpec:
         """Return an asset with what all assets have: owners, tags, group, addresses.
 
-        A table that is written elsewhere is made of the assets that are defined.
+        A table that is written elsewhere is made of the assets that are defined. The lineage of
+        columns names the tables by the keys of the project.
         """
         name = spec.key.to_user_string()
-        deps = [dep for dep in spec.deps if dep.asset_key in defined]
-        if len(deps) < len(list(spec.deps)):
-            spec = spec.replace_attributes(deps=deps)
+        extension = composition.extension
         metadata: dict[str, Any] = {"dagster/uri": _address(spec, settings)}
         if self.pages_url and name in extension.pages:
             page = self.pages_url.rstrip("/") + extension.pages[name]
             metadata["page"] = dg.MetadataValue.url(page)
+        if LINEAGE in spec.metadata:
+            metadata[LINEAGE] = _prefixed(spec.metadata[LINEAGE], composition.keys)
 
         part = PART_OF.get(name, extension.groups.get(name, BROKER_PART))
         tags = {PART: part, **self.tags}
         spec = spec.merge_attributes(metadata=metadata, owners=self.owners, tags=tags)
-        return spec.replace_attributes(group_name=self.group or GROUP)
+        deps = [dep for dep in spec.deps if dep.asset_key in defined]
+        return spec.replace_attributes(deps=deps, group_name=self.group or GROUP)
 
     def _with_automation(self, definitions: dg.Definitions) -> dg.Definitions:
         """Return definitions whose sensors and schedules have owners, and are stopped if asked for.
@@ -308,21 +310,18 @@ def _address(spec: dg.AssetSpec, settings: Settings) -> str:
 
 def with_keys(definitions: dg.Definitions, of_project: AssetKeys) -> dg.Definitions:
     """Return definitions whose assets and checks have the prefix of the project in their keys."""
-    linked = definitions.map_asset_specs(func=partial(_with_prefixed_lineage, keys=of_project))
-    keys = {spec.key: of_project.of(spec.key.to_user_string()) for spec in _specs_of(linked)}
+    keys = {spec.key: of_project.of(spec.key.to_user_string()) for spec in _specs_of(definitions)}
 
-    assets = []
-    for asset in linked.assets or ():
-        if isinstance(asset, dg.AssetSpec):
-            deps = [dg.AssetDep(keys[dep.asset_key]) for dep in asset.deps]
-            assets.append(asset.replace_attributes(key=keys[asset.key], deps=deps))
-        else:
-            assets.append(_with_keys(asset, keys))
+    def renamed(definition: Any) -> Any:
+        if not isinstance(definition, dg.AssetSpec):
+            return definition.with_attributes(asset_key_replacements=keys)
+        deps = [keys[dep.asset_key] for dep in definition.deps]
+        return definition.replace_attributes(key=keys[definition.key], deps=deps)
 
     return record.copy(
-        linked,
-        assets=assets,
-        asset_checks=[_with_keys(check, keys) for check in linked.asset_checks or ()],
+        definitions,
+        assets=list(map(renamed, definitions.assets or ())),
+        asset_checks=list(map(renamed, definitions.asset_checks or ())),
     )
 
 
@@ -335,25 +334,15 @@ def _specs_of(definitions: dg.Definitions) -> Iterator[dg.AssetSpec]:
             yield asset
 
 
-def _with_keys(definition: Any, keys: Mapping[dg.AssetKey, dg.AssetKey]) -> Any:
-    """Return what computes assets or checks, with other keys."""
-    return definition.with_attributes(asset_key_replacements=keys)
+def _prefixed(lineage: dg.TableColumnLineage, keys: AssetKeys) -> dg.TableColumnLineage:
+    """Return a lineage of columns that names the tables by the keys of the project."""
 
+    def prefixed(source: dg.TableColumnDep) -> dg.TableColumnDep:
+        return dg.TableColumnDep(keys.of(source.asset_key.to_user_string()), source.column_name)
 
-def _with_prefixed_lineage(spec: dg.AssetSpec, keys: AssetKeys) -> dg.AssetSpec:
-    """Return an asset whose lineage of columns names the tables by their prefixed keys."""
-    lineage = spec.metadata.get(LINEAGE)
-    if lineage is None:
-        return spec
-
-    prefixed = {
-        column: [
-            dg.TableColumnDep(keys.of(source.asset_key.to_user_string()), source.column_name)
-            for source in sources
-        ]
-        for column, sources in lineage.deps_by_column.items()
-    }
-    return spec.merge_attributes(metadata={LINEAGE: dg.TableColumnLineage(prefixed)})
+    return dg.TableColumnLineage(
+        {column: list(map(prefixed, deps)) for column, deps in lineage.deps_by_column.items()}
+    )
 
 
 def _with(definition: Any, attributes: Mapping[str, object]) -> Any:

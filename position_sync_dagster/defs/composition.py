@@ -124,17 +124,16 @@ class Composition(Generic[L]):
 
     @cached_property
     def opened(self) -> Callable[[Settings], OpenLake[L]]:
-        """The tables of some settings, created or migrated at the first tick.
+        """Return the tables of some settings, created or migrated at the first tick.
 
         A table that cannot be is left out: its first use raises why, and the ticks use the others.
         """
+        return lru_cache(maxsize=2)(self._open)
 
-        def open_lake(settings: Settings) -> OpenLake[L]:
-            lake = self.extension.lake.of(settings)
-            together(_initialize, lake.all_tables)
-            return OpenLake(lake, CheckDriver(self.checks))
-
-        return lru_cache(maxsize=2)(open_lake)
+    def _open(self, settings: Settings) -> OpenLake[L]:
+        lake = self.extension.lake.of(settings)
+        together(_initialize, lake.all_tables)
+        return OpenLake(lake, CheckDriver(self.checks))
 
     def instance_of(self, context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
         """Return the instance of a tick, opened at the first tick."""
@@ -146,11 +145,7 @@ class Composition(Generic[L]):
 
     @cached_property
     def _instance(self) -> Callable[[str], dg.DagsterInstance]:
-        def open_instance(ref: str) -> dg.DagsterInstance:
-            instance: Any = dg.deserialize_value(ref)
-            return dg.DagsterInstance.from_ref(instance)
-
-        return lru_cache(maxsize=1)(open_instance)
+        return lru_cache(maxsize=1)(_instance_of)
 
     def resource(self) -> PositionSyncResource:
         """Return the resource of every run, with the values that its page shows."""
@@ -183,6 +178,11 @@ class Composition(Generic[L]):
 
 # The name of the composition in the scope of a context.
 COMPOSITION = "position_sync_composition"
+
+
+def _instance_of(ref: str) -> dg.DagsterInstance:
+    instance: Any = dg.deserialize_value(ref)
+    return dg.DagsterInstance.from_ref(instance)
 
 
 def _initialize(table: Table) -> None:

@@ -20,6 +20,9 @@ from position_sync_dagster.domain.retry import Backoff
 # the account is subscribed again. Source: IB, "Account Updates" (every three minutes).
 ACCOUNT_INTERVAL_S = 180.0
 
+# A list of positions that empties an account counts when a second list says the same so many
+# seconds later: gateways send empty lists after a restart.
+SECOND_LIST_S = 30.0
 
 # Delays before an account is requested again because its download did not end, or its subscription
 # ended soon after the download. After a subscription that lasted there is none.
@@ -31,9 +34,6 @@ class AccountState:
     """One account of a login; each method records what happened to it.
 
     Attributes:
-        lasts_s: How long a subscription must last to count as a success.
-        second_s: How much later a second list that empties the account counts; it is due then.
-        again: The delays before it is requested again.
         emptied_at_s: When the first list that emptied it came; None: the newest list counts.
         is_contradicted: Something since then speaks against that list: the next one is a first one
             again.
@@ -46,7 +46,7 @@ class AccountState:
         spoiled: Why what came since its request is not whole.
         end_is_due: No end has come since its request.
 
-    >>> account = AccountState(lasts_s=180.0, second_s=30.0)
+    >>> account = AccountState()
     >>> account.take_list(0.0, is_emptied=True)
     >>> account.is_doubted
     True
@@ -55,9 +55,6 @@ class AccountState:
     False
     """
 
-    lasts_s: float
-    second_s: float
-    again: Backoff = ACCOUNT_AGAIN
     emptied_at_s: float | None = None
     is_contradicted: bool = False
     whole_since_s: float | None = None
@@ -81,7 +78,7 @@ class AccountState:
 
     def needs_second_list(self, now_s: float) -> bool:
         """Return whether a second list should be requested now."""
-        return self.emptied_at_s is not None and now_s - self.emptied_at_s >= self.second_s
+        return self.emptied_at_s is not None and now_s - self.emptied_at_s >= SECOND_LIST_S
 
     def completeness(self, *, is_listed: bool, has_odd_rows: bool) -> Completeness:
         """Return how much of it the broker has confirmed.
@@ -155,9 +152,9 @@ class AccountState:
             random: Draws the jitter of the delay before the next request.
         """
         since_s = self.whole_since_s
-        has_lasted = since_s is not None and now_s - since_s >= self.lasts_s
+        has_lasted = since_s is not None and now_s - since_s >= ACCOUNT_INTERVAL_S
         self.failures = 0 if has_lasted else self.failures + 1
-        self.again_at_s = now_s + self.again.delay_s(self.failures, random)
+        self.again_at_s = now_s + ACCOUNT_AGAIN.delay_s(self.failures, random)
         self.whole_since_s = None
         self.problem = why
 
@@ -185,25 +182,10 @@ class AccountState:
 
 
 class AccountStates(dict[str, AccountState]):
-    """The accounts of a login, each with its state.
+    """The accounts of a login by their names, each with its state."""
 
-    Args:
-        accounts: Their names.
-        lasts_s: As in `AccountState`.
-        second_s: As in `AccountState`.
-        again: As in `AccountState`.
-    """
-
-    def __init__(
-        self,
-        accounts: Iterable[str],
-        *,
-        lasts_s: float,
-        second_s: float,
-        again: Backoff = ACCOUNT_AGAIN,
-    ) -> None:
-        for account in accounts:
-            self[account] = AccountState(lasts_s=lasts_s, second_s=second_s, again=again)
+    def __init__(self, accounts: Iterable[str]) -> None:
+        super().__init__((account, AccountState()) for account in accounts)
 
     @property
     def doubted(self) -> list[str]:

@@ -14,7 +14,6 @@ from typing import Any
 from uuid import uuid4
 
 from position_sync_dagster import errors
-from position_sync_dagster.domain import account_state
 from position_sync_dagster.domain.account_state import AccountStates
 from position_sync_dagster.domain.clock import is_recent, utc_now
 from position_sync_dagster.domain.gateway_session import (
@@ -43,11 +42,6 @@ logger = logging.getLogger(__name__)
 # How often all positions are listed again, to check the single messages.
 POSITIONS_INTERVAL_S = 900.0
 
-# A list of positions that empties an account counts when a second list says the same so many
-# seconds later: gateways send empty lists after a restart.
-SECOND_LIST_S = 30.0
-
-
 # Seconds between two log lines for a holding whose row is set aside.
 ODD_ROW_LOG_S = 86_400.0
 
@@ -75,24 +69,15 @@ class AccountFeed:
     """
 
     def __init__(self, login: Login, *, give_up: Callable[[str], None]) -> None:
-        settings = login.settings
         self._login = login
         self._give_up = give_up
         self._timeout_s = login.timeout_s
         self.connectivity = login.connectivity
         self.accounts = login.accounts
 
-        self.states = AccountStates(
-            login.accounts,
-            lasts_s=account_state.ACCOUNT_INTERVAL_S,
-            second_s=SECOND_LIST_S,
-            again=account_state.ACCOUNT_AGAIN,
-        )
+        self.states = AccountStates(login.accounts)
         self.book = HoldingsBook(
-            settings.gateway_id,
-            login.accounts,
-            login.connectivity,
-            clock=utc_now,
+            login.settings.gateway_id, login.accounts, login.connectivity, clock=utc_now
         )
         self.book.confirmed.is_doubted = self.states.is_doubted
         self.values = AccountDownloads(login, self.states, self.book, on_change=self._rate)

@@ -266,6 +266,7 @@ class HoldingsBook:
         confirmed: What the broker has confirmed, of accounts and of holdings.
         moves: How often a holding was added, opened, closed or turned from long to short.
         profits: What PnLSingle has sent of each holding.
+        missed: The holdings of which PnLSingle missed a move.
         magnifier: Returns the price magnifier of a conid; None: unknown.
         unmanaged: Holdings, from earlier connections, of accounts that the login does not manage
             now. Its lists do not name them, so they are not in the book and stay unknown.
@@ -285,7 +286,7 @@ class HoldingsBook:
         self.magnifier: Callable[[int], int | None] = lambda _conid: None
         self._connectivity = connectivity
         self.profits: dict[Key, Profit] = {}
-        self._missed: set[Key] = set()
+        self.missed: PendingChanges[Key] = PendingChanges()
         self._gateway_id = gateway_id
         self._clock = clock
         self._holdings: Holdings = {}
@@ -451,7 +452,7 @@ class HoldingsBook:
         if before is None or before.position != position:
             self.profits.pop(key, None)
         elif profit is not None and not profit.compare(before, value, now, valuation.VALUE_BAND):
-            self._missed.add(key)
+            self.missed.note(key)
 
         origin = ValueOrigin.NONE if value is None else ValueOrigin.PORTFOLIO
         row = self._row(key, instrument, position, before, now, value_source=origin, **values)
@@ -484,12 +485,6 @@ class HoldingsBook:
             return False
         self.confirmed.holdings[key] = now
         return True
-
-    def take_missed(self) -> set[Key]:
-        """Return the holdings of which PnLSingle missed a move since the last call."""
-        missed = self._missed
-        self._missed = set()
-        return missed
 
     def forget_pnl(self, key: Key) -> None:
         """Keep the value of a holding and remove its daily profit: its subscription ended."""

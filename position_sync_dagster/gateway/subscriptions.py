@@ -24,6 +24,7 @@ from position_sync_dagster.gateway import codes, ib_async_internals, translate
 from position_sync_dagster.gateway.codes import ACCOUNT_READY, MessageType
 from position_sync_dagster.gateway.holdings import (
     HoldingsBook,
+    PendingChanges,
     PnlValues,
 )
 from position_sync_dagster.gateway.login import Login
@@ -209,6 +210,10 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
     Args:
         ib: The connection.
         book: Gets the values.
+
+    Attributes:
+        fresh, valued: The holdings of which a message came that counts, for the publication and
+            for the flush.
     """
 
     def __init__(self, ib: IB, book: HoldingsBook) -> None:
@@ -216,8 +221,8 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
         super().__init__(ib, MessageType.PNL_SINGLE, client.reqPnLSingle, client.cancelPnLSingle)
         self._book = book
         self._wanted: list[Key] = []
-        self._fresh = False
-        self._valued: set[Key] = set()
+        self.fresh: PendingChanges[Key] = PendingChanges()
+        self.valued: PendingChanges[Key] = PendingChanges()
 
     @property
     def keys(self) -> frozenset[Key]:
@@ -243,7 +248,7 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
         """Cancel what nobody wants any more, and request the holdings that are due."""
         if not self._ib.isConnected():
             return
-        for key in self._book.take_missed() & self._all.keys():
+        for key in self._book.missed.take() & self._all.keys():
             self._expect(self._all[key])
         self._end_unwanted()
         if ib_async_internals.unsent_messages(self._ib):
@@ -262,18 +267,6 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
             self._book.forget_pnl(key)
         super().restored()
 
-    def take_valued(self) -> set[Key]:
-        """Return the holdings of which a profit or value came since the last call."""
-        valued = self._valued
-        self._valued = set()
-        return valued
-
-    def take_fresh(self) -> bool:
-        """Return whether a message that counts came since the last call."""
-        fresh = self._fresh
-        self._fresh = False
-        return fresh
-
     def _end_unwanted(self) -> None:
         for key in self._all.keys() - set(self._wanted):
             subscription = self._all.pop(key)
@@ -283,8 +276,8 @@ class PnlSubscriptions(ProfitSubscriptions[Subscription]):
     def _take(self, subscription: Subscription, sent: list[float]) -> bool:
         counts = self._book.put_pnl(subscription.key, PnlValues(*sent))
         if counts:
-            self._fresh = True
-            self._valued.add(subscription.key)
+            self.fresh.note(subscription.key)
+            self.valued.note(subscription.key)
         return counts
 
     def _ended(self, subscription: Subscription) -> None:

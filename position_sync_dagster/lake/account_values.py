@@ -67,7 +67,8 @@ class AccountValuesTable:
             before, rows = self._newest
             if before != key:
                 earlier = rows if before[0] == key[0] else rows.clear()
-                self._newest = (key, self._newest_since(earlier, data_files(handle)))
+                newest = self._newest_since(earlier, data_files(handle))
+                self._newest = (key, newest)
             return self._newest[1]
 
         return self.table.snapshot(step)

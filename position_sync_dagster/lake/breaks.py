@@ -223,7 +223,8 @@ class ReconciliationBreaks:
         """Change the one open break in one of the states whose id begins so, in one commit."""
 
         def step(snapshot: Snapshot) -> Change[Break]:
-            is_chosen = col.break_id.str.starts_with(break_id) & col.state.is_in(states)
+            is_named = col.break_id.str.starts_with(break_id)
+            is_chosen = is_named & col.state.is_in(states)
             chosen = snapshot.live.filter(is_chosen)
             if chosen.height != 1 or not break_id:
                 count = chosen.height or "No"

@@ -206,7 +206,8 @@ class BrokerPositionsTable:
             predicate = None
             files = files_in(handle, gateway_id=gateway_id)
             if is_fragmented(files, rows.height):
-                numbered = newest(pl.concat([self.table.read_rows(files), numbered]))
+                stored = self.table.read_rows(files)
+                numbered = newest(pl.concat([stored, numbered]))
                 predicate = _rows_of(gateway_id)
 
             commits.write(handle, numbered, _commit_info(session), predicate=predicate)
@@ -230,7 +231,8 @@ class BrokerPositionsTable:
         files = frozenset(present.get_column("path"))
         before, rows = self._cached.get(gateway_id, (frozenset(), self.table.spec.empty))
         if files != before:
-            rows = with_account_facts(newest(self.table.read_rows(present)).sort(KEY))
+            newest_rows = newest(self.table.read_rows(present))
+            rows = with_account_facts(newest_rows.sort(KEY))
             self._cached[gateway_id] = (files, rows)
         return rows
 

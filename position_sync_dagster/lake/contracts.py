@@ -30,10 +30,11 @@ class ContractsTable:
         if rows.is_empty():
             return
         conids = ",".join(map(str, rows["conid"]))
+        predicate = f"conid IN ({conids})"
 
         def step(handle: DeltaTable) -> None:
             transaction = Transaction(WRITER, handle.version() + 1)
-            commits.write(handle, rows, {}, [transaction], f"conid IN ({conids})")
+            commits.write(handle, rows, {}, [transaction], predicate)
 
         self.table.transact(step)
 

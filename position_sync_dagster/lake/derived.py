@@ -123,9 +123,11 @@ def derive_from_ledger(
         except CommitContentionError:
             break
 
-    return made, table.snapshot(
-        lambda handle: _outcome(handle, table.read_rows(data_files(handle)), changed=False)
-    )
+    def described(handle: DeltaTable) -> Replaced:
+        stored = table.read_rows(data_files(handle))
+        return _outcome(handle, stored, changed=False)
+
+    return made, table.snapshot(described)
 
 
 def _is_outdated(read: Read) -> bool:
@@ -173,7 +175,8 @@ def _replace(
         if not rows:
             return Replaced(version=looked_at, rows=0, changed=False)
         predicate, chosen = _of_days(table, rows)
-        rows = pl.concat([_typed(table, of_day) for of_day in rows.values()])
+        of_days = [_typed(table, of_day) for of_day in rows.values()]
+        rows = pl.concat(of_days)
     wanted = _typed(table, rows)
 
     def step(handle: DeltaTable) -> Replaced:
@@ -194,11 +197,9 @@ def _replace(
 
 
 def _outcome(handle: DeltaTable, rows: DataFrame, *, changed: bool) -> Replaced:
+    ledger_version = newest_version(rows) if ADDED in rows.columns else 0
     return Replaced(
-        version=handle.version(),
-        rows=rows.height,
-        changed=changed,
-        ledger_version=newest_version(rows) if ADDED in rows.columns else 0,
+        version=handle.version(), rows=rows.height, changed=changed, ledger_version=ledger_version
     )
 
 
@@ -212,7 +213,8 @@ def _of_days(table: Table, days: Iterable[date]) -> tuple[str, Expr]:
     [name] = table.spec.partition_by
     wanted = sorted(days)
     listed = ", ".join(f"'{day.isoformat()}'" for day in wanted)
-    return f"{name} IN ({listed})", col(f"partition.{name}").is_in(wanted)
+    has_rows = col(f"partition.{name}").is_in(wanted)
+    return f"{name} IN ({listed})", has_rows
 
 
 def values_at_close(

@@ -145,7 +145,8 @@ class AddedRows:
         """Return the place behind the rows of a version."""
         ledger = _id_of(handle)
         added = added_by(self._table, data_files(handle), version)
-        last = added.select("update_id", _AT).sort("update_id").tail(1).collect()
+        in_order = added.select("update_id", _AT).sort("update_id")
+        last = in_order.tail(1).collect()
         if last.is_empty():
             return Place(ledger, version, "")
 
@@ -166,7 +167,8 @@ class AddedRows:
         if not place.version:
             return
 
-        of_id = added_by(self._table, files, place.version).filter(col.update_id == place.update_id)
+        added = added_by(self._table, files, place.version)
+        of_id = added.filter(col.update_id == place.update_id)
         committed_at = of_id.select(_AT).collect().get_column("at")
         if committed_at.is_empty() or place.at not in (None, *committed_at):
             update_id = place.update_id[:80]
@@ -212,7 +214,8 @@ def version_token(handle: DeltaTable) -> str:
     After a backup was restored, the same version may have other rows, in files of other names.
     """
     paths = data_files(handle).get_column("path").sort()
-    return f"pv1:{_id_of(handle)}:{handle.version()}:{part_named(''.join(paths))}"
+    of_files = part_named("".join(paths))
+    return f"pv1:{_id_of(handle)}:{handle.version()}:{of_files}"
 
 
 class Follower:

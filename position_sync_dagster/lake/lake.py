@@ -142,11 +142,10 @@ class Lake:
         the table in this process.
         """
         options = self._options.copy()
-        options["storage_options"] = LEASE_OPTIONS | dict(options.get("storage_options") or {})
-        return GatewaySessions(
-            Table(self.table_path("gateway_sessions"), GATEWAY_SESSIONS, **options),
-            self._clock,
-        )
+        given = options.get("storage_options") or {}
+        options["storage_options"] = {**LEASE_OPTIONS, **given}
+        table = Table(self.table_path("gateway_sessions"), GATEWAY_SESSIONS, **options)
+        return GatewaySessions(table, self._clock)
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -234,7 +233,10 @@ class Lake:
         before = now.clear()
         if since is not None:
             match = VERSION_TOKEN.fullmatch(str(since))
-            stored, rows = ("", now) if match is None else read(int(match[1]))
+            stored = ""
+            rows = now
+            if match is not None:
+                stored, rows = read(int(match[1]))
             if stored != since:
                 raise TokenError(
                     f"{str(since)[:80]!r} names no rows of {path}: it is of another table or of an "
@@ -244,11 +246,9 @@ class Lake:
             # A column that a later release added is unknown in rows from before.
             before = concat([before, rows], how="diagonal").select(now.columns)
 
-        return ChangedRows(
-            rows=now.join(before, on=now.columns, how="anti", nulls_equal=True),
-            gone=before.join(now, on=now.columns, how="anti", nulls_equal=True),
-            token=token,
-        )
+        changed = now.join(before, on=now.columns, how="anti", nulls_equal=True)
+        gone = before.join(now, on=now.columns, how="anti", nulls_equal=True)
+        return ChangedRows(rows=changed, gone=gone, token=token)
 
     def maintain(self, *, clean_now: bool = False) -> list[merges.MaintenanceResult]:
         """Maintain every table; blocks. See `merges.maintain`."""

@@ -26,7 +26,8 @@ def stored_ids(table: Table, files: DataFrame, column: str, ids: pl.Series) -> s
         return set()
 
     is_wanted = col(column).is_in(ids.unique().implode())
-    return set(table.scan_files(files).select(column).filter(is_wanted).collect()[column])
+    stored = table.scan_files(files).select(column).filter(is_wanted)
+    return set(stored.collect()[column])
 
 
 def rows_between(table: Table, files: DataFrame, first: datetime, last: datetime) -> LazyFrame:
@@ -109,9 +110,10 @@ def newest_rows(rows: LazyFrame) -> DataFrame:
     # Two passes: the first reads a few columns, the second all columns of the few newest rows.
     # Rows with equal times are rare; sorting each holding by id would cost ten times the rest.
     counted = rows.with_columns(col(RESETS).fill_null(0))
-    tops = counted.group_by(*KEY, RESETS).agg(col.timestamp.max()).collect()
-    tops = tops.sort(RESETS).unique(KEY, keep="last")
-    newest = counted.join(tops.lazy(), on=[*KEY, RESETS, "timestamp"], how="inner").collect()
+    latest = counted.group_by(*KEY, RESETS).agg(col.timestamp.max())
+    tops = latest.collect().sort(RESETS).unique(KEY, keep="last")
+    of_tops = counted.join(tops.lazy(), on=[*KEY, RESETS, "timestamp"])
+    newest = of_tops.collect()
     if newest.height > tops.height:
         newest = newest.sort("update_id").unique(KEY, keep="last")
     return newest
@@ -215,4 +217,5 @@ class LatestRows:
         touched = concat([self._rows.filter(is_touched), added])
         newest = newest_rows(touched.lazy())
 
-        self._rows = concat([self._rows.filter(~is_touched), newest]).sort(KEY)
+        untouched = self._rows.filter(~is_touched)
+        self._rows = concat([untouched, newest]).sort(KEY)

@@ -73,7 +73,8 @@ def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[DataFrame, Data
 
     wanted = Series("request_id", ids, dtype=String)
     chosen = in_bucket(FAILED) & may_have_one_of("request_id", wanted)
-    rows = snapshot.finished(chosen).filter(col.request_id.is_in(ids), bucket=FAILED)
+    finished = snapshot.finished(chosen)
+    rows = finished.filter(col.request_id.is_in(ids), bucket=FAILED)
     in_order = wanted.to_frame().join(rows, on="request_id", how="left", maintain_order="left")
 
     parts = rows.get_column("part").unique()
@@ -89,7 +90,8 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
         UnknownRequestError: An id is not in the queue.
     """
     columns = ["request_id", "status"]
-    status_of = dict(snapshot.live.select(columns).filter(col.request_id.is_in(ids)).iter_rows())
+    live = snapshot.live.filter(col.request_id.is_in(ids))
+    status_of = dict(live.select(columns).iter_rows())
 
     absent = [request_id for request_id in ids if request_id not in status_of]
     chosen = may_have_one_of("request_id", Series(absent, dtype=String))
@@ -253,7 +255,8 @@ class SyncQueue:
 
         if status in (QueueStatus.PENDING, QueueStatus.PROCESSING):
             live = self.store.snapshot().live
-            requests = live.filter(wanted).sort(claim_order(self.clock())).head(limit)
+            in_order = live.filter(wanted).sort(claim_order(self.clock()))
+            requests = in_order.head(limit)
         else:
             newest = self.store.newest_finished(status.value, wanted, limit)
             requests = newest.sort("updated_at", "request_id", descending=True)
@@ -263,12 +266,11 @@ class SyncQueue:
         """Read the live and finished requests whose id begins with a prefix."""
         live = self.store.snapshot().live
         chosen = may_have("request_id", prefix, prefix + schema.LAST)
-        finished = self.store.finished(chosen)
+        requests = concat([live, self.store.finished(chosen)])
 
-        requests = concat([live, finished]).filter(col.request_id.str.starts_with(prefix))
-        return schema.records_of(
-            QueuedPosition, requests.unique("request_id", keep="first", maintain_order=True)
-        )
+        named = requests.filter(col.request_id.str.starts_with(prefix))
+        distinct = named.unique("request_id", keep="first", maintain_order=True)
+        return schema.records_of(QueuedPosition, distinct)
 
     def claim_batch(
         self,
@@ -463,11 +465,9 @@ class SyncQueue:
             requests = self.beginning_with(request_id)
         else:
             live = self.store.snapshot().live.filter(transitions.WAS_CLAIMED)
-            ended = [
-                self.store.newest_finished(status, EVERY, limit)
-                for status in (transitions.SUCCESS, FAILED)
-            ]
-            requests = schema.records_of(QueuedPosition, concat([live, *ended]))
+            newest = partial(self.store.newest_finished, only=EVERY, limit=limit)
+            rows = concat([live, newest(transitions.SUCCESS), newest(FAILED)])
+            requests = schema.records_of(QueuedPosition, rows)
 
         attempts = [attempt for request in requests for attempt in attempts_of(request)]
         latest = datetime.max.replace(tzinfo=UTC)

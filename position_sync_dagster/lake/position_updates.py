@@ -304,7 +304,8 @@ def _without_stored(table: Table, present: DataFrame, rows: DataFrame) -> DataFr
 def _refuse_newer(table: Table, present: DataFrame, through: int, rows: DataFrame) -> None:
     """Raise an error if a row of one of the holdings was added after that version."""
     added = added_after(table, present, through).select(KEY)
-    newer = added.join(rows.lazy().select(KEY), on=KEY, how="semi").collect()
+    holdings = rows.lazy().select(KEY)
+    newer = added.join(holdings, on=KEY, how="semi").collect()
     if not newer.is_empty():
         account, conid = newer.row(0)
         raise NewerRowError(
@@ -434,7 +435,8 @@ class SyncUpdates:
         It reads what `latest` reads, and copies no rows of other contracts.
         """
         rows, through = self._latest.read_through()
-        recent = rows.filter(one_of("conid", conids), col.timestamp >= since.astimezone(UTC))
+        is_recent = col.timestamp >= since.astimezone(UTC)
+        recent = rows.filter(one_of("conid", conids), is_recent)
 
         newest = {(update.account, update.conid): update for update in updates_of(recent)}
         return NewestRows(rows=newest, through=through)
@@ -467,9 +469,9 @@ class SyncUpdates:
         last = moment.astimezone(UTC)
         first = last - timedelta(days=look_back_days)
         table = self.table
+        chosen = on_days(first, last)
         rows = table.read(
-            lambda files: newest_rows(rows_between(table, files, first, last)),
-            on_days(first, last),
+            lambda files: newest_rows(rows_between(table, files, first, last)), chosen
         )
         return rows.sort(KEY)
 
@@ -503,10 +505,11 @@ class SyncUpdates:
             columns: Names of columns, all by default; those of the order come too.
         """
         wanted = EVERY if conids is None else one_of("conid", conids)
+        names = list(dict.fromkeys((*columns, *BY_TIME)))
 
         def step(files: DataFrame) -> DataFrame:
             rows = rows_between(self.table, files, first, last)
-            return rows.filter(wanted).select(*dict.fromkeys((*columns, *BY_TIME))).collect()
+            return rows.filter(wanted).select(names).collect()
 
         return self.table.read(step).sort(BY_TIME)
 

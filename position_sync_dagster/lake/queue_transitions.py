@@ -162,7 +162,8 @@ def claim(
         return Change(live.filter(is_granted).sort(order))
 
     # Step by step: to plan them as one query takes longer than they do.
-    granted = live.filter(is_claimable(now, except_accounts)).sort(order).head(limit)
+    claimable = live.filter(is_claimable(now, except_accounts))
+    granted = claimable.sort(order).head(limit)
     granted = granted.with_columns(
         status=lit(PROCESSING),
         updated_at=moment(now),
@@ -326,10 +327,8 @@ def _with_news(
     raised_to = [raised.get(request_id) for request_id in rows.get_column("request_id")]
     priority = pl.coalesce(Series(raised_to, dtype=Int64), "priority")
     is_changed = has_id(rows, changed_again)
-    return rows.with_columns(
-        priority=priority,
-        changed_at=when(is_changed).then(moment(now)).otherwise("changed_at"),
-    )
+    changed_at = when(is_changed).then(moment(now)).otherwise("changed_at")
+    return rows.with_columns(priority=priority, changed_at=changed_at)
 
 
 def _live_requests(
@@ -337,9 +336,10 @@ def _live_requests(
 ) -> dict[Position, tuple[str, str, int]]:
     """Return id, status and priority of the live requests of the positions that are asked for."""
     conids = [request.conid for request in requests]
-    columns = live.select("account", "conid", "request_id", "status", "priority")
-    rows = columns.filter(col.conid.is_in(conids))
-    return {(account, conid): (*state,) for account, conid, *state in rows.iter_rows()}
+    rows = live.filter(col.conid.is_in(conids))
+    positions = rows.select("account", "conid").iter_rows()
+    states = rows.select("request_id", "status", "priority").iter_rows()
+    return dict(zip(positions, states, strict=True))
 
 
 class Action(Enum):
@@ -371,8 +371,12 @@ def check_leases(
         LeaseLostError: A lease has expired, or another worker holds it.
         RequestStateError: A request is not PROCESSING.
     """
-    columns = (rows.get_column(name) for name in ("status", "lease_token", "lease_expires_at"))
-    leases = dict(zip(rows.get_column("request_id"), zip(*columns, strict=True), strict=True))
+    leases = {
+        request_id: lease
+        for request_id, *lease in rows.select(
+            "request_id", "status", "lease_token", "lease_expires_at"
+        ).iter_rows()
+    }
     for request_id in ids:
         if request_id not in leases:
             continue

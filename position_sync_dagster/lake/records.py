@@ -113,9 +113,7 @@ class RecordsTable(Generic[Record]):
             only: Chooses rows.
             columns: Names of columns, all by default.
         """
-        spec = self.table.spec
-        order = spec.order
-        names = [*(columns or spec.columns)]
+        order = self.table.spec.order
         chosen = EVERY
         wanted = EVERY if only is None else only
         if since is not None:
@@ -123,13 +121,14 @@ class RecordsTable(Generic[Record]):
             chosen = may_have(order, since)
             wanted = wanted & (pl.col(order) >= first)
 
-        return self.table.rows(wanted, chosen, names)
+        return self.table.rows(wanted, chosen, list(columns))
 
     def records(
         self, since: datetime | date | None = None, only: Expr | None = None
     ) -> list[Record]:
         """Return rows as records, in the table's order; see `rows`."""
-        in_order = self.rows(since, only).sort(self.table.spec.order, self._same[0])
+        rows = self.rows(since, only)
+        in_order = rows.sort(self.table.spec.order, self._same[0])
         return records_of(self._kind, in_order)
 
 

@@ -1,13 +1,14 @@
 """The YAML file of strategies: their legs, with line and column of each mistake.
 
-What stands above the core reads further fields and entries by a class of its own; they are passed
-over here.
+What stands above the core reads further fields and entries by a class of its own. Here they are
+passed over, and `StrategiesFile.unread` names them: one of them may be mistyped.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -20,12 +21,12 @@ from position_sync_dagster.lake.strategy_registry import (
     name_of,
     two_whole_holders,
 )
-from position_sync_dagster.yaml_file import Part, Place, YamlFile
+from position_sync_dagster.yaml_file import FIELD_NAME, Part, Place, YamlFile
 
 Priority = Annotated[int, BeforeValidator(read_priority)]
 
 
-class StrategyPart(Part, extra="ignore"):
+class StrategyPart(Part, extra="allow"):
     """A strategy as the file has it."""
 
     strategy_id: Annotated[str, AfterValidator(strategy_name)] = Field(
@@ -36,10 +37,32 @@ class StrategyPart(Part, extra="ignore"):
     since: Since = None
 
 
-class StrategiesPart(Part, extra="ignore"):
+class OtherPart(Part, extra="allow"):
+    """An entry that is no strategy."""
+
+
+class StrategiesPart(Part, extra="allow"):
     """The whole file."""
 
     strategies: list[Any]
+
+
+class UnreadField(NamedTuple):
+    """A field that nothing reads.
+
+    Attributes:
+        place: Where a person finds it.
+        name: The field.
+        nearest: The field that may be meant; None if none resembles it.
+    """
+
+    place: str
+    name: str
+    nearest: str | None
+
+    def __str__(self) -> str:
+        what = f"{self.place}: nothing that runs here reads the field {self.name!r}"
+        return f"{what}; did you mean {self.nearest!r}?" if self.nearest else f"{what}."
 
 
 class StrategiesFile:
@@ -63,9 +86,8 @@ class StrategiesFile:
         path: The file.
 
     Attributes:
-        entries: What the file lists, each with its place; `strategies` are those of them that are
-            strategies.
-        whole_part, strategy_part: The fields of the file, and of a strategy.
+        strategies, others: What the file lists, each with its place: strategies, and what is none.
+        whole_part, strategy_part, other_part: The fields of the file, and of its entries.
 
     Raises:
         StrategiesFileError: The file is missing, is not a regular file, is too large, or has a
@@ -74,23 +96,43 @@ class StrategiesFile:
 
     whole_part: ClassVar[type[StrategiesPart]] = StrategiesPart
     strategy_part: ClassVar[type[StrategyPart]] = StrategyPart
+    other_part: ClassVar[type[Part]] = OtherPart
     strategies: Sequence[tuple[Place, StrategyPart]]
+    others: Sequence[tuple[Place, Part]]
 
     def __init__(self, path: str | Path) -> None:
         self.yaml = YamlFile(Path(path), holds="strategies", error=StrategiesFileError)
         self.whole = self.yaml.parse(self.whole_part, self.yaml.data)
-        self.entries: list[tuple[Place, Any]] = [
-            (("strategies", number), entry) for number, entry in enumerate(self.whole.strategies)
-        ]
-        self.strategies = [
-            (at, self.yaml.parse(self.strategy_part, entry, at))
-            for at, entry in self.entries
-            if self.is_strategy(entry)
-        ]
+        strategies: list[tuple[Place, StrategyPart]] = []
+        others: list[tuple[Place, Part]] = []
+        for number, entry in enumerate(self.whole.strategies):
+            at = ("strategies", number)
+            if self.is_strategy(entry):
+                strategies.append((at, self.yaml.parse(self.strategy_part, entry, at)))
+            else:
+                others.append((at, self.yaml.parse(self.other_part, entry, at)))
+        self.strategies = strategies
+        self.others = others
 
     def is_strategy(self, entry: Any) -> bool:
         """Return whether an entry is a strategy: what has neither name nor legs is none."""
         return not isinstance(entry, dict) or not {"strategy_id", "legs"}.isdisjoint(entry)
+
+    def unread(self) -> list[UnreadField]:
+        """Return the fields that neither the core nor what stands above it reads, each name once.
+
+        A class whose parts forbid further fields has none: there they are mistakes.
+        """
+        parts = [((), self.whole), *self.strategies, *self.others]
+        fields: dict[str, UnreadField] = {}
+        for at, part in parts:
+            readable = type(part).model_fields or self.strategy_part.model_fields
+            for name in part.model_extra or ():
+                line = self.yaml.line((*at, name, FIELD_NAME))
+                nearest = next(iter(get_close_matches(name, readable)), None)
+                place = f"{self.yaml.path}, line {line}"
+                fields.setdefault(name, UnreadField(place, name, nearest))
+        return list(fields.values())
 
     def legs(self, added_at: datetime) -> list[Leg]:
         """Return the legs that are listed, in the order of the file.

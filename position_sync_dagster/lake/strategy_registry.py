@@ -231,7 +231,9 @@ class SyncRegistry:
             return memberships_of(distinct_legs(after), before)
 
         before, after = self.change(replaced, "replace")
-        return len(after.items() - before.items()), len(before.items() - after.items())
+        joined = after.items() - before.items()
+        left = before.items() - after.items()
+        return len(joined), len(left)
 
     def settle(self, findings: Iterable[tuple[UnresolvedLeg, int | str]]) -> None:
         """Record in one commit which contracts were found, and why others were not.
@@ -284,7 +286,8 @@ class SyncRegistry:
 
         result = self._memberships.change(change_rows, {"action": action})
         self.refresh()
-        logger.info("%s: %d legs are active", action, len(self.legs) + len(self.unresolved))
+        count = len(self.legs) + len(self.unresolved)
+        logger.info("%s: %d legs are active", action, count)
         return result
 
 

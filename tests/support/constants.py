@@ -29,7 +29,7 @@ _HOMES = {
     "account_interval_s": ("domain.account_state", "ACCOUNT_INTERVAL_S"),
     "account_quiet_s": ("gateway.account_downloads", "ACCOUNT_QUIET_S"),
     "positions_interval_s": ("gateway.account_feed", "POSITIONS_INTERVAL_S"),
-    "second_list_s": ("gateway.account_feed", "SECOND_LIST_S"),
+    "second_list_s": ("domain.account_state", "SECOND_LIST_S"),
     "followed_s": ("gateway.holdings", "FOLLOWED_S"),
     "profit_silence_s": ("gateway.subscriptions", "PROFIT_SILENCE_S"),
     "streamed_pnl_subscriptions": ("sync.stream.followed_holdings", "STREAMED_PNL_SUBSCRIPTIONS"),

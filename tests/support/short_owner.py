@@ -7,11 +7,11 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from position_sync_dagster import errors
+from position_sync_dagster.domain import account_state
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.holding import Completeness
 from position_sync_dagster.domain.leg import route
 from position_sync_dagster.domain.queue_request import Reason
-from position_sync_dagster.gateway import account_feed
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
@@ -64,8 +64,9 @@ async def _download_and_enqueue(
         feed.book.remember(await publisher.restore())
         connection.connectivity.require_ib()
         await feed.ensure(timedelta(seconds=settings.refresh_interval_s))
-        if feed.states.doubted and account_feed.SECOND_LIST_S < 1:  # else the next owner has to say
-            await asyncio.sleep(2 * account_feed.SECOND_LIST_S)
+        # Otherwise the next owner has to say it.
+        if feed.states.doubted and account_state.SECOND_LIST_S < 1:
+            await asyncio.sleep(2 * account_state.SECOND_LIST_S)
             await feed.snapshot()
             await feed.download()
 

@@ -1,6 +1,7 @@
 """The assets on the way of a value to its row: strategies, queue and ledger."""
 
 import asyncio
+import logging
 
 from position_sync_dagster.defs.assets.table_asset import (
     QUARTER_HOURLY,
@@ -18,6 +19,8 @@ from position_sync_dagster.lake.schema import ACTIVE_STRATEGIES, POSITION_QUEUE,
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync import drain
 from position_sync_dagster.yaml_file import saved_state
+
+logger = logging.getLogger(__name__)
 
 # Maximum number of rolled legs that an event lists.
 MOST_ROLLED = 50
@@ -40,6 +43,8 @@ def active_strategies(lake: Lake, settings: Settings, _run_id: str | None) -> De
 def apply_file(lake: Lake, settings: Settings) -> None:
     """Make the table equal to the strategies file, if there is one, as it was saved last.
 
+    Fields that nothing reads are named in the log: one of them may be mistyped.
+
     Whoever applies a file while it is saved anew applies it again: another program may have applied
     the newer one in between.
 
@@ -50,8 +55,11 @@ def apply_file(lake: Lake, settings: Settings) -> None:
     path = settings.strategies_file
     applied = None
     while path is not None and applied != (saved := saved_state(path)):
-        lake.strategies_file(path).apply(lake.registry.sync)
+        file = lake.strategies_file(path)
+        file.apply(lake.registry.sync)
         applied = saved
+        for unread in file.unread():
+            logger.warning("%s", unread)
 
 
 def strategies_state(lake: Lake, settings: Settings) -> Derived:

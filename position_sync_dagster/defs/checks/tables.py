@@ -110,15 +110,22 @@ def sees_gateway(lake: Lake, settings: Settings) -> bool:
 
 @table_check(ACTIVE_STRATEGIES.name, driven=True)
 def file_is_applied(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
-    """Whether the strategies file, if there is one, can be read; the table follows it."""
+    """Whether the strategies file, if there is one, can be read; the table follows it.
+
+    What to do: Correct a field that is mistyped, in the line that is named.
+    """
     path = settings.strategies_file
     if path is None:
         return passed("No file is named: the table rules.")
     try:
-        legs = lake.strategies_file(path).legs(datetime.now(UTC))
+        file = lake.strategies_file(path)
+        legs = file.legs(datetime.now(UTC))
     except (StrategiesFileError, InvalidLegError) as error:
         return failed(f"The registry stays as it was. {error}", what_to_do=error.remedy, error=True)
-    return passed(f"{len(legs)} legs.")
+
+    unread = file.unread()
+    description = " ".join([f"{len(legs)} legs.", *map(str, unread)])
+    return judged(description, holds=not any(field.nearest for field in unread))
 
 
 @table_check(ACTIVE_STRATEGIES.name, driven=True)

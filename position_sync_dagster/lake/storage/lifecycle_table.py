@@ -223,7 +223,8 @@ class LifecycleTable:
                 frames.append(change.finished.with_columns(part=lit(new)))
                 buckets = sorted(set(change.finished.get_column("bucket")))
                 terms += [in_parts(bucket, [new]) for bucket in buckets]
-            commits.write(handle, concat(frames), info, transactions, " OR ".join(terms))
+            predicate = " OR ".join(terms)
+            commits.write(handle, concat(frames), info, transactions, predicate)
 
         if is_whole:
             # Beside an append of another program, whose rows are not among these, this commit gets

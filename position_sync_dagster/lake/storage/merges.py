@@ -129,7 +129,8 @@ def _merge_parts(table: "Table", small_bytes: int, handle: DeltaTable) -> int:
     """Merge the small finished parts of one bucket; return how many files."""
     files = data_files(handle).filter(~in_bucket(schema.LIVE))
     by_part = ["partition.bucket", "partition.part"]
-    sizes = files.group_by(by_part).agg(col.size_bytes.sum(), pl.len().alias("files"))
+    numbers = (col.size_bytes.sum(), pl.len().alias("files"))
+    sizes = files.group_by(by_part).agg(*numbers)
     small = sizes.filter(col.size_bytes < small_bytes)
     is_due = pl.len().over("partition.bucket") >= table.upkeep.compact_from
     many = small.filter(is_due).sort(by_part)
@@ -140,7 +141,8 @@ def _merge_parts(table: "Table", small_bytes: int, handle: DeltaTable) -> int:
     chosen = many.filter(col("partition.bucket") == bucket).head(MAX_FILES)
     part = schema.new_part(datetime.now(UTC))
     rows = table.scan_stored(files.join(chosen, on=by_part, how="semi")).collect()
-    ordered = rows.with_columns(part=lit(part)).sort(table.spec.indexed[0])
+    merged = rows.with_columns(part=lit(part))
+    ordered = merged.sort(table.spec.indexed[0])
     replaced = in_parts(bucket, [*chosen["partition.part"], part])
     commits.write(handle, ordered, {"action": "compact"}, predicate=replaced)
 
@@ -186,7 +188,8 @@ def _runs_of_small_files(table: "Table", files: DataFrame, small_bytes: int) -> 
     first = f"min.{spec.order}"
     last = f"max.{spec.order}"
     keys = [f"partition.{name}" for name in spec.partition_by]
-    has_span = col(first).is_not_null() & (col(f"null_count.{spec.order}") == 0)
+    has_no_null = col(f"null_count.{spec.order}") == 0
+    has_span = col(first).is_not_null() & has_no_null
     in_order = files.filter(has_span).sort(*keys, first, last)
 
     is_small = col.size_bytes < small_bytes
@@ -202,7 +205,8 @@ def _runs_of_small_files(table: "Table", files: DataFrame, small_bytes: int) -> 
     has_days = bool(keys) and files.schema[keys[0]] == pl.Date
     if has_days and small_bytes == SMALL_BYTES:
         newest_day = lit(files.get_column(keys[0]).max(), pl.Date)
-        is_due |= (col.files > 1) & (col(keys[0]) < newest_day)
+        is_over = col(keys[0]) < newest_day
+        is_due |= is_over & (col.files > 1)
     return runs.filter(is_due)
 
 

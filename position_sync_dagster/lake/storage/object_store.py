@@ -111,8 +111,11 @@ def absolute_path(path: str | Path) -> str:
     Raises:
         InvalidRequestError: Delta Lake cannot keep a table there.
     """
-    text = str(path)
-    place = text.rstrip("/") if is_remote(text) else os.path.abspath(text.removeprefix("file://"))
+    place = str(path)
+    if is_remote(place):
+        place = place.rstrip("/")
+    else:
+        place = os.path.abspath(place.removeprefix("file://"))
     refused = _NOT_IN_PATHS.search(place)
     if refused is not None:
         raise InvalidRequestError(

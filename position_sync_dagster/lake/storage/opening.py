@@ -320,7 +320,8 @@ class TableHandle:
 
     def _is_behind(self, handle: DeltaTable) -> bool:
         # Versions have no gaps, so one look-up answers it; listing the log takes 1.6 ms.
-        return self.is_remote or os.path.exists(self._entry_path(handle.version() + 1))
+        following = handle.version() + 1
+        return self.is_remote or os.path.exists(self._entry_path(following))
 
     def _is_replaced(self) -> bool:
         # The folder may have been deleted: a commit would then create a log without its start.

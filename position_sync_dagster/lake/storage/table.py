@@ -110,7 +110,8 @@ class Table:
         self.upkeep = upkeep
         self.options = dict(storage_options) if storage_options else None
         self.is_remote = is_remote(self.path)
-        self._synced = SyncedCommits(Path(self.path), on=fsync and not self.is_remote)
+        is_synced = fsync and not self.is_remote
+        self._synced = SyncedCommits(Path(self.path), on=is_synced)
         self._handle = TableHandle(self.path, spec, self.options, use, upkeep, self._synced)
         self._writer_lock = WriterLock(self.path, upkeep.lock_wait_s)
         self._contention_s = REMOTE_CONTENTION_S if self.is_remote else CONTENTION_S
@@ -249,7 +250,8 @@ class Table:
             files: Rows of `data_files`.
             columns: Of the table; all by default.
         """
-        return self.scan_files(files).select(columns or list(self.spec.columns)).collect()
+        names = columns or list(self.spec.columns)
+        return self.scan_files(files).select(names).collect()
 
     def examine_files(self) -> list[LakeError | None]:
         """Read each data file that the log names; return why it is not whole, or None if it is.

@@ -99,23 +99,18 @@ class RuledFile(StrategiesFile):
 
     whole_part = RuledStrategies
     strategy_part = RuledStrategy
+    other_part = Rule
     whole: RuledStrategies
     strategies: Sequence[tuple[Place, RuledStrategy]]
+    others: Sequence[tuple[Place, Rule]]
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
-        parse = self.yaml.parse
-        self._rules = [
-            (at, parse(Rule, entry, at))
-            for at, entry in self.entries
-            if not self.is_strategy(entry)
-        ]
-
         self._limits: list[tuple[Place, Any, dict[str, Any]]] = []
         for place, strategy in self.strategies:
             self._parse_limits(place, strategy.limits, strategy_id=strategy.strategy_id)
         for number, entry in enumerate(self.whole.accounts):
-            account = parse(AccountPart, entry, ("accounts", number))
+            account = self.yaml.parse(AccountPart, entry, ("accounts", number))
             self._parse_limits(("accounts", number), account.limits, account=account.account)
 
     def _parse_limits(self, place: Place, limits: Any, **subject: Any) -> None:
@@ -168,11 +163,11 @@ class RuledFile(StrategiesFile):
             StrategiesFileError: One has a mistake, or the name of another one or of a strategy.
         """
         names = {part.strategy_id for _, part in self.strategies}
-        for at, rule in self._rules:
+        for at, rule in self.others:
             if rule.name in names:
                 self.yaml.fail(at, f"the name {rule.name!r} is taken", "Give the rule another name")
             names.add(rule.name)
-        return [rule for _, rule in self._rules]
+        return [rule for _, rule in self.others]
 
     def limits(self) -> list[Limit]:
         """Return the limits of each strategy, then of each account.

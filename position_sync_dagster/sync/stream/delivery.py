@@ -354,7 +354,7 @@ class Flusher:
 
     def _flush(self, connection: GatewayConnection) -> None:
         self.context.lease.check()
-        valued = self.pricer.flush(connection, self._ticks.take(), connection.pnl.take_valued())
+        valued = self.pricer.flush(connection, self._ticks.take(), connection.pnl.valued.take())
         self._take(valued)
         self._deliver_rows()
 

@@ -84,7 +84,7 @@ class FollowedHoldings:
         greeks_moved = bool(self.publisher.greeks.changes)
         if not (at_once or self._legs or self._monitored or greeks_moved):
             return
-        if connection.pnl.take_fresh() or greeks_moved:
+        if connection.pnl.fresh.take() or greeks_moved:
             await self.publisher.publish(connection.feed)
 
         ended = self.context.monotonic()

@@ -20,7 +20,7 @@ from position_sync_dagster.defs.assets.queue_and_ledger import position_updates
 from position_sync_dagster.defs.assets.table_asset import Derived
 from position_sync_dagster.defs.checks import tables as table_checks
 from position_sync_dagster.defs.checks.evaluation import UNKNOWN
-from position_sync_dagster.defs.composition import Composition
+from position_sync_dagster.defs.composition import CORE, Composition
 from position_sync_dagster.defs.drain import drain_queue
 from position_sync_dagster.defs.tick import TickCursor
 from position_sync_dagster.domain.gateway_session import SessionState
@@ -29,6 +29,7 @@ from position_sync_dagster.domain.queue_request import QueueStatus
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.money.defs import extension
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.reports import signs_of_life
@@ -364,6 +365,30 @@ def test_a_changed_strategies_file_is_applied_and_a_refused_one_stops_no_drain(
     assert "1 claimed" in said(result)
     lake.registry.sync.refresh()
     assert [active_leg.conid for active_leg in lake.registry.legs] == [1]
+
+
+def test_a_mistyped_field_of_a_strategies_file_is_named_where_money_is_left_out(
+    instance, strategies_file, caplog
+):
+    text = "strategies:\n  - strategy_id: one\n    prioritty: 2\n    limits: {}\n    legs: []\n"
+    strategies_file.write_text(text)
+    core = Composition(extension=CORE)
+    Ticks(instance, core)()
+    core_lake = Lake.of(load_settings())
+    mistyped = (
+        f"{strategies_file}, line 3: nothing that runs here reads the field 'prioritty'; "
+        "did you mean 'priority'?"
+    )
+    of_money = f"{strategies_file}, line 4: nothing that runs here reads the field 'limits'."
+    assert [text for text in caplog.messages if "nothing" in text] == [mistyped, of_money]
+
+    result = table_checks.file_is_applied.evaluate(core_lake, load_settings())
+    assert not result.passed
+    assert result.description.startswith(f"0 legs. {mistyped} {of_money}")
+    strategies_file.write_text(text.replace("prioritty", "priority"))
+    result = table_checks.file_is_applied.evaluate(core_lake, load_settings())
+    assert result.passed
+    assert result.description == f"0 legs. {of_money}"
 
 
 def test_results_of_checks_are_stored_when_they_change(world, tick, instance, lake):

@@ -5,18 +5,18 @@ from random import Random
 
 import pytest
 
-from position_sync_dagster.domain.account_state import ACCOUNT_AGAIN, AccountState, AccountStates
+from position_sync_dagster.domain.account_state import (
+    ACCOUNT_AGAIN,
+    ACCOUNT_INTERVAL_S,
+    SECOND_LIST_S,
+    AccountState,
+    AccountStates,
+)
 from position_sync_dagster.domain.holding import Completeness
 from tests.support.clock import HandClock
 
-LASTS_S = 180.0
-SECOND_S = 30.0
 INF = float("inf")
 MOMENT = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
-
-
-def account_of(**fields):
-    return AccountState(lasts_s=LASTS_S, second_s=SECOND_S, **fields)
 
 
 WHOLE = {"whole_since_s": 50.0}
@@ -35,14 +35,14 @@ EMPTIED = {"emptied_at_s": 60.0}
     ],
 )
 def test_how_much_of_an_account_is_confirmed(fields, listed, odd, rating):
-    assert account_of(**fields).completeness(is_listed=listed, has_odd_rows=odd) is rating
+    assert AccountState(**fields).completeness(is_listed=listed, has_odd_rows=odd) is rating
 
 
 # When values are requested again.
 
 
 def test_a_download_without_its_end_is_tried_again_later_and_later():
-    account = account_of()
+    account = AccountState()
     for failures in range(1, 7):
         account.fail(1000.0, "why", Random(failures))
         delay_s = ACCOUNT_AGAIN.delay_s(failures, Random(failures))
@@ -53,23 +53,23 @@ def test_a_download_without_its_end_is_tried_again_later_and_later():
 
 
 def test_a_subscription_that_lasted_is_requested_again_at_once_and_a_short_one_later():
-    account = account_of(failures=2, again_at_s=500.0)
+    account = AccountState(failures=2, again_at_s=500.0)
     account.begin(MOMENT)
     account.complete(0.0, stays_open=True)
     assert account.is_whole is True
     assert account.failures == 2
-    account.fail(LASTS_S, "silent")
-    assert account.again_at_s == LASTS_S
+    account.fail(ACCOUNT_INTERVAL_S, "silent")
+    assert account.again_at_s == ACCOUNT_INTERVAL_S
     account.begin(MOMENT)
-    account.complete(LASTS_S, stays_open=True)
+    account.complete(ACCOUNT_INTERVAL_S, stays_open=True)
     assert account.again_at_s == INF
     assert account.problem is None
-    account.fail(LASTS_S * 1.5, "silent")
-    assert account.again_at_s == LASTS_S * 1.5 + ACCOUNT_AGAIN.first_s
+    account.fail(ACCOUNT_INTERVAL_S * 1.5, "silent")
+    assert account.again_at_s == ACCOUNT_INTERVAL_S * 1.5 + ACCOUNT_AGAIN.first_s
 
 
 def test_a_download_begins_anew_and_its_end_is_a_success():
-    account = account_of(failures=2, again_at_s=500.0, spoiled="before", **WHOLE)
+    account = AccountState(failures=2, again_at_s=500.0, spoiled="before", **WHOLE)
     account.begin(MOMENT)
     assert account.again_at_s == INF
     assert account.is_whole is False
@@ -83,20 +83,20 @@ def test_a_download_begins_anew_and_its_end_is_a_success():
 
 
 def test_what_became_due_during_a_download_is_due_after_it():
-    account = account_of(again_at_s=1.0)
+    account = AccountState(again_at_s=1.0)
     account.complete(2.0, stays_open=False)
     assert account.again_at_s == 1.0
 
 
 def test_an_end_that_comes_late_puts_off_the_next_request():
-    account = account_of(again_at_s=500.0)
+    account = AccountState(again_at_s=500.0)
     account.complete(2.0, stays_open=False, is_late=True)
     assert account.again_at_s == INF
 
 
 def test_after_a_restore_what_waits_is_due_at_once_and_nothing_else_is():
-    whole = account_of(**WHOLE)
-    waiting = account_of(again_at_s=500.0)
+    whole = AccountState(**WHOLE)
+    waiting = AccountState(again_at_s=500.0)
     whole.restore(5.0)
     waiting.restore(5.0)
     assert whole.again_at_s == INF
@@ -104,7 +104,7 @@ def test_after_a_restore_what_waits_is_due_at_once_and_nothing_else_is():
 
 
 def test_what_is_spoiled_during_a_download_shows_at_its_end():
-    account = account_of(again_at_s=500.0)
+    account = AccountState(again_at_s=500.0)
     account.spoil(100.0, "why")
     assert account.spoiled == "why"
     assert account.problem is None
@@ -112,7 +112,7 @@ def test_what_is_spoiled_during_a_download_shows_at_its_end():
 
 
 def test_a_subscription_that_is_spoiled_is_requested_again_later():
-    account = account_of(failures=2, **WHOLE)
+    account = AccountState(failures=2, **WHOLE)
     account.spoil(100.0, "why")
     assert account.is_whole is False
     assert account.spoiled == "why"
@@ -121,9 +121,9 @@ def test_a_subscription_that_is_spoiled_is_requested_again_later():
 
 
 def test_of_an_account_that_was_dropped_only_the_doubt_stays():
-    account = account_of(failures=2, again_at_s=5.0, spoiled="why", ended_at=MOMENT, **EMPTIED)
+    account = AccountState(failures=2, again_at_s=5.0, spoiled="why", ended_at=MOMENT, **EMPTIED)
     account.drop()
-    assert account == account_of(is_contradicted=True, **EMPTIED)
+    assert account == AccountState(is_contradicted=True, **EMPTIED)
 
 
 # When a list of positions that empties an account counts.
@@ -141,7 +141,7 @@ class Lists:
     """The accounts of a login, and their lists of positions."""
 
     def __init__(self, clock):
-        self.states = AccountStates([A, B], lasts_s=LASTS_S, second_s=SECOND_S)
+        self.states = AccountStates([A, B])
         self.clock = clock
 
     @property
@@ -182,7 +182,7 @@ def test_a_second_list_counts_when_the_time_has_passed_and_not_before(emptied, c
     assert A in emptied
     assert B not in emptied
     assert not emptied.is_due
-    clock.advance(SECOND_S - 1)
+    clock.advance(SECOND_LIST_S - 1)
     assert doubted(emptied, B) == {A}  # it came early, and does not begin the time again
     assert not emptied.is_due
     clock.advance(1)
@@ -193,7 +193,7 @@ def test_a_second_list_counts_when_the_time_has_passed_and_not_before(emptied, c
 
 def test_each_account_has_its_own_time(emptied, clock):
     doubted(emptied, B)
-    clock.advance(SECOND_S)
+    clock.advance(SECOND_LIST_S)
     assert doubted(emptied) == {B}
 
 
@@ -201,7 +201,7 @@ def test_a_list_that_names_a_holding_ends_the_doubt(emptied, clock):
     doubted(emptied)
     clock.advance(1)
     assert doubted(emptied, A, B) == set()
-    clock.advance(SECOND_S)
+    clock.advance(SECOND_LIST_S)
     assert doubted(emptied) == {A, B}
 
 
@@ -210,12 +210,12 @@ def test_what_contradicts_a_first_list_makes_the_next_one_a_first_one(emptied, c
     doubted(emptied)
     for name in (account,) if account else (A, B):
         emptied.states[name].contradict()
-    clock.advance(SECOND_S)
+    clock.advance(SECOND_LIST_S)
     assert emptied.is_due
     assert A in doubted(emptied)
     assert (B in emptied) == (account is None)
     assert not emptied.is_due
-    clock.advance(SECOND_S)
+    clock.advance(SECOND_LIST_S)
     assert doubted(emptied, held=(A,) if account else (A, B)) == set()
 
 
@@ -223,5 +223,5 @@ def test_messages_that_close_every_holding_end_the_doubt(emptied, clock):
     doubted(emptied)
     emptied.states[A].end_doubt()
     assert emptied.states.doubted == [B]
-    clock.advance(SECOND_S)
+    clock.advance(SECOND_LIST_S)
     assert doubted(emptied, held=(B,)) == set()

@@ -29,7 +29,7 @@ class Subscribed:
         ib.client.reqPnLSingle = ib.client.cancelPnLSingle = lambda *_request: None
         ib.isConnected = lambda: True
         self.subscriptions = PnlSubscriptions(ib, self.book)
-        self.valued = self.subscriptions.take_valued
+        self.valued = self.subscriptions.valued.take
         self.subscriptions.keep([KEY])
         self.subscriptions.step()
         MessageReader(ib, "g")
@@ -51,11 +51,11 @@ async def test_a_profit_message_that_cannot_be_read_is_reported_and_the_value_st
 ):
     subscribed.read(SENT)
     assert subscribed.valued() == {KEY}
-    assert subscribed.subscriptions.take_fresh()
+    assert subscribed.subscriptions.fresh.take()
     subscribed.read(fields)
     assert "sent a message that cannot be read (type '95'" in caplog.text
     assert not subscribed.valued()
-    assert not subscribed.subscriptions.take_fresh()
+    assert not subscribed.subscriptions.fresh.take()
     assert subscribed.value == -300.25
     subscribed.read(sent("-302"))
     assert subscribed.value == -302.0
@@ -71,12 +71,12 @@ async def test_a_profit_message_is_read_for_the_request_that_it_names(subscribed
     assert held.realized_pnl is None
     assert held.market_value == -300.25
     assert subscribed.valued() == {KEY}
-    assert subscribed.subscriptions.take_fresh()
+    assert subscribed.subscriptions.fresh.take()
 
 
 async def test_a_profit_message_without_a_value_is_not_fresh_and_values_nothing(subscribed):
     subscribed.read([*SENT[:6], UNSET])
-    assert not subscribed.subscriptions.take_fresh()
+    assert not subscribed.subscriptions.fresh.take()
     assert not subscribed.valued()
     assert subscribed.book.get(KEY).market_value is None
 

@@ -150,13 +150,13 @@ def test_a_portfolio_row_gives_the_value_once_the_profit_messages_have_ended(hel
     clock.advance(seconds=1)
     assert held.get(KEY).market_value == 6300.0
     assert held.get(KEY).followed is False
-    assert not held.take_missed()
+    assert not held.missed.take()
     held.put_portfolio(KEY, LISTED, 10.0, VALUES)
     holding = held.get(KEY)
     assert holding.market_value == 6200.0
     assert holding.daily_pnl is None
-    assert held.take_missed() == {KEY}
-    assert held.take_missed() == set()
+    assert held.missed.take() == {KEY}
+    assert held.missed.take() == set()
 
 
 def test_a_daily_profit_stays_while_the_account_feed_gives_the_same_value(held, clock):
@@ -166,7 +166,7 @@ def test_a_daily_profit_stays_while_the_account_feed_gives_the_same_value(held, 
     holding = held.get(KEY)
     assert holding.value_source == ValueOrigin.PORTFOLIO
     assert holding.daily_pnl == 5.0
-    assert not held.take_missed()
+    assert not held.missed.take()
 
 
 def test_a_value_that_stands_still_while_portfolio_rows_move_does_not_count(book, clock):
@@ -184,7 +184,7 @@ def test_a_value_that_stands_still_while_portfolio_rows_move_does_not_count(book
     holding = row(7000.0)
     assert holding.market_value == 7000.0
     assert holding.daily_pnl is None
-    assert book.take_missed() == {KEY}
+    assert book.missed.take() == {KEY}
     assert row(7100.0).market_value == 7100.0
     assert book.put_pnl(KEY, pnl(7120.0))
     assert book.get(KEY).market_value == 7120.0

@@ -26,7 +26,7 @@ class Gateway:
     """Sends a new value of each subscribed holding between any two steps."""
 
     def __init__(self, values=None):
-        self.pnl = self.feed = self.book = self
+        self.pnl = self.feed = self.book = self.fresh = self
         self.keys = []
         self.kept = 0
         self.known = values or {}
@@ -44,7 +44,7 @@ class Gateway:
     def values(self, keys):
         return {key: self.known.get(key) for key in keys}
 
-    def take_fresh(self):
+    def take(self):
         return bool(self.keys)
 
 
@@ -129,7 +129,7 @@ async def test_a_slow_commit_is_followed_by_a_rest_of_three_times_its_time(route
 
 async def test_what_has_no_new_value_is_not_published(routes):
     day = Day(routes, overflow_interval_s=30.0)
-    day.gateway.take_fresh = lambda: False
+    day.gateway.take = lambda: set()
     await day.pass_(35)
     assert day.at("queued") == [0, 30]
     assert day.at("published") == []
