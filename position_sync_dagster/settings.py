@@ -135,6 +135,8 @@ class LoginEntry(Part):
         name: Its name in tables and messages, the `gateway_id`.
         accounts: The accounts that its gateway serves, all of them and no other.
         tags: Names and values of the tags that the runs of its stream carry.
+        flex_token: The token of the Flex Web Service of this login, a secret.
+        flex_query_id: The queries that are downloaded with it, separated by commas.
     """
 
     # In the name of a partition Dagster reads "..." as a range.
@@ -156,6 +158,12 @@ class LoginEntry(Part):
     trading_mode: TradingMode | None = Field(None, description=f"Use {', '.join(TradingMode)}")
     tags: dict[Annotated[str, Field(pattern=_TAG)], Text] = Field(
         {}, description="Name it as Dagster allows, and not dagster/… or position_sync/…"
+    )
+    flex_token: SecretStr | None = Field(
+        None, max_length=255, description="Write the token as the Client Portal shows it"
+    )
+    flex_query_id: str | None = Field(
+        None, max_length=255, description="Write query ids, separated by commas, as one text"
     )
 
 
@@ -189,6 +197,8 @@ def load_gateways(
             trading_mode: LIVE
             accounts: [U7654321]
             tags: {team: options}  # of the runs of its stream; each value is a text
+            flex_token: "…"        # a secret: of the statements of this login
+            flex_query_id: 123456, 123457
 
     The accounts are required. An account belongs to one login: otherwise two streams would write
     its values. A request for a holding waits for the login that has its account.
@@ -228,6 +238,12 @@ def load_gateways(
                 (*place_of_login, "max_lines"),
                 f"{reserved_lines} reserved lines leave none of {max_lines} to stream with",
                 "Set reserved_lines below max_lines",
+            )
+        if login.flex_token is not None and login.flex_query_id is None:
+            file.fail(
+                (*place_of_login, "flex_token"),
+                "flex_token is there without flex_query_id",
+                "Add the ids of the queries of this login, separated by commas",
             )
     return logins
 
@@ -348,7 +364,8 @@ class Settings(BaseSettings):
     daily_start: Day = None
     # Folder of the broker's statements, as XML files.
     flex_folder: FilePath = Path("data/flex")
-    # Token of the Flex Web Service, a secret, and the Activity Flex query that it downloads.
+    # Token of the Flex Web Service, a secret, and the Activity Flex queries that it downloads,
+    # separated by commas. A login of a gateways file may have its own.
     flex_token: SecretStr | None = Field(None, max_length=255)
     flex_query_id: str | None = Field(None, max_length=255)
 

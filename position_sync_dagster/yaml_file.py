@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, BinaryIO, NoReturn, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from position_sync_dagster.errors import PositionSyncError, shown
@@ -259,6 +259,8 @@ def _explain(kind: type[Part], error: Mapping[str, Any]) -> tuple[str, str]:
     field = part.model_fields.get(name.split(".")[0])
     if field and field.description:
         remedy = field.description
+    if field and SecretStr in get_args(field.annotation):
+        return f"{name} cannot be used", remedy
     return f"{name} {shown(value)} cannot be used", remedy
 
 

@@ -116,6 +116,7 @@ TAGGED = "gateways:\n- name: a\n  port: 4001\n  accounts: [U1]\n  tags: "
         (TAGGED + "{a: b, a: c}", 5, "'a' is there twice"),
         (TAGGED + "{a b: c}", 5, "'a b' cannot be used"),
         (TAGGED + "{dagster/partition: b}", 5, "'dagster/partition' cannot"),
+        (A + "a, flex_token: t}", 2, "flex_token is there without flex_query_id"),
     ],
 )
 def test_a_mistake_is_named_by_its_place_with_a_remedy(tmp_path, text, line, cause) -> None:
@@ -125,6 +126,13 @@ def test_a_mistake_is_named_by_its_place_with_a_remedy(tmp_path, text, line, cau
         load_gateways(tmp_path / "g.yaml", load_settings())
     assert caught.value.remedy
     assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("value", ["[kept]", "{kept: 1}", "kept" * 70])
+def test_a_token_that_cannot_be_used_is_not_repeated(tmp_path: Path, value: str) -> None:
+    with pytest.raises(GatewaysFileError, match=r"line 2.*flex_token cannot be used") as caught:
+        logins(tmp_path, A + "a, flex_query_id: 1, flex_token: " + value + "}")
+    assert "kept" not in str(caught.value)
 
 
 def test_a_changed_tag_is_a_changed_login(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.defs.statements import IMPORT_JOB
 from position_sync_dagster.money.lake import MoneyLake, derived_rows, newest_day
 from position_sync_dagster.money.past.movement_book import MovementBook
+from position_sync_dagster.money.past.statement_folder import flex_queries
 from position_sync_dagster.money.profit.books import being_made, close_books, open_books
 from position_sync_dagster.money.profit.moved_between import TradingDay
 from position_sync_dagster.money.profit.profit import explain_days, unknown_profits
@@ -93,8 +94,8 @@ def explained_days(context: dg.ComponentLoadContext) -> dg.Definitions:
     partitions = exchange_partitions(days, first)
     importing = job_of(
         IMPORT_JOB,
-        "Download the Flex query of the settings, and store trades and cash of all statements. A "
-        "download that fails is tried again, three times.",
+        "Download each Flex query of the settings and of the gateways file, and store trades and "
+        "cash of all statements. A download that fails is tried again, three times.",
     )
 
     @scheduled(IMPORT_JOB, "0 6 * * 2-6", days.timezone)
@@ -103,10 +104,11 @@ def explained_days(context: dg.ComponentLoadContext) -> dg.Definitions:
     ) -> dg.RunRequest | dg.SkipReason:
         """Download and import the broker's statements at night, if there are any."""
         settings = composition.read_settings()
-        if settings.flex_token is None and not settings.flex_folder.is_dir():
+        queries, mistakes = flex_queries(settings)
+        if not queries and not mistakes and not settings.flex_folder.is_dir():
             return dg.SkipReason(
                 "No statements: POSITION_SYNC_FLEX_FOLDER is no folder, and no "
-                "POSITION_SYNC_FLEX_TOKEN is set."
+                "POSITION_SYNC_FLEX_TOKEN with a query is set, nor one of a login."
             )
         return dg.RunRequest(tags={LAUNCHED_BY: "import_statements_nightly"})
 

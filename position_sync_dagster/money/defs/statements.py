@@ -42,8 +42,8 @@ FAULTS_SHOWN = 20
 def folder() -> None:
     """Activity Flex statements of the broker, XML files of a folder: its own record of past days.
 
-    Written by the job import_statements, which downloads the query of the settings, or by a
-    person who puts a file into POSITION_SYNC_FLEX_FOLDER.
+    Written by the job import_statements, which downloads the queries of the settings and of the
+    gateways file, or by a person who puts a file into POSITION_SYNC_FLEX_FOLDER.
 
     How to read it: an event has the number of statements in the folder.
 
@@ -124,25 +124,26 @@ _from_statements = partial(
 def imported(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Download the query of the settings, and import the folder, also if that fails.
+    """Download each query of settings and logins, and import the folder, also if one fails.
 
     What a later attempt may mend is tried again, three times: the event of a retry says what
-    failed. After that, a download that failed fails the check alone.
+    failed. After that, a download that failed fails the check alone, which names each.
     """
     with dagster_failures():
         lake = position_sync.lake_of(MoneyLake)
-        downloaded, done = statement_folder.download_and_import(
+        downloads, done = statement_folder.download_and_import(
             lake, position_sync.settings, context.run.run_id
         )
-        if downloaded is None and context.retry_number < RETRIES.max_retries:
-            of_download = done.unreadable[0]
-            if isinstance(of_download, LaterError):  # a file that says so stays as it is
-                raise of_download
+        if context.retry_number < RETRIES.max_retries:
+            for failure in downloads.errors:  # a file that says so stays as it is
+                if isinstance(failure, LaterError):
+                    raise failure
 
     for error in done.unreadable:
         context.log.warning(f"A statement was left out: {error}")
 
-    of_folder = {"statements": len(done.found), **table_asset.known(downloaded=downloaded)}
+    of_folder = {"statements": len(done.found)}
+    of_folder |= table_asset.known(downloaded=downloads.statements)
     metadata_of: dict[str, dict[str, Any]] = {FOLDER: of_folder}
     added = {lake.executions.table: done.executions, lake.statement_events.table: done.events}
     for table, rows in added.items():

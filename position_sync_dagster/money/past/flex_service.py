@@ -36,7 +36,10 @@ _LATER = {
     "1001", "1003", "1004", "1005", "1006", "1007", "1008", "1009", "1018", "1019", "1021",
 }  # fmt: skip
 
-_SETTINGS = "(POSITION_SYNC_FLEX_TOKEN, POSITION_SYNC_FLEX_QUERY_ID)"
+_SETTINGS = (
+    "(POSITION_SYNC_FLEX_TOKEN, POSITION_SYNC_FLEX_QUERY_ID; of a login with its own: flex_token, "
+    "flex_query_id of the gateways file)"
+)
 _REMEDIES = {
     "1010": "Use an activity Flex query of the present kind: legacy queries are not served.",
     "1011": "Activate the Flex Web Service in the Client Portal (Settings, Reporting).",
@@ -105,22 +108,28 @@ class FlexService:
     patience_s: float = 300.0
     sleep: Callable[[float], None] = time.sleep
 
-    def download(self, token: str, query_id: str) -> bytes:
+    def download(self, token: str, query_id: str, source: str | None = None) -> bytes:
         """Return the XML of a statement that is complete.
+
+        Args:
+            token: The token.
+            query_id: The query.
+            source: What errors name; None: the query.
 
         Raises:
             FlexServiceError: The service refused, or was not ready in time; it names the query,
                 the code and the remedy.
         """
-        data = self._until_ready(f"{self.url}/SendRequest", token, query_id, query_id)
+        source = source or f"query {query_id}"
+        data = self._until_ready(f"{self.url}/SendRequest", token, query_id, source)
         answer = answer_of(data)
         reference = answer.get("ReferenceCode", "")
         if not reference:
-            raise refusal(_without(token, answer), f"query {query_id}")
+            raise refusal(_without(token, answer), source)
 
-        return self._until_ready(f"{self.url}/GetStatement", token, reference, query_id)
+        return self._until_ready(f"{self.url}/GetStatement", token, reference, source)
 
-    def _ask(self, url: str, token: str, subject: str, query_id: str) -> bytes:
+    def _ask(self, url: str, token: str, subject: str, source: str) -> bytes:
         address = f"{url}?{urlencode({'t': token, 'q': subject, 'v': 3})}"
         # The service refuses requests without a User-Agent.
         request = Request(address, headers={"User-Agent": "Python/3"})  # noqa: S310 - checked
@@ -137,24 +146,24 @@ class FlexService:
             answered = "HTTP"
             if 300 <= code < 400:
                 answered = "a redirect, which is refused"
-            raise self._no_answer(kind, query_id, f"{answered} {code}") from None
+            raise self._no_answer(kind, source, f"{answered} {code}") from None
 
         except (HTTPException, OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or type(error).__name__
             texts = _without(token, {"reason": str(reason)})
-            raise self._no_answer(LaterError, query_id, texts["reason"]) from None
+            raise self._no_answer(LaterError, source, texts["reason"]) from None
 
         texts = _without(token, answer_of(data))
         if texts and texts.get("Status") != "Success":
-            raise refusal(texts, f"query {query_id}")
+            raise refusal(texts, source)
         return data
 
     def _no_answer(
-        self, kind: type[FlexServiceError], query_id: str, reason: str
+        self, kind: type[FlexServiceError], source: str, reason: str
     ) -> FlexServiceError:
         host = urlsplit(self.url).hostname
         return kind(
-            f"query {query_id}: the Flex service at {host} gave no answer: {reason}.",
+            f"{source}: the Flex service at {host} gave no answer: {reason}.",
             remedy="Try again later; check the network.",
         )
 

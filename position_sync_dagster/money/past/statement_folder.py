@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import polars as pl
-from pydantic import TypeAdapter
+from pydantic import SecretStr, TypeAdapter
 
 from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import NEVER
@@ -346,28 +346,98 @@ class Imported(NamedTuple):
     events: int = 0
 
 
+class FlexQuery(NamedTuple):
+    """A query that is downloaded.
+
+    Attributes:
+        token: The token of the Flex Web Service.
+        query_id: The query.
+        login: The login of the gateways file that names it; None: the settings do.
+    """
+
+    token: SecretStr
+    query_id: str
+    login: str | None
+
+    @property
+    def name(self) -> str:
+        """Return what messages call it."""
+        if self.login is None:
+            return f"query {self.query_id}"
+        return f"query {self.query_id} of {self.login}"
+
+    def file_name(self, statements: Sequence[Statement]) -> str:
+        """Return the name of the file that these statements of it are stored in."""
+        first = min(statement.first for statement in statements)
+        last = max(statement.last for statement in statements)
+        letters = "".join(filter(str.isalnum, f"{self.login or ''}{self.query_id}")) or "query"
+        name = letters.encode()[:100].decode(errors="ignore")
+        return f"{name}-{first:%Y%m%d}-{last:%Y%m%d}.xml"
+
+
+def flex_queries(settings: Settings) -> tuple[list[FlexQuery], list[errors.PositionSyncError]]:
+    """Return the queries of the settings, then those of each login, each with its token once.
+
+    Also the error of a gateways file that cannot be read: the queries of the settings are there.
+    """
+    named_by: list[tuple[str | None, Settings]] = [(None, settings)]
+    mistakes: list[errors.PositionSyncError] = []
+    try:
+        named_by += [(login.gateway_id, login) for login in settings.logins]
+    except errors.GatewaysFileError as error:
+        mistakes = [error]
+
+    queries: dict[tuple[str, str], FlexQuery] = {}
+    for login, names in named_by:
+        token = names.flex_token
+        if token is None or not token.get_secret_value():
+            continue
+
+        query_ids = map(str.strip, (names.flex_query_id or "").split(","))
+        for query_id in filter(None, query_ids):
+            key = (token.get_secret_value(), query_id)
+            queries.setdefault(key, FlexQuery(token, query_id, login))
+    return [*queries.values()], mistakes
+
+
+class Downloads(NamedTuple):
+    """The number of statements that were downloaded, and why others were not.
+
+    `statements` is None if there were queries, and each of them failed.
+    """
+
+    statements: int | None
+    errors: tuple[errors.PositionSyncError, ...]
+
+
 def download_and_import(
     lake: MoneyLake, settings: Settings, run_id: str | None = None
-) -> tuple[int | None, Imported]:
-    """Download the query, then import the folder, whose files count also if that fails.
+) -> tuple[Downloads, Imported]:
+    """Download each query, then import the folder, whose files count also if one fails.
 
     Returns:
-        The number of downloaded statements, None if the download failed; and what was imported,
-        with the error of the download before those of files.
+        What was downloaded, and what was imported, with the errors of downloads before those of
+        files.
     """
-    downloaded: int | None = None
-    download_errors: list[errors.PositionSyncError] = []
-    try:
-        downloaded = download(settings, ServedAccounts(lake, settings))
-    except (errors.FlexServiceError, errors.StatementError) as error:
-        download_errors = [error]
+    queries, failures = flex_queries(settings)
+    served = ServedAccounts(lake, settings)
+    downloaded = []
+    for query in queries:
+        try:
+            downloaded.append(download(query, settings, served))
+        except (errors.FlexServiceError, errors.StatementError) as error:
+            failures.append(error)
 
     done = import_statements(lake, settings, run_id)
-    return downloaded, done._replace(unreadable=(*download_errors, *done.unreadable))
+    number = None if failures and not downloaded else sum(downloaded)
+    return (
+        Downloads(number, tuple(failures)),
+        done._replace(unreadable=(*failures, *done.unreadable)),
+    )
 
 
-def download(settings: Settings, served: ServedAccounts) -> int:
-    """Download the query of the settings, if any, into the folder, under the query and its days.
+def download(query: FlexQuery, settings: Settings, served: ServedAccounts) -> int:
+    """Download a query into the folder, under its login, its id and its days.
 
     Returns:
         The number of its statements.
@@ -376,27 +446,17 @@ def download(settings: Settings, served: ServedAccounts) -> int:
         PositionSyncError: The service gave no statement, what came cannot be read or is of no
             account that is served, or the folder cannot be written. The folder is unchanged.
     """
-    token = settings.flex_token
-    query_id = settings.flex_query_id
-    if token is None or not token.get_secret_value() or not query_id:
-        return 0
-
-    data = FlexService().download(token.get_secret_value(), query_id)
-    statements = read_statements(data, f"query {query_id}", serves=served)
+    token = query.token.get_secret_value()
+    data = FlexService().download(token, query.query_id, query.name)
+    statements = read_statements(data, query.name, serves=served)
     served.check(statements)
 
-    first = min(statement.first for statement in statements)
-    last = max(statement.last for statement in statements)
-    letters = "".join(filter(str.isalnum, query_id)) or "query"
-    name = letters.encode()[:100].decode(errors="ignore")
     try:
         settings.flex_folder.mkdir(parents=True, exist_ok=True)
-        folder = StatementFolder(settings.flex_folder)
-        folder.write(f"{name}-{first:%Y%m%d}-{last:%Y%m%d}.xml", data)
+        StatementFolder(settings.flex_folder).write(query.file_name(statements), data)
     except OSError as error:
         raise errors.StatementError(
-            f"query {query_id}: the folder {settings.flex_folder} cannot be written: "
-            f"{error.strerror}.",
+            f"{query.name}: the folder {settings.flex_folder} cannot be written: {error.strerror}.",
             remedy="Make room in it, make it writable, or correct POSITION_SYNC_FLEX_FOLDER.",
         ) from None
     return len(statements)

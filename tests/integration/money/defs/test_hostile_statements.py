@@ -21,6 +21,7 @@ from position_sync_dagster.money.past.statement_folder import (
     ServedAccounts,
     StatementFolder,
     download,
+    flex_queries,
 )
 from position_sync_dagster.settings import load_settings
 from tests.support.flex_files import element, position, refused, statement, trade
@@ -175,8 +176,10 @@ def test_a_folder_that_is_none_is_named(folder, monkeypatch):
     assert statement_folder.read().found == ()
     monkeypatch.setattr(FlexService, "download", lambda *_: GOOD)
     settings = load_settings(flex_folder=folder / "good.xml", flex_token=KEPT, flex_query_id="7")
+    (query,), _mistakes = flex_queries(settings)
+    served = ServedAccounts(MoneyLake(settings.lake), settings)
     with pytest.raises(StatementError, match=r"query 7: the folder .* cannot be written"):
-        download(settings, ServedAccounts(MoneyLake(settings.lake), settings))
+        download(query, settings, served)
 
 
 def test_all_others_are_imported_and_the_check_names_the_bad_ones(world, folder, lake):
