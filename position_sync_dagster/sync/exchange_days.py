@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
+from dateutil.easter import easter
+
 from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.errors import PositionSyncError, SettingsError
 
@@ -21,6 +23,13 @@ LONGEST_CLOSED = timedelta(days=14)
 # When New York closes, and when on a half day, since 1993 (NYSE, "Holidays & Trading Hours").
 CLOSES_AT = time(16, 0)
 HALF_DAY_CLOSES_AT = time(13, 0)
+
+# Days on which New York did not trade, and half days, which no rule foretold.
+SPECIAL_HOLIDAYS = (
+    "1985-09-27 1994-04-27 2001-09-11 2001-09-12 2001-09-13 2001-09-14 2004-06-11 2007-01-02 "
+    "2012-10-29 2012-10-30 2018-12-05 2025-01-09"
+)
+SPECIAL_HALF_DAYS = "1994-02-11 1996-07-05 1997-12-26 1999-12-31 2002-07-05 2003-12-26"
 
 
 class NoTradingDayError(PositionSyncError):
@@ -84,8 +93,8 @@ def days_between(first: date, last: date) -> list[date]:
 def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
     """Return the days of an exchange from `first` to `last`.
 
-    The days of New York come from `holidays`, which is fast to import. All others come from
-    `exchange_calendars`, which knows the holidays of one year ahead.
+    The days of New York follow from its rule, with nothing to import: every command asks for them.
+    All others come from `exchange_calendars`, which knows the holidays of one year ahead.
 
     Raises:
         SettingsError: The calendar is not known.
@@ -145,11 +154,12 @@ def closing_times(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
 
 def _closes_of_new_york(days: Iterable[date]) -> dict[date, datetime]:
     """Return the closes of New York; a test compares them with `exchange_calendars` since 2000."""
-    from holidays import HALF_DAY, financial_holidays
+    holidays: set[date] = set()
+    half_days: set[date] = set()
+    for year in {day.year for day in days}:
+        holidays |= _holidays_of(year)
+        half_days |= _half_days_of(year)
 
-    years = {day.year for day in days}
-    holidays = financial_holidays("XNYS", years=years)
-    half_days = financial_holidays("XNYS", years=years, categories=HALF_DAY)
     closes_at = {
         day: HALF_DAY_CLOSES_AT if day in half_days else CLOSES_AT
         for day in days
@@ -198,11 +208,60 @@ def time_zone_of(calendar: str) -> ZoneInfo:
 
 def _holidays_of_new_york(first: date, last: date) -> tuple[date, ...]:
     """Return the weekdays on which New York does not trade, ascending."""
-    # Its import takes a third of a second, which commands without days need not wait for.
-    from holidays import financial_holidays
+    years = range(first.year, last.year + 1)
+    holidays = sorted(set().union(*map(_holidays_of, years)))
+    return tuple(day for day in holidays if first <= day <= last)
 
-    holidays = sorted(financial_holidays("XNYS", years=range(first.year, last.year + 1)))
-    return tuple(day for day in holidays if first <= day <= last and day.weekday() < 5)
+
+def _holidays_of(year: int) -> set[date]:
+    """Return the weekdays of a year on which New York does not trade, since 1985 (NYSE, Rule 7.2).
+
+    Of Saturday a holiday moves to Friday, unless that is in the year before, and of Sunday to
+    Monday.
+    """
+    fixed = [date(year, 1, 1), date(year, 7, 4), date(year, 12, 25)]
+    if year >= 2022:
+        fixed.append(date(year, 6, 19))
+    moves = {SATURDAY: -1, SUNDAY: 1}
+    moved = [day + timedelta(days=moves.get(day.isoweekday(), 0)) for day in fixed]
+
+    holidays = {day for day in moved if day.year == year}
+    if year >= 1998:
+        holidays.add(_nth(3, MONDAY, year, 1))
+    holidays |= {
+        _nth(3, MONDAY, year, 2),
+        easter(year) - timedelta(days=2),
+        _nth(1, MONDAY, year, 6) - timedelta(weeks=1),
+        _nth(1, MONDAY, year, 9),
+        _nth(4, THURSDAY, year, 11),
+    }
+    return holidays.union(_special(SPECIAL_HOLIDAYS, year))
+
+
+def _half_days_of(year: int) -> set[date]:
+    """Return the half days of New York: after Thanksgiving, and two eves, since 1993."""
+    eves = {
+        day - timedelta(days=1)
+        for day in (date(year, 7, 4), date(year, 12, 25))
+        if MONDAY < day.isoweekday() < SATURDAY
+    }
+    special = _special(SPECIAL_HALF_DAYS, year)
+    if date(year, 7, 5) in special:
+        eves.discard(date(year, 7, 3))
+    return {_nth(4, THURSDAY, year, 11) + timedelta(days=1), *eves, *special}
+
+
+MONDAY, THURSDAY, SATURDAY, SUNDAY = 1, 4, 6, 7
+
+
+def _nth(number: int, weekday: int, year: int, month: int) -> date:
+    """Return the first, second, … of a weekday in a month."""
+    first = date(year, month, 1)
+    return first + timedelta(days=(weekday - first.isoweekday()) % 7, weeks=number - 1)
+
+
+def _special(days: str, year: int) -> set[date]:
+    return {date.fromisoformat(day) for day in days.split() if day.startswith(str(year))}
 
 
 def _calendar(calendar: str):  # type: ignore[no-untyped-def]
