@@ -107,6 +107,11 @@ COMMANDS = {
             "doctor",
             "Check everything that a start needs: settings, clocks, disk, tables, gateway.",
         ),
+        "rehearse": (
+            "rehearse",
+            "Run the stream beside TWS for an hour, read only, and show what is new in your "
+            "gateway.",
+        ),
         "maintain": (
             "doctor",
             "Merge small files of each table, and delete files that no version in the retention "

@@ -39,6 +39,7 @@ from position_sync_dagster.gateway.codes import (
 )
 from position_sync_dagster.gateway.login import Login, log_in
 from position_sync_dagster.gateway.translate import UNSET, details_of, instrument_of, known
+from position_sync_dagster.gateway.wire import Listener
 from position_sync_dagster.outage_log import LimitedLog
 from position_sync_dagster.settings import Settings, load_settings
 
@@ -512,6 +513,7 @@ async def connect(
     *,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     timeout_s: float | None = None,
+    listeners: Iterable[Listener] = (),
 ) -> GatewayConnection:
     """Open a connection with the first free client id of the pool.
 
@@ -519,12 +521,14 @@ async def connect(
         settings: The address, the client ids, the trading mode.
         sleep: Waits for the pauses between client ids.
         timeout_s: Longest wait for one answer of the gateway; by default `login.TIMEOUT_S`.
+        listeners: As `log_in`.
 
     Raises:
         GatewayError: As `log_in`.
         SettingsError: The login is of another trading mode, or has other accounts.
     """
-    connection = GatewayConnection(await log_in(settings, sleep=sleep, timeout_s=timeout_s))
+    login = await log_in(settings, sleep=sleep, timeout_s=timeout_s, listeners=listeners)
+    connection = GatewayConnection(login)
     try:
         connection.require_login_of(settings)
     except SettingsError:
@@ -541,6 +545,7 @@ class IBConnectionManager:
         host: Overrides that of the settings.
         port: Overrides that of the settings.
         client_id: Overrides the pool of the settings.
+        listeners: Each gets every message of a connection that this manager opens.
 
     Example:
         manager = IBConnectionManager()
@@ -560,7 +565,9 @@ class IBConnectionManager:
         host: str | None = None,
         port: int | None = None,
         client_id: int | None = None,
+        listeners: Iterable[Listener] = (),
     ) -> None:
+        self._listeners = listeners
         settings = settings or load_settings()
         if client_id is not None and client_id < 1:
             raise SettingsError(
@@ -588,7 +595,7 @@ class IBConnectionManager:
         async with shared.lock:
             shared.holders.add(self)
             if shared.connection is None or not shared.connection.is_connected:
-                shared.connection = await connect(self.settings)
+                shared.connection = await connect(self.settings, listeners=self._listeners)
             shared.connection.require_login_of(self.settings)
             return shared.connection
 

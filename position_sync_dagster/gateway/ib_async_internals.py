@@ -1,6 +1,6 @@
 """Every private symbol of ib_async that is used, each with its reason.
 
-- The connection: its loggers, its pace, its bytes, and which messages were understood.
+- The connection: its loggers, its pace, its bytes, its messages, and which were understood.
 - The ids of requests: ib_async keeps them, and refusals name the id alone.
 - The messages of accounts and holdings, which functions of ours read: ib_async drops some, and is
   slow with the many of a large book, since it inspects each field, keeps objects and writes logs.
@@ -17,6 +17,7 @@ from ib_async import IB, Contract, Event, Ticker
 
 from position_sync_dagster.domain.exchange_time import read_time
 from position_sync_dagster.gateway.codes import MessageType
+from position_sync_dagster.gateway.wire import CLOSED, GREETING, Listener
 
 # The release of ib_async, without its patch number, that the tests run with.
 TESTED = "2.1"
@@ -137,6 +138,34 @@ def intercept_messages(
     # The decoder uses its logger for messages that it cannot read, and for nothing else.
     decoder.logger = SimpleNamespace(exception=report)  # type: ignore[assignment]
     return interpret
+
+
+def listen(ib: IB, listener: Listener) -> None:
+    """Pass each message of a new client to a listener: as it is sent, or before it is read.
+
+    ib_async shows messages to its own decoder alone, and requests to its log.
+    """
+    client = ib.client
+    interpret: Callable[[list[str]], None] = client.decoder.interpret
+    send: Callable[[bytes], None] = client.conn.sendMsg
+    greeted = False
+
+    def read(fields: list[str]) -> None:
+        listener(False, fields)
+        interpret(fields)
+
+    def write(data: bytes) -> None:
+        nonlocal greeted
+        if client.serverVersion():  # before, it offers its versions
+            if not greeted:
+                listener(False, (GREETING, str(client.serverVersion())))
+            greeted = True
+            listener(True, data[LENGTH_BYTES:].decode().split("\0")[:-1])
+        send(data)
+
+    client.decoder.interpret = read  # type: ignore[method-assign]
+    client.conn.sendMsg = write  # type: ignore[method-assign]
+    socket_closed(ib).connect(lambda _message: listener(False, (CLOSED,)))
 
 
 # The name under which ib_async keeps the requests of `reqMktData`.

@@ -1,7 +1,7 @@
 """Log in at a gateway with the first free client id; errors say why that failed."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +21,7 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.codes import Connectivity, GatewayCode, said
+from position_sync_dagster.gateway.wire import Listener
 from position_sync_dagster.settings import Settings
 
 # Longest wait for one answer of the gateway, in seconds: one that is busy after its start
@@ -76,10 +77,14 @@ async def log_in(
     *,
     sleep: Callable[[float], Awaitable[None]],
     timeout_s: float | None = None,
+    listeners: Iterable[Listener] = (),
 ) -> Login:
     """Log in with the first client id of the pool that is free.
 
     After an id that is in use (326) there is a pause before the next attempt.
+
+    Args:
+        listeners: Each gets every message, from the log-in on.
 
     Raises:
         GatewayRefusedError: Nothing listens there, or it hangs up at once.
@@ -95,7 +100,7 @@ async def log_in(
         if attempts:
             await sleep(NEXT_CLIENT_ID.delay_s(attempts, random))
         with suppress(ClientIdInUseError):
-            return await _log_in_as(client_id, settings, timeout_s or TIMEOUT_S)
+            return await _log_in_as(client_id, settings, timeout_s or TIMEOUT_S, listeners)
     raise ClientIdInUseError(
         f"The gateway at {settings.gateway_id} has each of the client ids "
         f"{pool[0]} to {pool[-1]} in use (code 326).",
@@ -104,7 +109,9 @@ async def log_in(
     )
 
 
-async def _log_in_as(client_id: int, settings: Settings, timeout_s: float) -> Login:
+async def _log_in_as(
+    client_id: int, settings: Settings, timeout_s: float, listeners: Iterable[Listener]
+) -> Login:
     """Make one attempt to log in; raise an error as soon as it has failed, not at the timeout.
 
     When the gateway refuses the client id, it sends 326 and closes the socket. ib_async's
@@ -114,6 +121,8 @@ async def _log_in_as(client_id: int, settings: Settings, timeout_s: float) -> Lo
     ib_async_internals.set_pace(ib, *MESSAGE_PACE)
     ib_async_internals.skip_positions(ib)
     ib_async_internals.skip_account_summaries(ib)
+    for each in listeners:
+        ib_async_internals.listen(ib, each)
 
     listener = _LoginListener(ib, client_id, settings.gateway_address)
     attempt = asyncio.ensure_future(

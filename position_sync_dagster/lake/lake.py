@@ -10,6 +10,7 @@ from deltalake import DeltaTable
 from polars import DataFrame, col, concat
 
 from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.heard import HeardCount
 from position_sync_dagster.domain.queue_request import RetryPolicy
 from position_sync_dagster.errors import LakeError, TokenError
 from position_sync_dagster.lake import records
@@ -26,6 +27,7 @@ from position_sync_dagster.lake.schema import (
     CONTRACTS,
     DERIVED,
     GATEWAY_SESSIONS,
+    HEARD_MESSAGES,
     LATEST_POSITIONS,
     POSITION_CHANGES,
     RECONCILIATION_BREAKS,
@@ -120,6 +122,7 @@ class Lake:
 
         self.position_changes = records.changes_table(table(POSITION_CHANGES))
         self.account_values = AccountValuesTable(table(ACCOUNT_VALUES), clock)
+        self.heard_messages = records.RecordsTable(table(HEARD_MESSAGES), HeardCount)
 
     @classmethod
     def of(cls, settings: Settings, *, clock: Clock = utc_now) -> Self:
@@ -160,6 +163,7 @@ class Lake:
             self.breaks,
             self.position_changes,
             self.account_values,
+            self.heard_messages,
         )
         return tuple(part.table for part in parts)
 

@@ -13,6 +13,7 @@ from position_sync_dagster.errors import LakeError, NewerTableError
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.holdings import HoldingsBook, PendingChanges
+from position_sync_dagster.gateway.wire import Listener
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
@@ -58,6 +59,7 @@ class StreamTables:
         rolls: Replaces the legs of strategies that follow rolls, after closes were judged.
         rules: Chooses legs by the rules of the strategies file.
         greeks: Makes what computes greeks for options without any; with None, they have none.
+        listeners: Each gets every message of the gateway.
         updates: The ledger. It shows at the start which closes have their row already.
         ownership: The lease, checked before each write; the tables are then those of an initialized
             lake. None: the streamer takes one of its own.
@@ -71,6 +73,7 @@ class StreamTables:
     rolls: ChangeFollower | None = None
     rules: RulesOfLegs | None = None
     greeks: MakesGreeks | None = None
+    listeners: tuple[Listener, ...] = ()
     updates: PositionUpdatesTable | None = None
     ownership: Ownership | None = None
 

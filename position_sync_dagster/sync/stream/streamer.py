@@ -49,6 +49,7 @@ from position_sync_dagster.lake.strategy_registry import StrategyRegistry
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.stream.delivery import Flusher, UpdatesWriter
+from position_sync_dagster.sync.stream.heard import DailyCounts
 from position_sync_dagster.sync.stream.ownership import (
     OwnerContext,
     Ownership,
@@ -402,7 +403,9 @@ class IBPositionStreamer:
             self._tables.account_values,
         )
         # A share of its own, which it gives up: whoever opened another one closes that.
-        shared = IBConnectionManager(manager.settings if manager else self.settings)
+        shared = IBConnectionManager(
+            manager.settings if manager else self.settings, listeners=self._tables.listeners
+        )
         self._link = BrokerLink(self._context, shared, self._router, self._flusher)
 
         self._task: asyncio.Task[None] | None = None
@@ -711,7 +714,9 @@ async def stream(
             offload(lake.updates.table.fence, settings.gateway_id, token),
             offload(lake.account_values.table.fence, settings.gateway_id, token),
         )
+        counts = DailyCounts(lake.heard_messages, own)
         tables = StreamTables(
+            listeners=(counts.heard,),
             broker_positions=lake.broker_positions,
             updates=lake.updates,
             contracts=lake.contracts,
@@ -725,9 +730,12 @@ async def stream(
         streamer.register_handler(UpdatesWriter(lake.updates, own, streamer.counts))
         own.status = streamer.status
         rotation = asyncio.get_running_loop().call_later(ROTATE_AFTER_S, stop.set)
+        noting = asyncio.create_task(counts.run())
         try:
             await streamer.run(stop)
         finally:
             rotation.cancel()
+            await end_tasks(noting)
+            await counts.write()
 
         return streamer.counts

@@ -1,0 +1,131 @@
+"""Run the stream for a while beside TWS, in a lake of its own, and report what was heard."""
+
+import asyncio
+import signal
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.leg import Leg
+from position_sync_dagster.gateway.wire import Heard, Listener, vocabulary
+from position_sync_dagster.lake.given_leg import make_leg
+from position_sync_dagster.lake.sessions import login_owned
+from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.stream_parts import with_money
+from position_sync_dagster.processes.rehearsal.measures import assumptions, wire_lines
+from position_sync_dagster.processes.rehearsal.report import Report
+from position_sync_dagster.processes.rehearsal.values import beside_the_broker
+from position_sync_dagster.processes.rehearsal.watch import Watch
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.stream.ownership import Ownership, end_tasks
+from position_sync_dagster.sync.stream.router import StreamTables
+from position_sync_dagster.sync.stream.streamer import stream
+
+STRATEGY = "rehearsal"
+
+_RIGHTS = {"C": "CALL", "P": "PUT"}
+_OPTIONS = ("OPT", "FOP")
+
+
+def rehearse(settings: Settings, *, minutes: float, lines: int, lake: Path | None) -> Report:
+    """Rehearse until the time is over, or until SIGINT or SIGTERM.
+
+    Args:
+        settings: Those of one login; it must not be streamed from.
+        lines: How many market data lines it uses at most.
+        lake: Where rows are kept; None: in a folder that is deleted at the end.
+
+    Raises:
+        LoginOwnedError: A stream owns the login.
+        TradingModeError: The lake has data of another trading mode.
+    """
+    with TemporaryDirectory(prefix="rehearsal-") as folder:
+        changes = {"max_lines": lines, "reserved_lines": 0, "lake": str(lake or folder)}
+        _require_unowned(settings)
+        return asyncio.run(_rehearse(settings.model_copy(update=changes), minutes * 60.0))
+
+
+def _require_unowned(settings: Settings) -> None:
+    sessions = MoneyLake(settings.lake, use="look").sessions
+    if sessions.table.exists():
+        owner = sessions.current(settings.gateway_id)
+        if owner is not None and owner.is_alive(utc_now()):
+            raise login_owned(owner)
+
+
+async def _rehearse(settings: Settings, seconds: float) -> Report:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    loop.call_later(seconds, stop.set)
+
+    lake = MoneyLake.of(settings)
+    heard, watch = Heard(), Watch()
+    choosing = asyncio.create_task(_choose(watch, lake, settings))
+    try:
+        await stream(lake, settings, stop=stop, complete=partial(_heard_by, heard, watch))
+    finally:
+        await end_tasks(choosing)
+
+    watch.close()
+    said = heard.take().items()
+    return Report(
+        day=utc_now().date(),
+        server_version=heard.server_version,
+        heard_s=watch.monotonic() - watch.began_at,
+        lines=settings.max_lines,
+        wire=wire_lines(said, vocabulary()),
+        assumptions=[*assumptions(watch, settings.max_lines)],
+        values=[*beside_the_broker(watch, lake, settings)],
+    )
+
+
+def _heard_by(
+    heard: Heard,
+    watch: Watch,
+    tables: StreamTables,
+    lake: MoneyLake,
+    settings: Settings,
+    own: Ownership,
+) -> StreamTables:
+    listeners: tuple[Listener, ...] = (*tables.listeners, heard, watch)
+    return replace(with_money(tables, lake, settings, own), listeners=listeners)
+
+
+async def _choose(watch: Watch, lake: MoneyLake, settings: Settings) -> None:
+    """Stream some of what is held, unless the lake has active legs."""
+    await watch.listed.wait()
+    if not lake.registry.legs:
+        most = max(1, settings.max_lines - settings.most_underlyings)
+        await lake.registry.add_many(legs_to_stream(watch.held.values(), most))
+
+
+def legs_to_stream(held: Iterable[Sequence[str]], most: int) -> Collection[Leg]:
+    """Return legs for some holdings, of options first, spread over expiries and strikes.
+
+    Args:
+        held: The fields of messages of positions.
+        most: The number of legs.
+    """
+    by_conid = {row[3]: row for row in held if float(row[14])}
+    ordered = sorted(by_conid.values(), key=lambda row: (row[4], row[6], float(row[7] or 0)))
+    options = [row for row in ordered if row[5] in _OPTIONS]
+    others = [row for row in ordered if row[5] in ("STK", "FUT")]
+    step = max(1, -(-len(options) // most))
+    chosen = [*options[::step], *others][:most]
+    return [
+        make_leg(
+            conid=int(row[3]),
+            symbol=row[4],
+            expiry=row[6] or None,
+            strike=float(row[7] or 0) or None,
+            right=_RIGHTS.get(row[8]),
+            strategy_id=STRATEGY,
+            added_at=utc_now(),
+        )
+        for row in chosen
+    ]

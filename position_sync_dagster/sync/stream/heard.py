@@ -1,0 +1,64 @@
+"""What the gateway of a stream says, counted by the day in `heard_messages`."""
+
+import asyncio
+import logging
+
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.heard import HeardCount
+from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.gateway.wire import Heard, vocabulary
+from position_sync_dagster.lake.records import RecordsTable
+from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.outage_log import OutageLog
+from position_sync_dagster.sync.stream.ownership import Ownership
+
+logger = logging.getLogger(__name__)
+
+# How often the counts are written, in seconds. A kill loses those since the last time.
+NOTE_S = 1800.0
+
+
+class DailyCounts:
+    """Counts what is heard, and writes it while the stream owns its login.
+
+    Attributes:
+        heard: The listener of the connection.
+    """
+
+    def __init__(
+        self, table: RecordsTable[HeardCount], own: Ownership, clock: Clock = utc_now
+    ) -> None:
+        self.heard = Heard()
+        self._table = table
+        self._own = own
+        self._clock = clock
+        self._outage = OutageLog(logger)
+
+    async def run(self) -> None:
+        """Write the counts again and again, until it is cancelled."""
+        while True:
+            await asyncio.sleep(NOTE_S)
+            await self.write()
+
+    async def write(self) -> None:
+        """Write what was heard since the last time; a table that cannot be used is logged."""
+        now = self._clock()
+        known = vocabulary()
+        rows = [
+            HeardCount(
+                day=now.date(),
+                gateway_id=self._own.session.gateway_id,
+                server_version=self.heard.server_version,
+                kind=said.kind,
+                name=said.name,
+                count=count,
+                is_new=not known.knows(said),
+                heard_at=now,
+            )
+            for said, count in sorted(self.heard.take().items())
+        ]
+        try:
+            await offload(self._table.add, rows, None, self._own.check)
+            self._outage.fault = None
+        except PositionSyncError as error:  # a lost lease too
+            self._outage.report(str(error))
