@@ -113,6 +113,15 @@ TOOLS = {
         "campaigns",
         "Return the campaigns that are over, with what each brought and how it ended.",
     ),
+    "open_campaigns": Tool(
+        "open-campaigns",
+        "campaigns",
+        """Return the open campaigns of strategies: what they brought so far, and how they stood.
+
+        `cost_per_share` is what each share that is left cost, with all that the campaign brought.
+        `stands` and `path` are what it had earned at the ends of days, until the day `until`.
+        """,
+    ),
 }
 
 
@@ -137,7 +146,7 @@ def mcp(home: options.HomeFolder = None) -> None:
 
     It needs the extra `mcp`. An answer has at most some 4,000 characters, and the cursor of the
     rows that are left. The tools are figures, positions, changes, why, what_if, results, returns,
-    fills and campaigns.
+    fills, campaigns and open_campaigns.
     """
     assistant_server(options.opened(home)[0]).run("stdio")
 

@@ -27,6 +27,9 @@ def results(
     campaigns: Annotated[
         bool, typer.Option("--list", help="Show the campaigns themselves.")
     ] = False,
+    so_far: Annotated[
+        bool, typer.Option("--open", help="Show the open campaigns of strategies.")
+    ] = False,
     days: Annotated[
         bool, typer.Option("--days", help="Show the profit of each day, and what was realised.")
     ] = False,
@@ -45,6 +48,10 @@ def results(
         rows = asked(home, "campaigns", since=since)["campaigns"]
         output.show_rows(rows, _CAMPAIGN_COLUMNS, json=json, none=_NONE)
         return
+    if so_far:
+        rows = asked(home, "open-campaigns")["campaigns"]
+        output.show_rows(rows, _OPEN_COLUMNS, json=json, none="No campaign of a strategy is open.")
+        return
 
     answer = asked(home, "results", since=since, by=by)
     output.show_rows(answer["days" if days else "results"], json=json, none=_NONE)
@@ -56,7 +63,7 @@ def campaign(
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
-    """Show one campaign that is over: its fills and rolls."""
+    """Show one campaign that is over: its fills and rolls, and how it stood on its days."""
     over = asked(home, "campaign", id=name)
     if json:
         output.print_json(over)
@@ -65,6 +72,7 @@ def campaign(
     output.print_table(over.campaigns, _CAMPAIGN_COLUMNS)
     output.show_rows(over.fills, _FILL_COLUMNS, json=False, none="Nothing moved it.")
     output.show_rows(over.rolls, _ROLL_COLUMNS, json=False, none="Nothing was rolled.")
+    output.show_rows(over.days, _DAY_COLUMNS, json=False, none="How it stood is not known.")
 
 
 @app.command()
@@ -165,8 +173,15 @@ _NONE = "No campaign is over, as far as the tables know. Materialize the asset c
 _CAMPAIGN_COLUMNS = (
     "campaign_id", "kind", "underlying", "opened", "closed", "ended", "rolls", "currency", "profit",
     "fees", "worst", "best", "capital_at_risk", "return_on_risk", "return_per_year",
-    "profit_unknown", "why_unknown",
+    "cost_per_share", "entry_delta", "entry_implied_vol", "entry_underlying_price",
+    "profit_unknown", "why_unknown", "entry_unknown",
 )  # fmt: skip
+_OPEN_COLUMNS = (
+    "campaign_id", "kind", "underlying", "opened", "rolls", "currency", "brought", "fees", "stands",
+    "worst", "best", "capital_at_risk", "cost_per_share", "entry_delta", "entry_implied_vol",
+    "entry_underlying_price", "profit_unknown", "why_unknown", "entry_unknown",
+)  # fmt: skip
+_DAY_COLUMNS = ("day", "currency", "profit", "stands")
 _FILL_COLUMNS = ("day", "contract", "kind", "quantity", "price", "cash", "fee", "currency")
 _ROLL_COLUMNS = ("at", "closed", "opened")
 _FILL_COST_COLUMNS = (

@@ -14,7 +14,8 @@ MONEY = frozenset(
         "credit", "average_win", "average_loss", "expectancy",
         "drawdown", "brought", "slippage", "spread", "cost", "fees_without_quote",
         "greatest_profit", "greatest_loss", "against_mark", "now", "chosen", "at_expiry",
-        "expected_value", "worst", "best", "repricing",
+        "expected_value", "worst", "best", "repricing", "median_worst_of_wins", "worst_of_wins",
+        "stands", "path", "paths",
     )
 )  # fmt: skip
 

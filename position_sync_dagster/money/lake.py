@@ -1,7 +1,7 @@
 """The lake with the tables of money."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import date, datetime
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Unpack
 
@@ -212,3 +212,38 @@ def newest_day(table: Table) -> DataFrame:
     """Return the rows of the newest trading day of a table with a partition for each; blocks."""
     session = col("partition.session_date")
     return table.rows(chosen=session == session.max())
+
+
+def rows_around(
+    lake: Lake,
+    moments: Iterable[tuple[int, datetime]],
+    columns: Collection[str],
+    *,
+    before: timedelta = timedelta(),
+    after: timedelta = timedelta(),
+) -> Iterator[tuple[DataFrame, DataFrame]]:
+    """Yield moments of contracts by UTC day, with the rows of the ledger around them; blocks.
+
+    Days without a row are left out.
+
+    Args:
+        lake: The tables.
+        moments: Contracts with the times of interest.
+        columns: Those of the rows.
+        before: How much earlier than a moment a row may be.
+        after: How much later.
+
+    Yields:
+        `conid` and `at` in order of time, and rows of these contracts.
+    """
+    in_order = DataFrame([*moments], _MOMENTS, orient="row").sort("at")
+    recorded = frozenset[date]() if in_order.is_empty() else lake.updates.sync.days()
+    for (day,), of_day in in_order.group_by(col.at.dt.date(), maintain_order=True):
+        if day in recorded:
+            first: datetime = of_day["at"][0]
+            last: datetime = of_day["at"][-1]
+            span = (first - before, last + after)
+            yield of_day, lake.updates.sync.between(*span, of_day["conid"].to_list(), columns)
+
+
+_MOMENTS: dict[str, pl.DataType] = {"conid": pl.Int64(), "at": pl.Datetime("us", "UTC")}

@@ -26,7 +26,6 @@ from position_sync_dagster.errors import (
     shown,
 )
 from position_sync_dagster.money.campaigns.one_campaign import OneCampaign, read_campaign
-from position_sync_dagster.money.campaigns.results import read_campaigns
 from position_sync_dagster.money.reports.book import BOOK_COLUMNS, names_ever, open_positions
 from position_sync_dagster.money.reports.figures import VERSION, Figures, amounts_in_cents
 from position_sync_dagster.money.reports.known_names import KnownNames, nearest
@@ -80,6 +79,8 @@ from position_sync_dagster.web.results_answers import (
     ClosedDayAnswer,
     FillsAnswer,
     FillsQuery,
+    OpenCampaignsAnswer,
+    OpenCampaignsQuery,
     ResultsAnswer,
     ResultsQuery,
     ReturnsAnswer,
@@ -88,6 +89,8 @@ from position_sync_dagster.web.results_answers import (
     WhyQuery,
     closed_day,
     read_account_returns,
+    read_all_campaigns,
+    read_campaigns_so_far,
     read_fills,
     read_results,
     read_why,
@@ -201,12 +204,8 @@ def _payoff(source: PageFigures, query: PayoffQuery, now: datetime) -> dict[str,
     return {"at": book.now, "payoffs": [payoff.row for payoff in of_strategies]}
 
 
-def _campaigns(source: PageFigures, query: CampaignsQuery, _now: datetime) -> dict[str, Any]:
-    return {"campaigns": read_campaigns(source.lake, query.since, query.strategy)}
-
-
 def _campaign(source: PageFigures, query: CampaignQuery, _now: datetime) -> OneCampaign:
-    return read_campaign(source.lake, query.id)
+    return read_campaign(source.lake, source.settings.calendar, query.id)
 
 
 def _is_of_many_legs(source: PageFigures, query: ApiModel, now: datetime) -> bool:
@@ -357,10 +356,16 @@ ROUTES = {
         read_fills,
     ),
     "campaigns": ApiRoute(
-        "Campaigns that are over", CampaignsQuery, CampaignsAnswer, _campaigns, _names_ever
+        "Campaigns that are over", CampaignsQuery, CampaignsAnswer, read_all_campaigns, _names_ever
+    ),
+    "open-campaigns": ApiRoute(
+        "Open campaigns of strategies: what they brought so far, and how they stood",
+        OpenCampaignsQuery,
+        OpenCampaignsAnswer,
+        read_campaigns_so_far,
     ),
     "campaign": ApiRoute(
-        "One campaign: its fills and rolls",
+        "One campaign: its fills and rolls, and its days",
         CampaignQuery,
         OneCampaign,
         _campaign,

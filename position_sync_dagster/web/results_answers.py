@@ -10,7 +10,16 @@ from pydantic import BeforeValidator
 from position_sync_dagster.domain.instrument import parse_day
 from position_sync_dagster.errors import InvalidLegError
 from position_sync_dagster.lake.schema import TableSpec
+from position_sync_dagster.money.campaigns.campaign_days import (
+    path_of,
+    read_days_of,
+    read_explained,
+)
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
+from position_sync_dagster.money.campaigns.open_campaigns import (
+    OpenCampaign,
+    read_open_campaigns,
+)
 from position_sync_dagster.money.campaigns.results import (
     DayResult,
     Grouping,
@@ -149,6 +158,15 @@ class CampaignsAnswer(ApiModel):
     """Campaigns that are over, in the order in which they closed."""
 
     campaigns: list[ClosedCampaign]
+    paths: list[list[float]]
+    """Of each campaign, what it had earned at the end of each of its days; empty: not known."""
+
+
+class OpenCampaignsAnswer(ApiModel):
+    """The campaigns of strategies that are open, by strategy and account."""
+
+    at: datetime
+    campaigns: list[OpenCampaign]
 
 
 def _day(text: object) -> object:
@@ -197,6 +215,13 @@ class CampaignsQuery(ApiModel):
     """Only those of this strategy; UNATTRIBUTED: of what was in none."""
 
 
+class OpenCampaignsQuery(ApiModel):
+    """Which open campaigns."""
+
+    strategy: str | None = None
+    """Only those of this strategy."""
+
+
 class CampaignQuery(ApiModel):
     """Which campaign."""
 
@@ -213,6 +238,26 @@ def read_results(source: PageFigures, query: ResultsQuery, _now: datetime) -> di
         "results": [result.row for result in results_of(campaigns, query.by)],
         "days": read_days(source.lake, campaigns, query.since),
     }
+
+
+def read_all_campaigns(
+    source: PageFigures, query: CampaignsQuery, _now: datetime
+) -> dict[str, Any]:
+    """Return the answer of `campaigns`; blocks."""
+    campaigns = read_campaigns(source.lake, query.since, query.strategy)
+    days = read_explained(source.lake, source.settings.calendar, campaigns)
+    paths = [[day.stands for day in path_of(campaign, days)] for campaign in campaigns]
+    return {"campaigns": campaigns, "paths": paths}
+
+
+def read_campaigns_so_far(
+    source: PageFigures, query: OpenCampaignsQuery, now: datetime
+) -> dict[str, Any]:
+    """Return the answer of `open-campaigns`; blocks."""
+    book = source.figures(now).book
+    campaigns = read_open_campaigns(source.lake, book.closes.parts, query.strategy)
+    with_days = read_days_of(source.lake, source.settings.calendar, campaigns)
+    return {"at": book.now, "campaigns": with_days}
 
 
 def read_account_returns(

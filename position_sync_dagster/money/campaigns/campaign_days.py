@@ -1,23 +1,28 @@
 """How campaigns stood at the ends of their days, and what they earned from.
 
 Both are sums of columns of `profit_explained` over the trading days of a campaign. They are told
-where these add up to its profit: then the days are its own, and none of them is missing.
+where these add up to its profit: then the days are its own, and none of them is missing. Of an open
+one each day has to be recorded, until the newest that is.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
+from polars import col
 
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
+from position_sync_dagster.money.campaigns.open_campaigns import OpenCampaign
 from position_sync_dagster.money.lake import MoneyLake, derived_rows
 from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.tables import PROFIT_EXPLAINED
 from position_sync_dagster.sync.exchange_days import exchange_days
+
+AnyCampaign = TypeVar("AnyCampaign", ClosedCampaign, OpenCampaign)
 
 # What the change of the prices brought, by its causes.
 CAUSES = ("delta", "gamma", "vega", "theta", "repricing")
@@ -53,67 +58,139 @@ class ExplainedDays:
         return cls(sessions, recorded, rows)
 
 
-def with_days(campaign: ClosedCampaign, days: ExplainedDays) -> ClosedCampaign:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignDay:
+    """A recorded trading day of a campaign, in one currency.
+
+    Attributes:
+        profit: What it earned on that day.
+        stands: What it had earned at its end, since it began.
+    """
+
+    day: date
+    currency: str | None
+    profit: float
+    stands: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Days:
+    """The recorded days of a campaign.
+
+    Attributes:
+        rows: Those of `profit_explained`, in order of day.
+        of: How many trading days it has.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    of: int
+
+    @property
+    def ends(self) -> list[float]:
+        """What it had earned at the end of each day."""
+        return [*accumulate(row["profit"] for row in self.rows)]
+
+
+def with_days(campaign: AnyCampaign, days: ExplainedDays) -> AnyCampaign:
     """Return a campaign with how it stood and what it earned from; pure."""
-    opened = campaign.opened
-    if opened is None:
-        return _without(campaign, "it was held before all movements")
-    if campaign.strategy_id == UNATTRIBUTED:
-        return _without(campaign, "the days of what is in no strategy are not divided")
-    if campaign.profit is None:
-        return _without(campaign, "its profit is not known")
+    recorded = _days_of(campaign, days)
+    if isinstance(recorded, str):
+        return _because(campaign, f"worst, best, {', '.join(CAUSES)}: {recorded}")
 
-    owner = (campaign.strategy_id, campaign.account, campaign.currency)
-    rows = [
-        row for row in days.rows.get(owner, ()) if opened <= row["session_date"] <= campaign.closed
-    ]
-    sessions = [day for day in days.sessions if opened <= day <= campaign.closed]
-    lacking = set(sessions) - days.recorded.get(campaign.account, set())
-    lacking |= {row["session_date"] for row in rows if row["profit"] is None}
-    if lacking:
-        return _without(
-            campaign, f"{len(lacking)} of its {len(sessions)} days have no recorded profit"
-        )
-
-    path = [*accumulate((row["profit"] for row in rows), initial=0.0)]
-    if abs(path[-1] - campaign.profit) > HALF_A_CENT:
-        return _without(campaign, f"its days add up to {path[-1]:.2f}, which is not its profit")
-
-    ends = path[1:] or path
+    ends = recorded.ends or [0.0]
+    rows = recorded.rows
     causes: dict[str, Any] = {name: known_sum(row[name] for row in rows) for name in CAUSES}
     told = replace(campaign, worst=min(ends), best=max(ends), **causes)
+    if isinstance(told, OpenCampaign):
+        told = replace(told, path=tuple(ends), stands=ends[-1], until=days.sessions[-1])
+
     unknown = [name for name, amount in causes.items() if amount is None]
     if not unknown:
         return told
     without = sum(None in (row[name] for name in CAUSES) for row in rows)
-    why = f"{without} of its {len(sessions)} days have no recorded greeks"
+    why = f"{without} of its {recorded.of} days have no recorded greeks"
     return _because(told, f"{', '.join(unknown)}: {why}")
 
 
-def _without(campaign: ClosedCampaign, why: str) -> ClosedCampaign:
-    return _because(campaign, f"worst, best, {', '.join(CAUSES)}: {why}")
+def path_of(campaign: AnyCampaign, days: ExplainedDays) -> list[CampaignDay]:
+    """Return the days of a campaign whose sum is its profit; none where a day lacks; pure."""
+    recorded = _days_of(campaign, days)
+    if isinstance(recorded, str):
+        return []
+    return [
+        CampaignDay(
+            day=row["session_date"], currency=row["currency"], profit=row["profit"], stands=stands
+        )
+        for row, stands in zip(recorded.rows, recorded.ends, strict=True)
+    ]
 
 
-def _because(campaign: ClosedCampaign, reason: str) -> ClosedCampaign:
+def _days_of(campaign: ClosedCampaign | OpenCampaign, days: ExplainedDays) -> _Days | str:
+    """Return the days of a campaign, or why they do not say how it stood."""
+    opened = campaign.opened
+    closed = campaign.closed or date.max
+    if opened is None:
+        return "it was held before all movements"
+    if campaign.strategy_id == UNATTRIBUTED:
+        return "the days of what is in no strategy are not divided"
+    if isinstance(campaign, ClosedCampaign) and campaign.profit is None:
+        return "its profit is not known"
+
+    owner = (campaign.strategy_id, campaign.account, campaign.currency)
+    rows = [row for row in days.rows.get(owner, ()) if opened <= row["session_date"] <= closed]
+    sessions = [day for day in days.sessions if opened <= day <= closed]
+    recorded = days.recorded.get(campaign.account, set())
+    # An open one has something at each close.
+    if isinstance(campaign, OpenCampaign):
+        recorded = {row["session_date"] for row in rows}
+        if not sessions:
+            return "none of its days is over"
+
+    lacking = set(sessions) - recorded
+    lacking |= {row["session_date"] for row in rows if row["profit"] is None}
+    if lacking:
+        return f"{len(lacking)} of its {len(sessions)} days have no recorded profit"
+
+    told = _Days(rows, len(sessions))
+    total = [0.0, *told.ends][-1]
+    if isinstance(campaign, ClosedCampaign) and abs(total - (campaign.profit or 0)) > HALF_A_CENT:
+        return f"its days add up to {total:.2f}, which is not its profit"
+    return told
+
+
+def _because(campaign: AnyCampaign, reason: str) -> AnyCampaign:
     reasons = filter(None, [campaign.why_unknown, reason])
     return replace(campaign, why_unknown="; ".join(reasons))
 
 
-def read_days_of(
-    lake: MoneyLake, calendar: str, campaigns: Sequence[ClosedCampaign]
-) -> list[ClosedCampaign]:
-    """Return campaigns with what is recorded of their days; blocks.
+def read_explained(
+    lake: MoneyLake, calendar: str, campaigns: Sequence[AnyCampaign]
+) -> ExplainedDays:
+    """Read what is recorded of the days of campaigns; blocks.
 
     Args:
+        lake: The tables.
         calendar: The exchange whose trading days count.
+        campaigns: The campaigns. The days of open ones end with the newest that is recorded.
     """
-    if not campaigns:
-        return []
-
+    table = lake.derived_table(PROFIT_EXPLAINED)
+    begun = (campaign.opened or campaign.closed for campaign in campaigns)
+    first = min(filter(None, begun), default=date.max)
+    session = col("partition.session_date")
     columns = ["session_date", "strategy_id", "account", "currency", "profit", *CAUSES]
-    explained = derived_rows(lake.derived_table(PROFIT_EXPLAINED), columns=columns)
-    first = min(campaign.opened or campaign.closed for campaign in campaigns)
-    last = max(campaign.closed for campaign in campaigns)
+    explained = derived_rows(table, chosen=session >= first, columns=columns)
+
+    newest = max(explained["session_date"], default=date.min)
+    last = max((campaign.closed or newest for campaign in campaigns), default=newest)
+    if last < first:
+        return ExplainedDays.of(explained, ())
     sessions = exchange_days(calendar, first, last).trading_days(first, last)
-    days = ExplainedDays.of(explained, sessions)
+    return ExplainedDays.of(explained, sessions)
+
+
+def read_days_of(
+    lake: MoneyLake, calendar: str, campaigns: Sequence[AnyCampaign]
+) -> list[AnyCampaign]:
+    """Return campaigns with what is recorded of their days; blocks."""
+    days = read_explained(lake, calendar, campaigns)
     return [with_days(campaign, days) for campaign in campaigns]

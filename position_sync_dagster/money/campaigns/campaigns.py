@@ -101,20 +101,39 @@ def closed_campaigns(parts: Iterable[Posting]) -> list[TradedCampaign]:
         parts: All parts of movements, in order of time.
     """
     campaigns: list[TradedCampaign] = []
-    for (owner, _account), owned in grouped(attrgetter("owner", "movement.account"), parts).items():
-        periods = _structures(owned) if owner == UNATTRIBUTED else _periods(owned)
+    for (owner, _account), owned in grouped(_OWNER, parts).items():
+        periods = _structures(owned) if owner == UNATTRIBUTED else _periods(owned)[0]
         campaigns += map(TradedCampaign, periods)
     return sorted(campaigns, key=lambda campaign: (campaign.closed, campaign.campaign_id))
 
 
-def _periods(parts: Iterable[Posting], *, with_open: bool = False) -> list[list[Posting]]:
+def open_campaigns(parts: Iterable[Posting]) -> list[TradedCampaign]:
+    """Return the campaigns of strategies of which something is left, by strategy and account.
+
+    Args:
+        parts: All parts of movements, in order of time.
+    """
+    campaigns = [
+        TradedCampaign(current)
+        for (owner, _account), owned in grouped(_OWNER, parts).items()
+        if owner != UNATTRIBUTED and (current := _periods(owned)[1])
+    ]
+    return sorted(campaigns, key=attrgetter("strategy_id", "account"))
+
+
+_OWNER = attrgetter("owner", "movement.account")
+
+
+def _periods(parts: Iterable[Posting]) -> tuple[list[list[Posting]], list[Posting]]:
     """Return the parts from when something is held until nothing is at a close, each time.
 
     Cash that comes later belongs to the last one.
 
     Args:
         parts: Those of one owner, or of one holding of an owner.
-        with_open: Whether the last one may be held still.
+
+    Returns:
+        The periods that are over, and the parts of what is held still.
     """
     by_session = sorted(parts, key=lambda part: (part.movement.session_date, part.at))
     # What an action took may come as something else days later.
@@ -139,9 +158,12 @@ def _periods(parts: Iterable[Posting], *, with_open: bool = False) -> list[list[
             periods.append(current)
             current = []
 
-    if current and with_open:
-        periods.append(current)
-    return [stay for stay in periods if any(part.quantity or part.unknown for part in stay)]
+    over = [stay for stay in periods if _moved_something(stay)]
+    return over, current if _moved_something(current) else []
+
+
+def _moved_something(stay: Iterable[Posting]) -> bool:
+    return any(part.quantity or part.unknown for part in stay)
 
 
 def _is_held(parts: Iterable[Posting]) -> bool:
@@ -155,7 +177,8 @@ def _structures(parts: Iterable[Posting]) -> Iterator[list[Posting]]:
     """Yield the structures of an account with an option that are over."""
     periods = []
     for of_holding in grouped(attrgetter("key"), parts).values():
-        periods += _periods(of_holding, with_open=True)
+        over, current = _periods(of_holding)
+        periods += [*over, current] if current else over
 
     for numbers in _joined(periods):
         structure = []
@@ -488,6 +511,48 @@ def money_of(parts: Sequence[Posting], fees_beside: float = 0.0) -> CampaignMone
         paid=times(paid, -1.0),
         unknown=None if profit is not None else first_reasons([*reasons]),
     )
+
+
+def cost_per_share(parts: Sequence[Posting]) -> tuple[float | None, str | None]:
+    """Return what the shares that are left have cost each, with all that a campaign brought.
+
+    Of a future it is that of one unit. What was sold short has the price that it brought.
+
+    Args:
+        parts: Those of one currency.
+
+    Returns:
+        Also why it is not known; both are None where no shares are left.
+    """
+    left: defaultdict[int, float] = defaultdict(float)
+    multipliers: dict[int, float | None] = {}
+    for part in parts:
+        if part.quantity and not part.is_option:
+            left[part.key[1]] += part.quantity
+            multipliers[part.key[1]] = part.movement.multiplier or multipliers.get(part.key[1])
+
+    held = [conid for conid, quantity in left.items() if rounded(quantity)]
+    if not held:
+        return None, None
+    if len(held) > 1:
+        return None, "it has shares of several contracts"
+
+    [conid] = held
+    multiplier = multipliers[conid]
+    money = money_of(parts)
+    if multiplier is None or money.profit is None:
+        return None, money.unknown or "the multiplier of its shares is not known"
+    return -money.profit / (left[conid] * multiplier), None
+
+
+def parts_with_shares(
+    campaign: TradedCampaign, states: Iterable[CampaignState], currency: str | None
+) -> list[Posting]:
+    """Return the parts in a currency until the last close at which it had something but options."""
+    shares = {part.key[1] for part in campaign.parts if not part.is_option}
+    sessions = [state.session for state in states if not shares.isdisjoint(state.lots)]
+    last = max(sessions, default=date.min)
+    return [part for part in campaign.parts_in(currency) if part.movement.session_date <= last]
 
 
 def end_of(campaign: TradedCampaign) -> CampaignEnd:

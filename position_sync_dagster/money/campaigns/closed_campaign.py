@@ -80,6 +80,16 @@ class ClosedCampaign(CampaignResult):
         vega: What the changes of the implied volatilities brought. Unit: `currency`.
         theta: What the time that passed brought. Unit: `currency`.
         repricing: What else the changes of the prices brought. Unit: `currency`.
+        cost_per_share: What each of its shares had cost, with all that it had brought until the
+            last close at which it had them, after fees; of a future one unit of it. Null also where
+            it never had any. Unit: `currency`.
+        entry_delta: Delta of all that it had at its first close, each option by its first row after
+            its first fill, a share as 1. Unit: shares of the underlying.
+        entry_implied_vol: The average of the implied volatilities of these options, by contracts.
+            Unit: part of one, a year.
+        entry_underlying_price: Price of the underlying in the first of these rows. Unit: as quoted.
+        entry_after_s: How long after a first fill the latest of these rows was written. Unit: s.
+        entry_unknown: Which of these are null, and why.
     """
 
     account: str
@@ -102,3 +112,9 @@ class ClosedCampaign(CampaignResult):
     vega: float | None = None
     theta: float | None = None
     repricing: float | None = None
+    cost_per_share: float | None = None
+    entry_delta: float | None = None
+    entry_implied_vol: float | None = None
+    entry_underlying_price: float | None = None
+    entry_after_s: float | None = None
+    entry_unknown: str | None = None

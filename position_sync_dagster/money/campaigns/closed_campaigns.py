@@ -4,6 +4,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isclose, prod
+from operator import attrgetter
+from typing import Any
 
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
@@ -13,13 +15,21 @@ from position_sync_dagster.money.campaigns.campaigns import (
     TradedCampaign,
     capital_at_risk,
     closed_campaigns,
+    cost_per_share,
     end_of,
     kind_in,
     money_of,
+    parts_with_shares,
     rolls_in,
     states_of,
 )
 from position_sync_dagster.money.campaigns.closed_campaign import ClosedCampaign
+from position_sync_dagster.money.campaigns.entry_values import (
+    EntryLeg,
+    entry_legs,
+    read_entries,
+    with_entry,
+)
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.magnifiers import magnifier_of
 from position_sync_dagster.money.past.movements import Movement, MovementSource
@@ -28,6 +38,11 @@ from position_sync_dagster.money.past.postings import Posting, name_of
 
 DAYS_OF_A_YEAR = 365
 
+# What shows that a campaign has the fills that it had when it was recorded.
+_FILLS = attrgetter(
+    "campaign_id", "currency", "conids", "premium_received", "premium_paid", "fees"
+)  # fmt: skip
+
 
 @dataclass(eq=False, repr=False)
 class CampaignBook:
@@ -35,6 +50,7 @@ class CampaignBook:
 
     Args:
         conids: Only what decides whose these contracts are; None: all.
+        owned: The parts of movements, where they are read already.
 
     Example:
         rows = CampaignBook(lake).rows()
@@ -42,10 +58,13 @@ class CampaignBook:
 
     lake: MoneyLake
     conids: Collection[int] | None = None
+    owned: Sequence[Posting] | None = None
 
     @cached_property
-    def parts(self) -> list[Posting]:
+    def parts(self) -> Sequence[Posting]:
         """The parts of movements with their owners, in order of time."""
+        if self.owned is not None:
+            return self.owned
         return PostingBook(self.lake).postings(self.conids)
 
     @cached_property
@@ -53,67 +72,109 @@ class CampaignBook:
         """The campaigns that are over, in the order in which they closed."""
         return closed_campaigns(self.parts)
 
-    def rows(self) -> list[ClosedCampaign]:
-        """Return the rows of `closed_campaigns`."""
-        return [
-            self._row(campaign, currency)
-            for campaign in self.campaigns
-            for currency in campaign.currencies
-        ]
+    def rows(self, recorded: Iterable[ClosedCampaign] = ()) -> list[ClosedCampaign]:
+        """Return the rows of `closed_campaigns`.
+
+        Args:
+            recorded: Those of before: what was known when they began stays as it is.
+        """
+        entries = {
+            _FILLS(row): row
+            for row in recorded
+            if row.entry_after_s is not None or row.entry_unknown is not None
+        }
+        rows = []
+        new = []
+        for campaign in self.campaigns:
+            for currency in campaign.currencies:
+                row = self._row(campaign, currency)
+                rows.append(row)
+                if _FILLS(row) not in entries:
+                    new.append((row, self.entry_legs(campaign, currency)))
+
+        entries |= {_FILLS(row): row for row in read_entries(self.lake, new)}
+        return [with_entry(row, entries[_FILLS(row)]) for row in rows]
 
     def contracts_of(self, campaign: TradedCampaign) -> dict[int, Contract]:
         """Return what is known of the contracts of a campaign."""
         return {conid: self._contracts[conid] for conid in campaign.conids}
 
-    def _row(self, campaign: TradedCampaign, currency: str | None) -> ClosedCampaign:
-        money = money_of(campaign.parts_in(currency), campaign.fees_beside(currency))
+    def entry_legs(self, campaign: TradedCampaign, currency: str | None) -> list[EntryLeg]:
+        """Return what a campaign began with in a currency."""
+        return entry_legs(campaign, self.contracts_of(campaign), currency)
+
+    def told_of(
+        self, campaign: TradedCampaign, currency: str | None, *, is_open: bool
+    ) -> dict[str, Any]:
+        """Return the columns that a campaign has in one currency, whether it is open or over.
+
+        `profit` is what it brought: of an open one without the value of what is left.
+        """
+        parts = campaign.parts_in(currency)
+        money = money_of(parts, campaign.fees_beside(currency))
         contracts = self.contracts_of(campaign)
         states = states_of(campaign)
         kind, why_no_kind = kind_in(states[0].lots, contracts)
         risk, why_no_risk = capital_at_risk(states, contracts, currency)
-
-        reasons = {"kind": why_no_kind, "capital_at_risk": why_no_risk}
-        days = None
+        shares = parts if is_open else parts_with_shares(campaign, states, currency)
+        cost, why_no_cost = cost_per_share(shares)
+        reasons = {
+            "kind": why_no_kind,
+            "capital_at_risk": why_no_risk,
+            "cost_per_share": why_no_cost,
+        }
         if campaign.opened is None:
             reasons["opened"] = "it was held before all movements"
-        else:
-            days = (campaign.closed - campaign.opened).days
-        if not risk and risk is not None:
-            reasons["return_on_risk"] = "nothing was at risk"
-
-        return_on_risk = return_per_year = None
-        if risk and money.profit is not None:
-            return_on_risk = money.profit / risk
-        if return_on_risk is not None and days is not None:
-            return_per_year = return_on_risk * DAYS_OF_A_YEAR / max(days, 1)
 
         symbols = {part.movement.symbol or "?" for part in campaign.parts}
         names = [contracts[conid].name for conid in campaign.conids]
         unknown = [f"{column}: {reason}" for column, reason in reasons.items() if reason]
+        return {
+            "campaign_id": campaign.campaign_id,
+            "strategy_id": campaign.strategy_id,
+            "account": campaign.account,
+            "currency": currency,
+            "underlying": ",".join(sorted(symbols)),
+            "kind": kind,
+            "opened": campaign.opened,
+            "legs": len(campaign.conids),
+            "contracts": "; ".join(names),
+            "conids": ",".join(map(str, campaign.conids)),
+            "rolls": len(rolls_in(campaign, contracts)),
+            "profit": money.profit,
+            "fees": money.fees,
+            "premium_received": money.received,
+            "premium_paid": money.paid,
+            "capital_at_risk": risk,
+            "cost_per_share": cost,
+            "profit_unknown": money.unknown,
+            "why_unknown": "; ".join(unknown) or None,
+        }
+
+    def _row(self, campaign: TradedCampaign, currency: str | None) -> ClosedCampaign:
+        told = self.told_of(campaign, currency, is_open=False)
+        days = None
+        if campaign.opened is not None:
+            days = (campaign.closed - campaign.opened).days
+
+        profit = told["profit"]
+        risk = told["capital_at_risk"]
+        if not risk and risk is not None:
+            reasons = (told["why_unknown"], "return_on_risk: nothing was at risk")
+            told["why_unknown"] = "; ".join(filter(None, reasons))
+
+        return_on_risk = return_per_year = None
+        if risk and profit is not None:
+            return_on_risk = profit / risk
+        if return_on_risk is not None and days is not None:
+            return_per_year = return_on_risk * DAYS_OF_A_YEAR / max(days, 1)
         return ClosedCampaign(
-            campaign_id=campaign.campaign_id,
-            strategy_id=campaign.strategy_id,
-            account=campaign.account,
-            currency=currency,
-            underlying=",".join(sorted(symbols)),
-            kind=kind,
-            opened=campaign.opened,
+            **told,
             closed=campaign.closed,
             days=days,
             ended=end_of(campaign),
-            legs=len(campaign.conids),
-            contracts="; ".join(names),
-            conids=",".join(map(str, campaign.conids)),
-            rolls=len(rolls_in(campaign, contracts)),
-            profit=money.profit,
-            fees=money.fees,
-            premium_received=money.received,
-            premium_paid=money.paid,
-            capital_at_risk=risk,
             return_on_risk=return_on_risk,
             return_per_year=return_per_year,
-            profit_unknown=money.unknown,
-            why_unknown="; ".join(unknown) or None,
         )
 
     # -- what is read -------------------------------------------------------------------------

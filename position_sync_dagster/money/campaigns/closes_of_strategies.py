@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -17,7 +18,12 @@ from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.money.as_of import Past
-from position_sync_dagster.money.campaigns.campaigns import LiveMoney, live_money
+from position_sync_dagster.money.campaigns.campaigns import (
+    LiveMoney,
+    cost_per_share,
+    live_money,
+    open_campaigns,
+)
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import Closure, end_text
 from position_sync_dagster.money.past.owned_parts import PostingBook, part_rows
@@ -61,6 +67,13 @@ class Closes:
     def earned(self) -> Mapping[tuple[str, str | None], LiveMoney]:
         """What the movements of each strategy brought, in each currency."""
         return live_money(self.parts)
+
+    @cached_property
+    def share_costs(self) -> Mapping[tuple[str, str | None], float | None]:
+        """What the shares of each strategy with an open campaign cost, in each currency."""
+        parts = chain.from_iterable(campaign.parts for campaign in open_campaigns(self.parts))
+        by_strategy = grouped(attrgetter("owner", "movement.currency"), parts)
+        return {owner: cost_per_share(owned)[0] for owner, owned in by_strategy.items()}
 
     @cached_property
     def owned(self) -> DataFrame:

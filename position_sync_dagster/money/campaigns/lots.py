@@ -18,6 +18,7 @@ from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.lake.schema import TableSpec, columns_of
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
+from position_sync_dagster.money.campaigns.entry_values import EntryLeg, read_entries
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.booking import EdgeKind, Share, booked, of_account
 from position_sync_dagster.money.past.closes import EventKind, StatementEvent
@@ -63,6 +64,12 @@ class TradedLot:
         fees: Fees in both; null where the broker matched it. Unit: `currency`.
         source: FIFO or BROKER.
         why_unknown: Why money of it is null.
+        entry_delta: Delta of one option by the first row after it was opened. Unit: `currency` per
+            `currency` of the underlying.
+        entry_implied_vol: Implied volatility in that row. Unit: part of one, a year.
+        entry_underlying_price: Price of the underlying in that row. Unit: as quoted.
+        entry_after_s: How long after it was opened that row was written. Unit: s.
+        entry_unknown: Which of these are null of an option, and why.
     """
 
     account: str
@@ -90,6 +97,11 @@ class TradedLot:
     fees: float | None
     source: LotSource = LotSource.FIFO
     why_unknown: str | None
+    entry_delta: float | None = None
+    entry_implied_vol: float | None = None
+    entry_underlying_price: float | None = None
+    entry_after_s: float | None = None
+    entry_unknown: str | None = None
 
 
 # The columns of lots as a frame; no table has them.
@@ -220,4 +232,19 @@ def read_lots(lake: MoneyLake, since: date | None = None) -> list[TradedLot]:
         for lot in as_the_broker_matched(lots, stated)
         if since is None or lot.closed is None or lot.closed >= since
     ]
-    return sorted(wanted, key=lambda lot: (lot.closed or date.max, lot.account, lot.contract))
+    options = [(lot, [_entry_leg(lot)]) for lot in wanted if lot.right is not None]
+    others = [lot for lot in wanted if lot.right is None]
+    told = others + read_entries(lake, options)
+    return sorted(told, key=lambda lot: (lot.closed or date.max, lot.account, lot.contract))
+
+
+def _entry_leg(lot: TradedLot) -> EntryLeg:
+    """Return one option of a lot, as it was opened."""
+    return EntryLeg(
+        conid=lot.conid,
+        name=lot.contract,
+        symbol=lot.symbol,
+        at=lot.opened_at if lot.opened_by is MovementKind.TRADE else None,
+        quantity=1.0,
+        multiplier=1.0,
+    )

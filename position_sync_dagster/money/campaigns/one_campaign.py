@@ -1,9 +1,14 @@
-"""One campaign that is over: its fills and rolls."""
+"""One campaign that is over: its fills and rolls, and how it stood."""
 
 from dataclasses import dataclass
 from datetime import date, datetime
 
 from position_sync_dagster.errors import UnknownIdError, shown
+from position_sync_dagster.money.campaigns.campaign_days import (
+    CampaignDay,
+    path_of,
+    read_explained,
+)
 from position_sync_dagster.money.campaigns.campaigns import (
     Contracts,
     RolledContracts,
@@ -55,10 +60,16 @@ class OneCampaign:
     campaigns: tuple[ClosedCampaign, ...]
     fills: tuple[CampaignFill, ...]
     rolls: tuple[RolledContracts, ...]
+    days: tuple[CampaignDay, ...]
 
 
-def read_campaign(lake: MoneyLake, campaign_id: str) -> OneCampaign:
+def read_campaign(lake: MoneyLake, calendar: str, campaign_id: str) -> OneCampaign:
     """Read one campaign; blocks.
+
+    Args:
+        lake: The tables.
+        calendar: The exchange whose trading days count.
+        campaign_id: Its name.
 
     Raises:
         UnknownIdError: There is none of this name.
@@ -74,10 +85,12 @@ def read_campaign(lake: MoneyLake, campaign_id: str) -> OneCampaign:
     book = CampaignBook(lake, conids)
     campaign = next(each for each in book.campaigns if each.campaign_id == campaign_id)
     contracts = book.contracts_of(campaign)
+    days = read_explained(lake, calendar, rows)
     return OneCampaign(
         campaigns=tuple(rows),
         fills=tuple(_fill(part, contracts) for part in campaign.parts),
         rolls=tuple(rolls_in(campaign, contracts)),
+        days=tuple(day for row in rows for day in path_of(row, days)),
     )
 
 

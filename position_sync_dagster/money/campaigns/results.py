@@ -1,4 +1,4 @@
-"""The results of campaigns that are over, by group: ten formulas over `closed_campaigns`.
+"""The results of campaigns that are over, by group: formulas over `closed_campaigns`.
 
 A currency is never added to another. Where the profit of a campaign is not known, no sum of its
 group is.
@@ -11,6 +11,7 @@ from datetime import date
 from enum import StrEnum
 from math import fsum
 from operator import attrgetter
+from statistics import median
 from typing import Annotated, Any
 
 from polars import col, lit
@@ -60,6 +61,10 @@ class GroupResult:
         profit_factor: Profits of wins for each unit that was lost; None: nothing was lost.
         return_on_risk: Profit as a part of the capital at risk of all; `return` in JSON.
         drawdown: How far their realised profit fell below its highest, at the end of a day.
+        wins_with_days: How many of the wins have recorded days: the next two are of these.
+        median_worst_of_wins: How those that won stood at the end of their worst day: the middle
+            one of them; above 0 it was never down. None: of none it is known.
+        worst_of_wins: How the one of them stood that had been down most.
         unknown: The campaigns whose profit is not known: then no number of money is.
         why_unknown: What is not known.
     """
@@ -77,6 +82,9 @@ class GroupResult:
     profit_factor: float | None
     return_on_risk: Annotated[float | None, Field(serialization_alias="return")]
     drawdown: float | None
+    wins_with_days: int | None
+    median_worst_of_wins: float | None
+    worst_of_wins: float | None
     unknown: int
     why_unknown: str | None
 
@@ -87,7 +95,7 @@ class GroupResult:
         return {"return" if name == "return_on_risk" else name: value for name, value in values}
 
 
-def results_of(campaigns: Iterable[CampaignResult], by: Grouping) -> list[GroupResult]:
+def results_of(campaigns: Iterable[ClosedCampaign], by: Grouping) -> list[GroupResult]:
     """Return the result of each group and currency; pure."""
     group_of = _GROUP_OF[by]
     groups = grouped(lambda campaign: (group_of(campaign), campaign.currency), campaigns)
@@ -100,7 +108,7 @@ def _place_of(result: GroupResult) -> tuple[bool, str, str]:
 
 
 def _result(
-    group: str | None, currency: str | None, campaigns: Sequence[CampaignResult]
+    group: str | None, currency: str | None, campaigns: Sequence[ClosedCampaign]
 ) -> GroupResult:
     number = len(campaigns)
     known = [campaign.profit for campaign in campaigns if campaign.profit is not None]
@@ -117,6 +125,8 @@ def _result(
 
     wins = [profit for profit in known if profit > 0]
     losses = [profit for profit in known if profit < 0]
+    stood = [campaign.worst for campaign in campaigns if (campaign.profit or 0.0) > 0]
+    worst_of_wins = [worst for worst in stood if worst is not None]
     won = fsum(wins)
     lost = -fsum(losses)
     profit = fsum(known)
@@ -136,13 +146,16 @@ def _result(
         profit_factor=won / lost if losses else None,
         return_on_risk=profit / at_risk if at_risk else None,
         drawdown=max(day.drawdown or 0.0 for day in days_of(campaigns, ())),  # all are known
+        wins_with_days=len(worst_of_wins),
+        median_worst_of_wins=median(worst_of_wins) if worst_of_wins else None,
+        worst_of_wins=min(worst_of_wins, default=None),
         why_unknown=why_unknown,
     )
 
 
 _OF_PROFITS = (
     "wins", "win_rate", "profit", "average_win", "average_loss", "expectancy", "profit_factor",
-    "return_on_risk", "drawdown",
+    "return_on_risk", "drawdown", "wins_with_days", "median_worst_of_wins", "worst_of_wins",
 )  # fmt: skip
 
 

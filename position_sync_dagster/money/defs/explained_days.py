@@ -31,6 +31,7 @@ from position_sync_dagster.lake.followed_rows import version_token
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.money.campaigns.campaign_days import read_days_of
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
+from position_sync_dagster.money.campaigns.results import read_campaigns
 from position_sync_dagster.money.defs.statements import IMPORT_JOB
 from position_sync_dagster.money.lake import MoneyLake, derived_rows, newest_day
 from position_sync_dagster.money.past.movement_book import MovementBook
@@ -76,8 +77,9 @@ def closed_campaigns(lake: MoneyLake, settings: Settings, run_id: str | None) ->
     table = lake.derived_table(CLOSED_CAMPAIGNS)
 
     def make() -> DataFrame:
-        campaigns = read_days_of(lake, settings.calendar, CampaignBook(lake).rows())
-        return schema.frame_of(table.spec, campaigns)
+        campaigns = CampaignBook(lake).rows(read_campaigns(lake))
+        with_days = read_days_of(lake, settings.calendar, campaigns)
+        return schema.frame_of(table.spec, with_days)
 
     frame, result = derived.derive(table, make, run_id=run_id)
     metadata = table_asset.replacement_metadata(result)

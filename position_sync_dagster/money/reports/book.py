@@ -249,7 +249,9 @@ class Book:
             return sums
 
         if name is not None and is_strategy:
-            realized["campaign"] = self._campaign((name, sums.currency), realized["realized_since"])
+            key = (name, sums.currency)
+            realized["campaign"] = self._campaign(key, realized["realized_since"])
+            realized["cost_per_share"] = self.closes.share_costs.get(key)
         return sums.model_copy(update=realized)
 
     def _campaign(self, key: tuple[str, str], since: datetime | None) -> Campaign:

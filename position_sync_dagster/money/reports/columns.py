@@ -72,11 +72,11 @@ def percent(part: float | None) -> str:
 
 
 # The numbers of rows that are prices, of which 0.005 is not 0.01; and those that are parts of one.
-_PRICES = frozenset({"price", "bid", "ask", "market_price"})
+_PRICES = frozenset({"price", "bid", "ask", "market_price", "cost_per_share"})
 _PARTS_OF_ONE = frozenset({
     "win_rate", "return", "return_on_risk", "return_per_year", "time_weighted", "money_weighted",
     "deepest_fall", "volatility", "worst_return", "best_return", "part_of_spread",
-    "implied_vol", "cushion",
+    "implied_vol", "cushion", "entry_implied_vol",
 })  # fmt: skip
 
 # What is less is the rounding of sums.

@@ -13,7 +13,6 @@ from enum import StrEnum
 from operator import attrgetter
 from zoneinfo import ZoneInfo
 
-import polars as pl
 from polars import col
 
 from position_sync_dagster.domain.clock import NEVER
@@ -21,7 +20,7 @@ from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.position_update import Source, ValueOrigin
 from position_sync_dagster.domain.streamed_holding import ROW_INTERVAL_S
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
-from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.lake import MoneyLake, rows_around
 from position_sync_dagster.money.magnifiers import VALUED, magnifier_in
 from position_sync_dagster.money.past.causes import cancelled_ids
 from position_sync_dagster.money.past.movements import known_sum
@@ -306,21 +305,10 @@ _QUOTED = ["conid", "source", "bid", "ask", "value_source", "market_data_type", 
 def _read_quotes(lake: MoneyLake, fills: Iterable[FillCost]) -> dict[_Moment, Row]:
     """Read the last row of a line before each fill, day by day; blocks."""
     moments = {(fill.conid, fill.at) for fill in fills if fill.at is not None}
-    if not moments:
-        return {}
-
-    in_order = pl.DataFrame([*moments], ["conid", "at"], orient="row").sort("at")
-    recorded = lake.updates.sync.days()
     in_cents = lake.contracts.quoted_in_cents()
 
     quotes: dict[_Moment, Row] = {}
-    for (day,), of_day in in_order.group_by(col.at.dt.date(), maintain_order=True):
-        if day not in recorded:
-            continue
-        first: datetime = of_day["at"][0]
-        last: datetime = of_day["at"][-1]
-        conids = of_day["conid"].to_list()
-        rows = lake.updates.sync.between(first - OLDEST_QUOTE, last, conids, _QUOTED)
+    for of_day, rows in rows_around(lake, moments, _QUOTED, before=OLDEST_QUOTE):
         rows = rows.filter(col.position != 0, source=Source.STREAM.value)
         rows = rows.with_columns(magnifier=magnifier_in(in_cents)).sort("timestamp")
         before = of_day.join_asof(

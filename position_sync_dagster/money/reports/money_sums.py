@@ -179,6 +179,8 @@ class StrategySum(MoneySum):
     named_by: ClassVar[str | None] = "strategy_id"
     name: str = Field(serialization_alias="strategy")
     """The strategy, or UNATTRIBUTED."""
+    cost_per_share: float | None = None
+    """What each of its shares cost, with all that its open campaign brought; null without any."""
 
 
 class UnderlyingSum(MoneySum):

@@ -73,12 +73,13 @@ SUM_COLUMNS = (
     Column("$gamma 1%", "gamma_1pct"),
     Column("β $delta", "beta_delta"),
     Column("campaign", "campaign_pnl", signed=True),
+    Column("cost/share", "cost_per_share", lambda sums: price(sums["cost_per_share"])),
     Column("realised", "realized_pnl", signed=True),
     Column("expiry", "nearest_expiry", _nearest_expiry),
     Column("short ITM", "short_in_money", _short_in_money),
 )
 # These columns are shown where a value is known.
-_NOT_ALWAYS = ("beta_delta", "realized_pnl", "campaign_pnl")
+_NOT_ALWAYS = ("beta_delta", "realized_pnl", "campaign_pnl", "cost_per_share")
 
 POSITIONS = (
     Column("leg", "name", itemgetter("name"), left=True),
@@ -114,7 +115,7 @@ def sums_table(heading: str, sums: Iterable[MoneySum]) -> tuple[list[Column], li
 
     shown = [Column(heading, "title", itemgetter("title"), left=True)]
     for column in SUM_COLUMNS:
-        if column.name in _NOT_ALWAYS and all(row[column.name] is None for row in rows):
+        if column.name in _NOT_ALWAYS and all(row.get(column.name) is None for row in rows):
             continue
         shown.append(column)
     return shown, rows

@@ -28,16 +28,29 @@ def campaign(profit: float | None, day: int = 2, **more: Any) -> ClosedCampaign:
 
 
 def test_each_formula_is_what_its_name_says():
+    won = campaign(100.0, 2, worst=-30.0)
     [result] = results_of(
-        [campaign(100.0, 2), campaign(-40.0, 3), campaign(-80.0, 4), campaign(0.0, 5)],
+        [won, campaign(-40.0, 3, worst=-90.0), campaign(-80.0, 4), campaign(0.0, 5)],
         Grouping.STRATEGY,
     )
     assert result.row == {
         "group": "s", "currency": "USD", "number": 4, "wins": 1, "win_rate": 0.25,
         "profit": -20.0, "fees": 8.0, "average_win": 100.0, "average_loss": -60.0,
         "expectancy": -5.0, "profit_factor": pytest.approx(100 / 120), "return": -0.01,
-        "drawdown": 120.0, "unknown": 0, "why_unknown": None,
+        "drawdown": 120.0, "wins_with_days": 1, "median_worst_of_wins": -30.0,
+        "worst_of_wins": -30.0, "unknown": 0, "why_unknown": None,
     }  # fmt: skip
+
+
+def test_how_far_those_that_won_had_been_down_is_of_those_of_which_it_is_known():
+    won = [campaign(9.0, 2 + n, worst=worst) for n, worst in enumerate((-50.0, None, 4.0, -10.0))]
+    [group] = results_of([*won, campaign(-1.0, 7, worst=-700.0)], Grouping.KIND)
+    assert (group.wins, group.wins_with_days) == (4, 3)
+    assert (group.median_worst_of_wins, group.worst_of_wins) == (-10.0, -50.0)
+
+    [none] = results_of([campaign(9.0)], Grouping.KIND)
+    assert none.wins_with_days == 0
+    assert none.median_worst_of_wins is none.worst_of_wins is None
 
 
 def test_without_losses_there_is_no_profit_factor_and_without_wins_no_average_win():

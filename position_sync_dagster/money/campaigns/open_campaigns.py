@@ -1,0 +1,95 @@
+"""The campaigns of strategies that are open: what they brought so far, and how they stood."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from itertools import chain
+
+from position_sync_dagster.money.campaigns.campaigns import open_campaigns
+from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
+from position_sync_dagster.money.campaigns.entry_values import read_entries
+from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.past.postings import Posting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenCampaign:
+    """What a strategy brought since the first trade after which it always had something.
+
+    The columns that a campaign has when it is over are those of `closed_campaigns`.
+
+    Attributes:
+        brought: What it brought so far, after fees, without the value of what is left; null where
+            a price, a multiplier or a fee is not known. Unit: `currency`.
+        profit_unknown: Why that is null.
+        cost_per_share: What each of the shares that it has cost, with all that it brought; of a
+            future one unit of it. Null also where it has none. Unit: `currency`.
+        until: The newest recorded trading day; null where none of it is recorded.
+        stands: What it had earned at the end of that day. Unit: `currency`.
+        path: What it had earned at the end of each day until then. Unit: `currency`.
+    """
+
+    campaign_id: str
+    strategy_id: str
+    account: str
+    currency: str | None
+    underlying: str
+    kind: str | None
+    opened: date | None
+    legs: int
+    contracts: str
+    conids: str
+    rolls: int
+    brought: float | None
+    fees: float | None
+    premium_received: float | None
+    premium_paid: float | None
+    capital_at_risk: float | None
+    cost_per_share: float | None
+    profit_unknown: str | None
+    why_unknown: str | None
+    until: date | None = None
+    stands: float | None = None
+    path: tuple[float, ...] | None = None
+    worst: float | None = None
+    best: float | None = None
+    delta: float | None = None
+    gamma: float | None = None
+    vega: float | None = None
+    theta: float | None = None
+    repricing: float | None = None
+    entry_delta: float | None = None
+    entry_implied_vol: float | None = None
+    entry_underlying_price: float | None = None
+    entry_after_s: float | None = None
+    entry_unknown: str | None = None
+
+    @property
+    def closed(self) -> None:
+        """None: it is open."""
+
+
+def read_open_campaigns(
+    lake: MoneyLake, postings: Sequence[Posting], strategy: str | None = None
+) -> list[OpenCampaign]:
+    """Return the open campaigns, by strategy and account; blocks.
+
+    Args:
+        lake: The tables.
+        postings: Those of strategies, in order of time.
+        strategy: The strategy; None: all.
+    """
+    campaigns = [
+        campaign
+        for campaign in open_campaigns(postings)
+        if strategy in (None, campaign.strategy_id)
+    ]
+    parts = chain.from_iterable(campaign.parts for campaign in campaigns)
+    book = CampaignBook(lake, owned=[*parts])
+    entered = []
+    for campaign in campaigns:
+        for currency in campaign.currencies:
+            told = book.told_of(campaign, currency, is_open=True)
+            row = OpenCampaign(brought=told.pop("profit"), **told)
+            entered.append((row, book.entry_legs(campaign, currency)))
+    return read_entries(lake, entered)

@@ -1,0 +1,156 @@
+"""What the shares of a campaign cost each: a wheel and splits, by statements and sums by hand."""
+
+from datetime import date
+
+import pytest
+
+from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
+from position_sync_dagster.money.campaigns.closes_of_strategies import read_closes
+from position_sync_dagster.money.campaigns.open_campaigns import read_open_campaigns
+from tests.support.booked_days import (
+    ES,
+    ES_PUT,
+    FRIDAY,
+    MONDAY,
+    SPY,
+    SPY_PUT,
+    THURSDAY,
+    Booked,
+    Books,
+    booked,
+    held,
+    paid,
+    traded,
+)
+from tests.support.public_cases import acted
+
+MARCH = {day: date(2026, 3, day) for day in (13, 16, 20, 23, 27, 30)}
+ONE = {"ibCommission": "-1"}
+
+
+def option(conid: int, right: str, strike: int, expiry: date) -> dict[str, str]:
+    return SPY_PUT | {
+        "symbol": f"SPY {right}{strike}", "conid": f"{conid}", "strike": f"{strike}",
+        "putCall": right, "expiry": f"{expiry:%Y%m%d}",
+    }  # fmt: skip
+
+
+CALL = option(42, "C", 605, MARCH[13])
+PUT = option(43, "P", 590, MARCH[20])
+LAST_CALL = option(44, "C", 600, MARCH[27])
+
+# The days of a wheel, and what its shares cost then, each worked out by hand.
+WHEEL = [
+    (THURSDAY, {"trades": [traded(SPY_PUT, -1, 11, THURSDAY, **ONE)]}, None),
+    # 60,000 for 100 shares, less the premium of 1,099.
+    (FRIDAY, {"trades": [booked(SPY_PUT, 1, 0, FRIDAY, "A"), booked(SPY, 100, 600, FRIDAY, "A")]},
+     589.01),
+    # Less 499.
+    (MONDAY, {"trades": [traded(CALL, -1, 5, MONDAY, **ONE)]}, 584.02),
+    # The call expired; a dividend of 170 came.
+    (MARCH[13], {"trades": [booked(CALL, 1, 0, MARCH[13], "Ep")],
+                 "cash": [paid("Dividends", 170, MARCH[13], conid="41", symbol="SPY")]}, 582.32),
+    # Less 799.
+    (MARCH[16], {"trades": [traded(PUT, -1, 8, MARCH[16], **ONE)]}, 574.33),
+    # 57,433 and 59,000 for 200 shares.
+    (MARCH[20], {"trades": [booked(PUT, 1, 0, MARCH[20], "A"),
+                            booked(SPY, 100, 590, MARCH[20], "A")]}, 582.165),
+    # Less 399.
+    (MARCH[23], {"trades": [traded(LAST_CALL, -1, 4, MARCH[23], **ONE)]}, 580.17),
+    # 100 were called away at 600: 116,034 less 60,000 for the other 100.
+    (MARCH[27], {"trades": [booked(LAST_CALL, 1, 0, MARCH[27], "A"),
+                            booked(SPY, -100, 600, MARCH[27], "A")]}, 560.34),
+    (MARCH[30], {"trades": [traded(SPY, -100, 598, MARCH[30], **ONE)]}, None),
+]  # fmt: skip
+
+
+def claim(books: Books, *contracts: dict[str, str]) -> None:
+    for contract in contracts:
+        books.lake.registry.sync.add_active(
+            int(contract["conid"]), "SPY", right=contract["putCall"],
+            strike=float(contract["strike"]), expiry=contract["expiry"], strategy_id="w",
+            since=THURSDAY,
+        )  # fmt: skip
+
+
+def open_now(books: Books):
+    """Return the open campaign of the strategy; None: it is over."""
+    closes = read_closes(books.lake)
+    rows = read_open_campaigns(books.lake, closes.parts)
+    assert len(rows) <= 1
+    row = rows[0] if rows else None
+    assert closes.share_costs.get(("w", "USD")) == (row and row.cost_per_share)
+    return row
+
+
+def test_three_rounds_of_a_wheel_say_on_each_day_what_its_shares_cost(books):
+    claim(books, SPY_PUT, CALL, PUT, LAST_CALL)
+    for day, of_day, cost in WHEEL:
+        books.end_day(day, **of_day)
+        row = open_now(books)
+        assert (row and row.cost_per_share) == (cost and pytest.approx(cost)), day
+
+    assert row is None
+    [over] = CampaignBook(books.lake).rows()
+    # The last shares went at 598: 37.66 more than the 560.34 that they had cost, less a fee of 1.
+    assert over.profit == pytest.approx(59_800 - 56_034 - 1)
+    assert over.cost_per_share == pytest.approx(560.34)
+    assert "cost_per_share" not in (over.why_unknown or "")
+
+
+RENAMED = SPY | {"symbol": "SPYX", "conid": "141"}
+ACTIONS = {
+    "two for one": ([acted(SPY, 100, 0, MONDAY, "FS", actionID="7")], 294.505),
+    "one for four under another ticker": (
+        [acted(SPY, -100, 0, MONDAY, "RS", actionID="8"),
+         acted(RENAMED, 25, 0, MONDAY, "RS", actionID="8")],
+        2356.04,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("actions", "cost"), ACTIONS.values(), ids=ACTIONS)
+def test_after_a_split_a_share_costs_its_part(books, actions, cost):
+    """The campaign brought -58,901 before and after it."""
+    claim(books, SPY_PUT)
+    for day, of_day, _cost in WHEEL[:2]:
+        books.end_day(day, **of_day)
+    books.end_day(MONDAY, actions=actions)
+    row = open_now(books)
+    assert row.brought == pytest.approx(-58_901)
+    assert row.cost_per_share == pytest.approx(cost)
+    assert row.opened == THURSDAY
+
+
+def test_cash_that_is_not_known_leaves_the_cost_unknown_and_says_why(books):
+    """The commission of the put is in no statement."""
+    claim(books, SPY_PUT)
+    books.end_day(THURSDAY, trades=[traded(SPY_PUT, -1, 11, THURSDAY, ibCommission="")])
+    books.end_day(FRIDAY, **WHEEL[1][1])
+    row = open_now(books)
+    assert row.brought is row.cost_per_share is None
+    why = "the fee of SPY 600P 06Mar26 of 2026-03-05 is not known"
+    assert row.profit_unknown == why
+    assert f"cost_per_share: {why}" in row.why_unknown
+
+
+def test_shares_of_two_contracts_have_no_cost_of_one(books):
+    claim(books, SPY_PUT)
+    for day, of_day, _cost in WHEEL[:2]:
+        books.end_day(day, **of_day)
+    action = acted(RENAMED, 10, 0, MONDAY, "SO", actionID="9", description="SPY(US) SPINOFF")
+    books.end_day(MONDAY, actions=[action])
+    row = open_now(books)
+    assert row.cost_per_share is None
+    assert "cost_per_share: it has shares of several contracts" in row.why_unknown
+
+
+def test_a_future_that_an_option_delivered_has_the_cost_of_one_unit(books):
+    """The put brought 95 a unit; the future was delivered at 6,600."""
+    books.lake.registry.sync.add_active(
+        22, "ES", right="P", strike=6600.0, expiry="20260306", strategy_id="w", since=THURSDAY
+    )
+    books.end_day(THURSDAY, trades=[traded(ES_PUT, -1, 95, THURSDAY)], held=[held(ES_PUT, -1, 95)])
+    delivered = [booked(ES_PUT, 1, 0, FRIDAY, "A"), booked(ES, 1, 6600, FRIDAY, "A")]
+    books.state(FRIDAY, Booked(held=[held(ES, 1, 6510)], trades=delivered))
+    assert open_now(books).cost_per_share == pytest.approx(6505)
