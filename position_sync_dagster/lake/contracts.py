@@ -53,6 +53,9 @@ class ContractsTable:
         wanted = EVERY if conids is None else one_of("conid", set(conids))
         return self._details(wanted)
 
+    def rows(self, only: pl.Expr = EVERY) -> pl.DataFrame:
+        """Return the rows of contracts with details."""
+        return self.table.rows(only).filter(col.symbol.is_not_null())
+
     def _details(self, only: pl.Expr) -> dict[int, ContractDetails]:
-        with_details = self.table.rows(only).filter(col.symbol.is_not_null())
-        return {details.conid: details for details in records_of(ContractDetails, with_details)}
+        return {details.conid: details for details in records_of(ContractDetails, self.rows(only))}

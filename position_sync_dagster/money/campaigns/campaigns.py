@@ -23,6 +23,7 @@ from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import UNATTRIBUTED
 from position_sync_dagster.money.campaigns.closed_campaign import CampaignEnd
 from position_sync_dagster.money.past.booking import Share, booked, of_owner
+from position_sync_dagster.money.past.connected import Groups
 from position_sync_dagster.money.past.movements import (
     MovementKind,
     first_reasons,
@@ -187,27 +188,6 @@ def _structures(parts: Iterable[Posting]) -> Iterator[list[Posting]]:
 
         if any(part.is_option for part in structure) and not _is_held(structure):
             yield sorted(structure, key=lambda part: (part.at, part.key))
-
-
-class Groups:
-    """Numbers that are joined to groups."""
-
-    def __init__(self, numbers: Iterable[int]) -> None:
-        self._group_of = {number: [number] for number in numbers}
-
-    def join(self, number: int, partner: int) -> None:
-        """Make two numbers members of one group."""
-        group = self._group_of[number]
-        joined = self._group_of[partner]
-        if group is not joined:
-            group += joined
-            for member in joined:
-                self._group_of[member] = group
-
-    def members(self) -> list[list[int]]:
-        """Return the numbers of each group."""
-        groups = {id(group): group for group in self._group_of.values()}
-        return list(map(sorted, groups.values()))
 
 
 _Stay = Sequence[Posting]

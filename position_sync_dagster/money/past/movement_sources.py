@@ -155,16 +155,11 @@ def inferred_kind(closure: Closure) -> MovementKind | None:
 
 
 def unexplained_ends(closures: pl.DataFrame) -> list[Movement]:
-    """Return what closed without a known cause: a quantity and when it was gone, and no cash.
-
-    Args:
-        closures: The causes that count.
-    """
-    unexplained = records_of(Closure, closures.filter(cause=Cause.UNEXPLAINED.value))
+    """Return what closed without a known cause: a quantity and when it was gone, and no cash."""
     kind = MovementKind.UNEXPLAINED
     return [
         _end(closure, kind, f"{kind}:{closure.change_id}", realized_pnl=None)
-        for closure in unexplained
+        for closure in records_of(Closure, closures)
     ]
 
 

@@ -156,7 +156,7 @@ _SEEN = (*_HELD, *_CONTRACT, "at")
 
 def read_openings(
     lake: MoneyLake, movements: DataFrame, claimed: Iterable[int], until: datetime | None = None
-) -> dict[Key, Opening]:
+) -> DataFrame:
     """Return what was held before the first movements, as far as tables have it; blocks.
 
     Args:
@@ -194,7 +194,7 @@ def _steps_at_closes(lake: MoneyLake, _version: int) -> DataFrame:
 
 def openings_of(
     movements: DataFrame, changes: DataFrame, daily: DataFrame, reported: DataFrame
-) -> dict[Key, Opening]:
+) -> DataFrame:
     """Return what was held before the first movements, by what was seen before them; pure.
 
     The last close before it counts, then what the first change shows. Of what no movement moved it
@@ -239,7 +239,11 @@ def openings_of(
     openings = openings.filter((col.position != 0) | col.about.is_not_null())
     openings = openings.join(_transferred_costs(daily, first), on=KEY, how="left")
     of_unit = when(col.position == 0).then(col.transferred_cost).otherwise(col.average_cost)
-    openings = openings.with_columns(average_cost=of_unit)
+    return openings.with_columns(average_cost=of_unit)
+
+
+def openings_in(rows: DataFrame) -> dict[Key, Opening]:
+    """Return the openings that rows of `openings_of` are."""
     return {
         (row["account"], row["conid"]): Opening(
             quantity=row["position"],
@@ -247,7 +251,7 @@ def openings_of(
             contract=_contract_of(row) if row["about"] is None else None,
             seen_at=row["at"],
         )
-        for row in openings.iter_rows(named=True)
+        for row in rows.iter_rows(named=True)
     }
 
 

@@ -4,8 +4,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
+from itertools import chain
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 from polars import DataFrame, Float64, String, coalesce, col
@@ -13,20 +14,21 @@ from polars import DataFrame, Float64, String, coalesce, col
 from position_sync_dagster.domain.clock import NEVER
 from position_sync_dagster.domain.contract_match import contract_mismatch
 from position_sync_dagster.domain.holding import KEY, QUANTITY_ROUNDING, grouped
-from position_sync_dagster.domain.instrument import OPTION_TYPES
+from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
-from position_sync_dagster.lake.schema import legs_of, moment, records_of
+from position_sync_dagster.lake.schema import moment, one_of, records_of
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.attribution import attributed, unexplained_parts
+from position_sync_dagster.money.past.closes import Cause
+from position_sync_dagster.money.past.connected import acted, connected_contracts, delivered
 from position_sync_dagster.money.past.movement_sources import unexplained_ends
 from position_sync_dagster.money.past.movements import (
-    DELIVERY_KINDS,
     Movement,
     MovementKind,
     MovementSource,
     Section,
 )
-from position_sync_dagster.money.past.opening import read_openings
+from position_sync_dagster.money.past.opening import openings_in, read_openings
 from position_sync_dagster.money.past.postings import Posting
 
 # The part of a holding that belongs to one owner.
@@ -55,14 +57,18 @@ class PostingBook:
 
     @cached_property
     def legs(self) -> list[ActiveContract]:
-        """The legs of strategies whose contract is known, also those that were removed.
+        """The legs of strategies that claim something, also those that were removed."""
+        return _claiming(self._memberships, self._contracts)
 
-        A leg whose description does not match the contract of its conid claims nothing.
-        """
-        history = legs_of(self.lake.registry.sync.history())
-        resolved = [leg for leg in history if isinstance(leg, ActiveContract)]
-        contracts = self.lake.contracts.get({leg.conid for leg in resolved})
-        return [leg for leg in resolved if not contract_mismatch(leg, contracts.get(leg.conid))]
+    @cached_property
+    def _memberships(self) -> DataFrame:
+        """The rows of the legs of strategies whose contract is known."""
+        return self.lake.registry.sync.history()
+
+    @cached_property
+    def _contracts(self) -> DataFrame:
+        """What is known of their contracts."""
+        return self.lake.contracts.rows(one_of("conid", self._memberships["conid"].unique()))
 
     @cached_property
     def movements(self) -> DataFrame:
@@ -84,70 +90,108 @@ class PostingBook:
     @property
     def of_strategies(self) -> set[int]:
         """The contracts that strategies can have: of legs, delivered ones, and those of actions."""
-        delivered = _deliveries(self.movements)["delivered"].drop_nulls()
-        return {leg.conid for leg in self.legs} | _acted(self.movements) | set(delivered)
+        of_options = delivered(self.movements)["partner"].drop_nulls()
+        return acted(self.movements).union(self._memberships["conid"], of_options)
 
     def postings(self, conids: Collection[int] | None = None) -> list[Posting]:
         """Return whose the movements are, in order of time.
 
+        Only those are made again of which something has changed since they were made last: a trade
+        in a book of thousands of legs changes those of a strategy.
+
         Args:
             conids: Only what decides whose these contracts are; None: all.
         """
-        movements = self.movements
-        claimed = {leg.conid for leg in self.legs}
-        ends = unexplained_ends(self.closures)
+        groups = connected_contracts(self.movements, self._memberships)
         if conids is not None:
-            movements = deciding_movements(movements, conids, self.legs)
-            claimed &= set(conids)
-            concerned = claimed.union(movements["conid"])
-            ends = [end for end in ends if end.conid in concerned]
-        openings = read_openings(self.lake, movements, claimed, self.until)
-        return attributed([*records_of(Movement, movements), *ends], self.legs, openings)
+            chosen = groups.filter(one_of("conid", conids))
+            groups = groups.join(chosen, on="group", how="semi")
+
+        sources = self._sources(groups)
+        contents = sources.contents(groups)
+        remembered = _remembered(self.lake)
+        unchanged = {
+            name: made.postings
+            for name, made in [*remembered.items()]
+            if made.content == contents.get(name)
+        }
+
+        changed = groups.filter(~one_of("group", unchanged))
+        group_of = dict(changed.iter_rows())
+        parts_of = grouped(lambda part: group_of[part.key[1]], sources.of(changed).postings())
+        if self.until is None:
+            names = contents.keys() - unchanged.keys()
+            remembered |= {name: _Made(contents[name], parts_of[name]) for name in names}
+
+        parts_of |= unchanged
+        of_groups = [parts_of[name] for name in sorted(parts_of)]
+        return sorted(chain.from_iterable(of_groups), key=attrgetter("at"))
+
+    def _sources(self, contracts: DataFrame) -> "_Sources":
+        """Return what the postings of some contracts follow from."""
+        movements = _of(contracts, self.movements)
+        legs = _of(contracts, self._memberships)
+        claimed = legs["conid"].unique()
+        return _Sources(
+            movements=movements,
+            unexplained=_of(contracts, self.closures.filter(cause=Cause.UNEXPLAINED.value)),
+            legs=legs,
+            contracts=_of(contracts, self._contracts),
+            openings=read_openings(self.lake, movements, claimed, self.until),
+        )
 
 
-def deciding_movements(
-    movements: DataFrame, conids: Collection[int], legs: Iterable[ActiveContract]
-) -> DataFrame:
-    """Return the movements that decide whose some contracts are; pure.
+class _Sources(NamedTuple):
+    """What postings follow from: rows with the `conid` of a contract."""
 
-    These are those of the contracts, of options that delivered one of them, and of what they
-    delivered, of contracts that had a corporate action, or that its words name first, and of what
-    the orders traded that traded what several strategies share.
-    """
-    wanted = _acted(movements) | _named_by_actions(movements) | set(conids)
-    is_wanted = pl.any_horizontal(pl.all().is_in(wanted))
-    delivered = _deliveries(movements).filter(is_wanted)
-    orders = movements.filter(col.conid.is_in(wanted & _shared(legs)))["order_id"].drop_nulls()
-    together = movements.filter(col.order_id.is_in(orders.implode()))["conid"]
-    return movements.filter(col.conid.is_in(wanted.union(*delivered, together)))
+    movements: DataFrame
+    unexplained: DataFrame
+    legs: DataFrame
+    contracts: DataFrame
+    openings: DataFrame
 
+    def of(self, contracts: DataFrame) -> "_Sources":
+        """Return those of some contracts."""
+        return _Sources(*(_of(contracts, rows) for rows in self))
 
-def _shared(legs: Iterable[ActiveContract]) -> set[int]:
-    """Return the contracts that several strategies have or had."""
-    strategies = grouped(attrgetter("conid"), legs)
-    return {
-        conid
-        for conid, of_contract in strategies.items()
-        if len({leg.strategy_id for leg in of_contract}) > 1
-    }
+    def contents(self, groups: DataFrame) -> dict[int, int]:
+        """Return a number of each group of contracts that differs if one of its rows does."""
+        hashes = [
+            rows.select("conid", content=rows.hash_rows(number)) for number, rows in enumerate(self)
+        ]
+        of_groups = pl.concat(hashes).join(groups, on="conid").group_by("group")
+        return dict(of_groups.agg(col.content.sum()).iter_rows())
 
-
-def _acted(movements: DataFrame) -> set[int]:
-    return set(movements.filter(kind=MovementKind.CORPORATE_ACTION)["conid"].drop_nulls())
+    def postings(self) -> list[Posting]:
+        """Return whose the movements are."""
+        movements = [*records_of(Movement, self.movements), *unexplained_ends(self.unexplained)]
+        legs = _claiming(self.legs, self.contracts)
+        return attributed(movements, legs, openings_in(self.openings))
 
 
-def _named_by_actions(movements: DataFrame) -> set[int]:
-    """Return the contracts that the words of corporate actions begin with: those of a spin-off."""
-    symbol = col.description.str.split("(").list.first().str.strip_chars()
-    named = movements.filter(kind=MovementKind.CORPORATE_ACTION).select("account", symbol=symbol)
-    parents = movements.join(named, on=["account", "symbol"], how="semi")
-    return set(parents["conid"].drop_nulls())
+def _of(contracts: DataFrame, rows: DataFrame) -> DataFrame:
+    """Return the rows of some contracts."""
+    return rows.join(contracts, on="conid", how="semi", maintain_order="left")
 
 
-def _deliveries(movements: DataFrame) -> DataFrame:
-    """Return the options that ended by delivery, with what they delivered."""
-    ends = movements.filter(col.kind.is_in(DELIVERY_KINDS), col.sec_type.is_in(OPTION_TYPES))
-    return ends.select(option="conid", delivered=coalesce("counter_conid", "underlying_conid"))
+def _claiming(memberships: DataFrame, contracts: DataFrame) -> list[ActiveContract]:
+    """Return the legs that claim something: not those whose description is of another contract."""
+    details = {known.conid: known for known in records_of(ContractDetails, contracts)}
+    legs = records_of(ActiveContract, memberships)
+    return [leg for leg in legs if not contract_mismatch(leg, details.get(leg.conid))]
+
+
+class _Made(NamedTuple):
+    """The postings of connected contracts, and the content of what they follow from."""
+
+    content: int
+    postings: list[Posting]
+
+
+@lru_cache(maxsize=2)
+def _remembered(_lake: MoneyLake) -> dict[int, _Made]:
+    """Return the postings of a lake that were made last, by the group of their contracts."""
+    return {}
 
 
 def part_rows(parts: Iterable[Posting]) -> DataFrame:

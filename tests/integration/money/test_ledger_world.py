@@ -128,6 +128,26 @@ def test_postings_that_are_read_for_one_contract_are_those_that_it_has_among_all
         assert {*map(told_of, alone)} == {*map(told_of, postings_of[conid])}
 
 
+def test_postings_that_are_read_again_after_each_import_are_those_that_a_new_process_reads(
+    tmp_path,
+):
+    """What has not changed since is not made again."""
+    played = Played(told(FIRST[0], STORIES), tmp_path).begin()
+    for day in DAYS:
+        played.report_executions(day)
+        played.import_files(played.files_of([day]))
+        assert_read_again_alike(played)
+    for change in (played.report_positions, played.fill_days, played.see_changes):
+        change()
+        assert_read_again_alike(played)
+
+
+def assert_read_again_alike(played: Played) -> None:
+    again = PostingBook(played.lake).postings()
+    anew = PostingBook(played.again().lake).postings()
+    assert list(map(told_of, again)) == list(map(told_of, anew))
+
+
 def told_of(posting: Posting) -> tuple[object, ...]:
     money = (posting.fraction, posting.unclear, posting.pays_for)
     return posting.posting_id, posting.quantity, posting.effect, posting.came_from, money

@@ -1,0 +1,79 @@
+"""Which contracts are attributed together: what moved one may say whose another one is; pure."""
+
+from collections.abc import Iterable
+
+import polars as pl
+from polars import DataFrame, Int64, coalesce, col
+
+from position_sync_dagster.domain.instrument import OPTION_TYPES
+from position_sync_dagster.money.past.movements import DELIVERY_KINDS, MovementKind
+
+# The group of a contract is named by its first contract.
+_GROUPED = {"conid": Int64, "group": Int64}
+
+
+class Groups:
+    """Numbers that are joined to groups."""
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        self._group_of = {number: [number] for number in numbers}
+
+    def join(self, number: int, partner: int) -> None:
+        """Make two numbers members of one group."""
+        group = self._group_of[number]
+        joined = self._group_of[partner]
+        if len(group) < len(joined):
+            group, joined = joined, group
+        if group is not joined:
+            group += joined
+            for member in joined:
+                self._group_of[member] = group
+
+    def members(self) -> list[list[int]]:
+        """Return the numbers of each group."""
+        groups = {id(group): group for group in self._group_of.values()}
+        return list(map(sorted, groups.values()))
+
+
+def connected_contracts(movements: DataFrame, legs: DataFrame) -> DataFrame:
+    """Return the `group` of each contract.
+
+    In one group are an option and what it delivered, what one order traded, and all contracts of
+    which corporate actions speak.
+
+    Args:
+        movements: Rows of `movements`.
+        legs: Rows of `active_strategies`.
+    """
+    orders = movements.drop_nulls("order_id")
+    of_orders = orders.select("conid", partner=col.conid.first().over("order_id"))
+    of_actions = DataFrame({"conid": sorted(_acted(movements, legs))}, {"conid": Int64})
+    of_actions = of_actions.with_columns(partner=col.conid.first())
+    pairs = pl.concat([delivered(movements), of_orders, of_actions]).drop_nulls().unique()
+
+    conids = [movements["conid"], legs["conid"], pairs["partner"]]
+    groups = Groups(pl.concat(conids).drop_nulls())
+    for conid, partner in pairs.filter(col.conid != col.partner).iter_rows():
+        groups.join(conid, partner)
+    rows = [(conid, members[0]) for members in groups.members() for conid in members]
+    return DataFrame(rows, _GROUPED, orient="row")
+
+
+def delivered(movements: DataFrame) -> DataFrame:
+    """Return the options that ended by delivery, with what they delivered (`partner`)."""
+    ends = movements.filter(col.kind.is_in(DELIVERY_KINDS), col.sec_type.is_in(OPTION_TYPES))
+    return ends.select("conid", partner=coalesce("counter_conid", "underlying_conid"))
+
+
+def acted(movements: DataFrame) -> set[int]:
+    """Return the contracts that corporate actions moved."""
+    return set(movements.filter(kind=MovementKind.CORPORATE_ACTION)["conid"].drop_nulls())
+
+
+def _acted(movements: DataFrame, legs: DataFrame) -> set[int]:
+    """Return these, and those that their words begin with: those of a spin-off."""
+    symbol = col.description.str.split("(").list.first().str.strip_chars()
+    named = movements.filter(kind=MovementKind.CORPORATE_ACTION).select(symbol=symbol)
+    contracts = pl.concat([rows.select("conid", "symbol") for rows in (movements, legs)])
+    parents = contracts.join(named, on="symbol", how="semi")
+    return acted(movements).union(parents["conid"].drop_nulls())

@@ -1,0 +1,89 @@
+"""Postings that are read again: made anew is that of which something has changed, and no more."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.past.closes import Cause, Closure, Stage
+from position_sync_dagster.money.past.movement_book import MovementBook
+from position_sync_dagster.money.past.owned_parts import PostingBook
+from position_sync_dagster.money.past.postings import Posting
+from tests.support.legs import leg
+from tests.unit.money.past.test_causes import (
+    ACCOUNT,
+    CALL,
+    FRIDAY,
+    NOON,
+    OTHER,
+    change,
+    details,
+    fill,
+)
+
+CALL_TERMS = {"right": Right.CALL, "strike": 575.0, "expiry": FRIDAY}
+AN_HOUR = timedelta(hours=1)
+
+
+def trade(lake: MoneyLake) -> None:
+    lake.executions.add([fill(CALL, -1, order_id="72", multiplier=100.0)])
+    MovementBook(lake, "XNYS").update()
+
+
+def correct_trade(lake: MoneyLake) -> None:
+    """The broker gives the same execution another price."""
+    bought = fill(CALL, 2, order_id=f"{CALL}", multiplier=100.0)
+    execution_id = bought.execution_id.replace(".01", ".02")
+    lake.executions.add([replace(bought, execution_id=execution_id, price=1.6)])
+    MovementBook(lake, "XNYS").update()
+
+
+def add_leg(lake: MoneyLake) -> None:
+    lake.registry.sync.add_many([leg(CALL, "b", quantity=1.0, **CALL_TERMS)])
+
+
+def learn_contract(lake: MoneyLake) -> None:
+    """Its leg is of another contract."""
+    lake.contracts.put([details(CALL, symbol="QQQ")])
+
+
+def see_what_was_held(lake: MoneyLake) -> None:
+    lake.position_changes.add([change(CALL, 1.0, 3.0, NOON - AN_HOUR)])
+
+
+def see_it_gone(lake: MoneyLake) -> None:
+    closure = Closure(
+        change_id="c", account=ACCOUNT, conid=CALL, symbol="SPY", sec_type="OPT",
+        closed_at=NOON + AN_HOUR, quantity=2.0, cause=Cause.UNEXPLAINED,
+        stage=Stage.PROVISIONAL, detail="", currency="USD", **CALL_TERMS,
+    )  # fmt: skip
+    lake.closures.add([closure])
+
+
+CHANGES = [trade, correct_trade, add_leg, learn_contract, see_what_was_held, see_it_gone]
+
+
+def by_id(postings: list[Posting]) -> Mapping[str, Posting]:
+    return {posting.posting_id: posting for posting in postings}
+
+
+@pytest.mark.parametrize("happens", CHANGES, ids=lambda happens: happens.__name__)
+def test_what_changed_is_made_anew_and_nothing_else(
+    lake: MoneyLake, happens: Callable[[MoneyLake], None]
+) -> None:
+    lake.registry.sync.add_many([leg(CALL, "a", **CALL_TERMS), leg(OTHER, "o", strike=580.0)])
+    bought = [fill(conid, 2, order_id=f"{conid}", multiplier=100.0) for conid in (CALL, OTHER)]
+    lake.executions.add(bought)
+    MovementBook(lake, "XNYS").update()
+    before = by_id(PostingBook(lake).postings())
+
+    happens(lake)
+    after = by_id(PostingBook(lake).postings())
+    assert after == by_id(PostingBook(MoneyLake(lake.path)).postings())
+    assert after != before
+    of_other = [name for name, posting in after.items() if posting.key[1] == OTHER]
+    assert of_other
+    assert all(after[name] is before[name] for name in of_other)
