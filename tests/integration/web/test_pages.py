@@ -771,7 +771,7 @@ def test_days_groups_and_the_curve_are_shown_and_a_line_opens_its_campaign(resul
     assert "closes" in texts(results, "#day-trades td")
 
     none = "No trading day with its books is known."
-    wait_for("no returns", lambda: element(results, "#returns-none").text == none)
+    wait_for("no returns", lambda: element(results, "#returns-table").text == none)
     wait_for("costs", lambda: "csp" in texts(results, "#costs-table td"), told=results.text)
     known = (
         "0 of 2 fills had a quote right before them: slippage, spread and cost are of these alone."

@@ -25,9 +25,7 @@ export function requireAnswer(answer, content) {
 
 // Ask for an answer; a server that computes for others answers when it is their turn.
 export async function getJson(path, parameters = {}, signal = null) {
-  const query = new URLSearchParams();
-  for (const [name, value] of Object.entries(parameters)) if (value !== null && value !== undefined && value !== "") query.set(name, value);
-
+  const query = new URLSearchParams(Object.entries(parameters).filter(([, value]) => ![null, undefined, ""].includes(value)));
   const ends = [AbortSignal.timeout(WAIT_MS), signal].filter(Boolean);
   const answer = await fetch(`/api/v1/${path}?${query}`, { signal: AbortSignal.any(ends) });
   setClock(answer);
@@ -45,15 +43,23 @@ export function reasonOf(error) {
 
 export const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
-// Ask for the figures of the header again and again, on pages that have no feed of their own.
-export async function followHeader() {
+// Ask again and again while somebody looks; what takes long is asked for so much more seldom.
+export async function follow(ask, everyMs, share = 0) {
   for (;;) {
-    try {
-      if (!document.hidden) takeFigures({ ...(await getJson("header")), trouble: null });
-    } catch (error) {
-      if (error instanceof ApiError) figures.trouble = error.message;
-      else console.warn(String(error));
-    }
-    await pause(EVERY_MS);
+    const began = performance.now();
+    if (!document.hidden) await ask().catch((error) => console.warn(String(error)));
+    await pause(Math.max(everyMs, share * (performance.now() - began)));
+  }
+}
+
+// The figures of the header, on pages that have no feed of their own.
+export const followHeader = () => follow(askHeader, EVERY_MS);
+
+async function askHeader() {
+  try {
+    takeFigures({ ...(await getJson("header")), trouble: null });
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    figures.trouble = error.message;
   }
 }

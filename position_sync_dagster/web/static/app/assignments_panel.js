@@ -1,6 +1,6 @@
 // What expires soon, what it leaves at the present price, and what may be assigned early.
 
-import { byId, write } from "./elements.js";
+import { byId, show } from "./elements.js";
 import { cents, rounded, whole } from "./format.js";
 import { fill, money } from "./table.js";
 
@@ -11,10 +11,9 @@ const MARKS = { is_uncovered: "uncovered", is_pinned: "pinned", is_cash_settled:
 export function drawAssignments(answer, days, isChosen) {
   const ending = answer.expiries.filter(isChosen);
   const early = answer.early_assignments.filter(isChosen);
-  fill(byId("ending"), ending.length ? EXPIRING : [], ending.map(endingLine));
-  write(byId("ending-none"), ending.length ? "" : `Nothing expires within ${days} days.`);
-  fill(byId("early"), early.length ? EARLY : [], early.map(earlyLine));
-  write(byId("early-none"), early.length ? "May be assigned early:" : "No short option is likely to be assigned early.");
+  fill(byId("ending"), EXPIRING, ending.map(endingLine), `Nothing expires within ${days} days.`);
+  show(byId("early-title"), early.length ? "May be assigned early:" : "");
+  fill(byId("early"), EARLY, early.map(earlyLine), "No short option is likely to be assigned early.");
 
   const unknown = [...answer.not_judged, ...answer.undated].filter(isChosen);
   fill(byId("not-judged"), unknown.length ? ["strategy", "leg", "not judged"] : [], unknown.map((row) => ({ cells: [row.strategy_id, row.leg, [row.reason, "text"]] })));

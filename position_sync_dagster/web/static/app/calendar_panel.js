@@ -46,7 +46,6 @@ function draw() {
 const monthText = (text) => new Date(`${text}-01T12:00Z`).toLocaleDateString("en-GB", { month: "long", year: "numeric", timeZone: "UTC" });
 
 function drawMonth(table, byDay, column) {
-  if (!table.tHead) table.append(element("caption", undefined, { class: "unseen" }), element("thead"), element("tbody"));
   write(table.caption, `${COLUMNS[column]}, ${monthText(month)}`);
   const [head] = fit(table.tHead, 1, "tr");
   const columns = hasWeekend(byDay) ? 7 : 5;

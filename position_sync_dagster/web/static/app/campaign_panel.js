@@ -3,14 +3,9 @@
 import { quoted, showCommand } from "./commands.js";
 import { byId, facts, write } from "./elements.js";
 import { cents, percent, price, rounded, sign, whole } from "./format.js";
-import { choose } from "./results_choice.js";
 import { fill, moneyInCents } from "./table.js";
 
 const FILLS = ["day", "leg", "what", "qty", "price", "cash", "fee", "not known"];
-
-export function openCampaign() {
-  byId("close-campaign").addEventListener("click", () => choose({ campaign: null }));
-}
 
 export function drawCampaign(found) {
   showCommand(byId("campaign-command"), "campaign", quoted(found.campaigns[0].campaign_id));

@@ -1,6 +1,6 @@
 // The campaigns that are over, the newest first; a line opens one.
 
-import { byId, write } from "./elements.js";
+import { byId } from "./elements.js";
 import { percent, whole } from "./format.js";
 import { choose } from "./results_choice.js";
 import { openedLines, fill, money } from "./table.js";
@@ -10,8 +10,7 @@ const HEADINGS = ["strategy", "closed", "kind", "underlying", "days", "rolls", "
 export function drawCampaigns(campaigns) {
   const newest = [...campaigns].reverse();
   const shown = openedLines("campaigns", newest, 16, lineOf, HEADINGS.length, () => drawCampaigns(campaigns));
-  fill(byId("campaigns-table"), campaigns.length ? HEADINGS : [], shown);
-  write(byId("campaigns-none"), campaigns.length ? "" : "None.");
+  fill(byId("campaigns-table"), HEADINGS, shown, "None.");
 }
 
 function lineOf(row) {

@@ -1,19 +1,16 @@
 // What changed today, the newest first; what came since somebody last looked is marked as new.
 
-import { byId, element, show } from "./elements.js";
+import { byId, show } from "./elements.js";
 import { figures } from "./figures.js";
 import { clock, local } from "./format.js";
 import { only } from "./holdings_panel.js";
 import { fill, money, openedLines } from "./table.js";
 
-const KINDS = ["all", "TRADE", "CLOSE", "QUANTITY", "GATEWAY"];
 const MOST = 5;
 const LOOKED = "money.looked_at";
 let lookedAt = Number(localStorage.getItem(LOOKED)) || null; // when somebody last saw the page
 
 export function openChanges() {
-  const options = KINDS.map((kind) => element("option", kind.toLowerCase(), { value: kind }));
-  byId("kind").replaceChildren(...options);
   byId("kind").addEventListener("change", drawChanges);
   byId("looked").addEventListener("click", () => look(figures.time));
   addEventListener("visibilitychange", noteLook);
@@ -38,8 +35,7 @@ export function drawChanges() {
   const kind = byId("kind").value;
   const chosen = figures.changes.filter((change) => kind === "all" || change.kind === kind);
   const lines = openedLines("changes", chosen, MOST, line, 3, drawChanges);
-  const none = { cells: [["Nothing of this kind has happened today.", "text"]] };
-  fill(byId("changes-table"), [], lines.length ? lines : [none]);
+  fill(byId("changes-table"), [], lines, "Nothing of this kind has happened today.");
 
   const count = figures.changes.filter(isNew).length;
   show(byId("looked"), count ? `${count} new since I looked (${clock(lookedAt).slice(0, 5)})` : "");

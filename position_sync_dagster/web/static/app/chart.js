@@ -4,7 +4,7 @@
 // A chart is described by { name, x, lines, marks, unit, height }:
 //   x      { label, values, format, axis, hint }: `axis` formats its labels; hint(n) is added to
 //          the reading of place n
-//   lines  [{ label, values, look, format, isStepped }]: a look is a key of LOOKS; a value may be null
+//   lines  [{ label, values, look, isStepped }]: a look is a key of LOOKS; a value may be null
 //   marks  [{ x, label }]: vertical lines
 
 import uPlot from "../vendor/uplot/uPlot.js";
@@ -12,7 +12,6 @@ import { element, fit, set, write } from "./elements.js";
 import { upTo } from "./format.js";
 import { fill } from "./table.js";
 
-const HEIGHT = 260;
 const AXIS_WIDTH = 62;
 const AXIS_HEIGHT = 34;
 const MARKS_HEIGHT = 18;
@@ -149,7 +148,7 @@ export class Charts {
 const lookOf = ({ x, lines, unit, height }) => JSON.stringify([x.label, unit, height, lines.map((line) => [line.label, line.look])]);
 const dataOf = ({ x, lines }) => [x.values, ...lines.map((line) => line.values)];
 const short = (value) => upTo(value, Math.abs(value) < 99.5 ? 2 : 0);
-const textAt = (line, n) => (line.format ?? short)(line.values[n]);
+const textAt = (line, n) => short(line.values[n]);
 
 // The place of the mark that is named first, such as the price now; else the last.
 function startOf({ x, marks }) {
@@ -158,7 +157,7 @@ function startOf({ x, marks }) {
   return distances.indexOf(Math.min(...distances));
 }
 
-export function evenPlaces(count, most) {
+function evenPlaces(count, most) {
   const last = count - 1;
   const places = Array.from({ length: Math.min(count, most) }, (_, n) => Math.round((n * last) / Math.max(1, Math.min(count, most) - 1)));
   return [...new Set(places)];
@@ -173,7 +172,7 @@ function optionsOf(chart) {
   const ofNumbers = axis(x.label, (value) => x.axis?.(value) ?? x.format(value), AXIS_HEIGHT);
   return {
     width: canvas.clientWidth || 300,
-    height: height ?? HEIGHT,
+    height,
     padding: [MARKS_HEIGHT, 22, 0, 0],
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 } },

@@ -41,7 +41,4 @@ export const COLUMN_SETS = {
   Evidence: ["value", "price", "average cost", "bid", "ask", "age", "source", "no value", "account", "conid"],
 };
 
-// By what the holdings are grouped.
-export const GROUPS = ["Strategies", "Underlyings", "Expiries", "Legs"];
-
 export const SOON_DAYS = 7;

@@ -1,11 +1,9 @@
 // Commands that a text names in back quotes: each is copied by a click, as the shell of this home takes it.
 
-import { element } from "./elements.js";
+import { byId, element } from "./elements.js";
 
 const NAME = "position-sync ";
 const { program, home } = document.documentElement.dataset;
-
-export const commandOf = (words) => `${program} ${words}${home}`;
 
 // Return the nodes of a text, a button in place of each command.
 export function withCommands(text) {
@@ -27,7 +25,7 @@ export function showCommand(box, ...words) {
 export const quoted = (word) => (/^[\w.:@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`);
 
 export function copyButton(words) {
-  const command = commandOf(words);
+  const command = `${program} ${words}${home}`;
   const node = element("button", NAME + words, { type: "button", class: "command", title: `Copy: ${command}` });
   node.addEventListener("click", () => copy(node, command));
   return node;
@@ -36,11 +34,6 @@ export function copyButton(words) {
 async function copy(node, command) {
   await navigator.clipboard.writeText(command);
   node.dataset.copied = "copied";
-  say(`Copied: ${command}`);
+  byId("said").textContent = `Copied: ${command}`; // a screen reader says it
   setTimeout(() => delete node.dataset.copied, 2000);
-}
-
-// What a screen reader says, without a change on the screen.
-function say(text) {
-  document.getElementById("said").textContent = text;
 }

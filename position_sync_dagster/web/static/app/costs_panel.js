@@ -1,6 +1,6 @@
 // What accounts returned, month by month, and what fills cost against the quote before them.
 
-import { byId, show, write } from "./elements.js";
+import { byId, show } from "./elements.js";
 import { percent, sign, whole } from "./format.js";
 import { fill, money, openedLines } from "./table.js";
 
@@ -14,13 +14,12 @@ export function drawCosts([{ returns }, fills]) {
   const all = returns.filter(({ period }) => period === "all");
   const periods = [...all, ...returns.slice(all.length).reverse()];
   const redraw = () => drawCosts([{ returns }, fills]);
-  fill(byId("returns-table"), periods.length ? RETURNS : [], openedLines("returns", periods, MOST, returnLine, RETURNS.length, redraw));
-  write(byId("returns-none"), periods.length ? "" : "No trading day with its books is known.");
+  const lines = openedLines("returns", periods, MOST, returnLine, RETURNS.length, redraw);
+  fill(byId("returns-table"), RETURNS, lines, "No trading day with its books is known.");
 
   const { groups } = fills;
-  fill(byId("costs-table"), groups.length ? FILLS : [], groups.map(costLine));
+  fill(byId("costs-table"), FILLS, groups.map(costLine), "No fill is known.");
   show(byId("costs-known"), groups.length ? knownText(groups) : "");
-  write(byId("costs-none"), groups.length ? "" : "No fill is known.");
 }
 
 function knownText(groups) {

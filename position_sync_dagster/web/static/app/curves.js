@@ -31,10 +31,9 @@ function lineOf([account, values], n) {
 }
 
 function drawLegend(curves) {
-  const labels = curves.map((curve) => [curve.label, curve.colour]);
-  set(byId("legend"), "title", labels.map(([name]) => name).join("\n"));
-  fit(byId("legend"), labels.length, "span").forEach((node, n) => {
-    write(node, labels[n][0]);
-    set(node, "class", labels[n][1]);
+  set(byId("legend"), "title", curves.map(({ label }) => label).join("\n"));
+  fit(byId("legend"), curves.length, "span").forEach((node, n) => {
+    write(node, curves[n].label);
+    set(node, "class", curves[n].colour);
   });
 }

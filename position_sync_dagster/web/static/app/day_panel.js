@@ -9,18 +9,14 @@ const TRADES = ["time", "strategy", "leg", "qty", "price", "fee", "what", "not k
 const ENDED = ["strategy", "kind", "underlying", "days", "ended", "profit"];
 const MOST = 20;
 
-export function openDay() {
-  byId("close-day").addEventListener("click", () => choose({ day: null }));
-}
-
 export function drawDay([{ fills }, { campaigns }]) {
   const { day } = choice;
   const trades = fills.filter((trade) => trade.day === day);
   const ended = campaigns.filter((campaign) => campaign.closed === day);
   write(byId("day-title"), `${day}: ${whole(trades.length)} trades, ${whole(ended.length)} campaigns ended`);
   const lines = openedLines(`day ${day}`, trades, MOST, tradeLine, TRADES.length, () => drawDay([{ fills }, { campaigns }]));
-  fill(byId("day-trades"), trades.length ? TRADES : [], trades.length ? lines : [{ cells: [["No trade is known.", "text"]] }]);
-  fill(byId("day-campaigns"), ended.length ? ENDED : [], ended.length ? ended.map(campaignLine) : [{ cells: [["No campaign ended.", "text"]] }]);
+  fill(byId("day-trades"), TRADES, lines, "No trade is known.");
+  fill(byId("day-campaigns"), ENDED, ended.map(campaignLine), "No campaign ended.");
 }
 
 function tradeLine(trade) {

@@ -1,13 +1,12 @@
 // What needs a decision, what is urgent first: the reason, and the next step. Then what expires by itself.
 
-import { byId, element } from "./elements.js";
+import { NARROW, byId, element } from "./elements.js";
 import { figures } from "./figures.js";
 import { local, whole } from "./format.js";
 import { only } from "./holdings_panel.js";
 import { openedLines, fill } from "./table.js";
 
 const HEADINGS = ["what", "at stake", "why", "next step"];
-const NARROW = matchMedia("(max-width: 699px)");
 const WIDE = matchMedia("(min-width: 1300px)"); // where the panel has a height of its own
 const MOST_CALM = 3;
 const MORE_PX = 30; // the line that opens the others
@@ -17,8 +16,7 @@ export function drawDecisions() {
   const { decisions, scenarios } = figures;
   const none = decisions ? (scenarios.trouble ?? "Nothing: no limit is broken, and no expiry or assignment needs anything.") : "Not computed yet.";
   const needed = (decisions ?? []).filter(({ step }) => step);
-  if (needed.length) drawNeeded(needed, mostShown(needed));
-  else fill(byId("decisions-table"), [], [{ cells: [[none, "text"]] }]);
+  drawNeeded(needed, needed.length && mostShown(needed), none);
 
   const calm = (decisions ?? []).filter(({ step }) => !step);
   byId("calm").hidden = !calm.length;
@@ -26,11 +24,8 @@ export function drawDecisions() {
   fill(byId("calm-table"), [], openedLines("calm", calm, MOST_CALM, calmLine, 3, drawDecisions));
 }
 
-function drawNeeded(needed, most) {
-  const table = byId("decisions-table");
-  const shown = openedLines("decisions", needed, most, lineOf, HEADINGS.length, drawDecisions);
-  fill(table, HEADINGS, shown);
-  shown.forEach((line, n) => line.decision && drawStep(table.tBodies[0].rows[n].cells[3], line.decision));
+function drawNeeded(needed, most, none) {
+  fill(byId("decisions-table"), HEADINGS, openedLines("decisions", needed, most, lineOf, HEADINGS.length, drawDecisions), none);
 }
 
 // Nothing is folded while there is room; on a phone what stands below must be on the screen too.
@@ -53,10 +48,9 @@ function mostShown(needed) {
 function lineOf(decision) {
   const { strategy, name, kind, reason, step, is_urgent: isUrgent } = decision;
   return {
-    decision,
     kind: isUrgent ? "hurts" : step ? "soon" : "",
     act: strategy ? () => only("strategy", strategy) : () => only("account", name),
-    cells: [...cellsOf(decision, `${kind}: ${reason}`), null],
+    cells: [...cellsOf(decision, `${kind}: ${reason}`), stepOf(decision)],
   };
 }
 
@@ -66,11 +60,8 @@ function cellsOf({ name, at_stake: atStake, currency }, text) {
 }
 
 // A strategy can be closed or rolled on the risk page, which shows the book before and after.
-function drawStep(cell, { strategy, step }) {
-  const key = `${strategy} ${step}`;
-  if (cell.dataset.key === key) return;
-  cell.dataset.key = key;
-  cell.className = "step";
-  const text = `${step[0].toUpperCase()}${step.slice(1)}`;
-  cell.replaceChildren(strategy ? element("a", text, { href: `/money/risk?${new URLSearchParams({ strategy })}` }) : text);
+function stepOf({ strategy, step }) {
+  const text = () => `${step[0].toUpperCase()}${step.slice(1)}`;
+  const href = `/money/risk?${new URLSearchParams({ strategy })}`;
+  return { key: `${strategy} ${step}`, class: "step", nodes: () => [strategy ? element("a", text(), { href }) : text()] };
 }

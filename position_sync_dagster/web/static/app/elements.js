@@ -1,18 +1,13 @@
 // Elements, changed in place: a click, the focus and a selection of text survive each new figure.
 // All text is set as text, never as markup.
 
+export const NARROW = matchMedia("(max-width: 699px)"); // a phone, as in the style sheet
 export const byId = (id) => document.getElementById(id);
 
 export function element(tag, text, attributes = {}) {
   const node = document.createElement(tag);
   if (text !== undefined) node.textContent = text;
   for (const [name, value] of Object.entries(attributes)) set(node, name, value);
-  return node;
-}
-
-export function button(label, act, title) {
-  const node = element("button", label, { type: "button", title });
-  node.addEventListener("click", act);
   return node;
 }
 
@@ -44,6 +39,16 @@ export function fit(node, count, tag) {
   while (node.children.length > count) node.lastElementChild.remove();
   while (node.children.length < count) node.append(element(tag));
   return [...node.children];
+}
+
+// Make a field have these options, [value, label] each; it keeps what was chosen.
+export function listOptions(field, options) {
+  const { value } = field;
+  fit(field, options.length, "option").forEach((node, n) => {
+    node.value = options[n][0];
+    write(node, options[n][1]);
+  });
+  field.value = value;
 }
 
 export function show(node, text) {

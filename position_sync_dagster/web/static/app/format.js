@@ -2,36 +2,29 @@
 
 export const DASH = "–";
 const MINUS = "−";
-const wholeNumber = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
-const twoDigits = new Intl.NumberFormat("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+
+export const isUnknown = (value) => value === null || value === undefined;
+
+// What writes a number with at least and at most so many decimals; to make one takes long.
+function decimals(least, most) {
+  const numbers = new Intl.NumberFormat("en-US", { minimumFractionDigits: least, maximumFractionDigits: most });
+  return (value) => (isUnknown(value) ? DASH : signed(numbers.format(value)));
+}
 
 function signed(text) {
   if (/^-[0.,]*$/.test(text)) return text.slice(1); // a rounded loss of nothing
   return text.replace("-", MINUS);
 }
 
-export const whole = (value) => (isUnknown(value) ? DASH : signed(wholeNumber.format(value)));
-export const isUnknown = (value) => value === null || value === undefined;
+const COUNTS = [0, 1, 2, 3, 4];
+const exactly = COUNTS.map((digits) => decimals(digits, digits));
+const atMost = COUNTS.map((most) => decimals(0, most));
 
-export const cents = (value) => (isUnknown(value) ? DASH : signed(twoDigits.format(value)));
-
-// With at most so many decimals, but those that it has.
-export function upTo(value, most) {
-  if (isUnknown(value)) return DASH;
-  return signed(value.toLocaleString("en-US", { maximumFractionDigits: most }));
-}
-
-export function rounded(value, digits) {
-  if (isUnknown(value)) return DASH;
-  return signed(value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
-}
-
-// Two decimals, and those that a price has besides: 0.005 is not 0.01.
-export function price(value) {
-  if (isUnknown(value)) return DASH;
-  return signed(value.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 4 }));
-}
-
+export const whole = exactly[0];
+export const cents = exactly[2];
+export const price = decimals(2, 4); // 0.005 is not 0.01
+export const rounded = (value, digits) => exactly[digits](value);
+export const upTo = (value, most) => atMost[most](value); // but those that it has
 export const percent = (part) => (isUnknown(part) ? DASH : `${rounded(100 * part, 1)} %`);
 
 export function duration(seconds) {

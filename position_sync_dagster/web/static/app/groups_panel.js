@@ -1,21 +1,20 @@
 // The results of groups of campaigns that are over.
 
 import { showCommand } from "./commands.js";
-import { byId, write } from "./elements.js";
+import { byId } from "./elements.js";
 import { percent, rounded, whole } from "./format.js";
 import { choice } from "./results_choice.js";
 import { openedLines, fill, money } from "./table.js";
 
 const HEADINGS = ["currency", "number", "win rate", "profit", "fees", "average win", "average loss", "expectancy", "profit factor", "return", "drawdown", "not known"];
-
+const NONE = "No campaign is over, as far as the tables know. Materialize the asset closed_campaigns.";
 let newest = null;
 
 export function drawGroups(answer) {
   newest = answer;
   showCommand(byId("groups-command"), "results", `--by ${choice.by}`, choice.since && `--since ${choice.since}`);
   const lines = openedLines("groups", answer.results, 16, lineOf, HEADINGS.length + 1, () => drawGroups(newest));
-  fill(byId("groups-table"), [choice.by, ...HEADINGS], lines);
-  write(byId("groups-none"), answer.results.length ? "" : "No campaign is over, as far as the tables know. Materialize the asset closed_campaigns.");
+  fill(byId("groups-table"), [choice.by, ...HEADINGS], lines, NONE);
 }
 
 function lineOf(row) {

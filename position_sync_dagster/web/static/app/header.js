@@ -2,7 +2,7 @@
 
 import { since } from "./clock.js";
 import { withCommands } from "./commands.js";
-import { byId, button, element, facts, show } from "./elements.js";
+import { byId, element, facts, show } from "./elements.js";
 import { areLost, figures, isPast, older } from "./figures.js";
 import { DASH, cents, clock, duration, isUnknown, local, percent, sign, whole } from "./format.js";
 import { drawTrend } from "./plot.js";
@@ -10,8 +10,7 @@ import { moneyInCents } from "./table.js";
 
 const LIVE = "LIVE";
 const LITTLE_CUSHION = 0.1;
-const HINTS = "money.hints"; // "never": hints are dismissed for good
-const LINES = "money.lines"; // and that there are more legs than lines
+const PLACES = ["money.hints", "money.lines"]; // "never": hints, and that lines are few, are dismissed for good
 const title = document.title;
 
 // Draw the header, and grey the page while its values are from before; return whether there are figures.
@@ -87,38 +86,37 @@ function blindText(login) {
 }
 
 function drawHints(...kinds) {
-  const box = byId("hints");
-  const places = [HINTS, LINES].filter((place, n) => kinds[n].length && localStorage.getItem(place) !== "never");
-  const text = places.flatMap((place) => kinds[[HINTS, LINES].indexOf(place)]).join("\n");
-  box.hidden = text === "";
-  if (box.hidden || box.dataset.text === text) return;
-
-  box.dataset.text = text;
-  const dismiss = () => {
-    for (const place of places) localStorage.setItem(place, "never");
+  const shown = [0, 1].filter((n) => kinds[n].length && localStorage.getItem(PLACES[n]) !== "never");
+  byId("hints").hidden = !shown.length;
+  say(byId("hint"), shown.flatMap((n) => kinds[n]));
+  byId("dismiss").onclick = () => {
+    for (const n of shown) localStorage.setItem(PLACES[n], "never");
     drawHints(...kinds);
   };
-  const words = element("span");
-  words.append(...withCommands(text));
-  box.replaceChildren(words, button("Do not show again", dismiss));
 }
 
-export const showHintsAgain = () => [HINTS, LINES].forEach((place) => localStorage.removeItem(place));
+export const showHintsAgain = () => PLACES.forEach((place) => localStorage.removeItem(place));
 
 // --- Facts ---------------------------------------------------------------------------------------
 
 // The five numbers: today with what it is made of, net liquidation, margin, current legs, gateway.
 function numbersOf(account) {
   const { today } = account;
-  const name = figures.accounts.length > 1 ? `${account.account} ` : "";
-  const values = `received ${duration(older(account.age_s))} ago`;
+  const [name, values, profits] = wordsOf(account);
   const part = isUnknown(account.net_liquidation) || isUnknown(account.initial_margin) ? null : account.initial_margin / account.net_liquidation;
   const isTight = !isUnknown(account.cushion) && account.cushion < LITTLE_CUSHION;
   return [
-    [`${name}today ${account.currency ?? ""}`, cents(today.account), `large today ${sign(today.account)}`, `the account's own number, received ${duration(older(today.age_s))} ago${movedHint(account)}`, bridgeOf(today)],
+    [`${name}today ${account.currency ?? ""}`, cents(today.account), `large today ${sign(today.account)}`, profits + movedHint(account), bridgeOf(today)],
     [`${name}net liquidation`, whole(account.net_liquidation), "large", values, `available ${whole(account.available_funds)}`],
     [`${name}margin used`, percent(part), `large margin ${isTight ? "down" : ""}`, values, `${whole(account.initial_margin)}, cushion ${percent(account.cushion)}`],
   ];
+}
+
+// What stands before its numbers where there are several, and when they were received.
+function wordsOf({ account, age_s: age, today }) {
+  const name = figures.accounts.length > 1 ? `${account} ` : "";
+  const received = (seconds) => `received ${duration(older(seconds))} ago`;
+  return [name, received(age), `the account's own number, ${received(today.age_s)}`];
 }
 
 function bridgeOf({ open, closed, cash, unexplained }) {
@@ -151,9 +149,7 @@ function drawTrends() {
 
 function accountFacts(account) {
   const { today } = account;
-  const name = figures.accounts.length > 1 ? `${account.account} ` : "";
-  const values = `received ${duration(older(account.age_s))} ago`;
-  const profits = `the account's own number, received ${duration(older(today.age_s))} ago`;
+  const [name, values, profits] = wordsOf(account);
   return [
     profitFact(`${name}open`, today.open, today.reasons.open, today.open_unknown),
     profitFact("closed today", today.closed, today.reasons.closed, today.closed_unknown),

@@ -2,11 +2,11 @@
 // so 20,000 legs scroll like 20. What a person chose is there again after a reload.
 
 import { COLUMNS, COLUMN_SETS, SOON_DAYS } from "./columns.js";
-import { element, fit, set, write, writeName } from "./elements.js";
+import { NARROW, element, fit, set, write } from "./elements.js";
 import { figures, isPast, older } from "./figures.js";
 import { DASH, cents, duration, isUnknown, rounded, sign, upTo } from "./format.js";
 import { ageOf, currencyOf, parts } from "./parts.js";
-import { knownFor } from "./table.js";
+import { knownFor, writeButton } from "./table.js";
 
 const ROW_PX = 24;
 const MARGIN_ROWS = 6; // above and below those on the screen
@@ -26,13 +26,12 @@ const OF_GROUP = {
   "β $ delta": "beta_delta", "$ gamma 1%": "gamma_1pct", theta: "theta", vega: "vega",
 };
 const SIGNED = new Set(["today", "unrealised", "realised", "campaign"]);
-const NARROW = matchMedia("(max-width: 699px)");
 const MOST_NARROW = 3; // columns
 
 const FIRST = { group: "Strategies", set: "Money", sort: "today", descending: false, filter: null };
 
 export class HoldingsTable {
-  #settings = { ...FIRST };
+  settings = { ...FIRST };
   #words = []; // that a leg's texts must have
   #open = new Set();
   #rows = [];
@@ -41,40 +40,14 @@ export class HoldingsTable {
   constructor(box, openLeg) {
     this.box = box;
     this.openLeg = openLeg;
-    Object.assign(this.#settings, JSON.parse(localStorage.getItem(SETTINGS)));
-    this.table = element("table", undefined, { class: "holdings", "aria-label": "Holdings" });
-    this.table.append(element("thead"), element("tbody"));
-    box.replaceChildren(this.table);
+    Object.assign(this.settings, JSON.parse(localStorage.getItem(SETTINGS)));
+    this.table = box.querySelector("table");
     box.addEventListener("scroll", () => this.drawRows());
     box.addEventListener("keydown", (event) => this.#key(event));
     this.draw();
   }
 
   // --- What the panel asks for -------------------------------------------------------------------
-
-  get groupName() {
-    return this.#settings.group;
-  }
-
-  get setName() {
-    return this.#settings.set;
-  }
-
-  get filter() {
-    return this.#settings.filter;
-  }
-
-  group(name) {
-    this.#change({ group: name });
-  }
-
-  columns(name) {
-    this.#change({ set: name });
-  }
-
-  only(column, values) {
-    this.#change({ filter: column ? { column, values: values.map(String) } : null });
-  }
 
   matching(text) {
     this.#words = text.toLowerCase().split(/\s+/).filter(Boolean);
@@ -83,12 +56,12 @@ export class HoldingsTable {
 
   reset() {
     this.#open.clear();
-    this.#change(FIRST);
+    this.change(FIRST);
   }
 
-  #change(settings) {
-    Object.assign(this.#settings, settings);
-    localStorage.setItem(SETTINGS, JSON.stringify(this.#settings));
+  change(settings) {
+    Object.assign(this.settings, settings);
+    localStorage.setItem(SETTINGS, JSON.stringify(this.settings));
     this.draw();
   }
 
@@ -105,7 +78,7 @@ export class HoldingsTable {
   // What is shown is what is summed: all, or what the filters leave; with what closed today of it.
   #totals() {
     const closed = figures.closed_today.filter((leg) => this.#passes({ ...leg, strategy: leg.strategies[0] ?? "UNATTRIBUTED" }));
-    const isWhole = !this.filter && !this.#words.length;
+    const isWhole = !this.settings.filter && !this.#words.length;
     const open = isWhole ? figures.totals : (this.#chosenSums() ?? sumsOf([...parts.values()].filter((part) => this.#passes(part))));
     const alone = closed.filter((leg) => !open.some((sums) => isOf(leg, sums)));
     return [...open, ...sumsOf([], currenciesOf(alone))].flatMap((sums) => totalRows(sums, closed.filter((leg) => isOf(leg, sums)), isWhole));
@@ -113,7 +86,7 @@ export class HoldingsTable {
 
   // The sums of the server for a filter that is a group of theirs; null: there are none.
   #chosenSums() {
-    const { column, values } = this.filter ?? {};
+    const { column, values } = this.settings.filter ?? {};
     const [list, name] = Object.values(SUMS).find(([, , ofPart]) => ofPart === COLUMNS[column]?.[0]) ?? [];
     if (!list || this.#words.length) return null;
     return figures[list].filter((sums) => values.includes(String(sums[name]))).map((sums) => ({ ...sums, total: sums[name] }));
@@ -121,12 +94,12 @@ export class HoldingsTable {
 
   #body() {
     const shown = [...parts.values()].filter((part) => this.#passes(part));
-    const isFlat = this.#settings.group === "Legs" || this.filter || this.#words.length;
+    const isFlat = this.settings.group === "Legs" || this.settings.filter || this.#words.length;
     return isFlat ? this.#sorted(shown.map(legRow)) : this.#grouped(shown);
   }
 
   #passes(part) {
-    const { filter } = this;
+    const { filter } = this.settings;
     const isChosen = !filter || filter.values.includes(String(part[COLUMNS[filter.column][0]]));
     if (!isChosen || !this.#words.length) return isChosen;
     const text = `${part.name} ${part.strategy} ${part.account} ${part.source}`.toLowerCase();
@@ -134,7 +107,7 @@ export class HoldingsTable {
   }
 
   #grouped(shown) {
-    const [list, name, column] = SUMS[this.#settings.group];
+    const [list, name, column] = SUMS[this.settings.group];
     const groups = figures[list].map((sums) => groupRow(sums, sums[name], keyOf(sums, sums[name])));
     const members = new Map(groups.map((group) => [group.key, []]));
     const byAccount = new Set(list === "strategies" ? figures.strategies.filter((sums) => sums.account).map((sums) => sums.strategy) : []);
@@ -155,7 +128,7 @@ export class HoldingsTable {
   }
 
   #sorted(rows) {
-    const { sort, descending } = this.#settings;
+    const { sort, descending } = this.settings;
     const direction = descending ? -1 : 1;
     const valueOf = (row) => (sort === "name" ? row.name : numberOf(row, sort));
     return rows.sort((a, b) => compare(valueOf(a), valueOf(b), direction));
@@ -164,21 +137,18 @@ export class HoldingsTable {
   // --- Drawing -----------------------------------------------------------------------------------
 
   get #columns() {
-    const columns = COLUMN_SETS[this.#settings.set].filter((name) => name !== "β $ delta" || this.#haveBetas);
+    const haveBetas = figures.underlyings.some((sums) => sums.beta_delta !== null);
+    const columns = COLUMN_SETS[this.settings.set].filter((name) => name !== "β $ delta" || haveBetas);
     return NARROW.matches ? columns.slice(0, MOST_NARROW) : columns;
-  }
-
-  get #haveBetas() {
-    return figures.underlyings.some((sums) => sums.beta_delta !== null);
   }
 
   #drawHead() {
     const [head] = fit(this.table.tHead, 1, "tr");
     const names = ["name", ...this.#columns];
     fit(head, names.length, "th").forEach((cell, n) => {
-      const isSorted = this.#settings.sort === names[n];
+      const isSorted = this.settings.sort === names[n];
       set(cell, "scope", "col");
-      set(cell, "aria-sort", isSorted ? (this.#settings.descending ? "descending" : "ascending") : "");
+      set(cell, "aria-sort", isSorted ? (this.settings.descending ? "descending" : "ascending") : "");
       if (!cell.firstElementChild) cell.append(element("button", "", { type: "button" }));
       write(cell.firstElementChild, names[n]);
       cell.firstElementChild.onclick = () => this.#sortBy(names[n]);
@@ -186,8 +156,8 @@ export class HoldingsTable {
   }
 
   #sortBy(name) {
-    const isSame = this.#settings.sort === name;
-    this.#change({ sort: name, descending: isSame && !this.#settings.descending });
+    const isSame = this.settings.sort === name;
+    this.change({ sort: name, descending: isSame && !this.settings.descending });
   }
 
   drawRows() {
@@ -226,11 +196,9 @@ export class HoldingsTable {
   }
 
   #drawName(cell, row, index) {
-    if (cell.firstElementChild?.tagName !== "BUTTON") cell.replaceChildren(element("button", "", { type: "button" }));
-    const name = cell.firstElementChild;
     const mark = row.kind === "group" ? (row.isOpen ? "▾ " : "▸ ") : "";
     const isBefore = isPast() && row.part && !row.part.kept;
-    writeName(name, mark + row.name + (isBefore ? " ≈" : "") + (row.sums ? currencyOf(row.sums) : ""));
+    const name = writeButton(cell, mark + row.name + (isBefore ? " ≈" : "") + (row.sums ? currencyOf(row.sums) : ""));
     set(name, "aria-expanded", row.kind === "group" ? String(row.isOpen) : "");
     set(name, "tabindex", index === this.#active ? "0" : "-1");
     set(cell, "class", row.kind);

@@ -13,10 +13,6 @@ const EVERY_MS = 5000;
 const panel = new Panel("leg");
 let opened = null; // the account, the conid and the name
 
-export function openLegOf(leg) {
-  openLeg({ account: leg.account, conid: leg.conid, name: leg.leg ?? leg.name });
-}
-
 export function openLeg(part) {
   if (!part) return;
   const { account, conid, name } = part;
@@ -32,7 +28,6 @@ function ask() {
 }
 
 export function openLegPanel() {
-  byId("leg-close").addEventListener("click", () => byId("leg").close());
   byId("leg").addEventListener("close", () => (opened = null));
   setInterval(() => opened && !document.hidden && !isPast() && ask(), EVERY_MS);
 }
@@ -60,8 +55,8 @@ function drawFacts(position) {
     ["quantity", rounded(position.position, 0)],
     ["price", price(position.market_price)],
     ["value", cents(position.market_value)],
-    fact("today", position.today),
-    fact("unrealised", position.unrealized),
+    ["today", ...moneyInCents(position.today)],
+    ["unrealised", ...moneyInCents(position.unrealized)],
     ["price from", priced],
     ["age of the price", duration(position.age_s), position.current ? "" : "down"],
     ["delta", rounded(greeks.delta, 3)],
@@ -72,17 +67,11 @@ function drawFacts(position) {
   ]);
 }
 
-function fact(label, value) {
-  const [text, style] = moneyInCents(value);
-  return [label, text, style];
-}
-
 function drawEvents(changes) {
   const lines = changes.map((change) => ({
     cells: [clock(change.at), [local(change.text), "text"], change.amount === null ? "" : moneyInCents(change.amount)],
   }));
-  const none = { cells: [["Nothing has happened to it today.", "text"]] };
-  fill(byId("leg-events"), [], lines.length ? lines : [none]);
+  fill(byId("leg-events"), [], lines, "Nothing has happened to it today.");
 }
 
 function drawValues(values) {
@@ -97,20 +86,16 @@ function drawValues(values) {
       rounded(value.delta, 3),
       `${value.source}${value.value_source ? ` ${value.value_source}` : ""}`,
       value.value_time ? duration((Date.parse(value.timestamp) - Date.parse(value.value_time)) / 1000) : DASH,
-      null,
+      { key: value.update_id, nodes: () => trailOf(value) },
     ],
   }));
-  const table = byId("leg-values");
-  fill(table, ["written", "price", "value", "today", "delta", "source", "age then", "trail"], lines);
-  newest.forEach((value, n) => drawTrail(table.tBodies[0].rows[n].lastElementChild, value));
+  fill(byId("leg-values"), ["written", "price", "value", "today", "delta", "source", "age then", "trail"], lines);
 }
 
 // The command that lists all that belongs to a row, and the run that wrote it.
-function drawTrail(cell, value) {
-  if (cell.dataset.row === value.update_id) return;
-  cell.dataset.row = value.update_id;
-  const nodes = [copyButton(`trace ${value.update_id}`)];
-  nodes[0].firstChild.data = "trace";
-  if (value.run_id && figures.dagster) nodes.push(" ", element("a", "run", { href: `/runs/${encodeURIComponent(value.run_id)}` }));
-  cell.replaceChildren(...nodes);
+function trailOf(value) {
+  const trace = copyButton(`trace ${value.update_id}`);
+  trace.firstChild.data = "trace";
+  const hasRun = value.run_id && figures.dagster;
+  return hasRun ? [trace, " ", element("a", "run", { href: `/runs/${encodeURIComponent(value.run_id)}` })] : [trace];
 }

@@ -17,11 +17,10 @@ let drawn = null; // the explanation in the table
 export function drawLosses() {
   const names = new Set(figures.strategies.map((sums) => sums.strategy));
   const lines = names.size > 1 ? strategyLosses() : legLosses();
-  const none = { cells: [["Nothing has lost today.", "text"]] };
   const isExplained = lines.some((line) => line.cells[2]);
   for (const line of lines) line.cells.splice(isExplained ? 3 : 2, 1); // there is room for one of the two
   const last = isExplained ? `mostly, at ${clock(figures.why.at).slice(0, 5)}` : "unrealised";
-  fill(byId("losses-table"), ["largest losses", "today", last], lines.length ? lines : [none]);
+  fill(byId("losses-table"), ["largest losses", "today", last], lines, "Nothing has lost today.");
 }
 
 // The rows that lost most by a column, the worst first.
@@ -66,7 +65,6 @@ export function openWhy() {
     byId("why").showModal();
     drawWhy();
   });
-  byId("why-close").addEventListener("click", () => byId("why").close());
 }
 
 export function drawWhy() {
@@ -75,8 +73,8 @@ export function drawWhy() {
   drawn = why;
   const totals = why.totals.filter((sums) => !sums.account);
   const lines = why.rows.length ? [...totals.map(totalLine), ...why.rows.map(whyLine)] : [];
-  const none = { cells: [[why.trouble ?? (why.at ? "No profit of today is known." : "Not computed yet."), "text"]] };
-  fill(byId("why-table"), lines.length ? ["strategy", "profit", "closed today", ...PARTS, "not known because"] : [], lines.length ? lines : [none]);
+  const none = why.trouble ?? (why.at ? "No profit of today is known." : "Not computed yet.");
+  fill(byId("why-table"), ["strategy", "profit", "closed today", ...PARTS, "not known because"], lines, none);
   write(byId("why-at"), [why.at ? `Computed at ${clock(why.at)}.` : "", ...totals.map(movedSince)].filter(Boolean).join(" "));
 }
 

@@ -3,7 +3,7 @@
 import { reasonOf, requireAnswer } from "./api.js";
 import { now, setClock } from "./clock.js";
 import { drawCurves } from "./curves.js";
-import { byId, element, set, write } from "./elements.js";
+import { byId, element, listOptions, set, write } from "./elements.js";
 import { figures, isPast } from "./figures.js";
 import { clock } from "./format.js";
 import { drawOrLog } from "./panel.js";
@@ -22,7 +22,7 @@ export const isLive = () => shown.at === null;
 export function openMoment(takeFigures) {
   take = takeFigures;
   byId("moment").addEventListener("input", () => choose(1000 * byId("moment").value));
-  byId("moment").addEventListener("keydown", (event) => stepBy({ PageUp: 1, PageDown: -1 }[event.key], event));
+  byId("moment").addEventListener("keydown", (event) => ["PageUp", "PageDown"].includes(event.key) && stepByKey(event));
   byId("event-before").addEventListener("click", () => step(-1));
   byId("event-after").addEventListener("click", () => step(1));
   byId("live").addEventListener("click", () => choose(null));
@@ -35,15 +35,9 @@ export function drawMoment() {
 }
 
 // Only days of which there are values can be chosen; the present one is live.
-let listed = [];
 function drawDays() {
-  if (listed.join() === figures.days.join()) return;
-  listed = figures.days;
-  const before = byId("past-day").value;
-  const options = [...listed].reverse().map((day) => element("option", day, { value: day }));
-  const today = Object.assign(element("option", "today"), { value: "" });
-  byId("past-day").replaceChildren(today, ...options);
-  byId("past-day").value = before;
+  const days = figures.days.map((day) => [day, day]);
+  listOptions(byId("past-day"), [["", "today"], ...days.reverse()]);
 }
 
 // The slider goes from the first value of the day to the newest; what changed are its marks.
@@ -57,10 +51,9 @@ function drawDay() {
   byId("events").replaceChildren(...events.map((at) => element("option", undefined, { value: String(Math.ceil(at / 1000)) })));
 }
 
-function stepBy(direction, event) {
-  if (!direction) return;
+function stepByKey(event) {
   event.preventDefault();
-  step(direction);
+  step(event.key === "PageUp" ? 1 : -1);
 }
 
 // The figures of an event have it: a whole second later, since a slider has whole seconds.

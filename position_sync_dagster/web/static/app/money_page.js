@@ -25,10 +25,7 @@ function draw() {
 }
 
 // Between two answers only ages move.
-function tick() {
-  if (!drawHeader() || document.hidden) return;
-  tickHoldings();
-}
+const tick = () => drawHeader() && !document.hidden && tickHoldings();
 
 function take(message) {
   takeFigures(message.figures);

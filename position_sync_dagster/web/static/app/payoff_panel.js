@@ -6,12 +6,10 @@ import { isUnknown, percent, rounded, sign, whole } from "./format.js";
 import { SOON_DAYS } from "./columns.js";
 import { quoted, showCommand } from "./commands.js";
 
-const GREEKS = { dollar_delta: "$ delta", delta: "delta in units", gamma_1pct: "$ delta by 1 %", theta: "theta, a day", vega: "vega, a point" };
 const OF_MODEL = "by our model: a lognormal price around the forward, with the volatility nearest to the money";
 const DAY_MS = 86400000;
 const LATER_DAYS = 21;
 const charts = new Charts();
-let greek = "dollar_delta";
 let newest = null; // the answer before the trades, with the day and volatility that it is of
 let drawGreeks = () => {};
 let shown = null; // the key of the underlying that is drawn
@@ -20,12 +18,7 @@ let step = () => {};
 export function openPayoff() {
   byId("curve-before").addEventListener("click", () => step(-1));
   byId("curve-after").addEventListener("click", () => step(1));
-  const field = byId("greek");
-  for (const [name, label] of Object.entries(GREEKS)) field.append(element("option", label, { value: name }));
-  field.addEventListener("change", () => {
-    greek = field.value;
-    drawGreeks();
-  });
+  byId("greek").addEventListener("change", () => drawGreeks());
 }
 
 // Draw one of the curves of what was asked for, and in it the one after the trades.
@@ -183,7 +176,7 @@ function isPastExpiry(curve) {
 // --- The greeks ------------------------------------------------------------------------------------
 
 function drawGreek(box, curve, after) {
-  const label = GREEKS[greek];
+  const { value: greek, selectedOptions: [{ text: label }] } = byId("greek");
   const described = {
     name: `${label}, ${chosenLabel(newest)}: ${titleOf(curve)}`,
     x: scaleOf(curve),

@@ -25,9 +25,14 @@ export function drawTrend(box, points, name) {
     box.querySelector("dd").after(picture);
   }
   const span = spanOf(known, false);
-  const x = (at) => (100 * (at - span.first)) / Math.max(1, span.last - span.first);
-  const y = (value) => 2 + (20 * (span.high - value)) / (span.high - span.low || 1);
-  picture.replaceChildren(path({ points, look: "", name }, span, x, y));
+  picture.replaceChildren(path({ points, look: "", name }, span, ...scalesOf(span, 0, 100, 2, 20)));
+}
+
+// What turns times into places from `left`, and values into those from `top`.
+function scalesOf({ first, last, low, high }, left, width, top, height) {
+  const x = (at) => left + (width * (at - first)) / Math.max(1, last - first);
+  const y = (value) => top + (height * (high - value)) / (high - low || 1);
+  return [x, y];
 }
 
 function spanOf(points, zero) {
@@ -48,8 +53,7 @@ function shape(name, attributes, text) {
 }
 
 function picture(lines, span, { width, height }, marks) {
-  const x = (at) => LEFT + ((width - LEFT - 4) * (at - span.first)) / Math.max(1, span.last - span.first);
-  const y = (value) => 6 + ((height - 20) * (span.high - value)) / (span.high - span.low || 1);
+  const [x, y] = scalesOf(span, LEFT, width - LEFT - 4, 6, height - 20);
   const shapes = [];
   const levels = span.low < 0 && span.high > 0 ? [span.low, 0, span.high] : [span.low, span.high];
   for (const value of new Set(levels)) {

@@ -6,9 +6,8 @@ import { choice, ofCurrency } from "./results_choice.js";
 
 let chart = null;
 
-export const secondsOf = (day) => Date.parse(`${day}T12:00Z`) / 1000;
-export const dayOf = (seconds) => new Date(1000 * seconds).toISOString().slice(0, 10);
-const timeScale = (days) => ({ label: "day", values: days.map(secondsOf), format: dayOf, isTime: true });
+const secondsOf = (day) => Date.parse(`${day}T12:00Z`) / 1000;
+const dayOf = (seconds) => new Date(1000 * seconds).toISOString().slice(0, 10);
 
 export function drawRealised(answer) {
   const days = ofCurrency(answer.days);
@@ -19,7 +18,7 @@ export function drawRealised(answer) {
   chart ??= new Chart(byId("realised-chart"));
   chart.draw({
     name: "Realised profit",
-    x: timeScale(days.map((day) => day.day)),
+    x: { label: "day", values: days.map(({ day }) => secondsOf(day)), format: dayOf, isTime: true },
     unit: `realised, ${choice.currency ?? ""}`,
     lines: [
       { label: "realised since the first day", values: days.map((day) => day.total), look: "strong", isStepped: true },

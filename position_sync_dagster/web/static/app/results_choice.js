@@ -1,7 +1,7 @@
 // What the results page shows: since when, by what, in which currency, and which campaign or day is open.
 // The address of the page says it.
 
-import { byId, fit, write } from "./elements.js";
+import { byId, listOptions } from "./elements.js";
 
 const NAMES = ["since", "by", "currency", "campaign", "day"];
 const query = new URLSearchParams(location.search);
@@ -25,6 +25,9 @@ export function openFields() {
   for (const name of ["by", "since", "currency"]) {
     byId(name).addEventListener("change", (event) => choose({ [name]: event.target.value || null }));
   }
+  for (const name of ["campaign", "day"]) {
+    byId(`close-${name}`).addEventListener("click", () => choose({ [name]: null }));
+  }
 }
 
 // The currencies of the days; the one with most days is shown first.
@@ -35,10 +38,7 @@ export function listCurrencies(days) {
   if (!names.includes(choice.currency ?? "")) choice.currency = names[0] || null;
 
   const field = byId("currency");
-  fit(field, names.length, "option").forEach((option, n) => {
-    write(option, names[n] || "–");
-    option.value = names[n];
-  });
+  listOptions(field, names.map((name) => [name, name || "–"]));
   field.value = choice.currency ?? "";
   field.parentElement.hidden = names.length < 2;
 }

@@ -1,11 +1,11 @@
 // The results page: what campaigns that are over brought. It changes once a day: it is asked for seldom.
 
-import { followHeader, pause } from "./api.js";
+import { follow, followHeader } from "./api.js";
 import { drawCalendar, openCalendar } from "./calendar_panel.js";
-import { drawCampaign, openCampaign } from "./campaign_panel.js";
+import { drawCampaign } from "./campaign_panel.js";
 import { drawCampaigns } from "./campaigns_panel.js";
 import { drawCosts } from "./costs_panel.js";
-import { drawDay, openDay } from "./day_panel.js";
+import { drawDay } from "./day_panel.js";
 import { byId } from "./elements.js";
 import { drawGroups } from "./groups_panel.js";
 import { drawHeader } from "./header.js";
@@ -17,8 +17,7 @@ import { openSearch } from "./search.js";
 
 const EVERY_MS = 300000;
 const results = new Panel("groups", "calendar", "realised", "campaigns");
-const campaign = new Panel("campaign");
-const dayPanel = new Panel("day");
+const opened = { campaign: new Panel("campaign"), day: new Panel("day") };
 const costs = new Panel("returns", "costs");
 
 function ask() {
@@ -33,20 +32,20 @@ function askCosts() {
   return costs.show({ since }, read, drawCosts);
 }
 
-function askCampaign() {
-  const id = choice.campaign;
-  byId("campaign").hidden = !id;
-  if (!id) return;
-  byId("campaign").scrollIntoView({ block: "start" });
-  campaign.show({ id }, (get) => get("campaign", { id }), drawCampaign);
+// The panel of a campaign or a day is shown while one is chosen.
+function showOpened(name, block, read, draw) {
+  const value = choice[name];
+  byId(name).hidden = !value;
+  if (!value) return;
+  byId(name).scrollIntoView({ block });
+  opened[name].show(value, (get) => read(get, value), draw);
 }
 
+const askCampaign = () => showOpened("campaign", "start", (get, id) => get("campaign", { id }), drawCampaign);
+
 function askDay() {
-  const { day } = choice;
-  byId("day").hidden = !day;
-  if (!day) return;
-  byId("day").scrollIntoView({ block: "nearest" });
-  dayPanel.show({ day }, (get) => Promise.all([get("fills", { since: day }), get("campaigns", { since: day })]), drawDay);
+  const read = (get, since) => Promise.all([get("fills", { since }), get("campaigns", { since })]);
+  showOpened("day", "nearest", read, drawDay);
 }
 
 function drawAll([results, list]) {
@@ -66,18 +65,9 @@ onChoice((changes) => {
   }
 });
 
-async function follow() {
-  for (;;) {
-    if (!document.hidden) await Promise.all([ask(), askCosts()]);
-    await pause(EVERY_MS);
-  }
-}
-
 openSearch();
 openFields();
 openCalendar();
-openCampaign();
-openDay();
 setInterval(() => {
   drawHeader();
   keepScrollable();
@@ -85,4 +75,4 @@ setInterval(() => {
 followHeader();
 askCampaign();
 askDay();
-follow();
+follow(() => Promise.all([ask(), askCosts()]), EVERY_MS);

@@ -33,12 +33,10 @@ export function choose(changes) {
 // --- The field -------------------------------------------------------------------------------------
 
 export function openChoice() {
-  byId("scope").addEventListener("change", (event) => take(event.target.value));
-}
-
-function take(value) {
-  const [scope, name] = value ? JSON.parse(value) : [null, null];
-  choose({ scope, name });
+  byId("scope").addEventListener("change", ({ target }) => {
+    const [scope, name] = target.value ? JSON.parse(target.value) : [null, null];
+    choose({ scope, name });
+  });
 }
 
 // Only what is not there yet is added: the field keeps the focus and its choice.

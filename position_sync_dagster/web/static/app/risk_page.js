@@ -1,6 +1,6 @@
 // The risk page: it asks `/api/v1` for what is chosen, and again while somebody looks.
 
-import { ApiError, followHeader, pause } from "./api.js";
+import { ApiError, follow, followHeader } from "./api.js";
 import { drawAssignments } from "./assignments_panel.js";
 import { since } from "./clock.js";
 import { drawClosedDay } from "./closed_day_panel.js";
@@ -119,9 +119,7 @@ const isOf = ({ scope, name }) => (row) => !scope || row[OWNERS[scope]] === name
 // --- The fields --------------------------------------------------------------------------------------
 
 function openSliders() {
-  for (const name of ["days", "vol"]) {
-    byId(name).addEventListener("input", (event) => choose({ [name]: Number(event.target.value) }));
-  }
+  for (const name of ["days", "vol"]) byId(name).addEventListener("input", () => choose({ [name]: byId(name).valueAsNumber }));
 }
 
 function showDays(curves) {
@@ -155,14 +153,6 @@ onChoice(({ days, vol }) => {
   waiting = setTimeout(ask, SETTLE_MS);
 });
 
-async function follow() {
-  for (;;) {
-    const began = performance.now();
-    if (!document.hidden) await Promise.all([ask(), listNames().catch((error) => console.warn(String(error)))]);
-    await pause(Math.max(EVERY_MS, SHARE * (performance.now() - began)));
-  }
-}
-
 openSearch();
 openPayoff();
 openSliders();
@@ -174,4 +164,4 @@ setInterval(() => {
 }, 1000);
 followHeader();
 openChoice();
-follow();
+follow(() => Promise.all([ask(), listNames()]), EVERY_MS, SHARE);

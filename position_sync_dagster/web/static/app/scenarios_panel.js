@@ -1,7 +1,7 @@
 // What would be gained if prices moved: accounts first, then strategies, the worst first.
 
 import { since } from "./clock.js";
-import { byId } from "./elements.js";
+import { NARROW, byId } from "./elements.js";
 import { figures } from "./figures.js";
 import { clock, duration } from "./format.js";
 import { only } from "./holdings_panel.js";
@@ -9,15 +9,14 @@ import { currencyOf } from "./parts.js";
 import { byWorst, fill, money, openedLines } from "./table.js";
 
 const MOST = { account: 2, strategy: 4 }; // the risk page has underlyings too
-const NARROW = matchMedia("(max-width: 699px)");
 const OF_NARROW = new Set(["-10 %", "-5 %", "+5 %"]);
 
 export function drawScenarios() {
   const { names, trouble } = figures.scenarios;
   const shown = [...names.keys()].filter((n) => !NARROW.matches || OF_NARROW.has(names[n]));
   const lines = Object.keys(MOST).flatMap((level) => linesOf(level, shown));
-  const none = { cells: [[trouble ?? "Not computed yet.", "text"]] };
-  fill(byId("scenarios"), names.length ? [`of, at ${clock(figures.scenarios.at).slice(0, 5)}`, ...shown.map((n) => names[n].replace("-", "−"))] : [], lines.length ? lines : [none]);
+  const headings = () => [`of, at ${clock(figures.scenarios.at).slice(0, 5)}`, ...shown.map((n) => names[n].replace("-", "−"))];
+  fill(byId("scenarios"), names.length ? headings() : [], lines, trouble ?? "Not computed yet.");
 }
 
 function linesOf(level, shown) {

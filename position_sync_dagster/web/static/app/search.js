@@ -71,12 +71,7 @@ function open(isOpen) {
   mark();
 }
 
-function close() {
-  matches = [];
-  found = "";
-  active = -1;
-  open(false);
-}
+const close = () => draw({ matches: [] }, "");
 
 function mark() {
   [...byId("matches").children].forEach((node, n) => set(node, "aria-selected", String(n === active)));

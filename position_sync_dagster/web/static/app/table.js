@@ -1,6 +1,7 @@
-// Tables of figures. A line is { cells, kind, act, hint, share }; a cell is a text or [text, class, hint].
-// A line with `act` has a button in its first cell. The buttons of a table are one stop of the tab
-// key; the arrow keys move between them.
+// Tables of figures. A line is { cells, kind, act, hint }; a cell is a text, [text, class, hint], or
+// { key, nodes, class } whose nodes are made anew for a new key alone: they keep the focus. A line with
+// `act` has a button in its first cell. The buttons of a table are one stop of the tab key; the arrow
+// keys move between them.
 
 import { DASH, cents, isUnknown, sign, whole } from "./format.js";
 import { element, fit, set, write, writeName } from "./elements.js";
@@ -26,10 +27,12 @@ export const moneyInCents = (value, unknown, of) => money(value, unknown, of, ce
 // The cell of a sum by its name in the figures.
 export const sumOf = (sums, name) => money(sums[name], sums.unknown[name], sums.of[name]);
 
-export function fill(table, headings, lines) {
+// Fill a table; where there are no lines, a text stands in its place.
+export function fill(table, headings, lines, none) {
   const [head, body] = parts(table);
-  fillHead(head, headings);
-  fit(body, lines.length, "tr").forEach((row, n) => fillRow(row, lines[n]));
+  const shown = lines.length || !none ? lines : [{ cells: [[none, "text"]] }];
+  fillHead(head, shown === lines ? headings : []);
+  fit(body, shown.length, "tr").forEach((row, n) => fillRow(row, shown[n]));
   keepOneStop(table, body);
 }
 
@@ -47,31 +50,38 @@ function fillHead(head, headings) {
   });
 }
 
-function fillRow(row, { cells, kind, act, hint, share }) {
+function fillRow(row, { cells, kind, act, hint }) {
   set(row, "class", [kind, act && "act"].filter(Boolean).join(" "));
   set(row, "title", hint);
   row.onclick = act ?? null;
   fit(row, cells.length, "td").forEach((cell, n) => {
-    if (cells[n] === null) return; // somebody else draws it
+    if (cells[n].nodes) return fillNodes(cell, cells[n]);
     const [text, style, hintOfCell] = Array.isArray(cells[n]) ? cells[n] : [cells[n]];
     set(cell, "class", style);
     set(cell, "title", hintOfCell);
     if (act && n === 0) writeButton(cell, String(text));
     else writeText(cell, String(text));
   });
-  row.style.setProperty("--share", share ?? 0);
+}
+
+function fillNodes(cell, { key, nodes, class: style }) {
+  set(cell, "class", style);
+  if (cell.dataset.key === key) return;
+  cell.dataset.key = key;
+  cell.replaceChildren(...nodes());
 }
 
 function writeText(cell, text) {
   if (cell.firstElementChild) cell.replaceChildren();
+  delete cell.dataset.key;
   write(cell, text);
 }
 
-function writeButton(cell, text) {
-  if (cell.firstElementChild?.tagName !== "BUTTON") {
-    cell.replaceChildren(element("button", "", { type: "button", tabindex: "-1" }));
-  }
+// Write a name into the button of a cell.
+export function writeButton(cell, text) {
+  if (cell.firstElementChild?.tagName !== "BUTTON") cell.replaceChildren(element("button", "", { type: "button", tabindex: "-1" }));
   writeName(cell.firstElementChild, text);
+  return cell.firstElementChild;
 }
 
 const STOP = "button[tabindex]";

@@ -1,7 +1,7 @@
 // What if I do this: trades that somebody thinks of, closes and rolls; the book before and after. Nothing is sent.
 
 import { quoted, showCommand } from "./commands.js";
-import { byId, fit, write } from "./elements.js";
+import { byId, listOptions, write } from "./elements.js";
 import { isUnknown, upTo, whole } from "./format.js";
 import { choose, chosen } from "./risk_choice.js";
 import { fill, money, plainMoney } from "./table.js";
@@ -98,13 +98,5 @@ function payoffText(payoff) {
 
 // The strategies that can be closed or rolled; the fields keep what was chosen.
 export function listStrategies(names) {
-  for (const id of ["close", "roll"]) {
-    const field = byId(id);
-    const kept = field.value;
-    fit(field, names.length + 1, "option").forEach((option, n) => {
-      write(option, n ? names[n - 1] : "");
-      option.value = n ? names[n - 1] : "";
-    });
-    field.value = kept;
-  }
+  for (const id of ["close", "roll"]) listOptions(byId(id), ["", ...names].map((name) => [name, name]));
 }
