@@ -3,7 +3,7 @@
 import { followHeader, pause } from "./api.js";
 import { drawCalendar, openCalendar } from "./calendar_panel.js";
 import { drawCampaign, openCampaign } from "./campaign_panel.js";
-import { drawCampaigns } from "./campaigns_panel.js";
+import { drawCampaigns, drawOpenCampaigns } from "./campaigns_panel.js";
 import { drawCosts } from "./costs_panel.js";
 import { drawDay, openDay } from "./day_panel.js";
 import { byId } from "./elements.js";
@@ -20,6 +20,7 @@ const results = new Panel("groups", "calendar", "realised", "campaigns");
 const campaign = new Panel("campaign");
 const dayPanel = new Panel("day");
 const costs = new Panel("returns", "costs");
+const open = new Panel("open");
 
 function ask() {
   const { since, by } = choice;
@@ -32,6 +33,8 @@ function askCosts() {
   const read = (get) => Promise.all([get("returns", { since, by: "month" }), get("fills", { since, by: "strategy" })]);
   return costs.show({ since }, read, drawCosts);
 }
+
+const askOpen = () => open.show({}, (get) => get("open-campaigns"), drawOpenCampaigns);
 
 function askCampaign() {
   const id = choice.campaign;
@@ -54,7 +57,7 @@ function drawAll([results, list]) {
   drawGroups(results);
   drawCalendar(results);
   drawRealised(results);
-  drawCampaigns(list.campaigns);
+  drawCampaigns(list);
 }
 
 onChoice((changes) => {
@@ -68,7 +71,7 @@ onChoice((changes) => {
 
 async function follow() {
   for (;;) {
-    if (!document.hidden) await Promise.all([ask(), askCosts()]);
+    if (!document.hidden) await Promise.all([ask(), askCosts(), askOpen()]);
     await pause(EVERY_MS);
   }
 }
