@@ -1,6 +1,6 @@
 """Days that statements book, and the profit that the program makes of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -198,14 +198,21 @@ class Books:
 
     def explained(self, day: date) -> pl.DataFrame:
         """Fill a day and the one before, and return the rows of its profit."""
+        return self.explain([day])[day]
+
+    def explain(self, days: Sequence[date]) -> dict[date, pl.DataFrame]:
+        """Fill days and those before them, and record and return the rows of their profits."""
         calendar = self.settings.calendar
-        before = session_before(calendar, day)
-        self.fill(before, day)
+        before = [session_before(calendar, day) for day in days]
+        self.fill(*sorted({*before, *days}))
         MovementBook(self.lake, calendar).update()
-        closes = closing_times(calendar, [before, day])
-        trading_day = TradingDay(day=day, before=before, since=closes[before], closed=closes[day])
-        rows = explain_days(self.lake, self.settings, [trading_day])[day]
-        put_rows(self.lake.derived_table(PROFIT_EXPLAINED), {day: rows})
+        closes = closing_times(calendar, [*before, *days])
+        trading_days = [
+            TradingDay(day=day, before=earlier, since=closes[earlier], closed=closes[day])
+            for day, earlier in zip(days, before, strict=True)
+        ]
+        rows = explain_days(self.lake, self.settings, trading_days)
+        put_rows(self.lake.derived_table(PROFIT_EXPLAINED), rows)
         return rows
 
     def profit(self, day: date) -> dict[str, float | None]:

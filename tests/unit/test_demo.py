@@ -18,11 +18,14 @@ from ib_gateway_simulator.protocol.codes import Code
 from position_sync_dagster import demo
 from position_sync_dagster.demo import STATED_S, expect_paths
 from position_sync_dagster.domain.position_update import Source
+from position_sync_dagster.money.campaigns.campaign_days import read_days_of
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.processes.home import Home, HomeError
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.confirmations import CONFIRMED
+from position_sync_dagster.sync.exchange_days import exchange_days
+from tests.support.booked_days import Books
 from tests.support.demo_book import strategies_text
 from tests.support.legs import leg
 
@@ -267,6 +270,21 @@ def test_the_past_of_the_strategies_is_in_the_lake_with_their_campaigns(prepared
     for campaign in campaigns:
         of_strategies[campaign.strategy_id] += campaign.profit
     assert of_strategies == {name: pytest.approx(float(money)) for name, money in brought.items()}
+
+    # The days of each add up to its profit, to the cent: only then it says how it stood.
+    lake = MoneyLake.of(settings)
+    since = date(2026, 10, 14)
+    late = [campaign for campaign in campaigns if campaign.opened >= since]
+    last = max(campaign.closed for campaign in late)
+    sessions = exchange_days(settings.calendar, since, last).trading_days(since, last)
+    rows = pl.concat(Books(lake, settings, settings.flex_folder).explain(sessions).values())
+    assert len(late) == 16
+    for campaign in late:
+        are_its = pl.col.session_date.is_between(campaign.opened, campaign.closed)
+        of_days = rows.filter(are_its, strategy_id=campaign.strategy_id)
+        assert of_days["profit"].sum() == pytest.approx(campaign.profit, abs=0.005)
+    told = read_days_of(lake, settings.calendar, late)
+    assert None not in {campaign.worst for campaign in told}
 
 
 def test_a_home_whose_options_have_expired_says_to_start_a_new_one(tmp_path) -> None:

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from decimal import Decimal
+from itertools import accumulate
 from operator import itemgetter
 from typing import Any
 
@@ -94,11 +95,22 @@ def _of_days(
             for day in days_of[by_strategy(row)]
             if row["opened"] <= day["session_date"] <= row["closed"]
         ]
-        if None not in profits and abs(sum(profits) - row["profit"]) > TOLERANCE:
+        if None in profits:
+            continue
+        if abs(sum(profits) - row["profit"]) > TOLERANCE:
             yield Deviation(
                 invariant="days of a campaign", session=row["closed"], seen=seen,
                 what=row["campaign_id"], true=row["profit"], told=round(sum(profits), 4),
             )  # fmt: skip
+
+        ends = [*accumulate(profits)]
+        for name, end in (("worst", min(ends)), ("best", max(ends))):
+            # It is told where the days were recorded when the campaign was.
+            if row[name] is not None and abs(row[name] - end) > TOLERANCE:
+                yield Deviation(
+                    invariant=f"{name} of a campaign", session=row["closed"], seen=seen,
+                    what=row["campaign_id"], true=round(end, 4), told=row[name],
+                )  # fmt: skip
 
 
 def _conids(row: Row) -> frozenset[int]:

@@ -244,14 +244,12 @@ class Book:
         if is_strategy and sums.account is not None:
             return sums  # the profit of a strategy is not divided among accounts
 
-        realized = self.closes.realized(name, sums.account, sums.currency)
-        if realized is None or sums.currency is None:
-            return sums
-
-        if name is not None and is_strategy:
+        realized = self.closes.realized(name, sums.account, sums.currency) or {}
+        if name is not None and is_strategy and sums.currency is not None:
             key = (name, sums.currency)
-            realized["campaign"] = self._campaign(key, realized["realized_since"])
             realized["cost_per_share"] = self.closes.share_costs.get(key)
+            if "realized_since" in realized:
+                realized["campaign"] = self._campaign(key, realized["realized_since"])
         return sums.model_copy(update=realized)
 
     def _campaign(self, key: tuple[str, str], since: datetime | None) -> Campaign:

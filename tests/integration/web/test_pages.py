@@ -32,7 +32,7 @@ from position_sync_dagster.web.money_page import FeedPace
 from position_sync_dagster.web.served_figures import PAGE_COLUMNS, PageFigures
 from tests.integration.web.test_figures import account_of
 from tests.integration.web.test_figures import row as figures_row
-from tests.integration.web.test_results import put_campaign
+from tests.integration.web.test_results import put_campaign, put_campaigns_with_days
 from tests.support.browser import MISSING, Page, is_installed, open_page
 from tests.support.demo_program import wait_for
 from tests.support.empty_lakes import put_tables
@@ -782,6 +782,36 @@ def test_days_groups_and_the_curve_are_shown_and_a_line_opens_its_campaign(resul
     wider = "return document.documentElement.scrollWidth - innerWidth"
     wait_for("nothing is wider", lambda: results.driver.execute_script(wider) <= 0)
     wait_for("axe finds nothing", lambda: violations(results) == [])
+
+
+PATHS = """
+const lines = [...document.querySelectorAll(`#${arguments[0]}-table tbody tr`)];
+return lines.map(line => line.querySelector('svg.trend path')?.getAttribute('d') ?? '');
+"""
+
+
+def test_each_campaign_has_a_picture_of_its_path_and_open_ones_what_shares_cost(page, tmp_path):
+    """The paths begin at nothing; their highest point is at 2, the lowest at 22."""
+    put_tables(tmp_path / "lake")
+    settings = Settings(lake=str(tmp_path / "lake"))
+    put_campaigns_with_days(MoneyLake.of(settings))
+    with serving_pages(PageFigures(settings)) as port:
+        window = page.over(port)
+        resize(window, LAPTOP)
+        window.driver.get(window.address("/money/results"))
+        wait_for("over", lambda: "−301" in texts(window, "#campaigns-table td"), told=window.text)
+        [path] = window.driver.execute_script(PATHS, "campaigns")
+        assert path.count("L") == 5
+        assert [float(step.split(" ")[1]) for step in path[1:].split("L")] == pytest.approx(
+            [15.31, 17.54, 22.0, 15.32, 6.41, 2.0], abs=0.01
+        )
+        wait_for("open", lambda: "43.51" in texts(window, "#open-table td"), told=window.text)
+        [path] = window.driver.execute_script(PATHS, "open")
+        assert path.count("L") == 5
+        assert "−301" in texts(window, "#groups-table td")
+
+        window.driver.get(window.address("/money"))
+        wait_for("the cost", lambda: "43.51" in texts(window, "table.holdings td"))
 
 
 OPEN_DAY = """

@@ -11,7 +11,8 @@ export function drawCampaign(found) {
   showCommand(byId("campaign-command"), "campaign", quoted(found.campaigns[0].campaign_id));
   write(byId("campaign-title"), `${found.campaigns[0].strategy_id}: ${found.campaigns[0].contracts}`);
   facts(byId("campaign-facts"), found.campaigns.flatMap(factsOf));
-  write(byId("campaign-why"), found.campaigns.map((row) => row.why_unknown ?? "").filter(Boolean).join("\n"));
+  const reasons = found.campaigns.flatMap((row) => [row.why_unknown, row.entry_unknown]);
+  write(byId("campaign-why"), reasons.filter(Boolean).join("\n"));
   fill(byId("campaign-fills"), FILLS, found.fills.map(fillLine));
   write(byId("campaign-rolls"), found.rolls.map(rollText).join("\n"));
 }
@@ -28,6 +29,9 @@ function factsOf(row) {
     ["premium received / paid", `${cents(row.premium_received)} / ${cents(row.premium_paid)}`],
     ["capital at risk", cents(row.capital_at_risk)],
     ["return", percent(row.return_on_risk)],
+    ["worst / best day's end", `${cents(row.worst)} / ${cents(row.best)}`],
+    ["cost per share", price(row.cost_per_share)],
+    ["entry delta / IV / underlying", `${rounded(row.entry_delta, 1)} / ${percent(row.entry_implied_vol)} / ${price(row.entry_underlying_price)}`],
   ];
 }
 

@@ -6,7 +6,7 @@ import { percent, rounded, whole } from "./format.js";
 import { choice } from "./results_choice.js";
 import { openedLines, fill, money } from "./table.js";
 
-const HEADINGS = ["currency", "number", "win rate", "profit", "fees", "average win", "average loss", "expectancy", "profit factor", "return", "drawdown", "not known"];
+const HEADINGS = ["currency", "number", "win rate", "profit", "fees", "average win", "average loss", "expectancy", "profit factor", "return", "drawdown", "wins were down", "not known"];
 const NONE = "No campaign is over, as far as the tables know. Materialize the asset closed_campaigns.";
 let newest = null;
 
@@ -30,6 +30,7 @@ function lineOf(row) {
       rounded(row.profit_factor, 2),
       percent(row.return),
       money(row.drawdown)[0],
+      [whole(row.median_worst_of_wins), "", `The middle one of ${whole(row.wins_with_days)} of ${whole(row.wins)}; at most ${whole(row.worst_of_wins)}`],
       [row.why_unknown ?? "", "text"],
     ],
   };

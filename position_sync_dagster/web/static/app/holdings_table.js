@@ -23,8 +23,9 @@ const SUMS = {
 // The sums of a group, by column.
 const OF_GROUP = {
   value: "market_value", today: "today", unrealised: "unrealized", realised: "realised", "$ delta": "dollar_delta",
-  "β $ delta": "beta_delta", "$ gamma 1%": "gamma_1pct", theta: "theta", vega: "vega",
+  "β $ delta": "beta_delta", "$ gamma 1%": "gamma_1pct", theta: "theta", vega: "vega", "cost per share": "cost_per_share",
 };
+const OF_SUMS_ALONE = ["campaign", "realised", "cost per share"];
 const SIGNED = new Set(["today", "unrealised", "realised", "campaign"]);
 const MOST_NARROW = 3; // columns
 
@@ -323,7 +324,8 @@ function drawCell(cell, row, column) {
 
 // A group has no price, and a leg no campaign: nothing is there, where a dash would mean that it is unknown.
 function hasColumn({ part, sums }, column) {
-  if (part) return column !== "campaign" && column !== "realised";
+  if (part) return !OF_SUMS_ALONE.includes(column);
+  if (column === "cost per share") return !isUnknown(sums?.cost_per_share);
   if (column === "campaign") return Boolean(sums?.campaign);
   if (column === "age") return sums?.age_s !== undefined;
   if (column === "days") return Boolean(sums?.nearest_expiry);

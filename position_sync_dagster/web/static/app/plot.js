@@ -22,7 +22,9 @@ export function drawTrend(box, points, name) {
   let picture = box.querySelector("svg");
   if (!picture) {
     picture = shape("svg", { class: "trend", role: "img", viewBox: "0 0 100 24", preserveAspectRatio: "none", "aria-label": name });
-    box.querySelector("dd").after(picture);
+    const text = box.querySelector("dd");
+    if (text) text.after(picture);
+    else box.append(picture);
   }
   const span = spanOf(known, false);
   picture.replaceChildren(path({ points, look: "", name }, span, ...scalesOf(span, 0, 100, 2, 20)));

@@ -3,7 +3,7 @@
 import { follow, followHeader } from "./api.js";
 import { drawCalendar, openCalendar } from "./calendar_panel.js";
 import { drawCampaign } from "./campaign_panel.js";
-import { drawCampaigns } from "./campaigns_panel.js";
+import { drawCampaigns, drawOpenCampaigns } from "./campaigns_panel.js";
 import { drawCosts } from "./costs_panel.js";
 import { drawDay } from "./day_panel.js";
 import { byId } from "./elements.js";
@@ -19,6 +19,7 @@ const EVERY_MS = 300000;
 const results = new Panel("groups", "calendar", "realised", "campaigns");
 const opened = { campaign: new Panel("campaign"), day: new Panel("day") };
 const costs = new Panel("returns", "costs");
+const open = new Panel("open");
 
 function ask() {
   const { since, by } = choice;
@@ -31,6 +32,8 @@ function askCosts() {
   const read = (get) => Promise.all([get("returns", { since, by: "month" }), get("fills", { since, by: "strategy" })]);
   return costs.show({ since }, read, drawCosts);
 }
+
+const askOpen = () => open.show({}, (get) => get("open-campaigns"), drawOpenCampaigns);
 
 // The panel of a campaign or a day is shown while one is chosen.
 function showOpened(name, block, read, draw) {
@@ -53,7 +56,7 @@ function drawAll([results, list]) {
   drawGroups(results);
   drawCalendar(results);
   drawRealised(results);
-  drawCampaigns(list.campaigns);
+  drawCampaigns(list);
 }
 
 onChoice((changes) => {
@@ -75,4 +78,4 @@ setInterval(() => {
 followHeader();
 askCampaign();
 askDay();
-follow(() => Promise.all([ask(), askCosts()]), EVERY_MS);
+follow(() => Promise.all([ask(), askCosts(), askOpen()]), EVERY_MS);
