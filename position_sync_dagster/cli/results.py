@@ -165,7 +165,7 @@ _NONE = "No campaign is over, as far as the tables know. Materialize the asset c
 _CAMPAIGN_COLUMNS = (
     "campaign_id", "kind", "underlying", "opened", "closed", "ended", "rolls", "currency", "profit",
     "fees", "worst", "best", "capital_at_risk", "return_on_risk", "return_per_year",
-    "profit_unknown", "why_unknown",
+    "profit_reached", "profit_unknown", "why_unknown",
 )  # fmt: skip
 _FILL_COLUMNS = ("day", "contract", "kind", "quantity", "price", "cash", "fee", "currency")
 _ROLL_COLUMNS = ("at", "closed", "opened")

@@ -339,7 +339,7 @@ BOOKS = TableSpec(
 CLOSED_CAMPAIGNS = TableSpec(
     "closed_campaigns",
     columns_of(ClosedCampaign),
-    version=4,
+    version=5,
     indexed=("closed", "campaign_id"),
     key=("campaign_id",),
     description="Each campaign of a strategy that is over, and each structure in no strategy, with "

@@ -80,6 +80,9 @@ class ClosedCampaign(CampaignResult):
         vega: What the changes of the implied volatilities brought. Unit: `currency`.
         theta: What the time that passed brought. Unit: `currency`.
         repricing: What else the changes of the prices brought. Unit: `currency`.
+        profit_reached: The profit as a part of the greatest that was possible as it was opened, of
+            a credit structure its credit; null where that had no bound or is not known, or the
+            profit is not known. Unit: part of one.
     """
 
     account: str
@@ -102,3 +105,4 @@ class ClosedCampaign(CampaignResult):
     vega: float | None = None
     theta: float | None = None
     repricing: float | None = None
+    profit_reached: float | None = None

@@ -14,8 +14,10 @@ from position_sync_dagster.money.campaigns.campaigns import (
     capital_at_risk,
     closed_campaigns,
     end_of,
+    entry_of,
     kind_in,
     money_of,
+    part_reached,
     rolls_in,
     states_of,
 )
@@ -72,7 +74,12 @@ class CampaignBook:
         kind, why_no_kind = kind_in(states[0].lots, contracts)
         risk, why_no_risk = capital_at_risk(states, contracts, currency)
 
+        reached, why_not_reached = part_reached(
+            money.profit, entry_of(campaign, contracts, currency)
+        )
+
         reasons = {"kind": why_no_kind, "capital_at_risk": why_no_risk}
+        reasons["profit_reached"] = why_not_reached
         days = None
         if campaign.opened is None:
             reasons["opened"] = "it was held before all movements"
@@ -112,6 +119,7 @@ class CampaignBook:
             capital_at_risk=risk,
             return_on_risk=return_on_risk,
             return_per_year=return_per_year,
+            profit_reached=reached,
             profit_unknown=money.unknown,
             why_unknown="; ".join(unknown) or None,
         )

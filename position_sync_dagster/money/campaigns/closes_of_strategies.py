@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -13,11 +14,20 @@ from polars import DataFrame, String, col, concat, lit
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import KEY, Key, grouped
+from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.money.as_of import Past
-from position_sync_dagster.money.campaigns.campaigns import LiveMoney, live_money
+from position_sync_dagster.money.campaigns.campaigns import (
+    LatestCampaign,
+    LiveMoney,
+    TradedCampaign,
+    last_campaigns,
+    latest_of,
+    live_money,
+)
+from position_sync_dagster.money.campaigns.closed_campaigns import contract_of
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import Closure, end_text
 from position_sync_dagster.money.past.owned_parts import PostingBook, part_rows
@@ -44,6 +54,7 @@ class Closes:
         ends: How holdings of strategies' legs ended whose last change left nothing.
         legs: The legs of strategies, also those that were removed: rows of `active_strategies`.
         parts: Whose the movements of contracts are that strategies may have.
+        details: The details of the contracts of the last campaigns.
     """
 
     rows: DataFrame = field(default_factory=CLOSURES.polars.to_frame)
@@ -51,6 +62,7 @@ class Closes:
     ends: Ends = field(default_factory=dict)
     legs: DataFrame = field(default_factory=schema.ACTIVE_STRATEGIES.polars.to_frame)
     parts: Sequence[Posting] = ()
+    details: Mapping[int, ContractDetails] = field(default_factory=dict)
 
     @cached_property
     def _first_legs(self) -> Mapping[str, datetime]:
@@ -61,6 +73,21 @@ class Closes:
     def earned(self) -> Mapping[tuple[str, str | None], LiveMoney]:
         """What the movements of each strategy brought, in each currency."""
         return live_money(self.parts)
+
+    @cached_property
+    def latest(self) -> Mapping[tuple[str, str | None], LatestCampaign]:
+        """The last campaign of each strategy, in each currency."""
+        movements = (part.movement for part in self.parts)
+        moved = grouped(lambda movement: movement.key[1], movements)
+        latest = {}
+        for strategy, campaigns in last_campaigns(self.parts).items():
+            contracts = {
+                conid: contract_of(moved[conid], self.details.get(conid))
+                for conid in _conids_of(campaigns)
+            }
+            for currency, campaign in latest_of(campaigns, contracts).items():
+                latest[strategy, currency] = campaign
+        return latest
 
     @cached_property
     def owned(self) -> DataFrame:
@@ -199,13 +226,20 @@ def read_closes(lake: MoneyLake, past: Past | None = None) -> Closes:
     legs = lake.registry.sync.history()
     book = PostingBook(lake, until)
     since: Any = changes["seen_at"].min() or _first_session(lake, past)
+    parts = book.postings(book.of_strategies)
+    last = chain.from_iterable(last_campaigns(parts).values())
     return Closes(
         rows=book.closures,
         since=since,
         ends=_ends(changes, book.closures, legs),
         legs=legs,
-        parts=book.postings(book.of_strategies),
+        parts=parts,
+        details=lake.contracts.get(_conids_of(last)),
     )
+
+
+def _conids_of(campaigns: Iterable[TradedCampaign]) -> set[int]:
+    return {conid for campaign in campaigns for conid in campaign.conids}
 
 
 def _first_session(lake: MoneyLake, past: Past | None) -> datetime | None:

@@ -76,7 +76,7 @@ _PRICES = frozenset({"price", "bid", "ask", "market_price"})
 _PARTS_OF_ONE = frozenset({
     "win_rate", "return", "return_on_risk", "return_per_year", "time_weighted", "money_weighted",
     "deepest_fall", "volatility", "worst_return", "best_return", "part_of_spread",
-    "implied_vol", "cushion",
+    "implied_vol", "cushion", "profit_reached", "reached",
 })  # fmt: skip
 
 # What is less is the rounding of sums.

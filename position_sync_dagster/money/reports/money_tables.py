@@ -7,7 +7,14 @@ import polars as pl
 from polars import col
 
 from position_sync_dagster.money.reports.book import Book
-from position_sync_dagster.money.reports.columns import Column, Row, duration, price, readable
+from position_sync_dagster.money.reports.columns import (
+    Column,
+    Row,
+    duration,
+    percent,
+    price,
+    readable,
+)
 from position_sync_dagster.money.reports.exposure import figure_of
 from position_sync_dagster.money.reports.money_sums import MoneySum
 
@@ -73,12 +80,13 @@ SUM_COLUMNS = (
     Column("$gamma 1%", "gamma_1pct"),
     Column("β $delta", "beta_delta"),
     Column("campaign", "campaign_pnl", signed=True),
+    Column("reached", "profit_reached", lambda row: percent(row["profit_reached"])),
     Column("realised", "realized_pnl", signed=True),
     Column("expiry", "nearest_expiry", _nearest_expiry),
     Column("short ITM", "short_in_money", _short_in_money),
 )
 # These columns are shown where a value is known.
-_NOT_ALWAYS = ("beta_delta", "realized_pnl", "campaign_pnl")
+_NOT_ALWAYS = ("beta_delta", "realized_pnl", "campaign_pnl", "profit_reached")
 
 POSITIONS = (
     Column("leg", "name", itemgetter("name"), left=True),
@@ -114,7 +122,7 @@ def sums_table(heading: str, sums: Iterable[MoneySum]) -> tuple[list[Column], li
 
     shown = [Column(heading, "title", itemgetter("title"), left=True)]
     for column in SUM_COLUMNS:
-        if column.name in _NOT_ALWAYS and all(row[column.name] is None for row in rows):
+        if column.name in _NOT_ALWAYS and all(row.get(column.name) is None for row in rows):
             continue
         shown.append(column)
     return shown, rows

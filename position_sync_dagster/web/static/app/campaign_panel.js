@@ -32,7 +32,7 @@ function factsOf(row) {
     ["fees", cents(row.fees)],
     ["premium received / paid", `${cents(row.premium_received)} / ${cents(row.premium_paid)}`],
     ["capital at risk", cents(row.capital_at_risk)],
-    ["return", percent(row.return_on_risk)],
+    ["return / of the greatest profit", `${percent(row.return_on_risk)} / ${percent(row.profit_reached)}`],
   ];
 }
 

@@ -12,6 +12,7 @@ export const COLUMNS = {
   unrealised: ["unrealized_pnl", 0],
   realised: [null, 0],
   campaign: [null, 0],
+  reached: [null, percent],
   qty: ["quantity"],
   price: ["market_price", price],
   "$ delta": ["dollar_delta", 0],
@@ -36,7 +37,7 @@ export const COLUMNS = {
 };
 
 export const COLUMN_SETS = {
-  Money: ["value", "today", "unrealised", "realised", "campaign", "qty", "price", "days", "age"],
+  Money: ["value", "today", "unrealised", "realised", "campaign", "reached", "qty", "price", "days", "age"],
   Greeks: ["$ delta", "β $ delta", "$ gamma 1%", "delta", "theta", "vega", "IV", "moneyness", "extrinsic", "days", "no greeks"],
   Evidence: ["value", "price", "average cost", "bid", "ask", "age", "source", "no value", "account", "conid"],
 };

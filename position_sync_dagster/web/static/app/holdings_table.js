@@ -23,7 +23,7 @@ const SUMS = {
 // The sums of a group, by column.
 const OF_GROUP = {
   value: "market_value", today: "today", unrealised: "unrealized", realised: "realised", "$ delta": "dollar_delta",
-  "β $ delta": "beta_delta", "$ gamma 1%": "gamma_1pct", theta: "theta", vega: "vega",
+  "β $ delta": "beta_delta", "$ gamma 1%": "gamma_1pct", theta: "theta", vega: "vega", reached: "profit_reached",
 };
 const SIGNED = new Set(["today", "unrealised", "realised", "campaign"]);
 const NARROW = matchMedia("(max-width: 699px)");
@@ -349,14 +349,14 @@ function numberOf(row, column) {
 function drawCell(cell, row, column) {
   const value = numberOf(row, column);
   set(cell, "class", SIGNED.has(column) ? sign(value) : column === "days" && value <= SOON_DAYS ? "soon" : "");
-  set(cell, "title", column === "campaign" ? campaignHint(row.sums?.campaign) : "");
+  set(cell, "title", column === "campaign" ? campaignHint(row.sums?.campaign) : column === "reached" ? (row.sums?.profit_reached_unknown ?? "") : "");
   write(cell, hasColumn(row, column) ? markedSum(textOf(value, column), value, row, column) : "");
 }
 
 // A group has no price, and a leg no campaign: nothing is there, where a dash would mean that it is unknown.
 function hasColumn({ part, sums }, column) {
-  if (part) return column !== "campaign" && column !== "realised";
-  if (column === "campaign") return Boolean(sums?.campaign);
+  if (part) return !["campaign", "realised", "reached"].includes(column);
+  if (column === "campaign" || column === "reached") return Boolean(sums?.campaign);
   if (column === "age") return sums?.age_s !== undefined;
   if (column === "days") return Boolean(sums?.nearest_expiry);
   return Boolean(sums) && OF_GROUP[column] in sums;
