@@ -173,7 +173,8 @@ _NONE = "No campaign is over, as far as the tables know. Materialize the asset c
 _CAMPAIGN_COLUMNS = (
     "campaign_id", "kind", "underlying", "opened", "closed", "ended", "rolls", "currency", "profit",
     "fees", "worst", "best", "capital_at_risk", "return_on_risk", "return_per_year",
-    "cost_per_share", "entry_delta", "entry_implied_vol", "entry_underlying_price",
+    "profit_reached", "cost_per_share",
+    "entry_delta", "entry_implied_vol", "entry_underlying_price",
     "profit_unknown", "why_unknown", "entry_unknown",
 )  # fmt: skip
 _OPEN_COLUMNS = (

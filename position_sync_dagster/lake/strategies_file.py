@@ -87,7 +87,7 @@ class StrategiesFile:
 
     Attributes:
         strategies, others: What the file lists, each with its place: strategies, and what is none.
-        whole_part, strategy_part, other_part: The fields of the file, and of its entries.
+        whole_part, strategy_part: The fields of the file, and of its strategies.
 
     Raises:
         StrategiesFileError: The file is missing, is not a regular file, is too large, or has a
@@ -96,7 +96,6 @@ class StrategiesFile:
 
     whole_part: ClassVar[type[StrategiesPart]] = StrategiesPart
     strategy_part: ClassVar[type[StrategyPart]] = StrategyPart
-    other_part: ClassVar[type[Part]] = OtherPart
     strategies: Sequence[tuple[Place, StrategyPart]]
     others: Sequence[tuple[Place, Part]]
 
@@ -110,13 +109,17 @@ class StrategiesFile:
             if self.is_strategy(entry):
                 strategies.append((at, self.yaml.parse(self.strategy_part, entry, at)))
             else:
-                others.append((at, self.yaml.parse(self.other_part, entry, at)))
+                others.append((at, self.yaml.parse(self.part_of_other(entry), entry, at)))
         self.strategies = strategies
         self.others = others
 
     def is_strategy(self, entry: Any) -> bool:
         """Return whether an entry is a strategy: what has neither name nor legs is none."""
         return not isinstance(entry, dict) or not {"strategy_id", "legs"}.isdisjoint(entry)
+
+    def part_of_other(self, entry: Any) -> type[Part]:
+        """Return the fields of an entry that is no strategy."""
+        return OtherPart
 
     def unread(self) -> list[UnreadField]:
         """Return the fields that neither the core nor what stands above it reads, each name once.

@@ -9,7 +9,7 @@ What a strategy has earned so far is what its parts brought, and the value of wh
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from itertools import chain, groupby
@@ -32,7 +32,14 @@ from position_sync_dagster.money.past.movements import (
     times,
 )
 from position_sync_dagster.money.past.postings import Effect, Posting
-from position_sync_dagster.money.strategies.proposals import Piece, kind_of, least_value
+from position_sync_dagster.money.strategies.proposals import (
+    SINGLE,
+    Piece,
+    greatest_value,
+    kind_of,
+    least_value,
+    single_kind,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,11 @@ class TradedCampaign:
         """Return the trading day at whose close nothing was left."""
         moved = [part for part in self.parts if part.quantity]
         return max(part.movement.session_date for part in moved or self.parts)
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether something of it is held still."""
+        return _is_held(self.parts)
 
     @property
     def conids(self) -> list[int]:
@@ -114,12 +126,23 @@ def open_campaigns(parts: Iterable[Posting]) -> list[TradedCampaign]:
     Args:
         parts: All parts of movements, in order of time.
     """
-    campaigns = [
-        TradedCampaign(current)
-        for (owner, _account), owned in grouped(_OWNER, parts).items()
-        if owner != UNATTRIBUTED and (current := _periods(owned)[1])
-    ]
+    last = chain.from_iterable(last_campaigns(parts).values())
+    campaigns = [campaign for campaign in last if campaign.is_open]
     return sorted(campaigns, key=attrgetter("strategy_id", "account"))
+
+
+def last_campaigns(parts: Iterable[Posting]) -> dict[str, list[TradedCampaign]]:
+    """Return the last campaign of each strategy in each account, over or open.
+
+    Args:
+        parts: All parts of movements, in order of time.
+    """
+    campaigns: defaultdict[str, list[TradedCampaign]] = defaultdict(list)
+    for (owner, _account), owned in grouped(_OWNER, parts).items():
+        if owner != UNATTRIBUTED:
+            over, current = _periods(owned)
+            campaigns[owner] += map(TradedCampaign, [*over, *filter(None, [current])][-1:])
+    return campaigns
 
 
 _OWNER = attrgetter("owner", "movement.account")
@@ -168,10 +191,15 @@ def _moved_something(stay: Iterable[Posting]) -> bool:
 
 
 def _is_held(parts: Iterable[Posting]) -> bool:
+    return bool(_left_of(parts))
+
+
+def _left_of(parts: Iterable[Posting]) -> dict[Key, float]:
+    """Return how much parts leave of each holding, as far as they leave something."""
     quantities: defaultdict[Key, float] = defaultdict(float)
     for part in parts:
         quantities[part.key] += part.quantity
-    return any(map(rounded, quantities.values()))
+    return {key: quantity for key, quantity in quantities.items() if rounded(quantity)}
 
 
 def _structures(parts: Iterable[Posting]) -> Iterator[list[Posting]]:
@@ -402,38 +430,68 @@ def capital_at_risk(
 
     What the campaign had brought until then is a part of it.
     """
-    greatest = 0.0
-    is_held = False
+    losses = []
     for state in states:
-        of_underlying: defaultdict[str, dict[int, float]] = defaultdict(dict)
-        for conid, quantity in state.lots.items():
-            instrument = contracts[conid].instrument
-            if instrument is None:
-                return None, f"the terms of {contracts[conid].name} are not known"
-            if instrument.currency == currency:
-                of_underlying[instrument.symbol][conid] = quantity
-        if not of_underlying:
-            continue
-
-        is_held = True
-        brought = state.brought.get(currency, 0.0)
-        if brought is None:
-            return None, f"what it had brought until {state.session} is not known"
-
-        at_risk = -brought
-        for lots in of_underlying.values():
-            least = _least_value_of(lots, contracts)
-            if isinstance(least, str):
-                return None, f"{least}, on {state.session}"
-            at_risk -= least
-        greatest = max(greatest, at_risk)
-    if is_held:
-        return (greatest, None)
-    return (None, "what it had is not known")
+        outcome = _outcome_of(state, contracts, currency, LEAST)
+        if isinstance(outcome, str):
+            return None, outcome
+        if outcome is not None:
+            losses.append(-outcome)
+    if losses:
+        return max(0.0, *losses), None
+    return None, "what it had is not known"
 
 
-def _least_value_of(lots: Lots, contracts: Contracts) -> float | str:
-    """Return what contracts of one underlying are worth at least, or why it is not known."""
+@dataclass(frozen=True, slots=True)
+class Extreme:
+    """The best or the worst that a structure may be worth.
+
+    Attributes:
+        value_of: Returns it of contracts of one underlying, and whether it has no bound.
+        unlimited: What is the case where it has none.
+        unknown: Why it is not known else.
+    """
+
+    value_of: Callable[[Sequence[Piece]], tuple[float | None, bool]]
+    unlimited: str
+    unknown: str
+
+
+LEAST = Extreme(least_value, "the loss had no bound", "a short option outlived the next expiry")
+GREATEST = Extreme(greatest_value, "the profit had no bound", "an option outlived the next expiry")
+
+
+def _outcome_of(
+    state: CampaignState, contracts: Contracts, currency: str | None, extreme: Extreme
+) -> float | str | None:
+    """Return what a state brings at an extreme of its worth, with what it had brought before.
+
+    Returns:
+        None where it had nothing in the currency; a text where it is not known, which says why.
+    """
+    of_underlying: defaultdict[str, dict[int, float]] = defaultdict(dict)
+    for conid, quantity in state.lots.items():
+        instrument = contracts[conid].instrument
+        if instrument is None:
+            return f"the terms of {contracts[conid].name} are not known"
+        if instrument.currency == currency:
+            of_underlying[instrument.symbol][conid] = quantity
+    if not of_underlying:
+        return None
+
+    outcome = state.brought.get(currency, 0.0)
+    if outcome is None:
+        return f"what it had brought until {state.session} is not known"
+    for lots in of_underlying.values():
+        value = _value_of(lots, contracts, extreme)
+        if isinstance(value, str):
+            return f"{value}, on {state.session}"
+        outcome += value
+    return outcome
+
+
+def _value_of(lots: Lots, contracts: Contracts, extreme: Extreme) -> float | str:
+    """Return an extreme worth of contracts of one underlying, or why it is not known."""
     pieces = []
     for conid, quantity in lots.items():
         contract = contracts[conid]
@@ -443,12 +501,92 @@ def _least_value_of(lots: Lots, contracts: Contracts) -> float | str:
         unit = contract.instrument.multiplier / contract.magnifier
         pieces.append(Piece(replace(contract.instrument, multiplier=unit), quantity))
 
-    least, is_unlimited = least_value(pieces)
+    value, is_unlimited = extreme.value_of(pieces)
     if is_unlimited:
-        return "the loss had no bound"
-    if least is None:
-        return "a short option outlived the next expiry"
-    return least
+        return extreme.unlimited
+    return extreme.unknown if value is None else value
+
+
+# ---- as it was opened
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What a campaign promised as it was opened: on its first trading day, when it had most.
+
+    Attributes:
+        kind: The structure that it was, of one option with its side; None: it has no name.
+        credit: What it was opened for, without fees; below 0: it was paid; None: not known.
+        greatest_profit: The most that it could bring at the next expiry, without fees.
+        unknown: Why that is not known; "" if it is.
+    """
+
+    kind: str | None
+    credit: float | None
+    greatest_profit: float | None
+    unknown: str = ""
+
+
+def _as_opened(campaign: TradedCampaign) -> CampaignState:
+    """Return what a campaign had on its first trading day when it had most."""
+    session = campaign.parts[0].movement.session_date
+    of_day = [part for part in campaign.parts if part.movement.session_date == session]
+
+    lots: defaultdict[Key, float] = defaultdict(float)
+    size = most = 0.0
+    until = len(of_day)
+    for number, part in enumerate(of_day, 1):
+        before = lots[part.key]
+        lots[part.key] += part.quantity
+        size += abs(lots[part.key]) - abs(before)
+        if rounded(size - most) >= 0:
+            most = size
+            until = number
+
+    opening = of_day[:until]
+    by_currency = grouped(attrgetter("movement.currency"), opening)
+    return CampaignState(
+        session=session,
+        lots={conid: quantity for (_account, conid), quantity in _left_of(opening).items()},
+        brought={
+            currency: known_sum(part.known_cash for part in parts)
+            for currency, parts in by_currency.items()
+        },
+    )
+
+
+def entry_of(campaign: TradedCampaign, contracts: Contracts, currency: str | None) -> Entry:
+    """Return how a campaign was opened in a currency."""
+    opened = _as_opened(campaign)
+    kind, _why = kind_in(opened.lots, contracts)
+    if kind == SINGLE:
+        [(conid, quantity)] = opened.lots.items()
+        instrument = contracts[conid].instrument
+        kind = None if instrument is None else single_kind(Piece(instrument, quantity))
+
+    greatest = _outcome_of(opened, contracts, currency, GREATEST)
+    unknown = ""
+    if greatest is None:
+        unknown = "what it had is not known"
+    elif isinstance(greatest, str):
+        unknown, greatest = greatest, None
+    elif greatest <= 0:
+        unknown = "it could not bring anything"
+    return Entry(
+        kind=kind,
+        credit=opened.brought.get(currency, 0.0),
+        greatest_profit=greatest,
+        unknown=unknown,
+    )
+
+
+def part_reached(profit: float | None, entry: Entry) -> tuple[float | None, str]:
+    """Return which part of the greatest profit a profit is, or why that is not known."""
+    if entry.unknown or not entry.greatest_profit:
+        return None, entry.unknown
+    if profit is None:
+        return None, "its profit is not known"
+    return profit / entry.greatest_profit, ""
 
 
 # ---- what it brought
@@ -552,6 +690,54 @@ def end_of(campaign: TradedCampaign) -> CampaignEnd:
 
 
 # ---- what a strategy has earned so far
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatestCampaign:
+    """The last campaign of a strategy in one currency; of several accounts all that are open.
+
+    Attributes:
+        entry: How it was opened.
+        is_open: Whether something of it is held still.
+        realised: The profit of what is closed of it, after fees; None: not known.
+    """
+
+    entry: Entry
+    is_open: bool
+    realised: float | None
+
+
+def latest_of(
+    campaigns: Sequence[TradedCampaign], contracts: Contracts
+) -> dict[str | None, LatestCampaign]:
+    """Return what the last campaigns of a strategy are together, by the currency of contracts."""
+    taken = [campaign for campaign in campaigns if campaign.is_open] or campaigns
+    parts = [part for campaign in taken for part in campaign.parts]
+    money = live_money(parts)
+    latest = {}
+    for currency in dict.fromkeys(part.movement.currency for part in parts):
+        entries = [
+            entry_of(campaign, contracts, currency)
+            for campaign in taken
+            if campaign.parts_in(currency)
+        ]
+        latest[currency] = LatestCampaign(
+            entry=_together(entries),
+            is_open=any(campaign.is_open for campaign in taken),
+            realised=money[parts[0].owner, currency].realised,
+        )
+    return latest
+
+
+def _together(entries: Sequence[Entry]) -> Entry:
+    """Return how campaigns in several accounts were opened, as one."""
+    kinds = {entry.kind for entry in entries}
+    return Entry(
+        kind=kinds.pop() if len(kinds) == 1 else None,
+        credit=known_sum(entry.credit for entry in entries),
+        greatest_profit=known_sum(entry.greatest_profit for entry in entries),
+        unknown=next(filter(None, (entry.unknown for entry in entries)), ""),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

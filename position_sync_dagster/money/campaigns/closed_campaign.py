@@ -90,6 +90,9 @@ class ClosedCampaign(CampaignResult):
         entry_underlying_price: Price of the underlying in the first of these rows. Unit: as quoted.
         entry_after_s: How long after a first fill the latest of these rows was written. Unit: s.
         entry_unknown: Which of these are null, and why.
+        profit_reached: The profit as a part of the greatest that was possible as it was opened, of
+            a credit structure its credit; null where that had no bound or is not known, or the
+            profit is not known. Unit: part of one.
     """
 
     account: str
@@ -118,3 +121,4 @@ class ClosedCampaign(CampaignResult):
     entry_underlying_price: float | None = None
     entry_after_s: float | None = None
     entry_unknown: str | None = None
+    profit_reached: float | None = None

@@ -17,8 +17,10 @@ from position_sync_dagster.money.campaigns.campaigns import (
     closed_campaigns,
     cost_per_share,
     end_of,
+    entry_of,
     kind_in,
     money_of,
+    part_reached,
     parts_with_shares,
     rolls_in,
     states_of,
@@ -159,9 +161,15 @@ class CampaignBook:
 
         profit = told["profit"]
         risk = told["capital_at_risk"]
+        entry = entry_of(campaign, self.contracts_of(campaign), currency)
+        reached, why_not_reached = part_reached(profit, entry)
+
+        reasons = [told["why_unknown"]]
+        if why_not_reached:
+            reasons.append(f"profit_reached: {why_not_reached}")
         if not risk and risk is not None:
-            reasons = (told["why_unknown"], "return_on_risk: nothing was at risk")
-            told["why_unknown"] = "; ".join(filter(None, reasons))
+            reasons.append("return_on_risk: nothing was at risk")
+        told["why_unknown"] = "; ".join(filter(None, reasons)) or None
 
         return_on_risk = return_per_year = None
         if risk and profit is not None:
@@ -175,6 +183,7 @@ class CampaignBook:
             ended=end_of(campaign),
             return_on_risk=return_on_risk,
             return_per_year=return_per_year,
+            profit_reached=reached,
         )
 
     # -- what is read -------------------------------------------------------------------------

@@ -14,16 +14,21 @@ from polars import DataFrame, String, col, concat, lit
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.holding import KEY, Key, grouped
+from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.schema import records_of
 from position_sync_dagster.money.as_of import Past
 from position_sync_dagster.money.campaigns.campaigns import (
+    LatestCampaign,
     LiveMoney,
+    TradedCampaign,
     cost_per_share,
+    last_campaigns,
+    latest_of,
     live_money,
-    open_campaigns,
 )
+from position_sync_dagster.money.campaigns.closed_campaigns import contract_of
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import Closure, end_text
 from position_sync_dagster.money.past.owned_parts import PostingBook, part_rows
@@ -50,6 +55,7 @@ class Closes:
         ends: How holdings of strategies' legs ended whose last change left nothing.
         legs: The legs of strategies, also those that were removed: rows of `active_strategies`.
         parts: Whose the movements of contracts are that strategies may have.
+        details: The details of the contracts of the last campaigns.
     """
 
     rows: DataFrame = field(default_factory=CLOSURES.polars.to_frame)
@@ -57,6 +63,7 @@ class Closes:
     ends: Ends = field(default_factory=dict)
     legs: DataFrame = field(default_factory=schema.ACTIVE_STRATEGIES.polars.to_frame)
     parts: Sequence[Posting] = ()
+    details: Mapping[int, ContractDetails] = field(default_factory=dict)
 
     @cached_property
     def _first_legs(self) -> Mapping[str, datetime]:
@@ -69,11 +76,31 @@ class Closes:
         return live_money(self.parts)
 
     @cached_property
+    def _last_campaigns(self) -> Mapping[str, list[TradedCampaign]]:
+        return last_campaigns(self.parts)
+
+    @cached_property
     def share_costs(self) -> Mapping[tuple[str, str | None], float | None]:
         """What the shares of each strategy with an open campaign cost, in each currency."""
-        parts = chain.from_iterable(campaign.parts for campaign in open_campaigns(self.parts))
+        last = chain.from_iterable(self._last_campaigns.values())
+        parts = chain.from_iterable(campaign.parts for campaign in last if campaign.is_open)
         by_strategy = grouped(attrgetter("owner", "movement.currency"), parts)
         return {owner: cost_per_share(owned)[0] for owner, owned in by_strategy.items()}
+
+    @cached_property
+    def latest(self) -> Mapping[tuple[str, str | None], LatestCampaign]:
+        """The last campaign of each strategy, in each currency."""
+        movements = (part.movement for part in self.parts)
+        moved = grouped(lambda movement: movement.key[1], movements)
+        latest = {}
+        for strategy, campaigns in self._last_campaigns.items():
+            contracts = {
+                conid: contract_of(moved[conid], self.details.get(conid))
+                for conid in _conids_of(campaigns)
+            }
+            for currency, campaign in latest_of(campaigns, contracts).items():
+                latest[strategy, currency] = campaign
+        return latest
 
     @cached_property
     def owned(self) -> DataFrame:
@@ -212,13 +239,20 @@ def read_closes(lake: MoneyLake, past: Past | None = None) -> Closes:
     legs = lake.registry.sync.history()
     book = PostingBook(lake, until)
     since: Any = changes["seen_at"].min() or _first_session(lake, past)
+    parts = book.postings(book.of_strategies)
+    last = chain.from_iterable(last_campaigns(parts).values())
     return Closes(
         rows=book.closures,
         since=since,
         ends=_ends(changes, book.closures, legs),
         legs=legs,
-        parts=book.postings(book.of_strategies),
+        parts=parts,
+        details=lake.contracts.get(_conids_of(last)),
     )
+
+
+def _conids_of(campaigns: Iterable[TradedCampaign]) -> set[int]:
+    return {conid for campaign in campaigns for conid in campaign.conids}
 
 
 def _first_session(lake: MoneyLake, past: Past | None) -> datetime | None:

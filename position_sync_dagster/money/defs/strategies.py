@@ -71,7 +71,7 @@ def watched_limits(
             name = text.split(": ")[1].removesuffix(OF_VALUE)
             if name.startswith(PREFIX) and name not in names:
                 names.append(name)
-    return [dg.AssetCheckKey(EXPOSURE, name) for name in names]
+    return [dg.AssetCheckKey(EXPOSURE, name) for name in dict.fromkeys(names)]
 
 
 def result_of(evaluated: limit_readings.Evaluated) -> dg.AssetCheckResult:
@@ -130,7 +130,8 @@ def limit_checks(settings: Settings) -> list[check.TableCheck[MoneyLake]]:
     The jobs must load all the same, and `limits_are_read` fails.
     """
     limits, _read_result = _read(settings)
-    return [_check_of(limit) for limit in limits]
+    by_name = {limit.name: limit for limit in limits}  # one may be of several kinds
+    return list(map(_check_of, by_name.values()))
 
 
 def _check_of(limit: Limit) -> check.TableCheck[MoneyLake]:

@@ -24,7 +24,11 @@ from position_sync_dagster.domain.position_update import Source
 from position_sync_dagster.lake import lake as tables
 from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.money.as_of import NO_HOLDINGS, Past, legs_at, rows_at
-from position_sync_dagster.money.campaigns.campaigns import LiveMoney, open_profit
+from position_sync_dagster.money.campaigns.campaigns import (
+    LiveMoney,
+    open_profit,
+    part_reached,
+)
 from position_sync_dagster.money.campaigns.closes_of_strategies import (
     NO_CLOSES,
     Closes,
@@ -40,6 +44,7 @@ from position_sync_dagster.money.reports.money_sums import (
     Campaign,
     ExpirySum,
     MoneySum,
+    OpenCampaign,
     StrategySum,
     TotalSum,
     UnderlyingSum,
@@ -249,7 +254,10 @@ class Book:
             key = (name, sums.currency)
             realized["cost_per_share"] = self.closes.share_costs.get(key)
             if "realized_since" in realized:
-                realized["campaign"] = self._campaign(key, realized["realized_since"])
+                campaign = self._campaign(key, realized["realized_since"])
+                realized["campaign"] = campaign
+                if isinstance(sums, StrategySum):
+                    realized |= self._reached(key, campaign.open)
         return sums.model_copy(update=realized)
 
     def _campaign(self, key: tuple[str, str], since: datetime | None) -> Campaign:
@@ -266,6 +274,30 @@ class Book:
             other_fees={name: cents(fee) for name, fee in earned.other_fees.items()},
             profit=known_sum([earned.realised, open_now]),
         )
+
+    def _reached(self, key: tuple[str, str], open_now: float | None) -> dict[str, Any]:
+        """Return how much of its greatest profit the open campaign of a strategy has reached."""
+        latest = self.closes.latest.get(key)
+        if latest is None or not latest.is_open:
+            return {"profit_reached_unknown": "no campaign is open"}
+
+        entry = latest.entry
+        profit = known_sum([latest.realised, open_now])
+        loss_of_credit = None
+        if profit is not None and entry.credit is not None and entry.credit > 0:
+            loss_of_credit = max(0.0, -profit / entry.credit)
+        reached, unknown = part_reached(profit, entry)
+        return {
+            "profit_reached": reached,
+            "profit_reached_unknown": unknown or None,
+            "open_campaign": OpenCampaign(
+                kind=entry.kind,
+                credit=entry.credit,
+                greatest_profit=entry.greatest_profit,
+                profit=profit,
+                loss_of_credit=loss_of_credit,
+            ),
+        }
 
 
 # The closes, and the contracts of legs and of all that are quoted in cents, by conid.

@@ -76,7 +76,7 @@ _PRICES = frozenset({"price", "bid", "ask", "market_price", "cost_per_share"})
 _PARTS_OF_ONE = frozenset({
     "win_rate", "return", "return_on_risk", "return_per_year", "time_weighted", "money_weighted",
     "deepest_fall", "volatility", "worst_return", "best_return", "part_of_spread",
-    "implied_vol", "cushion", "entry_implied_vol",
+    "implied_vol", "cushion", "entry_implied_vol", "profit_reached", "reached",
 })  # fmt: skip
 
 # What is less is the rounding of sums.

@@ -20,7 +20,7 @@ from position_sync_dagster.money.past.movements import known_sum
 from position_sync_dagster.money.reports.columns import Row
 from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.money.risk.scenarios import Breakdown
-from position_sync_dagster.money.strategies.limits import Bound, LimitState, Measure
+from position_sync_dagster.money.strategies.limits import OF_TARGETS, Bound, LimitState
 
 # How many legs a reason names.
 MOST_IN_DECISION = 3
@@ -39,9 +39,6 @@ class Kind(StrEnum):
     THREATENED = "threatened"
     TARGET = "has reached its target"
 
-
-# A profit beyond its largest limit is what somebody waited for.
-_OF_TARGETS = (Measure.UNREALIZED_PNL, Measure.DAILY_PNL)
 
 # An account and a contract.
 _Holding = tuple[str, int]
@@ -205,7 +202,7 @@ def _over_limits(figures: Figures) -> Iterable[Decision]:
             if limit.strategy_id is None:
                 of_subject = currencies
             name = str(limit.strategy_id or limit.account)
-            is_target = limit.bound is Bound.MAX and limit.measure in _OF_TARGETS
+            is_target = limit.bound is Bound.MAX and limit.measure in OF_TARGETS
             step = "reduce it, or set another limit"
             if is_target:
                 step = "take the profit, or set another target"

@@ -41,6 +41,23 @@ class Campaign(BaseModel):
     """Realised and open; null if one of them is not known."""
 
 
+class OpenCampaign(BaseModel):
+    """The campaign of a strategy that is open: what it promised, and what it has earned."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    kind: str | None
+    """The structure that it was as it was opened."""
+    credit: float | None
+    """What it was opened for, without fees; below 0 it was paid."""
+    greatest_profit: float | None
+    """The most that it could bring at the next expiry as it was opened, without fees."""
+    profit: float | None
+    """What it has earned so far, after fees."""
+    loss_of_credit: float | None
+    """Its loss as a multiple of the credit; 0 while it has none, null without a credit."""
+
+
 def _of_column(column: str, default: Any = ..., **more: Any) -> Any:
     """Return a field that has another name in the tables, or in the JSON."""
     return Field(default, validation_alias=column, **more)
@@ -181,6 +198,12 @@ class StrategySum(MoneySum):
     """The strategy, or UNATTRIBUTED."""
     cost_per_share: float | None = None
     """What each of its shares cost, with all that its open campaign brought; null without any."""
+    profit_reached: float | None = None
+    """The profit of the open campaign as a part of the greatest that was possible at first."""
+    profit_reached_unknown: str | None = None
+    """Why that is not known."""
+    open_campaign: OpenCampaign | None = None
+    """The campaign that is open; null if none is."""
 
 
 class UnderlyingSum(MoneySum):

@@ -7,7 +7,14 @@ import polars as pl
 from polars import col
 
 from position_sync_dagster.money.reports.book import Book
-from position_sync_dagster.money.reports.columns import Column, Row, duration, price, readable
+from position_sync_dagster.money.reports.columns import (
+    Column,
+    Row,
+    duration,
+    percent,
+    price,
+    readable,
+)
 from position_sync_dagster.money.reports.exposure import figure_of
 from position_sync_dagster.money.reports.money_sums import MoneySum
 
@@ -74,12 +81,15 @@ SUM_COLUMNS = (
     Column("β $delta", "beta_delta"),
     Column("campaign", "campaign_pnl", signed=True),
     Column("cost/share", "cost_per_share", lambda sums: price(sums["cost_per_share"])),
+    Column("reached", "profit_reached", lambda row: percent(row["profit_reached"])),
     Column("realised", "realized_pnl", signed=True),
     Column("expiry", "nearest_expiry", _nearest_expiry),
     Column("short ITM", "short_in_money", _short_in_money),
 )
 # These columns are shown where a value is known.
-_NOT_ALWAYS = ("beta_delta", "realized_pnl", "campaign_pnl", "cost_per_share")
+_NOT_ALWAYS = (
+    "beta_delta", "realized_pnl", "campaign_pnl", "cost_per_share", "profit_reached",
+)  # fmt: skip
 
 POSITIONS = (
     Column("leg", "name", itemgetter("name"), left=True),

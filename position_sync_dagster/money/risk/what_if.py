@@ -33,7 +33,7 @@ from position_sync_dagster.money.risk.recorded_risk import leg_notes
 from position_sync_dagster.money.risk.scenario_file import Point
 from position_sync_dagster.money.risk.scenarios import Breakdown, group_of, scenario_rows
 from position_sync_dagster.money.strategies.limit_readings import evaluate
-from position_sync_dagster.money.strategies.limits import OF_ACCOUNTS, LimitState
+from position_sync_dagster.money.strategies.limits import OF_ACCOUNTS, OF_STRATEGIES, LimitState
 from position_sync_dagster.settings import Settings
 
 # The moves of the prices in percent that are shown if none are named.
@@ -172,8 +172,10 @@ def _more_by_group(
         payoffs_of = grouped(_STRATEGY_OF, payoffs(of_strategies, notes))
 
     uncovered = uncovered_calls(legs)
-    # What the broker alone knows of an account, such as its margin, is not known after a trade.
-    computed = [limit for limit in known_limits(settings) if limit.measure not in OF_ACCOUNTS]
+    # What the broker alone knows of an account, and what a campaign has earned, is not known after
+    # a trade.
+    no_part = OF_ACCOUNTS | OF_STRATEGIES
+    computed = [limit for limit in known_limits(settings) if limit.measure not in no_part]
     broken = [
         evaluated
         for evaluated in evaluate(computed, book)

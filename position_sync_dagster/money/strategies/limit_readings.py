@@ -18,6 +18,7 @@ from position_sync_dagster.money.reports.columns import readable
 from position_sync_dagster.money.reports.exposure import Split, figure_of
 from position_sync_dagster.money.strategies.limits import (
     OF_ACCOUNTS,
+    OF_STRATEGIES,
     SUMS_OF_MONEY,
     Limit,
     LimitState,
@@ -59,8 +60,16 @@ class Evaluated:
 
 
 def evaluate(limits: Iterable[Limit], book: Book) -> list[Evaluated]:
-    """Return the number and the outcome of each limit, in order; pure."""
-    return [Evaluated(limit=limit, reading=read(limit, book)) for limit in limits]
+    """Return the number and the outcome of each limit, in order; pure.
+
+    A limit of some kinds is one of the strategies alone whose last campaign began as one of these.
+    """
+    kinds = {(key[0], latest.entry.kind) for key, latest in book.closes.latest.items()}
+    return [
+        Evaluated(limit=limit, reading=read(limit, book))
+        for limit in limits
+        if not limit.kinds or any((limit.strategy_id, kind) in kinds for kind in limit.kinds)
+    ]
 
 
 def read(limit: Limit, book: Book) -> Reading:
@@ -74,6 +83,8 @@ def read(limit: Limit, book: Book) -> Reading:
     subject = book.split.filter(is_subject)
 
     doubt = _doubt(limit, book, subject)
+    if limit.measure in OF_STRATEGIES:
+        return Reading(unknown=doubt) if doubt else _of_campaign(limit, book, subject.parts)
     if limit.measure in SUMS_OF_MONEY:
         if doubt:
             return Reading(unknown=doubt)
@@ -102,6 +113,26 @@ def _of_account(limit: Limit, book: Book) -> Reading:
     if not rate:
         return Reading(unknown=f"the broker has sent no exchange rate to {limit.currency}")
     return Reading(number=round(number / rate, 9))
+
+
+def _of_campaign(limit: Limit, book: Book, parts: DataFrame) -> Reading:
+    """Return a number of the open campaign of a strategy."""
+    opened = [
+        (campaign.loss_of_credit, sums.profit_reached, sums.profit_reached_unknown or "")
+        for sums in book.strategies
+        if sums.name == limit.strategy_id and (campaign := sums.open_campaign) is not None
+    ]
+    if not opened:
+        return Reading(unknown="" if parts.is_empty() else "no trade says how it was opened")
+    if len(opened) > 1:
+        return Reading(unknown="it has contracts in several currencies")
+
+    [(loss, number, unknown)] = opened
+    if limit.measure is Measure.REACHED:
+        return Reading(number=number, unknown=unknown)
+    if loss is None:
+        return Reading(unknown="it was opened for no credit, or this or its profit is not known")
+    return Reading(number=loss)
 
 
 def _doubt(limit: Limit, book: Book, subject: Split) -> str:

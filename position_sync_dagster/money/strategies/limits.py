@@ -25,16 +25,24 @@ class Measure(StrEnum):
     MAINTENANCE_MARGIN = "maintenance_margin"
     EXCESS_LIQUIDITY = "excess_liquidity"
     CUSHION = "cushion"
+    REACHED = "reached"
+    LOSS_OF_CREDIT = "loss_of_credit"
 
 
 # The measures that are amounts of a currency.
 SUMS_OF_MONEY = frozenset(Measure) - {
     Measure.DAYS_TO_EXPIRY, Measure.SHORT_IN_MONEY, Measure.VALUE_AGE_S, Measure.MISSING_LEGS,
-    Measure.CUSHION,
+    Measure.CUSHION, Measure.REACHED, Measure.LOSS_OF_CREDIT,
 }  # fmt: skip
 
 # The measures that only an account has: the broker's own numbers.
 OF_ACCOUNTS = frozenset({Measure.MAINTENANCE_MARGIN, Measure.EXCESS_LIQUIDITY, Measure.CUSHION})
+
+# The measures that only a strategy has: they are about its open campaign.
+OF_STRATEGIES = frozenset({Measure.REACHED, Measure.LOSS_OF_CREDIT})
+
+# The measures of profits: beyond their largest number is what somebody waited for.
+OF_TARGETS = frozenset({Measure.UNREALIZED_PNL, Measure.DAILY_PNL, Measure.REACHED})
 
 
 class Bound(StrEnum):
@@ -64,6 +72,7 @@ class Limit:
         strategy_id: The strategy; None for a limit of an account.
         account: The account; None for a limit of a strategy.
         currency: The currency of `value`; None for a measure that is no sum of money.
+        kinds: The kinds of structures that have it; none: whatever the strategy is.
     """
 
     strategy_id: str | None = None
@@ -72,6 +81,7 @@ class Limit:
     bound: Bound
     value: float
     currency: str | None = None
+    kinds: frozenset[str] = frozenset()
 
     @property
     def subject(self) -> str:

@@ -154,6 +154,10 @@ _ROWS = [line.split(maxsplit=2) for line in _TABLE.strip().splitlines()]
 _SHAPES = [(shape, *row) for *row, shapes in _ROWS for shape in shapes.split(", ")]
 _STRUCTURES = grouped(itemgetter(0), _SHAPES)
 
+# What one option alone may be, and all kinds by name.
+SINGLES = frozenset({"long-put", "short-put", "long-call", "short-call"})
+KINDS = SINGLES.union(kind for kind, _rule, _shapes in _ROWS)
+
 
 def _meets(rule: str, legs: Sequence[Piece]) -> bool:
     """Return whether the quantities and strikes of legs meet a rule of the table."""
@@ -242,6 +246,12 @@ def risk_of(parts: Sequence[Piece]) -> tuple[float | None, float | None, bool]:
     return credit, max(0.0, -credit - least), False
 
 
+def single_kind(option: Piece) -> str:
+    """Return what one option alone is: one of `SINGLES`."""
+    side = "short" if option.quantity < 0 else "long"
+    return f"{side}-{str(option.instrument.right).lower()}"
+
+
 def least_value(parts: Sequence[Piece]) -> tuple[float | None, bool]:
     """Return what a structure is worth at least until its first expiry, if that is known.
 
@@ -251,18 +261,45 @@ def least_value(parts: Sequence[Piece]) -> tuple[float | None, bool]:
     Returns:
         The value, None: unknown or without bound; and whether it has no bound.
     """
-    # The payoff is a line between the strikes, and beyond the highest one.
-    corners = {0.0, *(part.strike for part in parts)}
-    highest = max(corners)
-    slope_beyond = _payoff(parts, highest + 1.0) - _payoff(parts, highest)
-    if slope_beyond < -1e-9:
+    if _slope_beyond(parts) < -1e-9:
         return None, True
 
     # A short option that expires later may be worth any amount more than its intrinsic value.
     first_day = _first_expiry(parts)
     if any(part.quantity < 0 and part.day > first_day for part in parts):
         return None, False
-    return min(_payoff(parts, price) for price in corners), False
+    return min(_payoffs_at_corners(parts)), False
+
+
+def greatest_value(parts: Sequence[Piece]) -> tuple[float | None, bool]:
+    """Return what a structure is worth at most at its only expiry, if that is known.
+
+    Returns:
+        The value, None: without bound, or unknown since an option lives on after the first expiry;
+        and whether it has no bound.
+    """
+    if _slope_beyond(parts) > 1e-9:
+        return None, True
+
+    first_day = _first_expiry(parts)
+    if any(part.day > first_day for part in parts):
+        return None, False
+    return max(_payoffs_at_corners(parts)), False
+
+
+def _corners(parts: Iterable[Piece]) -> set[float]:
+    """Return the prices between which, and beyond which, the payoff is a line."""
+    return {0.0, *(part.strike for part in parts)}
+
+
+def _payoffs_at_corners(parts: Sequence[Piece]) -> list[float]:
+    return [_payoff(parts, price) for price in _corners(parts)]
+
+
+def _slope_beyond(parts: Sequence[Piece]) -> float:
+    """Return by how much the payoff rises with each unit of a price above all strikes."""
+    highest = max(_corners(parts))
+    return _payoff(parts, highest + 1.0) - _payoff(parts, highest)
 
 
 def _first_expiry(parts: Iterable[Piece]) -> str:

@@ -1,14 +1,14 @@
 """The rules and limits of a strategies file, and the text of one; see `lake.strategies_file`."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, create_model, model_validator
+from pydantic import AfterValidator, Field, create_model, model_validator
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.holding import grouped
@@ -24,12 +24,14 @@ from position_sync_dagster.lake.strategy_registry import (
 )
 from position_sync_dagster.money.strategies.limits import (
     OF_ACCOUNTS,
+    OF_STRATEGIES,
     SUMS_OF_MONEY,
     Bound,
     Limit,
     Measure,
 )
-from position_sync_dagster.money.strategies.rules import Rule
+from position_sync_dagster.money.strategies.proposals import KINDS, SINGLE, SINGLES
+from position_sync_dagster.money.strategies.rules import Rule, Texts
 from position_sync_dagster.yaml_file import Part, Place, Text, saved_state
 
 
@@ -58,6 +60,25 @@ LimitsPart = create_model(
 )
 
 
+def _known_kinds(names: frozenset[str]) -> frozenset[str]:
+    """Return the kinds that a file names; `single` is each option alone."""
+    if SINGLE in names:
+        names = names - {SINGLE} | SINGLES
+    unknown = sorted(names - KINDS)
+    if unknown:
+        raise InvalidLegError(
+            f"there is no kind {unknown[0]!r}", remedy=f"The kinds are {', '.join(sorted(KINDS))}"
+        )
+    return names
+
+
+class KindsPart(Part):
+    """Kinds of structures whose strategies have limits."""
+
+    kinds: Annotated[Texts, AfterValidator(_known_kinds)]
+    limits: Any = None
+
+
 class AccountPart(Part):
     """An account that has limits."""
 
@@ -73,7 +94,7 @@ class RuledStrategy(StrategyPart, extra="forbid"):
 
 
 class RuledStrategies(StrategiesPart, extra="forbid"):
-    """The whole file; its entries are strategies and rules."""
+    """The whole file; its entries are strategies, rules, and limits of kinds of strategies."""
 
     accounts: list[Any] = Field(default_factory=list)
 
@@ -92,6 +113,8 @@ class RuledFile(StrategiesFile):
             match: {underlying: [SPX, ES], right: PUT, days: "0-60", side: short}
             priority: 2          # optional
             limit: 20            # optional
+          - kinds: [iron-condor, short-put]   # of each strategy that began as one of these
+            limits: {reached: {max: 0.5}, days_to_expiry: {min: 21}}
         accounts:
           - account: DU1234567
             limits: {currency: USD, dollar_delta: {min: -50000, max: 50000}}
@@ -99,16 +122,17 @@ class RuledFile(StrategiesFile):
 
     whole_part = RuledStrategies
     strategy_part = RuledStrategy
-    other_part = Rule
     whole: RuledStrategies
     strategies: Sequence[tuple[Place, RuledStrategy]]
-    others: Sequence[tuple[Place, Rule]]
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
         self._limits: list[tuple[Place, Any, dict[str, Any]]] = []
         for place, strategy in self.strategies:
             self._parse_limits(place, strategy.limits, strategy_id=strategy.strategy_id)
+        for place, other in self.others:
+            if isinstance(other, KindsPart):
+                self._parse_limits(place, other.limits, kinds=other.kinds)
         for number, entry in enumerate(self.whole.accounts):
             account = self.yaml.parse(AccountPart, entry, ("accounts", number))
             self._parse_limits(("accounts", number), account.limits, account=account.account)
@@ -120,8 +144,12 @@ class RuledFile(StrategiesFile):
             self._limits.append((at, self.yaml.parse(LimitsPart, limits, at), subject))
 
     def is_strategy(self, entry: Any) -> bool:
-        """Return whether an entry is a strategy, and no rule."""
-        return not isinstance(entry, dict) or "rule" not in entry
+        """Return whether an entry is a strategy: neither a rule nor the limits of kinds."""
+        return not isinstance(entry, dict) or {"rule", "kinds"}.isdisjoint(entry)
+
+    def part_of_other(self, entry: Any) -> type[Part]:
+        """Return the fields of a rule, or of the limits of kinds."""
+        return Rule if "rule" in entry else KindsPart
 
     def legs(self, added_at: datetime) -> list[Leg]:
         """Return the legs that are listed; see `StrategiesFile`."""
@@ -163,35 +191,58 @@ class RuledFile(StrategiesFile):
             StrategiesFileError: One has a mistake, or the name of another one or of a strategy.
         """
         names = {part.strategy_id for _, part in self.strategies}
-        for at, rule in self.others:
+        rules = [(at, other) for at, other in self.others if isinstance(other, Rule)]
+        for at, rule in rules:
             if rule.name in names:
                 self.yaml.fail(at, f"the name {rule.name!r} is taken", "Give the rule another name")
             names.add(rule.name)
-        return [rule for _, rule in self.others]
+        return [rule for _, rule in rules]
 
     def limits(self) -> list[Limit]:
-        """Return the limits of each strategy, then of each account.
+        """Return the limits of strategies and accounts; those of kinds are of each strategy.
+
+        What a strategy says itself comes before what its kind says.
 
         Raises:
-            StrategiesFileError: One has a mistake, or a strategy or an account has limits at two
-                places.
+            StrategiesFileError: One has a mistake, or a strategy, a kind or an account has limits
+                at two places.
         """
         limits: list[Limit] = []
+        of_kinds: list[Limit] = []
         places: dict[str, Place] = {}
         for at, part, subject in self._limits:
             of_subject = self._limits_of(part, at, subject)
             if not of_subject:
                 continue
 
-            name = of_subject[0].subject
-            if name in places:
-                line = self.yaml.line(places[name])
-                self.yaml.fail(
-                    at, f"the {name} has limits already, in line {line}", "Write them at one place"
-                )
-            places[name] = at
-            limits += of_subject
-        return limits
+            kinds = of_subject[0].kinds
+            for name in [f"kind {kind}" for kind in sorted(kinds)] or [of_subject[0].subject]:
+                if name in places:
+                    line = self.yaml.line(places[name])
+                    self.yaml.fail(
+                        at,
+                        f"the {name} has limits already, in line {line}",
+                        "Write them at one place",
+                    )
+                places[name] = at
+
+            if kinds:
+                of_kinds += of_subject
+            else:
+                limits += of_subject
+        return [*limits, *self._of_each_strategy(of_kinds, {limit.name for limit in limits})]
+
+    def _of_each_strategy(
+        self, of_kinds: Iterable[Limit], names: Collection[str]
+    ) -> Iterator[Limit]:
+        """Yield the limits of kinds for each strategy that has none of this name itself."""
+        strategies = [part.strategy_id for _, part in self.strategies]
+        strategies += [rule.name for rule in self.rules]
+        for limit in of_kinds:
+            for strategy in dict.fromkeys(strategies):
+                of_strategy = replace(limit, strategy_id=strategy)
+                if of_strategy.name not in names:
+                    yield of_strategy
 
     def _limits_of(self, part: Any, at: Place, subject: dict[str, Any]) -> list[Limit]:
         """Return the limits of one strategy or account, in the order of the measures."""
@@ -205,6 +256,10 @@ class RuledFile(StrategiesFile):
             if measure in OF_ACCOUNTS and "account" not in subject:
                 self.yaml.fail(
                     place, f"only an account has {measure}", "Move it to the limits of an account"
+                )
+            if measure in OF_STRATEGIES and "account" in subject:
+                self.yaml.fail(
+                    place, f"no account has {measure}", "Move it to the limits of a strategy"
                 )
 
             is_money = measure in SUMS_OF_MONEY

@@ -63,13 +63,14 @@ async def test_a_lake_with_history_keeps_it_and_a_corrected_statement_changes_it
     assert {field.name for field in stored.schema().fields} == {*CLOSED_CAMPAIGNS.columns}
     closed_campaigns.derive(lake, settings, None)
     [made_again] = read_campaigns(lake)
-    names = ("why_unknown", "entry_unknown", "cost_per_share", *CAUSES)
+    names = ("why_unknown", "entry_unknown", "cost_per_share", "profit_reached", *CAUSES)
     newer = {name: getattr(made_again, name) for name in names}
     assert made_again == replace(campaign, **newer)
     assert made_again.cost_per_share == pytest.approx(589.01)
     assert (made_again.worst, made_again.best) == (-101.0, 917.0)  # by its three recorded days
     assert [getattr(made_again, name) for name in CAUSES] == [300.0, 0.0, 0.0, 0.0, 0.0]
     assert campaign.profit == 917.0
+    assert made_again.profit_reached == pytest.approx(917 / 1100)  # of the premium
     [returned] = read_returns(lake, settings, Period.ALL)
     assert returned.days_known == 3
     assert returned.profit == pytest.approx(1326.0)

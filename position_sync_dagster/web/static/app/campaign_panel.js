@@ -28,7 +28,7 @@ function factsOf(row) {
     ["fees", cents(row.fees)],
     ["premium received / paid", `${cents(row.premium_received)} / ${cents(row.premium_paid)}`],
     ["capital at risk", cents(row.capital_at_risk)],
-    ["return", percent(row.return_on_risk)],
+    ["return / of the greatest profit", `${percent(row.return_on_risk)} / ${percent(row.profit_reached)}`],
     ["worst / best day's end", `${cents(row.worst)} / ${cents(row.best)}`],
     ["cost per share", price(row.cost_per_share)],
     ["entry delta / IV / underlying", `${rounded(row.entry_delta, 1)} / ${percent(row.entry_implied_vol)} / ${price(row.entry_underlying_price)}`],

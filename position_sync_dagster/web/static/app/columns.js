@@ -13,6 +13,7 @@ export const COLUMNS = {
   realised: [null, 0],
   campaign: [null, 0],
   "cost per share": [null, price],
+  reached: [null, percent],
   qty: ["quantity"],
   price: ["market_price", price],
   "$ delta": ["dollar_delta", 0],
@@ -37,7 +38,7 @@ export const COLUMNS = {
 };
 
 export const COLUMN_SETS = {
-  Money: ["value", "today", "unrealised", "realised", "campaign", "cost per share", "qty", "price", "days", "age"],
+  Money: ["value", "today", "unrealised", "realised", "campaign", "reached", "cost per share", "qty", "price", "days", "age"],
   Greeks: ["$ delta", "β $ delta", "$ gamma 1%", "delta", "theta", "vega", "IV", "moneyness", "extrinsic", "days", "no greeks"],
   Evidence: ["value", "price", "average cost", "bid", "ask", "age", "source", "no value", "account", "conid"],
 };

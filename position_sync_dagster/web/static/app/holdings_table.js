@@ -23,9 +23,9 @@ const SUMS = {
 // The sums of a group, by column.
 const OF_GROUP = {
   value: "market_value", today: "today", unrealised: "unrealized", realised: "realised", "$ delta": "dollar_delta",
-  "β $ delta": "beta_delta", "$ gamma 1%": "gamma_1pct", theta: "theta", vega: "vega", "cost per share": "cost_per_share",
+  "β $ delta": "beta_delta", "$ gamma 1%": "gamma_1pct", theta: "theta", vega: "vega", "cost per share": "cost_per_share", reached: "profit_reached",
 };
-const OF_SUMS_ALONE = ["campaign", "realised", "cost per share"];
+const OF_SUMS_ALONE = ["campaign", "realised", "reached", "cost per share"];
 const SIGNED = new Set(["today", "unrealised", "realised", "campaign"]);
 const MOST_NARROW = 3; // columns
 
@@ -318,7 +318,7 @@ function numberOf(row, column) {
 function drawCell(cell, row, column) {
   const value = numberOf(row, column);
   set(cell, "class", SIGNED.has(column) ? sign(value) : column === "days" && value <= SOON_DAYS ? "soon" : "");
-  set(cell, "title", column === "campaign" ? campaignHint(row.sums?.campaign) : "");
+  set(cell, "title", column === "campaign" ? campaignHint(row.sums?.campaign) : column === "reached" ? (row.sums?.profit_reached_unknown ?? "") : "");
   write(cell, hasColumn(row, column) ? markedSum(textOf(value, column), value, row, column) : "");
 }
 
@@ -326,7 +326,7 @@ function drawCell(cell, row, column) {
 function hasColumn({ part, sums }, column) {
   if (part) return !OF_SUMS_ALONE.includes(column);
   if (column === "cost per share") return !isUnknown(sums?.cost_per_share);
-  if (column === "campaign") return Boolean(sums?.campaign);
+  if (column === "campaign" || column === "reached") return Boolean(sums?.campaign);
   if (column === "age") return sums?.age_s !== undefined;
   if (column === "days") return Boolean(sums?.nearest_expiry);
   return Boolean(sums) && OF_GROUP[column] in sums;

@@ -1,8 +1,9 @@
 """The sensor that tells people, over a real instance and a receiver: of checks and of limits."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -13,6 +14,7 @@ from position_sync_dagster.defs.checks.evaluation import TableCheck
 from position_sync_dagster.defs.checks.tables import requests_are_answered
 from position_sync_dagster.defs.resources import cursor_of
 from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.money.defs import alerts as alerts_module
 from position_sync_dagster.money.defs.alerts import Messages, check_states, tell_people, watched
 from position_sync_dagster.money.defs.strategies import (
@@ -21,9 +23,14 @@ from position_sync_dagster.money.defs.strategies import (
     strategy_exposure,
 )
 from position_sync_dagster.money.lake import MoneyLake
+from position_sync_dagster.money.past.explain_closes import CloseExplainer
 from position_sync_dagster.money.reports import alerts
 from position_sync_dagster.money.reports.alerts import AlertCursor
+from position_sync_dagster.money.reports.decisions import Kind, decisions
+from position_sync_dagster.money.reports.figures import read_figures
 from position_sync_dagster.settings import load_settings
+from tests.integration.defs.conftest import ACCOUNT
+from tests.support.executions import executed
 from tests.support.receiver import PASSWORD
 
 Tick = Callable[..., dg.SensorResult | dg.SkipReason]
@@ -160,11 +167,13 @@ def publish(file, world, lake, tick, receiver) -> Callable[..., list[str]]:
     world.derive(active_strategies)
     session = world.own()
 
-    def step(profit: float | None, *, state: SessionState = SessionState.LIVE) -> list[str]:
+    def step(
+        profit: float | None, *, state: SessionState = SessionState.LIVE, **values: Any
+    ) -> list[str]:
         nonlocal session
         before = len(receiver.messages)
         session = lake.sessions.renew(session, lease_s=60.0, state=state)
-        world.row(1, 0, unrealized_pnl=profit)
+        world.row(1, 0, unrealized_pnl=profit, **values)
         world.derive(strategy_exposure)
         assert isinstance(tick(), dg.SensorResult)
         return [
@@ -204,6 +213,42 @@ def test_a_mistake_in_the_file_is_said_and_forgets_no_break(publish, file, recei
     file.write_text(FILE)
     assert publish(-1600.0) == ["Passes again: strategy_exposure: limits_are_read"]
     assert publish(0.0) == [f"Passes again: {OWN}"]
+
+
+PUT = Instrument(
+    conid=1, symbol="SPY", sec_type="OPT", currency="USD", multiplier=100.0, right=Right.PUT,
+    strike=450.0, expiry=date(2028, 12, 15),
+)  # fmt: skip
+OF_KIND = """\
+strategies:
+  - {strategy_id: income, legs: [{conid: 1, symbol: SPY, quantity: -1}], since: 2026-01-01}
+  - {kinds: [short-put], limits: {reached: {max: 0.5}}}
+"""
+
+
+def test_half_of_the_greatest_profit_of_a_kind_is_told_when_it_is_reached_and_left(
+    publish, file, lake, world, receiver
+):
+    file.write_text(OF_KIND)
+    world.derive(active_strategies)
+    sold = executed(PUT, -1.0, 2.0, world.ago(60.0), account=ACCOUNT)
+    CloseExplainer(lake).explain([sold])
+
+    def worth(value: float) -> list[str]:
+        return publish(0.0, position=-1.0, market_value=value)
+
+    assert worth(-120.0) == [], "79 of 200"
+    assert worth(-80.0) == ["ERROR: strategy_exposure: limit_strategy_income_reached_max"]
+    text = receiver.taken()[-1][1]
+    assert "strategy income: reached 59.5 %; the max is 50.0 %." in text
+    figures = read_figures(lake, load_settings(), datetime.now(UTC))
+    [sums] = figures.to_dict()["strategies"]
+    assert sums["profit_reached"] == pytest.approx(119 / 200)
+    [decision] = decisions(figures, (), (), {"early_assignments": [], "expiries": []})
+    assert (decision.kind, decision.step) == (
+        Kind.TARGET, "take the profit, or set another target",
+    )  # fmt: skip
+    assert worth(-150.0) == ["Passes again: strategy_exposure: limit_strategy_income_reached_max"]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import polars as pl
 import pytest
@@ -11,7 +12,15 @@ from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.position_update import PositionUpdate
-from position_sync_dagster.lake.schema import broker_rows, update_rows
+from position_sync_dagster.lake.schema import broker_rows, leg_rows, update_rows
+from position_sync_dagster.money.campaigns.closes_of_strategies import Closes
+from position_sync_dagster.money.past.attribution import attributed
+from position_sync_dagster.money.past.movements import (
+    Movement,
+    MovementKind,
+    MovementSource,
+    Section,
+)
 from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.exposure import split
 from position_sync_dagster.money.strategies.limit_readings import evaluate
@@ -233,6 +242,54 @@ def test_an_account_of_which_nothing_is_known_holds_no_limit() -> None:
     assert in_usd("unrealized_pnl", book(LEGS, ROWS), **typo)[0] is UNKNOWN
     flat = book([], [], accounts=(EURO,))
     assert in_usd("unrealized_pnl", flat, strategy_id=None, account="DUSIM1")[:2] == (HOLDS, 0.0)
+
+
+def of_put(worth: float | None, measure: str = "reached", **limit: Any) -> Answer:
+    """Return what is said of a put that was sold for 200, less 1."""
+    at = NOW - timedelta(days=3)
+    day = at.date()
+    terms = {"symbol": "SPY", "sec_type": "OPT", "right": "PUT", "strike": 450.0}
+    sold = Movement(
+        movement_id="1", kind=MovementKind.TRADE, section=Section.TRADES, account="DUSIM1",
+        day=day, session_date=day, at=at, conid=2, expiry=date(2026, 3, 20), quantity=-1.0,
+        price=2.0, multiplier=100.0, currency="USD", cash=200.0, fee=-1.0, fee_currency="USD",
+        source=MovementSource.API, **terms,
+    )  # fmt: skip
+    legs = [leg(2, strategy_id="a", right=PUT, since=day)]
+    rows = [row(2, -1.0, right=PUT, market_value=worth)]
+    closes = Closes(since=at, legs=leg_rows(legs), parts=attributed([sold], legs, {}))
+    return outcome(measure, book(legs, rows, closes=closes), **limit)
+
+
+def test_a_target_is_reached_and_left():
+    assert of_put(-120.0, value=0.5)[:2] == (HOLDS, pytest.approx(79 / 200))
+    assert of_put(-80.0, value=0.5) == (
+        BROKEN, pytest.approx(119 / 200), "strategy a: reached 59.5 %; the max is 50.0 %.",
+    )  # fmt: skip
+    state, number, text = of_put(None, value=0.5)
+    assert (state, number) == (UNKNOWN, None)
+    assert text.endswith("its profit is not known.")
+
+
+def test_a_loss_is_compared_with_the_credit():
+    assert of_put(-400.0, "loss_of_credit", value=2.0)[:2] == (HOLDS, pytest.approx(201 / 200))
+    assert of_put(-700.0, "loss_of_credit", value=2.0)[:2] == (BROKEN, pytest.approx(501 / 200))
+    assert of_put(None, "loss_of_credit", value=2.0)[0] is UNKNOWN
+
+
+def test_a_limit_of_kinds_is_one_of_the_strategies_that_began_as_one_of_them():
+    of_kind = {"value": 0.5, "kinds": frozenset({"short-put", "iron-condor"})}
+    assert of_put(-80.0, **of_kind)[0] is BROKEN
+    with pytest.raises(ValueError, match="not enough values"):
+        of_put(-80.0, value=0.5, kinds=frozenset({"long-put"}))
+
+
+def test_a_strategy_whose_opening_nothing_says_has_reached_nobody_knows_what():
+    state, _number, text = outcome("reached", book(LEGS, ROWS), value=0.5)
+    assert state is UNKNOWN
+    assert "no trade says how it was opened" in text
+    flat = book(LEGS, [row(1, 0.0), row(2, 0.0)])
+    assert outcome("reached", flat, value=0.5)[:2] == (HOLDS, None)
 
 
 MARGINS = replace(

@@ -12,6 +12,7 @@ from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.errors import StrategiesFileError
 from position_sync_dagster.money.strategies import strategies_file
 from position_sync_dagster.money.strategies.limits import Bound, Measure
+from position_sync_dagster.money.strategies.proposals import SINGLES
 from position_sync_dagster.money.strategies.rules import HoldingSide
 from position_sync_dagster.money.strategies.strategies_file import (
     RuledFile,
@@ -128,6 +129,11 @@ def accounts(*given):
     return "strategies: []\naccounts:\n" + "".join(f"  - {limit}\n" for limit in given)
 
 
+def kinds(*given: str) -> str:
+    entries = [f"  - {{kinds: {kind}, limits: {{reached: {{max: 0.5}}}}}}\n" for kind in given]
+    return "strategies:\n" + "".join(entries)
+
+
 LEGS = "{account: A, limits: {missing_legs: {max: 1}}}"
 
 
@@ -144,6 +150,9 @@ MISTAKES_OF_LIMITS = [
     (one("7"), "line 4, column 13", "fields are expected here"),
     (accounts("{account: A, limits: {vega: 1}}"), "line 3, column 33", "fields are expected"),
     (accounts("{limits: {}}"), "line 3, column 5", "'account' is missing"),
+    (accounts("{account: A, limits: {reached: {max: 1}}}"), "line 3, column 36", "no account has"),
+    (kinds("[single, condo]"), "line 2, column 13", "there is no kind 'condo'"),
+    (kinds("[condor]", "[box, condor]"), "line 3, column 36", "kind condor has limits already, in"),
     (accounts(*[LEGS] * 2), "line 4, column 26", "account A has limits already, in line 3"),
 ]
 
@@ -330,6 +339,30 @@ def test_limits_are_read_in_the_order_of_the_file(tmp_path):
     ]
     assert [limit.currency for limit in limits] == ["USD", "USD", "USD", None, None]
     assert len(load_strategies(tmp_path / "strategies.yaml")) == 1
+
+
+OF_KINDS = """\
+strategies:
+  - strategy_id: condor
+    limits: {reached: {max: 0.8}}
+    legs: []
+  - rule: weeklies
+    match: {side: short}
+  - kinds: [iron-condor, single]
+    limits: {reached: {max: 0.5}, days_to_expiry: {min: 21}}
+"""
+
+
+def test_the_limits_of_kinds_are_those_of_each_strategy_that_says_nothing_else(tmp_path):
+    limits = limits_of(tmp_path, OF_KINDS)
+    assert [(limit.strategy_id, limit.measure, limit.value) for limit in limits] == [
+        ("condor", Measure.REACHED, 0.8),
+        ("condor", Measure.DAYS_TO_EXPIRY, 21.0),
+        ("weeklies", Measure.DAYS_TO_EXPIRY, 21.0),
+        ("weeklies", Measure.REACHED, 0.5),
+    ]
+    assert limits[0].kinds == frozenset()
+    assert limits[1].kinds == {"iron-condor", *SINGLES}
 
 
 def test_a_file_may_have_no_strategies_and_no_limits(tmp_path):
