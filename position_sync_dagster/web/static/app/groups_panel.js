@@ -13,7 +13,7 @@ let newest = null;
 export function drawGroups(answer) {
   newest = answer;
   showCommand(byId("groups-command"), "results", `--by ${choice.by}`, choice.since && `--since ${choice.since}`);
-  const lines = openedLines("groups", answer.results, 16, lineOf, HEADINGS.length + 1, () => drawGroups(newest));
+  const lines = openedLines("groups", [...answer.results, ...answer.in_base.map((row) => ({ ...row, currency: `all in ${row.currency ?? "base currency"}` }))], 16, lineOf, HEADINGS.length + 1, () => drawGroups(newest));
   fill(byId("groups-table"), [choice.by, ...HEADINGS], lines);
   write(byId("groups-none"), answer.results.length ? "" : "No campaign is over, as far as the tables know. Materialize the asset closed_campaigns.");
 }
