@@ -13,6 +13,7 @@ from tests import release
 
 ROOT = release.ROOT
 UNRELEASED = "## [Unreleased]\n"
+IMAGE = re.compile(r"(/position-sync-dagster:)\S+")
 IMAGE_TAG = re.compile(r'^( +tag: )".+"$', re.MULTILINE)
 
 
@@ -48,12 +49,14 @@ def with_heading(changelog: str, version: str, today: date) -> str:
 
 def write_version(version: str, today: date) -> list[str]:
     """Write the version into each file that names it; return the names of these files."""
+    manifest = "deploy/kubernetes/position-sync.yaml"
     files = {
         "pyproject.toml": with_version((ROOT / "pyproject.toml").read_text(), version),
         "CHANGELOG.md": with_heading((ROOT / "CHANGELOG.md").read_text(), version, today),
         "deploy/helm/values.yaml": IMAGE_TAG.sub(
             rf'\1"{version}"', (ROOT / "deploy/helm/values.yaml").read_text()
         ),
+        manifest: IMAGE.sub(rf"\g<1>{version}", (ROOT / manifest).read_text()),
     }
     for name, text in files.items():
         (ROOT / name).write_text(text)

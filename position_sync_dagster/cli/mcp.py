@@ -87,7 +87,8 @@ TOOLS = {
         "results",
         """Return what campaigns that are over brought, by group, each currency alone.
 
-        The month is that of the close. Profit is after fees.
+        The month is that of the close. Profit is after fees. `in_base` has groups of several
+        currencies in the base one, by the rates of the days of the closes.
         """,
     ),
     "returns": Tool(
@@ -136,7 +137,8 @@ def told(settings: Settings, name: str, **parameters: Any) -> dict[str, Any]:
     answer = ask(PageFigures(settings), tool.route, utc_now(), **parameters)
     values = json.loads(answer) if isinstance(answer, str) else plain(answer)
     if tool.part is not None:
-        return {name: values[tool.part]}
+        over_currencies = {"in_base": values["in_base"]} if values.get("in_base") else {}
+        return {name: values[tool.part], **over_currencies}
     return {each: value for each, value in values.items() if each != "positions"}
 
 

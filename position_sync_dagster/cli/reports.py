@@ -53,7 +53,8 @@ def status(
         status_now = read_status(lake, settings, now, book=book)
         if json:
             status_data = status_now.to_dict()
-            status_data["totals"] = [total.model_dump() for total in book.totals]
+            for name in ("totals", "in_base"):
+                status_data[name] = [total.model_dump() for total in book.sums[name]]
             output.print_json(status_data)
         else:
             output.show(None, board.labelled(board.describe(status_now)), json=False)
@@ -98,8 +99,8 @@ def exposure(
     """Show value, profit, greeks and the oldest price of each strategy, account and underlying.
 
     UNATTRIBUTED is what belongs to no strategy; all strategies and UNATTRIBUTED together are all
-    holdings. Currencies are never added. A star marks a sum that leaves out a holding; one of
-    which less than 90 % is known says "known for 2 of 40".
+    holdings. A line below has the total over currencies, by the broker's rates. A star marks a sum
+    that leaves out a holding; one of which less than 90 % is known says "known for 2 of 40".
 
     The age is the time since the oldest price arrived or was confirmed. An unknown value is a dash
     and is left out of the sums. A narrow terminal shows fewer columns, and names the others.

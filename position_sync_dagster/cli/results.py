@@ -33,6 +33,9 @@ def results(
     days: Annotated[
         bool, typer.Option("--days", help="Show the profit of each day, and what was realised.")
     ] = False,
+    in_base: Annotated[
+        bool, typer.Option("--in-base", help="Show groups over currencies, in the base currency.")
+    ] = False,
     json: options.Json = False,
     home: options.HomeFolder = None,
 ) -> None:
@@ -54,6 +57,10 @@ def results(
         return
 
     answer = asked(home, "results", since=since, by=by)
+    if in_base:
+        output.show_rows(answer["in_base"], json=json, none=_ALL_IN_BASE)
+        return
+
     output.show_rows(answer["days" if days else "results"], json=json, none=_NONE)
 
 
@@ -168,6 +175,7 @@ def export(
         sys.stdout.write(csv_of(rows.columns, rows.iter_rows()))
 
 
+_ALL_IN_BASE = "All is in the base currency of its account: `results` has its sums."
 _NONE = "No campaign is over, as far as the tables know. Materialize the asset closed_campaigns."
 
 _CAMPAIGN_COLUMNS = (

@@ -13,7 +13,7 @@ from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.changes import DayChange
 from position_sync_dagster.money.reports.columns import age, duration, number, printable
 from position_sync_dagster.money.reports.figures import Figures
-from position_sync_dagster.money.reports.money_tables import sums_table
+from position_sync_dagster.money.reports.money_tables import base_line, sums_table
 from position_sync_dagster.money.reports.status import LoginStatus, Status
 from position_sync_dagster.terminal.output import fitted_table
 
@@ -140,7 +140,7 @@ def labelled(lines: Lines) -> Iterator[str]:
 
 
 LABEL = 12
-SHOWN_PARTS = {"current", "gateway", "programs", "lines", "queue", "updates"}
+SHOWN_PARTS = {"current", "gateway", "programs", "lines", "queue", "updates", "total"}
 
 SHOWN_CHANGES = 3
 
@@ -208,7 +208,8 @@ def current_text(overview: Figures) -> str:
 
 def figures_of(overview: Figures) -> list[tuple[str, str]]:
     """Return the figures of a read as lines, for a log."""
-    return [("current", current_text(overview)), *describe(overview.status)]
+    totals = [("total", base_line(total)) for total in overview.book.in_base]
+    return [("current", current_text(overview)), *describe(overview.status), *totals]
 
 
 def _shown_lines(lines: Lines, width: int) -> list[Text]:

@@ -24,6 +24,7 @@ from position_sync_dagster.money.profit.bridge import Today
 from position_sync_dagster.money.reports.changes import DayChange
 from position_sync_dagster.money.reports.known_names import nearest
 from position_sync_dagster.money.reports.money_sums import (
+    BaseTotal,
     ExpirySum,
     StrategySum,
     TotalSum,
@@ -215,6 +216,8 @@ class StrategiesAnswer(ApiModel):
     underlyings: list[UnderlyingSum]
     expiries: list[ExpirySum]
     totals: list[TotalSum]
+    in_base: list[BaseTotal]
+    """The totals over currencies; empty where all is in the base currency of its account."""
 
 
 class PositionsAnswer(ApiModel):

@@ -28,6 +28,7 @@ from position_sync_dagster.money.campaigns.results import (
     read_days,
     results_of,
 )
+from position_sync_dagster.money.campaigns.results_in_base import read_day_rates, results_in_base
 from position_sync_dagster.money.cents import in_cents, split_in_cents
 from position_sync_dagster.money.lake import MoneyLake, newest_day
 from position_sync_dagster.money.profit.books import being_made
@@ -133,6 +134,8 @@ class ResultsAnswer(ApiModel):
     since: date | None
     by: Grouping
     results: list[GroupResult]
+    in_base: list[GroupResult]
+    """Groups with several currencies, in the base one, by the rates of the days of the closes."""
     days: list[DayResult]
     """For a calendar of the profit of days, and a curve of the realised profit (`total`)."""
 
@@ -232,10 +235,12 @@ class CampaignQuery(ApiModel):
 def read_results(source: PageFigures, query: ResultsQuery, _now: datetime) -> dict[str, Any]:
     """Return the answer of `results`; blocks."""
     campaigns = read_campaigns(source.lake, query.since)
+    rates = read_day_rates(source.lake, campaigns)
     return {
         "since": query.since,
         "by": query.by,
         "results": [result.row for result in results_of(campaigns, query.by)],
+        "in_base": [result.row for result in results_in_base(campaigns, query.by, rates)],
         "days": read_days(source.lake, campaigns, query.since),
     }
 

@@ -151,6 +151,72 @@ def test_each_pod_of_the_helm_values_may_write_its_volumes_alone_and_moves_soon(
     assert webserver["service"]["port"] == 8080
 
 
+MANIFESTS = "kubernetes/position-sync.yaml"
+
+
+def manifests() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((DEPLOY / MANIFESTS).read_text()))
+
+
+def test_the_plain_manifests_start_the_programs_of_the_compose_file_at_the_loopback_of_one_pod():
+    stateful, gateway, service, policy = manifests()
+    assert stateful["spec"]["replicas"] == 1
+    pod = stateful["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["automountServiceAccountToken"] is False
+    services = read("programs.yaml")["services"]
+    claims = {each["metadata"]["name"] for each in stateful["spec"]["volumeClaimTemplates"]}
+    volumes = claims | {volume["name"] for volume in pod["volumes"]}
+    for container in pod["containers"]:
+        command = " ".join(services[container["name"]]["command"])
+        assert " ".join(container["args"]) == re.sub(r"--host \S+", "--host 127.0.0.1", command)
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["resources"]["limits"]["memory"]
+        assert container["livenessProbe"]["exec"]["command"]
+        assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+        assert "ports" not in container
+        assert container["image"].endswith(f":{PROJECT['version']}")
+
+    ports = {port["port"] for port in service["spec"]["ports"]}
+    [ingress] = policy["spec"]["ingress"]
+    assert {port["port"] for port in ingress["ports"]} == ports == {4003, 4004}
+    labels = gateway["spec"]["template"]["metadata"]["labels"]
+    assert labels == service["spec"]["selector"] == policy["spec"]["podSelector"]["matchLabels"]
+    [sender] = ingress["from"]
+    assert sender["podSelector"]["matchLabels"] == stateful["spec"]["selector"]["matchLabels"]
+
+
+def test_the_gateway_of_the_manifests_is_that_of_the_compose_file():
+    _stateful, gateway, *_others = manifests()
+    [container] = gateway["spec"]["template"]["spec"]["containers"]
+    in_compose = read("host.yaml")["services"]["ib-gateway"]
+    assert container["image"] in in_compose["image"]
+    environment = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert environment.keys() <= in_compose["environment"].keys()
+    assert environment["READ_ONLY_API"] == "yes"
+    assert environment["TRADING_MODE"] == "paper"
+    assert environment["TWS_USERID"] is None, "it is in a secret"
+    assert container["readinessProbe"]["exec"]["command"] == in_compose["healthcheck"]["test"][1:]
+    assert gateway["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_the_database_of_the_profile_has_the_names_of_the_settings_and_no_password_of_ours():
+    parts = read("host.yaml")["services"]["postgres"]
+    assert parts["profiles"] == ["postgres"]
+    assert "ports" not in parts
+    assert "env_file" not in parts
+    assert parts["environment"] == {
+        "POSTGRES_USER": "${PGUSER:-dagster}",
+        "POSTGRES_DB": "${PGDATABASE:-dagster}",
+        "POSTGRES_PASSWORD": "${PGPASSWORD:-}",
+    }
+    assert parts["image"] == read("compose.yaml")["services"]["postgres"]["image"]
+
+
 def test_only_daemon_and_webserver_reach_the_port_of_the_code_server():
     code, *_others = pods()
     policy = read(POLICY)
@@ -182,6 +248,10 @@ def test_each_part_of_the_helm_files_is_what_kubernetes_reads():
             k8s_model_from_dict(of, k8s_snake_case_dict(of, said))
 
     assert_known(client.V1NetworkPolicy, read(POLICY))
+    kinds = (client.V1StatefulSet, client.V1Deployment, client.V1Service, client.V1NetworkPolicy)
+    for of, said in zip(kinds, manifests(), strict=True):
+        assert of.__name__ == f"V1{said['kind']}"
+        assert_known(of, said)
     for part in pods():
         assert_known(client.V1PodSecurityContext, part["podSecurityContext"])
         assert_known(client.V1SecurityContext, part["securityContext"])

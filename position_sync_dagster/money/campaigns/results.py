@@ -1,7 +1,7 @@
 """The results of campaigns that are over, by group: formulas over `closed_campaigns`.
 
-A currency is never added to another. Where the profit of a campaign is not known, no sum of its
-group is.
+A currency is never added to another here (`results_in_base` does). Where the profit of a campaign
+is not known, no sum of its group is.
 """
 
 from collections import defaultdict
@@ -35,7 +35,7 @@ class Grouping(StrEnum):
     MONTH = "month"
 
 
-_GROUP_OF: dict[Grouping, Callable[[CampaignResult], str | None]] = {
+GROUP_OF: dict[Grouping, Callable[[CampaignResult], str | None]] = {
     Grouping.KIND: lambda campaign: campaign.kind,
     Grouping.UNDERLYING: lambda campaign: campaign.underlying,
     Grouping.STRATEGY: lambda campaign: campaign.strategy_id,
@@ -97,7 +97,7 @@ class GroupResult:
 
 def results_of(campaigns: Iterable[ClosedCampaign], by: Grouping) -> list[GroupResult]:
     """Return the result of each group and currency; pure."""
-    group_of = _GROUP_OF[by]
+    group_of = GROUP_OF[by]
     groups = grouped(lambda campaign: (group_of(campaign), campaign.currency), campaigns)
     results = [_result(*key, of_group) for key, of_group in groups.items()]
     return sorted(results, key=_place_of)

@@ -142,7 +142,7 @@ def imported(
     for error in done.unreadable:
         context.log.warning(f"A statement was left out: {error}")
 
-    of_folder: dict[str, Any] = {"statements": len(done.found)}
+    of_folder: dict[str, float | str] = {"statements": len(done.found)}
     of_folder |= table_asset.known(downloaded=downloads.statements)
     metadata_of: dict[str, dict[str, Any]] = {FOLDER: of_folder}
     added = {lake.executions.table: done.executions, lake.statement_events.table: done.events}

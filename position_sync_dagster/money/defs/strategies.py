@@ -151,7 +151,7 @@ PLOTS = {
 
 
 def plots_of(book: Book) -> dict[str, float | None]:
-    """Return the totals of currencies that leave nothing out."""
+    """Return the totals of currencies that leave nothing out, and those over currencies."""
     numbers: dict[str, float | None] = {}
     for total in book.totals:
         if total.account is not None:
@@ -159,6 +159,10 @@ def plots_of(book: Book) -> dict[str, float | None]:
         for label, name in PLOTS.items():
             if name not in total.unknown:
                 numbers[f"{label} {total.currency}"] = getattr(total, name)
+    for base in book.in_base:
+        if base.account is None and base.currency is not None:
+            for label, name in PLOTS.items():
+                numbers[f"{label} in {base.currency}"] = getattr(base, name)
     return numbers
 
 

@@ -1,7 +1,7 @@
 """The holdings and strategies at one moment: positions, and every sum of money and greeks.
 
-The sums are by strategy, account, underlying and expiry. Different currencies are never added: each
-sum has one currency.
+The sums are by strategy, account, underlying and expiry, each in one currency. Only the totals in
+the base currency of an account add several, by the broker's rates.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property, lru_cache
 from itertools import zip_longest
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import polars as pl
@@ -17,7 +18,7 @@ from polars import DataFrame, Expr, String, col, when
 from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.exchange_time import exchange_date
-from position_sync_dagster.domain.holding import KEY
+from position_sync_dagster.domain.holding import KEY, grouped
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import UNATTRIBUTED, ActiveContract
 from position_sync_dagster.domain.position_update import Source
@@ -41,6 +42,7 @@ from position_sync_dagster.money.reports import exposure
 from position_sync_dagster.money.reports.exposure import Split
 from position_sync_dagster.money.reports.known_names import KnownNames
 from position_sync_dagster.money.reports.money_sums import (
+    BaseTotal,
     Campaign,
     ExpirySum,
     MoneySum,
@@ -48,6 +50,7 @@ from position_sync_dagster.money.reports.money_sums import (
     StrategySum,
     TotalSum,
     UnderlyingSum,
+    base_totals,
 )
 from position_sync_dagster.money.risk.scenario_file import (
     ScenariosFileError,
@@ -170,12 +173,22 @@ class Book:
     @cached_property
     def totals(self) -> list[TotalSum]:
         """All holdings: by account and currency if there are several accounts, then by currency."""
-        by_account = self._totals_by("account", "currency")
+        by_account = self._totals_of_accounts
         by_currency = self._totals_by("currency")
         if len({total.account for total in by_account}) > 1:
             return [*by_account, *by_currency]
 
         return by_currency
+
+    @cached_property
+    def _totals_of_accounts(self) -> list[TotalSum]:
+        return self._totals_by("account", "currency")
+
+    @cached_property
+    def in_base(self) -> list[BaseTotal]:
+        """The totals over currencies; none where all is in the base currency of its account."""
+        by_account = grouped(attrgetter("account"), self._totals_of_accounts)
+        return base_totals(by_account, self.summaries)
 
     @cached_property
     def underlyings(self) -> list[UnderlyingSum]:
@@ -194,12 +207,13 @@ class Book:
         return exposure.summed(self.split.parts.drop_nulls(name), (name, "currency"))
 
     @property
-    def sums(self) -> dict[str, Sequence[MoneySum]]:
+    def sums(self) -> dict[str, Sequence[MoneySum | BaseTotal]]:
         """All tables by name."""
         return {
             "strategies": self.strategies,
             "rest": self.rest,
             "totals": self.totals,
+            "in_base": self.in_base,
             "underlyings": self.underlyings,
         }
 
@@ -425,7 +439,8 @@ def book_at(lake: MoneyLake, settings: Settings, past: Past, now: datetime) -> B
     legs = legs_at(lake, past.at)
     priced = confirmations.with_priced(rows, NO_HOLDINGS, past.at)
     closes_and_contracts = (read_closes(lake, past), _contracts_of(lake, legs))
-    return _book(past.at, legs, priced, closes_and_contracts, settings)
+    book = _book(past.at, legs, priced, closes_and_contracts, settings)
+    return replace(book, accounts=tuple(lake.account_values.summaries_at(past.at)))
 
 
 BOOK_GREEKS = ("delta", "gamma", "vega", "theta", "implied_vol", "underlying_price")

@@ -231,6 +231,7 @@ class Figures:
             "underlyings": book.underlyings,
             "expiries": book.expiries,
             "totals": book.totals,
+            "in_base": book.in_base,
             "closed_today": self.closed_today.select(BOOK_COLUMNS).to_dicts(),
             "changes": self.changes,
             "limits": [limit_of(evaluated) for evaluated in self.limits],
@@ -344,11 +345,10 @@ def read_figures_at(lake: MoneyLake, settings: Settings, past: Past, now: dateti
         MomentError: The moment is in the future, or before the first row.
     """
     book = book_at(lake, settings, past, now)
-    accounts = lake.account_values.summaries_at(past.at)
     day = read_day(lake, day_began(past.at), past.at)
     return Figures(
         status=status_not_kept(settings, past.at),
-        book=replace(book, accounts=tuple(accounts)),
+        book=book,
         day=replace(day, sessions=read_sessions(lake, day.since)),
         versions=(past.at,),
         not_kept=NOT_KEPT,

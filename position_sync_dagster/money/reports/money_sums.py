@@ -4,7 +4,7 @@ Each field has its name here, its column in the tables (`validation_alias`) wher
 and its name in the JSON of figures (`serialization_alias`) where that is another.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, ClassVar, Self
 
@@ -16,7 +16,10 @@ from pydantic import (
     field_serializer,
 )
 
+from position_sync_dagster.domain.account_values import AccountSummary
 from position_sync_dagster.domain.clock import seconds_since
+from position_sync_dagster.money.base_currency import in_base
+from position_sync_dagster.money.past.movements import known_sum
 
 # The name of sums that are of no strategy and of no underlying.
 TOTAL = "total"
@@ -236,6 +239,124 @@ class TotalSum(MoneySum):
         held = row["holdings"]
         missing = row["legs"] - row["legs_held"]
         return {"legs": missing + held, "legs_held": held, "legs_closed": 0, "closed": None}
+
+
+class BaseTotal(BaseModel):
+    """All holdings of an account, over its currencies; or of all accounts of one base currency."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True
+    )
+
+    account: str | None
+    """Null: of all accounts with this base currency."""
+    currency: str | None
+    """The base currency, in which all amounts are; null: the broker has not sent it."""
+    rates: dict[str, float]
+    """What a unit of each currency that is held is worth in it; empty for several accounts."""
+    rates_at: datetime | None
+    """When the oldest of the broker's rates was received; null for several accounts."""
+    value: float | None = Field(serialization_alias="market_value")
+    """The value of options, stocks and the like, without the notional value of futures."""
+    unrealized_pnl: float | None = Field(serialization_alias="unrealized")
+    """Unrealised profit."""
+    daily_pnl: float | None = Field(serialization_alias="today")
+    """Profit of the day."""
+    dollar_delta: float | None
+    """Delta × quantity × multiplier × price of the underlying."""
+    beta_delta: float | None
+    """Dollar delta × beta, of the underlyings whose beta is known."""
+    gamma_1pct: float | None
+    """The change of dollar_delta when the underlyings move by 1 %."""
+    theta: float | None
+    """Per day."""
+    vega: float | None
+    """Per point of volatility."""
+    why_unknown: str | None
+    """Which amounts are null, and why."""
+
+
+def base_totals(
+    totals: Mapping[str | None, Sequence[TotalSum]], accounts: Mapping[str, AccountSummary]
+) -> list[BaseTotal]:
+    """Return the totals over currencies of accounts that hold one besides their base currency.
+
+    Where there are several accounts, those of a base currency have a total too.
+
+    Args:
+        totals: The totals of each account by currency.
+        accounts: The newest values of the accounts, with the broker's rates.
+    """
+    of_base: dict[str | None, list[BaseTotal]] = {}
+    converted: set[str | None] = set()
+    for account, sums in totals.items():
+        total = _base_total(account, sums, accounts.get(account or ""))
+        of_base.setdefault(total.currency, []).append(total)
+        currencies = {total.currency, *(of_currency.currency for of_currency in sums)}
+        if len(currencies - {None}) > 1:
+            converted.add(account)
+
+    rows = []
+    for currency, of_accounts in of_base.items():
+        of_several = [total for total in of_accounts if total.account in converted]
+        rows += of_several
+        if of_several and currency and len(of_accounts) > 1:
+            rows.append(_of_accounts(currency, of_accounts))
+    if len(totals) == 1:  # as the totals by currency, whose only account is not named
+        rows = [row.model_copy(update={"account": None}) for row in rows]
+    return rows
+
+
+def _base_total(
+    account: str | None, sums: Sequence[TotalSum], summary: AccountSummary | None
+) -> BaseTotal:
+    """Return the total of an account over its currencies."""
+    rates = {} if summary is None else summary.rates
+    amounts: dict[str, float | None] = {}
+    reasons: dict[str, str] = {}
+    for name in AMOUNTS:
+        # What no holding of a currency has, as shares a theta, is in no sum: it adds nothing.
+        parts = [(getattr(of_currency, name), of_currency) for of_currency in sums]
+        counted = [
+            (amount, of_currency.currency)
+            for amount, of_currency in parts
+            if amount is not None or name in of_currency.unknown
+        ]
+        amounts[name], why_unknown = in_base(counted, rates) if counted else (None, None)
+        if why_unknown is not None:
+            reasons[name] = why_unknown
+
+    held = [of_currency.currency for of_currency in sums]
+    return BaseTotal(
+        account=account,
+        currency=None if summary is None else summary.currency,
+        rates={currency: rates[currency] for currency in held if currency in rates},
+        rates_at=None if summary is None else summary.rates_received_at,
+        **amounts,
+        why_unknown=_why_unknown(reasons),
+    )
+
+
+def _of_accounts(currency: str, totals: Sequence[BaseTotal]) -> BaseTotal:
+    """Return the total of several accounts with one base currency."""
+    amounts = {name: known_sum(getattr(total, name) for total in totals) for name in AMOUNTS}
+    reasons = [f"{total.account}: {total.why_unknown}" for total in totals if total.why_unknown]
+    return BaseTotal(
+        account=None,
+        currency=currency,
+        rates={},
+        rates_at=None,
+        **amounts,
+        why_unknown="; ".join(reasons) or None,
+    )
+
+
+def _why_unknown(reasons: Mapping[str, str]) -> str | None:
+    """Return each reason once, with the names of the amounts that it makes unknown."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(json_name(name))
+    return "; ".join(f"{', '.join(of)}: {reason}" for reason, of in names.items()) or None
 
 
 # The sums of money and greeks: their names here, and their columns in the tables.

@@ -10,13 +10,14 @@ from position_sync_dagster.money.reports.book import Book
 from position_sync_dagster.money.reports.columns import (
     Column,
     Row,
+    amount,
     duration,
     percent,
     price,
     readable,
 )
 from position_sync_dagster.money.reports.exposure import figure_of
-from position_sync_dagster.money.reports.money_sums import MoneySum
+from position_sync_dagster.money.reports.money_sums import AMOUNTS, BaseTotal, MoneySum
 
 
 def _currency(sums: Row) -> str:
@@ -178,10 +179,27 @@ def not_in_sums(book: Book) -> list[str]:
 
 def money_lines(book: Book) -> list[str]:
     """Return what has no column in the tables of the money."""
-    lines = not_in_sums(book)
+    lines = [*not_in_sums(book), *map(base_line, book.in_base)]
     for strategy in (*book.strategies, *book.rest):
         lines += _lines_of_strategy(strategy)
     return lines
+
+
+def base_line(total: BaseTotal) -> str:
+    """Return a total over currencies, with the rates that it rests on, or why it is not known."""
+    labels = {column.name: column.heading for column in SUM_COLUMNS}
+    amounts = [
+        f"{labels[name]} {amount(getattr(total, name))}"
+        for name in AMOUNTS
+        if getattr(total, name) is not None
+    ]
+    rates = [f"1 {currency} = {rate:g}" for currency, rate in total.rates.items() if rate != 1.0]
+    subject = f"all in {total.currency or 'the base currency'}"
+    if total.account:
+        subject += f", {total.account}"
+    text = ", ".join(amounts or ["not known"])
+    notes = [*rates, *([total.why_unknown] if total.why_unknown else [])]
+    return f"{subject}: {text}" + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def _lines_of_strategy(sums: MoneySum) -> list[str]:

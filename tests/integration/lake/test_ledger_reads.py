@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from position_sync_dagster.defs.assets.latest_positions import latest_positions
 from position_sync_dagster.domain.holding import AccountConfirmation, Completeness
 from position_sync_dagster.domain.position_update import PositionUpdate
 from position_sync_dagster.errors import BrokenTableError, NewerRowError
@@ -19,6 +20,7 @@ from position_sync_dagster.lake.position_updates import PositionUpdatesTable
 from position_sync_dagster.lake.schema import LATEST_POSITIONS
 from position_sync_dagster.lake.storage.merges import maintain
 from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.settings import Settings
 from tests.support.derived_rows import put_rows
 from tests.support.extent import EVERYTHING
 from tests.support.holdings import make_holding
@@ -296,6 +298,24 @@ def test_the_readme_shows_lines_that_run_too(capsys):
     lake = Lake(".demo/lake", fsync=False)
     lake.initialize_sync()
     lake.updates.sync.append([replace(ROW, run_id="run-1")])
-    (block,) = shown("README.md", ".demo/lake/position_updates")
+    latest_positions.derive(lake, Settings(_env_file=None, lake=".demo/lake"), None)
+    (block,) = shown("README.md", ".demo/lake/latest_positions")
     exec(block, {})  # noqa: S102
     assert capsys.readouterr().out == "[('STREAM', 1, 150.0)]\n"
+
+
+def test_the_page_reads_a_day_of_the_ledger_and_none_of_its_other_files(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    lake = Lake(".demo/lake", fsync=False)
+    lake.initialize_sync()
+    for back in range(3):
+        at = NOW - timedelta(days=back)
+        lake.updates.sync.append([replace(ROW, timestamp=at, market_value=150.0 + back)])
+    for older in Path(".demo/lake/position_updates").glob("date=*/*.parquet"):
+        if older.parent.name != f"date={NOW:%Y-%m-%d}":
+            older.write_bytes(b"not read")
+
+    (block,) = shown("docs/do/duckdb.md", ".demo/lake/position_updates")
+    names: dict[str, pl.DataFrame] = {}
+    exec(block, names)  # noqa: S102
+    assert names["moves"].rows() == [(7, NOW, 150.0, "USD")]

@@ -13,7 +13,9 @@ let newest = null;
 export function drawGroups(answer) {
   newest = answer;
   showCommand(byId("groups-command"), "results", `--by ${choice.by}`, choice.since && `--since ${choice.since}`);
-  const lines = openedLines("groups", answer.results, 16, lineOf, HEADINGS.length + 1, () => drawGroups(newest));
+  const inBase = answer.in_base.map((row) => ({ ...row, currency: `all in ${row.currency ?? "base currency"}` }));
+  const rows = [...answer.results, ...inBase];
+  const lines = openedLines("groups", rows, 16, lineOf, HEADINGS.length + 1, () => drawGroups(newest));
   fill(byId("groups-table"), [choice.by, ...HEADINGS], lines, NONE);
 }
 

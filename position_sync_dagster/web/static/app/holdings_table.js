@@ -82,7 +82,7 @@ export class HoldingsTable {
     const isWhole = !this.settings.filter && !this.#words.length;
     const open = isWhole ? figures.totals : (this.#chosenSums() ?? sumsOf([...parts.values()].filter((part) => this.#passes(part))));
     const alone = closed.filter((leg) => !open.some((sums) => isOf(leg, sums)));
-    return [...open, ...sumsOf([], currenciesOf(alone))].flatMap((sums) => totalRows(sums, closed.filter((leg) => isOf(leg, sums)), isWhole));
+    return [...[...open, ...sumsOf([], currenciesOf(alone))].flatMap((sums) => totalRows(sums, closed.filter((leg) => isOf(leg, sums)), isWhole)), ...(isWhole ? figures.in_base.map(baseRow) : [])];
   }
 
   // The sums of the server for a filter that is a group of theirs; null: there are none.
@@ -250,6 +250,7 @@ function compare(a, b, direction) {
   return direction * (typeof a === "string" ? a.localeCompare(b) : a - b);
 }
 
+const baseRow = (sums) => ({ kind: "total", sums: { ...sums, currency: "", note: sums.why_unknown }, name: `total ${sums.account ?? ""} in ${sums.currency ?? "base currency"}`.replace("  ", " ") });
 const currenciesOf = (rows) => [...new Set(rows.map((row) => row.currency))];
 const isOf = (leg, sums) => leg.currency === sums.currency && [null, undefined, leg.account].includes(sums.account);
 
