@@ -4,7 +4,6 @@ import asyncio
 import signal
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,10 +14,8 @@ from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.lake.sessions import login_owned
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.stream_parts import with_money
-from position_sync_dagster.processes.rehearsal.measures import assumptions, wire_lines
-from position_sync_dagster.processes.rehearsal.report import Report
-from position_sync_dagster.processes.rehearsal.values import beside_the_broker
-from position_sync_dagster.processes.rehearsal.watch import Watch
+from position_sync_dagster.processes.rehearsal.report import Report, assumptions, said_lines
+from position_sync_dagster.processes.rehearsal.values import BrokerValues
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.ownership import Ownership, end_tasks
 from position_sync_dagster.sync.stream.router import StreamTables
@@ -64,44 +61,40 @@ async def _rehearse(settings: Settings, seconds: float) -> Report:
     loop.call_later(seconds, stop.set)
 
     lake = MoneyLake.of(settings)
-    heard, watch = Heard(), Watch()
-    choosing = asyncio.create_task(_choose(watch, lake, settings))
+    heard, broker = Heard(), BrokerValues()
+
+    def complete(
+        tables: StreamTables, lake: MoneyLake, settings: Settings, own: Ownership
+    ) -> StreamTables:
+        listeners: tuple[Listener, ...] = (*tables.listeners, heard, broker)
+        return replace(with_money(tables, lake, settings, own), listeners=listeners)
+
+    began_at = loop.time()
+    choosing = asyncio.create_task(_choose(broker, lake, settings))
     try:
-        await stream(lake, settings, stop=stop, complete=partial(_heard_by, heard, watch))
+        await stream(lake, settings, stop=stop, complete=complete)
     finally:
         await end_tasks(choosing)
 
-    watch.close()
-    said = heard.take().items()
+    heard.close()
+    known = vocabulary()
     return Report(
         day=utc_now().date(),
         server_version=heard.server_version,
-        heard_s=watch.monotonic() - watch.began_at,
+        minutes=(loop.time() - began_at) / 60.0,
         lines=settings.max_lines,
-        wire=wire_lines(said, vocabulary()),
-        assumptions=[*assumptions(watch, settings.max_lines)],
-        values=[*beside_the_broker(watch, lake, settings)],
+        said=said_lines(heard.take().items(), heard, known),
+        assumed=[*assumptions(heard, known, settings.max_lines)],
+        values=[*broker.lines(lake, settings)],
     )
 
 
-def _heard_by(
-    heard: Heard,
-    watch: Watch,
-    tables: StreamTables,
-    lake: MoneyLake,
-    settings: Settings,
-    own: Ownership,
-) -> StreamTables:
-    listeners: tuple[Listener, ...] = (*tables.listeners, heard, watch)
-    return replace(with_money(tables, lake, settings, own), listeners=listeners)
-
-
-async def _choose(watch: Watch, lake: MoneyLake, settings: Settings) -> None:
+async def _choose(broker: BrokerValues, lake: MoneyLake, settings: Settings) -> None:
     """Stream some of what is held, unless the lake has active legs."""
-    await watch.listed.wait()
+    await broker.listed.wait()
     if not lake.registry.legs:
         most = max(1, settings.max_lines - settings.most_underlyings)
-        await lake.registry.add_many(legs_to_stream(watch.held.values(), most))
+        await lake.registry.add_many(legs_to_stream(broker.held.values(), most))
 
 
 def legs_to_stream(held: Iterable[Sequence[str]], most: int) -> Collection[Leg]:
