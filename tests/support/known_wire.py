@@ -79,7 +79,7 @@ REFUSED = (
     "pnl",
     "reqContractDetails",
 )
-REFUSED += ("tickReqParams", "marketDataType", "error")
+REFUSED += ("reqPnLSingle", "pnlSingle", "reqPnL", "pnl", "reqExecutions")
 ANY_ORDER += [(name, str(int(code))) for name in REFUSED for code in ENDS_LINE]
 ANY_ORDER += [("300", "300")]
 ANY_ORDER += [("reqMktData of an option", "model tick"), ("model tick", "model tick")]
@@ -99,8 +99,10 @@ ANY_ORDER += [("reqPositions", "positionEnd"), ("positionEnd", "positionEnd")]
 WORDS = re.compile(r"[^\W\d_]{2,}")
 
 
-# Texts that are quoted in public threads: IBC issues/143, Lean.Brokerages.IB issues/169.
+# Texts that are quoted in public threads: IBC issues/143, Lean.Brokerages.IB issues/169; that of
+# 322 is the class of it that osauer/ibkr names.
 IN_THREADS = {
+    "322": ["Error processing request\0"],
     "1100": ["Connectivity between IBKR and Trader Workstation has been lost."],
     "1102": [
         "Connectivity between IB and Trader Workstation has been restored - data maintained. The "
@@ -251,7 +253,7 @@ async def main() -> None:
         said[each.kind].add(each.name)
     said[SaidKind.MESSAGE] |= {*names_of_messages().values()}
     said[SaidKind.TICK] |= ticks_of_the_simulator()
-    said[SaidKind.CODE] |= {f"{int(code)} (error)" for code in Code}
+    said[SaidKind.CODE] |= {f"{code} (error)" for code in texts}
     said[SaidKind.ORDER] |= {f"{before}, then {after}" for before, after in ANY_ORDER}
     vocabulary = wire.vocabulary()
     for code, several in texts.items():

@@ -45,18 +45,21 @@ class Compared:
         return f"- {self.verdict}: {self.about}: {self.text} ({self.count}{measured})"
 
 
+LEAST_PERIODS = 20
+
+
 def measured(
     about: str, text: str, values: Iterable[float], within: tuple[float, float]
 ) -> Compared:
     """Return the line of some values, which is good where the middle and p95 are within bounds.
 
-    Of delays, which have a least, the middle counts alone.
+    Of periods, which have a least, the middle counts alone, and only of many: the first may be any.
     """
     ordered = sorted(values)
-    if not ordered:
+    least, most = within
+    if len(ordered) < (LEAST_PERIODS if least else 1):
         return Compared(about=about, text=text, verdict=Verdict.UNHEARD, count=0)
     middle, late = (round(ordered[int(part * (len(ordered) - 1))], 6) for part in (0.5, 0.95))
-    least, most = within
     is_good = least <= (middle if least else late) <= most
     return Compared(
         about=about, text=text, verdict=Verdict.GOOD if is_good else Verdict.DIFFERENT,

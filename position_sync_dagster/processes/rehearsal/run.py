@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,8 +28,20 @@ _RIGHTS = {"C": "CALL", "P": "PUT"}
 _OPTIONS = ("OPT", "FOP")
 
 
-def rehearse(settings: Settings, *, minutes: float, lines: int, lake: Path | None) -> Report:
-    """Rehearse until the time is over, or until SIGINT or SIGTERM.
+async def rehearse(settings: Settings, *, minutes: float, lines: int, lake: Path | None) -> Report:
+    """Listen until the time is over, or until SIGINT or SIGTERM; see `listen`."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    loop.call_later(minutes * 60.0, stop.set)
+    return await listen(settings, lines=lines, lake=lake, stop=stop)
+
+
+async def listen(
+    settings: Settings, *, lines: int, lake: Path | None, stop: asyncio.Event
+) -> Report:
+    """Stream until `stop` is set, and report what was heard.
 
     Args:
         settings: Those of one login; it must not be streamed from.
@@ -39,28 +52,11 @@ def rehearse(settings: Settings, *, minutes: float, lines: int, lake: Path | Non
         LoginOwnedError: A stream owns the login.
         TradingModeError: The lake has data of another trading mode.
     """
-    with TemporaryDirectory(prefix="rehearsal-") as folder:
-        changes = {"max_lines": lines, "reserved_lines": 0, "lake": str(lake or folder)}
-        _require_unowned(settings)
-        return asyncio.run(_rehearse(settings.model_copy(update=changes), minutes * 60.0))
-
-
-def _require_unowned(settings: Settings) -> None:
     sessions = MoneyLake(settings.lake, use="look").sessions
-    if sessions.table.exists():
-        owner = sessions.current(settings.gateway_id)
-        if owner is not None and owner.is_alive(utc_now()):
-            raise login_owned(owner)
+    owner = sessions.current(settings.gateway_id) if sessions.table.exists() else None
+    if owner is not None and owner.is_alive(utc_now()):
+        raise login_owned(owner)
 
-
-async def _rehearse(settings: Settings, seconds: float) -> Report:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    loop.call_later(seconds, stop.set)
-
-    lake = MoneyLake.of(settings)
     heard, broker = Heard(), BrokerValues()
 
     def complete(
@@ -69,23 +65,28 @@ async def _rehearse(settings: Settings, seconds: float) -> Report:
         listeners: tuple[Listener, ...] = (*tables.listeners, heard, broker)
         return replace(with_money(tables, lake, settings, own), listeners=listeners)
 
-    began_at = loop.time()
-    choosing = asyncio.create_task(_choose(broker, lake, settings))
-    try:
-        await stream(lake, settings, stop=stop, complete=complete)
-    finally:
-        await end_tasks(choosing)
+    began_at = time.monotonic()
+    with TemporaryDirectory(prefix="rehearsal-") as folder:
+        changes = {"max_lines": lines, "reserved_lines": 0, "lake": str(lake or folder)}
+        settings = settings.model_copy(update=changes)
+        tables = MoneyLake.of(settings)
+        choosing = asyncio.create_task(_choose(broker, tables, settings))
+        try:
+            await stream(tables, settings, stop=stop, complete=complete)
+        finally:
+            await end_tasks(choosing)
+        values = [*broker.lines(tables, settings)]
 
     heard.close()
     known = vocabulary()
     return Report(
         day=utc_now().date(),
         server_version=heard.server_version,
-        minutes=(loop.time() - began_at) / 60.0,
-        lines=settings.max_lines,
+        minutes=(time.monotonic() - began_at) / 60.0,
+        lines=lines,
         said=said_lines(heard.take().items(), heard, known),
-        assumed=[*assumptions(heard, known, settings.max_lines)],
-        values=[*broker.lines(lake, settings)],
+        assumed=[*assumptions(heard, known, lines)],
+        values=values,
     )
 
 
