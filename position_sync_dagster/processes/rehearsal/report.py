@@ -135,10 +135,15 @@ class Report:
     values: Sequence[Compared]
 
     def as_json(self) -> str:
-        """Return the file, whose lines can be read."""
+        """Return the file: each thing that was compared is a line of it."""
         head = {"format": FORMAT, "version": VERSION, "program": metadata.version(DISTRIBUTION)}
         body = asdict(self) | {"day": self.day.isoformat(), "minutes": round(self.minutes, 2)}
-        return json.dumps(head | body, indent=1) + "\n"
+        lists = ("said", "assumed", "values")
+        text = json.dumps(head | {name: body[name] for name in body if name not in lists})[:-1]
+        for name in lists:
+            lines = ",\n".join(map(json.dumps, body[name]))
+            text += f',\n"{name}": [\n{lines}\n]'
+        return text + "}\n"
 
     def page(self) -> str:
         """Return the page, in Markdown."""

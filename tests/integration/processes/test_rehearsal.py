@@ -3,6 +3,7 @@
 import asyncio
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -147,6 +148,30 @@ async def test_what_is_planted_is_named_and_its_report_becomes_a_fault(tmp_path)
 async def test_one_planted_thing_is_named_alone(name):
     told, _report = await unkind([name])
     assert told == UNKIND[name][0]
+
+
+HEARD = Path(__file__).parents[2] / "heard"
+REPORTS = sorted(HEARD.glob("*.json"))
+
+
+@pytest.mark.parametrize("file", REPORTS, ids=lambda file: file.stem)
+async def test_what_was_reported_is_played_and_named_again(file):
+    report = reported.load_report(file)
+    options = Options(tick_interval_s=0.05, control_port=None)
+    async with reported.played(report, options) as sim:
+        again, _page = await rehearsed(sim.port, ticks(sim, 160), gateway_timeout_s=1.0)
+    orders = {line["text"] for line in report["said"] if line["about"] == "order"}
+    assert named(report) - orders <= named(again)
+
+
+def test_the_gallery_lists_each_gateway_that_was_heard():
+    page = (HEARD.parents[1] / "docs/gallery.md").read_text()
+    for file in REPORTS:
+        report = reported.load_report(file)
+        odd = len(named(report))
+        row = f"| {report['server_version']} | {report['day']} | {report['minutes']} | {odd} |"
+        assert f"[{file.stem}]" in page
+        assert row in page
 
 
 NAMES = [f"Marion{letter}{letter.lower()}lder" for letter in "ABCDEFGHIJKLMNOPQRST"]
