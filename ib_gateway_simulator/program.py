@@ -48,7 +48,7 @@ def run(
         events = [] if scenario is None else load_scenario(scenario)
         asyncio.run(_serve(simulator, events, end_with))
     except (SimulatorError, OSError, UnicodeError) as error:
-        _print_trouble(error)
+        print_trouble(error)
         return 2
     return 0
 
@@ -68,20 +68,20 @@ def replay(path: str, options: Options = PROGRAM_OPTIONS, *, speed: float = 1.0)
         recording = load_recording(path)
         asyncio.run(_replay(Replay(recording, host=options.host, port=options.port, speed=speed)))
     except (SimulatorError, OSError, UnicodeError) as error:
-        _print_trouble(error)
+        print_trouble(error)
         return 2
     return 0
 
 
 async def _replay(server: Replay) -> None:
-    stop = _stop_signal()
+    stop = stop_signal()
     async with server:
         ready = {"port": server.port, "control_port": None, "host": server.host}
         print(json.dumps(ready), flush=True)  # noqa: T201 - the process that started us reads this
         await stop.wait()
 
 
-def _stop_signal() -> asyncio.Event:
+def stop_signal() -> asyncio.Event:
     """Return an event that SIGINT and SIGTERM set from now on."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -95,7 +95,7 @@ async def _stop_with(parent: int, stop: asyncio.Event) -> None:
     stop.set()
 
 
-def _print_trouble(error: Exception) -> None:
+def print_trouble(error: Exception) -> None:
     """Print an error on one line: it may repeat an argument of any length, with any characters."""
     text = str(error)
     if len(text) > MOST_OF_AN_ERROR:
@@ -105,7 +105,7 @@ def _print_trouble(error: Exception) -> None:
     print(f"simulator: {shown}", file=sys.stderr, flush=True)  # noqa: T201 - a program's output
 
 
-async def _play_to_a_client(simulator: SimulatedGateway, events: list[Event]) -> None:
+async def play_to_a_client(simulator: SimulatedGateway, events: list[Event]) -> None:
     """Play a scenario once a client has logged in: however late it comes, it sees all of it."""
     while not simulator.stats()["connections"]["total"]:  # noqa: ASYNC110 - no event comes
         await asyncio.sleep(CLIENT_LOOK_S)
@@ -115,11 +115,11 @@ async def _play_to_a_client(simulator: SimulatedGateway, events: list[Event]) ->
 async def _serve(
     simulator: SimulatedGateway, events: list[Event], end_with: int | None = None
 ) -> None:
-    stop = _stop_signal()
+    stop = stop_signal()
     async with simulator as sim:
         ready = {"port": sim.port, "control_port": sim.control_port, "host": sim.host}
         print(json.dumps(ready), flush=True)  # noqa: T201 - the process that started us reads this
-        tasks = [asyncio.create_task(_play_to_a_client(sim, events))]
+        tasks = [asyncio.create_task(play_to_a_client(sim, events))]
         if end_with is not None:
             tasks.append(asyncio.create_task(_stop_with(end_with, stop)))
         await stop.wait()

@@ -63,6 +63,7 @@ _NAMES = """
     say_delayed model_unit model_computed freeze hours contract_details silence_line after_restore
     silence_account broker_price account_pnl account_ready exchange_rate position_pnl
     position_pnl_limit portfolio_rows download_end positions_end empty_lists login ticking holding
+    tick_lines
     raw say answer restart change_port confirm_login reset_day step move volatility dividend
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field
@@ -189,6 +190,18 @@ class MarketDataFaults(Readings):
         if only is not None and (not only or not set(only) <= set(get_args(Kind))):
             raise ActionError("only", f"give some of {', '.join(get_args(Kind))}, or null for all")
         self._gateway.market_data.restrict(conid, None if only is None else tuple(only))
+
+    def tick_lines(self, message: Sequence[str]) -> int:
+        """Send a message on every running line, and return how many there are.
+
+        Its field `line` is the id of the request. This plays a type of tick, or a form of it, that
+        no recording has: IB adds types, and a report of a rehearsal names them.
+        """
+        lines = [line for line in self._gateway.market_data.lines if not line.silent]
+        for line in lines:
+            line.client.send(tuple(str(line.req_id) if f == "line" else f for f in message))
+        self._gateway.flush()
+        return len(lines)
 
     def _check_contract(self, conid: int) -> None:
         if self._gateway.market_data.contract(conid) is None:

@@ -1,5 +1,6 @@
 """The command `rehearse`: an hour beside TWS that shows what is new in a gateway."""
 
+import asyncio
 from pathlib import Path
 from typing import Annotated
 
@@ -55,7 +56,7 @@ def rehearse(
 
     begin = f"Listening to {settings.gateway_id} for {minutes:g} minutes, on at most {lines} lines."
     typer.echo(f"{begin} Ctrl-C ends it earlier.", err=True)
-    report = run_rehearsal(settings, minutes=minutes, lines=lines, lake=lake)
+    report = asyncio.run(run_rehearsal(settings, minutes=minutes, lines=lines, lake=lake))
     write_new(file, report.as_json())
     write_new(page, report.page())
     typer.echo(report.page())

@@ -1,18 +1,30 @@
 """What a gateway says, by its kinds: messages, fields, codes, ticks and their order, and no value.
 
-`Heard` counts it, and `vocabulary` says what of it is known. No account, name, quantity or amount
-is kept: of a field its form, of a text the words that IB publishes.
+`Heard` counts it, and `vocabulary` has what recordings, public threads and the simulator have said.
+No account, name, quantity or amount is kept: of a field its form, of a text the words that IB
+publishes.
 """
 
 import json
 import re
-from collections import Counter
+import time
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
+from math import inf
 from typing import NamedTuple
+
+from position_sync_dagster.gateway.codes import (
+    ENDS_LINE,
+    FARM_BROKEN,
+    FARM_OK,
+    OFFLINE,
+    RESTORED,
+    farm_of,
+)
 
 # Gets each message of a connection: whether the client sent it, and its fields. Two have names in
 # place of an id: the version of the gateway at the log-in, and the end of the connection.
@@ -20,7 +32,7 @@ Listener = Callable[[bool, Sequence[str]], object]
 GREETING, CLOSED = "serverVersion", "closed"
 
 
-class Kind(StrEnum):
+class SaidKind(StrEnum):
     """What is counted.
 
     A message by its name, by its number of fields, by the form of each field; a code with its
@@ -37,23 +49,28 @@ class Kind(StrEnum):
     ORDER = "order"
 
 
+# What messages belong together: those of a request, of an account's feed, of a row, of a farm.
+Series = tuple[str, ...]
+
+
 class Said(NamedTuple):
     """Something that a gateway said, in words without account data."""
 
-    kind: Kind
+    kind: SaidKind
     name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
-    """What recordings, public threads and the simulator have said.
+    """What is known of the wire, and what is assumed of it.
 
     Attributes:
-        names: The names of messages, by their ids.
-        requests: The names of requests, by their ids.
-        places: Where a message has the id of its request.
-        asked: Where a request has its id.
+        names, requests: The names of messages and requests, by their ids.
+        places, asked: Where a message, and a request, has the id of the request.
+        about: What a message is about, and where: a tick, a code, a tag.
         varying: The messages of any number of fields.
+        answers: What answers a request in full, by its name.
+        assumed: How many seconds pass from one message to another: least and most.
         words: The words of published texts.
         said: What was said.
     """
@@ -62,7 +79,10 @@ class Vocabulary:
     requests: Mapping[str, str]
     places: Mapping[str, int]
     asked: Mapping[str, int]
+    about: Mapping[str, tuple[SaidKind, int]]
     varying: frozenset[str]
+    answers: Mapping[str, str]
+    assumed: Mapping[str, tuple[float, float]]
     words: frozenset[str]
     said: frozenset[Said]
 
@@ -71,19 +91,9 @@ class Vocabulary:
 
         A number is known where any text is, and a text that goes on where a known one ends in ….
         """
-        if said in self.said:
-            return True
-        if said.kind is Kind.FORM:
-            return said._replace(name=said.name.replace(" is number", " is text")) in self.said
+        as_text = said._replace(name=said.name.replace(" is number", " is text"))
         begins = [name[:-1] for kind, name in self.said if kind == said.kind and name[-1] == "…"]
-        return said.name.startswith(tuple(begins))
-
-    def name_of(self, kind: str) -> str:
-        """Return the name of a message; of an unknown one its id."""
-        if _is_number(kind):
-            return self.names.get(kind, f"message {kind}")
-
-        return UNREADABLE
+        return {said, as_text} & self.said != set() or said.name.startswith(tuple(begins))
 
     def published(self, text: str) -> str:
         """Return a text with … for each number, and each word that IB has not published."""
@@ -96,36 +106,38 @@ MOST_OF_A_TEXT = 160
 _WORD = re.compile(r"\w+")
 _HIDDEN = re.compile(r"…(?:[^\w…]*…)+")
 _TAG = re.compile(r"[A-Za-z]{2,40}(?:-[A-Z])?")
+_NUMBER = re.compile(r"[0-9]{1,6}")
 
 
 @cache
 def vocabulary() -> Vocabulary:
     """Return what this release knows; `tests/support/known_wire.py` writes the file."""
     stored = json.loads((files(__package__) / "known_wire.json").read_text("utf-8"))
-    said = {Said(Kind(kind), name) for kind, names in stored.pop("said").items() for name in names}
+    said = [Said(SaidKind(kind), name) for kind in stored["said"] for name in stored["said"][kind]]
     stored |= {name: frozenset(stored[name]) for name in ("varying", "words")}
-    return Vocabulary(said=frozenset(said), **stored)
+    return Vocabulary(**stored | {"said": frozenset(said)})
 
 
 # Reports of orders are not counted, as they are not recorded.
 _OF_ORDERS = frozenset({"3", "5", "11", "59", "100", "101"})
 _TICKS = frozenset({"1", "2", "21", "45", "46"})
-_ERROR = "4"
+_OF_ACCOUNTS = frozenset({"6", "7", "8", "54"})
+_ROWS = ("6", "7")
+_SERIES = {"61": ("positions",), "62": ("positions",), "15": ("log-in",), "9": ("log-in",)}
+_ACCOUNT = ("account",)
+_BEGUN = {"6": _ACCOUNT, "61": ("positions",), "71": ("log-in",)}
+_MODEL = "model"
+_MODEL_TICKS = ("13", "83")
+_STATES = OFFLINE | RESTORED
 
-# What a message is about: the kind, and its place among the fields.
-_ABOUT = {
-    "1": (Kind.TICK, 3), "2": (Kind.TICK, 3), "45": (Kind.TICK, 3), "46": (Kind.TICK, 3),
-    "21": (Kind.TICK, 2), _ERROR: (Kind.CODE, 3),
-    "6": (Kind.TAG, 2), "63": (Kind.TAG, 4), "73": (Kind.TAG, 5),
-}  # fmt: skip
-
-# Messages without the id of a request, and requests, that follow each other.
-_SERIES = {"6": "account", "7": "account", "8": "account", "54": "account"}
-_SERIES |= {"61": "positions", "62": "positions", "15": "log-in", "9": "log-in"}
-_BEGINS = {"6": "account", "61": "positions", "71": "log-in"}
-
-# More shapes than these have no gateway that works.
+# More shapes than these has no gateway that works.
 MOST_SHAPES = 20_000
+
+# The newest delays are kept, so many of each kind.
+MOST_DELAYS = 1000
+
+# An answer that has not come after this time, in seconds, is missing.
+ANSWER_S = 10.0
 
 
 class Heard:
@@ -133,26 +145,41 @@ class Heard:
 
     Attributes:
         server_version: The version that was negotiated last; None before a log-in.
+        delays: The newest seconds from one message to the next of its request, account or farm.
+        requested, missing: How many requests there were, and were not answered in full, by name.
+        most_lines: The greatest number of market data lines at once.
+        most_sent: The greatest number of messages that were sent within a second.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.server_version: int | None = None
+        self.delays = defaultdict[str, deque[float]](lambda: deque(maxlen=MOST_DELAYS))
+        self.requested: Counter[str] = Counter()
+        self.missing: Counter[str] = Counter()
+        self.most_lines = self.most_sent = 0
+        self._monotonic = monotonic
         self._vocabulary = vocabulary()
         self._shapes: Counter[tuple[str, str, tuple[str, ...]]] = Counter()
         self._apart: Counter[Said] = Counter()
-        self._last: dict[str, str] = {}
+        self._last: dict[Series, tuple[str, float]] = {}
+        self._open: dict[Series, tuple[str, float]] = {}
+        self._sent: deque[float] = deque()
+        self._lines: set[Series] = set()
+        self._downloading_since = -inf
 
     def __call__(self, from_client: bool, fields: Sequence[str]) -> None:
         """Take a message."""
+        at = self._monotonic()
         kind = fields[0] if fields else ""
         if kind == GREETING:
             self.server_version = int(fields[1])
-        elif from_client:
-            self._requested(kind, fields)
-        elif kind not in _OF_ORDERS and kind != CLOSED and len(self._shapes) < MOST_SHAPES:
-            shape = (kind, self._about(kind, fields), tuple(map(_form, fields[1:])))
-            self._shapes[shape] += 1
-            self._follow(kind, fields)
+        if from_client:
+            self._request(kind, fields, at)
+        elif kind not in _OF_ORDERS and len(self._shapes) < MOST_SHAPES:
+            about = self._about(kind, fields)
+            self._shapes[kind, about, tuple(map(_form, fields[1:]))] += 1
+            for series, step in self._steps(kind, fields, about):
+                self._follow(series, step, at)
 
     def take(self) -> Counter[Said]:
         """Return what was said since the last time, with how often."""
@@ -165,70 +192,140 @@ class Heard:
         self._apart = Counter()
         return said
 
-    def _said_by(self, kind: str, about: str, forms: Sequence[str]) -> Iterator[Said]:
-        name = self._vocabulary.name_of(kind)
-        yield Said(Kind.MESSAGE, name)
-        if about:
-            yield Said(_ABOUT[kind][0], f"{about} ({name})")
-        if kind in self._vocabulary.varying:
-            return
+    def close(self) -> None:
+        """Count the requests that were not answered."""
+        for series in list(self._open):
+            self._give_up(series)
 
-        yield Said(Kind.LENGTH, f"{name} has {len(forms) + 1} fields")
-        for place, form in enumerate(forms, start=1):
-            yield Said(Kind.FORM, f"{name}: field {place} is {form}")
+    def _said_by(self, kind: str, about: str, forms: Sequence[str]) -> Iterator[Said]:
+        if kind in (GREETING, CLOSED):
+            return
+        name = self._name_of(kind)
+        yield Said(SaidKind.MESSAGE, name)
+        if about:
+            yield Said(SaidKind(self._vocabulary.about[kind][0]), f"{about} ({name})")
+        if kind not in self._vocabulary.varying:
+            yield Said(SaidKind.LENGTH, f"{name} has {len(forms) + 1} fields")
+            for place, form in enumerate(forms, start=1):
+                yield Said(SaidKind.FORM, f"{name}: field {place} is {form}")
+
+    def _name_of(self, kind: str) -> str:
+        unknown = f"message {kind}" if _NUMBER.fullmatch(kind) else UNREADABLE
+        return self._vocabulary.names.get(kind, unknown)
 
     def _about(self, kind: str, fields: Sequence[str]) -> str:
-        about, place = _ABOUT.get(kind, (Kind.TICK, len(fields)))
-        if place >= len(fields):
-            return ""
-        told = fields[place]
-        if about is Kind.TAG:
-            return told if _TAG.fullmatch(told) else UNREADABLE
-        if not _is_number(told):
+        what, place = self._vocabulary.about.get(kind, (SaidKind.TICK, len(fields)))
+        told = "".join(fields[place : place + 1])
+        form = _TAG if what == SaidKind.TAG else _NUMBER
+        if told and not form.fullmatch(told):
             return UNREADABLE
-        if about is Kind.CODE:
+        if what == SaidKind.CODE:
             text = self._vocabulary.published(" ".join(fields[4:5]))
-            self._apart[Said(Kind.TEXT, f"{told}: {text}")] += 1
+            self._apart[Said(SaidKind.TEXT, f"{told}: {text}")] += 1
         return told
 
-    def _requested(self, kind: str, fields: Sequence[str]) -> None:
+    # -- what follows what --------------------------------------------------------------------
+
+    def _request(self, kind: str, fields: Sequence[str], at: float) -> None:
+        self._sent.append(at)
+        while self._sent[0] <= at - 1.0:
+            self._sent.popleft()
+        self.most_sent = max(self.most_sent, len(self._sent))
+
         name = self._vocabulary.requests.get(kind, "")
-        place = self._vocabulary.asked.get(kind)
-        series = _BEGINS.get(kind)
-        if place is not None and place < len(fields):
-            series = fields[place]
-        if series is None:
-            return
+        place = self._vocabulary.asked.get(kind, len(fields))
+        series = (*fields[place : place + 1],) or _BEGUN.get(kind, ())
+        self._end(series)
+        if series and not name.startswith("cancel") and (kind, *fields[2:3]) != ("6", "0"):
+            self._begin(series, name, at)
+        if series == _ACCOUNT:
+            self._downloading_since = at
+        if name == "reqMktData":
+            self._lines.add(series)
+            self.most_lines = max(self.most_lines, len(self._lines))
+            if fields[5] in ("OPT", "FOP"):
+                self._begin((*series, _MODEL), "reqMktData of an option", at)
 
-        if name.startswith("cancel"):
-            self._last.pop(series, None)
-        else:
-            self._last[series] = name
+    def _begin(self, series: Series, name: str, at: float) -> None:
+        self._last[series] = (name, at)
+        if name in self._vocabulary.answers:
+            self.requested[name] += 1
+            self._open[series] = (name, at)
 
-    def _follow(self, kind: str, fields: Sequence[str]) -> None:
-        """Count what a message followed: among those of its request, or of its list."""
+    def _end(self, series: Series) -> None:
+        for each in (series, (*series, _MODEL)):
+            self._give_up(each)
+            self._last.pop(each, None)
+        self._lines.discard(series)
+
+    def _give_up(self, series: Series) -> None:
+        name, at = self._open.pop(series, ("", 0.0))
+        if name and self._monotonic() - at > ANSWER_S:
+            self.missing[name] += 1
+
+    def _steps(self, kind: str, fields: Sequence[str], about: str) -> Iterator[tuple[Series, str]]:
+        """Yield what a message belongs to, and its name there."""
+        name = self._name_of(kind)
         place = self._vocabulary.places.get(kind, len(fields))
-        series = _SERIES.get(kind, "")
-        if place < len(fields):
-            series = fields[place]
-        if series not in self._last:
-            return
+        request = "".join(fields[place : place + 1])
+        if kind in (GREETING, CLOSED):
+            yield ("connection",), kind
+        elif kind == "4" and request in ("", "-1"):
+            code = int(about) if about.isdecimal() else 0
+            if code in _STATES:
+                yield ("IB",), about
+            elif code in FARM_BROKEN | FARM_OK:
+                yield ("farm", farm_of("".join(fields[4:5]))), about
+        elif kind == "4":
+            ends = about.isdecimal() and int(about) in ENDS_LINE
+            yield (request,), about if ends else name
+        elif request:
+            yield (request,), "ticks" if kind in _TICKS else name
+            if kind == "21" and about in _MODEL_TICKS:
+                yield (request, _MODEL), "model tick"
+        elif kind in _OF_ACCOUNTS:
+            yield _ACCOUNT, name
+            if kind in _ROWS:
+                told = fields[2:3] if kind == "7" else (*fields[2:3], *fields[4:5])
+                yield (kind, *told, *fields[-1:]), name
+        elif kind in _SERIES:
+            yield _SERIES[kind], name
 
-        step = "ticks" if kind in _TICKS else self._vocabulary.name_of(kind)
-        self._apart[Said(Kind.ORDER, f"{self._last[series]}, then {step}")] += 1
-        self._last[series] = step
+    def _follow(self, series: Series, step: str, at: float) -> None:
+        before, since = self._last.get(series, ("", 0.0))
+        if series[0] in _ROWS and since < self._downloading_since:
+            before = ""  # the gateway sends all of them to a new download
+        is_list = series in _BEGUN.values() or step == "ticks"
+        if before and not (is_list and before == step):
+            order = f"{before}, then {step}"
+            self._apart[Said(SaidKind.ORDER, order)] += 1
+            self.delays[order].append(at - since)
+        if before or not series[0].isdecimal():
+            self._last[series] = (step, at)
 
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) <= 6
+        request, _at = self._open.get(series, ("", 0.0))
+        is_refused = step == "error" or step.isdecimal()
+        if is_refused or step == self._vocabulary.answers.get(request):
+            self._open.pop(series, None)
+        if is_refused:
+            self._open.pop((*series, _MODEL), None)
+            self._lines.discard(series)
+        if step in (CLOSED, "1101"):
+            self._open.clear()
+            self._lines.clear()
 
 
 def _form(text: str) -> str:
-    """Return what a field looks like: empty, a number, unset (the largest double), or text."""
+    """Return what a field looks like: empty, a number, unset (the largest double), a clock, text.
+
+    NaN counts as unset.
+    """
     if not text:
         return "empty"
     if text[0] not in "-0123456789NI":
         return "text"
+    if len(text) == len("23:59") and text[2] == ":":
+        return "clock"
     try:
         value = float(text)
     except ValueError:
@@ -236,5 +333,5 @@ def _form(text: str) -> str:
     return "number" if abs(value) < UNSET else "unset"
 
 
-# The gateway writes the largest double for "no value"; NaN compares as unset too.
+# The gateway writes the largest double for "no value".
 UNSET = 1e300

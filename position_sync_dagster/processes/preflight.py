@@ -421,6 +421,24 @@ def check_disk(path: str) -> list[Finding]:
     return [bad("disk", text, "Free some space, or set POSITION_SYNC_LAKE to another disk.")]
 
 
+# For how long what a gateway said that is new is shown.
+HEARD_WITHIN = timedelta(days=7)
+
+# Maximum number of new things that a line names.
+MOST_NAMED = 5
+
+
+def check_heard(lake: MoneyLake) -> list[Finding]:
+    """Return what gateways said lately that neither recordings nor the simulator know."""
+    if not lake.heard_messages.table.exists():
+        return []
+    rows = lake.heard_messages.records(since=utc_now() - HEARD_WITHIN)
+    names = sorted({f"{row.kind} {row.name}" for row in rows if row.is_new})
+    text = f"{len(names)} things are new in a week: {'; '.join(names[:MOST_NAMED])}"
+    remedy = f"A report helps: {document('docs/do/rehearse.md')}."
+    return [warning("heard", text if names else "nothing new in a week", remedy, unless=not names)]
+
+
 # The time limit of all checks of this machine and of the tables together, in seconds. It and
 # `WITHIN_S` are less than a minute.
 LOCAL_S = 17.0
@@ -452,6 +470,7 @@ def run_preflight(
             "strategies file": lambda: check_strategies_file(settings),
             "tables": lambda: check_lake(lake),
             "disk": lambda: check_disk(settings.lake),
+            "heard": lambda: check_heard(lake),
             "programs": lambda: check_programs(dagster_home),
             LOGINS_CHECK: lambda: check_streams(lake, settings, dagster_home, sessions),
             "checks": lambda: check_results(dagster_home),

@@ -22,7 +22,8 @@ from ib_gateway_simulator.protocol.versions import as_of_version
 from ib_gateway_simulator.recordings.entry import Message
 from ib_gateway_simulator.recordings.recording import load_recording
 from position_sync_dagster.gateway import wire
-from position_sync_dagster.gateway.wire import Heard, Kind
+from position_sync_dagster.gateway.codes import ENDS_LINE
+from position_sync_dagster.gateway.wire import Heard, SaidKind
 from tests.support.recorded_session import SMALL
 
 ROOT = Path(__file__).parents[2]
@@ -34,11 +35,60 @@ VARYING = ("10", "75", "77", "78", "79", "80", "82", "85", "93")
 # Where a request that the stream makes has its id.
 ASKED = {"1": 2, "2": 2, "7": 2, "9": 2, "92": 1, "93": 1, "94": 1, "95": 1}
 
+# What a message is about, and the place of it.
+ABOUT = {kind: ["tick", 3] for kind in ("1", "2", "45", "46")}
+ABOUT |= {"21": ["tick", 2], "4": ["code", 3], "6": ["tag", 2], "63": ["tag", 4], "73": ["tag", 5]}
+
+# What answers a request in full.
+ANSWERS = {
+    "reqAccountUpdates": "accountDownloadEnd",
+    "reqPositions": "positionEnd",
+    "reqContractDetails": "contractDetailsEnd",
+    "reqExecutions": "execDetailsEnd",
+    "reqMktData": "ticks",
+    "reqMktData of an option": "model tick",
+    "reqPnL": "pnl",
+    "reqPnLSingle": "pnlSingle",
+}
+
+# What the design assumes (IB, "Account Updates" and "Profit and Loss"; the rest was never measured
+# on a gateway), in seconds: least and most.
+ASSUMED = {
+    "updatePortfolio, then updatePortfolio": [150, 210],
+    "updateAccountValue, then updateAccountValue": [150, 210],
+    "pnl, then pnl": [0.5, 2],
+    "pnlSingle, then pnlSingle": [0.5, 2],
+    "reqAccountUpdates, then updateAccountValue": [0, 5],
+    "reqMktData of an option, then model tick": [0, 10],
+    "2103, then 2104": [0, 300],
+    "1100, then 1102": [0, 900],
+    "closed, then serverVersion": [0, 900],
+}
+
 # The order of what opens a line is not fixed (ibkr-go delayed_quote_reconnect and
 # api_duplicate_quote_subscriptions_aapl), and a refusal may come at any time.
 OF_LINES = ("reqMktData", "tickReqParams", "marketDataType", "ticks", "error")
 ANY_ORDER = [(before, after) for before in OF_LINES for after in OF_LINES[1:]]
 ANY_ORDER += [(name, "error") for name in ("reqPnLSingle", "reqPnL", "pnlSingle", "pnl")]
+REFUSED = (
+    "reqMktData",
+    "ticks",
+    "reqPnLSingle",
+    "pnlSingle",
+    "reqPnL",
+    "pnl",
+    "reqContractDetails",
+)
+REFUSED += ("reqPnLSingle", "pnlSingle", "reqPnL", "pnl", "reqExecutions")
+ANY_ORDER += [(name, str(int(code))) for name in REFUSED for code in ENDS_LINE]
+ANY_ORDER += [("300", "300")]
+ANY_ORDER += [("reqMktData of an option", "model tick"), ("model tick", "model tick")]
+# A farm or IB comes back, says the same again, or is lost again.
+OF_FARMS = ((2103, 2104, 2108, 2119), (2105, 2106, 2107), (2157, 2158, 2159))
+OF_FARMS += ((1100, 1101, 1102, 2110),)
+ANY_ORDER += [(str(a), str(b)) for several in OF_FARMS for a in several for b in several]
+ANY_ORDER += [("closed", "serverVersion"), ("serverVersion", "closed")]
+ANY_ORDER += [("serverVersion", "serverVersion"), ("closed", "closed")]
 ANY_ORDER += [("reqContractDetails", "error"), ("reqExecutions", "error")]
 # Values, rows and times of an account come as they change, and an end may come late.
 OF_ACCOUNTS = ("updateAccountValue", "updatePortfolio", "updateAccountTime", "accountDownloadEnd")
@@ -49,8 +99,10 @@ ANY_ORDER += [("reqPositions", "positionEnd"), ("positionEnd", "positionEnd")]
 WORDS = re.compile(r"[^\W\d_]{2,}")
 
 
-# Texts that are quoted in public threads: IBC issues/143, Lean.Brokerages.IB issues/169.
+# Texts that are quoted in public threads: IBC issues/143, Lean.Brokerages.IB issues/169; that of
+# 322 is the class of it that osauer/ibkr names.
 IN_THREADS = {
+    "322": ["Error processing request\0"],
     "1100": ["Connectivity between IBKR and Trader Workstation has been lost."],
     "1102": [
         "Connectivity between IB and Trader Workstation has been restored - data maintained. The "
@@ -153,7 +205,7 @@ async def hear_simulator(heard: Heard, book: str) -> None:
             await task
 
 
-def known_file(said: dict[Kind, set[str]], words: set[str]) -> str:
+def known_file(said: dict[SaidKind, set[str]], words: set[str]) -> str:
     """Return the file."""
     stored = {
         "names": names_of_messages(),
@@ -164,9 +216,12 @@ def known_file(said: dict[Kind, set[str]], words: set[str]) -> str:
             if (place := request_place((kind, *("0" for _ in range(9))))) is not None
         },
         "asked": ASKED,
+        "about": ABOUT,
+        "answers": ANSWERS,
+        "assumed": ASSUMED,
         "varying": sorted(VARYING),
         "words": sorted(words),
-        "said": {kind: sorted(said[kind]) for kind in Kind},
+        "said": {kind: sorted(said[kind]) for kind in SaidKind},
     }
     return json.dumps(stored, indent=1, ensure_ascii=True) + "\n"
 
@@ -196,15 +251,15 @@ async def main() -> None:
 
     for each in heard.take():
         said[each.kind].add(each.name)
-    said[Kind.MESSAGE] |= {*names_of_messages().values()}
-    said[Kind.TICK] |= ticks_of_the_simulator()
-    said[Kind.CODE] |= {f"{int(code)} (error)" for code in Code}
-    said[Kind.ORDER] |= {f"{before}, then {after}" for before, after in ANY_ORDER}
+    said[SaidKind.MESSAGE] |= {*names_of_messages().values()}
+    said[SaidKind.TICK] |= ticks_of_the_simulator()
+    said[SaidKind.CODE] |= {f"{code} (error)" for code in texts}
+    said[SaidKind.ORDER] |= {f"{before}, then {after}" for before, after in ANY_ORDER}
     vocabulary = wire.vocabulary()
     for code, several in texts.items():
         for text in several:
             shown = vocabulary.published(text.replace("\0", "x1"))
-            said[Kind.TEXT].add(f"{code}: {shown}")
+            said[SaidKind.TEXT].add(f"{code}: {shown}")
 
     FILE.write_text(known_file(said, words))
 

@@ -1,18 +1,118 @@
-"""The page of a rehearsal for the person, and the file that may be sent."""
+"""What a rehearsal showed, line by line: the page for the person, and the file that may be sent."""
 
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 
 from position_sync_dagster.errors import UserError
-from position_sync_dagster.processes.rehearsal.measures import Line, Verdict
+from position_sync_dagster.gateway.wire import Heard, Said, SaidKind, Vocabulary
+
+
+class Verdict(StrEnum):
+    """Whether something is as expected, was never heard before, or is otherwise than assumed."""
+
+    NEW = "new"
+    DIFFERENT = "different"
+    GOOD = "good"
+    UNHEARD = "not heard"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """One line of the page and of the file, without account data.
+
+    Attributes:
+        about: What was compared.
+        count: How often it was heard.
+        p50, p95: Seconds, or differences as parts of one; None: nothing was measured.
+    """
+
+    about: str
+    text: str
+    verdict: Verdict
+    count: int
+    p50: float | None = None
+    p95: float | None = None
+
+    def __str__(self) -> str:
+        """Return it as a line of the page."""
+        measured = f", p50 {self.p50:.3g}, p95 {self.p95:.3g}" if self.p50 is not None else ""
+        return f"- {self.verdict}: {self.about}: {self.text} ({self.count}{measured})"
+
+
+LEAST_PERIODS = 20
+
+
+def measured(
+    about: str, text: str, values: Iterable[float], within: tuple[float, float]
+) -> Compared:
+    """Return the line of some values, which is good where the middle and p95 are within bounds.
+
+    Of periods, which have a least, the middle counts alone, and only of many: the first may be any.
+    """
+    ordered = sorted(values)
+    least, most = within
+    if len(ordered) < (LEAST_PERIODS if least else 1):
+        return Compared(about=about, text=text, verdict=Verdict.UNHEARD, count=0)
+    middle, late = (round(ordered[int(part * (len(ordered) - 1))], 6) for part in (0.5, 0.95))
+    is_good = least <= (middle if least else late) <= most
+    return Compared(
+        about=about, text=text, verdict=Verdict.GOOD if is_good else Verdict.DIFFERENT,
+        count=len(ordered), p50=middle, p95=late,
+    )  # fmt: skip
+
+
+def counted(about: str, text: str, count: int, *, wrong: int) -> Compared:
+    """Return the line of a count, of which some are wrong."""
+    verdict = (Verdict.DIFFERENT if wrong else Verdict.GOOD) if count else Verdict.UNHEARD
+    return Compared(about=about, text=text, verdict=verdict, count=count)
+
+
+def said_lines(said: Iterable[tuple[Said, int]], heard: Heard, known: Vocabulary) -> list[Compared]:
+    """Return what a gateway said, the new first; of an order with the seconds in between."""
+    lines = []
+    for each, count in said:
+        delays = heard.delays.get(each.name, ()) if each.kind is SaidKind.ORDER else ()
+        line = measured("seconds", "", delays, (0.0, 0.0))
+        verdict = Verdict.GOOD if known.knows(each) else Verdict.NEW
+        lines.append(
+            Compared(
+                about=each.kind, text=each.name, verdict=verdict, count=count,
+                p50=line.p50, p95=line.p95,
+            )
+        )  # fmt: skip
+    return sorted(lines, key=lambda line: (line.verdict is Verdict.GOOD, line.about, line.text))
+
+
+# A gateway takes so many messages in a second.
+MOST_SENT = 50
+
+
+def assumptions(heard: Heard, known: Vocabulary, most_lines: int) -> Iterator[Compared]:
+    """Yield what the design assumes, as it was measured."""
+    for order, (least, most) in known.assumed.items():
+        text = f"{least:g} to {most:g} s are assumed"
+        yield measured(order, text, heard.delays.get(order, ()), (least, most))
+    for request, answer in known.answers.items():
+        missing = heard.missing[request]
+        text = f"{missing} without {answer}"
+        yield counted(request, text, heard.requested[request], wrong=missing)
+
+    lines = heard.most_lines
+    text = f"of {most_lines} that were allowed"
+    yield counted("lines at once", text, lines, wrong=lines > most_lines)
+    sent = heard.most_sent
+    yield counted("messages sent in a second", "at most", sent, wrong=sent > MOST_SENT)
+
 
 FORMAT = "ibheard"
 VERSION = 1
+DISTRIBUTION = "position-sync-dagster"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,62 +120,51 @@ class Report:
     """What a rehearsal showed, without account data.
 
     Attributes:
-        wire: What the gateway said, by kind, the new first.
-        assumptions: What the design assumes, as it was measured.
-        values: Our values beside the broker's own, as ratios.
+        lines: The greatest number of market data lines that was allowed.
+        said: What the gateway said, by kind, the new first.
+        assumed: What the design assumes, as it was measured.
+        values: Our values beside the broker's own, as parts of one.
     """
 
     day: date
     server_version: int | None
-    heard_s: float
+    minutes: float
     lines: int
-    wire: Sequence[Line]
-    assumptions: Sequence[Line]
-    values: Sequence[Line]
-
-    @property
-    def surprises(self) -> list[Line]:
-        """Return what is new or different."""
-        every = (*self.wire, *self.assumptions, *self.values)
-        return [line for line in every if line.verdict in (Verdict.NEW, Verdict.DIFFERENT)]
+    said: Sequence[Compared]
+    assumed: Sequence[Compared]
+    values: Sequence[Compared]
 
     def as_json(self) -> str:
-        """Return the file, whose lines can be read."""
+        """Return the file: each thing that was compared is a line of it."""
         head = {"format": FORMAT, "version": VERSION, "program": metadata.version(DISTRIBUTION)}
-        body = asdict(self) | {"day": self.day.isoformat(), "heard_s": round(self.heard_s, 1)}
-        return json.dumps(head | body, indent=1, ensure_ascii=True) + "\n"
+        body = asdict(self) | {"day": self.day.isoformat(), "minutes": round(self.minutes, 2)}
+        lists = ("said", "assumed", "values")
+        text = json.dumps(head | {name: body[name] for name in body if name not in lists})[:-1]
+        for name in lists:
+            lines = ",\n".join(map(json.dumps, body[name]))
+            text += f',\n"{name}": [\n{lines}\n]'
+        return text + "}\n"
 
     def page(self) -> str:
         """Return the page, in Markdown."""
-        return "\n".join(self._page()) + "\n"
-
-    def _page(self) -> Iterator[str]:
-        yield "# What your gateway showed"
-        yield ""
-        yield (
-            f"Heard for {self.heard_s / 60:.1f} minutes on {self.day}, server version "
-            f"{self.server_version or 'unknown'}, at most {self.lines} lines."
-        )
-        yield ""
-        surprises = len(self.surprises)
-        yield f"New or different: {surprises}." if surprises else "Nothing is new or different."
-        yield ""
-        yield "## What it said"
-        yield ""
-        known = [line for line in self.wire if line.verdict is Verdict.GOOD]
-        messages = sum(line.count for line in self.wire if line.about == "message")
-        yield f"- good: {len(known)} kinds are known, in {messages} messages"
-        yield from _listed(line for line in self.wire if line.verdict is not Verdict.GOOD)
-        yield from ("", "## What the design assumes", "", *_listed(self.assumptions))
-        yield from ("", "## Our values beside the broker's", "")
-        yield from _listed(self.values) if self.values else ["- not heard: nothing to compare"]
-
-
-DISTRIBUTION = "position-sync-dagster"
-
-
-def _listed(lines: Iterable[Line]) -> Iterator[str]:
-    return (f"- {line.verdict}: {line.about}: {line.text} ({line.count})" for line in lines)
+        news = [line for line in self.said if line.verdict is Verdict.NEW]
+        messages = sum(line.count for line in self.said if line.about == SaidKind.MESSAGE)
+        several = (*self.said, *self.assumed, *self.values)
+        odd = sum(line.verdict in (Verdict.NEW, Verdict.DIFFERENT) for line in several)
+        sections = {
+            f"# What your gateway showed on {self.day}": [
+                f"Heard for {self.minutes:.1f} minutes, server version {self.server_version}, on "
+                f"at most {self.lines} lines.",
+                f"\n{odd} lines are new or different.",
+            ],
+            "## What it said": [
+                f"- good: {len(self.said) - len(news)} kinds are known ({messages} messages)",
+                *map(str, news),
+            ],
+            "## What is assumed of it": map(str, self.assumed),
+            "## Our values beside the broker's": map(str, self.values),
+        }
+        return "\n\n".join(f"{title}\n\n" + "\n".join(text) for title, text in sections.items())
 
 
 def write_new(path: Path, text: str) -> None:
@@ -85,10 +174,9 @@ def write_new(path: Path, text: str) -> None:
         UserError: It exists, or cannot be written.
     """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
     except OSError as error:
         raise UserError(
             f"{path} cannot be written: {error.strerror}.", remedy="Name another file by --out."
         ) from None
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)

@@ -2,9 +2,9 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,10 +15,8 @@ from position_sync_dagster.lake.given_leg import make_leg
 from position_sync_dagster.lake.sessions import login_owned
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.stream_parts import with_money
-from position_sync_dagster.processes.rehearsal.measures import assumptions, wire_lines
-from position_sync_dagster.processes.rehearsal.report import Report
-from position_sync_dagster.processes.rehearsal.values import beside_the_broker
-from position_sync_dagster.processes.rehearsal.watch import Watch
+from position_sync_dagster.processes.rehearsal.report import Report, assumptions, said_lines
+from position_sync_dagster.processes.rehearsal.values import BrokerValues
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.ownership import Ownership, end_tasks
 from position_sync_dagster.sync.stream.router import StreamTables
@@ -30,8 +28,20 @@ _RIGHTS = {"C": "CALL", "P": "PUT"}
 _OPTIONS = ("OPT", "FOP")
 
 
-def rehearse(settings: Settings, *, minutes: float, lines: int, lake: Path | None) -> Report:
-    """Rehearse until the time is over, or until SIGINT or SIGTERM.
+async def rehearse(settings: Settings, *, minutes: float, lines: int, lake: Path | None) -> Report:
+    """Listen until the time is over, or until SIGINT or SIGTERM; see `listen`."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    loop.call_later(minutes * 60.0, stop.set)
+    return await listen(settings, lines=lines, lake=lake, stop=stop)
+
+
+async def listen(
+    settings: Settings, *, lines: int, lake: Path | None, stop: asyncio.Event
+) -> Report:
+    """Stream until `stop` is set, and report what was heard.
 
     Args:
         settings: Those of one login; it must not be streamed from.
@@ -42,66 +52,50 @@ def rehearse(settings: Settings, *, minutes: float, lines: int, lake: Path | Non
         LoginOwnedError: A stream owns the login.
         TradingModeError: The lake has data of another trading mode.
     """
+    sessions = MoneyLake(settings.lake, use="look").sessions
+    owner = sessions.current(settings.gateway_id) if sessions.table.exists() else None
+    if owner is not None and owner.is_alive(utc_now()):
+        raise login_owned(owner)
+
+    heard, broker = Heard(), BrokerValues()
+
+    def complete(
+        tables: StreamTables, lake: MoneyLake, settings: Settings, own: Ownership
+    ) -> StreamTables:
+        listeners: tuple[Listener, ...] = (*tables.listeners, heard, broker)
+        return replace(with_money(tables, lake, settings, own), listeners=listeners)
+
+    began_at = time.monotonic()
     with TemporaryDirectory(prefix="rehearsal-") as folder:
         changes = {"max_lines": lines, "reserved_lines": 0, "lake": str(lake or folder)}
-        _require_unowned(settings)
-        return asyncio.run(_rehearse(settings.model_copy(update=changes), minutes * 60.0))
+        settings = settings.model_copy(update=changes)
+        tables = MoneyLake.of(settings)
+        choosing = asyncio.create_task(_choose(broker, tables, settings))
+        try:
+            await stream(tables, settings, stop=stop, complete=complete)
+        finally:
+            await end_tasks(choosing)
+        values = [*broker.lines(tables, settings)]
 
-
-def _require_unowned(settings: Settings) -> None:
-    sessions = MoneyLake(settings.lake, use="look").sessions
-    if sessions.table.exists():
-        owner = sessions.current(settings.gateway_id)
-        if owner is not None and owner.is_alive(utc_now()):
-            raise login_owned(owner)
-
-
-async def _rehearse(settings: Settings, seconds: float) -> Report:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    loop.call_later(seconds, stop.set)
-
-    lake = MoneyLake.of(settings)
-    heard, watch = Heard(), Watch()
-    choosing = asyncio.create_task(_choose(watch, lake, settings))
-    try:
-        await stream(lake, settings, stop=stop, complete=partial(_heard_by, heard, watch))
-    finally:
-        await end_tasks(choosing)
-
-    watch.close()
-    said = heard.take().items()
+    heard.close()
+    known = vocabulary()
     return Report(
         day=utc_now().date(),
         server_version=heard.server_version,
-        heard_s=watch.monotonic() - watch.began_at,
-        lines=settings.max_lines,
-        wire=wire_lines(said, vocabulary()),
-        assumptions=[*assumptions(watch, settings.max_lines)],
-        values=[*beside_the_broker(watch, lake, settings)],
+        minutes=(time.monotonic() - began_at) / 60.0,
+        lines=lines,
+        said=said_lines(heard.take().items(), heard, known),
+        assumed=[*assumptions(heard, known, lines)],
+        values=values,
     )
 
 
-def _heard_by(
-    heard: Heard,
-    watch: Watch,
-    tables: StreamTables,
-    lake: MoneyLake,
-    settings: Settings,
-    own: Ownership,
-) -> StreamTables:
-    listeners: tuple[Listener, ...] = (*tables.listeners, heard, watch)
-    return replace(with_money(tables, lake, settings, own), listeners=listeners)
-
-
-async def _choose(watch: Watch, lake: MoneyLake, settings: Settings) -> None:
+async def _choose(broker: BrokerValues, lake: MoneyLake, settings: Settings) -> None:
     """Stream some of what is held, unless the lake has active legs."""
-    await watch.listed.wait()
+    await broker.listed.wait()
     if not lake.registry.legs:
         most = max(1, settings.max_lines - settings.most_underlyings)
-        await lake.registry.add_many(legs_to_stream(watch.held.values(), most))
+        await lake.registry.add_many(legs_to_stream(broker.held.values(), most))
 
 
 def legs_to_stream(held: Iterable[Sequence[str]], most: int) -> Collection[Leg]:

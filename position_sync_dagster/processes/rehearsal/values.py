@@ -1,16 +1,19 @@
-"""Our values and greeks beside the broker's own, as ratios, with what the differences hang on."""
+"""Our values and greeks beside the broker's own, as parts of one, with what they hang on."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from itertools import groupby
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime
 from math import isfinite, log
-from operator import itemgetter
+from typing import NamedTuple
 
-import polars as pl
-from polars import DataFrame, col, concat_str, lit
+from polars import DataFrame, col
 
-from position_sync_dagster.domain.instrument import TERMS, ContractDetails, Instrument
-from position_sync_dagster.lake.schema import moment
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.holding import Key
+from position_sync_dagster.domain.instrument import TERMS, Instrument
+from position_sync_dagster.gateway.wire import UNSET
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.risk.terms import (
     ModelledLeg,
@@ -19,13 +22,14 @@ from position_sync_dagster.money.risk.terms import (
     dated_dividends,
     option_terms,
 )
-from position_sync_dagster.processes.rehearsal.measures import Line, Verdict
-from position_sync_dagster.processes.rehearsal.watch import ModelTick, Watch
+from position_sync_dagster.processes.rehearsal.report import Compared, counted, measured
 from position_sync_dagster.settings import Settings
 
-# Greatest difference that is good at p95: of values, as a part; of delta, absolute.
-VALUES_WITHIN = 0.02
-DELTA_WITHIN = 0.02
+# Greatest difference at p95 that is good: of values as a part, of delta absolute.
+WITHIN = (0.0, 0.05)
+
+# How far apart two values are compared.
+TOGETHER = "2s"
 
 # The columns of our rows.
 COMPARED = (
@@ -33,149 +37,178 @@ COMPARED = (
     *("strike", "underlying_price", "expiry"),
 )
 
-# How far apart two values are compared.
-TOGETHER = "2s"
-
-
-def compared(about: str, text: str, differences: Iterable[float], within: float) -> Line:
-    """Return the line of some differences, which is good where p95 is small enough."""
-    ordered = sorted(abs(each) for each in differences)
-    middle = ordered[len(ordered) // 2]
-    late = ordered[int(0.95 * (len(ordered) - 1))]
-    return Line(
-        about=about,
-        verdict=Verdict.GOOD if late <= within else Verdict.DIFFERENT,
-        text=f"{text}: p50 {middle:.2g}, p95 {late:.2g}, greatest {ordered[-1]:.2g}",
-        count=len(ordered),
-        numbers={"p50": round(middle, 6), "p95": round(late, 6), "max": round(ordered[-1], 6)},
-    )
-
-
-def beside_the_broker(watch: Watch, lake: MoneyLake, settings: Settings) -> Iterator[Line]:
-    """Yield what was compared; blocks."""
-    yield from _of_values(watch, lake)
-    yield from _of_greeks(watch, lake, settings)
-    if watch.daily_gaps:
-        text = "sum of holdings to account, as a part of all moves"
-        yield compared("daily profit", text, watch.daily_gaps, VALUES_WITHIN)
-    yield from _of_rows(watch)
-
-
-def _of_values(watch: Watch, lake: MoneyLake) -> Iterator[Line]:
-    """Compare the rows of lines with the broker's value at about the same time."""
-    if not watch.values:
-        return
-    broker = DataFrame(watch.values, orient="row", schema_overrides={"conid": pl.Int64})
-    broker = broker.with_columns(col.timestamp.cast(pl.Datetime("us", "UTC")))
-    first = moment(min(value.timestamp for value in watch.values))
-    is_own = (col.value_source == "TICK") & (col.timestamp >= first) & (col.market_value != 0)
-    own = lake.updates.table.rows(is_own, columns=COMPARED).sort("timestamp")
-
-    pairs = broker.sort("timestamp").join_asof(
-        own,
-        on="timestamp",
-        by=["account", "conid"],
-        tolerance=TOGETHER,
-        strategy="nearest",
-        check_sortedness=False,  # it cannot be checked by account and conid
-    )
-    days = (col.expiry.cast(pl.Date) - col.timestamp.dt.date()).dt.total_days()
-    from_spot = (col.strike / col.underlying_price).log().abs()
-    kinds = pairs.filter(col.market_value.is_not_null()).with_columns(
-        difference=col.market_value / col.value - 1,
-        text=concat_str(
-            [
-                col.sec_type,
-                col.price_kind,
-                _bucket(from_spot, MONEYNESS),
-                _bucket(days, DAYS),
-            ],
-            separator=", ",
-            ignore_nulls=True,
-        ),
-    )
-    for (source, text), group in sorted(kinds.group_by("source", "text")):
-        yield compared(f"value to {source}", text, group["difference"], VALUES_WITHIN)
-
-
+# Bounds of the distance of a strike from the price, and of the days to the expiry.
 MONEYNESS = {0.02: "at the money", 0.1: "near it", float("inf"): "far from it"}
 DAYS = {7: "up to a week", 45: "up to 45 days", float("inf"): "longer"}
 
 
-def _bucket(value: pl.Expr, names: dict[float, str]) -> pl.Expr:
-    named = lit(None, pl.String)
-    for most, name in reversed(names.items()):
-        named = pl.when(value <= most).then(lit(name)).otherwise(named)
-    return named
+class BrokerValue(NamedTuple):
+    """What the broker said of the value of a holding, and when."""
+
+    source: str
+    account: str
+    conid: int
+    timestamp: datetime
+    value: float
 
 
-def _name(value: float, names: dict[float, str]) -> str:
-    return next(name for most, name in names.items() if value <= most)
+class BrokerValues:
+    """Keeps the broker's own values, as a listener; only parts of one leave it.
+
+    Attributes:
+        held: The fields of the newest row of each holding.
+        listed: Set when a list of positions has ended.
+        differences: By what was compared, and what it hangs on.
+    """
+
+    def __init__(self, clock: Clock = utc_now) -> None:
+        self.held: dict[Key, Sequence[str]] = {}
+        self.listed = asyncio.Event()
+        self.differences = defaultdict[tuple[str, str], list[float]](list)
+        self._clock = clock
+        self._values: list[BrokerValue] = []
+        self._models: dict[tuple[int, int], tuple[datetime, list[float]]] = {}
+        self._requests: dict[str, tuple[str, int]] = {}
+        self._daily: dict[Key, float] = {}
+        self._of_accounts: dict[str, float] = {}
+        self._resets: Counter[str] = Counter()
+        self._zones: set[float] = set()
+
+    def __call__(self, from_client: bool, fields: Sequence[str]) -> None:
+        """Take a message; what cannot be read is for `Heard` to count."""
+        with suppress(ValueError, IndexError, KeyError):
+            match fields[0]:
+                case "1" if from_client:
+                    self._requests[fields[2]] = ("", int(fields[3]))
+                case "92" | "94" if from_client:
+                    self._requests[fields[1]] = (fields[2], int("".join(fields[4:5]) or 0))
+                case _ if not from_client:
+                    self._take(fields, self._clock())
+
+    def _take(self, fields: Sequence[str], now: datetime) -> None:
+        match fields[0]:
+            case "61":
+                self.held[fields[2], int(fields[3])] = (*fields,)
+            case "62":
+                self.listed.set()
+            case "8":
+                hours, minutes = map(int, fields[2].split(":"))
+                quarters = round((60 * (hours - now.hour) + minutes - now.minute) / 15)
+                self._zones.add((quarters / 4 + 12) % 24 - 12)
+            case "7":
+                self._take_row(fields, now)
+            case "21" if fields[2] in ("13", "83"):
+                _account, conid = self._requests[fields[1]]
+                self._models[conid, int(now.timestamp() // 60)] = (now, [*map(float, fields[4:])])
+            case "94":
+                self._compare_account(self._requests[fields[1]][0], float(fields[2]))
+            case "95":
+                key = self._requests[fields[1]]
+                self._values.append(BrokerValue("PnLSingle", *key, now, float(fields[6])))
+                daily = float(fields[3])
+                if not daily and self._daily.get(key):
+                    self._resets[f"{now:%H:%M} UTC"] += 1
+                self._daily[key] = daily
+            case _:
+                pass
+
+    def _take_row(self, fields: Sequence[str], now: datetime) -> None:
+        """Compare the numbers of a portfolio row with each other."""
+        held, price, value, cost, unrealized = map(float, fields[13:18])
+        if not (held and price and value):
+            return
+        key = (fields[19], int(fields[2]))
+        self._values.append(BrokerValue("portfolio row", *key, now, value))
+        per_unit = value / (held * price * float(fields[8] or 1))
+        self.differences["multiplier", fields[4]].append(per_unit - 1)
+        if cost and max(abs(cost), abs(unrealized)) < UNSET:
+            paid = (value - unrealized) / (held * cost)
+            self.differences["average cost", fields[4]].append(paid - 1)
+
+    def _compare_account(self, account: str, daily: float) -> None:
+        """Compare the profit of an account with those of its holdings, if all are known."""
+        keys = [key for key, row in self.held.items() if key[0] == account and float(row[14])]
+        moves = [self._daily[key] for key in keys]
+        # The holdings follow their account, or come before it: the nearer of two counts.
+        gaps = [abs(sum(moves) - told) for told in (daily, self._of_accounts.get(account, daily))]
+        self._of_accounts[account] = daily
+        size = sum(map(abs, moves))
+        if 0 < size < UNSET:
+            self.differences["daily profit", "account and holdings"].append(min(gaps) / size)
+
+    def lines(self, lake: MoneyLake, settings: Settings) -> Iterator[Compared]:
+        """Yield what was compared; blocks."""
+        self._compare_values(lake)
+        self._compare_greeks(lake, settings)
+        for (about, text), several in sorted(self.differences.items()):
+            if parts := [abs(part) for part in several if isfinite(part)]:
+                yield measured(about, text, parts, WITHIN)
+        zones = ", ".join(f"{zone:+g} h from UTC" for zone in sorted(self._zones))
+        yield counted("zone of account times", zones, len(self._zones), wrong=0)
+        most = [at for at, count in self._resets.items() if 2 * count > max(2, len(self._daily))]
+        yield counted("most daily profits became 0", ", ".join(most), len(most), wrong=0)
+
+    def _compare_values(self, lake: MoneyLake) -> None:
+        """Compare the rows of lines with what the broker said at about the same time."""
+        broker = DataFrame(
+            self._values, schema=BrokerValue._fields, orient="row", infer_schema_length=None
+        )
+        rows = lake.updates.table.rows(col.value_source == "TICK", columns=COMPARED)
+        if broker.is_empty() or rows.is_empty():
+            return
+        pairs = broker.with_columns(col.timestamp.cast(rows.schema["timestamp"])).sort("timestamp")
+        pairs = pairs.join_asof(
+            rows.sort("timestamp"), on="timestamp", by=["account", "conid"], tolerance=TOGETHER,
+            strategy="nearest", check_sortedness=False,
+        )  # fmt: skip
+
+        for row in pairs.drop_nulls("market_value").iter_rows(named=True):
+            text = f"{row['sec_type']}, {row['price_kind']}"
+            if row["strike"] and row["underlying_price"] and row["expiry"]:
+                days = (row["expiry"] - row["timestamp"].date()).days
+                text += f", {_hangs_on(row['strike'] / row['underlying_price'], days)}"
+            if row["value"] and row["value"] < UNSET:
+                part = row["market_value"] / row["value"] - 1
+                self.differences[f"value to {row['source']}", text].append(part)
+
+    def _compare_greeks(self, lake: MoneyLake, settings: Settings) -> None:
+        """Compute the greeks of each model tick from its own price, by our model."""
+        details = lake.contracts.get({conid for conid, _minute in self._models})
+        dividends = dated_dividends(lake.dividends.current())
+        for (conid, _minute), (at, told) in self._models.items():
+            contract = details.get(conid)
+            if contract is None or not all(map(isfinite, told)) or max(told) >= UNSET:
+                continue
+            names = (*TERMS, "local_symbol", "trading_class")
+            terms = option_terms(
+                Instrument(**{name: getattr(contract, name) for name in names}),
+                contract,
+                dict(settings.interest_rates),
+                dividends.get(contract.under_conid or 0),
+            )
+            _vol, delta, price, _dividend, _gamma, vega, theta, spot = told
+            if not isinstance(terms, OptionTerms) or min(spot, price) <= 0:
+                continue
+
+            unit = contract.price_magnifier
+            leg = ModelledLeg(
+                conid=conid, terms=terms, underlying=0, value=price / unit, value_at=at,
+                spot_then=spot / unit, spot=spot / unit, spot_at=at,
+            )  # fmt: skip
+            compute([leg], at)
+            if leg.greeks is not None:
+                text = _hangs_on(terms.strike * unit / spot, (terms.expires_at - at).days)
+                self.differences["delta to model ticks", text].append(leg.greeks.delta - delta)
+                for name, theirs in (("vega", vega), ("theta", theta)):
+                    ours = getattr(leg.greeks, name) * unit
+                    part = ours / theirs - 1 if theirs else float("nan")
+                    self.differences[f"{name} to model ticks", text].append(part)
 
 
-def _of_greeks(watch: Watch, lake: MoneyLake, settings: Settings) -> Iterator[Line]:
-    """Compute the greeks of each model tick from its own price, by our model."""
-    ticks = sorted(watch.model_ticks.values(), key=lambda tick: tick.at)
-    details = lake.contracts.get({tick.conid for tick in ticks})
-    dividends = dated_dividends(lake.dividends.current())
-    rates = dict(settings.interest_rates)
-    terms = {
-        conid: option_terms(_instrument(each), each, rates, dividends.get(each.under_conid or 0))
-        for conid, each in details.items()
-    }
-
-    differences = defaultdict[tuple[str, str], list[float]](list)
-    for tick in ticks:
-        priced_as = terms.get(tick.conid)
-        if not isinstance(priced_as, OptionTerms):
-            continue
-        unit = details[tick.conid].price_magnifier
-        leg = _modelled(tick, priced_as, unit)
-        if leg.greeks is None:
-            continue
-
-        days = (priced_as.expires_at - tick.at).total_seconds() / 86_400
-        moneyness = abs(log(priced_as.strike * unit / tick.underlying_price))
-        text = f"{_name(moneyness, MONEYNESS)}, {_name(days, DAYS)}"
-        differences["delta to model ticks", text].append(leg.greeks.delta - tick.delta)
-        for name, theirs in (("vega", tick.vega), ("theta", tick.theta)):
-            ratio = getattr(leg.greeks, name) * unit / theirs if theirs else float("inf")
-            if isfinite(ratio):
-                differences[f"{name} to model ticks", text].append(ratio - 1)
-
-    for (about, text), several in sorted(differences.items()):
-        within = DELTA_WITHIN if about.startswith("delta") else 5 * VALUES_WITHIN
-        yield compared(about, text, several, within)
-
-
-def _instrument(details: ContractDetails) -> Instrument:
-    named = {name: getattr(details, name) for name in (*TERMS, "local_symbol", "trading_class")}
-    return Instrument(**named)
-
-
-def _modelled(tick: ModelTick, terms: OptionTerms, unit: int) -> ModelledLeg:
-    spot = tick.underlying_price / unit
-    leg = ModelledLeg(
-        conid=tick.conid, terms=terms, underlying=0, value=tick.price / unit, value_at=tick.at,
-        spot_then=spot, spot=spot, spot_at=tick.at,
-    )  # fmt: skip
-    compute([leg], tick.at)
-    return leg
-
-
-def _of_rows(watch: Watch) -> Iterator[Line]:
-    """Compare the numbers of portfolio rows with each other, by type."""
-    ordered = sorted(watch.portfolio.values(), key=itemgetter(0))
-    for sec_type, group in groupby(ordered, key=itemgetter(0)):
-        rows = [row for row in group if row.position and row.price and row.value]
-        ratios = [row.value / (row.position * row.price * row.multiplier) - 1 for row in rows]
-        # A cost of 0 has no ratio, as of what a spin-off brought.
-        costs = [
-            (row.value - row.unrealized) / (row.position * row.average_cost) - 1
-            for row in rows
-            if row.average_cost
-        ]
-        text = {"multiplier": ratios, "average cost": costs}
-        for about, several in text.items():
-            if several:
-                yield compared(f"{about} of rows", sec_type, several, VALUES_WITHIN)
+def _hangs_on(strike_to_price: float, days: float) -> str:
+    away = abs(log(strike_to_price))
+    names = [
+        next(name for most, name in bounds.items() if value <= most)
+        for value, bounds in ((away, MONEYNESS), (days, DAYS))
+    ]
+    return ", ".join(names)

@@ -54,6 +54,7 @@ SYMBOLS = {
     "conn.disconnected": EVENT,
     "conn.hasData": EVENT,
     "conn.isConnected": (),
+    "conn.sendMsg": ("msg",),
     "decoder.handlers": dict,
     "decoder.interpret": ("fields",),
     "decoder.logger": logging.Logger,

@@ -1,0 +1,226 @@
+"""An hour beside TWS: what is planted as new is named, nothing else is, and no secret is told."""
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ib_gateway_simulator import heard as reported
+from ib_gateway_simulator import load_book
+from ib_gateway_simulator.options import Options
+from ib_gateway_simulator.recordings.recording import load_recording
+from ib_gateway_simulator.replay.server import Replay
+from position_sync_dagster.processes.rehearsal import run
+from tests.support.recorded_session import SMALL
+from tests.support.settings import make_settings
+from tests.support.streams import simulate
+from tests.support.waiting import eventually
+
+A = "DUSIM0001"
+
+
+async def rehearsed(port, condition, *, lines=10, **settings):
+    """Rehearse in this event loop until a condition holds, and return the file."""
+    made = make_settings(
+        gateway_port=port, flush_interval_s=0.1, min_hold_s=0.1, answer_s=0.5, **settings
+    )
+    stop = asyncio.Event()
+    task = asyncio.create_task(run.listen(made, lines=lines, lake=None, stop=stop))
+    await eventually(lambda: task.done() or condition())
+    stop.set()
+    report = await task
+    return json.loads(report.as_json()), report.page()
+
+
+def named(report):
+    """Return what is new or different, without what is compared with the broker's values."""
+    lines = (*report["said"], *report["assumed"])
+    odd = [line for line in lines if line["verdict"] in ("new", "different")]
+    return {line["text"] if line in report["said"] else line["about"] for line in odd}
+
+
+def ticks(sim, times):
+    """Return a condition: the stream has its lines, and the market has moved since."""
+    begun = []
+
+    def done():
+        if sim.stats()["lines_in_use"]:
+            begun.append(sim.stats()["steps"])
+        return begun and sim.stats()["steps"] >= begun[0] + times
+
+    return done
+
+
+async def test_nothing_of_the_simulator_is_new_and_lines_stay_within_their_number():
+    async with simulate("small", pnl_interval_s=1.0) as sim:
+        report, page = await rehearsed(sim.port, ticks(sim, 40), lines=3)
+        assert sim.stats()["peak_lines"] <= 3
+        assert sim.orders_received == []
+    assert named(report) == set()
+    assert "## What it said\n\n- good:" in page
+    assert report["server_version"] == 178
+    about = {line["about"] for line in report["values"]}
+    assert {"multiplier", "average cost", "delta to model ticks", "value to PnLSingle"} <= about
+
+
+async def test_nothing_of_a_recording_is_new():
+    async with Replay(load_recording(SMALL), speed=8.0) as replay:
+        report, _page = await rehearsed(replay.port, lambda: replay.is_over)
+    assert [line["text"] for line in report["said"] if line["verdict"] == "new"] == []
+    assert sum(line["count"] for line in report["said"] if line["about"] == "message") > 100
+
+
+# What an unkind gateway does, and how it is named.
+UNKIND = {
+    "a slow PnLSingle": ({"pnlSingle, then pnlSingle"}, None),
+    "a new type of tick": (
+        {"105 (tickString)"},
+        ("tick_lines", {"message": ["46", "6", "line", "105", "7"]}),
+    ),
+    "a missing end": ({"reqAccountUpdates"}, ("download_end", {"account": A, "delay_s": None})),
+    "a new code": (
+        {"10999 (error)", "10999: … error …"},
+        ("send_error", {"code": 10999, "text": "Simulated error 10999"}),
+    ),
+    "a new message": (
+        {
+            "message 250",
+            "message 250 has 3 fields",
+            "message 250: field 1 is number",
+            "message 250: field 2 is text",
+        },
+        ("say", {"messages": [["250", "1", "X"]]}),
+    ),
+    "another account time": (
+        {"updateAccountTime: field 2 is text"},
+        ("say", {"messages": [["8", "1", "12:00:00 CET"]]}),
+    ),
+    "a line that ticks on": (
+        {"10182 (error)", "10182: …", "10182, then ticks"},
+        ("tick_lines", {"message": ["4", "2", "line", "10182", "cut", ""]}),
+    ),
+}
+
+
+async def unkind(names):
+    """Rehearse at a gateway that does some of it; return what was named, and the file."""
+    interval_s = 2.2 if "a slow PnLSingle" in names else 1.0
+    async with simulate("small", pnl_interval_s=interval_s) as sim:
+        acts = [act for name in names if (act := UNKIND[name][1])]
+        for name, arguments in acts:
+            if name == "download_end":
+                sim.download_end(**arguments)
+
+        # At 20 steps a second: three messages of a slow profit, or time for an end.
+        steps = 140 if {"a slow PnLSingle", "a missing end"} & {*names} else 20
+        has_moved = ticks(sim, steps)
+
+        heard = []
+
+        def done():
+            if has_moved() and not heard:
+                heard.append(sim.stats()["steps"] + 20)
+                for name, arguments in acts:
+                    getattr(sim, name)(**arguments)
+            return heard and sim.stats()["steps"] > heard[0]
+
+        report, _page = await rehearsed(sim.port, done, gateway_timeout_s=1.0)
+    return named(report), report
+
+
+async def test_what_is_planted_is_named_and_its_report_becomes_a_fault(tmp_path):
+    names = ("a slow PnLSingle", "a new type of tick", "a missing end", "a new message")
+    planted = set().union(*(UNKIND[name][0] for name in names))
+    told, report = await unkind(names)
+    assert told == planted
+
+    file = tmp_path / "rehearsal.json"
+    file.write_text(json.dumps(report))
+    options = Options(tick_interval_s=0.05, control_port=None)
+    async with reported.played(reported.load_report(file), options) as sim:
+        again, _page = await rehearsed(sim.port, ticks(sim, 160), gateway_timeout_s=1.0)
+    assert named(again) == planted
+
+
+@pytest.mark.parametrize("name", UNKIND)
+async def test_one_planted_thing_is_named_alone(name):
+    told, _report = await unkind([name])
+    assert told == UNKIND[name][0]
+
+
+HEARD = Path(__file__).parents[2] / "heard"
+REPORTS = sorted(HEARD.glob("*.json"))
+
+
+@pytest.mark.parametrize("file", REPORTS, ids=lambda file: file.stem)
+async def test_what_was_reported_is_played_and_named_again(file):
+    report = reported.load_report(file)
+    options = Options(tick_interval_s=0.05, control_port=None)
+    async with reported.played(report, options) as sim:
+        again, _page = await rehearsed(sim.port, ticks(sim, 160), gateway_timeout_s=1.0)
+    orders = {line["text"] for line in report["said"] if line["about"] == "order"}
+    assert named(report) - orders <= named(again)
+
+
+def test_the_gallery_lists_each_gateway_that_was_heard():
+    page = (HEARD.parents[1] / "docs/gallery.md").read_text()
+    for file in REPORTS:
+        report = reported.load_report(file)
+        odd = len(named(report))
+        row = f"| {report['server_version']} | {report['day']} | {report['minutes']} | {odd} |"
+        assert f"[{file.stem}]" in page
+        assert row in page
+
+
+NAMES = [f"Marion{letter}{letter.lower()}lder" for letter in "ABCDEFGHIJKLMNOPQRST"]
+ACCOUNTS = [f"U{7_654_320 + number}" for number in range(15)]
+AMOUNTS = [f"{98_765.43 + 17 * number:.2f}" for number in range(15)]
+
+
+def planted_messages():
+    """Yield messages that have a name, an account and an amount in every place that may be read."""
+    for place in range(20):
+        name, account, amount = (each[place % len(each)] for each in (NAMES, ACCOUNTS, AMOUNTS))
+        yield ["4", "2", "-1", "2101", f"{name} of {account} needs {amount} USD", account]
+        yield ["4", "2", "-1", account, name, amount]
+        yield ["6", "2", name + "!", amount, account, account]
+        yield ["6", "2", account, amount, "USD", account]
+        yield ["250", name, account, amount]
+        yield [name, account, amount]
+        yield [account, amount]
+        yield ["46", "6", "9", name, amount]
+        yield ["8", "1", name]
+        yield ["54", "1", name]
+        yield ["4", "2", name, "2104", f"Market data farm connection is OK:{name}", ""]
+        yield ["7", "8", account, name, name, amount, amount, name, amount, *[name] * 6, amount]
+        yield ["61", "3", account, "12", name, "OPT", amount, name, *[amount] * 8]
+
+
+async def test_no_planted_secret_is_in_the_file_or_on_the_page():
+    secrets = [*NAMES, *ACCOUNTS, *AMOUNTS]
+    assert len({*secrets}) == 50
+    book = load_book("small")
+    names = {account.name: new for account, new in zip(book.accounts, ACCOUNTS, strict=False)}
+    book = replace(
+        book,
+        accounts=tuple(replace(a, name=names[a.name]) for a in book.accounts),
+        openings=tuple(replace(o, account=names[o.account]) for o in book.openings),
+    )
+    async with simulate(book) as sim:
+        has_moved = ticks(sim, 20)
+        said = []
+
+        def done():
+            if has_moved() and not said:
+                said.append(sim.stats()["steps"] + 10)
+                sim.say(list(planted_messages()))
+            return said and sim.stats()["steps"] > said[0]
+
+        report, page = await rehearsed(sim.port, done)
+    assert "message 250" in named(report)
+    text = json.dumps(report) + page
+    assert [secret for secret in secrets if secret in text] == []
+    assert "Marion" not in text
+    assert not [amount for amount in AMOUNTS if amount.split(".")[0] in text]

@@ -1,0 +1,80 @@
+"""What is known of the wire has every recorded message; what is new is named without its values."""
+
+import json
+
+import pytest
+
+from ib_gateway_simulator.protocol import request_ids
+from ib_gateway_simulator.protocol.codes import Code
+from ib_gateway_simulator.protocol.message_ids import NAMES
+from position_sync_dagster.gateway import wire
+from position_sync_dagster.gateway.wire import Heard, Said, SaidKind, vocabulary
+from tests.support import known_wire
+
+
+def new_in(heard):
+    return {said.name for said in heard.take() if not vocabulary().knows(said)}
+
+
+def test_nothing_that_was_recorded_is_new():
+    heard = Heard()
+    heard(False, (wire.GREETING, "178"))
+    for fields in known_wire.recorded_messages():
+        heard(False, fields)
+    known_wire.hear_recording(heard, known_wire.SMALL)
+    assert new_in(heard) == set()
+    assert heard.server_version == 178
+
+
+def test_the_tables_of_the_simulator_are_known():
+    known = vocabulary()
+    assert known.names == known_wire.names_of_messages()
+    assert {*NAMES.values()} <= {*known.names.values()}
+    assert known.requests == {str(number): name for number, name in request_ids.NAMES.items()}
+    assert all(Said(SaidKind.CODE, f"{int(code)} (error)") in known.said for code in Code)
+    stored = json.loads(known_wire.FILE.read_text())
+    assert (stored["answers"], stored["about"]) == (known_wire.ANSWERS, known_wire.ABOUT)
+    assert stored["assumed"] == known_wire.ASSUMED
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        (("46", "6", "9", "105", "7"), {"105 (tickString)"}),
+        (("1", "6", "9", "1", "2.5", "3"), {"tickPrice has 6 fields"}),
+        (("6", "2", "NewTag", "1", "USD", "X"), {"NewTag (updateAccountValue)"}),
+        (("95", "9", "1", "", "1", "1", "1"), {"pnlSingle: field 3 is empty"}),
+        (("4", "2", "-1", "2104", "Marion is OK", ""), {"2104: … is OK"}),
+        (("4", "2", "-1", "2104", "Market data farm connection is OK:Marion", ""), set()),
+        (("Marion", "98765.43"), {"unreadable", "unreadable has 2 fields",
+                                  "unreadable: field 1 is number"}),
+    ],
+)  # fmt: skip
+def test_what_is_new_is_named_by_its_kind(fields, names):
+    heard = Heard()
+    heard(False, fields)
+    assert new_in(heard) == names
+
+
+def test_a_request_without_its_answer_is_missing_after_its_time():
+    now = [0.0]
+    heard = Heard(monotonic=lambda: now[0])
+    for request in ("7", "8"):
+        heard(True, ("94", request, "X", "", "12"))
+    heard(False, ("95", "7", "1", "1", "1", "1", "1"))
+    now[0] = wire.ANSWER_S + 1
+    heard(False, ("95", "7", "1", "1", "1", "1", "1"))
+    heard.close()
+    assert (heard.requested["reqPnLSingle"], heard.missing["reqPnLSingle"]) == (2, 1)
+    assert [*heard.delays["pnlSingle, then pnlSingle"]] == [wire.ANSWER_S + 1]
+
+
+def test_lines_are_counted_until_they_are_cancelled_or_refused():
+    heard = Heard()
+    for request in ("1", "2", "3"):
+        heard(True, ("1", "11", request, "12", "AAPL", "STK"))
+        if request == "1":
+            heard(True, ("2", "2", request))
+        elif request == "2":
+            heard(False, ("4", "2", request, "354", "", ""))
+    assert heard.most_lines == 1
