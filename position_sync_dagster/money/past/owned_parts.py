@@ -27,6 +27,7 @@ from position_sync_dagster.money.past.movements import (
     MovementKind,
     MovementSource,
     Section,
+    moment_in,
 )
 from position_sync_dagster.money.past.opening import openings_in, read_openings
 from position_sync_dagster.money.past.postings import Posting
@@ -76,8 +77,7 @@ class PostingBook:
         movements = self.lake.movements.rows()
         if self.until is None:
             return movements
-        has_been = col.at <= moment(self.until)
-        return movements.filter(coalesce(has_been, col.day < self.until.date()))
+        return movements.filter(moment_in() <= moment(self.until))
 
     @cached_property
     def closures(self) -> DataFrame:
