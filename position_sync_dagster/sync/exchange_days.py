@@ -195,6 +195,25 @@ def session_before(calendar: str, day: date) -> date:
     return earlier
 
 
+def day_of(calendar: str, at: datetime) -> date:
+    """Return the day of an exchange at a moment: of the present one, what is called today.
+
+    Raises:
+        SettingsError: The calendar is not known.
+    """
+    return at.astimezone(time_zone_of(calendar)).date()
+
+
+def day_began(calendar: str, now: datetime) -> datetime:
+    """Return when today began at an exchange: the last midnight there (UTC).
+
+    Raises:
+        SettingsError: The calendar is not known.
+    """
+    today = day_of(calendar, now)
+    return datetime.combine(today, time(), time_zone_of(calendar)).astimezone(UTC)
+
+
 def time_zone_of(calendar: str) -> ZoneInfo:
     """Return the time zone of an exchange.
 

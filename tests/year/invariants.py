@@ -15,9 +15,9 @@ import polars as pl
 from position_sync_dagster.definitions import defs
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.position_update import Source
-from position_sync_dagster.money.reports import changes
 from position_sync_dagster.money.reports.book import Book, open_positions, read_book
 from position_sync_dagster.sync.confirmations import STALE_AFTER_S
+from position_sync_dagster.sync.exchange_days import day_began
 from tests.year.broker import Broker
 from tests.year.deviations import Deviation
 from tests.year.exchanges import NEW_YORK, sessions_between
@@ -259,13 +259,13 @@ def beginning_of_today(session: date, seen: str) -> Iterator[Deviation]:
     """Compare when the day began: at midnight in New York, wherever the trader is."""
     now = utc_now()
     true = datetime.combine(now.astimezone(NEW_YORK).date(), time(), NEW_YORK)
-    day_began = changes.day_began(now)
-    if true != day_began:
+    told = day_began("XNYS", now)
+    if true != told:
         yield Deviation(
             invariant="today",
             session=session,
             seen=seen,
             what="it began",
             true=true,
-            told=day_began,
+            told=told,
         )

@@ -11,7 +11,6 @@ from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from itertools import product
 from typing import Any, Generic
-from zoneinfo import ZoneInfo
 
 import dagster as dg
 import polars as pl
@@ -290,7 +289,7 @@ def _judged_days(lake: L, settings: Settings, stated: Stated[L]) -> dg.AssetChec
     last_values = _last_values(lake, exchange.timezone)
     first = _first_day(settings, last_values)
     # Right after today's close its run may not have ended.
-    today = datetime.now(ZoneInfo(exchange.timezone)).date()
+    today = exchange_days.day_of(settings.calendar, utc_now())
     over = {day for day in map(date.fromisoformat, keys) if first <= day < today}
 
     first_stated = min(stated.days(settings, None).days(), default=None)

@@ -220,41 +220,29 @@ def _structures(parts: Iterable[Posting]) -> Iterator[list[Posting]]:
 
 _Stay = Sequence[Posting]
 
-# A part, after the number of its stay.
-_Numbered = tuple[int, Posting]
-
 
 def _joined(periods: Sequence[_Stay]) -> list[list[int]]:
-    """Return the numbers of the periods of each structure."""
+    """Return the numbers of the periods of each structure.
+
+    Joined are what one order traded, what came with what it came from (an option, or what a
+    corporate action took), and what took the place of something.
+    """
     groups = Groups(range(len(periods)))
-    parts = [(number, part) for number, stay in enumerate(periods) for part in stay]
-    _join_orders(parts, groups)
-    _join_origins(parts, groups)
-    _join_covered(periods, groups)
-    numbers = {part.posting_id: number for number, part in parts}
-    for roll in _rolls_of(part for _number, part in parts):
-        first, *others = [numbers[part.posting_id] for part in roll]
+    parts = list(chain.from_iterable(periods))
+    numbers = {part.posting_id: number for number, stay in enumerate(periods) for part in stay}
+    orders = grouped(attrgetter("movement.order_id"), [part for part in parts if part.is_trade])
+    orders.pop(None, None)
+    together = [
+        [part.posting_id for part in joined] for joined in (*orders.values(), *_rolls_of(parts))
+    ]
+    together += [[part.posting_id, *part.came_from] for part in parts]
+    for names in together:
+        first, *others = [numbers[name] for name in names if name in numbers]
         for number in others:
             groups.join(first, number)
+
+    _join_covered(periods, groups)
     return groups.members()
-
-
-def _join_orders(parts: Iterable[_Numbered], groups: Groups) -> None:
-    """Join what one order traded."""
-    by_order: dict[str, int] = {}
-    for number, part in parts:
-        order = part.movement.order_id
-        if part.is_trade and order is not None:
-            groups.join(by_order.setdefault(order, number), number)
-
-
-def _join_origins(parts: Sequence[_Numbered], groups: Groups) -> None:
-    """Join what came with what it came from: options, and what corporate actions took."""
-    numbers = {part.posting_id: number for number, part in parts}
-    for number, part in parts:
-        for source in part.came_from:
-            if source in numbers:
-                groups.join(numbers[source], number)
 
 
 def _join_covered(periods: Sequence[_Stay], groups: Groups) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from polars import col
 
-from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.exchange_time import exchange_date
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.lake.schema import TableSpec, columns_of
 from position_sync_dagster.money.campaigns.closed_campaigns import CampaignBook
@@ -201,7 +201,7 @@ def _broker_lot(lot: TradedLot, event: StatementEvent) -> TradedLot:
     """Return a lot as the broker states it: what opening it cost or brought, and the profit."""
     quantity = event.quantity or 0.0  # a closed lot has one
     is_long = quantity > 0
-    opened = None if event.time is None else event.time.astimezone(NEW_YORK).date()
+    opened = None if event.time is None else exchange_date(event.time)
     gained = times(event.realized_pnl, 1.0 if is_long else -1.0)
     other_side = known_sum([event.amount, gained])
     return replace(

@@ -671,7 +671,7 @@ def _explain_nothing_came(
 
 def _day_after(moment: datetime) -> datetime:
     """Return the end of its day in New York: the broker books expiries in the night."""
-    return beginning_of(moment.astimezone(NEW_YORK).date() + A_DAY)
+    return beginning_of(exchange_date(moment) + A_DAY)
 
 
 # ---- the causes of one close

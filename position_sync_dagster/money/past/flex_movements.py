@@ -12,7 +12,7 @@ from math import copysign
 from operator import attrgetter
 from typing import Any
 
-from position_sync_dagster.domain.exchange_time import NEW_YORK
+from position_sync_dagster.domain.exchange_time import NEW_YORK, exchange_date
 from position_sync_dagster.domain.execution import Execution
 from position_sync_dagster.domain.holding import grouped
 from position_sync_dagster.domain.instrument import OPTION_TYPES, RIGHTS, parse_expiry
@@ -180,7 +180,7 @@ def _trade(fields: Fields, execution: Execution) -> Movement:
     movement = _moved(
         fields,
         execution,
-        execution.time.astimezone(NEW_YORK).date(),
+        exchange_date(execution.time),
         kind=kind,
         section=Section.TRADES,
         at=_time_of(execution.time),

@@ -27,6 +27,7 @@ from position_sync_dagster.money.past.movements import (
     MovementKind,
     MovementSource,
     Section,
+    moment_in,
 )
 from position_sync_dagster.money.past.opening import openings_in, read_openings
 from position_sync_dagster.money.past.postings import Posting
@@ -76,8 +77,7 @@ class PostingBook:
         movements = self.lake.movements.rows()
         if self.until is None:
             return movements
-        has_been = col.at <= moment(self.until)
-        return movements.filter(coalesce(has_been, col.day < self.until.date()))
+        return movements.filter(moment_in() <= moment(self.until))
 
     @cached_property
     def closures(self) -> DataFrame:
@@ -111,9 +111,9 @@ class PostingBook:
         contents = sources.contents(groups)
         remembered = _remembered(self.lake)
         unchanged = {
-            name: made.postings
-            for name, made in [*remembered.items()]
-            if made.content == contents.get(name)
+            name: postings
+            for name, (content, postings) in [*remembered.items()]
+            if content == contents.get(name)
         }
 
         changed = groups.filter(~one_of("group", unchanged))
@@ -121,7 +121,7 @@ class PostingBook:
         parts_of = grouped(lambda part: group_of[part.key[1]], sources.of(changed).postings())
         if self.until is None:
             names = contents.keys() - unchanged.keys()
-            remembered |= {name: _Made(contents[name], parts_of[name]) for name in names}
+            remembered |= {name: (contents[name], parts_of[name]) for name in names}
 
         parts_of |= unchanged
         of_groups = [parts_of[name] for name in sorted(parts_of)]
@@ -181,16 +181,9 @@ def _claiming(memberships: DataFrame, contracts: DataFrame) -> list[ActiveContra
     return [leg for leg in legs if not contract_mismatch(leg, details.get(leg.conid))]
 
 
-class _Made(NamedTuple):
-    """The postings of connected contracts, and the content of what they follow from."""
-
-    content: int
-    postings: list[Posting]
-
-
 @lru_cache(maxsize=2)
-def _remembered(_lake: MoneyLake) -> dict[int, _Made]:
-    """Return the postings of a lake that were made last, by the group of their contracts."""
+def _remembered(_lake: MoneyLake) -> dict[int, tuple[int, list[Posting]]]:
+    """Return the postings that were made last, and of what content, by group of contracts."""
     return {}
 
 

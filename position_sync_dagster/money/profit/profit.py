@@ -22,7 +22,7 @@ from position_sync_dagster.lake.schema import DAILY_POSITIONS, moment
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.magnifiers import magnifier_in
 from position_sync_dagster.money.past.closes import SLACK, EventKind
-from position_sync_dagster.money.past.movements import INCOME, MovementKind
+from position_sync_dagster.money.past.movements import INCOME, MovementKind, moment_in
 from position_sync_dagster.money.past.owned_parts import (
     OWNED,
     PostingBook,
@@ -307,7 +307,7 @@ def _joined(rows: DataFrame, more: DataFrame, by: Sequence[str]) -> DataFrame:
 
 def _sums_of_movements(moved: DataFrame, by: Sequence[str]) -> DataFrame:
     """Return what movements brought to each holding, in the currency of the holding."""
-    moved = moved.sort("day", "at", nulls_last=True)
+    moved = moved.sort(moment_in())
     by_holding = moved.group_by(*by, "currency", maintain_order=True)
     is_trade = col.kind == MovementKind.TRADE
     units_traded = (-col.cash / col.quantity).filter(is_trade & (col.quantity != 0))

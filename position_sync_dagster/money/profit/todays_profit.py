@@ -39,8 +39,8 @@ from position_sync_dagster.money.tables import ProfitParts
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.exchange_days import (
     closing_times,
+    day_of,
     session_before,
-    time_zone_of,
 )
 
 # How many of the largest legs of a part are named.
@@ -141,7 +141,7 @@ def _rows_of_session(lake: MoneyLake, session: date, closed_at: datetime) -> Dat
 
 def day_and_close_before(calendar: str, now: datetime) -> tuple[date, date, datetime]:
     """Return the present day of an exchange, the last trading day before it, and its close."""
-    today = now.astimezone(time_zone_of(calendar)).date()
+    today = day_of(calendar, now)
     session = session_before(calendar, today)
     return today, session, closing_times(calendar, [session])[session]
 

@@ -6,7 +6,7 @@ The list is the same after a restart of everything: nothing of it is kept in mem
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from operator import attrgetter
 
@@ -14,7 +14,6 @@ import polars as pl
 from polars import col
 
 from position_sync_dagster.domain.clock import A_DAY
-from position_sync_dagster.domain.exchange_time import NEW_YORK
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.holding import Key, grouped
 from position_sync_dagster.domain.instrument import contract_name, digits, leg_name
@@ -24,10 +23,11 @@ from position_sync_dagster.lake.schema import moment
 from position_sync_dagster.money.cents import cents, in_cents
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import TRADES, Cause, Closure, trades_of
-from position_sync_dagster.money.past.movements import Movement, known_sum, times
+from position_sync_dagster.money.past.movements import Movement, known_sum, moment_of, times
 from position_sync_dagster.money.past.postings import name_of
 from position_sync_dagster.money.reports.columns import price
 from position_sync_dagster.money.strategies.rolls import Roll, rolls_of
+from position_sync_dagster.sync.exchange_days import day_of
 
 # The broker's code of a trade that opened, and closed nothing.
 OPENED = "O"
@@ -107,16 +107,11 @@ class Day:
     strategies: Mapping[int, frozenset[str]] = field(default_factory=dict)
 
 
-def day_began(now: datetime) -> datetime:
-    """Return the last midnight in New York."""
-    day = now.astimezone(NEW_YORK).date()
-    return datetime.combine(day, time(), NEW_YORK).astimezone(UTC)
-
-
-def read_day(lake: MoneyLake, since: datetime, until: datetime | None = None) -> Day:
+def read_day(lake: MoneyLake, calendar: str, since: datetime, until: datetime | None = None) -> Day:
     """Return what the tables have of a day that began then; blocks.
 
     Args:
+        calendar: The exchange of the day: what has no time belongs to its day there.
         until: What was known by a moment of it; None: all. The words of a movement may be newer.
 
     Raises:
@@ -124,9 +119,9 @@ def read_day(lake: MoneyLake, since: datetime, until: datetime | None = None) ->
     """
     known_by = until or datetime.max.replace(tzinfo=UTC)
     changes = lake.position_changes.records(since, col.seen_at <= moment(known_by))
-    movements = _movements_since(lake, since)
+    movements = _movements_since(lake, since, day_of(calendar, since))
     if until is not None:
-        movements = [movement for movement in movements if movement.at and movement.at < until]
+        movements = [movement for movement in movements if moment_of(movement) < until]
 
     conids = set(map(attrgetter("conid"), (*changes, *movements)))
     legs = lake.registry.sync.history()  # also removed ones
@@ -150,9 +145,8 @@ def read_sessions(lake: MoneyLake, since: datetime) -> list[GatewaySession]:
     return lake.sessions.history(None, col.heartbeat_at >= moment(since))
 
 
-def _movements_since(lake: MoneyLake, since: datetime) -> list[Movement]:
+def _movements_since(lake: MoneyLake, since: datetime, day: date) -> list[Movement]:
     """Return the movements of contracts since a time; one without a time belongs to its day."""
-    day = since.astimezone(NEW_YORK).date()
     # The day of a calendar further west begins later.
     movements = lake.movements.records(day - A_DAY, col.conid.is_not_null())
     of_day = [
@@ -160,7 +154,7 @@ def _movements_since(lake: MoneyLake, since: datetime) -> list[Movement]:
         for movement in movements
         if (movement.day >= day if movement.at is None else movement.at >= since)
     ]
-    return sorted(of_day, key=lambda movement: movement.at or since)
+    return sorted(of_day, key=moment_of)
 
 
 def changes_of(day: Day) -> list[DayChange]:
@@ -259,7 +253,7 @@ def _order(trades: Sequence[Movement], day: Day, rolls: Iterable[Roll]) -> DayCh
     text += ", ".join(_done(by_conid, [roll for roll in rolls if roll.order == first.order_id]))
     text += _gain(amount, first.currency)
     return DayChange(
-        at=max(trade.at or day.since for trade in trades),
+        at=max(map(moment_of, trades)),
         kind=ChangeKind.TRADE,
         account=first.account,
         conids=(*by_conid,),

@@ -43,7 +43,6 @@ from position_sync_dagster.money.reports.changes import (
     DayChange,
     changes_of,
     closed_profits,
-    day_began,
     read_day,
     read_sessions,
     realized_of,
@@ -54,6 +53,7 @@ from position_sync_dagster.money.strategies.limits import Limit
 from position_sync_dagster.money.strategies.strategies_file import saved_limits
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.confirmations import PRICED
+from position_sync_dagster.sync.exchange_days import day_began
 
 # The version of the shape of the JSON.
 VERSION = 1
@@ -318,7 +318,7 @@ def read_figures(lake: MoneyLake, settings: Settings, now: datetime) -> Figures:
     versions = versions_of(*of_day, *others, lake.account_values)
 
     # These tables change seldom, but the sessions every few seconds.
-    day = _day(lake, day_began(now), versions[: len(of_day)])
+    day = _day(lake, settings.calendar, day_began(settings.calendar, now), versions[: len(of_day)])
     sessions = read_sessions(lake, day.since)
     return Figures(
         status=read_status(lake, settings, now, book=book),
@@ -345,7 +345,7 @@ def read_figures_at(lake: MoneyLake, settings: Settings, past: Past, now: dateti
         MomentError: The moment is in the future, or before the first row.
     """
     book = book_at(lake, settings, past, now)
-    day = read_day(lake, day_began(past.at), past.at)
+    day = read_day(lake, settings.calendar, day_began(settings.calendar, past.at), past.at)
     return Figures(
         status=status_not_kept(settings, past.at),
         book=book,
@@ -356,8 +356,8 @@ def read_figures_at(lake: MoneyLake, settings: Settings, past: Past, now: dateti
 
 
 @lru_cache(maxsize=2)
-def _day(lake: MoneyLake, since: datetime, _versions: tuple[int, ...]) -> Day:
-    return read_day(lake, since)
+def _day(lake: MoneyLake, calendar: str, since: datetime, _versions: tuple[int, ...]) -> Day:
+    return read_day(lake, calendar, since)
 
 
 def known_limits(settings: Settings) -> list[Limit]:

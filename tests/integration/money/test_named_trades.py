@@ -29,7 +29,7 @@ NEW_CALL = 921000008
 
 def told(lake) -> list[str]:
     """Return what *What changed* says of trades."""
-    day = read_day(lake, datetime.now(UTC) - timedelta(hours=1))
+    day = read_day(lake, "XNYS", datetime.now(UTC) - timedelta(hours=1))
     return [change.text for change in changes_of(day) if change.kind == "TRADE"]
 
 

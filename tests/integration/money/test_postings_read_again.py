@@ -1,8 +1,8 @@
-"""Postings that are read again: made anew is that of which something has changed, and no more."""
+"""Postings that are read again, or as of a moment: made anew is only what has changed."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -10,9 +10,11 @@ from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.money.lake import MoneyLake
 from position_sync_dagster.money.past.closes import Cause, Closure, Stage
 from position_sync_dagster.money.past.movement_book import MovementBook
+from position_sync_dagster.money.past.movements import MovementKind
 from position_sync_dagster.money.past.owned_parts import PostingBook
 from position_sync_dagster.money.past.postings import Posting
 from tests.support.legs import leg
+from tests.unit.money.campaigns.test_closed_campaigns import PUT, moved
 from tests.unit.money.past.test_causes import (
     ACCOUNT,
     CALL,
@@ -87,3 +89,20 @@ def test_what_changed_is_made_anew_and_nothing_else(
     of_other = [name for name, posting in after.items() if posting.key[1] == OTHER]
     assert of_other
     assert all(after[name] is before[name] for name in of_other)
+
+
+@pytest.mark.parametrize(
+    ("kind", "until", "is_counted"),
+    [
+        (MovementKind.TRADE, datetime(2026, 3, 4, 16, tzinfo=UTC), False),
+        (MovementKind.TRADE, datetime(2026, 3, 4, 18, tzinfo=UTC), True),
+        (MovementKind.CASH_SETTLEMENT, datetime(2026, 3, 5, 2, tzinfo=UTC), False),
+        (MovementKind.CASH_SETTLEMENT, datetime(2026, 3, 5, 5, tzinfo=UTC), True),
+    ],
+)
+def test_of_a_past_moment_a_trade_of_a_day_counts_from_noon_and_a_booking_from_its_end(
+    lake: MoneyLake, kind: MovementKind, until: datetime, *, is_counted: bool
+) -> None:
+    """In New York, where only the day is known."""
+    lake.movements.derive(lambda: [moved(PUT, -1.0, 2.0, 4, at=None, kind=kind)])
+    assert bool(PostingBook(lake, until).postings()) is is_counted

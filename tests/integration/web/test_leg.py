@@ -4,14 +4,14 @@ from datetime import UTC, datetime, timedelta
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.money.reports.changes import day_began
+from position_sync_dagster.sync.exchange_days import day_began
 from tests.integration.web.test_figures import row
 from tests.support.legs import leg
 
 
 async def test_a_leg_has_the_values_of_today_alone_and_says_where_each_came_from(client, lake):
     now = utc_now()
-    before = day_began(now) - timedelta(seconds=1)
+    before = day_began("XNYS", now) - timedelta(seconds=1)
     lake.updates.sync.append(
         [
             row(1, timestamp=before, update_id="yesterday"),

@@ -11,6 +11,8 @@ from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.sync.exchange_days import (
     NoTradingDayError,
     closing_times,
+    day_began,
+    day_of,
     exchange_days,
     require_known,
     session_before,
@@ -120,3 +122,16 @@ def test_the_closes_of_new_york_are_those_of_the_calendar_of_exchanges_since_200
     for day in (date(2026, 7, 3), date(2026, 11, 28), date(2001, 9, 12)):
         with pytest.raises(NoTradingDayError, match=f"on {day}"):
             closing_times("XNYS", [day])
+
+
+@pytest.mark.parametrize(
+    ("calendar", "today", "began"),
+    [
+        ("XNYS", date(2026, 3, 9), datetime(2026, 3, 9, 4, tzinfo=UTC)),
+        ("XHKG", date(2026, 3, 10), datetime(2026, 3, 9, 16, tzinfo=UTC)),
+    ],
+)
+def test_today_is_the_day_of_the_exchange_and_began_at_its_midnight(calendar, today, began):
+    now = datetime(2026, 3, 10, 2, 0, tzinfo=UTC)
+    assert day_of(calendar, now) == today
+    assert day_began(calendar, now) == began

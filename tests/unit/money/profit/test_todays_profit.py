@@ -17,10 +17,11 @@ from position_sync_dagster.money.profit.todays_profit import (
     day_and_close_before,
     explained,
 )
-from position_sync_dagster.money.reports.changes import Day, day_began
+from position_sync_dagster.money.reports.changes import Day
 from position_sync_dagster.money.reports.figures import Figures
 from position_sync_dagster.money.tables import MOVEMENTS
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.exchange_days import day_began
 from tests.support.holdings import make_holding
 from tests.support.legs import leg
 from tests.support.money_rows import book_of, row
@@ -236,7 +237,7 @@ def test_what_closed_today_is_beside_the_number_of_its_strategy() -> None:
     purchase = trade(2, 1.0, 4.0, None)
     gone = broker_rows([make_holding(2, NOW, account=OWNER, position=0.0)], None)
     names = {1: frozenset({"0dte"}), 2: frozenset({"0dte"})}
-    day = Day(since=day_began(NOW), movements=[sale, purchase], strategies=names)
+    day = Day(since=day_began("XNYS", NOW), movements=[sale, purchase], strategies=names)
     listed = [moved(2, -1.0, 5.0, account=OWNER), moved(2, 1.0, 4.0, account=OWNER)]
     (row,) = rows_of(
         [at_close(1, 2.0, 12.0, account=OWNER)],

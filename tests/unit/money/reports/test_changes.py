@@ -18,9 +18,9 @@ from position_sync_dagster.money.reports.changes import (
     ChangeKind,
     Day,
     changes_of,
-    day_began,
     realized_of,
 )
+from position_sync_dagster.sync.exchange_days import day_began
 from tests.support.executions import executed, reported
 from tests.unit.money.past import test_causes as cases
 
@@ -66,7 +66,7 @@ def closure(conid: int, cause: Cause, profit: float | None, **values) -> Closure
 
 
 def lines(**values) -> list[str]:
-    day = Day(since=day_began(NOW), **values)
+    day = Day(since=day_began("XNYS", NOW), **values)
     return [f"{change.kind} {change.text}" for change in changes_of(day)]
 
 
@@ -170,7 +170,7 @@ def test_an_assignment_has_a_line_of_the_option_and_one_of_its_shares():
 )
 def test_a_trade_that_opens_has_no_profit(code, stated, amount):
     of_statement = replace(trade(1, -1.0, 41.2, None), realized_pnl=stated, open_close=code)
-    day = Day(since=day_began(NOW), movements=[of_statement])
+    day = Day(since=day_began("XNYS", NOW), movements=[of_statement])
     assert [line.amount for line in changes_of(day)] == [amount]
 
 
@@ -201,7 +201,7 @@ def test_an_outage_that_nobody_watched_is_listed_and_one_that_lasts_says_so():
     assert ended == later
     assert why == "1100"
 
-    changes = changes_of(Day(since=day_began(NOW), sessions=[live]))
+    changes = changes_of(Day(since=day_began("XNYS", NOW), sessions=[live]))
     assert {change.kind for change in changes} == {ChangeKind.GATEWAY}
     assert "gateway g: outage of 300 s – 1100" in [change.text for change in changes]
     assert "GATEWAY gateway g: outage, not over yet – 1100" in lines(sessions=[session])
@@ -235,5 +235,5 @@ def test_the_realised_profit_of_a_holding_is_known_once_everything_is_explained(
 
 
 def test_the_day_begins_at_midnight_in_new_york():
-    assert day_began(NOW) == datetime(2026, 3, 9, 4, 0, tzinfo=UTC)
-    assert day_began(datetime(2026, 1, 5, 4, 59, tzinfo=UTC)).day == 4
+    assert day_began("XNYS", NOW) == datetime(2026, 3, 9, 4, 0, tzinfo=UTC)
+    assert day_began("XNYS", datetime(2026, 1, 5, 4, 59, tzinfo=UTC)).day == 4

@@ -12,8 +12,9 @@ from position_sync_dagster.money.campaigns.closes_of_strategies import Closes
 from position_sync_dagster.money.past.attribution import attributed
 from position_sync_dagster.money.past.movements import MovementKind
 from position_sync_dagster.money.reports.book import Book
-from position_sync_dagster.money.reports.changes import Day, closed_profits, day_began
+from position_sync_dagster.money.reports.changes import Day, closed_profits
 from position_sync_dagster.money.reports.figures import Figures
+from position_sync_dagster.sync.exchange_days import day_began
 from tests.support.holdings import make_holding
 from tests.support.money_rows import book_of, row
 from tests.unit.money.campaigns.test_closed_campaigns import PUT, SHARES, A, leg, moved
@@ -108,7 +109,7 @@ def test_an_option_sold_and_bought_between_two_rows_belongs_to_its_strategy() ->
     reported = broker_rows([make_holding(CONTRACT, NOW, account=ACCOUNT, position=0.0)], None)
     book = book_of([], [], reported=reported)
     day = Day(
-        since=day_began(NOW),
+        since=day_began("XNYS", NOW),
         movements=[sale, purchase],
         strategies={CONTRACT: frozenset({"0dte"})},
     )
@@ -122,7 +123,7 @@ def test_shares_that_a_put_left_and_that_were_sold_belong_to_the_strategy_of_the
     """They are no leg of it; of a leg that another strategy has too, the movements say whose."""
     parts = attributed([*ASSIGNED, moved(SHARES, -100.0, 51.0, 9)], [leg(PUT)], {})
     gone = row(SHARES, account=A, position=0.0, timestamp=NOW)
-    day = Day(since=day_began(NOW), strategies={SHARES: frozenset({"other"})})
+    day = Day(since=day_began("XNYS", NOW), strategies={SHARES: frozenset({"other"})})
     book = book_of([gone], [], closes=Closes(parts=parts))
     assert [closed["strategies"] for closed in closed_today(day, book)] == [["s"]]
 
@@ -131,7 +132,9 @@ def test_what_the_broker_stated_of_a_close_is_not_kept_and_what_trades_say_is() 
     """A portfolio row after a close is in a table that is replaced."""
     gone = row(CONTRACT, account=ACCOUNT, position=0.0, timestamp=NOW)
     sold = replace(SALE, account=ACCOUNT, realized_pnl=7.0)
-    day = Day(since=day_began(NOW), changes=[replace(CLOSED, account=ACCOUNT)], movements=[sold])
+    day = Day(
+        since=day_began("XNYS", NOW), changes=[replace(CLOSED, account=ACCOUNT)], movements=[sold]
+    )
     of_close = make_holding(
         CONTRACT, NOW, account=ACCOUNT, position=0.0, realized_pnl=9.0,
         value_source=ValueOrigin.PORTFOLIO,
@@ -164,7 +167,7 @@ def test_a_close_counts_from_when_its_change_was_noticed() -> None:
         account=ACCOUNT, currency="USD", daily_pnl=80.0, timestamp=seen_at + timedelta(seconds=1),
     ).with_open_profit([])  # fmt: skip
     gone = row(CONTRACT, account=ACCOUNT, position=0.0, timestamp=NOW)
-    day = Day(since=day_began(NOW), changes=[closed], movements=[sale])
+    day = Day(since=day_began("XNYS", NOW), changes=[closed], movements=[sale])
     book = book_of([gone], [], accounts=(account,))
     figures = Figures(status=None, book=book, day=day)  # type: ignore[arg-type]
     today = figures.accounts[0]["today"]
