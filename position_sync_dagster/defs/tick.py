@@ -195,13 +195,13 @@ class Work(Generic[L]):
         if damage != self.cursor.damage:
             self.cursor = replace(self.cursor, damage=damage, at={})
 
-    def is_due(self, work: str, every: timedelta) -> bool:
-        """Return whether work of a kind was never done, or not for a time; see `TickCursor.at`."""
-        last = self.cursor.at.get(work)
+    def is_due(self, part: str, every: timedelta) -> bool:
+        """Return whether a part of the work was not done for a time; see `TickCursor.at`."""
+        last = self.cursor.at.get(part)
         return last is None or elapsed(last, self.now) >= every
 
     def keep(self, *done: str, **changes: Any) -> None:
-        """Keep that work of these kinds was done now, and other fields of the cursor."""
+        """Keep that these parts of the work were done now, and other fields of the cursor."""
         at = self.cursor.at | dict.fromkeys(done, self.now)
         self.cursor = replace(self.cursor, at=at, **changes)
 
